@@ -1,0 +1,1 @@
+"""Recall policies: the contract, and the policies that keep it. Imports nothing of recgpt or simulator."""

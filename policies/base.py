@@ -1,0 +1,345 @@
+"""The recall-policy contract: what a policy is given, what it gives back, what it promises.
+
+Nothing here knows a model, a world or a file format; a stranger's plug-in needs this module and no other.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+PADDING = 0
+"""The id that stands for "no item". Items are numbered 1..n_items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """A batch of requests: who asks, and what each was shown before.
+
+    Attributes:
+        user: `[B]` user ids, 0..n_users-1 (a user unknown to `fit` is allowed: a cold user).
+        step: `[B]` how many requests the user has made before this one; keys the random numbers of stochastic policies.
+        items: `[B, L]` items shown, oldest first, right-aligned, 0 = padding on the left.
+        clicked: `[B, L]` True where the item was clicked; False is an *unclick* (shown, not clicked) or padding.
+        seen: `[B, S]` items that may not be recalled, in any order, 0 = none; usually the items of the history and more.
+    """
+
+    user: IntArray
+    step: IntArray
+    items: IntArray
+    clicked: BoolArray
+    seen: IntArray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def rows(self, index: Any) -> Histories:
+        """The requests at `index` (a slice, an index array or a mask)."""
+        return Histories(self.user[index], self.step[index], self.items[index], self.clicked[index], self.seen[index])
+
+    def clicks(self, length: int) -> IntArray:
+        """The last `length` clicked items of each history, `[B, length]`, right-aligned, 0 = padding."""
+        return _compact(self.items, self.clicked & (self.items != PADDING), length)
+
+
+def _compact(values: IntArray, keep: BoolArray, length: int) -> IntArray:
+    """The last `length` kept values of each row, right-aligned `[B, length]`, in their order."""
+    out = np.zeros((len(values), length), dtype=np.int64)
+    from_right = keep[:, ::-1].cumsum(axis=1)[:, ::-1]
+    row, column = np.nonzero(keep & (from_right <= length))
+    out[row, length - from_right[row, column]] = values[row, column]
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Slates:
+    """What a policy recalls for each request, best first.
+
+    Attributes:
+        items: `[B, k]` distinct items of 1..n_items; 0 only at the end of a row that has fewer than k candidates.
+        scores: `[B, k]` non-increasing; -inf where `items` is 0. Comparable within a row only.
+        propensities: `[B, k]` probability of each item at its place *given the items above it*, or None where the policy is
+            deterministic.
+        interest: `[B, k]` which query vector of the policy recalled the item (0, 1, ...), or None.
+    """
+
+    items: IntArray
+    scores: FloatArray
+    propensities: FloatArray | None = None
+    interest: IntArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def rows(self, index: Any) -> Slates:
+        """The slates at `index` (a slice, an index array or a mask)."""
+        return Slates(
+            self.items[index],
+            self.scores[index],
+            None if self.propensities is None else self.propensities[index],
+            None if self.interest is None else self.interest[index],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """The log that a policy is fitted on: every user's impressions, ragged, in time order.
+
+    The impressions of the i-th user are `offsets[i]:offsets[i + 1]` of the flat columns.
+
+    Attributes:
+        user: `[U]` user ids, ascending.
+        offsets: `[U + 1]` int64.
+        items: `[N]` items shown.
+        clicked: `[N]` True = click, False = unclick (shown and not clicked).
+        t: `[N]` ms.
+        columns: further log columns by name, each `[N]`: `watch` (s), `propensity`, `like`, `request`, ... as far as logged.
+    """
+
+    user: IntArray
+    offsets: IntArray
+    items: IntArray
+    clicked: BoolArray
+    t: IntArray
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def clicks(self) -> Sequences:
+        """The clicked impressions only (the positive sequences of the field's papers)."""
+        return self.where(self.clicked)
+
+    def where(self, keep: BoolArray) -> Sequences:
+        """The impressions where `keep` `[N]`; users keep their rows, also empty ones."""
+        running = np.concatenate(([0], np.cumsum(keep)))
+        return Sequences(
+            self.user,
+            running[self.offsets].astype(np.int64),
+            self.items[keep],
+            self.clicked[keep],
+            self.t[keep],
+            {name: column[keep] for name, column in self.columns.items()},
+        )
+
+    def drop_last(self, n: int) -> Sequences:
+        """Every user's sequence without its last `n` impressions."""
+        ends = np.repeat(self.offsets[1:], np.diff(self.offsets))
+        return self.where(np.arange(len(self.items)) < ends - n)
+
+    def last(self, length: int) -> Histories:
+        """The last `length` impressions of each user as requests, `[U, length]`; `step` is 0."""
+        n = np.minimum(np.diff(self.offsets), length)
+        row = np.repeat(np.arange(len(self)), n)
+        within = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
+        source = np.repeat(self.offsets[1:] - n, n) + within
+        column = np.repeat(length - n, n) + within
+        items = np.zeros((len(self), length), dtype=np.int64)
+        clicked = np.zeros((len(self), length), dtype=bool)
+        items[row, column] = self.items[source]
+        clicked[row, column] = self.clicked[source]
+        return Histories(self.user, np.zeros(len(self), dtype=np.int64), items, clicked, items)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What is known of users and items apart from the log.
+
+    Attributes:
+        n_users: users are 0..n_users-1.
+        n_items: items are 1..n_items.
+        items: per-item columns `[n_items + 1, ...]` by name (row 0 is padding): `duration` (s), `author`, `tag`, ...
+        users: per-user columns `[n_users, ...]` by name.
+        attributes: item -> attribute ids, ragged: (`offsets [n_items + 2]`, `ids [M]`), or None.
+    """
+
+    n_users: int
+    n_items: int
+    items: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    users: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    attributes: tuple[IntArray, IntArray] | None = None
+
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+"""Called as (stage, done, total, figures), e.g. ("pre-train", 3, 40, {"loss": .61, "ndcg@10": .031})."""
+
+
+def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The circumstances of one fit; none of them is a hyper-parameter.
+
+    Attributes:
+        seed: decides every random number of the fit.
+        device: torch device of neural policies ("cpu", "cuda").
+        progress: called after every epoch.
+        folder: where checkpoints may be written and found again, or None.
+        resume: continue from a checkpoint in `folder` if there is one.
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    progress: Progress = _silent
+    folder: Path | None = None
+    resume: bool = False
+
+
+@dataclass
+class Params:
+    """Base of everything that is configured from YAML: unknown keys are errors, nested too (pydantic reads the config)."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "arbitrary_types_allowed": False}
+
+
+@dataclass
+class Policy(Params, ABC):
+    """A recall policy: fitted once on a log, then asked for slates.
+
+    A subclass is a dataclass whose fields are its hyper-parameters (constructors only store). What `fit` learns is kept
+    in attributes with a trailing underscore and given out by `state`.
+
+    Promises, checked by `policies.check`:
+        - `recall` never returns an item of `histories.seen`, a padding or an unknown id, nor one item twice;
+        - `recall` is pure: the same arguments give the same bytes, whatever came before and however requests are batched;
+        - all randomness comes from `seed`, `histories.user` and `histories.step` through `policies.streams`;
+        - a cold user (unknown id or empty history) gets a slate like everybody else.
+    """
+
+    serving_fields: ClassVar[frozenset[str]] = frozenset()
+    """Hyper-parameters that change `recall` but not `fit`: two policies that differ only in these share one fit."""
+
+    @abstractmethod
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        """Learn from a log.
+
+        Args:
+            sequences: the logged impressions of every user, in time order, clicks and unclicks.
+            catalogue: number of users and items, and their features as far as the data has them.
+            fitting: seed, device, progress callback, checkpoint folder.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: a hyper-parameter out of range, or a loss that is not finite.
+        """
+
+    @abstractmethod
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """The `k` best candidates for each request.
+
+        Args:
+            histories: `B` requests.
+            k: number of candidates, at least 1; may exceed the number of items (rows are then padded with 0).
+            seed: decides the random numbers of a stochastic policy; a deterministic policy ignores it.
+
+        Returns:
+            `Slates` of shape `[B, k]`.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """What `fit` learned, as named arrays (no objects, no pickles)."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Take over what another instance's `state` gave; afterwards both recall the same bytes."""
+
+    def params(self) -> dict[str, Any]:
+        """The hyper-parameters by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def fit_params(self) -> dict[str, Any]:
+        """The hyper-parameters that `fit` depends on."""
+        return {name: value for name, value in self.params().items() if name not in self.serving_fields}
+
+    def save(self, folder: Path) -> None:
+        """Write `policy.json` (name and hyper-parameters) and `state.npz` into `folder`, each by rename."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{type(self).__module__}:{type(self).__qualname__}"
+        text = json.dumps({"policy": name, "params": self.params()}, indent=1, sort_keys=True, default=_plain)
+        staging = folder / "policy.json.part"
+        staging.write_text(text + "\n")
+        staging.rename(folder / "policy.json")
+        arrays = folder / "state.npz.part"
+        with arrays.open("wb") as stream:
+            np.savez(stream, **self.state())  # type: ignore[arg-type]
+        arrays.rename(folder / "state.npz")
+
+    def load(self, folder: Path) -> Self:
+        """Take over the state that `save` wrote into `folder`.
+
+        Raises:
+            FileNotFoundError: no `state.npz` there.
+        """
+        with np.load(folder / "state.npz", allow_pickle=False) as stored:
+            return self.restore({name: stored[name] for name in stored.files})
+
+    def with_params(self, **changes: Any) -> Self:
+        """A new, unfitted instance with some hyper-parameters changed."""
+        return replace(self, **changes)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Policy):
+        return {"policy": f"{type(value).__module__}:{type(value).__qualname__}", "params": value.params()}
+    if isinstance(value, Params):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    raise TypeError(f"{type(value).__name__} is not a hyper-parameter that can be saved: use numbers, strings, lists or Params")
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Optional ability: scores of given items (ranking, grouped AUC, off-policy estimates of soft policies)."""
+
+    def score(self, histories: Histories, items: IntArray) -> FloatArray:
+        """Scores `[B, n]` of `items` `[B, n]`, higher is better, comparable within a row; seen items are scored as any other."""
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Optional ability: query vectors and item vectors, whose inner product orders the items."""
+
+    def queries(self, histories: Histories) -> FloatArray:
+        """Query vectors `[B, I, d]`, one for each of the policy's `I` interests."""
+
+    def item_vectors(self) -> FloatArray:
+        """Item vectors `[n_items + 1, d]`; row 0 is padding and never a candidate."""
+
+
+@runtime_checkable
+class Updatable(Protocol):
+    """Optional ability: learning from feedback while serving (bandits)."""
+
+    def update(self, histories: Histories, slates: Slates, clicked: BoolArray) -> None:
+        """Learn from the answers `clicked` `[B, k]` to `slates` `[B, k]` that were served to `histories`."""
+
+
+@runtime_checkable
+class Stochastic(Protocol):
+    """Optional ability: the probability of any slate, not only of the one drawn."""
+
+    def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
+        """Probability `[B, k]` of each of `items` `[B, k]` at its place, given the items above it."""
+
+
+@runtime_checkable
+class WorldBound(Protocol):
+    """Optional ability of yardsticks only: to look into the simulated world (oracle bound, production logging policy)."""
+
+    def bind(self, users: Any) -> None:
+        """Take the `simulator.users` object whose truth this policy may read. Never called for a policy under test."""

@@ -1,0 +1,127 @@
+"""From a name to a policy: entry points of the group `abtest.policies`, `module:Class`, or `file.py:Class`.
+
+The built-in policies come through the same entry points as a stranger's. Listing names imports no policy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from policies.base import Policy
+
+GROUP = "abtest.policies"
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be found, imported or configured; the message says what, whose, the rule, the value, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A registered policy: its name, the `module:Class` behind it, and the distribution that brings it."""
+
+    name: str
+    target: str
+    distribution: str
+
+
+def available() -> dict[str, Entry]:
+    """All registered policies by name, in alphabetical order; nothing is imported."""
+    found = metadata.entry_points(group=GROUP)
+    entries = (Entry(e.name, e.value, e.dist.name if e.dist is not None else "?") for e in found)
+    return {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
+
+
+def resolve(name: str, folder: Path | None = None) -> type[Policy]:
+    """The class behind a name.
+
+    Args:
+        name: a registered name, `module:Class`, or `file.py:Class` (relative to `folder`, then to the working directory).
+        folder: usually that of the scenario.
+
+    Raises:
+        PolicyError: no such name, module, file or class, an import that fails, or a class that is no `Policy`.
+    """
+    if ":" not in name:
+        entries = available()
+        if name not in entries:
+            near = difflib.get_close_matches(name, entries, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; see `abtest policies list`, or give `module:Class` or `file.py:Class`"
+            raise PolicyError(f"no policy {name!r}{hint}")
+        target = entries[name].target
+    else:
+        target = name
+    module_name, _, class_name = target.rpartition(":")
+    try:
+        module = _load_file(module_name, folder) if module_name.endswith(".py") else importlib.import_module(module_name)
+    except PolicyError:
+        raise
+    except Exception as error:  # a stranger's module may raise anything at import
+        raise PolicyError(f"policy {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}") from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        classes = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, Policy) and c is not Policy]
+        near = difflib.get_close_matches(class_name, classes, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; its policies are {classes}"
+        raise PolicyError(f"policy {name!r}: {module_name!r} has no class {class_name!r}{hint}")
+    if not (isinstance(found, type) and issubclass(found, Policy)):
+        raise PolicyError(f"policy {name!r}: {class_name!r} must be a subclass of policies.base.Policy; got {found!r}")
+    return found
+
+
+def _load_file(path: str, folder: Path | None) -> Any:
+    places = [base / path for base in (folder, Path()) if base is not None]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise PolicyError(f"no plug-in file {path!r}; looked at {', '.join(str(place) for place in places)}")
+    name = f"abtest_plugin_{file.stem}"
+    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(file.resolve()):
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    if spec is None or spec.loader is None:
+        raise PolicyError(f"plug-in file {file} cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def make(name: str, params: Mapping[str, Any] | None = None, folder: Path | None = None) -> Policy:
+    """An unfitted policy with its hyper-parameters checked against its dataclass fields.
+
+    Raises:
+        PolicyError: as `resolve`; or a hyper-parameter that is unknown, of the wrong type or out of range, with its key path.
+    """
+    import pydantic
+
+    found = resolve(name, folder)
+    try:
+        made: Policy = pydantic.TypeAdapter(found).validate_python(dict(params or {}))
+    except pydantic.ValidationError as error:
+        raise PolicyError("\n".join(complaint(name, found, issue) for issue in error.errors())) from error
+    except ValueError as error:
+        raise PolicyError(f"policy {name!r}: {error}") from error
+    return made
+
+
+def complaint(name: str, policy: type[Policy], issue: Any) -> str:
+    """One line for one pydantic error: whose, which key, the rule, the value."""
+    path = ".".join(str(part) for part in issue["loc"])
+    if issue["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = [field for field in policy.__dataclass_fields__]
+        near = difflib.get_close_matches(path, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+        return f"policy {name!r}: no hyper-parameter {path!r}; {hint}"
+    return f"policy {name!r}: hyper-parameter {path!r}: {issue['msg']}. Got {issue['input']!r} instead."

@@ -1,0 +1,53 @@
+"""The command line `abtest`. Each command has its own file here and is imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("simulator.cli.run:run", "Run a scenario to a finished report."),
+    "report": ("simulator.cli.report:report", "Rebuild the report of a run, a log or a per-user table."),
+    "compare": ("simulator.cli.compare:compare", "Compare two or more runs."),
+    "audit": ("simulator.cli.audit:audit", "Re-randomise a paired run: the true error rates of every test."),
+    "power": ("simulator.cli.power:power", "Sample size, duration and smallest detectable lift."),
+    "replay": ("simulator.cli.replay:replay", "Off-policy value of policies on a log."),
+    "fidelity": ("simulator.cli.fidelity:fidelity", "Do offline figures predict the simulated A/B?"),
+    "reproduce": ("simulator.cli.reproduce:reproduce", "The paper's tables and figures, measured beside published."),
+    "calibrate": ("simulator.cli.calibrate:calibrate", "Hold a world to its published marginals, or fit it to them."),
+    "data": ("simulator.cli.data:data", "Prepare raw data sets."),
+    "scenario": ("simulator.cli.scenario:scenario", "Check scenarios; print their JSON schema."),
+    "policies": ("simulator.cli.policies:policies", "List, check and start recall policies."),
+}
+"""Command -> ("module:object", one line for --help)."""
+
+
+class Lazy(click.Group):
+    """A group that imports a command's module only when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name][0].split(":")
+        command: Any = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="abtest")
+def main() -> None:
+    """Decide which recommender is better before real users pay for the answer.
+
+    \b
+    abtest run scenarios/kuaishou_like.yaml
+    """

@@ -1,0 +1,1 @@
+"""Readers: files of the field -> Source (catalogue, history, future)."""

@@ -1,0 +1,344 @@
+"""The spine: one row per impression. Everything abtest says is read from an event log; nothing else is.
+
+Here live the schema, validation, the Parquet parts and their merge, and the view of a log as training sequences. No
+measurement, no world and no policy belongs here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from policies.base import Sequences
+
+SCHEMA_VERSION = 1
+
+KEY = ("arm", "user", "session", "request", "position")
+"""The sort order and the identity of a row."""
+
+FEEDBACK = ("long_view", "like", "comment", "forward", "follow", "hate", "profile_enter")
+"""Kinds of feedback besides click and watch; a log has a column for each kind that it knows."""
+
+COLUMNS: dict[str, pa.DataType] = {
+    "arm": pa.uint8(),
+    "user": pa.uint32(),
+    "session": pa.uint32(),
+    "request": pa.uint16(),
+    "position": pa.uint16(),
+    "t": pa.int64(),
+    "item": pa.uint32(),
+    "propensity": pa.float32(),
+    "click": pa.bool_(),
+    "watch": pa.float32(),
+    "duration": pa.float32(),
+    "channel": pa.uint8(),
+    "logged": pa.bool_(),
+}
+"""The columns that every log has, in order; FEEDBACK columns (bool) follow.
+
+arm: index into `Metadata.arms`. session: per (arm, user), from 0. request: within the session, from 0. position: within
+the slate, from 0. t: ms, the scenario starts at 0, history has t < 0. item: 1..n_items. propensity: null where unknown.
+click: true = click, false = unclick, null = not observed. watch: s, null = not observed. duration: s, NaN-free, 0 where unknown.
+channel: 0 = the recall policy of the arm, 1, 2, ... = `Metadata.channels`. logged: true where a real log answered,
+false where a model of users did.
+"""
+
+NULLABLE = frozenset({"propensity", "click", "watch", *FEEDBACK})
+
+Propensity = Literal["conditional", "marginal", "unknown"]
+
+
+class LogError(ValueError):
+    """A log that breaks a rule of the schema; the message names file, row, column, rule and value."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a log says of itself, kept as JSON in the Parquet schema.
+
+    Attributes:
+        arms: names, by arm index. A pure history has the one arm `history`.
+        n_users: users are 0..n_users-1, whether or not they have rows.
+        n_items: items are 1..n_items.
+        propensity: what the propensity column means: `conditional` on the items above, `marginal`, or `unknown`.
+        control: name of the control arm, or None.
+        days: days of the A/B, from t = 0; 0 for a pure history.
+        channels: names of the recall channels besides the arm's own policy, from index 1.
+        scenario: the resolved scenario without its `engine` section, or {}.
+        versions: of abtest, Python and the libraries that decide bytes.
+        notes: counts a reader or a run wants to keep with the log (duplicates dropped, ...).
+    """
+
+    arms: tuple[str, ...]
+    n_users: int
+    n_items: int
+    propensity: Propensity = "unknown"
+    control: str | None = None
+    days: int = 0
+    channels: tuple[str, ...] = ()
+    scenario: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps({"schema": SCHEMA_VERSION, **self.__dict__}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Metadata:
+        stored = json.loads(text)
+        version = stored.pop("schema", None)
+        if version != SCHEMA_VERSION:
+            raise LogError(f"event log of schema {version!r}; this abtest reads schema {SCHEMA_VERSION}")
+        stored["arms"], stored["channels"] = tuple(stored["arms"]), tuple(stored["channels"])
+        return cls(**stored)
+
+
+def schema(kinds: Iterable[str]) -> pa.Schema:
+    """The Arrow schema of a log with the given FEEDBACK `kinds`."""
+    kinds = set(kinds)
+    unknown = kinds - set(FEEDBACK)
+    if unknown:
+        raise LogError(f"unknown kinds of feedback {sorted(unknown)}; an event log knows {list(FEEDBACK)}")
+    fields = [pa.field(name, kind, nullable=name in NULLABLE) for name, kind in COLUMNS.items()]
+    fields += [pa.field(name, pa.bool_(), nullable=True) for name in FEEDBACK if name in kinds]
+    return pa.schema(fields)
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """An event log: Arrow rows sorted by KEY, and what they mean.
+
+    The rows are held in memory (`table`) or lie in Parquet parts (`parts`); `batches` streams either. Logs are immutable.
+    """
+
+    metadata: Metadata
+    memory: pa.Table | None = None
+    parts: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any], metadata: Metadata, *, sort: bool = True) -> EventLog:
+        """A log in memory from one array per column (numpy, Arrow, lists; missing optional columns get their defaults).
+
+        Args:
+            columns: by name; `arm`, `channel` default to 0, `logged` to False, `propensity`, `click` and `watch` to null,
+                `duration` to 0. Nullable bools may be given as int8 with -1 for null; float NaN is null.
+            metadata: of the log.
+            sort: put the rows into KEY order (stable).
+
+        Raises:
+            LogError: a column missing, unknown, or not convertible.
+        """
+        kinds = [name for name in FEEDBACK if name in columns]
+        target = schema(kinds)
+        unknown = set(columns) - set(target.names)
+        if unknown:
+            raise LogError(f"unknown columns {sorted(unknown)}; an event log has {target.names}")
+        n = len(columns["item"])
+        arrays = []
+        for column in target:
+            given = columns.get(column.name)
+            try:
+                arrays.append(_convert(given, column, n))
+            except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+                raise LogError(f"column {column.name!r} cannot be read as {column.type}: {error}") from error
+        table = pa.table(arrays, schema=target)
+        log = cls(metadata, table)
+        return log.sorted() if sort else log
+
+    @classmethod
+    def open(cls, path: Path) -> EventLog:
+        """The log in a Parquet file or a folder of Parquet parts; nothing but the metadata is read yet.
+
+        Raises:
+            LogError: no parts there, not Parquet, no abtest metadata, or another schema version.
+        """
+        parts = (path,) if path.is_file() else tuple(sorted(path.glob("*.parquet")))
+        if not parts:
+            raise LogError(f"{path}: no event log there: expected a .parquet file or a folder of them")
+        try:
+            stored = pq.read_schema(parts[0]).metadata or {}
+        except (pa.ArrowInvalid, OSError) as error:
+            raise LogError(f"{parts[0]}: not a readable Parquet file: {error}") from error
+        if b"abtest" not in stored:
+            raise LogError(f"{parts[0]}: a Parquet file without abtest's metadata is not an event log")
+        return cls(Metadata.from_json(stored[b"abtest"].decode()), None, parts)
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows in memory, in KEY order (parts are read and put into order at each call: keep it)."""
+        if self.memory is not None:
+            return self.memory
+        read = pa.concat_tables([pq.read_table(part) for part in self.parts])
+        return read if len(self.parts) == 1 else _in_order(read)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The FEEDBACK columns that this log has."""
+        names = self.memory.schema.names if self.memory is not None else pq.read_schema(self.parts[0]).names
+        return tuple(name for name in FEEDBACK if name in names)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of impressions, read from the Parquet footers where the log is on disk."""
+        if self.memory is not None:
+            return int(self.memory.num_rows)
+        return sum(pq.read_metadata(part).num_rows for part in self.parts)
+
+    def batches(self, columns: Sequence[str] | None = None, rows: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+        """Stream the rows part by part, at most `rows` at a time: memory does not grow with the log."""
+        if self.memory is not None:
+            yield from (self.memory if columns is None else self.memory.select(columns)).to_batches(max_chunksize=rows)
+            return
+        for part in self.parts:
+            with pq.ParquetFile(part) as stored:
+                yield from stored.iter_batches(batch_size=rows, columns=columns)
+
+    def sorted(self) -> EventLog:
+        """The same log in memory in KEY order."""
+        return EventLog(self.metadata, _in_order(self.table))
+
+    def write(self, path: Path, row_group: int = 1 << 20) -> Path:
+        """Write one Parquet file by temporary name and rename; the same rows give the same bytes.
+
+        Returns:
+            `path`.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = path.with_name(path.name + ".part")
+        table = self.table.replace_schema_metadata({"abtest": self.metadata.to_json()})
+        pq.write_table(table, staging, compression="zstd", row_group_size=row_group, write_statistics=True)
+        os.replace(staging, path)
+        return path
+
+    def sequences(self, arm: str | None = None, *, before: int | None = None) -> Sequences:
+        """What a policy is fitted on: every user's impressions in time order.
+
+        Args:
+            arm: name of the arm; None for the only one.
+            before: ms; only impressions with t < before.
+
+        Returns:
+            `Sequences` with a row for each of the `n_users` users, empty ones included. An impression that was not observed
+            counts as an unclick. `columns` holds what the log has of session, request, position, propensity, watch,
+            duration and FEEDBACK (null: -1 in int8 columns, NaN in float ones).
+        """
+        table = self.table
+        if arm is not None or len(self.metadata.arms) > 1:
+            if arm not in self.metadata.arms:
+                raise LogError(f"no arm {arm!r} in this log; it has {list(self.metadata.arms)}")
+            table = table.filter(pc.equal(table["arm"], self.metadata.arms.index(arm)))
+        if before is not None:
+            table = table.filter(pc.less(table["t"], before))
+        user = _numpy(table, "user").astype(np.int64)
+        t = _numpy(table, "t")
+        order = np.lexsort((np.arange(len(t)), t, user))
+        names = [n for n in ("session", "request", "position", "propensity", "watch", "duration", *self.kinds) if n in table.column_names]
+        counts = np.bincount(user, minlength=self.metadata.n_users)
+        return Sequences(
+            np.arange(self.metadata.n_users, dtype=np.int64),
+            np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+            _numpy(table, "item").astype(np.int64)[order],
+            (_numpy(table, "click") == 1)[order],
+            t[order],
+            {name: _numpy(table, name)[order] for name in names},
+        )
+
+    def validate(self) -> None:
+        """Check every rule of the schema on every row.
+
+        Raises:
+            LogError: the first broken rule, with part, row and value.
+        """
+        n_arms, m = len(self.metadata.arms), self.metadata
+        last: tuple[int, ...] | None = None
+        row = 0
+        for batch in self.batches():
+            if batch.schema.names != schema([n for n in batch.schema.names if n in FEEDBACK]).names:
+                raise LogError(f"columns are {batch.schema.names}; the schema says {schema(self.kinds).names}")
+            table = pa.Table.from_batches([batch])
+            key = [_numpy(table, name).astype(np.int64) for name in KEY]
+            rules = [
+                ("arm", key[0] < n_arms, f"an index below {n_arms}"),
+                ("user", key[1] < m.n_users, f"a user of 0..{m.n_users - 1}"),
+                ("item", (_numpy(table, "item") >= 1) & (_numpy(table, "item") <= m.n_items), f"an item of 1..{m.n_items}"),
+                ("duration", _numpy(table, "duration") >= 0, "seconds >= 0"),
+            ]
+            p, w = _numpy(table, "propensity"), _numpy(table, "watch")
+            rules.append(("propensity", np.isnan(p) | ((p > 0) & (p <= 1)), "a probability in (0, 1] or null"))
+            rules.append(("watch", np.isnan(w) | (w >= 0), "seconds >= 0 or null"))
+            for name, good, rule in rules:
+                if not good.all():
+                    bad = int(np.flatnonzero(~good)[0])
+                    raise LogError(f"row {row + bad}: {name} must be {rule}; got {table[name][bad].as_py()!r}")
+            first = tuple(int(k[0]) for k in key) if batch.num_rows else None
+            ascending = _ascending(key)
+            if last is not None and first is not None and first <= last:
+                raise LogError(f"row {row}: key {KEY} = {first} must come after {last}: unsorted or twice")
+            if not ascending.all():
+                bad = int(np.flatnonzero(~ascending)[0]) + 1
+                here, above = (tuple(int(k[i]) for k in key) for i in (bad, bad - 1))
+                raise LogError(f"row {row + bad}: key {KEY} = {here} must come after {above}: unsorted or twice")
+            if batch.num_rows:
+                last = tuple(int(k[-1]) for k in key)
+            row += batch.num_rows
+
+
+def merge(logs: Sequence[EventLog], metadata: Metadata) -> EventLog:
+    """One log in memory out of logs with disjoint keys, in KEY order; all must have the same columns."""
+    return EventLog(metadata, _in_order(pa.concat_tables([log.table.replace_schema_metadata(None) for log in logs])))
+
+
+def _ascending(key: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether each row's key is greater than the one above, `[N - 1]`."""
+    result = np.zeros(max(len(key[0]) - 1, 0), dtype=bool)
+    equal = np.ones_like(result)
+    for column in key:
+        step = np.diff(column)
+        result |= equal & (step > 0)
+        equal &= step == 0
+    return result
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    table = table.combine_chunks()
+    key = [_numpy(table, name).astype(np.int64) for name in KEY]
+    if _ascending(key).all():
+        return table
+    return table.take(pa.array(np.lexsort(key[::-1])))
+
+
+def _numpy(table: pa.Table, name: str) -> np.ndarray:
+    """A column as numpy: nullable bools as int8 with -1 for null, nullable floats with NaN."""
+    column = table[name]
+    if pa.types.is_boolean(column.type):
+        column = pc.fill_null(pc.cast(column, pa.int8()), -1)
+    return np.asarray(column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False))
+
+
+_DEFAULTS: dict[str, Any] = {"arm": 0, "channel": 0, "logged": False, "duration": 0.0}
+
+
+def _convert(given: Any, column: pa.Field, n: int) -> pa.Array:
+    if given is None:
+        if column.name in NULLABLE:
+            return pa.nulls(n, column.type)
+        if column.name not in _DEFAULTS:
+            raise LogError(f"column {column.name!r} is missing")
+        return pa.array(np.full(n, _DEFAULTS[column.name]), column.type)
+    if isinstance(given, (pa.Array, pa.ChunkedArray)):
+        return given.cast(column.type)
+    values = np.asarray(given)
+    if pa.types.is_boolean(column.type) and values.dtype != bool:
+        return pa.array(values == 1, pa.bool_(), mask=values < 0)
+    if pa.types.is_floating(column.type):
+        return pa.array(values.astype(np.float32), column.type, mask=np.isnan(values) if column.nullable else None)
+    return pa.array(values, pa.from_numpy_dtype(values.dtype)).cast(column.type)

@@ -1,0 +1,1 @@
+"""Offline replay: the value of a policy on a log that another policy wrote."""

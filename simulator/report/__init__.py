@@ -1,0 +1,1 @@
+"""The significance report: terminal, report.json, report.md, report.html."""

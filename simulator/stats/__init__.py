@@ -1,0 +1,1 @@
+"""From an event log or a per-user table to lifts one can trust."""

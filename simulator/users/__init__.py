@@ -1,0 +1,1 @@
+"""Who answers a slate: choice (synthetic), learned, logged and held-out users."""

@@ -1,0 +1,98 @@
+"""The `Users` protocol: who answers a slate. Simulated, learned, logged and held-out users differ in nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Catalogue, IntArray, Progress, Slates
+from simulator.eventlog import EventLog
+
+NEVER = np.iinfo(np.int64).max
+"""A time (ms) that does not come: the user does not (re)appear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """The answers to a block of slates.
+
+    Attributes:
+        click: `[B, k]` int8: 1 = click, 0 = unclick, -1 = not observed (the row is logged with null) .
+        watch: `[B, k]` float32 seconds, NaN = not observed.
+        kinds: further feedback by column name of the event log, each `[B, k]` int8 as `click`.
+        shown: `[B]` int64: how many positions were shown before the user left; later positions are not logged.
+        logged: `[B, k]` bool: True where a real log answered, False where a model did; or None: all False.
+        next: `[B]` int64 ms: when the user asks again; NEVER = not in this run.
+        leaves: `[B]` bool: the session ended with this request (the next request opens a new one).
+    """
+
+    click: npt.NDArray[np.int8]
+    watch: npt.NDArray[np.float32]
+    shown: IntArray
+    next: IntArray
+    leaves: npt.NDArray[np.bool_]
+    kinds: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
+    logged: npt.NDArray[np.bool_] | None = None
+
+
+class Users(Protocol):
+    """A population in one arm. An instance keeps its own state (interests, satiation, patience), so every (arm, shard) has its own.
+
+    Promises: users are independent of one another; a user's answers depend on that user's past only, never on how users are
+    batched; clicks and watch times are keyed by (user, step, item), not by position in a batch nor by arm.
+    """
+
+    n_users: int
+    n_items: int
+    kinds: tuple[str, ...]
+    """Feedback columns of the event log that `respond` fills, besides click and watch."""
+
+    def first(self, user: IntArray) -> IntArray:
+        """When each user first asks, `[B]` ms from the start of the run, or NEVER."""
+
+    def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
+        """How many positions each request has, `[B]`, or None for the scenario's own constant size."""
+
+    def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
+        """Answer the slates served to `user` at their `step`-th request (from 0) at time `t` ms, all `[B]`; each user at most once."""
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """All that has changed since the instance was built, as named arrays; enough to continue another day or another process."""
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over what another instance's `state` gave; both then answer the same bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the data of a scenario gives, before anybody is simulated.
+
+    Attributes:
+        catalogue: users, items and their features.
+        history: what happened before t = 0 (one arm, `history`), or None where the engine is to make it (synthetic worlds).
+        future: what the log says happened from t = 0 on (one arm, `history`): the clock and the answers of logged and
+            held-out users; or None.
+        notes: what the reader wants said in the report (rows read, duplicates dropped, ...).
+    """
+
+    catalogue: Catalogue
+    history: EventLog | None = None
+    future: EventLog | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Population(Protocol):
+    """The `users:` section of a scenario: a configuration that can build its `Users`."""
+
+    kind: str
+
+    def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
+        """What must be learned or drawn once, before any worker starts, kept in `folder` (a response model); often nothing."""
+
+    def build(self, source: Source, seed: int, days: int, folder: Path) -> Users:
+        """A fresh instance, the same from the same arguments in every process; `days` is the length of the A/B."""

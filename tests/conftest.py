@@ -1,0 +1,17 @@
+"""Where the real data lies; what is missing is named, not passed over."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data: ABTEST_DATA, or ../shared/data beside the checkout."""
+    root = Path(os.environ.get("ABTEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"real data missing: set ABTEST_DATA (looked at {root})")
+    return root
