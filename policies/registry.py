@@ -120,7 +120,7 @@ def complaint(name: str, policy: type[Policy], issue: Any) -> str:
     """One line for one pydantic error: whose, which key, the rule, the value."""
     path = ".".join(str(part) for part in issue["loc"])
     if issue["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = [field for field in policy.__dataclass_fields__]
+        known = list(policy.__dataclass_fields__)
         near = difflib.get_close_matches(path, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
         return f"policy {name!r}: no hyper-parameter {path!r}; {hint}"
