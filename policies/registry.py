@@ -5,6 +5,7 @@ The built-in policies come through the same entry points as a stranger's. Listin
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import importlib.util
@@ -40,6 +41,36 @@ def available() -> dict[str, Entry]:
     return {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
 
 
+def locate(name: str, folder: Path | None = None) -> str:
+    """The `module:Class` or `file.py:Class` behind a name, found without importing it.
+
+    Raises:
+        PolicyError: no such registered name, no such plug-in file, a file that is not Python, or no such class in it.
+    """
+    if ":" not in name:
+        entries = available()
+        if name not in entries:
+            near = difflib.get_close_matches(name, entries, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; see `abtest policies list`, or give `module:Class` or `file.py:Class`"
+            raise PolicyError(f"no policy {name!r}{hint}")
+        return entries[name].target
+    module, _, class_name = name.rpartition(":")
+    if module.endswith(".py"):
+        file = _find_file(module, folder)
+        try:
+            tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+        except (SyntaxError, UnicodeDecodeError) as error:
+            line = error.lineno if isinstance(error, SyntaxError) else 1
+            raise PolicyError(f"plug-in file {file}:{line}: not Python: {error}") from error
+        classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+        names = classes + [alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+        if class_name not in names:
+            near = difflib.get_close_matches(class_name, classes, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(classes) or 'none'}"
+            raise PolicyError(f"plug-in file {file} has no class {class_name!r}; {hint}")
+    return name
+
+
 def resolve(name: str, folder: Path | None = None) -> type[Policy]:
     """The class behind a name.
 
@@ -50,15 +81,7 @@ def resolve(name: str, folder: Path | None = None) -> type[Policy]:
     Raises:
         PolicyError: no such name, module, file or class, an import that fails, or a class that is no `Policy`.
     """
-    if ":" not in name:
-        entries = available()
-        if name not in entries:
-            near = difflib.get_close_matches(name, entries, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "; see `abtest policies list`, or give `module:Class` or `file.py:Class`"
-            raise PolicyError(f"no policy {name!r}{hint}")
-        target = entries[name].target
-    else:
-        target = name
+    target = locate(name, folder)
     module_name, _, class_name = target.rpartition(":")
     try:
         module = _load_file(module_name, folder) if module_name.endswith(".py") else importlib.import_module(module_name)
@@ -77,11 +100,16 @@ def resolve(name: str, folder: Path | None = None) -> type[Policy]:
     return found
 
 
-def _load_file(path: str, folder: Path | None) -> Any:
+def _find_file(path: str, folder: Path | None) -> Path:
     places = [base / path for base in (folder, Path()) if base is not None]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise PolicyError(f"no plug-in file {path!r}; looked at {', '.join(str(place) for place in places)}")
+    return file
+
+
+def _load_file(path: str, folder: Path | None) -> Any:
+    file = _find_file(path, folder)
     name = f"abtest_plugin_{file.stem}"
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(file.resolve()):
         return sys.modules[name]

@@ -6,11 +6,18 @@ resolved form that a log carries. Nothing is run here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+import yaml
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
+from simulator.document import Document, Keys, ScenarioError, complaint, near
 from simulator.section import Section
+
+__all__ = ["METRICS", "Scenario", "ScenarioError", "json_schema"]
 
 METRICS = ("comment", "forward", "play", "follow", "watch_time", "click", "like", "sessions", "return")
 """The default metrics, in the order of print: the paper's five first (section 5.5)."""
@@ -86,17 +93,231 @@ class Engine(Section):
     executor: Literal["serial", "processes", "ray"] = "processes"
 
 
+class World(Section):
+    """One more world for the same arms."""
+
+    users: SerializeAsAny[Section]
+    data: Data | None = Field(default=None, description="its own data; the scenario's if left out")
+
+    @field_validator("users", mode="before")
+    @classmethod
+    def _population(cls, value: Any) -> Section:
+        return population(value)
+
+
 class Scenario(Section):
     """A scenario, resolved: everything that decides the log, plus `engine`, which may not."""
 
-    name: str
+    name: str = Field(min_length=1)
+    description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     data: Data = Data()
-    users: Any
-    days: Annotated[int, Field(ge=0)] = 5
+    users: SerializeAsAny[Section] = Field(description="who answers; `kind` decides which further keys there are")
+    days: Annotated[int, Field(ge=1, le=3660)] = 5
     serving: Serving = Serving()
-    arms: dict[str, Arm]
+    arms: dict[Annotated[str, Field(min_length=1, max_length=80)], Arm] = Field(min_length=1, max_length=255)
     design: Design = Design()
     metrics: tuple[str, ...] = METRICS
+    worlds: dict[str, World] = Field(default_factory=dict, description="further worlds in which the same arms are run")
     engine: Engine = Engine()
-    published: dict[str, Any] = Field(default_factory=dict)
+    published: dict[str, float] = Field(default_factory=dict, description="published lifts by metric, shown beside ours (a fraction)")
+
+    @field_validator("users", mode="before")
+    @classmethod
+    def _population(cls, value: Any) -> Section:
+        return population(value)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Scenario:
+        if self.design.control is not None and self.design.control not in self.arms:
+            raise ValueError(f"design.control: no arm {self.design.control!r}; {near(self.design.control, self.arms)}")
+        if self.serving.recall < self.serving.slate:
+            raise ValueError(f"serving.recall must be at least serving.slate ({self.serving.slate}); got {self.serving.recall}")
+        if self.design.kind == "interleave" and len(self.arms) != 2:
+            raise ValueError(f"design.kind interleave mixes exactly 2 arms in one slate; got {len(self.arms)}: {', '.join(self.arms)}")
+        return self
+
+    @property
+    def control(self) -> str:
+        """Name of the control arm."""
+        return self.design.control or next(iter(self.arms))
+
+    def resolved(self) -> dict[str, Any]:
+        """All keys with their values, as plain JSON types."""
+        return self.model_dump(mode="json")
+
+    def identity(self) -> dict[str, Any]:
+        """`resolved` without `engine`: what the log carries, since `engine` may not change a byte."""
+        return {key: value for key, value in self.resolved().items() if key != "engine"}
+
+    def to_yaml(self) -> str:
+        """The resolved scenario as a YAML file that `load` reads back to an equal scenario."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True, width=120)
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Mapping[str, Any] | None = None) -> Scenario:
+        """Read, override and check a scenario file. No plug-in is imported.
+
+        Args:
+            path: of the YAML file; a shipped scenario (`scenarios/kuaishou_like.yaml`) is found from any folder.
+            overrides: dotted keys and values from the command line, e.g. `{"seed": 3, "engine.tick": 60.0}`; None values are skipped.
+
+        Raises:
+            ScenarioError: all broken rules at once, one a line, each with file, line and key path, the rule and the value.
+        """
+        document = Document.read(find(path))
+        for key, value in (overrides or {}).items():
+            if value is not None:
+                document.put(key.split("."), value, f"--{key}")
+        return cls.check(document)
+
+    @classmethod
+    def check(cls, document: Document) -> Scenario:
+        """The scenario that a document describes.
+
+        Raises:
+            ScenarioError: as `load`.
+        """
+        values, wrong = dict(document.values), []
+        for keys in [("users",), *(("worlds", name, "users") for name in _keys(values.get("worlds")))]:
+            wrong += _check_population(document, values, keys)
+        try:
+            scenario = cls.model_validate(values)
+        except ValidationError as error:
+            broken = {tuple(line[0]) for line in wrong}
+            for issue in error.errors():
+                if not any(issue["loc"][: len(keys)] == keys for keys in broken):
+                    wrong.append((issue["loc"], complaint(document, issue, _known(cls, issue["loc"]))))
+        if not wrong:
+            wrong += [(keys, f"{document.where(keys)}: {rule}") for keys, rule in _check_names(scenario, Path(document.file).parent)]
+        if wrong:
+            raise ScenarioError("\n".join(line for _, line in wrong))
+        return scenario
+
+
+def find(path: Path | str) -> Path:
+    """The scenario file at `path`, else the shipped one of that name.
+
+    Raises:
+        ScenarioError: neither is there.
+    """
+    from importlib.resources import files
+
+    path = Path(path)
+    if path.is_file():
+        return path
+    shipped = Path(str(files("scenarios")))
+    if path.parent in (Path(), Path("scenarios")) and (shipped / path.name).is_file():
+        return shipped / path.name
+    what = "is a folder" if path.is_dir() else "no such file"
+    names = [entry.name for entry in sorted(shipped.glob("*.yaml"))]
+    raise ScenarioError(f"{path}: {what}; a scenario is a YAML file, and these are shipped: {near(path.name, names)}")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a scenario file, for editors; `users` is a choice by `kind`."""
+    whole = Scenario.model_json_schema()
+    definitions = whole.setdefault("$defs", {})
+    choices = []
+    for kind in POPULATIONS:
+        part = population_class(kind).model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(part.pop("$defs", {}))
+        definitions[part["title"]] = part
+        choices.append({"$ref": f"#/$defs/{part['title']}"})
+    for section in (whole, definitions["World"]):
+        section["properties"]["users"] = {"oneOf": choices, "description": "who answers; `kind` decides which further keys there are"}
+    definitions.pop("Section", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
+
+
+POPULATIONS: dict[str, str] = {
+    "choice": "simulator.users.choice:Choice",
+    "markov": "simulator.users.markov:Markov",
+    "learned": "simulator.users.learned:Learned",
+    "logged": "simulator.users.logged:Logged",
+    "held_out": "simulator.users.held_out:HeldOut",
+}
+"""Kinds of users -> the section that configures them; imported only when a scenario names them."""
+
+
+def population_class(kind: str) -> type[Section]:
+    """The section class of a kind of users."""
+    module, name = POPULATIONS[kind].split(":")
+    found: type[Section] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def population(value: Any) -> Section:
+    """The users section from its plain values; an instance passes through.
+
+    Raises:
+        ValueError: not a mapping, no or an unknown `kind`, or what the section itself complains of.
+    """
+    if isinstance(value, Section):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("users must be a mapping with the key `kind`")
+    if value.get("kind") not in POPULATIONS:
+        raise ValueError(f"users.kind: no kind {value.get('kind')!r}; {near(str(value.get('kind')), POPULATIONS)}")
+    return population_class(value["kind"]).model_validate(dict(value))
+
+
+def _keys(value: Any) -> list[str]:
+    return list(value) if isinstance(value, dict) else []
+
+
+def _check_population(document: Document, values: dict[str, Any], keys: Keys) -> list[tuple[Keys, str]]:
+    """Check one `users` section under its own class, so that its complaints carry its own key paths."""
+    here: Any = values
+    for key in keys:
+        if not isinstance(here, dict) or key not in here:
+            return []
+        here = here[key]
+    if not isinstance(here, dict):
+        return [(keys, f"{document.where(keys)}: must be a mapping with the key `kind`; got {here!r}")]
+    if here.get("kind") not in POPULATIONS:
+        return [(keys, f"{document.where((*keys, 'kind'))}: no kind {here.get('kind')!r}; {near(str(here.get('kind')), POPULATIONS)}")]
+    cls = population_class(str(here["kind"]))
+    try:
+        cls.model_validate(here)
+    except ValidationError as error:
+        return [(keys, complaint(document, issue, _known(cls, issue["loc"]), keys)) for issue in error.errors()]
+    return []
+
+
+def _known(cls: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """The keys that the section around `path` may have."""
+    section: Any = cls
+    for part in path[:-1]:
+        if not (isinstance(section, type) and issubclass(section, BaseModel)) or part not in section.model_fields:
+            return list(Arm.model_fields) if "arms" in path else []
+        section = _section_in(section.model_fields[str(part)].annotation)
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+
+
+def _section_in(annotation: Any) -> Any:
+    """The section class inside `X | None`, `tuple[X, ...]`, `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for found in map(_section_in, get_args(annotation)) if found is not None), None)
+
+
+def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
+    """Names that stand for code: policies (registry and files, without importing any) and metrics."""
+    from policies.registry import PolicyError, locate
+    from simulator.metrics import METRICS as KNOWN
+
+    wrong: list[tuple[Keys, str]] = []
+    specs: list[tuple[Keys, PolicySpec]] = [(("arms", name), arm) for name, arm in scenario.arms.items()]
+    specs += [(("serving", "channels", i), channel) for i, channel in enumerate(scenario.serving.channels)]
+    if scenario.data.source == "synthetic":
+        specs.append((("data", "logging"), scenario.data.logging))
+    for keys, spec in specs:
+        try:
+            locate(spec.policy, folder)
+        except PolicyError as error:
+            wrong.append(((*keys, "policy"), str(error)))
+    for i, metric in enumerate(scenario.metrics):
+        if metric not in KNOWN:
+            wrong.append((("metrics", i), f"no metric {metric!r}; {near(metric, KNOWN)}"))
+    return wrong

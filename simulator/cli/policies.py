@@ -1,0 +1,101 @@
+"""`abtest policies`: list, check and start recall policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from simulator.cli.failure import Failure, failures
+
+
+@click.group()
+def policies() -> None:
+    """List, check and start recall policies.
+
+    \b
+    abtest policies list
+    abtest policies check comirec
+    abtest policies new my_policy
+    """
+
+
+@policies.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def list_(as_json: bool) -> None:
+    """List the registered policies; imports none of them.
+
+    \b
+    abtest policies list
+    """
+    import json
+
+    from policies.registry import available
+
+    entries = available()
+    if as_json:
+        click.echo(json.dumps({name: {"target": e.target, "distribution": e.distribution} for name, e in entries.items()}, indent=1))
+        return
+    width = max(len(name) for name in entries) if entries else 0
+    for name, entry in entries.items():
+        click.echo(f"{name:<{width}}  {entry.target}  ({entry.distribution})")
+
+
+@policies.command()
+@click.argument("name")
+@click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="A hyper-parameter (YAML value); may be repeated.")
+@click.option("--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the made-up logs.")
+def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int) -> None:
+    """Check that policy NAME keeps the promises of the contract, one line for each.
+
+    NAME is a registered name, `module:Class` or `file.py:Class`. Exit code 0: all kept; 1: a promise is broken; 2: bad input.
+
+    \b
+    abtest policies check comirec
+    abtest policies check my_policy.py:MyPolicy --param dim=16
+    """
+    import yaml
+
+    from policies.check import CHECKS, check_policy
+    from policies.registry import make
+
+    with failures():
+        given = {}
+        for param in params:
+            key, equals, value = param.partition("=")
+            if not equals:
+                raise Failure(f"--param must be KEY=VALUE; got {param!r}")
+            given[key] = yaml.safe_load(value)
+        unknown = [one for one in only if one not in CHECKS]
+        if unknown:
+            raise Failure(f"--only: no check {unknown[0]!r}; there is {', '.join(CHECKS)}")
+        policy = make(name, given, Path())
+        broken = 0
+        for result in check_policy(policy, seed=seed, only=only or None):
+            click.echo(f"{'ok  ' if result.kept else ('skip' if result.skipped else 'FAIL')}  {result.name:<22} {result.promise}")
+            if not result.kept and not result.skipped:
+                broken += 1
+                click.echo("      " + result.detail.replace("\n", "\n      "))
+            elif result.skipped:
+                click.echo(f"      {result.detail}")
+    if broken:
+        click.echo(f"{name}: {broken} broken {'promise' if broken == 1 else 'promises'}", err=True)
+        raise SystemExit(1)
+
+
+@policies.command()
+@click.argument("name")
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Parent folder.  [default: here]")
+def new(name: str, into: Path) -> None:
+    """Write an installable package for a new policy NAME: policy, test, scenario, README.
+
+    \b
+    abtest policies new my_policy
+    cd my_policy && pip install -e . && pytest && abtest run scenario.yaml
+    """
+    from policies.scaffold import write_package
+
+    with failures():
+        folder = write_package(name, into)
+    click.echo(f"wrote {folder}; next: cd {folder} && pip install -e . && pytest && abtest run scenario.yaml")
