@@ -1,1 +1,65 @@
-"""The significance report: terminal, report.json, report.md, report.html."""
+"""The report: everything that is said of a run, gathered from its event log, and shown as a terminal table, JSON, Markdown and one HTML page.
+
+No measurement lives here: counts come from one pass over the log, figures with an interval from `simulator.stats`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from policies.base import Progress
+from simulator.eventlog import EventLog
+
+SCHEMA_VERSION = 1
+
+ROW = (
+    "metric", "arm", "unit", "control_mean", "treatment_mean", "lift", "low", "high", "t", "df", "p", "p_adjusted", "n_units", "mde",
+)  # fmt: skip
+"""The keys of a row of `lifts`, exactly these and in this order. `lift`, `low`, `high` and `mde` are fractions of the control's mean."""
+
+
+def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    return None
+
+
+def write(log: EventLog, folder: Path, *, runtime: Mapping[str, Any] | None = None, progress: Progress = _silent) -> dict[str, Any]:
+    """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each by temporary name and rename.
+
+    Args:
+        log: of an A/B: at least two arms.
+        folder: is made if it is not there.
+        runtime: seconds, rates and sizes of the run that wrote the log; kept under `runtime`, and nothing else depends on it.
+        progress: called as ("report", steps done, steps, {}).
+
+    Returns:
+        The content of `report.json`: plain dicts, lists, strings and numbers, with None for what is not defined.
+
+    Raises:
+        ReportError: the log holds nothing to compare.
+    """
+    from simulator.report.content import gather
+
+    content = gather(log, runtime=runtime, progress=progress)
+    save(content, folder)
+    return content
+
+
+def save(content: Mapping[str, Any], folder: Path) -> None:
+    """Write a gathered report as JSON, Markdown and HTML into `folder`."""
+    from simulator.report.html import page
+    from simulator.report.markdown import document
+
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "report.json": json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
+        "report.md": document(content),
+        "report.html": page(content),
+    }
+    for name, text in texts.items():
+        staging = folder / (name + ".part")
+        staging.write_text(text, encoding="utf-8")
+        os.replace(staging, folder / name)
