@@ -28,6 +28,9 @@ KEY = ("arm", "user", "session", "request", "position")
 FEEDBACK = ("long_view", "like", "comment", "forward", "follow", "hate", "profile_enter")
 """Kinds of feedback besides click and watch; a log has a column for each kind that it knows."""
 
+TAB = "tab"
+"""Optional column (u8) of logs of a real service: the surface that a request came from, as the source numbers it."""
+
 COLUMNS: dict[str, pa.DataType] = {
     "arm": pa.uint8(),
     "user": pa.uint32(),
@@ -43,7 +46,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "channel": pa.uint8(),
     "logged": pa.bool_(),
 }
-"""The columns that every log has, in order; FEEDBACK columns (bool) follow.
+"""The columns that every log has, in order; FEEDBACK columns (bool) and TAB follow where the log knows them.
 
 arm: index into `Metadata.arms`. session: per (arm, user), from 0. request: within the session, from 0. position: within
 the slate, from 0. t: ms, the scenario starts at 0, history has t < 0. item: 1..n_items. propensity: null where unknown.
@@ -52,7 +55,7 @@ channel: 0 = the recall policy of the arm, 1, 2, ... = `Metadata.channels`. logg
 false where a model of users did.
 """
 
-NULLABLE = frozenset({"propensity", "click", "watch", *FEEDBACK})
+NULLABLE = frozenset({"propensity", "click", "watch", TAB, *FEEDBACK})
 
 Propensity = Literal["conditional", "marginal", "unknown"]
 
@@ -103,13 +106,14 @@ class Metadata:
 
 
 def schema(kinds: Iterable[str]) -> pa.Schema:
-    """The Arrow schema of a log with the given FEEDBACK `kinds`."""
+    """The Arrow schema of a log with the given optional columns: FEEDBACK `kinds`, TAB."""
     kinds = set(kinds)
-    unknown = kinds - set(FEEDBACK)
+    unknown = kinds - {*FEEDBACK, TAB}
     if unknown:
         raise LogError(f"unknown kinds of feedback {sorted(unknown)}; an event log knows {list(FEEDBACK)}")
     fields = [pa.field(name, kind, nullable=name in NULLABLE) for name, kind in COLUMNS.items()]
     fields += [pa.field(name, pa.bool_(), nullable=True) for name in FEEDBACK if name in kinds]
+    fields += [pa.field(TAB, pa.uint8(), nullable=True)] if TAB in kinds else []
     return pa.schema(fields)
 
 
@@ -130,14 +134,14 @@ class EventLog:
 
         Args:
             columns: by name; `arm`, `channel` default to 0, `logged` to False, `propensity`, `click` and `watch` to null,
-                `duration` to 0. Nullable bools may be given as int8 with -1 for null; float NaN is null.
+                `duration` to 0. Nullable bools may be given as int8 with -1 for null, `tab` with -1; float NaN is null.
             metadata: of the log.
             sort: put the rows into KEY order (stable).
 
         Raises:
             LogError: a column missing, unknown, or not convertible.
         """
-        kinds = [name for name in FEEDBACK if name in columns]
+        kinds = [name for name in (*FEEDBACK, TAB) if name in columns]
         target = schema(kinds)
         unknown = set(columns) - set(target.names)
         if unknown:
@@ -229,7 +233,7 @@ class EventLog:
         Returns:
             `Sequences` with a row for each of the `n_users` users, empty ones included. An impression that was not observed
             counts as an unclick. `columns` holds what the log has of session, request, position, propensity, watch,
-            duration and FEEDBACK (null: -1 in int8 columns, NaN in float ones).
+            duration, TAB and FEEDBACK (null: -1 in int8 columns, NaN in float ones).
         """
         table = self.table
         if arm is not None or len(self.metadata.arms) > 1:
@@ -241,7 +245,7 @@ class EventLog:
         user = _numpy(table, "user").astype(np.int64)
         t = _numpy(table, "t")
         order = np.lexsort((np.arange(len(t)), t, user))
-        names = [n for n in ("session", "request", "position", "propensity", "watch", "duration", *self.kinds) if n in table.column_names]
+        names = [n for n in ("session", "request", "position", "propensity", "watch", "duration", TAB, *self.kinds) if n in table.column_names]
         counts = np.bincount(user, minlength=self.metadata.n_users)
         return Sequences(
             np.arange(self.metadata.n_users, dtype=np.int64),
@@ -262,7 +266,7 @@ class EventLog:
         last: tuple[int, ...] | None = None
         row = 0
         for batch in self.batches():
-            if batch.schema.names != schema([n for n in batch.schema.names if n in FEEDBACK]).names:
+            if batch.schema.names != schema([n for n in batch.schema.names if n in {*FEEDBACK, TAB}]).names:
                 raise LogError(f"columns are {batch.schema.names}; the schema says {schema(self.kinds).names}")
             table = pa.Table.from_batches([batch])
             key = [_numpy(table, name).astype(np.int64) for name in KEY]
@@ -341,4 +345,5 @@ def _convert(given: Any, column: pa.Field, n: int) -> pa.Array:
         return pa.array(values == 1, pa.bool_(), mask=values < 0)
     if pa.types.is_floating(column.type):
         return pa.array(values.astype(np.float32), column.type, mask=np.isnan(values) if column.nullable else None)
-    return pa.array(values, pa.from_numpy_dtype(values.dtype)).cast(column.type)
+    missing = values < 0 if column.nullable else None
+    return pa.array(values, pa.from_numpy_dtype(values.dtype), mask=missing).cast(column.type)
