@@ -1,0 +1,189 @@
+"""Metrics: what a log is asked, each a (numerator, denominator) per unit declared over log columns.
+
+A metric knows no unit, no arm and no test; `simulator.stats.units` sums it, the other modules of `simulator.stats` compare it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Rows = Mapping[str, Array]
+"""Log columns of a stretch of rows, each `[rows]`: bools as int8 with -1 for null, floats with NaN for null, and the two derived
+bool columns `opens_session` and `opens_request` (the first impression of each)."""
+
+
+class MetricError(ValueError):
+    """A metric that does not exist; the message names it, the rule and the near miss."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A sum over impressions, the half of a metric.
+
+    Attributes:
+        name: its identity: terms of one name are summed once.
+        columns: the log columns it needs; a log without them has no data for it.
+        of: `[rows]` bool or float contribution of each impression.
+        days: a step from the sums of all days `[..., days]` to the term's own value for each day `[..., days]`, or None: the sums
+            themselves. A day that has no value (the last one has no successor) is 0 there.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    of: Callable[[Rows], Array]
+    days: Callable[[Array], Array] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a log.
+
+    Attributes:
+        name: as in `scenario.metrics` and in `Lift.metric`.
+        description: one sentence for the report.
+        measure: unit of measure of a unit's value, e.g. "s" or "comments".
+        numerator: summed per unit.
+        denominator: summed per unit: a ratio metric; None: the value is the unit's sum itself (a mean per unit).
+        higher_is_better: the direction that is good for the product.
+    """
+
+    name: str
+    description: str
+    measure: str
+    numerator: Term
+    denominator: Term | None = None
+    higher_is_better: bool = True
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The one or two terms that must be summed."""
+        return (self.numerator,) if self.denominator is None else (self.numerator, self.denominator)
+
+
+def _flag(column: str) -> Term:
+    return Term(column, (column,), lambda rows: rows[column] == 1)
+
+
+def _ones(rows: Rows) -> Array:
+    return np.ones(len(rows["t"]), dtype=bool)
+
+
+def _followed(impressions: Array) -> Array:
+    active = impressions > 0
+    result = np.zeros(active.shape)
+    result[..., :-1] = active[..., :-1] & active[..., 1:]
+    return result
+
+
+def _with_successor(impressions: Array) -> Array:
+    result = (impressions > 0).astype(np.float64)
+    result[..., -1] = 0
+    return result
+
+
+IMPRESSIONS = Term("impressions", ("t",), _ones)
+REQUESTS = Term("requests", ("t",), lambda rows: rows["opens_request"])
+SESSIONS = Term("sessions", ("t",), lambda rows: rows["opens_session"])
+WATCH = Term("watch", ("watch",), lambda rows: np.nan_to_num(rows["watch"].astype(np.float64)))
+PLAYS = Term("plays", ("watch",), lambda rows: rows["watch"] > 0)
+CLICKS = _flag("click")
+RETURNED = Term("returned", ("t",), _ones, _followed)
+ACTIVE_DAYS = Term("active_days", ("t",), _ones, _with_successor)
+
+
+def _register(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    return {m.name: m for m in metrics}
+
+
+METRICS: dict[str, Metric] = _register(
+    (
+        Metric("comment", "comments written", "comments", _flag("comment")),
+        Metric("forward", "videos forwarded", "forwards", _flag("forward")),
+        Metric("play", "videos that started (watch time above zero)", "plays", PLAYS),
+        Metric("follow", "authors followed", "follows", _flag("follow")),
+        Metric("watch_time", "time watched", "s", WATCH),
+        Metric("click", "clicks (on single-column feeds: valid plays)", "clicks", CLICKS),
+        Metric("like", "likes", "likes", _flag("like")),
+        Metric("sessions", "sessions opened", "sessions", SESSIONS),
+        Metric("return", "share of active days that are followed by an active day", "share", RETURNED, ACTIVE_DAYS),
+        Metric("click_rate", "clicks per impression", "share", CLICKS, IMPRESSIONS),
+        Metric("long_view", "long views", "long views", _flag("long_view")),
+        Metric("hate", "reports of dislike", "reports", _flag("hate"), higher_is_better=False),
+        Metric("profile_enter", "visits to an author's profile", "visits", _flag("profile_enter")),
+        Metric("impressions", "videos shown", "impressions", IMPRESSIONS),
+        Metric("requests", "slates asked for", "requests", REQUESTS),
+    )
+)
+"""The metrics by name, the paper's five (section 5.5) first. `metric` knows three further forms: `hit_rate@k`, `ndcg@k` and `a/b`."""
+
+
+def hit_rate(k: int) -> Metric:
+    """Hits in the first `k` positions per request; with one held-out item per request this is HR@k (recall@k)."""
+    hits = Term(f"hits@{k}", ("click", "position"), lambda rows: (rows["click"] == 1) & (rows["position"] < k))
+    return Metric(f"hit_rate@{k}", f"clicks in the first {k} positions per request", "share", hits, REQUESTS)
+
+
+def ndcg(k: int) -> Metric:
+    """Discounted hits in the first `k` positions per request.
+
+    A click at 0-based position p counts 1 / log2(p + 2) (Järvelin & Kekäläinen 2002). With one held-out item per request the ideal
+    gain is 1, so this is NDCG@k.
+    """
+
+    def gain(rows: Rows) -> Array:
+        position = rows["position"].astype(np.float64)
+        return np.where((rows["click"] == 1) & (position < k), 1.0 / np.log2(position + 2.0), 0.0)
+
+    term = Term(f"ndcg@{k}", ("click", "position"), gain)
+    return Metric(f"ndcg@{k}", f"discounted clicks in the first {k} positions per request", "share", term, REQUESTS)
+
+
+_AT_K: dict[str, Callable[[int], Metric]] = {"hit_rate": hit_rate, "ndcg": ndcg}
+
+
+def metric(name: str) -> Metric:
+    """The metric called `name`: one of `METRICS`, `hit_rate@k`, `ndcg@k`, or `a/b`, the ratio of two metrics of `METRICS` that are sums.
+
+    Raises:
+        MetricError: there is no such metric.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    stem, at, k = name.partition("@")
+    if at and stem in _AT_K:
+        if not k.isdecimal() or int(k) < 1:
+            raise MetricError(f"metric {name!r}: {stem}@k needs a whole number k >= 1; got {k!r}")
+        return _AT_K[stem](int(k))
+    above, slash, below = name.partition("/")
+    if slash:
+        top, bottom = _sum(name, above), _sum(name, below)
+        measure = f"{top.measure} per {below}"
+        return Metric(name, f"{top.description}, per {below}", measure, top.numerator, bottom.numerator, top.higher_is_better)
+    raise MetricError(f"no metric {name!r}{_near(name)}; there are {list(METRICS)}, hit_rate@k, ndcg@k and a/b for two of them")
+
+
+def _sum(name: str, part: str) -> Metric:
+    if part not in METRICS or METRICS[part].denominator is not None:
+        raise MetricError(f"metric {name!r}: {part!r} is not a metric that is a sum{_near(part)}")
+    return METRICS[part]
+
+
+def _near(name: str) -> str:
+    near = difflib.get_close_matches(name, [*METRICS, *_AT_K], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def chosen(names: Iterable[str]) -> tuple[Metric, ...]:
+    """The metrics called `names`, in that order, each once.
+
+    Raises:
+        MetricError: one of them does not exist.
+    """
+    return tuple(metric(name) for name in dict.fromkeys(names))

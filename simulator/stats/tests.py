@@ -1,0 +1,73 @@
+"""Tests of no difference: on `Moments` (t tests of every design) and on paired or split values (ranks); multiplicity corrections."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from simulator.stats.moments import Floats, Moments, Number
+
+Correction = Literal["holm", "hochberg", "bh", "none"]
+_STATSMODELS = {"holm": "holm", "hochberg": "simes-hochberg", "bh": "fdr_bh"}
+
+
+class Test(NamedTuple):
+    """A test of no difference. All three are NaN where the data cannot say: fewer than two units, or no variance ("identical")."""
+
+    statistic: Number
+    df: Number
+    p: Number
+
+
+def t_test(m: Moments) -> Test:
+    """Student's t (paired moments) or Welch's (split moments): difference / standard error, two-sided p.
+
+    Without any variance there is no test: NaN, never p = 1 or 0.
+    """
+    from scipy.special import stdtr
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.asarray(m.variance, dtype=np.float64)
+        t = np.where(variance > 0, m.difference / np.sqrt(variance), np.nan)
+        return Test(t[()], np.where(np.isnan(t), np.nan, m.df)[()], (2.0 * stdtr(m.df, -np.abs(t)))[()])
+
+
+def wilcoxon(control: Floats, treatment: Floats) -> Test:
+    """Wilcoxon's signed-rank test of paired values `[n]` (Wilcoxon 1945; zeros kept in the ranking as in Pratt 1959).
+
+    It tests symmetry of the differences about 0, not equality of means: beside the t test, never in its place.
+    """
+    from scipy.stats import wilcoxon as scipy_wilcoxon
+
+    d = treatment - control
+    if np.count_nonzero(d) == 0:
+        return Test(np.nan, np.nan, np.nan)
+    result = scipy_wilcoxon(d, zero_method="pratt", method="approx" if (d == 0).any() or len(d) > 50 else "auto")
+    return Test(float(result.statistic), np.nan, float(result.pvalue))
+
+
+def rank_sum(control: Floats, treatment: Floats) -> Test:
+    """The rank-sum test of independent values (Mann & Whitney 1947), the split design's counterpart of `wilcoxon`."""
+    from scipy.stats import mannwhitneyu
+
+    if not len(control) or not len(treatment) or (np.ptp(np.concatenate((control, treatment))) == 0):
+        return Test(np.nan, np.nan, np.nan)
+    result = mannwhitneyu(treatment, control, alternative="two-sided")
+    return Test(float(result.statistic), np.nan, float(result.pvalue))
+
+
+def adjust(p: Floats, method: Correction = "holm") -> Floats:
+    """p values `[k]` adjusted for the family that they form; NaN stays NaN and does not count in the family.
+
+    Holm (1979), valid under any dependence; Hochberg (1988), under positive dependence; Benjamini & Hochberg (1995) controls the
+    false discovery rate instead; "none" leaves them as they are.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.asarray(p, dtype=np.float64)
+    result = p.copy()
+    known = ~np.isnan(p)
+    if method != "none" and known.any():
+        result[known] = multipletests(p[known], method=_STATSMODELS[method])[1]
+    return result

@@ -1,0 +1,343 @@
+"""Units: per-unit sums of every metric, read from an event log in one streaming pass or from a plain per-user table.
+
+A unit is a user, a day or a user-day. Here is only summing; comparing is done in the other modules of `simulator.stats`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from simulator.eventlog import EventLog
+from simulator.metrics import METRICS, Metric, Rows, Term, chosen
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DAY = 86_400_000
+"""ms."""
+
+HISTORY = "history"
+"""The arm that holds what happened before the A/B."""
+
+Unit = Literal["user", "day", "user-day"]
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+
+class TableError(ValueError):
+    """A log or table that cannot be compared; the message names what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class UnitTable:
+    """Per-unit sums of every metric in every arm: what all tests are computed from.
+
+    Two layouts. *Paired*: every unit was in every arm, and `numerators[name]` is `[arms, units]`. *Split*: each unit was in one
+    arm, given by `assigned` `[units]`, and `numerators[name]` is `[units]`.
+
+    Attributes:
+        unit: what a unit is.
+        arms: names of the arms.
+        metrics: by name, in the order of print.
+        numerators: by metric name, `[arms, units]` or `[units]` float64; a metric without data is absent.
+        denominators: the same for ratio metrics only.
+        assigned: `[units]` arm index (-1: in no arm), or None when paired.
+        cluster: `[units]` what a unit belongs to (the user of a user-day), or None when units are independent.
+        covariates: pre-period columns by name, `[units]` float64 (known before the A/B, so the same in every arm).
+        groups: segments by name, `[units]` of str or int.
+    """
+
+    unit: Unit
+    arms: tuple[str, ...]
+    metrics: Mapping[str, Metric]
+    numerators: Mapping[str, Array]
+    denominators: Mapping[str, Array] = field(default_factory=dict)
+    assigned: Array | None = None
+    cluster: Array | None = None
+    covariates: Mapping[str, Floats] = field(default_factory=dict)
+    groups: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def paired(self) -> bool:
+        """Whether every unit was in every arm."""
+        return self.assigned is None
+
+    @property
+    def n_units(self) -> int:
+        """Number of units, those with zeros included."""
+        return 0 if not self.numerators else int(next(iter(self.numerators.values())).shape[-1])
+
+    def arm(self, name: str) -> int:
+        """Index of the arm called `name`.
+
+        Raises:
+            TableError: there is no such arm.
+        """
+        if name not in self.arms:
+            raise TableError(f"no arm {name!r} among {list(self.arms)}")
+        return self.arms.index(name)
+
+    def sums(self, metric: str, arm: str) -> tuple[Floats, Floats | None]:
+        """Numerator and denominator `[n]` of the units of one arm; denominator None for a mean per unit.
+
+        Raises:
+            TableError: no such arm, or the metric has no data.
+        """
+        index = self.arm(arm)
+        if metric not in self.numerators:
+            raise TableError(f"metric {metric!r} has no data in this table; it has {list(self.numerators)}")
+        top, bottom = self.numerators[metric], self.denominators.get(metric)
+        if self.assigned is None:
+            return top[index], None if bottom is None else bottom[index]
+        here = self.assigned == index
+        return top[here], None if bottom is None else bottom[here]
+
+    def where(self, keep: Array) -> UnitTable:
+        """The units at `keep` (a mask or an index array over units): a segment, a bootstrap sample."""
+        return replace(
+            self,
+            numerators={n: v[..., keep] for n, v in self.numerators.items()},
+            denominators={n: v[..., keep] for n, v in self.denominators.items()},
+            assigned=None if self.assigned is None else self.assigned[keep],
+            cluster=None if self.cluster is None else self.cluster[keep],
+            covariates={n: v[keep] for n, v in self.covariates.items()},
+            groups={n: v[keep] for n, v in self.groups.items()},
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row per (arm, unit): `arm`, `unit`, each metric's sum (and `<metric>.denominator`), covariates and groups."""
+        import pandas as pd
+
+        parts = []
+        for index, name in enumerate(self.arms):
+            at = np.arange(self.n_units) if self.assigned is None else np.flatnonzero(self.assigned == index)
+            pick = (index, at) if self.assigned is None else at
+            columns: dict[str, Any] = {"arm": name, "unit": at}
+            for metric, top in self.numerators.items():
+                columns[metric] = top[pick]
+                if metric in self.denominators:
+                    columns[f"{metric}.denominator"] = self.denominators[metric][pick]
+            columns |= {n: v[at] for n, v in self.covariates.items()} | {n: v[at] for n, v in self.groups.items()}
+            parts.append(pd.DataFrame(columns))
+        return pd.concat(parts, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class UserDays:
+    """The sums of every metric's terms for each arm, user and day: the log, as far as the verdict needs it.
+
+    Attributes:
+        arms: names of the compared arms (the history is not one).
+        n_users: users are 0..n_users-1; those without rows are zeros.
+        days: days of the A/B (1 for a log without days).
+        metrics: by name, in the order of print.
+        terms: by term name, `[arms, n_users, days]`: sums of rows with 0 <= t < days; absent where the log has no data.
+        before: by term name, `[n_users]`: sums of the rows with t < 0.
+        assigned: `[n_users]` index into `arms` (-1: in none), or None when every user was in every arm.
+    """
+
+    arms: tuple[str, ...]
+    n_users: int
+    days: int
+    metrics: Mapping[str, Metric]
+    terms: Mapping[str, Array]
+    before: Mapping[str, Floats]
+    assigned: Array | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Metrics that the log has no data for (a column not logged, or never observed)."""
+        return tuple(n for n, m in self.metrics.items() if any(t.name not in self.terms for t in m.terms))
+
+    def by(self, unit: Unit, *, first: int = 0, until: int | None = None) -> UnitTable:
+        """The table of one kind of unit, of the days `first <= day < until` only.
+
+        By *day*, a day's value in an arm is the sum over the arm's users divided by the number of users in the arm, so that arms
+        of different size compare; days are paired in every design (the paper's day x arm table).
+        """
+        span = slice(first, self.days if until is None else until)
+        tops: dict[str, Array] = {}
+        bottoms: dict[str, Array] = {}
+        for name, metric in self.metrics.items():
+            if name in self.missing:
+                continue
+            tops[name] = self._sums(metric.numerator, unit, span)
+            if metric.denominator is not None:
+                bottoms[name] = self._sums(metric.denominator, unit, span)
+        if unit == "day":
+            return UnitTable(unit, self.arms, self.metrics, tops, bottoms)
+        n = 1 if unit == "user" else len(range(self.days)[span])
+        spread = (lambda v: v) if unit == "user" else (lambda v: np.repeat(v, n))
+        covariates = {name: spread(self._before(metric)) for name, metric in self.metrics.items() if self._has_before(metric)}
+        return UnitTable(
+            unit,
+            self.arms,
+            self.metrics,
+            tops,
+            bottoms,
+            None if self.assigned is None else spread(self.assigned),
+            None if unit == "user" else np.repeat(np.arange(self.n_users), n),
+            covariates,
+            {name: spread(group) for name, group in self.groups.items()},
+        )
+
+    @property
+    def groups(self) -> dict[str, Array]:
+        """Segments known before the A/B, `[n_users]` of str: `activity` (thirds by impressions in the history) and `newness`."""
+        seen = self.before.get("impressions")
+        if seen is None or not seen.any():
+            return {}
+        known = seen > 0
+        low, high = np.quantile(seen[known], [1 / 3, 2 / 3])
+        activity = np.select([~known, seen <= low, seen <= high], ["none", "low", "middle"], "high")
+        return {"activity": activity, "newness": np.where(known, "known", "new")}
+
+    def _sums(self, term: Term, unit: Unit, span: slice) -> Array:
+        cube = self.terms[term.name][:, :, span]
+        if term.days is not None:
+            cube = term.days(cube)
+        if unit == "day":
+            counts = self.n_users if self.assigned is None else self._members()[:, None]
+            with np.errstate(invalid="ignore"):
+                return np.asarray(cube.sum(axis=1, dtype=np.float64) / counts)
+        by_unit = cube.sum(axis=2, dtype=np.float64) if unit == "user" else cube.reshape(len(self.arms), -1).astype(np.float64)
+        if self.assigned is None:
+            return np.asarray(by_unit)
+        n = by_unit.shape[1] // max(self.n_users, 1)
+        chosen_arm = np.repeat(np.maximum(self.assigned, 0), n)
+        return np.asarray(by_unit[chosen_arm, np.arange(by_unit.shape[1])])
+
+    def _members(self) -> Array:
+        assert self.assigned is not None
+        return np.bincount(self.assigned[self.assigned >= 0], minlength=len(self.arms))
+
+    def _has_before(self, metric: Metric) -> bool:
+        return all(t.days is None and t.name in self.before for t in metric.terms)
+
+    def _before(self, metric: Metric) -> Floats:
+        top = self.before[metric.numerator.name]
+        if metric.denominator is None:
+            return top
+        bottom = self.before[metric.denominator.name]
+        overall = top.sum() / bottom.sum() if bottom.sum() > 0 else 0.0
+        return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), overall)
+
+
+def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
+    """Sum a log in one streaming pass: memory grows with users and days, not with impressions.
+
+    Args:
+        log: in KEY order (as a run writes it).
+        metrics: names; None: those of the log's own scenario, or the default nine.
+
+    Returns:
+        `UserDays` over the arms of the log other than `history`.
+
+    Raises:
+        TableError: fewer than one arm besides the history, or rows not in KEY order.
+        MetricError: a metric that does not exist.
+    """
+    from simulator.design import assigned
+
+    meta = log.metadata
+    wanted = {m.name: m for m in chosen(metrics if metrics is not None else meta.scenario.get("metrics", _default()))}
+    arms = tuple(name for name in meta.arms if name != HISTORY)
+    if not arms:
+        raise TableError(f"this log is a pure history (arms {list(meta.arms)}): there is nothing to compare")
+    given = assigned(meta)
+    place = np.array([arms.index(name) if name in arms else -1 for name in meta.arms], dtype=np.int64)
+    if given is not None:
+        given = np.where(given >= 0, place[np.maximum(given, 0)], -1)
+    reader = _Pass(log, wanted, place, len(arms), max(meta.days, 1))
+    return UserDays(arms, meta.n_users, max(meta.days, 1), wanted, reader.cubes, reader.before, given)
+
+
+def _default() -> Sequence[str]:
+    from simulator.scenario import METRICS
+
+    return METRICS
+
+
+class _Pass:
+    """One pass over the rows: adds each batch to the cubes `[arms, users, days]` and the sums before t = 0 `[users]`."""
+
+    def __init__(self, log: EventLog, metrics: Mapping[str, Metric], place: Array, n_arms: int, days: int) -> None:
+        names = {*log.kinds, "t", "position", "click", "watch", "duration", "item", "propensity", "channel", "logged"}
+        asked = {t.name: t for m in (*metrics.values(), METRICS["impressions"]) for t in m.terms if set(t.columns) <= names}
+        first = {t.of: t for t in reversed(asked.values())}
+        self.terms = list(first.values())
+        self.columns = sorted({c for t in self.terms for c in t.columns} | {"arm", "user", "session", "request", "t"})
+        self.place, self.days, self.n_users = place, days, log.metadata.n_users
+        self.bounded = log.metadata.days > 0
+        shape = (n_arms, self.n_users, days)
+        self.cubes: dict[str, Array] = {t.name: np.zeros(shape) for t in self.terms}
+        self.before: dict[str, Floats] = {t.name: np.zeros(self.n_users) for t in self.terms}
+        self._observed = dict.fromkeys(self.columns, 0)
+        self._last: Array = np.full(4, -1, dtype=np.int64)
+        n_rows = 0
+        for batch in log.batches(self.columns):
+            if batch.num_rows:
+                n_rows += batch.num_rows
+                self._add(batch)
+        if n_rows:
+            for term in self.terms:
+                if any(self._observed[c] == 0 for c in term.columns):
+                    del self.cubes[term.name], self.before[term.name]
+        for name, term in asked.items():
+            if first[term.of].name in self.cubes:
+                self.cubes[name], self.before[name] = self.cubes[first[term.of].name], self.before[first[term.of].name]
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        rows: dict[str, Array] = {}
+        for name in self.columns:
+            column = batch.column(name)
+            self._observed[name] += len(column) - column.null_count
+            if pa.types.is_boolean(column.type):
+                column = pc.fill_null(pc.cast(column, pa.int8()), -1)
+            rows[name] = np.asarray(column.to_numpy(zero_copy_only=False))
+        self._openings(rows)
+        t = rows["t"]
+        arm = self.place[rows["arm"]]
+        day = np.maximum(t, 0) // DAY if self.bounded else np.zeros(len(t), dtype=np.int64)
+        user = rows["user"].astype(np.int64)
+        now = (t >= 0) & (arm >= 0) & (day < self.days)
+        self._accumulate(self.cubes, rows, now, ((arm * self.n_users + user) * self.days + day)[now])
+        old = t < 0
+        if old.any():
+            self._accumulate(self.before, rows, old, user[old])
+
+    def _accumulate(self, into: Mapping[str, Array], rows: Rows, keep: Array, key: Array) -> None:
+        """Add the kept rows to the flat cells `key`; a batch touches a narrow range of cells, and only that range is added."""
+        if not len(key):
+            return
+        low = int(key.min())
+        key = key - low
+        width = int(key.max()) + 1
+        for term in self.terms:
+            value = term.of(rows)[keep]
+            counted = value.dtype == bool
+            sums = np.bincount(key[value] if counted else key, None if counted else value, minlength=width)
+            into[term.name].reshape(-1)[low : low + width] += sums
+
+    def _openings(self, rows: dict[str, Array]) -> None:
+        """Mark the first impression of each session and request; the rows come in KEY order, across batches too."""
+        keys = [rows[n].astype(np.int64) for n in ("arm", "user", "session", "request")]
+        changed: Array = np.zeros(len(keys[0]), dtype=bool)
+        ordered: Array = np.ones(len(keys[0]), dtype=bool)
+        for place, key in enumerate(keys):
+            above = np.concatenate((self._last[place : place + 1], key[:-1]))
+            ordered &= changed | (key >= above)
+            changed = changed | (key != above)
+            if place == 2:
+                rows["opens_session"] = changed
+        rows["opens_request"] = changed
+        if not ordered.all():
+            raise TableError("the log is not in the order (arm, user, session, request): use `log.sorted()`")
+        self._last = np.array([key[-1] for key in keys])

@@ -1,0 +1,185 @@
+"""The verdict: the lift of each arm against the control, metric by metric, with interval, test, correction and smallest detectable lift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from simulator.stats import intervals, moments, tests
+from simulator.stats.intervals import Method
+from simulator.stats.moments import Floats, Moments
+from simulator.stats.tests import Correction
+from simulator.stats.units import Unit, UnitTable, UserDays
+
+LEVEL = 0.95
+POWER = 0.8
+
+FAMILY = "all metrics of all treatment arms, for one kind of unit"
+"""The family over which `p_adjusted` is corrected, as the report states it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """A row of the verdict. Where the data cannot say, a number is NaN; no data at all has `n_units` 0.
+
+    Attributes:
+        metric: name of the metric.
+        arm: the treatment arm.
+        unit: "user", "day" or "user-day".
+        control_mean: mean per unit in the control arm, or the ratio of sums for a ratio metric.
+        treatment_mean: the same in the treatment arm.
+        lift: treatment / control - 1, a fraction.
+        low: lower end of the 95% interval of `lift`; -inf where it is unbounded.
+        high: upper end.
+        t: the t statistic of the difference (paired or Welch, by design).
+        df: its degrees of freedom.
+        p: its two-sided p value.
+        p_adjusted: p corrected for the family (`FAMILY`).
+        n_units: pairs, or the units of both arms in a split design.
+        mde: the smallest relative lift that this comparison would detect with power .8 at level .05.
+    """
+
+    metric: str
+    arm: str
+    unit: Unit
+    control_mean: float
+    treatment_mean: float
+    lift: float
+    low: float
+    high: float
+    t: float
+    df: float
+    p: float
+    p_adjusted: float
+    n_units: int
+    mde: float
+
+    @property
+    def identical(self) -> bool:
+        """Every unit (or pair) has the same value in both arms: there is nothing to test."""
+        return self.n_units > 0 and self.control_mean == self.treatment_mean and np.isnan(self.p)
+
+    @property
+    def words(self) -> str:
+        """What the row says, in one word or two: `identical`, `no data`, `no test`, `up`, `down` or `undecided` (after correction)."""
+        if self.n_units == 0:
+            return "no data"
+        if self.identical:
+            return "identical"
+        if np.isnan(self.p_adjusted):
+            return "no test"
+        if self.p_adjusted >= 1 - LEVEL:
+            return "undecided"
+        return "up" if self.treatment_mean > self.control_mean else "down"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row by its keys; NaN and infinite numbers are None, as JSON has none."""
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
+
+
+def lifts(
+    table: UnitTable,
+    control: str,
+    *,
+    metrics: Iterable[str] | None = None,
+    method: Method = "fieller",
+    correction: Correction = "holm",
+) -> list[Lift]:
+    """The lift of every other arm against `control` in every metric, corrected over all rows returned.
+
+    Args:
+        table: per-unit sums; its layout decides between paired and Welch tests.
+        control: name of the control arm.
+        metrics: names; None: all of the table, those without data as rows with `n_units` 0.
+        method: interval of the relative lift.
+        correction: of the p values over the rows returned.
+
+    Returns:
+        Rows by arm, then metric.
+
+    Raises:
+        TableError: no such arm.
+    """
+    table.arm(control)
+    names = tuple(table.metrics if metrics is None else metrics)
+    rows = [lift(table, name, control, arm, method) for arm in table.arms if arm != control for name in names]
+    adjusted = tests.adjust(np.array([row.p for row in rows]), correction)
+    return [replace(row, p_adjusted=float(p)) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def verdict(days: UserDays, control: str, *, units: Iterable[Unit] = ("user", "day"), method: Method = "fieller") -> list[Lift]:
+    """All rows of the verdict of a log: by user and by day, each kind of unit its own family."""
+    return [row for unit in units for row in lifts(days.by(unit), control, method=method)]
+
+
+def lift(table: UnitTable, metric: str, control: str, treatment: str, method: Method = "fieller") -> Lift:
+    """One row, not corrected (`p_adjusted` = `p`)."""
+    if metric not in table.numerators:
+        nan = float("nan")
+        return Lift(metric, treatment, table.unit, nan, nan, nan, nan, nan, nan, nan, nan, nan, 0, nan)
+    return row(compare(table, metric, control, treatment), metric, treatment, table.unit, method)
+
+
+def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller") -> Lift:
+    """The row that moments of one comparison amount to, however they were made (plain, adjusted, clustered)."""
+    test = tests.t_test(m)
+    ratio = m.treatment / m.control - 1.0 if m.control != 0 else float("nan")
+    low, high = intervals.METHODS[method](m, LEVEL)
+    if m.control == m.treatment and m.variance == 0:
+        ratio = low = high = 0.0
+    return Lift(
+        metric, arm, unit, float(m.control), float(m.treatment), float(ratio), float(low), float(high),
+        float(test.statistic), float(test.df), float(test.p), float(test.p), int(m.n_units), smallest_detectable(m),
+    )  # fmt: skip
+
+
+def values(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
+    """Per-unit values of both arms whose means are compared: sums, or linearised ratios.
+
+    For a ratio metric, units without any denominator in either arm say nothing and are left out.
+    """
+    top_c, bottom_c = table.sums(metric, control)
+    top_t, bottom_t = table.sums(metric, treatment)
+    if bottom_c is None or bottom_t is None:
+        return top_c, top_t
+    if table.paired:
+        some = (bottom_c > 0) | (bottom_t > 0)
+        keep_c = keep_t = some
+    else:
+        keep_c, keep_t = bottom_c > 0, bottom_t > 0
+    return moments.linearised(top_c[keep_c], bottom_c[keep_c]), moments.linearised(top_t[keep_t], bottom_t[keep_t])
+
+
+def compare(table: UnitTable, metric: str, control: str, treatment: str) -> Moments:
+    """The moments of one comparison, paired or split as the table is."""
+    control_values, treatment_values = values(table, metric, control, treatment)
+    return (moments.paired if table.paired else moments.split)(control_values, treatment_values)
+
+
+def smallest_detectable(m: Moments, power: float = POWER, level: float = LEVEL) -> float:
+    """The relative lift whose two-sided t test at 1 - `level` has the given power with the variance of `m`; NaN without variance."""
+    if not (m.variance > 0 and m.control != 0 and m.df >= 1):
+        return float("nan")
+    return float(noncentrality(float(m.df), power, level) * np.sqrt(m.variance) / abs(m.control))
+
+
+@lru_cache(maxsize=4096)
+def noncentrality(df: float, power: float = POWER, level: float = LEVEL) -> float:
+    """How many standard errors a true difference must be for a two-sided t test with `df` to have `power` (noncentral t)."""
+    from scipy.optimize import brentq
+    from scipy.special import nctdtr, ndtri, stdtrit
+
+    q = float(stdtrit(df, 0.5 + level / 2.0))
+    if df > 1e5:
+        return float(ndtri(0.5 + level / 2.0) + ndtri(power))
+    return float(brentq(lambda d: 1.0 - nctdtr(df, d, q) + nctdtr(df, d, -q) - power, 0.0, 10.0 * q))
+
+
+def by_day(days: UserDays, control: str, *, cumulative: bool = False) -> Iterator[tuple[int, list[Lift]]]:
+    """The rows by user of each day alone, or of the days so far, as (day from 0, rows)."""
+    for day in range(days.days):
+        yield day, lifts(days.by("user", first=0 if cumulative else day, until=day + 1), control)
