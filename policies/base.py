@@ -222,6 +222,9 @@ class Policy(Params, ABC):
     serving_fields: ClassVar[frozenset[str]] = frozenset()
     """Hyper-parameters that change `recall` but not `fit`: two policies that differ only in these share one fit."""
 
+    learns: ClassVar[tuple[str, ...]] = ("checkerboard", "chain")
+    """What the policy claims to learn, checked on `policies.examples`; a yardstick such as popularity claims nothing."""
+
     @abstractmethod
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Learn from a log.

@@ -1,0 +1,399 @@
+"""check_policy: the promises of the contract as named checks, for our own policies and for a stranger's alike.
+
+A check returns nothing where the promise is kept and raises `BrokenPromise` with a minimal example where it is not. In a plug-in's
+own tests: `@pytest.mark.parametrize("name", CHECKS)` and `check_one(MyPolicy(), name)`.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.base import PADDING, Fitting, Histories, Policy, Slates, WorldBound
+from policies.examples import Example, chain, checkerboard, mixed, share_right
+
+K = 10
+SECONDS_PER_REQUEST = 0.05
+BYTES_PER_REQUEST = 8 << 20
+
+
+class BrokenPromise(AssertionError):  # noqa: N818 - reads as what it is in a test report
+    """A promise that a policy broke, with a minimal example."""
+
+
+class NotPromised(Exception):  # noqa: N818 - not an error
+    """A promise that this policy does not make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of one check: its name, what is promised, whether it was kept, and the example where it was not."""
+
+    name: str
+    promise: str
+    kept: bool
+    skipped: bool = False
+    detail: str = ""
+
+
+@dataclass
+class Subject:
+    """A policy under check: fits it once for all the checks that need no fit of their own.
+
+    Attributes:
+        policy: unfitted; never touched itself.
+        seed: of the examples and the fits.
+        world: what a `WorldBound` yardstick is bound to (an object with `n_users`, `n_items`), or None.
+    """
+
+    policy: Policy
+    seed: int = 0
+    world: Any = None
+    example: Example = field(init=False)
+
+    def __post_init__(self) -> None:
+        size = {} if self.world is None else {"n_users": int(self.world.n_users), "n_items": int(self.world.n_items)}
+        self.example = mixed(self.seed, **size)
+
+    def fit(self, example: Example) -> Policy:
+        """A fresh copy of the policy, bound and fitted on `example`."""
+        policy = self.policy.with_params()
+        self.bind(policy)
+        fitted = policy.fit(example.sequences, example.catalogue, Fitting(seed=self.seed))
+        if not isinstance(fitted, Policy):
+            raise BrokenPromise(f"fit must return self, a Policy; got {fitted!r}")
+        return fitted
+
+    def bind(self, policy: Policy) -> None:
+        """Give a yardstick its world."""
+        if isinstance(policy, WorldBound):
+            policy.bind(self.world)
+
+    @cached_property
+    def once(self) -> Policy:
+        return self.fit(self.example)
+
+    @property
+    def fitted(self) -> Policy:
+        """The fitted policy as `fit` left it: a copy, so that no check inherits what another one did to it."""
+        return copy.deepcopy(self.once)
+
+    @cached_property
+    def requests(self) -> Histories:
+        return self.example.requests()
+
+
+def shapes(subject: Subject) -> None:
+    """items [B, k] int64, scores [B, k] float32 non-increasing, ids known and distinct"""
+    policy = subject.fitted
+    slates = policy.recall(subject.requests, K, subject.seed)
+    n = len(subject.requests)
+    if not isinstance(slates, Slates):
+        raise BrokenPromise(f"recall must return Slates; got {type(slates).__name__}")
+    optional = [("propensities", slates.propensities, np.float32), ("interest", slates.interest, np.int64)]
+    for name, array, dtype in [("items", slates.items, np.int64), ("scores", slates.scores, np.float32), *optional]:
+        if array is None:
+            continue
+        if not isinstance(array, np.ndarray) or array.shape != (n, K) or array.dtype != dtype:
+            got = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
+            raise BrokenPromise(f"{name} must be a numpy {np.dtype(dtype)} array of shape ({n}, {K}); got {got}")
+    for row in range(n):
+        items, scores = slates.items[row], slates.scores[row]
+        filled = items != PADDING
+        example = _reproduce(subject.policy, subject.requests, row, K, slates)
+        if np.any((items < 0) | (items > subject.example.catalogue.n_items)):
+            raise BrokenPromise(f"items must be 1..{subject.example.catalogue.n_items}, or 0 at the end of a row\n{example}")
+        if np.any(filled[1:] & ~filled[:-1]):
+            raise BrokenPromise(f"0 may stand only at the end of a row\n{example}")
+        if len(set(items[filled].tolist())) != filled.sum():
+            raise BrokenPromise(f"an item is recalled twice\n{example}")
+        if np.isnan(scores).any() or np.any(scores[1:] > scores[:-1]):
+            raise BrokenPromise(f"scores must be numbers that do not increase along a row\n{example}")
+
+
+def seen_items(subject: Subject) -> None:
+    """no item of histories.seen is recalled, whether or not it stands in the history"""
+    policy = subject.fitted
+    requests = subject.requests
+    n_items = subject.example.catalogue.n_items
+    more = np.broadcast_to(np.arange(1, n_items + 1, 3), (len(requests), len(range(1, n_items + 1, 3))))
+    for seen in (requests.items, more):
+        asked = replace(requests, seen=np.ascontiguousarray(seen))
+        slates = policy.recall(asked, K, subject.seed)
+        hit = (slates.items[:, :, None] == asked.seen[:, None, :]) & (slates.items != PADDING)[:, :, None]
+        if hit.any():
+            row = int(np.flatnonzero(hit.any(axis=(1, 2)))[0])
+            raise BrokenPromise(f"a seen item is recalled\n{_reproduce(subject.policy, asked, row, K, slates)}")
+
+
+def determinism(subject: Subject) -> None:
+    """two fits with the same seed recall the same bytes"""
+    policy = subject.fitted
+    again = subject.fit(subject.example)
+    _same(subject, policy.recall(subject.requests, K, 5), again.recall(subject.requests, K, 5), "a second fit with the same seed")
+
+
+def purity(subject: Subject) -> None:
+    """the same call gives the same bytes, whatever was asked in between"""
+    policy = subject.fitted
+    half = len(subject.requests) // 2
+    asked, between = subject.requests.rows(slice(0, half)), subject.requests.rows(slice(half, None))
+    before = _copy(policy.recall(asked, K, 5))
+    policy.recall(between, K, 6)
+    _same(subject, before, policy.recall(asked, K, 5), "the same call after other requests", asked)
+
+
+def batch_invariance(subject: Subject) -> None:
+    """a batch gives the same bytes as its requests one by one"""
+    policy = subject.fitted
+    whole = policy.recall(subject.requests, K, 5)
+    for row in range(len(subject.requests)):
+        alone = policy.recall(subject.requests.rows(slice(row, row + 1)), K, 5)
+        _same(subject, whole.rows(slice(row, row + 1)), alone, "the request alone", subject.requests.rows(slice(row, row + 1)))
+
+
+def permutation(subject: Subject) -> None:
+    """the order of requests in a batch changes nothing"""
+    policy = subject.fitted
+    order = np.random.default_rng(subject.seed).permutation(len(subject.requests))
+    whole = policy.recall(subject.requests, K, 5).rows(order)
+    asked = subject.requests.rows(order)
+    _same(subject, whole, policy.recall(asked, K, 5), "the batch in another order", asked)
+
+
+def cold_users(subject: Subject) -> None:
+    """unknown users and empty histories get full slates"""
+    policy = subject.fitted
+    n = subject.example.catalogue.n_users
+    empty = np.zeros((3, 12), dtype=np.int64)
+    requests = Histories(np.array([n, n + 5, 0]), np.zeros(3, dtype=np.int64), empty, empty.astype(bool), empty)
+    slates = policy.recall(requests, K, subject.seed)
+    if (slates.items == PADDING).any():
+        row = int(np.flatnonzero((slates.items == PADDING).any(axis=1))[0])
+        raise BrokenPromise(f"a cold user's slate is not full\n{_reproduce(subject.policy, requests, row, K, slates)}")
+
+
+def k_too_large(subject: Subject) -> None:
+    """where k exceeds the candidates, all are recalled and the rest is item 0 with score -inf"""
+    policy = subject.fitted
+    n_items = subject.example.catalogue.n_items
+    few = subject.requests.rows(slice(0, 4))
+    k = n_items + 5
+    slates = policy.recall(few, k, subject.seed)
+    for row in range(len(few)):
+        fresh = n_items - len(set(few.seen[row].tolist()) - {PADDING})
+        filled = slates.items[row] != PADDING
+        if slates.items.shape != (len(few), k) or filled.sum() != fresh or np.any(slates.scores[row][~filled] != -np.inf):
+            example = _reproduce(subject.policy, few, row, k, slates)
+            raise BrokenPromise(f"expected {fresh} items, then 0 with -inf; got {int(filled.sum())} items\n{example}")
+
+
+def save_load(subject: Subject) -> None:
+    """save and load (no pickle) give a policy that recalls the same bytes"""
+    policy = subject.fitted
+    with tempfile.TemporaryDirectory() as folder:
+        policy.save(Path(folder))
+        fresh = subject.policy.with_params()
+        subject.bind(fresh)
+        loaded = fresh.load(Path(folder))
+    _same(subject, policy.recall(subject.requests, K, 5), loaded.recall(subject.requests, K, 5), "the policy saved and loaded")
+
+
+def propensities(subject: Subject) -> None:
+    """where given, they are the probabilities of the draws: frequencies agree within five standard errors"""
+    policy = subject.fitted
+    n, one = 4000, subject.requests.rows(slice(0, 1))
+    many = replace(one.rows(np.zeros(n, dtype=np.int64)), step=np.arange(n))
+    slates = policy.recall(many, 2, subject.seed)
+    if slates.propensities is None:
+        raise NotPromised("deterministic: gives no propensities")
+    chances = slates.propensities[slates.items != PADDING]
+    if not np.all((chances > 0) & (chances <= 1)):
+        raise BrokenPromise(f"propensities must be in (0, 1]; got {chances.min()}..{chances.max()}")
+    for position in (0, 1):
+        # Given the items above, sum over draws of [1 / p(drawn item)] restricted to one item has mean n for each item of the support.
+        for item in np.unique(slates.items[:, position])[:8]:
+            drawn = slates.items[:, position] == item
+            chance = np.median(slates.propensities[drawn, position])
+            weight = drawn / np.where(drawn, slates.propensities[:, position], 1.0)
+            possible = np.ones(n, dtype=bool) if position == 0 else slates.items[:, 0] != item
+            error = np.sqrt(max((1 - chance) / chance, 1e-9) / possible.sum())
+            if abs(weight[possible].mean() - 1) > 5 * error + 1e-4:
+                raise BrokenPromise(
+                    f"item {item} at position {position} was drawn {int(drawn.sum())} times in {n} with propensity {chance:.4g}: "
+                    f"the mean of drawn / propensity is {weight[possible].mean():.4f}, and should be 1 +- {error:.4f}\n"
+                    + _reproduce(subject.policy, many, int(np.flatnonzero(drawn)[0]), 2, slates)
+                )
+
+
+def learns_checkerboard(subject: Subject) -> None:
+    """learns who likes what: even users even items (at least 80% of the recalled are right)"""
+    _learns(subject, "checkerboard", checkerboard(subject.seed), 5, 0.8)
+
+
+def learns_chain(subject: Subject) -> None:
+    """learns what follows what: the certain next item of a cycle is among the first 3 for at least half of the users"""
+    _learns(subject, "chain", chain(subject.seed), 3, 0.5 / 3)
+
+
+def no_look_ahead(subject: Subject) -> None:
+    """what a user did later changes nothing: neither in the same batch nor in an earlier call"""
+    policy = subject.fitted
+    full = subject.requests
+    rows = np.flatnonzero((full.items != PADDING).sum(axis=1) >= 4)[:12]
+    full = full.rows(rows)
+    prefix_items, prefix_clicked = np.roll(full.items, 2, axis=1), np.roll(full.clicked, 2, axis=1)
+    prefix_items[:, :2], prefix_clicked[:, :2] = PADDING, False
+    prefix = replace(full, items=prefix_items, clicked=prefix_clicked)
+    before = _copy(policy.recall(prefix, K, 5))
+    both = Histories(*(np.concatenate((getattr(prefix, name), getattr(full, name))) for name in Histories.__slots__))
+    together = policy.recall(both, K, 5).rows(slice(0, len(prefix)))
+    _same(subject, before, together, "the same request beside the user's later one", prefix)
+    _same(subject, before, policy.recall(prefix, K, 5), "the same request after the user's later one", prefix)
+
+
+def cost(subject: Subject) -> None:
+    """at most 50 ms and 8 MiB a request in a batch of 256"""
+    policy = subject.fitted
+    index = np.arange(256) % len(subject.requests)
+    asked = subject.requests.rows(index)
+    policy.recall(asked, K, 1)
+    tracemalloc.start()
+    policy.recall(asked, K, 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    began = time.process_time()
+    policy.recall(asked, K, 3)
+    seconds = (time.process_time() - began) / len(asked)
+    if seconds > SECONDS_PER_REQUEST or peak / len(asked) > BYTES_PER_REQUEST:
+        raise BrokenPromise(f"{seconds * 1e3:.1f} ms and {peak / len(asked) / 2**20:.2f} MiB a request in a batch of {len(asked)}")
+
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    check.__name__: check
+    for check in (
+        shapes,
+        seen_items,
+        determinism,
+        purity,
+        batch_invariance,
+        permutation,
+        cold_users,
+        k_too_large,
+        save_load,
+        propensities,
+        learns_checkerboard,
+        learns_chain,
+        no_look_ahead,
+        cost,
+    )
+}
+"""The promises by name, in the order in which they are checked."""
+
+
+def check_policy(policy: Policy, *, seed: int = 0, only: Iterable[str] | None = None, world: Any = None) -> Iterator[Result]:
+    """Run the checks one after another.
+
+    Args:
+        policy: an unfitted policy; copies of it are fitted on small made-up logs.
+        seed: of the logs and the fits.
+        only: names of `CHECKS`; None for all.
+        world: what a `WorldBound` yardstick is bound to.
+
+    Yields:
+        A `Result` for each check as soon as it is known; what the policy itself raises breaks the promise under check.
+    """
+    subject = Subject(policy, seed, world)
+    for name in CHECKS if only is None else only:
+        yield _run(subject, name)
+
+
+def check_one(policy: Policy, name: str, *, seed: int = 0, world: Any = None) -> None:
+    """One check as a test: raises `BrokenPromise` with the example; a promise that the policy does not make passes.
+
+    Raises:
+        BrokenPromise: the promise is broken.
+        KeyError: no check of that name.
+    """
+    result = _run(Subject(policy, seed, world), name)
+    if not result.kept and not result.skipped:
+        raise BrokenPromise(f"{name}: {result.promise}\n{result.detail}")
+
+
+def _run(subject: Subject, name: str) -> Result:
+    promise = (CHECKS[name].__doc__ or "").strip()
+    if isinstance(subject.policy, WorldBound) and subject.world is None:
+        return Result(name, promise, False, True, "a yardstick that must be bound to a simulated world")
+    try:
+        CHECKS[name](subject)
+    except NotPromised as skipped:
+        return Result(name, promise, False, True, str(skipped))
+    except BrokenPromise as broken:
+        return Result(name, promise, False, detail=str(broken))
+    except Exception as error:  # the policy's own
+        return Result(name, promise, False, detail=f"{type(error).__name__}: {error}{_place(error)}")
+    return Result(name, promise, True)
+
+
+def _place(error: Exception) -> str:
+    """Where in the policy an exception was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"\nraised in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
+
+
+def _learns(subject: Subject, what: str, example: Example, k: int, least: float) -> None:
+    if what not in subject.policy.learns:
+        raise NotPromised(f"does not claim to learn a {what}")
+    if subject.world is not None:
+        raise NotPromised("a yardstick of another world")
+    slates = subject.fit(example).recall(example.requests(), k, subject.seed)
+    share = share_right(example, slates.items)
+    if share < least:
+        chance = float(example.right.mean() * (example.right.shape[1] / (example.right.shape[1] - 1)))
+        raise BrokenPromise(
+            f"{share:.3f} of the {k} recalled are right; at least {least:.3f} must be ({chance:.3f} by chance)\n"
+            f"policies.examples.{what}(seed={subject.seed}): fit on .sequences, recall for .requests() with k={k}"
+        )
+
+
+def _copy(slates: Slates) -> Slates:
+    return slates.rows(np.arange(len(slates)))
+
+
+def _same(subject: Subject, one: Slates, other: Slates, what: str, asked: Histories | None = None) -> None:
+    asked = subject.requests if asked is None else asked
+    for name in Slates.__slots__:
+        a, b = getattr(one, name), getattr(other, name)
+        if (a is None) != (b is None):
+            raise BrokenPromise(f"{name} is given in one call and None in {what}")
+        if a is None:
+            continue
+        differ = np.flatnonzero((np.ascontiguousarray(a).view(np.uint8) != np.ascontiguousarray(b).view(np.uint8)).any(axis=1))
+        if len(differ):
+            row = int(differ[0])
+            example = _reproduce(subject.policy, asked, row, a.shape[1], one)
+            values = f"{a[row].tolist()} and {b[row].tolist()}"
+            raise BrokenPromise(f"{name} differ in {what} ({len(differ)} of {len(a)} requests): {values}\n{example}")
+
+
+def _reproduce(policy: Policy, requests: Histories, row: int, k: int, slates: Slates) -> str:
+    """The request as code, without its padding, and what came back."""
+    used = requests.items[row] != PADDING
+    seen = [item for item in requests.seen[row].tolist() if item != PADDING]
+    return (
+        f"policy = {policy!r} fitted on policies.examples.mixed()\n"
+        f"request: user={int(requests.user[row])} step={int(requests.step[row])} items={requests.items[row][used].tolist()} "
+        f"clicked={requests.clicked[row][used].astype(int).tolist()} seen={seen} k={k}\n"
+        f"answer: items={slates.items[row].tolist()} scores={np.round(slates.scores[row], 4).tolist()}"
+    )

@@ -1,0 +1,270 @@
+"""Each check catches its own fault and only its own; every registered policy keeps its promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pytest
+
+from policies.base import PADDING, Catalogue, Fitting, Histories, Policy, Sequences, Slates
+from policies.check import CHECKS, BrokenPromise, check_one, check_policy
+from policies.streams import Purpose, uniform
+
+
+@dataclass
+class Neighbours(Policy):
+    """A small honest policy: item-to-item transition counts, both ways, then popularity."""
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        n = catalogue.n_items + 1
+        self.next_ = np.zeros((n, n))
+        clicks = sequences.clicks()
+        for i in range(len(clicks)):
+            row = clicks.items[clicks.offsets[i] : clicks.offsets[i + 1]]
+            np.add.at(self.next_, (row[:-1], row[1:]), 100.0)
+            self.next_[np.ix_(row, row)] += 1.0
+        self.popular_ = np.bincount(clicks.items, minlength=n) / 1e4
+        return self
+
+    def scores(self, histories: Histories, seed: int) -> np.ndarray:
+        scores = np.empty((len(histories), len(self.popular_)))
+        for i in range(len(histories)):
+            clicks = histories.items[i][histories.clicked[i]]
+            last = self.next_[clicks[-1]] if len(clicks) else 0.0
+            scores[i] = self.popular_ + last + 0.9 * self.next_[clicks].sum(axis=0) / 50 - np.arange(len(self.popular_)) * 1e-7
+        return scores
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        return rank(self.scores(histories, seed), histories, k)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"next": self.next_, "popular": self.popular_}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
+        self.next_, self.popular_ = state["next"], state["popular"]
+        return self
+
+
+def rank(scores: np.ndarray, histories: Histories, k: int) -> Slates:
+    scores = scores.copy()
+    scores[:, PADDING] = -np.inf
+    np.put_along_axis(scores, histories.seen, -np.inf, axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    items = np.zeros((len(scores), k), dtype=np.int64)
+    best = np.full((len(scores), k), -np.inf, dtype=np.float32)
+    items[:, : order.shape[1]], best[:, : order.shape[1]] = order, np.take_along_axis(scores, order, axis=1)
+    items[np.isneginf(best)] = PADDING
+    return Slates(items, best)
+
+
+@dataclass
+class WrongType(Neighbours):
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        slates = super().recall(histories, k, seed)
+        return replace(slates, scores=slates.scores.astype(np.float64))
+
+
+@dataclass
+class ForgetsSeen(Neighbours):
+    """Masks what stands in the history, but not the rest of `seen`."""
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        slates = rank(self.scores(histories, seed), replace(histories, seen=histories.items), k)
+        enough = rank(self.scores(histories, seed), histories, k)
+        return slates if k <= 10 else enough
+
+
+@dataclass
+class UnseededFit(Neighbours):
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        super().fit(sequences, catalogue, fitting)
+        self.popular_ = self.popular_ + np.random.default_rng().random(len(self.popular_)) * 1e-5
+        return self
+
+
+@dataclass
+class Counting(Neighbours):
+    """Counts its larger batches of late users, and shifts all scores by the count."""
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        slates = super().recall(histories, k, seed)
+        count = self.__dict__.setdefault("count_", 0)
+        self.count_ = count + (len(histories) > 1 and int(histories.user.min()) >= 30)
+        return replace(slates, scores=slates.scores + np.float32(count))
+
+
+@dataclass
+class AloneIsDifferent(Neighbours):
+    """Scores a lone request on another scale, as a squeezed dimension or another kernel would."""
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        return rank(self.scores(histories, seed) * (1.0 if len(histories) > 1 else 1.0000001), histories, k)
+
+
+@dataclass
+class OrderMatters(Neighbours):
+    """Adds the number of descents in the batch's user ids."""
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        return rank(self.scores(histories, seed) + float((np.diff(histories.user) < -1).sum() > 1), histories, k)
+
+
+@dataclass
+class NothingForStrangers(Neighbours):
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        self.known_ = np.ones(catalogue.n_users)
+        return super().fit(sequences, catalogue, fitting)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {**super().state(), "known": self.known_}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
+        self.known_ = state["known"]
+        return super().restore(state)
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        slates = super().recall(histories, k, seed)
+        cold = (histories.user >= len(self.known_))[:, None]
+        return Slates(np.where(cold, 0, slates.items), np.where(cold, np.float32(-np.inf), slates.scores))
+
+
+@dataclass
+class CutsK(Neighbours):
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        return super().recall(histories, min(k, 40), seed)
+
+
+@dataclass
+class ForgetsState(Neighbours):
+    def state(self) -> dict[str, np.ndarray]:
+        return {"next": np.round(self.next_ / 3), "popular": self.popular_}
+
+
+@dataclass
+class HonestDraw(Neighbours):
+    """A random order with exact conditional propensities."""
+
+    learns: ClassVar[tuple[str, ...]] = ()
+    claim = 1.0
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        n = len(self.popular_)
+        keys = uniform(seed, Purpose.EXPLORE, histories.user[:, None], histories.step[:, None], np.arange(n)[None, :])
+        slates = rank(keys, histories, k)
+        left = np.array([n - 1 - len(set(row.tolist()) - {0}) for row in histories.seen])[:, None] - np.arange(k)
+        chance = np.where(slates.items != PADDING, 1.0 / np.maximum(left, 1) ** self.claim, 1.0)
+        return replace(slates, propensities=chance.astype(np.float32))
+
+
+@dataclass
+class DishonestDraw(HonestDraw):
+    claim = 0.9
+
+
+@dataclass
+class Popular(Neighbours):
+    """Personalises nothing, but claims to."""
+
+    def scores(self, histories: Histories, seed: int) -> np.ndarray:
+        return np.repeat(self.popular_[None], len(histories), axis=0)
+
+
+@dataclass
+class NoOrder(Neighbours):
+    """Knows who likes what, not what follows what: goes backwards."""
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        super().fit(sequences, catalogue, fitting)
+        self.next_ = np.where(self.next_ >= 100, self.next_ % 100, self.next_)
+        for item in range(len(self.next_)):
+            self.next_[item, item] = 0
+        order = self.next_ @ self.next_
+        self.next_ = self.next_ + 1e-3 * order
+        return self
+
+    def scores(self, histories: Histories, seed: int) -> np.ndarray:
+        scores = np.empty((len(histories), len(self.popular_)))
+        for i in range(len(histories)):
+            clicks = histories.items[i][histories.clicked[i]]
+            scores[i] = self.popular_ + self.next_[clicks].sum(axis=0) - 100 * self.next_[clicks[-1:]].sum(axis=0) * (len(clicks) > 9)
+        return scores
+
+
+@dataclass
+class RemembersLongest(Neighbours):
+    """Keeps each user's longest history and answers from it."""
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        memory = self.__dict__.setdefault("memory_", {})
+        bonus = np.zeros(len(histories))
+        for i, user in enumerate(histories.user.tolist()):
+            length = int((histories.items[i] != PADDING).sum())
+            memory[user] = max(length, memory.get(user, 0))
+        for i, user in enumerate(histories.user.tolist()):
+            bonus[i] = memory[user] - int((histories.items[i] != PADDING).sum())
+        return rank(self.scores(histories, seed) + bonus[:, None], histories, k)
+
+
+@dataclass
+class Slow(Neighbours):
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        if len(histories) == 256:
+            np.ones((len(histories), 9 << 20), dtype=np.int8)
+        return super().recall(histories, k, seed)
+
+
+FAULTS: dict[str, type[Policy]] = {
+    "shapes": WrongType,
+    "seen_items": ForgetsSeen,
+    "determinism": UnseededFit,
+    "purity": Counting,
+    "batch_invariance": AloneIsDifferent,
+    "permutation": OrderMatters,
+    "cold_users": NothingForStrangers,
+    "k_too_large": CutsK,
+    "save_load": ForgetsState,
+    "propensities": DishonestDraw,
+    "learns_checkerboard": Popular,
+    "learns_chain": NoOrder,
+    "no_look_ahead": RemembersLongest,
+    "cost": Slow,
+}
+
+
+def test_every_check_has_its_fault() -> None:
+    assert list(FAULTS) == list(CHECKS)
+
+
+@pytest.mark.parametrize("policy", [Neighbours(), HonestDraw()], ids=lambda p: type(p).__name__)
+def test_an_honest_policy_keeps_every_promise(policy: Policy) -> None:
+    broken = {r.name: r.detail for r in check_policy(policy) if not r.kept and not r.skipped}
+    assert broken == {}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_caught_by_its_own_check_and_no_other(fault: str) -> None:
+    results = list(check_policy(FAULTS[fault]()))
+    expected = [fault, "learns_chain"] if FAULTS[fault] is Popular else [fault]  # who personalises nothing learns no chain either
+    assert [r.name for r in results if not r.kept and not r.skipped] == expected
+    assert all(r.detail for r in results if not r.kept)
+
+
+def test_check_one_raises_with_the_example() -> None:
+    with pytest.raises(BrokenPromise, match=r"(?s)seen_items.*request: user=\d+ .*answer: items="):
+        check_one(ForgetsSeen(), "seen_items")
+    check_one(Neighbours(), "seen_items")
+
+
+def test_what_a_policy_raises_is_named_with_its_line() -> None:
+    @dataclass
+    class Raises(Neighbours):
+        def recall(self, histories: Histories, k: int, seed: int) -> Any:
+            raise RuntimeError("out of cheese")
+
+    (result,) = check_policy(Raises(), only=["shapes"])
+    assert not result.kept
+    assert "RuntimeError: out of cheese" in result.detail
+    assert "test_check.py, line" in result.detail
