@@ -1,0 +1,1 @@
+"""Off-policy estimators of one policy's value per request; interface."""
