@@ -53,7 +53,11 @@ class Users(Protocol):
     """Feedback columns of the event log that `respond` fills, besides click and watch."""
 
     def first(self, user: IntArray) -> IntArray:
-        """When each user first asks, `[B]` ms from the start of the run, or NEVER."""
+        """When each user first asks, `[B]` ms from where the engine starts this instance's clock, or NEVER.
+
+        A synthetic world is started once, at t = -history_days; its A/B continues from `restore`. `respond` and `Feedback.next`
+        are on the scenario's clock, where t = 0 is the start of the A/B.
+        """
 
     def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
         """How many positions each request has, `[B]`, or None for the scenario's own constant size."""
@@ -62,7 +66,10 @@ class Users(Protocol):
         """Answer the slates served to `user` at their `step`-th request (from 0) at time `t` ms, all `[B]`; each user at most once."""
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """All that has changed since the instance was built, as named arrays; enough to continue another day or another process."""
+        """All that has changed since the instance was built, as named arrays; enough to continue another day or another process.
+
+        The first axis of every array is the user, `[n_users, ...]`: a shard keeps the rows of its own users only.
+        """
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take over what another instance's `state` gave; both then answer the same bytes."""
