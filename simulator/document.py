@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_core import PydanticCustomError
 
 Keys = tuple[str | int, ...]
 
@@ -126,6 +127,14 @@ def near(name: str, known: Iterable[str]) -> str:
     return f"did you mean {matches[0]!r}?" if matches else f"there is {', '.join(known) or 'none'}"
 
 
+DISAGREEMENT = "disagreement"
+
+
+def disagreement(keys: Keys, rule: str) -> PydanticCustomError:
+    """For a model's validator: two keys that are fine alone break a rule together; `keys` is the one to point at."""
+    return PydanticCustomError(DISAGREEMENT, "{path}: {rule}", {"path": dotted(keys), "keys": keys, "rule": rule})
+
+
 def complaint(document: Document, issue: Mapping[str, Any], known: Iterable[str], prefix: Keys = ()) -> str:
     """One message for one pydantic error.
 
@@ -136,6 +145,8 @@ def complaint(document: Document, issue: Mapping[str, Any], known: Iterable[str]
         prefix: key path of the section that was validated.
     """
     path = (*prefix, *issue["loc"])
+    if issue["type"] == DISAGREEMENT:
+        return f"{document.where((*path, *issue['ctx']['keys']))}: {issue['ctx']['rule']}"
     if issue["type"] == "extra_forbidden":
         return f"{document.where(path)}: no such key {path[-1]!r}; {near(str(path[-1]), known)}"
     if issue["type"] == "missing":

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from simulator.document import Document, Keys, ScenarioError, complaint, near
+from simulator.document import Document, Keys, ScenarioError, complaint, disagreement, near
 from simulator.section import Section
 
 __all__ = ["METRICS", "Scenario", "ScenarioError", "json_schema"]
@@ -132,11 +132,13 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _agree(self) -> Scenario:
         if self.design.control is not None and self.design.control not in self.arms:
-            raise ValueError(f"design.control: no arm {self.design.control!r}; {near(self.design.control, self.arms)}")
+            raise disagreement(("design", "control"), f"no arm {self.design.control!r}; {near(self.design.control, self.arms)}")
         if self.serving.recall < self.serving.slate:
-            raise ValueError(f"serving.recall must be at least serving.slate ({self.serving.slate}); got {self.serving.recall}")
+            rule = f"must be at least serving.slate ({self.serving.slate}); got {self.serving.recall}"
+            raise disagreement(("serving", "recall"), rule)
         if self.design.kind == "interleave" and len(self.arms) != 2:
-            raise ValueError(f"design.kind interleave mixes exactly 2 arms in one slate; got {len(self.arms)}: {', '.join(self.arms)}")
+            rule = f"interleave mixes exactly 2 arms in one slate; got {len(self.arms)}: {', '.join(self.arms)}"
+            raise disagreement(("design", "kind"), rule)
         return self
 
     @property
