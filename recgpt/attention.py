@@ -1,0 +1,178 @@
+"""Causal self-attention, whole sequences at once or one token at a time from a state. No embeddings, no blocks, no training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+EPS = 1e-6
+
+
+class State(Protocol):
+    """What a layer remembers of the tokens so far: enough to attend from the next one without looking at them again."""
+
+    def rows(self, index: Tensor) -> State:
+        """The state of the sequences at `index`."""
+
+
+class Attention(nn.Module):
+    """Base: `m` heads of width `d/m`, joint projection of queries, keys and values, output projection `W^S` (eq. 2).
+
+    Both forms of a layer give the same numbers: `forward` over a sequence, and `step` token by token from the state that
+    `forward` left behind. Padding stands on the left (`real` False) and is neither attended to nor counted.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width must be a multiple of heads. Got width={width}, heads={heads}.")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values `[B, m, L, d/m]` of `x` `[B, L, d]`."""
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def join(self, heads: Tensor) -> Tensor:
+        """`[B, m, L, d/m]` -> `[B, L, d]`, through the output projection."""
+        batch, _, length, _ = heads.shape
+        joined: Tensor = self.out(heads.transpose(1, 2).reshape(batch, length, -1))
+        return joined
+
+    def forward(self, x: Tensor, real: Tensor, keep: int = 0) -> tuple[Tensor, State]:
+        """Attend over whole sequences.
+
+        Args:
+            x: `[B, L, d]`.
+            real: `[B, L]` False on padding.
+            keep: how many further tokens the state must have room for.
+
+        Returns:
+            `[B, L, d]`, and the state after the last token.
+        """
+        raise NotImplementedError
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """Attend from one further token `x` `[B, d]`, which is added to `state`; returns `[B, d]`."""
+        raise NotImplementedError
+
+
+@dataclass
+class Cache:
+    """Keys and values `[B, m, T, d/m]` of `used` tokens, with room for more, and which are real `[B, T]`."""
+
+    keys: Tensor
+    values: Tensor
+    real: Tensor
+    used: int
+
+    def rows(self, index: Tensor) -> Cache:
+        return Cache(self.keys[index], self.values[index], self.real[index], self.used)
+
+
+class SoftmaxAttention(Attention):
+    """Scaled dot-product attention (Vaswani et al. 2017; RecGPT eq. 2).
+
+    Eq. 2 prints `sqrt(d)` under the scores of a head; here it is the head's own width, `sqrt(d/m)`, as in Vaswani et al. and
+    in every implementation that the paper's figures can have come from: with `sqrt(d)` the variance of the scores of a
+    head would shrink with the number of heads.
+    """
+
+    def forward(self, x: Tensor, real: Tensor, keep: int = 0) -> tuple[Tensor, State]:
+        q, k, v = self.project(x)
+        length = x.shape[1]
+        columns = torch.arange(length, device=x.device)
+        # A padding row sees itself, so that no softmax is over nothing; nobody reads its result.
+        visible = (columns[:, None] >= columns) & real[:, None, :] | (columns[:, None] == columns)
+        scores = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~visible[:, None], -torch.inf)
+        mixed = self.join(self.dropout(scores.softmax(-1)) @ v)
+        if not keep:
+            return mixed, Cache(k, v, real, length)
+        room = [*k.shape[:2], length + keep, k.shape[3]]
+        keys, values = k.new_zeros(room), v.new_zeros(room)
+        keys[:, :, :length], values[:, :, :length] = k, v
+        return mixed, Cache(keys, values, torch.cat([real, real.new_ones(len(real), keep)], 1), length)
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        assert isinstance(state, Cache)
+        q, k, v = self.project(x[:, None])
+        state.keys[:, :, state.used], state.values[:, :, state.used] = k[:, :, 0], v[:, :, 0]
+        state.used += 1
+        keys, values, real = (state.keys[:, :, : state.used], state.values[:, :, : state.used], state.real[:, : state.used])
+        scores = (q @ keys.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~real[:, None, None], -torch.inf)
+        return self.join(scores.softmax(-1) @ values)[:, 0]
+
+
+@dataclass
+class Flows:
+    """The running sums of causal flow attention: over keys, queries, refined keys and queries, exponentials, key x value."""
+
+    keys: Tensor
+    queries: Tensor
+    keys_out: Tensor
+    queries_in: Tensor
+    exponentials: Tensor
+    memory: Tensor
+    count: Tensor
+
+    def rows(self, index: Tensor) -> Flows:
+        return Flows(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+class FlowAttention(Attention):
+    """Flow attention (Wu et al., "Flowformer", ICML 2022, eq. 4-8) in its causal form: every sum runs over the tokens so far.
+
+    With phi = sigmoid and n tokens so far: incoming flow `I = phi(q) . sum phi(k)`, outgoing `O = phi(k) . sum phi(q)`; conserved
+    `I' = phi(q) . sum phi(k) n / O / n`, `O' = phi(k) . sum phi(q) n / I / n`; sources compete by a running softmax of `O'`,
+    sinks allocate by `sigmoid(I')`: `r = sigmoid(I') phi(q) / I . sum phi(k) softmax(O') n v`. The cost of a token does not
+    grow with the history: the state is a matrix per head.
+    """
+
+    def forward(self, x: Tensor, real: Tensor, keep: int = 0) -> tuple[Tensor, State]:
+        q, k, v = self.project(x)
+        mask = real[:, None, :, None].to(x.dtype)
+        q, k = q.sigmoid() * mask, k.sigmoid() * mask
+        n = real.cumsum(1)[:, None].to(x.dtype)
+        count = n.clamp(min=1)
+        keys, queries = k.cumsum(2), q.cumsum(2)
+        incoming = ((q + EPS) * (keys + EPS)).sum(-1)
+        outgoing = ((k + EPS) * (queries + EPS)).sum(-1)
+        keys_out = (k * (count / outgoing)[..., None]).cumsum(2)
+        queries_in = (q * (count / incoming)[..., None]).cumsum(2)
+        allocation = (((q + EPS) * (keys_out + EPS)).sum(-1) / count).sigmoid()
+        source = (((k + EPS) * (queries_in + EPS)).sum(-1) / count).clamp(-1, 1).exp() * mask[..., 0]
+        exponentials = source.cumsum(2)
+        competition = source / exponentials.clamp(min=EPS) * count
+        carried = v * competition[..., None]
+        scores = (q / incoming[..., None]) @ k.transpose(-1, -2)
+        mixed = self.join(self.dropout(scores.tril()) @ carried * allocation[..., None])
+        last = [t[:, :, -1] for t in (keys, queries, keys_out, queries_in, exponentials)]
+        return mixed, Flows(*last, k.transpose(-1, -2) @ carried, n[:, :, -1])
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        assert isinstance(state, Flows)
+        q, k, v = (t[:, :, 0] for t in self.project(x[:, None]))
+        q, k = q.sigmoid(), k.sigmoid()
+        state.count = count = state.count + 1
+        state.keys, state.queries = state.keys + k, state.queries + q
+        incoming = ((q + EPS) * (state.keys + EPS)).sum(-1)
+        outgoing = ((k + EPS) * (state.queries + EPS)).sum(-1)
+        state.keys_out = state.keys_out + k * (count / outgoing)[..., None]
+        state.queries_in = state.queries_in + q * (count / incoming)[..., None]
+        allocation = (((q + EPS) * (state.keys_out + EPS)).sum(-1) / count).sigmoid()
+        source = (((k + EPS) * (state.queries_in + EPS)).sum(-1) / count).clamp(-1, 1).exp()
+        state.exponentials = state.exponentials + source
+        carried = v * (source / state.exponentials * count)[..., None]
+        state.memory = state.memory + k[..., None] * carried[..., None, :]
+        mixed = ((q / incoming[..., None])[..., None, :] @ state.memory) * allocation[..., None, None]
+        return self.join(mixed)[:, 0]
+
+
+ATTENTION: dict[str, type[Attention]] = {"softmax": SoftmaxAttention, "flow": FlowAttention}

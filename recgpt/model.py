@@ -1,0 +1,201 @@
+"""The GPT over item ids (RecGPT section 4.2, eq. 2-3): embeddings, causal blocks, output layer. It knows no loss, no data, no recall."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from policies.base import Params
+from recgpt.attention import ATTENTION, Attention, State
+
+REAL, GENERATED = 0, 1
+"""Segments: what the user did, and what a prompt says (generated, or shown and not clicked)."""
+
+
+@dataclass
+class Shape(Params):
+    """The size and form of the network. The defaults are the paper's (section 5.1), dropout and norms those of SASRec in RecBole, by which
+    its baselines were run; `released()` is the form of the authors' public code."""
+
+    width: int = 64
+    feedforward: int = 256
+    layers: int = 1
+    heads: int = 2
+    length: int = 50
+    activation: Literal["relu", "gelu"] = "relu"
+    attention: Literal["softmax", "flow"] = "softmax"
+    norm: Literal["post", "pre"] = "post"
+    embedding_norm: bool = True
+    embedding_dropout: float = 0.5
+    attention_dropout: float = 0.5
+    dropout: float = 0.5
+    users: Literal["none", "free"] = "free"
+    user_dropout: float = 0.0
+    masked: bool = True
+    output: Literal["tied", "untied"] = "untied"
+
+    @classmethod
+    def released(cls) -> Shape:
+        """As released: width 256, GELU, causal flow attention over unmasked padding, residual dropout .1 only."""
+        return cls(
+            width=256, feedforward=512, activation="gelu", attention="flow", embedding_norm=False, embedding_dropout=0.0,
+            attention_dropout=0.0, dropout=0.1, users="none", masked=False,
+        )  # fmt: skip
+
+
+class Block(nn.Module):
+    """A Transformer block: attention and a position-wise feed-forward network, each with dropout, a residual and a layer norm.
+
+    `norm` "post" is `LN(x + f(x))` (Vaswani et al. 2017; torch's default), "pre" is `x + f(LN(x))`.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.attention: Attention = ATTENTION[shape.attention](shape.width, shape.heads, shape.attention_dropout)
+        self.expand = nn.Linear(shape.width, shape.feedforward)
+        self.contract = nn.Linear(shape.feedforward, shape.width)
+        self.activation = nn.ReLU() if shape.activation == "relu" else nn.GELU()
+        self.norm_attention = nn.LayerNorm(shape.width)
+        self.norm_feedforward = nn.LayerNorm(shape.width)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.pre = shape.norm == "pre"
+
+    def forward(self, x: Tensor, real: Tensor, keep: int) -> tuple[Tensor, State]:
+        """`[B, L, d]` -> `[B, L, d]`, and the attention's state."""
+        mixed, state = self.attention(self.norm_attention(x) if self.pre else x, real, keep)
+        return self._rest(x, mixed), state
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """One further token, `[B, d]` -> `[B, d]`; `state` takes it in."""
+        return self._rest(x, self.attention.step(self.norm_attention(x) if self.pre else x, state))
+
+    def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + self.dropout(mixed)
+        x = x if self.pre else self.norm_attention(x)
+        y = self.contract(self.dropout(self.activation(self.expand(self.norm_feedforward(x) if self.pre else x))))
+        x = x + self.dropout(y)
+        return x if self.pre else self.norm_feedforward(x)
+
+
+@dataclass
+class Memory:
+    """Where a batch of sequences stands: each layer's state, the number of real tokens `[B]`, and the users `[B]`."""
+
+    states: list[State]
+    count: Tensor
+    users: Tensor
+
+    def rows(self, index: Tensor) -> Memory:
+        """The sequences at `index` `[B']`."""
+        return Memory([state.rows(index) for state in self.states], self.count[index], self.users[index])
+
+
+class GPT(nn.Module):
+    """Next-item model: `h0 = u W_u + s W_e + W_p + W_s` (eq. 3, Algorithm 1 line 5), N causal blocks, output layer `W_l`.
+
+    Sequences stand on the right, padding (0) on the left; a token's position is its place in its own sequence, so that appending
+    a token moves no other one and keys and values can be kept. Scores of items are inner products with `items.weight` (eq. 6) or, through
+    the output layer, with `W_l` (Algorithm 1 line 7); row 0 is never a candidate.
+
+    The user module adds a free vector per user; user -1 (unknown) and a share `user_dropout` of the training rows add nothing, so that the
+    network also learns to do without. W_s starts at zero: a model whose prompts are not tuned yet is the pre-trained one.
+
+    Args:
+        n_items: items are 1..n_items.
+        n_users: users are 0..n_users-1.
+        shape: the form of the network.
+    """
+
+    def __init__(self, n_items: int, n_users: int, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.items = nn.Embedding(n_items + 1, shape.width, padding_idx=0)
+        self.positions = nn.Embedding(shape.length, shape.width)
+        self.segments = nn.Embedding(2, shape.width)
+        self.users = nn.Embedding(n_users + 1, shape.width, padding_idx=0) if shape.users == "free" else None
+        self.norm = nn.LayerNorm(shape.width) if shape.embedding_norm else nn.Identity()
+        self.dropout = nn.Dropout(shape.embedding_dropout)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.final = nn.LayerNorm(shape.width) if shape.norm == "pre" else nn.Identity()
+        self.output = nn.Linear(shape.width, n_items + 1) if shape.output == "untied" else None
+
+    def initialise(self, generator: torch.Generator) -> GPT:
+        """Draw all weights anew: normal(0, .02), biases and the segment embedding zero, the output layer equal to the item embedding."""
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, nn.Linear | nn.Embedding):
+                    module.weight.normal_(0.0, 0.02, generator=generator)
+                if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                    module.weight[module.padding_idx].zero_()
+                if isinstance(module, nn.Linear):
+                    module.bias.zero_()
+            self.segments.weight.zero_()
+        return self.start_output()
+
+    def start_output(self) -> GPT:
+        """Let the output layer start as the item embedding, so that tuning starts where pre-training ended."""
+        if self.output is not None:
+            with torch.no_grad():
+                self.output.weight.copy_(self.items.weight)
+                self.output.bias.zero_()
+        return self
+
+    def forward(
+        self, tokens: Tensor, users: Tensor, segments: Tensor | None = None, keep: int = 0, memory: bool = False
+    ) -> tuple[Tensor, Memory | None]:
+        """Hidden states of whole sequences.
+
+        Args:
+            tokens: `[B, L]` items, right-aligned, 0 = padding, L at most `shape.length`.
+            users: `[B]`, -1 = unknown.
+            segments: `[B, L]` REAL or GENERATED, or None before there are segments (pre-training).
+            keep: room in the memory for so many further tokens.
+            memory: whether the memory is wanted.
+
+        Returns:
+            `[B, L, d]`; the last column is the state after the whole history. And the memory for `extend`.
+        """
+        real = tokens != 0 if self.shape.masked else torch.ones_like(tokens, dtype=torch.bool)
+        place = (real.cumsum(1) - 1).clamp(min=0)
+        x = self.items(tokens) + self.positions(place)
+        if self.users is not None:
+            x = x + self._user(users)[:, None]
+        if segments is not None:
+            x = x + self.segments(segments)
+        x = self.dropout(self.norm(x))
+        states = []
+        for block in self.blocks:
+            x, state = block(x, real, keep)
+            states.append(state)
+        return self.final(x), Memory(states, real.sum(1), users) if memory else None
+
+    def extend(self, token: Tensor, memory: Memory, segment: int | None = None) -> Tensor:
+        """Hidden state `[B, d]` after one further `token` `[B]` of the given segment; `memory` takes it in."""
+        x = self.items(token) + self.positions(memory.count)
+        if self.users is not None:
+            x = x + self._user(memory.users)
+        if segment is not None:
+            x = x + self.segments.weight[segment]
+        x = self.dropout(self.norm(x))
+        for block, state in zip(self.blocks, memory.states, strict=True):
+            x = block.step(x, state)
+        memory.count = memory.count + 1
+        out: Tensor = self.final(x)
+        return out
+
+    def _user(self, users: Tensor) -> Tensor:
+        assert self.users is not None
+        known = (users >= 0) & (users < self.users.num_embeddings - 1)
+        vectors: Tensor = self.users(torch.where(known, users + 1, 0))
+        if self.training and self.shape.user_dropout:
+            vectors = vectors * (torch.rand(len(users), 1, device=users.device) >= self.shape.user_dropout)
+        return vectors
+
+    def item_vectors(self, layer: Literal["input", "output"] = "input") -> tuple[Tensor, Tensor | None]:
+        """What items are scored by: `[V + 1, d]` and a bias `[V + 1]` or None; the item embedding (eq. 6) or the output layer."""
+        if layer == "output" and self.output is not None:
+            return self.output.weight, self.output.bias
+        return self.items.weight, None

@@ -1,0 +1,206 @@
+"""Personalised prompts (RecGPT section 4.3, Algorithm 1): what stands between the items of a history. No training and no recall here.
+
+Prompts are one matrix beside the items: row i holds the up to K prompts that stand *before* item i. Whether a model generated them
+or a user really was shown them, all else is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from policies.base import BoolArray, IntArray, Sequences
+from recgpt.model import GENERATED, GPT, REAL
+
+ROWS = 512
+"""How many users are walked at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogues:
+    """Prompt-enhanced sequences s* (4.3), ragged: user i has the tokens `offsets[i]:offsets[i + 1]`.
+
+    Attributes:
+        offsets: `[U + 1]`.
+        tokens: `[N]` items.
+        prompt: `[N]` True where the token is a prompt, False where it is real.
+        target: `[N]` the next real item after a real token; 0 after a prompt and after the user's last item (eq. 5 predicts from the
+            positions of real items only).
+    """
+
+    offsets: IntArray
+    tokens: IntArray
+    prompt: BoolArray
+    target: IntArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def padded(self, rows: IntArray, length: int) -> tuple[IntArray, IntArray, IntArray]:
+        """The last `length` tokens of the users at `rows`: tokens, segments and targets, each `[B, length]`, right-aligned."""
+        end = self.offsets[rows + 1]
+        n = np.minimum(end - self.offsets[rows], length)
+        row = np.repeat(np.arange(len(rows)), n)
+        back = np.arange(n.sum()) - np.repeat(np.cumsum(n), n)
+        source, column = np.repeat(end, n) + back, length + back
+        tokens, segments, targets = (np.zeros((len(rows), length), dtype=np.int64) for _ in range(3))
+        tokens[row, column] = self.tokens[source]
+        segments[row, column] = np.where(self.prompt[source], GENERATED, REAL)
+        targets[row, column] = self.target[source]
+        return tokens, segments, targets
+
+
+def interleave(offsets: IntArray, items: IntArray, prompts: IntArray) -> Dialogues:
+    """`s* = v1, p(2,1..K), v2, p(3,1..K), v3, ...` of ragged `items` `[N]` and the `prompts` `[N, K]` before each (0 = none)."""
+    block = np.concatenate([prompts, items[:, None]], axis=1)
+    held = block != 0
+    running = np.concatenate(([0], np.cumsum(held.sum(axis=1))))
+    following = np.append(items[1:], 0)
+    following[offsets[1:][np.diff(offsets) > 0] - 1] = 0
+    target = np.zeros_like(block)
+    target[:, -1] = following
+    prompt = np.ones_like(held)
+    prompt[:, -1] = False
+    return Dialogues(running[offsets].astype(np.int64), block[held], prompt[held], target[held])
+
+
+def exposures(sequences: Sequences, window: int) -> tuple[Sequences, IntArray]:
+    """What users really were shown and did not click, as prompts.
+
+    Args:
+        sequences: clicks and unclicks in time order.
+        window: K, how many unclicks before a click are kept: the last ones before it, in their order.
+
+    Returns:
+        The clicks, and the prompts `[N_clicks, K]`, left-aligned, 0 = none. Unclicks before a user's first click have no item that they
+        follow, those after the last click none that answers them: neither are prompts.
+    """
+    n = len(sequences.items)
+    clicks = sequences.clicks()
+    at = np.flatnonzero(sequences.clicked)
+    prompts = np.zeros((len(at), window), dtype=np.int64)
+    if n == 0 or window == 0 or len(at) == 0:
+        return clicks, prompts
+    which = np.cumsum(sequences.clicked) - sequences.clicked  # index among all clicks of the next click at or after each impression
+    user = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
+    distance = at[np.minimum(which, len(at) - 1)] - np.arange(n)
+    keep = ~sequences.clicked & (which < len(at)) & (distance <= window)
+    keep[keep] = user[keep] == user[at[which[keep]]]
+    keep[keep] = which[keep] > clicks.offsets[user[keep]]
+    source = np.flatnonzero(keep)
+    slot = which[source]
+    first = np.searchsorted(slot, slot)
+    prompts[slot, np.arange(len(slot)) - first] = sequences.items[source]
+    return clicks, prompts
+
+
+@torch.no_grad()
+def generate(
+    model: GPT,
+    users: IntArray,
+    offsets: IntArray,
+    items: IntArray,
+    prompts: IntArray,
+    layer: Literal["input", "output"] = "input",
+) -> IntArray:
+    """Fill the empty places of `prompts` by Algorithm 1, for all users.
+
+    Walking along a user's items, the model answers K times after each item: the best item over all is appended, then generates again; then the true
+    next item is appended. So a prompt depends on all tokens before it, prompts and items. (Algorithm 1 prints `if k < K` for the loop
+    over k, and `v_{t+2}` for the next item; both are read as in the text of section 4.3.) Users with equally many items are walked together, one token at a
+    time, from the keys and values of the tokens before; no padding is computed. A user's last `length` items are walked; once
+    s* is longer than the model's `length`, the model sees its last `length` tokens, as everywhere.
+
+    Args:
+        model: in evaluation mode.
+        users: `[U]`.
+        offsets: `[U + 1]` of the items.
+        items: `[N]` real items.
+        prompts: `[N, K]`, given prompts (real exposures) left-aligned, 0 where the model is to answer.
+        layer: the item vectors that are searched.
+
+    Returns:
+        `[N, K]`; rows of a user's first item, and of items older than the last `length`, stay as they were given.
+    """
+    window = prompts.shape[1]
+    filled = prompts.copy()
+    length = model.shape.length
+    n = np.minimum(np.diff(offsets), length)
+    if window == 0:
+        return filled
+    search = Search(model, layer)
+    order = np.argsort(n, kind="stable")
+    for count in np.unique(n[n > 1]):
+        rows = order[np.searchsorted(n[order], count) : np.searchsorted(n[order], count, side="right")]
+        for start in range(0, len(rows), ROWS):
+            some = rows[start : start + ROWS]
+            flat = offsets[some + 1][:, None] - count + np.arange(count)
+            filled[flat[:, 1:]] = _walk(search, users[some], items[flat], filled[flat[:, 1:]])
+    return filled
+
+
+class Search:
+    """The best item for hidden states: argmax over all items of the inner product (Algorithm 1, line 8)."""
+
+    def __init__(self, model: GPT, layer: Literal["input", "output"]) -> None:
+        self.model = model
+        vectors, bias = model.item_vectors(layer)
+        self.vectors = vectors[1:].t().contiguous()
+        self.bias = None if bias is None else bias[1:]
+
+    def best(self, hidden: Tensor) -> Tensor:
+        """`[B, d]` -> `[B]`."""
+        scores = hidden @ self.vectors if self.bias is None else torch.addmm(self.bias, hidden, self.vectors)
+        return scores.argmax(1) + 1
+
+
+def _walk(search: Search, users: IntArray, items: IntArray, given: IntArray) -> IntArray:
+    """Algorithm 1 for users with equally many items: `items` `[B, n]`, `given` `[B, n - 1, K]` -> prompts `[B, n - 1, K]`."""
+    model = search.model
+    device = model.items.weight.device
+    who, real, prompts = (torch.as_tensor(a, device=device) for a in (users, items, given))
+    steps, window = prompts.shape[1:]
+    talk = Talk(model, who, real[:, :1], steps * (window + 1))
+    for step in range(steps):
+        for k in range(window):
+            answer = prompts[:, step, k]
+            answer = torch.where(answer == 0, search.best(talk.hidden), answer)
+            prompts[:, step, k] = answer
+            talk.append(answer, GENERATED)
+        if step + 1 < steps:
+            talk.append(real[:, step + 1], REAL)
+    walked: npt.NDArray[np.int64] = prompts.cpu().numpy()
+    return walked
+
+
+class Talk:
+    """A batch of growing sequences and the hidden state `[B, d]` after their last token; at most the last `length` tokens are seen.
+
+    Up to `length` tokens the state is extended; from there on each further token moves all positions, and the window is computed anew.
+    """
+
+    def __init__(self, model: GPT, users: Tensor, tokens: Tensor, further: int) -> None:
+        length = model.shape.length
+        if not model.shape.masked:  # padding is seen: the window is full from the start
+            tokens = torch.nn.functional.pad(tokens, (length - tokens.shape[1], 0))
+        self.model, self.users, self.tokens = model, users, tokens
+        self.segments = torch.full_like(tokens, REAL)
+        hidden, memory = model(tokens, users, self.segments, keep=max(min(further, length - tokens.shape[1]), 0), memory=True)
+        self.hidden: Tensor = hidden[:, -1]
+        self.memory = memory
+
+    def append(self, token: Tensor, segment: int) -> None:
+        """Add `token` `[B]` to every sequence."""
+        self.tokens = torch.cat([self.tokens, token[:, None]], 1)
+        self.segments = torch.cat([self.segments, torch.full_like(token, segment)[:, None]], 1)
+        length = self.model.shape.length
+        if self.tokens.shape[1] <= length:
+            assert self.memory is not None
+            self.hidden = self.model.extend(token, self.memory, segment)
+        else:
+            self.hidden = self.model(self.tokens[:, -length:], self.users, self.segments[:, -length:])[0][:, -1]
