@@ -1,0 +1,114 @@
+"""Fixed shapes: a row's result is the same bytes however rows are batched. No model and no ranking lives here.
+
+A matrix product adds the terms of an output element in an order that depends on the shapes of the operands, not on the
+other rows. Measured with MKL and oneDNN (torch 2.13) and OpenBLAS (numpy 2.4): a row's bits change with the number of
+rows and columns of the block it is computed in, never with its place in the block nor with its companions. So every
+block has `ROWS` rows (short ones are padded with zeros), and a row's width comes from its own history only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import PADDING, IntArray
+
+ROWS = 64
+"""Rows of a block. Larger blocks are no faster; smaller ones waste time in calls."""
+
+Array = npt.NDArray[Any]
+
+
+def by_rows(compute: Callable[..., Array], *arrays: Array) -> Array:
+    """`compute` applied to blocks of exactly `ROWS` rows, the results joined.
+
+    Args:
+        compute: from arrays `[ROWS, ...]` to an array `[ROWS, ...]`, row by row.
+        arrays: `[B, ...]` each; `B` may be 0.
+
+    Returns:
+        `[B, ...]`.
+    """
+    n = len(arrays[0])
+    results = []
+    for start in range(0, max(n, 1), ROWS):
+        rows = min(n - start, ROWS)
+        block = [array[start : start + ROWS] for array in arrays]
+        if rows < ROWS:
+            block = [np.concatenate([array, np.zeros((ROWS - rows, *array.shape[1:]), array.dtype)]) for array in block]
+        results.append(compute(*block)[:rows])
+    return np.concatenate(results)
+
+
+def widths(length: int) -> tuple[int, ...]:
+    """The widths that histories of at most `length` items are computed in: 4, 8, 16, ... and `length` itself."""
+    powers = []
+    width = 4
+    while width < length:
+        powers.append(width)
+        width *= 2
+    return (*powers, length)
+
+
+def by_length(compute: Callable[..., Array], items: IntArray, *arrays: Array) -> Array:
+    """`compute` applied to blocks of `ROWS` histories of one width; the width depends on the row's own history only.
+
+    Args:
+        compute: from items `[ROWS, width]` (right-aligned, 0 = padding) and arrays `[ROWS, ...]` to `[ROWS, ...]`, row by row.
+        items: `[B, L]` right-aligned histories, 0 = padding on the left.
+        arrays: `[B, ...]` each.
+
+    Returns:
+        `[B, ...]`.
+    """
+    longest = items.shape[1]
+    used = np.where(items != PADDING, longest - np.arange(longest), 0).max(axis=1, initial=0)
+    steps = np.asarray(widths(longest))
+    choice = np.searchsorted(steps, used)
+    result: Array | None = None
+    for place in np.unique(choice) if len(items) else [0]:
+        index = np.flatnonzero(choice == place)
+        part = by_rows(compute, items[index][:, longest - steps[place] :], *(array[index] for array in arrays))
+        if result is None:
+            result = np.empty((len(items), *part.shape[1:]), part.dtype)
+        result[index] = part
+    assert result is not None
+    return result
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch with one thread: its reductions depend on the number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def length_batches(lengths: IntArray, size: int, generator: np.random.Generator, chunk: int = 32) -> Sequence[IntArray]:
+    """A random partition into batches of `size` rows of similar length, in random order.
+
+    Rows are shuffled, cut into chunks of `chunk` batches, and sorted by length within a chunk: batches stay random, padding
+    stays small.
+
+    Args:
+        lengths: `[N]` length of each row.
+        size: rows of a batch; the last one may have fewer.
+        generator: decides the partition.
+        chunk: batches that are sorted together.
+    """
+    order = generator.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), size * chunk):
+        part = order[start : start + size * chunk]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        batches += [part[i : i + size] for i in range(0, len(part), size)]
+    return [batches[i] for i in generator.permutation(len(batches))]

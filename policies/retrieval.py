@@ -1,0 +1,385 @@
+"""From query vectors or scores to ranked items: exact and approximate inner-product search, ties, seen items, merging.
+
+Everything that ranks items goes through `top_k`. No model lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+import numba
+import numpy as np
+
+from policies.base import PADDING, FloatArray, IntArray, Params, Slates
+from policies.blocks import ROWS, by_rows
+from policies.streams import Purpose, uniform
+
+Ranked = tuple[IntArray, FloatArray]
+"""Items `[B, k]` and their scores `[B, k]`, best first; 0 and -inf where a row has fewer than k candidates."""
+
+
+@lru_cache(maxsize=8)
+def tie_ranks(n_items: int) -> IntArray:
+    """The fixed pseudo-random order in which items of equal score come, as ranks `[n_items + 1]`.
+
+    Ids are often numbered by first appearance, so an order by id would favour old or popular items: with this one, a
+    scorer that knows nothing hits one random item among n with probability k / n.
+    """
+    draws = uniform(0, Purpose.TIES, np.arange(n_items + 1))
+    ranks = np.empty(n_items + 1, dtype=np.int64)
+    ranks[np.argsort(draws, kind="stable")] = np.arange(n_items + 1)
+    ranks.setflags(write=False)
+    return ranks
+
+
+@numba.njit(cache=True, nogil=True)
+def _before(score: float, rank: int, other: float, other_rank: int) -> bool:
+    """Whether an item comes before another one: higher score, or the same score and the lower tie rank."""
+    return score > other or (score == other and rank < other_rank)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sink(scores: Any, ids: Any, n: int, ranks: Any) -> None:
+    """Restore the heap `[n]` whose root comes last of all, after its root was replaced."""
+    node = 0
+    while True:
+        child = 2 * node + 1
+        if child >= n:
+            return
+        if child + 1 < n and _before(scores[child], ranks[ids[child]], scores[child + 1], ranks[ids[child + 1]]):
+            child += 1
+        if not _before(scores[node], ranks[ids[node]], scores[child], ranks[ids[child]]):
+            return
+        scores[node], scores[child] = scores[child], scores[node]
+        ids[node], ids[child] = ids[child], ids[node]
+        node = child
+
+
+@numba.njit(cache=True, nogil=True)
+def _select(scores: Any, ids: Any, seen: Any, ranks: Any, items: Any, best: Any) -> int:
+    """Fill `items`, `best` `[B, k]` (0 and -inf before) with the first k candidates; the first row with a NaN, or -1.
+
+    `ids` `[B, C]` names the candidates of `scores` `[B, C]`, 0 = none; with `ids` of no rows, candidate c is item c.
+    """
+    excluded = np.zeros(len(ranks), dtype=np.bool_)
+    k = items.shape[1]
+    for row in range(len(scores)):
+        for c in range(seen.shape[1]):
+            excluded[seen[row, c]] = True
+        heap_ids, heap = items[row], best[row]
+        found = 0
+        for c in range(scores.shape[1]):
+            score = scores[row, c]
+            if found == k and score < heap[0]:
+                continue
+            if np.isnan(score):
+                return row
+            item = ids[row, c] if len(ids) else c
+            if item == 0 or excluded[item] or score == -np.inf:
+                continue
+            if found < k:  # grow: a new leaf rises
+                node = found
+                found += 1
+                while node > 0:
+                    parent = (node - 1) // 2
+                    if not _before(heap[parent], ranks[heap_ids[parent]], score, ranks[item]):
+                        break
+                    heap[node], heap_ids[node] = heap[parent], heap_ids[parent]
+                    node = parent
+                heap[node], heap_ids[node] = score, item
+            elif _before(score, ranks[item], heap[0], ranks[heap_ids[0]]):
+                heap[0], heap_ids[0] = score, item
+                _sink(heap, heap_ids, k, ranks)
+        for last in range(found - 1, 0, -1):  # take the last one off the heap, again and again
+            heap[0], heap[last] = heap[last], heap[0]
+            heap_ids[0], heap_ids[last] = heap_ids[last], heap_ids[0]
+            _sink(heap, heap_ids, last, ranks)
+        for c in range(seen.shape[1]):
+            excluded[seen[row, c]] = False
+    return -1
+
+
+def _run(scores: FloatArray, ids: IntArray, seen: IntArray, k: int, n_items: int) -> Ranked:
+    if k < 1:
+        raise ValueError(f"k must be at least 1; got {k}")
+    for name, given in (("seen", seen), ("candidate", ids)):
+        if given.size and (given.min() < 0 or given.max() > n_items):
+            raise ValueError(f"{name} items must be ids of 1..{n_items}, or 0 for none; got {given.min()}..{given.max()}")
+    items = np.zeros((len(scores), k), dtype=np.int64)
+    best = np.full((len(scores), k), -np.inf, dtype=np.float32)
+    scores = np.ascontiguousarray(scores, dtype=np.float32)
+    wrong = _select(scores, ids, np.ascontiguousarray(seen), tie_ranks(n_items), items, best)
+    if wrong >= 0:
+        raise ValueError(f"scores must be numbers; row {wrong} of {len(scores)} holds NaN")
+    return items, best
+
+
+def top_k(scores: FloatArray, k: int, seen: IntArray) -> Ranked:
+    """The k best items of each row, from scores of all items.
+
+    Seen items, padding (column 0) and items of score -inf are no candidates. Items of equal score come in the order of
+    `tie_ranks`.
+
+    Args:
+        scores: `[B, n_items + 1]`.
+        k: at least 1; may exceed the number of candidates.
+        seen: `[B, S]` items left out, 0 = none.
+
+    Raises:
+        ValueError: a NaN among the scores, a seen item out of range, or k < 1.
+    """
+    return _run(scores, np.zeros((0, 0), dtype=np.int64), seen, k, scores.shape[1] - 1)
+
+
+def top_k_of(items: IntArray, scores: FloatArray, k: int, seen: IntArray, n_items: int) -> Ranked:
+    """The k best of given candidates `items` `[B, C]` (distinct in a row, 0 = none) by `scores` `[B, C]`; else as `top_k`."""
+    return _run(scores, np.ascontiguousarray(items), seen, k, n_items)
+
+
+class Index(Protocol):
+    """Inner-product search over the vectors of all items."""
+
+    n_items: int
+
+    def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
+        """The k unseen items of largest inner product with each of `queries` `[B, d]`; `seen` `[B, S]`, 0 = none."""
+
+
+class Exact:
+    """Every item is looked at. Blocks of fixed shape make a row's scores independent of the batch."""
+
+    def __init__(self, vectors: FloatArray) -> None:
+        self.n_items = len(vectors) - 1
+        self._columns = np.ascontiguousarray(vectors.T, dtype=np.float32)
+
+    def scores(self, queries: FloatArray) -> FloatArray:
+        """Inner products `[B, n_items + 1]` with `queries` `[B, d]`."""
+        return by_rows(lambda block: block @ self._columns, np.asarray(queries, dtype=np.float32))
+
+    def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
+        queries = np.asarray(queries, dtype=np.float32)
+        starts = range(0, max(len(queries), 1), ROWS)
+        parts = [top_k(self.scores(queries[start : start + ROWS]), k, seen[start : start + ROWS]) for start in starts]
+        return np.concatenate([items for items, _ in parts]), np.concatenate([scores for _, scores in parts])
+
+
+class Approximate:
+    """Nearest neighbours by faiss, re-scored exactly.
+
+    The largest inner product is made a smallest distance by one more coordinate, sqrt(M^2 - |x|^2) with M the largest norm
+    (Bachrach et al., RecSys 2014, eq. 6), because graphs and cells are built for distances. More candidates are fetched than
+    asked for, by the number of the row's own seen items.
+    """
+
+    def __init__(self, vectors: FloatArray, kind: Literal["hnsw", "ivf"] = "hnsw", links: int = 32, effort: int = 128) -> None:
+        """Build the index with one thread, so that it is the same each time.
+
+        Args:
+            vectors: `[n_items + 1, d]`; row 0 is left out.
+            kind: `hnsw` (Malkov & Yashunin 2018), a navigable graph; `ivf`, sqrt(n_items) k-means cells.
+            links: of a graph node.
+            effort: candidates held during a graph search, or cells visited: more is slower and finds more.
+
+        Raises:
+            ModuleNotFoundError: faiss is missing: `pip install 'abtest[ann]'`.
+        """
+        try:
+            import faiss
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("approximate search needs faiss: pip install 'abtest[ann]' (or use search kind `exact`)") from error
+        self.n_items = len(vectors) - 1
+        self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        squares = (self._vectors[1:].astype(np.float64) ** 2).sum(axis=1)
+        extra = np.sqrt(np.maximum(squares.max(initial=0.0) - squares, 0.0))
+        points = np.ascontiguousarray(np.column_stack([self._vectors[1:], extra]), dtype=np.float32)
+        self._index: Any
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            if kind == "hnsw":
+                self._index = faiss.IndexHNSWFlat(points.shape[1], links)
+                self._index.hnsw.efConstruction = max(2 * links, 80)
+                self._index.hnsw.efSearch = effort
+            else:
+                cells = max(1, int(np.sqrt(self.n_items)))
+                self._index = faiss.IndexIVFFlat(faiss.IndexFlatL2(points.shape[1]), points.shape[1], cells)
+                self._index.cp.min_points_per_centroid = 1
+                self._index.train(points)
+                self._index.nprobe = min(effort, cells)
+            self._index.add(points)
+        finally:
+            faiss.omp_set_num_threads(threads)
+
+    def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
+        queries = np.asarray(queries, dtype=np.float32)
+        wanted = np.minimum(k + (seen != PADDING).sum(axis=1), self.n_items)
+        size = np.minimum(2 ** np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64), self.n_items)
+        items = np.zeros((len(queries), k), dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        for fetch in np.unique(size):
+            rows = np.flatnonzero(size == fetch)
+            found = by_rows(lambda block, fetch=fetch: self._nearest(block, int(fetch)), queries[rows])
+            inner = by_rows(lambda places, block: np.einsum("bcd,bd->bc", self._vectors[places], block), found, queries[rows])
+            items[rows], scores[rows] = top_k_of(found, inner, k, seen[rows], self.n_items)
+        return items, scores
+
+    def _nearest(self, block: FloatArray, fetch: int) -> IntArray:
+        """The ids `[B, fetch]` nearest to the queries `[B, d]`, 0 where the search found fewer."""
+        points = np.ascontiguousarray(np.column_stack([block, np.zeros(len(block), np.float32)]))
+        _, places = self._index.search(points, fetch)
+        return np.asarray(places, dtype=np.int64) + 1
+
+
+@dataclass
+class Search(Params):
+    """How the best items of a query vector are found.
+
+    Attributes:
+        kind: `exact`, or approximately by `hnsw` or `ivf` (both need the extra `ann`).
+        links: links of a node of the hnsw graph.
+        effort: candidates held during an hnsw search, or ivf cells visited.
+    """
+
+    kind: Literal["exact", "hnsw", "ivf"] = "exact"
+    links: int = 32
+    effort: int = 128
+
+    def index(self, vectors: FloatArray) -> Index:
+        """The index over `vectors` `[n_items + 1, d]`."""
+        return Exact(vectors) if self.kind == "exact" else Approximate(vectors, self.kind, self.links, self.effort)
+
+
+def shares(quotas: Sequence[int], k: int) -> tuple[int, ...]:
+    """`k` places divided in proportion to `quotas` (largest remainders, earlier ones first); `quotas` itself if it sums to k.
+
+    Raises:
+        ValueError: a negative quota, or none above 0.
+    """
+    total = sum(quotas)
+    if min(quotas, default=-1) < 0 or total < 1:
+        raise ValueError(f"quotas must be non-negative and not all zero; got {list(quotas)}")
+    whole = [quota * k // total for quota in quotas]
+    by_remainder = sorted(range(len(quotas)), key=lambda i: (-(quotas[i] * k % total), i))
+    for i in by_remainder[: k - sum(whole)]:
+        whole[i] += 1
+    return tuple(whole)
+
+
+def by_quota(
+    index: Index, queries: FloatArray, quotas: Sequence[int], seen: IntArray, order: Literal["interest", "score"] = "interest"
+) -> Slates:
+    """Interest after interest takes the best items that no earlier one has taken, up to its quota.
+
+    Two-step recall (m, n), six online interests and one-step recall (k,) of RecGPT (section 4.4) are this with a list of
+    quotas.
+
+    Args:
+        index: of the items.
+        queries: `[B, I, d]`, one query vector for each interest.
+        quotas: `I` numbers of items; the slate has their sum.
+        seen: `[B, S]` items left out, 0 = none.
+        order: `interest`: the first interest's items, then the second's, ...; a score is then lowered to that of the item
+            above it where it would exceed it. `score`: all by inner product.
+
+    Returns:
+        Slates `[B, sum(quotas)]` with `interest`.
+    """
+    if len(quotas) != queries.shape[1]:
+        raise ValueError(f"as many quotas as interests: got {len(quotas)} quotas for {queries.shape[1]} interests")
+    taken: list[IntArray] = []
+    inner: list[FloatArray] = []
+    interest: list[IntArray] = []
+    for i, quota in enumerate(quotas):
+        if quota == 0:
+            continue
+        found, scores = index.search(queries[:, i], quota, np.concatenate([seen, *taken], axis=1))
+        taken.append(found)
+        inner.append(scores)
+        interest.append(np.full(found.shape, i, dtype=np.int64))
+    items, values, source = np.concatenate(taken, axis=1), np.concatenate(inner, axis=1), np.concatenate(interest, axis=1)
+    if order == "score":
+        best, values = top_k_of(items, values, items.shape[1], np.zeros((len(items), 0), dtype=np.int64), index.n_items)
+        return Slates(best, values, interest=interest_of(best, items, source, index.n_items))
+    place = np.argsort(items == PADDING, axis=1, kind="stable")
+    values = np.minimum.accumulate(np.take_along_axis(values, place, axis=1), axis=1)
+    return Slates(np.take_along_axis(items, place, axis=1), values, interest=np.take_along_axis(source, place, axis=1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _distinct(items: Any, scores: Any, size: int, union: Any, best: Any, source: Any) -> None:
+    """Each row's distinct items of `items` `[B, I, C]` into `union` `[B, I * C]`, with their best score and its interest."""
+    place = np.full(size, -1, dtype=np.int64)
+    for row in range(len(items)):
+        n = 0
+        for i in range(items.shape[1]):
+            for c in range(items.shape[2]):
+                item = items[row, i, c]
+                if item == 0:
+                    continue
+                at = place[item]
+                if at < 0:
+                    place[item] = n
+                    union[row, n], best[row, n], source[row, n] = item, scores[row, i, c], i
+                    n += 1
+                elif scores[row, i, c] > best[row, at]:
+                    best[row, at], source[row, at] = scores[row, i, c], i
+        for at in range(n):
+            place[union[row, at]] = -1
+
+
+def pooled(index: Index, queries: FloatArray, each: int, seen: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
+    """The union of every interest's `each` best items, an item's score being its best over the interests.
+
+    Args:
+        index: of the items.
+        queries: `[B, I, d]`.
+        each: items that an interest brings.
+        seen: `[B, S]` items left out, 0 = none.
+
+    Returns:
+        Items, scores and interests `[B, I * each]` of the pool, in no order; 0, -inf, 0 where it has fewer.
+    """
+    b, interests, d = queries.shape
+    found, inner = index.search(queries.reshape(b * interests, d), each, np.repeat(seen, interests, axis=0))
+    shape = (b, interests * each)
+    union = np.zeros(shape, dtype=np.int64)
+    best = np.full(shape, -np.inf, dtype=np.float32)
+    source = np.zeros(shape, dtype=np.int64)
+    _distinct(found.reshape(b, interests, each), inner.reshape(b, interests, each), index.n_items + 1, union, best, source)
+    return union, best, source
+
+
+def by_max(index: Index, queries: FloatArray, k: int, seen: IntArray) -> Slates:
+    """All interests search together: an item's score is its best inner product with any of them.
+
+    With exact search these are the k items of largest max over interests: each is among the k best of its own interest.
+
+    Args:
+        index: of the items.
+        queries: `[B, I, d]`.
+        k: places.
+        seen: `[B, S]` items left out, 0 = none.
+    """
+    union, best, source = pooled(index, queries, k, seen)
+    items, scores = top_k_of(union, best, k, np.zeros((len(union), 0), dtype=np.int64), index.n_items)
+    return Slates(items, scores, interest=interest_of(items, union, source, index.n_items))
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_up(items: Any, union: Any, source: Any, size: int, out: Any) -> None:
+    place = np.zeros(size, dtype=np.int64)
+    for row in range(len(items)):
+        for c in range(union.shape[1]):
+            place[union[row, c]] = source[row, c]
+        for c in range(items.shape[1]):
+            out[row, c] = place[items[row, c]] if items[row, c] else 0
+
+
+def interest_of(items: IntArray, union: IntArray, source: IntArray, n_items: int) -> IntArray:
+    """The interest `[B, k]` of `items` `[B, k]`, looked up in a pool `union` `[B, C]` with interests `source` `[B, C]`."""
+    out = np.zeros(items.shape, dtype=np.int64)
+    _look_up(items, union, source, n_items + 1, out)
+    return out
