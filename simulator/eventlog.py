@@ -245,7 +245,8 @@ class EventLog:
         user = _numpy(table, "user").astype(np.int64)
         t = _numpy(table, "t")
         order = np.lexsort((np.arange(len(t)), t, user))
-        names = [n for n in ("session", "request", "position", "propensity", "watch", "duration", TAB, *self.kinds) if n in table.column_names]
+        wanted = ("session", "request", "position", "propensity", "watch", "duration", TAB, *self.kinds)
+        names = [n for n in wanted if n in table.column_names]
         counts = np.bincount(user, minlength=self.metadata.n_users)
         return Sequences(
             np.arange(self.metadata.n_users, dtype=np.int64),

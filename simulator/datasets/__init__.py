@@ -41,7 +41,8 @@ def locate(path: str, folder: Path) -> Path:
         if place.exists():
             return place
     looked = "".join(f"\n  {place}" for place in places)
-    raise DataError(f"data.path: nothing at {path!r}. Looked at{looked}\nSet ABTEST_DATA to the folder of data sets, or give an absolute path")
+    advice = "Set ABTEST_DATA to the folder of data sets, or give an absolute path"
+    raise DataError(f"data.path: nothing at {path!r}. Looked at{looked}\n{advice}")
 
 
 def read(data: Data, folder: Path) -> Source:
