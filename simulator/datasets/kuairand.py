@@ -305,8 +305,10 @@ def _columns(
     }
 
 
-def _exposure_columns(exposures: dict[str, np.ndarray], user: IntArray, item: IntArray, durations: np.ndarray, start: int) -> dict[str, np.ndarray]:
-    """Event-log columns of the sequences: one session of one-item requests. A long view is a click; else the click is not observed."""
+def _exposure_columns(
+    exposures: dict[str, np.ndarray], user: IntArray, item: IntArray, durations: np.ndarray, start: int
+) -> dict[str, np.ndarray]:
+    """Event-log columns of the sequences: one session of one-item requests. A long view is a click, else the click is not observed."""
     order = np.lexsort((np.arange(len(user)), exposures["time_ms"], user))
     user, item = user[order], item[order]
     n = len(user)
@@ -325,7 +327,7 @@ def _exposure_columns(exposures: dict[str, np.ndarray], user: IntArray, item: In
         "channel": np.zeros(n, dtype=np.uint8),
         "logged": np.ones(n, dtype=bool),
         "tab": np.full(n, -1, dtype=np.int16),
-        **{name: unknown for name in KINDS},
+        **dict.fromkeys(KINDS, unknown),
         "long_view": long_view,
         "like": exposures["like"][order].astype(np.int8),
     }

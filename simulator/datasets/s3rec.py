@@ -1,0 +1,100 @@
+"""The text files of S3-Rec (Zhou et al., CIKM 2020): one user a line, items in time order; attributes as JSON beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from policies.base import Catalogue, IntArray
+from simulator.datasets.numbering import Numbering
+from simulator.datasets.sequences import leave_one_out
+from simulator.datasets.tables import LAYOUT_ERRORS, DataError, open_text
+from simulator.scenario import Data
+from simulator.users.base import Source
+
+
+def read(data: Data, path: Path) -> Source:
+    """Read `NAME.txt`, and `NAME_item2attributes.json` where it lies beside it.
+
+    Users and items keep their order of first appearance. The last item of every user is held out (`sequences.leave_one_out`).
+
+    Raises:
+        DataError: a line that is not `user item item ...` in whole numbers, or a user twice, named by file and line.
+    """
+    users, offsets, original = read_lines(path)
+    numbering = Numbering.by_appearance(original, base=1)
+    stem = path.name.removesuffix(".gz").removesuffix(".txt")
+    beside = path.with_name(f"{stem}_item2attributes.json")
+    attributes = _attributes(beside, numbering) if beside.exists() else None
+    catalogue = Catalogue(
+        len(users),
+        len(numbering),
+        {"id": np.concatenate(([-1], numbering.original))},
+        {"id": users},
+        attributes,
+    )
+    notes = {"file": path.name, "users": len(users), "items": len(numbering), "interactions": len(original)}
+    return leave_one_out(offsets, numbering(original), catalogue, notes)
+
+
+def read_lines(path: Path) -> tuple[IntArray, IntArray, IntArray]:
+    """The file as (user `[U]`, offsets `[U + 1]`, item `[N]`), ids as they stand there.
+
+    Raises:
+        DataError: see `read`.
+    """
+    users: list[int] = []
+    counts: list[int] = []
+    items: list[int] = []
+    seen: dict[int, int] = {}
+    try:
+        with open_text(path) as stream:
+            for number, line in enumerate(stream, start=1):
+                try:
+                    user, *bought = map(int, line.split())
+                except ValueError:
+                    raise DataError(f"{path}: line {number}: must be `user item item ...` in whole numbers; {_fault(line)}") from None
+                if not bought or min(bought) < 0:
+                    wrong = "it has no items" if not bought else f"got {min(bought)}"
+                    raise DataError(f"{path}: line {number}: user {user} must have at least one item, ids >= 0; {wrong}")
+                if user in seen:
+                    raise DataError(f"{path}: line {number}: user {user} must have one line; line {seen[user]} is theirs already")
+                seen[user] = number
+                users.append(user)
+                counts.append(len(bought))
+                items.extend(bought)
+    except LAYOUT_ERRORS as error:
+        raise DataError(f"{path}: the file breaks off or is not UTF-8 text: {error}") from error
+    if not users:
+        raise DataError(f"{path}: the file is empty")
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    return np.array(users, dtype=np.int64), offsets, np.array(items, dtype=np.int64)
+
+
+def _fault(line: str) -> str:
+    for word in line.split():
+        if not word.lstrip("-").isdigit():
+            return f"got {word[:40]!r}"
+    return "the line is empty"
+
+
+def _attributes(path: Path, numbering: Numbering) -> tuple[IntArray, IntArray]:
+    """Item -> attribute ids, ragged; attributes of items that nobody has are left out."""
+    try:
+        stored = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(stored, dict):
+        raise DataError(f"{path}: must map item ids to lists of attribute ids; got {type(stored).__name__}")
+    lists: list[list[int]] = [[] for _ in range(len(numbering) + 1)]
+    place = {int(original): number for number, original in enumerate(numbering.original, start=1)}
+    for key, ids in stored.items():
+        if not key.isdigit() or not isinstance(ids, list) or not all(isinstance(i, int) and i >= 1 for i in ids):
+            raise DataError(f"{path}: key {key!r} must be an item id with a list of attribute ids >= 1; got {str(ids)[:60]}")
+        if int(key) in place:
+            lists[place[int(key)]] = ids
+    counts = np.array([len(ids) for ids in lists])
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    return offsets, np.array([i for ids in lists for i in ids], dtype=np.int64)
