@@ -1,0 +1,178 @@
+"""The engine's compiled loops: moving columns, memories of users, inspecting and merging slates; no policy and no world.
+
+Importing this module imports numba: do so inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Array = npt.NDArray[Any]
+
+
+def group_by_user(user: Array) -> Array:
+    """The order `[R]` that puts requests of the same user together, users ascending, each user's own order kept."""
+    if len(user) == 0:
+        return np.zeros(0, dtype=np.int64)
+    low = int(user.min())
+    order: Array = _counting_sort(user, low, int(user.max()) - low + 1)
+    return order
+
+
+@njit(cache=True)
+def _counting_sort(key: Any, low: int, width: int) -> Any:
+    place = np.zeros(width + 1, dtype=np.int64)
+    for i in range(len(key)):
+        place[np.int64(key[i]) - low + 1] += 1
+    for j in range(width):
+        place[j + 1] += place[j]
+    order = np.empty(len(key), dtype=np.int64)
+    for i in range(len(key)):
+        j = np.int64(key[i]) - low
+        order[place[j]] = i
+        place[j] += 1
+    return order
+
+
+def take_runs(values: Array, starts: Array, lengths: Array, total: int) -> Array:
+    """The runs `values[starts[i] : starts[i] + lengths[i]]` one after another, `[total]`."""
+    out = np.empty(total, dtype=values.dtype)
+    _take_runs(values, starts, lengths, out)
+    return out
+
+
+@njit(cache=True)
+def _take_runs(values: Any, starts: Any, lengths: Any, out: Any) -> None:
+    at = 0
+    for i in range(len(starts)):
+        for j in range(lengths[i]):
+            out[at] = values[starts[i] + j]
+            at += 1
+
+
+@njit(cache=True)
+def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown: Any) -> None:
+    """Push the shown items of each request onto the right end of its user's memory.
+
+    Args:
+        items: `[n, W]` int32 right-aligned, 0 = nothing yet; changed in place.
+        clicked: `[n, W]` bool; changed in place.
+        rows: `[B]` row of each request in `items`.
+        slate, click, shown: `[B, k]` items, `[B, k]` int8 and `[B]` of the block.
+    """
+    width = items.shape[1]
+    for b in range(len(rows)):
+        row = rows[b]
+        new = min(shown[b], width)
+        skip = shown[b] - new
+        for j in range(width - new):
+            items[row, j] = items[row, j + new]
+            clicked[row, j] = clicked[row, j + new]
+        for j in range(new):
+            items[row, width - new + j] = slate[b, skip + j]
+            clicked[row, width - new + j] = click[b, skip + j] == 1
+
+
+@njit(cache=True)
+def recollect(items: Any, clicked: Any, rows: Any, out_items: Any, out_clicked: Any) -> None:
+    """Copy the last `out_items.shape[1]` impressions of each row of `rows` into `out_items` and `out_clicked`."""
+    width = out_items.shape[1]
+    skip = items.shape[1] - width
+    for b in range(len(rows)):
+        row = rows[b]
+        for j in range(width):
+            out_items[b, j] = items[row, skip + j]
+            out_clicked[b, j] = clicked[row, skip + j]
+
+
+FINE, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED = range(7)
+"""What `inspect` can find."""
+
+
+@njit(cache=True)
+def inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int, int]:
+    """The first promise that slates break: (what, row, column); (FINE, 0, 0) if none.
+
+    Args:
+        items, scores: `[B, k]` of a policy.
+        seen: `[B, S]` of the request.
+        n_items: items are 1..n_items.
+    """
+    mark = np.full(n_items + 1, -1, dtype=np.int64)
+    for b in range(items.shape[0]):
+        for j in range(seen.shape[1]):
+            if 0 < seen[b, j] <= n_items:
+                mark[seen[b, j]] = 2 * b
+        for j in range(items.shape[1]):
+            item, score = items[b, j], scores[b, j]
+            if item < 0 or item > n_items:
+                return UNKNOWN_ITEM, b, j
+            if item == 0:
+                continue
+            if j > 0 and items[b, j - 1] == 0:
+                return GAP, b, j
+            if mark[item] == 2 * b:
+                return SEEN_ITEM, b, j
+            if mark[item] == 2 * b + 1:
+                return REPEATED_ITEM, b, j
+            mark[item] = 2 * b + 1
+            if np.isnan(score):
+                return NOT_A_NUMBER, b, j
+            if j > 0 and score > scores[b, j - 1]:
+                return NOT_SORTED, b, j
+    return FINE, 0, 0
+
+
+@njit(cache=True)
+def unite(lists: Any, quotas: Any, n_items: int, out_items: Any, out_channel: Any) -> None:
+    """One candidate list for each request out of the lists of its channels: earlier channels first, repeats dropped.
+
+    Args:
+        lists: `[B, sum(quotas)]` the channels' items side by side, 0 = none.
+        quotas: `[C]` width of each channel's part.
+        n_items: items are 1..n_items.
+        out_items, out_channel: `[B, sum(quotas)]`, filled from the left; zeros on entry.
+    """
+    mark = np.full(n_items + 1, -1, dtype=np.int64)
+    for b in range(lists.shape[0]):
+        n, at = 0, 0
+        for c in range(len(quotas)):
+            for j in range(at, at + quotas[c]):
+                item = lists[b, j]
+                if item != 0 and mark[item] != b:
+                    mark[item] = b
+                    out_items[b, n] = item
+                    out_channel[b, n] = c
+                    n += 1
+            at += quotas[c]
+
+
+@njit(cache=True)
+def best(items: Any, scores: Any, channel: Any, out_items: Any, out_scores: Any, out_channel: Any) -> None:
+    """The `out_items.shape[1]` candidates of highest score in each row, best first; equal scores keep their order.
+
+    Items that are 0 are no candidates. The outputs are 0, -inf and 0 on entry.
+    """
+    k = out_items.shape[1]
+    for b in range(items.shape[0]):
+        n = 0
+        for j in range(items.shape[1]):
+            if items[b, j] == 0:
+                continue
+            score = scores[b, j]
+            if n == k and score <= out_scores[b, k - 1]:
+                continue
+            at = n if n < k else k - 1
+            while at > 0 and out_scores[b, at - 1] < score:
+                out_items[b, at] = out_items[b, at - 1]
+                out_scores[b, at] = out_scores[b, at - 1]
+                out_channel[b, at] = out_channel[b, at - 1]
+                at -= 1
+            out_items[b, at] = items[b, j]
+            out_scores[b, at] = score
+            out_channel[b, at] = channel[b, j]
+            n = min(n + 1, k)
