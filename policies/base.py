@@ -222,6 +222,9 @@ class Policy(Params, ABC):
     serving_fields: ClassVar[frozenset[str]] = frozenset()
     """Hyper-parameters that change `recall` but not `fit`: two policies that differ only in these share one fit."""
 
+    fitted_as: ClassVar[str] = ""
+    """`module:Class` whose fit this class takes over, where it is the same fit under another name; "" = its own."""
+
     learns: ClassVar[tuple[str, ...]] = ("checkerboard", "chain")
     """What the policy claims to learn, checked on `policies.examples`; a yardstick such as popularity claims nothing."""
 
@@ -270,11 +273,14 @@ class Policy(Params, ABC):
         """The hyper-parameters that `fit` depends on."""
         return {name: value for name, value in self.params().items() if name not in self.serving_fields}
 
+    def fit_key(self) -> str:
+        """What decides a fit besides data and seed: policies of equal keys share one fit (`restore(other.state())`)."""
+        return json.dumps([self.fitted_as or _name(type(self)), self.fit_params()], sort_keys=True, default=_plain)
+
     def save(self, folder: Path) -> None:
         """Write `policy.json` (name and hyper-parameters) and `state.npz` into `folder`, each by rename."""
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{type(self).__module__}:{type(self).__qualname__}"
-        text = json.dumps({"policy": name, "params": self.params()}, indent=1, sort_keys=True, default=_plain)
+        text = json.dumps({"policy": _name(type(self)), "params": self.params()}, indent=1, sort_keys=True, default=_plain)
         staging = folder / "policy.json.part"
         staging.write_text(text + "\n")
         staging.rename(folder / "policy.json")
@@ -297,9 +303,13 @@ class Policy(Params, ABC):
         return replace(self, **changes)
 
 
+def _name(policy: type[Policy]) -> str:
+    return f"{policy.__module__}:{policy.__qualname__}"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Policy):
-        return {"policy": f"{type(value).__module__}:{type(value).__qualname__}", "params": value.params()}
+        return {"policy": _name(type(value)), "params": value.params()}
     if isinstance(value, Params):
         return {f.name: getattr(value, f.name) for f in fields(value)}
     raise TypeError(f"{type(value).__name__} is not a hyper-parameter that can be saved: use numbers, strings, lists or Params")
