@@ -59,7 +59,7 @@ def delta(m: Moments, level: float = 0.95) -> Interval:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.divide(m.treatment, m.control)
-        var = (m.var_treatment - 2.0 * ratio * m.cov + ratio**2 * m.var_control) / np.square(m.control)
+        var = np.divide(m.var_treatment - 2.0 * ratio * m.cov + ratio**2 * m.var_control, np.square(m.control))
         half = quantile(m.df, level) * np.sqrt(np.maximum(var, 0.0))
     return Interval(ratio - 1.0 - half, ratio - 1.0 + half)
 
@@ -70,7 +70,8 @@ def log_delta(m: Moments, level: float = 0.95) -> Interval:
     with np.errstate(divide="ignore", invalid="ignore"):
         good = (m.control > 0) & (m.treatment > 0)
         ratio = np.where(good, np.divide(m.treatment, m.control), np.nan)
-        var = m.var_treatment / np.square(m.treatment) + m.var_control / np.square(m.control) - 2.0 * m.cov / (m.treatment * m.control)
+        own = np.divide(m.var_treatment, np.square(m.treatment)) + np.divide(m.var_control, np.square(m.control))
+        var = own - 2.0 * np.divide(m.cov, m.treatment * m.control)
         half = quantile(m.df, level) * np.sqrt(np.maximum(var, 0.0))
         return Interval((ratio * np.exp(-half) - 1.0)[()], (ratio * np.exp(half) - 1.0)[()])
 

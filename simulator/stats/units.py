@@ -14,17 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from simulator.design import DAY, HISTORY, assigned
 from simulator.eventlog import EventLog
 from simulator.metrics import METRICS, Metric, Rows, Term, chosen
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DAY = 86_400_000
-"""ms."""
-
-HISTORY = "history"
-"""The arm that holds what happened before the A/B."""
 
 Unit = Literal["user", "day", "user-day"]
 Array = npt.NDArray[Any]
@@ -244,8 +239,6 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
         TableError: fewer than one arm besides the history, or rows not in KEY order.
         MetricError: a metric that does not exist.
     """
-    from simulator.design import assigned
-
     meta = log.metadata
     wanted = {m.name: m for m in chosen(metrics if metrics is not None else meta.scenario.get("metrics", _default()))}
     arms = tuple(name for name in meta.arms if name != HISTORY)

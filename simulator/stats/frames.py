@@ -1,0 +1,150 @@
+"""Frames: a `UnitTable` from a plain per-user table, so that a real A/B test gets the same verdict as a simulated one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.metrics import METRICS, Metric, Term
+from simulator.stats.units import TableError, UnitTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = npt.NDArray[Any]
+
+BEFORE = "_before"
+"""A column `<metric>_before` is that metric in a period before the test: a covariate, known before the arms differ."""
+
+Columns = Mapping[str, str | tuple[str, str]]
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    *,
+    metrics: Columns | Iterable[str] | None = None,
+    covariates: Iterable[str] | None = None,
+    groups: Iterable[str] | None = None,
+    user: str = "user",
+    arm: str = "arm",
+) -> UnitTable:
+    """A table of one row per user (split design), or one row per user and arm, every user in every arm (paired design).
+
+    Args:
+        frame: columns `user`, `arm`, metrics, covariates, groups.
+        metrics: names of metric columns, or name -> column, or name -> (numerator column, denominator column) for a ratio of sums;
+            None: every numeric column that is not a covariate.
+        covariates: names of numeric pre-period columns; None: those ending in `_before`.
+        groups: columns of segments; None: every column of text, category or bool.
+        user: name of the user column.
+        arm: name of the arm column.
+
+    Returns:
+        A `UnitTable` by user, arms in the order of their first row.
+
+    Raises:
+        TableError: a column missing or not numeric, a value missing, fewer than two arms, or users that are neither in one arm nor
+            in all of them.
+    """
+    for name in (user, arm):
+        if name not in frame.columns:
+            raise TableError(f"the table has no column {name!r}; it has {[str(c) for c in frame.columns]}")
+    free = [str(c) for c in frame.columns if c not in (user, arm)]
+    numeric = [c for c in free if frame[c].dtype.kind in "iuf"]
+    before = [c for c in numeric if c.endswith(BEFORE)] if covariates is None else list(covariates)
+    asked = _asked(metrics if metrics is not None else [c for c in numeric if c not in before])
+    codes, arms = _arms(frame, arm)
+    order = _layout(frame, user, codes, len(arms))
+
+    def laid_out(column: str) -> Array:
+        values = _numbers(frame, column)
+        return values if order is None else values[order]
+
+    tops = {name: laid_out(column if isinstance(column, str) else column[0]) for name, column in asked.items()}
+    bottoms = {name: laid_out(column[1]) for name, column in asked.items() if not isinstance(column, str)}
+    one = slice(None) if order is None else order[0]
+    segments = [c for c in free if c not in numeric and c not in before] if groups is None else list(groups)
+    return UnitTable(
+        "user",
+        arms,
+        {name: _metric(name, column) for name, column in asked.items()},
+        tops,
+        bottoms,
+        codes if order is None else None,
+        None,
+        {c.removesuffix(BEFORE): _numbers(frame, c)[one] for c in before},
+        {c: _text(frame, c)[one] for c in segments},
+    )
+
+
+def _asked(metrics: Columns | Iterable[str]) -> dict[str, str | tuple[str, str]]:
+    asked = dict(metrics) if isinstance(metrics, Mapping) else {name: name for name in metrics}
+    if not asked:
+        raise TableError("the table has no metric: give at least one numeric column besides user, arm and covariates")
+    return asked
+
+
+def _metric(name: str, column: str | tuple[str, str]) -> Metric:
+    known = METRICS.get(name)
+    higher = known.higher_is_better if known else True
+    if isinstance(column, str):
+        return Metric(name, known.description if known else name, known.measure if known else "", _named(column), None, higher)
+    return Metric(name, f"{column[0]} per {column[1]}", "ratio", _named(column[0]), _named(column[1]), higher)
+
+
+def _named(column: str) -> Term:
+    return Term(column, (column,), lambda rows: rows[column])
+
+
+def _arms(frame: pd.DataFrame, arm: str) -> tuple[Array, tuple[str, ...]]:
+    """Arm index of each row and the names, in the order of first appearance."""
+    codes, names = frame[arm].factorize()
+    if (codes < 0).any():
+        row = int(np.flatnonzero(codes < 0)[0])
+        raise TableError(f"row {row}: column {arm!r} has no value; every row must be in an arm")
+    if len(names) < 2:
+        raise TableError(f"column {arm!r} has the arms {[str(n) for n in names]}: a comparison needs at least two")
+    return np.asarray(codes), tuple(str(n) for n in names)
+
+
+def _layout(frame: pd.DataFrame, user: str, codes: Array, n_arms: int) -> Array | None:
+    """None for a split table; for a paired one the rows of each arm in a common order of users, `[arms, users]`."""
+    ids = frame[user]
+    if ids.is_unique:
+        return None
+    number, _ = ids.factorize(sort=True)
+    n_users, rem = divmod(len(ids), n_arms)
+    cell = np.asarray(number, dtype=np.int64) * n_arms + codes
+    order = np.argsort(cell, kind="stable")
+    if rem or (number < 0).any() or not np.array_equal(cell[order], np.arange(len(ids))):
+        twice = ids[ids.duplicated()].iloc[0]
+        raise TableError(
+            f"user {twice} has several rows, but not every user has exactly one row in each of the {n_arms} arms: "
+            "give one row per user (split) or one row per user and arm for all users (paired)"
+        )
+    return np.ascontiguousarray(order.reshape(n_users, n_arms).T)
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> Array:
+    if column not in frame.columns:
+        raise TableError(f"the table has no column {column!r}; it has {[str(c) for c in frame.columns]}")
+    if frame[column].dtype.kind not in "iufb":
+        raise TableError(f"column {column!r} must be numeric; it is {frame[column].dtype}")
+    values = frame[column].to_numpy(dtype=np.float64)
+    if not np.isfinite(values.sum()):
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise TableError(
+                f"row {int(bad[0])}: column {column!r} is {values[bad[0]]}; {len(bad)} such values: "
+                "fill them (a user without events has 0) or drop them"
+            )
+    return values
+
+
+def _text(frame: pd.DataFrame, column: str) -> Array:
+    if column not in frame.columns:
+        raise TableError(f"the table has no column {column!r}; it has {[str(c) for c in frame.columns]}")
+    return frame[column].astype(str).to_numpy(dtype=object)

@@ -1,0 +1,126 @@
+"""Metrics by hand: a log of a dozen rows whose every figure is counted on the fingers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulator.eventlog import EventLog, Metadata
+from simulator.metrics import METRICS, MetricError, chosen, metric
+from simulator.stats.units import DAY, TableError, read
+
+
+def small_log(**changes: object) -> EventLog:
+    """Arms a and b, three users, two days. User 0 in a: two sessions on day 0, one on day 1; user 1 in a: day 1 only; user 2: none."""
+    rows = [
+        # arm user session request position t click watch comment
+        (1, 0, 0, 0, 0, 10, 1, 3.0, 0),
+        (1, 0, 0, 0, 1, 10, 0, 0.0, -1),
+        (1, 0, 0, 1, 0, 20, -1, np.nan, 0),
+        (1, 0, 1, 0, 0, 30, 1, 1.5, 1),
+        (1, 0, 2, 0, 0, DAY + 5, 1, 2.0, 0),
+        (1, 1, 0, 0, 0, DAY, 0, 0.5, 0),
+        (2, 0, 0, 0, 0, 10, 0, 0.0, 0),
+        (2, 1, 0, 0, 1, 2 * DAY - 1, 1, 4.0, 1),
+        (2, 1, 0, 0, 2, 2 * DAY, 1, 9.0, 1),
+        (0, 0, 0, 0, 0, -5, 1, 7.0, 0),
+    ]
+    names = ("arm", "user", "session", "request", "position", "t", "click", "watch", "comment")
+    columns = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
+    columns["click"] = columns["click"].astype(np.int8)
+    columns["comment"] = columns["comment"].astype(np.int8)
+    columns["item"] = np.ones(len(rows), dtype=int)
+    given = {"arms": ("history", "a", "b"), "n_users": 3, "n_items": 1, "days": 2} | changes
+    return EventLog.from_columns(columns, Metadata(**given))  # type: ignore[arg-type]
+
+
+WANTED = ("comment", "play", "watch_time", "click", "sessions", "return", "click_rate", "impressions", "requests", "hit_rate@1", "ndcg@2")
+BY_HAND = {
+    "comment": [[1, 0, 0], [0, 1, 0]],
+    "play": [[3, 1, 0], [0, 1, 0]],
+    "watch_time": [[6.5, 0.5, 0], [0, 4, 0]],
+    "click": [[3, 0, 0], [0, 1, 0]],
+    "sessions": [[3, 1, 0], [1, 1, 0]],
+    "return": [[1, 0, 0], [0, 0, 0]],
+    "click_rate": [[3, 0, 0], [0, 1, 0]],
+    "impressions": [[5, 1, 0], [1, 1, 0]],
+    "requests": [[4, 1, 0], [1, 1, 0]],
+    "hit_rate@1": [[3, 0, 0], [0, 0, 0]],
+    "ndcg@2": [[3, 0, 0], [0, 1 / np.log2(3), 0]],
+}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_by_hand(name: str) -> None:
+    table = read(small_log(), WANTED).by("user")
+    assert table.numerators[name] == pytest.approx(np.array(BY_HAND[name]))
+
+
+def test_denominators_by_hand() -> None:
+    table = read(small_log(), WANTED).by("user")
+    assert table.denominators["return"].tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert table.denominators["click_rate"].tolist() == [[5, 1, 0], [1, 1, 0]]
+    assert "click" not in table.denominators
+
+
+def test_history_is_a_covariate_and_no_arm() -> None:
+    days = read(small_log(), WANTED)
+    assert days.arms == ("a", "b")
+    assert days.by("user").covariates["watch_time"].tolist() == [7.0, 0.0, 0.0]
+    assert days.by("user").groups["newness"].tolist() == ["known", "new", "new"]
+
+
+def test_days_and_user_days() -> None:
+    days = read(small_log(), WANTED)
+    assert days.by("day").numerators["watch_time"] == pytest.approx(np.array([[4.5, 2.5], [0, 4.0]]) / 3)
+    assert days.by("user-day").numerators["sessions"].tolist() == [[2, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0]]
+    assert days.by("user", until=1).numerators["click"].tolist() == [[2, 0, 0], [0, 0, 0]]
+    assert days.by("user", first=1).numerators["click"].tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_a_column_that_is_not_logged_or_never_observed_is_no_data() -> None:
+    days = read(small_log(), ("like", "click"))
+    assert days.missing == ("like",)
+    columns = {"user": [0], "session": [0], "request": [0], "position": [0], "t": [1], "item": [1], "click": np.array([-1], dtype=np.int8)}
+    never = EventLog.from_columns(columns, Metadata(("a",), 1, 1, days=1))
+    assert read(never, ("click", "impressions")).missing == ("click",)
+
+
+def test_the_streaming_pass_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = small_log()
+    whole = read(log, WANTED)
+    original = EventLog.batches
+    for rows in (1, 2, 3):
+        monkeypatch.setattr(EventLog, "batches", lambda self, columns=None, rows=rows: original(self, columns, rows))
+        cut = read(log, WANTED)
+        assert all(np.array_equal(whole.terms[name], cut.terms[name]) for name in whole.terms)
+        monkeypatch.undo()
+
+
+def test_rows_out_of_order_are_refused() -> None:
+    log = small_log()
+    shuffled = EventLog(log.metadata, log.table.take([3, 0, 1, 2, 4, 5, 6, 7, 8, 9]))
+    with pytest.raises(TableError, match="order"):
+        read(shuffled, WANTED)
+
+
+def test_a_pure_history_cannot_be_compared() -> None:
+    log = small_log()
+    with pytest.raises(TableError, match="pure history"):
+        read(EventLog(Metadata(("history",), 3, 1), log.table.slice(0, 1)), ("click",))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("clik", "did you mean 'click'"), ("ndcg@0", "whole number"), ("ndcg@x", "whole number"), ("return/click", "'return' is not")],
+)
+def test_metrics_that_do_not_exist(name: str, message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        metric(name)
+
+
+def test_a_ratio_of_two_metrics() -> None:
+    ratio = read(small_log(), ("watch_time/impressions", "click_rate")).by("user")
+    assert ratio.denominators["watch_time/impressions"] == pytest.approx(ratio.denominators["click_rate"])
+    assert [m.name for m in chosen(["click", "click", "like"])] == ["click", "like"]
+    assert set(METRICS) > {"comment", "forward", "play", "follow", "watch_time", "click", "like", "sessions", "return"}
