@@ -1,0 +1,489 @@
+"""The arithmetic of the synthetic world as compiled scalar loops: one request after the other, so that the batch cannot matter.
+
+Importing this module imports numba. Here are laws and arrays only; what they mean is in `parameters`, `world` and `people`.
+Without `fastmath` a request's bits depend on its own numbers alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from policies.philox import philox, uniform
+from policies.streams import Purpose
+from simulator.users.choice.parameters import DAY_MS, LONG_VIEW, VALID_PLAY
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+UNBORN = np.iinfo(np.int64).min
+
+_EXAMINE, _LEAVE, _RETURN, _ARRIVE = int(Purpose.EXAMINE), int(Purpose.LEAVE), int(Purpose.RETURN), int(Purpose.ARRIVE)
+_RESPONSE, _FEEDBACK, _DRIFT, _WORLD, _RECALL = (
+    int(Purpose.RESPONSE), int(Purpose.FEEDBACK), int(Purpose.DRIFT), int(Purpose.WORLD), int(Purpose.RECALL),
+)  # fmt: skip
+AUTHOR_TASTE, VIDEO_TASTE, ESTIMATE, INTEREST = 30, 31, 32, 33
+"""Further meanings of `step` under Purpose.WORLD (the others are in `world`); lane = author, video, video, interest."""
+
+
+class Truth(NamedTuple):
+    """The arrays of `World`, for compiled code."""
+
+    duration: Floats
+    author: Ints
+    place: Floats
+    appeal: Floats
+    centres: Floats
+    tag_cdf: Floats
+    level: Floats
+    rate: Floats
+
+
+class Law(NamedTuple):
+    """The parameters of `Choice` as numbers; a mechanism that is off has its neutral values."""
+
+    interest_spread: float
+    concentration: float
+    match: float
+    author: float
+    taste: float
+    examine: float
+    examine_decay: float
+    abandon_click: float
+    abandon_unclick: float
+    skip_scale: float
+    skip_shape: float
+    attention: float
+    attention_affinity: float
+    attention_shape: float
+    stop: float
+    loop: float
+    satiation: float
+    fade: float
+    half_life: float
+    persistence: float
+    renewal: float
+    focus: float
+    leave: float
+    leave_satisfaction: float
+    leave_reference: float
+    gap: float
+    return_satisfaction: float
+    return_reference: float
+    return_memory: float
+    hours: Floats
+    """`[25]` cumulative share of the day's arrivals at each full hour."""
+    reactions: Floats
+    """`[6, 3]` logit of the rate, affinity, factor without a click; in the order of parameters.KINDS without long_view."""
+
+
+class Lives(NamedTuple):
+    """What changes: the state of every user, first axis `n_users`."""
+
+    birth: Ints
+    """Day number of the first request; UNBORN before it."""
+    age: Ints
+    """Days since birth up to which the interests have drifted."""
+    logits: Floats
+    """`[n, M]` logits of the interests' weights."""
+    interests: Floats
+    """`[n, M, D]` directions of the interests."""
+    weights: Floats
+    """`[n, M]` weights in the current session."""
+    session: Ints
+    """Sessions begun."""
+    open: Ints
+    """1 within a session."""
+    focus: Ints
+    """The interest that the session leans to."""
+    memory: Floats
+    """`[n, D]` fading sum of what was shown."""
+    last: Ints
+    """ms of the last request."""
+    clock: Ints
+    """ms of the next request."""
+    satisfaction: Floats
+    """Fading mean share of long views."""
+
+
+class Answers(NamedTuple):
+    """What `respond` fills: `Feedback`, for compiled code."""
+
+    click: npt.NDArray[np.int8]
+    watch: npt.NDArray[np.float32]
+    kinds: npt.NDArray[np.int8]
+    shown: Ints
+    next: Ints
+    leaves: npt.NDArray[np.bool_]
+
+
+@njit(cache=True)
+def _unit32(word: Any) -> float:
+    """A uniform number in (0, 1) of one Philox word."""
+    return (np.float64(word) + 0.5) * (1.0 / 4294967296.0)
+
+
+@njit(cache=True)
+def liking(seed: Any, user: int, what: int, lane: int) -> float:
+    """A fixed number of mean 0 and variance 1 for a pair: the sum of four uniforms, normal to the eye (Irwin-Hall) and cheap."""
+    w0, w1, w2, w3 = philox(seed, user, what, _WORLD, lane)
+    return ((np.float64(w0) + np.float64(w1)) + (np.float64(w2) + np.float64(w3)) + 2.0) * (1.7320508075688772 / 4294967296.0) - 3.4641016151377544
+
+
+@njit(cache=True)
+def _gauss(seed: Any, purpose: int, user: int, step: int, lane: int) -> tuple[float, float]:
+    """Two independent standard normal numbers (Box & Muller 1958)."""
+    w0, w1, _, _ = philox(seed, user, step, purpose, lane)
+    radius = math.sqrt(-2.0 * math.log(_unit32(w0)))
+    angle = 6.283185307179586 * _unit32(w1)
+    return radius * math.cos(angle), radius * math.sin(angle)
+
+
+@njit(cache=True)
+def _new_interest(law: Law, seed: Any, truth: Truth, user: int, m: int, age: int, out: Floats) -> None:
+    """Draw the direction of interest `m` that begins at `age`: a tag's centre and a deviation from it, length 1."""
+    n = len(out)
+    tag = np.searchsorted(truth.tag_cdf, uniform(seed, _WORLD, user, INTEREST + age, m), side="right")
+    tag = min(tag, len(truth.tag_cdf) - 1)
+    norm = 0.0
+    for d in range(n):
+        out[d] = _gauss(seed, _WORLD, user, INTEREST + age, (m + 1) * 256 + d)[0]
+        norm += out[d] * out[d]
+    scale = law.interest_spread / math.sqrt(norm)
+    norm = 0.0
+    for d in range(n):
+        out[d] = truth.centres[tag, d] + scale * out[d]
+        norm += out[d] * out[d]
+    for d in range(n):
+        out[d] /= math.sqrt(norm)
+
+
+@njit(cache=True)
+def settle(law: Law, seed: Any, truth: Truth, logits: Floats, interests: Floats) -> None:
+    """The interests of every user at age 0."""
+    for user in range(logits.shape[0]):
+        for m in range(logits.shape[1]):
+            logits[user, m] = law.concentration * _gauss(seed, _DRIFT, user, 0, m)[0]
+            _new_interest(law, seed, truth, user, m, 0, interests[user, m])
+
+
+@njit(cache=True)
+def drift(law: Law, seed: Any, truth: Truth, user: int, age: int, logits: Floats, interests: Floats) -> None:
+    """One day: the interests of `user`, `[M]` and `[M, D]`, go from `age - 1` to `age`."""
+    noise = math.sqrt(1.0 - law.persistence * law.persistence) * law.concentration
+    for m in range(len(logits)):
+        logits[m] = law.persistence * logits[m]
+        if noise > 0.0:
+            logits[m] += noise * _gauss(seed, _DRIFT, user, age, m)[0]
+        if law.renewal > 0.0 and uniform(seed, _DRIFT, user, age, 256 + m) < law.renewal:
+            _new_interest(law, seed, truth, user, m, age, interests[m])
+
+
+@njit(cache=True)
+def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
+    """Weights of the interests, the largest 1 before the session's `focus` (-1: none) takes `strength` of the others."""
+    top = logits.max()
+    for m in range(len(logits)):
+        out[m] = math.exp(logits[m] - top) * (1.0 if focus < 0 or m == focus else 1.0 - strength)
+
+
+@njit(cache=True)
+def matching(weights: Floats, interests: Floats, place: Floats) -> float:
+    """`sum_m w_m max(0, <p_m, v>)^2`."""
+    total = 0.0
+    for m in range(len(weights)):
+        c = 0.0
+        for d in range(len(place)):
+            c += interests[m, d] * place[d]
+        if c > 0.0:
+            total += weights[m] * c * c
+    return total
+
+
+@njit(cache=True)
+def utility(law: Law, seed: Any, truth: Truth, user: int, item: int, weights: Floats, interests: Floats) -> float:
+    """Logit of a valid play of an examined video, before satiation."""
+    x = truth.level[user] + truth.appeal[item] + law.match * matching(weights, interests, truth.place[item])
+    if law.author > 0.0:
+        x += law.author * liking(seed, user, AUTHOR_TASTE, truth.author[item])
+    if law.taste > 0.0:
+        x += law.taste * liking(seed, user, VIDEO_TASTE, item)
+    return x
+
+
+@njit(cache=True)
+def sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x))
+
+
+@njit(cache=True)
+def fatigue(law: Law, memory: Floats, place: Floats) -> float:
+    """What the memory of near-duplicates takes from the logit."""
+    c = 0.0
+    for d in range(len(place)):
+        c += memory[d] * place[d]
+    return law.satiation * c if c > 0.0 else 0.0
+
+
+@njit(cache=True)
+def survival(law: Law, x: float, seconds: float) -> float:
+    """P(attention > seconds) of the log-logistic law at logit x."""
+    scale = law.attention * math.exp(law.attention_affinity * x)
+    return 1.0 / (1.0 + (seconds / scale) ** law.attention_shape)
+
+
+@njit(cache=True)
+def _real_watch(law: Law, x: float, duration: float, u: float, loops: float) -> float:
+    """Watch time (s) of a clicked video: attention beyond the click threshold, cut at the end or looping."""
+    scale = law.attention * math.exp(law.attention_affinity * x)
+    start = (min(VALID_PLAY, duration) / scale) ** law.attention_shape
+    attention = scale * ((1.0 + start) / u - 1.0) ** (1.0 / law.attention_shape)
+    if attention < duration:
+        return max(attention, min(VALID_PLAY, duration))
+    return duration if loops < law.stop else duration + law.loop * (attention - duration)
+
+
+@njit(cache=True)
+def _skip_watch(law: Law, duration: float, u: float) -> float:
+    """Watch time (s) of an examined video that was not clicked: Weibull, cut above at the click threshold."""
+    most = 1.0 - math.exp(-((min(VALID_PLAY, duration) / law.skip_scale) ** law.skip_shape))
+    return law.skip_scale * (-math.log(1.0 - u * most)) ** (1.0 / law.skip_shape)
+
+
+@njit(cache=True)
+def arrival(law: Law, start: float, rate: float, exponential: float) -> float:
+    """The time (ms) after `start` at which an inhomogeneous Poisson process of `rate` per day has done `exponential` more.
+
+    Inversion of the cumulative rate (Cinlar 1975), which is linear within an hour.
+    """
+    day = math.floor(start / DAY_MS)
+    hour = (start - day * DAY_MS) / 3_600_000.0
+    h = min(int(hour), 23)
+    done = law.hours[h] + (hour - h) * (law.hours[h + 1] - law.hours[h])
+    target = done + exponential / rate
+    days = math.floor(target)
+    rest = target - days
+    h = 0
+    while h < 23 and law.hours[h + 1] <= rest:
+        h += 1
+    width = law.hours[h + 1] - law.hours[h]
+    within = (rest - law.hours[h]) / width if width > 0.0 else 0.0
+    return (day + days) * DAY_MS + (h + min(within, 1.0)) * 3_600_000.0
+
+
+@njit(cache=True)
+def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> None:
+    """ms from midnight of the first day to each user's first session."""
+    for b in range(len(user)):
+        wait = -math.log(1.0 - uniform(seed, _ARRIVE, user[b], 0, 0))
+        out[b] = np.int64(arrival(law, 0.0, rate[user[b]], wait))
+
+
+@njit(cache=True)
+def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, t: int) -> None:
+    """Bring a user to the time `t` of a request: birth, drift, a new session, recovery from satiation."""
+    day = t // DAY_MS
+    changed = lives.open[user] == 0
+    if lives.birth[user] == UNBORN:
+        lives.birth[user] = day
+    while lives.age[user] < day - lives.birth[user]:
+        lives.age[user] += 1
+        drift(law, seed, truth, user, lives.age[user], lives.logits[user], lives.interests[user])
+        changed = True
+    if lives.open[user] == 0:
+        lives.open[user] = 1
+        weigh(lives.logits[user], -1, 0.0, lives.weights[user])
+        lives.focus[user] = -1
+        if law.focus > 0.0:
+            mark = uniform(seed, _DRIFT, user, lives.session[user], 512) * lives.weights[user].sum()
+            m = 0
+            while m < lives.weights.shape[1] - 1 and mark >= lives.weights[user, m]:
+                mark -= lives.weights[user, m]
+                m += 1
+            lives.focus[user] = m
+        lives.session[user] += 1
+    if changed:
+        weigh(lives.logits[user], lives.focus[user], law.focus, lives.weights[user])
+    if law.satiation > 0.0:
+        keep = math.exp2(-(t - lives.last[user]) / (law.half_life * 3_600_000.0))
+        for d in range(lives.memory.shape[1]):
+            lives.memory[user, d] *= keep
+    lives.last[user] = t
+
+
+@njit(cache=True)
+def _react(law: Law, seed: Any, user: int, step: int, item: int, x: float, click: bool, spare: Any, out: npt.NDArray[np.int8]) -> None:
+    """Fill `out` `[6]`, the kinds after long_view; `spare` are the two Philox words that `_EXAMINE` has left."""
+    w0, w1, w2, w3 = philox(seed, user, step, _FEEDBACK, item)
+    words = (w0, w1, w2, w3, spare[0], spare[1])
+    for kind in range(6):
+        chance = sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * x)
+        if not click:
+            chance *= law.reactions[kind, 2]
+        out[kind] = 1 if _unit32(words[kind]) < chance else 0
+
+
+@njit(cache=True)
+def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: Ints, t: Ints, items: Ints, out: Answers) -> None:
+    """Answer `[B]` slates `[B, k]`; all noise of an impression is keyed by (user, step, item)."""
+    for b in range(len(user)):
+        u, s = user[b], step[b]
+        _wake(law, seed, truth, lives, u, t[b])
+        spent, satisfied, chance = 0.0, 0.0, law.examine
+        shown, abandoned = 0, False
+        for p in range(items.shape[1]):
+            i = items[b, p]
+            if i == 0 or abandoned:
+                break
+            shown += 1
+            a0, a1, a2, a3 = philox(seed, u, s, _EXAMINE, i)
+            w0, w1, w2, _ = philox(seed, u, s, _RESPONSE, i)
+            click, long, watch = False, False, 0.0
+            if _unit32(a0) < chance:
+                x = utility(law, seed, truth, u, i, lives.weights[u], lives.interests[u])
+                duration = truth.duration[i]
+                tired = x - fatigue(law, lives.memory[u], truth.place[i])
+                click = _unit32(w0) < sigmoid(tired)
+                if click:
+                    watch = _real_watch(law, tired, duration, _unit32(w1), _unit32(w2))
+                    long = watch >= min(LONG_VIEW, duration)
+                else:
+                    watch = _skip_watch(law, duration, _unit32(w1))
+                _react(law, seed, u, s, i, tired, click, (a2, a3), out.kinds[b, p, 1:])
+                for d in range(lives.memory.shape[1]):
+                    lives.memory[u, d] = law.fade * lives.memory[u, d] + truth.place[i, d]
+            out.click[b, p] = click
+            out.watch[b, p] = watch
+            out.kinds[b, p, 0] = long
+            satisfied += long
+            spent += watch + law.gap
+            chance *= law.examine_decay
+            abandoned = _unit32(a1) < (law.abandon_click if click else law.abandon_unclick)
+        out.shown[b] = shown
+        out.leaves[b], out.next[b] = _go_on(law, seed, truth, lives, u, s, t[b], shown, satisfied, spent, abandoned)
+
+
+@njit(cache=True)
+def _go_on(
+    law: Law, seed: Any, truth: Truth, lives: Lives, u: int, s: int, t: int, shown: int, satisfied: float, spent: float, abandoned: bool
+) -> tuple[bool, int]:
+    """(whether the session ends, ms of the next request) after `shown` impressions of which `satisfied` were long views."""
+    share = satisfied / max(shown, 1)
+    lives.satisfaction[u] = law.return_memory * lives.satisfaction[u] + (1.0 - law.return_memory) * share
+    end = t + 1000.0 * spent
+    leaves = abandoned
+    if not leaves:
+        odds = law.leave / (1.0 - law.leave) * math.exp(-law.leave_satisfaction * (share - law.leave_reference))
+        leaves = uniform(seed, _LEAVE, u, s, 0) < odds / (1.0 + odds)
+    if leaves:
+        lives.open[u] = 0
+        rate = truth.rate[u] * math.exp(law.return_satisfaction * (lives.satisfaction[u] - law.return_reference))
+        end = arrival(law, end, rate, -math.log(1.0 - uniform(seed, _RETURN, u, s, 0)))
+    lives.clock[u] = max(np.int64(end), t + 1)
+    return leaves, lives.clock[u]
+
+
+@njit(cache=True)
+def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: bool, out: Floats) -> None:
+    """P(valid play), or P(long view), of every examined video for `user` as he is now, `[n_items + 1]`; out[0] is 0."""
+    out[0] = 0.0
+    for i in range(1, len(out)):
+        x = utility(law, seed, truth, user, i, lives.weights[user], lives.interests[user])
+        x -= fatigue(law, lives.memory[user], truth.place[i])
+        out[i] = sigmoid(x)
+        if long:
+            duration = truth.duration[i]
+            out[i] *= survival(law, x, min(LONG_VIEW, duration)) / survival(law, x, min(VALID_PLAY, duration))
+
+
+@njit(cache=True)
+def estimates(
+    law: Law, seed: Any, truth: Truth, birth: tuple[Floats, Floats], user: int, age: int, noise: float, out: Floats
+) -> None:
+    """What the app knows of a user's utilities, `[n_items + 1]`: interests as they were at `age`, no taste, an error of sd `noise`.
+
+    `birth` are the user's interests at age 0 (`[M]` logits, `[M, D]` directions), which are drifted in place.
+    """
+    logits, interests = birth
+    for day in range(1, age + 1):
+        drift(law, seed, truth, user, day, logits, interests)
+    weights = np.empty_like(logits)
+    weigh(logits, -1, 0.0, weights)
+    authors = np.empty(truth.author.max() + 1)
+    for a in range(len(authors)):
+        authors[a] = law.author * liking(seed, user, AUTHOR_TASTE, a)
+    out[0] = 0.0
+    for i in range(1, len(out)):
+        out[i] = truth.appeal[i] + law.match * matching(weights, interests, truth.place[i]) + authors[truth.author[i]]
+        if noise > 0.0:
+            out[i] += noise * liking(seed, user, ESTIMATE, i)
+
+
+@njit(cache=True)
+def luce(weight: Floats, seen: Ints, seed: Any, user: int, step: int, items: Ints, propensities: Floats) -> None:
+    """Draw a slate without replacement, each place in proportion to `weight` `[n_items + 1]` among what is left.
+
+    Plackett-Luce (Luce 1959; Plackett 1975) by inversion: `items` `[k]` and their exact conditional probabilities are filled; 0
+    where nothing is left. Items of `seen` have weight 0.
+    """
+    cumulative = weight.copy()
+    cumulative[0] = 0.0
+    for i in seen:
+        if 0 < i < len(weight):
+            cumulative[i] = 0.0
+    for i in range(1, len(cumulative)):
+        cumulative[i] += cumulative[i - 1]
+    left = cumulative[-1]
+    taken = np.empty(len(items), dtype=np.int64)
+    for p in range(len(items)):
+        items[p], propensities[p] = 0, 0.0
+        if left <= 1e-12 * cumulative[-1]:
+            continue
+        mark = uniform(seed, _RECALL, user, step, p) * left
+        for j in range(p):  # `taken` is ascending: step over the mass of what is gone
+            if mark >= cumulative[taken[j] - 1]:
+                mark += weight[taken[j]]
+        found = min(np.searchsorted(cumulative, mark, side="right"), len(cumulative) - 1)
+        found = _free(cumulative, taken, p, found)
+        items[p], propensities[p] = found, weight[found] / left
+        left -= weight[found]
+        j = p
+        while j > 0 and taken[j - 1] > found:
+            taken[j] = taken[j - 1]
+            j -= 1
+        taken[j] = found
+
+
+@njit(cache=True)
+def _free(cumulative: Floats, taken: Ints, n: int, found: int) -> int:
+    """`found`, or the nearest item above or below it that has mass and is not taken (rounding at an item's edge)."""
+    for distance in range(len(cumulative)):
+        for i in (found - distance, found + distance):
+            if 0 < i < len(cumulative) and cumulative[i] > cumulative[i - 1]:
+                free = True
+                for j in range(n):
+                    free = free and taken[j] != i
+                if free:
+                    return i
+    return 0
+
+
+@njit(cache=True)
+def luce_given(weight: Floats, seen: Ints, items: Ints, propensities: Floats) -> None:
+    """The conditional probabilities with which `luce` draws exactly the slate `items` `[k]`; 0 for what it cannot draw."""
+    free = weight.copy()
+    free[0] = 0.0
+    for i in seen:
+        if 0 < i < len(weight):
+            free[i] = 0.0
+    left = free.sum()
+    for p in range(len(items)):
+        i = items[p]
+        propensities[p] = free[i] / left if 0 < i < len(weight) and free[i] > 0.0 else 0.0
+        if 0 < i < len(weight):
+            left -= free[i]
+            free[i] = 0.0

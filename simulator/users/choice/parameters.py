@@ -1,0 +1,225 @@
+"""The parameters of the synthetic world `choice`, one documented block a mechanism; no randomness and no arithmetic here.
+
+Every block can be switched off by `on: false`, which leaves the plain textbook case that its docstring names. The defaults
+are calibrated on the published figures of Kuaishou's logs (Gao et al., KuaiRand, CIKM 2022); `abtest calibrate` checks them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from simulator.section import Section
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+HOURS = (3.65, 2.28, 1.48, 0.94, 0.78, 0.98, 1.77, 2.66, 3.38, 4.02, 4.60, 5.15)
+HOURS += (5.86, 5.59, 5.08, 5.24, 5.57, 5.99, 5.62, 5.47, 5.65, 6.06, 6.41, 5.78)
+"""Share of impressions by hour of day, 0..23 h, %: measured on KuaiRand."""
+
+DAY_MS = 86_400_000
+"""A day in ms."""
+
+KINDS = ("long_view", "like", "comment", "forward", "follow", "hate", "profile_enter")
+"""Feedback beside click and watch time, as columns of the event log."""
+
+VALID_PLAY = 7.0
+"""s: a play of at least this, or of the whole video if it is shorter, is a click (the rule that KuaiRand's logs follow)."""
+
+LONG_VIEW = 18.0
+"""s: a play of at least this, or of the whole video if it is shorter, is a long view (the rule that KuaiRand's logs follow)."""
+
+
+class Mechanism(Section):
+    """Base of the blocks that can be switched off."""
+
+    on: bool = Field(default=True, description="false: the plain case named in the block's description")
+
+
+class Videos(Section):
+    """The catalogue: a video has one author, one visible tag, a duration, and a hidden place among latent topics.
+
+    Tags and authors are Zipf-distributed (Cha et al., "I tube, you tube, everybody tubes", IMC 2007). A latent vector is the
+    tag's centre + the author's deviation + its own, scaled to length 1. Durations are drawn from the published quantiles.
+    """
+
+    authors: Count = 800
+    tags: Count = 40
+    tag_zipf: NonNegative = 0.8
+    author_zipf: NonNegative = 0.7
+    author_spread: NonNegative = Field(default=0.5, description="length of the author's deviation from the tag's centre")
+    spread: NonNegative = Field(default=0.35, description="length of a video's own deviation")
+    off_tag: Share = Field(default=0.15, description="share of videos outside their author's main tag")
+    duration: dict[float, Positive] = Field(
+        default={0.0: 4.0, 0.1: 14.6, 0.25: 32.0, 0.5: 81.0, 0.75: 148.0, 0.9: 238.0, 1.0: 900.0},
+        description="quantiles, s; linear in the logarithm between them",
+    )
+
+
+class Interests(Section):
+    """Several interests per user, each a direction in the latent space near a tag's centre, with weights.
+
+    What user u finds in video i is `sum_m w_m max(0, <p_m, v_i>)^2`, where the largest weight is 1: an item is liked through
+    the interests that it lies near, not through their mean (Weston, Weiss & Yee, "Nonlinear latent factorization", RecSys 2013).
+    """
+
+    per_user: Annotated[int, Field(ge=1, le=16)] = 4
+    dimensions: Annotated[int, Field(ge=2, le=64)] = 12
+    spread: NonNegative = Field(default=0.4, description="length of an interest's deviation from its tag's centre")
+    concentration: NonNegative = Field(default=1.0, description="sd of the logits of the weights; 0: all interests weigh the same")
+
+
+class Affinity(Section):
+    """The logit of a valid play of an examined video: base + user + activity + quality + match + author + taste + duration.
+
+    A logit response over a sum of utilities is the random-utility model (McFadden 1974).
+    """
+
+    base: float = -2.3
+    user: NonNegative = Field(default=0.9, description="sd between users")
+    activity: float = Field(default=-0.25, description="change per standard normal score of a user's rank in activity: KuaiRand's full-active users click 42%, its low ones 57%")
+    quality: NonNegative = Field(default=0.6, description="sd between videos")
+    match: NonNegative = Field(default=3.5, description="weight of the interest match")
+    author: NonNegative = Field(default=0.4, description="sd of a user's own liking for an author")
+    taste: NonNegative = Field(default=0.6, description="sd of what no feature explains, fixed per (user, video)")
+    duration: dict[float, float] = Field(
+        default={10.0: -0.3, 22.0: 0.0, 45.0: 0.12, 90.0: 0.12, 240.0: -0.1}, description="offset at durations (s), linear in the logarithm between"
+    )
+
+
+class Examination(Mechanism):
+    """A video at place p (from 0) is looked at with probability `first * decay^p`; unexamined: swiped by, 0 s.
+
+    The position-based model (Richardson, Dominowska & Ragno, WWW 2007). Off: everything shown is examined.
+    """
+
+    first: Annotated[float, Field(gt=0, le=1)] = 0.93
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.99
+
+
+class Cascade(Mechanism):
+    """After each video the user puts the app away with this hazard; what follows in the slate is not shown.
+
+    Top-down cascade (Craswell et al., WSDM 2008) with a hazard that depends on the click, as in the dynamic Bayesian network
+    model (Chapelle & Zhang, WWW 2009). Off: the whole slate is shown.
+    """
+
+    after_click: Share = 0.01
+    after_unclick: Share = 0.03
+
+
+class Watch(Section):
+    """Watch time has two humps: a skip after a second or two (Weibull, below the click threshold) or real watching.
+
+    Attention of a clicked video is log-logistic with median `attention * exp(affinity * (x - x0))` s, cut to at least the click
+    threshold, x0 the logit at which half of the examined are played; who reaches the end leaves with probability `stop`, else loops
+    for `loop` of the remaining attention. Skips: Weibull (Liu, White & Dumais, SIGIR 2010, dwell times).
+    """
+
+    skip_scale: Positive = Field(default=2.66, description="s")
+    skip_shape: Positive = 1.606
+    attention: Positive = Field(default=12.0, description="s")
+    affinity: NonNegative = 0.9
+    shape: Annotated[float, Field(gt=0.5)] = 1.3
+    stop: Share = 0.45
+    loop: Share = 0.15
+
+
+class Reaction(Mechanism):
+    """One kind of feedback. Given a click: logit = logit(rate) + affinity * (x - x0); without a click `unclicked` times that.
+
+    x is the logit of the click. Off: never given.
+    """
+
+    rate: Probability
+    affinity: float
+    unclicked: NonNegative
+
+
+class Reactions(Section):
+    """Feedback beside click and watch time, conditional on the click (conditional rates: KuaiRand)."""
+
+    like: Reaction = Reaction(rate=0.03, affinity=0.5, unclicked=0.156)
+    comment: Reaction = Reaction(rate=0.004, affinity=0.8, unclicked=0.02)
+    forward: Reaction = Reaction(rate=0.0018, affinity=0.1, unclicked=0.085)
+    follow: Reaction = Reaction(rate=0.002, affinity=0.4, unclicked=0.09)
+    hate: Reaction = Reaction(rate=0.0006, affinity=-0.5, unclicked=1.0)
+    profile_enter: Reaction = Reaction(rate=0.045, affinity=0.5, unclicked=0.06)
+
+
+class Satiation(Mechanism):
+    """Near-duplicates of what was just shown tire: logit - strength * max(0, <memory, v>).
+
+    `memory` is the sum of the latent vectors shown, fading by `fade` per impression and with half-life `recovery`
+    between requests (Kapoor et al., "Just in time recommendations: modeling the dynamics of boredom", WSDM 2015). Off: no memory.
+    """
+
+    strength: NonNegative = 0.12
+    fade: Share = 0.9
+    recovery: Positive = Field(default=6.0, description="h: half-life of the memory")
+
+
+class Drift(Mechanism):
+    """Interests change from day to day, whatever is shown: weights by a stationary AR(1) on their logits; some are replaced.
+
+    After Koren, "Collaborative filtering with temporal dynamics", KDD 2009 (drifting user factors). Off: interests stay.
+    """
+
+    persistence: Share = Field(default=0.9, description="autocorrelation of the weights' logits from one day to the next")
+    renewal: Share = Field(default=0.01, description="chance per interest and day to be replaced by a new one")
+
+
+class Focus(Mechanism):
+    """A session leans to one interest, drawn by weight: the other weights are multiplied by 1 - `strength`.
+
+    Short-term intent within sessions (Jannach, Lerche & Jugovac, RecSys 2015). Off: all sessions use the same weights.
+    """
+
+    strength: Share = 0.4
+
+
+class Patience(Mechanism):
+    """After a request, a session ends with logit = logit(`leave`) - `satisfaction` * (s - `reference`), s the share of long views.
+
+    Off: leaving has the constant probability `leave`, so that a session has a geometric number of requests with mean 1/leave.
+    Session lengths are not published: `leave` is free.
+    """
+
+    leave: Probability = 0.4
+    satisfaction: NonNegative = 0.8
+    reference: Share = 0.33
+
+
+class Arrival(Section):
+    """Sessions start as a Poisson process whose rate follows the hour of the day; users differ by a gamma-distributed rate.
+
+    Poisson-gamma buying behaviour: Ehrenberg 1959. `shape` is fitted to the app's DAU / MAU of 59.2% (Kuaishou, 2022 Q2).
+    """
+
+    per_day: Positive = Field(default=1.3, description="mean number of sessions a user starts per day")
+    shape: Positive = Field(default=2.0, description="of the gamma distribution between users: variance of the rate = mean^2 / shape")
+    busiest: Positive = Field(default=4.0, description="rates are cut at this many per day: no user runs out of videos")
+    gap: NonNegative = Field(default=1.0, description="s between the end of a video and what comes next")
+
+
+class Diurnal(Mechanism):
+    """The hour curve of arrivals. Off: all hours are the same."""
+
+    hours: tuple[NonNegative, ...] = Field(default=HOURS, min_length=24, max_length=24, description="weights of the hours 0..23")
+
+
+class Returning(Mechanism):
+    """Satisfied users come back sooner: rate * exp(`satisfaction` * (S - `reference`)), S the fading mean share of long views.
+
+    Return as the hazard that recommenders move: Du et al., "Time-sensitive recommendation from recurrent user activities",
+    NIPS 2015. Off: coming back does not depend on what was shown.
+    """
+
+    satisfaction: float = 1.0
+    reference: Share = 0.33
+    memory: Share = Field(default=0.8, description="weight of the past at each request in S")

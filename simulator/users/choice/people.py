@@ -1,0 +1,162 @@
+"""`People`: the users of a synthetic world in one arm - their state, and the `Users` protocol around the compiled kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import IntArray, Slates
+from simulator.users.base import Feedback
+from simulator.users.choice.parameters import DAY_MS, KINDS
+from simulator.users.choice.world import World
+
+if TYPE_CHECKING:
+    from simulator.users.choice.kernel import Law, Lives, Truth
+    from simulator.users.choice.population import Choice
+
+
+class People:
+    """Users of `Choice` in one arm: born at their first request, living by their own clocks.
+
+    Promises: as `simulator.users.base.Users`. A user's state depends on that user's own past only, and the bits of an answer do not
+    depend on the batch (scalar compiled code). Drift is keyed by the user's age in days, whatever was shown: arms share it.
+    """
+
+    kinds: tuple[str, ...] = KINDS
+
+    def __init__(self, choice: Choice, world: World, seed: int) -> None:
+        from simulator.users.choice import kernel
+
+        self.n_users, self.n_items = world.n_users, world.n_items
+        self.world, self.seed = world, np.uint64(seed)
+        self.law: Law = law(choice)
+        self.truth = kernel.Truth(
+            world.duration, world.author, world.place, world.appeal, world.centres, world.tag_cdf, world.level, world.rate
+        )
+        n, m, d = choice.n_users, choice.interests.per_user, choice.interests.dimensions
+        self.lives: Lives = kernel.Lives(
+            birth=np.full(n, kernel.UNBORN),
+            age=np.zeros(n, dtype=np.int64),
+            logits=np.zeros((n, m)),
+            interests=np.zeros((n, m, d)),
+            weights=np.ones((n, m)),
+            session=np.zeros(n, dtype=np.int64),
+            open=np.zeros(n, dtype=np.int64),
+            focus=np.full(n, -1, dtype=np.int64),
+            memory=np.zeros((n, d)),
+            last=np.zeros(n, dtype=np.int64),
+            clock=np.zeros(n, dtype=np.int64),
+            satisfaction=np.full(n, choice.returning.reference),
+        )
+        kernel.settle(self.law, self.seed, self.truth, self.lives.logits, self.lives.interests)
+
+    def first(self, user: IntArray) -> IntArray:
+        """When each user first asks, `[B]` ms from midnight of the first day."""
+        from simulator.users.choice import kernel
+
+        out = np.empty(len(user), dtype=np.int64)
+        kernel.first_arrivals(self.law, self.seed, self.world.rate, np.asarray(user, dtype=np.int64), out)
+        return out
+
+    def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
+        """None: the scenario's own size."""
+        return None
+
+    def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
+        """Answer slates `[B, k]`; ends a row at its first padding, and where the user puts the app away."""
+        from simulator.users.choice import kernel
+
+        b, k = slates.items.shape
+        out = kernel.Answers(
+            click=np.full((b, k), -1, dtype=np.int8),
+            watch=np.full((b, k), np.nan, dtype=np.float32),
+            kinds=np.zeros((b, k, len(KINDS)), dtype=np.int8),
+            shown=np.empty(b, dtype=np.int64),
+            next=np.empty(b, dtype=np.int64),
+            leaves=np.empty(b, dtype=np.bool_),
+        )
+        columns = (np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items))
+        kernel.respond(self.law, self.seed, self.truth, self.lives, *columns, out)
+        kinds = {name: np.where(out.click < 0, np.int8(-1), out.kinds[:, :, j]) for j, name in enumerate(KINDS)}
+        return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
+
+    def age(self, user: int) -> int:
+        """Days from a user's first request to the next one; 0 before the first."""
+        lives = self.lives
+        return 0 if lives.session[user] == 0 else int(lives.clock[user] // DAY_MS - lives.birth[user])
+
+    def born(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """(`[n_users, M]` logits of the weights, `[n_users, M, D]` directions) of everybody's interests at age 0."""
+        from simulator.users.choice import kernel
+
+        logits, interests = np.empty_like(self.lives.logits), np.empty_like(self.lives.interests)
+        kernel.settle(self.law, self.seed, self.truth, logits, interests)
+        return logits, interests
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Interests, memory, session and clock of every user, each `[n_users, ...]`."""
+        return {name: column.copy() for name, column in self.lives._asdict().items()}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over what another instance's `state` gave.
+
+        Raises:
+            ValueError: a column is missing or has another shape.
+        """
+        for name, column in self.lives._asdict().items():
+            if name not in state or np.shape(state[name]) != column.shape:
+                got = np.shape(state[name]) if name in state else "nothing"
+                raise ValueError(f"state of choice users: {name!r} must have shape {column.shape}; got {got}")
+            column[...] = state[name]
+
+
+def law(choice: Choice) -> Law:
+    """The parameters as numbers for compiled code; what is off gets its neutral values."""
+    from simulator.users.choice import kernel
+
+    examination, cascade, watch, satiation = choice.examination, choice.cascade, choice.watch, choice.satiation
+    drift, patience, returning = choice.drift, choice.patience, choice.returning
+    hours = np.asarray(choice.diurnal.hours if choice.diurnal.on else (1.0,) * 24)
+    return kernel.Law(
+        interest_spread=choice.interests.spread,
+        concentration=choice.interests.concentration,
+        match=choice.affinity.match,
+        author=choice.affinity.author,
+        taste=choice.affinity.taste,
+        examine=examination.first if examination.on else 1.0,
+        examine_decay=examination.decay if examination.on else 1.0,
+        abandon_click=cascade.after_click if cascade.on else 0.0,
+        abandon_unclick=cascade.after_unclick if cascade.on else 0.0,
+        skip_scale=watch.skip_scale,
+        skip_shape=watch.skip_shape,
+        attention=watch.attention,
+        attention_affinity=watch.affinity,
+        attention_shape=watch.shape,
+        stop=watch.stop,
+        loop=watch.loop,
+        satiation=satiation.strength if satiation.on else 0.0,
+        fade=satiation.fade,
+        half_life=satiation.recovery,
+        persistence=drift.persistence if drift.on else 1.0,
+        renewal=drift.renewal if drift.on else 0.0,
+        focus=choice.focus.strength if choice.focus.on else 0.0,
+        leave=patience.leave,
+        leave_satisfaction=patience.satisfaction if patience.on else 0.0,
+        leave_reference=patience.reference,
+        gap=choice.arrival.gap,
+        return_satisfaction=returning.satisfaction if returning.on else 0.0,
+        return_reference=returning.reference,
+        return_memory=returning.memory,
+        hours=np.concatenate(([0.0], np.cumsum(hours) / hours.sum())),
+        reactions=np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]]),
+    )
+
+
+def _reaction(reaction: Any) -> tuple[float, float, float]:
+    if not reaction.on:
+        return -math.inf, 0.0, 0.0
+    return math.log(reaction.rate / (1.0 - reaction.rate)), reaction.affinity, reaction.unclicked

@@ -1,0 +1,119 @@
+"""`World`: the hidden truth of a synthetic population, drawn once from a seed; what happens to it over time is in `people`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Catalogue
+from policies.streams import Purpose, uniform
+
+if TYPE_CHECKING:
+    from simulator.users.choice.population import Choice
+
+Floats = npt.NDArray[np.float64]
+
+(_TAG_CENTRE, _AUTHOR_TAG, _AUTHOR_PLACE, _ITEM_AUTHOR, _ITEM_TAG, _ITEM_OFF, _ITEM_PLACE, _ITEM_QUALITY, _ITEM_DURATION) = range(1, 10)
+(_USER_LEVEL, _USER_RATE) = range(20, 22)
+"""What a world number decides: the `step` of `uniform(seed, Purpose.WORLD, index, step, lane)`."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The truth that no policy under test sees, except for the columns that `catalogue` gives out.
+
+    Attributes:
+        n_users: users are 0..n_users-1.
+        n_items: videos are 1..n_items.
+        duration: `[n_items + 1]` s; row 0 is padding in all columns of videos.
+        author: `[n_items + 1]` int64 from 0.
+        tag: `[n_items + 1]` int64 from 0.
+        place: `[n_items + 1, D]` latent vectors of length 1.
+        appeal: `[n_items + 1]` the video's own part of the click's logit: quality and duration.
+        centres: `[tags, D]` the tags' centres, of length 1.
+        tag_cdf: `[tags]` cumulative popularity of tags among interests.
+        level: `[n_users]` the user's own part of the click's logit, base included.
+        rate: `[n_users]` sessions per day.
+    """
+
+    n_users: int
+    n_items: int
+    duration: Floats
+    author: npt.NDArray[np.int64]
+    tag: npt.NDArray[np.int64]
+    place: Floats
+    appeal: Floats
+    centres: Floats
+    tag_cdf: Floats
+    level: Floats
+    rate: Floats
+
+    @classmethod
+    def draw(cls, choice: Choice, seed: int) -> World:
+        """The world of these parameters and this seed; every number is keyed by what it decides."""
+        videos, affinity, n, d = choice.videos, choice.affinity, choice.n_items, choice.interests.dimensions
+        item = np.arange(1, n + 1)
+        tag_cdf, author_cdf = _zipf_cdf(videos.tags, videos.tag_zipf), _zipf_cdf(videos.authors, videos.author_zipf)
+        centres = _unit(_normal(seed, np.arange(videos.tags), _TAG_CENTRE, d))
+        main_tag = _pick(tag_cdf, seed, np.arange(videos.authors), _AUTHOR_TAG)
+        deviation = _unit(_normal(seed, np.arange(videos.authors), _AUTHOR_PLACE, d)) * videos.author_spread
+        author = _pick(author_cdf, seed, item, _ITEM_AUTHOR)
+        off = uniform(seed, Purpose.WORLD, item, _ITEM_OFF) < videos.off_tag
+        tag = np.where(off, _pick(tag_cdf, seed, item, _ITEM_TAG), main_tag[author])
+        own = _unit(_normal(seed, item, _ITEM_PLACE, d)) * videos.spread
+        quantiles = dict(sorted(videos.duration.items()))
+        duration = np.exp(np.interp(uniform(seed, Purpose.WORLD, item, _ITEM_DURATION), list(quantiles), np.log(list(quantiles.values()))))
+        offsets = dict(sorted(affinity.duration.items()))
+        appeal = affinity.quality * _normal(seed, item, _ITEM_QUALITY, 1)[:, 0]
+        appeal += np.interp(np.log(duration), np.log(list(offsets)), list(offsets.values()))
+        level, rate = _people(choice, seed)
+        return cls(
+            choice.n_users, n, _pad(duration), _pad(author), _pad(tag), _pad(_unit(centres[tag] + deviation[author] + own)), _pad(appeal),
+            centres, tag_cdf, level, rate,
+        )  # fmt: skip
+
+    def catalogue(self) -> Catalogue:
+        """The columns that a real log shows."""
+        columns: dict[str, npt.NDArray[Any]] = {"duration": self.duration.astype(np.float32), "author": self.author, "tag": self.tag}
+        return Catalogue(self.n_users, self.n_items, columns)
+
+
+def _people(choice: Choice, seed: int) -> tuple[Floats, Floats]:
+    """(level, sessions per day) of every user, `[n_users]`: active users are pickier where `affinity.activity` is negative."""
+    from scipy.special import gammaincinv, ndtri
+
+    user = np.arange(choice.n_users)
+    arrival, affinity = choice.arrival, choice.affinity
+    rank = uniform(seed, Purpose.WORLD, user, _USER_RATE) + 2.0**-54
+    rate = gammaincinv(arrival.shape, rank) * (arrival.per_day / arrival.shape)
+    level = affinity.base + affinity.user * _normal(seed, user, _USER_LEVEL, 1)[:, 0] + affinity.activity * ndtri(rank)
+    return level, np.minimum(rate, arrival.busiest)
+
+
+def _zipf_cdf(n: int, exponent: float) -> Floats:
+    """Cumulative shares `[n]` of the ranks 1..n, each in proportion to rank^-exponent."""
+    weight = np.arange(1, n + 1, dtype=np.float64) ** -exponent
+    return np.asarray(np.cumsum(weight) / weight.sum())
+
+
+def _pick(cdf: Floats, seed: int, index: npt.NDArray[np.int64], what: int) -> npt.NDArray[np.int64]:
+    return np.minimum(np.searchsorted(cdf, uniform(seed, Purpose.WORLD, index, what), side="right"), len(cdf) - 1)
+
+
+def _normal(seed: int, index: npt.NDArray[np.int64], what: int, d: int) -> Floats:
+    """Standard normal `[n, d]`."""
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri(uniform(seed, Purpose.WORLD, index[:, None], what, np.arange(d)) + 2.0**-54))
+
+
+def _unit(vectors: Floats) -> Floats:
+    return np.asarray(vectors / np.sqrt((vectors * vectors).sum(axis=1, keepdims=True)))
+
+
+def _pad(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The column with a first row of zeros for the padding id."""
+    return np.concatenate((np.zeros_like(column[:1]), column))
