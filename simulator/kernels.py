@@ -18,8 +18,8 @@ def group_by_user(user: Array) -> Array:
     """The order `[R]` that puts requests of the same user together, users ascending, each user's own order kept."""
     if len(user) == 0:
         return np.zeros(0, dtype=np.int64)
-    low = int(user.min())
-    order: Array = _counting_sort(user, low, int(user.max()) - low + 1)
+    low, high = int(user.min()), int(user.max())
+    order: Array = _counting_sort(user, low, high - low + 1)
     return order
 
 
@@ -32,9 +32,9 @@ def _counting_sort(key: Any, low: int, width: int) -> Any:
         place[j + 1] += place[j]
     order = np.empty(len(key), dtype=np.int64)
     for i in range(len(key)):
-        j = np.int64(key[i]) - low
-        order[place[j]] = i
-        place[j] += 1
+        at = np.int64(key[i]) - low
+        order[place[at]] = i
+        place[at] += 1
     return order
 
 

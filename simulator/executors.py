@@ -1,0 +1,158 @@
+"""Where tasks run: in this process, in worker processes, or on Ray. What a task does is not known here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
+
+from policies.base import Progress
+
+Task = Callable[[Progress], Any]
+"""Something picklable that is called with a progress callback."""
+
+Done = Callable[[int, Any], None]
+"""Called in the main process with (index of the task, its result or the exception it raised), in order of completion."""
+
+
+class Executor(Protocol):
+    """Runs tasks that do not depend on one another."""
+
+    def run(self, tasks: Sequence[Task], done: Done) -> None:
+        """Run all tasks; `done` is called once for each. What `done` raises ends the run: tasks under way are abandoned."""
+
+
+class Serial:
+    """One task after another, here."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def run(self, tasks: Sequence[Task], done: Done) -> None:
+        for i, task in enumerate(tasks):
+            try:
+                result = task(self.progress)
+            except Exception as error:  # `done` decides
+                done(i, error)
+            else:
+                done(i, result)
+
+
+class Processes:
+    """A pool of spawned worker processes; each computes with one thread and forwards its progress to the main process."""
+
+    def __init__(self, progress: Progress, workers: int) -> None:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        context = multiprocessing.get_context("spawn")
+        self._news: Any = context.Queue()
+        self._progress = progress
+        with _one_thread():
+            self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(self._news,))
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def run(self, tasks: Sequence[Task], done: Done) -> None:
+        from concurrent.futures import as_completed
+        from concurrent.futures.process import BrokenProcessPool
+
+        with _one_thread():
+            futures = {self._pool.submit(_work, task): i for i, task in enumerate(tasks)}
+        for future in as_completed(futures):
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                raise WorkerError("a worker process was ended from outside (out of memory?); --resume continues the run") from error
+            if error is not None and not isinstance(error, Exception):
+                raise error
+            done(futures[future], error if error is not None else future.result())
+
+    def close(self, *, kill: bool) -> None:
+        """End the workers; with `kill`, at once (whatever they have finished is whole)."""
+        workers = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=not kill, cancel_futures=True)
+        if kill:
+            for worker in workers:
+                worker.terminate()
+        self._news.put(None)
+        self._listener.join(timeout=5)
+
+    def _listen(self) -> None:
+        while (news := self._news.get()) is not None:
+            self._progress(*news)
+
+
+class WorkerError(ValueError):
+    """A worker process that died."""
+
+
+@contextmanager
+def executor(kind: Literal["serial", "processes", "ray"], progress: Progress, tasks: int) -> Iterator[Executor]:
+    """The executor of a run; its workers end with the context.
+
+    Args:
+        kind: as `engine.executor` of the scenario.
+        progress: receives the progress of all tasks.
+        tasks: how many will run at most side by side.
+    """
+    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, tasks)
+    if kind == "serial":
+        yield Serial(progress)
+        return
+    if kind == "ray":
+        raise NotImplementedError
+    pool = Processes(progress, max(workers, 1))
+    try:
+        yield pool
+    except BaseException:
+        pool.close(kill=True)
+        raise
+    pool.close(kill=False)
+
+
+_news: Any = None
+
+
+def _enter(news: Any) -> None:
+    """Start of a worker: Ctrl-C is the main process's business, and a worker does not outlive it."""
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    global _news
+    _news = news
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def follow() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(task: Task) -> Any:
+    def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        _news.put((stage, done, total, dict(figures)))
+
+    return task(progress)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started inside compute with one thread each (BLAS, OpenMP and torch read this at their start)."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,180 @@
+"""The output folder of a run: what lies where, what is finished, and whether it belongs to this scenario.
+
+Everything here is written by temporary name and rename, so whatever exists is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Catalogue
+from simulator.eventlog import EventLog
+
+DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
+"""Libraries whose version may decide bytes."""
+
+
+class RunError(ValueError):
+    """A run that cannot start, go on or be resumed; the message says what to do."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide bytes; none is imported."""
+    found = {name: metadata.version(name) for name in DECIDING}
+    return {"python": platform.python_version(), **found}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one run."""
+
+    root: Path
+
+    @property
+    def log(self) -> Path:
+        """Folder of the finished event log, one part an arm."""
+        return self.root / "log"
+
+    @property
+    def models(self) -> Path:
+        """Folder of fitted policies, the ranking stage and the model of the users."""
+        return self.root / "models"
+
+    @property
+    def work(self) -> Path:
+        """Folder of finished pieces of an unfinished run; removed when the log is whole."""
+        return self.root / "work"
+
+    @property
+    def history(self) -> Path:
+        """The log part of what happened before the A/B."""
+        return self.log / "00-history.parquet"
+
+    @property
+    def future(self) -> Path:
+        """What a real log says happened from t = 0 on."""
+        return self.work / "future.parquet"
+
+    def part(self, index: int, arm: str) -> Path:
+        """The log part of an arm."""
+        return self.log / f"{index:02d}-{_file_name(arm)}.parquet"
+
+    def shard(self, arm: str, first: int, last: int) -> Path:
+        """Folder of the tapes and snapshots of users first..last-1 in an arm."""
+        return self.work / _file_name(arm) / f"users-{first}-{last}"
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = path.with_name(path.name + ".part")
+        staging.write_text(text, encoding="utf-8")
+        os.replace(staging, path)
+
+    def claim(self, identity: Mapping[str, Any], *, resume: bool) -> None:
+        """Make the folder this scenario's own, or make sure that it is.
+
+        Args:
+            identity: the resolved scenario without `engine`.
+            resume: whether finished pieces may be taken over.
+
+        Raises:
+            RunError: there is a run already and `resume` is False, or it is another scenario's; the difference is named.
+        """
+        ours = json.loads(json.dumps({"scenario": identity, "versions": versions()}))
+        file = self.root / "work" / "claim.json"
+        finished = self.root / "claim.json"
+        known = next((f for f in (file, finished) if f.is_file()), None)
+        if known is None:
+            if self.root.exists() and any(self.root.iterdir()):
+                raise RunError(f"{self.root} is not empty and holds no run of abtest; give --out another folder")
+            self.write_text("work/claim.json", json.dumps(ours, indent=1, sort_keys=True) + "\n")
+            return
+        if not resume:
+            raise RunError(f"{self.root} already holds a run; --resume continues it, or give --out another folder")
+        theirs = json.loads(known.read_text(encoding="utf-8"))
+        different = list(differences(theirs, ours))
+        if different:
+            listed = "\n  ".join(different)
+            raise RunError(f"{self.root} holds a run of another scenario, so it cannot be resumed:\n  {listed}\nUndo the change, or give --out another folder")
+
+    def finish(self) -> None:
+        """Drop the pieces, keep the claim: the log is whole."""
+        if (self.work / "claim.json").is_file():
+            os.replace(self.work / "claim.json", self.root / "claim.json")
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the log is whole."""
+        return (self.root / "claim.json").is_file()
+
+
+def differences(old: Any, new: Any, path: str = "") -> Any:
+    """The key paths at which two trees of plain values differ, as sentences."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield f"{path}: the run there has {json.dumps(old)}, now it is {json.dumps(new)}"
+
+
+def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays as one npz by temporary name and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(path.name + ".part")
+    with staging.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    os.replace(staging, path)
+
+
+def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that `save_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def save_catalogue(path: Path, catalogue: Catalogue) -> None:
+    """Write a catalogue as one npz."""
+    arrays: dict[str, npt.NDArray[Any]] = {"size": np.array([catalogue.n_users, catalogue.n_items])}
+    for side, columns in (("items", catalogue.items), ("users", catalogue.users)):
+        for name, column in columns.items():
+            values = np.asarray(column)
+            arrays[f"{side}.{name}"] = values.astype(np.str_) if values.dtype == object else values
+    if catalogue.attributes is not None:
+        arrays["attributes.offsets"], arrays["attributes.ids"] = catalogue.attributes
+    save_arrays(path, arrays)
+
+
+def load_catalogue(path: Path) -> Catalogue:
+    """The catalogue that `save_catalogue` wrote."""
+    arrays = load_arrays(path)
+    n_users, n_items = (int(n) for n in arrays["size"])
+    columns: dict[str, dict[str, npt.NDArray[Any]]] = {"items": {}, "users": {}}
+    for name, values in arrays.items():
+        side, _, column = name.partition(".")
+        if side in columns:
+            columns[side][column] = values
+    attributes = (arrays["attributes.offsets"], arrays["attributes.ids"]) if "attributes.ids" in arrays else None
+    return Catalogue(n_users, n_items, columns["items"], columns["users"], attributes)
+
+
+def open_log(path: Path) -> EventLog | None:
+    """The log at `path`, or None where there is none."""
+    return EventLog.open(path) if path.is_file() else None
+
+
+def _file_name(arm: str) -> str:
+    """An arm's name as a file name: other characters than letters, digits, `.`, `-`, `_` are written as their code points."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else f"%{ord(c):x}" for c in arm)
