@@ -1,0 +1,5 @@
+"""`python -m simulator` is `abtest`."""
+
+from simulator.cli import main
+
+main()
