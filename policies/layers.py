@@ -1,0 +1,105 @@
+"""Neural blocks that several sequence models share. No whole model, no loss and no training lives here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from policies.base import PADDING
+
+Activation = Literal["relu", "gelu"]
+Norm = Literal["pre", "post"]
+
+
+def initialise(module: nn.Module, std: float = 0.02) -> None:
+    """Normal weights of standard deviation `std` for linear and embedding layers, zero biases; the vector of padding stays 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            with torch.no_grad():
+                part.weight[part.padding_idx].zero_()
+
+
+def attention_mask(items: Tensor, *, causal: bool) -> Tensor:
+    """Who may look at whom, `[B, 1, L, L]`: no padding is looked at; with `causal` no later place.
+
+    Every place may look at itself, so that a padding row has a defined (and unused) result.
+    """
+    length = items.shape[1]
+    allowed = (items != PADDING)[:, None, None, :].expand(-1, 1, length, -1)
+    if causal:
+        allowed = allowed & torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
+    return allowed | torch.eye(length, dtype=torch.bool, device=items.device)
+
+
+class Places(nn.Module):
+    """Learned position vectors of right-aligned sequences: the last place is always number `length - 1`, whatever the padding."""
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.length = length
+        self.vectors = nn.Embedding(length, width)
+
+    def forward(self, columns: int) -> Tensor:
+        """`[columns, width]`."""
+        return self.vectors.weight[self.length - columns :]
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention, softmax(Q K^T / sqrt(d_head)) V (Vaswani et al. 2017, eq. 1)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"the width must be a multiple of the number of heads; got width {width} and {heads} heads")
+        self.heads, self.dropout = heads, dropout
+        self.inputs = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`x` `[B, L, width]`, `mask` `[B, 1, L, L]` True where looking is allowed -> `[B, L, width]`."""
+        b, length, width = x.shape
+        parts = self.inputs(x).view(b, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind(0)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
+        out: Tensor = self.output(mixed.transpose(1, 2).reshape(b, length, width))
+        return out
+
+
+class Block(nn.Module):
+    """A transformer block: attention, then a position-wise network of two linear maps, each within a residual connection.
+
+    `norm="pre"`: x + dropout(f(norm(x))) (Kang & McAuley 2018, section III.B); `norm="post"`: norm(x + dropout(f(x)))
+    (Vaswani et al. 2017, section 3.1).
+    """
+
+    def __init__(
+        self, width: int, heads: int, inner: int, *, dropout: float = 0.0, activation: Activation = "relu", norm: Norm = "pre"
+    ) -> None:
+        super().__init__()
+        self.pre = norm == "pre"
+        self.attention = Attention(width, heads, dropout)
+        self.first, self.second = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.attention_norm, self.inner_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.activation = functional.relu if activation == "relu" else functional.gelu
+        self.dropout = nn.Dropout(dropout)
+
+    def _network(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(self.dropout(self.activation(self.first(x))))
+        return out
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`x` `[B, L, width]`, `mask` `[B, 1, L, L]` -> `[B, L, width]`."""
+        if self.pre:
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask))
+            x = x + self.dropout(self._network(self.inner_norm(x)))
+            return x
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        out: Tensor = self.inner_norm(x + self.dropout(self._network(x)))
+        return out

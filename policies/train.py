@@ -1,0 +1,246 @@
+"""The one trainer: epochs, early stopping, averaging, checkpoints. It knows no model, no loss and no data."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from policies.base import Fitting, IntArray, Params
+from policies.blocks import length_batches, one_thread
+
+
+@dataclass
+class Training(Params):
+    """How a model is trained.
+
+    Attributes:
+        epochs: at most.
+        batch: sequences of a batch.
+        rate: learning rate of Adam (Kingma & Ba 2015; beta .9 and .999).
+        decay: L2 penalty of all parameters.
+        clip: largest norm of the gradient; 0 = no clipping.
+        patience: stop after so many validations without a better NDCG@10, and keep the best weights; 0 = train all epochs
+            on all data and keep the last weights.
+        every: epochs from one validation to the next.
+        sample: users of a validation, at most.
+        average: the result is the mean of the weights of so many best validated epochs (uniform soup, Wortsman et al. 2022);
+            without validation, of the last epochs (Izmailov et al. 2018).
+    """
+
+    epochs: int = 100
+    batch: int = 256
+    rate: float = 1e-3
+    decay: float = 0.0
+    clip: float = 0.0
+    patience: int = 10
+    every: int = 1
+    sample: int = 10_000
+    average: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 0), ("batch", 1), ("patience", 0), ("every", 1), ("sample", 1), ("average", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"the {name!r} of a training must be at least {least}; got {getattr(self, name)}")
+        if not self.rate > 0:
+            raise ValueError(f"the 'rate' of a training must be above 0; got {self.rate}")
+
+
+@contextmanager
+def seeded(seed: int, *key: int | str) -> Iterator[None]:
+    """torch's default generators seeded by `seed` and `key`, and put back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(_sequence(seed, *key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        yield
+
+
+def _sequence(seed: int, *key: int | str) -> np.random.SeedSequence:
+    return np.random.SeedSequence([seed, *(part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key)])
+
+
+@dataclass
+class Progressed:
+    """Where a training stands after some epochs; what a checkpoint holds besides the model and its optimiser.
+
+    Attributes:
+        epoch: epochs done.
+        waited: validations since the best one.
+        kept: (NDCG@10 or the epoch's number, weights) of the epochs that the result is averaged over, best first.
+        losses: mean loss of each epoch.
+        figures: NDCG@10 of each validated epoch, by epoch.
+    """
+
+    epoch: int = 0
+    waited: int = 0
+    kept: list[tuple[float, dict[str, Tensor]]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    figures: dict[int, float] = field(default_factory=dict)
+
+    def keep(self, value: float, weights: dict[str, Tensor], most: int) -> None:
+        """Keep `weights` if they are among the `most` best so far (the earlier one of two equal ones)."""
+        before = self.kept[0][0] if self.kept else -math.inf
+        self.waited = 0 if value > before else self.waited + 1
+        if len(self.kept) < most or value > self.kept[-1][0]:
+            copy = {name: tensor.detach().clone() for name, tensor in weights.items()}
+            self.kept = sorted([*self.kept, (value, copy)], key=lambda pair: -pair[0])[:most]
+
+
+def train(
+    model: nn.Module,
+    step: Callable[[IntArray], Tensor],
+    lengths: IntArray,
+    training: Training,
+    fitting: Fitting,
+    *,
+    stage: str = "fit",
+    validate: Callable[[], float] | None = None,
+) -> Progressed:
+    """Train `model` in place by Adam and leave the chosen weights in it.
+
+    The random numbers of an epoch depend on (`fitting.seed`, `stage`, epoch) only, so that a resumed training ends as an
+    uninterrupted one.
+
+    Args:
+        model: whose parameters are trained, on its device.
+        step: from the rows of a batch to their mean loss; may draw from torch's default generators.
+        lengths: `[N]` length of each row; batches hold rows of similar length.
+        training: epochs, batch, rate, early stopping.
+        fitting: seed, progress callback, checkpoint folder.
+        stage: names the training in progress, messages and its checkpoint.
+        validate: NDCG@10 of the model as it is (in `eval` mode), or None.
+
+    Raises:
+        ValueError: nothing to train on, a loss that is not finite, or a checkpoint of another training.
+    """
+    if len(lengths) == 0:
+        raise ValueError(f"{stage}: there is nothing to train on: no user of the log has a click that follows another one")
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.rate, weight_decay=training.decay, fused=True)
+    checkpoint = None if fitting.folder is None else Checkpoint(fitting.folder / f"{stage}.safetensors", training, fitting.seed)
+    done = Progressed()
+    if checkpoint is not None and fitting.resume:
+        done = checkpoint.read(model, optimizer)
+    patience = training.patience if validate is not None else 0
+    with one_thread():
+        while done.epoch < training.epochs and not (patience and done.waited >= patience):
+            done.epoch += 1
+            with seeded(fitting.seed, stage, done.epoch):
+                done.losses.append(_epoch(model, optimizer, step, lengths, training, (stage, done.epoch, fitting.seed)))
+                figures = {"loss": done.losses[-1]}
+                if validate is not None and patience and done.epoch % training.every == 0:
+                    model.eval()
+                    done.figures[done.epoch] = figures["ndcg@10"] = validate()
+                    done.keep(figures["ndcg@10"], model.state_dict(), training.average)
+                elif not patience and done.epoch > training.epochs - training.average:
+                    done.keep(float(done.epoch), model.state_dict(), training.average)
+            if checkpoint is not None:
+                checkpoint.write(model, optimizer, done)
+            fitting.progress(stage, done.epoch, training.epochs, figures)
+    if done.kept:
+        model.load_state_dict(mean_weights([weights for _, weights in done.kept]))
+    model.eval()
+    return done
+
+
+def _epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: Callable[[IntArray], Tensor],
+    lengths: IntArray,
+    training: Training,
+    name: tuple[str, int, int],
+) -> float:
+    """One pass over all rows; the mean loss of its batches."""
+    stage, epoch, seed = name
+    model.train()
+    total = 0.0
+    batches = length_batches(lengths, training.batch, np.random.default_rng(_sequence(seed, stage, "batches", epoch)))
+    for number, rows in enumerate(batches):
+        optimizer.zero_grad(set_to_none=True)
+        loss = step(rows)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{stage}: the loss must be finite; got {value} in epoch {epoch}, batch {number + 1} of {len(batches)}: "
+                f"lower the learning rate (now {training.rate}) or set a gradient clip (now {training.clip})"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        if training.clip > 0:
+            nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+        optimizer.step()
+        total += value
+    return total / len(batches)
+
+
+def mean_weights(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of several models' weights, name by name; whole numbers are taken from the first."""
+    first = weights[0]
+    if len(weights) == 1:
+        return first
+    return {
+        name: torch.stack([each[name] for each in weights]).mean(0) if tensor.is_floating_point() else tensor
+        for name, tensor in first.items()
+    }
+
+
+class Checkpoint:
+    """A training in one safetensors file, written by rename after every epoch."""
+
+    def __init__(self, path: Path, training: Training, seed: int) -> None:
+        self.path = path
+        self.identity = json.dumps({"training": {**asdict(training), "epochs": None}, "seed": seed}, sort_keys=True)
+
+    def write(self, model: nn.Module, optimizer: torch.optim.Optimizer, done: Progressed) -> None:
+        """Write model, optimiser and progress."""
+        from safetensors.torch import save_file
+
+        tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+        for number, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
+        for place, (_, weights) in enumerate(done.kept):
+            tensors |= {f"kept/{place}/{name}": tensor for name, tensor in weights.items()}
+        note = {"epoch": done.epoch, "waited": done.waited, "losses": done.losses, "figures": done.figures}
+        note |= {"values": [value for value, _ in done.kept], "identity": self.identity}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        staging = self.path.with_suffix(".part")
+        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, staging, {"progress": json.dumps(note)})
+        staging.rename(self.path)
+
+    def read(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progressed:
+        """Take model and optimiser over from the file; where there is none, nothing changes and epoch is 0.
+
+        Raises:
+            ValueError: the file is of another training (parameters, seed or shapes differ).
+        """
+        from safetensors import safe_open
+
+        if not self.path.is_file():
+            return Progressed()
+        with safe_open(self.path, framework="pt") as file:
+            note = json.loads(file.metadata()["progress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        state = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if note["identity"] != self.identity or {name: tensor.shape for name, tensor in state.items()} != shapes:
+            raise ValueError(f"checkpoint {self.path} is of another training (parameters, seed or shapes): remove it, or do not resume")
+        model.load_state_dict(state)
+        slots: dict[int, dict[str, Any]] = {}
+        kept: list[dict[str, Tensor]] = [{} for _ in note["values"]]
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition("/")
+            number, _, slot = rest.partition("/")
+            if kind == "optimizer":
+                slots.setdefault(int(number), {})[slot] = tensor
+            elif kind == "kept":
+                kept[int(number)][slot] = tensor
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+        figures = {int(epoch): value for epoch, value in note["figures"].items()}
+        return Progressed(note["epoch"], note["waited"], list(zip(note["values"], kept, strict=True)), note["losses"], figures)
