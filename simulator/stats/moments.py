@@ -6,6 +6,7 @@ and intervals on them are in `tests` and `intervals`. All fields may be arrays o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Number = Any
 """A float or an array of floats."""
+
+CHUNK = 1 << 15
+"""Rows that are centred and multiplied at once: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,10 @@ class Moments:
 
     @property
     def variance(self) -> Number:
-        """Variance of the difference of the means; rounding below 0 is 0."""
-        raw = self.var_control + self.var_treatment - 2.0 * self.cov
-        scale = self.var_control + self.var_treatment
-        return np.where(raw > 1e-14 * scale, raw, 0.0) if np.ndim(raw) else (raw if raw > 1e-14 * scale else 0.0)
+        """Variance of the difference of the means; what is below the rounding error of its parts is 0."""
+        own = self.var_control + self.var_treatment
+        raw = own - 2.0 * self.cov
+        return np.where((raw > 1e-12 * own) | np.isnan(raw), raw, 0.0)[()]
 
     @property
     def n_units(self) -> Number:
@@ -60,49 +64,176 @@ class Moments:
         return self.n_control if self.paired else self.n_control + self.n_treatment
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a sample of units says of its variables to second order; leading axes are many samples at once.
+
+    Attributes:
+        n: number of units `[...]`.
+        mean: of each variable `[..., p]`.
+        cov: covariances of the variables `[..., p, p]`, with n - 1.
+    """
+
+    n: Number
+    mean: Floats
+    cov: Floats
+
+    def pick(self, columns: Sequence[int]) -> Sample:
+        """The same units with some of the variables."""
+        at = np.asarray(columns)
+        return Sample(self.n, self.mean[..., at], self.cov[..., at[:, None], at])
+
+    def variance(self, weights: Floats) -> Number:
+        """Variance of the mean of the combination `weights` `[..., p]` of the variables."""
+        return np.einsum("...i,...ij,...j->...", weights, self.cov, weights) / self.n
+
+    def covariance(self, weights: Floats, others: Floats) -> Number:
+        """Covariance of the means of two combinations of the variables."""
+        return np.einsum("...i,...ij,...j->...", weights, self.cov, others) / self.n
+
+
+def sample(columns: Sequence[Floats], rows: npt.NDArray[Any] | None = None) -> Sample:
+    """The sample of `rows` (an index array or None for all) of equally long `columns`, in one pass over chunks.
+
+    Values are shifted by the mean of the first chunk before they are squared, so that nothing cancels (Chan, Golub & LeVeque,
+    "Algorithms for computing the sample variance", The American Statistician 1983).
+    """
+    n, p = (len(columns[0]) if rows is None else len(rows)), len(columns)
+    if n == 0:
+        return Sample(0, np.full(p, np.nan), np.full((p, p), np.nan))
+    shift, total, gram = np.zeros((p, 1)), np.zeros(p), np.zeros((p, p))
+    block = np.empty((p, min(CHUNK, n)))
+    for start in range(0, n, CHUNK):
+        at = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
+        size = min(CHUNK, n - start)
+        part = block[:, :size]
+        for i, column in enumerate(columns):
+            part[i] = column[at]
+        if start == 0:
+            shift = part.mean(axis=1, keepdims=True)
+        part -= shift
+        total += part.sum(axis=1)
+        gram += part @ part.T
+    return Sample(n, shift[:, 0] + total / n, _covariances(n, total, gram))
+
+
+def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
+    """The samples in which unit u occurs `weights[r, u]` times, for every r: two matrix products for all of them.
+
+    Args:
+        columns: `p` variables, each `[units]`.
+        weights: `[R, units]` counts.
+
+    Returns:
+        A sample with leading axis R.
+    """
+    table = np.stack(columns)
+    shift = table.mean(axis=1)
+    centred = table - shift[:, None]
+    p = len(columns)
+    upper = np.triu_indices(p)
+    products = np.concatenate((np.ones((1, table.shape[1])), centred, centred[upper[0]] * centred[upper[1]]))
+    sums = weights.astype(np.float64, copy=False) @ products.T
+    n, total = sums[:, 0], sums[:, 1 : p + 1]
+    gram = np.empty((len(weights), p, p))
+    gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = sums[:, p + 1 :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Sample(n, shift + total / n[:, None], _covariances(n, total, gram))
+
+
+def _covariances(n: Number, total: Floats, gram: Floats) -> Floats:
+    size = np.asarray(n, dtype=np.float64)[..., None, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (gram - total[..., :, None] * total[..., None, :] / size) / np.where(size > 1, size - 1.0, np.nan)
+
+
+def ratio(s: Sample, numerator: int, denominator: int | None) -> tuple[Number, Floats]:
+    """A mean, or a ratio of two means, and its gradient `[..., p]` in the variables' means: the delta method.
+
+    For R = N / D the gradient is (1 / D, -R / D), so its variance is that of the mean of (N_i - R D_i) / D (Deng, Knoblich & Lu,
+    "Applying the delta method in metric analytics", KDD 2018, section 3.1; Cochran 1977, 6.4).
+    """
+    gradient = np.zeros_like(s.mean)
+    top = s.mean[..., numerator]
+    if denominator is None:
+        gradient[..., numerator] = 1.0
+        return top, gradient
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bottom = np.where(s.mean[..., denominator] > 0, s.mean[..., denominator], np.nan)
+        value = top / bottom
+        gradient[..., numerator] = 1.0 / bottom
+        gradient[..., denominator] = -value / bottom
+    return value[()], gradient
+
+
+def paired_moments(s: Sample, control: tuple[int, int | None], treatment: tuple[int, int | None]) -> Moments:
+    """Moments of the same units in both arms; each arm is (numerator, denominator or None) by column; df = n - 1."""
+    (c, at_c), (t, at_t) = ratio(s, *control), ratio(s, *treatment)
+    df = np.where(np.asarray(s.n) > 1, s.n - 1.0, np.nan)[()]
+    return Moments(c, t, s.variance(at_c), s.variance(at_t), s.covariance(at_c, at_t), df, s.n, s.n, True)
+
+
+def split_moments(control: Sample, treatment: Sample, numerator: int, denominator: int | None, covariates: Sequence[int] = ()) -> Moments:
+    """Moments of independent units, df by Welch (1947) and Satterthwaite (1946); with `covariates`, adjusted by regression.
+
+    Adjustment is CUPED with several covariates (Deng, Xu, Kohavi & Walker, WSDM 2013, section 3): the mean of an arm becomes
+    z - theta' (x - x_all), z the (linearised) values, theta = S_xx^-1 S_xz of both arms' within-arm covariances pooled by size,
+    x_all the mean over both arms. A covariate known before the assignment has the same expectation in both arms, so this changes
+    no expectation.
+    """
+    (c, at_c), (t, at_t) = (ratio(s, numerator, denominator) for s in (control, treatment))
+    lost = 0
+    if covariates:
+        x = np.asarray(covariates)
+        share = np.asarray(control.n / (control.n + treatment.n))[..., None]
+        pooled = share[..., None] * control.cov + (1.0 - share[..., None]) * treatment.cov
+        crossed = share * _cross(control, at_c, x) + (1.0 - share) * _cross(treatment, at_t, x)
+        theta = np.einsum("...ij,...j->...i", np.linalg.pinv(pooled[..., x[:, None], x], hermitian=True), crossed)
+        everyone = share * control.mean[..., x] + (1.0 - share) * treatment.mean[..., x]
+        c = c - np.einsum("...i,...i->...", theta, control.mean[..., x] - everyone)
+        t = t - np.einsum("...i,...i->...", theta, treatment.mean[..., x] - everyone)
+        at_c, at_t = at_c.copy(), at_t.copy()
+        at_c[..., x] -= theta
+        at_t[..., x] -= theta
+        lost = len(x)
+    v, w = control.variance(at_c), treatment.variance(at_t)
+    return Moments(c, t, v, w, 0.0, welch_df(v, w, control.n, treatment.n, lost), control.n, treatment.n, False)
+
+
+def _cross(s: Sample, weights: Floats, columns: npt.NDArray[Any]) -> Floats:
+    """Covariances `[..., len(columns)]` of the combination `weights` with some variables."""
+    return np.asarray(np.einsum("...i,...ij->...j", weights, s.cov[..., columns]))
+
+
 def linearised(numerator: Floats, denominator: Floats) -> Floats:
     """Per-unit values `[n]` whose mean is the ratio of sums and whose variance is that of the ratio to first order.
 
-    z_i = R + (N_i - R D_i) / mean(D) with R = sum N / sum D (the delta method for ratio metrics: Deng, Knoblich & Lu,
-    "Applying the delta method in metric analytics", KDD 2018, section 3.1; Budylin et al., "Consistent transformation of ratio
-    metrics", WSDM 2018). NaN where the denominators sum to 0.
+    z_i = R + (N_i - R D_i) / mean(D) with R = sum N / sum D (as `ratio`; Budylin et al., "Consistent transformation of ratio
+    metrics for efficient online controlled experiments", WSDM 2018). NaN where the denominators sum to 0.
     """
-    mean = denominator.mean()
+    mean = denominator.mean() if len(denominator) else 0.0
     if not mean > 0:
         return np.full(len(numerator), np.nan)
-    ratio = numerator.mean() / mean
-    return np.asarray(ratio + (numerator - ratio * denominator) / mean)
+    value = numerator.mean() / mean
+    return np.asarray(value + (numerator - value * denominator) / mean)
 
 
 def paired(control: Floats, treatment: Floats) -> Moments:
-    """Moments of the same units in both arms, `[n]` and `[n]`; df = n - 1."""
-    n = len(control)
-    if n < 2:
-        return _too_few(control, treatment, True)
-    c, t = control.mean(), treatment.mean()
-    dc, dt = control - c, treatment - t
-    scale = 1.0 / (n * (n - 1.0))
-    d = dt - dc
-    var_c, var_t, var_d = (float(v @ v) * scale for v in (dc, dt, d))
-    return Moments(float(c), float(t), var_c, var_t, (var_c + var_t - var_d) / 2.0, n - 1.0, n, n, True)
+    """Moments of the values of the same units in both arms, `[n]` and `[n]`."""
+    return paired_moments(sample([control, treatment]), (0, None), (1, None))
 
 
 def split(control: Floats, treatment: Floats) -> Moments:
-    """Moments of independent units, `[n]` and `[m]`; df by Welch (1947) and Satterthwaite (1946)."""
-    if len(control) < 2 or len(treatment) < 2:
-        return _too_few(control, treatment, False)
-    n, m = len(control), len(treatment)
-    v, w = float(control.var(ddof=1)) / n, float(treatment.var(ddof=1)) / m
-    return Moments(float(control.mean()), float(treatment.mean()), v, w, 0.0, welch_df(v, w, n, m), n, m, False)
+    """Moments of the values of independent units, `[n]` and `[m]`."""
+    return split_moments(sample([control]), sample([treatment]), 0, None)
 
 
-def welch_df(v: Number, w: Number, n: Number, m: Number) -> Number:
-    """Degrees of freedom of a difference of means with squared standard errors `v` (of `n`) and `w` (of `m`)."""
+def welch_df(v: Number, w: Number, n: Number, m: Number, lost: int = 0) -> Number:
+    """Degrees of freedom of a difference of means with squared standard errors `v` (of `n`) and `w` (of `m` units).
+
+    `lost`: further parameters that were estimated from both arms together.
+    """
     total = v + w
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(total > 0, total**2 / (np.square(v) / (n - 1.0) + np.square(w) / (m - 1.0)), n + m - 2.0)[()]
-
-
-def _too_few(control: Floats, treatment: Floats, same: bool) -> Moments:
-    mean = [float(v.mean()) if len(v) else np.nan for v in (control, treatment)]
-    return Moments(mean[0], mean[1], np.nan, np.nan, 0.0, np.nan, len(control), len(treatment), same)
+        satterthwaite = np.square(total) / (np.square(v) / (n - 1.0) + np.square(w) / (m - 1.0))
+        return np.where(np.asarray(total) > 0, satterthwaite - lost, np.where(np.isnan(total), np.nan, n + m - 2.0 - lost))[()]

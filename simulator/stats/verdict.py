@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from simulator.stats import intervals, moments, tests
+from simulator.stats import intervals, tests
+from simulator.stats.compare import Samples, compare
 from simulator.stats.intervals import Method
-from simulator.stats.moments import Floats, Moments
+from simulator.stats.moments import Moments
 from simulator.stats.tests import Correction
 from simulator.stats.units import Unit, UnitTable, UserDays
 
@@ -86,6 +87,7 @@ def lifts(
     control: str,
     *,
     metrics: Iterable[str] | None = None,
+    covariates: Mapping[str, Sequence[str]] | None = None,
     method: Method = "fieller",
     correction: Correction = "holm",
 ) -> list[Lift]:
@@ -95,6 +97,8 @@ def lifts(
         table: per-unit sums; its layout decides between paired and Welch tests.
         control: name of the control arm.
         metrics: names; None: all of the table, those without data as rows with `n_units` 0.
+        covariates: by metric, the pre-period columns to adjust it for (CUPED; split tables only: twins need none); `own` gives the
+            metric's own pre-period.
         method: interval of the relative lift.
         correction: of the p values over the rows returned.
 
@@ -102,11 +106,18 @@ def lifts(
         Rows by arm, then metric.
 
     Raises:
-        TableError: no such arm.
+        TableError: no such arm or covariate.
     """
     table.arm(control)
     names = tuple(table.metrics if metrics is None else metrics)
-    rows = [lift(table, name, control, arm, method) for arm in table.arms if arm != control for name in names]
+    samples = Samples(table, covariates or {})
+    rows = []
+    for arm in table.arms:
+        for name in names if arm != control else ():
+            known = name in table.numerators
+            rows.append(
+                row(samples.moments(name, control, arm), name, arm, table.unit, method) if known else _no_data(name, arm, table.unit)
+            )
     adjusted = tests.adjust(np.array([row.p for row in rows]), correction)
     return [replace(row, p_adjusted=float(p)) for row, p in zip(rows, adjusted, strict=True)]
 
@@ -119,9 +130,13 @@ def verdict(days: UserDays, control: str, *, units: Iterable[Unit] = ("user", "d
 def lift(table: UnitTable, metric: str, control: str, treatment: str, method: Method = "fieller") -> Lift:
     """One row, not corrected (`p_adjusted` = `p`)."""
     if metric not in table.numerators:
-        nan = float("nan")
-        return Lift(metric, treatment, table.unit, nan, nan, nan, nan, nan, nan, nan, nan, nan, 0, nan)
+        return _no_data(metric, treatment, table.unit)
     return row(compare(table, metric, control, treatment), metric, treatment, table.unit, method)
+
+
+def _no_data(metric: str, arm: str, unit: Unit) -> Lift:
+    nan = float("nan")
+    return Lift(metric, arm, unit, nan, nan, nan, nan, nan, nan, nan, nan, nan, 0, nan)
 
 
 def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller") -> Lift:
@@ -135,29 +150,6 @@ def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller
         metric, arm, unit, float(m.control), float(m.treatment), float(ratio), float(low), float(high),
         float(test.statistic), float(test.df), float(test.p), float(test.p), int(m.n_units), smallest_detectable(m),
     )  # fmt: skip
-
-
-def values(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
-    """Per-unit values of both arms whose means are compared: sums, or linearised ratios.
-
-    For a ratio metric, units without any denominator in either arm say nothing and are left out.
-    """
-    top_c, bottom_c = table.sums(metric, control)
-    top_t, bottom_t = table.sums(metric, treatment)
-    if bottom_c is None or bottom_t is None:
-        return top_c, top_t
-    if table.paired:
-        some = (bottom_c > 0) | (bottom_t > 0)
-        keep_c = keep_t = some
-    else:
-        keep_c, keep_t = bottom_c > 0, bottom_t > 0
-    return moments.linearised(top_c[keep_c], bottom_c[keep_c]), moments.linearised(top_t[keep_t], bottom_t[keep_t])
-
-
-def compare(table: UnitTable, metric: str, control: str, treatment: str) -> Moments:
-    """The moments of one comparison, paired or split as the table is."""
-    control_values, treatment_values = values(table, metric, control, treatment)
-    return (moments.paired if table.paired else moments.split)(control_values, treatment_values)
 
 
 def smallest_detectable(m: Moments, power: float = POWER, level: float = LEVEL) -> float:

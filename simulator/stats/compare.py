@@ -1,0 +1,106 @@
+"""Comparing two arms of a table: from its columns to moments, and to the per-unit values that ranks and resampling need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.stats import moments
+from simulator.stats.moments import Floats, Moments, Sample
+from simulator.stats.units import TableError, UnitTable
+
+Mask = npt.NDArray[np.bool_]
+
+
+def compare(table: UnitTable, metric: str, control: str, treatment: str, covariates: Sequence[str] = ()) -> Moments:
+    """The moments of one comparison, paired or split as the table is."""
+    return Samples(table, {metric: covariates}).moments(metric, control, treatment)
+
+
+def values(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
+    """Per-unit values of both arms whose means are compared: sums, or linearised ratios (for ranks, quantiles, resampling)."""
+    (top_c, bottom_c), (top_t, bottom_t) = table.sums(metric, control), table.sums(metric, treatment)
+    if bottom_c is None or bottom_t is None:
+        return top_c, top_t
+    keep_c, keep_t = informative(bottom_c, bottom_t, table.paired)
+    return moments.linearised(top_c[keep_c], bottom_c[keep_c]), moments.linearised(top_t[keep_t], bottom_t[keep_t])
+
+
+def informative(control: Floats, treatment: Floats, paired: bool) -> tuple[Mask, Mask]:
+    """Units that say anything of a ratio metric: those with a denominator (in either arm, when paired). The others would add zeros."""
+    if not paired:
+        return control > 0, treatment > 0
+    some = (control > 0) | (treatment > 0)
+    return some, some
+
+
+class Samples:
+    """The second moments behind all comparisons of a table: each column of each arm is read once, however many comparisons use it."""
+
+    def __init__(self, table: UnitTable, covariates: Mapping[str, Sequence[str]]) -> None:
+        """`covariates`: by metric, names of pre-period columns; `own` stands for the metric's own.
+
+        Raises:
+            TableError: a covariate that the table does not have, or one in a paired table.
+        """
+        self._table = table
+        self._covariates = {m: tuple(m if c == "own" else c for c in names) for m, names in covariates.items() if names}
+        used = sorted({c for names in self._covariates.values() for c in names})
+        for name in used:
+            if table.paired:
+                raise TableError(f"covariate {name!r}: a paired table needs none, twins have the same past and it cancels")
+            if name not in table.covariates:
+                raise TableError(f"no covariate {name!r} in this table; it has {list(table.covariates)}")
+        self._ratios = {m: bool((bottom <= 0).any()) for m, bottom in table.denominators.items()}
+        names = [(m, half) for m in table.numerators for half in ("numerator", "denominator")]
+        names = [(m, half) for m, half in names if half == "numerator" or m in table.denominators]
+        self._columns = {key: i for i, key in enumerate([*names, *((c, "covariate") for c in used)])}
+        self._read: dict[str, Sample] = {}
+
+    def moments(self, metric: str, control: str, treatment: str) -> Moments:
+        """The moments of one comparison; covariates as given for the metric."""
+        if self._ratios.get(metric, False):
+            return self._some_units(metric, control, treatment)
+        columns = self._columns
+        top, bottom = columns[metric, "numerator"], columns.get((metric, "denominator"))
+        if not self._table.paired:
+            adjust = [columns[c, "covariate"] for c in self._covariates.get(metric, ())]
+            return moments.split_moments(self._arm(control), self._arm(treatment), top, bottom, adjust)
+        both, width = self._pair(), len(columns)
+        c, t = (self._table.arm(arm) * width for arm in (control, treatment))
+        return moments.paired_moments(
+            both, (c + top, None if bottom is None else c + bottom), (t + top, None if bottom is None else t + bottom)
+        )
+
+    def _arm(self, arm: str) -> Sample:
+        if arm not in self._read:
+            table = self._table
+            assert table.assigned is not None
+            self._read[arm] = moments.sample([self._whole(*key) for key in self._columns], np.flatnonzero(table.assigned == table.arm(arm)))
+        return self._read[arm]
+
+    def _pair(self) -> Sample:
+        """All arms of a paired table as one sample: the variables of the first arm, then those of the second, ..."""
+        if "" not in self._read:
+            halves = [self._whole(*key) for key in self._columns]
+            self._read[""] = moments.sample([half[arm] for arm in range(len(self._table.arms)) for half in halves])
+        return self._read[""]
+
+    def _whole(self, name: str, half: str) -> Floats:
+        source = {"numerator": self._table.numerators, "denominator": self._table.denominators, "covariate": self._table.covariates}
+        return np.asarray(source[half][name])
+
+    def _some_units(self, metric: str, control: str, treatment: str) -> Moments:
+        """A ratio metric with units that have no denominator: those are left out."""
+        (top_c, bottom_c), (top_t, bottom_t) = self._table.sums(metric, control), self._table.sums(metric, treatment)
+        assert bottom_c is not None
+        assert bottom_t is not None
+        keep_c, keep_t = (np.flatnonzero(k) for k in informative(bottom_c, bottom_t, self._table.paired))
+        if self._table.paired:
+            return moments.paired_moments(moments.sample([top_c, bottom_c, top_t, bottom_t], keep_c), (0, 1), (2, 3))
+        extra = self._covariates.get(metric, ())
+        past = [[self._table.covariates[c][self._table.assigned == self._table.arm(arm)] for c in extra] for arm in (control, treatment)]
+        samples = (moments.sample([top_c, bottom_c, *past[0]], keep_c), moments.sample([top_t, bottom_t, *past[1]], keep_t))
+        return moments.split_moments(*samples, 0, 1, range(2, 2 + len(extra)))
