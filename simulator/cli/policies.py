@@ -56,8 +56,8 @@ def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int) 
     abtest policies check my_policy.py:MyPolicy --param dim=16
     """
     import yaml
-    from policies.check import CHECKS, check_policy
 
+    from policies.check import CHECKS, check_policy
     from policies.registry import make
 
     with failures():

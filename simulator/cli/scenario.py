@@ -56,3 +56,15 @@ def schema() -> None:
 
     with failures():
         click.echo(json.dumps(json_schema(), indent=1))
+
+
+@scenario.command()
+def reference() -> None:
+    """Print the reference of all keys as Markdown (docs/scenario.md is this output).
+
+    \b
+    abtest scenario reference > docs/scenario.md
+    """
+    from simulator.reference import markdown
+
+    click.echo(markdown(), nl=False)
