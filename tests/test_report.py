@@ -19,9 +19,10 @@ def made_log(n_users: int = 300, days: int = 5, arms: tuple[str, ...] = ("comire
     lives = np.broadcast_to((random.random((n_users, days)) < 0.8)[:, :, None, None, None], shape)
     user, day, session, request, position = np.indices(shape)
     for arm, _ in enumerate(arms):
-        lift = 0.25 if arm == len(arms) - 1 and arm > 0 else 0.0
-        own = np.random.default_rng((seed, arm)).random(shape) < (0.3 if arm else 0)
-        roll = {name: np.where(own, np.random.default_rng((seed, arm, i)).random(shape), v) for i, (name, v) in enumerate(noise.items())}
+        lift = 0.06 if arm == len(arms) - 1 and arm > 0 else 0.0
+        other = np.random.default_rng((seed, arm))
+        own = other.random(shape) < (0.3 if arm else 0)
+        roll = {name: np.where(own, other.random(shape), v) for name, v in noise.items()}
         click = roll["click"] < 1 / (1 + np.exp(0.2 - taste[user] - lift + 0.08 * position))
         watch = np.where(roll["watch"] < 0.1, 0, np.exp(1.3 + 1.6 * click + roll["watch"])).astype(np.float32)
         given = {
@@ -49,6 +50,7 @@ def made_log(n_users: int = 300, days: int = 5, arms: tuple[str, ...] = ("comire
         "seed": seed,
         "days": days,
         "arms": {name: {"policy": name, "params": {}} for name in arms},
+        "published": {"comment": 0.00772, "watch_time": 0.00017},
         "design": {"kind": "paired", "control": arms[0]},
     }
     return EventLog.from_columns(

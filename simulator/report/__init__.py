@@ -22,6 +22,10 @@ ROW = (
 """The keys of a row of `lifts`, exactly these and in this order. `lift`, `low`, `high` and `mde` are fractions of the control's mean."""
 
 
+class ReportError(ValueError):
+    """A log, table or folder that no report can be made of; the message names it, the rule and what to do."""
+
+
 def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
     return None
 
@@ -46,6 +50,34 @@ def write(log: EventLog, folder: Path, *, runtime: Mapping[str, Any] | None = No
     content = gather(log, runtime=runtime, progress=progress)
     save(content, folder)
     return content
+
+
+def find(source: Path) -> tuple[EventLog, Path]:
+    """The event log that a path means, and the folder where its report belongs.
+
+    Args:
+        source: a run's folder (with `log/`), a folder of Parquet parts, or one .parquet file.
+
+    Raises:
+        ReportError: nothing is there.
+        LogError: something is there, but it is not an event log.
+    """
+    if not source.exists():
+        raise ReportError(f"{source}: no such file or folder; give a run's folder, a folder of Parquet parts or a .parquet file")
+    if (source / "log").is_dir():
+        return EventLog.open(source / "log"), source
+    home = source.parent if source.is_file() or source.name == "log" else source
+    return EventLog.open(source), home
+
+
+def runtime(folder: Path) -> dict[str, Any] | None:
+    """The run time figures that an earlier report of the same folder keeps; the log itself does not have them."""
+    try:
+        stored = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    found = stored.get("runtime") if isinstance(stored, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def save(content: Mapping[str, Any], folder: Path) -> None:

@@ -3,141 +3,139 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-ALPHA = 0.05
+LEVEL = 0.05
 
-State = Literal["up", "down", "leaning", "unclear", "identical", "no data"]
+SIGNS: dict[str, str] = {"up": "▲", "down": "▼", "undecided": "○", "identical": "=", "no test": "–", "no data": "–"}
+"""A sign beside every verdict (`Lift.words`), so that none is told by colour alone."""
 
-NAMES: dict[str, str] = {
-    "comment": "Comment",
-    "forward": "Forward",
-    "play": "Play",
-    "follow": "Follow",
-    "watch_time": "Watch time",
-    "click": "Click",
-    "like": "Like",
-    "sessions": "Sessions",
-    "return": "Return",
-    "long_view": "Long view",
-    "hate": "Hate",
-    "profile_enter": "Profile enter",
-}
-"""What the reader is shown for a metric; an unknown metric shows its own name."""
-
-LOWER_IS_BETTER = frozenset({"hate"})
-
-MARKS: dict[State, str] = {"up": "▲", "down": "▼", "leaning": "◇", "unclear": "○", "identical": "=", "no data": "–"}
-"""A sign beside every verdict, so that none is told by colour alone."""
-
-MEANINGS: dict[State, str] = {
+MEANINGS: dict[str, str] = {
     "up": "higher than the control, also after adjustment for the number of comparisons",
     "down": "lower than the control, also after adjustment for the number of comparisons",
-    "leaning": "the 95% interval excludes no change, but not after adjustment for the number of comparisons",
-    "unclear": "no change is within the interval: neither shown nor excluded",
+    "undecided": "a difference is neither shown nor excluded",
     "identical": "every unit has the same value in both arms",
-    "no data": "too few units to say anything",
+    "no test": "the values do not vary, or are too few: no test is possible",
+    "no data": "the log has no data for this metric",
+}
+
+DESIGNS: dict[str, str] = {
+    "paired": "every user lives in every arm",
+    "split": "each user is in one arm, assigned by hash",
+    "switchback": "all users share one arm at a time, which changes by day",
+    "interleave": "two policies share each slate by team draft",
 }
 
 
-def name(metric: str) -> str:
-    """The metric as the reader is shown it."""
-    return NAMES.get(metric, metric)
+def title(metric: str) -> str:
+    """The metric as the reader is shown it: `watch_time` -> `Watch time`."""
+    text = metric.replace("_", " ")
+    return text[:1].upper() + text[1:]
 
 
-def state(row: Mapping[str, Any]) -> State:
-    """The verdict on one row of `lifts`, at the 5% level over the adjusted p-value."""
-    if row["lift"] is None and row["t"] is None and row["control_mean"] != row["treatment_mean"]:
-        return "no data"
-    if row["control_mean"] is None or row["treatment_mean"] is None or row["n_units"] < 2:
-        return "no data"
-    if row["p"] is None:
-        return "identical" if row["control_mean"] == row["treatment_mean"] else "no data"
-    if row["p_adjusted"] is not None and row["p_adjusted"] < ALPHA:
-        return "up" if row["treatment_mean"] > row["control_mean"] else "down"
-    return "leaning" if row["p"] < ALPHA else "unclear"
+def tone(verdict: str, higher_is_better: bool) -> str:
+    """`good`, `bad` or `open`: whether a verdict is welcome; a class of the style sheet."""
+    if verdict not in ("up", "down"):
+        return "open"
+    return "good" if (verdict == "up") == higher_is_better else "bad"
 
 
 def percent(fraction: float | None, digits: int = 3, sign: bool = True) -> str:
-    """A fraction in the paper's style: `.00772` -> `+0.772%`; `n/a` for None."""
+    """A fraction in the paper's style: `.00772` -> `+0.772%`; `n/a` where it is not defined."""
     if fraction is None or not math.isfinite(fraction):
         return "n/a"
-    text = f"{100 * fraction:{'+' if sign else ''}.{digits}f}"
-    return ("0" if float(text) == 0 and not sign else text) + "%" if float(text) else f"{0:.{digits}f}%"
+    text = f"{100 * abs(fraction):.{digits}f}%"
+    if float(text[:-1]) == 0 or (fraction > 0 and not sign):
+        return text
+    return ("+" if fraction > 0 else "-") + text
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
-    """`[-0.310%, +1.854%]`; an open end (an unbounded Fieller set) is said in words."""
+    """`-0.310% to +1.854%`; an end that is open (an unbounded Fieller set) is said in words."""
     if low is None and high is None:
         return "unbounded"
-    left = "below" if low is None else percent(low, digits)
-    right = "above" if high is None else percent(high, digits)
-    return f"[{left}, {right}]"
+    if low is None:
+        return f"below {percent(high, digits)}"
+    return f"above {percent(low, digits)}" if high is None else f"{percent(low, digits)} to {percent(high, digits)}"
 
 
 def probability(p: float | None) -> str:
-    """`.034`; below a thousandth `<.001`; `n/a` for None."""
+    """`.034`; below a thousandth `<.001`; `n/a` where it is not defined."""
     if p is None:
         return "n/a"
-    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
+    if p < 0.001:
+        return "<.001"
+    return f"{p:.3f}".removeprefix("0")
 
 
-def figure(value: float | None) -> str:
+def number(value: float | None) -> str:
     """A mean to four significant digits, thousands separated."""
     if value is None:
         return "n/a"
-    if value == 0:
-        return "0"
-    if abs(value) >= 1000:
+    if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2e}"
 
 
-def count(n: float | None) -> str:
-    """A whole number with thousands separated."""
+def whole(n: float | None) -> str:
+    """A whole number, thousands separated."""
     return "n/a" if n is None else f"{n:,.0f}"
 
 
-def sentence(row: Mapping[str, Any], control: str, comparisons: int) -> str:
+def detects(mde: float | None) -> str:
+    """The smallest detectable lift: `±0.42%`."""
+    return "n/a" if mde is None else f"±{percent(mde, 2, sign=False)}"
+
+
+def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: int) -> str:
     """The verdict on one row in plain words.
 
     Args:
         row: of `lifts`.
+        verdict: its `Lift.words`.
         control: name of the control arm.
         comparisons: how many tests the adjusted p-value accounts for.
     """
-    what, arm, verdict = name(row["metric"]), row["arm"], state(row)
-    per = f"per {row['unit']}"
+    what, arm, unit = title(row["metric"]), row["arm"], row["unit"]
     if verdict == "no data":
-        return f"{what}: nothing can be said of {arm} against {control}: {count(row['n_units'])} units with data {per} are too few to compare."
+        return f"{what}: the log has no data."
     if verdict == "identical":
-        return f"{what}: identical. All {count(row['n_units'])} {row['unit']}s have the same value under {arm} and under {control}."
-    span = interval(row["low"], row["high"])
-    size = f"{percent(row['lift'])} {per}, 95% interval {span}"
-    p, adjusted = probability(row["p"]), probability(row["p_adjusted"])
+        return f"{what}: identical. Each of {whole(row['n_units'])} {unit}s has the same value under {arm} as under {control}."
+    if verdict == "no test":
+        return f"{what}: {whole(row['n_units'])} {unit}s without enough variation: {arm} and {control} cannot be compared."
+    size = f"{percent(row['lift'])}, 95% interval {interval(row['low'], row['high'])}"
+    if row["lift"] is None:
+        size = f"{number(row['treatment_mean'])} against {number(row['control_mean'])} per {unit}; a relative lift of nothing is not defined"
+    adjusted = f"adjusted p {probability(row['p_adjusted'])} over {comparisons} comparisons"
     if verdict in ("up", "down"):
-        side = "more" if verdict == "up" else "less"
-        return f"{what}: {side} under {arm} than under {control}: {size}; p {adjusted} after adjustment for {comparisons} comparisons."
-    sees = "" if row["mde"] is None else f" This run would have seen a change of ±{percent(row['mde'], 2, sign=False)} four times in five."
-    if verdict == "leaning":
-        return f"{what}: not shown. {size}; p {p} on its own, but {adjusted} after adjustment for {comparisons} comparisons.{sees}"
-    return f"{what}: no difference shown between {arm} and {control}: {size}; p {p}.{sees}"
+        return f"{what}: {'higher' if verdict == 'up' else 'lower'} under {arm} than under {control}: {size} ({adjusted})."
+    sees = "" if row["mde"] is None else f" A true change of {detects(row['mde'])} or more would have been found in four runs of five."
+    if row["p"] is not None and row["p"] < LEVEL:
+        return f"{what}: not shown. {size}; alone it would pass (p {probability(row['p'])}), among all comparisons it does not ({adjusted}).{sees}"
+    return f"{what}: no difference shown: {size} (p {probability(row['p'])}).{sees}"
 
 
-def headline(rows: list[Mapping[str, Any]], arm: str, control: str) -> str:
-    """One sentence on an arm: how many metrics went up, down, stayed open."""
-    states = [state(row) for row in rows if row["arm"] == arm]
-    if states and all(s == "identical" for s in states):
-        return f"{arm} and {control} are identical: no unit differs in any metric."
-    up, down = states.count("up"), states.count("down")
-    n = len(states)
-    if up == down == 0:
-        return f"No difference between {arm} and {control} is shown on any of {n} metrics."
-    parts = []
-    if up:
-        parts.append(f"higher on {up}")
-    if down:
-        parts.append(f"lower on {down}")
-    rest = n - up - down
-    return f"{arm} is {' and '.join(parts)} of {n} metrics against {control}" + (f"; {rest} undecided." if rest else ".")
+def headline(verdicts: Iterable[tuple[str, str]], arm: str, control: str) -> str:
+    """One sentence on an arm: on which metrics it is higher, lower, or undecided.
+
+    Args:
+        verdicts: (metric, `Lift.words`) of the arm's rows by the design's unit.
+        arm: the treatment arm.
+        control: name of the control arm.
+    """
+    given = list(verdicts)
+    found = {state: [title(m).lower() for m, s in given if s == state] for state in ("up", "down", "identical")}
+    if given and len(found["identical"]) == len(given):
+        return f"{arm} and {control} are identical in every metric."
+    parts = [f"{word} on {listed(found[state])}" for state, word in (("up", "higher"), ("down", "lower")) if found[state]]
+    if not parts:
+        return f"No difference between {arm} and {control} is shown on any of {len(given)} metrics."
+    rest = len(given) - sum(map(len, found.values()))
+    parts += [f"{n} of {len(given)} metrics {what}" for n, what in ((rest, "undecided"), (len(found["identical"]), "identical")) if n]
+    return f"{arm} against {control}: {'; '.join(parts)}."
+
+
+def listed(words: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]

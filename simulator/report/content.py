@@ -1,0 +1,161 @@
+"""The content of a report: everything that is said of a run, gathered from its event log as plain dicts, lists and numbers.
+
+Every rendering (terminal, JSON, Markdown, HTML) shows this content and adds nothing to it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from policies.base import Progress
+from simulator.eventlog import EventLog, Metadata
+from simulator.metrics import metric
+from simulator.report import ROW, SCHEMA_VERSION, ReportError
+from simulator.report.counts import Cells, Counts, count
+from simulator.report.words import headline, sentence
+from simulator.stats import units, verdict
+from simulator.stats.verdict import Lift
+
+FUNNEL = ("sessions", "requests", "impressions", "play", "click", "long_view", "like", "comment", "follow", "forward")
+"""The steps of the funnel, in order, as far as the log has them."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Who is compared with whom.
+
+    Attributes:
+        arms: names, in the order of the log, the control first.
+        control: name of the control arm.
+        index: of each of `arms` in the log's own list.
+    """
+
+    arms: tuple[str, ...]
+    control: str
+    index: tuple[int, ...]
+
+    @classmethod
+    def of(cls, meta: Metadata) -> Comparison:
+        """The comparison that a log declares; without a declared control it is the first arm.
+
+        Raises:
+            ReportError: fewer than two arms, or no such control.
+        """
+        there = [name for name in meta.arms if name != units.HISTORY]
+        if len(there) < 2:
+            raise ReportError(f"a report compares at least two arms; this log has {there or 'none'}")
+        control = meta.control or there[0]
+        if control not in there:
+            raise ReportError(f"the control arm {control!r} is not among the arms {there}")
+        arms = (control, *(name for name in there if name != control))
+        return cls(arms, control, tuple(meta.arms.index(name) for name in arms))
+
+    @property
+    def treatments(self) -> tuple[str, ...]:
+        return self.arms[1:]
+
+    def by_arm(self, cells: Cells) -> dict[str, Any]:
+        """The rows of `cells` `[arms of the log, ...]` under the names of the compared arms."""
+        return {name: cells[i].tolist() for name, i in zip(self.arms, self.index, strict=True)}
+
+
+def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progress) -> dict[str, Any]:
+    """Everything that the report says, as JSON types. See `simulator.report.write`."""
+    meta = log.metadata
+    scenario, notes = (json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes))
+    who = Comparison.of(meta)
+    progress("report: sums", 0, 3, {})
+    sums = units.read(log)
+    progress("report: counts", 1, 3, {})
+    counts = count(log)
+    progress("report: lifts", 2, 3, {})
+    rows = sorted(verdict.verdict(sums, who.control), key=lambda row: (row.unit != "user", who.arms.index(row.arm)))
+    content = {
+        "schema": SCHEMA_VERSION,
+        "scenario": scenario.get("name"),
+        "seed": scenario.get("seed"),
+        "design": scenario.get("design", {}).get("kind", "paired" if sums.assigned is None else "split"),
+        "control": who.control,
+        "arms": list(who.arms),
+        "checks": [],
+        "runtime": None if runtime is None else dict(runtime),
+        "lifts": [_row(row) for row in rows],
+        "verdicts": _verdicts(rows, who.control),
+        "headlines": [_headline(rows, arm, who.control) for arm in who.treatments],
+        "metrics": {name: _described(name) for name in sums.metrics},
+        "family": verdict.FAMILY,
+        "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
+        "daily": [_on_day(row, day) for day, rows in verdict.by_day(sums, who.control) for row in rows],
+        "funnel": _funnel(counts, who),
+        "channels": _channels(counts, meta, who),
+        "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
+        "published": _published(scenario.get("published", {}), rows),
+        "settings": scenario,
+        "versions": dict(sorted(meta.versions.items())),
+        "notes": notes,
+    }
+    progress("report: lifts", 3, 3, {})
+    return content
+
+
+def _row(lift: Lift) -> dict[str, Any]:
+    given = lift.to_dict()
+    return {key: given[key] for key in ROW}
+
+
+def _on_day(lift: Lift, day: int) -> dict[str, Any]:
+    given = lift.to_dict()
+    return {"day": day, **{key: given[key] for key in ("metric", "arm", "control_mean", "treatment_mean", "lift", "low", "high", "p", "n_units")}}
+
+
+def _verdicts(rows: Sequence[Lift], control: str) -> list[dict[str, str]]:
+    """Verdict and sentence of each row of `lifts`, in the same order."""
+    comparisons = {unit: sum(1 for row in rows if row.unit == unit and not math.isnan(row.p)) for unit in {row.unit for row in rows}}
+    return [
+        {"metric": row.metric, "arm": row.arm, "unit": row.unit, "verdict": row.words,
+         "sentence": sentence(_row(row), row.words, control, comparisons[row.unit])}
+        for row in rows
+    ]  # fmt: skip
+
+
+def _headline(rows: Sequence[Lift], arm: str, control: str) -> dict[str, str]:
+    mine = [(row.metric, row.words) for row in rows if row.arm == arm and row.unit == "user"]
+    return {"arm": arm, "sentence": headline(mine, arm, control)}
+
+
+def _described(name: str) -> dict[str, Any]:
+    found = metric(name)
+    return {"description": found.description, "measure": found.measure, "higher_is_better": found.higher_is_better}
+
+
+def _funnel(counts: Counts, who: Comparison) -> list[dict[str, Any]]:
+    """Steps with their count in each arm, users first."""
+    totals = {"users": counts.users, **{name: counts.steps[name].sum(axis=1) for name in FUNNEL if name in counts.steps}}
+    return [{"step": name, "counts": who.by_arm(total)} for name, total in totals.items()]
+
+
+def _channels(counts: Counts, meta: Metadata, who: Comparison) -> dict[str, Any] | None:
+    """Share of the impressions that each recall channel brought, by arm; None where there is but one."""
+    if not meta.channels:
+        return None
+    whole = counts.channels.sum(axis=1, keepdims=True)
+    return {"names": ["tested policy", *meta.channels], "shares": who.by_arm(counts.channels / whole.clip(min=1))}
+
+
+def _share(part: Cells, whole: Cells, who: Comparison) -> dict[str, float | None]:
+    return {name: None if whole[i] == 0 else float(part[i] / whole[i]) for name, i in zip(who.arms, who.index, strict=True)}
+
+
+def _published(published: Mapping[str, float], rows: Sequence[Lift]) -> list[dict[str, Any]]:
+    """Published lifts beside ours by user, for every arm and metric that has one; `inside`: within our interval."""
+    found = []
+    for lift in rows:
+        if lift.unit == "user" and lift.metric in published:
+            row, value = _row(lift), published[lift.metric]
+            inside = None if row["lift"] is None else bool(lift.low <= value <= lift.high)
+            found.append({"metric": lift.metric, "arm": lift.arm, "published": value, "inside": inside, **{k: row[k] for k in ("lift", "low", "high")}})
+    return found

@@ -1,0 +1,130 @@
+"""The report as one self-contained HTML page: no network, readable without script, on a phone, in print, in light and dark."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shlex
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from simulator.report import figures, words
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The page of a gathered report. All text of the content is escaped."""
+    daily = _daily(content)
+    script, style = _asset("report.js"), _asset("report.css")
+    return _environment().get_template("report.html.j2").render(
+        c=content,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        forests=_forests(content),
+        daily=daily,
+        same_daily=[words.title(name).lower() for name in content["metrics"] if name not in {plot["metric"] for plot in daily}],
+        funnel=_funnel(content),
+        settings=settings(content),
+        command=command(content),
+    )  # fmt: skip
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("simulator.report", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {"SIGNS": words.SIGNS, "MEANINGS": words.MEANINGS, "DESIGNS": words.DESIGNS, "listed": words.listed}
+    environment.globals |= {"swatch": figures.swatch, "shown": _shown, "interval": lambda low, high: typeset(words.interval(low, high))}
+    environment.filters |= {name: getattr(words, name) for name in ("probability", "number", "whole", "detects", "title")}
+    environment.filters |= {"typeset": typeset, "percent": lambda *given: typeset(words.percent(*given))}
+    return environment
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("simulator.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def typeset(text: str) -> str:
+    """A hyphen before a number becomes a minus sign."""
+    return re.sub(r"(?<![\w.-])-(?=[\d.])", "−", text)
+
+
+def _shown(row: Mapping[str, Any], key: str, how: str) -> str:
+    """A cell of the table of all numbers; an open end of an interval is said in words."""
+    if key in ("low", "high") and row[key] is None and row["lift"] is not None:
+        return "unbounded"
+    text: str = getattr(words, how)(row[key])
+    return typeset(text)
+
+
+def settings(content: Mapping[str, Any]) -> str:
+    """The resolved scenario as YAML, as the log carries it."""
+    import yaml
+
+    return yaml.safe_dump(dict(content["settings"]), sort_keys=False, allow_unicode=True, width=100) if content["settings"] else ""
+
+
+def command(content: Mapping[str, Any]) -> str:
+    """The command that repeats the run from the scenario that the report prints."""
+    return "abtest run " + shlex.quote(f"{content['scenario'] or 'scenario'}.yaml")
+
+
+def _forests(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each kind of unit and arm: the forest plot's rows, on one scale for each kind of unit."""
+    forests = []
+    for unit in dict.fromkeys(row["unit"] for row in content["lifts"]):
+        rows = [(row, said) for row, said in zip(content["lifts"], content["verdicts"], strict=True) if row["unit"] == unit]
+        scale = figures.around_zero(row for row, _ in rows)
+        for arm in dict.fromkeys(row["arm"] for row, _ in rows):
+            forests.append({"unit": unit, "arm": arm, "axis": figures.axis(scale), "rows": [_line(content, *r, scale) for r in rows if r[0]["arm"] == arm]})
+    return forests
+
+
+def _line(content: Mapping[str, Any], row: Mapping[str, Any], said: Mapping[str, str], scale: figures.Scale) -> dict[str, Any]:
+    tone = words.tone(said["verdict"], content["metrics"][row["metric"]]["higher_is_better"])
+    return {"row": row, "said": said, "tone": tone, "strip": figures.strip(row, scale, tone, typeset(figures.spoken(row)))}
+
+
+def _daily(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One small figure for each metric whose arms differ on some day."""
+    treatments = content["arms"][1:]
+    plots = []
+    for metric in content["metrics"]:
+        series = []
+        for i, arm in enumerate(treatments):
+            rows = [row for row in content["daily"] if row["metric"] == metric and row["arm"] == arm]
+            points = [
+                (row["day"], row["lift"], row["low"], row["high"], typeset(f"Day {row['day'] + 1}. {figures.spoken(row)}"))
+                for row in rows
+            ]
+            series.append(figures.Series(arm, i + 1, points))
+        if any(p[1] for s in series for p in s.points):
+            label = f"{words.title(metric)}: lift over {content['control']} on each day with 95% interval, for {words.listed(treatments)}"
+            plots.append({"metric": metric, "figure": figures.over_days(series, content["size"]["days"], label)})
+    return plots
+
+
+def _funnel(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The funnel's steps with a bar for each arm; bars of two groups of steps (the way to a view, what follows it) share a scale each."""
+    arms, steps = content["arms"], content["funnel"]
+    impressions = next(step["counts"] for step in steps if step["step"] == "impressions")
+    rate = {step["step"]: {a: step["counts"][a] / max(impressions[a], 1) for a in arms} for step in steps}
+    rare = {name for name, by_arm in rate.items() if name not in ("users", "sessions", "requests") and max(by_arm.values()) < 0.1}
+    limits = {flag: max((v for n, by_arm in rate.items() if (n in rare) == flag for v in by_arm.values()), default=1.0) for flag in (True, False)}
+    result = []
+    for step in steps:
+        name = step["step"]
+        tips = [f"{words.title(name)}, {arm}: {words.whole(step['counts'][arm])}, {words.number(1000 * rate[name][arm])} per 1,000 impressions" for arm in arms]
+        figure = figures.bars([(arm, i, rate[name][arm]) for i, arm in enumerate(arms)], limits[name in rare], "; ".join(tips), tips)
+        control = step["counts"][arms[0]]
+        change = {arm: None if not control else step["counts"][arm] / control - 1 for arm in arms[1:]}
+        result.append({**step, "per_1000": {a: 1000 * rate[name][a] for a in arms}, "figure": figure, "change": change, "rare": name in rare})
+    return result

@@ -1,0 +1,107 @@
+"""The report as Markdown: the same content, in tables that read well as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from simulator.report.html import command, settings
+from simulator.report.words import DESIGNS, SIGNS, detects, interval, listed, number, percent, probability, title, whole
+
+
+def document(content: Mapping[str, Any]) -> str:
+    """The Markdown text of a gathered report. Names are escaped, so that none of them becomes markup."""
+    c = content
+    size = c["size"]
+    blocks = [
+        f"# {text(c['scenario'] or 'A/B report')}: {listed([text(a) for a in c['arms'][1:]])} against {text(c['control'])}",
+        f"{c['design']} ({DESIGNS[c['design']]}), {whole(size['users'])} users, {size['days']} days, {whole(size['impressions'])} impressions, seed {c['seed']}.",
+        *(f"**RED: {text(check['name'])}.** {text(check['found'])} {text(check['meaning'])}" for check in c["checks"] if check["status"] == "red"),
+        *_verdict(c),
+        "## By day, as in the paper",
+        _table(("Metric", "Arm", "Lift", "95% interval", "t", "df", "p", "Adjusted p"), (_by_day(row) for row in c["lifts"] if row["unit"] == "day")),
+        "## Lift on each day",
+        _table(("Metric", "Arm", *(f"Day {d + 1}" for d in range(size["days"]))), _days(c)),
+        "## Funnel",
+        _table(("Step", *map(text, c["arms"])), ((title(s["step"]), *(whole(s["counts"][a]) for a in c["arms"])) for s in c["funnel"])),
+        *_served(c),
+        *_published(c),
+        *_checks(c),
+        *_repeat(c),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def text(value: Any) -> str:
+    """A name as Markdown that shows it literally."""
+    result = " ".join(str(value).split())
+    for sign in "\\`*_{}[]<>#|~":
+        result = result.replace(sign, "&lt;" if sign == "<" else "&gt;" if sign == ">" else "\\" + sign)
+    return result
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _verdict(c: Mapping[str, Any]) -> list[str]:
+    blocks = []
+    for said in c["headlines"]:
+        rows = [(r, v) for r, v in zip(c["lifts"], c["verdicts"], strict=True) if r["arm"] == said["arm"] and r["unit"] == "user"]
+        head = ("", "Lift", "95% interval", "p", "Adjusted p", "Verdict", "Detects", text(c["control"]), text(said["arm"]), "Units")
+        lines = (
+            (SIGNS[v["verdict"]], f"**{percent(r['lift'])} {title(r['metric'])}**", interval(r["low"], r["high"]), probability(r["p"]),
+             probability(r["p_adjusted"]), v["verdict"], detects(r["mde"]), number(r["control_mean"]), number(r["treatment_mean"]), whole(r["n_units"]))
+            for r, v in rows
+        )  # fmt: skip
+        blocks += [f"## {text(said['sentence'])}", _table(head, lines), "\n".join(f"- {text(v['sentence'])}" for _, v in rows)]
+    return [*blocks, f"Adjusted p: Holm over {c['family']}. Detects: the smallest true lift that a run of this size finds four times in five."]
+
+
+def _by_day(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        title(row["metric"]), text(row["arm"]), percent(row["lift"]), interval(row["low"], row["high"]),
+        number(row["t"]), number(row["df"]), probability(row["p"]), probability(row["p_adjusted"]),
+    )  # fmt: skip
+
+
+def _days(c: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
+    lifts = {(row["metric"], row["arm"], row["day"]): row["lift"] for row in c["daily"]}
+    for metric in c["metrics"]:
+        for arm in c["arms"][1:]:
+            yield (title(metric), text(arm), *(percent(lifts.get((metric, arm, day))) for day in range(c["size"]["days"])))
+
+
+def _served(c: Mapping[str, Any]) -> list[str]:
+    blocks = []
+    if c["channels"]:
+        shares = c["channels"]["shares"]
+        rows = ((text(name), *(percent(shares[arm][i], 1, False) for arm in c["arms"])) for i, name in enumerate(c["channels"]["names"]))
+        blocks += ["## Where the impressions came from", _table(("Channel", *map(text, c["arms"])), rows)]
+    if any(c["answered_by_log"].values()):
+        shares = ", ".join(f"{text(arm)} {percent(share, 1, False)}" for arm, share in c["answered_by_log"].items())
+        blocks.append(f"Impressions that the real log answered, in place of a model of users: {shares}.")
+    return blocks
+
+
+def _published(c: Mapping[str, Any]) -> list[str]:
+    if not c["published"]:
+        return []
+    rows = ((title(r["metric"]), text(r["arm"]), percent(r["published"]), percent(r["lift"]), interval(r["low"], r["high"])) for r in c["published"])
+    return ["## Published beside ours", _table(("Metric", "Arm", "Published", "Here", "95% interval"), rows)]
+
+
+def _checks(c: Mapping[str, Any]) -> list[str]:
+    if not c["checks"]:
+        return []
+    rows = ((text(k["name"]), k["status"], text(k["found"]), text(k["meaning"])) for k in c["checks"])
+    return ["## Checks", _table(("Check", "Status", "Found", "What it means"), rows)]
+
+
+def _repeat(c: Mapping[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in c["versions"].items())
+    blocks = ["## Repeat it"]
+    if c["settings"]:
+        blocks += [f"    {command(c)}", "with the scenario:", "\n".join("    " + line for line in settings(c).splitlines())]
+    return [*blocks, f"Versions: {text(versions)}."] if versions else blocks

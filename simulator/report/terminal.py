@@ -1,0 +1,50 @@
+"""The report in the terminal: the lift table in the paper's style, at 80 columns, without colour where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from simulator.report.words import SIGNS, detects, interval, percent, probability, title, tone, whole
+
+STYLES = {"good": "green", "bad": "red", "open": ""}
+STATUS = {"green": ("●", "green"), "amber": ("▲", "yellow"), "red": ("■", "bold red")}
+
+
+def show(content: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the lifts by user of every arm, what is not green, and nothing that the log does not say."""
+    console = console or Console(highlight=False, soft_wrap=False)
+    size = content["size"]
+    for said in content["headlines"]:
+        arm = said["arm"]
+        console.print()
+        console.print(Text(f"{arm} against {content['control']}", style="bold") + Text(f"  {content['design']}, {whole(size['users'])} users, {size['days']} days"))
+        console.print(_table(content, arm))
+        console.print(Text(said["sentence"]))
+    console.print(Text(f"\n95% intervals by user; adjusted p: Holm over {content['family']}.\ndetects: the true lift that a run of this size finds four times in five.", style="dim"))
+    for check in content["checks"]:
+        if check["status"] != "green":
+            sign, style = STATUS[check["status"]]
+            console.print(Text(f"{sign} {check['status']}: {check['name']}. ", style=style) + Text(f"{check['found']} {check['meaning']}"))
+
+
+def _table(content: Mapping[str, Any], arm: str) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    for name, how in (("lift", "left"), ("95% interval", "right"), ("adj. p", "right"), ("", "left"), ("detects", "right")):
+        table.add_column(name, justify=how, no_wrap=name != "lift", overflow="fold")  # type: ignore[arg-type]
+    for row, said in zip(content["lifts"], content["verdicts"], strict=True):
+        if row["arm"] != arm or row["unit"] != "user":
+            continue
+        style = STYLES[tone(said["verdict"], content["metrics"][row["metric"]]["higher_is_better"])]
+        table.add_row(
+            Text(f"{percent(row['lift']):>9} {title(row['metric'])}", style=style),
+            Text(interval(row["low"], row["high"])),
+            Text(probability(row["p_adjusted"])),
+            Text(f"{SIGNS[said['verdict']]} {said['verdict']}", style=style),
+            Text(detects(row["mde"])),
+        )
+    return table
