@@ -1,1 +1,335 @@
-"""Off-policy estimators of one policy's value per request; interface."""
+"""Off-policy estimators of a target policy's reward per request; each says its paper, its assumption, when it is valid.
+
+An estimator turns rounds into numerators and denominators; sums over units, intervals and verdicts are made elsewhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from simulator.eventlog import Propensity
+from simulator.offpolicy.model import RewardTable
+from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decides which estimators are right for a log and a target.
+
+    Attributes:
+        kind: of the log's propensities.
+        length: impressions of the longest slate.
+        uniform: every logged slate was drawn uniformly without replacement, as its propensities show.
+        deterministic: the target shows one slate and no other.
+        given: the target gives its distribution after the logged items above.
+        recalled: the target gives the set of its candidates.
+    """
+
+    kind: Propensity
+    length: int
+    uniform: bool = False
+    deterministic: bool = True
+    given: bool = False
+    recalled: bool = False
+
+
+class Evidence:
+    """Rounds and what the target does in them, with the weights that estimators share; everything is computed once."""
+
+    def __init__(self, rounds: Rounds, target: Target, model: RewardTable | None = None) -> None:
+        self.rounds, self.target, self.model = rounds, target, model
+
+    def __len__(self) -> int:
+        return len(self.rounds)
+
+    @cached_property
+    def step(self) -> Float:
+        """Target's over log's probability of each logged item, `[R, K]`."""
+        return self.target.probability / self.rounds.propensity
+
+    @cached_property
+    def running(self) -> Float:
+        """Product of `step` down to each place, `[R, K]`: exact for propensities conditional on the items above."""
+        return np.multiply.accumulate(self.step, axis=1)
+
+    @cached_property
+    def weight(self) -> Float:
+        """Target's over log's probability of the whole logged slate, `[R]`."""
+        whole: Float = self.running[:, -1]
+        return whole
+
+    @cached_property
+    def total(self) -> Float:
+        """Reward of the logged slate, `[R]`."""
+        total: Float = self.rounds.reward.sum(axis=1)
+        return total
+
+    @cached_property
+    def predicted(self) -> Float:
+        """Predicted reward of each logged impression, `[R, K]`."""
+        assert self.model is not None
+        return self.model.predict(self.model.fold(self.rounds.user), self.rounds)
+
+    @cached_property
+    def expected(self) -> Float:
+        """Predicted reward at each place under the target, `[R, K]`."""
+        assert self.model is not None
+        return self.model.expected(self.rounds, self.target)
+
+    @cached_property
+    def residual(self) -> Float:
+        """Reward of the logged slate less its prediction, `[R]`."""
+        left: Float = self.total - self.predicted.sum(axis=1)
+        return left
+
+    @cached_property
+    def value(self) -> Float:
+        """Predicted reward of the target's slate, `[R]`."""
+        value: Float = self.expected.sum(axis=1)
+        return value
+
+
+Ratio = tuple[Float, Float | None]
+"""Numerator `[R]` and denominator `[R]` (None: 1 for each round). An estimate is a sum of ratios of their sums."""
+
+
+class Estimator(ABC):
+    """An off-policy estimator: a sum of ratios of sums over rounds."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    unit: ClassVar[str] = "request"
+    threshold: float = float("inf")
+    """Where weights are cut, switched or shrunk; infinite: nowhere."""
+    model: ClassVar[bool] = False
+    """It uses the reward model."""
+    first_order: ClassVar[bool] = False
+    """The model's own error matters to first order, so that it must enter the interval."""
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    def refuses(self, facts: Facts) -> str | None:
+        """Why the estimator is not right for this log and target, or None: by default it needs weights of whole slates."""
+        return _no_slate_weights(facts)
+
+    @abstractmethod
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        """Numerators and denominators of each round."""
+
+    def trust(self, e: Evidence) -> Float | None:
+        """Weight `[R]` with which the residual of the reward model enters, or None where there is no model."""
+        return None
+
+
+def _no_slate_weights(facts: Facts) -> str | None:
+    if facts.kind == "unknown":
+        return "the log's propensities are unknown"
+    if facts.kind == "marginal" and facts.length > 1:
+        return "marginal propensities do not give the probability of a whole slate; it needs propensities conditional on the items above"
+    return None
+
+
+class Matching(Estimator):
+    """Replay by matching: mean reward of the logged impressions whose item the target puts at the same place.
+
+    Paper: Li, Chu, Langford & Wang, "Unbiased offline evaluation of contextual-bandit-based news article recommendation
+    algorithms", WSDM 2011. Assumption: the log showed items uniformly at random, and an impression's reward does not depend
+    on its neighbours. Valid: single items under uniform logging; under any other log it inherits the log's choice of what
+    was shown where, and is a description, not an estimate. Value per impression.
+    """
+
+    name, paper, unit = "matching", "Li et al. 2011", "impression"
+
+    def refuses(self, facts: Facts) -> str | None:
+        return None
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        agree = e.rounds.item == e.target.slates[:, 0]
+        return [((agree * e.rounds.reward).sum(axis=1), agree.sum(axis=1).astype(np.float64))]
+
+
+class Recalled(Estimator):
+    """Matching within a set: mean reward of the logged impressions whose item is among the target's candidates.
+
+    Paper: Li et al. 2011, with the recalled set for the one item. Assumption: as Matching, and that the stages behind recall would
+    have shown the recalled items as the log did. Valid: never as an estimate of the target's value; it says how good the
+    logged impressions were that the target would have kept. Value per impression.
+    """
+
+    name, paper, unit = "recalled", "Li et al. 2011, within the recalled set", "impression"
+
+    def refuses(self, facts: Facts) -> str | None:
+        return None if facts.recalled else "the target gives no set of candidates"
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        assert e.target.recalled is not None
+        return [_within(e, within(e.rounds.item, e.target.recalled))]
+
+
+def within(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:
+    """Whether each of `items` `[R, K]` is in its row's `recalled` `[R, M]`, `[R, K]`; never rounds x candidates x places."""
+    found = np.zeros(items.shape, dtype=bool)
+    for place in range(items.shape[1]):
+        found[:, place] = (recalled == items[:, place, None]).any(axis=1)
+    return found
+
+
+def _within(e: Evidence, agree: np.ndarray) -> Ratio:
+    return (agree * e.rounds.reward).sum(axis=1), agree.sum(axis=1).astype(np.float64)
+
+
+class IPS(Estimator):
+    """Inverse propensity score; on slates the standard IPS of whole slates.
+
+    Paper: Horvitz & Thompson, JASA 1952; Precup, Sutton & Singh, ICML 2000. Assumption: correct propensities and full support
+    (the log can show whatever the target shows). Valid: always then, unbiased; its variance grows with the product of the
+    weights over the slate.
+    """
+
+    name, paper = "ips", "Horvitz & Thompson 1952"
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        return [(e.weight * e.total, None)]
+
+
+@dataclass(frozen=True)
+class ClippedIPS(Estimator):
+    """IPS with weights cut at `threshold`.
+
+    Paper: Ionides, JCGS 2008; Bottou et al., JMLR 2013. Assumption: as IPS, and that little value lies where the weight is
+    above the threshold. Valid: biased downwards for rewards that are never negative, by the mean of the cut part; the
+    threshold is chosen by an estimate of the mean squared error, which enters the interval.
+    """
+
+    threshold: float
+    name, paper = "clipped_ips", "Ionides 2008; Bottou et al. 2013"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}({self.threshold:g})"
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        return [(np.minimum(e.weight, self.threshold) * e.total, None)]
+
+
+class SNIPS(Estimator):
+    """Self-normalised IPS: weights are divided by their own mean.
+
+    Paper: Swaminathan & Joachims, "The self-normalized estimator for counterfactual learning", NIPS 2015. Assumption: as IPS.
+    Valid: consistent, bias of order 1 / effective sample size; stays within the range of the rewards, and does not mind
+    propensities that are wrong by a constant factor.
+    """
+
+    name, paper = "snips", "Swaminathan & Joachims 2015"
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        return [(e.weight * e.total, e.weight)]
+
+
+class DirectMethod(Estimator):
+    """Direct method: the reward model's prediction for what the target shows.
+
+    Paper: Beygelzimer & Langford, KDD 2009; Dudík, Langford & Li, ICML 2011. Assumption: the reward model is right
+    everywhere the target goes. Valid: as far as the model is; no propensity is used. Its interval holds the model's
+    sampling error (infinitesimal jackknife), not its misspecification: the mean weighted residual is shown beside it.
+    """
+
+    name, paper, model, first_order = "dm", "Beygelzimer & Langford 2009", True, True
+
+    def refuses(self, facts: Facts) -> str | None:
+        return "the log's propensities are unknown, so nothing can contradict the model" if facts.kind == "unknown" else None
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        return [(e.value, None)]
+
+    def trust(self, e: Evidence) -> Float:
+        return np.zeros(len(e))
+
+
+class DoublyRobust(Estimator):
+    """Doubly robust: the model's prediction, corrected by the weighted residual of the logged rewards.
+
+    Paper: Dudík, Langford & Li, "Doubly robust policy evaluation and learning", ICML 2011; cross-fitting as in Chernozhukov et al.
+    2018. Assumption: correct propensities with full support, or a correct model. Valid: unbiased whatever the cross-fitted
+    model, if the propensities are right.
+    """
+
+    name, paper, model = "dr", "Dudík, Langford & Li 2011", True
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        return [(e.value + e.weight * e.residual, None)]
+
+    def trust(self, e: Evidence) -> Float:
+        return e.weight
+
+
+class SelfNormalisedDR(Estimator):
+    """Doubly robust with the correction divided by the mean weight.
+
+    Paper: Robins & Rotnitzky 2007; Thomas & Brunskill, ICML 2016 (weighted doubly robust). Assumption: as DR. Valid:
+    consistent, bias of order 1 / effective sample size; much steadier where weights are large.
+    """
+
+    name, paper, model = "sndr", "Thomas & Brunskill 2016", True
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        return [(e.value, None), (e.weight * e.residual, e.weight)]
+
+    def trust(self, e: Evidence) -> Float:
+        return e.weight
+
+
+@dataclass(frozen=True)
+class SwitchDR(Estimator):
+    """SWITCH-DR: doubly robust where the weight is at most `threshold`, the model alone elsewhere.
+
+    Paper: Wang, Agarwal & Dudík, "Optimal and adaptive off-policy evaluation in contextual bandits", ICML 2017. Assumption: as DR
+    below the threshold, a right model above it. Valid: biased by the model's error above the threshold, which is chosen by
+    an estimate of the mean squared error.
+    """
+
+    threshold: float
+    name, paper, model, first_order = "switch_dr", "Wang, Agarwal & Dudík 2017", True, True
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}({self.threshold:g})"
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        return [(e.value + self.trust(e) * e.residual, None)]
+
+    def trust(self, e: Evidence) -> Float:
+        return np.where(e.weight <= self.threshold, e.weight, 0.0)
+
+
+@dataclass(frozen=True)
+class ShrunkDR(Estimator):
+    """Doubly robust with optimistic shrinkage: the weight w becomes `threshold * w / (w^2 + threshold)`.
+
+    Paper: Su, Dimakopoulou, Krishnamurthy & Dudík, "Doubly robust off-policy evaluation with shrinkage", ICML 2020, eq. 6.
+    Assumption: between the model's (threshold 0) and DR's (infinite). Valid: biased by the model's error times what was
+    shrunk away; the threshold is chosen by an estimate of the mean squared error.
+    """
+
+    threshold: float
+    name, paper, model, first_order = "shrunk_dr", "Su et al. 2020", True, True
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}({self.threshold:g})"
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        return [(e.value + self.trust(e) * e.residual, None)]
+
+    def trust(self, e: Evidence) -> Float:
+        if np.isinf(self.threshold):
+            return e.weight
+        return self.threshold * e.weight / (np.square(e.weight) + self.threshold)

@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from policies.base import BoolArray, Histories, IntArray
-from simulator.eventlog import FEEDBACK, EventLog, LogError, Propensity
+from policies.base import Histories, IntArray
+from simulator.eventlog import FEEDBACK, KEY, EventLog, LogError, Metadata, Propensity
+from simulator.eventlog import _numpy as column_of
 
 Float = npt.NDArray[np.float64]
+Columns = dict[str, npt.NDArray[Any]]
 
 DAY_MS = 86_400_000
 REWARDS = ("click", "watch", *FEEDBACK)
 """Log columns that may be a reward. `watch` is in seconds; the others count 0 or 1."""
-
-_KEY = ("arm", "user", "session", "request", "position")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Rounds:
         user: `[R]` the unit of every interval.
         day: `[R]` whole days since t = 0, negative before it.
         t: `[R]` ms.
-        row: `[R]` row of the request's first impression in the log (of its arm), which names the request.
+        row: `[R]` row of the request's first impression in the log, which names the request.
         position: `[R, K]` from 0; a log that holds only the third place of a slate says 2.
         item: `[R, K]` what was shown.
         reward: `[R, K]` in the unit of the reward column; NaN where it was not observed.
@@ -66,10 +65,8 @@ class Rounds:
 
     def rows(self, index: Any) -> Rounds:
         """The rounds at `index` (a slice, an index array or a mask)."""
-        picked = {
-            name: getattr(self, name)[index]
-            for name in ("user", "day", "t", "row", "position", "item", "reward", "propensity", "context")
-        }
+        names = ("user", "day", "t", "row", "position", "item", "reward", "propensity", "context")
+        picked = {name: getattr(self, name)[index] for name in names}
         return replace(self, **picked, histories=None if self.histories is None else self.histories.rows(index))
 
 
@@ -95,10 +92,210 @@ class Stream:
     chunk: int = 1 << 18
     contexts: int = 1
 
+    def __post_init__(self) -> None:
+        if self.reward not in REWARDS or (self.reward in FEEDBACK and self.reward not in self.log.kinds):
+            raise LogError(f"reward {self.reward!r}: the log has {['click', 'watch', *self.log.kinds]}")
+        if self.arm is None and len(self.log.metadata.arms) > 1:
+            raise LogError(f"this log has the arms {list(self.log.metadata.arms)}; say which one wrote the rounds")
+        if self.arm is not None and self.arm not in self.log.metadata.arms:
+            raise LogError(f"no arm {self.arm!r} in this log; it has {list(self.log.metadata.arms)}")
+
+    @property
+    def n_items(self) -> int:
+        return self.log.metadata.n_items
+
     def __iter__(self) -> Iterator[Rounds]:
         """Yield `Rounds`, a chunk of the log at a time, each chunk split by slate length.
 
         Raises:
-            LogError: a row that breaks a rule (order, duplicate, item, propensity), named by file and row.
+            LogError: a row that breaks a rule (order, duplicate, user, item, time, propensity), named by file and row.
         """
-        raise NotImplementedError
+        past = max(self.history, _CONTEXT_PAST if self.contexts > 1 else 0)
+        tail: Columns = {}
+        done = 0
+        for columns, whole in self._chunks():
+            if tail:
+                columns = {name: np.concatenate((tail[name], column)) for name, column in columns.items()}
+            starts, user_begin = _number(columns, int(tail["step"][0]) if tail else 0)
+            ends = np.append(starts[1:], len(columns["row"]))
+            fresh = starts >= done
+            if not whole:  # the last request may go on in the next chunk
+                fresh[-1] = False
+            if fresh.any():
+                yield from self._rounds(columns, starts[fresh], ends[fresh], user_begin, past)
+            last = int(starts[-1])
+            keep = max(int(user_begin[last]), last - past)
+            tail = {name: column[keep:] for name, column in columns.items()}
+            done = last - keep
+
+    def _chunks(self) -> Iterator[tuple[Columns, bool]]:
+        """The arm's rows as numpy columns, checked, and whether they are the last ones."""
+        names = list(dict.fromkeys([*KEY, "t", "item", "propensity", "click", self.reward]))
+        arm = 0 if self.arm is None else self.log.metadata.arms.index(self.arm)
+        inspector = Inspector(self.log.metadata)
+        waiting: Columns | None = None
+        for part, first, batch in _batches(self.log, names, self.chunk):
+            columns = _arrays(batch, self.reward)
+            columns["row"] = np.arange(first, first + batch.num_rows, dtype=np.int64)
+            inspector.inspect(part, columns)
+            mine = columns["arm"] == arm
+            if not mine.all():
+                columns = {name: column[mine] for name, column in columns.items()}
+            if len(columns["row"]):
+                if waiting is not None:
+                    yield waiting, False
+                waiting = columns
+        if waiting is not None:
+            yield waiting, True
+
+    def _rounds(self, columns: Columns, starts: IntArray, ends: IntArray, begin: IntArray, past: int) -> Iterator[Rounds]:
+        if self.since is not None:
+            inside = columns["t"][starts] >= self.since
+            starts, ends = starts[inside], ends[inside]
+        lengths = ends - starts
+        for length in np.unique(lengths):
+            at = starts[lengths == length]
+            cells = at[:, None] + np.arange(length)
+            histories = _histories(columns, at, begin, past) if past else None
+            t = columns["t"][at]
+            yield Rounds(
+                columns["user"][at],
+                t // DAY_MS,
+                t,
+                columns["row"][at],
+                columns["position"][cells],
+                columns["item"][cells],
+                columns["reward"][cells],
+                columns["propensity"][cells],
+                self.log.metadata.propensity,
+                _levels(histories, self.contexts) if histories is not None else np.zeros(len(at), dtype=np.int64),
+                histories if self.history else None,
+            )
+
+
+def _histories(columns: Columns, at: IntArray, begin: IntArray, past: int) -> Histories:
+    """The last `past` impressions of the same user above each request, right-aligned `[R, past]`."""
+    index = at[:, None] + np.arange(-past, 0)
+    good = index >= begin[at][:, None]
+    index = np.maximum(index, 0)
+    items = np.where(good, columns["item"][index], 0)
+    return Histories(columns["user"][at], columns["step"][at], items, good & (columns["click"][index] == 1), items)
+
+
+_CONTEXT_PAST = 32
+"""Impressions of the past over which a reward model's context (the click share) is counted."""
+
+
+def _levels(histories: Histories, contexts: int) -> IntArray:
+    """The click share of the last impressions, cut into `contexts` equal bands; the middle one where there is no past."""
+    if contexts == 1:
+        return np.zeros(len(histories), dtype=np.int64)
+    shown = (histories.items[:, -_CONTEXT_PAST:] > 0).sum(axis=1)
+    share = np.where(shown > 0, histories.clicked[:, -_CONTEXT_PAST:].sum(axis=1) / np.maximum(shown, 1), 0.5)
+    return np.minimum((share * contexts).astype(np.int64), contexts - 1)
+
+
+def _number(columns: Columns, step: int) -> tuple[IntArray, IntArray]:
+    """Number the requests of sorted rows: adds the column `step`, the user's requests before this one.
+
+    Args:
+        columns: rows of one arm in KEY order.
+        step: of the first row.
+
+    Returns:
+        Where each request starts, and for each row where its user begins.
+    """
+    user = columns["user"]
+    opens = np.ones(len(user), dtype=bool)
+    opens[1:] = user[1:] != user[:-1]
+    request = opens.copy()
+    for name in ("session", "request"):
+        request[1:] |= columns[name][1:] != columns[name][:-1]
+    ordinal = np.cumsum(request) - 1
+    begin = np.flatnonzero(opens)[np.cumsum(opens) - 1]
+    columns["step"] = ordinal - ordinal[begin] + np.where(begin == 0, step, 0)
+    return np.flatnonzero(request), begin
+
+
+def _batches(log: EventLog, names: list[str], rows: int) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+    """(part, row of the log, rows) of at most `rows` rows; the part is named for complaints."""
+    row = 0
+    for part in log.parts or (None,):
+        here = log if part is None else EventLog(log.metadata, None, (part,))
+        for batch in here.batches(names, rows):
+            yield "log in memory" if part is None else str(part), row, batch
+            row += batch.num_rows
+
+
+def _arrays(batch: pa.RecordBatch, reward: str) -> Columns:
+    """The columns as int64 and float64; `click` as -1, 0, 1; `reward` with NaN for not observed."""
+    table = pa.Table.from_batches([batch])
+    columns: Columns = {name: column_of(table, name) for name in table.column_names}
+    for name in ("arm", "user", "session", "request", "position", "t", "item"):
+        columns[name] = columns[name].astype(np.int64)
+    given = columns[reward].astype(np.float64)
+    columns["reward"] = given if reward == "watch" else np.where(given < 0, np.nan, given)
+    columns["propensity"] = columns["propensity"].astype(np.float64)
+    return {name: columns[name] for name in (*KEY, "t", "item", "propensity", "click", "reward")}
+
+
+class Inspector:
+    """Holds every row of a log, batch after batch, to the rules that an estimator relies on."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+        self._last: tuple[int, ...] | None = None
+        self._part, self._offset = "", 0
+
+    def inspect(self, part: str, columns: Columns) -> None:
+        """Check one batch that follows the last one.
+
+        Raises:
+            LogError: the first broken rule, with part, row within the part, rule and value.
+        """
+        m, row = self._metadata, columns["row"]
+        if not len(row):
+            return
+        if part != self._part:
+            self._part, self._offset = part, int(row[0])
+        p = columns["propensity"]
+        for name, good, rule in (
+            ("arm", columns["arm"] < len(m.arms), f"an index below {len(m.arms)}"),
+            ("user", columns["user"] < m.n_users, f"a user of 0..{m.n_users - 1}"),
+            ("item", (columns["item"] >= 1) & (columns["item"] <= m.n_items), f"an item of 1..{m.n_items}"),
+            ("propensity", np.isnan(p) | ((p > 0) & (p <= 1)), "a probability in (0, 1] or null"),
+        ):
+            if not good.all():
+                bad = int(np.argmin(good))
+                raise LogError(f"{self._where(row[bad])}: {name} must be {rule}; got {columns[name][bad]}")
+        self._order(columns)
+
+    def _where(self, row: int) -> str:
+        return f"{self._part}: row {int(row) - self._offset}"
+
+    def _order(self, columns: Columns) -> None:
+        """Rows ascend by KEY (so none comes twice), and a user's times do not go back."""
+        names = (*KEY, "t")
+        head = [np.asarray([value]) for value in self._last] if self._last else [columns[name][:0] for name in names]
+        key = [np.concatenate((first, columns[name])) for first, name in zip(head, names, strict=True)]
+        rising, tied = np.zeros(len(key[0]) - 1, dtype=bool), np.ones(len(key[0]) - 1, dtype=bool)
+        for column in key[:-1]:
+            step = np.diff(column)
+            rising |= tied & (step > 0)
+            tied &= step == 0
+        shift = 0 if self._last else 1
+        if not rising.all():
+            bad = int(np.argmin(rising))
+            said = "comes twice" if tied[bad] else "comes after a greater one: the log is not sorted"
+            at = tuple(int(column[bad + 1]) for column in key[:-1])
+            raise LogError(f"{self._where(columns['row'][bad + shift])}: the key {KEY} = {at} {said}")
+        same = (np.diff(key[0]) == 0) & (np.diff(key[1]) == 0)
+        back = same & (np.diff(key[-1]) < 0)
+        if back.any():
+            bad = int(np.argmax(back))
+            now, before = int(key[-1][bad + 1]), int(key[-1][bad])
+            raise LogError(
+                f"{self._where(columns['row'][bad + shift])}: t = {now} ms is before the row above (t = {before} ms): "
+                f"user {int(key[1][bad])}'s sessions and requests must be numbered in time order"
+            )
+        self._last = tuple(int(column[-1]) for column in key)

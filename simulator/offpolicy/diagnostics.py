@@ -1,0 +1,190 @@
+"""May I believe this? What a weighted log says of itself, and the verdict on an estimate with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from policies.base import IntArray
+from simulator.offpolicy.estimators import Evidence
+from simulator.offpolicy.intervals import Interval
+from simulator.offpolicy.rounds import Float
+
+Word = Literal["trustworthy", "weak", "unusable"]
+
+LEAST_SAMPLE = 50.0
+"""Below this effective sample size an estimate is unusable: its own standard error is not known to within 10%."""
+ENOUGH_SAMPLE = 500.0
+"""Below this effective sample size an estimate is weak."""
+LARGEST_SHARE = 0.05
+"""One round that carries more than this share of all weight makes an estimate weak."""
+CALIBRATION = 0.10
+"""A mean weight that is farther from 1 than this, with 1 outside its interval, makes an estimate unusable."""
+COVERAGE = 0.95
+"""A target that shows items which the log never shows, more than 1 - COVERAGE of the time, makes an estimate weak."""
+EVENTS = 30
+"""Fewer rounds with a reward under the estimate than this make it weak: the normal approximation is not to be relied on."""
+DRIFT = 0.001
+"""A heterogeneity of the log's daily mean reward with a p-value below this is named as drift."""
+KEEP = 10
+
+
+@dataclass
+class Weights:
+    """Running summary of the weights of one policy's rounds; chunk after chunk.
+
+    Attributes:
+        rounds, impressions: how many.
+        matched_impressions: impressions whose item the target puts at the same place.
+        matched_rounds: rounds whose whole slate the target can show.
+        events: rounds with a positive weight and a reward that is not 0.
+        total, squares: of the weights of whole slates.
+        places: `[K, 2]` sums of the running weight and of its square, down to each place.
+        largest: the KEEP largest weights and the rows of the log they belong to.
+        days: by day: rounds, sum of reward, of its square, sum of weight, of weight * reward.
+        shown, wanted: `[n_items + 1]` whether the log has each item, and how often the target shows it.
+    """
+
+    n_items: int
+    rounds: int = 0
+    impressions: int = 0
+    matched_impressions: float = 0.0
+    matched_rounds: int = 0
+    events: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    places: Float = field(default_factory=lambda: np.zeros((0, 2)))
+    largest: list[tuple[float, int]] = field(default_factory=list)
+    days: dict[int, Float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.shown = np.zeros(self.n_items + 1, dtype=bool)
+        self.wanted = np.zeros(self.n_items + 1)
+
+    def add(self, e: Evidence, weight: Float) -> None:
+        """Take in a chunk; `weight` `[R]` is that of the whole slate (NaN where propensities are unknown)."""
+        r = e.rounds
+        self.rounds += len(r)
+        self.impressions += r.item.size
+        agree = (e.target.slates == r.item[:, None, :]).mean(axis=1)
+        self.matched_impressions += float(agree.sum())
+        self.shown[r.item.ravel()] = True
+        share = 1.0 / e.target.slates.shape[1]
+        drawn = e.target.slates if e.target.share is None else e.target.slates[:, :1]
+        self.wanted += np.bincount(drawn.ravel(), minlength=self.n_items + 1) * share
+        known = np.nan_to_num(weight, nan=0.0)
+        self.matched_rounds += int((known > 0).sum())
+        self.events += int(((known > 0) & (e.total != 0)).sum())
+        self.total += float(known.sum())
+        self.squares += float(np.square(known).sum())
+        if r.kind == "conditional":
+            reach = max(len(self.places), r.length)
+            self.places = np.pad(self.places, ((0, reach - len(self.places)), (0, 0)))
+            self.places[: r.length] += np.stack((e.running.sum(axis=0), np.square(e.running).sum(axis=0)), axis=1)
+        top = np.argsort(-known, kind="stable")[:KEEP]
+        self.largest = sorted([*self.largest, *((float(known[i]), int(r.row[i])) for i in top)], key=lambda pair: -pair[0])[:KEEP]
+        self._by_day(r.day, e.total, known)
+
+    def _by_day(self, day: IntArray, reward: Float, weight: Float) -> None:
+        days, index = np.unique(day, return_inverse=True)
+        columns = np.stack([np.ones_like(reward), reward, np.square(reward), weight, weight * reward])
+        for i, one in enumerate(days):
+            sums = columns[:, index == i].sum(axis=1)
+            self.days[int(one)] = self.days.get(int(one), np.zeros(5)) + sums
+
+    @property
+    def effective(self) -> float:
+        """Effective sample size (Kong 1992): `(sum of weights)^2 / sum of squared weights`."""
+        return self.total**2 / self.squares if self.squares > 0 else 0.0
+
+    @property
+    def coverage(self) -> float:
+        """Share of what the target shows that the log shows at all; NaN where the target shows nothing."""
+        wanted = self.wanted[1:].sum()
+        return float(self.wanted[1:][self.shown[1:]].sum() / wanted) if wanted > 0 else float("nan")
+
+    def drift(self) -> tuple[float, float]:
+        """Heterogeneity of the log's daily mean reward: chi-square and p (Cochran 1954); NaN with fewer than two days."""
+        from scipy import stats
+
+        table = np.array([d for d in self.days.values() if d[0] > 1])
+        if len(table) < 2:
+            return float("nan"), float("nan")
+        mean = table[:, 1] / table[:, 0]
+        variance = (table[:, 2] / table[:, 0] - np.square(mean)) / (table[:, 0] - 1)
+        use = variance > 0
+        if use.sum() < 2:
+            return float("nan"), float("nan")
+        precision = 1 / variance[use]
+        chi = float((precision * np.square(mean[use] - (precision * mean[use]).sum() / precision.sum())).sum())
+        return chi, float(stats.chi2.sf(chi, use.sum() - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`trustworthy`, `weak` or `unusable`, and every reason for it."""
+
+    word: Word
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.word}: {'; '.join(self.reasons)}" if self.reasons else self.word
+
+
+def weighted(summary: Weights, mean_weight: Interval, self_normalised: bool) -> Verdict:
+    """The verdict on an estimate that rests on the weights of `summary`."""
+    bad, poor = [], []
+    mean = summary.total / max(summary.rounds, 1)
+    if summary.matched_rounds == 0:
+        return Verdict("unusable", ("0 logged rounds agree with the target",))
+    if summary.effective < LEAST_SAMPLE:
+        bad.append(f"effective sample size {summary.effective:.1f} of {summary.rounds:,} rounds")
+    elif summary.effective < ENOUGH_SAMPLE:
+        poor.append(f"effective sample size {summary.effective:.0f} of {summary.rounds:,} rounds")
+    if not mean_weight.covers(1.0):
+        text = f"mean weight {mean:.3g}, 95% interval [{mean_weight.low:.3g}, {mean_weight.high:.3g}], should be 1"
+        (poor if abs(mean - 1) <= CALIBRATION or self_normalised else bad).append(text)
+    if summary.largest and summary.total > 0 and summary.largest[0][0] / summary.total > LARGEST_SHARE:
+        poor.append(f"row {summary.largest[0][1]} alone carries {summary.largest[0][0] / summary.total:.0%} of the weight")
+    if summary.events < EVENTS:
+        poor.append(f"only {summary.events} rounds with a reward carry it")
+    if summary.coverage < COVERAGE:
+        poor.append(f"the log shows only {summary.coverage:.0%} of what the target shows")
+    return _with_drift(summary, bad, poor)
+
+
+def modelled(summary: Weights, contradiction: Interval) -> Verdict:
+    """The verdict on the direct method; `contradiction` is the interval of the mean weighted residual of its model."""
+    bad, poor = [], []
+    if not np.isfinite(contradiction.low):
+        poor.append("no weighted residual to hold the reward model against")
+    elif not contradiction.covers(0.0):
+        bad.append(
+            f"the reward model is contradicted: its mean weighted residual is in [{contradiction.low:.3g}, {contradiction.high:.3g}]"
+        )
+    else:
+        poor.append("valid only as far as the reward model is right; the log does not contradict it")
+    if summary.coverage < COVERAGE:
+        poor.append(f"the log shows only {summary.coverage:.0%} of what the target shows")
+    return _with_drift(summary, bad, poor)
+
+
+def matched(summary: Weights, count: float, uniform: bool) -> Verdict:
+    """The verdict on matching with `count` matched impressions."""
+    bad, poor = [], []
+    if count == 0:
+        return Verdict("unusable", ("0 logged impressions agree with the target",))
+    if count < LEAST_SAMPLE:
+        bad.append(f"only {count:.0f} impressions matched")
+    if not uniform:
+        poor.append("the log did not choose uniformly at random: the figure inherits the logging policy's bias")
+    return _with_drift(summary, bad, poor)
+
+
+def _with_drift(summary: Weights, bad: list[str], poor: list[str]) -> Verdict:
+    chi, p = summary.drift()
+    if p < DRIFT:
+        poor.append(f"the log's daily reward drifts (chi-square {chi:.1f}, p = {p:.1g})")
+    return Verdict("unusable" if bad else "weak" if poor else "trustworthy", (*bad, *poor))

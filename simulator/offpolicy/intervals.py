@@ -1,0 +1,145 @@
+"""From unit sums to an estimate with its intervals: delta method, bootstrap by unit, empirical Bernstein. No estimator is known here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.offpolicy.rounds import Float
+
+RESAMPLES = 1000
+_BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An interval and how it was made: `delta`, `bootstrap` or `bernstein`."""
+
+    method: str
+    low: float
+    high: float
+
+    def covers(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """An estimate as a sum of ratios of sums over units.
+
+    Attributes:
+        numerators, denominators: `[U, T]` sums of each unit.
+        shift: `[U]` first-order effect of each unit on the numerators' total through a fitted model, 0 where there is none;
+            it moves intervals, not the estimate.
+        bias: an estimate of the estimator's own bias (clipping, shrinkage), in the unit of the reward; it widens intervals.
+    """
+
+    numerators: Float
+    denominators: Float
+    shift: Float | None = None
+    bias: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """The estimate; NaN where a denominator is 0."""
+        below = self.denominators.sum(axis=0)
+        if (below == 0).any():
+            return float("nan")
+        return float((self.numerators.sum(axis=0) / below).sum())
+
+    def influence(self) -> Float:
+        """First-order effect of each unit's weight on the estimate, `[U]`, summing to 0 (Huber 1981: the infinitesimal jackknife)."""
+        below = self.denominators.sum(axis=0)
+        each = self.numerators.sum(axis=0) / below
+        moved = ((self.numerators - each * self.denominators) / below).sum(axis=1)
+        if self.shift is not None:
+            moved = moved + (self.shift - self.shift.mean()) / below[0]
+        out: Float = moved
+        return out
+
+    def error(self) -> float:
+        """Standard error of the estimate, clustered by unit, without the bias."""
+        units = len(self.numerators)
+        return float(np.sqrt(np.square(self.influence()).sum() * units / (units - 1))) if units > 1 else float("nan")
+
+    def columns(self) -> Float:
+        """What a resample sums: numerators (the model's effect added to the first) and denominators, `[U, 2 T]`."""
+        above = self.numerators
+        if self.shift is not None:
+            above = above.copy()
+            above[:, 0] += self.shift - self.shift.mean()
+        return np.concatenate((above, self.denominators), axis=1)
+
+
+def delta(estimate: Ratios, level: float = 0.95) -> Interval:
+    """Normal interval by the delta method (Cochran, Sampling Techniques, 1977, eq. 6.13 for ratios), clustered by unit.
+
+    Student's quantile with units - 1 degrees of freedom; the half-width holds variance and squared bias: `t * sqrt(se^2 + bias^2)`.
+    """
+    from scipy import stats
+
+    units = len(estimate.numerators)
+    half = float(stats.t.ppf((1 + level) / 2, max(units - 1, 1))) * float(np.hypot(estimate.error(), estimate.bias))
+    return Interval("delta", estimate.value - half, estimate.value + half)
+
+
+def bernstein(estimate: Ratios, level: float = 0.95) -> Interval:
+    """Empirical Bernstein interval (Maurer & Pontil, COLT 2009, theorem 4, both sides) over units.
+
+    Holds for any number of units if no unit's part can be larger than the largest one seen; wide by design.
+    """
+    moved = estimate.influence() * len(estimate.numerators)
+    units = len(moved)
+    log = np.log(4 / (1 - level))
+    spread = float(moved.max() - moved.min())
+    half = float(np.sqrt(2 * moved.var(ddof=1) * log / units)) + 7 * spread * float(log) / (3 * (units - 1)) + abs(estimate.bias)
+    return Interval("bernstein", estimate.value - half, estimate.value + half)
+
+
+def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> Float:
+    """Every estimate in every resample of units with replacement (Efron 1979; Field & Welsh, JRSS B 2007 for clusters), `[E, B]`.
+
+    A resample is a row of multinomial counts; all resamples of all estimates are one matrix product on sums of units. The same
+    resamples serve all estimates, so that differences of estimates are paired.
+
+    Args:
+        estimates: over the same units.
+        resamples: how many, `B`.
+        seed: of the draws.
+    """
+    units = len(estimates[0].numerators)
+    columns = np.concatenate([estimate.columns() for estimate in estimates], axis=1)
+    totals = np.concatenate([block @ columns for block in _counts(units, resamples, seed)])
+    out, start = np.empty((len(estimates), resamples)), 0
+    for row, estimate in zip(out, estimates, strict=True):
+        terms = estimate.numerators.shape[1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            row[:] = (totals[:, start : start + terms] / totals[:, start + terms : start + 2 * terms]).sum(axis=1)
+        start += 2 * terms
+    return out
+
+
+def percentile(estimate: Ratios, resampled: Float, level: float = 0.95) -> Interval:
+    """Percentile interval from resamples `[B]`; a bias widens it about the estimate in proportion to `sqrt(se^2 + bias^2) / se`.
+
+    NaN where a resample had an empty denominator in more than a tenth of the draws.
+    """
+    known = resampled[np.isfinite(resampled)]
+    if len(known) < 0.9 * len(resampled):
+        return Interval("bootstrap", float("nan"), float("nan"))
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    error = estimate.error()
+    stretch = float(np.hypot(error, estimate.bias)) / error if error > 0 else 1.0
+    value = estimate.value
+    return Interval("bootstrap", value + (float(low) - value) * stretch, value + (float(high) - value) * stretch)
+
+
+def _counts(units: int, resamples: int, seed: int) -> Iterator[Float]:
+    """How often each unit is drawn in each resample, in blocks `[<= 64, U]`."""
+    random = np.random.Generator(np.random.Philox(key=seed))
+    for start in range(0, resamples, _BLOCK):
+        size = min(_BLOCK, resamples - start)
+        drawn = random.integers(0, units, (size, units), dtype=np.int32) + np.arange(0, size * units, units, dtype=np.int32)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(np.float64)

@@ -1,0 +1,419 @@
+"""One replay: rounds x target policies x estimators -> estimates with intervals, diagnostics and verdicts.
+
+Three passes over the log at most, a chunk at a time: a survey (and the reward model), the targets, the model's own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policies.base import Progress
+from simulator.eventlog import LogError, Propensity
+from simulator.offpolicy import diagnostics
+from simulator.offpolicy.diagnostics import Verdict, Weights
+from simulator.offpolicy.estimators import (
+    IPS,
+    SNIPS,
+    ClippedIPS,
+    DirectMethod,
+    DoublyRobust,
+    Estimator,
+    Evidence,
+    Facts,
+    Matching,
+    Recalled,
+    SelfNormalisedDR,
+    ShrunkDR,
+    SwitchDR,
+)
+from simulator.offpolicy.intervals import RESAMPLES, Interval, Ratios, bernstein, bootstrap, delta, percentile
+from simulator.offpolicy.model import FOLDS, RewardTable
+from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.slates import CascadeDR, IndependentIPS, PseudoInverse, RewardInteractionIPS
+from simulator.offpolicy.sums import UNITS, UnitSums
+from simulator.offpolicy.target import Targets
+
+THRESHOLDS = (1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 300.0, 1000.0, np.inf)
+SHRINKAGE = (1.0, 10.0, 100.0, 1e3, 1e4, 1e6, np.inf)
+
+ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
+    "matching": (Matching(),),
+    "recalled": (Recalled(),),
+    "ips": (IPS(),),
+    "clipped_ips": tuple(ClippedIPS(threshold) for threshold in THRESHOLDS),
+    "snips": (SNIPS(),),
+    "dm": (DirectMethod(),),
+    "dr": (DoublyRobust(),),
+    "sndr": (SelfNormalisedDR(),),
+    "switch_dr": tuple(SwitchDR(threshold) for threshold in THRESHOLDS),
+    "shrunk_dr": tuple(ShrunkDR(threshold) for threshold in SHRINKAGE),
+    "iips": (IndependentIPS(),),
+    "rips": (RewardInteractionIPS(),),
+    "cascade_dr": (CascadeDR(),),
+    "pseudo_inverse": (PseudoInverse(),),
+}
+"""Name -> its members: one, or one for each threshold (the last, infinite one is unbiased and judges the others)."""
+
+
+class ReplayError(ValueError):
+    """A replay that cannot be made; the message says what, the rule, the value and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a replay is made; none of it changes what is estimated.
+
+    Attributes:
+        estimators: names of ESTIMATORS, in the order of print.
+        members: estimators to use instead of those of ESTIMATORS under a name (a PseudoInverse with its logging law, other thresholds).
+        resamples: of the bootstrap.
+        level: of the intervals.
+        seed: of folds and resamples.
+        folds: of cross-fitting.
+        contexts: of the reward model.
+    """
+
+    estimators: tuple[str, ...] = tuple(ESTIMATORS)
+    members: Mapping[str, tuple[Estimator, ...]] = field(default_factory=dict)
+    resamples: int = RESAMPLES
+    level: float = 0.95
+    seed: int = 0
+    folds: int = FOLDS
+    contexts: int = 1
+    units: int = UNITS
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.estimators if name not in ESTIMATORS]
+        if unknown:
+            raise ReplayError(f"no estimator {unknown[0]!r}; there are {', '.join(ESTIMATORS)}")
+
+    def family(self, name: str) -> tuple[Estimator, ...]:
+        return self.members.get(name, ESTIMATORS[name])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One estimator's answer for one policy, or why it gave none.
+
+    Attributes:
+        policy, estimator: names.
+        value: reward per `unit` (request or impression); NaN where nothing matched or the estimator refused.
+        error: standard error, clustered by user.
+        intervals: `delta`, `bootstrap` and, where it applies, `bernstein`.
+        threshold: chosen by the least estimated mean squared error, for estimators that have one.
+        bias: estimate of the estimator's own bias at that threshold.
+        curve: (threshold, value, error, bias) for every threshold: the sensitivity to it.
+        verdict: may I believe this?
+        refused: why the estimator did not run, or None.
+    """
+
+    policy: str
+    estimator: str
+    paper: str
+    unit: str
+    value: float = float("nan")
+    error: float = float("nan")
+    intervals: tuple[Interval, ...] = ()
+    threshold: float | None = None
+    bias: float = 0.0
+    curve: tuple[tuple[float, float, float, float], ...] = ()
+    verdict: Verdict | None = None
+    refused: str | None = None
+
+    def interval(self, method: str = "bootstrap") -> Interval:
+        return next((i for i in self.intervals if i.method == method), Interval(method, float("nan"), float("nan")))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a replay found of one policy.
+
+    Attributes:
+        policy: its name.
+        facts: what decided which estimators ran.
+        estimates: in the order asked for.
+        weights: summary of its weights.
+        mean_weight: mean weight of whole slates, should be 1, with its interval.
+        logged: the log's own reward per request, with its interval: the value of the policy that wrote the log.
+        unobserved: rounds left out because a reward was not observed.
+    """
+
+    policy: str
+    facts: Facts
+    estimates: tuple[Estimate, ...]
+    weights: Weights
+    mean_weight: Interval
+    logged: Estimate
+    unobserved: int
+
+    def __getitem__(self, estimator: str) -> Estimate:
+        return next(e for e in self.estimates if e.estimator == estimator)
+
+    @property
+    def headline(self) -> Estimate:
+        """The estimate to read first, by a fixed order: doubly robust for the log's kind of slate, then weights, then matching."""
+        order = ("dr", "ips") if self.facts.length == 1 else ("cascade_dr", "rips", "iips")
+        ran = {e.estimator: e for e in self.estimates if e.refused is None}
+        return next((ran[name] for name in (*order, "matching", "recalled") if name in ran), self.estimates[0])
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over the rounds says before any policy is asked."""
+
+    kind: Propensity
+    length: int
+    uniform: bool
+    rounds: int
+    impressions: int
+    unobserved: int
+    model: RewardTable
+
+
+def observed(rounds: Iterable[Rounds]) -> Iterator[Rounds]:
+    """The rounds whose rewards were all observed."""
+    for chunk in rounds:
+        known = np.isfinite(chunk.reward).all(axis=1)
+        yield chunk if known.all() else chunk.rows(known)
+
+
+def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress: Progress | None = None) -> Survey:
+    """The first pass: kinds, lengths, whether slates are uniform, and the reward model.
+
+    Raises:
+        LogError: known and unknown propensities in one log.
+        ReplayError: no rounds.
+    """
+    model = RewardTable(n_items, settings.contexts, settings.folds, settings.seed)
+    kind: Propensity = "unknown"
+    length = seen = impressions = lost = 0
+    uniform = True
+    for chunk in rounds:
+        known = np.isfinite(chunk.reward).all(axis=1)
+        lost += int((~known).sum())
+        chunk = chunk if known.all() else chunk.rows(known)
+        if not len(chunk):
+            continue
+        kind = chunk.kind
+        if kind != "unknown" and np.isnan(chunk.propensity).any():
+            row = int(chunk.row[np.isnan(chunk.propensity).any(axis=1)][0])
+            raise LogError(f"row {row}: propensity is null in a log that says its propensities are {kind}; mark the log unknown or fill it")
+        length = max(length, chunk.length)
+        uniform = uniform and _uniform(chunk)
+        seen, impressions = seen + len(chunk), impressions + chunk.item.size
+        model.add(chunk)
+        if progress is not None:
+            progress("survey", seen, 0, {})
+    if not seen:
+        raise ReplayError("no rounds: the log has no request with an observed reward in the time asked for")
+    model.settle()
+    return Survey(kind, length, uniform, seen, impressions, lost, model)
+
+
+def _uniform(chunk: Rounds) -> bool:
+    """Whether the propensities are those of a uniform draw without replacement: 1/m, 1/(m - 1), ... (marginal: all equal)."""
+    if chunk.kind == "unknown":
+        return False
+    candidates = 1.0 / chunk.propensity
+    drop = np.arange(chunk.length) if chunk.kind == "conditional" else 0
+    whole = bool(np.allclose(candidates[:, 0], np.rint(candidates[:, 0]), rtol=1e-5))
+    return whole and bool(np.allclose(candidates + drop, candidates[:, :1], rtol=1e-5))
+
+
+def evaluate(
+    rounds: Iterable[Rounds],
+    targets: Sequence[Targets],
+    n_users: int,
+    n_items: int,
+    settings: Settings = Settings(),
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Estimate the value of every target on the same rounds.
+
+    Args:
+        rounds: can be iterated more than once (a `Stream`, a list).
+        targets: the policies, asked chunk by chunk.
+        n_users: users are 0..n_users-1.
+        n_items: items are 1..n_items.
+        settings: estimators, resamples, folds.
+        progress: called after every chunk as (stage, rounds done, rounds in all, {}).
+
+    Returns:
+        One `Evaluation` for each target, in order.
+
+    Raises:
+        LogError: a broken row. ReplayError: no rounds.
+    """
+    known = survey(rounds, n_items, settings, progress)
+    cases = [_Case(target, known, n_users, settings) for target in targets]
+    done = 0
+    for chunk in observed(rounds):
+        if len(chunk):
+            for case in cases:
+                case.add(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress("replay", done, known.rounds, {})
+    owing = [case for case in cases if case.gradients]
+    done = 0
+    for chunk in observed(rounds) if owing else ():
+        for case in owing:
+            case.add_influence(chunk)
+        done += len(chunk)
+        if progress is not None:
+            progress("model error", done, known.rounds, {})
+    return [case.finish() for case in cases]
+
+
+class _Case:
+    """One target under way: sums over units of every estimator's terms."""
+
+    def __init__(self, target: Targets, known: Survey, n_users: int, settings: Settings) -> None:
+        self.target, self.known, self.settings = target, known, settings
+        self.sums = UnitSums(n_users, settings.units)
+        self.weights = Weights(known.model.n_items)
+        self.facts: Facts | None = None
+        self.refused: dict[str, str] = {}
+        self.running: list[Estimator] = []
+        self.gradients: dict[str, Float] = {}
+        self.terms: dict[str, int] = {}
+
+    def add(self, chunk: Rounds) -> None:
+        """Ask the target about a chunk, and add every estimator's terms."""
+        e = Evidence(chunk, self.target(chunk), self.known.model)
+        if self.facts is None:
+            self._decide(e)
+        unit = self.sums.unit(chunk.user)
+        weight = self._slate_weight(e)
+        self.weights.add(e, weight)
+        self.sums.add(unit, {"rounds": np.ones(len(chunk)), "reward": e.total, "weight": np.nan_to_num(weight)})
+        for estimator in self.running:
+            for i, (above, below) in enumerate(estimator.ratios(e)):
+                label = estimator.label
+                self.terms[label] = i + 1
+                self.sums.add(unit, {(label, "above", i): above} | ({} if below is None else {(label, "below", i): below}))
+            if estimator.first_order:
+                trust = estimator.trust(e)
+                assert trust is not None
+                moved = self.known.model.mass(chunk, e.target) - self.known.model.shown(chunk, trust)
+                self.gradients[estimator.label] = self.gradients.get(estimator.label, 0.0) + moved
+        if "dm" not in self.refused and self.facts is not None and self.facts.kind != "unknown":
+            self.sums.add(unit, {"residual": weight * e.residual})
+
+    def _slate_weight(self, e: Evidence) -> Float:
+        """Weight of the whole slate; the mean weight of its places where only marginal propensities are known."""
+        if e.rounds.kind == "marginal" and e.rounds.length > 1:
+            mean: Float = e.step.mean(axis=1)
+            return mean
+        return e.weight
+
+    def _decide(self, e: Evidence) -> None:
+        """Which estimators are right for this log and target."""
+        t, known = e.target, self.known
+        self.facts = Facts(known.kind, known.length, known.uniform, t.deterministic, t.given is not None, t.recalled is not None)
+        for name in self.settings.estimators:
+            members = self.settings.family(name)
+            why = members[0].refuses(self.facts)
+            if why is None:
+                self.running.extend(members)
+            else:
+                self.refused[name] = why
+
+    def add_influence(self, chunk: Rounds) -> None:
+        """Add what each round does to the fitted model, and by it to the estimates."""
+        labels = list(self.gradients)
+        moved = self.known.model.influence(chunk, np.stack([self.gradients[label] for label in labels]))
+        self.sums.add(self.sums.unit(chunk.user), {(label, "shift", 0): row for label, row in zip(labels, moved, strict=True)})
+
+    def finish(self) -> Evaluation:
+        """Intervals and verdicts from the sums."""
+        assert self.facts is not None
+        self.present = self.sums["rounds"] > 0
+        ratios = {estimator.label: self._ratios(estimator) for estimator in self.running}
+        chosen = {name: self._choose(name, ratios) for name in self.settings.estimators if name not in self.refused}
+        own = Ratios(self._column("reward"), self._column("rounds"))
+        wanted = [*(pick.ratios for pick in chosen.values()), own]
+        resampled = bootstrap(wanted, self.settings.resamples, self.settings.seed)
+        mean_weight = delta(Ratios(self._column("weight"), self._column("rounds")), self.settings.level)
+        contradiction = self._contradiction()
+        estimates = []
+        for name in self.settings.estimators:
+            first = self.settings.family(name)[0]
+            if name in self.refused:
+                estimates.append(Estimate(self.target.name, name, first.paper, first.unit, refused=self.refused[name]))
+                continue
+            pick = chosen[name]
+            verdict = self._verdict(pick, mean_weight, contradiction)
+            estimates.append(self._estimate(name, pick, resampled[list(chosen).index(name)], verdict))
+        intervals = (percentile(own, resampled[-1], self.settings.level), delta(own, self.settings.level))
+        logged = Estimate("log", "mean", "", "request", own.value, own.error(), intervals)
+        return Evaluation(self.target.name, self.facts, tuple(estimates), self.weights, mean_weight, logged, self.known.unobserved)
+
+    def _column(self, name: Any) -> Float:
+        return self.sums[name][self.present][:, None]
+
+    def _ratios(self, estimator: Estimator) -> Ratios:
+        label, count = estimator.label, self.terms[estimator.label]
+        above = [self._column((label, "above", i)) for i in range(count)]
+        below = [self._column((label, "below", i) if (label, "below", i) in self.sums else "rounds") for i in range(count)]
+        shift = self._column((label, "shift", 0))[:, 0] if label in self.gradients else None
+        return Ratios(np.concatenate(above, axis=1), np.concatenate(below, axis=1), shift)
+
+    def _choose(self, name: str, ratios: Mapping[str, Ratios]) -> _Pick:
+        """The member with the least estimated mean squared error: variance + squared distance from the unbiased member.
+
+        The distance is not corrected for its own noise, so the choice leans towards the unbiased member (as in Wang, Agarwal &
+        Dudík 2017, section 4, who bound the bias from above).
+        """
+        members = self.settings.family(name)
+        if len(members) == 1:
+            return _Pick(members[0], ratios[members[0].label], None, 0.0, ())
+        last = ratios[members[-1].label].value
+        curve = []
+        for member in members:
+            one = ratios[member.label]
+            curve.append((member.threshold, one.value, one.error(), one.value - last))
+        best = int(np.argmin([error**2 + bias**2 for _, _, error, bias in curve]))
+        threshold, _, _, bias = curve[best]
+        picked = ratios[members[best].label]
+        return _Pick(members[best], Ratios(picked.numerators, picked.denominators, picked.shift, bias), threshold, bias, tuple(curve))
+
+    def _contradiction(self) -> Interval:
+        if "residual" not in self.sums:
+            return Interval("delta", float("nan"), float("nan"))
+        return delta(Ratios(self._column("residual"), self._column("rounds")), self.settings.level)
+
+    def _verdict(self, pick: _Pick, mean_weight: Interval, contradiction: Interval) -> Verdict:
+        if isinstance(pick.estimator, (Matching, Recalled)):
+            fair = self.known.uniform and isinstance(pick.estimator, Matching)
+            return diagnostics.matched(self.weights, float(pick.ratios.denominators.sum()), fair)
+        if isinstance(pick.estimator, DirectMethod):
+            return diagnostics.modelled(self.weights, contradiction)
+        normalised = any((pick.estimator.label, "below", i) in self.sums for i in range(pick.ratios.numerators.shape[1]))
+        return diagnostics.weighted(self.weights, mean_weight, normalised)
+
+    def _estimate(self, name: str, pick: _Pick, resampled: Float, verdict: Verdict) -> Estimate:
+        level, one = self.settings.level, pick.ratios
+        intervals: tuple[Interval, ...] = ()
+        if np.isfinite(one.value) and len(one.numerators) > 1:
+            intervals = (percentile(one, resampled, level), delta(one, level), bernstein(one, level))
+        error = one.error() if np.isfinite(one.value) else float("nan")
+        first = pick.estimator
+        return Estimate(
+            self.target.name, name, first.paper, first.unit, one.value, error, intervals, pick.threshold, pick.bias, pick.curve, verdict
+        )
+
+
+@dataclass(frozen=True)
+class _Pick:
+    """The member of a family that was chosen."""
+
+    estimator: Estimator
+    ratios: Ratios
+    threshold: float | None
+    bias: float
+    curve: tuple[tuple[float, float, float, float], ...]

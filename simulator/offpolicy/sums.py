@@ -1,0 +1,51 @@
+"""UnitSums: what is left of a stream of rounds: sums per unit, of any number of columns. No estimator, no interval."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+from policies.base import IntArray
+from policies.streams import philox
+from simulator.offpolicy.rounds import Float
+
+UNITS = 8192
+"""Most units kept apart. More users are folded into this many groups by a hash of the user: groups of whole users are as
+independent as users are, so intervals stay right, and memory does not grow with the log."""
+
+
+class UnitSums:
+    """Sums of named columns over the rounds of each unit, `[U, S]`; a unit is a user, or a group of users where there are many.
+
+    Life: `add` chunk after chunk in any order; then `matrix` is read.
+    """
+
+    def __init__(self, n_users: int, units: int = UNITS) -> None:
+        self.n_units = min(n_users, units)
+        self._folded = n_users > units
+        self._sums: dict[Hashable, Float] = {}
+
+    def unit(self, user: IntArray) -> IntArray:
+        """The unit of each user, `[R]`."""
+        if not self._folded:
+            return user
+        words = philox(0, user, user >> 32, 0, 0)
+        return (words[0] % np.uint64(self.n_units)).astype(np.int64)
+
+    def add(self, unit: IntArray, columns: Mapping[Any, Float]) -> None:
+        """Add the columns `[R]` of rounds whose units are `unit` `[R]`."""
+        for name, values in columns.items():
+            total: Float = np.bincount(unit, weights=values, minlength=self.n_units).astype(np.float64)
+            if name in self._sums:
+                self._sums[name] += total
+            else:
+                self._sums[name] = total
+
+    def __getitem__(self, name: Hashable) -> Float:
+        """A column, `[U]`."""
+        return self._sums[name]
+
+    def __contains__(self, name: Hashable) -> bool:
+        return name in self._sums
