@@ -46,16 +46,17 @@ class Attention(nn.Module):
         joined: Tensor = self.out(heads.transpose(1, 2).reshape(batch, length, -1))
         return joined
 
-    def forward(self, x: Tensor, real: Tensor, keep: int = 0) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False) -> tuple[Tensor, State]:
         """Attend over whole sequences.
 
         Args:
             x: `[B, L, d]`.
             real: `[B, L]` False on padding.
             keep: how many further tokens the state must have room for.
+            last: whether only the last token's result is wanted.
 
         Returns:
-            `[B, L, d]`, and the state after the last token.
+            `[B, L, d]` (`[B, 1, d]` if `last`), and the state after the last token.
         """
         raise NotImplementedError
 
@@ -85,12 +86,14 @@ class SoftmaxAttention(Attention):
     head would shrink with the number of heads.
     """
 
-    def forward(self, x: Tensor, real: Tensor, keep: int = 0) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False) -> tuple[Tensor, State]:
         q, k, v = self.project(x)
         length = x.shape[1]
         columns = torch.arange(length, device=x.device)
         # A padding row sees itself, so that no softmax is over nothing; nobody reads its result.
         visible = (columns[:, None] >= columns) & real[:, None, :] | (columns[:, None] == columns)
+        if last:
+            q, visible = q[:, :, -1:], visible[:, -1:]
         scores = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~visible[:, None], -torch.inf)
         mixed = self.join(self.dropout(scores.softmax(-1)) @ v)
         if not keep:
@@ -135,7 +138,7 @@ class FlowAttention(Attention):
     grow with the history: the state is a matrix per head.
     """
 
-    def forward(self, x: Tensor, real: Tensor, keep: int = 0) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False) -> tuple[Tensor, State]:
         q, k, v = self.project(x)
         mask = real[:, None, :, None].to(x.dtype)
         q, k = q.sigmoid() * mask, k.sigmoid() * mask
@@ -152,9 +155,12 @@ class FlowAttention(Attention):
         competition = source / exponentials.clamp(min=EPS) * count
         carried = v * competition[..., None]
         scores = (q / incoming[..., None]) @ k.transpose(-1, -2)
-        mixed = self.join(self.dropout(scores.tril()) @ carried * allocation[..., None])
-        last = [t[:, :, -1] for t in (keys, queries, keys_out, queries_in, exponentials)]
-        return mixed, Flows(*last, k.transpose(-1, -2) @ carried, n[:, :, -1])
+        ends = [t[:, :, -1] for t in (keys, queries, keys_out, queries_in, exponentials)]
+        state = Flows(*ends, k.transpose(-1, -2) @ carried, n[:, :, -1])
+        scores = scores.tril()
+        if last:
+            scores, allocation = scores[:, :, -1:], allocation[:, :, -1:]
+        return self.join(self.dropout(scores) @ carried * allocation[..., None]), state
 
     def step(self, x: Tensor, state: State) -> Tensor:
         assert isinstance(state, Flows)

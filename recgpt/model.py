@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from policies.base import Params
 from recgpt.attention import ATTENTION, Attention, State
 
+Layer = Literal["items", "output"]
+"""What a hidden state is compared with: the item embedding W_e, or the output layer W_l."""
+
 REAL, GENERATED = 0, 1
 """Segments: what the user did, and what a prompt says (generated, or shown and not clicked)."""
 
@@ -35,14 +38,14 @@ class Shape(Params):
     users: Literal["none", "free"] = "free"
     user_dropout: float = 0.0
     masked: bool = True
-    output: Literal["tied", "untied"] = "untied"
+    output: Literal["tied", "untied", "biased"] = "untied"
 
     @classmethod
     def released(cls) -> Shape:
         """As released: width 256, GELU, causal flow attention over unmasked padding, residual dropout .1 only."""
         return cls(
             width=256, feedforward=512, activation="gelu", attention="flow", embedding_norm=False, embedding_dropout=0.0,
-            attention_dropout=0.0, dropout=0.1, users="none", masked=False,
+            attention_dropout=0.0, dropout=0.1, users="none", masked=False, output="biased",
         )  # fmt: skip
 
 
@@ -63,10 +66,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
         self.pre = shape.norm == "pre"
 
-    def forward(self, x: Tensor, real: Tensor, keep: int) -> tuple[Tensor, State]:
-        """`[B, L, d]` -> `[B, L, d]`, and the attention's state."""
-        mixed, state = self.attention(self.norm_attention(x) if self.pre else x, real, keep)
-        return self._rest(x, mixed), state
+    def forward(self, x: Tensor, real: Tensor, keep: int, last: bool) -> tuple[Tensor, State]:
+        """`[B, L, d]` -> `[B, L, d]` (`[B, 1, d]` if only the `last` token is wanted), and the attention's state."""
+        mixed, state = self.attention(self.norm_attention(x) if self.pre else x, real, keep, last)
+        return self._rest(x[:, -1:] if last else x, mixed), state
 
     def step(self, x: Tensor, state: State) -> Tensor:
         """One further token, `[B, d]` -> `[B, d]`; `state` takes it in."""
@@ -120,7 +123,7 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(shape.embedding_dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.final = nn.LayerNorm(shape.width) if shape.norm == "pre" else nn.Identity()
-        self.output = nn.Linear(shape.width, n_items + 1) if shape.output == "untied" else None
+        self.output = None if shape.output == "tied" else nn.Linear(shape.width, n_items + 1, bias=shape.output == "biased")
 
     def initialise(self, generator: torch.Generator) -> GPT:
         """Draw all weights anew: normal(0, .02), biases and the segment embedding zero, the output layer equal to the item embedding."""
@@ -130,7 +133,7 @@ class GPT(nn.Module):
                     module.weight.normal_(0.0, 0.02, generator=generator)
                 if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                     module.weight[module.padding_idx].zero_()
-                if isinstance(module, nn.Linear):
+                if isinstance(module, nn.Linear) and module.bias is not None:
                     module.bias.zero_()
             self.segments.weight.zero_()
         return self.start_output()
@@ -140,37 +143,43 @@ class GPT(nn.Module):
         if self.output is not None:
             with torch.no_grad():
                 self.output.weight.copy_(self.items.weight)
-                self.output.bias.zero_()
         return self
 
-    def forward(
-        self, tokens: Tensor, users: Tensor, segments: Tensor | None = None, keep: int = 0, memory: bool = False
-    ) -> tuple[Tensor, Memory | None]:
-        """Hidden states of whole sequences.
+    def forward(self, tokens: Tensor, users: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Hidden states after every token.
 
         Args:
             tokens: `[B, L]` items, right-aligned, 0 = padding, L at most `shape.length`.
             users: `[B]`, -1 = unknown.
             segments: `[B, L]` REAL or GENERATED, or None before there are segments (pre-training).
-            keep: room in the memory for so many further tokens.
-            memory: whether the memory is wanted.
 
         Returns:
-            `[B, L, d]`; the last column is the state after the whole history. And the memory for `extend`.
+            `[B, L, d]`.
         """
+        x, real = self._embed(tokens, users, segments)
+        for block in self.blocks:
+            x, _ = block(x, real, 0, False)
+        out: Tensor = self.final(x)
+        return out
+
+    def begin(self, tokens: Tensor, users: Tensor, segments: Tensor | None = None, keep: int = 0) -> tuple[Tensor, Memory]:
+        """The hidden state `[B, d]` after the last token, and the memory from which `extend` takes up to `keep` further tokens."""
+        x, real = self._embed(tokens, users, segments)
+        states = []
+        for number, block in enumerate(self.blocks, 1):
+            x, state = block(x, real, keep, number == len(self.blocks))
+            states.append(state)
+        return self.final(x[:, -1]), Memory(states, real.sum(1), users)
+
+    def _embed(self, tokens: Tensor, users: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`h0` `[B, L, d]`, and which columns count `[B, L]`."""
         real = tokens != 0 if self.shape.masked else torch.ones_like(tokens, dtype=torch.bool)
-        place = (real.cumsum(1) - 1).clamp(min=0)
-        x = self.items(tokens) + self.positions(place)
+        x = self.items(tokens) + self.positions((real.cumsum(1) - 1).clamp(min=0))
         if self.users is not None:
             x = x + self._user(users)[:, None]
         if segments is not None:
             x = x + self.segments(segments)
-        x = self.dropout(self.norm(x))
-        states = []
-        for block in self.blocks:
-            x, state = block(x, real, keep)
-            states.append(state)
-        return self.final(x), Memory(states, real.sum(1), users) if memory else None
+        return self.dropout(self.norm(x)), real
 
     def extend(self, token: Tensor, memory: Memory, segment: int | None = None) -> Tensor:
         """Hidden state `[B, d]` after one further `token` `[B]` of the given segment; `memory` takes it in."""
@@ -194,8 +203,14 @@ class GPT(nn.Module):
             vectors = vectors * (torch.rand(len(users), 1, device=users.device) >= self.shape.user_dropout)
         return vectors
 
-    def item_vectors(self, layer: Literal["input", "output"] = "input") -> tuple[Tensor, Tensor | None]:
-        """What items are scored by: `[V + 1, d]` and a bias `[V + 1]` or None; the item embedding (eq. 6) or the output layer."""
-        if layer == "output" and self.output is not None:
-            return self.output.weight, self.output.bias
-        return self.items.weight, None
+    def vectors(self, layer: Layer) -> Tensor:
+        """What items are scored by, `[V + 1, d]`: the item embedding (eq. 6) or the output layer; with a bias one column more."""
+        if layer == "items" or self.output is None:
+            return self.items.weight
+        return self.output.weight if self.output.bias is None else torch.cat([self.output.weight, self.output.bias[:, None]], 1)
+
+    def query(self, hidden: Tensor, layer: Layer) -> Tensor:
+        """What of a hidden state `[..., d]` is multiplied with `vectors(layer)`: itself; with a bias a 1 more."""
+        if layer == "items" or self.output is None or self.output.bias is None:
+            return hidden
+        return torch.cat([hidden, torch.ones_like(hidden[..., :1])], -1)

@@ -1,0 +1,343 @@
+"""PreTrain, FineTune, RecGPT, RecGPT1: one network in the paper's stages (4.2-4.3), and autoregressive recall by quotas (4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.blocks import ROWS, by_length, by_rows, one_thread
+from policies.losses import Loss, Objective
+from policies.retrieval import Exact, Index, Search, shares, top_k
+from policies.train import Training
+from recgpt.model import GPT, REAL, Layer, Shape
+from recgpt.prompts import interleave
+from recgpt.tuning import Prompts, converse, pretrain, tune
+
+MODEL = "model/"
+"""What the names of the network's weights begin with in the state of a policy."""
+
+
+@dataclass
+class PreTrain(Policy):
+    """The pre-trained GPT (4.2): next-item prediction on the clicks; recall by inner product.
+
+    With one quota it recalls in one step (Variant 3 of Table 3), with two it is the two-step recall without tuning (Variant 1).
+
+    Attributes:
+        shape: size and form of the network.
+        quotas: shares of the slate that the user's successive interests recall: the first hidden state recalls its share, its best item is
+            appended to the history, the next hidden state recalls its own, and so on (4.4). (9, 1) at k = 10 is m = 9, n = 1; six equal
+            quotas are the six online interests (5.5); (1,) is one step.
+        merge: `interest`: the first interest's items first, as the paper's order m + n; `score`: all by inner product.
+        search: exact or approximate search at serving.
+        windows: what of a longer history is trained on: the `last` tokens, or `all` in pieces.
+        pretraining_loss: of pre-training; the paper's is `bce`.
+        pretraining: epochs, batch, rate, early stopping by the NDCG@10 of each user's last click.
+    """
+
+    shape: Shape = field(default_factory=Shape)
+    quotas: tuple[int, ...] = (1,)
+    merge: Literal["interest", "score"] = "interest"
+    search: Search = field(default_factory=Search)
+    windows: Literal["last", "all"] = "all"
+    pretraining_loss: Loss = field(default_factory=lambda: Loss("softmax"))
+    pretraining: Training = field(default_factory=lambda: Training(patience=3, epochs=60))
+
+    serving_fields: ClassVar[frozenset[str]] = frozenset({"quotas", "merge", "search"})
+    layer_: ClassVar[Layer] = "items"
+
+    def __post_init__(self) -> None:
+        try:
+            shares(self.quotas, 1)
+        except ValueError as error:
+            raise ValueError(f"the 'quotas' parameter of {type(self).__name__}: {error}") from error
+        if len(self.quotas) >= self.shape.length:
+            raise ValueError(
+                f"the 'quotas' parameter of {type(self).__name__} must have fewer entries than shape.length ({self.shape.length}), "
+                f"because each step takes a place of the history. Got {len(self.quotas)}."
+            )
+
+    # Fitting
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        """Pre-train, and tune where the class does; with early stopping each user's last click is held out for validation."""
+        generator = torch.Generator().manual_seed(fitting.seed % 2**63)
+        model = GPT(catalogue.n_items, catalogue.n_users, self.shape).initialise(generator).to(fitting.device)
+        clicks = np.bincount(sequences.clicks().items, minlength=catalogue.n_items + 1).astype(np.float32)
+        self._take(model, clicks, self._source(sequences))
+        self._train(sequences, fitting)
+        self._take(model.cpu(), clicks, self.source_)
+        return self
+
+    def _source(self, sequences: Sequences) -> str:
+        return "model"
+
+    def _train(self, sequences: Sequences, fitting: Fitting) -> None:
+        self._pretrain(sequences, fitting)
+
+    def _pretrain(self, sequences: Sequences, fitting: Fitting) -> None:
+        validation = Validation(self, sequences, self.pretraining.sample, fitting.seed)
+        known = validation.known if self.pretraining.patience else sequences
+        objective = Objective(self.pretraining_loss, known.clicks(), len(self.clicks_) - 1, fitting.device)
+        validate = validation.of("items", plain=True) if self.pretraining.patience and len(validation.rows) else None
+        with one_thread():
+            pretrain(self.model_, known, objective, self.pretraining, fitting, self.windows, validate)
+
+    def _take(self, model: GPT, clicks: FloatArray, source: str) -> None:
+        self.model_, self.clicks_, self.source_ = model.eval(), clicks, source
+        self.__dict__.pop("index_", None)
+
+    # Serving
+
+    @cached_property
+    def index_(self) -> Index:
+        """The search index over the item vectors, built when first used."""
+        return self.search.index(self.item_vectors())
+
+    def item_vectors(self) -> FloatArray:
+        """Item vectors `[n_items + 1, d]`; row 0 is padding."""
+        with one_thread(), torch.inference_mode():
+            return self._fitted().vectors(self.layer_).float().cpu().numpy().copy()
+
+    def tokens(self, histories: Histories) -> tuple[IntArray, IntArray]:
+        """What the network reads of each history: tokens and segments `[B, length - steps + 1]`, right-aligned.
+
+        The appended items of later steps take the places that are left free.
+        """
+        room = self.shape.length - len(self.quotas) + 1
+        return converse(self._fitted(), _ragged(histories), Prompts(0), "model", self.layer_).last(room)
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """The items of the user's successive interests by their quotas, without repeats; the most clicked ones without any click."""
+        return self.nearest(self.index_, histories, k, shares(self.quotas, k))
+
+    def nearest(self, index: Index, histories: Histories, k: int, quotas: tuple[int, ...], layer: Layer | None = None) -> Slates:
+        """`recall` by a given index and whole-numbered quotas that sum to k."""
+        steps = max(i for i, quota in enumerate(quotas) if quota) + 1
+        walk = Walk(self._fitted(), index, quotas[:steps], layer or self.layer_, self._segmented)
+        with one_thread(), torch.inference_mode():
+            tokens, segments = self.tokens(histories)
+            known = np.where(histories.user >= 0, histories.user, -1)
+            found = by_length(walk.block, tokens, segments, known, histories.seen)
+        interest = np.repeat(np.arange(steps), quotas[:steps])
+        slates = _merged(found[:, 0].astype(np.int64), found[:, 1].astype(np.float32), interest, self.merge)
+        cold = ~tokens.any(axis=1)
+        if cold.any():
+            popular = np.broadcast_to(self.clicks_, (int(cold.sum()), len(self.clicks_)))
+            slates.items[cold], slates.scores[cold] = top_k(popular, k, histories.seen[cold])
+            assert slates.interest is not None
+            slates.interest[cold] = 0
+        return slates
+
+    @property
+    def _segmented(self) -> bool:
+        return False
+
+    def queries(self, histories: Histories) -> FloatArray:
+        """The query vector of the first interest, `[B, 1, d]`; the later ones follow from what it recalls."""
+        with one_thread(), torch.inference_mode():
+            tokens, segments = self.tokens(histories)
+            return by_length(Walk(self._fitted(), None, (1,), self.layer_, self._segmented).query, tokens, segments, histories.user)[
+                :, None
+            ]
+
+    def score(self, histories: Histories, items: IntArray) -> FloatArray:
+        """Inner products `[B, n]` of `items` `[B, n]` with the query vector of the first interest."""
+        vectors = self.item_vectors()
+        return by_rows(lambda query, block: np.einsum("bd,bnd->bn", query, vectors[block]), self.queries(histories)[:, 0], items)
+
+    # Keeping
+
+    def _fitted(self) -> GPT:
+        if not hasattr(self, "model_"):
+            raise ValueError(f"{type(self).__name__} has learned nothing yet: call `fit`, `load` or `restore` first")
+        return self.model_
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """The weights by name, the clicks of each item, and where prompts come from."""
+        weights = {MODEL + name: tensor.cpu().numpy() for name, tensor in self._fitted().state_dict().items()}
+        return {**weights, "clicks": self.clicks_, "source": np.asarray(self.source_)}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Take over what another instance's `state` gave."""
+        weights = {name.removeprefix(MODEL): torch.from_numpy(np.array(a)) for name, a in state.items() if name.startswith(MODEL)}
+        users = weights.get("users.weight")
+        model = GPT(len(weights["items.weight"]) - 1, 0 if users is None else len(users) - 1, self.shape)
+        model.load_state_dict(weights)
+        self._take(model, np.array(state["clicks"]), str(state["source"]))
+        return self
+
+
+@dataclass
+class FineTune(PreTrain):
+    """Pre-training, then full softmax on the same histories through the output layer, without prompts: the paper's "Fine-tuning".
+
+    Attributes:
+        ranking: what items are ranked by: `output`, the layer that was tuned; `items`, the item embedding (eq. 6).
+        tuning_loss: the paper's is `softmax`.
+        tuning: epochs, batch, rate, early stopping.
+    """
+
+    ranking: Layer = "output"
+    tuning_loss: Loss = field(default_factory=lambda: Loss("softmax"))
+    tuning: Training = field(default_factory=lambda: Training(patience=3, epochs=40, rate=5e-4))
+
+    def _prompts(self) -> Prompts:
+        return Prompts(0, "model")
+
+    def _train(self, sequences: Sequences, fitting: Fitting) -> None:
+        self._pretrain(sequences, fitting)
+        validation = Validation(self, sequences, self.tuning.sample, fitting.seed)
+        known = validation.known if self.tuning.patience else sequences
+        objective = Objective(self.tuning_loss, known.clicks(), len(self.clicks_) - 1, fitting.device)
+        validate = validation.of(self.layer_, plain=False) if self.tuning.patience and len(validation.rows) else None
+        with one_thread():
+            tune(self.model_, known, self._prompts(), self.source_, objective, self.tuning, fitting, self.windows, validate)
+
+    @property
+    def layer_(self) -> Layer:  # type: ignore[override]
+        """What items are ranked by."""
+        return self.ranking
+
+    @property
+    def _segmented(self) -> bool:
+        return True
+
+
+@dataclass
+class RecGPT(FineTune):
+    """Prompt-tuned GPT with autoregressive recall (4.3-4.4).
+
+    Attributes:
+        prompts: their number, source and form.
+    """
+
+    quotas: tuple[int, ...] = (9, 1)
+    prompts: Prompts = field(default_factory=Prompts)
+
+    def _prompts(self) -> Prompts:
+        return self.prompts
+
+    def _source(self, sequences: Sequences) -> str:
+        unclicks = not sequences.clicked.all()
+        if self.prompts.source == "exposed" and not unclicks:
+            raise ValueError(
+                "the 'prompts.source' parameter of RecGPT is 'exposed', but no impression of this log is an unclick; use 'model' or 'either'"
+            )
+        if self.prompts.source != "either":
+            return self.prompts.source
+        return "exposed" if unclicks and self.prompts.form == "between" else "model"
+
+    def tokens(self, histories: Histories) -> tuple[IntArray, IntArray]:
+        """As `PreTrain.tokens`, with the prompts between the items."""
+        room = self.shape.length - len(self.quotas) + 1
+        return converse(self._fitted(), _ragged(histories), self.prompts, self.source_, self.layer_, ROWS).last(room)
+
+
+@dataclass
+class RecGPT1(RecGPT):
+    """RecGPT with one-step recall (Variant 2 of Table 3); its fit is that of RecGPT."""
+
+    quotas: tuple[int, ...] = (1,)
+
+    fitted_as: ClassVar[str] = "recgpt.policy:RecGPT"
+
+
+class Walk:
+    """Autoregressive recall of one block of requests (4.4): recall a quota, append its best item as if it were the next click, recall again."""
+
+    def __init__(self, model: GPT, index: Index | None, quotas: tuple[int, ...], layer: Layer, segmented: bool) -> None:
+        self.model, self.index, self.quotas, self.layer, self.segmented = model, index, quotas, layer, segmented
+        self.device = model.items.weight.device
+
+    def _tensors(self, *arrays: npt.NDArray[Any]) -> list[torch.Tensor]:
+        return [torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays]
+
+    def block(self, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray) -> npt.NDArray[np.float64]:
+        """Items and scores of each step's quota, `[B, 2, k]` (float64 holds both exactly)."""
+        assert self.index is not None
+        token, segment, user = self._tensors(tokens, segments[:, -tokens.shape[1] :], users)
+        hidden, memory = self.model.begin(token, user, segment if self.segmented else None, keep=len(self.quotas) - 1)
+        items, scores = [], []
+        for step, quota in enumerate(self.quotas):
+            if step:
+                best = torch.from_numpy(found[:, 0].copy()).to(self.device)
+                hidden = self.model.extend(best, memory, REAL if self.segmented else None)
+            query = self.model.query(hidden, self.layer).float().cpu().numpy()
+            found, inner = self.index.search(query, max(quota, 1), np.concatenate([seen, *items], axis=1))
+            items.append(found[:, :quota])
+            scores.append(inner[:, :quota])
+        return np.stack([np.concatenate(part, axis=1).astype(np.float64) for part in (items, scores)], axis=1)
+
+    def query(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
+        """The query vector `[B, d]` of the first step."""
+        token, segment, user = self._tensors(tokens, segments[:, -tokens.shape[1] :], users)
+        hidden, _ = self.model.begin(token, user, segment if self.segmented else None)
+        return self.model.query(hidden, self.layer).float().cpu().numpy()
+
+
+def _merged(items: IntArray, scores: FloatArray, interest: IntArray, merge: str) -> Slates:
+    """Each step's items in one slate; zeros to the end, scores made non-increasing."""
+    key = -scores if merge == "score" else items == PADDING
+    place = np.argsort(key, axis=1, kind="stable")
+    items, scores = (np.take_along_axis(part, place, axis=1) for part in (items, scores))
+    source = np.where(items == PADDING, 0, interest[place])
+    return Slates(items, np.minimum.accumulate(scores, axis=1), interest=source)
+
+
+def _ragged(histories: Histories) -> Sequences:
+    """The impressions of a batch of requests as sequences, a row for each request."""
+    shown = histories.items != PADDING
+    offsets = np.concatenate(([0], np.cumsum(shown.sum(axis=1)))).astype(np.int64)
+    items = histories.items[shown]
+    return Sequences(histories.user, offsets, items, histories.clicked[shown], np.zeros(len(items), dtype=np.int64))
+
+
+class Validation:
+    """Each user's last click, ranked among all items from what came before it; the user's own past is left out of the ranking.
+
+    Attributes:
+        known: the log up to each user's last click.
+        rows: users with a click to find and one to go by, at most as many as asked for.
+    """
+
+    def __init__(self, policy: PreTrain, sequences: Sequences, most: int, seed: int) -> None:
+        self._policy = policy
+        n = np.diff(sequences.clicks().offsets)
+        at = np.flatnonzero(sequences.clicked)
+        last = np.full(len(sequences), -1)
+        last[n > 0] = at[np.cumsum(n)[n > 0] - 1]
+        self.known = sequences.where(np.arange(len(sequences.items)) < np.repeat(last, np.diff(sequences.offsets)))
+        rows = np.flatnonzero(n >= 2)
+        if len(rows) > most:
+            rows = np.sort(np.random.default_rng([seed, len(rows)]).choice(rows, most, replace=False))
+        self.rows = rows
+        self._target = sequences.items[last[rows]]
+
+    def of(self, layer: Layer, plain: bool) -> Any:
+        """The NDCG@10 of one-step recall as a function; `plain` reads the clicks without prompts and segments."""
+        policy = self._policy
+        reader = PreTrain(policy.shape) if plain else policy.with_params(quotas=(1,))
+        recent = self.known.last(4 * policy.shape.length)
+        seen = self.known.last(int(np.diff(self.known.offsets).max(initial=1))).items
+
+        def ndcg() -> float:
+            reader._take(policy.model_, policy.clicks_, policy.source_)
+            index = Exact(policy.model_.vectors(layer).detach().float().cpu().numpy())
+            gain = 0.0
+            for start in range(0, len(self.rows), 1024):
+                rows = self.rows[start : start + 1024]
+                asked = recent.rows(rows)
+                asked = Histories(asked.user, asked.step, asked.items, asked.clicked, seen[rows])
+                found = reader.nearest(index, asked, 10, (10,), layer).items
+                gain += float(((found == self._target[start : start + 1024, None]) / np.log2(np.arange(10) + 2)).sum())
+            return gain / len(self.rows)
+
+        return ndcg
