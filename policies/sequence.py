@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,13 +61,22 @@ def right_aligned(items: IntArray, end: IntArray, n: IntArray) -> IntArray:
 
 @dataclass(frozen=True)
 class Batch:
-    """Training windows: `items` `[B, L]`, the item after each place `targets` `[B, L]` (0 = none), `row` `[B]` of the user in
+    """Training samples: `items` `[B, L]`, the item after each place `targets` `[B, L]` (0 = none), `row` `[B]` of the user in
     the training sequences, `user` `[B]` id + 1."""
 
     items: Tensor
     targets: Tensor
     row: Tensor
     user: Tensor
+
+
+class Samples(Protocol):
+    """What a model is trained on: numbered samples of known length, put into batches."""
+
+    lengths: IntArray
+
+    def batch(self, index: IntArray, device: str) -> Batch:
+        """The samples at `index`, padded to the longest of them."""
 
 
 class Windows:
@@ -133,13 +142,13 @@ class SequencePolicy(Policy):
             network = self.network(catalogue.n_users, catalogue.n_items).to(fitting.device)
         self._take(network, catalogue.n_users, catalogue.n_items)
         self.prepare(network, known, catalogue, fitting)
-        windows = Windows(known, self.length, self.windows)
+        samples = self.samples(known)
         objective = Objective(self.loss, known, catalogue.n_items, fitting.device)
         validation = Validation(self, clicks, known, self.training.sample, fitting.seed) if self.training.patience else None
         train(
             network,
-            lambda index: self.batch_loss(network, windows.batch(index, fitting.device), objective),
-            windows.lengths,
+            lambda index: self.batch_loss(network, samples.batch(index, fitting.device), objective),
+            samples.lengths,
             self.training,
             fitting,
             validate=validation.ndcg if validation is not None and len(validation) else None,
@@ -149,6 +158,10 @@ class SequencePolicy(Policy):
 
     def prepare(self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
         """What comes before the training proper (pre-training, item features); nothing unless a model says otherwise."""
+
+    def samples(self, known: Sequences) -> Samples:
+        """What is trained on: windows of the click sequences."""
+        return Windows(known, self.length, self.windows)
 
     def batch_loss(self, network: Network, batch: Batch, objective: Objective) -> Tensor:
         """The loss of a batch: every real target is predicted from the hidden vector before it."""

@@ -1,0 +1,108 @@
+"""Yardsticks without a model: random slates, and the most clicked items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.blocks import ROWS
+from policies.retrieval import top_k, top_k_of
+from policies.streams import Purpose, uniform
+
+
+@dataclass
+class Random(Policy):
+    """Every unseen item equally likely, in a random order: what knowing nothing gets.
+
+    Each (user, step, item) has its own random number, so the order of a request depends on the seed and the request only.
+    """
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        """Learn how many items there are."""
+        self.n_items_ = catalogue.n_items
+        return self
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """k items drawn without replacement from the unseen ones."""
+        starts = range(0, max(len(histories), 1), ROWS)
+        parts = [top_k(self._draws(histories.rows(slice(s, s + ROWS)), seed), k, histories.seen[s : s + ROWS]) for s in starts]
+        items, scores = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        return Slates(items, scores, np.where(items > 0, self._chances(histories, k), 0).astype(np.float32))
+
+    def _chances(self, histories: Histories, k: int) -> npt.NDArray[np.float64]:
+        """1 / (number of unseen items not yet placed) at each of k places, `[B, k]`."""
+        ordered = np.sort(histories.seen, axis=1)
+        distinct = (ordered > 0) & (np.diff(ordered, axis=1, prepend=0) > 0)
+        return np.asarray(1 / np.maximum(self.n_items_ - distinct.sum(axis=1)[:, None] - np.arange(k), 1))
+
+    def _draws(self, histories: Histories, seed: int) -> FloatArray:
+        users, steps = histories.user[:, None], histories.step[:, None]
+        return uniform(seed, Purpose.RECALL, users, steps, np.arange(self.n_items_ + 1)).astype(np.float32)
+
+    def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
+        """1 / (number of unseen items not yet placed) for each unseen item, 0 for a seen, repeated or missing one."""
+        allowed = (items > 0) & ~(items[:, :, None] == histories.seen[:, None, :]).any(axis=2)
+        repeated = (items[:, :, None] == items[:, None, :]) & np.tril(np.ones((items.shape[1],) * 2, dtype=bool), -1)
+        allowed &= ~repeated.any(axis=2)
+        return np.where(allowed, self._chances(histories, items.shape[1]), 0).astype(np.float32)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """The number of items."""
+        return {"n_items": np.asarray(self.n_items_)}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Take over the number of items."""
+        self.n_items_ = int(state["n_items"])
+        return self
+
+
+@dataclass
+class Popularity(Policy):
+    """The most clicked items of the log, the same for everybody (PopRec).
+
+    Attributes:
+        half_life: days after which a click counts half; 0 = all clicks count the same.
+    """
+
+    half_life: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.half_life >= 0:
+            raise ValueError(f"the 'half_life' parameter of Popularity must be a number of days, at least 0; got {self.half_life}")
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        """Count clicks."""
+        clicks = sequences.clicks()
+        age = (clicks.t.max(initial=0) - clicks.t) / 86_400_000 if len(clicks.items) else np.zeros(0)
+        weight = 0.5 ** (age / self.half_life) if self.half_life else np.ones(len(clicks.items))
+        self.counts_ = np.bincount(clicks.items, weight, minlength=catalogue.n_items + 1).astype(np.float32)
+        return self
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """The k most clicked items that the user has not seen.
+
+        Only the `k + S` most clicked ones need be looked at, S the number of seen items.
+        """
+        n_items = len(self.counts_) - 1
+        most = min(k + histories.seen.shape[1], n_items)
+        items, scores = top_k(self.counts_[None], max(most, 1), np.zeros((1, 0), dtype=np.int64))
+        candidates = np.broadcast_to(items, (len(histories), items.shape[1]))
+        return Slates(*top_k_of(candidates, np.broadcast_to(scores, candidates.shape), k, histories.seen, n_items))
+
+    def score(self, histories: Histories, items: IntArray) -> FloatArray:
+        """The (weighted) number of clicks of each item, whoever asks."""
+        return self.counts_[items]
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """The (weighted) clicks of each item, `[n_items + 1]`."""
+        return {"counts": self.counts_}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Take over the clicks of each item."""
+        self.counts_ = np.asarray(state["counts"], dtype=np.float32)
+        return self
