@@ -1,0 +1,151 @@
+"""The compiled race behind `policies.explore`: Plackett-Luce draws and their conditional probabilities.
+
+Importing this module imports numba: do so inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from policies.philox import uniform, uniform2
+from policies.streams import Purpose
+
+_EXPLORE = int(Purpose.EXPLORE)
+_OUTSIDE = 1 << 31
+"""Lanes from here on belong to the items outside the pool; below, a lane is an item."""
+_TRIES = 64
+_LEAST = -80.0
+"""Least exponent of a softmax weight: below it the probability would vanish in float32."""
+
+
+@njit(cache=True)
+def _weigh(items: Any, scores: Any, temperature: float, epsilon: float, out: Any) -> None:
+    """`out[j] = (1 - epsilon) * softmax(scores / temperature)[j]`, 0 where there is no item; `[pool]` each."""
+    total = 0.0
+    for j in range(len(items)):
+        out[j] = 0.0
+        if items[j] != 0:
+            out[j] = math.exp(max((np.float64(scores[j]) - np.float64(scores[0])) / temperature, _LEAST))
+            total += out[j]
+    for j in range(len(items)):
+        out[j] = (1.0 - epsilon) * out[j] / total if total > 0 else 0.0
+
+
+@njit(cache=True)
+def _mark(seen: Any, pool: Any, n_items: int, mark: Any, stamp: int) -> tuple[int, int]:
+    """Stamp the seen items and the pool's in `mark`; how many items may be recalled, and how many of them the pool lacks."""
+    eligible = n_items
+    for j in range(len(seen)):
+        if 0 < seen[j] <= n_items and mark[seen[j]] != stamp:
+            mark[seen[j]] = stamp
+            eligible -= 1
+    inside = 0
+    for j in range(len(pool)):
+        if pool[j] != 0:
+            mark[pool[j]] = stamp
+            inside += 1
+    return eligible, eligible - inside
+
+
+@njit(cache=True)
+def _anyone(seed: Any, user: int, step: int, arrival: int, left: int, mark: Any, stamp: int) -> int:
+    """One of the `left` items without this stamp, each with the same probability: by rejection, at last by rank."""
+    n_items = len(mark) - 1
+    for attempt in range(_TRIES):
+        lane = _OUTSIDE + 1 + arrival * (_TRIES + 1) + attempt
+        item = 1 + int(uniform(seed, _EXPLORE, user, step, lane) * n_items)
+        if mark[item] != stamp:
+            return item
+    rank = int(uniform(seed, _EXPLORE, user, step, _OUTSIDE + 1 + arrival * (_TRIES + 1) + _TRIES) * left)
+    for item in range(1, n_items + 1):
+        if mark[item] != stamp:
+            if rank == 0:
+                return item
+            rank -= 1
+    return 0
+
+
+@njit(cache=True)
+def draw(
+    seed: Any, users: Any, steps: Any, seen: Any, pool: Any, scores: Any, shape: tuple[int, float, float], items: Any, propensities: Any
+) -> None:
+    """Draw a slate for each request.
+
+    Args:
+        seed: uint64.
+        users, steps: `[B]`.
+        seen: `[B, S]`.
+        pool, scores: `[B, P]` the base policy's best items, 0 = none, and their scores.
+        shape: number of items, temperature, epsilon.
+        items, propensities: `[B, k]` outputs; zeros on entry.
+    """
+    n_items, temperature, epsilon = shape
+    mark = np.full(n_items + 1, -1, dtype=np.int64)
+    weight, arrives = np.empty(pool.shape[1]), np.empty(pool.shape[1])
+    for b in range(len(users)):
+        eligible, outside = _mark(seen[b], pool[b], n_items, mark, b)
+        _weigh(pool[b], scores[b], temperature, epsilon, weight)
+        each = epsilon / eligible if eligible > 0 else 0.0
+        for j in range(pool.shape[1]):
+            arrives[j] = np.inf
+            if pool[b, j] != 0 and weight[j] + each > 0:
+                arrives[j] = -math.log1p(-uniform(seed, _EXPLORE, users[b], steps[b], pool[b, j])) / (weight[j] + each)
+        arrivals, next_outside = 0, np.inf
+        if outside > 0 and each > 0:
+            next_outside = -math.log1p(-uniform(seed, _EXPLORE, users[b], steps[b], _OUTSIDE)) / (outside * each)
+        for place in range(items.shape[1]):
+            first, total = -1, outside * each
+            for j in range(pool.shape[1]):
+                if arrives[j] < np.inf:
+                    total += weight[j] + each
+                    if first < 0 or arrives[j] < arrives[first]:
+                        first = j
+            if next_outside < np.inf and (first < 0 or next_outside < arrives[first]):
+                item = _anyone(seed, users[b], steps[b], arrivals, outside, mark, b)
+                mark[item] = b
+                items[b, place], propensities[b, place] = item, each / total
+                arrivals, outside = arrivals + 1, outside - 1
+                if outside > 0:
+                    _, u = uniform2(seed, _EXPLORE, users[b], steps[b], _OUTSIDE + 1 + (arrivals - 1) * (_TRIES + 1))
+                    next_outside -= math.log1p(-u) / (outside * each)
+                else:
+                    next_outside = np.inf
+            elif first >= 0:
+                items[b, place], propensities[b, place] = pool[b, first], (weight[first] + each) / total
+                arrives[first] = np.inf
+            else:
+                break
+
+
+@njit(cache=True)
+def conditional(seen: Any, pool: Any, scores: Any, shape: tuple[int, float, float], items: Any, out: Any) -> None:
+    """Probability `[B, k]` of each of `items` at its place given the items above it; arguments as in `draw`, `out` zeros on entry."""
+    n_items, temperature, epsilon = shape
+    mark, placed = np.full(n_items + 1, -1, dtype=np.int64), np.full(n_items + 1, -1, dtype=np.int64)
+    weight = np.empty(pool.shape[1])
+    for b in range(items.shape[0]):
+        eligible, outside = _mark(seen[b], pool[b], n_items, mark, b)
+        _weigh(pool[b], scores[b], temperature, epsilon, weight)
+        each = epsilon / eligible if eligible > 0 else 0.0
+        for place in range(items.shape[1]):
+            item = items[b, place]
+            if item < 1 or item > n_items or placed[item] == b:
+                break
+            own, total = -1, outside * each
+            for j in range(pool.shape[1]):
+                if pool[b, j] != 0 and placed[pool[b, j]] != b:
+                    total += weight[j] + each
+                    if pool[b, j] == item:
+                        own = j
+            if own >= 0:
+                out[b, place] = (weight[own] + each) / total
+            elif mark[item] != b:
+                out[b, place] = each / total
+                outside -= 1
+            if out[b, place] == 0:
+                break
+            placed[item] = b
