@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from scipy import stats
+
+from simulator import report
+from simulator.cli import main
 from simulator.eventlog import EventLog, Metadata
+from simulator.report import words
 from simulator.report.counts import DAY_MS, count
+from simulator.report.terminal import show
+from simulator.scenario import METRICS
+from tests.browser import PROGRAM, Browser
 
 
 def made_log(n_users: int = 300, days: int = 5, arms: tuple[str, ...] = ("comirec", "recgpt1", "recgpt"), seed: int = 3) -> EventLog:
@@ -92,3 +111,274 @@ def test_counts_leave_out_the_history_and_what_was_not_observed() -> None:
     assert found.steps["click"].sum() == found.observed["click"].sum() == 1
     assert found.steps["play"].sum() == 0
     assert found.observed["watch_time"].sum() == 1
+
+
+@pytest.fixture(scope="session")
+def folder(log: EventLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("run")
+    log.write(home / "log" / "log.parquet")
+    report.write(log, home, runtime={"seconds": 1.5})
+    return home
+
+
+@pytest.fixture(scope="session")
+def content(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def test_rows_have_exactly_the_promised_keys(content: dict[str, Any]) -> None:
+    assert {"schema", "scenario", "seed", "design", "control", "arms", "checks", "runtime", "lifts"} <= set(content)
+    keys = [
+        "metric",
+        "arm",
+        "unit",
+        "control_mean",
+        "treatment_mean",
+        "lift",
+        "low",
+        "high",
+        "t",
+        "df",
+        "p",
+        "p_adjusted",
+        "n_units",
+        "mde",
+    ]
+    assert all(list(row) == keys for row in content["lifts"])
+    assert {(row["metric"], row["arm"], row["unit"]) for row in content["lifts"]} == {
+        (metric, arm, unit) for metric in METRICS for arm in ("recgpt1", "recgpt") for unit in ("user", "day")
+    }
+
+
+def test_lifts_agree_with_scipy_on_the_same_log(log: EventLog, content: dict[str, Any]) -> None:
+    frame = log.table.to_pandas()
+    sums = frame.groupby(["arm", "user"]).watch.sum().unstack(fill_value=0).reindex(columns=range(300), fill_value=0).to_numpy(float)
+    row = next(r for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("watch_time", "recgpt", "user"))
+    expected = stats.ttest_rel(sums[2], sums[0])
+    assert row["t"] == pytest.approx(expected.statistic, rel=1e-6)
+    assert row["p"] == pytest.approx(expected.pvalue, rel=1e-5)
+    assert row["lift"] == pytest.approx(sums[2].mean() / sums[0].mean() - 1, rel=1e-6)
+    assert row["n_units"] == 300
+    by_day = frame.assign(day=frame.t // DAY_MS).groupby(["arm", "day"]).watch.sum().unstack().to_numpy(float)
+    row = next(r for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("watch_time", "recgpt", "day"))
+    assert (row["t"], row["df"]) == (pytest.approx(stats.ttest_rel(by_day[2], by_day[0]).statistic, rel=1e-5), 4)
+
+
+def test_the_log_alone_rebuilds_the_same_report(folder: Path, tmp_path: Path, content: dict[str, Any]) -> None:
+    rebuilt = report.write(EventLog.open(folder / "log"), tmp_path)
+    assert {**rebuilt, "runtime": None} == {**content, "runtime": None}
+    again = CliRunner().invoke(main, ["report", str(folder), "--quiet"])
+    assert again.exit_code == 0, again.output
+    assert again.output.strip() == str(folder / "report.html")
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8")) == content, "runtime figures of the run are kept"
+    assert not list(folder.glob("*.part"))
+
+
+def test_an_a_a_run_is_identical_in_every_metric(log: EventLog, tmp_path: Path) -> None:
+    table = log.table.filter(pc.equal(log.table["arm"], 0))
+    twin = table.set_column(0, table.schema.field("arm"), pa.array(np.ones(table.num_rows), pa.uint8()))
+    meta = dataclasses.replace(log.metadata, arms=("a", "b"), control="a")
+    content = report.write(EventLog(meta, pa.concat_tables([table, twin])), tmp_path)
+    assert {said["verdict"] for said in content["verdicts"]} == {"identical"}
+    assert all(row["lift"] == 0 and row["p"] is None for row in content["lifts"])
+    assert content["headlines"] == [{"arm": "b", "sentence": "b and a are identical in every metric."}]
+    assert "identical" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_terminal_table_is_in_the_papers_style_within_80_columns(content: dict[str, Any]) -> None:
+    out = io.StringIO()
+    show(content, Console(file=out, width=80, highlight=False))
+    text = out.getvalue()
+    row = next(r for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("click", "recgpt", "user"))
+    assert f"{100 * row['lift']:+.3f}% Click" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text, "no colour where there is no terminal"
+
+
+def test_bad_sources_end_with_one_message(tmp_path: Path, log: EventLog) -> None:
+    one = EventLog.from_columns(
+        {"user": [0], "session": [0], "request": [0], "position": [0], "t": [0], "item": [1]}, Metadata(("only",), 1, 1)
+    )
+    one.write(tmp_path / "one.parquet")
+    (tmp_path / "text.parquet").write_text("no")
+    for source, rule in (("none", "no such file"), ("one.parquet", "at least two arms"), ("text.parquet", "not a readable Parquet file")):
+        result = CliRunner().invoke(main, ["report", str(tmp_path / source), "--out", str(tmp_path / "out")])
+        assert result.exit_code == 2
+        assert rule in result.output
+        assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists(), "nothing half written"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(0.00772, "+0.772%"), (-0.0001, "-0.010%"), (0.0, "0.000%"), (-1e-9, "0.000%"), (None, "n/a"), (12.5, "+1250.000%")],
+)
+def test_percent_is_in_the_papers_style(fraction: float | None, text: str) -> None:
+    assert words.percent(fraction) == text
+
+
+def test_sentences_say_what_the_row_says() -> None:
+    row = {"metric": "watch_time", "arm": "b", "unit": "user", "control_mean": 1.0, "treatment_mean": 1.01, "lift": 0.01, "low": -0.01,
+           "high": 0.03, "t": 1.0, "df": 9.0, "p": 0.04, "p_adjusted": 0.4, "n_units": 10, "mde": 0.02}  # fmt: skip
+    said = words.sentence(row, "undecided", "a", 9)
+    assert said.startswith("Watch time: not shown. +1.000%, 95% interval -1.000% to +3.000%; alone it would pass (p .040)")
+    assert "±2.00% or more" in said
+    assert "unbounded" in words.sentence({**row, "low": None, "high": None}, "undecided", "a", 9)
+    assert "a relative lift of nothing is not defined" in words.sentence({**row, "lift": None, "control_mean": 0.0}, "undecided", "a", 9)
+    assert words.headline([("click", "down"), ("like", "up"), ("return", "undecided")], "b", "a") == (
+        "b against a: higher on like; lower on click; 1 of 3 metrics undecided."
+    )
+
+
+NASTY = "<script>window.hit=1</script>\"&'|`*"
+
+
+@pytest.fixture(scope="session")
+def nasty(log: EventLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report in which an arm, the scenario, a channel, a note and a version are markup."""
+    home = tmp_path_factory.mktemp("nasty")
+    meta = log.metadata
+    scenario = {**meta.scenario, "name": NASTY, "description": NASTY, "arms": {"comirec": {}, "recgpt1": {}, NASTY: {"policy": NASTY}}}
+    arms = ("comirec", "recgpt1", NASTY)
+    changed = dataclasses.replace(meta, arms=arms, scenario=scenario, channels=(NASTY,), versions={NASTY: NASTY}, notes={NASTY: NASTY})
+    report.write(EventLog(changed, log.table), home)
+    return home
+
+
+def test_markup_in_names_stays_text(nasty: Path) -> None:
+    html = (nasty / "report.html").read_text(encoding="utf-8")
+    assert html.count("<script>") == 1, "only our own"
+    assert "&lt;script&gt;window.hit=1" in html
+    assert "<script>" not in (nasty / "report.md").read_text(encoding="utf-8").split("## Repeat it")[0]
+
+
+def test_the_page_is_self_contained_and_small(folder: Path) -> None:
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert len(html.encode()) < 6_000_000
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", html)
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if PROGRAM is None:
+        pytest.skip("no Chromium on this machine: install `chromium` to look at the page")
+    with Browser() as running:
+        yield running
+
+
+FIGURES = "[...document.querySelectorAll('svg[role=img]')].map(e => e.getBoundingClientRect()).map(b => Math.min(b.width, b.height))"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("script", [True, False])
+@pytest.mark.parametrize("width", [1200, 390])
+def test_figures_are_drawn_with_and_without_script(
+    browser: Browser, folder: Path, content: dict[str, Any], script: bool, width: int
+) -> None:
+    browser.open(folder / "report.html", script=script, width=width)
+    assert browser.errors == []
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
+    boxes = browser.ask(FIGURES)
+    assert len(boxes) >= 2 * len(METRICS) + len(content["funnel"])
+    assert min(boxes) >= 10
+    assert browser.ask("document.documentElement.scrollWidth") <= width, "no sideways scrolling of the page"
+    marks = "[...document.querySelectorAll('svg .dot, svg .fill')].map(e => e.getBoundingClientRect().width)"
+    assert min(w for w in browser.ask(marks)) > 0
+    text = browser.ask("document.body.innerText")
+    for said in content["verdicts"][: len(METRICS)]:
+        assert said["sentence"].replace("-", "−") in text.replace("-", "−")
+
+
+@pytest.mark.browser
+def test_tables_sort_by_click_and_keyboard(browser: Browser, folder: Path) -> None:
+    browser.open(folder / "report.html")
+    column = "[...document.querySelectorAll('#lifts tbody tr')].map(r => r.cells[5].dataset.value).map(v => v === '' ? null : Number(v))"
+    head = "document.querySelectorAll('#lifts thead th')[5]"
+    before = browser.ask(column)
+    browser.ask(f"{head}.querySelector('button').click()")
+    assert browser.ask(column) == sorted(before)
+    assert browser.ask(f"{head}.getAttribute('aria-sort')") == "ascending"
+    browser.ask(f"{head}.querySelector('button').focus()")
+    for kind in ("keyDown", "keyUp"):
+        browser.send("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
+    assert browser.ask(column) == sorted(before, reverse=True)
+    assert browser.ask(f"{head}.getAttribute('aria-sort')") == "descending"
+
+
+@pytest.mark.browser
+def test_marks_answer_hover_and_arrow_keys(browser: Browser, folder: Path) -> None:
+    browser.open(folder / "report.html")
+    box = browser.ask(
+        "(() => { const b = document.querySelector('.strip').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] })()"
+    )
+    browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
+    assert browser.ask("document.querySelector('#tip').textContent").startswith("Comment, recgpt1: ")
+    browser.ask("document.querySelector('svg.days').focus()")
+    for _ in range(2):
+        browser.send("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39)
+    assert browser.ask("document.querySelector('#tip').textContent").startswith("Day 2. ")
+    assert not browser.ask("document.querySelector('#tip').hidden")
+
+
+@pytest.mark.browser
+def test_markup_in_names_does_not_run(browser: Browser, nasty: Path) -> None:
+    browser.open(nasty / "report.html")
+    assert browser.errors == []
+    assert browser.ask("window.hit") is None
+    assert NASTY in browser.ask("document.querySelector('h1').textContent")
+    assert browser.ask("[...document.querySelectorAll('td')].some(e => e.textContent === '" + NASTY.replace("'", "\\'") + "')")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_has_contrast(browser: Browser, folder: Path, dark: bool) -> None:
+    browser.open(folder / "report.html", dark=dark)
+    ratios = browser.ask(CONTRAST)
+    assert len(ratios) > 100
+    worst = min(ratios, key=lambda found: found[0])
+    assert worst[0] >= 4.5, worst
+
+
+CONTRAST = """(() => {
+  const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => {
+    const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
+    return .2126 * channel(r) + .7152 * channel(g) + .0722 * channel(b);
+  };
+  const ground = (e) => {
+    while (/, 0\\)$/.test(getComputedStyle(e).backgroundColor)) e = e.parentElement;
+    return getComputedStyle(e).backgroundColor;
+  };
+  const found = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.getClientRects().length || e.closest("script, .hidden, .skip")) continue;
+    const style = getComputedStyle(e);
+    const [a, b] = [light(e instanceof SVGElement ? style.fill : style.color), light(ground(e))];
+    found.push([(Math.max(a, b) + .05) / (Math.min(a, b) + .05), e.className, e.textContent.trim().slice(0, 40)]);
+  }
+  return found;
+})()"""
+"""WCAG 2.2 contrast ratio of every element that has text of its own, with its class and text."""
+
+
+@pytest.mark.browser
+def test_the_page_has_names_for_what_it_shows(browser: Browser, folder: Path) -> None:
+    browser.open(folder / "report.html", script=False)
+    assert browser.ask("document.documentElement.lang") == "en"
+    assert browser.ask("document.querySelectorAll('h1').length") == 1
+    assert browser.ask("[...document.querySelectorAll('svg:not([role=img])')].every(e => e.closest('[aria-hidden], svg[role=img]'))")
+    assert browser.ask("[...document.querySelectorAll('svg[role=img]')].every(e => e.getAttribute('aria-label').length > 10)")
+    assert browser.ask("[...document.querySelectorAll('table')].every(t => t.querySelector('thead th[scope=col]'))")
+    assert browser.ask("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.getAttribute('href')))")
+
+
+@pytest.mark.browser
+def test_the_page_prints(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    browser.open(folder / "report.html")
+    browser.pdf(tmp_path / "report.pdf")
+    data = (tmp_path / "report.pdf").read_bytes()
+    assert data.startswith(b"%PDF-")
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", data)) <= 12

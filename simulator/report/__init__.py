@@ -1,4 +1,4 @@
-"""The report: everything that is said of a run, gathered from its event log, and shown as a terminal table, JSON, Markdown and one HTML page.
+"""The report: all that is said of a run, gathered from its event log and shown as a terminal table, JSON, Markdown and one HTML page.
 
 No measurement lives here: counts come from one pass over the log, figures with an interval from `simulator.stats`.
 """

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.base import Progress
+from simulator.design import HISTORY
 from simulator.eventlog import EventLog, Metadata
 from simulator.metrics import metric
 from simulator.report import ROW, SCHEMA_VERSION, ReportError
@@ -45,7 +46,7 @@ class Comparison:
         Raises:
             ReportError: fewer than two arms, or no such control.
         """
-        there = [name for name in meta.arms if name != units.HISTORY]
+        there = [name for name in meta.arms if name != HISTORY]
         if len(there) < 2:
             raise ReportError(f"a report compares at least two arms; this log has {there or 'none'}")
         control = meta.control or there[0]
@@ -109,7 +110,10 @@ def _row(lift: Lift) -> dict[str, Any]:
 
 def _on_day(lift: Lift, day: int) -> dict[str, Any]:
     given = lift.to_dict()
-    return {"day": day, **{key: given[key] for key in ("metric", "arm", "control_mean", "treatment_mean", "lift", "low", "high", "p", "n_units")}}
+    return {
+        "day": day,
+        **{key: given[key] for key in ("metric", "arm", "control_mean", "treatment_mean", "lift", "low", "high", "p", "n_units")},
+    }
 
 
 def _verdicts(rows: Sequence[Lift], control: str) -> list[dict[str, str]]:
@@ -157,5 +161,13 @@ def _published(published: Mapping[str, float], rows: Sequence[Lift]) -> list[dic
         if lift.unit == "user" and lift.metric in published:
             row, value = _row(lift), published[lift.metric]
             inside = None if row["lift"] is None else bool(lift.low <= value <= lift.high)
-            found.append({"metric": lift.metric, "arm": lift.arm, "published": value, "inside": inside, **{k: row[k] for k in ("lift", "low", "high")}})
+            found.append(
+                {
+                    "metric": lift.metric,
+                    "arm": lift.arm,
+                    "published": value,
+                    "inside": inside,
+                    **{k: row[k] for k in ("lift", "low", "high")},
+                }
+            )
     return found

@@ -1,4 +1,4 @@
-"""Plain counts of a log by arm and day: requests, impressions, each kind of feedback, recall channels, logged answers. One streaming pass."""
+"""Plain counts of a log by arm and day (requests, impressions, feedback, recall channels, logged answers) in one streaming pass."""
 
 from __future__ import annotations
 

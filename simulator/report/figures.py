@@ -21,9 +21,7 @@ SHAPES = ("circle", "square", "diamond", "triangle")
 
 def element(tag: str, *children: Any, **attributes: Any) -> Markup:
     """An SVG element; text and attribute values are escaped, `_` in attribute names becomes `-` and a trailing one is dropped."""
-    given = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"' for name, value in attributes.items() if value is not None
-    )
+    given = "".join(f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"' for name, value in attributes.items() if value is not None)
     return Markup("<{}{}>{}</{}>").format(Markup(tag), Markup(given), Markup("").join(children), Markup(tag))
 
 
@@ -65,9 +63,7 @@ def around_zero(rows: Iterable[Mapping[str, Any]], *, clip: float = 4.0, margin:
     The widest intervals are cut (and drawn with an arrow) where they are more than `clip` times the median half-width of all, so
     that one rare metric does not flatten the others.
     """
-    reach = sorted(
-        max(abs(v) for v in (row["lift"], row["low"], row["high"]) if v is not None) for row in rows if row["lift"] is not None
-    )
+    reach = sorted(max(abs(v) for v in (row["lift"], row["low"], row["high"]) if v is not None) for row in rows if row["lift"] is not None)
     if not reach or reach[-1] == 0:
         return Scale(-0.01, 0.01, 2, 98)
     limit = min(reach[-1], clip * (reach[len(reach) // 2] or reach[-1])) * margin
@@ -170,9 +166,7 @@ def over_days(series: Sequence[Series], days: int, label: str, *, band: bool = F
         for t, text in zip(ticks, _labels(ticks), strict=True)
     ]
     every = max(1, math.ceil(days / 10))
-    parts += [
-        element("text", str(d + 1), x=x.at(d), y=height - 6, class_="tick", text_anchor="middle") for d in range(0, days, every)
-    ]
+    parts += [element("text", str(d + 1), x=x.at(d), y=height - 6, class_="tick", text_anchor="middle") for d in range(0, days, every)]
     for s in series:
         offset = 0.0 if band else (s.index - (len(series) - 1) / 2) * min(0.18, 0.7 / max(len(series), 1))
         parts.append(_series(s, x, y, offset, band))

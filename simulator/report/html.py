@@ -38,7 +38,11 @@ def page(content: Mapping[str, Any]) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("simulator.report", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("simulator.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.globals |= {"SIGNS": words.SIGNS, "MEANINGS": words.MEANINGS, "DESIGNS": words.DESIGNS, "listed": words.listed}
     environment.globals |= {"swatch": figures.swatch, "shown": _shown, "interval": lambda low, high: typeset(words.interval(low, high))}
@@ -78,14 +82,13 @@ def command(content: Mapping[str, Any]) -> str:
 
 
 def _forests(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each kind of unit and arm: the forest plot's rows, on one scale for each kind of unit."""
-    forests = []
-    for unit in dict.fromkeys(row["unit"] for row in content["lifts"]):
-        rows = [(row, said) for row, said in zip(content["lifts"], content["verdicts"], strict=True) if row["unit"] == unit]
-        scale = figures.around_zero(row for row, _ in rows)
-        for arm in dict.fromkeys(row["arm"] for row, _ in rows):
-            forests.append({"unit": unit, "arm": arm, "axis": figures.axis(scale), "rows": [_line(content, *r, scale) for r in rows if r[0]["arm"] == arm]})
-    return forests
+    """The forest plot of each arm: its rows by user, all arms on one scale."""
+    rows = [(row, said) for row, said in zip(content["lifts"], content["verdicts"], strict=True) if row["unit"] == "user"]
+    scale = figures.around_zero(row for row, _ in rows)
+    return [
+        {**said, "axis": figures.axis(scale), "rows": [_line(content, *pair, scale) for pair in rows if pair[0]["arm"] == said["arm"]]}
+        for said in content["headlines"]
+    ]
 
 
 def _line(content: Mapping[str, Any], row: Mapping[str, Any], said: Mapping[str, str], scale: figures.Scale) -> dict[str, Any]:
@@ -102,8 +105,7 @@ def _daily(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         for i, arm in enumerate(treatments):
             rows = [row for row in content["daily"] if row["metric"] == metric and row["arm"] == arm]
             points = [
-                (row["day"], row["lift"], row["low"], row["high"], typeset(f"Day {row['day'] + 1}. {figures.spoken(row)}"))
-                for row in rows
+                (row["day"], row["lift"], row["low"], row["high"], typeset(f"Day {row['day'] + 1}. {figures.spoken(row)}")) for row in rows
             ]
             series.append(figures.Series(arm, i + 1, points))
         if any(p[1] for s in series for p in s.points):
@@ -118,13 +120,20 @@ def _funnel(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     impressions = next(step["counts"] for step in steps if step["step"] == "impressions")
     rate = {step["step"]: {a: step["counts"][a] / max(impressions[a], 1) for a in arms} for step in steps}
     rare = {name for name, by_arm in rate.items() if name not in ("users", "sessions", "requests") and max(by_arm.values()) < 0.1}
-    limits = {flag: max((v for n, by_arm in rate.items() if (n in rare) == flag for v in by_arm.values()), default=1.0) for flag in (True, False)}
+    limits = {
+        flag: max((v for n, by_arm in rate.items() if (n in rare) == flag for v in by_arm.values()), default=1.0) for flag in (True, False)
+    }
     result = []
     for step in steps:
         name = step["step"]
-        tips = [f"{words.title(name)}, {arm}: {words.whole(step['counts'][arm])}, {words.number(1000 * rate[name][arm])} per 1,000 impressions" for arm in arms]
+        tips = [
+            f"{words.title(name)}, {arm}: {words.whole(step['counts'][arm])}, {words.number(1000 * rate[name][arm])} per 1,000 impressions"
+            for arm in arms
+        ]
         figure = figures.bars([(arm, i, rate[name][arm]) for i, arm in enumerate(arms)], limits[name in rare], "; ".join(tips), tips)
         control = step["counts"][arms[0]]
         change = {arm: None if not control else step["counts"][arm] / control - 1 for arm in arms[1:]}
-        result.append({**step, "per_1000": {a: 1000 * rate[name][a] for a in arms}, "figure": figure, "change": change, "rare": name in rare})
+        result.append(
+            {**step, "per_1000": {a: 1000 * rate[name][a] for a in arms}, "figure": figure, "change": change, "rare": name in rare}
+        )
     return result

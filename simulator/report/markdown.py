@@ -15,11 +15,19 @@ def document(content: Mapping[str, Any]) -> str:
     size = c["size"]
     blocks = [
         f"# {text(c['scenario'] or 'A/B report')}: {listed([text(a) for a in c['arms'][1:]])} against {text(c['control'])}",
-        f"{c['design']} ({DESIGNS[c['design']]}), {whole(size['users'])} users, {size['days']} days, {whole(size['impressions'])} impressions, seed {c['seed']}.",
-        *(f"**RED: {text(check['name'])}.** {text(check['found'])} {text(check['meaning'])}" for check in c["checks"] if check["status"] == "red"),
+        f"{c['design']} ({DESIGNS[c['design']]}), {whole(size['users'])} users, {size['days']} days, "
+        f"{whole(size['impressions'])} impressions, seed {c['seed']}.",
+        *(
+            f"**RED: {text(check['name'])}.** {text(check['found'])} {text(check['meaning'])}"
+            for check in c["checks"]
+            if check["status"] == "red"
+        ),
         *_verdict(c),
         "## By day, as in the paper",
-        _table(("Metric", "Arm", "Lift", "95% interval", "t", "df", "p", "Adjusted p"), (_by_day(row) for row in c["lifts"] if row["unit"] == "day")),
+        _table(
+            ("Metric", "Arm", "Lift", "95% interval", "t", "df", "p", "Adjusted p"),
+            (_by_day(row) for row in c["lifts"] if row["unit"] == "day"),
+        ),
         "## Lift on each day",
         _table(("Metric", "Arm", *(f"Day {d + 1}" for d in range(size["days"]))), _days(c)),
         "## Funnel",
@@ -52,11 +60,15 @@ def _verdict(c: Mapping[str, Any]) -> list[str]:
         head = ("", "Lift", "95% interval", "p", "Adjusted p", "Verdict", "Detects", text(c["control"]), text(said["arm"]), "Units")
         lines = (
             (SIGNS[v["verdict"]], f"**{percent(r['lift'])} {title(r['metric'])}**", interval(r["low"], r["high"]), probability(r["p"]),
-             probability(r["p_adjusted"]), v["verdict"], detects(r["mde"]), number(r["control_mean"]), number(r["treatment_mean"]), whole(r["n_units"]))
+             probability(r["p_adjusted"]), v["verdict"], detects(r["mde"]), number(r["control_mean"]), number(r["treatment_mean"]),
+             whole(r["n_units"]))
             for r, v in rows
         )  # fmt: skip
         blocks += [f"## {text(said['sentence'])}", _table(head, lines), "\n".join(f"- {text(v['sentence'])}" for _, v in rows)]
-    return [*blocks, f"Adjusted p: Holm over {c['family']}. Detects: the smallest true lift that a run of this size finds four times in five."]
+    return [
+        *blocks,
+        f"Adjusted p: Holm over {c['family']}. Detects: the smallest true lift that a run of this size finds four times in five.",
+    ]
 
 
 def _by_day(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -88,7 +100,10 @@ def _served(c: Mapping[str, Any]) -> list[str]:
 def _published(c: Mapping[str, Any]) -> list[str]:
     if not c["published"]:
         return []
-    rows = ((title(r["metric"]), text(r["arm"]), percent(r["published"]), percent(r["lift"]), interval(r["low"], r["high"])) for r in c["published"])
+    rows = (
+        (title(r["metric"]), text(r["arm"]), percent(r["published"]), percent(r["lift"]), interval(r["low"], r["high"]))
+        for r in c["published"]
+    )
     return ["## Published beside ours", _table(("Metric", "Arm", "Published", "Here", "95% interval"), rows)]
 
 

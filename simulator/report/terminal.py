@@ -22,10 +22,14 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
     for said in content["headlines"]:
         arm = said["arm"]
         console.print()
-        console.print(Text(f"{arm} against {content['control']}", style="bold") + Text(f"  {content['design']}, {whole(size['users'])} users, {size['days']} days"))
+        console.print(
+            Text(f"{arm} against {content['control']}", style="bold")
+            + Text(f"  {content['design']}, {whole(size['users'])} users, {size['days']} days")
+        )
         console.print(_table(content, arm))
         console.print(Text(said["sentence"]))
-    console.print(Text(f"\n95% intervals by user; adjusted p: Holm over {content['family']}.\ndetects: the true lift that a run of this size finds four times in five.", style="dim"))
+    console.print(Text(f"\n95% intervals by user; adjusted p: Holm over {content['family']}.", style="dim"))
+    console.print(Text("detects: the true lift that a run of this size finds four times in five.", style="dim"))
     for check in content["checks"]:
         if check["status"] != "green":
             sign, style = STATUS[check["status"]]

@@ -106,13 +106,18 @@ def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: in
         return f"{what}: {whole(row['n_units'])} {unit}s without enough variation: {arm} and {control} cannot be compared."
     size = f"{percent(row['lift'])}, 95% interval {interval(row['low'], row['high'])}"
     if row["lift"] is None:
-        size = f"{number(row['treatment_mean'])} against {number(row['control_mean'])} per {unit}; a relative lift of nothing is not defined"
+        size = (
+            f"{number(row['treatment_mean'])} against {number(row['control_mean'])} per {unit}; a relative lift of nothing is not defined"
+        )
     adjusted = f"adjusted p {probability(row['p_adjusted'])} over {comparisons} comparisons"
     if verdict in ("up", "down"):
         return f"{what}: {'higher' if verdict == 'up' else 'lower'} under {arm} than under {control}: {size} ({adjusted})."
     sees = "" if row["mde"] is None else f" A true change of {detects(row['mde'])} or more would have been found in four runs of five."
     if row["p"] is not None and row["p"] < LEVEL:
-        return f"{what}: not shown. {size}; alone it would pass (p {probability(row['p'])}), among all comparisons it does not ({adjusted}).{sees}"
+        return (
+            f"{what}: not shown. {size}; alone it would pass (p {probability(row['p'])}), "
+            f"among all comparisons it does not ({adjusted}).{sees}"
+        )
     return f"{what}: no difference shown: {size} (p {probability(row['p'])}).{sees}"
 
 

@@ -6,7 +6,9 @@
   tip.setAttribute("role", "status");
   document.body.append(tip);
 
+  let shown = null;
   const show = (mark, x, y) => {
+    shown = mark;
     tip.textContent = mark.dataset.tip;
     tip.hidden = false;
     const box = tip.getBoundingClientRect();
@@ -18,7 +20,7 @@
   for (const mark of document.querySelectorAll(".mark")) {
     mark.querySelector("title").remove();
     mark.addEventListener("pointermove", (event) => show(mark, event.clientX, event.clientY));
-    mark.addEventListener("pointerleave", hide);
+    mark.addEventListener("pointerleave", () => { if (shown === mark) hide(); });
   }
 
   // A figure is one stop of the Tab key; the arrow keys walk over its marks.
