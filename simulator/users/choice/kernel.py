@@ -23,8 +23,8 @@ Ints = npt.NDArray[np.int64]
 UNBORN = np.iinfo(np.int64).min
 
 _EXAMINE, _LEAVE, _RETURN, _ARRIVE = int(Purpose.EXAMINE), int(Purpose.LEAVE), int(Purpose.RETURN), int(Purpose.ARRIVE)
-_RESPONSE, _FEEDBACK, _DRIFT, _WORLD, _RECALL = (
-    int(Purpose.RESPONSE), int(Purpose.FEEDBACK), int(Purpose.DRIFT), int(Purpose.WORLD), int(Purpose.RECALL),
+_RESPONSE, _FEEDBACK, _DRIFT, _WORLD = (
+    int(Purpose.RESPONSE), int(Purpose.FEEDBACK), int(Purpose.DRIFT), int(Purpose.WORLD),
 )  # fmt: skip
 AUTHOR_TASTE, VIDEO_TASTE, ESTIMATE, INTEREST = 30, 31, 32, 33
 """Further meanings of `step` under Purpose.WORLD (the others are in `world`); lane = author, video, video, interest."""
@@ -424,66 +424,16 @@ def estimates(
 
 
 @njit(cache=True)
-def luce(weight: Floats, seen: Ints, seed: Any, user: int, step: int, items: Ints, propensities: Floats) -> None:
-    """Draw a slate without replacement, each place in proportion to `weight` `[n_items + 1]` among what is left.
-
-    Plackett-Luce (Luce 1959; Plackett 1975) by inversion: `items` `[k]` and their exact conditional probabilities are filled; 0
-    where nothing is left. Items of `seen` have weight 0.
-    """
-    cumulative = weight.copy()
-    cumulative[0] = 0.0
+def best_unseen(order: npt.NDArray[np.int32], value: npt.NDArray[np.float32], seen: Ints, items: Ints, scores: npt.NDArray[np.float32]) -> None:
+    """Fill `items` `[k]` and `scores` `[k]` with the first of `order` `[n_items]` that are not in `seen`; `value` stands beside `order`."""
+    gone = np.zeros(len(order) + 1, dtype=np.bool_)
     for i in seen:
-        if 0 < i < len(weight):
-            cumulative[i] = 0.0
-    for i in range(1, len(cumulative)):
-        cumulative[i] += cumulative[i - 1]
-    left = cumulative[-1]
-    taken = np.empty(len(items), dtype=np.int64)
-    for p in range(len(items)):
-        items[p], propensities[p] = 0, 0.0
-        if left <= 1e-12 * cumulative[-1]:
-            continue
-        mark = uniform(seed, _RECALL, user, step, p) * left
-        for j in range(p):  # `taken` is ascending: step over the mass of what is gone
-            if mark >= cumulative[taken[j] - 1]:
-                mark += weight[taken[j]]
-        found = min(np.searchsorted(cumulative, mark, side="right"), len(cumulative) - 1)
-        found = _free(cumulative, taken, p, found)
-        items[p], propensities[p] = found, weight[found] / left
-        left -= weight[found]
-        j = p
-        while j > 0 and taken[j - 1] > found:
-            taken[j] = taken[j - 1]
-            j -= 1
-        taken[j] = found
-
-
-@njit(cache=True)
-def _free(cumulative: Floats, taken: Ints, n: int, found: int) -> int:
-    """`found`, or the nearest item above or below it that has mass and is not taken (rounding at an item's edge)."""
-    for distance in range(len(cumulative)):
-        for i in (found - distance, found + distance):
-            if 0 < i < len(cumulative) and cumulative[i] > cumulative[i - 1]:
-                free = True
-                for j in range(n):
-                    free = free and taken[j] != i
-                if free:
-                    return i
-    return 0
-
-
-@njit(cache=True)
-def luce_given(weight: Floats, seen: Ints, items: Ints, propensities: Floats) -> None:
-    """The conditional probabilities with which `luce` draws exactly the slate `items` `[k]`; 0 for what it cannot draw."""
-    free = weight.copy()
-    free[0] = 0.0
-    for i in seen:
-        if 0 < i < len(weight):
-            free[i] = 0.0
-    left = free.sum()
-    for p in range(len(items)):
-        i = items[p]
-        propensities[p] = free[i] / left if 0 < i < len(weight) and free[i] > 0.0 else 0.0
-        if 0 < i < len(weight):
-            left -= free[i]
-            free[i] = 0.0
+        if 0 < i <= len(order):
+            gone[i] = True
+    place = 0
+    for rank in range(len(order)):
+        if place == len(items):
+            break
+        if not gone[order[rank]]:
+            items[place], scores[place] = order[rank], value[rank]
+            place += 1

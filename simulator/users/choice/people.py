@@ -15,7 +15,7 @@ from simulator.users.choice.parameters import DAY_MS, KINDS
 from simulator.users.choice.world import World
 
 if TYPE_CHECKING:
-    from simulator.users.choice.kernel import Law, Lives, Truth
+    from simulator.users.choice.kernel import Law, Lives
     from simulator.users.choice.population import Choice
 
 

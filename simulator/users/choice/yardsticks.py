@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.base import Catalogue, Fitting, Histories, Policy, Sequences, Slates
 from policies.streams import Purpose, uniform
 from simulator.users.choice.people import People
 
@@ -87,71 +87,56 @@ class Oracle(Yardstick):
 
 @dataclass
 class Production(Yardstick):
-    """The app's existing recommender, which logs the history: a stochastic slate over noisy utilities, with exact propensities.
+    """The app's existing recommender: the items of greatest *estimated* utility; within `explore` it logs the history.
 
-    It knows the users' interests as they were at its last training (`refresh`), authors and qualities, but not the taste that is fixed per
-    (user, video), and errs by `noise`; it gives each video a share of traffic of its own (`boost`: freshness, promotion, popularity), which
-    is what concentrates exposure. A place of the slate is drawn in proportion to w = exp(sharpness * estimate + boost * z) + floor
-    among what is left (Plackett-Luce: Luce 1959; Plackett 1975); `epsilon` is the share of the floor in the sum of all weights, so
-    that every item has support.
+    It knows the users' interests as they were at its last training (`refresh`), authors and qualities, but not the taste that is fixed
+    per (user, video), nor today's satiation, and errs by `noise`; and it gives each video traffic of its own (`boost`: freshness,
+    promotion, popularity), which is what concentrates exposure. Scores are logits: under `explore` with temperature T, a place of the slate is
+    drawn in proportion to exp(score / T) among what is left.
     """
 
-    sharpness: Annotated[float, Field(ge=0)] = 1.5
     noise: Annotated[float, Field(ge=0)] = 0.5
+    """Sd of the error, fixed per (user, video), on the scale of the click's logit."""
     boost: Annotated[float, Field(ge=0)] = 1.2
-    epsilon: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Sd between videos of what is added for their own sake, on the same scale."""
     refresh: Annotated[int, Field(ge=1)] = 7
     """Days (of the user's age) between trainings."""
 
     def bind(self, users: Any) -> None:
         """Take the users, and forget what was estimated of others."""
-        super().bind(users)
-        self.weights_: npt.NDArray[np.float64] = np.empty((users.n_users, users.n_items + 1))
-        self.trained_ = np.full(users.n_users, -1, dtype=np.int64)
-        self.begun_: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] = users.born()
         from scipy.special import ndtri
 
-        z = ndtri(uniform(int(users.seed), Purpose.WORLD, np.arange(users.n_items + 1), _BOOST) + 2.0**-54)
-        self.boost_: npt.NDArray[np.float64] = self.boost * z
+        super().bind(users)
+        n_users, n_items = users.n_users, users.n_items
+        self.order_ = np.empty((n_users, n_items), dtype=np.int32)
+        self.value_ = np.empty((n_users, n_items), dtype=np.float32)
+        self.trained_ = np.full(n_users, -1, dtype=np.int64)
+        self.born_ = users.born()
+        self.boost_ = self.boost * ndtri(uniform(int(users.seed), Purpose.WORLD, np.arange(n_items + 1), _BOOST) + 2.0**-54)
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """A random slate; scores are -1, -2, ... in the order of drawing."""
+        """The `k` items of greatest estimated utility."""
         from simulator.users.choice import kernel
 
-        b = len(histories)
-        items, propensities = np.zeros((b, k), dtype=np.int64), np.zeros((b, k))
+        self.bound()
+        items = np.zeros((len(histories), k), dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for row, user in enumerate(histories.user):
-            weight, key, step = self._weights(int(user)), np.uint64(seed), histories.step[row]
-            kernel.luce(weight, histories.seen[row], key, user, step, items[row], propensities[row])
-        scores = np.where(items > 0, -np.arange(1.0, k + 1), -np.inf).astype(np.float32)
-        return Slates(items, scores, propensities.astype(np.float32))
+            self._train(int(user))
+            kernel.best_unseen(self.order_[user], self.value_[user], histories.seen[row], items[row], scores[row])
+        return Slates(items, scores)
 
-    def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
-        """Probability `[B, k]` of each of `items` at its place, given the items above it."""
-        from simulator.users.choice import kernel
-
-        propensities = np.zeros(items.shape)
-        for row, user in enumerate(histories.user):
-            kernel.luce_given(self._weights(int(user)), histories.seen[row], np.asarray(items[row]), propensities[row])
-        return propensities.astype(np.float32)
-
-    def _weights(self, user: int) -> npt.NDArray[np.float64]:
-        """`[n_items + 1]` weights of the slate's draw, a function of the user and the days since birth at the last training only."""
+    def _train(self, user: int) -> None:
+        """Estimate and sort all items for `user` once a `refresh`: a function of the user and the day of the training only."""
         from simulator.users.choice import kernel
 
         users = self.bound()
         trained = users.age(user) // self.refresh * self.refresh
-        weight = self.weights_[user]
-        if self.trained_[user] != trained:
-            begun = (self.begun_[0][user].copy(), self.begun_[1][user].copy())
-            kernel.estimates(users.law, users.seed, users.truth, begun, user, trained, self.noise, weight)
-            weight *= self.sharpness
-            weight += self.boost_
-            np.exp(weight - weight[1:].max(), out=weight)
-            if self.epsilon < 1.0:
-                weight += self.epsilon / (1.0 - self.epsilon) * weight[1:].mean()
-            else:
-                weight[:] = 1.0
-            weight[0] = 0.0
-            self.trained_[user] = trained
-        return weight
+        if self.trained_[user] == trained:
+            return
+        born = (self.born_[0][user].copy(), self.born_[1][user].copy())
+        estimate = np.empty(users.n_items + 1)
+        kernel.estimates(users.law, users.seed, users.truth, born, user, trained, self.noise, estimate)
+        value = (estimate + self.boost_)[1:]
+        order = np.argsort(-value, kind="stable")
+        self.order_[user], self.value_[user], self.trained_[user] = order + 1, value[order], trained

@@ -1,0 +1,179 @@
+"""A world held to its published marginals: targets, rows of (target, simulated, within), and cheap exposure of a world.
+
+A simulator that is not held to its marginals proves nothing; what is measured here is what a report shows on its first screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from policies.base import Histories, IntArray, Slates
+from simulator.design import DAY
+from simulator.marginals import Impressions, Marginal
+from simulator.users.base import Users
+
+if TYPE_CHECKING:
+    pass
+
+TOLERANCE = 0.10
+"""Relative: how far a marginal may be from its target."""
+
+LOGGING, RANDOM, WORLD = "logging", "random", "catalogue"
+"""What a marginal is measured on: the feed of the logging policy, uniformly random exposure, the catalogue."""
+
+_PURE = "KuaiRand-Pure"
+_TABLE = {  # kind: standard feed, random exposure, both of KuaiRand-Pure
+    "click": (0.4597, 0.1762),
+    "long_view": (0.3318, 0.0850),
+    "like": (0.01848, 0.00480),
+    "comment": (0.00255, 0.00035),
+    "follow": (0.00107, 0.00026),
+    "forward": (0.00096, 0.00034),
+    "hate": (0.00049, 0.00114),
+    "profile_enter": (0.0240, 0.00556),
+}
+_HOURS = (3.65, 2.28, 1.48, 0.94, 0.78, 0.98, 1.77, 2.66, 3.38, 4.02, 4.60, 5.15)
+_HOURS += (5.86, 5.59, 5.08, 5.24, 5.57, 5.99, 5.62, 5.47, 5.65, 6.06, 6.41, 5.78)
+_DURATION_CLICKS = {
+    "0-15 s": (0.407, 0.177),
+    "15-30 s": (0.456, 0.182),
+    "30-60 s": (0.485, 0.186),
+    "60-120 s": (0.487, 0.190),
+    ">120 s": (0.436, 0.167),
+}
+
+
+class Target(NamedTuple):
+    """A published figure.
+
+    Attributes:
+        feed: what it is measured on: `logging`, `random` or `catalogue`.
+        name: of the marginal (`simulator.marginals`).
+        value: published.
+    """
+
+    feed: str
+    name: str
+    value: float
+
+
+def _targets() -> Iterable[Target]:
+    for name, (standard, random) in _TABLE.items():
+        yield Target(LOGGING, name, standard)
+        yield Target(RANDOM, name, random)
+    conditional = {"long_view": 0.719, "like": 0.0340, "comment": 0.0054, "follow": 0.0021, "forward": 0.0019}
+    yield from (Target(LOGGING, f"{name} | click", value) for name, value in conditional.items())
+    yield Target(LOGGING, "like | no click", 0.0053)
+    watch = {"p10": 0.23, "p25": 1.54, "p50": 4.6, "p75": 21.7, "p90": 62.0, "p99": 209.0, "mean": 21.5, "zero": 0.098}
+    watch |= {"p50 | click": 25.9, "mean | click": 45.8}
+    yield from (Target(LOGGING, f"watch {name}", value) for name, value in watch.items())
+    yield from (Target(LOGGING, f"watch/duration {name}", value) for name, value in (("p50", 0.092), ("p75", 0.55), ("p90", 1.03)))
+    same = {"click mean of videos": (0.389, 0.193), "watch mean of videos": (19.7, 7.8)}
+    same |= {"click mean of users": (0.452, 0.162), "watch mean of users": (23.6, 6.5)}
+    for name, (standard, random) in {**same, **{f"click {k}": v for k, v in _DURATION_CLICKS.items()}}.items():
+        yield Target(LOGGING, name, standard)
+        yield Target(RANDOM, name, random)
+    yield from (Target(LOGGING, f"click sd of {name}", value) for name, value in (("users", 0.19), ("videos", 0.16)))
+    activity = {"full-active": 0.42, "high": 0.50, "middle": 0.53, "low": 0.57}
+    yield from (Target(LOGGING, f"click of {name} users", value) for name, value in activity.items())
+    yield Target(LOGGING, "exposure gini", 0.75)
+    yield Target(LOGGING, "exposure top 20%", 0.785)
+    yield Target(LOGGING, "active user-days", 0.592)
+    yield from (Target(LOGGING, f"hour {h:02d}", share / 100.0) for h, share in enumerate(_HOURS))
+    durations = {"p10": 14.6, "p25": 32.0, "p50": 81.0, "p75": 148.0, "p90": 238.0}
+    yield from (Target(WORLD, f"catalogue duration {name}", value) for name, value in durations.items())
+    yield Target(WORLD, "catalogue ln duration mean", 4.23)
+    yield Target(WORLD, "catalogue ln duration sd", 1.03)
+
+
+TARGETS: tuple[Target, ...] = tuple(_targets())
+"""Published figures of Kuaishou's logs: KuaiRand-Pure (Gao et al., CIKM 2022); active user-days: Kuaishou's DAU/MAU of 2022 Q2."""
+
+
+class Row(NamedTuple):
+    """A marginal beside its target.
+
+    Attributes:
+        feed: `logging`, `random` or `catalogue`.
+        name: of the marginal.
+        target: published.
+        simulated: measured.
+        se: standard error of `simulated` (NaN: none is given).
+        ratio: simulated / target.
+        within: |ratio - 1| <= tolerance.
+    """
+
+    feed: str
+    name: str
+    target: float
+    simulated: float
+    se: float
+    ratio: float
+    within: bool
+
+
+def compare(measured: Mapping[str, Mapping[str, Marginal]], tolerance: float = TOLERANCE) -> list[Row]:
+    """The rows of all targets whose feed was measured, in the order of TARGETS.
+
+    Args:
+        measured: marginals by feed, then by name.
+        tolerance: relative.
+    """
+    rows = []
+    for target in TARGETS:
+        found = measured.get(target.feed, {}).get(target.name)
+        if found is None:
+            continue
+        ratio = found.value / target.value
+        rows.append(Row(*target[:2], target.value, found.value, found.se, ratio, bool(abs(ratio - 1.0) <= tolerance)))
+    return rows
+
+
+Recall = Callable[[Histories, int], Slates]
+
+
+def expose(users: Users, recall: Recall, days: int, slate: int, durations: Any, memory: int = 1024) -> Impressions:
+    """What users answer when `recall` alone fills their slates for `days` days from t = -days: a world without a desk.
+
+    Users are independent, so they are served in waves (everybody's next request), not in the order of time; the answers are
+    those that the engine would log.
+
+    Args:
+        users: fresh.
+        recall: slates `[B, k]` for requests whose histories hold the last `memory` impressions as `seen` and nothing else.
+        days: length.
+        slate: positions.
+        durations: `[n_items + 1]` s.
+        memory: impressions that may not be shown again.
+    """
+    everybody = np.arange(users.n_users)
+    clock = users.first(everybody)
+    clock = np.where(clock > days * DAY, 0, clock - days * DAY)
+    step = np.zeros(users.n_users, dtype=np.int64)
+    seen = np.zeros((users.n_users, memory), dtype=np.int64)
+    count = np.zeros(users.n_users, dtype=np.int64)
+    waves: list[tuple[Any, ...]] = []
+    while len(user := np.flatnonzero(clock < 0)):
+        width = max(1, min(memory, int(count[user].max())))
+        slates = recall(_request(user, step[user], seen[user, :width]), slate)
+        answer = users.respond(user, step[user], clock[user], slates)
+        row, place = np.nonzero(np.arange(slate) < answer.shown[:, None])
+        item = slates.items[row, place]
+        kinds = [answer.kinds[kind][row, place] == 1 for kind in users.kinds]
+        waves.append((user[row], item, clock[user][row], answer.click[row, place] == 1, answer.watch[row, place], *kinds))
+        seen[user[row], (count[user][row] + place) % memory] = item
+        count[user] += answer.shown
+        clock[user], step[user] = answer.next, step[user] + 1
+    user, item, t, click, watch, *given = (np.concatenate(column) for column in zip(*waves, strict=True))
+    return Impressions(
+        user, item, t, click, watch.astype(np.float64), np.asarray(durations, dtype=np.float64)[item],
+        dict(zip(users.kinds, given, strict=True)), users.n_users, users.n_items, days,
+    )  # fmt: skip
+
+
+def _request(user: IntArray, step: IntArray, seen: IntArray) -> Histories:
+    nothing = np.zeros((len(user), 1), dtype=np.int64)
+    return Histories(user, step, nothing, nothing.astype(bool), seen)
