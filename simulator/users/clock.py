@@ -1,1 +1,105 @@
-"""The clock of real users: who came when, with how many requests of which size, taken from a log. No answers live here."""
+"""The clock of real users: who came when, with how many requests of which size, as a log says. No answers live here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from policies.base import IntArray
+from simulator.eventlog import TAB, EventLog
+from simulator.users.base import NEVER
+
+DAY = 86_400_000
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The requests of every user in time order; those of user u are `offsets[u]:offsets[u + 1]`.
+
+    Attributes:
+        offsets: `[n_users + 1]`.
+        t: `[R]` ms.
+        size: `[R]` impressions of the request.
+        session: `[R]` number of the session within its user.
+        tab: `[R]` surface of the service, -1 = the log does not say.
+    """
+
+    offsets: IntArray
+    t: IntArray
+    size: IntArray
+    session: IntArray
+    tab: IntArray
+
+    @classmethod
+    def of(cls, log: EventLog, days: int) -> Clock:
+        """The requests of a log with one arm in its first `days` days from t = 0."""
+        table = log.table
+        table = table.filter(pc.and_(pc.greater_equal(table["t"], 0), pc.less(table["t"], days * DAY)))
+        user, session, request = (table[name].to_numpy().astype(np.int64) for name in ("user", "session", "request"))
+        t = table["t"].to_numpy()
+        first = np.flatnonzero(np.diff(user, prepend=-1) | np.diff(session, prepend=-1) | np.diff(request, prepend=-1))
+        size = np.diff(np.append(first, len(user)))
+        tab = np.full(len(first), -1, dtype=np.int64)
+        if TAB in table.column_names:
+            tab = pc.fill_null(pc.cast(table[TAB], "int64"), -1).to_numpy()[first]
+        counts = np.bincount(user[first], minlength=log.metadata.n_users)
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        return cls(offsets, t[first], size.astype(np.int64), session[first], tab.astype(np.int64))
+
+
+class ClockedUsers:
+    """The half of `Users` that a clock decides: each user comes when the log says, and asks as often and for as many items.
+
+    State: how many requests each user has made.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._asked = np.zeros(len(clock.offsets) - 1, dtype=np.int64)
+
+    def first(self, user: IntArray) -> IntArray:
+        """When each user first asks, `[B]` ms, or NEVER."""
+        return self._time(user, self.clock.offsets[user])
+
+    def slate_size(self, user: IntArray, step: IntArray) -> IntArray:
+        """How many impressions the log has in each user's next request, `[B]`."""
+        return self.clock.size[self.place(user)]
+
+    def place(self, user: IntArray) -> IntArray:
+        """The index into the clock's requests of each user's request now being made, `[B]`.
+
+        Raises:
+            ValueError: a user who has no request left.
+        """
+        place = self.clock.offsets[user] + self._asked[user]
+        over = place >= self.clock.offsets[user + 1]
+        if over.any():
+            raise ValueError(f"user {int(user[over][0])} has no request left: the log's sessions have {int(self._asked[user[over][0]])}")
+        return place
+
+    def advance(self, user: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """End each user's request: (when the next one comes `[B]` ms or NEVER, whether the session is over `[B]`)."""
+        here = self.place(user)
+        self._asked[user] += 1
+        following = np.minimum(here + 1, len(self.clock.t) - 1)
+        ends = here + 1 >= self.clock.offsets[user + 1]
+        return self._time(user, here + 1), ends | (self.clock.session[following] != self.clock.session[here])
+
+    def _time(self, user: IntArray, place: IntArray) -> IntArray:
+        there = place < self.clock.offsets[user + 1]
+        t = np.full(len(user), NEVER, dtype=np.int64)
+        t[there] = self.clock.t[place[there]]
+        return t
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """The number of requests made, by user."""
+        return {"asked": self._asked.copy()}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over what `state` gave."""
+        self._asked = np.array(state["asked"], dtype=np.int64)

@@ -1,0 +1,88 @@
+"""Held-out users: each asks once and clicks the one item that the log held out; so HR@k and NDCG@k are metrics of the event log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import IntArray, Progress, Slates
+from simulator.section import Section
+from simulator.users.base import NEVER, Feedback, Source
+
+
+class HeldOut(Section):
+    """Leave-one-out evaluation as a population: a user's first click from t = 0 on is the item to be found.
+
+    Every user who has one asks once, at t = 0; the slate is `serving.slate` long and is shown whole. Where the held-out item stands
+    in it, it is clicked; every other item is an unclick.
+    """
+
+    kind: Literal["held_out"] = "held_out"
+
+    def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
+        """Nothing is to be learned."""
+
+    def build(self, source: Source, seed: int, days: int, folder: Path) -> HeldOutUsers:
+        """The users.
+
+        Raises:
+            ValueError: the data has no future to hold out.
+        """
+        if source.future is None:
+            raise ValueError("users.kind held_out needs data with held-out items: data.source must be s3rec, inter, kuairand or log")
+        table = source.future.table
+        user, item, t = (table[name].to_numpy().astype(np.int64) for name in ("user", "item", "t"))
+        clicked = table["click"].fill_null(False).to_numpy()
+        order = np.lexsort((t[clicked], user[clicked]))
+        user, item = user[clicked][order], item[clicked][order]
+        first = np.flatnonzero(np.diff(user, prepend=-1))
+        held = np.zeros(source.catalogue.n_users, dtype=np.int64)
+        held[user[first]] = item[first]
+        return HeldOutUsers(held, source.catalogue.n_items)
+
+
+class HeldOutUsers:
+    """Users who know one item.
+
+    Attributes:
+        held: `[n_users]` the item that is clicked; 0: the user does not come.
+    """
+
+    kinds: tuple[str, ...] = ()
+
+    def __init__(self, held: IntArray, n_items: int) -> None:
+        self.held = held
+        self.n_users = len(held)
+        self.n_items = n_items
+
+    def first(self, user: IntArray) -> IntArray:
+        """0 for users with a held-out item, else NEVER, `[B]`."""
+        return np.where(self.held[user] > 0, 0, NEVER)
+
+    def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
+        """The scenario's own size."""
+        return None
+
+    def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
+        """Click the held-out item; watch time is not observed; nobody comes back."""
+        hit = slates.items == self.held[user][:, None]
+        batch, k = slates.items.shape
+        return Feedback(
+            click=hit.astype(np.int8),
+            watch=np.full((batch, k), np.nan, dtype=np.float32),
+            shown=np.full(batch, k, dtype=np.int64),
+            next=np.full(batch, NEVER, dtype=np.int64),
+            leaves=np.ones(batch, dtype=bool),
+            logged=hit,
+        )
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Nothing changes."""
+        return {}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Nothing to take over."""

@@ -1,0 +1,88 @@
+"""Learned users: a response model fitted to a log answers every impression. torch is imported only while a model is fitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from policies.base import IntArray, Progress, Slates
+from simulator.section import Section
+from simulator.users.base import Feedback, Source
+from simulator.users.clock import Clock, ClockedUsers
+from simulator.users.learned.features import DAY, HOUR, surface
+from simulator.users.learned.response import Response
+
+__all__ = ["Learned", "LearnedUsers"]
+
+MODEL = "response.npz"
+
+
+class Learned(Section):
+    """Users who come when the log says (`clock.Clock`) and answer as a model of the history expects them to.
+
+    The model is fitted on the impressions of the history whose answer is complete; its inputs are the user, the item, their features,
+    what the days before say of either, hour, surface and position. Heads: click; watch time given the click; every further kind of
+    feedback given both. The last day of the history decides how long to train and calibrates the heads; then all of it is used.
+    """
+
+    kind: Literal["learned"] = "learned"
+    dim: Annotated[int, Field(ge=1, le=256)] = Field(default=16, description="length of the user and item vectors")
+    hidden: Annotated[int, Field(ge=1, le=1024)] = Field(default=64, description="width of the shared encoder")
+    bins: Annotated[int, Field(ge=12, le=400)] = Field(default=48, description="bins of positive watch times")
+    epochs: Annotated[int, Field(ge=1)] = 10
+    rate: Annotated[float, Field(gt=0)] = Field(default=2e-3, description="learning rate of the shared weights")
+    vector_rate: Annotated[float, Field(gt=0)] = Field(default=0.2, description="learning rate of vectors and features, times `rate`")
+    decay: Annotated[float, Field(ge=0)] = Field(default=30.0, description="weight decay of vectors and features")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    batch: Annotated[int, Field(ge=1)] = 2048
+    bootstrap: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="0: fitted to the log as it is; 1, 2, ...: to the log with users drawn anew, another world each"
+    )
+
+    def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
+        """Fit the response model on `source.history` and keep it in `folder`.
+
+        Raises:
+            ValueError: the history has too few complete answers.
+        """
+        from simulator.users.learned.fitting import fit
+
+        folder.mkdir(parents=True, exist_ok=True)
+        fit(self, source, seed, progress).save(folder / MODEL)
+
+    def build(self, source: Source, seed: int, days: int, folder: Path) -> LearnedUsers:
+        """The users; `fit` must have been called with the same `folder`.
+
+        Raises:
+            ValueError: the data has no future whose sessions could be the clock, or it is shorter than `days`.
+        """
+        if source.future is None:
+            raise ValueError(f"users.kind {self.kind} needs a log whose sessions are the clock: data.source must be kuairand or log")
+        t = source.future.table["t"].to_numpy()
+        there = int(t.max(initial=-1)) // DAY + 1
+        if there < days:
+            raise ValueError(f"days must be at most the {there} days that the log has from the start of the A/B; got {days}: see data.test_days")
+        return LearnedUsers(Clock.of(source.future, days), Response.load(folder / MODEL), seed)
+
+
+class LearnedUsers(ClockedUsers):
+    """Users of a clock who answer by a response model."""
+
+    def __init__(self, clock: Clock, response: Response, seed: int) -> None:
+        super().__init__(clock)
+        self.response = response
+        self.seed = seed
+        self.n_users = len(clock.offsets) - 1
+        self.n_items = len(response.duration) - 1
+        self.kinds: tuple[str, ...] = response.names
+
+    def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
+        """Draw every answer from the model; all positions are shown."""
+        tab = surface(self.clock.tab[self.place(user)])
+        click, watch, kinds = self.response.answer(self.seed, user, step, slates.items, tab, t % DAY // HOUR)
+        following, leaves = self.advance(user)
+        shown = (slates.items > 0).sum(axis=1).astype(np.int64)
+        return Feedback(click, watch, shown, following, leaves, kinds, np.zeros(click.shape, dtype=bool))

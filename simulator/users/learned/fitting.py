@@ -1,0 +1,140 @@
+"""From a history to a calibrated `Response`: split by time, train, calibrate, train on everything, fold into tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from policies.base import Progress
+from policies.streams import Purpose, uniform
+from simulator.users.base import Source
+from simulator.users.learned.calibration import platt, temperature
+from simulator.users.learned.features import Answers, Categories, Evidence
+from simulator.users.learned.network import Inputs, Network, Shape, Training, train, watch_edges
+from simulator.users.learned.response import Response
+
+if TYPE_CHECKING:
+    from simulator.users.learned import Learned
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scale and shift of the click head and of each further kind `[K]`, and a scale of the watch head for each side of the click."""
+
+    click: tuple[float, float]
+    kinds: tuple[tuple[float, float], ...]
+    watch: tuple[float, float]
+
+
+def fit(config: Learned, source: Source, seed: int, progress: Progress) -> Response:
+    """Fit the response model of `config` on the history of `source`.
+
+    Raises:
+        ValueError: no history, or fewer than two days of complete answers.
+    """
+    if source.history is None:
+        raise ValueError("users.kind learned needs a history to learn from: data.source must be a real log")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _fit(config, source, seed, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(config: Learned, source: Source, seed: int, progress: Progress) -> Response:
+    assert source.history is not None
+    catalogue = source.catalogue
+    history = source.history.sequences()
+    observed = ~np.isnan(history.columns["watch"])
+    duration = np.asarray(catalogue.items.get("duration", np.zeros(catalogue.n_items + 1)), dtype=np.float32)
+    answers = Answers.of(history, observed, duration)
+    days = np.unique(answers.day)
+    if len(days) < 2:
+        raise ValueError(f"a response model needs at least two days with clicks and watch times in the history; it has {len(days)}")
+    evidence = Evidence(history, observed, catalogue.n_items)
+    edges = watch_edges(answers.watch, config.bins)
+    rows = Inputs.of(answers, evidence, edges, _weights(answers, config.bootstrap, seed))
+    shape = Shape(catalogue.n_users, catalogue.n_items, config.dim, config.hidden, tuple(answers.kinds), len(edges) - 1)
+    users = Categories.of(dict(catalogue.users), catalogue.n_users)
+    items = Categories.of(dict(catalogue.items), catalogue.n_items + 1)
+    plan = Training(config.epochs, config.rate, config.vector_rate, config.batch, config.decay, config.dropout)
+    held = torch.from_numpy(answers.day == days[-1])
+    network = Network(shape, users, items)
+    best = train(network, rows.rows(~held), rows.rows(held), plan, seed, lambda n, f: progress("response model", n, config.epochs, f))
+    calibration = _calibrate(network, rows.rows(held))
+    final = Network(shape, users, items)
+    train(final, rows, None, replace(plan, stop=best), seed, lambda n, f: progress("response model, all days", n, best, f))
+    return _fold(final, evidence, calibration, edges, duration)
+
+
+def _weights(answers: Answers, bootstrap: int, seed: int) -> F32:
+    """Each user's weight in the loss: 1, or Exponential(1) in a bootstrap world (the Bayesian bootstrap, Rubin 1981)."""
+    if bootstrap == 0:
+        return np.ones(len(answers), dtype=np.float32)
+    drawn = -np.log1p(-uniform(seed, Purpose.RESPONSE, answers.user, bootstrap))
+    return np.asarray(drawn, dtype=np.float32)
+
+
+def _calibrate(network: Network, held: Inputs) -> Calibration:
+    """Calibrate on the day that the training has not seen."""
+    with torch.no_grad():
+        encoded = network.encode(held)
+        click, _, kinds = (logits.double().numpy() for logits in network.heads(held, encoded))
+        both = network.watch(encoded).view(len(held), 2, -1).double().numpy()
+    y, weight = held.click.double().numpy(), held.weight.double().numpy()
+    answers = held.kinds.double().numpy()
+    known = answers >= 0
+    scales = [
+        platt(kinds[known[:, k], k], answers[known[:, k], k], weight[known[:, k]], spread=0.1) for k in range(kinds.shape[1])
+    ]
+    watch = [temperature(both[y == side, side], held.watch_bin.numpy()[y == side], weight[y == side]) for side in (0, 1)]
+    return Calibration(platt(click, y, weight), tuple(scales), (watch[0], watch[1]))
+
+
+def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges: F32, duration: F32) -> Response:
+    """Everything that depends on the user alone or the item alone, computed once; calibration goes into the heads."""
+    shape = network.shape
+    user = np.arange(shape.n_users, dtype=np.int64)
+    item = np.arange(shape.n_items + 1, dtype=np.int64)
+    with torch.no_grad():
+        bag = torch.from_numpy(evidence.bags(user, None))
+        user_first, user_vector = network.user_part(torch.from_numpy(user), torch.from_numpy(evidence.of_users(user, None)), bag)
+        item_first, item_vector = network.item_part(torch.from_numpy(item), torch.from_numpy(evidence.of_items(item, None)))
+    scale, shift = calibration.click
+    sides = np.repeat(calibration.watch, shape.bins + 1).astype(np.float32)
+    kind_scale = np.array([pair[0] for pair in calibration.kinds], dtype=np.float32)
+    kind_shift = np.array([pair[1] for pair in calibration.kinds], dtype=np.float32)
+    return Response(
+        user_first=_table(user_first),
+        user_vector=_table(user_vector),
+        item_first=_table(item_first),
+        item_vector=_table(item_vector),
+        tab=_table(network.tab.weight),
+        hour=_table(network.hour.weight),
+        position=_table(network.position.weight),
+        product=_table(network.from_product.weight.T),
+        second=_table(network.second.weight.T),
+        second_bias=_table(network.second.bias),
+        click=_table(network.click.weight[0]) * np.float32(scale),
+        click_bias=_table(network.click.bias) * np.float32(scale) + np.float32(shift),
+        watch=_table(network.watch.weight.T) * sides,
+        watch_bias=_table(network.watch.bias) * sides,
+        edges=edges,
+        hidden=_table(network.kinds_hidden.weight.T),
+        hidden_bias=_table(network.kinds_hidden.bias),
+        kinds=_table(network.kinds.weight.T) * kind_scale,
+        kinds_bias=_table(network.kinds.bias) * kind_scale + kind_shift,
+        duration=duration,
+        names=shape.kinds,
+    )
+
+
+def _table(values: torch.Tensor) -> F32:
+    return np.ascontiguousarray(values.detach().numpy(), dtype=np.float32)
