@@ -28,7 +28,7 @@ class Explore(Policy):
 
     Attributes:
         policy: name of the base policy.
-        params: its hyper-parameters.
+        policy_params: its hyper-parameters.
         temperature: of the softmax, > 0; higher explores more.
         epsilon: share of uniform exploration, 0..1.
         pool: how many of the base policy's best items carry the softmax.
@@ -38,7 +38,7 @@ class Explore(Policy):
     learns: ClassVar[tuple[str, ...]] = ()
 
     policy: str = "popularity"
-    params: dict[str, Any] = field(default_factory=dict)
+    policy_params: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     epsilon: float = 0.05
     pool: int = 100
@@ -95,8 +95,9 @@ class Explore(Policy):
 
     def bind(self, users: Any) -> None:
         """Let a base policy that looks into the world (a yardstick, the production policy) do so."""
-        if isinstance(self.base_, WorldBound):
-            self.base_.bind(users)
+        base: object = self.base_
+        if isinstance(base, WorldBound):
+            base.bind(users)
 
     @property
     def _shape(self) -> tuple[int, float, float]:
@@ -113,4 +114,4 @@ class Explore(Policy):
     def _unfitted(self) -> Policy:
         from policies.registry import make
 
-        return make(self.policy, self.params, self._folder)
+        return make(self.policy, self.policy_params, self._folder)

@@ -85,11 +85,11 @@ class Lives:
         """The lives whose `state` was given."""
         return cls(**{name: np.array(state[name]) for name in cls.__dataclass_fields__})
 
-    def histories(self, rows: IntArray, length: int) -> Histories:
-        """The requests of `rows`: the last `length` impressions; all `W` remembered ones may not be recalled again."""
+    def histories(self, rows: IntArray, length: int, seen_length: int) -> Histories:
+        """The requests of `rows`: the last `length` impressions; the last `seen_length` may not be recalled again."""
         items, clicked = np.empty((len(rows), length), dtype=np.int64), np.empty((len(rows), length), dtype=np.bool_)
         kernels.recollect(self.items, self.clicked, rows, items, clicked)
-        seen = items if length == self.items.shape[1] else self.items[rows].astype(np.int64)
+        seen = items if length == seen_length else self.items[rows, self.items.shape[1] - seen_length :].astype(np.int64)
         return Histories(self.user[rows], self.step[rows], items, clicked, seen)
 
     def advance(self, rows: IntArray, items: IntArray, feedback: Feedback) -> None:
@@ -111,6 +111,7 @@ class Span:
         block: requests served in one call of the policy.
         slate: positions of a request, where the users do not say.
         history: impressions of the past that a policy is given.
+        seen: impressions of the past that may not be recalled again.
     """
 
     start: int
@@ -119,6 +120,7 @@ class Span:
     block: int
     slate: int
     history: int
+    seen: int
 
 
 Barrier = Callable[[int], None]
@@ -191,7 +193,7 @@ class Engine:
         step = lives.step[rows]
         sizes = self.users.slate_size(asked.user, step)
         k = self.span.slate if sizes is None else int(sizes.max(initial=1))
-        slates, channel = self.desk.serve(lives.histories(rows, self.span.history), k)
+        slates, channel = self.desk.serve(lives.histories(rows, self.span.history, self.span.seen), k)
         if sizes is not None:
             slates = replace(slates, items=np.where(np.arange(k) < sizes[:, None], slates.items, 0))
         feedback = self._checked(self.users.respond(asked.user, step, asked.t, slates), asked, slates.items)

@@ -66,6 +66,13 @@ class Workspace:
         """What a real log says happened from t = 0 on."""
         return self.work / "future.parquet"
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the reader of the data wants said in the report."""
+        file = self.models / "notes.json"
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return found
+
     def part(self, index: int, arm: str) -> Path:
         """The log part of an arm."""
         return self.log / f"{index:02d}-{_file_name(arm)}.parquet"

@@ -1,0 +1,90 @@
+"""`abtest run`: a scenario to its finished report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simulator.cli.failure import failures
+
+
+@click.command()
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run; runs/<name>/<time> if left out.")
+@click.option("--seed", type=int, help="Overrides the scenario's seed.")
+@click.option("--engine.tick", "tick", type=float, help="Simulated seconds whose requests are served together (speed only).")
+@click.option("--engine.block", "block", type=int, help="Requests in one call of a policy, at most (speed only).")
+@click.option("--engine.shards", "shards", type=int, help="Parts that the users are cut into (speed and memory only).")
+@click.option("--engine.executor", "executor", type=click.Choice(["serial", "processes", "ray"]), help="Where the work is done (speed only).")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run: that in --out, or the latest of this scenario.")
+@click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path of the report.")
+@click.option("--strict", is_flag=True, help="Treat warnings of fits and arithmetic as errors.")
+@click.option("--keep-going", is_flag=True, help="Give up an arm whose policy breaks its contract, and report the others.")
+def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: bool, keep_going: bool, **overrides: Any) -> None:
+    """Run SCENARIO: make or read the history, fit the policies, simulate the A/B, report the lift.
+
+    Ends with the lift table and the path of report.html. Exit code 0: reported. 2: bad input, one message. 130: interrupted;
+    finished parts are kept and `--resume` continues with the same result as an undisturbed run.
+
+    \b
+    abtest run scenarios/kuaishou_like.yaml
+    abtest run scenarios/kuaishou_like.yaml --seed 3 --out runs/seed-3
+    abtest run my.yaml --engine.executor serial --engine.block 512
+    abtest run my.yaml --resume
+    """
+    from simulator.scenario import Scenario, find
+
+    keys = {"seed": "seed", "tick": "engine.tick", "block": "engine.block", "shards": "engine.shards", "executor": "engine.executor"}
+    with failures():
+        if strict:
+            _warnings_are_errors()
+        loaded = Scenario.load(scenario, {keys[name]: value for name, value in overrides.items()})
+        root = out or _folder(loaded.name, resume=resume)
+        again = f"interrupted; finished parts are kept: abtest run {scenario} --out {root} --resume"
+        with failures(again):
+            _go(loaded, root, find(scenario).parent, resume, quiet, keep_going)
+
+
+def _go(scenario: Any, root: Path, folder: Path, resume: bool, quiet: bool, keep_going: bool) -> None:
+    from simulator.progress import board
+    from simulator.run import run as go
+
+    with board(quiet=quiet) as progress:
+        outcome = go(scenario, root, folder=folder, resume=resume, keep_going=keep_going, progress=progress)
+    for arm, why in outcome.failed.items():
+        click.echo(f"abtest: arm {arm!r} was given up: {why}", err=True)
+    if outcome.report is None:
+        click.echo(f"abtest: one arm, nothing to compare; the log is {root / 'log'}")
+        return
+    if not quiet:
+        from simulator.report.terminal import show
+
+        show(outcome.report)
+    click.echo(root / "report.html")
+    if outcome.failed:
+        raise SystemExit(1)
+
+
+def _folder(name: str, *, resume: bool) -> Path:
+    """Where a run goes: a new folder named by the time, or the latest of this scenario."""
+    home = Path("runs") / "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+    if not resume:
+        return home / time.strftime("%Y-%m-%d-%H%M%S")
+    from simulator.workspace import RunError
+
+    runs = sorted(path for path in home.glob("*") if path.is_dir())
+    if not runs:
+        raise RunError(f"nothing to resume: {home} holds no run; start one without --resume, or say which with --out")
+    return runs[-1]
+
+
+def _warnings_are_errors() -> None:
+    import warnings
+
+    import numpy as np
+
+    warnings.simplefilter("error", RuntimeWarning)
+    np.seterr(divide="raise", over="raise", invalid="raise")
