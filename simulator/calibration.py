@@ -5,18 +5,20 @@ A simulator that is not held to its marginals proves nothing; what is measured h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from policies.base import Histories, IntArray, Slates
+from policies.base import Catalogue, Histories, IntArray, Slates
+from policies.streams import Purpose, uniform
 from simulator.design import DAY
-from simulator.marginals import Impressions, Marginal
-from simulator.users.base import Users
+from simulator.marginals import Impressions, Marginal, catalogue, measure
+from simulator.users.base import Source, Users
 
 if TYPE_CHECKING:
-    pass
+    from simulator.scenario import Scenario
 
 TOLERANCE = 0.10
 """Relative: how far a marginal may be from its target."""
@@ -35,8 +37,10 @@ _TABLE = {  # kind: standard feed, random exposure, both of KuaiRand-Pure
     "hate": (0.00049, 0.00114),
     "profile_enter": (0.0240, 0.00556),
 }
-_HOURS = (3.65, 2.28, 1.48, 0.94, 0.78, 0.98, 1.77, 2.66, 3.38, 4.02, 4.60, 5.15)
-_HOURS += (5.86, 5.59, 5.08, 5.24, 5.57, 5.99, 5.62, 5.47, 5.65, 6.06, 6.41, 5.78)
+_HOURS = (
+    *(3.65, 2.28, 1.48, 0.94, 0.78, 0.98, 1.77, 2.66, 3.38, 4.02, 4.60, 5.15),
+    *(5.86, 5.59, 5.08, 5.24, 5.57, 5.99, 5.62, 5.47, 5.65, 6.06, 6.41, 5.78),
+)
 _DURATION_CLICKS = {
     "0-15 s": (0.407, 0.177),
     "15-30 s": (0.456, 0.182),
@@ -177,3 +181,57 @@ def expose(users: Users, recall: Recall, days: int, slate: int, durations: Any, 
 def _request(user: IntArray, step: IntArray, seen: IntArray) -> Histories:
     nothing = np.zeros((len(user), 1), dtype=np.int64)
     return Histories(user, step, nothing, nothing.astype(bool), seen)
+
+
+def measured(scenario: Scenario, feeds: Sequence[str] = (LOGGING, RANDOM, WORLD), replications: int = 1) -> dict[str, dict[str, Marginal]]:
+    """The marginals of a synthetic scenario by feed: its history, the same users under random exposure, its videos.
+
+    Args:
+        scenario: synthetic.
+        feeds: which to measure.
+        replications: the random feed lasts this many times as long as the history, since what is rare there is very rare.
+
+    Raises:
+        ValueError: the data is not synthetic.
+    """
+    if scenario.data.source != "synthetic":
+        raise ValueError(f"data.source must be 'synthetic': a real log is what it is; got {scenario.data.source!r}")
+    population: Any = scenario.users
+    source = Source(population.catalogue(scenario.seed))
+    days, slate, durations = scenario.data.history_days, scenario.serving.slate, source.catalogue.items["duration"]
+
+    def users() -> Users:
+        built: Users = population.build(source, scenario.seed, scenario.days, Path())
+        return built
+
+    out: dict[str, dict[str, Marginal]] = {}
+    if LOGGING in feeds:
+        here = users()
+        out[LOGGING] = measure(expose(here, _logging(scenario, here, source.catalogue), days, slate, durations))
+    if RANDOM in feeds:
+        out[RANDOM] = measure(expose(users(), _uniformly(scenario.seed, source.catalogue.n_items), days * replications, slate, durations))
+    if WORLD in feeds:
+        out[WORLD] = catalogue(np.asarray(durations[1:], dtype=np.float64))
+    return out
+
+
+def _logging(scenario: Scenario, users: Users, known: Catalogue) -> Recall:
+    """The scenario's logging policy, as the engine serves it."""
+    from policies.explore import Explore
+    from policies.registry import make
+
+    spec = scenario.data.logging
+    base: Any = make(spec.policy, spec.params)
+    base.bind(users)
+    explore = Explore(spec.policy, spec.params, spec.temperature, spec.epsilon).over(base, known.n_items)
+    return lambda histories, k: explore.recall(histories, k, scenario.seed)
+
+
+def _uniformly(seed: int, n_items: int) -> Recall:
+    """Random exposure as KuaiRand's: each place any video, whatever was shown before."""
+
+    def recall(histories: Histories, k: int) -> Slates:
+        u = uniform(seed, Purpose.RECALL, histories.user[:, None], histories.step[:, None], np.arange(k))
+        return Slates((u * n_items).astype(np.int64) + 1, np.zeros(u.shape, dtype=np.float32))
+
+    return recall

@@ -131,7 +131,8 @@ def _unit32(word: Any) -> float:
 def liking(seed: Any, user: int, what: int, lane: int) -> float:
     """A fixed number of mean 0 and variance 1 for a pair: the sum of four uniforms, normal to the eye (Irwin-Hall) and cheap."""
     w0, w1, w2, w3 = philox(seed, user, what, _WORLD, lane)
-    return ((np.float64(w0) + np.float64(w1)) + (np.float64(w2) + np.float64(w3)) + 2.0) * (1.7320508075688772 / 4294967296.0) - 3.4641016151377544
+    total = (np.float64(w0) + np.float64(w1)) + (np.float64(w2) + np.float64(w3)) + 2.0
+    return float(total * (1.7320508075688772 / 4294967296.0) - 3.4641016151377544)
 
 
 @njit(cache=True)
@@ -147,7 +148,7 @@ def _gauss(seed: Any, purpose: int, user: int, step: int, lane: int) -> tuple[fl
 def _new_interest(law: Law, seed: Any, truth: Truth, user: int, m: int, age: int, out: Floats) -> None:
     """Draw the direction of interest `m` that begins at `age`: a tag's centre and a deviation from it, length 1."""
     n = len(out)
-    tag = np.searchsorted(truth.tag_cdf, uniform(seed, _WORLD, user, INTEREST + age, m), side="right")
+    tag = int(np.searchsorted(truth.tag_cdf, uniform(seed, _WORLD, user, INTEREST + age, m), side="right"))
     tag = min(tag, len(truth.tag_cdf) - 1)
     norm = 0.0
     for d in range(n):
@@ -212,12 +213,12 @@ def utility(law: Law, seed: Any, truth: Truth, user: int, item: int, weights: Fl
         x += law.author * liking(seed, user, AUTHOR_TASTE, truth.author[item])
     if law.taste > 0.0:
         x += law.taste * liking(seed, user, VIDEO_TASTE, item)
-    return x
+    return float(x)
 
 
 @njit(cache=True)
 def sigmoid(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x))
+    return float(1.0 / (1.0 + math.exp(-x)))
 
 
 @njit(cache=True)
@@ -226,14 +227,14 @@ def fatigue(law: Law, memory: Floats, place: Floats) -> float:
     c = 0.0
     for d in range(len(place)):
         c += memory[d] * place[d]
-    return law.satiation * c if c > 0.0 else 0.0
+    return float(law.satiation * c) if c > 0.0 else 0.0
 
 
 @njit(cache=True)
 def survival(law: Law, x: float, seconds: float) -> float:
     """P(attention > seconds) of the log-logistic law at logit x."""
     scale = law.attention * math.exp(law.attention_affinity * x)
-    return 1.0 / (1.0 + (seconds / scale) ** law.attention_shape)
+    return float(1.0 / (1.0 + (seconds / scale) ** law.attention_shape))
 
 
 @njit(cache=True)
@@ -243,7 +244,7 @@ def _real_watch(law: Law, x: float, duration: float, u: float, loops: float) -> 
     start = (min(VALID_PLAY, duration) / scale) ** law.attention_shape
     attention = scale * ((1.0 + start) / u - 1.0) ** (1.0 / law.attention_shape)
     if attention < duration:
-        return max(attention, min(VALID_PLAY, duration))
+        return float(max(attention, min(VALID_PLAY, duration)))
     return duration if loops < law.stop else duration + law.loop * (attention - duration)
 
 
@@ -251,7 +252,7 @@ def _real_watch(law: Law, x: float, duration: float, u: float, loops: float) -> 
 def _skip_watch(law: Law, duration: float, u: float) -> float:
     """Watch time (s) of an examined video that was not clicked: Weibull, cut above at the click threshold."""
     most = 1.0 - math.exp(-((min(VALID_PLAY, duration) / law.skip_scale) ** law.skip_shape))
-    return law.skip_scale * (-math.log(1.0 - u * most)) ** (1.0 / law.skip_shape)
+    return float(law.skip_scale * (-math.log(1.0 - u * most)) ** (1.0 / law.skip_shape))
 
 
 @njit(cache=True)
@@ -272,7 +273,7 @@ def arrival(law: Law, start: float, rate: float, exponential: float) -> float:
         h += 1
     width = law.hours[h + 1] - law.hours[h]
     within = (rest - law.hours[h]) / width if width > 0.0 else 0.0
-    return (day + days) * DAY_MS + (h + min(within, 1.0)) * 3_600_000.0
+    return float((day + days) * DAY_MS + (h + min(within, 1.0)) * 3_600_000.0)
 
 
 @njit(cache=True)
@@ -383,8 +384,9 @@ def _go_on(
         lives.open[u] = 0
         rate = truth.rate[u] * math.exp(law.return_satisfaction * (lives.satisfaction[u] - law.return_reference))
         end = arrival(law, end, rate, -math.log(1.0 - uniform(seed, _RETURN, u, s, 0)))
-    lives.clock[u] = max(np.int64(end), t + 1)
-    return leaves, lives.clock[u]
+    follows = max(int(end), t + 1)
+    lives.clock[u] = follows
+    return leaves, follows
 
 
 @njit(cache=True)
@@ -424,8 +426,8 @@ def estimates(
 
 
 @njit(cache=True)
-def best_unseen(order: npt.NDArray[np.int32], value: npt.NDArray[np.float32], seen: Ints, items: Ints, scores: npt.NDArray[np.float32]) -> None:
-    """Fill `items` `[k]` and `scores` `[k]` with the first of `order` `[n_items]` that are not in `seen`; `value` stands beside `order`."""
+def best_unseen(order: npt.NDArray[np.int32], value: npt.NDArray[np.float32], seen: Ints, items: Ints, scores: Any) -> None:
+    """Fill `items` `[k]` and `scores` `[k]` with the first of `order` `[n_items]`, and their `value`, that are not in `seen`."""
     gone = np.zeros(len(order) + 1, dtype=np.bool_)
     for i in seen:
         if 0 < i <= len(order):

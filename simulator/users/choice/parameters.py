@@ -18,8 +18,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
-HOURS = (3.65, 2.28, 1.48, 0.94, 0.78, 0.98, 1.77, 2.66, 3.38, 4.02, 4.60, 5.15)
-HOURS += (5.86, 5.59, 5.08, 5.24, 5.57, 5.99, 5.62, 5.47, 5.65, 6.06, 6.41, 5.78)
+HOURS = (
+    *(3.65, 2.28, 1.48, 0.94, 0.78, 0.98, 1.77, 2.66, 3.38, 4.02, 4.60, 5.15),
+    *(5.86, 5.59, 5.08, 5.24, 5.57, 5.99, 5.62, 5.47, 5.65, 6.06, 6.41, 5.78),
+)
 """Share of impressions by hour of day, 0..23 h, %: measured on KuaiRand."""
 
 DAY_MS = 86_400_000
@@ -56,7 +58,7 @@ class Videos(Section):
     spread: NonNegative = Field(default=0.35, description="length of a video's own deviation")
     off_tag: Share = Field(default=0.15, description="share of videos outside their author's main tag")
     duration: dict[float, Positive] = Field(
-        default={0.0: 4.0, 0.1: 14.6, 0.25: 32.0, 0.5: 81.0, 0.75: 148.0, 0.9: 238.0, 1.0: 900.0},
+        default={0.0: 6.0, 0.1: 14.6, 0.25: 32.0, 0.5: 81.0, 0.75: 148.0, 0.9: 238.0, 1.0: 520.0},
         description="quantiles, s; linear in the logarithm between them",
     )
 
@@ -82,13 +84,16 @@ class Affinity(Section):
 
     base: float = -2.3
     user: NonNegative = Field(default=0.9, description="sd between users")
-    activity: float = Field(default=-0.25, description="change per standard normal score of a user's rank in activity: KuaiRand's full-active users click 42%, its low ones 57%")
+    activity: float = Field(
+        default=-0.25, description="change per normal score of activity: KuaiRand's full-active users click 42%, its low ones 57%"
+    )
     quality: NonNegative = Field(default=0.6, description="sd between videos")
     match: NonNegative = Field(default=3.5, description="weight of the interest match")
     author: NonNegative = Field(default=0.4, description="sd of a user's own liking for an author")
     taste: NonNegative = Field(default=0.6, description="sd of what no feature explains, fixed per (user, video)")
     duration: dict[float, float] = Field(
-        default={10.0: -0.3, 22.0: 0.0, 45.0: 0.12, 90.0: 0.12, 240.0: -0.1}, description="offset at durations (s), linear in the logarithm between"
+        default={10.0: -0.3, 22.0: 0.0, 45.0: 0.12, 90.0: 0.12, 240.0: -0.1},
+        description="offset at durations (s), linear in the logarithm between",
     )
 
 

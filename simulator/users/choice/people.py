@@ -79,8 +79,8 @@ class People:
             next=np.empty(b, dtype=np.int64),
             leaves=np.empty(b, dtype=np.bool_),
         )
-        columns = (np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items))
-        kernel.respond(self.law, self.seed, self.truth, self.lives, *columns, out)
+        who, when, at, items = (np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items))
+        kernel.respond(self.law, self.seed, self.truth, self.lives, who, when, at, items, out)
         kinds = {name: np.where(out.click < 0, np.int8(-1), out.kinds[:, :, j]) for j, name in enumerate(KINDS)}
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 

@@ -29,7 +29,7 @@ class Yardstick(Policy):
             ValueError: users of another kind.
         """
         if not isinstance(users, People):
-            raise ValueError(f"policy {type(self).__name__}: needs users of kind 'choice', whose truth it reads; got {type(users).__name__}")
+            raise ValueError(f"policy {type(self).__name__} reads the truth of users of kind 'choice'; got {type(users).__name__}")
         self.users_ = users
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
@@ -51,7 +51,7 @@ class Yardstick(Policy):
             ValueError: not bound.
         """
         if not hasattr(self, "users_"):
-            raise ValueError(f"policy {type(self).__name__} reads the truth of a synthetic world: it works only where `users.kind` is 'choice'")
+            raise ValueError(f"policy {type(self).__name__} reads the truth of a synthetic world: it needs users of kind 'choice'")
         return self.users_
 
 
@@ -91,8 +91,8 @@ class Production(Yardstick):
 
     It knows the users' interests as they were at its last training (`refresh`), authors and qualities, but not the taste that is fixed
     per (user, video), nor today's satiation, and errs by `noise`; and it gives each video traffic of its own (`boost`: freshness,
-    promotion, popularity), which is what concentrates exposure. Scores are logits: under `explore` with temperature T, a place of the slate is
-    drawn in proportion to exp(score / T) among what is left.
+    promotion, popularity), which is what concentrates exposure. Scores are logits: under `explore` with temperature T, a place
+    of the slate is drawn in proportion to exp(score / T) among what is left.
     """
 
     noise: Annotated[float, Field(ge=0)] = 0.5
