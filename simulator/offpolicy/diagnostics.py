@@ -26,6 +26,8 @@ COVERAGE = 0.95
 """A target that shows items which the log never shows, more than 1 - COVERAGE of the time, makes an estimate weak."""
 EVENTS = 30
 """Fewer rounds with a reward under the estimate than this make it weak: the normal approximation is not to be relied on."""
+WIDTH = 1 / 3
+"""An interval whose half-width is more than this share of the estimate makes it weak."""
 DRIFT = 0.001
 """A heterogeneity of the log's daily mean reward with a p-value below this is named as drift."""
 KEEP = 10
@@ -133,8 +135,8 @@ class Verdict:
         return f"{self.word}: {'; '.join(self.reasons)}" if self.reasons else self.word
 
 
-def weighted(summary: Weights, mean_weight: Interval, self_normalised: bool) -> Verdict:
-    """The verdict on an estimate that rests on the weights of `summary`."""
+def weighted(summary: Weights, mean_weight: Interval, own: Interval, self_normalised: bool) -> Verdict:
+    """The verdict on an estimate with the interval `own` that rests on the weights of `summary`."""
     bad, poor = [], []
     mean = summary.total / max(summary.rounds, 1)
     if summary.matched_rounds == 0:
@@ -152,10 +154,10 @@ def weighted(summary: Weights, mean_weight: Interval, self_normalised: bool) -> 
         poor.append(f"only {summary.events} rounds with a reward carry it")
     if summary.coverage < COVERAGE:
         poor.append(f"the log shows only {summary.coverage:.0%} of what the target shows")
-    return _with_drift(summary, bad, poor)
+    return _finish(summary, own, bad, poor)
 
 
-def modelled(summary: Weights, contradiction: Interval) -> Verdict:
+def modelled(summary: Weights, contradiction: Interval, own: Interval) -> Verdict:
     """The verdict on the direct method; `contradiction` is the interval of the mean weighted residual of its model."""
     bad, poor = [], []
     if not np.isfinite(contradiction.low):
@@ -168,10 +170,10 @@ def modelled(summary: Weights, contradiction: Interval) -> Verdict:
         poor.append("valid only as far as the reward model is right; the log does not contradict it")
     if summary.coverage < COVERAGE:
         poor.append(f"the log shows only {summary.coverage:.0%} of what the target shows")
-    return _with_drift(summary, bad, poor)
+    return _finish(summary, own, bad, poor)
 
 
-def matched(summary: Weights, count: float, uniform: bool) -> Verdict:
+def matched(summary: Weights, count: float, own: Interval, uniform: bool) -> Verdict:
     """The verdict on matching with `count` matched impressions."""
     bad, poor = [], []
     if count == 0:
@@ -180,10 +182,16 @@ def matched(summary: Weights, count: float, uniform: bool) -> Verdict:
         bad.append(f"only {count:.0f} impressions matched")
     if not uniform:
         poor.append("the log did not choose uniformly at random: the figure inherits the logging policy's bias")
-    return _with_drift(summary, bad, poor)
+    return _finish(summary, own, bad, poor)
 
 
-def _with_drift(summary: Weights, bad: list[str], poor: list[str]) -> Verdict:
+def _finish(summary: Weights, own: Interval, bad: list[str], poor: list[str]) -> Verdict:
+    """What any estimate is held to: an interval with a width, not too wide, and a log that does not drift."""
+    if own.low == own.high:
+        bad.append("every unit says the same: nothing is known of its error")
+    middle = (own.low + own.high) / 2
+    if own.high - own.low > 2 * WIDTH * abs(middle):
+        poor.append(f"the interval is {abs((own.high - own.low) / 2 / middle):.0%} of the estimate to either side")
     chi, p = summary.drift()
     if p < DRIFT:
         poor.append(f"the log's daily reward drifts (chi-square {chi:.1f}, p = {p:.1g})")

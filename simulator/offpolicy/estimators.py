@@ -129,6 +129,11 @@ class Estimator(ABC):
         return None
 
 
+def single(facts: Facts, same: str) -> str | None:
+    """Why an estimator made for slates has nothing to do where there are none."""
+    return f"every slate has one item: the same as {same}" if facts.length == 1 else None
+
+
 def _no_slate_weights(facts: Facts) -> str | None:
     if facts.kind == "unknown":
         return "the log's propensities are unknown"
@@ -143,7 +148,8 @@ class Matching(Estimator):
     Paper: Li, Chu, Langford & Wang, "Unbiased offline evaluation of contextual-bandit-based news article recommendation
     algorithms", WSDM 2011. Assumption: the log showed items uniformly at random, and an impression's reward does not depend
     on its neighbours. Valid: single items under uniform logging; under any other log it inherits the log's choice of what
-    was shown where, and is a description, not an estimate. Value per impression.
+    was shown where, and is a description, not an estimate. Value per impression. Where the target is stochastic, an impression
+    counts with the probability that it would have matched, instead of a draw of it.
     """
 
     name, paper, unit = "matching", "Li et al. 2011", "impression"
@@ -152,8 +158,8 @@ class Matching(Estimator):
         return None
 
     def ratios(self, e: Evidence) -> list[Ratio]:
-        agree = e.rounds.item == e.target.slates[:, 0]
-        return [((agree * e.rounds.reward).sum(axis=1), agree.sum(axis=1).astype(np.float64))]
+        agree = e.target.probability
+        return [((agree * e.rounds.reward).sum(axis=1), agree.sum(axis=1))]
 
 
 class Recalled(Estimator):

@@ -388,13 +388,14 @@ class _Case:
         return delta(Ratios(self._column("residual"), self._column("rounds")), self.settings.level)
 
     def _verdict(self, pick: _Pick, mean_weight: Interval, contradiction: Interval) -> Verdict:
+        own = delta(pick.ratios, self.settings.level)
         if isinstance(pick.estimator, (Matching, Recalled)):
             fair = self.known.uniform and isinstance(pick.estimator, Matching)
-            return diagnostics.matched(self.weights, float(pick.ratios.denominators.sum()), fair)
+            return diagnostics.matched(self.weights, float(pick.ratios.denominators.sum()), own, fair)
         if isinstance(pick.estimator, DirectMethod):
-            return diagnostics.modelled(self.weights, contradiction)
+            return diagnostics.modelled(self.weights, contradiction, own)
         normalised = any((pick.estimator.label, "below", i) in self.sums for i in range(pick.ratios.numerators.shape[1]))
-        return diagnostics.weighted(self.weights, mean_weight, normalised)
+        return diagnostics.weighted(self.weights, mean_weight, own, normalised)
 
     def _estimate(self, name: str, pick: _Pick, resampled: Float, verdict: Verdict) -> Estimate:
         level, one = self.settings.level, pick.ratios

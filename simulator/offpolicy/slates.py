@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.base import IntArray
-from simulator.offpolicy.estimators import Estimator, Evidence, Facts, Ratio, within
+from simulator.offpolicy.estimators import Estimator, Evidence, Facts, Ratio, single, within
 from simulator.offpolicy.rounds import Float, Rounds
 
 
@@ -28,7 +28,7 @@ class IndependentIPS(Estimator):
             return "the log's propensities are unknown"
         if facts.kind == "conditional" and facts.length > 1:
             return "the propensities are conditional on the items above; position-wise weights over them are biased (use rips)"
-        return None
+        return single(facts, "ips")
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [((e.step * e.rounds.reward).sum(axis=1), None)]
@@ -43,6 +43,9 @@ class RewardInteractionIPS(Estimator):
     """
 
     name, paper = "rips", "McInerney et al. 2020"
+
+    def refuses(self, facts: Facts) -> str | None:
+        return super().refuses(facts) or single(facts, "ips")
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [((e.running * e.rounds.reward).sum(axis=1), None)]
@@ -62,7 +65,7 @@ class CascadeDR(Estimator):
     def refuses(self, facts: Facts) -> str | None:
         if not (facts.deterministic or facts.given):
             return "the target is stochastic and does not give its distribution after the logged items above"
-        return super().refuses(facts)
+        return super().refuses(facts) or single(facts, "dr")
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         assert e.model is not None
@@ -103,7 +106,7 @@ class PseudoInverse(Estimator):
             return "the log's propensities are unknown"
         if facts.kind == "conditional" and facts.length > 1 and not facts.uniform:
             return "it needs the log's law of whole slates: independent places, uniform slates, or a given `logging` distribution"
-        return None
+        return single(facts, "ips")
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         if self.logging is not None:

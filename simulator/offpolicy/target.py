@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from policies.base import IntArray
+import numpy as np
+
+from policies.base import Histories, IntArray, Policy, Slates, Stochastic
 from simulator.offpolicy.rounds import Float, Rounds
 
 
@@ -38,3 +41,75 @@ class Targets(Protocol):
     name: str
 
     def __call__(self, rounds: Rounds) -> Target: ...
+
+
+Serve = Callable[[Histories, int, int], Slates]
+"""What a target shows: (requests, places, draw) -> slates; the policy's own recall, or recall and ranking."""
+
+
+@dataclass
+class PolicyTargets:
+    """A fitted recall policy as a target: it shows its best items, one for each place of the logged slate.
+
+    A policy with the ability `Stochastic` gives exact probabilities; its slates are `draws` draws. Any other is a pure function
+    of the request and the seed: a deterministic target (for a policy with random numbers, that of this seed, whose value is
+    the policy's on average).
+
+    Attributes:
+        name: of the policy, as it is reported.
+        policy: fitted.
+        seed: of its random numbers; not the one the log was written with.
+        recall: candidates asked for, for matching within the set.
+        draws: slates drawn from a stochastic policy for the expectation of the reward model, and for its marginals.
+        serve: what is shown, if recall is followed by other stages; None: the first candidates.
+        block: requests asked at once.
+    """
+
+    name: str
+    policy: Policy
+    seed: int = 0
+    recall: int = 0
+    draws: int = 1
+    serve: Serve | None = None
+    block: int = 4096
+
+    def __call__(self, rounds: Rounds) -> Target:
+        parts = [self._ask(rounds.rows(slice(at, at + self.block))) for at in range(0, len(rounds), self.block)]
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _ask(self, rounds: Rounds) -> Target:
+        assert rounds.histories is not None, "a policy can only be asked with histories: Stream(history=...)"
+        histories, k = rounds.histories, int(rounds.position.max()) + 1
+        exact = isinstance(self.policy, Stochastic) and self.serve is None
+        drawn = [self._slates(histories, k, draw, rounds.position) for draw in range(self.draws if exact else 1)]
+        slates = np.stack([shown for shown, _ in drawn], axis=1)
+        if not exact:
+            agree = (slates[:, 0] == rounds.item).astype(np.float64)
+            return Target(agree, slates, deterministic=True, recalled=drawn[0][1])
+        assert isinstance(self.policy, Stochastic)
+        if rounds.kind == "marginal" and k > 1:
+            often = (slates == rounds.item[:, None, :]).mean(axis=1)
+            return Target(often, slates, recalled=drawn[0][1])
+        given = self.policy.slate_propensities(histories, rounds.item, self.seed)
+        return Target(given.astype(np.float64), slates, recalled=drawn[0][1])
+
+    def _slates(self, histories: Histories, k: int, draw: int, position: IntArray) -> tuple[IntArray, IntArray | None]:
+        """What is shown at the logged places `[R, K]`, and the candidates `[R, M]` where they are wanted."""
+        if self.serve is not None:
+            shown = self.serve(histories, k, draw)
+            candidates = self.policy.recall(histories, self.recall, self.seed).items if self.recall else None
+        else:
+            shown = self.policy.recall(histories, max(k, self.recall), self.seed + draw)
+            candidates = shown.items if self.recall else None
+        return np.take_along_axis(shown.items, position, axis=1), candidates
+
+
+def _joined(parts: list[Target]) -> Target:
+    """Targets of consecutive rounds as one."""
+    recalled = [part.recalled for part in parts if part.recalled is not None]
+    return Target(
+        np.concatenate([part.probability for part in parts]),
+        np.concatenate([part.slates for part in parts]),
+        deterministic=parts[0].deterministic,
+        recalled=np.concatenate(recalled) if recalled else None,
+    )

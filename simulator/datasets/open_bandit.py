@@ -1,0 +1,160 @@
+"""Open Bandit (Saito, Aihara, Matsutani & Narita, NeurIPS 2021): a real A/B test with propensities, as published -> an event log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from policies.base import Catalogue
+from simulator.datasets.tables import Column, DataError, feature, read_csv
+from simulator.eventlog import EventLog, Metadata
+from simulator.scenario import Data
+from simulator.users.base import Source
+
+DAY = 86_400_000
+ARMS = ("random", "bts")
+"""The two policies that served at the same time: uniform, and Bernoulli Thompson sampling."""
+
+LOG = {
+    "timestamp": Column(pa.string()),
+    "item_id": Column(pa.int64(), low=0, high=1_000_000),
+    "position": Column(pa.int64(), low=1, high=3),
+    "click": Column(pa.int64(), low=0, high=1),
+    "propensity_score": Column(pa.float64(), low=np.nextafter(0, 1), high=1),
+}
+"""The columns of a log file that are read, and their rules."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """One campaign: both policies' impressions as one log with the arms `random` and `bts`.
+
+    The source has no user ids and no page views: every impression is its own user, session and request. Days start at midnight UTC
+    of the first day. Propensities are marginal: of the item at its place.
+    """
+
+    name: str
+    log: EventLog
+    catalogue: Catalogue
+
+
+def campaigns(root: Path) -> list[Path]:
+    """The campaigns under a folder that has `random/` and `bts/`: the folders of `random/` whose name `bts/` has too, in order."""
+    if not all((root / arm).is_dir() for arm in ARMS):
+        return []
+    return [folder for folder in sorted((root / "random").iterdir()) if folder.is_dir() and (root / "bts" / folder.name).is_dir()]
+
+
+def campaign(path: Path) -> Campaign:
+    """Read one campaign.
+
+    Args:
+        path: `.../random/NAME` or `.../bts/NAME`, or a folder with `random/` and `bts/` that has one campaign.
+
+    Raises:
+        DataError: no campaign or several there, or a broken file, by name, line and column.
+    """
+    here = _one(path)
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("arm", "user", "position", "t", "item", "click", "propensity")}
+    files = []
+    for arm, policy in enumerate(ARMS):
+        file = _file(here.parents[1] / policy / here.name)
+        files.append(str(file.relative_to(here.parents[1])))
+        for name, values in _rows(file).items():
+            columns[name].append(values)
+        columns["arm"].append(np.full(len(columns["t"][-1]), arm))
+    flat = {name: np.concatenate(parts) for name, parts in columns.items() if parts}
+    order = np.lexsort((flat["t"], flat["arm"]))
+    flat = {name: values[order] for name, values in flat.items()}
+    n = len(order)
+    flat["t"] -= flat["t"].min() // DAY * DAY
+    flat["user"], flat["session"], flat["request"] = np.arange(n), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    n_items = int(flat["item"].max())
+    metadata = Metadata(
+        ARMS, n, n_items, "marginal", control="random", days=int(flat["t"].max() // DAY) + 1, notes={"files": files, "impressions": n}
+    )
+    log = EventLog.from_columns({**flat, "logged": np.ones(n, dtype=bool)}, metadata, sort=False)
+    return Campaign(here.name, log, Catalogue(n, n_items, _items(here, n_items)))
+
+
+def read(data: Data, path: Path) -> Source:
+    """One policy's impressions of a campaign as a scenario's data: the last `data.test_days` are the future.
+
+    Args:
+        data: the scenario's section.
+        path: as `campaign`; `.../bts/NAME` takes the impressions of Thompson sampling, anything else those of the random policy.
+    """
+    found = campaign(path)
+    arm = "bts" if path.parent.name == "bts" else "random"
+    table = found.log.table.filter(pc.equal(found.log.table["arm"], ARMS.index(arm)))
+    table = table.set_column(0, table.schema.field("arm"), pa.array(np.zeros(table.num_rows, dtype=np.uint8)))
+    shift = (found.log.metadata.days - data.test_days) * DAY
+    t = table["t"].to_numpy() - shift
+    table = table.set_column(table.schema.get_field_index("t"), table.schema.field("t"), pa.array(t, pa.int64()))
+    notes = {**found.log.metadata.notes, "campaign": found.name, "policy": arm}
+    metadata = Metadata(("history",), found.catalogue.n_users, found.catalogue.n_items, "marginal", notes=notes)
+    if not (t < 0).any():
+        raise DataError(f"{path}: data.test_days = {data.test_days} leaves no history: the log spans {found.log.metadata.days} days")
+    history, future = (EventLog(metadata, table.filter(pa.array(chosen))) for chosen in (t < 0, t >= 0))
+    return Source(found.catalogue, history, future, notes)
+
+
+def _one(path: Path) -> Path:
+    """The folder of `random/` or `bts/` that names the campaign."""
+    if path.parent.name in ARMS:
+        missing = [policy for policy in ARMS if not (path.parents[1] / policy / path.name).is_dir()]
+        if missing:
+            raise DataError(f"{path}: the other policy's log is missing: no folder {path.parents[1] / missing[0] / path.name}")
+        return path
+    found = campaigns(path)
+    if not found:
+        raise DataError(f"{path}: no campaign there: expected folders random/NAME and bts/NAME")
+    if len(found) > 1:
+        names = ", ".join(folder.name for folder in found)
+        raise DataError(f"{path}: several campaigns there ({names}); give the path of one, such as {found[0]}")
+    return found[0]
+
+
+def _file(folder: Path) -> Path:
+    for name in (f"{folder.name}.csv.gz", f"{folder.name}.csv"):
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"{folder}: no log there: expected {folder.name}.csv or {folder.name}.csv.gz")
+
+
+def _rows(file: Path) -> dict[str, np.ndarray]:
+    """Event-log columns of one file, in the file's order: item from 1, position from 0, t in ms since 1970."""
+    table = read_csv(file, LOG)
+    stamps = pc.strptime(pc.utf8_slice_codeunits(table["timestamp"], 0, 19), format="%Y-%m-%d %H:%M:%S", unit="ms", error_is_null=True)
+    if stamps.null_count:
+        bad = int(np.argmax(pc.is_null(stamps).to_numpy(zero_copy_only=False)))
+        raise DataError(f"{file}: line {bad + 2}: timestamp must be YYYY-MM-DD HH:MM:SS...; got {table['timestamp'][bad].as_py()!r}")
+    if not table.num_rows:
+        raise DataError(f"{file}: no impressions there, only a header")
+    return {
+        "position": table["position"].to_numpy() - 1,
+        "t": pc.cast(stamps, pa.int64()).to_numpy(),
+        "item": table["item_id"].to_numpy() + 1,
+        "click": table["click"].to_numpy().astype(np.int8),
+        "propensity": table["propensity_score"].to_numpy(),
+    }
+
+
+def _items(here: Path, n_items: int) -> dict[str, np.ndarray]:
+    """Item features by name, `[n_items + 1]`, where there is an `item_context.csv`."""
+    file = here / "item_context.csv"
+    if not file.is_file():
+        return {}
+    table = read_csv(file, {"item_id": Column(pa.int64(), low=0, high=n_items - 1)})
+    row = table["item_id"].to_numpy() + 1
+    out = {}
+    for name in table.column_names:
+        if name.startswith("item_feature"):
+            values = feature(table[name])
+            out[name] = np.zeros(n_items + 1, dtype=values.dtype)
+            out[name][row] = values
+    return out

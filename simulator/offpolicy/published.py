@@ -1,0 +1,129 @@
+"""Published: the policy that wrote a log, known by the propensities that it logged. No model is fitted here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.streams import Purpose, uniform
+from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.target import Target
+
+HOUR = 3_600_000
+
+
+@dataclass
+class Published(Policy):
+    """The policy behind a log of single impressions with marginal propensities that depend on place and time only.
+
+    Its law at a place is read from the log: the mean logged propensity of each item in each stretch of `every` hours, carried
+    forward (before its first appearance: backward) where the item was not shown, and normalised. Items that a place never shows
+    share what is left of 1, if anything is. Clicks are never read.
+
+    Attributes:
+        every: hours over which propensities are taken to be constant.
+    """
+
+    learns: ClassVar[tuple[str, ...]] = ()
+
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"hyper-parameter 'every' must be at least 1 hour. Got {self.every!r} instead.")
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        missing = [name for name in ("propensity", "position") if name not in sequences.columns]
+        if missing or not np.isfinite(sequences.columns["propensity"]).all():
+            raise ValueError(
+                f"Published needs a log whose every row has a propensity; missing here: {missing or 'propensity of some rows'}"
+            )
+        stretch = sequences.t // (self.every * HOUR)
+        self.first_ = int(stretch.min())
+        position = sequences.columns["position"].astype(np.int64)
+        shape = (int(stretch.max()) - self.first_ + 1, int(position.max()) + 1, catalogue.n_items + 1)
+        cell = np.ravel_multi_index((stretch - self.first_, position, sequences.items), shape)
+        size = int(np.prod(shape))
+        shown = np.bincount(cell, minlength=size).reshape(shape)
+        total = np.bincount(cell, weights=sequences.columns["propensity"].astype(np.float64), minlength=size).reshape(shape)
+        self.law_: Float = _normalised(_carried(np.divide(total, shown, out=np.full(shape, np.nan), where=shown > 0)))
+        return self
+
+    def at(self, t: IntArray, position: IntArray) -> Float:
+        """Probability of each item at `position` `[R, K]` at `t` `[R]` ms, `[R, K, n_items + 1]`."""
+        stretch = np.clip(t // (self.every * HOUR) - self.first_, 0, len(self.law_) - 1)
+        law: Float = self.law_[stretch[:, None], np.minimum(position, self.law_.shape[1] - 1)]
+        return law
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """Draws without replacement from the law of the last stretch, place by place (an exponential race for each place)."""
+        n = self.law_.shape[2]
+        noise = uniform(seed, Purpose.RECALL, histories.user[:, None], histories.step[:, None], np.arange(n))
+        free = np.ones((len(histories), n), dtype=bool)
+        free[:, 0] = False
+        seen = np.clip(histories.seen, 0, n - 1)
+        free[np.arange(len(histories))[:, None], seen] = False
+        items = np.zeros((len(histories), k), dtype=np.int64)
+        for place in range(min(k, n - 1)):
+            law = self.law_[-1, min(place, self.law_.shape[1] - 1)]
+            with np.errstate(divide="ignore"):
+                arrival = np.where(free, -np.log1p(-noise) / np.maximum(law, 1e-300), np.inf)
+            best = arrival.argmin(axis=1)
+            items[:, place] = np.where(np.isfinite(arrival.min(axis=1)), best, 0)
+            free[np.arange(len(histories)), best] = False
+        scores = np.where(items > 0, -np.arange(k, dtype=np.float32), np.float32(-np.inf)).astype(np.float32)
+        return Slates(items, scores)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        return {"law": self.law_, "first": np.array(self.first_)}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        self.law_, self.first_ = np.asarray(state["law"], dtype=np.float64), int(state["first"])
+        return self
+
+    def score(self, histories: Histories, items: IntArray) -> FloatArray:
+        """Probability of `items` `[B, n]` at the first place, by the law of the last stretch."""
+        first: FloatArray = self.law_[-1, 0][items].astype(np.float32)
+        return first
+
+
+@dataclass
+class PublishedTargets:
+    """A `Published` policy as a target of single impressions: its whole law is known, so every expectation is exact."""
+
+    name: str
+    policy: Published
+    seed: int = 0
+
+    def __call__(self, rounds: Rounds) -> Target:
+        law = self.policy.at(rounds.t, rounds.position)
+        probability = np.take_along_axis(law, rounds.item[:, :, None], axis=2)[:, :, 0]
+        noise = uniform(self.seed, Purpose.RECALL, rounds.row[:, None] & 0xFFFFFFFF, 0, rounds.position)
+        drawn = (noise[:, :, None] > law.cumsum(axis=2)).sum(axis=2).clip(1, law.shape[2] - 1)
+        return Target(probability, drawn[:, None, :], None, law)
+
+
+def _carried(mean: Float) -> Float:
+    """Fill NaN along time: forward from the last stretch known, then backward; all NaN stays."""
+    filled = mean.copy()
+    for one in range(1, len(filled)):
+        filled[one] = np.where(np.isnan(filled[one]), filled[one - 1], filled[one])
+    for one in range(len(filled) - 2, -1, -1):
+        filled[one] = np.where(np.isnan(filled[one]), filled[one + 1], filled[one])
+    return filled
+
+
+def _normalised(law: Float) -> Float:
+    """Each place's probabilities of items 1.. add to 1; what the known ones leave goes to the unknown ones in equal parts."""
+    law = law.copy()
+    law[:, :, 0] = 0.0
+    unknown = np.isnan(law)
+    left = np.maximum(1.0 - np.nansum(law, axis=2, keepdims=True), 0.0)
+    law = np.where(unknown, left / np.maximum(unknown.sum(axis=2, keepdims=True), 1), law)
+    out: Float = law / law.sum(axis=2, keepdims=True)
+    return out
