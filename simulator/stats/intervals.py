@@ -67,7 +67,7 @@ def delta(m: Moments, level: float = 0.95) -> Interval:
 def log_delta(m: Moments, level: float = 0.95) -> Interval:
     """The relative lift by the delta method on log(treatment / control) (Katz et al., Biometrics 1978, for the same idea); NaN unless
     both means are positive."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         good = (m.control > 0) & (m.treatment > 0)
         ratio = np.where(good, np.divide(m.treatment, m.control), np.nan)
         own = np.divide(m.var_treatment, np.square(m.treatment)) + np.divide(m.var_control, np.square(m.control))

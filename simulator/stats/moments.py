@@ -118,7 +118,9 @@ def sample(columns: Sequence[Floats], rows: npt.NDArray[Any] | None = None) -> S
 
 
 def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
-    """The samples in which unit u occurs `weights[r, u]` times, for every r: two matrix products for all of them.
+    """The samples in which unit u occurs `weights[r, u]` times, for every r: one matrix product for all of them.
+
+    Means are of the values as they are (no events give exactly 0), covariances of values less their mean.
 
     Args:
         columns: `p` variables, each `[units]`.
@@ -132,13 +134,23 @@ def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
     centred = table - shift[:, None]
     p = len(columns)
     upper = np.triu_indices(p)
-    products = np.concatenate((np.ones((1, table.shape[1])), centred, centred[upper[0]] * centred[upper[1]]))
+    products = np.concatenate((np.ones((1, table.shape[1])), table, centred, centred[upper[0]] * centred[upper[1]]))
     sums = weights.astype(np.float64, copy=False) @ products.T
-    n, total = sums[:, 0], sums[:, 1 : p + 1]
+    n, total = sums[:, 0], sums[:, 1 + p : 1 + 2 * p]
     gram = np.empty((len(weights), p, p))
-    gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = sums[:, p + 1 :]
+    gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = sums[:, 1 + 2 * p :]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Sample(n, shift + total / n[:, None], _covariances(n, total, gram))
+        return Sample(n, sums[:, 1 : 1 + p] / n[:, None], _covariances(n, total, gram))
+
+
+def stacked(columns: Sequence[Floats]) -> Sample:
+    """The samples along the last axis of `p` arrays `[..., n]`, one for each leading index (small samples: days)."""
+    table = np.stack(columns, axis=-2)
+    n = table.shape[-1]
+    mean = table.mean(axis=-1)
+    centred = table - mean[..., None]
+    gram = centred @ np.swapaxes(centred, -1, -2)
+    return Sample(np.full(mean.shape[:-1], n), mean, gram / (n - 1.0) if n > 1 else gram * np.nan)
 
 
 def _covariances(n: Number, total: Floats, gram: Floats) -> Floats:

@@ -274,6 +274,7 @@ class _Pass:
         self.before: dict[str, Floats] = {t.name: np.zeros(self.n_users) for t in self.terms}
         self._observed = dict.fromkeys(self.columns, 0)
         self._last: Array = np.full(4, -1, dtype=np.int64)
+        self._done: set[int] = set()
         n_rows = 0
         for batch in log.batches(self.columns):
             if batch.num_rows:
@@ -320,17 +321,19 @@ class _Pass:
             into[term.name].reshape(-1)[low : low + width] += sums
 
     def _openings(self, rows: dict[str, Array]) -> None:
-        """Mark the first impression of each session and request; the rows come in KEY order, across batches too."""
+        """Mark the first impression of each session and request; within an arm, rows come in KEY order, across batches too."""
         keys = [rows[n].astype(np.int64) for n in ("arm", "user", "session", "request")]
         changed: Array = np.zeros(len(keys[0]), dtype=bool)
         ordered: Array = np.ones(len(keys[0]), dtype=bool)
         for place, key in enumerate(keys):
             above = np.concatenate((self._last[place : place + 1], key[:-1]))
-            ordered &= changed | (key >= above)
+            ordered &= changed | (key >= above) | (place == 0)
             changed = changed | (key != above)
             if place == 2:
                 rows["opens_session"] = changed
         rows["opens_request"] = changed
-        if not ordered.all():
+        arms = keys[0][np.flatnonzero(np.diff(keys[0], prepend=self._last[0]))].tolist()
+        if not ordered.all() or len({*arms, *self._done}) < len(arms) + len(self._done):
             raise TableError("the log is not in the order (arm, user, session, request): use `log.sorted()`")
+        self._done.update(arms)
         self._last = np.array([key[-1] for key in keys])

@@ -1,0 +1,283 @@
+"""The audit: a paired run knows both answers of every user, so the error rates of every analysis that we print can be counted.
+
+Each repetition draws users from the run with replacement (the run's users are the population) and a coin for each decides what it
+is given. Under the *null* both arms answer alike; under the *effect* each answers as it did, and the true lift is known. Here is
+only counting: the analyses are those of `simulator.stats`, called on many samples at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Progress
+from simulator.stats import intervals, moments, tests
+from simulator.stats.intervals import Interval
+from simulator.stats.moments import Floats, Moments
+from simulator.stats.randomise import Outcomes, Pair, Rate, day_pair, draws, outcomes, paired_pair, split_pair
+from simulator.stats.units import UserDays
+from simulator.stats.wrong import Wrong, wrong_analyses
+
+Array = npt.NDArray[Any]
+Design = Literal["paired", "split", "day"]
+Reader = Callable[[Moments], tuple[Array, Interval]]
+"""From moments to (rejected at 5%, 95% interval of the lift)."""
+
+LEVEL = 0.95
+PLANTED = 0.005
+"""The true lift that is planted, to see it recovered."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one analysis does to one metric at one sample size.
+
+    Attributes:
+        metric, arm: what is compared with the control.
+        design: `paired` (twins), `split` (each user in one arm) or `day` (paired by day, all users in both arms).
+        analysis: the test or interval.
+        n: users in the sample.
+        repetitions: how many samples.
+        error: type-I error: share of rejections at 5% when both arms answer alike.
+        power: share of rejections when each arm answers as it did.
+        coverage: share of 95% intervals that hold the true lift.
+        bias: mean estimated lift less the true lift.
+        bias_error: Monte-Carlo standard error of `bias`.
+        lift: the true lift of the population.
+        undefined: share of samples in which the analysis could not say anything (no variance, no events).
+        events: mean number of users with a non-zero value in the sample's control arm.
+        default: whether it is what the report prints unless told otherwise.
+    """
+
+    metric: str
+    arm: str
+    design: Design
+    analysis: str
+    n: int
+    repetitions: int
+    error: Rate
+    power: Rate
+    coverage: Rate
+    bias: float
+    bias_error: float
+    lift: float
+    undefined: float
+    events: float
+    default: bool
+
+    @property
+    def holds(self) -> bool:
+        """Type-I error and coverage are nominal within three Monte-Carlo standard errors (or the arms are identical)."""
+        return self.undefined == 1.0 or (self.error.near(1 - LEVEL, self.repetitions) and self.coverage.near(LEVEL, self.repetitions))
+
+    @property
+    def warning(self) -> str | None:
+        """What the report must say of this analysis at this size, or None."""
+        if self.holds:
+            return None
+        parts = []
+        if not self.error.near(1 - LEVEL, self.repetitions):
+            parts.append(f"false positives {self.error.value:.1%} instead of 5%")
+        if not self.coverage.near(LEVEL, self.repetitions):
+            parts.append(f"coverage {self.coverage.value:.1%} instead of 95%")
+        rare = f" (only about {self.events:.0f} users with events an arm)" if self.events < 100 else ""
+        return f"{self.metric}, {self.analysis}, {self.n} users: {', '.join(parts)}{rare}"
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A lift of known size, planted on the control's own answers and measured.
+
+    Attributes:
+        metric: the metric.
+        design: `paired` or `split`.
+        n: users in each sample.
+        planted: the true lift.
+        mean: mean of the estimated lifts (a ratio of noisy means is biased upwards by the control's squared relative error).
+        pooled: lift between the means of all samples' means: what is recovered without that bias.
+        error: Monte-Carlo standard error of `pooled`.
+        coverage: share of 95% intervals that hold `planted`.
+        power: share of rejections.
+    """
+
+    metric: str
+    design: Design
+    n: int
+    planted: float
+    mean: float
+    pooled: float
+    error: float
+    coverage: Rate
+    power: Rate
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The whole audit of a run."""
+
+    control: str
+    repetitions: int
+    n_users: int
+    rows: tuple[Row, ...]
+    planted: tuple[Planted, ...]
+    wrong: tuple[Wrong, ...]
+
+
+def _by_t(m: Moments) -> tuple[Array, Interval]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(tests.t_test(m).p < 1 - LEVEL), intervals.fieller(m, LEVEL)
+
+
+def _by_interval(method: Callable[[Moments, float], Interval]) -> Reader:
+    def read(m: Moments) -> tuple[Array, Interval]:
+        found = method(m, LEVEL)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((found.low > 0) | (found.high < 0)), found
+
+    return read
+
+
+FIELLER, LOG, DELTA = _by_t, _by_interval(intervals.log_delta), _by_interval(intervals.delta)
+
+ANALYSES: dict[str, tuple[Design, Callable[[Outcomes, Floats, Floats], Pair], Reader, bool]] = {
+    "paired t, Fieller": ("paired", paired_pair, FIELLER, True),
+    "paired, log-delta": ("paired", paired_pair, LOG, False),
+    "paired, delta": ("paired", paired_pair, DELTA, False),
+    "Welch t, Fieller": ("split", split_pair, FIELLER, True),
+    "Welch, log-delta": ("split", split_pair, LOG, False),
+    "Welch, delta": ("split", split_pair, DELTA, False),
+    "CUPED t, Fieller": ("split", partial(split_pair, adjusted=True), FIELLER, True),
+    "paired t by day": ("day", day_pair, FIELLER, False),
+}
+"""Name -> design, moments of null and effect, test and interval, whether the verdict rests on it unless told otherwise.
+
+The table by day is printed because the paper has it; its units are the days, not the users who are drawn here, and what differs
+between the days of this one run counts as noise in it: its intervals are wide, and the verdict does not rest on them.
+"""
+
+
+@dataclass
+class _Tally:
+    """Counts of one analysis of one metric while the repetitions go by."""
+
+    rejected_null: int = 0
+    rejected: int = 0
+    covered: int = 0
+    undefined: int = 0
+    total: int = 0
+    errors: list[Floats] = field(default_factory=list)
+    means: list[tuple[Floats, Floats]] = field(default_factory=list)
+
+    def add(self, pair: Pair, read: Reader, lift: float) -> None:
+        null, effect = pair
+        self.rejected_null += int(np.count_nonzero(read(null)[0]))
+        rejected, (low, high) = read(effect)
+        self.rejected += int(np.count_nonzero(rejected))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slack = 1e-9 * (1.0 + abs(lift))
+            self.covered += int(np.count_nonzero((low - slack <= lift) & (lift <= high + slack)))
+            error = effect.treatment / effect.control - 1.0 - lift
+        self.undefined += int(np.count_nonzero(~(effect.variance > 0)))
+        self.total += len(error)
+        self.errors.append(error[np.isfinite(error)])
+        self.means.append((effect.control, effect.treatment))
+
+    @property
+    def bias(self) -> tuple[float, float]:
+        """Mean error of the lift and its Monte-Carlo standard error."""
+        error = np.concatenate(self.errors)
+        return (float(error.mean()), float(error.std() / np.sqrt(len(error)))) if len(error) else (np.nan, np.nan)
+
+    def row(self, o: Outcomes, analysis: str, n: int) -> Row:
+        design, _, _, default = ANALYSES[analysis]
+        events = float((o.control[0] != 0).mean() * (n / 2 if design == "split" else n))
+        error, power, coverage = (Rate.of(count, self.total) for count in (self.rejected_null, self.rejected, self.covered))
+        bias, bias_error = self.bias
+        undefined = self.undefined / self.total
+        return Row(
+            o.metric, o.arm, design, analysis, n, self.total, error, power, coverage, bias, bias_error, o.lift, undefined, events, default
+        )  # fmt: skip
+
+
+def audit(
+    days: UserDays,
+    control: str,
+    *,
+    arms: Sequence[str] = (),
+    repetitions: int = 10_000,
+    sizes: Sequence[int] = (100, 500, 2000),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Audit:
+    """Count the error rates of every analysis on a paired run.
+
+    Args:
+        days: sums of the run.
+        control: name of the control arm.
+        arms: treatment arms; () for all.
+        repetitions: samples per size.
+        sizes: users in a sample.
+        seed: decides the samples.
+        progress: called as ("audit", samples done, samples, {}).
+
+    Raises:
+        TableError: the run is not paired, or has no data.
+    """
+    treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
+    names = [m for m in days.metrics if m not in days.missing]
+    both = [outcomes(days, control, arm, m) for arm in treatments for m in names]
+    both = [o for o in both if np.isfinite(o.lift)]
+    rows: list[Row] = []
+    planted: list[Planted] = []
+    done, last = 0, max(sizes)
+    for n in sizes:
+        counts = {(o.arm, o.metric, a): _Tally() for o in both for a in ANALYSES if a != "CUPED t, Fieller" or o.before is not None}
+        plants = {(o.arm, o.metric, a): _Tally() for o in both for a in PLANTS if n == last}
+        for heads, tails in draws(days.n_users, n, repetitions, seed):
+            for o in both:
+                _count(o, heads, tails, counts, {key: tally for key, tally in plants.items() if key[:2] == (o.arm, o.metric)})
+            done += len(heads)
+            if progress is not None:
+                progress("audit", done, repetitions * len(sizes), {})
+        rows += [counts[o.arm, o.metric, a].row(o, a, n) for o in both for a in ANALYSES if (o.arm, o.metric, a) in counts]
+        planted += [_planted(o.metric, a, n, tally) for o in both for a in PLANTS if (tally := plants.get((o.arm, o.metric, a)))]
+    wrong = wrong_analyses(days, control, repetitions, seed)
+    return Audit(control, repetitions, days.n_users, tuple(rows), tuple(planted), wrong)
+
+
+PLANTS = ("paired t, Fieller", "Welch t, Fieller")
+"""The analyses that a planted lift is measured by."""
+
+Key = tuple[str, str, str]
+
+
+def _count(o: Outcomes, heads: Floats, tails: Floats, counts: Mapping[Key, _Tally], plants: Mapping[Key, _Tally]) -> None:
+    """Add one chunk of samples to the tallies of one metric; analyses of the same moments share them."""
+    made: dict[Any, Pair] = {}
+    for name, (_, make, read, _) in ANALYSES.items():
+        tally = counts.get((o.arm, o.metric, name))
+        if tally is not None:
+            if make not in made:
+                made[make] = make(o, heads, tails)
+            tally.add(made[make], read, o.lift)
+    for (_, _, name), tally in plants.items():
+        _, make, read, _ = ANALYSES[name]
+        tally.add(make(o.planted(PLANTED), heads, tails), read, PLANTED)
+
+
+def _planted(metric: str, analysis: str, n: int, tally: _Tally) -> Planted:
+    bias, _ = tally.bias
+    control, treatment = (np.concatenate(parts) for parts in zip(*tally.means, strict=True))
+    known = np.isfinite(control) & np.isfinite(treatment)
+    pooled = moments.paired(control[known], treatment[known])
+    low, high = intervals.delta(pooled, LEVEL)
+    error = float(high - low) / (2.0 * float(intervals.quantile(pooled.df, LEVEL)))
+    coverage, power = Rate.of(tally.covered, tally.total), Rate.of(tally.rejected, tally.total)
+    return Planted(
+        metric, ANALYSES[analysis][0], n, PLANTED, PLANTED + bias, pooled.treatment / pooled.control - 1.0, error, coverage, power
+    )

@@ -1,0 +1,154 @@
+"""Randomising again: both answers of every user in a paired run, and the moments of thousands of samples drawn from them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from simulator.stats import moments
+from simulator.stats.moments import Floats, Moments
+from simulator.stats.units import TableError, UserDays
+
+CELLS = 4_000_000
+"""Weights held at once (repetitions x users x arms)."""
+
+Pair = tuple[Moments, Moments]
+"""Moments of the same samples under the null (both arms answer alike) and under the effect (each as it did)."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of repetitions with its 95% Monte-Carlo interval (Clopper & Pearson 1934)."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, count: int, total: int) -> Rate:
+        from statsmodels.stats.proportion import proportion_confint
+
+        if total == 0:
+            return cls(np.nan, np.nan, np.nan)
+        low, high = proportion_confint(count, total, method="beta")
+        return cls(count / total, float(low), float(high))
+
+    def near(self, nominal: float, total: int) -> bool:
+        """Whether the rate is within three Monte-Carlo standard errors of `nominal`."""
+        return bool(abs(self.value - nominal) <= 3.0 * np.sqrt(nominal * (1.0 - nominal) / total))
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Both answers of every user to one metric, whole and by day.
+
+    Attributes:
+        control, treatment: variables by arm: numerator and, for ratio metrics, denominator, `[1 or 2][users]`.
+        control_days, treatment_days: the same by day, `[1 or 2][users, days]`; days without any denominator are left out.
+        before: pre-period value `[users]`, or None.
+    """
+
+    metric: str
+    arm: str
+    control: tuple[Floats, ...]
+    treatment: tuple[Floats, ...]
+    control_days: tuple[Floats, ...]
+    treatment_days: tuple[Floats, ...]
+    before: Floats | None
+
+    @property
+    def lift(self) -> float:
+        """The true relative lift of the population."""
+        ratio = [v[0].sum() / (v[1].sum() if len(v) == 2 else len(v[0])) for v in (self.control, self.treatment)]
+        return float(ratio[1] / ratio[0] - 1.0) if ratio[0] else np.nan
+
+    def planted(self, lift: float) -> Outcomes:
+        """The same users with treatment numerators scaled so that the true lift is exactly `lift`."""
+        scale = (1.0 + lift) / (1.0 + self.lift)
+        whole, parts = ((v[0] * scale, *v[1:]) for v in (self.treatment, self.treatment_days))
+        return replace(self, treatment=whole, treatment_days=parts)
+
+    @property
+    def bottom(self) -> int | None:
+        """Column of the denominator."""
+        return 1 if len(self.control) == 2 else None
+
+
+def outcomes(days: UserDays, control: str, treatment: str, metric: str) -> Outcomes:
+    """Both answers of every user.
+
+    Raises:
+        TableError: the run is not paired, or the metric has no data.
+    """
+    if days.assigned is not None:
+        raise TableError("an audit needs both answers of every user: run the scenario with `design: {kind: paired}`")
+    table, daily = days.by("user"), days.by("user-day")
+    past = table.covariates.get(metric)
+    whole, parts = {}, {}
+    for arm in (control, treatment):
+        whole[arm] = tuple(v for v in table.sums(metric, arm) if v is not None)
+        parts[arm] = tuple(v.reshape(days.n_users, -1) for v in daily.sums(metric, arm) if v is not None)
+    if len(parts[control]) == 2:
+        some = (parts[control][1].sum(axis=0) > 0) | (parts[treatment][1].sum(axis=0) > 0)
+        parts = {arm: tuple(v[:, some] for v in both) for arm, both in parts.items()}
+    varied = past if past is not None and np.ptp(past) > 0 else None
+    return Outcomes(metric, treatment, whole[control], whole[treatment], parts[control], parts[treatment], varied)
+
+
+def draws(n_users: int, size: int, repetitions: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
+    """Samples of `size` users with replacement, a coin for each: counts of heads and of tails, each `[R, n_users]`, in chunks of R."""
+    generator = np.random.default_rng([seed, size])
+    chunk = max(1, CELLS // (2 * n_users))
+    for start in range(0, repetitions, chunk):
+        rows = min(chunk, repetitions - start)
+        cell = generator.integers(0, 2 * n_users, (rows, size), dtype=np.int64)
+        cell += np.arange(rows)[:, None] * (2 * n_users)
+        counts = np.bincount(cell.ravel(), minlength=rows * 2 * n_users).reshape(rows, 2, n_users).astype(np.float64)
+        yield counts[:, 0], counts[:, 1]
+
+
+def split_pair(o: Outcomes, heads: Floats, tails: Floats, adjusted: bool = False) -> Pair:
+    """Heads are in the control, tails in the treatment; under the null these answer as the control."""
+    extra = (o.before,) if adjusted and o.before is not None else ()
+    covariates = range(len(o.control), len(o.control) + len(extra))
+    control = moments.weighted((*o.control, *extra), heads)
+    others = (moments.weighted((*answers, *extra), tails) for answers in (o.control, o.treatment))
+    null, effect = (moments.split_moments(control, other, 0, o.bottom, covariates) for other in others)
+    return null, effect
+
+
+def paired_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
+    """Every user is in both arms; under the null, tails exchange a user's two answers."""
+    k = len(o.control)
+    at = ((0, o.bottom), (k, None if o.bottom is None else k + 1))
+    given = [np.concatenate((c, t)) for c, t in zip(o.control, o.treatment, strict=True)]
+    exchanged = [np.concatenate((t, c)) for c, t in zip(o.control, o.treatment, strict=True)]
+    null = moments.weighted((*given, *exchanged), np.concatenate((heads, tails), axis=1))
+    effect = moments.weighted((*o.control, *o.treatment), heads + tails)
+    return moments.paired_moments(null, *at), moments.paired_moments(effect, *at)
+
+
+def day_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
+    """The day x arm table of the paired samples: means per user of each day, paired by day."""
+    everyone = heads + tails
+    null = _days([heads @ c + tails @ t for c, t in zip(o.control_days, o.treatment_days, strict=True)],
+                 [heads @ t + tails @ c for c, t in zip(o.control_days, o.treatment_days, strict=True)])  # fmt: skip
+    return null, _days([everyone @ c for c in o.control_days], [everyone @ t for t in o.treatment_days])
+
+
+def split_day_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
+    """The day x arm table of the split samples: means per user of each arm and day, paired by day."""
+    n, m = heads.sum(axis=1, keepdims=True), tails.sum(axis=1, keepdims=True)
+    control = [heads @ v / n for v in o.control_days]
+    null, effect = (_days(control, [tails @ v / m for v in answers]) for answers in (o.control_days, o.treatment_days))
+    return null, effect
+
+
+def _days(control: list[Floats], treatment: list[Floats]) -> Moments:
+    """Paired moments over the last axis (days) of `[R, days]` sums."""
+    s = moments.stacked([*control, *treatment])
+    k = len(control)
+    bottom = 1 if k == 2 else None
+    return moments.paired_moments(s, (0, bottom), (k, None if bottom is None else k + 1))

@@ -1,0 +1,177 @@
+"""The audit against brute force: its samples drawn out and put through the plain analyses, and its rates on worlds with known answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from simulator.cli.audit import audit as command
+from simulator.eventlog import EventLog, Metadata
+from simulator.stats import audit as audits
+from simulator.stats import moments, randomise, tests, units, wrong
+from simulator.stats.randomise import Outcomes, draws
+
+DAY = units.DAY
+
+
+def paired_log(n_users: int = 400, days: int = 5, lift: float = 0.05, seed: int = 0) -> EventLog:
+    """Arms a and b over the same users, with a history; users differ, half of the noise is shared by the arms."""
+    columns: dict[str, list[np.ndarray]] = {}
+    rng = np.random.default_rng(seed)
+    rate, taste = rng.gamma(2.0, 4.0, n_users), rng.beta(3, 5, n_users)
+    for arm in range(3):
+        own = np.random.default_rng([seed, arm])
+        for day in range(-3, 0) if arm == 0 else range(days):
+            shared = np.random.default_rng([seed, 100 + day])
+            n = shared.poisson(rate)
+            user = np.repeat(np.arange(n_users), n)
+            k = len(user)
+            noise = np.where(shared.random(k) < 0.5, shared.random(k), own.random(k))
+            click = noise < taste[user] * (1 + lift * (arm == 2))
+            index = np.arange(k) - np.repeat(np.cumsum(n) - n, n)
+            part = {
+                "arm": np.full(k, arm),
+                "user": user,
+                "session": np.full(k, day + 3),
+                "request": index,
+                "position": np.zeros(k, dtype=int),
+                "t": day * DAY + index,
+                "item": np.ones(k, dtype=int),
+                "click": click,
+                "watch": np.where(click, shared.lognormal(3, 1, k), 0),
+            }
+            for name, values in part.items():
+                columns.setdefault(name, []).append(values)
+    meta = Metadata(("history", "a", "b"), n_users, 1, days=days, control="a")
+    return EventLog.from_columns({name: np.concatenate(parts) for name, parts in columns.items()}, meta)
+
+
+@pytest.fixture(scope="module")
+def days() -> units.UserDays:
+    return units.read(paired_log(), ("watch_time", "click", "click_rate", "like"))
+
+
+@pytest.fixture(scope="module")
+def found(days: units.UserDays) -> audits.Audit:
+    return audits.audit(days, "a", repetitions=2000, sizes=(400,), seed=1)
+
+
+def test_draws_have_the_size_and_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads, tails = (np.concatenate(part) for part in zip(*draws(30, 50, 200, 3), strict=True))
+    assert ((heads + tails).sum(axis=1) == 50).all()
+    assert heads.mean() == pytest.approx(50 / 60, abs=0.05)
+    monkeypatch.setattr(randomise, "CELLS", 600)
+    again = np.concatenate([h for h, _ in draws(30, 50, 200, 3)])
+    assert np.array_equal(heads, again)
+
+
+@pytest.mark.parametrize("metric", ["watch_time", "click_rate"])
+def test_moments_of_samples_are_those_of_the_users_drawn(days: units.UserDays, metric: str) -> None:
+    """Each sample is written out user by user and given to the plain analyses."""
+    o = randomise.outcomes(days, "a", "b", metric)
+    heads, tails = next(draws(days.n_users, 120, 3, 0))
+    (s_null, s_effect), (p_null, p_effect) = randomise.split_pair(o, heads, tails), randomise.paired_pair(o, heads, tails)
+    d_null, d_effect = randomise.day_pair(o, heads, tails)
+
+    def z(answers: tuple[np.ndarray, ...]) -> np.ndarray:
+        return answers[0] if len(answers) == 1 else moments.linearised(*answers)
+
+    for r in range(3):
+        h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
+        both = np.concatenate((h, t))
+        take = lambda v, at: tuple(x[at] for x in v)  # noqa: E731
+        crossed = [
+            tuple(np.concatenate((x[h], y[t])) for x, y in zip(*pair, strict=True))
+            for pair in ((o.control, o.treatment), (o.treatment, o.control))
+        ]
+        plain = {
+            "split null": (s_null, moments.split(z(take(o.control, h)), z(take(o.control, t)))),
+            "split effect": (s_effect, moments.split(z(take(o.control, h)), z(take(o.treatment, t)))),
+            "paired effect": (p_effect, moments.paired(z(take(o.control, both)), z(take(o.treatment, both)))),
+            "paired null": (p_null, moments.paired(*(z(c) for c in crossed))),
+            "day effect": (
+                d_effect,
+                moments.paired(*(z(tuple(v[both].sum(axis=0) for v in d)) for d in (o.control_days, o.treatment_days))),
+            ),
+        }
+        for name, (many, one) in plain.items():
+            many_t, one_t = np.asarray(tests.t_test(many).statistic)[r], tests.t_test(one).statistic
+            assert many_t == pytest.approx(one_t, rel=1e-8), name
+            ratio = np.asarray(many.treatment)[r] / np.asarray(many.control)[r]
+            assert ratio == pytest.approx(one.treatment / one.control, rel=1e-10), name
+    assert d_null.df[0] == days.days - 1
+
+
+def test_defaults_hold_on_a_well_behaved_world(found: audits.Audit) -> None:
+    for row in found.rows:
+        if row.default:
+            assert row.holds, row.warning
+            assert row.error.low < 0.05 < row.error.high or row.holds
+            assert abs(row.bias) < 0.02
+    assert {row.metric for row in found.rows} == {"watch_time", "click", "click_rate"}
+
+
+def test_twins_are_more_powerful_and_cuped_helps(found: audits.Audit) -> None:
+    power = {(row.metric, row.analysis): row.power.value for row in found.rows}
+    for metric in ("watch_time", "click"):
+        assert power[metric, "paired t, Fieller"] > power[metric, "CUPED t, Fieller"] > power[metric, "Welch t, Fieller"]
+
+
+def test_a_planted_lift_is_recovered(found: audits.Audit) -> None:
+    assert len(found.planted) == 6
+    for p in found.planted:
+        assert p.pooled == pytest.approx(0.005, abs=4 * p.error)
+        assert p.coverage.near(0.95, 2000)
+    assert min(p.error for p in found.planted) < 0.0005
+
+
+def test_wrong_analyses_are_wrong(found: audits.Audit) -> None:
+    rate = {(w.analysis, w.metric): w.error for w in found.wrong}
+    assert rate["user-days as independent", "click"].low > 0.15
+    assert rate["impressions as independent", "click_rate"].low > 0.15
+    assert rate["5 peeks", "click"].low > 0.055
+
+
+def test_five_independent_days_with_z_reject_12_percent() -> None:
+    """Differences that are independent from day to day: P(|t(4)| > 1.96) = 12.2%."""
+    rng = np.random.default_rng(0)
+    n, zero = 3000, np.zeros(3000)
+    control, treatment = rng.normal(10, 1, (2, n, 5))
+    o = Outcomes("x", "b", (zero,), (zero,), (control,), (treatment,), None)
+    rejects = wrong._days_with_z(o)
+    count = sum(np.count_nonzero(rejects(h, t)) for h, t in draws(n, n, 1000, 0))
+    assert count / 1000 == pytest.approx(0.1216, abs=4 * np.sqrt(0.1216 * 0.8784 / 1000))
+
+
+def test_five_peeks_at_independent_increments_reject_14_percent() -> None:
+    """Users whose days are independent: the classical 14.2% of five equally spaced looks (Armitage, McPherson & Rowe 1969)."""
+    rng = np.random.default_rng(0)
+    n, zero = 2000, np.zeros(2000)
+    o = Outcomes("x", "b", (zero,), (zero,), (rng.normal(10, 1, (n, 5)),), (zero[:, None],), None)
+    rejects = wrong._peeks(o)
+    count = sum(np.count_nonzero(rejects(h, t)) for h, t in draws(n, n, 2000, 0))
+    assert count / 2000 == pytest.approx(0.142, abs=4 * np.sqrt(0.142 * 0.858 / 2000))
+
+
+def test_a_split_run_cannot_be_audited(days: units.UserDays) -> None:
+    with pytest.raises(units.TableError, match="both answers"):
+        audits.audit(replace(days, assigned=np.zeros(days.n_users, dtype=int)), "a")
+
+
+def test_command(tmp_path: Path) -> None:
+    paired_log(n_users=60).write(tmp_path / "log" / "part.parquet")
+    result = CliRunner().invoke(command, [str(tmp_path), "--repetitions", "100", "--sizes", "20,60"])
+    assert result.exit_code == 0, result.output
+    stored = json.loads((tmp_path / "audit.json").read_text())
+    assert stored["repetitions"] == 100
+    assert {row["n"] for row in stored["rows"]} == {20, 60}
+    assert "identical" not in result.output or "paired" in result.output
+    bad = CliRunner().invoke(command, [str(tmp_path), "--sizes", "x"])
+    assert bad.exit_code == 2
+    missing = CliRunner().invoke(command, [str(tmp_path / "nowhere")])
+    assert missing.exit_code == 2
