@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ from simulator import executors
 from simulator.design import HISTORY, arm_names
 from simulator.eventlog import EventLog, Writer
 from simulator.progress import silent
-from simulator.scenario import Arm, PolicySpec, Scenario
-from simulator.workspace import RunError, Workspace, open_log, save_catalogue
+from simulator.scenario import PolicySpec, Scenario
+from simulator.workspace import RunError, Workspace, save_catalogue
 
 if TYPE_CHECKING:
     from simulator.executors import Executor
@@ -145,7 +146,7 @@ class _Run:
         n_users = tasks.context(self.job).catalogue.n_users
         shards = min(self.scenario.engine.shards, n_users)
         bounds = [n_users * i // shards for i in range(shards + 1)]
-        return tuple(zip(bounds[:-1], bounds[1:], strict=True))
+        return tuple(pairwise(bounds))
 
     def _fits(self) -> None:
         from simulator import tasks

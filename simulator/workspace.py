@@ -114,7 +114,8 @@ class Workspace:
         different = list(differences(theirs, ours))
         if different:
             listed = "\n  ".join(different)
-            raise RunError(f"{self.root} holds a run of another scenario, so it cannot be resumed:\n  {listed}\nUndo the change, or give --out another folder")
+            advice = "Undo the change, or give --out another folder"
+            raise RunError(f"{self.root} holds a run of another scenario, so it cannot be resumed:\n  {listed}\n{advice}")
 
     def finish(self) -> None:
         """Drop the pieces, keep the claim: the log is whole."""

@@ -18,7 +18,7 @@ from simulator.cli.failure import failures
 @click.option("--engine.tick", "tick", type=float, help="Simulated seconds whose requests are served together (speed only).")
 @click.option("--engine.block", "block", type=int, help="Requests in one call of a policy, at most (speed only).")
 @click.option("--engine.shards", "shards", type=int, help="Parts that the users are cut into (speed and memory only).")
-@click.option("--engine.executor", "executor", type=click.Choice(["serial", "processes", "ray"]), help="Where the work is done (speed only).")
+@click.option("--engine.executor", "executor", type=click.Choice(["serial", "processes", "ray"]), help="Where work is done (speed only).")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run: that in --out, or the latest of this scenario.")
 @click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path of the report.")
 @click.option("--strict", is_flag=True, help="Treat warnings of fits and arithmetic as errors.")
