@@ -73,7 +73,7 @@ class Serving(Section):
     slate: Annotated[int, Field(ge=1, le=1000)] = 6
     recall: Annotated[int, Field(ge=1)] = 60
     history: Annotated[int, Field(ge=1)] = Field(default=128, description="impressions of the past that a policy is given")
-    seen: Annotated[int, Field(ge=1)] | None = Field(default=None, description="impressions of the past not recalled again; `history` if left out")
+    seen: Annotated[int, Field(ge=1)] | None = Field(default=None, description="impressions not recalled again; `history` if left out")
     channels: tuple[Channel, ...] = ()
     ranking: Ranking = Ranking()
     refit: Literal["never", "daily"] = "never"
