@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint clean
+.PHONY: run test lint peers clean
 
 run: $(STAMP)
 	$(BIN)/abtest run scenarios/kuaishou_like.yaml
@@ -16,6 +16,19 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Other packages that some tests compare with, each in an environment of its own because they need older libraries.
+peers: .venv-recbole/.installed .venv-obp/.installed
+
+.venv-recbole/.installed:
+	$(PYTHON) -m venv .venv-recbole
+	.venv-recbole/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 recbole==1.2.1 'numpy<2' 'pandas<3' 'scipy<1.14' 'setuptools<80'
+	touch $@
+
+.venv-obp/.installed:
+	$(PYTHON) -m venv .venv-obp
+	.venv-obp/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 obp==0.5.7 'numpy<2' 'pandas<3' 'scipy<1.14' 'setuptools<80'
+	touch $@
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "abtest needs Python 3.11 or newer; set PYTHON=python3.x")'

@@ -1,0 +1,150 @@
+"""RecBole: a checkpoint of a RecBole `SequentialRecommender` as a policy.
+
+RecBole needs older numpy and pandas than most environments have, so the model runs in a worker process of the interpreter that
+has RecBole (`python`), and answers over a pipe. The same interpreter works too, where it has RecBole (extra `abtest[recbole]`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from policies import recbole_worker
+from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.blocks import by_rows
+from policies.retrieval import top_k
+
+
+class RecBoleError(ValueError):
+    """A checkpoint, interpreter or catalogue that RecBole cannot serve."""
+
+
+@dataclass
+class RecBole(Policy):
+    """A checkpoint of a RecBole `SequentialRecommender`, served as it is; `fit` only loads it and matches the items.
+
+    RecBole's item tokens are matched with `catalogue.items["id"]` where the data has original ids, else with 1..n_items. Items that the
+    checkpoint does not know are never recalled. The data set of the checkpoint must be where its configuration says, relative to `folder`.
+
+    Attributes:
+        checkpoint: the `.pth` file that RecBole saved.
+        python: the interpreter that has RecBole; empty: this one.
+        folder: working directory of the worker.
+    """
+
+    checkpoint: str = ""
+    python: str = ""
+    folder: str = "."
+
+    learns: ClassVar[tuple[str, ...]] = ()
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        """Start the worker and match its items with the catalogue.
+
+        Raises:
+            RecBoleError: no such checkpoint or interpreter, RecBole cannot load it, or no item matches.
+        """
+        self.n_items_ = catalogue.n_items
+        given = catalogue.items["id"][1:] if "id" in catalogue.items else np.arange(1, catalogue.n_items + 1)
+        self.names_ = np.concatenate(([""], np.asarray(given).astype(np.str_)))
+        if not (self._worker().ids > 0).any():
+            examples = f"{self._worker().tokens[1:4].tolist()} and {self.names_[1:4].tolist()}"
+            raise RecBoleError(f"recbole policy {self.checkpoint}: no item token is an id of the catalogue, e.g. {examples}")
+        return self
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        items, scores = top_k(self._scores(histories), k, histories.seen)
+        return Slates(items, scores)
+
+    def score(self, histories: Histories, items: IntArray) -> FloatArray:
+        """Scores `[B, n]` of given items; -inf where the checkpoint does not know the item."""
+        return np.take_along_axis(self._scores(histories), items, axis=1)
+
+    def _scores(self, histories: Histories) -> FloatArray:
+        worker = self._worker()
+        clicks = histories.clicks(histories.items.shape[1])
+        known = worker.ids[clicks]
+        return by_rows(self._block, known)
+
+    def _block(self, known: IntArray) -> FloatArray:
+        """Scores `[R, n_items + 1]` for RecBole's ids `[R, L]`, 0 = padding or unknown."""
+        worker = self._worker()
+        question = np.zeros((len(known), worker.longest + 1), dtype=np.int64)
+        for row, ids in enumerate(known):
+            used = ids[ids > 0][-worker.longest :]
+            question[row, 0] = max(len(used), 1)  # an empty history is asked as one padding item
+            question[row, 1 : 1 + len(used)] = used
+        scores = worker.ask(question)[:, worker.ids]
+        scores[:, worker.ids == 0] = -np.inf
+        return scores
+
+    def _worker(self) -> _Worker:
+        worker: _Worker | None = self.__dict__.get("_running")
+        if worker is None or worker.process.poll() is not None:
+            worker = self.__dict__["_running"] = _Worker(self.checkpoint, self.python or sys.executable, self.folder, self.names_)
+        return worker
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        return {"names": self.names_}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        self.names_ = state["names"]
+        self.n_items_ = len(self.names_) - 1
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_running"}
+
+
+class _Worker:
+    """The worker process, and RecBole's id of each item of ours (0 = unknown)."""
+
+    def __init__(self, checkpoint: str, python: str, folder: str, names: npt.NDArray[Any]) -> None:
+        self.whose = f"recbole policy {checkpoint}"
+        if not Path(folder, checkpoint).is_file():
+            raise RecBoleError(f"{self.whose}: no such checkpoint in {folder!r}")
+        script = str(Path(recbole_worker.__file__).resolve())
+        command = [python, script, checkpoint]
+        try:
+            self.said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker; a pipe nobody reads would fill up and stop the worker
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.said, cwd=folder)
+        except OSError as error:
+            self.said.close()
+            raise RecBoleError(f"{self.whose}: interpreter {python!r} cannot be started: {error.strerror}") from error
+        self.tokens = self._receive()
+        self.longest = int(self._receive()[0])
+        place = {token: i for i, token in enumerate(self.tokens.tolist())}
+        self.ids = np.array([0, *(place.get(name, 0) for name in names[1:].tolist())], dtype=np.int64)
+
+    def ask(self, question: IntArray) -> FloatArray:
+        """Scores of all RecBole's items for each row of `question`."""
+        assert self.process.stdin is not None
+        recbole_worker.send(self.process.stdin, question)  # type: ignore[arg-type]
+        return np.array(self._receive())
+
+    def _receive(self) -> npt.NDArray[Any]:
+        assert self.process.stdout is not None
+        answer = recbole_worker.receive(self.process.stdout)  # type: ignore[arg-type]
+        if answer is None:
+            self.process.wait()
+            self.said.seek(0)
+            said = self.said.read().decode(errors="replace").strip().splitlines()
+            raise RecBoleError(f"{self.whose}: the worker ended: {said[-1] if said else 'it said nothing'}; is RecBole installed there?")
+        return np.asarray(answer)
+
+    def __del__(self) -> None:
+        process = self.__dict__.get("process")
+        if process is not None:
+            for stream in (process.stdin, process.stdout, self.said):
+                stream.close()
+            process.kill()
+            process.wait()
