@@ -5,20 +5,26 @@ Every rendering (terminal, JSON, Markdown, HTML) shows this content and adds not
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from policies.base import Progress
+from simulator import workspace
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog, Metadata
-from simulator.metrics import metric
-from simulator.report import ROW, SCHEMA_VERSION, ReportError
+from simulator.metrics import Metric
+from simulator.report import ROW, SCHEMA_VERSION, ReportError, checks, world
 from simulator.report.counts import Cells, Counts, count
+from simulator.report.spread import distributions
 from simulator.report.words import headline, sentence
 from simulator.stats import units, verdict
+from simulator.stats.units import UnitTable, UserDays
 from simulator.stats.verdict import Lift
 
 FUNNEL = ("sessions", "requests", "impressions", "play", "click", "long_view", "like", "comment", "follow", "forward")
@@ -40,13 +46,13 @@ class Comparison:
     index: tuple[int, ...]
 
     @classmethod
-    def of(cls, meta: Metadata) -> Comparison:
-        """The comparison that a log declares; without a declared control it is the first arm.
+    def of(cls, meta: Metadata, without: tuple[str, ...] = ()) -> Comparison:
+        """The comparison that a log declares, `without` some arms; where it declares no control, it is the first arm.
 
         Raises:
             ReportError: fewer than two arms, or no such control.
         """
-        there = [name for name in meta.arms if name != HISTORY]
+        there = [name for name in meta.arms if name != HISTORY and name not in without]
         if len(there) < 2:
             raise ReportError(f"a report compares at least two arms; this log has {there or 'none'}")
         control = meta.control or there[0]
@@ -65,42 +71,111 @@ class Comparison:
 
 
 def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progress) -> dict[str, Any]:
-    """Everything that the report says, as JSON types. See `simulator.report.write`."""
+    """Everything that the report says of a log, as JSON types. See `simulator.report.write`."""
     meta = log.metadata
-    scenario, notes = (json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes))
-    who = Comparison.of(meta)
-    progress("report: sums", 0, 3, {})
-    sums = units.read(log)
-    progress("report: counts", 1, 3, {})
+    progress("report: sums", 0, 4, {})
+    sums, silent = _answered(units.read(log))
+    who = Comparison.of(meta, silent)
+    progress("report: counts", 1, 4, {})
     counts = count(log)
-    progress("report: lifts", 2, 3, {})
+    progress("report: calibration", 2, 4, {})
+    calibration = world.calibration(log)
+    progress("report: lifts", 3, 4, {})
     rows = sorted(verdict.verdict(sums, who.control), key=lambda row: (row.unit != "user", who.arms.index(row.arm)))
+    scenario, notes = (json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes))
+    daily = [_on_day(row, day) for day, lifts in verdict.by_day(sums, who.control) for row in lifts]
     content = {
-        "schema": SCHEMA_VERSION,
+        **_frame(rows, who, sums.metrics),
         "scenario": scenario.get("name"),
         "seed": scenario.get("seed"),
         "design": scenario.get("design", {}).get("kind", "paired" if sums.assigned is None else "split"),
-        "control": who.control,
-        "arms": list(who.arms),
-        "checks": [],
+        "checks": [check._asdict() for check in (checks.calibrated(calibration), *checks.complete(sums, silent))],
         "runtime": None if runtime is None else dict(runtime),
-        "lifts": [_row(row) for row in rows],
-        "verdicts": _verdicts(rows, who.control),
-        "headlines": [_headline(rows, arm, who.control) for arm in who.treatments],
-        "metrics": {name: _described(name) for name in sums.metrics},
-        "family": verdict.FAMILY,
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
-        "daily": [_on_day(row, day) for day, rows in verdict.by_day(sums, who.control) for row in rows],
+        "daily": daily,
+        "distributions": distributions(sums.by("user"), who.arms),
         "funnel": _funnel(counts, who),
         "channels": _channels(counts, meta, who),
         "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
+        "calibration": calibration,
         "published": _published(scenario.get("published", {}), rows),
         "settings": scenario,
         "versions": dict(sorted(meta.versions.items())),
         "notes": notes,
     }
-    progress("report: lifts", 3, 3, {})
+    progress("report: lifts", 4, 4, {})
     return content
+
+
+def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
+    """Everything that the report says of a plain per-user table, in the same form; what only a log can tell is empty.
+
+    In a split design a metric is adjusted for its own pre-period column where the table has one (CUPED; Deng, Xu, Kohavi & Walker,
+    "Improving the sensitivity of online controlled experiments by utilizing pre-experiment data", WSDM 2013); `unadjusted` has the same
+    rows without.
+
+    Raises:
+        TableError: no such control arm.
+    """
+    arms = (control, *(arm for arm in table.arms if arm != control))
+    table.arm(control)
+    who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
+    adjust = {} if table.paired else {metric: ("own",) for metric in table.metrics if metric in table.covariates}
+    rows = verdict.lifts(table, control, covariates=adjust)
+    return {
+        **_frame(rows, who, table.metrics),
+        "scenario": name,
+        "seed": None,
+        "design": "paired" if table.paired else "split",
+        "checks": [],
+        "runtime": None,
+        "unadjusted": [_row(row) for row in verdict.lifts(table, control)] if adjust else [],
+        "adjusted": sorted(adjust),
+        "size": {"users": table.n_units, "items": None, "days": None, "impressions": None},
+        "daily": [],
+        "distributions": distributions(table, arms),
+        "funnel": [],
+        "channels": None,
+        "answered_by_log": {},
+        "calibration": None,
+        "published": [],
+        "settings": {},
+        "versions": workspace.versions(),
+        "notes": {},
+    }
+
+
+def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """What every report begins with: the lifts, and what they say."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "control": who.control,
+        "arms": list(who.arms),
+        "lifts": [_row(row) for row in rows],
+        "verdicts": _verdicts(rows, who.control),
+        "headlines": [_headline(rows, arm, who.control) for arm in who.treatments],
+        "metrics": {name: _described(metric) for name, metric in metrics.items()},
+        "family": verdict.FAMILY,
+    }
+
+
+def _described(metric: Metric) -> dict[str, Any]:
+    return {"description": metric.description, "measure": metric.measure, "higher_is_better": metric.higher_is_better}
+
+
+def _answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
+    """The sums without the arms that nobody has seen anything of (an arm that was given up), and the names of those."""
+    shown = np.asarray(sums.terms["impressions"].any(axis=(1, 2)))
+    if shown.all():
+        return sums, ()
+    kept = np.flatnonzero(shown)
+    place = np.full(len(shown), -1)
+    place[kept] = np.arange(len(kept))
+    assigned = None if sums.assigned is None else np.where(sums.assigned >= 0, place[np.maximum(sums.assigned, 0)], -1)
+    left = dataclasses.replace(
+        sums, arms=tuple(sums.arms[i] for i in kept), terms={name: cube[kept] for name, cube in sums.terms.items()}, assigned=assigned
+    )
+    return left, tuple(sums.arms[i] for i in np.flatnonzero(~shown))
 
 
 def _row(lift: Lift) -> dict[str, Any]:
@@ -129,11 +204,6 @@ def _verdicts(rows: Sequence[Lift], control: str) -> list[dict[str, str]]:
 def _headline(rows: Sequence[Lift], arm: str, control: str) -> dict[str, str]:
     mine = [(row.metric, row.words) for row in rows if row.arm == arm and row.unit == "user"]
     return {"arm": arm, "sentence": headline(mine, arm, control)}
-
-
-def _described(name: str) -> dict[str, Any]:
-    found = metric(name)
-    return {"description": found.description, "measure": found.measure, "higher_is_better": found.higher_is_better}
 
 
 def _funnel(counts: Counts, who: Comparison) -> list[dict[str, Any]]:

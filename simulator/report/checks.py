@@ -1,0 +1,59 @@
+"""The checks of a report: what was looked at, green, amber or red, what was found and what that means for the reader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from simulator.stats.units import UserDays
+
+Status = Literal["green", "amber", "red"]
+
+
+class Check(NamedTuple):
+    """One line of the section Checks. Red says: do not act on the lifts; it stands on the first screen."""
+
+    name: str
+    status: Status
+    found: str
+    meaning: str
+
+
+def calibrated(calibration: Mapping[str, Any] | None) -> Check:
+    """The calibration gate: red where a marginal is out of tolerance beyond its sampling error, amber where it may be."""
+    name = "Calibration of the world"
+    if calibration is None:
+        found = "Not measured: the log says nothing of how close its users are to real ones."
+        return Check(name, "amber", found, "The lifts are statements about these users only.")
+    rows, tolerance, basis = calibration["rows"], calibration["tolerance"], calibration["basis"]
+    wrong = [row for row in rows if not row["within"]]
+    if not wrong:
+        found = f"All {len(rows)} marginals are within {tolerance:.0%} of their targets ({basis})."
+        return Check(name, "green", found, "The world behaves like its data in everything that was measured.")
+    surely = [row for row in wrong if _beyond(row, tolerance)]
+    worst = sorted(surely or wrong, key=lambda row: -abs(math.log(max(row["ratio"] or 0.0, 1e-9))))[:3]
+    some = ", ".join(f"{row['name']} {row['ratio']:.2f} times its target" for row in worst)
+    if surely:
+        found = f"{len(surely)} of {len(rows)} marginals are more than {tolerance:.0%} off: {some} ({basis})."
+        return Check(name, "red", found, "Do not act on these lifts: they are statements about users unlike the real ones.")
+    found = f"{len(wrong)} of {len(rows)} marginals are more than {tolerance:.0%} off, but within their sampling error: {some} ({basis})."
+    return Check(name, "amber", found, "The history is too short to tell; a longer one would.")
+
+
+def _beyond(row: Mapping[str, Any], tolerance: float) -> bool:
+    """Whether a marginal is out of tolerance by more than two of its standard errors."""
+    excess = abs(row["simulated"] - row["target"]) - tolerance * abs(row["target"])
+    return bool(excess > 2 * (row.get("se") or 0.0))
+
+
+def complete(sums: UserDays, silent: Sequence[str]) -> list[Check]:
+    """Whether everything that was to be compared is there. `silent`: arms without a single impression."""
+    checks = []
+    if silent:
+        found = f"Without a single impression, and left out: {', '.join(silent)}."
+        checks.append(Check("Arms", "red", found, "An arm that was given up or never served cannot be compared."))
+    if sums.missing:
+        found = f"The log has no data for {', '.join(sums.missing)}."
+        checks.append(Check("Metrics", "amber", found, "These rows of the verdict are empty."))
+    return checks

@@ -1,0 +1,32 @@
+"""How a metric is spread over the units of each arm: quantiles, mean, share of zeros. What a mean does not show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from simulator.stats.units import UnitTable
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+def distributions(table: UnitTable, arms: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row for each metric and arm: `quantiles` (at QUANTILES), `mean`, `zeros` (share), `n`.
+
+    A ratio metric's values are each unit's own ratio, of the units that have a denominator.
+    """
+    rows = []
+    for name in table.metrics:
+        if name not in table.numerators:
+            continue
+        for arm in arms:
+            top, bottom = table.sums(name, arm)
+            values = top if bottom is None else top[bottom > 0] / bottom[bottom > 0]
+            if len(values):
+                quantiles = np.quantile(values, QUANTILES, method="inverted_cdf").tolist()
+                rows.append(
+                    {"metric": name, "arm": arm, "n": len(values), "mean": float(values.mean()), "zeros": float((values == 0).mean()),
+                     "quantiles": quantiles, "max": float(values.max())}
+                )  # fmt: skip
+    return rows

@@ -1,0 +1,104 @@
+"""What a lift rests on: the calibration of the world, read from the log's own history, and the lifts of the same arms in further worlds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from simulator.design import HISTORY
+from simulator.eventlog import EventLog
+
+ENOUGH = 4_000_000
+"""Impressions of the history on which a calibration is measured; of a longer history, the first users only."""
+
+
+def calibration(log: EventLog) -> dict[str, Any] | None:
+    """How far the world of a log is from its published marginals.
+
+    A synthetic world is measured on the history that its logging policy wrote, which the log carries; a fitted world brings what
+    its fit has measured on held-out days (`notes["calibration"]` of the log: `basis`, `tolerance`, `rows`).
+
+    Returns:
+        `basis` (on what, in words), `tolerance` (relative) and `rows` (`name`, `target`, `simulated`, `se`, `ratio`, `within`), or
+        None for a log that says neither.
+    """
+    given = log.metadata.notes.get("calibration")
+    if given is not None:
+        return dict(given)
+    if log.metadata.scenario.get("data", {}).get("source") != "synthetic" or HISTORY not in log.metadata.arms:
+        return None
+    from simulator.calibration import LOGGING, TOLERANCE, compare
+    from simulator.marginals import Impressions, measure
+
+    history = _history(log)
+    if not history.n_rows:
+        return None
+    rows = compare({LOGGING: measure(Impressions.of(history))})
+    basis = (
+        f"the logged history ({history.n_rows:,} impressions of {history.metadata.n_users:,} users) against KuaiRand-Pure's standard feed"
+    )
+    return {"basis": basis, "tolerance": TOLERANCE, "rows": [_finite(row._asdict()) for row in rows]}
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def _history(log: EventLog) -> EventLog:
+    """The history of a log, in memory: of its first users, as many as have about ENOUGH impressions."""
+    index = log.metadata.arms.index(HISTORY)
+    parts: list[pa.Table] = []
+    n_rows = 0
+    for batch in log.batches():
+        if batch.num_rows and batch["arm"][0].as_py() > index:
+            break  # the log is in the order of arms
+        past = batch.filter(pc.and_(pc.equal(batch["arm"], index), pc.less(batch["t"], 0)))
+        parts.append(pa.Table.from_batches([past]))
+        n_rows += past.num_rows
+        if n_rows > ENOUGH:
+            break
+    table = pa.concat_tables(parts)
+    n_users = log.metadata.n_users
+    if n_rows > ENOUGH:
+        n_users = table["user"][-1].as_py()
+        table = table.filter(pc.less(table["user"], n_users))
+    arms = (HISTORY,)
+    table = table.set_column(0, table.schema.field("arm"), pa.nulls(len(table), pa.uint8()).fill_null(0))
+    return EventLog(dataclasses.replace(log.metadata, arms=arms, control=None, n_users=n_users), table)
+
+
+def across(contents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The lift of each arm and metric by user in each of several worlds or runs, and whether they agree.
+
+    Args:
+        contents: gathered reports by name of the world or run.
+
+    Returns:
+        Rows with `metric`, `arm`, `lifts` (by name: `lift`, `low`, `high`, `verdict`) and `agree`: `same sign` (the verdict is up in
+        all, or down in all), `opposite` (up in one, down in another), `identical` in all, or `undecided` (no contradiction, but not
+        all say so).
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, content in contents.items():
+        for row, said in zip(content["lifts"], content["verdicts"], strict=True):
+            if row["unit"] == "user":
+                cell = {**{k: row[k] for k in ("lift", "low", "high")}, "verdict": said["verdict"]}
+                rows.setdefault((row["metric"], row["arm"]), {})[name] = cell
+    return [
+        {"metric": metric, "arm": arm, "lifts": lifts, "agree": _agree([cell["verdict"] for cell in lifts.values()], len(contents))}
+        for (metric, arm), lifts in rows.items()
+    ]
+
+
+def _agree(verdicts: Sequence[str], n: int) -> str:
+    states = set(verdicts)
+    if {"up", "down"} <= states:
+        return "opposite"
+    if len(verdicts) == n and len(states) == 1 and states <= {"up", "down", "identical"}:
+        return "identical" if states == {"identical"} else "same sign"
+    return "undecided"
