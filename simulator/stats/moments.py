@@ -83,6 +83,13 @@ class Sample:
         at = np.asarray(columns)
         return Sample(self.n, self.mean[..., at], self.cov[..., at[:, None], at])
 
+    def without(self, values: Floats) -> Sample:
+        """The same sample without one unit that has `values` `[p]`."""
+        n = self.n
+        away = values - self.mean
+        gram = self.cov * (n - 1.0) - np.multiply.outer(away, away) * (n / (n - 1.0))
+        return Sample(n - 1, self.mean - away / (n - 1.0), gram / (n - 2.0))
+
     def variance(self, weights: Floats) -> Number:
         """Variance of the mean of the combination `weights` `[..., p]` of the variables."""
         return np.einsum("...i,...ij,...j->...", weights, self.cov, weights) / self.n

@@ -1,0 +1,285 @@
+"""Design checks: what must be true before a lift may be believed, each with a colour, a value and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from simulator.stats import moments, tests, verdict
+from simulator.stats.compare import Samples, values
+from simulator.stats.moments import Floats
+from simulator.stats.randomise import Rate, draws, outcomes, split_pair
+from simulator.stats.units import UnitTable, UserDays
+
+Status = Literal["green", "amber", "red"]
+
+RARE = 100
+"""Users with events in an arm below which a t test of a rare metric is not to be trusted unaudited."""
+TOP = 10
+"""How many of the most influential users are left out, one at a time."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: short.
+        status: green: nothing found; amber: read the meaning before the lifts; red: do not believe the lifts.
+        value: the figure it rests on, in words.
+        meaning: what the status means here, and what to do.
+    """
+
+    name: str
+    status: Status
+    value: str
+    meaning: str
+
+
+def checks(source: UserDays | UnitTable, control: str, *, scenario: Mapping[str, Any] | None = None) -> list[Check]:
+    """Every check that the source allows: a log's sums by user and day allow all, a plain per-user table those without time."""
+    table = source.by("user") if isinstance(source, UserDays) else source
+    found = [sample_ratio(table), balance(table, control), rare_events(table, control), outliers(table, control)]
+    if isinstance(source, UserDays):
+        found[1:1] = [sequential_sample_ratio(source)]
+        found += [a_a(source, control), novelty(source, control), carry_over(source, control, scenario or {}), interference(scenario or {})]
+    return found
+
+
+def sample_ratio(table: UnitTable, shares: Sequence[float] | None = None) -> Check:
+    """Users per arm against the intended `shares` (equal if left out): Pearson's chi-square (Fabijan et al., KDD 2019)."""
+    name = "sample ratio"
+    if table.assigned is None:
+        return Check(name, "green", f"{table.n_units:,} users in every arm", "paired: every user lives in every arm")
+    from scipy.stats import chisquare
+
+    counts = np.bincount(table.assigned[table.assigned >= 0], minlength=len(table.arms))
+    expected = counts.sum() * (np.full(len(counts), 1 / len(counts)) if shares is None else np.asarray(shares))
+    p = float(chisquare(counts, expected).pvalue) if counts.sum() else float("nan")
+    value = f"{' : '.join(f'{c:,}' for c in counts)}, chi-square p = {p:.3g}"
+    return Check(name, _status(p, 0.01, 0.001), value, _ratio_meaning(p))
+
+
+def _ratio_meaning(p: float) -> str:
+    if p < 0.001:
+        return "the arms' sizes are not those intended: users were lost or assigned wrongly; believe no lift before that is found"
+    return (
+        "the arms' sizes fit the intended ratio"
+        if p >= 0.01
+        else "the arms' sizes are unlikely but possible: look for users lost in one arm"
+    )
+
+
+def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
+    """The sample ratio of *new* users, day by day, valid whenever one looks.
+
+    The Bayes factor of a Dirichlet mixture around the intended shares against the shares themselves is a martingale; p is the inverse of
+    its maximum so far (Lindon & Malek, "Anytime-valid inference for multinomial count data", NeurIPS 2022). `prior`: concentration.
+    """
+    name = "sample ratio by day"
+    if days.assigned is None or "impressions" not in days.terms:
+        return Check(name, "green", "not applicable", "every user lives in every arm")
+    k = len(days.arms)
+    active = days.terms["impressions"] > 0
+    first = np.where(active.any(axis=2), active.argmax(axis=2), days.days)
+    new = np.array([np.bincount(first[a], minlength=days.days + 1)[: days.days] for a in range(k)])
+    p = 1.0 / max(1.0, float(np.exp(np.max(log_bayes_factor(np.cumsum(new, axis=1), prior)))))
+    value = f"new users by day, always-valid p = {p:.3g}"
+    meaning = (
+        "on no day did the arrivals in the arms leave the intended ratio" if p >= 0.01 else "arrivals left the intended ratio on some day"
+    )
+    return Check(
+        name, _status(p, 0.01, 0.001), value, f"{meaning} (users who come at all; a policy that brings people back changes it too)"
+    )
+
+
+def log_bayes_factor(counts: Floats, prior: float) -> Floats:
+    """Log Bayes factor `[...]` of counts `[k, ...]`: Dirichlet(prior / k each)-multinomial against equal shares."""
+    from scipy.special import gammaln
+
+    k, n = len(counts), counts.sum(axis=0)
+    a = prior / k
+    mixture = gammaln(prior) - gammaln(prior + n) + (gammaln(a + counts) - gammaln(a)).sum(axis=0)
+    return np.asarray(mixture + n * np.log(k))
+
+
+def balance(table: UnitTable, control: str) -> Check:
+    """Pre-period covariates between the arms: Welch tests, Holm over all of them, and the largest standardised difference."""
+    name = "covariate balance"
+    if table.assigned is None:
+        return Check(name, "green", "same users", "paired: both arms have the same users with the same past")
+    if not table.covariates:
+        return Check(name, "amber", "no pre-period", "nothing is known of the users before the test: balance cannot be checked")
+    rows = []
+    for covariate, column in table.covariates.items():
+        base = column[table.assigned == table.arm(control)]
+        for arm in table.arms:
+            if arm != control:
+                m = moments.split(base, column[table.assigned == table.arm(arm)])
+                spread = float(column.std())
+                rows.append((float(tests.t_test(m).p), abs(float(m.difference)) / spread if spread > 0 else 0.0, f"{covariate} in {arm}"))
+    p = tests.adjust(np.array([r[0] for r in rows]))
+    least = float(np.nanmin(p)) if np.isfinite(p).any() else float("nan")
+    _, size, where = max(rows, key=lambda r: r[1])
+    value = f"largest standardised difference {size:.3f} ({where}), smallest Holm p = {least:.3g}"
+    fine = "the arms were alike before the test (an A/A comparison of the pre-period)"
+    off = "the arms differed before the test: use the adjusted (CUPED) lifts, and look at how users were assigned"
+    return Check(name, _status(least, 0.05, 0.001), value, off if least < 0.05 else fine)
+
+
+def rare_events(table: UnitTable, control: str) -> Check:
+    """Metrics with too few users with events for a t test to be taken on trust."""
+    few = []
+    for metric in table.numerators:
+        least = min(np.count_nonzero(table.sums(metric, arm)[0]) for arm in table.arms)
+        if least < RARE:
+            few.append(f"{metric} ({least})")
+    if not few:
+        return Check("rare events", "green", f"at least {RARE} users with events in every arm and metric", "normal approximations are safe")
+    meaning = "so few users have any event there that the t test may reject too seldom and intervals are rough: see `abtest audit`"
+    return Check("rare events", "amber", f"fewer than {RARE} users with events: {', '.join(few)}", meaning)
+
+
+def outliers(table: UnitTable, control: str) -> Check:
+    """Whether one user decides: each of the most influential users left out in turn, for every metric and arm."""
+    turned, largest, where = [], 0.0, ""
+    for arm in table.arms:
+        for metric in table.numerators if arm != control else ():
+            full = verdict.lift(table, metric, control, arm)
+            if np.isnan(full.p):
+                continue
+            for lift, p in _without_one(table, metric, control, arm):
+                shift = abs(lift - full.lift) / max(full.high - full.low, 1e-300) if np.isfinite(full.high) else 0.0
+                if shift > largest:
+                    largest, where = shift, f"{metric} in {arm}"
+                if (p < 0.05) != (full.p < 0.05):
+                    turned.append(f"{metric} in {arm}")
+    value = f"largest shift of a lift by one user: {largest:.0%} of its interval's width" + (f" ({where})" if where else "")
+    if turned:
+        names = ", ".join(dict.fromkeys(turned))
+        return Check("outlier influence", "amber", value, f"one user decides whether p is below 0.05: {names}; winsorise and compare")
+    return Check("outlier influence", "green", value, f"leaving out any one of the {TOP} most influential users changes no decision at 5%")
+
+
+def _without_one(table: UnitTable, metric: str, control: str, arm: str) -> Iterator[tuple[float, float]]:
+    """(lift, p) without each of the most influential units in turn, by updating the moments."""
+    c, t = values(table, metric, control, arm)
+    samples: list[moments.Sample]
+    if table.paired:
+        samples, spans = [moments.sample([c, t])], [np.stack([c, t], axis=1)]
+        score = np.abs((t - c) - (t - c).mean())
+        worst = [(0, i) for i in _largest(score)]
+    else:
+        samples, spans = [moments.sample([c]), moments.sample([t])], [c[:, None], t[:, None]]
+        worst = [(side, i) for side, v in enumerate((c, t)) for i in _largest(np.abs(v - v.mean()))]
+    for side, i in worst:
+        left = list(samples)
+        left[side] = samples[side].without(spans[side][i])
+        m = moments.paired_moments(left[0], (0, None), (1, None)) if table.paired else moments.split_moments(left[0], left[1], 0, None)
+        yield (float(m.treatment / m.control - 1.0) if m.control else np.nan), float(tests.t_test(m).p)
+
+
+def _largest(score: Floats) -> list[int]:
+    k = min(TOP, len(score))
+    return np.argpartition(score, -k)[-k:].tolist() if len(score) > 3 else []
+
+
+def a_a(days: UserDays, control: str, repetitions: int = 400, most: int = 5_000, seed: int = 0) -> Check:
+    """The control against itself: users of the run drawn and assigned anew, the share of p below 5% per metric.
+
+    In a split log only the control's own users are drawn.
+    """
+    name = "A/A"
+    members = np.arange(days.n_users) if days.assigned is None else np.flatnonzero(days.assigned == days.arms.index(control))
+    members = members[:most]
+    alike = replace(
+        days, arms=(control, "again"), n_users=len(members), assigned=None, before={n: v[members] for n, v in days.before.items()},
+        terms={n: v[[days.arms.index(control)] * 2][:, members] for n, v in days.terms.items()},
+    )  # fmt: skip
+    rates = {}
+    for metric in alike.metrics:
+        if metric in alike.missing or len(members) < 50:
+            continue
+        o = outcomes(alike, control, "again", metric)
+        rejected = 0
+        for heads, tails in draws(alike.n_users, alike.n_users, repetitions, seed):
+            rejected += int(np.count_nonzero(np.asarray(tests.t_test(split_pair(o, heads, tails)[0]).p) < 0.05))
+        rates[metric] = Rate.of(rejected, repetitions)
+    if not rates:
+        return Check(name, "amber", "too few users", "the control has too few users to be compared with itself")
+    off = {m: r for m, r in rates.items() if abs(r.value - 0.05) > 3.5 * np.sqrt(0.05 * 0.95 / repetitions)}
+    worst = max(rates, key=lambda m: abs(rates[m].value - 0.05))
+    value = f"{repetitions} A/A tests a metric; false positives furthest from 5%: {worst} {rates[worst].value:.1%}"
+    if off:
+        return Check(
+            name,
+            "amber",
+            value,
+            f"the test does not hold its 5% here on {', '.join(off)}: read its p with care, run `abtest audit`",
+        )
+    return Check(name, "green", value, "the control compared with itself is found different about as often as it should be")
+
+
+def novelty(days: UserDays, control: str) -> Check:
+    """Whether the lift changes over the days: a straight-line contrast of each user's days, tested as any metric; Holm over all."""
+    name = "novelty"
+    if days.days < 3:
+        return Check(name, "green", f"{days.days} days", "too few days to see a trend")
+    line = np.arange(days.days) - (days.days - 1) / 2.0
+    found = []
+    for metric, m in days.metrics.items():
+        if metric in days.missing or m.denominator is not None or m.numerator.days is not None:
+            continue
+        tilted = replace(days, metrics={metric: m}, terms={**days.terms, m.numerator.name: days.terms[m.numerator.name] * line}).by("user")
+        for arm in days.arms:
+            if arm != control:
+                moment = Samples(tilted, {}).moments(metric, control, arm)
+                found.append((float(tests.t_test(moment).p), float(moment.difference), f"{metric} in {arm}"))
+    p = tests.adjust(np.array([f[0] for f in found]))
+    if not np.isfinite(p).any():
+        return Check(name, "green", "no variation", "the difference does not vary over the days")
+    at = int(np.nanargmin(p))
+    direction = "grows" if found[at][1] > 0 else "fades"
+    value = f"strongest trend: {found[at][2]}, Holm p = {p[at]:.3g}"
+    if p[at] < 0.05:
+        meaning = f"the effect {direction} over the days: the mean over the test will not last; look at the lift by day, run longer"
+        return Check(name, "amber", value, meaning)
+    return Check(name, "green", value, "no trend of the lift over the days can be seen (a short test sees only strong ones)")
+
+
+def carry_over(days: UserDays, control: str, scenario: Mapping[str, Any]) -> Check:
+    """Whether what was before leaks into an arm: users' state for twins, the pre-period for splits, the day before for switchbacks."""
+    name = "carry-over"
+    kind = scenario.get("design", {}).get("kind", "paired" if days.assigned is None else "split")
+    if kind == "switchback":
+        meaning = "users take their memory of yesterday's arm along: days after a switch mix both policies, and lifts are drawn towards 0"
+        return Check(name, "amber", "arms alternate on the same users", meaning)
+    if days.assigned is None:
+        return Check(
+            name,
+            "green",
+            "same state at the start",
+            "every arm begins with the same users in the same state",
+        )
+    before = balance(days.by("user"), control)
+    meaning = "no difference between the arms was there before the start" if before.status == "green" else before.meaning
+    return Check(name, before.status, before.value, meaning)
+
+
+def interference(scenario: Mapping[str, Any]) -> Check:
+    """Whether the arms can influence one another through what they learn from."""
+    serving = scenario.get("serving", {})
+    if serving.get("refit", "never") != "never" and serving.get("refit_on", "own") == "pooled":
+        meaning = "every arm is retrained on the clicks of all: a good arm teaches the others, and lifts are not the arms' own"
+        return Check("interference", "amber", "arms share training data", meaning)
+    learns = "no arm is retrained" if serving.get("refit", "never") == "never" else "each arm is retrained on its own log only"
+    return Check("interference", "green", learns, "arms share no training data and users do not meet: one arm cannot influence another")
+
+
+def _status(p: float, amber: float, red: float) -> Status:
+    if np.isnan(p) or p >= amber:
+        return "green"
+    return "red" if p < red else "amber"

@@ -1,0 +1,111 @@
+"""Design checks: silent on sound data, and each fires on the fault that it is for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from simulator.stats import checks, moments, units
+from simulator.stats.units import UserDays
+from tests.test_stats_audit import paired_log
+
+
+@pytest.fixture(scope="module")
+def days() -> UserDays:
+    return units.read(paired_log(), ("watch_time", "click"))
+
+
+@pytest.fixture(scope="module")
+def split(days: UserDays) -> UserDays:
+    return replace(days, assigned=np.random.default_rng(3).permutation(np.arange(days.n_users) % 2))
+
+
+def test_sound_data_is_green(days: UserDays, split: UserDays) -> None:
+    for source in (days, split):
+        found = checks.checks(source, "a")
+        assert [c.status for c in found] == ["green"] * len(found), found
+        assert len({c.name for c in found}) == len(found)
+
+
+def test_sample_ratio_is_chi_square(split: UserDays) -> None:
+    skewed = replace(split, assigned=(np.arange(split.n_users) % 5 == 0).astype(int)).by("user")
+    found = checks.sample_ratio(skewed)
+    assert found.status == "red"
+    assert f"{stats.chisquare([320, 80]).pvalue:.3g}" in found.value
+    assert checks.sample_ratio(skewed, [0.8, 0.2]).status == "green"
+
+
+def test_log_bayes_factor_is_a_martingale_under_the_null() -> None:
+    """Its exponential has mean 1 whatever the number of users: here over all outcomes of 6 users in 3 arms."""
+    total = 0.0
+    for first in range(7):
+        for second in range(7 - first):
+            counts = np.array([first, second, 6 - first - second])
+            total += stats.multinomial.pmf(counts, 6, [1 / 3] * 3) * np.exp(checks.log_bayes_factor(counts[:, None].astype(float), 3.0)[0])
+    assert total == pytest.approx(1.0)
+
+
+def test_users_lost_in_one_arm_are_found_by_day(split: UserDays) -> None:
+    lost = {name: v.copy() for name, v in split.terms.items()}
+    lost["impressions"][1, 100:] = 0
+    assert checks.sequential_sample_ratio(replace(split, terms=lost)).status == "red"
+
+
+def test_unlike_arms_are_found(split: UserDays) -> None:
+    order = np.argsort(split.before["click"])
+    assigned = np.zeros(split.n_users, dtype=int)
+    assigned[order[split.n_users // 2 :]] = 1
+    unlike = replace(split, assigned=assigned)
+    assert checks.balance(unlike.by("user"), "a").status == "red"
+    assert checks.carry_over(unlike, "a", {}).status == "red"
+
+
+def test_rare_events(days: UserDays) -> None:
+    rare = {**days.terms, "click": days.terms["click"] * (np.arange(days.n_users) < 20)[None, :, None]}
+    found = checks.rare_events(replace(days, terms=rare).by("user"), "a")
+    assert found.status == "amber"
+    assert "click (" in found.value
+
+
+def test_one_user_who_decides_is_found(days: UserDays) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(10, 1, days.n_users)
+    treatment = base + rng.normal(0, 0.1, days.n_users)
+    treatment -= treatment.mean() - base.mean() - 0.008
+    cube = np.zeros((2, days.n_users, days.days))
+    cube[0, :, 0], cube[1, :, 0] = base, treatment
+    quiet = replace(days, metrics={"click": days.metrics["click"]}, terms={**days.terms, "click": cube}).by("user")
+    assert checks.outliers(quiet, "a").status == "green"
+    cube[1, 7, 0] += 1.2
+    assert checks.outliers(quiet.where(slice(None)), "a").status in {"green", "amber"}
+    loud = replace(days, metrics={"click": days.metrics["click"]}, terms={**days.terms, "click": cube}).by("user")
+    assert checks.outliers(loud, "a").status == "amber"
+
+
+def test_leaving_one_out_is_exact() -> None:
+    rng = np.random.default_rng(1)
+    columns = [rng.gamma(1, 1, 50) for _ in range(3)]
+    left = moments.sample(columns).without(np.array([c[17] for c in columns]))
+    direct = moments.sample([np.delete(c, 17) for c in columns])
+    assert left.mean == pytest.approx(direct.mean)
+    assert left.cov == pytest.approx(direct.cov)
+
+
+def test_a_fading_effect_is_found(days: UserDays) -> None:
+    fading = days.terms["click"].astype(float).copy()
+    fading[1] = fading[0] * (1 + np.array([0.6, 0.3, 0.15, 0.05, 0.0]))
+    found = checks.novelty(replace(days, terms={**days.terms, "click": fading}), "a")
+    assert found.status == "amber"
+    assert "fades" in found.meaning
+
+
+def test_shared_training_data_is_said() -> None:
+    assert checks.interference({"serving": {"refit": "daily", "refit_on": "pooled"}}).status == "amber"
+    assert checks.interference({"serving": {"refit": "daily", "refit_on": "own"}}).status == "green"
+
+
+def test_switchback_carries_over(days: UserDays) -> None:
+    assert checks.carry_over(days, "a", {"design": {"kind": "switchback"}}).status == "amber"
