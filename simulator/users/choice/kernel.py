@@ -206,6 +206,27 @@ def matching(weights: Floats, interests: Floats, place: Floats) -> float:
 
 
 @njit(cache=True)
+def matches(weights: Floats, interests: Floats, place: Floats, out: Floats) -> None:
+    """`matching` of all items, `[n_items + 1]`, with the same bits: the same sums, interleaved so that they overlap."""
+    out[:] = 0.0
+    for m in range(len(weights)):
+        for i in range(0, len(out) - 3, 4):
+            a = b = c = d = 0.0
+            for j in range(place.shape[1]):
+                p = interests[m, j]
+                a += p * place[i, j]
+                b += p * place[i + 1, j]
+                c += p * place[i + 2, j]
+                d += p * place[i + 3, j]
+            out[i] += weights[m] * a * a if a > 0.0 else 0.0
+            out[i + 1] += weights[m] * b * b if b > 0.0 else 0.0
+            out[i + 2] += weights[m] * c * c if c > 0.0 else 0.0
+            out[i + 3] += weights[m] * d * d if d > 0.0 else 0.0
+    for i in range(len(out) - len(out) % 4, len(out)):
+        out[i] = matching(weights, interests, place[i])
+
+
+@njit(cache=True)
 def utility(law: Law, seed: Any, truth: Truth, user: int, item: int, weights: Floats, interests: Floats) -> float:
     """Logit of a valid play of an examined video, before satiation."""
     x = truth.level[user] + truth.appeal[item] + law.match * matching(weights, interests, truth.place[item])
@@ -231,16 +252,16 @@ def fatigue(law: Law, memory: Floats, place: Floats) -> float:
 
 
 @njit(cache=True)
-def survival(law: Law, x: float, seconds: float) -> float:
-    """P(attention > seconds) of the log-logistic law at logit x."""
-    scale = law.attention * math.exp(law.attention_affinity * x)
+def survival(law: Law, chance: float, seconds: float) -> float:
+    """P(attention > seconds) of the log-logistic law where a click had this chance."""
+    scale = law.attention * math.exp(law.attention_affinity * (2.0 * chance - 1.0))
     return float(1.0 / (1.0 + (seconds / scale) ** law.attention_shape))
 
 
 @njit(cache=True)
-def _real_watch(law: Law, x: float, duration: float, u: float, loops: float) -> float:
+def _real_watch(law: Law, chance: float, duration: float, u: float, loops: float) -> float:
     """Watch time (s) of a clicked video: attention beyond the click threshold, cut at the end or looping."""
-    scale = law.attention * math.exp(law.attention_affinity * x)
+    scale = law.attention * math.exp(law.attention_affinity * (2.0 * chance - 1.0))
     start = (min(VALID_PLAY, duration) / scale) ** law.attention_shape
     attention = scale * ((1.0 + start) / u - 1.0) ** (1.0 / law.attention_shape)
     if attention < duration:
@@ -317,12 +338,12 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, t: int) ->
 
 
 @njit(cache=True)
-def _react(law: Law, seed: Any, user: int, step: int, item: int, x: float, click: bool, spare: Any, out: npt.NDArray[np.int8]) -> None:
-    """Fill `out` `[6]`, the kinds after long_view; `spare` are the two Philox words that `_EXAMINE` has left."""
+def _react(law: Law, seed: Any, user: int, step: int, item: int, likes: float, click: bool, spare: Any, out: npt.NDArray[np.int8]) -> None:
+    """Fill `out` `[6]`, the kinds after long_view; `likes` was the chance of the click, `spare` are two free Philox words."""
     w0, w1, w2, w3 = philox(seed, user, step, _FEEDBACK, item)
     words = (w0, w1, w2, w3, spare[0], spare[1])
     for kind in range(6):
-        chance = sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * x)
+        chance = sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * (2.0 * likes - 1.0))
         if not click:
             chance *= law.reactions[kind, 2]
         out[kind] = 1 if _unit32(words[kind]) < chance else 0
@@ -347,14 +368,14 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
             if _unit32(a0) < chance:
                 x = utility(law, seed, truth, u, i, lives.weights[u], lives.interests[u])
                 duration = truth.duration[i]
-                tired = x - fatigue(law, lives.memory[u], truth.place[i])
-                click = _unit32(w0) < sigmoid(tired)
+                likes = sigmoid(x - fatigue(law, lives.memory[u], truth.place[i]))
+                click = _unit32(w0) < likes
                 if click:
-                    watch = _real_watch(law, tired, duration, _unit32(w1), _unit32(w2))
+                    watch = _real_watch(law, likes, duration, _unit32(w1), _unit32(w2))
                     long = watch >= min(LONG_VIEW, duration)
                 else:
                     watch = _skip_watch(law, duration, _unit32(w1))
-                _react(law, seed, u, s, i, tired, click, (a2, a3), out.kinds[b, p, 1:])
+                _react(law, seed, u, s, i, likes, click, (a2, a3), out.kinds[b, p, 1:])
                 for d in range(lives.memory.shape[1]):
                     lives.memory[u, d] = law.fade * lives.memory[u, d] + truth.place[i, d]
             out.click[b, p] = click
@@ -399,7 +420,7 @@ def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: b
         out[i] = sigmoid(x)
         if long:
             duration = truth.duration[i]
-            out[i] *= survival(law, x, min(LONG_VIEW, duration)) / survival(law, x, min(VALID_PLAY, duration))
+            out[i] *= survival(law, out[i], min(LONG_VIEW, duration)) / survival(law, out[i], min(VALID_PLAY, duration))
 
 
 @njit(cache=True)
@@ -418,11 +439,12 @@ def estimates(
     authors = np.empty(truth.author.max() + 1)
     for a in range(len(authors)):
         authors[a] = law.author * liking(seed, user, AUTHOR_TASTE, a)
-    out[0] = 0.0
+    matches(weights, interests, truth.place, out)
     for i in range(1, len(out)):
-        out[i] = truth.appeal[i] + law.match * matching(weights, interests, truth.place[i]) + authors[truth.author[i]]
+        out[i] = truth.appeal[i] + law.match * out[i] + authors[truth.author[i]]
         if noise > 0.0:
             out[i] += noise * liking(seed, user, ESTIMATE, i)
+    out[0] = 0.0
 
 
 @njit(cache=True)

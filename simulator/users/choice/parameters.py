@@ -1,6 +1,6 @@
 """The parameters of the synthetic world `choice`, one documented block a mechanism; no randomness and no arithmetic here.
 
-Every block can be switched off by `on: false`, which leaves the plain textbook case that its docstring names. The defaults
+Every block can be switched off by `enabled: false`, which leaves the plain textbook case that its docstring names. The defaults
 are calibrated on the published figures of Kuaishou's logs (Gao et al., KuaiRand, CIKM 2022); `abtest calibrate` checks them.
 """
 
@@ -40,7 +40,7 @@ LONG_VIEW = 18.0
 class Mechanism(Section):
     """Base of the blocks that can be switched off."""
 
-    on: bool = Field(default=True, description="false: the plain case named in the block's description")
+    enabled: bool = Field(default=True, description="false: the plain case named in the block's description")
 
 
 class Videos(Section):
@@ -121,24 +121,24 @@ class Cascade(Mechanism):
 class Watch(Section):
     """Watch time has two humps: a skip after a second or two (Weibull, below the click threshold) or real watching.
 
-    Attention of a clicked video is log-logistic with median `attention * exp(affinity * (x - x0))` s, cut to at least the click
-    threshold, x0 the logit at which half of the examined are played; who reaches the end leaves with probability `stop`, else loops
-    for `loop` of the remaining attention. Skips: Weibull (Liu, White & Dumais, SIGIR 2010, dwell times).
+    Attention of a clicked video is log-logistic with median `attention * exp(affinity * (2 p - 1))` s, p being the probability of the
+    click, cut to at least the click's threshold; who reaches the end leaves with probability `stop`, else loops for `loop` of the
+    remaining attention. Skips: Weibull (Liu, White & Dumais, SIGIR 2010, on dwell times).
     """
 
     skip_scale: Positive = Field(default=2.66, description="s")
     skip_shape: Positive = 1.606
-    attention: Positive = Field(default=12.0, description="s")
-    affinity: NonNegative = 0.9
-    shape: Annotated[float, Field(gt=0.5)] = 1.3
+    attention: Positive = Field(default=9.0, description="s")
+    affinity: NonNegative = 2.5
+    shape: Annotated[float, Field(gt=0.5)] = 1.2
     stop: Share = 0.45
     loop: Share = 0.15
 
 
 class Reaction(Mechanism):
-    """One kind of feedback. Given a click: logit = logit(rate) + affinity * (x - x0); without a click `unclicked` times that.
+    """One kind of feedback. Given a click: logit = logit(rate) + affinity * (2 p - 1); without a click `unclicked` times that chance.
 
-    x is the logit of the click. Off: never given.
+    p is the probability of the click. Off: never given.
     """
 
     rate: Probability
@@ -149,12 +149,12 @@ class Reaction(Mechanism):
 class Reactions(Section):
     """Feedback beside click and watch time, conditional on the click (conditional rates: KuaiRand)."""
 
-    like: Reaction = Reaction(rate=0.03, affinity=0.5, unclicked=0.156)
-    comment: Reaction = Reaction(rate=0.004, affinity=0.8, unclicked=0.02)
+    like: Reaction = Reaction(rate=0.025, affinity=1.0, unclicked=0.156)
+    comment: Reaction = Reaction(rate=0.003, affinity=2.0, unclicked=0.02)
     forward: Reaction = Reaction(rate=0.0018, affinity=0.1, unclicked=0.085)
-    follow: Reaction = Reaction(rate=0.002, affinity=0.4, unclicked=0.09)
-    hate: Reaction = Reaction(rate=0.0006, affinity=-0.5, unclicked=1.0)
-    profile_enter: Reaction = Reaction(rate=0.045, affinity=0.5, unclicked=0.06)
+    follow: Reaction = Reaction(rate=0.0017, affinity=0.8, unclicked=0.09)
+    hate: Reaction = Reaction(rate=0.0006, affinity=-1.5, unclicked=1.0)
+    profile_enter: Reaction = Reaction(rate=0.04, affinity=1.0, unclicked=0.06)
 
 
 class Satiation(Mechanism):

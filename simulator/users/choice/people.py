@@ -120,17 +120,17 @@ def law(choice: Choice) -> Law:
 
     examination, cascade, watch, satiation = choice.examination, choice.cascade, choice.watch, choice.satiation
     drift, patience, returning = choice.drift, choice.patience, choice.returning
-    hours = np.asarray(choice.diurnal.hours if choice.diurnal.on else (1.0,) * 24)
+    hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
     return kernel.Law(
         interest_spread=choice.interests.spread,
         concentration=choice.interests.concentration,
         match=choice.affinity.match,
         author=choice.affinity.author,
         taste=choice.affinity.taste,
-        examine=examination.first if examination.on else 1.0,
-        examine_decay=examination.decay if examination.on else 1.0,
-        abandon_click=cascade.after_click if cascade.on else 0.0,
-        abandon_unclick=cascade.after_unclick if cascade.on else 0.0,
+        examine=examination.first if examination.enabled else 1.0,
+        examine_decay=examination.decay if examination.enabled else 1.0,
+        abandon_click=cascade.after_click if cascade.enabled else 0.0,
+        abandon_unclick=cascade.after_unclick if cascade.enabled else 0.0,
         skip_scale=watch.skip_scale,
         skip_shape=watch.skip_shape,
         attention=watch.attention,
@@ -138,17 +138,17 @@ def law(choice: Choice) -> Law:
         attention_shape=watch.shape,
         stop=watch.stop,
         loop=watch.loop,
-        satiation=satiation.strength if satiation.on else 0.0,
+        satiation=satiation.strength if satiation.enabled else 0.0,
         fade=satiation.fade,
         half_life=satiation.recovery,
-        persistence=drift.persistence if drift.on else 1.0,
-        renewal=drift.renewal if drift.on else 0.0,
-        focus=choice.focus.strength if choice.focus.on else 0.0,
+        persistence=drift.persistence if drift.enabled else 1.0,
+        renewal=drift.renewal if drift.enabled else 0.0,
+        focus=choice.focus.strength if choice.focus.enabled else 0.0,
         leave=patience.leave,
-        leave_satisfaction=patience.satisfaction if patience.on else 0.0,
+        leave_satisfaction=patience.satisfaction if patience.enabled else 0.0,
         leave_reference=patience.reference,
         gap=choice.arrival.gap,
-        return_satisfaction=returning.satisfaction if returning.on else 0.0,
+        return_satisfaction=returning.satisfaction if returning.enabled else 0.0,
         return_reference=returning.reference,
         return_memory=returning.memory,
         hours=np.concatenate(([0.0], np.cumsum(hours) / hours.sum())),
@@ -157,6 +157,6 @@ def law(choice: Choice) -> Law:
 
 
 def _reaction(reaction: Any) -> tuple[float, float, float]:
-    if not reaction.on:
+    if not reaction.enabled:
         return -math.inf, 0.0, 0.0
     return math.log(reaction.rate / (1.0 - reaction.rate)), reaction.affinity, reaction.unclicked
