@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from policies.dropout import Dropout
+
 EPS = 1e-6
 
 
@@ -32,7 +34,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values `[B, m, L, d/m]` of `x` `[B, L, d]`."""
@@ -126,7 +128,10 @@ class Flows:
     count: Tensor
 
     def rows(self, index: Tensor) -> Flows:
-        return Flows(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+        return Flows(**{name: value[index] for name, value in vars(self).items()})
+
+
+SUMS = ("keys", "queries", "keys_out", "queries_in", "exponentials")
 
 
 class FlowAttention(Attention):
@@ -155,8 +160,8 @@ class FlowAttention(Attention):
         competition = source / exponentials.clamp(min=EPS) * count
         carried = v * competition[..., None]
         scores = (q / incoming[..., None]) @ k.transpose(-1, -2)
-        ends = [t[:, :, -1] for t in (keys, queries, keys_out, queries_in, exponentials)]
-        state = Flows(*ends, k.transpose(-1, -2) @ carried, n[:, :, -1])
+        ends = dict(zip(SUMS, (t[:, :, -1] for t in (keys, queries, keys_out, queries_in, exponentials)), strict=True))
+        state = Flows(**ends, memory=k.transpose(-1, -2) @ carried, count=n[:, :, -1])
         scores = scores.tril()
         if last:
             scores, allocation = scores[:, :, -1:], allocation[:, :, -1:]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.base import Params
+from policies.dropout import Dropout
 from recgpt.attention import ATTENTION, Attention, State
 
 Layer = Literal["items", "output"]
@@ -50,7 +51,7 @@ class Shape(Params):
 
 
 class Block(nn.Module):
-    """A Transformer block: attention and a position-wise feed-forward network, each with dropout, a residual and a layer norm.
+    """A Transformer block: attention and a position-wise feed-forward network, each with dropout after it, a residual and a layer norm.
 
     `norm` "post" is `LN(x + f(x))` (Vaswani et al. 2017; torch's default), "pre" is `x + f(LN(x))`.
     """
@@ -63,7 +64,7 @@ class Block(nn.Module):
         self.activation = nn.ReLU() if shape.activation == "relu" else nn.GELU()
         self.norm_attention = nn.LayerNorm(shape.width)
         self.norm_feedforward = nn.LayerNorm(shape.width)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
         self.pre = shape.norm == "pre"
 
     def forward(self, x: Tensor, real: Tensor, keep: int, last: bool) -> tuple[Tensor, State]:
@@ -78,7 +79,7 @@ class Block(nn.Module):
     def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + self.dropout(mixed)
         x = x if self.pre else self.norm_attention(x)
-        y = self.contract(self.dropout(self.activation(self.expand(self.norm_feedforward(x) if self.pre else x))))
+        y = self.contract(self.activation(self.expand(self.norm_feedforward(x) if self.pre else x)))
         x = x + self.dropout(y)
         return x if self.pre else self.norm_feedforward(x)
 
@@ -120,7 +121,7 @@ class GPT(nn.Module):
         self.segments = nn.Embedding(2, shape.width)
         self.users = nn.Embedding(n_users + 1, shape.width, padding_idx=0) if shape.users == "free" else None
         self.norm = nn.LayerNorm(shape.width) if shape.embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(shape.embedding_dropout)
+        self.dropout = Dropout(shape.embedding_dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.final = nn.LayerNorm(shape.width) if shape.norm == "pre" else nn.Identity()
         self.output = None if shape.output == "tied" else nn.Linear(shape.width, n_items + 1, bias=shape.output == "biased")
@@ -169,7 +170,8 @@ class GPT(nn.Module):
         for number, block in enumerate(self.blocks, 1):
             x, state = block(x, real, keep, number == len(self.blocks))
             states.append(state)
-        return self.final(x[:, -1]), Memory(states, real.sum(1), users)
+        hidden: Tensor = self.final(x[:, -1])
+        return hidden, Memory(states, real.sum(1), users)
 
     def _embed(self, tokens: Tensor, users: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
         """`h0` `[B, L, d]`, and which columns count `[B, L]`."""
@@ -187,9 +189,10 @@ class GPT(nn.Module):
         if self.users is not None:
             x = x + self._user(memory.users)
         if segment is not None:
-            x = x + self.segments.weight[segment]
+            x = x + self.segments(torch.full_like(token, segment))
         x = self.dropout(self.norm(x))
         for block, state in zip(self.blocks, memory.states, strict=True):
+            assert isinstance(block, Block)
             x = block.step(x, state)
         memory.count = memory.count + 1
         out: Tensor = self.final(x)

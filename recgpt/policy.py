@@ -17,7 +17,6 @@ from policies.losses import Loss, Objective
 from policies.retrieval import Exact, Index, Search, shares, top_k
 from policies.train import Training
 from recgpt.model import GPT, REAL, Layer, Shape
-from recgpt.prompts import interleave
 from recgpt.tuning import Prompts, converse, pretrain, tune
 
 MODEL = "model/"
@@ -229,7 +228,7 @@ class RecGPT(FineTune):
         unclicks = not sequences.clicked.all()
         if self.prompts.source == "exposed" and not unclicks:
             raise ValueError(
-                "the 'prompts.source' parameter of RecGPT is 'exposed', but no impression of this log is an unclick; use 'model' or 'either'"
+                "the 'prompts.source' of RecGPT is 'exposed', but no impression of this log is an unclick; use 'model' or 'either'"
             )
         if self.prompts.source != "either":
             return self.prompts.source
@@ -251,7 +250,7 @@ class RecGPT1(RecGPT):
 
 
 class Walk:
-    """Autoregressive recall of one block of requests (4.4): recall a quota, append its best item as if it were the next click, recall again."""
+    """Autoregressive recall of one block of requests (4.4): recall a quota, append its best item as the next click, recall again."""
 
     def __init__(self, model: GPT, index: Index | None, quotas: tuple[int, ...], layer: Layer, segmented: bool) -> None:
         self.model, self.index, self.quotas, self.layer, self.segmented = model, index, quotas, layer, segmented
@@ -265,16 +264,17 @@ class Walk:
         assert self.index is not None
         token, segment, user = self._tensors(tokens, segments[:, -tokens.shape[1] :], users)
         hidden, memory = self.model.begin(token, user, segment if self.segmented else None, keep=len(self.quotas) - 1)
-        items, scores = [], []
-        for step, quota in enumerate(self.quotas):
-            if step:
+        taken: list[IntArray] = []
+        scores: list[FloatArray] = []
+        for step, quota in enumerate(self.quotas, 1):
+            query = self.model.query(hidden, self.layer).float().cpu().numpy()
+            found, inner = self.index.search(query, max(quota, 1), np.concatenate([seen, *taken], axis=1))
+            taken.append(found[:, :quota])
+            scores.append(inner[:, :quota])
+            if step < len(self.quotas):
                 best = torch.from_numpy(found[:, 0].copy()).to(self.device)
                 hidden = self.model.extend(best, memory, REAL if self.segmented else None)
-            query = self.model.query(hidden, self.layer).float().cpu().numpy()
-            found, inner = self.index.search(query, max(quota, 1), np.concatenate([seen, *items], axis=1))
-            items.append(found[:, :quota])
-            scores.append(inner[:, :quota])
-        return np.stack([np.concatenate(part, axis=1).astype(np.float64) for part in (items, scores)], axis=1)
+        return np.stack([np.concatenate(taken, axis=1).astype(np.float64), np.concatenate(scores, axis=1).astype(np.float64)], axis=1)
 
     def query(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
         """The query vector `[B, d]` of the first step."""
@@ -287,7 +287,7 @@ def _merged(items: IntArray, scores: FloatArray, interest: IntArray, merge: str)
     """Each step's items in one slate; zeros to the end, scores made non-increasing."""
     key = -scores if merge == "score" else items == PADDING
     place = np.argsort(key, axis=1, kind="stable")
-    items, scores = (np.take_along_axis(part, place, axis=1) for part in (items, scores))
+    items, scores = np.take_along_axis(items, place, axis=1), np.take_along_axis(scores, place, axis=1)
     source = np.where(items == PADDING, 0, interest[place])
     return Slates(items, np.minimum.accumulate(scores, axis=1), interest=source)
 

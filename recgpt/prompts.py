@@ -96,14 +96,16 @@ def exposures(sequences: Sequences, window: int) -> tuple[Sequences, IntArray]:
     prompts = np.zeros((len(at), window), dtype=np.int64)
     if n == 0 or window == 0 or len(at) == 0:
         return clicks, prompts
-    which = np.cumsum(sequences.clicked) - sequences.clicked  # index among all clicks of the next click at or after each impression
+    which: IntArray = (
+        np.cumsum(sequences.clicked) - sequences.clicked
+    )  # index among all clicks of the next click at or after each impression
     user = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
     distance = at[np.minimum(which, len(at) - 1)] - np.arange(n)
     keep = ~sequences.clicked & (which < len(at)) & (distance <= window)
     keep[keep] = user[keep] == user[at[which[keep]]]
     keep[keep] = which[keep] > clicks.offsets[user[keep]]
     source = np.flatnonzero(keep)
-    slot = which[source]
+    slot: IntArray = which[source]
     first = np.searchsorted(slot, slot)
     prompts[slot, np.arange(len(slot)) - first] = sequences.items[source]
     return clicks, prompts
@@ -121,11 +123,12 @@ def generate(
 ) -> IntArray:
     """Fill the empty places of `prompts` by Algorithm 1, for all users.
 
-    Walking along a user's items, the model answers K times after each item: the best item over all is appended, then generates again; then the true
-    next item is appended. So a prompt depends on all tokens before it, prompts and items. (Algorithm 1 prints `if k < K` for the loop
-    over k, and `v_{t+2}` for the next item; both are read as in the text of section 4.3.) Users with equally many items are walked together, one token at a
-    time, from the keys and values of the tokens before; no padding is computed. A user's last `length` items are walked; once
-    s* is longer than the model's `length`, the model sees its last `length` tokens, as everywhere.
+    Walking along a user's items, the model answers K times after each item: the best item over all is appended, then it
+    generates again; then the true next item is appended. So a prompt depends on all tokens before it, prompts and items.
+    (Algorithm 1 prints `if k < K` for the loop over k, and `v_{t+2}` for the next item; both are read as in the text of section
+    4.3.) Users with equally many items are walked together, one token at a time, from the keys and values of the tokens before;
+    no padding is computed. A user's last `length` items are walked; once s* is longer than the model's `length`, the model sees
+    its last `length` tokens, as everywhere.
 
     Args:
         model: in evaluation mode.
@@ -177,7 +180,7 @@ class Search:
         query = self.model.query(hidden, self.layer)
         if query.is_cuda:
             return (query @ self.vectors).argmax(1) + 1
-        found = [torch.mm(block, self.vectors, out=self.scores[: len(block)]).numpy().argmax(1) for block in query.split(self.BLOCK)]
+        found = [torch.mm(block, self.vectors, out=self.scores[: len(block)]).numpy().argmax(1) for block in torch.split(query, self.BLOCK)]
         return torch.from_numpy(np.concatenate(found) + 1)
 
 

@@ -91,7 +91,7 @@ class Lessons:
         self.lengths = np.minimum(self._end - begin[self.row], length)
 
     def batch(self, index: IntArray, full: bool, device: str) -> tuple[Tensor, ...]:
-        """Tokens, segments and targets `[B, L]`, rows and users `[B]` of the windows at `index`; L is the longest's, or `length` if `full`."""
+        """Tokens, segments, targets `[B, L]`, rows and users `[B]` of the windows at `index`; L is the longest's, or `length` if `full`."""
         width = self._length if full else int(self.lengths[index].max())
         place = self._end[index][:, None] + np.arange(-width, 0)
         inside = place >= (self._end - self.lengths)[index][:, None]

@@ -1,0 +1,159 @@
+"""The GPT: causality, padding, segments, users, state = whole sequence, parity with torch's encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from recgpt.attention import ATTENTION
+from recgpt.model import GENERATED, GPT, REAL, Shape
+
+FORMS = [{"attention": a, "norm": n, "layers": 2} for a in ATTENTION for n in ("post", "pre")]
+
+
+def network(seed: int = 0, **form: Any) -> GPT:
+    shape = dataclasses.replace(Shape(width=16, feedforward=24, length=12), **form)
+    model = GPT(30, 6, shape).initialise(torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if not name.endswith("norm.weight"):
+                weights.normal_(0, 0.3, generator=generator)
+        model.items.weight[0] = 0
+        if model.users is not None:
+            model.users.weight[0] = 0
+    return model.eval()
+
+
+def sequences() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    tokens = torch.randint(1, 31, (4, 9), generator=torch.Generator().manual_seed(5))
+    tokens[1, :4] = 0
+    tokens[2, :8] = 0
+    segments = torch.randint(0, 2, tokens.shape, generator=torch.Generator().manual_seed(6)) * (tokens != 0)
+    return tokens, torch.tensor([0, 5, -1, 99]), segments
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_no_token_sees_a_later_one(form: dict[str, Any]) -> None:
+    model, (tokens, users, segments) = network(**form), sequences()
+    before = model(tokens, users, segments)
+    changed = tokens.clone()
+    real = tokens[:, 6] != 0
+    changed[real, 6] = changed[real, 6] % 30 + 1
+    after = model(changed, users, segments)
+    assert torch.equal(before[:, :6], after[:, :6])
+    assert real.sum() == 3
+    assert ((before[real, 6:] - after[real, 6:]).abs().amax(-1) > 1e-4).all()
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_padding_changes_nothing(form: dict[str, Any]) -> None:
+    model, (tokens, users, segments) = network(**form), sequences()
+    wide = model(tokens, users, segments)
+    alone = model(tokens[1:2, 4:], users[1:2], segments[1:2, 4:])
+    torch.testing.assert_close(wide[1:2, 4:], alone, atol=2e-6, rtol=2e-5)
+
+
+def test_unmasked_padding_is_seen_as_in_the_released_code() -> None:
+    model, (tokens, users, _) = network(masked=False), sequences()
+    assert not torch.allclose(model(tokens, users)[1, -1], model(tokens[:, 4:], users)[1, -1], atol=1e-3)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_token_by_token_equals_the_whole_sequence(form: dict[str, Any]) -> None:
+    model, (tokens, users, segments) = network(**form), sequences()
+    tokens, segments = tokens[:2], segments[:2]
+    segments[:, -3:] = torch.tensor([REAL, GENERATED, REAL])
+    whole = model(tokens, users[:2], segments)
+    hidden, memory = model.begin(tokens[:, :-3], users[:2], segments[:, :-3], keep=3)
+    torch.testing.assert_close(hidden, whole[:, -4], atol=5e-6, rtol=5e-5)
+    for column, segment in ((-3, REAL), (-2, GENERATED), (-1, REAL)):
+        hidden = model.extend(tokens[:, column], memory, segment)
+        torch.testing.assert_close(hidden, whole[:, column], atol=5e-6, rtol=5e-5)
+
+
+def test_segments_start_at_nothing_and_then_tell_prompts_from_items() -> None:
+    fresh = GPT(30, 6, Shape(width=16, feedforward=24)).initialise(torch.Generator().manual_seed(0)).eval()
+    tokens, users, segments = sequences()
+    assert torch.equal(fresh(tokens, users, segments), fresh(tokens, users))
+    model = network()
+    assert not torch.allclose(model(tokens, users, segments)[0, -1], model(tokens, users, 1 - segments)[0, -1], atol=1e-3)
+
+
+def test_unknown_users_add_nothing_and_known_ones_do() -> None:
+    model, (tokens, _, _) = network(), sequences()
+    unknown = model(tokens, torch.full((4,), -1))
+    assert torch.equal(unknown, model(tokens, torch.full((4,), 6)))  # 6 users: 0..5
+    assert not torch.allclose(unknown[0, -1], model(tokens, torch.zeros(4, dtype=torch.long))[0, -1], atol=1e-3)
+
+
+def test_dropping_all_users_in_training_trains_no_user() -> None:
+    model = network(user_dropout=1.0).train()
+    tokens, _, _ = sequences()
+    model(tokens, torch.arange(4)).sum().backward()
+    assert model.users is not None
+    assert model.users.weight.grad is None or not model.users.weight.grad.any()
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_blocks_agree_with_torch_under_shared_weights(norm: str, activation: str) -> None:
+    model = network(norm=norm, activation=activation, layers=2)
+    layer = nn.TransformerEncoderLayer(16, 2, 24, 0.0, activation, batch_first=True, norm_first=norm == "pre")
+    theirs = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    with torch.no_grad():
+        for ours, other in zip(model.blocks, theirs.layers, strict=True):
+            other.self_attn.in_proj_weight.copy_(ours.attention.qkv.weight)
+            other.self_attn.in_proj_bias.copy_(ours.attention.qkv.bias)
+            other.self_attn.out_proj.load_state_dict(ours.attention.out.state_dict())
+            other.linear1.load_state_dict(ours.expand.state_dict())
+            other.linear2.load_state_dict(ours.contract.state_dict())
+            other.norm1.load_state_dict(ours.norm_attention.state_dict())
+            other.norm2.load_state_dict(ours.norm_feedforward.state_dict())
+        tokens, users, segments = sequences()
+        x, real = model._embed(tokens, users, segments)
+        got = model(tokens, users, segments)
+        for row in range(4):  # theirs has no answer for a padding row: each sequence alone, without its padding
+            alone = x[row : row + 1, real[row]]
+            causal = torch.ones(alone.shape[1], alone.shape[1], dtype=torch.bool).triu(1)
+            expected = model.final(theirs(alone, mask=causal))[0]
+            torch.testing.assert_close(got[row, real[row]], expected, atol=5e-6, rtol=5e-5)
+
+
+def test_flow_attention_is_its_definition() -> None:
+    """Wu et al. 2022, eq. 4-8, with sums over the tokens so far, written as loops."""
+    torch.manual_seed(0)
+    layer = ATTENTION["flow"](4, 1, 0.0).eval()
+    x = torch.randn(1, 5, 4)
+    got, _ = layer(x, torch.ones(1, 5, dtype=torch.bool))
+    q, k, v = (part[0, 0] for part in layer.project(x))
+    q, k = q.sigmoid(), k.sigmoid()
+    incoming, outgoing, sources, rows = [], [], [], []
+    for i in range(5):
+        n = i + 1
+        incoming.append(q[i] @ k[:n].sum(0) / n)
+        outgoing.append(k[i] @ q[:n].sum(0) / n)
+        sink = q[i] @ sum(k[j] / outgoing[j] for j in range(n)) / n
+        sources.append((k[i] @ sum(q[j] / incoming[j] for j in range(n)) / n).clamp(-1, 1))
+        value = torch.zeros(4)
+        for j in range(n):
+            competition = torch.exp(sources[j]) / sum(torch.exp(sources[m]) for m in range(j + 1)) * (j + 1)
+            value += (q[i] @ k[j]) / (incoming[i] * n) * competition * v[j]
+        rows.append(sink.sigmoid() * value)
+    torch.testing.assert_close(got[0], layer.out(torch.stack(rows)), atol=1e-4, rtol=1e-3)
+
+
+def test_the_output_layer_starts_as_the_item_embedding() -> None:
+    model = GPT(30, 6, Shape(width=16, feedforward=24, output="biased")).initialise(torch.Generator().manual_seed(0))
+    hidden = torch.randn(3, 16)
+    through_items = model.query(hidden, "items") @ model.vectors("items").T
+    torch.testing.assert_close(model.query(hidden, "output") @ model.vectors("output").T, through_items)
+
+
+def test_width_must_fit_the_heads() -> None:
+    with pytest.raises(ValueError, match=r"multiple of heads\. Got width=10, heads=3"):
+        GPT(5, 5, Shape(width=10, heads=3))
