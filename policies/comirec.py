@@ -181,9 +181,8 @@ class ComiRec(SequencePolicy):
                 f"the 'category' of ComiRec must be a column of one value for each item; {self.category!r} has shape {column.shape}"
             )
         if column is None and self.diversity > 0:
-            raise ValueError(
-                f"'diversity' of ComiRec needs the item column {self.category!r}, which the catalogue lacks; it has {sorted(catalogue.items)}"
-            )
+            known_columns = sorted(catalogue.items)
+            raise ValueError(f"'diversity' of ComiRec needs the item column {self.category!r}; the catalogue has {known_columns}")
         self.categories_ = np.zeros(0, np.int64) if column is None else np.unique(column, return_inverse=True)[1].astype(np.int64)
 
     def samples(self, known: Sequences) -> Cuts:

@@ -1,0 +1,122 @@
+"""The trainer: early stopping, averaging, checkpoints, resuming, and stopping with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from policies.base import Fitting, IntArray
+from policies.train import Training, mean_weights, train
+
+
+class Line(nn.Module):
+    """y = a x, with dropout so that random numbers matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(3))
+        self.dropout = nn.Dropout(0.2)
+
+
+DATA = torch.from_numpy(np.random.default_rng(0).standard_normal((60, 3))).float()
+LENGTHS = np.ones(60, dtype=np.int64)
+
+
+def step_of(model: Line) -> Callable[[IntArray], Tensor]:
+    truth = torch.tensor([1.0, -2.0, 0.5])
+
+    def step(rows: IntArray) -> Tensor:
+        x = model.dropout(DATA[torch.from_numpy(rows)])
+        return ((x @ model.a - x @ truth) ** 2).mean()
+
+    return step
+
+
+def test_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, broken = Line(), Line()
+    training = Training(epochs=12, batch=16, rate=0.05, average=3, patience=0)
+    train(whole, step_of(whole), LENGTHS, training, Fitting(seed=3))
+
+    class StopHere(Exception):  # noqa: N818 (it is no error)
+        pass
+
+    def stop_after_five(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if done == 10:
+            raise StopHere
+
+    with pytest.raises(StopHere):
+        train(broken, step_of(broken), LENGTHS, training, Fitting(seed=3, folder=tmp_path, progress=stop_after_five))
+    resumed = Line()
+    done = train(resumed, step_of(resumed), LENGTHS, training, Fitting(seed=3, folder=tmp_path, resume=True))
+    assert torch.equal(resumed.a, whole.a)
+    assert done.epoch == 12
+    assert len(done.losses) == 12
+    with pytest.raises(ValueError, match="is of another training"):
+        train(Line(), step_of(resumed), LENGTHS, training, Fitting(seed=4, folder=tmp_path, resume=True))
+
+
+def test_early_stopping_restores_the_best_weights() -> None:
+    model = Line()
+    scores = iter([0.1, 0.3, 0.2, 0.25, 0.28])
+    weights = []
+
+    def validate() -> float:
+        weights.append(model.a.detach().clone())
+        return next(scores)
+
+    done = train(model, step_of(model), LENGTHS, Training(epochs=50, batch=16, patience=3), Fitting(), validate=validate)
+    assert done.epoch == 5
+    assert torch.equal(model.a, weights[1])
+    assert done.figures == {1: 0.1, 2: 0.3, 3: 0.2, 4: 0.25, 5: 0.28}
+
+
+def test_averaging_takes_the_best_epochs() -> None:
+    model = Line()
+    scores = iter([0.1, 0.3, 0.2, 0.25, 0.28])
+    weights = []
+
+    def validate() -> float:
+        weights.append(model.a.detach().clone())
+        return next(scores)
+
+    train(model, step_of(model), LENGTHS, Training(epochs=50, batch=16, patience=3, average=2), Fitting(), validate=validate)
+    torch.testing.assert_close(model.a.data, (weights[1] + weights[4]) / 2)
+    assert mean_weights([{"n": torch.tensor(3)}, {"n": torch.tensor(5)}]) == {"n": torch.tensor(3)}
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_reason() -> None:
+    model = Line()
+
+    def step(rows: IntArray) -> Tensor:
+        return (model.a * torch.inf).sum()
+
+    with pytest.raises(
+        ValueError, match=r"pre: the loss must be finite; got nan in epoch 1, batch 1 of 4: lower the learning rate \(now 0.5\)"
+    ):
+        train(model, step, LENGTHS, Training(epochs=2, batch=16, rate=0.5, patience=0), Fitting(), stage="pre")
+
+
+def test_nothing_to_train_on_is_said() -> None:
+    model = Line()
+    with pytest.raises(ValueError, match="nothing to train on"):
+        train(model, step_of(model), LENGTHS[:0], Training(), Fitting())
+
+
+def test_progress_is_called_after_every_epoch() -> None:
+    calls = []
+    model = Line()
+    fitting = Fitting(progress=lambda *call: calls.append(call))
+    train(model, step_of(model), LENGTHS, Training(epochs=2, patience=5), fitting, validate=lambda: 0.5)
+    assert [call[:3] for call in calls] == [("fit", 1, 2), ("fit", 2, 2)]
+    assert set(calls[0][3]) == {"loss", "ndcg@10"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", -1), ("batch", 0), ("every", 0), ("average", 0), ("rate", 0.0)])
+def test_bad_trainings_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"the '{name}' of a training must be"):
+        Training(**{name: value})  # type: ignore[arg-type]
