@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from policies.base import Progress
 from simulator import executors
 from simulator.design import HISTORY, arm_names
-from simulator.eventlog import EventLog, Writer
+from simulator.eventlog import EventLog, Writer, schema
 from simulator.progress import silent
 from simulator.scenario import PolicySpec, Scenario
 from simulator.workspace import RunError, Workspace, save_catalogue
@@ -133,6 +133,7 @@ class _Run:
                 source = datasets.read(scenario.data, self.folder)
                 catalogue = source.catalogue
                 if source.history is not None:
+                    source.history.write(where.past)
                     _as_history(source.history, where.history, arm_names(tuple(scenario.arms)))
                 if source.future is not None:
                     source.future.write(where.future)
@@ -197,6 +198,6 @@ def _as_history(log: EventLog, path: Path, arms: tuple[str, ...]) -> None:
     import pyarrow as pa
 
     writer = Writer(path, replace(log.metadata, arms=arms), log.kinds)
-    for batch in log.batches():
+    for batch in log.batches(schema(log.kinds).names):
         writer.add(pa.Table.from_batches([batch]))
     writer.close()

@@ -66,7 +66,7 @@ class Context:
     def source(self) -> Source:
         """The source as the run has put it into its folder so far (a synthetic world has a history only once it is made)."""
         where = self.workspace
-        return Source(self.catalogue, open_log(where.history), open_log(where.future), where.notes)
+        return Source(self.catalogue, open_log(where.past) or open_log(where.history), open_log(where.future), where.notes)
 
     @cached_property
     def sequences(self) -> Sequences:

@@ -62,6 +62,11 @@ class Workspace:
         return self.log / "00-history.parquet"
 
     @property
+    def past(self) -> Path:
+        """A real log's history as its reader gave it, with what the run's own log has no column for (the surface of a request)."""
+        return self.work / "past.parquet"
+
+    @property
     def future(self) -> Path:
         """What a real log says happened from t = 0 on."""
         return self.work / "future.parquet"
