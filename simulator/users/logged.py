@@ -26,7 +26,8 @@ class Logged(Section):
     kind: Literal["logged"] = "logged"
     response: Learned = Learned()
     match: Literal["user", "session", "request"] = Field(
-        default="user", description="the log answers for an item that it shows this user: at any time of the A/B, in this session, in this request"
+        default="user",
+        description="the log answers for an item that it shows this user: at any time of the A/B, in this session, in this request",
     )
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:

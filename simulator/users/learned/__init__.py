@@ -25,7 +25,7 @@ class Learned(Section):
 
     The model is fitted on the impressions of the history whose answer is complete; its inputs are the user, the item, their features,
     what the days before say of either, hour, surface and position. Heads: click; watch time given the click; every further kind of
-    feedback given both. The last day of the history decides how long to train and calibrates the heads; then all of it is used.
+    feedback given both. The last day of the history decides how long to train and calibrates the heads.
     """
 
     kind: Literal["learned"] = "learned"
@@ -34,8 +34,8 @@ class Learned(Section):
     bins: Annotated[int, Field(ge=12, le=400)] = Field(default=48, description="bins of positive watch times")
     epochs: Annotated[int, Field(ge=1)] = 10
     rate: Annotated[float, Field(gt=0)] = Field(default=2e-3, description="learning rate of the shared weights")
-    vector_rate: Annotated[float, Field(gt=0)] = Field(default=0.2, description="learning rate of vectors and features, times `rate`")
-    decay: Annotated[float, Field(ge=0)] = Field(default=30.0, description="weight decay of vectors and features")
+    vector_rate: Annotated[float, Field(gt=0)] = Field(default=0.1, description="learning rate of vectors and features, times `rate`")
+    decay: Annotated[float, Field(ge=0)] = Field(default=100.0, description="weight decay of vectors and features")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     batch: Annotated[int, Field(ge=1)] = 2048
     bootstrap: Annotated[int, Field(ge=0)] = Field(
@@ -64,7 +64,9 @@ class Learned(Section):
         t = source.future.table["t"].to_numpy()
         there = int(t.max(initial=-1)) // DAY + 1
         if there < days:
-            raise ValueError(f"days must be at most the {there} days that the log has from the start of the A/B; got {days}: see data.test_days")
+            raise ValueError(
+                f"days must be at most the {there} days that the log has from the start of the A/B; got {days}: see data.test_days"
+            )
         return LearnedUsers(Clock.of(source.future, days), Response.load(folder / MODEL), seed)
 
 

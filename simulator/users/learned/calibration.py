@@ -1,4 +1,4 @@
-"""Post-hoc calibration of a head on held-out answers: Platt scaling and temperature. No network lives here."""
+"""Post-hoc calibration of a head on held-out answers: Platt scaling, and the margins of a distribution. No network lives here."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def platt(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> tuple[float
         p = 1 / (1 + np.exp(-(a * logits + b)))
         error, curve = weight * (p - y), weight * p * (1 - p)
         gradient = np.array([(error * logits).sum() + (a - 1) / spread**2, error.sum() + b])
-        hessian = np.array(
-            [[(curve * logits**2).sum() + spread**-2, (curve * logits).sum()], [(curve * logits).sum(), curve.sum() + 1.0]]
-        )
+        hessian = np.array([[(curve * logits**2).sum() + spread**-2, (curve * logits).sum()], [(curve * logits).sum(), curve.sum() + 1.0]])
         step = np.linalg.solve(hessian, gradient)
         a, b = float(a - step[0]), float(b - step[1])
         if np.abs(step).max() < 1e-8:
@@ -34,20 +32,21 @@ def platt(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> tuple[float
     return a, b
 
 
-def temperature(logits: F64, y: npt.NDArray[np.int64], weight: F64) -> float:
-    """The factor of `logits` `[N, C]` that makes the classes `y` `[N]` most likely (Guo et al. 2017), by golden section on [1/4, 4]."""
-    if not len(y):
-        return 1.0
-    low, high = np.log(0.25), np.log(4.0)
-    ratio = (np.sqrt(5) - 1) / 2
+def margins(logits: F64, y: npt.NDArray[np.int64], weight: F64, prior: float = 20.0) -> F64:
+    """Shifts `[C]` of `logits` `[N, C]` after which each class of `y` `[N]` is expected as often as it occurred.
 
-    def loss(log_scale: float) -> float:
-        scaled = logits * np.exp(log_scale)
-        top = scaled.max(axis=1)
-        norm = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
-        return float((weight * (norm - scaled[np.arange(len(y)), y])).sum())
-
-    while high - low > 1e-4:
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if loss(left) < loss(right) else (left, high)
-    return float(np.exp((low + high) / 2))
+    The bias half of vector scaling (Guo et al. 2017), by iterative proportional fitting; `prior` occurrences are added to what was
+    expected and to what occurred, so that a class that is hardly ever seen is hardly ever moved.
+    """
+    size = logits.shape[1]
+    shift = np.zeros(size)
+    occurred = np.bincount(y, weights=weight, minlength=size) + prior
+    for _ in range(100 if len(y) else 0):
+        scaled = logits + shift
+        p = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        expected = (weight[:, None] * p / p.sum(axis=1, keepdims=True)).sum(axis=0) + prior
+        step = np.log(occurred / expected)
+        shift += step
+        if np.abs(step).max() < 1e-6:
+            break
+    return shift

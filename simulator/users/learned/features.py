@@ -110,6 +110,30 @@ class Categories:
         return cls(np.stack(parts, axis=1) if parts else np.zeros((n, 0), dtype=np.int64), size)
 
 
+@dataclass(frozen=True)
+class Features:
+    """What is known of users or of items apart from the log: `categories`, and the numbers among them as `numbers` `[n, F]`."""
+
+    categories: Categories
+    numbers: F32
+
+    @classmethod
+    def of(cls, columns: dict[str, npt.NDArray[np.generic]], n: int) -> Features:
+        """The features in the columns of a `Catalogue`."""
+        return cls(Categories.of(columns, n), _numbers(columns, n))
+
+
+def _numbers(columns: dict[str, npt.NDArray[np.generic]], n: int) -> F32:
+    """The float columns as inputs `[n, F]`: signed ln(1 + |x|), mean 0, standard deviation 1, missing = 0."""
+    parts = []
+    for name, values in sorted(columns.items()):
+        if name != "id" and values.ndim == 1 and values.dtype.kind == "f":
+            x = np.sign(values) * np.log1p(np.abs(values.astype(np.float64)))
+            x = (x - np.nanmean(x)) / max(float(np.nanstd(x)), 1e-6) if np.isfinite(x).any() else x
+            parts.append(np.nan_to_num(x))
+    return np.stack(parts, axis=1).astype(np.float32) if parts else np.zeros((n, 0), dtype=np.float32)
+
+
 def _cut(values: npt.NDArray[np.float64]) -> IntArray:
     finite = values[np.isfinite(values)]
     edges = np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1)[1:-1])) if len(finite) else np.zeros(0)

@@ -1,8 +1,8 @@
-"""From a history to a calibrated `Response`: split by time, train, calibrate, train on everything, fold into tables."""
+"""From a history to a calibrated `Response`: split by time, train, calibrate, fold into tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,8 @@ import torch
 from policies.base import Progress
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source
-from simulator.users.learned.calibration import platt, temperature
-from simulator.users.learned.features import Answers, Categories, Evidence
+from simulator.users.learned.calibration import margins, platt
+from simulator.users.learned.features import Answers, Evidence, Features
 from simulator.users.learned.network import Inputs, Network, Shape, Training, train, watch_edges
 from simulator.users.learned.response import Response
 
@@ -25,11 +25,11 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scale and shift of the click head and of each further kind `[K]`, and a scale of the watch head for each side of the click."""
+    """Scale and shift of the click head and of each further kind `[K]`, and shifts `[2 (bins + 1)]` of the watch head."""
 
     click: tuple[float, float]
     kinds: tuple[tuple[float, float], ...]
-    watch: tuple[float, float]
+    watch: F32
 
 
 def fit(config: Learned, source: Source, seed: int, progress: Progress) -> Response:
@@ -51,7 +51,7 @@ def fit(config: Learned, source: Source, seed: int, progress: Progress) -> Respo
 def _fit(config: Learned, source: Source, seed: int, progress: Progress) -> Response:
     assert source.history is not None
     catalogue = source.catalogue
-    history = source.history.sequences()
+    history = source.history.sequences("history")
     observed = ~np.isnan(history.columns["watch"])
     duration = np.asarray(catalogue.items.get("duration", np.zeros(catalogue.n_items + 1)), dtype=np.float32)
     answers = Answers.of(history, observed, duration)
@@ -62,16 +62,14 @@ def _fit(config: Learned, source: Source, seed: int, progress: Progress) -> Resp
     edges = watch_edges(answers.watch, config.bins)
     rows = Inputs.of(answers, evidence, edges, _weights(answers, config.bootstrap, seed))
     shape = Shape(catalogue.n_users, catalogue.n_items, config.dim, config.hidden, tuple(answers.kinds), len(edges) - 1)
-    users = Categories.of(dict(catalogue.users), catalogue.n_users)
-    items = Categories.of(dict(catalogue.items), catalogue.n_items + 1)
+    users = Features.of(dict(catalogue.users), catalogue.n_users)
+    items = Features.of(dict(catalogue.items), catalogue.n_items + 1)
     plan = Training(config.epochs, config.rate, config.vector_rate, config.batch, config.decay, config.dropout)
     held = torch.from_numpy(answers.day == days[-1])
     network = Network(shape, users, items)
-    best = train(network, rows.rows(~held), rows.rows(held), plan, seed, lambda n, f: progress("response model", n, config.epochs, f))
+    train(network, rows.rows(~held), rows.rows(held), plan, seed, lambda n, f: progress("response model", n, config.epochs, f))
     calibration = _calibrate(network, rows.rows(held))
-    final = Network(shape, users, items)
-    train(final, rows, None, replace(plan, stop=best), seed, lambda n, f: progress("response model, all days", n, best, f))
-    return _fold(final, evidence, calibration, edges, duration)
+    return _fold(network, evidence, calibration, edges, duration)
 
 
 def _weights(answers: Answers, bootstrap: int, seed: int) -> F32:
@@ -91,11 +89,10 @@ def _calibrate(network: Network, held: Inputs) -> Calibration:
     y, weight = held.click.double().numpy(), held.weight.double().numpy()
     answers = held.kinds.double().numpy()
     known = answers >= 0
-    scales = [
-        platt(kinds[known[:, k], k], answers[known[:, k], k], weight[known[:, k]], spread=0.1) for k in range(kinds.shape[1])
-    ]
-    watch = [temperature(both[y == side, side], held.watch_bin.numpy()[y == side], weight[y == side]) for side in (0, 1)]
-    return Calibration(platt(click, y, weight), tuple(scales), (watch[0], watch[1]))
+    scales = [platt(kinds[known[:, k], k], answers[known[:, k], k], weight[known[:, k]], spread=0.1) for k in range(kinds.shape[1])]
+    bins = held.watch_bin.numpy()
+    watch = np.concatenate([margins(both[y == side, side], bins[y == side], weight[y == side]) for side in (0, 1)])
+    return Calibration(platt(click, y, weight), tuple(scales), watch.astype(np.float32))
 
 
 def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges: F32, duration: F32) -> Response:
@@ -108,7 +105,6 @@ def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges:
         user_first, user_vector = network.user_part(torch.from_numpy(user), torch.from_numpy(evidence.of_users(user, None)), bag)
         item_first, item_vector = network.item_part(torch.from_numpy(item), torch.from_numpy(evidence.of_items(item, None)))
     scale, shift = calibration.click
-    sides = np.repeat(calibration.watch, shape.bins + 1).astype(np.float32)
     kind_scale = np.array([pair[0] for pair in calibration.kinds], dtype=np.float32)
     kind_shift = np.array([pair[1] for pair in calibration.kinds], dtype=np.float32)
     return Response(
@@ -124,8 +120,8 @@ def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges:
         second_bias=_table(network.second.bias),
         click=_table(network.click.weight[0]) * np.float32(scale),
         click_bias=_table(network.click.bias) * np.float32(scale) + np.float32(shift),
-        watch=_table(network.watch.weight.T) * sides,
-        watch_bias=_table(network.watch.bias) * sides,
+        watch=_table(network.watch.weight.T),
+        watch_bias=_table(network.watch.bias) + calibration.watch,
         edges=edges,
         hidden=_table(network.kinds_hidden.weight.T),
         hidden_bias=_table(network.kinds_hidden.bias),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simulator.users.learned.features import POSITIONS, TABS, Answers, Categories, Evidence
+from simulator.users.learned.features import POSITIONS, TABS, Answers, Evidence, Features
 
 F32 = npt.NDArray[np.float32]
 ANSWER = 4
@@ -94,8 +94,9 @@ class Inputs:
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Inputs]:
         """All impressions once, in random order."""
-        for index in torch.randperm(len(self), generator=generator).split(size):
-            yield self.rows(index)
+        order = torch.randperm(len(self), generator=generator)
+        for start in range(0, len(self), size):
+            yield self.rows(order[start : start + size])
 
 
 def answer_features(click: npt.NDArray[np.bool_], watch: F32, duration: F32) -> F32:
@@ -111,20 +112,27 @@ class Network(nn.Module):
     interaction of a factorisation machine (Rendle 2010), the rest a multi-task network with a shared bottom (Caruana 1997).
     """
 
-    def __init__(self, shape: Shape, users: Categories, items: Categories) -> None:
+    user_codes: Tensor
+    item_codes: Tensor
+    user_numbers: Tensor
+    item_numbers: Tensor
+
+    def __init__(self, shape: Shape, users: Features, items: Features) -> None:
         super().__init__()
         d, h = shape.dim, shape.hidden
         self.shape = shape
         self.user_vector = nn.Embedding(shape.n_users, d)
         self.item_vector = nn.Embedding(shape.n_items + 1, d, padding_idx=0)
         self.taste_vector = nn.Embedding(shape.n_items + 1, d, padding_idx=0)
-        self.user_features = nn.EmbeddingBag(max(users.size, 1), h, mode="sum")
-        self.item_features = nn.EmbeddingBag(max(items.size, 1), h, mode="sum")
-        self.item_feature_vector = nn.EmbeddingBag(max(items.size, 1), d, mode="sum")
-        self.register_buffer("user_codes", torch.from_numpy(users.codes), persistent=False)
-        self.register_buffer("item_codes", torch.from_numpy(items.codes), persistent=False)
-        self.from_user = nn.Linear(d + Evidence.WIDTH, h)
-        self.from_item = nn.Linear(d + Evidence.WIDTH, h, bias=False)
+        self.user_features = nn.EmbeddingBag(max(users.categories.size, 1), h, mode="sum")
+        self.item_features = nn.EmbeddingBag(max(items.categories.size, 1), h, mode="sum")
+        self.item_features_vector = nn.EmbeddingBag(max(items.categories.size, 1), d, mode="sum")
+        self.register_buffer("user_codes", torch.from_numpy(users.categories.codes), persistent=False)
+        self.register_buffer("item_codes", torch.from_numpy(items.categories.codes), persistent=False)
+        self.register_buffer("user_numbers", torch.from_numpy(users.numbers), persistent=False)
+        self.register_buffer("item_numbers", torch.from_numpy(items.numbers), persistent=False)
+        self.from_user = nn.Linear(d + Evidence.WIDTH + users.numbers.shape[1], h)
+        self.from_item = nn.Linear(d + Evidence.WIDTH + items.numbers.shape[1], h, bias=False)
         self.from_product = nn.Linear(d, h, bias=False)
         self.tab = nn.Embedding(TABS, h)
         self.hour = nn.Embedding(24, h)
@@ -153,16 +161,18 @@ class Network(nn.Module):
         """(contribution to h1 `[B, h]`, vector `[B, d]`) of each user."""
         seen = (bag > 0).sum(1, keepdim=True)
         vector = self.user_vector(user) + self.taste_vector(bag).sum(1) / (seen + 1).sqrt()
-        features = self.user_features(self.user_codes[user]) if self.user_codes.shape[1] else 0.0  # type: ignore[index, union-attr]
-        return self.from_user(torch.cat((vector, evidence), 1)) + features, vector
+        out: Tensor = self.from_user(torch.cat((vector, evidence, self.user_numbers[user]), 1))
+        if self.user_codes.shape[1]:
+            out = out + self.user_features(self.user_codes[user])
+        return out, vector
 
     def item_part(self, item: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor]:
         """(contribution to h1 `[B, h]`, vector `[B, d]`) of each item."""
         vector = self.item_vector(item)
-        out = self.from_item(torch.cat((vector, evidence), 1))
-        if self.item_codes.shape[1]:  # type: ignore[union-attr]
-            codes = self.item_codes[item]  # type: ignore[index]
-            return out + self.item_features(codes), vector + self.item_feature_vector(codes)
+        out = self.from_item(torch.cat((vector, evidence, self.item_numbers[item]), 1))
+        if self.item_codes.shape[1]:
+            codes = self.item_codes[item]
+            return out + self.item_features(codes), vector + self.item_features_vector(codes)
         return out, vector
 
     def encode(self, rows: Inputs) -> Tensor:
@@ -206,11 +216,10 @@ class Training:
     Attributes:
         epochs: over which the learning rate falls linearly to a tenth.
         rate: of Adam (Kingma & Ba 2015) for the shared weights.
-        vector_rate: times `rate`: of the vectors and the weights of features, of which each impression sees few.
+        vector_rate: times `rate`: of the vectors; that of the weights of features is its geometric mean with 1.
         batch: impressions.
-        decay: weight decay of the vectors and the weights of features (decoupled: Loshchilov & Hutter 2019).
+        decay: weight decay of the vectors, and a tenth of it of features (decoupled: Loshchilov & Hutter 2019).
         dropout: of the encoder's output.
-        stop: the epoch after which to stop, or 0: after `epochs`.
     """
 
     epochs: int
@@ -219,47 +228,42 @@ class Training:
     batch: int
     decay: float
     dropout: float
-    stop: int = 0
 
 
-def train(network: Network, rows: Inputs, validation: Inputs | None, plan: Training, seed: int, report: Report) -> int:
-    """Train `network` in place.
-
-    With `validation` rows the weights of the best epoch (least sum of losses) are kept.
-
-    Returns:
-        The number of epochs behind the weights.
+def train(network: Network, rows: Inputs, validation: Inputs, plan: Training, seed: int, report: Report) -> None:
+    """Train `network` in place; the weights of the epoch with the least loss on `validation` are kept.
 
     Raises:
         ValueError: the loss is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     network.start(generator)
-    last = plan.stop or plan.epochs
-    sparse = [weight for name, weight in network.named_parameters() if "vector" in name or "features" in name]
-    dense = [weight for name, weight in network.named_parameters() if "vector" not in name and "features" not in name]
+    vectors = [weight for name, weight in network.named_parameters() if "_vector" in name and "features" not in name]
+    features = [weight for name, weight in network.named_parameters() if "features" in name]
+    known = {id(weight) for weight in (*vectors, *features)}
     optimiser = torch.optim.AdamW(
-        [{"params": sparse, "weight_decay": plan.decay, "lr": plan.rate * plan.vector_rate}, {"params": dense, "weight_decay": 0.01}],
+        [
+            {"params": vectors, "weight_decay": plan.decay, "lr": plan.rate * plan.vector_rate},
+            {"params": features, "weight_decay": plan.decay / 10, "lr": plan.rate * plan.vector_rate**0.5},
+            {"params": [weight for weight in network.parameters() if id(weight) not in known], "weight_decay": 0.01},
+        ],
         lr=plan.rate,
     )
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, plan.epochs)
-    best, best_epoch, kept = float("inf"), last, None
-    for epoch in range(1, last + 1):
+    best, kept = math.inf, network.state_dict()
+    for epoch in range(1, plan.epochs + 1):
         figures = {"loss": _epoch(network, rows, plan, optimiser, generator)}
         schedule.step()
         if not math.isfinite(figures["loss"]):
             raise ValueError(f"the response model's loss is not finite in epoch {epoch}: use a smaller learning rate than {plan.rate}")
-        if validation is not None:
-            with torch.no_grad():
-                held = network.losses(validation, 0.0, generator)
-            figures |= {"click": float(held[0]), "watch": float(held[1]), "kinds": float(held[2])}
-            if float(held.sum()) < best:
-                best, best_epoch = float(held.sum()), epoch
-                kept = {name: value.clone() for name, value in network.state_dict().items()}
+        with torch.no_grad():
+            held = network.losses(validation, 0.0, generator)
+        figures |= {"click": float(held[0]), "watch": float(held[1]), "kinds": float(held[2])}
+        if float(held.sum()) < best:
+            best = float(held.sum())
+            kept = {name: value.clone() for name, value in network.state_dict().items()}
         report(epoch, figures)
-    if kept is not None:
-        network.load_state_dict(kept)
-    return best_epoch
+    network.load_state_dict(kept)
 
 
 def _epoch(network: Network, rows: Inputs, plan: Training, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> float:

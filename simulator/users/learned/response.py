@@ -77,14 +77,15 @@ class Response:
 
     def watch_quantile(self, bins: F64, level: float) -> F64:
         """The `level` quantile of the watch time, s, `[N]`."""
-        return _quantile(np.ascontiguousarray(bins), np.full(len(bins), level), self.edges)
+        return np.asarray(_quantile(np.ascontiguousarray(bins), np.full(len(bins), level), self.edges))
 
     def kind_probabilities(
         self, user: IntArray, item: IntArray, tab: IntArray, hour: IntArray, position: IntArray, click: npt.NDArray[np.int8], watch: F32
     ) -> F64:
         """P(kind | click, watch) `[N, K]`."""
         encoded = self._encode(user, item, tab, hour, position)
-        return _kinds(encoded, click, watch, self.duration[item], self.hidden, self.hidden_bias, self.kinds, self.kinds_bias)
+        heads = (self.hidden, self.hidden_bias, self.kinds, self.kinds_bias)
+        return np.asarray(_kinds(encoded, click, watch, self.duration[item], *heads))
 
     def answer(
         self, seed: int, user: IntArray, step: IntArray, items: IntArray, tab: IntArray, hour: IntArray
@@ -118,18 +119,17 @@ class Response:
         return click.reshape(batch, k), watch.reshape(batch, k), kinds
 
     def _encode(self, user: IntArray, item: IntArray, tab: IntArray, hour: IntArray, position: IntArray) -> F32:
-        return _encode(
-            (user, item, tab, hour, position),
-            (self.user_first, self.item_first, self.tab, self.hour, self.position),
-            (self.user_vector, self.item_vector, self.product, self.second, self.second_bias),
-        )
+        rows = (user, item, tab, hour, position)
+        tables = (self.user_first, self.item_first, self.tab, self.hour, self.position)
+        weights = (self.user_vector, self.item_vector, self.product, self.second, self.second_bias)
+        return np.asarray(_encode(rows, tables, weights))
 
     def save(self, file: Path) -> None:
         """Write the tables as npz, by rename."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
         staging = file.with_name(file.name + ".part")
         with staging.open("wb") as stream:
-            np.savez(stream, names=np.array(self.names, dtype=np.str_), **arrays)  # type: ignore[arg-type]
+            np.savez(stream, names=np.array(self.names, dtype=np.str_), **arrays)
         staging.rename(file)
 
     @classmethod
