@@ -21,7 +21,7 @@ from policies.train import Training
 
 
 def squash(x: Tensor) -> Tensor:
-    """|x|^2 / (1 + |x|^2) x / |x| over the last axis (Cen et al. 2020, eq. 4; Sabour et al. 2017, eq. 1)."""
+    """|x|^2 / (1 + |x|^2) x / |x| over the last axis (Sabour et al. 2017, eq. 1; Cen et al. 2020, section 3.2)."""
     square = (x * x).sum(-1, keepdim=True)
     return square / (1 + square) * x / torch.sqrt(square + 1e-9)
 
@@ -29,8 +29,8 @@ def squash(x: Tensor) -> Tensor:
 class DynamicRouting(nn.Module):
     """Interests as capsules (Cen et al. 2020, section 3.2, Algorithm 1).
 
-    u_(j|i) = W_ij e_i with a matrix for every place and interest (eq. 1, as in the authors' code); c_i = softmax_j(b_ij) with b from 0
-    (eq. 3); v_j = squash(sum_i c_ij u_(j|i)) (eq. 2, 4); b_ij += u_(j|i) . v_j. The routing sees u without gradient; only the
+    u_(j|i) = W_ij e_i with a matrix for every place and interest, as in the authors' code; c_i = softmax_j(b_ij) with b from 0;
+    v_j = squash(sum_i c_ij u_(j|i)); b_ij += u_(j|i) . v_j. The routing sees u without gradient; only the
     last sum has one.
     """
 
@@ -54,7 +54,8 @@ class DynamicRouting(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Interests as weighted sums of the clicked items: V = H softmax(W2 tanh(W1 (H + P)))^T (Cen et al. 2020, eq. 5-6)."""
+    """Interests as weighted sums of the clicked items: V = H softmax(W2 tanh(W1 (H + P)))^T (Cen et al. 2020,
+    section 3.2; Lin et al., ICLR 2017, eq. 5-6)."""
 
     def __init__(self, length: int, width: int, interests: int) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class ComiRecNetwork(Network):
 
 class Cuts:
     """Training samples: for each user some places of the sequence, drawn anew in every epoch; what stands there is to be found
-    from the `length` clicks before it (Cen et al. 2020, section 4.1)."""
+    from the `length` clicks before it."""
 
     def __init__(self, clicks: Sequences, length: int, most: int) -> None:
         targets = np.maximum(np.diff(clicks.offsets) - 1, 0)
@@ -126,9 +127,9 @@ class Cuts:
 class ComiRec(SequencePolicy):
     """ComiRec: `interests` query vectors from the clicks, trained on the one nearest to the label, merged at serving.
 
-    Training (section 3.3): of the interests the one of largest inner product with the target is trained (eq. 7-8), by sampled softmax.
-    Serving (section 3.4): the interests' nearest items are pooled, f(u, i) = max_k e_i . v_k, and the slate is chosen greedily
-    for Q(u, S) = sum_(i in S) f(u, i) + diversity * sum_(i in S) sum_(j in S) [category(i) != category(j)] (eq. 11-13).
+    Training (section 3.2): of the interests the one of largest inner product with the target is trained, by sampled softmax.
+    Serving (section 3.3): the interests' nearest items are pooled, f(u, i) = max_k e_i . v_k, and the slate is chosen greedily
+    for Q(u, S) = sum_(i in S) f(u, i) + diversity * sum_(i in S) sum_(j in S) [category(i) != category(j)].
 
     The user-aware form, the online control of the RecGPT paper (section 5.5), adds a mapped user vector to every interest, as that
     paper's eq. 2 adds its user module; in training a user is unknown with probability `user_dropout`, so that the
@@ -190,7 +191,7 @@ class ComiRec(SequencePolicy):
         return Cuts(known, self.length, self.cuts)
 
     def batch_loss(self, network: Network, batch: Batch, objective: Objective) -> Tensor:
-        """The loss of the interest nearest to the target (Cen et al. 2020, eq. 7-8)."""
+        """The loss of the interest nearest to the target (Cen et al. 2020, section 3.2)."""
         interests, vectors, target = network.last(batch.items, batch.user), network.vectors(), batch.targets[:, 0]
         nearest = torch.einsum("bid,bd->bi", interests, vectors[target]).argmax(1)
         return objective(interests[torch.arange(len(target), device=target.device), nearest], vectors, target, batch.row)
