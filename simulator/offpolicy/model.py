@@ -70,6 +70,8 @@ class RewardTable:
         between = np.maximum((spread - places * within) / np.maximum(weighted, 1.0), within * 1e-6)
         self.kappa: Float = (within / between)[:, None, None, None]
         self.support: Float = count + self.kappa
+        self.prior: Float = prior
+        self.shown_at: Float = per_place
         self.table: Float = (total + self.kappa * prior) / self.support
 
     def predict(self, fold: IntArray, rounds: Rounds) -> Float:
@@ -127,20 +129,24 @@ class RewardTable:
             rounds: the fitted impressions.
             gradient: `[..., *table.shape]` derivative of each sum of predictions with respect to each cell.
 
-        First-order effect of a round's weight in the fit (infinitesimal jackknife: Jaeckel 1972; Efron, JASA 2014, eq. 3.3):
-        one more impression of reward r in a cell moves its mean by `(r - mean) / (n + kappa)`.
+        First-order effect of a round's weight in the fit (infinitesimal jackknife: Jaeckel 1972; Efron, JASA 2014, eq. 3.3): one
+        more impression of reward r in a cell moves its mean by `(r - mean) / (n + kappa)`, and the prior of its place, towards which
+        all cells of the place are shrunk, by `(r - prior) / n_place`.
         """
         mine = self.fold(rounds.user)
         moved = gradient / self.support
         flat = moved.reshape(-1, self.table.size)
+        common = ((moved * self.kappa).sum(axis=-1) / self.shown_at[..., 0]).reshape(len(flat), -1)
         out = np.zeros((len(flat), len(rounds)))
         for fold in range(self.folds):
             at = np.flatnonzero(mine != fold)
             here = rounds.rows(at)
             cell = self._cells(np.full(len(at), fold), here)
+            place = cell // (self.n_items + 1)
             residual = here.reward - self.table.reshape(-1)[cell]
-            for row, weights in zip(out, flat, strict=True):
-                row[at] += (weights[cell] * residual).sum(axis=1)
+            surprise = here.reward - self.prior.reshape(-1)[place]
+            for row, weights, shared in zip(out, flat, common, strict=True):
+                row[at] += (weights[cell] * residual + shared[place] * surprise).sum(axis=1)
         return out.reshape(*gradient.shape[: gradient.ndim - self.table.ndim], len(rounds))
 
     def _places(self, rounds: Rounds) -> IntArray:

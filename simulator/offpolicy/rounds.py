@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +82,7 @@ class Stream:
         history: impressions of the past that a policy is given; 0 where no policy is asked.
         chunk: impressions held at once.
         contexts: how many levels of past click share the reward model may tell apart (1: none).
+        by: what a round is: a request, or a whole session (its positions are then counted through the session).
     """
 
     log: EventLog
@@ -91,6 +92,7 @@ class Stream:
     history: int = 0
     chunk: int = 1 << 18
     contexts: int = 1
+    by: Literal["request", "session"] = "request"
 
     def __post_init__(self) -> None:
         if self.reward not in REWARDS or (self.reward in FEEDBACK and self.reward not in self.log.kinds):
@@ -116,7 +118,7 @@ class Stream:
         for columns, whole in self._chunks():
             if tail:
                 columns = {name: np.concatenate((tail[name], column)) for name, column in columns.items()}
-            starts, user_begin = _number(columns, int(tail["step"][0]) if tail else 0)
+            starts, user_begin = _number(columns, self.by, int(tail["step"][0]) if tail else 0)
             ends = np.append(starts[1:], len(columns["row"]))
             fresh = starts >= done
             if not whole:  # the last request may go on in the next chunk
@@ -163,7 +165,7 @@ class Stream:
                 t // DAY_MS,
                 t,
                 columns["row"][at],
-                columns["position"][cells],
+                columns["position"][cells] if self.by == "request" else np.tile(np.arange(length), (len(at), 1)),
                 columns["item"][cells],
                 columns["reward"][cells],
                 columns["propensity"][cells],
@@ -195,21 +197,22 @@ def _levels(histories: Histories, contexts: int) -> IntArray:
     return np.minimum((share * contexts).astype(np.int64), contexts - 1)
 
 
-def _number(columns: Columns, step: int) -> tuple[IntArray, IntArray]:
-    """Number the requests of sorted rows: adds the column `step`, the user's requests before this one.
+def _number(columns: Columns, by: str, step: int) -> tuple[IntArray, IntArray]:
+    """Number the requests of sorted rows: adds the column `step`, the user's rounds before this one.
 
     Args:
         columns: rows of one arm in KEY order.
+        by: `request` or `session`.
         step: of the first row.
 
     Returns:
-        Where each request starts, and for each row where its user begins.
+        Where each round starts, and for each row where its user begins.
     """
     user = columns["user"]
     opens = np.ones(len(user), dtype=bool)
     opens[1:] = user[1:] != user[:-1]
     request = opens.copy()
-    for name in ("session", "request"):
+    for name in ("session", "request")[: 1 if by == "session" else 2]:
         request[1:] |= columns[name][1:] != columns[name][:-1]
     ordinal = np.cumsum(request) - 1
     begin = np.flatnonzero(opens)[np.cumsum(opens) - 1]

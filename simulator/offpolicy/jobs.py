@@ -1,0 +1,236 @@
+"""What there is to replay: from a log, a data set or a scenario to rounds and fitted target policies. Nothing is estimated here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
+from policies.registry import make
+from simulator.eventlog import EventLog, merge
+from simulator.offpolicy.intervals import Interval, Ratios, delta
+from simulator.offpolicy.published import Published, PublishedTargets
+from simulator.offpolicy.replay import ReplayError
+from simulator.offpolicy.rounds import DAY_MS, Stream
+from simulator.offpolicy.target import PolicyTargets, Targets
+
+_TRAIN_COLUMNS = ("arm", "user", "session", "request", "position", "t", "item", "propensity", "click", "watch", "duration")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A target policy as the user named it."""
+
+    label: str
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    """Where a plug-in file is looked for first."""
+
+    @classmethod
+    def parse(cls, text: str) -> Wanted:
+        """`NAME`, `NAME:key=value,key=value` or `NAME:{yaml}`; NAME may be `module:Class` or `file.py:Class`.
+
+        Raises:
+            ReplayError: parameters that are no YAML mapping.
+        """
+        found = re.fullmatch(r"(?P<name>.+?):(?P<params>\{.*\}|[A-Za-z_]\w*=.*)", text, re.DOTALL)
+        if found is None:
+            return cls(text, text)
+        given = found["params"]
+        try:
+            if given.startswith("{"):
+                params = yaml.safe_load(given)
+            else:
+                params = {key: yaml.safe_load(value) for key, _, value in (part.partition("=") for part in given.split(","))}
+        except yaml.YAMLError as error:
+            raise ReplayError(f"--policy {text!r}: its parameters are no YAML: {error}") from error
+        return cls(text, found["name"], params)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a target really got, by its own log of the same time.
+
+    Attributes:
+        value: mean reward of its own rounds.
+        error: standard error of that mean: the truth is a sample too.
+        rounds: how many.
+        interval: of the mean.
+    """
+
+    value: float
+    error: float
+    rounds: int
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Options:
+    """How rounds are cut from a log.
+
+    Attributes:
+        reward: a reward column.
+        arm: whose rounds; None: the only arm, or `history`.
+        test_days: the last days of a pure history are the rounds; the days before are what policies are fitted on.
+        fit_days: only this many days before the rounds are fitted on; None: all.
+        history: impressions of the past that a policy is given.
+        recall: candidates asked for, for matching within the set; 0: none.
+        draws: of stochastic policies.
+        contexts: of the reward model.
+        seed: of fits and targets.
+        chunk: impressions held at once.
+    """
+
+    reward: str = "click"
+    arm: str | None = None
+    test_days: int = 2
+    fit_days: int | None = None
+    history: int = 50
+    recall: int = 100
+    draws: int = 1
+    contexts: int = 1
+    seed: int = 0
+    chunk: int = 1 << 18
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rounds of one log and the policies to evaluate on them.
+
+    Attributes:
+        title: what is replayed, in words.
+        stream: the rounds.
+        targets: fitted.
+        truths: by target, where the log knows.
+        policies: the fitted recall policies by target name (for scores of shown items).
+        notes: what the reader of the data wants said.
+    """
+
+    title: str
+    stream: Stream
+    targets: tuple[Targets, ...]
+    truths: Mapping[str, Truth] = field(default_factory=dict)
+    policies: tuple[tuple[str, Policy], ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ab_test(name: str, log: EventLog, catalogue: Catalogue, options: Options, progress: Progress) -> Iterator[Job]:
+    """Every arm of a real A/B log with published propensities, evaluated from every other arm, with its own log as the truth."""
+    arms = log.metadata.arms
+    fitting = Fitting(options.seed, progress=progress)
+    laws = {arm: Published().fit(log.sequences(arm), catalogue, fitting) for arm in arms}
+    for arm in arms:
+        others = [other for other in arms if other != arm]
+        stream = Stream(log, options.reward, arm, chunk=options.chunk)
+        targets = tuple(PublishedTargets(other, laws[other], options.seed) for other in others)
+        truths = {other: truth(replace(stream, arm=other)) for other in others}
+        yield Job(f"{name}: {', '.join(others)} from the log of {arm}", stream, targets, truths, notes=log.metadata.notes)
+
+
+def truth(stream: Stream) -> Truth:
+    """The mean reward of a stream's own rounds, clustered by user."""
+    n = stream.log.metadata.n_users
+    total, count = np.zeros(n), np.zeros(n)
+    for rounds in stream:
+        total += np.bincount(rounds.user, weights=np.nan_to_num(rounds.reward).sum(axis=1), minlength=n)
+        count += np.bincount(rounds.user, minlength=n)
+    own = Ratios(total[count > 0, None], count[count > 0, None])
+    return Truth(own.value, own.error(), int(count.sum()), delta(own))
+
+
+def replay_log(
+    title: str, log: EventLog, wanted: Sequence[Wanted], options: Options, progress: Progress, catalogue: Catalogue | None = None
+) -> Job:
+    """Policies fitted on a log's past, evaluated on its later requests.
+
+    Rounds are the requests from t = 0 on where the log has a history before it, else those of its last `test_days` days. Policies
+    see nothing from then on but what was shown before each request.
+
+    Raises:
+        ReplayError: nothing to fit on, or no policy. PolicyError: a policy that cannot be made. LogError: a broken log.
+    """
+    if not wanted:
+        raise ReplayError("no policy to evaluate: give --policy NAME at least once (`abtest policies list`)")
+    arm = options.arm or ("history" if "history" in log.metadata.arms else None)
+    probe = Stream(log, options.reward, arm, history=options.history, contexts=options.contexts, chunk=options.chunk)
+    since = _since(log, arm, options.test_days)
+    stream = replace(probe, since=since)
+    known = catalogue or Catalogue(log.metadata.n_users, log.metadata.n_items)
+    sequences = training(log, arm, since, options.fit_days)
+    if not len(sequences.items):
+        raise ReplayError(f"{title}: nothing to fit on before day {since // DAY_MS}: make --test-days smaller")
+    policies = []
+    for one in wanted:
+        policy = make(one.name, one.params, one.folder)
+        fitting = Fitting(options.seed, progress=_named(progress, one.label))
+        policies.append((one.label, policy.fit(sequences, known, fitting)))
+    targets = tuple(PolicyTargets(name, policy, options.seed + 1, options.recall, options.draws) for name, policy in policies)
+    return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
+
+
+def joined(history: EventLog | None, future: EventLog | None) -> EventLog:
+    """The history and the future of a data set as one log.
+
+    Raises:
+        ReplayError: neither is there.
+    """
+    logs = [log for log in (history, future) if log is not None and log.n_rows]
+    if not logs:
+        raise ReplayError("the data has no impressions: a synthetic world has no log before it is run (`abtest run`)")
+    return _renumbered(logs) if len(logs) > 1 else logs[0]
+
+
+def _renumbered(logs: list[EventLog]) -> EventLog:
+    """One log of logs that follow each other in time, each of which numbers its sessions from 0."""
+    tables, base = [], np.zeros(logs[0].metadata.n_users, dtype=np.int64)
+    for log in logs:
+        table = log.table
+        user, session = table["user"].to_numpy(), table["session"].to_numpy().astype(np.int64)
+        at = table.schema.get_field_index("session")
+        tables.append(table.set_column(at, table.schema.field("session"), pa.array(session + base[user], pa.uint32())))
+        np.maximum.at(base, user, session + base[user] + 1)
+    return merge([EventLog(log.metadata, table) for log, table in zip(logs, tables, strict=True)], logs[0].metadata)
+
+
+def training(log: EventLog, arm: str | None, before: int, days: int | None) -> Sequences:
+    """What policies are fitted on: the arm's impressions of the last `days` days before `before` ms, read by batches."""
+    index = 0 if arm is None else log.metadata.arms.index(arm)
+    kept = []
+    for batch in log.batches([*_TRAIN_COLUMNS, "channel", "logged", *log.kinds]):
+        mine = pc.and_(pc.equal(batch["arm"], index), pc.less(batch["t"], before))
+        if days is not None:
+            mine = pc.and_(mine, pc.greater_equal(batch["t"], before - days * DAY_MS))
+        kept.append(pa.Table.from_batches([batch]).filter(mine))
+    return EventLog(log.metadata, pa.concat_tables(kept)).sequences(arm)
+
+
+def _since(log: EventLog, arm: str | None, test_days: int) -> int:
+    """Where the rounds begin, ms: at 0, or `test_days` days before the end of a log that has all its rows on one side of 0."""
+    index = 0 if arm is None else log.metadata.arms.index(arm)
+    low, high = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    for batch in log.batches(["arm", "t"]):
+        t = batch["t"].filter(pc.equal(batch["arm"], index))
+        if len(t):
+            extremes = pc.min_max(t).as_py()
+            low, high = min(low, extremes["min"]), max(high, extremes["max"])
+    if high < low:
+        raise ReplayError(f"no impressions of arm {arm or log.metadata.arms[0]!r} in this log")
+    if low < 0 <= high:
+        return 0
+    return int((high // DAY_MS + 1 - test_days) * DAY_MS)
+
+
+def _named(progress: Progress, label: str) -> Progress:
+    def tell(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        progress(f"{label}: {stage}", done, total, figures)
+
+    return tell

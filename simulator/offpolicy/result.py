@@ -1,0 +1,225 @@
+"""What a replay says, once: a plain mapping for replay.json, from which Markdown, the page and the terminal are made."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simulator.offpolicy.intervals import Interval
+from simulator.offpolicy.jobs import Job, Truth
+from simulator.offpolicy.replay import Estimate, Evaluation
+from simulator.offpolicy.scores import Ordering
+
+COVERED_OFTEN = "the truth is a sample too: covered means that the interval holds the truth's mean, which has its own standard error"
+
+
+def gather(job: Job, evaluations: Sequence[Evaluation], orders: Sequence[Ordering] = ()) -> dict[str, Any]:
+    """One replay as plain JSON types; NaN becomes None."""
+    first = evaluations[0]
+    return {
+        "title": job.title,
+        "reward": job.stream.reward,
+        "arm": job.stream.arm or job.stream.log.metadata.arms[0],
+        "propensity": first.facts.kind,
+        "rounds": first.weights.rounds,
+        "impressions": first.weights.impressions,
+        "unobserved": first.unobserved,
+        "n_items": job.stream.log.metadata.n_items,
+        "logged": _estimate(first.logged, None),
+        "policies": [_policy(one, job.truths.get(one.policy)) for one in evaluations],
+        "orders": [_order(order) for order in orders],
+        "notes": {name: value for name, value in job.notes.items() if isinstance(value, (str, int, float, list))},
+    }
+
+
+def _policy(one: Evaluation, truth: Truth | None) -> dict[str, Any]:
+    w, rounds = one.weights, max(one.weights.rounds, 1)
+    chi, p = w.drift()
+    head = one.headline
+    return {
+        "policy": one.policy,
+        "headline": head.estimator,
+        "verdict": head.verdict.word if head.verdict else None,
+        "reasons": list(head.verdict.reasons) if head.verdict else [],
+        "truth": None if truth is None else _truth(truth),
+        "estimates": [_estimate(estimate, truth) for estimate in one.estimates],
+        "diagnostics": {
+            "effective_sample": _plain(w.effective),
+            "effective_share": _plain(w.effective / rounds),
+            "matched_impressions": _plain(w.matched_impressions / max(w.impressions, 1)),
+            "matched_rounds": _plain(w.matched_rounds / rounds),
+            "events": w.events,
+            "mean_weight": _plain(w.total / rounds),
+            "mean_weight_interval": [_plain(one.mean_weight.low), _plain(one.mean_weight.high)],
+            "largest": [
+                {"weight": weight, "share": _plain(weight / w.total if w.total else math.nan), "row": row}
+                for weight, row in w.largest
+                if weight
+            ],
+            "coverage": _plain(w.coverage),
+            "effective_by_place": [_plain(total**2 / squares if squares > 0 else 0.0) for total, squares in w.places],
+            "drift": {"chi_square": _plain(chi), "p": _plain(p)},
+            "days": [_day(day, *w.days[day]) for day in sorted(w.days)],
+        },
+    }
+
+
+def _day(day: int, n: float, reward: float, _: float, weight: float, weighted: float) -> dict[str, Any]:
+    return {
+        "day": day, "rounds": int(n), "logged": _plain(reward / n), "mean_weight": _plain(weight / n),
+        "snips": _plain(weighted / weight if weight > 0 else math.nan),
+    }  # fmt: skip
+
+
+def _truth(truth: Truth) -> dict[str, Any]:
+    relative = truth.error / truth.value if truth.value else math.nan
+    return {
+        "value": _plain(truth.value), "error": _plain(truth.error), "rounds": truth.rounds, "relative_error": _plain(relative),
+        "low": _plain(truth.interval.low), "high": _plain(truth.interval.high),
+    }  # fmt: skip
+
+
+def _estimate(one: Estimate, truth: Truth | None) -> dict[str, Any]:
+    interval = one.interval()
+    out: dict[str, Any] = {
+        "estimator": one.estimator,
+        "paper": one.paper,
+        "unit": one.unit,
+        "value": _plain(one.value),
+        "error": _plain(one.error),
+        "low": _plain(interval.low),
+        "high": _plain(interval.high),
+        "intervals": {i.method: [_plain(i.low), _plain(i.high)] for i in one.intervals},
+        "threshold": _plain(one.threshold),
+        "bias": _plain(one.bias),
+        "curve": [dict(zip(("threshold", "value", "error", "bias"), map(_plain, point), strict=True)) for point in one.curve],
+        "refused": one.refused,
+        "verdict": one.verdict.word if one.verdict else None,
+        "reasons": list(one.verdict.reasons) if one.verdict else [],
+    }
+    if truth is not None and one.refused is None:
+        out |= _against(one, interval, truth)
+    return out
+
+
+def _against(one: Estimate, interval: Interval, truth: Truth) -> dict[str, Any]:
+    """Estimate against truth: covered, and the distance in standard errors of the difference of two independent samples."""
+    distance = one.value - truth.value
+    both = math.hypot(one.error, truth.error)
+    return {
+        "covered": None if math.isnan(interval.low) else interval.covers(truth.value),
+        "z": _plain(distance / both if both > 0 else math.nan),
+        "relative": _plain(distance / truth.value if truth.value else math.nan),
+    }
+
+
+def _order(order: Ordering) -> dict[str, Any]:
+    out: dict[str, Any] = {"policy": order.policy, "sessions": order.sessions, "refused": order.refused}
+    for name in ("auc", "gauc", "ndcg"):
+        figure = getattr(order, name)
+        out[name] = None if figure is None else {"value": _plain(figure[0]), "low": _plain(figure[1].low), "high": _plain(figure[1].high)}
+    return out
+
+
+def _plain(value: float | None) -> float | str | None:
+    if value is None or math.isnan(value):
+        return None
+    return "inf" if math.isinf(value) else float(value)
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A figure as text: four significant digits, n/a where there is none."""
+    if value is None:
+        return "n/a"
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.{digits}g}"
+
+
+def share(value: Any) -> str:
+    return "n/a" if value is None else f"{value:.1%}"
+
+
+def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """All replays as one Markdown document."""
+    return "\n".join(line for result in results for line in [*_section(result), ""])
+
+
+def _section(c: Mapping[str, Any]) -> list[str]:
+    lines = [f"# {c['title']}", ""]
+    own = c["logged"]
+    lines += [
+        f"Reward: {c['reward']}. {c['rounds']:,} rounds, {c['impressions']:,} impressions of arm `{c['arm']}`; propensities: "
+        f"{c['propensity']}. The log's own policy: {number(own['value'])} per request [{number(own['low'])}, {number(own['high'])}]."
+    ]
+    if c["unobserved"]:
+        lines.append(f"{c['unobserved']:,} rounds left out: their reward was not observed.")
+    for policy in c["policies"]:
+        lines += ["", f"## {policy['policy']}: {policy['verdict']}", ""]
+        lines += [*(f"- {reason}" for reason in policy["reasons"]), *([""] if policy["reasons"] else [])]
+        lines += [*_estimates(policy), "", *_diagnosed(policy["diagnostics"])]
+    if c["orders"]:
+        lines += ["", "## Order of what was shown", "", "| policy | AUC | grouped AUC | NDCG | sessions |", "|---|---|---|---|---|"]
+        lines += [_ordered(order) for order in c["orders"]]
+    return lines
+
+
+def _estimates(policy: Mapping[str, Any]) -> list[str]:
+    truth = policy["truth"]
+    head = ["estimator", "value", "95% interval", "verdict"] + (["truth", "covered", "z"] if truth else [])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in policy["estimates"]:
+        if row["refused"]:
+            lines.append(f"| {row['estimator']} | did not run: {row['refused']} |" + " |" * (len(head) - 2))
+            continue
+        name = row["estimator"] + (f" ({number(row['threshold'])})" if row["threshold"] is not None else "")
+        unit = "" if row["unit"] == "request" else f" per {row['unit']}"
+        cells = [name, number(row["value"]) + unit, f"{number(row['low'])} to {number(row['high'])}", row["verdict"]]
+        if truth:
+            covered = {True: "yes", False: "no", None: "n/a"}[row["covered"]]
+            cells += [f"{number(truth['value'])} (se {share(truth['relative_error'])})", covered, number(row["z"], 2)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _diagnosed(d: Mapping[str, Any]) -> list[str]:
+    low, high = d["mean_weight_interval"]
+    lines = [
+        f"- Effective sample size {number(d['effective_sample'])} ({share(d['effective_share'])} of the rounds).",
+        f"- {d['events']:,} rounds with a weight and a reward.",
+        f"- Matched: {share(d['matched_impressions'])} of impressions, {share(d['matched_rounds'])} of whole slates.",
+        f"- Mean weight {number(d['mean_weight'])} [{number(low)}, {number(high)}]; it should be 1.",
+        f"- The log shows {share(d['coverage'])} of what the target shows.",
+    ]
+    if d["largest"]:
+        top = d["largest"][0]
+        lines.append(f"- Largest weight {number(top['weight'])}, {share(top['share'])} of all, at row {top['row']} of the log.")
+    if d["drift"]["p"] is not None:
+        lines.append(f"- Daily reward of the log: chi-square {number(d['drift']['chi_square'])}, p = {number(d['drift']['p'], 2)}.")
+    return lines
+
+
+def _ordered(order: Mapping[str, Any]) -> str:
+    if order["refused"]:
+        return f"| {order['policy']} | {order['refused']} | | | |"
+    figures = [f"{number(order[n]['value'])} [{number(order[n]['low'])}, {number(order[n]['high'])}]" for n in ("auc", "gauc", "ndcg")]
+    return f"| {order['policy']} | {' | '.join(figures)} | {order['sessions']:,} |"
+
+
+def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Write replay.json, replay.md and replay.html, each by rename; returns the page."""
+    from simulator.offpolicy.page import page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("replay.json", json.dumps(list(results), indent=1, allow_nan=False) + "\n"),
+        ("replay.md", markdown(results)),
+        ("replay.html", page(results)),
+    ):
+        staging = folder / f"{name}.part"
+        staging.write_text(text, encoding="utf-8")
+        staging.rename(folder / name)
+    return folder / "replay.html"
