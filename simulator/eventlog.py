@@ -187,8 +187,13 @@ class EventLog:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The FEEDBACK columns that this log has."""
+        return tuple(name for name in self.optional if name != TAB)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The optional columns that this log has: FEEDBACK kinds, then TAB."""
         names = self.memory.schema.names if self.memory is not None else pq.read_schema(self.parts[0]).names
-        return tuple(name for name in FEEDBACK if name in names)
+        return tuple(name for name in (*FEEDBACK, TAB) if name in names)
 
     @property
     def n_rows(self) -> int:
@@ -216,7 +221,7 @@ class EventLog:
         Returns:
             `path`.
         """
-        writer = Writer(path, self.metadata, self.kinds, row_group or ROW_GROUP)
+        writer = Writer(path, self.metadata, self.optional, row_group or ROW_GROUP)
         if self.memory is not None:
             writer.add(self.memory)
         else:
