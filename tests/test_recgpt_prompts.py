@@ -173,7 +173,7 @@ def test_lessons_hold_every_target_with_its_token_once(cut: Any, everywhere: boo
     dialogues = converse(network(), sequences, Prompts(2, "exposed"), "exposed", "items")
     target = dialogues.following() if everywhere else dialogues.target
     lessons = Lessons(sequences.user, dialogues, 6, cut, everywhere)
-    tokens, segments, targets, row, users = lessons.batch(np.arange(len(lessons.row)), False, "cpu")
+    tokens, _, targets, row, users = lessons.batch(np.arange(len(lessons.row)), False, "cpu")
     assert (tokens != 0).sum(1).tolist() == lessons.lengths.tolist()
     assert int(lessons.lengths.max()) <= 6
     assert ((targets != 0) <= (tokens != 0)).all()
