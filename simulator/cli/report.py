@@ -1,4 +1,4 @@
-"""`abtest report`: rebuild the report of a run or a log, from the log alone."""
+"""`abtest report`: rebuild the report of a run or a log from the log alone, or make one of any per-user table."""
 
 from __future__ import annotations
 
@@ -10,23 +10,59 @@ from simulator.cli.failure import failures
 
 
 @click.command()
-@click.argument("source", metavar="RUN_OR_LOG", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report; the run's own if left out.")
+@click.argument("source", metavar="RUN_OR_LOG_OR_TABLE", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report; by default that of the run or log.")
+@click.option("--strict", is_flag=True, help="Report no lift where a check is red; exit code 2.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the page.")
-def report(source: Path, out: Path | None, quiet: bool) -> None:
-    """Rebuild report.json, report.md and report.html of RUN_OR_LOG: a run's folder, or an event log (a .parquet file or a folder of parts).
+@click.option("--control", help="Table: the control arm; by default the arm called `control`.")
+@click.option("--user", default="user", show_default=True, help="Table: the column of users.")
+@click.option("--arm", default="arm", show_default=True, help="Table: the column of arms.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME[=COLUMN[/DENOMINATOR]]", help="Table: a metric; by default every number.")
+@click.option("--covariate", "covariates", multiple=True, metavar="COLUMN", help="Table: a pre-period column; by default every *_before.")
+@click.option("--segment", "segments", multiple=True, metavar="COLUMN", help="Table: a segment; by default every column of text.")
+def report(
+    source: Path,
+    out: Path | None,
+    strict: bool,
+    quiet: bool,
+    control: str | None,
+    user: str,
+    arm: str,
+    metrics: tuple[str, ...],
+    covariates: tuple[str, ...],
+    segments: tuple[str, ...],
+) -> None:
+    """Write report.json, report.md and report.html.
+
+    Of a run's folder, an event log (a .parquet file or a folder of parts), or a plain table of users (csv, tsv, parquet): one row
+    per user with its arm, or one row per user and arm.
 
     \b
     abtest report runs/kuaishou_like/latest
-    abtest report log.parquet --out report
+    abtest report users.csv --control A --metric revenue --metric ctr=clicks/impressions --out report
     """
     from simulator import report as reports
+    from simulator.report import tables
     from simulator.report.terminal import show
 
     with failures():
-        log, home = reports.find(source)
-        folder = out or home
-        content = reports.write(log, folder, runtime=reports.runtime(home))
+        if tables.is_log(source) or not source.exists():
+            log, home = reports.find(source)
+            folder = out or home
+            content = reports.write(log, folder, runtime=reports.runtime(home), strict=strict)
+        else:
+            folder = out or source.parent / "report"
+            content = tables.write(
+                tables.read(source),
+                folder,
+                control=control,
+                name=source.name,
+                metrics=dict(map(tables.parse, metrics)) or None,
+                covariates=covariates or None,
+                groups=segments or None,
+                user=user,
+                arm=arm,
+            )
         if not quiet:
             show(content)
         click.echo(folder / "report.html")

@@ -30,24 +30,33 @@ def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> 
     return None
 
 
-def write(log: EventLog, folder: Path, *, runtime: Mapping[str, Any] | None = None, progress: Progress = _silent) -> dict[str, Any]:
+def write(
+    log: EventLog, folder: Path, *, runtime: Mapping[str, Any] | None = None, strict: bool = False, progress: Progress = _silent
+) -> dict[str, Any]:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each by temporary name and rename.
 
     Args:
         log: of an A/B: at least two arms.
         folder: is made if it is not there.
         runtime: seconds, rates and sizes of the run that wrote the log; kept under `runtime`, and nothing else depends on it.
+        strict: refuse to report a lift, and write nothing, where a check is red (a world out of calibration, an arm given up).
         progress: called as ("report", steps done, steps, {}).
 
     Returns:
         The content of `report.json`: plain dicts, lists, strings and numbers, with None for what is not defined.
 
     Raises:
-        ReportError: the log holds nothing to compare.
+        ReportError: the log holds nothing to compare, or `strict` and a red check.
     """
     from simulator.report.content import gather
 
     content = gather(log, runtime=runtime, progress=progress)
+    red = [check for check in content["checks"] if check["status"] == "red"]
+    if strict and red:
+        why = "\n".join(f"  {check['name']}: {check['found']} {check['meaning']}" for check in red)
+        raise ReportError(
+            f"no lift is reported, because --strict was asked for and {len(red)} of {len(content['checks'])} checks are red:\n{why}"
+        )
     save(content, folder)
     return content
 

@@ -91,6 +91,8 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "design": scenario.get("design", {}).get("kind", "paired" if sums.assigned is None else "split"),
         "checks": [check._asdict() for check in (checks.calibrated(calibration), *checks.complete(sums, silent))],
         "runtime": None if runtime is None else dict(runtime),
+        "adjusted": [],
+        "unadjusted": [],
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
         "daily": daily,
         "distributions": distributions(sums.by("user"), who.arms),
@@ -110,18 +112,14 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
 def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
     """Everything that the report says of a plain per-user table, in the same form; what only a log can tell is empty.
 
-    In a split design a metric is adjusted for its own pre-period column where the table has one (CUPED; Deng, Xu, Kohavi & Walker,
-    "Improving the sensitivity of online controlled experiments by utilizing pre-experiment data", WSDM 2013); `unadjusted` has the same
-    rows without.
-
-    Raises:
-        TableError: no such control arm.
+    `adjusted` are the metrics whose lifts are adjusted for their pre-period column, `unadjusted` the same rows without.
     """
+    from simulator.report.tables import adjustments, compared
+
     arms = (control, *(arm for arm in table.arms if arm != control))
-    table.arm(control)
     who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
-    adjust = {} if table.paired else {metric: ("own",) for metric in table.metrics if metric in table.covariates}
-    rows = verdict.lifts(table, control, covariates=adjust)
+    adjusted = adjustments(table)
+    rows = compared(table, control)
     return {
         **_frame(rows, who, table.metrics),
         "scenario": name,
@@ -129,8 +127,8 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "design": "paired" if table.paired else "split",
         "checks": [],
         "runtime": None,
-        "unadjusted": [_row(row) for row in verdict.lifts(table, control)] if adjust else [],
-        "adjusted": sorted(adjust),
+        "adjusted": sorted(adjusted),
+        "unadjusted": [_row(row) for row in compared(table, control, adjusted=False)] if adjusted else [],
         "size": {"users": table.n_units, "items": None, "days": None, "impressions": None},
         "daily": [],
         "distributions": distributions(table, arms),

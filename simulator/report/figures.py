@@ -205,6 +205,27 @@ def bars(values: Sequence[tuple[str, int, float]], limit: float, label: str, tip
     return element("svg", *shapes, class_="bars", role="img", aria_label=label, width="100%", height=max(row * len(values), 1))
 
 
+def boxes(rows: Sequence[Mapping[str, Any]], label: str, tips: Sequence[str]) -> Markup:
+    """One line for each arm's distribution: 5% to 95%, the middle half, the median and the mean."""
+    height = 34
+    low = min(0.0, *(row["quantiles"][0] for row in rows))
+    high = max(max(row["quantiles"][4], row["mean"]) for row in rows)
+    x = Scale(low, high if high > low else low + 1.0, 1, 99)
+    shapes = [element("line", x1=x.at(0), x2=x.at(0), y1=0, y2=height * len(rows), class_="rule")]
+    for i, (row, tip) in enumerate(zip(rows, tips, strict=True)):
+        y = height * i + height / 2
+        at = [x.at(q) for q in row["quantiles"]]
+        drawn = (
+            element("rect", x=0, y=height * i, width="100%", height=height, class_="hit"),
+            element("line", x1=at[0], x2=at[4], y1=y, y2=y, class_="bar thin"),
+            element("line", x1=at[1], x2=at[3], y1=y, y2=y, class_="half"),
+            element("line", x1=at[2], x2=at[2], y1=y - 8, y2=y + 8, class_="bar"),
+            marker("circle", x.at(row["mean"]), y, 3.2),
+        )
+        shapes.append(mark(tip, *drawn, class_=f"arm-{i % 6}"))
+    return element("svg", *shapes, class_="boxes", role="img", aria_label=label, width="100%", height=height * len(rows))
+
+
 def swatch(index: int) -> Markup:
     """The sign of an arm in a legend."""
     return element(

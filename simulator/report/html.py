@@ -29,7 +29,8 @@ def page(content: Mapping[str, Any]) -> str:
         forests=_forests(content),
         daily=daily,
         same_daily=[words.title(name).lower() for name in content["metrics"] if name not in {plot["metric"] for plot in daily}],
-        funnel=_funnel(content),
+        funnel=_funnel(content) if content["funnel"] else [],
+        spread=_spread(content),
         settings=settings(content),
         command=command(content),
     )  # fmt: skip
@@ -137,3 +138,19 @@ def _funnel(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             {**step, "per_1000": {a: 1000 * rate[name][a] for a in arms}, "figure": figure, "change": change, "rare": name in rare}
         )
     return result
+
+
+def _spread(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each metric the rows of its distribution in every arm, and their figure."""
+    groups = []
+    for metric in content["metrics"]:
+        rows = [row for row in content["distributions"] if row["metric"] == metric]
+        if rows:
+            tips = [
+                f"{words.title(metric)}, {row['arm']}: half of the {words.whole(row['n'])} units between {words.number(row['quantiles'][1])} "
+                f"and {words.number(row['quantiles'][3])}, 90% between {words.number(row['quantiles'][0])} and "
+                f"{words.number(row['quantiles'][4])}, mean {words.number(row['mean'])}"
+                for row in rows
+            ]
+            groups.append({"metric": metric, "rows": rows, "figure": figures.boxes(rows, "; ".join(tips), tips)})
+    return groups

@@ -6,38 +6,82 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from simulator.report.html import command, settings
+from simulator.report.spread import QUANTILES
 from simulator.report.words import DESIGNS, SIGNS, detects, interval, listed, number, percent, probability, title, whole
 
 
 def document(content: Mapping[str, Any]) -> str:
     """The Markdown text of a gathered report. Names are escaped, so that none of them becomes markup."""
     c = content
-    size = c["size"]
     blocks = [
         f"# {text(c['scenario'] or 'A/B report')}: {listed([text(a) for a in c['arms'][1:]])} against {text(c['control'])}",
-        f"{c['design']} ({DESIGNS[c['design']]}), {whole(size['users'])} users, {size['days']} days, "
-        f"{whole(size['impressions'])} impressions, seed {c['seed']}.",
-        *(
-            f"**RED: {text(check['name'])}.** {text(check['found'])} {text(check['meaning'])}"
-            for check in c["checks"]
-            if check["status"] == "red"
-        ),
+        _facts(c),
+        *(f"**RED: {text(k['name'])}.** {text(k['found'])} {text(k['meaning'])}" for k in c["checks"] if k["status"] == "red"),
         *_verdict(c),
-        "## By day, as in the paper",
-        _table(
-            ("Metric", "Arm", "Lift", "95% interval", "t", "df", "p", "Adjusted p"),
-            (_by_day(row) for row in c["lifts"] if row["unit"] == "day"),
-        ),
-        "## Lift on each day",
-        _table(("Metric", "Arm", *(f"Day {d + 1}" for d in range(size["days"]))), _days(c)),
-        "## Funnel",
-        _table(("Step", *map(text, c["arms"])), ((title(s["step"]), *(whole(s["counts"][a]) for a in c["arms"])) for s in c["funnel"])),
+        *_over_days(c),
+        *_funnel(c),
+        *_spread(c),
         *_served(c),
         *_published(c),
+        *_calibration(c),
         *_checks(c),
         *_repeat(c),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _facts(c: Mapping[str, Any]) -> str:
+    size = c["size"]
+    parts = [f"{c['design']} ({DESIGNS[c['design']]})", f"{whole(size['users'])} users"]
+    if size["days"]:
+        parts += [f"{size['days']} days", f"{whole(size['impressions'])} impressions"]
+    if c["seed"] is not None:
+        parts.append(f"seed {c['seed']}")
+    return ", ".join(parts) + "."
+
+
+def _over_days(c: Mapping[str, Any]) -> list[str]:
+    if not c["daily"]:
+        return []
+    head = ("Metric", "Arm", "Lift", "95% interval", "t", "df", "p", "Adjusted p")
+    return [
+        "## By day, as in the paper",
+        _table(head, (_by_day(row) for row in c["lifts"] if row["unit"] == "day")),
+        "## Lift on each day",
+        _table(("Metric", "Arm", *(f"Day {d + 1}" for d in range(c["size"]["days"]))), _days(c)),
+    ]
+
+
+def _funnel(c: Mapping[str, Any]) -> list[str]:
+    rows = ((title(step["step"]), *(whole(step["counts"][arm]) for arm in c["arms"])) for step in c["funnel"])
+    return ["## Funnel", _table(("Step", *map(text, c["arms"])), rows)] if c["funnel"] else []
+
+
+def _spread(c: Mapping[str, Any]) -> list[str]:
+    head = ("Metric", "Arm", "Mean", "Zeros", *(f"{q:.0%}" for q in QUANTILES), "Max")
+    rows = (
+        (
+            title(r["metric"]),
+            text(r["arm"]),
+            number(r["mean"]),
+            percent(r["zeros"], 1, False),
+            *map(number, r["quantiles"]),
+            number(r["max"]),
+        )
+        for r in c["distributions"]
+    )
+    return ["## Distributions over units", _table(head, rows)]
+
+
+def _calibration(c: Mapping[str, Any]) -> list[str]:
+    if not c["calibration"]:
+        return []
+    rows = sorted(c["calibration"]["rows"], key=lambda row: row["within"])
+    lines = (
+        (text(r["name"]), number(r["target"]), number(r["simulated"]), number(r["ratio"]), "yes" if r["within"] else "NO") for r in rows
+    )
+    said = f"Measured on {c['calibration']['basis']}; tolerance {c['calibration']['tolerance']:.0%}."
+    return ["## Calibration of the world", text(said), _table(("Marginal", "Target", "Simulated", "Ratio", "Within"), lines)]
 
 
 def text(value: Any) -> str:

@@ -24,7 +24,7 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         console.print()
         console.print(
             Text(f"{arm} against {content['control']}", style="bold")
-            + Text(f"  {content['design']}, {whole(size['users'])} users, {size['days']} days")
+            + Text(f"  {content['design']}, {whole(size['users'])} users" + (f", {size['days']} days" if size["days"] else ""))
         )
         console.print(_table(content, arm))
         console.print(Text(said["sentence"]))

@@ -22,7 +22,7 @@ MEANINGS: dict[str, str] = {
 
 DESIGNS: dict[str, str] = {
     "paired": "every user lives in every arm",
-    "split": "each user is in one arm, assigned by hash",
+    "split": "each user is in one arm",
     "switchback": "all users share one arm at a time, which changes by day",
     "interleave": "two policies share each slate by team draft",
 }

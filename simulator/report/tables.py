@@ -1,0 +1,161 @@
+"""The verdict on a plain per-user table: a real A/B test, from any system, without a simulator. pandas in, pandas out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simulator.report import ROW, ReportError
+from simulator.stats import verdict
+from simulator.stats.frames import Columns, from_frame
+from simulator.stats.units import UnitTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+
+CONTROL = "control"
+"""An arm of this name is the control where none is named."""
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A per-user table from a csv, tsv (also gzipped) or Parquet file.
+
+    Raises:
+        ReportError: no such kind of file, or one that cannot be read; with its name.
+    """
+    import pandas as pd
+
+    if not str(path).endswith(SUFFIXES):
+        raise ReportError(f"{path}: a per-user table is a file of {', '.join(SUFFIXES)}")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",")
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path}: cannot be read as a table: {error}") from error
+
+
+def lifts(
+    frame: pd.DataFrame,
+    *,
+    control: str | None = None,
+    metrics: Columns | Iterable[str] | None = None,
+    covariates: Iterable[str] | None = None,
+    user: str = "user",
+    arm: str = "arm",
+) -> pd.DataFrame:
+    """The lift of every arm over the control in every metric.
+
+    Args:
+        frame: one row per user (split), or one row per user and arm with every user in every arm (paired). A user without events has
+            a row with zeros.
+        control: the control arm; None: the arm called `control`.
+        metrics: names of numeric columns; or name -> column; or name -> (numerator column, denominator column), a ratio of sums.
+            None: every numeric column that is not a covariate.
+        covariates: numeric pre-period columns; None: those called `<metric>_before`. In a split design they adjust their metric (CUPED).
+        user: name of the user column.
+        arm: name of the arm column.
+
+    Returns:
+        One row for each arm and metric: the columns of `lifts` in report.json, and `verdict`. Numbers that are not defined are NaN.
+
+    Raises:
+        TableError: a column missing or not numeric, a value missing, fewer than two arms, or users that are neither in one arm nor
+            in all of them.
+        ReportError: no such control arm.
+    """
+    import pandas as pd
+
+    table = from_frame(frame, metrics=metrics, covariates=covariates, user=user, arm=arm)
+    rows = compared(table, named(table, control))
+    return pd.DataFrame({**{key: [getattr(row, key) for row in rows] for key in ROW}, "verdict": [row.words for row in rows]})
+
+
+def compared(table: UnitTable, control: str, *, adjusted: bool = True) -> list[verdict.Lift]:
+    """The verdict on a table; in a split design, metrics with a pre-period column are adjusted for it (or not)."""
+    return verdict.lifts(table, control, covariates=adjustments(table) if adjusted else None)
+
+
+def adjustments(table: UnitTable) -> dict[str, tuple[str, ...]]:
+    """Which metrics are adjusted for their own pre-period column: those of a split table that have one that varies.
+
+    CUPED: Deng, Xu, Kohavi & Walker, "Improving the sensitivity of online controlled experiments by utilizing pre-experiment data",
+    WSDM 2013. Twins of a paired table have the same past, and need none.
+    """
+    if table.paired:
+        return {}
+    return {metric: ("own",) for metric in table.metrics if metric in table.covariates and np.ptp(table.covariates[metric]) > 0}
+
+
+def named(table: UnitTable, control: str | None) -> str:
+    """The control arm of a table.
+
+    Raises:
+        ReportError: none is named and none is called `control`, or there is no such arm.
+    """
+    if control is None and CONTROL in table.arms:
+        return CONTROL
+    if control is None:
+        raise ReportError(f"which arm is the control? Name one of {list(table.arms)} (a sign depends on it)")
+    if control not in table.arms:
+        raise ReportError(f"no arm {control!r} in the table; it has {list(table.arms)}")
+    return control
+
+
+def write(frame: pd.DataFrame, folder: Path | str, *, control: str | None = None, name: str = "A/B test", **columns: Any) -> dict[str, Any]:
+    """Write report.json, report.md and report.html of a per-user table.
+
+    Args:
+        frame: as `lifts`.
+        folder: is made if it is not there.
+        control: as `lifts`.
+        name: title of the report.
+        columns: `metrics`, `covariates`, `user`, `arm` as `lifts`, and `groups`: names of segment columns (None: every column of
+            text, category or bool).
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        TableError, ReportError: as `lifts`.
+    """
+    from simulator.report import save
+    from simulator.report.content import gather_table
+
+    table = from_frame(frame, **columns)
+    content = gather_table(table, named(table, control), name)
+    save(content, Path(folder))
+    return content
+
+
+def parse(spec: str) -> tuple[str, str | tuple[str, str]]:
+    """A metric as the command line names it: `clicks`, `ctr=clicks/impressions`, `money=revenue_eur`.
+
+    Raises:
+        ReportError: an empty name or column.
+    """
+    name, equals, column = spec.partition("=")
+    top, slash, bottom = (column if equals else name).partition("/")
+    if not name or not top or (slash and not bottom):
+        raise ReportError(f"--metric {spec!r}: expected NAME, NAME=COLUMN or NAME=NUMERATOR/DENOMINATOR")
+    return name, (top, bottom) if slash else top
+
+
+def is_log(path: Path) -> bool:
+    """Whether a path is an event log or a run's folder, and not a per-user table."""
+    if path.is_dir():
+        return True
+    if path.suffix != ".parquet":
+        return False
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return b"abtest" in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowInvalid, OSError):
+        return True  # to be complained of as a log, by name
