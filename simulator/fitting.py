@@ -23,11 +23,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Knob:
-    """A free parameter: its dotted key in the scenario, and the step in which it is tried (of its logarithm if `log`)."""
+    """A free parameter: its dotted key in the scenario, the step in which it is tried (of its logarithm if `log`), its greatest value."""
 
     key: str
     step: float = 0.05
     log: bool = True
+    most: float = np.inf
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def _reaction(kind: str) -> Block:
     # What is given to unclicked videos is identified only where its rate is published (like); the others keep theirs.
     conditional = tuple((LOGGING, f"{kind} | {given}") for given in ("click", "no click"))
     published = {target[:2] for target in TARGETS}
-    knobs = [Knob(f"users.reactions.{kind}.rate", 0.1), Knob(f"users.reactions.{kind}.affinity", 0.1, log=False)]
+    knobs = [Knob(f"users.reactions.{kind}.rate", 0.1, most=0.5), Knob(f"users.reactions.{kind}.affinity", 0.1, log=False)]
     if any(name in published for name in conditional):
         knobs.append(Knob(f"users.reactions.{kind}.unclicked", 0.3))
     return Block(tuple(knobs), (*_both(kind), *(name for name in conditional if name in published)))
@@ -87,14 +88,14 @@ _CLICKS = Block(
 )
 _WATCH = Block(
     (
-        Knob("users.examination.first", 0.01),
+        Knob("users.examination.first", 0.01, most=1.0),
         Knob("users.watch.skip_scale"),
         Knob("users.watch.skip_shape"),
         Knob("users.watch.attention"),
         Knob("users.watch.affinity"),
         Knob("users.watch.shape"),
-        Knob("users.watch.stop"),
-        Knob("users.watch.loop"),
+        Knob("users.watch.stop", most=1.0),
+        Knob("users.watch.loop", most=1.0),
     ),
     (
         *_both("long_view", "watch mean of videos", "watch mean of users"),
@@ -168,8 +169,12 @@ def _fit_stage(scenario: Scenario, stage: Stage, report: Report) -> Scenario:
                 out[mine, i] = change[mine] / knobs[i].step
         return out
 
-    found = least_squares(residuals, np.zeros(len(knobs)), jac=jacobian, max_nfev=stage.evaluations, xtol=1e-3, ftol=1e-3, x_scale=1.0)
-    return at(min((np.frombuffer(z) for z in memory), key=lambda z: float((memory[z.tobytes()] ** 2).sum())) if found.cost else found.x)
+    most = np.array([np.log(knob.most / s) if knob.log else knob.most - s for s, knob in zip(start, knobs, strict=True)])
+    most = np.maximum(most - 0.02, 1e-9)  # leaves room for a step; a knob that starts at its most stays there
+    least_squares(
+        residuals, np.zeros(len(knobs)), jac=jacobian, bounds=(-np.inf, most), max_nfev=stage.evaluations, xtol=1e-3, ftol=1e-3
+    )  # fmt: skip
+    return at(np.frombuffer(min(memory, key=lambda z: float((memory[z] ** 2).sum()))))
 
 
 def _residual(target: Target, value: float) -> float:

@@ -1,0 +1,360 @@
+"""The synthetic users against theory: what a mechanism says must be what is simulated, and off must mean off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policies.base import Histories, Slates
+from policies.explore import Explore
+from simulator.users.base import Source
+from simulator.users.choice import Choice, Oracle, Production
+from simulator.users.choice import kernel as compiled
+from simulator.users.choice.parameters import HOURS
+from simulator.users.choice.people import DAY_MS, People
+
+OFF = {
+    name: {"enabled": False}
+    for name in ("examination", "cascade", "satiation", "drift", "focus", "patience", "diurnal", "returning")
+}
+
+FLAT = {"base": 0.0, "user": 0.0, "activity": 0.0, "quality": 0.0, "match": 0.0, "author": 0.0, "taste": 0.0, "duration": {"30.0": 0.0}}
+"""Everybody likes everything alike."""
+
+
+def world(n_users: int = 400, n_items: int = 300, seed: int = 5, **parameters: Any) -> People:
+    choice = Choice.model_validate({"n_users": n_users, "n_items": n_items, **parameters})
+    return choice.build(Source(choice.catalogue(seed)), seed, 5, Path())
+
+
+def slates(items: np.ndarray) -> Slates:
+    return Slates(items, np.zeros(items.shape, dtype=np.float32))
+
+
+def some(people: People, k: int = 6, salt: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(salt)
+    return rng.permuted(np.tile(np.arange(1, people.n_items + 1), (people.n_users, 1)), axis=1)[:, :k]
+
+
+def ask(people: People, steps: int, k: int = 6, salt: int = 0) -> list[Any]:
+    """The answers of everybody to `steps` requests, each made when the user is due."""
+    everybody, clock, answers = np.arange(people.n_users), people.first(np.arange(people.n_users)), []
+    for step in range(steps):
+        answers.append(people.respond(everybody, np.full(people.n_users, step), clock, slates(some(people, k, salt * 1000 + step))))
+        clock = answers[-1].next
+    return answers
+
+
+def close(observed: float, expected: float, se: float, z: float = 4.0) -> bool:
+    return abs(observed - expected) <= z * se
+
+
+def test_a_session_has_a_geometric_number_of_requests_when_nothing_moves_patience() -> None:
+    leave = 0.3
+    people = world(2000, **OFF | {"patience": {"enabled": False, "leave": leave}})
+    leaves = np.array([answer.leaves for answer in ask(people, 12)])
+    n, p = leaves.size, leaves.mean()
+    assert close(p, leave, np.sqrt(leave * (1 - leave) / n))
+    lengths = np.diff(np.flatnonzero(leaves.T.ravel()))  # users one after the other: a run across users is geometric as well
+    assert close(lengths.mean(), 1 / leave, np.sqrt((1 - leave) / leave**2 / len(lengths)))
+    assert close((lengths == 1).mean(), leave, np.sqrt(leave * (1 - leave) / len(lengths)))
+
+
+def test_patience_follows_its_logit() -> None:
+    people = world(3000, **OFF | {"patience": {"leave": 0.4, "satisfaction": 2.0, "reference": 0.5}, "affinity": {"base": 1.0}})
+    answers = ask(people, 3)
+    for share in (0.0, 1.0):
+        here = np.concatenate([a.leaves[a.kinds["long_view"].mean(axis=1) == share] for a in answers])
+        odds = 0.4 / 0.6 * np.exp(-2.0 * (share - 0.5))
+        expected = odds / (1 + odds)
+        assert len(here) > 100
+        assert close(here.mean(), expected, np.sqrt(expected * (1 - expected) / len(here)))
+
+
+def test_clicks_are_binomial_at_the_logit_of_the_world() -> None:
+    people = world(2000, affinity=FLAT | {"base": -0.4}, **OFF)
+    clicks = np.concatenate([answer.click.ravel() for answer in ask(people, 5)])
+    p = 1 / (1 + np.exp(0.4))
+    assert close(clicks.mean(), p, np.sqrt(p * (1 - p) / len(clicks)))
+    per_request = np.concatenate([answer.click.sum(axis=1) for answer in ask(world(2000, affinity=FLAT | {"base": -0.4}, **OFF), 5)])
+    variance = 6 * p * (1 - p)
+    assert close(per_request.var(), variance, variance * np.sqrt(2 / len(per_request)))
+
+
+def test_examination_falls_by_position_and_the_unexamined_are_swiped_by() -> None:
+    people = world(3000, **OFF | {"examination": {"first": 0.9, "decay": 0.8}})
+    zero = np.concatenate([answer.watch == 0 for answer in ask(people, 4)])
+    expected = 1 - 0.9 * 0.8 ** np.arange(6)
+    assert close(np.abs(zero.mean(axis=0) - expected).max(), 0.0, np.sqrt(0.25 / len(zero)))
+
+
+def test_cascade_cuts_the_slate_at_its_hazard() -> None:
+    people = world(3000, **OFF | {"cascade": {"after_click": 0.1, "after_unclick": 0.1}, "patience": {"leave": 1e-9}})
+    answers = ask(people, 3)
+    shown = np.concatenate([answer.shown for answer in answers])
+    for place in range(1, 6):
+        expected = 0.9**place
+        assert close((shown > place).mean(), expected, np.sqrt(expected * (1 - expected) / len(shown)))
+    for answer in answers:
+        hidden = np.arange(6) >= answer.shown[:, None]
+        assert (answer.click[hidden] == -1).all()
+        assert np.isnan(answer.watch[hidden]).all()
+        assert (answer.kinds["like"][hidden] == -1).all()
+        assert (answer.click[~hidden] >= 0).all()
+        assert answer.leaves[answer.shown < 6].all()
+
+
+def test_a_click_is_a_valid_play_and_a_long_view_a_long_one() -> None:
+    people = world(1000, affinity={"base": 0.0})
+    durations = people.world.duration
+    for salt in range(3):
+        items = some(people, 6, salt)
+        answer = people.respond(np.arange(1000), np.full(1000, salt), np.full(1000, salt * DAY_MS), slates(items))
+        shown, duration = answer.click >= 0, durations[items]
+        valid, long = answer.watch >= np.minimum(7.0, duration) - 1e-4, answer.watch >= np.minimum(18.0, duration) - 1e-4
+        assert (valid[shown] == (answer.click[shown] == 1)).all()
+        assert (long[shown] == (answer.kinds["long_view"][shown] == 1)).all()
+
+
+def test_attention_of_the_clicked_is_log_logistic() -> None:
+    """With one long duration nothing is cut above: P(watch > s | click) is a ratio of survivals."""
+    watch = {"attention": 20.0, "affinity": 0.0, "shape": 1.5}
+    people = world(2000, watch=watch, videos={"duration": {"0.0": 1e7, "1.0": 1.1e7}}, affinity={"base": 1.0}, **OFF)
+    watched = np.concatenate([answer.watch[answer.click == 1] for answer in ask(people, 3)])
+    for s in (10.0, 18.0, 60.0, 300.0):
+        expected = (1 + (7 / 20) ** 1.5) / (1 + (s / 20) ** 1.5)
+        assert close((watched > s).mean(), expected, np.sqrt(expected * (1 - expected) / len(watched)))
+
+
+def test_who_reaches_the_end_stops_or_loops() -> None:
+    people = world(2000, videos={"duration": {"0.0": 20.0, "1.0": 20.0}}, watch={"stop": 0.4}, affinity={"base": 1.0}, **OFF)
+    watched = np.concatenate([answer.watch[answer.click == 1] for answer in ask(people, 2)])
+    ended = watched[watched >= 20.0 - 1e-4]
+    assert close((ended <= 20.0 + 1e-4).mean(), 0.4, np.sqrt(0.24 / len(ended)))
+
+
+def test_skips_are_weibull_below_the_threshold() -> None:
+    skips, videos = {"skip_scale": 3.0, "skip_shape": 1.5}, {"duration": {"0.0": 50, "1.0": 90}}
+    people = world(2000, affinity={"base": -3.0}, watch=skips, videos=videos, **OFF)
+    skipped = np.concatenate([answer.watch[answer.click == 0] for answer in ask(people, 2)])
+    below = 1 - np.exp(-((7 / 3) ** 1.5))
+    for s in (0.5, 2.0, 5.0):
+        expected = (1 - np.exp(-((s / 3) ** 1.5))) / below
+        assert close((skipped <= s).mean(), expected, np.sqrt(expected * (1 - expected) / len(skipped)))
+
+
+def test_reactions_have_their_conditional_rates() -> None:
+    like, hate = {"rate": 0.2, "affinity": 3.0, "unclicked": 0.5}, {"enabled": False, "rate": 0.5, "affinity": 0.0, "unclicked": 1.0}
+    people = world(2000, affinity=FLAT, reactions={"like": like, "hate": hate}, **OFF)
+    answers = ask(people, 3)
+    click = np.concatenate([answer.click.ravel() for answer in answers]) == 1
+    likes = np.concatenate([answer.kinds["like"].ravel() for answer in answers])
+    for given, rate in ((click, 0.2), (~click, 0.1)):  # at p = 1/2 the affinity has no say
+        assert close(likes[given].mean(), rate, np.sqrt(rate * (1 - rate) / given.sum()))
+    assert not np.concatenate([answer.kinds["hate"].ravel() for answer in answers]).any()
+
+
+def test_satiation_lowers_near_duplicates_and_recovers() -> None:
+    def clicks(strength: float, hours: float) -> tuple[float, float]:
+        people = world(3000, satiation={"strength": strength, "recovery": 6.0}, **{k: v for k, v in OFF.items() if k != "satiation"})
+        everybody, same = np.arange(3000), np.tile(np.argsort(people.world.tag[1:], kind="stable")[:6] + 1, (3000, 1))
+        t = np.array([0, round(hours * 3_600_000)])
+        first, later = (people.respond(everybody, np.full(3000, i), np.full(3000, t[i]), slates(same)) for i in (0, 1))
+        return float(first.click.mean()), float(later.click.mean())
+
+    se = np.sqrt(2 * 0.25 / 18000)
+    fresh, tired = clicks(0.8, 0.01)
+    assert tired < fresh - 0.05
+    for strength, hours in ((0.8, 240.0), (0.0, 0.01)):  # rested; never tired
+        assert close(*clicks(strength, hours), se)
+
+
+def test_drift_off_keeps_interests_and_on_moves_them_alike_in_every_arm() -> None:
+    drifting = OFF | {"drift": {"persistence": 0.8}}
+    still, moving, other = world(50, **OFF), world(50, **drifting), world(50, **drifting)
+    before = still.lives.logits.copy()
+    for people, salt in ((still, 1), (moving, 1), (other, 2)):  # what is shown differs
+        for day in range(4):
+            people.respond(np.arange(50), np.full(50, day), np.full(50, day * DAY_MS), slates(some(people, 6, salt + day)))
+    assert np.array_equal(still.lives.logits, before)
+    assert not np.array_equal(moving.lives.logits, before)
+    assert np.array_equal(moving.lives.logits, other.lives.logits)
+    assert np.array_equal(moving.lives.interests, other.lives.interests)
+
+
+def test_the_weights_drift_as_a_stationary_process() -> None:
+    people = world(4000, 50, interests={"concentration": 1.5, "per_user": 2}, **OFF | {"drift": {"persistence": 0.7, "renewal": 0.0}})
+    start = people.lives.logits.copy()
+    for day in range(3):
+        people.respond(np.arange(4000), np.full(4000, day), np.full(4000, day * DAY_MS), slates(some(people)))
+    now, n = people.lives.logits.ravel(), people.lives.logits.size
+    assert close(now.var(), 1.5**2, 1.5**2 * np.sqrt(2 / n))
+    correlation = float(np.corrcoef(start.ravel(), now)[0, 1])
+    assert close(correlation, 0.7**2, 1 / np.sqrt(n))
+
+
+def test_renewal_replaces_interests_at_its_rate() -> None:
+    people = world(3000, 50, **OFF | {"drift": {"persistence": 1.0, "renewal": 0.05}})
+    start = people.lives.interests.copy()
+    for day in (0, 10):
+        people.respond(np.arange(3000), np.full(3000, day), np.full(3000, day * DAY_MS), slates(some(people)))
+    kept = (people.lives.interests == start).all(axis=2)
+    expected = 0.95**10
+    assert close(kept.mean(), expected, np.sqrt(expected * (1 - expected) / kept.size))
+
+
+def test_focus_leans_a_session_to_one_interest() -> None:
+    people = world(2000, 50, interests={"concentration": 0.0}, **OFF | {"focus": {"strength": 0.75}})
+    people.respond(np.arange(2000), np.zeros(2000, dtype=np.int64), np.zeros(2000, dtype=np.int64), slates(some(people)))
+    assert np.allclose(np.sort(people.lives.weights, axis=1), [0.25, 0.25, 0.25, 1.0])
+    counts = np.bincount(people.lives.weights.argmax(axis=1), minlength=4)
+    assert close(np.abs(counts / 2000 - 0.25).max(), 0.0, np.sqrt(0.25 * 0.75 / 2000))
+
+
+def test_sessions_start_as_a_poisson_process_along_the_hour_curve() -> None:
+    """Time-changed to the cumulative rate, waits are exponential; by the clock, starts follow the curve."""
+    people = world(4000, 50, arrival={"per_day": 1.0, "shape": 1e6}, **{k: v for k, v in OFF.items() if k != "diurnal"})
+    first = people.first(np.arange(4000))
+    hour = np.bincount(first % DAY_MS // 3_600_000, minlength=24) / 4000
+    share = np.array(HOURS) / sum(HOURS)
+    days, within = first // DAY_MS, first % DAY_MS / 3_600_000
+    done = days + np.interp(within, np.arange(25), people.law.hours)
+    assert close(done.mean(), 1.0, 1 / np.sqrt(4000))
+    assert close((done > 1).mean(), np.exp(-1), np.sqrt(0.24 / 4000))
+    late = days >= 1  # after the first midnight the process does not know when it was started... within one more day it is the curve
+    assert np.abs(hour[12] - share[12]) < 0.02
+    assert late.any()
+    flat = world(4000, 50, **OFF).law.hours
+    assert np.allclose(np.diff(flat), 1 / 24)
+
+
+def test_satisfied_users_come_back_sooner_and_off_means_off() -> None:
+    def wait(enabled: bool, good: bool) -> float:
+        blocks = OFF | {"returning": {"enabled": enabled, "satisfaction": 1.5}, "patience": {"leave": 0.999}}
+        people = world(4000, 50, affinity={"base": 4.0 if good else -6.0}, **blocks)
+        answer = people.respond(np.arange(4000), np.zeros(4000, dtype=np.int64), np.zeros(4000, dtype=np.int64), slates(some(people)))
+        spent = np.where(np.isnan(answer.watch), 0, answer.watch + 1.0).sum(axis=1) * 1000
+        assert np.isfinite(spent).all()
+        return float(np.median((answer.next - spent)[answer.leaves]))
+
+    assert wait(True, True) < 0.95 * wait(True, False)
+    assert wait(False, True) == pytest.approx(wait(False, False), rel=0.01)
+
+
+def test_noise_is_keyed_by_user_step_and_item_not_by_place_or_arm() -> None:
+    people, arm = world(300, **OFF), world(300, **OFF)
+    items = some(people)
+    turned = items[:, ::-1].copy()
+    one = people.respond(np.arange(300), np.zeros(300, dtype=np.int64), np.zeros(300, dtype=np.int64), slates(items))
+    two = arm.respond(np.arange(300), np.zeros(300, dtype=np.int64), np.zeros(300, dtype=np.int64), slates(turned))
+    assert np.array_equal(one.click, two.click[:, ::-1])
+    assert np.array_equal(one.watch, two.watch[:, ::-1])
+    for kind, given in one.kinds.items():
+        assert np.array_equal(given, two.kinds[kind][:, ::-1])
+
+
+@pytest.mark.parametrize("blocks", [[300], [1] * 300, [7] * 42 + [6]])
+def test_answers_do_not_depend_on_the_batch(blocks: list[int]) -> None:
+    whole, cut = world(300), world(300)
+    for step in range(3):
+        items, t = some(whole, 6, step), np.full(300, step * DAY_MS)
+        expected = whole.respond(np.arange(300), np.full(300, step), t, slates(items))
+        order, at = np.random.default_rng(step).permutation(300), 0
+        for size in blocks:
+            users = order[at : at + size]
+            at += size
+            got = cut.respond(users, np.full(size, step), t[users], slates(items[users]))
+            for name in ("click", "watch", "shown", "next", "leaves"):
+                assert np.array_equal(getattr(got, name), getattr(expected, name)[users], equal_nan=True)
+    for name, column in whole.state().items():
+        assert np.array_equal(column, cut.state()[name]), name
+
+
+def test_state_and_restore_continue_the_same_lives() -> None:
+    whole, first, second = world(100), world(100), world(100)
+    ask(whole, 3)
+    ask(first, 3)
+    second.restore(first.state())
+    t, items = np.full(100, 40 * DAY_MS), some(whole, 6, 77)
+    a, b = (people.respond(np.arange(100), np.full(100, 3), t, slates(items)) for people in (whole, second))
+    assert np.array_equal(a.watch, b.watch, equal_nan=True)
+    assert np.array_equal(a.next, b.next)
+    assert all(len(column) == 100 for column in whole.state().values())
+    with pytest.raises(ValueError, match="'memory' must have shape"):
+        second.restore({name: column for name, column in first.state().items() if name != "memory"})
+
+
+def test_the_catalogue_shows_no_latent_truth() -> None:
+    catalogue = Choice(n_users=10, n_items=50).catalogue(1)
+    assert set(catalogue.items) == {"duration", "author", "tag"}
+    assert not catalogue.users
+    assert catalogue.attributes is None
+    assert catalogue.items["duration"].shape == (51,)
+    assert (catalogue.items["duration"][1:] > 0).all()
+
+
+def request(people: People, seen: np.ndarray | None = None) -> Histories:
+    n = people.n_users
+    nothing = np.zeros((n, 1), dtype=np.int64)
+    return Histories(np.arange(n), np.zeros(n, dtype=np.int64), nothing, nothing.astype(bool), nothing if seen is None else seen)
+
+
+def test_the_oracle_is_the_sorted_truth() -> None:
+    people = world(40, 60)
+    ask(people, 2)
+    oracle = Oracle()
+    oracle.bind(people)
+    seen = some(people, 5, 9)
+    found = oracle.recall(request(people, seen), 10, 0)
+    for user in range(40):
+        value = np.zeros(61)
+        for item in range(1, 61):  # the truth again, item by item
+            lives = people.lives
+            x = compiled.utility(people.law, people.seed, people.truth, user, item, lives.weights[user], lives.interests[user])
+            x -= compiled.fatigue(people.law, lives.memory[user], people.truth.place[item])
+            value[item] = 1 / (1 + np.exp(-x))
+        value[seen[user]] = 0
+        assert found.items[user].tolist() == np.argsort(-value, kind="stable")[:10].tolist()
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+    assert (oracle.recall(request(people), 100, 0).items[:, 60:] == 0).all()
+
+
+def test_production_estimates_are_a_function_of_the_user_and_the_week() -> None:
+    """An instance that begins late recalls what one recalls that was there from the start."""
+    people = world(60, 80)
+    early, late = Production(noise=0.3), Production(noise=0.3)
+    early.bind(people)
+    first = early.recall(request(people), 20, 0)
+    for day in range(9):
+        people.respond(np.arange(60), np.full(60, day), np.full(60, day * DAY_MS), slates(some(people, 6, day)))
+    again = early.recall(request(people), 20, 0)
+    late.bind(people)
+    assert np.array_equal(again.items, late.recall(request(people), 20, 0).items)
+    assert not np.array_equal(first.items, again.items)
+    seen = again.items[:, :7]
+    assert np.array_equal(early.recall(request(people, seen), 13, 0).items, again.items[:, 7:])
+
+
+def test_the_logging_policy_has_honest_propensities() -> None:
+    people = world(3, 12)
+    base = Production()
+    base.bind(people)
+    explore = Explore("production", {}, temperature=1.0, epsilon=0.1).over(base, 12)
+    n = 6000
+    nothing = np.zeros((n, 1), dtype=np.int64)
+    asked = Histories(np.ones(n, dtype=np.int64), np.arange(n), nothing, nothing.astype(bool), nothing)
+    slate = explore.recall(asked, 2, 3)
+    assert slate.propensities is not None
+    claimed = {int(item): float(p) for item, p in zip(slate.items[:, 0], slate.propensities[:, 0], strict=True)}
+    for item, p in claimed.items():
+        assert close(float((slate.items[:, 0] == item).mean()), p, np.sqrt(p * (1 - p) / n))
+
+
+def test_yardsticks_say_what_they_need() -> None:
+    with pytest.raises(ValueError, match="policy Oracle reads the truth of a synthetic world"):
+        Oracle().recall(request(world(2)), 3, 0)
+    with pytest.raises(ValueError, match="policy Production reads the truth of users of kind 'choice'; got int"):
+        Production().bind(3)
