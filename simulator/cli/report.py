@@ -49,7 +49,7 @@ def report(
         if tables.is_log(source) or not source.exists():
             log, home = reports.find(source)
             folder = out or home
-            content = reports.write(log, folder, runtime=reports.runtime(home), strict=strict)
+            content = reports.write(log, folder, runtime=reports.runtime(home), run=home, strict=strict)
         else:
             folder = out or source.parent / "report"
             content = tables.write(

@@ -31,7 +31,13 @@ def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> 
 
 
 def write(
-    log: EventLog, folder: Path, *, runtime: Mapping[str, Any] | None = None, strict: bool = False, progress: Progress = _silent
+    log: EventLog,
+    folder: Path,
+    *,
+    runtime: Mapping[str, Any] | None = None,
+    run: Path | None = None,
+    strict: bool = False,
+    progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each by temporary name and rename.
 
@@ -39,8 +45,10 @@ def write(
         log: of an A/B: at least two arms.
         folder: is made if it is not there.
         runtime: seconds, rates and sizes of the run that wrote the log; kept under `runtime`, and nothing else depends on it.
+        run: the run's folder, where the same arms in further worlds (`worlds/<name>`) and a replay of the log (`replay`) may lie, to
+            be shown beside; `folder` if left out.
         strict: refuse to report a lift, and write nothing, where a check is red (a world out of calibration, an arm given up).
-        progress: called as ("report", steps done, steps, {}).
+        progress: called as (stage, steps done, steps, {}).
 
     Returns:
         The content of `report.json`: plain dicts, lists, strings and numbers, with None for what is not defined.
@@ -48,17 +56,43 @@ def write(
     Raises:
         ReportError: the log holds nothing to compare, or `strict` and a red check.
     """
+    from simulator.report import offline, world
     from simulator.report.content import gather
 
     content = gather(log, runtime=runtime, progress=progress)
+    home = run or folder
+    content["offline"] = offline.beside(home, content)
+    worlds = {place.name: load(place) for place in sorted((home / "worlds").glob("*")) if place.is_dir()}
+    if worlds:
+        own = content["settings"].get("users", {}).get("kind", "this world")
+        content["worlds"] = world.across({own: content, **worlds})
     red = [check for check in content["checks"] if check["status"] == "red"]
     if strict and red:
-        why = "\n".join(f"  {check['name']}: {check['found']} {check['meaning']}" for check in red)
-        raise ReportError(
-            f"no lift is reported, because --strict was asked for and {len(red)} of {len(content['checks'])} checks are red:\n{why}"
-        )
+        why = "\n".join(f"  {check['name']}: {check['value']} {check['meaning']}" for check in red)
+        raise ReportError(f"strict: no lift is reported, because {len(red)} of {len(content['checks'])} checks are red:\n{why}")
     save(content, folder)
     return content
+
+
+def load(source: Path) -> dict[str, Any]:
+    """The content of a report: as report.json of a run's folder (or that file) keeps it, else gathered from the log there.
+
+    Raises:
+        ReportError: nothing is there, or the file is no report of this schema.
+        LogError: something is there, but it is not an event log.
+    """
+    from simulator.report.content import gather
+
+    file = source / "report.json" if source.is_dir() else source
+    if file.suffix != ".json" or not file.is_file():
+        return gather(find(source)[0], runtime=None, progress=_silent)
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ReportError(f"{file}: not JSON: {error}") from error
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA_VERSION or "lifts" not in stored:
+        raise ReportError(f"{file}: not a report of schema {SCHEMA_VERSION}; rebuild it with `abtest report`")
+    return stored
 
 
 def find(source: Path) -> tuple[EventLog, Path]:

@@ -1,28 +1,18 @@
-"""The checks of a report: what was looked at, green, amber or red, what was found and what that means for the reader."""
+"""Checks that belong to a report and not to statistics: whether the world is calibrated, whether everything is there."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+from simulator.stats.checks import Check
 from simulator.stats.units import UserDays
-
-Status = Literal["green", "amber", "red"]
-
-
-class Check(NamedTuple):
-    """One line of the section Checks. Red says: do not act on the lifts; it stands on the first screen."""
-
-    name: str
-    status: Status
-    found: str
-    meaning: str
 
 
 def calibrated(calibration: Mapping[str, Any] | None) -> Check:
     """The calibration gate: red where a marginal is out of tolerance beyond its sampling error, amber where it may be."""
-    name = "Calibration of the world"
+    name = "calibration of the world"
     if calibration is None:
         found = "Not measured: the log says nothing of how close its users are to real ones."
         return Check(name, "amber", found, "The lifts are statements about these users only.")
@@ -52,8 +42,8 @@ def complete(sums: UserDays, silent: Sequence[str]) -> list[Check]:
     checks = []
     if silent:
         found = f"Without a single impression, and left out: {', '.join(silent)}."
-        checks.append(Check("Arms", "red", found, "An arm that was given up or never served cannot be compared."))
+        checks.append(Check("arms", "red", found, "An arm that was given up or never served cannot be compared."))
     if sums.missing:
         found = f"The log has no data for {', '.join(sums.missing)}."
-        checks.append(Check("Metrics", "amber", found, "These rows of the verdict are empty."))
+        checks.append(Check("metrics", "amber", found, "These rows of the verdict are empty."))
     return checks

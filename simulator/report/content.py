@@ -21,9 +21,12 @@ from simulator.eventlog import EventLog, Metadata
 from simulator.metrics import Metric
 from simulator.report import ROW, SCHEMA_VERSION, ReportError, checks, world
 from simulator.report.counts import Cells, Counts, count
+from simulator.report.plan import needs
 from simulator.report.spread import distributions
-from simulator.report.words import headline, sentence
+from simulator.report.words import headline, sentence, sentenced, title
+from simulator.stats import checks as design
 from simulator.stats import units, verdict
+from simulator.stats.checks import Check
 from simulator.stats.units import UnitTable, UserDays
 from simulator.stats.verdict import Lift
 
@@ -83,24 +86,30 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
     progress("report: lifts", 3, 4, {})
     rows = sorted(verdict.verdict(sums, who.control), key=lambda row: (row.unit != "user", who.arms.index(row.arm)))
     scenario, notes = (json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes))
+    by_user = sums.by("user")
     daily = [_on_day(row, day) for day, lifts in verdict.by_day(sums, who.control) for row in lifts]
     content = {
         **_frame(rows, who, sums.metrics),
         "scenario": scenario.get("name"),
         "seed": scenario.get("seed"),
         "design": scenario.get("design", {}).get("kind", "paired" if sums.assigned is None else "split"),
-        "checks": [check._asdict() for check in (checks.calibrated(calibration), *checks.complete(sums, silent))],
+        "checks": _checks(
+            checks.calibrated(calibration), *checks.complete(sums, silent), *design.checks(sums, who.control, scenario=scenario)
+        ),
         "runtime": None if runtime is None else dict(runtime),
         "adjusted": [],
         "unadjusted": [],
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
         "daily": daily,
-        "distributions": distributions(sums.by("user"), who.arms),
+        "distributions": distributions(by_user, who.arms),
         "funnel": _funnel(counts, who),
         "channels": _channels(counts, meta, who),
         "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
         "calibration": calibration,
         "published": _published(scenario.get("published", {}), rows),
+        "power": needs(by_user, who.control, who.treatments, scenario.get("published", {})),
+        "offline": [],
+        "worlds": [],
         "settings": scenario,
         "versions": dict(sorted(meta.versions.items())),
         "notes": notes,
@@ -125,7 +134,7 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "scenario": name,
         "seed": None,
         "design": "paired" if table.paired else "split",
-        "checks": [],
+        "checks": _checks(*design.checks(table, control)),
         "runtime": None,
         "adjusted": sorted(adjusted),
         "unadjusted": [_row(row) for row in compared(table, control, adjusted=False)] if adjusted else [],
@@ -137,6 +146,9 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "answered_by_log": {},
         "calibration": None,
         "published": [],
+        "power": needs(table, control, who.treatments, {}),
+        "offline": [],
+        "worlds": [],
         "settings": {},
         "versions": workspace.versions(),
         "notes": {},
@@ -155,6 +167,15 @@ def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric])
         "metrics": {name: _described(metric) for name, metric in metrics.items()},
         "family": verdict.FAMILY,
     }
+
+
+def _checks(*found: Check) -> list[dict[str, Any]]:
+    """Red first, then amber; each a sentence."""
+    order = sorted(found, key=lambda check: ("red", "amber", "green").index(check.status))
+    return [
+        {"name": title(check.name), "status": check.status, "value": sentenced(check.value), "meaning": sentenced(check.meaning)}
+        for check in order
+    ]
 
 
 def _described(metric: Metric) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _spread(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = [row for row in content["distributions"] if row["metric"] == metric]
         if rows:
             tips = [
-                f"{words.title(metric)}, {row['arm']}: half of the {words.whole(row['n'])} units between {words.number(row['quantiles'][1])} "
+                f"{words.title(metric)}, {row['arm']}: half of {words.whole(row['n'])} units between {words.number(row['quantiles'][1])} "
                 f"and {words.number(row['quantiles'][3])}, 90% between {words.number(row['quantiles'][0])} and "
                 f"{words.number(row['quantiles'][4])}, mean {words.number(row['mean'])}"
                 for row in rows

@@ -16,7 +16,7 @@ def document(content: Mapping[str, Any]) -> str:
     blocks = [
         f"# {text(c['scenario'] or 'A/B report')}: {listed([text(a) for a in c['arms'][1:]])} against {text(c['control'])}",
         _facts(c),
-        *(f"**RED: {text(k['name'])}.** {text(k['found'])} {text(k['meaning'])}" for k in c["checks"] if k["status"] == "red"),
+        *(f"**RED: {text(k['name'])}.** {text(k['value'])} {text(k['meaning'])}" for k in c["checks"] if k["status"] == "red"),
         *_verdict(c),
         *_over_days(c),
         *_funnel(c),
@@ -154,7 +154,7 @@ def _published(c: Mapping[str, Any]) -> list[str]:
 def _checks(c: Mapping[str, Any]) -> list[str]:
     if not c["checks"]:
         return []
-    rows = ((text(k["name"]), k["status"], text(k["found"]), text(k["meaning"])) for k in c["checks"])
+    rows = ((text(k["name"]), k["status"], text(k["value"]), text(k["meaning"])) for k in c["checks"])
     return ["## Checks", _table(("Check", "Status", "Found", "What it means"), rows)]
 
 

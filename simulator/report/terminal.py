@@ -33,7 +33,7 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
     for check in content["checks"]:
         if check["status"] != "green":
             sign, style = STATUS[check["status"]]
-            console.print(Text(f"{sign} {check['status']}: {check['name']}. ", style=style) + Text(f"{check['found']} {check['meaning']}"))
+            console.print(Text(f"{sign} {check['status']}: {check['name']}. ", style=style) + Text(f"{check['value']} {check['meaning']}"))
 
 
 def _table(content: Mapping[str, Any], arm: str) -> Table:

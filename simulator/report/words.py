@@ -144,3 +144,8 @@ def headline(verdicts: Iterable[tuple[str, str]], arm: str, control: str) -> str
 def listed(words: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def sentenced(text: str) -> str:
+    """A phrase as a sentence: a capital first, a stop at the end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

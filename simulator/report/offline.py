@@ -1,0 +1,47 @@
+"""Offline estimates beside the online lift: what `abtest replay` has said of the same run, if it was asked. Nothing is estimated here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PLACE = Path("replay") / "replay.json"
+"""Where a run's folder keeps its replay: `abtest replay RUN --out RUN/replay`."""
+
+
+def beside(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The headline estimate of every policy that was replayed on the log of a run, beside the lift of the arm that it is.
+
+    Args:
+        folder: of the run.
+        content: gathered report of the run; names arms, their policies and lifts.
+
+    Returns:
+        Rows with `policy`, `reward`, `estimator`, `value`, `low`, `high` (per impression), `logged` (the logging policy's own value),
+        `verdict` (trustworthy, weak, unusable), `reasons`, and `arm`, `online` (its lift in that reward; None where the policy is no arm).
+    """
+    file = folder / PLACE
+    if not file.is_file():
+        return []
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    arms = {spec.get("policy"): arm for arm, spec in content["settings"].get("arms", {}).items() if not spec.get("params")}
+    online = {(row["arm"], row["metric"]): row["lift"] for row in content["lifts"] if row["unit"] == "user"}
+    rows = []
+    for replay in stored:
+        metric = {"watch": "watch_time"}.get(replay["reward"], replay["reward"])
+        for policy in replay["policies"]:
+            arm = policy["policy"] if policy["policy"] in content["arms"] else arms.get(policy["policy"])
+            estimate = next(e for e in policy["estimates"] if e["estimator"] == policy["headline"])
+            rows.append(
+                {
+                    **{key: policy[key] for key in ("policy", "verdict", "reasons")},
+                    **{key: estimate[key] for key in ("estimator", "value", "low", "high")},
+                    "reward": metric,
+                    "logged": replay["logged"]["value"],
+                    "arm": arm,
+                    "online": online.get((arm, metric)),
+                }
+            )
+    return rows
