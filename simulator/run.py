@@ -9,15 +9,15 @@ import json
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
 from simulator import executors
-from simulator.design import HISTORY, arm_names
-from simulator.eventlog import EventLog, Writer, schema
+from simulator.design import HISTORY
+from simulator.eventlog import EventLog
 from simulator.progress import silent
 from simulator.scenario import PolicySpec, Scenario
 from simulator.workspace import RunError, Workspace, save_catalogue
@@ -134,12 +134,11 @@ class _Run:
                 catalogue = source.catalogue
                 if source.history is not None:
                     source.history.write(where.past)
-                    _as_history(source.history, where.history, arm_names(tuple(scenario.arms)))
                 if source.future is not None:
                     source.future.write(where.future)
                 where.write_text("models/notes.json", json.dumps(dict(source.notes), indent=1, sort_keys=True) + "\n")
             save_catalogue(where.models / "catalogue.npz", catalogue)
-        context.population.fit(context.source, scenario.seed, where.models / "users", silent)
+        self._go("users", [tasks.FitUsers(self.job)], [[None]])
 
     def _shards(self) -> tuple[tuple[int, int], ...]:
         from simulator import tasks
@@ -154,11 +153,11 @@ class _Run:
 
         specs: list[tuple[PolicySpec, str | None]] = [(self.scenario.arms[name], name) for name in self._arms()]
         specs += [(channel, None) for channel in self.scenario.serving.channels]
+        names: list[str] = []
+        self.executor.run([tasks.FitNames(self.job, tuple(spec for spec, _ in specs))], lambda _, found: names.extend(_checked(found)))
         distinct: dict[str, tuple[PolicySpec, list[str | None]]] = {}
-        context = tasks.context(self.job)
-        for spec, arm in specs:
-            key = tasks.fit_name(context.policy(spec), self.scenario.seed)
-            distinct.setdefault(key, (spec, []))[1].append(arm)
+        for name, (spec, arm) in zip(names, specs, strict=True):
+            distinct.setdefault(name, (spec, []))[1].append(arm)
         pieces: list[Any] = [tasks.Fit(self.job, spec) for spec, _ in distinct.values()]
         owners = [arms for _, arms in distinct.values()]
         if self.scenario.serving.ranking.kind == "pointwise":
@@ -193,11 +192,8 @@ class _Run:
         self.executor.run(pieces, done)
 
 
-def _as_history(log: EventLog, path: Path, arms: tuple[str, ...]) -> None:
-    """Keep a real log's past as the `history` part of the run's log."""
-    import pyarrow as pa
-
-    writer = Writer(path, replace(log.metadata, arms=arms), log.kinds)
-    for batch in log.batches(schema(log.kinds).names):
-        writer.add(pa.Table.from_batches([batch]))
-    writer.close()
+def _checked(result: Any) -> Any:
+    """A task's result; an exception is raised."""
+    if isinstance(result, BaseException):
+        raise result
+    return result

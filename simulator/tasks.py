@@ -6,6 +6,7 @@ but figures.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from policies.base import Catalogue, Fitting, IntArray, Policy, Progress, Sequences, Stochastic, WorldBound
 from policies.explore import Explore
@@ -24,7 +26,7 @@ from simulator import tape
 from simulator.design import DAY, HISTORY, arm_names, assignment
 from simulator.desk import Channel, Desk
 from simulator.engine import Engine, Lives, Span
-from simulator.eventlog import FEEDBACK, Metadata, Propensity, Writer
+from simulator.eventlog import FEEDBACK, Metadata, Propensity, Writer, schema
 from simulator.ranking import Ranker
 from simulator.scenario import PolicySpec, Scenario, population
 from simulator.users.base import Population, Source, Users
@@ -50,8 +52,6 @@ class Context:
     """What the tasks of one run share within a process: the scenario, its source and pristine users; read once from the folder."""
 
     def __init__(self, job: Job) -> None:
-        import json
-
         self.workspace = Workspace(Path(job.root))
         self.folder = Path(job.folder)
         self.scenario = Scenario.model_validate(json.loads(job.scenario))
@@ -150,7 +150,9 @@ def fit_name(policy: Policy, seed: int) -> str:
     """Folder of a policy's fit: policies that differ only in how they serve share it."""
     import hashlib
 
-    return f"{type(policy).__name__.lower()}-{hashlib.sha256(f'{policy.fit_key()} {seed}'.encode()).hexdigest()[:12]}"
+    key = policy.fit_key()
+    who = json.loads(key)[0].rpartition(":")[2].lower()
+    return f"{who}-{hashlib.sha256(f'{key} {seed}'.encode()).hexdigest()[:12]}"
 
 
 def _one_torch_thread() -> None:
@@ -158,6 +160,44 @@ def _one_torch_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class FitUsers:
+    """What the users must learn or draw once, before anybody lives; then the `history` part of the log where the past is real."""
+
+    job: Job
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        run, start = context(self.job), time.process_time()
+        run.population.fit(run.source, run.seed, run.workspace.models / "users", progress)
+        _one_torch_thread()
+        past = open_log(run.workspace.past)
+        if past is not None and not run.workspace.history.is_file():
+            writer = Writer(run.workspace.history, run.metadata(), run.kinds)
+            for batch in past.batches(schema(past.kinds).names):
+                writer.add(_with_columns(batch, schema(run.kinds)))
+            writer.close()
+        return {"seconds": time.process_time() - start}
+
+
+def _with_columns(batch: pa.RecordBatch, target: pa.Schema) -> pa.Table:
+    """The rows of a real past with the columns of the run's log; feedback that was not logged is null."""
+    names = batch.schema.names
+    columns = [batch.column(f.name) if f.name in names else pa.nulls(batch.num_rows, f.type) for f in target]
+    return pa.table(columns, schema=target)
+
+
+@dataclass(frozen=True)
+class FitNames:
+    """The folder of each policy's fit; asked of a worker, since policies may bring torch."""
+
+    job: Job
+    specs: tuple[PolicySpec, ...]
+
+    def __call__(self, progress: Progress) -> list[str]:
+        run = context(self.job)
+        return [fit_name(run.policy(spec), run.seed) for spec in self.specs]
 
 
 @dataclass(frozen=True)
