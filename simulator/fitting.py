@@ -104,7 +104,7 @@ _WATCH = Block(
     ),
 )
 STAGES = (
-    Stage("clicks", (_CLICKS,), 6),
+    Stage("clicks", (_CLICKS,), 4),
     Stage("durations", tuple(_duration(key, name) for key, name in _DURATIONS.items()), 3),
     Stage("watching", (_WATCH,), 6),
     Stage("reactions", tuple(_reaction(kind) for kind in ("like", "comment", "forward", "follow", "hate", "profile_enter")), 5),

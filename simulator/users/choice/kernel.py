@@ -115,6 +115,8 @@ class Answers(NamedTuple):
 
     click: npt.NDArray[np.int8]
     watch: npt.NDArray[np.float32]
+    chance: npt.NDArray[np.float32]
+    """The true chance of the click; 0 where not examined."""
     kinds: npt.NDArray[np.int8]
     shown: Ints
     next: Ints
@@ -370,6 +372,7 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
                 duration = truth.duration[i]
                 likes = sigmoid(x - fatigue(law, lives.memory[u], truth.place[i]))
                 click = _unit32(w0) < likes
+                out.chance[b, p] = likes
                 if click:
                     watch = _real_watch(law, likes, duration, _unit32(w1), _unit32(w2))
                     long = watch >= min(LONG_VIEW, duration)

@@ -53,6 +53,8 @@ class People:
             satisfaction=np.full(n, choice.returning.reference),
         )
         kernel.settle(self.law, self.seed, self.truth, self.lives.logits, self.lives.interests)
+        self.chance: npt.NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
+        """`[B, k]` the true chances of the clicks of the last `respond`: for calibration, which may know the truth."""
 
     def first(self, user: IntArray) -> IntArray:
         """When each user first asks, `[B]` ms from midnight of the first day."""
@@ -74,6 +76,7 @@ class People:
         out = kernel.Answers(
             click=np.full((b, k), -1, dtype=np.int8),
             watch=np.full((b, k), np.nan, dtype=np.float32),
+            chance=np.zeros((b, k), dtype=np.float32),
             kinds=np.zeros((b, k, len(KINDS)), dtype=np.int8),
             shown=np.empty(b, dtype=np.int64),
             next=np.empty(b, dtype=np.int64),
@@ -81,6 +84,7 @@ class People:
         )
         who, when, at, items = (np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items))
         kernel.respond(self.law, self.seed, self.truth, self.lives, who, when, at, items, out)
+        self.chance = out.chance
         kinds = {name: np.where(out.click < 0, np.int8(-1), out.kinds[:, :, j]) for j, name in enumerate(KINDS)}
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 

@@ -91,14 +91,17 @@ class Production(Yardstick):
 
     It knows the users' interests as they were at its last training (`refresh`), authors and qualities, but not the taste that is fixed
     per (user, video), nor today's satiation, and errs by `noise`; and it gives each video traffic of its own (`boost`: freshness,
-    promotion, popularity), which is what concentrates exposure. Scores are logits: under `explore` with temperature T, a place
-    of the slate is drawn in proportion to exp(score / T) among what is left.
+    promotion, popularity), which is what concentrates exposure, and short ones more (`brevity`). Scores are logits: under `explore`
+    with temperature T, a place of the slate is drawn in proportion to exp(score / T) among what is left.
     """
 
     noise: Annotated[float, Field(ge=0)] = 0.5
     """Sd of the error, fixed per (user, video), on the scale of the click's logit."""
     boost: Annotated[float, Field(ge=0)] = 1.2
     """Sd between videos of what is added for their own sake, on the same scale."""
+    brevity: float = 0.15
+    """What is taken per unit of ln(duration), on the same scale: the published play/duration quantiles need exposure to be shorter than
+    the catalogue."""
     refresh: Annotated[int, Field(ge=1)] = 7
     """Days (of the user's age) between trainings."""
 
@@ -112,7 +115,8 @@ class Production(Yardstick):
         self.value_ = np.empty((n_users, n_items), dtype=np.float32)
         self.trained_ = np.full(n_users, -1, dtype=np.int64)
         self.born_ = users.born()
-        self.boost_ = self.boost * ndtri(uniform(int(users.seed), Purpose.WORLD, np.arange(n_items + 1), _BOOST) + 2.0**-54)
+        z = ndtri(uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54)
+        self.boost_ = self.boost * z - self.brevity * np.log(users.world.duration[1:])
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The `k` items of greatest estimated utility."""
@@ -137,6 +141,6 @@ class Production(Yardstick):
         born = (self.born_[0][user].copy(), self.born_[1][user].copy())
         estimate = np.empty(users.n_items + 1)
         kernel.estimates(users.law, users.seed, users.truth, born, user, trained, self.noise, estimate)
-        value = (estimate + self.boost_)[1:]
+        value = estimate[1:] + self.boost_
         order = np.argsort(-value)  # 53 random bits in every value: no ties to break
         self.order_[user], self.value_[user], self.trained_[user] = order + 1, value[order], trained
