@@ -31,15 +31,15 @@ def difference(m: Moments, level: float = 0.95) -> Interval:
     return Interval(m.difference - half, m.difference + half)
 
 
-def fieller(m: Moments, level: float = 0.95) -> Interval:
+def fieller(m: Moments, level: float = 0.95, critical: Number | None = None) -> Interval:
     """The relative lift by Fieller's theorem, exact for normal means whatever the size of the control's mean.
 
     All theta with (t - theta c)^2 <= q^2 (v_t - 2 theta cov + theta^2 v_c), less 1 (Fieller, "Some problems in interval
     estimation", JRSS B 1954; Franz, "Ratios: a short guide to confidence limits", 2007). It excludes 0 exactly where the t test on
     the same moments rejects. Where the control's mean is not distinguishable from 0 the set is unbounded: `-inf` and `inf` are
-    given, and `unbounded` says it in words.
+    given, and `unbounded` says it in words. `critical`: q itself, in place of Student's at `level` (sequential boundaries).
     """
-    q2 = quantile(m.df, level) ** 2
+    q2 = np.square(quantile(m.df, level) if critical is None else critical)
     a = np.square(m.control) - q2 * m.var_control
     b = m.control * m.treatment - q2 * m.cov
     c = np.square(m.treatment) - q2 * m.var_treatment

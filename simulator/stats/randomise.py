@@ -14,6 +14,9 @@ from simulator.stats.units import TableError, UserDays
 CELLS = 4_000_000
 """Weights held at once (repetitions x users x arms)."""
 
+MANY = 16
+"""Users per cell from which counts are drawn as such (multinomial) and not user by user."""
+
 Pair = tuple[Moments, Moments]
 """Moments of the same samples under the null (both arms answer alike) and under the effect (each as it did)."""
 
@@ -103,6 +106,10 @@ def draws(n_users: int, size: int, repetitions: int, seed: int) -> Iterator[tupl
     chunk = max(1, CELLS // (2 * n_users))
     for start in range(0, repetitions, chunk):
         rows = min(chunk, repetitions - start)
+        if size > MANY * 2 * n_users:
+            counts = generator.multinomial(size, np.full(2 * n_users, 0.5 / n_users), rows).reshape(rows, 2, n_users).astype(np.float64)
+            yield counts[:, 0], counts[:, 1]
+            continue
         cell = generator.integers(0, 2 * n_users, (rows, size), dtype=np.int64)
         cell += np.arange(rows)[:, None] * (2 * n_users)
         counts = np.bincount(cell.ravel(), minlength=rows * 2 * n_users).reshape(rows, 2, n_users).astype(np.float64)

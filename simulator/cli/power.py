@@ -1,0 +1,194 @@
+"""`abtest power`: sample size, duration and smallest detectable lift, from a log, a per-user table or figures given by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simulator.cli.failure import failures
+
+if TYPE_CHECKING:
+    from simulator.stats.power import Pilot
+    from simulator.stats.units import UnitTable, UserDays
+
+
+class Percent(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A fraction, written 0.017% or 0.00017."""
+
+    name = "lift"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            text = str(value).strip()
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"a lift is written 0.5% or 0.005; got {value!r}", param, ctx)
+        if not math.isfinite(number) or number == 0:
+            self.fail(f"a lift must be a number other than 0; got {value!r}", param, ctx)
+        return number
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for, whatever the source."""
+
+    metrics: tuple[str, ...]
+    lift: float | None
+    users: int | None
+    target: float
+    simulate: int
+    control: str | None
+
+
+@click.command()
+@click.argument("source", metavar="[RUN|LOG|TABLE]", required=False, type=click.Path(path_type=Path))
+@click.option("--metric", "metrics", multiple=True, help="Metric; repeatable; all of the source if left out.")
+@click.option("--lift", type=Percent(), help="Relative lift to be found, e.g. 0.5%; the published one of each metric if left out.")
+@click.option("--users", type=click.IntRange(8), help="Users for the smallest detectable lift; those of the source if left out.")
+@click.option("--target", type=click.FloatRange(0.5, 0.999), default=0.8, show_default=True, help="Power.")
+@click.option("--simulate", type=click.IntRange(0), default=0, help="Also simulate the power curve with so many samples a point.")
+@click.option("--mean", type=float, help="By hand: control mean per user.")
+@click.option("--sd", type=float, help="By hand: standard deviation of a user's value.")
+@click.option("--sd-difference", type=float, help="By hand: standard deviation of the difference of a user's twins.")
+@click.option("--correlation", type=float, help="By hand: correlation of a user's value with the pre-period.")
+@click.option("--control", help="Control arm; as the source says if left out.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write figures and power curves as JSON.")
+def power(source: Path | None, out: Path | None, **options: Any) -> None:
+    """How many users or days a lift needs, and the smallest lift that given users can show, for twins, splits and adjusted splits.
+
+    \b
+    abtest power runs/kuaishou_like/latest --lift 0.5%
+    abtest power --mean 7500 --sd 6000 --correlation 0.7 --lift 0.017%
+    """
+    wish = Wish(**{name: options.pop(name) for name in ("metrics", "lift", "users", "target", "simulate", "control")})
+    with failures():
+        plans = [_by_hand(wish, **options)] if source is None else list(_from(source, wish, options))
+        for line in lines(plans, wish.target):
+            click.echo(line)
+        if out is not None:
+            staging = out.with_name(out.name + ".part")
+            staging.write_text(json.dumps(plans, indent=1, allow_nan=False) + "\n")
+            os.replace(staging, out)
+            click.echo(out)
+
+
+def _by_hand(wish: Wish, mean: float | None, sd: float | None, **more: float | None) -> dict[str, Any]:
+    """A plan from the figures of the command line."""
+    from simulator.stats.power import Pilot, PowerError
+
+    if mean is None or sd is None or wish.lift is None:
+        raise PowerError("give a run, log or table, or the figures by hand: --mean, --sd and --lift")
+    return _plan(Pilot((wish.metrics or ("metric",))[0], mean, sd, more["sd_difference"], more["correlation"]), wish.lift, wish)
+
+
+def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterator[dict[str, Any]]:
+    """A plan for each metric of a run, log or table."""
+    from simulator.stats import power as powers
+
+    given = [f"--{name.replace('_', '-')}" for name, value in hand.items() if value is not None]
+    if given:
+        raise powers.PowerError(f"{', '.join(given)} cannot be given with {source}: its own figures are used")
+    days, table, control = _read(source, wish.control)
+    other = next(arm for arm in table.arms if arm != control)
+    for name in wish.metrics or tuple(table.numerators):
+        try:
+            pilot = powers.pilot(table, name, control, other)
+        except powers.PowerError:
+            if wish.metrics:
+                raise
+            continue
+        lift = wish.lift if wish.lift is not None else powers.PUBLISHED.get(name, 0.005)
+        here = wish if wish.users else replace(wish, users=table.n_units)
+        plan = _plan(pilot, lift, here, powers.population(days, name, control, other) if wish.simulate and days is not None else None)
+        if days is not None:
+            plan["days"] = _days(days, name, (control, other), lift, here)
+        yield plan
+
+
+def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:
+    from simulator.report import ReportError, find, tables
+    from simulator.stats import frames, units
+
+    if not source.exists():
+        raise ReportError(f"{source}: no such file or folder; give a run's folder, an event log or a per-user table")
+    if not tables.is_log(source):
+        table = frames.from_frame(tables.read(source))
+        return None, table, tables.named(table, control)
+    log, _ = find(source)
+    days = units.read(log)
+    name = control or log.metadata.control or days.arms[0]
+    days.by("day").arm(name)
+    return days, days.by("user"), name
+
+
+def _plan(pilot: Pilot, lift: float, wish: Wish, population: Any = None) -> dict[str, Any]:
+    """Need and smallest detectable lift of every design whose variance is known, with its power curve, as JSON types."""
+    from simulator.stats import power as powers
+
+    published = powers.PUBLISHED.get(pilot.metric) == lift
+    found: dict[str, Any] = {**asdict(pilot), "lift": lift, "published": published, "users": wish.users, "designs": {}}
+    for design in pilot.designs:
+        need = powers.users_needed(pilot, lift, design, wish.target)
+        known = math.isfinite(need)
+        drawn = powers.curve(pilot, lift, design, population=population, repetitions=wish.simulate) if known else None
+        found["designs"][design] = {
+            "users_needed": need if known else None,
+            "detectable": powers.detectable(pilot, wish.users, design, wish.target) if wish.users else None,
+            "curve": None if drawn is None else asdict(drawn),
+        }
+    return found
+
+
+def _days(days: UserDays, metric: str, arms: tuple[str, str], lift: float, wish: Wish) -> dict[str, float | None]:
+    """Days needed with the wished number of users, twins and split; None where no number of days suffices or nothing can be said."""
+    from simulator.stats import power as powers
+
+    found: dict[str, float | None] = {}
+    designs: dict[str, str | None] = {"paired": arms[1], "split": None} if days.assigned is None else {"split": None}
+    for design, treatment in designs.items():
+        parts = powers.days_components(days, metric, arms[0], treatment)
+        if parts is not None and wish.users is not None:
+            need = parts.needed(wish.users, lift, wish.target)
+            found[design] = need if math.isfinite(need) else None
+    return found
+
+
+def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
+    """The plans for a terminal."""
+    from simulator.stats.power import DESIGNS
+
+    yield f"Two-sided test at 5%, power {target:.0%}. Users are users in all; a twin pair is one user."
+    for plan in plans:
+        twins = "" if plan["sd_difference"] is None else f", twins' difference {plan['sd_difference']:.4g}"
+        past = "" if plan["correlation"] is None else f", correlation with the pre-period {plan['correlation']:.2f}"
+        yield ""
+        yield f"{plan['metric']}: mean {plan['mean']:.4g}, sd {plan['sd']:.4g}{twins}{past}"
+        for design, figures in plan["designs"].items():
+            need = figures["users_needed"]
+            line = f"  {design:<7} {DESIGNS[design]:<52} {_count(need):>20} users for {plan['lift']:+.3%}"
+            if figures["detectable"] is not None:
+                line += f"; {plan['users']:,} users show {figures['detectable']:.2%}"
+            yield line
+            for n, rate in (figures["curve"] or {}).get("simulated", ()):
+                yield f"          simulated power with {n:,} users: {rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]"
+        for design, need in plan.get("days", {}).items():
+            said = (
+                f"{need:,.0f} {'day' if need == 1 else 'days'}"
+                if need is not None
+                else "no number of days is enough, users differ too much"
+            )
+            yield f"  {design:<7} with {plan['users']:,} users for {plan['lift']:+.3%}: {said}"
+        if plan["published"]:
+            needs = " or ".join(f"{_count(f['users_needed'])} ({d})" for d, f in plan["designs"].items())
+            yield f"  To see the paper's {plan['lift']:+.3%} {plan['metric'].replace('_', ' ')} you would need {needs} users."
+
+
+def _count(n: float | None) -> str:
+    return "more than 10^15" if n is None else f"{n:,.0f}"

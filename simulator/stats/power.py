@@ -1,0 +1,250 @@
+"""Power: how many users (or days) a lift needs, and the smallest lift that given users can show, by formula and by simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from simulator.stats import tests
+from simulator.stats.compare import values
+from simulator.stats.intervals import quantile
+from simulator.stats.moments import Floats
+from simulator.stats.randomise import Outcomes, Pair, Rate, draws, outcomes, paired_pair, split_pair
+from simulator.stats.units import TableError, UnitTable, UserDays
+from simulator.stats.verdict import noncentrality
+
+Design = Literal["paired", "split", "cuped"]
+
+DESIGNS: dict[Design, str] = {
+    "paired": "twins: every user in both arms",
+    "split": "each user in one arm",
+    "cuped": "each user in one arm, adjusted for the pre-period",
+}
+"""Twins with a covariate are not a further design: both twins have the same past, and it cancels in their difference."""
+
+PUBLISHED = {"comment": 0.00772, "forward": 0.00336, "play": 0.00143, "follow": 0.00027, "watch_time": 0.00017}
+"""Lifts of the online test in arXiv 2404.08675, section 5.5 (1-5 July 2023)."""
+
+MOST = 10**15
+"""Users beyond which a need is given as infinite."""
+
+
+class PowerError(ValueError):
+    """Figures from which no power can be computed; the message names the figure and the rule."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What is known of a metric before a test is planned.
+
+    Attributes:
+        metric: its name.
+        mean: control mean per user (or ratio of sums).
+        sd: standard deviation of one user's (linearised) value.
+        sd_difference: standard deviation of the difference between a user's twins, or None where nobody had twins or they never differ.
+        correlation: of a user's value with the pre-period, or None where there is none.
+        n_users: users that these come from; 0 for figures given by hand.
+    """
+
+    metric: str
+    mean: float
+    sd: float
+    sd_difference: float | None = None
+    correlation: float | None = None
+    n_users: int = 0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.mean) and self.mean != 0):
+            raise PowerError(f"{self.metric}: the mean must be a number other than 0 to speak of a relative lift; got {self.mean}")
+        if not (np.isfinite(self.sd) and self.sd > 0):
+            raise PowerError(f"{self.metric}: the standard deviation must be above 0; got {self.sd}")
+        if self.correlation is not None and not -1 < self.correlation < 1:
+            raise PowerError(f"{self.metric}: the correlation with the pre-period must be in (-1, 1); got {self.correlation}")
+
+    @property
+    def designs(self) -> tuple[Design, ...]:
+        """The designs whose variance is known."""
+        known: dict[Design, bool] = {"paired": self.sd_difference is not None, "split": True, "cuped": self.correlation is not None}
+        return tuple(d for d in DESIGNS if known[d])
+
+    def relative_error(self, design: Design, n: float) -> float:
+        """Standard error of the relative difference with `n` users in all: twins are one user, splits have n / 2 in each of two arms.
+
+        Split: 2 sd / (mean sqrt(n)); CUPED: times sqrt(1 - r^2) (Deng et al., WSDM 2013, eq. 4); paired: sd_difference / (mean sqrt(n)).
+        """
+        if design == "paired":
+            if self.sd_difference is None:
+                raise PowerError(f"{self.metric}: without twins the paired design's variance is not known")
+            spread = self.sd_difference
+        else:
+            shrink = 1.0
+            if design == "cuped":
+                if self.correlation is None:
+                    raise PowerError(f"{self.metric}: without a pre-period the adjusted design's variance is not known")
+                shrink = np.sqrt(1.0 - self.correlation**2)
+            spread = 2.0 * self.sd * shrink
+        return float(spread / abs(self.mean) / np.sqrt(n))
+
+
+def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = None) -> Pilot:
+    """The pilot figures of a table; `treatment` is needed for the paired design only (its twins' difference).
+
+    Raises:
+        TableError: no such arm, or no data.
+        PowerError: the metric is constant or has mean 0.
+    """
+    other = treatment if treatment is not None else next(a for a in table.arms if a != control)
+    base, answers = values(table, metric, control, other)
+    covariate = table.covariates.get(metric)
+    correlation = None
+    if covariate is not None:
+        own = covariate if table.assigned is None else covariate[table.assigned == table.arm(control)]
+        if len(own) == len(base) and np.ptp(own) > 0 and np.ptp(base) > 0:
+            correlation = float(np.clip(np.corrcoef(base, own)[0, 1], -0.999999, 0.999999))
+    difference = float((answers - base).std(ddof=1)) if table.paired and len(base) > 1 else 0.0
+    sd = float(base.std(ddof=1)) if len(base) > 1 else float("nan")
+    return Pilot(metric, float(base.mean()) if len(base) else float("nan"), sd, difference or None, correlation, len(base))
+
+
+def power(p: Pilot, lift: float, n: int, design: Design, level: float = 0.95) -> float:
+    """The chance that a two-sided t test finds a true relative `lift` with `n` users in all.
+
+    P(|T| > q) for noncentral T = (Z + shift) / S, by integrating over S = chi(df) / sqrt(df) (the distribution functions at hand
+    are NaN far out): mean over S of Phi(shift - q S) + Phi(-shift - q S).
+    """
+    from scipy.special import chdtri, ndtr
+
+    df = _df(design, n)
+    q, shift = float(quantile(df, level)), abs(lift) / p.relative_error(design, n)
+    node, weight = np.polynomial.legendre.leggauss(400)
+    s = np.sqrt(chdtri(df, (1.0 + node) / 2.0) / df)
+    return float(np.clip((weight / 2.0) @ (ndtr(shift - q * s) + ndtr(-shift - q * s)), 0.0, 1.0))
+
+
+def detectable(p: Pilot, n: int, design: Design, target: float = 0.8, level: float = 0.95) -> float:
+    """The smallest relative lift that `n` users in all would show with power `target`."""
+    return noncentrality(float(_df(design, n)), target, level) * p.relative_error(design, n)
+
+
+def users_needed(p: Pilot, lift: float, design: Design, target: float = 0.8, level: float = 0.95) -> float:
+    """Users in all (twins count once) for a relative `lift` to be found with power `target`; inf beyond a million billions.
+
+    Raises:
+        PowerError: the lift is 0.
+    """
+    if lift == 0:
+        raise PowerError(f"{p.metric}: a lift of 0 cannot be found by any number of users")
+    low, high = 4, 8
+    while detectable(p, high, design, target, level) > abs(lift):
+        low, high = high, high * 2
+        if high > MOST:
+            return float("inf")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if detectable(p, middle, design, target, level) > abs(lift) else (low, middle)
+    return float(high + high % 2 if design != "paired" else high)
+
+
+def _df(design: Design, n: float) -> float:
+    return max(n - 1.0 if design == "paired" else n - 2.0 - (design == "cuped"), 1.0)
+
+
+@dataclass(frozen=True)
+class Days:
+    """How the relative variance of a user's total falls with the length of a test: (between + within / days) per user.
+
+    Attributes:
+        between: squared relative spread of users (or of twins' lasting differences): more days do not reduce it.
+        within: squared relative spread of one user's days.
+    """
+
+    between: float
+    within: float
+
+    def needed(self, n: int, lift: float, target: float = 0.8, level: float = 0.95) -> float:
+        """Days for `n` users (twins, or both arms of a split counted by 4 / n already in the components) to show `lift`; inf if never."""
+        room = (lift / noncentrality(max(n - 2.0, 1.0), target, level)) ** 2 * n - self.between
+        return float(np.ceil(self.within / room)) if room > 0 else float("inf")
+
+
+def days_components(days: UserDays, metric: str, control: str, treatment: str | None = None) -> Days | None:
+    """The two components, by one-way random-effects analysis of variance over users; None for ratio metrics or fewer than two days.
+
+    Between = MS_users - MS_within over days (Searle, Casella & McCulloch, "Variance components", 1992, 3.5). With a `treatment` of a
+    paired log: of the twins' differences; without: of a split test's two arms (variances times 4, for n users in all).
+    """
+    m = days.metrics[metric]
+    if m.denominator is not None or m.numerator.days is not None or days.days < 2 or metric in days.missing:
+        return None
+    cube = days.terms[m.numerator.name]
+    own = cube[days.arms.index(control)].astype(np.float64)
+    if days.assigned is not None:
+        own = own[days.assigned == days.arms.index(control)]
+    if treatment is not None and days.assigned is not None:
+        raise TableError("twins' differences need a paired log")
+    values = own if treatment is None else cube[days.arms.index(treatment)] - own
+    mean, d = own.mean(), days.days
+    within = float(values.var(axis=1, ddof=1).mean())
+    between = max(float(values.mean(axis=1).var(ddof=1)) - within / d, 0.0)
+    scale = (4.0 if treatment is None else 1.0) / mean**2 if mean else float("nan")
+    return Days(between * scale, within * scale)
+
+
+def simulate(o: Outcomes, lift: float, n: int, design: Design, repetitions: int = 2000, seed: int = 0) -> Rate:
+    """Power by simulation: samples of `n` users drawn from the run with a planted `lift`, each put through the t test of the design."""
+    makers: dict[Design, Callable[[Outcomes, Floats, Floats], Pair]]
+    makers = {"paired": paired_pair, "split": split_pair, "cuped": partial(split_pair, adjusted=True)}
+    make = makers[design]
+    planted = o.planted(lift)
+    count = 0
+    for heads, tails in draws(len(o.control[0]), n, repetitions, seed):
+        with np.errstate(invalid="ignore"):
+            count += int(np.count_nonzero(np.asarray(tests.t_test(make(planted, heads, tails)[1]).p) < 0.05))
+    return Rate.of(count, repetitions)
+
+
+def population(days: UserDays, metric: str, control: str, treatment: str) -> Outcomes:
+    """The users that `simulate` draws from: both answers of a paired log; the control's own of a split one (then only split designs)."""
+    if days.assigned is None:
+        return outcomes(days, control, treatment, metric)
+    members = days.assigned == days.arms.index(control)
+    row = days.arms.index(control)
+    alone = replace(
+        days, arms=(control, treatment), n_users=int(members.sum()), assigned=None,
+        terms={name: cube[[row, row]][:, members] for name, cube in days.terms.items()},
+        before={name: column[members] for name, column in days.before.items()},
+    )  # fmt: skip
+    return outcomes(alone, control, treatment, metric)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Power against users for one design: by formula everywhere, by simulation at some sizes.
+
+    Attributes:
+        design: the design.
+        users: sizes `[k]`.
+        formula: power `[k]`.
+        simulated: (users, rate) pairs.
+    """
+
+    design: Design
+    users: tuple[int, ...]
+    formula: tuple[float, ...]
+    simulated: tuple[tuple[int, Rate], ...] = ()
+
+
+def curve(
+    p: Pilot, lift: float, design: Design, *, points: int = 25, population: Outcomes | None = None, repetitions: int = 1000, seed: int = 0
+) -> Curve:
+    """A power curve around the size that has power .8; with a `population`, simulated at its quarter, half and full size."""
+    need = users_needed(p, lift, design)
+    centre = min(need, float(MOST))
+    users = tuple(int(n) for n in np.unique(np.maximum(np.geomspace(centre / 20, centre * 4, points), 8).astype(np.int64)))
+    checked: Sequence[int] = [] if population is None else [max(int(centre * share), 8) for share in (0.25, 0.5, 1.0)]
+    drawn = tuple((n, simulate(population, lift, n, design, repetitions, seed)) for n in checked if population is not None)
+    return Curve(design, users, tuple(power(p, lift, n, design) for n in users), drawn)

@@ -1,0 +1,224 @@
+"""Sequential inference: boundaries and intervals that stay honest when one looks every day, and the day on which one could have stopped.
+
+Looks are daily, at the users' totals so far. With I = 1 / variance of the mean per day, Z at the looks is as Brownian motion observed
+at the informations I, exactly so where a user's days are alike up to noise (a random intercept), days being dependent or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from simulator.stats import intervals, tests
+from simulator.stats.compare import Samples
+from simulator.stats.moments import Floats, Moments, Number
+from simulator.stats.units import UserDays
+
+Shape = Literal["obrien-fleming", "pocock"]
+
+ALPHA = 0.05
+NODES = 160
+"""Gauss-Legendre nodes of each look's continuation region."""
+
+
+def mixture_boundary(information: Number, planned: float, alpha: float = ALPHA) -> Number:
+    """The always-valid boundary of |Z|: crossing it on whatever day has probability at most `alpha` without an effect.
+
+    Normal mixture sequential ratio test (Robbins 1970; Johari, Koomen, Pekelis & Walsh, "Always valid inference", Operations Research
+    2022): sqrt((1 + r / I) (log(1 + I / r) + 2 log(1 / alpha))), valid asymptotically for means (Waudby-Smith, Arbour, Sinha, Kennedy &
+    Ramdas, Annals of Statistics 2024, theorem 2.2). r is chosen to be tightest at `planned` information (ibid., section 2.5).
+    """
+    r = _mixing(planned, alpha)
+    return np.sqrt((1.0 + r / information) * (np.log1p(information / r) - 2.0 * np.log(alpha)))
+
+
+def always_valid_p(z: Floats, information: Floats, planned: float, alpha: float = ALPHA) -> Floats:
+    """p values `[looks]` that may be read at any look: the running minimum of the inverse mixture likelihood ratio (same mixture)."""
+    r = _mixing(planned, alpha)
+    log_ratio = 0.5 * np.log(r / (information + r)) + 0.5 * np.square(z) * information / (information + r)
+    return np.asarray(np.minimum.accumulate(np.minimum(np.exp(-log_ratio), 1.0)))
+
+
+def _mixing(planned: float, alpha: float) -> float:
+    return float(planned / (-2.0 * np.log(alpha) + np.log1p(-2.0 * np.log(alpha))))
+
+
+def spent(shape: Shape, fraction: Number, alpha: float = ALPHA) -> Number:
+    """One-sided error spent by a `fraction` of the test, two-sided level `alpha` (Lan & DeMets, Biometrika 1983).
+
+    O'Brien-Fleming like: 2 - 2 Phi(z / sqrt(t)), Pocock like: a log(1 + (e - 1) t), each with a = alpha / 2 a side.
+    """
+    from scipy.special import ndtr, ndtri
+
+    a = alpha / 2.0
+    if shape == "pocock":
+        return a * np.log1p((np.e - 1.0) * np.asarray(fraction, dtype=np.float64))
+    return 2.0 * ndtr(ndtri(a / 2.0) / np.sqrt(fraction))
+
+
+def boundaries(shape: Shape, fractions: Sequence[float], informations: Sequence[float] | None = None, alpha: float = ALPHA) -> Floats:
+    """Two-sided boundaries of |Z| at each look by alpha spending.
+
+    Args:
+        shape: spending function.
+        fractions: share of the planned test at each look, increasing, at most 1: how much error is spent.
+        informations: information at each look, increasing: how Z at the looks is correlated; the fractions themselves if left out.
+        alpha: two-sided level.
+
+    Returns:
+        `[looks]`, by recursive numerical integration (Armitage, McPherson & Rowe 1969; Jennison & Turnbull 2000, chapter 19).
+    """
+    from scipy.optimize import brentq
+
+    clock = np.asarray(fractions if informations is None else informations, dtype=np.float64)
+    budget = np.diff(spent(shape, np.asarray(fractions, dtype=np.float64), alpha), prepend=0.0)
+    found: list[float] = []
+    walk = _Walk()
+    for look, (information, error) in enumerate(zip(clock, budget, strict=True)):
+        exceeds = walk.at(information if look == 0 else max(information, clock[look - 1] * (1 + 1e-6)))
+        bound = float(brentq(lambda c, e=error, tail=exceeds: tail(c) - e, 0.0, 38.0, xtol=1e-10)) if exceeds(38.0) < error else 38.0
+        found.append(bound)
+        walk.stop_at(bound)
+    return np.array(found)
+
+
+def exit_probability(bounds: Sequence[float], informations: Sequence[float]) -> float:
+    """The chance that |Z| crosses one of `bounds` at the given `informations`, without an effect."""
+    walk, total = _Walk(), 0.0
+    for bound, information in zip(bounds, informations, strict=True):
+        total += 2.0 * walk.at(information)(bound)
+        walk.stop_at(bound)
+    return total
+
+
+@lru_cache(maxsize=1)
+def _quadrature() -> tuple[Floats, Floats]:
+    node, weight = np.polynomial.legendre.leggauss(NODES)
+    return np.asarray(node), np.asarray(weight)
+
+
+class _Walk:
+    """Z at successive looks under no effect, among walks that have not yet left: nodes, their weights times density."""
+
+    def __init__(self) -> None:
+        self.information = 0.0
+        self.nodes: Floats = np.zeros(1)
+        self.mass: Floats = np.ones(1)
+
+    def at(self, information: float) -> _Exceeds:
+        """Go to the next look; what is returned gives the one-sided chance to exceed a bound there."""
+        kept = np.sqrt(self.information / information)
+        self._kernel = _Exceeds(self.nodes * kept, float(np.sqrt(1.0 - self.information / information)), self.mass)
+        self.information = information
+        return self._kernel
+
+    def stop_at(self, bound: float) -> None:
+        """Keep the walks within `bound` at this look."""
+        node, weight = _quadrature()
+        reach = min(bound, 9.0)
+        z = node * reach
+        k = self._kernel
+        density = np.exp(-0.5 * np.square((z[:, None] - k.means) / k.sd)) / (k.sd * np.sqrt(2.0 * np.pi))
+        self.nodes, self.mass = z, weight * reach * (density @ k.mass)
+
+
+@dataclass(frozen=True)
+class _Exceeds:
+    """The chance that the next Z exceeds c, from a mixture of normals."""
+
+    means: Floats
+    sd: float
+    mass: Floats
+
+    def __call__(self, c: float) -> float:
+        from scipy.special import ndtr
+
+        return float(self.mass @ ndtr((self.means - c) / self.sd))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one would have seen at the end of a day.
+
+    Attributes:
+        day: days so far, from 1.
+        lift: relative lift of the totals so far.
+        low, high: 95% interval as if this were the only look.
+        sequence_low, sequence_high: 95% confidence sequence: may be looked at every day.
+        t: t statistic of the totals so far.
+        p: always-valid p value so far.
+        always_valid, obrien_fleming, pocock: boundaries of |t| on this day.
+    """
+
+    day: int
+    lift: float
+    low: float
+    high: float
+    sequence_low: float
+    sequence_high: float
+    t: float
+    p: float
+    always_valid: float
+    obrien_fleming: float
+    pocock: float
+
+
+@dataclass(frozen=True)
+class Peeks:
+    """Every day's look at one metric of one arm, and the first day (from 1) on which each rule would have stopped, or None."""
+
+    metric: str
+    arm: str
+    looks: tuple[Look, ...]
+
+    def stop(self, rule: Literal["always_valid", "obrien_fleming", "pocock"]) -> int | None:
+        """The first day on which |t| is beyond the rule's boundary."""
+        return next((look.day for look in self.looks if abs(look.t) > getattr(look, rule)), None)
+
+
+def peeks(days: UserDays, control: str) -> list[Peeks]:
+    """Daily looks at every metric with data of every arm, planned for all days of the test."""
+    so_far = [Samples(days.by("user", until=d), {}) for d in range(1, days.days + 1)]
+    return [
+        Peeks(metric, arm, _looks([s.moments(metric, control, arm) for s in so_far], days.metrics[metric].denominator is None))
+        for arm in days.arms
+        for metric in days.metrics
+        if arm != control and metric not in days.missing
+    ]
+
+
+def _looks(moments: Sequence[Moments], per_day: bool) -> tuple[Look, ...]:
+    """`per_day`: a unit's value grows with the days (a sum), and its mean per day is what becomes better known."""
+    n = len(moments)
+    days = np.arange(1, n + 1)
+    variance = np.array([m.variance for m in moments], dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        information = np.maximum.accumulate(np.where(variance > 0, (np.square(days) if per_day else 1.0) / variance, 0.0))
+    z = np.array([tests.t_test(m).statistic for m in moments], dtype=np.float64)
+    known = information > 0
+    mixture, obrien_fleming, pocock = (np.full(n, np.inf) for _ in range(3))
+    p = np.full(n, np.nan)
+    if known.any():
+        clock, planned, share = information[known], float(information[-1]), (days / n)[known].tolist()
+        mixture[known] = mixture_boundary(clock, planned)
+        obrien_fleming[known] = boundaries("obrien-fleming", share, clock.tolist())
+        pocock[known] = boundaries("pocock", share, clock.tolist())
+        p[known] = always_valid_p(np.nan_to_num(z[known]), clock, planned)
+    return tuple(
+        Look(i + 1, *_lift(m, float(mixture[i])), float(z[i]), float(p[i]), float(mixture[i]), float(obrien_fleming[i]), float(pocock[i]))
+        for i, m in enumerate(moments)
+    )
+
+
+def _lift(m: Moments, critical: float) -> tuple[float, float, float, float, float]:
+    """Lift, its interval for a single look, and its interval for all looks together."""
+    if m.variance == 0 and m.control == m.treatment:
+        return 0.0, 0.0, 0.0, 0.0, 0.0
+    ratio = float(m.treatment / m.control - 1.0) if m.control else float("nan")
+    low, high = intervals.fieller(m)
+    wide_low, wide_high = intervals.fieller(m, critical=critical) if np.isfinite(critical) else (-np.inf, np.inf)
+    return ratio, float(low), float(high), float(wide_low), float(wide_high)

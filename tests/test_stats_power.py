@@ -1,0 +1,110 @@
+"""Power against statsmodels, against simulation, and against the audit's samples."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from statsmodels.stats.power import TTestIndPower, TTestPower
+
+from simulator.cli.power import power as command
+from simulator.stats import power, units
+from simulator.stats.power import Pilot, PowerError
+from tests.test_stats_audit import paired_log
+
+PILOT = Pilot("x", mean=20.0, sd=10.0, sd_difference=4.0, correlation=0.6)
+
+
+@pytest.mark.parametrize("lift", [0.02, 0.1, 0.3])
+def test_split_power_is_statsmodels(lift: float) -> None:
+    for n in (20, 200, 500):
+        theirs = TTestIndPower().power(effect_size=lift * 20 / 10, nobs1=n / 2, alpha=0.05)
+        assert power.power(PILOT, lift, n, "split") == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize("lift", [0.02, 0.1, 0.15])
+def test_paired_power_is_statsmodels(lift: float) -> None:
+    for n in (8, 40, 100):
+        theirs = TTestPower().power(effect_size=lift * 20 / 4, nobs=n, alpha=0.05)
+        assert power.power(PILOT, lift, n, "paired") == pytest.approx(theirs, abs=1e-6)
+
+
+def test_power_far_out_is_one() -> None:
+    assert power.power(PILOT, 5.0, 5000, "paired") == pytest.approx(1.0)
+
+
+def test_users_needed_is_statsmodels_and_inverts_detectable() -> None:
+    theirs = float(np.squeeze(TTestIndPower().solve_power(effect_size=0.02 * 20 / 10, alpha=0.05, power=0.8)))
+    need = power.users_needed(PILOT, 0.02, "split")
+    assert need == pytest.approx(2 * theirs, abs=2)
+    for design in PILOT.designs:
+        n = int(power.users_needed(PILOT, 0.013, design))
+        assert power.detectable(PILOT, n, design) <= 0.013 < power.detectable(PILOT, n - 2, design)
+        assert power.power(PILOT, 0.013, n, design) == pytest.approx(0.8, abs=0.01)
+
+
+def test_cuped_saves_the_explained_share_and_twins_their_own() -> None:
+    need = {d: power.users_needed(PILOT, 0.005, d) for d in PILOT.designs}
+    assert need["cuped"] / need["split"] == pytest.approx(1 - 0.6**2, rel=0.001)
+    assert need["paired"] / need["split"] == pytest.approx(16 / (4 * 100), rel=0.001)
+
+
+def test_a_million_billions_is_infinite() -> None:
+    assert math.isinf(power.users_needed(PILOT, 1e-9, "split"))
+
+
+@pytest.mark.parametrize(("figures", "message"), [((0.0, 1.0), "mean"), ((1.0, 0.0), "standard deviation"), ((float("nan"), 1.0), "mean")])
+def test_bad_pilots(figures: tuple[float, float], message: str) -> None:
+    with pytest.raises(PowerError, match=message):
+        Pilot("x", *figures)
+
+
+def test_simulation_agrees_with_the_formula_on_a_log() -> None:
+    days = units.read(paired_log(), ("click", "click_rate"))
+    for metric in ("click", "click_rate"):
+        p = power.pilot(days.by("user"), metric, "a", "b")
+        population = power.population(days, metric, "a", "b")
+        for design in p.designs:
+            n = int(power.users_needed(p, 0.05, design))
+            drawn = power.simulate(population, 0.05, n, design, repetitions=800)
+            assert drawn.value == pytest.approx(0.8, abs=0.06), (metric, design, n)
+
+
+def test_days_components_of_a_known_process() -> None:
+    """Between sd 3, within sd 2, mean 10: components 4 x 9 / 100 and 4 x 4 / 100 of a split test."""
+    rng = np.random.default_rng(0)
+    cube = (10 + rng.normal(0, 3, (20_000, 1)) + rng.normal(0, 2, (20_000, 6)))[None].repeat(2, axis=0)
+    metrics = {m.name: m for m in units.chosen(["click"])}
+    days = units.UserDays(("a", "b"), 20_000, 6, metrics, {"click": cube}, {})
+    parts = power.days_components(days, "click", "a")
+    assert parts is not None
+    assert parts.between == pytest.approx(0.36, rel=0.05)
+    assert parts.within == pytest.approx(0.16, rel=0.05)
+    assert math.isinf(parts.needed(100, 0.05))
+    n, lift = 5000, 0.0275
+    need = parts.needed(n, lift)
+    error = math.sqrt((0.36 + 0.16 / need) / n)
+    assert 2.8 * error <= lift * 1.02
+    assert parts.needed(10 * n, lift) == 1
+
+
+def test_command_by_hand_and_on_a_log(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    by_hand = run(command, ["--metric", "watch_time", "--mean", "7500", "--sd", "6000", "--lift", "0.017%"])
+    assert by_hand.exit_code == 0, by_hand.output
+    assert "To see the paper's +0.017% watch time you would need" in by_hand.output
+    expected = 4 * (0.8 / 0.00017) ** 2 * (1.959964 + 0.841621) ** 2
+    figure = int(by_hand.output.split("users for")[0].split()[-1].replace(",", ""))
+    assert figure == pytest.approx(expected, rel=1e-3)
+    paired_log(n_users=80).write(tmp_path / "log" / "part.parquet")
+    on_log = run(command, [str(tmp_path), "--metric", "click", "--lift", "5%", "--simulate", "50", "--out", str(tmp_path / "p.json")])
+    assert on_log.exit_code == 0, on_log.output
+    stored = json.loads((tmp_path / "p.json").read_text())
+    assert set(stored[0]["designs"]) == {"paired", "split", "cuped"}
+    assert len(stored[0]["designs"]["split"]["curve"]["simulated"]) == 3
+    for bad in ([], ["--mean", "3"], [str(tmp_path), "--lift", "x"], [str(tmp_path), "--metric", "clik"], [str(tmp_path), "--sd", "2"]):
+        assert run(command, bad).exit_code == 2

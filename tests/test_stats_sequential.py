@@ -1,0 +1,111 @@
+"""Sequential boundaries against published tables, against simulation, and against each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from simulator.stats import sequential, units
+from simulator.stats.units import UserDays
+from tests.test_stats_audit import paired_log
+
+FIFTHS = [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_spending_boundaries_match_the_published_tables() -> None:
+    """Five equal looks, two-sided 5% (2.5% a side): the tables of the programs of Reboussin, DeMets, Kim & Lan (1992, 2000)."""
+    assert sequential.boundaries("obrien-fleming", FIFTHS) == pytest.approx([4.8769, 3.3569, 2.6803, 2.2898, 2.0310], abs=2e-4)
+    assert sequential.boundaries("pocock", FIFTHS) == pytest.approx([2.4380, 2.4268, 2.4101, 2.3966, 2.3859], abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("looks", "pocock", "obrien_fleming"),
+    [(2, 2.178, 1.977), (3, 2.289, 2.004), (4, 2.361, 2.024), (5, 2.413, 2.040), (10, 2.555, 2.087)],
+)
+def test_integration_gives_the_classical_constants(looks: int, pocock: float, obrien_fleming: float) -> None:
+    """Jennison & Turnbull (2000), tables 2.1 and 2.3, two-sided 5%: bounds C and C sqrt(K / k) are crossed with probability .05."""
+    times = [(k + 1) / looks for k in range(looks)]
+    half = 0.0005
+    for bounds in (
+        [[c] * looks for c in (pocock - half, pocock + half)],
+        [[c / np.sqrt(t) for t in times] for c in (obrien_fleming - half, obrien_fleming + half)],
+    ):
+        above, below = (sequential.exit_probability(b, times) for b in bounds)
+        assert below < 0.05 < above
+
+
+def test_five_unadjusted_looks_reject_14_percent() -> None:
+    assert sequential.exit_probability([1.959964] * 5, FIFTHS) == pytest.approx(0.142, abs=5e-4)
+
+
+def test_one_look_is_the_fixed_test() -> None:
+    assert sequential.boundaries("pocock", [1.0]) == pytest.approx([1.959964], abs=1e-6)
+    assert sequential.boundaries("obrien-fleming", [1.0]) == pytest.approx([1.959964], abs=1e-6)
+
+
+def test_spending_ends_at_alpha() -> None:
+    for shape in ("obrien-fleming", "pocock"):
+        assert sequential.spent(shape, 1.0) == pytest.approx(0.025)  # type: ignore[arg-type]
+        uneven, clock = [0.3, 0.5, 1.0], [1.0, 4.0, 5.0]
+        bounds = sequential.boundaries(shape, uneven, clock)  # type: ignore[arg-type]
+        assert sequential.exit_probability(bounds.tolist(), clock) == pytest.approx(0.05, abs=1e-6)
+
+
+@pytest.mark.parametrize("between", [0.0, 1.0])
+def test_looking_every_day_is_honest(between: float) -> None:
+    """A/A tests of users whose days are independent (0) or alike (1): 6,000 tests of 400 users, 8 looks."""
+    rng = np.random.default_rng(0)
+    looks, n, tests = 8, 400, 6000
+    crossed = dict.fromkeys(("always", "obrien-fleming", "pocock", "fixed"), 0)
+    days = np.arange(1, looks + 1)
+    true = days**2 / (days**2 * between**2 + days)
+    bounds = {s: sequential.boundaries(s, (days / looks).tolist(), true.tolist()) for s in ("obrien-fleming", "pocock")}  # type: ignore[arg-type]
+    bounds |= {"always": sequential.mixture_boundary(true, true[-1]), "fixed": np.full(looks, 1.96)}
+    for _ in range(tests):
+        x = np.cumsum(between * rng.normal(size=(n, 1)) + rng.normal(size=(n, looks)), axis=1)
+        z = x.mean(axis=0) / (x.std(axis=0, ddof=1) / np.sqrt(n))
+        for name, bound in bounds.items():
+            crossed[name] += bool((np.abs(z) > bound).any())
+    rate = {name: count / tests for name, count in crossed.items()}
+    error = 3.5 * np.sqrt(0.05 * 0.95 / tests)
+    assert rate["obrien-fleming"] == pytest.approx(0.05, abs=error)
+    assert rate["pocock"] == pytest.approx(0.05, abs=error)
+    assert rate["always"] < 0.05
+    assert rate["fixed"] > 0.08
+
+
+def test_always_valid_p_crosses_with_its_boundary() -> None:
+    information = np.array([1.0, 2.0, 3.0])
+    bound = sequential.mixture_boundary(information, 3.0)
+    for k in range(3):
+        for scale, below in ((0.999, False), (1.001, True)):
+            z = np.zeros(3)
+            z[k] = bound[k] * scale
+            assert (sequential.always_valid_p(z, information, 3.0)[-1] < 0.05) == below
+
+
+def test_peeks_of_a_log() -> None:
+    days = units.read(paired_log(), ("click", "click_rate", "like", "return"))
+    found = {p.metric: p for p in sequential.peeks(days, "a")}
+    assert set(found) == {"click", "click_rate", "return"}
+    click = found["click"]
+    assert len(click.looks) == 5
+    for look in click.looks:
+        assert look.sequence_low < look.low < look.lift < look.high < look.sequence_high
+        assert (abs(look.t) > look.always_valid) == (look.sequence_low > 0 or look.sequence_high < 0)
+    assert all(later.p <= earlier.p for earlier, later in zip(click.looks, click.looks[1:], strict=False))
+    for rule in ("always_valid", "obrien_fleming", "pocock"):
+        day = click.stop(rule)  # type: ignore[arg-type]
+        assert day is None or abs(click.looks[day - 1].t) > getattr(click.looks[day - 1], rule)
+    assert click.stop("pocock") is not None
+
+
+def test_identical_arms_never_stop() -> None:
+    days = units.read(paired_log(), ("click",))
+    alike: UserDays = replace(days, terms={n: v[[0, 0]] for n, v in days.terms.items()})
+    (only,) = sequential.peeks(alike, "a")
+    assert only.stop("pocock") is None
+    assert {look.lift for look in only.looks} == {0.0}
+    assert {look.sequence_high for look in only.looks} == {0.0}
