@@ -24,6 +24,10 @@ class Interval:
     def covers(self, value: float) -> bool:
         return self.low <= value <= self.high
 
+    def hull(self, other: Interval) -> Interval:
+        """The smallest interval that holds both."""
+        return Interval(self.method, min(self.low, other.low), max(self.high, other.high))
+
 
 @dataclass(frozen=True)
 class Ratios:
@@ -33,13 +37,11 @@ class Ratios:
         numerators, denominators: `[U, T]` sums of each unit.
         shift: `[U]` first-order effect of each unit on the numerators' total through a fitted model, 0 where there is none;
             it moves intervals, not the estimate.
-        bias: an estimate of the estimator's own bias (clipping, shrinkage), in the unit of the reward; it widens intervals.
     """
 
     numerators: Float
     denominators: Float
     shift: Float | None = None
-    bias: float = 0.0
 
     @property
     def value(self) -> float:
@@ -60,9 +62,14 @@ class Ratios:
         return out
 
     def error(self) -> float:
-        """Standard error of the estimate, clustered by unit, without the bias."""
+        """Standard error of the estimate, clustered by unit."""
         units = len(self.numerators)
         return float(np.sqrt(np.square(self.influence()).sum() * units / (units - 1))) if units > 1 else float("nan")
+
+    def distance_error(self, other: Ratios) -> float:
+        """Standard error of the distance to another estimate over the same units."""
+        units = len(self.numerators)
+        return float(np.sqrt(np.square(self.influence() - other.influence()).sum() * units / (units - 1))) if units > 1 else float("nan")
 
     def columns(self) -> Float:
         """What a resample sums: numerators (the model's effect added to the first) and denominators, `[U, 2 T]`."""
@@ -76,12 +83,12 @@ class Ratios:
 def delta(estimate: Ratios, level: float = 0.95) -> Interval:
     """Normal interval by the delta method (Cochran, Sampling Techniques, 1977, eq. 6.13 for ratios), clustered by unit.
 
-    Student's quantile with units - 1 degrees of freedom; the half-width holds variance and squared bias: `t * sqrt(se^2 + bias^2)`.
+    Student's quantile with units - 1 degrees of freedom.
     """
     from scipy import stats
 
     units = len(estimate.numerators)
-    half = float(stats.t.ppf((1 + level) / 2, max(units - 1, 1))) * float(np.hypot(estimate.error(), estimate.bias))
+    half = float(stats.t.ppf((1 + level) / 2, max(units - 1, 1))) * estimate.error()
     return Interval("delta", estimate.value - half, estimate.value + half)
 
 
@@ -94,7 +101,7 @@ def bernstein(estimate: Ratios, level: float = 0.95) -> Interval:
     units = len(moved)
     log = np.log(4 / (1 - level))
     spread = float(moved.max() - moved.min())
-    half = float(np.sqrt(2 * moved.var(ddof=1) * log / units)) + 7 * spread * float(log) / (3 * (units - 1)) + abs(estimate.bias)
+    half = float(np.sqrt(2 * moved.var(ddof=1) * log / units)) + 7 * spread * float(log) / (3 * (units - 1))
     return Interval("bernstein", estimate.value - half, estimate.value + half)
 
 
@@ -121,19 +128,13 @@ def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> Float:
     return out
 
 
-def percentile(estimate: Ratios, resampled: Float, level: float = 0.95) -> Interval:
-    """Percentile interval from resamples `[B]`; a bias widens it about the estimate in proportion to `sqrt(se^2 + bias^2) / se`.
-
-    NaN where a resample had an empty denominator in more than a tenth of the draws.
-    """
+def percentile(resampled: Float, level: float = 0.95) -> Interval:
+    """Percentile interval from resamples `[B]`; NaN where more than a tenth of them had an empty denominator."""
     known = resampled[np.isfinite(resampled)]
     if len(known) < 0.9 * len(resampled):
         return Interval("bootstrap", float("nan"), float("nan"))
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    error = estimate.error()
-    stretch = float(np.hypot(error, estimate.bias)) / error if error > 0 else 1.0
-    value = estimate.value
-    return Interval("bootstrap", value + (float(low) - value) * stretch, value + (float(high) - value) * stretch)
+    return Interval("bootstrap", float(low), float(high))
 
 
 def _counts(units: int, resamples: int, seed: int) -> Iterator[Float]:
