@@ -25,9 +25,16 @@ class Attention(nn.Module):
 
     Both forms of a layer give the same numbers: `forward` over a sequence, and `step` token by token from the state that
     `forward` left behind. Padding stands on the left (`real` False) and is neither attended to nor counted.
+
+    Args:
+        width: d.
+        heads: m.
+        dropout: of the attention weights.
+        reach: distances for which each head of softmax attention learns a term of its scores, 0 = none: recency, without positions
+            that move when a token is appended (Raffel et al. 2020, section 2.1).
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, reach: int = 0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width must be a multiple of heads. Got width={width}, heads={heads}.")
@@ -35,6 +42,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.dropout = Dropout(dropout)
+        self.distance = nn.Parameter(torch.zeros(heads, reach)) if reach else None
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values `[B, m, L, d/m]` of `x` `[B, L, d]`."""
@@ -96,7 +104,11 @@ class SoftmaxAttention(Attention):
         visible = (columns[:, None] >= columns) & real[:, None, :] | (columns[:, None] == columns)
         if last:
             q, visible = q[:, :, -1:], visible[:, -1:]
-        scores = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~visible[:, None], -torch.inf)
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if self.distance is not None:
+            bias = self.distance[:, (columns[:, None] - columns).clamp(min=0)]
+            scores = scores + (bias[:, -1:] if last else bias)
+        scores = scores.masked_fill(~visible[:, None], -torch.inf)
         mixed = self.join(self.dropout(scores.softmax(-1)) @ v)
         if not keep:
             return mixed, Cache(k, v, real, length)
@@ -111,7 +123,10 @@ class SoftmaxAttention(Attention):
         state.keys[:, :, state.used], state.values[:, :, state.used] = k[:, :, 0], v[:, :, 0]
         state.used += 1
         keys, values, real = (state.keys[:, :, : state.used], state.values[:, :, : state.used], state.real[:, : state.used])
-        scores = (q @ keys.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~real[:, None, None], -torch.inf)
+        scores = q @ keys.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if self.distance is not None:
+            scores = scores + self.distance[:, : state.used].flip(1)[:, None]
+        scores = scores.masked_fill(~real[:, None, None], -torch.inf)
         return self.join(scores.softmax(-1) @ values)[:, 0]
 
 

@@ -21,32 +21,71 @@ REAL, GENERATED = 0, 1
 
 @dataclass
 class Shape(Params):
-    """The size and form of the network. The defaults are the paper's (section 5.1), dropout and norms those of SASRec in RecBole, by which
-    its baselines were run; `released()` is the form of the authors' public code."""
+    """The size and form of the network. `written()` is the paper's, `released()` that of the authors' public code.
+
+    Attributes:
+        width: d, of item vectors and hidden states.
+        feedforward: inner width of the feed-forward network.
+        layers: N.
+        heads: m.
+        length: tokens of a history that are read.
+        activation: of the feed-forward network.
+        attention: `softmax` (eq. 2), or causal `flow` attention.
+        relative: whether each head of softmax attention also learns a term for the distance of two tokens.
+        norm: `post` or `pre`, see `Block`.
+        embedding_norm: whether `h0` is normalised.
+        embedding_dropout: of `h0`.
+        attention_dropout: of the attention weights.
+        dropout: of what attention and feed-forward network add.
+        users: the user module: a `free` vector for each user (eq. 3), or `none`.
+        user_dropout: share of the training rows that do without their user vector.
+        masked: whether padding is hidden from attention; else every history is padded to `length` and padding is attended to.
+        output: the layer that tuning trains items by: the item embedding itself (`tied`), an own matrix (`untied`), and a bias (`biased`).
+    """
 
     width: int = 64
     feedforward: int = 256
     layers: int = 1
     heads: int = 2
     length: int = 50
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: Literal["relu", "gelu"] = "gelu"
     attention: Literal["softmax", "flow"] = "softmax"
+    relative: bool = False
     norm: Literal["post", "pre"] = "post"
     embedding_norm: bool = True
-    embedding_dropout: float = 0.5
-    attention_dropout: float = 0.5
-    dropout: float = 0.5
+    embedding_dropout: float = 0.2
+    attention_dropout: float = 0.0
+    dropout: float = 0.2
     users: Literal["none", "free"] = "free"
-    user_dropout: float = 0.0
+    user_dropout: float = 0.5
     masked: bool = True
-    output: Literal["tied", "untied", "biased"] = "untied"
+    output: Literal["tied", "untied", "biased"] = "tied"
+
+    def __post_init__(self) -> None:
+        for name in ("width", "feedforward", "layers", "heads", "length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"the {name!r} of a shape must be at least 1; got {getattr(self, name)}")
+        for name in ("embedding_dropout", "attention_dropout", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"the {name!r} of a shape must be within [0, 1); got {getattr(self, name)}")
+        if not 0 <= self.user_dropout <= 1:
+            raise ValueError(f"the 'user_dropout' of a shape must be within 0..1; got {self.user_dropout}")
+        if self.width % self.heads:
+            raise ValueError(f"the 'width' of a shape must be a multiple of its 'heads'; got {self.width} and {self.heads}")
+        if self.relative and self.attention != "softmax":
+            raise ValueError(f"'relative' terms are of softmax attention; got attention {self.attention!r}")
+
+    @classmethod
+    def written(cls) -> Shape:
+        """As written (section 5.1: d 64, 1 layer, 2 heads, length 50, ReLU); what the paper does not say is that of RecBole's SASRec."""
+        return cls(activation="relu", embedding_dropout=0.5, attention_dropout=0.5, dropout=0.5, user_dropout=0.0, output="untied")
 
     @classmethod
     def released(cls) -> Shape:
-        """As released: width 256, GELU, causal flow attention over unmasked padding, residual dropout .1 only."""
+        """As released: width 256, GELU, causal flow attention over unmasked padding, residual dropout .1 only, no user module."""
         return cls(
-            width=256, feedforward=512, activation="gelu", attention="flow", embedding_norm=False, embedding_dropout=0.0,
-            attention_dropout=0.0, dropout=0.1, users="none", masked=False, output="biased",
+            width=256, feedforward=512, attention="flow", embedding_norm=False, embedding_dropout=0.0, dropout=0.1, users="none",
+            user_dropout=0.0, masked=False, output="biased",
         )  # fmt: skip
 
 
@@ -58,7 +97,9 @@ class Block(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.attention: Attention = ATTENTION[shape.attention](shape.width, shape.heads, shape.attention_dropout)
+        self.attention: Attention = ATTENTION[shape.attention](
+            shape.width, shape.heads, shape.attention_dropout, shape.length if shape.relative else 0
+        )
         self.expand = nn.Linear(shape.width, shape.feedforward)
         self.contract = nn.Linear(shape.feedforward, shape.width)
         self.activation = nn.ReLU() if shape.activation == "relu" else nn.GELU()
@@ -137,6 +178,9 @@ class GPT(nn.Module):
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     module.bias.zero_()
             self.segments.weight.zero_()
+            for block in self.blocks:
+                if isinstance(block, Block) and block.attention.distance is not None:
+                    block.attention.distance.zero_()
         return self.start_output()
 
     def start_output(self) -> GPT:

@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import nn
 
+from policies.dropout import Dropout
 from recgpt.attention import ATTENTION
 from recgpt.model import GENERATED, GPT, REAL, Shape
 
-FORMS = [{"attention": a, "norm": n, "layers": 2} for a in ATTENTION for n in ("post", "pre")]
+FORMS: list[dict[str, Any]] = [{"attention": a, "norm": n, "layers": 2} for a in ATTENTION for n in ("post", "pre")]
+FORMS.append({"relative": True, "layers": 2})
 
 
 def network(seed: int = 0, **form: Any) -> GPT:
-    shape = dataclasses.replace(Shape(width=16, feedforward=24, length=12), **form)
+    shape = dataclasses.replace(Shape.written(), width=16, feedforward=24, length=12, **form)
     model = GPT(30, 6, shape).initialise(torch.Generator().manual_seed(seed))
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -154,6 +156,30 @@ def test_the_output_layer_starts_as_the_item_embedding() -> None:
     torch.testing.assert_close(model.query(hidden, "output") @ model.vectors("output").T, through_items)
 
 
-def test_width_must_fit_the_heads() -> None:
-    with pytest.raises(ValueError, match=r"multiple of heads\. Got width=10, heads=3"):
-        GPT(5, 5, Shape(width=10, heads=3))
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        ({"width": 10, "heads": 3}, "multiple of its 'heads'; got 10 and 3"),
+        ({"layers": 0}, "'layers' of a shape must be at least 1; got 0"),
+        ({"dropout": 1.0}, r"'dropout' of a shape must be within \[0, 1\); got 1.0"),
+        ({"relative": True, "attention": "flow"}, "are of softmax attention; got attention 'flow'"),
+    ],
+)
+def test_shapes_that_cannot_be_are_refused(wrong: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        Shape(**wrong)
+
+
+def test_dropout_drops_its_rate_keeps_the_mean_and_follows_the_seed() -> None:
+    layer, x = Dropout(0.3).train(), torch.ones(401, 501)
+    torch.manual_seed(3)
+    one = layer(x)
+    torch.manual_seed(3)
+    assert torch.equal(one, layer(x))
+    assert not torch.equal(one, layer(x))
+    rate, n = 77 / 256, x.numel()
+    assert abs(float((one == 0).double().mean()) - rate) < 5 * (rate * (1 - rate) / n) ** 0.5
+    torch.testing.assert_close(one[one != 0], torch.full_like(one[one != 0], 1 / (1 - rate)))
+    rows = (one == 0).double()
+    assert abs(float((rows[:, 1:] * rows[:, :-1]).mean()) - rate**2) < 5 * rate / n**0.5  # neighbours are independent
+    assert layer.eval()(x) is x

@@ -1,0 +1,235 @@
+"""PreTrain, FineTune, RecGPT, RecGPT1: the contract, stages, quotas, variants, tokens, resuming."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from policies.base import Fitting, Histories, Sequences
+from policies.check import CHECKS, check_one
+from policies.examples import Example, chain, mixed, share_right
+from policies.losses import Loss
+from policies.registry import make
+from policies.retrieval import Search, shares
+from policies.train import Training
+from recgpt.model import GENERATED, REAL, Shape
+from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, Validation
+from recgpt.tuning import Prompts
+
+SMALL = Shape(width=16, feedforward=32, length=12)
+BRIEF: dict[str, Any] = {
+    "shape": SMALL,
+    "pretraining": Training(epochs=2, patience=0, batch=64),
+    "tuning": Training(epochs=1, patience=0, batch=64),
+}
+
+
+@pytest.fixture(scope="module")
+def example() -> Example:
+    return mixed(3)
+
+
+@pytest.fixture(scope="module")
+def fitted(example: Example) -> RecGPT:
+    return RecGPT(**BRIEF).fit(example.sequences, example.catalogue, Fitting(seed=1))
+
+
+def same_fit(policy: RecGPT, **serving: Any) -> RecGPT:
+    return policy.with_params(**serving).restore(policy.state())
+
+
+@pytest.mark.parametrize("policy", [PreTrain(), FineTune(), RecGPT(quotas=(1,) * 6), RecGPT1()], ids=lambda p: type(p).__name__)
+def test_keeps_the_promises(policy: PreTrain) -> None:
+    for name in CHECKS:
+        check_one(policy, name)
+
+
+@pytest.mark.parametrize("source", ["model", "both"])
+def test_generated_prompts_keep_the_promises_too(source: Any) -> None:
+    policy = RecGPT(**BRIEF, prompts=Prompts(2, source))
+    for name in (
+        "shapes",
+        "seen_items",
+        "determinism",
+        "purity",
+        "batch_invariance",
+        "permutation",
+        "cold_users",
+        "save_load",
+        "no_look_ahead",
+    ):
+        check_one(policy, name)
+
+
+@pytest.mark.parametrize("mode", ["written", "released"])
+def test_both_modes_of_the_paper_learn_a_chain(mode: str) -> None:
+    example = chain(1)
+    shape = replace(getattr(Shape, mode)(), length=12, embedding_dropout=0.1, attention_dropout=0.0, dropout=0.1)
+    prompts = Prompts(1, "model") if mode == "written" else Prompts(1, "model", "tail", everywhere=True)
+    training = Training(epochs=40, patience=8, batch=32)
+    policy = RecGPT1(shape=shape, prompts=prompts, pretraining_loss=Loss("bce"), pretraining=training, tuning=training)
+    policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
+    assert share_right(example, policy.recall(example.requests(), 1, 0).items) > 0.9
+
+
+@pytest.mark.parametrize("quotas", [(1,), (9, 1), (8, 2), (5, 5), (1, 1, 1, 1, 1, 1), (3, 0, 1)])
+@pytest.mark.parametrize("k", [1, 6, 10])
+def test_steps_recall_their_quotas_without_repeats(fitted: RecGPT, example: Example, quotas: tuple[int, ...], k: int) -> None:
+    slates = same_fit(fitted, quotas=quotas).recall(example.requests(), k, 0)
+    wanted = np.repeat(np.arange(len(quotas)), shares(quotas, k))
+    assert slates.interest is not None
+    warm = example.requests().clicked.any(axis=1)
+    assert (slates.interest[warm] == wanted).all()
+    assert all(len(set(row)) == k for row in slates.items.tolist())
+
+
+def test_recall_is_autoregressive_step_by_step(fitted: RecGPT, example: Example) -> None:
+    """Each step by hand: the whole sequence with the appended items through the network, all inner products, the best unseen ones."""
+    policy = same_fit(fitted, quotas=(4, 2, 3))
+    asked = example.requests()
+    slates = policy.recall(asked, 9, 0)
+    tokens, segments = policy.tokens(asked)
+    vectors = policy.item_vectors()
+    for row in np.flatnonzero(tokens.any(axis=1)):
+        history, roles = tokens[row][tokens[row] != 0].tolist(), segments[row][tokens[row] != 0].tolist()
+        taken: list[int] = []
+        for quota in (4, 2, 3):
+            with torch.no_grad():
+                user = torch.tensor([int(asked.user[row])])
+                hidden = policy.model_(torch.tensor([history]), user, torch.tensor([roles]))[0, -1].numpy()
+            scores = vectors @ hidden
+            scores[[0, *asked.seen[row], *taken]] = -np.inf
+            best = np.argsort(-scores)[:quota].tolist()
+            taken += best
+            history, roles = [*history, best[0]], [*roles, REAL]
+        assert slates.items[row].tolist() == taken
+
+
+def test_the_first_step_does_not_know_of_the_second(fitted: RecGPT, example: Example) -> None:
+    one, two = (same_fit(fitted, quotas=quotas).recall(example.requests(8), 10, 0) for quotas in ((1,), (9, 1)))
+    assert (one.items[:, :9] == two.items[:, :9]).all()
+    assert (one.items[:, 9] != two.items[:, 9]).any()
+
+
+def test_merging_by_score_orders_by_inner_product(fitted: RecGPT, example: Example) -> None:
+    asked = example.requests()
+    by_step, by_score = (same_fit(fitted, quotas=(1,) * 6, merge=merge).recall(asked, 12, 0) for merge in ("interest", "score"))
+    assert (np.sort(by_step.items) == np.sort(by_score.items)).all()
+    assert (by_step.items != by_score.items).any()
+
+
+def test_approximate_search_finds_the_same_first_items(fitted: RecGPT, example: Example) -> None:
+    pytest.importorskip("faiss")
+    exact, near = (same_fit(fitted, search=Search(kind), quotas=(1,)).recall(example.requests(), 5, 0) for kind in ("exact", "hnsw"))
+    assert (exact.items == near.items).mean() > 0.99
+
+
+def test_the_one_step_policy_shares_the_fit(fitted: RecGPT, example: Example) -> None:
+    one, two = RecGPT1(**BRIEF), RecGPT(**BRIEF, quotas=(8, 2))
+    assert one.fit_key() == two.fit_key() == fitted.fit_key()
+    assert one.fit_key() != RecGPT1(**BRIEF, prompts=Prompts(2)).fit_key()
+    assert PreTrain(shape=SMALL).fit_key() != FineTune(shape=SMALL).fit_key()
+    one.restore(fitted.state())
+    expected = same_fit(fitted, quotas=(1,)).recall(example.requests(), 5, 0)
+    assert (one.recall(example.requests(), 5, 0).items == expected.items).all()
+
+
+def test_variants_of_table_3_are_what_they_say(example: Example) -> None:
+    """1: two steps on the pre-trained model, 3: one step on it; tuning starts from that very model."""
+    three = PreTrain(shape=SMALL, pretraining=BRIEF["pretraining"]).fit(example.sequences, example.catalogue, Fitting(seed=1))
+    one = three.with_params(quotas=(8, 2)).restore(three.state())
+    a, b = three.recall(example.requests(8), 10, 0), one.recall(example.requests(8), 10, 0)
+    assert (a.items[:, :8] == b.items[:, :8]).all()
+    untuned = RecGPT(**{**BRIEF, "tuning": Training(epochs=0, patience=0)}, prompts=Prompts(0)).fit(
+        example.sequences, example.catalogue, Fitting(seed=1)
+    )
+    assert (untuned.with_params(quotas=(8, 2)).restore(untuned.state()).recall(example.requests(8), 10, 0).items == b.items).all()
+
+
+def test_real_unclicks_stand_between_the_clicks_they_were_shown_between(fitted: RecGPT) -> None:
+    assert fitted.source_ == "exposed"
+    items = np.array([[0, 3, 4, 5, 6, 7], [0, 0, 0, 0, 8, 9]])
+    clicked = np.array([[False, True, False, False, True, False], [False] * 6])
+    tokens, segments = same_fit(fitted, quotas=(1,)).tokens(Histories(np.array([0, 1]), np.zeros(2, int), items, clicked, items))
+    assert tokens[:, -4:].tolist() == [[0, 3, 5, 6], [0, 0, 0, 0]]
+    assert segments[:, -4:].tolist() == [[0, REAL, GENERATED, REAL], [0, 0, 0, 0]]
+
+
+def test_without_unclicks_prompts_are_generated_and_exposed_ones_refused(example: Example) -> None:
+    clicks = example.sequences.clicks()
+    policy = RecGPT(**BRIEF).fit(clicks, example.catalogue, Fitting(seed=1))
+    assert policy.source_ == "model"
+    with pytest.raises(ValueError, match=r"'exposed', but no impression of this log is an unclick"):
+        RecGPT(**BRIEF, prompts=Prompts(1, "exposed")).fit(clicks, example.catalogue, Fitting())
+
+
+def test_prompts_made_anew_differ_from_prompts_made_once(example: Example) -> None:
+    training = Training(epochs=4, patience=0, batch=32, rate=1e-2)
+    states = [
+        RecGPT(shape=SMALL, pretraining=BRIEF["pretraining"], tuning=training, prompts=Prompts(2, "model", anew=anew))
+        .fit(example.sequences, example.catalogue, Fitting(seed=1))
+        .state()
+        for anew in (False, False, True)
+    ]
+    same = [all(np.array_equal(states[0][name], state[name]) for name in state) for state in states]
+    assert same == [True, True, False]
+
+
+def test_stages_resume_where_they_were_cut(example: Example, tmp_path: Path) -> None:
+    policy = RecGPT(**{**BRIEF, "tuning": Training(epochs=3, patience=2)}, prompts=Prompts(1, "model", anew=True))
+    whole = policy.with_params().fit(example.sequences, example.catalogue, Fitting(seed=1, folder=tmp_path / "a")).state()
+
+    class Cut(Exception):  # noqa: N818
+        pass
+
+    def cut(stage: str, done: int, total: int, figures: Any) -> None:
+        if (stage, done) == ("tune", 2):
+            raise Cut
+
+    with pytest.raises(Cut):
+        policy.with_params().fit(example.sequences, example.catalogue, Fitting(seed=1, folder=tmp_path / "b", progress=cut))
+    resumed = policy.with_params().fit(example.sequences, example.catalogue, Fitting(seed=1, folder=tmp_path / "b", resume=True)).state()
+    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_validation_ranks_each_last_click_and_sees_nothing_after_what_came_before_it(example: Example) -> None:
+    validation = Validation(RecGPT(**BRIEF), example.sequences, 10**6, 0)
+    for user in range(len(example.sequences)):
+        mine = slice(*example.sequences.offsets[user : user + 2])
+        clicks = np.flatnonzero(example.sequences.clicked[mine])
+        known = validation.known.items[slice(*validation.known.offsets[user : user + 2])]
+        assert known.tolist() == example.sequences.items[mine][: clicks[-1] if len(clicks) else 0].tolist()
+        assert (user in validation.rows) == (len(clicks) >= 2)
+
+
+def test_a_cold_user_gets_the_most_clicked(fitted: RecGPT) -> None:
+    nothing = np.zeros((1, 4), dtype=np.int64)
+    slates = fitted.recall(Histories(np.array([10**6]), np.zeros(1, int), nothing, nothing.astype(bool), np.array([[7]])), 3, 0)
+    counts = fitted.clicks_.copy()
+    counts[[0, 7]] = -1
+    assert counts[slates.items[0]].tolist() == sorted(counts, reverse=True)[:3]
+
+
+def test_a_log_without_a_pair_of_clicks_says_so(example: Example) -> None:
+    nothing = example.sequences.where(np.zeros(len(example.sequences.items), dtype=bool))
+    with pytest.raises(ValueError, match="nothing to train on"):
+        RecGPT(**BRIEF).fit(
+            Sequences(*(getattr(nothing, n) for n in ("user", "offsets", "items", "clicked", "t"))), example.catalogue, Fitting()
+        )
+
+
+def test_parameters_are_checked_where_they_are_given() -> None:
+    assert make("recgpt", {"quotas": [1, 1], "shape": {"width": 32}, "prompts": {"window": 3}}) == RecGPT(
+        quotas=(1, 1), shape=Shape(width=32), prompts=Prompts(3)
+    )
+    with pytest.raises(ValueError, match="no hyper-parameter 'shape.widht'"):
+        make("recgpt", {"shape": {"widht": 32}})
+    with pytest.raises(ValueError, match="quotas must be non-negative and not all zero"):
+        make("recgpt", {"quotas": [0, 0]})
+    with pytest.raises(ValueError, match="must have fewer entries than shape.length"):
+        RecGPT(quotas=(1,) * 50)
