@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from policies.base import PADDING
+from policies.dropout import Dropout
 
 Activation = Literal["relu", "gelu"]
 Norm = Literal["pre", "post"]
@@ -88,7 +89,7 @@ class Block(nn.Module):
         self.first, self.second = nn.Linear(width, inner), nn.Linear(inner, width)
         self.attention_norm, self.inner_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.activation = functional.relu if activation == "relu" else functional.gelu
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def _network(self, x: Tensor) -> Tensor:
         out: Tensor = self.second(self.dropout(self.activation(self.first(x))))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from policies.dropout import Dropout
 from policies.layers import Activation, Block, Norm, Places, attention_mask, initialise
 from policies.sequence import Network, SequencePolicy
 
@@ -27,7 +28,7 @@ class SASRecNetwork(Network):
         )
         self.norm = nn.LayerNorm(policy.width)
         self.norm_first = policy.norm == "post"
-        self.dropout = nn.Dropout(policy.dropout)
+        self.dropout = Dropout(policy.dropout)
         initialise(self)
 
     def forward(self, items: Tensor, user: Tensor) -> Tensor:
