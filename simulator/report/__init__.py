@@ -128,12 +128,17 @@ def save(content: Mapping[str, Any], folder: Path) -> None:
     from simulator.report.html import page
     from simulator.report.markdown import document
 
+    put(folder, {"report.json": as_json(content), "report.md": document(content), "report.html": page(content)})
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """Indented JSON without NaN."""
+    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def put(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files into `folder`, each by temporary name and rename."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "report.json": json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
-        "report.md": document(content),
-        "report.html": page(content),
-    }
     for name, text in texts.items():
         staging = folder / (name + ".part")
         staging.write_text(text, encoding="utf-8")

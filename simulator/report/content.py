@@ -25,7 +25,7 @@ from simulator.report.plan import needs
 from simulator.report.spread import distributions
 from simulator.report.words import headline, sentence, sentenced, title
 from simulator.stats import checks as design
-from simulator.stats import units, verdict
+from simulator.stats import sequential, units, verdict
 from simulator.stats.checks import Check
 from simulator.stats.units import UnitTable, UserDays
 from simulator.stats.verdict import Lift
@@ -101,6 +101,7 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "unadjusted": [],
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
         "daily": daily,
+        "sequential": [_peeks(found) for found in sequential.peeks(sums, who.control)] if sums.days > 1 else [],
         "distributions": distributions(by_user, who.arms),
         "funnel": _funnel(counts, who),
         "channels": _channels(counts, meta, who),
@@ -140,6 +141,7 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "unadjusted": [_row(row) for row in compared(table, control, adjusted=False)] if adjusted else [],
         "size": {"users": table.n_units, "items": None, "days": None, "impressions": None},
         "daily": [],
+        "sequential": [],
         "distributions": distributions(table, arms),
         "funnel": [],
         "channels": None,
@@ -208,6 +210,24 @@ def _on_day(lift: Lift, day: int) -> dict[str, Any]:
         "day": day,
         **{key: given[key] for key in ("metric", "arm", "control_mean", "treatment_mean", "lift", "low", "high", "p", "n_units")},
     }
+
+
+def _peeks(found: sequential.Peeks) -> dict[str, Any]:
+    looks = [_finite(dataclasses.asdict(look)) for look in found.looks]
+    return {
+        "metric": found.metric,
+        "arm": found.arm,
+        "looks": looks,
+        "stop": {
+            "always_valid": found.stop("always_valid"),
+            "obrien_fleming": found.stop("obrien_fleming"),
+            "pocock": found.stop("pocock"),
+        },
+    }
+
+
+def _finite(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in given.items()}
 
 
 def _verdicts(rows: Sequence[Lift], control: str) -> list[dict[str, str]]:

@@ -141,13 +141,17 @@ def axis(scale: Scale, height: int = 22) -> Markup:
     return element("svg", *parts, class_="axis", aria_hidden="true", width="100%", height=height)
 
 
+Point = tuple[int, float | None, float | None, float | None, str]
+"""Day from 0, middle, low, high (None where not defined), tip."""
+
+
 @dataclass(frozen=True)
 class Series:
-    """One arm's values over days: `points` are (day from 0, middle, low, high, tip); None where a value is not defined."""
+    """One arm's values over days; `index` gives its colour and shape."""
 
     name: str
     index: int
-    points: Sequence[tuple[int, float | None, float | None, float | None, str]]
+    points: Sequence[Point]
 
 
 def over_days(series: Sequence[Series], days: int, label: str, *, band: bool = False, height: int = 170) -> Markup:

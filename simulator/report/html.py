@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -20,20 +20,27 @@ from simulator.report import figures, words
 def page(content: Mapping[str, Any]) -> str:
     """The page of a gathered report. All text of the content is escaped."""
     daily = _daily(content)
-    script, style = _asset("report.js"), _asset("report.css")
-    return _environment().get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         c=content,
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         forests=_forests(content),
         daily=daily,
+        sequential=_sequential(content) if content["sequential"] else [],
         same_daily=[words.title(name).lower() for name in content["metrics"] if name not in {plot["metric"] for plot in daily}],
         funnel=_funnel(content) if content["funnel"] else [],
         spread=_spread(content),
         settings=settings(content),
         command=command(content),
-    )  # fmt: skip
+    )
+
+
+def render(template: str, **given: Any) -> str:
+    """A page of ours with its style and script within; the content security policy admits that one script and no request."""
+    script = _asset("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment().get_template(template).render(style=Markup(_asset("report.css")), script=Markup(script), script_hash=digest, **given)
+    )
 
 
 @cache
@@ -45,7 +52,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"SIGNS": words.SIGNS, "MEANINGS": words.MEANINGS, "DESIGNS": words.DESIGNS, "listed": words.listed}
+    environment.globals |= {
+        "SIGNS": words.SIGNS,
+        "AGREEMENTS": words.AGREEMENTS,
+        "MEANINGS": words.MEANINGS,
+        "DESIGNS": words.DESIGNS,
+        "listed": words.listed,
+    }
     environment.globals |= {"swatch": figures.swatch, "shown": _shown, "interval": lambda low, high: typeset(words.interval(low, high))}
     environment.filters |= {name: getattr(words, name) for name in ("probability", "number", "whole", "detects", "title")}
     environment.filters |= {"typeset": typeset, "percent": lambda *given: typeset(words.percent(*given))}
@@ -98,20 +111,42 @@ def _line(content: Mapping[str, Any], row: Mapping[str, Any], said: Mapping[str,
 
 
 def _daily(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One small figure for each metric whose arms differ on some day."""
+    """One small figure for each metric whose arms differ on some day: each day alone, with its interval."""
+
+    def points(metric: str, arm: str) -> list[figures.Point]:
+        rows = [row for row in content["daily"] if row["metric"] == metric and row["arm"] == arm]
+        tips = [typeset(f"Day {row['day'] + 1}. {figures.spoken(row)}") for row in rows]
+        return [(row["day"], row["lift"], row["low"], row["high"], tip) for row, tip in zip(rows, tips, strict=True)]
+
+    return _over_days(content, points, "lift over {control} on each day with 95% interval, for {arms}", band=False)
+
+
+def _sequential(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One small figure for each metric: the lift of all days so far within its confidence sequence."""
+    peeks = {(peek["metric"], peek["arm"]): peek for peek in content["sequential"]}
+
+    def points(metric: str, arm: str) -> list[figures.Point]:
+        found = []
+        for look in peeks[metric, arm]["looks"] if (metric, arm) in peeks else ():
+            low, high = look["sequence_low"], look["sequence_high"]
+            said = f"{words.title(metric)}, {arm}: {words.percent(look['lift'])}, confidence sequence {words.interval(low, high)}"
+            found.append((look["day"] - 1, look["lift"], low, high, typeset(f"After day {look['day']}. {said}")))
+        return found
+
+    return _over_days(content, points, "lift over {control} of all days so far with its confidence sequence, for {arms}", band=True)
+
+
+def _over_days(
+    content: Mapping[str, Any], points: Callable[[str, str], list[figures.Point]], what: str, *, band: bool
+) -> list[dict[str, Any]]:
     treatments = content["arms"][1:]
+    what = what.format(control=content["control"], arms=words.listed(treatments))
     plots = []
     for metric in content["metrics"]:
-        series = []
-        for i, arm in enumerate(treatments):
-            rows = [row for row in content["daily"] if row["metric"] == metric and row["arm"] == arm]
-            points = [
-                (row["day"], row["lift"], row["low"], row["high"], typeset(f"Day {row['day'] + 1}. {figures.spoken(row)}")) for row in rows
-            ]
-            series.append(figures.Series(arm, i + 1, points))
-        if any(p[1] for s in series for p in s.points):
-            label = f"{words.title(metric)}: lift over {content['control']} on each day with 95% interval, for {words.listed(treatments)}"
-            plots.append({"metric": metric, "figure": figures.over_days(series, content["size"]["days"], label)})
+        series = [figures.Series(arm, i, points(metric, arm)) for i, arm in enumerate(treatments, 1)]
+        if any(point[1] for one in series for point in one.points):
+            figure = figures.over_days(series, content["size"]["days"], f"{words.title(metric)}: {what}", band=band)
+            plots.append({"metric": metric, "figure": figure})
     return plots
 
 

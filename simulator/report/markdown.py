@@ -7,7 +7,7 @@ from typing import Any
 
 from simulator.report.html import command, settings
 from simulator.report.spread import QUANTILES
-from simulator.report.words import DESIGNS, SIGNS, detects, interval, listed, number, percent, probability, title, whole
+from simulator.report.words import AGREEMENTS, DESIGNS, SIGNS, detects, interval, listed, number, percent, probability, title, whole
 
 
 def document(content: Mapping[str, Any]) -> str:
@@ -19,6 +19,7 @@ def document(content: Mapping[str, Any]) -> str:
         *(f"**RED: {text(k['name'])}.** {text(k['value'])} {text(k['meaning'])}" for k in c["checks"] if k["status"] == "red"),
         *_verdict(c),
         *_over_days(c),
+        *_sequential(c),
         *_funnel(c),
         *_spread(c),
         *_served(c),
@@ -46,15 +47,28 @@ def _over_days(c: Mapping[str, Any]) -> list[str]:
     head = ("Metric", "Arm", "Lift", "95% interval", "t", "df", "p", "Adjusted p")
     return [
         "## By day, as in the paper",
-        _table(head, (_by_day(row) for row in c["lifts"] if row["unit"] == "day")),
+        table(head, (_by_day(row) for row in c["lifts"] if row["unit"] == "day")),
         "## Lift on each day",
-        _table(("Metric", "Arm", *(f"Day {d + 1}" for d in range(c["size"]["days"]))), _days(c)),
+        table(("Metric", "Arm", *(f"Day {d + 1}" for d in range(c["size"]["days"]))), _days(c)),
     ]
+
+
+def _sequential(c: Mapping[str, Any]) -> list[str]:
+    if not c["sequential"]:
+        return []
+    head = ("Metric", "Arm", "Lift so far", "95% confidence sequence", "Always-valid p", "Always valid", "O'Brien-Fleming", "Pocock")
+    rows = []
+    for peek in c["sequential"]:
+        last = peek["looks"][-1]
+        stops = (f"day {day}" if day else "not yet" for day in peek["stop"].values())
+        said = (percent(last["lift"]), interval(last["sequence_low"], last["sequence_high"]), probability(last["p"]))
+        rows.append((title(peek["metric"]), text(peek["arm"]), *said, *stops))
+    return ["## When one could have stopped", table(head, rows)]
 
 
 def _funnel(c: Mapping[str, Any]) -> list[str]:
     rows = ((title(step["step"]), *(whole(step["counts"][arm]) for arm in c["arms"])) for step in c["funnel"])
-    return ["## Funnel", _table(("Step", *map(text, c["arms"])), rows)] if c["funnel"] else []
+    return ["## Funnel", table(("Step", *map(text, c["arms"])), rows)] if c["funnel"] else []
 
 
 def _spread(c: Mapping[str, Any]) -> list[str]:
@@ -70,7 +84,7 @@ def _spread(c: Mapping[str, Any]) -> list[str]:
         )
         for r in c["distributions"]
     )
-    return ["## Distributions over units", _table(head, rows)]
+    return ["## Distributions over units", table(head, rows)]
 
 
 def _calibration(c: Mapping[str, Any]) -> list[str]:
@@ -81,7 +95,7 @@ def _calibration(c: Mapping[str, Any]) -> list[str]:
         (text(r["name"]), number(r["target"]), number(r["simulated"]), number(r["ratio"]), "yes" if r["within"] else "NO") for r in rows
     )
     said = f"Measured on {c['calibration']['basis']}; tolerance {c['calibration']['tolerance']:.0%}."
-    return ["## Calibration of the world", text(said), _table(("Marginal", "Target", "Simulated", "Ratio", "Within"), lines)]
+    return ["## Calibration of the world", text(said), table(("Marginal", "Target", "Simulated", "Ratio", "Within"), lines)]
 
 
 def text(value: Any) -> str:
@@ -92,7 +106,8 @@ def text(value: Any) -> str:
     return result
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
@@ -108,7 +123,7 @@ def _verdict(c: Mapping[str, Any]) -> list[str]:
              whole(r["n_units"]))
             for r, v in rows
         )  # fmt: skip
-        blocks += [f"## {text(said['sentence'])}", _table(head, lines), "\n".join(f"- {text(v['sentence'])}" for _, v in rows)]
+        blocks += [f"## {text(said['sentence'])}", table(head, lines), "\n".join(f"- {text(v['sentence'])}" for _, v in rows)]
     return [
         *blocks,
         f"Adjusted p: Holm over {c['family']}. Detects: the smallest true lift that a run of this size finds four times in five.",
@@ -134,7 +149,7 @@ def _served(c: Mapping[str, Any]) -> list[str]:
     if c["channels"]:
         shares = c["channels"]["shares"]
         rows = ((text(name), *(percent(shares[arm][i], 1, False) for arm in c["arms"])) for i, name in enumerate(c["channels"]["names"]))
-        blocks += ["## Where the impressions came from", _table(("Channel", *map(text, c["arms"])), rows)]
+        blocks += ["## Where the impressions came from", table(("Channel", *map(text, c["arms"])), rows)]
     if any(c["answered_by_log"].values()):
         shares = ", ".join(f"{text(arm)} {percent(share, 1, False)}" for arm, share in c["answered_by_log"].items())
         blocks.append(f"Impressions that the real log answered, in place of a model of users: {shares}.")
@@ -148,14 +163,14 @@ def _published(c: Mapping[str, Any]) -> list[str]:
         (title(r["metric"]), text(r["arm"]), percent(r["published"]), percent(r["lift"]), interval(r["low"], r["high"]))
         for r in c["published"]
     )
-    return ["## Published beside ours", _table(("Metric", "Arm", "Published", "Here", "95% interval"), rows)]
+    return ["## Published beside ours", table(("Metric", "Arm", "Published", "Here", "95% interval"), rows)]
 
 
 def _checks(c: Mapping[str, Any]) -> list[str]:
     if not c["checks"]:
         return []
     rows = ((text(k["name"]), k["status"], text(k["value"]), text(k["meaning"])) for k in c["checks"])
-    return ["## Checks", _table(("Check", "Status", "Found", "What it means"), rows)]
+    return ["## Checks", table(("Check", "Status", "Found", "What it means"), rows)]
 
 
 def _repeat(c: Mapping[str, Any]) -> list[str]:
@@ -164,3 +179,32 @@ def _repeat(c: Mapping[str, Any]) -> list[str]:
     if c["settings"]:
         blocks += [f"    {command(c)}", "with the scenario:", "\n".join("    " + line for line in settings(c).splitlines())]
     return [*blocks, f"Versions: {text(versions)}."] if versions else blocks
+
+
+def comparison(content: Mapping[str, Any]) -> str:
+    """The comparison as Markdown."""
+    names = list(content["runs"])
+    head = ("Metric", "Arm", *map(text, names), "Agreement", "Differ? p", "Pooled")
+    rows = (
+        (title(row["metric"]), text(row["arm"]), *(_cell(row["lifts"].get(name)) for name in names), AGREEMENTS[row["agree"]],
+         probability(row["differ"]), "n/a" if row["pooled"] is None else f"{percent(row['pooled'])} ({interval(row['low'], row['high'])})")
+        for row in content["rows"]
+    )  # fmt: skip
+    differences = ((text(row["key"]), *(text(row["values"][name]) for name in names)) for row in content["differences"])
+    runs = ((text(name), text(run["scenario"]), text(run["seed"]), text(run["control"])) for name, run in content["runs"].items())
+    blocks = [
+        f"# {len(names)} runs compared",
+        table(("Run", "Scenario", "Seed", "Control"), runs),
+        "\n".join(f"- {text(note)}" for note in content["notes"]),
+        "## Lifts by user",
+        table(head, rows),
+        "## Settings that differ",
+        table(("Key", *map(text, names)), differences),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _cell(cell: Mapping[str, Any] | None) -> str:
+    if cell is None or cell["lift"] is None:
+        return "n/a"
+    return f"{SIGNS[cell['verdict']]} {percent(cell['lift'])} ({interval(cell['low'], cell['high'])})"

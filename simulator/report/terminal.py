@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report.words import SIGNS, detects, interval, percent, probability, title, tone, whole
+from simulator.report.words import AGREEMENTS, SIGNS, detects, interval, percent, probability, title, tone, whole
 
 STYLES = {"good": "green", "bad": "red", "open": ""}
 STATUS = {"green": ("●", "green"), "amber": ("▲", "yellow"), "red": ("■", "bold red")}
@@ -52,3 +52,24 @@ def _table(content: Mapping[str, Any], arm: str) -> Table:
             Text(detects(row["mde"])),
         )
     return table
+
+
+def show_comparison(content: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the lift of every arm and metric in each run, and whether the runs agree."""
+    console = console or Console(highlight=False)
+    names = list(content["runs"])
+    for number, (name, run) in enumerate(content["runs"].items(), 1):
+        console.print(Text(f"[{number}] {name}: {run['scenario']}, seed {run['seed']}"))
+    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    for head in ("arm", "metric", *(f"[{i}]" for i in range(1, len(names) + 1)), "agreement"):
+        shown.add_column(Text(head), justify="right" if head.startswith("[") else "left")
+    for row in content["rows"]:
+        cells = [row["lifts"].get(name) for name in names]
+        lifts = [Text("n/a" if cell is None else f"{SIGNS[cell['verdict']]} {percent(cell['lift'])}") for cell in cells]
+        style = {"same sign": "green", "opposite": "bold red"}.get(row["agree"], "")
+        shown.add_row(Text(row["arm"]), Text(title(row["metric"])), *lifts, Text(AGREEMENTS[row["agree"]], style=style))
+    console.print(shown)
+    for row in content["differences"][:20]:
+        console.print(Text(f"{row['key']}: {' | '.join(str(row['values'][name]) for name in names)}", style="dim"))
+    for note in content["notes"]:
+        console.print(Text(note))

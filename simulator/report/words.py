@@ -20,6 +20,14 @@ MEANINGS: dict[str, str] = {
     "no data": "the log has no data for this metric",
 }
 
+AGREEMENTS: dict[str, str] = {
+    "same sign": "✓ same sign",
+    "opposite": "✗ opposite signs",
+    "identical": "= identical",
+    "undecided": "○ undecided",
+}
+"""Whether runs or worlds agree on a lift (`world.across`)."""
+
 DESIGNS: dict[str, str] = {
     "paired": "every user lives in every arm",
     "split": "each user is in one arm",

@@ -1,0 +1,118 @@
+"""Several runs beside one another: what differs in their settings, the lift in each, whether signs agree, and the lift over all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simulator.report import SCHEMA_VERSION, ReportError, as_json, load, put
+from simulator.report.world import across
+
+
+def read(paths: Sequence[Path]) -> dict[str, Any]:
+    """The comparison of the runs, logs or reports at `paths`, each named by as much of its path as tells it from the others.
+
+    Raises:
+        ReportError: fewer than two, one twice, or no report there.
+        LogError: something is there, but it is not an event log.
+    """
+    places = [path.resolve() for path in paths]
+    if len(set(places)) < 2 or len(set(places)) < len(places):
+        raise ReportError(f"a comparison needs at least two different runs; got {', '.join(map(str, paths)) or 'none'}")
+    return compare({name: load(path) for name, path in zip(_names(places), paths, strict=True)})
+
+
+def compare(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Put gathered reports side by side.
+
+    Args:
+        contents: by name of the run.
+
+    Returns:
+        `schema`, `runs` (their scenario, seed, control, size and red checks), `differences` (settings that are not the same in all: `key`,
+        `values` by run), `rows` (see `world.across`; with `differ`, `pooled`, `low`, `high`) and `notes`.
+    """
+    runs = {name: _facts(content) for name, content in contents.items()}
+    differences = list(_differences({name: dict(content["settings"]) for name, content in contents.items()}))
+    seeds = [content["seed"] for content in contents.values()]
+    independent = None not in seeds and len(set(seeds)) == len(seeds)
+    repeats = independent and {row["key"] for row in differences} <= {"seed", "name", "description"}
+    rows = [{**row, **_together(row["lifts"], contents, independent, repeats)} for row in across(contents)]
+    return {"schema": SCHEMA_VERSION, "runs": runs, "differences": differences, "rows": rows, "notes": _notes(runs, independent, repeats)}
+
+
+def save(content: Mapping[str, Any], folder: Path) -> Path:
+    """Write compare.json, compare.md and compare.html into `folder`, each by temporary name and rename; returns the page."""
+    from simulator.report.html import render
+    from simulator.report.markdown import comparison
+
+    texts = {"compare.json": as_json(content), "compare.md": comparison(content), "compare.html": render("compare.html.j2", c=content)}
+    put(folder, texts)
+    return folder / "compare.html"
+
+
+def _names(places: Sequence[Path]) -> list[str]:
+    for depth in range(1, max(len(place.parts) for place in places)):
+        names = ["/".join(place.parts[-depth:]) for place in places]
+        if len(set(names)) == len(names):
+            return names
+    return list(map(str, places))
+
+
+def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    red = [check["name"] for check in content["checks"] if check["status"] == "red"]
+    return {**{key: content[key] for key in ("scenario", "seed", "design", "control", "arms", "size")}, "red": red}
+
+
+def _differences(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every dotted key of the resolved scenarios whose value is not the same in all runs; a missing key is None."""
+    flat = {name: dict(_flat(given, "")) for name, given in settings.items()}
+    for key in sorted(set().union(*flat.values())):
+        values = {name: given.get(key) for name, given in flat.items()}
+        if len({repr(value) for value in values.values()}) > 1:
+            yield {"key": key, "values": values}
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def _together(lifts: Mapping[str, Mapping[str, Any]], contents: Mapping[str, Any], independent: bool, repeats: bool) -> dict[str, Any]:
+    """What independent runs say together: whether they differ (p of Cochran's Q), and, of repeats of one scenario, the pooled lift.
+
+    Q = sum w_i (l_i - l)^2 with w_i = 1 / se_i^2 and l the weighted mean is chi-square with k - 1 degrees of freedom where all true
+    lifts are equal; the fixed-effect estimate l has variance 1 / sum w_i (Cochran, "The combination of estimates from different
+    experiments", Biometrics 1954). se_i is the half-width of the 95% interval over the normal quantile.
+    """
+    from scipy.stats import chi2, norm
+
+    nothing = {"differ": None, "pooled": None, "low": None, "high": None}
+    known = [cell for cell in lifts.values() if None not in (cell["lift"], cell["low"], cell["high"]) and cell["high"] > cell["low"]]
+    if not independent or len(known) < 2 or len(known) < len(contents):
+        return nothing
+    q = float(norm.ppf(0.975))
+    weights = [(2 * q / (cell["high"] - cell["low"])) ** 2 for cell in known]
+    mean = sum(w * cell["lift"] for w, cell in zip(weights, known, strict=True)) / sum(weights)
+    heterogeneity = sum(w * (cell["lift"] - mean) ** 2 for w, cell in zip(weights, known, strict=True))
+    half = q / math.sqrt(sum(weights))
+    differ = {"differ": float(chi2.sf(heterogeneity, len(known) - 1))}
+    return nothing | differ | ({"pooled": mean, "low": mean - half, "high": mean + half} if repeats else {})
+
+
+def _notes(runs: Mapping[str, Mapping[str, Any]], independent: bool, repeats: bool) -> list[str]:
+    notes = []
+    controls = {run["control"] for run in runs.values()}
+    if len(controls) > 1:
+        notes.append(f"The runs have different controls ({', '.join(sorted(controls))}): their lifts are lifts over different things.")
+    notes += [f"{name}: red checks: {', '.join(run['red']).lower()}. Do not act on its lifts." for name, run in runs.items() if run["red"]]
+    if not independent:
+        notes.append("Runs of the same seed share their users and random numbers: they are not independent, and no test compares them.")
+    elif repeats:
+        notes.append("The runs differ in their seed only: they are repeats, and their lifts are pooled by inverse variance.")
+    return notes
