@@ -227,9 +227,9 @@ def test_parameters_are_checked_where_they_are_given() -> None:
     assert make("recgpt", {"quotas": [1, 1], "shape": {"width": 32}, "prompts": {"window": 3}}) == RecGPT(
         quotas=(1, 1), shape=Shape(width=32), prompts=Prompts(3)
     )
-    with pytest.raises(ValueError, match="no hyper-parameter 'shape.widht'"):
+    with pytest.raises(ValueError, match=r"no hyper-parameter .shape\.widht."):
         make("recgpt", {"shape": {"widht": 32}})
     with pytest.raises(ValueError, match="quotas must be non-negative and not all zero"):
         make("recgpt", {"quotas": [0, 0]})
-    with pytest.raises(ValueError, match="must have fewer entries than shape.length"):
+    with pytest.raises(ValueError, match=r"must have fewer entries than shape\.length"):
         RecGPT(quotas=(1,) * 50)
