@@ -81,9 +81,11 @@ def _jobs(source: Path, wanted: list[Wanted], given: dict[str, Any], progress: P
     from simulator.offpolicy.jobs import Options
 
     fields = ("arm", "test_days", "fit_days", "history", "recall", "draws", "contexts", "seed")
-    for reward in given["reward"].split(","):
-        options = Options(reward=reward.strip(), **{name: given[name] for name in fields})
-        yield from _of_source(source, wanted, options, progress)
+    rewards = [reward.strip() for reward in given["reward"].split(",")]
+    options = Options(reward=rewards[0], **{name: given[name] for name in fields})
+    for job in _of_source(source, wanted, options, progress):
+        for reward in rewards:
+            yield job.of(reward)
 
 
 def _of_source(source: Path, wanted: list[Wanted], options: Options, progress: Progress) -> Iterator[Job]:

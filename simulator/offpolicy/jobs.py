@@ -110,7 +110,7 @@ class Job:
         title: what is replayed, in words.
         stream: the rounds.
         targets: fitted.
-        truths: by target, where the log knows.
+        truths: by target, its own rounds of the same time, where the log has them.
         policies: the fitted recall policies by target name (for scores of shown items).
         notes: what the reader of the data wants said.
     """
@@ -118,9 +118,14 @@ class Job:
     title: str
     stream: Stream
     targets: tuple[Targets, ...]
-    truths: Mapping[str, Truth] = field(default_factory=dict)
+    truths: Mapping[str, Stream] = field(default_factory=dict)
     policies: tuple[tuple[str, Policy], ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, reward: str) -> Job:
+        """The same replay of another reward; nothing is fitted again."""
+        truths = {name: replace(stream, reward=reward) for name, stream in self.truths.items()}
+        return replace(self, stream=replace(self.stream, reward=reward), truths=truths)
 
 
 def ab_test(name: str, log: EventLog, catalogue: Catalogue, options: Options, progress: Progress) -> Iterator[Job]:
@@ -132,7 +137,7 @@ def ab_test(name: str, log: EventLog, catalogue: Catalogue, options: Options, pr
         others = [other for other in arms if other != arm]
         stream = Stream(log, options.reward, arm, chunk=options.chunk)
         targets = tuple(PublishedTargets(other, laws[other], options.seed) for other in others)
-        truths = {other: truth(replace(stream, arm=other)) for other in others}
+        truths = {other: replace(stream, arm=other) for other in others}
         yield Job(f"{name}: {', '.join(others)} from the log of {arm}", stream, targets, truths, notes=log.metadata.notes)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from simulator.offpolicy.result import COVERED_OFTEN, number, share
+from simulator.offpolicy.result import COVERED_OFTEN, headline, number, share
 from simulator.report.figures import Scale, element, mark
 
 TONES = {"trustworthy": "good", "weak": "open", "unusable": "bad", None: "open"}
@@ -29,7 +29,7 @@ def _environment() -> Environment:
     loader = PackageLoader("simulator.offpolicy", "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "share": share}
-    environment.globals |= {"TONES": TONES, "SIGNS": SIGNS}
+    environment.globals |= {"TONES": TONES, "SIGNS": SIGNS, "headline": headline}
     return environment
 
 

@@ -102,6 +102,7 @@ class Estimate:
     Attributes:
         policy, estimator: names.
         value: reward per `unit` (request or impression); NaN where nothing matched or the estimator refused.
+        count: what the value rests on: matched impressions (0: the value is NaN), or rounds.
         error: standard error, clustered by user.
         intervals: `delta`, `bootstrap` and, where it applies, `bernstein`.
         threshold: chosen by the least estimated mean squared error, for estimators that have one.
@@ -116,6 +117,7 @@ class Estimate:
     paper: str
     unit: str
     value: float = float("nan")
+    count: float = 0.0
     error: float = float("nan")
     intervals: tuple[Interval, ...] = ()
     threshold: float | None = None
@@ -158,7 +160,8 @@ class Evaluation:
         """The estimate to read first, by a fixed order: doubly robust for the log's kind of slate, then weights, then matching."""
         order = ("dr", "ips") if self.facts.length == 1 else ("cascade_dr", "rips", "iips")
         ran = {e.estimator: e for e in self.estimates if e.refused is None}
-        return next((ran[name] for name in (*order, "matching", "recalled") if name in ran), self.estimates[0])
+        last = ("recalled", "matching") if self.facts.kind == "unknown" else ("matching", "recalled")
+        return next((ran[name] for name in (*order, *last) if name in ran), self.estimates[0])
 
 
 @dataclass(frozen=True)
@@ -351,7 +354,7 @@ class _Case:
             estimates.append(self._estimate(name, pick, resampled[at : at + len(pick.both())], verdict))
             at += len(pick.both())
         intervals = (percentile(resampled[-1], self.settings.level), delta(own, self.settings.level))
-        logged = Estimate("log", "mean", "", "request", own.value, own.error(), intervals)
+        logged = Estimate("log", "mean", "", "request", own.value, float(own.denominators.sum()), own.error(), intervals)
         return Evaluation(self.target.name, self.facts, tuple(estimates), self.weights, mean_weight, logged, self.known.unobserved)
 
     def _column(self, name: Any) -> Float:
@@ -404,8 +407,10 @@ class _Case:
         if np.isfinite(value) and len(pick.ratios.numerators) > 1:
             error = pick.ratios.error()
             intervals = pick.intervals(resampled, self.settings.level)
-        e = pick.estimator
-        return Estimate(self.target.name, name, e.paper, e.unit, value, error, intervals, pick.threshold, pick.bound, pick.curve, verdict)
+        e, count = pick.estimator, float(pick.ratios.denominators[:, 0].sum())
+        return Estimate(
+            self.target.name, name, e.paper, e.unit, value, count, error, intervals, pick.threshold, pick.bound, pick.curve, verdict
+        )
 
 
 @dataclass(frozen=True)

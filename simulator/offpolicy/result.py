@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.offpolicy.intervals import Interval
-from simulator.offpolicy.jobs import Job, Truth
+from simulator.offpolicy.jobs import Job, Truth, truth
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.scores import Ordering
 
@@ -29,42 +29,48 @@ def gather(job: Job, evaluations: Sequence[Evaluation], orders: Sequence[Orderin
         "unobserved": first.unobserved,
         "n_items": job.stream.log.metadata.n_items,
         "logged": _estimate(first.logged, None),
-        "policies": [_policy(one, job.truths.get(one.policy)) for one in evaluations],
+        "policies": [_policy(one, truth(job.truths[one.policy]) if one.policy in job.truths else None) for one in evaluations],
         "orders": [_order(order) for order in orders],
         "notes": {name: value for name, value in job.notes.items() if isinstance(value, (str, int, float, list))},
     }
 
 
-def _policy(one: Evaluation, truth: Truth | None) -> dict[str, Any]:
-    w, rounds = one.weights, max(one.weights.rounds, 1)
-    chi, p = w.drift()
+def _policy(one: Evaluation, known: Truth | None) -> dict[str, Any]:
     head = one.headline
     return {
         "policy": one.policy,
         "headline": head.estimator,
         "verdict": head.verdict.word if head.verdict else None,
         "reasons": list(head.verdict.reasons) if head.verdict else [],
-        "truth": None if truth is None else _truth(truth),
-        "estimates": [_estimate(estimate, truth) for estimate in one.estimates],
-        "diagnostics": {
+        "truth": None if known is None else _truth(known),
+        "estimates": [_estimate(estimate, known) for estimate in one.estimates],
+        "diagnostics": _diagnostics(one),
+    }
+
+
+def _diagnostics(one: Evaluation) -> dict[str, Any]:
+    w, rounds = one.weights, max(one.weights.rounds, 1)
+    chi, p = w.drift()
+    out: dict[str, Any] = {
+        "matched_impressions": _plain(w.matched_impressions / max(w.impressions, 1)),
+        "coverage": _plain(w.coverage),
+        "drift": {"chi_square": _plain(chi), "p": _plain(p)},
+        "days": [_day(day, *w.days[day]) for day in sorted(w.days)],
+        "weights": None,
+    }
+    if one.facts.kind != "unknown":
+        out["weights"] = {
             "effective_sample": _plain(w.effective),
             "effective_share": _plain(w.effective / rounds),
-            "matched_impressions": _plain(w.matched_impressions / max(w.impressions, 1)),
+            "effective_by_place": [_plain(total**2 / squares if squares > 0 else 0.0) for total, squares in w.places],
             "matched_rounds": _plain(w.matched_rounds / rounds),
             "events": w.events,
-            "mean_weight": _plain(w.total / rounds),
-            "mean_weight_interval": [_plain(one.mean_weight.low), _plain(one.mean_weight.high)],
-            "largest": [
-                {"weight": weight, "share": _plain(weight / w.total if w.total else math.nan), "row": row}
-                for weight, row in w.largest
-                if weight
-            ],
-            "coverage": _plain(w.coverage),
-            "effective_by_place": [_plain(total**2 / squares if squares > 0 else 0.0) for total, squares in w.places],
-            "drift": {"chi_square": _plain(chi), "p": _plain(p)},
-            "days": [_day(day, *w.days[day]) for day in sorted(w.days)],
-        },
-    }
+            "mean": _plain(w.total / rounds),
+            "low": _plain(one.mean_weight.low),
+            "high": _plain(one.mean_weight.high),
+            "largest": [{"weight": weight, "share": _plain(weight / w.total), "row": row} for weight, row in w.largest if weight > 0],
+        }
+    return out
 
 
 def _day(day: int, n: float, reward: float, _: float, weight: float, weighted: float) -> dict[str, Any]:
@@ -74,21 +80,22 @@ def _day(day: int, n: float, reward: float, _: float, weight: float, weighted: f
     }  # fmt: skip
 
 
-def _truth(truth: Truth) -> dict[str, Any]:
-    relative = truth.error / truth.value if truth.value else math.nan
+def _truth(known: Truth) -> dict[str, Any]:
+    relative = known.error / known.value if known.value else math.nan
     return {
-        "value": _plain(truth.value), "error": _plain(truth.error), "rounds": truth.rounds, "relative_error": _plain(relative),
-        "low": _plain(truth.interval.low), "high": _plain(truth.interval.high),
+        "value": _plain(known.value), "error": _plain(known.error), "rounds": known.rounds, "relative_error": _plain(relative),
+        "low": _plain(known.interval.low), "high": _plain(known.interval.high),
     }  # fmt: skip
 
 
-def _estimate(one: Estimate, truth: Truth | None) -> dict[str, Any]:
+def _estimate(one: Estimate, known: Truth | None) -> dict[str, Any]:
     interval = one.interval()
     out: dict[str, Any] = {
         "estimator": one.estimator,
         "paper": one.paper,
         "unit": one.unit,
         "value": _plain(one.value),
+        "count": _plain(one.count),
         "error": _plain(one.error),
         "low": _plain(interval.low),
         "high": _plain(interval.high),
@@ -100,19 +107,19 @@ def _estimate(one: Estimate, truth: Truth | None) -> dict[str, Any]:
         "verdict": one.verdict.word if one.verdict else None,
         "reasons": list(one.verdict.reasons) if one.verdict else [],
     }
-    if truth is not None and one.refused is None:
-        out |= _against(one, interval, truth)
+    if known is not None and one.refused is None:
+        out |= _against(one, interval, known)
     return out
 
 
-def _against(one: Estimate, interval: Interval, truth: Truth) -> dict[str, Any]:
+def _against(one: Estimate, interval: Interval, known: Truth) -> dict[str, Any]:
     """Estimate against truth: covered, and the distance in standard errors of the difference of two independent samples."""
-    distance = one.value - truth.value
-    both = math.hypot(one.error, truth.error)
+    distance = one.value - known.value
+    both = math.hypot(one.error, known.error)
     return {
-        "covered": None if math.isnan(interval.low) else interval.covers(truth.value),
+        "covered": None if math.isnan(interval.low) else interval.covers(known.value),
         "z": _plain(distance / both if both > 0 else math.nan),
-        "relative": _plain(distance / truth.value if truth.value else math.nan),
+        "relative": _plain(distance / known.value if known.value else math.nan),
     }
 
 
@@ -157,6 +164,9 @@ def _section(c: Mapping[str, Any]) -> list[str]:
     ]
     if c["unobserved"]:
         lines.append(f"{c['unobserved']:,} rounds left out: their reward was not observed.")
+    if len(c["policies"]) > 1:
+        lines += ["", "| policy | by | value | 95% interval | verdict |", "|---|---|---|---|---|"]
+        lines += [_headline(policy) for policy in c["policies"]]
     for policy in c["policies"]:
         lines += ["", f"## {policy['policy']}: {policy['verdict']}", ""]
         lines += [*(f"- {reason}" for reason in policy["reasons"]), *([""] if policy["reasons"] else [])]
@@ -165,6 +175,18 @@ def _section(c: Mapping[str, Any]) -> list[str]:
         lines += ["", "## Order of what was shown", "", "| policy | AUC | grouped AUC | NDCG | sessions |", "|---|---|---|---|---|"]
         lines += [_ordered(order) for order in c["orders"]]
     return lines
+
+
+def headline(policy: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The estimate of a policy that is to be read first."""
+    row: Mapping[str, Any] = next(row for row in policy["estimates"] if row["estimator"] == policy["headline"])
+    return row
+
+
+def _headline(policy: Mapping[str, Any]) -> str:
+    row = headline(policy)
+    low, high = number(row["low"]), number(row["high"])
+    return f"| {policy['policy']} | {row['estimator']} | {number(row['value'])} per {row['unit']} | {low} to {high} | {policy['verdict']} |"
 
 
 def _estimates(policy: Mapping[str, Any]) -> list[str]:
@@ -176,7 +198,7 @@ def _estimates(policy: Mapping[str, Any]) -> list[str]:
             lines.append(f"| {row['estimator']} | did not run: {row['refused']} |" + " |" * (len(head) - 2))
             continue
         name = row["estimator"] + (f" ({number(row['threshold'])})" if row["threshold"] is not None else "")
-        unit = "" if row["unit"] == "request" else f" per {row['unit']}"
+        unit = "" if row["unit"] == "request" else f" per {row['unit']}, {row['count']:,.0f} matched"
         cells = [name, number(row["value"]) + unit, f"{number(row['low'])} to {number(row['high'])}", row["verdict"]]
         if truth:
             covered = {True: "yes", False: "no", None: "n/a"}[row["covered"]]
@@ -186,17 +208,17 @@ def _estimates(policy: Mapping[str, Any]) -> list[str]:
 
 
 def _diagnosed(d: Mapping[str, Any]) -> list[str]:
-    low, high = d["mean_weight_interval"]
-    lines = [
-        f"- Effective sample size {number(d['effective_sample'])} ({share(d['effective_share'])} of the rounds).",
-        f"- {d['events']:,} rounds with a weight and a reward.",
-        f"- Matched: {share(d['matched_impressions'])} of impressions, {share(d['matched_rounds'])} of whole slates.",
-        f"- Mean weight {number(d['mean_weight'])} [{number(low)}, {number(high)}]; it should be 1.",
-        f"- The log shows {share(d['coverage'])} of what the target shows.",
-    ]
-    if d["largest"]:
-        top = d["largest"][0]
-        lines.append(f"- Largest weight {number(top['weight'])}, {share(top['share'])} of all, at row {top['row']} of the log.")
+    lines = [f"- Matched: {share(d['matched_impressions'])} of impressions; the log shows {share(d['coverage'])} of what the target shows."]
+    w = d["weights"]
+    if w is not None:
+        lines += [
+            f"- Effective sample size {number(w['effective_sample'])} ({share(w['effective_share'])} of the rounds).",
+            f"- {share(w['matched_rounds'])} of whole slates have a weight, {w['events']:,} of them a reward.",
+            f"- Mean weight {number(w['mean'])} [{number(w['low'])}, {number(w['high'])}]; it should be 1.",
+        ]
+        if w["largest"]:
+            top = w["largest"][0]
+            lines.append(f"- Largest weight {number(top['weight'])}, {share(top['share'])} of all, at row {top['row']} of the log.")
     if d["drift"]["p"] is not None:
         lines.append(f"- Daily reward of the log: chi-square {number(d['drift']['chi_square'])}, p = {number(d['drift']['p'], 2)}.")
     return lines
