@@ -68,6 +68,28 @@ def run(
         DataError, PolicyError, ServingError: bad data, a policy that cannot be made, one that breaks its contract.
     """
     start = time.monotonic()
+    outcome = simulate(scenario, out, folder=folder, resume=resume, keep_going=keep_going, progress=progress)
+    log = EventLog.open(Workspace(out).log)
+    outcome.runtime["wall seconds"] = time.monotonic() - start
+    outcome.runtime["peak MiB"] = peak_memory() / 2**20
+    if len(log.metadata.arms) < 2 + (HISTORY in log.metadata.arms):
+        return outcome
+    from simulator import report
+
+    outcome.report = report.write(log, out, runtime=outcome.runtime, progress=progress)
+    return outcome
+
+
+def simulate(
+    scenario: Scenario,
+    out: Path,
+    *,
+    folder: Path = Path(),
+    resume: bool = False,
+    keep_going: bool = False,
+    progress: Progress = silent,
+) -> Outcome:
+    """Run a scenario to its event log, `out`/log; arguments and errors as `run`."""
     workspace = Workspace(out)
     workspace.claim(scenario.identity(), resume=resume)
     workspace.write_text("scenario.yaml", scenario.to_yaml())
@@ -76,14 +98,6 @@ def run(
         with executors.executor(scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)) as executor:
             _Run(scenario, folder, workspace, executor, outcome, keep_going).all()
         workspace.finish()
-    log = EventLog.open(workspace.log)
-    outcome.runtime["wall seconds"] = time.monotonic() - start
-    outcome.runtime["peak MiB"] = peak_memory() / 2**20
-    if len(log.metadata.arms) < 2 + (HISTORY in log.metadata.arms):
-        return outcome
-    from simulator import report
-
-    outcome.report = report.write(log, out, runtime=outcome.runtime, progress=progress)
     return outcome
 
 
@@ -108,10 +122,12 @@ class _Run:
         self._source()
         if self.scenario.data.source == "synthetic":
             self._simulate("history", [HISTORY])
+            self._write([HISTORY])
         self._fits()
         self._simulate("simulate", self._arms())
         if not self._arms():
             raise RunError("every arm has failed:\n" + "\n".join(self.outcome.failed.values()))
+        self._write(self._arms())
 
     def _arms(self) -> list[str]:
         """The arms that have not been given up, by name."""
@@ -168,11 +184,18 @@ class _Run:
     def _simulate(self, stage: str, arms: Sequence[str]) -> None:
         from simulator import tasks
 
-        shards = self._shards()
-        pieces = [tasks.Simulate(self.job, arm, first, last) for arm in arms for first, last in shards]
+        pieces = [tasks.Simulate(self.job, arm, first, last) for arm in arms for first, last in self._shards()]
         self._go(stage, pieces, [[piece.arm] for piece in pieces])
-        left = [arm for arm in arms if arm not in self.outcome.failed]
-        self._go("write", [tasks.Merge(self.job, arm, shards) for arm in left], [[arm] for arm in left])
+
+    def _write(self, arms: Sequence[str]) -> None:
+        """Write the log parts; what an arm that was given up has left does not belong to the log."""
+        from simulator import tasks
+
+        lost = dict(self.outcome.failed)
+        pieces: list[Any] = [tasks.Merge(self.job, arm, self._shards(), tuple(lost.items())) for arm in arms]
+        if lost:
+            pieces.append(tasks.Relabel(self.job, tuple(lost.items())))
+        self._go("write", pieces, [[None]] * len(pieces))
 
     def _go(self, stage: str, pieces: Sequence[Any], owners: Sequence[Sequence[str | None]]) -> None:
         """Run pieces side by side. A ValueError of one that belongs to arms only gives up these arms if the run is to keep going."""

@@ -26,11 +26,14 @@ from simulator import tape
 from simulator.design import DAY, HISTORY, arm_names, assignment
 from simulator.desk import Channel, Desk
 from simulator.engine import Engine, Lives, Span
-from simulator.eventlog import FEEDBACK, Metadata, Propensity, Writer, schema
+from simulator.eventlog import FEEDBACK, EventLog, Metadata, Propensity, Writer, schema
 from simulator.ranking import Ranker
 from simulator.scenario import PolicySpec, Scenario, population
 from simulator.users.base import Population, Source, Users
 from simulator.workspace import Workspace, load_arrays, load_catalogue, open_log, save_arrays, versions
+
+Lost = tuple[tuple[str, str], ...]
+"""Arms that were given up, and why."""
 
 
 @dataclass(frozen=True)
@@ -106,23 +109,27 @@ class Context:
         known = catalogue.items.get("duration")
         return np.zeros(catalogue.n_items + 1, dtype=np.float32) if known is None else np.asarray(known, dtype=np.float32)
 
-    def metadata(self) -> Metadata:
-        """What the run's log says of itself."""
+    def metadata(self, lost: Lost = ()) -> Metadata:
+        """What the run's log says of itself; arms that were given up are not in it, but named in its notes."""
         scenario, catalogue, source = self.scenario, self.catalogue, self.source
         propensity: Propensity = "conditional"
         if scenario.data.source != "synthetic" and source.history is not None:
             propensity = source.history.metadata.propensity
+        names = dict(lost)
+        notes: dict[str, Any] = dict(source.notes)
+        if lost:
+            notes["given up"] = names
         return Metadata(
-            arm_names(tuple(scenario.arms)),
+            tuple(arm for arm in arm_names(tuple(scenario.arms)) if arm not in names),
             catalogue.n_users,
             catalogue.n_items,
             propensity,
-            scenario.control,
+            None if scenario.control in names else scenario.control,
             scenario.days,
             tuple(channel.name for channel in scenario.serving.channels),
             scenario.identity(),
             versions(),
-            dict(source.notes),
+            notes,
         )
 
     def policy(self, spec: PolicySpec) -> Policy:
@@ -394,10 +401,11 @@ class Merge:
     job: Job
     arm: str
     shards: tuple[tuple[int, int], ...]
+    lost: Lost = ()
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
-        metadata, start = run.metadata(), time.process_time()
+        metadata, start = run.metadata(self.lost), time.process_time()
         index = metadata.arms.index(self.arm)
         path = run.workspace.history if self.arm == HISTORY else run.workspace.part(index, self.arm)
         if path.is_file():
@@ -410,4 +418,17 @@ class Merge:
                 writer.add(tape.rows(days, index, run.duration, run.kinds))
             progress(f"write {self.arm}", done + 1, len(self.shards), {})
         writer.close()
+        return {"seconds": time.process_time() - start}
+
+
+@dataclass(frozen=True)
+class Relabel:
+    """Write the `history` part once more, for a log without the arms that were given up."""
+
+    job: Job
+    lost: Lost
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        run, start = context(self.job), time.process_time()
+        EventLog(run.metadata(self.lost), None, (run.workspace.history,)).write(run.workspace.history)
         return {"seconds": time.process_time() - start}

@@ -1,0 +1,263 @@
+"""A run from scenario to log: exact to the byte however it is computed, resumable after a kill, A/A identical, bad input named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from simulator.cli import main
+from simulator.design import assigned
+from simulator.eventlog import EventLog
+from simulator.run import run, simulate
+from simulator.scenario import Scenario
+from simulator.workspace import RunError
+
+NEURAL: dict[str, Any] = {
+    "comirec": {"policy": "comirec", "params": {"width": 8, "length": 8, "training": {"epochs": 1}}},
+    "recgpt1": {
+        "policy": "recgpt1",
+        "params": {
+            "shape": {"width": 8, "feedforward": 16, "heads": 1, "length": 8},
+            "pretraining": {"epochs": 1},
+            "tuning": {"epochs": 1},
+        },
+    },
+}
+PLAIN: dict[str, Any] = {"a": {"policy": "popularity"}, "b": {"policy": "random"}, "c": {"policy": "popularity"}}
+
+
+def scenario(arms: dict[str, Any] = PLAIN, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "seed": 9,
+        "data": {"source": "synthetic", "history_days": 2},
+        "users": {"kind": "choice", "n_users": 60, "n_items": 120},
+        "days": 2,
+        "serving": {"slate": 4, "recall": 12, "history": 16, "channels": [{"name": "new", "policy": "random", "quota": 3}]},
+        "arms": arms,
+        "design": {"kind": "paired", "control": next(iter(arms))},
+        "engine": {"executor": "serial"},
+        **changes,
+    }
+
+
+def put(folder: Path, content: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "scenario.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def go(folder: Path, content: dict[str, Any], **options: Any) -> Path:
+    loaded = Scenario.load(put(folder, content))
+    return simulate(loaded, folder / "out", folder=folder, **options).root
+
+
+def digest(root: Path) -> dict[str, str]:
+    return {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in sorted((root / "log").glob("*"))}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return go(tmp_path_factory.mktemp("plain"), scenario())
+
+
+def test_the_log_keeps_its_rules_and_explains_itself(plain):
+    log = EventLog.open(plain / "log")
+    log.validate()
+    assert log.metadata.arms == ("history", "a", "b", "c")
+    assert log.metadata.control == "a"
+    assert log.metadata.days == 2
+    assert log.metadata.channels == ("new",)
+    assert "engine" not in log.metadata.scenario
+    table = log.table
+    history = pc.equal(table["arm"], 0)
+    t, days = table["t"], 86_400_000
+    assert pc.min(t.filter(history)).as_py() >= -2 * days
+    assert pc.max(t.filter(history)).as_py() < 0
+    assert pc.min(t.filter(pc.invert(history))).as_py() >= 0
+    assert pc.max(t).as_py() < 2 * days
+    assert pc.sum(pc.is_null(table["propensity"].filter(history))).as_py() == 0
+    assert set(table["channel"].filter(pc.invert(history)).to_pylist()) == {0, 1}
+    assert sorted(p.name for p in plain.iterdir()) == ["claim.json", "log", "models", "scenario.yaml"]
+    assert Scenario.load(plain / "scenario.yaml").resolved() == Scenario.load(plain.parent / "scenario.yaml").resolved()
+
+
+def test_a_paired_a_a_gives_exactly_nothing(plain):
+    """Arms a and c have the same policy under different names: every row but its arm is the same."""
+    table = EventLog.open(plain / "log").table
+    a, b, c = (table.filter(pc.equal(table["arm"], i)).drop_columns(["arm"]) for i in (1, 2, 3))
+    assert a.equals(c)
+    assert not a.equals(b)
+
+
+def test_an_a_a_report_says_nothing(tmp_path):
+    arms = {"a": PLAIN["a"], "c": PLAIN["c"]}
+    outcome = run(Scenario.load(put(tmp_path, scenario(arms))), tmp_path / "out", folder=tmp_path)
+    report = json.loads((outcome.root / "report.json").read_text())
+    same = [row for row in report["lifts"] if row["arm"] == "c"]
+    assert same
+    assert {row["lift"] for row in same if row["control_mean"]} == {0.0}
+
+
+ENGINES = [
+    {"executor": "serial", "tick": 60.0, "block": 7, "shards": 3},
+    {"executor": "serial", "tick": 1e6, "block": 4096, "shards": 1},
+    {"executor": "processes", "tick": 5000.0, "block": 33, "shards": 5},
+]
+
+
+@pytest.fixture(scope="module")
+def neural(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return digest(go(tmp_path_factory.mktemp("neural"), scenario(NEURAL)))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: "-".join(str(v) for v in e.values()))
+def test_tick_block_shards_and_executor_change_no_byte(engine, neural, tmp_path):
+    assert digest(go(tmp_path, scenario(NEURAL, engine=engine))) == neural
+
+
+def test_the_order_of_arms_in_the_file_changes_no_byte(neural, tmp_path):
+    turned = scenario(dict(reversed(NEURAL.items())), design={"kind": "paired", "control": "comirec"})
+    assert digest(go(tmp_path, turned)) == neural
+
+
+def test_another_seed_changes_the_log(plain, tmp_path):
+    assert set(digest(go(tmp_path, scenario(seed=10))).values()).isdisjoint(digest(plain).values())
+
+
+def test_equal_fits_are_made_once(plain):
+    assert sorted(p.name.rpartition("-")[0] for p in (plain / "models").iterdir() if p.is_dir()) == ["popularity", "random"]
+
+
+def test_a_split_gives_each_user_one_arm(tmp_path, plain):
+    log = EventLog.open(go(tmp_path, scenario(design={"kind": "split", "control": "a"})) / "log")
+    arm = assigned(log.metadata)
+    assert arm is not None
+    table = log.table.filter(pc.greater(log.table["arm"], 0))
+    np.testing.assert_array_equal(table["arm"].to_numpy(), arm[table["user"].to_numpy()])
+    paired = EventLog.open(plain / "log").table
+    assert table.num_rows < paired.num_rows / 2
+    mine = pc.equal(paired["arm"], 2)
+    twin = paired.filter(pc.and_(mine, pc.is_in(paired["user"], value_set=pc.unique(table.filter(pc.equal(table["arm"], 2))["user"]))))
+    assert table.filter(pc.equal(table["arm"], 2)).equals(twin), "a user's life in an arm does not depend on the design"
+
+
+def test_a_run_killed_without_warning_ends_with_the_same_bytes(plain, tmp_path):
+    """kill -9 as soon as the first day of the A/B is on disk, then --resume."""
+    file = put(tmp_path, scenario())
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "simulator", "run", str(file), "--out", str(out), "--quiet", "--engine.block", "2"]
+    victim = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("work/[abc]/*/day-*.npz")) and victim.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        victim.send_signal(signal.SIGKILL)
+    finally:
+        victim.kill()
+        _, said = victim.communicate()
+    assert victim.returncode == -signal.SIGKILL, said.decode()
+    assert not (out / "claim.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("models/*/state.npz")}
+    assert kept
+    resumed = CliRunner().invoke(main, ["run", str(file), "--out", str(out), "--quiet", "--resume"])
+    assert resumed.exit_code == 0, resumed.output
+    assert digest(out) == digest(plain)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "finished fits are not made again"
+
+
+def test_a_changed_scenario_is_not_resumed(plain, tmp_path):
+    changed = Scenario.load(put(tmp_path, scenario(seed=11)))
+    with pytest.raises(RunError, match=r"scenario\.seed: the run there has 9, now it is 11"):
+        run(changed, plain, resume=True)
+
+
+def test_a_finished_run_is_not_overwritten(plain):
+    again = Scenario.load(plain.parent / "scenario.yaml")
+    with pytest.raises(RunError, match="already holds a run"):
+        run(again, plain)
+    before = digest(plain)
+    assert simulate(again, plain, resume=True).runtime == {}
+    assert digest(plain) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("my life")
+    with pytest.raises(RunError, match="not empty"):
+        go(tmp_path, scenario())
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+BROKEN = '''
+from dataclasses import dataclass
+import numpy as np
+from policies.base import Slates
+from policies.popularity import Random
+
+@dataclass
+class Broken(Random):
+    def recall(self, histories, k, seed):
+        slates = super().recall(histories, k, seed)
+        if (histories.step > 3).any():
+            raise RuntimeError("the model server is gone")
+        return slates
+'''
+
+
+def test_a_plug_in_that_raises_stops_the_run_or_only_its_arm(tmp_path):
+    (tmp_path / "mine.py").write_text(BROKEN)
+    arms = {**PLAIN, "mine": {"policy": "mine.py:Broken"}}
+    file = put(tmp_path, scenario(arms))
+    stopped = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "one"), "--quiet"])
+    assert stopped.exit_code == 2
+    assert "arm 'mine'" in stopped.output
+    assert "RuntimeError: the model server is gone" in stopped.output
+    assert "Traceback" not in stopped.output
+    kept = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "two"), "--quiet", "--keep-going"])
+    assert kept.exit_code == 1, kept.output
+    assert "arm 'mine' was given up" in kept.output
+    metadata = EventLog.open(tmp_path / "two" / "log").metadata
+    assert metadata.arms == ("history", "a", "b", "c")
+    assert "model server" in metadata.notes["given up"]["mine"]
+    report = json.loads((tmp_path / "two" / "report.json").read_text())
+    assert {row["arm"] for row in report["lifts"]} == {"b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"serving": {"slate": 0}}, "serving.slate"),
+        ({"arms": {"a": {"policy": "poplarity"}}}, "popularity"),
+        ({"arms": {"history": {"policy": "random"}, "b": {"policy": "random"}}, "design": {"control": "b"}}, "history"),
+        ({"data": {"source": "log", "path": "nowhere.parquet"}}, "nowhere.parquet"),
+        ({"arms": {"a": {"policy": "comirec", "params": {"wdith": 3}}}}, "width"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(change, message, tmp_path):
+    file = put(tmp_path, {**scenario(), **change, **({} if "design" in change else {"design": {"control": "a"}})})
+    done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+def test_resume_without_a_run_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["run", str(put(tmp_path, scenario())), "--resume"])
+    assert done.exit_code == 2
+    assert "nothing to resume" in done.output
