@@ -159,14 +159,14 @@ def over_days(series: Sequence[Series], days: int, label: str, *, band: bool = F
     values = [v for s in series for p in s.points for v in p[1:4] if v is not None and math.isfinite(v)]
     reach = sorted(abs(v) for v in values)
     limit = max(min(reach[-1], 6 * reach[len(reach) // 2] or reach[-1]) if reach else 0.0, 1e-4) * 1.1
-    x = Scale(-0.5, days - 0.5, 13, 99)
+    x = Scale(-0.5, days - 0.5, 15, 99)
     y = Scale(-limit, limit, height - 22, 6)
     ticks = y.ticks(5)
     parts = [
-        element("line", x1="13%", x2="99%", y1=f"{y(t):.1f}", y2=f"{y(t):.1f}", class_="zero" if abs(t) < 1e-15 else "rule") for t in ticks
+        element("line", x1="15%", x2="99%", y1=f"{y(t):.1f}", y2=f"{y(t):.1f}", class_="zero" if abs(t) < 1e-15 else "rule") for t in ticks
     ]
     parts += [
-        element("text", escape(text), x="12%", y=f"{y(t) + 4:.1f}", class_="tick", text_anchor="end")
+        element("text", escape(text), x="14%", y=f"{y(t) + 4:.1f}", class_="tick", text_anchor="end")
         for t, text in zip(ticks, _labels(ticks), strict=True)
     ]
     every = max(1, math.ceil(days / 10))

@@ -87,7 +87,11 @@ def settings(content: Mapping[str, Any]) -> str:
     """The resolved scenario as YAML, as the log carries it."""
     import yaml
 
-    return yaml.safe_dump(dict(content["settings"]), sort_keys=False, allow_unicode=True, width=100) if content["settings"] else ""
+    return (
+        yaml.safe_dump(dict(content["settings"]), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+        if content["settings"]
+        else ""
+    )
 
 
 def command(content: Mapping[str, Any]) -> str:

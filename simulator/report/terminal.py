@@ -19,6 +19,7 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the lifts by user of every arm, what is not green, and nothing that the log does not say."""
     console = console or Console(highlight=False, soft_wrap=False)
     size = content["size"]
+    _flags(content, console, ("red",))
     for said in content["headlines"]:
         arm = said["arm"]
         console.print()
@@ -30,8 +31,13 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(Text(said["sentence"]))
     console.print(Text(f"\n95% intervals by user; adjusted p: Holm over {content['family']}.", style="dim"))
     console.print(Text("detects: the true lift that a run of this size finds four times in five.", style="dim"))
+    _flags(content, console, ("amber",))
+
+
+def _flags(content: Mapping[str, Any], console: Console, statuses: tuple[str, ...]) -> None:
+    """The checks of the given colours: red ones stand before the lifts."""
     for check in content["checks"]:
-        if check["status"] != "green":
+        if check["status"] in statuses:
             sign, style = STATUS[check["status"]]
             console.print(Text(f"{sign} {check['status']}: {check['name']}. ", style=style) + Text(f"{check['value']} {check['meaning']}"))
 
