@@ -47,7 +47,7 @@ class Column:
         kind = "an integer" if pa.types.is_integer(self.type) else "a number" if pa.types.is_floating(self.type) else "text"
         if self.low is None and self.high is None:
             return kind
-        low, high = ("-inf" if self.low is None else f"{self.low:g}"), ("inf" if self.high is None else f"{self.high:g}")
+        low, high = ("-inf" if self.low is None else f"{self.low:.15g}"), ("inf" if self.high is None else f"{self.high:.15g}")
         return f"{kind} in [{low}, {high}]"
 
     def parse(self, text: str) -> str | None:
