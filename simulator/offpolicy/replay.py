@@ -408,9 +408,8 @@ class _Case:
             error = pick.ratios.error()
             intervals = pick.intervals(resampled, self.settings.level)
         e, count = pick.estimator, float(pick.ratios.denominators[:, 0].sum())
-        return Estimate(
-            self.target.name, name, e.paper, e.unit, value, count, error, intervals, pick.threshold, pick.bound, pick.curve, verdict
-        )
+        figures = (value, count, error, intervals, pick.threshold, pick.bound, pick.curve, verdict)
+        return Estimate(self.target.name, name, e.paper, e.unit, *figures)
 
 
 @dataclass(frozen=True)
