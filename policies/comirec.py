@@ -16,8 +16,8 @@ from policies.base import Catalogue, Fitting, Histories, IntArray, Sequences, Sl
 from policies.layers import initialise
 from policies.losses import Loss, Objective
 from policies.retrieval import interest_of, pooled, tie_ranks
-from policies.sequence import Batch, Network, SequencePolicy, right_aligned
 from policies.train import Training
+from policies.vectors import Batch, Network, VectorPolicy, right_aligned
 
 
 def squash(x: Tensor) -> Tensor:
@@ -86,15 +86,8 @@ class ComiRecNetwork(Network):
         self.user_dropout = policy.user_dropout
         initialise(self, std=policy.width**-0.5)
 
-    def forward(self, items: Tensor, user: Tensor) -> Tensor:
-        """Interests after each place have no use here: `last` is all that is trained and served.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("ComiRec reads whole histories: use `last`")
-
     def last(self, items: Tensor, user: Tensor) -> Tensor:
+        """As `Network.last`: the interests, moved by the user's vector where there is one."""
         interests: Tensor = self.extractor(self.items(items), items != 0)
         if self.users is not None and self.user_map is not None:
             if self.training:
@@ -124,7 +117,7 @@ class Cuts:
 
 
 @dataclass
-class ComiRec(SequencePolicy):
+class ComiRec(VectorPolicy):
     """ComiRec: `interests` query vectors from the clicks, trained on the one nearest to the label, merged at serving.
 
     Training (section 3.2): of the interests the one of largest inner product with the target is trained, by sampled softmax.
@@ -136,6 +129,7 @@ class ComiRec(SequencePolicy):
     interests must do without the vector as well, and cold users are served by them alone.
 
     Attributes:
+        length: clicks of a history that are read.
         extractor: `dr`, dynamic routing, or `sa`, self-attention.
         interests: query vectors of a user.
         rounds: of the routing.
@@ -158,13 +152,11 @@ class ComiRec(SequencePolicy):
     category: str = "tag"
     diversity: float = 0.0
 
-    serving_fields: ClassVar[frozenset[str]] = SequencePolicy.serving_fields | {"diversity"}
+    serving_fields: ClassVar[frozenset[str]] = VectorPolicy.serving_fields | {"diversity"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("interests", "rounds", "cuts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"the {name!r} parameter of ComiRec must be at least 1; got {getattr(self, name)}")
+        self.at_least(1, "length", "interests", "rounds", "cuts")
         if not 0 <= self.user_dropout <= 1 or not self.diversity >= 0:
             raise ValueError(
                 f"'user_dropout' of ComiRec must be within 0..1 and 'diversity' at least 0; got {self.user_dropout}, {self.diversity}"
@@ -186,11 +178,15 @@ class ComiRec(SequencePolicy):
             raise ValueError(f"'diversity' of ComiRec needs the item column {self.category!r}; the catalogue has {known_columns}")
         self.categories_ = np.zeros(0, np.int64) if column is None else np.unique(column, return_inverse=True)[1].astype(np.int64)
 
+    def reads(self) -> int:
+        """`length` clicks."""
+        return self.length
+
     def samples(self, known: Sequences) -> Cuts:
         """Random places of every user's sequence."""
         return Cuts(known, self.length, self.cuts)
 
-    def batch_loss(self, network: Network, batch: Batch, objective: Objective) -> Tensor:
+    def batch_loss(self, network: ComiRecNetwork, batch: Batch, objective: Objective) -> Tensor:
         """The loss of the interest nearest to the target (Cen et al. 2020, section 3.2)."""
         interests, vectors, target = network.last(batch.items, batch.user), network.vectors(), batch.targets[:, 0]
         nearest = torch.einsum("bid,bd->bi", interests, vectors[target]).argmax(1)

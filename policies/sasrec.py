@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from policies.dropout import Dropout
 from policies.layers import Activation, Block, Norm, Places, attention_mask, initialise
-from policies.sequence import Network, SequencePolicy
+from policies.sequence import SequenceNetwork, SequencePolicy
 
 
-class SASRecNetwork(Network):
+class SASRecNetwork(SequenceNetwork):
     """Item and position vectors, causal self-attention blocks, the hidden vector after each place.
 
     E_i = M_i + P_i (eq. 1), S = softmax(Q K^T / sqrt(d)) V (eq. 2), F = ReLU(S W1 + b1) W2 + b2 (eq. 4), within

@@ -1,34 +1,25 @@
-"""The base of all next-item models: clicks as training windows, a network from histories to query vectors, serving, validation.
+"""The base of all next-item models: clicks as training windows, a hidden vector after each place, every target in one pass.
 
-What a network looks like belongs to the model's own file, how it is trained to `train`, its loss to `losses`.
+What holds for all policies of query and item vectors is in `vectors`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, Self
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
-from policies.blocks import by_length, by_rows, one_thread
-from policies.losses import Loss, Objective
-from policies.retrieval import Exact, Index, Search, by_max
-from policies.train import Training, seeded, train
+from policies.base import IntArray, Sequences
+from policies.losses import Objective
+from policies.vectors import Batch, Network, VectorPolicy, right_aligned
 
 
-class Network(nn.Module, ABC):
-    """A next-item network: from right-aligned histories to hidden vectors whose inner product with an item's vector is its score."""
-
-    def __init__(self, n_items: int, width: int) -> None:
-        super().__init__()
-        self.items = nn.Embedding(n_items + 1, width, padding_idx=0)
+class SequenceNetwork(Network):
+    """A network with a hidden vector after each place of a history; the last one is the query vector."""
 
     @abstractmethod
     def forward(self, items: Tensor, user: Tensor) -> Tensor:
@@ -43,40 +34,9 @@ class Network(nn.Module, ABC):
         """
 
     def last(self, items: Tensor, user: Tensor) -> Tensor:
-        """The query vectors `[B, I, d]` of whole histories, arguments as `forward`."""
+        """As `Network.last`, `[B, 1, d]`."""
         hidden: Tensor = self(items, user)
         return hidden[:, -1:]
-
-    def vectors(self) -> Tensor:
-        """The item vectors `[n_items + 1, d]` that hidden vectors are multiplied with; row 0 is never a candidate."""
-        return self.items.weight
-
-
-def right_aligned(items: IntArray, end: IntArray, n: IntArray) -> IntArray:
-    """Pieces of a flat array as rows: the `n[i]` items before `end[i]`, `[B, max(n)]`, 0 = padding on the left."""
-    width = int(n.max(initial=1))
-    place = end[:, None] + np.arange(-width, 0)
-    return np.where(place >= (end - n)[:, None], items[np.maximum(place, 0)] if len(items) else 0, 0)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Training samples: `items` `[B, L]`, the item after each place `targets` `[B, L]` (0 = none), `row` `[B]` of the user in
-    the training sequences, `user` `[B]` id + 1."""
-
-    items: Tensor
-    targets: Tensor
-    row: Tensor
-    user: Tensor
-
-
-class Samples(Protocol):
-    """What a model is trained on: numbered samples of known length, put into batches."""
-
-    lengths: IntArray
-
-    def batch(self, index: IntArray, device: str) -> Batch:
-        """The samples at `index`, padded to the longest of them."""
 
 
 class Windows:
@@ -104,165 +64,36 @@ class Windows:
 
 
 @dataclass
-class SequencePolicy(Policy):
-    """A policy that reads the clicks of a history and recalls the items of largest inner product.
+class SequencePolicy(VectorPolicy):
+    """A policy that reads the clicks of a history one after another and predicts the next one.
 
     Attributes:
-        width: d, of the item vectors.
         length: clicks of a history that are read.
         windows: what of a longer sequence is trained on: the `last` clicks, or `all` in pieces.
-        loss: of the training.
-        training: epochs, batch, learning rate, early stopping on NDCG@10 of each user's last click.
-        search: exact or approximate search at serving.
     """
 
-    width: int = 64
     length: int = 50
     windows: Literal["last", "all"] = "last"
-    loss: Loss = field(default_factory=Loss)
-    training: Training = field(default_factory=Training)
-    search: Search = field(default_factory=Search)
-
-    serving_fields: ClassVar[frozenset[str]] = frozenset({"search"})
 
     def __post_init__(self) -> None:
-        for name in ("width", "length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"the {name!r} parameter of {type(self).__name__} must be at least 1; got {getattr(self, name)}")
+        super().__post_init__()
+        self.at_least(1, "length")
 
     @abstractmethod
-    def network(self, n_users: int, n_items: int) -> Network:
+    def network(self, n_users: int, n_items: int) -> SequenceNetwork:
         """An untrained network, its weights drawn from torch's default generator."""
 
-    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
-        """Train on the clicks of `sequences`; with early stopping each user's last click is held out for validation."""
-        clicks = sequences.clicks()
-        known = clicks.drop_last(1) if self.training.patience else clicks
-        with seeded(fitting.seed, "weights"):
-            network = self.network(catalogue.n_users, catalogue.n_items).to(fitting.device)
-        self._take(network, catalogue.n_users, catalogue.n_items)
-        self.prepare(network, known, catalogue, fitting)
-        samples = self.samples(known)
-        objective = Objective(self.loss, known, catalogue.n_items, fitting.device)
-        validation = Validation(self, clicks, known, self.training.sample, fitting.seed) if self.training.patience else None
-        train(
-            network,
-            lambda index: self.batch_loss(network, samples.batch(index, fitting.device), objective),
-            samples.lengths,
-            self.training,
-            fitting,
-            validate=validation.ndcg if validation is not None and len(validation) else None,
-        )
-        self._take(network.cpu(), catalogue.n_users, catalogue.n_items)
-        return self
+    def reads(self) -> int:
+        """`length` clicks."""
+        return self.length
 
-    def prepare(self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
-        """What comes before the training proper (pre-training, item features); nothing unless a model says otherwise."""
-
-    def samples(self, known: Sequences) -> Samples:
-        """What is trained on: windows of the click sequences."""
+    def samples(self, known: Sequences) -> Windows:
+        """Windows of the click sequences."""
         return Windows(known, self.length, self.windows)
 
-    def batch_loss(self, network: Network, batch: Batch, objective: Objective) -> Tensor:
-        """The loss of a batch: every real target is predicted from the hidden vector before it."""
+    def batch_loss(self, network: SequenceNetwork, batch: Batch, objective: Objective) -> Tensor:
+        """Every real target is predicted from the hidden vector before it; padding is never multiplied with item vectors."""
         valid = batch.targets != 0
         hidden = network(batch.items, batch.user)[valid]
         row = batch.row[:, None].expand_as(batch.targets)[valid]
         return objective(hidden, network.vectors(), batch.targets[valid], row)
-
-    def _take(self, network: Network, n_users: int, n_items: int) -> None:
-        self.network_, self.n_users_, self.n_items_ = network.eval(), n_users, n_items
-        self.__dict__.pop("index_", None)
-
-    @cached_property
-    def index_(self) -> Index:
-        """The search index over the item vectors, built when first used."""
-        return self.search.index(self.item_vectors())
-
-    def _fitted(self) -> Network:
-        if not hasattr(self, "network_"):
-            raise ValueError(f"{type(self).__name__} has learned nothing yet: call `fit`, `load` or `restore` first")
-        return self.network_
-
-    def queries(self, histories: Histories) -> FloatArray:
-        """Query vectors `[B, I, d]`, the same bytes for a request however requests are batched."""
-        network = self._fitted()
-        device = network.items.weight.device
-
-        def compute(items: IntArray, user: IntArray) -> FloatArray:
-            return network.last(torch.from_numpy(items).to(device), torch.from_numpy(user).to(device)).float().cpu().numpy()
-
-        known = (histories.user >= 0) & (histories.user < self.n_users_)
-        with one_thread(), torch.inference_mode():
-            return by_length(compute, histories.clicks(self.length), np.where(known, histories.user + 1, 0))
-
-    def item_vectors(self) -> FloatArray:
-        """Item vectors `[n_items + 1, d]`; row 0 is padding."""
-        with one_thread(), torch.inference_mode():
-            return self._fitted().vectors().float().cpu().numpy().copy()
-
-    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """The k unseen items of largest inner product with the query vector (the nearest one, where there are several)."""
-        return self.nearest(self.index_, histories, k)
-
-    def nearest(self, index: Index, histories: Histories, k: int) -> Slates:
-        """The k unseen items of largest inner product, by a given index."""
-        queries = self.queries(histories)
-        if queries.shape[1] > 1:
-            return by_max(index, queries, k, histories.seen)
-        return Slates(*index.search(queries[:, 0], k, histories.seen))
-
-    def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """Inner products `[B, n]` of `items` `[B, n]` with the query vector, the largest one where there are several."""
-        vectors = self.item_vectors()
-
-        def compute(queries: FloatArray, block: IntArray) -> FloatArray:
-            return np.asarray(np.einsum("bid,bnd->bin", queries, vectors[block]).max(axis=1))
-
-        return by_rows(compute, self.queries(histories), items)
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """The weights by name, and the numbers of users and items."""
-        weights = {name: tensor.cpu().numpy() for name, tensor in self._fitted().state_dict().items()}
-        return {**weights, "n_users": np.asarray(self.n_users_), "n_items": np.asarray(self.n_items_)}
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Take over what another instance's `state` gave."""
-        n_users, n_items = int(state["n_users"]), int(state["n_items"])
-        with seeded(0, "weights"):
-            network = self.network(n_users, n_items)
-        network.load_state_dict({name: torch.from_numpy(np.array(state[name])) for name in network.state_dict()})
-        self._take(network, n_users, n_items)
-        return self
-
-
-class Validation:
-    """Each user's last click, ranked among all items by a policy that knows the clicks before it.
-
-    The whole known past of a user is left out of the ranking.
-    """
-
-    def __init__(self, policy: SequencePolicy, clicks: Sequences, known: Sequences, most: int, seed: int) -> None:
-        self._policy, self._known = policy, known
-        rows = np.flatnonzero(np.diff(clicks.offsets) >= 2)
-        if len(rows) > most:
-            rows = np.random.default_rng([seed, len(rows)]).choice(rows, most, replace=False)
-        n = np.diff(known.offsets)
-        self.rows = rows[np.argsort(n[rows], kind="stable")]
-        self.target = clicks.items[clicks.offsets[1:][self.rows] - 1]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def ndcg(self, k: int = 10) -> float:
-        """Mean over users of 1 / log2(p + 2), p the 0-based place of the held-out item among the first k, else 0."""
-        index = Exact(self._policy.item_vectors())
-        gains = np.zeros(len(self))
-        for start in range(0, len(self), 1024):
-            rows = self.rows[start : start + 1024]
-            seen = right_aligned(self._known.items, self._known.offsets[1:][rows], np.diff(self._known.offsets)[rows])
-            shown = seen[:, -max(self._policy.length, 1) :]
-            histories = Histories(self._known.user[rows], np.zeros(len(rows), dtype=np.int64), shown, shown != 0, seen)
-            hit = self._policy.nearest(index, histories, k).items == self.target[start : start + 1024, None]
-            gains[start : start + 1024] = (hit / np.log2(np.arange(k) + 2)).sum(axis=1)
-        return float(gains.mean())

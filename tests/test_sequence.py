@@ -13,8 +13,9 @@ from policies.comirec import ComiRec
 from policies.losses import Loss
 from policies.retrieval import Search
 from policies.sasrec import SASRec
-from policies.sequence import SequencePolicy, Windows, right_aligned
+from policies.sequence import Windows
 from policies.train import Training
+from policies.vectors import VectorPolicy, right_aligned
 
 ITEMS = 40
 
@@ -44,7 +45,7 @@ def checkerboard(rng: np.random.Generator, n: int) -> list[list[int]]:
 
 
 FAST = Training(epochs=15, batch=64, rate=5e-3, patience=0)
-MODELS: dict[str, SequencePolicy] = {
+MODELS: dict[str, VectorPolicy] = {
     "sasrec": SASRec(width=32, length=12, dropout=0.1, training=FAST, loss=Loss("softmax")),
     "sasrec-post": SASRec(width=32, length=12, dropout=0.1, training=FAST, norm="post", activation="gelu", heads=2, inner=64),
     "comirec-dr": ComiRec(width=32, length=12, interests=2, training=FAST, loss=Loss("sampled", negatives=60), cuts=4),
@@ -53,18 +54,18 @@ MODELS: dict[str, SequencePolicy] = {
 ORDERED = ["sasrec", "sasrec-post"]
 
 
-def fitted(name: str, users: list[list[int]], **fitting: object) -> SequencePolicy:
+def fitted(name: str, users: list[list[int]], **fitting: object) -> VectorPolicy:
     policy = MODELS[name].with_params()
     return policy.fit(sequences_of(users), Catalogue(len(users), ITEMS), Fitting(**fitting))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=list(MODELS))
-def learned(request: pytest.FixtureRequest) -> tuple[str, SequencePolicy]:
+def learned(request: pytest.FixtureRequest) -> tuple[str, VectorPolicy]:
     """Each model, fitted on a checkerboard."""
     return request.param, fitted(request.param, checkerboard(np.random.default_rng(0), 600))
 
 
-def test_learns_a_checkerboard(learned: tuple[str, SequencePolicy]) -> None:
+def test_learns_a_checkerboard(learned: tuple[str, VectorPolicy]) -> None:
     users = checkerboard(np.random.default_rng(1), 60)
     items = learned[1].recall(histories_of(users), 5, 0).items
     right = items % 2 != np.arange(60)[:, None] % 2
@@ -80,7 +81,7 @@ def test_learns_a_planted_chain(name: str) -> None:
     assert np.mean(items[:, 0] == [user[-1] for user in users]) > 0.95  # guessing: 1/40
 
 
-def test_one_by_one_equals_the_batch_bit_for_bit(learned: tuple[str, SequencePolicy]) -> None:
+def test_one_by_one_equals_the_batch_bit_for_bit(learned: tuple[str, VectorPolicy]) -> None:
     rng = np.random.default_rng(3)
     policy = learned[1]
     users = [rng.integers(1, ITEMS + 1, rng.integers(0, 20)).tolist() for _ in range(150)]
@@ -97,7 +98,7 @@ def test_one_by_one_equals_the_batch_bit_for_bit(learned: tuple[str, SequencePol
             np.testing.assert_array_equal(policy.score(part, part.items), scores[rows])
 
 
-def test_padding_and_unclicked_impressions_change_nothing(learned: tuple[str, SequencePolicy]) -> None:
+def test_padding_and_unclicked_impressions_change_nothing(learned: tuple[str, VectorPolicy]) -> None:
     policy = learned[1]
     plain = histories_of([[3, 5, 9], [4]])
     items = np.array([[0, 0, 0, 7, 3, 8, 5, 9, 2], [0, 0, 0, 0, 0, 0, 0, 4, 6]])
@@ -118,7 +119,7 @@ def test_no_place_sees_a_later_one(name: str) -> None:
     assert not torch.allclose(before[:, 5:], after[:, 5:])
 
 
-def test_cold_users_are_served(learned: tuple[str, SequencePolicy]) -> None:
+def test_cold_users_are_served(learned: tuple[str, VectorPolicy]) -> None:
     histories = Histories(
         np.array([10**6, 0]), np.zeros(2, np.int64), np.zeros((2, 0), np.int64), np.zeros((2, 0), bool), np.zeros((2, 1), np.int64)
     )
@@ -128,14 +129,14 @@ def test_cold_users_are_served(learned: tuple[str, SequencePolicy]) -> None:
     assert (np.diff(slates.scores[:, :ITEMS]) <= 0).all()
 
 
-def test_scores_agree_with_recall(learned: tuple[str, SequencePolicy]) -> None:
+def test_scores_agree_with_recall(learned: tuple[str, VectorPolicy]) -> None:
     policy = learned[1]
     histories = histories_of(checkerboard(np.random.default_rng(4), 20))
     slates = policy.recall(histories, 6, 0)
     np.testing.assert_allclose(policy.score(histories, slates.items), slates.scores, rtol=1e-4, atol=1e-5)
 
 
-def test_save_and_load(learned: tuple[str, SequencePolicy], tmp_path: Path) -> None:
+def test_save_and_load(learned: tuple[str, VectorPolicy], tmp_path: Path) -> None:
     name, policy = learned
     policy.save(tmp_path)
     other = MODELS[name].with_params().load(tmp_path)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from policies.base import Catalogue, Fitting, Histories, Sequences
-from policies.sequence import right_aligned
 from policies.transitions import Transitions
+from policies.vectors import right_aligned
 
 
 def log(users: list[list[int]]) -> Sequences:
