@@ -10,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
-from policies.blocks import ROWS
 from policies.retrieval import top_k, top_k_of
-from policies.streams import Purpose, uniform
 
 
 @dataclass
 class Random(Policy):
     """Every unseen item equally likely, in a random order: what knowing nothing gets.
 
-    Each (user, step, item) has its own random number, so the order of a request depends on the seed and the request only.
+    Random numbers are keyed by user, step and place, so a slate depends on the seed and the request only.
     """
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
@@ -28,21 +26,19 @@ class Random(Policy):
         return self
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """k items drawn without replacement from the unseen ones."""
-        starts = range(0, max(len(histories), 1), ROWS)
-        parts = [top_k(self._draws(histories.rows(slice(s, s + ROWS)), seed), k, histories.seen[s : s + ROWS]) for s in starts]
-        items, scores = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-        return Slates(items, scores, np.where(items > 0, self._chances(histories, k), 0).astype(np.float32))
+        """k items drawn without replacement from the unseen ones; the cost of a request does not grow with the catalogue."""
+        from policies.race import alike
+
+        items, chances = np.zeros((len(histories), k), dtype=np.int64), np.zeros((len(histories), k), dtype=np.float32)
+        key = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
+        alike(key, histories.user, histories.step, histories.seen, self.n_items_, items, chances)
+        return Slates(items, np.where(items > 0, -np.arange(k), -np.inf).astype(np.float32), chances)
 
     def _chances(self, histories: Histories, k: int) -> npt.NDArray[np.float64]:
         """1 / (number of unseen items not yet placed) at each of k places, `[B, k]`."""
         ordered = np.sort(histories.seen, axis=1)
         distinct = (ordered > 0) & (np.diff(ordered, axis=1, prepend=0) > 0)
         return np.asarray(1 / np.maximum(self.n_items_ - distinct.sum(axis=1)[:, None] - np.arange(k), 1))
-
-    def _draws(self, histories: Histories, seed: int) -> FloatArray:
-        users, steps = histories.user[:, None], histories.step[:, None]
-        return uniform(seed, Purpose.RECALL, users, steps, np.arange(self.n_items_ + 1)).astype(np.float32)
 
     def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
         """1 / (number of unseen items not yet placed) for each unseen item, 0 for a seen, repeated or missing one."""

@@ -1,4 +1,4 @@
-"""The compiled race behind `policies.explore`: Plackett-Luce draws and their conditional probabilities.
+"""Compiled draws of slates without replacement: anybody alike, or by weight (Plackett-Luce), with conditional probabilities.
 
 Importing this module imports numba: do so inside the function that needs it.
 """
@@ -14,7 +14,7 @@ from numba import njit
 from policies.philox import uniform, uniform2
 from policies.streams import Purpose
 
-_EXPLORE = int(Purpose.EXPLORE)
+_EXPLORE, _RECALL = int(Purpose.EXPLORE), int(Purpose.RECALL)
 _OUTSIDE = 1 << 31
 """Lanes from here on belong to the items outside the pool; below, a lane is an item."""
 _TRIES = 64
@@ -52,21 +52,43 @@ def _mark(seen: Any, pool: Any, n_items: int, mark: Any, stamp: int) -> tuple[in
 
 
 @njit(cache=True)
-def _anyone(seed: Any, user: int, step: int, arrival: int, left: int, mark: Any, stamp: int) -> int:
-    """One of the `left` items without this stamp, each with the same probability: by rejection, at last by rank."""
+def _anyone(seed: Any, purpose: int, user: int, step: int, lane: int, left: int, mark: Any, stamp: int) -> int:
+    """One of the `left` items without this stamp, each with the same probability: by rejection, at last by rank.
+
+    Takes the random numbers of `lane` and of the `_TRIES` lanes after it.
+    """
     n_items = len(mark) - 1
     for attempt in range(_TRIES):
-        lane = _OUTSIDE + 1 + arrival * (_TRIES + 1) + attempt
-        item = 1 + int(uniform(seed, _EXPLORE, user, step, lane) * n_items)
+        item = 1 + int(uniform(seed, purpose, user, step, lane + attempt) * n_items)
         if mark[item] != stamp:
             return item
-    rank = int(uniform(seed, _EXPLORE, user, step, _OUTSIDE + 1 + arrival * (_TRIES + 1) + _TRIES) * left)
+    rank = int(uniform(seed, purpose, user, step, lane + _TRIES) * left)
     for item in range(1, n_items + 1):
         if mark[item] != stamp:
             if rank == 0:
                 return item
             rank -= 1
     return 0
+
+
+@njit(cache=True)
+def alike(seed: Any, users: Any, steps: Any, seen: Any, n_items: int, items: Any, propensities: Any) -> None:
+    """Draw unseen items for each request, each with the same probability at each place.
+
+    Args:
+        seed: uint64.
+        users, steps: `[B]`.
+        seen: `[B, S]`.
+        n_items: items are 1..n_items.
+        items, propensities: `[B, k]` outputs; zeros on entry, and where nothing is left.
+    """
+    mark = np.full(n_items + 1, -1, dtype=np.int64)
+    for b in range(len(users)):
+        left, _ = _mark(seen[b], seen[b, :0], n_items, mark, b)
+        for place in range(min(items.shape[1], left)):
+            item = _anyone(seed, _RECALL, users[b], steps[b], place * (_TRIES + 1), left - place, mark, b)
+            mark[item] = b
+            items[b, place], propensities[b, place] = item, 1.0 / (left - place)
 
 
 @njit(cache=True)
@@ -105,7 +127,8 @@ def draw(
                     if first < 0 or arrives[j] < arrives[first]:
                         first = j
             if next_outside < np.inf and (first < 0 or next_outside < arrives[first]):
-                item = _anyone(seed, users[b], steps[b], arrivals, outside, mark, b)
+                lane = _OUTSIDE + 1 + arrivals * (_TRIES + 1)
+                item = _anyone(seed, _EXPLORE, users[b], steps[b], lane, outside, mark, b)
                 mark[item] = b
                 items[b, place], propensities[b, place] = item, each / total
                 arrivals, outside = arrivals + 1, outside - 1

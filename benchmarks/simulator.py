@@ -1,0 +1,139 @@
+"""How fast the simulator is and where its time goes: `python -m benchmarks.simulator`.
+
+CPU seconds of one process with one thread; all feedback of the `choice` world, slates of 10, a random policy, the log written
+as Parquet. Machines and neighbours differ: compare figures of one run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import numpy as np
+
+from policies.base import Fitting, Policy, Sequences
+from policies.registry import make
+from simulator import tape
+from simulator.design import DAY
+from simulator.desk import Channel, Desk
+from simulator.engine import Engine, Lives, Span
+from simulator.eventlog import Metadata, Writer
+from simulator.tape import Tape
+from simulator.users.base import Source
+from simulator.users.choice import Choice
+
+SLATE = 10
+HISTORY = 128
+
+
+class Clock:
+    """CPU seconds by part; a part is a method that is wrapped."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def watch(self, owner: Any, method: str, part: str) -> None:
+        inner: Callable[..., Any] = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.seconds[part] += time.process_time() - start
+
+        object.__setattr__(owner, method, timed)
+
+
+def world(n_users: int, n_items: int) -> tuple[Any, Source]:
+    """Fresh users of the choice world."""
+    choice = Choice(n_users=n_users, n_items=n_items)
+    source = Source(choice.catalogue(1))
+    return choice.build(source, 1, 1, Path()), source
+
+
+def fitted(name: str, source: Source, **params: Any) -> Policy:
+    """A policy fitted on nothing (the random one learns nothing)."""
+    catalogue = source.catalogue
+    empty = np.zeros(0, dtype=np.int64)
+    nobody = Sequences(np.arange(catalogue.n_users), np.zeros(catalogue.n_users + 1, dtype=np.int64), empty, empty.astype(bool), empty)
+    return make(name, params).fit(nobody, catalogue, Fitting(1))
+
+
+def live(n_users: int, n_items: int, days: int, path: Path, tick: float) -> tuple[int, int, float, dict[str, float]]:
+    """Impressions, requests, CPU seconds in all and by part, of `days` days from the first request to the closed Parquet file."""
+    users, source = world(n_users, n_items)
+    policy = fitted("random", source)
+    user = np.arange(n_users)
+    lives, recorder = Lives.born(user, users.first(user), HISTORY), Tape(users.kinds)
+    desk = Desk("random", Channel("random", policy, SLATE), (), None, n_items, 1)
+    engine = Engine(lives, users, desk, recorder, Span(0, days * DAY, round(tick * 1000), 2048, SLATE, HISTORY, HISTORY))
+    clock = Clock()
+    clock.watch(policy, "recall", "policy")
+    clock.watch(users, "respond", "response")
+    clock.watch(recorder, "append", "tape")
+    clock.watch(desk, "serve", "desk (with policy)")
+    clock.watch(engine, "serve_until", "serving")
+    start = time.process_time()
+    engine.run()
+    simulated = time.process_time() - start
+    rows = tape.rows([recorder.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds)
+    sorted_ = time.process_time() - start
+    writer = Writer(path, Metadata(("random",), n_users, n_items), users.kinds)
+    writer.add(rows)
+    writer.close()
+    total = time.process_time() - start
+    s = clock.seconds
+    parts = {
+        "policy (random numbers, seen items)": s["policy"],
+        "desk (contract, cutting)": s["desk (with policy)"] - s["policy"],
+        "response (choice kernel)": s["response"],
+        "tape": s["tape"],
+        "lives (memory, clocks)": s["serving"] - s["desk (with policy)"] - s["response"] - s["tape"],
+        "simpy (ticks, days, queue)": simulated - s["serving"],
+        "rows in KEY order": sorted_ - simulated,
+        "Parquet": total - sorted_,
+    }
+    return recorder.n_rows, recorder.n_requests, total, parts
+
+
+def speed(sizes: list[tuple[int, int]], days: int, tick: float) -> None:
+    """Print the rate for each size and the parts of the last."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log.parquet"
+        live(200, 200, 2, path, tick)  # compile
+        for n_users, n_items in sizes:
+            n, requests, seconds, parts = live(n_users, n_items, days, path, tick)
+            size = path.stat().st_size
+            print(
+                f"{n_users:>9,} users x {n_items:>6,} items x {days} days: {n:>10,} impressions, {seconds:6.2f} CPU s, "
+                f"{n / seconds:>11,.0f} impressions/s, {requests / seconds:>9,.0f} requests/s, {size / n:.1f} B each"
+            )
+    print("\nwhere the time of the last goes, ns an impression")
+    for part, spent in parts.items():
+        print(f"  {part:<38} {spent / n * 1e9:7.1f}  {spent / seconds:6.1%}")
+    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, nargs="+", default=[1_000, 10_000], help="each with as many items")
+    parser.add_argument("--items", type=int, help="items, where not as many as users")
+    parser.add_argument("--days", type=int, default=10)
+    parser.add_argument("--tick", type=float, default=86_400, help="simulated seconds")
+    asked = parser.parse_args()
+    speed([(n, asked.items or n) for n in asked.users], asked.days, asked.tick)
+
+
+if __name__ == "__main__":
+    main()
