@@ -150,6 +150,23 @@ def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
         return Sample(n, sums[:, 1 : 1 + p] / n[:, None], _covariances(n, total, gram))
 
 
+def split_by(control: Floats, treatment: Floats, heads: npt.NDArray[Any]) -> Moments:
+    """Moments of split experiments `[R]` on units with known answers `[units]`: where `heads` `[R, units]` is 1, the treatment's is seen.
+
+    One matrix product: what the control has is the total less what it has not.
+    """
+    c, t = (v - v.mean() for v in (control, treatment))
+    sums = heads.astype(np.float64) @ np.stack([np.ones(len(c)), c, np.square(c), t, np.square(t)], axis=1)
+    m = sums[:, 0]
+    n = len(c) - m
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_c, mean_t = -sums[:, 1] / n, sums[:, 3] / m
+        v = (((c @ c) - sums[:, 2]) / n - np.square(mean_c)) / (n - 1.0)
+        w = (sums[:, 4] / m - np.square(mean_t)) / (m - 1.0)
+    v, w = np.maximum(v, 0.0), np.maximum(w, 0.0)
+    return Moments(control.mean() + mean_c, treatment.mean() + mean_t, v, w, 0.0, welch_df(v, w, n, m), n, m, False)
+
+
 def stacked(columns: Sequence[Floats]) -> Sample:
     """The samples along the last axis of `p` arrays `[..., n]`, one for each leading index (small samples: days)."""
     table = np.stack(columns, axis=-2)

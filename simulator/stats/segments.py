@@ -1,0 +1,102 @@
+"""Segments: the lift in groups of users known before the test, whether it differs between them, and the warning that belongs beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from simulator.stats import verdict
+from simulator.stats.compare import compare
+from simulator.stats.moments import Moments
+from simulator.stats.tests import adjust
+from simulator.stats.units import UnitTable
+
+WARNING = (
+    "Segments are looked at because they are there, not because they were planned: with so many, some differ by chance. Trust a "
+    "segment only where the interaction test (is the lift different between the groups at all?) is significant after correction, "
+    "and then test it anew."
+)
+
+LEAST = 30
+"""Units that a segment must have (in each arm) to be shown."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The lift in one group of users; `row.p_adjusted` is Holm-adjusted over every segment, metric and arm."""
+
+    group: str
+    level: str
+    row: verdict.Lift
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Whether a lift differs between the levels of a group.
+
+    Attributes:
+        group, metric, arm: of what.
+        q: Cochran's Q of the log ratios.
+        df: levels - 1.
+        p: chi-square.
+        p_adjusted: Holm over all interactions.
+    """
+
+    group: str
+    metric: str
+    arm: str
+    q: float
+    df: int
+    p: float
+    p_adjusted: float
+
+
+def segments(table: UnitTable, control: str, metrics: Iterable[str] | None = None) -> tuple[list[Segment], list[Interaction]]:
+    """Lifts by every group that the table has, and the interaction tests.
+
+    The interaction test is Cochran's Q over the levels' log ratios with their delta-method variances (Cochran 1954; Hedges & Olkin 1985,
+    chapter 6): are the relative lifts equal?
+    """
+    names = [m for m in (metrics if metrics is not None else table.numerators) if m in table.numerators]
+    rows: list[Segment] = []
+    interactions: list[Interaction] = []
+    for group, labels in table.groups.items():
+        parts = {str(level): table.where(labels == level) for level in np.unique(labels)}
+        parts = {level: part for level, part in parts.items() if _smallest(part) >= LEAST}
+        for arm in table.arms if len(parts) > 1 else ():
+            for metric in names if arm != control else ():
+                moments = [compare(part, metric, control, arm) for part in parts.values()]
+                rows += [Segment(group, level, verdict.row(m, metric, arm, table.unit)) for level, m in zip(parts, moments, strict=True)]
+                q, df, p = heterogeneity(moments)
+                interactions.append(Interaction(group, metric, arm, q, df, p, p))
+    corrected = adjust(np.array([s.row.p for s in rows]))
+    between = adjust(np.array([i.p for i in interactions]))
+    return (
+        [replace(s, row=replace(s.row, p_adjusted=float(p))) for s, p in zip(rows, corrected, strict=True)],
+        [replace(i, p_adjusted=float(p)) for i, p in zip(interactions, between, strict=True)],
+    )
+
+
+def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
+    """Cochran's Q of log(treatment / control) over independent comparisons, its df and p; NaN with fewer than two that have a variance."""
+    from scipy.stats import chi2
+
+    effects, weights = [], []
+    for m in parts:
+        if m.control > 0 and m.treatment > 0 and m.variance > 0:
+            own = m.var_treatment / m.treatment**2 + m.var_control / m.control**2 - 2.0 * m.cov / (m.treatment * m.control)
+            effects.append(np.log(m.treatment / m.control))
+            weights.append(1.0 / own)
+    if len(effects) < 2:
+        return float("nan"), 0, float("nan")
+    effect, weight = np.array(effects), np.array(weights)
+    q = float(weight @ np.square(effect - weight @ effect / weight.sum()))
+    return q, len(effects) - 1, float(chi2.sf(q, len(effects) - 1))
+
+
+def _smallest(table: UnitTable) -> int:
+    if table.assigned is None:
+        return table.n_units
+    return int(np.bincount(table.assigned[table.assigned >= 0], minlength=len(table.arms)).min())

@@ -1,0 +1,252 @@
+"""Adjustment, margins, quantiles, segments and resampling against scipy, statsmodels, brute force and simulated truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+from simulator.stats import adjustment, intervals, margins, moments, quantiles, resampling, segments, tests, verdict
+from simulator.stats.compare import compare
+from simulator.stats.frames import from_frame
+from simulator.stats.units import TableError, UnitTable
+
+
+def split_frame(n: int = 600, seed: int = 0, lift: float = 0.1) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    before = rng.gamma(2, 5, n)
+    arm = rng.integers(0, 2, n)
+    x = before * rng.normal(1, 0.3, n) * (1 + lift * arm) + rng.normal(0, 2, n)
+    country = rng.choice(["x", "y", "z"], n, p=[0.5, 0.3, 0.2])
+    x += np.select([country == "x", country == "y"], [0.0, 5.0], 12.0)
+    other = rng.normal(0, 1, n) + 0.1 * x
+    frame = pd.DataFrame(
+        {"user": range(n), "arm": np.where(arm == 1, "b", "a"), "x": x, "x_before": before, "other_before": other, "country": country}
+    )
+    return frame.sort_values("arm", kind="stable", ignore_index=True)
+
+
+def test_cuped_with_several_covariates() -> None:
+    """Against Welch's t on values adjusted by hand, and (nearly) the regression on arm and covariates with robust errors."""
+    frame = split_frame()
+    m = compare(from_frame(frame), "x", "a", "b", ["x", "other"])
+    x, past = frame["x"].to_numpy(), frame[["x_before", "other_before"]].to_numpy()
+    arms = [(frame["arm"] == name).to_numpy() for name in "ab"]
+    share = [a.mean() for a in arms]
+    cov = sum(s * np.cov(np.column_stack([x, past])[a].T) for s, a in zip(share, arms, strict=True))
+    adjusted = x - (past - past.mean(axis=0)) @ np.linalg.solve(cov[1:, 1:], cov[1:, 0])
+    theirs = stats.ttest_ind(adjusted[arms[1]], adjusted[arms[0]], equal_var=False)
+    assert tests.t_test(m).statistic == pytest.approx(theirs.statistic)
+    assert m.control == pytest.approx(adjusted[arms[0]].mean())
+    design = sm.add_constant(np.column_stack([arms[1], past]).astype(float))
+    ols = sm.OLS(x, design).fit(cov_type="HC1")
+    assert m.difference == pytest.approx(ols.params[1], rel=0.005)
+    assert np.sqrt(m.variance) == pytest.approx(ols.bse[1], rel=0.05)
+    plain = compare(from_frame(frame), "x", "a", "b")
+    assert m.variance < 0.8 * plain.variance
+
+
+def test_cuped_holds_its_level_and_keeps_the_mean_lift() -> None:
+    rejected, lifts, repetitions = 0, [], 1500
+    for seed in range(repetitions):
+        rng = np.random.default_rng(seed)
+        x = rng.gamma(2, 1, 300)
+        y = x + rng.gamma(1, 1, 300)
+        arms = [moments.sample([y[s], x[s]]) for s in (slice(0, 150), slice(150, 300))]
+        m = moments.split_moments(arms[0], arms[1], 0, None, [1])
+        rejected += bool(tests.t_test(m).p < 0.05)
+        lifts.append(m.difference)
+    assert rejected / repetitions == pytest.approx(0.05, abs=3.5 * np.sqrt(0.05 * 0.95 / repetitions))
+    assert np.mean(lifts) == pytest.approx(0, abs=4 * np.std(lifts) / np.sqrt(repetitions))
+
+
+def test_covariates_are_refused_where_they_cancel_or_are_missing() -> None:
+    frame = split_frame()
+    with pytest.raises(TableError, match="no covariate 'y'"):
+        compare(from_frame(frame), "x", "a", "b", ["y"])
+    paired = pd.concat([frame.assign(arm="a"), frame.assign(arm="b")])
+    with pytest.raises(TableError, match="cancels"):
+        compare(from_frame(paired), "x", "a", "b", ["own"])
+
+
+def test_winsorising_cuts_both_arms_at_one_bound() -> None:
+    table = adjustment.winsorised(from_frame(split_frame()), 0.05)
+    original = split_frame()["x"].to_numpy()
+    bound = np.sort(original)[::-1][30]
+    assert table.numerators["x"].max() == pytest.approx(bound)
+    assert (table.numerators["x"][original <= bound] == original[original <= bound]).all()
+    with pytest.raises(TableError, match="share"):
+        adjustment.winsorised(table, 0.5)
+
+
+def test_post_stratification_is_the_saturated_regression() -> None:
+    """Its estimate is the average of stratum differences at the strata's shares: least squares with all interactions, centred."""
+    frame = split_frame()
+    m = adjustment.post_stratified(from_frame(frame), "x", "a", "b", "country")
+    dummies = pd.get_dummies(frame["country"], drop_first=True).to_numpy(float)
+    centred = dummies - dummies.mean(axis=0)
+    arm = (frame["arm"] == "b").to_numpy(float)
+    design = sm.add_constant(np.column_stack([arm, centred, centred * arm[:, None]]))
+    ols = sm.OLS(frame["x"].to_numpy(), design).fit(cov_type="HC2")
+    assert m.difference == pytest.approx(ols.params[1])
+    assert np.sqrt(m.variance) == pytest.approx(ols.bse[1], rel=1e-6)
+    assert m.variance < compare(from_frame(frame), "x", "a", "b").variance
+
+
+def test_cluster_robust_is_statsmodels() -> None:
+    """User-days clustered by user: the difference and its standard error as least squares with clustered covariance, up to its factor."""
+    rng = np.random.default_rng(1)
+    users, days = 80, 5
+    y = np.repeat(rng.normal(10, 3, users), days) + rng.normal(0, 1, users * days)
+    arm = np.repeat(np.arange(users) % 2, days)
+    frame_metric = {"x": y}
+    table = UnitTable(
+        "user-day", ("a", "b"), {"x": from_frame(split_frame()).metrics["x"]}, frame_metric, {}, arm, np.repeat(np.arange(users), days)
+    )
+    m = compare(adjustment.clustered(table), "x", "a", "b")
+    ols = sm.OLS(y, sm.add_constant(arm.astype(float))).fit(
+        cov_type="cluster", cov_kwds={"groups": np.repeat(np.arange(users), days), "use_correction": False}
+    )
+    assert m.difference == pytest.approx(ols.params[1])
+    assert np.sqrt(m.variance) == pytest.approx(ols.bse[1] * np.sqrt(40 / 39), rel=1e-9)
+    assert m.variance > 3 * compare(table, "x", "a", "b").variance
+    with pytest.raises(TableError, match="independent"):
+        adjustment.clustered(from_frame(split_frame()))
+
+
+def test_one_sided_margins_invert_fieller() -> None:
+    """A margin at an end of the 90% Fieller interval has a one-sided p of exactly 5%."""
+    m = compare(from_frame(split_frame()), "x", "a", "b")
+    low, high = intervals.fieller(m, 0.90)
+    assert margins.one_sided(m, float(low), above=True) == pytest.approx(0.05)
+    assert margins.one_sided(m, float(high), above=False) == pytest.approx(0.05)
+    wide = max(abs(float(low)), abs(float(high)))
+    assert margins.equivalence(m, wide * 1.001) < 0.05 < margins.equivalence(m, wide * 0.999)
+
+
+def test_one_sided_zero_margin_is_half_of_the_t_test() -> None:
+    m = compare(from_frame(split_frame()), "x", "a", "b")
+    assert 2 * margins.one_sided(m, 0.0, above=True) == pytest.approx(float(tests.t_test(m).p))
+
+
+def test_guardrails_answer() -> None:
+    rng = np.random.default_rng(2)
+    base = rng.gamma(9, 1, 4000)
+    frame = pd.DataFrame({"user": np.tile(np.arange(4000), 2), "arm": np.repeat(["a", "b"], 4000)})
+    frame["fine"] = np.tile(base, 2) + rng.normal(0, 0.2, 8000)
+    frame["worse"] = np.concatenate((base, 0.9 * base))
+    frame["noisy"] = rng.standard_cauchy(8000)
+    frame["noisy"] -= frame["noisy"].min()
+    found = {g.metric: g for g in margins.guardrails(from_frame(frame), "a", {"fine": 0.01, "worse": 0.01, "noisy": 0.0001, "like": 0.01})}
+    assert {name: g.answer for name, g in found.items()} == {"fine": "safe", "worse": "harmed", "noisy": "not shown", "like": "no data"}
+    with pytest.raises(TableError, match="margin"):
+        margins.guardrails(from_frame(frame), "a", {"fine": 0.0})
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9])
+@pytest.mark.parametrize("paired", [True, False])
+def test_quantile_lifts_hold_their_level(level: float, paired: bool) -> None:
+    """1,500 A/A tests of lognormal watch times, 400 users an arm; twins share half of the variance."""
+    rng = np.random.default_rng(3)
+    rejected, repetitions = 0, 1500
+    for _ in range(repetitions):
+        shared = rng.normal(size=400) if paired else np.zeros(400)
+        own = rng.normal(size=(2, 400)) * (1.0 if paired else np.sqrt(2))
+        m = quantiles.quantile_moments(*np.exp(shared + own), level, paired=paired)
+        rejected += bool(tests.t_test(m).p < 0.05)
+    assert rejected / repetitions == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.parametrize("level", [0.25, 0.5, 0.9])
+def test_quantile_standard_errors_are_scipys(level: float) -> None:
+    values = np.random.default_rng(10).lognormal(0, 1, 301)
+    m = quantiles.quantile_moments(values, values[:200], level, paired=False)
+    assert np.sqrt(m.var_control) == pytest.approx(stats.mstats.mjci(values, [level])[0], rel=0.01)
+
+
+def test_quantiles_of_ties_have_no_test() -> None:
+    m = quantiles.quantile_moments(np.zeros(100), np.zeros(100), 0.5, paired=False)
+    assert np.isnan(tests.t_test(m).p)
+    assert np.isnan(quantiles.quantile_moments(np.arange(5.0), np.arange(5.0), 0.5, paired=False).variance)
+
+
+def test_interaction_of_a_lift_in_one_country_only() -> None:
+    rng = np.random.default_rng(4)
+    frame = split_frame(6000, lift=0.0, seed=11)
+    alike, _ = segments.segments(from_frame(frame), "a")
+    assert {s.level for s in alike} == {"x", "y", "z"}
+    frame.loc[(frame["country"] == "x") & (frame["arm"] == "b"), "x"] *= 1.3
+    rows, between = segments.segments(from_frame(frame.sample(frac=1, random_state=rng.integers(100)).sort_values("arm")), "a")
+    assert {i.metric: i.p_adjusted < 0.05 for i in between} == {"x": True}
+    assert {s.level: s.row.words for s in rows} == {"x": "up", "y": "undecided", "z": "undecided"}
+
+
+def test_heterogeneity_is_calibrated() -> None:
+    rng = np.random.default_rng(5)
+    p = [segments.heterogeneity([moments.split(*rng.gamma(4, 1, (2, 100))) for _ in range(3)])[2] for _ in range(1500)]
+    assert stats.kstest(p, "uniform").pvalue > 0.001
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_permutation_agrees_with_t_on_normal_data(paired: bool) -> None:
+    rng = np.random.default_rng(6)
+    control = rng.normal(10, 1, 200)
+    treatment = control * 0.5 + rng.normal(5.12, 0.9, 200)
+    theirs = stats.ttest_rel(treatment, control) if paired else stats.ttest_ind(treatment, control, equal_var=False)
+    ours = resampling.permutation(control, treatment, paired=paired)
+    assert ours.statistic == pytest.approx(theirs.statistic)
+    assert ours.p == pytest.approx(theirs.pvalue, abs=4 * np.sqrt(theirs.pvalue / 10_000) + 0.003)
+
+
+def test_permutation_by_full_enumeration() -> None:
+    """Eight twins: all 256 exchanges by hand."""
+    rng = np.random.default_rng(7)
+    control, treatment = rng.normal(0, 1, 8), rng.normal(0.8, 1, 8)
+    d = treatment - control
+    t: Callable[[np.ndarray], float] = lambda x: abs(x.mean() / (x.std(ddof=1) / np.sqrt(8)))  # noqa: E731
+    signs = 1 - 2 * ((np.arange(256)[:, None] >> np.arange(8)) & 1)
+    exact = np.mean([t(s * d) >= t(d) - 1e-12 for s in signs])
+    assert resampling.permutation(control, treatment, paired=True, repetitions=20_000).p == pytest.approx(
+        exact, abs=4 * np.sqrt(exact / 20_000)
+    )
+
+
+def test_no_variance_no_permutation() -> None:
+    assert np.isnan(resampling.permutation(np.ones(5), np.ones(5), paired=True).p)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_bca_is_scipys(paired: bool) -> None:
+    rng = np.random.default_rng(8)
+    control = rng.exponential(1, 60)
+    treatment = control * 0.6 + rng.exponential(0.5, 60)
+
+    def lift(c: np.ndarray, t: np.ndarray, axis: int = -1) -> np.ndarray:
+        return t.mean(axis=axis) / c.mean(axis=axis) - 1
+
+    theirs = stats.bootstrap((control, treatment), lift, paired=paired, method="BCa", n_resamples=20_000, rng=np.random.default_rng(0))
+    ours = resampling.bootstrap(control, treatment, paired=paired, repetitions=20_000)
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.03 * width)
+
+
+def test_rerandomised_experiments_are_the_plain_ones() -> None:
+    rng = np.random.default_rng(9)
+    control, treatment = rng.gamma(2, 1, (2, 50))
+    (heads,) = list(resampling.coins(50, 20, 1))
+    ((m,),) = list(resampling.rerandomised([(control, treatment)], 20, 1))
+    for r in range(20):
+        one = moments.split(control[heads[r] == 0], treatment[heads[r] == 1])
+        assert tests.t_test(m).p[r] == pytest.approx(tests.t_test(one).p)
+        assert m.df[r] == pytest.approx(one.df)
+    assert np.mean([h.mean() for h in resampling.coins(1000, 50, 2, 0.3)]) == pytest.approx(0.3, abs=0.01)
+
+
+def test_winsorised_row_is_another_lift() -> None:
+    table = from_frame(split_frame())
+    plain, cut = (verdict.lifts(t, "a", metrics=["x"])[0] for t in (table, adjustment.winsorised(table, 0.05)))
+    assert cut.control_mean < plain.control_mean
