@@ -84,7 +84,7 @@ def wrong_model() -> RewardTable:
 
 def expectation(estimator: object, evidence: Evidence, law: np.ndarray) -> float:
     """Exact expectation under the log of an estimator that divides by the number of rounds."""
-    (above, below), = estimator.ratios(evidence)  # type: ignore[attr-defined]
+    ((above, below),) = estimator.ratios(evidence)  # type: ignore[attr-defined]
     assert below is None
     return float((law * above).sum())
 
@@ -105,7 +105,7 @@ def deterministic_target(logged: np.ndarray) -> Target:
 
 
 def truth(kind: str, target: Target) -> float:
-    law = TARGET_LAW if not target.deterministic else (SLATES == target.slates[0, 0]).all(axis=1).astype(float)
+    law = TARGET_LAW if not target.deterministic else (target.slates[0, 0] == SLATES).all(axis=1).astype(float)
     return float((law * rewards(kind).sum(axis=1)).sum())
 
 
@@ -171,8 +171,8 @@ def test_pseudo_inverse_closed_form_of_uniform_slates_is_the_enumerated_one(make
     uniform = conditional(flat, SLATES)
     e = Evidence(rounds(rewards("independent"), uniform, "conditional"), target)
     law = np.broadcast_to(uniform.prod(axis=1), (len(SLATES), len(SLATES)))
-    (closed, _), = PseudoInverse().ratios(e)
-    (slow, _), = PseudoInverse(lambda r: (SLATES, law)).ratios(e)
+    ((closed, _),) = PseudoInverse().ratios(e)
+    ((slow, _),) = PseudoInverse(lambda r: (SLATES, law)).ratios(e)
     np.testing.assert_allclose(closed, slow, atol=1e-10)
     assert expectation(PseudoInverse(), e, law[0]) == pytest.approx(truth("independent", target), abs=1e-12)
 
@@ -188,7 +188,9 @@ def test_pseudo_inverse_of_independent_places() -> None:
     zero = np.zeros(len(grid), dtype=np.int64)
     chunk = Rounds(zero, zero, zero, zero, np.tile(place, (len(grid), 1)), grid + 1, reward, log[place, grid], "marginal", zero)
     target = Target(want[place, grid], grid[:, None, :] + 1)
-    assert expectation(PseudoInverse(), Evidence(chunk, target), law) == pytest.approx(float((wanted * reward.sum(axis=1)).sum()), abs=1e-12)
+    assert expectation(PseudoInverse(), Evidence(chunk, target), law) == pytest.approx(
+        float((wanted * reward.sum(axis=1)).sum()), abs=1e-12
+    )
 
 
 def test_matching_is_unbiased_under_uniform_single_items_and_biased_under_others() -> None:
@@ -197,7 +199,7 @@ def test_matching_is_unbiased_under_uniform_single_items_and_biased_under_others
     zero = np.zeros(4, dtype=np.int64)
     chunk = Rounds(zero, zero, zero, zero, zero[:, None], items, reward, np.full((4, 1), 0.25), "marginal", zero)
     target = Target((items == 3).astype(float), np.full((4, 1, 1), 3), deterministic=True)
-    (above, below), = Matching().ratios(Evidence(chunk, target))
+    ((above, below),) = Matching().ratios(Evidence(chunk, target))
     assert below is not None
     assert above.sum() / below.sum() == pytest.approx(0.5)
 

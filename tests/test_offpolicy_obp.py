@@ -12,8 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.offpolicy.estimators import IPS, SNIPS, ClippedIPS, DirectMethod, DoublyRobust, Estimator, Evidence, Matching
-from simulator.offpolicy.estimators import SelfNormalisedDR, ShrunkDR, SwitchDR
+from simulator.offpolicy.estimators import (
+    IPS,
+    SNIPS,
+    ClippedIPS,
+    DirectMethod,
+    DoublyRobust,
+    Estimator,
+    Evidence,
+    Matching,
+    SelfNormalisedDR,
+    ShrunkDR,
+    SwitchDR,
+)
 from simulator.offpolicy.intervals import Ratios
 from simulator.offpolicy.model import RewardTable
 from simulator.offpolicy.rounds import Rounds

@@ -52,8 +52,10 @@ class Ratios:
         return float((self.numerators.sum(axis=0) / below).sum())
 
     def influence(self) -> Float:
-        """First-order effect of each unit's weight on the estimate, `[U]`, summing to 0 (Huber 1981: the infinitesimal jackknife)."""
+        """First-order effect of each unit's weight on the estimate, `[U]`, adding to 0 (infinitesimal jackknife); NaN where it is NaN."""
         below = self.denominators.sum(axis=0)
+        if (below == 0).any():
+            return np.full(len(self.numerators), np.nan)
         each = self.numerators.sum(axis=0) / below
         moved = ((self.numerators - each * self.denominators) / below).sum(axis=1)
         if self.shift is not None:

@@ -1,0 +1,354 @@
+"""A replay as a whole: which estimators run, invariance to chunks, refusals, verdicts, the result's files and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from policies.base import Catalogue, Fitting
+from policies.popularity import Popularity
+from simulator.cli.replay import replay as command
+from simulator.eventlog import EventLog, LogError, Metadata
+from simulator.offpolicy.diagnostics import Weights
+from simulator.offpolicy.estimators import Evidence
+from simulator.offpolicy.jobs import Options, Wanted, replay_log, training
+from simulator.offpolicy.published import HOUR, Published, PublishedTargets
+from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
+from simulator.offpolicy.result import gather, markdown, save
+from simulator.offpolicy.rounds import DAY_MS, Rounds, Stream
+from simulator.offpolicy.scores import orderings
+from simulator.offpolicy.target import PolicyTargets, Target
+from simulator.progress import silent
+
+USERS, ITEMS = 300, 8
+QUICK = Settings(resamples=60)
+
+
+def made_log(kind: str = "conditional", places: int = 2, seed: int = 1, days: int = 6) -> EventLog:
+    """Plackett-Luce slates over `ITEMS` items, or single items with marginal propensities; popular items are clicked more."""
+    random = np.random.Generator(np.random.Philox(key=[2, seed]))
+    weight = np.linspace(1, 3, ITEMS)
+    n = USERS * days
+    slates = (random.exponential(size=(n, ITEMS)) / weight).argsort(axis=1)[:, :places]
+    chosen = weight[slates]
+    propensity = chosen / (weight.sum() - np.concatenate((np.zeros((n, 1)), chosen.cumsum(axis=1)[:, :-1]), axis=1))
+    click = random.uniform(size=slates.shape) < 0.1 + 0.05 * slates
+    flat = lambda values: np.repeat(values, places)  # noqa: E731
+    user, day = np.repeat(np.arange(USERS), days), np.tile(np.arange(days), USERS)
+    return EventLog.from_columns(
+        {
+            "user": flat(user), "session": flat(day), "request": flat(np.zeros(n, dtype=int)), "position": np.tile(np.arange(places), n),
+            "t": flat(day * DAY_MS - (days - 2) * DAY_MS), "item": slates.ravel() + 1, "click": click.ravel().astype(np.int8),
+            "propensity": None if kind == "unknown" else propensity.ravel(), "watch": click.ravel() * 7.5,
+        },
+        Metadata(("history",), USERS, ITEMS, kind),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+class Uniform:
+    """A target that draws uniformly without replacement."""
+
+    name = "uniform"
+
+    def __call__(self, rounds: Rounds) -> Target:
+        left = np.ones((len(rounds), rounds.length, ITEMS + 1))
+        left[:, :, 0] = 0
+        for place in range(1, rounds.length):
+            left[np.arange(len(rounds))[:, None], place, rounds.item[:, :place]] = 0
+        given = left / left.sum(axis=2, keepdims=True)
+        drawn = (np.arange(rounds.length) + rounds.row[:, None]) % ITEMS + 1
+        return Target(1 / (ITEMS - np.arange(rounds.length)) * np.ones_like(rounds.reward), drawn[:, None, :], None, given)
+
+
+class Never:
+    """A target whose items the log never shows at their places."""
+
+    name = "never"
+
+    def __call__(self, rounds: Rounds) -> Target:
+        return Target(np.zeros(rounds.item.shape), np.zeros((len(rounds), 1, rounds.length), dtype=np.int64), deterministic=True)
+
+
+def ran(found: Evaluation) -> set[str]:
+    return {e.estimator for e in found.estimates if e.refused is None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "places", "expected"),
+    [
+        ("conditional", 2, {"matching", "ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "shrunk_dr", "rips", "cascade_dr"}),
+        ("marginal", 1, {"matching", "ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "shrunk_dr"}),
+        ("marginal", 2, {"matching", "dm", "iips", "pseudo_inverse"}),
+        ("unknown", 2, {"matching"}),
+    ],
+)
+def test_the_kind_of_propensities_decides_which_estimators_run(kind: str, places: int, expected: set[str]) -> None:
+    log = made_log(kind, places)
+    (found,) = evaluate(Stream(log), [Uniform()], USERS, ITEMS, QUICK)
+    assert ran(found) == expected
+    assert all(e.refused for e in found.estimates if e.estimator not in expected)
+    assert {e.estimator for e in found.estimates} == set(ESTIMATORS)
+
+
+def test_uniform_slates_are_seen_and_open_the_pseudo_inverse() -> None:
+    log = made_log(places=2)
+    table = log.table.to_pydict()
+    columns = {name: np.array(table[name]) for name in ("user", "session", "request", "position", "t", "item")}
+    columns["propensity"] = np.where(columns["position"] == 0, 1 / ITEMS, 1 / (ITEMS - 1))
+    columns["click"] = np.array(table["click"]).astype(np.int8)
+    uniform = EventLog.from_columns(columns, log.metadata)
+    (found,) = evaluate(Stream(uniform), [Uniform()], USERS, ITEMS, QUICK)
+    assert "pseudo_inverse" in ran(found)
+    assert found.facts.uniform
+    assert found["pseudo_inverse"].value == pytest.approx(found.logged.value, rel=0.2)
+
+
+def test_the_value_of_a_target_is_found_on_a_simulated_log() -> None:
+    """Truth: uniform slates are clicked .1 + .05 * mean(0..7) = .275 a place."""
+    (found,) = evaluate(Stream(made_log(places=2, days=30)), [Uniform()], USERS, ITEMS, QUICK)
+    for name in ("ips", "snips", "dr", "sndr", "rips", "cascade_dr", "dm"):
+        estimate = found[name]
+        assert abs(estimate.value - 2 * 0.275) < 4 * estimate.error, name
+        assert found.logged.value > 2 * 0.275 + 0.02
+
+
+def test_chunks_and_order_change_nothing_but_rounding() -> None:
+    log = made_log(places=2)
+    (whole,) = evaluate(Stream(log), [Uniform()], USERS, ITEMS, QUICK)
+    (small,) = evaluate(Stream(log, chunk=101), [Uniform()], USERS, ITEMS, QUICK)
+    for one, other in zip(whole.estimates, small.estimates, strict=True):
+        if one.refused is None:
+            assert one.value == pytest.approx(other.value, rel=1e-9), one.estimator
+            for mine, theirs in zip(one.intervals, other.intervals, strict=True):
+                assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+
+
+def test_folded_units_keep_the_estimate_and_its_error() -> None:
+    log = made_log(places=2)
+    (apart,) = evaluate(Stream(log), [Uniform()], USERS, ITEMS, QUICK)
+    (folded,) = evaluate(Stream(log), [Uniform()], USERS, ITEMS, replace(QUICK, units=64))
+    assert folded["rips"].value == pytest.approx(apart["rips"].value, rel=1e-12)
+    assert folded["rips"].error == pytest.approx(apart["rips"].error, rel=0.35)  # sd of a standard error from 64 units: 9%
+
+
+def test_no_match_is_nan_with_count_0_and_unusable() -> None:
+    (found,) = evaluate(Stream(made_log()), [Never()], USERS, ITEMS, QUICK)
+    for name in ("matching", "snips"):
+        estimate = found[name]
+        assert math.isnan(estimate.value)
+        assert estimate.count == 0
+        assert estimate.intervals == ()
+        assert estimate.verdict is not None
+        assert estimate.verdict.word == "unusable"
+    assert "0 logged impressions agree" in str(found["matching"].verdict)
+
+
+def test_unknown_propensities_flag_matching() -> None:
+    (found,) = evaluate(Stream(made_log("unknown")), [Uniform()], USERS, ITEMS, QUICK)
+    assert found.headline.estimator == "matching"
+    assert found.headline.verdict is not None
+    assert "inherits the logging policy's bias" in str(found.headline.verdict)
+    assert "unknown" in str(found["ips"].refused)
+
+
+def test_a_null_propensity_in_a_log_that_says_it_has_them_is_named() -> None:
+    log = made_log()
+    table = log.table.to_pydict()
+    values = np.array(table["propensity"])
+    values[7] = np.nan
+    wanted = ("user", "session", "request", "position", "t", "item")
+    broken = EventLog.from_columns(
+        {**{n: np.array(table[n]) for n in wanted}, "propensity": values, "click": np.ones(len(values), np.int8)}, log.metadata
+    )
+    with pytest.raises(LogError, match=r"row 6: propensity is null"):
+        evaluate(Stream(broken), [Uniform()], USERS, ITEMS, QUICK)
+
+
+def test_wrong_propensities_are_found_out_by_the_mean_weight() -> None:
+    log = made_log(places=1, kind="marginal")
+    table = log.table.to_pydict()
+    wanted = ("user", "session", "request", "position", "t", "item")
+    halved = EventLog.from_columns(
+        {
+            **{n: np.array(table[n]) for n in wanted},
+            "propensity": np.array(table["propensity"]) / 2,
+            "click": np.array(table["click"]).astype(np.int8),
+        },
+        log.metadata,
+    )
+    (found,) = evaluate(Stream(halved), [Uniform()], USERS, ITEMS, QUICK)
+    assert found.mean_weight.low > 1.5
+    assert found["ips"].verdict is not None
+    assert found["ips"].verdict.word == "unusable"
+    assert "should be 1" in str(found["ips"].verdict)
+    assert found["snips"].value == pytest.approx(evaluate(Stream(log), [Uniform()], USERS, ITEMS, QUICK)[0]["snips"].value, rel=1e-6)
+
+
+def test_unobserved_rewards_are_left_out_and_counted() -> None:
+    log = made_log(places=2)
+    table = log.table.to_pydict()
+    click = np.array(table["click"]).astype(np.int8)
+    click[:10] = -1
+    wanted = ("user", "session", "request", "position", "t", "item", "propensity")
+    partly = EventLog.from_columns({**{n: np.array(table[n]) for n in wanted}, "click": click}, log.metadata)
+    (found,) = evaluate(Stream(partly), [Uniform()], USERS, ITEMS, QUICK)
+    assert found.unobserved == 5
+    assert found.weights.rounds == USERS * 6 - 5
+
+
+def test_effective_sample_size_and_largest_weights() -> None:
+    rounds = next(iter(Stream(made_log(places=1, kind="marginal"))))
+    e = Evidence(rounds, Uniform()(rounds))
+    summary = Weights(ITEMS)
+    for at in range(0, len(rounds), 100):
+        part = rounds.rows(slice(at, at + 100))
+        one = Evidence(part, Uniform()(part))
+        summary.add(one, one.weight)
+    w = e.weight
+    assert summary.effective == pytest.approx(w.sum() ** 2 / (w**2).sum())
+    assert [weight for weight, _ in summary.largest] == pytest.approx(sorted(w, reverse=True)[:10])
+    assert summary.coverage == 1.0
+
+
+def test_a_policy_is_asked_with_what_came_before_and_fitted_on_the_past_only() -> None:
+    log = made_log(places=2)
+    job = replay_log("made", log, [Wanted.parse("popularity")], Options(history=6, recall=3), silent)
+    assert job.stream.since == 0
+    assert int(training(log, "history", 0, None).t.max()) < 0
+    assert int(training(log, "history", 0, 1).t.min()) >= -DAY_MS
+    (found,) = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
+    assert found.weights.rounds == USERS * 2
+    assert found["recalled"].count > found["matching"].count > 0
+    target = job.targets[0](next(iter(job.stream)))
+    assert target.recalled is not None
+    assert target.deterministic
+    np.testing.assert_array_equal(target.slates[:, 0], target.recalled[:, :2])
+
+
+def test_policy_targets_do_not_depend_on_their_block() -> None:
+    log = made_log(places=2)
+    stream = Stream(log, history=6)
+    policy = Popularity().fit(log.sequences(), Catalogue(USERS, ITEMS), Fitting())
+    rounds = next(iter(stream))
+    one, other = (PolicyTargets("p", policy, recall=4, block=block)(rounds) for block in (7, 4096))
+    np.testing.assert_array_equal(one.slates, other.slates)
+    np.testing.assert_array_equal(one.probability, other.probability)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "params"),
+    [
+        ("popularity", "popularity", {}),
+        ("comirec:width=32,loss=bce", "comirec", {"width": 32, "loss": "bce"}),
+        ("mine.py:Mine", "mine.py:Mine", {}),
+        ("mine.py:Mine:alpha=.5", "mine.py:Mine", {"alpha": 0.5}),
+        ("explore:{policy: itemknn, temperature: 0.5}", "explore", {"policy": "itemknn", "temperature": 0.5}),
+    ],
+)
+def test_a_policy_on_the_command_line(text: str, name: str, params: dict[str, object]) -> None:
+    wanted = Wanted.parse(text)
+    assert (wanted.name, wanted.params, wanted.label) == (name, params, text)
+
+
+def test_orderings_against_pairs_counted_by_hand() -> None:
+    log = made_log(places=2)
+    policy = Popularity().fit(log.sequences(), Catalogue(USERS, ITEMS), Fitting())
+    sessions = Stream(log, history=4, by="session")
+    (found,) = orderings(sessions, [("popularity", policy)], USERS)
+    right = pairs = 0.0
+    per_user: dict[int, list[float]] = {}
+    for rounds in sessions:
+        assert rounds.histories is not None
+        scores = policy.score(rounds.histories, rounds.item)
+        for user, s, r in zip(rounds.user, scores, rounds.reward, strict=True):
+            for i in np.flatnonzero(r == 1):
+                for j in np.flatnonzero(r == 0):
+                    win = 1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0
+                    right, pairs = right + win, pairs + 1
+                    per_user.setdefault(int(user), [0, 0, 0])
+                    per_user[int(user)][0] += win
+                    per_user[int(user)][1] += 1
+    assert found.auc is not None
+    assert found.gauc is not None
+    assert found.ndcg is not None
+    assert found.auc[0] == pytest.approx(right / pairs)
+    assert 0.5 < found.auc[0] < 1
+    assert found.ndcg[0] > 0.5
+    assert found.gauc[0] == pytest.approx(
+        np.average([a / b for a, b, _ in per_user.values()], weights=[b for _, b, _ in per_user.values()])
+    )
+
+
+def test_published_reads_its_law_from_propensities() -> None:
+    random = np.random.Generator(np.random.Philox(key=3))
+    law = np.array([[0.0, 0.5, 0.3, 0.2], [0.0, 0.1, 0.1, 0.8]])
+    n = 4000
+    hour = np.sort(random.integers(0, 2, n))
+    item = np.array([random.choice(4, p=law[h]) for h in hour])
+    log = EventLog.from_columns(
+        {"user": np.arange(n), "session": np.zeros(n, int), "request": np.zeros(n, int), "position": np.zeros(n, int), "t": hour * HOUR + 5,
+         "item": item, "click": np.zeros(n, np.int8), "propensity": law[hour, item]},
+        Metadata(("history",), n, 3, "marginal"),
+    )  # fmt: skip
+    policy = Published().fit(log.sequences(), Catalogue(n, 3), Fitting())
+    np.testing.assert_allclose(policy.law_[:, 0], law, atol=1e-6)
+    rounds = next(iter(Stream(log)))
+    target = PublishedTargets("p", policy)(rounds)
+    np.testing.assert_allclose(target.probability[:, 0], rounds.propensity[:, 0], atol=1e-6)
+    drawn = np.bincount(target.slates[hour == 1, 0, 0], minlength=4) / (hour == 1).sum()
+    np.testing.assert_allclose(drawn, law[1], atol=4 * 0.5 / np.sqrt(n / 2))
+
+
+def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
+    job = replay_log("made <log>", made_log(places=2), [Wanted.parse("popularity")], Options(history=6, recall=3), silent)
+    found = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
+    result = gather(job, found, orderings(replace(job.stream, by="session"), job.policies, USERS))
+    page = save([result], tmp_path)
+    assert json.loads((tmp_path / "replay.json").read_text()) == json.loads(json.dumps([result]))
+    html = page.read_text()
+    assert "made &lt;log&gt;" in html
+    assert "http" not in html.replace("http-equiv", "")
+    text = markdown([result])
+    assert "did not run" in text
+    assert "| cascade_dr |" in text
+    assert "Grouped AUC".lower() in text.lower()
+
+
+def test_the_command_on_a_log(tmp_path: Path) -> None:
+    made_log(places=2).write(tmp_path / "log.parquet")
+    arguments = [str(tmp_path / "log.parquet"), "--policy", "popularity", "--recall", "4", "--history", "6", "--resamples", "50"]
+    done = CliRunner().invoke(command, [*arguments, "--reward", "click,watch", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    results = json.loads((tmp_path / "out" / "replay.json").read_text())
+    assert [one["reward"] for one in results] == ["click", "watch"]
+    assert results[1]["logged"]["value"] == pytest.approx(7.5 * results[0]["logged"]["value"], rel=1e-5)
+    assert done.output.splitlines()[-1] == str(tmp_path / "out" / "replay.html")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([], "no policy to evaluate"),
+        (["--policy", "popularty"], "did you mean 'popularity'"),
+        (["--policy", "popularity", "--estimators", "ipss"], "no estimator 'ipss'"),
+        (["--policy", "popularity", "--reward", "like"], "reward 'like': the log has"),
+        (["--policy", "popularity", "--arm", "x"], "no arm 'x'"),
+    ],
+)
+def test_the_command_says_what_is_wrong(tmp_path: Path, change: list[str], message: str) -> None:
+    made_log(places=1).write(tmp_path / "log.parquet")
+    done = CliRunner().invoke(command, [str(tmp_path / "log.parquet"), "--quiet", *change])
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+def test_settings_name_an_unknown_estimator() -> None:
+    with pytest.raises(ReplayError, match="no estimator 'xyz'"):
+        Settings(("xyz",))
