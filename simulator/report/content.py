@@ -25,7 +25,7 @@ from simulator.report.plan import needs
 from simulator.report.spread import distributions
 from simulator.report.words import headline, sentence, sentenced, title
 from simulator.stats import checks as design
-from simulator.stats import sequential, units, verdict
+from simulator.stats import segments, sequential, units, verdict
 from simulator.stats.checks import Check
 from simulator.stats.units import UnitTable, UserDays
 from simulator.stats.verdict import Lift
@@ -100,9 +100,11 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "adjusted": [],
         "unadjusted": [],
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
+        "units": _units(sums, who),
         "daily": daily,
         "sequential": [_peeks(found) for found in sequential.peeks(sums, who.control)] if sums.days > 1 else [],
         "distributions": distributions(by_user, who.arms),
+        "segments": _segments(by_user, who.control),
         "funnel": _funnel(counts, who),
         "channels": _channels(counts, meta, who),
         "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
@@ -139,10 +141,12 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "runtime": None,
         "adjusted": sorted(adjusted),
         "unadjusted": [_row(row) for row in compared(table, control, adjusted=False)] if adjusted else [],
+        "units": {arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
         "size": {"users": table.n_units, "items": None, "days": None, "impressions": None},
         "daily": [],
         "sequential": [],
         "distributions": distributions(table, arms),
+        "segments": _segments(table, control),
         "funnel": [],
         "channels": None,
         "answered_by_log": {},
@@ -212,6 +216,13 @@ def _on_day(lift: Lift, day: int) -> dict[str, Any]:
     }
 
 
+def _units(sums: UserDays, who: Comparison) -> dict[str, int]:
+    """Users in each arm, those that never came included."""
+    if sums.assigned is None:
+        return dict.fromkeys(who.arms, sums.n_users)
+    return {arm: int(np.count_nonzero(sums.assigned == sums.arms.index(arm))) for arm in who.arms}
+
+
 def _peeks(found: sequential.Peeks) -> dict[str, Any]:
     looks = [_finite(dataclasses.asdict(look)) for look in found.looks]
     return {
@@ -228,6 +239,15 @@ def _peeks(found: sequential.Peeks) -> dict[str, Any]:
 
 def _finite(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in given.items()}
+
+
+def _segments(table: UnitTable, control: str) -> dict[str, Any] | None:
+    """Lifts in groups of users known before the test, the tests of whether they differ, and the warning that belongs beside."""
+    rows, interactions = segments.segments(table, control)
+    if not rows:
+        return None
+    found = [{"group": one.group, "level": one.level, **_row(one.row)} for one in rows]
+    return {"warning": segments.WARNING, "rows": found, "interactions": [_finite(dataclasses.asdict(one)) for one in interactions]}
 
 
 def _verdicts(rows: Sequence[Lift], control: str) -> list[dict[str, str]]:

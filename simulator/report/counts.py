@@ -53,7 +53,8 @@ def count(log: EventLog, rows: int = 1 << 20) -> Counts:
 
     above: list[int] | None = None
     for batch in log.batches([*_KEY, "t", "watch", "channel", "logged", *kinds], rows):
-        ab = batch.filter(pc.greater_equal(batch["t"], 0))
+        past = batch["t"].to_numpy() < 0
+        ab = batch.filter(pa.array(~past)) if past.any() else batch
         if not ab.num_rows:
             continue
         day = np.minimum(ab["t"].to_numpy() // DAY_MS, days - 1)

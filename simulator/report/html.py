@@ -29,6 +29,7 @@ def page(content: Mapping[str, Any]) -> str:
         same_daily=[words.title(name).lower() for name in content["metrics"] if name not in {plot["metric"] for plot in daily}],
         funnel=_funnel(content) if content["funnel"] else [],
         spread=_spread(content),
+        segments=_segments(content) if content["segments"] else [],
         settings=settings(content),
         command=command(content),
     )
@@ -171,12 +172,29 @@ def _funnel(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             for arm in arms
         ]
         figure = figures.bars([(arm, i, rate[name][arm]) for i, arm in enumerate(arms)], limits[name in rare], "; ".join(tips), tips)
-        control = step["counts"][arms[0]]
-        change = {arm: None if not control else step["counts"][arm] / control - 1 for arm in arms[1:]}
+        per_user = {arm: step["counts"][arm] / max(content["units"][arm], 1) for arm in arms}
+        change = {arm: per_user[arm] / per_user[arms[0]] - 1 if per_user[arms[0]] else None for arm in arms[1:]}
         result.append(
             {**step, "per_1000": {a: 1000 * rate[name][a] for a in arms}, "figure": figure, "change": change, "rare": name in rare}
         )
     return result
+
+
+def _segments(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each group of users: its levels, and a line for each metric and arm with the lift in every level and the interaction test."""
+    found = []
+    given = content["segments"]
+    for group in dict.fromkeys(row["group"] for row in given["rows"]):
+        cells = {(row["metric"], row["arm"], row["level"]): row for row in given["rows"] if row["group"] == group}
+        levels = list(dict.fromkeys(level for _, _, level in cells))
+        lines = [
+            {**test, "cells": [cells.get((test["metric"], test["arm"], level)) for level in levels]}
+            for test in given["interactions"]
+            if test["group"] == group
+        ]
+        sizes = [max(row["n_units"] for (_, _, at), row in cells.items() if at == level) for level in levels]
+        found.append({"group": group, "levels": list(zip(levels, sizes, strict=True)), "lines": lines})
+    return found
 
 
 def _spread(content: Mapping[str, Any]) -> list[dict[str, Any]]:

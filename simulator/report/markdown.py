@@ -22,6 +22,7 @@ def document(content: Mapping[str, Any]) -> str:
         *_sequential(c),
         *_funnel(c),
         *_spread(c),
+        *_segments(c),
         *_served(c),
         *_published(c),
         *_calibration(c),
@@ -85,6 +86,19 @@ def _spread(c: Mapping[str, Any]) -> list[str]:
         for r in c["distributions"]
     )
     return ["## Distributions over units", table(head, rows)]
+
+
+def _segments(c: Mapping[str, Any]) -> list[str]:
+    if not c["segments"]:
+        return []
+    tests = {(t["group"], t["metric"], t["arm"]): t["p_adjusted"] for t in c["segments"]["interactions"]}
+    head = ("Group", "Level", "Metric", "Arm", "Lift", "95% interval", "Adjusted p", "Units", "Do levels differ? Adjusted p")
+    rows = (
+        (text(r["group"]), text(r["level"]), title(r["metric"]), text(r["arm"]), percent(r["lift"]), interval(r["low"], r["high"]),
+         probability(r["p_adjusted"]), whole(r["n_units"]), probability(tests[r["group"], r["metric"], r["arm"]]))
+        for r in c["segments"]["rows"]
+    )  # fmt: skip
+    return ["## Segments", text(c["segments"]["warning"]), table(head, rows)]
 
 
 def _calibration(c: Mapping[str, Any]) -> list[str]:
