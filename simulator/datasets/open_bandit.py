@@ -128,7 +128,7 @@ def _file(folder: Path) -> Path:
 
 def _rows(file: Path) -> dict[str, np.ndarray]:
     """Event-log columns of one file, in the file's order: item from 1, position from 0, t in ms since 1970."""
-    table = read_csv(file, LOG)
+    table = read_csv(file, LOG, others=False)
     stamps = pc.strptime(pc.utf8_slice_codeunits(table["timestamp"], 0, 19), format="%Y-%m-%d %H:%M:%S", unit="ms", error_is_null=True)
     if stamps.null_count:
         bad = int(np.argmax(pc.is_null(stamps).to_numpy(zero_copy_only=False)))

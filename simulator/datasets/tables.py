@@ -88,16 +88,17 @@ def header(path: Path, delimiter: str = ",") -> list[str]:
     return [name.lstrip("\ufeff").strip() for name in names]
 
 
-def read_csv(path: Path, columns: Mapping[str, Column], delimiter: str = ",") -> pa.Table:
+def read_csv(path: Path, columns: Mapping[str, Column], delimiter: str = ",", *, others: bool = True) -> pa.Table:
     """Read a delimited file with a header line, plain or gzip.
 
     Args:
         path: the file.
-        columns: what must be there, by name; columns that are not named are read with the types that they seem to have.
+        columns: what must be there, by name.
         delimiter: between cells.
+        others: whether columns that are not named are read too, with the types that they seem to have.
 
     Returns:
-        The table, columns in the order of the file.
+        The table, columns in the order of the file (without `others`: of `columns`).
 
     Raises:
         DataError: the first bad line, with file, line, column, rule and value.
@@ -114,7 +115,10 @@ def read_csv(path: Path, columns: Mapping[str, Column], delimiter: str = ",") ->
             read_options=pacsv.ReadOptions(column_names=names, skip_rows=1, block_size=1 << 22),
             parse_options=pacsv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
             convert_options=pacsv.ConvertOptions(
-                column_types={name: column.type for name, column in columns.items()}, null_values=[""], quoted_strings_can_be_null=False
+                column_types={name: column.type for name, column in columns.items()},
+                include_columns=[] if others else list(columns),
+                null_values=[""],
+                quoted_strings_can_be_null=False,
             ),
         )
     except (pa.ArrowInvalid, *LAYOUT_ERRORS) as error:
