@@ -1,0 +1,54 @@
+"""`abtest reproduce`: the paper's tables and figures, measured beside published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from simulator.cli.failure import failures
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["table1", "table2", "table3", "fig4", "fig5"]))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of NAME.txt (S3-Rec) or NAME.inter (RecBole) files.")
+@click.option("--datasets", multiple=True, help="Data sets, comma-separated or repeated; those of the paper that are there if left out.")
+@click.option("--models", multiple=True, help="Rows, systems or families, comma-separated or repeated; all of the table if left out.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Fits of each model, with seeds 0, 1, ...")
+@click.option("--protocol", type=click.Choice(["paper", "softmax"]), default="paper", show_default=True, help="How models are trained.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/reproduce"), show_default=True, help="Folder.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def reproduce(
+    what: str, data: Path, datasets: tuple[str, ...], models: tuple[str, ...], seeds: int, protocol: str, out: Path, quiet: bool
+) -> None:
+    """Run the paper's offline experiments as scenarios with held-out users and print WHAT: measured, published, difference, interval, test.
+
+    Leave-one-out, all items ranked. What is finished in --out is not computed again, so an interrupted command is simply repeated;
+    fig5 is Figures 5 and 6. Results are written as Markdown, JSON and Parquet, figures as SVG.
+
+    \b
+    abtest reproduce table1 --data ../shared/data/s3rec
+    abtest reproduce table2 --data ../shared/data/s3rec --datasets Beauty --seeds 1
+    abtest reproduce table3 --data ../shared/data/s3rec --datasets Beauty,Yelp --protocol softmax
+    abtest reproduce fig5 --data ../shared/data/s3rec --datasets Beauty
+    """
+    from simulator.progress import board
+    from simulator.reproduce import artefacts
+    from simulator.reproduce.experiment import find
+    from simulator.reproduce.systems import PROTOCOLS
+
+    with failures("interrupted; finished experiments are kept: repeat the command to go on"):
+        found = find(data, _split(datasets))
+        if what == "table1":
+            click.echo(artefacts.table1(found), nl=False)
+            return
+        artefact = artefacts.ARTEFACTS[what]
+        with board(quiet=quiet) as progress:
+            text, files = artefacts.make(artefact, found, _split(models), PROTOCOLS[protocol], seeds, out, progress)
+        click.echo(text)
+        for file in files:
+            click.echo(file)
+
+
+def _split(given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name.strip() for part in given for name in part.split(",") if name.strip())

@@ -1,0 +1,112 @@
+"""The five artefacts of the paper: which systems each needs, and how it is printed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.base import Progress
+from simulator.reproduce import curves, tables
+from simulator.reproduce.experiment import Dataset, Plan, ReproduceError
+from simulator.reproduce.published import DATASETS, METRICS, STATISTICS, TABLE_2, TABLE_3
+from simulator.reproduce.systems import FAMILIES, OWNER, ROWS, SPLITS, VARIANTS, Family, Protocol
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A table or figure.
+
+    Attributes:
+        name: as on the command line.
+        rows: row -> system.
+        metrics: columns.
+        published: (row, data set, metric) -> value.
+        baselines: rows whose best is tested against, for tables; for figures the row that all others are tested against.
+        axis: what the rows of a figure are; "" for a table.
+    """
+
+    name: str
+    rows: Mapping[str, str]
+    metrics: tuple[str, ...]
+    published: Mapping[tuple[str, str, str], float]
+    baselines: tuple[str, ...]
+    axis: str = ""
+
+
+ARTEFACTS = {
+    artefact.name: artefact
+    for artefact in (
+        Artefact("table2", ROWS, METRICS, TABLE_2, tuple(row for row, system in ROWS.items() if OWNER[system].role == "baseline")),
+        Artefact("table3", VARIANTS, METRICS[2:], TABLE_3, ("Variant_3",)),
+        Artefact("fig4", {str(k): f"RecGPT K={k} 9_1" for k in range(7)}, METRICS[2:], {}, ("0",), "K"),
+        Artefact("fig5", {split: f"RecGPT K=1 {split}" for split in SPLITS}, METRICS[2:], {}, ("10_0",), "m_n"),
+    )
+}
+"""By name, without Table 1, which needs no run."""
+
+
+def chosen(rows: Mapping[str, str], models: Sequence[str]) -> dict[str, str]:
+    """The rows to be made: those asked for by row, system or family, all if none is; further systems become rows of their own.
+
+    Raises:
+        ReproduceError: a name that nothing has.
+    """
+    if not models:
+        return dict(rows)
+    found: dict[str, str] = {}
+    names = {name.lower(): name for name in [*FAMILIES, *OWNER, *rows]}
+    for model in models:
+        name = names.get(model.lower())
+        if name is None:
+            near = difflib.get_close_matches(model.lower(), names, n=1)
+            hint = f"did you mean {names[near[0]]!r}?" if near else f"there are {', '.join([*rows, *FAMILIES])}"
+            raise ReproduceError(f"--models {model}: nothing of that name; {hint}")
+        if name in rows:
+            found[name] = rows[name]
+        else:
+            systems = [name] if name in OWNER else list(FAMILIES[name].systems())
+            found |= {system: system for system in systems}
+    return found
+
+
+def families(rows: Mapping[str, str]) -> tuple[Family, ...]:
+    """The families behind the rows, each once, in the order of all families."""
+    needed = {OWNER[system].name for system in rows.values()}
+    return tuple(family for name, family in FAMILIES.items() if name in needed)
+
+
+def make(
+    artefact: Artefact, datasets: Sequence[Dataset], models: Sequence[str], protocol: Protocol, seeds: int, out: Path, progress: Progress
+) -> tuple[str, list[Path]]:
+    """Run what is missing, write the artefact's files.
+
+    Returns:
+        The table as Markdown, and the files.
+    """
+    rows = chosen(artefact.rows, models)
+    results = Plan(tuple(datasets), families(rows), protocol, seeds, out).run(progress)
+    names = [dataset.name for dataset in datasets]
+    cells = tables.cells(results, rows, names, artefact.metrics, artefact.published, artefact.baselines)
+    files = tables.write(artefact.name, cells, protocol, out)
+    if artefact.axis:
+        files.append(curves.figure(cells, artefact.axis, out / f"{artefact.name}-{protocol.name}.svg"))
+    return tables.text(cells, protocol), files
+
+
+def table1(datasets: Sequence[Dataset]) -> str:
+    """Table 1: what the files hold beside what was published; sparsity is 1 - actions / (users x items)."""
+    lines = ["| data set | | users | items | actions | mean length | sparsity |", "|---|---|---|---|---|---|---|"]
+    for dataset in datasets:
+        users, items, actions, _ = dataset.statistics
+        lines.append(_line(dataset.name, "measured", users, items, actions, actions / users))
+        if dataset.name in STATISTICS:
+            u, i, a, mean = STATISTICS[dataset.name]
+            lines.append(_line(dataset.name, "published", u, i, a, mean))
+    missing = [name for name in DATASETS if name not in {dataset.name for dataset in datasets}]
+    return "\n".join(lines) + "\n" + (f"\nNot there: {', '.join(missing)}\n" if missing else "")
+
+
+def _line(name: str, kind: str, users: int, items: int, actions: int, mean: float) -> str:
+    return f"| {name} | {kind} | {users:,} | {items:,} | {actions:,} | {mean:.1f} | {1 - actions / (users * items):.2%} |"

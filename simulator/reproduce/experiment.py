@@ -1,0 +1,248 @@
+"""One experiment: a family of systems on one data set with one seed, as a scenario with held-out users; each is run once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Progress
+from simulator.design import HISTORY
+from simulator.eventlog import EventLog
+from simulator.reproduce.published import DATASETS
+from simulator.reproduce.systems import Family, Protocol
+
+DEPTH = 10
+"""Length of the slate: the largest k of the tables."""
+
+Floats = npt.NDArray[np.float64]
+
+
+class ReproduceError(ValueError):
+    """Tables that cannot be made from what was given; the message says what is missing and where it was looked for."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A file of interaction sequences.
+
+    Attributes:
+        name: as printed; the short name of the paper for its own data sets.
+        path: the file.
+    """
+
+    name: str
+    path: Path
+
+    @property
+    def source(self) -> Literal["s3rec", "inter"]:
+        """`data.source` of a scenario."""
+        return "inter" if self.path.name.removesuffix(".gz").endswith(".inter") else "s3rec"
+
+    @cached_property
+    def statistics(self) -> tuple[int, int, int, int]:
+        """Users, items, actions, and the longest history, as they are read."""
+        from simulator.datasets import read
+        from simulator.scenario import Data
+
+        source = read(Data(source=self.source, path=str(self.path)), Path())
+        assert source.history is not None
+        assert source.future is not None
+        lengths = np.diff(source.history.sequences().offsets)
+        actions = source.history.n_rows + source.future.n_rows
+        return source.catalogue.n_users, source.catalogue.n_items, actions, int(lengths.max(initial=1))
+
+
+def find(folder: Path, names: tuple[str, ...]) -> list[Dataset]:
+    """The data sets of a folder.
+
+    Args:
+        folder: holds `NAME.txt` (S3-Rec) or `NAME.inter` (RecBole) files, or has a folder `s3rec` that does.
+        names: which: a short name of the paper (`beauty`) or a file's own name without its ending, in any case; empty: those of the paper
+            that are there.
+
+    Raises:
+        ReproduceError: one that was asked for is not there, or none is.
+    """
+    if not folder.is_dir():
+        raise ReproduceError(f"--data {folder}: no such folder; it should hold files such as Beauty.txt")
+    files: dict[str, Path] = {}
+    for place in (folder / "s3rec", folder):
+        for file in sorted(place.glob("*")) if place.is_dir() else ():
+            stem = file.name.removesuffix(".gz")
+            if stem.endswith((".txt", ".inter")):
+                files[stem.rpartition(".")[0].lower()] = file
+    short = {official.lower(): name for name, official in DATASETS.items()}
+    if not names:
+        found = [Dataset(name, files[official.lower()]) for name, official in DATASETS.items() if official.lower() in files]
+        if not found:
+            raise ReproduceError(
+                f"--data {folder}: none of the paper's files is there ({', '.join(f'{f}.txt' for f in DATASETS.values())})"
+            )
+        return found
+    chosen = []
+    for name in names:
+        key = DATASETS.get(name.lower(), name).lower()
+        if key not in files:
+            near = difflib.get_close_matches(key, files, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it holds {', '.join(sorted(files)) or 'no .txt or .inter file'}"
+            raise ReproduceError(f"--datasets {name}: no such file in {folder}; {hint}")
+        chosen.append(Dataset(short.get(key, files[key].name.partition(".")[0]), files[key]))
+    return chosen
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A family on a data set, trained by a protocol with a seed."""
+
+    dataset: Dataset
+    family: Family
+    protocol: Protocol
+    seed: int
+
+    def scenario(self) -> dict[str, Any]:
+        """The scenario, as it could stand in a YAML file."""
+        longest = self.dataset.statistics[3]
+        return {
+            "name": f"{self.dataset.name}-{self.family.name}-{self.protocol.name}".replace(" ", "_"),
+            "seed": self.seed,
+            "data": {"source": self.dataset.source, "path": str(self.dataset.path.resolve())},
+            "users": {"kind": "held_out"},
+            "days": 1,
+            "serving": {
+                "slate": DEPTH,
+                "recall": DEPTH,
+                "history": min(longest, 128),
+                "seen": longest,
+                "ranking": {"kind": "recall"},
+            },
+            "arms": self.family.specs(self.protocol),
+            "metrics": ["hit_rate@5", "ndcg@5", "hit_rate@10", "ndcg@10"],
+            "engine": {"executor": "serial", "shards": 1, "tick": 86400.0},
+        }
+
+    def folder(self, out: Path) -> Path:
+        """Where it is run: named by what decides the result, so that a changed experiment is another one."""
+        scenario = self.scenario()
+        scenario["data"]["path"] = [self.dataset.path.name, self.dataset.path.stat().st_size]
+        key = hashlib.sha256(json.dumps(scenario, sort_keys=True).encode()).hexdigest()[:10]
+        return out / "runs" / self.dataset.name / f"{scenario['name']}-{self.seed}-{key}"
+
+    def places(self, out: Path, progress: Progress) -> dict[str, npt.NDArray[np.int8]]:
+        """System -> 0-based place `[users]` of each held-out item in the slate, -1 where it is not there; run now if it was not before.
+
+        Users without a held-out item are left out.
+        """
+        folder = self.folder(out)
+        kept = folder / "places.npz"
+        if not kept.is_file():
+            self._run(folder, progress)
+            logged = read_places(EventLog.open(folder / "log"))
+            staging = folder / "places.npz.part"
+            with staging.open("wb") as stream:
+                np.savez_compressed(stream, **{f"system {name}": values for name, values in logged.items()})  # type: ignore[arg-type]
+            os.replace(staging, kept)
+        with np.load(kept) as stored:
+            return {name.removeprefix("system "): stored[name] for name in stored.files}
+
+    def _run(self, folder: Path, progress: Progress) -> None:
+        from simulator.run import run
+        from simulator.scenario import Scenario
+
+        began = time.process_time()
+        scenario = Scenario.model_validate(self.scenario())
+        prefix = f"{self.dataset.name} {self.family.name} seed {self.seed}"
+
+        def named(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            progress(f"{prefix}: {stage}", done, total, figures)
+
+        run(scenario, folder, resume=True, progress=named)
+        staging = folder / "seconds.json.part"
+        staging.write_text(json.dumps({"CPU seconds of this process": round(time.process_time() - began, 1)}) + "\n")
+        os.replace(staging, folder / "seconds.json")
+
+
+def read_places(log: EventLog) -> dict[str, npt.NDArray[np.int8]]:
+    """Arm -> place of the click in each user's slate, -1 = no click, `[users who asked]`, users ascending."""
+    arms = log.metadata.arms
+    place = np.full((len(arms), log.metadata.n_users), -2, dtype=np.int8)
+    for batch in log.batches(["arm", "user", "t", "position", "click"]):
+        arm, user, t, position = (batch.column(name).to_numpy() for name in ("arm", "user", "t", "position"))
+        click = batch.column("click").fill_null(False).to_numpy(zero_copy_only=False)
+        asked = t >= 0
+        np.maximum.at(place, (arm[asked], user[asked]), -1)
+        hit = asked & click
+        place[arm[hit], user[hit]] = position[hit]
+    compared = [i for i, name in enumerate(arms) if name != HISTORY]
+    came = (place[compared] > -2).all(axis=0)
+    return {arms[i]: place[i, came] for i in compared}
+
+
+def values(place: npt.NDArray[np.int8], metric: str) -> Floats:
+    """`hit_rate@k` or `ndcg@k` of each user (Järvelin & Kekäläinen 2002; one relevant item, so the ideal gain is 1)."""
+    stem, _, k = metric.partition("@")
+    hit = (place >= 0) & (place < int(k))
+    gain = hit if stem == "hit_rate" else np.where(hit, 1 / np.log2(np.maximum(place, 0) + 2.0), 0.0)
+    return gain.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Experiments that tables are made of.
+
+    Attributes:
+        datasets: in the order of print.
+        families: in the order of print.
+        protocol: of all.
+        seeds: 0..seeds-1; deterministic families run once.
+        out: folder of runs and results.
+    """
+
+    datasets: tuple[Dataset, ...]
+    families: tuple[Family, ...]
+    protocol: Protocol
+    seeds: int
+    out: Path
+
+    def experiments(self) -> Iterator[Experiment]:
+        """All of them, seed after seed, so that a first answer for every row comes early."""
+        for seed in range(self.seeds):
+            for dataset in self.datasets:
+                for family in self.families:
+                    if seed == 0 or not family.deterministic:
+                        yield Experiment(dataset, family, self.protocol, seed)
+
+    def run(self, progress: Progress) -> Results:
+        """Run what is not finished; returns everything measured."""
+        todo = list(self.experiments())
+        places: dict[tuple[str, str], list[npt.NDArray[np.int8]]] = {}
+        for number, experiment in enumerate(todo, 1):
+            for system, found in experiment.places(self.out, progress).items():
+                places.setdefault((experiment.dataset.name, system), []).append(found)
+            progress("experiments", number, len(todo), {})
+        return Results(places)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured: (data set, system) -> places `[users]` for each seed."""
+
+    places: Mapping[tuple[str, str], list[npt.NDArray[np.int8]]]
+
+    def seeds(self, dataset: str, system: str, metric: str) -> Floats:
+        """Mean over users for each seed."""
+        return np.array([values(place, metric).mean() for place in self.places[dataset, system]])
+
+    def users(self, dataset: str, system: str, metric: str) -> Floats:
+        """Mean over seeds for each user."""
+        return np.asarray(np.mean([values(place, metric) for place in self.places[dataset, system]], axis=0))

@@ -1,0 +1,186 @@
+"""What is run for the tables: systems by registry name with their hyper-parameters, and the protocol that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SPLITS = tuple(f"{10 - n}_{n}" for n in range(6))
+"""m_n of the two-step recall, 10_0 (one step) to 5_5 (Fig. 5, 6)."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How systems are trained and judged: what users of recommender libraries disagree on, in one place, printed with every table.
+
+    Attributes:
+        name: as given to `--protocol`.
+        loss: of every sequence model that takes one (`policies.losses`); a model with a loss of its own keeps it.
+        says: the other choices, by what is chosen.
+    """
+
+    name: str
+    loss: Mapping[str, Any]
+    says: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """One line for each choice."""
+        return [f"protocol: {self.name}", *(f"  {what}: {how}" for what, how in self.says.items())]
+
+
+_COMMON = {
+    "split": "leave-one-out: AB -> C trains, ABC -> D validates, ABCD -> E tests",
+    "augmentation": "none: one sequence a user, its last 50 items; every position of it is predicted in one pass",
+    "ranking": "all items; the user's own history is masked (an item bought again cannot be hit)",
+    "ties": "fixed pseudo-random order of the item ids, the same for all systems",
+    "selection": "early stopping and best weights by NDCG@10 of the validation item; nothing is chosen on the test item",
+}
+PROTOCOLS = {
+    "paper": Protocol(
+        "paper",
+        {"kind": "bce", "negatives": 1},
+        {
+            "loss": "binary cross-entropy, one uniform negative outside the user's items at every position (eq. 4); own losses where a "
+            "paper has one; prompt-tuning: full softmax (eq. 5)",
+            **_COMMON,
+        },
+    ),
+    "softmax": Protocol(
+        "softmax", {"kind": "softmax"}, {"loss": "full softmax over all items at every position, for every sequence model", **_COMMON}
+    ),
+}
+"""By name: `paper`, as the published rows most likely were made; `softmax`, all sequence models under one strong loss."""
+
+
+TRAINING_PART = "simulator.reproduce.part:TrainingPart"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Systems that share one fit and so one scenario.
+
+    Attributes:
+        name: of the family.
+        policy: registered name.
+        params: hyper-parameters.
+        arms: system -> further hyper-parameters, of serving only.
+        losses: names of the hyper-parameters that the protocol's loss is given to.
+        deterministic: whether seeds make no difference.
+        validates: whether the policy itself holds each user's last click out for validation; else it is kept from it.
+        role: `floor` (stands beside every table), `baseline`, or `ours` (the paper's method).
+    """
+
+    name: str
+    policy: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    losses: tuple[str, ...] = ()
+    deterministic: bool = False
+    validates: bool = True
+    role: str = "baseline"
+
+    def systems(self) -> tuple[str, ...]:
+        """Names of the systems."""
+        return tuple(self.arms) or (self.name,)
+
+    def specs(self, protocol: Protocol) -> dict[str, dict[str, Any]]:
+        """System -> its arm in a scenario: policy and hyper-parameters."""
+        shared = {**self.params, **{name: dict(protocol.loss) for name in self.losses}}
+        arms = self.arms or {self.name: {}}
+        made = {system: {"policy": self.policy, "params": {**shared, **further}} for system, further in arms.items()}
+        return made if self.validates else {system: {"policy": TRAINING_PART, "params": arm} for system, arm in made.items()}
+
+
+def _quotas(split: str) -> list[int]:
+    return [int(part) for part in split.split("_") if int(part)]
+
+
+TRAINING = {"epochs": 200, "batch": 256, "rate": 1e-3, "patience": 10}
+"""Section 5.1: Adam, 1e-3, batches of 256. Epochs and patience are not said."""
+
+WRITTEN = {
+    "width": 64, "feedforward": 256, "layers": 1, "heads": 2, "length": 50, "activation": "relu", "attention": "softmax", "norm": "post",
+    "embedding_norm": True, "embedding_dropout": 0.5, "attention_dropout": 0.5, "dropout": 0.5, "users": "free", "user_dropout": 0.0,
+    "masked": True, "output": "untied",
+}  # fmt: skip
+"""The network as written: section 5.1; dropout and norms, of which the paper says nothing, as in RecBole's SASRec."""
+
+RELEASED = {
+    "width": 256, "feedforward": 512, "layers": 1, "heads": 2, "length": 50, "activation": "gelu", "attention": "flow", "norm": "post",
+    "embedding_norm": False, "embedding_dropout": 0.0, "attention_dropout": 0.0, "dropout": 0.1, "users": "none", "user_dropout": 0.0,
+    "masked": False, "output": "biased",
+}  # fmt: skip
+"""The network of the authors' public code."""
+
+_AS_WRITTEN = {"shape": WRITTEN, "windows": "last", "pretraining": TRAINING}
+_TUNED = {**_AS_WRITTEN, "tuning": TRAINING, "tuning_loss": {"kind": "softmax"}, "ranking": "output"}
+_AS_RELEASED = {
+    "shape": RELEASED,
+    "windows": "last",
+    "pretraining": {**TRAINING, "epochs": 30, "patience": 0},
+    "pretraining_loss": {"kind": "bce", "negatives": 1},
+    "tuning": {**TRAINING, "rate": 5e-4, "patience": 40},
+    "tuning_loss": {"kind": "softmax"},
+    "ranking": "items",
+    "prompts": {"window": 1, "source": "model", "form": "tail", "everywhere": True},
+}
+_SEQUENCE = {"width": 64, "length": 50, "training": TRAINING}
+
+
+def recgpt(window: int) -> Family:
+    """RecGPT as written with K = `window`, for every m_n; at K = 0 it is fine-tuning with segments that nothing uses."""
+    prompts = {"window": window, "source": "model", "form": "between"}
+    arms = {f"RecGPT K={window} {split}": {"quotas": _quotas(split)} for split in SPLITS}
+    return Family(f"RecGPT K={window}", "recgpt", {**_TUNED, "prompts": prompts}, arms, ("pretraining_loss",), role="ours")
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("Transitions", "itemknn", deterministic=True, validates=False, role="floor"),
+        Family("PopRec", "popularity", deterministic=True, validates=False),
+        Family("BPR", "bpr", {"width": 64}),
+        Family("STAMP", "stamp", _SEQUENCE, losses=("loss",)),
+        Family("GRU4Rec", "gru4rec", _SEQUENCE, losses=("loss",)),
+        Family("NARM", "narm", _SEQUENCE, losses=("loss",)),
+        Family("S3-Rec", "s3rec", _SEQUENCE, losses=("loss",)),
+        Family("BERT4Rec", "bert4rec", _SEQUENCE, losses=("loss",)),
+        Family("SASRec", "sasrec", {**_SEQUENCE, "blocks": 1, "heads": 2, "inner": 256, "norm": "post"}, losses=("loss",)),
+        Family("ComiRec-DR", "comirec", {"width": 64, "extractor": "dr"}, role="other"),
+        Family("ComiRec-SA", "comirec", {"width": 64, "extractor": "sa"}, role="other"),
+        Family(
+            "Pre-train",
+            "pretrain",
+            _AS_WRITTEN,
+            {"Pre-train": {}, **{f"Pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]}},
+            ("pretraining_loss",),
+        ),
+        Family("Fine-tuning", "finetune", _TUNED, losses=("pretraining_loss",)),
+        *(recgpt(window) for window in range(7)),
+        Family(
+            "RecGPT as released",
+            "recgpt",
+            _AS_RELEASED,
+            {f"RecGPT as released {split}": {"quotas": _quotas(split)} for split in SPLITS},
+            role="ours",
+        ),
+    )
+}
+"""Every family by name."""
+
+OWNER = {system: family for family in FAMILIES.values() for system in family.systems()}
+"""System -> its family."""
+
+ROWS = {
+    "Transitions": "Transitions",
+    **{name: name for name in ("PopRec", "BPR", "STAMP", "GRU4Rec", "NARM", "S3-Rec", "BERT4Rec", "SASRec", "ComiRec-DR", "ComiRec-SA")},
+    "Pre-train": "Pre-train",
+    "Fine-tuning": "Fine-tuning",
+    "RecGPT1": "RecGPT K=1 10_0",
+    "RecGPT": "RecGPT K=1 9_1",
+}
+"""Table 2: row -> system, in the order of print; K = 1, m:n = 9:1."""
+
+VARIANTS = {"RecGPT": "RecGPT K=1 9_1", "Variant_1": "Pre-train 9_1", "Variant_2": "RecGPT K=1 10_0", "Variant_3": "Pre-train"}
+"""Table 3: row -> system."""
