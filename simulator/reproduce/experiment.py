@@ -156,7 +156,7 @@ class Experiment:
             return {name.removeprefix("system "): stored[name] for name in stored.files}
 
     def _run(self, folder: Path, progress: Progress) -> None:
-        from simulator.run import run
+        from simulator.run import simulate
         from simulator.scenario import Scenario
 
         began = time.process_time()
@@ -166,7 +166,7 @@ class Experiment:
         def named(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
             progress(f"{prefix}: {stage}", done, total, figures)
 
-        run(scenario, folder, resume=True, progress=named)
+        simulate(scenario, folder, resume=True, progress=named)
         staging = folder / "seconds.json.part"
         staging.write_text(json.dumps({"CPU seconds of this process": round(time.process_time() - began, 1)}) + "\n")
         os.replace(staging, folder / "seconds.json")

@@ -15,18 +15,18 @@ from policies.registry import make
 
 @dataclass
 class TrainingPart(Policy):
-    """Another policy, fitted without each user's last click: the validation item, which models with early stopping do not learn from either.
+    """Another policy, fitted without each user's last click: the validation item, which no model learns from.
 
     Attributes:
         policy: registered name.
-        params: its hyper-parameters.
+        settings: its hyper-parameters.
     """
 
     policy: str
-    params: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._inner = make(self.policy, self.params)
+        self._inner = make(self.policy, self.settings)
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Fit on all but each user's last click and what follows it."""

@@ -89,7 +89,10 @@ class Family:
         shared = {**self.params, **{name: dict(protocol.loss) for name in self.losses}}
         arms = self.arms or {self.name: {}}
         made = {system: {"policy": self.policy, "params": {**shared, **further}} for system, further in arms.items()}
-        return made if self.validates else {system: {"policy": TRAINING_PART, "params": arm} for system, arm in made.items()}
+        if self.validates:
+            return made
+        wrapped = {system: {"policy": arm["policy"], "settings": arm["params"]} for system, arm in made.items()}
+        return {system: {"policy": TRAINING_PART, "params": params} for system, params in wrapped.items()}
 
 
 def _quotas(split: str) -> list[int]:
