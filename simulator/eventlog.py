@@ -248,8 +248,8 @@ class EventLog:
             table = table.filter(pc.equal(table["arm"], self.metadata.arms.index(arm)))
         if before is not None:
             table = table.filter(pc.less(table["t"], before))
-        user = _numpy(table, "user").astype(np.int64)
-        t = _numpy(table, "t")
+        user = column_values(table, "user").astype(np.int64)
+        t = column_values(table, "t")
         order = np.lexsort((np.arange(len(t)), t, user))
         wanted = ("session", "request", "position", "propensity", "watch", "duration", TAB, *self.kinds)
         names = [n for n in wanted if n in table.column_names]
@@ -257,50 +257,21 @@ class EventLog:
         return Sequences(
             np.arange(self.metadata.n_users, dtype=np.int64),
             np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-            _numpy(table, "item").astype(np.int64)[order],
-            (_numpy(table, "click") == 1)[order],
+            column_values(table, "item").astype(np.int64)[order],
+            (column_values(table, "click") == 1)[order],
             t[order],
-            {name: _numpy(table, name)[order] for name in names},
+            {name: column_values(table, name)[order] for name in names},
         )
 
     def validate(self) -> None:
         """Check every rule of the schema on every row.
 
         Raises:
-            LogError: the first broken rule, with part, row and value.
+            LogError: the first broken rule, with file, row and value.
         """
-        n_arms, m = len(self.metadata.arms), self.metadata
-        last: tuple[int, ...] | None = None
-        row = 0
-        for batch in self.batches():
-            if batch.schema.names != schema([n for n in batch.schema.names if n in {*FEEDBACK, TAB}]).names:
-                raise LogError(f"columns are {batch.schema.names}; the schema says {schema(self.kinds).names}")
-            table = pa.Table.from_batches([batch])
-            key = [_numpy(table, name).astype(np.int64) for name in KEY]
-            rules = [
-                ("arm", key[0] < n_arms, f"an index below {n_arms}"),
-                ("user", key[1] < m.n_users, f"a user of 0..{m.n_users - 1}"),
-                ("item", (_numpy(table, "item") >= 1) & (_numpy(table, "item") <= m.n_items), f"an item of 1..{m.n_items}"),
-                ("duration", _numpy(table, "duration") >= 0, "seconds >= 0"),
-            ]
-            p, w = _numpy(table, "propensity"), _numpy(table, "watch")
-            rules.append(("propensity", np.isnan(p) | ((p > 0) & (p <= 1)), "a probability in (0, 1] or null"))
-            rules.append(("watch", np.isnan(w) | (w >= 0), "seconds >= 0 or null"))
-            for name, good, rule in rules:
-                if not good.all():
-                    bad = int(np.flatnonzero(~good)[0])
-                    raise LogError(f"row {row + bad}: {name} must be {rule}; got {table[name][bad].as_py()!r}")
-            first = tuple(int(k[0]) for k in key) if batch.num_rows else None
-            ascending = _ascending(key)
-            if last is not None and first is not None and first <= last:
-                raise LogError(f"row {row}: key {KEY} = {first} must come after {last}: unsorted or twice")
-            if not ascending.all():
-                bad = int(np.flatnonzero(~ascending)[0]) + 1
-                here, above = (tuple(int(k[i]) for k in key) for i in (bad, bad - 1))
-                raise LogError(f"row {row + bad}: key {KEY} = {here} must come after {above}: unsorted or twice")
-            if batch.num_rows:
-                last = tuple(int(k[-1]) for k in key)
-            row += batch.num_rows
+        from simulator.validation import validate
+
+        validate(self)
 
 
 ROW_GROUP = 1 << 20
@@ -352,7 +323,7 @@ def merge(logs: Sequence[EventLog], metadata: Metadata) -> EventLog:
     return EventLog(metadata, _in_order(pa.concat_tables([log.table.replace_schema_metadata(None) for log in logs])))
 
 
-def _ascending(key: Sequence[np.ndarray]) -> np.ndarray:
+def rises(key: Sequence[np.ndarray]) -> np.ndarray:
     """Whether each row's key is greater than the one above, `[N - 1]`."""
     result = np.zeros(max(len(key[0]) - 1, 0), dtype=bool)
     equal = np.ones_like(result)
@@ -365,13 +336,13 @@ def _ascending(key: Sequence[np.ndarray]) -> np.ndarray:
 
 def _in_order(table: pa.Table) -> pa.Table:
     table = table.combine_chunks()
-    key = [_numpy(table, name).astype(np.int64) for name in KEY]
-    if _ascending(key).all():
+    key = [column_values(table, name).astype(np.int64) for name in KEY]
+    if rises(key).all():
         return table
     return table.take(pa.array(np.lexsort(key[::-1])))
 
 
-def _numpy(table: pa.Table, name: str) -> np.ndarray:
+def column_values(table: pa.Table, name: str) -> np.ndarray:
     """A column as numpy: nullable bools as int8 with -1 for null, nullable floats with NaN."""
     column = table[name]
     if pa.types.is_boolean(column.type):

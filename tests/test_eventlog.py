@@ -1,0 +1,226 @@
+"""The event log: what goes in comes out, the bytes depend on the rows only, and every broken rule is named."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.base import Slates
+from simulator import tape
+from simulator.eventlog import EventLog, LogError, Metadata, Writer, merge, schema
+from simulator.tape import Asked, Tape
+from simulator.users.base import Feedback
+
+META = Metadata(("a", "b"), n_users=4, n_items=9)
+
+
+def columns(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "arm": [0, 0, 0, 1],
+        "user": [0, 0, 2, 3],
+        "session": [0, 1, 0, 0],
+        "request": [0, 0, 0, 0],
+        "position": [0, 0, 0, 0],
+        "t": [5, 9, -3, 7],
+        "item": [1, 9, 4, 4],
+        "click": [1, 0, -1, 1],
+        "watch": [2.5, np.nan, 0.0, 1.0],
+        "duration": [3.0, 0.0, 1.0, 1.0],
+        "propensity": [0.5, 1.0, np.nan, 0.25],
+        "like": [0, -1, 1, 0],
+    }
+    return {**base, **changes}
+
+
+def test_what_goes_in_comes_out(tmp_path):
+    log = EventLog.from_columns(columns(), META)
+    log.validate()
+    read = EventLog.open(log.write(tmp_path / "log.parquet"))
+    read.validate()
+    assert read.metadata == META
+    assert read.kinds == ("like",)
+    assert read.n_rows == 4
+    assert read.table.replace_schema_metadata(None).equals(log.table)
+    rows = read.table.to_pydict()
+    assert rows["click"] == [True, False, None, True]
+    assert rows["like"] == [False, None, True, False]
+    assert rows["watch"] == [2.5, None, 0.0, 1.0]
+    assert rows["channel"] == [0, 0, 0, 0]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_rows_are_put_into_the_order_of_their_key():
+    order = [3, 1, 0, 2]
+    shuffled = {name: [values[i] for i in order] for name, values in columns().items()}
+    assert EventLog.from_columns(shuffled, META).table.equals(EventLog.from_columns(columns(), META).table)
+
+
+def test_logs_with_other_keys_merge():
+    whole = EventLog.from_columns(columns(), META)
+    halves = [EventLog.from_columns({n: v[i::2] for n, v in columns().items()}, META) for i in (1, 0)]
+    assert merge(halves, META).table.equals(whole.table)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.lists(st.integers(0, 50), max_size=6), group=st.integers(1, 60))
+def test_the_bytes_depend_on_the_rows_only(tmp_path_factory, cuts, group):
+    folder = tmp_path_factory.mktemp("cuts")
+    n = 50
+    values = {**columns(), "position": np.arange(n), "item": np.arange(n) % 9 + 1}
+    values = {name: np.resize(v, n) if name in ("watch", "click", "duration") else v for name, v in values.items() if name != "like"}
+    for name in ("arm", "user", "session", "request", "t"):
+        values[name] = np.zeros(n, dtype=np.int64)
+    values["propensity"] = np.full(n, 0.5)
+    log = EventLog.from_columns(values, META)
+    whole = log.write(folder / "whole.parquet", row_group=group)
+    writer = Writer(folder / "cut.parquet", META, (), row_group=group)
+    edges = [0, *sorted(cuts), n]
+    for start, end in pairwise(edges):
+        writer.add(log.table.slice(start, end - start))
+    assert writer.close().read_bytes() == whole.read_bytes()
+
+
+BROKEN = [
+    ({"user": [0, 0, 4, 3]}, r"row 2: user must be a user of 0\.\.3; got 4"),
+    ({"item": [1, 9, 0, 4]}, r"row 2: item must be an item of 1\.\.9; got 0"),
+    ({"item": [1, 9, 4, 10]}, r"row 3: item"),
+    ({"arm": [0, 0, 1, 2]}, r"row 3: arm must be an index below 2; got 2"),
+    ({"propensity": [0.5, 0.0, 0.1, 1.0]}, r"row 1: propensity must be a probability in \(0, 1\] or null; got 0\.0"),
+    ({"propensity": [0.5, 1.5, 0.1, 1.0]}, r"row 1: propensity"),
+    ({"watch": [0.5, -1.0, 0.1, 1.0]}, r"row 1: watch"),
+    ({"duration": [0.5, 1.0, -0.1, 1.0]}, r"row 2: duration"),
+    ({"user": [0, 2, 0, 3]}, r"row 2: key .* = \(0, 0, 0, 0, 0\) must come after \(0, 2, 1, 0, 0\): unsorted or twice"),
+    ({"session": [0, 0, 0, 0]}, r"row 1: key .*unsorted or twice"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN)
+def test_a_broken_rule_is_named_with_file_row_and_value(change, message, tmp_path):
+    log = EventLog.from_columns(columns(**change), META, sort=False)
+    with pytest.raises(LogError, match=message):
+        log.validate()
+    part = log.write(tmp_path / "part.parquet")
+    with pytest.raises(LogError, match=r"part\.parquet: " + message):
+        EventLog.open(part).validate()
+
+
+def test_parts_must_follow_one_another(tmp_path):
+    first, second = (EventLog.from_columns({n: v[part] for n, v in columns().items()}, META) for part in (slice(0, 2), slice(2, 4)))
+    second.write(tmp_path / "0.parquet")
+    first.write(tmp_path / "1.parquet")
+    with pytest.raises(LogError, match=r"1\.parquet: row 0: key"):
+        EventLog.open(tmp_path).validate()
+    assert EventLog.open(tmp_path).table.equals(EventLog.from_columns(columns(), META).table)
+
+
+def test_files_that_are_no_log_are_named(tmp_path):
+    with pytest.raises(LogError, match="no event log there"):
+        EventLog.open(tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"not parquet")
+    with pytest.raises(LogError, match=r"a\.parquet: not a readable Parquet file"):
+        EventLog.open(tmp_path)
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(LogError, match="without abtest's metadata"):
+        EventLog.open(tmp_path)
+
+
+def test_a_cut_file_and_a_wrong_column_are_named(tmp_path):
+    whole = EventLog.from_columns(columns(), META).write(tmp_path / "a.parquet")
+    log = EventLog.open(whole)
+    whole.write_bytes(whole.read_bytes()[:-20])
+    with pytest.raises(LogError, match=r"a\.parquet: not a readable"):
+        log.validate()
+    table = EventLog.from_columns(columns(), META).table
+    wrong = table.set_column(6, "item", table["item"].cast(pa.int64())).replace_schema_metadata({"abtest": META.to_json()})
+    pq.write_table(wrong, tmp_path / "a.parquet")
+    with pytest.raises(LogError, match=r"column 'item' must be uint32; it is int64"):
+        EventLog.open(tmp_path).validate()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": [1, 2, 3, 4]}, "unknown columns.*colour"),
+        ({"t": None}, "'t' is missing"),
+        ({"item": ["x"] * 4}, "'item' cannot be read"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(change, message):
+    with pytest.raises(LogError, match=message):
+        EventLog.from_columns(columns(**change), META)
+
+
+def test_another_version_is_refused():
+    with pytest.raises(LogError, match="reads schema"):
+        Metadata.from_json('{"schema": 0}')
+
+
+def test_sequences_are_by_user_in_time():
+    sequences = EventLog.from_columns(columns(), META).sequences("a")
+    assert sequences.offsets.tolist() == [0, 2, 2, 3, 3]
+    assert sequences.items.tolist() == [1, 9, 4]
+    assert sequences.clicked.tolist() == [True, False, False]
+    assert sequences.columns["like"].tolist() == [0, -1, 1]
+    assert EventLog.from_columns(columns(), META).sequences("a", before=0).items.tolist() == [4]
+    with pytest.raises(LogError, match="no arm 'c'"):
+        EventLog.from_columns(columns(), META).sequences("c")
+
+
+def test_batches_stream_what_the_table_holds(tmp_path):
+    log = EventLog.from_columns(columns(), META)
+    part = EventLog.open(log.write(tmp_path / "x.parquet"))
+    for source in (log, part):
+        batches = list(source.batches(["user", "item"], rows=3))
+        assert [b.num_rows for b in batches] == [3, 1]
+        assert pa.Table.from_batches(batches)["item"].to_pylist() == [1, 9, 4, 4]
+
+
+def test_a_tape_of_ragged_blocks_becomes_rows_in_order():
+    """Two blocks by hand: users 1, 0 then 1 again; one request shows nothing."""
+    roll = Tape(("follow",))
+
+    def block(user: list[int], request: list[int], t: list[int], items: list[list[int]], shown: list[int]) -> None:
+        grid = np.array(items)
+        feedback = Feedback(
+            (grid % 2).astype(np.int8), np.where(grid > 5, np.nan, grid).astype(np.float32), np.array(shown), np.array(t) + 1,
+            np.zeros(len(user), bool), {"follow": np.full(grid.shape, -1, np.int8)},
+        )  # fmt: skip
+        zeros = np.zeros(len(user), dtype=np.int64)
+        roll.append(Asked(np.array(user), zeros, np.array(request), np.array(t)), Slates(grid, -grid.astype(np.float32)), None, feedback)
+
+    block([1, 0], [0, 0], [10, 11], [[3, 6, 2], [1, 2, 4]], [2, 3])
+    block([1, 2], [1, 0], [12, 13], [[5, 4], [1, 2]], [1, 0])
+    rows = tape.rows([roll.columns()], 1, np.arange(10) / 2, ("like", "follow"))
+    assert rows.schema == schema(("like", "follow"))
+    got = rows.to_pydict()
+    assert got["user"] == [0, 0, 0, 1, 1, 1]
+    assert got["request"] == [0, 0, 0, 0, 0, 1]
+    assert got["position"] == [0, 1, 2, 0, 1, 0]
+    assert got["t"] == [11, 11, 11, 10, 10, 12]
+    assert got["item"] == [1, 2, 4, 3, 6, 5]
+    assert got["watch"] == [1.0, 2.0, 4.0, 3.0, None, 5.0]
+    assert got["duration"] == [0.5, 1.0, 2.0, 1.5, 3.0, 2.5]
+    assert got["click"] == [True, False, False, True, False, True]
+    assert got["like"] == got["follow"] == got["propensity"] == [None] * 6
+    assert got["logged"] == [False] * 6
+    EventLog(Metadata(("a", "b"), 4, 9), rows).validate()
+
+
+def test_a_tape_survives_saving(tmp_path):
+    roll = Tape(())
+    one = np.ones((1, 1))
+    feedback = Feedback(one.astype(np.int8), one.astype(np.float32), np.array([1]), np.array([9]), np.array([True]))
+    zero = np.zeros(1, dtype=np.int64)
+    roll.append(Asked(zero, zero, zero, zero), Slates(one.astype(np.int64), one.astype(np.float32)), None, feedback)
+    roll.save(tmp_path / "x" / "day.npz")
+    loaded = tape.load(Path(tmp_path / "x" / "day.npz"))
+    assert {n: v.tolist() for n, v in loaded.items()}.items() >= {"item": [1], "click": [1], "user": [0], "shown": [1]}.items()
+    assert not list((tmp_path / "x").glob("*.part"))
