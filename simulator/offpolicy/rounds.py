@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from policies.base import Histories, IntArray
 from simulator.eventlog import FEEDBACK, KEY, EventLog, LogError, Metadata, Propensity
-from simulator.eventlog import _numpy as column_of
+from simulator.eventlog import column_values as column_of
 
 Float = npt.NDArray[np.float64]
 Columns = dict[str, npt.NDArray[Any]]
