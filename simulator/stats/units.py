@@ -136,6 +136,7 @@ class UserDays:
         terms: by term name, `[arms, n_users, days]`: sums of rows with 0 <= t < days; absent where the log has no data.
         before: by term name, `[n_users]`: sums of the rows with t < 0.
         assigned: `[n_users]` index into `arms` (-1: in none), or None when every user was in every arm.
+        switched: `[days]` index into `arms` that everybody got on each day (a switchback), or None.
     """
 
     arms: tuple[str, ...]
@@ -145,6 +146,7 @@ class UserDays:
     terms: Mapping[str, Array]
     before: Mapping[str, Floats]
     assigned: Array | None = None
+    switched: Array | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -155,7 +157,10 @@ class UserDays:
         """The table of one kind of unit, of the days `first <= day < until` only.
 
         By *day*, a day's value in an arm is the sum over the arm's users divided by the number of users in the arm, so that arms
-        of different size compare; days are paired in every design (the paper's day x arm table).
+        of different size compare; days are paired (the paper's day x arm table).
+
+        In a switchback each day belongs to one arm: days are then a split table, and a user's value in an arm is the mean per day that
+        the arm was served (a ratio metric's sums stay sums).
         """
         span = slice(first, self.days if until is None else until)
         tops: dict[str, Array] = {}
@@ -163,21 +168,26 @@ class UserDays:
         for name, metric in self.metrics.items():
             if name in self.missing:
                 continue
-            tops[name] = self._sums(metric.numerator, unit, span)
+            tops[name] = self._sums(metric.numerator, unit, span, mean=metric.denominator is None)
             if metric.denominator is not None:
-                bottoms[name] = self._sums(metric.denominator, unit, span)
+                bottoms[name] = self._sums(metric.denominator, unit, span, mean=False)
         if unit == "day":
-            return UnitTable(unit, self.arms, self.metrics, tops, bottoms)
+            return UnitTable(unit, self.arms, self.metrics, tops, bottoms, None if self.switched is None else self.switched[span])
         n = 1 if unit == "user" else len(range(self.days)[span])
         spread = (lambda v: v) if unit == "user" else (lambda v: np.repeat(v, n))
         covariates = {name: spread(self._before(metric)) for name, metric in self.metrics.items() if self._has_before(metric)}
+        assigned = self.assigned
+        if self.switched is not None and unit == "user-day":
+            assigned = np.tile(self.switched[span], self.n_users)
+        elif assigned is not None:
+            assigned = spread(assigned)
         return UnitTable(
             unit,
             self.arms,
             self.metrics,
             tops,
             bottoms,
-            None if self.assigned is None else spread(self.assigned),
+            assigned,
             None if unit == "user" else np.repeat(np.arange(self.n_users), n),
             covariates,
             {name: spread(group) for name, group in self.groups.items()},
@@ -194,10 +204,25 @@ class UserDays:
         activity = np.select([~known, seen <= low, seen <= high], ["none", "low", "middle"], "high")
         return {"activity": activity, "newness": np.where(known, "known", "new")}
 
-    def _sums(self, term: Term, unit: Unit, span: slice) -> Array:
+    def _switchback(self, cube: Array, unit: Unit, span: slice, *, mean: bool) -> Array:
+        """Sums of a switchback from what everybody did on each day `[users, days]`."""
+        assert self.switched is not None
+        if unit == "day":
+            return np.asarray(cube.sum(axis=0, dtype=np.float64) / self.n_users)
+        if unit == "user-day":
+            return np.asarray(cube.reshape(-1).astype(np.float64))
+        served = self.switched[span] == np.arange(len(self.arms))[:, None]
+        sums = np.where(served.any(axis=1)[:, None], served.astype(np.float64) @ cube.T, np.nan)
+        return np.asarray(sums / np.maximum(served.sum(axis=1), 1)[:, None] if mean else sums)
+
+    def _sums(self, term: Term, unit: Unit, span: slice, *, mean: bool) -> Array:
         cube = self.terms[term.name][:, :, span]
+        if self.switched is not None:
+            cube = cube.sum(axis=0, keepdims=True)
         if term.days is not None:
             cube = term.days(cube)
+        if self.switched is not None:
+            return self._switchback(cube[0], unit, span, mean=mean)
         if unit == "day":
             counts = self.n_users if self.assigned is None else self._members()[:, None]
             with np.errstate(invalid="ignore"):
@@ -249,7 +274,23 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
     if given is not None:
         given = np.where(given >= 0, place[np.maximum(given, 0)], -1)
     reader = _Pass(log, wanted, place, len(arms), max(meta.days, 1))
-    return UserDays(arms, meta.n_users, max(meta.days, 1), wanted, reader.cubes, reader.before, given)
+    switched = None
+    if meta.scenario.get("design", {}).get("kind") == "switchback":
+        switched = _switched(reader.cubes["impressions"])
+    return UserDays(arms, meta.n_users, max(meta.days, 1), wanted, reader.cubes, reader.before, given, switched)
+
+
+def _switched(impressions: Array) -> Array:
+    """The arm of each day `[days]` of a switchback, from who was served; -1 on a day without impressions.
+
+    Raises:
+        TableError: two arms were served on one day.
+    """
+    by_day = impressions.sum(axis=1)
+    both = np.flatnonzero((by_day > 0).sum(axis=0) > 1)
+    if len(both):
+        raise TableError(f"day {int(both[0])} of this switchback has impressions of more than one arm; it must have one")
+    return np.where(by_day.any(axis=0), by_day.argmax(axis=0), -1)
 
 
 def _default() -> Sequence[str]:
