@@ -16,6 +16,9 @@ from markupsafe import Markup
 
 from simulator.report import figures, words
 
+LEVELS = {"none": 0, "low": 1, "middle": 2, "high": 3}
+"""The order of levels that have one; others stay in the order of the alphabet."""
+
 
 def page(content: Mapping[str, Any]) -> str:
     """The page of a gathered report. All text of the content is escaped."""
@@ -186,7 +189,7 @@ def _segments(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     given = content["segments"]
     for group in dict.fromkeys(row["group"] for row in given["rows"]):
         cells = {(row["metric"], row["arm"], row["level"]): row for row in given["rows"] if row["group"] == group}
-        levels = list(dict.fromkeys(level for _, _, level in cells))
+        levels = sorted(dict.fromkeys(level for _, _, level in cells), key=lambda level: LEVELS.get(level, 0))
         lines = [
             {**test, "cells": [cells.get((test["metric"], test["arm"], level)) for level in levels]}
             for test in given["interactions"]

@@ -117,7 +117,9 @@ def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: in
         size = (
             f"{number(row['treatment_mean'])} against {number(row['control_mean'])} per {unit}; a relative lift of nothing is not defined"
         )
-    adjusted = f"adjusted p {probability(row['p_adjusted'])} over {comparisons} comparisons"
+    adjusted = (
+        f"adjusted p {probability(row['p_adjusted'])} over {comparisons} comparisons" if comparisons > 1 else f"p {probability(row['p'])}"
+    )
     if verdict in ("up", "down"):
         return f"{what}: {'higher' if verdict == 'up' else 'lower'} under {arm} than under {control}: {size} ({adjusted})."
     sees = "" if row["mde"] is None else f" A true change of {detects(row['mde'])} or more would have been found in four runs of five."
