@@ -109,7 +109,7 @@ class Weights:
 
     def drift(self) -> tuple[float, float]:
         """Heterogeneity of the log's daily mean reward: chi-square and p (Cochran 1954); NaN with fewer than two days."""
-        from scipy import stats
+        from scipy.special import chdtrc
 
         table = np.array([d for d in self.days.values() if d[0] > 1])
         if len(table) < 2:
@@ -121,7 +121,7 @@ class Weights:
             return float("nan"), float("nan")
         precision = 1 / variance[use]
         chi = float((precision * np.square(mean[use] - (precision * mean[use]).sum() / precision.sum())).sum())
-        return chi, float(stats.chi2.sf(chi, use.sum() - 1))
+        return chi, float(chdtrc(use.sum() - 1, chi))
 
 
 @dataclass(frozen=True, slots=True)

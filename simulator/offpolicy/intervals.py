@@ -87,10 +87,10 @@ def delta(estimate: Ratios, level: float = 0.95) -> Interval:
 
     Student's quantile with units - 1 degrees of freedom.
     """
-    from scipy import stats
+    from scipy.special import stdtrit
 
     units = len(estimate.numerators)
-    half = float(stats.t.ppf((1 + level) / 2, max(units - 1, 1))) * estimate.error()
+    half = float(stdtrit(max(units - 1, 1), (1 + level) / 2)) * estimate.error()
     return Interval("delta", estimate.value - half, estimate.value + half)
 
 

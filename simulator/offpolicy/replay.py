@@ -91,6 +91,11 @@ class Settings:
         if unknown:
             raise ReplayError(f"no estimator {unknown[0]!r}; there are {', '.join(ESTIMATORS)}")
 
+    @property
+    def modelled(self) -> bool:
+        """Whether any of the estimators uses the reward model."""
+        return any(member.model for name in self.estimators for member in self.family(name))
+
     def family(self, name: str) -> tuple[Estimator, ...]:
         return self.members.get(name, ESTIMATORS[name])
 
@@ -208,12 +213,14 @@ def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress:
         length = max(length, chunk.length)
         uniform = uniform and _uniform(chunk)
         seen, impressions = seen + len(chunk), impressions + chunk.item.size
-        model.add(chunk)
+        if settings.modelled:
+            model.add(chunk)
         if progress is not None:
             progress("survey", seen, 0, {})
     if not seen:
         raise ReplayError("no rounds: the log has no request with an observed reward in the time asked for")
-    model.settle()
+    if settings.modelled:
+        model.settle()
     return Survey(kind, length, uniform, seen, impressions, lost, model)
 
 
@@ -304,7 +311,7 @@ class _Case:
                 assert trust is not None
                 moved = self.known.model.mass(chunk, e.target) - self.known.model.shown(chunk, trust)
                 self.gradients[estimator.label] = self.gradients.get(estimator.label, 0.0) + moved
-        if "dm" not in self.refused and self.facts is not None and self.facts.kind != "unknown":
+        if self.settings.modelled and chunk.kind != "unknown":
             self.sums.add(unit, {"residual": weight * e.residual})
 
     def _slate_weight(self, e: Evidence) -> Float:

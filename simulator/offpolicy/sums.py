@@ -6,9 +6,9 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.base import IntArray
-from policies.streams import philox
 from simulator.offpolicy.rounds import Float
 
 UNITS = 8192
@@ -31,8 +31,8 @@ class UnitSums:
         """The unit of each user, `[R]`."""
         if not self._folded:
             return user
-        words = philox(0, user, user >> 32, 0, 0)
-        return (words[0] % np.uint64(self.n_units)).astype(np.int64)
+        high = _mixed(user) >> np.uint64(32)
+        return (high * np.uint64(self.n_units) >> np.uint64(32)).astype(np.int64)
 
     def add(self, unit: IntArray, columns: Mapping[Any, Float]) -> None:
         """Add the columns `[R]` of rounds whose units are `unit` `[R]`."""
@@ -49,3 +49,12 @@ class UnitSums:
 
     def __contains__(self, name: Hashable) -> bool:
         return name in self._sums
+
+
+def _mixed(values: IntArray) -> npt.NDArray[np.uint64]:
+    """A hash of each value: the finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014, figure 17)."""
+    z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    out: npt.NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return out
