@@ -39,6 +39,48 @@ def attention_mask(items: Tensor, *, causal: bool) -> Tensor:
     return allowed | torch.eye(length, dtype=torch.bool, device=items.device)
 
 
+class Recurrent(nn.Module):
+    """Gated recurrent units (Cho et al. 2014) over right-aligned histories; the state is zero before the first real item.
+
+    Rows are turned so that they begin at the first place, and turned back: padding comes after what is real, and cannot
+    reach it.
+    """
+
+    def __init__(self, width: int, hidden: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.units = nn.GRU(width, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+
+    def forward(self, x: Tensor, items: Tensor) -> Tensor:
+        """`x` `[B, L, width]` of `items` `[B, L]` -> the state after each place `[B, L, hidden]`."""
+        length = items.shape[1]
+        start = (items == PADDING).sum(1, keepdim=True)
+        place = torch.arange(length, device=items.device)
+        ahead = ((place + start) % length)[:, :, None]
+        back = ((place - start) % length)[:, :, None]
+        states, _ = self.units(x.gather(1, ahead.expand(-1, -1, x.shape[2])))
+        out: Tensor = states.gather(1, back.expand(-1, -1, states.shape[2]))
+        return out
+
+
+class AdditiveAttention(nn.Module):
+    """Weights w . s(A x_i + b_t) of every place i for every place t >= i, s the logistic function; they are not normalised.
+
+    The attention of STAMP (Liu et al. 2018, eq. 7) and NARM (Li et al. 2017, eq. 7-8).
+    """
+
+    def __init__(self, width: int, *, bias: bool) -> None:
+        super().__init__()
+        self.keys = nn.Linear(width, width, bias=bias)
+        self.weights = nn.Linear(width, 1, bias=False)
+
+    def forward(self, x: Tensor, b: Tensor, items: Tensor) -> Tensor:
+        """`x`, `b` `[B, L, width]`, `items` `[B, L]` -> sums over i <= t of weight times x_i, `[B, L, width]`."""
+        length = items.shape[1]
+        alpha = self.weights(torch.sigmoid(self.keys(x)[:, None] + b[:, :, None]))[..., 0]
+        allowed = (items != PADDING)[:, None] & torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
+        return torch.matmul(alpha * allowed, x)
+
+
 class Places(nn.Module):
     """Learned position vectors of right-aligned sequences: the last place is always number `length - 1`, whatever the padding."""
 

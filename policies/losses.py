@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from policies.base import Params, Sequences
 
-Kind = Literal["bce", "softmax", "sampled", "gbce", "bpr"]
+Kind = Literal["bce", "softmax", "sampled", "gbce", "bpr", "top1"]
 
 
 @dataclass
@@ -26,8 +26,9 @@ class Loss(Params):
         kind: `bce`, binary cross-entropy on the next item and `negatives` others (Kang & McAuley 2018, section III.E);
             `softmax`, cross-entropy over all items; `sampled`, cross-entropy over the next item and `negatives` items shared
             by the batch, with logQ correction (Bengio & Senecal 2008); `gbce`, generalised binary cross-entropy (Petrov &
-            Macdonald 2023); `bpr`, pairwise (Rendle et al. 2009).
-        negatives: for each position (`bce`, `gbce`, `bpr`; outside the user's own items), or for each batch (`sampled`).
+            Macdonald 2023); `bpr`, pairwise (Rendle et al. 2009); `top1`, pairwise with a pull of negatives to 0 (Hidasi et
+            al. 2016).
+        negatives: for each position (`bce`, `gbce`, `bpr`, `top1`; outside the user's own items), or for each batch (`sampled`).
         sampler: of `sampled`: `uniform`, or `popularity` (in proportion to the clicks of an item).
         calibration: t of `gbce`: 0 is `bce`, 1 makes the scores' sigmoid a calibrated probability.
     """
@@ -148,6 +149,8 @@ class Objective:
         positive, negative = contrast(hidden, vectors, target, self.outside(row, loss.negatives))
         if loss.kind == "bpr":  # Rendle et al. 2009, section 4.1: -log s(x+ - x-)
             return -functional.logsigmoid(positive[:, None] - negative).mean()
+        if loss.kind == "top1":  # Hidasi et al. 2016, section 3.1.3: s(x- - x+) + s(x-^2)
+            return (torch.sigmoid(negative - positive[:, None]) + torch.sigmoid(negative**2)).mean()
         power = gbce_power(self.n_items, loss.negatives, loss.calibration) if loss.kind == "gbce" else 1.0
         return binary(positive, negative, power)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from policies.dropout import Dropout
@@ -32,10 +33,23 @@ class SASRecNetwork(SequenceNetwork):
         initialise(self)
 
     def forward(self, items: Tensor, user: Tensor) -> Tensor:
-        """As `Network.forward`; the user is not looked at."""
-        x = self.items(items) + self.places(items.shape[1])
+        """As `SequenceNetwork.forward`; the user is not looked at."""
+        return self.encode(items, causal=True)
+
+    def encode(self, items: Tensor, *, causal: bool, instead: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Hidden vectors `[B, L, d]` of `items` `[B, L]`.
+
+        Args:
+            items: right-aligned, 0 = padding.
+            causal: no place sees a later one; else every place sees all.
+            instead: (`[B, L]` bool, `[d]`): places whose item is replaced by a vector; or None.
+        """
+        x = self.items(items)
+        if instead is not None:
+            x = torch.where(instead[0][:, :, None], instead[1], x)
+        x = x + self.places(items.shape[1])
         x = self.dropout(self.norm(x) if self.norm_first else x)
-        mask = attention_mask(items, causal=True)
+        mask = attention_mask(items, causal=causal)
         for block in self.blocks:
             x = block(x, mask)
         hidden: Tensor = x if self.norm_first else self.norm(x)

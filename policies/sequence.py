@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -79,10 +79,6 @@ class SequencePolicy(VectorPolicy):
         super().__post_init__()
         self.at_least(1, "length")
 
-    @abstractmethod
-    def network(self, n_users: int, n_items: int) -> SequenceNetwork:
-        """An untrained network, its weights drawn from torch's default generator."""
-
     def reads(self) -> int:
         """`length` clicks."""
         return self.length
@@ -91,7 +87,7 @@ class SequencePolicy(VectorPolicy):
         """Windows of the click sequences."""
         return Windows(known, self.length, self.windows)
 
-    def batch_loss(self, network: SequenceNetwork, batch: Batch, objective: Objective) -> Tensor:
+    def batch_loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
         """Every real target is predicted from the hidden vector before it; padding is never multiplied with item vectors."""
         valid = batch.targets != 0
         hidden = network(batch.items, batch.user)[valid]

@@ -98,7 +98,7 @@ def test_popular_negatives_come_in_proportion_to_clicks_plus_one() -> None:
     torch.testing.assert_close(objective._log_q[1:].exp(), torch.tensor([10, 5, 1, 1]) / 17)
 
 
-@pytest.mark.parametrize("kind", ["bce", "softmax", "sampled", "gbce", "bpr"])
+@pytest.mark.parametrize("kind", ["bce", "softmax", "sampled", "gbce", "bpr", "top1"])
 def test_every_loss_falls_when_the_target_scores_higher(kind: str) -> None:
     objective = Objective(Loss(kind, negatives=5), clicks([[1, 2]]), 20)  # type: ignore[arg-type]
     vectors = torch.zeros(21, 3)
@@ -108,6 +108,17 @@ def test_every_loss_falls_when_the_target_scores_higher(kind: str) -> None:
         torch.manual_seed(0)
         values.append(objective(torch.tensor([[strength, 0, 0]]), vectors, torch.tensor([2]), torch.tensor([0])).item())
     assert values[0] > values[1] > values[2]
+
+
+def test_pairwise_losses_by_hand() -> None:
+    hidden, vectors = torch.tensor([[2.0]]), torch.tensor([[0.0], [0.5], [0.25]])
+
+    def s(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    for kind, by_hand in (("bpr", -math.log(s(1.0 - 0.5))), ("top1", s(0.5 - 1.0) + s(0.25))):
+        objective = Objective(Loss(kind), clicks([[1]]), 2)  # type: ignore[arg-type]
+        assert objective(hidden, vectors, torch.tensor([1]), torch.tensor([0])).item() == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_bad_losses_are_refused() -> None:

@@ -9,11 +9,17 @@ import pytest
 import torch
 
 from policies.base import Catalogue, Fitting, Histories, Sequences
+from policies.bert4rec import BERT4Rec
+from policies.bpr import BPR
 from policies.comirec import ComiRec
+from policies.gru4rec import GRU4Rec
 from policies.losses import Loss
+from policies.narm import NARM
 from policies.retrieval import Search
+from policies.s3rec import S3Rec
 from policies.sasrec import SASRec
 from policies.sequence import Windows
+from policies.stamp import STAMP
 from policies.train import Training
 from policies.vectors import VectorPolicy, right_aligned
 
@@ -50,8 +56,15 @@ MODELS: dict[str, VectorPolicy] = {
     "sasrec-post": SASRec(width=32, length=12, dropout=0.1, training=FAST, norm="post", activation="gelu", heads=2, inner=64),
     "comirec-dr": ComiRec(width=32, length=12, interests=2, training=FAST, loss=Loss("sampled", negatives=60), cuts=4),
     "comirec-sa": ComiRec(width=32, length=12, interests=2, training=FAST, loss=Loss("softmax"), extractor="sa", cuts=4, user_aware=True),
+    "bpr": BPR(width=16, training=Training(epochs=30, batch=256, rate=1e-2, patience=0)),
+    "gru4rec": GRU4Rec(width=32, length=12, hidden=48, training=FAST, loss=Loss("softmax"), tied=False),
+    "narm": NARM(width=32, length=12, hidden=32, training=FAST, loss=Loss("softmax")),
+    "stamp": STAMP(width=32, length=12, training=FAST, loss=Loss("softmax")),
+    "bert4rec": BERT4Rec(width=32, length=12, dropout=0.1, training=Training(epochs=45, batch=64, rate=5e-3, patience=0)),
+    "s3rec": S3Rec(width=32, length=12, inner=64, dropout=0.1, training=FAST, pretraining=Training(epochs=3, batch=64, patience=0)),
 }
-ORDERED = ["sasrec", "sasrec-post"]
+ORDERED = ["sasrec", "sasrec-post", "gru4rec", "narm", "stamp", "bert4rec", "s3rec"]
+CAUSAL = [name for name in ORDERED if name != "bert4rec"]  # it sees both sides of a gap, and is asked for the gap after the last click
 
 
 def fitted(name: str, users: list[list[int]], **fitting: object) -> VectorPolicy:
@@ -88,7 +101,7 @@ def test_one_by_one_equals_the_batch_bit_for_bit(learned: tuple[str, VectorPolic
     histories = histories_of(users)
     queries, slates, scores = policy.queries(histories), policy.recall(histories, 7, 0), policy.score(histories, histories.items)
     for size in (1, 13, 64):
-        for start in range(0, 150, size):
+        for start in range(0, 150, max(size, 10)):
             rows = rng.permutation(150)[:size] if size == 13 else slice(start, start + size)
             part = histories.rows(rows)
             np.testing.assert_array_equal(policy.queries(part), queries[rows])
@@ -107,9 +120,10 @@ def test_padding_and_unclicked_impressions_change_nothing(learned: tuple[str, Ve
     np.testing.assert_array_equal(policy.queries(longer), policy.queries(plain))
 
 
-@pytest.mark.parametrize("name", ORDERED)
+@pytest.mark.parametrize("name", CAUSAL)
 def test_no_place_sees_a_later_one(name: str) -> None:
-    network = fitted(name, checkerboard(np.random.default_rng(0), 30)).network_
+    torch.manual_seed(0)
+    network = MODELS[name].network(30, ITEMS).eval()
     items = torch.tensor([[0, 0, 3, 5, 7, 9, 11, 13]])
     changed = items.clone()
     changed[0, 5:] = torch.tensor([2, 4, 6])

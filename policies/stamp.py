@@ -1,0 +1,52 @@
+"""STAMP: short-term attention and memory priority (Liu et al., KDD 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from policies.layers import AdditiveAttention, initialise
+from policies.sequence import SequenceNetwork, SequencePolicy
+
+
+class STAMPNetwork(SequenceNetwork):
+    """The session's memory under an attention that the last click drives, times the last click.
+
+    m_s = mean of x_1 .. x_t, m_t = x_t (Liu et al. 2018, eq. 3-4); alpha_i = W0 s(W1 x_i + W2 x_t + W3 m_s + b_a) (eq. 7), not
+    normalised; m_a = sum_i alpha_i x_i (eq. 8); h_s = tanh(W_s m_a + b_s), h_t = tanh(W_t m_t + b_t) (eq. 5); the score is the trilinear
+    product <h_s, h_t, x_i> (eq. 1), without the logistic function that the paper puts between it and the softmax.
+    """
+
+    def __init__(self, n_items: int, policy: STAMP) -> None:
+        super().__init__(n_items, policy.width)
+        width = policy.width
+        self.last_click, self.memory = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.attention = AdditiveAttention(width, bias=True)
+        self.session, self.recent = nn.Linear(width, width), nn.Linear(width, width)
+        initialise(self, std=policy.std)
+
+    def forward(self, items: Tensor, user: Tensor) -> Tensor:
+        """As `SequenceNetwork.forward`; the user is not looked at."""
+        x = self.items(items)
+        mean = x.cumsum(1) / (items != 0).cumsum(1).clamp(min=1)[:, :, None]
+        attended = self.attention(x, self.last_click(x) + self.memory(mean), items)
+        return torch.tanh(self.session(attended)) * torch.tanh(self.recent(x))
+
+
+@dataclass
+class STAMP(SequencePolicy):
+    """STAMP: the next item from the last click and an attention over the clicks before it.
+
+    The paper trains by `softmax`; any loss may be chosen.
+
+    Attributes:
+        std: standard deviation of the initial weights.
+    """
+
+    std: float = 0.1
+
+    def network(self, n_users: int, n_items: int) -> STAMPNetwork:
+        """An untrained STAMP network."""
+        return STAMPNetwork(n_items, self)
