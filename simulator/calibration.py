@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.10
 """Relative: how far a marginal may be from its target."""
 
-LOGGING, RANDOM, WORLD = "logging", "random", "catalogue"
+LOGGING, RANDOM, CATALOGUE = "logging", "random", "catalogue"
 """What a marginal is measured on: the feed of the logging policy, uniformly random exposure, the catalogue."""
 
 _PURE = "KuaiRand-Pure"
@@ -88,9 +88,9 @@ def _targets() -> Iterable[Target]:
     yield Target(LOGGING, "active user-days", 0.592)
     yield from (Target(LOGGING, f"hour {h:02d}", share / 100.0) for h, share in enumerate(_HOURS))
     durations = {"p10": 14.6, "p25": 32.0, "p50": 81.0, "p75": 148.0, "p90": 238.0}
-    yield from (Target(WORLD, f"catalogue duration {name}", value) for name, value in durations.items())
-    yield Target(WORLD, "catalogue ln duration mean", 4.23)
-    yield Target(WORLD, "catalogue ln duration sd", 1.03)
+    yield from (Target(CATALOGUE, f"catalogue duration {name}", value) for name, value in durations.items())
+    yield Target(CATALOGUE, "catalogue ln duration mean", 4.23)
+    yield Target(CATALOGUE, "catalogue ln duration sd", 1.03)
 
 
 TARGETS: tuple[Target, ...] = tuple(_targets())
@@ -134,6 +134,10 @@ def compare(measured: Mapping[str, Mapping[str, Marginal]], tolerance: float = T
         ratio = found.value / target.value
         rows.append(Row(*target[:2], target.value, found.value, found.se, ratio, bool(abs(ratio - 1.0) <= tolerance)))
     return rows
+
+
+class CalibrationError(ValueError):
+    """A scenario whose world cannot be held to targets; the message says which key and why."""
 
 
 Recall = Callable[[Histories, int], Slates]
@@ -183,7 +187,7 @@ def _request(user: IntArray, step: IntArray, seen: IntArray) -> Histories:
     return Histories(user, step, nothing, nothing.astype(bool), seen)
 
 
-def measured(scenario: Scenario, feeds: Sequence[str] = (LOGGING, RANDOM, WORLD), replications: int = 1) -> dict[str, dict[str, Marginal]]:
+def measured(scenario: Scenario, feeds: Sequence[str] = (LOGGING, RANDOM, CATALOGUE), replications: int = 1) -> dict[str, dict[str, Marginal]]:
     """The marginals of a synthetic scenario by feed: its history, the same users under random exposure, its videos.
 
     Args:
@@ -192,10 +196,10 @@ def measured(scenario: Scenario, feeds: Sequence[str] = (LOGGING, RANDOM, WORLD)
         replications: the random feed lasts this many times as long as the history, since what is rare there is very rare.
 
     Raises:
-        ValueError: the data is not synthetic.
+        CalibrationError: the data is not synthetic.
     """
     if scenario.data.source != "synthetic":
-        raise ValueError(f"data.source must be 'synthetic': a real log is what it is; got {scenario.data.source!r}")
+        raise CalibrationError(f"data.source must be 'synthetic': a real log is what it is; got {scenario.data.source!r}")
     population: Any = scenario.users
     source = Source(population.catalogue(scenario.seed))
     days, slate, durations = scenario.data.history_days, scenario.serving.slate, source.catalogue.items["duration"]
@@ -209,9 +213,9 @@ def measured(scenario: Scenario, feeds: Sequence[str] = (LOGGING, RANDOM, WORLD)
         here = users()
         out[LOGGING] = measure(expose(here, _logging(scenario, here, source.catalogue), days, slate, durations))
     if RANDOM in feeds:
-        out[RANDOM] = measure(expose(users(), _uniformly(scenario.seed, source.catalogue.n_items), days * replications, slate, durations))
-    if WORLD in feeds:
-        out[WORLD] = catalogue(np.asarray(durations[1:], dtype=np.float64))
+        out[RANDOM] = measure(expose(users(), uniformly(scenario.seed, source.catalogue.n_items), days * replications, slate, durations))
+    if CATALOGUE in feeds:
+        out[CATALOGUE] = catalogue(np.asarray(durations[1:], dtype=np.float64))
     return out
 
 
@@ -227,7 +231,7 @@ def _logging(scenario: Scenario, users: Users, known: Catalogue) -> Recall:
     return lambda histories, k: explore.recall(histories, k, scenario.seed)
 
 
-def _uniformly(seed: int, n_items: int) -> Recall:
+def uniformly(seed: int, n_items: int) -> Recall:
     """Random exposure as KuaiRand's: each place any video, whatever was shown before."""
 
     def recall(histories: Histories, k: int) -> Slates:

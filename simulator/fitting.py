@@ -6,7 +6,7 @@ their difference is smooth enough for Gauss-Newton steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,7 @@ _CLICKS = Block(
         Knob("users.affinity.match"),
         Knob("users.affinity.activity", 0.05, log=False),
         Knob("data.logging.temperature"),
+        Knob("data.logging.epsilon", 0.1, most=1.0),
         Knob("data.logging.params.boost"),
     ),
     (
@@ -126,11 +127,12 @@ def fit(scenario: Scenario, report: Report, rounds: int = 1) -> Scenario:
     """
     for _ in range(rounds):
         for stage in STAGES:
-            scenario = _fit_stage(scenario, stage, report)
+            scenario = fit_stage(scenario, stage, report)
     return scenario
 
 
-def _fit_stage(scenario: Scenario, stage: Stage, report: Report) -> Scenario:
+def fit_stage(scenario: Scenario, stage: Stage, report: Report, targets: Sequence[Target] = TARGETS) -> Scenario:
+    """The scenario with the knobs of one stage moved to the targets of its blocks' marginals; the best that was tried."""
     from scipy.optimize import least_squares
 
     knobs = [knob for block in stage.blocks for knob in block.knobs]
@@ -138,22 +140,20 @@ def _fit_stage(scenario: Scenario, stage: Stage, report: Report) -> Scenario:
     rank_in_block = np.array([j for block in stage.blocks for j in range(len(block.knobs))])
     names = [name for block in stage.blocks for name in block.marginals]
     row_block = np.array([b for b, block in enumerate(stage.blocks) for _ in block.marginals])
-    targets = {target[:2]: target for target in TARGETS}
-    values = scenario.resolved()
-    start = np.array([_get(values, knob.key) for knob in knobs])
+    wanted = {target[:2]: target for target in targets}
+    start = np.array([value_of(scenario, knob.key) for knob in knobs])
     memory: dict[bytes, Floats] = {}
 
     def at(z: Floats) -> Scenario:
         moved = [s * np.exp(x) if knob.log else s + x for s, x, knob in zip(start, z, knobs, strict=True)]
-        return type(scenario).model_validate(_put(values, {k.key: float(f"{m:.5g}") for k, m in zip(knobs, moved, strict=True)}))
+        return with_values(scenario, {k.key: float(f"{m:.5g}") for k, m in zip(knobs, moved, strict=True)})
 
     def residuals(z: Floats) -> Floats:
         if z.tobytes() not in memory:
             tried = at(z)
             found = measured(tried)
-            memory[z.tobytes()] = np.array([_residual(targets[name], found[name[0]][name[1]].value) for name in names])
-            plain = tried.resolved()
-            report(stage.name, {k.key: _get(plain, k.key) for k in knobs}, float((memory[z.tobytes()] ** 2).sum()))
+            memory[z.tobytes()] = np.array([_residual(wanted[name], found[name[0]][name[1]].value) for name in names])
+            report(stage.name, {k.key: value_of(tried, k.key) for k in knobs}, float((memory[z.tobytes()] ** 2).sum()))
         return memory[z.tobytes()]
 
     def jacobian(z: Floats) -> Floats:
@@ -181,23 +181,24 @@ def _residual(target: Target, value: float) -> float:
     return float(np.log(max(value, 1e-3 * target.value) / target.value) / TOLERANCE)
 
 
-def _get(values: Any, key: str) -> float:
+def value_of(scenario: Scenario, key: str) -> float:
+    """The number at a dotted key."""
+    here: Any = scenario.resolved()
     for part in _path(key):
-        values = values[part]
-    return float(values)
+        here = here[part]
+    return float(here)
 
 
-def _put(values: Mapping[str, Any], changes: Mapping[str, float]) -> dict[str, Any]:
-    import copy
-
-    out: dict[str, Any] = copy.deepcopy(dict(values))
-    for key, value in changes.items():
+def with_values(scenario: Scenario, values: Mapping[str, float]) -> Scenario:
+    """The scenario with the numbers at some dotted keys changed, checked again."""
+    changed = scenario.resolved()
+    for key, value in values.items():
         *path, last = _path(key)
-        inner = out
+        inner: Any = changed
         for part in path:
             inner = inner[part]
         inner[last] = value
-    return out
+    return type(scenario).model_validate(changed)
 
 
 def _path(key: str) -> list[str]:

@@ -48,6 +48,7 @@ class Law(NamedTuple):
 
     interest_spread: float
     concentration: float
+    base: float
     match: float
     author: float
     taste: float
@@ -116,7 +117,7 @@ class Answers(NamedTuple):
     click: npt.NDArray[np.int8]
     watch: npt.NDArray[np.float32]
     chance: npt.NDArray[np.float32]
-    """The true chance of the click; 0 where not examined."""
+    suits: npt.NDArray[np.float32]
     kinds: npt.NDArray[np.int8]
     shown: Ints
     next: Ints
@@ -254,16 +255,22 @@ def fatigue(law: Law, memory: Floats, place: Floats) -> float:
 
 
 @njit(cache=True)
-def survival(law: Law, chance: float, seconds: float) -> float:
-    """P(attention > seconds) of the log-logistic law where a click had this chance."""
-    scale = law.attention * math.exp(law.attention_affinity * (2.0 * chance - 1.0))
+def suiting(law: Law, truth: Truth, user: int, x: float) -> float:
+    """How well a video of logit `x` suits, -1..1: tanh(y / 2), y the logit without the user's own readiness to click."""
+    return math.tanh(0.5 * (x - truth.level[user] + law.base))
+
+
+@njit(cache=True)
+def survival(law: Law, suits: float, seconds: float) -> float:
+    """P(attention > seconds) of the log-logistic law."""
+    scale = law.attention * math.exp(law.attention_affinity * suits)
     return float(1.0 / (1.0 + (seconds / scale) ** law.attention_shape))
 
 
 @njit(cache=True)
-def _real_watch(law: Law, chance: float, duration: float, u: float, loops: float) -> float:
+def _real_watch(law: Law, suits: float, duration: float, u: float, loops: float) -> float:
     """Watch time (s) of a clicked video: attention beyond the click threshold, cut at the end or looping."""
-    scale = law.attention * math.exp(law.attention_affinity * (2.0 * chance - 1.0))
+    scale = law.attention * math.exp(law.attention_affinity * suits)
     start = (min(VALID_PLAY, duration) / scale) ** law.attention_shape
     attention = scale * ((1.0 + start) / u - 1.0) ** (1.0 / law.attention_shape)
     if attention < duration:
@@ -340,12 +347,12 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, t: int) ->
 
 
 @njit(cache=True)
-def _react(law: Law, seed: Any, user: int, step: int, item: int, likes: float, click: bool, spare: Any, out: npt.NDArray[np.int8]) -> None:
-    """Fill `out` `[6]`, the kinds after long_view; `likes` was the chance of the click, `spare` are two free Philox words."""
+def _react(law: Law, seed: Any, user: int, step: int, item: int, suits: float, click: bool, spare: Any, out: npt.NDArray[np.int8]) -> None:
+    """Fill `out` `[6]`, the kinds after long_view; `spare` are two free Philox words."""
     w0, w1, w2, w3 = philox(seed, user, step, _FEEDBACK, item)
     words = (w0, w1, w2, w3, spare[0], spare[1])
     for kind in range(6):
-        chance = sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * (2.0 * likes - 1.0))
+        chance = sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * suits)
         if not click:
             chance *= law.reactions[kind, 2]
         out[kind] = 1 if _unit32(words[kind]) < chance else 0
@@ -370,15 +377,17 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
             if _unit32(a0) < chance:
                 x = utility(law, seed, truth, u, i, lives.weights[u], lives.interests[u])
                 duration = truth.duration[i]
-                likes = sigmoid(x - fatigue(law, lives.memory[u], truth.place[i]))
-                click = _unit32(w0) < likes
-                out.chance[b, p] = likes
+                x -= fatigue(law, lives.memory[u], truth.place[i])
+                suits = suiting(law, truth, u, x)
+                click = _unit32(w0) < sigmoid(x)
+                out.chance[b, p] = sigmoid(x)
+                out.suits[b, p] = suits
                 if click:
-                    watch = _real_watch(law, likes, duration, _unit32(w1), _unit32(w2))
+                    watch = _real_watch(law, suits, duration, _unit32(w1), _unit32(w2))
                     long = watch >= min(LONG_VIEW, duration)
                 else:
                     watch = _skip_watch(law, duration, _unit32(w1))
-                _react(law, seed, u, s, i, likes, click, (a2, a3), out.kinds[b, p, 1:])
+                _react(law, seed, u, s, i, suits, click, (a2, a3), out.kinds[b, p, 1:])
                 for d in range(lives.memory.shape[1]):
                     lives.memory[u, d] = law.fade * lives.memory[u, d] + truth.place[i, d]
             out.click[b, p] = click
@@ -423,7 +432,8 @@ def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: b
         out[i] = sigmoid(x)
         if long:
             duration = truth.duration[i]
-            out[i] *= survival(law, out[i], min(LONG_VIEW, duration)) / survival(law, out[i], min(VALID_PLAY, duration))
+            suits = suiting(law, truth, user, x)
+            out[i] *= survival(law, suits, min(LONG_VIEW, duration)) / survival(law, suits, min(VALID_PLAY, duration))
 
 
 @njit(cache=True)

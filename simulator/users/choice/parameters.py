@@ -121,9 +121,9 @@ class Cascade(Mechanism):
 class Watch(Section):
     """Watch time has two humps: a skip after a second or two (Weibull, below the click threshold) or real watching.
 
-    Attention of a clicked video is log-logistic with median `attention * exp(affinity * (2 p - 1))` s, p being the probability of the
-    click, cut to at least the click's threshold; who reaches the end leaves with probability `stop`, else loops for `loop` of the
-    remaining attention. Skips: Weibull (Liu, White & Dumais, SIGIR 2010, on dwell times).
+    Attention of a clicked video is log-logistic with median `attention * exp(affinity * g)` s, cut to at least the click's
+    threshold, g = tanh(y / 2) in -1..1 saying how well the video suits: y is the click's logit with the user's own level set to `base`.
+    Who reaches the end leaves with probability `stop`, else loops for `loop` of the remaining attention. Skips: Weibull (Liu, White & Dumais, SIGIR 2010, on dwell times).
     """
 
     skip_scale: Positive = Field(default=2.66, description="s")
@@ -136,9 +136,9 @@ class Watch(Section):
 
 
 class Reaction(Mechanism):
-    """One kind of feedback. Given a click: logit = logit(rate) + affinity * (2 p - 1); without a click `unclicked` times that chance.
+    """One kind of feedback. Given a click: logit = logit(rate) + affinity * g; without a click `unclicked` times that chance.
 
-    p is the probability of the click. Off: never given.
+    g in -1..1 says how well the video suits, as in `Watch`. Off: never given.
     """
 
     rate: Probability

@@ -77,6 +77,7 @@ class People:
             click=np.full((b, k), -1, dtype=np.int8),
             watch=np.full((b, k), np.nan, dtype=np.float32),
             chance=np.zeros((b, k), dtype=np.float32),
+            suits=np.zeros((b, k), dtype=np.float32),
             kinds=np.zeros((b, k, len(KINDS)), dtype=np.int8),
             shown=np.empty(b, dtype=np.int64),
             next=np.empty(b, dtype=np.int64),
@@ -85,6 +86,7 @@ class People:
         who, when, at, items = (np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items))
         kernel.respond(self.law, self.seed, self.truth, self.lives, who, when, at, items, out)
         self.chance = out.chance
+        self.suits = out.suits
         kinds = {name: np.where(out.click < 0, np.int8(-1), out.kinds[:, :, j]) for j, name in enumerate(KINDS)}
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
@@ -128,6 +130,7 @@ def law(choice: Choice) -> Law:
     return kernel.Law(
         interest_spread=choice.interests.spread,
         concentration=choice.interests.concentration,
+        base=choice.affinity.base,
         match=choice.affinity.match,
         author=choice.affinity.author,
         taste=choice.affinity.taste,
