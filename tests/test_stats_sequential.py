@@ -109,3 +109,10 @@ def test_identical_arms_never_stop() -> None:
     assert only.stop("pocock") is None
     assert {look.lift for look in only.looks} == {0.0}
     assert {look.sequence_high for look in only.looks} == {0.0}
+
+
+def test_a_day_that_adds_nothing_is_no_new_look() -> None:
+    plain = sequential.boundaries("pocock", [1 / 4, 3 / 4, 1.0], [1.0, 2.0, 3.0])
+    still = sequential.boundaries("pocock", [1 / 4, 2 / 4, 3 / 4, 1.0], [1.0, 1.0, 2.0, 3.0])
+    assert still[1] == still[0]
+    assert still[[0, 2, 3]] == pytest.approx(plain, abs=1e-9), "the error of the empty day is spent on the next one"

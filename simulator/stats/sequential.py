@@ -24,6 +24,9 @@ ALPHA = 0.05
 NODES = 160
 """Gauss-Legendre nodes of each look's continuation region."""
 
+STILL = 0.01
+"""Relative growth of information below which a look is no new one (and the integral from look to look too steep for the nodes)."""
+
 
 def mixture_boundary(information: Number, planned: float, alpha: float = ALPHA) -> Number:
     """The always-valid boundary of |Z|: crossing it on whatever day has probability at most `alpha` without an effect.
@@ -78,11 +81,16 @@ def boundaries(shape: Shape, fractions: Sequence[float], informations: Sequence[
     budget = np.diff(spent(shape, np.asarray(fractions, dtype=np.float64), alpha), prepend=0.0)
     found: list[float] = []
     walk = _Walk()
-    for look, (information, error) in enumerate(zip(clock, budget, strict=True)):
-        exceeds = walk.at(information if look == 0 else max(information, clock[look - 1] * (1 + 1e-6)))
-        bound = float(brentq(lambda c, e=error, tail=exceeds: tail(c) - e, 0.0, 38.0, xtol=1e-10)) if exceeds(38.0) < error else 38.0
-        found.append(bound)
-        walk.stop_at(bound)
+    left = 0.0
+    for information, error in zip(clock, budget, strict=True):
+        left += error
+        if found and information < walk.information * (1 + STILL):
+            found.append(found[-1])  # nothing new is known: no new look, its error is spent at the next one
+            continue
+        exceeds = walk.at(information)
+        found.append(float(brentq(lambda c, e=left, tail=exceeds: tail(c) - e, 0.0, 38.0, xtol=1e-10)) if exceeds(38.0) < left else 38.0)
+        left = 0.0
+        walk.stop_at(found[-1])
     return np.array(found)
 
 
