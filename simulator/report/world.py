@@ -38,7 +38,7 @@ def calibration(log: EventLog) -> dict[str, Any] | None:
     history = _history(log)
     if not history.n_rows:
         return None
-    rows = compare({LOGGING: measure(Impressions.of(history))})
+    rows = [row for row in compare({LOGGING: measure(Impressions.of(history))}) if math.isfinite(row.simulated)]
     basis = (
         f"the logged history ({history.n_rows:,} impressions of {history.metadata.n_users:,} users) against KuaiRand-Pure's standard feed"
     )

@@ -1,0 +1,109 @@
+"""Several runs side by side: agreement of signs, settings that differ, pooling of repeats against an independent tool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import chi2, norm
+
+from simulator import report
+from simulator.cli import main
+from simulator.report import comparison, world
+from tests.test_report import made_log
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    home = tmp_path_factory.mktemp("runs")
+    for seed in (5, 6):
+        report.write(made_log(n_users=150, seed=seed), home / f"seed{seed}")
+    return [home / "seed5", home / "seed6"]
+
+
+def content(**verdicts: dict[str, str]) -> dict[str, Any]:
+    """Reports of one arm by name, from metric -> verdict."""
+    lift = {"up": 0.1, "down": -0.1}
+
+    def one(metric: str, verdict: str) -> dict[str, Any]:
+        middle = lift.get(verdict, 0.0)
+        return {"metric": metric, "arm": "b", "unit": "user", "lift": middle, "low": middle - 0.05, "high": middle + 0.05}
+
+    return {
+        name: {"lifts": [one(m, v) for m, v in said.items()], "verdicts": [{"verdict": v} for v in said.values()]}
+        for name, said in verdicts.items()
+    }
+
+
+def test_signs_agree_only_where_every_world_shows_the_same() -> None:
+    rows = world.across(
+        content(
+            one={"click": "up", "like": "up", "play": "up", "comment": "identical", "return": "undecided"},
+            two={"click": "up", "like": "down", "play": "undecided", "comment": "identical"},
+        )
+    )
+    assert {row["metric"]: row["agree"] for row in rows} == {
+        "click": "same sign", "like": "opposite", "play": "undecided", "comment": "identical", "return": "undecided"
+    }  # fmt: skip
+
+
+def test_repeats_are_pooled_as_in_statsmodels(runs: list[Path]) -> None:
+    from statsmodels.stats.meta_analysis import combine_effects
+
+    found = comparison.read(runs)
+    assert found["differences"] == [{"key": "seed", "values": {"seed5": 5, "seed6": 6}}]
+    row = next(r for r in found["rows"] if r["metric"] == "click" and r["arm"] == "recgpt")
+    cells = list(row["lifts"].values())
+    effects = np.array([c["lift"] for c in cells])
+    variances = np.array([((c["high"] - c["low"]) / 2 / norm.ppf(0.975)) ** 2 for c in cells])
+    expected = combine_effects(effects, variances)
+    assert row["pooled"] == pytest.approx(expected.mean_effect_fe, rel=1e-9)
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(norm.ppf(0.975) * expected.sd_eff_w_fe, rel=1e-9)
+    assert row["differ"] == pytest.approx(chi2.sf(expected.q, 1), rel=1e-9)
+
+
+def test_runs_of_one_seed_are_not_independent(tmp_path: Path) -> None:
+    for i, n_users in enumerate((120, 150)):
+        report.write(made_log(n_users=n_users, seed=5), tmp_path / str(i))
+    found = comparison.read([tmp_path / "0", tmp_path / "1"])
+    assert all(row["differ"] is row["pooled"] is None for row in found["rows"])
+    assert any("not independent" in note for note in found["notes"])
+
+
+def test_the_command_writes_all_three_and_prints_a_table(runs: list[Path], tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["compare", *map(str, runs), "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "Watch time" in result.output
+    assert max(map(len, result.output.splitlines()[:-1])) <= 80
+    stored = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
+    assert set(stored["runs"]) == {"seed5", "seed6"}
+    assert "repeats" in (tmp_path / "compare.md").read_text(encoding="utf-8")
+    assert "<table" in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("which", [[0], [0, 0]])
+def test_one_run_cannot_be_compared(runs: list[Path], which: list[int]) -> None:
+    result = CliRunner().invoke(main, ["compare", *(str(runs[i]) for i in which)])
+    assert result.exit_code == 2
+    assert "at least two different" in result.output
+
+
+def test_what_is_no_report_is_named(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"schema": 99}')
+    for place, rule in ((tmp_path, "not a report of schema"), (tmp_path / "none", "no such file")):
+        result = CliRunner().invoke(main, ["compare", str(runs[0]), str(place)])
+        assert result.exit_code == 2
+        assert rule in result.output
+
+
+def test_further_worlds_stand_beside_the_run(runs: list[Path], tmp_path: Path) -> None:
+    log = made_log(n_users=150, seed=5)
+    report.write(made_log(n_users=150, seed=6), tmp_path / "worlds" / "markov")
+    found = report.write(log, tmp_path)
+    click = next(row for row in found["worlds"] if (row["metric"], row["arm"]) == ("click", "recgpt"))
+    assert set(click["lifts"]) == {"this world", "markov"}
+    assert "The same arms in other worlds" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -1,0 +1,138 @@
+"""`abtest report` of a plain per-user table: the same verdict as scipy's, from csv, Parquet and pandas; bad tables are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+
+from simulator.cli import main
+from simulator.report import ROW, ReportError, tables
+from simulator.stats.units import TableError
+
+
+@pytest.fixture(scope="module")
+def users() -> pd.DataFrame:
+    random = np.random.default_rng(11)
+    n = 3000
+    before = random.gamma(2.0, 3.0, n)
+    arm = random.choice(["control", "a", "b"], n)
+    return pd.DataFrame(
+        {
+            "user": [f"u{i}" for i in range(n)],
+            "arm": arm,
+            "money": 0.9 * before + random.gamma(2.0, 1.0, n) + 0.4 * (arm == "b"),
+            "money_before": before,
+            "clicks": random.poisson(3, n),
+            "impressions": 5 + random.poisson(20, n),
+            "country": random.choice(["de", "jp", "fr"], n),
+        }
+    )
+
+
+def test_lifts_agree_with_scipy_where_nothing_is_adjusted(users: pd.DataFrame) -> None:
+    found = tables.lifts(users, metrics=["clicks"]).set_index("arm")
+    assert list(found.reset_index().columns[: len(ROW)]) == ["arm", *(key for key in ROW if key != "arm")]
+    for arm in ("a", "b"):
+        expected = stats.ttest_ind(users.clicks[users.arm == arm], users.clicks[users.arm == "control"], equal_var=False)
+        assert found.loc[arm, "t"] == pytest.approx(expected.statistic, rel=1e-9)
+        assert found.loc[arm, "p"] == pytest.approx(expected.pvalue, rel=1e-9)
+        assert found.loc[arm, "df"] == pytest.approx(expected.df, rel=1e-9)
+
+
+def test_a_metric_with_a_past_is_adjusted_for_it_and_the_plain_rows_stand_beside(users: pd.DataFrame, tmp_path: Path) -> None:
+    content = tables.write(users, tmp_path, metrics=["money", "clicks"])
+    assert content["adjusted"] == ["money"]
+    row = next(r for r in content["lifts"] if r["metric"] == "money" and r["arm"] == "b")
+    plain = next(r for r in content["unadjusted"] if r["metric"] == "money" and r["arm"] == "b")
+    expected = stats.ttest_ind(users.money[users.arm == "b"], users.money[users.arm == "control"], equal_var=False)
+    assert plain["t"] == pytest.approx(expected.statistic, rel=1e-9)
+    assert row["high"] - row["low"] < 0.6 * (plain["high"] - plain["low"])
+    assert row["low"] < 0.4 / users.money[users.arm == "control"].mean() < row["high"], "the planted lift"
+    clicks = [
+        [r[k] for k in ROW if k != "p_adjusted"] for rows in ("lifts", "unadjusted") for r in content[rows] if r["metric"] == "clicks"
+    ]
+    assert clicks[:2] == clicks[2:], "a metric without a past is not changed"
+
+
+def test_pandas_csv_and_parquet_say_the_same(users: pd.DataFrame, tmp_path: Path) -> None:
+    users.to_csv(tmp_path / "users.csv.gz", index=False)
+    users.to_csv(tmp_path / "users.tsv", index=False, sep="\t")
+    users.to_parquet(tmp_path / "users.parquet")
+    expected = tables.lifts(users)
+    for name in ("users.csv.gz", "users.tsv", "users.parquet"):
+        result = CliRunner().invoke(main, ["report", str(tmp_path / name), "--out", str(tmp_path / "out"), "--quiet"])
+        assert result.exit_code == 0, result.output
+        content = json.loads((tmp_path / "out" / "report.json").read_text())
+        found = pd.DataFrame(content["lifts"])
+        pd.testing.assert_frame_equal(found[list(ROW)], expected[list(ROW)], rtol=1e-9, check_dtype=False)
+        assert content["scenario"] == name
+        assert {row["group"] for row in content["segments"]["rows"]} == {"country"}
+
+
+def test_a_paired_table_is_tested_as_pairs(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    n = 400
+    base = random.normal(10, 3, n)
+    frame = pd.DataFrame(
+        {
+            "user": np.tile(np.arange(n), 2),
+            "arm": np.repeat(["control", "new"], n),
+            "x": np.concatenate([base, base + random.normal(0.1, 0.5, n)]),
+        }
+    )
+    row = tables.lifts(frame.sample(frac=1, random_state=1), control="control").iloc[0]
+    expected = stats.ttest_rel(frame.x[n:], frame.x[:n])
+    assert row.t == pytest.approx(expected.statistic, rel=1e-9)
+    assert row.n_units == n
+    assert tables.write(frame, tmp_path)["design"] == "paired"
+
+
+def test_a_ratio_is_a_ratio_of_sums(users: pd.DataFrame) -> None:
+    row = tables.lifts(users, metrics=dict([tables.parse("ctr=clicks/impressions")])).set_index("arm").loc["a"]
+    sums = users.groupby("arm")[["clicks", "impressions"]].sum()
+    ratio = sums.clicks / sums.impressions
+    assert row.lift == pytest.approx(ratio["a"] / ratio["control"] - 1, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "rule"),
+    [
+        (lambda u: u.drop(columns="arm"), {}, "no column 'arm'"),
+        (lambda u: u.assign(arm="control"), {}, "at least two"),
+        (lambda u: u.assign(arm=u.arm.replace("control", "c")), {}, "which arm is the control"),
+        (lambda u: u, {"control": "z"}, "no arm 'z'"),
+        (lambda u: u.assign(money=u.money.where(u.index != 3)), {}, "row 3: column 'money'"),
+        (lambda u: u.assign(user=["u0", *u.user[:-1]]), {}, "user u0 has several rows"),
+        (lambda u: u, {"metrics": ["nope"]}, "no column 'nope'"),
+        (lambda u: u, {"metrics": ["country"]}, "must be numeric"),
+    ],
+)
+def test_bad_tables_are_named(users: pd.DataFrame, change: Any, options: dict[str, Any], rule: str) -> None:
+    with pytest.raises((TableError, ReportError), match=rule):
+        tables.lifts(change(users), **options)
+
+
+@pytest.mark.parametrize(("spec", "parsed"), [("a", ("a", "a")), ("a=b", ("a", "b")), ("a=b/c", ("a", ("b", "c")))])
+def test_metrics_of_the_command_line(spec: str, parsed: Any) -> None:
+    assert tables.parse(spec) == parsed
+
+
+def test_bad_files_end_with_one_message(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    (tmp_path / "empty.csv").write_text("")
+    for name, arguments, rule in (
+        ("x.json", [], "a per-user table is a file of"),
+        ("empty.csv", [], "cannot be read as a table"),
+        ("empty.csv", ["--metric", "a="], "cannot be read"),
+    ):
+        result = CliRunner().invoke(main, ["report", str(tmp_path / name), "--out", str(tmp_path / "out"), *arguments])
+        assert result.exit_code == 2
+        assert rule in result.output
+    assert not (tmp_path / "out").exists()

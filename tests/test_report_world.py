@@ -1,0 +1,132 @@
+"""What a lift rests on: the calibration gate, arms that were given up, offline estimates, and a refusal where it is red."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from simulator import report
+from simulator.cli import main
+from simulator.eventlog import EventLog
+from simulator.marginals import Impressions, measure
+from simulator.report import ReportError, checks, world
+from tests.test_report import made_log
+
+
+def row(ratio: float, se: float = 0.0) -> dict[str, Any]:
+    return {"name": "click", "target": 0.4, "simulated": 0.4 * ratio, "se": se, "ratio": ratio, "within": abs(ratio - 1) <= 0.1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "status"),
+    [
+        ([row(1.09), row(0.95)], "green"),
+        ([row(1.2)], "red"),
+        ([row(0.8, se=0.005)], "red"),
+        ([row(1.2, se=0.05)], "amber"),
+        (None, "amber"),
+    ],
+)
+def test_the_gate_is_red_beyond_tolerance_and_sampling_error(rows: list[dict[str, Any]] | None, status: str) -> None:
+    given = None if rows is None else {"basis": "a history", "tolerance": 0.1, "rows": rows}
+    assert checks.calibrated(given).status == status
+
+
+def with_history(log: EventLog) -> EventLog:
+    """The log with the first arm's impressions as its history, five days earlier, of a synthetic world."""
+    table = log.table
+    shifted = table.append_column("shift", pa.array(np.asarray(table["arm"]) + 1, pa.uint8()))
+    arms = shifted["shift"]
+    ab = table.set_column(0, table.schema.field("arm"), arms)
+    past = table.filter(pa.array(np.asarray(table["arm"]) == 0))
+    past = past.set_column(5, past.schema.field("t"), pa.array(np.asarray(past["t"]) - 5 * 86_400_000))
+    meta = dataclasses.replace(
+        log.metadata, arms=("history", *log.metadata.arms), scenario={**log.metadata.scenario, "data": {"source": "synthetic"}}
+    )
+    return EventLog(meta, pa.concat_tables([past, ab]))
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> EventLog:
+    return with_history(made_log(n_users=200))
+
+
+def test_calibration_is_measured_on_the_history_of_the_log(synthetic: EventLog) -> None:
+    found = world.calibration(synthetic)
+    assert found is not None
+    expected = measure(Impressions.of(synthetic, "history"))
+    assert {r["name"]: r["simulated"] for r in found["rows"]} == {
+        r["name"]: pytest.approx(expected[r["name"]].value) for r in found["rows"]
+    }
+    assert {"click", "like", "watch p50"} <= {r["name"] for r in found["rows"]}
+
+
+def test_a_longer_history_is_measured_on_its_first_users(synthetic: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "ENOUGH", 5_000)
+    whole = synthetic.table
+    users = np.asarray(whole["user"])[np.asarray(whole["arm"]) == 0]
+    cut = EventLog(synthetic.metadata, pa.Table.from_batches(whole.combine_chunks().to_batches(max_chunksize=3_000)))
+    found = world.calibration(cut)
+    assert found is not None
+    last = users[5_999]  # the second batch passes 5,000; its last user may be cut in two and is left out
+    assert f"{(users < last).sum():,} impressions of {last:,} users" in found["basis"]
+
+
+def test_history_is_no_arm_and_red_stands_first(synthetic: EventLog, tmp_path: Path) -> None:
+    content = report.write(synthetic, tmp_path)
+    assert content["arms"] == ["comirec", "recgpt1", "recgpt"]
+    assert content["checks"][0]["status"] == "red"
+    assert content["checks"][0]["name"] == "Calibration of the world"
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.index('class="gate red"') < html.index('id="verdict"')
+    assert "**RED: Calibration of the world.**" in (tmp_path / "report.md").read_text(encoding="utf-8").split("##")[0]
+
+
+def test_strict_refuses_to_print_a_lift(synthetic: EventLog, tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="Calibration of the world"):
+        report.write(synthetic, tmp_path / "out", strict=True)
+    assert not (tmp_path / "out").exists()
+    synthetic.write(tmp_path / "log" / "log.parquet")
+    result = CliRunner().invoke(main, ["report", str(tmp_path), "--strict"])
+    assert result.exit_code == 2
+    assert "95%" not in result.output
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_world_may_bring_its_own_calibration(tmp_path: Path) -> None:
+    log = made_log(n_users=60)
+    given = {"basis": "the last two days, held out", "tolerance": 0.05, "rows": [row(1.0)]}
+    content = report.write(EventLog(dataclasses.replace(log.metadata, notes={"calibration": given}), log.table), tmp_path)
+    assert content["calibration"] == given
+    assert next(c for c in content["checks"] if c["name"].startswith("Calibration"))["status"] == "green"
+
+
+def test_an_arm_without_impressions_is_left_out_and_named(tmp_path: Path) -> None:
+    log = made_log(n_users=100)
+    meta = dataclasses.replace(log.metadata, arms=(*log.metadata.arms, "broken"))
+    content = report.write(EventLog(meta, log.table), tmp_path)
+    assert "broken" not in content["arms"]
+    assert content["lifts"] == report.write(log, tmp_path / "without")["lifts"]
+    assert any(c["status"] == "red" and "broken" in c["value"] for c in content["checks"])
+
+
+def test_offline_estimates_stand_beside_the_online_lift(tmp_path: Path) -> None:
+    estimate = {"estimator": "snips", "value": 0.41, "low": 0.40, "high": 0.42}
+    policy = {"policy": "recgpt", "headline": "snips", "verdict": "weak", "reasons": ["few matches"], "estimates": [estimate]}
+    (tmp_path / "replay").mkdir()
+    stored = [{"reward": "click", "logged": {"value": 0.39}, "policies": [policy]}]
+    (tmp_path / "replay" / "replay.json").write_text(json.dumps(stored))
+    content = report.write(made_log(n_users=100), tmp_path)
+    online = next(r["lift"] for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("click", "recgpt", "user"))
+    assert content["offline"] == [
+        {"policy": "recgpt", "verdict": "weak", "reasons": ["few matches"], "reward": "click", "logged": 0.39, "arm": "recgpt",
+         "online": online, **estimate}
+    ]  # fmt: skip
+    assert "few matches" in (tmp_path / "report.html").read_text(encoding="utf-8")
