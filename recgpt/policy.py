@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -182,8 +183,10 @@ class FineTune(PreTrain):
         ranking: what items are ranked by: `output`, the layer that was tuned; `items`, the item embedding (eq. 6).
         tuning_loss: the paper's is `softmax`.
         tuning: epochs, batch, rate, early stopping.
+        pretrained: folder of a saved PreTrain of the same shape, from whose weights tuning starts; "" = pre-train first.
     """
 
+    pretrained: str = ""
     ranking: Layer = "output"
     tuning_loss: Loss = field(default_factory=lambda: Loss("softmax"))
     tuning: Training = field(default_factory=lambda: Training(patience=3, epochs=40, rate=5e-4))
@@ -192,13 +195,29 @@ class FineTune(PreTrain):
         return Prompts(0, "model")
 
     def _train(self, sequences: Sequences, fitting: Fitting) -> None:
-        self._pretrain(sequences, fitting)
+        if self.pretrained:
+            self._start_from(Path(self.pretrained))
+        else:
+            self._pretrain(sequences, fitting)
         validation = Validation(self, sequences, self.tuning.sample, fitting.seed)
         known = validation.known if self.tuning.patience else sequences
         objective = Objective(self.tuning_loss, known.clicks(), len(self.clicks_) - 1, fitting.device)
         validate = validation.of(self.layer_, plain=False) if self.tuning.patience and len(validation.rows) else None
         with one_thread():
             tune(self.model_, known, self._prompts(), self.source_, objective, self.tuning, fitting, self.windows, validate)
+
+    def _start_from(self, folder: Path) -> None:
+        """Take over the weights of a saved PreTrain."""
+        start = PreTrain(self.shape)
+        try:
+            start.load(folder)
+            self.model_.load_state_dict(start.model_.state_dict())
+        except (FileNotFoundError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"the 'pretrained' parameter of {type(self).__name__} must be the folder of a saved PreTrain of the same shape, users and "
+                f"items. Got {folder}: {str(error).splitlines()[0]}"
+            ) from error
+        self.model_.start_output()
 
     @property
     def layer_(self) -> Layer:  # type: ignore[override]

@@ -151,6 +151,15 @@ def test_variants_of_table_3_are_what_they_say(example: Example) -> None:
     assert (untuned.with_params(quotas=(8, 2)).restore(untuned.state()).recall(example.requests(8), 10, 0).items == b.items).all()
 
 
+def test_tuning_from_a_saved_pre_trained_model_is_tuning_after_pre_training(example: Example, fitted: RecGPT, tmp_path: Path) -> None:
+    PreTrain(shape=SMALL, pretraining=BRIEF["pretraining"]).fit(example.sequences, example.catalogue, Fitting(seed=1)).save(tmp_path)
+    tuned = RecGPT(**BRIEF, pretrained=str(tmp_path)).fit(example.sequences, example.catalogue, Fitting(seed=1))
+    assert all(np.array_equal(array, tuned.state()[name]) for name, array in fitted.state().items())
+    for folder, shape in ((tmp_path / "none", SMALL), (tmp_path, replace(SMALL, width=8))):
+        with pytest.raises(ValueError, match=r"must be the folder of a saved PreTrain of the same shape"):
+            RecGPT(shape=shape, pretrained=str(folder)).fit(example.sequences, example.catalogue, Fitting(seed=1))
+
+
 def test_real_unclicks_stand_between_the_clicks_they_were_shown_between(fitted: RecGPT) -> None:
     assert fitted.source_ == "exposed"
     items = np.array([[0, 3, 4, 5, 6, 7], [0, 0, 0, 0, 8, 9]])

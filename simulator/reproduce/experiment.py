@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from policies.base import Progress
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
 from simulator.reproduce.published import DATASETS
-from simulator.reproduce.systems import Family, Protocol
+from simulator.reproduce.systems import FAMILIES, Family, Protocol
 
 DEPTH = 10
 """Length of the slate: the largest k of the tables."""
@@ -131,12 +131,21 @@ class Experiment:
             "engine": {"executor": "serial", "shards": 1, "tick": 86400.0},
         }
 
-    def folder(self, out: Path) -> Path:
-        """Where it is run: named by what decides the result, so that a changed experiment is another one."""
+    @property
+    def foundation(self) -> Experiment | None:
+        """The experiment whose fit this one starts from."""
+        return replace(self, family=FAMILIES[self.family.foundation]) if self.family.foundation else None
+
+    def key(self) -> str:
+        """What decides the result: scenario, data file, foundation."""
         scenario = self.scenario()
         scenario["data"]["path"] = [self.dataset.path.name, self.dataset.path.stat().st_size]
-        key = hashlib.sha256(json.dumps(scenario, sort_keys=True).encode()).hexdigest()[:10]
-        return out / "runs" / self.dataset.name / f"{scenario['name']}-{self.seed}-{key}"
+        scenario["foundation"] = self.foundation.key() if self.foundation else ""
+        return hashlib.sha256(json.dumps(scenario, sort_keys=True).encode()).hexdigest()[:10]
+
+    def folder(self, out: Path) -> Path:
+        """Where it is run; a changed experiment is another one."""
+        return out / "runs" / self.dataset.name / f"{self.scenario()['name']}-{self.seed}-{self.key()}"
 
     def places(self, out: Path, progress: Progress) -> dict[str, npt.NDArray[np.int8]]:
         """System -> 0-based place `[users]` of each held-out item in the slate, -1 where it is not there; run now if it was not before.
@@ -146,7 +155,11 @@ class Experiment:
         folder = self.folder(out)
         kept = folder / "places.npz"
         if not kept.is_file():
-            self._run(folder, progress)
+            start = None
+            if self.foundation is not None:
+                self.foundation.places(out, progress)
+                start = next(self.foundation.folder(out).glob("models/*/policy.json")).parent
+            self._run(folder, start, progress)
             logged = read_places(EventLog.open(folder / "log"))
             staging = folder / "places.npz.part"
             with staging.open("wb") as stream:
@@ -155,12 +168,16 @@ class Experiment:
         with np.load(kept) as stored:
             return {name.removeprefix("system "): stored[name] for name in stored.files}
 
-    def _run(self, folder: Path, progress: Progress) -> None:
+    def _run(self, folder: Path, start: Path | None, progress: Progress) -> None:
         from simulator.run import simulate
         from simulator.scenario import Scenario
 
         began = time.process_time()
-        scenario = Scenario.model_validate(self.scenario())
+        content = self.scenario()
+        if start is not None:
+            for arm in content["arms"].values():
+                arm["params"]["pretrained"] = str(start.resolve())
+        scenario = Scenario.model_validate(content)
         prefix = f"{self.dataset.name} {self.family.name} seed {self.seed}"
 
         def named(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:

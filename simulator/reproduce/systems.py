@@ -67,6 +67,7 @@ class Family:
         arms: system -> further hyper-parameters, of serving only.
         losses: names of the hyper-parameters that the protocol's loss is given to.
         deterministic: whether seeds make no difference.
+        foundation: name of the family whose fit this one starts from, given to it as `pretrained`; "" = none.
         validates: whether the policy itself holds each user's last click out for validation; else it is kept from it.
         role: `floor` (stands beside every table), `baseline`, or `ours` (the paper's method).
     """
@@ -78,6 +79,7 @@ class Family:
     losses: tuple[str, ...] = ()
     deterministic: bool = False
     validates: bool = True
+    foundation: str = ""
     role: str = "baseline"
 
     def systems(self) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ RELEASED = {
 """The network of the authors' public code."""
 
 _AS_WRITTEN = {"shape": WRITTEN, "windows": "last", "pretraining": TRAINING}
-_TUNED = {**_AS_WRITTEN, "tuning": TRAINING, "tuning_loss": {"kind": "softmax"}, "ranking": "output"}
+_TUNED = {"shape": WRITTEN, "windows": "last", "tuning": TRAINING, "tuning_loss": {"kind": "softmax"}, "ranking": "output"}
 _AS_RELEASED = {
     "shape": RELEASED,
     "windows": "last",
@@ -135,7 +137,7 @@ def recgpt(window: int) -> Family:
     """RecGPT as written with K = `window`, for every m_n; at K = 0 it is fine-tuning with segments that nothing uses."""
     prompts = {"window": window, "source": "model", "form": "between"}
     arms = {f"RecGPT K={window} {split}": {"quotas": _quotas(split)} for split in SPLITS}
-    return Family(f"RecGPT K={window}", "recgpt", {**_TUNED, "prompts": prompts}, arms, ("pretraining_loss",), role="ours")
+    return Family(f"RecGPT K={window}", "recgpt", {**_TUNED, "prompts": prompts}, arms, foundation="Pre-train", role="ours")
 
 
 FAMILIES = {
@@ -159,7 +161,7 @@ FAMILIES = {
             {"Pre-train": {}, **{f"Pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]}},
             ("pretraining_loss",),
         ),
-        Family("Fine-tuning", "finetune", _TUNED, losses=("pretraining_loss",)),
+        Family("Fine-tuning", "finetune", _TUNED, foundation="Pre-train"),
         *(recgpt(window) for window in range(7)),
         Family(
             "RecGPT as released",
