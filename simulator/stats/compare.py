@@ -56,7 +56,10 @@ class Samples:
         self._ratios = {m: bool((bottom <= 0).any()) for m, bottom in table.denominators.items()}
         names = [(m, half) for m in table.numerators for half in ("numerator", "denominator")]
         names = [(m, half) for m, half in names if half == "numerator" or m in table.denominators]
-        self._columns = {key: i for i, key in enumerate([*names, *((c, "covariate") for c in used)])}
+        arrays = {key: self._whole(*key) for key in [*names, *((c, "covariate") for c in used)]}
+        self._arrays = list({id(array): array for array in arrays.values()}.values())
+        place = {id(array): i for i, array in enumerate(self._arrays)}
+        self._columns = {key: place[id(array)] for key, array in arrays.items()}
         self._read: dict[str, Sample] = {}
 
     def moments(self, metric: str, control: str, treatment: str) -> Moments:
@@ -68,29 +71,28 @@ class Samples:
         if not self._table.paired:
             adjust = [columns[c, "covariate"] for c in self._covariates.get(metric, ())]
             return moments.split_moments(self._arm(control), self._arm(treatment), top, bottom, adjust)
-        both, width = self._pair(), len(columns)
+        both, width = self._pair(), len(self._arrays)
         c, t = (self._table.arm(arm) * width for arm in (control, treatment))
         return moments.paired_moments(
             both, (c + top, None if bottom is None else c + bottom), (t + top, None if bottom is None else t + bottom)
         )
 
     def _arm(self, arm: str) -> Sample:
-        if arm not in self._read:
-            table = self._table
+        table = self._table
+        if not self._read:
             assert table.assigned is not None
-            self._read[arm] = moments.sample([self._whole(*key) for key in self._columns], np.flatnonzero(table.assigned == table.arm(arm)))
+            self._read = dict(zip(table.arms, moments.samples(self._arrays, table.assigned, len(table.arms)), strict=True))
         return self._read[arm]
 
     def _pair(self) -> Sample:
         """All arms of a paired table as one sample: the variables of the first arm, then those of the second, ..."""
         if "" not in self._read:
-            halves = [self._whole(*key) for key in self._columns]
-            self._read[""] = moments.sample([half[arm] for arm in range(len(self._table.arms)) for half in halves])
+            self._read[""] = moments.sample([array[arm] for arm in range(len(self._table.arms)) for array in self._arrays])
         return self._read[""]
 
     def _whole(self, name: str, half: str) -> Floats:
         source = {"numerator": self._table.numerators, "denominator": self._table.denominators, "covariate": self._table.covariates}
-        return np.asarray(source[half][name])
+        return np.asarray(source[half][name], dtype=np.float64)
 
     def _some_units(self, metric: str, control: str, treatment: str) -> Moments:
         """A ratio metric with units that have no denominator: those are left out."""

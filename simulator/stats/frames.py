@@ -59,9 +59,13 @@ def from_frame(
     codes, arms = _arms(frame, arm)
     order = _layout(frame, user, codes, len(arms))
 
+    read: dict[str, Array] = {}
+
     def laid_out(column: str) -> Array:
-        values = _numbers(frame, column)
-        return values if order is None else values[order]
+        if column not in read:
+            values = _numbers(frame, column)
+            read[column] = values if order is None else values[order]
+        return read[column]
 
     tops = {name: laid_out(column if isinstance(column, str) else column[0]) for name, column in asked.items()}
     bottoms = {name: laid_out(column[1]) for name, column in asked.items() if not isinstance(column, str)}
@@ -113,7 +117,7 @@ def _arms(frame: pd.DataFrame, arm: str) -> tuple[Array, tuple[str, ...]]:
 def _layout(frame: pd.DataFrame, user: str, codes: Array, n_arms: int) -> Array | None:
     """None for a split table; for a paired one the rows of each arm in a common order of users, `[arms, users]`."""
     ids = frame[user]
-    if ids.is_unique:
+    if _distinct(ids):
         return None
     number, _ = ids.factorize(sort=True)
     n_users, rem = divmod(len(ids), n_arms)
@@ -126,6 +130,18 @@ def _layout(frame: pd.DataFrame, user: str, codes: Array, n_arms: int) -> Array 
             "give one row per user (split) or one row per user and arm for all users (paired)"
         )
     return np.ascontiguousarray(order.reshape(n_users, n_arms).T)
+
+
+def _distinct(ids: pd.Series[Any]) -> bool:
+    """Whether no user occurs twice; ascending or dense whole numbers are told without hashing."""
+    if ids.dtype.kind in "iu" and len(ids):
+        numbers = ids.to_numpy()
+        if bool((numbers[1:] > numbers[:-1]).all()):
+            return True
+        low, high = int(numbers.min()), int(numbers.max())
+        if high - low < 4 * len(numbers):
+            return bool((np.bincount(numbers.astype(np.int64) - low) <= 1).all())
+    return bool(ids.is_unique)
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> Array:

@@ -99,29 +99,61 @@ class Sample:
         return np.einsum("...i,...ij,...j->...", weights, self.cov, others) / self.n
 
 
-def sample(columns: Sequence[Floats], rows: npt.NDArray[Any] | None = None) -> Sample:
-    """The sample of `rows` (an index array or None for all) of equally long `columns`, in one pass over chunks.
+class _Sums:
+    """Sums and products of a sample that is read in chunks.
 
     Values are shifted by the mean of the first chunk before they are squared, so that nothing cancels (Chan, Golub & LeVeque,
     "Algorithms for computing the sample variance", The American Statistician 1983).
     """
-    n, p = (len(columns[0]) if rows is None else len(rows)), len(columns)
-    if n == 0:
-        return Sample(0, np.full(p, np.nan), np.full((p, p), np.nan))
-    shift, total, gram = np.zeros((p, 1)), np.zeros(p), np.zeros((p, p))
-    block = np.empty((p, min(CHUNK, n)))
+
+    def __init__(self, p: int) -> None:
+        self.n = 0
+        self.shift: Floats | None = None
+        self.total, self.gram = np.zeros(p), np.zeros((p, p))
+
+    def add(self, part: Floats) -> None:
+        """Take in a chunk `[p, rows]`, which is overwritten."""
+        if not part.shape[1]:
+            return
+        if self.shift is None:
+            self.shift = part.mean(axis=1, keepdims=True)
+        part -= self.shift
+        self.n += part.shape[1]
+        self.total += part.sum(axis=1)
+        self.gram += part @ part.T
+
+    def sample(self) -> Sample:
+        if self.shift is None:
+            return Sample(0, np.full_like(self.total, np.nan), np.full_like(self.gram, np.nan))
+        return Sample(self.n, self.shift[:, 0] + self.total / self.n, _covariances(self.n, self.total, self.gram))
+
+
+def sample(columns: Sequence[Floats], rows: npt.NDArray[Any] | None = None) -> Sample:
+    """The sample of `rows` (an index array, or None for all) of equally long `columns`, in one pass over chunks."""
+    n = len(columns[0]) if rows is None else len(rows)
+    sums, block = _Sums(len(columns)), np.empty((len(columns), min(CHUNK, n)))
     for start in range(0, n, CHUNK):
         at = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
-        size = min(CHUNK, n - start)
-        part = block[:, :size]
+        part = block[:, : min(CHUNK, n - start)]
         for i, column in enumerate(columns):
             part[i] = column[at]
-        if start == 0:
-            shift = part.mean(axis=1, keepdims=True)
-        part -= shift
-        total += part.sum(axis=1)
-        gram += part @ part.T
-    return Sample(n, shift[:, 0] + total / n, _covariances(n, total, gram))
+        sums.add(part)
+    return sums.sample()
+
+
+def samples(columns: Sequence[Floats], group: npt.NDArray[Any], k: int) -> list[Sample]:
+    """The samples of the rows of each `group` 0..k-1 (others are left out), all in one pass over the columns."""
+    sums = [_Sums(len(columns)) for _ in range(k)]
+    block = np.empty((len(columns), CHUNK))
+    for start in range(0, len(group), CHUNK):
+        here = group[start : start + CHUNK]
+        for g in range(k):
+            at = np.flatnonzero(here == g)
+            part = block[:, : len(at)]
+            for i, column in enumerate(columns):
+                np.take(column[start : start + CHUNK], at, out=part[i], mode="clip")
+            sums[g].add(part)
+    return [s.sample() for s in sums]
 
 
 def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
