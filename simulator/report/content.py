@@ -87,6 +87,8 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
     rows = sorted(verdict.verdict(sums, who.control), key=lambda row: (row.unit != "user", who.arms.index(row.arm)))
     scenario, notes = (json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes))
     by_user = sums.by("user")
+    published = scenario.get("published", {})
+    power = needs(by_user, who.control, who.treatments, published)
     daily = [_on_day(row, day) for day, lifts in verdict.by_day(sums, who.control) for row in lifts]
     content = {
         **_frame(rows, who, sums.metrics),
@@ -109,8 +111,8 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "channels": _channels(counts, meta, who),
         "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
         "calibration": calibration,
-        "published": _published(scenario.get("published", {}), rows),
-        "power": needs(by_user, who.control, who.treatments, scenario.get("published", {})),
+        "published": _published(published, rows, power, "paired" if sums.assigned is None else "split"),
+        "power": power,
         "offline": [],
         "worlds": [],
         "settings": scenario,
@@ -283,20 +285,20 @@ def _share(part: Cells, whole: Cells, who: Comparison) -> dict[str, float | None
     return {name: None if whole[i] == 0 else float(part[i] / whole[i]) for name, i in zip(who.arms, who.index, strict=True)}
 
 
-def _published(published: Mapping[str, float], rows: Sequence[Lift]) -> list[dict[str, Any]]:
-    """Published lifts beside ours by user, for every arm and metric that has one; `inside`: within our interval."""
+def _published(
+    published: Mapping[str, float], rows: Sequence[Lift], power: Sequence[Mapping[str, Any]], design: str
+) -> list[dict[str, Any]]:
+    """Published lifts beside ours by user, for every arm and metric that has one.
+
+    `inside`: within our interval. `users`: how many this design needs to show the published lift.
+    """
+    needed = {(row["metric"], row["arm"]): row["users"].get(design) for row in power if row["published"]}
     found = []
     for lift in rows:
         if lift.unit == "user" and lift.metric in published:
             row, value = _row(lift), published[lift.metric]
             inside = None if row["lift"] is None else bool(lift.low <= value <= lift.high)
-            found.append(
-                {
-                    "metric": lift.metric,
-                    "arm": lift.arm,
-                    "published": value,
-                    "inside": inside,
-                    **{k: row[k] for k in ("lift", "low", "high")},
-                }
-            )
+            ours = {key: row[key] for key in ("lift", "low", "high")}
+            users = needed.get((lift.metric, lift.arm))
+            found.append({"metric": lift.metric, "arm": lift.arm, "published": value, **ours, "inside": inside, "users": users})
     return found

@@ -174,10 +174,10 @@ def _published(c: Mapping[str, Any]) -> list[str]:
     if not c["published"]:
         return []
     rows = (
-        (title(r["metric"]), text(r["arm"]), percent(r["published"]), percent(r["lift"]), interval(r["low"], r["high"]))
+        (title(r["metric"]), text(r["arm"]), percent(r["published"]), percent(r["lift"]), interval(r["low"], r["high"]), whole(r["users"]))
         for r in c["published"]
     )
-    return ["## Published beside ours", table(("Metric", "Arm", "Published", "Here", "95% interval"), rows)]
+    return ["## Published beside ours", table(("Metric", "Arm", "Published", "Here", "95% interval", "Users needed to show it"), rows)]
 
 
 def _checks(c: Mapping[str, Any]) -> list[str]:
