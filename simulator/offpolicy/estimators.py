@@ -188,8 +188,58 @@ def within(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:
     return found
 
 
+def ranks(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:
+    """0-based place of each of `items` `[R, K]` among its row's `recalled` `[R, M]`, M where it is not there, `[R, K]`."""
+    place = np.full(items.shape, recalled.shape[1])
+    for k in range(items.shape[1]):
+        here = recalled == items[:, k, None]
+        place[:, k] = np.where(here.any(axis=1), here.argmax(axis=1), place[:, k])
+    return place
+
+
 def _within(e: Evidence, agree: np.ndarray) -> Ratio:
     return (agree * e.rounds.reward).sum(axis=1), agree.sum(axis=1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class HitRate(Estimator):
+    """HR@k on the logged clicks: the share of them whose item is among the target's first `k` candidates.
+
+    Paper: Deshpande & Karypis, TOIS 2004. Assumption: none; it is no value. Valid: as a figure of how well the policy foretells what
+    was clicked among what the log chose to show, with all the log's choices in it.
+    """
+
+    k: int = 10
+    name, paper, unit = "hr", "Deshpande & Karypis 2004", "click"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.k}"
+
+    def refuses(self, facts: Facts) -> str | None:
+        return None if facts.recalled else "the target gives no set of candidates"
+
+    def worth(self, rank: np.ndarray) -> Float:
+        """What a click on the candidate at each 0-based `rank` counts; k or more: nothing."""
+        return (rank < self.k).astype(np.float64)
+
+    def ratios(self, e: Evidence) -> list[Ratio]:
+        assert e.target.recalled is not None
+        clicked = (e.rounds.reward > 0).astype(np.float64)
+        return [((clicked * self.worth(ranks(e.rounds.item, e.target.recalled))).sum(axis=1), clicked.sum(axis=1))]
+
+
+@dataclass(frozen=True)
+class Gain(HitRate):
+    """NDCG@k on the logged clicks, each of which is one relevant item: 1 / log2(rank + 2).
+
+    Paper: Järvelin & Kekäläinen, TOIS 2002. Assumption and validity: as HitRate.
+    """
+
+    name, paper = "ndcg", "Järvelin & Kekäläinen 2002"
+
+    def worth(self, rank: np.ndarray) -> Float:
+        return np.where(rank < self.k, 1 / np.log2(rank + 2), 0.0)
 
 
 class IPS(Estimator):

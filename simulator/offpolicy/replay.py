@@ -24,6 +24,7 @@ from simulator.offpolicy.estimators import (
     Estimator,
     Evidence,
     Facts,
+    HitRate,
     Matching,
     Recalled,
     SelfNormalisedDR,
@@ -87,7 +88,7 @@ class Settings:
     units: int = UNITS
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.estimators if name not in ESTIMATORS]
+        unknown = [name for name in self.estimators if name not in ESTIMATORS and name not in self.members]
         if unknown:
             raise ReplayError(f"no estimator {unknown[0]!r}; there are {', '.join(ESTIMATORS)}")
 
@@ -97,7 +98,7 @@ class Settings:
         return any(member.model for name in self.estimators for member in self.family(name))
 
     def family(self, name: str) -> tuple[Estimator, ...]:
-        return self.members.get(name, ESTIMATORS[name])
+        return self.members[name] if name in self.members else ESTIMATORS[name]
 
 
 @dataclass(frozen=True)
@@ -401,7 +402,7 @@ class _Case:
 
     def _verdict(self, pick: _Pick, mean_weight: Interval, contradiction: Interval) -> Verdict:
         own = delta(pick.ratios, self.settings.level)
-        if isinstance(pick.estimator, (Matching, Recalled)):
+        if isinstance(pick.estimator, (Matching, Recalled, HitRate)):
             fair = self.known.uniform and isinstance(pick.estimator, Matching)
             return diagnostics.matched(self.weights, float(pick.ratios.denominators.sum()), own, fair)
         if isinstance(pick.estimator, DirectMethod):

@@ -43,8 +43,8 @@ class Targets(Protocol):
     def __call__(self, rounds: Rounds) -> Target: ...
 
 
-Serve = Callable[[Histories, int, int], Slates]
-"""What a target shows: (requests, places, draw) -> slates; the policy's own recall, or recall and ranking."""
+Rank = Callable[[Histories, Slates, int], Slates]
+"""The stages behind recall: (requests, candidates, places) -> the slates that are shown."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class PolicyTargets:
         seed: of its random numbers; not the one the log was written with.
         recall: candidates asked for, for matching within the set.
         draws: slates drawn from a stochastic policy for the expectation of the reward model, and for its marginals.
-        serve: what is shown, if recall is followed by other stages; None: the first candidates.
+        rank: the stages behind recall; None: the first candidates are shown.
         block: requests asked at once.
     """
 
@@ -70,7 +70,7 @@ class PolicyTargets:
     seed: int = 0
     recall: int = 0
     draws: int = 1
-    serve: Serve | None = None
+    rank: Rank | None = None
     block: int = 4096
 
     def __call__(self, rounds: Rounds) -> Target:
@@ -80,7 +80,7 @@ class PolicyTargets:
     def _ask(self, rounds: Rounds) -> Target:
         assert rounds.histories is not None, "a policy can only be asked with histories: Stream(history=...)"
         histories, k = rounds.histories, int(rounds.position.max()) + 1
-        exact = isinstance(self.policy, Stochastic) and self.serve is None
+        exact = isinstance(self.policy, Stochastic) and self.rank is None
         drawn = [self._slates(histories, k, draw, rounds.position) for draw in range(self.draws if exact else 1)]
         slates = np.stack([shown for shown, _ in drawn], axis=1)
         if not exact:
@@ -95,13 +95,9 @@ class PolicyTargets:
 
     def _slates(self, histories: Histories, k: int, draw: int, position: IntArray) -> tuple[IntArray, IntArray | None]:
         """What is shown at the logged places `[R, K]`, and the candidates `[R, M]` where they are wanted."""
-        if self.serve is not None:
-            shown = self.serve(histories, k, draw)
-            candidates = self.policy.recall(histories, self.recall, self.seed).items if self.recall else None
-        else:
-            shown = self.policy.recall(histories, max(k, self.recall), self.seed + draw)
-            candidates = shown.items if self.recall else None
-        return np.take_along_axis(shown.items, position, axis=1), candidates
+        found = self.policy.recall(histories, max(k, self.recall), self.seed + draw)
+        shown = found if self.rank is None else self.rank(histories, found, k)
+        return np.take_along_axis(shown.items, position, axis=1), found.items if self.recall else None
 
 
 def _joined(parts: list[Target]) -> Target:

@@ -1,0 +1,313 @@
+"""Does offline predict online? Every offline figure of many policies against the lift that the same policies get in a simulated A/B.
+
+The offline side sees the history log of the world and nothing else; the online side is the run's own log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.base import Catalogue, Fitting, Histories, Policy, Progress, Slates
+from policies.registry import make
+from simulator.design import HISTORY
+from simulator.eventlog import EventLog
+from simulator.offpolicy.estimators import Gain, HitRate
+from simulator.offpolicy.intervals import Ratios, bootstrap
+from simulator.offpolicy.jobs import training
+from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
+from simulator.offpolicy.rounds import DAY_MS, Float, Stream
+from simulator.offpolicy.scores import Ordering, orderings
+from simulator.offpolicy.target import PolicyTargets, Rank
+from simulator.scenario import Arm, Scenario
+
+FEWEST = 8
+"""Fewer policies say nothing of a rank correlation."""
+
+YARDSTICKS: dict[str, dict[str, Any]] = {
+    "random": {"policy": "random"},
+    "popularity": {"policy": "popularity"},
+    "itemknn": {"policy": "itemknn"},
+    "blurred": {"policy": "explore", "params": {"policy": "popularity", "temperature": 1.0, "epsilon": 0.5}},
+    "half random": {"policy": "explore", "params": {"policy": "itemknn", "temperature": 0.1, "epsilon": 0.5}},
+    "bpr": {"policy": "bpr", "params": {"training": {"epochs": 10, "patience": 3}}},
+    "sasrec": {"policy": "sasrec", "params": {"training": {"epochs": 4, "patience": 2}}},
+}
+"""Arms that are added, in this order, to a scenario with fewer than FEWEST: spread in quality, cheap to fit."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """What the simulated A/B says.
+
+    Attributes:
+        arms: names.
+        value: `[A]` reward per request.
+        lift: `[A]` of reward per user over the control, a fraction.
+        resampled: `[A, B]` `lift` in resamples of users, the same for all arms.
+        value_error: `[A]` standard error of `value`.
+    """
+
+    arms: tuple[str, ...]
+    control: str
+    value: Float
+    value_error: Float
+    lift: Float
+    resampled: Float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One offline figure of every policy.
+
+    Attributes:
+        name: of the estimator or the ranking figure.
+        value: `[A]`, NaN where it could not be had.
+        error: `[A]` standard error.
+        verdict: `[A]` words.
+        estimates: it claims to be the reward per request, so that it has an error against the truth.
+    """
+
+    name: str
+    value: Float
+    error: Float
+    verdict: tuple[str, ...]
+    estimates: bool
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well one offline figure foretells the online lift.
+
+    Attributes:
+        figure: its name.
+        policies: for how many it could be had.
+        rho, low, high: Spearman's rank correlation with the true lift, and its 95% interval over the noise of both sides
+            (users resampled online; the figure's own standard error offline). Of these policies, not of all there might be.
+        p: two-sided, by permutations of the policies.
+        kendall: tau-b.
+        error: root mean squared relative error against the true reward per request; NaN where it does not claim to be that.
+        covered: for how many policies the figure's interval held the truth.
+        regret: online lift of the best policy less that of the one that the figure would have picked, a fraction.
+    """
+
+    figure: str
+    policies: int
+    rho: float
+    low: float
+    high: float
+    p: float
+    kendall: float
+    error: float
+    covered: int | None
+    regret: float
+
+
+def widened(scenario: Scenario) -> Scenario:
+    """The scenario with yardsticks added until it has FEWEST arms."""
+    arms = dict(scenario.arms)
+    for name, spec in YARDSTICKS.items():
+        if len(arms) < FEWEST and name not in arms:
+            arms[name] = Arm.model_validate(spec)
+    if len(arms) < FEWEST:
+        raise ReplayError(f"a rank correlation needs at least {FEWEST} policies; the scenario has {len(arms)} arms")
+    return scenario.model_copy(update={"arms": arms, "design": scenario.design.model_copy(update={"control": scenario.control})})
+
+
+def online(log: EventLog, control: str, reward: str, resamples: int, seed: int) -> Online:
+    """Reward per request and lift per user of every arm, by the A/B's own log."""
+    n = log.metadata.n_users
+    arms = tuple(arm for arm in log.metadata.arms if arm != HISTORY)
+    per_request, per_user = [], []
+    for arm in arms:
+        total, requests = np.zeros(n), np.zeros(n)
+        for rounds in Stream(log, reward, arm):
+            total += np.bincount(rounds.user, weights=np.nan_to_num(rounds.reward).sum(axis=1), minlength=n)
+            requests += np.bincount(rounds.user, minlength=n)
+        per_request.append(Ratios(total[:, None], requests[:, None]))
+        per_user.append(Ratios(total[:, None], np.ones((n, 1))))
+    base = arms.index(control)
+    means = np.array([one.value for one in per_user])
+    drawn = bootstrap(per_user, resamples, seed)
+    errors = np.array([one.error() for one in per_request])
+    return Online(arms, control, np.array([o.value for o in per_request]), errors, means / means[base] - 1, drawn / drawn[base] - 1)
+
+
+@dataclass(frozen=True)
+class Offline:
+    """What the history log says of every policy, fitted on all of it but the last days.
+
+    Attributes:
+        evaluations: of every off-policy estimator, for the slates that recall and ranking would show.
+        orders: of the scores of what was shown.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    orders: tuple[Ordering, ...]
+
+    def figures(self) -> list[Figure]:
+        """Every offline figure that at least three policies have."""
+        found = []
+        for first in self.evaluations[0].estimates:
+            estimates = [one[first.estimator] for one in self.evaluations]
+            words = tuple(e.verdict.word if e.verdict else "" for e in estimates)
+            value, error = np.array([e.value for e in estimates]), np.array([e.error for e in estimates])
+            found.append(Figure(first.estimator, value, error, words, first.unit == "request"))
+        for name in ("auc", "gauc", "ndcg"):
+            pairs = [getattr(order, name) for order in self.orders]
+            value = np.array([np.nan if pair is None else pair[0] for pair in pairs])
+            error = np.array([np.nan if pair is None else (pair[1].high - pair[1].low) / 3.92 for pair in pairs])
+            found.append(Figure(f"{name} of shown", value, error, ("",) * len(pairs), False))
+        return [figure for figure in found if np.isfinite(figure.value).sum() >= 3]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run: the scenario with all arms, its log and catalogue, and the folder of plug-in files."""
+
+    scenario: Scenario
+    log: EventLog
+    catalogue: Catalogue
+    folder: Path
+
+
+def offline(ran: Ran, reward: str, settings: Settings, test_days: int, progress: Progress) -> Offline:
+    """Fit every arm's policy (and the ranking stage) on the history before its last `test_days` days, and replay these.
+
+    Args:
+        ran: of its log only the arm `history` is read.
+        reward: of the estimates; orderings are of clicks.
+        settings: of the replay.
+        test_days: the last days of the history, which are replayed.
+        progress: told of every fit and of the replay.
+    """
+    scenario, log, catalogue = ran.scenario, ran.log, ran.catalogue
+    serving, since = scenario.serving, -test_days * DAY_MS
+    stream = Stream(log, reward, HISTORY, since, serving.history, contexts=settings.contexts)
+    sequences = training(log, HISTORY, since, None)
+    policies: list[tuple[str, Policy]] = []
+    for name, arm in scenario.arms.items():
+        progress(f"offline fit {name}", 0, 1, {})
+        policies.append((name, make(arm.policy, arm.params, ran.folder).fit(sequences, catalogue, Fitting(scenario.seed))))
+        progress(f"offline fit {name}", 1, 1, {})
+    rank = _ranking(scenario, sequences, catalogue)
+    targets = [PolicyTargets(name, policy, scenario.seed, serving.recall, rank=rank) for name, policy in policies]
+    evaluations = evaluate(stream, targets, catalogue.n_users, catalogue.n_items, settings, progress)
+    orders = orderings(replace(stream, reward="click", by="session", contexts=1), policies, catalogue.n_users)
+    return Offline(tuple(evaluations), tuple(orders))
+
+
+def _ranking(scenario: Scenario, sequences: Any, catalogue: Catalogue) -> Rank | None:
+    """The scenario's ranking stage, fitted on what the policies are fitted on."""
+    from simulator.ranking import Ranker
+
+    serving = scenario.serving
+    if serving.ranking.kind != "pointwise":
+        return None
+    ranker = Ranker.fit(sequences, catalogue, serving.history, serving.ranking.watch_weight)
+
+    def rank(histories: Histories, candidates: Slates, k: int) -> Slates:
+        scores = ranker.score(histories, candidates.items)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return Slates(np.take_along_axis(candidates.items, best, axis=1), np.take_along_axis(scores, best, axis=1))
+
+    return rank
+
+
+def settings(seed: int, resamples: int, recall: int) -> Settings:
+    """Every off-policy estimator, HR and NDCG at 10 and at the length of recall."""
+    ranked = {"hr@10": (HitRate(10),), "ndcg@10": (Gain(10),), f"hr@{recall}": (HitRate(recall),)}
+    return Settings((*ranked, *ESTIMATORS), ranked, resamples, seed=seed, contexts=3)
+
+
+def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed: int) -> Agreement:
+    """One offline figure against the truth."""
+    from scipy.stats import kendalltau
+
+    have = np.isfinite(figure.value)
+    value, lift = figure.value[have], truth.lift[have]
+    random = np.random.Generator(np.random.Philox(key=seed))
+    resampled = truth.resampled[have].T
+    noise = random.standard_normal((len(resampled), have.sum())) * np.nan_to_num(figure.error[have])
+    rhos = _spearman(value + noise, resampled)
+    known = rhos[np.isfinite(rhos)]
+    rho = float(_spearman(value[None], lift[None])[0])
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+    shuffled = random.permuted(np.broadcast_to(lift, (5000, len(lift))), axis=1)
+    p = float((np.abs(_spearman(value[None], shuffled)) >= abs(rho) - 1e-12).mean()) if np.isfinite(rho) else float("nan")
+    relative = figure.value[have] / truth.value[have] - 1
+    error = float(np.sqrt(np.square(relative).mean())) if figure.estimates else float("nan")
+    held = [bool(c) for c, h in zip(covers, have, strict=True) if h and c is not None]
+    tau = float(kendalltau(value, lift).statistic) if len(np.unique(value)) > 1 else float("nan")
+    regret = float(np.nanmax(truth.lift) - truth.lift[have][int(np.argmax(value))])
+    covered = sum(held) if figure.estimates else None
+    return Agreement(figure.name, int(have.sum()), rho, float(low), float(high), p, tau, error, covered, regret)
+
+
+def _spearman(left: Float, right: Float) -> Float:
+    """Spearman's rank correlation of each row of `left` with the same row of `right` (one row serves all), ties by mean ranks."""
+    from scipy.stats import rankdata
+
+    a, b = np.broadcast_arrays(rankdata(left, axis=1), rankdata(right, axis=1))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out: Float = (a * b).sum(axis=1) / np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+    return out
+
+
+def compare(truth: Online, found: Offline, seed: int = 0) -> dict[str, Any]:
+    """Everything as plain JSON types: policies with their truth, figures with their agreement, best first."""
+    figures = found.figures()
+    at = {arm: i for i, arm in enumerate(truth.arms)}
+    order = np.array([at[one.policy] for one in found.evaluations])
+    sorted_truth = replace(
+        truth, arms=tuple(truth.arms[i] for i in order), value=truth.value[order], value_error=truth.value_error[order],
+        lift=truth.lift[order], resampled=truth.resampled[order],
+    )  # fmt: skip
+    rows = []
+    for figure in figures:
+        covers = [_covers(one, figure.name, float(value)) for one, value in zip(found.evaluations, sorted_truth.value, strict=True)]
+        rows.append((figure, agreement(figure, sorted_truth, covers, seed)))
+    rows.sort(key=lambda pair: -pair[1].rho if np.isfinite(pair[1].rho) else 2.0)
+    return {
+        "control": truth.control,
+        "policies": [_policy(i, sorted_truth) for i in range(len(order))],
+        "figures": [{**_plain(_fields(said)), "points": _points(figure)} for figure, said in rows],
+        "logged": _number(found.evaluations[0].logged.value),
+        "rounds": found.evaluations[0].weights.rounds,
+    }
+
+
+def _covers(one: Evaluation, figure: str, truth: float) -> bool | None:
+    match = next((e for e in one.estimates if e.estimator == figure and e.intervals), None)
+    return None if match is None else match.interval().covers(truth)
+
+
+def _policy(i: int, truth: Online) -> dict[str, Any]:
+    low, high = np.quantile(truth.resampled[i], [0.025, 0.975])
+    figures = {"lift": truth.lift[i], "low": low, "high": high, "per_request": truth.value[i], "error": truth.value_error[i]}
+    return _plain({"policy": truth.arms[i], **figures})
+
+
+def _points(figure: Figure) -> list[dict[str, Any]]:
+    return [
+        {"value": _number(value), "error": _number(error), "verdict": word}
+        for value, error, word in zip(figure.value, figure.error, figure.verdict, strict=True)
+    ]
+
+
+def _fields(said: Agreement) -> dict[str, Any]:
+    """The fields of an agreement by name."""
+    return {name: getattr(said, name) for name in said.__dataclass_fields__}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _number(float(value)) if isinstance(value, (float, np.floating)) else value for name, value in values.items()}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
