@@ -5,7 +5,12 @@ The desk knows no time and no users; it is a pure function of the requests, so b
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +40,28 @@ class Channel:
     quota: int
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a desk gives to a block of requests.
+
+    Attributes:
+        slates: `[B, k]`.
+        channel: `[B, k]` index of the recall channel of each item, or None: the arm's own policy everywhere.
+        team: `[B, k]` which of two interleaved arms drafted each item, or None: there is but one.
+    """
+
+    slates: Slates
+    channel: npt.NDArray[np.uint8] | None = None
+    team: npt.NDArray[np.uint8] | None = None
+
+
+class Serves(Protocol):
+    """What the engine asks of a desk."""
+
+    def serve(self, histories: Histories, k: int) -> Served:
+        """Slates of `k` places for the requests; a pure function of them."""
+
+
 @dataclass(frozen=True)
 class Desk:
     """Serves the requests of one arm.
@@ -46,6 +73,7 @@ class Desk:
         ranker: the ranking stage, or None: the recall order as it is, the arm's own candidates first.
         n_items: items are 1..n_items.
         seed: of stochastic policies; the same in all arms, so that equal arms serve equal slates.
+        time_limit: seconds that one call of a policy may take; 0 = any.
     """
 
     arm: str
@@ -54,16 +82,17 @@ class Desk:
     ranker: Ranks | None
     n_items: int
     seed: int
+    time_limit: float = 0.0
 
-    def serve(self, histories: Histories, k: int) -> tuple[Slates, npt.NDArray[np.uint8] | None]:
-        """The slates `[B, k]` of `B` requests, and the channel `[B, k]` that each item came from (None: the arm's own policy).
+    def serve(self, histories: Histories, k: int) -> Served:
+        """The slates `[B, k]` of `B` requests, and the channel that each item came from.
 
         Raises:
             ServingError: a policy raised or broke its contract.
         """
         own = self._ask(self.recall, histories)
         if self.ranker is None and not self.channels:
-            return _first(own, k), None
+            return Served(_first(own, k))
         lists = [own.items, *(self._ask(channel, histories).items for channel in self.channels)]
         items, channel = np.zeros((2, len(histories), sum(part.shape[1] for part in lists)), dtype=np.int64)
         quotas = np.array([part.shape[1] for part in lists])
@@ -77,11 +106,15 @@ class Desk:
         top_scores = np.full(top.shape, -np.inf, dtype=np.float32)
         top_channel = np.zeros(top.shape, dtype=np.uint8)
         kernels.best(items, scores, channel, top, top_scores, top_channel)
-        return Slates(top, top_scores), top_channel
+        return Served(Slates(top, top_scores), top_channel)
 
     def _ask(self, channel: Channel, histories: Histories) -> Slates:
         try:
-            slates = channel.policy.recall(histories, channel.quota, self.seed)
+            with _within(self.time_limit):
+                slates = channel.policy.recall(histories, channel.quota, self.seed)
+        except _OutOfTime as error:
+            rule = f"one call took longer than engine.time_limit ({self.time_limit:g} s); a smaller engine.block or a higher limit may help"
+            raise ServingError(self._says(channel, histories, 0, rule)) from error
         except Exception as error:  # a plug-in may raise anything
             raise ServingError(self._says(channel, histories, 0, f"raised {type(error).__name__}: {error}")) from error
         self._inspect(channel, histories, slates)
@@ -131,6 +164,29 @@ _RULES = {
     kernels.NOT_A_NUMBER: "the score of item {item} at place {place} is NaN",
     kernels.NOT_SORTED: "scores must not increase along a row; the score {score} at place {place} is above the one before it",
 }
+
+
+class _OutOfTime(BaseException):
+    """Not an Exception, so that a plug-in's own `except Exception` does not swallow it."""
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Interrupt what is inside after `seconds`: in a main thread, where Python gets control again (not within one native call)."""
+    if seconds <= 0 or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def alarm(number: int, frame: FrameType | None) -> None:
+        raise _OutOfTime
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _first(slates: Slates, k: int) -> Slates:

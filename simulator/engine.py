@@ -17,7 +17,7 @@ import simpy
 from policies.base import BoolArray, Histories, IntArray, Sequences
 from simulator import kernels
 from simulator.design import DAY
-from simulator.desk import Desk
+from simulator.desk import Serves
 from simulator.tape import Asked, Tape
 from simulator.users.base import NEVER, Feedback, Users
 
@@ -134,7 +134,7 @@ def _no_barrier(t: int) -> None:
 class Engine:
     """One arm of one shard, running: lives, their users, the desk that serves them and the tape that records it."""
 
-    def __init__(self, lives: Lives, users: Users, desk: Desk, tape: Tape, span: Span) -> None:
+    def __init__(self, lives: Lives, users: Users, desk: Serves, tape: Tape, span: Span) -> None:
         self.lives, self.users, self.desk, self.tape, self.span = lives, users, desk, tape, span
 
     def run(self, barrier: Barrier = _no_barrier) -> None:
@@ -193,12 +193,14 @@ class Engine:
         step = lives.step[rows]
         sizes = self.users.slate_size(asked.user, step)
         k = self.span.slate if sizes is None else int(sizes.max(initial=1))
-        slates, channel = self.desk.serve(lives.histories(rows, self.span.history, self.span.seen), k)
+        served = self.desk.serve(lives.histories(rows, self.span.history, self.span.seen), k)
         if sizes is not None:
-            slates = replace(slates, items=np.where(np.arange(k) < sizes[:, None], slates.items, 0))
-        feedback = self._checked(self.users.respond(asked.user, step, asked.t, slates), asked, slates.items)
-        self.tape.append(asked, slates, channel, feedback)
-        lives.advance(rows, slates.items, feedback)
+            fitting = np.where(np.arange(k) < sizes[:, None], served.slates.items, 0)
+            served = replace(served, slates=replace(served.slates, items=fitting))
+        items = served.slates.items
+        feedback = self._checked(self.users.respond(asked.user, step, asked.t, served.slates), asked, items)
+        self.tape.append(asked, served, feedback)
+        lives.advance(rows, items, feedback)
 
     def _checked(self, feedback: Feedback, asked: Asked, items: IntArray) -> Feedback:
         """The answers with positions that hold no item not shown; protocol errors are named."""

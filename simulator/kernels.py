@@ -176,3 +176,63 @@ def best(items: Any, scores: Any, channel: Any, out_items: Any, out_scores: Any,
             out_scores[b, at] = score
             out_channel[b, at] = channel[b, j]
             n = min(n + 1, k)
+
+
+@njit(cache=True)
+def draft(one: Any, two: Any, channel_one: Any, channel_two: Any, coins: Any, items: Any, team: Any, channel: Any) -> None:
+    """Team draft: in each round the coin's winner picks first; each picks its best item that is not in the slate yet.
+
+    Args:
+        one, two: `[B, k]` items of the two teams, best first, 0 = none.
+        channel_one, channel_two: `[B, k]` where each came from.
+        coins: `[B, k]` True: team 0 picks first in this round.
+        items, team, channel: `[B, k]` outputs; zeros on entry.
+    """
+    k = items.shape[1]
+    for b in range(items.shape[0]):
+        n = 0
+        at = np.zeros(2, dtype=np.int64)
+        for r in range(k):
+            before = n
+            leader = 0 if coins[b, r] else 1
+            for turn in range(2):
+                who = leader if turn == 0 else 1 - leader
+                source, where = (one, channel_one) if who == 0 else (two, channel_two)
+                while n < k and at[who] < k:
+                    item = source[b, at[who]]
+                    taken = item == 0
+                    for j in range(n):
+                        taken = taken or items[b, j] == item
+                    at[who] += 1
+                    if not taken:
+                        items[b, n], team[b, n], channel[b, n] = item, who, where[b, at[who] - 1]
+                        n += 1
+                        break
+            if n in (before, k):
+                break
+
+
+def windows(items: Array, clicked: Array, begin: Array, end: Array, width: int, *, left: bool) -> tuple[Array, Array]:
+    """The stretches begin..end-1 of flat columns as rows `[B, width]`, 0 and False where there is nothing.
+
+    Args:
+        items, clicked: `[N]`.
+        begin, end: `[B]`.
+        width: columns of a row; of a longer stretch the first (left) or last ones are taken.
+        left: whether rows are filled from the left, or right-aligned.
+    """
+    out, marks = np.zeros((len(begin), width), dtype=np.int64), np.zeros((len(begin), width), dtype=np.bool_)
+    _windows(items, clicked, begin, end, left, out, marks)
+    return out, marks
+
+
+@njit(cache=True)
+def _windows(items: Any, clicked: Any, begin: Any, end: Any, left: bool, out: Any, marks: Any) -> None:
+    width = out.shape[1]
+    for b in range(len(begin)):
+        n = min(end[b] - begin[b], width)
+        source = begin[b] if left else end[b] - n
+        target = 0 if left else width - n
+        for j in range(n):
+            out[b, target + j] = items[source + j]
+            marks[b, target + j] = clicked[source + j]

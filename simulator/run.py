@@ -10,12 +10,12 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
-from simulator import executors
+from simulator import executors, tasks
+from simulator.context import Job, context, lanes
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
 from simulator.progress import silent
@@ -24,7 +24,6 @@ from simulator.workspace import RunError, Workspace, save_catalogue
 
 if TYPE_CHECKING:
     from simulator.executors import Executor
-    from simulator.tasks import Job
 
 
 @dataclass
@@ -51,9 +50,10 @@ def run(
     folder: Path = Path(),
     resume: bool = False,
     keep_going: bool = False,
+    strict: bool = False,
     progress: Progress = silent,
 ) -> Outcome:
-    """Run a scenario to its finished report.
+    """Run a scenario to its finished report, in its own world and in its further `worlds`.
 
     Args:
         scenario: checked.
@@ -61,6 +61,7 @@ def run(
         folder: where the scenario lies; plug-in files and data are looked up there.
         resume: take over finished pieces; the result is the same bytes as without an interruption.
         keep_going: an arm whose policy breaks its contract is given up instead of the run, and the others are reported.
+        strict: report no lift where a check of the report is red.
         progress: told of fitting, simulating, writing and reporting.
 
     Raises:
@@ -69,6 +70,12 @@ def run(
     """
     start = time.monotonic()
     outcome = simulate(scenario, out, folder=folder, resume=resume, keep_going=keep_going, progress=progress)
+    for name, world in scenario.worlds.items():
+        data = scenario.data if world.data is None else world.data
+        alone = scenario.model_copy(update={"name": f"{scenario.name} in {name}", "users": world.users, "data": data, "worlds": {}})
+        there = out / "worlds" / name
+        begun = resume and there.exists()
+        run(alone, there, folder=folder, resume=begun, keep_going=keep_going, strict=strict, progress=_within(name, progress))
     log = EventLog.open(Workspace(out).log)
     outcome.runtime["wall seconds"] = time.monotonic() - start
     outcome.runtime["peak MiB"] = peak_memory() / 2**20
@@ -76,7 +83,7 @@ def run(
         return outcome
     from simulator import report
 
-    outcome.report = report.write(log, out, runtime=outcome.runtime, progress=progress)
+    outcome.report = report.write(log, out, runtime=outcome.runtime, strict=strict, progress=progress)
     return outcome
 
 
@@ -101,6 +108,11 @@ def simulate(
     return outcome
 
 
+def _within(world: str, progress: Progress) -> Progress:
+    """The progress of a further world under its own name."""
+    return lambda stage, done, total, figures: progress(f"{world}: {stage}", done, total, figures)
+
+
 def peak_memory() -> int:
     """Peak resident memory in bytes of this process or of its largest worker, whichever is greater."""
     return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -112,36 +124,41 @@ class _Run:
     def __init__(
         self, scenario: Scenario, folder: Path, workspace: Workspace, executor: Executor, outcome: Outcome, keep_going: bool
     ) -> None:
-        from simulator.tasks import Job
-
         self.scenario, self.folder, self.workspace, self.executor = scenario, folder, workspace, executor
         self.outcome, self.keep_going = outcome, keep_going
-        self.job: Job = Job(str(workspace.root.resolve()), str(folder.resolve()), json.dumps(scenario.resolved(), sort_keys=True))
+        self.job = Job(str(workspace.root.resolve()), str(folder.resolve()), json.dumps(scenario.resolved(), sort_keys=True))
 
     def all(self) -> None:
+        """Every stage, to the finished log."""
+        scenario = self.scenario
         self._source()
-        if self.scenario.data.source == "synthetic":
-            self._simulate("history", [HISTORY])
-            self._write([HISTORY])
+        if scenario.data.source == "synthetic":
+            self._simulate([HISTORY], scenario.days)
+            self._go("write", [tasks.Merge(self.job, HISTORY)])
         self._fits()
-        self._simulate("simulate", self._arms())
-        if not self._arms():
-            raise RunError("every arm has failed:\n" + "\n".join(self.outcome.failed.values()))
-        self._write(self._arms())
+        daily = scenario.serving.refit == "daily"
+        for day in range(1, scenario.days + 1) if daily else (scenario.days,):
+            if daily and day > 1:
+                self._refits(day - 1)
+            self._simulate(self._lanes(), day)
+        if scenario.control in self.outcome.failed or len(self.outcome.failed) == len(scenario.arms):
+            raise RunError("nothing is left to compare:\n" + "\n".join(self.outcome.failed.values()))
+        self._go("write", [tasks.Merge(self.job, arm) for arm in self._arms()])
 
     def _arms(self) -> list[str]:
         """The arms that have not been given up, by name."""
         return [name for name in sorted(self.scenario.arms) if name not in self.outcome.failed]
 
+    def _lanes(self) -> list[str]:
+        """The lanes that have not been given up, by name."""
+        return [name for name in lanes(self.scenario) if name not in self.outcome.failed]
+
     def _source(self) -> None:
         """Put catalogue, history and future into the folder, and fit the users."""
-        from simulator import tasks
-
         where, scenario = self.workspace, self.scenario
-        context = tasks.context(self.job)
         if not (where.models / "catalogue.npz").is_file():
             if scenario.data.source == "synthetic":
-                population: Any = context.population
+                population: Any = scenario.users
                 catalogue = population.catalogue(scenario.seed)
             else:
                 from simulator import datasets
@@ -154,25 +171,14 @@ class _Run:
                     source.future.write(where.future)
                 where.write_text("models/notes.json", json.dumps(dict(source.notes), indent=1, sort_keys=True) + "\n")
             save_catalogue(where.models / "catalogue.npz", catalogue)
-        self._go("users", [tasks.FitUsers(self.job)], [[None]])
-
-    def _shards(self) -> tuple[tuple[int, int], ...]:
-        from simulator import tasks
-
-        n_users = tasks.context(self.job).catalogue.n_users
-        shards = min(self.scenario.engine.shards, n_users)
-        bounds = [n_users * i // shards for i in range(shards + 1)]
-        return tuple(pairwise(bounds))
+        self._go("users", [tasks.FitUsers(self.job)])
 
     def _fits(self) -> None:
-        from simulator import tasks
-
+        """Fit every distinct policy once, and the ranking stage."""
         specs: list[tuple[PolicySpec, str | None]] = [(self.scenario.arms[name], name) for name in self._arms()]
         specs += [(channel, None) for channel in self.scenario.serving.channels]
-        names: list[str] = []
-        self.executor.run([tasks.FitNames(self.job, tuple(spec for spec, _ in specs))], lambda _, found: names.extend(_checked(found)))
         distinct: dict[str, tuple[PolicySpec, list[str | None]]] = {}
-        for name, (spec, arm) in zip(names, specs, strict=True):
+        for name, (spec, arm) in zip(self._names([spec for spec, _ in specs]), specs, strict=True):
             distinct.setdefault(name, (spec, []))[1].append(arm)
         pieces: list[Any] = [tasks.Fit(self.job, spec) for spec, _ in distinct.values()]
         owners = [arms for _, arms in distinct.values()]
@@ -181,31 +187,36 @@ class _Run:
             owners.append([None])
         self._go("fit", pieces, owners)
 
-    def _simulate(self, stage: str, arms: Sequence[str]) -> None:
-        from simulator import tasks
+    def _refits(self, day: int) -> None:
+        """Fit the policies of the arms again before `day`: each on its own lane's log, or equal ones once on the log of all."""
+        shared = {"switchback", "interleave"} & {self.scenario.design.kind}
+        pieces: dict[tuple[str, str | None], tuple[tasks.Fit, list[str | None]]] = {}
+        arms = self._arms()
+        for arm, name in zip(arms, self._names([self.scenario.arms[arm] for arm in arms]), strict=True):
+            lane = None if self.scenario.serving.refit_on == "pooled" else next(iter(shared), arm)
+            fit = tasks.Fit(self.job, self.scenario.arms[arm], day, lane)
+            pieces.setdefault((name, lane), (fit, []))[1].append(arm)
+        self._go("refit", [fit for fit, _ in pieces.values()], [owners for _, owners in pieces.values()])
 
-        pieces = [tasks.Simulate(self.job, arm, first, last) for arm in arms for first, last in self._shards()]
-        self._go(stage, pieces, [[piece.arm] for piece in pieces])
+    def _names(self, specs: Sequence[PolicySpec]) -> list[str]:
+        """What each policy's fit is called; equal names are equal fits."""
+        names: list[str] = []
+        self.executor.run([tasks.FitNames(self.job, tuple(specs))], lambda _, found: names.extend(_checked(found)))
+        return names
 
-    def _write(self, arms: Sequence[str]) -> None:
-        """Write the log parts; what an arm that was given up has left does not belong to the log."""
-        from simulator import tasks
+    def _simulate(self, lanes: Sequence[str], days: int) -> None:
+        pieces = [tasks.Simulate(self.job, lane, first, last, days) for lane in lanes for first, last in context(self.job).shards]
+        self._go("history" if list(lanes) == [HISTORY] else "simulate", pieces, [[piece.lane] for piece in pieces])
 
-        lost = dict(self.outcome.failed)
-        pieces: list[Any] = [tasks.Merge(self.job, arm, self._shards(), tuple(lost.items())) for arm in arms]
-        if lost:
-            pieces.append(tasks.Relabel(self.job, tuple(lost.items())))
-        self._go("write", pieces, [[None]] * len(pieces))
-
-    def _go(self, stage: str, pieces: Sequence[Any], owners: Sequence[Sequence[str | None]]) -> None:
+    def _go(self, stage: str, pieces: Sequence[Any], owners: Sequence[Sequence[str | None]] = ()) -> None:
         """Run pieces side by side. A ValueError of one that belongs to arms only gives up these arms if the run is to keep going."""
 
         def done(i: int, result: Any) -> None:
             if isinstance(result, BaseException):
-                arms = [arm for arm in owners[i] if arm is not None and arm != HISTORY]
-                if not (self.keep_going and isinstance(result, ValueError) and len(arms) == len(owners[i])):
+                arms = [arm for arm in (owners[i] if owners else ()) if arm in self.scenario.arms]
+                if not (self.keep_going and isinstance(result, ValueError) and owners and len(arms) == len(owners[i])):
                     raise result
-                self.outcome.failed |= dict.fromkeys(arms, str(result))
+                self.outcome.failed |= {str(arm): str(result) for arm in arms}
                 return
             seconds = f"{stage} CPU seconds"
             self.outcome.runtime[seconds] = self.outcome.runtime.get(seconds, 0.0) + result.pop("seconds")

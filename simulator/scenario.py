@@ -94,6 +94,7 @@ class Engine(Section):
     block: Annotated[int, Field(ge=1)] = 2048
     shards: Annotated[int, Field(ge=1)] = 2
     executor: Literal["serial", "processes", "ray"] = "processes"
+    time_limit: Annotated[float, Field(ge=0)] = Field(default=300.0, description="seconds that one call of a policy may take; 0 = any")
 
 
 class World(Section):

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from policies.base import IntArray, Slates
+from policies.base import IntArray
+from simulator.desk import Served
 from simulator.eventlog import FEEDBACK, schema
 from simulator.users.base import Feedback
 
@@ -32,8 +33,10 @@ IMPRESSIONS: dict[str, Any] = {
     "watch": np.float32,
     "channel": np.uint8,
     "logged": np.bool_,
+    "team": np.uint8,
 }
-"""Columns with one value an impression; the int8 columns of feedback follow. NaN and -1 are null."""
+"""Columns with one value an impression; the int8 columns of feedback follow. NaN and -1 are null. All but `team` are columns of the
+log; `team` says which of two interleaved arms a row belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +92,16 @@ class Tape:
     def n_rows(self) -> int:
         return self._columns["item"].n
 
-    def append(self, asked: Asked, slates: Slates, channel: Array | None, feedback: Feedback) -> None:
+    def append(self, asked: Asked, served: Served, feedback: Feedback) -> None:
         """Add the first `feedback.shown[b]` impressions of each of the `B` requests.
 
         Args:
             asked: user, session, request and time, `[B]` each.
-            slates: what was served, `[B, k]`.
-            channel: `[B, k]` index of the recall channel, or None: the arm's own policy everywhere.
+            served: what was served, `[B, k]`.
             feedback: the answers.
         """
-        shown, width = feedback.shown, slates.items.shape[1]
+        slates, shown = served.slates, feedback.shown
+        width = slates.items.shape[1]
         put = self._columns
         for name in ("user", "session", "request", "t"):
             put[name].extend(getattr(asked, name))
@@ -111,8 +114,9 @@ class Tape:
             "propensity": slates.propensities,
             "click": feedback.click,
             "watch": feedback.watch,
-            "channel": channel,
+            "channel": served.channel,
             "logged": feedback.logged,
+            "team": served.team,
             **{name: feedback.kinds.get(name) for name in self.kinds},
         }
         for name, block in given.items():
@@ -134,7 +138,7 @@ class Tape:
         os.replace(staging, path)
 
 
-_ABSENT: dict[str, Any] = {"propensity": np.nan, "channel": 0, "logged": False}
+_ABSENT: dict[str, Any] = {"propensity": np.nan, "channel": 0, "logged": False, "team": 0}
 
 
 def load(path: Path) -> dict[str, Array]:
@@ -143,7 +147,7 @@ def load(path: Path) -> dict[str, Array]:
         return {name: stored[name] for name in stored.files}
 
 
-def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str]) -> pa.Table:
+def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str], team: int | None = None) -> pa.Table:
     """The log rows of one (arm, shard), in KEY order, out of the columns of its days (in the order of time).
 
     Args:
@@ -151,6 +155,7 @@ def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Seq
         arm: index of the arm.
         duration: `[n_items + 1]` seconds of each item.
         kinds: FEEDBACK columns that the log has; those that the tapes lack are null.
+        team: only the rows of one of two interleaved arms; they keep their positions in the slate.
     """
     from simulator.kernels import group_by_user, take_runs
 
@@ -167,13 +172,16 @@ def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Seq
     }
     for name in ("user", "session", "request", "t"):
         out[name] = pa.array(np.repeat(tape[name][order], shown))
-    for name in (*IMPRESSIONS, *target.names[len(target.names) - len(tuple(kinds)) :]):
+    for name in target.names:
+        if name in out or name == "duration":
+            continue
         if name not in tape:
             out[name] = pa.nulls(n, target.field(name).type)
             continue
         out[name] = _arrow(take_runs(tape[name], starts, shown, n), target.field(name))
     out["duration"] = pa.array(np.asarray(duration, dtype=np.float32)[out["item"].to_numpy()])
-    return pa.table([out[name] for name in target.names], schema=target)
+    table = pa.table([out[name] for name in target.names], schema=target)
+    return table if team is None else table.filter(pa.array(take_runs(tape["team"], starts, shown, n) == team))
 
 
 def _arrow(values: Array, column: pa.Field) -> pa.Array:

@@ -245,9 +245,9 @@ def test_a_broken_policy_is_named_with_the_request_that_did_it(answer, message):
 
 
 def test_a_good_answer_passes_and_is_cut_to_the_slate():
-    served, channel = desk(Says(slates(GOOD, [9, 0, 0]))).serve(requests([[1, 2], [2, 3]]), 2)
-    assert served.items.tolist() == [[5, 6], [9, 0]]
-    assert channel is None
+    served = desk(Says(slates(GOOD, [9, 0, 0]))).serve(requests([[1, 2], [2, 3]]), 2)
+    assert served.slates.items.tolist() == [[5, 6], [9, 0]]
+    assert served.channel is None
 
 
 class ByItem:
@@ -266,7 +266,7 @@ def test_channels_fill_the_candidates_and_say_so(ranker, items, channels):
     place = Desk(
         "a", Channel("own", Says(own), 3), (Channel("one", Says(one), 3), Channel("two", Says(two), 3)), ranker, N_ITEMS, 1
     )
-    served, channel = place.serve(requests([[0, 0]]), 4)
-    assert served.items.tolist() == [items]
-    assert channel is not None
-    assert channel.tolist() == [channels]
+    served = place.serve(requests([[0, 0]]), 4)
+    assert served.slates.items.tolist() == [items]
+    assert served.channel is not None
+    assert served.channel.tolist() == [channels]

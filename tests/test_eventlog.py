@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from policies.base import Slates
 from simulator import tape
+from simulator.desk import Served
 from simulator.eventlog import EventLog, LogError, Metadata, Writer, merge, schema
 from simulator.tape import Asked, Tape
 from simulator.users.base import Feedback
@@ -194,7 +195,8 @@ def test_a_tape_of_ragged_blocks_becomes_rows_in_order():
             np.zeros(len(user), bool), {"follow": np.full(grid.shape, -1, np.int8)},
         )  # fmt: skip
         zeros = np.zeros(len(user), dtype=np.int64)
-        roll.append(Asked(np.array(user), zeros, np.array(request), np.array(t)), Slates(grid, -grid.astype(np.float32)), None, feedback)
+        served = Served(Slates(grid, -grid.astype(np.float32)))
+        roll.append(Asked(np.array(user), zeros, np.array(request), np.array(t)), served, feedback)
 
     block([1, 0], [0, 0], [10, 11], [[3, 6, 2], [1, 2, 4]], [2, 3])
     block([1, 2], [1, 0], [12, 13], [[5, 4], [1, 2]], [1, 0])
@@ -219,7 +221,7 @@ def test_a_tape_survives_saving(tmp_path):
     one = np.ones((1, 1))
     feedback = Feedback(one.astype(np.int8), one.astype(np.float32), np.array([1]), np.array([9]), np.array([True]))
     zero = np.zeros(1, dtype=np.int64)
-    roll.append(Asked(zero, zero, zero, zero), Slates(one.astype(np.int64), one.astype(np.float32)), None, feedback)
+    roll.append(Asked(zero, zero, zero, zero), Served(Slates(one.astype(np.int64), one.astype(np.float32))), feedback)
     roll.save(tmp_path / "x" / "day.npz")
     loaded = tape.load(Path(tmp_path / "x" / "day.npz"))
     assert {n: v.tolist() for n, v in loaded.items()}.items() >= {"item": [1], "click": [1], "user": [0], "shown": [1]}.items()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from simulator.cli.failure import failures
+
+if TYPE_CHECKING:
+    from simulator.scenario import Scenario
 
 
 @click.command()
@@ -21,7 +24,7 @@ from simulator.cli.failure import failures
 @click.option("--engine.executor", "executor", type=click.Choice(["serial", "processes", "ray"]), help="Where work is done (speed only).")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run: that in --out, or the latest of this scenario.")
 @click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path of the report.")
-@click.option("--strict", is_flag=True, help="Treat warnings of fits and arithmetic as errors.")
+@click.option("--strict", is_flag=True, help="Report no lift where a check is red (a world out of calibration, ...).")
 @click.option("--keep-going", is_flag=True, help="Give up an arm whose policy breaks its contract, and report the others.")
 def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: bool, keep_going: bool, **overrides: Any) -> None:
     """Run SCENARIO: make or read the history, fit the policies, simulate the A/B, report the lift.
@@ -39,21 +42,19 @@ def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: boo
 
     keys = {"seed": "seed", "tick": "engine.tick", "block": "engine.block", "shards": "engine.shards", "executor": "engine.executor"}
     with failures():
-        if strict:
-            _warnings_are_errors()
         loaded = Scenario.load(scenario, {keys[name]: value for name, value in overrides.items()})
         root = out or _folder(loaded.name, resume=resume)
         again = f"interrupted; finished parts are kept: abtest run {scenario} --out {root} --resume"
         with failures(again):
-            _go(loaded, root, find(scenario).parent, resume, quiet, keep_going)
+            _go(loaded, root, find(scenario).parent, resume=resume, quiet=quiet, strict=strict, keep_going=keep_going)
 
 
-def _go(scenario: Any, root: Path, folder: Path, resume: bool, quiet: bool, keep_going: bool) -> None:
+def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options: bool) -> None:
     from simulator.progress import board
     from simulator.run import run as go
 
     with board(quiet=quiet) as progress:
-        outcome = go(scenario, root, folder=folder, resume=resume, keep_going=keep_going, progress=progress)
+        outcome = go(scenario, root, folder=folder, progress=progress, **options)
     for arm, why in outcome.failed.items():
         click.echo(f"abtest: arm {arm!r} was given up: {why}", err=True)
     if outcome.report is None:
@@ -79,12 +80,3 @@ def _folder(name: str, *, resume: bool) -> Path:
     if not runs:
         raise RunError(f"nothing to resume: {home} holds no run; start one without --resume, or say which with --out")
     return runs[-1]
-
-
-def _warnings_are_errors() -> None:
-    import warnings
-
-    import numpy as np
-
-    warnings.simplefilter("error", RuntimeWarning)
-    np.seterr(divide="raise", over="raise", invalid="raise")
