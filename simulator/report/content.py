@@ -21,6 +21,7 @@ from simulator.eventlog import EventLog, Metadata
 from simulator.metrics import Metric
 from simulator.report import ROW, SCHEMA_VERSION, ReportError, checks, world
 from simulator.report.counts import Cells, Counts, count
+from simulator.report.otherwise import computed_otherwise
 from simulator.report.plan import needs
 from simulator.report.spread import distributions
 from simulator.report.words import headline, sentence, sentenced, title
@@ -107,6 +108,7 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "sequential": [_peeks(found) for found in sequential.peeks(sums, who.control)] if sums.days > 1 else [],
         "distributions": distributions(by_user, who.arms),
         "segments": _segments(by_user, who.control),
+        "otherwise": computed_otherwise(by_user, who.control, who.treatments),
         "funnel": _funnel(counts, who),
         "channels": _channels(counts, meta, who),
         "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
@@ -149,6 +151,7 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "sequential": [],
         "distributions": distributions(table, arms),
         "segments": _segments(table, control),
+        "otherwise": computed_otherwise(table, control, who.treatments),
         "funnel": [],
         "channels": None,
         "answered_by_log": {},

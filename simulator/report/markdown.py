@@ -23,6 +23,7 @@ def document(content: Mapping[str, Any]) -> str:
         *_funnel(c),
         *_spread(c),
         *_segments(c),
+        *_otherwise(c),
         *_served(c),
         *_published(c),
         *_calibration(c),
@@ -156,6 +157,20 @@ def _days(c: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     for metric in c["metrics"]:
         for arm in c["arms"][1:]:
             yield (title(metric), text(arm), *(percent(lifts.get((metric, arm, day))) for day in range(c["size"]["days"])))
+
+
+def _otherwise(c: Mapping[str, Any]) -> list[str]:
+    head = ("Metric", "Arm", "t test p", "Ranks p", "Winsorised lift", "p", "Median lift", "p", "Ninth decile lift", "p")
+
+    def cell(found: Mapping[str, Any] | None) -> tuple[str, str]:
+        return ("n/a", "n/a") if found is None else (percent(found["lift"]), probability(found["p"]))
+
+    rows = (
+        (title(r["metric"]), text(r["arm"]), probability(r["p"]), probability(r["ranks"]), *cell(r["winsorised"]),
+         *cell(r["quantiles"]["p50"]), *cell(r["quantiles"]["p90"]))
+        for r in c["otherwise"]
+    )  # fmt: skip
+    return ["## Computed otherwise", table(head, rows)]
 
 
 def _served(c: Mapping[str, Any]) -> list[str]:
