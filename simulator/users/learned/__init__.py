@@ -33,9 +33,9 @@ class Learned(Section):
     hidden: Annotated[int, Field(ge=1, le=1024)] = Field(default=64, description="width of the shared encoder")
     bins: Annotated[int, Field(ge=12, le=400)] = Field(default=48, description="bins of positive watch times")
     epochs: Annotated[int, Field(ge=1)] = 10
-    rate: Annotated[float, Field(gt=0)] = Field(default=2e-3, description="learning rate of the shared weights")
-    vector_rate: Annotated[float, Field(gt=0)] = Field(default=0.1, description="learning rate of vectors and features, times `rate`")
-    decay: Annotated[float, Field(ge=0)] = Field(default=100.0, description="weight decay of vectors and features")
+    rate: Annotated[float, Field(gt=0)] = Field(default=4e-3, description="learning rate of the shared weights")
+    vector_rate: Annotated[float, Field(gt=0)] = Field(default=0.03, description="learning rate of vectors and features, times `rate`")
+    decay: Annotated[float, Field(ge=0)] = Field(default=300.0, description="weight decay of vectors and features")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     batch: Annotated[int, Field(ge=1)] = 2048
     bootstrap: Annotated[int, Field(ge=0)] = Field(

@@ -1,4 +1,4 @@
-"""Post-hoc calibration of a head on held-out answers: Platt scaling, and the margins of a distribution. No network lives here."""
+"""Post-hoc calibration of a head on held-out answers: scale, shift, and the margins of a distribution. No network lives here."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy.typing as npt
 F64 = npt.NDArray[np.float64]
 
 
-def platt(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> tuple[float, float]:
-    """Scale a and shift b of the calibrated logit a * logit + b (Platt 1999), by Newton's method.
+def scale(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> float:
+    """The factor a of the calibrated logit a * logit + b (Platt 1999) on answers that the fit has not seen, by Newton's method.
 
-    A rare kind of feedback cannot support two free numbers: a has the prior Normal(1, spread^2), b Normal(0, 1).
+    A rare kind of feedback says little of a: it has the prior Normal(1, spread^2).
 
     Args:
         logits: `[N]` of the head.
@@ -24,12 +24,30 @@ def platt(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> tuple[float
         p = 1 / (1 + np.exp(-(a * logits + b)))
         error, curve = weight * (p - y), weight * p * (1 - p)
         gradient = np.array([(error * logits).sum() + (a - 1) / spread**2, error.sum() + b])
-        hessian = np.array([[(curve * logits**2).sum() + spread**-2, (curve * logits).sum()], [(curve * logits).sum(), curve.sum() + 1.0]])
+        across = (curve * logits).sum()
+        hessian = np.array([[(curve * logits**2).sum() + spread**-2, across], [across, curve.sum() + 1.0]])
         step = np.linalg.solve(hessian, gradient)
         a, b = float(a - step[0]), float(b - step[1])
         if np.abs(step).max() < 1e-8:
             break
-    return a, b
+    return a
+
+
+def shift(logits: F64, y: F64, weight: F64) -> float:
+    """The b with which 1s are expected as often as they occurred: sum of sigmoid(logits + b) = sum of y, by Newton's method.
+
+    Half an occurrence is added to either answer, so that a kind that never occurred keeps a finite b.
+    """
+    b = 0.0
+    total = weight.sum()
+    goal = ((weight * y).sum() + 0.5) / (total + 1) * total
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-(logits + b)))
+        step = np.clip((goal - (weight * p).sum()) / max((weight * p * (1 - p)).sum(), 1e-9), -1, 1)
+        b += float(step)
+        if abs(step) < 1e-9:
+            break
+    return b
 
 
 def margins(logits: F64, y: npt.NDArray[np.int64], weight: F64, prior: float = 20.0) -> F64:

@@ -16,6 +16,8 @@ BINS = 20
 """Quantile bins of a numeric feature; one more holds the missing values."""
 RARE = 5
 """Categories with fewer users or items than this share one category: nothing can be learned of them."""
+DURATIONS = 24
+"""Classes of duration."""
 BAG = 32
 """How many of a user's latest clicks make the summary of the user's taste."""
 POSITIONS = 12

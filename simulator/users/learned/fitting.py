@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from policies.base import Progress
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source
-from simulator.users.learned.calibration import margins, platt
-from simulator.users.learned.features import Answers, Evidence, Features
-from simulator.users.learned.network import Inputs, Network, Shape, Training, train, watch_edges
+from simulator.users.learned.calibration import margins, scale, shift
+from simulator.users.learned.features import DURATIONS, Answers, Evidence, Features
+from simulator.users.learned.network import Inputs, Network, Shape, Training, duration_class, duration_limits, train, watch_edges
 from simulator.users.learned.response import Response
 
 if TYPE_CHECKING:
     from simulator.users.learned import Learned
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,17 @@ def _fit(config: Learned, source: Source, seed: int, progress: Progress) -> Resp
         raise ValueError(f"a response model needs at least two days with clicks and watch times in the history; it has {len(days)}")
     evidence = Evidence(history, observed, catalogue.n_items)
     edges = watch_edges(answers.watch, config.bins)
-    rows = Inputs.of(answers, evidence, edges, _weights(answers, config.bootstrap, seed))
-    shape = Shape(catalogue.n_users, catalogue.n_items, config.dim, config.hidden, tuple(answers.kinds), len(edges) - 1)
+    limits = duration_limits(answers.duration, DURATIONS)
+    rows = Inputs.of(answers, evidence, edges, limits, _weights(answers, config.bootstrap, seed))
+    shape = Shape(catalogue.n_users, catalogue.n_items, config.dim, config.hidden, tuple(answers.kinds), len(edges) - 1, len(limits) + 2)
     users = Features.of(dict(catalogue.users), catalogue.n_users)
     items = Features.of(dict(catalogue.items), catalogue.n_items + 1)
     plan = Training(config.epochs, config.rate, config.vector_rate, config.batch, config.decay, config.dropout)
     held = torch.from_numpy(answers.day == days[-1])
     network = Network(shape, users, items)
     train(network, rows.rows(~held), rows.rows(held), plan, seed, lambda n, f: progress("response model", n, config.epochs, f))
-    calibration = _calibrate(network, rows.rows(held))
-    return _fold(network, evidence, calibration, edges, duration)
+    calibration = _calibrate(network, rows, held)
+    return _fold(network, evidence, calibration, edges, duration, limits)
 
 
 def _weights(answers: Answers, bootstrap: int, seed: int) -> F32:
@@ -80,22 +83,30 @@ def _weights(answers: Answers, bootstrap: int, seed: int) -> F32:
     return np.asarray(drawn, dtype=np.float32)
 
 
-def _calibrate(network: Network, held: Inputs) -> Calibration:
-    """Calibrate on the day that the training has not seen."""
+def _calibrate(network: Network, rows: Inputs, held: Tensor) -> Calibration:
+    """How steep a head may be is learned on the day that the training has not seen (`held`), how high it stands on all days.
+
+    An overfitted head is too steep, not too high; and a single day, with its own mood and few rare answers, is a poor guide to the
+    level of the next.
+    """
     with torch.no_grad():
-        encoded = network.encode(held)
-        click, _, kinds = (logits.double().numpy() for logits in network.heads(held, encoded))
-        both = network.watch(encoded).view(len(held), 2, -1).double().numpy()
-    y, weight = held.click.double().numpy(), held.weight.double().numpy()
-    answers = held.kinds.double().numpy()
-    known = answers >= 0
-    scales = [platt(kinds[known[:, k], k], answers[known[:, k], k], weight[known[:, k]], spread=0.1) for k in range(kinds.shape[1])]
-    bins = held.watch_bin.numpy()
+        encoded = network.encode(rows)
+        click, _, kinds = (logits.double().numpy() for logits in network.heads(rows, encoded))
+        both = network.watch_logits(rows, encoded).double().numpy()
+    y, weight, last = rows.click.double().numpy(), rows.weight.double().numpy(), held.numpy()
+
+    def two(logits: F64, answer: F64, spread: float) -> tuple[float, float]:
+        known = answer >= 0
+        a = scale(logits[known & last], answer[known & last], weight[known & last], spread)
+        return a, shift(a * logits[known], answer[known], weight[known])
+
+    bins, answers = rows.watch_bin.numpy(), rows.kinds.double().numpy()
     watch = np.concatenate([margins(both[y == side, side], bins[y == side], weight[y == side]) for side in (0, 1)])
-    return Calibration(platt(click, y, weight), tuple(scales), watch.astype(np.float32))
+    scales = tuple(two(kinds[:, k], answers[:, k], 0.1) for k in range(kinds.shape[1]))
+    return Calibration(two(click, y, 0.25), scales, watch.astype(np.float32))
 
 
-def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges: F32, duration: F32) -> Response:
+def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges: F32, duration: F32, limits: F32) -> Response:
     """Everything that depends on the user alone or the item alone, computed once; calibration goes into the heads."""
     shape = network.shape
     user = np.arange(shape.n_users, dtype=np.int64)
@@ -104,7 +115,7 @@ def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges:
         bag = torch.from_numpy(evidence.bags(user, None))
         user_first, user_vector = network.user_part(torch.from_numpy(user), torch.from_numpy(evidence.of_users(user, None)), bag)
         item_first, item_vector = network.item_part(torch.from_numpy(item), torch.from_numpy(evidence.of_items(item, None)))
-    scale, shift = calibration.click
+    steep, level = calibration.click
     kind_scale = np.array([pair[0] for pair in calibration.kinds], dtype=np.float32)
     kind_shift = np.array([pair[1] for pair in calibration.kinds], dtype=np.float32)
     return Response(
@@ -118,16 +129,17 @@ def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges:
         product=_table(network.from_product.weight.T),
         second=_table(network.second.weight.T),
         second_bias=_table(network.second.bias),
-        click=_table(network.click.weight[0]) * np.float32(scale),
-        click_bias=_table(network.click.bias) * np.float32(scale) + np.float32(shift),
+        click=_table(network.click.weight[0]) * np.float32(steep),
+        click_bias=_table(network.click.bias) * np.float32(steep) + np.float32(level),
         watch=_table(network.watch.weight.T),
-        watch_bias=_table(network.watch.bias) + calibration.watch,
+        watch_bias=_table(network.watch_duration.weight) + calibration.watch,
         edges=edges,
         hidden=_table(network.kinds_hidden.weight.T),
         hidden_bias=_table(network.kinds_hidden.bias),
         kinds=_table(network.kinds.weight.T) * kind_scale,
         kinds_bias=_table(network.kinds.bias) * kind_scale + kind_shift,
         duration=duration,
+        duration_class=duration_class(duration, limits),
         names=shape.kinds,
     )
 

@@ -29,6 +29,7 @@ class Shape:
         hidden: of the shared encoder.
         kinds: names of further feedback.
         bins: of positive watch times; bin 0 is a watch time of zero.
+        durations: classes of duration, each with its own distribution of watch times to start from.
     """
 
     n_users: int
@@ -37,6 +38,7 @@ class Shape:
     hidden: int
     kinds: tuple[str, ...]
     bins: int
+    durations: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Inputs:
     tab: Tensor
     hour: Tensor
     position: Tensor
+    duration: Tensor
     weight: Tensor
     click: Tensor
     watch_bin: Tensor
@@ -58,13 +61,14 @@ class Inputs:
     kinds: Tensor
 
     @classmethod
-    def of(cls, answers: Answers, evidence: Evidence, edges: F32, weight: F32) -> Inputs:
+    def of(cls, answers: Answers, evidence: Evidence, edges: F32, durations: F32, weight: F32) -> Inputs:
         """The inputs of `answers`, each from the days before its own.
 
         Args:
             answers: the impressions.
             evidence: of the history they come from.
             edges: `[bins + 1]` edges of the positive watch-time bins, s.
+            durations: upper limits of the classes of duration, see `duration_class`.
             weight: `[N]` of each impression in the loss.
         """
         watch_bin = np.where(answers.watch > 0, np.searchsorted(edges[1:-1], answers.watch, side="left") + 1, 0)
@@ -78,6 +82,7 @@ class Inputs:
             torch.from_numpy(answers.tab),
             torch.from_numpy(answers.hour),
             torch.from_numpy(answers.position),
+            torch.from_numpy(duration_class(answers.duration, durations)),
             torch.from_numpy(weight),
             torch.from_numpy(answers.click.astype(np.float32)),
             torch.from_numpy(watch_bin.astype(np.int64)),
@@ -139,7 +144,8 @@ class Network(nn.Module):
         self.position = nn.Embedding(POSITIONS, h)
         self.second = nn.Linear(h, h)
         self.click = nn.Linear(h, 1)
-        self.watch = nn.Linear(h, 2 * (shape.bins + 1))
+        self.watch = nn.Linear(h, 2 * (shape.bins + 1), bias=False)
+        self.watch_duration = nn.Embedding(shape.durations, 2 * (shape.bins + 1))
         self.kinds_hidden = nn.Linear(h + ANSWER, 32)
         self.kinds = nn.Linear(32, len(shape.kinds))
 
@@ -147,7 +153,7 @@ class Network(nn.Module):
         """Draw the starting weights: small vectors, features at zero, the rest by He et al. (2015)."""
         for name, weight in self.named_parameters():
             with torch.no_grad():
-                if "features" in name or name.startswith(("tab", "hour", "position")) or weight.dim() == 1:
+                if "features" in name or name.startswith(("tab", "hour", "position", "watch_duration")) or weight.dim() == 1:
                     weight.zero_()
                 elif "vector" in name:
                     weight.normal_(0, 0.05, generator=generator)
@@ -185,10 +191,14 @@ class Network(nn.Module):
 
     def heads(self, rows: Inputs, encoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(click `[B]`, watch bins given the click `[B, bins + 1]`, kinds given click and watch `[B, K]`), all logits."""
-        watch = self.watch(encoded).view(len(encoded), 2, -1)
-        given = watch[torch.arange(len(encoded)), rows.click.long()]
+        given = self.watch_logits(rows, encoded)[torch.arange(len(encoded)), rows.click.long()]
         hidden = functional.relu(self.kinds_hidden(torch.cat((encoded, rows.answer), 1)))
         return self.click(encoded).squeeze(1), given, self.kinds(hidden)
+
+    def watch_logits(self, rows: Inputs, encoded: Tensor) -> Tensor:
+        """Logits of the watch bins given no click and given a click, `[B, 2, bins + 1]`."""
+        logits: Tensor = self.watch(encoded) + self.watch_duration(rows.duration)
+        return logits.view(len(encoded), 2, -1)
 
     def losses(self, rows: Inputs, dropout: float, generator: torch.Generator) -> Tensor:
         """Mean negative log likelihood of click, watch bin and kinds, `[3]` nats per impression."""
@@ -244,7 +254,7 @@ def train(network: Network, rows: Inputs, validation: Inputs, plan: Training, se
     optimiser = torch.optim.AdamW(
         [
             {"params": vectors, "weight_decay": plan.decay, "lr": plan.rate * plan.vector_rate},
-            {"params": features, "weight_decay": plan.decay / 10, "lr": plan.rate * plan.vector_rate**0.5},
+            {"params": features, "weight_decay": plan.decay, "lr": plan.rate * plan.vector_rate},
             {"params": [weight for weight in network.parameters() if id(weight) not in known], "weight_decay": 0.01},
         ],
         lr=plan.rate,
@@ -275,6 +285,17 @@ def _epoch(network: Network, rows: Inputs, plan: Training, optimiser: torch.opti
         optimiser.step()
         total += float(loss.detach()) * len(batch) / len(rows)
     return total
+
+
+def duration_limits(duration: F32, classes: int) -> F32:
+    """Upper limits of `classes` classes of known durations with equally many impressions (fewer, where many are equal)."""
+    known = duration[duration > 0]
+    return np.unique(np.quantile(known, np.linspace(0, 1, classes + 1)[1:-1]).astype(np.float32)) if len(known) else np.zeros(0, np.float32)
+
+
+def duration_class(duration: F32, limits: F32) -> npt.NDArray[np.int64]:
+    """0 where the duration is unknown (not above 0), else 1, 2, ..., `len(limits) + 1`."""
+    return np.where(duration > 0, np.searchsorted(limits, duration, side="left") + 1, 0).astype(np.int64)
 
 
 def watch_edges(watch: F32, bins: int) -> F32:

@@ -36,7 +36,9 @@ class Response:
         product: `[d, h]`.
         second, second_bias: `[h, h]`, `[h]`.
         click, click_bias: `[h]`, `[1]`.
-        watch, watch_bias: `[h, 2 (bins + 1)]`, `[2 (bins + 1)]`: given no click, then given a click; bin 0 is a watch time of zero.
+        watch: `[h, 2 (bins + 1)]`: given no click, then given a click; bin 0 is a watch time of zero.
+        watch_bias: `[durations, 2 (bins + 1)]`: of each class of duration.
+        duration_class: `[n_items + 1]`.
         edges: `[bins + 1]` s.
         hidden, hidden_bias: `[h + 4, m]`, `[m]`; further feedback given click and watch time.
         kinds, kinds_bias: `[m, K]`, `[K]`.
@@ -63,12 +65,14 @@ class Response:
     kinds: F32
     kinds_bias: F32
     duration: F32
+    duration_class: IntArray
     names: tuple[str, ...]
 
     def predict(self, user: IntArray, item: IntArray, tab: IntArray, hour: IntArray, position: IntArray) -> tuple[F64, F64]:
         """(P(click) `[N]`, P(watch bin) `[N, bins + 1]`, the click averaged out) of each impression, all arguments `[N]`."""
         encoded = self._encode(user, item, tab, hour, position)
-        return _predict(encoded, self.click, self.click_bias, self.watch, self.watch_bias)
+        chance, bins = _given(encoded, self.duration_class[item], self.click, self.click_bias, self.watch, self.watch_bias)
+        return chance, bins[:, 0] * (1 - chance[:, None]) + bins[:, 1] * chance[:, None]
 
     def mean_watch(self, bins: F64) -> F64:
         """Expected watch time, s, `[N]`, of the bin probabilities `[N, bins + 1]`: a bin's watch times are uniform between its edges."""
@@ -105,7 +109,7 @@ class Response:
         what = np.ascontiguousarray(items).ravel()
         place = np.tile(np.minimum(np.arange(k), POSITIONS - 1), batch)
         encoded = self._encode(who, what, np.repeat(tab, k), np.repeat(hour, k), place)
-        chance, bins = _given(encoded, self.click, self.click_bias, self.watch, self.watch_bias)
+        chance, bins = _given(encoded, self.duration_class[what], self.click, self.click_bias, self.watch, self.watch_bias)
         click = (uniform(seed, Purpose.CLICK, who, when, what) < chance).astype(np.int8)
         given = bins[np.arange(len(click)), click.astype(np.int64)]
         watch = _quantile(given, uniform(seed, Purpose.WATCH, who, when, what), self.edges).astype(np.float32)
@@ -183,10 +187,10 @@ def _encode(rows: Any, tables: Any, weights: Any) -> Any:
 
 
 @_jit
-def _given(encoded: Any, click: Any, click_bias: Any, watch: Any, watch_bias: Any) -> Any:
+def _given(encoded: Any, duration: Any, click: Any, click_bias: Any, watch: Any, watch_bias: Any) -> Any:
     """(P(click) [N], P(watch bin | click = 0, 1) [N, 2, bins + 1])."""
     n, h = encoded.shape
-    width = len(watch_bias) // 2
+    width = watch_bias.shape[1] // 2
     chance = np.empty(n)
     bins = np.empty((n, 2, width))
     logits = np.empty(2 * width)
@@ -196,7 +200,7 @@ def _given(encoded: Any, click: Any, click_bias: Any, watch: Any, watch_bias: An
             logit += encoded[i, a] * click[a]
         chance[i] = 1 / (1 + math.exp(-logit))
         for j in range(2 * width):
-            logits[j] = watch_bias[j]
+            logits[j] = watch_bias[duration[i], j]
         for a in range(h):
             if encoded[i, a] > 0:
                 for j in range(2 * width):
@@ -212,11 +216,6 @@ def _given(encoded: Any, click: Any, click_bias: Any, watch: Any, watch_bias: An
             for j in range(width):
                 bins[i, side, j] /= total
     return chance, bins
-
-
-def _predict(encoded: F32, click: F32, click_bias: F32, watch: F32, watch_bias: F32) -> tuple[F64, F64]:
-    chance, bins = _given(encoded, click, click_bias, watch, watch_bias)
-    return chance, bins[:, 0] * (1 - chance[:, None]) + bins[:, 1] * chance[:, None]
 
 
 @_jit
