@@ -44,7 +44,16 @@ def ours(case: str, count: int, items: int) -> dict[str, float]:
     zero, row = np.zeros(count, dtype=np.int64), np.arange(count)
     place = zero[:, None]
     whole = Rounds(
-        row, zero, zero, row, place, log["action"][:, None] + 1, log["reward"][:, None], log["propensity"][:, None], "marginal", log["context"]
+        row,
+        zero,
+        zero,
+        row,
+        place,
+        log["action"][:, None] + 1,
+        log["reward"][:, None],
+        log["propensity"][:, None],
+        "marginal",
+        log["context"],
     )
     chunks = [whole.rows(slice(at, at + 65_536)) for at in range(0, count, 65_536)]
 
@@ -102,7 +111,21 @@ def measured(python: str, side: str, case: str, count: int, items: int) -> dict[
     """One case in a process of its own."""
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [python, "-W", "ignore", "-m", "benchmarks.offpolicy", "--side", side, "--case", case, "--rounds", str(count), "--items", str(items)]
+    command = [
+        python,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.offpolicy",
+        "--side",
+        side,
+        "--case",
+        case,
+        "--rounds",
+        str(count),
+        "--items",
+        str(items),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -302,6 +302,7 @@ class _Case:
         weight = self._slate_weight(e)
         self.weights.add(e, weight)
         self.sums.add(unit, {"rounds": np.ones(len(chunk)), "reward": e.total, "weight": np.nan_to_num(weight)})
+        model, wanted = self.known.model, None
         for estimator in self.running:
             for i, (above, below) in enumerate(estimator.ratios(e)):
                 label = estimator.label
@@ -310,7 +311,8 @@ class _Case:
             if estimator.first_order:
                 trust = estimator.trust(e)
                 assert trust is not None
-                moved = self.known.model.mass(chunk, e.target) - self.known.model.shown(chunk, trust)
+                wanted = model.mass(chunk, e.target) if wanted is None else wanted
+                moved = wanted - model.shown(chunk, trust)
                 self.gradients[estimator.label] = self.gradients.get(estimator.label, 0.0) + moved
         if self.settings.modelled and chunk.kind != "unknown":
             self.sums.add(unit, {"residual": weight * e.residual})
