@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from policies.base import Catalogue, Histories, IntArray, Slates
+from policies.base import Histories, IntArray, Slates
 from policies.streams import Purpose, uniform
 from simulator.design import DAY
 from simulator.marginals import Impressions, Marginal, catalogue, measure
@@ -143,7 +143,7 @@ class CalibrationError(ValueError):
 Recall = Callable[[Histories, int], Slates]
 
 
-def expose(users: Users, recall: Recall, days: int, slate: int, durations: Any, memory: int = 1024) -> Impressions:
+def expose(users: Users, recall: Recall, days: int, slate: int, durations: Any, memory: int) -> Impressions:
     """What users answer when `recall` alone fills their slates for `days` days from t = -days: a world without a desk.
 
     Users are independent, so they are served in waves (everybody's next request), not in the order of time; the answers are
@@ -155,7 +155,7 @@ def expose(users: Users, recall: Recall, days: int, slate: int, durations: Any, 
         days: length.
         slate: positions.
         durations: `[n_items + 1]` s.
-        memory: impressions that may not be shown again.
+        memory: impressions of a user that may not be shown again.
     """
     everybody = np.arange(users.n_users)
     clock = users.first(everybody)
@@ -187,39 +187,58 @@ def _request(user: IntArray, step: IntArray, seen: IntArray) -> Histories:
     return Histories(user, step, nothing, nothing.astype(bool), seen)
 
 
-def measured(scenario: Scenario, feeds: Sequence[str] = (LOGGING, RANDOM, CATALOGUE), replications: int = 1) -> dict[str, dict[str, Marginal]]:
+Measured = dict[str, dict[str, Marginal]]
+"""Marginals by feed, then by name."""
+
+
+def measured(scenario: Scenario, feeds: Sequence[str] = (LOGGING, RANDOM, CATALOGUE), replications: int = 1) -> Measured:
     """The marginals of a synthetic scenario by feed: its history, the same users under random exposure, its videos.
 
     Args:
         scenario: synthetic.
         feeds: which to measure.
-        replications: the random feed lasts this many times as long as the history, since what is rare there is very rare.
+        replications: how many worlds are drawn from the scenario's parameters, under its seed and the seeds after it; of several,
+            the mean of each marginal and its standard error between worlds. One world is what a run makes; several say
+            whether its parameters fit, where one history is too short for what is rare.
 
     Raises:
         CalibrationError: the data is not synthetic.
     """
     if scenario.data.source != "synthetic":
         raise CalibrationError(f"data.source must be 'synthetic': a real log is what it is; got {scenario.data.source!r}")
+    worlds = [_measured(scenario, (scenario.seed + r) % 2**64, feeds) for r in range(replications)]
+    return {feed: {name: _mean([world[feed][name] for world in worlds]) for name in worlds[0][feed]} for feed in worlds[0]}
+
+
+def _mean(found: Sequence[Marginal]) -> Marginal:
+    if len(found) == 1:
+        return found[0]
+    values = np.array([marginal.value for marginal in found])
+    return Marginal(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+
+
+def _measured(scenario: Scenario, seed: int, feeds: Sequence[str]) -> Measured:
+    """The marginals of the one world of this seed."""
     population: Any = scenario.users
-    source = Source(population.catalogue(scenario.seed))
-    days, slate, durations = scenario.data.history_days, scenario.serving.slate, source.catalogue.items["duration"]
+    source = Source(population.catalogue(seed))
+    n_items, durations = source.catalogue.n_items, source.catalogue.items["duration"]
 
-    def users() -> Users:
-        built: Users = population.build(source, scenario.seed, scenario.days, Path())
-        return built
+    def exposed(recall_of: Callable[[Users], Recall]) -> dict[str, Marginal]:
+        users: Users = population.build(source, seed, scenario.days, Path())
+        days, serving = scenario.data.history_days, scenario.serving
+        return measure(expose(users, recall_of(users), days, serving.slate, durations, serving.seen or serving.history))
 
-    out: dict[str, dict[str, Marginal]] = {}
+    out: Measured = {}
     if LOGGING in feeds:
-        here = users()
-        out[LOGGING] = measure(expose(here, _logging(scenario, here, source.catalogue), days, slate, durations))
+        out[LOGGING] = exposed(lambda users: _logging(scenario, users, n_items, seed))
     if RANDOM in feeds:
-        out[RANDOM] = measure(expose(users(), uniformly(scenario.seed, source.catalogue.n_items), days * replications, slate, durations))
+        out[RANDOM] = exposed(lambda users: uniformly(seed, n_items))
     if CATALOGUE in feeds:
         out[CATALOGUE] = catalogue(np.asarray(durations[1:], dtype=np.float64))
     return out
 
 
-def _logging(scenario: Scenario, users: Users, known: Catalogue) -> Recall:
+def _logging(scenario: Scenario, users: Users, n_items: int, seed: int) -> Recall:
     """The scenario's logging policy, as the engine serves it."""
     from policies.explore import Explore
     from policies.registry import make
@@ -227,8 +246,8 @@ def _logging(scenario: Scenario, users: Users, known: Catalogue) -> Recall:
     spec = scenario.data.logging
     base: Any = make(spec.policy, spec.params)
     base.bind(users)
-    explore = Explore(spec.policy, spec.params, spec.temperature, spec.epsilon).over(base, known.n_items)
-    return lambda histories, k: explore.recall(histories, k, scenario.seed)
+    explore = Explore(spec.policy, spec.params, spec.temperature, spec.epsilon).over(base, n_items)
+    return lambda histories, k: explore.recall(histories, k, seed)
 
 
 def uniformly(seed: int, n_items: int) -> Recall:

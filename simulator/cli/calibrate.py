@@ -1,0 +1,73 @@
+"""`abtest calibrate`: a world beside its published marginals, as a table and a picture; or fitted to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from simulator.cli.failure import failures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from simulator.calibration import Row
+
+
+@click.command()
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, help="Overrides the scenario's seed: is it the world that fits, or one draw of it?")
+@click.option("--replications", type=click.IntRange(1), default=4, show_default=True, help="Worlds drawn and averaged; 1: the run's own.")
+@click.option("--tolerance", type=click.FloatRange(0, min_open=True), default=0.10, show_default=True, help="Relative.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write the comparison as a self-contained SVG.")
+@click.option("--fit", "fitted", type=click.Path(dir_okay=False, path_type=Path), help="Fit the free parameters, write them there.")
+@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="How often --fit goes through all its stages.")
+def calibrate(
+    scenario: Path, seed: int | None, replications: int, tolerance: float, picture: Path | None, fitted: Path | None, rounds: int
+) -> None:
+    """Hold SCENARIO's synthetic world to its published marginals: under its logging policy, under random exposure, in its catalogue.
+
+    Exit code 0: all within the tolerance. 1: at least one is out of it. 2: bad input.
+
+    \b
+    abtest calibrate scenarios/kuaishou_like.yaml --picture calibration.svg
+    abtest calibrate scenarios/kuaishou_like.yaml --fit fitted.yaml
+    """
+    from simulator.calibration import compare, measured
+    from simulator.scenario import Scenario
+
+    with failures():
+        loaded = Scenario.load(scenario, {"seed": seed})
+        if fitted is not None:
+            from simulator.fitting import fit
+
+            loaded = fit(loaded, _step, rounds)
+            fitted.write_text(loaded.to_yaml())
+        rows = compare(measured(loaded, replications=replications), tolerance)
+    _table(rows)
+    if picture is not None:
+        from simulator.calibration_figure import draw
+
+        picture.write_text(draw(rows, tolerance, loaded.name))
+        click.echo(picture)
+    if fitted is not None:
+        click.echo(fitted)
+    wrong = sum(not row.within for row in rows)
+    click.echo(f"{len(rows) - wrong} of {len(rows)} marginals within {tolerance:.0%} of their targets")
+    if wrong:
+        raise SystemExit(1)
+
+
+def _table(rows: list[Row]) -> None:
+    click.echo(f"{'measured on':<11} {'marginal':<28} {'target':>10} {'simulated':>10} {'ratio':>6}")
+    for row in rows:
+        sign = "" if row.within else "  out"
+        click.echo(f"{row.feed:<11} {row.name:<28} {row.target:>10.5g} {row.simulated:>10.5g} {row.ratio:>6.3f}{sign}")
+
+
+def _step(stage: str, values: Mapping[str, float], cost: float) -> None:
+    moved = ", ".join(f"{key.rpartition('.')[2]} {value:.4g}" for key, value in values.items())
+    click.echo(f"fit {stage}: cost {cost:.2f}: {moved}", err=True)
+
+

@@ -1,0 +1,174 @@
+"""Marginals by hand, the comparison with targets, the exposure of a world without a desk, the fit, and the command."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from simulator import calibration, fitting
+from simulator.calibration import CATALOGUE, LOGGING, RANDOM, Row, compare, expose, measured
+from simulator.calibration_figure import draw
+from simulator.cli import main
+from simulator.design import DAY
+from simulator.eventlog import EventLog, Metadata
+from simulator.marginals import Impressions, Marginal, catalogue, measure
+from simulator.scenario import Scenario
+from simulator.users.base import Source
+
+SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "kuaishou_like.yaml"
+
+
+def small(n_users: int = 150, n_items: int = 200, days: int = 2) -> Scenario:
+    return Scenario.load(SCENARIO, {"users.n_users": n_users, "users.n_items": n_items, "data.history_days": days})
+
+
+def impressions() -> Impressions:
+    """Two users, three videos, two days; everything can be counted by hand."""
+    log = EventLog.from_columns(
+        {
+            "user": [0, 0, 0, 0, 1, 1],
+            "session": [0, 0, 0, 1, 0, 0],
+            "request": [0, 0, 0, 0, 0, 0],
+            "position": [0, 1, 2, 0, 0, 1],
+            "t": [-2 * DAY, -2 * DAY, -2 * DAY, -DAY + 5 * 3_600_000, -DAY, -DAY],
+            "item": [1, 2, 1, 1, 1, 2],
+            "click": [1, 0, 1, 1, 0, 0],
+            "watch": [10.0, 0.0, 30.0, 20.0, 2.0, 4.0],
+            "duration": [20.0, 40.0, 20.0, 20.0, 20.0, 40.0],
+            "like": [1, 0, 0, 0, 1, 0],
+        },
+        Metadata(("history",), n_users=3, n_items=5),
+    )
+    return Impressions.of(log)
+
+
+def test_marginals_by_hand() -> None:
+    found = {name: marginal.value for name, marginal in measure(impressions()).items()}
+    assert found["click"] == pytest.approx(3 / 6)
+    assert found["like"] == pytest.approx(2 / 6)
+    assert found["like | click"] == pytest.approx(1 / 3)
+    assert found["like | no click"] == pytest.approx(1 / 3)
+    assert found["watch mean"] == pytest.approx(11.0)
+    assert found["watch zero"] == pytest.approx(1 / 6)
+    assert found["watch p50 | click"] == pytest.approx(20.0)
+    assert found["watch/duration p50"] == pytest.approx(np.median([0.5, 0, 1.5, 1, 0.1, 0.1]))
+    assert found["click 15-30 s"] == pytest.approx(3 / 4)
+    assert math.isnan(found["click 0-15 s"])
+    assert found["hour 00"] == pytest.approx(5 / 6)
+    assert found["hour 05"] == pytest.approx(1 / 6)
+    assert found["active user-days"] == pytest.approx(3 / 4)  # user 0 on both days, user 1 on one; user 2 never came
+    shown = np.array([0, 0, 0, 2, 4])  # of five videos, ascending
+    assert found["exposure gini"] == pytest.approx(np.abs(shown[:, None] - shown).sum() / (2 * 5 * shown.sum()))
+    assert found["exposure top 20%"] == pytest.approx(4 / 6)
+
+
+def test_the_standard_error_is_that_of_users_sums() -> None:
+    """By the users (4 impressions, 3 clicks) and (2, 0): residuals 3 - 4/2 and 0 - 2/2."""
+    assert measure(impressions())["click"].se == pytest.approx(math.sqrt(1**2 + 1**2) / 6)
+
+
+def test_spreads_are_free_of_binomial_noise() -> None:
+    rng = np.random.default_rng(4)
+    n, per = 3000, 40
+    rate = np.clip(rng.normal(0.4, 0.12, n), 0, 1)
+    user = np.repeat(np.arange(n), per)
+    click = rng.random(n * per) < rate[user]
+    seen = Impressions(
+        user, rng.integers(1, 50, n * per), np.zeros(n * per, dtype=np.int64), click, click * 10.0, np.full(n * per, 30.0), {}, n, 50, 1
+    )
+    found = measure(seen)
+    assert found["click sd of users"].value == pytest.approx(rate.std(), abs=0.005)
+    assert found["click sd of videos"].value < 0.02
+
+
+def test_catalogue_figures() -> None:
+    found = catalogue(np.exp(np.linspace(0.0, 4.0, 101)))
+    assert found["catalogue ln duration mean"].value == pytest.approx(2.0)
+    assert found["catalogue duration p25"].value == pytest.approx(math.e)
+
+
+def test_compare_says_what_is_within() -> None:
+    rows = compare({LOGGING: {"click": Marginal(0.4597 * 1.09, 0.01), "like": Marginal(0.01848 * 1.11, 0.001)}})
+    assert [(row.name, row.within) for row in rows] == [("click", True), ("like", False)]
+    assert compare({LOGGING: {"click": Marginal(math.nan, math.nan)}})[0].within is False
+    assert compare({LOGGING: {"no such marginal": Marginal(1.0, 0.0)}}) == []
+
+
+def test_targets_are_unique_and_measured() -> None:
+    names = [target[:2] for target in calibration.TARGETS]
+    assert len(set(names)) == len(names)
+    found = measured(small())
+    assert {feed for feed, _ in names} == {LOGGING, RANDOM, CATALOGUE}
+    assert not [name for feed, name in names if name not in found[feed]]
+
+
+def test_exposure_without_a_desk_is_random_where_it_says_so() -> None:
+    scenario = small(400, 50)
+    users = scenario.users.build(Source(scenario.users.catalogue(1)), 1, 5, Path())
+    durations = scenario.users.catalogue(1).items["duration"]
+    seen = expose(users, calibration.uniformly(1, 50), 2, 6, durations, 128)
+    counts = np.bincount(seen.item, minlength=51)[1:]
+    expected = len(seen.item) / 50
+    assert ((counts - expected) ** 2 / expected).sum() < 49 + 4 * math.sqrt(2 * 49)
+    assert (seen.t >= -2 * DAY).all()
+    assert (seen.t < 0).all()
+    assert (seen.duration == durations[seen.item]).all()
+
+
+def test_the_fit_finds_what_was_moved() -> None:
+    """A parameter is moved; the fit to the unmoved world's own marginals must bring it back."""
+    scenario = small(300, 200, 4)
+    truth = measured(scenario)
+    knob = fitting.Knob("users.affinity.base", 0.1, log=False)
+    names = ((LOGGING, "click"), (RANDOM, "click"))
+    targets = [calibration.Target(feed, name, truth[feed][name].value) for feed, name in names]
+    moved = fitting.with_values(scenario, {"users.affinity.base": scenario.users.affinity.base + 0.6})
+    found = fitting.fit_stage(moved, fitting.Stage("one", (fitting.Block((knob,), names),), 6), lambda *_: None, targets)
+    assert found.users.affinity.base == pytest.approx(scenario.users.affinity.base, abs=0.05)
+
+
+def test_every_knob_is_a_parameter_of_the_scenario() -> None:
+    scenario = Scenario.load(SCENARIO)
+    for stage in fitting.STAGES:
+        for block in stage.blocks:
+            for knob in block.knobs:
+                value = fitting.value_of(scenario, knob.key)
+                assert fitting.value_of(fitting.with_values(scenario, {knob.key: value * 0.99}), knob.key) == pytest.approx(value * 0.99)
+            assert set(block.marginals) <= {target[:2] for target in calibration.TARGETS}
+
+
+def test_the_picture_is_well_formed_and_marks_what_is_out() -> None:
+    rows = [Row(LOGGING, "a < b", 1.0, 1.02, 0.01, 1.02, True), Row(RANDOM, "c", 1.0, 9.0, math.nan, 9.0, False)]
+    root = ET.fromstring(draw([*rows, Row(RANDOM, "d", 1.0, math.nan, math.nan, math.nan, False)], 0.1, "w"))
+    assert "1 of 3 marginals" in root.attrib["aria-label"]
+    classes = [element.attrib.get("class") for element in root.iter()]
+    assert classes.count("out") == 1
+    assert "http" not in draw(rows, 0.1, "w").replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    text = SCENARIO.read_text().replace("n_users: 3000", "n_users: 400").replace("history_days: 14", "history_days: 4").replace("n_items: 4000", "n_items: 300")
+    file = tmp_path / "world.yaml"
+    file.write_text(text)
+    picture = tmp_path / "c.svg"
+    done = CliRunner().invoke(main, ["calibrate", str(file), "--replications", "1", "--picture", str(picture)])
+    assert done.exit_code == 1, done.output  # 400 users for four days: rare kinds are far off
+    assert "random      click" in done.output
+    assert picture.read_text().startswith("<svg")
+    loose = CliRunner().invoke(main, ["calibrate", str(file), "--replications", "1", "--tolerance", "1000"])
+    assert loose.exit_code == 0, loose.output
+    real = tmp_path / "real.yaml"
+    real.write_text(text.replace("source: synthetic", "source: kuairand"))
+    assert CliRunner().invoke(main, ["calibrate", str(real)]).exit_code == 2
+
+
+def test_kuaishou_like_meets_its_targets() -> None:
+    """The shipped world, on the history that a run makes: nothing is out of tolerance by more than two standard errors."""
+    rows = compare(measured(Scenario.load(SCENARIO), feeds=(LOGGING, CATALOGUE)))
+    surely = [row for row in rows if abs(row.simulated - row.target) > 0.1 * row.target + 2 * (0.0 if math.isnan(row.se) else row.se)]
+    assert not surely
