@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from simulator.cli import main
 from simulator.design import assigned
+from simulator.desk import ServingError
 from simulator.eventlog import EventLog
 from simulator.run import run, simulate
 from simulator.scenario import Scenario
@@ -231,11 +232,29 @@ def test_a_plug_in_that_raises_stops_the_run_or_only_its_arm(tmp_path):
     kept = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "two"), "--quiet", "--keep-going"])
     assert kept.exit_code == 1, kept.output
     assert "arm 'mine' was given up" in kept.output
-    metadata = EventLog.open(tmp_path / "two" / "log").metadata
-    assert metadata.arms == ("history", "a", "b", "c")
-    assert "model server" in metadata.notes["given up"]["mine"]
+    assert sorted(p.name for p in (tmp_path / "two" / "log").iterdir()) == [f"0{i}-{n}.parquet" for i, n in enumerate(["history", *"abc"])]
     report = json.loads((tmp_path / "two" / "report.json").read_text())
     assert {row["arm"] for row in report["lifts"]} == {"b", "c"}
+
+
+def test_nothing_is_reported_without_the_control(tmp_path):
+    (tmp_path / "mine.py").write_text(BROKEN)
+    loaded = Scenario.load(put(tmp_path, scenario({"mine": {"policy": "mine.py:Broken"}, "b": PLAIN["b"]})))
+    with pytest.raises(RunError, match=r"nothing is left to compare[\s\S]*model server"):
+        simulate(loaded, tmp_path / "out", folder=tmp_path, keep_going=True)
+
+
+SLEEPY = BROKEN.replace('raise RuntimeError("the model server is gone")', "import time; time.sleep(30)")
+
+
+def test_a_plug_in_that_hangs_is_stopped(tmp_path):
+    (tmp_path / "mine.py").write_text(SLEEPY)
+    arms = {"a": PLAIN["a"], "mine": {"policy": "mine.py:Broken"}}
+    loaded = Scenario.load(put(tmp_path, scenario(arms, engine={"executor": "serial", "time_limit": 0.2})))
+    start = time.monotonic()
+    with pytest.raises(ServingError, match=r"policy 'mine.py:Broken', request of user \d+.*longer than engine\.time_limit \(0\.2 s\)"):
+        simulate(loaded, tmp_path / "out", folder=tmp_path)
+    assert time.monotonic() - start < 25
 
 
 @pytest.mark.parametrize(
