@@ -158,6 +158,14 @@ def test_five_peeks_at_independent_increments_reject_14_percent() -> None:
     assert count / 2000 == pytest.approx(0.142, abs=4 * np.sqrt(0.142 * 0.858 / 2000))
 
 
+def test_looking_every_day_is_honest_on_the_run(found: audits.Audit) -> None:
+    assert {(look.metric, look.design) for look in found.looking} == {(m, d) for m in ("watch_time", "click") for d in ("paired", "split")}
+    for look in found.looking:
+        assert look.error.low < 0.05, look
+    strict = [look.error.value for look in found.looking if look.rule == "always_valid"]
+    assert max(strict) < 0.05
+
+
 def test_a_split_run_cannot_be_audited(days: units.UserDays) -> None:
     with pytest.raises(units.TableError, match="both answers"):
         audits.audit(replace(days, assigned=np.zeros(days.n_users, dtype=int)), "a")

@@ -114,6 +114,12 @@ def lines(found: Audit) -> Iterable[str]:
     yield "What the usual wrong analyses would have done where there is no effect (nominal 5%):"
     for w in found.wrong:
         yield f"  {w.analysis:<28} {w.metric:<12} {w.error.value:6.1%} [{w.error.low:.1%}, {w.error.high:.1%}]  {w.why}"
+    if found.looking:
+        yield ""
+        yield "Looking at the end of every day, where there is no effect (nominal: at most 5%):"
+    for rule in dict.fromkeys(look.rule for look in found.looking):
+        said = [f"{look.metric} ({look.design}) {look.error.value:.1%}" for look in found.looking if look.rule == rule]
+        yield f"  {rule.replace('_', ' '):<16} " + ", ".join(said)
     warnings = [row.warning for row in found.rows if row.warning and row.default]
     yield ""
     yield "Warnings:" if warnings else "Every default holds at every size."

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from policies.base import Progress
 from simulator.stats import intervals, moments, tests
 from simulator.stats.intervals import Interval
+from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.randomise import Outcomes, Pair, Rate, day_pair, draws, outcomes, paired_pair, split_pair
 from simulator.stats.units import UserDays
@@ -126,6 +127,7 @@ class Audit:
     rows: tuple[Row, ...]
     planted: tuple[Planted, ...]
     wrong: tuple[Wrong, ...]
+    looking: tuple[Looking, ...]
 
 
 def _by_t(m: Moments) -> tuple[Array, Interval]:
@@ -246,8 +248,8 @@ def audit(
                 progress("audit", done, repetitions * len(sizes), {})
         rows += [counts[o.arm, o.metric, a].row(o, a, n) for o in both for a in ANALYSES if (o.arm, o.metric, a) in counts]
         planted += [_planted(o.metric, a, n, tally) for o in both for a in PLANTS if (tally := plants.get((o.arm, o.metric, a)))]
-    wrong = wrong_analyses(days, control, repetitions, seed)
-    return Audit(control, repetitions, days.n_users, tuple(rows), tuple(planted), wrong)
+    wrong, looks = wrong_analyses(days, control, repetitions, seed), looking(days, control, repetitions, seed)
+    return Audit(control, repetitions, days.n_users, tuple(rows), tuple(planted), wrong, looks)
 
 
 PLANTS = ("paired t, Fieller", "Welch t, Fieller")
