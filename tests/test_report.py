@@ -381,4 +381,4 @@ def test_the_page_prints(browser: Browser, folder: Path, tmp_path: Path) -> None
     browser.pdf(tmp_path / "report.pdf")
     data = (tmp_path / "report.pdf").read_bytes()
     assert data.startswith(b"%PDF-")
-    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", data)) <= 12
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", data)) <= 16
