@@ -71,9 +71,8 @@ def main() -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         size = (Path(home) / "report.html").stat().st_size
     print(f"{given.users:,} users x {given.days} days x 2 arms, {rows:,} impressions")
-    print(
-        f"abtest report: {used.ru_utime + used.ru_stime:.1f} CPU s, {wall:.1f} s wall, peak {used.ru_maxrss / 2**20:.2f} GiB, page {size / 1024:.0f} KiB"
-    )
+    cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
+    print(f"abtest report: {cpu:.1f} CPU s, {wall:.1f} s wall, peak {peak:.2f} GiB, page {size / 1024:.0f} KiB")
 
 
 if __name__ == "__main__":
