@@ -17,11 +17,12 @@ from policies.blocks import ROWS, by_length, by_rows, one_thread
 from policies.losses import Loss, Objective
 from policies.retrieval import Exact, Index, Search, shares, top_k
 from policies.train import Training
+from recgpt.mixture import WEIGHTS, Counts, Mixture
 from recgpt.model import GPT, REAL, Layer, Shape
 from recgpt.tuning import Prompts, converse, pretrain, tune
 
-MODEL = "model/"
-"""What the names of the network's weights begin with in the state of a policy."""
+MODEL, MIXED = "model/", "mixture/"
+"""What the names of the network's weights, and of the mixture's counts, begin with in the state of a policy."""
 
 
 @dataclass
@@ -40,6 +41,8 @@ class PreTrain(Policy):
         windows: what of a longer history is trained on: the `last` tokens, or `all` in pieces.
         pretraining_loss: of pre-training; the paper's is `bce`.
         pretraining: epochs, batch, rate, early stopping by the NDCG@10 of each user's last click.
+        counts: mix the network's probabilities with those of counted transitions, by a weight chosen on the validation clicks (.5
+            without any); None = the network alone.
     """
 
     shape: Shape = field(default_factory=Shape)
@@ -49,6 +52,7 @@ class PreTrain(Policy):
     windows: Literal["last", "all"] = "all"
     pretraining_loss: Loss = field(default_factory=lambda: Loss("softmax"))
     pretraining: Training = field(default_factory=lambda: Training(patience=3, epochs=60))
+    counts: Counts | None = None
 
     serving_fields: ClassVar[frozenset[str]] = frozenset({"quotas", "merge", "search"})
     layer_: ClassVar[Layer] = "items"
@@ -74,7 +78,17 @@ class PreTrain(Policy):
         self._take(model, clicks, self._source(sequences))
         self._train(sequences, fitting)
         self._take(model.cpu(), clicks, self.source_)
+        if self.counts is not None:
+            self._mix(self.counts, sequences, catalogue, fitting)
         return self
+
+    def _mix(self, counts: Counts, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
+        validation = Validation(self, sequences, self.pretraining.sample, fitting.seed)
+        chosen = self.pretraining.patience > 0 and len(validation.rows) > 0
+        mixture = Mixture(counts, 0.5).fit(validation.known if chosen else sequences, catalogue, fitting)
+        if chosen:
+            mixture.weight = validation.best_weight(mixture)
+        self.mixture_: Mixture | None = mixture
 
     def _source(self, sequences: Sequences) -> str:
         return "model"
@@ -92,14 +106,15 @@ class PreTrain(Policy):
 
     def _take(self, model: GPT, clicks: FloatArray, source: str) -> None:
         self.model_, self.clicks_, self.source_ = model.eval(), clicks, source
+        self.mixture_ = None
         self.__dict__.pop("index_", None)
 
     # Serving
 
     @cached_property
     def index_(self) -> Index:
-        """The search index over the item vectors, built when first used."""
-        return self.search.index(self.item_vectors())
+        """The search index over the item vectors, built when first used; a mixture looks at every item."""
+        return Exact(self.item_vectors()) if self.counts is not None else self.search.index(self.item_vectors())
 
     def item_vectors(self) -> FloatArray:
         """Item vectors `[n_items + 1, d]`; row 0 is padding."""
@@ -121,7 +136,7 @@ class PreTrain(Policy):
     def nearest(self, index: Index, histories: Histories, k: int, quotas: tuple[int, ...], layer: Layer | None = None) -> Slates:
         """`recall` by a given index and whole-numbered quotas that sum to k."""
         steps = max(i for i, quota in enumerate(quotas) if quota) + 1
-        walk = Walk(self._fitted(), index, quotas[:steps], layer or self.layer_, self._segmented)
+        walk = Walk(self._fitted(), index, quotas[:steps], layer or self.layer_, self._segmented, self.mixture_)
         with one_thread(), torch.inference_mode():
             tokens, segments = self.tokens(histories)
             known = np.where(histories.user >= 0, histories.user, -1)
@@ -149,9 +164,18 @@ class PreTrain(Policy):
             ]
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """Inner products `[B, n]` of `items` `[B, n]` with the query vector of the first interest."""
+        """Inner products `[B, n]` of `items` `[B, n]` with the query vector of the first interest; log probabilities of a mixture."""
         vectors = self.item_vectors()
-        return by_rows(lambda query, block: np.einsum("bd,bnd->bn", query, vectors[block]), self.queries(histories)[:, 0], items)
+        query = self.queries(histories)[:, 0]
+        if self.mixture_ is None:
+            return by_rows(lambda some, block: np.einsum("bd,bnd->bn", some, vectors[block]), query, items)
+        tokens, segments = self.tokens(histories)
+        every = Exact(vectors)
+        parts = [
+            self.mixture_.scores(every.scores(query[rows]), tokens[rows], segments[rows], histories.user[rows])
+            for rows in (slice(start, start + ROWS) for start in range(0, max(len(items), 1), ROWS))
+        ]
+        return np.take_along_axis(np.concatenate(parts), items, axis=1)
 
     # Keeping
 
@@ -163,7 +187,8 @@ class PreTrain(Policy):
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The weights by name, the clicks of each item, and where prompts come from."""
         weights = {MODEL + name: tensor.cpu().numpy() for name, tensor in self._fitted().state_dict().items()}
-        return {**weights, "clicks": self.clicks_, "source": np.asarray(self.source_)}
+        mixed = {} if self.mixture_ is None else {MIXED + name: array for name, array in self.mixture_.state().items()}
+        return {**weights, **mixed, "clicks": self.clicks_, "source": np.asarray(self.source_)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Take over what another instance's `state` gave."""
@@ -172,6 +197,9 @@ class PreTrain(Policy):
         model = GPT(len(weights["items.weight"]) - 1, 0 if users is None else len(users) - 1, self.shape)
         model.load_state_dict(weights)
         self._take(model, np.array(state["clicks"]), str(state["source"]))
+        if self.counts is not None:
+            mixed = {name.removeprefix(MIXED): array for name, array in state.items() if name.startswith(MIXED)}
+            self.mixture_ = Mixture(self.counts).restore(mixed)
         return self
 
 
@@ -271,8 +299,10 @@ class RecGPT1(RecGPT):
 class Walk:
     """Autoregressive recall of one block of requests (4.4): recall a quota, append its best item as the next click, recall again."""
 
-    def __init__(self, model: GPT, index: Index | None, quotas: tuple[int, ...], layer: Layer, segmented: bool) -> None:
-        self.model, self.index, self.quotas, self.layer, self.segmented = model, index, quotas, layer, segmented
+    def __init__(
+        self, model: GPT, index: Index | None, quotas: tuple[int, ...], layer: Layer, segmented: bool, mixture: Mixture | None = None
+    ) -> None:
+        self.model, self.index, self.quotas, self.layer, self.segmented, self.mixture = model, index, quotas, layer, segmented, mixture
         self.device = model.items.weight.device
 
     def _tensors(self, *arrays: npt.NDArray[Any]) -> list[torch.Tensor]:
@@ -281,18 +311,25 @@ class Walk:
     def block(self, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray) -> npt.NDArray[np.float64]:
         """Items and scores of each step's quota, `[B, 2, k]` (float64 holds both exactly)."""
         assert self.index is not None
-        token, segment, user = self._tensors(tokens, segments[:, -tokens.shape[1] :], users)
+        segments = segments[:, -tokens.shape[1] :]
+        token, segment, user = self._tensors(tokens, segments, users)
         hidden, memory = self.model.begin(token, user, segment if self.segmented else None, keep=len(self.quotas) - 1)
         taken: list[IntArray] = []
         scores: list[FloatArray] = []
         for step, quota in enumerate(self.quotas, 1):
             query = self.model.query(hidden, self.layer).float().cpu().numpy()
-            found, inner = self.index.search(query, max(quota, 1), np.concatenate([seen, *taken], axis=1))
+            left_out = np.concatenate([seen, *taken], axis=1)
+            if self.mixture is None:
+                found, inner = self.index.search(query, max(quota, 1), left_out)
+            else:
+                assert isinstance(self.index, Exact)
+                found, inner = top_k(self.mixture.scores(self.index.scores(query), tokens, segments, users), max(quota, 1), left_out)
             taken.append(found[:, :quota])
             scores.append(inner[:, :quota])
             if step < len(self.quotas):
                 best = torch.from_numpy(found[:, 0].copy()).to(self.device)
                 hidden = self.model.extend(best, memory, REAL if self.segmented else None)
+                tokens, segments = np.append(tokens[:, 1:], found[:, :1], axis=1), np.append(segments[:, 1:], 0 * found[:, :1], axis=1)
         return np.stack([np.concatenate(taken, axis=1).astype(np.float64), np.concatenate(scores, axis=1).astype(np.float64)], axis=1)
 
     def query(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
@@ -339,24 +376,45 @@ class Validation:
             rows = np.sort(np.random.default_rng([seed, len(rows)]).choice(rows, most, replace=False))
         self.rows = rows
         self._target = sequences.items[last[rows]]
+        self._recent = self.known.last(4 * policy.shape.length)
+        self._seen = self.known.last(int(np.diff(self.known.offsets).max(initial=1))).items
 
     def of(self, layer: Layer, plain: bool) -> Any:
         """The NDCG@10 of one-step recall as a function; `plain` reads the clicks without prompts and segments."""
         policy = self._policy
         reader = PreTrain(policy.shape) if plain else policy.with_params(quotas=(1,))
-        recent = self.known.last(4 * policy.shape.length)
-        seen = self.known.last(int(np.diff(self.known.offsets).max(initial=1))).items
 
         def ndcg() -> float:
             reader._take(policy.model_, policy.clicks_, policy.source_)
             index = Exact(policy.model_.vectors(layer).detach().float().cpu().numpy())
             gain = 0.0
             for start in range(0, len(self.rows), 1024):
-                rows = self.rows[start : start + 1024]
-                asked = recent.rows(rows)
-                asked = Histories(asked.user, asked.step, asked.items, asked.clicked, seen[rows])
-                found = reader.nearest(index, asked, 10, (10,), layer).items
-                gain += float(((found == self._target[start : start + 1024, None]) / np.log2(np.arange(10) + 2)).sum())
+                found = reader.nearest(index, self._asked(start), 10, (10,), layer).items
+                gain += self._gain(found, start)
             return gain / len(self.rows)
 
         return ndcg
+
+    def best_weight(self, mixture: Mixture) -> float:
+        """The weight of the counts with the best NDCG@10 of one-step recall; the smaller one of two equal ones."""
+        policy = self._policy
+        index = Exact(policy.item_vectors())
+        gains = np.zeros(len(WEIGHTS))
+        for start in range(0, len(self.rows), 1024):
+            asked = self._asked(start)
+            tokens, segments = policy.tokens(asked)
+            inner = index.scores(policy.queries(asked)[:, 0])
+            for place, weight in enumerate(WEIGHTS):
+                found, _ = top_k(mixture.scores(inner, tokens, segments, asked.user, weight), 10, asked.seen)
+                gains[place] += self._gain(found, start)
+        return WEIGHTS[int(gains.argmax())]
+
+    def _asked(self, start: int) -> Histories:
+        """The requests of 1024 users: their recent impressions, none of their past to be recalled."""
+        rows = self.rows[start : start + 1024]
+        recent = self._recent.rows(rows)
+        return Histories(recent.user, recent.step, recent.items, recent.clicked, self._seen[rows])
+
+    def _gain(self, found: IntArray, start: int) -> float:
+        """The sum over these users of 1 / log2(p + 2), p the place of the last click among `found` `[B, 10]`."""
+        return float(((found == self._target[start : start + 1024, None]) / np.log2(np.arange(10) + 2)).sum())

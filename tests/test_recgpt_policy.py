@@ -17,6 +17,8 @@ from policies.losses import Loss
 from policies.registry import make
 from policies.retrieval import Search, shares
 from policies.train import Training
+from policies.transitions import Transitions
+from recgpt.mixture import WEIGHTS, Counts
 from recgpt.model import GENERATED, REAL, Shape
 from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, Validation
 from recgpt.tuning import Prompts
@@ -64,6 +66,48 @@ def test_generated_prompts_keep_the_promises_too(source: Any) -> None:
         "no_look_ahead",
     ):
         check_one(policy, name)
+
+
+def test_a_mixture_keeps_the_promises_too() -> None:
+    policy = RecGPT(**{**BRIEF, "pretraining": Training(epochs=2, patience=1)}, counts=Counts())
+    for name in (
+        "shapes",
+        "seen_items",
+        "determinism",
+        "purity",
+        "batch_invariance",
+        "permutation",
+        "cold_users",
+        "k_too_large",
+        "save_load",
+    ):
+        check_one(policy, name)
+
+
+def test_a_mixture_is_the_sum_of_its_probabilities_and_its_weight_the_best_on_validation(example: Example) -> None:
+    policy = RecGPT1(**{**BRIEF, "pretraining": Training(epochs=2, patience=1)}, counts=Counts(shrink=1.0), prompts=Prompts(0))
+    policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
+    mixture = policy.mixture_
+    assert mixture is not None
+    asked = example.requests(8)
+    every = np.broadcast_to(np.arange(1, 51), (len(asked), 50))
+    alone = policy.queries(asked)[:, 0] @ policy.item_vectors()[1:].T
+    share = np.exp(alone - alone.max(1, keepdims=True))
+    share /= share.sum(1, keepdims=True)
+    counted = Transitions(200, 50, 0.8, 6.0, 1.0).fit(Validation(policy, example.sequences, 99, 0).known, example.catalogue, Fitting())
+    counts = counted.score(asked, every)
+    total = counts.sum(1, keepdims=True)
+    mixture.weight = 0.3
+    expected = np.where(total > 0, 0.7 * share + 0.3 * counts / np.where(total > 0, total, 1), share)
+    np.testing.assert_allclose(np.exp(policy.score(asked, every)), expected, rtol=2e-4, atol=1e-7)
+    validation = Validation(policy, example.sequences, 10**6, 0)
+    best = validation.best_weight(mixture)
+    judged = []
+    for weight in WEIGHTS:
+        mixture.weight = weight
+        found = policy.recall(validation._asked(0), 10, 0).items
+        judged.append(validation._gain(found, 0))
+    assert judged[WEIGHTS.index(best)] == max(judged)
 
 
 @pytest.mark.parametrize("mode", ["written", "released"])
