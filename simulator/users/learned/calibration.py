@@ -50,7 +50,7 @@ def shift(logits: F64, y: F64, weight: F64) -> float:
     return b
 
 
-def margins(logits: F64, y: npt.NDArray[np.int64], weight: F64, prior: float = 20.0) -> F64:
+def margins(logits: F64, y: npt.NDArray[np.int64], weight: F64, prior: float = 5.0) -> F64:
     """Shifts `[C]` of `logits` `[N, C]` after which each class of `y` `[N]` is expected as often as it occurred.
 
     The bias half of vector scaling (Guo et al. 2017), by iterative proportional fitting; `prior` occurrences are added to what was

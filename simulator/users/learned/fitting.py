@@ -27,7 +27,7 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scale and shift of the click head and of each further kind `[K]`, and shifts `[2 (bins + 1)]` of the watch head."""
+    """Scale and shift of the click head and of each further kind `[K]`, and shifts `[durations, 2 (bins + 1)]` of the watch head."""
 
     click: tuple[float, float]
     kinds: tuple[tuple[float, float], ...]
@@ -101,9 +101,13 @@ def _calibrate(network: Network, rows: Inputs, held: Tensor) -> Calibration:
         return a, shift(a * logits[known], answer[known], weight[known])
 
     bins, answers = rows.watch_bin.numpy(), rows.kinds.double().numpy()
-    watch = np.concatenate([margins(both[y == side, side], bins[y == side], weight[y == side]) for side in (0, 1)])
     scales = tuple(two(kinds[:, k], answers[:, k], 0.1) for k in range(kinds.shape[1]))
-    return Calibration(two(click, y, 0.25), scales, watch.astype(np.float32))
+    watch = np.zeros((network.shape.durations, *both.shape[1:]), dtype=np.float32)
+    for side in (0, 1):
+        for level in range(len(watch)):
+            of = (y == side) & (rows.duration.numpy() == level)
+            watch[level, side] = margins(both[of, side], bins[of], weight[of])
+    return Calibration(two(click, y, 0.25), scales, watch.reshape(len(watch), -1))
 
 
 def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges: F32, duration: F32, limits: F32) -> Response:
