@@ -14,12 +14,13 @@ import torch
 
 from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
 from policies.blocks import ROWS, by_length, by_rows, one_thread
-from policies.losses import Loss, Objective
+from policies.losses import Loss
 from policies.retrieval import Exact, Index, Search, shares, top_k
 from policies.train import Training
 from recgpt.mixture import WEIGHTS, Counts, Mixture
 from recgpt.model import GPT, REAL, Layer, Shape
-from recgpt.tuning import Prompts, converse, pretrain, tune
+from recgpt.smoothing import Smoothing
+from recgpt.tuning import Goal, Prompts, converse, pretrain, tune
 
 MODEL, MIXED = "model/", "mixture/"
 """What the names of the network's weights, and of the mixture's counts, begin with in the state of a policy."""
@@ -41,6 +42,7 @@ class PreTrain(Policy):
         windows: what of a longer history is trained on: the `last` tokens, or `all` in pieces.
         pretraining_loss: of pre-training; the paper's is `bce`.
         pretraining: epochs, batch, rate, early stopping by the NDCG@10 of each user's last click.
+        smoothing: of targets and inputs towards similar items, in both stages.
         counts: mix the network's probabilities with those of counted transitions, by a weight chosen on the validation clicks (.5
             without any); None = the network alone.
     """
@@ -52,6 +54,7 @@ class PreTrain(Policy):
     windows: Literal["last", "all"] = "all"
     pretraining_loss: Loss = field(default_factory=lambda: Loss("softmax"))
     pretraining: Training = field(default_factory=lambda: Training(patience=3, epochs=60))
+    smoothing: Smoothing = field(default_factory=Smoothing)
     counts: Counts | None = None
 
     serving_fields: ClassVar[frozenset[str]] = frozenset({"quotas", "merge", "search"})
@@ -99,10 +102,10 @@ class PreTrain(Policy):
     def _pretrain(self, sequences: Sequences, fitting: Fitting) -> None:
         validation = Validation(self, sequences, self.pretraining.sample, fitting.seed)
         known = validation.known if self.pretraining.patience else sequences
-        objective = Objective(self.pretraining_loss, known.clicks(), len(self.clicks_) - 1, fitting.device)
+        goal = Goal.of(self.pretraining_loss, self.smoothing, known, len(self.clicks_) - 1, fitting.device)
         validate = validation.of("items", plain=True) if self.pretraining.patience and len(validation.rows) else None
         with one_thread():
-            pretrain(self.model_, known, objective, self.pretraining, fitting, self.windows, validate)
+            pretrain(self.model_, known, goal, self.pretraining, fitting, self.windows, validate)
 
     def _take(self, model: GPT, clicks: FloatArray, source: str) -> None:
         self.model_, self.clicks_, self.source_ = model.eval(), clicks, source
@@ -229,10 +232,10 @@ class FineTune(PreTrain):
             self._pretrain(sequences, fitting)
         validation = Validation(self, sequences, self.tuning.sample, fitting.seed)
         known = validation.known if self.tuning.patience else sequences
-        objective = Objective(self.tuning_loss, known.clicks(), len(self.clicks_) - 1, fitting.device)
+        goal = Goal.of(self.tuning_loss, self.smoothing, known, len(self.clicks_) - 1, fitting.device)
         validate = validation.of(self.layer_, plain=False) if self.tuning.patience and len(validation.rows) else None
         with one_thread():
-            tune(self.model_, known, self._prompts(), self.source_, objective, self.tuning, fitting, self.windows, validate)
+            tune(self.model_, known, self._prompts(), self.source_, goal, self.tuning, fitting, self.windows, validate)
 
     def _start_from(self, folder: Path) -> None:
         """Take over the weights of a saved PreTrain."""

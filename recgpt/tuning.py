@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from policies.base import Fitting, IntArray, Params, Sequences
-from policies.losses import Objective
+from policies.losses import Loss, Objective
 from policies.train import Training, train
 from recgpt.model import GENERATED, GPT, Layer
 from recgpt.prompts import Dialogues, Search, Talk, exposures, generate, interleave
+from recgpt.smoothing import Neighbours, Smoothing
 
 
 @dataclass
@@ -101,10 +102,45 @@ class Lessons:
         return tuple(torch.from_numpy(array).to(device) for array in (*arrays, row, self._users[row]))
 
 
+@dataclass
+class Goal:
+    """What is minimised: the objective, and the neighbours that targets and inputs are smoothed with, if any."""
+
+    objective: Objective
+    neighbours: Neighbours | None
+
+    @classmethod
+    def of(cls, loss: Loss, smoothing: Smoothing, known: Sequences, n_items: int, device: str) -> Goal:
+        """The goal of a stage trained on `known`.
+
+        Raises:
+            ValueError: soft targets for a loss that is not a softmax.
+        """
+        if smoothing.targets and loss.kind not in ("softmax", "sampled"):
+            raise ValueError(
+                f"the 'targets' of a smoothing belong to a softmax loss; got kind {loss.kind!r} with targets {smoothing.targets}"
+            )
+        clicks = known.clicks()
+        wanted = smoothing.targets > 0 or smoothing.inputs > 0
+        return cls(Objective(loss, clicks, n_items, device), Neighbours(smoothing, clicks, n_items, device) if wanted else None)
+
+    def loss(self, model: GPT, layer: Layer, batch: tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]) -> Tensor:
+        """The mean loss over the positions that have a target."""
+        tokens, segments, targets, row, users = batch
+        if self.neighbours is not None and self.neighbours.smoothing.inputs:
+            tokens = self.neighbours.swap(tokens)
+        valid = targets != 0
+        hidden, vectors, goal = model.query(model(tokens, users, segments)[valid], layer), model.vectors(layer), targets[valid]
+        loss = self.objective(hidden, vectors, goal, row[:, None].expand_as(targets)[valid])
+        if self.neighbours is not None and self.neighbours.smoothing.targets:
+            loss = loss + self.neighbours.penalty(hidden, vectors, goal)
+        return loss
+
+
 def pretrain(
     model: GPT,
     known: Sequences,
-    objective: Objective,
+    goal: Goal,
     training: Training,
     fitting: Fitting,
     cut: Literal["last", "all"],
@@ -117,7 +153,7 @@ def pretrain(
 
     def step(index: IntArray) -> Tensor:
         tokens, _, targets, row, users = lessons.batch(index, not model.shape.masked, fitting.device)
-        return _loss(model, "items", objective, (tokens, None, targets, row, users))
+        return goal.loss(model, "items", (tokens, None, targets, row, users))
 
     train(model, step, lessons.lengths, training, fitting, stage="pre-train", validate=validate)
     model.start_output()
@@ -128,7 +164,7 @@ def tune(
     known: Sequences,
     prompts: Prompts,
     source: str,
-    objective: Objective,
+    goal: Goal,
     training: Training,
     fitting: Fitting,
     cut: Literal["last", "all"],
@@ -156,17 +192,9 @@ def tune(
         tokens, segments, targets, row, users = lessons.batch(index, not model.shape.masked, fitting.device)
         if prompts.form == "tail" and prompts.window:
             tokens, segments = _replace_tail(model, tokens, segments, users, prompts.window)
-        return _loss(model, "output", objective, (tokens, segments, targets, row, users))
+        return goal.loss(model, "output", (tokens, segments, targets, row, users))
 
     train(model, step, lessons.lengths, training, replace(fitting, progress=after_epoch), stage="tune", validate=validate)
-
-
-def _loss(model: GPT, layer: Layer, objective: Objective, batch: tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]) -> Tensor:
-    """The mean loss over the positions that have a target."""
-    tokens, segments, targets, row, users = batch
-    valid = targets != 0
-    hidden = model.query(model(tokens, users, segments)[valid], layer)
-    return objective(hidden, model.vectors(layer), targets[valid], row[:, None].expand_as(targets)[valid])
 
 
 @torch.no_grad()
