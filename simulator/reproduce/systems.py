@@ -130,6 +130,25 @@ _AS_RELEASED = {
     "ranking": "items",
     "prompts": {"window": 1, "source": "model", "form": "tail", "everywhere": True},
 }
+BEST = {
+    **WRITTEN, "layers": 2, "activation": "gelu", "relative": True, "users": "none", "output": "tied",
+}  # fmt: skip
+"""Our best network: as written but for a second layer, GELU, terms for distances, tied output and no user module."""
+
+_SMOOTHING = {"targets": 0.2, "inputs": 0.1}
+_BEST_START = {
+    "shape": BEST,
+    "windows": "last",
+    "pretraining_loss": {"kind": "softmax"},
+    "pretraining": {**TRAINING, "epochs": 60, "batch": 64, "patience": 4, "average": 5},
+    "smoothing": _SMOOTHING,
+    "counts": {},
+}
+_BEST = {
+    **_BEST_START,
+    "tuning": {**TRAINING, "epochs": 20, "batch": 64, "rate": 2e-4, "patience": 2, "average": 2},
+    "prompts": {"window": 1, "source": "model", "form": "between"},
+}
 _SEQUENCE = {"width": 64, "length": 50, "training": TRAINING}
 
 
@@ -163,6 +182,21 @@ FAMILIES = {
         ),
         Family("Fine-tuning", "finetune", _TUNED, foundation="Pre-train"),
         *(recgpt(window) for window in range(7)),
+        Family(
+            "Best pre-train",
+            "pretrain",
+            _BEST_START,
+            {"Best pre-train": {}, **{f"Best pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]}},
+            role="ours",
+        ),
+        Family(
+            "Best RecGPT",
+            "recgpt",
+            _BEST,
+            {f"Best RecGPT {split}": {"quotas": _quotas(split)} for split in SPLITS},
+            foundation="Best pre-train",
+            role="ours",
+        ),
         Family(
             "RecGPT as released",
             "recgpt",
