@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy import stats
 
 from simulator.cli.audit import audit as command
 from simulator.eventlog import EventLog, Metadata
 from simulator.stats import audit as audits
-from simulator.stats import moments, randomise, tests, units, wrong
+from simulator.stats import moments, ordered, quantiles, randomise, tests, units, wrong
+from simulator.stats.analyses import ANALYSES
 from simulator.stats.randomise import Outcomes, draws
 
 DAY = units.DAY
@@ -105,6 +107,41 @@ def test_moments_of_samples_are_those_of_the_users_drawn(days: units.UserDays, m
             ratio = np.asarray(many.treatment)[r] / np.asarray(many.control)[r]
             assert ratio == pytest.approx(one.treatment / one.control, rel=1e-10), name
     assert d_null.df[0] == days.days - 1
+
+
+@pytest.mark.parametrize("metric", ["click", "watch_time"])
+def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(days: units.UserDays, metric: str) -> None:
+    o = randomise.outcomes(days, "a", "b", metric)
+    heads, tails = next(draws(days.n_users, 300, 4, 5))
+    ranks, signed = (
+        ordered.rank_sum_z(o.control[0], heads, o.treatment[0], tails),
+        ordered.signed_rank_z(o.treatment[0] - o.control[0], heads),
+    )
+    _, split = ordered.quantile_pair(o, heads, tails, 0.5, paired=False)
+    _, twins = ordered.quantile_pair(o, heads, tails, 0.9, paired=True)
+    for r in range(4):
+        h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
+        p = stats.mannwhitneyu(o.treatment[0][t], o.control[0][h], use_continuity=False, method="asymptotic").pvalue
+        assert 2 * stats.norm.sf(abs(ranks[r])) == pytest.approx(p)
+        assert 2 * stats.norm.sf(abs(signed[r])) == pytest.approx(tests.wilcoxon(o.control[0][h], o.treatment[0][h]).p)
+        both = np.concatenate((h, t))
+        for many, one in (
+            (split, quantiles.quantile_moments(o.control[0][h], o.treatment[0][t], 0.5, paired=False)),
+            (twins, quantiles.quantile_moments(o.control[0][both], o.treatment[0][both], 0.9, paired=True)),
+        ):
+            assert (many.control[r], many.treatment[r]) == pytest.approx((one.control, one.treatment))
+            assert np.sqrt(many.variance[r]) == pytest.approx(np.sqrt(one.variance), rel=1e-6)
+
+
+def test_what_is_printed_beside_the_verdict_is_audited(found: audits.Audit) -> None:
+    rows = {(row.metric, row.analysis): row for row in found.rows}
+    assert {a for m, a in rows if m == "click"} == {a.name for a in ANALYSES}
+    for name in ("Wilcoxon", "rank sum", "paired, winsorised", "Welch, winsorised"):
+        assert rows["click", name].error.value == pytest.approx(0.05, abs=0.02), name
+    for name in ("split, p50", "paired, p50", "split, p90", "paired, p90"):
+        assert rows["click", name].error.value < 0.07, name
+        assert rows["watch_time", name].error.value < 0.07, name
+    assert np.isnan(rows["click", "Wilcoxon"].coverage.value)
 
 
 def test_defaults_hold_on_a_well_behaved_world(found: audits.Audit) -> None:

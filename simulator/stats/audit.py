@@ -7,29 +7,21 @@ only counting: the analyses are those of `simulator.stats`, called on many sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from policies.base import Progress
-from simulator.stats import intervals, moments, tests
-from simulator.stats.intervals import Interval
+from simulator.stats import intervals, moments
+from simulator.stats.analyses import ANALYSES, LEVEL, Analysis, Design, Reading
 from simulator.stats.looking import Looking, looking
-from simulator.stats.moments import Floats, Moments
-from simulator.stats.randomise import Outcomes, Pair, Rate, day_pair, draws, outcomes, paired_pair, split_pair
+from simulator.stats.moments import Floats
+from simulator.stats.randomise import Outcomes, Rate, draws, outcomes
 from simulator.stats.units import UserDays
 from simulator.stats.wrong import Wrong, wrong_analyses
 
-Array = npt.NDArray[Any]
-Design = Literal["paired", "split", "day"]
-Reader = Callable[[Moments], tuple[Array, Interval]]
-"""From moments to (rejected at 5%, 95% interval of the lift)."""
-
-LEVEL = 0.95
 PLANTED = 0.005
 """The true lift that is planted, to see it recovered."""
 
@@ -52,7 +44,7 @@ class Row:
         lift: the true lift of the population.
         undefined: share of samples in which the analysis could not say anything (no variance, no events).
         events: mean number of users with a non-zero value in the sample's control arm.
-        default: whether it is what the report prints unless told otherwise.
+        default: whether the verdict rests on it.
     """
 
     metric: str
@@ -130,39 +122,6 @@ class Audit:
     looking: tuple[Looking, ...]
 
 
-def _by_t(m: Moments) -> tuple[Array, Interval]:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(tests.t_test(m).p < 1 - LEVEL), intervals.fieller(m, LEVEL)
-
-
-def _by_interval(method: Callable[[Moments, float], Interval]) -> Reader:
-    def read(m: Moments) -> tuple[Array, Interval]:
-        found = method(m, LEVEL)
-        with np.errstate(invalid="ignore"):
-            return np.asarray((found.low > 0) | (found.high < 0)), found
-
-    return read
-
-
-FIELLER, LOG, DELTA = _by_t, _by_interval(intervals.log_delta), _by_interval(intervals.delta)
-
-ANALYSES: dict[str, tuple[Design, Callable[[Outcomes, Floats, Floats], Pair], Reader, bool]] = {
-    "paired t, Fieller": ("paired", paired_pair, FIELLER, True),
-    "paired, log-delta": ("paired", paired_pair, LOG, False),
-    "paired, delta": ("paired", paired_pair, DELTA, False),
-    "Welch t, Fieller": ("split", split_pair, FIELLER, True),
-    "Welch, log-delta": ("split", split_pair, LOG, False),
-    "Welch, delta": ("split", split_pair, DELTA, False),
-    "CUPED t, Fieller": ("split", partial(split_pair, adjusted=True), FIELLER, True),
-    "paired t by day": ("day", day_pair, FIELLER, False),
-}
-"""Name -> design, moments of null and effect, test and interval, whether the verdict rests on it unless told otherwise.
-
-The table by day is printed because the paper has it; its units are the days, not the users who are drawn here, and what differs
-between the days of this one run counts as noise in it: its intervals are wide, and the verdict does not rest on them.
-"""
-
-
 @dataclass
 class _Tally:
     """Counts of one analysis of one metric while the repetitions go by."""
@@ -175,17 +134,15 @@ class _Tally:
     errors: list[Floats] = field(default_factory=list)
     means: list[tuple[Floats, Floats]] = field(default_factory=list)
 
-    def add(self, pair: Pair, read: Reader, lift: float) -> None:
-        null, effect = pair
-        self.rejected_null += int(np.count_nonzero(read(null)[0]))
-        rejected, (low, high) = read(effect)
-        self.rejected += int(np.count_nonzero(rejected))
+    def add(self, null: Reading, effect: Reading, lift: float) -> None:
+        self.rejected_null += int(np.count_nonzero(null.rejected))
+        self.rejected += int(np.count_nonzero(effect.rejected))
         with np.errstate(divide="ignore", invalid="ignore"):
             slack = 1e-9 * (1.0 + abs(lift))
-            self.covered += int(np.count_nonzero((low - slack <= lift) & (lift <= high + slack)))
+            self.covered += int(np.count_nonzero((effect.low - slack <= lift) & (lift <= effect.high + slack)))
             error = effect.treatment / effect.control - 1.0 - lift
-        self.undefined += int(np.count_nonzero(~(effect.variance > 0)))
-        self.total += len(error)
+        self.undefined += int(np.count_nonzero(~effect.defined))
+        self.total += len(effect.rejected)
         self.errors.append(error[np.isfinite(error)])
         self.means.append((effect.control, effect.treatment))
 
@@ -195,14 +152,14 @@ class _Tally:
         error = np.concatenate(self.errors)
         return (float(error.mean()), float(error.std() / np.sqrt(len(error)))) if len(error) else (np.nan, np.nan)
 
-    def row(self, o: Outcomes, analysis: str, n: int) -> Row:
-        design, _, _, default = ANALYSES[analysis]
-        events = float((o.control[0] != 0).mean() * (n / 2 if design == "split" else n))
-        error, power, coverage = (Rate.of(count, self.total) for count in (self.rejected_null, self.rejected, self.covered))
-        bias, bias_error = self.bias
-        undefined = self.undefined / self.total
+    def row(self, o: Outcomes, a: Analysis, n: int) -> Row:
+        events = float((o.control[0] != 0).mean() * (n / 2 if a.design == "split" else n))
+        error, power = (Rate.of(count, self.total) for count in (self.rejected_null, self.rejected))
+        coverage = Rate.of(self.covered, self.total) if a.truth is not None else Rate.of(0, 0)
+        lift = float("nan") if a.truth is None else a.truth(a.prepare(o))
         return Row(
-            o.metric, o.arm, design, analysis, n, self.total, error, power, coverage, bias, bias_error, o.lift, undefined, events, default
+            o.metric, o.arm, a.design, a.name, n, self.total, error, power, coverage, *self.bias, lift,
+            self.undefined / self.total, events, a.verdict,
         )  # fmt: skip
 
 
@@ -238,16 +195,22 @@ def audit(
     planted: list[Planted] = []
     done, last = 0, max(sizes)
     for n in sizes:
-        counts = {(o.arm, o.metric, a): _Tally() for o in both for a in ANALYSES if a != "CUPED t, Fieller" or o.before is not None}
-        plants = {(o.arm, o.metric, a): _Tally() for o in both for a in PLANTS if n == last}
+        counts = {(o.arm, o.metric, a.name): _Tally() for o in both for a in ANALYSES if a.fits(o)}
+        plants = {(o.arm, o.metric, a.name): _Tally() for o in both for a in ANALYSES if a.name in PLANTS and n == last}
         for heads, tails in draws(days.n_users, n, repetitions, seed):
             for o in both:
-                _count(o, heads, tails, counts, {key: tally for key, tally in plants.items() if key[:2] == (o.arm, o.metric)})
+                _count(o, heads, tails, counts)
+                for a in ANALYSES:
+                    if (o.arm, o.metric, a.name) in plants:
+                        null, effect = a.make(o.planted(PLANTED), heads, tails)
+                        plants[o.arm, o.metric, a.name].add(a.read(null), a.read(effect), PLANTED)
             done += len(heads)
             if progress is not None:
                 progress("audit", done, repetitions * len(sizes), {})
-        rows += [counts[o.arm, o.metric, a].row(o, a, n) for o in both for a in ANALYSES if (o.arm, o.metric, a) in counts]
-        planted += [_planted(o.metric, a, n, tally) for o in both for a in PLANTS if (tally := plants.get((o.arm, o.metric, a)))]
+        rows += [counts[o.arm, o.metric, a.name].row(o, a, n) for o in both for a in ANALYSES if (o.arm, o.metric, a.name) in counts]
+        planted += [
+            _planted(o.metric, a, n, plants[o.arm, o.metric, a.name]) for o in both for a in ANALYSES if (o.arm, o.metric, a.name) in plants
+        ]
     wrong, looks = wrong_analyses(days, control, repetitions, seed), looking(days, control, repetitions, seed)
     return Audit(control, repetitions, days.n_users, tuple(rows), tuple(planted), wrong, looks)
 
@@ -258,21 +221,22 @@ PLANTS = ("paired t, Fieller", "Welch t, Fieller")
 Key = tuple[str, str, str]
 
 
-def _count(o: Outcomes, heads: Floats, tails: Floats, counts: Mapping[Key, _Tally], plants: Mapping[Key, _Tally]) -> None:
-    """Add one chunk of samples to the tallies of one metric; analyses of the same moments share them."""
-    made: dict[Any, Pair] = {}
-    for name, (_, make, read, _) in ANALYSES.items():
-        tally = counts.get((o.arm, o.metric, name))
-        if tally is not None:
-            if make not in made:
-                made[make] = make(o, heads, tails)
-            tally.add(made[make], read, o.lift)
-    for (_, _, name), tally in plants.items():
-        _, make, read, _ = ANALYSES[name]
-        tally.add(make(o.planted(PLANTED), heads, tails), read, PLANTED)
+def _count(o: Outcomes, heads: Floats, tails: Floats, counts: Mapping[Key, _Tally]) -> None:
+    """Add one chunk of samples to the tallies of one metric; analyses of the same samples share them."""
+    made: dict[Any, tuple[Any, Any]] = {}
+    for a in ANALYSES:
+        tally = counts.get((o.arm, o.metric, a.name))
+        if tally is None:
+            continue
+        given = a.prepare(o)
+        key = (a.make, a.prepare)
+        if key not in made:
+            made[key] = a.make(given, heads, tails)
+        null, effect = made[key]
+        tally.add(a.read(null), a.read(effect), a.truth(given) if a.truth is not None else float("nan"))
 
 
-def _planted(metric: str, analysis: str, n: int, tally: _Tally) -> Planted:
+def _planted(metric: str, a: Analysis, n: int, tally: _Tally) -> Planted:
     bias, _ = tally.bias
     control, treatment = (np.concatenate(parts) for parts in zip(*tally.means, strict=True))
     known = np.isfinite(control) & np.isfinite(treatment)
@@ -280,6 +244,4 @@ def _planted(metric: str, analysis: str, n: int, tally: _Tally) -> Planted:
     low, high = intervals.delta(pooled, LEVEL)
     error = float(high - low) / (2.0 * float(intervals.quantile(pooled.df, LEVEL)))
     coverage, power = Rate.of(tally.covered, tally.total), Rate.of(tally.rejected, tally.total)
-    return Planted(
-        metric, ANALYSES[analysis][0], n, PLANTED, PLANTED + bias, pooled.treatment / pooled.control - 1.0, error, coverage, power
-    )
+    return Planted(metric, a.design, n, PLANTED, PLANTED + bias, pooled.treatment / pooled.control - 1.0, error, coverage, power)

@@ -6,14 +6,19 @@ import numpy as np
 
 from simulator.stats.moments import Floats, Moments
 
+TIED = 0.02
+"""Share of users tied at a quantile above which the covariance of twins' quantiles is not estimated."""
+
 
 def quantile_moments(control: Floats, treatment: Floats, level: float, *, paired: bool) -> Moments:
     """Moments of the `level` quantile of users in both arms.
 
     The standard error is that of the order statistic under resampling, without resampling (Maritz & Jarrett, "A note on estimating the
     variance of the sample median", JASA 1978). Twins: the correlation of the two sample quantiles is that of the indicators of being below
-    them, (P(both below) - q^2) / (q (1 - q)) (Babu & Rao, "Joint asymptotic distribution of marginal quantiles", 1988). df are taken as
-    infinite. Without spread around the quantile (many equal values) the variance is 0 and there is no test.
+    them, (P(both below) - q^2) / (q (1 - q)) (Babu & Rao, "Joint asymptotic distribution of marginal quantiles", 1988); this presumes
+    values that differ: where more than `TIED` of the users are tied at the quantile (counts), the covariance is taken as 0, and the
+    interval is too wide rather than too short. df are taken as infinite. Without spread around the quantile (many equal values) the
+    variance is 0 and there is no test.
     """
     (c, se_c), (t, se_t) = (_with_error(v, level) for v in (control, treatment))
     cov = 0.0
@@ -21,7 +26,8 @@ def quantile_moments(control: Floats, treatment: Floats, level: float, *, paired
         both = float(np.mean((control <= c) & (treatment <= t)))
         marginal = float(np.mean(control <= c)), float(np.mean(treatment <= t))
         spread = np.sqrt(marginal[0] * (1 - marginal[0]) * marginal[1] * (1 - marginal[1]))
-        cov = float(np.clip((both - marginal[0] * marginal[1]) / spread, -1.0, 1.0)) * se_c * se_t if spread > 0 else 0.0
+        lumpy = max(float(np.mean(control == c)), float(np.mean(treatment == t))) > TIED
+        cov = 0.0 if lumpy or not spread > 0 else float(np.clip((both - marginal[0] * marginal[1]) / spread, -1.0, 1.0)) * se_c * se_t
     return Moments(c, t, se_c**2, se_t**2, cov, np.inf, len(control), len(treatment), paired)
 
 

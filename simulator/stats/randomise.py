@@ -39,8 +39,8 @@ class Rate:
         return cls(count / total, float(low), float(high))
 
     def near(self, nominal: float, total: int) -> bool:
-        """Whether the rate is within three Monte-Carlo standard errors of `nominal`."""
-        return bool(abs(self.value - nominal) <= 3.0 * np.sqrt(nominal * (1.0 - nominal) / total))
+        """Whether the rate is within three Monte-Carlo standard errors of `nominal`; a rate that does not exist is not off."""
+        return bool(np.isnan(self.value) or abs(self.value - nominal) <= 3.0 * np.sqrt(nominal * (1.0 - nominal) / total))
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,15 @@ class Outcomes:
         scale = (1.0 + lift) / (1.0 + self.lift)
         whole, parts = ((v[0] * scale, *v[1:]) for v in (self.treatment, self.treatment_days))
         return replace(self, treatment=whole, treatment_days=parts)
+
+    def winsorised(self, share: float) -> Outcomes:
+        """The same users with the largest `share` of all sums of both arms cut to one bound."""
+        both = np.concatenate((self.control[0], self.treatment[0]))
+        at = len(both) - 1 - int(share * len(both))
+        bound = np.partition(both, at)[at]
+        cut = ((np.minimum(v[0], bound), *v[1:]) for v in (self.control, self.treatment))
+        control, treatment = cut
+        return replace(self, control=control, treatment=treatment)
 
     @property
     def bottom(self) -> int | None:

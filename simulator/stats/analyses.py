@@ -1,0 +1,146 @@
+"""The analyses that an audit counts: how each makes its samples, how it reads them, and what the truth is that it estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.stats import intervals, ordered, tests
+from simulator.stats.intervals import Interval
+from simulator.stats.moments import Floats, Moments
+from simulator.stats.randomise import Outcomes, Pair, day_pair, paired_pair, split_pair
+
+Array = npt.NDArray[Any]
+Design = Literal["paired", "split", "day"]
+
+LEVEL = 0.95
+CUT = 0.001
+"""Share of the largest sums that the winsorised comparison cuts."""
+
+
+class Reading(NamedTuple):
+    """What an analysis says of many samples, each `[R]`: rejected at 5%, ends of the 95% interval, lift, control and treatment, and
+    whether it could say anything."""
+
+    rejected: Array
+    low: Array
+    high: Array
+    control: Array
+    treatment: Array
+    defined: Array
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis.
+
+    Attributes:
+        name: as printed.
+        design: of its samples.
+        make: from both answers and the counts of heads and tails to what is read, under the null and under the effect.
+        read: from what was made to a `Reading`.
+        verdict: whether the verdict rests on it (others are printed beside it, or on request).
+        prepare: what is done to the answers before samples are drawn (winsorising).
+        truth: the lift that is estimated, or None where none is (ranks).
+        fits: whether it can be applied to a metric.
+    """
+
+    name: str
+    design: Design
+    make: Callable[[Outcomes, Floats, Floats], tuple[Any, Any]]
+    read: Callable[[Any], Reading]
+    verdict: bool = False
+    prepare: Callable[[Outcomes], Outcomes] = lambda o: o
+    truth: Callable[[Outcomes], float] | None = lambda o: o.lift
+    fits: Callable[[Outcomes], bool] = lambda o: True
+
+
+def _by_t(m: Moments) -> Reading:
+    with np.errstate(invalid="ignore"):
+        return _reading(m, np.asarray(tests.t_test(m).p < 1 - LEVEL), intervals.fieller(m, LEVEL))
+
+
+def _by_interval(m: Moments, method: Callable[[Moments, float], Interval]) -> Reading:
+    low, high = method(m, LEVEL)
+    with np.errstate(invalid="ignore"):
+        return _reading(m, np.asarray((low > 0) | (high < 0)), Interval(low, high))
+
+
+def _reading(m: Moments, rejected: Array, interval: Interval) -> Reading:
+    return Reading(rejected, interval.low, interval.high, m.control, m.treatment, np.asarray(m.variance > 0))
+
+
+def _by_z(z: Floats) -> Reading:
+    nothing = np.full(len(z), np.nan)
+    with np.errstate(invalid="ignore"):
+        return Reading(np.abs(z) > intervals.quantile(np.inf, LEVEL), nothing, nothing, nothing, nothing, ~np.isnan(z))
+
+
+def _signed_ranks(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
+    d = o.treatment[0] - o.control[0]
+    null = ordered.signed_rank_z(np.concatenate((d, -d)), np.concatenate((heads, tails), axis=1))
+    return null, ordered.signed_rank_z(d, heads + tails)
+
+
+def _rank_sums(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
+    null, effect = (ordered.rank_sum_z(o.control[0], heads, v, tails) for v in (o.control[0], o.treatment[0]))
+    return null, effect
+
+
+def _quantile_lift(o: Outcomes, level: float) -> float:
+    c, t = (float(np.quantile(v[0], level)) for v in (o.control, o.treatment))
+    return t / c - 1.0 if c else float("nan")
+
+
+def _is_mean(o: Outcomes) -> bool:
+    return o.bottom is None
+
+
+def _varies_at(o: Outcomes, level: float) -> bool:
+    """Whether the quantile of a mean metric is above 0 and sums around it differ."""
+    if o.bottom is not None:
+        return False
+    low, at, high = np.quantile(o.control[0], [level - 0.05, level, level + 0.05])
+    return bool(at > 0 and high > low)
+
+
+_adjusted: Callable[[Outcomes, Floats, Floats], Pair] = partial(split_pair, adjusted=True)
+
+
+def _around_quantile(level: float) -> tuple[Analysis, ...]:
+    truth, fits = partial(_quantile_lift, level=level), partial(_varies_at, level=level)
+    return tuple(
+        Analysis(f"{name}, p{level:.0%}".rstrip("%"), design, partial(ordered.quantile_pair, level=level, paired=design == "paired"), _by_t,
+                 truth=truth, fits=fits)
+        for name, design in QUANTILE_DESIGNS
+    )  # fmt: skip
+
+
+QUANTILE_DESIGNS: tuple[tuple[str, Design], ...] = (("paired", "paired"), ("split", "split"))
+
+ANALYSES: tuple[Analysis, ...] = (
+    Analysis("paired t, Fieller", "paired", paired_pair, _by_t, verdict=True),
+    Analysis("paired, log-delta", "paired", paired_pair, partial(_by_interval, method=intervals.log_delta)),
+    Analysis("paired, delta", "paired", paired_pair, partial(_by_interval, method=intervals.delta)),
+    Analysis("paired, winsorised", "paired", paired_pair, _by_t, prepare=lambda o: o.winsorised(CUT), fits=_is_mean),
+    Analysis("Wilcoxon", "paired", _signed_ranks, _by_z, truth=None, fits=_is_mean),
+    Analysis("Welch t, Fieller", "split", split_pair, _by_t, verdict=True),
+    Analysis("Welch, log-delta", "split", split_pair, partial(_by_interval, method=intervals.log_delta)),
+    Analysis("Welch, delta", "split", split_pair, partial(_by_interval, method=intervals.delta)),
+    Analysis("Welch, winsorised", "split", split_pair, _by_t, prepare=lambda o: o.winsorised(CUT), fits=_is_mean),
+    Analysis("CUPED t, Fieller", "split", _adjusted, _by_t, verdict=True, fits=lambda o: o.before is not None),
+    Analysis("rank sum", "split", _rank_sums, _by_z, truth=None, fits=_is_mean),
+    *_around_quantile(0.5),
+    *_around_quantile(0.9),
+    Analysis("paired t by day", "day", day_pair, _by_t),
+)
+"""Everything that a report prints.
+
+The table by day is printed because the paper has it; its units are the days, not the users who are drawn here, and what differs
+between the days of this one run counts as noise in it: its intervals are wide, and the verdict does not rest on them.
+"""
