@@ -48,18 +48,17 @@ class Loss(Params):
 class _FullCrossEntropy(torch.autograd.Function):
     """Mean of log sum_j exp(h . v_j) - h . v_target over items 1..n, with its gradient made in the same pass.
 
-    Works through `ROWS` positions at a time, so that neither logits nor their gradient `[P, n + 1]` are ever held, and what is
+    Works through some positions at a time, so that neither logits nor their gradient `[P, n + 1]` are ever held, and what is
     held stays in the cache. log sum exp is the largest logit less the logarithm of its share, which is never below 1/n.
     """
-
-    ROWS = 64
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, vectors: Tensor, target: Tensor) -> Tensor:
         total = hidden.new_zeros(())
         grad_hidden, grad_vectors = torch.empty_like(hidden), torch.zeros_like(vectors)
-        for start in range(0, len(hidden), _FullCrossEntropy.ROWS):
-            rows = slice(start, start + _FullCrossEntropy.ROWS)
+        most = 64 if hidden.device.type == "cpu" else 8192
+        for start in range(0, len(hidden), most):
+            rows = slice(start, start + most)
             goal = target[rows, None]
             logits = hidden[rows] @ vectors.T
             logits[:, 0] = -torch.inf

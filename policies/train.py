@@ -90,7 +90,7 @@ class Progressed:
         before = self.kept[0][0] if self.kept else -math.inf
         self.waited = 0 if value > before else self.waited + 1
         if len(self.kept) < most or value > self.kept[-1][0]:
-            copy = {name: tensor.detach().clone() for name, tensor in weights.items()}
+            copy = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
             self.kept = sorted([*self.kept, (value, copy)], key=lambda pair: -pair[0])[:most]
 
 

@@ -33,9 +33,9 @@ class Transitions(Policy):
 
     neighbours: int = 200
     length: int = 50
-    decay: float = 0.8
+    decay: float = 0.7
     markov: float = 1.0
-    shrink: float = 1.0
+    shrink: float = 10.0
 
     def __post_init__(self) -> None:
         if self.neighbours < 0 or self.length < 1:

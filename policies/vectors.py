@@ -154,12 +154,18 @@ class VectorPolicy(Policy, ABC):
 
     def _take(self, network: Network, n_users: int, n_items: int) -> None:
         self.network_, self.n_users_, self.n_items_ = network.eval(), n_users, n_items
-        self.__dict__.pop("index_", None)
+        for derived in ("index_", "vectors_"):
+            self.__dict__.pop(derived, None)
 
     @cached_property
     def index_(self) -> Index:
         """The search index over the item vectors, built when first used."""
-        return self.search.index(self.item_vectors())
+        return self.search.index(self.vectors_)
+
+    @cached_property
+    def vectors_(self) -> FloatArray:
+        """The item vectors as they are served, `[n_items + 1, d]`."""
+        return self.item_vectors()
 
     def _fitted(self) -> Network:
         if not hasattr(self, "network_"):
@@ -196,7 +202,7 @@ class VectorPolicy(Policy, ABC):
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Inner products `[B, n]` of `items` `[B, n]` with the query vector, the largest one where there are several."""
-        vectors = self.item_vectors()
+        vectors = self.vectors_
 
         def compute(queries: FloatArray, block: IntArray) -> FloatArray:
             return np.asarray(np.einsum("bid,bnd->bin", queries, vectors[block]).max(axis=1))
