@@ -41,6 +41,8 @@ class Truth(NamedTuple):
     tag_cdf: Floats
     level: Floats
     rate: Floats
+    onward: Floats
+    """`[n_items + 1, D]` where a click on the video leads in a world of successions; else `[1, D]`."""
 
 
 class Law(NamedTuple):
@@ -76,6 +78,8 @@ class Law(NamedTuple):
     return_satisfaction: float
     return_reference: float
     return_memory: float
+    succession: bool
+    """Whether the interests of a user are where the last click leads, and nothing else."""
     hours: Floats
     """`[25]` cumulative share of the day's arrivals at each full hour."""
     reactions: Floats
@@ -107,6 +111,8 @@ class Lives(NamedTuple):
     """ms of the last request."""
     clock: Ints
     """ms of the next request."""
+    clicked: Ints
+    """The video clicked last; 0: none."""
     satisfaction: Floats
     """Fading mean share of long views."""
 
@@ -116,8 +122,6 @@ class Answers(NamedTuple):
 
     click: npt.NDArray[np.int8]
     watch: npt.NDArray[np.float32]
-    chance: npt.NDArray[np.float32]
-    suits: npt.NDArray[np.float32]
     kinds: npt.NDArray[np.int8]
     shown: Ints
     next: Ints
@@ -380,9 +384,10 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
                 x -= fatigue(law, lives.memory[u], truth.place[i])
                 suits = suiting(law, truth, u, x)
                 click = _unit32(w0) < sigmoid(x)
-                out.chance[b, p] = sigmoid(x)
-                out.suits[b, p] = suits
                 if click:
+                    lives.clicked[u] = i
+                    if law.succession:
+                        lives.interests[u, 0, :] = truth.onward[i]
                     watch = _real_watch(law, suits, duration, _unit32(w1), _unit32(w2))
                     long = watch >= min(LONG_VIEW, duration)
                 else:

@@ -82,17 +82,17 @@ class Affinity(Section):
     A logit response over a sum of utilities is the random-utility model (McFadden 1974).
     """
 
-    base: float = -2.3
-    user: NonNegative = Field(default=0.9, description="sd between users")
+    base: float = -3.31
+    user: NonNegative = Field(default=1.5, description="sd between users")
     activity: float = Field(
-        default=-0.25, description="change per normal score of activity: KuaiRand's full-active users click 42%, its low ones 57%"
+        default=-0.31, description="change per normal score of activity: KuaiRand's full-active users click 42%, its low ones 57%"
     )
-    quality: NonNegative = Field(default=0.6, description="sd between videos")
-    match: NonNegative = Field(default=3.5, description="weight of the interest match")
+    quality: NonNegative = Field(default=1.3, description="sd between videos")
+    match: NonNegative = Field(default=6.65, description="weight of the interest match")
     author: NonNegative = Field(default=0.4, description="sd of a user's own liking for an author")
     taste: NonNegative = Field(default=0.6, description="sd of what no feature explains, fixed per (user, video)")
     duration: dict[float, float] = Field(
-        default={10.0: -0.3, 22.0: 0.0, 45.0: 0.12, 90.0: 0.12, 240.0: -0.1},
+        default={10.0: -0.15, 22.0: 0.0, 45.0: 0.17, 90.0: 0.32, 240.0: -0.27},
         description="offset at durations (s), linear in the logarithm between",
     )
 
@@ -121,18 +121,19 @@ class Cascade(Mechanism):
 class Watch(Section):
     """Watch time has two humps: a skip after a second or two (Weibull, below the click threshold) or real watching.
 
-    Attention of a clicked video is log-logistic with median `attention * exp(affinity * g)` s, cut to at least the click's
-    threshold, g = tanh(y / 2) in -1..1 saying how well the video suits: y is the click's logit with the user's own level set to `base`.
-    Who reaches the end leaves with probability `stop`, else loops for `loop` of the remaining attention. Skips: Weibull (Liu, White & Dumais, SIGIR 2010, on dwell times).
+    Attention of a clicked video is log-logistic with median `attention * exp(affinity * g)` s, cut to at least the click's threshold;
+    g = tanh(y / 2) in -1..1 says how well the video suits, y being the click's logit with the user's own level set to `base`. Who
+    reaches the end leaves with probability `stop`, else loops for `loop` of the remaining attention. Skips: Weibull (Liu, White &
+    Dumais, SIGIR 2010, on dwell times).
     """
 
-    skip_scale: Positive = Field(default=2.66, description="s")
-    skip_shape: Positive = 1.606
-    attention: Positive = Field(default=9.0, description="s")
+    skip_scale: Positive = Field(default=2.84, description="s")
+    skip_shape: Positive = 1.629
+    attention: Positive = Field(default=13.2, description="s")
     affinity: NonNegative = 2.5
-    shape: Annotated[float, Field(gt=0.5)] = 1.2
-    stop: Share = 0.45
-    loop: Share = 0.15
+    shape: Annotated[float, Field(gt=0.5)] = 1.46
+    stop: Share = 0.8
+    loop: Share = 0.052
 
 
 class Reaction(Mechanism):
@@ -149,12 +150,12 @@ class Reaction(Mechanism):
 class Reactions(Section):
     """Feedback beside click and watch time, conditional on the click (conditional rates: KuaiRand)."""
 
-    like: Reaction = Reaction(rate=0.025, affinity=1.0, unclicked=0.156)
-    comment: Reaction = Reaction(rate=0.003, affinity=2.0, unclicked=0.02)
-    forward: Reaction = Reaction(rate=0.0018, affinity=0.1, unclicked=0.085)
-    follow: Reaction = Reaction(rate=0.0017, affinity=0.8, unclicked=0.09)
-    hate: Reaction = Reaction(rate=0.0006, affinity=-1.5, unclicked=1.0)
-    profile_enter: Reaction = Reaction(rate=0.04, affinity=1.0, unclicked=0.06)
+    like: Reaction = Reaction(rate=0.01443, affinity=1.7, unclicked=0.52)
+    comment: Reaction = Reaction(rate=0.00058, affinity=3.47, unclicked=0.028)
+    forward: Reaction = Reaction(rate=0.00143, affinity=0.74, unclicked=0.21)
+    follow: Reaction = Reaction(rate=0.00098, affinity=1.36, unclicked=0.36)
+    hate: Reaction = Reaction(rate=0.00021, affinity=-1.82, unclicked=1.44)
+    profile_enter: Reaction = Reaction(rate=0.0282, affinity=1.34, unclicked=0.06)
 
 
 class Satiation(Mechanism):
@@ -207,7 +208,7 @@ class Arrival(Section):
     """
 
     per_day: Positive = Field(default=1.3, description="mean number of sessions a user starts per day")
-    shape: Positive = Field(default=2.0, description="of the gamma distribution between users: variance of the rate = mean^2 / shape")
+    shape: Positive = Field(default=1.6, description="of the gamma distribution between users: variance of the rate = mean^2 / shape")
     busiest: Positive = Field(default=4.0, description="rates are cut at this many per day: no user runs out of videos")
     gap: NonNegative = Field(default=1.0, description="s between the end of a video and what comes next")
 

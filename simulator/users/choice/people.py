@@ -28,16 +28,17 @@ class People:
 
     kinds: tuple[str, ...] = KINDS
 
-    def __init__(self, choice: Choice, world: World, seed: int) -> None:
+    def __init__(self, choice: Choice, world: World, seed: int, onward: npt.NDArray[np.float64] | None = None) -> None:
         from simulator.users.choice import kernel
 
         self.n_users, self.n_items = world.n_users, world.n_items
         self.world, self.seed = world, np.uint64(seed)
-        self.law: Law = law(choice)
-        self.truth = kernel.Truth(
-            world.duration, world.author, world.place, world.appeal, world.centres, world.tag_cdf, world.level, world.rate
-        )
         n, m, d = choice.n_users, choice.interests.per_user, choice.interests.dimensions
+        self.law: Law = law(choice, succession=onward is not None)
+        self.truth = kernel.Truth(
+            world.duration, world.author, world.place, world.appeal, world.centres, world.tag_cdf, world.level, world.rate,
+            np.zeros((1, d)) if onward is None else onward,
+        )  # fmt: skip
         self.lives: Lives = kernel.Lives(
             birth=np.full(n, kernel.UNBORN),
             age=np.zeros(n, dtype=np.int64),
@@ -50,11 +51,11 @@ class People:
             memory=np.zeros((n, d)),
             last=np.zeros(n, dtype=np.int64),
             clock=np.zeros(n, dtype=np.int64),
+            clicked=np.zeros(n, dtype=np.int64),
             satisfaction=np.full(n, choice.returning.reference),
         )
         kernel.settle(self.law, self.seed, self.truth, self.lives.logits, self.lives.interests)
-        self.chance: npt.NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
-        """`[B, k]` the true chances of the clicks of the last `respond`: for calibration, which may know the truth."""
+        self._born: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
 
     def first(self, user: IntArray) -> IntArray:
         """When each user first asks, `[B]` ms from midnight of the first day."""
@@ -76,8 +77,6 @@ class People:
         out = kernel.Answers(
             click=np.full((b, k), -1, dtype=np.int8),
             watch=np.full((b, k), np.nan, dtype=np.float32),
-            chance=np.zeros((b, k), dtype=np.float32),
-            suits=np.zeros((b, k), dtype=np.float32),
             kinds=np.zeros((b, k, len(KINDS)), dtype=np.int8),
             shown=np.empty(b, dtype=np.int64),
             next=np.empty(b, dtype=np.int64),
@@ -85,23 +84,35 @@ class People:
         )
         who, when, at, items = (np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items))
         kernel.respond(self.law, self.seed, self.truth, self.lives, who, when, at, items, out)
-        self.chance = out.chance
-        self.suits = out.suits
         kinds = {name: np.where(out.click < 0, np.int8(-1), out.kinds[:, :, j]) for j, name in enumerate(KINDS)}
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
-    def age(self, user: int) -> int:
-        """Days from a user's first request to the next one; 0 before the first."""
-        lives = self.lives
-        return 0 if lives.session[user] == 0 else int(lives.clock[user] // DAY_MS - lives.birth[user])
+    def known(self, user: int, refresh: int) -> tuple[int, int]:
+        """What an estimate of the user's utilities rests on: (row, version); equal pairs have equal estimates, rows are below `rows`.
 
-    def born(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """(`[n_users, M]` logits of the weights, `[n_users, M, D]` directions) of everybody's interests at age 0."""
+        Here: the user, and the days from the first request to the app's last training.
+        """
+        lives = self.lives
+        age = 0 if lives.session[user] == 0 else int(lives.clock[user] // DAY_MS - lives.birth[user])
+        return user, age // refresh * refresh
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that `known` gives."""
+        return self.n_users
+
+    def estimate(self, known: tuple[int, int], noise: float) -> npt.NDArray[np.float64]:
+        """`[n_items + 1]` utilities as the app estimates them, by the interests as they were at its last training."""
         from simulator.users.choice import kernel
 
-        logits, interests = np.empty_like(self.lives.logits), np.empty_like(self.lives.interests)
-        kernel.settle(self.law, self.seed, self.truth, logits, interests)
-        return logits, interests
+        user, age = known
+        if self._born is None:
+            self._born = np.empty_like(self.lives.logits), np.empty_like(self.lives.interests)
+            kernel.settle(self.law, self.seed, self.truth, *self._born)
+        born = self._born[0][user].copy(), self._born[1][user].copy()
+        out = np.empty(self.n_items + 1)
+        kernel.estimates(self.law, self.seed, self.truth, born, user, age, noise, out)
+        return out
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Interests, memory, session and clock of every user, each `[n_users, ...]`."""
@@ -120,7 +131,7 @@ class People:
             column[...] = state[name]
 
 
-def law(choice: Choice) -> Law:
+def law(choice: Choice, *, succession: bool) -> Law:
     """The parameters as numbers for compiled code; what is off gets its neutral values."""
     from simulator.users.choice import kernel
 
@@ -158,6 +169,7 @@ def law(choice: Choice) -> Law:
         return_satisfaction=returning.satisfaction if returning.enabled else 0.0,
         return_reference=returning.reference,
         return_memory=returning.memory,
+        succession=succession,
         hours=np.concatenate(([0.0], np.cumsum(hours) / hours.sum())),
         reactions=np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]]),
     )

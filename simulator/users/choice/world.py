@@ -57,21 +57,21 @@ class World:
         videos, affinity, n, d = choice.videos, choice.affinity, choice.n_items, choice.interests.dimensions
         item = np.arange(1, n + 1)
         tag_cdf, author_cdf = _zipf_cdf(videos.tags, videos.tag_zipf), _zipf_cdf(videos.authors, videos.author_zipf)
-        centres = _unit(_normal(seed, np.arange(videos.tags), _TAG_CENTRE, d))
+        centres = unit(normal(seed, np.arange(videos.tags), _TAG_CENTRE, d))
         main_tag = _pick(tag_cdf, seed, np.arange(videos.authors), _AUTHOR_TAG)
-        deviation = _unit(_normal(seed, np.arange(videos.authors), _AUTHOR_PLACE, d)) * videos.author_spread
+        deviation = unit(normal(seed, np.arange(videos.authors), _AUTHOR_PLACE, d)) * videos.author_spread
         author = _pick(author_cdf, seed, item, _ITEM_AUTHOR)
         off = uniform(seed, Purpose.WORLD, item, _ITEM_OFF) < videos.off_tag
         tag = np.where(off, _pick(tag_cdf, seed, item, _ITEM_TAG), main_tag[author])
-        own = _unit(_normal(seed, item, _ITEM_PLACE, d)) * videos.spread
+        own = unit(normal(seed, item, _ITEM_PLACE, d)) * videos.spread
         quantiles = dict(sorted(videos.duration.items()))
         duration = np.exp(np.interp(uniform(seed, Purpose.WORLD, item, _ITEM_DURATION), list(quantiles), np.log(list(quantiles.values()))))
         offsets = dict(sorted(affinity.duration.items()))
-        appeal = affinity.quality * _normal(seed, item, _ITEM_QUALITY, 1)[:, 0]
+        appeal = affinity.quality * normal(seed, item, _ITEM_QUALITY, 1)[:, 0]
         appeal += np.interp(np.log(duration), np.log(list(offsets)), list(offsets.values()))
         level, rate = _people(choice, seed)
         return cls(
-            choice.n_users, n, _pad(duration), _pad(author), _pad(tag), _pad(_unit(centres[tag] + deviation[author] + own)), _pad(appeal),
+            choice.n_users, n, _pad(duration), _pad(author), _pad(tag), _pad(unit(centres[tag] + deviation[author] + own)), _pad(appeal),
             centres, tag_cdf, level, rate,
         )  # fmt: skip
 
@@ -89,7 +89,7 @@ def _people(choice: Choice, seed: int) -> tuple[Floats, Floats]:
     arrival, affinity = choice.arrival, choice.affinity
     rank = uniform(seed, Purpose.WORLD, user, _USER_RATE) + 2.0**-54
     rate = gammaincinv(arrival.shape, rank) * (arrival.per_day / arrival.shape)
-    level = affinity.base + affinity.user * _normal(seed, user, _USER_LEVEL, 1)[:, 0] + affinity.activity * ndtri(rank)
+    level = affinity.base + affinity.user * normal(seed, user, _USER_LEVEL, 1)[:, 0] + affinity.activity * ndtri(rank)
     return level, np.minimum(rate, arrival.busiest)
 
 
@@ -103,14 +103,14 @@ def _pick(cdf: Floats, seed: int, index: npt.NDArray[np.int64], what: int) -> np
     return np.minimum(np.searchsorted(cdf, uniform(seed, Purpose.WORLD, index, what), side="right"), len(cdf) - 1)
 
 
-def _normal(seed: int, index: npt.NDArray[np.int64], what: int, d: int) -> Floats:
+def normal(seed: int, index: npt.NDArray[np.int64], what: int, d: int) -> Floats:
     """Standard normal `[n, d]`."""
     from scipy.special import ndtri
 
     return np.asarray(ndtri(uniform(seed, Purpose.WORLD, index[:, None], what, np.arange(d)) + 2.0**-54))
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.sqrt((vectors * vectors).sum(axis=1, keepdims=True)))
 
 

@@ -110,11 +110,10 @@ class Production(Yardstick):
         from scipy.special import ndtri
 
         super().bind(users)
-        n_users, n_items = users.n_users, users.n_items
-        self.order_ = np.empty((n_users, n_items), dtype=np.int32)
-        self.value_ = np.empty((n_users, n_items), dtype=np.float32)
-        self.trained_ = np.full(n_users, -1, dtype=np.int64)
-        self.born_ = users.born()
+        n_items = users.n_items
+        self.order_ = np.empty((users.rows, n_items), dtype=np.int32)
+        self.value_ = np.empty((users.rows, n_items), dtype=np.float32)
+        self.version_ = np.full(users.rows, -1, dtype=np.int64)
         z = ndtri(uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54)
         self.boost_ = self.boost * z - self.brevity * np.log(users.world.duration[1:])
 
@@ -122,25 +121,19 @@ class Production(Yardstick):
         """The `k` items of greatest estimated utility."""
         from simulator.users.choice import kernel
 
-        self.bound()
+        users = self.bound()
         items = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        for row, user in enumerate(histories.user):
-            self._train(int(user))
-            kernel.best_unseen(self.order_[user], self.value_[user], histories.seen[row], items[row], scores[row])
+        for b, user in enumerate(histories.user):
+            row = self._estimated(users.known(int(user), self.refresh))
+            kernel.best_unseen(self.order_[row], self.value_[row], histories.seen[b], items[b], scores[b])
         return Slates(items, scores)
 
-    def _train(self, user: int) -> None:
-        """Estimate and sort all items for `user` once a `refresh`: a function of the user and the day of the training only."""
-        from simulator.users.choice import kernel
-
-        users = self.bound()
-        trained = users.age(user) // self.refresh * self.refresh
-        if self.trained_[user] == trained:
-            return
-        born = (self.born_[0][user].copy(), self.born_[1][user].copy())
-        estimate = np.empty(users.n_items + 1)
-        kernel.estimates(users.law, users.seed, users.truth, born, user, trained, self.noise, estimate)
-        value = estimate[1:] + self.boost_
-        order = np.argsort(-value)  # 53 random bits in every value: no ties to break
-        self.order_[user], self.value_[user], self.trained_[user] = order + 1, value[order], trained
+    def _estimated(self, known: tuple[int, int]) -> int:
+        """The row of the sorted estimates that rest on `known`; estimated and sorted once for each version."""
+        row, version = known
+        if self.version_[row] != version:
+            value = self.bound().estimate(known, self.noise)[1:] + self.boost_
+            order = np.argsort(-value)  # 53 random bits in every value: no ties to break
+            self.order_[row], self.value_[row], self.version_[row] = order + 1, value[order], version
+        return row

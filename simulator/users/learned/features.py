@@ -106,7 +106,7 @@ class Categories:
             if name == "id" or values.ndim != 1:
                 continue
             codes = _cut(values.astype(np.float64)) if values.dtype.kind == "f" else _common(values)
-            if codes.max(initial=0) > 0:
+            if len(codes) and codes.min() < codes.max():
                 parts.append(codes + size)
                 size += int(codes.max()) + 1
         return cls(np.stack(parts, axis=1) if parts else np.zeros((n, 0), dtype=np.int64), size)

@@ -1,0 +1,52 @@
+"""Held-out users: one request, one click where the held-out item stands; HR@k and NDCG@k then follow from the log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policies.base import Catalogue, Slates
+from simulator.datasets.sequences import leave_one_out
+from simulator.users.base import NEVER, Source
+from simulator.users.held_out import HeldOut
+
+
+def source() -> Source:
+    """Users 0: 1 2 3 (3 is held out), 1: 4 (nothing to hold out), 2: 2 5 (5 is held out)."""
+    return leave_one_out(np.array([0, 3, 4, 6]), np.array([1, 2, 3, 4, 2, 5]), Catalogue(3, 5), {})
+
+
+def test_every_user_with_a_held_out_item_asks_once_and_clicks_it() -> None:
+    users = HeldOut().build(source(), 0, 1, Path())
+    who = np.arange(3)
+    assert users.first(who).tolist() == [0, NEVER, 0]
+    slates = Slates(np.array([[4, 3, 1], [1, 4, 0]]), np.zeros((2, 3), dtype=np.float32))
+    answer = users.respond(np.array([0, 2]), np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.int64), slates)
+    assert answer.click.tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert np.isnan(answer.watch).all()
+    assert answer.next.tolist() == [NEVER, NEVER]
+    assert answer.leaves.all()
+    assert answer.logged is not None
+    assert answer.logged.tolist() == [[False, True, False], [False, False, False]]
+
+
+def test_hit_rate_of_a_random_slate_is_k_over_n() -> None:
+    """A slate of k of n items in random order holds the item with probability k / n."""
+    n_users, n_items, k = 4000, 40, 8
+    generator = np.random.default_rng(3)
+    items = generator.integers(1, n_items + 1, 2 * n_users)
+    users = HeldOut().build(leave_one_out(np.arange(0, 2 * n_users + 1, 2), items, Catalogue(n_users, n_items), {}), 0, 1, Path())
+    slates = np.stack([generator.permutation(n_items)[:k] + 1 for _ in range(n_users)])
+    zeros = np.zeros(n_users, dtype=np.int64)
+    answer = users.respond(np.arange(n_users), zeros, zeros, Slates(slates, np.zeros(slates.shape, dtype=np.float32)))
+    share = k / n_items
+    assert answer.click.sum(axis=1).mean() == pytest.approx(share, abs=4 * (share * (1 - share) / n_users) ** 0.5)
+
+
+def test_state_round_trip_and_no_future_is_refused() -> None:
+    users = HeldOut().build(source(), 0, 1, Path())
+    users.restore(users.state())
+    with pytest.raises(ValueError, match="held_out needs data with held-out items"):
+        HeldOut().build(Source(Catalogue(1, 1)), 0, 1, Path())
