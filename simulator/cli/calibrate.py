@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, help="Overrides the scenario's seed: is it the world that fits, or one draw of it?")
-@click.option("--replications", type=click.IntRange(1), default=4, show_default=True, help="Worlds drawn and averaged; 1: the run's own.")
+@click.option("--replications", type=click.IntRange(1), default=1, show_default=True, help="Worlds to draw and average.")
 @click.option("--tolerance", type=click.FloatRange(0, min_open=True), default=0.10, show_default=True, help="Relative.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write the comparison as a self-contained SVG.")
 @click.option("--fit", "fitted", type=click.Path(dir_okay=False, path_type=Path), help="Fit the free parameters, write them there.")

@@ -95,9 +95,9 @@ class Production(Yardstick):
     with temperature T, a place of the slate is drawn in proportion to exp(score / T) among what is left.
     """
 
-    noise: Annotated[float, Field(ge=0)] = 0.5
+    noise: Annotated[float, Field(ge=0)] = 0.25
     """Sd of the error, fixed per (user, video), on the scale of the click's logit."""
-    boost: Annotated[float, Field(ge=0)] = 1.2
+    boost: Annotated[float, Field(ge=0)] = 1.9
     """Sd between videos of what is added for their own sake, on the same scale."""
     brevity: float = 0.15
     """What is taken per unit of ln(duration), on the same scale: the published play/duration quantiles need exposure to be shorter than

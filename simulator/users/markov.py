@@ -1,0 +1,86 @@
+"""A first-order Markov world: what a user wants next is where the last click leads. No interests of users' own live here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from policies.streams import Purpose, uniform
+from simulator.section import Section
+from simulator.users.base import Source
+from simulator.users.choice.parameters import Affinity, Drift, Focus, Interests
+from simulator.users.choice.people import People
+from simulator.users.choice.population import Choice
+from simulator.users.choice.world import World, normal, unit
+
+_PATH, _BRANCH, _ONWARD = 50, 51, 52
+"""Further meanings of `step` under Purpose.WORLD."""
+
+
+class Succession(Section):
+    """Where a click leads: to a tag drawn among the `branches` successors of the video's tag, the same each time, and a deviation.
+
+    A first-order Markov chain over videos whose transitions go through tags (Rendle, Freudenthaler & Schmidt-Thieme, "Factorizing
+    personalized Markov chains", WWW 2010, without the personal part).
+    """
+
+    branches: Annotated[int, Field(ge=1)] = 3
+    spread: Annotated[float, Field(ge=0)] = Field(default=0.4, description="length of a video's deviation from the next tag's centre")
+
+
+class Markov(Choice):
+    """The world of `choice` in all but one thing: a user's only interest is where his last click leads; before it, a random one.
+
+    Nothing of a user's past before the last click matters, and all users follow the same successions: the opposite assumption
+    to several slowly drifting interests.
+    """
+
+    kind: Literal["markov"] = "markov"  # type: ignore[assignment]
+    interests: Interests = Interests(per_user=1)
+    affinity: Affinity = Affinity(author=0.0)
+    drift: Drift = Drift(enabled=False)
+    focus: Focus = Focus(enabled=False)
+    succession: Succession = Succession()
+
+    def build(self, source: Source, seed: int, days: int, folder: Path) -> People:
+        """Fresh users, who have not asked yet; the same from the same seed in every process."""
+        return Walkers(self, World.draw(self, seed), seed)
+
+    def onward(self, world: World, seed: int) -> npt.NDArray[np.float64]:
+        """`[n_items + 1, D]` the direction that a click on each video leads to, of length 1; row 0 is padding."""
+        tag, item = np.arange(self.videos.tags), np.arange(1, self.n_items + 1)
+        paths = uniform(seed, Purpose.WORLD, tag[:, None], _PATH, np.arange(self.succession.branches))
+        branch = (uniform(seed, Purpose.WORLD, item, _BRANCH) * self.succession.branches).astype(np.int64)
+        follows = (paths * self.videos.tags).astype(np.int64)[world.tag[1:], branch]
+        own = unit(normal(seed, item, _ONWARD, self.interests.dimensions)) * self.succession.spread
+        return np.concatenate((np.zeros((1, self.interests.dimensions)), unit(world.centres[follows] + own)))
+
+
+class Walkers(People):
+    """Users of `Markov`: as `People`, with the last click in the place of interests."""
+
+    def __init__(self, markov: Markov, world: World, seed: int) -> None:
+        super().__init__(markov, world, seed, markov.onward(world, seed))
+
+    def known(self, user: int, refresh: int) -> tuple[int, int]:
+        """The last click, which is all that there is to know; before it, nothing (row 0)."""
+        return int(self.lives.clicked[user]), 0
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that `known` gives."""
+        return self.n_items + 1
+
+    def estimate(self, known: tuple[int, int], noise: float) -> npt.NDArray[np.float64]:
+        """`[n_items + 1]` utilities as the app estimates them from the last click, the same for all users."""
+        from simulator.users.choice import kernel
+
+        item, _ = known
+        place: Any = self.truth.onward[item : item + 1].copy()
+        out = np.empty(self.n_items + 1)
+        kernel.estimates(self.law, self.seed, self.truth, (np.zeros(1), place), item, 0, noise, out)
+        return out
