@@ -34,6 +34,7 @@ YARDSTICKS: dict[str, dict[str, Any]] = {
     "itemknn": {"policy": "itemknn"},
     "blurred": {"policy": "explore", "params": {"policy": "popularity", "temperature": 1.0, "epsilon": 0.5}},
     "half random": {"policy": "explore", "params": {"policy": "itemknn", "temperature": 0.1, "epsilon": 0.5}},
+    "fading": {"policy": "popularity", "params": {"half_life": 2.0}},
     "bpr": {"policy": "bpr", "params": {"training": {"epochs": 10, "patience": 3}}},
     "sasrec": {"policy": "sasrec", "params": {"training": {"epochs": 4, "patience": 2}}},
 }
@@ -108,14 +109,15 @@ class Agreement:
 
 
 def widened(scenario: Scenario) -> Scenario:
-    """The scenario with yardsticks added until it has FEWEST arms."""
+    """The scenario with yardsticks added until it has FEWEST arms; every user lives in every arm, so that lifts are sharp."""
     arms = dict(scenario.arms)
     for name, spec in YARDSTICKS.items():
         if len(arms) < FEWEST and name not in arms:
             arms[name] = Arm.model_validate(spec)
     if len(arms) < FEWEST:
         raise ReplayError(f"a rank correlation needs at least {FEWEST} policies; the scenario has {len(arms)} arms")
-    return scenario.model_copy(update={"arms": arms, "design": scenario.design.model_copy(update={"control": scenario.control})})
+    paired = scenario.design.model_copy(update={"control": scenario.control, "kind": "paired"})
+    return scenario.model_copy(update={"arms": arms, "design": paired})
 
 
 def online(log: EventLog, control: str, reward: str, resamples: int, seed: int) -> Online:
@@ -134,7 +136,11 @@ def online(log: EventLog, control: str, reward: str, resamples: int, seed: int) 
     means = np.array([one.value for one in per_user])
     drawn = bootstrap(per_user, resamples, seed)
     errors = np.array([one.error() for one in per_request])
-    return Online(arms, control, np.array([o.value for o in per_request]), errors, means / means[base] - 1, drawn / drawn[base] - 1)
+    if means[base] == 0:
+        raise ReplayError(f"the control {control!r} got no {reward} in the simulated A/B, so there is no lift over it; take another reward")
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may miss all of a rare reward
+        lifts = drawn / drawn[base] - 1
+    return Online(arms, control, np.array([o.value for o in per_request]), errors, means / means[base] - 1, lifts)
 
 
 @dataclass(frozen=True)
@@ -288,7 +294,7 @@ def _covers(one: Evaluation, figure: str, truth: float) -> bool | None:
 
 
 def _policy(i: int, truth: Online) -> dict[str, Any]:
-    low, high = np.quantile(truth.resampled[i], [0.025, 0.975])
+    low, high = np.nanquantile(truth.resampled[i], [0.025, 0.975])
     figures = {"lift": truth.lift[i], "low": low, "high": high, "per_request": truth.value[i], "error": truth.value_error[i]}
     return _plain({"policy": truth.arms[i], **figures})
 

@@ -1,0 +1,134 @@
+"""Fidelity: agreement against scipy and hand-made truths, and the whole command on a small world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import kendalltau, spearmanr
+
+from simulator.cli.fidelity import fidelity as command
+from simulator.eventlog import EventLog, Metadata
+from simulator.offpolicy.fidelity import FEWEST, Figure, Online, agreement, online, widened
+from simulator.offpolicy.replay import ReplayError
+from simulator.scenario import Scenario
+
+WORLD = """
+name: small
+seed: 5
+data: {source: synthetic, history_days: 4, logging: {policy: production, temperature: 1.0, epsilon: 0.05}}
+users: {kind: choice, n_users: 60, n_items: 80}
+days: 2
+serving: {slate: 4, recall: 20}
+engine: {executor: serial, shards: 1}
+arms:
+  random: {policy: random}
+  popularity: {policy: popularity}
+  itemknn: {policy: itemknn}
+  fading: {policy: popularity, params: {half_life: 1.0}}
+  blurred: {policy: explore, params: {policy: popularity, epsilon: 0.5}}
+  near: {policy: explore, params: {policy: itemknn, temperature: 0.1, epsilon: 0.1}}
+  far: {policy: explore, params: {policy: itemknn, temperature: 0.1, epsilon: 0.8}}
+  wide: {policy: explore, params: {policy: popularity, temperature: 10.0, epsilon: 0.05}}
+"""
+
+
+def truth(lift: np.ndarray, noise: float = 0.0) -> Online:
+    random = np.random.Generator(np.random.Philox(key=4))
+    names = tuple(f"policy {i}" for i in range(len(lift)))
+    resampled = lift[:, None] + noise * random.standard_normal((len(lift), 400))
+    return Online(names, names[0], 1 + lift, np.full(len(lift), 0.01), lift, resampled)
+
+
+def figure(value: np.ndarray, error: float = 0.0, *, estimates: bool = False) -> Figure:
+    return Figure("figure", value, np.full(len(value), error), ("",) * len(value), estimates)
+
+
+def test_correlations_are_scipys() -> None:
+    random = np.random.Generator(np.random.Philox(key=12))
+    lift, value = random.normal(size=9), np.round(random.normal(size=9), 1)
+    value[3] = value[5]  # a tie
+    said = agreement(figure(value), truth(lift), [None] * 9, 0)
+    assert said.rho == pytest.approx(spearmanr(value, lift).statistic)
+    assert said.kendall == pytest.approx(kendalltau(value, lift).statistic)
+    assert (said.low, said.high) == pytest.approx((said.rho, said.rho))  # no noise on either side
+
+
+def test_the_permutation_p_value_is_that_of_all_orders() -> None:
+    lift = np.arange(8.0)
+    assert agreement(figure(lift), truth(lift), [None] * 8, 0).p == pytest.approx(2 / 40320, abs=2e-3)
+    random = np.random.Generator(np.random.Philox(key=13))
+    value = random.normal(size=8)
+    said = agreement(figure(value), truth(lift), [None] * 8, 0)
+    from itertools import permutations
+
+    ranks = value.argsort().argsort() + 1.0
+    every = np.array(list(permutations(range(1, 9))), dtype=float)
+    rho = ((every - 4.5) @ (ranks - 4.5)) / 42.0
+    assert said.p == pytest.approx(float((np.abs(rho) >= abs(said.rho) - 1e-9).mean()), abs=4 * 0.5 / np.sqrt(5000))
+
+
+def test_noise_of_either_side_widens_the_interval() -> None:
+    lift = np.linspace(0, 1, 8)
+    calm, online_noise, offline_noise = (
+        agreement(figure(lift, error), truth(lift, noise), [None] * 8, 0) for noise, error in ((0, 0), (0.3, 0), (0, 0.3))
+    )
+    assert calm.low == calm.high == pytest.approx(1)
+    assert online_noise.low < 0.95
+    assert offline_noise.low < 0.95
+
+
+def test_error_regret_and_cover() -> None:
+    lift = np.array([0.0, 0.2, 0.1])
+    said = agreement(figure(np.array([1.1, 1.2, 1.4]), estimates=True), truth(lift), [True, False, None], 0)
+    assert said.error == pytest.approx(np.sqrt(((1.1 / 1 - 1) ** 2 + 0 + (1.4 / 1.1 - 1) ** 2) / 3))
+    assert said.regret == pytest.approx(0.2 - 0.1)  # it would have picked the third
+    assert said.covered == 1
+    missing = agreement(figure(np.array([1.1, np.nan, 1.4])), truth(lift), [None] * 3, 0)
+    assert (missing.policies, missing.covered) == (2, None)
+    assert np.isnan(missing.error)
+
+
+def test_online_counts_users_without_requests() -> None:
+    log = EventLog.from_columns(
+        {"arm": [0, 0, 0, 1, 1], "user": [0, 0, 2, 0, 2], "session": [0, 1, 0, 0, 0], "request": [0] * 5, "position": [0] * 5,
+         "t": [0, 9, 5, 0, 5], "item": [1] * 5, "click": np.array([1, 0, 1, 1, 1], dtype=np.int8)},
+        Metadata(("a", "b"), n_users=4, n_items=2, control="a"),
+    )  # fmt: skip
+    found = online(log, "a", "click", 50, 0)
+    np.testing.assert_allclose(found.value, [2 / 3, 1.0])
+    np.testing.assert_allclose(found.lift, [0, 0])  # both have two clicks of four users
+    assert found.resampled.shape == (2, 50)
+
+
+def test_few_arms_are_filled_up_with_yardsticks(tmp_path: Path) -> None:
+    file = tmp_path / "few.yaml"
+    file.write_text(WORLD.split("  itemknn:")[0])
+    wide = widened(Scenario.load(file))
+    assert len(wide.arms) == FEWEST
+    assert list(wide.arms)[:2] == ["random", "popularity"]
+    assert wide.design.control == "random"
+    assert ReplayError.__mro__[1] is ValueError
+
+
+def test_the_command_on_a_small_world(tmp_path: Path) -> None:
+    file, out = tmp_path / "small.yaml", tmp_path / "out"
+    file.write_text(WORLD)
+    done = CliRunner().invoke(command, [str(file), "--out", str(out), "--resamples", "100"])
+    assert done.exit_code == 0, done.output
+    content = json.loads((out / "fidelity.json").read_text())
+    assert len(content["policies"]) == FEWEST
+    assert {"recalled", "dm", "hr@10", "ndcg@10", "rips"} <= {f["figure"] for f in content["figures"]}
+    control = next(p for p in content["policies"] if p["policy"] == "random")
+    assert (control["lift"], control["low"], control["high"]) == (0, 0, 0)
+    rhos = [f["rho"] for f in content["figures"] if f["rho"] is not None]
+    assert rhos == sorted(rhos, reverse=True)
+    svg = (out / "fidelity.svg").read_text()
+    assert svg.count("<circle") >= len(content["figures"])
+    assert "http" not in (out / "fidelity.html").read_text().replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+    again = CliRunner().invoke(command, [str(file), "--out", str(out), "--resamples", "100", "--resume", "--quiet"])
+    assert again.exit_code == 0, again.output
+    assert json.loads((out / "fidelity.json").read_text()) == content
