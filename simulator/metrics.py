@@ -33,12 +33,14 @@ class Term:
         of: `[rows]` bool or float contribution of each impression.
         days: a step from the sums of all days `[..., days]` to the term's own value for each day `[..., days]`, or None: the sums
             themselves. A day that has no value (the last one has no successor) is 0 there.
+        visit: whether it counts the user's coming and not what an item got: two policies that share a slate share it, too.
     """
 
     name: str
     columns: tuple[str, ...]
     of: Callable[[Rows], Array]
     days: Callable[[Array], Array] | None = None
+    visit: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,13 @@ def _with_successor(impressions: Array) -> Array:
 
 
 IMPRESSIONS = Term("impressions", ("t",), _ones)
-REQUESTS = Term("requests", ("t",), lambda rows: rows["opens_request"])
-SESSIONS = Term("sessions", ("t",), lambda rows: rows["opens_session"])
+REQUESTS = Term("requests", ("t",), lambda rows: rows["opens_request"], visit=True)
+SESSIONS = Term("sessions", ("t",), lambda rows: rows["opens_session"], visit=True)
 WATCH = Term("watch", ("watch",), lambda rows: np.nan_to_num(rows["watch"].astype(np.float64)))
 PLAYS = Term("plays", ("watch",), lambda rows: rows["watch"] > 0)
 CLICKS = _flag("click")
-RETURNED = Term("returned", ("t",), _ones, _followed)
-ACTIVE_DAYS = Term("active_days", ("t",), _ones, _with_successor)
+RETURNED = Term("returned", ("t",), _ones, _followed, visit=True)
+ACTIVE_DAYS = Term("active_days", ("t",), _ones, _with_successor, visit=True)
 
 
 def _register(metrics: Iterable[Metric]) -> dict[str, Metric]:

@@ -203,6 +203,14 @@ def test_looking_every_day_is_honest_on_the_run(found: audits.Audit) -> None:
     assert max(strict) < 0.05
 
 
+def test_a_large_run_is_audited_on_some_of_its_users(days: units.UserDays) -> None:
+    found = audits.audit(days, "a", repetitions=100, sizes=(50,), most=150)
+    assert found.n_users == 150
+    some = days.users(np.array([3, 1]))
+    assert np.array_equal(some.terms["click"], days.terms["click"][:, [3, 1]])
+    assert some.before["click"].tolist() == days.before["click"][[3, 1]].tolist()
+
+
 def test_a_split_run_cannot_be_audited(days: units.UserDays) -> None:
     with pytest.raises(units.TableError, match="both answers"):
         audits.audit(replace(days, assigned=np.zeros(days.n_users, dtype=int)), "a")

@@ -79,7 +79,8 @@ def interleaved_log(n_users: int, skill: float, seed: int = 0) -> EventLog:
     columns = {name: np.array(column) for name, column in rows.items()} | {"session": np.zeros(len(rows["arm"]), dtype=int)}
     columns["t"] = columns["request"]
     columns["click"] = columns["click"].astype(np.int8)
-    return EventLog.from_columns(columns, Metadata(("a", "b"), n_users, 30, days=1, control="a"))
+    scenario = {"design": {"kind": "interleave"}}
+    return EventLog.from_columns(columns, Metadata(("a", "b"), n_users, 30, days=1, control="a", scenario=scenario))
 
 
 def test_preference_is_the_sign_and_the_t_test() -> None:
@@ -91,6 +92,11 @@ def test_preference_is_the_sign_and_the_t_test() -> None:
     assert found.p == pytest.approx(stats.ttest_1samp(d, 0).pvalue)
     assert found.share > 0
     assert found.p < 0.05
+
+
+def test_a_visit_belongs_to_neither_of_two_interleaved_arms() -> None:
+    days = units.read(interleaved_log(20, 0.5), ("click", "sessions", "requests", "return", "click_rate"))
+    assert days.missing == ("sessions", "requests", "return")
 
 
 def test_no_preference_between_alike_policies() -> None:

@@ -28,7 +28,7 @@ def _sizes(_: click.Context, __: click.Parameter, given: str | None) -> tuple[in
 @click.command()
 @click.argument("source", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--repetitions", type=click.IntRange(100), default=10_000, show_default=True, help="Samples for each size.")
-@click.option("--sizes", callback=_sizes, help="Users in a sample, e.g. 100,500,2000; by default 100, 500 and all users of the run.")
+@click.option("--sizes", callback=_sizes, help="Users in a sample, e.g. 100,500,2000; by default 100, 500 and 2000 or all users.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file; audit.json in the run's folder if left out.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the file.")
@@ -47,7 +47,7 @@ def audit(source: Path, repetitions: int, sizes: tuple[int, ...], seed: int, out
         log, home = find(source)
         days = units.read(log)
         control = log.metadata.control or days.arms[0]
-        chosen = sizes or tuple(sorted({n for n in (100, 500) if n < days.n_users} | {days.n_users}))
+        chosen = sizes or tuple(sorted({min(n, days.n_users) for n in (100, 500, 2000)}))
         with _progress(quiet) as progress:
             found = audits.audit(days, control, repetitions=repetitions, sizes=chosen, seed=seed, progress=progress)
         target = out or home / "audit.json"

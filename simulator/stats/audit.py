@@ -22,6 +22,9 @@ from simulator.stats.randomise import Outcomes, Rate, draws, outcomes
 from simulator.stats.units import UserDays
 from simulator.stats.wrong import Wrong, wrong_analyses
 
+MOST = 4000
+"""Users of the run that samples are drawn from; more cost time and show nothing new."""
+
 PLANTED = 0.005
 """The true lift that is planted, to see it recovered."""
 
@@ -171,6 +174,7 @@ def audit(
     repetitions: int = 10_000,
     sizes: Sequence[int] = (100, 500, 2000),
     seed: int = 0,
+    most: int = MOST,
     progress: Progress | None = None,
 ) -> Audit:
     """Count the error rates of every analysis on a paired run.
@@ -181,12 +185,15 @@ def audit(
         arms: treatment arms; () for all.
         repetitions: samples per size.
         sizes: users in a sample.
-        seed: decides the samples.
+        seed: decides the samples, and the users of the population where there are more than `most`.
+        most: users of the population that samples are drawn from.
         progress: called as ("audit", samples done, samples, {}).
 
     Raises:
         TableError: the run is not paired, or has no data.
     """
+    if days.n_users > most:
+        days = days.users(np.sort(np.random.default_rng(seed).permutation(days.n_users)[:most]))
     treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
     names = [m for m in days.metrics if m not in days.missing]
     both = [outcomes(days, control, arm, m) for arm in treatments for m in names]

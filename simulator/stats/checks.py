@@ -195,10 +195,9 @@ def a_a(days: UserDays, control: str, repetitions: int = 400, most: int = 5_000,
     name = "A/A"
     members = np.arange(days.n_users) if days.assigned is None else np.flatnonzero(days.assigned == days.arms.index(control))
     members = members[:most]
-    alike = replace(
-        days, arms=(control, "again"), n_users=len(members), assigned=None, before={n: v[members] for n, v in days.before.items()},
-        terms={n: v[[days.arms.index(control)] * 2][:, members] for n, v in days.terms.items()},
-    )  # fmt: skip
+    chosen = days.users(members)
+    twice = {name: cube[[days.arms.index(control)] * 2] for name, cube in chosen.terms.items()}
+    alike = replace(chosen, arms=(control, "again"), assigned=None, switched=None, terms=twice)
     rates = {}
     for metric in alike.metrics:
         if metric in alike.missing or len(members) < 50:

@@ -211,14 +211,10 @@ def population(days: UserDays, metric: str, control: str, treatment: str) -> Out
     """The users that `simulate` draws from: both answers of a paired log; the control's own of a split one (then only split designs)."""
     if days.assigned is None:
         return outcomes(days, control, treatment, metric)
-    members = days.assigned == days.arms.index(control)
     row = days.arms.index(control)
-    alone = replace(
-        days, arms=(control, treatment), n_users=int(members.sum()), assigned=None,
-        terms={name: cube[[row, row]][:, members] for name, cube in days.terms.items()},
-        before={name: column[members] for name, column in days.before.items()},
-    )  # fmt: skip
-    return outcomes(alone, control, treatment, metric)
+    members = days.users(np.flatnonzero(days.assigned == row))
+    twice = {name: cube[[row, row]] for name, cube in members.terms.items()}
+    return outcomes(replace(members, arms=(control, treatment), assigned=None, terms=twice), control, treatment, metric)
 
 
 @dataclass(frozen=True)

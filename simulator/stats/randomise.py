@@ -94,7 +94,7 @@ def outcomes(days: UserDays, control: str, treatment: str, metric: str) -> Outco
     Raises:
         TableError: the run is not paired, or the metric has no data.
     """
-    if days.assigned is not None:
+    if days.assigned is not None or days.switched is not None:
         raise TableError("an audit needs both answers of every user: run the scenario with `design: {kind: paired}`")
     table, daily = days.by("user"), days.by("user-day")
     past = table.covariates.get(metric)

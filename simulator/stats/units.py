@@ -193,6 +193,16 @@ class UserDays:
             {name: spread(group) for name, group in self.groups.items()},
         )
 
+    def users(self, index: Array) -> UserDays:
+        """Some of the users `[k]`, numbered anew in the order given."""
+        return replace(
+            self,
+            n_users=len(index),
+            terms={name: cube[:, index] for name, cube in self.terms.items()},
+            before={name: column[index] for name, column in self.before.items()},
+            assigned=None if self.assigned is None else self.assigned[index],
+        )
+
     @property
     def groups(self) -> dict[str, Array]:
         """Segments known before the A/B, `[n_users]` of str: `activity` (thirds by impressions in the history) and `newness`."""
@@ -258,7 +268,8 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
         metrics: names; None: those of the log's own scenario, or the default nine.
 
     Returns:
-        `UserDays` over the arms of the log other than `history`.
+        `UserDays` over the arms of the log other than `history`. In an interleaved log an impression is of the arm that drafted its
+        item, and metrics of the visit (sessions, requests, return) have no data: both arms share it.
 
     Raises:
         TableError: fewer than one arm besides the history, or rows not in KEY order.
@@ -274,10 +285,14 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
     if given is not None:
         given = np.where(given >= 0, place[np.maximum(given, 0)], -1)
     reader = _Pass(log, wanted, place, len(arms), max(meta.days, 1))
+    cubes = reader.cubes
+    if meta.scenario.get("design", {}).get("kind") == "interleave":
+        visits = {t.name for m in wanted.values() for t in m.terms if t.visit}
+        cubes = {name: cube for name, cube in cubes.items() if name not in visits}
     switched = None
     if meta.scenario.get("design", {}).get("kind") == "switchback":
         switched = _switched(reader.cubes["impressions"])
-    return UserDays(arms, meta.n_users, max(meta.days, 1), wanted, reader.cubes, reader.before, given, switched)
+    return UserDays(arms, meta.n_users, max(meta.days, 1), wanted, cubes, reader.before, given, switched)
 
 
 def _switched(impressions: Array) -> Array:
