@@ -58,6 +58,19 @@ def _sink(scores: Any, ids: Any, n: int, ranks: Any) -> None:
         node = child
 
 
+STRIP = 64
+"""Scores that are compared with the worst kept one at once."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _all_below(strip: Any, bound: float) -> bool:
+    """Whether all scores are below `bound` (no NaN is); without a branch, so that the loop is compiled to vector instructions."""
+    above = 0
+    for c in range(len(strip)):
+        above += not strip[c] < bound
+    return above == 0
+
+
 @numba.njit(cache=True, nogil=True)
 def _select(scores: Any, ids: Any, seen: Any, ranks: Any, items: Any, best: Any) -> int:
     """Fill `items`, `best` `[B, k]` (0 and -inf before) with the first k candidates; the first row with a NaN, or -1.
@@ -71,28 +84,32 @@ def _select(scores: Any, ids: Any, seen: Any, ranks: Any, items: Any, best: Any)
             excluded[seen[row, c]] = True
         heap_ids, heap = items[row], best[row]
         found = 0
-        for c in range(scores.shape[1]):
-            score = scores[row, c]
-            if found == k and score < heap[0]:
+        for start in range(0, scores.shape[1], STRIP):
+            strip = scores[row, start : start + STRIP]
+            if found == k and _all_below(strip, heap[0]):
                 continue
-            if np.isnan(score):
-                return row
-            item = ids[row, c] if len(ids) else c
-            if item == 0 or excluded[item] or score == -np.inf:
-                continue
-            if found < k:  # grow: a new leaf rises
-                node = found
-                found += 1
-                while node > 0:
-                    parent = (node - 1) // 2
-                    if not _before(heap[parent], ranks[heap_ids[parent]], score, ranks[item]):
-                        break
-                    heap[node], heap_ids[node] = heap[parent], heap_ids[parent]
-                    node = parent
-                heap[node], heap_ids[node] = score, item
-            elif _before(score, ranks[item], heap[0], ranks[heap_ids[0]]):
-                heap[0], heap_ids[0] = score, item
-                _sink(heap, heap_ids, k, ranks)
+            for c in range(start, start + len(strip)):
+                score = scores[row, c]
+                if found == k and score < heap[0]:
+                    continue
+                if np.isnan(score):
+                    return row
+                item = ids[row, c] if len(ids) else c
+                if item == 0 or excluded[item] or score == -np.inf:
+                    continue
+                if found < k:  # grow: a new leaf rises
+                    node = found
+                    found += 1
+                    while node > 0:
+                        parent = (node - 1) // 2
+                        if not _before(heap[parent], ranks[heap_ids[parent]], score, ranks[item]):
+                            break
+                        heap[node], heap_ids[node] = heap[parent], heap_ids[parent]
+                        node = parent
+                    heap[node], heap_ids[node] = score, item
+                elif _before(score, ranks[item], heap[0], ranks[heap_ids[0]]):
+                    heap[0], heap_ids[0] = score, item
+                    _sink(heap, heap_ids, k, ranks)
         for last in range(found - 1, 0, -1):  # take the last one off the heap, again and again
             heap[0], heap[last] = heap[last], heap[0]
             heap_ids[0], heap_ids[last] = heap_ids[last], heap_ids[0]
