@@ -13,6 +13,11 @@ import numpy.typing as npt
 from policies.base import Catalogue, IntArray, Progress, Slates
 from simulator.eventlog import EventLog
 
+
+class UsersError(ValueError):
+    """Users that cannot be fitted to or built from the data of a scenario; the message says what is missing."""
+
+
 NEVER = np.iinfo(np.int64).max
 """A time (ms) that does not come: the user does not (re)appear."""
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from policies.base import IntArray, Progress, Slates
 from simulator.section import Section
-from simulator.users.base import NEVER, Feedback, Source
+from simulator.users.base import NEVER, Feedback, Source, UsersError
 
 
 class HeldOut(Section):
@@ -30,10 +30,10 @@ class HeldOut(Section):
         """The users.
 
         Raises:
-            ValueError: the data has no future to hold out.
+            UsersError: the data has no future to hold out.
         """
         if source.future is None:
-            raise ValueError("users.kind held_out needs data with held-out items: data.source must be s3rec, inter, kuairand or log")
+            raise UsersError("users.kind held_out needs data with held-out items: data.source must be s3rec, inter, kuairand or log")
         table = source.future.table
         user, item, t = (table[name].to_numpy().astype(np.int64) for name in ("user", "item", "t"))
         clicked = table["click"].fill_null(False).to_numpy()

@@ -38,7 +38,7 @@ class Logged(Section):
         """The users; `fit` must have been called with the same `folder`.
 
         Raises:
-            ValueError: the data has no future, or it is shorter than `days`.
+            UsersError: the data has no future, or it is shorter than `days`.
         """
         model = self.response.build(source, seed, days, folder)
         assert source.future is not None

@@ -84,6 +84,8 @@ class Law(NamedTuple):
     """`[25]` cumulative share of the day's arrivals at each full hour."""
     reactions: Floats
     """`[6, 3]` logit of the rate, affinity, factor without a click; in the order of parameters.KINDS without long_view."""
+    most: Floats
+    """`[6]` no reaction has a greater chance than this."""
 
 
 class Lives(NamedTuple):
@@ -201,14 +203,24 @@ def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
 
 @njit(cache=True)
 def matching(weights: Floats, interests: Floats, place: Floats) -> float:
-    """`sum_m w_m max(0, <p_m, v>)^2`."""
-    total = 0.0
-    for m in range(len(weights)):
-        c = 0.0
+    """`sum_m w_m max(0, <p_m, v>)^2`; four interests at a time, so that their sums overlap."""
+    total, n = 0.0, len(weights)
+    for m in range(0, n, 4):
+        last = min(m + 3, n - 1)
+        a = b = c = e = 0.0
         for d in range(len(place)):
-            c += interests[m, d] * place[d]
-        if c > 0.0:
-            total += weights[m] * c * c
+            v = place[d]
+            a += interests[m, d] * v
+            b += interests[min(m + 1, last), d] * v
+            c += interests[min(m + 2, last), d] * v
+            e += interests[last, d] * v
+        total += weights[m] * a * a if a > 0.0 else 0.0
+        if m + 1 < n and b > 0.0:
+            total += weights[m + 1] * b * b
+        if m + 2 < n and c > 0.0:
+            total += weights[m + 2] * c * c
+        if m + 3 < n and e > 0.0:
+            total += weights[m + 3] * e * e
     return total
 
 
@@ -356,6 +368,8 @@ def _react(law: Law, seed: Any, user: int, step: int, item: int, suits: float, c
     w0, w1, w2, w3 = philox(seed, user, step, _FEEDBACK, item)
     words = (w0, w1, w2, w3, spare[0], spare[1])
     for kind in range(6):
+        if _unit32(words[kind]) >= law.most[kind]:  # seldom worth an exponential
+            continue
         chance = sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * suits)
         if not click:
             chance *= law.reactions[kind, 2]

@@ -138,6 +138,7 @@ def law(choice: Choice, *, succession: bool) -> Law:
     examination, cascade, watch, satiation = choice.examination, choice.cascade, choice.watch, choice.satiation
     drift, patience, returning = choice.drift, choice.patience, choice.returning
     hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
+    reactions = np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]])
     return kernel.Law(
         interest_spread=choice.interests.spread,
         concentration=choice.interests.concentration,
@@ -171,7 +172,8 @@ def law(choice: Choice, *, succession: bool) -> Law:
         return_memory=returning.memory,
         succession=succession,
         hours=np.concatenate(([0.0], np.cumsum(hours) / hours.sum())),
-        reactions=np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]]),
+        reactions=reactions,
+        most=np.maximum(reactions[:, 2], 1.0) / (1.0 + np.exp(-reactions[:, 0] - np.abs(reactions[:, 1]))),
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
 from simulator.section import Section
-from simulator.users.base import Feedback, Source
+from simulator.users.base import Feedback, Source, UsersError
 from simulator.users.clock import Clock, ClockedUsers
 from simulator.users.learned.features import DAY, HOUR, surface
 from simulator.users.learned.response import Response
@@ -46,7 +46,7 @@ class Learned(Section):
         """Fit the response model on `source.history` and keep it in `folder`.
 
         Raises:
-            ValueError: the history has too few complete answers.
+            UsersError: the history has too few complete answers.
         """
         from simulator.users.learned.fitting import fit
 
@@ -57,14 +57,14 @@ class Learned(Section):
         """The users; `fit` must have been called with the same `folder`.
 
         Raises:
-            ValueError: the data has no future whose sessions could be the clock, or it is shorter than `days`.
+            UsersError: the data has no future whose sessions could be the clock, or it is shorter than `days`.
         """
         if source.future is None:
-            raise ValueError(f"users.kind {self.kind} needs a log whose sessions are the clock: data.source must be kuairand or log")
+            raise UsersError(f"users.kind {self.kind} needs a log whose sessions are the clock: data.source must be kuairand or log")
         t = source.future.table["t"].to_numpy()
         there = int(t.max(initial=-1)) // DAY + 1
         if there < days:
-            raise ValueError(
+            raise UsersError(
                 f"days must be at most the {there} days that the log has from the start of the A/B; got {days}: see data.test_days"
             )
         return LearnedUsers(Clock.of(source.future, days), Response.load(folder / MODEL), seed)

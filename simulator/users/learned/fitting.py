@@ -12,7 +12,7 @@ from torch import Tensor
 
 from policies.base import Progress
 from policies.streams import Purpose, uniform
-from simulator.users.base import Source
+from simulator.users.base import Source, UsersError
 from simulator.users.learned.calibration import margins, scale, shift
 from simulator.users.learned.features import DURATIONS, Answers, Evidence, Features
 from simulator.users.learned.network import Inputs, Network, Shape, Training, duration_class, duration_limits, train, watch_edges
@@ -38,10 +38,10 @@ def fit(config: Learned, source: Source, seed: int, progress: Progress) -> Respo
     """Fit the response model of `config` on the history of `source`.
 
     Raises:
-        ValueError: no history, or fewer than two days of complete answers.
+        UsersError: no history, or fewer than two days of complete answers.
     """
     if source.history is None:
-        raise ValueError("users.kind learned needs a history to learn from: data.source must be a real log")
+        raise UsersError("users.kind learned needs a history to learn from: data.source must be a real log")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -59,7 +59,7 @@ def _fit(config: Learned, source: Source, seed: int, progress: Progress) -> Resp
     answers = Answers.of(history, observed, duration)
     days = np.unique(answers.day)
     if len(days) < 2:
-        raise ValueError(f"a response model needs at least two days with clicks and watch times in the history; it has {len(days)}")
+        raise UsersError(f"a response model needs at least two days with clicks and watch times in the history; it has {len(days)}")
     evidence = Evidence(history, observed, catalogue.n_items)
     edges = watch_edges(answers.watch, config.bins)
     limits = duration_limits(answers.duration, DURATIONS)

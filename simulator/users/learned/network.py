@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from simulator.users.base import UsersError
 from simulator.users.learned.features import POSITIONS, TABS, Answers, Evidence, Features
 
 F32 = npt.NDArray[np.float32]
@@ -244,7 +245,7 @@ def train(network: Network, rows: Inputs, validation: Inputs, plan: Training, se
     """Train `network` in place; the weights of the epoch with the least loss on `validation` are kept.
 
     Raises:
-        ValueError: the loss is not finite.
+        UsersError: the loss is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     network.start(generator)
@@ -265,7 +266,7 @@ def train(network: Network, rows: Inputs, validation: Inputs, plan: Training, se
         figures = {"loss": _epoch(network, rows, plan, optimiser, generator)}
         schedule.step()
         if not math.isfinite(figures["loss"]):
-            raise ValueError(f"the response model's loss is not finite in epoch {epoch}: use a smaller learning rate than {plan.rate}")
+            raise UsersError(f"the response model's loss is not finite in epoch {epoch}: use a smaller learning rate than {plan.rate}")
         with torch.no_grad():
             held = network.losses(validation, 0.0, generator)
         figures |= {"click": float(held[0]), "watch": float(held[1]), "kinds": float(held[2])}

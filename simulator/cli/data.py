@@ -1,0 +1,117 @@
+"""`abtest data`: raw data sets -> sequence files; what a file holds; how good users fitted to a log are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simulator.cli.failure import failures
+
+if TYPE_CHECKING:
+    from simulator.users.learned.evaluation import Evaluation
+
+
+@click.group()
+def data() -> None:
+    """Prepare and describe data sets; hold learned users against days that they have not seen."""
+
+
+@data.command()
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, help="Overrides the scenario's seed.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON there.")
+@click.option("--days", type=click.IntRange(1), help="Overrides data.test_days: fit on all days but so many, evaluate on these.")
+def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | None) -> None:
+    """Fit the learned users of SCENARIO on its history and hold them against its last days.
+
+    Prints AUC and log loss of every kind of answer, the calibration of the click, coverage of watch-time quantiles, and totals by day
+    and by how much of a user's past was known, predicted beside actual.
+
+    \b
+    abtest data evaluate scenarios/kuairand.yaml
+    abtest data evaluate scenarios/kuairand.yaml --days 3 --out evaluation.json
+    """
+    import tempfile
+
+    from simulator import datasets
+    from simulator.progress import board
+    from simulator.scenario import Scenario, ScenarioError, find
+    from simulator.users.learned import MODEL, Learned
+    from simulator.users.learned.evaluation import evaluate as hold
+    from simulator.users.learned.response import Response
+    from simulator.users.logged import Logged
+
+    with failures():
+        loaded = Scenario.load(scenario, {"seed": seed, "data.test_days": days})
+        users: Any = loaded.users
+        learned = users.response if isinstance(users, Logged) else users
+        if not isinstance(learned, Learned):
+            raise ScenarioError(f"{scenario}: users.kind: only learned and logged users are fitted to a log; got {users.kind!r}")
+        source = datasets.read(loaded.data, find(scenario).parent)
+        with tempfile.TemporaryDirectory() as folder, board(quiet=False) as progress:
+            learned.fit(source, loaded.seed, Path(folder), progress)
+            found = hold(Response.load(Path(folder) / MODEL), source, loaded.seed)
+    _print_evaluation(found)
+    if out is not None:
+        out.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+        click.echo(out)
+
+
+def _print_evaluation(found: Evaluation) -> None:
+    click.echo(f"{found.impressions:,} impressions of days that the model has not seen\n")
+    _table(
+        ("answer", "occurred", "AUC", "log loss", "base rate's"),
+        ((h.name, f"{h.occurred:,}", f"{h.auc:.4f}", f"{h.log_loss:.5f}", f"{h.base_log_loss:.5f}") for h in found.heads),
+    )
+    click.echo(
+        f"\nexpected calibration error of the click: {found.calibration_error:.4f} "
+        f"(a perfect model on as many impressions: {found.calibration_noise:.4f})"
+    )
+    _table(("predicted", "clicked", "impressions"), ((f"{p:.3f}", f"{y:.3f}", f"{n:,}") for p, y, n in found.reliability))
+    click.echo()
+    _table(("watch quantile", "below it"), ((f"{level:.0%}", f"{share:.1%}") for level, share in found.coverage.items()))
+    click.echo()
+    _table(
+        ("group", "total of", "impressions", "predicted", "actual", "error", "noise (1 s.e.)"),
+        (
+            (t.group, t.what, f"{t.impressions:,}", f"{t.predicted:,.0f}", f"{t.actual:,.0f}", f"{t.error:+.1%}", f"{t.noise:.1%}")
+            for t in found.totals
+        ),
+    )
+
+
+@data.command()
+@click.argument("run", type=click.Path(exists=True, path_type=Path))
+def support(run: Path) -> None:
+    """How far what the arms of RUN showed is from what the model of its users was fitted on.
+
+    A policy that exploits the model where it has no data shows up here: little overlap, thin items, few items shown often.
+
+    \b
+    abtest data support runs/kuairand/2022-05-04
+    """
+    from simulator.eventlog import EventLog
+    from simulator.users.learned.support import THIN
+    from simulator.users.learned.support import support as measure
+
+    with failures():
+        found = measure(EventLog.open(run / "log" if (run / "log").is_dir() else run))
+    names = ("arm", "impressions", "logged", "overlap", "effective", f"items < {THIN}", "items 0", "users 0", "items shown", "top 1%")
+    rows = []
+    for s in found:
+        shares = (f"{x:.1%}" for x in (s.logged, s.overlap, s.effective, s.thin, s.never, s.cold))
+        rows.append((s.arm, f"{s.impressions:,}", *shares, f"{s.items:,}", f"{s.top:.1%}"))
+    _table(names, rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Columns as wide as they need to be: the first to the left, figures to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for line in lines:
+        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        click.echo("  ".join(cells).rstrip())
