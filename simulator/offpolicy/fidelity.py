@@ -87,6 +87,7 @@ class Agreement:
     Attributes:
         figure: its name.
         policies: for how many it could be had.
+        usable: for how many of them its own verdict is not `unusable`.
         rho, low, high: Spearman's rank correlation with the true lift, and its 95% interval over the noise of both sides
             (users resampled online; the figure's own standard error offline). Of these policies, not of all there might be.
         p: two-sided, by permutations of the policies.
@@ -98,6 +99,7 @@ class Agreement:
 
     figure: str
     policies: int
+    usable: int
     rho: float
     low: float
     high: float
@@ -251,7 +253,8 @@ def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed
     tau = float(kendalltau(value, lift).statistic) if len(np.unique(value)) > 1 else float("nan")
     regret = float(np.nanmax(truth.lift) - truth.lift[have][int(np.argmax(value))])
     covered = sum(held) if figure.estimates else None
-    return Agreement(figure.name, int(have.sum()), rho, float(low), float(high), p, tau, error, covered, regret)
+    usable = sum(h and word != "unusable" for h, word in zip(have, figure.verdict, strict=True))
+    return Agreement(figure.name, int(have.sum()), int(usable), rho, float(low), float(high), p, tau, error, covered, regret)
 
 
 def _spearman(left: Float, right: Float) -> Float:

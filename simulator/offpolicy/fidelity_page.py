@@ -23,7 +23,7 @@ def scatter(content: Mapping[str, Any]) -> str:
     rows = -(-len(figures) // COLUMNS)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {COLUMNS * WIDTH} {rows * HEIGHT}" role="img" '
-        f'aria-label="offline figures against online lift" font-family="system-ui, sans-serif" font-size="11" fill="#333">'
+        f'aria-label="offline figures against online lift" font-family="system-ui, sans-serif" font-size="11" fill="currentColor">'
     )
     panels = [_panel(figure, content["policies"], i % COLUMNS * WIDTH, i // COLUMNS * HEIGHT) for i, figure in enumerate(figures)]
     return "\n".join([head, *panels, "</svg>"])
@@ -39,12 +39,12 @@ def _panel(figure: Mapping[str, Any], policies: list[Mapping[str, Any]], left: i
     parts = [
         f'<g transform="translate({left} {top})">',
         f'<text x="{_LEFT}" y="14" font-weight="600">{escape(figure["figure"])}</text>',
-        f'<text x="{_LEFT}" y="27" fill="#666">rho {number(figure["rho"], 2)}'
+        f'<text x="{_LEFT}" y="27" opacity=".7">rho {number(figure["rho"], 2)}'
         f" [{number(figure['low'], 2)}, {number(figure['high'], 2)}]</text>",
-        f'<path d="M{_LEFT} {_TOP}V{floor}H{WIDTH - _RIGHT}" fill="none" stroke="#bbb"/>',
+        f'<path d="M{_LEFT} {_TOP}V{floor}H{WIDTH - _RIGHT}" fill="none" stroke="currentColor" opacity=".35"/>',
     ]
-    parts += [f'<text x="{_LEFT - 4}" y="{y(t) + 4:.1f}" text-anchor="end" fill="#666">{100 * t:.3g}%</text>' for t in y.ticks(4)]
-    parts += [f'<text x="{x(t):.1f}" y="{floor + 14}" text-anchor="middle" fill="#666">{number(t, 3)}</text>' for t in x.ticks(3)]
+    parts += [f'<text x="{_LEFT - 4}" y="{y(t) + 4:.1f}" text-anchor="end" opacity=".7">{100 * t:.3g}%</text>' for t in y.ticks(4)]
+    parts += [f'<text x="{x(t):.1f}" y="{floor + 14}" text-anchor="middle" opacity=".7">{number(t, 3)}</text>' for t in x.ticks(3)]
     for value, error, policy in points:
         said = f"{policy['policy']}: {figure['figure']} {number(value)}, online lift {share(policy['lift'])}"
         cx, cy = x(value), y(policy["lift"])
@@ -53,7 +53,7 @@ def _panel(figure: Mapping[str, Any], policies: list[Mapping[str, Any]], left: i
         parts.append(
             f'<g><title>{escape(said)}</title><path d="{across}{up}" stroke="#8aa4c8"/>'
             f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="3.6" fill="#1d5fa7"/>'
-            f'<text x="{cx + 5:.1f}" y="{cy - 5:.1f}" font-size="9" fill="#555">{escape(policy["policy"])}</text></g>'
+            f'<text x="{cx + 5:.1f}" y="{cy - 5:.1f}" font-size="9" opacity=".75">{escape(policy["policy"])}</text></g>'
         )
     return "\n".join([*parts, "</g>"])
 
@@ -78,7 +78,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     lines += ["| " + " | ".join(row) + " |" for row in _policies(content)]
     lines += [
         "",
-        "| offline figure | policies | Spearman | 95% interval | p | Kendall | relative error | covered | regret of its pick |",
+        "| offline figure | usable | Spearman | 95% interval | p | Kendall | relative error | covered | regret of its pick |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += ["| " + " | ".join(row) + " |" for row in _figures(content)]
@@ -99,15 +99,16 @@ def _figures(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
         interval = f"{number(f['low'], 2)} to {number(f['high'], 2)}"
         covered = "" if f["covered"] is None else f"{f['covered']} of {f['policies']}"
         agreed = (number(f["rho"], 2), interval, number(f["p"], 2), number(f["kendall"], 2))
-        rows.append((f["figure"], str(f["policies"]), *agreed, share(f["error"]), covered, share(f["regret"])))
+        rows.append((f["figure"], f"{f['usable']} of {f['policies']}", *agreed, share(f["error"]), covered, share(f["regret"])))
     return rows
 
 
 def _notes(content: Mapping[str, Any]) -> list[str]:
     return [
-        "Spearman: rank correlation over these policies; its interval is over the noise of both sides (users resampled online, the "
-        "figure's own standard error offline), p by permutations. Relative error and covered: only for figures that claim to be the "
-        "reward per request. Regret: how much lift is lost by taking the policy that the figure puts first.",
+        "Usable: for how many of the policies that have the figure its own verdict is not `unusable`. Spearman: rank correlation over "
+        "these policies; its interval is over the noise of both sides (users resampled online, the figure's own standard error "
+        "offline), p by permutations. Relative error and covered: only for figures that claim to be the reward per request. Regret: how "
+        "much lift is lost by taking the policy that the figure puts first.",
         f"Figures that could not be had for three policies are left out; the log's own policy got {number(content['logged'])} per request.",
     ]
 
@@ -116,7 +117,7 @@ def page(content: Mapping[str, Any]) -> str:
     """The report as one self-contained page."""
     style = files("simulator.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
     title = f"Does offline predict online? {content['scenario']}"
-    names = ("Offline figure", "Policies", "Spearman", "95% interval", "p", "Kendall", "Relative error", "Covered", "Regret of its pick")
+    names = ("Offline figure", "Usable", "Spearman", "95% interval", "p", "Kendall", "Relative error", "Covered", "Regret of its pick")
     body = Markup('<p class="kicker">Fidelity</p><h1>{}</h1><section><h2>The truth</h2>{}</section>').format(
         title, _table(("Policy", "Online lift", "95% interval", "Per request"), _policies(content))
     )

@@ -85,8 +85,8 @@ def _curve(row: Mapping[str, Any]) -> Markup:
         return Markup("")
     low, high = min(p["value"] - p["error"] for p in points), max(p["value"] + p["error"] for p in points)
     y = Scale(low, high if high > low else low + 1e-9, 118, 8)
-    x = Scale(-0.5, len(points) - 0.5, 12, 99)
-    parts = [element("text", number(v, 3), x="11%", y=f"{y(v) + 4:.1f}", class_="tick", text_anchor="end") for v in (low, high)]
+    x = Scale(-0.5, len(points) - 0.5, 18, 99)
+    parts = [element("text", number(v, 3), x="17%", y=f"{y(v) + 4:.1f}", class_="tick", text_anchor="end") for v in (low, high)]
     for i, p in enumerate(points):
         said = f"threshold {number(p['threshold'])}: {number(p['value'])}, se {number(p['error'])}, bias {number(p['bias'])}"
         bar = element(
@@ -100,5 +100,15 @@ def _curve(row: Mapping[str, Any]) -> Markup:
         chosen = p["threshold"] == row["threshold"]
         dot = element("circle", cx=x.at(i), cy=f"{y(p['value']):.1f}", r=5 if chosen else 3, class_="dot")
         parts.append(mark(said, bar, dot, class_="arm-1" if chosen else "arm-0"))
-        parts.append(element("text", number(p["threshold"], 2), x=x.at(i), y=138, class_="tick", text_anchor="middle"))
+        parts.append(element("text", _short(p["threshold"]), x=x.at(i), y=138, class_="tick", text_anchor="middle"))
     return element("svg", *parts, role="img", aria_label=f"{row['estimator']} by threshold", width="100%", height=144)
+
+
+def _short(threshold: float | str) -> str:
+    """A threshold as a tick: 30, 1k, 1M, ∞."""
+    if isinstance(threshold, str):
+        return "∞"
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if threshold >= size:
+            return f"{threshold / size:g}{letter}"
+    return f"{threshold:g}"
