@@ -34,7 +34,7 @@ def content(**verdicts: dict[str, str]) -> dict[str, Any]:
         return {"metric": metric, "arm": "b", "unit": "user", "lift": middle, "low": middle - 0.05, "high": middle + 0.05}
 
     return {
-        name: {"lifts": [one(m, v) for m, v in said.items()], "verdicts": [{"verdict": v} for v in said.values()]}
+        name: {"unit": "user", "lifts": [one(m, v) for m, v in said.items()], "verdicts": [{"verdict": v} for v in said.values()]}
         for name, said in verdicts.items()
     }
 

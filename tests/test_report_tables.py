@@ -50,14 +50,13 @@ def test_a_metric_with_a_past_is_adjusted_for_it_and_the_plain_rows_stand_beside
     content = tables.write(users, tmp_path, metrics=["money", "clicks"])
     assert content["adjusted"] == ["money"]
     row = next(r for r in content["lifts"] if r["metric"] == "money" and r["arm"] == "b")
-    plain = next(r for r in content["unadjusted"] if r["metric"] == "money" and r["arm"] == "b")
+    plain = next(r for r in content["beside"]["rows"] if r["metric"] == "money" and r["arm"] == "b")
     expected = stats.ttest_ind(users.money[users.arm == "b"], users.money[users.arm == "control"], equal_var=False)
     assert plain["t"] == pytest.approx(expected.statistic, rel=1e-9)
     assert row["high"] - row["low"] < 0.6 * (plain["high"] - plain["low"])
     assert row["low"] < 0.4 / users.money[users.arm == "control"].mean() < row["high"], "the planted lift"
-    clicks = [
-        [r[k] for k in ROW if k != "p_adjusted"] for rows in ("lifts", "unadjusted") for r in content[rows] if r["metric"] == "clicks"
-    ]
+    both = [*content["lifts"], *content["beside"]["rows"]]
+    clicks = [[r[key] for key in kept] for r in both if r["metric"] == "clicks"]
     assert clicks[:2] == clicks[2:], "a metric without a past is not changed"
 
 

@@ -6,6 +6,7 @@ No measurement lives here: counts come from one pass over the log, figures with 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,6 +130,11 @@ def save(content: Mapping[str, Any], folder: Path) -> None:
     from simulator.report.markdown import document
 
     put(folder, {"report.json": as_json(content), "report.md": document(content), "report.html": page(content)})
+
+
+def finite(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with None for NaN and infinite numbers: JSON has neither."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in given.items()}
 
 
 def as_json(content: Mapping[str, Any]) -> str:

@@ -19,16 +19,16 @@ from simulator import workspace
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog, Metadata
 from simulator.metrics import Metric
-from simulator.report import ROW, SCHEMA_VERSION, ReportError, checks, world
+from simulator.report import ROW, SCHEMA_VERSION, ReportError, checks, finite, world
 from simulator.report.counts import Cells, Counts, count
 from simulator.report.otherwise import computed_otherwise
-from simulator.report.plan import needs
+from simulator.report.plan import compared_designs, needs, preferences
 from simulator.report.spread import distributions
 from simulator.report.words import headline, sentence, sentenced, title
 from simulator.stats import checks as design
 from simulator.stats import segments, sequential, units, verdict
 from simulator.stats.checks import Check
-from simulator.stats.units import UnitTable, UserDays
+from simulator.stats.units import Unit, UnitTable, UserDays
 from simulator.stats.verdict import Lift
 
 FUNNEL = ("sessions", "requests", "impressions", "play", "click", "long_view", "like", "comment", "follow", "forward")
@@ -85,27 +85,29 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
     progress("report: calibration", 2, 4, {})
     calibration = world.calibration(log)
     progress("report: lifts", 3, 4, {})
-    rows = sorted(verdict.verdict(sums, who.control), key=lambda row: (row.unit != "user", who.arms.index(row.arm)))
+    kind = meta.scenario.get("design", {}).get("kind", "paired" if sums.assigned is None else "split")
+    unit: Unit = "day" if kind == "switchback" else "user"
+    rows = sorted(verdict.verdict(sums, who.control), key=lambda row: (row.unit != unit, who.arms.index(row.arm)))
     scenario, notes = (json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes))
     by_user = sums.by("user")
     published = scenario.get("published", {})
     power = needs(by_user, who.control, who.treatments, published)
     daily = [_on_day(row, day) for day, lifts in verdict.by_day(sums, who.control) for row in lifts]
     content = {
-        **_frame(rows, who, sums.metrics),
+        **_frame(rows, who, sums.metrics, unit),
         "scenario": scenario.get("name"),
         "seed": scenario.get("seed"),
-        "design": scenario.get("design", {}).get("kind", "paired" if sums.assigned is None else "split"),
+        "design": kind,
         "checks": _checks(
             checks.calibrated(calibration), *checks.complete(sums, silent), *design.checks(sums, who.control, scenario=scenario)
         ),
         "runtime": None if runtime is None else dict(runtime),
         "adjusted": [],
-        "unadjusted": [],
+        "beside": _with_the_past(by_user, who) if sums.assigned is not None else None,
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
         "units": _units(sums, who),
         "daily": daily,
-        "sequential": [_peeks(found) for found in sequential.peeks(sums, who.control)] if sums.days > 1 else [],
+        "sequential": [_peeks(found) for found in sequential.peeks(sums, who.control)] if sums.days > 1 and kind != "switchback" else [],
         "distributions": distributions(by_user, who.arms),
         "segments": _segments(by_user, who.control),
         "otherwise": computed_otherwise(by_user, who.control, who.treatments),
@@ -115,6 +117,8 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "calibration": calibration,
         "published": _published(published, rows, power, "paired" if sums.assigned is None else "split"),
         "power": power,
+        "designs": compared_designs(sums, who.control, who.treatments) if kind == "paired" else [],
+        "preference": preferences(by_user, who.control, who.treatments) if kind == "interleave" else [],
         "offline": [],
         "worlds": [],
         "settings": scenario,
@@ -136,15 +140,16 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
     who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
     adjusted = adjustments(table)
     rows = compared(table, control)
+    plain = [_row(row) for row in compared(table, control, adjusted=False)]
     return {
-        **_frame(rows, who, table.metrics),
+        **_frame(rows, who, table.metrics, "user"),
         "scenario": name,
         "seed": None,
         "design": "paired" if table.paired else "split",
         "checks": _checks(*design.checks(table, control)),
         "runtime": None,
         "adjusted": sorted(adjusted),
-        "unadjusted": [_row(row) for row in compared(table, control, adjusted=False)] if adjusted else [],
+        "beside": {"title": "Without adjustment", "rows": plain} if adjusted else None,
         "units": {arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
         "size": {"users": table.n_units, "items": None, "days": None, "impressions": None},
         "daily": [],
@@ -158,6 +163,8 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "calibration": None,
         "published": [],
         "power": needs(table, control, who.treatments, {}),
+        "designs": [],
+        "preference": [],
         "offline": [],
         "worlds": [],
         "settings": {},
@@ -166,15 +173,16 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
     }
 
 
-def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """What every report begins with: the lifts, and what they say."""
+def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric], unit: Unit) -> dict[str, Any]:
+    """What every report begins with: the lifts, and what they say; `unit`: of the verdict on the first screen."""
     return {
         "schema": SCHEMA_VERSION,
         "control": who.control,
         "arms": list(who.arms),
+        "unit": unit,
         "lifts": [_row(row) for row in rows],
         "verdicts": _verdicts(rows, who.control),
-        "headlines": [_headline(rows, arm, who.control) for arm in who.treatments],
+        "headlines": [_headline([row for row in rows if row.unit == unit], arm, who.control) for arm in who.treatments],
         "metrics": {name: _described(metric) for name, metric in metrics.items()},
         "family": verdict.FAMILY,
     }
@@ -229,7 +237,7 @@ def _units(sums: UserDays, who: Comparison) -> dict[str, int]:
 
 
 def _peeks(found: sequential.Peeks) -> dict[str, Any]:
-    looks = [_finite(dataclasses.asdict(look)) for look in found.looks]
+    looks = [finite(dataclasses.asdict(look)) for look in found.looks]
     return {
         "metric": found.metric,
         "arm": found.arm,
@@ -242,17 +250,24 @@ def _peeks(found: sequential.Peeks) -> dict[str, Any]:
     }
 
 
-def _finite(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in given.items()}
-
-
 def _segments(table: UnitTable, control: str) -> dict[str, Any] | None:
     """Lifts in groups of users known before the test, the tests of whether they differ, and the warning that belongs beside."""
     rows, interactions = segments.segments(table, control)
     if not rows:
         return None
     found = [{"group": one.group, "level": one.level, **_row(one.row)} for one in rows]
-    return {"warning": segments.WARNING, "rows": found, "interactions": [_finite(dataclasses.asdict(one)) for one in interactions]}
+    return {"warning": segments.WARNING, "rows": found, "interactions": [finite(dataclasses.asdict(one)) for one in interactions]}
+
+
+def _with_the_past(table: UnitTable, who: Comparison) -> dict[str, Any] | None:
+    """The lifts of a split log adjusted for each user's past, beside the plain ones."""
+    from simulator.report.tables import adjustments
+
+    adjusted = adjustments(table)
+    if not adjusted:
+        return None
+    rows = verdict.lifts(table, who.control, metrics=adjusted, covariates=adjusted)
+    return {"title": "Adjusted for each user's past (CUPED)", "rows": [_row(row) for row in rows]}
 
 
 def _verdicts(rows: Sequence[Lift], control: str) -> list[dict[str, str]]:
@@ -266,7 +281,7 @@ def _verdicts(rows: Sequence[Lift], control: str) -> list[dict[str, str]]:
 
 
 def _headline(rows: Sequence[Lift], arm: str, control: str) -> dict[str, str]:
-    mine = [(row.metric, row.words) for row in rows if row.arm == arm and row.unit == "user"]
+    mine = [(row.metric, row.words) for row in rows if row.arm == arm]
     return {"arm": arm, "sentence": headline(mine, arm, control)}
 
 

@@ -105,7 +105,7 @@ def command(content: Mapping[str, Any]) -> str:
 
 def _forests(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The forest plot of each arm: its rows by user, all arms on one scale."""
-    rows = [(row, said) for row, said in zip(content["lifts"], content["verdicts"], strict=True) if row["unit"] == "user"]
+    rows = [(row, said) for row, said in zip(content["lifts"], content["verdicts"], strict=True) if row["unit"] == content["unit"]]
     scale = figures.around_zero(row for row, _ in rows)
     return [
         {**said, "axis": figures.axis(scale), "rows": [_line(content, *pair, scale) for pair in rows if pair[0]["arm"] == said["arm"]]}

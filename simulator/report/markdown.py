@@ -24,6 +24,7 @@ def document(content: Mapping[str, Any]) -> str:
         *_spread(c),
         *_segments(c),
         *_otherwise(c),
+        *_designs(c),
         *_served(c),
         *_published(c),
         *_calibration(c),
@@ -130,7 +131,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _verdict(c: Mapping[str, Any]) -> list[str]:
     blocks = []
     for said in c["headlines"]:
-        rows = [(r, v) for r, v in zip(c["lifts"], c["verdicts"], strict=True) if r["arm"] == said["arm"] and r["unit"] == "user"]
+        rows = [(r, v) for r, v in zip(c["lifts"], c["verdicts"], strict=True) if r["arm"] == said["arm"] and r["unit"] == c["unit"]]
         head = ("", "Lift", "95% interval", "p", "Adjusted p", "Verdict", "Detects", text(c["control"]), text(said["arm"]), "Units")
         lines = (
             (SIGNS[v["verdict"]], f"**{percent(r['lift'])} {title(r['metric'])}**", interval(r["low"], r["high"]), probability(r["p"]),
@@ -171,6 +172,26 @@ def _otherwise(c: Mapping[str, Any]) -> list[str]:
         for r in c["otherwise"]
     )  # fmt: skip
     return ["## Computed otherwise", table(head, rows)]
+
+
+def _designs(c: Mapping[str, Any]) -> list[str]:
+    blocks = []
+    if c["designs"]:
+        names = ("paired", "split", "cuped", "switchback")
+        rows = (
+            (title(r["metric"]), text(r["arm"]), percent(r["lift"]), *(whole(r["users"].get(name)) for name in names)) for r in c["designs"]
+        )
+        head = ("Metric", "Arm", "Lift found", "Paired", "Split", "Split, CUPED", "Switchback")
+        blocks += ["## Users that each design needs for the lift found", table(head, rows)]
+    if c["preference"]:
+        lines = (
+            (title(r["metric"]), text(r["arm"]), whole(r["preferring"]), whole(r["against"]), whole(r["tied"]), probability(r["p_sign"]),
+             probability(r["p"]))
+            for r in c["preference"]
+        )  # fmt: skip
+        head = ("Metric", "Arm", "Prefer it", f"Prefer {text(c['control'])}", "Tied", "Sign test p", "t test p")
+        blocks += ["## Preference within slates", table(head, lines)]
+    return blocks
 
 
 def _served(c: Mapping[str, Any]) -> list[str]:

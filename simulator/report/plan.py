@@ -1,13 +1,19 @@
-"""What a test of another size would show: users needed for a lift, by design, from the spread that this run has measured."""
+"""What another test would show: users needed for a lift, and how designs compare, from the spread that this run has measured."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from simulator.report import finite
+from simulator.stats.designs import preference, sensitivity
 from simulator.stats.power import PowerError, pilot, users_needed
-from simulator.stats.units import UnitTable
+from simulator.stats.units import UnitTable, UserDays
+
+PILOTS = 5_000
+"""Users, the first ones, whose twins are re-assigned to compare designs."""
 
 ROUND = 0.01
 """The lift that every metric's need is given for, beside the published one."""
@@ -32,4 +38,39 @@ def needs(table: UnitTable, control: str, treatments: tuple[str, ...], published
                 users = {name: users_needed(known, lift, name) for name in known.designs}
                 finite = {name: int(n) if math.isfinite(n) else None for name, n in users.items()}
                 rows.append({"metric": metric, "arm": arm, "lift": lift, "published": is_published, "users": finite})
+    return rows
+
+
+def compared_designs(days: UserDays, control: str, treatments: tuple[str, ...]) -> list[dict[str, Any]]:
+    """How many users each design would need, with power .8, to find the lift that a paired log has found in its first PILOTS users.
+
+    Returns:
+        Rows with `metric`, `arm`, `lift`, `users` by design (None: no number of users), and `notes` by design.
+    """
+    k = min(days.n_users, PILOTS)
+    terms, before = {n: v[:, :k] for n, v in days.terms.items()}, {n: v[:k] for n, v in days.before.items()}
+    few = dataclasses.replace(days, n_users=k, terms=terms, before=before)
+    rows = []
+    for arm in treatments:
+        for metric in few.metrics:
+            if metric in few.missing:
+                continue
+            try:
+                found = sensitivity(few, metric, control, arm)
+            except PowerError:
+                continue
+            users = {one.design: int(one.users_needed) if math.isfinite(one.users_needed) else None for one in found}
+            notes = {one.design: one.note for one in found if one.note}
+            rows.append({"metric": metric, "arm": arm, "lift": found[0].effect, "users": users, "notes": notes})
+    return rows
+
+
+def preferences(table: UnitTable, control: str, treatments: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The preference tests of interleaved slates, as `stats.designs.Preference` has them; only metrics that are credited to an item."""
+    rows = []
+    for arm in treatments:
+        for metric in table.numerators:
+            if metric not in table.denominators and metric != "sessions":
+                found = preference(table, metric, control, arm)
+                rows.append({**finite(dataclasses.asdict(found)), "wins": finite(dataclasses.asdict(found.wins))})
     return rows

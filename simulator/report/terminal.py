@@ -29,7 +29,7 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         )
         console.print(_table(content, arm))
         console.print(Text(said["sentence"]))
-    console.print(Text(f"\n95% intervals by user; adjusted p: Holm over {content['family']}.", style="dim"))
+    console.print(Text(f"\n95% intervals by {content['unit']}; adjusted p: Holm over {content['family']}.", style="dim"))
     console.print(Text("detects: the true lift that a run of this size finds four times in five.", style="dim"))
     _flags(content, console, ("amber",))
 
@@ -47,7 +47,7 @@ def _table(content: Mapping[str, Any], arm: str) -> Table:
     for name, how in (("lift", "left"), ("95% interval", "right"), ("adj. p", "right"), ("", "left"), ("detects", "right")):
         table.add_column(name, justify=how, no_wrap=name != "lift", overflow="fold")  # type: ignore[arg-type]
     for row, said in zip(content["lifts"], content["verdicts"], strict=True):
-        if row["arm"] != arm or row["unit"] != "user":
+        if row["arm"] != arm or row["unit"] != content["unit"]:
             continue
         style = STYLES[tone(said["verdict"], content["metrics"][row["metric"]]["higher_is_better"])]
         table.add_row(

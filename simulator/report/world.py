@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
+from simulator.report import finite
 
 ENOUGH = 4_000_000
 """Impressions of the history on which a calibration is measured; of a longer history, the first users only."""
@@ -42,11 +43,7 @@ def calibration(log: EventLog) -> dict[str, Any] | None:
     basis = (
         f"the logged history ({history.n_rows:,} impressions of {history.metadata.n_users:,} users) against KuaiRand-Pure's standard feed"
     )
-    return {"basis": basis, "tolerance": TOLERANCE, "rows": [_finite(row._asdict()) for row in rows]}
-
-
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return {"basis": basis, "tolerance": TOLERANCE, "rows": [finite(row._asdict()) for row in rows]}
 
 
 def _history(log: EventLog) -> EventLog:
@@ -86,7 +83,7 @@ def across(contents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for name, content in contents.items():
         for row, said in zip(content["lifts"], content["verdicts"], strict=True):
-            if row["unit"] == "user":
+            if row["unit"] == content["unit"]:
                 cell = {**{k: row[k] for k in ("lift", "low", "high")}, "verdict": said["verdict"]}
                 rows.setdefault((row["metric"], row["arm"]), {})[name] = cell
     return [
