@@ -103,7 +103,9 @@ def executor(kind: Literal["serial", "processes", "ray"], progress: Progress, ta
         yield Serial(progress)
         return
     if kind == "ray":
-        raise NotImplementedError
+        with _ray(progress) as cluster:
+            yield cluster
+        return
     pool = Processes(progress, max(workers, 1))
     try:
         yield pool
@@ -112,6 +114,53 @@ def executor(kind: Literal["serial", "processes", "ray"], progress: Progress, ta
         raise
     pool.close(kill=False)
 
+
+class Cluster:
+    """Tasks on Ray, one core each; all nodes must see the run's folder under the same path. Progress is told task by task."""
+
+    def __init__(self, ray: Any, progress: Progress) -> None:
+        self._ray, self._progress = ray, progress
+        self._remote = ray.remote(num_cpus=1, max_retries=0)(_outcome)
+
+    def run(self, tasks: Sequence[Task], done: Done) -> None:
+        waiting = {self._remote.remote(task): i for i, task in enumerate(tasks)}
+        finished = 0
+        while waiting:
+            ready, _ = self._ray.wait(list(waiting), num_returns=1)
+            for one in ready:
+                i = waiting.pop(one)
+                finished += 1
+                self._progress(type(tasks[i]).__name__.lower(), finished, len(tasks), {})
+                done(i, self._ray.get(one))
+
+
+def _outcome(task: Task) -> Any:
+    """A task's result or the exception it raised (Ray would wrap it in one of its own)."""
+    try:
+        return task(lambda stage, done, total, figures: None)
+    except Exception as error:
+        return error
+
+
+@contextmanager
+def _ray(progress: Progress) -> Iterator[Cluster]:
+    """The cluster that RAY_ADDRESS names, else one on this machine, as long as the run lasts."""
+    try:
+        import ray
+    except ImportError as error:
+        raise WorkerError("engine.executor is ray, but Ray is not installed: pip install 'abtest[ray]'") from error
+    started = not ray.is_initialized()
+    if started:
+        threads = dict.fromkeys(_THREADS, "1")
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env={"env_vars": threads})
+    try:
+        yield Cluster(ray, progress)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 _news: Any = None
 
@@ -145,9 +194,8 @@ def _work(task: Task) -> Any:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Processes started inside compute with one thread each (BLAS, OpenMP and torch read this at their start)."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
         yield
     finally:
