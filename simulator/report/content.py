@@ -102,6 +102,7 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
             checks.calibrated(calibration), *checks.complete(sums, silent), *design.checks(sums, who.control, scenario=scenario)
         ),
         "runtime": None if runtime is None else dict(runtime),
+        "paired": by_user.paired,
         "adjusted": [],
         "beside": _with_the_past(by_user, who) if sums.assigned is not None else None,
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
@@ -148,6 +149,7 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "design": "paired" if table.paired else "split",
         "checks": _checks(*design.checks(table, control)),
         "runtime": None,
+        "paired": table.paired,
         "adjusted": sorted(adjusted),
         "beside": {"title": "Without adjustment", "rows": plain} if adjusted else None,
         "units": {arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
