@@ -99,3 +99,21 @@ def new(name: str, into: Path) -> None:
     with failures():
         folder = write_package(name, into)
     click.echo(f"wrote {folder}; next: cd {folder} && pip install -e . && pytest && abtest run scenario.yaml")
+
+
+@policies.command()
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output if left out.")
+def gallery(out: Path | None) -> None:
+    """Measure every built-in policy on one synthetic history and write the gallery page.
+
+    \b
+    abtest policies gallery --out docs/policies.md
+    """
+    from simulator.gallery import page
+
+    with failures():
+        text = page(lambda name: click.echo(f"measuring {name}", err=True))
+        if out is None:
+            click.echo(text, nl=False)
+        else:
+            out.write_text(text, encoding="utf-8")
