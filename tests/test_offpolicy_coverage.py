@@ -12,6 +12,7 @@ from simulator.offpolicy.target import Target
 LOGS, ROUNDS, ACTIONS, USERS = 300, 3000, 10, 1000
 SINGLE = ("ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "shrunk_dr")
 SLATE = ("ips", "snips", "rips", "cascade_dr")
+PLACES = ("iips", "pseudo_inverse", "dm", "matching")
 
 
 class SingleWorld:
@@ -94,25 +95,60 @@ class SlateWorld:
         return Target(self.conditional(self.wanted, rounds.item), slates, None, given)
 
 
-def _covered(world: SingleWorld | SlateWorld, settings: Settings, n_items: int) -> dict[tuple[str, str], float]:
-    """How often each printed interval holds the truth."""
+class PlacesWorld:
+    """Three places filled independently and uniformly from six items; rewards of places add up; the log knows its marginals."""
+
+    length, items = 3, 6
+    name = "target"
+
+    def __init__(self) -> None:
+        random = np.random.Generator(np.random.Philox(key=98))
+        self.reward = random.uniform(0.05, 0.6, (self.length, self.items))
+        self.law = random.dirichlet(np.full(self.items, 0.7), self.length)
+        self.truth = float((self.law * self.reward).sum())
+
+    def log(self, seed: int) -> Rounds:
+        random = np.random.Generator(np.random.Philox(key=[10, seed]))
+        item = random.integers(0, self.items, (ROUNDS, self.length))
+        place = np.tile(np.arange(self.length), (ROUNDS, 1))
+        click = (random.uniform(size=item.shape) < self.reward[place, item]).astype(float)
+        zero, row = np.zeros(ROUNDS, dtype=np.int64), np.arange(ROUNDS)
+        return Rounds(row % USERS, zero, zero, row, place, item + 1, click, np.full(item.shape, 1 / self.items), "marginal", zero)
+
+    def __call__(self, rounds: Rounds) -> Target:
+        random = np.random.Generator(np.random.Philox(key=[11, int(rounds.reward.sum())]))
+        noise = random.uniform(size=(*rounds.item.shape, 1))
+        drawn = (noise > self.law.cumsum(axis=1)).sum(axis=2).clip(max=self.items - 1) + 1
+        return Target(self.law[rounds.position, rounds.item - 1], drawn[:, None, :])
+
+
+World = SingleWorld | SlateWorld | PlacesWorld
+WORLDS: dict[str, tuple[type[World], tuple[str, ...], int]] = {
+    "single": (SingleWorld, SINGLE, ACTIONS),
+    "slate": (SlateWorld, SLATE, SlateWorld.items),
+    "places": (PlacesWorld, PLACES, PlacesWorld.items),
+}
+
+
+def _covered(world: World, settings: Settings, n_items: int) -> dict[tuple[str, str], float]:
+    """How often each printed interval holds the truth (of a place, where a figure is per impression)."""
     hits: dict[tuple[str, str], int] = {}
     for seed in range(LOGS):
         found: Evaluation
         (found,) = evaluate([world.log(seed)], [world], USERS, n_items, settings)
         for estimate in found.estimates:
+            truth = world.truth if estimate.unit == "request" else world.truth / PlacesWorld.length
             for interval in estimate.intervals:
                 key = (estimate.estimator, interval.method)
-                hits[key] = hits.get(key, 0) + interval.covers(world.truth)
+                hits[key] = hits.get(key, 0) + interval.covers(truth)
     return {key: count / LOGS for key, count in hits.items()}
 
 
-@pytest.mark.parametrize("kind", ["single", "slate"])
+@pytest.mark.parametrize("kind", WORLDS)
 def test_every_printed_interval_covers_as_often_as_it_says(kind: str) -> None:
-    world = SingleWorld() if kind == "single" else SlateWorld()
-    names = SINGLE if kind == "single" else SLATE
-    settings = Settings(names, resamples=400, contexts=2 if kind == "single" else 1)
-    shares = _covered(world, settings, ACTIONS if kind == "single" else SlateWorld.items)
+    make, names, n_items = WORLDS[kind]
+    settings = Settings(names, resamples=300, contexts=2 if kind == "single" else 1)
+    shares = _covered(make(), settings, n_items)
     assert {name for name, _ in shares} == set(names)
     error = float(np.sqrt(0.95 * 0.05 / LOGS))
     for (name, method), share in sorted(shares.items()):
