@@ -12,12 +12,84 @@ import click
 from simulator.cli.failure import failures
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from simulator.datasets.prepare import Statistics
     from simulator.users.learned.evaluation import Evaluation
 
 
 @click.group()
 def data() -> None:
     """Prepare and describe data sets; hold learned users against days that they have not seen."""
+
+
+@data.command()
+@click.argument("kind", type=click.Choice(["amazon", "yelp"]))
+@click.argument("dump", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the result.")
+@click.option("--name", required=True, help="Of the data set: NAME.txt, NAME_item2attributes.json.")
+@click.option("--core", type=click.IntRange(1), default=5, show_default=True, help="Users and items with fewer reviews are left out.")
+@click.option("--since", type=click.DateTime(), help="First moment taken; Yelp: 2019-01-01 if left out.")
+@click.option("--until", type=click.DateTime(), help="Last moment taken.")
+@click.option("--meta", type=click.Path(path_type=Path), help="Item descriptions: categories and brand become attributes.")
+def prepare(
+    kind: str, dump: Path, out: Path, name: str, core: int, since: datetime | None, until: datetime | None, meta: Path | None
+) -> None:
+    """Turn DUMP, raw reviews of KIND as JSON lines (plain or .gz), into sequences: chronological, k-core, one user a line.
+
+    The result is what `data.source: s3rec` reads. Ratings are not looked at.
+
+    \b
+    abtest data prepare amazon reviews_Beauty.json.gz --name Beauty --out data --meta meta_Beauty.json.gz
+    abtest data prepare yelp yelp_academic_dataset_review.json --name Yelp --out data
+    """
+    from datetime import UTC
+
+    from simulator.datasets import prepare as raw
+
+    form = raw.FORMATS[kind]
+    first = form.since if since is None else since.replace(tzinfo=UTC)
+    with failures():
+        words = None if meta is None else raw.attributes(meta, form)
+        prepared = raw.prepare(dump, form, core, first, None if until is None else until.replace(tzinfo=UTC))
+        written = raw.write(prepared, out, name, words)
+    click.echo(
+        f"{prepared.read:,} reviews read, {prepared.outside:,} outside the days asked for, {prepared.rare:,} outside the {core}-core"
+    )
+    _print_statistics([(name, prepared.statistics)])
+    for path in written:
+        click.echo(path)
+
+
+@data.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def describe(files: tuple[Path, ...]) -> None:
+    """What sequence files hold: users, items, actions, actions a user and an item, sparsity (the paper's Table 1).
+
+    \b
+    abtest data describe ../shared/data/s3rec/*.txt
+    """
+    import numpy as np
+
+    from simulator.datasets.prepare import Statistics
+    from simulator.datasets.s3rec import read_lines
+
+    found = []
+    with failures():
+        for file in files:
+            users, _, items = read_lines(file)
+            found.append((file.name, Statistics(len(users), len(np.unique(items)), len(items))))
+    _print_statistics(found)
+
+
+def _print_statistics(found: list[tuple[str, Statistics]]) -> None:
+    _table(
+        ("data set", "users", "items", "actions/user", "actions/item", "actions", "sparsity"),
+        (
+            (name, f"{s.users:,}", f"{s.items:,}", f"{s.per_user:.1f}", f"{s.per_item:.1f}", f"{s.actions:,}", f"{s.sparsity:.2%}")
+            for name, s in found
+        ),
+    )
 
 
 @data.command()
@@ -65,7 +137,7 @@ def _print_evaluation(found: Evaluation) -> None:
     click.echo(f"{found.impressions:,} impressions of days that the model has not seen\n")
     _table(
         ("answer", "occurred", "AUC", "log loss", "base rate's"),
-        ((h.name, f"{h.occurred:,}", f"{h.auc:.4f}", f"{h.log_loss:.5f}", f"{h.base_log_loss:.5f}") for h in found.heads),
+        ((h.name, f"{h.occurred:,}", _share(h.auc, ".4f"), f"{h.log_loss:.5f}", f"{h.base_log_loss:.5f}") for h in found.heads),
     )
     click.echo(
         f"\nexpected calibration error of the click: {found.calibration_error:.4f} "
@@ -78,7 +150,15 @@ def _print_evaluation(found: Evaluation) -> None:
     _table(
         ("group", "total of", "impressions", "predicted", "actual", "error", "noise (1 s.e.)"),
         (
-            (t.group, t.what, f"{t.impressions:,}", f"{t.predicted:,.0f}", f"{t.actual:,.0f}", f"{t.error:+.1%}", f"{t.noise:.1%}")
+            (
+                t.group,
+                t.what,
+                f"{t.impressions:,}",
+                f"{t.predicted:,.0f}",
+                f"{t.actual:,.0f}",
+                _share(t.error, "+.1%"),
+                _share(t.noise, ".1%"),
+            )
             for t in found.totals
         ),
     )
@@ -106,6 +186,10 @@ def support(run: Path) -> None:
         shares = (f"{x:.1%}" for x in (s.logged, s.overlap, s.effective, s.thin, s.never, s.cold))
         rows.append((s.arm, f"{s.impressions:,}", *shares, f"{s.items:,}", f"{s.top:.1%}"))
     _table(names, rows)
+
+
+def _share(value: float, form: str) -> str:
+    return "n/a" if value != value else format(value, form)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

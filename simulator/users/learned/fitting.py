@@ -101,7 +101,7 @@ def _calibrate(network: Network, rows: Inputs, held: Tensor) -> Calibration:
         return a, shift(a * logits[known], answer[known], weight[known])
 
     bins, answers = rows.watch_bin.numpy(), rows.kinds.double().numpy()
-    scales = tuple(two(kinds[:, k], answers[:, k], 0.1) for k in range(kinds.shape[1]))
+    scales = tuple(two(kinds[:, k], answers[:, k], 0.5) for k in range(kinds.shape[1]))
     watch = np.zeros((network.shape.durations, *both.shape[1:]), dtype=np.float32)
     for side in (0, 1):
         for level in range(len(watch)):
