@@ -171,6 +171,7 @@ class Exact:
     def __init__(self, vectors: FloatArray) -> None:
         self.n_items = len(vectors) - 1
         self._columns = np.ascontiguousarray(vectors.T, dtype=np.float32)
+        self._scores: FloatArray | None = None
 
     def scores(self, queries: FloatArray) -> FloatArray:
         """Inner products `[B, n_items + 1]` with `queries` `[B, d]`."""
@@ -179,8 +180,17 @@ class Exact:
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
         queries = np.asarray(queries, dtype=np.float32)
         starts = range(0, max(len(queries), 1), ROWS)
-        parts = [top_k(self.scores(queries[start : start + ROWS]), k, seen[start : start + ROWS]) for start in starts]
+        parts = [self._search(queries[start : start + ROWS], k, seen[start : start + ROWS]) for start in starts]
         return np.concatenate([items for items, _ in parts]), np.concatenate([scores for _, scores in parts])
+
+    def _search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
+        """`search` for at most `ROWS` queries; their scores are written over those of the block before, not into new memory."""
+        if self._scores is None:
+            self._scores = np.empty((ROWS, self.n_items + 1), dtype=np.float32)
+        block = np.zeros((ROWS, queries.shape[1]), dtype=np.float32)
+        block[: len(queries)] = queries
+        np.matmul(block, self._columns, out=self._scores)
+        return top_k(self._scores[: len(queries)], k, seen)
 
 
 class Approximate:
