@@ -113,9 +113,11 @@ def test_moments_of_samples_are_those_of_the_users_drawn(days: units.UserDays, m
 def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(days: units.UserDays, metric: str) -> None:
     o = randomise.outcomes(days, "a", "b", metric)
     heads, tails = next(draws(days.n_users, 300, 4, 5))
-    ranks, signed = (
-        ordered.rank_sum_z(o.control[0], heads, o.treatment[0], tails),
-        ordered.signed_rank_z(o.treatment[0] - o.control[0], heads),
+    ranks, nobody = ordered.rank_sum_z(o.control[0], heads, o.treatment[0], tails), np.zeros_like(heads)
+    signed = ordered.signed_rank_z(o.treatment[0] - o.control[0], heads, nobody)
+    assert ordered.signed_rank_z(o.treatment[0] - o.control[0], nobody, heads) == pytest.approx(-signed)
+    assert ordered.rank_sum_z(o.control[0], heads, o.control[0], tails) == pytest.approx(
+        ordered.rank_sum_z(o.control[0], heads, o.control[0].copy(), tails)
     )
     _, split = ordered.quantile_pair(o, heads, tails, 0.5, paired=False)
     _, twins = ordered.quantile_pair(o, heads, tails, 0.9, paired=True)

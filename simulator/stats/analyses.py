@@ -44,6 +44,7 @@ class Analysis:
         design: of its samples.
         make: from both answers and the counts of heads and tails to what is read, under the null and under the effect.
         read: from what was made to a `Reading`.
+        slow: whether every sample must be put into order (ranks, quantiles).
         verdict: whether the verdict rests on it (others are printed beside it, or on request).
         prepare: what is done to the answers before samples are drawn (winsorising).
         truth: the lift that is estimated, or None where none is (ranks).
@@ -55,6 +56,7 @@ class Analysis:
     make: Callable[[Outcomes, Floats, Floats], tuple[Any, Any]]
     read: Callable[[Any], Reading]
     verdict: bool = False
+    slow: bool = False
     prepare: Callable[[Outcomes], Outcomes] = lambda o: o
     truth: Callable[[Outcomes], float] | None = lambda o: o.lift
     fits: Callable[[Outcomes], bool] = lambda o: True
@@ -83,8 +85,7 @@ def _by_z(z: Floats) -> Reading:
 
 def _signed_ranks(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
     d = o.treatment[0] - o.control[0]
-    null = ordered.signed_rank_z(np.concatenate((d, -d)), np.concatenate((heads, tails), axis=1))
-    return null, ordered.signed_rank_z(d, heads + tails)
+    return ordered.signed_rank_z(d, heads, tails), ordered.signed_rank_z(d, heads + tails, np.zeros_like(heads))
 
 
 def _rank_sums(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
@@ -116,7 +117,7 @@ def _around_quantile(level: float) -> tuple[Analysis, ...]:
     truth, fits = partial(_quantile_lift, level=level), partial(_varies_at, level=level)
     return tuple(
         Analysis(f"{name}, p{level:.0%}".rstrip("%"), design, partial(ordered.quantile_pair, level=level, paired=design == "paired"), _by_t,
-                 truth=truth, fits=fits)
+                 slow=True, truth=truth, fits=fits)
         for name, design in QUANTILE_DESIGNS
     )  # fmt: skip
 
@@ -128,13 +129,13 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis("paired, log-delta", "paired", paired_pair, partial(_by_interval, method=intervals.log_delta)),
     Analysis("paired, delta", "paired", paired_pair, partial(_by_interval, method=intervals.delta)),
     Analysis("paired, winsorised", "paired", paired_pair, _by_t, prepare=lambda o: o.winsorised(CUT), fits=_is_mean),
-    Analysis("Wilcoxon", "paired", _signed_ranks, _by_z, truth=None, fits=_is_mean),
+    Analysis("Wilcoxon", "paired", _signed_ranks, _by_z, slow=True, truth=None, fits=_is_mean),
     Analysis("Welch t, Fieller", "split", split_pair, _by_t, verdict=True),
     Analysis("Welch, log-delta", "split", split_pair, partial(_by_interval, method=intervals.log_delta)),
     Analysis("Welch, delta", "split", split_pair, partial(_by_interval, method=intervals.delta)),
     Analysis("Welch, winsorised", "split", split_pair, _by_t, prepare=lambda o: o.winsorised(CUT), fits=_is_mean),
     Analysis("CUPED t, Fieller", "split", _adjusted, _by_t, verdict=True, fits=lambda o: o.before is not None),
-    Analysis("rank sum", "split", _rank_sums, _by_z, truth=None, fits=_is_mean),
+    Analysis("rank sum", "split", _rank_sums, _by_z, slow=True, truth=None, fits=_is_mean),
     *_around_quantile(0.5),
     *_around_quantile(0.9),
     Analysis("paired t by day", "day", day_pair, _by_t),
