@@ -105,6 +105,11 @@ def lines(found: Audit) -> Iterable[str]:
     for row in found.rows:
         if row.default:
             yield _line(row, found.repetitions)
+    beside = [row for row in found.rows if not row.default and row.n == max(r.n for r in found.rows)]
+    off = [row for row in beside if not row.holds]
+    yield ""
+    yield f"Printed beside the verdict, {max(r.n for r in found.rows)} users: {len(beside) - len(off)} of {len(beside)} rows hold."
+    yield from (f"  {row.warning} [{row.arm}]" for row in off)
     yield ""
     yield "A planted lift, recovered:"
     for p in found.planted:
