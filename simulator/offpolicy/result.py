@@ -156,7 +156,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _section(c: Mapping[str, Any]) -> list[str]:
-    lines = [f"# {c['title']}", ""]
+    lines = [f"# {c['title']} ({c['reward']})", ""]
     own = c["logged"]
     lines += [
         f"Reward: {c['reward']}. {c['rounds']:,} rounds, {c['impressions']:,} impressions of arm `{c['arm']}`; propensities: "
