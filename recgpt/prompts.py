@@ -7,13 +7,15 @@ or a user really was shown them, all else is the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from policies.base import BoolArray, IntArray, Sequences
+from policies.base import BoolArray, Histories, IntArray, Sequences
 from recgpt.model import GENERATED, GPT, REAL, Layer
 
 ROWS = 512
@@ -109,6 +111,43 @@ def exposures(sequences: Sequences, window: int) -> tuple[Sequences, IntArray]:
     first = np.searchsorted(slot, slot)
     prompts[slot, np.arange(len(slot)) - first] = sequences.items[source]
     return clicks, prompts
+
+
+def recent(histories: Histories, window: int, length: int) -> tuple[IntArray, IntArray]:
+    """The last `length` tokens of each request's dialogue and their segments, `[B, length]`, right-aligned: clicks, real exposures between.
+
+    The same as `interleave` of `exposures`, without looking at what is older than needed.
+    """
+    shape = (len(histories), length)
+    tokens, segments = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    _recent(histories.items, histories.clicked, window, tokens, segments)
+    return tokens, segments
+
+
+@numba.njit(cache=True, nogil=True)
+def _recent(items: Any, clicked: Any, window: int, tokens: Any, segments: Any) -> None:
+    for row in range(len(items)):
+        place = tokens.shape[1]
+        since = -1  # unclicks met since the last click from the right; -1 = none yet
+        pending = 0  # tokens from `place` on that stand before the oldest click met: prompts only if a click precedes them
+        for c in range(items.shape[1] - 1, -1, -1):
+            if items[row, c] == 0:
+                continue
+            if not clicked[row, c]:
+                if since < 0 or since >= window or place == 0:
+                    continue
+                since += 1
+                pending += 1
+                segments[row, place - 1] = GENERATED
+            else:
+                if place == 0:
+                    pending = 0
+                    break
+                since = pending = 0
+            place -= 1
+            tokens[row, place] = items[row, c]
+        for c in range(place, place + pending):
+            tokens[row, c] = segments[row, c] = 0
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from policies.base import Sequences
 from recgpt.model import GENERATED, GPT, REAL
-from recgpt.prompts import exposures, generate, interleave
+from recgpt.prompts import exposures, generate, interleave, recent
 from recgpt.tuning import Lessons, Prompts, converse
 from tests.test_recgpt_model import network
 
@@ -164,6 +164,16 @@ def test_exposures_agree_with_walking_along_each_user(seed: int, window: int) ->
                 shown.append(int(sequences.items[place]))
     assert prompts.tolist() == expected
     assert row == len(clicks.items)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 4), st.integers(1, 20))
+def test_recent_tokens_are_the_end_of_the_dialogue(seed: int, window: int, length: int) -> None:
+    sequences = random_log(seed, n_users=9, longest=18, clicks=0.5)
+    clicks, prompts = exposures(sequences, window)
+    expected = interleave(clicks.offsets, clicks.items, prompts).last(length)
+    got = recent(sequences.last(20), window, length)
+    assert [a.tolist() for a in got] == [a.tolist() for a in expected]
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
