@@ -28,7 +28,7 @@ from simulator.eventlog import FEEDBACK, EventLog, Metadata, Propensity, schema
 from simulator.interleave import Draft
 from simulator.ranking import Ranker
 from simulator.scenario import PolicySpec, Scenario, population
-from simulator.users.base import Population, Source, Users
+from simulator.users.base import CALIBRATION, Population, Source, Users
 from simulator.workspace import Workspace, load_arrays, load_catalogue, open_log, versions
 
 
@@ -158,8 +158,13 @@ class Context:
             tuple(channel.name for channel in scenario.serving.channels),
             scenario.identity(),
             versions(),
-            dict(source.notes),
+            {**source.notes, **self._calibration()},
         )
+
+    def _calibration(self) -> dict[str, Any]:
+        """What fitted users have said of how close they are to real ones, for the notes of the log; {} where they have not."""
+        file = self.workspace.models / "users" / CALIBRATION
+        return {"calibration": json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
 
     def who(self, lane: str, first: int, last: int) -> IntArray:
         """The users of a range that live in a lane, ascending."""
@@ -278,5 +283,3 @@ def switch_days(scenario: Scenario, arm: str) -> frozenset[int] | None:
     names: Sequence[str] = sorted(scenario.arms)
     given = switched(scenario.seed, scenario.days, len(names))
     return frozenset(int(day) for day in np.flatnonzero(given == names.index(arm)))
-
-

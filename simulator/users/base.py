@@ -13,6 +13,10 @@ import numpy.typing as npt
 from policies.base import Catalogue, IntArray, Progress, Slates
 from simulator.eventlog import EventLog
 
+CALIBRATION = "calibration.json"
+"""A file that `Population.fit` may leave in its folder: what it has measured of itself on answers that it was not fitted on (`basis`,
+`tolerance`, `rows` as `simulator.report.world.calibration` gives them). A run takes it into its log's notes."""
+
 
 class UsersError(ValueError):
     """Users that cannot be fitted to or built from the data of a scenario; the message says what is missing."""

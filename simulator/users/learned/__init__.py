@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
 from simulator.section import Section
-from simulator.users.base import Feedback, Source, UsersError
+from simulator.users.base import CALIBRATION, Feedback, Source, UsersError
 from simulator.users.clock import Clock, ClockedUsers
 from simulator.users.learned.features import DAY, HOUR, surface
 from simulator.users.learned.response import Response
@@ -43,15 +44,23 @@ class Learned(Section):
     )
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
-        """Fit the response model on `source.history` and keep it in `folder`.
+        """Fit the response model on `source.history` and keep it in `folder`, with its calibration on `source.future`.
+
+        The future is looked at after the fit, to say how far off the model is on days that it has not seen; it changes no answer.
 
         Raises:
             UsersError: the history has too few complete answers.
         """
+        from simulator.users.learned.evaluation import evaluate
         from simulator.users.learned.fitting import fit
 
         folder.mkdir(parents=True, exist_ok=True)
-        fit(self, source, seed, progress).save(folder / MODEL)
+        response = fit(self, source, seed, progress)
+        response.save(folder / MODEL)
+        if source.future is not None:
+            staging = folder / (CALIBRATION + ".part")
+            staging.write_text(json.dumps(evaluate(response, source, seed).calibration(), indent=1, allow_nan=False) + "\n")
+            staging.replace(folder / CALIBRATION)
 
     def build(self, source: Source, seed: int, days: int, folder: Path) -> LearnedUsers:
         """The users; `fit` must have been called with the same `folder`.

@@ -15,6 +15,8 @@ from simulator.users.learned.features import Answers
 from simulator.users.learned.response import Response
 
 F64 = npt.NDArray[np.float64]
+TOLERANCE = 0.1
+"""Relative: how far an unseen day's total may be from the real one before a report warns."""
 BINS = 15
 """Bins of the reliability plot, with equally many impressions each."""
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
@@ -90,6 +92,23 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain values for a report."""
         return asdict(self)
+
+    def calibration(self) -> dict[str, Any]:
+        """What a report says of the world: every kind of answer on each unseen day, per impression, foretold against real.
+
+        Kinds that never occurred on a day have no ratio, and no row.
+        """
+        rows = []
+        for total in self.totals:
+            if total.group.startswith("day ") and total.actual > 0:
+                target, simulated = total.actual / total.impressions, total.predicted / total.impressions
+                rows.append(
+                    {"name": f"{total.what}, {total.group}", "target": target, "simulated": simulated, "se": total.noise * target,
+                     "ratio": simulated / target, "within": abs(total.error) <= TOLERANCE}
+                )  # fmt: skip
+        days = len({total.group for total in self.totals if total.group.startswith("day ")})
+        basis = f"{self.impressions:,} real impressions of the {days} days after the history, which the response model was not fitted on"
+        return {"basis": basis, "tolerance": TOLERANCE, "rows": rows}
 
 
 def evaluate(response: Response, source: Source, seed: int = 0) -> Evaluation:
