@@ -52,6 +52,7 @@ def run(
     keep_going: bool = False,
     strict: bool = False,
     progress: Progress = silent,
+    fits: Path | None = None,
 ) -> Outcome:
     """Run a scenario to its finished report, in its own world and in its further `worlds`.
 
@@ -62,6 +63,7 @@ def run(
         resume: take over finished pieces; the result is the same bytes as without an interruption.
         keep_going: an arm whose policy breaks its contract is given up instead of the run, and the others are reported.
         strict: report no lift where a check of the report is red.
+        fits: models of a finished run with the same seed on the same history, whose fits of policies are taken over.
         progress: told of fitting, simulating, writing and reporting.
 
     Raises:
@@ -69,13 +71,15 @@ def run(
         DataError, PolicyError, ServingError: bad data, a policy that cannot be made, one that breaks its contract.
     """
     start = time.monotonic()
-    outcome = simulate(scenario, out, folder=folder, resume=resume, keep_going=keep_going, progress=progress)
+    outcome = simulate(scenario, out, folder=folder, resume=resume, keep_going=keep_going, progress=progress, fits=fits)
     for name, world in scenario.worlds.items():
         data = scenario.data if world.data is None else world.data
         alone = scenario.model_copy(update={"name": f"{scenario.name} in {name}", "users": world.users, "data": data, "worlds": {}})
         there = out / "worlds" / name
         begun = resume and there.exists()
-        run(alone, there, folder=folder, resume=begun, keep_going=keep_going, strict=strict, progress=_within(name, progress))
+        same = data == scenario.data and data.source != "synthetic"  # then the history is the same, and so is every fit
+        fits = Workspace(out).models if same else None
+        run(alone, there, folder=folder, resume=begun, keep_going=keep_going, strict=strict, progress=_within(name, progress), fits=fits)
     log = EventLog.open(Workspace(out).log)
     outcome.runtime["wall seconds"] = time.monotonic() - start
     outcome.runtime["peak MiB"] = peak_memory() / 2**20
@@ -95,11 +99,14 @@ def simulate(
     resume: bool = False,
     keep_going: bool = False,
     progress: Progress = silent,
+    fits: Path | None = None,
 ) -> Outcome:
     """Run a scenario to its event log, `out`/log; arguments and errors as `run`."""
     workspace = Workspace(out)
     workspace.claim(scenario.identity(), resume=resume)
     workspace.write_text("scenario.yaml", scenario.to_yaml())
+    if fits is not None:
+        workspace.borrow(fits)
     outcome = Outcome(out)
     if not workspace.finished:
         with executors.executor(scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)) as executor:

@@ -122,6 +122,16 @@ class Workspace:
             advice = "Undo the change, or give --out another folder"
             raise RunError(f"{self.root} holds a run of another scenario, so it cannot be resumed:\n  {listed}\n{advice}")
 
+    def borrow(self, models: Path) -> None:
+        """Take over the finished fits of policies in another run's `models`, each by rename; what is here already stays."""
+        for fit in sorted(models.iterdir()):
+            here = self.models / fit.name
+            if (fit / "state.npz").is_file() and not here.exists():
+                staging = self.work / fit.name
+                shutil.copytree(fit, staging, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
+                self.models.mkdir(parents=True, exist_ok=True)
+                staging.rename(here)
+
     def finish(self) -> None:
         """Drop the pieces, keep the claim: the log is whole."""
         if (self.work / "claim.json").is_file():
