@@ -309,13 +309,13 @@ def test_the_oracle_is_the_sorted_truth() -> None:
     oracle.bind(people)
     seen = some(people, 5, 9)
     found = oracle.recall(request(people, seen), 10, 0)
-    for user in range(40):
-        value = np.zeros(61)
-        for item in range(1, 61):  # the truth again, item by item
-            lives = people.lives
-            x = compiled.utility(people.law, people.seed, people.truth, user, item, lives.weights[user], lives.interests[user])
-            x -= compiled.fatigue(people.law, lives.memory[user], people.truth.place[item])
-            value[item] = 1 / (1 + np.exp(-x))
+    law, truth, lives = people.law, people.world, people.lives
+    for user in range(40):  # the truth again, by matrix products
+        x = truth.level[user] + truth.appeal + law.match * np.maximum(truth.place @ lives.interests[user].T, 0) ** 2 @ lives.weights[user]
+        x -= law.satiation * np.maximum(truth.place @ lives.memory[user], 0)
+        x += [compiled.tastes(people.seed, user, truth.author[i], i, law.author, law.taste) for i in range(61)]
+        value = 1 / (1 + np.exp(-x))
+        value[0] = 0
         value[seen[user]] = 0
         assert found.items[user].tolist() == np.argsort(-value, kind="stable")[:10].tolist()
     assert (np.diff(found.scores, axis=1) <= 0).all()

@@ -246,14 +246,14 @@ def matches(weights: Floats, interests: Floats, place: Floats, out: Floats) -> N
 
 
 @njit(cache=True)
-def utility(law: Law, seed: Any, truth: Truth, user: int, item: int, weights: Floats, interests: Floats) -> float:
-    """Logit of a valid play of an examined video, before satiation."""
-    x = truth.level[user] + truth.appeal[item] + law.match * matching(weights, interests, truth.place[item])
-    if law.author > 0.0:
-        x += law.author * liking(seed, user, AUTHOR_TASTE, truth.author[item])
-    if law.taste > 0.0:
-        x += law.taste * liking(seed, user, VIDEO_TASTE, item)
-    return float(x)
+def tastes(seed: Any, user: int, author: int, item: int, by_author: float, by_video: float) -> float:
+    """A user's own liking for an author and for a video, on the scale of the logit."""
+    x = 0.0
+    if by_author > 0.0:
+        x += by_author * liking(seed, user, AUTHOR_TASTE, author)
+    if by_video > 0.0:
+        x += by_video * liking(seed, user, VIDEO_TASTE, item)
+    return x
 
 
 @njit(cache=True)
@@ -262,43 +262,39 @@ def sigmoid(x: float) -> float:
 
 
 @njit(cache=True)
-def fatigue(law: Law, memory: Floats, place: Floats) -> float:
+def fatigue(strength: float, memory: Floats, place: Floats) -> float:
     """What the memory of near-duplicates takes from the logit."""
     c = 0.0
     for d in range(len(place)):
         c += memory[d] * place[d]
-    return float(law.satiation * c) if c > 0.0 else 0.0
+    return strength * c if c > 0.0 else 0.0
 
 
 @njit(cache=True)
-def suiting(law: Law, truth: Truth, user: int, x: float) -> float:
-    """How well a video of logit `x` suits, -1..1: tanh(y / 2), y the logit without the user's own readiness to click."""
-    return math.tanh(0.5 * (x - truth.level[user] + law.base))
+def suiting(y: float) -> float:
+    """How well a video suits, -1..1; `y` is the click's logit with the user's own level set to `base`."""
+    return math.tanh(0.5 * y)
 
 
 @njit(cache=True)
-def survival(law: Law, suits: float, seconds: float) -> float:
+def survival(scale: float, shape: float, seconds: float) -> float:
     """P(attention > seconds) of the log-logistic law."""
-    scale = law.attention * math.exp(law.attention_affinity * suits)
-    return float(1.0 / (1.0 + (seconds / scale) ** law.attention_shape))
+    return float(1.0 / (1.0 + (seconds / scale) ** shape))
 
 
 @njit(cache=True)
-def _real_watch(law: Law, suits: float, duration: float, u: float, loops: float) -> float:
-    """Watch time (s) of a clicked video: attention beyond the click threshold, cut at the end or looping."""
-    scale = law.attention * math.exp(law.attention_affinity * suits)
-    start = (min(VALID_PLAY, duration) / scale) ** law.attention_shape
-    attention = scale * ((1.0 + start) / u - 1.0) ** (1.0 / law.attention_shape)
-    if attention < duration:
-        return float(max(attention, min(VALID_PLAY, duration)))
-    return duration if loops < law.stop else duration + law.loop * (attention - duration)
+def _real_watch(scale: float, shape: float, duration: float, u: float) -> float:
+    """Attention (s) that a clicked video gets: log-logistic, beyond the click's threshold; may exceed the duration."""
+    threshold = min(VALID_PLAY, duration)
+    attention = scale * ((1.0 + (threshold / scale) ** shape) / u - 1.0) ** (1.0 / shape)
+    return float(max(attention, threshold))
 
 
 @njit(cache=True)
-def _skip_watch(law: Law, duration: float, u: float) -> float:
-    """Watch time (s) of an examined video that was not clicked: Weibull, cut above at the click threshold."""
-    most = 1.0 - math.exp(-((min(VALID_PLAY, duration) / law.skip_scale) ** law.skip_shape))
-    return float(law.skip_scale * (-math.log(1.0 - u * most)) ** (1.0 / law.skip_shape))
+def _skip_watch(scale: float, shape: float, duration: float, u: float) -> float:
+    """Watch time (s) of an examined video that was not clicked: Weibull, cut above at the click's threshold."""
+    most = 1.0 - math.exp(-((min(VALID_PLAY, duration) / scale) ** shape))
+    return float(scale * (-math.log(1.0 - u * most)) ** (1.0 / shape))
 
 
 @njit(cache=True)
@@ -330,7 +326,7 @@ def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> 
         out[b] = np.int64(arrival(law, 0.0, rate[user[b]], wait))
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, t: int) -> None:
     """Bring a user to the time `t` of a request: birth, drift, a new session, recovery from satiation."""
     day = t // DAY_MS
@@ -363,25 +359,17 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, t: int) ->
 
 
 @njit(cache=True)
-def _react(law: Law, seed: Any, user: int, step: int, item: int, suits: float, click: bool, spare: Any, out: npt.NDArray[np.int8]) -> None:
-    """Fill `out` `[6]`, the kinds after long_view; `spare` are two free Philox words."""
-    w0, w1, w2, w3 = philox(seed, user, step, _FEEDBACK, item)
-    words = (w0, w1, w2, w3, spare[0], spare[1])
-    for kind in range(6):
-        if _unit32(words[kind]) >= law.most[kind]:  # seldom worth an exponential
-            continue
-        chance = sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * suits)
-        if not click:
-            chance *= law.reactions[kind, 2]
-        out[kind] = 1 if _unit32(words[kind]) < chance else 0
-
-
-@njit(cache=True)
 def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: Ints, t: Ints, items: Ints, out: Answers) -> None:
-    """Answer `[B]` slates `[B, k]`; all noise of an impression is keyed by (user, step, item)."""
+    """Answer `[B]` slates `[B, k]`; all noise of an impression is keyed by (user, step, item).
+
+    One long loop over locals: handing tuples of arrays to functions costs more than the arithmetic of an impression.
+    """
+    place, appeal, author, durations = truth.place, truth.appeal, truth.author, truth.duration
+    n_places = place.shape[1]
     for b in range(len(user)):
         u, s = user[b], step[b]
         _wake(law, seed, truth, lives, u, t[b])
+        weights, interests, memory, own = lives.weights[u], lives.interests[u], lives.memory[u], truth.level[u]
         spent, satisfied, chance = 0.0, 0.0, law.examine
         shown, abandoned = 0, False
         for p in range(items.shape[1]):
@@ -389,26 +377,36 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
             if i == 0 or abandoned:
                 break
             shown += 1
+            out.kinds[b, p, :] = 0
             a0, a1, a2, a3 = philox(seed, u, s, _EXAMINE, i)
             w0, w1, w2, _ = philox(seed, u, s, _RESPONSE, i)
             click, long, watch = False, False, 0.0
             if _unit32(a0) < chance:
-                x = utility(law, seed, truth, u, i, lives.weights[u], lives.interests[u])
-                duration = truth.duration[i]
-                x -= fatigue(law, lives.memory[u], truth.place[i])
-                suits = suiting(law, truth, u, x)
+                duration = durations[i]
+                x = own + appeal[i] + law.match * matching(weights, interests, place[i])
+                x += tastes(seed, u, author[i], i, law.author, law.taste) - fatigue(law.satiation, memory, place[i])
+                suits = suiting(x - own + law.base)
                 click = _unit32(w0) < sigmoid(x)
                 if click:
+                    scale = law.attention * math.exp(law.attention_affinity * suits)
+                    watch = _real_watch(scale, law.attention_shape, duration, _unit32(w1))
+                    if watch >= duration:
+                        watch = duration if _unit32(w2) < law.stop else duration + law.loop * (watch - duration)
+                    long = watch >= min(LONG_VIEW, duration)
                     lives.clicked[u] = i
                     if law.succession:
-                        lives.interests[u, 0, :] = truth.onward[i]
-                    watch = _real_watch(law, suits, duration, _unit32(w1), _unit32(w2))
-                    long = watch >= min(LONG_VIEW, duration)
+                        interests[0, :] = truth.onward[i]
                 else:
-                    watch = _skip_watch(law, duration, _unit32(w1))
-                _react(law, seed, u, s, i, suits, click, (a2, a3), out.kinds[b, p, 1:])
-                for d in range(lives.memory.shape[1]):
-                    lives.memory[u, d] = law.fade * lives.memory[u, d] + truth.place[i, d]
+                    watch = _skip_watch(law.skip_scale, law.skip_shape, duration, _unit32(w1))
+                f0, f1, f2, f3 = philox(seed, u, s, _FEEDBACK, i)
+                words = (f0, f1, f2, f3, a2, a3)
+                for kind in range(6):
+                    mark = _unit32(words[kind])
+                    if mark < law.most[kind]:  # seldom: spares an exponential
+                        factor = 1.0 if click else law.reactions[kind, 2]
+                        out.kinds[b, p, 1 + kind] = mark < factor * sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * suits)
+                for d in range(n_places):
+                    memory[d] = law.fade * memory[d] + place[i, d]
             out.click[b, p] = click
             out.watch[b, p] = watch
             out.kinds[b, p, 0] = long
@@ -420,7 +418,7 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
         out.leaves[b], out.next[b] = _go_on(law, seed, truth, lives, u, s, t[b], shown, satisfied, spent, abandoned)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _go_on(
     law: Law, seed: Any, truth: Truth, lives: Lives, u: int, s: int, t: int, shown: int, satisfied: float, spent: float, abandoned: bool
 ) -> tuple[bool, int]:
@@ -444,15 +442,17 @@ def _go_on(
 @njit(cache=True)
 def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: bool, out: Floats) -> None:
     """P(valid play), or P(long view), of every examined video for `user` as he is now, `[n_items + 1]`; out[0] is 0."""
-    out[0] = 0.0
+    matches(lives.weights[user], lives.interests[user], truth.place, out)
+    own, memory, out[0] = truth.level[user], lives.memory[user], 0.0
     for i in range(1, len(out)):
-        x = utility(law, seed, truth, user, i, lives.weights[user], lives.interests[user])
-        x -= fatigue(law, lives.memory[user], truth.place[i])
+        x = own + truth.appeal[i] + law.match * out[i]
+        x += tastes(seed, user, truth.author[i], i, law.author, law.taste) - fatigue(law.satiation, memory, truth.place[i])
         out[i] = sigmoid(x)
         if long:
             duration = truth.duration[i]
-            suits = suiting(law, truth, user, x)
-            out[i] *= survival(law, suits, min(LONG_VIEW, duration)) / survival(law, suits, min(VALID_PLAY, duration))
+            scale = law.attention * math.exp(law.attention_affinity * suiting(x - own + law.base))
+            of_clicks = survival(scale, law.attention_shape, min(VALID_PLAY, duration))
+            out[i] *= survival(scale, law.attention_shape, min(LONG_VIEW, duration)) / of_clicks
 
 
 @njit(cache=True)

@@ -77,14 +77,14 @@ class People:
         out = kernel.Answers(
             click=np.full((b, k), -1, dtype=np.int8),
             watch=np.full((b, k), np.nan, dtype=np.float32),
-            kinds=np.zeros((b, k, len(KINDS)), dtype=np.int8),
+            kinds=np.full((b, k, len(KINDS)), -1, dtype=np.int8),
             shown=np.empty(b, dtype=np.int64),
             next=np.empty(b, dtype=np.int64),
             leaves=np.empty(b, dtype=np.bool_),
         )
         who, when, at, items = (np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items))
         kernel.respond(self.law, self.seed, self.truth, self.lives, who, when, at, items, out)
-        kinds = {name: np.where(out.click < 0, np.int8(-1), out.kinds[:, :, j]) for j, name in enumerate(KINDS)}
+        kinds = {name: out.kinds[:, :, j] for j, name in enumerate(KINDS)}
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
     def known(self, user: int, refresh: int) -> tuple[int, int]:
