@@ -11,6 +11,7 @@ from scipy import stats
 from simulator.stats import checks, moments, units
 from simulator.stats.units import UserDays
 from tests.test_stats_audit import paired_log
+from tests.test_stats_designs import switchback_log
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,13 @@ def test_a_fading_effect_is_found(days: UserDays) -> None:
 def test_shared_training_data_is_said() -> None:
     assert checks.interference({"serving": {"refit": "daily", "refit_on": "pooled"}}).status == "amber"
     assert checks.interference({"serving": {"refit": "daily", "refit_on": "own"}}).status == "green"
+
+
+def test_a_sound_switchback_has_no_false_alarm() -> None:
+    plays = np.random.default_rng(0).poisson(6, (300, 6))
+    days = units.read(switchback_log([0, 1, 1, 0, 0, 1], plays), ("watch_time", "click_rate", "return"))
+    status = {c.name: c.status for c in checks.checks(days, "a", scenario={"design": {"kind": "switchback"}})}
+    assert {name for name, colour in status.items() if colour != "green"} == {"carry-over"}
 
 
 def test_switchback_carries_over(days: UserDays) -> None:

@@ -195,7 +195,7 @@ def a_a(days: UserDays, control: str, repetitions: int = 400, most: int = 5_000,
     name = "A/A"
     members = np.arange(days.n_users) if days.assigned is None else np.flatnonzero(days.assigned == days.arms.index(control))
     members = members[:most]
-    chosen = days.users(members)
+    chosen = _served_by(days.users(members), control)
     twice = {name: cube[[days.arms.index(control)] * 2] for name, cube in chosen.terms.items()}
     alike = replace(chosen, arms=(control, "again"), assigned=None, switched=None, terms=twice)
     rates = {}
@@ -222,11 +222,22 @@ def a_a(days: UserDays, control: str, repetitions: int = 400, most: int = 5_000,
     return Check(name, "green", value, "the control compared with itself is found different about as often as it should be")
 
 
+def _served_by(days: UserDays, arm: str) -> UserDays:
+    """Of a switchback the days of one arm, without the metrics that need the day after; any other log as it is."""
+    if days.switched is None:
+        return days
+    at = np.flatnonzero(days.switched == days.arms.index(arm))
+    kept = {name: m for name, m in days.metrics.items() if all(t.days is None for t in m.terms)}
+    return replace(days, days=len(at), metrics=kept, terms={n: cube[:, :, at] for n, cube in days.terms.items()}, switched=None)
+
+
 def novelty(days: UserDays, control: str) -> Check:
     """Whether the lift changes over the days: a straight-line contrast of each user's days, tested as any metric; Holm over all."""
     name = "novelty"
     if days.days < 3:
         return Check(name, "green", f"{days.days} days", "too few days to see a trend")
+    if days.switched is not None:
+        return Check(name, "green", "not applicable", "no arm is served every day, so its days show no trend of the lift")
     line = np.arange(days.days) - (days.days - 1) / 2.0
     found = []
     for metric, m in days.metrics.items():
