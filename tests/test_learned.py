@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 
 from policies.base import Catalogue, Slates
 from simulator.eventlog import EventLog, Metadata
-from simulator.users.base import NEVER, Feedback, Source
+from simulator.users.base import CALIBRATION, NEVER, Feedback, Source
 from simulator.users.clock import Clock
 from simulator.users.learned import Learned, LearnedUsers
 from simulator.users.learned.calibration import margins, scale, shift
+from simulator.users.learned.evaluation import evaluate
 from simulator.users.learned.features import Evidence, Features
 from simulator.users.learned.response import Response
 from simulator.users.logged import Logged, LoggedUsers
@@ -351,3 +353,14 @@ def test_margins_are_met() -> None:
     shifted = logits + margins(logits, y, np.ones(5000), prior=1e-6)
     p = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(p.sum(axis=0), np.bincount(y), rtol=1e-3)
+
+
+def test_a_fit_says_how_far_off_it_is_on_days_that_it_has_not_seen(source: Source, folder: Path, response: Response) -> None:
+    stored = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+    assert stored == json.loads(json.dumps(evaluate(response, source, 0).calibration()))
+    assert source.future is not None
+    future = source.future.sequences("history")
+    first = future.t // DAY == future.t.min() // DAY
+    row = next(r for r in stored["rows"] if r["name"].startswith("click, "))
+    assert row["target"] == pytest.approx(future.clicked[first].mean(), rel=1e-9)
+    assert row["within"] == (abs(row["ratio"] - 1) <= stored["tolerance"])
