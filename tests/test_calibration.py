@@ -152,7 +152,10 @@ def test_the_picture_is_well_formed_and_marks_what_is_out() -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    text = SCENARIO.read_text().replace("n_users: 3000", "n_users: 400").replace("history_days: 14", "history_days: 4").replace("n_items: 4000", "n_items: 300")
+    text = SCENARIO.read_text()
+    for whole, part in (("n_users: 3000", "n_users: 400"), ("n_items: 4000", "n_items: 300"), ("history_days: 14", "history_days: 4")):
+        assert whole in text
+        text = text.replace(whole, part)
     file = tmp_path / "world.yaml"
     file.write_text(text)
     picture = tmp_path / "c.svg"
@@ -172,3 +175,18 @@ def test_kuaishou_like_meets_its_targets() -> None:
     rows = compare(measured(Scenario.load(SCENARIO), feeds=(LOGGING, CATALOGUE)))
     surely = [row for row in rows if abs(row.simulated - row.target) > 0.1 * row.target + 2 * (0.0 if math.isnan(row.se) else row.se)]
     assert not surely
+
+
+def test_the_history_of_a_run_is_what_was_measured(tmp_path: Path) -> None:
+    """The engine and the waves of `expose` log the same impressions, although one serves by time and the other by turns."""
+    from simulator.run import run
+
+    arms = {name: {"policy": "random"} for name in ("a", "b")}
+    engine = {"executor": "serial", "shards": 1}
+    whole = small(60, 80, 3).resolved()
+    scenario = Scenario.model_validate(whole | {"days": 1, "arms": arms, "design": {"control": "a"}, "engine": engine})
+    run(scenario, tmp_path / "run")
+    log = EventLog.open(tmp_path / "run" / "log")
+    expected = measured(scenario, feeds=(LOGGING,))[LOGGING]
+    found = measure(Impressions.of(log, "history"))
+    assert {k: v for k, v in found.items() if not math.isnan(v.value)} == {k: v for k, v in expected.items() if not math.isnan(v.value)}
