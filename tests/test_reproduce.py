@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ from scipy import stats
 
 from policies.base import Catalogue, Fitting, Sequences
 from policies.registry import make
+from recgpt.model import Shape
 from simulator.cli import main
 from simulator.eventlog import EventLog, Metadata
 from simulator.progress import silent
@@ -23,7 +25,7 @@ from simulator.reproduce import artefacts, tables
 from simulator.reproduce.experiment import Dataset, Experiment, Plan, ReproduceError, Results, find, read_places, values
 from simulator.reproduce.part import TrainingPart
 from simulator.reproduce.published import METRICS, TABLE_2, TABLE_3
-from simulator.reproduce.systems import FAMILIES, OWNER, PROTOCOLS, ROWS, SPLITS, VARIANTS, Family
+from simulator.reproduce.systems import FAMILIES, OWNER, PROTOCOLS, RELEASED, ROWS, SPLITS, VARIANTS, WRITTEN, Family
 
 PAPER = PROTOCOLS["paper"]
 
@@ -85,6 +87,11 @@ def test_every_row_has_a_system_that_its_policy_accepts() -> None:
                 fits.add(made.fit_key())
             assert len(fits) == 1, family.name
     assert OWNER[VARIANTS["Variant_1"]] is OWNER[VARIANTS["Variant_3"]]
+
+
+def test_both_modes_of_the_network_are_those_of_the_model() -> None:
+    for params, shape in ((WRITTEN, Shape.written()), (RELEASED, Shape.released())):
+        assert asdict(shape) == {**params, "relative": False}
 
 
 def test_data_sets_are_found_by_either_name(folder: Path) -> None:

@@ -193,7 +193,7 @@ FAMILIES = {
             "Best RecGPT",
             "recgpt",
             _BEST,
-            {f"Best RecGPT {split}": {"quotas": _quotas(split)} for split in SPLITS},
+            {f"Best RecGPT {split}": {"quotas": _quotas(split)} for split in SPLITS[:2]},
             foundation="Best pre-train",
             role="ours",
         ),
