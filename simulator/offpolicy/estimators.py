@@ -109,8 +109,8 @@ class Estimator(ABC):
     """Where weights are cut, switched or shrunk; infinite: nowhere."""
     model: ClassVar[bool] = False
     """It uses the reward model."""
-    first_order: ClassVar[bool] = False
-    """The model's own error matters to first order, so that it must enter the interval."""
+    normalised: ClassVar[bool] = False
+    """What enters with a weight is divided by the mean weight."""
 
     @property
     def label(self) -> str:
@@ -124,9 +124,9 @@ class Estimator(ABC):
     def ratios(self, e: Evidence) -> list[Ratio]:
         """Numerators and denominators of each round."""
 
-    def trust(self, e: Evidence) -> Float | None:
-        """Weight `[R]` with which the residual of the reward model enters, or None where there is no model."""
-        return None
+    def trust(self, e: Evidence) -> Float:
+        """Weight `[R, K]` with which the model's residual of each impression enters; none where there is no model."""
+        return np.zeros(e.rounds.item.shape)
 
 
 def single(facts: Facts, same: str) -> str | None:
@@ -284,7 +284,7 @@ class SNIPS(Estimator):
     propensities that are wrong by a constant factor.
     """
 
-    name, paper = "snips", "Swaminathan & Joachims 2015"
+    name, paper, normalised = "snips", "Swaminathan & Joachims 2015", True
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.weight * e.total, e.weight)]
@@ -298,16 +298,13 @@ class DirectMethod(Estimator):
     sampling error (infinitesimal jackknife), not its misspecification: the mean weighted residual is shown beside it.
     """
 
-    name, paper, model, first_order = "dm", "Beygelzimer & Langford 2009", True, True
+    name, paper, model = "dm", "Beygelzimer & Langford 2009", True
 
     def refuses(self, facts: Facts) -> str | None:
         return "the log's propensities are unknown, so nothing can contradict the model" if facts.kind == "unknown" else None
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.value, None)]
-
-    def trust(self, e: Evidence) -> Float:
-        return np.zeros(len(e))
 
 
 class DoublyRobust(Estimator):
@@ -324,7 +321,7 @@ class DoublyRobust(Estimator):
         return [(e.value + e.weight * e.residual, None)]
 
     def trust(self, e: Evidence) -> Float:
-        return e.weight
+        return _each(e.weight, e)
 
 
 class SelfNormalisedDR(Estimator):
@@ -334,13 +331,13 @@ class SelfNormalisedDR(Estimator):
     consistent, bias of order 1 / effective sample size; much steadier where weights are large.
     """
 
-    name, paper, model = "sndr", "Thomas & Brunskill 2016", True
+    name, paper, model, normalised = "sndr", "Thomas & Brunskill 2016", True, True
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.value, None), (e.weight * e.residual, e.weight)]
 
     def trust(self, e: Evidence) -> Float:
-        return e.weight
+        return _each(e.weight, e)
 
 
 @dataclass(frozen=True)
@@ -353,16 +350,19 @@ class SwitchDR(Estimator):
     """
 
     threshold: float
-    name, paper, model, first_order = "switch_dr", "Wang, Agarwal & Dudík 2017", True, True
+    name, paper, model = "switch_dr", "Wang, Agarwal & Dudík 2017", True
 
     @property
     def label(self) -> str:
         return f"{self.name}({self.threshold:g})"
 
     def ratios(self, e: Evidence) -> list[Ratio]:
-        return [(e.value + self.trust(e) * e.residual, None)]
+        return [(e.value + self._kept(e) * e.residual, None)]
 
     def trust(self, e: Evidence) -> Float:
+        return _each(self._kept(e), e)
+
+    def _kept(self, e: Evidence) -> Float:
         return np.where(e.weight <= self.threshold, e.weight, 0.0)
 
 
@@ -376,16 +376,24 @@ class ShrunkDR(Estimator):
     """
 
     threshold: float
-    name, paper, model, first_order = "shrunk_dr", "Su et al. 2020", True, True
+    name, paper, model = "shrunk_dr", "Su et al. 2020", True
 
     @property
     def label(self) -> str:
         return f"{self.name}({self.threshold:g})"
 
     def ratios(self, e: Evidence) -> list[Ratio]:
-        return [(e.value + self.trust(e) * e.residual, None)]
+        return [(e.value + self._kept(e) * e.residual, None)]
 
     def trust(self, e: Evidence) -> Float:
+        return _each(self._kept(e), e)
+
+    def _kept(self, e: Evidence) -> Float:
         if np.isinf(self.threshold):
             return e.weight
         return self.threshold * e.weight / (np.square(e.weight) + self.threshold)
+
+
+def _each(weight: Float, e: Evidence) -> Float:
+    """The weight of a slate `[R]` for each of its impressions, `[R, K]`."""
+    return np.broadcast_to(weight[:, None], e.rounds.item.shape)

@@ -118,9 +118,9 @@ class RewardTable:
         return flat.reshape(self.table.shape)
 
     def shown(self, rounds: Rounds, weight: Float) -> Float:
-        """`weight` `[R]` of each round summed over the cells of its logged impressions: the shape of `table`."""
+        """`weight` `[R, K]` of each logged impression summed over its cells: the shape of `table`."""
         cell = self._cells(self.fold(rounds.user), rounds).ravel()
-        return _sums(cell, np.repeat(weight, rounds.length), self.table.size).reshape(self.table.shape)
+        return _sums(cell, weight, self.table.size).reshape(self.table.shape)
 
     def influence(self, rounds: Rounds, gradient: Float) -> Float:
         """What each round adds to a sum of predictions by having been in the fit, `[R, ...]`.

@@ -5,100 +5,25 @@ Three passes over the log at most, a chunk at a time: a survey (and the reward m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from policies.base import Progress
-from simulator.eventlog import LogError, Propensity
 from simulator.offpolicy import diagnostics
 from simulator.offpolicy.diagnostics import Verdict, Weights
-from simulator.offpolicy.estimators import (
-    IPS,
-    SNIPS,
-    ClippedIPS,
-    DirectMethod,
-    DoublyRobust,
-    Estimator,
-    Evidence,
-    Facts,
-    HitRate,
-    Matching,
-    Recalled,
-    SelfNormalisedDR,
-    ShrunkDR,
-    SwitchDR,
-)
-from simulator.offpolicy.intervals import RESAMPLES, Interval, Ratios, bernstein, bootstrap, delta, percentile
-from simulator.offpolicy.model import FOLDS, RewardTable
+from simulator.offpolicy.estimators import DirectMethod, Estimator, Evidence, Facts, HitRate, Matching, Recalled
+from simulator.offpolicy.intervals import Interval, Ratios, bernstein, bootstrap, delta, percentile
 from simulator.offpolicy.rounds import Float, Rounds
-from simulator.offpolicy.slates import CascadeDR, IndependentIPS, PseudoInverse, RewardInteractionIPS
-from simulator.offpolicy.sums import UNITS, UnitSums
+from simulator.offpolicy.settings import DEFAULT, ESTIMATORS, ReplayError, Settings
+from simulator.offpolicy.sums import UnitSums
+from simulator.offpolicy.survey import Survey, observed, survey
 from simulator.offpolicy.target import Targets
 
-THRESHOLDS = (1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 300.0, 1000.0, np.inf)
-SHRINKAGE = (1.0, 10.0, 100.0, 1e3, 1e4, 1e6, np.inf)
-
-ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
-    "matching": (Matching(),),
-    "recalled": (Recalled(),),
-    "ips": (IPS(),),
-    "clipped_ips": tuple(ClippedIPS(threshold) for threshold in THRESHOLDS),
-    "snips": (SNIPS(),),
-    "dm": (DirectMethod(),),
-    "dr": (DoublyRobust(),),
-    "sndr": (SelfNormalisedDR(),),
-    "switch_dr": tuple(SwitchDR(threshold) for threshold in THRESHOLDS),
-    "shrunk_dr": tuple(ShrunkDR(threshold) for threshold in SHRINKAGE),
-    "iips": (IndependentIPS(),),
-    "rips": (RewardInteractionIPS(),),
-    "cascade_dr": (CascadeDR(),),
-    "pseudo_inverse": (PseudoInverse(),),
-}
-"""Name -> its members: one, or one for each threshold (the last, infinite one is unbiased and judges the others)."""
-
-
-class ReplayError(ValueError):
-    """A replay that cannot be made; the message says what, the rule, the value and what to do."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a replay is made; none of it changes what is estimated.
-
-    Attributes:
-        estimators: names of ESTIMATORS, in the order of print.
-        members: estimators to use instead of those of ESTIMATORS under a name (a PseudoInverse with its logging law, other thresholds).
-        resamples: of the bootstrap.
-        level: of the intervals.
-        seed: of folds and resamples.
-        folds: of cross-fitting.
-        contexts: of the reward model.
-    """
-
-    estimators: tuple[str, ...] = tuple(ESTIMATORS)
-    members: Mapping[str, tuple[Estimator, ...]] = field(default_factory=dict)
-    resamples: int = RESAMPLES
-    level: float = 0.95
-    seed: int = 0
-    folds: int = FOLDS
-    contexts: int = 1
-    units: int = UNITS
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.estimators if name not in ESTIMATORS and name not in self.members]
-        if unknown:
-            raise ReplayError(f"no estimator {unknown[0]!r}; there are {', '.join(ESTIMATORS)}")
-
-    @property
-    def modelled(self) -> bool:
-        """Whether any of the estimators uses the reward model."""
-        return any(member.model for name in self.estimators for member in self.family(name))
-
-    def family(self, name: str) -> tuple[Estimator, ...]:
-        return self.members[name] if name in self.members else ESTIMATORS[name]
+__all__ = ["ESTIMATORS", "Estimate", "Evaluation", "ReplayError", "Settings", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -170,77 +95,12 @@ class Evaluation:
         return next((ran[name] for name in (*order, *last) if name in ran), self.estimates[0])
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What one pass over the rounds says before any policy is asked."""
-
-    kind: Propensity
-    length: int
-    uniform: bool
-    rounds: int
-    impressions: int
-    unobserved: int
-    model: RewardTable
-
-
-def observed(rounds: Iterable[Rounds]) -> Iterator[Rounds]:
-    """The rounds whose rewards were all observed."""
-    for chunk in rounds:
-        known = np.isfinite(chunk.reward).all(axis=1)
-        yield chunk if known.all() else chunk.rows(known)
-
-
-def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress: Progress | None = None) -> Survey:
-    """The first pass: kinds, lengths, whether slates are uniform, and the reward model.
-
-    Raises:
-        LogError: known and unknown propensities in one log.
-        ReplayError: no rounds.
-    """
-    model = RewardTable(n_items, settings.contexts, settings.folds, settings.seed)
-    kind: Propensity = "unknown"
-    length = seen = impressions = lost = 0
-    uniform = True
-    for chunk in rounds:
-        known = np.isfinite(chunk.reward).all(axis=1)
-        lost += int((~known).sum())
-        chunk = chunk if known.all() else chunk.rows(known)
-        if not len(chunk):
-            continue
-        kind = chunk.kind
-        if kind != "unknown" and np.isnan(chunk.propensity).any():
-            row = int(chunk.row[np.isnan(chunk.propensity).any(axis=1)][0])
-            raise LogError(f"row {row}: propensity is null in a log that says its propensities are {kind}; mark the log unknown or fill it")
-        length = max(length, chunk.length)
-        uniform = uniform and _uniform(chunk)
-        seen, impressions = seen + len(chunk), impressions + chunk.item.size
-        if settings.modelled:
-            model.add(chunk)
-        if progress is not None:
-            progress("survey", seen, 0, {})
-    if not seen:
-        raise ReplayError("no rounds: the log has no request with an observed reward in the time asked for")
-    if settings.modelled:
-        model.settle()
-    return Survey(kind, length, uniform, seen, impressions, lost, model)
-
-
-def _uniform(chunk: Rounds) -> bool:
-    """Whether the propensities are those of a uniform draw without replacement: 1/m, 1/(m - 1), ... (marginal: all equal)."""
-    if chunk.kind == "unknown":
-        return False
-    candidates = 1.0 / chunk.propensity
-    drop = np.arange(chunk.length) if chunk.kind == "conditional" else 0
-    whole = bool(np.allclose(candidates[:, 0], np.rint(candidates[:, 0]), rtol=1e-5))
-    return whole and bool(np.allclose(candidates + drop, candidates[:, :1], rtol=1e-5))
-
-
 def evaluate(
     rounds: Iterable[Rounds],
     targets: Sequence[Targets],
     n_users: int,
     n_items: int,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULT,
     progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Estimate the value of every target on the same rounds.
@@ -269,7 +129,7 @@ def evaluate(
             done += len(chunk)
             if progress is not None:
                 progress("replay", done, known.rounds, {})
-    owing = [case for case in cases if case.gradients]
+    owing = [case for case in cases if case.shown]
     done = 0
     for chunk in observed(rounds) if owing else ():
         for case in owing:
@@ -290,7 +150,8 @@ class _Case:
         self.facts: Facts | None = None
         self.refused: dict[str, str] = {}
         self.running: list[Estimator] = []
-        self.gradients: dict[str, Float] = {}
+        self.mass: Float | None = None
+        self.shown: dict[str, Float] = {}
         self.terms: dict[str, int] = {}
 
     def add(self, chunk: Rounds) -> None:
@@ -302,20 +163,33 @@ class _Case:
         weight = self._slate_weight(e)
         self.weights.add(e, weight)
         self.sums.add(unit, {"rounds": np.ones(len(chunk)), "reward": e.total, "weight": np.nan_to_num(weight)})
-        model, wanted = self.known.model, None
         for estimator in self.running:
             for i, (above, below) in enumerate(estimator.ratios(e)):
                 label = estimator.label
                 self.terms[label] = i + 1
                 self.sums.add(unit, {(label, "above", i): above} | ({} if below is None else {(label, "below", i): below}))
-            if estimator.first_order:
-                trust = estimator.trust(e)
-                assert trust is not None
-                wanted = model.mass(chunk, e.target) if wanted is None else wanted
-                moved = wanted - model.shown(chunk, trust)
-                self.gradients[estimator.label] = self.gradients.get(estimator.label, 0.0) + moved
+        self._add_gradients(e)
         if self.settings.modelled and chunk.kind != "unknown":
             self.sums.add(unit, {"residual": weight * e.residual})
+
+    def _add_gradients(self, e: Evidence) -> None:
+        """Add how often the target shows each cell of the model, and with which weight each estimator corrects it."""
+        model, modelled = self.known.model, [estimator for estimator in self.running if estimator.model]
+        if not modelled:
+            return
+        mass = model.mass(e.rounds, e.target)
+        self.mass = mass if self.mass is None else self.mass + mass
+        for estimator in modelled:
+            self.shown[estimator.label] = self.shown.get(estimator.label, 0.0) + model.shown(e.rounds, estimator.trust(e))
+
+    def _gradient(self, label: str) -> Float:
+        """Derivative of an estimator's total with respect to each cell of the model."""
+        assert self.mass is not None
+        normalised = next(estimator.normalised for estimator in self.running if estimator.label == label)
+        weight = self.sums["weight"].sum()
+        scale = self.sums["rounds"].sum() / weight if normalised and weight > 0 else 1.0
+        moved: Float = self.mass - scale * self.shown[label]
+        return moved
 
     def _slate_weight(self, e: Evidence) -> Float:
         """Weight of the whole slate; the mean weight of its places where only marginal propensities are known."""
@@ -338,9 +212,13 @@ class _Case:
 
     def add_influence(self, chunk: Rounds) -> None:
         """Add what each round does to the fitted model, and by it to the estimates."""
-        labels = list(self.gradients)
-        moved = self.known.model.influence(chunk, np.stack([self.gradients[label] for label in labels]))
-        self.sums.add(self.sums.unit(chunk.user), {(label, "shift", 0): row for label, row in zip(labels, moved, strict=True)})
+        moved = self.known.model.influence(chunk, self._gradients)
+        self.sums.add(self.sums.unit(chunk.user), {(label, "shift", 0): row for label, row in zip(self.shown, moved, strict=True)})
+
+    @cached_property
+    def _gradients(self) -> Float:
+        """The derivative of every modelled estimator's total, once the targets have been asked about all rounds."""
+        return np.stack([self._gradient(label) for label in self.shown])
 
     def finish(self) -> Evaluation:
         """Intervals and verdicts from the sums."""
@@ -374,7 +252,7 @@ class _Case:
         label, count = estimator.label, self.terms[estimator.label]
         above = [self._column((label, "above", i)) for i in range(count)]
         below = [self._column((label, "below", i) if (label, "below", i) in self.sums else "rounds") for i in range(count)]
-        shift = self._column((label, "shift", 0))[:, 0] if label in self.gradients else None
+        shift = self._column((label, "shift", 0))[:, 0] if label in self.shown else None
         return Ratios(np.concatenate(above, axis=1), np.concatenate(below, axis=1), shift)
 
     def _choose(self, name: str, ratios: Mapping[str, Ratios]) -> _Pick:
@@ -409,8 +287,7 @@ class _Case:
             return diagnostics.matched(self.weights, float(pick.ratios.denominators.sum()), own, fair)
         if isinstance(pick.estimator, DirectMethod):
             return diagnostics.modelled(self.weights, contradiction, own)
-        normalised = any((pick.estimator.label, "below", i) in self.sums for i in range(pick.ratios.numerators.shape[1]))
-        return diagnostics.weighted(self.weights, mean_weight, own, normalised)
+        return diagnostics.weighted(self.weights, mean_weight, own, pick.estimator.normalised)
 
     def _estimate(self, name: str, pick: _Pick, resampled: Float, verdict: Verdict) -> Estimate:
         value, error, intervals = pick.ratios.value, float("nan"), tuple[Interval, ...]()

@@ -75,6 +75,10 @@ class CascadeDR(Estimator):
         planned = e.model.given_above(e.rounds, e.target) + follows
         return [((e.running * (e.rounds.reward - future) + above * planned).sum(axis=1), None)]
 
+    def trust(self, e: Evidence) -> Float:
+        """The running weight: what else the model adds at and above a place cancels by telescoping, or has mean 0."""
+        return e.running
+
 
 SlateDistribution = Callable[[Rounds], tuple[IntArray, Float]]
 """The logging policy over whole slates, for small candidate sets: slates `[S, K]`, and their probability `[R, S]`."""

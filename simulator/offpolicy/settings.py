@@ -1,0 +1,92 @@
+"""Which estimators there are and how a replay is made. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simulator.offpolicy.estimators import (
+    IPS,
+    SNIPS,
+    ClippedIPS,
+    DirectMethod,
+    DoublyRobust,
+    Estimator,
+    Matching,
+    Recalled,
+    SelfNormalisedDR,
+    ShrunkDR,
+    SwitchDR,
+)
+from simulator.offpolicy.intervals import RESAMPLES
+from simulator.offpolicy.model import FOLDS
+from simulator.offpolicy.slates import CascadeDR, IndependentIPS, PseudoInverse, RewardInteractionIPS
+from simulator.offpolicy.sums import UNITS
+
+THRESHOLDS = (1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 300.0, 1000.0, np.inf)
+SHRINKAGE = (1.0, 10.0, 100.0, 1e3, 1e4, 1e6, np.inf)
+
+ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
+    "matching": (Matching(),),
+    "recalled": (Recalled(),),
+    "ips": (IPS(),),
+    "clipped_ips": tuple(ClippedIPS(threshold) for threshold in THRESHOLDS),
+    "snips": (SNIPS(),),
+    "dm": (DirectMethod(),),
+    "dr": (DoublyRobust(),),
+    "sndr": (SelfNormalisedDR(),),
+    "switch_dr": tuple(SwitchDR(threshold) for threshold in THRESHOLDS),
+    "shrunk_dr": tuple(ShrunkDR(threshold) for threshold in SHRINKAGE),
+    "iips": (IndependentIPS(),),
+    "rips": (RewardInteractionIPS(),),
+    "cascade_dr": (CascadeDR(),),
+    "pseudo_inverse": (PseudoInverse(),),
+}
+"""Name -> its members: one, or one for each threshold (the last, infinite one is unbiased and judges the others)."""
+
+
+class ReplayError(ValueError):
+    """A replay that cannot be made; the message says what, the rule, the value and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a replay is made; none of it changes what is estimated.
+
+    Attributes:
+        estimators: names of ESTIMATORS, in the order of print.
+        members: estimators to use instead of those of ESTIMATORS under a name (a PseudoInverse with its logging law, other thresholds).
+        resamples: of the bootstrap.
+        level: of the intervals.
+        seed: of folds and resamples.
+        folds: of cross-fitting.
+        contexts: of the reward model.
+    """
+
+    estimators: tuple[str, ...] = tuple(ESTIMATORS)
+    members: Mapping[str, tuple[Estimator, ...]] = field(default_factory=dict)
+    resamples: int = RESAMPLES
+    level: float = 0.95
+    seed: int = 0
+    folds: int = FOLDS
+    contexts: int = 1
+    units: int = UNITS
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.estimators if name not in ESTIMATORS and name not in self.members]
+        if unknown:
+            raise ReplayError(f"no estimator {unknown[0]!r}; there are {', '.join(ESTIMATORS)}")
+
+    @property
+    def modelled(self) -> bool:
+        """Whether any of the estimators uses the reward model."""
+        return any(member.model for name in self.estimators for member in self.family(name))
+
+    def family(self, name: str) -> tuple[Estimator, ...]:
+        return self.members[name] if name in self.members else ESTIMATORS[name]
+
+
+DEFAULT = Settings()
+"""Every estimator, 1,000 resamples, 3 folds, seed 0."""

@@ -1,0 +1,79 @@
+"""Survey: what one pass over the rounds says before any policy is asked, the reward model included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from policies.base import Progress
+from simulator.eventlog import LogError, Propensity
+from simulator.offpolicy.model import RewardTable
+from simulator.offpolicy.rounds import Rounds
+from simulator.offpolicy.settings import ReplayError, Settings
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over the rounds says before any policy is asked."""
+
+    kind: Propensity
+    length: int
+    uniform: bool
+    rounds: int
+    impressions: int
+    unobserved: int
+    model: RewardTable
+
+
+def observed(rounds: Iterable[Rounds]) -> Iterator[Rounds]:
+    """The rounds whose rewards were all observed."""
+    for chunk in rounds:
+        known = np.isfinite(chunk.reward).all(axis=1)
+        yield chunk if known.all() else chunk.rows(known)
+
+
+def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress: Progress | None = None) -> Survey:
+    """The first pass: kinds, lengths, whether slates are uniform, and the reward model.
+
+    Raises:
+        LogError: known and unknown propensities in one log.
+        ReplayError: no rounds.
+    """
+    model = RewardTable(n_items, settings.contexts, settings.folds, settings.seed)
+    kind: Propensity = "unknown"
+    length = seen = impressions = lost = 0
+    uniform = True
+    for chunk in rounds:
+        known = np.isfinite(chunk.reward).all(axis=1)
+        lost += int((~known).sum())
+        chunk = chunk if known.all() else chunk.rows(known)
+        if not len(chunk):
+            continue
+        kind = chunk.kind
+        if kind != "unknown" and np.isnan(chunk.propensity).any():
+            row = int(chunk.row[np.isnan(chunk.propensity).any(axis=1)][0])
+            raise LogError(f"row {row}: propensity is null in a log that says its propensities are {kind}; mark the log unknown or fill it")
+        length = max(length, chunk.length)
+        uniform = uniform and _uniform(chunk)
+        seen, impressions = seen + len(chunk), impressions + chunk.item.size
+        if settings.modelled:
+            model.add(chunk)
+        if progress is not None:
+            progress("survey", seen, 0, {})
+    if not seen:
+        raise ReplayError("no rounds: the log has no request with an observed reward in the time asked for")
+    if settings.modelled:
+        model.settle()
+    return Survey(kind, length, uniform, seen, impressions, lost, model)
+
+
+def _uniform(chunk: Rounds) -> bool:
+    """Whether the propensities are those of a uniform draw without replacement: 1/m, 1/(m - 1), ... (marginal: all equal)."""
+    if chunk.kind == "unknown":
+        return False
+    candidates = 1.0 / chunk.propensity
+    drop = np.arange(chunk.length) if chunk.kind == "conditional" else 0
+    whole = bool(np.allclose(candidates[:, 0], np.rint(candidates[:, 0]), rtol=1e-5))
+    return whole and bool(np.allclose(candidates + drop, candidates[:, :1], rtol=1e-5))
