@@ -188,6 +188,31 @@ def support(run: Path) -> None:
     _table(names, rows)
 
 
+@data.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def worlds(run: Path) -> None:
+    """The lifts of RUN over its own and its further worlds, with intervals that include what the worlds disagree about.
+
+    \b
+    worlds:                                  # in the scenario: the same users, fitted to the log drawn anew
+      again-1: {users: {kind: logged, response: {bootstrap: 1}}}
+      again-2: {users: {kind: logged, response: {bootstrap: 2}}}
+    """
+    from simulator.datasets import DataError
+    from simulator.users.learned.ensemble import pool_reports
+
+    with failures():
+        files = [run / "report.json", *sorted((run / "worlds").glob("*/report.json"))]
+        if len(files) < 2:
+            raise DataError(f"{run}: no further worlds there: name some under `worlds:` in the scenario")
+        found = pool_reports([json.loads(file.read_text(encoding="utf-8")) for file in files])
+    click.echo(f"{len(files)} worlds: {', '.join(['its own', *(file.parent.name for file in files[1:])])}")
+    rows = []
+    for (arm, metric), p in found.items():
+        rows.append((f"{arm}: {metric}", f"{p.lift:+.3%}", f"{p.low:+.3%}", f"{p.high:+.3%}", f"{p.within:.3%}", f"{p.between:.3%}"))
+    _table(("lift", "mean", "low", "high", "s.e. within", "s.d. between"), rows)
+
+
 def _share(value: float, form: str) -> str:
     return "n/a" if value != value else format(value, form)
 

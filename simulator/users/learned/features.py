@@ -153,11 +153,12 @@ class Evidence:
     """What the history says of users and items, on any day: rates, volumes, and each user's latest clicks.
 
     Of each user and of each item: impressions, clicks, ln(1 + watch) and long views of complete answers, and exposures and clicks of
-    the others (a log may know of early exposures only which were clicked). Only days strictly before the asked one are counted.
-    """
+    the others (a log may know of early exposures only which were clicked), and every kind of further feedback where it was observed.
+    Only days strictly before the asked one are counted.
 
-    WIDTH = 7
-    """Numbers for a user or an item."""
+    Attributes:
+        width: numbers for a user or an item.
+    """
 
     def __init__(self, history: Sequences, observed: npt.NDArray[np.bool_], n_items: int) -> None:
         self.user = np.repeat(history.user, np.diff(history.offsets))
@@ -167,17 +168,23 @@ class Evidence:
         self.values = np.stack(
             [observed, observed & self.clicked, watch, ~observed, ~observed & self.clicked], axis=1, dtype=np.float64, casting="unsafe"
         )
+        kinds = [history.columns[name] for name in FEEDBACK if name in history.columns]
+        self.values = np.concatenate(
+            (self.values, *(np.stack([kind >= 0, kind == 1], axis=1).astype(np.float64) for kind in kinds)), axis=1
+        )
+        self.width = 7 + len(kinds)
         total = self.values.sum(axis=0)
+        self.kind_rates = (total[6::2] + 0.5) / (total[5::2] + 1)
         self.click_rate = (total[1] + 1) / (total[0] + 2)
         self.watch_mean = total[2] / max(total[0], 1)
         self.early_rate = (total[4] + 1) / (total[3] + 2)
 
     def of_users(self, user: IntArray, day: IntArray | None) -> F32:
-        """Numbers `[B, WIDTH]` of each user before `day` `[B]` (None: of the whole history)."""
+        """Numbers `[B, width]` of each user before `day` `[B]` (None: of the whole history)."""
         return self._summary(self._sums(self.user, user, day))
 
     def of_items(self, item: IntArray, day: IntArray | None) -> F32:
-        """Numbers `[B, WIDTH]` of each item before `day` `[B]` (None: of the whole history)."""
+        """Numbers `[B, width]` of each item before `day` `[B]` (None: of the whole history)."""
         return self._summary(self._sums(self.item, item, day))
 
     def _sums(self, entity: IntArray, asked: IntArray, day: IntArray | None) -> npt.NDArray[np.float64]:
@@ -194,8 +201,11 @@ class Evidence:
         return found
 
     def _summary(self, sums: npt.NDArray[np.float64]) -> F32:
-        """Rates shrunk towards the whole history's by a prior of 5 impressions, as log-odds or differences, and ln(1 + volumes)."""
-        n, clicks, watch, early, early_clicks = sums.T
+        """Rates as log-odds or differences, and ln(1 + volumes).
+
+        A rate is shrunk towards the whole history's by a prior of 5 impressions, that of a kind of further feedback by 50.
+        """
+        n, clicks, watch, early, early_clicks = sums.T[:5]
         prior = 5.0
         rate = (clicks + prior * self.click_rate) / (n + prior)
         early_rate = (early_clicks + prior * self.early_rate) / (early + prior)
@@ -208,6 +218,9 @@ class Evidence:
             n / (n + prior),
             early / (early + prior),
         ]
+        for k, rate in enumerate(self.kind_rates):
+            shrunk = (sums[:, 6 + 2 * k] + 50 * rate) / (sums[:, 5 + 2 * k] + 50)
+            columns.append(_logit(shrunk) - _logit(np.array(rate)))
         return np.stack(columns, axis=1).astype(np.float32)
 
     def bags(self, user: IntArray, day: IntArray | None) -> IntArray:

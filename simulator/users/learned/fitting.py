@@ -64,7 +64,16 @@ def _fit(config: Learned, source: Source, seed: int, progress: Progress) -> Resp
     edges = watch_edges(answers.watch, config.bins)
     limits = duration_limits(answers.duration, DURATIONS)
     rows = Inputs.of(answers, evidence, edges, limits, _weights(answers, config.bootstrap, seed))
-    shape = Shape(catalogue.n_users, catalogue.n_items, config.dim, config.hidden, tuple(answers.kinds), len(edges) - 1, len(limits) + 2)
+    shape = Shape(
+        catalogue.n_users,
+        catalogue.n_items,
+        config.dim,
+        config.hidden,
+        tuple(answers.kinds),
+        len(edges) - 1,
+        len(limits) + 2,
+        evidence.width,
+    )
     users = Features.of(dict(catalogue.users), catalogue.n_users)
     items = Features.of(dict(catalogue.items), catalogue.n_items + 1)
     plan = Training(config.epochs, config.rate, config.vector_rate, config.batch, config.decay, config.dropout)

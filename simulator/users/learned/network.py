@@ -31,6 +31,7 @@ class Shape:
         kinds: names of further feedback.
         bins: of positive watch times; bin 0 is a watch time of zero.
         durations: classes of duration, each with its own distribution of watch times to start from.
+        evidence: numbers that the history gives of a user or an item.
     """
 
     n_users: int
@@ -40,6 +41,7 @@ class Shape:
     kinds: tuple[str, ...]
     bins: int
     durations: int
+    evidence: int
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,8 @@ class Network(nn.Module):
         self.register_buffer("item_codes", torch.from_numpy(items.categories.codes), persistent=False)
         self.register_buffer("user_numbers", torch.from_numpy(users.numbers), persistent=False)
         self.register_buffer("item_numbers", torch.from_numpy(items.numbers), persistent=False)
-        self.from_user = nn.Linear(d + Evidence.WIDTH + users.numbers.shape[1], h)
-        self.from_item = nn.Linear(d + Evidence.WIDTH + items.numbers.shape[1], h, bias=False)
+        self.from_user = nn.Linear(d + shape.evidence + users.numbers.shape[1], h)
+        self.from_item = nn.Linear(d + shape.evidence + items.numbers.shape[1], h, bias=False)
         self.from_product = nn.Linear(d, h, bias=False)
         self.tab = nn.Embedding(TABS, h)
         self.hour = nn.Embedding(24, h)
