@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from simulator import calibration, fitting
-from simulator.calibration import CATALOGUE, LOGGING, RANDOM, Row, compare, expose, measured
+from simulator.calibration import CATALOGUE, GAP, LOGGING, RANDOM, Row, compare, expose, measured
 from simulator.calibration_figure import draw
 from simulator.cli import main
 from simulator.design import DAY
@@ -96,6 +96,10 @@ def test_compare_says_what_is_within() -> None:
     rows = compare({LOGGING: {"click": Marginal(0.4597 * 1.09, 0.01), "like": Marginal(0.01848 * 1.11, 0.001)}})
     assert [(row.name, row.within) for row in rows] == [("click", True), ("like", False)]
     assert compare({LOGGING: {"click": Marginal(math.nan, math.nan)}})[0].within is False
+    both = {LOGGING: {"click": Marginal(0.5, 0.01)}, RANDOM: {"click": Marginal(0.2, 0.01)}}
+    gap = next(row for row in compare(both) if row.feed == GAP)
+    assert (gap.target, gap.simulated) == (2.6, 2.5)
+    assert gap.se == pytest.approx(2.5 * math.hypot(0.02, 0.05))
     assert compare({LOGGING: {"no such marginal": Marginal(1.0, 0.0)}}) == []
 
 
@@ -103,8 +107,8 @@ def test_targets_are_unique_and_measured() -> None:
     names = [target[:2] for target in calibration.TARGETS]
     assert len(set(names)) == len(names)
     found = measured(small())
-    assert {feed for feed, _ in names} == {LOGGING, RANDOM, CATALOGUE}
-    assert not [name for feed, name in names if name not in found[feed]]
+    assert {feed for feed, _ in names} == {LOGGING, RANDOM, CATALOGUE, GAP}
+    assert not [name for feed, name in names if name not in found[LOGGING if feed == GAP else feed]]
 
 
 def test_exposure_without_a_desk_is_random_where_it_says_so() -> None:
