@@ -90,7 +90,7 @@ class Design(Section):
 class Engine(Section):
     """Speed only: nothing in here may change a byte of the log."""
 
-    tick: Annotated[float, Field(gt=0)] = Field(default=3600.0, description="simulated seconds whose requests are served together")
+    tick: Annotated[float, Field(gt=0)] = Field(default=86_400.0, description="simulated seconds whose requests are served together")
     block: Annotated[int, Field(ge=1)] = 2048
     shards: Annotated[int, Field(ge=1)] = 2
     executor: Literal["serial", "processes", "ray"] = "processes"
