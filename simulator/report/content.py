@@ -124,7 +124,7 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "worlds": [],
         "settings": scenario,
         "versions": dict(sorted(meta.versions.items())),
-        "notes": notes,
+        "notes": {name: value for name, value in notes.items() if name != "calibration"},
     }
     progress("report: lifts", 4, 4, {})
     return content
