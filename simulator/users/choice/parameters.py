@@ -153,7 +153,7 @@ class Reactions(Section):
     like: Reaction = Reaction(rate=0.01443, affinity=1.7, unclicked=0.52)
     comment: Reaction = Reaction(rate=0.00058, affinity=3.47, unclicked=0.028)
     forward: Reaction = Reaction(rate=0.00143, affinity=0.74, unclicked=0.21)
-    follow: Reaction = Reaction(rate=0.00098, affinity=1.28, unclicked=0.36)
+    follow: Reaction = Reaction(rate=0.00102, affinity=1.28, unclicked=0.36)
     hate: Reaction = Reaction(rate=0.00021, affinity=-1.82, unclicked=1.44)
     profile_enter: Reaction = Reaction(rate=0.0282, affinity=1.34, unclicked=0.06)
 
