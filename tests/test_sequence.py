@@ -52,7 +52,7 @@ def checkerboard(rng: np.random.Generator, n: int) -> list[list[int]]:
 
 FAST = Training(epochs=15, batch=64, rate=5e-3, patience=0)
 MODELS: dict[str, VectorPolicy] = {
-    "sasrec": SASRec(width=32, length=12, dropout=0.1, training=FAST, loss=Loss("softmax")),
+    "sasrec": SASRec(width=32, length=12, blocks=1, dropout=0.1, training=FAST, loss=Loss("softmax")),
     "sasrec-post": SASRec(width=32, length=12, dropout=0.1, training=FAST, norm="post", activation="gelu", heads=2, inner=64),
     "comirec-dr": ComiRec(width=32, length=12, interests=2, training=FAST, loss=Loss("sampled", negatives=60), cuts=4),
     "comirec-sa": ComiRec(width=32, length=12, interests=2, training=FAST, loss=Loss("softmax"), extractor="sa", cuts=4, user_aware=True),
@@ -61,10 +61,15 @@ MODELS: dict[str, VectorPolicy] = {
     "narm": NARM(width=32, length=12, hidden=32, training=FAST, loss=Loss("softmax")),
     "stamp": STAMP(width=32, length=12, training=FAST, loss=Loss("softmax")),
     "bert4rec": BERT4Rec(width=32, length=12, dropout=0.1, training=Training(epochs=45, batch=64, rate=5e-3, patience=0)),
-    "s3rec": S3Rec(width=32, length=12, inner=64, dropout=0.1, training=FAST, pretraining=Training(epochs=3, batch=64, patience=0)),
+    "s3rec": S3Rec(
+        width=32, length=12, blocks=1, inner=64, dropout=0.1, training=FAST, pretraining=Training(epochs=3, batch=64, patience=0)
+    ),
 }
-ORDERED = ["sasrec", "sasrec-post", "gru4rec", "narm", "stamp", "bert4rec", "s3rec"]
-CAUSAL = [name for name in ORDERED if name != "bert4rec"]  # it sees both sides of a gap, and is asked for the gap after the last click
+ORDERED = ["sasrec", "gru4rec", "narm", "stamp", "bert4rec", "s3rec"]
+CAUSAL = [
+    "sasrec-post",
+    *(name for name in ORDERED if name != "bert4rec"),
+]  # it sees both sides of a gap, and is asked for the gap after the last click
 
 
 def fitted(name: str, users: list[list[int]], **fitting: object) -> VectorPolicy:
