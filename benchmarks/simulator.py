@@ -1,4 +1,4 @@
-"""How fast the simulator is and where its time goes: `python -m benchmarks.simulator`.
+"""How fast the simulator is and where its time goes: `python -m benchmarks.simulator [--policies comirec recgpt ...]`.
 
 CPU seconds of one process with one thread; all feedback of the `choice` world, slates of 10, a random policy, the log written
 as Parquet. Machines and neighbours differ: compare figures of one run only.
@@ -24,10 +24,12 @@ import numpy as np
 from policies.base import Fitting, Policy, Sequences
 from policies.registry import make
 from simulator import tape
+from simulator.context import one_torch_thread
 from simulator.design import DAY
 from simulator.desk import Channel, Desk
 from simulator.engine import Engine, Lives, Span
-from simulator.eventlog import Metadata, Writer
+from simulator.eventlog import EventLog, Metadata, Writer
+from simulator.ranking import Ranker
 from simulator.tape import Tape
 from simulator.users.base import Source
 from simulator.users.choice import Choice
@@ -125,13 +127,51 @@ def speed(sizes: list[tuple[int, int]], days: int, tick: float) -> None:
     print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
 
 
+def serving(names: list[str], n_users: int, n_items: int, days: int) -> None:
+    """Print the requests per CPU second of arms with fitted policies, ranking included: recall 60, slates of 6."""
+    users, source = world(n_users, n_items)
+    start_of = users.first(np.arange(n_users))
+    fresh = {name: column.copy() for name, column in users.state().items()}
+    span = Span(0, days * DAY, DAY, 2048, 6, HISTORY, HISTORY)
+
+    def run(desk: Desk) -> tuple[Tape, float]:
+        users.restore(fresh)
+        recorder, start = Tape(users.kinds), time.process_time()
+        Engine(Lives.born(np.arange(n_users), start_of, HISTORY), users, desk, recorder, span).run()
+        return recorder, time.process_time() - start
+
+    recorder, _ = run(Desk("random", Channel("random", fitted("random", source), 6), (), None, n_items, 1))
+    rows = tape.rows([recorder.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds)
+    log = EventLog(Metadata(("history",), n_users, n_items), rows).sequences()
+    ranker = Ranker.fit(log, source.catalogue, HISTORY, 1.0)
+    print(f"\n{n_users:,} users x {n_items:,} items: requests per CPU second, served and answered (fits of one epoch)")
+    for name in names:
+        policy = make(name, EPOCH.get(name, {"training": {"epochs": 1}}))
+        one_torch_thread()
+        policy.fit(log, source.catalogue, Fitting(1))
+        recorder, seconds = run(Desk(name, Channel(name, policy, 60), (), ranker, n_items, 1))
+        print(f"  {name:<12} {recorder.n_requests / seconds:>9,.0f} requests/s  ({recorder.n_requests:,} requests)")
+
+
+EPOCH: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("random", "popularity", "itemknn"), {}),
+    **dict.fromkeys(("recgpt", "recgpt1", "finetune"), {"pretraining": {"epochs": 1}, "tuning": {"epochs": 1}}),
+    "pretrain": {"pretraining": {"epochs": 1}},
+}
+"""Hyper-parameters of a fit of one epoch, where it is not `training.epochs`."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, nargs="+", default=[1_000, 10_000], help="each with as many items")
     parser.add_argument("--items", type=int, help="items, where not as many as users")
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--tick", type=float, default=86_400, help="simulated seconds")
+    parser.add_argument("--policies", nargs="*", default=[], help="requests per second with these policies, e.g. comirec recgpt1 recgpt")
     asked = parser.parse_args()
+    if asked.policies:
+        serving(asked.policies, 2_000, 4_000, 3)
+        return
     speed([(n, asked.items or n) for n in asked.users], asked.days, asked.tick)
 
 

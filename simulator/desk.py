@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -116,7 +118,7 @@ class Desk:
             rule = f"one call took longer than engine.time_limit ({self.time_limit:g} s); a smaller engine.block or a higher limit may help"
             raise ServingError(self._says(channel, histories, 0, rule)) from error
         except Exception as error:  # a plug-in may raise anything
-            raise ServingError(self._says(channel, histories, 0, f"raised {type(error).__name__}: {error}")) from error
+            raise ServingError(self._says(channel, histories, 0, f"recall {raised(error)}")) from error
         self._inspect(channel, histories, slates)
         return slates
 
@@ -154,6 +156,13 @@ class Desk:
             f"arm {self.arm!r}: policy {channel.name!r}, request of user {user} at step {step} (block of {len(histories)}): {what}. "
             f"Run `abtest policies check {channel.name}` to find the fault in isolation."
         )
+
+
+def raised(error: BaseException) -> str:
+    """What a plug-in raised, and where: `raised ValueError: ... at mine.py:12`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"raised {type(error).__name__}: {error}{place}"
 
 
 _RULES = {

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Fitting, Policy, Progress, Updatable
+from policies.base import Fitting, Policy, Progress, Sequences, Updatable
+from policies.registry import PolicyError
 from simulator import tape
 from simulator.context import Context, Job, context, fit_name, one_torch_thread, switch_days, with_columns
 from simulator.design import DAY, HISTORY
+from simulator.desk import raised
 from simulator.engine import Engine, Lives, Span
 from simulator.eventlog import Writer, schema
 from simulator.feedback import blocks
@@ -88,18 +90,21 @@ class Fit:
         def named(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
             progress(f"{label}: {stage}", done, total, figures)
 
-        if self.day and isinstance(policy, Updatable):
-            self._update(run, policy)
-        else:
-            log = run.sequences if self.day == 0 else run.sequences_until(self.day, self.lane)
-            policy.fit(log, run.catalogue, Fitting(run.seed, "cpu", named, folder / "checkpoints", True))
-        policy.save(folder)
+        log = run.sequences if self.day == 0 else run.sequences_until(self.day, self.lane)
+        try:
+            if self.day and isinstance(policy, Updatable):
+                self._update(run, policy, log)
+            else:
+                policy.fit(log, run.catalogue, Fitting(run.seed, "cpu", named, folder / "checkpoints", True))
+            policy.save(folder)
+        except Exception as error:  # a plug-in may raise anything
+            raise PolicyError(f"policy {self.spec.policy!r}: fit {raised(error)}") from error
         return {"seconds": time.process_time() - start}
 
-    def _update(self, run: Context, policy: Policy) -> None:
+    def _update(self, run: Context, policy: Policy, log: Sequences) -> None:
         assert isinstance(policy, Updatable)
         policy.load(run.workspace.models / fit_name(policy, run.seed, self.day - 1, self.lane))
-        log, serving = run.sequences_until(self.day, self.lane), run.scenario.serving
+        serving = run.scenario.serving
         for histories, slates, clicked in blocks(log, (self.day - 1) * DAY, serving.history, serving.seen or serving.history):
             policy.update(histories, slates, clicked)
 
@@ -163,7 +168,8 @@ class Simulate:
             engine.tape = tape.Tape(run.kinds)
             if t < end and scenario.design.kind == "switchback" and self.lane != HISTORY:
                 engine.desk = run.desk(self.lane, t // DAY, users)
-            progress(f"simulate {self.lane}", (t - start) // DAY, (end - start) // DAY, {"requests": float(requests)})
+            label = f"simulate {self.lane} {self.first}-{self.last - 1}"
+            progress(label, (t - start) // DAY, (end - start) // DAY, {"requests": float(requests)})
 
         engine.run(day_is_over)
         return {"seconds": time.process_time() - began, "impressions": float(rows), "requests": float(requests)}

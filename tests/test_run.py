@@ -227,7 +227,7 @@ def test_a_plug_in_that_raises_stops_the_run_or_only_its_arm(tmp_path):
     stopped = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "one"), "--quiet"])
     assert stopped.exit_code == 2
     assert "arm 'mine'" in stopped.output
-    assert "RuntimeError: the model server is gone" in stopped.output
+    assert "recall raised RuntimeError: the model server is gone at mine.py:12" in stopped.output
     assert "Traceback" not in stopped.output
     kept = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "two"), "--quiet", "--keep-going"])
     assert kept.exit_code == 1, kept.output
@@ -235,6 +235,25 @@ def test_a_plug_in_that_raises_stops_the_run_or_only_its_arm(tmp_path):
     assert sorted(p.name for p in (tmp_path / "two" / "log").iterdir()) == [f"0{i}-{n}.parquet" for i, n in enumerate(["history", *"abc"])]
     report = json.loads((tmp_path / "two" / "report.json").read_text())
     assert {row["arm"] for row in report["lifts"]} == {"b", "c"}
+
+
+def test_a_plug_in_whose_fit_raises_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text(BROKEN.replace("def recall(self, histories, k, seed):", "def fit(self, *args):\n        1 / 0"))
+    file = put(tmp_path, scenario({**PLAIN, "mine": {"policy": "mine.py:Broken"}}))
+    done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
+    assert done.exit_code == 2
+    assert "policy 'mine.py:Broken': fit raised ZeroDivisionError: division by zero at mine.py:10" in done.output
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, plain):
+    """The policy asks for the interruption itself, in the middle of the A/B."""
+    (tmp_path / "mine.py").write_text(BROKEN.replace('raise RuntimeError("the model server is gone")', "raise KeyboardInterrupt"))
+    file = put(tmp_path, scenario({**PLAIN, "z": {"policy": "mine.py:Broken"}}))
+    done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
+    assert done.exit_code == 130
+    assert f"abtest run {file} --out {tmp_path / 'out'} --resume" in done.output
+    assert not list((tmp_path / "out").rglob("*.part"))
+    assert list((tmp_path / "out" / "work" / "a").glob("*/snapshot.npz"))
 
 
 def test_nothing_is_reported_without_the_control(tmp_path):
