@@ -352,3 +352,24 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, change: list[str], messa
 def test_settings_name_an_unknown_estimator() -> None:
     with pytest.raises(ReplayError, match="no estimator 'xyz'"):
         Settings(("xyz",))
+
+
+@pytest.mark.data
+def test_kuairand_by_matching_only_and_flagged(data_root: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        command, [str(data_root / "kuairand"), "--policy", "popularity", "--out", str(tmp_path), "--quiet", "--resamples", "50"]
+    )
+    assert done.exit_code == 0, done.output
+    (result,) = json.loads((tmp_path / "replay.json").read_text())
+    (policy,) = result["policies"]
+    names = {row["estimator"] for row in policy["estimates"] if row["refused"] is None}
+    assert names == {"matching", "recalled"}
+    assert result["propensity"] == "unknown"
+    assert policy["verdict"] == "weak"
+    assert any("inherits the logging policy's bias" in reason for reason in policy["reasons"])
+    recalled = next(row for row in policy["estimates"] if row["estimator"] == "recalled")
+    assert recalled["count"] > 1000
+    assert recalled["low"] > result["logged"]["high"]  # popular videos are clicked more than the feed as a whole
+    (order,) = result["orders"]
+    assert order["sessions"] > 1000
+    assert order["gauc"]["low"] > 0.5
