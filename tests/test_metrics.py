@@ -119,6 +119,13 @@ def test_metrics_that_do_not_exist(name: str, message: str) -> None:
         metric(name)
 
 
+def test_a_log_without_days_is_one_stretch_of_time() -> None:
+    """Held-out users: `days` is 0, every row from t = 0 on counts, and nothing is said by day."""
+    days = read(small_log(days=0), ("watch_time", "hit_rate@1"))
+    assert (days.days, days.by("user").numerators["watch_time"].tolist()) == (1, [[6.5, 0.5, 0], [0, 13.0, 0]])
+    assert days.by("user").numerators["hit_rate@1"].tolist() == [[3, 0, 0], [0, 0, 0]]
+
+
 def test_a_ratio_of_two_metrics() -> None:
     ratio = read(small_log(), ("watch_time/impressions", "click_rate")).by("user")
     assert ratio.denominators["watch_time/impressions"] == pytest.approx(ratio.denominators["click_rate"])

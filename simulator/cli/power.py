@@ -107,7 +107,7 @@ def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterato
         lift = wish.lift if wish.lift is not None else powers.PUBLISHED.get(name, 0.005)
         here = wish if wish.users else replace(wish, users=table.n_units)
         plan = _plan(pilot, lift, here, powers.population(days, name, control, other) if wish.simulate and days is not None else None)
-        if days is not None:
+        if days is not None and days.switched is None:
             plan["days"] = _days(days, name, (control, other), lift, here)
         yield plan
 

@@ -178,6 +178,8 @@ def days_components(days: UserDays, metric: str, control: str, treatment: str | 
     paired log: of the twins' differences; without: of a split test's two arms (variances times 4, for n users in all).
     """
     m = days.metrics[metric]
+    if days.switched is not None:
+        raise TableError("how variance falls with days cannot be told from a switchback: its days belong to different arms")
     if m.denominator is not None or m.numerator.days is not None or days.days < 2 or metric in days.missing:
         return None
     cube = days.terms[m.numerator.name]
