@@ -141,7 +141,7 @@ class ComiRec(VectorPolicy):
     """
 
     length: int = 20
-    loss: Loss = field(default_factory=lambda: Loss("sampled", negatives=1280))
+    loss: Loss = field(default_factory=lambda: Loss("sampled", negatives=512))
     training: Training = field(default_factory=lambda: Training(epochs=30, batch=256, rate=5e-3, patience=3))
     extractor: Literal["dr", "sa"] = "dr"
     interests: int = 4
