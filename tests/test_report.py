@@ -382,3 +382,40 @@ def test_the_page_prints(browser: Browser, folder: Path, tmp_path: Path) -> None
     data = (tmp_path / "report.pdf").read_bytes()
     assert data.startswith(b"%PDF-")
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", data)) <= 16
+
+
+def test_every_section_of_the_content_is_shown(folder: Path, content: dict[str, Any]) -> None:
+    html, markdown = ((folder / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    for heading in (
+        "Distributions",
+        "Computed otherwise",
+        "Users needed",
+        "Designs compared",
+        "Published beside ours",
+        "Checks",
+        "Repeat it",
+    ):
+        assert f">{heading}<" in html, heading
+    for heading in ("By day, as in the paper", "When one could have stopped", "Funnel", "Computed otherwise", "Checks"):
+        assert f"## {heading}" in markdown, heading
+    assert {check["status"] for check in content["checks"]} <= {"green", "amber", "red"}
+    assert all(check["meaning"] in html.replace("&#39;", "'") for check in content["checks"])
+
+
+def test_computed_otherwise_agrees_with_scipy(log: EventLog, content: dict[str, Any]) -> None:
+    frame = log.table.to_pandas()
+    sums = frame.groupby(["arm", "user"]).watch.sum().unstack(fill_value=0).reindex(columns=range(300), fill_value=0).to_numpy(float)
+    row = next(r for r in content["otherwise"] if (r["metric"], r["arm"]) == ("watch_time", "recgpt"))
+    assert row["ranks"] == pytest.approx(stats.wilcoxon(sums[2] - sums[0], zero_method="pratt", method="approx").pvalue, rel=1e-6)
+    assert row["quantiles"]["p50"]["lift"] == pytest.approx(np.median(sums[2]) / np.median(sums[0]) - 1, rel=1e-6)
+
+
+def test_users_needed_find_the_lift_four_times_in_five(content: dict[str, Any]) -> None:
+    """The users that the report says a 1% lift of watch time needs, against statsmodels' power of a paired t test."""
+    from statsmodels.stats.power import TTestPower
+
+    need = next(r for r in content["power"] if (r["metric"], r["arm"], r["published"]) == ("watch_time", "recgpt", False))
+    lift = next(r for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("watch_time", "recgpt", "user"))
+    sd = abs(lift["treatment_mean"] - lift["control_mean"]) / abs(lift["t"]) * lift["n_units"] ** 0.5
+    power = TTestPower().power(0.01 * lift["control_mean"] / sd, need["users"]["paired"], 0.05)
+    assert power == pytest.approx(0.8, abs=0.005)

@@ -130,3 +130,13 @@ def test_offline_estimates_stand_beside_the_online_lift(tmp_path: Path) -> None:
          "online": online, **estimate}
     ]  # fmt: skip
     assert "few matches" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_support_of_a_fitted_world_is_that_of_the_history(synthetic: EventLog, tmp_path: Path) -> None:
+    given = synthetic.metadata.scenario
+    scenario = {**given, "data": {"source": "kuairand"}, "users": {"kind": "logged"}}
+    content = report.write(EventLog(dataclasses.replace(synthetic.metadata, scenario=scenario), synthetic.table), tmp_path)
+    assert [row["arm"] for row in content["support"]] == content["arms"]
+    assert content["support"][0]["overlap"] == pytest.approx(1.0), "the first arm shows just what the history has"
+    assert content["support"][1]["overlap"] < 1.0
+    assert report.write(synthetic, tmp_path)["support"] == []

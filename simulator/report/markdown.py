@@ -203,6 +203,10 @@ def _served(c: Mapping[str, Any]) -> list[str]:
     if any(c["answered_by_log"].values()):
         shares = ", ".join(f"{text(arm)} {percent(share, 1, False)}" for arm, share in c["answered_by_log"].items())
         blocks.append(f"Impressions that the real log answered, in place of a model of users: {shares}.")
+    if c["support"]:
+        head = ("Arm", "Answered by the log", "Overlap with the log", "Items with few logged answers", "with none", "Users with none")
+        figures = ("logged", "overlap", "thin", "never", "cold")
+        blocks.append(table(head, ((text(r["arm"]), *(percent(r[f], 1, False) for f in figures)) for r in c["support"])))
     return blocks
 
 

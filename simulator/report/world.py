@@ -46,6 +46,17 @@ def calibration(log: EventLog) -> dict[str, Any] | None:
     return {"basis": basis, "tolerance": TOLERANCE, "rows": [finite(row._asdict()) for row in rows]}
 
 
+def support(log: EventLog, arms: tuple[str, ...]) -> list[dict[str, Any]]:
+    """How far what each arm shows is from what was logged, where a model fitted to the log answers; [] of any other world."""
+    kind = log.metadata.scenario.get("users", {}).get("kind")
+    if kind not in ("learned", "logged") or HISTORY not in log.metadata.arms:
+        return []
+    from simulator.users.learned.support import support as measured
+
+    rows = [finite(dataclasses.asdict(row)) for row in measured(log)]
+    return sorted((row for row in rows if row["arm"] in arms), key=lambda row: arms.index(row["arm"]))
+
+
 def _history(log: EventLog) -> EventLog:
     """The history of a log, in memory: of its first users, as many as have about ENOUGH impressions."""
     index = log.metadata.arms.index(HISTORY)
