@@ -1,0 +1,86 @@
+"""From files in KuaiRand's format to a report: the log's own sessions as the clock, in every arm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from simulator.cli import main
+from simulator.eventlog import EventLog
+from tests.test_datasets import DAY, HEAD, MIDNIGHT, row
+
+SCENARIO = """
+name: small
+seed: 3
+data: {{source: kuairand, path: {path}, test_days: 2}}
+users:
+  kind: logged
+  response: {{epochs: 2, dim: 4, hidden: 8, bins: 12}}
+days: 2
+serving: {{slate: 4, recall: 12}}
+arms:
+  popularity: {{policy: popularity}}
+  random: {{policy: random}}
+design: {{control: popularity}}
+engine: {{executor: serial, shards: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty users, thirty videos, six days; each comes once a day for two requests."""
+    where = tmp_path_factory.mktemp("kuairand")
+    generator = np.random.default_rng(6)
+    lines = [HEAD]
+    for user in range(60):
+        for day in range(6):
+            for request in range(2):
+                t = MIDNIGHT + day * DAY + user * 60_000 + request * 30_000
+                for video in generator.choice(30, size=2, replace=False):
+                    click = int(generator.random() < 0.3 + 0.4 * (video % 2))
+                    lines.append(row(user, int(video), t, click, play=int(generator.exponential(20_000 if click else 1500))))
+    (where / "log_standard_1_pure.csv").write_text("\n".join(lines) + "\n")
+    (where / "scenario.yaml").write_text(SCENARIO.format(path=where))
+    return where
+
+
+def test_a_real_log_becomes_an_ab_test(folder: Path) -> None:
+    out = folder / "run"
+    done = CliRunner().invoke(main, ["run", str(folder / "scenario.yaml"), "--out", str(out), "--quiet"])
+    assert done.exit_code == 0, done.output
+    log = EventLog.open(out / "log")
+    log.validate()
+    rows = log.table.to_pandas()
+    arms = {name: rows[(rows.arm == i) & (rows.t >= 0)] for i, name in enumerate(log.metadata.arms)}
+    came = {name: part[["user", "t"]].drop_duplicates().sort_values(["user", "t"]).values.tolist() for name, part in arms.items()}
+    assert came["popularity"] == came["random"]
+    expected = [[user, day * DAY + user * 60_000 + request * 30_000] for user in range(60) for day in range(2) for request in range(2)]
+    assert came["random"] == expected
+    assert all(len(arms[name]) == 2 * len(expected) for name in ("popularity", "random"))  # as many as the log shows
+    assert 0 < arms["random"].logged.mean() < 0.5
+    report = json.loads((out / "report.json").read_text())
+    assert {line["metric"] for line in report["lifts"]} >= {"click", "watch_time", "comment"}
+
+
+def test_more_days_than_the_log_has_end_with_one_message(folder: Path) -> None:
+    arguments = ["run", str(folder / "scenario.yaml"), "--out", str(folder / "long"), "--quiet"]
+    text = (folder / "scenario.yaml").read_text()
+    (folder / "scenario.yaml").write_text(text.replace("days: 2\nserving", "days: 9\nserving"))
+    try:
+        done = CliRunner().invoke(main, arguments)
+    finally:
+        (folder / "scenario.yaml").write_text(text)
+    assert done.exit_code == 2, done.output
+    assert "days must be at most the 2" in done.output
+
+
+def test_missing_data_end_with_one_message(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SCENARIO.format(path="not/there"))
+    done = CliRunner().invoke(main, ["run", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "run"), "--quiet"])
+    assert done.exit_code == 2
+    assert "not/there" in done.output
+    assert "Looked at" in done.output
