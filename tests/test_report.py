@@ -407,7 +407,7 @@ def test_computed_otherwise_agrees_with_scipy(log: EventLog, content: dict[str, 
     sums = frame.groupby(["arm", "user"]).watch.sum().unstack(fill_value=0).reindex(columns=range(300), fill_value=0).to_numpy(float)
     row = next(r for r in content["otherwise"] if (r["metric"], r["arm"]) == ("watch_time", "recgpt"))
     assert row["ranks"] == pytest.approx(stats.wilcoxon(sums[2] - sums[0], zero_method="pratt", method="approx").pvalue, rel=1e-6)
-    assert row["quantiles"]["p50"]["lift"] == pytest.approx(np.median(sums[2]) / np.median(sums[0]) - 1, rel=1e-6)
+    assert row["quantiles"]["p50"]["lift"] == pytest.approx(np.median(sums[2]) / np.median(sums[0]) - 1, rel=1e-4)
 
 
 def test_users_needed_find_the_lift_four_times_in_five(content: dict[str, Any]) -> None:
