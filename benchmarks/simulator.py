@@ -1,4 +1,4 @@
-"""How fast the simulator is and where its time goes: `python -m benchmarks.simulator [--policies comirec recgpt ...]`.
+"""How fast the simulator is and where its time goes: `OMP_NUM_THREADS=1 python -m benchmarks.simulator`, `... --policies comirec recgpt`.
 
 CPU seconds of one process with one thread; all feedback of the `choice` world, slates of 10, a random policy, the log written
 as Parquet. Machines and neighbours differ: compare figures of one run only.
@@ -7,7 +7,6 @@ as Parquet. Machines and neighbours differ: compare figures of one run only.
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import tempfile
 import time
@@ -15,9 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
 
 import numpy as np
 
@@ -153,10 +149,16 @@ def serving(names: list[str], n_users: int, n_items: int, days: int) -> None:
         print(f"  {name:<12} {recorder.n_requests / seconds:>9,.0f} requests/s  ({recorder.n_requests:,} requests)")
 
 
+_TWO_STAGES: dict[str, Any] = {"pretraining": {"epochs": 1}, "tuning": {"epochs": 1}}
+
 EPOCH: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("random", "popularity", "itemknn"), {}),
-    **dict.fromkeys(("recgpt", "recgpt1", "finetune"), {"pretraining": {"epochs": 1}, "tuning": {"epochs": 1}}),
+    "random": {},
+    "popularity": {},
+    "itemknn": {},
     "pretrain": {"pretraining": {"epochs": 1}},
+    "finetune": _TWO_STAGES,
+    "recgpt1": _TWO_STAGES,
+    "recgpt": _TWO_STAGES,
 }
 """Hyper-parameters of a fit of one epoch, where it is not `training.epochs`."""
 
