@@ -134,7 +134,7 @@ class Block(nn.Module):
         self.dropout = Dropout(dropout)
 
     def _network(self, x: Tensor) -> Tensor:
-        out: Tensor = self.second(self.dropout(self.activation(self.first(x))))
+        out: Tensor = self.second(self.activation(self.first(x)))
         return out
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
