@@ -290,7 +290,9 @@ class Writer:
         self.path, self.row_group = path, row_group
         self._schema = schema(kinds).with_metadata({"abtest": metadata.to_json()})
         self._staging = path.with_name(path.name + ".part")
-        self._stored = pq.ParquetWriter(self._staging, self._schema, compression="zstd", use_dictionary=False)
+        self._stored = pq.ParquetWriter(
+            self._staging, self._schema, compression="zstd", use_dictionary=False, write_statistics=["arm", "user", "t"]
+        )
         self._waiting: list[pa.Table] = []
         self._n_waiting = 0
 
