@@ -194,3 +194,17 @@ def test_the_history_of_a_run_is_what_was_measured(tmp_path: Path) -> None:
     expected = measured(scenario, feeds=(LOGGING,))[LOGGING]
     found = measure(Impressions.of(log, "history"))
     assert {k: v for k, v in found.items() if not math.isnan(v.value)} == {k: v for k, v in expected.items() if not math.isnan(v.value)}
+
+
+def test_the_command_fits_and_writes_a_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    knob, names = fitting.Knob("users.affinity.base", 0.1, log=False), ((LOGGING, "click"), (RANDOM, "click"))
+    monkeypatch.setattr(fitting, "STAGES", (fitting.Stage("level", (fitting.Block((knob,), names),), 4),))
+    file, fitted = tmp_path / "world.yaml", tmp_path / "fitted.yaml"
+    off = fitting.with_values(small(200, 150, 3), {"users.affinity.base": -6.0})
+    file.write_text(off.to_yaml())
+    done = CliRunner().invoke(main, ["calibrate", str(file), "--fit", str(fitted)])
+    assert done.exit_code in (0, 1), done.output
+    assert "fit level: cost" in done.output
+    before, after = (compare(measured(Scenario.load(path))) for path in (file, fitted))
+    worst = [max(abs(math.log(row.ratio)) for row in rows if (row.feed, row.name) in names) for rows in (before, after)]
+    assert worst[1] < 0.5 * worst[0]
