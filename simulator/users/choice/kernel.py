@@ -1,13 +1,13 @@
 """The arithmetic of the synthetic world as compiled scalar loops: one request after the other, so that the batch cannot matter.
 
-Importing this module imports numba. Here are laws and arrays only; what they mean is in `parameters`, `world` and `people`.
+Importing this module imports numba. What its numbers mean is in `parameters`, how they get here in `law`.
 Without `fastmath` a request's bits depend on its own numbers alone.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,8 @@ from numba import njit
 
 from policies.philox import philox, uniform
 from policies.streams import Purpose
+from simulator.users.choice.law import UNBORN, Answers, Floats, Ints, Law, Lives, Truth
 from simulator.users.choice.parameters import DAY_MS, LONG_VIEW, VALID_PLAY
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-UNBORN = np.iinfo(np.int64).min
 
 _EXAMINE, _LEAVE, _RETURN, _ARRIVE = int(Purpose.EXAMINE), int(Purpose.LEAVE), int(Purpose.RETURN), int(Purpose.ARRIVE)
 _RESPONSE, _FEEDBACK, _DRIFT, _WORLD = (
@@ -28,106 +24,6 @@ _RESPONSE, _FEEDBACK, _DRIFT, _WORLD = (
 )  # fmt: skip
 AUTHOR_TASTE, VIDEO_TASTE, ESTIMATE, INTEREST = 30, 31, 32, 33
 """Further meanings of `step` under Purpose.WORLD (the others are in `world`); lane = author, video, video, interest."""
-
-
-class Truth(NamedTuple):
-    """The arrays of `World`, for compiled code."""
-
-    duration: Floats
-    author: Ints
-    place: Floats
-    appeal: Floats
-    centres: Floats
-    tag_cdf: Floats
-    level: Floats
-    rate: Floats
-    onward: Floats
-    """`[n_items + 1, D]` where a click on the video leads in a world of successions; else `[1, D]`."""
-
-
-class Law(NamedTuple):
-    """The parameters of `Choice` as numbers; a mechanism that is off has its neutral values."""
-
-    interest_spread: float
-    concentration: float
-    base: float
-    match: float
-    author: float
-    taste: float
-    examine: float
-    examine_decay: float
-    abandon_click: float
-    abandon_unclick: float
-    skip_scale: float
-    skip_shape: float
-    attention: float
-    attention_affinity: float
-    attention_shape: float
-    stop: float
-    loop: float
-    satiation: float
-    fade: float
-    half_life: float
-    persistence: float
-    renewal: float
-    focus: float
-    leave: float
-    leave_satisfaction: float
-    leave_reference: float
-    gap: float
-    return_satisfaction: float
-    return_reference: float
-    return_memory: float
-    succession: bool
-    """Whether the interests of a user are where the last click leads, and nothing else."""
-    hours: Floats
-    """`[25]` cumulative share of the day's arrivals at each full hour."""
-    reactions: Floats
-    """`[6, 3]` logit of the rate, affinity, factor without a click; in the order of parameters.KINDS without long_view."""
-    most: Floats
-    """`[6]` no reaction has a greater chance than this."""
-
-
-class Lives(NamedTuple):
-    """What changes: the state of every user, first axis `n_users`."""
-
-    birth: Ints
-    """Day number of the first request; UNBORN before it."""
-    age: Ints
-    """Days since birth up to which the interests have drifted."""
-    logits: Floats
-    """`[n, M]` logits of the interests' weights."""
-    interests: Floats
-    """`[n, M, D]` directions of the interests."""
-    weights: Floats
-    """`[n, M]` weights in the current session."""
-    session: Ints
-    """Sessions begun."""
-    open: Ints
-    """1 within a session."""
-    focus: Ints
-    """The interest that the session leans to."""
-    memory: Floats
-    """`[n, D]` fading sum of what was shown."""
-    last: Ints
-    """ms of the last request."""
-    clock: Ints
-    """ms of the next request."""
-    clicked: Ints
-    """The video clicked last; 0: none."""
-    satisfaction: Floats
-    """Fading mean share of long views."""
-
-
-class Answers(NamedTuple):
-    """What `respond` fills: `Feedback`, for compiled code."""
-
-    click: npt.NDArray[np.int8]
-    watch: npt.NDArray[np.float32]
-    kinds: npt.NDArray[np.int8]
-    shown: Ints
-    next: Ints
-    leaves: npt.NDArray[np.bool_]
 
 
 @njit(cache=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,11 @@ import numpy.typing as npt
 
 from policies.base import IntArray, Slates
 from simulator.users.base import Feedback
+from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Truth, law
 from simulator.users.choice.parameters import DAY_MS, KINDS
 from simulator.users.choice.world import World
 
 if TYPE_CHECKING:
-    from simulator.users.choice.kernel import Law, Lives
     from simulator.users.choice.population import Choice
 
 
@@ -35,12 +34,12 @@ class People:
         self.world, self.seed = world, np.uint64(seed)
         n, m, d = choice.n_users, choice.interests.per_user, choice.interests.dimensions
         self.law: Law = law(choice, succession=onward is not None)
-        self.truth = kernel.Truth(
+        self.truth = Truth(
             world.duration, world.author, world.place, world.appeal, world.centres, world.tag_cdf, world.level, world.rate,
             np.zeros((1, d)) if onward is None else onward,
         )  # fmt: skip
-        self.lives: Lives = kernel.Lives(
-            birth=np.full(n, kernel.UNBORN),
+        self.lives: Lives = Lives(
+            birth=np.full(n, UNBORN),
             age=np.zeros(n, dtype=np.int64),
             logits=np.zeros((n, m)),
             interests=np.zeros((n, m, d)),
@@ -74,7 +73,7 @@ class People:
         from simulator.users.choice import kernel
 
         b, k = slates.items.shape
-        out = kernel.Answers(
+        out = Answers(
             click=np.full((b, k), -1, dtype=np.int8),
             watch=np.full((b, k), np.nan, dtype=np.float32),
             kinds=np.full((b, k, len(KINDS)), -1, dtype=np.int8),
@@ -129,55 +128,3 @@ class People:
                 got = np.shape(state[name]) if name in state else "nothing"
                 raise ValueError(f"state of choice users: {name!r} must have shape {column.shape}; got {got}")
             column[...] = state[name]
-
-
-def law(choice: Choice, *, succession: bool) -> Law:
-    """The parameters as numbers for compiled code; what is off gets its neutral values."""
-    from simulator.users.choice import kernel
-
-    examination, cascade, watch, satiation = choice.examination, choice.cascade, choice.watch, choice.satiation
-    drift, patience, returning = choice.drift, choice.patience, choice.returning
-    hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
-    reactions = np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]])
-    return kernel.Law(
-        interest_spread=choice.interests.spread,
-        concentration=choice.interests.concentration,
-        base=choice.affinity.base,
-        match=choice.affinity.match,
-        author=choice.affinity.author,
-        taste=choice.affinity.taste,
-        examine=examination.first if examination.enabled else 1.0,
-        examine_decay=examination.decay if examination.enabled else 1.0,
-        abandon_click=cascade.after_click if cascade.enabled else 0.0,
-        abandon_unclick=cascade.after_unclick if cascade.enabled else 0.0,
-        skip_scale=watch.skip_scale,
-        skip_shape=watch.skip_shape,
-        attention=watch.attention,
-        attention_affinity=watch.affinity,
-        attention_shape=watch.shape,
-        stop=watch.stop,
-        loop=watch.loop,
-        satiation=satiation.strength if satiation.enabled else 0.0,
-        fade=satiation.fade,
-        half_life=satiation.recovery,
-        persistence=drift.persistence if drift.enabled else 1.0,
-        renewal=drift.renewal if drift.enabled else 0.0,
-        focus=choice.focus.strength if choice.focus.enabled else 0.0,
-        leave=patience.leave,
-        leave_satisfaction=patience.satisfaction if patience.enabled else 0.0,
-        leave_reference=patience.reference,
-        gap=choice.arrival.gap,
-        return_satisfaction=returning.satisfaction if returning.enabled else 0.0,
-        return_reference=returning.reference,
-        return_memory=returning.memory,
-        succession=succession,
-        hours=np.concatenate(([0.0], np.cumsum(hours) / hours.sum())),
-        reactions=reactions,
-        most=np.maximum(reactions[:, 2], 1.0) / (1.0 + np.exp(-reactions[:, 0] - np.abs(reactions[:, 1]))),
-    )
-
-
-def _reaction(reaction: Any) -> tuple[float, float, float]:
-    if not reaction.enabled:
-        return -math.inf, 0.0, 0.0
-    return math.log(reaction.rate / (1.0 - reaction.rate)), reaction.affinity, reaction.unclicked

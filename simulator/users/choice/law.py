@@ -1,0 +1,173 @@
+"""The parameters of a world as numbers, and its truth, state and answers as named arrays: what compiled code is handed.
+
+No arithmetic of the world lives here, and nothing imports numba.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.users.choice.parameters import KINDS
+
+if TYPE_CHECKING:
+    from simulator.users.choice.population import Choice
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+UNBORN = int(np.iinfo(np.int64).min)
+"""The day of birth of a user who has not asked yet."""
+
+
+class Truth(NamedTuple):
+    """The arrays of `World`, for compiled code."""
+
+    duration: Floats
+    author: Ints
+    place: Floats
+    appeal: Floats
+    centres: Floats
+    tag_cdf: Floats
+    level: Floats
+    rate: Floats
+    onward: Floats
+    """`[n_items + 1, D]` where a click on the video leads in a world of successions; else `[1, D]`."""
+
+
+class Law(NamedTuple):
+    """The parameters of `Choice` as numbers; a mechanism that is off has its neutral values."""
+
+    interest_spread: float
+    concentration: float
+    base: float
+    match: float
+    author: float
+    taste: float
+    examine: float
+    examine_decay: float
+    abandon_click: float
+    abandon_unclick: float
+    skip_scale: float
+    skip_shape: float
+    attention: float
+    attention_affinity: float
+    attention_shape: float
+    stop: float
+    loop: float
+    satiation: float
+    fade: float
+    half_life: float
+    persistence: float
+    renewal: float
+    focus: float
+    leave: float
+    leave_satisfaction: float
+    leave_reference: float
+    gap: float
+    return_satisfaction: float
+    return_reference: float
+    return_memory: float
+    succession: bool
+    """Whether the interests of a user are where the last click leads, and nothing else."""
+    hours: Floats
+    """`[25]` cumulative share of the day's arrivals at each full hour."""
+    reactions: Floats
+    """`[6, 3]` logit of the rate, affinity, factor without a click; in the order of parameters.KINDS without long_view."""
+    most: Floats
+    """`[6]` no reaction has a greater chance than this."""
+
+
+class Lives(NamedTuple):
+    """What changes: the state of every user, first axis `n_users`."""
+
+    birth: Ints
+    """Day number of the first request; UNBORN before it."""
+    age: Ints
+    """Days since birth up to which the interests have drifted."""
+    logits: Floats
+    """`[n, M]` logits of the interests' weights."""
+    interests: Floats
+    """`[n, M, D]` directions of the interests."""
+    weights: Floats
+    """`[n, M]` weights in the current session."""
+    session: Ints
+    """Sessions begun."""
+    open: Ints
+    """1 within a session."""
+    focus: Ints
+    """The interest that the session leans to."""
+    memory: Floats
+    """`[n, D]` fading sum of what was shown."""
+    last: Ints
+    """ms of the last request."""
+    clock: Ints
+    """ms of the next request."""
+    clicked: Ints
+    """The video clicked last; 0: none."""
+    satisfaction: Floats
+    """Fading mean share of long views."""
+
+
+class Answers(NamedTuple):
+    """What `respond` fills: `Feedback`, for compiled code."""
+
+    click: npt.NDArray[np.int8]
+    watch: npt.NDArray[np.float32]
+    kinds: npt.NDArray[np.int8]
+    shown: Ints
+    next: Ints
+    leaves: npt.NDArray[np.bool_]
+
+
+def law(choice: Choice, *, succession: bool) -> Law:
+    """The parameters as numbers for compiled code; what is off gets its neutral values."""
+    examination, cascade, watch, satiation = choice.examination, choice.cascade, choice.watch, choice.satiation
+    drift, patience, returning = choice.drift, choice.patience, choice.returning
+    hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
+    reactions = np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]])
+    return Law(
+        interest_spread=choice.interests.spread,
+        concentration=choice.interests.concentration,
+        base=choice.affinity.base,
+        match=choice.affinity.match,
+        author=choice.affinity.author,
+        taste=choice.affinity.taste,
+        examine=examination.first if examination.enabled else 1.0,
+        examine_decay=examination.decay if examination.enabled else 1.0,
+        abandon_click=cascade.after_click if cascade.enabled else 0.0,
+        abandon_unclick=cascade.after_unclick if cascade.enabled else 0.0,
+        skip_scale=watch.skip_scale,
+        skip_shape=watch.skip_shape,
+        attention=watch.attention,
+        attention_affinity=watch.affinity,
+        attention_shape=watch.shape,
+        stop=watch.stop,
+        loop=watch.loop,
+        satiation=satiation.strength if satiation.enabled else 0.0,
+        fade=satiation.fade,
+        half_life=satiation.recovery,
+        persistence=drift.persistence if drift.enabled else 1.0,
+        renewal=drift.renewal if drift.enabled else 0.0,
+        focus=choice.focus.strength if choice.focus.enabled else 0.0,
+        leave=patience.leave,
+        leave_satisfaction=patience.satisfaction if patience.enabled else 0.0,
+        leave_reference=patience.reference,
+        gap=choice.arrival.gap,
+        return_satisfaction=returning.satisfaction if returning.enabled else 0.0,
+        return_reference=returning.reference,
+        return_memory=returning.memory,
+        succession=succession,
+        hours=np.concatenate(([0.0], np.cumsum(hours) / hours.sum())),
+        reactions=reactions,
+        most=np.maximum(reactions[:, 2], 1.0) / (1.0 + np.exp(-reactions[:, 0] - np.abs(reactions[:, 1]))),
+    )
+
+
+def _reaction(reaction: Any) -> tuple[float, float, float]:
+    if not reaction.enabled:
+        return -math.inf, 0.0, 0.0
+    return math.log(reaction.rate / (1.0 - reaction.rate)), reaction.affinity, reaction.unclicked
