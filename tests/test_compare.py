@@ -106,4 +106,7 @@ def test_further_worlds_stand_beside_the_run(runs: list[Path], tmp_path: Path) -
     found = report.write(log, tmp_path)
     click = next(row for row in found["worlds"] if (row["metric"], row["arm"]) == ("click", "recgpt"))
     assert set(click["lifts"]) == {"this world", "markov"}
+    assert click["all"]["lift"] == pytest.approx(np.mean([cell["lift"] for cell in click["lifts"].values()]))
+    assert click["all"]["low"] < min(cell["lift"] for cell in click["lifts"].values())
+    assert "## The same arms in other worlds" in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "The same arms in other worlds" in (tmp_path / "report.html").read_text(encoding="utf-8")

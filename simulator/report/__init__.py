@@ -66,7 +66,7 @@ def write(
     worlds = {place.name: load(place) for place in sorted((home / "worlds").glob("*")) if place.is_dir()}
     if worlds:
         own = content["settings"].get("users", {}).get("kind", "this world")
-        content["worlds"] = world.across({own: content, **worlds})
+        content["worlds"] = world.over({own: content, **worlds})
     red = [check for check in content["checks"] if check["status"] == "red"]
     if strict and red:
         why = "\n".join(f"  {check['name']}: {check['value']} {check['meaning']}" for check in red)

@@ -25,6 +25,7 @@ def document(content: Mapping[str, Any]) -> str:
         *_segments(c),
         *_otherwise(c),
         *_designs(c),
+        *_worlds(c),
         *_served(c),
         *_published(c),
         *_calibration(c),
@@ -192,6 +193,27 @@ def _designs(c: Mapping[str, Any]) -> list[str]:
         head = ("Metric", "Arm", "Prefer it", f"Prefer {text(c['control'])}", "Tied", "Sign test p", "t test p")
         blocks += ["## Preference within slates", table(head, lines)]
     return blocks
+
+
+def _span(found: Mapping[str, Any] | None) -> str:
+    return "n/a" if found is None else f"{percent(found['lift'])} ({interval(found['low'], found['high'])})"
+
+
+def _worlds(c: Mapping[str, Any]) -> list[str]:
+    if not c["worlds"]:
+        return []
+    names = list(c["worlds"][0]["lifts"])
+    rows = (
+        (
+            title(row["metric"]),
+            text(row["arm"]),
+            *(_cell(row["lifts"].get(name)) for name in names),
+            _span(row["all"]),
+            AGREEMENTS[row["agree"]],
+        )
+        for row in c["worlds"]
+    )
+    return ["## The same arms in other worlds", table(("Metric", "Arm", *map(text, names), "Over all worlds", "Agreement"), rows)]
 
 
 def _served(c: Mapping[str, Any]) -> list[str]:

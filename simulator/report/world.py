@@ -103,6 +103,21 @@ def across(contents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def over(contents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`across` of worlds, each row with `all`: the lift over the worlds and an interval that includes what they disagree about.
+
+    None where a world has no finite interval. Worlds count as draws of what the world may be (Rubin 1987, `users.learned.ensemble`).
+    """
+    from simulator.users.learned.ensemble import pool_reports
+
+    pooled = pool_reports(list(contents.values()))
+    rows = across(contents)
+    for row in rows:
+        found = pooled.get((row["arm"], row["metric"]))
+        row["all"] = None if found is None else finite({"lift": found.lift, "low": found.low, "high": found.high})
+    return rows
+
+
 def _agree(verdicts: Sequence[str], n: int) -> str:
     states = set(verdicts)
     if {"up", "down"} <= states:
