@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from policies.base import Catalogue, Fitting, Histories, Policy, Progress, Slates
-from policies.registry import make
+from policies.base import Catalogue, Fitting, Histories, Progress, Slates
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.intervals import Ratios, bootstrap
-from simulator.offpolicy.jobs import training
+from simulator.offpolicy.jobs import Wanted, fitted, training
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
 from simulator.offpolicy.rounds import DAY_MS, Float, Stream
 from simulator.offpolicy.scores import Ordering, orderings
@@ -197,11 +196,8 @@ def offline(ran: Ran, reward: str, settings: Settings, test_days: int, progress:
     serving, since = scenario.serving, -test_days * DAY_MS
     stream = Stream(log, reward, HISTORY, since, serving.history, contexts=settings.contexts)
     sequences = training(log, HISTORY, since, None)
-    policies: list[tuple[str, Policy]] = []
-    for name, arm in scenario.arms.items():
-        progress(f"offline fit {name}", 0, 1, {})
-        policies.append((name, make(arm.policy, arm.params, ran.folder).fit(sequences, catalogue, Fitting(scenario.seed))))
-        progress(f"offline fit {name}", 1, 1, {})
+    wanted = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
+    policies = fitted(wanted, sequences, catalogue, Fitting(scenario.seed, progress=progress))
     rank = _ranking(scenario, sequences, catalogue)
     targets = [PolicyTargets(name, policy, scenario.seed, serving.recall, rank=rank) for name, policy in policies]
     evaluations = evaluate(stream, targets, catalogue.n_users, catalogue.n_items, settings, progress)

@@ -173,13 +173,25 @@ def replay_log(
     sequences = training(log, arm, since, options.fit_days)
     if not len(sequences.items):
         raise ReplayError(f"{title}: nothing to fit on before day {since // DAY_MS}: make --test-days smaller")
+    policies = fitted(wanted, sequences, known, Fitting(options.seed, progress=progress))
+    targets = tuple(PolicyTargets(name, policy, options.seed + 1, options.recall, options.draws) for name, policy in policies)
+    return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
+
+
+def fitted(wanted: Sequence[Wanted], sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> list[tuple[str, Policy]]:
+    """The policies by label, fitted; those that differ only in how they serve share one fit."""
+    states: dict[str, Any] = {}
     policies = []
     for one in wanted:
         policy = make(one.name, one.params, one.folder)
-        fitting = Fitting(options.seed, progress=_named(progress, one.label))
-        policies.append((one.label, policy.fit(sequences, known, fitting)))
-    targets = tuple(PolicyTargets(name, policy, options.seed + 1, options.recall, options.draws) for name, policy in policies)
-    return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
+        key = policy.fit_key()
+        if key in states:
+            policy.restore(states[key])
+        else:
+            policy.fit(sequences, catalogue, replace(fitting, progress=_named(fitting.progress, f"fit {one.label}")))
+            states[key] = policy.state()
+        policies.append((one.label, policy))
+    return policies
 
 
 def joined(history: EventLog | None, future: EventLog | None) -> EventLog:

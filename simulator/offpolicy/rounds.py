@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import Histories, IntArray
-from simulator.eventlog import FEEDBACK, KEY, EventLog, LogError, Metadata, Propensity
-from simulator.eventlog import column_values as column_of
+from simulator.eventlog import FEEDBACK, KEY, EventLog, LogError, Metadata, Propensity, column_values
 
 Float = npt.NDArray[np.float64]
 Columns = dict[str, npt.NDArray[Any]]
@@ -233,7 +232,7 @@ def _batches(log: EventLog, names: list[str], rows: int) -> Iterator[tuple[str, 
 def _arrays(batch: pa.RecordBatch, reward: str) -> Columns:
     """The columns as int64 and float64; `click` as -1, 0, 1; `reward` with NaN for not observed."""
     table = pa.Table.from_batches([batch])
-    columns: Columns = {name: column_of(table, name) for name in table.column_names}
+    columns: Columns = {name: column_values(table, name) for name in table.column_names}
     for name in ("arm", "user", "session", "request", "position", "t", "item"):
         columns[name] = columns[name].astype(np.int64)
     given = columns[reward].astype(np.float64)
