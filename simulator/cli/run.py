@@ -49,7 +49,7 @@ def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: boo
             _go(loaded, root, find(scenario).parent, resume=resume, quiet=quiet, strict=strict, keep_going=keep_going)
 
 
-def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options: bool) -> None:
+def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options: Any) -> None:
     from simulator.progress import board
     from simulator.run import run as go
 
