@@ -102,13 +102,13 @@ def matching(weights: Floats, interests: Floats, place: Floats) -> float:
     """`sum_m w_m max(0, <p_m, v>)^2`; four interests at a time, so that their sums overlap."""
     total, n = 0.0, len(weights)
     for m in range(0, n, 4):
-        last = min(m + 3, n - 1)
+        second, third, last = min(m + 1, n - 1), min(m + 2, n - 1), min(m + 3, n - 1)
         a = b = c = e = 0.0
         for d in range(len(place)):
             v = place[d]
             a += interests[m, d] * v
-            b += interests[min(m + 1, last), d] * v
-            c += interests[min(m + 2, last), d] * v
+            b += interests[second, d] * v
+            c += interests[third, d] * v
             e += interests[last, d] * v
         total += weights[m] * a * a if a > 0.0 else 0.0
         if m + 1 < n and b > 0.0:
@@ -187,9 +187,14 @@ def _real_watch(scale: float, shape: float, duration: float, u: float) -> float:
 
 
 @njit(cache=True)
-def _skip_watch(scale: float, shape: float, duration: float, u: float) -> float:
-    """Watch time (s) of an examined video that was not clicked: Weibull, cut above at the click's threshold."""
-    most = 1.0 - math.exp(-((min(VALID_PLAY, duration) / scale) ** shape))
+def _weibull(scale: float, shape: float, seconds: float) -> float:
+    """P(a skip takes at most `seconds`)."""
+    return float(1.0 - math.exp(-((seconds / scale) ** shape)))
+
+
+@njit(cache=True)
+def _skip_watch(scale: float, shape: float, most: float, u: float) -> float:
+    """Watch time (s) of an examined video that was not clicked: Weibull, cut above where its probability is `most`."""
     return float(scale * (-math.log(1.0 - u * most)) ** (1.0 / shape))
 
 
@@ -261,7 +266,7 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
     One long loop over locals: handing tuples of arrays to functions costs more than the arithmetic of an impression.
     """
     place, appeal, author, durations = truth.place, truth.appeal, truth.author, truth.duration
-    n_places = place.shape[1]
+    n_places, usual = place.shape[1], _weibull(law.skip_scale, law.skip_shape, VALID_PLAY)
     for b in range(len(user)):
         u, s = user[b], step[b]
         _wake(law, seed, truth, lives, u, t[b])
@@ -293,7 +298,8 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
                     if law.succession:
                         interests[0, :] = truth.onward[i]
                 else:
-                    watch = _skip_watch(law.skip_scale, law.skip_shape, duration, _unit32(w1))
+                    most = usual if duration >= VALID_PLAY else _weibull(law.skip_scale, law.skip_shape, duration)
+                    watch = _skip_watch(law.skip_scale, law.skip_shape, most, _unit32(w1))
                 f0, f1, f2, f3 = philox(seed, u, s, _FEEDBACK, i)
                 words = (f0, f1, f2, f3, a2, a3)
                 for kind in range(6):
