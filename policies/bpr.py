@@ -38,7 +38,7 @@ class Clicks:
 
     def __init__(self, clicks: Sequences) -> None:
         self.row = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
-        self.lengths = np.ones(len(self.row), dtype=np.int64)
+        self.lengths = self.targets = np.ones(len(self.row), dtype=np.int64)
         self._clicks = clicks
 
     def batch(self, index: IntArray, device: str) -> Batch:

@@ -103,13 +103,13 @@ class Cuts:
     def __init__(self, clicks: Sequences, length: int, most: int) -> None:
         targets = np.maximum(np.diff(clicks.offsets) - 1, 0)
         self.row = np.repeat(np.arange(len(clicks)), np.minimum(targets, most))
-        self._targets, self._length, self._clicks = targets, length, clicks
-        self.lengths = np.minimum(targets[self.row], length)
+        self._after, self._length, self._clicks = targets, length, clicks
+        self.lengths, self.targets = np.minimum(targets[self.row], length), np.ones(len(self.row), dtype=np.int64)
 
     def batch(self, index: IntArray, device: str) -> Batch:
         """A fresh draw for the samples at `index`; `targets` is `[B, 1]`."""
         row = self.row[index]
-        before = 1 + (torch.rand(len(row), dtype=torch.float64).numpy() * self._targets[row]).astype(np.int64)
+        before = 1 + (torch.rand(len(row), dtype=torch.float64).numpy() * self._after[row]).astype(np.int64)
         end = self._clicks.offsets[row] + before
         items = right_aligned(self._clicks.items, end, np.minimum(before, self._length))
         arrays = items, self._clicks.items[end][:, None], row, self._clicks.user[row] + 1

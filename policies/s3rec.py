@@ -152,4 +152,5 @@ class S3Rec(SASRec):
             self.pretraining,
             fitting,
             stage="pre-train",
+            targets=windows.targets,
         )

@@ -52,7 +52,7 @@ class Windows:
         self.row = np.repeat(np.arange(len(clicks)), pieces)
         back = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         self.end = clicks.offsets[1:][self.row] - back * length
-        self.lengths = np.minimum(targets[self.row] - back * length, length)
+        self.lengths = self.targets = np.minimum(targets[self.row] - back * length, length)
         self._clicks = clicks
 
     def batch(self, index: IntArray, device: str) -> Batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ class Training(Params):
 
     Attributes:
         epochs: at most.
-        batch: sequences of a batch.
+        batch: sequences of a batch, on average.
         rate: learning rate of Adam (Kingma & Ba 2015; beta .9 and .999).
         decay: L2 penalty of all parameters.
         clip: largest norm of the gradient; 0 = no clipping.
@@ -103,6 +103,7 @@ def train(
     *,
     stage: str = "fit",
     validate: Callable[[], float] | None = None,
+    targets: IntArray | None = None,
 ) -> Progressed:
     """Train `model` in place by Adam and leave the chosen weights in it.
 
@@ -117,6 +118,7 @@ def train(
         fitting: seed, progress callback, checkpoint folder.
         stage: names the training in progress, messages and its checkpoint.
         validate: NDCG@10 of the model as it is (in `eval` mode), or None.
+        targets: `[N]` what each row has to predict, so that batches hold about the same number of them; None: one each.
 
     Raises:
         ValueError: nothing to train on, a loss that is not finite, or a checkpoint of another training.
@@ -129,11 +131,16 @@ def train(
     if checkpoint is not None and fitting.resume:
         done = checkpoint.read(model, optimizer)
     patience = training.patience if validate is not None else 0
+
+    def batches(epoch: int) -> Sequence[IntArray]:
+        generator = np.random.default_rng(_sequence(fitting.seed, stage, "batches", epoch))
+        return length_batches(lengths, training.batch, generator, targets=targets)
+
     with one_thread():
         while done.epoch < training.epochs and not (patience and done.waited >= patience):
             done.epoch += 1
             with seeded(fitting.seed, stage, done.epoch):
-                done.losses.append(_epoch(model, optimizer, step, lengths, training, (stage, done.epoch, fitting.seed)))
+                done.losses.append(_epoch(model, optimizer, step, batches(done.epoch), training, (stage, done.epoch)))
                 figures = {"loss": done.losses[-1]}
                 if validate is not None and patience and done.epoch % training.every == 0:
                     model.eval()
@@ -154,15 +161,14 @@ def _epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     step: Callable[[IntArray], Tensor],
-    lengths: IntArray,
+    batches: Sequence[IntArray],
     training: Training,
-    name: tuple[str, int, int],
+    name: tuple[str, int],
 ) -> float:
     """One pass over all rows; the mean loss of its batches."""
-    stage, epoch, seed = name
+    stage, epoch = name
     model.train()
     total = 0.0
-    batches = length_batches(lengths, training.batch, np.random.default_rng(_sequence(seed, stage, "batches", epoch)))
     for number, rows in enumerate(batches):
         optimizer.zero_grad(set_to_none=True)
         loss = step(rows)

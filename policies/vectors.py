@@ -72,9 +72,10 @@ class Batch:
 
 
 class Samples(Protocol):
-    """What a model is trained on: numbered samples of known length, put into batches."""
+    """What a model is trained on: numbered samples of known length and number of targets, put into batches."""
 
     lengths: IntArray
+    targets: IntArray
 
     def batch(self, index: IntArray, device: str) -> Batch:
         """The samples at `index`, padded to the longest of them."""
@@ -145,6 +146,7 @@ class VectorPolicy(Policy, ABC):
             self.training,
             fitting,
             validate=validation.ndcg if validation is not None and len(validation) else None,
+            targets=samples.targets,
         )
         self._take(network.cpu(), catalogue.n_users, catalogue.n_items)
         return self

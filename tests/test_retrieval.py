@@ -173,5 +173,14 @@ def test_length_batches_partition_the_rows_and_pad_little() -> None:
     assert sorted(np.concatenate(batches).tolist()) == list(range(5000))
     padded = sum(lengths[batch].max() * len(batch) for batch in batches)
     assert padded < 1.25 * lengths.sum()
+    assert {len(batch) for batch in batches} == {64, 5000 % 64}
     again = length_batches(lengths, 64, np.random.default_rng(2))
     assert all((a == b).all() for a, b in zip(batches, again, strict=True))
+
+
+def test_batches_may_hold_the_same_number_of_targets() -> None:
+    lengths = np.random.default_rng(1).geometric(0.1, 5000)
+    batches = length_batches(lengths, 64, np.random.default_rng(2), targets=lengths)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(5000))
+    totals = np.sort([lengths[batch].sum() for batch in batches])[5:]  # but the last of each chunk
+    assert (abs(totals / (64 * lengths.mean()) - 1) < 0.2).all()
