@@ -48,7 +48,12 @@ def draw(rows: Sequence[Row], tolerance: float, name: str) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-_SAID = {"logging": "under the logging policy", "random": "under random exposure", "catalogue": "in the catalogue", "gap": "logging / random"}
+_SAID = {
+    "logging": "under the logging policy",
+    "random": "under random exposure",
+    "catalogue": "in the catalogue",
+    "gap": "logging / random",
+}
 
 
 def _x(ratio: float) -> float:
