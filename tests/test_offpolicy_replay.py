@@ -373,3 +373,26 @@ def test_kuairand_by_matching_only_and_flagged(data_root: Path, tmp_path: Path) 
     (order,) = result["orders"]
     assert order["sessions"] > 1000
     assert order["gauc"]["low"] > 0.5
+
+
+class Elsewhere:
+    """A target that shows item 1 half of the time, and an item that the log never shows else."""
+
+    name = "elsewhere"
+
+    def __call__(self, rounds: Rounds) -> Target:
+        share = np.full((len(rounds), 2), 0.5)
+        slates = np.broadcast_to(np.array([[1], [ITEMS]]), (len(rounds), 2, 1))
+        return Target(0.5 * (rounds.item == 1), slates, share)
+
+
+def test_what_the_log_never_shows_is_said() -> None:
+    log = made_log(places=1, kind="marginal", days=20)
+    table = log.table.to_pydict()
+    kept = np.array(table["item"]) != ITEMS
+    wanted = ("user", "session", "request", "position", "t", "item", "propensity")
+    columns = {name: np.array(table[name])[kept] for name in wanted} | {"click": np.array(table["click"])[kept].astype(np.int8)}
+    (found,) = evaluate(Stream(EventLog.from_columns(columns, log.metadata)), [Elsewhere()], USERS, ITEMS, QUICK)
+    assert found.weights.coverage == pytest.approx(0.5)
+    assert "the log shows only 50% of what the target shows" in str(found["ips"].verdict)
+    assert found.mean_weight.high < 0.8  # half of the target's showing has no support

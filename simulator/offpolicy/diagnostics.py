@@ -70,12 +70,11 @@ class Weights:
         r = e.rounds
         self.rounds += len(r)
         self.impressions += r.item.size
-        agree = (e.target.slates == r.item[:, None, :]).mean(axis=1)
+        agree = (e.target.slates == r.item[:, None, :]) * e.share[:, :, None]
         self.matched_impressions += float(agree.sum())
         self.shown[r.item.ravel()] = True
-        share = 1.0 / e.target.slates.shape[1]
-        drawn = e.target.slates if e.target.share is None else e.target.slates[:, :1]
-        self.wanted += np.bincount(drawn.ravel(), minlength=self.n_items + 1) * share
+        often = np.broadcast_to(e.share[:, :, None], e.target.slates.shape)
+        self.wanted += np.bincount(e.target.slates.ravel(), weights=often.ravel(), minlength=self.n_items + 1)
         known = np.nan_to_num(weight, nan=0.0)
         self.matched_rounds += int((known > 0).sum())
         self.events += int(((known > 0) & (e.total != 0)).sum())

@@ -71,6 +71,13 @@ class Evidence:
         return total
 
     @cached_property
+    def share(self) -> Float:
+        """Probability of each of the target's slates, `[R, D]`: equal shares where they are draws."""
+        if self.target.share is not None:
+            return self.target.share
+        return np.full(self.target.slates.shape[:2], 1.0 / self.target.slates.shape[1])
+
+    @cached_property
     def predicted(self) -> Float:
         """Predicted reward of each logged impression, `[R, K]`."""
         assert self.model is not None

@@ -122,12 +122,6 @@ class PseudoInverse(Estimator):
         return [(weight * e.total, None)]
 
 
-def _shares(e: Evidence) -> Float:
-    """Probability of each of the target's slates, `[R, D]`."""
-    d = e.target.slates.shape[1]
-    return np.full((len(e), d), 1.0 / d) if e.target.share is None else e.target.share
-
-
 def _uniform(e: Evidence) -> Float:
     """`q' pinv(G) 1_s`, `[R]`, where the log draws K of m items uniformly without replacement.
 
@@ -138,7 +132,7 @@ def _uniform(e: Evidence) -> Float:
     """
     k = e.rounds.length
     m = 1.0 / e.rounds.propensity[:, 0]
-    share = _shares(e)
+    share = e.share
     agree, common = np.zeros(len(e)), np.zeros(len(e))
     for d in range(e.target.slates.shape[1]):
         slate = e.target.slates[:, d]
@@ -153,7 +147,7 @@ def _enumerated(e: Evidence, slates: IntArray, probability: Float) -> Float:
     """`q' pinv(G) 1_s`, `[R]`, from the log's whole distribution over `slates` `[S, K]`, `probability` `[R, S]`."""
     items = int(max(slates.max(), e.target.slates.max(), e.rounds.item.max())) + 1
     shape = e.rounds.length * items
-    logged, share = _indicators(e.rounds.item, items), _shares(e)
+    logged, share = _indicators(e.rounds.item, items), e.share
     wanted = np.zeros_like(logged)
     for d in range(share.shape[1]):
         wanted += share[:, d, None] * _indicators(e.target.slates[:, d], items)
