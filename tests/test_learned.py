@@ -193,7 +193,7 @@ def test_the_fit_reads_no_future(source: Source, tmp_path: Path) -> None:
     assert a.user_first.tobytes() == b.user_first.tobytes()
 
 
-def test_evidence_is_of_strictly_earlier_days(source: Source) -> None:
+def test_evidence_is_of_other_days_and_clicks_are_of_earlier_ones(source: Source) -> None:
     """Against a literal count."""
     assert source.history is not None
     history = source.history.sequences("history")
@@ -202,9 +202,9 @@ def test_evidence_is_of_strictly_earlier_days(source: Source) -> None:
     user = np.repeat(history.user, np.diff(history.offsets))
     day = history.t // DAY
     for who, when in ((3, -5), (10, -8), (299, -1), (7, 0)):
-        earlier = (user == who) & (day < when)
+        earlier, others = (user == who) & (day < when), (user == who) & (day != when)
         found = evidence.of_users(np.array([who]), np.array([when]))[0]
-        assert found[3] == pytest.approx(np.log1p(earlier.sum()) / 3)
+        assert found[3] == pytest.approx(np.log1p(others.sum() / (DAYS - 1)))
         bag = evidence.bags(np.array([who]), np.array([when]))[0]
         clicked = history.items[earlier & history.clicked][-32:]
         assert bag[bag > 0].tolist() == clicked.tolist()

@@ -1,4 +1,4 @@
-"""A history and a catalogue -> the inputs of the response model. Every input of an impression is known before its day began."""
+"""A history and a catalogue -> the inputs of the response model. No input of an impression comes from its own day."""
 
 from __future__ import annotations
 
@@ -150,11 +150,13 @@ def _common(values: npt.NDArray[np.generic]) -> IntArray:
 
 
 class Evidence:
-    """What the history says of users and items, on any day: rates, volumes, and each user's latest clicks.
+    """What the history says of users and items, seen from any of its days: rates, volumes, and each user's latest clicks.
 
     Of each user and of each item: impressions, clicks, ln(1 + watch) and long views of complete answers, and exposures and clicks of
     the others (a log may know of early exposures only which were clicked), and every kind of further feedback where it was observed.
-    Only days strictly before the asked one are counted.
+    The asked day itself is never counted: an impression's inputs must not hold its answer. The other days of the history are, later ones
+    too: on each day of the fit the model is then given as much as it will be given from t = 0 on. (Only days before: it learns from users
+    of whom little is known yet, and takes ten impressions to be many.) The last day, which calibrates, has earlier days only.
 
     Attributes:
         width: numbers for a user or an item.
@@ -173,6 +175,7 @@ class Evidence:
             (self.values, *(np.stack([kind >= 0, kind == 1], axis=1).astype(np.float64) for kind in kinds)), axis=1
         )
         self.width = 7 + len(kinds)
+        self.first_day = int(self.day[observed].min(initial=-1))
         total = self.values.sum(axis=0)
         self.kind_rates = (total[6::2] + 0.5) / (total[5::2] + 1)
         self.click_rate = (total[1] + 1) / (total[0] + 2)
@@ -180,28 +183,28 @@ class Evidence:
         self.early_rate = (total[4] + 1) / (total[3] + 2)
 
     def of_users(self, user: IntArray, day: IntArray | None) -> F32:
-        """Numbers `[B, width]` of each user before `day` `[B]` (None: of the whole history)."""
-        return self._summary(self._sums(self.user, user, day))
+        """Numbers `[B, width]` of each user on all days but `day` `[B]` (None: on all days)."""
+        return self._summary(self._sums(self.user, user, day), day)
 
     def of_items(self, item: IntArray, day: IntArray | None) -> F32:
-        """Numbers `[B, width]` of each item before `day` `[B]` (None: of the whole history)."""
-        return self._summary(self._sums(self.item, item, day))
+        """Numbers `[B, width]` of each item on all days but `day` `[B]` (None: on all days)."""
+        return self._summary(self._sums(self.item, item, day), day)
 
     def _sums(self, entity: IntArray, asked: IntArray, day: IntArray | None) -> npt.NDArray[np.float64]:
         order = np.lexsort((self.day, entity))
         running = np.concatenate((np.zeros((1, self.values.shape[1])), np.cumsum(self.values[order], axis=0)))
         start = np.searchsorted(entity[order], asked, side="left")
-        if day is None:
-            end = np.searchsorted(entity[order], asked, side="right")
-        else:
+        end, today = np.searchsorted(entity[order], asked, side="right"), np.zeros(1)
+        if day is not None:
             low = min(int(self.day.min(initial=0)), int(day.min(initial=0)))
             span = max(int(self.day.max(initial=0)), int(day.max(initial=0))) - low + 1
-            end = np.searchsorted(entity[order] * span + self.day[order] - low, asked * span + day - low, side="left")
-        found: npt.NDArray[np.float64] = running[end] - running[start]
+            keys, wanted = entity[order] * span + self.day[order] - low, asked * span + day - low
+            today = running[np.searchsorted(keys, wanted, side="right")] - running[np.searchsorted(keys, wanted, side="left")]
+        found: npt.NDArray[np.float64] = running[end] - running[start] - today
         return found
 
-    def _summary(self, sums: npt.NDArray[np.float64]) -> F32:
-        """Rates as log-odds or differences, and ln(1 + volumes).
+    def _summary(self, sums: npt.NDArray[np.float64], day: IntArray | None) -> F32:
+        """Rates as log-odds or differences, and ln(1 + volumes); the volume of complete answers is per day.
 
         A rate is shrunk towards the whole history's by a prior of 5 impressions, that of a kind of further feedback by 50.
         """
@@ -213,7 +216,7 @@ class Evidence:
             _logit(rate) - _logit(np.array(self.click_rate)),
             (watch + prior * self.watch_mean) / (n + prior) - self.watch_mean,
             _logit(early_rate) - _logit(np.array(self.early_rate)),
-            np.log1p(n) / 3,
+            np.log1p(n / max(-self.first_day - (day is not None), 1)),
             np.log1p(early) / 3,
             n / (n + prior),
             early / (early + prior),

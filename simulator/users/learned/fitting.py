@@ -95,27 +95,28 @@ def _weights(answers: Answers, bootstrap: int, seed: int) -> F32:
 def _calibrate(network: Network, rows: Inputs, held: Tensor) -> Calibration:
     """How steep a head may be is learned on the day that the training has not seen (`held`), how high it stands on all days.
 
-    An overfitted head is too steep, not too high; and a single day, with its own mood and few rare answers, is a poor guide to the
-    level of the next.
+    For the level that day counts as much as all others together: the level of days that were trained on is a little too good, and a
+    single day has a mood of its own and few rare answers.
     """
     with torch.no_grad():
         encoded = network.encode(rows)
         click, _, kinds = (logits.double().numpy() for logits in network.heads(rows, encoded))
         both = network.watch_logits(rows, encoded).double().numpy()
     y, weight, last = rows.click.double().numpy(), rows.weight.double().numpy(), held.numpy()
+    level = weight * np.where(last, weight[~last].sum() / weight[last].sum(), 1.0)
 
     def two(logits: F64, answer: F64, spread: float) -> tuple[float, float]:
         known = answer >= 0
         a = scale(logits[known & last], answer[known & last], weight[known & last], spread)
-        return a, shift(a * logits[known], answer[known], weight[known])
+        return a, shift(a * logits[known], answer[known], level[known])
 
     bins, answers = rows.watch_bin.numpy(), rows.kinds.double().numpy()
     scales = tuple(two(kinds[:, k], answers[:, k], 0.5) for k in range(kinds.shape[1]))
     watch = np.zeros((network.shape.durations, *both.shape[1:]), dtype=np.float32)
     for side in (0, 1):
-        for level in range(len(watch)):
-            of = (y == side) & (rows.duration.numpy() == level)
-            watch[level, side] = margins(both[of, side], bins[of], weight[of])
+        for of_class in range(len(watch)):
+            of = (y == side) & (rows.duration.numpy() == of_class)
+            watch[of_class, side] = margins(both[of, side], bins[of], level[of])
     return Calibration(two(click, y, 0.25), scales, watch.reshape(len(watch), -1))
 
 
