@@ -60,7 +60,9 @@ MODELS: dict[str, VectorPolicy] = {
     "gru4rec": GRU4Rec(width=32, length=12, hidden=48, training=FAST, loss=Loss("softmax"), tied=False),
     "narm": NARM(width=32, length=12, hidden=32, training=FAST, loss=Loss("softmax")),
     "stamp": STAMP(width=32, length=12, training=FAST, loss=Loss("softmax")),
-    "bert4rec": BERT4Rec(width=32, length=12, dropout=0.1, training=Training(epochs=45, batch=64, rate=5e-3, patience=0)),
+    "bert4rec": BERT4Rec(
+        width=32, length=12, blocks=1, dropout=0.1, masked=0.2, training=Training(epochs=60, batch=32, rate=3e-3, patience=0)
+    ),
     "s3rec": S3Rec(
         width=32, length=12, blocks=1, inner=64, dropout=0.1, training=FAST, pretraining=Training(epochs=3, batch=64, patience=0)
     ),
