@@ -165,6 +165,10 @@ def modelled(summary: Weights, contradiction: Interval, own: Interval) -> Verdic
         bad.append(
             f"the reward model is contradicted: its mean weighted residual is in [{contradiction.low:.3g}, {contradiction.high:.3g}]"
         )
+    elif summary.effective < LEAST_SAMPLE:
+        poor.append(
+            f"valid only as far as the reward model is right, and the log cannot contradict it: effective sample size {summary.effective:.1f}"
+        )
     else:
         poor.append("valid only as far as the reward model is right; the log does not contradict it")
     if summary.coverage < COVERAGE:
