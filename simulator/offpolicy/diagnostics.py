@@ -167,7 +167,7 @@ def modelled(summary: Weights, contradiction: Interval, own: Interval) -> Verdic
         )
     elif summary.effective < LEAST_SAMPLE:
         poor.append(
-            f"valid only as far as the reward model is right, and the log cannot contradict it: effective sample size {summary.effective:.1f}"
+            f"valid only as far as the reward model is right; effective sample size {summary.effective:.1f}: the log cannot contradict it"
         )
     else:
         poor.append("valid only as far as the reward model is right; the log does not contradict it")
