@@ -119,9 +119,7 @@ class Remote(Policy):
             return slates
         raise RemoteError(f"{whose}: no answer in {self.retries + 1} tries of at most {self.timeout} s: {problem}; is the service up?")
 
-    def _place(
-        self, answer: Any, k: int, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], row: int, user: int
-    ) -> int:
+    def _place(self, answer: Any, k: int, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], row: int, user: int) -> int:
         """Write one slate into its row; returns its length."""
         whose = f"remote policy {self.url}, request {row} (user {user})"
         if not isinstance(answer, dict) or not {"items", "scores"} <= answer.keys():

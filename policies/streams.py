@@ -75,9 +75,7 @@ def uniform(seed: int, purpose: Purpose, user: Counter, step: Counter = 0, lane:
     return _compiled(seed, purpose, counters, shape)
 
 
-def uniform2(
-    seed: int, purpose: Purpose, user: Counter, step: Counter = 0, lane: Counter = 0
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def uniform2(seed: int, purpose: Purpose, user: Counter, step: Counter = 0, lane: Counter = 0) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Two independent uniforms for each (user, step, lane): the first is `uniform`'s, the second comes from the other two words."""
     w0, w1, w2, w3 = philox(seed, user, step, int(purpose), lane)
     return unit(w0, w1), unit(w2, w3)

@@ -95,9 +95,7 @@ def score(
 
 
 @njit(cache=True)
-def logged(
-    items: Any, clicked: Any, t: Any, starts: Any, rows: Any, window: int, static: Any, groups: Any, rate: float, out: Any
-) -> None:
+def logged(items: Any, clicked: Any, t: Any, starts: Any, rows: Any, window: int, static: Any, groups: Any, rate: float, out: Any) -> None:
     """Features `out[i]` of the logged impression `rows[i]`, from the user's impressions before its request.
 
     Args:

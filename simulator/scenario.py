@@ -49,8 +49,10 @@ class Data(Section):
     path: str | None = Field(default=None, description="file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data")
     history_days: Annotated[int, Field(ge=1)] = Field(default=14, description="synthetic: days of history before the A/B")
     logging: Logging = Logging()
-    test_days: Annotated[int, Field(ge=1)] = Field(default=2, description="real logs: the last days become the A/B, all before is history")
-    session_gap: Annotated[float, Field(gt=0)] = Field(default=1800.0, description="real logs: seconds without impressions that end a session")
+    test_days: Annotated[int, Field(ge=1)] = Field(default=2, description="real logs: the last days become the A/B; the rest is history")
+    session_gap: Annotated[float, Field(gt=0)] = Field(
+        default=1800.0, description="real logs: seconds of silence that end a session"
+    )
 
 
 class Channel(PolicySpec):

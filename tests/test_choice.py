@@ -16,10 +16,7 @@ from simulator.users.choice import kernel as compiled
 from simulator.users.choice.parameters import HOURS
 from simulator.users.choice.people import DAY_MS, People
 
-OFF = {
-    name: {"enabled": False}
-    for name in ("examination", "cascade", "satiation", "drift", "focus", "patience", "diurnal", "returning")
-}
+OFF = {name: {"enabled": False} for name in ("examination", "cascade", "satiation", "drift", "focus", "patience", "diurnal", "returning")}
 
 FLAT = {"base": 0.0, "user": 0.0, "activity": 0.0, "quality": 0.0, "match": 0.0, "author": 0.0, "taste": 0.0, "duration": {"30.0": 0.0}}
 """Everybody likes everything alike."""

@@ -263,9 +263,7 @@ class ByItem:
 )
 def test_channels_fill_the_candidates_and_say_so(ranker, items, channels):
     own, one, two = slates(GOOD), slates([6, 1, 7]), slates([1, 8, 0])
-    place = Desk(
-        "a", Channel("own", Says(own), 3), (Channel("one", Says(one), 3), Channel("two", Says(two), 3)), ranker, N_ITEMS, 1
-    )
+    place = Desk("a", Channel("own", Says(own), 3), (Channel("one", Says(one), 3), Channel("two", Says(two), 3)), ranker, N_ITEMS, 1)
     served = place.serve(requests([[0, 0]]), 4)
     assert served.slates.items.tolist() == [items]
     assert served.channel is not None

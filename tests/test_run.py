@@ -204,7 +204,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
-BROKEN = '''
+BROKEN = """
 from dataclasses import dataclass
 import numpy as np
 from policies.base import Slates
@@ -217,7 +217,7 @@ class Broken(Random):
         if (histories.step > 3).any():
             raise RuntimeError("the model server is gone")
         return slates
-'''
+"""
 
 
 def test_a_plug_in_that_raises_stops_the_run_or_only_its_arm(tmp_path):

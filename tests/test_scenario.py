@@ -62,7 +62,10 @@ def test_flags_override_and_are_named_in_complaints(tmp_path: Path) -> None:
         (("policy: random", "policy: 'nowhere.py:Mine'"), r"s\.yaml:6: arms\.one\.policy: no plug-in file 'nowhere.py'; looked at"),
         (("seed: 7", "serving: {slate: 6, recall: 3}"), r"s\.yaml:2: serving\.recall: must be at least serving\.slate \(6\); got 3"),
         (("seed: 7", "serving: {slte: 6}"), r"s\.yaml:2: serving\.slte: no such key 'slte'; did you mean 'slate'\?"),
-        (("  two:\n    policy: popularity\ndesign:", "design:\n  kind: interleave"), r"s\.yaml:8: design\.kind: interleave mixes exactly 2"),
+        (
+            ("  two:\n    policy: popularity\ndesign:", "design:\n  kind: interleave"),
+            r"s\.yaml:8: design\.kind: interleave mixes exactly 2",
+        ),
         (("control: one", "kind: interleave\narms: {a: {policy: random}}"), r"given twice"),
     ],
 )

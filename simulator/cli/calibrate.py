@@ -69,5 +69,3 @@ def _table(rows: list[Row]) -> None:
 def _step(stage: str, values: Mapping[str, float], cost: float) -> None:
     moved = ", ".join(f"{key.rpartition('.')[2]} {value:.4g}" for key, value in values.items())
     click.echo(f"fit {stage}: cost {cost:.2f}: {moved}", err=True)
-
-

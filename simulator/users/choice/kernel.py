@@ -358,9 +358,7 @@ def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: b
 
 
 @njit(cache=True)
-def estimates(
-    law: Law, seed: Any, truth: Truth, birth: tuple[Floats, Floats], user: int, age: int, noise: float, out: Floats
-) -> None:
+def estimates(law: Law, seed: Any, truth: Truth, birth: tuple[Floats, Floats], user: int, age: int, noise: float, out: Floats) -> None:
     """What the app knows of a user's utilities, `[n_items + 1]`: interests as they were at `age`, no taste, an error of sd `noise`.
 
     `birth` are the user's interests at age 0 (`[M]` logits, `[M, D]` directions), which are drifted in place.
