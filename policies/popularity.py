@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ class Random(Policy):
 
     Random numbers are keyed by user, step and place, so a slate depends on the seed and the request only.
     """
+
+    learns: ClassVar[tuple[str, ...]] = ()
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Learn how many items there are."""
@@ -66,6 +68,8 @@ class Popularity(Policy):
     """
 
     half_life: float = 0.0
+
+    learns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if not self.half_life >= 0:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from policies.base import Catalogue, Fitting, Histories, Policy, Sequences, Slates
+from policies.base import Catalogue, Fitting, Histories, IntArray, Policy, Sequences, Slates
 from policies.streams import Purpose, uniform
 from simulator.users.choice.people import People
 
@@ -21,6 +21,10 @@ _BOOST = 40
 @dataclass
 class Yardstick(Policy):
     """A policy that is bound to the users whose truth it reads; it learns nothing from a log."""
+
+    def inhabitants(self, user: IntArray) -> IntArray:
+        """The users of the world that are answered for: one that it does not know is taken for one that it does."""
+        return user % self.bound().n_users
 
     def bind(self, users: Any) -> None:
         """Take the users of the arm (`simulator.users.choice`) whose truth is read.
@@ -74,7 +78,7 @@ class Oracle(Yardstick):
         items = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         n = min(k, users.n_items)
-        for b, user in enumerate(histories.user):
+        for b, user in enumerate(self.inhabitants(histories.user)):
             kernel.expected(users.law, users.seed, users.truth, users.lives, user, self.value == "long_view", value)
             value[histories.seen[b]] = 0.0
             value[0] = -1.0
@@ -124,7 +128,7 @@ class Production(Yardstick):
         users = self.bound()
         items = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        for b, user in enumerate(histories.user):
+        for b, user in enumerate(self.inhabitants(histories.user)):
             row = self._estimated(users.known(int(user), self.refresh))
             kernel.best_unseen(self.order_[row], self.value_[row], histories.seen[b], items[b], scores[b])
         return Slates(items, scores)
