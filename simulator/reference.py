@@ -69,7 +69,7 @@ def _type(field: dict[str, Any]) -> str:
     if kind == "object" and isinstance(field.get("additionalProperties"), dict):
         return f"mapping of {_type(field['additionalProperties'])}"
     words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {field[name]:g}" for name, sign in words.items() if name in field]
+    bounds = [f"{sign} {field[name]:g}" for name, sign in words.items() if name in field and field[name] < 2**53]
     return " ".join([str(kind), *bounds])
 
 

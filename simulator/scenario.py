@@ -37,55 +37,58 @@ class Arm(PolicySpec):
 class Logging(PolicySpec):
     """The stochastic logging policy that wrote the history of a synthetic world: a policy within `explore`."""
 
-    policy: str = "production"
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    epsilon: Annotated[float, Field(ge=0, le=1)] = 0.05
+    policy: str = Field(default="production", description="whose scores it explores; a stochastic policy logs by its own propensities")
+    temperature: Annotated[float, Field(gt=0)] = Field(default=1.0, description="of the softmax over the scores; higher explores more")
+    epsilon: Annotated[float, Field(ge=0, le=1)] = Field(default=0.05, description="share of uniform exploration: every item has support")
 
 
 class Data(Section):
     """Where the history comes from."""
 
-    source: Literal["synthetic", "kuairand", "open_bandit", "s3rec", "inter", "log"] = "synthetic"
+    source: Literal["synthetic", "kuairand", "open_bandit", "s3rec", "inter", "log"] = Field(
+        default="synthetic", description="`synthetic`: made by the users; else the reader of a real log (docs/data.md)"
+    )
     path: str | None = Field(default=None, description="file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data")
     history_days: Annotated[int, Field(ge=1)] = Field(default=14, description="synthetic: days of history before the A/B")
-    logging: Logging = Logging()
+    logging: Logging = Field(default=Logging(), description="synthetic: who wrote the history")
     test_days: Annotated[int, Field(ge=1)] = Field(default=2, description="real logs: the last days become the A/B; the rest is history")
-    session_gap: Annotated[float, Field(gt=0)] = Field(
-        default=1800.0, description="real logs: seconds of silence that end a session"
-    )
+    session_gap: Annotated[float, Field(gt=0)] = Field(default=1800.0, description="real logs: seconds of silence that end a session")
 
 
 class Channel(PolicySpec):
     """A recall channel beside the tested one, the same for all arms."""
 
-    name: str
-    quota: Annotated[int, Field(ge=1)]
+    name: str = Field(description="what the report calls it")
+    quota: Annotated[int, Field(ge=1)] = Field(description="candidates of a request")
 
 
 class Ranking(Section):
     """The stage between recall and the slate, fitted on the history, the same for all arms."""
 
     kind: Literal["pointwise", "recall"] = Field(default="pointwise", description="fitted pointwise ranker, or the recall order as it is")
-    watch_weight: Annotated[float, Field(ge=0)] = 1.0
+    watch_weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of the expected watch time beside the click")
 
 
 class Serving(Section):
     """How a request is served."""
 
-    slate: Annotated[int, Field(ge=1, le=1000)] = 6
-    recall: Annotated[int, Field(ge=1)] = 60
+    slate: Annotated[int, Field(ge=1, le=1000)] = Field(default=6, description="positions of a request")
+    recall: Annotated[int, Field(ge=1)] = Field(default=60, description="candidates that the arm's policy gives for a request")
     history: Annotated[int, Field(ge=1)] = Field(default=128, description="impressions of the past that a policy is given")
     seen: Annotated[int, Field(ge=1)] | None = Field(default=None, description="impressions not recalled again; `history` if left out")
-    channels: tuple[Channel, ...] = ()
-    ranking: Ranking = Ranking()
-    refit: Literal["never", "daily"] = "never"
-    refit_on: Literal["own", "pooled"] = "own"
+    channels: tuple[Channel, ...] = Field(default=(), description="further recall channels, the same for all arms")
+    ranking: Ranking = Field(default=Ranking(), description="the stage between recall and the slate")
+    refit: Literal["never", "daily"] = Field(default="never", description="`daily`: every arm is fitted anew at the day's end")
+    refit_on: Literal["own", "pooled"] = Field(default="own", description="whose log a refit learns from: the arm's, or all arms'")
 
 
 class Design(Section):
     """Who gets which arm, and who is compared with whom."""
 
-    kind: Literal["paired", "split", "switchback", "interleave"] = "paired"
+    kind: Literal["paired", "split", "switchback", "interleave"] = Field(
+        default="paired",
+        description="every user in every arm; users split by hash; arms that change by day; two arms drafting one slate",
+    )
     control: str | None = Field(default=None, description="name of the control arm; the first arm if left out")
 
 
@@ -93,9 +96,9 @@ class Engine(Section):
     """Speed only: nothing in here may change a byte of the log."""
 
     tick: Annotated[float, Field(gt=0)] = Field(default=86_400.0, description="simulated seconds whose requests are served together")
-    block: Annotated[int, Field(ge=1)] = 2048
-    shards: Annotated[int, Field(ge=1)] = 2
-    executor: Literal["serial", "processes", "ray"] = "processes"
+    block: Annotated[int, Field(ge=1)] = Field(default=2048, description="requests in one call of a policy")
+    shards: Annotated[int, Field(ge=1)] = Field(default=2, description="parts that the users are cut into")
+    executor: Literal["serial", "processes", "ray"] = Field(default="processes", description="where the work is done")
     time_limit: Annotated[float, Field(ge=0)] = Field(default=300.0, description="seconds that one call of a policy may take; 0 = any")
 
 
@@ -114,18 +117,20 @@ class World(Section):
 class Scenario(Section):
     """A scenario, resolved: everything that decides the log, plus `engine`, which may not."""
 
-    name: str = Field(min_length=1)
-    description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
-    data: Data = Data()
+    name: str = Field(min_length=1, description="of the run's folder and the report's title")
+    description: str = Field(default="", description="one sentence for the report")
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(default=0, description="decides every random number, below 2^64")
+    data: Data = Field(default=Data(), description="where the history comes from")
     users: SerializeAsAny[Section] = Field(description="who answers; `kind` decides which further keys there are")
-    days: Annotated[int, Field(ge=1, le=3660)] = 5
-    serving: Serving = Serving()
-    arms: dict[Annotated[str, Field(min_length=1, max_length=80)], Arm] = Field(min_length=1, max_length=255)
-    design: Design = Design()
-    metrics: tuple[str, ...] = METRICS
+    days: Annotated[int, Field(ge=1, le=3660)] = Field(default=5, description="length of the A/B")
+    serving: Serving = Field(default=Serving(), description="how a request is served")
+    arms: dict[Annotated[str, Field(min_length=1, max_length=80)], Arm] = Field(
+        min_length=1, max_length=255, description="name -> policy under test"
+    )
+    design: Design = Field(default=Design(), description="who gets which arm")
+    metrics: tuple[str, ...] = Field(default=METRICS, description="what the verdict is about, in the order of print")
     worlds: dict[str, World] = Field(default_factory=dict, description="further worlds in which the same arms are run")
-    engine: Engine = Engine()
+    engine: Engine = Field(default=Engine(), description="speed only: may not change a byte of the log")
     published: dict[str, float] = Field(default_factory=dict, description="published lifts by metric, shown beside ours (a fraction)")
 
     @field_validator("users", mode="before")

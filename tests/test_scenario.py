@@ -55,7 +55,7 @@ def test_flags_override_and_are_named_in_complaints(tmp_path: Path) -> None:
         (("kind: choice", "kind: choise"), r"s\.yaml:4: users\.kind: no kind 'choise'; did you mean 'choice'\?"),
         (("kind: choice", "kind: choice\n  n_userz: 3"), r"s\.yaml:5: users\.n_userz: no such key 'n_userz'; did you mean 'n_users'\?"),
         (("kind: choice", "kind: choice\n  n_users: many"), r"s\.yaml:5: users\.n_users: Input should be a valid integer"),
-        (("control: one", "control: oen"), r"s\.yaml:9: design\.control: no arm 'oen'; did you mean 'one'\?"),
+        (("control: one", "control: oen"), r"s\.yaml:10: design\.control: no arm 'oen'; did you mean 'one'\?"),
         (("seed: 7", "seed: 7\nseed: 8"), r"s\.yaml:3: seed: given twice, first on line 2; keep one"),
         (("seed: 7", "seed: [7"), r"s\.yaml:\d+: not YAML"),
         (("seed: 7", "metrics: [click, watchtime]"), r"s\.yaml:2: metrics\.1: no metric 'watchtime'; did you mean 'watch_time'\?"),

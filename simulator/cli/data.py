@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """Prepare and describe data sets; hold learned users against days that they have not seen."""
+    """Prepare and describe data sets; hold learned users against days that they have not seen.
+
+    \b
+    abtest data describe Beauty.txt
+    abtest data prepare amazon reviews_Beauty.json.gz --name Beauty --out prepared
+    """
 
 
 @data.command()
