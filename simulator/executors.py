@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -188,7 +189,24 @@ def _work(task: Task) -> Any:
     def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         _news.put((stage, done, total, dict(figures)))
 
-    return task(progress)
+    try:
+        return task(progress)
+    finally:
+        _release()
+
+
+def _release() -> None:
+    """Give freed memory back to the system: a worker's next task may need little, and its neighbour much."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 @contextmanager
