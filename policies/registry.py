@@ -21,8 +21,23 @@ from policies.base import Policy
 GROUP = "abtest.policies"
 
 
+Complaint = tuple[tuple[str | int, ...], str]
+"""Where in the hyper-parameters, and what is wrong there."""
+
+
 class PolicyError(ValueError):
-    """A policy that cannot be found, imported or configured; the message says what, whose, the rule, the value, what to do."""
+    """A policy that cannot be found, imported or configured; the message says what, whose, the rule, the value, what to do.
+
+    Attributes:
+        complaints: about single hyper-parameters, each with its key path; empty where the policy itself is at fault.
+    """
+
+    def __init__(self, message: str, complaints: tuple[Complaint, ...] = ()) -> None:
+        super().__init__(message, complaints)
+        self.complaints = complaints
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +153,8 @@ def make(name: str, params: Mapping[str, Any] | None = None, folder: Path | None
     try:
         made: Policy = pydantic.TypeAdapter(found).validate_python(dict(params or {}))
     except pydantic.ValidationError as error:
-        raise PolicyError("\n".join(complaint(name, found, issue) for issue in error.errors())) from error
+        complaints = tuple((tuple(issue["loc"]), complaint(name, found, issue)) for issue in error.errors())
+        raise PolicyError("\n".join(text for _, text in complaints), complaints) from error
     except ValueError as error:
         raise PolicyError(f"policy {name!r}: {error}") from error
     return made
@@ -152,4 +168,6 @@ def complaint(name: str, policy: type[Policy], issue: Any) -> str:
         near = difflib.get_close_matches(path, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
         return f"policy {name!r}: no hyper-parameter {path!r}; {hint}"
+    if not path:
+        return f"policy {name!r}: {str(issue['msg']).removeprefix('Value error, ')}"
     return f"policy {name!r}: hyper-parameter {path!r}: {issue['msg']}. Got {issue['input']!r} instead."

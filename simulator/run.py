@@ -19,7 +19,7 @@ from simulator.context import Job, context, lanes
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
 from simulator.progress import silent
-from simulator.scenario import PolicySpec, Scenario
+from simulator.scenario import PolicySpec, Scenario, ScenarioError
 from simulator.workspace import RunError, Workspace, save_catalogue
 
 if TYPE_CHECKING:
@@ -102,17 +102,29 @@ def simulate(
     fits: Path | None = None,
 ) -> Outcome:
     """Run a scenario to its event log, `out`/log; arguments and errors as `run`."""
-    workspace = Workspace(out)
-    workspace.claim(scenario.identity(), resume=resume)
-    workspace.write_text("scenario.yaml", scenario.to_yaml())
-    if fits is not None:
-        workspace.borrow(fits)
-    outcome = Outcome(out)
-    if not workspace.finished:
-        with executors.executor(scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)) as executor:
+    workspace, outcome = Workspace(out), Outcome(out)
+    with executors.executor(scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)) as executor:
+        _check_policies(scenario, folder, executor)
+        workspace.claim(scenario.identity(), resume=resume)
+        workspace.write_text("scenario.yaml", scenario.to_yaml())
+        if fits is not None:
+            workspace.borrow(fits)
+        if not workspace.finished:
             _Run(scenario, folder, workspace, executor, outcome, keep_going).all()
-        workspace.finish()
+            workspace.finish()
     return outcome
+
+
+def _check_policies(scenario: Scenario, folder: Path, executor: Executor) -> None:
+    """Make every policy once in a worker, before anything is written.
+
+    Raises:
+        ScenarioError: what is wrong, with file, line and key path.
+    """
+    wrong: list[Any] = []
+    executor.run([tasks.CheckPolicies(str(folder), tuple(scenario.policies()))], lambda _, found: wrong.extend(_checked(found)))
+    if wrong:
+        raise ScenarioError("\n".join(f"{scenario.where(keys)}: {text}" for keys, text in wrong))
 
 
 def _within(world: str, progress: Progress) -> Progress:

@@ -7,14 +7,14 @@ resolved form that a log carries. Nothing is run here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from simulator.document import Document, Keys, ScenarioError, complaint, disagreement, near
+from simulator.document import Document, Keys, ScenarioError, complaint, disagreement, dotted, near
 from simulator.section import Section
 
 __all__ = ["METRICS", "Scenario", "ScenarioError", "json_schema"]
@@ -150,6 +150,25 @@ class Scenario(Section):
             raise disagreement(("design", "kind"), rule)
         return self
 
+    _document: Document | None = PrivateAttr(None)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal settings; where they were read from does not matter."""
+        return isinstance(other, Scenario) and self.resolved() == other.resolved()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def where(self, keys: Keys) -> str:
+        """Where a key stands, for complaints: file, line and key path, or the key path alone where there is no file."""
+        return dotted(keys) if self._document is None else self._document.where(keys)
+
+    def policies(self) -> Iterator[tuple[Keys, PolicySpec]]:
+        """Every policy of the scenario with its key path: arms, channels, and the logging policy of a synthetic history."""
+        yield from ((("arms", name), arm) for name, arm in self.arms.items())
+        yield from ((("serving", "channels", i), channel) for i, channel in enumerate(self.serving.channels))
+        if self.data.source == "synthetic":
+            yield ("data", "logging"), self.data.logging
+
     @property
     def control(self) -> str:
         """Name of the control arm."""
@@ -205,6 +224,7 @@ class Scenario(Section):
             wrong += [(keys, f"{document.where(keys)}: {rule}") for keys, rule in _check_names(scenario, Path(document.file).parent)]
         if wrong:
             raise ScenarioError("\n".join(line for _, line in wrong))
+        scenario._document = document
         return scenario
 
 
@@ -321,11 +341,7 @@ def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
     from simulator.metrics import METRICS as KNOWN
 
     wrong: list[tuple[Keys, str]] = []
-    specs: list[tuple[Keys, PolicySpec]] = [(("arms", name), arm) for name, arm in scenario.arms.items()]
-    specs += [(("serving", "channels", i), channel) for i, channel in enumerate(scenario.serving.channels)]
-    if scenario.data.source == "synthetic":
-        specs.append((("data", "logging"), scenario.data.logging))
-    for keys, spec in specs:
+    for keys, spec in scenario.policies():
         try:
             locate(spec.policy, folder)
         except PolicyError as error:

@@ -50,6 +50,32 @@ class FitUsers:
 
 
 @dataclass(frozen=True)
+class CheckPolicies:
+    """Make every policy of a scenario once, before anything is written: what is wrong, with the key path of it.
+
+    Attributes:
+        folder: where plug-in files are looked up.
+        specs: key path within the scenario and policy.
+    """
+
+    folder: str
+    specs: tuple[tuple[tuple[str | int, ...], PolicySpec], ...]
+
+    def __call__(self, progress: Progress) -> list[tuple[tuple[str | int, ...], str]]:
+        from policies.registry import PolicyError, make
+
+        wrong: list[tuple[tuple[str | int, ...], str]] = []
+        for keys, spec in self.specs:
+            try:
+                make(spec.policy, spec.params, Path(self.folder))
+            except PolicyError as error:
+                wrong += [((*keys, "params", *where), text) for where, text in error.complaints]
+                if not error.complaints:
+                    wrong.append(((*keys, "policy"), str(error)))
+        return wrong
+
+
+@dataclass(frozen=True)
 class FitNames:
     """The folder of each policy's fit; asked of a worker, since policies may bring torch."""
 

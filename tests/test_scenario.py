@@ -124,3 +124,21 @@ def test_the_json_schema_describes_every_kind_of_users() -> None:
         "logged",
         "held_out",
     }
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ("{half_lif: 3}", r"s\.yaml:6: arms\.one\.params\.half_lif: .*no hyper-parameter 'half_lif'; did you mean 'half_life'\?"),
+        ("{half_life: long}", r"s\.yaml:6: arms\.one\.params\.half_life: .*valid number.*Got 'long' instead"),
+        ("{half_life: -1}", r"s\.yaml:6: arms\.one\.params: policy 'popularity': the 'half_life' parameter .* at least 0; got -1"),
+    ],
+)
+def test_a_wrong_hyper_parameter_is_named_before_anything_is_written(tmp_path: Path, params: str, message: str) -> None:
+    from simulator.run import run
+
+    text = GOOD.replace("policy: random", f"policy: popularity, params: {params}") + "engine: {executor: serial}\n"
+    scenario = load(tmp_path, text)
+    with pytest.raises(ScenarioError, match=message):
+        run(scenario, tmp_path / "out", folder=tmp_path)
+    assert not (tmp_path / "out").exists()

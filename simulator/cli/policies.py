@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -57,6 +58,7 @@ def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int) 
     """
     import yaml
 
+    from policies.base import WorldBound
     from policies.check import CHECKS, check_policy
     from policies.registry import make
 
@@ -72,7 +74,8 @@ def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int) 
             raise Failure(f"--only: no check {unknown[0]!r}; there is {', '.join(CHECKS)}")
         policy = make(name, given, Path())
         broken = 0
-        for result in check_policy(policy, seed=seed, only=only or None):
+        world = _world(seed) if isinstance(policy, WorldBound) else None
+        for result in check_policy(policy, seed=seed, only=only or None, world=world):
             click.echo(f"{'ok  ' if result.kept else ('skip' if result.skipped else 'FAIL')}  {result.name:<22} {result.promise}")
             if not result.kept and not result.skipped:
                 broken += 1
@@ -82,6 +85,15 @@ def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int) 
     if broken:
         click.echo(f"{name}: {broken} broken {'promise' if broken == 1 else 'promises'}", err=True)
         raise SystemExit(1)
+
+
+def _world(seed: int) -> Any:
+    """A small synthetic world for the yardsticks that look into one."""
+    from simulator.users.base import Source
+    from simulator.users.choice import Choice
+
+    population = Choice(n_users=60, n_items=50)
+    return population.build(Source(population.catalogue(seed)), seed, 1, Path())
 
 
 @policies.command()
