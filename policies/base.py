@@ -228,6 +228,9 @@ class Policy(Params, ABC):
     learns: ClassVar[tuple[str, ...]] = ("checkerboard", "chain")
     """What the policy claims to learn, checked on `policies.examples`; a yardstick such as popularity claims nothing."""
 
+    on_examples: ClassVar[Mapping[str, Any]] = {}
+    """Hyper-parameters that the learning checks change: defaults may be meant for far more data than `policies.examples`."""
+
     @abstractmethod
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Learn from a log.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +82,8 @@ class BERT4Rec(SequencePolicy):
     dropout: float = 0.2
     masked: float = 0.4
     last_only: float = 0.1
+
+    on_examples: ClassVar[Mapping[str, Any]] = {"training": Training(epochs=100, patience=0, batch=32, rate=0.003)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -59,6 +61,8 @@ class BPR(VectorPolicy):
 
     loss: Loss = field(default_factory=lambda: Loss("bpr"))
     training: Training = field(default_factory=lambda: Training(batch=2048, epochs=200))
+
+    on_examples: ClassVar[Mapping[str, Any]] = {"training": Training(epochs=200, patience=0, rate=0.01)}
 
     def network(self, n_users: int, n_items: int) -> BPRNetwork:
         """Untrained user and item vectors."""

@@ -64,9 +64,9 @@ class Subject:
         size = {} if self.world is None else {"n_users": int(self.world.n_users), "n_items": int(self.world.n_items)}
         self.example = mixed(self.seed, **size)
 
-    def fit(self, example: Example) -> Policy:
-        """A fresh copy of the policy, bound and fitted on `example`."""
-        policy = self.policy.with_params()
+    def fit(self, example: Example, **changes: Any) -> Policy:
+        """A fresh copy of the policy with some hyper-parameters changed, bound and fitted on `example`."""
+        policy = self.policy.with_params(**changes)
         self.bind(policy)
         fitted = policy.fit(example.sequences, example.catalogue, Fitting(seed=self.seed))
         if not isinstance(fitted, Policy):
@@ -357,7 +357,7 @@ def _learns(subject: Subject, what: str, example: Example, k: int, least: float)
         raise NotPromised(f"does not claim to learn a {what}")
     if subject.world is not None:
         raise NotPromised("a yardstick of another world")
-    slates = subject.fit(example).recall(example.requests(), k, subject.seed)
+    slates = subject.fit(example, **subject.policy.on_examples).recall(example.requests(), k, subject.seed)
     share = share_right(example, slates.items)
     if share < least:
         chance = float(example.right.mean() * (example.right.shape[1] / (example.right.shape[1] - 1)))

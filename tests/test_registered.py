@@ -11,9 +11,6 @@ from policies.check import CHECKS, check_policy
 from policies.registry import available, make
 from simulator.gallery import BRINGS_A_MODEL
 
-PARAMS: dict[str, dict[str, Any]] = {}
-"""Hyper-parameters for the small examples, where a policy's defaults are meant for more data."""
-
 NAMES = sorted(entry.name for entry in available().values() if entry.distribution == "abtest" and entry.name not in BRINGS_A_MODEL)
 
 
@@ -28,7 +25,7 @@ def world() -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_keeps_its_promises(name: str, tmp_path: Any) -> None:
-    policy: Policy = make(name, PARAMS.get(name))
+    policy: Policy = make(name)
     bound = None
     if isinstance(policy, WorldBound):
         population, source = world()
