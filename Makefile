@@ -27,7 +27,9 @@ peers: .venv-recbole/.installed .venv-obp/.installed
 
 .venv-obp/.installed:
 	$(PYTHON) -m venv .venv-obp
-	.venv-obp/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 obp==0.5.7 'numpy<2' 'pandas<3' 'scipy<1.14' 'setuptools<80'
+	.venv-obp/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 'numpy<2' 'pandas==2.1.4' 'scikit-learn==1.5.2' \
+	  matplotlib seaborn pingouin pyyaml tqdm
+	.venv-obp/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python obp==0.5.7 pyieoe==0.1.1
 	touch $@
 
 $(STAMP): pyproject.toml constraints.txt

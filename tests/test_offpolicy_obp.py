@@ -35,12 +35,15 @@ ACTIONS, COUNT = 7, 1500
 
 @pytest.fixture(scope="module")
 def interpreter() -> str:
-    """A Python that has obp: ABTEST_OBP (obp 0.5.7 wants numpy < 2 and an environment of its own), or this one."""
+    """A Python that has obp: ABTEST_OBP, the one of `make peers` (obp 0.5.7 wants numpy < 2), or this one."""
     named = os.environ.get("ABTEST_OBP")
     if named:
         return named
+    peer = Path(__file__).resolve().parents[1] / ".venv-obp/bin/python"
+    if peer.exists():
+        return str(peer)
     if importlib.util.find_spec("obp") is None:
-        pytest.skip("obp is not here: set ABTEST_OBP to a Python that has obp 0.5.7 (it needs numpy < 2, an environment of its own)")
+        pytest.skip("obp is not here: run `make peers`, or set ABTEST_OBP to a Python that has obp 0.5.7 (it needs numpy < 2)")
     return sys.executable
 
 
