@@ -1,7 +1,7 @@
 """RecBole: a checkpoint of a RecBole `SequentialRecommender` as a policy.
 
 RecBole needs older numpy and pandas than most environments have, so the model runs in a worker process of the interpreter that
-has RecBole (`python`), and answers over a pipe. The same interpreter works too, where it has RecBole (extra `abtest[recbole]`).
+has RecBole (`python`), and answers over a pipe. Where the extra `abtest[recbole]` is installed, that is this interpreter.
 """
 
 from __future__ import annotations
