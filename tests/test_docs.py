@@ -36,10 +36,10 @@ def run_python(body: str, namespace: dict[str, object]) -> str:
     return out.getvalue()
 
 
-def run_shell(body: str) -> str:
+def run_shell(body: str) -> str | None:
     lines = [line for line in body.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith(INSTALLS)]
     if not lines:
-        return ""
+        return None
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-euc", "\n".join(lines)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{body}\n{done.stdout}\n{done.stderr}"
