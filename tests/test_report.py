@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -419,3 +420,31 @@ def test_users_needed_find_the_lift_four_times_in_five(content: dict[str, Any]) 
     sd = abs(lift["treatment_mean"] - lift["control_mean"]) / abs(lift["t"]) * lift["n_units"] ** 0.5
     power = TTestPower().power(0.01 * lift["control_mean"] / sd, need["users"]["paired"], 0.05)
     assert power == pytest.approx(0.8, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("item", 0, r"row 5: item must be an item of 1\.\..*; got 0"),
+        ("user", 10**6, r"row 5: user must be a user of 0\.\."),
+        ("click", None, "columns are"),
+    ],
+)
+def test_a_log_that_breaks_a_rule_is_named_with_its_row(tmp_path: Path, column: str, value: int | None, message: str) -> None:
+    """Exit code 2, one message with file and row, and nothing written."""
+    log = made_log(n_users=20, days=2)
+    place = log.write(tmp_path / "log" / "0.parquet")
+    table = log.table.replace_schema_metadata({"abtest": log.metadata.to_json()})
+    if value is None:
+        table = table.drop_columns([column])
+    else:
+        changed = table[column].to_numpy().copy()
+        changed[5] = value
+        index = table.schema.get_field_index(column)
+        table = table.set_column(index, table.schema.field(column), pa.array(changed, table.schema.field(column).type))
+    pq.write_table(table, place)
+    done = CliRunner().invoke(main, ["report", str(tmp_path / "log"), "--out", str(tmp_path / "out"), "--quiet"])
+    assert done.exit_code == 2, done.output
+    assert re.search(message, done.output), done.output
+    assert "0.parquet" in done.output
+    assert not (tmp_path / "out").exists()

@@ -109,9 +109,16 @@ def find(source: Path) -> tuple[EventLog, Path]:
     if not source.exists():
         raise ReportError(f"{source}: no such file or folder; give a run's folder, a folder of Parquet parts or a .parquet file")
     if (source / "log").is_dir():
-        return EventLog.open(source / "log"), source
+        return _sound(source / "log"), source
     home = source.parent if source.is_file() or source.name == "log" else source
-    return EventLog.open(source), home
+    return _sound(source), home
+
+
+def _sound(place: Path) -> EventLog:
+    """The log at `place`, held to every rule of the schema: others may have written it."""
+    log = EventLog.open(place)
+    log.validate()
+    return log
 
 
 def runtime(folder: Path) -> dict[str, Any] | None:
