@@ -112,9 +112,9 @@ class Desk:
 
     def _ask(self, channel: Channel, histories: Histories) -> Slates:
         try:
-            with _within(self.time_limit):
+            with within(self.time_limit):
                 slates = channel.policy.recall(histories, channel.quota, self.seed)
-        except _OutOfTime as error:
+        except OutOfTime as error:
             rule = f"one call took longer than engine.time_limit ({self.time_limit:g} s); a smaller engine.block or a higher limit may help"
             raise ServingError(self._says(channel, histories, 0, rule)) from error
         except Exception as error:  # a plug-in may raise anything
@@ -175,19 +175,19 @@ _RULES = {
 }
 
 
-class _OutOfTime(BaseException):
+class OutOfTime(BaseException):
     """Not an Exception, so that a plug-in's own `except Exception` does not swallow it."""
 
 
 @contextmanager
-def _within(seconds: float) -> Iterator[None]:
+def within(seconds: float) -> Iterator[None]:
     """Interrupt what is inside after `seconds`: in a main thread, where Python gets control again (not within one native call)."""
     if seconds <= 0 or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 
     def alarm(number: int, frame: FrameType | None) -> None:
-        raise _OutOfTime
+        raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)

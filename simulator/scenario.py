@@ -100,6 +100,7 @@ class Engine(Section):
     shards: Annotated[int, Field(ge=1)] = Field(default=2, description="parts that the users are cut into")
     executor: Literal["serial", "processes", "ray"] = Field(default="processes", description="where the work is done")
     time_limit: Annotated[float, Field(ge=0)] = Field(default=300.0, description="seconds that one call of a policy may take; 0 = any")
+    fit_limit: Annotated[float, Field(ge=0)] = Field(default=43_200.0, description="seconds that one fit of a policy may take; 0 = any")
 
 
 class World(Section):

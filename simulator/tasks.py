@@ -20,7 +20,7 @@ from policies.registry import PolicyError
 from simulator import tape
 from simulator.context import Context, Job, context, fit_name, one_torch_thread, switch_days, with_columns
 from simulator.design import DAY, HISTORY
-from simulator.desk import raised
+from simulator.desk import OutOfTime, raised, within
 from simulator.engine import Engine, Lives, Span
 from simulator.eventlog import Writer, schema
 from simulator.feedback import blocks
@@ -117,12 +117,17 @@ class Fit:
             progress(f"{label}: {stage}", done, total, figures)
 
         log = run.sequences if self.day == 0 else run.sequences_until(self.day, self.lane)
+        limit = run.scenario.engine.fit_limit
         try:
-            if self.day and isinstance(policy, Updatable):
-                self._update(run, policy, log)
-            else:
-                policy.fit(log, run.catalogue, Fitting(run.seed, "cpu", named, folder / "checkpoints", True))
+            with within(limit):
+                if self.day and isinstance(policy, Updatable):
+                    self._update(run, policy, log)
+                else:
+                    policy.fit(log, run.catalogue, Fitting(run.seed, "cpu", named, folder / "checkpoints", True))
             policy.save(folder)
+        except OutOfTime as error:
+            rule = f"fit took longer than engine.fit_limit ({limit:g} s); fewer epochs or a higher limit may help"
+            raise PolicyError(f"policy {self.spec.policy!r}: {rule}") from error
         except Exception as error:  # a plug-in may raise anything
             raise PolicyError(f"policy {self.spec.policy!r}: fit {raised(error)}") from error
         return {"seconds": time.process_time() - start}

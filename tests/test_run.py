@@ -18,6 +18,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from policies.registry import PolicyError
 from simulator.cli import main
 from simulator.design import assigned
 from simulator.desk import ServingError
@@ -272,6 +273,16 @@ def test_a_plug_in_that_hangs_is_stopped(tmp_path, plain):
     loaded = Scenario.load(put(tmp_path, scenario(arms, engine={"executor": "serial", "time_limit": 2.0})))
     start = time.monotonic()
     with pytest.raises(ServingError, match=r"policy 'mine.py:Broken', request of user \d+.*longer than engine\.time_limit \(2 s\)"):
+        simulate(loaded, tmp_path / "out", folder=tmp_path)
+    assert time.monotonic() - start < 25
+
+
+def test_a_fit_that_hangs_is_stopped(tmp_path, plain):
+    (tmp_path / "mine.py").write_text(BROKEN + "    def fit(self, sequences, catalogue, fitting):\n        import time; time.sleep(30)\n")
+    arms = {"a": PLAIN["a"], "mine": {"policy": "mine.py:Broken"}}
+    loaded = Scenario.load(put(tmp_path, scenario(arms, engine={"executor": "serial", "fit_limit": 1.0})))
+    start = time.monotonic()
+    with pytest.raises(PolicyError, match=r"policy 'mine.py:Broken': fit took longer than engine\.fit_limit \(1 s\)"):
         simulate(loaded, tmp_path / "out", folder=tmp_path)
     assert time.monotonic() - start < 25
 
