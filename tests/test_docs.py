@@ -104,3 +104,17 @@ def test_help_and_listing_import_nothing_heavy() -> None:
         code += f"except SystemExit: pass\nprint('LOADED', sorted({heavy} & set(sys.modules)))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip().endswith("LOADED []"), (arguments, done.stdout[-200:])
+
+
+def test_the_gallery_describes_every_registered_policy_and_its_parameters() -> None:
+    from dataclasses import fields
+
+    from policies.registry import available, resolve
+    from simulator.gallery import names
+
+    text = (ROOT / "docs/policies.md").read_text(encoding="utf-8")
+    ours = {entry.name for entry in available().values() if entry.distribution == "abtest"}
+    assert set(names(text)) == ours, "run: abtest policies gallery --out docs/policies.md"
+    for name in ours:
+        section = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        assert all(f"| `{field.name}` |" in section for field in fields(resolve(name))), name
