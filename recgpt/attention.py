@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +21,7 @@ class State(Protocol):
         """The state of the sequences at `index`."""
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, ABC):
     """Base: `m` heads of width `d/m`, joint projection of queries, keys and values, output projection `W^S` (eq. 2).
 
     Both forms of a layer give the same numbers: `forward` over a sequence, and `step` token by token from the state that
@@ -56,6 +57,7 @@ class Attention(nn.Module):
         joined: Tensor = self.out(heads.transpose(1, 2).reshape(batch, length, -1))
         return joined
 
+    @abstractmethod
     def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False) -> tuple[Tensor, State]:
         """Attend over whole sequences.
 
@@ -68,11 +70,10 @@ class Attention(nn.Module):
         Returns:
             `[B, L, d]` (`[B, 1, d]` if `last`), and the state after the last token.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, x: Tensor, state: State) -> Tensor:
         """Attend from one further token `x` `[B, d]`, which is added to `state`; returns `[B, d]`."""
-        raise NotImplementedError
 
 
 @dataclass
