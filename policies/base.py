@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 PADDING = 0
@@ -351,6 +352,17 @@ class Stochastic(Protocol):
 
     def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
         """Probability `[B, k]` of each of `items` `[B, k]` at its place, given the items above it."""
+
+
+@runtime_checkable
+class Expectant(Protocol):
+    """Optional ability of a stochastic policy: what it expects at a place, without a draw (cascade doubly robust needs it)."""
+
+    def slate_expectations(self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int) -> DoubleArray:
+        """Mean `[B, k]` of `values[rows[b, j]]` over the item that is put at place j, given the items above it in `items` `[B, k]`.
+
+        `values` is `[V, n_items + 1]`, `rows` `[B, k]`. Anything where an item above could not be where it is.
+        """
 
 
 @runtime_checkable

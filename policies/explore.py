@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates, WorldBound
+from policies.base import Catalogue, DoubleArray, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates, WorldBound
 
 
 @dataclass
@@ -85,6 +85,15 @@ class Explore(Policy):
         out = np.zeros(items.shape)
         conditional(histories.seen, pool.items, pool.scores, self._shape, items, out)
         return out.astype(np.float32)
+
+    def slate_expectations(self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int) -> DoubleArray:
+        """Mean `[B, k]` of `values` `[V, n_items + 1]`, row `rows` `[B, k]`, over the item at each place given those above it."""
+        from policies.race import expected
+
+        pool = self._pool(histories, items.shape[1], seed)
+        out = np.zeros(items.shape)
+        expected(histories.seen, pool.items, pool.scores, self._shape, items, values, values[:, 1:].sum(axis=1), rows, out)
+        return out
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         return {"explore.n_items": np.array(self.n_items_), **self._fitted().state()}

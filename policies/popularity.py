@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.base import Catalogue, DoubleArray, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
 from policies.retrieval import top_k, top_k_of
 
 
@@ -48,6 +48,15 @@ class Random(Policy):
         repeated = (items[:, :, None] == items[:, None, :]) & np.tril(np.ones((items.shape[1],) * 2, dtype=bool), -1)
         allowed &= ~repeated.any(axis=2)
         return np.where(allowed, self._chances(histories, items.shape[1]), 0).astype(np.float32)
+
+    def slate_expectations(self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int) -> DoubleArray:
+        """Mean `[B, k]` of `values` `[V, n_items + 1]`, row `rows` `[B, k]`, over the item at each place given those above it."""
+        from policies.race import expected
+
+        nothing, out = np.zeros((len(histories), 0), dtype=np.int64), np.zeros(items.shape)
+        totals = values[:, 1:].sum(axis=1)
+        expected(histories.seen, nothing, nothing.astype(np.float32), (self.n_items_, 1.0, 1.0), items, values, totals, rows, out)
+        return out
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The number of items."""

@@ -172,3 +172,55 @@ def conditional(seen: Any, pool: Any, scores: Any, shape: tuple[int, float, floa
             if out[b, place] == 0:
                 break
             placed[item] = b
+
+
+@njit(cache=True)
+def expected(
+    seen: Any, pool: Any, scores: Any, shape: tuple[int, float, float], items: Any, values: Any, totals: Any, rows: Any, out: Any
+) -> None:
+    """Mean of a table of values over the item at each place, given the items above it; the cost does not grow with the catalogue.
+
+    Args:
+        seen, pool, scores, shape, items: as in `conditional`.
+        values: `[V, n_items + 1]`.
+        totals: `[V]` sum of each row over items 1..n_items.
+        rows: `[B, k]` which row of `values` holds at each place.
+        out: `[B, k]` zeros on entry; they stay below an item that could not be where it is, and where nothing is left to show.
+    """
+    n_items, temperature, epsilon = shape
+    mark, placed = np.full(n_items + 1, -1, dtype=np.int64), np.full(n_items + 1, -1, dtype=np.int64)
+    weight = np.empty(pool.shape[1])
+    inside = np.empty(seen.shape[1] + pool.shape[1] + items.shape[1], dtype=np.int64)
+    for b in range(items.shape[0]):
+        known = 0
+        for j in range(seen.shape[1]):
+            if 0 < seen[b, j] <= n_items and mark[seen[b, j]] != b:
+                mark[seen[b, j]], inside[known] = b, seen[b, j]
+                known += 1
+        eligible = n_items - known
+        for j in range(pool.shape[1]):
+            if pool[b, j] != 0:
+                mark[pool[b, j]], inside[known] = b, pool[b, j]
+                known += 1
+        _weigh(pool[b], scores[b], temperature, epsilon, weight)
+        each = epsilon / eligible if eligible > 0 else 0.0
+        for place in range(items.shape[1]):
+            row, item = rows[b, place], items[b, place]
+            outside, total = totals[row], (n_items - known) * each
+            for j in range(known):  # seen, in the pool, or placed from outside it: all but these weigh the same
+                outside -= values[row, inside[j]]
+            mean, possible = outside * each, False
+            for j in range(pool.shape[1]):
+                if pool[b, j] != 0 and placed[pool[b, j]] != b:
+                    total += weight[j] + each
+                    mean += (weight[j] + each) * values[row, pool[b, j]]
+                    possible |= pool[b, j] == item and weight[j] + each > 0
+            if total <= 0:
+                break
+            out[b, place] = mean / total
+            if 0 < item <= n_items and mark[item] != b and each > 0:
+                mark[item], inside[known], possible = b, item, True
+                known += 1
+            if not possible:
+                break
+            placed[item] = b

@@ -123,3 +123,18 @@ def test_bad_hyper_parameters_are_named(bad, word):
 
 
 EMPTY = Sequences(np.zeros(0, int), np.zeros(1, int), np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int))
+
+
+@pytest.mark.parametrize(("temperature", "epsilon", "pool", "seen"), CASES)
+def test_expectations_are_sums_over_all_items_by_hand(temperature: float, epsilon: float, pool: int, seen: tuple[int, ...]) -> None:
+    explore = Explore(temperature=temperature, epsilon=epsilon, pool=pool).over(Fixed(), len(SCORES) - 1)
+    free = [i for i in range(1, len(SCORES)) if i not in seen]
+    slates = [s for s in permutations(free, 2) if all(p > 0 for p in by_hand(s, explore, seen))]
+    values = np.random.Generator(np.random.Philox(key=2)).normal(size=(4, len(SCORES)))
+    rows = np.arange(2 * len(slates)).reshape(-1, 2) % 4
+    told = explore.slate_expectations(requests(len(slates), seen), np.array(slates), values, rows, 3)
+    for b, slate in enumerate(slates):
+        for place in range(2):
+            others = [(*slate[:place], i, *slate[place + 1 :]) for i in free if i not in slate[:place]]
+            want = sum(by_hand(other, explore, seen)[place] * values[rows[b, place], other[place]] for other in others)
+            assert told[b, place] == pytest.approx(want, abs=1e-6)  # scores are float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -130,6 +131,23 @@ def test_rips_and_cascade_dr_are_unbiased_in_a_cascade(kind: str, make: object) 
     e = Evidence(rounds(rewards(kind), conditional(LOGGING, SLATES), "conditional"), target, model)
     for estimator in (RewardInteractionIPS(), CascadeDR()):
         assert expectation(estimator, e, LOG_LAW) == pytest.approx(truth(kind, target), abs=1e-12)
+
+
+def drawn_target(logged: np.ndarray) -> Target:
+    """The Plackett-Luce target as a policy gives it: a slate drawn whatever was logged, and what it expects after the logged items."""
+    law = given_above(WANTED, logged)
+    drawn = np.broadcast_to(SLATES[17], (len(logged), 1, LENGTH))
+    return Target(conditional(WANTED, logged), drawn, above=lambda values, rows: np.einsum("rka,rka->rk", law, values[rows]))
+
+
+def test_cascade_dr_of_a_drawn_target_needs_what_it_expects_below_the_logged_items() -> None:
+    """Unbiased for any wrong model and any drawn slates; with the drawn item itself in the expectation's stead it is not."""
+    target, model = drawn_target(SLATES), wrong_model()
+    model.table[:] = model.table[:1]
+    log = rounds(rewards("cascade"), conditional(LOGGING, SLATES), "conditional")
+    assert expectation(CascadeDR(), Evidence(log, target, model), LOG_LAW) == pytest.approx(truth("cascade", target), abs=1e-12)
+    tempting = replace(target, above=None, deterministic=True)  # "its slate says what it would put there"
+    assert abs(expectation(CascadeDR(), Evidence(log, tempting, model), LOG_LAW) - truth("cascade", target)) > 0.01
 
 
 def test_rips_is_biased_where_what_stands_below_matters() -> None:

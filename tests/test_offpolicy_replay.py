@@ -241,6 +241,46 @@ def test_policy_targets_do_not_depend_on_their_block() -> None:
     np.testing.assert_array_equal(one.probability, other.probability)
 
 
+@pytest.mark.parametrize("text", ["explore:{policy: popularity, temperature: 0.2, epsilon: 0.3, pool: 3}", "random"])
+def test_a_stochastic_policy_says_what_it_expects_after_the_logged_items(text: str) -> None:
+    log = made_log(places=2)
+    job = replay_log("made", log, [Wanted.parse(text)], Options(history=2), silent)
+    rounds = next(iter(job.stream))
+    (target,) = job.targets
+    assert isinstance(target, PolicyTargets)
+    values = np.random.Generator(np.random.Philox(key=4)).normal(size=(3, ITEMS + 1))
+    rows = (rounds.row[:, None] + np.arange(2)) % 3
+    want = np.zeros(rounds.item.shape)
+    for item in range(1, ITEMS + 1):
+        for place in range(2):
+            asked = rounds.item.copy()
+            asked[:, place] = item
+            want[:, place] += target.policy.slate_propensities(rounds.histories, asked, 1)[:, place] * values[rows[:, place], item]  # type: ignore[attr-defined]
+    reached = np.column_stack((np.ones(len(rounds), dtype=bool), target(rounds).probability[:, 0] > 0))
+    for block in (7, 4096):
+        found = replace(target, block=block)(rounds).expects(values, rows)
+        np.testing.assert_allclose(found[reached], want[reached], atol=1e-6)
+    assert reached[:, 1].mean() > 0.3
+    (said,) = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
+    assert "cascade_dr" in ran(said)
+
+
+class Closed:
+    """A stochastic target that gives the probability of the logged slate and drawn slates, and no more."""
+
+    name = "closed"
+
+    def __call__(self, rounds: Rounds) -> Target:
+        whole = Uniform()(rounds)
+        return Target(whole.probability, whole.slates)
+
+
+def test_cascade_dr_says_why_it_refuses_a_policy_that_cannot_say_what_it_expects() -> None:
+    (found,) = evaluate(Stream(made_log()), [Closed()], USERS, ITEMS, QUICK)
+    assert "after the logged items above it: the policy has no `slate_expectations`" in str(found["cascade_dr"].refused)
+    assert found["rips"].refused is None
+
+
 @pytest.mark.parametrize(
     ("text", "name", "params"),
     [

@@ -26,16 +26,14 @@ class Facts:
         kind: of the log's propensities.
         length: impressions of the longest slate.
         uniform: every logged slate was drawn uniformly without replacement, as its propensities show.
-        deterministic: the target shows one slate and no other.
-        given: the target gives its distribution after the logged items above.
+        foretells: the target can say what it expects at a place after the logged items above.
         recalled: the target gives the set of its candidates.
     """
 
     kind: Propensity
     length: int
     uniform: bool = False
-    deterministic: bool = True
-    given: bool = False
+    foretells: bool = True
     recalled: bool = False
 
 
@@ -121,7 +119,8 @@ class Estimator(ABC):
 
     @property
     def label(self) -> str:
-        return self.name
+        """The name, and the threshold where weights are cut, switched or shrunk."""
+        return self.name if np.isinf(self.threshold) else f"{self.name}({self.threshold:g})"
 
     def refuses(self, facts: Facts) -> str | None:
         """Why the estimator is not right for this log and target, or None: by default it needs weights of whole slates."""
@@ -275,10 +274,6 @@ class ClippedIPS(Estimator):
     threshold: float
     name, paper = "clipped_ips", "Ionides 2008; Bottou et al. 2013"
 
-    @property
-    def label(self) -> str:
-        return f"{self.name}({self.threshold:g})"
-
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(np.minimum(e.weight, self.threshold) * e.total, None)]
 
@@ -324,31 +319,33 @@ class DoublyRobust(Estimator):
 
     name, paper, model = "dr", "Dudík, Langford & Li 2011", True
 
+    def kept(self, e: Evidence) -> Float:
+        """What is left of the weight of each slate, `[R]`: all of it; other members of the family cut it."""
+        return e.weight
+
     def ratios(self, e: Evidence) -> list[Ratio]:
-        return [(e.value + e.weight * e.residual, None)]
+        return [(e.value + self.kept(e) * e.residual, None)]
 
     def trust(self, e: Evidence) -> Float:
-        return _each(e.weight, e)
+        """The kept weight of the slate for each of its impressions."""
+        return np.broadcast_to(self.kept(e)[:, None], e.rounds.item.shape)
 
 
-class SelfNormalisedDR(Estimator):
+class SelfNormalisedDR(DoublyRobust):
     """Doubly robust with the correction divided by the mean weight.
 
     Paper: Robins & Rotnitzky 2007; Thomas & Brunskill, ICML 2016 (weighted doubly robust). Assumption: as DR. Valid:
     consistent, bias of order 1 / effective sample size; much steadier where weights are large.
     """
 
-    name, paper, model, normalised = "sndr", "Thomas & Brunskill 2016", True, True
+    name, paper, normalised = "sndr", "Thomas & Brunskill 2016", True
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.value, None), (e.weight * e.residual, e.weight)]
 
-    def trust(self, e: Evidence) -> Float:
-        return _each(e.weight, e)
-
 
 @dataclass(frozen=True)
-class SwitchDR(Estimator):
+class SwitchDR(DoublyRobust):
     """SWITCH-DR: doubly robust where the weight is at most `threshold`, the model alone elsewhere.
 
     Paper: Wang, Agarwal & Dudík, "Optimal and adaptive off-policy evaluation in contextual bandits", ICML 2017. Assumption: as DR
@@ -357,24 +354,14 @@ class SwitchDR(Estimator):
     """
 
     threshold: float
-    name, paper, model = "switch_dr", "Wang, Agarwal & Dudík 2017", True
+    name, paper = "switch_dr", "Wang, Agarwal & Dudík 2017"
 
-    @property
-    def label(self) -> str:
-        return f"{self.name}({self.threshold:g})"
-
-    def ratios(self, e: Evidence) -> list[Ratio]:
-        return [(e.value + self._kept(e) * e.residual, None)]
-
-    def trust(self, e: Evidence) -> Float:
-        return _each(self._kept(e), e)
-
-    def _kept(self, e: Evidence) -> Float:
+    def kept(self, e: Evidence) -> Float:
         return np.where(e.weight <= self.threshold, e.weight, 0.0)
 
 
 @dataclass(frozen=True)
-class ShrunkDR(Estimator):
+class ShrunkDR(DoublyRobust):
     """Doubly robust with optimistic shrinkage: the weight w becomes `threshold * w / (w^2 + threshold)`.
 
     Paper: Su, Dimakopoulou, Krishnamurthy & Dudík, "Doubly robust off-policy evaluation with shrinkage", ICML 2020, eq. 6.
@@ -383,24 +370,9 @@ class ShrunkDR(Estimator):
     """
 
     threshold: float
-    name, paper, model = "shrunk_dr", "Su et al. 2020", True
+    name, paper = "shrunk_dr", "Su et al. 2020"
 
-    @property
-    def label(self) -> str:
-        return f"{self.name}({self.threshold:g})"
-
-    def ratios(self, e: Evidence) -> list[Ratio]:
-        return [(e.value + self._kept(e) * e.residual, None)]
-
-    def trust(self, e: Evidence) -> Float:
-        return _each(self._kept(e), e)
-
-    def _kept(self, e: Evidence) -> Float:
+    def kept(self, e: Evidence) -> Float:
         if np.isinf(self.threshold):
             return e.weight
         return self.threshold * e.weight / (np.square(e.weight) + self.threshold)
-
-
-def _each(weight: Float, e: Evidence) -> Float:
-    """The weight of a slate `[R]` for each of its impressions, `[R, K]`."""
-    return np.broadcast_to(weight[:, None], e.rounds.item.shape)

@@ -80,10 +80,9 @@ class RewardTable:
 
     def expected(self, rounds: Rounds, target: Target) -> Float:
         """Predicted reward at each place under the target's own slates, `[R, K]`."""
+        if target.foretells and rounds.length == 1:
+            return self.given_above(rounds, target)
         cells = self._places(rounds)
-        if target.given is not None and rounds.length == 1:
-            exact: Float = np.einsum("rka,rka->rk", target.given, self.table.reshape(-1, self.n_items + 1)[cells])
-            return exact
         drawn = self.table.reshape(-1)[cells[:, None, :] * (self.n_items + 1) + target.slates]
         drawn = np.where(target.slates > 0, drawn, 0.0)
         share = np.full(drawn.shape[:2], 1.0 / drawn.shape[1]) if target.share is None else target.share
@@ -91,17 +90,8 @@ class RewardTable:
         return mean
 
     def given_above(self, rounds: Rounds, target: Target) -> Float:
-        """Predicted reward at each place if the target chose it after the *logged* items above, `[R, K]`.
-
-        Exact where the target gives its conditional distribution, or is deterministic (then it counts only below a matched
-        prefix, where its next item is the next of its slate).
-        """
-        cells = self._places(rounds)
-        if target.given is not None:
-            exact: Float = np.einsum("rka,rka->rk", target.given, self.table.reshape(-1, self.n_items + 1)[cells])
-            return exact
-        slate = target.slates[:, 0]
-        return np.where(slate > 0, self.table.reshape(-1)[cells * (self.n_items + 1) + slate], 0.0)
+        """Predicted reward at each place if the target chose it after the *logged* items above, `[R, K]`."""
+        return target.expects(self.table.reshape(-1, self.n_items + 1), self._places(rounds))
 
     def mass(self, rounds: Rounds, target: Target) -> Float:
         """How much of the target's showing falls into each cell, summed over rounds: the shape of `table`."""

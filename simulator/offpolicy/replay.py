@@ -201,7 +201,7 @@ class _Case:
     def _decide(self, e: Evidence) -> None:
         """Which estimators are right for this log and target."""
         t, known = e.target, self.known
-        self.facts = Facts(known.kind, known.length, known.uniform, t.deterministic, t.given is not None, t.recalled is not None)
+        self.facts = Facts(known.kind, known.length, known.uniform, t.foretells, t.recalled is not None)
         for name in self.settings.estimators:
             members = self.settings.family(name)
             why = members[0].refuses(self.facts)

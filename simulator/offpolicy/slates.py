@@ -56,15 +56,19 @@ class CascadeDR(Estimator):
 
     Paper: Kiyohara, Saito, Matsuhiro, Narita, Shimizu & Yamamoto, "Doubly robust off-policy evaluation for ranking policies under the
     cascade behavior model", WSDM 2022, eq. 12. Assumption: as RIPS; the model may be wrong. Valid: unbiased for any cross-fitted
-    model, if the target is deterministic or gives its distribution after the logged items. The prediction of what follows a
-    place is the model's for the target's own slate.
+    model, if the target is deterministic or can say what it expects at a place after the *logged* items above it (`explore` and
+    `random` can: `policies.base.Expectant`). Its own drawn slates do not do instead: they stand below other items. The prediction
+    of what follows a place is the model's for the target's own slates; it has mean 0 whatever they are.
     """
 
     name, paper, model = "cascade_dr", "Kiyohara et al. 2022", True
 
     def refuses(self, facts: Facts) -> str | None:
-        if not (facts.deterministic or facts.given):
-            return "the target is stochastic and does not give its distribution after the logged items above"
+        if not facts.foretells:
+            return (
+                "the target is stochastic and cannot say what it expects at a place after the logged items above it: the policy has no "
+                "`slate_expectations` (policies.base.Expectant)"
+            )
         return super().refuses(facts) or single(facts, "dr")
 
     def ratios(self, e: Evidence) -> list[Ratio]:

@@ -8,8 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from policies.base import Histories, IntArray, Policy, Slates, Stochastic
+from policies.base import Expectant, Histories, IntArray, Policy, Slates, Stochastic
 from simulator.offpolicy.rounds import Float, Rounds
+
+Above = Callable[[Float, IntArray], Float]
+"""(values `[V, n_items + 1]`, row of it for each place `[R, K]`) -> mean value at each place after the logged items above, `[R, K]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Target:
         share: `[R, D]` probability of each of `slates` where they are all that the target can show; None: equal shares of a draw.
         given: `[R, K, n_items + 1]` the target's distribution at each place given the *logged* items above, or None: only
             small catalogues and policies that know it; nobody builds it from a slate.
+        above: the same knowledge without the dense array: the mean of any value of items at each place, given the *logged* items
+            above; None where the target does not know it.
         deterministic: the one slate is all that the target shows.
         recalled: `[R, M]` the candidates that a recall policy returned, best first, 0 = none; for matching within a set.
     """
@@ -31,8 +36,27 @@ class Target:
     slates: IntArray
     share: Float | None = None
     given: Float | None = None
+    above: Above | None = None
     deterministic: bool = False
     recalled: IntArray | None = None
+
+    @property
+    def foretells(self) -> bool:
+        """It can say what it expects at each place after the logged items above."""
+        return self.deterministic or self.given is not None or self.above is not None
+
+    def expects(self, values: Float, rows: IntArray) -> Float:
+        """Mean of `values` `[V, n_items + 1]` in row `rows` `[R, K]` at each place after the logged items above, `[R, K]`.
+
+        Of a deterministic target it is right below a matched prefix only: there its next item is the next of its slate.
+        """
+        if self.given is not None:
+            exact: Float = np.einsum("rka,rka->rk", self.given, values[rows])
+            return exact
+        if self.above is not None:
+            return self.above(values, rows)
+        slate = self.slates[:, 0]
+        return np.where(slate > 0, values[rows, slate], 0.0)
 
 
 class Targets(Protocol):
@@ -90,8 +114,15 @@ class PolicyTargets:
         if rounds.kind == "marginal" and k > 1:
             often = (slates == rounds.item[:, None, :]).mean(axis=1)
             return Target(often, slates, recalled=drawn[0][1])
-        given = self.policy.slate_propensities(histories, rounds.item, self.seed)
-        return Target(given.astype(np.float64), slates, recalled=drawn[0][1])
+        chance = self.policy.slate_propensities(histories, rounds.item, self.seed)
+        above = self._above(rounds, histories) if isinstance(self.policy, Expectant) else None
+        return Target(chance.astype(np.float64), slates, above=above, recalled=drawn[0][1])
+
+    def _above(self, rounds: Rounds, histories: Histories) -> Above:
+        """What the policy expects at each place of these rounds, asked when a model has values to expect."""
+        assert isinstance(self.policy, Expectant)
+        policy, item, seed = self.policy, rounds.item, self.seed
+        return lambda values, rows: policy.slate_expectations(histories, item, values, rows, seed)
 
     def _slates(self, histories: Histories, k: int, draw: int, position: IntArray) -> tuple[IntArray, IntArray | None]:
         """What is shown at the logged places `[R, K]`, and the candidates `[R, M]` where they are wanted."""
@@ -103,9 +134,16 @@ class PolicyTargets:
 def _joined(parts: list[Target]) -> Target:
     """Targets of consecutive rounds as one."""
     recalled = [part.recalled for part in parts if part.recalled is not None]
+    above = [part.above for part in parts if part.above is not None]
+    cuts = np.cumsum([len(part.probability) for part in parts])[:-1]
+
+    def joined(values: Float, rows: IntArray) -> Float:
+        return np.concatenate([one(values, here) for one, here in zip(above, np.split(rows, cuts), strict=True)])
+
     return Target(
         np.concatenate([part.probability for part in parts]),
         np.concatenate([part.slates for part in parts]),
+        above=joined if above else None,
         deterministic=parts[0].deterministic,
         recalled=np.concatenate(recalled) if recalled else None,
     )
