@@ -119,8 +119,8 @@ def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(days: units
     assert ordered.rank_sum_z(o.control[0], heads, o.control[0], tails) == pytest.approx(
         ordered.rank_sum_z(o.control[0], heads, o.control[0].copy(), tails)
     )
-    _, split = ordered.quantile_pair(o, heads, tails, 0.5, paired=False)
-    _, twins = ordered.quantile_pair(o, heads, tails, 0.9, paired=True)
+    _, split = quantiles.quantile_pair(o, heads, tails, 0.5, paired=False)
+    _, twins = quantiles.quantile_pair(o, heads, tails, 0.9, paired=True)
     for r in range(4):
         h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
         p = stats.mannwhitneyu(o.treatment[0][t], o.control[0][h], use_continuity=False, method="asymptotic").pvalue

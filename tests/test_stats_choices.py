@@ -13,6 +13,7 @@ from scipy import stats
 from simulator.stats import adjustment, intervals, margins, moments, quantiles, resampling, segments, tests, verdict
 from simulator.stats.compare import compare
 from simulator.stats.frames import from_frame
+from simulator.stats.randomise import Outcomes, draws
 from simulator.stats.units import TableError, UnitTable
 
 
@@ -147,30 +148,76 @@ def test_guardrails_answer() -> None:
         margins.guardrails(from_frame(frame), "a", {"fine": 0.0})
 
 
+POPULATIONS = {
+    "seconds": lambda rng: rng.lognormal(0, 1, 1500),
+    "sessions": lambda rng: rng.poisson(2 * rng.gamma(2, 0.5, 1500)),
+    "plays": lambda rng: rng.poisson(30 * rng.gamma(2, 0.5, 1500)),
+    "half zeros": lambda rng: np.where(rng.random(1500) < 0.4, 0.0, rng.lognormal(0, 1, 1500)),
+}
+
+
 @pytest.mark.parametrize("level", [0.5, 0.9])
 @pytest.mark.parametrize("paired", [True, False])
-def test_quantile_lifts_hold_their_level(level: float, paired: bool) -> None:
-    """1,500 A/A tests of lognormal watch times, 400 users an arm; twins share half of the variance."""
+@pytest.mark.parametrize("kind", POPULATIONS)
+def test_quantile_lifts_hold_their_level(level: float, paired: bool, kind: str) -> None:
+    """2,000 samples of 1,500 users; the second answer of a twin is the first one's, or another user's."""
     rng = np.random.default_rng(3)
-    rejected, repetitions = 0, 1500
-    for _ in range(repetitions):
-        shared = rng.normal(size=400) if paired else np.zeros(400)
-        own = rng.normal(size=(2, 400)) * (1.0 if paired else np.sqrt(2))
-        m = quantiles.quantile_moments(*np.exp(shared + own), level, paired=paired)
-        rejected += bool(tests.t_test(m).p < 0.05)
-    assert rejected / repetitions == pytest.approx(0.05, abs=0.02)
+    base = np.asarray(POPULATIONS[kind](rng), dtype=np.float64)
+    other = np.where(rng.random(1500) < 0.6, base, rng.permutation(base))
+    o = Outcomes("x", "b", (base,), (other,), (base[:, None],), (other[:, None],), None)
+    lift = float(np.divide(*(_mid(v, level) for v in (other, base)))) - 1.0
+    rejected = covered = 0
+    for heads, tails in draws(1500, 1500, 2000, 0):
+        null, effect = quantiles.quantile_pair(o, heads, tails, level, paired=paired)
+        low, high = intervals.fieller(effect)
+        rejected += np.count_nonzero(tests.t_test(null).p < 0.05)
+        covered += np.count_nonzero((low <= lift) & (lift <= high))
+    assert rejected / 2000 == pytest.approx(0.05, abs=3.5 * np.sqrt(0.05 * 0.95 / 2000))
+    assert covered / 2000 == pytest.approx(0.95, abs=3.5 * np.sqrt(0.05 * 0.95 / 2000))
+
+
+def _mid(values: np.ndarray, level: float) -> float:
+    """The mid-quantile as Ma, Genton & Parzen (2011) draw it: linear between the points (mid-distribution, value)."""
+    distinct, counts = np.unique(values, return_counts=True)
+    share = counts / counts.sum()
+    return float(np.interp(level, np.cumsum(share) - share / 2, distinct))
+
+
+def test_mid_quantiles_by_hand() -> None:
+    values = np.repeat([0.0, 1.0, 2.0, 5.0], [10, 20, 10, 10])  # mid-distribution .1, .4, .7, .9
+    for level, value in ((0.4, 1.0), (0.55, 1.5), (0.5, 4 / 3), (0.8, 3.5), (0.25, 0.5)):
+        assert quantiles.quantile_moments(values, values, level, paired=False).control == pytest.approx(value)
+    rng = np.random.default_rng(8)
+    weights = rng.integers(0, 3, (60, 40)) * rng.integers(0, 2, (60, 40))  # many values are in no sample
+    found = quantiles.mid_quantile(np.sort(rng.poisson(9, 60)).astype(float), weights, 0.5)
+    many = np.sort(np.random.default_rng(9).normal(size=60))
+    for r, value in enumerate(quantiles.mid_quantile(many, weights, 0.3).value):
+        assert value == pytest.approx(_mid(np.repeat(many, weights[:, r]), 0.3))
+    assert found.value.shape == (40,)
 
 
 @pytest.mark.parametrize("level", [0.25, 0.5, 0.9])
-def test_quantile_standard_errors_are_scipys(level: float) -> None:
-    values = np.random.default_rng(10).lognormal(0, 1, 301)
-    m = quantiles.quantile_moments(values, values[:200], level, paired=False)
-    assert np.sqrt(m.var_control) == pytest.approx(stats.mstats.mjci(values, [level])[0], rel=0.01)
+def test_quantile_standard_errors_where_values_differ(level: float) -> None:
+    """Against the known asymptotic error sqrt(q (1 - q) / n) / f(x_q), and scipy's by Maritz & Jarrett."""
+    values = np.random.default_rng(10).lognormal(0, 1, 200_001)
+    error = np.sqrt(quantiles.quantile_moments(values, values[:200], level, paired=False).var_control)
+    law = stats.lognorm(1)
+    assert error == pytest.approx(np.sqrt(level * (1 - level) / len(values)) / law.pdf(law.ppf(level)), rel=0.12)
+    assert error == pytest.approx(stats.mstats.mjci(values, [level])[0], rel=0.12)
+
+
+@pytest.mark.parametrize(("mean", "level"), [(0.8, 0.5), (2.0, 0.5), (2.0, 0.9), (12.0, 0.9)])
+def test_quantile_standard_errors_of_counts_are_the_bootstraps(mean: float, level: float) -> None:
+    values = np.random.default_rng(11).poisson(mean, 2000).astype(float)
+    error = np.sqrt(quantiles.quantile_moments(values, values, level, paired=False).var_control)
+    again = stats.bootstrap((values,), lambda v: _mid(v, level), vectorized=False, n_resamples=1000, method="percentile", rng=0)
+    assert error == pytest.approx(again.standard_error, rel=0.1)
 
 
 def test_quantiles_of_ties_have_no_test() -> None:
-    m = quantiles.quantile_moments(np.zeros(100), np.zeros(100), 0.5, paired=False)
-    assert np.isnan(tests.t_test(m).p)
+    for paired in (False, True):
+        m = quantiles.quantile_moments(np.zeros(100), np.zeros(100), 0.5, paired=paired)
+        assert np.isnan(tests.t_test(m).p)
     assert np.isnan(quantiles.quantile_moments(np.arange(5.0), np.arange(5.0), 0.5, paired=False).variance)
 
 

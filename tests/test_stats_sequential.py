@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from simulator.stats import sequential, units
+from simulator.stats.moments import linearised
 from simulator.stats.units import UserDays
 from tests.test_stats_audit import paired_log
 
@@ -53,18 +54,28 @@ def test_spending_ends_at_alpha() -> None:
         assert sequential.exit_probability(bounds.tolist(), clock) == pytest.approx(0.05, abs=1e-6)
 
 
-@pytest.mark.parametrize("between", [0.0, 1.0])
-def test_looking_every_day_is_honest(between: float) -> None:
-    """A/A tests of users whose days are independent (0) or alike (1): 6,000 tests of 400 users, 8 looks."""
+DAYS = {
+    "independent": lambda rng, n, looks: rng.normal(size=(n, looks)),
+    "alike": lambda rng, n, looks: rng.normal(size=(n, 1)) + rng.normal(size=(n, looks)),
+    "made up for": lambda rng, n, looks: np.diff(rng.normal(size=(n, looks + 1)), axis=1) + 0.4 * rng.normal(size=(n, looks)),
+    "ever louder": lambda rng, n, looks: rng.normal(size=(n, looks)) * np.arange(1, looks + 1),
+}
+"""How a user's days go together: what one day has too much the next has too little ("made up for"), differences grow ("ever louder")."""
+
+
+@pytest.mark.parametrize("kind", DAYS)
+def test_looking_every_day_is_honest(kind: str) -> None:
+    """6,000 A/A tests of 400 users, 8 looks; the clock is that of one further sample."""
     rng = np.random.default_rng(0)
     looks, n, tests = 8, 400, 6000
     crossed = dict.fromkeys(("always", "obrien-fleming", "pocock", "fixed"), 0)
-    days = np.arange(1, looks + 1)
-    true = days**2 / (days**2 * between**2 + days)
-    bounds = {s: sequential.boundaries(s, (days / looks).tolist(), true.tolist()) for s in ("obrien-fleming", "pocock")}  # type: ignore[arg-type]
-    bounds |= {"always": sequential.mixture_boundary(true, true[-1]), "fixed": np.full(looks, 1.96)}
+    share = (np.arange(1, looks + 1) / looks).tolist()
+    r = np.corrcoef(np.cumsum(DAYS[kind](rng, 20 * n, looks), axis=1).T)
+    information = sequential.clock(np.diagonal(r, 1))
+    bounds = {s: sequential.boundaries(s, share, information.tolist()) for s in ("obrien-fleming", "pocock")}  # type: ignore[arg-type]
+    bounds |= {"always": sequential.mixture_boundary(information, 1.0), "fixed": np.full(looks, 1.96)}
     for _ in range(tests):
-        x = np.cumsum(between * rng.normal(size=(n, 1)) + rng.normal(size=(n, looks)), axis=1)
+        x = np.cumsum(DAYS[kind](rng, n, looks), axis=1)
         z = x.mean(axis=0) / (x.std(axis=0, ddof=1) / np.sqrt(n))
         for name, bound in bounds.items():
             crossed[name] += bool((np.abs(z) > bound).any())
@@ -74,6 +85,28 @@ def test_looking_every_day_is_honest(between: float) -> None:
     assert rate["pocock"] == pytest.approx(0.05, abs=error)
     assert rate["always"] < 0.05
     assert rate["fixed"] > 0.08
+
+
+def test_the_clock_of_equal_independent_days_is_their_number() -> None:
+    r = np.sqrt(np.arange(1, 5) / np.arange(2, 6))
+    assert sequential.clock(r) == pytest.approx(np.arange(1, 6) / 5)
+    assert sequential.clock(np.array([1.0, 0.5])).tolist() == [0.25, 0.25, 1.0]
+
+
+def test_correlations_of_looks_are_those_of_the_users_totals() -> None:
+    days = units.read(paired_log(), ("click", "click_rate"))
+    tables = [days.by("user", until=d) for d in range(1, 6)]
+    a, b = (np.cumsum(days.terms["click"][arm], axis=1) for arm in (0, 1))
+    twins = np.corrcoef((b - a).T)
+    assert sequential.successive(tables, "click", "a", "b") == pytest.approx(np.diagonal(twins, 1))
+    heads = np.arange(400) % 2
+    chosen = heads, np.arange(400)
+    split = [replace(t, numerators={"click": t.numerators["click"][chosen]}, denominators={}, assigned=heads) for t in tables]
+    cov = np.cov(a[::2].T) + np.cov(b[1::2].T)
+    correlation = cov / np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
+    assert sequential.successive(split, "click", "a", "b") == pytest.approx(np.diagonal(correlation, 1))
+    values = [[linearised(*t.sums("click_rate", arm)) for t in tables] for arm in ("a", "b")]  # type: ignore[arg-type]
+    assert sequential.successive(tables, "click_rate", "a", "b") == pytest.approx(np.diagonal(np.corrcoef(np.subtract(*values)), 1))
 
 
 def test_always_valid_p_crosses_with_its_boundary() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from simulator.report.words import title
 from simulator.stats import compare, tests, verdict
 from simulator.stats.adjustment import winsorised
@@ -25,7 +27,7 @@ def computed_otherwise(table: UnitTable, control: str, treatments: tuple[str, ..
     Returns:
         `metric`, `arm`; `p` of the t test; `ranks`: p of Wilcoxon's signed-rank test of pairs, or of the rank-sum test of a split (None
         above RANKED units); `winsorised`: lift, low, high and p with the largest SHARE of sums cut; `quantiles`: the same for the
-        median and the ninth decile of sums (None where the quantile has no spread around it, as where most users have none).
+        median and the ninth decile of sums (mid-quantiles; None where that quantile of users has no events).
     """
     cut = winsorised(table, SHARE)
     plain = {(row.metric, row.arm): row for row in verdict.lifts(table, control)}
@@ -63,6 +65,6 @@ def _quantile(table: UnitTable, metric: str, control: str, arm: str, level: floa
         return None
     base, other = compare.values(table, metric, control, arm)
     m = quantile_moments(base, other, level, paired=table.paired)
-    if not m.variance > 0 or not m.control > 0:
+    if not m.variance > 0 or not np.quantile(base, level) > 0:
         return None
     return _lift(verdict.row(m, title(metric), arm, table.unit))

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.stats import intervals, ordered, tests
+from simulator.stats import intervals, ordered, quantiles, tests
 from simulator.stats.intervals import Interval
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.randomise import Outcomes, Pair, day_pair, paired_pair, split_pair
@@ -94,7 +94,8 @@ def _rank_sums(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Float
 
 
 def _quantile_lift(o: Outcomes, level: float) -> float:
-    c, t = (float(np.quantile(v[0], level)) for v in (o.control, o.treatment))
+    ones = np.ones((len(o.control[0]), 1))
+    c, t = (float(quantiles.mid_quantile(v[0], ones, level).value[0]) for v in (o.control, o.treatment))
     return t / c - 1.0 if c else float("nan")
 
 
@@ -102,27 +103,20 @@ def _is_mean(o: Outcomes) -> bool:
     return o.bottom is None
 
 
-def _varies_at(o: Outcomes, level: float) -> bool:
-    """Whether the quantile of a mean metric is above 0 and sums around it differ."""
-    if o.bottom is not None:
-        return False
-    low, at, high = np.quantile(o.control[0], [level - 0.05, level, level + 0.05])
-    return bool(at > 0 and high > low)
+def _has_quantile(o: Outcomes, level: float) -> bool:
+    """Whether the metric is a mean whose quantile is above 0 (the report prints none where most users have no events)."""
+    return o.bottom is None and bool(np.quantile(o.control[0], level) > 0)
 
 
 _adjusted: Callable[[Outcomes, Floats, Floats], Pair] = partial(split_pair, adjusted=True)
 
 
 def _around_quantile(level: float) -> tuple[Analysis, ...]:
-    truth, fits = partial(_quantile_lift, level=level), partial(_varies_at, level=level)
-    return tuple(
-        Analysis(f"{name}, p{level:.0%}".rstrip("%"), design, partial(ordered.quantile_pair, level=level, paired=design == "paired"), _by_t,
-                 slow=True, truth=truth, fits=fits)
-        for name, design in QUANTILE_DESIGNS
-    )  # fmt: skip
+    truth, fits, name = partial(_quantile_lift, level=level), partial(_has_quantile, level=level), f"p{level:.0%}".rstrip("%")
+    makers: dict[Design, Callable[[Outcomes, Floats, Floats], Pair]]
+    makers = {d: partial(quantiles.quantile_pair, level=level, paired=d == "paired") for d in ("paired", "split")}
+    return tuple(Analysis(f"{d}, {name}", d, make, _by_t, slow=True, truth=truth, fits=fits) for d, make in makers.items())
 
-
-QUANTILE_DESIGNS: tuple[tuple[str, Design], ...] = (("paired", "paired"), ("split", "split"))
 
 ANALYSES: tuple[Analysis, ...] = (
     Analysis("paired t, Fieller", "paired", paired_pair, _by_t, verdict=True),

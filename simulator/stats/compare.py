@@ -36,6 +36,23 @@ def informative(control: Floats, treatment: Floats, paired: bool) -> tuple[Mask,
     return some, some
 
 
+def influences(table: UnitTable, metric: str, control: str, treatment: str) -> Floats:
+    """How much each unit of both arms moves the difference of their means or ratios, to first order: their squares add up to its variance.
+
+    (N_i - R D_i) / sum D, D_i = 1 for a mean (the gradient of `moments.ratio`): of twins the difference `[n]`, else both arms' units, the
+    control's with a minus. Units of the same arms in the same order give comparable vectors at every look.
+    """
+    sides = [_influence(*table.sums(metric, arm)) for arm in (control, treatment)]
+    return sides[1] - sides[0] if table.paired else np.concatenate((-sides[0], sides[1]))
+
+
+def _influence(top: Floats, bottom: Floats | None) -> Floats:
+    if bottom is None:
+        return np.asarray((top - top.mean()) / len(top))
+    total = bottom.sum()
+    return (top - top.sum() / total * bottom) / total if total > 0 else np.zeros(len(top))
+
+
 class Samples:
     """The second moments behind all comparisons of a table: each column of each arm is read once, however many comparisons use it."""
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.stats import moments, sequential, tests
-from simulator.stats.moments import Floats, Moments
+from simulator.stats import moments, sequential
+from simulator.stats.moments import Floats
 from simulator.stats.randomise import Outcomes, Rate, draws, outcomes
 from simulator.stats.units import UserDays
 
@@ -44,48 +44,46 @@ def looking(days: UserDays, control: str, repetitions: int, seed: int) -> tuple[
         counts = {(design, rule): 0 for design in ("paired", "split") for rule in RULES}
         for heads, tails in draws(days.n_users, days.n_users, repetitions, seed):
             for design, so_far in (("paired", _paired(o, heads, tails)), ("split", _split(o, heads, tails))):
-                for rule, stopped in _stopped(so_far).items():
+                for rule, stopped in _stopped(*so_far).items():
                     counts[design, rule] += stopped
         if np.ptp(o.control_days[0]) > 0:
             found += [Looking(rule, name, design, Rate.of(count, repetitions)) for (design, rule), count in counts.items()]
     return tuple(found)
 
 
-def _split(o: Outcomes, heads: Floats, tails: Floats) -> list[Moments]:
-    """The totals so far at the end of each day: heads in one arm, tails in the other, both answering as the control."""
-    totals = np.cumsum(o.control_days[0], axis=1)
-    return [moments.split_moments(moments.weighted([total], heads), moments.weighted([total], tails), 0, None) for total in totals.T.copy()]
+def _split(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
+    """Difference of the mean totals so far `[R, days]` and its covariance `[R, days, days]`: both arms answer as the control."""
+    totals = list(np.cumsum(o.control_days[0], axis=1).T)
+    control, treatment = (moments.weighted(totals, w) for w in (heads, tails))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cov = control.cov / control.n[:, None, None] + treatment.cov / treatment.n[:, None, None]
+    return treatment.mean - control.mean, cov
 
 
-def _paired(o: Outcomes, heads: Floats, tails: Floats) -> list[Moments]:
+def _paired(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
     """The same of twins; tails exchange their answers."""
-    control, treatment = (np.cumsum(v[0], axis=1).T.copy() for v in (o.control_days, o.treatment_days))
-    weights = np.concatenate((heads, tails), axis=1)
-    samples = (moments.weighted([np.concatenate((c, t)), np.concatenate((t, c))], weights) for c, t in zip(control, treatment, strict=True))
-    return [moments.paired_moments(s, (0, None), (1, None)) for s in samples]
+    d = np.cumsum(o.treatment_days[0] - o.control_days[0], axis=1)
+    s = moments.weighted(list(np.concatenate((d, -d)).T), np.concatenate((heads, tails), axis=1))
+    return s.mean, s.cov / s.n[:, None, None]
 
 
-def _stopped(so_far: list[Moments]) -> dict[str, int]:
+def _stopped(difference: Floats, cov: Floats) -> dict[str, int]:
     """How many samples each rule stops on some day.
 
-    The mixture boundary uses each sample's own information, as the report does; the spending boundaries that of the average sample (their
-    integration is done once, not for every sample).
+    The mixture boundary uses each sample's own correlations of successive looks, as the report does; the spending boundaries the median
+    over the samples at hand (their integration is done once, not for every sample).
     """
-    n = len(so_far)
-    day = np.arange(1, n + 1)
-    z = np.abs(np.stack([np.nan_to_num(tests.t_test(m).statistic) for m in so_far], axis=1))
-    variance = np.stack([m.variance for m in so_far], axis=1)
-    with np.errstate(divide="ignore"):
-        information = np.maximum.accumulate(np.where(variance > 0, np.square(day) / variance, 0.0), axis=1)
-    known = information[:, -1] > 0
+    variance = np.diagonal(cov, axis1=1, axis2=2)
+    known = (variance > 0).all(axis=1)
     result = dict.fromkeys(RULES, 0)
     if not known.any():
         return result
-    z, information = z[known], np.maximum(information[known], 1e-12 * information[known][:, -1:])
-    relative = information / information[:, -1:]
-    result["always_valid"] = int(np.count_nonzero((z > sequential.mixture_boundary(relative, 1.0)).any(axis=1)))
-    clock, share = np.median(relative, axis=0).tolist(), (day / n).tolist()
+    error = np.sqrt(variance[known])
+    z, n = np.abs(difference[known]) / error, error.shape[1]
+    information = sequential.clock(np.diagonal(cov[known], offset=1, axis1=1, axis2=2) / (error[:, :-1] * error[:, 1:]))
+    result["always_valid"] = int(np.count_nonzero((z > sequential.mixture_boundary(information, 1.0)).any(axis=1)))
+    typical, share = np.median(information, axis=0).tolist(), (np.arange(1, n + 1) / n).tolist()
     shapes: dict[str, sequential.Shape] = {"obrien_fleming": "obrien-fleming", "pocock": "pocock"}
     for rule, shape in shapes.items():
-        result[rule] = int(np.count_nonzero((z > sequential.boundaries(shape, share, clock)).any(axis=1)))
+        result[rule] = int(np.count_nonzero((z > sequential.boundaries(shape, share, typical)).any(axis=1)))
     return result

@@ -1,52 +1,199 @@
-"""Quantiles: lifts of a metric's median or ninth decile over users, as moments like any other."""
+"""Quantiles: lifts of a metric's median or ninth decile over users, as moments like any other, of one sample or of thousands at once.
+
+They are *mid-quantiles*, which are the ordinary ones where values differ, and move smoothly where many users have the same value (counts):
+there an ordinary quantile stays at one whole number or jumps to the next, and no normal theory holds for it.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from simulator.stats.moments import Floats, Moments
+from simulator.stats.randomise import Outcomes
 
-TIED = 0.02
-"""Share of users tied at a quantile above which the covariance of twins' quantiles is not estimated."""
+Weights = npt.NDArray[Any]
+"""Counts of units in samples `[n, R]`."""
+
+LEAST = 10
+"""Units that a sample must have on the thinner side of a quantile."""
+
+NODES = np.linspace(-2.5, 2.5, 26)
+"""Where the mid-quantile is looked at to tell its spread, in standard errors of the level."""
+
+MASS = np.exp(-0.5 * np.square(NODES)) / np.exp(-0.5 * np.square(NODES)).sum()
+"""The normal law's mass at each of them."""
+
+
+def merged(values: Floats, weights: Weights) -> tuple[Floats, Weights]:
+    """Distinct values `[k]`, ascending, and their counts `[k, R]`, from `weights` `[n, R]`; samples are the last axis."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    sorted_weights = weights[order]
+    return ordered[first], sorted_weights if len(first) == len(values) else np.add.reduceat(sorted_weights, first, axis=0)
+
+
+@dataclass(frozen=True)
+class MidQuantile:
+    """One quantile in each of R samples, all fields `[R]`.
+
+    With distinct values x_1 < x_2 < ..., shares p_j and mid-distribution pi_j = p_1 + ... + p_(j-1) + p_j / 2, the mid-quantile at level q
+    between pi_j and pi_(j+1) is (1 - share) x_j + share x_(j+1), share = (q - pi_j) / (pi_(j+1) - pi_j) (Ma, Genton & Parzen, "Asymptotic
+    properties of sample quantiles of discrete distributions", Annals of the Institute of Statistical Mathematics 2011, eq. 3).
+
+    Attributes:
+        value: the mid-quantile.
+        lower, upper: x_j and x_(j+1).
+        share: between them.
+        slope: units of value per unit of level around it; NaN where the sample cannot say.
+        variance: of the mean score (see `scores`) of the sample, `[R]`.
+        n: units.
+    """
+
+    value: Floats
+    lower: Floats
+    upper: Floats
+    share: Floats
+    slope: Floats
+    variance: Floats
+    n: Floats
+
+    def scores(self, values: Floats) -> Floats:
+        """How much each unit counts as below the quantile, `[n, R]`: their mean is the level.
+
+        (1 - share) m_j + share m_(j+1) with m_j = 1(x < x_j) + 1(x = x_j) / 2: the mid-quantile moves by -slope times the mean score.
+        """
+        x = values[:, None]
+        return np.asarray((x < self.lower) + (x == self.lower) * ((1.0 + self.share) / 2.0) + (x == self.upper) * (self.share / 2.0))
+
+
+def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
+    """The mid-quantile at `level` in every sample.
+
+    Its slope is that of a line with the same spread: sd of the mid-quantile at level + e over sd of e, with e as the mean score varies,
+    normal. That is the spread of the quantile under resampling, as Maritz & Jarrett have it for order statistics ("A note on estimating
+    the variance of the sample median", JASA 1978), exact where all the levels that matter lie between the same two values. NaN with
+    fewer than LEAST units on the thinner side, or where those levels leave the sample.
+
+    Args:
+        values: `[n]`.
+        weights: `[n, R]` counts of the units in each sample.
+        level: in (0, 1).
+    """
+    curve = _Curve(*merged(values, weights))
+    lower, upper, share = curve.around(np.full(curve.n.shape, level))
+    below, at, above = curve.shares(lower), curve.share_at(lower), curve.share_at(upper)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        square = below + at * np.square((1.0 + share) / 2.0) + above * np.square(share / 2.0)
+        variance = np.maximum(square - level**2, 0.0) / (curve.n - 1.0)
+        error = np.sqrt(variance)
+        nearby = np.stack([curve.value(level + z * error) for z in NODES])
+        slope = np.sqrt(MASS @ np.square(nearby - MASS @ nearby) / (MASS @ np.square(NODES))) / error
+    known = (curve.n * min(level, 1.0 - level) >= LEAST) & (variance > 0)
+    x_lower, x_upper = curve.distinct[lower], curve.distinct[np.minimum(upper, len(curve.distinct) - 1)]
+    value = x_lower + share * (x_upper - x_lower)
+    return MidQuantile(value, x_lower, x_upper, share, np.where(known, slope, np.nan), variance, curve.n)
+
+
+class _Curve:
+    """The mid-distribution functions of R samples over their common distinct values."""
+
+    def __init__(self, distinct: Floats, counts: Weights) -> None:
+        self.distinct, self.counts = distinct, counts
+        self.below = np.cumsum(counts, axis=0)
+        self.n = self.below[-1].astype(np.float64)
+        self.sample = np.arange(counts.shape[1])
+
+    def share_at(self, index: npt.NDArray[np.int64]) -> Floats:
+        """Share of the units at the value of this index; 0 beyond the last."""
+        inside = index < len(self.distinct)
+        return np.asarray(np.where(inside, self.counts[np.minimum(index, len(self.distinct) - 1), self.sample], 0.0) / self.n)
+
+    def shares(self, index: npt.NDArray[np.int64]) -> Floats:
+        """Share of the units below the value of this index."""
+        return np.asarray(self.below[index, self.sample] / self.n - self.share_at(index))
+
+    def around(self, level: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+        """Indices of the values that the samples have on both sides of `level` `[R]`, and its share of the way between; NaN outside."""
+        k = len(self.distinct)
+        low, high = np.zeros(len(self.n), dtype=np.int64), np.full(len(self.n), k)
+        while (low < high).any():  # the first value whose mid-distribution is above the level
+            middle = np.minimum((low + high) // 2, k - 1)
+            up = self._mid(middle) <= level
+            low, high = np.where((low < high) & up, middle + 1, low), np.where((low < high) & ~up, middle, high)
+        upper = self._present(low, 1)
+        lower = self._present(low - 1, -1)
+        outside = (lower < 0) | (upper >= k)
+        lower = np.maximum(lower, 0)
+        left, right = self._mid(lower), self._mid(np.minimum(upper, k - 1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return lower, upper, np.where(outside, np.nan, (level - left) / (right - left))
+
+    def value(self, level: Floats) -> Floats:
+        """The mid-quantile at `level` `[R]`."""
+        lower, upper, share = self.around(level)
+        ends = self.distinct[lower], self.distinct[np.minimum(upper, len(self.distinct) - 1)]
+        return np.asarray(ends[0] + share * (ends[1] - ends[0]))
+
+    def _mid(self, index: npt.NDArray[np.int64]) -> Floats:
+        return np.asarray((self.below[index, self.sample] - self.counts[index, self.sample] / 2.0) / self.n)
+
+    def _present(self, index: npt.NDArray[np.int64], step: int) -> npt.NDArray[np.int64]:
+        """The next index in the direction of `step` whose value the sample has; beyond the ends where there is none."""
+        k, index = len(self.distinct), index.copy()
+        while True:
+            inside = (index >= 0) & (index < k)
+            missing = inside & (self.counts[np.clip(index, 0, k - 1), self.sample] == 0)
+            if not missing.any():
+                return index
+            index[missing] += step
 
 
 def quantile_moments(control: Floats, treatment: Floats, level: float, *, paired: bool) -> Moments:
-    """Moments of the `level` quantile of users in both arms.
-
-    The standard error is that of the order statistic under resampling, without resampling (Maritz & Jarrett, "A note on estimating the
-    variance of the sample median", JASA 1978). Twins: the correlation of the two sample quantiles is that of the indicators of being below
-    them, (P(both below) - q^2) / (q (1 - q)) (Babu & Rao, "Joint asymptotic distribution of marginal quantiles", 1988); this presumes
-    values that differ: where more than `TIED` of the users are tied at the quantile (counts), the covariance is taken as 0, and the
-    interval is too wide rather than too short. df are taken as infinite. Without spread around the quantile (many equal values) the
-    variance is 0 and there is no test.
-    """
-    (c, se_c), (t, se_t) = (_with_error(v, level) for v in (control, treatment))
-    cov = 0.0
-    if paired and len(control):
-        both = float(np.mean((control <= c) & (treatment <= t)))
-        marginal = float(np.mean(control <= c)), float(np.mean(treatment <= t))
-        spread = np.sqrt(marginal[0] * (1 - marginal[0]) * marginal[1] * (1 - marginal[1]))
-        lumpy = max(float(np.mean(control == c)), float(np.mean(treatment == t))) > TIED
-        cov = 0.0 if lumpy or not spread > 0 else float(np.clip((both - marginal[0] * marginal[1]) / spread, -1.0, 1.0)) * se_c * se_t
-    return Moments(c, t, se_c**2, se_t**2, cov, np.inf, len(control), len(treatment), paired)
+    """Moments of the `level` mid-quantile of users in both arms; variance NaN where a sample has no spread there. df are infinite."""
+    ones = np.ones((max(len(control), len(treatment)), 1))
+    if paired:
+        many = _twins(control, treatment, ones[: len(control)], level)
+    else:
+        many = _independent(mid_quantile(control, ones[: len(control)], level), mid_quantile(treatment, ones[: len(treatment)], level))
+    c, t, var_c, var_t, cov = (
+        float(np.ravel(v)[0]) for v in (many.control, many.treatment, many.var_control, many.var_treatment, many.cov)
+    )
+    return Moments(c, t, var_c, var_t, cov, np.inf, len(control), len(treatment), paired)
 
 
-def _with_error(values: Floats, level: float) -> tuple[float, float]:
-    """A sample quantile and its standard error; NaN with fewer than 10 values on its thinner side.
+def quantile_pair(o: Outcomes, heads: Floats, tails: Floats, level: float, *, paired: bool) -> tuple[Moments, Moments]:
+    """Moments of a quantile under the null and the effect, as `randomise.split_pair` and `paired_pair` make those of means."""
+    c, t = o.control[0], o.treatment[0]
+    up, down = by_unit(heads), by_unit(tails)
+    if not paired:
+        base = mid_quantile(c, up, level)
+        null, effect = (_independent(base, mid_quantile(v, down, level)) for v in (c, t))
+        return null, effect
+    exchanged = np.concatenate((c, t)), np.concatenate((t, c))
+    return _twins(*exchanged, np.concatenate((up, down)), level), _twins(c, t, up + down, level)
 
-    With m = n level + 1/2 rounded down, value i of the ordered sample has the weight that Beta(m, n - m + 1) gives to ((i - 1) / n, i / n);
-    only values within 12 standard deviations of that have one.
-    """
-    from scipy.special import betainc
 
-    n = len(values)
-    if n * min(level, 1.0 - level) < 10:
-        return (float(np.quantile(values, level)) if n else float("nan")), float("nan")
-    ordered = np.sort(values)
-    m = int(n * level + 0.5)
-    reach = 12.0 * np.sqrt(n * level * (1.0 - level))
-    first, last = max(int(m - reach), 0), min(int(m + reach) + 1, n)
-    near = ordered[first:last] - ordered[m - 1]
-    weight = np.diff(betainc(m, n - m + 1, np.arange(first, last + 1) / n))
-    mean = float(weight @ near)
-    return float(np.quantile(ordered, level)), float(np.sqrt(max(float(weight @ np.square(near)) - mean**2, 0.0)))
+def by_unit(weights: Floats) -> npt.NDArray[np.float32]:
+    """Counts `[R, n]` as `[n, R]`: small whole numbers, so that half the memory suffices."""
+    return np.ascontiguousarray(weights.T, dtype=np.float32)
+
+
+def _independent(control: MidQuantile, treatment: MidQuantile) -> Moments:
+    var_c, var_t = (np.square(m.slope) * m.variance for m in (control, treatment))
+    return Moments(control.value, treatment.value, var_c, var_t, 0.0, np.inf, control.n, treatment.n, False)
+
+
+def _twins(control: Floats, treatment: Floats, weights: Weights, level: float) -> Moments:
+    """Both mid-quantiles of `weights` `[n, R]` twins, with the covariance of their scores (as Babu & Rao, "Joint asymptotic distribution of
+    marginal quantiles", Journal of Multivariate Analysis 1988, for values that differ)."""
+    c, t = (mid_quantile(v, weights, level) for v in (control, treatment))
+    together = np.einsum("nr,nr,nr->r", weights, c.scores(control), t.scores(treatment)) / c.n - level**2
+    with np.errstate(invalid="ignore"):
+        cov = c.slope * t.slope * together / (c.n - 1.0)
+        var_c, var_t = (np.square(m.slope) * m.variance for m in (c, t))
+    return Moments(c.value, t.value, var_c, var_t, cov, np.inf, c.n, c.n, True)
