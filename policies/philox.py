@@ -47,6 +47,21 @@ def philox(seed: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> tuple[np.uint64, np
 
 
 @njit(cache=True)
+def philox_words(seed: Any, counters: npt.NDArray[np.uint32], n: int, out: npt.NDArray[np.uint32]) -> None:
+    """`philox` of many counters, `[4, >= n]` uint32 in and out: LLVM computes many at a time, at a tenth of the cost of one."""
+    key = np.uint64(seed)
+    c0, c1, c2, c3 = counters[0], counters[1], counters[2], counters[3]
+    for i in range(n):
+        k0, k1 = key & _LOW, key >> _S32
+        x0, x1, x2, x3 = np.uint64(c0[i]), np.uint64(c1[i]), np.uint64(c2[i]), np.uint64(c3[i])
+        for _ in range(10):
+            p0, p1 = x0 * _M0, x2 * _M1
+            x0, x1, x2, x3 = (p1 >> _S32) ^ x1 ^ k0, p1 & _LOW, (p0 >> _S32) ^ x3 ^ k1, p0 & _LOW
+            k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+        out[0, i], out[1, i], out[2, i], out[3, i] = x0, x1, x2, x3
+
+
+@njit(cache=True)
 def unit(high: Any, low: Any) -> float:
     """A float64 in [0, 1) of 53 random bits out of two words of `philox`."""
     return (np.float64(high >> _S5) * 67108864.0 + np.float64(low >> _S6)) * (1.0 / 9007199254740992.0)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from policies.philox import uniform, uniform2
+from policies.philox import philox_words, uniform, uniform2, unit
 from policies.streams import Purpose
 
 _EXPLORE, _RECALL = int(Purpose.EXPLORE), int(Purpose.RECALL)
 _OUTSIDE = 1 << 31
 """Lanes from here on belong to the items outside the pool; below, a lane is an item."""
 _TRIES = 64
+_TOGETHER = 64
+"""Requests whose first attempts are drawn together; their number changes no bit."""
 _LEAST = -80.0
 """Least exponent of a softmax weight: below it the probability would vanish in float32."""
 
@@ -52,13 +54,13 @@ def _mark(seen: Any, pool: Any, n_items: int, mark: Any, stamp: int) -> tuple[in
 
 
 @njit(cache=True)
-def _anyone(seed: Any, purpose: int, user: int, step: int, lane: int, left: int, mark: Any, stamp: int) -> int:
+def _anyone(seed: Any, purpose: int, user: int, step: int, lane: int, left: int, mark: Any, stamp: int, failed: int = 0) -> int:
     """One of the `left` items without this stamp, each with the same probability: by rejection, at last by rank.
 
-    Takes the random numbers of `lane` and of the `_TRIES` lanes after it.
+    Takes the random numbers of `lane` and of the `_TRIES` lanes after it, of which the first `failed` were taken in vain.
     """
     n_items = len(mark) - 1
-    for attempt in range(_TRIES):
+    for attempt in range(failed, _TRIES):
         item = 1 + int(uniform(seed, purpose, user, step, lane + attempt) * n_items)
         if mark[item] != stamp:
             return item
@@ -82,11 +84,23 @@ def alike(seed: Any, users: Any, steps: Any, seen: Any, n_items: int, items: Any
         n_items: items are 1..n_items.
         items, propensities: `[B, k]` outputs; zeros on entry, and where nothing is left.
     """
-    mark = np.full(n_items + 1, -1, dtype=np.int64)
+    mark, k = np.full(n_items + 1, -1, dtype=np.int32), items.shape[1]
+    counters, words = np.empty((4, _TOGETHER * k), dtype=np.uint32), np.empty((4, _TOGETHER * k), dtype=np.uint32)
     for b in range(len(users)):
+        if b % _TOGETHER == 0:  # the first attempts of many requests at once
+            n = min(_TOGETHER, len(users) - b)
+            for r in range(n):
+                for place in range(k):
+                    at = r * k + place
+                    counters[0, at], counters[1, at] = np.uint32(users[b + r]), np.uint32(steps[b + r])
+                    counters[2, at], counters[3, at] = np.uint32(_RECALL), np.uint32(place * (_TRIES + 1))
+            philox_words(seed, counters, n * k, words)
         left, _ = _mark(seen[b], seen[b, :0], n_items, mark, b)
-        for place in range(min(items.shape[1], left)):
-            item = _anyone(seed, _RECALL, users[b], steps[b], place * (_TRIES + 1), left - place, mark, b)
+        for place in range(min(k, left)):
+            at = b % _TOGETHER * k + place
+            item = 1 + int(unit(np.uint64(words[0, at]), np.uint64(words[1, at])) * n_items)
+            if mark[item] == b:
+                item = _anyone(seed, _RECALL, users[b], steps[b], place * (_TRIES + 1), left - place, mark, b, 1)
             mark[item] = b
             items[b, place], propensities[b, place] = item, 1.0 / (left - place)
 

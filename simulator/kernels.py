@@ -50,8 +50,64 @@ def _take_runs(values: Any, starts: Any, lengths: Any, out: Any) -> None:
     at = 0
     for i in range(len(starts)):
         for j in range(lengths[i]):
-            out[at] = values[starts[i] + j]
-            at += 1
+            out[at + j] = values[starts[i] + j]
+        at += lengths[i]
+
+
+def repeat(values: Array, order: Array, lengths: Array, total: int) -> Array:
+    """`values[order[i]]`, `lengths[i]` times, one after another, `[total]`."""
+    out = np.empty(total, dtype=values.dtype)
+    _repeat(values, order, lengths, out)
+    return out
+
+
+@njit(cache=True)
+def _repeat(values: Any, order: Any, lengths: Any, out: Any) -> None:
+    at = 0
+    for i in range(len(order)):
+        value = values[order[i]]
+        for j in range(lengths[i]):
+            out[at + j] = value
+        at += lengths[i]
+
+
+def places(lengths: Array, total: int) -> Array:
+    """0, 1, ..., `lengths[i]` - 1 for each i, one after another, `[total]` uint16."""
+    out = np.empty(total, dtype=np.uint16)
+    _places(lengths, out)
+    return out
+
+
+@njit(cache=True)
+def _places(lengths: Any, out: Any) -> None:
+    at = 0
+    for i in range(len(lengths)):
+        for j in range(lengths[i]):
+            out[at + j] = j
+        at += lengths[i]
+
+
+def take(values: Array, index: Array) -> Array:
+    """`values[index]`, without a copy of a narrow `index`."""
+    out = np.empty(len(index), dtype=values.dtype)
+    _take(values, index, out)
+    return out
+
+
+@njit(cache=True)
+def _take(values: Any, index: Any, out: Any) -> None:
+    for i in range(len(index)):
+        out[i] = values[index[i]]
+
+
+@njit(cache=True)
+def pack(block: Any, shown: Any, out: Any) -> None:
+    """The first `shown[b]` values of each row of `block` `[B, k]` one after another."""
+    at = 0
+    for b in range(len(shown)):
+        for j in range(shown[b]):
+            out[at + j] = block[b, j]
+        at += shown[b]
 
 
 @njit(cache=True)
@@ -65,13 +121,15 @@ def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown:
         slate, click, shown: `[B, k]` items, `[B, k]` int8 and `[B]` of the block.
     """
     width = items.shape[1]
+    old_items, old_clicked = np.empty(width, dtype=items.dtype), np.empty(width, dtype=clicked.dtype)
     for b in range(len(rows)):
         row = rows[b]
         new = min(shown[b], width)
         skip = shown[b] - new
+        for j in range(width):  # to a place of its own and back: two loops that LLVM can vectorise
+            old_items[j], old_clicked[j] = items[row, j], clicked[row, j]
         for j in range(width - new):
-            items[row, j] = items[row, j + new]
-            clicked[row, j] = clicked[row, j + new]
+            items[row, j], clicked[row, j] = old_items[j + new], old_clicked[j + new]
         for j in range(new):
             items[row, width - new + j] = slate[b, skip + j]
             clicked[row, width - new + j] = click[b, skip + j] == 1
@@ -102,7 +160,7 @@ def inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int,
         seen: `[B, S]` of the request.
         n_items: items are 1..n_items.
     """
-    mark = np.full(n_items + 1, -1, dtype=np.int64)
+    mark = np.full(n_items + 1, -1, dtype=np.int32)
     for b in range(items.shape[0]):
         for j in range(seen.shape[1]):
             if 0 < seen[b, j] <= n_items:

@@ -49,28 +49,36 @@ class Asked:
     t: IntArray
 
 
-class _Column:
-    """A growing array: `n` filled values, doubled when full."""
+def _absent(name: str) -> Any:
+    """What stands where nothing was given: null in the columns of answers and of propensities, else 0."""
+    return {"propensity": np.nan, "channel": 0, "logged": False, "team": 0}.get(name, -1)
 
-    def __init__(self, dtype: Any) -> None:
-        self.values: Array = np.empty(1 << 12, dtype=dtype)
+
+class _Column:
+    """A growing array, doubled when full; as long as nothing is put into it, only its length."""
+
+    def __init__(self, dtype: Any, absent: Any) -> None:
+        self.dtype, self.absent = np.dtype(dtype), absent
+        self.values: Array | None = None
         self.n = 0
 
-    def extend(self, values: Array) -> None:
-        end = self.n + len(values)
-        if end > len(self.values):
-            grown = np.empty(max(end, 2 * len(self.values)), dtype=self.values.dtype)
-            grown[: self.n] = self.values[: self.n]
+    def room(self, n: int) -> Array:
+        """The next `n` places, to be filled."""
+        end = self.n + n
+        if self.values is None or end > len(self.values):
+            grown = np.empty(max(end, 2 * self.n, 1 << 12), dtype=self.dtype)
+            if self.n:
+                grown[: self.n] = self.absent if self.values is None else self.values[: self.n]
             self.values = grown
-        self.values[self.n : end] = values
-        self.n = end
+        start, self.n = self.n, end
+        return self.values[start:end]
 
-    def fill(self, value: Any, n: int) -> None:
-        self.extend(np.broadcast_to(np.asarray(value, dtype=self.values.dtype), n))
-
-    @property
-    def filled(self) -> Array:
-        return self.values[: self.n]
+    def skip(self, n: int) -> None:
+        """Leave `n` places to `absent`."""
+        if self.values is None:
+            self.n += n
+        else:
+            self.room(n)[:] = self.absent
 
 
 class Tape:
@@ -82,7 +90,7 @@ class Tape:
     def __init__(self, kinds: Sequence[str]) -> None:
         self.kinds = tuple(name for name in FEEDBACK if name in kinds)
         types = {**REQUESTS, **IMPRESSIONS, **dict.fromkeys(self.kinds, np.int8)}
-        self._columns = {name: _Column(dtype) for name, dtype in types.items()}
+        self._columns = {name: _Column(dtype, _absent(name)) for name, dtype in types.items()}
 
     @property
     def n_requests(self) -> int:
@@ -100,15 +108,13 @@ class Tape:
             served: what was served, `[B, k]`.
             feedback: the answers.
         """
-        slates, shown = served.slates, feedback.shown
-        width = slates.items.shape[1]
-        put = self._columns
+        from simulator.kernels import pack
+
+        slates, shown, put = served.slates, feedback.shown, self._columns
         for name in ("user", "session", "request", "t"):
-            put[name].extend(getattr(asked, name))
-        put["shown"].extend(shown)
-        whole = int(shown.min(initial=width)) == width
-        keep = None if whole else np.arange(width) < shown[:, None]
-        n = len(shown) * width if keep is None else int(shown.sum())
+            put[name].room(len(shown))[:] = getattr(asked, name)
+        put["shown"].room(len(shown))[:] = shown
+        n = int(shown.sum())
         given: dict[str, Array | None] = {
             "item": slates.items,
             "propensity": slates.propensities,
@@ -120,14 +126,21 @@ class Tape:
             **{name: feedback.kinds.get(name) for name in self.kinds},
         }
         for name, block in given.items():
+            column = put[name]
             if block is None:
-                put[name].fill(_ABSENT.get(name, -1), n)
+                column.skip(n)
             else:
-                put[name].extend(block.ravel() if keep is None else block[keep])
+                pack(np.ascontiguousarray(block, dtype=column.dtype), shown, column.room(n))
 
     def columns(self) -> dict[str, Array]:
-        """The filled part of every column, without copying."""
-        return {name: column.filled for name, column in self._columns.items()}
+        """The filled part of every column, without copying; columns into which nothing was put are left out of a tape with rows."""
+        found = {}
+        for name, column in self._columns.items():
+            if column.values is not None:
+                found[name] = column.values[: column.n]
+            elif column.n == 0:
+                found[name] = np.empty(0, dtype=column.dtype)
+        return found
 
     def save(self, path: Path) -> None:
         """Write the columns as one uncompressed npz by temporary name and rename."""
@@ -136,9 +149,6 @@ class Tape:
         with staging.open("wb") as stream:
             np.savez(stream, **self.columns())  # type: ignore[arg-type]
         os.replace(staging, path)
-
-
-_ABSENT: dict[str, Any] = {"propensity": np.nan, "channel": 0, "logged": False, "team": 0}
 
 
 def load(path: Path) -> dict[str, Array]:
@@ -157,31 +167,39 @@ def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Seq
         kinds: FEEDBACK columns that the log has; those that the tapes lack are null.
         team: only the rows of one of two interleaved arms; they keep their positions in the slate.
     """
-    from simulator.kernels import group_by_user, take_runs
+    from simulator.kernels import group_by_user, places, repeat, take, take_runs
 
-    tape = {name: np.concatenate([day[name] for day in days]) if len(days) > 1 else days[0][name] for name in days[0]}
-    order = group_by_user(tape["user"])
-    shown = tape["shown"][order].astype(np.int64)
-    ends = np.cumsum(tape["shown"], dtype=np.int64)
-    starts = (ends - tape["shown"])[order]
+    whole = {name: _joined(days, name) for name in {name for day in days for name in day}}
+    order = group_by_user(whole["user"])
+    shown = whole["shown"][order].astype(np.int64)
+    ends = np.cumsum(whole["shown"], dtype=np.int64)
+    starts = (ends - whole["shown"])[order]
     n = int(shown.sum())
     target = schema(kinds)
-    out: dict[str, pa.Array] = {
-        "arm": pa.array(np.full(n, arm, dtype=np.uint8)),
-        "position": pa.array(np.arange(n, dtype=np.int64) - np.repeat(np.cumsum(shown) - shown, shown)).cast(pa.uint16()),
-    }
+    out: dict[str, pa.Array] = {"arm": pa.array(np.full(n, arm, dtype=np.uint8)), "position": pa.array(places(shown, n))}
     for name in ("user", "session", "request", "t"):
-        out[name] = pa.array(np.repeat(tape[name][order], shown))
+        out[name] = pa.array(repeat(whole[name], order, shown, n))
     for name in target.names:
         if name in out or name == "duration":
             continue
-        if name not in tape:
-            out[name] = pa.nulls(n, target.field(name).type)
-            continue
-        out[name] = _arrow(take_runs(tape[name], starts, shown, n), target.field(name))
-    out["duration"] = pa.array(np.asarray(duration, dtype=np.float32)[out["item"].to_numpy()])
+        column = target.field(name)
+        if name in whole:
+            out[name] = _arrow(take_runs(whole[name], starts, shown, n), column)
+        else:
+            out[name] = pa.nulls(n, column.type) if column.nullable else pa.array(np.full(n, _absent(name), dtype=IMPRESSIONS[name]))
+    out["duration"] = pa.array(take(np.asarray(duration, dtype=np.float32), out["item"].to_numpy()))
     table = pa.table([out[name] for name in target.names], schema=target)
-    return table if team is None else table.filter(pa.array(take_runs(tape["team"], starts, shown, n) == team))
+    if team is None:
+        return table
+    drafted = take_runs(whole["team"], starts, shown, n) if "team" in whole else np.zeros(n, dtype=np.uint8)
+    return table.filter(pa.array(drafted == team))
+
+
+def _joined(days: Sequence[dict[str, Array]], name: str) -> Array:
+    """A column over all days; a day that lacks it is filled with what stands for nothing."""
+    dtype = next(day[name].dtype for day in days if name in day)
+    parts = [day[name] if name in day else np.full(len(day["item"]), _absent(name), dtype=dtype) for day in days]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _arrow(values: Array, column: pa.Field) -> pa.Array:

@@ -216,6 +216,28 @@ def test_a_tape_of_ragged_blocks_becomes_rows_in_order():
     EventLog(Metadata(("a", "b"), 4, 9), rows).validate()
 
 
+def test_a_column_that_comes_late_is_null_before():
+    """Propensities and teams on the second day only; the first day's rows have none, and what was never given takes no room."""
+
+    def day(propensities: list[list[float]] | None, team: list[list[int]] | None) -> dict[str, np.ndarray]:
+        roll, grid, zero = Tape(()), np.array([[1, 2]]), np.zeros(1, dtype=np.int64)
+        feedback = Feedback(np.ones((1, 2), np.int8), np.ones((1, 2), np.float32), np.array([2]), np.array([9]), np.array([True]))
+        for late in (None, propensities), (None, None):
+            slates = Slates(grid, -grid.astype(np.float32), None if late[1] is None else np.array(late[1], dtype=np.float32))
+            drafted = None if team is None or late[1] is None else np.array(team, dtype=np.uint8)
+            roll.append(Asked(zero, zero, np.array([roll.n_requests]), zero), Served(slates, None, drafted), feedback)
+        return roll.columns()
+
+    first, second = day(None, None), day([[0.5, 0.25]], [[1, 0]])
+    assert not {"propensity", "team", "channel", "logged"} & set(first)
+    rows = tape.rows([first, second], 0, np.zeros(3), ())
+    assert rows["propensity"].to_pylist() == [None] * 4 + [0.5, 0.25, None, None]
+    assert rows["channel"].to_pylist() == [0] * 8
+    assert tape.rows([first, second], 0, np.zeros(3), (), team=1)["item"].to_pylist() == [1]
+    assert tape.rows([first], 0, np.zeros(3), (), team=0).num_rows == 4
+    assert tape.rows([Tape(()).columns()], 0, np.zeros(3), ()).num_rows == 0
+
+
 def test_a_tape_survives_saving(tmp_path):
     roll = Tape(())
     one = np.ones((1, 1))

@@ -64,7 +64,7 @@ def test_clicks_follow_the_successions() -> None:
     """After a click on a video, those nearest to where it leads are clicked more than those farthest from it."""
     people = walkers(1500, 300, affinity={"author": 0.0, "taste": 0.0, "match": 8.0})
     answer(people, 0, slate(people, 0))
-    near = people.lives.interests[:, 0] @ people.truth.place[1:].T
+    near = people.lives.interests[:, 0] @ people.world.place[1:].T
     order = np.argsort(-near, axis=1) + 1
     state = people.state()
     best = answer(people, 1, order[:, :6]).click

@@ -63,6 +63,17 @@ def test_numpy_compiled_and_plain_agree_everywhere(seed, counter):
     assert tuple(int(w) for w in compiled.philox(np.uint64(seed), *counter)) == plain
 
 
+@pytest.mark.parametrize("n", [0, 1, 7, 333])
+def test_many_words_at_once_are_the_words_one_by_one(n):
+    """As many as are asked for, whatever fits into a vector register; what lies behind them is left alone."""
+    counters = np.random.default_rng(n).integers(0, 2**32, (4, 400), dtype=np.uint32)
+    words = np.zeros((4, 400), dtype=np.uint32)
+    compiled.philox_words(np.uint64(2**63 + 11), counters, n, words)
+    one_by_one = streams.philox(2**63 + 11, *counters[:, :n])
+    np.testing.assert_array_equal(words[:, :n], one_by_one)
+    assert not words[:, n:].any()
+
+
 @pytest.mark.parametrize(
     ("user", "step", "lane"),
     [

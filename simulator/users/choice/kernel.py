@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from policies.philox import philox, uniform
+from policies.philox import philox, philox_words, uniform
 from policies.streams import Purpose
 from simulator.users.choice.law import UNBORN, Answers, Floats, Ints, Law, Lives, Truth
 from simulator.users.choice.parameters import DAY_MS, LONG_VIEW, VALID_PLAY
@@ -25,6 +25,15 @@ _RESPONSE, _FEEDBACK, _DRIFT, _WORLD = (
 AUTHOR_TASTE, VIDEO_TASTE, ESTIMATE, INTEREST = 30, 31, 32, 33
 """Further meanings of `step` under Purpose.WORLD (the others are in `world`); lane = author, video, video, interest."""
 
+Words = npt.NDArray[np.uint32]
+
+STREAMS, CHUNK = 5, 32
+"""Blocks of words that an impression may take: examination, response, feedback, taste for the author and for the video; requests
+whose words are computed together (their number changes no bit)."""
+
+UNASKED = 2.0
+"""Stands for a suiting that has not been needed yet; it is a hyperbolic tangent, never above 1."""
+
 
 @njit(cache=True)
 def _unit32(word: Any) -> float:
@@ -33,11 +42,17 @@ def _unit32(word: Any) -> float:
 
 
 @njit(cache=True)
-def liking(seed: Any, user: int, what: int, lane: int) -> float:
-    """A fixed number of mean 0 and variance 1 for a pair: the sum of four uniforms, normal to the eye (Irwin-Hall) and cheap."""
-    w0, w1, w2, w3 = philox(seed, user, what, _WORLD, lane)
+def _bell(w0: Any, w1: Any, w2: Any, w3: Any) -> float:
+    """A number of mean 0 and variance 1 out of four words: the sum of four uniforms, normal to the eye (Irwin-Hall) and cheap."""
     total = (np.float64(w0) + np.float64(w1)) + (np.float64(w2) + np.float64(w3)) + 2.0
     return float(total * (1.7320508075688772 / 4294967296.0) - 3.4641016151377544)
+
+
+@njit(cache=True)
+def liking(seed: Any, user: int, what: int, lane: int) -> float:
+    """A fixed number of mean 0 and variance 1 for a pair."""
+    w0, w1, w2, w3 = philox(seed, user, what, _WORLD, lane)
+    return _bell(w0, w1, w2, w3)
 
 
 @njit(cache=True)
@@ -98,47 +113,43 @@ def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
 
 
 @njit(cache=True)
-def matching(weights: Floats, interests: Floats, place: Floats) -> float:
-    """`sum_m w_m max(0, <p_m, v>)^2`; four interests at a time, so that their sums overlap."""
-    total, n = 0.0, len(weights)
-    for m in range(0, n, 4):
-        second, third, last = min(m + 1, n - 1), min(m + 2, n - 1), min(m + 3, n - 1)
+def fold(weights: Floats, interests: Floats, lens: Floats) -> None:
+    """What `matching` reads: the interests four abreast, their weights below: `lens` `[ceil(M / 4), D + 1, 4]`, 0 where there is none."""
+    lens[:] = 0.0
+    n_places = interests.shape[1]
+    for m in range(len(weights)):
+        for d in range(n_places):
+            lens[m // 4, d, m % 4] = interests[m, d]
+        lens[m // 4, n_places, m % 4] = weights[m]
+
+
+@njit(cache=True)
+def matching(lens: Floats, place: Floats) -> float:
+    """`sum_m w_m max(0, <p_m, v>)^2` of a place (the first D numbers); four interests at a time, so that their sums overlap."""
+    total, n = 0.0, lens.shape[1] - 1
+    for g in range(lens.shape[0]):
         a = b = c = e = 0.0
-        for d in range(len(place)):
+        for d in range(n):
             v = place[d]
-            a += interests[m, d] * v
-            b += interests[second, d] * v
-            c += interests[third, d] * v
-            e += interests[last, d] * v
-        total += weights[m] * a * a if a > 0.0 else 0.0
-        if m + 1 < n and b > 0.0:
-            total += weights[m + 1] * b * b
-        if m + 2 < n and c > 0.0:
-            total += weights[m + 2] * c * c
-        if m + 3 < n and e > 0.0:
-            total += weights[m + 3] * e * e
+            a += lens[g, d, 0] * v
+            b += lens[g, d, 1] * v
+            c += lens[g, d, 2] * v
+            e += lens[g, d, 3] * v
+        a, b, c, e = max(a, 0.0), max(b, 0.0), max(c, 0.0), max(e, 0.0)
+        total += lens[g, n, 0] * a * a
+        total += lens[g, n, 1] * b * b
+        total += lens[g, n, 2] * c * c
+        total += lens[g, n, 3] * e * e
     return total
 
 
 @njit(cache=True)
-def matches(weights: Floats, interests: Floats, place: Floats, out: Floats) -> None:
-    """`matching` of all items, `[n_items + 1]`, with the same bits: the same sums, interleaved so that they overlap."""
-    out[:] = 0.0
-    for m in range(len(weights)):
-        for i in range(0, len(out) - 3, 4):
-            a = b = c = d = 0.0
-            for j in range(place.shape[1]):
-                p = interests[m, j]
-                a += p * place[i, j]
-                b += p * place[i + 1, j]
-                c += p * place[i + 2, j]
-                d += p * place[i + 3, j]
-            out[i] += weights[m] * a * a if a > 0.0 else 0.0
-            out[i + 1] += weights[m] * b * b if b > 0.0 else 0.0
-            out[i + 2] += weights[m] * c * c if c > 0.0 else 0.0
-            out[i + 3] += weights[m] * d * d if d > 0.0 else 0.0
-    for i in range(len(out) - len(out) % 4, len(out)):
-        out[i] = matching(weights, interests, place[i])
+def matches(weights: Floats, interests: Floats, places: Floats, out: Floats) -> None:
+    """`matching` of all items, `[n_items + 1]`; `places` `[n_items + 1, >= D]`."""
+    lens = np.empty(((len(weights) + 3) // 4, interests.shape[1] + 1, 4))
+    fold(weights, interests, lens)
+    for i in range(len(out)):
+        out[i] = matching(lens, places[i])
 
 
 @njit(cache=True)
@@ -159,9 +170,9 @@ def sigmoid(x: float) -> float:
 
 @njit(cache=True)
 def fatigue(strength: float, memory: Floats, place: Floats) -> float:
-    """What the memory of near-duplicates takes from the logit."""
+    """What the memory `[D]` of near-duplicates takes from the logit of a place (the first D numbers)."""
     c = 0.0
-    for d in range(len(place)):
+    for d in range(len(memory)):
         c += memory[d] * place[d]
     return strength * c if c > 0.0 else 0.0
 
@@ -260,62 +271,107 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, t: int) ->
 
 
 @njit(cache=True)
+def _count(user: Ints, step: Ints, items: Ints, author: Ints, counters: Words) -> int:
+    """Fill the counters of all words that the answers to `[n]` slates may take, request by request, `[4, n * STREAMS * k]`; how many."""
+    at, k = 0, items.shape[1]
+    for b in range(len(user)):
+        for stream in range(STREAMS):
+            purpose = (_EXAMINE, _RESPONSE, _FEEDBACK, _WORLD, _WORLD)[stream]
+            what = step[b] if stream < 3 else (AUTHOR_TASTE if stream == 3 else VIDEO_TASTE)
+            for p in range(k):
+                lane = author[items[b, p]] if stream == 3 else items[b, p]
+                counters[0, at + p], counters[1, at + p] = np.uint32(user[b]), np.uint32(what)
+                counters[2, at + p], counters[3, at + p] = np.uint32(purpose), np.uint32(lane)
+            at += k
+    return at
+
+
+@njit(cache=True)
+def _gather(video: Floats, items: Ints, out: Floats) -> None:
+    """Copy the rows of `items` `[n, k]` to `out` `[>= n * k, W]`: reads that do not wait for one another, unlike those of the answers."""
+    at = 0
+    for b in range(items.shape[0]):
+        for p in range(items.shape[1]):
+            i = items[b, p]
+            for d in range(out.shape[1]):
+                out[at, d] = video[i, d]
+            at += 1
+
+
+@njit(cache=True)
 def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: Ints, t: Ints, items: Ints, out: Answers) -> None:
     """Answer `[B]` slates `[B, k]`; all noise of an impression is keyed by (user, step, item).
 
-    One long loop over locals: handing tuples of arrays to functions costs more than the arithmetic of an impression.
+    The random words of CHUNK requests are computed together, then the matches of a slate, then its places one after the other. One
+    long loop over locals: handing tuples of arrays to functions costs more than the arithmetic of an impression.
     """
-    place, appeal, author, durations = truth.place, truth.appeal, truth.author, truth.duration
-    n_places, usual = place.shape[1], _weibull(law.skip_scale, law.skip_shape, VALID_PLAY)
+    video, author = truth.video, truth.author
+    k, n_places, usual = items.shape[1], lives.memory.shape[1], _weibull(law.skip_scale, law.skip_shape, VALID_PLAY)
+    counters, words = np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32), np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32)
+    videos = np.empty((CHUNK * k, video.shape[1]))
+    lens, match = np.empty(((lives.weights.shape[1] + 3) // 4, n_places + 1, 4)), np.empty(k)
     for b in range(len(user)):
-        u, s = user[b], step[b]
+        if b % CHUNK == 0:
+            end = min(b + CHUNK, len(user))
+            _gather(video, items[b:end], videos)
+            philox_words(seed, counters, _count(user[b:end], step[b:end], items[b:end], author, counters), words)
+        u, s, row, at = user[b], step[b], b % CHUNK * k, b % CHUNK * STREAMS * k
         _wake(law, seed, truth, lives, u, t[b])
-        weights, interests, memory, own = lives.weights[u], lives.interests[u], lives.memory[u], truth.level[u]
+        fold(lives.weights[u], lives.interests[u], lens)
+        for p in range(k):
+            match[p] = matching(lens, videos[row + p])
+        memory, own = lives.memory[u], truth.level[u]
         spent, satisfied, chance = 0.0, 0.0, law.examine
         shown, abandoned = 0, False
-        for p in range(items.shape[1]):
+        for p in range(k):
             i = items[b, p]
             if i == 0 or abandoned:
                 break
             shown += 1
-            out.kinds[b, p, :] = 0
-            a0, a1, a2, a3 = philox(seed, u, s, _EXAMINE, i)
-            w0, w1, w2, _ = philox(seed, u, s, _RESPONSE, i)
+            for kind in range(7):
+                out.kinds[kind, b, p] = 0
+            examine, response, feedback, by_author, by_video = at + p, at + k + p, at + 2 * k + p, at + 3 * k + p, at + 4 * k + p
             click, long, watch = False, False, 0.0
-            if _unit32(a0) < chance:
-                duration = durations[i]
-                x = own + appeal[i] + law.match * matching(weights, interests, place[i])
-                x += tastes(seed, u, author[i], i, law.author, law.taste) - fatigue(law.satiation, memory, place[i])
-                suits = suiting(x - own + law.base)
-                click = _unit32(w0) < sigmoid(x)
+            if _unit32(words[0, examine]) < chance:
+                duration = videos[row + p, n_places + 1]
+                x = own + videos[row + p, n_places] + law.match * match[p]
+                taste = law.author * _bell(words[0, by_author], words[1, by_author], words[2, by_author], words[3, by_author])
+                taste += law.taste * _bell(words[0, by_video], words[1, by_video], words[2, by_video], words[3, by_video])
+                x += taste - fatigue(law.satiation, memory, videos[row + p])
+                y, suits = x - own + law.base, UNASKED
+                click = _unit32(words[0, response]) < sigmoid(x)
                 if click:
+                    suits = suiting(y)
                     scale = law.attention * math.exp(law.attention_affinity * suits)
-                    watch = _real_watch(scale, law.attention_shape, duration, _unit32(w1))
+                    watch = _real_watch(scale, law.attention_shape, duration, _unit32(words[1, response]))
                     if watch >= duration:
-                        watch = duration if _unit32(w2) < law.stop else duration + law.loop * (watch - duration)
+                        watch = duration if _unit32(words[2, response]) < law.stop else duration + law.loop * (watch - duration)
                     long = watch >= min(LONG_VIEW, duration)
                     lives.clicked[u] = i
                     if law.succession:
-                        interests[0, :] = truth.onward[i]
+                        lives.interests[u, 0] = truth.onward[i]
+                        fold(lives.weights[u], lives.interests[u], lens)
+                        for later in range(p + 1, k):
+                            match[later] = matching(lens, videos[row + later])
                 else:
                     most = usual if duration >= VALID_PLAY else _weibull(law.skip_scale, law.skip_shape, duration)
-                    watch = _skip_watch(law.skip_scale, law.skip_shape, most, _unit32(w1))
-                f0, f1, f2, f3 = philox(seed, u, s, _FEEDBACK, i)
-                words = (f0, f1, f2, f3, a2, a3)
+                    watch = _skip_watch(law.skip_scale, law.skip_shape, most, _unit32(words[1, response]))
                 for kind in range(6):
-                    mark = _unit32(words[kind])
-                    if mark < law.most[kind]:  # seldom: spares an exponential
+                    mark = _unit32(words[kind, feedback] if kind < 4 else words[kind - 2, examine])
+                    if mark < law.most[kind]:  # seldom: spares exponentials
+                        if suits == UNASKED:
+                            suits = suiting(y)
                         factor = 1.0 if click else law.reactions[kind, 2]
-                        out.kinds[b, p, 1 + kind] = mark < factor * sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * suits)
+                        out.kinds[1 + kind, b, p] = mark < factor * sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * suits)
                 for d in range(n_places):
-                    memory[d] = law.fade * memory[d] + place[i, d]
+                    memory[d] = law.fade * memory[d] + videos[row + p, d]
             out.click[b, p] = click
             out.watch[b, p] = watch
-            out.kinds[b, p, 0] = long
+            out.kinds[0, b, p] = long
             satisfied += long
             spent += watch + law.gap
             chance *= law.examine_decay
-            abandoned = _unit32(a1) < (law.abandon_click if click else law.abandon_unclick)
+            abandoned = _unit32(words[1, examine]) < (law.abandon_click if click else law.abandon_unclick)
         out.shown[b] = shown
         out.leaves[b], out.next[b] = _go_on(law, seed, truth, lives, u, s, t[b], shown, satisfied, spent, abandoned)
 
@@ -344,14 +400,15 @@ def _go_on(
 @njit(cache=True)
 def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: bool, out: Floats) -> None:
     """P(valid play), or P(long view), of every examined video for `user` as he is now, `[n_items + 1]`; out[0] is 0."""
-    matches(lives.weights[user], lives.interests[user], truth.place, out)
+    matches(lives.weights[user], lives.interests[user], truth.video, out)
     own, memory, out[0] = truth.level[user], lives.memory[user], 0.0
+    n_places = len(memory)
     for i in range(1, len(out)):
-        x = own + truth.appeal[i] + law.match * out[i]
-        x += tastes(seed, user, truth.author[i], i, law.author, law.taste) - fatigue(law.satiation, memory, truth.place[i])
+        x = own + truth.video[i, n_places] + law.match * out[i]
+        x += tastes(seed, user, truth.author[i], i, law.author, law.taste) - fatigue(law.satiation, memory, truth.video[i])
         out[i] = sigmoid(x)
         if long:
-            duration = truth.duration[i]
+            duration = truth.video[i, n_places + 1]
             scale = law.attention * math.exp(law.attention_affinity * suiting(x - own + law.base))
             of_clicks = survival(scale, law.attention_shape, min(VALID_PLAY, duration))
             out[i] *= survival(scale, law.attention_shape, min(LONG_VIEW, duration)) / of_clicks
@@ -371,9 +428,10 @@ def estimates(law: Law, seed: Any, truth: Truth, birth: tuple[Floats, Floats], u
     authors = np.empty(truth.author.max() + 1)
     for a in range(len(authors)):
         authors[a] = law.author * liking(seed, user, AUTHOR_TASTE, a)
-    matches(weights, interests, truth.place, out)
+    matches(weights, interests, truth.video, out)
+    n_places = interests.shape[1]
     for i in range(1, len(out)):
-        out[i] = truth.appeal[i] + law.match * out[i] + authors[truth.author[i]]
+        out[i] = truth.video[i, n_places] + law.match * out[i] + authors[truth.author[i]]
         if noise > 0.0:
             out[i] += noise * liking(seed, user, ESTIMATE, i)
     out[0] = 0.0

@@ -15,6 +15,7 @@ from simulator.users.choice.parameters import KINDS
 
 if TYPE_CHECKING:
     from simulator.users.choice.population import Choice
+    from simulator.users.choice.world import World
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -26,10 +27,9 @@ UNBORN = int(np.iinfo(np.int64).min)
 class Truth(NamedTuple):
     """The arrays of `World`, for compiled code."""
 
-    duration: Floats
+    video: Floats
+    """`[n_items + 1, >= D + 2]` place (D numbers), appeal, duration (s): side by side, because an impression reads them all."""
     author: Ints
-    place: Floats
-    appeal: Floats
     centres: Floats
     tag_cdf: Floats
     level: Floats
@@ -121,6 +121,14 @@ class Answers(NamedTuple):
     shown: Ints
     next: Ints
     leaves: npt.NDArray[np.bool_]
+
+
+def videos(world: World) -> Floats:
+    """`Truth.video` of a world; rows are whole cache lines."""
+    n, d = world.place.shape
+    rows = np.zeros((n, -(-(d + 2) // 8) * 8))
+    rows[:, :d], rows[:, d], rows[:, d + 1] = world.place, world.appeal, world.duration
+    return rows
 
 
 def law(choice: Choice, *, succession: bool) -> Law:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from policies.base import IntArray, Slates
 from simulator.users.base import Feedback
-from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Truth, law
+from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Truth, law, videos
 from simulator.users.choice.parameters import DAY_MS, KINDS
 from simulator.users.choice.world import World
 
@@ -35,7 +35,7 @@ class People:
         n, m, d = choice.n_users, choice.interests.per_user, choice.interests.dimensions
         self.law: Law = law(choice, succession=onward is not None)
         self.truth = Truth(
-            world.duration, world.author, world.place, world.appeal, world.centres, world.tag_cdf, world.level, world.rate,
+            videos(world), world.author, world.centres, world.tag_cdf, world.level, world.rate,
             np.zeros((1, d)) if onward is None else onward,
         )  # fmt: skip
         self.lives: Lives = Lives(
@@ -76,14 +76,14 @@ class People:
         out = Answers(
             click=np.full((b, k), -1, dtype=np.int8),
             watch=np.full((b, k), np.nan, dtype=np.float32),
-            kinds=np.full((b, k, len(KINDS)), -1, dtype=np.int8),
+            kinds=np.full((len(KINDS), b, k), -1, dtype=np.int8),
             shown=np.empty(b, dtype=np.int64),
             next=np.empty(b, dtype=np.int64),
             leaves=np.empty(b, dtype=np.bool_),
         )
         who, when, at, items = (np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items))
         kernel.respond(self.law, self.seed, self.truth, self.lives, who, when, at, items, out)
-        kinds = {name: out.kinds[:, :, j] for j, name in enumerate(KINDS)}
+        kinds = dict(zip(KINDS, out.kinds, strict=True))
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
     def known(self, user: int, refresh: int) -> tuple[int, int]:
