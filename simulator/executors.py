@@ -90,6 +90,11 @@ class WorkerError(ValueError):
     """A worker process that died."""
 
 
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def executor(kind: Literal["serial", "processes", "ray"], progress: Progress, tasks: int) -> Iterator[Executor]:
     """The executor of a run; its workers end with the context.
@@ -99,7 +104,7 @@ def executor(kind: Literal["serial", "processes", "ray"], progress: Progress, ta
         progress: receives the progress of all tasks.
         tasks: how many will run at most side by side.
     """
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, tasks)
+    workers = min(cores(), tasks)
     if kind == "serial":
         yield Serial(progress)
         return

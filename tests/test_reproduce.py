@@ -147,6 +147,34 @@ def test_a_finished_experiment_is_not_run_again(folder: Path, tmp_path: Path, mo
     assert other.folder(tmp_path) != Experiment(dataset, SMALL, PAPER, 0).folder(tmp_path)
 
 
+def test_side_by_side_is_the_same_as_one_after_another(folder: Path, tmp_path: Path) -> None:
+    dataset = Dataset("beauty", folder / "Beauty.txt")
+    news: list[tuple[str, int, int]] = []
+    apart, beside = (
+        Plan((dataset,), (FAMILIES["Transitions"], SMALL), PAPER, 2, tmp_path / str(workers)).run(
+            lambda stage, done, total, _: news.append((stage, done, total)), workers
+        )
+        for workers in (1, 2)
+    )
+    assert apart.places.keys() == beside.places.keys()
+    for key, found in apart.places.items():
+        assert all(np.array_equal(a, b) for a, b in zip(found, beside.places[key], strict=True))
+    assert [(done, total) for stage, done, total in news if stage == "experiments"] == [(1, 3), (2, 3), (3, 3)] * 2
+
+
+def test_a_failure_beside_others_is_told(folder: Path, tmp_path: Path) -> None:
+    wrong = Family("wrong", "recgpt", {"shape": TINY, "pretraining": {**BRIEF, "rate": 1e30}, "tuning": BRIEF})
+    with pytest.raises(ValueError, match="the loss must be finite"):
+        Plan((Dataset("beauty", folder / "Beauty.txt"),), (wrong, SMALL), PAPER, 1, tmp_path).run(silent, 2)
+
+
+def test_foundations_come_first_and_once(folder: Path, tmp_path: Path) -> None:
+    dataset = Dataset("beauty", folder / "Beauty.txt")
+    pair = [Experiment(dataset, FAMILIES[name], PAPER, 0) for name in ("Fine-tuning", "RecGPT K=1")]
+    assert [experiment.depth for experiment in pair] == [1, 1]
+    assert len({foundation.folder(tmp_path) for e in pair if (foundation := e.foundation) and foundation.depth == 0}) == 1
+
+
 def test_one_step_and_two_steps_share_the_fit_and_the_first_nine_places(folder: Path, tmp_path: Path) -> None:
     experiment = Experiment(Dataset("beauty", folder / "Beauty.txt"), SMALL, PAPER, 0)
     places = experiment.places(tmp_path, silent)

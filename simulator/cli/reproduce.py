@@ -16,10 +16,19 @@ from simulator.cli.failure import failures
 @click.option("--models", multiple=True, help="Rows, systems or families, comma-separated or repeated; all of the table if left out.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Fits of each model, with seeds 0, 1, ...")
 @click.option("--protocol", type=click.Choice(["paper", "softmax"]), default="paper", show_default=True, help="How models are trained.")
+@click.option("--workers", type=click.IntRange(1), help="Experiments side by side, one thread each; all cores if left out.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/reproduce"), show_default=True, help="Folder.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def reproduce(
-    what: str, data: Path, datasets: tuple[str, ...], models: tuple[str, ...], seeds: int, protocol: str, out: Path, quiet: bool
+    what: str,
+    data: Path,
+    datasets: tuple[str, ...],
+    models: tuple[str, ...],
+    seeds: int,
+    protocol: str,
+    workers: int | None,
+    out: Path,
+    quiet: bool,
 ) -> None:
     """Run the paper's offline experiments as scenarios with held-out users and print WHAT: measured, published, difference, interval, test.
 
@@ -32,9 +41,10 @@ def reproduce(
     abtest reproduce table3 --data ../shared/data/s3rec --datasets Beauty,Yelp --protocol softmax
     abtest reproduce fig5 --data ../shared/data/s3rec --datasets Beauty
     """
+    from simulator.executors import cores
     from simulator.progress import board
     from simulator.reproduce import artefacts
-    from simulator.reproduce.experiment import find
+    from simulator.reproduce.experiment import Plan, find
     from simulator.reproduce.systems import PROTOCOLS
 
     with failures("interrupted; finished experiments are kept: repeat the command to go on"):
@@ -42,9 +52,9 @@ def reproduce(
         if what == "table1":
             click.echo(artefacts.table1(found), nl=False)
             return
-        artefact = artefacts.ARTEFACTS[what]
+        plan = Plan(tuple(found), (), PROTOCOLS[protocol], seeds, out)
         with board(quiet=quiet) as progress:
-            text, files = artefacts.make(artefact, found, _split(models), PROTOCOLS[protocol], seeds, out, progress)
+            text, files = artefacts.make(artefacts.ARTEFACTS[what], _split(models), plan, progress, workers or cores())
         click.echo(text)
         for file in files:
             click.echo(file)

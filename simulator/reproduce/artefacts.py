@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from policies.base import Progress
 from simulator.reproduce import curves, tables
 from simulator.reproduce.experiment import Dataset, Plan, ReproduceError
 from simulator.reproduce.published import DATASETS, METRICS, STATISTICS, TABLE_2, TABLE_3
-from simulator.reproduce.systems import FAMILIES, OWNER, ROWS, SPLITS, VARIANTS, Family, Protocol
+from simulator.reproduce.systems import FAMILIES, OWNER, ROWS, SPLITS, VARIANTS, Family
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,24 @@ def families(rows: Mapping[str, str]) -> tuple[Family, ...]:
     return tuple(family for name, family in FAMILIES.items() if name in needed)
 
 
-def make(
-    artefact: Artefact, datasets: Sequence[Dataset], models: Sequence[str], protocol: Protocol, seeds: int, out: Path, progress: Progress
-) -> tuple[str, list[Path]]:
-    """Run what is missing, write the artefact's files.
+def make(artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1) -> tuple[str, list[Path]]:
+    """Run what is missing and write the artefact's files.
+
+    Args:
+        artefact: which.
+        models: rows, systems or families; all of the artefact if there are none.
+        plan: data sets, protocol, seeds, folder; the families are those behind the rows.
+        progress: told of every experiment.
+        workers: experiments side by side.
 
     Returns:
         The table as Markdown, and the files.
     """
     rows = chosen(artefact.rows, models)
-    results = Plan(tuple(datasets), families(rows), protocol, seeds, out).run(progress)
-    names = [dataset.name for dataset in datasets]
+    results = replace(plan, families=families(rows)).run(progress, workers)
+    names = [dataset.name for dataset in plan.datasets]
     cells = tables.cells(results, rows, names, artefact.metrics, artefact.published, artefact.baselines)
+    protocol, out = plan.protocol, plan.out
     files = tables.write(artefact.name, cells, protocol, out)
     if artefact.axis:
         files.append(curves.figure(cells, artefact.axis, out / f"{artefact.name}-{protocol.name}.svg"))

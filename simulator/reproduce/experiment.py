@@ -19,6 +19,7 @@ import numpy.typing as npt
 from policies.base import Progress
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
+from simulator.executors import executor
 from simulator.reproduce.published import DATASETS
 from simulator.reproduce.systems import FAMILIES, Family, Protocol
 
@@ -136,6 +137,11 @@ class Experiment:
         """The experiment whose fit this one starts from."""
         return replace(self, family=FAMILIES[self.family.foundation]) if self.family.foundation else None
 
+    @property
+    def depth(self) -> int:
+        """How many experiments have to be finished before this one, one after another."""
+        return 0 if self.foundation is None else 1 + self.foundation.depth
+
     def key(self) -> str:
         """What decides the result: scenario, data file, foundation."""
         scenario = self.scenario()
@@ -239,15 +245,47 @@ class Plan:
                     if seed == 0 or not family.deterministic:
                         yield Experiment(dataset, family, self.protocol, seed)
 
-    def run(self, progress: Progress) -> Results:
-        """Run what is not finished; returns everything measured."""
+    def run(self, progress: Progress, workers: int = 1) -> Results:
+        """Run what is not finished, `workers` experiments side by side; returns everything measured.
+
+        An experiment computes with one thread, so that its result does not depend on how many run beside it.
+        """
         todo = list(self.experiments())
+        needed = {experiment.folder(self.out): experiment for each in todo for experiment in _line(each)}
+        finished = 0
+
+        def done(_: int, result: object) -> None:
+            nonlocal finished
+            if isinstance(result, Exception):
+                raise result
+            finished += 1
+            progress("experiments", finished, len(needed), {})
+
+        for depth in sorted({experiment.depth for experiment in needed.values()}):
+            wave = [Task(experiment, self.out) for experiment in needed.values() if experiment.depth == depth]
+            with executor("serial" if workers == 1 else "processes", progress, min(workers, len(wave))) as pool:
+                pool.run(wave, done)
         places: dict[tuple[str, str], list[npt.NDArray[np.int8]]] = {}
-        for number, experiment in enumerate(todo, 1):
+        for experiment in todo:
             for system, found in experiment.places(self.out, progress).items():
                 places.setdefault((experiment.dataset.name, system), []).append(found)
-            progress("experiments", number, len(todo), {})
         return Results(places)
+
+
+def _line(experiment: Experiment) -> list[Experiment]:
+    """The experiment and those that it starts from, the first one first."""
+    return [*_line(experiment.foundation), experiment] if experiment.foundation is not None else [experiment]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An experiment to be finished, in whatever process."""
+
+    experiment: Experiment
+    out: Path
+
+    def __call__(self, progress: Progress) -> None:
+        self.experiment.places(self.out, progress)
 
 
 @dataclass(frozen=True)
