@@ -1,4 +1,4 @@
-"""The network's probabilities mixed with those of counted transitions. No network and no recall lives here."""
+"""The network's probabilities pooled with those of counted transitions. No network and no recall lives here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, P
 from policies.transitions import Transitions
 from recgpt.model import REAL
 
-WEIGHTS = tuple(round(0.1 * i, 1) for i in range(10))
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """The weights of the counts that validation chooses from."""
 
 
@@ -26,19 +26,25 @@ class Counts(Params):
         decay: weight of a click relative to the next one.
         markov: weight of the transitions against the similarities.
         shrink: how many users speak against a count of few.
+        floor: share of an item that nothing was counted for.
     """
 
     neighbours: int = 200
     decay: float = 0.8
     markov: float = 6.0
     shrink: float = 10.0
+    floor: float = 0.003
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor < 1:
+            raise ValueError(f"the 'floor' of counts must be within (0, 1); got {self.floor}")
 
 
 class Mixture:
-    """p(j | history) = (1 - w) softmax(h . v)_j + w c_j / sum(c), with c the counted scores of the history.
+    """p(j | history) in proportion to softmax(h . v)_j (c_j / sum(c) + floor)^w, with c the counted scores of the history.
 
-    Linear interpolation of a smooth model with counts (Jelinek & Mercer 1980, for language): where the counts are silent, the
-    network speaks alone. w is chosen on the validation clicks.
+    A logarithmic opinion pool (Genest & Zidek 1986, eq. 3.11; Heskes 1998) of a smooth model and of counts: an item has to please
+    both, and where the counts are silent the network speaks alone. w is chosen on the validation clicks.
 
     Attributes:
         weight: w; 0 = the network alone.
@@ -46,6 +52,7 @@ class Mixture:
 
     def __init__(self, counts: Counts, weight: float = 0.0) -> None:
         self._transitions = Transitions(counts.neighbours, 50, counts.decay, counts.markov, counts.shrink)
+        self._floor = counts.floor
         self.weight = weight
 
     def fit(self, known: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
@@ -63,18 +70,17 @@ class Mixture:
             users: `[B]`.
             weight: instead of the chosen one.
         """
-        w = self.weight if weight is None else weight
-        inner = inner.copy()
-        inner[:, 0] = -np.inf
-        inner -= inner.max(axis=1, keepdims=True)
-        share = np.exp(inner)
-        share /= share.sum(axis=1, keepdims=True)
+        w = np.float32(self.weight if weight is None else weight)
         real = (tokens != 0) & (segments == REAL)
         counted = self._transitions._scores(Histories(users, np.zeros_like(users), tokens, real, tokens))
         total = counted.sum(axis=1, keepdims=True)
         counted /= np.where(total > 0, total, 1)
-        mixed = np.where(total > 0, (1 - w) * share + w * counted, share)
-        return np.log(np.maximum(mixed, np.finfo(np.float32).tiny), dtype=np.float32)
+        counted += np.float32(self._floor)
+        pooled: FloatArray = inner + w * np.log(counted)
+        pooled[:, 0] = -np.inf
+        pooled -= pooled.max(axis=1, keepdims=True)
+        pooled -= np.log(np.exp(pooled).sum(axis=1, keepdims=True))
+        return pooled
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The counts and the weight."""

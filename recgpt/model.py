@@ -41,6 +41,7 @@ class Shape(Params):
         user_dropout: share of the training rows that do without their user vector.
         masked: whether padding is hidden from attention; else every history is padded to `length` and padding is attended to.
         output: the layer that tuning trains items by: the item embedding itself (`tied`), an own matrix (`untied`), and a bias (`biased`).
+        trace: whether a decayed mean of the embedded tokens is added to the last block's result, see `Trace`.
     """
 
     width: int = 64
@@ -60,6 +61,7 @@ class Shape(Params):
     user_dropout: float = 0.5
     masked: bool = True
     output: Literal["tied", "untied", "biased"] = "tied"
+    trace: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "feedforward", "layers", "heads", "length"):
@@ -126,16 +128,83 @@ class Block(nn.Module):
 
 
 @dataclass
+class Sums:
+    """The decayed sums of the tokens so far: of their vectors `[B, d]`, and of their weights `[B, 1]`."""
+
+    vectors: Tensor
+    weights: Tensor
+
+    def rows(self, index: Tensor) -> Sums:
+        """The sums of the sequences at `index` `[B']`."""
+        return Sums(self.vectors[index], self.weights[index])
+
+
+class Trace(nn.Module):
+    """`exp(a) LN(sum_i g^(t - i) h0_i / sum_i g^(t - i))`, a decayed mean of the embedded tokens up to t, with learned g and a.
+
+    An exponential moving average is the simplest low-pass filter of a sequence; attention that has to find it in few data often does not,
+    which is why layers that hold one do better there (for language: Ma et al., "Mega", ICLR 2023, eq. 1; for recommendation with a
+    filter in the frequency domain: Shin et al., "BSARec", AAAI 2024, eq. 8). It is also the form of the training-free counts
+    (`policies.transitions`), whose histories are weighted by `decay^(n - h)`.
+
+    Args:
+        width: d.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.decay = nn.Parameter(torch.empty(()))
+        self.share = nn.Parameter(torch.empty(()))
+        self.norm = nn.LayerNorm(width)
+        self.start()
+
+    def start(self) -> None:
+        """g = .82 and a = 0, from which both are learned."""
+        with torch.no_grad():
+            self.decay.fill_(1.5)
+            self.share.zero_()
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """The trace after every token, `[B, L, d]`, of `x` `[B, L, d]` and which columns count `[B, L]`."""
+        total, weight = self._sums(x, real)
+        return self._out(total, weight)
+
+    def last(self, x: Tensor, real: Tensor) -> tuple[Tensor, Sums]:
+        """The trace after the last token, `[B, d]`, and the sums that `step` goes on from."""
+        total, weight = self._sums(x, real, slice(-1, None))
+        return self._out(total, weight)[:, 0], Sums(total[:, 0], weight[:, 0])
+
+    def step(self, x: Tensor, sums: Sums) -> Tensor:
+        """The trace after one further token `x` `[B, d]`; `sums` takes it in."""
+        g = self.decay.sigmoid()
+        sums.vectors, sums.weights = sums.vectors * g + x, sums.weights * g + 1
+        return self._out(sums.vectors, sums.weights)
+
+    def _sums(self, x: Tensor, real: Tensor, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        columns = torch.arange(x.shape[1], device=x.device)
+        back = (columns[:, None] - columns)[rows]
+        decayed = self.decay.sigmoid() ** back.clamp(min=0) * (back >= 0)
+        weights = decayed * real[:, None]
+        return weights @ x, weights.sum(-1, keepdim=True)
+
+    def _out(self, total: Tensor, weight: Tensor) -> Tensor:
+        mean: Tensor = self.norm(total / weight.clamp(min=1e-6))
+        return self.share.exp() * mean
+
+
+@dataclass
 class Memory:
-    """Where a batch of sequences stands: each layer's state, the number of real tokens `[B]`, and the users `[B]`."""
+    """Where a batch of sequences stands: each layer's state, the trace's sums, the number of real tokens `[B]`, and the users `[B]`."""
 
     states: list[State]
+    sums: Sums | None
     count: Tensor
     users: Tensor
 
     def rows(self, index: Tensor) -> Memory:
         """The sequences at `index` `[B']`."""
-        return Memory([state.rows(index) for state in self.states], self.count[index], self.users[index])
+        sums = None if self.sums is None else self.sums.rows(index)
+        return Memory([state.rows(index) for state in self.states], sums, self.count[index], self.users[index])
 
 
 class GPT(nn.Module):
@@ -165,6 +234,7 @@ class GPT(nn.Module):
         self.dropout = Dropout(shape.embedding_dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.final = nn.LayerNorm(shape.width) if shape.norm == "pre" else nn.Identity()
+        self.trace = Trace(shape.width) if shape.trace else None
         self.output = None if shape.output == "tied" else nn.Linear(shape.width, n_items + 1, bias=shape.output == "biased")
 
     def initialise(self, generator: torch.Generator) -> GPT:
@@ -181,6 +251,14 @@ class GPT(nn.Module):
             for block in self.blocks:
                 if isinstance(block, Block) and block.attention.distance is not None:
                     block.attention.distance.zero_()
+            if self.trace is not None:
+                self.trace.start()
+        return self.start_output()
+
+    def place(self, items: Tensor, vectors: Tensor) -> GPT:
+        """Let `items` `[m]` start from `vectors` `[m, r]`, r at most d, instead of random draws."""
+        with torch.no_grad():
+            self.items.weight[items.to(self.items.weight.device), : vectors.shape[1]] = vectors.to(self.items.weight.device)
         return self.start_output()
 
     def start_output(self) -> GPT:
@@ -201,21 +279,25 @@ class GPT(nn.Module):
         Returns:
             `[B, L, d]`.
         """
-        x, real = self._embed(tokens, users, segments)
+        start, real = self._embed(tokens, users, segments)
+        x = start
         for block in self.blocks:
             x, _ = block(x, real, 0, False)
         out: Tensor = self.final(x)
-        return out
+        return out if self.trace is None else out + self.trace(start, real)
 
     def begin(self, tokens: Tensor, users: Tensor, segments: Tensor | None = None, keep: int = 0) -> tuple[Tensor, Memory]:
         """The hidden state `[B, d]` after the last token, and the memory from which `extend` takes up to `keep` further tokens."""
-        x, real = self._embed(tokens, users, segments)
-        states = []
+        start, real = self._embed(tokens, users, segments)
+        x, states, sums = start, [], None
         for number, block in enumerate(self.blocks, 1):
             x, state = block(x, real, keep, number == len(self.blocks))
             states.append(state)
         hidden: Tensor = self.final(x[:, -1])
-        return hidden, Memory(states, real.sum(1), users)
+        if self.trace is not None:
+            trace, sums = self.trace.last(start, real)
+            hidden = hidden + trace
+        return hidden, Memory(states, sums, real.sum(1), users)
 
     def _embed(self, tokens: Tensor, users: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
         """`h0` `[B, L, d]`, and which columns count `[B, L]`."""
@@ -234,12 +316,15 @@ class GPT(nn.Module):
             x = x + self._user(memory.users)
         if segment is not None:
             x = x + self.segments(torch.full_like(token, segment))
-        x = self.dropout(self.norm(x))
+        x = start = self.dropout(self.norm(x))
         for block, state in zip(self.blocks, memory.states, strict=True):
             assert isinstance(block, Block)
             x = block.step(x, state)
         memory.count = memory.count + 1
         out: Tensor = self.final(x)
+        if self.trace is not None:
+            assert memory.sums is not None
+            out = out + self.trace.step(start, memory.sums)
         return out
 
     def _user(self, users: Tensor) -> Tensor:

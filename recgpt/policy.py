@@ -21,6 +21,7 @@ from recgpt.mixture import WEIGHTS, Counts, Mixture
 from recgpt.model import GPT, REAL, Layer, Shape
 from recgpt.prompts import recent
 from recgpt.smoothing import Smoothing
+from recgpt.spectral import spectral
 from recgpt.tuning import Goal, Prompts, converse, pretrain, tune
 
 MODEL, MIXED = "model/", "mixture/"
@@ -41,10 +42,11 @@ class PreTrain(Policy):
         merge: `interest`: the first interest's items first, as the paper's order m + n; `score`: all by inner product.
         search: exact or approximate search at serving.
         windows: what of a longer history is trained on: the `last` tokens, or `all` in pieces.
+        start: item vectors before training: `normal` draws, or `spectral`, from a singular value decomposition of the log.
         pretraining_loss: of pre-training; the paper's is `bce`.
         pretraining: epochs, batch, rate, early stopping by the NDCG@10 of each user's last click.
         smoothing: of targets and inputs towards similar items, in both stages.
-        counts: mix the network's probabilities with those of counted transitions, by a weight chosen on the validation clicks (.5
+        counts: pool the network's probabilities with those of counted transitions, by a weight chosen on the validation clicks (1
             without any); None = the network alone.
     """
 
@@ -53,6 +55,7 @@ class PreTrain(Policy):
     merge: Literal["interest", "score"] = "interest"
     search: Search = field(default_factory=Search)
     windows: Literal["last", "all"] = "all"
+    start: Literal["normal", "spectral"] = "normal"
     pretraining_loss: Loss = field(default_factory=lambda: Loss("softmax"))
     pretraining: Training = field(default_factory=lambda: Training(patience=3, epochs=60))
     smoothing: Smoothing = field(default_factory=Smoothing)
@@ -89,7 +92,7 @@ class PreTrain(Policy):
     def _mix(self, counts: Counts, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
         validation = Validation(self, sequences, self.pretraining.sample, fitting.seed)
         chosen = self.pretraining.patience > 0 and len(validation.rows) > 0
-        mixture = Mixture(counts, 0.5).fit(validation.known if chosen else sequences, catalogue, fitting)
+        mixture = Mixture(counts, 1.0).fit(validation.known if chosen else sequences, catalogue, fitting)
         if chosen:
             mixture.weight = validation.best_weight(mixture)
         self.mixture_: Mixture | None = mixture
@@ -103,6 +106,9 @@ class PreTrain(Policy):
     def _pretrain(self, sequences: Sequences, fitting: Fitting) -> None:
         validation = Validation(self, sequences, self.pretraining.sample, fitting.seed)
         known = validation.known if self.pretraining.patience else sequences
+        if self.start == "spectral":
+            items, vectors = spectral(known, len(self.clicks_) - 1, self.shape.width, fitting.seed)
+            self.model_.place(items, vectors)
         goal = Goal.of(self.pretraining_loss, self.smoothing, known, len(self.clicks_) - 1, fitting.device)
         validate = validation.of("items", plain=True) if self.pretraining.patience and len(validation.rows) else None
         with one_thread():

@@ -14,7 +14,7 @@ from recgpt.attention import ATTENTION
 from recgpt.model import GENERATED, GPT, REAL, Shape
 
 FORMS: list[dict[str, Any]] = [{"attention": a, "norm": n, "layers": 2} for a in ATTENTION for n in ("post", "pre")]
-FORMS.append({"relative": True, "layers": 2})
+FORMS += [{"relative": True, "layers": 2}, {"trace": True, "layers": 2}, {"trace": True, "norm": "pre"}]
 
 
 def network(seed: int = 0, **form: Any) -> GPT:
@@ -147,6 +147,24 @@ def test_flow_attention_is_its_definition() -> None:
             value += (q[i] @ k[j]) / (incoming[i] * n) * competition * v[j]
         rows.append(sink.sigmoid() * value)
     torch.testing.assert_close(got[0], layer.out(torch.stack(rows)), atol=1e-4, rtol=1e-3)
+
+
+def test_the_trace_is_a_decayed_mean_of_the_embedded_tokens() -> None:
+    model, (tokens, users, segments) = network(trace=True), sequences()
+    trace = model.trace
+    assert trace is not None
+    x, real = model._embed(tokens, users, segments)
+    without = network(trace=True)
+    without.trace = None
+    got = model(tokens, users, segments) - without(tokens, users, segments)
+    g = float(trace.decay.detach().sigmoid())
+    for row in range(len(tokens)):
+        alone = x[row, real[row]]
+        for t in range(len(alone)):
+            weights = torch.tensor([g ** (t - i) for i in range(t + 1)])
+            mean = (weights[:, None] * alone[: t + 1]).sum(0) / weights.sum()
+            expected = trace.share.exp() * trace.norm(mean)
+            torch.testing.assert_close(got[row, real[row]][t], expected, atol=5e-6, rtol=5e-5)
 
 
 def test_the_output_layer_starts_as_the_item_embedding() -> None:

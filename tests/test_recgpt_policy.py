@@ -22,6 +22,7 @@ from recgpt.mixture import WEIGHTS, Counts
 from recgpt.model import GENERATED, GPT, REAL, Shape
 from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, Validation
 from recgpt.smoothing import Neighbours, Smoothing
+from recgpt.spectral import spectral
 from recgpt.tuning import Goal, Prompts
 
 SMALL = Shape(width=16, feedforward=32, length=12)
@@ -85,7 +86,7 @@ def test_a_mixture_keeps_the_promises_too() -> None:
         check_one(policy, name)
 
 
-def test_a_mixture_is_the_sum_of_its_probabilities_and_its_weight_the_best_on_validation(example: Example) -> None:
+def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_on_validation(example: Example) -> None:
     policy = RecGPT1(**{**BRIEF, "pretraining": Training(epochs=2, patience=1)}, counts=Counts(shrink=1.0), prompts=Prompts(0))
     policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
     mixture = policy.mixture_
@@ -98,8 +99,9 @@ def test_a_mixture_is_the_sum_of_its_probabilities_and_its_weight_the_best_on_va
     counted = Transitions(200, 50, 0.8, 6.0, 1.0).fit(Validation(policy, example.sequences, 99, 0).known, example.catalogue, Fitting())
     counts = counted.score(asked, every)
     total = counts.sum(1, keepdims=True)
-    mixture.weight = 0.3
-    expected = np.where(total > 0, 0.7 * share + 0.3 * counts / np.where(total > 0, total, 1), share)
+    mixture.weight = 0.75
+    expected = share * (counts / np.where(total > 0, total, 1) + 0.003) ** 0.75
+    expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(np.exp(policy.score(asked, every)), expected, rtol=2e-4, atol=1e-7)
     validation = Validation(policy, example.sequences, 10**6, 0)
     best = validation.best_weight(mixture)
@@ -320,3 +322,31 @@ def test_parameters_are_checked_where_they_are_given() -> None:
         make("recgpt", {"quotas": [0, 0]})
     with pytest.raises(ValueError, match=r"must have fewer entries than shape\.length"):
         RecGPT(quotas=(1,) * 50)
+
+
+def test_a_spectral_start_is_the_decomposition_of_who_clicked_what(example: Example) -> None:
+    items, vectors = spectral(example.sequences, 60, 12, 3)
+    clicks = example.sequences.clicks()
+    row = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
+    matrix = np.zeros((len(clicks), 61))
+    matrix[row, clicks.items] = 1
+    assert items.tolist() == np.flatnonzero(matrix.any(0)).tolist()
+    matrix = matrix[matrix.any(1)][:, items.numpy()]
+    matrix = matrix / np.sqrt(matrix.sum(1, keepdims=True)) / (np.sqrt(matrix.sum(0)) + 3)
+    _, strength, right = np.linalg.svd(matrix, full_matrices=False)
+    expected = (right[:12].T * strength[:12]) @ (right[:12].T * strength[:12]).T
+    got = (vectors @ vectors.T).double().numpy()
+    np.testing.assert_allclose(got / np.trace(got), expected / np.trace(expected), atol=1e-4)
+    assert float(vectors.std()) == pytest.approx(0.02)
+    assert torch.equal(vectors, spectral(example.sequences, 60, 12, 3)[1])
+
+
+def test_training_may_start_from_the_spectrum_even_where_it_is_narrower_than_the_network(example: Example) -> None:
+    untrained: dict[str, Any] = {**BRIEF, "pretraining": Training(epochs=0, patience=0)}
+    policy = PreTrain(**{**{k: v for k, v in untrained.items() if k != "tuning"}, "shape": replace(SMALL, width=64)}, start="spectral")
+    policy.fit(example.sequences, example.catalogue, Fitting(seed=4))
+    items, vectors = spectral(example.sequences, example.catalogue.n_items, 64, 4)
+    assert vectors.shape[1] < 64
+    assert torch.equal(policy.model_.items.weight[items, : vectors.shape[1]], vectors)
+    empty = example.sequences.where(np.zeros(len(example.sequences.items), dtype=bool))
+    assert [len(part) for part in spectral(empty, 60, 12, 0)] == [0, 0]
