@@ -90,6 +90,8 @@ class Lessons:
         back = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         self._end = (begin + size)[self.row] - back * length
         self.lengths = np.minimum(self._end - begin[self.row], length)
+        count = np.concatenate(([0], np.cumsum(self._target != 0)))
+        self.targets = count[self._end] - count[self._end - self.lengths]
 
     def batch(self, index: IntArray, full: bool, device: str) -> tuple[Tensor, ...]:
         """Tokens, segments, targets `[B, L]`, rows and users `[B]` of the windows at `index`; L is the longest's, or `length` if `full`."""
@@ -155,7 +157,7 @@ def pretrain(
         tokens, _, targets, row, users = lessons.batch(index, not model.shape.masked, fitting.device)
         return goal.loss(model, "items", (tokens, None, targets, row, users))
 
-    train(model, step, lessons.lengths, training, fitting, stage="pre-train", validate=validate)
+    train(model, step, lessons.lengths, training, fitting, stage="pre-train", validate=validate, targets=lessons.targets)
     model.start_output()
 
 
@@ -194,7 +196,16 @@ def tune(
             tokens, segments = _replace_tail(model, tokens, segments, users, prompts.window)
         return goal.loss(model, "output", (tokens, segments, targets, row, users))
 
-    train(model, step, lessons.lengths, training, replace(fitting, progress=after_epoch), stage="tune", validate=validate)
+    train(
+        model,
+        step,
+        lessons.lengths,
+        training,
+        replace(fitting, progress=after_epoch),
+        stage="tune",
+        validate=validate,
+        targets=lessons.targets,
+    )
 
 
 @torch.no_grad()

@@ -21,9 +21,10 @@ from policies.transitions import Transitions
 from recgpt.mixture import WEIGHTS, Counts
 from recgpt.model import GENERATED, GPT, REAL, Shape
 from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, Validation
+from recgpt.prompts import interleave
 from recgpt.smoothing import Neighbours, Smoothing
 from recgpt.spectral import spectral
-from recgpt.tuning import Goal, Prompts
+from recgpt.tuning import Goal, Lessons, Prompts
 
 SMALL = Shape(width=16, feedforward=32, length=12)
 BRIEF: dict[str, Any] = {
@@ -350,3 +351,14 @@ def test_training_may_start_from_the_spectrum_even_where_it_is_narrower_than_the
     assert torch.equal(policy.model_.items.weight[items, : vectors.shape[1]], vectors)
     empty = example.sequences.where(np.zeros(len(example.sequences.items), dtype=bool))
     assert [len(part) for part in spectral(empty, 60, 12, 0)] == [0, 0]
+
+
+def test_batches_hold_about_as_many_targets_whatever_the_length_of_their_rows() -> None:
+    lengths = np.array([2, 3, 21, 30] * 100)
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    items = np.arange(offsets[-1]) % 50 + 1
+    prompts = np.where(np.arange(offsets[-1])[:, None] % 2, 7, 0)
+    lessons = Lessons(np.arange(400), interleave(offsets, items, prompts), 16, "all", False)
+    assert lessons.targets.sum() == (lengths - 1).sum()
+    for index in range(len(lessons.row)):
+        assert lessons.targets[index] == int((lessons.batch(np.array([index]), False, "cpu")[2] != 0).sum())

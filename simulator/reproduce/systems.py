@@ -131,22 +131,23 @@ _AS_RELEASED = {
     "prompts": {"window": 1, "source": "model", "form": "tail", "everywhere": True},
 }
 BEST = {
-    **WRITTEN, "layers": 2, "activation": "gelu", "relative": True, "users": "none", "output": "tied",
+    **WRITTEN, "layers": 2, "activation": "gelu", "relative": True, "users": "none", "output": "tied", "trace": True,
 }  # fmt: skip
-"""Our best network: as written but for a second layer, GELU, terms for distances, tied output and no user module."""
+"""Our best network: as written but for a second layer, GELU, terms for distances, a trace, tied output and no user module."""
 
-_SMOOTHING = {"targets": 0.2, "inputs": 0.1}
+_SAMPLED = {"kind": "sampled", "negatives": 1024, "sampler": "popularity"}
 _BEST_START = {
     "shape": BEST,
     "windows": "last",
-    "pretraining_loss": {"kind": "softmax"},
-    "pretraining": {**TRAINING, "epochs": 60, "batch": 64, "patience": 4, "average": 5},
-    "smoothing": _SMOOTHING,
+    "start": "spectral",
+    "pretraining_loss": _SAMPLED,
+    "pretraining": {**TRAINING, "epochs": 60, "batch": 64, "patience": 5, "average": 5},
     "counts": {},
 }
 _BEST = {
     **_BEST_START,
-    "tuning": {**TRAINING, "epochs": 20, "batch": 64, "rate": 2e-4, "patience": 2, "average": 2},
+    "tuning": {**TRAINING, "epochs": 20, "batch": 64, "rate": 2e-4, "patience": 3, "average": 3},
+    "tuning_loss": _SAMPLED,
     "prompts": {"window": 1, "source": "model", "form": "between"},
 }
 _SEQUENCE = {"width": 64, "length": 50, "training": TRAINING}
