@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from simulator.cli.fidelity import fidelity as command
 from simulator.eventlog import EventLog, Metadata
-from simulator.offpolicy.fidelity import FEWEST, Figure, Online, agreement, online, widened
+from simulator.offpolicy.fidelity import FEWEST, POLICIES, Figure, Online, agreement, for_new_policies, online, widened
 from simulator.offpolicy.replay import ReplayError
 from simulator.scenario import Scenario
 
@@ -92,6 +92,32 @@ def test_error_regret_and_cover() -> None:
     assert np.isnan(missing.error)
 
 
+def test_pairs_are_counted_by_hand() -> None:
+    lift, value = np.array([0.0, 0.1, 0.2, 0.3]), np.array([0.0, 2.0, 1.0, 3.0])
+    said = agreement(figure(value), truth(lift), [None] * 4, 0)
+    assert (said.pairs, said.ordered) == (6, pytest.approx(5 / 6))
+    left_out = np.array([2 / 3, 1, 1, 2 / 3])  # the pair (1, 2) is wrong: without one of them all three are right
+    assert said.ordered_error == pytest.approx(np.sqrt(3 / 4 * np.square(left_out - left_out.mean()).sum()))
+    assert said.pick == "policy 3"
+    tied = agreement(figure(np.array([0.0, 1.0, 1.0, 3.0])), truth(lift), [None] * 4, 0)
+    assert tied.ordered == pytest.approx(5.5 / 6)
+    noisy = agreement(figure(value), truth(lift, 1.0), [None] * 4, 0)  # no difference is proven
+    assert noisy.pairs == 0
+    assert np.isnan(noisy.ordered)
+
+
+def test_the_interval_for_new_policies_covers_as_often_as_it_says() -> None:
+    """16 policies from a bivariate normal law of correlation r, whose Spearman correlation is 6/pi asin(r/2) (Pearson 1907)."""
+    random = np.random.Generator(np.random.Philox(key=14))
+    covered, times, r = 0, 2000, 0.7
+    exact = 6 / np.pi * np.arcsin(r / 2)
+    for _ in range(times):
+        x, y = random.multivariate_normal([0, 0], [[1, r], [r, 1]], 16).T
+        low, high = for_new_policies(float(spearmanr(x, y).statistic), 16)
+        covered += low <= exact <= high
+    assert covered / times == pytest.approx(0.95, abs=0.02)
+
+
 def test_online_counts_users_without_requests() -> None:
     log = EventLog.from_columns(
         {"arm": [0, 0, 0, 1, 1], "user": [0, 0, 2, 0, 2], "session": [0, 1, 0, 0, 0], "request": [0] * 5, "position": [0] * 5,
@@ -107,17 +133,22 @@ def test_online_counts_users_without_requests() -> None:
 def test_few_arms_are_filled_up_with_yardsticks(tmp_path: Path) -> None:
     file = tmp_path / "few.yaml"
     file.write_text(WORLD.split("  itemknn:")[0])
-    wide = widened(Scenario.load(file))
+    scenario = Scenario.load(file)
+    assert len(widened(scenario).arms) == POLICIES
+    wide = widened(scenario, FEWEST)
     assert len(wide.arms) == FEWEST
     assert list(wide.arms)[:2] == ["random", "popularity"]
     assert wide.design.control == "random"
-    assert ReplayError.__mro__[1] is ValueError
+    with pytest.raises(ReplayError, match="--policies must be at least 8"):
+        widened(scenario, FEWEST - 1)
+    with pytest.raises(ReplayError, match="--policies 99: small has 2 arms, and there are 16 yardsticks"):
+        widened(scenario, 99)
 
 
 def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     file, out = tmp_path / "small.yaml", tmp_path / "out"
     file.write_text(WORLD)
-    done = CliRunner().invoke(command, [str(file), "--out", str(out), "--resamples", "100"])
+    done = CliRunner().invoke(command, [str(file), "--out", str(out), "--resamples", "100", "--policies", "8"])
     assert done.exit_code == 0, done.output
     content = json.loads((out / "fidelity.json").read_text())
     assert len(content["policies"]) == FEWEST
@@ -126,9 +157,13 @@ def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     assert (control["lift"], control["low"], control["high"]) == (0, 0, 0)
     rhos = [f["rho"] for f in content["figures"] if f["rho"] is not None]
     assert rhos == sorted(rhos, reverse=True)
+    for f in content["figures"]:
+        assert f["pairs"] <= 28
+        assert f["ordered"] is None or 0 <= f["ordered"] <= 1
+    assert ("it orders" in done.output) or ("No two policies differ" in done.output)
     svg = (out / "fidelity.svg").read_text()
     assert svg.count("<circle") >= len(content["figures"])
     assert "http" not in (out / "fidelity.html").read_text().replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
-    again = CliRunner().invoke(command, [str(file), "--out", str(out), "--resamples", "100", "--resume", "--quiet"])
+    again = CliRunner().invoke(command, [str(file), "--out", str(out), "--resamples", "100", "--policies", "8", "--resume", "--quiet"])
     assert again.exit_code == 0, again.output
     assert json.loads((out / "fidelity.json").read_text()) == content

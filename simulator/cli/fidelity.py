@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of run and report; runs/fidelity/<name> if left out.")
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
 @click.option("--reward", default="click", show_default=True, help="What is counted, online and offline.")
+@click.option("--policies", default=16, show_default=True, help="Yardsticks are added up to this many arms; at least 8.")
 @click.option("--test-days", default=2, show_default=True, help="The last days of the history, on which the offline figures are computed.")
 @click.option("--resamples", default=1000, show_default=True, help="Of users, on both sides.")
 @click.option("--days", type=int, help="Overrides the days of the A/B.")
 @click.option("--resume", is_flag=True, help="Take over the finished pieces of the run in --out.")
 @click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path of the page.")
 def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **given: Any) -> None:
-    """Run SCENARIO's policies (at least 8; cheap yardsticks are added to fewer) in the simulated A/B, compute every offline figure of
+    """Run SCENARIO's policies (filled up with cheap yardsticks) in the simulated A/B, compute every offline figure of
     the same policies from the history log of the same world, and say how well each foretells the true lift.
 
     Exit code 0: reported. 2: bad input, one message. 130: interrupted; `--resume` continues.
@@ -56,7 +57,7 @@ def _content(scenario: Scenario, root: Path, folder: Path, resume: bool, given: 
     from simulator.run import simulate
     from simulator.workspace import Workspace, load_catalogue
 
-    wide = widened(scenario)
+    wide = widened(scenario, given["policies"])
     where = Workspace(root / "run")
     if not (resume and where.finished):
         simulate(wide, where.root, folder=folder, resume=resume, progress=progress)

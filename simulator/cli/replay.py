@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from policies.base import Progress
     from simulator.offpolicy.jobs import Job, Options, Wanted
+    from simulator.scenario import Data
+    from simulator.users.base import Source
 
 
 @click.command()
@@ -104,20 +106,33 @@ def _of_source(source: Path, wanted: list[Wanted], options: Options, progress: P
             yield from ab_test(f"{found.name}", found.log, found.catalogue, options, progress)
         return
     if source.is_dir() and any(source.glob("log_*.csv*")):
-        yield _of_data("kuairand", source, wanted, options, progress)
+        yield from _of_data("kuairand", source, wanted, options, progress)
         return
     log, _ = find(source)
     yield replay_log(source.name, log, wanted, options, progress)
 
 
-def _of_data(name: str, path: Path, wanted: list[Wanted], options: Options, progress: Progress) -> Job:
+def _of_data(name: str, path: Path, wanted: list[Wanted], options: Options, progress: Progress) -> Iterator[Job]:
     from simulator.datasets import read
-    from simulator.offpolicy.jobs import joined, replay_log
     from simulator.scenario import Data
 
     data = Data.model_validate({"source": name, "path": str(path.resolve()), "test_days": options.test_days})
-    found = read(data, path)
-    return replay_log(path.name, joined(found.history, found.future), wanted, options, progress, found.catalogue)
+    yield from _of_read(path.name, data, read(data, path), wanted, options, progress)
+
+
+def _of_read(title: str, data: Data, found: Source, wanted: list[Wanted], options: Options, progress: Progress) -> Iterator[Job]:
+    """The rounds of a data set; what it is known to have drawn uniformly a second time, with the propensities of that."""
+    from simulator.datasets import kuairand
+    from simulator.offpolicy.jobs import exposures, joined, replay_log
+    from simulator.offpolicy.rounds import Uniform
+
+    log = joined(found.history, found.future)
+    job = replay_log(title, log, wanted, options, progress, found.catalogue)
+    yield job
+    if data.source == "kuairand" and "random" in log.metadata.channels:
+        drawn = exposures(job, Uniform("random", min(kuairand.POOL, found.catalogue.n_items)))
+        if drawn is not None:
+            yield drawn
 
 
 def _of_scenario(source: Path, wanted: list[Wanted], options: Options, progress: Progress) -> Iterator[Job]:
@@ -125,7 +140,7 @@ def _of_scenario(source: Path, wanted: list[Wanted], options: Options, progress:
     from dataclasses import replace
 
     from simulator.datasets import locate, open_bandit, read
-    from simulator.offpolicy.jobs import Wanted, ab_test, joined, replay_log
+    from simulator.offpolicy.jobs import Wanted, ab_test
     from simulator.scenario import Scenario, find
 
     scenario, folder = Scenario.load(source), find(source).parent
@@ -137,5 +152,4 @@ def _of_scenario(source: Path, wanted: list[Wanted], options: Options, progress:
         return
     arms = [Wanted(name, arm.policy, arm.params, folder) for name, arm in scenario.arms.items()]
     options = replace(options, recall=scenario.serving.recall, history=scenario.serving.history, seed=scenario.seed)
-    data = read(scenario.data, folder)
-    yield replay_log(scenario.name, joined(data.history, data.future), [*arms, *wanted], options, progress, data.catalogue)
+    yield from _of_read(scenario.name, scenario.data, read(scenario.data, folder), [*arms, *wanted], options, progress)

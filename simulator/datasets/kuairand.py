@@ -23,6 +23,8 @@ from simulator.users.base import Source
 DAY = 86_400_000
 CHINA = 8 * 3_600_000
 """China time is UTC + 8 h; days of the data start at its midnight (ms)."""
+POOL = 7_583
+"""Videos from which the impressions with is_rand = 1 were drawn uniformly, in every version of the data (Gao et al. 2022, section 3)."""
 
 _ID = Column(pa.int64(), low=0)
 _FLAG = Column(pa.int64(), low=0, high=1)

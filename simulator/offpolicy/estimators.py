@@ -172,8 +172,9 @@ class Recalled(Estimator):
     """Matching within a set: mean reward of the logged impressions whose item is among the target's candidates.
 
     Paper: Li et al. 2011, with the recalled set for the one item. Assumption: as Matching, and that the stages behind recall would
-    have shown the recalled items as the log did. Valid: never as an estimate of the target's value; it says how good the
-    logged impressions were that the target would have kept. Value per impression.
+    have shown the recalled items as the log did. Valid: on single items drawn uniformly it estimates the reward of a candidate
+    drawn uniformly from the set (it is then SNIPS of the policy that shows such a candidate). Anywhere else it is no estimate: it
+    says how good the logged impressions were that the target would have kept. Value per impression.
     """
 
     name, paper, unit = "recalled", "Li et al. 2011, within the recalled set", "impression"

@@ -23,21 +23,37 @@ from simulator.offpolicy.rounds import DAY_MS, Float, Stream
 from simulator.offpolicy.scores import Ordering, orderings
 from simulator.offpolicy.target import PolicyTargets, Rank
 from simulator.scenario import Arm, Scenario
+from simulator.stats.tests import adjust
 
 FEWEST = 8
 """Fewer policies say nothing of a rank correlation."""
+POLICIES = 16
+"""How many policies a scenario is filled up to, unless asked otherwise."""
+
+
+def _blurred(policy: str, epsilon: float, temperature: float) -> dict[str, Any]:
+    return {"policy": "explore", "params": {"policy": policy, "temperature": temperature, "epsilon": epsilon}}
+
 
 YARDSTICKS: dict[str, dict[str, Any]] = {
     "random": {"policy": "random"},
     "popularity": {"policy": "popularity"},
     "itemknn": {"policy": "itemknn"},
-    "blurred": {"policy": "explore", "params": {"policy": "popularity", "temperature": 1.0, "epsilon": 0.5}},
-    "half random": {"policy": "explore", "params": {"policy": "itemknn", "temperature": 0.1, "epsilon": 0.5}},
-    "fading": {"policy": "popularity", "params": {"half_life": 2.0}},
+    "popularity, half uniform": _blurred("popularity", 0.5, 1.0),
+    "itemknn, half uniform": _blurred("itemknn", 0.5, 0.1),
+    "popularity of 2 days": {"policy": "popularity", "params": {"half_life": 2.0}},
     "bpr": {"policy": "bpr", "params": {"training": {"epochs": 10, "patience": 3}}},
     "sasrec": {"policy": "sasrec", "params": {"training": {"epochs": 4, "patience": 2}}},
+    "itemknn, 20% uniform": _blurred("itemknn", 0.2, 0.1),
+    "itemknn, 80% uniform": _blurred("itemknn", 0.8, 0.1),
+    "popularity of half a day": {"policy": "popularity", "params": {"half_life": 0.5}},
+    "itemknn, 10 neighbours": {"policy": "itemknn", "params": {"neighbours": 10}},
+    "itemknn, hot": _blurred("itemknn", 0.05, 2.0),
+    "popularity, 20% uniform": _blurred("popularity", 0.2, 0.1),
+    "popularity, 80% uniform": _blurred("popularity", 0.8, 0.1),
+    "itemknn, 3 neighbours": {"policy": "itemknn", "params": {"neighbours": 3}},
 }
-"""Arms that are added, in this order, to a scenario with fewer than FEWEST: spread in quality, cheap to fit."""
+"""Arms that are added, in this order, to a scenario with too few: spread in quality, cheap to fit."""
 
 
 @dataclass(frozen=True)
@@ -87,36 +103,56 @@ class Agreement:
         figure: its name.
         policies: for how many it could be had.
         usable: for how many of them its own verdict is not `unusable`.
+        pairs: pairs of policies whose online difference is proven (95% interval of the difference, by user, without 0).
+        ordered: share of these pairs that the figure puts in the right order, ties counting half; a coin gets one half.
+        ordered_error: its standard error, each policy left out in turn (jackknife: pairs that share a policy are dependent).
         rho, low, high: Spearman's rank correlation with the true lift, and its 95% interval over the noise of both sides
             (users resampled online; the figure's own standard error offline). Of these policies, not of all there might be.
+        new_low, new_high: 95% interval for policies of which these are a sample (Bonett & Wright, Psychometrika 2000, eq. 5: its width
+            shrinks as 1 / sqrt(policies - 3)).
         p: two-sided, by permutations of the policies.
         kendall: tau-b.
         error: root mean squared relative error against the true reward per request; NaN where it does not claim to be that.
         covered: for how many policies the figure's interval held the truth.
-        regret: online lift of the best policy less that of the one that the figure would have picked, a fraction.
+        pick: the policy that the figure puts first.
+        regret: online lift of the best policy less that of `pick`, a fraction.
     """
 
     figure: str
     policies: int
     usable: int
+    pairs: int
+    ordered: float
+    ordered_error: float
     rho: float
     low: float
     high: float
+    new_low: float
+    new_high: float
     p: float
     kendall: float
     error: float
     covered: int | None
+    pick: str
     regret: float
 
 
-def widened(scenario: Scenario) -> Scenario:
-    """The scenario with yardsticks added until it has FEWEST arms; every user lives in every arm, so that lifts are sharp."""
+def widened(scenario: Scenario, policies: int = POLICIES) -> Scenario:
+    """The scenario with yardsticks added until it has `policies` arms; every user lives in every arm, so that lifts are sharp.
+
+    Raises:
+        ReplayError: fewer than FEWEST asked for, or more than there are.
+    """
+    if policies < FEWEST:
+        raise ReplayError(f"--policies must be at least {FEWEST}: a rank correlation over fewer says nothing; got {policies}")
     arms = dict(scenario.arms)
     for name, spec in YARDSTICKS.items():
-        if len(arms) < FEWEST and name not in arms:
+        if len(arms) < policies and name not in arms:
             arms[name] = Arm.model_validate(spec)
-    if len(arms) < FEWEST:
-        raise ReplayError(f"a rank correlation needs at least {FEWEST} policies; the scenario has {len(arms)} arms")
+    if len(arms) < policies:
+        raise ReplayError(
+            f"--policies {policies}: {scenario.name} has {len(scenario.arms)} arms, and there are {len(YARDSTICKS)} yardsticks; write arms"
+        )
     paired = scenario.design.model_copy(update={"control": scenario.control, "kind": "paired"})
     return scenario.model_copy(update={"arms": arms, "design": paired})
 
@@ -233,24 +269,65 @@ def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed
     from scipy.stats import kendalltau
 
     have = np.isfinite(figure.value)
-    value, lift = figure.value[have], truth.lift[have]
+    value, lift, resampled = figure.value[have], truth.lift[have], truth.resampled[have]
     random = np.random.Generator(np.random.Philox(key=seed))
-    resampled = truth.resampled[have].T
-    noise = random.standard_normal((len(resampled), have.sum())) * np.nan_to_num(figure.error[have])
-    rhos = _spearman(value + noise, resampled)
+    noise = random.standard_normal((resampled.shape[1], len(value))) * np.nan_to_num(figure.error[have])
+    rhos = _spearman(value + noise, resampled.T)
     known = rhos[np.isfinite(rhos)]
     rho = float(_spearman(value[None], lift[None])[0])
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+    new_low, new_high = for_new_policies(rho, len(value))
     shuffled = random.permuted(np.broadcast_to(lift, (5000, len(lift))), axis=1)
     p = float((np.abs(_spearman(value[None], shuffled)) >= abs(rho) - 1e-12).mean()) if np.isfinite(rho) else float("nan")
-    relative = figure.value[have] / truth.value[have] - 1
-    error = float(np.sqrt(np.square(relative).mean())) if figure.estimates else float("nan")
+    pairs, ordered, ordered_error = _order(value, lift, resampled)
+    relative = value / truth.value[have] - 1
     held = [bool(c) for c, h in zip(covers, have, strict=True) if h and c is not None]
-    tau = float(kendalltau(value, lift).statistic) if len(np.unique(value)) > 1 else float("nan")
-    regret = float(np.nanmax(truth.lift) - truth.lift[have][int(np.argmax(value))])
-    covered = sum(held) if figure.estimates else None
-    usable = sum(h and word != "unusable" for h, word in zip(have, figure.verdict, strict=True))
-    return Agreement(figure.name, int(have.sum()), int(usable), rho, float(low), float(high), p, tau, error, covered, regret)
+    pick = int(np.flatnonzero(have)[int(np.argmax(value))])
+    return Agreement(
+        figure=figure.name,
+        policies=len(value),
+        usable=sum(bool(h) and word != "unusable" for h, word in zip(have, figure.verdict, strict=True)),
+        pairs=pairs,
+        ordered=ordered,
+        ordered_error=ordered_error,
+        rho=rho,
+        low=float(low),
+        high=float(high),
+        new_low=new_low,
+        new_high=new_high,
+        p=p,
+        kendall=float(kendalltau(value, lift).statistic) if len(np.unique(value)) > 1 else float("nan"),
+        error=float(np.sqrt(np.square(relative).mean())) if figure.estimates else float("nan"),
+        covered=sum(held) if figure.estimates else None,
+        pick=truth.arms[pick],
+        regret=float(np.nanmax(truth.lift) - truth.lift[pick]),
+    )
+
+
+def for_new_policies(rho: float, n: int) -> tuple[float, float]:
+    """95% interval of Spearman's correlation over `n` sampled policies (Bonett & Wright, Psychometrika 2000)."""
+    if n <= 3 or not np.isfinite(rho):
+        return float("nan"), float("nan")
+    half = 1.96 * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    z = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
+    return float(np.tanh(z - half)), float(np.tanh(z + half))
+
+
+def _order(value: Float, lift: Float, resampled: Float) -> tuple[int, float, float]:
+    """Pairs whose online difference is proven, the share of them that `value` orders right, and its jackknife standard error."""
+    n = len(value)
+    low, high = np.nanquantile(resampled[:, None] - resampled[None, :], [0.025, 0.975], axis=2)
+    proven = np.triu((low > 0) | (high < 0), 1)
+    offline, online = np.sign(value[:, None] - value[None, :]), np.sign(lift[:, None] - lift[None, :])
+    right = np.where(proven, (offline == online) + 0.5 * (offline == 0), 0.0)
+    count, total = int(proven.sum()), float(right.sum())
+    if not count:
+        return 0, float("nan"), float("nan")
+    counts = count - proven.sum(axis=0) - proven.sum(axis=1)
+    totals = total - right.sum(axis=0) - right.sum(axis=1)
+    left_out = np.divide(totals, counts, out=np.full(n, np.nan), where=counts > 0)
+    spread = np.nansum(np.square(left_out - np.nanmean(left_out))) if np.isfinite(left_out).any() else np.nan
+    return count, total / count, float(np.sqrt((n - 1) / n * spread))
 
 
 def _spearman(left: Float, right: Float) -> Float:
@@ -278,10 +355,14 @@ def compare(truth: Online, found: Offline, seed: int = 0) -> dict[str, Any]:
         covers = [_covers(one, figure.name, float(value)) for one, value in zip(found.evaluations, sorted_truth.value, strict=True)]
         rows.append((figure, agreement(figure, sorted_truth, covers, seed)))
     rows.sort(key=lambda pair: -pair[1].rho if np.isfinite(pair[1].rho) else 2.0)
+    adjusted = adjust(np.array([said.p for _, said in rows]))
     return {
         "control": truth.control,
         "policies": [_policy(i, sorted_truth) for i in range(len(order))],
-        "figures": [{**_plain(_fields(said)), "points": _points(figure)} for figure, said in rows],
+        "figures": [
+            {**_plain(_fields(said)), "p_adjusted": _number(p), "points": _points(figure)}
+            for (figure, said), p in zip(rows, adjusted, strict=True)
+        ],
         "logged": _number(found.evaluations[0].logged.value),
         "rounds": found.evaluations[0].weights.rounds,
     }

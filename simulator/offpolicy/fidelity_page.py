@@ -18,7 +18,10 @@ _LEFT, _BOTTOM, _TOP, _RIGHT = 52, 40, 34, 12
 
 
 def scatter(content: Mapping[str, Any]) -> str:
-    """Small multiples: each offline figure (across) against the true online lift (up), one mark a policy; a standalone SVG."""
+    """Small multiples: each offline figure (across) against the true online lift (up), one mark a policy; a standalone SVG.
+
+    A mark's number is the policy's place online, 1 the best, as in the table of policies.
+    """
     figures = content["figures"]
     rows = -(-len(figures) // COLUMNS)
     head = (
@@ -32,6 +35,7 @@ def scatter(content: Mapping[str, Any]) -> str:
 def _panel(figure: Mapping[str, Any], policies: list[Mapping[str, Any]], left: int, top: int) -> str:
     """One figure's scatter with error bars of both sides."""
     both = zip(figure["points"], policies, strict=True)
+    place = {policy["policy"]: i for i, policy in enumerate(_ranked(policies), 1)}
     points = [(point["value"], point["error"] or 0.0, policy) for point, policy in both if point["value"] is not None]
     floor = HEIGHT - _BOTTOM
     x = _scale([v for value, error, _ in points for v in (value - error, value + error)], _LEFT, WIDTH - _RIGHT)
@@ -39,8 +43,7 @@ def _panel(figure: Mapping[str, Any], policies: list[Mapping[str, Any]], left: i
     parts = [
         f'<g transform="translate({left} {top})">',
         f'<text x="{_LEFT}" y="14" font-weight="600">{escape(figure["figure"])}</text>',
-        f'<text x="{_LEFT}" y="27" opacity=".7">rho {number(figure["rho"], 2)}'
-        f" [{number(figure['low'], 2)}, {number(figure['high'], 2)}]</text>",
+        f'<text x="{_LEFT}" y="27" opacity=".7">rho {number(figure["rho"], 2)}, {share(figure["ordered"])} ordered right</text>',
         f'<path d="M{_LEFT} {_TOP}V{floor}H{WIDTH - _RIGHT}" fill="none" stroke="currentColor" opacity=".35"/>',
     ]
     parts += [f'<text x="{_LEFT - 4}" y="{y(t) + 4:.1f}" text-anchor="end" opacity=".7">{100 * t:.3g}%</text>' for t in y.ticks(4)]
@@ -53,7 +56,7 @@ def _panel(figure: Mapping[str, Any], policies: list[Mapping[str, Any]], left: i
         parts.append(
             f'<g><title>{escape(said)}</title><path d="{across}{up}" stroke="#8aa4c8"/>'
             f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="3.6" fill="#1d5fa7"/>'
-            f'<text x="{cx + 5:.1f}" y="{cy - 5:.1f}" font-size="9" opacity=".75">{escape(policy["policy"])}</text></g>'
+            f'<text x="{cx + 5:.1f}" y="{cy - 5:.1f}" font-size="9" opacity=".75">{place[policy["policy"]]}</text></g>'
         )
     return "\n".join([*parts, "</g>"])
 
@@ -64,51 +67,82 @@ def _scale(values: list[float], start: float, end: float) -> Scale:
     return Scale(low - margin, high + margin, start, end)
 
 
+def _ranked(policies: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The policies, best online first."""
+    return sorted(policies, key=lambda p: -p["lift"])
+
+
+def answer(content: Mapping[str, Any]) -> str:
+    """Which offline figure to read, and how far it may be believed: the figure of every policy that orders most differences right."""
+    n = len(content["policies"])
+    whole = [f for f in content["figures"] if f["policies"] == n and f["usable"] == n and f["ordered"] is not None]
+    known = whole or [f for f in content["figures"] if f["ordered"] is not None]
+    if not known:
+        return "No two policies differ online beyond noise, so no offline figure can be judged: more users or days are needed."
+    best = max(known, key=lambda f: f["ordered"])
+    shown = best["p_adjusted"] is not None and best["p_adjusted"] < 0.05
+    head = "Read" if shown else "No figure is shown to foretell the order online, whatever it says of itself; the least bad is"
+    return (
+        f"{head} {best['figure']}: it orders {share(best['ordered'])} of the {best['pairs']} proven differences right (standard error "
+        f"{share(best['ordered_error'])}; a coin: 50%). Its rank correlation with the lift is {number(best['rho'], 2)}, for other policies "
+        f"of this kind between {number(best['new_low'], 2)} and {number(best['new_high'], 2)}. Taking its pick, {best['pick']}, loses "
+        f"{share(best['regret'])} of lift against the best of the {n} policies. It was picked as the best of {len(known)} figures on these "
+        "policies, so expect less of it on others."
+    )
+
+
+POLICY_HEAD = ("", "policy", "online lift", "95% interval", "per request")
+FIGURE_HEAD = (
+    "offline figure", "usable", "ordered right", "Spearman", "by noise", "for new policies", "adj. p", "relative error", "covered",
+    "lift lost by its pick",
+)  # fmt: skip
+
+
 def markdown(content: Mapping[str, Any]) -> str:
     """The report as Markdown."""
     lines = [
         f"# Does offline predict online? {content['scenario']}",
         "",
+        answer(content),
+        "",
         f"Truth: the simulated A/B, lift of {content['reward']} per user over `{content['control']}`. Offline: the last "
         f"{content['test_days']} days of the history ({content['rounds']:,} requests), every policy fitted on the days before.",
-        "",
-        "| policy | online lift | 95% interval | per request |",
-        "|---|---|---|---|",
     ]
-    lines += ["| " + " | ".join(row) + " |" for row in _policies(content)]
-    lines += [
-        "",
-        "| offline figure | usable | Spearman | 95% interval | p | Kendall | relative error | covered | regret of its pick |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += ["| " + " | ".join(row) + " |" for row in _figures(content)]
+    for head, rows in ((POLICY_HEAD, _policies(content)), (FIGURE_HEAD, _figures(content))):
+        lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|", *("| " + " | ".join(row) + " |" for row in rows)]
     lines += ["", *_notes(content)]
     return "\n".join(lines) + "\n"
 
 
 def _policies(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A row for each policy, the best first."""
-    rows = sorted(content["policies"], key=lambda p: -p["lift"])
-    return [(p["policy"], f"{p['lift']:+.2%}", f"{p['low']:+.2%} to {p['high']:+.2%}", number(p["per_request"])) for p in rows]
+    return [
+        (str(i), p["policy"], f"{p['lift']:+.2%}", f"{p['low']:+.2%} to {p['high']:+.2%}", number(p["per_request"]))
+        for i, p in enumerate(_ranked(content["policies"]), 1)
+    ]
 
 
 def _figures(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A row for each offline figure, the best correlated first."""
     rows: list[tuple[str, ...]] = []
     for f in content["figures"]:
-        interval = f"{number(f['low'], 2)} to {number(f['high'], 2)}"
+        noise, new = (f"{number(f[low], 2)} to {number(f[high], 2)}" for low, high in (("low", "high"), ("new_low", "new_high")))
         covered = "" if f["covered"] is None else f"{f['covered']} of {f['policies']}"
-        agreed = (number(f["rho"], 2), interval, number(f["p"], 2), number(f["kendall"], 2))
-        rows.append((f["figure"], f"{f['usable']} of {f['policies']}", *agreed, share(f["error"]), covered, share(f["regret"])))
+        ordered = f"{share(f['ordered'])} ± {share(f['ordered_error'])}"
+        agreed = (ordered, number(f["rho"], 2), noise, new, number(f["p_adjusted"], 2))
+        error = "" if f["error"] is None else share(f["error"])
+        rows.append((f["figure"], f"{f['usable']} of {f['policies']}", *agreed, error, covered, share(f["regret"])))
     return rows
 
 
 def _notes(content: Mapping[str, Any]) -> list[str]:
     return [
-        "Usable: for how many of the policies that have the figure its own verdict is not `unusable`. Spearman: rank correlation over "
-        "these policies; its interval is over the noise of both sides (users resampled online, the figure's own standard error "
-        "offline), p by permutations. Relative error and covered: only for figures that claim to be the reward per request. Regret: how "
-        "much lift is lost by taking the policy that the figure puts first.",
+        "Usable: for how many of the policies that have the figure its own verdict is not `unusable`. Ordered right: share of the pairs "
+        "of policies with a proven online difference that the figure puts in the right order, with its standard error (each policy left "
+        "out in turn). Spearman: rank correlation with the lift; by noise: its 95% interval over users online and the figure's own error, "
+        "for these policies; for new policies: its 95% interval if these are a sample of policies, which shrinks as 1 / sqrt(policies - "
+        "3). adj. p: by permutations, Holm over the figures. Relative error and covered: only for figures that claim to be the reward "
+        "per request. Lift lost by its pick: how much the policy that the figure puts first stays behind the best.",
         f"Figures that could not be had for three policies are left out; the log's own policy got {number(content['logged'])} per request.",
     ]
 
@@ -117,11 +151,10 @@ def page(content: Mapping[str, Any]) -> str:
     """The report as one self-contained page."""
     style = files("simulator.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
     title = f"Does offline predict online? {content['scenario']}"
-    names = ("Offline figure", "Usable", "Spearman", "95% interval", "p", "Kendall", "Relative error", "Covered", "Regret of its pick")
-    body = Markup('<p class="kicker">Fidelity</p><h1>{}</h1><section><h2>The truth</h2>{}</section>').format(
-        title, _table(("Policy", "Online lift", "95% interval", "Per request"), _policies(content))
+    body = Markup('<p class="kicker">Fidelity</p><h1>{}</h1><p>{}</p><section><h2>The truth</h2>{}</section>').format(
+        title, answer(content), _table(POLICY_HEAD, _policies(content))
     )
-    body += Markup("<section><h2>Each offline figure against it</h2>{}</section>").format(_table(names, _figures(content)))
+    body += Markup("<section><h2>Each offline figure against it</h2>{}</section>").format(_table(FIGURE_HEAD, _figures(content)))
     body += Markup("<section><h2>Scatter</h2><figure>{}</figure></section>").format(Markup(scatter(content)))
     body += Markup("").join(Markup('<p class="note">{}</p>').format(note) for note in _notes(content))
     policy = "default-src 'none'; style-src 'unsafe-inline'"

@@ -19,7 +19,7 @@ from simulator.eventlog import EventLog, merge
 from simulator.offpolicy.intervals import Interval, Ratios, delta
 from simulator.offpolicy.published import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
-from simulator.offpolicy.rounds import DAY_MS, Stream
+from simulator.offpolicy.rounds import DAY_MS, Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets, Targets
 
 _TRAIN_COLUMNS = ("arm", "user", "session", "request", "position", "t", "item", "propensity", "click", "watch", "duration")
@@ -176,6 +176,15 @@ def replay_log(
     policies = fitted(wanted, sequences, known, Fitting(options.seed, progress=progress))
     targets = tuple(PolicyTargets(name, policy, options.seed + 1, options.recall, options.draws) for name, policy in policies)
     return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
+
+
+def exposures(job: Job, uniform: Uniform) -> Job | None:
+    """The same policies over the uniformly drawn impressions only, whose propensities are known; None where there are none."""
+    stream = replace(job.stream, uniform=uniform)
+    if next(iter(stream), None) is None:
+        return None
+    notes = {**job.notes, "propensities": f"1 of {uniform.pool:,}: these impressions were drawn uniformly from {uniform.pool:,} items"}
+    return Job(f"{job.title}: uniformly drawn impressions", stream, job.targets, notes=notes)
 
 
 def fitted(wanted: Sequence[Wanted], sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> list[tuple[str, Policy]]:

@@ -283,7 +283,8 @@ class _Case:
     def _verdict(self, pick: _Pick, mean_weight: Interval, contradiction: Interval) -> Verdict:
         own = delta(pick.ratios, self.settings.level)
         if isinstance(pick.estimator, (Matching, Recalled, HitRate)):
-            fair = self.known.uniform and isinstance(pick.estimator, Matching)
+            alone = isinstance(pick.estimator, Recalled) and self.known.length == 1
+            fair = self.known.uniform and (alone or isinstance(pick.estimator, Matching))
             return diagnostics.matched(self.weights, float(pick.ratios.denominators.sum()), own, fair)
         if isinstance(pick.estimator, DirectMethod):
             return diagnostics.modelled(self.weights, contradiction, own)

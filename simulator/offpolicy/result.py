@@ -174,7 +174,13 @@ def _section(c: Mapping[str, Any]) -> list[str]:
     if c["orders"]:
         lines += ["", "## Order of what was shown", "", "| policy | AUC | grouped AUC | NDCG | sessions |", "|---|---|---|---|---|"]
         lines += [_ordered(order) for order in c["orders"]]
+    if c["notes"]:
+        lines += ["", "What the reader of the data says:", "", *(f"- {name}: {_listed(value)}" for name, value in c["notes"].items())]
     return lines
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def headline(policy: Mapping[str, Any]) -> Mapping[str, Any]:

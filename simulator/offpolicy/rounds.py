@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +69,18 @@ class Rounds:
         return replace(self, **picked, histories=None if self.histories is None else self.histories.rows(index))
 
 
+class Uniform(NamedTuple):
+    """Impressions that are known to have been drawn uniformly, whatever the log says of the others.
+
+    Attributes:
+        channel: the recall channel of the log that they came by.
+        pool: how many items they were drawn from.
+    """
+
+    channel: str
+    pool: int
+
+
 @dataclass(frozen=True)
 class Stream:
     """Where rounds come from: an event log, one of its arms, one reward. Iterating twice gives the same rounds twice.
@@ -82,6 +94,8 @@ class Stream:
         chunk: impressions held at once.
         contexts: how many levels of past click share the reward model may tell apart (1: none).
         by: what a round is: a request, or a whole session (its positions are then counted through the session).
+        uniform: only these impressions, each a round of its own at the first place, with the marginal propensity 1 / pool; histories
+            are those of the requests that they stood in. None: the log as it is.
     """
 
     log: EventLog
@@ -92,6 +106,7 @@ class Stream:
     chunk: int = 1 << 18
     contexts: int = 1
     by: Literal["request", "session"] = "request"
+    uniform: Uniform | None = None
 
     def __post_init__(self) -> None:
         if self.reward not in REWARDS or (self.reward in FEEDBACK and self.reward not in self.log.kinds):
@@ -100,6 +115,8 @@ class Stream:
             raise LogError(f"this log has the arms {list(self.log.metadata.arms)}; say which one wrote the rounds")
         if self.arm is not None and self.arm not in self.log.metadata.arms:
             raise LogError(f"no arm {self.arm!r} in this log; it has {list(self.log.metadata.arms)}")
+        if self.uniform is not None and self.uniform.channel not in self.log.metadata.channels:
+            raise LogError(f"no channel {self.uniform.channel!r} in this log; it has {list(self.log.metadata.channels)}")
 
     @property
     def n_items(self) -> int:
@@ -131,7 +148,7 @@ class Stream:
 
     def _chunks(self) -> Iterator[tuple[Columns, bool]]:
         """The arm's rows as numpy columns, checked, and whether they are the last ones."""
-        names = list(dict.fromkeys([*KEY, "t", "item", "propensity", "click", self.reward]))
+        names = list(dict.fromkeys([*KEY, "t", "item", "propensity", "click", "channel", self.reward]))
         arm = 0 if self.arm is None else self.log.metadata.arms.index(self.arm)
         inspector = Inspector(self.log.metadata)
         waiting: Columns | None = None
@@ -154,24 +171,49 @@ class Stream:
             inside = columns["t"][starts] >= self.since
             starts, ends = starts[inside], ends[inside]
         lengths = ends - starts
+        if self.uniform is not None:
+            yield from self._exposed(columns, np.repeat(starts, lengths), _within(starts, lengths), begin, past)
+            return
         for length in np.unique(lengths):
             at = starts[lengths == length]
             cells = at[:, None] + np.arange(length)
-            histories = _histories(columns, at, begin, past) if past else None
-            t = columns["t"][at]
-            yield Rounds(
-                columns["user"][at],
-                t // DAY_MS,
-                t,
-                columns["row"][at],
-                columns["position"][cells] if self.by == "request" else np.tile(np.arange(length), (len(at), 1)),
-                columns["item"][cells],
-                columns["reward"][cells],
-                columns["propensity"][cells],
-                self.log.metadata.propensity,
-                _levels(histories, self.contexts) if histories is not None else np.zeros(len(at), dtype=np.int64),
-                histories if self.history else None,
-            )
+            position = columns["position"][cells] if self.by == "request" else np.tile(np.arange(length), (len(at), 1))
+            yield self._made(columns, at, cells, position, begin, past)
+
+    def _exposed(self, columns: Columns, starts: IntArray, rows: IntArray, begin: IntArray, past: int) -> Iterator[Rounds]:
+        """Rounds of one uniformly drawn impression each: `rows` `[N]`, of requests that start at `starts` `[N]`."""
+        assert self.uniform is not None
+        mine = columns["channel"][rows] == 1 + self.log.metadata.channels.index(self.uniform.channel)
+        starts, rows = starts[mine], rows[mine]
+        if len(rows):
+            made = self._made(columns, starts, rows[:, None], np.zeros((len(rows), 1), dtype=np.int64), begin, past)
+            chance = np.full((len(rows), 1), 1.0 / self.uniform.pool)
+            yield replace(made, row=columns["row"][rows], propensity=chance, kind="marginal")
+
+    def _made(self, columns: Columns, at: IntArray, cells: IntArray, position: IntArray, begin: IntArray, past: int) -> Rounds:
+        """Rounds of the rows `cells` `[R, K]`, shown at `position` `[R, K]` in requests that start at `at` `[R]`."""
+        histories = _histories(columns, at, begin, past) if past else None
+        t = columns["t"][at]
+        return Rounds(
+            columns["user"][at],
+            t // DAY_MS,
+            t,
+            columns["row"][at],
+            position,
+            columns["item"][cells],
+            columns["reward"][cells],
+            columns["propensity"][cells],
+            self.log.metadata.propensity,
+            _levels(histories, self.contexts) if histories is not None else np.zeros(len(at), dtype=np.int64),
+            histories if self.history else None,
+        )
+
+
+def _within(starts: IntArray, lengths: IntArray) -> IntArray:
+    """Every row of requests that start at `starts` `[R]` and have `lengths` `[R]` rows, `[sum of lengths]`."""
+    before = np.cumsum(lengths) - lengths
+    rows: IntArray = np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+    return rows
 
 
 def _histories(columns: Columns, at: IntArray, begin: IntArray, past: int) -> Histories:
@@ -238,7 +280,7 @@ def _arrays(batch: pa.RecordBatch, reward: str) -> Columns:
     given = columns[reward].astype(np.float64)
     columns["reward"] = given if reward == "watch" else np.where(given < 0, np.nan, given)
     columns["propensity"] = columns["propensity"].astype(np.float64)
-    return {name: columns[name] for name in (*KEY, "t", "item", "propensity", "click", "reward")}
+    return {name: columns[name] for name in (*KEY, "t", "item", "propensity", "click", "channel", "reward")}
 
 
 class Inspector:
