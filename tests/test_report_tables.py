@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from click.testing import CliRunner
 from scipy import stats
 
 from simulator.cli import main
 from simulator.report import ROW, ReportError, tables
+from simulator.stats.frames import from_frame
 from simulator.stats.units import TableError
 
 
@@ -117,6 +119,45 @@ def test_a_ratio_is_a_ratio_of_sums(users: pd.DataFrame) -> None:
 def test_bad_tables_are_named(users: pd.DataFrame, change: Any, options: dict[str, Any], rule: str) -> None:
     with pytest.raises((TableError, ReportError), match=rule):
         tables.lifts(change(users), **options)
+
+
+def test_a_word_among_numbers_is_named_by_file_line_and_column(users: pd.DataFrame, tmp_path: Path) -> None:
+    lines = users.to_csv(index=False).splitlines()
+    at = list(users.columns).index("money")
+    cells = lines[10].split(",")
+    lines[10] = ",".join([*cells[:at], "oops", *cells[at + 1 :]])
+    lines[4] += "\n"  # an empty line is no row, and shifts those below
+    (tmp_path / "users.csv").write_text("\n".join(lines) + "\n")
+    for arguments in ([], ["--metric", "money"]):
+        result = CliRunner().invoke(main, ["report", str(tmp_path / "users.csv"), "--out", str(tmp_path / "out"), *arguments])
+        assert result.exit_code == 2
+        assert f"{tmp_path / 'users.csv'}: line 12: column 'money' is 'oops'" in result.output
+    assert not (tmp_path / "out").exists()
+    asked = CliRunner().invoke(main, ["power", str(tmp_path / "users.csv")])
+    assert (asked.exit_code, "line 12: column 'money' is 'oops'" in asked.output) == (2, True)
+
+
+def test_a_segment_may_mix_words_and_numbers(users: pd.DataFrame) -> None:
+    release = np.where(np.arange(len(users)) % 10 == 0, "beta", "12")
+    with pytest.raises(TableError, match=r"row 0: column 'release' is 'beta'.*name 'release' as a segment"):
+        from_frame(users.assign(release=release))
+    assert set(from_frame(users.assign(release=release), groups=["release"]).groups["release"]) == {"beta", "12"}
+    assert set(from_frame(users.assign(release="12")).groups) == {"country", "release"}
+
+
+def test_covariates_adjust_their_metric_or_all(users: pd.DataFrame) -> None:
+    """Against ordinary least squares on the arm and both covariates, centred."""
+    random = np.random.default_rng(11)
+    frame = users[users.arm.isin(["control", "a"])].assign(age_before=random.normal(40, 10, len(users))[users.arm.isin(["control", "a"])])
+    frame["money"] += 0.3 * frame.age_before
+    frame["minutes_before"] = frame.money + random.normal(0, 5, len(frame))
+    table = from_frame(frame, metrics=["money", "clicks"])
+    assert tables.adjustments(table) == {"money": ("money", "age", "minutes"), "clicks": ("age", "minutes")}
+    row = tables.lifts(frame, metrics=["money", "clicks"]).set_index("metric").loc["money"]
+    design = sm.add_constant(frame[["money_before", "age_before", "minutes_before"]].assign(arm=(frame.arm == "a").astype(float)))
+    fit = sm.OLS(frame.money, design).fit(cov_type="HC2")
+    assert row.t == pytest.approx(fit.tvalues["arm"], rel=0.01)
+    assert row.treatment_mean - row.control_mean == pytest.approx(fit.params["arm"], rel=0.02)
 
 
 @pytest.mark.parametrize(("spec", "parsed"), [("a", ("a", "a")), ("a=b", ("a", "b")), ("a=b/c", ("a", ("b", "c")))])

@@ -119,7 +119,8 @@ def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable
     if not source.exists():
         raise ReportError(f"{source}: no such file or folder; give a run's folder, an event log or a per-user table")
     if not tables.is_log(source):
-        table = frames.from_frame(tables.read(source))
+        with tables.of(source):
+            table = frames.from_frame(tables.read(source))
         return None, table, tables.named(table, control)
     log, _ = find(source)
     days = units.read(log)

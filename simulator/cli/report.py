@@ -52,17 +52,18 @@ def report(
             content = reports.write(log, folder, runtime=reports.runtime(home), run=home, strict=strict)
         else:
             folder = out or source.parent / "report"
-            content = tables.write(
-                tables.read(source),
-                folder,
-                control=control,
-                name=source.name,
-                metrics=dict(map(tables.parse, metrics)) or None,
-                covariates=covariates or None,
-                groups=segments or None,
-                user=user,
-                arm=arm,
-            )
+            with tables.of(source):
+                content = tables.write(
+                    tables.read(source),
+                    folder,
+                    control=control,
+                    name=source.name,
+                    metrics=dict(map(tables.parse, metrics)) or None,
+                    covariates=covariates or None,
+                    groups=segments or None,
+                    user=user,
+                    arm=arm,
+                )
         if not quiet:
             show(content)
         click.echo(folder / "report.html")

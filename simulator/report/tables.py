@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from simulator.report import ROW, ReportError
 from simulator.stats import verdict
 from simulator.stats.frames import Columns, from_frame
-from simulator.stats.units import UnitTable
+from simulator.stats.units import TableError, UnitTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ CONTROL = "control"
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A per-user table from a csv, tsv (also gzipped) or Parquet file.
+    """A per-user table from a csv, tsv (also gzipped) or Parquet file; rows of text are labelled with their line.
 
     Raises:
         ReportError: no such kind of file, or one that cannot be read; with its name.
@@ -35,9 +36,20 @@ def read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",")
+        frame = pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",", skip_blank_lines=False)
+        frame.index = pd.RangeIndex(2, len(frame) + 2, name="line")
+        return frame.dropna(how="all")
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise ReportError(f"{path}: cannot be read as a table: {error}") from error
+
+
+@contextmanager
+def of(path: Path) -> Iterator[None]:
+    """What is wrong with a table is said with the name of its file."""
+    try:
+        yield
+    except TableError as error:
+        raise ReportError(f"{path}: {error}") from error
 
 
 def lifts(
@@ -57,7 +69,8 @@ def lifts(
         control: the control arm; None: the arm called `control`.
         metrics: names of numeric columns; or name -> column; or name -> (numerator column, denominator column), a ratio of sums.
             None: every numeric column that is not a covariate.
-        covariates: numeric pre-period columns; None: those called `<metric>_before`. In a split design they adjust their metric (CUPED).
+        covariates: numeric pre-period columns; None: those that end in `_before`. In a split design they adjust lifts (CUPED):
+            `<metric>_before` those of its metric, any other (of no column of the table) those of all.
         user: name of the user column.
         arm: name of the arm column.
 
@@ -82,14 +95,18 @@ def compared(table: UnitTable, control: str, *, adjusted: bool = True) -> list[v
 
 
 def adjustments(table: UnitTable) -> dict[str, tuple[str, ...]]:
-    """Which metrics are adjusted for their own pre-period column: those of a split table that have one that varies.
+    """Which metrics of a split table are adjusted for which pre-period columns: a column called after a metric (`<metric>_before`) for that
+    metric, any other for all of them. Columns that do not vary are left out.
 
     CUPED: Deng, Xu, Kohavi & Walker, "Improving the sensitivity of online controlled experiments by utilizing pre-experiment data",
-    WSDM 2013. Twins of a paired table have the same past, and need none.
+    WSDM 2013, with several covariates. Twins of a paired table have the same past, and need none.
     """
     if table.paired:
         return {}
-    return {metric: ("own",) for metric in table.metrics if metric in table.covariates and np.ptp(table.covariates[metric]) > 0}
+    varied = [name for name, column in table.covariates.items() if np.ptp(column) > 0]
+    shared = tuple(name for name in varied if name not in table.metrics)
+    chosen = {metric: (*((metric,) if metric in varied else ()), *shared) for metric in table.metrics}
+    return {metric: names for metric, names in chosen.items() if names}
 
 
 def named(table: UnitTable, control: str | None) -> str:

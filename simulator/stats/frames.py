@@ -36,8 +36,9 @@ def from_frame(
     Args:
         frame: columns `user`, `arm`, metrics, covariates, groups.
         metrics: names of metric columns, or name -> column, or name -> (numerator column, denominator column) for a ratio of sums;
-            None: every numeric column that is not a covariate.
-        covariates: names of numeric pre-period columns; None: those ending in `_before`.
+            None: every numeric column that is no covariate and does not end in `_before`.
+        covariates: names of numeric pre-period columns; None: those that end in `_before`, but for those of columns that
+            are in the table and no metrics.
         groups: columns of segments; None: every column of text, category or bool.
         user: name of the user column.
         arm: name of the arm column.
@@ -46,16 +47,20 @@ def from_frame(
         A `UnitTable` by user, arms in the order of their first row.
 
     Raises:
-        TableError: a column missing or not numeric, a value missing, fewer than two arms, or users that are neither in one arm nor
-            in all of them.
+        TableError: a column missing or not numeric, a value missing, a word among numbers, fewer than two arms, or users that are
+            neither in one arm nor in all of them.
     """
     for name in (user, arm):
-        if name not in frame.columns:
-            raise TableError(f"the table has no column {name!r}; it has {[str(c) for c in frame.columns]}")
+        _column(frame, name)
     free = [str(c) for c in frame.columns if c not in (user, arm)]
     numeric = [c for c in free if frame[c].dtype.kind in "iuf"]
-    before = [c for c in numeric if c.endswith(BEFORE)] if covariates is None else list(covariates)
-    asked = _asked(metrics if metrics is not None else [c for c in numeric if c not in before])
+    named = {*(groups or ()), *(covariates or ())}
+    for column in free if metrics is None else ():
+        if column not in numeric and column not in named:
+            _no_strays(frame, column)
+    pasts = [c for c in numeric if c.endswith(BEFORE)]
+    asked = _asked(metrics if metrics is not None else [c for c in numeric if c not in (*pasts, *(covariates or ()))])
+    before = [c for c in pasts if c.removesuffix(BEFORE) not in set(free) - set(asked)] if covariates is None else list(covariates)
     codes, arms = _arms(frame, arm)
     order = _layout(frame, user, codes, len(arms))
 
@@ -107,8 +112,7 @@ def _arms(frame: pd.DataFrame, arm: str) -> tuple[Array, tuple[str, ...]]:
     """Arm index of each row and the names, in the order of first appearance."""
     codes, names = frame[arm].factorize()
     if (codes < 0).any():
-        row = int(np.flatnonzero(codes < 0)[0])
-        raise TableError(f"row {row}: column {arm!r} has no value; every row must be in an arm")
+        raise TableError(f"{_place(frame, np.flatnonzero(codes < 0)[0])}: column {arm!r} has no value; every row must be in an arm")
     if len(names) < 2:
         raise TableError(f"column {arm!r} has the arms {[str(n) for n in names]}: a comparison needs at least two")
     return np.asarray(codes), tuple(str(n) for n in names)
@@ -144,23 +148,59 @@ def _distinct(ids: pd.Series[Any]) -> bool:
     return bool(ids.is_unique)
 
 
-def _numbers(frame: pd.DataFrame, column: str) -> Array:
+def _column(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     if column not in frame.columns:
         raise TableError(f"the table has no column {column!r}; it has {[str(c) for c in frame.columns]}")
-    if frame[column].dtype.kind not in "iufb":
-        raise TableError(f"column {column!r} must be numeric; it is {frame[column].dtype}")
-    values = frame[column].to_numpy(dtype=np.float64)
+    return frame[column]
+
+
+def _place(frame: pd.DataFrame, row: int) -> str:
+    """The row as its reader knows it: by its label, which is the line of a file that was read as text."""
+    return f"{frame.index.name or 'row'} {frame.index[row]}"
+
+
+def _strays(values: pd.Series[Any]) -> Array:
+    """The rows of a column of text that have a value which is no number."""
+    import pandas as pd
+
+    return np.flatnonzero(values.notna() & pd.to_numeric(values, errors="coerce").isna())
+
+
+def _no_strays(frame: pd.DataFrame, column: str) -> None:
+    """Refuse a column of numbers with a few words among them: it would be taken for a segment, and be missed as a metric.
+
+    Raises:
+        TableError: most values are numbers, but not all.
+    """
+    values = frame[column]
+    if values.dtype.kind not in "OUST":
+        return
+    strays = _strays(values)
+    if 0 < len(strays) < 0.5 * int(values.notna().sum()):
+        raise TableError(
+            f"{_place(frame, strays[0])}: column {column!r} is {str(values.iloc[strays[0]])!r}, no number, as most of the column are; "
+            f"{len(strays)} such values: mend them, or name {column!r} as a segment if it is one"
+        )
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> Array:
+    given = _column(frame, column)
+    if given.dtype.kind not in "iufb":
+        strays = _strays(given) if given.dtype.kind in "OUST" else ()
+        if len(strays):
+            where = f"{_place(frame, strays[0])}: column {column!r} is {str(given.iloc[strays[0]])!r}"
+            raise TableError(f"{where}; it must be numeric, and {len(strays)} values are not")
+        raise TableError(f"column {column!r} must be numeric; it is {given.dtype}")
+    values = given.to_numpy(dtype=np.float64)
     if not np.isfinite(values.sum()):
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             raise TableError(
-                f"row {int(bad[0])}: column {column!r} is {values[bad[0]]}; {len(bad)} such values: "
+                f"{_place(frame, bad[0])}: column {column!r} is {values[bad[0]]}; {len(bad)} such values: "
                 "fill them (a user without events has 0) or drop them"
             )
     return values
 
 
 def _text(frame: pd.DataFrame, column: str) -> Array:
-    if column not in frame.columns:
-        raise TableError(f"the table has no column {column!r}; it has {[str(c) for c in frame.columns]}")
-    return frame[column].astype(str).to_numpy(dtype=object)
+    return _column(frame, column).astype(str).to_numpy(dtype=object)
