@@ -7,12 +7,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from simulator.cli.power import power as command
 from simulator.stats import power, units
+from simulator.stats.frames import from_frame
 from simulator.stats.power import Pilot, PowerError
 from tests.test_stats_audit import paired_log
 
@@ -67,11 +69,37 @@ def test_simulation_agrees_with_the_formula_on_a_log() -> None:
     days = units.read(paired_log(), ("click", "click_rate"))
     for metric in ("click", "click_rate"):
         p = power.pilot(days.by("user"), metric, "a", "b")
-        population = power.population(days, metric, "a", "b")
+        population = power.population(days.by("user"), metric, "a", "b")
         for design in p.designs:
             n = int(power.users_needed(p, 0.05, design))
             drawn = power.simulate(population, 0.05, n, design, repetitions=800)
             assert drawn.value == pytest.approx(0.8, abs=0.06), (metric, design, n)
+
+
+def test_imagined_users_have_the_moments_and_the_power_of_the_pilot() -> None:
+    p = Pilot("x", 7.0, 9.0, 4.0, 0.7)
+    o = power.imagined(p)
+    control, treatment = o.control[0], o.treatment[0]
+    assert o.before is not None
+    assert (control.mean(), control.std(), (treatment - control).std()) == pytest.approx((7.0, 9.0, 4.0), rel=1e-9)
+    assert np.corrcoef(control, o.before)[0, 1] == pytest.approx(0.7)
+    assert control.min() > -0.1
+    assert ((control - 7.0) ** 3).mean() / 9.0**3 > 1.5, "skewed"
+    for design in p.designs:
+        n = int(power.users_needed(p, 0.01, design))
+        assert power.simulate(o, 0.01, n, design, repetitions=800).value == pytest.approx(0.8, abs=0.06), design
+
+
+def test_simulation_of_a_split_table_uses_the_controls_users() -> None:
+    rng = np.random.default_rng(3)
+    arm = np.arange(4000) % 2
+    frame = pd.DataFrame({"user": range(4000), "arm": np.where(arm, "b", "a"), "x": rng.gamma(2, 3, 4000) * (1 + arm)})
+    table = from_frame(frame.assign(x_before=frame.x * rng.gamma(9, 1 / 9, 4000)))
+    o = power.population(table, "x", "a", "b")
+    assert np.array_equal(o.control[0], frame.x[arm == 0])
+    assert np.array_equal(o.treatment[0], o.control[0])
+    assert o.before is not None
+    assert len(o.before) == 2000
 
 
 def test_days_components_of_a_known_process() -> None:
@@ -100,6 +128,13 @@ def test_command_by_hand_and_on_a_log(tmp_path: Path) -> None:
     expected = 4 * (0.8 / 0.00017) ** 2 * (1.959964 + 0.841621) ** 2
     figure = int(by_hand.output.split("users for")[0].split()[-1].replace(",", ""))
     assert figure == pytest.approx(expected, rel=1e-3)
+    assert "power 20% with" in by_hand.output
+    drawn = run(command, ["--mean", "10", "--sd", "5", "--sd-difference", "2", "--correlation", "0.5", "--lift", "5%", "--simulate", "400"])
+    assert drawn.output.count("simulated power with") == 9
+    table = pd.DataFrame({"user": range(400), "arm": ["control", "b"] * 200, "x": np.random.default_rng(0).gamma(2, 2, 400)})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    on_table = run(command, [str(tmp_path / "t.csv"), "--lift", "20%", "--simulate", "400"])
+    assert on_table.output.count("simulated power with") == 3
     paired_log(n_users=80).write(tmp_path / "log" / "part.parquet")
     on_log = run(command, [str(tmp_path), "--metric", "click", "--lift", "5%", "--simulate", "50", "--out", str(tmp_path / "p.json")])
     assert on_log.exit_code == 0, on_log.output

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from simulator.stats.units import UnitTable, UserDays
 
 
+CURVE = (0.2, 0.5, 0.8, 0.9, 0.99)
+"""Powers of the curve that the terminal shows."""
+
+
 class Percent(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A fraction, written 0.017% or 0.00017."""
 
@@ -53,7 +57,12 @@ class Wish:
 @click.option("--lift", type=Percent(), help="Relative lift to be found, e.g. 0.5%; the published one of each metric if left out.")
 @click.option("--users", type=click.IntRange(8), help="Users for the smallest detectable lift; those of the source if left out.")
 @click.option("--target", type=click.FloatRange(0.5, 0.999), default=0.8, show_default=True, help="Power.")
-@click.option("--simulate", type=click.IntRange(0), default=0, help="Also simulate the power curve with so many samples a point.")
+@click.option(
+    "--simulate",
+    type=click.IntRange(0),
+    default=0,
+    help="Also simulate the power curve with so many samples a point: on the users of the source, or on gamma-distributed ones.",
+)
 @click.option("--mean", type=float, help="By hand: control mean per user.")
 @click.option("--sd", type=float, help="By hand: standard deviation of a user's value.")
 @click.option("--sd-difference", type=float, help="By hand: standard deviation of the difference of a user's twins.")
@@ -81,11 +90,12 @@ def power(source: Path | None, out: Path | None, **options: Any) -> None:
 
 def _by_hand(wish: Wish, mean: float | None, sd: float | None, **more: float | None) -> dict[str, Any]:
     """A plan from the figures of the command line."""
-    from simulator.stats.power import Pilot, PowerError
+    from simulator.stats.power import Pilot, PowerError, imagined
 
     if mean is None or sd is None or wish.lift is None:
         raise PowerError("give a run, log or table, or the figures by hand: --mean, --sd and --lift")
-    return _plan(Pilot((wish.metrics or ("metric",))[0], mean, sd, more["sd_difference"], more["correlation"]), wish.lift, wish)
+    pilot = Pilot((wish.metrics or ("metric",))[0], mean, sd, more["sd_difference"], more["correlation"])
+    return _plan(pilot, wish.lift, wish, imagined(pilot) if wish.simulate else None)
 
 
 def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterator[dict[str, Any]]:
@@ -106,7 +116,7 @@ def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterato
             continue
         lift = wish.lift if wish.lift is not None else powers.PUBLISHED.get(name, 0.005)
         here = wish if wish.users else replace(wish, users=table.n_units)
-        plan = _plan(pilot, lift, here, powers.population(days, name, control, other) if wish.simulate and days is not None else None)
+        plan = _plan(pilot, lift, here, powers.population(table, name, control, other) if wish.simulate else None)
         if days is not None and days.switched is None:
             plan["days"] = _days(days, name, (control, other), lift, here)
         yield plan
@@ -141,6 +151,7 @@ def _plan(pilot: Pilot, lift: float, wish: Wish, population: Any = None) -> dict
         drawn = powers.curve(pilot, lift, design, population=population, repetitions=wish.simulate) if known else None
         found["designs"][design] = {
             "users_needed": need if known else None,
+            "by_power": {f"{t:g}": _finite(powers.users_needed(pilot, lift, design, t)) for t in CURVE} if known else None,
             "detectable": powers.detectable(pilot, wish.users, design, wish.target) if wish.users else None,
             "curve": None if drawn is None else asdict(drawn),
         }
@@ -177,6 +188,9 @@ def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
             if figures["detectable"] is not None:
                 line += f"; {plan['users']:,} users show {figures['detectable']:.2%}"
             yield line
+            if figures["by_power"]:
+                steps = ", ".join(f"{float(t):.0%} with {_count(n)}" for t, n in figures["by_power"].items())
+                yield f"          power {steps}"
             for n, rate in (figures["curve"] or {}).get("simulated", ()):
                 yield f"          simulated power with {n:,} users: {rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]"
         for design, need in plan.get("days", {}).items():
@@ -189,6 +203,10 @@ def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
         if plan["published"]:
             needs = " or ".join(f"{_count(f['users_needed'])} ({d})" for d, f in plan["designs"].items())
             yield f"  To see the paper's {plan['lift']:+.3%} {plan['metric'].replace('_', ' ')} you would need {needs} users."
+
+
+def _finite(n: float) -> float | None:
+    return n if math.isfinite(n) else None
 
 
 def _count(n: float | None) -> str:

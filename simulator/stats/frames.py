@@ -163,7 +163,7 @@ def _strays(values: pd.Series[Any]) -> Array:
     """The rows of a column of text that have a value which is no number."""
     import pandas as pd
 
-    return np.flatnonzero(values.notna() & pd.to_numeric(values, errors="coerce").isna())
+    return np.flatnonzero((values.notna() & pd.to_numeric(values, errors="coerce").isna()).to_numpy())
 
 
 def _no_strays(frame: pd.DataFrame, column: str) -> None:
@@ -186,7 +186,7 @@ def _no_strays(frame: pd.DataFrame, column: str) -> None:
 def _numbers(frame: pd.DataFrame, column: str) -> Array:
     given = _column(frame, column)
     if given.dtype.kind not in "iufb":
-        strays = _strays(given) if given.dtype.kind in "OUST" else ()
+        strays = _strays(given) if given.dtype.kind in "OUST" else np.zeros(0, dtype=np.int64)
         if len(strays):
             where = f"{_place(frame, strays[0])}: column {column!r} is {str(given.iloc[strays[0]])!r}"
             raise TableError(f"{where}; it must be numeric, and {len(strays)} values are not")

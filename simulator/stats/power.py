@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -13,7 +13,7 @@ from simulator.stats import tests
 from simulator.stats.compare import values
 from simulator.stats.intervals import quantile
 from simulator.stats.moments import Floats
-from simulator.stats.randomise import Outcomes, Pair, Rate, draws, outcomes, paired_pair, split_pair
+from simulator.stats.randomise import Outcomes, Pair, Rate, draws, paired_pair, split_pair
 from simulator.stats.units import TableError, UnitTable, UserDays
 from simulator.stats.verdict import noncentrality
 
@@ -209,14 +209,47 @@ def simulate(o: Outcomes, lift: float, n: int, design: Design, repetitions: int 
     return Rate.of(count, repetitions)
 
 
-def population(days: UserDays, metric: str, control: str, treatment: str) -> Outcomes:
-    """The users that `simulate` draws from: both answers of a paired log; the control's own of a split one (then only split designs)."""
-    if days.assigned is None:
-        return outcomes(days, control, treatment, metric)
-    row = days.arms.index(control)
-    members = days.users(np.flatnonzero(days.assigned == row))
-    twice = {name: cube[[row, row]] for name, cube in members.terms.items()}
-    return outcomes(replace(members, arms=(control, treatment), assigned=None, terms=twice), control, treatment, metric)
+def population(table: UnitTable, metric: str, control: str, treatment: str) -> Outcomes:
+    """The users that `simulate` draws from: both answers of a paired table; the control's own of a split one (then only split designs)."""
+    arms = (control, treatment if table.paired else control)
+    own, other = (tuple(v for v in table.sums(metric, arm) if v is not None) for arm in arms)
+    past = table.covariates.get(metric)
+    if past is not None and table.assigned is not None:
+        past = past[table.assigned == table.arm(control)]
+    return _people(metric, treatment, own, other, past if past is not None and np.ptp(past) > 0 else None)
+
+
+def imagined(p: Pilot, n: int = 2000, seed: int = 0) -> Outcomes:
+    """Users with exactly the moments of a pilot, for `simulate` where nobody is at hand: gamma-distributed values (skewed, as sums of
+    events are), a pre-period and a twin's difference that are linear in them but for independent normal noise."""
+    from scipy.stats import gamma
+
+    random = np.random.default_rng(seed)
+    shape = (p.mean / p.sd) ** 2
+    ranks = random.permutation(n)
+    value = _standard(gamma.ppf((ranks + 0.5) / n, shape))
+    noise = _standard(_without(random.standard_normal(n), value))
+    r = p.correlation or 0.0
+    before = None if p.correlation is None else r * value + np.sqrt(1.0 - r**2) * noise
+    own = _standard(_without(_without(random.standard_normal(n), value), noise))
+    control = p.mean + float(np.sign(p.mean)) * p.sd * value
+    return _people(p.metric, "treatment", (control,), (control + (p.sd_difference or 0.0) * own,), before)
+
+
+def _people(metric: str, arm: str, control: tuple[Floats, ...], treatment: tuple[Floats, ...], before: Floats | None) -> Outcomes:
+    """Outcomes of whole users, their days as one."""
+    control_day, treatment_day = (tuple(v[:, None] for v in answers) for answers in (control, treatment))
+    return Outcomes(metric, arm, control, treatment, control_day, treatment_day, before)
+
+
+def _standard(values: Floats) -> Floats:
+    """The values with mean 0 and standard deviation 1."""
+    return np.asarray((values - values.mean()) / values.std())
+
+
+def _without(values: Floats, other: Floats) -> Floats:
+    """The values less what is linear in `other` (which is standard)."""
+    return np.asarray(values - (values @ other) / len(other) * other)
 
 
 @dataclass(frozen=True)
