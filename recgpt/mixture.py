@@ -76,7 +76,7 @@ class Mixture:
         total = counted.sum(axis=1, keepdims=True)
         counted /= np.where(total > 0, total, 1)
         counted += np.float32(self._floor)
-        pooled: FloatArray = inner + w * np.log(counted)
+        pooled = np.asarray(inner + w * np.log(counted), dtype=np.float32)
         pooled[:, 0] = -np.inf
         pooled -= pooled.max(axis=1, keepdims=True)
         pooled -= np.log(np.exp(pooled).sum(axis=1, keepdims=True))
