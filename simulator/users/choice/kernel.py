@@ -31,9 +31,6 @@ STREAMS, CHUNK = 5, 32
 """Blocks of words that an impression may take: examination, response, feedback, taste for the author and for the video; requests
 whose words are computed together (their number changes no bit)."""
 
-UNASKED = 2.0
-"""Stands for a suiting that has not been needed yet; it is a hyperbolic tangent, never above 1."""
-
 
 @njit(cache=True)
 def _unit32(word: Any) -> float:
@@ -113,24 +110,31 @@ def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
 
 
 @njit(cache=True)
-def fold(weights: Floats, interests: Floats, lens: Floats) -> None:
-    """What `matching` reads: the interests four abreast, their weights below: `lens` `[ceil(M / 4), D + 1, 4]`, 0 where there is none."""
-    lens[:] = 0.0
-    n_places = interests.shape[1]
-    for m in range(len(weights)):
-        for d in range(n_places):
-            lens[m // 4, d, m % 4] = interests[m, d]
-        lens[m // 4, n_places, m % 4] = weights[m]
+def fold(weights: Floats, interests: Floats, user: int, lens: Floats) -> None:
+    """What `matching` reads of a user, from `[n, M]` and `[n, M, D]`: interests four abreast, their weights below.
+
+    `lens` is `[ceil(M / 4), D + 1, 4]`, 0 where there is none.
+    """
+    _, n, n_places = interests.shape
+    for g in range(lens.shape[0]):
+        for j in range(4):
+            m = 4 * g + j
+            for d in range(n_places):
+                lens[g, d, j] = interests[user, m, d] if m < n else 0.0
+            lens[g, n_places, j] = weights[user, m] if m < n else 0.0
 
 
 @njit(cache=True)
-def matching(lens: Floats, place: Floats) -> float:
-    """`sum_m w_m max(0, <p_m, v>)^2` of a place (the first D numbers); four interests at a time, so that their sums overlap."""
+def matching(lens: Floats, places: Floats, i: int) -> float:
+    """`sum_m w_m max(0, <p_m, v>)^2` of row `i` of places `[N, >= D]`; four interests at a time, so that their sums overlap.
+
+    Here and below, rows are given by number: a slice would cost an atomic count of references.
+    """
     total, n = 0.0, lens.shape[1] - 1
     for g in range(lens.shape[0]):
         a = b = c = e = 0.0
         for d in range(n):
-            v = place[d]
+            v = places[i, d]
             a += lens[g, d, 0] * v
             b += lens[g, d, 1] * v
             c += lens[g, d, 2] * v
@@ -144,12 +148,12 @@ def matching(lens: Floats, place: Floats) -> float:
 
 
 @njit(cache=True)
-def matches(weights: Floats, interests: Floats, places: Floats, out: Floats) -> None:
-    """`matching` of all items, `[n_items + 1]`; `places` `[n_items + 1, >= D]`."""
-    lens = np.empty(((len(weights) + 3) // 4, interests.shape[1] + 1, 4))
-    fold(weights, interests, lens)
+def matches(weights: Floats, interests: Floats, user: int, places: Floats, out: Floats) -> None:
+    """`matching` of all items, `[n_items + 1]`, for a user of `[n, M]` and `[n, M, D]`; `places` `[n_items + 1, >= D]`."""
+    lens = np.empty(((weights.shape[1] + 3) // 4, interests.shape[2] + 1, 4))
+    fold(weights, interests, user, lens)
     for i in range(len(out)):
-        out[i] = matching(lens, places[i])
+        out[i] = matching(lens, places, i)
 
 
 @njit(cache=True)
@@ -169,12 +173,19 @@ def sigmoid(x: float) -> float:
 
 
 @njit(cache=True)
-def fatigue(strength: float, memory: Floats, place: Floats) -> float:
-    """What the memory `[D]` of near-duplicates takes from the logit of a place (the first D numbers)."""
-    c = 0.0
-    for d in range(len(memory)):
-        c += memory[d] * place[d]
-    return strength * c if c > 0.0 else 0.0
+def fatigue(strength: float, memory: Floats, user: int, places: Floats, i: int) -> float:
+    """What the memory `[n, D]` of near-duplicates takes from a user's logit of row `i` of places `[N, >= D]`."""
+    n = memory.shape[1]
+    a = b = c = e = 0.0
+    for d in range(0, n - 3, 4):  # four sums that need not wait for one another
+        a += memory[user, d] * places[i, d]
+        b += memory[user, d + 1] * places[i, d + 1]
+        c += memory[user, d + 2] * places[i, d + 2]
+        e += memory[user, d + 3] * places[i, d + 3]
+    for d in range(n - n % 4, n):
+        a += memory[user, d] * places[i, d]
+    alike = (a + b) + (c + e)
+    return strength * alike if alike > 0.0 else 0.0
 
 
 @njit(cache=True)
@@ -210,23 +221,23 @@ def _skip_watch(scale: float, shape: float, most: float, u: float) -> float:
 
 
 @njit(cache=True)
-def arrival(law: Law, start: float, rate: float, exponential: float) -> float:
+def arrival(hours: Floats, start: float, rate: float, exponential: float) -> float:
     """The time (ms) after `start` at which an inhomogeneous Poisson process of `rate` per day has done `exponential` more.
 
-    Inversion of the cumulative rate (Cinlar 1975), which is linear within an hour.
+    Inversion of the cumulative rate (Cinlar 1975), which is linear within an hour; `hours` as `Law.hours`.
     """
     day = math.floor(start / DAY_MS)
     hour = (start - day * DAY_MS) / 3_600_000.0
     h = min(int(hour), 23)
-    done = law.hours[h] + (hour - h) * (law.hours[h + 1] - law.hours[h])
+    done = hours[h] + (hour - h) * (hours[h + 1] - hours[h])
     target = done + exponential / rate
     days = math.floor(target)
     rest = target - days
     h = 0
-    while h < 23 and law.hours[h + 1] <= rest:
+    while h < 23 and hours[h + 1] <= rest:
         h += 1
-    width = law.hours[h + 1] - law.hours[h]
-    within = (rest - law.hours[h]) / width if width > 0.0 else 0.0
+    width = hours[h + 1] - hours[h]
+    within = (rest - hours[h]) / width if width > 0.0 else 0.0
     return float((day + days) * DAY_MS + (h + min(within, 1.0)) * 3_600_000.0)
 
 
@@ -235,39 +246,41 @@ def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> 
     """ms from midnight of the first day to each user's first session."""
     for b in range(len(user)):
         wait = -math.log(1.0 - uniform(seed, _ARRIVE, user[b], 0, 0))
-        out[b] = np.int64(arrival(law, 0.0, rate[user[b]], wait))
+        out[b] = np.int64(arrival(law.hours, 0.0, rate[user[b]], wait))
 
 
-@njit(cache=True, inline="always")
-def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, t: int) -> None:
-    """Bring a user to the time `t` of a request: birth, drift, a new session, recovery from satiation."""
-    day = t // DAY_MS
-    changed = lives.open[user] == 0
-    if lives.birth[user] == UNBORN:
-        lives.birth[user] = day
-    while lives.age[user] < day - lives.birth[user]:
-        lives.age[user] += 1
-        drift(law, seed, truth, user, lives.age[user], lives.logits[user], lives.interests[user])
-        changed = True
-    if lives.open[user] == 0:
-        lives.open[user] = 1
-        weigh(lives.logits[user], -1, 0.0, lives.weights[user])
-        lives.focus[user] = -1
-        if law.focus > 0.0:
-            mark = uniform(seed, _DRIFT, user, lives.session[user], 512) * lives.weights[user].sum()
-            m = 0
-            while m < lives.weights.shape[1] - 1 and mark >= lives.weights[user, m]:
-                mark -= lives.weights[user, m]
-                m += 1
-            lives.focus[user] = m
-        lives.session[user] += 1
-    if changed:
-        weigh(lives.logits[user], lives.focus[user], law.focus, lives.weights[user])
-    if law.satiation > 0.0:
-        keep = math.exp2(-(t - lives.last[user]) / (law.half_life * 3_600_000.0))
-        for d in range(lives.memory.shape[1]):
-            lives.memory[user, d] *= keep
-    lives.last[user] = t
+@njit(cache=True)
+def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints) -> None:
+    """Bring users `[n]` to the times `[n]` of their requests: birth, drift, a new session, recovery from satiation."""
+    birth, age, logits, interests, weights, session, open_, focus, memory, last = lives[:10]
+    for b in range(len(users)):
+        user, day = users[b], t[b] // DAY_MS
+        changed = open_[user] == 0
+        if birth[user] == UNBORN:
+            birth[user] = day
+        while age[user] < day - birth[user]:
+            age[user] += 1
+            drift(law, seed, truth, user, age[user], logits[user], interests[user])
+            changed = True
+        if open_[user] == 0:
+            open_[user] = 1
+            weigh(logits[user], -1, 0.0, weights[user])
+            focus[user] = -1
+            if law.focus > 0.0:
+                mark = uniform(seed, _DRIFT, user, session[user], 512) * weights[user].sum()
+                m = 0
+                while m < weights.shape[1] - 1 and mark >= weights[user, m]:
+                    mark -= weights[user, m]
+                    m += 1
+                focus[user] = m
+            session[user] += 1
+        if changed:
+            weigh(logits[user], focus[user], law.focus, weights[user])
+        if law.satiation > 0.0:
+            keep = math.exp2(-(t[b] - last[user]) / (law.half_life * 3_600_000.0))
+            for d in range(memory.shape[1]):
+                memory[user, d] *= keep
+        last[user] = t[b]
 
 
 @njit(cache=True)
@@ -299,46 +312,37 @@ def _gather(video: Floats, items: Ints, out: Floats) -> None:
 
 
 @njit(cache=True)
-def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: Ints, t: Ints, items: Ints, out: Answers) -> None:
-    """Answer `[B]` slates `[B, k]`; all noise of an impression is keyed by (user, step, item).
+def _answer(law: Law, truth: Truth, lives: Lives, user: Ints, items: Ints, words: Words, first: int, out: Answers, mood: Floats) -> None:
+    """Answer slates `[n, k]`, the matches of a slate first, then its places one after the other; `first` is the row of `out`.
 
-    The random words of CHUNK requests are computed together, then the matches of a slate, then its places one after the other. One
-    long loop over locals: handing tuples of arrays to functions costs more than the arithmetic of an impression.
+    `mood` `[n, 3]`: seconds spent, long views, whether the app was put away. One long loop over locals: handing arrays to functions, and
+    arrays in tuples, costs atomic counts of references.
     """
-    video, author = truth.video, truth.author
-    k, n_places, usual = items.shape[1], lives.memory.shape[1], _weibull(law.skip_scale, law.skip_shape, VALID_PLAY)
-    counters, words = np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32), np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32)
-    videos = np.empty((CHUNK * k, video.shape[1]))
-    lens, match = np.empty(((lives.weights.shape[1] + 3) // 4, n_places + 1, 4)), np.empty(k)
+    video, level, onward = truth.video, truth.level, truth.onward
+    weights, interests, memory, last_click = lives.weights, lives.interests, lives.memory, lives.clicked
+    clicks, watches, kinds, shown, reactions = out.click, out.watch, out.kinds, out.shown, law.reactions
+    k, n_places, usual = items.shape[1], memory.shape[1], _weibull(law.skip_scale, law.skip_shape, VALID_PLAY)
+    l0, l1, l2, l3, l4, l5 = law.most
+    videos, lens, match = np.empty((CHUNK * k, video.shape[1])), np.empty(((weights.shape[1] + 3) // 4, n_places + 1, 4)), np.empty(k)
+    _gather(video, items, videos)
     for b in range(len(user)):
-        if b % CHUNK == 0:
-            end = min(b + CHUNK, len(user))
-            _gather(video, items[b:end], videos)
-            philox_words(seed, counters, _count(user[b:end], step[b:end], items[b:end], author, counters), words)
-        u, s, row, at = user[b], step[b], b % CHUNK * k, b % CHUNK * STREAMS * k
-        _wake(law, seed, truth, lives, u, t[b])
-        fold(lives.weights[u], lives.interests[u], lens)
+        u, row, at, to = user[b], b * k, b * STREAMS * k, first + b
+        fold(weights, interests, u, lens)
         for p in range(k):
-            match[p] = matching(lens, videos[row + p])
-        memory, own = lives.memory[u], truth.level[u]
+            match[p] = matching(lens, videos, row + p)
         spent, satisfied, chance = 0.0, 0.0, law.examine
-        shown, abandoned = 0, False
-        for p in range(k):
-            i = items[b, p]
-            if i == 0 or abandoned:
-                break
-            shown += 1
-            for kind in range(7):
-                out.kinds[kind, b, p] = 0
+        n, abandoned = 0, False
+        while n < k and not abandoned and items[b, n] != 0:
+            p, n = n, n + 1
             examine, response, feedback, by_author, by_video = at + p, at + k + p, at + 2 * k + p, at + 3 * k + p, at + 4 * k + p
             click, long, watch = False, False, 0.0
             if _unit32(words[0, examine]) < chance:
                 duration = videos[row + p, n_places + 1]
-                x = own + videos[row + p, n_places] + law.match * match[p]
+                x = level[u] + videos[row + p, n_places] + law.match * match[p]
                 taste = law.author * _bell(words[0, by_author], words[1, by_author], words[2, by_author], words[3, by_author])
                 taste += law.taste * _bell(words[0, by_video], words[1, by_video], words[2, by_video], words[3, by_video])
-                x += taste - fatigue(law.satiation, memory, videos[row + p])
-                y, suits = x - own + law.base, UNASKED
+                x += taste - fatigue(law.satiation, memory, u, videos, row + p)
+                y, suits = x - level[u] + law.base, 0.0
                 click = _unit32(words[0, response]) < sigmoid(x)
                 if click:
                     suits = suiting(y)
@@ -347,65 +351,85 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
                     if watch >= duration:
                         watch = duration if _unit32(words[2, response]) < law.stop else duration + law.loop * (watch - duration)
                     long = watch >= min(LONG_VIEW, duration)
-                    lives.clicked[u] = i
+                    last_click[u] = items[b, p]
                     if law.succession:
-                        lives.interests[u, 0] = truth.onward[i]
-                        fold(lives.weights[u], lives.interests[u], lens)
+                        for d in range(n_places):
+                            interests[u, 0, d] = onward[items[b, p], d]
+                        fold(weights, interests, u, lens)
                         for later in range(p + 1, k):
-                            match[later] = matching(lens, videos[row + later])
+                            match[later] = matching(lens, videos, row + later)
                 else:
                     most = usual if duration >= VALID_PLAY else _weibull(law.skip_scale, law.skip_shape, duration)
                     watch = _skip_watch(law.skip_scale, law.skip_shape, most, _unit32(words[1, response]))
-                for kind in range(6):
-                    mark = _unit32(words[kind, feedback] if kind < 4 else words[kind - 2, examine])
-                    if mark < law.most[kind]:  # seldom: spares exponentials
-                        if suits == UNASKED:
-                            suits = suiting(y)
-                        factor = 1.0 if click else law.reactions[kind, 2]
-                        out.kinds[1 + kind, b, p] = mark < factor * sigmoid(law.reactions[kind, 0] + law.reactions[kind, 1] * suits)
+                f0, f1, f2, f3 = words[0, feedback], words[1, feedback], words[2, feedback], words[3, feedback]
+                f4, f5 = words[2, examine], words[3, examine]
+                if f0 < l0 or f1 < l1 or f2 < l2 or f3 < l3 or f4 < l4 or f5 < l5:  # seldom: spares exponentials
+                    suits = suits if click else suiting(y)
+                    for kind in range(6):
+                        mark = _unit32((f0, f1, f2, f3, f4, f5)[kind])
+                        factor = 1.0 if click else reactions[kind, 2]
+                        kinds[1 + kind, to, p] = mark < factor * sigmoid(reactions[kind, 0] + reactions[kind, 1] * suits)
                 for d in range(n_places):
-                    memory[d] = law.fade * memory[d] + videos[row + p, d]
-            out.click[b, p] = click
-            out.watch[b, p] = watch
-            out.kinds[0, b, p] = long
+                    memory[u, d] = law.fade * memory[u, d] + videos[row + p, d]
+            clicks[to, p], watches[to, p], kinds[0, to, p] = click, watch, long
             satisfied += long
             spent += watch + law.gap
             chance *= law.examine_decay
             abandoned = _unit32(words[1, examine]) < (law.abandon_click if click else law.abandon_unclick)
-        out.shown[b] = shown
-        out.leaves[b], out.next[b] = _go_on(law, seed, truth, lives, u, s, t[b], shown, satisfied, spent, abandoned)
+        for p in range(n, k):
+            clicks[to, p], watches[to, p] = -1, np.nan
+            for kind in range(7):
+                kinds[kind, to, p] = -1
+        shown[to] = n
+        mood[b, 0], mood[b, 1], mood[b, 2] = spent, satisfied, abandoned
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _go_on(
-    law: Law, seed: Any, truth: Truth, lives: Lives, u: int, s: int, t: int, shown: int, satisfied: float, spent: float, abandoned: bool
-) -> tuple[bool, int]:
-    """(whether the session ends, ms of the next request) after `shown` impressions of which `satisfied` were long views."""
-    share = satisfied / max(shown, 1)
-    lives.satisfaction[u] = law.return_memory * lives.satisfaction[u] + (1.0 - law.return_memory) * share
-    end = t + 1000.0 * spent
-    leaves = abandoned
-    if not leaves:
-        odds = law.leave / (1.0 - law.leave) * math.exp(-law.leave_satisfaction * (share - law.leave_reference))
-        leaves = uniform(seed, _LEAVE, u, s, 0) < odds / (1.0 + odds)
-    if leaves:
-        lives.open[u] = 0
-        rate = truth.rate[u] * math.exp(law.return_satisfaction * (lives.satisfaction[u] - law.return_reference))
-        end = arrival(law, end, rate, -math.log(1.0 - uniform(seed, _RETURN, u, s, 0)))
-    follows = max(int(end), t + 1)
-    lives.clock[u] = follows
-    return leaves, follows
+    law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: Ints, t: Ints, mood: Floats, first: int, out: Answers
+) -> None:
+    """Whether the sessions of users `[n]` end, and when each asks next; `mood` and `first` as in `_answer`."""
+    satisfaction, open_, clock, rates, hours = lives.satisfaction, lives.open, lives.clock, truth.rate, law.hours
+    shown, leaves, following = out.shown, out.leaves, out.next
+    for b in range(len(user)):
+        u, to = user[b], first + b
+        share = mood[b, 1] / max(shown[to], 1)
+        satisfaction[u] = law.return_memory * satisfaction[u] + (1.0 - law.return_memory) * share
+        end = t[b] + 1000.0 * mood[b, 0]
+        leaves[to] = mood[b, 2] != 0.0
+        if not leaves[to]:
+            odds = law.leave / (1.0 - law.leave) * math.exp(-law.leave_satisfaction * (share - law.leave_reference))
+            leaves[to] = uniform(seed, _LEAVE, u, step[b], 0) < odds / (1.0 + odds)
+        if leaves[to]:
+            open_[u] = 0
+            rate = rates[u] * math.exp(law.return_satisfaction * (satisfaction[u] - law.return_reference))
+            end = arrival(hours, end, rate, -math.log(1.0 - uniform(seed, _RETURN, u, step[b], 0)))
+        following[to] = clock[u] = max(int(end), t[b] + 1)
+
+
+@njit(cache=True)
+def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: Ints, t: Ints, items: Ints, out: Answers) -> None:
+    """Answer `[B]` slates `[B, k]` of different users, CHUNK at a time; all noise of an impression is keyed by (user, step, item)."""
+    k = items.shape[1]
+    counters, words = np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32), np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32)
+    mood = np.empty((CHUNK, 3))
+    for first in range(0, len(user), CHUNK):
+        end = min(first + CHUNK, len(user))
+        who, when, at, slates = user[first:end], step[first:end], t[first:end], items[first:end]
+        _wake(law, seed, truth, lives, who, at)
+        philox_words(seed, counters, _count(who, when, slates, truth.author, counters), words)
+        _answer(law, truth, lives, who, slates, words, first, out, mood)
+        _go_on(law, seed, truth, lives, who, when, at, mood, first, out)
 
 
 @njit(cache=True)
 def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: bool, out: Floats) -> None:
     """P(valid play), or P(long view), of every examined video for `user` as he is now, `[n_items + 1]`; out[0] is 0."""
-    matches(lives.weights[user], lives.interests[user], truth.video, out)
-    own, memory, out[0] = truth.level[user], lives.memory[user], 0.0
-    n_places = len(memory)
+    matches(lives.weights, lives.interests, user, truth.video, out)
+    own, n_places, out[0] = truth.level[user], lives.memory.shape[1], 0.0
     for i in range(1, len(out)):
         x = own + truth.video[i, n_places] + law.match * out[i]
-        x += tastes(seed, user, truth.author[i], i, law.author, law.taste) - fatigue(law.satiation, memory, truth.video[i])
+        x += tastes(seed, user, truth.author[i], i, law.author, law.taste) - fatigue(law.satiation, lives.memory, user, truth.video, i)
         out[i] = sigmoid(x)
         if long:
             duration = truth.video[i, n_places + 1]
@@ -428,7 +452,7 @@ def estimates(law: Law, seed: Any, truth: Truth, birth: tuple[Floats, Floats], u
     authors = np.empty(truth.author.max() + 1)
     for a in range(len(authors)):
         authors[a] = law.author * liking(seed, user, AUTHOR_TASTE, a)
-    matches(weights, interests, truth.video, out)
+    matches(weights.reshape(1, -1), interests.reshape((1, *interests.shape)), 0, truth.video, out)
     n_places = interests.shape[1]
     for i in range(1, len(out)):
         out[i] = truth.video[i, n_places] + law.match * out[i] + authors[truth.author[i]]

@@ -77,8 +77,8 @@ class Law(NamedTuple):
     """`[25]` cumulative share of the day's arrivals at each full hour."""
     reactions: Floats
     """`[6, 3]` logit of the rate, affinity, factor without a click; in the order of parameters.KINDS without long_view."""
-    most: Floats
-    """`[6]` no reaction has a greater chance than this."""
+    most: tuple[int, ...]
+    """6 words: no reaction is given where its random word (of 2^32) is not below this."""
 
 
 class Lives(NamedTuple):
@@ -137,6 +137,7 @@ def law(choice: Choice, *, succession: bool) -> Law:
     drift, patience, returning = choice.drift, choice.patience, choice.returning
     hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
     reactions = np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]])
+    most = np.maximum(reactions[:, 2], 1.0) / (1.0 + np.exp(-reactions[:, 0] - np.abs(reactions[:, 1])))
     return Law(
         interest_spread=choice.interests.spread,
         concentration=choice.interests.concentration,
@@ -171,7 +172,7 @@ def law(choice: Choice, *, succession: bool) -> Law:
         succession=succession,
         hours=np.concatenate(([0.0], np.cumsum(hours) / hours.sum())),
         reactions=reactions,
-        most=np.maximum(reactions[:, 2], 1.0) / (1.0 + np.exp(-reactions[:, 0] - np.abs(reactions[:, 1]))),
+        most=tuple(int(chance * 2**32) + 1 for chance in most),
     )
 
 

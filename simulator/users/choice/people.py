@@ -74,9 +74,9 @@ class People:
 
         b, k = slates.items.shape
         out = Answers(
-            click=np.full((b, k), -1, dtype=np.int8),
-            watch=np.full((b, k), np.nan, dtype=np.float32),
-            kinds=np.full((len(KINDS), b, k), -1, dtype=np.int8),
+            click=np.empty((b, k), dtype=np.int8),
+            watch=np.empty((b, k), dtype=np.float32),
+            kinds=np.zeros((len(KINDS), b, k), dtype=np.int8),
             shown=np.empty(b, dtype=np.int64),
             next=np.empty(b, dtype=np.int64),
             leaves=np.empty(b, dtype=np.bool_),
