@@ -203,13 +203,20 @@ class EventLog:
         return sum(pq.read_metadata(part).num_rows for part in self.parts)
 
     def batches(self, columns: Sequence[str] | None = None, rows: int = 1 << 20) -> Iterator[pa.RecordBatch]:
-        """Stream the rows part by part, at most `rows` at a time: memory does not grow with the log."""
+        """Stream the rows part by part, at most `rows` at a time: memory does not grow with the log.
+
+        Raises:
+            LogError: a part whose bytes are broken, by name.
+        """
         if self.memory is not None:
             yield from (self.memory if columns is None else self.memory.select(columns)).to_batches(max_chunksize=rows)
             return
         for part in self.parts:
-            with pq.ParquetFile(part) as stored:
-                yield from stored.iter_batches(batch_size=rows, columns=columns)
+            try:
+                with pq.ParquetFile(part) as stored:
+                    yield from stored.iter_batches(batch_size=rows, columns=columns)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise LogError(f"{part}: not a readable Parquet file: {error}; write it again") from error
 
     def sorted(self) -> EventLog:
         """The same log in memory in KEY order."""

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simulator.eventlog import FEEDBACK, KEY, TAB, LogError, column_values, rises, schema
+from simulator.eventlog import FEEDBACK, KEY, TAB, EventLog, LogError, column_values, rises, schema
 
 if TYPE_CHECKING:
-    from simulator.eventlog import EventLog, Metadata
+    from simulator.eventlog import Metadata
 
 Array = npt.NDArray[Any]
 
@@ -44,9 +44,10 @@ def _parts(log: EventLog) -> Iterator[tuple[str, pa.Schema, Iterator[pa.RecordBa
             with pq.ParquetFile(part) as stored:
                 if stored.metadata.metadata is None or b"abtest" not in stored.metadata.metadata:
                     raise LogError(f"{part}: a Parquet file without abtest's metadata is not a part of an event log")
-                yield f"{part}: ", stored.schema_arrow, stored.iter_batches(batch_size=1 << 20)
+                found = stored.schema_arrow
         except (pa.ArrowInvalid, OSError) as error:
             raise LogError(f"{part}: not a readable Parquet file: {error}") from error
+        yield f"{part}: ", found, EventLog(log.metadata, None, (part,)).batches()
 
 
 def _columns(place: str, found: pa.Schema) -> None:

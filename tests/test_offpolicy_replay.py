@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -166,7 +168,7 @@ def test_a_null_propensity_in_a_log_that_says_it_has_them_is_named() -> None:
     broken = EventLog.from_columns(
         {**{n: np.array(table[n]) for n in wanted}, "propensity": values, "click": np.ones(len(values), np.int8)}, log.metadata
     )
-    with pytest.raises(LogError, match=r"row 6: propensity is null"):
+    with pytest.raises(LogError, match=r"log in memory: row 7: propensity is null"):
         evaluate(Stream(broken), [Uniform()], USERS, ITEMS, QUICK)
 
 
@@ -379,6 +381,11 @@ def test_the_command_on_a_log(tmp_path: Path) -> None:
         (["--policy", "popularity", "--estimators", "ipss"], "no estimator 'ipss'"),
         (["--policy", "popularity", "--reward", "like"], "reward 'like': the log has"),
         (["--policy", "popularity", "--arm", "x"], "no arm 'x'"),
+        (["--policy", "popularity", "--policy", "popularity"], "policy 'popularity' is there twice"),
+        (["--policy", "explore:{policy: ["], "its parameters are no YAML"),
+        (["--policy", "popularity", "--history", "0"], "0 is not in the range x>=1"),
+        (["--policy", "popularity", "--contexts", "0"], "0 is not in the range x>=1"),
+        (["--policy", "popularity", "--recall", "-3"], "-3 is not in the range x>=0"),
     ],
 )
 def test_the_command_says_what_is_wrong(tmp_path: Path, change: list[str], message: str) -> None:
@@ -387,6 +394,24 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, change: list[str], messa
     assert done.exit_code == 2, done.output
     assert message in done.output
     assert "Traceback" not in done.output
+
+
+def test_broken_bytes_and_a_missing_propensity_are_named_by_file(tmp_path: Path) -> None:
+    good = made_log(places=2).write(tmp_path / "log.parquet")
+    whole = bytearray(good.read_bytes())
+    whole[2000:2400] = b"\xff" * 400
+    (tmp_path / "broken.parquet").write_bytes(bytes(whole))
+    table = pq.read_table(good)
+    values = table["propensity"].to_pylist()
+    last = len(values) - 1  # the last day, which is replayed
+    values[last] = None
+    at = table.schema.get_field_index("propensity")
+    lacking = table.set_column(at, table.schema.field(at), pa.array(values, pa.float32()))
+    pq.write_table(lacking, tmp_path / "lacking.parquet")
+    for name, words in (("broken", "not a readable Parquet file"), ("lacking", f"row {last}: propensity is null")):
+        file = tmp_path / f"{name}.parquet"
+        done = CliRunner().invoke(command, [str(file), "--policy", "popularity", "--quiet"])
+        assert (done.exit_code, words in done.output, str(file) in done.output) == (2, True, True), done.output
 
 
 def test_settings_name_an_unknown_estimator() -> None:

@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     from policies.base import Progress
     from simulator.scenario import Scenario
 
+COUNT = click.IntRange(min=1)
+
 
 @click.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of run and report; runs/fidelity/<name> if left out.")
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
 @click.option("--reward", default="click", show_default=True, help="What is counted, online and offline.")
-@click.option("--policies", default=16, show_default=True, help="Yardsticks are added up to this many arms; at least 8.")
-@click.option("--test-days", default=2, show_default=True, help="The last days of the history, on which the offline figures are computed.")
-@click.option("--resamples", default=1000, show_default=True, help="Of users, on both sides.")
-@click.option("--days", type=int, help="Overrides the days of the A/B.")
+@click.option("--policies", default=16, type=COUNT, show_default=True, help="Yardsticks are added up to this many arms; at least 8.")
+@click.option("--test-days", default=2, type=COUNT, show_default=True, help="Last days of the history: the offline side.")
+@click.option("--resamples", default=1000, type=COUNT, show_default=True, help="Of users, on both sides.")
+@click.option("--days", type=COUNT, help="Overrides the days of the A/B.")
 @click.option("--resume", is_flag=True, help="Take over the finished pieces of the run in --out.")
 @click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path of the page.")
 def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **given: Any) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from simulator.scenario import Data
     from simulator.users.base import Source
 
+COUNT = click.IntRange(min=1)
+
 
 @click.command()
 @click.argument("source", metavar="LOG|DATASET|SCENARIO", type=click.Path(path_type=Path))
@@ -24,13 +26,13 @@ if TYPE_CHECKING:
 @click.option("--estimators", metavar="A,B,...", help="Only these estimators, in this order; all that are right for the log if left out.")
 @click.option("--reward", default="click", show_default=True, help="click, watch (s) or other feedback in the log; A,B for several.")
 @click.option("--arm", help="Whose impressions; `history`, or the only arm, if left out.")
-@click.option("--test-days", default=2, show_default=True, help="Of a pure history: the last days, which are replayed.")
-@click.option("--fit-days", type=int, help="Fit on this many days before the replayed ones only.")
-@click.option("--history", default=50, show_default=True, help="Impressions of the past that a policy is given.")
-@click.option("--recall", default=100, show_default=True, help="Candidates asked for, to match within the recalled set; 0: none.")
-@click.option("--draws", default=1, show_default=True, help="Slates drawn from a stochastic policy for the reward model.")
-@click.option("--contexts", default=1, show_default=True, help="Levels of past click share that the reward model tells apart.")
-@click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap by user.")
+@click.option("--test-days", default=2, type=COUNT, show_default=True, help="Of a pure history: the last days, which are replayed.")
+@click.option("--fit-days", type=COUNT, help="Fit on this many days before the replayed ones only.")
+@click.option("--history", default=50, type=COUNT, show_default=True, help="Impressions of the past that a policy is given.")
+@click.option("--recall", default=100, type=click.IntRange(0), show_default=True, help="Candidates, for matching within the set; 0: none.")
+@click.option("--draws", default=1, type=COUNT, show_default=True, help="Slates drawn from a stochastic policy for the reward model.")
+@click.option("--contexts", default=1, type=COUNT, show_default=True, help="Levels of past click share, for the reward model.")
+@click.option("--resamples", default=1000, type=COUNT, show_default=True, help="Of the bootstrap by user.")
 @click.option("--seed", default=0, show_default=True, help="Of fits, folds and resamples.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the result; runs/replay/<source> if left out.")
 @click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path of the page.")
@@ -99,7 +101,8 @@ def _of_source(source: Path, wanted: list[Wanted], options: Options, progress: P
         yield from _of_scenario(source, wanted, options, progress)
         return
     tests = open_bandit.campaigns(source) if source.is_dir() else []
-    tests = tests or ([source] if source.parent.name in open_bandit.ARMS else [])
+    if not tests and (source.parent.name in open_bandit.ARMS or any((source / arm).is_dir() for arm in open_bandit.ARMS)):
+        tests = [source]
     if tests:
         for folder in tests:
             found = open_bandit.campaign(folder)

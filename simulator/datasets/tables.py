@@ -48,7 +48,7 @@ class Column:
         if self.low is None and self.high is None:
             return kind
         low, high = ("-inf" if self.low is None else f"{self.low:.15g}"), ("inf" if self.high is None else f"{self.high:.15g}")
-        return f"{kind} in [{low}, {high}]"
+        return f"{kind} in (0, {high}]" if self.low == np.nextafter(0, 1) else f"{kind} in [{low}, {high}]"
 
     def parse(self, text: str) -> str | None:
         """Why `text` is not allowed, or None where it is."""

@@ -42,7 +42,7 @@ class Wanted:
         Raises:
             ReplayError: parameters that are no YAML mapping.
         """
-        found = re.fullmatch(r"(?P<name>.+?):(?P<params>\{.*\}|[A-Za-z_]\w*=.*)", text, re.DOTALL)
+        found = re.fullmatch(r"(?P<name>.+?):(?P<params>\{.*|[A-Za-z_]\w*=.*)", text, re.DOTALL)
         if found is None:
             return cls(text, text)
         given = found["params"]
@@ -53,6 +53,8 @@ class Wanted:
                 params = {key: yaml.safe_load(value) for key, _, value in (part.partition("=") for part in given.split(","))}
         except yaml.YAMLError as error:
             raise ReplayError(f"--policy {text!r}: its parameters are no YAML: {error}") from error
+        if not isinstance(params, dict):
+            raise ReplayError(f"--policy {text!r}: its parameters must be a mapping, such as {{epsilon: 0.1}}; got {params!r}")
         return cls(text, found["name"], params)
 
 
@@ -165,9 +167,13 @@ def replay_log(
     """
     if not wanted:
         raise ReplayError("no policy to evaluate: give --policy NAME at least once (`abtest policies list`)")
+    labels = [one.label for one in wanted]
+    twice = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
+    if twice is not None:
+        raise ReplayError(f"policy {twice!r} is there twice: give each once (a scenario's arms are replayed without being named)")
     arm = options.arm or ("history" if "history" in log.metadata.arms else None)
     probe = Stream(log, options.reward, arm, history=options.history, contexts=options.contexts, chunk=options.chunk)
-    since = _since(log, arm, options.test_days)
+    since = _since(title, log, arm, options.test_days)
     stream = replace(probe, since=since)
     known = catalogue or Catalogue(log.metadata.n_users, log.metadata.n_items)
     sequences = training(log, arm, since, options.fit_days)
@@ -239,7 +245,7 @@ def training(log: EventLog, arm: str | None, before: int, days: int | None) -> S
     return EventLog(log.metadata, pa.concat_tables(kept)).sequences(arm)
 
 
-def _since(log: EventLog, arm: str | None, test_days: int) -> int:
+def _since(title: str, log: EventLog, arm: str | None, test_days: int) -> int:
     """Where the rounds begin, ms: at 0, or `test_days` days before the end of a log that has all its rows on one side of 0."""
     index = 0 if arm is None else log.metadata.arms.index(arm)
     low, high = np.iinfo(np.int64).max, np.iinfo(np.int64).min
@@ -249,7 +255,7 @@ def _since(log: EventLog, arm: str | None, test_days: int) -> int:
             extremes = pc.min_max(t).as_py()
             low, high = min(low, extremes["min"]), max(high, extremes["max"])
     if high < low:
-        raise ReplayError(f"no impressions of arm {arm or log.metadata.arms[0]!r} in this log")
+        raise ReplayError(f"{title}: no impressions of arm {arm or log.metadata.arms[0]!r} there")
     if low < 0 <= high:
         return 0
     return int((high // DAY_MS + 1 - test_days) * DAY_MS)

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from policies.base import Histories, IntArray
 from simulator.eventlog import FEEDBACK, KEY, EventLog, LogError, Metadata, Propensity, column_values
@@ -178,7 +179,29 @@ class Stream:
             at = starts[lengths == length]
             cells = at[:, None] + np.arange(length)
             position = columns["position"][cells] if self.by == "request" else np.tile(np.arange(length), (len(at), 1))
+            self._complete(columns, cells)
             yield self._made(columns, at, cells, position, begin, past)
+
+    def _complete(self, columns: Columns, cells: IntArray) -> None:
+        """Raise LogError if an impression of a round whose rewards were observed lacks the propensity that the log says it has."""
+        kind = self.log.metadata.propensity
+        if kind == "unknown":
+            return
+        lacks = np.isnan(columns["propensity"][cells]) & np.isfinite(columns["reward"][cells]).all(axis=1, keepdims=True)
+        if lacks.any():
+            part, row = self._place(int(columns["row"][cells[lacks].min()]))
+            raise LogError(
+                f"{part}: row {row}: propensity is null in a log that says its propensities are {kind}; mark the log unknown or fill it"
+            )
+
+    def _place(self, row: int) -> tuple[str, int]:
+        """The part that a row of the log is in, and its row there."""
+        for part in self.log.parts:
+            count = pq.ParquetFile(part).metadata.num_rows
+            if row < count:
+                return str(part), row
+            row -= count
+        return "log in memory", row
 
     def _exposed(self, columns: Columns, starts: IntArray, rows: IntArray, begin: IntArray, past: int) -> Iterator[Rounds]:
         """Rounds of one uniformly drawn impression each: `rows` `[N]`, of requests that start at `starts` `[N]`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.base import Progress
-from simulator.eventlog import LogError, Propensity
+from simulator.eventlog import Propensity
 from simulator.offpolicy.model import RewardTable
 from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.settings import ReplayError, Settings
@@ -38,7 +38,7 @@ def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress:
     """The first pass: kinds, lengths, whether slates are uniform, and the reward model.
 
     Raises:
-        LogError: known and unknown propensities in one log.
+        LogError: a broken row.
         ReplayError: no rounds.
     """
     model = RewardTable(n_items, settings.contexts, settings.folds, settings.seed)
@@ -52,9 +52,6 @@ def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress:
         if not len(chunk):
             continue
         kind = chunk.kind
-        if kind != "unknown" and np.isnan(chunk.propensity).any():
-            row = int(chunk.row[np.isnan(chunk.propensity).any(axis=1)][0])
-            raise LogError(f"row {row}: propensity is null in a log that says its propensities are {kind}; mark the log unknown or fill it")
         length = max(length, chunk.length)
         uniform = uniform and _uniform(chunk)
         seen, impressions = seen + len(chunk), impressions + chunk.item.size
