@@ -142,12 +142,9 @@ class Desk:
             rule = _RULES[what].format(item=item, score=score, n_items=self.n_items, place=column)
             raise ServingError(self._says(channel, histories, row, rule))
         if slates.propensities is not None:
-            here = slates.items > 0
-            p = slates.propensities
-            wrong = here & ~((p > 0) & (p <= 1 + 1e-6))
-            if wrong.any():
-                row, column = (int(i[0]) for i in np.nonzero(wrong))
-                rule = f"the propensity at place {column} must be in (0, 1]; got {p[row, column]}"
+            row, column = kernels.improper(slates.items, slates.propensities)
+            if row >= 0:
+                rule = f"the propensity at place {column} must be in (0, 1]; got {slates.propensities[row, column]}"
                 raise ServingError(self._says(channel, histories, row, rule))
 
     def _says(self, channel: Channel, histories: Histories, row: int, what: str) -> str:

@@ -88,8 +88,12 @@ class Lives:
     def histories(self, rows: IntArray, length: int, seen_length: int) -> Histories:
         """The requests of `rows`: the last `length` impressions; the last `seen_length` may not be recalled again."""
         items, clicked = np.empty((len(rows), length), dtype=np.int64), np.empty((len(rows), length), dtype=np.bool_)
-        kernels.recollect(self.items, self.clicked, rows, items, clicked)
-        seen = items if length == seen_length else self.items[rows, self.items.shape[1] - seen_length :].astype(np.int64)
+        kernels.recollect(self.items, rows, items)
+        kernels.recollect(self.clicked, rows, clicked)
+        seen = items
+        if seen_length != length:
+            seen = np.empty((len(rows), seen_length), dtype=np.int64)
+            kernels.recollect(self.items, rows, seen)
         return Histories(self.user[rows], self.step[rows], items, clicked, seen)
 
     def advance(self, rows: IntArray, items: IntArray, feedback: Feedback) -> None:

@@ -123,28 +123,31 @@ def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown:
     width = items.shape[1]
     old_items, old_clicked = np.empty(width, dtype=items.dtype), np.empty(width, dtype=clicked.dtype)
     for b in range(len(rows)):
-        row = rows[b]
+        its, marks = items[rows[b]], clicked[rows[b]]
         new = min(shown[b], width)
         skip = shown[b] - new
-        for j in range(width):  # to a place of its own and back: two loops that LLVM can vectorise
-            old_items[j], old_clicked[j] = items[row, j], clicked[row, j]
-        for j in range(width - new):
-            items[row, j], clicked[row, j] = old_items[j + new], old_clicked[j + new]
+        _copy(its, old_items)  # to a place of its own and back: loops that LLVM vectorises
+        _copy(marks, old_clicked)
+        _copy(old_items[new:], its)
+        _copy(old_clicked[new:], marks)
         for j in range(new):
-            items[row, width - new + j] = slate[b, skip + j]
-            clicked[row, width - new + j] = click[b, skip + j] == 1
+            its[width - new + j] = slate[b, skip + j]
+            marks[width - new + j] = click[b, skip + j] == 1
 
 
 @njit(cache=True)
-def recollect(items: Any, clicked: Any, rows: Any, out_items: Any, out_clicked: Any) -> None:
-    """Copy the last `out_items.shape[1]` impressions of each row of `rows` into `out_items` and `out_clicked`."""
-    width = out_items.shape[1]
-    skip = items.shape[1] - width
+def recollect(memory: Any, rows: Any, out: Any) -> None:
+    """Copy the last `out.shape[1]` values of each row of `memory` `[n, W]` that `rows` `[B]` names into `out`."""
+    skip = memory.shape[1] - out.shape[1]
     for b in range(len(rows)):
-        row = rows[b]
-        for j in range(width):
-            out_items[b, j] = items[row, skip + j]
-            out_clicked[b, j] = clicked[row, skip + j]
+        _copy(memory[rows[b], skip:], out[b])
+
+
+@njit(cache=True)
+def _copy(source: Any, out: Any) -> None:
+    """`out[: len(source)] = source`, whatever the types."""
+    for j in range(len(source)):
+        out[j] = source[j]
 
 
 FINE, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED = range(7)
@@ -162,9 +165,7 @@ def inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int,
     """
     mark = np.full(n_items + 1, -1, dtype=np.int32)
     for b in range(items.shape[0]):
-        for j in range(seen.shape[1]):
-            if 0 < seen[b, j] <= n_items:
-                mark[seen[b, j]] = 2 * b
+        known = seen[b]
         for j in range(items.shape[1]):
             item, score = items[b, j], scores[b, j]
             if item < 0 or item > n_items:
@@ -173,16 +174,35 @@ def inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int,
                 continue
             if j > 0 and items[b, j - 1] == 0:
                 return GAP, b, j
-            if mark[item] == 2 * b:
+            if _among(item, known):
                 return SEEN_ITEM, b, j
-            if mark[item] == 2 * b + 1:
+            if mark[item] == b:
                 return REPEATED_ITEM, b, j
-            mark[item] = 2 * b + 1
+            mark[item] = b
             if np.isnan(score):
                 return NOT_A_NUMBER, b, j
             if j > 0 and score > scores[b, j - 1]:
                 return NOT_SORTED, b, j
     return FINE, 0, 0
+
+
+@njit(cache=True)
+def improper(items: Any, propensities: Any) -> tuple[int, int]:
+    """Row and column of the first item whose propensity is not in (0, 1], both `[B, k]`; (-1, -1) if none."""
+    for b in range(items.shape[0]):
+        for j in range(items.shape[1]):
+            if items[b, j] > 0 and not 0.0 < propensities[b, j] <= 1.000001:
+                return b, j
+    return -1, -1
+
+
+@njit(cache=True)
+def _among(item: Any, known: Any) -> bool:
+    """Whether `item` is in `known` `[S]`: a plain loop, because LLVM compares many at a time."""
+    found = 0
+    for j in range(len(known)):
+        found |= known[j] == item
+    return found != 0
 
 
 @njit(cache=True)
