@@ -52,6 +52,9 @@ class Data(Section):
     history_days: Annotated[int, Field(ge=1)] = Field(default=14, description="synthetic: days of history before the A/B")
     logging: Logging = Field(default=Logging(), description="synthetic: who wrote the history")
     test_days: Annotated[int, Field(ge=1)] = Field(default=2, description="real logs: the last days become the A/B; the rest is history")
+    hold_out: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="s3rec, inter: clicks at the end of each user's sequence that are held out"
+    )
     session_gap: Annotated[float, Field(gt=0)] = Field(default=1800.0, description="real logs: seconds of silence that end a session")
 
 

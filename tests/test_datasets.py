@@ -16,7 +16,7 @@ from policies.base import Catalogue
 from simulator import datasets
 from simulator.datasets import DataError
 from simulator.datasets.numbering import Numbering
-from simulator.datasets.sequences import leave_one_out
+from simulator.datasets.sequences import leave_out
 from simulator.datasets.sessions import sessions
 from simulator.datasets.tables import Column, codes, feature, read_csv
 from simulator.eventlog import EventLog, Metadata
@@ -334,7 +334,7 @@ def test_leave_one_out_drops_nothing_else() -> None:
     counts = generator.integers(0, 7, 200)
     offsets = np.concatenate(([0], np.cumsum(counts)))
     items = generator.integers(1, 50, counts.sum())
-    source = leave_one_out(offsets, items, Catalogue(200, 49), {})
+    source = leave_out(offsets, items, Catalogue(200, 49), {})
     assert source.history is not None
     assert source.future is not None
     assert source.history.n_rows + source.future.n_rows == len(items)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from policies.base import Catalogue, Slates
-from simulator.datasets.sequences import leave_one_out
+from simulator.datasets.sequences import leave_out
 from simulator.users.base import NEVER, Source
 from simulator.users.held_out import HeldOut
 
 
 def source() -> Source:
     """Users 0: 1 2 3 (3 is held out), 1: 4 (nothing to hold out), 2: 2 5 (5 is held out)."""
-    return leave_one_out(np.array([0, 3, 4, 6]), np.array([1, 2, 3, 4, 2, 5]), Catalogue(3, 5), {})
+    return leave_out(np.array([0, 3, 4, 6]), np.array([1, 2, 3, 4, 2, 5]), Catalogue(3, 5), {})
 
 
 def test_every_user_with_a_held_out_item_asks_once_and_clicks_it() -> None:
@@ -37,7 +38,7 @@ def test_hit_rate_of_a_random_slate_is_k_over_n() -> None:
     n_users, n_items, k = 4000, 40, 8
     generator = np.random.default_rng(3)
     items = generator.integers(1, n_items + 1, 2 * n_users)
-    users = HeldOut().build(leave_one_out(np.arange(0, 2 * n_users + 1, 2), items, Catalogue(n_users, n_items), {}), 0, 1, Path())
+    users = HeldOut().build(leave_out(np.arange(0, 2 * n_users + 1, 2), items, Catalogue(n_users, n_items), {}), 0, 1, Path())
     slates = np.stack([generator.permutation(n_items)[:k] + 1 for _ in range(n_users)])
     zeros = np.zeros(n_users, dtype=np.int64)
     answer = users.respond(np.arange(n_users), zeros, zeros, Slates(slates, np.zeros(slates.shape, dtype=np.float32)))
@@ -50,3 +51,23 @@ def test_state_round_trip_and_no_future_is_refused() -> None:
     users.restore(users.state())
     with pytest.raises(ValueError, match="held_out needs data with held-out items"):
         HeldOut().build(Source(Catalogue(1, 1)), 0, 1, Path())
+
+
+def test_several_clicks_ahead_are_held_out_and_found_by_one_slate() -> None:
+    """Users 0: 1 2 3 4 5 (3 4 5 are held out), 1: 1 2 3 (too short), 2: 5 1 x 2 3 4, x shown and not clicked."""
+    items = np.array([1, 2, 3, 4, 5, 1, 2, 3, 5, 1, 2, 2, 3, 4])
+    clicked = np.ones(14, dtype=bool)
+    clicked[10] = False
+    several = leave_out(np.array([0, 5, 8, 14]), items, Catalogue(3, 5), {}, clicked, held=3)
+    assert several.history is not None
+    assert several.future is not None
+    history = several.history.sequences()
+    assert [history.items[a:b].tolist() for a, b in pairwise(history.offsets)] == [[1, 2], [1, 2, 3], [5, 1, 2]]
+    assert several.future.table["t"].to_pylist() == [0, 1000, 2000] * 2
+    assert several.future.table["item"].to_pylist() == [3, 4, 5, 2, 3, 4]
+    users = HeldOut(clicks=3).build(several, 0, 1, Path())
+    assert users.first(np.arange(3)).tolist() == [0, NEVER, 0]
+    slates = Slates(np.array([[4, 1, 3], [1, 5, 2]]), np.zeros((2, 3), dtype=np.float32))
+    answer = users.respond(np.array([0, 2]), np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.int64), slates)
+    assert answer.click.tolist() == [[1, 0, 1], [0, 0, 1]]
+    assert HeldOut(clicks=4).build(several, 0, 1, Path()).first(np.arange(3)).tolist() == [NEVER] * 3

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from policies.base import Catalogue, Fitting, Sequences
 from policies.registry import make
@@ -21,7 +22,7 @@ from recgpt.model import Shape
 from simulator.cli import main
 from simulator.eventlog import EventLog, Metadata
 from simulator.progress import silent
-from simulator.reproduce import artefacts, tables
+from simulator.reproduce import ahead, artefacts, claims, tables
 from simulator.reproduce.experiment import Dataset, Experiment, Plan, ReproduceError, Results, find, read_places, values
 from simulator.reproduce.part import TrainingPart
 from simulator.reproduce.published import METRICS, TABLE_2, TABLE_3
@@ -232,6 +233,75 @@ def test_cells_intervals_and_tests_against_scipy() -> None:
     best = next(c for c in made if c.row == "SASRec")
     assert math.isnan(best.t)
     assert best.against == ""
+
+
+def test_claims_are_paired_tests_over_users_and_groups(folder: Path) -> None:
+    dataset = Dataset("beauty", folder / "Beauty.txt")
+    lengths, popularity = dataset.held
+    rows = [line.split()[1:] for line in (folder / "Beauty.txt").read_text().splitlines()]
+    assert lengths.tolist() == [len(row) - 1 for row in rows]
+    assert popularity.tolist() == [sum(other[:-1].count(row[-1]) for other in rows) for row in rows]
+    draw = np.random.default_rng(4)
+    weak = draw.choice(np.array([-1, 0, 7]), 60, p=[0.8, 0.1, 0.1]).astype(np.int8)
+    strong = np.where(lengths > np.median(lengths), 0, weak).astype(np.int8)  # better for long histories only
+    results = Results({("beauty", "w"): [weak], ("beauty", "s"): [strong], ("beauty", "t"): [strong]})
+    asked = [
+        claims.Claim("s beats w", "w", "s"),
+        claims.Claim("w beats s", "s", "w"),
+        claims.Claim("t is s", "s", "t"),
+        claims.Claim("no", "w", "x"),
+    ]
+    found = claims.answers(results, [dataset], asked)
+    everyone = [row for row in found if not row.group]
+    assert [row.verdict for row in everyone if row.metric == "ndcg@10"] == ["holds", "contradicted", "identical"]
+    first = everyone[1]
+    test = stats.ttest_rel(values(strong, "ndcg@10"), values(weak, "ndcg@10"))
+    assert (first.t, first.p) == pytest.approx((test.statistic, test.pvalue))
+    assert (first.low, first.high) == pytest.approx(tuple(test.confidence_interval()))
+    family = [row.p for row in everyone if not math.isnan(row.p)]
+    assert first.p_adjusted == pytest.approx(multipletests(family, method="holm")[1][1])
+    parts = [row for row in found if row.group.endswith("clicks before") and row.metric == "hit_rate@10" and row.better == "s"]
+    assert sum(row.users for row in parts) == 60
+    assert parts[0].difference == 0
+    assert max(row.difference for row in parts) > 0.5
+    words = claims.text(found, PAPER)
+    assert "| s beats w | s > w | hit_rate@10 |" in words
+    assert words.count("holds") == 2
+
+
+def test_what_a_slate_finds_ahead_by_hand() -> None:
+    """Users 0 and 1 had clicked 1 and 2, user 2 had clicked 3; slates (1, 2) with both clicked and (1, 3) with one."""
+    columns: dict[str, Any] = {
+        "arm": [0] * 5 + [1] * 4, "user": [0, 0, 1, 1, 2, 0, 0, 1, 1], "session": [0] * 9, "request": [0, 1, 0, 1, 0, 2, 2, 2, 2],
+        "position": [0] * 5 + [0, 1, 0, 1], "t": [-2000, -1000, -2000, -1000, -1000, 0, 0, 0, 0], "item": [1, 2, 1, 2, 3, 1, 2, 1, 3],
+        "click": [1] * 5 + [1, 1, 0, 1],
+    }  # fmt: skip
+    log = EventLog.from_columns({k: np.array(v) for k, v in columns.items()}, Metadata(("history", "a"), 3, 3, days=1))
+    found = ahead.measures(log, 2)["a"]
+    assert found["found"].tolist() == [1.0, 0.5]
+    both, one = -math.log2(3 / 4), -math.log2(2 / 4)
+    assert found["novelty"] == pytest.approx([both, (both + one) / 2])
+    assert found["diversity"] == pytest.approx([0.0, 1.0], abs=1e-6)
+
+
+def test_claims_and_ahead_by_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
+    for system in SMALL.systems():
+        monkeypatch.setitem(OWNER, system, SMALL)
+    monkeypatch.setattr(claims, "CLAIMS", (claims.Claim("two steps help", "one", "two"),))
+    common = ["--data", str(folder), "--out", str(tmp_path), "--quiet", "--seeds", "2", "--workers", "1"]
+    ran = CliRunner().invoke(main, ["reproduce", "claims", *common], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    assert "| two steps help | two > one | hit_rate@10 |" in ran.output
+    stored = json.loads((tmp_path / "claims-paper.json").read_text())["cells"]
+    assert {row["seeds"] for row in stored} == {2}
+    assert {row["group"] == "" for row in stored} == {True, False}
+    ran = CliRunner().invoke(main, ["reproduce", "ahead", *common, "--models", "small"], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    rows = json.loads((tmp_path / "ahead-paper.json").read_text())["cells"]
+    assert [row["metric"] for row in rows] == ["found", "novelty", "diversity"]
+    assert all(row["users"] == 60 for row in rows)
+    assert pq.read_table(tmp_path / "ahead-paper.parquet").num_rows == 3
 
 
 def test_one_seed_has_no_interval_and_equal_users_no_test() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ from simulator.cli.failure import failures
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["table1", "table2", "table3", "fig4", "fig5"]))
+@click.argument("what", type=click.Choice(["table1", "table2", "table3", "fig4", "fig5", "claims", "ahead"]))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of NAME.txt (S3-Rec) or NAME.inter (RecBole) files.")
 @click.option("--datasets", multiple=True, help="Data sets, comma-separated or repeated; those of the paper that are there if left out.")
 @click.option("--models", multiple=True, help="Rows, systems or families, comma-separated or repeated; all of the table if left out.")
@@ -33,13 +34,15 @@ def reproduce(
     """Run the paper's offline experiments as scenarios with held-out users and print WHAT: measured, published, difference, interval, test.
 
     Leave-one-out, all items ranked. What is finished in --out is not computed again, so an interrupted command is simply repeated;
-    fig5 is Figures 5 and 6. Results are written as Markdown, JSON and Parquet, figures as SVG.
+    fig5 is Figures 5 and 6; claims compares the systems that the paper compares, over all users and by group; ahead asks what one slate
+    finds of the next three clicks, and how novel and diverse it is. Results are written as Markdown, JSON and Parquet, figures as SVG.
 
     \b
     abtest reproduce table1 --data ../shared/data/s3rec
     abtest reproduce table2 --data ../shared/data/s3rec --datasets Beauty --seeds 1
     abtest reproduce table3 --data ../shared/data/s3rec --datasets Beauty,Yelp --protocol softmax
     abtest reproduce fig5 --data ../shared/data/s3rec --datasets Beauty
+    abtest reproduce claims --data ../shared/data/s3rec --datasets Beauty --seeds 3
     """
     from simulator.executors import cores
     from simulator.progress import board
@@ -54,7 +57,9 @@ def reproduce(
             return
         plan = Plan(tuple(found), (), PROTOCOLS[protocol], seeds, out)
         with board(quiet=quiet) as progress:
-            text, files = artefacts.make(artefacts.ARTEFACTS[what], _split(models), plan, progress, workers or cores())
+            further = {"claims": artefacts.claims, "ahead": artefacts.ahead}
+            make = further.get(what) or partial(artefacts.make, artefacts.ARTEFACTS[what])
+            text, files = make(_split(models), plan, progress, workers or cores())
         click.echo(text)
         for file in files:
             click.echo(file)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from policies.base import Catalogue, IntArray
 from simulator.datasets.numbering import Numbering
-from simulator.datasets.sequences import leave_one_out
+from simulator.datasets.sequences import leave_out
 from simulator.datasets.tables import Column, DataError, feature, header, read_csv
 from simulator.scenario import Data
 from simulator.users.base import Source
@@ -25,7 +25,7 @@ def read(data: Data, path: Path) -> Source:
 
     Needs the fields `user_id:token` and `item_id:token`. With `timestamp:float` interactions are put into its order (ties keep the
     order of the file), otherwise the order of the file is the order of time. With `label:float`, 0 is an unclick. Users and items are
-    numbered by first appearance; the last click of every user is held out (`sequences.leave_one_out`).
+    numbered by first appearance; the last `hold_out` clicks of every user are held out (`sequences.leave_out`).
 
     Raises:
         DataError: a header without types, a field missing, or a bad line, named by file and line.
@@ -54,7 +54,7 @@ def read(data: Data, path: Path) -> Source:
     )
     offsets = np.concatenate(([0], np.cumsum(np.bincount(user, minlength=len(user_of))))).astype(np.int64)
     notes = {"file": file.name, "users": len(user_of), "items": len(item_of), "interactions": len(user)}
-    return leave_one_out(offsets, item[order], catalogue, notes, clicked)
+    return leave_out(offsets, item[order], catalogue, notes, clicked, data.hold_out)
 
 
 def _inter_file(path: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from policies.base import Catalogue, IntArray
 from simulator.datasets.numbering import Numbering
-from simulator.datasets.sequences import leave_one_out
+from simulator.datasets.sequences import leave_out
 from simulator.datasets.tables import LAYOUT_ERRORS, DataError, open_text
 from simulator.scenario import Data
 from simulator.users.base import Source
@@ -18,7 +18,7 @@ from simulator.users.base import Source
 def read(data: Data, path: Path) -> Source:
     """Read `NAME.txt`, and `NAME_item2attributes.json` where it lies beside it.
 
-    Users and items keep their order of first appearance. The last item of every user is held out (`sequences.leave_one_out`).
+    Users and items keep their order of first appearance. The last `hold_out` items of every user are held out (`sequences.leave_out`).
 
     Raises:
         DataError: a line that is not `user item item ...` in whole numbers, or a user twice, named by file and line.
@@ -36,7 +36,7 @@ def read(data: Data, path: Path) -> Source:
         attributes,
     )
     notes = {"file": path.name, "users": len(users), "items": len(numbering), "interactions": len(original)}
-    return leave_one_out(offsets, numbering(original), catalogue, notes)
+    return leave_out(offsets, numbering(original), catalogue, notes, held=data.hold_out)
 
 
 def read_lines(path: Path) -> tuple[IntArray, IntArray, IntArray]:

@@ -1,4 +1,4 @@
-"""Leave-one-out: interaction sequences without impressions -> `Source` (every interaction is a click; the last one is held out)."""
+"""Interaction sequences without impressions -> `Source`: every interaction is a click, the last ones are held out (leave-one-out)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from simulator.eventlog import EventLog, Metadata
 from simulator.users.base import Source
 
 
-def leave_one_out(
-    offsets: IntArray, items: IntArray, catalogue: Catalogue, notes: dict[str, Any], clicked: BoolArray | None = None
+def leave_out(
+    offsets: IntArray,
+    items: IntArray,
+    catalogue: Catalogue,
+    notes: dict[str, Any],
+    clicked: BoolArray | None = None,
+    held: int = 1,
 ) -> Source:
-    """Hold out the last click of every user with at least two clicks; what follows it is dropped, what precedes it is history.
+    """Hold out the last `held` clicks of every user with at least one more; what is not clicked from the first of them on is dropped,
+    what precedes it is history.
 
-    The sequences have an order but no clock that all users share: interaction j of the n before the held-out one gets t = (j - n) s,
-    the held-out one t = 0. Each is its own request of one session.
+    The sequences have an order but no clock that all users share: interaction j of the n before the first held-out one gets t = (j - n) s,
+    held-out click number i gets t = i s, from 0. Each is its own request of one session.
 
     Args:
         offsets: `[n_users + 1]`.
@@ -28,9 +34,10 @@ def leave_one_out(
         catalogue: users, items, features.
         notes: for the report.
         clicked: `[N]` False where the item was shown and not clicked; None: all clicked.
+        held: clicks held out of each user.
 
     Returns:
-        `Source` with one future row a user.
+        `Source` with `held` future rows a user.
 
     Raises:
         DataError: a user with more than 65,536 interactions.
@@ -40,19 +47,21 @@ def leave_one_out(
     click = np.ones(len(items), dtype=bool) if clicked is None else clicked
     if np.diff(offsets).max(initial=0) > LIMIT:
         raise DataError(f"user {int(np.diff(offsets).argmax())} (as numbered here) has more than {LIMIT} interactions")
-    place = np.arange(len(items))
-    last = np.full(n_users, -1)
-    last[user[click]] = place[click]
-    last[np.bincount(user[click], minlength=n_users) < 2] = -1
-    before = place < np.where(last < 0, len(items), last)[user]
-    held = last[last >= 0]
-    dropped = int(len(items) - before.sum() - len(held))
-    notes = {**notes, "users held out": len(held), "interactions after the held-out click, dropped": dropped}
+    place, at = np.arange(len(items)), np.flatnonzero(click)
+    count = np.bincount(user[click], minlength=n_users)
+    some = np.flatnonzero(count > held)
+    rows = at[(np.cumsum(count)[some] - held)[:, None] + np.arange(held)]  # [users held out, held]
+    first = np.full(n_users, len(items))
+    first[some] = rows[:, 0]
+    before = place < first[user]
+    dropped = int(len(items) - before.sum() - rows.size)
+    notes = {**notes, "users held out": len(rows), "interactions after the held-out click, dropped": dropped}
     metadata = Metadata(("history",), n_users, catalogue.n_items, "unknown", notes=notes)
-    n_before = np.bincount(user[before], minlength=n_users)
-    request = place - offsets[:-1][user]
+    request, n_before = place - offsets[:-1][user], np.bincount(user[before], minlength=n_users)
     history = _columns(user, request, (request - n_before[user]) * 1000, items, click, before)
-    future = _columns(user, np.zeros(len(items), dtype=np.int64), np.zeros(len(items), dtype=np.int64), items, click, held)
+    number = np.zeros(len(items), dtype=np.int64)
+    number[rows] = np.arange(held)
+    future = _columns(user, number, number * 1000, items, click, rows.ravel())
     return Source(catalogue, EventLog.from_columns(history, metadata), EventLog.from_columns(future, metadata), notes)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from policies.base import Progress
+from simulator.reproduce import ahead as several
+from simulator.reproduce import claims as answered
 from simulator.reproduce import curves, tables
 from simulator.reproduce.experiment import Dataset, Plan, ReproduceError
 from simulator.reproduce.published import DATASETS, METRICS, STATISTICS, TABLE_2, TABLE_3
@@ -94,11 +96,30 @@ def make(artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progre
     results = replace(plan, families=families(rows)).run(progress, workers)
     names = [dataset.name for dataset in plan.datasets]
     cells = tables.cells(results, rows, names, artefact.metrics, artefact.published, artefact.baselines)
-    protocol, out = plan.protocol, plan.out
-    files = tables.write(artefact.name, cells, protocol, out)
+    protocol, out, words = plan.protocol, plan.out, tables.text(cells, plan.protocol)
+    files = tables.write(artefact.name, [asdict(cell) for cell in cells], words, protocol, out)
     if artefact.axis:
         files.append(curves.figure(cells, artefact.axis, out / f"{artefact.name}-{protocol.name}.svg"))
-    return tables.text(cells, protocol), files
+    return words, files
+
+
+def claims(models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1) -> tuple[str, list[Path]]:
+    """The paper's claims answered, over all users and by group; of `models` only, if there are any. As `make`."""
+    systems = {system: system for claim in answered.CLAIMS for system in (claim.worse, claim.better)}
+    results = replace(plan, families=families(chosen(systems, models))).run(progress, workers)
+    return _write("claims", answered.answers(results, plan.datasets, answered.CLAIMS), plan)
+
+
+def ahead(models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1) -> tuple[str, list[Path]]:
+    """One slate for the next several clicks: two steps against one, by m:n; of `Pre-train` and `RecGPT K=1` without `models`. As `make`."""
+    asked = families(chosen({}, models or ("Pre-train", "RecGPT K=1")))
+    rows = several.answers(replace(plan, families=asked, ahead=several.AHEAD), progress, workers)
+    return _write("ahead", rows, plan)
+
+
+def _write(name: str, rows: Sequence[answered.Answer], plan: Plan) -> tuple[str, list[Path]]:
+    words = answered.text(rows, plan.protocol)
+    return words, tables.write(name, [answered.record(row) for row in rows], words, plan.protocol, plan.out)
 
 
 def table1(datasets: Sequence[Dataset]) -> str:

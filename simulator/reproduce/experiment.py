@@ -26,6 +26,9 @@ from simulator.reproduce.systems import FAMILIES, Family, Protocol
 DEPTH = 10
 """Length of the slate: the largest k of the tables."""
 
+FINISHED = "seconds.json"
+"""What the run of an experiment ends by writing: its cost."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -62,6 +65,23 @@ class Dataset:
         lengths = np.diff(source.history.sequences().offsets)
         actions = source.history.n_rows + source.future.n_rows
         return source.catalogue.n_users, source.catalogue.n_items, actions, int(lengths.max(initial=1))
+
+    @cached_property
+    def held(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Clicks before the held-out item, and others' clicks of that item, of each user with one, `[users]` each, users ascending."""
+        from simulator.datasets import read
+        from simulator.scenario import Data
+
+        source = read(Data(source=self.source, path=str(self.path)), Path())
+        assert source.history is not None
+        assert source.future is not None
+        clicks = source.history.sequences().clicks()
+        user, item = (source.future.table[name].to_numpy().astype(np.int64) for name in ("user", "item"))
+        order = np.argsort(user, kind="stable")
+        before = np.zeros(source.catalogue.n_users, dtype=np.int64)
+        before[clicks.user] = np.diff(clicks.offsets)
+        popularity = np.bincount(clicks.items, minlength=source.catalogue.n_items + 1)
+        return before[user[order]], popularity[item[order]]
 
 
 def find(folder: Path, names: tuple[str, ...]) -> list[Dataset]:
@@ -104,21 +124,35 @@ def find(folder: Path, names: tuple[str, ...]) -> list[Dataset]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A family on a data set, trained by a protocol with a seed."""
+    """A family on a data set, trained by a protocol with a seed.
+
+    Attributes:
+        dataset: whose users are asked.
+        family: systems that share a fit.
+        protocol: of the training.
+        seed: of the fit.
+        ahead: how many clicks at each user's end are held out, and to be found by one slate.
+    """
 
     dataset: Dataset
     family: Family
     protocol: Protocol
     seed: int
+    ahead: int = 1
 
     def scenario(self) -> dict[str, Any]:
         """The scenario, as it could stand in a YAML file."""
         longest = self.dataset.statistics[3]
+        several = self.ahead > 1
         return {
             "name": f"{self.dataset.name}-{self.family.name}-{self.protocol.name}".replace(" ", "_"),
             "seed": self.seed,
-            "data": {"source": self.dataset.source, "path": str(self.dataset.path.resolve())},
-            "users": {"kind": "held_out"},
+            "data": {
+                "source": self.dataset.source,
+                "path": str(self.dataset.path.resolve()),
+                **({"hold_out": self.ahead} if several else {}),
+            },
+            "users": {"kind": "held_out", **({"clicks": self.ahead} if several else {})},
             "days": 1,
             "serving": {
                 "slate": DEPTH,
@@ -153,19 +187,24 @@ class Experiment:
         """Where it is run; a changed experiment is another one."""
         return out / "runs" / self.dataset.name / f"{self.scenario()['name']}-{self.seed}-{self.key()}"
 
+    def finish(self, out: Path, progress: Progress) -> Path:
+        """The folder of the finished run; run now, after what it starts from, if it was not before."""
+        folder = self.folder(out)
+        if not (folder / FINISHED).is_file():
+            start = None
+            if self.foundation is not None:
+                start = next(self.foundation.finish(out, progress).glob("models/*/policy.json")).parent
+            self._run(folder, start, progress)
+        return folder
+
     def places(self, out: Path, progress: Progress) -> dict[str, npt.NDArray[np.int8]]:
         """System -> 0-based place `[users]` of each held-out item in the slate, -1 where it is not there; run now if it was not before.
 
         Users without a held-out item are left out.
         """
-        folder = self.folder(out)
+        folder = self.finish(out, progress)
         kept = folder / "places.npz"
         if not kept.is_file():
-            start = None
-            if self.foundation is not None:
-                self.foundation.places(out, progress)
-                start = next(self.foundation.folder(out).glob("models/*/policy.json")).parent
-            self._run(folder, start, progress)
             logged = read_places(EventLog.open(folder / "log"))
             staging = folder / "places.npz.part"
             with staging.open("wb") as stream:
@@ -190,9 +229,9 @@ class Experiment:
             progress(f"{prefix}: {stage}", done, total, figures)
 
         simulate(scenario, folder, resume=True, progress=named)
-        staging = folder / "seconds.json.part"
+        staging = folder / f"{FINISHED}.part"
         staging.write_text(json.dumps({"CPU seconds of this process": round(time.process_time() - began, 1)}) + "\n")
-        os.replace(staging, folder / "seconds.json")
+        os.replace(staging, folder / FINISHED)
 
 
 def read_places(log: EventLog) -> dict[str, npt.NDArray[np.int8]]:
@@ -229,6 +268,7 @@ class Plan:
         protocol: of all.
         seeds: 0..seeds-1; deterministic families run once.
         out: folder of runs and results.
+        ahead: clicks held out of each user.
     """
 
     datasets: tuple[Dataset, ...]
@@ -236,6 +276,7 @@ class Plan:
     protocol: Protocol
     seeds: int
     out: Path
+    ahead: int = 1
 
     def experiments(self) -> Iterator[Experiment]:
         """All of them, seed after seed, so that a first answer for every row comes early."""
@@ -243,10 +284,10 @@ class Plan:
             for dataset in self.datasets:
                 for family in self.families:
                     if seed == 0 or not family.deterministic:
-                        yield Experiment(dataset, family, self.protocol, seed)
+                        yield Experiment(dataset, family, self.protocol, seed, self.ahead)
 
-    def run(self, progress: Progress, workers: int = 1) -> Results:
-        """Run what is not finished, `workers` experiments side by side; returns everything measured.
+    def finish(self, progress: Progress, workers: int = 1) -> list[Experiment]:
+        """Run what is not finished, `workers` experiments side by side.
 
         An experiment computes with one thread, so that its result does not depend on how many run beside it.
         """
@@ -265,8 +306,12 @@ class Plan:
             wave = [Task(experiment, self.out) for experiment in needed.values() if experiment.depth == depth]
             with executor("serial" if workers == 1 else "processes", progress, min(workers, len(wave))) as pool:
                 pool.run(wave, done)
+        return todo
+
+    def run(self, progress: Progress, workers: int = 1) -> Results:
+        """Run what is not finished, as `finish`; returns where the held-out items stood."""
         places: dict[tuple[str, str], list[npt.NDArray[np.int8]]] = {}
-        for experiment in todo:
+        for experiment in self.finish(progress, workers):
             for system, found in experiment.places(self.out, progress).items():
                 places.setdefault((experiment.dataset.name, system), []).append(found)
         return Results(places)
@@ -285,7 +330,7 @@ class Task:
     out: Path
 
     def __call__(self, progress: Progress) -> None:
-        self.experiment.places(self.out, progress)
+        self.experiment.finish(self.out, progress)
 
 
 @dataclass(frozen=True)

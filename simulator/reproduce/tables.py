@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -137,21 +137,28 @@ def text(table: Sequence[Cell], protocol: Protocol) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(name: str, table: Sequence[Cell], protocol: Protocol, out: Path) -> list[Path]:
-    """`NAME.json`, `NAME.parquet` and `NAME.md` in `out`, each by rename."""
+def write(name: str, rows: Sequence[Mapping[str, Any]], words: str, protocol: Protocol, out: Path) -> list[Path]:
+    """`NAME-PROTOCOL.json`, `.md` and `.parquet` in `out`, each by rename.
+
+    Args:
+        name: of the artefact.
+        rows: of the table, all with the same keys; NaN is written as null.
+        words: the table as Markdown.
+        protocol: stands in the JSON, and in the file names.
+        out: folder.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{name}-{protocol.name}"
-    rows = [{key: None if isinstance(v, float) and np.isnan(v) else v for key, v in asdict(cell).items()} for cell in table]
-    content = {"table": name, "protocol": {"name": protocol.name, "loss": dict(protocol.loss), **protocol.says}, "cells": rows}
+    cells = [{key: None if isinstance(v, float) and np.isnan(v) else v for key, v in row.items()} for row in rows]
+    content = {"table": name, "protocol": {"name": protocol.name, "loss": dict(protocol.loss), **protocol.says}, "cells": cells}
     files = [out / f"{stem}.{ending}" for ending in ("json", "md", "parquet")]
     _replace(files[0], (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-    _replace(files[1], text(table, protocol).encode())
+    _replace(files[1], words.encode())
     staging = files[2].with_name(files[2].name + ".part")
-    columns: dict[str, Any] = {key: [row[key] for row in rows] for key in Cell.__slots__}
-    pq.write_table(pa.table(columns), staging)
+    pq.write_table(pa.Table.from_pylist(cells), staging)
     os.replace(staging, files[2])
     return files
 

@@ -1,13 +1,14 @@
-"""Held-out users: each asks once and clicks the one item that the log held out; so HR@k and NDCG@k are metrics of the event log."""
+"""Held-out users: each asks once and clicks what the log held out; so HR@k and NDCG@k are metrics of the event log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
 from simulator.section import Section
@@ -15,13 +16,14 @@ from simulator.users.base import NEVER, Feedback, Source, UsersError
 
 
 class HeldOut(Section):
-    """Leave-one-out evaluation as a population: a user's first click from t = 0 on is the item to be found.
+    """Leave-one-out evaluation as a population: a user's first clicks from t = 0 on are the items to be found.
 
-    Every user who has one asks once, at t = 0; the slate is `serving.slate` long and is shown whole. Where the held-out item stands
+    Every user who has as many asks once, at t = 0; the slate is `serving.slate` long and is shown whole. Where a held-out item stands
     in it, it is clicked; every other item is an unclick.
     """
 
     kind: Literal["held_out"] = "held_out"
+    clicks: Annotated[int, Field(ge=1)] = Field(default=1, description="a user's next clicks that one slate is to find")
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
         """Nothing is to be learned."""
@@ -40,16 +42,17 @@ class HeldOut(Section):
         order = np.lexsort((t[clicked], user[clicked]))
         user, item = user[clicked][order], item[clicked][order]
         first = np.flatnonzero(np.diff(user, prepend=-1))
-        held = np.zeros(source.catalogue.n_users, dtype=np.int64)
-        held[user[first]] = item[first]
+        first = first[np.diff(first, append=len(user)) >= self.clicks]
+        held = np.zeros((source.catalogue.n_users, self.clicks), dtype=np.int64)
+        held[user[first]] = item[first[:, None] + np.arange(self.clicks)]
         return HeldOutUsers(held, source.catalogue.n_items)
 
 
 class HeldOutUsers:
-    """Users who know one item.
+    """Users who know what they will click.
 
     Attributes:
-        held: `[n_users]` the item that is clicked; 0: the user does not come.
+        held: `[n_users, clicks]` the items that are clicked; 0: the user does not come.
     """
 
     kinds: tuple[str, ...] = ()
@@ -61,15 +64,15 @@ class HeldOutUsers:
 
     def first(self, user: IntArray) -> IntArray:
         """0 for users with a held-out item, else NEVER, `[B]`."""
-        return np.where(self.held[user] > 0, 0, NEVER)
+        return np.where(self.held[user, 0] > 0, 0, NEVER)
 
     def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
         """The scenario's own size."""
         return None
 
     def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
-        """Click the held-out item; watch time is not observed; nobody comes back."""
-        hit = slates.items == self.held[user][:, None]
+        """Click the held-out items; watch time is not observed; nobody comes back."""
+        hit = (slates.items[:, :, None] == self.held[user][:, None]).any(axis=2)
         batch, k = slates.items.shape
         return Feedback(
             click=hit.astype(np.int8),

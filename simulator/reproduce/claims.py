@@ -1,0 +1,178 @@
+"""The paper's claims as comparisons of two systems: over all users, and where the difference comes from. Nothing is run here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.reproduce.experiment import Dataset, Results
+from simulator.reproduce.systems import Protocol
+from simulator.reproduce.tables import chance, number
+from simulator.stats import intervals
+from simulator.stats.moments import Moments, paired
+from simulator.stats.segments import heterogeneity
+from simulator.stats.tests import adjust, t_test
+
+Labels = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One system is said to be better than another.
+
+    Attributes:
+        says: where the paper says it.
+        worse: system.
+        better: system.
+    """
+
+    says: str
+    worse: str
+    better: str
+
+
+CLAIMS = (
+    Claim("Table 2: tuning helps", "Pre-train", "Fine-tuning"),
+    Claim("Table 2: prompts help", "Fine-tuning", "RecGPT K=1 10_0"),
+    Claim("Table 2: a second step helps", "RecGPT K=1 10_0", "RecGPT K=1 9_1"),
+    Claim("Table 2: all of it helps", "Pre-train", "RecGPT K=1 9_1"),
+    Claim("Table 3: two steps hurt without tuning", "Pre-train 9_1", "Pre-train"),
+    Claim("Fig. 5, 6: 9:1 is better than 5:5", "RecGPT K=1 5_5", "RecGPT K=1 9_1"),
+)
+"""What sections 5.2 to 5.4 say."""
+
+METRICS = ("hit_rate@10", "ndcg@10")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A claim on a data set by a metric, over all users or a group of them.
+
+    Attributes:
+        dataset: short name.
+        says: of the claim.
+        worse, better: its systems.
+        metric: `hit_rate@k` or `ndcg@k`.
+        group: "" = all users.
+        users: how many.
+        seeds: fits that each user's value is the mean of.
+        control: mean of the worse system.
+        difference: better - worse.
+        low, high: 95% interval of the difference over users (paired t).
+        t, p: of the paired t-test over users.
+        p_adjusted: Holm, over all claims and metrics of the data set; of a group: over all groups of the data set.
+        interaction: p of Cochran's Q that the groups of one kind have the same lift; NaN over all users.
+    """
+
+    dataset: str
+    says: str
+    worse: str
+    better: str
+    metric: str
+    group: str
+    users: int
+    seeds: int
+    control: float
+    difference: float
+    low: float
+    high: float
+    t: float
+    p: float
+    p_adjusted: float
+    interaction: float
+
+    @property
+    def verdict(self) -> Literal["holds", "contradicted", "undecided", "identical"]:
+        """What the adjusted test says of the claim."""
+        if np.isnan(self.p):
+            return "identical"
+        if not self.p_adjusted < 0.05:
+            return "undecided"
+        return "holds" if self.difference > 0 else "contradicted"
+
+
+def groups(dataset: Dataset) -> dict[str, Labels]:
+    """Users with a held-out item by the length of their history and by how often others clicked that item: kind -> label of each user.
+
+    Halves would hide the tails and tenths have no hits: four groups of about equally many users.
+    """
+    lengths, popularity = dataset.held
+    return {"history": _quarters(lengths, "clicks before"), "item": _quarters(popularity, "clicks of the item")}
+
+
+def _quarters(values: npt.NDArray[np.int64], unit: str) -> Labels:
+    edges = np.unique(np.quantile(values, [0.25, 0.5, 0.75]).astype(np.int64))
+    place = np.searchsorted(edges, values)
+    labels = []
+    for i in range(len(edges) + 1):
+        some = values[place == i]
+        labels.append(f"{some.min()}-{some.max()} {unit}" if len(some) else "")
+    return np.array(labels)[place]
+
+
+def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Claim]) -> list[Answer]:
+    """Every claim whose two systems were run, for all users and then by group."""
+    found: list[Answer] = []
+    for dataset in datasets:
+        everyone, parts = [], []
+        labels = groups(dataset)
+        for claim in claims:
+            pair = [(dataset.name, system) for system in (claim.worse, claim.better)]
+            if not all(key in results.places for key in pair):
+                continue
+            seeds = min(len(results.places[key]) for key in pair)
+            for metric in METRICS:
+                control, treatment = (results.users(*key, metric) for key in pair)
+                everyone.append(answer(dataset.name, claim, metric, paired(control, treatment), seeds))
+                for label in labels.values():
+                    moments = {name: paired(control[label == name], treatment[label == name]) for name in np.unique(label)}
+                    same = heterogeneity(list(moments.values()))[2]
+                    parts += [answer(dataset.name, claim, metric, m, seeds, str(name), same) for name, m in moments.items()]
+        found += corrected(everyone) + corrected(parts)
+    return found
+
+
+def answer(dataset: str, claim: Claim, metric: str, m: Moments, seeds: int, group: str = "", interaction: float = float("nan")) -> Answer:
+    """A comparison as an answer; its p value is not adjusted yet."""
+    test, span = t_test(m), intervals.difference(m)
+    control, difference, low, high, t, p = (float(v) for v in (m.control, m.difference, span.low, span.high, test.statistic, test.p))
+    names = (dataset, claim.says, claim.worse, claim.better, metric, group)
+    return Answer(*names, int(m.n_units), seeds, control, difference, low, high, t, p, p_adjusted=float("nan"), interaction=interaction)
+
+
+def corrected(rows: list[Answer]) -> list[Answer]:
+    """The rows with their p values adjusted as one family (Holm)."""
+    return [replace(row, p_adjusted=float(p)) for row, p in zip(rows, adjust(np.array([row.p for row in rows])), strict=True)]
+
+
+def text(rows: Sequence[Answer], protocol: Protocol) -> str:
+    """All answers in Markdown, with the protocol."""
+    out = ["```", *protocol.lines(), "```"]
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        here = [row for row in rows if row.dataset == dataset]
+        out += ["", f"**{dataset}**, all users", "", "| claim | better > worse | metric | worse | difference (95%) | t | Holm p | |"]
+        out += ["|---|---|---|---|---|---|---|---|"]
+        out += [f"| {row.says} | {row.better} > {row.worse} | {_shared(row)} | {row.verdict} |" for row in here if not row.group]
+        parts = [row for row in here if row.group]
+        if parts:
+            out += ["", f"**{dataset}**, by group; *same*: p of equal lifts in all groups of a kind", ""]
+            out += ["| better > worse | group | users | metric | worse | difference (95%) | t | Holm p | same |"]
+            out += ["|---|---|---|---|---|---|---|---|---|"]
+        for row in parts:
+            out.append(f"| {row.better} > {row.worse} | {row.group} | {row.users:,} | {_shared(row)} | {chance(row.interaction)} |")
+    return "\n".join(out) + "\n"
+
+
+def _shared(row: Answer) -> str:
+    t = "-" if np.isnan(row.t) else f"{row.t:.2f}"
+    span = f"{number(row.difference, sign=True)} ({number(row.low, sign=True)} to {number(row.high, sign=True)})"
+    return f"{row.metric} | {number(row.control)} | {span} | {t} | {chance(row.p_adjusted)}"
+
+
+def record(row: Answer) -> dict[str, Any]:
+    """As a row of JSON or Parquet."""
+    return asdict(row) | {"verdict": row.verdict}
