@@ -347,6 +347,17 @@ def test_published_reads_its_law_from_propensities() -> None:
     np.testing.assert_allclose(drawn, law[1], atol=4 * 0.5 / np.sqrt(n / 2))
 
 
+def test_what_was_not_shown_in_an_hour_shares_what_is_left_of_it() -> None:
+    """Hour 0 shows all of four items; hour 1 shows two with .5 and .3: the others share .2 as they stood, 3 to 1. Hour 2 is empty."""
+    hour, item, chance = np.array([0, 0, 0, 0, 1, 1, 3]), np.array([1, 2, 3, 4, 1, 2, 4]), np.array([0.1, 0.5, 0.3, 0.1, 0.5, 0.3, 1.0])
+    n = len(hour)
+    zero = np.zeros(n, int)
+    columns = {"user": np.arange(n), "session": zero, "request": zero, "position": zero, "t": hour * HOUR, "item": item}
+    log = EventLog.from_columns({**columns, "click": zero.astype(np.int8), "propensity": chance}, Metadata(("history",), n, 4, "marginal"))
+    law = Published().fit(log.sequences(), Catalogue(n, 4), Fitting()).law_[:, 0, 1:]
+    np.testing.assert_allclose(law, [[0.1, 0.5, 0.3, 0.1], [0.5, 0.3, 0.15, 0.05], [0.5, 0.3, 0.15, 0.05], [0, 0, 0, 1]], atol=1e-6)
+
+
 def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
     job = replay_log("made <log>", made_log(places=2), [Wanted.parse("popularity")], Options(history=6, recall=3), silent)
     found = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)

@@ -34,7 +34,8 @@ class Campaign:
     """One campaign: both policies' impressions as one log with the arms `random` and `bts`.
 
     The source has no user ids and no page views: every impression is its own user, session and request. Days start at midnight UTC
-    of the first day. Propensities are marginal: of the item at its place.
+    of the first day. Propensities are marginal: of the item at its place. Rows need not be in order; a row whose time stamp (to the
+    last digit), item, position, click and propensity stand in the file before is a repetition, dropped and counted in `notes`.
     """
 
     name: str
@@ -59,24 +60,26 @@ def campaign(path: Path) -> Campaign:
         DataError: no campaign or several there, or a broken file, by name, line and column.
     """
     here = _one(path)
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("arm", "user", "position", "t", "item", "click", "propensity")}
-    files = []
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("arm", "position", "t", "item", "click", "propensity")}
+    files, repeated = [], 0
     for arm, policy in enumerate(ARMS):
         file = _file(here.parents[1] / policy / here.name)
         files.append(str(file.relative_to(here.parents[1])))
-        for name, values in _rows(file).items():
+        rows, dropped = _rows(file)
+        repeated += dropped
+        for name, values in rows.items():
             columns[name].append(values)
-        columns["arm"].append(np.full(len(columns["t"][-1]), arm))
-    flat = {name: np.concatenate(parts) for name, parts in columns.items() if parts}
+        columns["arm"].append(np.full(len(rows["t"]), arm, dtype=np.uint8))
+    flat = {name: np.concatenate(columns.pop(name)) for name in list(columns)}
     order = np.lexsort((flat["t"], flat["arm"]))
     flat = {name: values[order] for name, values in flat.items()}
     n = len(order)
     flat["t"] -= flat["t"].min() // DAY * DAY
-    flat["user"], flat["session"], flat["request"] = np.arange(n), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-    n_items = int(flat["item"].max())
-    metadata = Metadata(
-        ARMS, n, n_items, "marginal", control="random", days=int(flat["t"].max() // DAY) + 1, notes={"files": files, "impressions": n}
-    )
+    flat["user"] = np.arange(n, dtype=np.uint32)
+    flat["session"], flat["request"] = np.zeros(n, dtype=np.uint32), np.zeros(n, dtype=np.uint16)
+    n_items, days = int(flat["item"].max()), int(flat["t"].max() // DAY) + 1
+    notes = {"files": files, "impressions": n, "exact duplicates dropped": repeated}
+    metadata = Metadata(ARMS, n, n_items, "marginal", control="random", days=days, notes=notes)
     log = EventLog.from_columns({**flat, "logged": np.ones(n, dtype=bool)}, metadata, sort=False)
     return Campaign(here.name, log, Catalogue(n, n_items, _items(here, n_items)))
 
@@ -126,8 +129,8 @@ def _file(folder: Path) -> Path:
     raise DataError(f"{folder}: no log there: expected {folder.name}.csv or {folder.name}.csv.gz")
 
 
-def _rows(file: Path) -> dict[str, np.ndarray]:
-    """Event-log columns of one file, in the file's order: item from 1, position from 0, t in ms since 1970."""
+def _rows(file: Path) -> tuple[dict[str, np.ndarray], int]:
+    """Event-log columns of one file in its order (item from 1, position from 0, t in ms since 1970), and how many repetitions it had."""
     table = read_csv(file, LOG, others=False)
     stamps = pc.strptime(pc.utf8_slice_codeunits(table["timestamp"], 0, 19), format="%Y-%m-%d %H:%M:%S", unit="ms", error_is_null=True)
     if stamps.null_count:
@@ -135,13 +138,29 @@ def _rows(file: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{file}: line {bad + 2}: timestamp must be YYYY-MM-DD HH:MM:SS...; got {table['timestamp'][bad].as_py()!r}")
     if not table.num_rows:
         raise DataError(f"{file}: no impressions there, only a header")
-    return {
-        "position": table["position"].to_numpy() - 1,
+    columns = {
+        "position": table["position"].to_numpy().astype(np.uint16) - np.uint16(1),
         "t": pc.cast(stamps, pa.int64()).to_numpy(),
-        "item": table["item_id"].to_numpy() + 1,
+        "item": table["item_id"].to_numpy().astype(np.uint32) + np.uint32(1),
         "click": table["click"].to_numpy().astype(np.int8),
-        "propensity": table["propensity_score"].to_numpy(),
+        "propensity": table["propensity_score"].to_numpy().astype(np.float32),
     }
+    first = _first_of_each(table["timestamp"], columns)
+    return {name: values[first] for name, values in columns.items()}, table.num_rows - int(first.sum())
+
+
+def _first_of_each(text: pa.ChunkedArray, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Which rows are not repetitions, `[N]`: the text of the time stamp is compared only where all else is the same."""
+    names = ("t", "item", "position", "click", "propensity")
+    order = np.lexsort([columns[name] for name in names])
+    same = np.logical_and.reduce([columns[name][order][1:] == columns[name][order][:-1] for name in names])
+    doubtful = np.sort(np.unique(np.concatenate((order[1:][same], order[:-1][same]))))
+    keep = np.ones(len(order), dtype=bool)
+    if len(doubtful):
+        rows = pa.table({name: columns[name][doubtful] for name in names} | {"text": text.take(doubtful), "row": doubtful})
+        keep[doubtful] = False
+        keep[rows.group_by([*names, "text"]).aggregate([("row", "min")])["row_min"].to_numpy()] = True
+    return keep
 
 
 def _items(here: Path, n_items: int) -> dict[str, np.ndarray]:

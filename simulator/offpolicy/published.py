@@ -21,9 +21,9 @@ HOUR = 3_600_000
 class Published(Policy):
     """The policy behind a log of single impressions with marginal propensities that depend on place and time only.
 
-    Its law at a place is read from the log: the mean logged propensity of each item in each stretch of `every` hours, carried
-    forward (before its first appearance: backward) where the item was not shown, and normalised. Items that a place never shows
-    share what is left of 1, if anything is. Clicks are never read.
+    Its law at a place is read from the log: the mean logged propensity of each item that was shown in each stretch of `every` hours.
+    What these leave of 1 goes to the items that were not shown then, in proportion to what they had when they were last shown
+    (before their first appearance: when they were first shown); in equal parts where none of them ever was. Clicks are never read.
 
     Attributes:
         every: hours over which propensities are taken to be constant.
@@ -51,7 +51,7 @@ class Published(Policy):
         size = int(np.prod(shape))
         shown = np.bincount(cell, minlength=size).reshape(shape)
         total = np.bincount(cell, weights=sequences.columns["propensity"].astype(np.float64), minlength=size).reshape(shape)
-        self.law_: Float = _normalised(_carried(np.divide(total, shown, out=np.full(shape, np.nan), where=shown > 0)))
+        self.law_: Float = _completed(np.divide(total, shown, out=np.full(shape, np.nan), where=shown > 0))
         return self
 
     def at(self, t: IntArray, position: IntArray) -> Float:
@@ -108,22 +108,23 @@ class PublishedTargets:
         return Target(probability, drawn[:, None, :], None, law)
 
 
-def _carried(mean: Float) -> Float:
-    """Fill NaN along time: forward from the last stretch known, then backward; all NaN stays."""
-    filled = mean.copy()
-    for one in range(1, len(filled)):
-        filled[one] = np.where(np.isnan(filled[one]), filled[one - 1], filled[one])
-    for one in range(len(filled) - 2, -1, -1):
-        filled[one] = np.where(np.isnan(filled[one]), filled[one + 1], filled[one])
-    return filled
+def _completed(mean: Float) -> Float:
+    """Each place's law over items 1..: the known propensities `mean` (NaN: not shown), the rest of 1 shared among the others.
 
-
-def _normalised(law: Float) -> Float:
-    """Each place's probabilities of items 1.. add to 1; what the known ones leave goes to the unknown ones in equal parts."""
-    law = law.copy()
-    law[:, :, 0] = 0.0
-    unknown = np.isnan(law)
-    left = np.maximum(1.0 - np.nansum(law, axis=2, keepdims=True), 0.0)
-    law = np.where(unknown, left / np.maximum(unknown.sum(axis=2, keepdims=True), 1), law)
-    out: Float = law / law.sum(axis=2, keepdims=True)
-    return out
+    Args:
+        mean: `[stretches, places, n_items + 1]`.
+    """
+    law = np.zeros(mean.shape)
+    known = np.isfinite(mean)
+    known[:, :, 0] = True  # no item: never shown
+    first = np.take_along_axis(mean, known.argmax(axis=0)[None], axis=0)[0]
+    before = np.nan_to_num(first)
+    for now, given, shown in zip(law, np.where(known, np.nan_to_num(mean), 0.0), known, strict=True):
+        given[:, 0] = 0.0
+        left = np.maximum(1.0 - given.sum(axis=1, keepdims=True), 0.0)
+        weight = np.where(shown, 0.0, before)
+        weight = np.where(weight.sum(axis=1, keepdims=True) > 0, weight, ~shown)
+        now[:] = given + left * weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
+        now /= now.sum(axis=1, keepdims=True)
+        before = np.where(now > 0, now, before)  # where nothing was left, what it had stays remembered
+    return law
