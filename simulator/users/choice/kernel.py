@@ -462,11 +462,11 @@ def estimates(law: Law, seed: Any, truth: Truth, birth: tuple[Floats, Floats], u
 
 
 @njit(cache=True)
-def best_unseen(order: npt.NDArray[np.int32], value: npt.NDArray[np.float32], seen: Ints, items: Ints, scores: Any) -> None:
-    """Fill `items` `[k]` and `scores` `[k]` with the first of `order` `[n_items]`, and their `value`, that are not in `seen`."""
-    gone = np.zeros(len(order) + 1, dtype=np.bool_)
+def best_unseen(order: npt.NDArray[np.int32], value: npt.NDArray[np.float32], seen: Ints, n_items: int, items: Ints, scores: Any) -> None:
+    """Fill `items` `[k]` and `scores` `[k]` with the first of `order` `[m]`, and their `value`, that are not in `seen`."""
+    gone = np.zeros(n_items + 1, dtype=np.bool_)
     for i in seen:
-        if 0 < i <= len(order):
+        if 0 < i <= n_items:
             gone[i] = True
     place = 0
     for rank in range(len(order)):

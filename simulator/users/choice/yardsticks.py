@@ -115,9 +115,7 @@ class Production(Yardstick):
 
         super().bind(users)
         n_items = users.n_items
-        self.order_ = np.empty((users.rows, n_items), dtype=np.int32)
-        self.value_ = np.empty((users.rows, n_items), dtype=np.float32)
-        self.version_ = np.full(users.rows, -1, dtype=np.int64)
+        self.kept_: dict[int, tuple[int, npt.NDArray[np.int32], npt.NDArray[np.float32]]] = {}
         z = ndtri(uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54)
         self.boost_ = self.boost * z - self.brevity * np.log(users.world.duration[1:])
 
@@ -128,16 +126,22 @@ class Production(Yardstick):
         users = self.bound()
         items = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        depth = min(k + histories.seen.shape[1], users.n_items)
         for b, user in enumerate(self.inhabitants(histories.user)):
-            row = self._estimated(users.known(int(user), self.refresh))
-            kernel.best_unseen(self.order_[row], self.value_[row], histories.seen[b], items[b], scores[b])
+            order, value = self._estimated(users.known(int(user), self.refresh), depth)
+            kernel.best_unseen(order, value, histories.seen[b], users.n_items, items[b], scores[b])
         return Slates(items, scores)
 
-    def _estimated(self, known: tuple[int, int]) -> int:
-        """The row of the sorted estimates that rest on `known`; estimated and sorted once for each version."""
+    def _estimated(self, known: tuple[int, int], depth: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """The best items by the estimate that rests on `known`, and their values, best first: at least `depth` of them.
+
+        Estimated once for each version, and kept for those who ask: memory grows with active users, not with users times items.
+        """
         row, version = known
-        if self.version_[row] != version:
+        kept = self.kept_.get(row)
+        if kept is None or kept[0] != version or len(kept[1]) < depth:
             value = self.bound().estimate(known, self.noise)[1:] + self.boost_
-            order = np.argsort(-value)  # 53 random bits in every value: no ties to break
-            self.order_[row], self.value_[row], self.version_[row] = order + 1, value[order], version
-        return row
+            best = np.argpartition(-value, depth - 1)[:depth]
+            best = best[np.argsort(-value[best])]  # 53 random bits in every value: no ties to break
+            kept = self.kept_[row] = (version, (best + 1).astype(np.int32), value[best].astype(np.float32))
+        return kept[1], kept[2]
