@@ -1,4 +1,5 @@
-"""How fast the simulator is and where its time goes: `OMP_NUM_THREADS=1 python -m benchmarks.simulator`, `... --policies comirec recgpt`.
+"""How fast the simulator is and where its time goes: `OMP_NUM_THREADS=1 python -m benchmarks.simulator`, `... --policies comirec recgpt`,
+`... --policies recgpt --items 12000 --interests 6`.
 
 CPU seconds of one process with one thread; all feedback of the `choice` world, slates of 10, a random policy, the log written
 as Parquet. Machines and neighbours differ: compare figures of one run only.
@@ -123,8 +124,8 @@ def speed(sizes: list[tuple[int, int]], days: int, tick: float) -> None:
     print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
 
 
-def serving(names: list[str], n_users: int, n_items: int, days: int) -> None:
-    """Print the requests per CPU second of arms with fitted policies, ranking included: recall 60, slates of 6."""
+def serving(names: list[str], n_users: int, n_items: int, days: int, interests: int) -> None:
+    """Print the requests per CPU second of arms with fitted policies, ranking included: recall 60, slates of 6; the policy's own share."""
     users, source = world(n_users, n_items)
     start_of = users.first(np.arange(n_users))
     fresh = {name: column.copy() for name, column in users.state().items()}
@@ -142,11 +143,15 @@ def serving(names: list[str], n_users: int, n_items: int, days: int) -> None:
     ranker = Ranker.fit(log, source.catalogue, HISTORY, 1.0)
     print(f"\n{n_users:,} users x {n_items:,} items: requests per CPU second, served and answered (fits of one epoch)")
     for name in names:
-        policy = make(name, EPOCH.get(name, {"training": {"epochs": 1}}))
+        params = EPOCH.get(name, {"training": {"epochs": 1}})
+        policy = make(name, {**params, "quotas": [1] * interests} if name == "recgpt" and interests else params)
         one_torch_thread()
         policy.fit(log, source.catalogue, Fitting(1))
+        clock = Clock()
+        clock.watch(policy, "recall", "policy")
         recorder, seconds = run(Desk(name, Channel(name, policy, 60), (), ranker, n_items, 1))
-        print(f"  {name:<12} {recorder.n_requests / seconds:>9,.0f} requests/s  ({recorder.n_requests:,} requests)")
+        n, rest = recorder.n_requests, 1 - clock.seconds["policy"] / seconds
+        print(f"  {name:<12} {n / seconds:>9,.0f} requests/s  ({n:,} requests; {rest:.1%} of the time outside the policy)")
 
 
 _TWO_STAGES: dict[str, Any] = {"pretraining": {"epochs": 1}, "tuning": {"epochs": 1}}
@@ -169,10 +174,11 @@ def main() -> None:
     parser.add_argument("--items", type=int, help="items, where not as many as users")
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--tick", type=float, default=86_400, help="simulated seconds")
+    parser.add_argument("--interests", type=int, default=0, help="of recgpt, with equal quotas; 0: its default")
     parser.add_argument("--policies", nargs="*", default=[], help="requests per second with these policies, e.g. comirec recgpt1 recgpt")
     asked = parser.parse_args()
     if asked.policies:
-        serving(asked.policies, 2_000, 4_000, 3)
+        serving(asked.policies, 2_000, asked.items or 4_000, 3, asked.interests)
         return
     speed([(n, asked.items or n) for n in asked.users], asked.days, asked.tick)
 
