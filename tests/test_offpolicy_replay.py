@@ -348,14 +348,19 @@ def test_published_reads_its_law_from_propensities() -> None:
 
 
 def test_what_was_not_shown_in_an_hour_shares_what_is_left_of_it() -> None:
-    """Hour 0 shows all of four items; hour 1 shows two with .5 and .3: the others share .2 as they stood, 3 to 1. Hour 2 is empty."""
-    hour, item, chance = np.array([0, 0, 0, 0, 1, 1, 3]), np.array([1, 2, 3, 4, 1, 2, 4]), np.array([0.1, 0.5, 0.3, 0.1, 0.5, 0.3, 1.0])
+    """Hour 0 shows all of four items; hour 1 shows two with .5 and .3: the others share .2 as they stood, 3 to 1. Hour 2 is empty.
+
+    Hour 3 shows the other two with .6 each (means within an hour may add to more than 1): the first two keep what they had. Hour 4 is sure.
+    """
+    hour, item = np.array([0, 0, 0, 0, 1, 1, 3, 3, 4]), np.array([1, 2, 3, 4, 1, 2, 3, 4, 1])
+    chance = np.array([0.1, 0.5, 0.3, 0.1, 0.5, 0.3, 0.6, 0.6, 1.0])
     n = len(hour)
     zero = np.zeros(n, int)
     columns = {"user": np.arange(n), "session": zero, "request": zero, "position": zero, "t": hour * HOUR, "item": item}
     log = EventLog.from_columns({**columns, "click": zero.astype(np.int8), "propensity": chance}, Metadata(("history",), n, 4, "marginal"))
     law = Published().fit(log.sequences(), Catalogue(n, 4), Fitting()).law_[:, 0, 1:]
-    np.testing.assert_allclose(law, [[0.1, 0.5, 0.3, 0.1], [0.5, 0.3, 0.15, 0.05], [0.5, 0.3, 0.15, 0.05], [0, 0, 0, 1]], atol=1e-6)
+    want = [[0.1, 0.5, 0.3, 0.1], [0.5, 0.3, 0.15, 0.05], [0.5, 0.3, 0.15, 0.05], [0.25, 0.15, 0.3, 0.3], [1, 0, 0, 0]]
+    np.testing.assert_allclose(law, want, atol=1e-6)
 
 
 def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ class Published(Policy):
 
     Its law at a place is read from the log: the mean logged propensity of each item that was shown in each stretch of `every` hours.
     What these leave of 1 goes to the items that were not shown then, in proportion to what they had when they were last shown
-    (before their first appearance: when they were first shown); in equal parts where none of them ever was. Clicks are never read.
+    (before their first appearance: when they were first shown); in equal parts where none of them ever was. Where the law moved so
+    much within a stretch that its means add to more than 1, they keep what they had, and all are normalised. Clicks are never read.
 
     Attributes:
         every: hours over which propensities are taken to be constant.
@@ -121,10 +122,12 @@ def _completed(mean: Float) -> Float:
     before = np.nan_to_num(first)
     for now, given, shown in zip(law, np.where(known, np.nan_to_num(mean), 0.0), known, strict=True):
         given[:, 0] = 0.0
-        left = np.maximum(1.0 - given.sum(axis=1, keepdims=True), 0.0)
+        left = 1.0 - given.sum(axis=1, keepdims=True)
         weight = np.where(shown, 0.0, before)
         weight = np.where(weight.sum(axis=1, keepdims=True) > 0, weight, ~shown)
-        now[:] = given + left * weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
+        part = np.maximum(left, 0.0) / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
+        rest = np.where(left > -1e-6, part * weight, np.where(shown, 0.0, before))  # float32 propensities may add to a little over 1
+        now[:] = given + rest
         now /= now.sum(axis=1, keepdims=True)
-        before = np.where(now > 0, now, before)  # where nothing was left, what it had stays remembered
+        before = now
     return law
