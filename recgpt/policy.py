@@ -39,7 +39,9 @@ class PreTrain(Policy):
         quotas: shares of the slate that the user's successive interests recall: the first hidden state recalls its share, its best item is
             appended to the history, the next hidden state recalls its own, and so on (4.4). (9, 1) at k = 10 is m = 9, n = 1; six equal
             quotas are the six online interests (5.5); (1,) is one step.
-        merge: `interest`: the first interest's items first, as the paper's order m + n; `score`: all by inner product.
+        merge: `interest`: the first interest's items first, as the paper's order m + n; `score`: the quotas' items by score; `pool`: every
+            interest offers as many items as the slate has, whatever its quota, and the best by score are taken. Scores of different
+            interests are log probabilities, and so comparable, where `counts` are pooled in; else they are inner products.
         search: exact or approximate search at serving.
         windows: what of a longer history is trained on: the `last` tokens, or `all` in pieces.
         start: item vectors before training: `normal` draws, or `spectral`, from a singular value decomposition of the log.
@@ -52,7 +54,7 @@ class PreTrain(Policy):
 
     shape: Shape = field(default_factory=Shape)
     quotas: tuple[int, ...] = (1,)
-    merge: Literal["interest", "score"] = "interest"
+    merge: Literal["interest", "score", "pool"] = "interest"
     search: Search = field(default_factory=Search)
     windows: Literal["last", "all"] = "all"
     start: Literal["normal", "spectral"] = "normal"
@@ -144,10 +146,15 @@ class PreTrain(Policy):
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The items of the user's successive interests by their quotas, without repeats; the most clicked ones without any click."""
-        return self.nearest(self.index_, histories, k, shares(self.quotas, k))
+        if self.merge != "pool":
+            return self.nearest(self.index_, histories, k, shares(self.quotas, k))
+        steps = len(self.quotas)
+        found = self.nearest(self.index_, histories, k * steps, (k,) * steps)
+        assert found.interest is not None
+        return Slates(found.items[:, :k], found.scores[:, :k], interest=found.interest[:, :k])
 
     def nearest(self, index: Index, histories: Histories, k: int, quotas: tuple[int, ...], layer: Layer | None = None) -> Slates:
-        """`recall` by a given index and whole-numbered quotas that sum to k."""
+        """`recall` by a given index and whole-numbered quotas; the slate is as long as their sum."""
         steps = max(i for i, quota in enumerate(quotas) if quota) + 1
         walk = Walk(self._fitted(), index, quotas[:steps], layer or self.layer_, self._segmented, self.mixture_)
         with one_thread(), torch.inference_mode():
@@ -355,7 +362,7 @@ class Walk:
 
 def _merged(items: IntArray, scores: FloatArray, interest: IntArray, merge: str) -> Slates:
     """Each step's items in one slate; zeros to the end, scores made non-increasing."""
-    key = -scores if merge == "score" else items == PADDING
+    key = items == PADDING if merge == "interest" else -scores
     place = np.argsort(key, axis=1, kind="stable")
     items, scores = np.take_along_axis(items, place, axis=1), np.take_along_axis(scores, place, axis=1)
     source = np.where(items == PADDING, 0, interest[place])

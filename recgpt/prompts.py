@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from policies.base import BoolArray, Histories, IntArray, Sequences
+from policies.base import BoolArray, FloatArray, Histories, IntArray, Sequences
 from recgpt.model import GENERATED, GPT, REAL, Layer
 
 ROWS = 512
@@ -159,6 +159,8 @@ def generate(
     prompts: IntArray,
     layer: Layer = "items",
     rows: int = 0,
+    least: float = 0.0,
+    until: int = 0,
 ) -> IntArray:
     """Fill the empty places of `prompts` by Algorithm 1, for all users.
 
@@ -177,6 +179,8 @@ def generate(
         prompts: `[N, K]`, given prompts (real exposures) left-aligned, 0 where the model is to answer.
         layer: the item vectors that are searched.
         rows: compute in blocks of exactly so many users, so that a user's prompts do not depend on who else is there; 0 = as is fastest.
+        least: an answer to which the model gives a smaller probability is walked over, but is no prompt.
+        until: users with more items are left as given; 0: nobody is.
 
     Returns:
         `[N, K]`; rows of a user's first item, and of items older than the last `length`, stay as they were given.
@@ -188,6 +192,7 @@ def generate(
     if window == 0:
         return filled
     search = Search(model, layer)
+    n = np.where((until > 0) & (np.diff(offsets) > until), 0, n)
     order = np.argsort(n, kind="stable")
     for count in np.unique(n[n > 1]):
         group = order[np.searchsorted(n[order], count) : np.searchsorted(n[order], count, side="right")]
@@ -195,7 +200,7 @@ def generate(
             some = group[start : start + (rows or ROWS)]
             flat = offsets[some + 1][:, None] - count + np.arange(count)
             block = np.resize(np.arange(len(some)), max(rows, len(some)))
-            walked = _walk(search, users[some[block]], items[flat[block]], filled[flat[block, 1:]])
+            walked = _walk(search, users[some[block]], items[flat[block]], filled[flat[block, 1:]], least)
             filled[flat[:, 1:]] = walked[: len(some)]
     return filled
 
@@ -216,29 +221,45 @@ class Search:
 
     def best(self, hidden: Tensor) -> Tensor:
         """`[B, d]` -> `[B]`."""
+        return self.answer(hidden, 0.0)[0]
+
+    def answer(self, hidden: Tensor, least: float) -> tuple[Tensor, Tensor]:
+        """`[B, d]` -> the best item `[B]`, and whether its softmax probability over all items is at least `least`, `[B]`."""
         query = self.model.query(hidden, self.layer)
         if query.is_cuda:
-            return (query @ self.vectors).argmax(1) + 1
-        found = [torch.mm(block, self.vectors, out=self.scores[: len(block)]).numpy().argmax(1) for block in torch.split(query, self.BLOCK)]
-        return torch.from_numpy(np.concatenate(found) + 1)
+            scores = query @ self.vectors
+            return scores.argmax(1) + 1, scores.softmax(1).amax(1) >= least
+        found, sure = [], []
+        for block in torch.split(query, self.BLOCK):
+            inner: FloatArray = torch.mm(block, self.vectors, out=self.scores[: len(block)]).numpy()
+            place = inner.argmax(1)
+            found.append(place)
+            if least > 0:
+                inner -= np.take_along_axis(inner, place[:, None], axis=1)
+                sure.append(1 / np.exp(inner, out=inner).sum(axis=1) >= least)
+        every = np.concatenate(sure) if sure else np.ones(len(query), dtype=bool)
+        return torch.from_numpy(np.concatenate(found) + 1), torch.from_numpy(every)
 
 
-def _walk(search: Search, users: IntArray, items: IntArray, given: IntArray) -> IntArray:
+def _walk(search: Search, users: IntArray, items: IntArray, given: IntArray, least: float) -> IntArray:
     """Algorithm 1 for users with equally many items: `items` `[B, n]`, `given` `[B, n - 1, K]` -> prompts `[B, n - 1, K]`."""
     model = search.model
     device = model.items.weight.device
     who, real, prompts = (torch.as_tensor(a, device=device) for a in (users, items, given))
     steps, window = prompts.shape[1:]
+    doubtful = torch.zeros_like(prompts, dtype=torch.bool)
     talk = Talk(model, who, real[:, :1], steps * (window + 1))
     for step in range(steps):
         for k in range(window):
             answer = prompts[:, step, k]
-            answer = torch.where(answer == 0, search.best(talk.hidden), answer)
+            best, sure = search.answer(talk.hidden, least)
+            doubtful[:, step, k] = (answer == 0) & ~sure
+            answer = torch.where(answer == 0, best, answer)
             prompts[:, step, k] = answer
             talk.append(answer, GENERATED)
         if step + 1 < steps:
             talk.append(real[:, step + 1], REAL)
-    walked: npt.NDArray[np.int64] = prompts.cpu().numpy()
+    walked: npt.NDArray[np.int64] = prompts.masked_fill_(doubtful, 0).cpu().numpy()
     return walked
 
 

@@ -30,6 +30,8 @@ class Prompts(Params):
             targets stay (the default of the authors' released code).
         anew: whether prompts are generated anew, by the model as it then is, in each epoch; else once, by the pre-trained model.
         everywhere: whether the next real item is also predicted from prompts, not only from real items (eq. 5).
+        least: a generated prompt stands only where the model gives its item at least this probability.
+        until: generated prompts are for users with at most so many clicks; 0: for all.
     """
 
     window: int = 1
@@ -37,8 +39,14 @@ class Prompts(Params):
     form: Literal["between", "tail"] = "between"
     anew: bool = False
     everywhere: bool = False
+    least: float = 0.0
+    until: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.least < 1 or self.until < 0:
+            raise ValueError(f"'least' of prompts must be within [0, 1), 'until' at least 0; got {self.least} and {self.until}")
+        if self.form == "tail" and (self.least or self.until):
+            raise ValueError(f"'least' and 'until' are of prompts between items; got form 'tail' with {self.least} and {self.until}")
         if not 0 <= self.window <= 49:
             raise ValueError(f"the 'window' of prompts must be within 0..49; got {self.window}")
         if self.form == "tail" and self.source not in ("model", "either"):
@@ -67,7 +75,7 @@ def converse(model: GPT, sequences: Sequences, prompts: Prompts, source: str, la
     else:
         clicks, given = exposures(sequences, prompts.between)
     if source != "exposed":
-        given = generate(model, clicks.user, clicks.offsets, clicks.items, given, layer, rows)
+        given = generate(model, clicks.user, clicks.offsets, clicks.items, given, layer, rows, prompts.least, prompts.until)
     return interleave(clicks.offsets, clicks.items, given)
 
 

@@ -362,3 +362,33 @@ def test_batches_hold_about_as_many_targets_whatever_the_length_of_their_rows() 
     assert lessons.targets.sum() == (lengths - 1).sum()
     for index in range(len(lessons.row)):
         assert lessons.targets[index] == int((lessons.batch(np.array([index]), False, "cpu")[2] != 0).sum())
+
+
+def test_a_pool_holds_the_best_of_what_every_interest_offers(example: Example, fitted: RecGPT) -> None:
+    asked = example.requests(9)
+    pooled = same_fit(fitted, quotas=(3, 1), merge="pool").recall(asked, 6, 0)
+    apart = same_fit(fitted, quotas=(1, 1)).recall(asked, 12, 0)  # 6 of each interest
+    warm = np.flatnonzero((asked.clicked & (asked.items > 0)).any(axis=1))
+    assert len(warm) > 5
+    for row in warm:
+        offered = sorted(zip(-apart_scores(fitted, asked, row), apart.items[row].tolist(), strict=True))[:6]
+        assert pooled.items[row].tolist() == [item for _, item in offered]
+    assert (np.diff(pooled.scores, axis=1) <= 0).all()
+    one = same_fit(fitted, quotas=(1,), merge="pool").recall(asked, 6, 0)
+    assert one.items.tolist() == same_fit(fitted, quotas=(1,)).recall(asked, 6, 0).items.tolist()
+
+
+def apart_scores(policy: RecGPT, asked: Histories, row: int) -> Any:
+    """Inner products of the 12 items with the query of the interest that offered each, made from tokens one by one."""
+    one = asked.rows(np.array([row]))
+    model, walk = policy.model_, same_fit(policy, quotas=(1, 1))
+    slate = walk.recall(one, 12, 0)
+    tokens, segments = walk.tokens(one)
+    token, segment, user = torch.from_numpy(tokens), torch.from_numpy(segments), torch.from_numpy(one.user)
+    grown = torch.cat([token, torch.from_numpy(slate.items[:, :1])], 1)
+    with torch.no_grad():
+        first = model(token, user, segment)[0, -1]
+        second = model(grown, user, torch.cat([segment, torch.zeros(1, 1, dtype=torch.int64)], 1))[0, -1]
+        vectors = model.vectors(policy.layer_)
+        query = torch.stack([model.query(first, policy.layer_)] * 6 + [model.query(second, policy.layer_)] * 6)
+        return (query * vectors[slate.items[0]]).sum(1).numpy()

@@ -205,3 +205,47 @@ def test_windows_out_of_range_and_tails_of_exposures_are_refused() -> None:
         Prompts(-1)
     with pytest.raises(ValueError, match="cannot be 'exposed'"):
         Prompts(1, "exposed", "tail")
+
+
+def test_doubtful_prompts_are_walked_over_but_do_not_stand() -> None:
+    model, sequences = network(seed=2), random_log(3)
+    clicks = sequences.clicks()
+    empty = np.zeros((len(clicks.items), 2), dtype=np.int64)
+    every = generate(model, clicks.user, clicks.offsets, clicks.items, empty)
+    sure = np.ones(every.shape)
+    for row in range(len(clicks)):
+        start, end = clicks.offsets[row], clicks.offsets[row + 1]
+        tokens = clicks.items[start : start + 1].tolist()
+        segments = [REAL] * len(tokens)
+        for place in range(start + 1, end):
+            for k in range(2):
+                with torch.no_grad():
+                    seen = torch.tensor([tokens[-12:]]), torch.tensor([int(clicks.user[row])]), torch.tensor([segments[-12:]])
+                    sure[place, k] = float((model(*seen)[0, -1] @ model.items.weight.T[:, 1:]).softmax(0).max())
+                tokens, segments = [*tokens, int(every[place, k])], [*segments, GENERATED]
+            tokens, segments = [*tokens, int(clicks.items[place])], [*segments, REAL]
+    least = float(np.median(sure[every > 0])) + 1e-6
+    some = generate(model, clicks.user, clicks.offsets, clicks.items, empty, least=least)
+    clear = abs(sure - least) > 1e-5
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(some[clear], np.where(sure >= least, every, 0)[clear])
+    assert 0.3 < (some > 0).sum() / (every > 0).sum() < 0.7
+
+
+def test_prompts_until_so_many_clicks() -> None:
+    model, sequences = network(seed=2), random_log(3)
+    clicks = sequences.clicks()
+    every, some = (converse(model, sequences, Prompts(2, "model", until=until), "model", "items") for until in (0, 5))
+    short = np.diff(clicks.offsets) <= 5
+    assert 0 < short.sum() < len(short)
+    for row in range(len(clicks)):
+        mine = some.tokens[some.offsets[row] : some.offsets[row + 1]].tolist()
+        theirs = every.tokens[every.offsets[row] : every.offsets[row + 1]].tolist()
+        assert mine == (theirs if short[row] else clicks.items[clicks.offsets[row] : clicks.offsets[row + 1]].tolist())
+
+
+def test_filters_of_prompts_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'least' of prompts must be within \[0, 1\), 'until' at least 0; got 1.0 and 0"):
+        Prompts(least=1.0)
+    with pytest.raises(ValueError, match="of prompts between items; got form 'tail'"):
+        Prompts(form="tail", source="model", until=3)

@@ -41,8 +41,8 @@ PROTOCOLS = {
         "paper",
         {"kind": "bce", "negatives": 1},
         {
-            "loss": "binary cross-entropy, one uniform negative outside the user's items at every position (eq. 4); own losses where a "
-            "paper has one; prompt-tuning: full softmax (eq. 5)",
+            "loss": "binary cross-entropy, one uniform negative outside the user's items at every position (eq. 4); own losses of BPR "
+            "(pairwise), BERT4Rec (softmax at the gaps) and ComiRec (sampled softmax); prompt-tuning: full softmax (eq. 5)",
             **_COMMON,
         },
     ),
@@ -119,7 +119,13 @@ RELEASED = {
 """The network of the authors' public code."""
 
 _AS_WRITTEN = {"shape": WRITTEN, "windows": "last", "pretraining": TRAINING}
-_TUNED = {"shape": WRITTEN, "windows": "last", "tuning": TRAINING, "tuning_loss": {"kind": "softmax"}, "ranking": "output"}
+_TUNED = {
+    "shape": WRITTEN,
+    "windows": "last",
+    "tuning": {**TRAINING, "patience": 5},
+    "tuning_loss": {"kind": "softmax"},
+    "ranking": "output",
+}
 _AS_RELEASED = {
     "shape": RELEASED,
     "windows": "last",
@@ -144,13 +150,26 @@ _BEST_START = {
     "pretraining": {**TRAINING, "epochs": 60, "batch": 64, "patience": 5, "average": 5},
     "counts": {},
 }
-_BEST = {
+_TUNED_BEST = {
     **_BEST_START,
-    "tuning": {**TRAINING, "epochs": 20, "batch": 64, "rate": 2e-4, "patience": 3, "average": 3},
+    "tuning": {**TRAINING, "epochs": 10, "batch": 64, "rate": 2e-4, "patience": 2, "average": 3},
     "tuning_loss": _SAMPLED,
-    "prompts": {"window": 1, "source": "model", "form": "between"},
 }
+_PROMPT = {"window": 1, "source": "model", "form": "between"}
+BEST_PROMPTS: dict[str, dict[str, Any]] = {
+    "Best RecGPT": _PROMPT,
+    "Best RecGPT sure": {**_PROMPT, "least": 0.05},
+    "Best RecGPT short": {**_PROMPT, "until": 8},
+    "Best RecGPT anew": {**_PROMPT, "anew": True},
+}
+"""Prompts that the best network is tuned with: as in 4.3; only those it is sure of; only for short histories; made anew each epoch."""
+
 _SEQUENCE = {"width": 64, "length": 50, "training": TRAINING}
+
+
+def _served(name: str) -> dict[str, dict[str, Any]]:
+    """One step, 9:1, and two steps whose items compete by their log probabilities."""
+    return {f"{name} 10_0": {"quotas": [1]}, f"{name} 9_1": {"quotas": [9, 1]}, f"{name} pool": {"quotas": [1, 1], "merge": "pool"}}
 
 
 def recgpt(window: int) -> Family:
@@ -170,7 +189,7 @@ FAMILIES = {
         Family("GRU4Rec", "gru4rec", _SEQUENCE, losses=("loss",)),
         Family("NARM", "narm", _SEQUENCE, losses=("loss",)),
         Family("S3-Rec", "s3rec", _SEQUENCE, losses=("loss",)),
-        Family("BERT4Rec", "bert4rec", _SEQUENCE, losses=("loss",)),
+        Family("BERT4Rec", "bert4rec", _SEQUENCE),
         Family("SASRec", "sasrec", {**_SEQUENCE, "blocks": 1, "heads": 2, "inner": 256, "norm": "post"}, losses=("loss",)),
         Family("ComiRec-DR", "comirec", {"width": 64, "extractor": "dr"}, role="other"),
         Family("ComiRec-SA", "comirec", {"width": 64, "extractor": "sa"}, role="other"),
@@ -190,13 +209,10 @@ FAMILIES = {
             {"Best pre-train": {}, **{f"Best pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]}},
             role="ours",
         ),
-        Family(
-            "Best RecGPT",
-            "recgpt",
-            _BEST,
-            {f"Best RecGPT {split}": {"quotas": _quotas(split)} for split in SPLITS[:2]},
-            foundation="Best pre-train",
-            role="ours",
+        Family("Best fine-tuning", "finetune", _TUNED_BEST, foundation="Best pre-train", role="ours"),
+        *(
+            Family(name, "recgpt", {**_TUNED_BEST, "prompts": prompts}, _served(name), foundation="Best pre-train", role="ours")
+            for name, prompts in BEST_PROMPTS.items()
         ),
         Family(
             "RecGPT as released",
