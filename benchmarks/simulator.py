@@ -86,10 +86,11 @@ def live(n_users: int, n_items: int, days: int, path: Path, tick: float) -> tupl
     start = time.process_time()
     engine.run()
     simulated = time.process_time() - start
-    rows = tape.rows([recorder.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds)
-    sorted_ = time.process_time() - start
     writer = Writer(path, Metadata(("random",), n_users, n_items), users.kinds)
-    writer.add(rows)
+    clock.watch(writer, "add", "Parquet")
+    for table in tape.tables([recorder.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds):
+        writer.add(table)
+    sorted_ = time.process_time() - start - clock.seconds["Parquet"]
     writer.close()
     total = time.process_time() - start
     s = clock.seconds
@@ -110,7 +111,7 @@ def speed(sizes: list[tuple[int, int]], days: int, tick: float) -> None:
     """Print the rate for each size and the parts of the last."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.parquet"
-        live(200, 200, 2, path, tick)  # compile
+        live(1_000, 1_000, days, path, tick)  # compile, and let the process have its memory
         for n_users, n_items in sizes:
             n, requests, seconds, parts = live(n_users, n_items, days, path, tick)
             size = path.stat().st_size

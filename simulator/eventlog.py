@@ -281,8 +281,8 @@ class EventLog:
         validate(self)
 
 
-ROW_GROUP = 1 << 20
-"""Rows of a Parquet row group."""
+ROW_GROUP = 1 << 18
+"""Rows of a Parquet row group: what a writer holds at once."""
 
 NOISE = frozenset({"item", "watch", "duration"})
 """Columns in which zstd finds little: items are packed to the bits that they need, and seconds are nearly random."""

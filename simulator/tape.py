@@ -7,8 +7,9 @@ Python. The log's own rules live in `simulator.eventlog`.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from policies.base import IntArray
 from simulator.desk import Served
-from simulator.eventlog import FEEDBACK, schema
+from simulator.eventlog import FEEDBACK, ROW_GROUP, schema
 from simulator.users.base import Feedback
 
 Array = npt.NDArray[Any]
@@ -158,6 +159,13 @@ def load(path: Path) -> dict[str, Array]:
 
 
 def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str], team: int | None = None) -> pa.Table:
+    """All of `tables` as one."""
+    return pa.concat_tables(tables(days, arm, duration, kinds, team))
+
+
+def tables(
+    days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str], team: int | None = None, most: int = ROW_GROUP
+) -> Iterator[pa.Table]:
     """The log rows of one (arm, shard), in KEY order, out of the columns of its days (in the order of time).
 
     Args:
@@ -166,16 +174,31 @@ def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Seq
         duration: `[n_items + 1]` seconds of each item.
         kinds: FEEDBACK columns that the log has; those that the tapes lack are null.
         team: only the rows of one of two interleaved arms; they keep their positions in the slate.
+        most: rows of a table, up to a request: what is written at once may lie where the table before it lay.
     """
-    from simulator.kernels import group_by_user, places, repeat, take, take_runs
+    from simulator.kernels import group_by_user
 
     whole = {name: _joined(days, name) for name in {name for day in days for name in day}}
     order = group_by_user(whole["user"])
     shown = whole["shown"][order].astype(np.int64)
-    ends = np.cumsum(whole["shown"], dtype=np.int64)
-    starts = (ends - whole["shown"])[order]
+    starts = (np.cumsum(whole["shown"], dtype=np.int64) - whole["shown"])[order]
+    ends = np.cumsum(shown)
+    cuts = [0, *np.searchsorted(ends, np.arange(most, ends[-1] if len(ends) else 0, most), side="right").tolist(), len(order)]
+    seconds = np.asarray(duration, dtype=np.float32)
+    for first, last in pairwise(cuts):
+        if first < last or len(order) == 0:
+            part = slice(first, last)
+            yield _table(whole, (order[part], starts[part], shown[part]), arm, seconds, schema(kinds), team)
+
+
+def _table(
+    whole: dict[str, Array], runs: tuple[Array, Array, Array], arm: int, seconds: Array, target: pa.Schema, team: int | None
+) -> pa.Table:
+    """The rows of requests: `runs` names them, their first impressions, and how many each has, `[R]` each."""
+    from simulator.kernels import places, repeat, take, take_runs
+
+    order, starts, shown = runs
     n = int(shown.sum())
-    target = schema(kinds)
     out: dict[str, pa.Array] = {"arm": pa.array(np.full(n, arm, dtype=np.uint8)), "position": pa.array(places(shown, n))}
     for name in ("user", "session", "request", "t"):
         out[name] = pa.array(repeat(whole[name], order, shown, n))
@@ -187,7 +210,7 @@ def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Seq
             out[name] = _arrow(take_runs(whole[name], starts, shown, n), column)
         else:
             out[name] = pa.nulls(n, column.type) if column.nullable else pa.array(np.full(n, _absent(name), dtype=IMPRESSIONS[name]))
-    out["duration"] = pa.array(take(np.asarray(duration, dtype=np.float32), out["item"].to_numpy()))
+    out["duration"] = pa.array(take(seconds, out["item"].to_numpy()))
     table = pa.table([out[name] for name in target.names], schema=target)
     if team is None:
         return table

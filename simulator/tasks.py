@@ -273,7 +273,8 @@ class Merge:
         for done, (first, last) in enumerate(run.shards):
             days = run.tapes(lane, first, last, until=scenario.days, only=only)
             if days:
-                writer.add(tape.rows(days, index, run.duration, run.kinds, team))
+                for table in tape.tables(days, index, run.duration, run.kinds, team):
+                    writer.add(table)
             progress(f"write {self.arm}", done + 1, len(run.shards), {})
         writer.close()
         return {"seconds": time.process_time() - start}

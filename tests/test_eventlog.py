@@ -216,6 +216,23 @@ def test_a_tape_of_ragged_blocks_becomes_rows_in_order():
     EventLog(Metadata(("a", "b"), 4, 9), rows).validate()
 
 
+@pytest.mark.parametrize("most", [1, 4, 5, 1000])
+def test_rows_may_come_in_tables_of_any_size(most):
+    """Forty requests of three users, some of which show nothing: cut at requests, no row lost."""
+    roll, rng = Tape(()), np.random.default_rng(3)
+    shown, user = rng.integers(0, 4, 40), rng.integers(0, 3, 40)
+    grid = rng.integers(1, 9, (40, 3))
+    feedback = Feedback((grid % 2).astype(np.int8), grid.astype(np.float32), shown, np.arange(40) + 1, np.zeros(40, bool))
+    asked = Asked(user, np.zeros(40, dtype=np.int64), np.arange(40), np.arange(40))
+    roll.append(asked, Served(Slates(grid, -grid.astype(np.float32))), feedback)
+    whole = tape.rows([roll.columns()], 0, np.zeros(9), ())
+    cut = list(tape.tables([roll.columns()], 0, np.zeros(9), (), most=most))
+    assert pa.concat_tables(cut).equals(whole)
+    assert whole.num_rows == shown.sum()
+    assert all(table.num_rows <= most + 2 for table in cut)
+    assert len(cut) >= whole.num_rows / (most + 2)
+
+
 def test_a_column_that_comes_late_is_null_before():
     """Propensities and teams on the second day only; the first day's rows have none, and what was never given takes no room."""
 
