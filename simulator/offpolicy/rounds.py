@@ -179,29 +179,16 @@ class Stream:
             at = starts[lengths == length]
             cells = at[:, None] + np.arange(length)
             position = columns["position"][cells] if self.by == "request" else np.tile(np.arange(length), (len(at), 1))
-            self._complete(columns, cells)
             yield self._made(columns, at, cells, position, begin, past)
 
-    def _complete(self, columns: Columns, cells: IntArray) -> None:
-        """Raise LogError if an impression of a round whose rewards were observed lacks the propensity that the log says it has."""
-        kind = self.log.metadata.propensity
-        if kind == "unknown":
-            return
-        lacks = np.isnan(columns["propensity"][cells]) & np.isfinite(columns["reward"][cells]).all(axis=1, keepdims=True)
-        if lacks.any():
-            part, row = self._place(int(columns["row"][cells[lacks].min()]))
-            raise LogError(
-                f"{part}: row {row}: propensity is null in a log that says its propensities are {kind}; mark the log unknown or fill it"
-            )
-
-    def _place(self, row: int) -> tuple[str, int]:
-        """The part that a row of the log is in, and its row there."""
+    def place(self, row: int) -> str:
+        """Where a row of the log is, in words: its file and its row there."""
         for part in self.log.parts:
             count = pq.ParquetFile(part).metadata.num_rows
             if row < count:
-                return str(part), row
+                return f"{part}: row {row}"
             row -= count
-        return "log in memory", row
+        return f"log in memory: row {row}"
 
     def _exposed(self, columns: Columns, starts: IntArray, rows: IntArray, begin: IntArray, past: int) -> Iterator[Rounds]:
         """Rounds of one uniformly drawn impression each: `rows` `[N]`, of requests that start at `starts` `[N]`."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.base import Progress
-from simulator.eventlog import Propensity
+from simulator.eventlog import LogError, Propensity
 from simulator.offpolicy.model import RewardTable
-from simulator.offpolicy.rounds import Rounds
+from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.settings import ReplayError, Settings
 
 
@@ -52,6 +52,8 @@ def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress:
         if not len(chunk):
             continue
         kind = chunk.kind
+        if kind != "unknown":
+            _complete(chunk, rounds)
         length = max(length, chunk.length)
         uniform = uniform and _uniform(chunk)
         seen, impressions = seen + len(chunk), impressions + chunk.item.size
@@ -64,6 +66,16 @@ def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress:
     if settings.modelled:
         model.settle()
     return Survey(kind, length, uniform, seen, impressions, lost, model)
+
+
+def _complete(chunk: Rounds, rounds: Iterable[Rounds]) -> None:
+    """Raise LogError if an impression lacks the propensity that its log says it has."""
+    lacks = np.isnan(chunk.propensity)
+    if lacks.any():
+        first, place = np.argwhere(lacks)[0]
+        row = int(chunk.row[first] + place)
+        where = rounds.place(row) if isinstance(rounds, Stream) else f"row {row}"
+        raise LogError(f"{where}: propensity is null in a log that says its propensities are {chunk.kind}; mark the log unknown or fill it")
 
 
 def _uniform(chunk: Rounds) -> bool:
