@@ -140,3 +140,28 @@ def test_the_support_of_a_fitted_world_is_that_of_the_history(synthetic: EventLo
     assert content["support"][0]["overlap"] == pytest.approx(1.0), "the first arm shows just what the history has"
     assert content["support"][1]["overlap"] < 1.0
     assert report.write(synthetic, tmp_path)["support"] == []
+
+
+def test_worlds_that_contradict_one_another_are_amber() -> None:
+    """Two worlds by hand: recgpt is better in one and worse in the other on clicks, undecided on plays."""
+    red = {"name": "Calibration of the world", "status": "red"}
+
+    def content(lift: float, checks: list[dict[str, str]]) -> dict[str, Any]:
+        rows = [
+            {"metric": metric, "arm": "recgpt", "unit": "user", "lift": lift, "low": lift - 0.01, "high": lift + 0.01, "df": 99}
+            for metric in ("click", "play")
+        ]
+        verdicts = [{"verdict": "up" if lift > 0 else "down"}, {"verdict": "undecided"}]
+        return {"lifts": rows, "verdicts": verdicts, "unit": "user", "checks": checks}
+
+    own, like, unlike = content(0.1, []), content(-0.1, []), content(0.2, [red])
+    opposite = world.agreement(world.over({"choice": own, "markov": like}), {"markov": like})
+    assert opposite.status == "amber"
+    assert "click of recgpt (up in choice, down in markov)" in opposite.value
+    assert "play" not in opposite.value
+    same = world.agreement(world.over({"choice": own, "other": own}), {"other": own})
+    assert same.status == "green"
+    assert "1 of 2" in same.value
+    odd = world.agreement(world.over({"choice": own, "odd": unlike}), {"odd": unlike})
+    assert odd.status == "amber"
+    assert "Out of calibration themselves: odd" in odd.value

@@ -149,3 +149,9 @@ def test_a_day_that_adds_nothing_is_no_new_look() -> None:
     still = sequential.boundaries("pocock", [1 / 4, 2 / 4, 3 / 4, 1.0], [1.0, 1.0, 2.0, 3.0])
     assert still[1] == still[0]
     assert still[[0, 2, 3]] == pytest.approx(plain, abs=1e-9), "the error of the empty day is spent on the next one"
+
+
+def test_a_single_look_has_all_the_information() -> None:
+    """The only look of a test, or the only one with a variance: nothing came before it."""
+    assert sequential.clock(np.zeros(0)).tolist() == [1.0]
+    assert sequential.clock(np.zeros((3, 0))).tolist() == [[1.0]] * 3

@@ -58,7 +58,7 @@ def write(
         ReportError: the log holds nothing to compare, or `strict` and a red check.
     """
     from simulator.report import offline, world
-    from simulator.report.content import gather
+    from simulator.report.content import add_check, gather
 
     content = gather(log, runtime=runtime, progress=progress)
     home = run or folder
@@ -67,6 +67,7 @@ def write(
     if worlds:
         own = content["settings"].get("users", {}).get("kind", "this world")
         content["worlds"] = world.over({own: content, **worlds})
+        add_check(content, world.agreement(content["worlds"], worlds))
     red = [check for check in content["checks"] if check["status"] == "red"]
     if strict and red:
         why = "\n".join(f"  {check['name']}: {check['value']} {check['meaning']}" for check in red)

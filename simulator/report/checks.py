@@ -9,10 +9,13 @@ from typing import Any
 from simulator.stats.checks import Check
 from simulator.stats.units import UserDays
 
+CALIBRATION = "calibration of the world"
+"""Name of the calibration gate."""
+
 
 def calibrated(calibration: Mapping[str, Any] | None) -> Check:
     """The calibration gate: red where a marginal is out of tolerance beyond its sampling error, amber where it may be."""
-    name = "calibration of the world"
+    name = CALIBRATION
     if calibration is None:
         found = "Not measured: the log says nothing of how close its users are to real ones."
         return Check(name, "amber", found, "The lifts are statements about these users only.")

@@ -194,11 +194,20 @@ def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric],
 
 def _checks(*found: Check) -> list[dict[str, Any]]:
     """Red first, then amber; each a sentence."""
-    order = sorted(found, key=lambda check: ("red", "amber", "green").index(check.status))
-    return [
+    said = [
         {"name": title(check.name), "status": check.status, "value": sentenced(check.value), "meaning": sentenced(check.meaning)}
-        for check in order
+        for check in found
     ]
+    return sorted(said, key=_urgency)
+
+
+def _urgency(check: Mapping[str, Any]) -> int:
+    return ("red", "amber", "green").index(check["status"])
+
+
+def add_check(content: dict[str, Any], found: Check) -> None:
+    """One more check for a content that is gathered already."""
+    content["checks"] = sorted([*content["checks"], *_checks(found)], key=_urgency)
 
 
 def _described(metric: Metric) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
 from simulator.report import finite
+from simulator.report.checks import CALIBRATION
+from simulator.stats.checks import Check
 
 ENOUGH = 4_000_000
 """Impressions of the history on which a calibration is measured; of a longer history, the first users only."""
@@ -116,6 +118,38 @@ def over(contents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         found = pooled.get((row["arm"], row["metric"]))
         row["all"] = None if found is None else finite({"lift": found.lift, "low": found.low, "high": found.high})
     return rows
+
+
+def agreement(rows: Sequence[Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]]) -> Check:
+    """Whether worlds contradict one another: amber where an arm is better in one and worse in another, or one is out of calibration.
+
+    Args:
+        rows: of `over`.
+        others: the contents of the further worlds by name.
+    """
+    name, opposite = "agreement of worlds", [row for row in rows if row["agree"] == "opposite"]
+    unlike = [world for world, content in others.items() if any(_red_calibration(check) for check in content["checks"])]
+    out = f" Out of calibration themselves: {', '.join(unlike)}." if unlike else ""
+    if opposite:
+        some = "; ".join(f"{row['metric']} of {row['arm']} ({_sides(row['lifts'])})" for row in opposite)
+        found = f"Opposite in sign: {some}.{out}"
+        return Check(
+            name, "amber", found, "Which arm is better depends on what users are like: these lifts say as much of the world as of the arm."
+        )
+    same = sum(row["agree"] == "same sign" for row in rows)
+    found = f"No arm is better in one world and worse in another; {same} of {len(rows)} lifts are decided alike in all.{out}"
+    if unlike:
+        return Check(name, "amber", found, "What holds in a world unlike its data need not hold among real users.")
+    return Check(name, "green", found, "No lift here is won by sharing the assumptions of one world.")
+
+
+def _red_calibration(check: Mapping[str, Any]) -> bool:
+    return bool(check["status"] == "red" and check["name"].lower() == CALIBRATION)
+
+
+def _sides(lifts: Mapping[str, Mapping[str, Any]]) -> str:
+    sides = {side: [name for name, cell in lifts.items() if cell["verdict"] == side] for side in ("up", "down")}
+    return ", ".join(f"{side} in {' and '.join(names)}" for side, names in sides.items())
 
 
 def _agree(verdicts: Sequence[str], n: int) -> str:

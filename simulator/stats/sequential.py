@@ -106,7 +106,7 @@ def clock(correlations: Floats) -> Floats:
     from today's: on twins by enough to make 5% into 6 or 7%.
     """
     steps = np.square(np.clip(correlations, FRESH, 1.0))
-    return np.concatenate((np.cumprod(steps[..., ::-1], axis=-1)[..., ::-1], np.ones_like(steps[..., :1])), axis=-1)
+    return np.concatenate((np.cumprod(steps[..., ::-1], axis=-1)[..., ::-1], np.ones((*steps.shape[:-1], 1))), axis=-1)
 
 
 def exit_probability(bounds: Sequence[float], informations: Sequence[float]) -> float:
