@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import permutations
 
@@ -11,6 +12,7 @@ import pytest
 from simulator.offpolicy.estimators import IPS, DirectMethod, DoublyRobust, Evidence, Matching
 from simulator.offpolicy.model import RewardTable
 from simulator.offpolicy.rounds import Rounds
+from simulator.offpolicy.settings import ESTIMATORS
 from simulator.offpolicy.slates import CascadeDR, IndependentIPS, PseudoInverse, RewardInteractionIPS
 from simulator.offpolicy.target import Target
 
@@ -70,6 +72,18 @@ def rounds(reward: np.ndarray, propensity: np.ndarray, kind: str) -> Rounds:
 
 LOG_LAW = conditional(LOGGING, SLATES).prod(axis=1)
 TARGET_LAW = conditional(WANTED, SLATES).prod(axis=1)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_says_its_paper_its_assumption_and_when_it_is_valid(name: str) -> None:
+    for member in ESTIMATORS[name]:
+        said = " ".join((type(member).__doc__ or "").split())
+        order = [said.find(word) for word in ("Paper:", "Assumption:", "Valid:")]
+        assert -1 not in order, name
+        assert order == sorted(order), name
+        years = re.findall(r"\b(?:19|20)\d\d\b", member.paper)
+        assert years, member.paper
+        assert all(year in said for year in years), (name, member.paper)
 
 
 def wrong_model() -> RewardTable:

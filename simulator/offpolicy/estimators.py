@@ -365,9 +365,9 @@ class SwitchDR(DoublyRobust):
 class ShrunkDR(DoublyRobust):
     """Doubly robust with optimistic shrinkage: the weight w becomes `threshold * w / (w^2 + threshold)`.
 
-    Paper: Su, Dimakopoulou, Krishnamurthy & Dudík, "Doubly robust off-policy evaluation with shrinkage", ICML 2020, eq. 6.
-    Assumption: between the model's (threshold 0) and DR's (infinite). Valid: biased by the model's error times what was
-    shrunk away; the threshold is chosen by an estimate of the mean squared error.
+    Paper: Su, Dimakopoulou, Krishnamurthy & Dudík, "Doubly robust off-policy evaluation with shrinkage", ICML 2020 (there as
+    optimistic shrinkage). Assumption: between the model's (threshold 0) and DR's (infinite). Valid: biased by the model's error times
+    what was shrunk away; the threshold is chosen by an estimate of the mean squared error.
     """
 
     threshold: float

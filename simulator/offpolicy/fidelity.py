@@ -108,7 +108,7 @@ class Agreement:
         ordered_error: its standard error, each policy left out in turn (jackknife: pairs that share a policy are dependent).
         rho, low, high: Spearman's rank correlation with the true lift, and its 95% interval over the noise of both sides
             (users resampled online; the figure's own standard error offline). Of these policies, not of all there might be.
-        new_low, new_high: 95% interval for policies of which these are a sample (Bonett & Wright, Psychometrika 2000, eq. 5: its width
+        new_low, new_high: 95% interval for policies of which these are a sample (Bonett & Wright, Psychometrika 2000: its width
             shrinks as 1 / sqrt(policies - 3)).
         p: two-sided, by permutations of the policies.
         kendall: tau-b.

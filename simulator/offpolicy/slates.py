@@ -55,7 +55,7 @@ class CascadeDR(Estimator):
     """Cascade doubly robust: RIPS with a control variate at every place.
 
     Paper: Kiyohara, Saito, Matsuhiro, Narita, Shimizu & Yamamoto, "Doubly robust off-policy evaluation for ranking policies under the
-    cascade behavior model", WSDM 2022, eq. 12. Assumption: as RIPS; the model may be wrong. Valid: unbiased for any cross-fitted
+    cascade behavior model", WSDM 2022 (Cascade-DR). Assumption: as RIPS; the model may be wrong. Valid: unbiased for any cross-fitted
     model, if the target is deterministic or can say what it expects at a place after the *logged* items above it (`explore` and
     `random` can: `policies.base.Expectant`). Its own drawn slates do not do instead: they stand below other items. The prediction
     of what follows a place is the model's for the target's own slates; it has mean 0 whatever they are.
@@ -93,7 +93,7 @@ class PseudoInverse(Estimator):
     """Pseudo-inverse estimator (PI) of whole-slate rewards.
 
     Paper: Swaminathan, Krishnamurthy, Agarwal, Dudík, Langford, Jose & Zitouni, "Off-policy evaluation for slate recommendation", NIPS
-    2017, eq. 4: the weight of a slate s is `q' pinv(G) 1_s`, with G the log's second moment of the (place, item) indicators
+    2017: the weight of a slate s is `q' pinv(G) 1_s`, with G the log's second moment of the (place, item) indicators
     and q the target's mean of them. Assumption: the reward of a slate is a sum of unknown effects of (place, item); no
     impression need have a reward of its own. Valid: unbiased then, wherever the log could show each (place, item) that the
     target shows; its variance grows with the number of places, not of slates. G must be known, so it runs on logs with
