@@ -43,7 +43,7 @@ def _panel(figure: Mapping[str, Any], policies: list[Mapping[str, Any]], left: i
     parts = [
         f'<g transform="translate({left} {top})">',
         f'<text x="{_LEFT}" y="14" font-weight="600">{escape(figure["figure"])}</text>',
-        f'<text x="{_LEFT}" y="27" opacity=".7">rho {number(figure["rho"], 2)}, {share(figure["ordered"])} ordered right</text>',
+        f'<text x="{_LEFT}" y="27" opacity=".7">rho {_two(figure["rho"])}, {share(figure["ordered"])} ordered right</text>',
         f'<path d="M{_LEFT} {_TOP}V{floor}H{WIDTH - _RIGHT}" fill="none" stroke="currentColor" opacity=".35"/>',
     ]
     parts += [f'<text x="{_LEFT - 4}" y="{y(t) + 4:.1f}" text-anchor="end" opacity=".7">{100 * t:.3g}%</text>' for t in y.ticks(4)]
@@ -67,6 +67,11 @@ def _scale(values: list[float], start: float, end: float) -> Scale:
     return Scale(low - margin, high + margin, start, end)
 
 
+def _two(value: float | None) -> str:
+    """A correlation or a p-value with two decimals."""
+    return "n/a" if value is None else f"{value:.2f}"
+
+
 def _ranked(policies: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The policies, best online first."""
     return sorted(policies, key=lambda p: -p["lift"])
@@ -84,8 +89,8 @@ def answer(content: Mapping[str, Any]) -> str:
     head = "Read" if shown else "No figure is shown to foretell the order online, whatever it says of itself; the least bad is"
     return (
         f"{head} {best['figure']}: it orders {share(best['ordered'])} of the {best['pairs']} proven differences right (standard error "
-        f"{share(best['ordered_error'])}; a coin: 50%). Its rank correlation with the lift is {number(best['rho'], 2)}, for other policies "
-        f"of this kind between {number(best['new_low'], 2)} and {number(best['new_high'], 2)}. Taking its pick, {best['pick']}, loses "
+        f"{share(best['ordered_error'])}; a coin: 50%). Its rank correlation with the lift is {_two(best['rho'])}, for other policies "
+        f"of this kind between {_two(best['new_low'])} and {_two(best['new_high'])}. Taking its pick, {best['pick']}, loses "
         f"{share(best['regret'])} of lift against the best of the {n} policies. It was picked as the best of {len(known)} figures on these "
         "policies, so expect less of it on others."
     )
@@ -126,10 +131,10 @@ def _figures(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A row for each offline figure, the best correlated first."""
     rows: list[tuple[str, ...]] = []
     for f in content["figures"]:
-        noise, new = (f"{number(f[low], 2)} to {number(f[high], 2)}" for low, high in (("low", "high"), ("new_low", "new_high")))
+        noise, new = (f"{_two(f[low])} to {_two(f[high])}" for low, high in (("low", "high"), ("new_low", "new_high")))
         covered = "" if f["covered"] is None else f"{f['covered']} of {f['policies']}"
         ordered = f"{share(f['ordered'])} ± {share(f['ordered_error'])}"
-        agreed = (ordered, number(f["rho"], 2), noise, new, number(f["p_adjusted"], 2))
+        agreed = (ordered, _two(f["rho"]), noise, new, _two(f["p_adjusted"]))
         error = "" if f["error"] is None else share(f["error"])
         rows.append((f["figure"], f"{f['usable']} of {f['policies']}", *agreed, error, covered, share(f["regret"])))
     return rows
