@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from policies.base import Catalogue, Fitting
+from policies.base import Catalogue, Fitting, Histories
+from policies.explore import Explore
 from policies.popularity import Popularity
 from simulator.cli.replay import replay as command
 from simulator.eventlog import EventLog, LogError, Metadata
@@ -25,7 +26,7 @@ from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Sett
 from simulator.offpolicy.result import gather, markdown, save
 from simulator.offpolicy.rounds import DAY_MS, Rounds, Stream
 from simulator.offpolicy.scores import orderings
-from simulator.offpolicy.target import PolicyTargets, Target
+from simulator.offpolicy.target import PolicyTargets, Target, apart
 from simulator.progress import silent
 
 USERS, ITEMS = 300, 8
@@ -231,6 +232,23 @@ def test_a_policy_is_asked_with_what_came_before_and_fitted_on_the_past_only() -
     assert target.recalled is not None
     assert target.deterministic
     np.testing.assert_array_equal(target.slates[:, 0], target.recalled[:, :2])
+
+
+def test_a_target_shares_no_random_numbers_with_the_log_of_its_seed() -> None:
+    """Two independent draws from one law agree with the sum of its squared probabilities; with the log's seed they always do."""
+    n = 4000
+    popular = Popularity().fit(made_log(places=2).sequences(), Catalogue(USERS, ITEMS), Fitting())
+    explore = Explore(temperature=1.0, epsilon=0.6, pool=ITEMS).over(popular, ITEMS)
+    nothing = np.zeros((n, 1), dtype=np.int64)
+    histories = Histories(np.arange(n), nothing[:, 0], nothing, nothing > 0, nothing)
+    logged = explore.recall(histories, 1, 7).items
+    law = np.array([float(explore.slate_propensities(histories.rows([0]), np.array([[item]]), 7)[0, 0]) for item in range(1, ITEMS + 1)])
+    want = float(np.square(law).sum())
+    assert law.sum() == pytest.approx(1)
+    assert want < 0.9
+    assert (explore.recall(histories, 1, 7).items == logged).all()
+    agreed = float((explore.recall(histories, 1, apart(7)).items == logged).mean())
+    assert agreed == pytest.approx(want, abs=4 * np.sqrt(want * (1 - want) / n))
 
 
 def test_policy_targets_do_not_depend_on_their_block() -> None:

@@ -21,7 +21,7 @@ from simulator.offpolicy.jobs import Wanted, fitted, training
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
 from simulator.offpolicy.rounds import DAY_MS, Float, Stream
 from simulator.offpolicy.scores import Ordering, orderings
-from simulator.offpolicy.target import PolicyTargets, Rank
+from simulator.offpolicy.target import PolicyTargets, Rank, apart
 from simulator.scenario import Arm, Scenario
 from simulator.stats.tests import adjust
 
@@ -235,7 +235,7 @@ def offline(ran: Ran, reward: str, settings: Settings, test_days: int, progress:
     wanted = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
     policies = fitted(wanted, sequences, catalogue, Fitting(scenario.seed, progress=progress))
     rank = _ranking(scenario, sequences, catalogue)
-    targets = [PolicyTargets(name, policy, scenario.seed, serving.recall, rank=rank) for name, policy in policies]
+    targets = [PolicyTargets(name, policy, apart(scenario.seed), serving.recall, rank=rank) for name, policy in policies]
     evaluations = evaluate(stream, targets, catalogue.n_users, catalogue.n_items, settings, progress)
     orders = orderings(replace(stream, reward="click", by="session", contexts=1), policies, catalogue.n_users)
     return Offline(tuple(evaluations), tuple(orders))

@@ -20,7 +20,7 @@ from simulator.offpolicy.intervals import Interval, Ratios, delta
 from simulator.offpolicy.published import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import DAY_MS, Stream, Uniform
-from simulator.offpolicy.target import PolicyTargets, Targets
+from simulator.offpolicy.target import PolicyTargets, Targets, apart
 
 _TRAIN_COLUMNS = ("arm", "user", "session", "request", "position", "t", "item", "propensity", "click", "watch", "duration")
 
@@ -180,7 +180,7 @@ def replay_log(
     if not len(sequences.items):
         raise ReplayError(f"{title}: nothing to fit on before day {since // DAY_MS}: make --test-days smaller")
     policies = fitted(wanted, sequences, known, Fitting(options.seed, progress=progress))
-    targets = tuple(PolicyTargets(name, policy, options.seed + 1, options.recall, options.draws) for name, policy in policies)
+    targets = tuple(PolicyTargets(name, policy, apart(options.seed), options.recall, options.draws) for name, policy in policies)
     return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
 
 
