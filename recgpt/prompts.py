@@ -167,8 +167,8 @@ def generate(
     Walking along a user's items, the model answers K times after each item: the best item over all is appended, then it
     generates again; then the true next item is appended. So a prompt depends on all tokens before it, prompts and items.
     (Algorithm 1 prints `if k < K` for the loop over k, and `v_{t+2}` for the next item; both are read as in the text of section
-    4.3.) Users with equally many items are walked together, one token at a time, from the keys and values of the tokens before;
-    no padding is computed. A user's last `length` items are walked; once s* is longer than the model's `length`, the model sees
+    4.3.) Users with about equally many items are walked together, one token at a time, from the keys and values of the tokens before;
+    who has fewer is done earlier. A user's last `length` items are walked; once s* is longer than the model's `length`, the model sees
     its last `length` tokens, as everywhere.
 
     Args:
@@ -191,17 +191,18 @@ def generate(
     n = np.minimum(np.diff(offsets), length)
     if window == 0:
         return filled
-    search = Search(model, layer)
     n = np.where((until > 0) & (np.diff(offsets) > until), 0, n)
+    search = Search(model, layer)
     order = np.argsort(n, kind="stable")
-    for count in np.unique(n[n > 1]):
-        group = order[np.searchsorted(n[order], count) : np.searchsorted(n[order], count, side="right")]
-        for start in range(0, len(group), rows or ROWS):
-            some = group[start : start + (rows or ROWS)]
-            flat = offsets[some + 1][:, None] - count + np.arange(count)
-            block = np.resize(np.arange(len(some)), max(rows, len(some)))
-            walked = _walk(search, users[some[block]], items[flat[block]], filled[flat[block, 1:]], least)
-            filled[flat[:, 1:]] = walked[: len(some)]
+    order = order[n[order] > 1]
+    for start in range(0, len(order), rows or ROWS):
+        some = order[start : start + (rows or ROWS)]
+        column = np.arange(n[some].max())
+        inside = column < n[some][:, None]
+        flat = (offsets[some + 1] - n[some])[:, None] + np.minimum(column, n[some][:, None] - 1)
+        block = np.resize(np.arange(len(some)), max(rows, len(some)))
+        walked = _walk(search, users[some[block]], items[flat[block]], filled[flat[block, 1:]], least)
+        filled[flat[:, 1:][inside[:, 1:]]] = walked[: len(some)][inside[:, 1:]]
     return filled
 
 
@@ -242,13 +243,13 @@ class Search:
 
 
 def _walk(search: Search, users: IntArray, items: IntArray, given: IntArray, least: float) -> IntArray:
-    """Algorithm 1 for users with equally many items: `items` `[B, n]`, `given` `[B, n - 1, K]` -> prompts `[B, n - 1, K]`."""
+    """Algorithm 1: `items` `[B, n]`, `given` `[B, n - 1, K]` -> prompts `[B, n - 1, K]`; who has fewer items is filled up with any."""
     model = search.model
     device = model.items.weight.device
     who, real, prompts = (torch.as_tensor(a, device=device) for a in (users, items, given))
     steps, window = prompts.shape[1:]
     doubtful = torch.zeros_like(prompts, dtype=torch.bool)
-    talk = Talk(model, who, real[:, :1], steps * (window + 1))
+    talk = Talk(model, who, real[:, :1], model.shape.length)  # room for all, so that a user's numbers do not depend on the longest
     for step in range(steps):
         for k in range(window):
             answer = prompts[:, step, k]
