@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from scipy.stats import chi2, norm
 
 from simulator import report
 from simulator.cli import main
+from simulator.eventlog import EventLog
 from simulator.report import comparison, world
 from tests.test_report import made_log
+from tests.test_stats_audit import paired_log
+from tests.test_stats_designs import interleaved_log
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,34 @@ def test_the_command_writes_all_three_and_prints_a_table(runs: list[Path], tmp_p
     assert set(stored["runs"]) == {"seed5", "seed6"}
     assert "repeats" in (tmp_path / "compare.md").read_text(encoding="utf-8")
     assert "<table" in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def scenario(log: EventLog, settings: dict[str, Any]) -> EventLog:
+    """The log, as if it were of a scenario with these settings."""
+    return EventLog(dataclasses.replace(log.metadata, scenario=settings), log.table)
+
+
+def test_designs_are_compared_on_one_world(tmp_path: Path) -> None:
+    """A paired and an interleaved log of the same scenario: users needed by every design, stated with what it finds."""
+    report.write(scenario(paired_log(n_users=150), {"design": {"kind": "paired"}}), tmp_path / "paired")
+    report.write(interleaved_log(150, 0.5), tmp_path / "mixed")
+    found = comparison.read([tmp_path / "paired", tmp_path / "mixed"])
+    (row,) = (r for r in found["designs"] if r["metric"] == "click")
+    assert set(row["users"]) == {"paired", "split", "cuped", "switchback", "interleave"}
+    alone = json.loads((tmp_path / "mixed" / "report.json").read_text())["designs"]
+    assert row["users"]["interleave"] == next(r["users"]["interleave"] for r in alone if r["metric"] == "click")
+    assert row["lifts"]["interleave"] != row["lifts"]["paired"]
+    assert any("credits within shared slates" in note for note in found["notes"])
+    result = CliRunner().invoke(main, ["compare", str(tmp_path / "paired"), str(tmp_path / "mixed"), "--out", str(tmp_path / "out")])
+    assert "Users needed on this world" in result.output
+    for name, heading in (
+        ("compare.md", "## Users that each design needs"),
+        ("compare.html", "Users that each design needs on this world"),
+    ):
+        assert heading in (tmp_path / "out" / name).read_text(encoding="utf-8")
+    other = scenario(paired_log(n_users=150), {"design": {"kind": "paired"}, "users": {"kind": "other"}})
+    report.write(other, tmp_path / "elsewhere")
+    assert comparison.read([tmp_path / "elsewhere", tmp_path / "mixed"])["designs"] == []
 
 
 @pytest.mark.parametrize("which", [[0], [0, 0]])

@@ -448,3 +448,31 @@ def test_a_log_that_breaks_a_rule_is_named_with_its_row(tmp_path: Path, column: 
     assert re.search(message, done.output), done.output
     assert "0.parquet" in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
+    """What `abtest audit` has written is shown in every rendering, and its verdict on the tests is a check."""
+    from simulator.cli.audit import plain
+    from simulator.stats import audit as audits
+    from simulator.stats import units
+    from tests.test_stats_audit import paired_log
+
+    log = paired_log(n_users=80)
+    found = plain(audits.audit(units.read(log, ("click", "watch_time")), "a", repetitions=100, sizes=(20, 80)))
+    (tmp_path / "audit.json").write_text(json.dumps(found))
+    content = report.write(log, tmp_path)
+    assert content["audit"]["repetitions"] == 100
+    assert {row["n"] for row in content["audit"]["rows"]} == {20, 80}
+    assert content["audit"]["beside"]["of"] >= content["audit"]["beside"]["held"] > 0
+    (check,) = (c for c in content["checks"] if c["name"] == "Audit of the tests")
+    assert "100 samples of 80 users" in check["value"]
+    assert "What the usual wrong analyses would have done" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "## Audit of the tests" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    for row in found["rows"]:
+        row["holds"] &= not row["default"]
+    (tmp_path / "audit.json").write_text(json.dumps(found))
+    (check,) = (c for c in report.write(log, tmp_path)["checks"] if c["name"] == "Audit of the tests")
+    assert check["status"] == "amber"
+    (tmp_path / "audit.json").write_text("{}")
+    with pytest.raises(report.ReportError, match="not an audit"):
+        report.write(log, tmp_path)

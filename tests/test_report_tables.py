@@ -160,6 +160,36 @@ def test_covariates_adjust_their_metric_or_all(users: pd.DataFrame) -> None:
     assert row.treatment_mean - row.control_mean == pytest.approx(fit.params["arm"], rel=0.02)
 
 
+def test_guardrails_and_equivalence_are_answered_in_every_rendering(users: pd.DataFrame, tmp_path: Path) -> None:
+    users.to_csv(tmp_path / "u.csv", index=False)
+    asked = ["--guardrail", "money=20%", "--guardrail", "clicks=0.001", "--equivalence", "clicks=0.2"]
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path), *asked])
+    assert result.exit_code == 0, result.output
+    stored = json.loads((tmp_path / "report.json").read_text())
+    rows = {(r["kind"], r["metric"], r["arm"]): r for r in stored["margins"]}
+    assert {key: r["answer"] for key, r in rows.items() if key[2] == "a"} == {
+        ("guardrail", "money", "a"): "safe", ("guardrail", "clicks", "a"): "not shown", ("equivalence", "clicks", "a"): "equivalent"
+    }  # fmt: skip
+    plain = {r["metric"]: r for r in stored["lifts"] if r["arm"] == "a"}
+    assert rows["guardrail", "money", "a"]["low"] == plain["money"]["low"], "adjusted as the verdict is"
+    for row in stored["margins"]:
+        assert row["sentence"] in " ".join(result.output.split())
+    assert "Guardrails and equivalence" in (tmp_path / "report.html").read_text()
+    assert "## Guardrails and equivalence" in (tmp_path / "report.md").read_text()
+    for bad, rule in (("money", "a margin is written"), ("money=-1%", "a margin is written"), ("nope=1%", "no metric 'nope'")):
+        result = CliRunner().invoke(main, ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path / "no"), "--guardrail", bad])
+        assert (result.exit_code, rule in result.output) == (2, True)
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_unbounded_interval_is_said_in_words(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    frame = pd.DataFrame({"user": range(400), "arm": np.repeat(["control", "a"], 200), "x": random.normal(0.02, 1.0, 400)})
+    content = tables.write(frame, tmp_path)
+    assert (content["lifts"][0]["low"], content["lifts"][0]["high"]) == (None, None)
+    assert "The control's mean is not distinguishable from 0 at 95%, so no bounded interval" in content["verdicts"][0]["sentence"]
+
+
 @pytest.mark.parametrize(("spec", "parsed"), [("a", ("a", "a")), ("a=b", ("a", "b")), ("a=b/c", ("a", ("b", "c")))])
 def test_metrics_of_the_command_line(spec: str, parsed: Any) -> None:
     assert tables.parse(spec) == parsed

@@ -142,10 +142,20 @@ def test_guardrails_answer() -> None:
     frame["worse"] = np.concatenate((base, 0.9 * base))
     frame["noisy"] = rng.standard_cauchy(8000)
     frame["noisy"] -= frame["noisy"].min()
-    found = {g.metric: g for g in margins.guardrails(from_frame(frame), "a", {"fine": 0.01, "worse": 0.01, "noisy": 0.0001, "like": 0.01})}
-    assert {name: g.answer for name, g in found.items()} == {"fine": "safe", "worse": "harmed", "noisy": "not shown", "like": "no data"}
-    with pytest.raises(TableError, match="margin"):
-        margins.guardrails(from_frame(frame), "a", {"fine": 0.0})
+    table = from_frame(frame)
+    asked = margins.Margins({"fine": 0.01, "worse": 0.01, "noisy": 0.0001}, {"fine": 0.01, "worse": 0.01})
+    found = {(g.kind, g.metric): g for g in margins.judged(table, "a", asked)}
+    assert {name: g.answer for (kind, name), g in found.items() if kind == "guardrail"} == {
+        "fine": "safe", "worse": "harmed", "noisy": "not shown"
+    }  # fmt: skip
+    assert {name: g.answer for (kind, name), g in found.items() if kind == "equivalence"} == {"fine": "equivalent", "worse": "not shown"}
+    guards = [found["guardrail", name] for name in asked.guardrails]
+    assert [g.p_adjusted for g in guards] == pytest.approx(tests.adjust(np.array([g.p for g in guards])))
+    same = margins.judged(from_frame(frame.assign(fine=np.tile(base, 2))), "a", margins.Margins({"fine": 0.01}, {"fine": 0.01}))
+    assert [one.answer for one in same] == ["safe", "equivalent"]
+    for bad, rule in (({"fine": 0.0}, "margin"), ({"like": 0.01}, "no metric 'like'")):
+        with pytest.raises(TableError, match=rule):
+            margins.judged(table, "a", margins.Margins(bad))
 
 
 POPULATIONS = {

@@ -105,10 +105,11 @@ def lines(found: Audit) -> Iterable[str]:
     for row in found.rows:
         if row.default:
             yield _line(row, found.repetitions)
-    beside = [row for row in found.rows if not row.default and row.n == max(r.n for r in found.rows)]
+    largest = {row.analysis: row.n for row in sorted(found.rows, key=lambda row: row.n)}
+    beside = [row for row in found.rows if not row.default and row.n == largest[row.analysis]]
     off = [row for row in beside if not row.holds]
     yield ""
-    yield f"Printed beside the verdict, {max(r.n for r in found.rows)} users: {len(beside) - len(off)} of {len(beside)} rows hold."
+    yield f"Printed beside the verdict, at the largest size of each: {len(beside) - len(off)} of {len(beside)} rows hold."
     yield from (f"  {row.warning} [{row.arm}]" for row in off)
     yield ""
     yield "A planted lift, recovered:"
@@ -138,4 +139,5 @@ def _line(row: Row, repetitions: int) -> str:
     if row.undefined == 1.0:
         return f"{name}  identical in both arms"
     rates = f"{row.error.value:7.2%} ± {wide:.2%} {row.power.value:8.1%}  {row.coverage.value:7.2%} ± {wide:.2%}"
-    return f"{name} {mark} {rates}  {row.bias:+12.3%}"
+    bias = f"{row.bias:+12.3%}" if abs(row.bias) < 10 else f"{'beyond 1,000%':>12}"
+    return f"{name} {mark} {rates}  {bias}"

@@ -20,6 +20,8 @@ from simulator.cli.failure import failures
 @click.option("--metric", "metrics", multiple=True, metavar="NAME[=COLUMN[/DENOMINATOR]]", help="Table: a metric; by default every number.")
 @click.option("--covariate", "covariates", multiple=True, metavar="COLUMN", help="Table: a pre-period column; by default every *_before.")
 @click.option("--segment", "segments", multiple=True, metavar="COLUMN", help="Table: a segment; by default every column of text.")
+@click.option("--guardrail", "guardrails", multiple=True, metavar="METRIC=1%", help="A metric that must not get worse by so much.")
+@click.option("--equivalence", "equivalences", multiple=True, metavar="METRIC=1%", help="Is a metric the same, to within so much?")
 def report(
     source: Path,
     out: Path | None,
@@ -31,6 +33,8 @@ def report(
     metrics: tuple[str, ...],
     covariates: tuple[str, ...],
     segments: tuple[str, ...],
+    guardrails: tuple[str, ...],
+    equivalences: tuple[str, ...],
 ) -> None:
     """Write report.json, report.md and report.html.
 
@@ -44,12 +48,14 @@ def report(
     from simulator import report as reports
     from simulator.report import tables
     from simulator.report.terminal import show
+    from simulator.stats.margins import Margins
 
     with failures():
+        margins = Margins(dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences)))
         if tables.is_log(source) or not source.exists():
             log, home = reports.find(source)
             folder = out or home
-            content = reports.write(log, folder, runtime=reports.runtime(home), run=home, strict=strict)
+            content = reports.write(log, folder, runtime=reports.runtime(home), run=home, strict=strict, margins=margins)
         else:
             folder = out or source.parent / "report"
             with tables.of(source):
@@ -58,6 +64,7 @@ def report(
                     folder,
                     control=control,
                     name=source.name,
+                    margins=margins,
                     metrics=dict(map(tables.parse, metrics)) or None,
                     covariates=covariates or None,
                     groups=segments or None,

@@ -10,10 +10,13 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
 from simulator.eventlog import EventLog
+
+if TYPE_CHECKING:
+    from simulator.stats.margins import Margins
 
 SCHEMA_VERSION = 1
 
@@ -38,6 +41,7 @@ def write(
     runtime: Mapping[str, Any] | None = None,
     run: Path | None = None,
     strict: bool = False,
+    margins: Margins | None = None,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each by temporary name and rename.
@@ -46,9 +50,10 @@ def write(
         log: of an A/B: at least two arms.
         folder: is made if it is not there.
         runtime: seconds, rates and sizes of the run that wrote the log; kept under `runtime`, and nothing else depends on it.
-        run: the run's folder, where the same arms in further worlds (`worlds/<name>`) and a replay of the log (`replay`) may lie, to
-            be shown beside; `folder` if left out.
+        run: the run's folder, where the same arms in further worlds (`worlds/<name>`), a replay of the log (`replay`) and an audit
+            (`audit.json`) may lie, to be shown beside; `folder` if left out.
         strict: refuse to report a lift, and write nothing, where a check is red (a world out of calibration, an arm given up).
+        margins: guardrails and equivalences that were planned, by user.
         progress: called as (stage, steps done, steps, {}).
 
     Returns:
@@ -56,13 +61,17 @@ def write(
 
     Raises:
         ReportError: the log holds nothing to compare, or `strict` and a red check.
+        TableError: a margin of no metric, or one that is not positive.
     """
-    from simulator.report import offline, world
+    from simulator.report import audited, offline, world
     from simulator.report.content import add_check, gather
 
-    content = gather(log, runtime=runtime, progress=progress)
+    content = gather(log, runtime=runtime, progress=progress, margins=margins)
     home = run or folder
     content["offline"] = offline.beside(home, content)
+    content["audit"] = audited.beside(home)
+    if content["audit"]:
+        add_check(content, audited.check(content["audit"]))
     worlds = {place.name: load(place) for place in sorted((home / "worlds").glob("*")) if place.is_dir()}
     if worlds:
         own = content["settings"].get("users", {}).get("kind", "this world")

@@ -32,7 +32,7 @@ def compare(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `schema`, `runs` (their scenario, seed, control, size and red checks), `differences` (settings that are not the same in all: `key`,
-        `values` by run), `rows` (see `world.across`; with `differ`, `pooled`, `low`, `high`) and `notes`.
+        `values` by run), `rows` (see `world.across`; with `differ`, `pooled`, `low`, `high`), `designs` and `notes`.
     """
     runs = {name: _facts(content) for name, content in contents.items()}
     differences = list(_differences({name: dict(content["settings"]) for name, content in contents.items()}))
@@ -40,7 +40,14 @@ def compare(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     independent = None not in seeds and len(set(seeds)) == len(seeds)
     repeats = independent and {row["key"] for row in differences} <= {"seed", "name", "description"}
     rows = [{**row, **_together(row["lifts"], contents, independent, repeats)} for row in across(contents)]
-    return {"schema": SCHEMA_VERSION, "runs": runs, "differences": differences, "rows": rows, "notes": _notes(runs, independent, repeats)}
+    return {
+        "schema": SCHEMA_VERSION,
+        "runs": runs,
+        "differences": differences,
+        "rows": rows,
+        "designs": _designs(contents, {row["key"] for row in differences}),
+        "notes": _notes(runs, independent, repeats),
+    }
 
 
 def save(content: Mapping[str, Any], folder: Path) -> Path:
@@ -105,11 +112,34 @@ def _together(lifts: Mapping[str, Mapping[str, Any]], contents: Mapping[str, Any
     return nothing | differ | ({"pooled": mean, "low": mean - half, "high": mean + half} if repeats else {})
 
 
+def _designs(contents: Mapping[str, Mapping[str, Any]], differences: set[str]) -> list[dict[str, Any]]:
+    """How many users each design needs on one world: of a paired run and an interleaved one of the same scenario, seeds aside.
+
+    Returns:
+        Rows with `metric`, `arm`, `lifts` (what each design finds: a lift, or a relative difference of credits) and `users` by design;
+        none where the runs are of different worlds or of one design.
+    """
+    by_kind = {content["design"]: content for content in contents.values() if content["designs"]}
+    same_world = all(key.split(".")[0] in ("design", "seed", "name", "description") for key in differences)
+    if not same_world or len(by_kind) < 2 or len({content["control"] for content in by_kind.values()}) > 1:
+        return []
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for content in by_kind.values():
+        for one in content["designs"]:
+            row = rows.setdefault((one["arm"], one["metric"]), {"metric": one["metric"], "arm": one["arm"], "lifts": {}, "users": {}})
+            row["lifts"] |= dict.fromkeys(one["users"], one["lift"])
+            row["users"] |= one["users"]
+    return [row for row in rows.values() if set(by_kind) <= set(row["users"])]
+
+
 def _notes(runs: Mapping[str, Mapping[str, Any]], independent: bool, repeats: bool) -> list[str]:
     notes = []
     controls = {run["control"] for run in runs.values()}
     if len(controls) > 1:
         notes.append(f"The runs have different controls ({', '.join(sorted(controls))}): their lifts are lifts over different things.")
+    drafted = [name for name, run in runs.items() if run["design"] == "interleave"]
+    if drafted and len(drafted) < len(runs):
+        notes.append(f"{', '.join(drafted)}: interleaved; its lifts are of credits within shared slates, not of whole feeds.")
     notes += [f"{name}: red checks: {', '.join(run['red']).lower()}. Do not act on its lifts." for name, run in runs.items() if run["red"]]
     if not independent:
         notes.append("Runs of the same seed share their users and random numbers: they are not independent, and no test compares them.")

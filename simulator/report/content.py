@@ -22,12 +22,13 @@ from simulator.metrics import Metric
 from simulator.report import ROW, SCHEMA_VERSION, ReportError, checks, finite, world
 from simulator.report.counts import Cells, Counts, count
 from simulator.report.otherwise import computed_otherwise
-from simulator.report.plan import compared_designs, needs, preferences
+from simulator.report.plan import compared_designs, interleaved_designs, needs, preferences
 from simulator.report.spread import distributions
-from simulator.report.words import headline, sentence, sentenced, title
+from simulator.report.words import bounded, headline, sentence, sentenced, title
 from simulator.stats import checks as design
 from simulator.stats import segments, sequential, units, verdict
 from simulator.stats.checks import Check
+from simulator.stats.margins import Margins, judged
 from simulator.stats.units import Unit, UnitTable, UserDays
 from simulator.stats.verdict import Lift
 
@@ -74,7 +75,7 @@ class Comparison:
         return {name: cells[i].tolist() for name, i in zip(self.arms, self.index, strict=True)}
 
 
-def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progress) -> dict[str, Any]:
+def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progress, margins: Margins | None = None) -> dict[str, Any]:
     """Everything that the report says of a log, as JSON types. See `simulator.report.write`."""
     meta = log.metadata
     progress("report: sums", 0, 4, {})
@@ -103,6 +104,7 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         ),
         "runtime": None if runtime is None else dict(runtime),
         "paired": by_user.paired,
+        "margins": _margins(by_user, who.control, margins),
         "adjusted": [],
         "beside": _with_the_past(by_user, who) if sums.assigned is not None else None,
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
@@ -119,9 +121,10 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "support": world.support(log, who.arms),
         "published": _published(published, rows, power, "paired" if sums.assigned is None else "split"),
         "power": power,
-        "designs": compared_designs(sums, who.control, who.treatments) if kind == "paired" else [],
+        "designs": _designs(sums, who, kind),
         "preference": preferences(by_user, who.control, who.treatments) if kind == "interleave" else [],
         "offline": [],
+        "audit": None,
         "worlds": [],
         "settings": scenario,
         "versions": dict(sorted(meta.versions.items())),
@@ -131,7 +134,7 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
     return content
 
 
-def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
+def gather_table(table: UnitTable, control: str, name: str, margins: Margins | None = None) -> dict[str, Any]:
     """Everything that the report says of a plain per-user table, in the same form; what only a log can tell is empty.
 
     `adjusted` are the metrics whose lifts are adjusted for their pre-period column, `unadjusted` the same rows without.
@@ -151,6 +154,7 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "checks": _checks(*design.checks(table, control)),
         "runtime": None,
         "paired": table.paired,
+        "margins": _margins(table, control, margins),
         "adjusted": sorted(adjusted),
         "beside": {"title": "Without adjustment", "rows": plain} if adjusted else None,
         "units": {arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
@@ -170,6 +174,7 @@ def gather_table(table: UnitTable, control: str, name: str) -> dict[str, Any]:
         "designs": [],
         "preference": [],
         "offline": [],
+        "audit": None,
         "worlds": [],
         "settings": {},
         "versions": workspace.versions(),
@@ -283,12 +288,26 @@ def _with_the_past(table: UnitTable, who: Comparison) -> dict[str, Any] | None:
     return {"title": "Adjusted for each user's past (CUPED)", "rows": [_row(row) for row in rows]}
 
 
+def _margins(table: UnitTable, control: str, margins: Margins | None) -> list[dict[str, Any]]:
+    """The answers to guardrails and equivalences that were asked, each with its sentence."""
+    from simulator.report.tables import adjustments
+
+    rows = [finite(dataclasses.asdict(one)) for one in judged(table, control, margins, adjustments(table))] if margins else []
+    return [{**row, "sentence": bounded(row, control)} for row in rows]
+
+
+def _designs(sums: UserDays, who: Comparison, kind: str) -> list[dict[str, Any]]:
+    """Users that each design which the log can speak of would need."""
+    made = {"paired": compared_designs, "interleave": interleaved_designs}.get(kind)
+    return made(sums, who.control, who.treatments) if made else []
+
+
 def _verdicts(rows: Sequence[Lift], control: str) -> list[dict[str, str]]:
     """Verdict and sentence of each row of `lifts`, in the same order."""
     comparisons = {unit: sum(1 for row in rows if row.unit == unit and not math.isnan(row.p)) for unit in {row.unit for row in rows}}
     return [
         {"metric": row.metric, "arm": row.arm, "unit": row.unit, "verdict": row.words,
-         "sentence": sentence(_row(row), row.words, control, comparisons[row.unit])}
+         "sentence": sentence(_row(row), row.words, control, comparisons[row.unit], row.note)}
         for row in rows
     ]  # fmt: skip
 

@@ -62,6 +62,8 @@ def _environment() -> Environment:
         "MEANINGS": words.MEANINGS,
         "DESIGNS": words.DESIGNS,
         "listed": words.listed,
+        "compared": words.compared,
+        "needed": words.needed,
     }
     environment.globals |= {"swatch": figures.swatch, "shown": _shown, "interval": lambda low, high: typeset(words.interval(low, high))}
     environment.filters |= {name: getattr(words, name) for name in ("probability", "number", "whole", "detects", "title")}

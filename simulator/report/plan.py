@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simulator.report import finite
-from simulator.stats.designs import preference, sensitivity
+from simulator.stats.designs import interleaved_sensitivity, preference, sensitivity
 from simulator.stats.power import PowerError, pilot, users_needed
 from simulator.stats.units import UnitTable, UserDays
 
@@ -62,6 +62,19 @@ def compared_designs(days: UserDays, control: str, treatments: tuple[str, ...]) 
             users = {one.design: int(one.users_needed) if math.isfinite(one.users_needed) else None for one in found}
             notes = {one.design: one.note for one in found if one.note}
             rows.append({"metric": metric, "arm": arm, "lift": found[0].effect, "users": users, "notes": notes})
+    return rows
+
+
+def interleaved_designs(days: UserDays, control: str, treatments: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The same of an interleaved log: rows as `compared_designs`, with the one design; `lift` is the relative difference of credits."""
+    rows = []
+    for arm in treatments:
+        for metric, kind in days.metrics.items():
+            if metric not in days.missing and kind.denominator is None:
+                found = interleaved_sensitivity(days, metric, control, arm)
+                users = {found.design: int(found.users_needed) if math.isfinite(found.users_needed) else None}
+                row = {"metric": metric, "arm": arm, "lift": found.effect, "users": users, "notes": {found.design: found.note}}
+                rows.append(row if math.isfinite(found.effect) else {**row, "lift": None})
     return rows
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from simulator.report import ROW, ReportError
 from simulator.stats import verdict
 from simulator.stats.frames import Columns, from_frame
+from simulator.stats.margins import Margins
 from simulator.stats.units import TableError, UnitTable
 
 if TYPE_CHECKING:
@@ -124,7 +125,15 @@ def named(table: UnitTable, control: str | None) -> str:
     return control
 
 
-def write(frame: pd.DataFrame, folder: Path | str, *, control: str | None = None, name: str = "A/B test", **columns: Any) -> dict[str, Any]:
+def write(
+    frame: pd.DataFrame,
+    folder: Path | str,
+    *,
+    control: str | None = None,
+    name: str = "A/B test",
+    margins: Margins | None = None,
+    **columns: Any,
+) -> dict[str, Any]:
     """Write report.json, report.md and report.html of a per-user table.
 
     Args:
@@ -132,6 +141,7 @@ def write(frame: pd.DataFrame, folder: Path | str, *, control: str | None = None
         folder: is made if it is not there.
         control: as `lifts`.
         name: title of the report.
+        margins: guardrails and equivalences that were planned.
         columns: `metrics`, `covariates`, `user`, `arm` as `lifts`, and `groups`: names of segment columns (None: every column of
             text, category or bool).
 
@@ -145,7 +155,7 @@ def write(frame: pd.DataFrame, folder: Path | str, *, control: str | None = None
     from simulator.report.content import gather_table
 
     table = from_frame(frame, **columns)
-    content = gather_table(table, named(table, control), name)
+    content = gather_table(table, named(table, control), name, margins)
     save(content, Path(folder))
     return content
 
@@ -161,6 +171,22 @@ def parse(spec: str) -> tuple[str, str | tuple[str, str]]:
     if not name or not top or (slash and not bottom):
         raise ReportError(f"--metric {spec!r}: expected NAME, NAME=COLUMN or NAME=NUMERATOR/DENOMINATOR")
     return name, (top, bottom) if slash else top
+
+
+def bound(spec: str) -> tuple[str, float]:
+    """A margin as the command line names it: `watch_time=1%` or `watch_time=0.01`.
+
+    Raises:
+        ReportError: no metric, or no number above 0.
+    """
+    name, _, given = spec.partition("=")
+    try:
+        margin = float(given.removesuffix("%")) / (100.0 if given.endswith("%") else 1.0)
+    except ValueError:
+        margin = 0.0
+    if not name or not 0.0 < margin < float("inf"):
+        raise ReportError(f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, with a number above 0")
+    return name, margin
 
 
 def is_log(path: Path) -> bool:

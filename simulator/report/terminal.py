@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report.words import AGREEMENTS, SIGNS, detects, interval, percent, probability, title, tone, whole
+from simulator.report.words import AGREEMENTS, SIGNS, compared, detects, interval, needed, percent, probability, title, tone, whole
 
 STYLES = {"good": "green", "bad": "red", "open": ""}
 STATUS = {"green": ("●", "green"), "amber": ("▲", "yellow"), "red": ("■", "bold red")}
@@ -31,6 +31,8 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(Text(said["sentence"]))
     console.print(Text(f"\n95% intervals by {content['unit']}; adjusted p: Holm over {content['family']}.", style="dim"))
     console.print(Text("detects: the true lift that a run of this size finds four times in five.", style="dim"))
+    for row in content["margins"]:
+        console.print(Text(f"{row['kind']}: {row['sentence']}"))
     _flags(content, console, ("amber",))
 
 
@@ -75,7 +77,23 @@ def show_comparison(content: Mapping[str, Any], console: Console | None = None) 
         style = {"same sign": "green", "opposite": "bold red"}.get(row["agree"], "")
         shown.add_row(Text(row["arm"]), Text(title(row["metric"])), *lifts, Text(AGREEMENTS[row["agree"]], style=style))
     console.print(shown)
+    _show_designs(content["designs"], console)
     for row in content["differences"][:20]:
         console.print(Text(f"{row['key']}: {' | '.join(str(row['values'][name]) for name in names)}", style="dim"))
     for note in content["notes"]:
         console.print(Text(note))
+
+
+def _show_designs(designs: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Users that each design needs on the world that the runs share."""
+    if not designs:
+        return
+    names = compared(designs)
+    shown = Table(
+        box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", title="Users needed on this world", title_justify="left"
+    )
+    for head in ("arm", "metric", *names.values()):
+        shown.add_column(Text(head.lower()), justify="right" if head in names.values() else "left")
+    for row in designs:
+        shown.add_row(Text(row["arm"]), Text(title(row["metric"])), *(Text(needed(row, name)) for name in names))
+    console.print(shown)

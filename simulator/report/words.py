@@ -36,6 +36,22 @@ DESIGNS: dict[str, str] = {
 }
 
 
+COMPARED = {"paired": "Paired", "split": "Split", "cuped": "Split, CUPED", "switchback": "Switchback", "interleave": "Interleaved"}
+"""The designs whose sensitivity is compared, in the order of print."""
+
+
+def compared(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The designs of COMPARED that any of `rows` has users for."""
+    there = {name for row in rows for name in row["users"]}
+    return {name: shown for name, shown in COMPARED.items() if name in there}
+
+
+def needed(row: Mapping[str, Any], design: str) -> str:
+    """The users that a design needs; `no number` where none suffices, `n/a` where the design was not tried."""
+    n = row["users"].get(design, math.nan)
+    return "no number" if n is None else "n/a" if math.isnan(n) else whole(n)
+
+
 def title(metric: str) -> str:
     """The metric as the reader is shown it: `watch_time` -> `Watch time`."""
     text = metric.replace("_", " ")
@@ -96,7 +112,7 @@ def detects(mde: float | None) -> str:
     return "n/a" if mde is None else f"±{percent(mde, 2, sign=False)}"
 
 
-def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: int) -> str:
+def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: int, note: str = "") -> str:
     """The verdict on one row in plain words.
 
     Args:
@@ -104,7 +120,9 @@ def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: in
         verdict: its `Lift.words`.
         control: name of the control arm.
         comparisons: how many tests the adjusted p-value accounts for.
+        note: what an unbounded interval says (`Lift.note`).
     """
+    aside = f" {sentenced(note)}" if note else ""
     what, arm, unit = title(row["metric"]), row["arm"], row["unit"]
     if verdict == "no data":
         return f"{what}: the log has no data."
@@ -121,14 +139,31 @@ def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: in
         f"adjusted p {probability(row['p_adjusted'])} over {comparisons} comparisons" if comparisons > 1 else f"p {probability(row['p'])}"
     )
     if verdict in ("up", "down"):
-        return f"{what}: {'higher' if verdict == 'up' else 'lower'} under {arm} than under {control}: {size} ({adjusted})."
+        return f"{what}: {'higher' if verdict == 'up' else 'lower'} under {arm} than under {control}: {size} ({adjusted}).{aside}"
     sees = "" if row["mde"] is None else f" A true change of {detects(row['mde'])} or more would have been found in four runs of five."
     if row["p"] is not None and row["p"] < LEVEL:
         return (
             f"{what}: not shown. {size}; alone it would pass (p {probability(row['p'])}), "
-            f"among all comparisons it does not ({adjusted}).{sees}"
+            f"among all comparisons it does not ({adjusted}).{sees}{aside}"
         )
-    return f"{what}: no difference shown: {size} (p {probability(row['p'])}).{sees}"
+    return f"{what}: no difference shown: {size} (p {probability(row['p'])}).{sees}{aside}"
+
+
+def bounded(row: Mapping[str, Any], control: str) -> str:
+    """The answer to a margin in plain words; `row`: of `margins`."""
+    what, arm, margin = title(row["metric"]), row["arm"], percent(row["margin"], 2, sign=False)
+    size = f"{percent(row['lift'])}, 95% interval {interval(row['low'], row['high'])}"
+    shown = "identical" if row["p"] is None else f"adjusted p {probability(row['p_adjusted'])}"
+    if row["answer"] == "no data":
+        return f"{what}: no data."
+    said = {
+        "safe": f"not worse under {arm} than under {control} by {margin} or more ({shown})",
+        "harmed": f"WORSE under {arm} than under {control} by more than {margin}",
+        "equivalent": f"the same under {arm} as under {control} to within {margin} ({shown})",
+    }.get(row["answer"])
+    if said is None and row["kind"] == "guardrail":
+        said = f"a loss of {margin} under {arm} is not excluded ({shown})"
+    return f"{what}: {said or f'a difference of {margin} between {arm} and {control} is not excluded ({shown})'}: {size}."
 
 
 def headline(verdicts: Iterable[tuple[str, str]], arm: str, control: str) -> str:

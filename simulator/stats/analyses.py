@@ -45,6 +45,9 @@ class Analysis:
         make: from both answers and the counts of heads and tails to what is read, under the null and under the effect.
         read: from what was made to a `Reading`.
         slow: whether every sample must be put into order (ranks, quantiles).
+        smooth: whether it leans on a smooth distribution (quantiles): a population of n users is rough at the scale of its own gaps, and
+            samples must be a good deal smaller for that not to matter (Silverman & Young, "The bootstrap: to smooth or not to smooth?",
+            Biometrika 1987).
         verdict: whether the verdict rests on it (others are printed beside it, or on request).
         prepare: what is done to the answers before samples are drawn (winsorising).
         truth: the lift that is estimated, or None where none is (ranks).
@@ -57,6 +60,7 @@ class Analysis:
     read: Callable[[Any], Reading]
     verdict: bool = False
     slow: bool = False
+    smooth: bool = False
     prepare: Callable[[Outcomes], Outcomes] = lambda o: o
     truth: Callable[[Outcomes], float] | None = lambda o: o.lift
     fits: Callable[[Outcomes], bool] = lambda o: True
@@ -115,7 +119,7 @@ def _around_quantile(level: float) -> tuple[Analysis, ...]:
     truth, fits, name = partial(_quantile_lift, level=level), partial(_has_quantile, level=level), f"p{level:.0%}".rstrip("%")
     makers: dict[Design, Callable[[Outcomes, Floats, Floats], Pair]]
     makers = {d: partial(quantiles.quantile_pair, level=level, paired=d == "paired") for d in ("paired", "split")}
-    return tuple(Analysis(f"{d}, {name}", d, make, _by_t, slow=True, truth=truth, fits=fits) for d, make in makers.items())
+    return tuple(Analysis(f"{d}, {name}", d, make, _by_t, slow=True, smooth=True, truth=truth, fits=fits) for d, make in makers.items())
 
 
 ANALYSES: tuple[Analysis, ...] = (

@@ -25,6 +25,9 @@ from simulator.stats.wrong import Wrong, wrong_analyses
 MOST = 2000
 """Users of the run that samples are drawn from; more cost time and show nothing new."""
 
+ROOM = 4
+"""Users of the population for each one of a sample, where the analysis leans on a smooth distribution."""
+
 PLANTED = 0.005
 """The true lift that is planted, to see it recovered."""
 
@@ -177,7 +180,8 @@ def audit(
     most: int = MOST,
     progress: Progress | None = None,
 ) -> Audit:
-    """Count the error rates of every analysis on a paired run; those of ranks and quantiles at the largest size only.
+    """Count the error rates of every analysis on a paired run; those of ranks at the largest size only, those of quantiles
+    at the largest that leaves ROOM.
 
     Args:
         days: sums of the run.
@@ -201,8 +205,14 @@ def audit(
     rows: list[Row] = []
     planted: list[Planted] = []
     done, last = 0, max(sizes)
+    small = max((n for n in sizes if n * ROOM <= days.n_users), default=min(sizes))
     for n in sizes:
-        counts = {(o.arm, o.metric, a.name): _Tally() for o in both for a in ANALYSES if a.fits(o) and (n == last or not a.slow)}
+        counts = {
+            (o.arm, o.metric, a.name): _Tally()
+            for o in both
+            for a in ANALYSES
+            if a.fits(o) and (not a.slow or n == (small if a.smooth else last))
+        }
         plants = {(o.arm, o.metric, a.name): _Tally() for o in both for a in ANALYSES if a.name in PLANTS and n == last}
         for heads, tails in draws(days.n_users, n, repetitions, seed):
             for o in both:

@@ -118,7 +118,7 @@ def sensitivity(days: UserDays, metric: str, control: str, treatment: str, inter
     if days.days > 1 and days.metrics[metric].denominator is None:
         found.append(_switchback(days, metric, control, treatment, effect))
     if interleaved is not None:
-        found.append(_interleave(interleaved, metric, control, treatment))
+        found.append(interleaved_sensitivity(interleaved, metric, control, treatment))
     return found
 
 
@@ -144,7 +144,9 @@ def _switchback(days: UserDays, metric: str, control: str, treatment: str, effec
     room = (effect / noncentrality(float(max(days.days - 2, 1)))) ** 2 - by_days
     need = by_users * days.n_users / room if room > 0 else float("inf")
     note = f"{days.days} days; at best, without carry-over" + ("; days differ too much for any number of users" if room <= 0 else "")
-    return Sensitivity(metric, treatment, "switchback", effect, float(np.sqrt(by_users + by_days)), min(need, float(MOST)), note)
+    return Sensitivity(
+        metric, treatment, "switchback", effect, float(np.sqrt(by_users + by_days)), need if need <= MOST else float("inf"), note
+    )
 
 
 def _assignments(n_days: int) -> Iterator[npt.NDArray[np.bool_]]:
@@ -156,8 +158,8 @@ def _assignments(n_days: int) -> Iterator[npt.NDArray[np.bool_]]:
         yield mask
 
 
-def _interleave(days: UserDays, metric: str, control: str, treatment: str) -> Sensitivity:
-    """The difference of credits per user, relative to the mean credit of an arm."""
+def interleaved_sensitivity(days: UserDays, metric: str, control: str, treatment: str) -> Sensitivity:
+    """Of an interleaved log: the difference of credits per user, relative to the mean credit of an arm."""
     m = compare(days.by("user"), metric, control, treatment)
     middle = (m.control + m.treatment) / 2.0
     effect, error = float(m.difference / middle), float(np.sqrt(m.variance) / middle)

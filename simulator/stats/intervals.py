@@ -61,7 +61,7 @@ def delta(m: Moments, level: float = 0.95) -> Interval:
         ratio = np.divide(m.treatment, m.control)
         var = np.divide(m.var_treatment - 2.0 * ratio * m.cov + ratio**2 * m.var_control, np.square(m.control))
         half = quantile(m.df, level) * np.sqrt(np.maximum(var, 0.0))
-    return Interval(ratio - 1.0 - half, ratio - 1.0 + half)
+        return Interval(ratio - 1.0 - half, ratio - 1.0 + half)
 
 
 def log_delta(m: Moments, level: float = 0.95) -> Interval:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -11,9 +12,13 @@ import numpy as np
 from simulator.stats import verdict
 from simulator.stats.compare import Samples
 from simulator.stats.moments import Moments
+from simulator.stats.tests import adjust
 from simulator.stats.units import TableError, UnitTable
 
-Answer = Literal["safe", "harmed", "not shown", "no data"]
+Kind = Literal["guardrail", "equivalence"]
+Answer = Literal["safe", "harmed", "equivalent", "not shown", "no data"]
+
+LEVEL = 0.05
 
 
 def one_sided(m: Moments, bound: float, *, above: bool) -> float:
@@ -56,18 +61,29 @@ def non_inferiority(m: Moments, margin: float, higher_is_better: bool = True) ->
 
 
 @dataclass(frozen=True)
-class Guardrail:
-    """A metric that must not get worse by its margin.
+class Margins:
+    """What a test was planned to show besides differences, by metric: `guardrails` that must not get worse by a relative margin, and
+    metrics whose `equivalence` within a margin is asked."""
+
+    guardrails: Mapping[str, float] = field(default_factory=dict)
+    equivalence: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The answer to one margin.
 
     Attributes:
-        metric, arm: what is guarded.
-        margin: the relative loss that must not be.
+        kind: `guardrail` or `equivalence`.
+        metric, arm: of what.
+        margin: the relative difference that matters.
         lift, low, high: the lift and its 95% interval.
-        p: of the non-inferiority test; Holm-adjusted over all guardrails in `p_adjusted`.
-        answer: `safe`: shown not to lose the margin; `harmed`: shown to be worse than the control by more than the margin;
-            `not shown`: neither (the report says how much the interval allows).
+        p: of the non-inferiority test, or of the two one-sided tests; Holm-adjusted over all of its kind in `p_adjusted`.
+        answer: of a guardrail `safe`: shown not to lose the margin; `harmed`: shown to be worse than the control by more than the
+            margin; `not shown`: neither. Of an equivalence `equivalent` or `not shown`.
     """
 
+    kind: Kind
     metric: str
     arm: str
     margin: float
@@ -79,36 +95,56 @@ class Guardrail:
     answer: Answer
 
 
-def guardrails(table: UnitTable, control: str, margins: Mapping[str, float]) -> list[Guardrail]:
-    """Non-inferiority of every other arm on every guarded metric, Holm over all of them.
+def judged(table: UnitTable, control: str, margins: Margins, covariates: Mapping[str, Sequence[str]] | None = None) -> list[Margin]:
+    """Every margin for every other arm: guardrails first, Holm over all guardrails and over all equivalences.
+
+    Args:
+        table: of any design.
+        control: the control arm.
+        margins: by metric.
+        covariates: by metric, pre-period columns to adjust for (as `verdict.lifts`).
 
     Raises:
-        TableError: a margin that is not positive, no such arm.
+        TableError: a margin that is not positive, no such metric or arm.
     """
-    from simulator.stats.tests import adjust
-
-    samples = Samples(table, {})
-    found: list[tuple[str, str, float, verdict.Lift, float, float]] = []
-    for arm in table.arms:
-        for metric, margin in margins.items() if arm != control else ():
-            row = verdict.lift(table, metric, control, arm)
-            if metric not in table.numerators:
-                found.append((metric, arm, margin, row, float("nan"), float("nan")))
-                continue
-            m = samples.moments(metric, control, arm)
-            better = table.metrics[metric].higher_is_better
-            worse = one_sided(m, -margin, above=False) if better else one_sided(m, margin, above=True)
-            found.append((metric, arm, margin, row, non_inferiority(m, margin, better), worse))
-    adjusted = adjust(np.array([f[4] for f in found]))
-    return [
-        Guardrail(metric, arm, margin, row.lift, row.low, row.high, p, float(q), _answer(row, float(q), worse))
-        for (metric, arm, margin, row, p, worse), q in zip(found, adjusted, strict=True)
-    ]
+    samples, metrics = Samples(table, covariates or {}), table.metrics
+    found: list[tuple[Margin, bool]] = []
+    asked: list[tuple[Kind, Mapping[str, float]]] = [("guardrail", margins.guardrails), ("equivalence", margins.equivalence)]
+    for kind, by_metric in asked:
+        for arm, (metric, margin) in product(table.arms, by_metric.items()):
+            if metric not in metrics:
+                raise TableError(f"{kind}: no metric {metric!r}; there are {list(metrics)}")
+            if arm != control:
+                found.append(_judge(samples if metric in table.numerators else None, table, kind, metric, (control, arm), margin))
+    rows = []
+    for kind, _ in asked:
+        mine = [pair for pair in found if pair[0].kind == kind]
+        adjusted = adjust(np.array([one.p for one, _ in mine]))
+        rows += [
+            replace(one, p_adjusted=float(q), answer=_answer(one, float(q), harm)) for (one, harm), q in zip(mine, adjusted, strict=True)
+        ]
+    return rows
 
 
-def _answer(row: verdict.Lift, p_adjusted: float, worse: float) -> Answer:
-    if row.n_units == 0:
-        return "no data"
-    if row.identical or p_adjusted < 0.05:
-        return "safe"
-    return "harmed" if worse < 0.05 else "not shown"
+def _judge(samples: Samples | None, table: UnitTable, kind: Kind, metric: str, arms: tuple[str, str], margin: float) -> tuple[Margin, bool]:
+    """One margin, not yet adjusted nor answered, and whether harm beyond it is shown."""
+    nan = float("nan")
+    if samples is None:
+        return Margin(kind, metric, arms[1], margin, nan, nan, nan, nan, nan, "no data"), False
+    m = samples.moments(metric, *arms)
+    row, better = verdict.row(m, metric, arms[1], table.unit), table.metrics[metric].higher_is_better
+    if kind == "equivalence":
+        p, harm = equivalence(m, margin), False
+    else:
+        p = non_inferiority(m, margin, better)
+        harm = (one_sided(m, -margin, above=False) if better else one_sided(m, margin, above=True)) < LEVEL
+    shown: Answer = "safe" if kind == "guardrail" else "equivalent"
+    return Margin(kind, metric, arms[1], margin, row.lift, row.low, row.high, p, p, shown if row.identical else "not shown"), harm
+
+
+def _answer(one: Margin, p_adjusted: float, harm: bool) -> Answer:
+    if one.answer != "not shown":
+        return one.answer  # no data, or identical
+    if p_adjusted < LEVEL:
+        return "safe" if one.kind == "guardrail" else "equivalent"
+    return "harmed" if harm else "not shown"

@@ -42,6 +42,7 @@ class Lift:
         p_adjusted: p corrected for the family (`FAMILY`).
         n_units: pairs, or the units of both arms in a split design.
         mde: the smallest relative lift that this comparison would detect with power .8 at level .05.
+        note: what an unbounded interval says, in words; else "".
     """
 
     metric: str
@@ -58,6 +59,7 @@ class Lift:
     p_adjusted: float
     n_units: int
     mde: float
+    note: str = ""
 
     @property
     def identical(self) -> bool:
@@ -149,6 +151,7 @@ def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller
     return Lift(
         metric, arm, unit, float(m.control), float(m.treatment), float(ratio), float(low), float(high),
         float(test.statistic), float(test.df), float(test.p), float(test.p), int(m.n_units), smallest_detectable(m),
+        (intervals.unbounded(m, LEVEL) or "") if method == "fieller" and m.variance > 0 else "",
     )  # fmt: skip
 
 
