@@ -80,8 +80,8 @@ class Lift:
         return "up" if self.treatment_mean > self.control_mean else "down"
 
     def to_dict(self) -> dict[str, Any]:
-        """The row by its keys; NaN and infinite numbers are None, as JSON has none."""
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
+        """The row's figures by name, without the words of `note`; NaN and infinite numbers are None, as JSON has none."""
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items() if k != "note"}
 
 
 def lifts(
