@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Progress
+from policies.base import Catalogue, Progress
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
 from simulator.executors import executor
@@ -56,32 +56,31 @@ class Dataset:
     @cached_property
     def statistics(self) -> tuple[int, int, int, int]:
         """Users, items, actions, and the longest history, as they are read."""
-        from simulator.datasets import read
-        from simulator.scenario import Data
-
-        source = read(Data(source=self.source, path=str(self.path)), Path())
-        assert source.history is not None
-        assert source.future is not None
-        lengths = np.diff(source.history.sequences().offsets)
-        actions = source.history.n_rows + source.future.n_rows
-        return source.catalogue.n_users, source.catalogue.n_items, actions, int(lengths.max(initial=1))
+        catalogue, history, future = self._read()
+        lengths = np.diff(history.sequences().offsets)
+        return catalogue.n_users, catalogue.n_items, history.n_rows + future.n_rows, int(lengths.max(initial=1))
 
     @cached_property
     def held(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Clicks before the held-out item, and others' clicks of that item, of each user with one, `[users]` each, users ascending."""
+        catalogue, history, future = self._read()
+        clicks = history.sequences().clicks()
+        user, item = (future.table[name].to_numpy().astype(np.int64) for name in ("user", "item"))
+        order = np.argsort(user, kind="stable")
+        before = np.zeros(catalogue.n_users, dtype=np.int64)
+        before[clicks.user] = np.diff(clicks.offsets)
+        popularity = np.bincount(clicks.items, minlength=catalogue.n_items + 1)
+        return before[user[order]], popularity[item[order]]
+
+    def _read(self) -> tuple[Catalogue, EventLog, EventLog]:
+        """Catalogue, history and what is held out; not kept, because a data set travels to every worker."""
         from simulator.datasets import read
         from simulator.scenario import Data
 
         source = read(Data(source=self.source, path=str(self.path)), Path())
         assert source.history is not None
         assert source.future is not None
-        clicks = source.history.sequences().clicks()
-        user, item = (source.future.table[name].to_numpy().astype(np.int64) for name in ("user", "item"))
-        order = np.argsort(user, kind="stable")
-        before = np.zeros(source.catalogue.n_users, dtype=np.int64)
-        before[clicks.user] = np.diff(clicks.offsets)
-        popularity = np.bincount(clicks.items, minlength=source.catalogue.n_items + 1)
-        return before[user[order]], popularity[item[order]]
+        return source.catalogue, source.history, source.future
 
 
 def find(folder: Path, names: tuple[str, ...]) -> list[Dataset]:
