@@ -65,7 +65,7 @@ class Recurrent(nn.Module):
 class AdditiveAttention(nn.Module):
     """Weights w . s(A x_i + b_t) of every place i for every place t >= i, s the logistic function; they are not normalised.
 
-    The attention of STAMP (Liu et al. 2018, eq. 7) and NARM (Li et al. 2017, eq. 7-8).
+    The attention of STAMP (Liu et al. 2018) and NARM (Li et al. 2017, eq. 7-8).
     """
 
     def __init__(self, width: int, *, bias: bool) -> None:

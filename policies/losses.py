@@ -86,7 +86,7 @@ def full_softmax(hidden: Tensor, vectors: Tensor, target: Tensor) -> Tensor:
 def sampled_softmax(hidden: Tensor, vectors: Tensor, target: Tensor, negatives: Tensor, log_q: Tensor) -> Tensor:
     """Mean cross-entropy of the target among itself and shared negatives, logits lowered by log Q of the item.
 
-    Bengio & Senecal 2008; Yi et al. 2019, eq. 3. A negative that is the position's own target is left out.
+    Bengio & Senecal 2008; Yi et al. 2019 (the logQ correction). A negative that is the position's own target is left out.
 
     Args:
         hidden: `[P, d]`.
@@ -109,13 +109,13 @@ def contrast(hidden: Tensor, vectors: Tensor, target: Tensor, negatives: Tensor)
 def binary(positive: Tensor, negative: Tensor, power: float = 1.0) -> Tensor:
     """Mean over positions of -power * log s(x+) - sum log(1 - s(x-)), s the logistic function.
 
-    `power` 1 is binary cross-entropy (Kang & McAuley 2018, eq. 7); other powers are gBCE (Petrov & Macdonald 2023, eq. 11).
+    `power` 1 is binary cross-entropy (Kang & McAuley 2018, eq. 7); other powers are gBCE (Petrov & Macdonald, "gSASRec", RecSys 2023).
     """
     return (-power * functional.logsigmoid(positive) - functional.logsigmoid(-negative).sum(1)).mean()
 
 
 def gbce_power(n_items: int, negatives: int, calibration: float) -> float:
-    """beta = alpha (t (1 - 1/alpha) + 1/alpha) with alpha = negatives / (n_items - 1) (Petrov & Macdonald 2023, eq. 15-16)."""
+    """beta = alpha (t (1 - 1/alpha) + 1/alpha) with alpha = negatives / (n_items - 1) (gBCE's calibration t; Petrov & Macdonald 2023)."""
     alpha = negatives / max(n_items - 1, 1)
     return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
 

@@ -197,7 +197,7 @@ class Approximate:
     """Nearest neighbours by faiss, re-scored exactly.
 
     The largest inner product is made a smallest distance by one more coordinate, sqrt(M^2 - |x|^2) with M the largest norm
-    (Bachrach et al., RecSys 2014, eq. 6), because graphs and cells are built for distances. More candidates are fetched than
+    (Bachrach et al., RecSys 2014), because graphs and cells are built for distances. More candidates are fetched than
     asked for, by the number of the row's own seen items.
     """
 

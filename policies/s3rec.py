@@ -21,11 +21,12 @@ Kind = Literal["aap", "mip", "map", "sp"]
 
 
 class Pretraining(nn.Module):
-    """The four objectives over a network that here sees both sides of each place (Zhou et al. 2020, section 4.2-4.3).
+    """The four objectives over a network that here sees both sides of each place (Zhou et al. 2020, section 4.2).
 
-    Associated attribute prediction: items against their attributes, eq. 5. Masked item prediction: what stands at a mask
-    against another item, eq. 7. Masked attribute prediction: what stands at a mask against the item's attributes, eq. 9. Segment
-    prediction: the rest of a sequence against the segment taken out of it and one of another user, eq. 11.
+    Associated attribute prediction ("Modeling Item-Attribute Correlation"): items against their attributes. Masked item prediction
+    ("Sequence-Item"): what stands at a mask against another item. Masked attribute prediction ("Sequence-Attribute"): what stands at a mask
+    against the item's attributes. Segment prediction ("Sequence-Segment"): the rest of a sequence against the segment taken out of it
+    and one of another user. Each is InfoNCE over a bilinear score f(x, y) = x^T W y, here with one negative.
     """
 
     def __init__(self, network: SASRecNetwork, policy: S3Rec, attributes: tuple[IntArray, IntArray] | None) -> None:
@@ -69,19 +70,19 @@ class Pretraining(nn.Module):
         return self.network.encode(items, causal=False, instead=(gaps, self.mask))
 
     def _attributes(self, hidden: Tensor, items: Tensor) -> Tensor:
-        """Binary cross-entropy of every attribute of each of `items` `[P]`, summed over attributes (eq. 5 and 9)."""
+        """Binary cross-entropy of every attribute of each of `items` `[P]`, summed over attributes (AAP and MAP)."""
         logits = hidden @ self.attributes.weight.T
         loss = functional.binary_cross_entropy_with_logits(logits, self.owned[items].float(), reduction="none")
         return loss.sum(1).mean()
 
     def _contrast(self, hidden: Tensor, kept: Tensor) -> Tensor:
-        """-log s(h . e_kept - h . e_other), the other item drawn uniformly (eq. 7 with one negative)."""
+        """-log s(h . e_kept - h . e_other), the other item drawn uniformly (MIP with one negative)."""
         other = torch.randint(1, self.network.items.num_embeddings, kept.shape, device=kept.device)
         vectors = self.network.items.weight
         return -functional.logsigmoid((hidden * (vectors[kept] - vectors[other])).sum(1)).mean()
 
     def _segments(self, items: Tensor, real: Tensor) -> Tensor:
-        """-log s(s . own segment - s . another user's), s the sequence without its segment (eq. 11 with one negative).
+        """-log s(s . own segment - s . another user's), s the sequence without its segment (SP with one negative).
 
         Sequences of fewer than four items have no segment of at least two with a rest as long.
         """

@@ -14,9 +14,9 @@ from policies.sequence import SequenceNetwork, SequencePolicy
 class STAMPNetwork(SequenceNetwork):
     """The session's memory under an attention that the last click drives, times the last click.
 
-    m_s = mean of x_1 .. x_t, m_t = x_t (Liu et al. 2018, eq. 3-4); alpha_i = W0 s(W1 x_i + W2 x_t + W3 m_s + b_a) (eq. 7), not
-    normalised; m_a = sum_i alpha_i x_i (eq. 8); h_s = tanh(W_s m_a + b_s), h_t = tanh(W_t m_t + b_t) (eq. 5); the score is the trilinear
-    product <h_s, h_t, x_i> (eq. 1), without the logistic function that the paper puts between it and the softmax.
+    Liu et al. 2018, "The STMP model": m_s = mean of x_1 .. x_t, m_t = x_t; h_s = tanh(W_s m_s + b_s), h_t = tanh(W_t m_t + b_t); the
+    score is the trilinear product <h_s, h_t, x_i>, without the logistic function that the paper puts between it and the softmax. "The
+    STAMP model" puts m_a = sum_i alpha_i x_i in the place of m_s in h_s, alpha_i = W0 s(W1 x_i + W2 x_t + W3 m_s + b_a), not normalised.
     """
 
     def __init__(self, n_items: int, policy: STAMP) -> None:

@@ -151,7 +151,7 @@ SUMS = ("keys", "queries", "keys_out", "queries_in", "exponentials")
 
 
 class FlowAttention(Attention):
-    """Flow attention (Wu et al., "Flowformer", ICML 2022, eq. 4-8) in its causal form: every sum runs over the tokens so far.
+    """Flow attention (Wu et al., "Flowformer", ICML 2022) in its causal form: every sum runs over the tokens so far.
 
     With phi = sigmoid and n tokens so far: incoming flow `I = phi(q) . sum phi(k)`, outgoing `O = phi(k) . sum phi(q)`; conserved
     `I' = phi(q) . sum phi(k) n / O / n`, `O' = phi(k) . sum phi(q) n / I / n`; sources compete by a running softmax of `O'`,

@@ -43,7 +43,7 @@ class Counts(Params):
 class Mixture:
     """p(j | history) in proportion to softmax(h . v)_j (c_j / sum(c) + floor)^w, with c the counted scores of the history.
 
-    A logarithmic opinion pool (Genest & Zidek 1986, eq. 3.11; Heskes 1998) of a smooth model and of counts: an item has to please
+    A logarithmic opinion pool (Genest & Zidek 1986; Heskes 1998) of a smooth model and of counts: an item has to please
     both, and where the counts are silent the network speaks alone. w is chosen on the validation clicks.
 
     Attributes:

@@ -143,8 +143,8 @@ class Trace(nn.Module):
     """`exp(a) LN(sum_i g^(t - i) h0_i / sum_i g^(t - i))`, a decayed mean of the embedded tokens up to t, with learned g and a.
 
     An exponential moving average is the simplest low-pass filter of a sequence; attention that has to find it in few data often does not,
-    which is why layers that hold one do better there (for language: Ma et al., "Mega", ICLR 2023, eq. 1; for recommendation with a
-    filter in the frequency domain: Shin et al., "BSARec", AAAI 2024, eq. 8). It is also the form of the training-free counts
+    which is why layers that hold one do better there (for language: Ma et al., "Mega", ICLR 2023; for recommendation with a
+    filter in the frequency domain: Shin et al., "BSARec", AAAI 2024). It is also the form of the training-free counts
     (`policies.transitions`), whose histories are weighted by `decay^(n - h)`.
 
     Args:
