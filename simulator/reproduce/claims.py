@@ -17,7 +17,7 @@ from simulator.stats.moments import Moments, paired
 from simulator.stats.segments import heterogeneity
 from simulator.stats.tests import adjust, t_test
 
-Labels = npt.NDArray[np.str_]
+Groups = dict[str, npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -102,23 +102,22 @@ class Answer:
         return "holds" if self.difference > 0 else "contradicted"
 
 
-def groups(dataset: Dataset) -> dict[str, Labels]:
-    """Users with a held-out item by the length of their history and by how often others clicked that item: kind -> label of each user.
+def groups(dataset: Dataset) -> dict[str, Groups]:
+    """Users with a held-out item by the length of their history and by how often others clicked that item: kind -> group -> its users.
 
-    Halves would hide the tails and tenths have no hits: four groups of about equally many users.
+    Halves would hide the tails and tenths have no hits: four groups of about equally many users, from the lowest on.
     """
     lengths, popularity = dataset.held
     return {"history": _quarters(lengths, "clicks before"), "item": _quarters(popularity, "clicks of the item")}
 
 
-def _quarters(values: npt.NDArray[np.int64], unit: str) -> Labels:
-    edges = np.unique(np.quantile(values, [0.25, 0.5, 0.75]).astype(np.int64))
-    place = np.searchsorted(edges, values)
-    labels = []
-    for i in range(len(edges) + 1):
-        some = values[place == i]
-        labels.append(f"{some.min()}-{some.max()} {unit}" if len(some) else "")
-    return np.array(labels)[place]
+def _quarters(values: npt.NDArray[np.int64], unit: str) -> Groups:
+    place = np.searchsorted(np.unique(np.quantile(values, [0.25, 0.5, 0.75]).astype(np.int64)), values)
+    found = {}
+    for i in np.unique(place):
+        low, high = values[place == i].min(), values[place == i].max()
+        found[f"{low} {unit}" if low == high else f"{low}-{high} {unit}"] = place == i
+    return found
 
 
 def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Claim]) -> list[Answer]:
@@ -126,7 +125,7 @@ def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Clai
     found: list[Answer] = []
     for dataset in datasets:
         everyone, parts = [], []
-        labels = groups(dataset)
+        kinds = groups(dataset)
         for claim in claims:
             pair = [(dataset.name, system) for system in (claim.worse, claim.better)]
             if not all(key in results.places for key in pair):
@@ -135,10 +134,10 @@ def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Clai
             for metric in METRICS:
                 control, treatment = (results.users(*key, metric) for key in pair)
                 everyone.append(answer(dataset.name, claim, metric, paired(control, treatment), seeds))
-                for label in labels.values():
-                    moments = {name: paired(control[label == name], treatment[label == name]) for name in np.unique(label)}
+                for kind in kinds.values():
+                    moments = {name: paired(control[users], treatment[users]) for name, users in kind.items()}
                     same = heterogeneity(list(moments.values()))[2]
-                    parts += [answer(dataset.name, claim, metric, m, seeds, str(name), same) for name, m in moments.items()]
+                    parts += [answer(dataset.name, claim, metric, m, seeds, name, same) for name, m in moments.items()]
         found += corrected(everyone) + corrected(parts)
     return found
 

@@ -69,7 +69,7 @@ class Family:
         deterministic: whether seeds make no difference.
         foundation: name of the family whose fit this one starts from, given to it as `pretrained`; "" = none.
         validates: whether the policy itself holds each user's last click out for validation; else it is kept from it.
-        role: `floor` (stands beside every table), `baseline`, or `ours` (the paper's method).
+        role: `floor` (stands beside every table), `baseline` (a row of the paper), `other` (beside them), or `ours` (the paper's method).
     """
 
     name: str
@@ -189,6 +189,7 @@ FAMILIES = {
         Family("GRU4Rec", "gru4rec", _SEQUENCE, losses=("loss",)),
         Family("NARM", "narm", _SEQUENCE, losses=("loss",)),
         Family("S3-Rec", "s3rec", _SEQUENCE, losses=("loss",)),
+        Family("S3-Rec attributes", "s3rec", {**_SEQUENCE, "objectives": ["aap", "mip", "map", "sp"]}, losses=("loss",), role="other"),
         Family("BERT4Rec", "bert4rec", _SEQUENCE),
         Family("SASRec", "sasrec", {**_SEQUENCE, "blocks": 1, "heads": 2, "inner": 256, "norm": "post"}, losses=("loss",)),
         Family("ComiRec-DR", "comirec", {"width": 64, "extractor": "dr"}, role="other"),
