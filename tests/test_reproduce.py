@@ -296,6 +296,10 @@ def test_claims_and_ahead_by_the_command(folder: Path, tmp_path: Path, monkeypat
     stored = json.loads((tmp_path / "claims-paper.json").read_text())["cells"]
     assert {row["seeds"] for row in stored} == {2}
     assert {row["group"] == "" for row in stored} == {True, False}
+    drawn = ElementTree.parse(tmp_path / "claims-paper.svg").getroot()
+    marks = [mark.text for mark in drawn.iterfind(".//{*}circle/{*}title")]
+    assert len(marks) == len(stored)
+    assert sum("users" in (text.text or "") for text in drawn.iterfind(".//{*}text")) == 2  # one line for all, a panel a metric
     ran = CliRunner().invoke(main, ["reproduce", "ahead", *common, "--models", "small"], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output
     rows = json.loads((tmp_path / "ahead-paper.json").read_text())["cells"]

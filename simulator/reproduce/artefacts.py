@@ -119,7 +119,8 @@ def ahead(models: Sequence[str], plan: Plan, progress: Progress, workers: int = 
 
 def _write(name: str, rows: Sequence[answered.Answer], plan: Plan) -> tuple[str, list[Path]]:
     words = answered.text(rows, plan.protocol)
-    return words, tables.write(name, [answered.record(row) for row in rows], words, plan.protocol, plan.out)
+    files = tables.write(name, [answered.record(row) for row in rows], words, plan.protocol, plan.out)
+    return words, [*files, curves.forest(rows, plan.out / f"{name}-{plan.protocol.name}.svg")] if rows else files
 
 
 def table1(datasets: Sequence[Dataset]) -> str:

@@ -1,4 +1,4 @@
-"""Figures 4 to 6 as self-contained SVG files: one panel a data set and metric, mean over seeds with its 95% band. Nothing is run here."""
+"""Figures as self-contained SVG files: 4 to 6 with means over seeds and their 95% band, claims as forest plots. Nothing is run here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from simulator.report.figures import Scale, element
+from simulator.reproduce.claims import Answer
 from simulator.reproduce.tables import Cell, number
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 300, 210, 52, 34, 26
+FOREST, NAMES, LINE = 440, 170, 18
+"""Of a forest plot: width of a panel, of its names, height of a line; px."""
 TONES = {"hit_rate@10": "#1b6ca8", "ndcg@10": "#a8541b"}
 
 
@@ -26,16 +29,34 @@ def figure(table: Sequence[Cell], axis: str, path: Path) -> Path:
     """
     datasets = list(dict.fromkeys(cell.dataset for cell in table))
     metrics = list(dict.fromkeys(cell.metric for cell in table))
-    panels = []
-    for line, dataset in enumerate(datasets):
-        for column, metric in enumerate(metrics):
-            some = [cell for cell in table if (cell.dataset, cell.metric) == (dataset, metric)]
-            panels.append(element("g", *_panel(some, axis), transform=f"translate({column * WIDTH} {line * HEIGHT})"))
-    width, height = WIDTH * len(metrics), HEIGHT * len(datasets)
+    panels = [[_panel([c for c in table if (c.dataset, c.metric) == (dataset, m)], axis) for m in metrics] for dataset in datasets]
+    return _write(panels, (WIDTH, HEIGHT), f"{', '.join(metrics)} by {axis} for {', '.join(datasets)}", path)
+
+
+def forest(rows: Sequence[Answer], path: Path) -> Path:
+    """Draw the differences with their intervals, a line of panels for each pair of systems, a panel for each metric; write by rename.
+
+    Args:
+        rows: of each pair and metric first that of all users, then those of its groups.
+        path: of the SVG.
+    """
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    pairs = list(dict.fromkeys((row.dataset, row.better, row.worse) for row in rows))
+    panels = [[[r for r in rows if (r.dataset, r.better, r.worse, r.metric) == (*pair, m)] for m in metrics] for pair in pairs]
+    most = max(len(panel) for line in panels for panel in line)
+    size = (FOREST, TOP + most * LINE + BOTTOM)
+    drawn = [[_differences(panel, size[1]) for panel in line] for line in panels]
+    return _write(drawn, size, f"difference of two systems in {', '.join(metrics)}, with 95% intervals, by group of users", path)
+
+
+def _write(panels: Sequence[Sequence[Sequence[Markup]]], size: tuple[int, int], label: str, path: Path) -> Path:
+    """Panels of one size, line by line, as a file."""
+    width, height = size[0] * max(map(len, panels)), size[1] * len(panels)
+    places = ((line, column, panel) for line, row in enumerate(panels) for column, panel in enumerate(row))
     svg = element(
         "svg",
         element("rect", width=width, height=height, fill="#fff"),
-        *panels,
+        *(element("g", *panel, transform=f"translate({column * size[0]} {line * size[1]})") for line, column, panel in places),
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {width} {height}",
         width=width,
@@ -43,13 +64,36 @@ def figure(table: Sequence[Cell], axis: str, path: Path) -> Path:
         font_family="sans-serif",
         font_size=11,
         role="img",
-        aria_label=f"{', '.join(metrics)} by {axis} for {', '.join(datasets)}",
+        aria_label=label,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(path.name + ".part")
     staging.write_text(str(svg), encoding="utf-8")
     os.replace(staging, path)
     return path
+
+
+def _differences(rows: Sequence[Answer], height: int) -> list[Markup]:
+    """One line a group; the line at 0 is where both systems are alike."""
+    ends = [v for row in rows for v in (row.low, row.high, 0.0) if math.isfinite(v)]
+    margin = max((max(ends) - min(ends)) * 0.05, 1e-4)
+    x = Scale(min(ends) - margin, max(ends) + margin, NAMES, FOREST - 14)
+    floor = TOP + len(rows) * LINE
+    head = f"{rows[0].dataset}: {rows[0].better} - {rows[0].worse}, {rows[0].metric}"
+    parts = [element("text", head, x=8, y=16, font_weight="bold")]
+    for tick in x.ticks(5):
+        at = f"{x(tick):.1f}"
+        parts.append(element("line", x1=at, x2=at, y1=TOP, y2=floor, stroke="#666" if tick == 0 else "#ddd"))
+        parts.append(element("text", number(tick, sign=True) if tick else "0", x=at, y=floor + 14, text_anchor="middle"))
+    tone = TONES.get(rows[0].metric, "#444")
+    for i, row in enumerate(rows):
+        y = TOP + (i + 0.5) * LINE
+        parts.append(element("text", row.group or f"all {row.users:,} users", x=NAMES - 8, y=f"{y + 4:.1f}", text_anchor="end"))
+        if math.isfinite(row.low):
+            parts.append(element("line", x1=f"{x(row.low):.1f}", x2=f"{x(row.high):.1f}", y1=y, y2=y, stroke=tone, stroke_width=2))
+        tip = element("title", f"{number(row.difference, sign=True)} ({number(row.low, sign=True)} to {number(row.high, sign=True)})")
+        parts.append(element("circle", tip, cx=f"{x(row.difference):.1f}", cy=y, r=5 if not row.group else 3.5, fill=tone))
+    return parts
 
 
 def _panel(some: Sequence[Cell], axis: str) -> list[Markup]:
