@@ -160,6 +160,44 @@ def test_covariates_adjust_their_metric_or_all(users: pd.DataFrame) -> None:
     assert row.treatment_mean - row.control_mean == pytest.approx(fit.params["arm"], rel=0.02)
 
 
+def test_rows_of_a_cluster_are_not_independent(tmp_path: Path) -> None:
+    """Households assigned as a whole: the verdict is least squares with clustered errors, and the file says what its units are."""
+    random = np.random.default_rng(4)
+    house = np.repeat(np.arange(400), random.integers(1, 5, 400))
+    arm = random.choice(["control", "a"], 400)[house]
+    frame = pd.DataFrame({"house": house, "arm": arm, "minutes": 10 + random.normal(0, 2, 400)[house] + random.normal(0, 1, len(house))})
+    frame.assign(user=range(len(frame))).to_csv(tmp_path / "h.csv", index=False)
+    row = tables.lifts(frame, metrics=["minutes"], cluster="house").iloc[0]
+    fit = sm.OLS(frame.minutes, sm.add_constant((frame.arm == "a").astype(float))).fit(cov_type="cluster", cov_kwds={"groups": house})
+    assert row.treatment_mean - row.control_mean == pytest.approx(fit.params["arm"])
+    assert row.t == pytest.approx(fit.tvalues["arm"], rel=0.005)
+    assert row.n_units == 400
+    result = CliRunner().invoke(
+        main, ["report", str(tmp_path / "h.csv"), "--metric", "minutes", "--cluster", "house", "--out", str(tmp_path)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "400 clusters" in result.output
+    assert "Clusters (house): 400" in (tmp_path / "report.md").read_text().replace("\\", "")
+    with pytest.raises(TableError, match="is in several arms"):
+        from_frame(frame.assign(house=0), metrics=["minutes"], cluster="house")
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (["--winsorise", "x"], "a share is written"),
+        (["--winsorise", "60%"], "below 50%"),
+        (["--resamples", "5"], "at least 100"),
+        (["--cluster", "nope"], "no column 'nope'"),
+    ],
+)
+def test_bad_choices_are_named(users: pd.DataFrame, tmp_path: Path, options: list[str], rule: str) -> None:
+    users.to_csv(tmp_path / "u.csv", index=False)
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path / "out"), *options])
+    assert (result.exit_code, rule in result.output) == (2, True), result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_guardrails_and_equivalence_are_answered_in_every_rendering(users: pd.DataFrame, tmp_path: Path) -> None:
     users.to_csv(tmp_path / "u.csv", index=False)
     asked = ["--guardrail", "money=20%", "--guardrail", "clicks=0.001", "--equivalence", "clicks=0.2"]

@@ -86,7 +86,7 @@ def test_history_is_no_arm_and_red_stands_first(synthetic: EventLog, tmp_path: P
     assert content["checks"][0]["name"] == "Calibration of the world"
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.index('class="gate red"') < html.index('id="verdict"')
-    assert "**RED: Calibration of the world.**" in (tmp_path / "report.md").read_text(encoding="utf-8").split("##")[0]
+    assert "**■ Red: Calibration of the world.**" in (tmp_path / "report.md").read_text(encoding="utf-8").split("##")[0]
 
 
 def test_strict_refuses_to_print_a_lift(synthetic: EventLog, tmp_path: Path) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from simulator.stats.intervals import Method
+    from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
 
@@ -22,6 +27,13 @@ from simulator.cli.failure import failures
 @click.option("--segment", "segments", multiple=True, metavar="COLUMN", help="Table: a segment; by default every column of text.")
 @click.option("--guardrail", "guardrails", multiple=True, metavar="METRIC=1%", help="A metric that must not get worse by so much.")
 @click.option("--equivalence", "equivalences", multiple=True, metavar="METRIC=1%", help="Is a metric the same, to within so much?")
+@click.option("--interval", type=click.Choice(["fieller", "log", "delta"]), default="fieller", show_default=True, help="Of the lift.")
+@click.option(
+    "--correction", type=click.Choice(["holm", "hochberg", "bh", "none"]), default="holm", show_default=True, help="Of p, over the family."
+)
+@click.option("--winsorise", default="0.1%", show_default=True, metavar="SHARE", help="Beside the verdict: how much of the top is cut.")
+@click.option("--resamples", default=0, show_default=True, help="Beside the verdict: permutations and BCa bootstrap samples, e.g. 4000.")
+@click.option("--cluster", metavar="COLUMN", help="Table: rows that were assigned together, e.g. households; or users, of a table by day.")
 def report(
     source: Path,
     out: Path | None,
@@ -35,6 +47,11 @@ def report(
     segments: tuple[str, ...],
     guardrails: tuple[str, ...],
     equivalences: tuple[str, ...],
+    interval: Method,
+    correction: Correction,
+    winsorise: str,
+    resamples: int,
+    cluster: str | None,
 ) -> None:
     """Write report.json, report.md and report.html.
 
@@ -44,18 +61,25 @@ def report(
     \b
     abtest report runs/kuaishou_like/latest
     abtest report users.csv --control A --metric revenue --metric ctr=clicks/impressions --out report
+    abtest report users.csv --control A --interval log --correction bh --resamples 4000
     """
     from simulator import report as reports
+    from simulator.progress import board
     from simulator.report import tables
     from simulator.report.terminal import show
+    from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
 
-    with failures():
+    with failures(), board(quiet=quiet) as progress:
+        choices = Choices(interval, correction, tables.share(winsorise), resamples)
         margins = Margins(dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences)))
         if tables.is_log(source) or not source.exists():
             log, home = reports.find(source)
             folder = out or home
-            content = reports.write(log, folder, runtime=reports.runtime(home), run=home, strict=strict, margins=margins)
+            content = reports.write(
+                log, folder, runtime=reports.runtime(home), run=home, strict=strict, margins=margins, choices=choices,
+                progress=progress,
+            )  # fmt: skip
         else:
             folder = out or source.parent / "report"
             with tables.of(source):
@@ -65,12 +89,16 @@ def report(
                     control=control,
                     name=source.name,
                     margins=margins,
+                    choices=choices,
+                    progress=progress,
                     metrics=dict(map(tables.parse, metrics)) or None,
                     covariates=covariates or None,
                     groups=segments or None,
                     user=user,
                     arm=arm,
+                    cluster=cluster,
                 )
+    with failures():
         if not quiet:
             show(content)
         click.echo(folder / "report.html")

@@ -16,9 +16,10 @@ from policies.base import Progress
 from simulator.eventlog import EventLog
 
 if TYPE_CHECKING:
+    from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 ROW = (
     "metric", "arm", "unit", "control_mean", "treatment_mean", "lift", "low", "high", "t", "df", "p", "p_adjusted", "n_units", "mde",
@@ -42,6 +43,7 @@ def write(
     run: Path | None = None,
     strict: bool = False,
     margins: Margins | None = None,
+    choices: Choices | None = None,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each by temporary name and rename.
@@ -54,6 +56,7 @@ def write(
             (`audit.json`) may lie, to be shown beside; `folder` if left out.
         strict: refuse to report a lift, and write nothing, where a check is red (a world out of calibration, an arm given up).
         margins: guardrails and equivalences that were planned, by user.
+        choices: how lifts are computed, and what is computed beside them.
         progress: called as (stage, steps done, steps, {}).
 
     Returns:
@@ -66,7 +69,7 @@ def write(
     from simulator.report import audited, offline, world
     from simulator.report.content import add_check, gather
 
-    content = gather(log, runtime=runtime, progress=progress, margins=margins)
+    content = gather(log, runtime=runtime, progress=progress, margins=margins, choices=choices)
     home = run or folder
     content["offline"] = offline.beside(home, content)
     content["audit"] = audited.beside(home)
@@ -144,9 +147,11 @@ def runtime(folder: Path) -> dict[str, Any] | None:
 def save(content: Mapping[str, Any], folder: Path) -> None:
     """Write a gathered report as JSON, Markdown and HTML into `folder`."""
     from simulator.report.html import page
-    from simulator.report.markdown import document
+    from simulator.report.markdown import markdown
+    from simulator.report.sections import document
 
-    put(folder, {"report.json": as_json(content), "report.md": document(content), "report.html": page(content)})
+    shown = document(content)
+    put(folder, {"report.json": as_json(content), "report.md": markdown(shown), "report.html": page(shown)})
 
 
 def finite(given: Mapping[str, Any]) -> dict[str, Any]:

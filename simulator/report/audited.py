@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ def beside(folder: Path) -> dict[str, Any] | None:
 
     Returns:
         `repetitions`, `n_users`; `rows`: what the verdict rests on, at every size (ROW); `warnings`: of these rows; `beside`: of what is
-        printed beside the verdict, how many rows `held`, `of` how many, and the `warnings` of the others; `wrong` and `looking` as there.
+        printed beside the verdict, how many rows `held`, `of` how many, and the `warnings` of the others; `by_day`: the least and the
+        greatest `error` and `coverage` of the table by day; `wrong` and `looking` as there.
 
     Raises:
         ReportError: the file is no audit.
@@ -38,6 +39,7 @@ def beside(folder: Path) -> dict[str, Any] | None:
             **{key: stored[key] for key in ("repetitions", "n_users", "wrong", "looking")},
             "rows": [{key: row[key] for key in ROW} for row in rows if row["default"]],
             "warnings": [_warned(row) for row in rows if row["default"] and row["warning"]],
+            "by_day": _by_day([row for row in rows if row["design"] == "day" and row["undefined"] < 1]),
             "beside": {
                 "held": sum(row["holds"] for row in others),
                 "of": len(others),
@@ -46,6 +48,14 @@ def beside(folder: Path) -> dict[str, Any] | None:
         }
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ReportError(f"{file}: not an audit ({error}); make it anew with `abtest audit {folder}`, or remove it") from error
+
+
+def _by_day(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]] | None:
+    """The range of what the table by day does at the largest size; None where it was not audited."""
+    mine = [row for row in rows if row["n"] == max(row["n"] for row in rows)]
+    if not mine:
+        return None
+    return {key: [how(row[key]["value"] for row in mine) for how in (min, max)] for key in ("error", "coverage")}
 
 
 def check(found: Mapping[str, Any]) -> Check:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simulator.report import SCHEMA_VERSION, ReportError, as_json, load, put
+from simulator.report import SCHEMA_VERSION, ReportError, as_json, load, put, words
+from simulator.report.blocks import Block, Cell, Column, Document, Facts, Heading, Section, Table, Words, plain
 from simulator.report.world import across
 
 
@@ -52,12 +53,82 @@ def compare(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def save(content: Mapping[str, Any], folder: Path) -> Path:
     """Write compare.json, compare.md and compare.html into `folder`, each by temporary name and rename; returns the page."""
-    from simulator.report.html import render
-    from simulator.report.markdown import comparison
+    from simulator.report.html import page
+    from simulator.report.markdown import markdown
 
-    texts = {"compare.json": as_json(content), "compare.md": comparison(content), "compare.html": render("compare.html.j2", c=content)}
-    put(folder, texts)
+    shown = document(content)
+    put(folder, {"compare.json": as_json(content), "compare.md": markdown(shown), "compare.html": page(shown)})
     return folder / "compare.html"
+
+
+def document(content: Mapping[str, Any]) -> Document:
+    """The comparison as a report is shown."""
+    from simulator.report.sections import across
+
+    names, rows = list(content["runs"]), content["rows"]
+    note = (
+        "Per user, over the control of the run, with 95% intervals. Same sign: the verdict is up in all runs, or down in all. Opposite: up "
+        "in one and down in another. Undecided: no contradiction, but not all runs show it."
+    )
+    sections = [Section("verdict", "Lift in each run", [*map(Words, content["notes"]), Words(note, note=True), across(rows)], "Lifts")]
+    together = [row for row in rows if row["differ"] is not None]
+    if together:
+        sections.append(Section("together", "Taken together", _pooled(together), "Together"))
+    if content["designs"]:
+        sections.append(Section("designs", "Users that each design needs on this world", _needed(content["designs"]), "Designs"))
+    sections.append(Section("settings", "Runs and settings", _settings(content), "Settings"))
+    facts = Facts([("Runs", str(len(names)))])
+    return Document(f"{len(names)} runs compared", "A/B runs compared", words.listed(names), "", facts, [], sections)
+
+
+def _pooled(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    note = (
+        "Differ: the p-value that the true lift is the same in all runs (Cochran's Q). Pooled: the inverse-variance mean, for "
+        "repeats of one "
+        "scenario only."
+    )
+    columns = [Column("Metric"), Column("Arm"), *(Column(head, number=True) for head in ("Differ, p", "Pooled", "95% interval"))]
+    lines = [
+        (plain(words.title(row["metric"])), plain(row["arm"]), Cell(words.probability(row["differ"]), row["differ"]),
+         Cell(words.percent(row["pooled"]), row["pooled"]),
+         plain("n/a" if row["pooled"] is None else words.interval(row["low"], row["high"])))
+        for row in rows
+    ]  # fmt: skip
+    return [Words(note, note=True), Table("Runs taken together", columns, lines)]
+
+
+def _needed(designs: Sequence[Mapping[str, Any]]) -> list[Block]:
+    note = (
+        "To find, four times in five at the 5% level, what was there. Whole feeds (paired, split, switchback) show a lift; "
+        "interleaving shows "
+        "a preference within one slate, a relative difference of credits, which is larger than the lift of a feed and not the same "
+        "question. "
+        "The switchback is given at its best, without carry-over."
+    )
+    names = words.compared(designs)
+    columns = [Column("Metric"), Column("Arm"), *(Column(shown, number=True) for shown in names.values())]
+    lines = [
+        (plain(words.title(row["metric"])), plain(row["arm"]),
+         *(Cell(words.needed(row, n), row["users"].get(n), under=f"for {words.percent(row['lifts'].get(n))}") for n in names))
+        for row in designs
+    ]  # fmt: skip
+    return [Words(note, note=True), Table("Users needed by each design", columns, lines)]
+
+
+def _settings(content: Mapping[str, Any]) -> list[Block]:
+    """What the runs are, and in which settings they differ."""
+    columns = [Column(head) for head in ("Run", "Scenario", "Seed", "Design", "Control", "Arms")]
+    runs = [
+        (plain(name), plain(run["scenario"]), plain(run["seed"]), plain(run["design"]), plain(run["control"]),
+         plain(words.listed(run["arms"])), plain(words.whole(run["size"]["users"])), plain(run["size"]["days"] or "n/a"),
+         plain(", ".join(run["red"]) or "none"))
+        for name, run in content["runs"].items()
+    ]  # fmt: skip
+    columns += [Column("Users", number=True), Column("Days", number=True), Column("Red checks")]
+    heads = [Column("Key"), *map(Column, content["runs"])]
+    rows = [(plain(row["key"]), *(plain(row["values"][name]) for name in content["runs"])) for row in content["differences"]]
+    differ: Block = Table("Settings that differ", heads, rows, sortable=False) if rows else Words("None.")
+    return [Table("Runs", columns, runs, sortable=False), Heading("Settings that differ"), differ]
 
 
 def _names(places: Sequence[Path]) -> list[str]:

@@ -28,6 +28,7 @@ from simulator.report.words import bounded, headline, sentence, sentenced, title
 from simulator.stats import checks as design
 from simulator.stats import segments, sequential, units, verdict
 from simulator.stats.checks import Check
+from simulator.stats.choices import Choices
 from simulator.stats.margins import Margins, judged
 from simulator.stats.units import Unit, UnitTable, UserDays
 from simulator.stats.verdict import Lift
@@ -75,9 +76,11 @@ class Comparison:
         return {name: cells[i].tolist() for name, i in zip(self.arms, self.index, strict=True)}
 
 
-def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progress, margins: Margins | None = None) -> dict[str, Any]:
+def gather(
+    log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progress, margins: Margins | None = None, choices: Choices | None = None
+) -> dict[str, Any]:
     """Everything that the report says of a log, as JSON types. See `simulator.report.write`."""
-    meta = log.metadata
+    meta, choices = log.metadata, choices or Choices()
     progress("report: sums", 0, 4, {})
     sums, silent = _answered(units.read(log))
     who = Comparison.of(meta, silent)
@@ -88,14 +91,15 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
     progress("report: lifts", 3, 4, {})
     kind = meta.scenario.get("design", {}).get("kind", "paired" if sums.assigned is None else "split")
     unit: Unit = "day" if kind == "switchback" else "user"
-    rows = sorted(verdict.verdict(sums, who.control), key=lambda row: (row.unit != unit, who.arms.index(row.arm)))
+    by_all = verdict.verdict(sums, who.control, method=choices.interval, correction=choices.correction)
+    rows = sorted(by_all, key=lambda row: (row.unit != unit, who.arms.index(row.arm)))
     scenario, notes = (json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes))
     by_user = sums.by("user")
     published = scenario.get("published", {})
     power = needs(by_user, who.control, who.treatments, published)
     daily = [_on_day(row, day) for day, lifts in verdict.by_day(sums, who.control) for row in lifts]
     content = {
-        **_frame(rows, who, sums.metrics, unit),
+        **_frame(rows, who, sums.metrics, unit, choices),
         "scenario": scenario.get("name"),
         "seed": scenario.get("seed"),
         "design": kind,
@@ -106,6 +110,7 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "paired": by_user.paired,
         "margins": _margins(by_user, who.control, margins),
         "adjusted": [],
+        "clusters": None,
         "beside": _with_the_past(by_user, who) if sums.assigned is not None else None,
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
         "units": _units(sums, who),
@@ -113,7 +118,7 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
         "sequential": [_peeks(found) for found in sequential.peeks(sums, who.control)] if sums.days > 1 and kind != "switchback" else [],
         "distributions": distributions(by_user, who.arms),
         "segments": _segments(by_user, who.control),
-        "otherwise": computed_otherwise(by_user, who.control, who.treatments),
+        "otherwise": computed_otherwise(by_user, who.control, who.treatments, choices, progress=progress),
         "funnel": _funnel(counts, who),
         "channels": _channels(counts, meta, who),
         "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
@@ -134,20 +139,30 @@ def gather(log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progre
     return content
 
 
-def gather_table(table: UnitTable, control: str, name: str, margins: Margins | None = None) -> dict[str, Any]:
+def gather_table(
+    table: UnitTable,
+    control: str,
+    name: str,
+    margins: Margins | None = None,
+    choices: Choices | None = None,
+    cluster: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Everything that the report says of a plain per-user table, in the same form; what only a log can tell is empty.
 
-    `adjusted` are the metrics whose lifts are adjusted for their pre-period column, `unadjusted` the same rows without.
+    `adjusted` are the metrics whose lifts are adjusted for their pre-period column; `beside` has the same rows without. `cluster`: the
+    column of clusters that are the table's units.
     """
     from simulator.report.tables import adjustments, compared
 
+    choices = choices or Choices()
     arms = (control, *(arm for arm in table.arms if arm != control))
     who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
     adjusted = adjustments(table)
-    rows = compared(table, control)
-    plain = [_row(row) for row in compared(table, control, adjusted=False)]
+    rows = compared(table, control, choices)
+    plain = [_row(row) for row in compared(table, control, choices, adjusted=False)]
     return {
-        **_frame(rows, who, table.metrics, "user"),
+        **_frame(rows, who, table.metrics, "user", choices),
         "scenario": name,
         "seed": None,
         "design": "paired" if table.paired else "split",
@@ -156,6 +171,7 @@ def gather_table(table: UnitTable, control: str, name: str, margins: Margins | N
         "paired": table.paired,
         "margins": _margins(table, control, margins),
         "adjusted": sorted(adjusted),
+        "clusters": cluster,
         "beside": {"title": "Without adjustment", "rows": plain} if adjusted else None,
         "units": {arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
         "size": {"users": table.n_units, "items": None, "days": None, "impressions": None},
@@ -163,7 +179,7 @@ def gather_table(table: UnitTable, control: str, name: str, margins: Margins | N
         "sequential": [],
         "distributions": distributions(table, arms),
         "segments": _segments(table, control),
-        "otherwise": computed_otherwise(table, control, who.treatments),
+        "otherwise": computed_otherwise(table, control, who.treatments, choices, adjusted, progress),
         "funnel": [],
         "channels": None,
         "answered_by_log": {},
@@ -182,7 +198,7 @@ def gather_table(table: UnitTable, control: str, name: str, margins: Margins | N
     }
 
 
-def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric], unit: Unit) -> dict[str, Any]:
+def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric], unit: Unit, choices: Choices) -> dict[str, Any]:
     """What every report begins with: the lifts, and what they say; `unit`: of the verdict on the first screen."""
     return {
         "schema": SCHEMA_VERSION,
@@ -194,6 +210,7 @@ def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric],
         "headlines": [_headline([row for row in rows if row.unit == unit], arm, who.control) for arm in who.treatments],
         "metrics": {name: _described(metric) for name, metric in metrics.items()},
         "family": verdict.FAMILY,
+        "choices": dataclasses.asdict(choices),
     }
 
 

@@ -1,70 +1,133 @@
-"""The same comparison computed otherwise: ranks, winsorised sums, quantiles. Beside the verdict, to see whether it hangs on one method."""
+"""The same comparison computed otherwise: other intervals, ranks, winsorised sums, quantiles, strata, resampling.
+
+It stands beside the verdict, to see whether that hangs on one method.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from simulator.report.words import title
-from simulator.stats import compare, tests, verdict
-from simulator.stats.adjustment import winsorised
-from simulator.stats.quantiles import quantile_moments
-from simulator.stats.units import UnitTable
-
-SHARE = 0.001
-"""Of units whose sums are cut to the quantile at 1 - SHARE."""
+from policies.base import Progress
+from simulator.report import finite
+from simulator.stats import compare, quantiles, resampling, tests, verdict
+from simulator.stats.adjustment import post_stratified, winsorised
+from simulator.stats.choices import Choices
+from simulator.stats.intervals import METHODS
+from simulator.stats.units import TableError, UnitTable
 
 RANKED = 200_000
 """Units up to which ranks are computed: sorting a million users for every metric takes longer than the report may."""
 
-QUANTILES = (0.5, 0.9)
+QUANTILES = {"median": 0.5, "ninth decile": 0.9}
+
+INTERVALS = {"fieller": "Fieller interval", "log": "log-delta interval", "delta": "delta interval"}
+
+STRATA = 50
+"""Levels of a group beyond which it is not used for post-stratification."""
+
+Row = dict[str, Any]
 
 
-def computed_otherwise(table: UnitTable, control: str, treatments: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row for each arm and metric with data.
+def computed_otherwise(
+    table: UnitTable,
+    control: str,
+    treatments: tuple[str, ...],
+    choices: Choices,
+    covariates: Mapping[str, Sequence[str]] | None = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """What every method says of each arm and metric with data, the verdict's own first.
+
+    Args:
+        table: by user.
+        control: the control arm.
+        treatments: the other arms.
+        choices: how the verdict is computed; how much is winsorised; how often is resampled, if at all.
+        covariates: what the verdict is adjusted for; the other methods are not.
+        progress: called as ("report: resampling", comparisons done, comparisons, {}) where one is made.
 
     Returns:
-        `metric`, `arm`; `p` of the t test; `ranks`: p of Wilcoxon's signed-rank test of pairs, or of the rank-sum test of a split (None
-        above RANKED units); `winsorised`: lift, low, high and p with the largest SHARE of sums cut; `quantiles`: the same for the
-        median and the ninth decile of sums (mid-quantiles; None where that quantile of users has no events).
+        Rows with `metric`, `arm`, `method`; `lift`, `low`, `high`, `p`, each None where the method does not give it or it is not defined;
+        `note`: why not, or "".
     """
-    cut = winsorised(table, SHARE)
-    plain = {(row.metric, row.arm): row for row in verdict.lifts(table, control)}
-    winsor = {(row.metric, row.arm): row for row in verdict.lifts(cut, control)}
-    return [
-        {
-            "metric": metric,
-            "arm": arm,
-            "p": _lift(plain[metric, arm])["p"],
-            "ranks": _ranks(table, metric, control, arm),
-            "winsorised": _lift(winsor[metric, arm]),
-            "quantiles": {f"p{level:.0%}".rstrip("%"): _quantile(table, metric, control, arm, level) for level in QUANTILES},
-        }
-        for arm in treatments
-        for metric in table.numerators
-    ]
+    own = {(r.metric, r.arm): r for r in verdict.lifts(table, control, covariates=covariates, method=choices.interval)}
+    cut = {(r.metric, r.arm): r for r in verdict.lifts(winsorised(table, choices.winsorise), control)}
+    strata = [name for name, labels in table.groups.items() if 1 < len(set(labels)) <= STRATA] if table.assigned is not None else []
+    rows = []
+    done, of = 0, len(treatments) * len(table.numerators)
+    for arm in treatments:
+        for metric in table.numerators:
+            found = [_row("as in the verdict", own[metric, arm]), *_intervals(table, metric, control, arm, choices)]
+            found += [_ranks(table, metric, control, arm)]
+            if metric not in table.denominators:
+                found.append(_row(f"winsorised {choices.winsorise:.3g} of users", cut[metric, arm]))
+            found += [_quantile(table, metric, control, arm, name, level) for name, level in QUANTILES.items()]
+            found += [_stratified(table, metric, control, arm, group) for group in strata]
+            if choices.resamples:
+                found += _resampled(table, metric, control, arm, choices)
+                done += 1
+                if progress is not None:
+                    progress("report: resampling", done, of, {})
+            rows += [{"metric": metric, "arm": arm, **row} for row in found]
+    return rows
 
 
-def _lift(row: verdict.Lift) -> dict[str, float | None]:
-    given = row.to_dict()
-    return {key: given[key] for key in ("lift", "low", "high", "p")}
+def _said(method: str, lift: float | None = None, low: float | None = None, high: float | None = None, p: float | None = None,
+          note: str = "") -> Row:  # fmt: skip
+    return {"method": method, **finite({"lift": lift, "low": low, "high": high, "p": p}), "note": note}
 
 
-def _ranks(table: UnitTable, metric: str, control: str, arm: str) -> float | None:
+def _row(method: str, row: verdict.Lift) -> Row:
+    return _said(method, row.lift, row.low, row.high, row.p, row.note)
+
+
+def _intervals(table: UnitTable, metric: str, control: str, arm: str, choices: Choices) -> Iterator[Row]:
+    """The other intervals of the lift; the t test, and so p, is the same."""
+    m = compare.compare(table, metric, control, arm)
+    for name, method in METHODS.items():
+        if name != choices.interval:
+            low, high = method(m, verdict.LEVEL)
+            lift = float(m.treatment / m.control - 1.0) if m.control else np.nan
+            yield _said(INTERVALS[name], lift, float(low), float(high))
+
+
+def _ranks(table: UnitTable, metric: str, control: str, arm: str) -> Row:
+    name = "Wilcoxon" if table.paired else "rank sum"
     base, other = compare.values(table, metric, control, arm)
     if max(len(base), len(other)) > RANKED:
-        return None
-    p = float((tests.wilcoxon if table.paired else tests.rank_sum)(base, other).p)
-    return p if p == p else None
+        return _said(name, note=f"not made beyond {RANKED:,} users")
+    return _said(name, p=float((tests.wilcoxon if table.paired else tests.rank_sum)(base, other).p))
 
 
-def _quantile(table: UnitTable, metric: str, control: str, arm: str, level: float) -> dict[str, float | None] | None:
-    """The lift of a quantile of users' sums; None for a ratio metric, whose linearised values have no such reading."""
+def _quantile(table: UnitTable, metric: str, control: str, arm: str, name: str, level: float) -> Row:
+    """The lift of a quantile of users' sums, where there is one to speak of."""
     if metric in table.denominators:
-        return None
+        return _said(name, note="a ratio metric has no quantiles of users")
     base, other = compare.values(table, metric, control, arm)
-    m = quantile_moments(base, other, level, paired=table.paired)
-    if not m.variance > 0 or not np.quantile(base, level) > 0:
-        return None
-    return _lift(verdict.row(m, title(metric), arm, table.unit))
+    why = quantiles.unfit(base, other, level)
+    if why:
+        return _said(name, note=why)
+    m = quantiles.quantile_moments(base, other, level, paired=table.paired)
+    return _row(name, verdict.row(m, metric, arm, table.unit))
+
+
+def _stratified(table: UnitTable, metric: str, control: str, arm: str, group: str) -> Row:
+    name = f"post-stratified by {group}"
+    try:
+        return _row(name, verdict.row(post_stratified(table, metric, control, arm, group), metric, arm, table.unit))
+    except TableError as error:
+        return _said(name, note=str(error).removeprefix("post-stratification: "))
+
+
+def _resampled(table: UnitTable, metric: str, control: str, arm: str, choices: Choices) -> Iterator[Row]:
+    """A randomisation test and a BCa interval."""
+    base, other = compare.values(table, metric, control, arm)
+    paired, n, seed = table.paired, choices.resamples, choices.seed
+    p = float(resampling.permutation(base, other, paired=paired, repetitions=n, seed=seed).p)
+    yield _said("permutation", p=p, note=f"{n:,} permutations")
+    low, high = resampling.bootstrap(base, other, paired=paired, repetitions=n, seed=seed)
+    lift = float(other.mean() / base.mean() - 1.0) if len(base) and base.mean() else np.nan
+    yield _said("BCa bootstrap", lift, low, high, note=f"{n:,} samples")

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policies.base import Progress
 from simulator.report import ROW, ReportError
 from simulator.stats import verdict
+from simulator.stats.choices import Choices
 from simulator.stats.frames import Columns, from_frame
 from simulator.stats.margins import Margins
 from simulator.stats.units import TableError, UnitTable
@@ -61,6 +63,8 @@ def lifts(
     covariates: Iterable[str] | None = None,
     user: str = "user",
     arm: str = "arm",
+    cluster: str | None = None,
+    choices: Choices | None = None,
 ) -> pd.DataFrame:
     """The lift of every arm over the control in every metric.
 
@@ -74,6 +78,9 @@ def lifts(
             `<metric>_before` those of its metric, any other (of no column of the table) those of all.
         user: name of the user column.
         arm: name of the arm column.
+        cluster: name of a column of clusters that were assigned as a whole (households, shops; or the users, of a table by user and day):
+            rows of a cluster are then not taken for independent.
+        choices: interval and correction of p.
 
     Returns:
         One row for each arm and metric: the columns of `lifts` in report.json, and `verdict`. Numbers that are not defined are NaN.
@@ -85,14 +92,15 @@ def lifts(
     """
     import pandas as pd
 
-    table = from_frame(frame, metrics=metrics, covariates=covariates, user=user, arm=arm)
-    rows = compared(table, named(table, control))
+    table = from_frame(frame, metrics=metrics, covariates=covariates, user=user, arm=arm, cluster=cluster)
+    rows = compared(table, named(table, control), choices or Choices())
     return pd.DataFrame({**{key: [getattr(row, key) for row in rows] for key in ROW}, "verdict": [row.words for row in rows]})
 
 
-def compared(table: UnitTable, control: str, *, adjusted: bool = True) -> list[verdict.Lift]:
+def compared(table: UnitTable, control: str, choices: Choices, *, adjusted: bool = True) -> list[verdict.Lift]:
     """The verdict on a table; in a split design, metrics with a pre-period column are adjusted for it (or not)."""
-    return verdict.lifts(table, control, covariates=adjustments(table) if adjusted else None)
+    covariates = adjustments(table) if adjusted else None
+    return verdict.lifts(table, control, covariates=covariates, method=choices.interval, correction=choices.correction)
 
 
 def adjustments(table: UnitTable) -> dict[str, tuple[str, ...]]:
@@ -132,6 +140,8 @@ def write(
     control: str | None = None,
     name: str = "A/B test",
     margins: Margins | None = None,
+    choices: Choices | None = None,
+    progress: Progress | None = None,
     **columns: Any,
 ) -> dict[str, Any]:
     """Write report.json, report.md and report.html of a per-user table.
@@ -142,7 +152,9 @@ def write(
         control: as `lifts`.
         name: title of the report.
         margins: guardrails and equivalences that were planned.
-        columns: `metrics`, `covariates`, `user`, `arm` as `lifts`, and `groups`: names of segment columns (None: every column of
+        choices: how lifts are computed, and what is computed beside them.
+        progress: of what takes time.
+        columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, and `groups`: names of segment columns (None: every column of
             text, category or bool).
 
     Returns:
@@ -155,7 +167,7 @@ def write(
     from simulator.report.content import gather_table
 
     table = from_frame(frame, **columns)
-    content = gather_table(table, named(table, control), name, margins)
+    content = gather_table(table, named(table, control), name, margins, choices, columns.get("cluster"), progress)
     save(content, Path(folder))
     return content
 
@@ -180,13 +192,30 @@ def bound(spec: str) -> tuple[str, float]:
         ReportError: no metric, or no number above 0.
     """
     name, _, given = spec.partition("=")
-    try:
-        margin = float(given.removesuffix("%")) / (100.0 if given.endswith("%") else 1.0)
-    except ValueError:
-        margin = 0.0
+    margin = _fraction(given)
     if not name or not 0.0 < margin < float("inf"):
         raise ReportError(f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, with a number above 0")
     return name, margin
+
+
+def share(spec: str) -> float:
+    """A share as the command line names it: `1%` or `0.01`.
+
+    Raises:
+        ReportError: no number in [0, 0.5).
+    """
+    found = _fraction(spec)
+    if not 0.0 <= found < 0.5:
+        raise ReportError(f"--winsorise {spec!r}: a share is written 1% or 0.01, at least 0 and below 50%")
+    return found
+
+
+def _fraction(text: str) -> float:
+    """The number of `1%` or `0.01`; NaN where there is none."""
+    try:
+        return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        return float("nan")
 
 
 def is_log(path: Path) -> bool:

@@ -9,7 +9,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report.words import AGREEMENTS, SIGNS, compared, detects, interval, needed, percent, probability, title, tone, whole
+from simulator.report.words import (
+    AGREEMENTS,
+    SIGNS,
+    compared,
+    corrected,
+    detects,
+    interval,
+    needed,
+    percent,
+    probability,
+    title,
+    tone,
+    whole,
+)
 
 STYLES = {"good": "green", "bad": "red", "open": ""}
 STATUS = {"green": ("●", "green"), "amber": ("▲", "yellow"), "red": ("■", "bold red")}
@@ -25,11 +38,14 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         console.print()
         console.print(
             Text(f"{arm} against {content['control']}", style="bold")
-            + Text(f"  {content['design']}, {whole(size['users'])} users" + (f", {size['days']} days" if size["days"] else ""))
+            + Text(
+                f"  {content['design']}, {whole(size['users'])} {'clusters' if content['clusters'] else 'users'}"
+                + (f", {size['days']} days" if size["days"] else "")
+            )
         )
         console.print(_table(content, arm))
         console.print(Text(said["sentence"]))
-    console.print(Text(f"\n95% intervals by {content['unit']}; adjusted p: Holm over {content['family']}.", style="dim"))
+    console.print(Text(f"\n95% intervals by {content['unit']}; adjusted p: {corrected(content)}.", style="dim"))
     console.print(Text("detects: the true lift that a run of this size finds four times in five.", style="dim"))
     for row in content["margins"]:
         console.print(Text(f"{row['kind']}: {row['sentence']}"))

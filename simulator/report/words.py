@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ MEANINGS: dict[str, str] = {
     "no test": "the values do not vary, or are too few: no test is possible",
     "no data": "the log has no data for this metric",
 }
+
+LIGHTS: dict[str, str] = {"green": "●", "amber": "▲", "red": "■"}
+"""A sign for each colour of a check."""
 
 AGREEMENTS: dict[str, str] = {
     "same sign": "✓ same sign",
@@ -75,13 +79,13 @@ def percent(fraction: float | None, digits: int = 3, sign: bool = True) -> str:
     return ("+" if fraction > 0 else "-") + text
 
 
-def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+def interval(low: float | None, high: float | None, digits: int = 3, sign: bool = True) -> str:
     """`-0.310% to +1.854%`; an end that is open (an unbounded Fieller set) is said in words."""
     if low is None and high is None:
         return "unbounded"
     if low is None:
-        return f"below {percent(high, digits)}"
-    return f"above {percent(low, digits)}" if high is None else f"{percent(low, digits)} to {percent(high, digits)}"
+        return f"below {percent(high, digits, sign)}"
+    return f"above {percent(low, digits, sign)}" if high is None else f"{percent(low, digits, sign)} to {percent(high, digits, sign)}"
 
 
 def probability(p: float | None) -> str:
@@ -186,9 +190,46 @@ def headline(verdicts: Iterable[tuple[str, str]], arm: str, control: str) -> str
     return f"{arm} against {control}: {'; '.join(parts)}."
 
 
-def listed(words: list[str]) -> str:
+def listed(words: list[str], last: str = "and") -> str:
     """`a`, `a and b`, `a, b and c`."""
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+CORRECTIONS: dict[str, str] = {
+    "holm": "Holm over {}",
+    "hochberg": "Hochberg over {} (valid where the tests are positively dependent)",
+    "bh": "Benjamini and Hochberg over {} (of the differences shown, at most 5% are false; a single one may be)",
+    "none": "none: each p stands alone, and of {} one in twenty is below .05 by chance",
+}
+"""What `p_adjusted` is corrected by, in words, with the family."""
+
+
+def corrected(content: Mapping[str, Any]) -> str:
+    """How p was adjusted, and over which family."""
+    return CORRECTIONS[content["choices"]["correction"]].format(content["family"])
+
+
+def errors_by_day(audit: Mapping[str, Any] | None) -> str:
+    """How often a table by day errs: what the run's own audit has counted, or that nobody has counted."""
+    why = "Days of the same users are not independent, and what differs between the days counts as noise"
+    found = (audit or {}).get("by_day")
+    if not found:
+        return f"{why}: it may find differences where there are none more often than in 5 of 100 runs; abtest audit counts how often."
+    error, cover = found["error"], found["coverage"]
+    return (
+        f"{why}: audited on this run's own users, it finds differences where there are none in {_between(error)} of tests in place of 5%, "
+        f"and its intervals cover the true lift in {_between(cover)} in place of 95%."
+    )
+
+
+def _between(ends: Iterable[float]) -> str:
+    low, high = (percent(end, 1, sign=False) for end in ends)
+    return low if low == high else f"{low} to {high}"
+
+
+def typeset(text: str) -> str:
+    """A hyphen before a number becomes a minus sign, and no line breaks between p and its value."""
+    return re.sub(r"(?<![\w.-])-(?=[\d.])", "−", re.sub(r"\bp (?=[.<]|1\.000)", "p\u00a0", text))
 
 
 def sentenced(text: str) -> str:

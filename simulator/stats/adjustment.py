@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from simulator.stats import moments
 from simulator.stats.compare import values
-from simulator.stats.moments import Moments
+from simulator.stats.moments import Moments, Sample
 from simulator.stats.units import TableError, UnitTable
 
 
@@ -35,10 +36,7 @@ def _cut(values: np.ndarray, share: float) -> np.ndarray:
 
 
 def post_stratified(table: UnitTable, metric: str, control: str, treatment: str, group: str) -> Moments:
-    """The comparison with each arm's mean put together from its strata at their share of all users.
-
-    mean = sum_s W_s mean_s, variance = sum_s W_s^2 var_s / n_s, W_s the share of stratum s in both arms (Miratrix, Sekhon & Yu, "Adjusting
-    treatment effect estimates by post-stratification in randomized experiments", JRSS B 2013); df by Satterthwaite over all strata.
+    """The comparison with each arm's mean put together from the strata of `group` (see `stratified`).
 
     Raises:
         TableError: a paired table (its strata cancel), no such group, or a stratum with fewer than two units in an arm.
@@ -47,29 +45,41 @@ def post_stratified(table: UnitTable, metric: str, control: str, treatment: str,
         raise TableError("post-stratification: a paired table needs none, twins are in the same stratum")
     if group not in table.groups:
         raise TableError(f"no group {group!r} in this table; it has {list(table.groups)}")
-    members = [table.assigned == table.arm(arm) for arm in (control, treatment)]
-    labels, strata = np.unique(table.groups[group][members[0] | members[1]], return_inverse=True)
-    share = np.bincount(strata) / len(strata)
-    sides = values(table.where(members[0] | members[1]), metric, control, treatment)
-    in_arm = members[1][members[0] | members[1]].astype(int)
-    means, variances, parts, counts = [], [], [], []
-    for side, z in enumerate(sides):
-        stratum = strata[in_arm == side]
-        if len(stratum) != len(z):
+    labels, strata = np.unique(table.groups[group], return_inverse=True)
+    sides = []
+    for arm, z in zip((control, treatment), values(table, metric, control, treatment), strict=True):
+        here = strata[table.assigned == table.arm(arm)]
+        if len(here) != len(z):
             raise TableError(f"post-stratification: {metric!r} has units without a denominator; use a mean metric")
-        n = np.bincount(stratum, minlength=len(labels))
-        if (n < 2).any():
-            raise TableError(f"post-stratification: stratum {labels[int(n.argmin())]!r} of {group!r} has fewer than 2 units in an arm")
-        mean = np.bincount(stratum, z, len(labels)) / n
-        spread = np.bincount(stratum, np.square(z - mean[stratum]), len(labels)) / (n - 1.0)
-        part = np.square(share) * spread / n
-        means.append(float(share @ mean))
-        variances.append(float(part.sum()))
-        parts.append(float((np.square(part) / (n - 1.0)).sum()))
-        counts.append(len(z))
-    total = sum(variances)
-    df = total**2 / sum(parts) if total > 0 else float(sum(counts) - 2 * len(labels))
-    return Moments(means[0], means[1], variances[0], variances[1], 0.0, df, counts[0], counts[1], False)
+        sides.append(moments.samples([z], here, len(labels)))
+    for label, *both in zip(labels, *sides, strict=True):
+        if sum(s.n for s in both) > 0 and min(s.n for s in both) < 2:
+            raise TableError(f"post-stratification: stratum {label!r} of {group!r} has fewer than 2 units in an arm")
+    return stratified(*sides)
+
+
+def stratified(control: Sequence[Sample], treatment: Sequence[Sample]) -> Moments:
+    """Moments from the strata's samples of one variable, many comparisons at once where the samples have leading axes.
+
+    mean = sum_s W_s mean_s, variance = sum_s W_s^2 var_s / n_s, W_s the share of stratum s in both arms (Miratrix, Sekhon & Yu, "Adjusting
+    treatment effect estimates by post-stratification in randomized experiments", JRSS B 2013); df by Satterthwaite over all strata. NaN
+    where a stratum has fewer than two units in an arm.
+    """
+    sizes = [np.stack([np.asarray(s.n, dtype=np.float64) for s in side]) for side in (control, treatment)]
+    share = (sizes[0] + sizes[1]) / (sizes[0] + sizes[1]).sum(axis=0)
+    means, variances, lost = [], [], 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for n, side in zip(sizes, (control, treatment), strict=True):
+            mean, spread = np.stack([s.mean[..., 0] for s in side]), np.stack([s.cov[..., 0, 0] for s in side])
+            part = np.where(share > 0, np.square(share) * spread / n, 0.0)
+            means.append(np.where(share > 0, share * mean, 0.0).sum(axis=0))
+            variances.append(part.sum(axis=0))
+            lost = lost + np.where(share > 0, np.square(part) / (n - 1.0), 0.0).sum(axis=0)
+        total = variances[0] + variances[1]
+        n_units = [n.sum(axis=0) for n in sizes]
+        df = np.where(total > 0, np.square(total) / lost, n_units[0] + n_units[1] - 2.0 * len(control))
+    c, t, var_c, var_t = (v[()] for v in (*means, *variances))
+    return Moments(c, t, var_c, var_t, 0.0, df[()], n_units[0][()], n_units[1][()], False)
 
 
 def clustered(table: UnitTable) -> UnitTable:
@@ -77,10 +87,11 @@ def clustered(table: UnitTable) -> UnitTable:
     is respected.
 
     The mean over units is sum y / sum 1; with cluster sums as units its delta-method variance is the cluster-robust (CR1) one (Liang &
-    Zeger 1986; Deng, Knoblich & Lu, KDD 2018, section 3.2); df = clusters - 1.
+    Zeger 1986; Deng, Knoblich & Lu, KDD 2018, section 3.2); df = clusters - 1. Covariates are clusters' means; groups that cut through a
+    cluster are dropped.
 
     Raises:
-        TableError: the units are not clustered.
+        TableError: the units are not clustered, or a cluster is in several arms.
     """
     if table.cluster is None:
         raise TableError("these units are independent: there are no clusters to respect")
@@ -94,6 +105,9 @@ def clustered(table: UnitTable) -> UnitTable:
 
     first = np.zeros(k, dtype=np.int64)
     first[index[::-1]] = np.arange(len(index))[::-1]
+    torn = np.zeros(0) if table.assigned is None else np.flatnonzero(table.assigned != table.assigned[first][index])
+    if len(torn):
+        raise TableError(f"cluster {names[index[torn[0]]]!r} is in several arms; each cluster must be in one")
     tops = {n: summed(v) for n, v in table.numerators.items()}
     ones = {n: np.ones(v.shape) for n, v in table.numerators.items()}
     return replace(
@@ -103,6 +117,6 @@ def clustered(table: UnitTable) -> UnitTable:
         denominators={n: summed(table.denominators.get(n, ones[n])) for n in tops},
         assigned=None if table.assigned is None else table.assigned[first],
         cluster=None,
-        covariates={n: v[first] for n, v in table.covariates.items()},
-        groups={n: v[first] for n, v in table.groups.items()},
+        covariates={n: summed(v) / np.bincount(index, minlength=k) for n, v in table.covariates.items()},
+        groups={n: v[first] for n, v in table.groups.items() if (v == v[first][index]).all()},
     )

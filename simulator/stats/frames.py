@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.metrics import METRICS, Metric, Term
+from simulator.stats.adjustment import clustered
 from simulator.stats.units import TableError, UnitTable
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def from_frame(
     groups: Iterable[str] | None = None,
     user: str = "user",
     arm: str = "arm",
+    cluster: str | None = None,
 ) -> UnitTable:
     """A table of one row per user (split design), or one row per user and arm, every user in every arm (paired design).
 
@@ -42,17 +44,19 @@ def from_frame(
         groups: columns of segments; None: every column of text, category or bool.
         user: name of the user column.
         arm: name of the arm column.
+        cluster: name of a column of clusters that were assigned as a whole; the rows may then be anything (users, or users' days), and the
+            units of the table are the clusters.
 
     Returns:
-        A `UnitTable` by user, arms in the order of their first row.
+        A `UnitTable` by user (or cluster), arms in the order of their first row.
 
     Raises:
         TableError: a column missing or not numeric, a value missing, a word among numbers, fewer than two arms, or users that are
             neither in one arm nor in all of them.
     """
-    for name in (user, arm):
+    for name in (user, arm) if cluster is None else (arm, cluster):
         _column(frame, name)
-    free = [str(c) for c in frame.columns if c not in (user, arm)]
+    free = [str(c) for c in frame.columns if c not in (user, arm, cluster)]
     numeric = [c for c in free if frame[c].dtype.kind in "iuf"]
     named = {*(groups or ()), *(covariates or ())}
     for column in free if metrics is None else ():
@@ -62,7 +66,7 @@ def from_frame(
     asked = _asked(metrics if metrics is not None else [c for c in numeric if c not in (*pasts, *(covariates or ()))])
     before = [c for c in pasts if c.removesuffix(BEFORE) not in set(free) - set(asked)] if covariates is None else list(covariates)
     codes, arms = _arms(frame, arm)
-    order = _layout(frame, user, codes, len(arms))
+    order = _layout(frame, user, codes, len(arms)) if cluster is None else None
 
     read: dict[str, Array] = {}
 
@@ -76,17 +80,18 @@ def from_frame(
     bottoms = {name: laid_out(column[1]) for name, column in asked.items() if not isinstance(column, str)}
     one = slice(None) if order is None else order[0]
     segments = [c for c in free if c not in numeric and c not in before] if groups is None else list(groups)
-    return UnitTable(
+    table = UnitTable(
         "user",
         arms,
         {name: _metric(name, column) for name, column in asked.items()},
         tops,
         bottoms,
         codes if order is None else None,
-        None,
+        None if cluster is None else _text(frame, cluster),
         {c.removesuffix(BEFORE): _numbers(frame, c)[one] for c in before},
         {c: _text(frame, c)[one] for c in segments},
     )
+    return table if cluster is None else clustered(table)
 
 
 def _asked(metrics: Columns | Iterable[str]) -> dict[str, str | tuple[str, str]]:

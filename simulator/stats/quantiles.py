@@ -99,6 +99,14 @@ def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
     return MidQuantile(value, x_lower, x_upper, share, np.where(known, slope, np.nan), variance, curve.n)
 
 
+def unfit(control: Floats, treatment: Floats, level: float) -> str:
+    """Why no lift of a quantile is given, in words; "" where it is."""
+    for values in (control, treatment):
+        if not np.quantile(values, level) > 0:
+            return "that quantile of users has no events"
+    return ""
+
+
 class _Curve:
     """The mid-distribution functions of R samples over their common distinct values."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from simulator.stats.moments import Floats, Moments, Number
 
 Correction = Literal["holm", "hochberg", "bh", "none"]
+CORRECTIONS: tuple[Correction, ...] = ("holm", "hochberg", "bh", "none")
 _STATSMODELS = {"holm": "holm", "hochberg": "simes-hochberg", "bh": "fdr_bh"}
 
 

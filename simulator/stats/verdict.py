@@ -124,9 +124,11 @@ def lifts(
     return [replace(row, p_adjusted=float(p)) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def verdict(days: UserDays, control: str, *, units: Iterable[Unit] = ("user", "day"), method: Method = "fieller") -> list[Lift]:
+def verdict(
+    days: UserDays, control: str, *, units: Iterable[Unit] = ("user", "day"), method: Method = "fieller", correction: Correction = "holm"
+) -> list[Lift]:
     """All rows of the verdict of a log: by user and by day, each kind of unit its own family."""
-    return [row for unit in units for row in lifts(days.by(unit), control, method=method)]
+    return [row for unit in units for row in lifts(days.by(unit), control, method=method, correction=correction)]
 
 
 def lift(table: UnitTable, metric: str, control: str, treatment: str, method: Method = "fieller") -> Lift:

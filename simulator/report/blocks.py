@@ -1,0 +1,184 @@
+"""What a report is made of: sections of words, tables and figures. Page and Markdown show these blocks and add nothing to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        head: its name; that of a column of figures is for those who cannot see them.
+        number: numbers, set to the right and sorted as such.
+        figure: figures of what the other columns say in numbers; Markdown leaves it out.
+        sorts: whether the reader may sort by it.
+        label: stands before the value where a phone has no room for the head.
+    """
+
+    head: str
+    number: bool = False
+    figure: bool = False
+    sorts: bool = True
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Attributes:
+        text: what it says.
+        value: what it is sorted by, if not by its text; None: not defined, sorted last.
+        under: a second line.
+        kind: class of the style sheet (`good`, `bad`, `open`, `lift`, ...).
+        sign: before the text.
+        hint: shown on hover.
+        lines: in place of `text`, one line for each arm.
+        span: rows that the cell goes on for; 0: the cell above goes on here (Markdown says it anew).
+        figure: in place of text.
+    """
+
+    text: str = ""
+    value: float | str | None = ""
+    under: str = ""
+    kind: str = ""
+    sign: str = ""
+    hint: str = ""
+    lines: tuple[str, ...] = ()
+    span: int = 1
+    figure: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. `name` says what it is, to those who cannot see it; `kind` is its class, `rules` the rows that begin below a rule, and
+    `foot` the axis below a column of figures."""
+
+    name: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    id: str = ""
+    kind: str = ""
+    sortable: bool = True
+    foot: Markup | None = None
+    rules: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph, `note` in smaller print; `lead` is its bold beginning."""
+
+    text: str
+    note: bool = False
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section; a `loud` one is what the section has to say."""
+
+    text: str
+    loud: bool = False
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Sentences, each with a sign."""
+
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Legend:
+    """The signs of arms in the figures below it, as (index, name)."""
+
+    arms: Sequence[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """Small figures with their titles; a table in the same section has their numbers."""
+
+    plots: Sequence[tuple[str, Markup]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values."""
+
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be copied."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are folded away on the screen; on paper they are shown, unless they are for the `screen` only (long tables)."""
+
+    summary: str
+    blocks: Sequence[Block]
+    open: bool = False
+    screen: bool = False
+
+
+Block = Table | Words | Heading | Points | Legend | Multiples | Facts | Code | Fold
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section: where it is (`id`), what it is called, and by which short name the contents list it (none: not at all).
+
+    `bare`: its title is for those who cannot see the page.
+    """
+
+    id: str
+    title: str
+    blocks: Sequence[Block]
+    short: str = ""
+    bare: bool = False
+
+
+Status = Literal["red", "amber", "green"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report.
+
+    Attributes:
+        title: of the page.
+        kicker: what kind of page.
+        heading: the largest words.
+        about: one sentence, or "".
+        facts: names and values on the first screen.
+        gates: what must be read before anything else: (colour, bold beginning, words).
+        sections: in the order of reading.
+        closing: how to read it.
+    """
+
+    title: str
+    kicker: str
+    heading: str
+    about: str
+    facts: Facts
+    gates: Sequence[tuple[Status, str, str]]
+    sections: Sequence[Section]
+    closing: str = ""
+
+
+def plain(text: Any, value: float | str | None = "") -> Cell:
+    """A cell of text."""
+    return Cell(str(text), value)

@@ -1,0 +1,242 @@
+"""The page, the Markdown and the JSON of a report say the same: every table cell by cell, every key of the content by some section."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from simulator import report
+from simulator.cli.audit import plain
+from simulator.eventlog import EventLog
+from simulator.report import comparison, sections, tables
+from simulator.report.blocks import Fold, Table
+from simulator.report.html import page
+from simulator.report.markdown import markdown
+from simulator.stats import audit as audits
+from simulator.stats import units
+from simulator.stats.choices import Choices
+from simulator.stats.margins import Margins
+from tests.test_report import made_log
+from tests.test_stats_audit import paired_log
+from tests.test_stats_designs import interleaved_log, switchback_log
+
+Content = dict[str, Any]
+
+
+def a_paired_run(home: Path) -> Content:
+    """With everything beside it that a run may have: an audit, a replay, another world, margins, resampling."""
+    log = made_log(n_users=120)
+    found = plain(audits.audit(units.read(paired_log(n_users=80), ("click", "watch_time")), "a", repetitions=100, sizes=(20, 80)))
+    (home / "audit.json").write_text(json.dumps(found))
+    estimate = {"estimator": "snips", "value": 0.41, "low": 0.40, "high": 0.42}
+    policy = {"policy": "recgpt", "headline": "snips", "verdict": "weak", "reasons": ["few matches"], "estimates": [estimate]}
+    (home / "replay").mkdir()
+    (home / "replay" / "replay.json").write_text(json.dumps([{"reward": "click", "logged": {"value": 0.39}, "policies": [policy]}]))
+    report.write(made_log(n_users=100, seed=8), home / "worlds" / "other")
+    calibration = {"basis": "a test", "tolerance": 0.1, "rows": [
+        {"name": "clicks", "target": 1.0, "simulated": 1.02, "se": 0.01, "ratio": 1.02, "within": True},
+        {"name": "likes", "target": 1.0, "simulated": 1.5, "se": 0.01, "ratio": 1.5, "within": False},
+    ]}  # fmt: skip
+    meta = dataclasses.replace(log.metadata, notes={"calibration": calibration, "source": "made"})
+    margins = Margins({"watch_time": 0.05}, {"click": 0.02})
+    return report.write(EventLog(meta, log.table), home, runtime={"seconds": 1.5}, margins=margins, choices=Choices(resamples=100))
+
+
+def a_split_table(home: Path) -> Content:
+    random = np.random.default_rng(5)
+    n = 900
+    before = random.gamma(2.0, 3.0, n)
+    frame = pd.DataFrame({
+        "user": range(n), "arm": random.choice(["control", "a", "b"], n), "money": before + random.gamma(2.0, 1.0, n),
+        "money_before": before, "clicks": random.poisson(3, n), "shown": 5 + random.poisson(20, n),
+        "country": random.choice(["de", "jp"], n),
+    })  # fmt: skip
+    asked = {"money": "money", "ctr": ("clicks", "shown")}
+    choices = Choices(interval="log", correction="bh", winsorise=0.01, resamples=100)
+    return tables.write(frame, home, metrics=asked, margins=Margins({"money": 0.1}), choices=choices)
+
+
+def an_interleaved_run(home: Path) -> Content:
+    return report.write(interleaved_log(60, 0.5), home)
+
+
+def a_switchback(home: Path) -> Content:
+    plays = np.random.default_rng(0).poisson(6, (200, 6))
+    return report.write(switchback_log([0, 1, 1, 0, 0, 1], plays), home)
+
+
+KINDS = {made.__name__: made for made in (a_paired_run, a_split_table, an_interleaved_run, a_switchback)}
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    found = {}
+    for name, make in KINDS.items():
+        found[name] = tmp_path_factory.mktemp(name)
+        make(found[name])
+    return found
+
+
+class _Page(HTMLParser):
+    """The rows of every table of a page by its label, and the text of the rest, without figures."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.words: list[str] = []
+        self._rows: list[list[str]] | None = None
+        self._silent = 0
+        self._quiet: list[str] = []
+        self._cell: list[str] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        if tag in ("svg", "style", "script", "tfoot"):
+            self._silent += 1
+        elif tag == "table":
+            self._rows = self.tables.setdefault(given["aria-label"] or "", [])
+        elif tag == "tr" and self._rows is not None and not self._silent:
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._cell = []
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("svg", "style", "script", "tfoot"):
+            self._silent -= 1
+        elif tag == "table":
+            self._rows = None
+        elif tag in ("td", "th") and self._cell is not None:
+            if self._rows and not self._silent:
+                self._rows[-1].append(_letters("".join(self._cell)))
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            (self.words if self._cell is None else self._cell).append(data)
+
+
+def _letters(text: str) -> str:
+    """Text as both renderings agree on it: letters, numbers and signs, without spaces, marks of layout and escapes."""
+    text = html.unescape(text).replace("−", "-")
+    return re.sub(r"[\s\\()/]+", "", re.sub(r"[▲▼○=–✓✗]", "", text))
+
+
+def _tables(text: str) -> Iterator[list[list[str]]]:
+    """The tables of a Markdown text, as cells."""
+    rows: list[list[str]] = []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("| "):
+            rows.append([_letters(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+        elif rows:
+            yield [rows[0], *rows[2:]]
+            rows = []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_and_markdown_have_the_same_tables_cell_by_cell(homes: dict[str, Path], kind: str) -> None:
+    shown = _Page((homes[kind] / "report.html").read_text(encoding="utf-8"))
+    written = (homes[kind] / "report.md").read_text(encoding="utf-8")
+    on_page = list(shown.tables.values())
+    in_text = list(_tables(written))
+    assert sum(map(len, on_page)) == sum(map(len, in_text))
+    cells = [{cell for row in rows for cell in row if cell} for rows in on_page]
+    also = {cell for rows in in_text for row in rows for cell in row if cell}
+    hidden = {"Forestplot", "Bars", "Figure"}
+    assert set().union(*cells) - hidden == also
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_and_markdown_have_the_same_words(homes: dict[str, Path], kind: str) -> None:
+    shown = _Page((homes[kind] / "report.html").read_text(encoding="utf-8"))
+    written = _letters(re.sub(r"</?details[^>]*>|</?summary>", "", (homes[kind] / "report.md").read_text(encoding="utf-8")))
+    written = written.replace("**", "").replace("#", "")
+    ours = {"Skip to the verdict", "What was checked", "A/B report"}
+    stored = json.loads((homes[kind] / "report.json").read_text())
+    nav = {section.short for section in sections.document(stored).sections}
+    titles = {metric.replace("_", " ").capitalize() for metric in stored["metrics"]}  # of figures
+    for text in shown.words:
+        said = _letters(text).replace("*", "").replace("#", "")
+        if said and text.strip() not in {*ours, *nav, *titles, *stored["arms"]}:
+            assert said.rstrip(":.,") in written or text == "Unnamed scenario", text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_section_has_its_heading_in_both(homes: dict[str, Path], kind: str) -> None:
+    stored = json.loads((homes[kind] / "report.json").read_text())
+    page, text = ((homes[kind] / f"report.{ending}").read_text(encoding="utf-8") for ending in ("html", "md"))
+    for section in sections.document(stored).sections:
+        assert f'<section id="{section.id}"' in page
+        assert f"## {section.title}" in text.replace("\\", "")
+
+
+def test_together_the_kinds_have_every_section(homes: dict[str, Path]) -> None:
+    found = set()
+    for home in homes.values():
+        found |= {section.id for section in sections.document(json.loads((home / "report.json").read_text())).sections}
+    assert len(found) == len(sections.SECTIONS)
+
+
+class _Watched(dict[str, Any]):
+    """A content that remembers which of its keys were asked for."""
+
+    def __init__(self, content: Content) -> None:
+        super().__init__(content)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+
+def test_nothing_in_the_json_is_left_out(homes: dict[str, Path]) -> None:
+    content = _Watched(json.loads((homes["a_paired_run"] / "report.json").read_text()))
+    sections.document(content)
+    assert set(content) - content.asked == set()
+    compared = _Watched(comparison.compare({name: json.loads((home / "report.json").read_text()) for name, home in homes.items()}))
+    comparison.document(compared)
+    assert set(compared) - compared.asked == {"schema"}
+
+
+def test_a_report_is_made_of_the_json_alone(homes: dict[str, Path]) -> None:
+    for home in homes.values():
+        shown = sections.document(json.loads((home / "report.json").read_text()))
+        assert page(shown) == (home / "report.html").read_text(encoding="utf-8")
+        assert markdown(shown) == (home / "report.md").read_text(encoding="utf-8")
+
+
+def test_rows_have_as_many_cells_as_their_table_has_columns(homes: dict[str, Path]) -> None:
+    def walk(blocks: Any) -> Iterator[Table]:
+        for block in blocks:
+            if isinstance(block, Table):
+                yield block
+            elif isinstance(block, Fold):
+                yield from walk(block.blocks)
+
+    for home in homes.values():
+        for section in sections.document(json.loads((home / "report.json").read_text())).sections:
+            for table in walk(section.blocks):
+                assert {len(row) for row in table.rows} <= {len(table.columns)}, table.name
+
+
+def test_choices_are_stated_and_computed(homes: dict[str, Path]) -> None:
+    stored = json.loads((homes["a_split_table"] / "report.json").read_text())
+    assert stored["choices"] == {"interval": "log", "correction": "bh", "winsorise": 0.01, "resamples": 100, "seed": 0}
+    text = (homes["a_split_table"] / "report.md").read_text()
+    assert "Benjamini and Hochberg over" in text
+    assert "the delta method on the logarithm" in text
+    methods = {row["method"] for row in stored["otherwise"] if row["metric"] == "money"}
+    assert methods == {
+        "as in the verdict", "Fieller interval", "delta interval", "rank sum", "winsorised 0.01 of users", "median", "ninth decile",
+        "post-stratified by country", "permutation", "BCa bootstrap",
+    }  # fmt: skip
