@@ -190,6 +190,7 @@ class Fitting:
         progress: called after every epoch.
         folder: where checkpoints may be written and found again, or None.
         resume: continue from a checkpoint in `folder` if there is one.
+        identity: of what is fitted (a policy's `fit_key`); a checkpoint of anything else is refused.
     """
 
     seed: int = 0
@@ -197,6 +198,7 @@ class Fitting:
     progress: Progress = _silent
     folder: Path | None = None
     resume: bool = False
+    identity: str = ""
 
 
 @dataclass

@@ -29,12 +29,12 @@ class Training(Params):
         rate: learning rate of Adam (Kingma & Ba 2015; beta .9 and .999).
         decay: L2 penalty of all parameters.
         clip: largest norm of the gradient; 0 = no clipping.
-        patience: stop after so many validations without a better NDCG@10, and keep the best weights; 0 = train all epochs
-            on all data and keep the last weights.
+        patience: stop after so many validations without a better NDCG@10, and keep the best weights, those of the start among them;
+            0 = train all epochs on all data and keep the last weights.
         every: epochs from one validation to the next.
         sample: users of a validation, at most.
-        average: the result is the mean of the weights of so many best validated epochs (uniform soup, Wortsman et al. 2022);
-            without validation, of the last epochs (Izmailov et al. 2018).
+        average: the result is the mean of the weights of so many best validated epochs (uniform soup, Wortsman et al. 2022), unless
+            the best one alone validates better; without validation, of the last epochs (Izmailov et al. 2018).
     """
 
     epochs: int = 100
@@ -76,7 +76,7 @@ class Progressed:
         waited: validations since the best one.
         kept: (NDCG@10 or the epoch's number, weights) of the epochs that the result is averaged over, best first.
         losses: mean loss of each epoch.
-        figures: NDCG@10 of each validated epoch, by epoch.
+        figures: NDCG@10 of each validated epoch, by epoch; 0 is the start.
     """
 
     epoch: int = 0
@@ -126,7 +126,15 @@ def train(
     if len(lengths) == 0:
         raise ValueError(f"{stage}: there is nothing to train on: no user of the log has a click that follows another one")
     optimizer = torch.optim.Adam(model.parameters(), lr=training.rate, weight_decay=training.decay, fused=True)
-    checkpoint = None if fitting.folder is None else Checkpoint(fitting.folder / f"{stage}.safetensors", training, fitting.seed)
+    checkpoint = None
+    if fitting.folder is not None:
+        identity = {
+            "training": {**asdict(training), "epochs": None},
+            "seed": fitting.seed,
+            "policy": fitting.identity,
+            "data": [zlib.crc32(np.ascontiguousarray(part).tobytes()) for part in (lengths, targets) if part is not None],
+        }
+        checkpoint = Checkpoint(fitting.folder / f"{stage}.safetensors", json.dumps(identity, sort_keys=True))
     done = Progressed()
     if checkpoint is not None and fitting.resume:
         done = checkpoint.read(model, optimizer)
@@ -137,6 +145,10 @@ def train(
         return length_batches(lengths, training.batch, generator, targets=targets)
 
     with one_thread():
+        if validate is not None and patience and not done.figures:
+            model.eval()
+            done.figures[0] = validate()
+            done.keep(done.figures[0], model.state_dict(), training.average)
         while done.epoch < training.epochs and not (patience and done.waited >= patience):
             done.epoch += 1
             with seeded(fitting.seed, stage, done.epoch):
@@ -151,9 +163,11 @@ def train(
             if checkpoint is not None:
                 checkpoint.write(model, optimizer, done)
             fitting.progress(stage, done.epoch, training.epochs, figures)
-    if done.kept:
-        model.load_state_dict(mean_weights([weights for _, weights in done.kept]))
-    model.eval()
+        if done.kept:
+            model.load_state_dict(mean_weights([weights for _, weights in done.kept]))
+        model.eval()
+        if validate is not None and patience and len(done.kept) > 1 and validate() < done.kept[0][0]:
+            model.load_state_dict(done.kept[0][1])
     return done
 
 
@@ -198,11 +212,10 @@ def mean_weights(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class Checkpoint:
-    """A training in one safetensors file, written by rename after every epoch."""
+    """A training in one safetensors file, written by rename after every epoch; `identity` tells it from other trainings."""
 
-    def __init__(self, path: Path, training: Training, seed: int) -> None:
-        self.path = path
-        self.identity = json.dumps({"training": {**asdict(training), "epochs": None}, "seed": seed}, sort_keys=True)
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path, self.identity = path, identity
 
     def write(self, model: nn.Module, optimizer: torch.optim.Optimizer, done: Progressed) -> None:
         """Write model, optimiser and progress."""
@@ -224,7 +237,7 @@ class Checkpoint:
         """Take model and optimiser over from the file; where there is none, nothing changes and epoch is 0.
 
         Raises:
-            ValueError: the file is of another training (parameters, seed or shapes differ).
+            ValueError: the file is of another training (policy, parameters, seed, lengths of the data or shapes differ).
         """
         from safetensors import safe_open
 
@@ -236,7 +249,9 @@ class Checkpoint:
         state = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if note["identity"] != self.identity or {name: tensor.shape for name, tensor in state.items()} != shapes:
-            raise ValueError(f"checkpoint {self.path} is of another training (parameters, seed or shapes): remove it, or do not resume")
+            raise ValueError(
+                f"checkpoint {self.path} is of another training (policy, parameters, seed, data or shapes): remove it, or do not resume"
+            )
         model.load_state_dict(state)
         slots: dict[int, dict[str, Any]] = {}
         kept: list[dict[str, Tensor]] = [{} for _ in note["values"]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
 
@@ -130,6 +130,7 @@ class VectorPolicy(Policy, ABC):
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Train on the clicks of `sequences`; with early stopping each user's last click is held out for validation."""
+        fitting = replace(fitting, identity=self.fit_key())
         clicks = sequences.clicks()
         known = clicks.drop_last(1) if self.training.patience else clicks
         with seeded(fitting.seed, "weights"):

@@ -140,7 +140,9 @@ class Sums:
 
 
 class Trace(nn.Module):
-    """`exp(a) LN(sum_i g^(t - i) h0_i / sum_i g^(t - i))`, a decayed mean of the embedded tokens up to t, with learned g and a.
+    """`exp(a) LN(sum_i g^(t - i) h0_i / sum_i g^(t - i))`, a decayed mean of the embedded real tokens up to t, with learned g and a.
+
+    i and t count real tokens: a prompt is in no mean and ages none, so that the trace of a dialogue is that of its clicks.
 
     An exponential moving average is the simplest low-pass filter of a sequence; attention that has to find it in few data often does not,
     which is why layers that hold one do better there (for language: Ma et al., "Mega", ICLR 2023; for recommendation with a
@@ -164,32 +166,41 @@ class Trace(nn.Module):
             self.decay.fill_(1.5)
             self.share.zero_()
 
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+    def forward(self, x: Tensor, counted: Tensor) -> Tensor:
         """The trace after every token, `[B, L, d]`, of `x` `[B, L, d]` and which columns count `[B, L]`."""
-        total, weight = self._sums(x, real)
+        total, weight = self._sums(x, counted)
         return self._out(total, weight)
 
-    def last(self, x: Tensor, real: Tensor) -> tuple[Tensor, Sums]:
+    def last(self, x: Tensor, counted: Tensor) -> tuple[Tensor, Sums]:
         """The trace after the last token, `[B, d]`, and the sums that `step` goes on from."""
-        total, weight = self._sums(x, real, slice(-1, None))
+        total, weight = self._sums(x, counted, slice(-1, None))
         return self._out(total, weight)[:, 0], Sums(total[:, 0], weight[:, 0])
 
     def step(self, x: Tensor, sums: Sums) -> Tensor:
-        """The trace after one further token `x` `[B, d]`; `sums` takes it in."""
+        """The trace after one further real token `x` `[B, d]`; `sums` takes it in."""
         g = self.decay.sigmoid()
         sums.vectors, sums.weights = sums.vectors * g + x, sums.weights * g + 1
+        return self.after(sums)
+
+    def after(self, sums: Sums) -> Tensor:
+        """The trace of the tokens so far, `[B, d]`."""
         return self._out(sums.vectors, sums.weights)
 
-    def _sums(self, x: Tensor, real: Tensor, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    def _sums(self, x: Tensor, counted: Tensor, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
         columns = torch.arange(x.shape[1], device=x.device)
-        back = (columns[:, None] - columns)[rows]
-        decayed = self.decay.sigmoid() ** back.clamp(min=0) * (back >= 0)
-        weights = decayed * real[:, None]
+        place = counted.cumsum(1)
+        back = place[:, rows, None] - place[:, None]
+        weights = self.decay.sigmoid() ** back.clamp(min=0) * (columns[rows, None] >= columns) * counted[:, None]
         return weights @ x, weights.sum(-1, keepdim=True)
 
     def _out(self, total: Tensor, weight: Tensor) -> Tensor:
         mean: Tensor = self.norm(total / weight.clamp(min=1e-6))
         return self.share.exp() * mean
+
+
+def _clicked(real: Tensor, segments: Tensor | None) -> Tensor:
+    """Which columns `[B, L]` hold a real item: no padding, no prompt."""
+    return real if segments is None else real & (segments == REAL)
 
 
 @dataclass
@@ -284,7 +295,7 @@ class GPT(nn.Module):
         for block in self.blocks:
             x, _ = block(x, real, 0, False)
         out: Tensor = self.final(x)
-        return out if self.trace is None else out + self.trace(start, real)
+        return out if self.trace is None else out + self.trace(start, _clicked(real, segments))
 
     def begin(self, tokens: Tensor, users: Tensor, segments: Tensor | None = None, keep: int = 0) -> tuple[Tensor, Memory]:
         """The hidden state `[B, d]` after the last token, and the memory from which `extend` takes up to `keep` further tokens."""
@@ -295,7 +306,7 @@ class GPT(nn.Module):
             states.append(state)
         hidden: Tensor = self.final(x[:, -1])
         if self.trace is not None:
-            trace, sums = self.trace.last(start, real)
+            trace, sums = self.trace.last(start, _clicked(real, segments))
             hidden = hidden + trace
         return hidden, Memory(states, sums, real.sum(1), users)
 
@@ -324,7 +335,7 @@ class GPT(nn.Module):
         out: Tensor = self.final(x)
         if self.trace is not None:
             assert memory.sums is not None
-            out = out + self.trace.step(start, memory.sums)
+            out = out + (self.trace.after(memory.sums) if segment == GENERATED else self.trace.step(start, memory.sums))
         return out
 
     def _user(self, users: Tensor) -> Tensor:

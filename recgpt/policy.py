@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -24,8 +25,11 @@ from recgpt.smoothing import Smoothing
 from recgpt.spectral import spectral
 from recgpt.tuning import Goal, Prompts, converse, pretrain, tune
 
-MODEL, MIXED = "model/", "mixture/"
-"""What the names of the network's weights, and of the mixture's counts, begin with in the state of a policy."""
+MODEL, GENERATOR, MIXED = "model/", "generator/", "mixture/"
+"""What the names of the network's weights, of its generator's, and of the mixture's counts begin with in the state of a policy."""
+
+Reading = tuple[IntArray, IntArray]
+"""What a network reads of a batch of histories: tokens and segments `[B, L]`, right-aligned."""
 
 
 @dataclass
@@ -49,7 +53,7 @@ class PreTrain(Policy):
         pretraining: epochs, batch, rate, early stopping by the NDCG@10 of each user's last click.
         smoothing: of targets and inputs towards similar items, in both stages.
         counts: pool the network's probabilities with those of counted transitions, by a weight chosen on the validation clicks (1
-            without any); None = the network alone.
+            without any, and while epochs are compared); None = the network alone.
     """
 
     shape: Shape = field(default_factory=Shape)
@@ -81,23 +85,25 @@ class PreTrain(Policy):
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Pre-train, and tune where the class does; with early stopping each user's last click is held out for validation."""
-        generator = torch.Generator().manual_seed(fitting.seed % 2**63)
-        model = GPT(catalogue.n_items, catalogue.n_users, self.shape).initialise(generator).to(fitting.device)
+        fitting = replace(fitting, identity=self.fit_key())
+        random = torch.Generator().manual_seed(fitting.seed % 2**63)
+        model = GPT(catalogue.n_items, catalogue.n_users, self.shape).initialise(random).to(fitting.device)
         clicks = np.bincount(sequences.clicks().items, minlength=catalogue.n_items + 1).astype(np.float32)
-        self._take(model, clicks, self._source(sequences))
+        source, validation = self._source(sequences), Validation(self, sequences, self.pretraining.sample, fitting.seed)
+        known = validation.known if self._held_out else sequences
+        mixture = None if self.counts is None else Mixture(self.counts, 1.0).fit(known, catalogue, fitting)
+        self._take(model, clicks, source, mixture=mixture)
         self._train(sequences, fitting)
-        self._take(model.cpu(), clicks, self.source_)
-        if self.counts is not None:
-            self._mix(self.counts, sequences, catalogue, fitting)
+        generator = self.generator_
+        self._take(model.cpu(), clicks, source, None if generator is None else generator.cpu(), mixture)
+        if mixture is not None and self._held_out and len(validation.rows):
+            mixture.weight = validation.best_weight(mixture)
         return self
 
-    def _mix(self, counts: Counts, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
-        validation = Validation(self, sequences, self.pretraining.sample, fitting.seed)
-        chosen = self.pretraining.patience > 0 and len(validation.rows) > 0
-        mixture = Mixture(counts, 1.0).fit(validation.known if chosen else sequences, catalogue, fitting)
-        if chosen:
-            mixture.weight = validation.best_weight(mixture)
-        self.mixture_: Mixture | None = mixture
+    @property
+    def _held_out(self) -> bool:
+        """Whether each user's last click is kept from all training, because a stage validates on it."""
+        return self.pretraining.patience > 0
 
     def _source(self, sequences: Sequences) -> str:
         return "model"
@@ -107,7 +113,7 @@ class PreTrain(Policy):
 
     def _pretrain(self, sequences: Sequences, fitting: Fitting) -> None:
         validation = Validation(self, sequences, self.pretraining.sample, fitting.seed)
-        known = validation.known if self.pretraining.patience else sequences
+        known = validation.known if self._held_out else sequences
         if self.start == "spectral":
             items, vectors = spectral(known, len(self.clicks_) - 1, self.shape.width, fitting.seed)
             self.model_.place(items, vectors)
@@ -116,9 +122,10 @@ class PreTrain(Policy):
         with one_thread():
             pretrain(self.model_, known, goal, self.pretraining, fitting, self.windows, validate)
 
-    def _take(self, model: GPT, clicks: FloatArray, source: str) -> None:
+    def _take(self, model: GPT, clicks: FloatArray, source: str, generator: GPT | None = None, mixture: Mixture | None = None) -> None:
         self.model_, self.clicks_, self.source_ = model.eval(), clicks, source
-        self.mixture_ = None
+        self.generator_: GPT | None = generator
+        self.mixture_: Mixture | None = mixture
         self.__dict__.pop("index_", None)
 
     # Serving
@@ -133,16 +140,17 @@ class PreTrain(Policy):
         with one_thread(), torch.inference_mode():
             return self._fitted().vectors(self.layer_).float().cpu().numpy().copy()
 
-    def tokens(self, histories: Histories) -> tuple[IntArray, IntArray]:
+    def tokens(self, histories: Histories) -> Reading:
         """What the network reads of each history: tokens and segments `[B, length - steps + 1]`, right-aligned.
 
-        The appended items of later steps take the places that are left free.
+        The appended items of later steps take the places that are left free; where padding is read as well, they push the oldest out, and
+        all `length` places are read at every step.
         """
         return recent(histories, 0, self._room)
 
     @property
     def _room(self) -> int:
-        return self.shape.length - len(self.quotas) + 1
+        return self.shape.length - (len(self.quotas) - 1 if self.shape.masked else 0)
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The items of the user's successive interests by their quotas, without repeats; the most clicked ones without any click."""
@@ -153,12 +161,20 @@ class PreTrain(Policy):
         assert found.interest is not None
         return Slates(found.items[:, :k], found.scores[:, :k], interest=found.interest[:, :k])
 
-    def nearest(self, index: Index, histories: Histories, k: int, quotas: tuple[int, ...], layer: Layer | None = None) -> Slates:
-        """`recall` by a given index and whole-numbered quotas; the slate is as long as their sum."""
+    def nearest(
+        self,
+        index: Index,
+        histories: Histories,
+        k: int,
+        quotas: tuple[int, ...],
+        layer: Layer | None = None,
+        reading: Reading | None = None,
+    ) -> Slates:
+        """`recall` by a given index and whole-numbered quotas; the slate is as long as their sum. `reading`: if known, what is read."""
         steps = max(i for i, quota in enumerate(quotas) if quota) + 1
         walk = Walk(self._fitted(), index, quotas[:steps], layer or self.layer_, self._segmented, self.mixture_)
         with one_thread(), torch.inference_mode():
-            tokens, segments = self.tokens(histories)
+            tokens, segments = self.tokens(histories) if reading is None else reading
             known = np.where(histories.user >= 0, histories.user, -1)
             found = by_length(walk.block, tokens, segments, known, histories.seen)
         interest = np.repeat(np.arange(steps), quotas[:steps])
@@ -175,21 +191,30 @@ class PreTrain(Policy):
     def _segmented(self) -> bool:
         return False
 
+    @property
+    def reads_the_same(self) -> bool:
+        """Whether what is read of a history stays the same while the network is trained."""
+        return True
+
     def queries(self, histories: Histories) -> FloatArray:
         """The query vector of the first interest, `[B, 1, d]`; the later ones follow from what it recalls."""
+        with torch.inference_mode():
+            return self.asked(self.tokens(histories), histories.user)[:, None]
+
+    def asked(self, reading: Reading, users: IntArray) -> FloatArray:
+        """The query vector `[B, d]` of the first interest of `users` `[B]`, from what is read."""
+        walk = Walk(self._fitted(), None, (1,), self.layer_, self._segmented)
         with one_thread(), torch.inference_mode():
-            tokens, segments = self.tokens(histories)
-            return by_length(Walk(self._fitted(), None, (1,), self.layer_, self._segmented).query, tokens, segments, histories.user)[
-                :, None
-            ]
+            return by_length(walk.query, *reading, users)
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Inner products `[B, n]` of `items` `[B, n]` with the query vector of the first interest; log probabilities of a mixture."""
         vectors = self.item_vectors()
-        query = self.queries(histories)[:, 0]
+        with torch.inference_mode():
+            tokens, segments = self.tokens(histories)
+        query = self.asked((tokens, segments), histories.user)
         if self.mixture_ is None:
             return by_rows(lambda some, block: np.einsum("bd,bnd->bn", some, vectors[block]), query, items)
-        tokens, segments = self.tokens(histories)
         every = Exact(vectors)
         parts = [
             self.mixture_.scores(every.scores(query[rows]), tokens[rows], segments[rows], histories.user[rows])
@@ -207,20 +232,33 @@ class PreTrain(Policy):
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The weights by name, the clicks of each item, and where prompts come from."""
         weights = {MODEL + name: tensor.cpu().numpy() for name, tensor in self._fitted().state_dict().items()}
+        if self.generator_ is not None:
+            weights |= {GENERATOR + name: tensor.cpu().numpy() for name, tensor in self.generator_.state_dict().items()}
         mixed = {} if self.mixture_ is None else {MIXED + name: array for name, array in self.mixture_.state().items()}
         return {**weights, **mixed, "clicks": self.clicks_, "source": np.asarray(self.source_)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Take over what another instance's `state` gave."""
-        weights = {name.removeprefix(MODEL): torch.from_numpy(np.array(a)) for name, a in state.items() if name.startswith(MODEL)}
+        model = self._network(state, MODEL)
+        assert model is not None
+        mixed = {name.removeprefix(MIXED): array for name, array in state.items() if name.startswith(MIXED)}
+        mixture = None if self.counts is None else Mixture(self.counts).restore(mixed)
+        self._take(model, np.array(state["clicks"]), str(state["source"]), self._network(state, GENERATOR), mixture)
+        self._complete()
+        return self
+
+    def _complete(self) -> None:
+        """Raises ValueError where a state lacks what these hyper-parameters need."""
+
+    def _network(self, state: Mapping[str, npt.NDArray[Any]], prefix: str) -> GPT | None:
+        """The network whose weights begin with `prefix` in a state; None where there is none."""
+        weights = {name.removeprefix(prefix): torch.from_numpy(np.array(a)) for name, a in state.items() if name.startswith(prefix)}
+        if not weights:
+            return None
         users = weights.get("users.weight")
         model = GPT(len(weights["items.weight"]) - 1, 0 if users is None else len(users) - 1, self.shape)
         model.load_state_dict(weights)
-        self._take(model, np.array(state["clicks"]), str(state["source"]))
-        if self.counts is not None:
-            mixed = {name.removeprefix(MIXED): array for name, array in state.items() if name.startswith(MIXED)}
-            self.mixture_ = Mixture(self.counts).restore(mixed)
-        return self
+        return model.eval()
 
 
 @dataclass
@@ -242,13 +280,22 @@ class FineTune(PreTrain):
     def _prompts(self) -> Prompts:
         return Prompts(0, "model")
 
+    @property
+    def _held_out(self) -> bool:
+        return self.pretraining.patience > 0 or self.tuning.patience > 0
+
+    def _generator(self) -> GPT | None:
+        """What prompts will be generated by, as training goes on: the pre-trained network as it is now, or None."""
+        return None
+
     def _train(self, sequences: Sequences, fitting: Fitting) -> None:
         if self.pretrained:
             self._start_from(Path(self.pretrained))
         else:
             self._pretrain(sequences, fitting)
+        self.generator_ = self._generator()
         validation = Validation(self, sequences, self.tuning.sample, fitting.seed)
-        known = validation.known if self.tuning.patience else sequences
+        known = validation.known if self._held_out else sequences
         goal = Goal.of(self.tuning_loss, self.smoothing, known, len(self.clicks_) - 1, fitting.device)
         validate = validation.of(self.layer_, plain=False) if self.tuning.patience and len(validation.rows) else None
         with one_thread():
@@ -288,6 +335,14 @@ class RecGPT(FineTune):
     quotas: tuple[int, ...] = (9, 1)
     prompts: Prompts = field(default_factory=Prompts)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompts.form == "tail" and self.shape.masked:
+            raise ValueError(
+                "prompts of the form 'tail' end at the last place of a full window, which a network that does not read padding has not: "
+                "set shape.masked to false, or prompts.form to 'between'"
+            )
+
     def _prompts(self) -> Prompts:
         return self.prompts
 
@@ -301,11 +356,29 @@ class RecGPT(FineTune):
             return self.prompts.source
         return "exposed" if unclicks and self.prompts.form == "between" else "model"
 
-    def tokens(self, histories: Histories) -> tuple[IntArray, IntArray]:
+    @property
+    def _generates(self) -> bool:
+        """Whether a history is read with prompts that a network makes."""
+        return self.prompts.between > 0 and self.source_ != "exposed"
+
+    def _generator(self) -> GPT | None:
+        return copy.deepcopy(self.model_).eval() if self._generates and not self.prompts.anew else None
+
+    def _complete(self) -> None:
+        if self._generates and not self.prompts.anew and self.generator_ is None:
+            raise ValueError(f"this state of {type(self).__name__} lacks the pre-trained network that its prompts come from: fit it again")
+
+    @property
+    def reads_the_same(self) -> bool:
+        """Unless its prompts are made anew."""
+        return not (self._generates and self.prompts.anew)
+
+    def tokens(self, histories: Histories) -> Reading:
         """As `PreTrain.tokens`, with the prompts between the items."""
-        if self.source_ == "exposed" or self.prompts.between == 0:
+        if not self._generates:
             return recent(histories, self.prompts.between, self._room)
-        return converse(self._fitted(), _ragged(histories), self.prompts, self.source_, self.layer_, ROWS).last(self._room)
+        model, layer = self.generator_ or self._fitted(), self.layer_ if self.generator_ is None else "items"
+        return converse(model, _ragged(histories), self.prompts, self.source_, layer, ROWS).last(self._room)
 
 
 @dataclass
@@ -329,12 +402,19 @@ class Walk:
     def _tensors(self, *arrays: npt.NDArray[Any]) -> list[torch.Tensor]:
         return [torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays]
 
+    def _window(self, tokens: IntArray, segments: IntArray) -> Reading:
+        """Both as wide as `tokens`, whose padding was cut; where padding is read, with as much of it as in training."""
+        segments = segments[:, -tokens.shape[1] :]
+        lack = 0 if self.model.shape.masked else self.model.shape.length - tokens.shape[1]
+        return (np.pad(tokens, ((0, 0), (lack, 0))), np.pad(segments, ((0, 0), (lack, 0)))) if lack else (tokens, segments)
+
     def block(self, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray) -> npt.NDArray[np.float64]:
         """Items and scores of each step's quota, `[B, 2, k]` (float64 holds both exactly)."""
         assert self.index is not None
-        segments = segments[:, -tokens.shape[1] :]
+        tokens, segments = self._window(tokens, segments)
         token, segment, user = self._tensors(tokens, segments, users)
-        hidden, memory = self.model.begin(token, user, segment if self.segmented else None, keep=len(self.quotas) - 1)
+        masked = self.model.shape.masked
+        hidden, memory = self.model.begin(token, user, segment if self.segmented else None, keep=len(self.quotas) - 1 if masked else 0)
         taken: list[IntArray] = []
         scores: list[FloatArray] = []
         for step, quota in enumerate(self.quotas, 1):
@@ -349,13 +429,17 @@ class Walk:
             scores.append(inner[:, :quota])
             if step < len(self.quotas):
                 best = torch.from_numpy(found[:, 0].copy()).to(self.device)
-                hidden = self.model.extend(best, memory, REAL if self.segmented else None)
                 tokens, segments = np.append(tokens[:, 1:], found[:, :1], axis=1), np.append(segments[:, 1:], 0 * found[:, :1], axis=1)
+                if masked:
+                    hidden = self.model.extend(best, memory, REAL if self.segmented else None)
+                else:
+                    token, segment = self._tensors(tokens, segments)
+                    hidden, _ = self.model.begin(token, user, segment if self.segmented else None)
         return np.stack([np.concatenate(taken, axis=1).astype(np.float64), np.concatenate(scores, axis=1).astype(np.float64)], axis=1)
 
     def query(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
         """The query vector `[B, d]` of the first step."""
-        token, segment, user = self._tensors(tokens, segments[:, -tokens.shape[1] :], users)
+        token, segment, user = self._tensors(*self._window(tokens, segments), users)
         hidden, _ = self.model.begin(token, user, segment if self.segmented else None)
         return self.model.query(hidden, self.layer).float().cpu().numpy()
 
@@ -402,18 +486,24 @@ class Validation:
         self._recent = self.known.last(4 * policy.shape.length)
         self._seen = self.known.last(int(np.diff(self.known.offsets).max(initial=1))).items
 
-    def of(self, layer: Layer, plain: bool) -> Any:
-        """The NDCG@10 of one-step recall as a function; `plain` reads the clicks without prompts and segments."""
+    def of(self, layer: Layer, plain: bool) -> Callable[[], float]:
+        """The NDCG@10 of one-step recall as a function: of the network, or, where there are counts, of both pooled with weight 1.
+
+        `plain` reads the clicks without prompts and segments. What is read is worked out once, unless it depends on the trained weights.
+        """
         policy = self._policy
         reader = PreTrain(policy.shape) if plain else policy.with_params(quotas=(1,))
+        reading: dict[int, Reading] = {}
 
         def ndcg() -> float:
-            reader._take(policy.model_, policy.clicks_, policy.source_)
+            reader._take(policy.model_, policy.clicks_, policy.source_, policy.generator_, policy.mixture_)
             index = Exact(policy.model_.vectors(layer).detach().float().cpu().numpy())
             gain = 0.0
             for start in range(0, len(self.rows), 1024):
-                found = reader.nearest(index, self._asked(start), 10, (10,), layer).items
-                gain += self._gain(found, start)
+                asked = self._asked(start)
+                if start not in reading or not reader.reads_the_same:
+                    reading[start] = reader.tokens(asked)
+                gain += self._gain(reader.nearest(index, asked, 10, (10,), layer, reading[start]).items, start)
             return gain / len(self.rows)
 
         return ndcg
@@ -426,7 +516,7 @@ class Validation:
         for start in range(0, len(self.rows), 1024):
             asked = self._asked(start)
             tokens, segments = policy.tokens(asked)
-            inner = index.scores(policy.queries(asked)[:, 0])
+            inner = index.scores(policy.asked((tokens, segments), asked.user))
             for place, weight in enumerate(WEIGHTS):
                 found, _ = top_k(mixture.scores(inner, tokens, segments, asked.user, weight), 10, asked.seen)
                 gains[place] += self._gain(found, start)

@@ -161,6 +161,7 @@ def generate(
     rows: int = 0,
     least: float = 0.0,
     until: int = 0,
+    fresh: bool = False,
 ) -> IntArray:
     """Fill the empty places of `prompts` by Algorithm 1, for all users.
 
@@ -181,6 +182,7 @@ def generate(
         rows: compute in blocks of exactly so many users, so that a user's prompts do not depend on who else is there; 0 = as is fastest.
         least: an answer to which the model gives a smaller probability is walked over, but is no prompt.
         until: users with more items are left as given; 0: nobody is.
+        fresh: an item that stands in the dialogue already is no answer.
 
     Returns:
         `[N, K]`; rows of a user's first item, and of items older than the last `length`, stay as they were given.
@@ -201,7 +203,7 @@ def generate(
         inside = column < n[some][:, None]
         flat = (offsets[some + 1] - n[some])[:, None] + np.minimum(column, n[some][:, None] - 1)
         block = np.resize(np.arange(len(some)), max(rows, len(some)))
-        walked = _walk(search, users[some[block]], items[flat[block]], filled[flat[block, 1:]], least)
+        walked = _walk(search, users[some[block]], items[flat[block]], filled[flat[block, 1:]], least, fresh)
         filled[flat[:, 1:][inside[:, 1:]]] = walked[: len(some)][inside[:, 1:]]
     return filled
 
@@ -224,15 +226,32 @@ class Search:
         """`[B, d]` -> `[B]`."""
         return self.answer(hidden, 0.0)[0]
 
-    def answer(self, hidden: Tensor, least: float) -> tuple[Tensor, Tensor]:
-        """`[B, d]` -> the best item `[B]`, and whether its softmax probability over all items is at least `least`, `[B]`."""
+    def answer(self, hidden: Tensor, least: float, left_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The best item for each hidden state, and whether it is sure enough.
+
+        Args:
+            hidden: `[B, d]`.
+            least: smallest probability, by a softmax over all items that may be answered.
+            left_out: `[B, n]` items that may not, 0 = none; or None.
+
+        Returns:
+            Items `[B]`; whether each has at least that probability, `[B]`.
+        """
         query = self.model.query(hidden, self.layer)
         if query.is_cuda:
             scores = query @ self.vectors
+            if left_out is not None:
+                row, column = torch.nonzero(left_out, as_tuple=True)
+                scores[row, left_out[row, column] - 1] = -torch.inf
             return scores.argmax(1) + 1, scores.softmax(1).amax(1) >= least
         found, sure = [], []
-        for block in torch.split(query, self.BLOCK):
+        for start in range(0, len(query), self.BLOCK):
+            block = query[start : start + self.BLOCK]
             inner: FloatArray = torch.mm(block, self.vectors, out=self.scores[: len(block)]).numpy()
+            if left_out is not None:
+                taken = left_out[start : start + self.BLOCK].numpy()
+                at = np.nonzero(taken)
+                inner[at[0], taken[at] - 1] = -np.inf
             place = inner.argmax(1)
             found.append(place)
             if least > 0:
@@ -242,7 +261,7 @@ class Search:
         return torch.from_numpy(np.concatenate(found) + 1), torch.from_numpy(every)
 
 
-def _walk(search: Search, users: IntArray, items: IntArray, given: IntArray, least: float) -> IntArray:
+def _walk(search: Search, users: IntArray, items: IntArray, given: IntArray, least: float, fresh: bool) -> IntArray:
     """Algorithm 1: `items` `[B, n]`, `given` `[B, n - 1, K]` -> prompts `[B, n - 1, K]`; who has fewer items is filled up with any."""
     model = search.model
     device = model.items.weight.device
@@ -253,7 +272,7 @@ def _walk(search: Search, users: IntArray, items: IntArray, given: IntArray, lea
     for step in range(steps):
         for k in range(window):
             answer = prompts[:, step, k]
-            best, sure = search.answer(talk.hidden, least)
+            best, sure = search.answer(talk.hidden, least, talk.tokens if fresh else None)
             doubtful[:, step, k] = (answer == 0) & ~sure
             answer = torch.where(answer == 0, best, answer)
             prompts[:, step, k] = answer

@@ -28,8 +28,11 @@ class Prompts(Params):
             first, filled up to K by the model; `either`: `exposed` where the log has unclicks, else `model`.
         form: `between`: between the items (4.3); `tail`: the last K inputs of a training window are replaced by generated ones, the
             targets stay (the default of the authors' released code).
-        anew: whether prompts are generated anew, by the model as it then is, in each epoch; else once, by the pre-trained model.
+        anew: generate them in each epoch and at serving by the model as it then is; else always by the pre-trained one, which is kept
+            for it (Algorithm 1: "the pre-trained model").
         everywhere: whether the next real item is also predicted from prompts, not only from real items (eq. 5).
+        fresh: what a user has clicked, or was answered before, is not generated: prompts stand for what was shown and *not* clicked. Else
+            the best item of all, as Algorithm 1 has it, which is mostly one of the user's own.
         least: a generated prompt stands only where the model gives its item at least this probability.
         until: generated prompts are for users with at most so many clicks; 0: for all.
     """
@@ -39,14 +42,20 @@ class Prompts(Params):
     form: Literal["between", "tail"] = "between"
     anew: bool = False
     everywhere: bool = False
+    fresh: bool = False
     least: float = 0.0
     until: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.least < 1 or self.until < 0:
             raise ValueError(f"'least' of prompts must be within [0, 1), 'until' at least 0; got {self.least} and {self.until}")
-        if self.form == "tail" and (self.least or self.until):
-            raise ValueError(f"'least' and 'until' are of prompts between items; got form 'tail' with {self.least} and {self.until}")
+        between = {"fresh": self.fresh, "least": self.least, "until": self.until}
+        if self.form == "tail" and any(between.values()):
+            raise ValueError(f"{', '.join(map(repr, between))} are of prompts between items; got form 'tail' with {between}")
+        if self.anew and self.least:
+            raise ValueError(
+                f"prompts made 'anew' keep their number from epoch to epoch, those of 'least' do not: leave one out; got {self.least}"
+            )
         if not 0 <= self.window <= 49:
             raise ValueError(f"the 'window' of prompts must be within 0..49; got {self.window}")
         if self.form == "tail" and self.source not in ("model", "either"):
@@ -75,7 +84,7 @@ def converse(model: GPT, sequences: Sequences, prompts: Prompts, source: str, la
     else:
         clicks, given = exposures(sequences, prompts.between)
     if source != "exposed":
-        given = generate(model, clicks.user, clicks.offsets, clicks.items, given, layer, rows, prompts.least, prompts.until)
+        given = generate(model, clicks.user, clicks.offsets, clicks.items, given, layer, rows, prompts.least, prompts.until, prompts.fresh)
     return interleave(clicks.offsets, clicks.items, given)
 
 

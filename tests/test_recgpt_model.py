@@ -149,8 +149,10 @@ def test_flow_attention_is_its_definition() -> None:
     torch.testing.assert_close(got[0], layer.out(torch.stack(rows)), atol=1e-4, rtol=1e-3)
 
 
-def test_the_trace_is_a_decayed_mean_of_the_embedded_tokens() -> None:
+def test_the_trace_is_a_decayed_mean_of_the_embedded_clicks() -> None:
+    """Prompts are in no mean and age none."""
     model, (tokens, users, segments) = network(trace=True), sequences()
+    assert (segments[tokens != 0] == GENERATED).any()
     trace = model.trace
     assert trace is not None
     x, real = model._embed(tokens, users, segments)
@@ -159,12 +161,13 @@ def test_the_trace_is_a_decayed_mean_of_the_embedded_tokens() -> None:
     got = model(tokens, users, segments) - without(tokens, users, segments)
     g = float(trace.decay.detach().sigmoid())
     for row in range(len(tokens)):
-        alone = x[row, real[row]]
-        for t in range(len(alone)):
-            weights = torch.tensor([g ** (t - i) for i in range(t + 1)])
-            mean = (weights[:, None] * alone[: t + 1]).sum(0) / weights.sum()
-            expected = trace.share.exp() * trace.norm(mean)
-            torch.testing.assert_close(got[row, real[row]][t], expected, atol=5e-6, rtol=5e-5)
+        for t in torch.nonzero(real[row])[:, 0].tolist():
+            clicks = x[row, : t + 1][real[row, : t + 1] & (segments[row, : t + 1] == REAL)]
+            if len(clicks):
+                weights = torch.tensor([g**back for back in reversed(range(len(clicks)))])
+                mean = (weights[:, None] * clicks).sum(0) / weights.sum()
+                expected = trace.share.exp() * trace.norm(mean)
+                torch.testing.assert_close(got[row, t], expected, atol=5e-6, rtol=5e-5)
 
 
 def test_the_output_layer_starts_as_the_item_embedding() -> None:

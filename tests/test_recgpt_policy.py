@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from policies.base import Fitting, Histories, Sequences
+from policies.blocks import ROWS
 from policies.check import CHECKS, check_one
 from policies.examples import Example, chain, mixed, share_right
 from policies.losses import Loss
@@ -20,11 +21,11 @@ from policies.train import Training
 from policies.transitions import Transitions
 from recgpt.mixture import WEIGHTS, Counts
 from recgpt.model import GENERATED, GPT, REAL, Shape
-from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, Validation
+from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, Validation, _ragged
 from recgpt.prompts import interleave
 from recgpt.smoothing import Neighbours, Smoothing
 from recgpt.spectral import spectral
-from recgpt.tuning import Goal, Lessons, Prompts
+from recgpt.tuning import Goal, Lessons, Prompts, converse
 
 SMALL = Shape(width=16, feedforward=32, length=12)
 BRIEF: dict[str, Any] = {
@@ -258,6 +259,90 @@ def test_without_unclicks_prompts_are_generated_and_exposed_ones_refused(example
         RecGPT(**BRIEF, prompts=Prompts(1, "exposed")).fit(clicks, example.catalogue, Fitting())
 
 
+def test_prompts_are_made_by_the_pre_trained_model_unless_anew(example: Example) -> None:
+    """Algorithm 1's input is the pre-trained block, in training and at serving."""
+    clicks, training = example.sequences.clicks(), Training(epochs=6, patience=0, batch=32, rate=1e-2)
+    asked = example.requests(12)
+    base: dict[str, Any] = {"shape": SMALL, "pretraining": BRIEF["pretraining"]}
+    start = PreTrain(**base).fit(example.sequences, example.catalogue, Fitting(seed=1)).model_
+    for anew in (False, True):
+        prompts = Prompts(2, "model", anew=anew)
+        policy = RecGPT1(**base, tuning=training, prompts=prompts).fit(clicks, example.catalogue, Fitting(seed=1))
+        restored = policy.with_params().restore(policy.state())
+        read = [converse(model, _ragged(asked), prompts, "model", layer, ROWS).last(12)[0] for model, layer in (
+            (start, "items"), (policy.model_, "output"),
+        )]  # fmt: skip
+        assert (read[0] != read[1]).any()
+        for served in (policy, restored):
+            assert served.tokens(asked)[0].tolist() == read[anew].tolist()
+    lost = {name: array for name, array in policy.state().items() if not name.startswith("generator/")}
+    with pytest.raises(ValueError, match="lacks the pre-trained network that its prompts come from"):
+        policy.with_params(prompts=Prompts(2, "model")).restore(lost)
+
+
+@pytest.mark.parametrize("quotas", [(1,), (3, 1)])
+def test_where_padding_is_read_serving_reads_as_much_of_it_as_training(example: Example, quotas: tuple[int, ...]) -> None:
+    shape = replace(Shape.released(), width=16, feedforward=32, length=12)
+    policy = RecGPT(
+        shape=shape, prompts=Prompts(1, "model", "tail"), quotas=quotas, ranking="items", **{k: BRIEF[k] for k in ("pretraining", "tuning")}
+    )
+    policy.fit(example.sequences.clicks(), example.catalogue, Fitting(seed=1))
+    asked = example.requests(12)
+    window = np.zeros((len(asked), 12), dtype=np.int64)
+    for row in range(len(asked)):
+        clicks = asked.items[row][asked.clicked[row] & (asked.items[row] != 0)][-12:]
+        window[row, 12 - len(clicks) :] = clicks
+    assert (window[:, 0] == 0).any()
+    with torch.no_grad():
+        token, real = torch.from_numpy(window), torch.zeros(window.shape, dtype=torch.long)
+        expected = policy.model_(token, torch.from_numpy(asked.user), real)[:, -1]
+    np.testing.assert_allclose(policy.queries(asked)[:, 0], expected, rtol=1e-4, atol=1e-6)
+    if len(quotas) > 1:
+        first = policy.with_params(quotas=(1,)).restore(policy.state()).recall(asked, 3, 0).items
+        after = torch.from_numpy(np.append(window[:, 1:], first[:, :1], axis=1))
+        with torch.no_grad():
+            scores = (policy.model_(after, torch.from_numpy(asked.user), real)[:, -1] @ policy.model_.items.weight.T).numpy()
+        scores[:, 0] = -np.inf
+        np.put_along_axis(scores, np.concatenate([asked.seen, first], axis=1), -np.inf, axis=1)
+        known = window.any(axis=1)
+        assert policy.recall(asked, 4, 0).items[known, 3].tolist() == scores.argmax(1)[known].tolist()
+
+
+def test_no_stage_sees_what_a_later_one_validates_on(example: Example) -> None:
+    """As released: pre-training stops by itself, tuning on the validation click; other last clicks leave the pre-trained weights alone."""
+    clicks = example.sequences.clicks()
+    items = clicks.items.copy()
+    last = clicks.offsets[1:] - 1
+    items[last] = items[last] % 50 + 1
+    others = replace(clicks, items=items)
+    states = [
+        FineTune(shape=SMALL, pretraining=BRIEF["pretraining"], tuning=Training(epochs=0, patience=patience))
+        .fit(log, example.catalogue, Fitting(seed=1))
+        .state()["model/items.weight"]
+        for patience in (1, 0)
+        for log in (clicks, others)
+    ]
+    assert np.array_equal(states[0], states[1])
+    assert not np.array_equal(states[2], states[3])
+
+
+def test_epochs_are_compared_as_they_are_served() -> None:
+    """With counts, by the pool: a network that knows nothing is validated at the counts' level."""
+    example, told = chain(1), []
+    policy = PreTrain(shape=SMALL, pretraining=Training(epochs=1, patience=1, rate=1e-9), counts=Counts())
+    fitting = Fitting(seed=1, progress=lambda stage, done, total, figures: told.append(figures["ndcg@10"]))
+    policy.fit(example.sequences, example.catalogue, fitting)
+    assert policy.mixture_ is not None
+    policy.mixture_.weight = 1.0
+    validation = Validation(policy, example.sequences, 10**6, 0)
+    judged = []
+    for served in (policy, PreTrain(shape=SMALL).restore({k: v for k, v in policy.state().items() if not k.startswith("mixture/")})):
+        gains = [validation._gain(served.recall(validation._asked(at), 10, 0).items, at) for at in range(0, len(validation.rows), 1024)]
+        judged.append(sum(gains) / len(validation.rows))
+    assert told == [pytest.approx(judged[0], rel=1e-3)]
+    assert judged[0] > 2 * judged[1]
+
+
 def test_prompts_made_anew_differ_from_prompts_made_once(example: Example) -> None:
     training = Training(epochs=4, patience=0, batch=32, rate=1e-2)
     states = [
@@ -323,6 +408,8 @@ def test_parameters_are_checked_where_they_are_given() -> None:
         make("recgpt", {"quotas": [0, 0]})
     with pytest.raises(ValueError, match=r"must have fewer entries than shape\.length"):
         RecGPT(quotas=(1,) * 50)
+    with pytest.raises(ValueError, match=r"set shape\.masked to false, or prompts\.form to 'between'"):
+        RecGPT(prompts=Prompts(1, "model", "tail"))
 
 
 def test_a_spectral_start_is_the_decomposition_of_who_clicked_what(example: Example) -> None:

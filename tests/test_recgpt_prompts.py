@@ -34,8 +34,8 @@ def random_log(seed: int, n_users: int = 7, longest: int = 14, clicks: float = 1
     )
 
 
-def algorithm_1(model: GPT, user: int, history: list[int], window: int) -> tuple[list[int], list[bool]]:
-    """Algorithm 1 of the paper, line by line, with the whole sequence through the network for every token."""
+def algorithm_1(model: GPT, user: int, history: list[int], window: int, fresh: bool = False) -> tuple[list[int], list[bool]]:
+    """Algorithm 1 of the paper, line by line, with the whole sequence through the network for every token; `fresh` is not in it."""
     length = model.shape.length
     history = history[-length:]
     t = 1
@@ -50,6 +50,8 @@ def algorithm_1(model: GPT, user: int, history: list[int], window: int) -> tuple
             with torch.no_grad():
                 hidden = model(torch.tensor([tokens]), torch.tensor([user]), torch.tensor([segments]))[0, -1]
                 scores = torch.log_softmax(hidden @ model.items.weight.T[:, 1:], dim=0)
+            if fresh:
+                scores[torch.tensor(s_star) - 1] = -torch.inf
             s_star, generated = [*s_star, int(scores.argmax()) + 1], [*generated, True]
             k += 1
         s_star, generated = [*s_star, history[t]], [*generated, False]
@@ -66,17 +68,18 @@ FORMS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("window", [0, 1, 3, 6])
-def test_generated_prompts_are_algorithm_1_token_for_token(form: dict[str, Any], window: int) -> None:
+def test_generated_prompts_are_algorithm_1_token_for_token(form: dict[str, Any], window: int, fresh: bool) -> None:
     model, sequences = network(seed=3, **form), random_log(1)
-    dialogues = converse(model, sequences, Prompts(window, "model"), "model", "items")
+    dialogues = converse(model, sequences, Prompts(window, "model", fresh=fresh), "model", "items")
     checked = 0
     for user in range(len(sequences)):
         history = sequences.items[sequences.offsets[user] : sequences.offsets[user + 1]].tolist()
         if not history:
             continue
-        tokens, generated = algorithm_1(model, user, history, window)
+        tokens, generated = algorithm_1(model, user, history, window, fresh)
         part = slice(dialogues.offsets[user], dialogues.offsets[user + 1])
         got, prompt = dialogues.tokens[part].tolist(), dialogues.prompt[part].tolist()
         assert (got[-len(tokens) :], prompt[-len(tokens) :]) == (tokens, generated)
@@ -249,3 +252,5 @@ def test_filters_of_prompts_that_cannot_be_are_refused() -> None:
         Prompts(least=1.0)
     with pytest.raises(ValueError, match="of prompts between items; got form 'tail'"):
         Prompts(form="tail", source="model", until=3)
+    with pytest.raises(ValueError, match=r"'anew' keep their number .* got 0\.1"):
+        Prompts(anew=True, least=0.1)

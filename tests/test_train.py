@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.base import Fitting, IntArray
-from policies.train import Training, mean_weights, train
+from policies.train import Progressed, Training, mean_weights, train
 
 
 class Line(nn.Module):
@@ -56,36 +57,45 @@ def test_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     assert torch.equal(resumed.a, whole.a)
     assert done.epoch == 12
     assert len(done.losses) == 12
+    others = Fitting(seed=4), Fitting(seed=3, identity="of another policy")
+    for other in (replace(fitting, folder=tmp_path, resume=True) for fitting in others):
+        with pytest.raises(ValueError, match="is of another training"):
+            train(Line(), step_of(resumed), LENGTHS, training, other)
     with pytest.raises(ValueError, match="is of another training"):
-        train(Line(), step_of(resumed), LENGTHS, training, Fitting(seed=4, folder=tmp_path, resume=True))
+        train(Line(), step_of(resumed), LENGTHS, training, Fitting(seed=3, folder=tmp_path, resume=True), targets=LENGTHS + 1)
 
 
 def test_early_stopping_restores_the_best_weights() -> None:
-    model = Line()
-    scores = iter([0.1, 0.3, 0.2, 0.25, 0.28])
-    weights = []
-
-    def validate() -> float:
-        weights.append(model.a.detach().clone())
-        return next(scores)
-
-    done = train(model, step_of(model), LENGTHS, Training(epochs=50, batch=16, patience=3), Fitting(), validate=validate)
+    done, result, weights = validated([0.05, 0.1, 0.3, 0.2, 0.25, 0.28])
     assert done.epoch == 5
-    assert torch.equal(model.a, weights[1])
-    assert done.figures == {1: 0.1, 2: 0.3, 3: 0.2, 4: 0.25, 5: 0.28}
+    assert torch.equal(result, weights[2])
+    assert done.figures == {0: 0.05, 1: 0.1, 2: 0.3, 3: 0.2, 4: 0.25, 5: 0.28}
 
 
-def test_averaging_takes_the_best_epochs() -> None:
-    model = Line()
-    scores = iter([0.1, 0.3, 0.2, 0.25, 0.28])
-    weights = []
+def validated(scores: list[float], average: int = 1) -> tuple[Progressed, Tensor, list[Tensor]]:
+    """A training whose validations find these scores, the first before any epoch: its course, its result, the weights at each."""
+    model, weights, found = Line(), [], iter(scores)
 
     def validate() -> float:
         weights.append(model.a.detach().clone())
-        return next(scores)
+        return next(found)
 
-    train(model, step_of(model), LENGTHS, Training(epochs=50, batch=16, patience=3, average=2), Fitting(), validate=validate)
-    torch.testing.assert_close(model.a.data, (weights[1] + weights[4]) / 2)
+    done = train(model, step_of(model), LENGTHS, Training(epochs=50, batch=16, patience=3, average=average), Fitting(), validate=validate)
+    assert next(found, None) is None
+    return done, model.a.detach(), weights
+
+
+def test_a_training_that_only_harms_ends_where_it_started() -> None:
+    done, result, weights = validated([0.3, 0.2, 0.1, 0.2])
+    assert done.epoch == 3
+    assert torch.equal(result, weights[0])
+
+
+def test_averaging_takes_the_best_epochs_where_their_mean_is_no_worse() -> None:
+    _, result, weights = validated([0.0, 0.1, 0.3, 0.2, 0.25, 0.28, 0.3], average=2)
+    torch.testing.assert_close(result, (weights[2] + weights[5]) / 2)
+    _, result, weights = validated([0.0, 0.1, 0.3, 0.2, 0.25, 0.28, 0.29], average=2)
+    assert torch.equal(result, weights[2])
     assert mean_weights([{"n": torch.tensor(3)}, {"n": torch.tensor(5)}]) == {"n": torch.tensor(3)}
 
 
