@@ -30,14 +30,31 @@ def _sizes(_: click.Context, __: click.Parameter, given: str | None) -> tuple[in
 @click.option("--repetitions", type=click.IntRange(100), default=10_000, show_default=True, help="Samples for each size.")
 @click.option("--sizes", callback=_sizes, help="Users in a sample, e.g. 100,500,2000; by default 100, 500 and 2000 or all users.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file; audit.json in the run's folder if left out.")
+@click.option(
+    "--population", type=click.IntRange(20), default=2000, show_default=True, help="Users of the run that samples are drawn from."
+)
+@click.option("--resamples", type=click.IntRange(0), default=0, show_default=True,
+              help="Also permutation tests and BCa intervals of so many resamples, on 1,000 samples of the largest size.")  # fmt: skip
+@click.option("--analysis", "analyses", multiple=True, metavar="NAME", help="Only analyses with this in the name; repeatable.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file; in the run's folder audit.json if left out.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the file.")
-def audit(source: Path, repetitions: int, sizes: tuple[int, ...], seed: int, out: Path | None, quiet: bool) -> None:
+def audit(
+    source: Path,
+    repetitions: int,
+    sizes: tuple[int, ...],
+    seed: int,
+    population: int,
+    resamples: int,
+    analyses: tuple[str, ...],
+    out: Path | None,
+    quiet: bool,
+) -> None:
     """Re-randomise the paired RUN (a run's folder or its log) and count, for every test and interval that a report prints: false
     positives where there is no effect, power, coverage of the 95% interval, bias of the lift.
 
     \b
     abtest audit runs/kuaishou_like/latest
+    abtest audit runs/kuaishou_like/latest --analysis BCa --resamples 1000 --sizes 500 --out bca.json
     """
     from simulator.report import find
     from simulator.stats import audit as audits
@@ -49,8 +66,11 @@ def audit(source: Path, repetitions: int, sizes: tuple[int, ...], seed: int, out
         control = log.metadata.control or days.arms[0]
         chosen = sizes or tuple(sorted({min(n, days.n_users) for n in (100, 500, 2000)}))
         with _progress(quiet) as progress:
-            found = audits.audit(days, control, repetitions=repetitions, sizes=chosen, seed=seed, progress=progress)
-        target = out or home / "audit.json"
+            found = audits.audit(
+                days, control, repetitions=repetitions, sizes=chosen, seed=seed, most=population, resamples=resamples, analyses=analyses,
+                progress=progress,
+            )  # fmt: skip
+        target = out or home / ("audit-part.json" if analyses else "audit.json")
         staging = target.with_name(target.name + ".part")
         staging.write_text(json.dumps(plain(found), indent=1, allow_nan=False) + "\n")
         os.replace(staging, target)
@@ -101,16 +121,19 @@ def lines(found: Audit) -> Iterable[str]:
     yield "False positives are nominally 5%, coverage 95%; ± is three Monte-Carlo standard errors."
     yield ""
     rates = f"{'false positives':>16} {'power':>7}  {'coverage':>15}  {'bias of lift':>13}"
-    yield f"{'metric':<12} {'arm':<12} {'analysis':<18} {'users':>7}  {rates}"
+    yield f"{'metric':<12} {'arm':<12} {'analysis':<22} {'users':>7}  {rates}"
+    whole = any(row.default for row in found.rows)
     for row in found.rows:
-        if row.default:
-            yield _line(row, found.repetitions)
+        if row.default or not whole:
+            yield _line(row)
     largest = {row.analysis: row.n for row in sorted(found.rows, key=lambda row: row.n)}
     beside = [row for row in found.rows if not row.default and row.n == largest[row.analysis]]
     off = [row for row in beside if not row.holds]
     yield ""
     yield f"Printed beside the verdict, at the largest size of each: {len(beside) - len(off)} of {len(beside)} rows hold."
     yield from (f"  {row.warning} [{row.arm}]" for row in off)
+    if not whole:
+        return
     yield ""
     yield "A planted lift, recovered:"
     for p in found.planted:
@@ -132,10 +155,10 @@ def lines(found: Audit) -> Iterable[str]:
     yield from (f"  {warning}" for warning in warnings)
 
 
-def _line(row: Row, repetitions: int) -> str:
-    wide = 3 * (0.05 * 0.95 / repetitions) ** 0.5
+def _line(row: Row) -> str:
+    wide = 3 * (0.05 * 0.95 / row.repetitions) ** 0.5
     mark = " " if row.holds else "!"
-    name = f"{row.metric:<12} {row.arm:<12} {row.analysis:<18} {row.n:>7}"
+    name = f"{row.metric:<12} {row.arm:<12} {row.analysis:<22} {row.n:>7}"
     if row.undefined == 1.0:
         return f"{name}  identical in both arms"
     rates = f"{row.error.value:7.2%} ± {wide:.2%} {row.power.value:8.1%}  {row.coverage.value:7.2%} ± {wide:.2%}"

@@ -107,7 +107,7 @@ def _quantile(table: UnitTable, metric: str, control: str, arm: str, name: str, 
     if metric in table.denominators:
         return _said(name, note="a ratio metric has no quantiles of users")
     base, other = compare.values(table, metric, control, arm)
-    why = quantiles.unfit(base, other, level)
+    why = quantiles.unfit(base, other, level, min(len(base), len(other)))
     if why:
         return _said(name, note=why)
     m = quantiles.quantile_moments(base, other, level, paired=table.paired)

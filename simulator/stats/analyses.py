@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.stats import intervals, ordered, quantiles, tests
+from simulator.stats import intervals, ordered, quantiles, resampling, tests
 from simulator.stats.intervals import Interval
 from simulator.stats.moments import Floats, Moments
-from simulator.stats.randomise import Outcomes, Pair, day_pair, paired_pair, split_pair
+from simulator.stats.randomise import Outcomes, Pair, day_pair, paired_pair, split_day_pair, split_pair, stratified_pair
 
 Array = npt.NDArray[Any]
 Design = Literal["paired", "split", "day"]
@@ -45,13 +45,14 @@ class Analysis:
         make: from both answers and the counts of heads and tails to what is read, under the null and under the effect.
         read: from what was made to a `Reading`.
         slow: whether every sample must be put into order (ranks, quantiles).
+        samples: how many samples it is counted on at most, where each is resampled itself; 0: all.
         smooth: whether it leans on a smooth distribution (quantiles): a population of n users is rough at the scale of its own gaps, and
             samples must be a good deal smaller for that not to matter (Silverman & Young, "The bootstrap: to smooth or not to smooth?",
             Biometrika 1987).
         verdict: whether the verdict rests on it (others are printed beside it, or on request).
         prepare: what is done to the answers before samples are drawn (winsorising).
         truth: the lift that is estimated, or None where none is (ranks).
-        fits: whether it can be applied to a metric.
+        fits: whether it can be applied to a metric with samples of so many users.
     """
 
     name: str
@@ -63,7 +64,8 @@ class Analysis:
     smooth: bool = False
     prepare: Callable[[Outcomes], Outcomes] = lambda o: o
     truth: Callable[[Outcomes], float] | None = lambda o: o.lift
-    fits: Callable[[Outcomes], bool] = lambda o: True
+    fits: Callable[[Outcomes, int], bool] = lambda o, n: True
+    samples: int = 0
 
 
 def _by_t(m: Moments) -> Reading:
@@ -103,23 +105,78 @@ def _quantile_lift(o: Outcomes, level: float) -> float:
     return t / c - 1.0 if c else float("nan")
 
 
-def _is_mean(o: Outcomes) -> bool:
+def _is_mean(o: Outcomes, n: int) -> bool:
     return o.bottom is None
 
 
-def _has_quantile(o: Outcomes, level: float) -> bool:
-    """Whether the metric is a mean whose quantile is above 0 (the report prints none where most users have no events)."""
-    return o.bottom is None and bool(np.quantile(o.control[0], level) > 0)
+def _has_quantile(o: Outcomes, n: int, level: float, paired: bool) -> bool:
+    """Whether the report would print the quantile."""
+    return o.bottom is None and not quantiles.unfit(o.control[0], o.treatment[0], level, n if paired else n // 2)
+
+
+def _has_strata(o: Outcomes, n: int) -> bool:
+    """Whether the metric is a mean, and every stratum of a sample will have users in both arms."""
+    return o.bottom is None and o.strata is not None and np.bincount(o.strata).min() * n >= 30 * len(o.strata)
 
 
 _adjusted: Callable[[Outcomes, Floats, Floats], Pair] = partial(split_pair, adjusted=True)
 
 
 def _around_quantile(level: float) -> tuple[Analysis, ...]:
-    truth, fits, name = partial(_quantile_lift, level=level), partial(_has_quantile, level=level), f"p{level:.0%}".rstrip("%")
-    makers: dict[Design, Callable[[Outcomes, Floats, Floats], Pair]]
-    makers = {d: partial(quantiles.quantile_pair, level=level, paired=d == "paired") for d in ("paired", "split")}
-    return tuple(Analysis(f"{d}, {name}", d, make, _by_t, slow=True, smooth=True, truth=truth, fits=fits) for d, make in makers.items())
+    truth, name = partial(_quantile_lift, level=level), f"p{level:.0%}".rstrip("%")
+    found = []
+    designs: tuple[Design, ...] = ("paired", "split")
+    for d in designs:
+        make = partial(quantiles.quantile_pair, level=level, paired=d == "paired")
+        fits = partial(_has_quantile, level=level, paired=d == "paired")
+        found.append(Analysis(f"{d}, {name}", d, make, _by_t, slow=True, smooth=True, truth=truth, fits=fits))
+    return tuple(found)
+
+
+Drawn = list[tuple[Floats, Floats]]
+"""Both arms' values of each sample, user by user."""
+
+
+def _written_out(o: Outcomes, heads: Floats, tails: Floats, paired: bool) -> tuple[Drawn, Drawn]:
+    """The samples as the plain functions take them, under the null and the effect."""
+    c, t = o.control[0], o.treatment[0]
+    null, effect = [], []
+    for up, down in zip(heads.astype(np.int64), tails.astype(np.int64), strict=True):
+        h, d = np.repeat(np.arange(len(c)), up), np.repeat(np.arange(len(c)), down)
+        if paired:
+            null.append((np.concatenate((c[h], t[d])), np.concatenate((t[h], c[d]))))
+            effect.append((np.concatenate((c[h], c[d])), np.concatenate((t[h], t[d]))))
+        else:
+            null.append((c[h], c[d]))
+            effect.append((c[h], t[d]))
+    return null, effect
+
+
+def _permuted(drawn: Drawn, paired: bool, resamples: int) -> Reading:
+    p = np.array([resampling.permutation(c, t, paired=paired, repetitions=resamples, seed=i).p for i, (c, t) in enumerate(drawn)])
+    nothing = np.full(len(p), np.nan)
+    return Reading(p < 1 - LEVEL, nothing, nothing, nothing, nothing, ~np.isnan(p))
+
+
+def _bootstrapped(drawn: Drawn, paired: bool, resamples: int) -> Reading:
+    ends = [resampling.bootstrap(c, t, paired=paired, repetitions=resamples, seed=i) for i, (c, t) in enumerate(drawn)]
+    low, high = (np.array(side, dtype=np.float64) for side in zip(*ends, strict=True))
+    control, treatment = (np.array([pair[side].mean() for pair in drawn]) for side in (0, 1))
+    with np.errstate(invalid="ignore"):
+        return Reading((low > 0) | (high < 0), low, high, control, treatment, ~np.isnan(low))
+
+
+def resampled(resamples: int, samples: int = 1000) -> tuple[Analysis, ...]:
+    """Permutation test and BCa bootstrap, each sample resampled `resamples` times: what a report prints on request."""
+    found = []
+    designs: tuple[Design, ...] = ("paired", "split")
+    for d in designs:
+        paired = d == "paired"
+        make = partial(_written_out, paired=paired)
+        test, ends = (partial(read, paired=paired, resamples=resamples) for read in (_permuted, _bootstrapped))
+        found.append(Analysis(f"{d}, permutation", d, make, test, slow=True, samples=samples, truth=None, fits=_is_mean))
+        found.append(Analysis(f"{d}, BCa bootstrap", d, make, ends, slow=True, samples=samples, fits=_is_mean))
+    return tuple(found)
 
 
 ANALYSES: tuple[Analysis, ...] = (
@@ -132,13 +189,15 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis("Welch, log-delta", "split", split_pair, partial(_by_interval, method=intervals.log_delta)),
     Analysis("Welch, delta", "split", split_pair, partial(_by_interval, method=intervals.delta)),
     Analysis("Welch, winsorised", "split", split_pair, _by_t, prepare=lambda o: o.winsorised(CUT), fits=_is_mean),
-    Analysis("CUPED t, Fieller", "split", _adjusted, _by_t, verdict=True, fits=lambda o: o.before is not None),
+    Analysis("CUPED t, Fieller", "split", _adjusted, _by_t, verdict=True, fits=lambda o, n: o.before is not None),
+    Analysis("Welch, post-stratified", "split", stratified_pair, _by_t, fits=_has_strata),
     Analysis("rank sum", "split", _rank_sums, _by_z, slow=True, truth=None, fits=_is_mean),
     *_around_quantile(0.5),
     *_around_quantile(0.9),
     Analysis("paired t by day", "day", day_pair, _by_t),
+    Analysis("paired t by day, split", "day", split_day_pair, _by_t),
 )
-"""Everything that a report prints.
+"""Everything that a report prints unasked.
 
 The table by day is printed because the paper has it; its units are the days, not the users who are drawn here, and what differs
 between the days of this one run counts as noise in it: its intervals are wide, and the verdict does not rest on them.

@@ -15,11 +15,11 @@ import numpy as np
 
 from policies.base import Progress
 from simulator.stats import intervals, moments
-from simulator.stats.analyses import ANALYSES, LEVEL, Analysis, Design, Reading
+from simulator.stats.analyses import ANALYSES, LEVEL, Analysis, Design, Reading, resampled
 from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Outcomes, Rate, draws, outcomes
-from simulator.stats.units import UserDays
+from simulator.stats.units import TableError, UserDays
 from simulator.stats.wrong import Wrong, wrong_analyses
 
 MOST = 2000
@@ -178,6 +178,8 @@ def audit(
     sizes: Sequence[int] = (100, 500, 2000),
     seed: int = 0,
     most: int = MOST,
+    resamples: int = 0,
+    analyses: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Audit:
     """Count the error rates of every analysis on a paired run; those of ranks at the largest size only, those of quantiles
@@ -191,11 +193,17 @@ def audit(
         sizes: users in a sample.
         seed: decides the samples, and the users of the population where there are more than `most`.
         most: users of the population that samples are drawn from.
+        resamples: also count permutation tests and BCa intervals, each of so many resamples, on the first samples of the largest size.
+        analyses: count only those whose name has one of these in it, and nothing else (no planted lifts, wrong analyses, looks).
         progress: called as ("audit", samples done, samples, {}).
 
     Raises:
-        TableError: the run is not paired, or has no data.
+        TableError: the run is not paired, has no data, or there is no such analysis.
     """
+    every = ANALYSES + (resampled(resamples) if resamples else ())
+    counted = tuple(a for a in every if not analyses or any(part in a.name for part in analyses))
+    if not counted:
+        raise TableError(f"no analysis is called {' or '.join(analyses)}; there are {', '.join(a.name for a in every)}")
     if days.n_users > most:
         days = days.users(np.sort(np.random.default_rng(seed).permutation(days.n_users)[:most]))
     treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
@@ -210,25 +218,26 @@ def audit(
         counts = {
             (o.arm, o.metric, a.name): _Tally()
             for o in both
-            for a in ANALYSES
-            if a.fits(o) and (not a.slow or n == (small if a.smooth else last))
+            for a in counted
+            if a.fits(o, n) and (not a.slow or n == (small if a.smooth else last))
         }
-        plants = {(o.arm, o.metric, a.name): _Tally() for o in both for a in ANALYSES if a.name in PLANTS and n == last}
+        plants = {(o.arm, o.metric, a.name): _Tally() for o in both for a in counted if a.name in PLANTS and n == last and not analyses}
         for heads, tails in draws(days.n_users, n, repetitions, seed):
             for o in both:
-                _count(o, heads, tails, counts)
-                for a in ANALYSES:
+                _count(o, heads, tails, counted, counts)
+                for a in counted:
                     if (o.arm, o.metric, a.name) in plants:
                         null, effect = a.make(o.planted(PLANTED), heads, tails)
                         plants[o.arm, o.metric, a.name].add(a.read(null), a.read(effect), PLANTED)
             done += len(heads)
             if progress is not None:
                 progress("audit", done, repetitions * len(sizes), {})
-        rows += [counts[o.arm, o.metric, a.name].row(o, a, n) for o in both for a in ANALYSES if (o.arm, o.metric, a.name) in counts]
+        rows += [counts[o.arm, o.metric, a.name].row(o, a, n) for o in both for a in counted if (o.arm, o.metric, a.name) in counts]
         planted += [
-            _planted(o.metric, a, n, plants[o.arm, o.metric, a.name]) for o in both for a in ANALYSES if (o.arm, o.metric, a.name) in plants
+            _planted(o.metric, a, n, plants[o.arm, o.metric, a.name]) for o in both for a in counted if (o.arm, o.metric, a.name) in plants
         ]
-    wrong, looks = wrong_analyses(days, control, repetitions, seed), looking(days, control, repetitions, seed)
+    wrong = () if analyses else wrong_analyses(days, control, repetitions, seed)
+    looks = () if analyses else looking(days, control, repetitions, seed)
     return Audit(control, repetitions, days.n_users, tuple(rows), tuple(planted), wrong, looks)
 
 
@@ -238,17 +247,18 @@ PLANTS = ("paired t, Fieller", "Welch t, Fieller")
 Key = tuple[str, str, str]
 
 
-def _count(o: Outcomes, heads: Floats, tails: Floats, counts: Mapping[Key, _Tally]) -> None:
+def _count(o: Outcomes, heads: Floats, tails: Floats, analyses: Sequence[Analysis], counts: Mapping[Key, _Tally]) -> None:
     """Add one chunk of samples to the tallies of one metric; analyses of the same samples share them."""
     made: dict[Any, tuple[Any, Any]] = {}
-    for a in ANALYSES:
+    for a in analyses:
         tally = counts.get((o.arm, o.metric, a.name))
-        if tally is None:
+        if tally is None or (a.samples and tally.total >= a.samples):
             continue
         given = a.prepare(o)
         key = (a.make, a.prepare)
         if key not in made:
-            made[key] = a.make(given, heads, tails)
+            some = slice(a.samples - tally.total if a.samples else None)
+            made[key] = a.make(given, heads[some], tails[some])
         null, effect = made[key]
         tally.add(a.read(null), a.read(effect), a.truth(given) if a.truth is not None else float("nan"))
 

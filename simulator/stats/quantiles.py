@@ -19,7 +19,13 @@ Weights = npt.NDArray[Any]
 """Counts of units in samples `[n, R]`."""
 
 LEAST = 10
-"""Units that a sample must have on the thinner side of a quantile."""
+"""Units that a sample must have on the thinner side of a quantile for its spread to be told at all."""
+
+ENOUGH = 50
+"""Units that it must have there for its lift to be given: audited with half as many, the test rejects too seldom."""
+
+TIED = 2.0
+"""Share of units with the same value at a quantile, in standard errors of the level, up to which it moves as a smooth one does."""
 
 NODES = np.linspace(-2.5, 2.5, 26)
 """Where the mid-quantile is looked at to tell its spread, in standard errors of the level."""
@@ -99,11 +105,21 @@ def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
     return MidQuantile(value, x_lower, x_upper, share, np.where(known, slope, np.nan), variance, curve.n)
 
 
-def unfit(control: Floats, treatment: Floats, level: float) -> str:
-    """Why no lift of a quantile is given, in words; "" where it is."""
+def unfit(control: Floats, treatment: Floats, level: float, n: int) -> str:
+    """Why no lift of a quantile of samples of `n` units an arm can be given, in words; "" where it can.
+
+    A quantile has a normal law where the distribution is smooth on the scale of its error. Where many users share one value (counts of few
+    events) it stays there or jumps to the next; audited, tests and intervals then err either way.
+    """
+    if n * min(level, 1.0 - level) < ENOUGH:
+        return f"fewer than {ENOUGH} users beyond it"
+    error = np.sqrt(level * (1.0 - level) / n)
     for values in (control, treatment):
-        if not np.quantile(values, level) > 0:
+        here = np.quantile(values, level)
+        if not here > 0:
             return "that quantile of users has no events"
+        if np.mean(values == here) > TIED * error:
+            return f"too many users ({np.mean(values == here):.1%}) have that one value"
     return ""
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.stats import moments
+from simulator.stats.adjustment import stratified
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.units import TableError, UserDays
 
@@ -51,6 +53,7 @@ class Outcomes:
         control, treatment: variables by arm: numerator and, for ratio metrics, denominator, `[1 or 2][users]`.
         control_days, treatment_days: the same by day, `[1 or 2][users, days]`; days without any denominator are left out.
         before: pre-period value `[users]`, or None.
+        strata: number of each user's stratum (activity before the test) `[users]`, or None.
     """
 
     metric: str
@@ -60,6 +63,7 @@ class Outcomes:
     control_days: tuple[Floats, ...]
     treatment_days: tuple[Floats, ...]
     before: Floats | None
+    strata: npt.NDArray[np.int64] | None = None
 
     @property
     def lift(self) -> float:
@@ -106,7 +110,9 @@ def outcomes(days: UserDays, control: str, treatment: str, metric: str) -> Outco
         some = (parts[control][1].sum(axis=0) > 0) | (parts[treatment][1].sum(axis=0) > 0)
         parts = {arm: tuple(v[:, some] for v in both) for arm, both in parts.items()}
     varied = past if past is not None and np.ptp(past) > 0 else None
-    return Outcomes(metric, treatment, whole[control], whole[treatment], parts[control], parts[treatment], varied)
+    group = table.groups.get("activity")
+    strata = None if group is None else np.unique(group, return_inverse=True)[1]
+    return Outcomes(metric, treatment, whole[control], whole[treatment], parts[control], parts[treatment], varied, strata)
 
 
 def draws(n_users: int, size: int, repetitions: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
@@ -132,6 +138,16 @@ def split_pair(o: Outcomes, heads: Floats, tails: Floats, adjusted: bool = False
     control = moments.weighted((*o.control, *extra), heads)
     others = (moments.weighted((*answers, *extra), tails) for answers in (o.control, o.treatment))
     null, effect = (moments.split_moments(control, other, 0, o.bottom, covariates) for other in others)
+    return null, effect
+
+
+def stratified_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
+    """As `split_pair`, with each arm's mean put together from the strata."""
+    assert o.strata is not None
+    members = [np.flatnonzero(o.strata == s) for s in range(int(o.strata.max()) + 1)]
+    control = [moments.weighted([o.control[0][m]], heads[:, m]) for m in members]
+    others = ([moments.weighted([v[m]], tails[:, m]) for m in members] for v in (o.control[0], o.treatment[0]))
+    null, effect = (stratified(control, other) for other in others)
     return null, effect
 
 
