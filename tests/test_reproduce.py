@@ -26,7 +26,7 @@ from simulator.reproduce import ahead, artefacts, claims, tables
 from simulator.reproduce.experiment import Dataset, Experiment, Plan, ReproduceError, Results, find, read_places, values
 from simulator.reproduce.part import TrainingPart
 from simulator.reproduce.published import METRICS, TABLE_2, TABLE_3
-from simulator.reproduce.systems import FAMILIES, OWNER, PROTOCOLS, RELEASED, ROWS, SPLITS, VARIANTS, WRITTEN, Family
+from simulator.reproduce.systems import BEST, FAMILIES, OWNER, PROTOCOLS, RELEASED, ROWS, SPLITS, VARIANTS, WRITTEN, Family
 
 PAPER = PROTOCOLS["paper"]
 
@@ -326,8 +326,27 @@ def test_the_validation_item_is_kept_from_count_models() -> None:
 def test_models_are_chosen_by_row_system_or_family() -> None:
     assert artefacts.chosen(ROWS, ["sasrec", "RecGPT"]) == {"SASRec": "SASRec", "RecGPT": "RecGPT K=1 9_1"}
     assert list(artefacts.chosen(ROWS, ["RecGPT K=2"])) == [f"RecGPT K=2 {split}" for split in SPLITS]
+    assert list(artefacts.chosen(ROWS, ["all"])) == list(ROWS)
     with pytest.raises(ReproduceError, match=r"--models SASRek: nothing of that name; did you mean 'SASRec'"):
         artefacts.chosen(ROWS, ["SASRek"])
+
+
+def test_all_three_modes_stand_in_table_2_and_the_long_ones_on_request(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = {row: OWNER[ROWS[row]] for row in ("RecGPT", "RecGPT as released", "Best RecGPT")}
+    assert [family.params["shape"] for family in modes.values()] == [WRITTEN, RELEASED, BEST]
+    assert not {row for row, _, _ in TABLE_2} & {"RecGPT as released", "Best RecGPT"}  # the paper's row is not theirs
+    table = artefacts.ARTEFACTS["table2"]
+    assert set(table.rows) - set(artefacts.chosen(table.rows, (), table.on_request)) == {"RecGPT as released", "Best RecGPT"}
+    short = artefacts.Artefact("table2", {"PopRec": "PopRec", "long": "Transitions"}, METRICS, {}, (), on_request=("long",))
+    monkeypatch.setitem(artefacts.ARTEFACTS, "table2", short)
+    common = ["reproduce", "table2", "--data", str(folder), "--out", str(tmp_path), "--quiet", "--workers", "1"]
+    said = {asked: CliRunner().invoke(main, [*common, *asked.split()], catch_exceptions=False).output for asked in ("", "--models all")}
+    assert "\nNot made: long (" in said[""]
+    assert "| long |" not in said[""]
+    assert "Not made" not in said["--models all"]
+    assert "| long | hit_rate@5 |" in said["--models all"]
 
 
 def test_the_command_prints_tables_and_writes_files_and_figures(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,11 @@ from simulator.cli.failure import failures
 @click.argument("what", type=click.Choice(["table1", "table2", "table3", "fig4", "fig5", "claims", "ahead"]))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of NAME.txt (S3-Rec) or NAME.inter (RecBole) files.")
 @click.option("--datasets", multiple=True, help="Data sets, comma-separated or repeated; those of the paper that are there if left out.")
-@click.option("--models", multiple=True, help="Rows, systems or families, comma-separated or repeated; all of the table if left out.")
+@click.option(
+    "--models",
+    multiple=True,
+    help="Rows, systems or families, comma-separated or repeated; `all` rows, or if left out those that do not take long.",
+)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Fits of each model, with seeds 0, 1, ...")
 @click.option("--protocol", type=click.Choice(["paper", "softmax"]), default="paper", show_default=True, help="How models are trained.")
 @click.option("--workers", type=click.IntRange(1), help="Experiments side by side, one thread each; all cores if left out.")
@@ -40,6 +44,7 @@ def reproduce(
     \b
     abtest reproduce table1 --data ../shared/data/s3rec
     abtest reproduce table2 --data ../shared/data/s3rec --datasets Beauty --seeds 1
+    abtest reproduce table2 --data ../shared/data/s3rec --datasets Beauty --models all
     abtest reproduce table3 --data ../shared/data/s3rec --datasets Beauty,Yelp --protocol softmax
     abtest reproduce fig5 --data ../shared/data/s3rec --datasets Beauty
     abtest reproduce claims --data ../shared/data/s3rec --datasets Beauty --seeds 3

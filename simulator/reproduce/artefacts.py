@@ -13,7 +13,7 @@ from simulator.reproduce import claims as answered
 from simulator.reproduce import curves, tables
 from simulator.reproduce.experiment import Dataset, Plan, ReproduceError
 from simulator.reproduce.published import DATASETS, METRICS, STATISTICS, TABLE_2, TABLE_3
-from simulator.reproduce.systems import FAMILIES, OWNER, ROWS, SPLITS, VARIANTS, Family
+from simulator.reproduce.systems import FAMILIES, ON_REQUEST, OWNER, ROWS, SPLITS, VARIANTS, Family
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Artefact:
         published: (row, data set, metric) -> value.
         baselines: rows whose best is tested against, for tables; for figures the row that all others are tested against.
         axis: what the rows of a figure are; "" for a table.
+        on_request: rows that are made only when they are asked for by name.
     """
 
     name: str
@@ -35,12 +36,20 @@ class Artefact:
     published: Mapping[tuple[str, str, str], float]
     baselines: tuple[str, ...]
     axis: str = ""
+    on_request: tuple[str, ...] = ()
 
 
 ARTEFACTS = {
     artefact.name: artefact
     for artefact in (
-        Artefact("table2", ROWS, METRICS, TABLE_2, tuple(row for row, system in ROWS.items() if OWNER[system].role == "baseline")),
+        Artefact(
+            "table2",
+            ROWS,
+            METRICS,
+            TABLE_2,
+            tuple(row for row, system in ROWS.items() if OWNER[system].role == "baseline"),
+            on_request=ON_REQUEST,
+        ),
         Artefact("table3", VARIANTS, METRICS[2:], TABLE_3, ("Variant_3",)),
         Artefact("fig4", {str(k): f"RecGPT K={k} 9_1" for k in range(7)}, METRICS[2:], {}, ("0",), "K"),
         Artefact("fig5", {split: f"RecGPT K=1 {split}" for split in SPLITS}, METRICS[2:], {}, ("10_0",), "m_n"),
@@ -48,18 +57,29 @@ ARTEFACTS = {
 }
 """By name, without Table 1, which needs no run."""
 
+ALL = "all"
+"""As a model: every row, those made on request as well."""
 
-def chosen(rows: Mapping[str, str], models: Sequence[str]) -> dict[str, str]:
-    """The rows to be made: those asked for by row, system or family, all if none is; further systems become rows of their own.
+
+def chosen(rows: Mapping[str, str], models: Sequence[str], on_request: Sequence[str] = ()) -> dict[str, str]:
+    """The rows to be made: those asked for by row, system or family; further systems become rows of their own.
+
+    Args:
+        rows: row -> system.
+        models: what was asked for, `all` = every row; nothing: all rows but those of `on_request`.
+        on_request: rows that are made only when they are asked for.
 
     Raises:
         ReproduceError: a name that nothing has.
     """
     if not models:
-        return dict(rows)
+        return {row: system for row, system in rows.items() if row not in on_request}
     found: dict[str, str] = {}
     names = {name.lower(): name for name in [*FAMILIES, *OWNER, *rows]}
     for model in models:
+        if model.lower() == ALL:
+            found |= rows
+            continue
         name = names.get(model.lower())
         if name is None:
             near = difflib.get_close_matches(model.lower(), names, n=1)
@@ -84,7 +104,7 @@ def make(artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progre
 
     Args:
         artefact: which.
-        models: rows, systems or families; all of the artefact if there are none.
+        models: rows, systems or families; all of the artefact but what is made on request if there are none.
         plan: data sets, protocol, seeds, folder; the families are those behind the rows.
         progress: told of every experiment.
         workers: experiments side by side.
@@ -92,11 +112,13 @@ def make(artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progre
     Returns:
         The table as Markdown, and the files.
     """
-    rows = chosen(artefact.rows, models)
+    rows = chosen(artefact.rows, models, artefact.on_request)
     results = replace(plan, families=families(rows)).run(progress, workers)
     names = [dataset.name for dataset in plan.datasets]
     cells = tables.cells(results, rows, names, artefact.metrics, artefact.published, artefact.baselines)
     protocol, out, words = plan.protocol, plan.out, tables.text(cells, plan.protocol)
+    if left := [row for row in artefact.on_request if row not in rows and not models]:
+        words += f"\nNot made: {', '.join(left)} (long; name them in --models, or --models {ALL} for the whole table)\n"
     files = tables.write(artefact.name, [asdict(cell) for cell in cells], words, protocol, out)
     if artefact.axis:
         files.append(curves.figure(cells, artefact.axis, out / f"{artefact.name}-{protocol.name}.svg"))
