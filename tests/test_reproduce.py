@@ -17,16 +17,19 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from policies.base import Catalogue, Fitting, Sequences
+from policies.losses import Loss
 from policies.registry import make
+from policies.train import Training
 from recgpt.model import Shape
 from simulator.cli import main
 from simulator.eventlog import EventLog, Metadata
 from simulator.progress import silent
 from simulator.reproduce import ahead, artefacts, claims, tables
+from simulator.reproduce.choices import loss, printed, training
 from simulator.reproduce.experiment import Dataset, Experiment, Plan, ReproduceError, Results, find, read_places, values
 from simulator.reproduce.part import TrainingPart
 from simulator.reproduce.published import METRICS, TABLE_2, TABLE_3
-from simulator.reproduce.systems import BEST, FAMILIES, OWNER, PROTOCOLS, RELEASED, ROWS, SPLITS, VARIANTS, WRITTEN, Family
+from simulator.reproduce.systems import BEST, FAMILIES, OWNER, PROTOCOLS, RELEASED, ROWS, SPLITS, VARIANTS, WRITTEN, Family, Protocol
 
 PAPER = PROTOCOLS["paper"]
 
@@ -331,6 +334,68 @@ def test_models_are_chosen_by_row_system_or_family() -> None:
         artefacts.chosen(ROWS, ["SASRek"])
 
 
+def _chosen(protocol: Protocol, what: str) -> dict[str, str]:
+    """Family -> what is printed of it."""
+    lines = printed(protocol, list(FAMILIES.values())).says.items()
+    return {name: how for key, how in lines if key.startswith(f"{what} of ") for name in key.removeprefix(f"{what} of ").split(", ")}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_the_printed_protocol_is_what_the_policies_are_given(protocol: Protocol) -> None:
+    kinds = {
+        "binary": "bce",
+        "generalised": "gbce",
+        "full": "softmax",
+        "sampled": "sampled",
+        "pairwise (BPR)": "bpr",
+        "pairwise (TOP1)": "top1",
+    }
+    every = {(what, name) for what in ("loss", "tuning loss", "pretraining loss", "training", "tuning") for name in _chosen(protocol, what)}
+    assert {name for what, name in every if what == "loss"} >= {"BPR", "STAMP", "BERT4Rec", "ComiRec-SA", "SASRec"}
+    for what, name in every:
+        spec = next(iter(FAMILIES[name].specs(protocol).values()))
+        given, said = make(spec["policy"], spec["params"]).params()[what.replace(" ", "_")], _chosen(protocol, what)[name]
+        if isinstance(given, Loss):
+            assert [kind for words, kind in kinds.items() if said.startswith(words)] == [given.kind]
+        else:
+            assert f"{given.epochs} epochs, batches of {given.batch:,}, Adam at {given.rate:g}" in said
+            assert f"at most {given.sample:,} users" in said
+            assert f"patience {given.patience};" in said
+    losses = _chosen(protocol, "loss") | _chosen(protocol, "pretraining loss")
+    assert losses["SASRec"] == losses["Pre-train"] == loss(Loss(**protocol.loss))
+    assert losses["ComiRec-DR"].startswith("sampled softmax, 512 negatives")
+    assert losses["Best pre-train"].startswith("sampled softmax, 1,024 negatives")
+
+
+def test_what_the_paper_has_otherwise_is_printed() -> None:
+    assert "W_l" in _chosen(PAPER, "scores")["RecGPT K=1"]
+    assert "RecGPT as released" not in _chosen(PAPER, "scores")
+    assert _chosen(PAPER, "prompts")["Best RecGPT sure"].startswith(
+        "1 before each item from the second on, where its probability is at least"
+    )
+    assert "the next item is predicted from them as well" in _chosen(PAPER, "prompts")["RecGPT as released"]
+    alone = printed(PAPER, [FAMILIES["Fine-tuning"]]).says
+    assert alone["start of Fine-tuning"] == "the fit of Pre-train"
+    assert alone["pretraining loss of Pre-train"] == loss(Loss("bce"))  # of what it starts from, which is no row here
+    assert "pretraining loss of Fine-tuning" not in alone
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Training(patience=0, average=3, epochs=9), "no validation, weights: mean of the last 3 epochs"),
+        (Training(patience=0), "no validation, weights: last epoch"),
+        (
+            Training(every=2, average=5),
+            "every 2 epochs on at most 10,000 users, drawn by the seed; patience 10; weights: mean of the 5 best",
+        ),
+        (Training(decay=0.01, clip=5.0), "Adam at 0.001, L2 0.01, gradients up to 5; validated"),
+    ],
+)
+def test_a_training_in_words(given: Training, said: str) -> None:
+    assert said in training(given)
+
+
 def test_all_three_modes_stand_in_table_2_and_the_long_ones_on_request(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +427,7 @@ def test_the_command_prints_tables_and_writes_files_and_figures(folder: Path, tm
     assert "| PopRec | hit_rate@5 |" in ran.output
     stored = json.loads((tmp_path / "table2-paper.json").read_text())
     assert stored["protocol"]["name"] == "paper"
+    assert stored["protocol"]["fit of Transitions, PopRec"] in ran.output
     assert len(stored["cells"]) == pq.read_table(tmp_path / "table2-paper.parquet").num_rows == 8
     ran = CliRunner().invoke(main, ["reproduce", "fig5", *common, "--seeds", "2"], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output

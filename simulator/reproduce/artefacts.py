@@ -11,6 +11,7 @@ from policies.base import Progress
 from simulator.reproduce import ahead as several
 from simulator.reproduce import claims as answered
 from simulator.reproduce import curves, tables
+from simulator.reproduce.choices import printed
 from simulator.reproduce.experiment import Dataset, Plan, ReproduceError
 from simulator.reproduce.published import DATASETS, METRICS, STATISTICS, TABLE_2, TABLE_3
 from simulator.reproduce.systems import FAMILIES, ON_REQUEST, OWNER, ROWS, SPLITS, VARIANTS, Family
@@ -113,10 +114,12 @@ def make(artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progre
         The table as Markdown, and the files.
     """
     rows = chosen(artefact.rows, models, artefact.on_request)
-    results = replace(plan, families=families(rows)).run(progress, workers)
+    asked = families(rows)
+    results = replace(plan, families=asked).run(progress, workers)
     names = [dataset.name for dataset in plan.datasets]
     cells = tables.cells(results, rows, names, artefact.metrics, artefact.published, artefact.baselines)
-    protocol, out, words = plan.protocol, plan.out, tables.text(cells, plan.protocol)
+    protocol, out = printed(plan.protocol, asked), plan.out
+    words = tables.text(cells, protocol)
     if left := [row for row in artefact.on_request if row not in rows and not models]:
         words += f"\nNot made: {', '.join(left)} (long; name them in --models, or --models {ALL} for the whole table)\n"
     files = tables.write(artefact.name, [asdict(cell) for cell in cells], words, protocol, out)
@@ -128,21 +131,21 @@ def make(artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progre
 def claims(models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1) -> tuple[str, list[Path]]:
     """The paper's claims answered, over all users and by group; of `models` only, if there are any. As `make`."""
     systems = {system: system for claim in answered.CLAIMS for system in (claim.worse, claim.better)}
-    results = replace(plan, families=families(chosen(systems, models))).run(progress, workers)
-    return _write("claims", answered.answers(results, plan.datasets, answered.CLAIMS), plan)
+    plan = replace(plan, families=families(chosen(systems, models)))
+    return _write("claims", answered.answers(plan.run(progress, workers), plan.datasets, answered.CLAIMS), plan)
 
 
 def ahead(models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1) -> tuple[str, list[Path]]:
     """One slate for the next several clicks: two steps against one, by m:n; of `Pre-train` and `RecGPT K=1` without `models`. As `make`."""
-    asked = families(chosen({}, models or ("Pre-train", "RecGPT K=1")))
-    rows = several.answers(replace(plan, families=asked, ahead=several.AHEAD), progress, workers)
-    return _write("ahead", rows, plan)
+    plan = replace(plan, families=families(chosen({}, models or ("Pre-train", "RecGPT K=1"))), ahead=several.AHEAD)
+    return _write("ahead", several.answers(plan, progress, workers), plan)
 
 
 def _write(name: str, rows: Sequence[answered.Answer], plan: Plan) -> tuple[str, list[Path]]:
-    words = answered.text(rows, plan.protocol)
-    files = tables.write(name, [answered.record(row) for row in rows], words, plan.protocol, plan.out)
-    return words, [*files, curves.forest(rows, plan.out / f"{name}-{plan.protocol.name}.svg")] if rows else files
+    protocol = printed(plan.protocol, plan.families)
+    words = answered.text(rows, protocol)
+    files = tables.write(name, [answered.record(row) for row in rows], words, protocol, plan.out)
+    return words, [*files, curves.forest(rows, plan.out / f"{name}-{protocol.name}.svg")] if rows else files
 
 
 def table1(datasets: Sequence[Dataset]) -> str:

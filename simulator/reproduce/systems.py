@@ -31,26 +31,27 @@ class Protocol:
 
 _COMMON = {
     "split": "leave-one-out: AB -> C trains, ABC -> D validates, ABCD -> E tests",
-    "augmentation": "none: one sequence a user, its last 50 items; every position of it is predicted in one pass",
+    "augmentation": "none: one sequence a user, its last 50 items; every position of it is predicted in one pass; else as said below",
     "ranking": "all items; the user's own history is masked (an item bought again cannot be hit)",
     "ties": "fixed pseudo-random order of the item ids, the same for all systems",
-    "selection": "early stopping and best weights by NDCG@10 of the validation item; nothing is chosen on the test item",
+    "selection": "early stopping and weights by NDCG@10 of the validation item, of the users said below; nothing on the test item",
 }
 PROTOCOLS = {
     "paper": Protocol(
         "paper",
         {"kind": "bce", "negatives": 1},
         {
-            "loss": "binary cross-entropy, one uniform negative outside the user's items at every position (eq. 4); own losses of BPR "
-            "(pairwise), BERT4Rec (softmax at the gaps) and ComiRec (sampled softmax); prompt-tuning: full softmax (eq. 5)",
+            "loss": "binary cross-entropy, one uniform negative outside the user's items (eq. 4); whose it is, and other losses, below",
             **_COMMON,
         },
     ),
     "softmax": Protocol(
-        "softmax", {"kind": "softmax"}, {"loss": "full softmax over all items at every position, for every sequence model", **_COMMON}
+        "softmax",
+        {"kind": "softmax"},
+        {"loss": "full softmax over all items; whose it is, and other losses, below", **_COMMON},
     ),
 }
-"""By name: `paper`, as the published rows most likely were made; `softmax`, all sequence models under one strong loss."""
+"""By name: `paper`, as the published rows most likely were made; `softmax`, the same models under one strong loss."""
 
 
 TRAINING_PART = "simulator.reproduce.part:TrainingPart"
@@ -69,6 +70,7 @@ class Family:
         deterministic: whether seeds make no difference.
         foundation: name of the family whose fit this one starts from, given to it as `pretrained`; "" = none.
         validates: whether the policy itself holds each user's last click out for validation; else it is kept from it.
+        says: what else it does otherwise than the protocol says, and its hyper-parameters do not show (`choices`), by what is chosen.
         role: `floor` (stands beside every table), `baseline` (a row of the paper), `other` (beside them), or `ours` (the paper's method).
     """
 
@@ -80,6 +82,7 @@ class Family:
     deterministic: bool = False
     validates: bool = True
     foundation: str = ""
+    says: Mapping[str, str] = field(default_factory=dict)
     role: str = "baseline"
 
     def systems(self) -> tuple[str, ...]:
@@ -164,6 +167,8 @@ BEST_PROMPTS: dict[str, dict[str, Any]] = {
 }
 """Prompts that the best network is tuned with: as in 4.3; only those it is sure of; only for short histories; made anew each epoch."""
 
+_CUTS = {"augmentation": "at most 10 places of each user, drawn anew in every epoch; the last 20 clicks before each are read"}
+_NO_VALIDATION = {"fit": "counts, without the validation item"}
 _SEQUENCE = {"width": 64, "length": 50, "training": TRAINING}
 
 
@@ -182,18 +187,25 @@ def recgpt(window: int) -> Family:
 FAMILIES = {
     family.name: family
     for family in (
-        Family("Transitions", "itemknn", deterministic=True, validates=False, role="floor"),
-        Family("PopRec", "popularity", deterministic=True, validates=False),
-        Family("BPR", "bpr", {"width": 64}),
+        Family("Transitions", "itemknn", deterministic=True, validates=False, says=_NO_VALIDATION, role="floor"),
+        Family("PopRec", "popularity", deterministic=True, validates=False, says=_NO_VALIDATION),
+        Family("BPR", "bpr", {"width": 64}, says={"augmentation": "none: every click is a sample of its own"}),
         Family("STAMP", "stamp", _SEQUENCE, losses=("loss",)),
         Family("GRU4Rec", "gru4rec", _SEQUENCE, losses=("loss",)),
         Family("NARM", "narm", _SEQUENCE, losses=("loss",)),
-        Family("S3-Rec", "s3rec", _SEQUENCE, losses=("loss",)),
-        Family("S3-Rec attributes", "s3rec", {**_SEQUENCE, "objectives": ["aap", "mip", "map", "sp"]}, losses=("loss",), role="other"),
-        Family("BERT4Rec", "bert4rec", _SEQUENCE),
+        Family("S3-Rec", "s3rec", _SEQUENCE, losses=("loss",), says={"objectives": "masked items and segments (no attributes)"}),
+        Family(
+            "S3-Rec attributes",
+            "s3rec",
+            {**_SEQUENCE, "objectives": ["aap", "mip", "map", "sp"]},
+            losses=("loss",),
+            says={"objectives": "attributes, masked items, masked attributes, segments"},
+            role="other",
+        ),
+        Family("BERT4Rec", "bert4rec", _SEQUENCE, says={"augmentation": "Cloze: masks drawn anew in every epoch, only they are predicted"}),
         Family("SASRec", "sasrec", {**_SEQUENCE, "blocks": 1, "heads": 2, "inner": 256, "norm": "post"}, losses=("loss",)),
-        Family("ComiRec-DR", "comirec", {"width": 64, "extractor": "dr"}, role="other"),
-        Family("ComiRec-SA", "comirec", {"width": 64, "extractor": "sa"}, role="other"),
+        Family("ComiRec-DR", "comirec", {"width": 64, "extractor": "dr"}, says=_CUTS, role="other"),
+        Family("ComiRec-SA", "comirec", {"width": 64, "extractor": "sa"}, says=_CUTS, role="other"),
         Family(
             "Pre-train",
             "pretrain",

@@ -153,7 +153,7 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], words: str, protocol: Pr
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{name}-{protocol.name}"
     cells = [{key: None if isinstance(v, float) and np.isnan(v) else v for key, v in row.items()} for row in rows]
-    content = {"table": name, "protocol": {"name": protocol.name, "loss": dict(protocol.loss), **protocol.says}, "cells": cells}
+    content = {"table": name, "protocol": {"name": protocol.name, **protocol.says}, "cells": cells}
     files = [out / f"{stem}.{ending}" for ending in ("json", "md", "parquet")]
     _replace(files[0], (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     _replace(files[1], words.encode())
