@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,11 +16,14 @@ from click.testing import CliRunner
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from policies.base import Catalogue, Fitting, Sequences
+from policies.base import Catalogue, Fitting, Policy, Sequences
 from policies.losses import Loss
 from policies.registry import make
+from policies.stamp import STAMP
 from policies.train import Training
+from policies.transitions import Transitions
 from recgpt.model import Shape
+from recgpt.policy import RecGPT
 from simulator.cli import main
 from simulator.eventlog import EventLog, Metadata
 from simulator.progress import silent
@@ -149,6 +152,50 @@ def test_a_finished_experiment_is_not_run_again(folder: Path, tmp_path: Path, mo
         assert all(np.array_equal(a, b) for a, b in zip(found, again.places[key], strict=True))
     other = Experiment(dataset, SMALL, PROTOCOLS["softmax"], 0)
     assert other.folder(tmp_path) != Experiment(dataset, SMALL, PAPER, 0).folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "parameter", "default"),
+    [
+        ("STAMP", STAMP, "std", 0.2),
+        ("Transitions", Transitions, "decay", 0.3),  # within what is kept from the validation item
+        ("RecGPT K=1", RecGPT, "merge", "score"),  # of serving only
+    ],
+)
+def test_a_changed_default_makes_another_experiment(
+    folder: Path, tmp_path: Path, name: str, policy: type[Policy], parameter: str, default: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def where(family: str) -> Path:
+        return Experiment(Dataset("beauty", folder / "Beauty.txt"), FAMILIES[family], PAPER, 0).folder(tmp_path)
+
+    before, other = where(name), where("GRU4Rec")
+    assert where(name) == before
+    monkeypatch.setattr(policy.__dataclass_fields__[parameter], "default", default)
+    assert where(name) != before
+    assert where("GRU4Rec") == other
+
+
+def test_changed_data_or_another_foundation_makes_another_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_sequences(tmp_path)
+
+    def key() -> str:
+        return Experiment(Dataset("beauty", path), FAMILIES["Fine-tuning"], PAPER, 0).key
+
+    (tmp_path / "elsewhere").mkdir()
+    same = write_sequences(tmp_path / "elsewhere")
+    keys = [key()]
+    assert Experiment(Dataset("beauty", same), FAMILIES["Fine-tuning"], PAPER, 0).key == keys[0]
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")  # as long as before
+    keys.append(key())
+    (tmp_path / "Beauty_item2attributes.json").write_text('{"1": [1]}')
+    keys.append(key())
+    (tmp_path / "Beauty_item2attributes.json").write_text('{"1": [2]}')
+    keys.append(key())
+    base = FAMILIES["Pre-train"]
+    monkeypatch.setitem(FAMILIES, "Pre-train", replace(base, params={**base.params, "windows": "all"}))
+    keys.append(key())
+    assert len(set(keys)) == 5
 
 
 def test_side_by_side_is_the_same_as_one_after_another(folder: Path, tmp_path: Path) -> None:

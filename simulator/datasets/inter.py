@@ -57,6 +57,11 @@ def read(data: Data, path: Path) -> Source:
     return leave_out(offsets, item[order], catalogue, notes, clicked, data.hold_out)
 
 
+def beside(file: Path) -> list[Path]:
+    """The files that are read with `NAME.inter`, as far as they are there."""
+    return [path for path in (file.with_suffix(".item"), file.with_suffix(".user")) if path.exists()]
+
+
 def _inter_file(path: Path) -> Path:
     if path.is_file():
         return path

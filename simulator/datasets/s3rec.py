@@ -25,9 +25,7 @@ def read(data: Data, path: Path) -> Source:
     """
     users, offsets, original = read_lines(path)
     numbering = Numbering.by_appearance(original, base=1)
-    stem = path.name.removesuffix(".gz").removesuffix(".txt")
-    beside = path.with_name(f"{stem}_item2attributes.json")
-    attributes = _attributes(beside, numbering) if beside.exists() else None
+    attributes = next((_attributes(file, numbering) for file in beside(path)), None)
     catalogue = Catalogue(
         len(users),
         len(numbering),
@@ -37,6 +35,16 @@ def read(data: Data, path: Path) -> Source:
     )
     notes = {"file": path.name, "users": len(users), "items": len(numbering), "interactions": len(original)}
     return leave_out(offsets, numbering(original), catalogue, notes, held=data.hold_out)
+
+
+def attributes_of(path: Path) -> Path:
+    """Where the attributes of the items of `NAME.txt` would lie: `NAME_item2attributes.json`."""
+    return path.with_name(f"{path.name.removesuffix('.gz').removesuffix('.txt')}_item2attributes.json")
+
+
+def beside(path: Path) -> list[Path]:
+    """The files that are read with `NAME.txt`, as far as they are there."""
+    return [file for file in [attributes_of(path)] if file.exists()]
 
 
 def read_lines(path: Path) -> tuple[IntArray, IntArray, IntArray]:

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,18 @@ class Dataset:
     def source(self) -> Literal["s3rec", "inter"]:
         """`data.source` of a scenario."""
         return "inter" if self.path.name.removesuffix(".gz").endswith(".inter") else "s3rec"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file and of what is read beside it, with their endings."""
+        from simulator.datasets import inter, s3rec
+
+        found = hashlib.sha256()
+        for path in (self.path, *(inter if self.source == "inter" else s3rec).beside(self.path)):
+            with path.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            found.update(f"{path.name.removeprefix(self.path.name.partition('.')[0])} {content}\n".encode())
+        return found.hexdigest()
 
     @cached_property
     def statistics(self) -> tuple[int, int, int, int]:
@@ -175,16 +187,22 @@ class Experiment:
         """How many experiments have to be finished before this one, one after another."""
         return 0 if self.foundation is None else 1 + self.foundation.depth
 
+    @cached_property
     def key(self) -> str:
-        """What decides the result: scenario, data file, foundation."""
-        scenario = self.scenario()
-        scenario["data"]["path"] = [self.dataset.path.name, self.dataset.path.stat().st_size]
-        scenario["foundation"] = self.foundation.key() if self.foundation else ""
+        """What decides the result: scenario and hyper-parameters with their defaults, content of the data, foundation."""
+        from policies.registry import make
+        from simulator.scenario import Scenario
+
+        scenario = Scenario.model_validate(self.scenario()).identity()
+        scenario["data"]["path"] = self.dataset.digest
+        policies = {arm: make(spec["policy"], spec["params"]) for arm, spec in scenario["arms"].items()}
+        scenario["policies"] = {arm: [policy.fit_key(), asdict(policy)] for arm, policy in policies.items()}
+        scenario["foundation"] = self.foundation.key if self.foundation else ""
         return hashlib.sha256(json.dumps(scenario, sort_keys=True).encode()).hexdigest()[:10]
 
     def folder(self, out: Path) -> Path:
         """Where it is run; a changed experiment is another one."""
-        return out / "runs" / self.dataset.name / f"{self.scenario()['name']}-{self.seed}-{self.key()}"
+        return out / "runs" / self.dataset.name / f"{self.scenario()['name']}-{self.seed}-{self.key}"
 
     def finish(self, out: Path, progress: Progress) -> Path:
         """The folder of the finished run; run now, after what it starts from, if it was not before."""

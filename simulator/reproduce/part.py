@@ -38,6 +38,10 @@ class TrainingPart(Policy):
         self._inner.fit(known, catalogue, fitting)
         return self
 
+    def fit_params(self) -> dict[str, Any]:
+        """Those of the inner policy, with their defaults."""
+        return {"policy": self.policy, "settings": self._inner.params()}
+
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """As the inner policy: from the whole history."""
         return self._inner.recall(histories, k, seed)
