@@ -17,6 +17,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from policies.base import Catalogue, Fitting, Policy, Sequences
+from policies.bert4rec import BERT4Rec
 from policies.losses import Loss
 from policies.registry import make
 from policies.stamp import STAMP
@@ -412,6 +413,14 @@ def test_the_printed_protocol_is_what_the_policies_are_given(protocol: Protocol)
     assert losses["SASRec"] == losses["Pre-train"] == loss(Loss(**protocol.loss))
     assert losses["ComiRec-DR"].startswith("sampled softmax, 512 negatives")
     assert losses["Best pre-train"].startswith("sampled softmax, 1,024 negatives")
+
+
+def test_bert4rec_is_trained_as_long_as_it_needs() -> None:
+    own = BERT4Rec().training
+    assert (own.epochs, own.patience) == (300, 20)
+    spec = FAMILIES["BERT4Rec"].specs(PAPER)["BERT4Rec"]
+    assert make(spec["policy"], spec["params"]).params()["training"] == own
+    assert "300 epochs" in _chosen(PAPER, "training")["BERT4Rec"]
 
 
 def test_what_the_paper_has_otherwise_is_printed() -> None:
