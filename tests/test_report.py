@@ -471,6 +471,11 @@ def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
     assert content["audit"]["beside"]["of"] >= content["audit"]["beside"]["held"] > 0
     (check,) = (c for c in content["checks"] if c["name"] == "Audit of the tests")
     assert "100 samples of 80 users" in check["value"]
+    by_day = [r for r in found["rows"] if r["analysis"] == "paired t by day" and r["n"] == 80]
+    assert content["audit"]["by_day"]["error"] == [how(r["error"]["value"] for r in by_day) for how in (min, max)]
+    assert f"{max(r['error']['value'] for r in by_day):.1%} of tests in place of 5%" in (tmp_path / "report.html").read_text(
+        encoding="utf-8"
+    )
     assert "What the usual wrong analyses would have done" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "## Audit of the tests" in (tmp_path / "report.md").read_text(encoding="utf-8")
     for row in found["rows"]:

@@ -42,6 +42,11 @@ def a_paired_run(home: Path) -> Content:
     policy = {"policy": "recgpt", "headline": "snips", "verdict": "weak", "reasons": ["few matches"], "estimates": [estimate]}
     (home / "replay").mkdir()
     (home / "replay" / "replay.json").write_text(json.dumps([{"reward": "click", "logged": {"value": 0.39}, "policies": [policy]}]))
+    (home / "fidelity").mkdir()
+    figure = {"figure": "hit_rate@10", "rho": 0.7, "ordered": 0.8, "points": [{"value": v} for v in (0.11, 0.12, 0.15)]}
+    policies = [{"policy": name, "lift": lift} for name, lift in (("comirec", 0.0), ("recgpt", 0.031), ("popularity", -0.1))]
+    foretold = {"reward": "click", "policies": policies, "figures": [figure]}
+    (home / "fidelity" / "fidelity.json").write_text(json.dumps(foretold))
     report.write(made_log(n_users=100, seed=8), home / "worlds" / "other")
     calibration = {"basis": "a test", "tolerance": 0.1, "rows": [
         {"name": "clicks", "target": 1.0, "simulated": 1.02, "se": 0.01, "ratio": 1.02, "within": True},
@@ -227,6 +232,22 @@ def test_rows_have_as_many_cells_as_their_table_has_columns(homes: dict[str, Pat
         for section in sections.document(json.loads((home / "report.json").read_text())).sections:
             for table in walk(section.blocks):
                 assert {len(row) for row in table.rows} <= {len(table.columns)}, table.name
+
+
+def test_offline_figures_stand_beside_the_online_lift(homes: dict[str, Path]) -> None:
+    stored = json.loads((homes["a_paired_run"] / "report.json").read_text())
+    assert stored["foretold"] == [
+        {
+            "figure": "hit_rate@10",
+            "reward": "click",
+            "arm": "recgpt",
+            "value": 0.12,
+            "control": 0.11,
+            "online": 0.031,
+            "rho": 0.7,
+            "ordered": 0.8,
+        }
+    ]
 
 
 def test_choices_are_stated_and_computed(homes: dict[str, Path]) -> None:

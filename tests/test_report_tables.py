@@ -236,10 +236,20 @@ def test_metrics_of_the_command_line(spec: str, parsed: Any) -> None:
 def test_bad_files_end_with_one_message(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "head.csv").write_text("user,arm,x\n")
+    (tmp_path / "latin.csv").write_bytes("user,arm,café\n1,a,2\n2,b,3\n".encode("latin-1"))
+    (tmp_path / "longer.csv").write_text("user,arm,x\n1,a,2,7\n2,b,3,5\n")
+    (tmp_path / "twice.csv").write_text("user,arm,x,x\n1,a,2,7\n2,b,3,5\n")
+    (tmp_path / "semi.csv").write_text("user;arm;x\n1;a;2\n2;b;3\n")
     for name, arguments, rule in (
         ("x.json", [], "a per-user table is a file of"),
         ("empty.csv", [], "cannot be read as a table"),
         ("empty.csv", ["--metric", "a="], "cannot be read"),
+        ("head.csv", [], "head.csv: has a head and no rows"),
+        ("latin.csv", [], "is not UTF-8 text"),
+        ("longer.csv", [], "a row has more values than line 1 has names"),
+        ("twice.csv", [], "line 1: two columns are called 'x'"),
+        ("semi.csv", [], "values must be separated by commas"),
     ):
         result = CliRunner().invoke(main, ["report", str(tmp_path / name), "--out", str(tmp_path / "out"), *arguments])
         assert result.exit_code == 2

@@ -53,7 +53,7 @@ def write(
         folder: is made if it is not there.
         runtime: seconds, rates and sizes of the run that wrote the log; kept under `runtime`, and nothing else depends on it.
         run: the run's folder, where the same arms in further worlds (`worlds/<name>`), a replay of the log (`replay`) and an audit
-            (`audit.json`) may lie, to be shown beside; `folder` if left out.
+            (`audit.json`) may lie, and offline figures (`fidelity`), to be shown beside; `folder` if left out.
         strict: refuse to report a lift, and write nothing, where a check is red (a world out of calibration, an arm given up).
         margins: guardrails and equivalences that were planned, by user.
         choices: how lifts are computed, and what is computed beside them.
@@ -71,7 +71,7 @@ def write(
 
     content = gather(log, runtime=runtime, progress=progress, margins=margins, choices=choices)
     home = run or folder
-    content["offline"] = offline.beside(home, content)
+    content["offline"], content["foretold"] = offline.beside(home, content), offline.foretold(home, content)
     content["audit"] = audited.beside(home)
     if content["audit"]:
         add_check(content, audited.check(content["audit"]))

@@ -13,6 +13,9 @@ from simulator.stats.checks import Check
 FILE = "audit.json"
 """Where a run's folder keeps its audit: `abtest audit RUN`."""
 
+BY_DAY = "paired t by day"
+"""The analysis of a paired run's table by day."""
+
 ROW = ("metric", "arm", "analysis", "n", "error", "power", "coverage", "bias", "lift", "holds")
 
 
@@ -39,7 +42,7 @@ def beside(folder: Path) -> dict[str, Any] | None:
             **{key: stored[key] for key in ("repetitions", "n_users", "wrong", "looking")},
             "rows": [{key: row[key] for key in ROW} for row in rows if row["default"]],
             "warnings": [_warned(row) for row in rows if row["default"] and row["warning"]],
-            "by_day": _by_day([row for row in rows if row["design"] == "day" and row["undefined"] < 1]),
+            "by_day": _by_day([row for row in rows if row["analysis"] == BY_DAY and row["undefined"] < 1]),
             "beside": {
                 "held": sum(row["holds"] for row in others),
                 "of": len(others),

@@ -1,4 +1,5 @@
-"""Offline estimates beside the online lift: what `abtest replay` has said of the same run, if it was asked. Nothing is estimated here."""
+"""Offline figures and estimates beside the online lift: what `abtest fidelity` and `abtest replay` have said of the same arms, if they were
+asked. Nothing is estimated here."""
 
 from __future__ import annotations
 
@@ -7,8 +8,48 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from simulator.report import ReportError
+
 PLACE = Path("replay") / "replay.json"
 """Where a run's folder keeps its replay: `abtest replay RUN --out RUN/replay`."""
+
+
+FORETOLD = Path("fidelity") / "fidelity.json"
+"""Where a run's folder keeps it: `abtest fidelity SCENARIO --out RUN/fidelity`."""
+
+
+def foretold(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every offline figure of the run's arms (hit rate, NDCG, off-policy estimates on held-out days), and how well the figure foretells.
+
+    Returns:
+        Rows with `figure`, `arm`, `value`, `control` (the control's value), `online` (the arm's true lift there, in `reward`), `rho` (rank
+        correlation of the figure with the online lift over all policies) and `ordered` (share of pairs of policies that it orders right).
+    """
+    file = folder / FORETOLD
+    if not file.is_file():
+        return []
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        names = [policy["policy"] for policy in stored["policies"]]
+        at = {arm: names.index(arm) for arm in content["arms"] if arm in names}
+        base = at.get(content["control"])
+        return [
+            {
+                "figure": figure["figure"],
+                "reward": stored["reward"],
+                "arm": arm,
+                "value": figure["points"][i]["value"],
+                "control": None if base is None else figure["points"][base]["value"],
+                "online": stored["policies"][i]["lift"],
+                "rho": figure["rho"],
+                "ordered": figure["ordered"],
+            }
+            for figure in stored["figures"]
+            for arm, i in at.items()
+            if arm != content["control"]
+        ]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
+        raise ReportError(f"{file}: not what abtest fidelity writes ({error}); make it anew, or remove it") from error
 
 
 def beside(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:

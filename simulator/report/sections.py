@@ -385,7 +385,8 @@ def _paper(c: Content) -> Section | None:
         return None
     days = c["size"]["days"]
     note = (
-        f"The unit is a day, paired across arms, with t({days - 1}): the kind of table that the paper prints. {errors_by_day(c['audit'])} "
+        f"The unit is a day, paired across arms, with t({days - 1}): the kind of table that the paper prints. "
+        f"{errors_by_day(c['audit'], c['paired'])} "
         "The verdict rests on the users."
     )
     heads = [head or c["control"] for _, head, _ in FIGURES]
@@ -534,22 +535,37 @@ def _worlds(c: Content) -> Section | None:
 
 
 def _offline(c: Content) -> Section | None:
-    if not c["offline"]:
-        return None
-    said = (
-        "What a replay of this run's log says of the policies: estimated value per impression with its 95% interval, the logging policy's "
-        "own value, and whether the estimate may be believed."
-    )
-    rows = [
-        (plain(row["policy"]), plain(row["arm"] or "no arm"), plain(title(row["reward"])), plain(row["estimator"]),
-         _figure(number(row["value"]), row["value"]), plain(f"{number(row['low'])} to {number(row['high'])}"),
-         _figure(number(row["logged"]), row["logged"]), _figure(percent(row["online"]), row["online"]),
-         plain(": ".join(part for part in (row["verdict"] or "n/a", "; ".join(row["reasons"])) if part)))
-        for row in c["offline"]
-    ]  # fmt: skip
-    heads = _columns("Policy", "Arm", "Reward", "Estimator", "Estimate", "95% interval", "Logged", "Online lift", text=4)
-    table = Table("Offline estimates", [*heads, Column("May one believe it?")], rows)
-    return Section("offline", "Offline estimates beside the online lift", [Words(said), table], "Offline")
+    blocks: list[Block] = []
+    if c["offline"]:
+        said = (
+            "What a replay of this run's log says of the policies: estimated value per impression with its 95% interval, the logging "
+            "policy's own value, and whether the estimate may be believed."
+        )
+        rows = [
+            (plain(row["policy"]), plain(row["arm"] or "no arm"), plain(title(row["reward"])), plain(row["estimator"]),
+             _figure(number(row["value"]), row["value"]), plain(f"{number(row['low'])} to {number(row['high'])}"),
+             _figure(number(row["logged"]), row["logged"]), _figure(percent(row["online"]), row["online"]),
+             plain(": ".join(part for part in (row["verdict"] or "n/a", "; ".join(row["reasons"])) if part)))
+            for row in c["offline"]
+        ]  # fmt: skip
+        heads = _columns("Policy", "Arm", "Reward", "Estimator", "Estimate", "95% interval", "Logged", "Online lift", text=4)
+        blocks += [Words(said), Table("Offline estimates", [*heads, Column("May one believe it?")], rows)]
+    if c["foretold"]:
+        said = (
+            "Offline figures of the same arms, from the history's last days, and how well each figure foretells the online lift over all "
+            "policies that abtest fidelity has tried: rank correlation, and share of pairs in the right order."
+        )
+        figures = [
+            (plain(row["figure"]), plain(row["arm"]), plain(title(row["reward"])), _figure(number(row["control"]), row["control"]),
+             _figure(number(row["value"]), row["value"]), _figure(percent(row["online"]), row["online"]),
+             _figure(number(row["rho"]), row["rho"]), _figure(percent(row["ordered"], 0, False), row["ordered"]))
+            for row in c["foretold"]
+        ]  # fmt: skip
+        heads = _columns(
+            "Offline figure", "Arm", "Reward", c["control"], "Arm's figure", "Online lift", "Rank correlation", "In order", text=3
+        )
+        blocks += [Words(said), Table("Offline figures", heads, figures)]
+    return Section("offline", "Offline figures and estimates beside the online lift", blocks, "Offline") if blocks else None
 
 
 def _served(c: Content) -> Section | None:

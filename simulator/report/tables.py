@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +40,40 @@ def read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        frame = pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",", skip_blank_lines=False)
-        frame.index = pd.RangeIndex(2, len(frame) + 2, name="line")
-        return frame.dropna(how="all")
-    except (ValueError, OSError, UnicodeDecodeError) as error:
+        return _read_text(path, "\t" if ".tsv" in path.suffixes else ",")
+    except UnicodeDecodeError as error:
+        raise ReportError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except ReportError:
+        raise
+    except pd.errors.ParserWarning as error:
+        raise ReportError(f"{path}: a row has more values than line 1 has names") from error
+    except (ValueError, OSError) as error:
         raise ReportError(f"{path}: cannot be read as a table: {error}") from error
+
+
+def _read_text(path: Path, separator: str) -> pd.DataFrame:
+    """Rows of text, labelled with their line; a row longer than the head, or two columns of one name, is an error and not mended.
+
+    Raises:
+        ReportError: such a table.
+    """
+    import pandas as pd
+
+    names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+    if names.duplicated().any():
+        raise ReportError(f"{path}: line 1: two columns are called {names[names.duplicated()].iloc[0]!r}")
+    if len(names) == 1 and any(sign in names[0] for sign in ",;\t"):
+        raise ReportError(
+            f"{path}: line 1: {names[0]!r} is one column; values must be separated by {'tabs' if separator != ',' else 'commas'}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(path, sep=separator, skip_blank_lines=False, index_col=False)
+    frame.index = pd.RangeIndex(2, len(frame) + 2, name="line")
+    frame = frame.dropna(how="all")
+    if not len(frame):
+        raise ReportError(f"{path}: has a head and no rows")
+    return frame
 
 
 @contextmanager

@@ -209,8 +209,13 @@ def corrected(content: Mapping[str, Any]) -> str:
     return CORRECTIONS[content["choices"]["correction"]].format(content["family"])
 
 
-def errors_by_day(audit: Mapping[str, Any] | None) -> str:
-    """How often a table by day errs: what the run's own audit has counted, or that nobody has counted."""
+def errors_by_day(audit: Mapping[str, Any] | None, paired: bool) -> str:
+    """How often a table by day errs: what the run's own audit has counted, or why nobody can rely on it."""
+    if not paired:
+        return (
+            "The same users make up an arm on every day, so that what differs between them by chance differs on all days alike: this table "
+            "finds differences where there are none several times as often as in 5 of 100 runs. Do not decide on it."
+        )
     why = "Days of the same users are not independent, and what differs between the days counts as noise"
     found = (audit or {}).get("by_day")
     if not found:
