@@ -46,6 +46,7 @@ CLAIMS = (
     Claim("best network: prompts help", "Best fine-tuning", "Best RecGPT 10_0"),
     Claim("best network: a second step helps", "Best RecGPT 10_0", "Best RecGPT 9_1"),
     Claim("best network: steps that compete help", "Best RecGPT 10_0", "Best RecGPT pool"),
+    Claim("best network: prompts of fresh items help", "Best fine-tuning", "Best RecGPT fresh 10_0"),
     Claim("best network: prompts it is sure of help", "Best fine-tuning", "Best RecGPT sure 10_0"),
     Claim("best network: prompts for short histories help", "Best fine-tuning", "Best RecGPT short 10_0"),
     Claim("best network: prompts made anew help", "Best fine-tuning", "Best RecGPT anew 10_0"),
