@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from policies.base import Fitting, Policy, Sequences
+from policies.explore import Explore
 from policies.registry import make
 from simulator import tape
 from simulator.context import one_torch_thread
@@ -34,6 +35,8 @@ from simulator.users.choice import Choice
 
 SLATE = 10
 HISTORY = 128
+PAST = 7
+"""Days of history of the users whose requests policies serve."""
 
 
 class Clock:
@@ -62,12 +65,12 @@ def world(n_users: int, n_items: int) -> tuple[Any, Source]:
     return choice.build(source, 1, 1, Path()), source
 
 
-def fitted(name: str, source: Source, **params: Any) -> Policy:
-    """A policy fitted on nothing (the random one learns nothing)."""
+def fitted(policy: Policy, source: Source) -> Policy:
+    """A policy fitted on nothing (the random one learns nothing, the app's own knows the world)."""
     catalogue = source.catalogue
     empty = np.zeros(0, dtype=np.int64)
     nobody = Sequences(np.arange(catalogue.n_users), np.zeros(catalogue.n_users + 1, dtype=np.int64), empty, empty.astype(bool), empty)
-    return make(name, params).fit(nobody, catalogue, Fitting(1))
+    return policy.fit(nobody, catalogue, Fitting(1))
 
 
 @dataclass
@@ -86,7 +89,7 @@ def live(n_users: int, n_items: int, days: int, path: Path, tick: float, clock: 
     A clock is a system call, which costs microseconds on virtual machines: what is to be compared is measured without one.
     """
     users, source = world(n_users, n_items)
-    policy = fitted("random", source)
+    policy = fitted(make("random", {}), source)
     user = np.arange(n_users)
     lives, recorder = Lives.born(user, users.first(user), HISTORY), Tape(users.kinds)
     desk = Desk("random", Channel("random", policy, SLATE), (), None, n_items, 1)
@@ -144,20 +147,27 @@ def speed(sizes: list[tuple[int, int]], days: int, tick: float) -> None:
 
 
 def serving(names: list[str], n_users: int, n_items: int, days: int, interests: int) -> None:
-    """Print the requests per CPU second of arms with fitted policies, ranking included: recall 60, slates of 6; the policy's own share."""
+    """Print the requests per CPU second of arms with fitted policies, ranking included: recall 60, slates of 6; the policy's own share.
+
+    As in `scenarios/kuaishou_like.yaml`: the users have lived with the app's recommender for a week, on whose log everything is fitted, and
+    each arm serves the days after it. A first day, not counted, compiles.
+    """
     users, source = world(n_users, n_items)
-    start_of = users.first(np.arange(n_users))
+    user = np.arange(n_users)
+
+    def run(desk: Desk, lives: Lives, first: int, end: int) -> tuple[Engine, float]:
+        engine = Engine(lives, users, desk, Tape(users.kinds), Span(first * DAY, end * DAY, DAY, 2048, 6, HISTORY, HISTORY))
+        start = time.process_time()
+        engine.run()
+        return engine, time.process_time() - start
+
+    logging = Explore("production", {"noise": 0.25, "boost": 1.9, "brevity": 0.15, "refresh": 7}, temperature=0.36, epsilon=0.07)
+    fitted(logging, source)
+    logging.bind(users)
+    desk = Desk("production", Channel("production", logging, 6), (), None, n_items, 1)
+    past, _ = run(desk, Lives.born(user, users.first(user), HISTORY), 0, PAST)
     fresh = {name: column.copy() for name, column in users.state().items()}
-    span = Span(0, days * DAY, DAY, 2048, 6, HISTORY, HISTORY)
-
-    def run(desk: Desk) -> tuple[Tape, float]:
-        users.restore(fresh)
-        recorder, start = Tape(users.kinds), time.process_time()
-        Engine(Lives.born(np.arange(n_users), start_of, HISTORY), users, desk, recorder, span).run()
-        return recorder, time.process_time() - start
-
-    recorder, _ = run(Desk("random", Channel("random", fitted("random", source), 6), (), None, n_items, 1))
-    rows = tape.rows([recorder.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds)
+    rows = tape.rows([past.tape.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds)
     log = EventLog(Metadata(("history",), n_users, n_items), rows).sequences()
     ranker = Ranker.fit(log, source.catalogue, HISTORY, 1.0)
     print(f"\n{n_users:,} users x {n_items:,} items: requests per CPU second, served and answered (fits of one epoch)")
@@ -166,14 +176,21 @@ def serving(names: list[str], n_users: int, n_items: int, days: int, interests: 
         policy = make(name, {**params, "quotas": [1] * interests} if name == "recgpt" and interests else params)
         one_torch_thread()
         policy.fit(log, source.catalogue, Fitting(1))
-        clock = Clock()
-        clock.watch(policy, "recall", "policy")
-        recorder, seconds = run(Desk(name, Channel(name, policy, 60), (), ranker, n_items, 1))
-        n, rest = recorder.n_requests, 1 - clock.seconds["policy"] / seconds
+        desk = Desk(name, Channel(name, policy, 60), (), ranker, n_items, 1)
+        for end in (PAST + 1, PAST + days):
+            clock, inner = Clock(), policy.recall
+            clock.watch(policy, "recall", "policy")
+            users.restore({name: column.copy() for name, column in fresh.items()})
+            lived, seconds = run(desk, past.lives.rows(user), PAST, end)
+            object.__setattr__(policy, "recall", inner)
+        n, rest = lived.tape.n_requests, 1 - clock.seconds["policy"] / seconds
         print(f"  {name:<12} {n / seconds:>9,.0f} requests/s  ({n:,} requests; {rest:.1%} of the time outside the policy)")
 
 
-_TWO_STAGES: dict[str, Any] = {"pretraining": {"epochs": 1}, "tuning": {"epochs": 1}}
+_SAMPLED = {"kind": "sampled", "negatives": 512}
+_TWO_STAGES: dict[str, Any] = {
+    "pretraining_loss": _SAMPLED, "pretraining": {"epochs": 1}, "tuning_loss": _SAMPLED, "tuning": {"epochs": 1},
+}  # fmt: skip
 
 EPOCH: dict[str, dict[str, Any]] = {
     "random": {},
@@ -197,7 +214,7 @@ def main() -> None:
     parser.add_argument("--policies", nargs="*", default=[], help="requests per second with these policies, e.g. comirec recgpt1 recgpt")
     asked = parser.parse_args()
     if asked.policies:
-        serving(asked.policies, 2_000, asked.items or 4_000, 3, asked.interests)
+        serving(asked.policies, 2_000, asked.items or 4_000, 5, asked.interests)
         return
     speed([(n, asked.items or n) for n in asked.users], asked.days, asked.tick)
 

@@ -54,28 +54,49 @@ def widths(length: int) -> tuple[int, ...]:
     return (*powers, length)
 
 
-def by_length(compute: Callable[..., Array], items: IntArray, *arrays: Array) -> Array:
-    """`compute` applied to blocks of `ROWS` histories of one width; the width depends on the row's own history only.
+def length_blocks(items: IntArray) -> Iterator[tuple[IntArray, int]]:
+    """The rows of histories in blocks of at most `ROWS` of one width, which depends on the row's own history only.
 
     Args:
-        compute: from items `[ROWS, width]` (right-aligned, 0 = padding) and arrays `[ROWS, ...]` to `[ROWS, ...]`, row by row.
         items: `[B, L]` right-aligned histories, 0 = padding on the left.
-        arrays: `[B, ...]` each.
 
-    Returns:
-        `[B, ...]`.
+    Yields:
+        Indices of a block's rows, and how many of the last columns hold all that is in them.
     """
     longest = items.shape[1]
     used = np.where(items != PADDING, longest - np.arange(longest), 0).max(axis=1, initial=0)
     steps = np.asarray(widths(longest))
     choice = np.searchsorted(steps, used)
-    result: Array | None = None
-    for place in np.unique(choice) if len(items) else [0]:
+    for place in np.unique(choice):
         index = np.flatnonzero(choice == place)
-        part = by_rows(compute, items[index][:, longest - steps[place] :], *(array[index] for array in arrays))
+        for start in range(0, len(index), ROWS):
+            yield index[start : start + ROWS], int(steps[place])
+
+
+def filled(array: Array, index: IntArray) -> Array:
+    """The rows of `array` at `index`, followed by zeros: a block of `ROWS` rows."""
+    block = np.zeros((ROWS, *array.shape[1:]), array.dtype)
+    block[: len(index)] = array[index]
+    return block
+
+
+def by_length(compute: Callable[..., Array], items: IntArray, *arrays: Array) -> Array:
+    """`compute` applied to the blocks of `length_blocks`.
+
+    Args:
+        compute: from items `[ROWS, width]` (right-aligned, 0 = padding) and arrays `[ROWS, ...]` to `[ROWS, ...]`, row by row.
+        items: `[B, L]` right-aligned histories, 0 = padding on the left; `B` may be 0.
+        arrays: `[B, ...]` each.
+
+    Returns:
+        `[B, ...]`.
+    """
+    result: Array | None = None
+    for index, width in length_blocks(items) if len(items) else [(np.zeros(0, dtype=np.int64), items.shape[1])]:
+        part = compute(filled(items[:, items.shape[1] - width :], index), *(filled(array, index) for array in arrays))
         if result is None:
             result = np.empty((len(items), *part.shape[1:]), part.dtype)
-        result[index] = part
+        result[index] = part[: len(index)]
     assert result is not None
     return result
 

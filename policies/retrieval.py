@@ -14,7 +14,8 @@ import numba
 import numpy as np
 
 from policies.base import PADDING, FloatArray, IntArray, Params, Slates
-from policies.blocks import ROWS, by_rows
+from policies.blocks import by_rows
+from policies.products import Rough, chosen, every, padded
 from policies.streams import Purpose, uniform
 
 Ranked = tuple[IntArray, FloatArray]
@@ -119,12 +120,21 @@ def _select(scores: Any, ids: Any, seen: Any, ranks: Any, items: Any, best: Any)
     return -1
 
 
-def _run(scores: FloatArray, ids: IntArray, seen: IntArray, k: int, n_items: int) -> Ranked:
+def check_wanted(k: int, seen: IntArray, n_items: int) -> None:
+    """Raises ValueError where k is below 1 or a seen item is no item."""
     if k < 1:
         raise ValueError(f"k must be at least 1; got {k}")
-    for name, given in (("seen", seen), ("candidate", ids)):
-        if given.size and (given.min() < 0 or given.max() > n_items):
-            raise ValueError(f"{name} items must be ids of 1..{n_items}, or 0 for none; got {given.min()}..{given.max()}")
+    _check_ids("seen", seen, n_items)
+
+
+def _check_ids(name: str, given: IntArray, n_items: int) -> None:
+    if given.size and (given.min() < 0 or given.max() > n_items):
+        raise ValueError(f"{name} items must be ids of 1..{n_items}, or 0 for none; got {given.min()}..{given.max()}")
+
+
+def _run(scores: FloatArray, ids: IntArray, seen: IntArray, k: int, n_items: int) -> Ranked:
+    check_wanted(k, seen, n_items)
+    _check_ids("candidate", ids, n_items)
     items = np.zeros((len(scores), k), dtype=np.int64)
     best = np.full((len(scores), k), -np.inf, dtype=np.float32)
     scores = np.ascontiguousarray(scores, dtype=np.float32)
@@ -166,31 +176,34 @@ class Index(Protocol):
 
 
 class Exact:
-    """Every item is looked at. Blocks of fixed shape make a row's scores independent of the batch."""
+    """The items of largest score for certain: every item is looked at, roughly, and those that may be among the best exactly.
+
+    The bytes of the result depend on the query, the items and k only (`policies.products`).
+    """
 
     def __init__(self, vectors: FloatArray) -> None:
         self.n_items = len(vectors) - 1
-        self._columns = np.ascontiguousarray(vectors.T, dtype=np.float32)
-        self._scores: FloatArray | None = None
+        self._width = vectors.shape[1]
+        self._vectors = padded(vectors)
+        self._columns = np.ascontiguousarray(self._vectors.T)
+        self._rough = Rough(self._columns) if np.isfinite(self._vectors).all() else None
 
     def scores(self, queries: FloatArray) -> FloatArray:
-        """Inner products `[B, n_items + 1]` with `queries` `[B, d]`."""
-        return by_rows(lambda block: block @ self._columns, np.asarray(queries, dtype=np.float32))
+        """Inner products `[B, n_items + 1]` with `queries` `[B, d]`, by blocks of fixed shape; but for rounding those of `search`."""
+        columns = self._columns[: self._width]
+        return by_rows(lambda block: block @ columns, np.asarray(queries, dtype=np.float32))
 
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
-        queries = np.asarray(queries, dtype=np.float32)
-        starts = range(0, max(len(queries), 1), ROWS)
-        parts = [self._search(queries[start : start + ROWS], k, seen[start : start + ROWS]) for start in starts]
-        return np.concatenate([items for items, _ in parts]), np.concatenate([scores for _, scores in parts])
-
-    def _search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
-        """`search` for at most `ROWS` queries; their scores are written over those of the block before, not into new memory."""
-        if self._scores is None:
-            self._scores = np.empty((ROWS, self.n_items + 1), dtype=np.float32)
-        block = np.zeros((ROWS, queries.shape[1]), dtype=np.float32)
-        block[: len(queries)] = queries
-        np.matmul(block, self._columns, out=self._scores)
-        return top_k(self._scores[: len(queries)], k, seen)
+        queries = padded(queries)
+        check_wanted(k, seen, self.n_items)
+        if self._rough is None or not self._rough.fits(k):
+            return top_k(every(queries, self._columns), k, seen)
+        ids, certain = self._rough.shortlist(queries, k, seen)
+        items, scores = top_k_of(ids, chosen(queries, self._vectors, ids), k, np.zeros((len(ids), 0), dtype=np.int64), self.n_items)
+        rest = np.flatnonzero(~certain)
+        if len(rest):
+            items[rest], scores[rest] = top_k(every(queries[rest], self._columns), k, seen[rest])
+        return items, scores
 
 
 class Approximate:
@@ -218,7 +231,7 @@ class Approximate:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("approximate search needs faiss: pip install 'abtest[ann]' (or use search kind `exact`)") from error
         self.n_items = len(vectors) - 1
-        self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        self._vectors = padded(vectors)
         squares = (self._vectors[1:].astype(np.float64) ** 2).sum(axis=1)
         extra = np.sqrt(np.maximum(squares.max(initial=0.0) - squares, 0.0))
         points = np.ascontiguousarray(np.column_stack([self._vectors[1:], extra]), dtype=np.float32)
@@ -241,7 +254,7 @@ class Approximate:
             faiss.omp_set_num_threads(threads)
 
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
-        queries = np.asarray(queries, dtype=np.float32)
+        queries = padded(queries)
         wanted = np.minimum(k + (seen != PADDING).sum(axis=1), self.n_items)
         size = np.minimum(2 ** np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64), self.n_items)
         items = np.zeros((len(queries), k), dtype=np.int64)
@@ -249,7 +262,7 @@ class Approximate:
         for fetch in np.unique(size):
             rows = np.flatnonzero(size == fetch)
             found = by_rows(lambda block, fetch=fetch: self._nearest(block, int(fetch)), queries[rows])
-            inner = by_rows(lambda places, block: np.einsum("bcd,bd->bc", self._vectors[places], block), found, queries[rows])
+            inner = chosen(queries[rows], self._vectors, found)
             items[rows], scores[rows] = top_k_of(found, inner, k, seen[rows], self.n_items)
         return items, scores
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,47 @@ from policies.dropout import Dropout
 EPS = 1e-6
 
 
-class State(Protocol):
-    """What a layer remembers of the tokens so far: enough to attend from the next one without looking at them again."""
+@dataclass
+class State:
+    """What a part of the network remembers of the tokens so far: enough to go on from the next one without looking at them again.
 
-    def rows(self, index: Tensor) -> State:
-        """The state of the sequences at `index`."""
+    Its tensors, and those of the states in it, have a row for each sequence.
+    """
+
+    def each(self, act: Callable[[Tensor], Tensor]) -> Self:
+        """The state of `act` of every tensor."""
+        return replace(self, **{part.name: _each(getattr(self, part.name), act) for part in fields(self)})
+
+    def rows(self, index: slice) -> Self:
+        """The sequences at `index`, as a view."""
+        return self.each(lambda tensor: tensor[index])
+
+    def room(self, n: int) -> Self:
+        """A state of the same kind for `n` sequences, empty."""
+        return self.each(lambda tensor: tensor.new_zeros(n, *tensor.shape[1:]))
+
+    def put(self, index: Tensor, state: Self) -> None:
+        """Take over the first sequences of `state` as those at `index`."""
+        for mine, given in zip(self._tensors(), state._tensors(), strict=True):
+            mine[index] = given[: len(index)]
+
+    def _tensors(self) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def note(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.each(note)
+        return found
+
+
+def _each(value: Any, act: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return act(value)
+    if isinstance(value, list):
+        return [_each(one, act) for one in value]
+    return value.each(act) if isinstance(value, State) else value
 
 
 class Attention(nn.Module, ABC):
@@ -47,9 +84,18 @@ class Attention(nn.Module, ABC):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values `[B, m, L, d/m]` of `x` `[B, L, d]`."""
-        batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = self._heads(self.qkv(x), 3)
         return q, k, v
+
+    def _heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """`[B, L, parts * d]` -> `parts` times `[B, m, L, d/m]`."""
+        batch, length, width = projected.shape
+        return projected.view(batch, length, parts, self.heads, width // parts // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _rows(self, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the parts `first` to `end` of the joint projection: 0 queries, 1 keys, 2 values."""
+        width = self.qkv.in_features
+        return self.qkv.weight[first * width : end * width], self.qkv.bias[first * width : end * width]
 
     def join(self, heads: Tensor) -> Tensor:
         """`[B, m, L, d/m]` -> `[B, L, d]`, through the output projection."""
@@ -58,7 +104,7 @@ class Attention(nn.Module, ABC):
         return joined
 
     @abstractmethod
-    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0) -> tuple[Tensor, State]:
         """Attend over whole sequences.
 
         Args:
@@ -66,6 +112,7 @@ class Attention(nn.Module, ABC):
             real: `[B, L]` False on padding.
             keep: how many further tokens the state must have room for.
             last: whether only the last token's result is wanted.
+            width: columns that the state looks back on, at least; the result does not depend on it.
 
         Returns:
             `[B, L, d]` (`[B, 1, d]` if `last`), and the state after the last token.
@@ -77,16 +124,13 @@ class Attention(nn.Module, ABC):
 
 
 @dataclass
-class Cache:
+class Cache(State):
     """Keys and values `[B, m, T, d/m]` of `used` tokens, with room for more, and which are real `[B, T]`."""
 
     keys: Tensor
     values: Tensor
     real: Tensor
     used: int
-
-    def rows(self, index: Tensor) -> Cache:
-        return Cache(self.keys[index], self.values[index], self.real[index], self.used)
 
 
 class SoftmaxAttention(Attention):
@@ -97,14 +141,18 @@ class SoftmaxAttention(Attention):
     head would shrink with the number of heads.
     """
 
-    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False) -> tuple[Tensor, State]:
-        q, k, v = self.project(x)
+    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0) -> tuple[Tensor, State]:
         length = x.shape[1]
+        if last:  # of the other tokens only keys and values are wanted
+            k, v = self._heads(nn.functional.linear(x, *self._rows(1, 3)), 2)
+            (q,) = self._heads(nn.functional.linear(x[:, -1:], *self._rows(0, 1)), 1)
+        else:
+            q, k, v = self.project(x)
         columns = torch.arange(length, device=x.device)
         # A padding row sees itself, so that no softmax is over nothing; nobody reads its result.
         visible = (columns[:, None] >= columns) & real[:, None, :] | (columns[:, None] == columns)
         if last:
-            q, visible = q[:, :, -1:], visible[:, -1:]
+            visible = visible[:, -1:]
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if self.distance is not None:
             bias = self.distance[:, (columns[:, None] - columns).clamp(min=0)]
@@ -112,27 +160,30 @@ class SoftmaxAttention(Attention):
         scores = scores.masked_fill(~visible[:, None], -torch.inf)
         mixed = self.join(self.dropout(scores.softmax(-1)) @ v)
         if not keep:
-            return mixed, Cache(k, v, real, length)
-        room = [*k.shape[:2], length + keep, k.shape[3]]
+            return mixed, Cache(k[:, :, :0], v[:, :, :0], real[:, :0], 0)
+        before, used = max(width - length, 0), max(width, length)
+        room = [*k.shape[:2], used + keep, k.shape[3]]
         keys, values = k.new_zeros(room), v.new_zeros(room)
-        keys[:, :, :length], values[:, :, :length] = k, v
-        return mixed, Cache(keys, values, torch.cat([real, real.new_ones(len(real), keep)], 1), length)
+        keys[:, :, before:used], values[:, :, before:used] = k, v
+        seen = [real.new_zeros(len(real), before), real, real.new_ones(len(real), keep)]
+        return mixed, Cache(keys, values, torch.cat(seen, 1), used)
 
     def step(self, x: Tensor, state: State) -> Tensor:
         assert isinstance(state, Cache)
         q, k, v = self.project(x[:, None])
         state.keys[:, :, state.used], state.values[:, :, state.used] = k[:, :, 0], v[:, :, 0]
         state.used += 1
-        keys, values, real = (state.keys[:, :, : state.used], state.values[:, :, : state.used], state.real[:, : state.used])
-        scores = q @ keys.transpose(-1, -2) * q.shape[-1] ** -0.5
+        # Batch and heads as one dimension: of the four that they are, matmul would copy the part of the cache that is used.
+        keys, values = state.keys.flatten(0, 1)[:, : state.used], state.values.flatten(0, 1)[:, : state.used]
+        scores = torch.bmm(q.flatten(0, 1), keys.transpose(1, 2)).view(*q.shape[:3], -1) * q.shape[-1] ** -0.5
         if self.distance is not None:
             scores = scores + self.distance[:, : state.used].flip(1)[:, None]
-        scores = scores.masked_fill(~real[:, None, None], -torch.inf)
-        return self.join(scores.softmax(-1) @ values)[:, 0]
+        scores = scores.masked_fill(~state.real[:, None, None, : state.used], -torch.inf)
+        return self.join(torch.bmm(scores.softmax(-1).flatten(0, 1), values).view(q.shape))[:, 0]
 
 
 @dataclass
-class Flows:
+class Flows(State):
     """The running sums of causal flow attention: over keys, queries, refined keys and queries, exponentials, key x value."""
 
     keys: Tensor
@@ -142,9 +193,6 @@ class Flows:
     exponentials: Tensor
     memory: Tensor
     count: Tensor
-
-    def rows(self, index: Tensor) -> Flows:
-        return Flows(**{name: value[index] for name, value in vars(self).items()})
 
 
 SUMS = ("keys", "queries", "keys_out", "queries_in", "exponentials")
@@ -159,7 +207,7 @@ class FlowAttention(Attention):
     grow with the history: the state is a matrix per head.
     """
 
-    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0) -> tuple[Tensor, State]:
         q, k, v = self.project(x)
         mask = real[:, None, :, None].to(x.dtype)
         q, k = q.sigmoid() * mask, k.sigmoid() * mask

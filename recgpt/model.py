@@ -110,9 +110,9 @@ class Block(nn.Module):
         self.dropout = Dropout(shape.dropout)
         self.pre = shape.norm == "pre"
 
-    def forward(self, x: Tensor, real: Tensor, keep: int, last: bool) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, real: Tensor, keep: int, last: bool, width: int) -> tuple[Tensor, State]:
         """`[B, L, d]` -> `[B, L, d]` (`[B, 1, d]` if only the `last` token is wanted), and the attention's state."""
-        mixed, state = self.attention(self.norm_attention(x) if self.pre else x, real, keep, last)
+        mixed, state = self.attention(self.norm_attention(x) if self.pre else x, real, keep, last, width)
         return self._rest(x[:, -1:] if last else x, mixed), state
 
     def step(self, x: Tensor, state: State) -> Tensor:
@@ -128,15 +128,11 @@ class Block(nn.Module):
 
 
 @dataclass
-class Sums:
+class Sums(State):
     """The decayed sums of the tokens so far: of their vectors `[B, d]`, and of their weights `[B, 1]`."""
 
     vectors: Tensor
     weights: Tensor
-
-    def rows(self, index: Tensor) -> Sums:
-        """The sums of the sequences at `index` `[B']`."""
-        return Sums(self.vectors[index], self.weights[index])
 
 
 class Trace(nn.Module):
@@ -204,18 +200,13 @@ def _clicked(real: Tensor, segments: Tensor | None) -> Tensor:
 
 
 @dataclass
-class Memory:
-    """Where a batch of sequences stands: each layer's state, the trace's sums, the number of real tokens `[B]`, and the users `[B]`."""
+class Memory(State):
+    """Where sequences stand: each layer's state, the trace's sums, the number of real tokens `[B]`, the users' vectors `[B, d]`."""
 
     states: list[State]
     sums: Sums | None
     count: Tensor
-    users: Tensor
-
-    def rows(self, index: Tensor) -> Memory:
-        """The sequences at `index` `[B']`."""
-        sums = None if self.sums is None else self.sums.rows(index)
-        return Memory([state.rows(index) for state in self.states], sums, self.count[index], self.users[index])
+    user: Tensor | None
 
 
 class GPT(nn.Module):
@@ -293,22 +284,25 @@ class GPT(nn.Module):
         start, real = self._embed(tokens, users, segments)
         x = start
         for block in self.blocks:
-            x, _ = block(x, real, 0, False)
+            x, _ = block(x, real, 0, False, 0)
         out: Tensor = self.final(x)
         return out if self.trace is None else out + self.trace(start, _clicked(real, segments))
 
-    def begin(self, tokens: Tensor, users: Tensor, segments: Tensor | None = None, keep: int = 0) -> tuple[Tensor, Memory]:
-        """The hidden state `[B, d]` after the last token, and the memory from which `extend` takes up to `keep` further tokens."""
+    def begin(self, tokens: Tensor, users: Tensor, segments: Tensor | None = None, keep: int = 0, width: int = 0) -> tuple[Tensor, Memory]:
+        """The hidden state `[B, d]` after the last token, and the memory from which `extend` takes up to `keep` further tokens.
+
+        With a `width`, memories of shorter sequences have the shape of that many tokens, and go together.
+        """
         start, real = self._embed(tokens, users, segments)
         x, states, sums = start, [], None
         for number, block in enumerate(self.blocks, 1):
-            x, state = block(x, real, keep, number == len(self.blocks))
+            x, state = block(x, real, keep, number == len(self.blocks), width)
             states.append(state)
         hidden: Tensor = self.final(x[:, -1])
         if self.trace is not None:
             trace, sums = self.trace.last(start, _clicked(real, segments))
             hidden = hidden + trace
-        return hidden, Memory(states, sums, real.sum(1), users)
+        return hidden, Memory(states, sums, real.sum(1), None if self.users is None else self._user(users))
 
     def _embed(self, tokens: Tensor, users: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
         """`h0` `[B, L, d]`, and which columns count `[B, L]`."""
@@ -323,10 +317,10 @@ class GPT(nn.Module):
     def extend(self, token: Tensor, memory: Memory, segment: int | None = None) -> Tensor:
         """Hidden state `[B, d]` after one further `token` `[B]` of the given segment; `memory` takes it in."""
         x = self.items(token) + self.positions(memory.count)
-        if self.users is not None:
-            x = x + self._user(memory.users)
+        if memory.user is not None:
+            x = x + memory.user
         if segment is not None:
-            x = x + self.segments(torch.full_like(token, segment))
+            x = x + self.segments.weight[segment]
         x = start = self.dropout(self.norm(x))
         for block, state in zip(self.blocks, memory.states, strict=True):
             assert isinstance(block, Block)

@@ -12,14 +12,16 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
-from policies.blocks import ROWS, by_length, by_rows, one_thread
+from policies.blocks import ROWS, by_rows, filled, length_blocks, one_thread
 from policies.losses import Loss
 from policies.retrieval import Exact, Index, Search, shares, top_k
 from policies.train import Training
+from recgpt.attention import State
 from recgpt.mixture import WEIGHTS, Counts, Mixture
-from recgpt.model import GPT, REAL, Layer, Shape
+from recgpt.model import GPT, REAL, Layer, Memory, Shape
 from recgpt.prompts import recent
 from recgpt.smoothing import Smoothing
 from recgpt.spectral import spectral
@@ -176,9 +178,9 @@ class PreTrain(Policy):
         with one_thread(), torch.inference_mode():
             tokens, segments = self.tokens(histories) if reading is None else reading
             known = np.where(histories.user >= 0, histories.user, -1)
-            found = by_length(walk.block, tokens, segments, known, histories.seen)
+            items, scores = walk(tokens, segments, known, histories.seen)
         interest = np.repeat(np.arange(steps), quotas[:steps])
-        slates = _merged(found[:, 0].astype(np.int64), found[:, 1].astype(np.float32), interest, self.merge)
+        slates = _merged(items, scores, interest, self.merge)
         cold = ~tokens.any(axis=1)
         if cold.any():
             popular = np.broadcast_to(self.clicks_, (int(cold.sum()), len(self.clicks_)))
@@ -205,7 +207,7 @@ class PreTrain(Policy):
         """The query vector `[B, d]` of the first interest of `users` `[B]`, from what is read."""
         walk = Walk(self._fitted(), None, (1,), self.layer_, self._segmented)
         with one_thread(), torch.inference_mode():
-            return by_length(walk.query, *reading, users)
+            return walk.queries(*reading, users)
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Inner products `[B, n]` of `items` `[B, n]` with the query vector of the first interest; log probabilities of a mixture."""
@@ -391,7 +393,13 @@ class RecGPT1(RecGPT):
 
 
 class Walk:
-    """Autoregressive recall of one block of requests (4.4): recall a quota, append its best item as the next click, recall again."""
+    """Autoregressive recall (4.4): recall a quota, append its best item as the next click, recall again.
+
+    Histories are read in blocks of one length; from then on all are alike, and walk on in full blocks.
+    """
+
+    CHUNK = 1024
+    """Requests that are remembered at once."""
 
     def __init__(
         self, model: GPT, index: Index | None, quotas: tuple[int, ...], layer: Layer, segmented: bool, mixture: Mixture | None = None
@@ -399,49 +407,95 @@ class Walk:
         self.model, self.index, self.quotas, self.layer, self.segmented, self.mixture = model, index, quotas, layer, segmented, mixture
         self.device = model.items.weight.device
 
-    def _tensors(self, *arrays: npt.NDArray[Any]) -> list[torch.Tensor]:
-        return [torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays]
+    def __call__(self, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray) -> tuple[IntArray, FloatArray]:
+        """Items and scores of each step's quota, `[B, k]` both.
+
+        Args:
+            tokens, segments: `[B, L]` right-aligned.
+            users: `[B]`, -1 = unknown.
+            seen: `[B, S]` items left out, 0 = none.
+        """
+        k = sum(self.quotas)
+        items, scores = np.zeros((len(tokens), k), dtype=np.int64), np.full((len(tokens), k), -np.inf, dtype=np.float32)
+        for first in range(0, len(tokens), self.CHUNK):
+            chunk = slice(first, min(first + self.CHUNK, len(tokens)))
+            read = self._read(tokens[chunk], segments[chunk], users[chunk])
+            for start in range(chunk.start, chunk.stop, ROWS):
+                some, block = slice(start, min(start + ROWS, chunk.stop)), slice(start - first, start - first + ROWS)
+                items[some], scores[some] = self._go(read.rows(block), tokens[some], segments[some], users[some], seen[some])
+        return items, scores
+
+    def queries(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
+        """The query vector of the first step, `[B, d]`."""
+        hidden = self._read(tokens, segments, users).hidden
+        return self.model.query(hidden, self.layer).float().cpu().numpy()[: len(tokens)]
 
     def _window(self, tokens: IntArray, segments: IntArray) -> Reading:
-        """Both as wide as `tokens`, whose padding was cut; where padding is read, with as much of it as in training."""
-        segments = segments[:, -tokens.shape[1] :]
+        """Both as they are; where padding is read, with as much of it as in training."""
         lack = 0 if self.model.shape.masked else self.model.shape.length - tokens.shape[1]
         return (np.pad(tokens, ((0, 0), (lack, 0))), np.pad(segments, ((0, 0), (lack, 0)))) if lack else (tokens, segments)
 
-    def block(self, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray) -> npt.NDArray[np.float64]:
-        """Items and scores of each step's quota, `[B, 2, k]` (float64 holds both exactly)."""
-        assert self.index is not None
-        tokens, segments = self._window(tokens, segments)
-        token, segment, user = self._tensors(tokens, segments, users)
+    def _read(self, tokens: IntArray, segments: IntArray, users: IntArray) -> Read:
+        """Where the network stands after the histories; rows are filled up to whole blocks."""
         masked = self.model.shape.masked
-        hidden, memory = self.model.begin(token, user, segment if self.segmented else None, keep=len(self.quotas) - 1 if masked else 0)
+        tokens, segments = self._window(tokens, segments)
+        n, length = -(-len(tokens) // ROWS) * ROWS, tokens.shape[1]
+        used = tokens if masked else np.ones_like(tokens)
+        keep = len(self.quotas) - 1 if masked else 0
+        every: Read | None = None
+        for index, width in length_blocks(used) if len(tokens) else [(np.zeros(0, dtype=np.int64), length)]:
+            token, segment, user = self._tensors(index, tokens[:, length - width :], segments[:, length - width :], users)
+            hidden, memory = self.model.begin(token, user, segment if self.segmented else None, keep, length)
+            read = Read(hidden, memory if keep else None)
+            every = read.room(n) if every is None else every
+            every.put(torch.from_numpy(index).to(self.device), read)
+        assert every is not None
+        return every
+
+    def _tensors(self, index: IntArray, *arrays: npt.NDArray[Any]) -> list[Tensor]:
+        """A block of the rows at `index`."""
+        return [torch.from_numpy(filled(array, index)).to(self.device) for array in arrays]
+
+    def _go(self, read: Read, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray) -> tuple[IntArray, FloatArray]:
+        """The steps of at most `ROWS` requests, of which a block was read."""
+        hidden = read.hidden
+        tokens, segments = self._window(tokens, segments)
+        every = np.arange(len(tokens))
         taken: list[IntArray] = []
         scores: list[FloatArray] = []
         for step, quota in enumerate(self.quotas, 1):
             query = self.model.query(hidden, self.layer).float().cpu().numpy()
-            left_out = np.concatenate([seen, *taken], axis=1)
-            if self.mixture is None:
-                found, inner = self.index.search(query, max(quota, 1), left_out)
-            else:
-                assert isinstance(self.index, Exact)
-                found, inner = top_k(self.mixture.scores(self.index.scores(query), tokens, segments, users), max(quota, 1), left_out)
+            found, inner = self._search(query, max(quota, 1), tokens, segments, users, np.concatenate([seen, *taken], axis=1))
             taken.append(found[:, :quota])
             scores.append(inner[:, :quota])
             if step < len(self.quotas):
-                best = torch.from_numpy(found[:, 0].copy()).to(self.device)
                 tokens, segments = np.append(tokens[:, 1:], found[:, :1], axis=1), np.append(segments[:, 1:], 0 * found[:, :1], axis=1)
-                if masked:
-                    hidden = self.model.extend(best, memory, REAL if self.segmented else None)
-                else:
-                    token, segment = self._tensors(tokens, segments)
+                if read.memory is not None:
+                    (best,) = self._tensors(every, found[:, 0])
+                    hidden = self.model.extend(best, read.memory, REAL if self.segmented else None)
+                else:  # a token more moves all that is read
+                    token, segment, user = self._tensors(every, tokens, segments, users)
                     hidden, _ = self.model.begin(token, user, segment if self.segmented else None)
-        return np.stack([np.concatenate(taken, axis=1).astype(np.float64), np.concatenate(scores, axis=1).astype(np.float64)], axis=1)
+        return np.concatenate(taken, axis=1), np.concatenate(scores, axis=1)
 
-    def query(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
-        """The query vector `[B, d]` of the first step."""
-        token, segment, user = self._tensors(*self._window(tokens, segments), users)
-        hidden, _ = self.model.begin(token, user, segment if self.segmented else None)
-        return self.model.query(hidden, self.layer).float().cpu().numpy()
+    def _search(
+        self, query: FloatArray, k: int, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray
+    ) -> tuple[IntArray, FloatArray]:
+        """The k best items of the first queries of a block `[ROWS, d]`, one for each row of `tokens` `[n, L]`."""
+        assert self.index is not None
+        n = len(tokens)
+        if self.mixture is None:
+            return self.index.search(query[:n], k, seen)
+        assert isinstance(self.index, Exact)
+        return top_k(self.mixture.scores(self.index.scores(query)[:n], tokens, segments, users), k, seen)
+
+
+@dataclass
+class Read(State):
+    """Where the network stands after the histories: its hidden states `[N, d]`, and what `extend` goes on from, if it does."""
+
+    hidden: Tensor
+    memory: Memory | None
 
 
 def _merged(items: IntArray, scores: FloatArray, interest: IntArray, merge: str) -> Slates:

@@ -135,7 +135,7 @@ def test_merging_by_max_is_the_maximum_over_interests() -> None:
     dense = np.stack([index.scores(queries[:, i]) for i in range(4)], 1)
     items, scores = top_k(dense.max(1), 25, seen)
     np.testing.assert_array_equal(slates.items, items)
-    np.testing.assert_array_equal(slates.scores, scores)
+    np.testing.assert_allclose(slates.scores, scores, rtol=1e-5)
     np.testing.assert_array_equal(slates.interest, np.take_along_axis(dense.argmax(1), items, 1))
 
 

@@ -1,0 +1,109 @@
+"""Products: one order of addition everywhere, and a rough product whose error is within its bound."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies import products
+from policies.products import Rough, chosen, every, padded
+from policies.retrieval import Exact, top_k
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 17, 64, 65])
+def test_a_score_is_the_same_bits_alone_and_among_all(width: int) -> None:
+    rng = np.random.default_rng(width)
+    vectors = padded(rng.standard_normal((2500, width)))
+    queries = padded(rng.standard_normal((9, width)))
+    scores = every(queries, np.ascontiguousarray(vectors.T))
+    ids = rng.integers(0, 2500, (9, 40))
+    np.testing.assert_array_equal(chosen(queries, vectors, ids), np.where(ids > 0, np.take_along_axis(scores, ids, 1), -np.inf))
+    exact = queries.astype(np.float64) @ vectors.T.astype(np.float64)
+    bound = width * 2.0**-24 * (np.abs(queries.astype(np.float64)) @ np.abs(vectors.T.astype(np.float64)))  # Higham 2002, eq. 3.5
+    assert (np.abs(scores - exact) <= 1.01 * bound).all()
+
+
+def test_the_order_of_addition_is_the_one_that_is_written() -> None:
+    one = np.float32
+    q, x = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
+    p = q * x
+    total = one(0)
+    for i in (0, 8):
+        total += ((p[i] + p[i + 1]) + (p[i + 2] + p[i + 3])) + ((p[i + 4] + p[i + 5]) + (p[i + 6] + p[i + 7]))
+    assert chosen(q[None], np.stack([0 * x, x]), np.array([[1]]))[0, 0] == total
+
+
+@pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
+def half(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether rough products are in bfloat16; slow where the processor has no such instructions, but the same."""
+    monkeypatch.setattr(products, "_multiplies_bfloat16", lambda: request.param)
+    return bool(request.param)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([1, 8, 50, 64]), st.integers(-20, 20), st.booleans())
+def test_the_rough_product_is_within_its_bound_and_misses_nothing(seed: int, k: int, width: int, scale: int, half: bool) -> None:
+    """Lengths spread over factors of e^3, near-duplicates far closer than the rounding, and signs that cancel."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((1200, width)) * np.exp(rng.normal(0, 1, (1200, 1))) * 2.0**scale
+    vectors[600:700] = vectors[:100] * (1 + 1e-6 * rng.standard_normal((100, 1)))
+    queries = padded(rng.standard_normal((5, width)))
+    seen = rng.integers(0, 1200, (5, 30))
+    before, products._multiplies_bfloat16 = products._multiplies_bfloat16, lambda: half
+    try:
+        index = Exact(vectors)
+    finally:
+        products._multiplies_bfloat16 = before
+    columns = np.ascontiguousarray(padded(vectors).T)
+    scores = every(queries, columns)
+    rough = index._rough
+    assert rough is not None
+    shift = 16 if half else 0
+    near = (rough._bits(queries).astype(np.uint32) << np.uint32(shift)).view(np.float32)
+    bound = (2.0**-7 + 2.0**-21 * width) * np.linalg.norm(queries, axis=1, keepdims=True) * rough.longest
+    assert (np.abs(near.astype(np.float64) - scores) <= bound).all()
+    items, best = index.search(queries[:, :width], k, seen)
+    expected, expected_best = top_k(scores, k, seen)
+    np.testing.assert_array_equal(items, expected)
+    np.testing.assert_array_equal(best, expected_best)
+
+
+def test_most_items_are_left_out(half: bool) -> None:
+    rng = np.random.default_rng(1)
+    rough = Rough(np.ascontiguousarray(rng.standard_normal((64, 6001)), dtype=np.float32))
+    ids, certain = rough.shortlist(padded(rng.standard_normal((100, 64))), 10, np.zeros((100, 0), dtype=np.int64))
+    assert certain.all()
+    assert (ids > 0).sum(axis=1).mean() < 40
+
+
+@pytest.mark.parametrize("case", ["all alike", "zeros", "tiny", "huge", "all seen but two", "not finite"])
+def test_what_no_shortlist_can_tell_is_looked_at_in_full(case: str, half: bool) -> None:
+    rng = np.random.default_rng(2)
+    vectors = rng.standard_normal((1001, 16)).astype(np.float32)
+    queries, seen = rng.standard_normal((3, 16)).astype(np.float32), np.zeros((3, 1), dtype=np.int64)
+    if case == "all alike":
+        vectors[:] = vectors[0]
+    elif case == "zeros":
+        queries[1] = 0
+    elif case == "tiny":
+        queries *= 1e-30
+        vectors *= 1e-12
+    elif case == "huge":
+        queries *= 1e30
+        vectors *= 1e6
+    elif case == "all seen but two":
+        seen = np.tile(np.arange(1, 999), (3, 1))
+    else:
+        vectors[5, 3] = np.inf
+        queries = np.abs(queries)
+    index = Exact(vectors)
+    items, scores = index.search(queries, 10, seen)
+    expected, expected_scores = top_k(every(queries, np.ascontiguousarray(vectors.T)), 10, seen)
+    np.testing.assert_array_equal(items, expected)
+    np.testing.assert_array_equal(scores, expected_scores)
+    if case == "all seen but two":
+        assert (items[:, 2:] == 0).all()
+    with pytest.raises(ValueError, match="holds NaN"):
+        index.search(np.where([[False], [True], [False]], np.nan, queries), 10, seen)
