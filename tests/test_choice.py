@@ -81,6 +81,69 @@ def test_clicks_are_binomial_at_the_logit_of_the_world() -> None:
     assert close(per_request.var(), variance, variance * np.sqrt(2 / len(per_request)))
 
 
+def test_authors_and_tags_are_zipf_and_an_author_keeps_to_a_tag() -> None:
+    n = 20_000
+    videos = {"authors": 50, "tags": 1000, "tag_zipf": 0.0, "author_zipf": 0.7, "off_tag": 0.2}
+    truth = world(2, n, videos=videos).world
+    share = np.arange(1, 51) ** -0.7 / (np.arange(1, 51) ** -0.7).sum()
+    counts = np.bincount(truth.author[1:], minlength=50) / n
+    assert (np.abs(counts - share) <= 4 * np.sqrt(share / n)).all()
+    author, tag = truth.author[1:], truth.tag[1:]
+    main = np.array([np.bincount(tag[author == a]).argmax() for a in range(50)])
+    assert close((tag == main[author]).mean(), 0.8, np.sqrt(0.16 / n), z=5.0)  # an off-tag video meets the main tag once in a thousand
+
+
+def test_a_video_lies_near_its_tag_and_its_author() -> None:
+    """`tag's centre + author's deviation + its own`, at unit length: with both lengths 0 it is the centre, with one of them a cosine."""
+    for spread, author_spread in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
+        truth = world(2, 500, videos={"spread": spread, "author_spread": author_spread}).world
+        place, centre = truth.place[1:], truth.centres[truth.tag[1:]]
+        assert np.allclose((place**2).sum(axis=1), 1)
+        cosine = (place * centre).sum(axis=1)
+        away = max(spread, author_spread)
+        assert (cosine >= np.sqrt(1 - away**2) - 1e-9).all()  # nearest direction to 1 at a distance of at most `away`
+        assert (cosine.min() > 1 - 1e-9) == (away == 0)
+    same = world(2, 500, videos={"spread": 0.0, "author_spread": 0.5, "off_tag": 0.0}).world
+    _, first, inverse = np.unique(same.author[1:], return_index=True, return_inverse=True)
+    assert np.allclose(same.place[1:], same.place[1:][first][inverse])
+
+
+def test_durations_have_the_given_quantiles() -> None:
+    given = {0.0: 6.0, 0.25: 32.0, 0.5: 81.0, 0.75: 148.0, 1.0: 520.0}
+    durations = world(2, 20_000, videos={"duration": given}).world.duration[1:]
+    for rank, value in given.items():
+        assert close((durations <= value).mean(), rank, np.sqrt(rank * (1 - rank) / 20_000) + 1e-12)
+
+
+def test_users_differ_in_level_and_activity() -> None:
+    """Sessions a day are gamma with variance mean^2 / shape, cut at the busiest; a normal score of activity moves the level."""
+    from scipy.stats import gamma, kstest, norm
+
+    truth = world(20_000, 5, arrival={"per_day": 1.3, "shape": 1.6, "busiest": 100.0}, affinity={"activity": -0.3, "user": 0.5}).world
+    assert kstest(truth.rate, gamma(1.6, scale=1.3 / 1.6).cdf).pvalue > 0.001
+    score = norm.ppf(gamma(1.6, scale=1.3 / 1.6).cdf(truth.rate))
+    slope, base = np.polyfit(score, truth.level, 1)
+    assert close(slope, -0.3, 0.5 / np.sqrt(20_000))
+    assert close(base, Choice().affinity.base, 0.5 / np.sqrt(20_000))
+    assert close(float((truth.level - slope * score - base).std()), 0.5, 0.5 / np.sqrt(40_000))
+    assert world(2000, 5, arrival={"busiest": 2.0}).world.rate.max() == 2.0
+
+
+def test_quality_duration_and_taste_have_their_spreads() -> None:
+    truth = world(2, 20_000, affinity={"quality": 1.3, "duration": {"10.0": -1.0, "100.0": 1.0}}).world
+    offset = np.interp(np.log(truth.duration[1:]), np.log([10.0, 100.0]), [-1.0, 1.0])
+    quality = truth.appeal[1:] - offset
+    assert close(float(quality.mean()), 0, 1.3 / np.sqrt(20_000))
+    assert close(float(quality.std()), 1.3, 1.3 / np.sqrt(40_000))
+    users, items = 300, 100
+    tastes = np.array([[compiled.tastes(5, u, i % 10, i, 0.4, 0.6) for i in range(1, items + 1)] for u in range(users)])
+    n = users * items
+    assert close(float(tastes.std()), np.sqrt(0.4**2 + 0.6**2), np.sqrt(0.52) / np.sqrt(2 * users * 10))
+    by_author = tastes.reshape(users, 10, 10).mean(axis=1)  # of ten videos of one author
+    assert close(float(by_author.var()), 0.4**2 + 0.6**2 / 10, 0.2 * np.sqrt(2 / (users * 10)))
+    assert close(float(tastes.mean()), 0, 0.72 / np.sqrt(n / 10))
+
+
 def test_examination_falls_by_position_and_the_unexamined_are_swiped_by() -> None:
     people = world(3000, **OFF | {"examination": {"first": 0.9, "decay": 0.8}})
     zero = np.concatenate([answer.watch == 0 for answer in ask(people, 4)])

@@ -1,6 +1,7 @@
 """The parameters of the synthetic world `choice`, one documented block a mechanism; no randomness and no arithmetic here.
 
-Every block can be switched off by `enabled: false`, which leaves the plain textbook case that its docstring names. The defaults
+Blocks with `enabled` are switched off by `enabled: false`, which leaves the plain textbook case that their docstring names; what no world
+can do without (videos, interests, affinity, watch time, arrivals) has neutral values, which its docstring names, too. The defaults
 are calibrated on the published figures of Kuaishou's logs (Gao et al., KuaiRand, CIKM 2022); `abtest calibrate` checks them.
 """
 
@@ -48,6 +49,7 @@ class Videos(Section):
 
     Tags and authors are Zipf-distributed (Cha et al., "I tube, you tube, everybody tubes", IMC 2007). A latent vector is the
     tag's centre + the author's deviation + its own, scaled to length 1. Durations are drawn from the published quantiles.
+    Without structure: exponents and lengths 0 (all tags and authors equally frequent, every video at its tag's centre).
     """
 
     authors: Count = 800
@@ -68,6 +70,7 @@ class Interests(Section):
 
     What user u finds in video i is `sum_m w_m max(0, <p_m, v_i>)^2`, where the largest weight is 1: an item is liked through
     the interests that it lies near, not through their mean (Weston, Weiss & Yee, "Nonlinear latent factorization", RecSys 2013).
+    The plain case: `per_user: 1`.
     """
 
     per_user: Annotated[int, Field(ge=1, le=16)] = 4
@@ -79,7 +82,8 @@ class Interests(Section):
 class Affinity(Section):
     """The logit of a valid play of an examined video: base + user + activity + quality + match + author + taste + duration.
 
-    A logit response over a sum of utilities is the random-utility model (McFadden 1974).
+    A logit response over a sum of utilities is the random-utility model (McFadden 1974). Each term is off at 0; with all of them off,
+    clicks are independent coins.
     """
 
     base: float = -3.31
@@ -124,7 +128,7 @@ class Watch(Section):
     Attention of a clicked video is log-logistic with median `attention * exp(affinity * g)` s, cut to at least the click's threshold;
     g = tanh(y / 2) in -1..1 says how well the video suits, y being the click's logit with the user's own level set to `base`. Who
     reaches the end leaves with probability `stop`, else loops for `loop` of the remaining attention. Skips: Weibull (Liu, White &
-    Dumais, SIGIR 2010, on dwell times).
+    Dumais, SIGIR 2010, on dwell times). Neutral: `affinity: 0` (what suits is watched no longer), `stop: 1` (nobody loops).
     """
 
     skip_scale: Positive = Field(default=2.84, description="s")
@@ -205,6 +209,7 @@ class Arrival(Section):
     """Sessions start as a Poisson process whose rate follows the hour of the day; users differ by a gamma-distributed rate.
 
     Poisson-gamma buying behaviour: Ehrenberg 1959. `shape` is fitted to the app's DAU / MAU of 59.2% (Kuaishou, 2022 Q2).
+    The larger `shape`, the more alike are the users.
     """
 
     per_day: Positive = Field(default=1.3, description="mean number of sessions a user starts per day")
