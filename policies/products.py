@@ -87,34 +87,45 @@ def every(queries: FloatArray, columns: FloatArray) -> FloatArray:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
-def _sink(heap: Any, value: float) -> None:
-    """Put `value` in the place of the smallest of `heap`, its root."""
-    node = 0
-    while True:
-        child = 2 * node + 1
-        if child >= len(heap):
-            break
-        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= value:
-            break
-        heap[node] = heap[child]
-        node = child
-    heap[node] = value
+LOWEST = np.float32(-3.0e38)
+"""Below every rough score; what is left out is -inf."""
+
+HALVINGS = 8
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})  # without NaN and signed zeros, a maximum is a vector instruction
+def _reached(upper: Any, k: int) -> float:
+    """A value that at least `k` of `upper` reach, near the largest one: their range is halved; -inf where fewer than `k` are left in."""
+    low, high, n = np.float32(np.inf), LOWEST, 0
+    for hand in range(len(upper)):
+        if upper[hand] > LOWEST:
+            n += 1
+            low = min(low, upper[hand])
+        high = max(high, upper[hand])
+    if n < k:
+        return -np.inf
+    for _ in range(HALVINGS):
+        middle = np.float32(0.5) * (low + high)
+        reach = np.int32(0)
+        for hand in range(len(upper)):
+            reach += np.int32(upper[hand] >= middle)
+        if reach >= k:
+            low = middle
+        else:
+            high = middle
+    return float(low)
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
 def _shortlist(bits: Any, shift: Any, seen: Any, k: int, margin: Any, width: int, ids: Any, found: Any) -> None:
     """Fill `ids` `[B, C]` with the unseen items that may be among the first k, `found` `[B]` with their number, which may exceed C.
 
-    `bits` `[B, N]` are the upper bits of rough float32 scores. Items are dealt into `width` hands; the k-th largest of the hands' maxima
+    `bits` `[B, N]` are the upper bits of rough float32 scores. Items are dealt into `width` hands; what k of the hands' maxima reach
     is at most the k-th largest score, and only hands whose maximum comes near it are looked through.
     """
     n = bits.shape[1]
     whole, upper = np.empty(width, dtype=np.uint32), np.empty(width, dtype=np.float32)
     score = whole.view(np.float32)
-    heap = np.empty(k, dtype=np.float32)
     nothing = np.uint32(0xFF800000) >> shift
     for row in range(len(bits)):
         rough = bits[row]
@@ -128,17 +139,13 @@ def _shortlist(bits: Any, shift: Any, seen: Any, k: int, margin: Any, width: int
                 whole[hand] = np.uint32(dealt[hand]) << shift
             for hand in range(len(dealt)):
                 upper[hand] = max(upper[hand], score[hand])
-        heap[:] = -np.inf
-        for hand in range(width):
-            if upper[hand] > heap[0]:
-                _sink(heap, upper[hand])
-        bound, m = heap[0] - margin[row], 0
+        bound, m = _reached(upper, k) - margin[row], 0
         for hand in range(width):
             if upper[hand] < bound:
                 continue
             for item in range(hand, n, width):
                 whole[0] = np.uint32(rough[item]) << shift
-                if score[0] >= bound and score[0] > -np.inf:
+                if score[0] >= bound and score[0] > LOWEST:
                     if m < ids.shape[1]:
                         ids[row, m] = item
                     m += 1
@@ -165,7 +172,7 @@ class Rough:
         if self._shift:
             import torch
 
-            self._columns = torch.from_numpy(columns).bfloat16()
+            self._columns = torch.from_numpy(np.ascontiguousarray(columns.T)).bfloat16().t()  # by item in memory: multiplied faster so
 
     def fits(self, k: int) -> bool:
         """Whether a shortlist of k is worth its while: more hands than wanted items, and some items in a hand."""
