@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -321,6 +322,39 @@ def test_marks_answer_hover_and_arrow_keys(browser: Browser, folder: Path) -> No
         browser.send("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39)
     assert browser.ask("document.querySelector('#tip').textContent").startswith("Day 2. ")
     assert not browser.ask("document.querySelector('#tip').hidden")
+
+
+@pytest.mark.browser
+def test_the_page_is_walked_with_the_keyboard(browser: Browser, folder: Path) -> None:
+    """Tab goes from the skip link through the contents to sort buttons and figures, in the order of the page, with a visible outline."""
+    browser.open(folder / "report.html")
+
+    def press(key: str, code: int, text: str = "") -> None:
+        for kind in ("keyDown", "keyUp"):
+            browser.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
+
+    seen = []
+    for _ in range(60):
+        press("Tab", 9)
+        seen.append(browser.ask(STOP))
+    assert seen[0]["class"] == "skip"
+    assert seen[0]["left"] >= 0, "the skip link is seen once it has the focus"
+    assert [stop["tag"] for stop in seen[1:3]] == ["A", "A"]
+    assert {"BUTTON", "svg"} <= {stop["tag"] for stop in seen}
+    assert all(stop["outline"] != "none" for stop in seen), [stop for stop in seen if stop["outline"] == "none"]
+    tops = [stop["top"] for stop in seen[1:]]
+    assert all(later >= earlier - 60 for earlier, later in itertools.pairwise(tops))
+    head = "document.querySelectorAll('.forest thead th')[1]"
+    browser.ask(f"{head}.querySelector('button').focus()")
+    press(" ", 32, " ")
+    assert browser.ask(f"{head}.getAttribute('aria-sort')") == "ascending", "the space bar sorts, too"
+
+
+STOP = """(() => {
+  const e = document.activeElement, b = e.getBoundingClientRect();
+  return {tag: e.tagName, class: e.getAttribute("class"), left: b.left, top: b.top + scrollY, outline: getComputedStyle(e).outlineStyle};
+})()"""
+"""Where the focus is, and whether it is seen."""
 
 
 @pytest.mark.browser

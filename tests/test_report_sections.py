@@ -258,6 +258,6 @@ def test_choices_are_stated_and_computed(homes: dict[str, Path]) -> None:
     assert "the delta method on the logarithm" in text
     methods = {row["method"] for row in stored["otherwise"] if row["metric"] == "money"}
     assert methods == {
-        "as in the verdict", "Fieller interval", "delta interval", "rank sum", "winsorised 0.01 of users", "median", "ninth decile",
+        "as in the verdict", "Fieller interval", "delta interval", "rank sum", "winsorised 1%", "median", "ninth decile",
         "post-stratified by country", "permutation", "BCa bootstrap",
     }  # fmt: skip

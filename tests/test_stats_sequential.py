@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
 
 from simulator.stats import sequential, units
 from simulator.stats.moments import linearised
@@ -117,6 +119,15 @@ def test_always_valid_p_crosses_with_its_boundary() -> None:
             z = np.zeros(3)
             z[k] = bound[k] * scale
             assert (sequential.always_valid_p(z, information, 3.0)[-1] < 0.05) == below
+
+
+def test_the_mixture_boundary_is_where_the_integrated_likelihood_ratio_is_one_over_alpha() -> None:
+    """The likelihood ratio of drift theta against 0, exp(theta S - theta^2 I / 2), averaged by scipy over theta ~ N(0, 1 / r)."""
+    for information, planned, alpha in ((0.3, 1.0, 0.05), (1.0, 1.0, 0.05), (4.0, 2.0, 0.01)):
+        r = planned / (-2 * np.log(alpha) + np.log1p(-2 * np.log(alpha)))
+        s = float(sequential.mixture_boundary(information, planned, alpha)) * np.sqrt(information)
+        found, _ = quad(lambda x: np.exp(x * s - x**2 * information / 2) * norm.pdf(x, scale=r**-0.5), -60, 60, points=[s / information])  # noqa: B023
+        assert found == pytest.approx(1 / alpha, rel=1e-6)
 
 
 def test_peeks_of_a_log() -> None:

@@ -16,6 +16,7 @@ from simulator.stats import compare, quantiles, resampling, tests, verdict
 from simulator.stats.adjustment import post_stratified, winsorised
 from simulator.stats.choices import Choices
 from simulator.stats.intervals import METHODS
+from simulator.stats.moments import Moments
 from simulator.stats.units import TableError, UnitTable
 
 RANKED = 200_000
@@ -56,14 +57,15 @@ def computed_otherwise(
     own = {(r.metric, r.arm): r for r in verdict.lifts(table, control, covariates=covariates, method=choices.interval)}
     cut = {(r.metric, r.arm): r for r in verdict.lifts(winsorised(table, choices.winsorise), control)}
     strata = [name for name, labels in table.groups.items() if 1 < len(set(labels)) <= STRATA] if table.assigned is not None else []
+    samples = compare.Samples(table, {})
     rows = []
     done, of = 0, len(treatments) * len(table.numerators)
     for arm in treatments:
         for metric in table.numerators:
-            found = [_row("as in the verdict", own[metric, arm]), *_intervals(table, metric, control, arm, choices)]
+            found = [_row("as in the verdict", own[metric, arm]), *_intervals(samples.moments(metric, control, arm), choices)]
             found += [_ranks(table, metric, control, arm)]
             if metric not in table.denominators:
-                found.append(_row(f"winsorised {choices.winsorise:.3g} of users", cut[metric, arm]))
+                found.append(_row(f"winsorised {100 * choices.winsorise:g}%", cut[metric, arm]))
             found += [_quantile(table, metric, control, arm, name, level) for name, level in QUANTILES.items()]
             found += [_stratified(table, metric, control, arm, group) for group in strata]
             if choices.resamples:
@@ -84,9 +86,8 @@ def _row(method: str, row: verdict.Lift) -> Row:
     return _said(method, row.lift, row.low, row.high, row.p, row.note)
 
 
-def _intervals(table: UnitTable, metric: str, control: str, arm: str, choices: Choices) -> Iterator[Row]:
+def _intervals(m: Moments, choices: Choices) -> Iterator[Row]:
     """The other intervals of the lift; the t test, and so p, is the same."""
-    m = compare.compare(table, metric, control, arm)
     for name, method in METHODS.items():
         if name != choices.interval:
             low, high = method(m, verdict.LEVEL)

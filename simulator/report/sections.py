@@ -406,6 +406,7 @@ def _otherwise(c: Content) -> Section | None:
     caption = (
         "Whether the verdict hangs on the method: p of each, none of them adjusted for several metrics. Ranks test another hypothesis than "
         "equal means. n/a: not asked, or not to be had (the reason stands in the table below)."
+        + (" The verdict is adjusted for the pre-period where there is one, the other methods are not." if c["adjusted"] else "")
     )
     lifts = [
         (*_of(row), plain(row["method"]), _lift(row), _interval(row), _p(row["p"]), plain(row["note"]))
