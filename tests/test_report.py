@@ -176,6 +176,11 @@ def test_the_log_alone_rebuilds_the_same_report(folder: Path, tmp_path: Path, co
     assert not list(folder.glob("*.part"))
 
 
+def test_options_of_tables_are_refused_for_a_log(folder: Path) -> None:
+    result = CliRunner().invoke(main, ["report", str(folder), "--control", "recgpt", "--metric", "click"])
+    assert (result.exit_code, "--control, --metric: for tables" in result.output) == (2, True), result.output
+
+
 def test_an_a_a_run_is_identical_in_every_metric(log: EventLog, tmp_path: Path) -> None:
     table = log.table.filter(pc.equal(log.table["arm"], 0))
     twin = table.set_column(0, table.schema.field("arm"), pa.array(np.ones(table.num_rows), pa.uint8()))

@@ -198,6 +198,28 @@ def test_bad_choices_are_named(users: pd.DataFrame, tmp_path: Path, options: lis
     assert not (tmp_path / "out").exists()
 
 
+def test_the_ratio_that_was_meant_and_strictness(users: pd.DataFrame, tmp_path: Path) -> None:
+    """A 9 : 1 split is sound where it was meant, and red where it was not; `--strict` then writes nothing. The command is in the report."""
+    keep = (users.arm == "control") | ((users.arm == "a") & (users.index % 9 == 0))
+    users[keep].to_csv(tmp_path / "u.csv", index=False)
+    counts = users[keep].arm.value_counts()
+    given = ["report", str(tmp_path / "u.csv"), "--metric", "money", "--strict"]
+    refused = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "no")])
+    assert (refused.exit_code, "Sample ratio" in refused.output) == (2, True), refused.output
+    assert not (tmp_path / "no").exists()
+    meant = [f"--ratio=control={counts['control']}", f"--ratio=a={counts['a']}"]
+    result = CliRunner().invoke(main, [*given, *meant, "--out", str(tmp_path / "yes")])
+    assert result.exit_code == 0, result.output
+    stored = json.loads((tmp_path / "yes" / "report.json").read_text())
+    assert stored["command"] == " ".join(
+        ["abtest report", str(tmp_path / "u.csv"), "--strict --metric money", *(f"--ratio {m.removeprefix('--ratio=')}" for m in meant)]
+    )
+    assert stored["command"] in (tmp_path / "yes" / "report.html").read_text()
+    for bad, rule in ((["--ratio", "a=0"], "written ARM=9"), (["--ratio", "a=1"], "one positive number for each")):
+        result = CliRunner().invoke(main, [*given, *bad, "--out", str(tmp_path / "no")])
+        assert (result.exit_code, rule in result.output) == (2, True), result.output
+
+
 def test_guardrails_and_equivalence_are_answered_in_every_rendering(users: pd.DataFrame, tmp_path: Path) -> None:
     users.to_csv(tmp_path / "u.csv", index=False)
     asked = ["--guardrail", "money=20%", "--guardrail", "clicks=0.001", "--equivalence", "clicks=0.2"]

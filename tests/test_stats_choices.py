@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,12 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from simulator.stats import adjustment, intervals, margins, moments, quantiles, resampling, segments, tests, verdict
+from simulator.stats import adjustment, intervals, margins, moments, quantiles, resampling, segments, tests, units, verdict
 from simulator.stats.compare import compare
 from simulator.stats.frames import from_frame
 from simulator.stats.randomise import Outcomes, draws
 from simulator.stats.units import TableError, UnitTable
+from tests.test_stats_audit import paired_log
 
 
 def split_frame(n: int = 600, seed: int = 0, lift: float = 0.1) -> pd.DataFrame:
@@ -117,6 +119,17 @@ def test_cluster_robust_is_statsmodels() -> None:
     assert m.variance > 3 * compare(table, "x", "a", "b").variance
     with pytest.raises(TableError, match="independent"):
         adjustment.clustered(from_frame(split_frame()))
+
+
+def test_user_days_clustered_by_user_are_the_users() -> None:
+    """Every user has all days of the test, so that the means of user-days, with users as clusters, have the users' lifts, t and p."""
+    days = units.read(paired_log(n_users=60), ("click", "watch_time"))
+    for source in (days, replace(days, assigned=np.arange(60) % 2)):
+        by_user = verdict.lifts(source.by("user"), "a")
+        clustered = verdict.lifts(adjustment.clustered(source.by("user-day")), "a")
+        for one, other in zip(by_user, clustered, strict=True):
+            assert (other.lift, other.t, other.df, other.p) == pytest.approx((one.lift, one.t, one.df, one.p), rel=1e-9)
+            assert other.control_mean == pytest.approx(one.control_mean / days.days)
 
 
 def test_one_sided_margins_invert_fieller() -> None:

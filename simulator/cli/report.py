@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,24 @@ if TYPE_CHECKING:
     from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
+
+TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "cluster")
+"""Options that only a table needs."""
+
+
+def _given() -> dict[str, str]:
+    """The options of the command line by name, as they were written, but for where the report goes."""
+    context, found = click.get_current_context(), {}
+    for option in context.command.params:
+        name, value = option.opts[0].lstrip("-"), context.params.get(option.name or "")
+        if isinstance(option, click.Option) and name not in ("out", "quiet") and _written(context, option):
+            values = value if isinstance(value, tuple) else (value,)
+            found[name] = " ".join(f"--{name}" if option.is_flag else f"--{name} {shlex.quote(str(v))}" for v in values)
+    return found
+
+
+def _written(context: click.Context, option: click.Option) -> bool:
+    return context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
 
 
 @click.command()
@@ -25,6 +44,7 @@ from simulator.cli.failure import failures
 @click.option("--metric", "metrics", multiple=True, metavar="NAME[=COLUMN[/DENOMINATOR]]", help="Table: a metric; by default every number.")
 @click.option("--covariate", "covariates", multiple=True, metavar="COLUMN", help="Table: a pre-period column; by default every *_before.")
 @click.option("--segment", "segments", multiple=True, metavar="COLUMN", help="Table: a segment; by default every column of text.")
+@click.option("--ratio", "ratios", multiple=True, metavar="ARM=9", help="Table: users meant for an arm; by default as many for each.")
 @click.option("--guardrail", "guardrails", multiple=True, metavar="METRIC=1%", help="A metric that must not get worse by so much.")
 @click.option("--equivalence", "equivalences", multiple=True, metavar="METRIC=1%", help="Is a metric the same, to within so much?")
 @click.option("--interval", type=click.Choice(["fieller", "log", "delta"]), default="fieller", show_default=True, help="Of the lift.")
@@ -45,6 +65,7 @@ def report(
     metrics: tuple[str, ...],
     covariates: tuple[str, ...],
     segments: tuple[str, ...],
+    ratios: tuple[str, ...],
     guardrails: tuple[str, ...],
     equivalences: tuple[str, ...],
     interval: Method,
@@ -74,6 +95,9 @@ def report(
         choices = Choices(interval, correction, tables.share(winsorise), resamples)
         margins = Margins(dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences)))
         if tables.is_log(source) or not source.exists():
+            strangers = [f"--{name}" for name in TABLE if name in _given()]
+            if source.exists() and strangers:
+                raise reports.ReportError(f"{', '.join(strangers)}: for tables; {source} is a log, which says so itself")
             log, home = reports.find(source)
             folder = out or home
             content = reports.write(
@@ -90,6 +114,9 @@ def report(
                     name=source.name,
                     margins=margins,
                     choices=choices,
+                    shares=dict(map(tables.weight, ratios)) or None,
+                    strict=strict,
+                    command=" ".join(["abtest report", shlex.quote(str(source)), *_given().values()]),
                     progress=progress,
                     metrics=dict(map(tables.parse, metrics)) or None,
                     covariates=covariates or None,

@@ -80,12 +80,22 @@ def write(
         own = content["settings"].get("users", {}).get("kind", "this world")
         content["worlds"] = world.over({own: content, **worlds})
         add_check(content, world.agreement(content["worlds"], worlds))
-    red = [check for check in content["checks"] if check["status"] == "red"]
-    if strict and red:
-        why = "\n".join(f"  {check['name']}: {check['value']} {check['meaning']}" for check in red)
-        raise ReportError(f"strict: no lift is reported, because {len(red)} of {len(content['checks'])} checks are red:\n{why}")
+    if strict:
+        refuse(content)
     save(content, folder)
     return content
+
+
+def refuse(content: Mapping[str, Any]) -> None:
+    """Refuse to report a lift where a check is red.
+
+    Raises:
+        ReportError: one is.
+    """
+    red = [check for check in content["checks"] if check["status"] == "red"]
+    if red:
+        why = "\n".join(f"  {check['name']}: {check['value']} {check['meaning']}" for check in red)
+        raise ReportError(f"strict: no lift is reported, because {len(red)} of {len(content['checks'])} checks are red:\n{why}")
 
 
 def load(source: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,7 @@ def gather(
         "margins": _margins(by_user, who.control, margins),
         "adjusted": [],
         "clusters": None,
+        "command": f"abtest run {shlex.quote(scenario['name'] + '.yaml')}" if scenario.get("name") else None,
         "beside": _with_the_past(by_user, who) if sums.assigned is not None else None,
         "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
         "units": _units(sums, who),
@@ -146,13 +148,16 @@ def gather_table(
     name: str,
     margins: Margins | None = None,
     choices: Choices | None = None,
+    *,
     cluster: str | None = None,
+    shares: Mapping[str, float] | None = None,
+    command: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Everything that the report says of a plain per-user table, in the same form; what only a log can tell is empty.
 
     `adjusted` are the metrics whose lifts are adjusted for their pre-period column; `beside` has the same rows without. `cluster`: the
-    column of clusters that are the table's units.
+    column of clusters that are the table's units; `shares`: of users that were meant for each arm; `command`: that makes this report.
     """
     from simulator.report.tables import adjustments, compared
 
@@ -167,12 +172,13 @@ def gather_table(
         "scenario": name,
         "seed": None,
         "design": "paired" if table.paired else "split",
-        "checks": _checks(*design.checks(table, control)),
+        "checks": _checks(*design.checks(table, control, shares=shares)),
         "runtime": None,
         "paired": table.paired,
         "margins": _margins(table, control, margins),
         "adjusted": sorted(adjusted),
         "clusters": cluster,
+        "command": command,
         "beside": {"title": "Without adjustment", "rows": plain} if adjusted else None,
         "units": {arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
         "size": {"users": table.n_units, "items": None, "days": None, "impressions": None},

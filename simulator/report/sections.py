@@ -5,7 +5,6 @@ Every key of the content is shown by some section, and nothing is shown that is 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -682,13 +681,15 @@ def _repeat(c: Content) -> Section:
     if c["settings"]:
         blocks += [
             Words("The same scenario and seed give the same log, byte for byte. Save the scenario below and run:"),
-            Code(command(c)),
+            Code(c["command"] or "abtest run scenario.yaml"),
             Fold("Scenario, resolved", [Code(settings(c))], open=True),
         ]
     elif c["size"]["days"]:
         blocks.append(Words("The log carries no scenario: it was not written by abtest run."))
     else:
         blocks.append(Words("Made by abtest report from a table of users."))
+        if c["command"]:
+            blocks.append(Code(c["command"]))
     if c["versions"]:
         blocks.append(Words(f"Versions: {', '.join(f'{name} {version}' for name, version in c['versions'].items())}.", note=True))
     if c["notes"]:
@@ -716,8 +717,3 @@ def settings(c: Content) -> str:
         if c["settings"]
         else ""
     )
-
-
-def command(c: Content) -> str:
-    """The command that repeats the run from the scenario that the report prints."""
-    return "abtest run " + shlex.quote(f"{c['scenario'] or 'scenario'}.yaml")

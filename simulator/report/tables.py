@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,6 +171,9 @@ def write(
     name: str = "A/B test",
     margins: Margins | None = None,
     choices: Choices | None = None,
+    shares: Mapping[str, float] | None = None,
+    strict: bool = False,
+    command: str | None = None,
     progress: Progress | None = None,
     **columns: Any,
 ) -> dict[str, Any]:
@@ -183,6 +186,9 @@ def write(
         name: title of the report.
         margins: guardrails and equivalences that were planned.
         choices: how lifts are computed, and what is computed beside them.
+        shares: of users that were meant for each arm, up to a common factor (sample ratio); equal if left out.
+        strict: refuse to report a lift, and write nothing, where a check is red.
+        command: that makes this report, to be printed in it.
         progress: of what takes time.
         columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, and `groups`: names of segment columns (None: every column of
             text, category or bool).
@@ -193,11 +199,23 @@ def write(
     Raises:
         TableError, ReportError: as `lifts`.
     """
-    from simulator.report import save
+    from simulator.report import refuse, save
     from simulator.report.content import gather_table
 
     table = from_frame(frame, **columns)
-    content = gather_table(table, named(table, control), name, margins, choices, columns.get("cluster"), progress)
+    content = gather_table(
+        table,
+        named(table, control),
+        name,
+        margins,
+        choices,
+        cluster=columns.get("cluster"),
+        shares=shares,
+        command=command,
+        progress=progress,
+    )
+    if strict:
+        refuse(content)
     save(content, Path(folder))
     return content
 
@@ -226,6 +244,19 @@ def bound(spec: str) -> tuple[str, float]:
     if not name or not 0.0 < margin < float("inf"):
         raise ReportError(f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, with a number above 0")
     return name, margin
+
+
+def weight(spec: str) -> tuple[str, float]:
+    """A share of users as the command line names it: `control=9`.
+
+    Raises:
+        ReportError: no arm, or no number above 0.
+    """
+    name, _, given = spec.rpartition("=")
+    found = _fraction(given)
+    if not name or not 0.0 < found < float("inf"):
+        raise ReportError(f"--ratio {spec!r}: written ARM=9 or ARM=90%, for every arm, with a number above 0")
+    return name, found
 
 
 def share(spec: str) -> float:

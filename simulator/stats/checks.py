@@ -12,7 +12,7 @@ from simulator.stats import moments, tests, verdict
 from simulator.stats.compare import Samples, values
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
-from simulator.stats.units import UnitTable, UserDays
+from simulator.stats.units import TableError, UnitTable, UserDays
 
 Status = Literal["green", "amber", "red"]
 
@@ -39,14 +39,30 @@ class Check:
     meaning: str
 
 
-def checks(source: UserDays | UnitTable, control: str, *, scenario: Mapping[str, Any] | None = None) -> list[Check]:
-    """Every check that the source allows: a log's sums by user and day allow all, a plain per-user table those without time."""
+def checks(
+    source: UserDays | UnitTable, control: str, *, scenario: Mapping[str, Any] | None = None, shares: Mapping[str, float] | None = None
+) -> list[Check]:
+    """Every check that the source allows: a log's sums by user and day allow all, a plain per-user table those without time.
+
+    `shares`: of users that were meant for each arm, up to a common factor; equal if left out.
+
+    Raises:
+        TableError: shares that are not one positive number for each arm.
+    """
     table = source.by("user") if isinstance(source, UserDays) else source
-    found = [sample_ratio(table), balance(table, control), rare_events(table, control), outliers(table, control)]
+    found = [sample_ratio(table, _intended(table, shares)), balance(table, control), rare_events(table, control), outliers(table, control)]
     if isinstance(source, UserDays):
         found[1:1] = [sequential_sample_ratio(source)]
         found += [a_a(source, control), novelty(source, control), carry_over(source, control, scenario or {}), interference(scenario or {})]
     return found
+
+
+def _intended(table: UnitTable, shares: Mapping[str, float] | None) -> list[float] | None:
+    if shares is None:
+        return None
+    if set(shares) != set(table.arms) or not all(0.0 < w < np.inf for w in shares.values()):
+        raise TableError(f"sample ratio: give one positive number for each of the arms {list(table.arms)}; got {dict(shares)}")
+    return [shares[arm] / sum(shares.values()) for arm in table.arms]
 
 
 def sample_ratio(table: UnitTable, shares: Sequence[float] | None = None) -> Check:
