@@ -330,6 +330,8 @@ def test_what_a_slate_finds_ahead_by_hand() -> None:
     log = EventLog.from_columns({k: np.array(v) for k, v in columns.items()}, Metadata(("history", "a"), 3, 3, days=1))
     found = ahead.measures(log, 2)["a"]
     assert found["found"].tolist() == [1.0, 0.5]
+    assert found["hit"].tolist() == [1.0, 1.0]
+    assert ahead.measures(log, 3)["a"]["found"].tolist() == pytest.approx([2 / 3, 1 / 3])
     both, one = -math.log2(3 / 4), -math.log2(2 / 4)
     assert found["novelty"] == pytest.approx([both, (both + one) / 2])
     assert found["diversity"] == pytest.approx([0.0, 1.0], abs=1e-6)
@@ -354,9 +356,14 @@ def test_claims_and_ahead_by_the_command(folder: Path, tmp_path: Path, monkeypat
     ran = CliRunner().invoke(main, ["reproduce", "ahead", *common, "--models", "small"], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output
     rows = json.loads((tmp_path / "ahead-paper.json").read_text())["cells"]
-    assert [row["metric"] for row in rows] == ["found", "novelty", "diversity"]
+    assert [row["metric"] for row in rows] == ["hit", "found", "novelty", "diversity"]
+    for metric in ("hit", "found"):
+        assert 0 < next(row["control"] for row in rows if row["metric"] == metric) < 1
     assert all(row["users"] == 60 for row in rows)
-    assert pq.read_table(tmp_path / "ahead-paper.parquet").num_rows == 3
+    assert pq.read_table(tmp_path / "ahead-paper.parquet").num_rows == 4
+    ran = CliRunner().invoke(main, ["reproduce", "ahead", *common, "--models", "small,SASRec"])
+    assert ran.exit_code == 2
+    assert "but SASRec has one step only; there are Pre-train, RecGPT K=0" in ran.output
 
 
 def test_one_seed_has_no_interval_and_equal_users_no_test() -> None:

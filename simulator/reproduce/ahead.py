@@ -11,20 +11,22 @@ from policies.base import Progress
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
 from simulator.reproduce.claims import Answer, Claim, answer, corrected
-from simulator.reproduce.experiment import Floats, Plan
+from simulator.reproduce.experiment import Floats, Plan, ReproduceError
+from simulator.reproduce.systems import FAMILIES
 from simulator.stats.moments import paired
 
 AHEAD = 3
 """Clicks at each user's end that are held out."""
 
-METRICS = ("found", "novelty", "diversity")
+METRICS = ("hit", "found", "novelty", "diversity")
 ROWS = 1024
 
 
 def measures(log: EventLog, ahead: int = AHEAD) -> dict[str, dict[str, Floats]]:
     """Arm -> metric -> value of each user who asked, users ascending.
 
-    `found`: share of the user's next `ahead` clicks in the slate. `novelty`: mean of -log2 of the share of users who had clicked the
+    `hit`: whether any of the user's next `ahead` clicks is in the slate (the hit rate over users). `found`: the share of them that is
+    there (recall). `novelty`: mean of -log2 of the share of users who had clicked the
     item (Zhou et al., PNAS 2010, self-information; add-one where nobody had). `diversity`: 1 - the mean cosine of two items of the
     slate, an item being the set of the users who had clicked it (intra-list dissimilarity: Ziegler et al., WWW 2005; distance as in Vargas
     & Castells, RecSys 2011, section 4.3).
@@ -45,6 +47,7 @@ def measures(log: EventLog, ahead: int = AHEAD) -> dict[str, dict[str, Floats]]:
     for arm, (items, hits) in slates(log).items():
         pairs = np.concatenate([_alike(items[start : start + ROWS], similar) for start in range(0, len(items), ROWS)])
         found[arm] = {
+            "hit": hits.any(axis=1).astype(np.float64),
             "found": hits.sum(axis=1) / ahead,
             "novelty": surprise[items].mean(axis=1),
             "diversity": 1 - pairs,
@@ -53,7 +56,15 @@ def measures(log: EventLog, ahead: int = AHEAD) -> dict[str, dict[str, Floats]]:
 
 
 def answers(plan: Plan, progress: Progress, workers: int) -> list[Answer]:
-    """Two steps against one, m:n by m:n, for every family of the plan that has both; run now what was not run before."""
+    """Two steps against one, m:n by m:n, for every family of the plan; run now what was not run before.
+
+    Raises:
+        ReproduceError: a family that recalls in one way only, before anything is run.
+    """
+    for asked in plan.families:
+        if len(asked.systems()) < 2:
+            several = ", ".join(name for name, each in FAMILIES.items() if len(each.systems()) > 1)
+            raise ReproduceError(f"ahead compares two steps of a network with one, but {asked.name} has one step only; there are {several}")
     measured: dict[tuple[str, str], list[dict[str, dict[str, Floats]]]] = {}
     for experiment in plan.finish(progress, workers):
         log = EventLog.open(experiment.folder(plan.out) / "log")
