@@ -264,8 +264,13 @@ def test_s3rec_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1 2 3\n2 x 4\n", "line 2: must be `user item item ...` in whole numbers; got 'x'"),
-        ("1 2 3\n\n", "line 2: must be `user item item ...` in whole numbers; the line is empty"),
+        ("1 2 3\n2 x 4\n", "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got 'x'"),
+        ("1 2 3\n\n", "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; the line is empty"),
+        ("1 2 3\n2 -4\n", "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '-4'"),
+        ("1 2 3\n2 1_0\n", "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '1_0'"),
+        ("1 2 3\n2 \N{SUPERSCRIPT TWO}\n", "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got"),
+        (f"1 2 3\n2 {2**63}\n", f"line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '{2**63}'"),
+        (f"{'9' * 5000} 3\n", "line 1: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '9999"),
         ("1 2 3\n4\n", "line 2: user 4 must have at least one item"),
         ("1 2 3\n1 4\n", "line 2: user 1 must have one line; line 1 is theirs already"),
         ("", "the file is empty"),
@@ -273,11 +278,27 @@ def test_s3rec_by_hand(tmp_path: Path) -> None:
 )
 def test_s3rec_names_bad_lines(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "Bad.txt"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as caught:
         datasets.read(Data(source="s3rec", path=str(file)), Path())
     assert said in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_s3rec_reads_the_largest_ids(tmp_path: Path) -> None:
+    (tmp_path / "Toy.txt").write_text(f"{2**63 - 1} {2**63 - 1} 007\n")
+    source = datasets.read(Data(source="s3rec", path=str(tmp_path / "Toy.txt")), Path())
+    assert source.catalogue.items["id"].tolist() == [-1, 2**63 - 1, 7]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"\N{SUPERSCRIPT TWO}": [1]}', '{"1_0": [1]}', '{"2": [true]}', f'{{"2": [{2**63}]}}', '{"2": [0]}', '{"2": 1}']
+)
+def test_s3rec_names_bad_attributes(tmp_path: Path, content: str) -> None:
+    (tmp_path / "Toy.txt").write_text("1 2 3\n")
+    (tmp_path / "Toy_item2attributes.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"Toy_item2attributes\.json: key '.+' must be an item id with a list of attribute ids of 1 to"):
+        datasets.read(Data(source="s3rec", path=str(tmp_path / "Toy.txt")), Path())
 
 
 def test_inter_by_hand(tmp_path: Path) -> None:
@@ -308,6 +329,12 @@ def test_inter_by_hand(tmp_path: Path) -> None:
         ("user_id:token\tthing:token\n1\t2\n", "line 1: needs the field item_id:token"),
         ("user_id:token\titem_id:token\ttimestamp:float\n1\t2\tnoon\n", "line 2: timestamp:float must be a number; got 'noon'"),
         ("user_id:token\titem_id:token\ttimestamp:float\n1\t2\t\n", "line 2: timestamp:float must be a number; got ''"),
+        ("user_id:token\titem_id:token\n1\ta\n1\t\n", "line 3: item_id:token must be text that is not empty; got ''"),
+        ("user_id:token\titem_id:token\n\ta\n", "line 2: user_id:token must be text that is not empty; got ''"),
+        ("user_id:token\titem_id:token\tlabel:float\n1\t2\t0\n1\t2\t\n", "line 3: label:float must be a number; got ''"),
+        ("user_id:token\titem_id:token\tlabel:float\n1\t2\tnan\n", "line 2: label:float must be a number; got 'nan'"),
+        ("user_id:token\titem_id:token\ttimestamp:token\n1\t2\t10\n", "line 1: the field timestamp must be timestamp:float; got 'time"),
+        ("user_id:float\titem_id:token\n1\t2\n", "line 1: the field user_id must be user_id:token; got 'user_id:float'"),
         ("user_id:token\titem_id:token\n1\n", "line 2: must have 2 cells as the header; got 1"),
         ("user_id:token\titem_id:token\n", "only a header"),
     ],

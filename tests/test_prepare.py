@@ -70,7 +70,10 @@ def test_yelp_starts_where_the_paper_starts(tmp_path: Path) -> None:
         ('{"reviewerID": "a", "unixReviewTime": 1}', "line 2: asin must be text; got None"),
         ('{"reviewerID": 7, "asin": "x", "unixReviewTime": 1}', "line 2: reviewerID must be text; got 7"),
         ('{"reviewerID": "a", "asin": "x", "unixReviewTime": "noon"}', "line 2: unixReviewTime must be a time; got 'noon'"),
-        ('{"reviewerID": "a", "asin": "x"}', "line 2: unixReviewTime must be a time; got None"),
+        ('{"reviewerID": "a", "asin": "x", "unixReviewTime": NaN}', "line 2: unixReviewTime must be a time; got 'nan'"),
+        ('{"reviewerID": "a", "asin": "x", "unixReviewTime": -Infinity}', "line 2: unixReviewTime must be a time; got '-inf'"),
+        (f'{{"reviewerID": "a", "asin": "x", "unixReviewTime": 1{"0" * 400}}}', "line 2: unixReviewTime must be a time; got '10000"),
+        ('{"reviewerID": "a", "asin": "x"}', "line 2: unixReviewTime must be a time; got 'None'"),
     ],
 )
 def test_bad_reviews_are_named(tmp_path: Path, line: str, said: str) -> None:
@@ -80,6 +83,15 @@ def test_bad_reviews_are_named(tmp_path: Path, line: str, said: str) -> None:
         prepare(dump, AMAZON, core=1)
     assert str(dump) in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_a_time_with_an_offset_is_the_moment_that_it_names(tmp_path: Path) -> None:
+    dump = tmp_path / "review.json"
+    lines = [("b", "2019-01-01 01:30:00+02:00"), ("c", "2018-12-31 23:30:00-01:00"), ("d", "2019-01-01 00:10:00")]
+    dump.write_text("".join(json.dumps({"user_id": "u", "business_id": b, "date": d}) + "\n" for b, d in lines))
+    prepared = prepare(dump, YELP, core=1, since=YELP.since)
+    assert prepared.outside == 1  # b is of 2018-12-31 23:30 UTC
+    assert prepared.original == ["d", "c"]  # c is of 00:30 UTC
 
 
 def test_an_empty_core_says_what_there_was(tmp_path: Path) -> None:

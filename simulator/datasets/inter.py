@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from simulator.datasets.tables import Column, DataError, feature, header, read_c
 from simulator.scenario import Data
 from simulator.users.base import Source
 
+NEEDED = {"user_id": "token", "item_id": "token", "timestamp": "float", "label": "float"}
+"""Fields of an `.inter` file that decide what happened, and the type that each must have."""
+
 TYPES = ("token", "token_seq", "float", "float_seq")
 """Field types of the format, as in `user_id:token`."""
 
@@ -23,17 +27,17 @@ TYPES = ("token", "token_seq", "float", "float_seq")
 def read(data: Data, path: Path) -> Source:
     """Read `NAME.inter` (a file, or a folder with one), and `NAME.item`, `NAME.user` where they lie beside it.
 
-    Needs the fields `user_id:token` and `item_id:token`. With `timestamp:float` interactions are put into its order (ties keep the
-    order of the file), otherwise the order of the file is the order of time. With `label:float`, 0 is an unclick. Users and items are
-    numbered by first appearance; the last `hold_out` clicks of every user are held out (`sequences.leave_out`).
+    Needs the fields `user_id:token` and `item_id:token`; no cell of a field of NEEDED may be empty. With `timestamp:float` interactions are
+    put into its order (ties keep the order of the file), otherwise the order of the file is the order of time. With `label:float`, 0 is an
+    unclick. Users and items are numbered by first appearance; every user's last `hold_out` clicks are held out (`sequences.leave_out`).
 
     Raises:
-        DataError: a header without types, a field missing, or a bad line, named by file and line.
+        DataError: a header without types, a field missing or of another type, or a bad line, named by file and line.
     """
     file = _inter_file(path)
-    table, types = _atomic(file)
+    table, types = _atomic(file, NEEDED)
     for name in ("user_id", "item_id"):
-        if types.get(name) != "token":
+        if name not in types:
             raise DataError(f"{file}: line 1: needs the field {name}:token; it has {', '.join(f'{n}:{t}' for n, t in types.items())}")
     if not table.num_rows:
         raise DataError(f"{file}: no interactions there, only a header")
@@ -71,18 +75,19 @@ def _inter_file(path: Path) -> Path:
     return found[0]
 
 
-def _atomic(path: Path) -> tuple[pa.Table, dict[str, str]]:
-    """A file of the format, its columns by bare name, and their types."""
+def _atomic(path: Path, needed: Mapping[str, str]) -> tuple[pa.Table, dict[str, str]]:
+    """A file of the format, its columns by bare name, and their types; fields of `needed` have its type and no empty cell."""
     types: dict[str, str] = {}
     for field in header(path, "\t"):
         name, colon, kind = field.rpartition(":")
         if not colon or kind not in TYPES:
             raise DataError(f"{path}: line 1: a field must be name:type with a type of {', '.join(TYPES)}; got {field!r}")
+        if needed.get(name, kind) != kind:
+            raise DataError(f"{path}: line 1: the field {name} must be {name}:{needed[name]}; got {field!r}")
         types[name] = kind
-    rules = {f"{name}:{kind}": Column(pa.float64() if kind == "float" else pa.string(), null=True) for name, kind in types.items()}
-    for name, kind in types.items():
-        if name == "timestamp" and kind == "float":
-            rules["timestamp:float"] = Column(pa.float64())
+    rules = {
+        f"{name}:{kind}": Column(pa.float64() if kind == "float" else pa.string(), null=name not in needed) for name, kind in types.items()
+    }
     table = read_csv(path, rules, "\t")
     return table.rename_columns(list(types)), types
 
@@ -102,8 +107,8 @@ def _features(path: Path, key: str, numbering: Numbering) -> tuple[dict[str, Any
     """Columns of a `.item` or `.user` file by name, and its first token_seq field as ragged attributes; ({}, None) without a file."""
     if not path.exists():
         return {}, None
-    table, types = _atomic(path)
-    if types.get(key) != "token":
+    table, types = _atomic(path, {key: "token"})
+    if key not in types:
         raise DataError(f"{path}: line 1: needs the field {key}:token")
     ids = np.asarray(table[key].to_pylist(), dtype=np.str_)
     known = {str(original): place for place, original in enumerate(numbering.original)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ class Format:
 
     Attributes:
         user, item, time: keys of a review.
-        when: the value of `time` -> seconds since 1970 (UTC); raises ValueError or TypeError.
+        when: the value of `time` -> seconds since 1970 (UTC); raises ValueError, TypeError or OverflowError.
         key: the item's key in the file of item descriptions.
         words: an item description -> its attributes, as text.
         since: the first day taken if the caller does not say (the paper takes Yelp from 2019-01-01), or None.
@@ -43,7 +44,9 @@ def _seconds(value: Any) -> float:
 
 
 def _date(value: Any) -> float:
-    return datetime.fromisoformat(value).replace(tzinfo=UTC).timestamp()
+    """A time without an offset is UTC."""
+    moment = datetime.fromisoformat(value)
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _amazon_words(item: Mapping[str, Any]) -> list[str]:
@@ -219,8 +222,10 @@ def _reviews(dump: Path, form: Format) -> Iterator[tuple[str, str, float]]:
                 raise DataError(f"{dump}: line {number}: {key} must be text; got {value!r}")
         try:
             t = form.when(review.get(form.time))
-        except (ValueError, TypeError):
-            raise DataError(f"{dump}: line {number}: {form.time} must be a time; got {review.get(form.time)!r}") from None
+        except (ValueError, TypeError, OverflowError):
+            t = math.nan
+        if not math.isfinite(t):
+            raise DataError(f"{dump}: line {number}: {form.time} must be a time; got {str(review.get(form.time))[:60]!r}")
         yield user, item, t  # type: ignore[misc]
 
 

@@ -60,13 +60,14 @@ def read_lines(path: Path) -> tuple[IntArray, IntArray, IntArray]:
     try:
         with open_text(path) as stream:
             for number, line in enumerate(stream, start=1):
-                try:
-                    user, *bought = map(int, line.split())
-                except ValueError:
-                    raise DataError(f"{path}: line {number}: must be `user item item ...` in whole numbers; {_fault(line)}") from None
-                if not bought or min(bought) < 0:
-                    wrong = "it has no items" if not bought else f"got {min(bought)}"
-                    raise DataError(f"{path}: line {number}: user {user} must have at least one item, ids >= 0; {wrong}")
+                words = line.split()
+                if not words or not all(map(is_id, words)):
+                    raise DataError(
+                        f"{path}: line {number}: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; {_fault(words)}"
+                    )
+                user, *bought = map(int, words)
+                if not bought:
+                    raise DataError(f"{path}: line {number}: user {user} must have at least one item; it has none")
                 if user in seen:
                     raise DataError(f"{path}: line {number}: user {user} must have one line; line {seen[user]} is theirs already")
                 seen[user] = number
@@ -81,17 +82,19 @@ def read_lines(path: Path) -> tuple[IntArray, IntArray, IntArray]:
     return np.array(users, dtype=np.int64), offsets, np.array(items, dtype=np.int64)
 
 
-def _fault(line: str) -> str:
-    for word in line.split():
-        if not word.lstrip("-").isdigit():
-            return f"got {word[:40]!r}"
-    return "the line is empty"
+def is_id(word: str) -> bool:
+    """Whether a word is a whole number of 0 to 2^63 - 1 in plain digits."""
+    return word.isascii() and word.isdecimal() and (len(word) < 19 or (len(word) < 40 and int(word) < 2**63))
+
+
+def _fault(words: list[str]) -> str:
+    return next((f"got {word[:40]!r}" for word in words if not is_id(word)), "the line is empty")
 
 
 def _attributes(path: Path, numbering: Numbering) -> tuple[IntArray, IntArray]:
     """Item -> attribute ids, ragged; attributes of items that nobody has are left out."""
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(stored, dict):
@@ -99,8 +102,8 @@ def _attributes(path: Path, numbering: Numbering) -> tuple[IntArray, IntArray]:
     lists: list[list[int]] = [[] for _ in range(len(numbering) + 1)]
     place = {int(original): number for number, original in enumerate(numbering.original, start=1)}
     for key, ids in stored.items():
-        if not key.isdigit() or not isinstance(ids, list) or not all(isinstance(i, int) and i >= 1 for i in ids):
-            raise DataError(f"{path}: key {key!r} must be an item id with a list of attribute ids >= 1; got {str(ids)[:60]}")
+        if not is_id(key) or not isinstance(ids, list) or not all(type(i) is int and 1 <= i < 2**31 for i in ids):
+            raise DataError(f"{path}: key {key!r} must be an item id with a list of attribute ids of 1 to 2^31 - 1; got {str(ids)[:60]}")
         if int(key) in place:
             lists[place[int(key)]] = ids
     counts = np.array([len(ids) for ids in lists])

@@ -44,7 +44,8 @@ class Column:
     @property
     def rule(self) -> str:
         """The rule in words, as in "must be an integer in [0, 1]"."""
-        kind = "an integer" if pa.types.is_integer(self.type) else "a number" if pa.types.is_floating(self.type) else "text"
+        text = "text" if self.null else "text that is not empty"
+        kind = "an integer" if pa.types.is_integer(self.type) else "a number" if pa.types.is_floating(self.type) else text
         if self.low is None and self.high is None:
             return kind
         low, high = ("-inf" if self.low is None else f"{self.low:.15g}"), ("inf" if self.high is None else f"{self.high:.15g}")
@@ -53,7 +54,7 @@ class Column:
     def parse(self, text: str) -> str | None:
         """Why `text` is not allowed, or None where it is."""
         if text == "":
-            return None if self.null or pa.types.is_string(self.type) else "empty"
+            return None if self.null else "empty"
         if pa.types.is_string(self.type):
             return None
         try:
@@ -130,9 +131,11 @@ def read_csv(path: Path, columns: Mapping[str, Column], delimiter: str = ",", *,
 
 
 def _allowed(values: pa.ChunkedArray, column: Column) -> bool:
-    if values.null_count and not column.null and not pa.types.is_string(column.type):
+    if values.null_count and not column.null:
         return False
-    if pa.types.is_string(column.type) or len(values) == values.null_count:
+    if pa.types.is_string(column.type):
+        return column.null or not pc.any(pc.equal(values, "")).as_py()
+    if len(values) == values.null_count:
         return True
     if pa.types.is_floating(column.type) and pc.any(pc.is_nan(values)).as_py():
         return False
