@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator, model_validator
 
+from simulator.device import Device
 from simulator.document import Document, Keys, ScenarioError, complaint, disagreement, dotted, near
 from simulator.section import Section
 
@@ -96,12 +97,17 @@ class Design(Section):
 
 
 class Engine(Section):
-    """Speed only: nothing in here may change a byte of the log."""
+    """Speed only: nothing in here may change a byte of the log, but for the last bits that a fit has from its kind of processor."""
 
     tick: Annotated[float, Field(gt=0)] = Field(default=86_400.0, description="simulated seconds whose requests are served together")
     block: Annotated[int, Field(ge=1)] = Field(default=2048, description="requests in one call of a policy")
     shards: Annotated[int, Field(ge=1)] = Field(default=2, description="parts that the users are cut into")
     executor: Literal["serial", "processes", "ray"] = Field(default="processes", description="where the work is done")
+    device: Device = Field(
+        default="auto",
+        description="where policies are fitted: auto = cuda where torch has one, else cpu; a fit ends with other last bits on another kind "
+        "of processor, as on another CPU; requests are served on the CPU",
+    )
     time_limit: Annotated[float, Field(ge=0)] = Field(default=300.0, description="seconds that one call of a policy may take; 0 = any")
     fit_limit: Annotated[float, Field(ge=0)] = Field(default=43_200.0, description="seconds that one fit of a policy may take; 0 = any")
 

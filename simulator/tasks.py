@@ -21,6 +21,7 @@ from simulator import tape
 from simulator.context import Context, Job, context, fit_name, one_torch_thread, switch_days, with_columns
 from simulator.design import DAY, HISTORY
 from simulator.desk import OutOfTime, raised, within
+from simulator.device import device
 from simulator.engine import Engine, Lives, Span
 from simulator.eventlog import Writer, schema
 from simulator.feedback import blocks
@@ -110,6 +111,7 @@ class Fit:
         folder = run.workspace.models / fit_name(policy, run.seed, self.day, self.lane)
         if (folder / "state.npz").is_file():
             return {"seconds": 0.0}
+        processor = device(run.scenario.engine.device)
         start = time.process_time()
         label = f"fit {self.spec.policy}" + (f" day {self.day}" if self.day else "")
 
@@ -123,7 +125,7 @@ class Fit:
                 if self.day and isinstance(policy, Updatable):
                     self._update(run, policy, log)
                 else:
-                    policy.fit(log, run.catalogue, Fitting(run.seed, "cpu", named, folder / "checkpoints", True))
+                    policy.fit(log, run.catalogue, Fitting(run.seed, processor, named, folder / "checkpoints", True))
             policy.save(folder)
         except OutOfTime as error:
             rule = f"fit took longer than engine.fit_limit ({limit:g} s); fewer epochs or a higher limit may help"

@@ -1,0 +1,33 @@
+"""Which processor neural policies are fitted on. No model lives here."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class DeviceError(ValueError):
+    """A processor that was asked for and is not there."""
+
+
+def device(wanted: Device) -> Literal["cpu", "cuda"]:
+    """The torch device of a fit.
+
+    Args:
+        wanted: `engine.device` of a scenario. `auto` is `cuda` where torch sees one and `cpu` elsewhere; where no policy has
+            brought torch, it is not loaded for this.
+
+    Raises:
+        DeviceError: `cuda` where torch sees none.
+    """
+    if wanted == "cpu" or (wanted == "auto" and "torch" not in sys.modules):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise DeviceError(f"engine.device is 'cuda', but torch {torch.__version__} sees no CUDA device here: set it to auto or cpu")
+    return "cpu"
