@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from policies.base import Catalogue, Fitting, IntArray, Sequences
 from policies.layers import Activation, Norm, initialise
+from policies.losses import Loss, Objective
 from policies.sasrec import SASRec, SASRecNetwork
 from policies.sequence import Windows
 from policies.train import Training, seeded, train
@@ -27,11 +29,23 @@ class Pretraining(nn.Module):
     ("Sequence-Item"): what stands at a mask against another item. Masked attribute prediction ("Sequence-Attribute"): what stands at a mask
     against the item's attributes. Segment prediction ("Sequence-Segment"): the rest of a sequence against the segment taken out of it
     and one of another user. Each is InfoNCE over a bilinear score f(x, y) = x^T W y, here with one negative.
+
+    Args:
+        network: that is pre-trained.
+        policy: objectives and their weights.
+        attributes: of the items, as `Catalogue.attributes`.
+        outside: from users' rows `[P]` and n to n items for each that are not among the user's own, `[P, n]` (the negatives of MIP).
     """
 
-    def __init__(self, network: SASRecNetwork, policy: S3Rec, attributes: tuple[IntArray, IntArray] | None) -> None:
+    def __init__(
+        self,
+        network: SASRecNetwork,
+        policy: S3Rec,
+        attributes: tuple[IntArray, IntArray] | None,
+        outside: Callable[[Tensor, int], Tensor],
+    ) -> None:
         super().__init__()
-        self.network, self.policy = network, policy
+        self.network, self.policy, self.outside = network, policy, outside
         width, n_items = policy.width, network.items.num_embeddings - 1
         n_attributes = 0 if attributes is None else int(attributes[1].max(initial=-1)) + 1
         owned = torch.zeros(n_items + 1, n_attributes, dtype=torch.bool)
@@ -60,7 +74,7 @@ class Pretraining(nn.Module):
             if "map" in self.maps:
                 total = total + weights["map"] * self._attributes(self.maps["map"](hidden), kept)
             if "mip" in self.maps:
-                total = total + weights["mip"] * self._contrast(self.maps["mip"](hidden), kept)
+                total = total + weights["mip"] * self._contrast(self.maps["mip"](hidden), kept, batch.row[:, None].expand_as(items)[gaps])
         if "sp" in self.maps:
             total = total + weights["sp"] * self._segments(items, real)
         return total
@@ -75,9 +89,9 @@ class Pretraining(nn.Module):
         loss = functional.binary_cross_entropy_with_logits(logits, self.owned[items].float(), reduction="none")
         return loss.sum(1).mean()
 
-    def _contrast(self, hidden: Tensor, kept: Tensor) -> Tensor:
-        """-log s(h . e_kept - h . e_other), the other item drawn uniformly (MIP with one negative)."""
-        other = torch.randint(1, self.network.items.num_embeddings, kept.shape, device=kept.device)
+    def _contrast(self, hidden: Tensor, kept: Tensor, row: Tensor) -> Tensor:
+        """-log s(h . e_kept - h . e_other), the other item drawn uniformly outside the user's own (MIP with one negative)."""
+        other = self.outside(row, 1)[:, 0]
         vectors = self.network.items.weight
         return -functional.logsigmoid((hidden * (vectors[kept] - vectors[other])).sum(1)).mean()
 
@@ -144,7 +158,8 @@ class S3Rec(SASRec):
             raise ValueError(f"the objectives {wants} of S3Rec need item attributes, which the data does not have: leave them out")
         assert isinstance(network, SASRecNetwork)
         with seeded(fitting.seed, "pre-training"):
-            model = Pretraining(network, self, catalogue.attributes if wants else None).to(fitting.device)
+            outside = Objective(Loss(), known, catalogue.n_items, fitting.device).outside
+            model = Pretraining(network, self, catalogue.attributes if wants else None, outside).to(fitting.device)
         windows = Windows(known, self.length, self.windows)
         train(
             model,

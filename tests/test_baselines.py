@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -151,10 +153,10 @@ ATTRIBUTES = (np.array([0, 0, 2, 3, 3, 5]), np.array([0, 2, 1, 0, 1]))
 """Item 1 has attributes 0 and 2, item 2 has 1, item 3 none, item 4 has 0 and 1."""
 
 
-def pretraining(*objectives: str) -> Pretraining:
+def pretraining(*objectives: str, outside: Any = None) -> Pretraining:
     policy = S3Rec(width=8, length=6, inner=8, objectives=objectives, dropout=0.0)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    return Pretraining(policy.network(1, 4), policy, ATTRIBUTES).eval()
+    return Pretraining(policy.network(1, 4), policy, ATTRIBUTES, outside or Objective(Loss(), log([[1]]), 4).outside).eval()
 
 
 def test_attribute_prediction_by_hand() -> None:
@@ -202,6 +204,36 @@ def test_masks_hide_the_item() -> None:
     assert not torch.allclose(model._encode(items, ~gaps & False), model._encode(other, ~gaps & False))
 
 
+def test_masked_items_stand_against_items_that_are_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """User 0 owns all but item 4 and user 1 all but item 1: the loss is that of these negatives, whatever is masked."""
+    users = [[1, 2, 3, 1, 2, 3], [4, 3, 2, 4]]
+    batch = Windows(log(users), 6, "last").batch(np.arange(2), "cpu")
+    items = torch.cat([batch.items, batch.targets[:, -1:]], dim=1)[:, -6:]
+    other = torch.tensor([4, 1])
+    model = pretraining("mip", outside=lambda row, n: other[row][:, None].expand(-1, n))
+    vectors = model.network.items.weight
+    torch.manual_seed(5)
+    loss = model(batch)
+    torch.manual_seed(5)
+    gaps = (items != 0) & (torch.rand(items.shape) < model.policy.masked)
+    gaps[:, -1] |= ~gaps.any(1)
+    hidden, negative = model.maps["mip"](model._encode(items, gaps)[gaps]), other[gaps.nonzero()[:, 0]]
+    by_hand = -torch.sigmoid((hidden * (vectors[items[gaps]] - vectors[negative])).sum(1)).log().mean()
+    torch.testing.assert_close(loss, by_hand)
+
+    drawn: list[Tensor] = []
+    build = Pretraining.__init__
+
+    def record(self: Pretraining, network: Any, policy: S3Rec, attributes: Any, outside: Any) -> None:
+        build(self, network, policy, attributes, outside)
+        drawn.append(outside(torch.tensor([0, 1]), 200))
+
+    monkeypatch.setattr(Pretraining, "__init__", record)
+    brief = Training(epochs=0, patience=0)
+    S3Rec(width=8, length=6, inner=8, pretraining=brief, training=brief).fit(log(users), Catalogue(2, 4), Fitting())
+    assert (drawn[0] == other[:, None]).float().mean() > 0.95  # where 20 draws find none, an own item stands
+
+
 @pytest.mark.parametrize("objectives", [("aap",), ("mip",), ("map",), ("sp",), ("aap", "mip", "map", "sp")])
 def test_every_objective_is_learned(objectives: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
@@ -209,7 +241,7 @@ def test_every_objective_is_learned(objectives: tuple[str, ...]) -> None:
     figures: list[float] = []
     policy = S3Rec(
         width=16, length=6, inner=16, dropout=0.0, objectives=objectives, training=Training(epochs=0, patience=0),  # type: ignore[arg-type]
-        pretraining=Training(epochs=12, batch=50, rate=1e-2, patience=0),
+        pretraining=Training(epochs=20, batch=50, rate=1e-2, patience=0),
     )  # fmt: skip
     fitting = Fitting(progress=lambda stage, done, total, each: figures.append(each["loss"]))
     policy.fit(log(users), Catalogue(200, 4, attributes=ATTRIBUTES), fitting)
