@@ -55,8 +55,9 @@ class BPR(VectorPolicy):
     """BPR-MF: a vector for each user and item; a user's click should score higher than what the user never clicked.
 
     Maximises sum ln s(x_ui - x_uj) - lambda |Theta|^2 (BPR-Opt, section 4.1) over clicks (u, i) with items j drawn
-    uniformly outside the user's own (LearnBPR, section 4.2), by Adam in place of plain gradient steps. The order of clicks is not
-    looked at; a user unknown to the log gets the items of largest bias.
+    uniformly outside the user's own (LearnBPR, section 4.2), by Adam in place of plain gradient steps. lambda is
+    `training.decay`, which is 0 unless it is set: by default nothing but early stopping holds Theta back. The order of
+    clicks is not looked at; a user unknown to the log gets the items of largest bias.
     """
 
     loss: Loss = field(default_factory=lambda: Loss("bpr"))

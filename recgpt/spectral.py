@@ -20,8 +20,9 @@ STD = 0.02
 def spectral(known: Sequences, n_items: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
     """`V S` of the truncated singular value decomposition `U S V'` of who clicked what, as the vectors that training starts from.
 
-    The matrix is `1 / sqrt(n_u) / (sqrt(n_i) + SHRINK)` where user u clicked item i: of its Gram matrix the entries are item-kNN's cosines
-    (Deshpande & Karypis 2004), so items that share users start side by side (latent semantic analysis: Deerwester et al. 1990;
+    The matrix is `1 / sqrt(n_u) / (sqrt(n_i) + SHRINK)` where user u clicked item i. Its Gram matrix has `sum over shared users of 1 / n_u,
+    over (sqrt(n_i) + SHRINK) (sqrt(n_j) + SHRINK)`: item-kNN's cosine (Deshpande & Karypis 2004), but that users of many clicks count less
+    and SHRINK holds rare items back. So items that share users start side by side (latent semantic analysis: Deerwester et al. 1990;
     for recommendation PureSVD: Cremonesi et al., RecSys 2010). On few clicks an item's network would need many epochs to find its
     neighbours. The decomposition is randomised (Halko et al. 2011, algorithm 4.4), with one thread, so that it is the same everywhere.
 
