@@ -499,6 +499,18 @@ def test_the_command_prints_tables_and_writes_files_and_figures(folder: Path, tm
     assert len(root.findall(".//{*}circle")) == 4
 
 
+def test_missing_attributes_are_named_before_anything_is_run(folder: Path, tmp_path: Path) -> None:
+    common = ["reproduce", "table2", "--data", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
+    ran = CliRunner().invoke(main, [*common, "--models", "PopRec,S3-Rec attributes"])
+    assert ran.exit_code == 2, ran.output
+    missing = folder / "Beauty_item2attributes.json"
+    assert f"S3-Rec attributes on beauty: its objectives aap, map need attributes of the items, and {missing} is not there" in ran.output
+    assert not (tmp_path / "out").exists()
+    inter = Experiment(Dataset("toy", tmp_path / "toy.inter"), FAMILIES["S3-Rec attributes"], PAPER, 0)
+    with pytest.raises(ReproduceError, match=r"toy\.item is not there"):
+        inter.check()
+
+
 def test_bad_input_is_one_message_and_exit_code_2(folder: Path) -> None:
     for arguments, said in (
         (["--data", str(folder), "--datasets", "Tois"], "no such file"),

@@ -53,6 +53,13 @@ class Dataset:
         """`data.source` of a scenario."""
         return "inter" if self.path.name.removesuffix(".gz").endswith(".inter") else "s3rec"
 
+    @property
+    def attributes(self) -> Path:
+        """The file that would have the attributes of the items."""
+        from simulator.datasets import s3rec
+
+        return self.path.with_suffix(".item") if self.source == "inter" else s3rec.attributes_of(self.path)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file and of what is read beside it, with their endings."""
@@ -204,6 +211,16 @@ class Experiment:
         """Where it is run; a changed experiment is another one."""
         return out / "runs" / self.dataset.name / f"{self.scenario()['name']}-{self.seed}-{self.key}"
 
+    def check(self) -> None:
+        """Raises ReproduceError where the family needs attributes of items and the file of them is not there."""
+        wants = sorted({"aap", "map"} & set(self.family.params.get("objectives", ())))
+        file = self.dataset.attributes
+        if wants and not file.is_file():
+            raise ReproduceError(
+                f"{self.family.name} on {self.dataset.name}: its objectives {', '.join(wants)} need attributes of the items, and {file} is "
+                "not there; put it beside the data, or leave the family out"
+            )
+
     def finish(self, out: Path, progress: Progress) -> Path:
         """The folder of the finished run; run now, after what it starts from, if it was not before."""
         folder = self.folder(out)
@@ -307,8 +324,13 @@ class Plan:
         """Run what is not finished, `workers` experiments side by side.
 
         An experiment computes with one thread, so that its result does not depend on how many run beside it.
+
+        Raises:
+            ReproduceError: one that cannot be run, before any is.
         """
         todo = list(self.experiments())
+        for experiment in todo:
+            experiment.check()
         needed = {experiment.folder(self.out): experiment for each in todo for experiment in _line(each)}
         finished = 0
 
