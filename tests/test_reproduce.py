@@ -437,6 +437,8 @@ def test_what_the_paper_has_otherwise_is_printed() -> None:
         "1 before each item from the second on, where its probability is at least"
     )
     assert "the next item is predicted from them as well" in _chosen(PAPER, "prompts")["RecGPT as released"]
+    given = {json.dumps(family.params["prompts"], sort_keys=True) for family in FAMILIES.values() if "prompts" in family.params}
+    assert len(set(_chosen(PAPER, "prompts").values())) == len(given)  # whatever differs is told
     alone = printed(PAPER, [FAMILIES["Fine-tuning"]]).says
     assert alone["start of Fine-tuning"] == "the fit of Pre-train"
     assert alone["pretraining loss of Pre-train"] == loss(Loss("bce"))  # of what it starts from, which is no row here

@@ -84,6 +84,7 @@ def prompts(chosen: Mapping[str, Any]) -> str:
         how = f"the last {chosen['window']} input{'s' * (chosen['window'] > 1)} replaced by generated ones, in every batch"
     else:
         how = f"{chosen['window']} before each item from the second on"
+        how += ", of items that the user has not clicked" if chosen.get("fresh") else ""
         how += f", where its probability is at least {chosen['least']:g}" if chosen.get("least") else ""
         how += f", for users with at most {chosen['until']} clicks" if chosen.get("until") else ""
         how += ", generated " + ("anew in every epoch" if chosen.get("anew") else "once, by the pre-trained model")
