@@ -24,8 +24,11 @@ LEAST = 10
 ENOUGH = 50
 """Units that it must have there for its lift to be given: audited with half as many, the test rejects too seldom."""
 
-TIED = 2.0
-"""Share of units with the same value at a quantile, in standard errors of the level, up to which it moves as a smooth one does."""
+TIED = 0.1
+"""Share of other units with the value at a quantile, in standard errors of the level, up to which its lift is given.
+
+Counts are beyond it: not all of them held their level when they were audited, seconds did.
+"""
 
 NODES = np.linspace(-2.5, 2.5, 26)
 """Where the mid-quantile is looked at to tell its spread, in standard errors of the level."""
@@ -115,11 +118,12 @@ def unfit(control: Floats, treatment: Floats, level: float, n: int) -> str:
         return f"fewer than {ENOUGH} users beyond it"
     error = np.sqrt(level * (1.0 - level) / n)
     for values in (control, treatment):
-        here = np.quantile(values, level)
+        here = np.quantile(values, level, method="inverted_cdf")
         if not here > 0:
             return "that quantile of users has no events"
-        if np.mean(values == here) > TIED * error:
-            return f"too many users ({np.mean(values == here):.1%}) have that one value"
+        tied = (np.count_nonzero(values == here) - 1) / len(values)
+        if tied > TIED * error:
+            return f"too many users ({tied:.1%}) have that one value"
     return ""
 
 
