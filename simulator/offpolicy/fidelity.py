@@ -14,6 +14,7 @@ import numpy as np
 
 from policies.base import Catalogue, Fitting, Histories, Progress, Slates
 from simulator.design import HISTORY
+from simulator.device import device
 from simulator.eventlog import EventLog
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.intervals import Ratios, bootstrap
@@ -233,7 +234,7 @@ def offline(ran: Ran, reward: str, settings: Settings, test_days: int, progress:
     stream = Stream(log, reward, HISTORY, since, serving.history, contexts=settings.contexts)
     sequences = training(log, HISTORY, since, None)
     wanted = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
-    policies = fitted(wanted, sequences, catalogue, Fitting(scenario.seed, progress=progress))
+    policies = fitted(wanted, sequences, catalogue, Fitting(scenario.seed, device(scenario.engine.device), progress))
     rank = _ranking(scenario, sequences, catalogue)
     targets = [PolicyTargets(name, policy, apart(scenario.seed), serving.recall, rank=rank) for name, policy in policies]
     evaluations = evaluate(stream, targets, catalogue.n_users, catalogue.n_items, settings, progress)

@@ -15,6 +15,7 @@ import yaml
 
 from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
 from policies.registry import make
+from simulator.device import device
 from simulator.eventlog import EventLog, merge
 from simulator.offpolicy.intervals import Interval, Ratios, delta
 from simulator.offpolicy.published import Published, PublishedTargets
@@ -133,7 +134,7 @@ class Job:
 def ab_test(name: str, log: EventLog, catalogue: Catalogue, options: Options, progress: Progress) -> Iterator[Job]:
     """Every arm of a real A/B log with published propensities, evaluated from every other arm, with its own log as the truth."""
     arms = log.metadata.arms
-    fitting = Fitting(options.seed, progress=progress)
+    fitting = Fitting(options.seed, device("auto"), progress)
     laws = {arm: Published().fit(log.sequences(arm), catalogue, fitting) for arm in arms}
     for arm in arms:
         others = [other for other in arms if other != arm]
@@ -179,7 +180,7 @@ def replay_log(
     sequences = training(log, arm, since, options.fit_days)
     if not len(sequences.items):
         raise ReplayError(f"{title}: nothing to fit on before day {since // DAY_MS}: make --test-days smaller")
-    policies = fitted(wanted, sequences, known, Fitting(options.seed, progress=progress))
+    policies = fitted(wanted, sequences, known, Fitting(options.seed, device("auto"), progress))
     targets = tuple(PolicyTargets(name, policy, apart(options.seed), options.recall, options.draws) for name, policy in policies)
     return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
 
