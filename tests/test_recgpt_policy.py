@@ -479,3 +479,21 @@ def apart_scores(policy: RecGPT, asked: Histories, row: int) -> Any:
         vectors = model.vectors(policy.layer_)
         query = torch.stack([model.query(first, policy.layer_)] * 6 + [model.query(second, policy.layer_)] * 6)
         return (query * vectors[slate.items[0]]).sum(1).numpy()
+
+
+@pytest.mark.parametrize("shape", [Shape(length=20), Shape(length=20, attention="flow"), Shape(length=20, masked=False)])
+def test_six_interests_among_many_items_do_not_depend_on_the_company(shape: Shape) -> None:
+    """Histories of all lengths in blocks of any size, by a shortlist of a large catalogue: the same bytes."""
+    n_items, n = 3000, 150
+    policy, rng = RecGPT(shape=shape, quotas=(1,) * 6), np.random.default_rng(3)
+    policy._take(GPT(n_items, n, shape).initialise(torch.Generator().manual_seed(1)), np.arange(n_items + 1, dtype=np.float32), "exposed")
+    items = rng.integers(1, n_items + 1, (n, 60)) * (np.arange(60) >= 60 - rng.integers(0, 61, (n, 1)))
+    asked = Histories(np.arange(n), np.zeros(n, dtype=np.int64), items, (rng.random((n, 60)) < 0.5) & (items > 0), items)
+    whole = policy.recall(asked, 60, 1)
+    order = rng.permutation(n)
+    for size in (1, 7, 64):
+        for rows in np.split(order, range(size, n, size))[:9]:
+            part = policy.recall(asked.rows(rows), 60, 1)
+            np.testing.assert_array_equal(part.items, whole.items[rows])
+            np.testing.assert_array_equal(part.scores, whole.scores[rows])
+            np.testing.assert_array_equal(part.interest, whole.interest[rows])
