@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -161,6 +162,7 @@ def _line(row: Row) -> str:
     name = f"{row.metric:<12} {row.arm:<12} {row.analysis:<22} {row.n:>7}"
     if row.undefined == 1.0:
         return f"{name}  identical in both arms"
-    rates = f"{row.error.value:7.2%} ± {wide:.2%} {row.power.value:8.1%}  {row.coverage.value:7.2%} ± {wide:.2%}"
-    bias = f"{row.bias:+12.3%}" if abs(row.bias) < 10 else f"{'beyond 1,000%':>12}"
+    covered = f"{'n/a':>15}" if math.isnan(row.coverage.value) else f"{row.coverage.value:7.2%} ± {wide:.2%}"
+    rates = f"{row.error.value:7.2%} ± {wide:.2%} {row.power.value:8.1%}  {covered}"
+    bias = f"{'n/a':>12}" if math.isnan(row.bias) else f"{row.bias:+12.3%}" if abs(row.bias) < 10 else f"{'beyond 1,000%':>12}"
     return f"{name} {mark} {rates}  {bias}"
