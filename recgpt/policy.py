@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,13 @@ from policies.blocks import ROWS, by_rows, one_thread
 from policies.losses import Loss
 from policies.retrieval import Exact, Index, Search, shares, top_k
 from policies.train import Training
-from recgpt.mixture import WEIGHTS, Counts, Mixture
+from recgpt.mixture import Counts, Mixture
 from recgpt.model import GPT, Layer, Shape
 from recgpt.prompts import recent
 from recgpt.smoothing import Smoothing
 from recgpt.spectral import spectral
 from recgpt.tuning import Goal, Prompts, converse, pretrain, tune
+from recgpt.validation import Validation
 from recgpt.walk import Reading, Walk, merged
 
 MODEL, GENERATOR, MIXED = "model/", "generator/", "mixture/"
@@ -115,7 +116,7 @@ class PreTrain(Policy):
             items, vectors = spectral(known, len(self.clicks_) - 1, self.shape.width, fitting.seed)
             self.model_.place(items, vectors)
         goal = Goal.of(self.pretraining_loss, self.smoothing, known, len(self.clicks_) - 1, fitting.device)
-        validate = validation.of("items", plain=True) if self.pretraining.patience and len(validation.rows) else None
+        validate = validation.of("items", PreTrain(self.shape)) if self.pretraining.patience and len(validation.rows) else None
         with one_thread():
             pretrain(self.model_, known, goal, self.pretraining, fitting, self.windows, validate)
 
@@ -295,7 +296,7 @@ class FineTune(PreTrain):
             validation = Validation(self, sequences, self.tuning.sample, fitting.seed)
         known = validation.known if self._held_out else sequences
         goal = Goal.of(self.tuning_loss, self.smoothing, known, len(self.clicks_) - 1, fitting.device)
-        validate = validation.of(self.layer_, plain=False) if self.tuning.patience and len(validation.rows) else None
+        validate = validation.of(self.layer_, self.with_params(quotas=(1,))) if self.tuning.patience and len(validation.rows) else None
         with one_thread():
             tune(self.model_, known, self._prompts(), self.source_, goal, self.tuning, fitting, self.windows, validate)
 
@@ -394,73 +395,3 @@ def _ragged(histories: Histories) -> Sequences:
     offsets = np.concatenate(([0], np.cumsum(shown.sum(axis=1)))).astype(np.int64)
     items = histories.items[shown]
     return Sequences(histories.user, offsets, items, histories.clicked[shown], np.zeros(len(items), dtype=np.int64))
-
-
-class Validation:
-    """Each user's last click, ranked among all items from what came before it; the user's own past is left out of the ranking.
-
-    Attributes:
-        known: the log up to each user's last click.
-        rows: users with a click to find and one to go by, at most as many as asked for.
-    """
-
-    def __init__(self, policy: PreTrain, sequences: Sequences, most: int, seed: int) -> None:
-        self._policy = policy
-        n = np.diff(sequences.clicks().offsets)
-        at = np.flatnonzero(sequences.clicked)
-        last = np.full(len(sequences), -1)
-        last[n > 0] = at[np.cumsum(n)[n > 0] - 1]
-        self.known = sequences.where(np.arange(len(sequences.items)) < np.repeat(last, np.diff(sequences.offsets)))
-        rows = np.flatnonzero(n >= 2)
-        if len(rows) > most:
-            rows = np.sort(np.random.default_rng([seed, len(rows)]).choice(rows, most, replace=False))
-        self.rows = rows
-        self._target = sequences.items[last[rows]]
-        self._recent = self.known.last(4 * policy.shape.length)
-        self._seen = self.known.last(int(np.diff(self.known.offsets).max(initial=1))).items
-
-    def of(self, layer: Layer, plain: bool) -> Callable[[], float]:
-        """The NDCG@10 of one-step recall as a function: of the network, or, where there are counts, of both pooled with weight 1.
-
-        `plain` reads the clicks without prompts and segments. What is read is worked out once, unless it depends on the trained weights.
-        """
-        policy = self._policy
-        reader = PreTrain(policy.shape) if plain else policy.with_params(quotas=(1,))
-        reading: dict[int, Reading] = {}
-
-        def ndcg() -> float:
-            reader._take(policy.model_, policy.clicks_, policy.source_, policy.generator_, policy.mixture_)
-            index = Exact(policy.model_.vectors(layer).detach().float().cpu().numpy())
-            gain = 0.0
-            for start in range(0, len(self.rows), 1024):
-                asked = self._asked(start)
-                if start not in reading or not reader.reads_the_same:
-                    reading[start] = reader.tokens(asked)
-                gain += self._gain(reader.nearest(index, asked, 10, (10,), layer, reading[start]).items, start)
-            return gain / len(self.rows)
-
-        return ndcg
-
-    def best_weight(self, mixture: Mixture) -> float:
-        """The weight of the counts with the best NDCG@10 of one-step recall; the smaller one of two equal ones."""
-        policy = self._policy
-        index = Exact(policy.item_vectors())
-        gains = np.zeros(len(WEIGHTS))
-        for start in range(0, len(self.rows), 1024):
-            asked = self._asked(start)
-            tokens, segments = policy.tokens(asked)
-            inner = index.scores(policy.asked((tokens, segments), asked.user))
-            for place, weight in enumerate(WEIGHTS):
-                found, _ = top_k(mixture.scores(inner, tokens, segments, asked.user, weight), 10, asked.seen)
-                gains[place] += self._gain(found, start)
-        return WEIGHTS[int(gains.argmax())]
-
-    def _asked(self, start: int) -> Histories:
-        """The requests of 1024 users: their recent impressions, none of their past to be recalled."""
-        rows = self.rows[start : start + 1024]
-        recent = self._recent.rows(rows)
-        return Histories(recent.user, recent.step, recent.items, recent.clicked, self._seen[rows])
-
-    def _gain(self, found: IntArray, start: int) -> float:
-        """The sum over these users of 1 / log2(p + 2), p the place of the last click among `found` `[B, 10]`."""
-        return float(((found == self._target[start : start + 1024, None]) / np.log2(np.arange(10) + 2)).sum())

@@ -21,11 +21,12 @@ from policies.train import Training
 from policies.transitions import Transitions
 from recgpt.mixture import WEIGHTS, Counts
 from recgpt.model import GENERATED, GPT, REAL, Shape
-from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, Validation, _ragged
+from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, _ragged
 from recgpt.prompts import interleave
 from recgpt.smoothing import Neighbours, Smoothing
 from recgpt.spectral import spectral
 from recgpt.tuning import Goal, Lessons, Prompts, converse
+from recgpt.validation import Validation
 
 SMALL = Shape(width=16, feedforward=32, length=12)
 BRIEF: dict[str, Any] = {
