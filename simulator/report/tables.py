@@ -240,10 +240,7 @@ def bound(spec: str) -> tuple[str, float]:
         ReportError: no metric, or no number above 0.
     """
     name, _, given = spec.partition("=")
-    margin = _fraction(given)
-    if not name or not 0.0 < margin < float("inf"):
-        raise ReportError(f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, with a number above 0")
-    return name, margin
+    return _amount(name, given, f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, with a number above 0")
 
 
 def weight(spec: str) -> tuple[str, float]:
@@ -253,9 +250,13 @@ def weight(spec: str) -> tuple[str, float]:
         ReportError: no arm, or no number above 0.
     """
     name, _, given = spec.rpartition("=")
+    return _amount(name, given, f"--ratio {spec!r}: written ARM=9 or ARM=90%, for every arm, with a number above 0")
+
+
+def _amount(name: str, given: str, rule: str) -> tuple[str, float]:
     found = _fraction(given)
     if not name or not 0.0 < found < float("inf"):
-        raise ReportError(f"--ratio {spec!r}: written ARM=9 or ARM=90%, for every arm, with a number above 0")
+        raise ReportError(rule)
     return name, found
 
 
