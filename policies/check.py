@@ -53,11 +53,13 @@ class Subject:
         policy: unfitted; never touched itself.
         seed: of the examples and the fits.
         world: what a `WorldBound` yardstick is bound to (an object with `n_users`, `n_items`), or None.
+        device: torch device of the fits, as in `Fitting`.
     """
 
     policy: Policy
     seed: int = 0
     world: Any = None
+    device: str = "cpu"
     example: Example = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class Subject:
         """A fresh copy of the policy with some hyper-parameters changed, bound and fitted on `example`."""
         policy = self.policy.with_params(**changes)
         self.bind(policy)
-        fitted = policy.fit(example.sequences, example.catalogue, Fitting(seed=self.seed))
+        fitted = policy.fit(example.sequences, example.catalogue, Fitting(self.seed, self.device))
         if not isinstance(fitted, Policy):
             raise BrokenPromise(f"fit must return self, a Policy; got {fitted!r}")
         return fitted
@@ -300,7 +302,9 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 """The promises by name, in the order in which they are checked."""
 
 
-def check_policy(policy: Policy, *, seed: int = 0, only: Iterable[str] | None = None, world: Any = None) -> Iterator[Result]:
+def check_policy(
+    policy: Policy, *, seed: int = 0, only: Iterable[str] | None = None, world: Any = None, device: str = "cpu"
+) -> Iterator[Result]:
     """Run the checks one after another.
 
     Args:
@@ -308,11 +312,12 @@ def check_policy(policy: Policy, *, seed: int = 0, only: Iterable[str] | None = 
         seed: of the logs and the fits.
         only: names of `CHECKS`; None for all.
         world: what a `WorldBound` yardstick is bound to.
+        device: torch device of the fits, as in `Fitting`.
 
     Yields:
         A `Result` for each check as soon as it is known; what the policy itself raises breaks the promise under check.
     """
-    subject = Subject(policy, seed, world)
+    subject = Subject(policy, seed, world, device)
     for name in CHECKS if only is None else only:
         yield _run(subject, name)
 

@@ -39,6 +39,13 @@ def attention_mask(items: Tensor, *, causal: bool) -> Tensor:
     return allowed | torch.eye(length, dtype=torch.bool, device=items.device)
 
 
+def running_sum(x: Tensor) -> Tensor:
+    """The sum of the places so far, `[..., L, d]` of `x` `[..., L, d]`; on a GPU as a matrix product, whose order of addition is fixed."""
+    if x.is_cuda:
+        return torch.ones(x.shape[-2], x.shape[-2], dtype=x.dtype, device=x.device).tril() @ x
+    return x.cumsum(-2)
+
+
 class Recurrent(nn.Module):
     """Gated recurrent units (Cho et al. 2014) over right-aligned histories; the state is zero before the first real item.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from policies.layers import AdditiveAttention, initialise
+from policies.layers import AdditiveAttention, initialise, running_sum
 from policies.sequence import SequenceNetwork, SequencePolicy
 
 
@@ -30,7 +30,7 @@ class STAMPNetwork(SequenceNetwork):
     def forward(self, items: Tensor, user: Tensor) -> Tensor:
         """As `SequenceNetwork.forward`; the user is not looked at."""
         x = self.items(items)
-        mean = x.cumsum(1) / (items != 0).cumsum(1).clamp(min=1)[:, :, None]
+        mean = running_sum(x) / (items != 0).cumsum(1).clamp(min=1)[:, :, None]
         attended = self.attention(x, self.last_click(x) + self.memory(mean), items)
         return torch.tanh(self.session(attended)) * torch.tanh(self.recent(x))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.dropout import Dropout
+from policies.layers import running_sum
 
 EPS = 1e-6
 
@@ -213,14 +214,14 @@ class FlowAttention(Attention):
         q, k = q.sigmoid() * mask, k.sigmoid() * mask
         n = real.cumsum(1)[:, None].to(x.dtype)
         count = n.clamp(min=1)
-        keys, queries = k.cumsum(2), q.cumsum(2)
+        keys, queries = running_sum(k), running_sum(q)
         incoming = ((q + EPS) * (keys + EPS)).sum(-1)
         outgoing = ((k + EPS) * (queries + EPS)).sum(-1)
-        keys_out = (k * (count / outgoing)[..., None]).cumsum(2)
-        queries_in = (q * (count / incoming)[..., None]).cumsum(2)
+        keys_out = running_sum(k * (count / outgoing)[..., None])
+        queries_in = running_sum(q * (count / incoming)[..., None])
         allocation = (((q + EPS) * (keys_out + EPS)).sum(-1) / count).sigmoid()
         source = (((k + EPS) * (queries_in + EPS)).sum(-1) / count).clamp(-1, 1).exp() * mask[..., 0]
-        exponentials = source.cumsum(2)
+        exponentials = running_sum(source[..., None])[..., 0]
         competition = source / exponentials.clamp(min=EPS) * count
         carried = v * competition[..., None]
         scores = (q / incoming[..., None]) @ k.transpose(-1, -2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Literal
 
@@ -13,7 +14,7 @@ class DeviceError(ValueError):
 
 
 def device(wanted: Device) -> Literal["cpu", "cuda"]:
-    """The torch device of a fit.
+    """The torch device of a fit. Where it is `cuda`, torch's kernels are from then on those that give the same result each time.
 
     Args:
         wanted: `engine.device` of a scenario. `auto` is `cuda` where torch sees one and `cpu` elsewhere; where no policy has
@@ -27,6 +28,8 @@ def device(wanted: Device) -> Literal["cpu", "cuda"]:
     import torch
 
     if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS adds in a fixed order only with a workspace of fixed size
+        torch.use_deterministic_algorithms(True)
         return "cuda"
     if wanted == "cuda":
         raise DeviceError(f"engine.device is 'cuda', but torch {torch.__version__} sees no CUDA device here: set it to auto or cpu")

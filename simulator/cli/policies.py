@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from simulator.cli.failure import Failure, failures
+from simulator.device import Device
 
 
 @click.group()
@@ -47,7 +48,8 @@ def list_(as_json: bool) -> None:
 @click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="A hyper-parameter (YAML value); may be repeated.")
 @click.option("--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the made-up logs.")
-def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int) -> None:
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where policies are fitted.")
+def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int, device: Device) -> None:
     """Check that policy NAME keeps the promises of the contract, one line for each.
 
     NAME is a registered name, `module:Class` or `file.py:Class`. Exit code 0: all kept; 1: a promise is broken; 2: bad input.
@@ -61,6 +63,7 @@ def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int) 
     from policies.base import WorldBound
     from policies.check import CHECKS, check_policy
     from policies.registry import make
+    from simulator.device import device as there
 
     with failures():
         given = {}
@@ -75,7 +78,7 @@ def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int) 
         policy = make(name, given, Path())
         broken = 0
         world = _world(seed) if isinstance(policy, WorldBound) else None
-        for result in check_policy(policy, seed=seed, only=only or None, world=world):
+        for result in check_policy(policy, seed=seed, only=only or None, world=world, device=there(device)):
             click.echo(f"{'ok  ' if result.kept else ('skip' if result.skipped else 'FAIL')}  {result.name:<22} {result.promise}")
             if not result.kept and not result.skipped:
                 broken += 1
