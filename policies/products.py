@@ -2,11 +2,12 @@
 
 A score is a sum in float32 whose order of addition is written below: its bytes depend on the two vectors alone, not on the batch, the
 processor or its libraries. Multiplying every item so would take twice as long as a library's matrix product, whose last bits depend on
-the shapes of its operands; so that product only says which items need not be looked at, with a bound on its error.
+the shapes of its operands. So a product of rounded integers says which items need not be looked at, with a bound on its error.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import FloatArray, IntArray
+from policies.integers import GROUP, ROWS, Words, grouped, multiply
 
 LANES = 8
 """Products that are added as a tree before they are added to the sum; vectors are padded with zeros to a multiple of it."""
@@ -87,65 +89,50 @@ def every(queries: FloatArray, columns: FloatArray) -> FloatArray:
     return out
 
 
-LOWEST = np.float32(-3.0e38)
-"""Below every rough score; what is left out is -inf."""
-
-HALVINGS = 8
+LOWEST = np.int16(-(2**15))
+"""What is left out; below every rough score."""
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})  # without NaN and signed zeros, a maximum is a vector instruction
-def _reached(upper: Any, k: int) -> float:
-    """A value that at least `k` of `upper` reach, near the largest one: their range is halved; -inf where fewer than `k` are left in."""
-    low, high, n = np.float32(np.inf), LOWEST, 0
-    for hand in range(len(upper)):
-        if upper[hand] > LOWEST:
-            n += 1
-            low = min(low, upper[hand])
-        high = max(high, upper[hand])
-    if n < k:
-        return -np.inf
-    for _ in range(HALVINGS):
-        middle = np.float32(0.5) * (low + high)
-        reach = np.int32(0)
+@numba.njit(cache=True, nogil=True)
+def _reached(upper: Any, k: int) -> int:
+    """The k-th largest of `upper`, by halving the range; `LOWEST` where there are fewer."""
+    low, high = np.int16(LOWEST), np.int16(2**15 - 1)
+    while low < high:
+        middle = np.int16((np.int32(low) + np.int32(high) + 1) >> 1)
+        reach = np.int16(0)
         for hand in range(len(upper)):
-            reach += np.int32(upper[hand] >= middle)
+            reach += np.int16(upper[hand] >= middle)
         if reach >= k:
             low = middle
         else:
-            high = middle
-    return float(low)
+            high = np.int16(middle - 1)
+    return int(low)
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def _shortlist(bits: Any, shift: Any, seen: Any, k: int, margin: Any, width: int, ids: Any, found: Any) -> None:
+@numba.njit(cache=True, nogil=True)
+def _shortlist(rough: Any, n: int, seen: Any, k: int, margin: int, width: int, ids: Any, found: Any) -> None:
     """Fill `ids` `[B, C]` with the unseen items that may be among the first k, `found` `[B]` with their number, which may exceed C.
 
-    `bits` `[B, N]` are the upper bits of rough float32 scores. Items are dealt into `width` hands; what k of the hands' maxima reach
-    is at most the k-th largest score, and only hands whose maximum comes near it are looked through.
+    The `n` items of `rough` scores `[B, at least n]`, contiguous, are dealt into `width` hands; the k-th largest of the hands' maxima is at
+    most the k-th largest score, and only hands whose maximum comes near it are looked through.
     """
-    n = bits.shape[1]
-    whole, upper = np.empty(width, dtype=np.uint32), np.empty(width, dtype=np.float32)
-    score = whole.view(np.float32)
-    nothing = np.uint32(0xFF800000) >> shift
-    for row in range(len(bits)):
-        rough = bits[row]
-        rough[0] = nothing
+    upper = np.empty(width, dtype=np.int16)
+    for row in range(len(ids)):
+        scores, m = rough[row], 0
+        scores[0] = LOWEST
         for item in seen[row]:
-            rough[item] = nothing
-        upper[:] = -np.inf
+            scores[item] = LOWEST
+        upper[:] = LOWEST
         for start in range(0, n, width):
-            dealt = rough[start : start + width]
+            dealt = scores[start : min(start + width, n)]
             for hand in range(len(dealt)):
-                whole[hand] = np.uint32(dealt[hand]) << shift
-            for hand in range(len(dealt)):
-                upper[hand] = max(upper[hand], score[hand])
-        bound, m = _reached(upper, k) - margin[row], 0
+                upper[hand] = max(upper[hand], dealt[hand])
+        bound = max(_reached(upper, k) - margin, LOWEST + 1)
         for hand in range(width):
             if upper[hand] < bound:
                 continue
             for item in range(hand, n, width):
-                whole[0] = np.uint32(rough[item]) << shift
-                if score[0] >= bound and score[0] > LOWEST:
+                if scores[item] >= bound:
                     if m < ids.shape[1]:
                         ids[row, m] = item
                     m += 1
@@ -153,26 +140,24 @@ def _shortlist(bits: Any, shift: Any, seen: Any, k: int, margin: Any, width: int
 
 
 class Rough:
-    """Approximate inner products with all items, in bfloat16 where the processor multiplies it, else in float32.
+    """Approximate inner products with all items, in 16-bit integers.
 
-    With u = 2^-9 the relative error of a rounded bfloat16, the product of rounded vectors is off by at most (2u + u^2) |q| |x|, the
-    rounded result by u |q| |x| more, and float32 sums of d terms, rough or in `chosen`'s order, by less than 2^-21 d |q| |x| together
-    (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1); with M the largest |x|, every score is within
-    (2^-7 + 2^-21 d) |q| M, whatever the order of addition.
+    With M the largest length of an item and s = 2^15 - 1 - sqrt(d)/2, a query q and an item x become Q = s q / |q| and X = s x / M,
+    rounded to integers: off by at most sqrt(d)/2, and so no longer than 2^15 - 1. Q . X is exact, and off from s^2 q . x / (|q| M) by at
+    most sqrt(d)/2 (|X| + s) < 2^15 sqrt(d). A score in `chosen`'s order is off by less than 2^-23 d |q| M (Higham, Accuracy and Stability
+    of Numerical Algorithms, 2002, section 3.1), less than 2^7 d here. So in units of 2^15, of which one more is lost with the
+    lower bits, every score is within `error` = sqrt(d) + d/256 + 1 of its rough one; their range is 2^16.
     """
 
-    def __init__(self, columns: FloatArray) -> None:
-        """Of the items' vectors as finite `columns` `[D, N]`."""
-        self._width, self._items = int(columns.shape[0]), int(columns.shape[1])
-        self.longest = float(np.sqrt((columns.astype(np.float64) ** 2).sum(axis=0).max(initial=0.0)))
-        self._shift = 16 if _multiplies_bfloat16() else 0
-        self._rows = min(max(ROOM // (self._items * (2 if self._shift else 4)), 16), 256)
-        self._columns: Any = columns
-        self._scores: Any = np.empty((self._rows, self._items), dtype=np.uint16 if self._shift else np.uint32)
-        if self._shift:
-            import torch
-
-            self._columns = torch.from_numpy(np.ascontiguousarray(columns.T)).bfloat16().t()  # by item in memory: multiplied faster so
+    def __init__(self, vectors: FloatArray) -> None:
+        """Of the items' finite `vectors` `[N, D]` as `padded` gives them."""
+        self._items, width = len(vectors), vectors.shape[1]
+        self._scale = 2.0**15 - 1 - width**0.5 / 2
+        self.error = width**0.5 + width / 256 + 1
+        self.longest = float(_lengths(vectors).max(initial=0.0))
+        self._groups = grouped(_rounded(vectors, np.full(self._items, self._scale / max(self.longest, TINY))))
+        columns = len(self._groups) * GROUP
+        self._scores = np.empty((min(max(ROOM // (2 * columns), 16), 256) // ROWS * ROWS, columns), dtype=np.int16)
 
     def fits(self, k: int) -> bool:
         """Whether a shortlist of k is worth its while: more hands than wanted items, and some items in a hand."""
@@ -196,42 +181,40 @@ class Rough:
         """
         ids = np.zeros((len(queries), 3 * k + 64), dtype=np.int64)
         found = np.zeros(len(queries), dtype=np.int64)
-        length = np.sqrt((queries.astype(np.float64) ** 2).sum(axis=1))
+        length = _lengths(queries)
         holds = (length >= TINY) & (length <= 1 / TINY) & (TINY <= self.longest <= 1 / TINY)
-        queries = queries if holds.all() else np.where(holds[:, None], queries, np.float32(0))
-        length = np.where(holds, length, 0)
-        margin = (2 * (1 + 2.0**-20) * (2.0**-7 + 2.0**-21 * self._width) * length * self.longest).astype(np.float32)
-        for start in range(0, len(queries), self._rows):
-            some = slice(start, min(start + self._rows, len(queries)))
-            _shortlist(
-                self._bits(queries[some]), np.uint32(self._shift), seen[some], k, margin[some], self._hands(k), ids[some], found[some]
-            )
+        if not holds.all():
+            queries, length = np.where(holds[:, None], queries, np.float32(0)), np.where(holds, length, 1)
+        words, margin = _rounded(queries, self._scale / length), math.ceil(2 * self.error)
+        for start in range(0, len(queries), len(self._scores)):
+            some = slice(start, min(start + len(self._scores), len(queries)))
+            rough = self._multiplied(words[some])
+            _shortlist(rough, self._items, seen[some], k, margin, self._hands(k), ids[some], found[some])
         certain: npt.NDArray[np.bool_] = holds & (found <= ids.shape[1])
-        return ids, certain
+        return ids[:, : found.max(initial=1)], certain
 
-    def _bits(self, queries: FloatArray) -> npt.NDArray[Any]:
-        """The upper bits of the rough scores `[B, N]`, written over those of the block before."""
-        bits: npt.NDArray[Any] = self._scores[: len(queries)]
-        if self._shift:
-            import torch
-
-            out = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
-            torch.mm(torch.from_numpy(queries).bfloat16(), self._columns, out=out)
-        else:
-            np.matmul(queries, self._columns, out=bits.view(np.float32))
-        return bits
+    def _multiplied(self, words: Words) -> Words:
+        """The rough scores `[B, N]` of rounded queries `[B, D]`, filled up with rows and columns; they last until the next ones."""
+        short = -len(words) % ROWS
+        scores = self._scores[: len(words) + short]
+        multiply(np.pad(words, ((0, short), (0, 0))) if short else words, self._groups, 15, scores)
+        return scores
 
 
-ROOM = 2**21
+def _lengths(vectors: FloatArray) -> npt.NDArray[np.float64]:
+    """`[N]` of `vectors` `[N, D]`."""
+    wide = vectors.astype(np.float64)
+    squares: npt.NDArray[np.float64] = np.einsum("nd,nd->n", wide, wide)
+    return np.sqrt(squares)
+
+
+def _rounded(vectors: FloatArray, scale: npt.NDArray[np.float64]) -> Words:
+    """`vectors` `[N, D]`, each times its `scale` `[N]`, as the nearest integers."""
+    return np.rint(vectors * scale[:, None]).astype(np.int16)
+
+
+ROOM = 2**20
 """Bytes of rough scores at once: they should stay in a core's cache."""
 
 TINY = 2.0**-40
 """Lengths below it may lose products to underflow, lengths above its inverse to overflow."""
-
-
-def _multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for products of bfloat16; torch from 2.10 on says so."""
-    import torch
-
-    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -186,7 +186,7 @@ class Exact:
         self._width = vectors.shape[1]
         self._vectors = padded(vectors)
         self._columns = np.ascontiguousarray(self._vectors.T)
-        self._rough = Rough(self._columns) if np.isfinite(self._vectors).all() else None
+        self._rough = Rough(self._vectors) if np.isfinite(self._vectors).all() else None
 
     def scores(self, queries: FloatArray) -> FloatArray:
         """Inner products `[B, n_items + 1]` with `queries` `[B, d]`, by blocks of fixed shape; but for rounding those of `search`."""
