@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ class Recorder(Popularity):
     def state(self):
         return {**super().state(), "device": np.array(self.device_)}
 """
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """torch chooses its kernels for the other tests as it did."""
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize(

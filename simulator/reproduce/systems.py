@@ -172,6 +172,8 @@ only for short histories; made anew in each epoch, by the network that is tuned.
 _CUTS = {"augmentation": "at most 10 places of each user, drawn anew in every epoch; the last 20 clicks before each are read"}
 _NO_VALIDATION = {"fit": "counts, without the validation item"}
 _SEQUENCE = {"width": 64, "length": 50, "training": TRAINING}
+_SLOW = {**_SEQUENCE, "training": {**TRAINING, "patience": 20}}
+"""Of models whose first epochs, under one-negative cross-entropy, hardly move validation: less patience stops some seeds there."""
 
 
 def _served(name: str) -> dict[str, dict[str, Any]]:
@@ -194,12 +196,12 @@ FAMILIES = {
         Family("BPR", "bpr", {"width": 64}, says={"augmentation": "none: every click is a sample of its own"}),
         Family("STAMP", "stamp", _SEQUENCE, losses=("loss",)),
         Family("GRU4Rec", "gru4rec", _SEQUENCE, losses=("loss",)),
-        Family("NARM", "narm", _SEQUENCE, losses=("loss",)),
-        Family("S3-Rec", "s3rec", _SEQUENCE, losses=("loss",), says={"objectives": "masked items and segments (no attributes)"}),
+        Family("NARM", "narm", {**_SLOW, "hidden": 128}, losses=("loss",)),
+        Family("S3-Rec", "s3rec", _SLOW, losses=("loss",), says={"objectives": "masked items and segments (no attributes)"}),
         Family(
             "S3-Rec attributes",
             "s3rec",
-            {**_SEQUENCE, "objectives": ["aap", "mip", "map", "sp"]},
+            {**_SLOW, "objectives": ["aap", "mip", "map", "sp"]},
             losses=("loss",),
             says={"objectives": "attributes, masked items, masked attributes, segments"},
             role="other",
