@@ -30,7 +30,7 @@ def device(wanted: Device) -> Literal["cpu", "cuda"]:
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS adds in a fixed order only with a workspace of fixed size
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # for those who read what they did not write
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # for those who read what they did not write
         return "cuda"
     if wanted == "cuda":
         raise DeviceError(f"engine.device is 'cuda', but torch {torch.__version__} sees no CUDA device here: set it to auto or cpu")
