@@ -46,12 +46,9 @@ class Walk:
         """
         k = sum(self.quotas)
         items, scores = np.zeros((len(tokens), k), dtype=np.int64), np.full((len(tokens), k), -np.inf, dtype=np.float32)
-        for first in range(0, len(tokens), self.CHUNK):
-            chunk = slice(first, min(first + self.CHUNK, len(tokens)))
-            read = self._read(tokens[chunk], segments[chunk], users[chunk])
-            for start in range(chunk.start, chunk.stop, ROWS):
-                some, block = slice(start, min(start + ROWS, chunk.stop)), slice(start - first, start - first + ROWS)
-                items[some], scores[some] = self._go(read.rows(block), tokens[some], segments[some], users[some], seen[some])
+        for start in range(0, len(tokens), self.CHUNK):
+            some = slice(start, start + self.CHUNK)
+            items[some], scores[some] = self._go(tokens[some], segments[some], users[some], seen[some])
         return items, scores
 
     def queries(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
@@ -85,38 +82,49 @@ class Walk:
         """A block of the rows at `index`."""
         return [torch.from_numpy(filled(array, index)).to(self.device) for array in arrays]
 
-    def _go(self, read: Read, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray) -> tuple[IntArray, FloatArray]:
-        """The steps of at most `ROWS` requests, of which a block was read."""
-        hidden = read.hidden
+    def _go(self, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray) -> tuple[IntArray, FloatArray]:
+        """The steps of some requests: all take one before any takes the next, so that network and search find their own in the cache."""
+        read = self._read(tokens, segments, users)
+        rows = [slice(start, start + ROWS) for start in range(0, len(tokens), ROWS)]
+        hidden, blocks = read.hidden, [read.rows(some) for some in rows]
         tokens, segments = self._window(tokens, segments)
-        every = np.arange(len(tokens))
         taken: list[IntArray] = []
         scores: list[FloatArray] = []
         for step, quota in enumerate(self.quotas, 1):
-            query = self.model.query(hidden, self.layer).float().cpu().numpy()
+            query = self.model.query(hidden, self.layer).float().cpu().numpy()[: len(tokens)]
             found, inner = self._search(query, max(quota, 1), tokens, segments, users, np.concatenate([seen, *taken], axis=1))
             taken.append(found[:, :quota])
             scores.append(inner[:, :quota])
             if step < len(self.quotas):
                 tokens, segments = np.append(tokens[:, 1:], found[:, :1], axis=1), np.append(segments[:, 1:], 0 * found[:, :1], axis=1)
-                if read.memory is not None:
-                    (best,) = self._tensors(every, found[:, 0])
-                    hidden = self.model.extend(best, read.memory, REAL if self.segmented else None)
-                else:  # a token more moves all that is read
-                    token, segment, user = self._tensors(every, tokens, segments, users)
-                    hidden, _ = self.model.begin(token, user, segment if self.segmented else None)
+                hidden = torch.cat(
+                    [self._step(block, tokens[some], segments[some], users[some]) for block, some in zip(blocks, rows, strict=True)]
+                )
         return np.concatenate(taken, axis=1), np.concatenate(scores, axis=1)
+
+    def _step(self, read: Read, tokens: IntArray, segments: IntArray, users: IntArray) -> Tensor:
+        """The hidden states `[ROWS, d]` of a block after the last of `tokens` `[n, L]`, which it has not read yet."""
+        every = np.arange(len(tokens))
+        if read.memory is not None:
+            (best,) = self._tensors(every, tokens[:, -1])
+            return self.model.extend(best, read.memory, REAL if self.segmented else None)
+        token, segment, user = self._tensors(every, tokens, segments, users)  # a token more moves all that is read
+        return self.model.begin(token, user, segment if self.segmented else None)[0]
 
     def _search(
         self, query: FloatArray, k: int, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray
     ) -> tuple[IntArray, FloatArray]:
-        """The k best items of the first queries of a block `[ROWS, d]`, one for each row of `tokens` `[n, L]`."""
+        """The k best items of queries `[B, d]`, made from `tokens` `[B, L]`."""
         assert self.index is not None
-        n = len(tokens)
         if self.mixture is None:
-            return self.index.search(query[:n], k, seen)
+            return self.index.search(query, k, seen)
         assert isinstance(self.index, Exact)
-        return top_k(self.mixture.scores(self.index.scores(query)[:n], tokens, segments, users), k, seen)
+        found = []
+        for some in (slice(start, start + ROWS) for start in range(0, len(query), ROWS)):
+            mixed = self.mixture.scores(self.index.scores(query[some]), tokens[some], segments[some], users[some])
+            found.append(top_k(mixed, k, seen[some]))
+        items, scores = zip(*found, strict=True)
+        return np.concatenate(items), np.concatenate(scores)
 
 
 @dataclass
