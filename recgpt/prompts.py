@@ -160,6 +160,7 @@ def generate(
     layer: Layer = "items",
     rows: int = 0,
     least: float = 0.0,
+    beyond: int = 0,
     until: int = 0,
     fresh: bool = False,
 ) -> IntArray:
@@ -181,6 +182,7 @@ def generate(
         layer: the item vectors that are searched.
         rows: compute in blocks of exactly so many users, so that a user's prompts do not depend on who else is there; 0 = as is fastest.
         least: an answer to which the model gives a smaller probability is walked over, but is no prompt.
+        beyond: users with no more items are left as given.
         until: users with more items are left as given; 0: nobody is.
         fresh: an item that stands in the dialogue already is no answer.
 
@@ -193,7 +195,7 @@ def generate(
     n = np.minimum(np.diff(offsets), length)
     if window == 0:
         return filled
-    n = np.where((until > 0) & (np.diff(offsets) > until), 0, n)
+    n = np.where((np.diff(offsets) <= beyond) | (until > 0) & (np.diff(offsets) > until), 0, n)
     search = Search(model, layer)
     order = np.argsort(n, kind="stable")
     order = order[n[order] > 1]

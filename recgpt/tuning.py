@@ -34,7 +34,8 @@ class Prompts(Params):
         fresh: what a user has clicked, or was answered before, is not generated: prompts stand for what was shown and *not* clicked. Else
             the best item of all, as Algorithm 1 has it, which is mostly one of the user's own.
         least: a generated prompt stands only where the model gives its item at least this probability.
-        until: generated prompts are for users with at most so many clicks; 0: for all.
+        beyond: generated prompts are for users with more than so many clicks.
+        until: and for those with at most so many; 0: for all.
     """
 
     window: int = 1
@@ -44,12 +45,15 @@ class Prompts(Params):
     everywhere: bool = False
     fresh: bool = False
     least: float = 0.0
+    beyond: int = 0
     until: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.least < 1 or self.until < 0:
-            raise ValueError(f"'least' of prompts must be within [0, 1), 'until' at least 0; got {self.least} and {self.until}")
-        between = {"fresh": self.fresh, "least": self.least, "until": self.until}
+        if not 0 <= self.least < 1:
+            raise ValueError(f"'least' of prompts must be within [0, 1); got {self.least}")
+        if self.beyond < 0 or (self.until and self.until <= self.beyond):
+            raise ValueError(f"'beyond' of prompts must be at least 0, 'until' 0 or more than it; got {self.beyond} and {self.until}")
+        between = {"fresh": self.fresh, "least": self.least, "beyond": self.beyond, "until": self.until}
         if self.form == "tail" and any(between.values()):
             raise ValueError(f"{', '.join(map(repr, between))} are of prompts between items; got form 'tail' with {between}")
         if self.anew and self.least:
@@ -84,7 +88,8 @@ def converse(model: GPT, sequences: Sequences, prompts: Prompts, source: str, la
     else:
         clicks, given = exposures(sequences, prompts.between)
     if source != "exposed":
-        given = generate(model, clicks.user, clicks.offsets, clicks.items, given, layer, rows, prompts.least, prompts.until, prompts.fresh)
+        chosen = {name: getattr(prompts, name) for name in ("least", "beyond", "until", "fresh")}
+        given = generate(model, clicks.user, clicks.offsets, clicks.items, given, layer, rows, **chosen)
     return interleave(clicks.offsets, clicks.items, given)
 
 

@@ -235,21 +235,26 @@ def test_doubtful_prompts_are_walked_over_but_do_not_stand() -> None:
     assert 0.3 < (some > 0).sum() / (every > 0).sum() < 0.7
 
 
-def test_prompts_until_so_many_clicks() -> None:
+@pytest.mark.parametrize(("beyond", "until"), [(0, 5), (5, 0), (3, 6)])
+def test_prompts_beyond_and_until_so_many_clicks(beyond: int, until: int) -> None:
     model, sequences = network(seed=2), random_log(3)
     clicks = sequences.clicks()
-    every, some = (converse(model, sequences, Prompts(2, "model", until=until), "model", "items") for until in (0, 5))
-    short = np.diff(clicks.offsets) <= 5
-    assert 0 < short.sum() < len(short)
+    given = (Prompts(2, "model"), Prompts(2, "model", beyond=beyond, until=until))
+    every, some = (converse(model, sequences, prompts, "model", "items") for prompts in given)
+    n = np.diff(clicks.offsets)
+    asked = (n > beyond) & (n <= (until or n.max()))
+    assert 0 < asked.sum() < len(asked)
     for row in range(len(clicks)):
         mine = some.tokens[some.offsets[row] : some.offsets[row + 1]].tolist()
         theirs = every.tokens[every.offsets[row] : every.offsets[row + 1]].tolist()
-        assert mine == (theirs if short[row] else clicks.items[clicks.offsets[row] : clicks.offsets[row + 1]].tolist())
+        assert mine == (theirs if asked[row] else clicks.items[clicks.offsets[row] : clicks.offsets[row + 1]].tolist())
 
 
 def test_filters_of_prompts_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'least' of prompts must be within \[0, 1\), 'until' at least 0; got 1.0 and 0"):
+    with pytest.raises(ValueError, match=r"'least' of prompts must be within \[0, 1\); got 1.0"):
         Prompts(least=1.0)
+    with pytest.raises(ValueError, match=r"'beyond' of prompts must be at least 0, 'until' 0 or more than it; got 8 and 5"):
+        Prompts(beyond=8, until=5)
     with pytest.raises(ValueError, match="of prompts between items; got form 'tail'"):
         Prompts(form="tail", source="model", until=3)
     with pytest.raises(ValueError, match=r"'anew' keep their number .* got 0\.1"):

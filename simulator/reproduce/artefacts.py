@@ -137,7 +137,10 @@ def claims(models: Sequence[str], plan: Plan, progress: Progress, workers: int =
 
 def ahead(models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1) -> tuple[str, list[Path]]:
     """One slate for the next several clicks: two steps against one, by m:n; of `Pre-train` and `RecGPT K=1` without `models`. As `make`."""
-    plan = replace(plan, families=families(chosen({}, models or ("Pre-train", "RecGPT K=1"))), ahead=several.AHEAD)
+    split = f"each user's last {several.AHEAD} items are held out and tested by one slate; the item before them validates"
+    protocol = replace(plan.protocol, says={**plan.protocol.says, "split": split})
+    asked = families(chosen({}, models or ("Pre-train", "RecGPT K=1")))
+    plan = replace(plan, families=asked, ahead=several.AHEAD, protocol=protocol)
     return _write("ahead", several.answers(plan, progress, workers), plan)
 
 

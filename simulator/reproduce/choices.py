@@ -86,6 +86,7 @@ def prompts(chosen: Mapping[str, Any]) -> str:
         how = f"{chosen['window']} before each item from the second on"
         how += ", of items that the user has not clicked" if chosen.get("fresh") else ""
         how += f", where its probability is at least {chosen['least']:g}" if chosen.get("least") else ""
+        how += f", for users with more than {chosen['beyond']} clicks" if chosen.get("beyond") else ""
         how += f", for users with at most {chosen['until']} clicks" if chosen.get("until") else ""
         how += ", generated " + ("anew in every epoch" if chosen.get("anew") else "once, by the pre-trained model")
     return how + ("; the next item is predicted from them as well" if chosen.get("everywhere") else "")

@@ -49,6 +49,7 @@ CLAIMS = (
     Claim("best network: prompts of fresh items help", "Best fine-tuning", "Best RecGPT fresh 10_0"),
     Claim("best network: prompts it is sure of help", "Best fine-tuning", "Best RecGPT sure 10_0"),
     Claim("best network: prompts for short histories help", "Best fine-tuning", "Best RecGPT short 10_0"),
+    Claim("best network: prompts for long histories help", "Best fine-tuning", "Best RecGPT long 10_0"),
     Claim("best network: prompts made anew help", "Best fine-tuning", "Best RecGPT anew 10_0"),
 )
 """What sections 5.2 to 5.4 say, of the networks as written; and the same of our best one, with prompts that have a better chance."""

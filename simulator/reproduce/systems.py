@@ -164,10 +164,11 @@ BEST_PROMPTS: dict[str, dict[str, Any]] = {
     "Best RecGPT fresh": {**_PROMPT, "fresh": True},
     "Best RecGPT sure": {**_PROMPT, "least": 0.05},
     "Best RecGPT short": {**_PROMPT, "until": 8},
+    "Best RecGPT long": {**_PROMPT, "beyond": 8},
     "Best RecGPT anew": {**_PROMPT, "anew": True},
 }
 """Prompts that the best network is tuned with: as in 4.3; of items that the user has not clicked; only those that the network is sure of;
-only for short histories; made anew in each epoch, by the network that is tuned."""
+only for short histories; only for long ones; made anew in each epoch, by the network that is tuned."""
 
 _CUTS = {"augmentation": "at most 10 places of each user, drawn anew in every epoch; the last 20 clicks before each are read"}
 _NO_VALIDATION = {"fit": "counts, without the validation item"}
