@@ -28,7 +28,7 @@ from recgpt.policy import RecGPT
 from simulator.cli import main
 from simulator.eventlog import EventLog, Metadata
 from simulator.progress import silent
-from simulator.reproduce import ahead, artefacts, claims, tables
+from simulator.reproduce import ahead, artefacts, claims, curves, tables
 from simulator.reproduce.choices import loss, printed, training
 from simulator.reproduce.experiment import Dataset, Experiment, Plan, ReproduceError, Results, find, read_places, values
 from simulator.reproduce.part import TrainingPart
@@ -335,6 +335,20 @@ def test_what_a_slate_finds_ahead_by_hand() -> None:
     both, one = -math.log2(3 / 4), -math.log2(2 / 4)
     assert found["novelty"] == pytest.approx([both, (both + one) / 2])
     assert found["diversity"] == pytest.approx([0.0, 1.0], abs=1e-6)
+
+
+def test_a_forest_has_a_line_for_each_of_several_systems(tmp_path: Path) -> None:
+    numbers = {"users": 60, "seeds": 1, "control": 0.1, "t": 1.0, "p": 0.3, "p_adjusted": 1.0, "interaction": float("nan")}
+    ends = {"difference": 0.01, "low": -0.01, "high": 0.03}
+    rows = [
+        claims.Answer("tiny", "two steps", "one", better, metric, "", **numbers, **ends)
+        for better in ("9_1", "8_2", "7_3")
+        for metric in ("hit", "novelty")
+    ]
+    drawn = ElementTree.parse(curves.forest(rows, tmp_path / "forest.svg")).getroot()
+    words = [text.text for text in drawn.iterfind(".//{*}text")]
+    assert [word for word in words if word in ("9_1", "8_2", "7_3")] == ["9_1", "8_2", "7_3"] * 2
+    assert [word for word in words if word and "tiny" in word] == ["tiny: each - one, hit", "tiny: each - one, novelty"]
 
 
 def test_claims_and_ahead_by_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def answers(plan: Plan, progress: Progress, workers: int) -> list[Answer]:
         measured.setdefault((experiment.dataset.name, experiment.family.name), []).append(measures(log, plan.ahead))
     rows = []
     for (dataset, family), seeds in measured.items():
-        one, *others = seeds[0]
+        one, *others = FAMILIES[family].systems()
         means = {arm: {metric: np.mean([seed[arm][metric] for seed in seeds], axis=0) for metric in METRICS} for arm in seeds[0]}
         for other in others:
             claim = Claim(f"{family}: two steps", one, other)

@@ -34,18 +34,18 @@ def figure(table: Sequence[Cell], axis: str, path: Path) -> Path:
 
 
 def forest(rows: Sequence[Answer], path: Path) -> Path:
-    """Draw the differences with their intervals, a line of panels for each pair of systems, a panel for each metric; write by rename.
+    """Draw the differences with their intervals, a line of panels for each claim, a panel for each metric; write by rename.
 
     Args:
-        rows: of each pair and metric first that of all users, then those of its groups.
+        rows: of each claim and metric first that of all users, then those of its groups; or those of several systems.
         path: of the SVG.
     """
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    pairs = list(dict.fromkeys((row.dataset, row.better, row.worse) for row in rows))
-    panels = [[[r for r in rows if (r.dataset, r.better, r.worse, r.metric) == (*pair, m)] for m in metrics] for pair in pairs]
+    claims = list(dict.fromkeys((row.dataset, row.says) for row in rows))
+    panels = [[[r for r in rows if (r.dataset, r.says, r.metric) == (*claim, m)] for m in metrics] for claim in claims]
     most = max(len(panel) for line in panels for panel in line)
     size = (FOREST, TOP + most * LINE + BOTTOM)
-    drawn = [[_differences(panel, size[1]) for panel in line] for line in panels]
+    drawn = [[_differences(panel) for panel in line] for line in panels]
     return _write(drawn, size, f"difference of two systems in {', '.join(metrics)}, with 95% intervals, by group of users", path)
 
 
@@ -73,13 +73,14 @@ def _write(panels: Sequence[Sequence[Sequence[Markup]]], size: tuple[int, int], 
     return path
 
 
-def _differences(rows: Sequence[Answer], height: int) -> list[Markup]:
-    """One line a group; the line at 0 is where both systems are alike."""
+def _differences(rows: Sequence[Answer]) -> list[Markup]:
+    """One line a group of users, or a system where there are several; the line at 0 is where both systems are alike."""
     ends = [v for row in rows for v in (row.low, row.high, 0.0) if math.isfinite(v)]
     margin = max((max(ends) - min(ends)) * 0.05, 1e-4)
-    x = Scale(min(ends) - margin, max(ends) + margin, NAMES, FOREST - 14)
+    x = Scale(min(ends) - margin, max(ends) + margin, NAMES, FOREST - 28)
     floor = TOP + len(rows) * LINE
-    head = f"{rows[0].dataset}: {rows[0].better} - {rows[0].worse}, {rows[0].metric}"
+    several = len({row.better for row in rows}) > 1
+    head = f"{rows[0].dataset}: {'each' if several else rows[0].better} - {rows[0].worse}, {rows[0].metric}"
     parts = [element("text", head, x=8, y=16, font_weight="bold")]
     for tick in x.ticks(5):
         at = f"{x(tick):.1f}"
@@ -88,7 +89,8 @@ def _differences(rows: Sequence[Answer], height: int) -> list[Markup]:
     tone = TONES.get(rows[0].metric, "#444")
     for i, row in enumerate(rows):
         y = TOP + (i + 0.5) * LINE
-        parts.append(element("text", row.group or f"all {row.users:,} users", x=NAMES - 8, y=f"{y + 4:.1f}", text_anchor="end"))
+        name = row.group or (row.better if several else f"all {row.users:,} users")
+        parts.append(element("text", name, x=NAMES - 8, y=f"{y + 4:.1f}", text_anchor="end"))
         if math.isfinite(row.low):
             parts.append(element("line", x1=f"{x(row.low):.1f}", x2=f"{x(row.high):.1f}", y1=y, y2=y, stroke=tone, stroke_width=2))
         tip = element("title", f"{number(row.difference, sign=True)} ({number(row.low, sign=True)} to {number(row.high, sign=True)})")
@@ -103,7 +105,7 @@ def _panel(some: Sequence[Cell], axis: str) -> list[Markup]:
     y = Scale(min(ends) - margin, max(ends) + margin, HEIGHT - BOTTOM, TOP)
     tone = TONES.get(some[0].metric, "#444")
     parts = [element("text", f"{some[0].dataset}: {some[0].metric}", x=LEFT, y=16, font_weight="bold")]
-    for tick in y.ticks(4):
+    for tick in y.ticks(6):
         parts.append(element("line", x1=LEFT, x2=WIDTH - 8, y1=f"{y(tick):.1f}", y2=f"{y(tick):.1f}", stroke="#ddd"))
         parts.append(element("text", number(tick), x=LEFT - 4, y=f"{y(tick) + 4:.1f}", text_anchor="end"))
     upper = [(x(i), y(cell.high)) for i, cell in enumerate(some) if math.isfinite(cell.high)]
