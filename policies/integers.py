@@ -39,8 +39,8 @@ def grouped(items: Words) -> Words:
     return np.ascontiguousarray(groups.reshape(-1, GROUP, d // 2, 2).transpose(0, 2, 1, 3)).reshape(-1, d // 2, 2 * GROUP)
 
 
-def _tile(typing: Any, queries: Any, items: Any, out: Any, row: Any, group: Any, shift: Any) -> Any:
-    """The results of `ROWS` queries from `row` on with one group of items, `queries` as 32-bit pairs `[B, D / 2]`."""
+def _tile(typing: Any, queries: Any, items: Any, out: Any, group: Any, shift: Any) -> Any:
+    """`multiply` with one group of items."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
         number, words = ir.IntType(32), ir.IntType(16)
@@ -62,13 +62,13 @@ def _tile(typing: Any, queries: Any, items: Any, out: Any, row: Any, group: Any,
             """A number in all lanes."""
             return builder.shuffle_vector(builder.insert_element(zero, value, ir.Constant(number, 0)), zero, zero)
 
-        row, group, shift = values[3:]
-        rows = [builder.add(row, ir.Constant(row.type, i)) for i in range(ROWS)]
+        group, shift = values[3:]
+        rows = [ir.Constant(group.type, i) for i in range(ROWS)]
         totals = [[tools.alloca_once(builder, sums) for _ in range(GROUP // LANES)] for _ in rows]  # become registers
         for total in itertools.chain(*totals):
             builder.store(zero, total)
         with tools.for_range(builder, builder.extract_value(arrays[0].shape, 1)) as loop:
-            start = place(1, group, loop.index, ir.Constant(row.type, 0))
+            start = place(1, group, loop.index, rows[0])
             x = [builder.sext(builder.load(at, align=2), products) for at in vectors(start, pairs)]
             for i, mine in zip(rows, totals, strict=True):
                 q = builder.sext(builder.bitcast(spread(builder.load(place(0, i, loop.index))), pairs), products)
@@ -82,34 +82,23 @@ def _tile(typing: Any, queries: Any, items: Any, out: Any, row: Any, group: Any,
                 builder.store(builder.trunc(builder.ashr(builder.load(total), spread(shift)), halves), at, align=2)
         return context.get_dummy_value()
 
-    return types.void(queries, items, out, types.intp, types.intp, types.int32), generate
+    return types.void(queries, items, out, types.intp, types.int32), generate
 
 
 tile: Any = intrinsic(_tile)
 
 
 @numba.njit(cache=True, nogil=True)
-def _multiply(queries: Any, items: Any, shift: Any, out: Any) -> None:
-    for start in range(0, len(items), TILE):
-        for row in range(0, len(queries), ROWS):
-            for group in range(start, min(start + TILE, len(items))):
-                tile(queries, items, out, row, group, shift)
-
-
-TILE = 64
-"""Groups that all queries are multiplied with before the next ones are: at 64 coordinates, 256 KiB that stay in the cache."""
-
-
-def multiply(queries: Words, items: Words, shift: int, out: Words) -> None:
-    """Write `floor(q . x / 2^shift)` of all queries and items over `out`.
+def multiply(queries: Any, items: Any, first: int, end: int, shift: int, out: Any) -> None:
+    """Write `floor(q . x / 2^shift)` of `ROWS` queries and the groups of items `first` to `end` over their columns of `out`.
 
     Args:
-        queries: `[B, D]`, contiguous, B a multiple of `ROWS`. No sum of products may reach 2^31, nor a result 2^15; for the sums it is
-            enough (Cauchy-Schwarz) that no vector's length reaches 2^15.
+        queries: `[ROWS, D / 2]`, 32-bit integers that are pairs of 16-bit ones. No sum of products may reach 2^31, nor a result 2^15; for
+            the sums it is enough (Cauchy-Schwarz) that no vector's length reaches 2^15.
         items: as `grouped` lays them out.
+        first, end: of the groups.
         shift: bits that are dropped.
-        out: `[B, N]`, N the number of items filled up to whole groups.
+        out: `[ROWS, N]` 16-bit integers, N the number of items filled up to whole groups.
     """
-    if len(queries) % ROWS or queries.shape[1] != 2 * items.shape[1] or out.shape != (len(queries), len(items) * GROUP):
-        raise ValueError(f"queries {queries.shape}, items {items.shape} and results {out.shape} do not fit together")
-    _multiply(queries.view(np.int32), items, np.int32(shift), out)
+    for group in range(first, end):
+        tile(queries, items, out, group, np.int32(shift))

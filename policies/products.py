@@ -94,78 +94,111 @@ LOWEST = np.int16(-(2**15))
 
 
 @numba.njit(cache=True, nogil=True)
-def _reached(upper: Any, k: int) -> int:
-    """The k-th largest of `upper`, by halving the range; `LOWEST` where there are fewer."""
-    low, high = np.int16(LOWEST), np.int16(2**15 - 1)
-    while low < high:
-        middle = np.int16((np.int32(low) + np.int32(high) + 1) >> 1)
-        reach = np.int16(0)
+def _reached(upper: Any, k: int, low: int) -> int:
+    """The k-th largest of `upper`, by halving the range, where it is at least `low`; else `low`."""
+    high = np.int16(low)
+    for hand in range(len(upper)):
+        high = max(high, upper[hand])
+    least = np.int16(low)
+    while least < high:
+        middle = np.int16((np.int32(least) + np.int32(high) + 1) >> 1)
+        reach = np.int32(0)
         for hand in range(len(upper)):
-            reach += np.int16(upper[hand] >= middle)
+            reach += np.int32(upper[hand] >= middle)
         if reach >= k:
-            low = middle
+            least = middle
         else:
             high = np.int16(middle - 1)
-    return int(low)
+    return int(least)
 
 
 @numba.njit(cache=True, nogil=True)
-def _shortlist(rough: Any, n: int, seen: Any, k: int, margin: int, width: int, ids: Any, found: Any) -> None:
-    """Fill `ids` `[B, C]` with the unseen items that may be among the first k, `found` `[B]` with their number, which may exceed C.
+def _shortlist(
+    queries: Any, groups: Any, ids: Any, places: Any, most: Any, seen: Any, k: int, margin: int, width: int, short: Any, found: Any
+) -> None:
+    """Fill `short` `[B, C]` with the unseen items that may be among the first k, `found` `[B]` with their number, which may exceed C.
 
-    The `n` items of `rough` scores `[B, at least n]`, contiguous, are dealt into `width` hands; the k-th largest of the hands' maxima is at
-    most the k-th largest score, and only hands whose maximum comes near it are looked through.
+    Items stand in `groups` from the longest to the shortest, `ids` `[N]`, each with the `most` `[N]` that a rough score of it can be. They
+    are multiplied with `queries`, pairs `[B filled up to ROWS, D / 2]`, until what is left is below the k-th largest score so far by more
+    than the `margin`. To find that one, items are dealt into `width` hands: the k-th largest of the hands' maxima is at most the k-th
+    largest score, and only hands whose maximum comes near it are looked through.
     """
-    upper = np.empty(width, dtype=np.int16)
-    for row in range(len(ids)):
-        scores, m = rough[row], 0
-        scores[0] = LOWEST
-        for item in seen[row]:
-            scores[item] = LOWEST
-        upper[:] = LOWEST
-        for start in range(0, n, width):
-            dealt = scores[start : min(start + width, n)]
-            for hand in range(len(dealt)):
-                upper[hand] = max(upper[hand], dealt[hand])
-        bound = max(_reached(upper, k) - margin, LOWEST + 1)
-        for hand in range(width):
-            if upper[hand] < bound:
-                continue
-            for item in range(hand, n, width):
-                if scores[item] >= bound:
-                    if m < ids.shape[1]:
-                        ids[row, m] = item
-                    m += 1
-        found[row] = m
+    n = len(ids)
+    scores = np.empty((BLOCK, len(groups) * GROUP), dtype=np.int16)
+    upper = np.empty((BLOCK, width), dtype=np.int16)
+    reached, multiplied = np.empty(BLOCK, dtype=np.int64), np.empty(BLOCK, dtype=np.int64)
+    for first in range(0, len(short), BLOCK):
+        rows = min(BLOCK, len(short) - first)
+        upper[:], reached[:] = LOWEST, LOWEST
+        end = 0
+        while end < n:
+            start, step = end, max(STEP, end // 2)
+            end = min(start + max(step // width, 1) * width, n)
+            for some in range(0, rows, ROWS):
+                last = min(some + ROWS, rows)
+                if most[start] < reached[some:last].min() - margin:
+                    continue
+                multiply(
+                    queries[first + some : first + some + ROWS], groups, start // GROUP, -(-end // GROUP), 15, scores[some : some + ROWS]
+                )
+                for row in range(some, last):
+                    mine, best = scores[row], upper[row]
+                    for item in seen[first + row]:
+                        if start <= places[item] < end:
+                            mine[places[item]] = LOWEST
+                    for hands in range(start, end, width):
+                        dealt = mine[hands : min(hands + width, end)]
+                        for hand in range(len(dealt)):
+                            best[hand] = max(best[hand], dealt[hand])
+                    reached[row], multiplied[row] = _reached(best, k, reached[row]), end
+        for row in range(rows):
+            bound, m = max(reached[row] - margin, LOWEST + 1), 0
+            for hand in range(width):
+                if upper[row, hand] < bound:
+                    continue
+                for place in range(hand, multiplied[row], width):
+                    if scores[row, place] >= bound:
+                        if m < short.shape[1]:
+                            short[first + row, m] = ids[place]
+                        m += 1
+            found[first + row] = m
 
 
 class Rough:
-    """Approximate inner products with all items, in 16-bit integers.
+    """Approximate inner products with all items that are long enough, in 16-bit integers.
 
     With M the largest length of an item and s = 2^15 - 1 - sqrt(d)/2, a query q and an item x become Q = s q / |q| and X = s x / M,
     rounded to integers: off by at most sqrt(d)/2, and so no longer than 2^15 - 1. Q . X is exact, and off from s^2 q . x / (|q| M) by at
     most sqrt(d)/2 (|X| + s) < 2^15 sqrt(d). A score in `chosen`'s order is off by less than 2^-23 d |q| M (Higham, Accuracy and Stability
     of Numerical Algorithms, 2002, section 3.1), less than 2^7 d here. So in units of 2^15, of which one more is lost with the
     lower bits, every score is within `error` = sqrt(d) + d/256 + 1 of its rough one; their range is 2^16.
+
+    No rough score exceeds |X| (Cauchy-Schwarz), so after the k best of the longer items the shorter ones need not be looked at (Teflioudi,
+    Gemulla & Mykytiuk, LEMP, SIGMOD 2015). Where lengths say nothing, all are.
     """
 
     def __init__(self, vectors: FloatArray) -> None:
-        """Of the items' finite `vectors` `[N, D]` as `padded` gives them."""
-        self._items, width = len(vectors), vectors.shape[1]
+        """Of the items' finite `vectors` `[N + 1, D]` as `padded` gives them; row 0 is padding."""
+        width = vectors.shape[1]
         self._scale = 2.0**15 - 1 - width**0.5 / 2
         self.error = width**0.5 + width / 256 + 1
-        self.longest = float(_lengths(vectors).max(initial=0.0))
-        self._groups = grouped(_rounded(vectors, np.full(self._items, self._scale / max(self.longest, TINY))))
-        columns = len(self._groups) * GROUP
-        self._scores = np.empty((min(max(ROOM // (2 * columns), 16), 256) // ROWS * ROWS, columns), dtype=np.int16)
+        lengths = _lengths(vectors[1:])
+        self.longest = float(lengths.max(initial=0.0))
+        self._ids = np.argsort(-lengths, kind="stable") + 1
+        self._places = np.full(len(vectors), -1)
+        self._places[self._ids] = np.arange(len(self._ids))
+        scale = self._scale / max(self.longest, TINY)
+        self._groups = grouped(_rounded(vectors[self._ids], np.full(len(self._ids), scale)))
+        self._most = np.ceil(lengths[self._ids - 1] * scale + width**0.5 / 2)
 
     def fits(self, k: int) -> bool:
         """Whether a shortlist of k is worth its while: more hands than wanted items, and some items in a hand."""
-        return 2 * self._hands(k) <= self._items
+        return 2 * self._hands(k) <= len(self._ids)
 
     @staticmethod
     def _hands(k: int) -> int:
-        return max(256, 2 * k)
+        """A multiple of `GROUP`."""
+        return max(256, -(-2 * k // GROUP) * GROUP)
 
     def shortlist(self, queries: FloatArray, k: int, seen: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
         """Items that may be among the k of largest score, seen ones left out.
@@ -185,20 +218,11 @@ class Rough:
         holds = (length >= TINY) & (length <= 1 / TINY) & (TINY <= self.longest <= 1 / TINY)
         if not holds.all():
             queries, length = np.where(holds[:, None], queries, np.float32(0)), np.where(holds, length, 1)
-        words, margin = _rounded(queries, self._scale / length), math.ceil(2 * self.error)
-        for start in range(0, len(queries), len(self._scores)):
-            some = slice(start, min(start + len(self._scores), len(queries)))
-            rough = self._multiplied(words[some])
-            _shortlist(rough, self._items, seen[some], k, margin, self._hands(k), ids[some], found[some])
+        words = np.pad(_rounded(queries, self._scale / length), ((0, -len(queries) % ROWS), (0, 0))).view(np.int32)
+        margin = math.ceil(2 * self.error)
+        _shortlist(words, self._groups, self._ids, self._places, self._most, seen, k, margin, self._hands(k), ids, found)
         certain: npt.NDArray[np.bool_] = holds & (found <= ids.shape[1])
         return ids[:, : found.max(initial=1)], certain
-
-    def _multiplied(self, words: Words) -> Words:
-        """The rough scores `[B, N]` of rounded queries `[B, D]`, filled up with rows and columns; they last until the next ones."""
-        short = -len(words) % ROWS
-        scores = self._scores[: len(words) + short]
-        multiply(np.pad(words, ((0, short), (0, 0))) if short else words, self._groups, 15, scores)
-        return scores
 
 
 def _lengths(vectors: FloatArray) -> npt.NDArray[np.float64]:
@@ -213,8 +237,11 @@ def _rounded(vectors: FloatArray, scale: npt.NDArray[np.float64]) -> Words:
     return np.rint(vectors * scale[:, None]).astype(np.int16)
 
 
-ROOM = 2**20
-"""Bytes of rough scores at once: they should stay in a core's cache."""
+STEP = 1024
+"""Items that are multiplied before it is looked whether shorter ones can be among the best; later half as many as there were so far."""
+
+BLOCK = 4 * ROWS
+"""Queries that are multiplied with them, while they are in the cache."""
 
 TINY = 2.0**-40
 """Lengths below it may lose products to underflow, lengths above its inverse to overflow."""

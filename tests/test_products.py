@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.integers import GROUP, ROWS, multiply
 from policies.products import Rough, _rounded, chosen, every, padded
 from policies.retrieval import Exact, top_k
 
@@ -35,21 +36,30 @@ def test_the_order_of_addition_is_the_one_that_is_written() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([1, 8, 50, 64, 257]), st.integers(-20, 20))
-def test_the_rough_product_is_within_its_bound_and_misses_nothing(seed: int, k: int, width: int, scale: int) -> None:
-    """Lengths spread over factors of e^3, near-duplicates far closer than the rounding, and signs that cancel."""
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([1, 8, 50, 64, 257]), st.integers(-20, 20), st.sampled_from([0, 0.1, 1])
+)
+def test_the_rough_product_is_within_its_bound_and_misses_nothing(seed: int, k: int, width: int, scale: int, spread: float) -> None:
+    """Lengths spread over factors of e^3 or not at all, near-duplicates far closer than the rounding, and signs that cancel."""
     rng = np.random.default_rng(seed)
-    vectors = rng.standard_normal((1200, width)) * np.exp(rng.normal(0, 1, (1200, 1))) * 2.0**scale
+    vectors = rng.standard_normal((3000, width))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors *= np.exp(rng.normal(0, spread, (3000, 1))) * 2.0**scale
     vectors[600:700] = vectors[:100] * (1 + 1e-6 * rng.standard_normal((100, 1)))
     queries = padded(rng.standard_normal((5, width)))
-    seen = rng.integers(0, 1200, (5, 30))
+    seen = rng.integers(0, 3000, (5, 30))
     index, items = Exact(vectors), padded(vectors)
     scores = every(queries, np.ascontiguousarray(items.T))
     rough = index._rough
     assert rough is not None
     length = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
-    near = rough._multiplied(_rounded(queries, rough._scale / length[:, 0]))[:5, :1200]
-    assert (np.abs(near - scores * (rough._scale**2 / 2**15 / rough.longest / length)) <= rough.error).all()
+    words = np.pad(_rounded(queries, rough._scale / length[:, 0]), ((0, ROWS - 5), (0, 0)))
+    near = np.empty((ROWS, len(rough._groups) * GROUP), dtype=np.int16)
+    multiply(words.view(np.int32), rough._groups, 0, len(rough._groups), 15, near)
+    off = near[:5, : len(rough._ids)] - scores[:, rough._ids] * (rough._scale**2 / 2**15 / rough.longest / length)
+    assert (np.abs(off) <= rough.error).all()
+    assert (np.abs(near[:5, : len(rough._ids)]) <= rough._most).all()
+    assert (np.diff(rough._most) <= 0).all()
     found, best = index.search(queries[:, :width], k, seen)
     expected, expected_best = top_k(scores, k, seen)
     np.testing.assert_array_equal(found, expected)
