@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
-from policies.blocks import by_rows
-from policies.retrieval import top_k
+from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
+from policies.blocks import ROWS
+from policies.scored import Scored
 
 FORMATS = {".onnx": "ONNX", ".pt": "TorchScript", ".pt2": "torch.export"}
 
@@ -28,7 +28,7 @@ class ExportedError(ValueError):
 
 
 @dataclass
-class Exported(Policy):
+class Exported(Scored):
     """A model file served as a policy.
 
     Attributes:
@@ -46,23 +46,18 @@ class Exported(Policy):
     learns: ClassVar[tuple[str, ...]] = ()
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
-        """Load the model and try it on one empty history.
+        """Load the model and try it on empty histories.
 
         Raises:
             ExportedError: the file is missing, of an unknown kind or unreadable, or scores have the wrong shape.
         """
         self.n_items_ = catalogue.n_items
-        self._scores(np.zeros((1, self.length), dtype=np.int64))
+        self._asked(np.zeros((ROWS, self.length), dtype=np.int64))
         return self
 
-    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        scores = self._scores(histories.clicks(self.length))
-        items, best = top_k(scores, k, histories.seen)
-        return Slates(items, best)
-
-    def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """Scores `[B, n]` of given items."""
-        return np.take_along_axis(self._scores(histories.clicks(self.length)), items, axis=1)
+    def scores(self, histories: Histories) -> FloatArray:
+        """What the model gives for the last `length` clicks, `[B, n_items + 1]`."""
+        return self._asked(histories.clicks(self.length))
 
     @cached_property
     def _model(self) -> Callable[[IntArray], FloatArray]:
@@ -81,11 +76,7 @@ class Exported(Policy):
         except Exception as error:  # whatever the runtime raises on a broken file
             raise ExportedError(f"exported policy {self.file}: not a readable {FORMATS[path.suffix]} model: {error}") from error
 
-    def _scores(self, items: IntArray) -> FloatArray:
-        """Scores `[B, n_items + 1]`, in calls of `ROWS` rows: a request's bytes do not depend on its batch."""
-        return by_rows(self._block, items)
-
-    def _block(self, items: IntArray) -> FloatArray:
+    def _asked(self, items: IntArray) -> FloatArray:
         scores = self._model(items)
         expected = (len(items), self.n_items_ + 1)
         if scores.shape != expected:

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
-from policies.blocks import by_rows
-from policies.retrieval import top_k
+from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
+from policies.scored import Scored
 
 CLASSES = {
     "als": "implicit.cpu.als:AlternatingLeastSquares",
@@ -33,7 +32,7 @@ class ImplicitError(ValueError):
 
 
 @dataclass
-class Implicit(Policy):
+class Implicit(Scored):
     """A model of the `implicit` package.
 
     Attributes:
@@ -98,19 +97,10 @@ class Implicit(Policy):
         except ImportError as error:
             raise ImplicitError(f"implicit policy: needs `pip install 'abtest[implicit]'`: {error}") from error
 
-    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        items, scores = top_k(self._scores(histories), k, histories.seen)
-        return Slates(items, scores)
-
-    def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """Scores `[B, n]` of given items."""
-        return np.take_along_axis(self._scores(histories), items, axis=1)
-
-    def _scores(self, histories: Histories) -> FloatArray:
+    def scores(self, histories: Histories) -> FloatArray:
+        """What the model gives for the last `length` clicks, `[B, n_items + 1]`."""
         clicks = histories.clicks(self.length)
-        if self.model == "als":
-            return by_rows(self._folded_in, clicks)
-        return np.concatenate([self._neighbours(row) for row in clicks]) if len(clicks) else np.empty((0, self.n_items_ + 1), np.float32)
+        return self._folded_in(clicks) if self.model == "als" else self._neighbours(clicks)
 
     def _folded_in(self, clicks: IntArray) -> FloatArray:
         """Scores `[R, n_items + 1]` of users folded in by eq. 4 of Hu, Koren & Volinsky (2008): (Y'C Y + reg I) x = Y'C p."""
@@ -125,11 +115,14 @@ class Implicit(Policy):
             users[i] = np.linalg.solve(gram + (chosen.T * (confidence - 1)) @ chosen, (chosen.T * confidence).sum(axis=1))
         return np.asarray(users @ vectors.T, dtype=np.float32)
 
-    def _neighbours(self, row: IntArray) -> FloatArray:
-        items = row[row != PADDING] - 1
-        scores = np.zeros((1, self.n_items_ + 1), dtype=np.float32)
-        scores[0, 1:] = np.asarray(self.similarity_[items].sum(axis=0)).ravel()
-        return scores
+    def _neighbours(self, clicks: IntArray) -> FloatArray:
+        """Scores `[R, n_items + 1]`: the sum of the similarities to what was clicked."""
+        from scipy.sparse import csr_matrix
+
+        real = clicks != PADDING
+        pointer = np.concatenate(([0], np.cumsum(real.sum(axis=1))))
+        read = csr_matrix((np.ones(pointer[-1]), clicks[real] - 1, pointer), shape=(len(clicks), self.n_items_))
+        return np.pad((read @ self.similarity_).toarray().astype(np.float32), ((0, 0), (1, 0)))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         if self.model == "als":

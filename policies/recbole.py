@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policies import recbole_worker
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
-from policies.blocks import by_rows
-from policies.retrieval import top_k
+from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
+from policies.scored import Scored
 
 
 class RecBoleError(ValueError):
@@ -28,7 +27,7 @@ class RecBoleError(ValueError):
 
 
 @dataclass
-class RecBole(Policy):
+class RecBole(Scored):
     """A checkpoint of a RecBole `SequentialRecommender`, served as it is; `fit` only loads it and matches the items.
 
     RecBole's item tokens are matched with `catalogue.items["id"]` where the data has original ids, else with 1..n_items. Items that the
@@ -60,23 +59,10 @@ class RecBole(Policy):
             raise RecBoleError(f"recbole policy {self.checkpoint}: no item token is an id of the catalogue, e.g. {examples}")
         return self
 
-    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        items, scores = top_k(self._scores(histories), k, histories.seen)
-        return Slates(items, scores)
-
-    def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """Scores `[B, n]` of given items; -inf where the checkpoint does not know the item."""
-        return np.take_along_axis(self._scores(histories), items, axis=1)
-
-    def _scores(self, histories: Histories) -> FloatArray:
+    def scores(self, histories: Histories) -> FloatArray:
+        """What the model gives for all clicks that it can read, `[B, n_items + 1]`; -inf where the checkpoint does not know the item."""
         worker = self._worker()
-        clicks = histories.clicks(histories.items.shape[1])
-        known = worker.ids[clicks]
-        return by_rows(self._block, known)
-
-    def _block(self, known: IntArray) -> FloatArray:
-        """Scores `[R, n_items + 1]` for RecBole's ids `[R, L]`, 0 = padding or unknown."""
-        worker = self._worker()
+        known = worker.ids[histories.clicks(histories.items.shape[1])]  # RecBole's ids, 0 = padding or unknown
         question = np.zeros((len(known), worker.longest + 1), dtype=np.int64)
         for row, ids in enumerate(known):
             used = ids[ids > 0][-worker.longest :]

@@ -9,13 +9,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
-from policies.blocks import ROWS
-from policies.retrieval import top_k
+from policies.base import Catalogue, Fitting, FloatArray, Histories, Sequences
+from policies.scored import Scored
 
 
 @dataclass
-class Transitions(Policy):
+class Transitions(Scored):
     """Scores are counts: which items share users with those of the history, and which item came after the last one.
 
     score(j | i_1 .. i_n) = sum_h decay^(n - h) sim(i_h, j) + markov * P(j | i_n), with the cosine
@@ -69,13 +68,7 @@ class Transitions(Policy):
     def _take(self, similar: Any, moves: Any) -> None:
         self.similar_, self.moves_ = similar, moves
 
-    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """The k unseen items of highest score; items that nothing speaks for come last, in the order of ties."""
-        starts = range(0, max(len(histories), 1), ROWS)
-        parts = [top_k(self._scores(histories.rows(slice(s, s + ROWS))), k, histories.seen[s : s + ROWS]) for s in starts]
-        return Slates(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
-
-    def _scores(self, histories: Histories) -> FloatArray:
+    def scores(self, histories: Histories) -> FloatArray:
         """Scores of all items, `[B, n_items + 1]`. Sparse products add a row's terms in its own order: no batch effects."""
         from scipy import sparse
 
@@ -85,12 +78,6 @@ class Transitions(Policy):
         read = sparse.csr_array((weight.ravel(), items.ravel(), pointer), shape=(len(items), self.similar_.shape[0]))
         last = sparse.csr_array((self.markov * (items[:, -1] > 0), items[:, -1], np.arange(len(items) + 1)), shape=read.shape)
         return np.asarray((read @ self.similar_).toarray() + (last.astype(np.float32) @ self.moves_).toarray(), dtype=np.float32)
-
-    def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """The score of each of `items` `[B, n]`."""
-        starts = range(0, max(len(histories), 1), ROWS)
-        parts = [self._scores(histories.rows(slice(s, s + ROWS))) for s in starts]
-        return np.take_along_axis(np.concatenate(parts), items, axis=1)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The two sparse matrices."""

@@ -72,7 +72,7 @@ class Mixture:
         """
         w = np.float32(self.weight if weight is None else weight)
         real = (tokens != 0) & (segments == REAL)
-        counted = self._transitions._scores(Histories(users, np.zeros_like(users), tokens, real, tokens))
+        counted = self._transitions.scores(Histories(users, np.zeros_like(users), tokens, real, tokens))
         total = counted.sum(axis=1, keepdims=True)
         counted /= np.where(total > 0, total, 1)
         counted += np.float32(self._floor)

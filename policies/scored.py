@@ -1,0 +1,45 @@
+"""Scored: the base of policies that say only how good each item is for a request. Ranking comes with it. No model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from policies.base import FloatArray, Histories, IntArray, Policy, Slates
+from policies.blocks import ROWS, by_rows
+from policies.retrieval import top_k
+
+
+@dataclass
+class Scored(Policy):
+    """A policy that scores all items for each request; everything else of serving is done here.
+
+    A subclass writes `fit`, `scores`, `state` and `restore`. It is then a `Scorer`, and `Explore` makes it stochastic.
+    """
+
+    @abstractmethod
+    def scores(self, histories: Histories) -> FloatArray:
+        """Scores `[B, n_items + 1]` of all items, -inf for one that cannot be recalled; column 0 is padding and ignored.
+
+        Each row from its own request only. Requests come in blocks of `policies.blocks.ROWS`, filled up with empty histories, so that
+        matrix products give a request the same bytes in any batch.
+        """
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """The k unseen items of highest score."""
+        parts = [top_k(scores, k, histories.seen[some]) for some, scores in self._blocks(histories)]
+        return Slates(np.concatenate([items for items, _ in parts]), np.concatenate([best for _, best in parts]))
+
+    def score(self, histories: Histories, items: IntArray) -> FloatArray:
+        """The score of each of `items` `[B, n]`."""
+        return np.concatenate([np.take_along_axis(scores, items[some], axis=1) for some, scores in self._blocks(histories)])
+
+    def _blocks(self, histories: Histories) -> Iterator[tuple[slice, FloatArray]]:
+        """Some requests after others, with their scores."""
+        for start in range(0, max(len(histories), 1), ROWS):
+            some = slice(start, start + ROWS)
+            columns = [getattr(histories, name)[some] for name in Histories.__slots__]
+            yield some, by_rows(lambda *block: self.scores(Histories(*block)), *columns)

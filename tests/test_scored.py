@@ -1,0 +1,75 @@
+"""A stranger's scores of all items get ranking, blocks of one shape and exploration for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from policies.base import Catalogue, Fitting, Histories, Scorer, Sequences
+from policies.blocks import ROWS
+from policies.check import check_policy
+from policies.examples import mixed
+from policies.explore import Explore
+from policies.scored import Scored
+
+
+@dataclass
+class CoClicks(Scored):
+    """Items by the users that they share with the clicked ones, by a dense product: a row's bits depend on the shape of the block."""
+
+    learns: ClassVar[tuple[str, ...]] = ("checkerboard",)
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        clicks = sequences.clicks()
+        table = np.zeros((len(clicks), catalogue.n_items + 1), dtype=np.float32)
+        table[np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets)), clicks.items] = 1
+        table /= np.maximum(np.linalg.norm(table, axis=0), 1)
+        self.alike_ = (table.T @ table).astype(np.float32)
+        self.asked: list[int] = []
+        return self
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        self.asked.append(len(histories))
+        read = np.zeros((len(histories), len(self.alike_)), dtype=np.float32)
+        np.put_along_axis(read, histories.clicks(20), 0.7, axis=1)
+        return read @ self.alike_
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"alike": self.alike_}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
+        self.alike_, self.asked = state["alike"], []
+        return self
+
+
+def test_it_keeps_every_promise() -> None:
+    results = list(check_policy(CoClicks()))
+    assert {r.name: r.detail for r in results if not (r.kept or r.skipped)} == {}
+    assert isinstance(CoClicks(), Scorer)
+
+
+def test_recall_is_the_best_of_the_scores_and_blocks_are_full() -> None:
+    example = mixed(n_users=90)
+    policy = CoClicks().fit(example.sequences, example.catalogue, Fitting())
+    requests = example.requests()
+    scores = policy.scores(requests)
+    scores[:, 0] = -np.inf
+    np.put_along_axis(scores, requests.seen, -np.inf, axis=1)
+    policy.asked.clear()
+    slates = policy.recall(requests, 5, 0)
+    np.testing.assert_allclose(slates.scores, -np.sort(-scores, axis=1)[:, :5], rtol=1e-5)
+    np.testing.assert_array_equal(policy.score(requests, slates.items), slates.scores)
+    assert len(requests) > ROWS
+    assert set(policy.asked) == {ROWS}
+    assert policy.recall(requests.rows(slice(0, 0)), 5, 0).items.shape == (0, 5)
+
+
+def test_exploration_comes_for_free() -> None:
+    example = mixed()
+    base = CoClicks().fit(example.sequences, example.catalogue, Fitting())
+    slates = Explore(epsilon=0.1).over(base, example.catalogue.n_items).recall(example.requests(), 4, 7)
+    assert slates.propensities is not None
+    assert ((slates.propensities > 0) & (slates.propensities <= 1)).all()
