@@ -62,9 +62,13 @@ class Nearest(Policy):
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Inner products `[B, n]` of `items` `[B, n]`, the largest one over the interests."""
-        vectors = self.item_vectors()
+        return largest_product(self.queries(histories), self.item_vectors(), items)
 
-        def compute(queries: FloatArray, block: IntArray) -> FloatArray:
-            return np.asarray(np.einsum("bid,bnd->bin", queries, vectors[block]).max(axis=1))
 
-        return by_rows(compute, np.ascontiguousarray(self.queries(histories), dtype=np.float32), items)
+def largest_product(queries: FloatArray, vectors: FloatArray, items: IntArray) -> FloatArray:
+    """Inner products `[B, n]` of `queries` `[B, I, d]` with the `vectors` `[n_items + 1, d]` of `items` `[B, n]`, the largest over I."""
+
+    def compute(some: FloatArray, block: IntArray) -> FloatArray:
+        return np.asarray(np.einsum("bid,bnd->bin", some, vectors[block]).max(axis=1))
+
+    return by_rows(compute, np.ascontiguousarray(queries, dtype=np.float32), items)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
-from policies.blocks import by_length, by_rows, one_thread
+from policies.blocks import by_length, one_thread
 from policies.losses import Loss, Objective
+from policies.nearest import largest_product
 from policies.retrieval import Exact, Index, Search, by_max
 from policies.train import Training, seeded, train
 
@@ -205,12 +206,7 @@ class VectorPolicy(Policy, ABC):
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Inner products `[B, n]` of `items` `[B, n]` with the query vector, the largest one where there are several."""
-        vectors = self.vectors_
-
-        def compute(queries: FloatArray, block: IntArray) -> FloatArray:
-            return np.asarray(np.einsum("bid,bnd->bin", queries, vectors[block]).max(axis=1))
-
-        return by_rows(compute, self.queries(histories), items)
+        return largest_product(self.queries(histories), self.vectors_, items)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The weights by name, and the numbers of users and items."""
