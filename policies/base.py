@@ -63,6 +63,15 @@ def _compact(values: IntArray, keep: BoolArray, length: int) -> IntArray:
     return out
 
 
+def right_aligned(flat: npt.NDArray[Any], end: IntArray, n: IntArray, width: int | None = None) -> npt.NDArray[Any]:
+    """Pieces of a flat array `[N]` as rows `[B, width]`: the last of the `n[i]` values before `end[i]`, 0 on the left; None: max(n)."""
+    place = end[:, None] + np.arange(-int(n.max(initial=1)) if width is None else -width, 0)
+    inside = place >= (end - n)[:, None]
+    out = np.zeros(inside.shape, dtype=flat.dtype)
+    out[inside] = flat[place[inside]]
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class Slates:
     """What a policy recalls for each request, best first.
@@ -141,15 +150,7 @@ class Sequences:
 
     def last(self, length: int) -> Histories:
         """The last `length` impressions of each user as requests, `[U, length]`; `step` is 0."""
-        n = np.minimum(np.diff(self.offsets), length)
-        row = np.repeat(np.arange(len(self)), n)
-        within = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
-        source = np.repeat(self.offsets[1:] - n, n) + within
-        column = np.repeat(length - n, n) + within
-        items = np.zeros((len(self), length), dtype=np.int64)
-        clicked = np.zeros((len(self), length), dtype=bool)
-        items[row, column] = self.items[source]
-        clicked[row, column] = self.clicked[source]
+        items, clicked = (right_aligned(flat, self.offsets[1:], np.diff(self.offsets), length) for flat in (self.items, self.clicked))
         return Histories(self.user, np.zeros(len(self), dtype=np.int64), items, clicked, items)
 
 

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from policies.base import Catalogue, Fitting, Histories, IntArray, Sequences, Slates
+from policies.base import Catalogue, Fitting, Histories, IntArray, Sequences, Slates, right_aligned
 from policies.layers import initialise
 from policies.losses import Loss, Objective
 from policies.retrieval import interest_of, pooled, tie_ranks
 from policies.train import Training
-from policies.vectors import Batch, Network, VectorPolicy, right_aligned
+from policies.vectors import Batch, Network, VectorPolicy
 
 
 def squash(x: Tensor) -> Tensor:

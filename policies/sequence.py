@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies.base import IntArray, Sequences
+from policies.base import IntArray, Sequences, right_aligned
 from policies.losses import Objective
-from policies.vectors import Batch, Network, VectorPolicy, right_aligned
+from policies.vectors import Batch, Network, VectorPolicy
 
 
 class SequenceNetwork(Network):
@@ -39,6 +39,23 @@ class SequenceNetwork(Network):
         return hidden[:, -1:]
 
 
+def pieces(n: IntArray, length: int, cut: Literal["last", "all"]) -> tuple[IntArray, IntArray, IntArray]:
+    """Rows of `n` `[U]` places cut into pieces of at most `length`, counted from the end.
+
+    Args:
+        n: may be 0.
+        length: of a piece, at least 1.
+        cut: `last`: a row's last piece. `all`: consecutive pieces, the last one first.
+
+    Returns:
+        Of each piece `[P]` its row, how many places of the row come after it, and how long it is.
+    """
+    count = -(-n // length) if cut == "all" else np.minimum(n, 1)
+    row = np.repeat(np.arange(len(n)), count)
+    after = length * (np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count))
+    return row, after, np.minimum(n[row] - after, length)
+
+
 class Windows:
     """Pieces of the users' click sequences, of at most `length` inputs and as many targets.
 
@@ -48,11 +65,8 @@ class Windows:
 
     def __init__(self, clicks: Sequences, length: int, cut: Literal["last", "all"]) -> None:
         targets = np.maximum(np.diff(clicks.offsets) - 1, 0)
-        pieces = -(-targets // length) if cut == "all" else np.minimum(targets, 1)
-        self.row = np.repeat(np.arange(len(clicks)), pieces)
-        back = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        self.end = clicks.offsets[1:][self.row] - back * length
-        self.lengths = self.targets = np.minimum(targets[self.row] - back * length, length)
+        self.row, after, self.lengths = pieces(targets, length, cut)
+        self.end, self.targets = clicks.offsets[1:][self.row] - after, self.lengths
         self._clicks = clicks
 
     def batch(self, index: IntArray, device: str) -> Batch:

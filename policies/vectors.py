@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates, right_aligned
 from policies.blocks import by_length, one_thread
 from policies.losses import Loss, Objective
 from policies.nearest import largest_product
@@ -46,13 +46,6 @@ class Network(nn.Module, ABC):
     def vectors(self) -> Tensor:
         """The item vectors `[n_items + 1, d]` that query vectors are multiplied with; row 0 is never a candidate."""
         return self.items.weight
-
-
-def right_aligned(items: IntArray, end: IntArray, n: IntArray) -> IntArray:
-    """Pieces of a flat array as rows: the `n[i]` items before `end[i]`, `[B, max(n)]`, 0 = padding on the left."""
-    width = int(n.max(initial=1))
-    place = end[:, None] + np.arange(-width, 0)
-    return np.where(place >= (end - n)[:, None], items[np.maximum(place, 0)] if len(items) else 0, 0)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from policies.base import BoolArray, FloatArray, Histories, IntArray, Sequences
+from policies.base import BoolArray, FloatArray, Histories, IntArray, Sequences, right_aligned
 from recgpt.model import GENERATED, GPT, REAL, Layer
 
 ROWS = 512
@@ -57,14 +57,8 @@ class Dialogues:
 
     def last(self, length: int) -> tuple[IntArray, IntArray]:
         """The last `length` tokens of every user and their segments, `[U, length]`, right-aligned."""
-        n = np.minimum(np.diff(self.offsets), length)
-        row = np.repeat(np.arange(len(self)), n)
-        back = np.arange(n.sum()) - np.repeat(np.cumsum(n), n)
-        source, column = np.repeat(self.offsets[1:], n) + back, length + back
-        tokens, segments = (np.zeros((len(self), length), dtype=np.int64) for _ in range(2))
-        tokens[row, column] = self.tokens[source]
-        segments[row, column] = np.where(self.prompt[source], GENERATED, REAL)
-        return tokens, segments
+        n = np.diff(self.offsets)
+        return right_aligned(self.tokens, self.offsets[1:], n, length), right_aligned(self.segments, self.offsets[1:], n, length)
 
 
 def interleave(offsets: IntArray, items: IntArray, prompts: IntArray) -> Dialogues:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies.base import Fitting, IntArray, Params, Sequences
+from policies.base import Fitting, IntArray, Params, Sequences, right_aligned
 from policies.losses import Loss, Objective
+from policies.sequence import pieces
 from policies.train import Training, train
 from recgpt.model import GENERATED, GPT, Layer
 from recgpt.prompts import Dialogues, Search, Talk, exposures, generate, interleave
@@ -107,22 +108,17 @@ class Lessons:
         begin, end = dialogues.offsets[:-1], dialogues.offsets[1:]
         last = useful[np.maximum(np.searchsorted(useful, end) - 1, 0)] if len(useful) else begin - 1
         size = np.where((last >= begin) & (last < end), last + 1 - begin, 0)
-        pieces = -(-size // length) if cut == "all" else np.minimum(size, 1)
-        self.row = np.repeat(np.arange(len(dialogues)), pieces)
-        back = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        self._end = (begin + size)[self.row] - back * length
-        self.lengths = np.minimum(self._end - begin[self.row], length)
+        self.row, after, self.lengths = pieces(size, length, cut)
+        self._end = (begin + size)[self.row] - after
         count = np.concatenate(([0], np.cumsum(self._target != 0)))
         self.targets = count[self._end] - count[self._end - self.lengths]
 
     def batch(self, index: IntArray, full: bool, device: str) -> tuple[Tensor, ...]:
         """Tokens, segments, targets `[B, L]`, rows and users `[B]` of the windows at `index`; L is the longest's, or `length` if `full`."""
-        width = self._length if full else int(self.lengths[index].max())
-        place = self._end[index][:, None] + np.arange(-width, 0)
-        inside = place >= (self._end - self.lengths)[index][:, None]
-        place = np.maximum(place, 0)
+        end, n, width = self._end[index], self.lengths[index], self._length if full else None
+        columns = self.dialogues.tokens, self.dialogues.segments, self._target
         row = self.row[index]
-        arrays = [np.where(inside, column[place], 0) for column in (self.dialogues.tokens, self.dialogues.segments, self._target)]
+        arrays = [right_aligned(column, end, n, width) for column in columns]
         return tuple(torch.from_numpy(array).to(device) for array in (*arrays, row, self._users[row]))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from policies.base import Catalogue, Fitting, Histories, Sequences
+from policies.base import Catalogue, Fitting, Histories, Sequences, right_aligned
 from policies.bert4rec import BERT4Rec
 from policies.bpr import BPR
 from policies.comirec import ComiRec
@@ -21,7 +21,7 @@ from policies.sasrec import SASRec
 from policies.sequence import Windows
 from policies.stamp import STAMP
 from policies.train import Training
-from policies.vectors import VectorPolicy, right_aligned
+from policies.vectors import VectorPolicy
 
 ITEMS = 40
 
@@ -212,3 +212,5 @@ def test_windows_hold_every_target_once() -> None:
 def test_right_aligned() -> None:
     flat = np.array([1, 2, 3, 4, 5])
     assert right_aligned(flat, np.array([3, 5, 0]), np.array([3, 1, 0])).tolist() == [[1, 2, 3], [0, 0, 5], [0, 0, 0]]
+    assert right_aligned(flat > 2, np.array([4]), np.array([3]), 2).tolist() == [[True, True]]
+    assert right_aligned(flat[:0], np.array([0]), np.array([0]), 2).tolist() == [[0, 0]]

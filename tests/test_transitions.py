@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.base import Catalogue, Fitting, Histories, Sequences
+from policies.base import Catalogue, Fitting, Histories, Sequences, right_aligned
 from policies.transitions import Transitions
-from policies.vectors import right_aligned
 
 
 def log(users: list[list[int]]) -> Sequences:
