@@ -32,8 +32,8 @@ class State:
         return self.each(lambda tensor: tensor[index])
 
     def room(self, n: int) -> Self:
-        """A state of the same kind for `n` sequences, empty."""
-        return self.each(lambda tensor: tensor.new_zeros(n, *tensor.shape[1:]))
+        """A state of the same kind for `n` sequences, that says nothing yet."""
+        return self.each(lambda tensor: tensor.new_empty(n, *tensor.shape[1:]))
 
     def put(self, index: Tensor, state: Self) -> None:
         """Take over the first sequences of `state` as those at `index`."""
@@ -143,44 +143,54 @@ class SoftmaxAttention(Attention):
     """
 
     def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0) -> tuple[Tensor, State]:
-        length = x.shape[1]
         if last:  # of the other tokens only keys and values are wanted
             k, v = self._heads(nn.functional.linear(x, *self._rows(1, 3)), 2)
             (q,) = self._heads(nn.functional.linear(x[:, -1:], *self._rows(0, 1)), 1)
-        else:
-            q, k, v = self.project(x)
-        columns = torch.arange(length, device=x.device)
+            cache = self._cache(k, v, real, keep, width)
+            return self._newest(q, cache, x.shape[1]), cache
+        q, k, v = self.project(x)
+        columns = torch.arange(x.shape[1], device=x.device)
         # A padding row sees itself, so that no softmax is over nothing; nobody reads its result.
         visible = (columns[:, None] >= columns) & real[:, None, :] | (columns[:, None] == columns)
-        if last:
-            visible = visible[:, -1:]
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if self.distance is not None:
-            bias = self.distance[:, (columns[:, None] - columns).clamp(min=0)]
-            scores = scores + (bias[:, -1:] if last else bias)
+            scores = scores + self.distance[:, (columns[:, None] - columns).clamp(min=0)]
         scores = scores.masked_fill(~visible[:, None], -torch.inf)
         mixed = self.join(self.dropout(scores.softmax(-1)) @ v)
-        if not keep:
-            return mixed, Cache(k[:, :, :0], v[:, :, :0], real[:, :0], 0)
-        before, used = max(width - length, 0), max(width, length)
-        room = [*k.shape[:2], used + keep, k.shape[3]]
-        keys, values = k.new_zeros(room), v.new_zeros(room)
-        keys[:, :, before:used], values[:, :, before:used] = k, v
-        seen = [real.new_zeros(len(real), before), real, real.new_ones(len(real), keep)]
-        return mixed, Cache(keys, values, torch.cat(seen, 1), used)
+        return mixed, self._cache(k, v, real, keep, width) if keep else Cache(k[:, :, :0], v[:, :, :0], real[:, :0], 0)
 
     def step(self, x: Tensor, state: State) -> Tensor:
         assert isinstance(state, Cache)
         q, k, v = self.project(x[:, None])
         state.keys[:, :, state.used], state.values[:, :, state.used] = k[:, :, 0], v[:, :, 0]
         state.used += 1
-        # Batch and heads as one dimension: of the four that they are, matmul would copy the part of the cache that is used.
-        keys, values = state.keys.flatten(0, 1)[:, : state.used], state.values.flatten(0, 1)[:, : state.used]
+        return self._newest(q, state, state.used)[:, 0]
+
+    @staticmethod
+    def _cache(k: Tensor, v: Tensor, real: Tensor, keep: int, width: int) -> Cache:
+        """Of keys and values `[B, m, L, d/m]`, padded on the left to `width`, with room for `keep` tokens that are real."""
+        length = k.shape[2]
+        before, used = max(width - length, 0), max(width, length)
+        keys, values = (given.new_empty(*given.shape[:2], used + keep, given.shape[3]) for given in (k, v))
+        for room, given in ((keys, k), (values, v)):
+            room[:, :, :before], room[:, :, before:used] = 0, given  # padding has weight 0, which not every number survives
+        return Cache(keys, values, nn.functional.pad(nn.functional.pad(real, (before, 0)), (0, keep), value=True), used)
+
+    def _newest(self, q: Tensor, cache: Cache, length: int) -> Tensor:
+        """What the newest token, of queries `[B, m, 1, d/m]`, sees in the last `length` tokens of the cache, itself included, `[B, 1, d]`.
+
+        The transposed keys are not copied: of columns in memory each score is one inner product, whose bits do not depend on where in the
+        batch it stands; MKL's product with a copy rounds by the alignment of its result. For that, batch and heads are one dimension.
+        """
+        seen = slice(cache.used - length, cache.used)
+        keys, values = cache.keys.flatten(0, 1)[:, seen], cache.values.flatten(0, 1)[:, seen]
         scores = torch.bmm(q.flatten(0, 1), keys.transpose(1, 2)).view(*q.shape[:3], -1) * q.shape[-1] ** -0.5
         if self.distance is not None:
-            scores = scores + self.distance[:, : state.used].flip(1)[:, None]
-        scores = scores.masked_fill(~state.real[:, None, None, : state.used], -torch.inf)
-        return self.join(torch.bmm(scores.softmax(-1).flatten(0, 1), values).view(q.shape))[:, 0]
+            scores = scores + self.distance[:, :length].flip(1)[:, None]
+        hidden = ~cache.real[:, seen]
+        hidden[:, -1] = False
+        scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
+        return self.join(torch.bmm(self.dropout(scores.softmax(-1)).flatten(0, 1), values).view(q.shape))
 
 
 @dataclass

@@ -307,20 +307,21 @@ class GPT(nn.Module):
     def _embed(self, tokens: Tensor, users: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
         """`h0` `[B, L, d]`, and which columns count `[B, L]`."""
         real = tokens != 0 if self.shape.masked else torch.ones_like(tokens, dtype=torch.bool)
-        x = self.items(tokens) + self.positions((real.cumsum(1) - 1).clamp(min=0))
+        x: Tensor = self.items(tokens)
+        x += self.positions((real.cumsum(1) - 1).clamp(min=0))
         if self.users is not None:
-            x = x + self._user(users)[:, None]
+            x += self._user(users)[:, None]
         if segments is not None:
-            x = x + self.segments(segments)
+            x += self.segments(segments)
         return self.dropout(self.norm(x)), real
 
     def extend(self, token: Tensor, memory: Memory, segment: int | None = None) -> Tensor:
         """Hidden state `[B, d]` after one further `token` `[B]` of the given segment; `memory` takes it in."""
         x = self.items(token) + self.positions(memory.count)
         if memory.user is not None:
-            x = x + memory.user
+            x += memory.user
         if segment is not None:
-            x = x + self.segments.weight[segment]
+            x += self.segments.weight[segment]
         x = start = self.dropout(self.norm(x))
         for block, state in zip(self.blocks, memory.states, strict=True):
             assert isinstance(block, Block)

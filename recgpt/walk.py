@@ -76,6 +76,7 @@ class Walk:
             every = read.room(n) if every is None else every
             every.put(torch.from_numpy(index).to(self.device), read)
         assert every is not None
+        every.rows(slice(len(tokens), n)).each(Tensor.zero_)
         return every
 
     def _tensors(self, index: IntArray, *arrays: npt.NDArray[Any]) -> list[Tensor]:

@@ -78,6 +78,26 @@ def test_token_by_token_equals_the_whole_sequence(form: dict[str, Any]) -> None:
         torch.testing.assert_close(hidden, whole[:, column], atol=5e-6, rtol=5e-5)
 
 
+@pytest.mark.parametrize("form", [{}, {"layers": 2, "relative": True}, {"attention": "flow"}])
+@pytest.mark.parametrize("length", [4, 32, 45, 50])
+def test_a_row_is_the_same_bits_wherever_in_a_block_it_stands(form: dict[str, Any], length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    model = GPT(300, 80, Shape(**form)).initialise(generator).eval()
+    tokens, users = torch.randint(1, 300, (64, length), generator=generator), torch.randint(80, (64,), generator=generator)
+    further = torch.randint(1, 300, (3, 64), generator=generator)
+
+    def read(rows: torch.Tensor) -> torch.Tensor:
+        keep = min(len(further), 50 - length)
+        hidden, memory = model.begin(tokens[rows], users[rows], None, keep, 0 if length == 50 else 45)
+        return torch.stack([hidden, *(model.extend(token[rows], memory) for token in further[:keep])], 1)
+
+    with torch.inference_mode():
+        first = read(torch.arange(64))
+        for _ in range(8):
+            rows = torch.randperm(64, generator=generator)
+            assert torch.equal(read(rows), first[rows])
+
+
 def test_segments_start_at_nothing_and_then_tell_prompts_from_items() -> None:
     fresh = GPT(30, 6, Shape(width=16, feedforward=24)).initialise(torch.Generator().manual_seed(0)).eval()
     tokens, users, segments = sequences()
