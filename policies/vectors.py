@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -16,12 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates, right_aligned
+from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
 from policies.blocks import by_length, one_thread
 from policies.losses import Loss, Objective
 from policies.nearest import largest_product
 from policies.retrieval import Exact, Index, Search, by_max
 from policies.train import Training, seeded, train
+from policies.validation import LastClicks
 
 
 class Network(nn.Module, ABC):
@@ -126,21 +127,21 @@ class VectorPolicy(Policy, ABC):
         """Train on the clicks of `sequences`; with early stopping each user's last click is held out for validation."""
         fitting = replace(fitting, identity=self.fit_key())
         clicks = sequences.clicks()
-        known = clicks.drop_last(1) if self.training.patience else clicks
+        held = LastClicks(clicks, self.training.sample, fitting.seed, shortest_first=True) if self.training.patience else None
+        known = clicks if held is None else held.known
         with seeded(fitting.seed, "weights"):
             network = self.network(catalogue.n_users, catalogue.n_items).to(fitting.device)
         self._take(network, catalogue.n_users, catalogue.n_items)
         self.prepare(network, known, catalogue, fitting)
         samples = self.samples(known)
         objective = Objective(self.loss, known, catalogue.n_items, fitting.device)
-        validation = Validation(self, clicks, known, self.training.sample, fitting.seed) if self.training.patience else None
         train(
             network,
             lambda index: self.batch_loss(network, samples.batch(index, fitting.device), objective),
             samples.lengths,
             self.training,
             fitting,
-            validate=validation.ndcg if validation is not None and len(validation) else None,
+            validate=partial(self._ndcg, held) if held else None,
             targets=samples.targets,
         )
         self._take(network.cpu(), catalogue.n_users, catalogue.n_items)
@@ -148,6 +149,12 @@ class VectorPolicy(Policy, ABC):
 
     def prepare(self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
         """What comes before the training proper (pre-training, item features); nothing unless a model says otherwise."""
+
+    def _ndcg(self, held: LastClicks) -> float:
+        """NDCG@10 of the last clicks, by exact search."""
+        index = Exact(self.item_vectors())
+        found = ((some, self.nearest(index, held.asked(some, self.reads()), 10).items) for some in held.blocks())
+        return float(np.concatenate([held.gains(items, some).sum(axis=1) for some, items in found]).mean())
 
     def _take(self, network: Network, n_users: int, n_items: int) -> None:
         self.network_, self.n_users_, self.n_items_ = network.eval(), n_users, n_items
@@ -214,35 +221,3 @@ class VectorPolicy(Policy, ABC):
         network.load_state_dict({name: torch.from_numpy(np.array(state[name])) for name in network.state_dict()})
         self._take(network, n_users, n_items)
         return self
-
-
-class Validation:
-    """Each user's last click, ranked among all items by a policy that knows the clicks before it.
-
-    The whole known past of a user is left out of the ranking.
-    """
-
-    def __init__(self, policy: VectorPolicy, clicks: Sequences, known: Sequences, most: int, seed: int) -> None:
-        self._policy, self._known = policy, known
-        rows = np.flatnonzero(np.diff(clicks.offsets) >= 2)
-        if len(rows) > most:
-            rows = np.random.default_rng([seed, len(rows)]).choice(rows, most, replace=False)
-        n = np.diff(known.offsets)
-        self.rows = rows[np.argsort(n[rows], kind="stable")]
-        self.target = clicks.items[clicks.offsets[1:][self.rows] - 1]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def ndcg(self, k: int = 10) -> float:
-        """Mean over users of 1 / log2(p + 2), p the 0-based place of the held-out item among the first k, else 0."""
-        index = Exact(self._policy.item_vectors())
-        gains = np.zeros(len(self))
-        for start in range(0, len(self), 1024):
-            rows = self.rows[start : start + 1024]
-            seen = right_aligned(self._known.items, self._known.offsets[1:][rows], np.diff(self._known.offsets)[rows])
-            shown = seen[:, max(seen.shape[1] - self._policy.reads(), 0) :]
-            histories = Histories(self._known.user[rows], np.zeros(len(rows), dtype=np.int64), shown, shown != 0, seen)
-            hit = self._policy.nearest(index, histories, k).items == self.target[start : start + 1024, None]
-            gains[start : start + 1024] = (hit / np.log2(np.arange(k) + 2)).sum(axis=1)
-        return float(gains.mean())

@@ -111,8 +111,8 @@ def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_o
     judged = []
     for weight in WEIGHTS:
         mixture.weight = weight
-        found = policy.recall(validation._asked(0), 10, 0).items
-        judged.append(validation._gain(found, 0))
+        gains = [validation.gains(policy.recall(validation.asked(some, 48), 10, 0).items, some).sum() for some in validation.blocks()]
+        judged.append(sum(gains))
     assert judged[WEIGHTS.index(best)] == max(judged)
 
 
@@ -338,8 +338,8 @@ def test_epochs_are_compared_as_they_are_served() -> None:
     validation = Validation(policy, example.sequences, 10**6, 0)
     judged = []
     for served in (policy, PreTrain(shape=SMALL).restore({k: v for k, v in policy.state().items() if not k.startswith("mixture/")})):
-        gains = [validation._gain(served.recall(validation._asked(at), 10, 0).items, at) for at in range(0, len(validation.rows), 1024)]
-        judged.append(sum(gains) / len(validation.rows))
+        gains = [validation.gains(served.recall(validation.asked(some, 48), 10, 0).items, some).sum() for some in validation.blocks()]
+        judged.append(sum(gains) / len(validation))
     assert told == [pytest.approx(judged[0], rel=1e-3)]
     assert judged[0] > 2 * judged[1]
 

@@ -1,0 +1,51 @@
+"""Held-out last clicks: whose, what is asked for them, what finding one counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policies.base import Sequences
+from policies.validation import LastClicks
+
+LOG = Sequences(  # user 10: two clicks; 11: none; 12: three and an unclick at the end; 13: one
+    np.array([10, 11, 12, 13]),
+    np.array([0, 3, 4, 9, 10]),
+    np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 1]),
+    np.array([True, False, True, False, True, True, False, True, False, True]),
+    np.arange(10),
+)
+
+
+def test_the_last_click_is_held_out_and_all_before_it_is_known() -> None:
+    held = LastClicks(LOG, 99, 0)
+    assert held.known.offsets.tolist() == [0, 2, 2, 5, 5]
+    assert held.known.items.tolist() == [1, 2, 5, 6, 7]
+    assert (held.rows.tolist(), held.target.tolist()) == ([0, 2], [3, 8])
+    (some,) = held.blocks()
+    asked = held.asked(some, 2)
+    assert asked.user.tolist() == [10, 12]
+    assert asked.items.tolist() == [[1, 2], [6, 7]]
+    assert asked.clicked.tolist() == [[True, False], [True, False]]
+    assert asked.seen.tolist() == [[0, 1, 2], [5, 6, 7]]
+
+
+def test_a_click_counts_by_the_place_where_it_is_found() -> None:
+    held = LastClicks(LOG, 99, 0)
+    (some,) = held.blocks()
+    found = np.array([[4, 3, 9], [7, 6, 5]])
+    np.testing.assert_allclose(held.gains(found, some).sum(axis=1), [1 / np.log2(3), 0])
+
+
+def test_at_most_so_many_are_drawn_the_same_in_any_order() -> None:
+    n = np.arange(3000) % 7
+    offsets = np.concatenate([[0], np.cumsum(n)])
+    items = 1 + np.arange(offsets[-1])
+    log = Sequences(np.arange(3000), offsets, items, np.ones(len(items), dtype=bool), items)
+    by_row, by_length, other = LastClicks(log, 1500, 3), LastClicks(log, 1500, 3, shortest_first=True), LastClicks(log, 1500, 4)
+    assert len(by_row) == 1500
+    assert np.array_equal(by_row.rows, np.sort(by_length.rows))
+    assert not np.array_equal(by_row.rows, other.rows)
+    assert (np.diff(n[by_length.rows]) >= 0).all()
+    for held in (by_row, by_length):
+        assert [some.start for some in held.blocks()] == [0, 1024]
+        assert np.array_equal(held.target, items[offsets[1:][held.rows] - 1])
