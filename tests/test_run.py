@@ -265,24 +265,22 @@ def test_nothing_is_reported_without_the_control(tmp_path):
 
 
 SLEEPY = BROKEN.replace('raise RuntimeError("the model server is gone")', "import time; time.sleep(30)")
+IDLE = BROKEN + "    def fit(self, sequences, catalogue, fitting):\n        import time; time.sleep(30)\n"
 
 
-def test_a_plug_in_that_hangs_is_stopped(tmp_path, plain):
-    (tmp_path / "mine.py").write_text(SLEEPY)
+@pytest.mark.parametrize(
+    ("text", "limit", "error", "message"),
+    [
+        (SLEEPY, {"time_limit": 2.0}, ServingError, r", request of user \d+.*longer than engine\.time_limit \(2 s\)"),
+        (IDLE, {"fit_limit": 1.0}, PolicyError, r": fit took longer than engine\.fit_limit \(1 s\)"),
+    ],
+)
+def test_a_plug_in_that_hangs_is_stopped(tmp_path, plain, text, limit, error, message):
+    (tmp_path / "mine.py").write_text(text)
     arms = {"a": PLAIN["a"], "mine": {"policy": "mine.py:Broken"}}
-    loaded = Scenario.load(put(tmp_path, scenario(arms, engine={"executor": "serial", "time_limit": 2.0})))
+    loaded = Scenario.load(put(tmp_path, scenario(arms, engine={"executor": "serial", **limit})))
     start = time.monotonic()
-    with pytest.raises(ServingError, match=r"policy 'mine.py:Broken', request of user \d+.*longer than engine\.time_limit \(2 s\)"):
-        simulate(loaded, tmp_path / "out", folder=tmp_path)
-    assert time.monotonic() - start < 25
-
-
-def test_a_fit_that_hangs_is_stopped(tmp_path, plain):
-    (tmp_path / "mine.py").write_text(BROKEN + "    def fit(self, sequences, catalogue, fitting):\n        import time; time.sleep(30)\n")
-    arms = {"a": PLAIN["a"], "mine": {"policy": "mine.py:Broken"}}
-    loaded = Scenario.load(put(tmp_path, scenario(arms, engine={"executor": "serial", "fit_limit": 1.0})))
-    start = time.monotonic()
-    with pytest.raises(PolicyError, match=r"policy 'mine.py:Broken': fit took longer than engine\.fit_limit \(1 s\)"):
+    with pytest.raises(error, match=f"policy 'mine.py:Broken'{message}"):
         simulate(loaded, tmp_path / "out", folder=tmp_path)
     assert time.monotonic() - start < 25
 
