@@ -70,7 +70,7 @@ def document(c: Content) -> Document:
         about=str(c["settings"].get("description") or ""),
         facts=_facts(c),
         gates=list(_gates(c)),
-        sections=[section for make in SECTIONS if (section := make(c)) is not None and section.blocks],
+        sections=[section for key, make in SECTIONS if (not key or c[key]) and (section := make(c)) is not None and section.blocks],
         closing=READING,
     )
 
@@ -98,17 +98,17 @@ def _gates(c: Content) -> Iterator[tuple[Status, str, str]]:
         yield "green", f"All {len(c['checks'])} checks are green.", ""
 
 
-def _figure(shown: str, value: float | None, **more: Any) -> Cell:
-    """A number as it is shown, sorted by its value."""
-    return Cell(shown, value, **more)
+def _shown(show: Callable[..., str], value: float | None, *how: Any, **more: Any) -> Cell:
+    """A number as `show` writes it, sorted by its value."""
+    return Cell(show(value, *how), value, **more)
 
 
 def _lift(row: Mapping[str, Any], key: str = "lift", **more: Any) -> Cell:
-    return _figure(percent(row[key]), row[key], **more)
+    return _shown(percent, row[key], **more)
 
 
 def _p(p: float | None) -> Cell:
-    return _figure(probability(p), p)
+    return _shown(probability, p)
 
 
 def _interval(row: Mapping[str, Any], low: str = "low", high: str = "high") -> Cell:
@@ -145,7 +145,7 @@ def _verdict(c: Content) -> Section:
                 Cell(title(row["metric"]), sign=SIGNS[verdict["verdict"]], kind=tone), _lift(row, kind=f"lift {tone}"),
                 Cell(figure=strips[row["arm"], row["metric"]]), _interval(row), _p(row["p_adjusted"]),
                 Cell(verdict["verdict"], kind=f"verdict {tone}", hint=MEANINGS[verdict["verdict"]]),
-                _figure(detects(row["mde"]), row["mde"]),
+                _shown(detects, row["mde"]),
             ))  # fmt: skip
         blocks += [Heading(said["sentence"], loud=True, id=f"arm-{i}"), Table(said["sentence"], columns, lines, kind="forest", foot=axis)]
     note = (
@@ -173,18 +173,15 @@ def _words(c: Content) -> Section:
     return Section("words", "In words", blocks, "In words")
 
 
-def _margins(c: Content) -> Section | None:
-    if not c["margins"]:
-        return None
+def _margins(c: Content) -> Section:
     note = (
         "A guardrail is safe where it is shown not to lose its margin (non-inferiority), harmed where it is shown to lose more. "
-        "Equivalent: "
-        "two one-sided tests show the lift to lie within the margin. Not shown is not a fault of the arm: the test is too small. "
-        "Adjusted p: Holm over all guardrails, and over all equivalences."
+        "Equivalent: two one-sided tests show the lift to lie within the margin. Not shown is not a fault of the arm: the test is too "
+        "small. Adjusted p: Holm over all guardrails, and over all equivalences."
     )
     tones = {"safe": "good", "equivalent": "good", "harmed": "bad"}
     rows = [
-        (*_of(row), plain(row["kind"]), _figure(percent(row["margin"], 2, False), row["margin"]), _lift(row), _interval(row),
+        (*_of(row), plain(row["kind"]), _shown(percent, row["margin"], 2, False), _lift(row), _interval(row),
          _p(row["p"]), _p(row["p_adjusted"]), Cell(row["answer"], kind=tones.get(row["answer"], "open")))
         for row in c["margins"]
     ]  # fmt: skip
@@ -195,9 +192,7 @@ def _margins(c: Content) -> Section | None:
     return Section("margins", "Guardrails and equivalence", [Words(note, note=True), table, said], "Guardrails")
 
 
-def _days(c: Content) -> Section | None:
-    if not c["daily"]:
-        return None
+def _days(c: Content) -> Section:
     note = (
         "Each day alone, per user, with 95% intervals that are not adjusted for looking at several days. A lift that fades or grows is a "
         "novelty or a learning effect."
@@ -205,9 +200,9 @@ def _days(c: Content) -> Section | None:
     figures = plots.daily(c)
     same = [title(name).lower() for name in c["metrics"] if name not in {metric for metric, _ in figures}]
     rows = [
-        (*_of(row), _figure(str(row["day"] + 1), row["day"]), _figure(number(row["control_mean"]), row["control_mean"]),
-         _figure(number(row["treatment_mean"]), row["treatment_mean"]), _lift(row), _interval(row), _p(row["p"]),
-         _figure(whole(row["n_units"]), row["n_units"]))
+        (*_of(row), plain(row["day"] + 1, row["day"]), _shown(number, row["control_mean"]),
+         _shown(number, row["treatment_mean"]), _lift(row), _interval(row), _p(row["p"]),
+         _shown(whole, row["n_units"]))
         for row in c["daily"]
         if row["lift"] is not None
     ]  # fmt: skip
@@ -224,9 +219,7 @@ RULES = {"always_valid": "Always valid", "obrien_fleming": "O'Brien-Fleming", "p
 """The stopping rules that are shown (fields of `sequential.Look`)."""
 
 
-def _sequential(c: Content) -> Section | None:
-    if not c["sequential"]:
-        return None
+def _sequential(c: Content) -> Section:
     note = (
         "All days up to each day, with a 95% confidence sequence: unlike an ordinary interval it may be looked at every day, and the whole "
         "of it covers the true lift in 95 of 100 runs. It is wider; that is the price of peeking."
@@ -237,9 +230,9 @@ def _sequential(c: Content) -> Section | None:
         stops = (Cell(f"day {day}" if day else "not yet", day) for day in (peek["stop"][rule] for rule in RULES))
         rows.append((*_of(peek), _lift(last), _interval(last, "sequence_low", "sequence_high"), _p(last["p"]), *stops))
         for look in peek["looks"]:
-            numbers = (_figure(number(look[key]), look[key]) for key in ("t", *RULES))
+            numbers = (_shown(number, look[key]) for key in ("t", *RULES))
             intervals = (_interval(look), _interval(look, "sequence_low", "sequence_high"))
-            looks.append((*_of(peek), _figure(str(look["day"]), look["day"]), _lift(look), *intervals, _p(look["p"]), *numbers))
+            looks.append((*_of(peek), _shown(str, look["day"]), _lift(look), *intervals, _p(look["p"]), *numbers))
     caption = (
         "The first day on which each rule, fixed beforehand, would have stopped with a difference shown in that metric alone (level 5%, a "
         "look every day)."
@@ -260,9 +253,7 @@ def _sequential(c: Content) -> Section | None:
     return Section("sequential", "Lift so far, and when one could have stopped", blocks, "So far")
 
 
-def _funnel(c: Content) -> Section | None:
-    if not c["funnel"]:
-        return None
+def _funnel(c: Content) -> Section:
     arms, steps = c["arms"], plots.funnel(c)
     note = (
         f"Totals of the run; the last columns say how much more or less each user does than under {c['control']}. Bars are per impression; "
@@ -309,10 +300,8 @@ def _spread(c: Content) -> Section:
     return Section("spread", "Distributions", [Words(note, note=True), _legend(c, 0), table], "Distributions")
 
 
-def _segments(c: Content) -> Section | None:
+def _segments(c: Content) -> Section:
     """For each group of users a line for each metric and arm: the lift in every level and the interaction test."""
-    if not c["segments"]:
-        return None
     note = "Below each lift its 95% interval, and p adjusted by Holm over all segments, metrics and arms."
     blocks: list[Block] = [Words(c["segments"]["warning"], lead="A warning."), Words(note, note=True)]
     for group in dict.fromkeys(row["group"] for row in c["segments"]["rows"]):
@@ -347,7 +336,7 @@ FIGURES: tuple[tuple[str, str, Callable[..., str]], ...] = (
 def _all(row: Mapping[str, Any]) -> Iterator[Cell]:
     for key, _, show in FIGURES:
         open_end = key in ("low", "high") and row[key] is None and row["lift"] is not None
-        yield _figure("unbounded" if open_end else show(row[key]), row[key])
+        yield Cell("unbounded" if open_end else show(row[key]), row[key])
 
 
 def _numbers(c: Content) -> Section:
@@ -385,19 +374,16 @@ def _paper(c: Content) -> Section | None:
     days = c["size"]["days"]
     note = (
         f"The unit is a day, paired across arms, with t({days - 1}): the kind of table that the paper prints. "
-        f"{errors_by_day(c['audit'], c['paired'])} "
-        "The verdict rests on the users."
+        f"{errors_by_day(c['audit'], c['paired'])} The verdict rests on the users."
     )
     heads = [head or c["control"] for _, head, _ in FIGURES]
     table = Table("By day, as in the paper", _columns("Metric", "Arm", *heads), rows, id="paper-table")
     return Section("paper", "By day, as in the paper", [Words(note, note=True), table], "As in the paper")
 
 
-def _otherwise(c: Content) -> Section | None:
+def _otherwise(c: Content) -> Section:
     """Whether the verdict hangs on the method: p of each, and the lifts and intervals of each."""
     found = c["otherwise"]
-    if not found:
-        return None
     tested = list(dict.fromkeys(row["method"] for row in found if row["p"] is not None))
     p = {(row["metric"], row["arm"], row["method"]): row["p"] for row in found}
     pairs = list(dict.fromkeys((row["metric"], row["arm"]) for row in found))
@@ -418,9 +404,7 @@ def _otherwise(c: Content) -> Section | None:
     )
 
 
-def _power(c: Content) -> Section | None:
-    if not c["power"]:
-        return None
+def _power(c: Content) -> Section:
     names = compared(c["power"])
     caption = (
         "To find a true lift four times in five at the 5% level, before adjustment for several metrics. Paired: the same users in both "
@@ -443,12 +427,10 @@ def _power(c: Content) -> Section | None:
 
 def _needs(row: Mapping[str, Any], names: Iterable[str]) -> Iterator[Cell]:
     for name in names:
-        yield _figure(needed(row, name), row["users"].get(name), hint=row.get("notes", {}).get(name, ""))
+        yield Cell(needed(row, name), row["users"].get(name), hint=row.get("notes", {}).get(name, ""))
 
 
-def _designs(c: Content) -> Section | None:
-    if not c["designs"]:
-        return None
+def _designs(c: Content) -> Section:
     names = compared(c["designs"])
     caption = (
         "Users that each design would need, on the same world, to find this difference of credits four times in five. A preference within "
@@ -464,9 +446,7 @@ def _designs(c: Content) -> Section | None:
     return Section("designs", "Designs compared", [table, *(Words(note, note=True) for note in notes)], "Designs")
 
 
-def _preference(c: Content) -> Section | None:
-    if not c["preference"]:
-        return None
+def _preference(c: Content) -> Section:
     caption = (
         "Team-draft interleaving: each credit goes to the arm that drafted the item. Users who credited the arm more, less, and equally; "
         "the share of the former two that prefer it, with its interval; half of the ties given to each side, less a half; p of the sign "
@@ -475,22 +455,20 @@ def _preference(c: Content) -> Section | None:
     rows = []
     for row in c["preference"]:
         wins = row["wins"]
-        counts = (_figure(whole(row[key]), row[key]) for key in ("preferring", "against", "tied"))
-        shares = (_figure(percent(wins["value"], 1, False), wins["value"]), plain(interval(wins["low"], wins["high"], 1, sign=False)))
-        tests = (_p(row["p_sign"]), _figure(number(row["t"]), row["t"]), _figure(number(row["df"]), row["df"]), _p(row["p"]))
-        rows.append((*_of(row), *counts, *shares, _figure(percent(row["share"], 1), row["share"]), *tests))
+        counts = (_shown(whole, row[key]) for key in ("preferring", "against", "tied"))
+        shares = (_shown(percent, wins["value"], 1, False), plain(interval(wins["low"], wins["high"], 1, sign=False)))
+        tests = (_p(row["p_sign"]), _shown(number, row["t"]), _shown(number, row["df"]), _p(row["p"]))
+        rows.append((*_of(row), *counts, *shares, _shown(percent, row["share"], 1), *tests))
     heads = ("Prefer it", f"Prefer {c['control']}", "Tied", "Share", "95% interval", "Margin", "Sign test, p", "t", "df", "t test, p")
     table = Table("Preference within slates", _columns("Metric", "Arm", *heads), rows, caption=caption, id="preference")
     return Section("preferred", "Preference within slates", [table], "Preference")
 
 
-def _published(c: Content) -> Section | None:
-    if not c["published"]:
-        return None
+def _published(c: Content) -> Section:
     caption = "Published lifts come from another system, its users and its days; a simulated world is not expected to repeat them."
     rows = [
-        (*_of(row), _figure(percent(row["published"]), row["published"]), _lift(row), _interval(row),
-         plain({True: "yes", False: "no", None: "n/a"}[row["inside"]]), _figure(whole(row["users"]), row["users"]))
+        (*_of(row), _shown(percent, row["published"]), _lift(row), _interval(row),
+         plain({True: "yes", False: "no", None: "n/a"}[row["inside"]]), _shown(whole, row["users"]))
         for row in c["published"]
     ]  # fmt: skip
     columns = [*_columns("Metric", "Arm", "Published", "Here", "95% interval"), Column("Published within it")]
@@ -520,21 +498,18 @@ def across(rows: Sequence[Mapping[str, Any]]) -> Table:
 def _signed(cell: Mapping[str, Any] | None) -> Cell:
     if cell is None or cell["lift"] is None:
         return Cell("n/a", None)
-    return _figure(f"{SIGNS[cell['verdict']]} {percent(cell['lift'])}", cell["lift"], under=interval(cell["low"], cell["high"]))
+    return Cell(f"{SIGNS[cell['verdict']]} {percent(cell['lift'])}", cell["lift"], under=interval(cell["low"], cell["high"]))
 
 
-def _worlds(c: Content) -> Section | None:
-    if not c["worlds"]:
-        return None
+def _worlds(c: Content) -> Section:
     said = (
-        "A policy may win because it shares its assumptions with the simulated users. A lift that keeps its sign among users of "
-        "another kind "
-        "does not. The lift over all worlds has an interval that includes what they disagree about."
+        "A policy may win because it shares its assumptions with the simulated users. A lift that keeps its sign among users of another "
+        "kind does not. The lift over all worlds has an interval that includes what they disagree about."
     )
     return Section("worlds", "The same arms in other worlds", [Words(said), across(c["worlds"])], "Worlds")
 
 
-def _offline(c: Content) -> Section | None:
+def _offline(c: Content) -> Section:
     blocks: list[Block] = []
     if c["offline"]:
         said = (
@@ -543,8 +518,8 @@ def _offline(c: Content) -> Section | None:
         )
         rows = [
             (plain(row["policy"]), plain(row["arm"] or "no arm"), plain(title(row["reward"])), plain(row["estimator"]),
-             _figure(number(row["value"]), row["value"]), plain(f"{number(row['low'])} to {number(row['high'])}"),
-             _figure(number(row["logged"]), row["logged"]), _figure(percent(row["online"]), row["online"]),
+             _shown(number, row["value"]), plain(f"{number(row['low'])} to {number(row['high'])}"),
+             _shown(number, row["logged"]), _shown(percent, row["online"]),
              plain(": ".join(part for part in (row["verdict"] or "n/a", "; ".join(row["reasons"])) if part)))
             for row in c["offline"]
         ]  # fmt: skip
@@ -556,19 +531,19 @@ def _offline(c: Content) -> Section | None:
             "policies that abtest fidelity has tried: rank correlation, and share of pairs in the right order."
         )
         figures = [
-            (plain(row["figure"]), plain(row["arm"]), plain(title(row["reward"])), _figure(number(row["control"]), row["control"]),
-             _figure(number(row["value"]), row["value"]), _figure(percent(row["online"]), row["online"]),
-             _figure(number(row["rho"]), row["rho"]), _figure(percent(row["ordered"], 0, False), row["ordered"]))
+            (plain(row["figure"]), plain(row["arm"]), plain(title(row["reward"])), _shown(number, row["control"]),
+             _shown(number, row["value"]), _shown(percent, row["online"]),
+             _shown(number, row["rho"]), _shown(percent, row["ordered"], 0, False))
             for row in c["foretold"]
         ]  # fmt: skip
         heads = _columns(
             "Offline figure", "Arm", "Reward", c["control"], "Arm's figure", "Online lift", "Rank correlation", "In order", text=3
         )
         blocks += [Words(said), Table("Offline figures", heads, figures)]
-    return Section("offline", "Offline figures and estimates beside the online lift", blocks, "Offline") if blocks else None
+    return Section("offline", "Offline figures and estimates beside the online lift", blocks, "Offline")
 
 
-def _served(c: Content) -> Section | None:
+def _served(c: Content) -> Section:
     blocks: list[Block] = []
     if c["channels"]:
         shares = c["channels"]["shares"]
@@ -576,9 +551,8 @@ def _served(c: Content) -> Section | None:
             (plain(name), *(plain(percent(shares[arm][i], 1, False)) for arm in c["arms"])) for i, name in enumerate(c["channels"]["names"])
         ]
         said = (
-            "Only part of each slate came from the policy under test; the rest came from recall channels that all arms share. The "
-            "smaller the "
-            "tested share, the smaller an online lift can be."
+            "Only part of each slate came from the policy under test; the rest came from recall channels that all arms share. The smaller "
+            "the tested share, the smaller an online lift can be."
         )
         table = Table("Share of impressions by recall channel", _columns("Channel", *c["arms"], text=1), rows, sortable=False)
         blocks += [Words(said), table]
@@ -587,9 +561,8 @@ def _served(c: Content) -> Section | None:
         blocks.append(Words(f"Impressions that the real log answered, in place of a model of users: {answered}."))
     if c["support"]:
         said = (
-            "A model answers best where it has data. An arm that shows items of which little was logged is judged by a guess, and "
-            "may win by "
-            "it. Shares are of its impressions."
+            "A model answers best where it has data. An arm that shows items of which little was logged is judged by a guess, and may win "
+            "by it. Shares are of its impressions."
         )
         keys = ("logged", "overlap", "thin", "never", "cold")
         rows = [
@@ -601,13 +574,11 @@ def _served(c: Content) -> Section | None:
                  "Items shown", "On the top 1%")  # fmt: skip
         table = Table("Support of each arm in the log", _columns("Arm", *heads, text=1), rows, id="support", sortable=False)
         blocks += [Words(said), table]
-    return Section("served", "What was served, and who answered", blocks, "Served") if blocks else None
+    return Section("served", "What was served, and who answered", blocks, "Served")
 
 
-def _calibration(c: Content) -> Section | None:
+def _calibration(c: Content) -> Section:
     found = c["calibration"]
-    if not found:
-        return None
     said = (
         "What the simulated users do, against what real ones are known to do. "
         f"Measured on {found['basis']}; tolerance {percent(found['tolerance'], 0, False)}."
@@ -617,7 +588,7 @@ def _calibration(c: Content) -> Section | None:
     for within in (False, True):
         rows = [
             (Cell(row["name"], sign="✓" if within else "✗", kind="good" if within else "bad"),
-             *(_figure(number(row[key]), row[key]) for key in ("target", "simulated", "se", "ratio")))
+             *(_shown(number, row[key]) for key in ("target", "simulated", "se", "ratio")))
             for row in found["rows"]
             if row["within"] == within
         ]  # fmt: skip
@@ -627,20 +598,18 @@ def _calibration(c: Content) -> Section | None:
     return Section("calibration", "Calibration of the world", blocks, "Calibration")
 
 
-def _checks(c: Content) -> Section | None:
+def _checks(c: Content) -> Section:
     rows = [
         (plain(check["name"]), Cell(f"{LIGHTS[check['status']]} {check['status']}", kind=f"status {check['status']}"),
          plain(check["value"]), plain(check["meaning"]))
         for check in c["checks"]
     ]  # fmt: skip
     columns = [Column("Check"), Column("Status"), Column("Found"), Column("What it means")]
-    return Section("checks", "Checks", [Table("Checks", columns, rows, kind="checks", sortable=False)], "Checks") if rows else None
+    return Section("checks", "Checks", [Table("Checks", columns, rows, kind="checks", sortable=False)], "Checks")
 
 
-def _audit(c: Content) -> Section | None:
+def _audit(c: Content) -> Section:
     found = c["audit"]
-    if not found:
-        return None
     note = (
         "This run knows both answers of every user, so the assignment can be drawn anew: "
         f"{whole(found['repetitions'])} samples of each size from {whole(found['n_users'])} users. False positives where both arms answer "
@@ -648,7 +617,7 @@ def _audit(c: Content) -> Section | None:
         f"what is printed beside the verdict, {found['beside']['held']} of {found['beside']['of']} rows hold."
     )
     rows = [
-        (*_of(row), plain(row["analysis"]), _figure(whole(row["n"]), row["n"]), *(_rate(row[k]) for k in ("error", "power", "coverage")),
+        (*_of(row), plain(row["analysis"]), _shown(whole, row["n"]), *(_rate(row[k]) for k in ("error", "power", "coverage")),
          _lift(row, "bias"), _lift(row), Cell("yes" if row["holds"] else "no", kind="good" if row["holds"] else "bad"))
         for row in found["rows"]
     ]  # fmt: skip
@@ -673,7 +642,7 @@ def _audit(c: Content) -> Section | None:
 def _rate(rate: Mapping[str, float | None]) -> Cell:
     """A share of samples with its Monte-Carlo interval."""
     within = "" if rate["value"] is None else f"{percent(rate['low'], 1, False)} to {percent(rate['high'], 1, False)}"
-    return _figure(percent(rate["value"], 1, False), rate["value"], under=within)
+    return _shown(percent, rate["value"], 1, False, under=within)
 
 
 def _repeat(c: Content) -> Section:
@@ -701,11 +670,13 @@ def _repeat(c: Content) -> Section:
     return Section("repeat", "Repeat it", blocks, "Repeat it")
 
 
-SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
-    _verdict, _words, _margins, _checks, _paper, _days, _sequential, _funnel, _spread, _segments, _numbers, _otherwise, _power, _designs,
-    _preference, _published, _worlds, _offline, _served, _calibration, _audit, _repeat,
+SECTIONS: tuple[tuple[str, Callable[[Content], Section | None]], ...] = (
+    ("headlines", _verdict), ("headlines", _words), ("margins", _margins), ("checks", _checks), ("lifts", _paper), ("daily", _days),
+    ("sequential", _sequential), ("funnel", _funnel), ("distributions", _spread), ("segments", _segments), ("lifts", _numbers),
+    ("otherwise", _otherwise), ("power", _power), ("designs", _designs), ("preference", _preference), ("published", _published),
+    ("worlds", _worlds), ("", _offline), ("", _served), ("calibration", _calibration), ("audit", _audit), ("", _repeat),
 )  # fmt: skip
-"""Every section, in the order of reading; one that a report has nothing for is None."""
+"""Every section in the order of reading, with the key of the content without which there is nothing to show ("": it has several)."""
 
 
 def settings(c: Content) -> str:
