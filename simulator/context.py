@@ -25,11 +25,12 @@ from simulator import tape
 from simulator.design import HISTORY, arm_names, assignment, switched
 from simulator.desk import Channel, Desk, Serves
 from simulator.eventlog import FEEDBACK, EventLog, Metadata, Propensity, schema
+from simulator.files import load_arrays
 from simulator.interleave import Draft
 from simulator.ranking import Ranker
 from simulator.scenario import PolicySpec, Scenario, population
 from simulator.users.base import CALIBRATION, Population, Source, Users
-from simulator.workspace import Workspace, load_arrays, load_catalogue, open_log, versions
+from simulator.workspace import Workspace, load_catalogue, open_log, versions
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Context:
     def tapes(self, lane: str, first: int, last: int, *, until: int, only: frozenset[int] | None = None) -> list[dict[str, Any]]:
         """The finished days before `until` of one shard of a lane, in the order of time."""
         files = sorted((int(file.stem[4:]), file) for file in self.workspace.shard(lane, first, last).glob("day-*.npz"))
-        return [tape.load(file) for day, file in files if day < until and (only is None or day in only)]
+        return [load_arrays(file) for day, file in files if day < until and (only is None or day in only)]
 
     @property
     def shards(self) -> tuple[tuple[int, int], ...]:

@@ -6,7 +6,6 @@ Python. The log's own rules live in `simulator.eventlog`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +19,7 @@ import pyarrow as pa
 from policies.base import IntArray
 from simulator.desk import Served
 from simulator.eventlog import FEEDBACK, ROW_GROUP, schema
+from simulator.files import save_arrays
 from simulator.users.base import Feedback
 
 Array = npt.NDArray[Any]
@@ -144,18 +144,8 @@ class Tape:
         return found
 
     def save(self, path: Path) -> None:
-        """Write the columns as one uncompressed npz by temporary name and rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_name(path.name + ".part")
-        with staging.open("wb") as stream:
-            np.savez(stream, **self.columns())  # type: ignore[arg-type]
-        os.replace(staging, path)
-
-
-def load(path: Path) -> dict[str, Array]:
-    """The columns that `Tape.save` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+        """Write the columns, by rename; `files.load_arrays` reads them."""
+        save_arrays(path, self.columns())
 
 
 def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str], team: int | None = None) -> pa.Table:

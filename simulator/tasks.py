@@ -25,10 +25,11 @@ from simulator.device import device
 from simulator.engine import Engine, Lives, Span
 from simulator.eventlog import Writer, schema
 from simulator.feedback import blocks
+from simulator.files import load_arrays, save_arrays
 from simulator.ranking import Ranker
 from simulator.scenario import PolicySpec
 from simulator.users.base import NEVER, Users
-from simulator.workspace import load_arrays, open_log, save_arrays
+from simulator.workspace import open_log
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from policies.base import Catalogue
 from simulator.eventlog import EventLog
+from simulator.files import load_arrays, save_arrays, write_text
 
 DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
 """Libraries whose version may decide bytes."""
@@ -90,9 +91,7 @@ class Workspace:
         """Write a small file."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_name(path.name + ".part")
-        staging.write_text(text, encoding="utf-8")
-        os.replace(staging, path)
+        write_text(path, text)
 
     def claim(self, identity: Mapping[str, Any], *, resume: bool) -> None:
         """Make the folder this scenario's own, or make sure that it is.
@@ -151,21 +150,6 @@ def differences(old: Any, new: Any, path: str = "") -> Any:
             yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
     elif old != new:
         yield f"{path}: the run there has {json.dumps(old)}, now it is {json.dumps(new)}"
-
-
-def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write named arrays as one npz by temporary name and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(path.name + ".part")
-    with staging.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-    os.replace(staging, path)
-
-
-def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays that `save_arrays` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
 
 
 def save_catalogue(path: Path, catalogue: Catalogue) -> None:

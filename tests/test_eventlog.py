@@ -17,6 +17,7 @@ from policies.base import Slates
 from simulator import tape
 from simulator.desk import Served
 from simulator.eventlog import EventLog, LogError, Metadata, Writer, merge, schema
+from simulator.files import load_arrays
 from simulator.tape import Asked, Tape
 from simulator.users.base import Feedback
 
@@ -262,6 +263,6 @@ def test_a_tape_survives_saving(tmp_path):
     zero = np.zeros(1, dtype=np.int64)
     roll.append(Asked(zero, zero, zero, zero), Served(Slates(one.astype(np.int64), one.astype(np.float32))), feedback)
     roll.save(tmp_path / "x" / "day.npz")
-    loaded = tape.load(Path(tmp_path / "x" / "day.npz"))
+    loaded = load_arrays(Path(tmp_path / "x" / "day.npz"))
     assert {n: v.tolist() for n, v in loaded.items()}.items() >= {"item": [1], "click": [1], "user": [0], "shown": [1]}.items()
     assert not list((tmp_path / "x").glob("*.part"))

@@ -57,6 +57,7 @@ def audit(
     abtest audit runs/kuaishou_like/latest
     abtest audit runs/kuaishou_like/latest --analysis BCa --resamples 1000 --sizes 500 --out bca.json
     """
+    from simulator.files import write_text
     from simulator.report import find
     from simulator.stats import audit as audits
     from simulator.stats import units
@@ -72,9 +73,7 @@ def audit(
                 progress=progress,
             )  # fmt: skip
         target = out or home / ("audit-part.json" if analyses else "audit.json")
-        staging = target.with_name(target.name + ".part")
-        staging.write_text(json.dumps(plain(found), indent=1, allow_nan=False) + "\n")
-        os.replace(staging, target)
+        write_text(target, json.dumps(plain(found), indent=1, allow_nan=False) + "\n")
         if not quiet:
             for line in lines(found):
                 click.echo(line)

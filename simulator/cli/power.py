@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -76,16 +75,15 @@ def power(source: Path | None, out: Path | None, **options: Any) -> None:
     abtest power runs/kuaishou_like/latest --lift 0.5%
     abtest power --mean 7500 --sd 6000 --correlation 0.7 --lift 0.017%
     """
+    from simulator.files import write_text
+
     wish = Wish(**{name: options.pop(name) for name in ("metrics", "lift", "users", "target", "simulate", "control")})
     with failures():
         plans = [_by_hand(wish, **options)] if source is None else list(_from(source, wish, options))
         for line in lines(plans, wish.target):
             click.echo(line)
         if out is not None:
-            staging = out.with_name(out.name + ".part")
-            staging.write_text(json.dumps(plans, indent=1, allow_nan=False) + "\n")
-            os.replace(staging, out)
-            click.echo(out)
+            click.echo(write_text(out, json.dumps(plans, indent=1, allow_nan=False) + "\n"))
 
 
 def _by_hand(wish: Wish, mean: float | None, sd: float | None, **more: float | None) -> dict[str, Any]:

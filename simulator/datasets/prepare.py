@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from policies.base import BoolArray, IntArray
 from simulator.datasets.tables import LAYOUT_ERRORS, DataError, open_text
+from simulator.files import write_text
 
 
 @dataclass(frozen=True)
@@ -184,14 +185,14 @@ def write(prepared: Prepared, out: Path, name: str, words: Mapping[str, list[str
     starts = np.flatnonzero(np.diff(prepared.user, prepend=0))
     pieces = np.split(prepared.item, starts[1:])
     lines = [f"{user} {' '.join(map(str, items))}\n" for user, items in zip(prepared.user[starts], pieces, strict=True)]
-    written = [_write(out / f"{name}.txt", "".join(lines))]
+    written = [write_text(out / f"{name}.txt", "".join(lines))]
     if words is not None:
         numbers: dict[str, int] = {}
         attributes = {
             str(place): [numbers.setdefault(word, len(numbers) + 1) for word in words.get(original, [])]
             for place, original in enumerate(prepared.original, start=1)
         }
-        written.append(_write(out / f"{name}_item2attributes.json", json.dumps(attributes)))
+        written.append(write_text(out / f"{name}_item2attributes.json", json.dumps(attributes)))
     return written
 
 
@@ -259,10 +260,3 @@ def _by_appearance(values: npt.NDArray[np.int64]) -> tuple[IntArray, IntArray]:
     rank = np.empty(len(distinct), dtype=np.int64)
     rank[order] = np.arange(1, len(distinct) + 1)
     return rank[inverse], distinct[order].astype(np.int64)
-
-
-def _write(path: Path, text: str) -> Path:
-    staging = path.with_name(path.name + ".part")
-    staging.write_text(text, encoding="utf-8")
-    staging.rename(path)
-    return path

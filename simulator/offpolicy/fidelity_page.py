@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from simulator.files import write_texts
 from simulator.offpolicy.result import number, share
 from simulator.report.figures import Scale
 
@@ -183,14 +184,11 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Markup:
 
 def save(content: Mapping[str, Any], folder: Path) -> Path:
     """Write fidelity.json, .md, .svg and .html, each by rename; returns the page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("fidelity.json", json.dumps(content, indent=1, allow_nan=False) + "\n"),
-        ("fidelity.md", markdown(content)),
-        ("fidelity.svg", scatter(content)),
-        ("fidelity.html", page(content)),
-    ):
-        staging = folder / f"{name}.part"
-        staging.write_text(text, encoding="utf-8")
-        staging.rename(folder / name)
+    texts = {
+        "fidelity.json": json.dumps(content, indent=1, allow_nan=False) + "\n",
+        "fidelity.md": markdown(content),
+        "fidelity.svg": scatter(content),
+        "fidelity.html": page(content),
+    }
+    write_texts(folder, texts)
     return folder / "fidelity.html"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from simulator.files import write_texts
 from simulator.offpolicy.intervals import Interval
 from simulator.offpolicy.jobs import Job, Truth, truth
 from simulator.offpolicy.replay import Estimate, Evaluation
@@ -241,13 +242,6 @@ def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write replay.json, replay.md and replay.html, each by rename; returns the page."""
     from simulator.offpolicy.page import page
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("replay.json", json.dumps(list(results), indent=1, allow_nan=False) + "\n"),
-        ("replay.md", markdown(results)),
-        ("replay.html", page(results)),
-    ):
-        staging = folder / f"{name}.part"
-        staging.write_text(text, encoding="utf-8")
-        staging.rename(folder / name)
+    stored = json.dumps(list(results), indent=1, allow_nan=False) + "\n"
+    write_texts(folder, {"replay.json": stored, "replay.md": markdown(results), "replay.html": page(results)})
     return folder / "replay.html"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
 from simulator.eventlog import EventLog
+from simulator.files import write_texts
 
 if TYPE_CHECKING:
     from simulator.stats.choices import Choices
@@ -161,7 +161,7 @@ def save(content: Mapping[str, Any], folder: Path) -> None:
     from simulator.report.sections import document
 
     shown = document(content)
-    put(folder, {"report.json": as_json(content), "report.md": markdown(shown), "report.html": page(shown)})
+    write_texts(folder, {"report.json": as_json(content), "report.md": markdown(shown), "report.html": page(shown)})
 
 
 def finite(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,12 +172,3 @@ def finite(given: Mapping[str, Any]) -> dict[str, Any]:
 def as_json(content: Mapping[str, Any]) -> str:
     """Indented JSON without NaN."""
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def put(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write files into `folder`, each by temporary name and rename."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        staging = folder / (name + ".part")
-        staging.write_text(text, encoding="utf-8")
-        os.replace(staging, folder / name)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simulator.report import SCHEMA_VERSION, ReportError, as_json, load, put, words
+from simulator.files import write_texts
+from simulator.report import SCHEMA_VERSION, ReportError, as_json, load, words
 from simulator.report.blocks import Block, Cell, Column, Document, Facts, Heading, Section, Table, Words, plain
 from simulator.report.world import across
 
@@ -57,7 +58,7 @@ def save(content: Mapping[str, Any], folder: Path) -> Path:
     from simulator.report.markdown import markdown
 
     shown = document(content)
-    put(folder, {"compare.json": as_json(content), "compare.md": markdown(shown), "compare.html": page(shown)})
+    write_texts(folder, {"compare.json": as_json(content), "compare.md": markdown(shown), "compare.html": page(shown)})
     return folder / "compare.html"
 
 

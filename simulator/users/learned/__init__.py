@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
+from simulator.files import write_text
 from simulator.section import Section
 from simulator.users.base import CALIBRATION, Feedback, Source, UsersError
 from simulator.users.clock import Clock, ClockedUsers
@@ -58,9 +59,8 @@ class Learned(Section):
         response = fit(self, source, seed, progress)
         response.save(folder / MODEL)
         if source.future is not None:
-            staging = folder / (CALIBRATION + ".part")
-            staging.write_text(json.dumps(evaluate(response, source, seed).calibration(), indent=1, allow_nan=False) + "\n")
-            staging.replace(folder / CALIBRATION)
+            found = evaluate(response, source, seed).calibration()
+            write_text(folder / CALIBRATION, json.dumps(found, indent=1, allow_nan=False) + "\n")
 
     def build(self, source: Source, seed: int, days: int, folder: Path) -> LearnedUsers:
         """The users; `fit` must have been called with the same `folder`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from policies.base import IntArray
 from policies.streams import Purpose, uniform
 from simulator.eventlog import FEEDBACK
+from simulator.files import load_arrays, save_arrays
 from simulator.users.learned.features import POSITIONS
 
 F32 = npt.NDArray[np.float32]
@@ -131,17 +131,13 @@ class Response:
     def save(self, file: Path) -> None:
         """Write the tables as npz, by rename."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
-        staging = file.with_name(file.name + ".part")
-        with staging.open("wb") as stream:
-            np.savez(stream, names=np.array(self.names, dtype=np.str_), **arrays)
-        staging.rename(file)
+        save_arrays(file, {"names": np.array(self.names, dtype=np.str_), **arrays})
 
     @classmethod
     def load(cls, file: Path) -> Response:
         """Read what `save` wrote."""
-        with np.load(file, allow_pickle=False) as stored:
-            arrays: Mapping[str, Any] = {name: stored[name] for name in stored.files if name != "names"}
-            return cls(**arrays, names=tuple(str(name) for name in stored["names"]))
+        arrays: dict[str, Any] = load_arrays(file)
+        return cls(**{**arrays, "names": tuple(str(name) for name in arrays["names"])})
 
 
 def _jit(function: Any) -> Any:
