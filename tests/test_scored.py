@@ -1,4 +1,4 @@
-"""A stranger's scores of all items get ranking, blocks of one shape and exploration for nothing."""
+"""A stranger's scores of all items get ranking and blocks of one shape for nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from policies.base import Catalogue, Fitting, Histories, Scorer, Sequences
 from policies.blocks import ROWS
 from policies.check import check_policy
 from policies.examples import mixed
-from policies.explore import Explore
 from policies.scored import Scored
 
 
@@ -65,11 +64,3 @@ def test_recall_is_the_best_of_the_scores_and_blocks_are_full() -> None:
     assert len(requests) > ROWS
     assert set(policy.asked) == {ROWS}
     assert policy.recall(requests.rows(slice(0, 0)), 5, 0).items.shape == (0, 5)
-
-
-def test_exploration_comes_for_free() -> None:
-    example = mixed()
-    base = CoClicks().fit(example.sequences, example.catalogue, Fitting())
-    slates = Explore(epsilon=0.1).over(base, example.catalogue.n_items).recall(example.requests(), 4, 7)
-    assert slates.propensities is not None
-    assert ((slates.propensities > 0) & (slates.propensities <= 1)).all()
