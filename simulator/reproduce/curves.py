@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
 
+from simulator.files import write_text
 from simulator.report.figures import Scale, element
 from simulator.reproduce.claims import Answer
 from simulator.reproduce.tables import Cell, number
@@ -67,10 +67,7 @@ def _write(panels: Sequence[Sequence[Sequence[Markup]]], size: tuple[int, int], 
         aria_label=label,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(path.name + ".part")
-    staging.write_text(str(svg), encoding="utf-8")
-    os.replace(staging, path)
-    return path
+    return write_text(path, str(svg))
 
 
 def _differences(rows: Sequence[Answer]) -> list[Markup]:

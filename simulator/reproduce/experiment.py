@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from policies.base import Catalogue, Progress
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
 from simulator.executors import executor
+from simulator.files import staged, write_text
 from simulator.reproduce.published import DATASETS
 from simulator.reproduce.systems import FAMILIES, Family, Protocol
 
@@ -240,10 +240,8 @@ class Experiment:
         kept = folder / "places.npz"
         if not kept.is_file():
             logged = read_places(EventLog.open(folder / "log"))
-            staging = folder / "places.npz.part"
-            with staging.open("wb") as stream:
+            with staged(kept) as staging, staging.open("wb") as stream:
                 np.savez_compressed(stream, **{f"system {name}": values for name, values in logged.items()})  # type: ignore[arg-type]
-            os.replace(staging, kept)
         with np.load(kept) as stored:
             return {name.removeprefix("system "): stored[name] for name in stored.files}
 
@@ -263,9 +261,7 @@ class Experiment:
             progress(f"{prefix}: {stage}", done, total, figures)
 
         simulate(scenario, folder, resume=True, progress=named)
-        staging = folder / f"{FINISHED}.part"
-        staging.write_text(json.dumps({"CPU seconds of this process": round(time.process_time() - began, 1)}) + "\n")
-        os.replace(staging, folder / FINISHED)
+        write_text(folder / FINISHED, json.dumps({"CPU seconds of this process": round(time.process_time() - began, 1)}) + "\n")
 
 
 def read_places(log: EventLog) -> dict[str, npt.NDArray[np.int8]]:

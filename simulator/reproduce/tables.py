@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.files import staged, write_text
 from simulator.reproduce.experiment import Floats, Results
 from simulator.reproduce.systems import Protocol
 
@@ -155,15 +155,8 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], words: str, protocol: Pr
     cells = [{key: None if isinstance(v, float) and np.isnan(v) else v for key, v in row.items()} for row in rows]
     content = {"table": name, "protocol": {"name": protocol.name, **protocol.says}, "cells": cells}
     files = [out / f"{stem}.{ending}" for ending in ("json", "md", "parquet")]
-    _replace(files[0], (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-    _replace(files[1], words.encode())
-    staging = files[2].with_name(files[2].name + ".part")
-    pq.write_table(pa.Table.from_pylist(cells), staging)
-    os.replace(staging, files[2])
+    write_text(files[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(files[1], words)
+    with staged(files[2]) as staging:
+        pq.write_table(pa.Table.from_pylist(cells), staging)
     return files
-
-
-def _replace(path: Path, content: bytes) -> None:
-    staging = path.with_name(path.name + ".part")
-    staging.write_bytes(content)
-    os.replace(staging, path)
