@@ -3,7 +3,8 @@
 A matrix product adds the terms of an output element in an order that depends on the shapes of the operands, not on the
 other rows. Measured with MKL and oneDNN (torch 2.13) and OpenBLAS (numpy 2.4): a row's bits change with the number of
 rows and columns of the block it is computed in, never with its place in the block nor with its companions. So every
-block has `ROWS` rows (short ones are padded with zeros), and a row's width comes from its own history only.
+block has `ROWS` rows (short ones are padded with zeros), and a row's width comes from its own history only. One exception
+was found: MKL's batched product of one row with a transposed copy rounds by the alignment of its result (`recgpt.attention`).
 """
 
 from __future__ import annotations

@@ -322,14 +322,14 @@ def check_policy(
         yield _run(subject, name)
 
 
-def check_one(policy: Policy, name: str, *, seed: int = 0, world: Any = None) -> None:
+def check_one(policy: Policy, name: str, *, seed: int = 0, world: Any = None, device: str = "cpu") -> None:
     """One check as a test: raises `BrokenPromise` with the example; a promise that the policy does not make passes.
 
     Raises:
         BrokenPromise: the promise is broken.
         KeyError: no check of that name.
     """
-    result = _run(Subject(policy, seed, world), name)
+    result = _run(Subject(policy, seed, world, device), name)
     if not result.kept and not result.skipped:
         raise BrokenPromise(f"{name}: {result.promise}\n{result.detail}")
 
