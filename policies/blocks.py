@@ -1,10 +1,13 @@
 """Fixed shapes: a row's result is the same bytes however rows are batched. No model and no ranking lives here.
 
-A matrix product adds the terms of an output element in an order that depends on the shapes of the operands, not on the
-other rows. Measured with MKL and oneDNN (torch 2.13) and OpenBLAS (numpy 2.4): a row's bits change with the number of
-rows and columns of the block it is computed in, never with its place in the block nor with its companions. So every
-block has `ROWS` rows (short ones are padded with zeros), and a row's width comes from its own history only. One exception
-was found: MKL's batched product of one row with a transposed copy rounds by the alignment of its result (`recgpt.attention`).
+A library's matrix product adds the terms of an output element in an order that depends on the shapes of the operands. So every
+block has `ROWS` rows (short ones are padded with zeros), and a row's width comes from its own history only. Is a row's result then the same
+at every place of the block? Measured on x86-64 with equal rows at all places (`tests/kernels.py` measures it again):
+
+- torch 2.13 (MKL, oneDNN): yes, under every kernel, once MKL is told to round alike wherever an operand begins in memory
+  (conditional numerical reproducibility, `MKL_CBWR`, set in `policies`). Otherwise products of 2 to 11 columns differ.
+- numpy 2.4 (OpenBLAS): no. The kernels for AVX2 (Haswell, Zen) take the last rows of a block in another order than the first, in float32;
+  those for AVX-512 do so in float64. So a product of numpy arrays is `policies.products.matmul`, whose order is its own.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
+from policies.products import matmul
 from policies.scored import Scored
 
 CLASSES = {
@@ -113,7 +114,7 @@ class Implicit(Scored):
             chosen = vectors[items]
             confidence = alpha * counts
             users[i] = np.linalg.solve(gram + (chosen.T * (confidence - 1)) @ chosen, (chosen.T * confidence).sum(axis=1))
-        return np.asarray(users @ vectors.T, dtype=np.float32)
+        return np.asarray(matmul(users, vectors.T), dtype=np.float32)
 
     def _neighbours(self, clicks: IntArray) -> FloatArray:
         """Scores `[R, n_items + 1]`: the sum of the similarities to what was clicked."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from policies.base import FloatArray, Histories, IntArray, Policy, Slates
-from policies.blocks import by_rows
+from policies.products import chosen, padded
 from policies.retrieval import Index, Search, by_max, by_quota, shares
 
 
@@ -66,9 +66,11 @@ class Nearest(Policy):
 
 
 def largest_product(queries: FloatArray, vectors: FloatArray, items: IntArray) -> FloatArray:
-    """Inner products `[B, n]` of `queries` `[B, I, d]` with the `vectors` `[n_items + 1, d]` of `items` `[B, n]`, the largest over I."""
+    """Inner products `[B, n]` of `queries` `[B, I, d]` with the `vectors` `[n_items + 1, d]` of `items` `[B, n]`, the largest over I.
 
-    def compute(some: FloatArray, block: IntArray) -> FloatArray:
-        return np.asarray(np.einsum("bid,bnd->bin", some, vectors[block]).max(axis=1))
-
-    return by_rows(compute, np.ascontiguousarray(queries, dtype=np.float32), items)
+    Bit for bit those of exact search; -inf where the item is 0.
+    """
+    vectors = padded(vectors)
+    products = [chosen(padded(queries[:, i]), vectors, items) for i in range(queries.shape[1])]
+    largest: FloatArray = np.maximum.reduce(products)
+    return largest

@@ -1,8 +1,10 @@
-"""Inner products of queries with items: of chosen items in a fixed order of addition, of all items fast and roughly. No ranking lives here.
+"""Products in a fixed order of addition: rows with a table, queries with chosen items; and rough ones that say what may be left out.
 
-A score is a sum in float32 whose order of addition is written below: its bytes depend on the two vectors alone, not on the batch, the
-processor or its libraries. Multiplying every item so would take twice as long as a library's matrix product, whose last bits depend on
-the shapes of its operands. So a product of rounded integers says which items need not be looked at, with a bound on its error.
+A library's product adds the terms of one element in an order that depends on the shapes of its operands and, by the processor, on the
+place of the row in its block or in memory. Here the order is written below: an element's bytes depend on the two vectors alone, not on the
+batch, the processor, its libraries or their threads. `matmul` is what policies use in place of `@`.
+Searching so takes up to twice as long as by a library's product. So a product of rounded integers says which items need not be looked at,
+with a bound on its error. No ranking lives here.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ LANES = 8
 """Products that are added as a tree before they are added to the sum; vectors are padded with zeros to a multiple of it."""
 
 TILE = 1024
-"""Items whose sums stay in the cache while the coordinates go by."""
+"""Columns of a table that are in the cache while the rows go by, and"""
+
+TOGETHER = 64
+"""rows whose sums of these columns are, while the terms go by."""
 
 
 def padded(vectors: FloatArray) -> FloatArray:
@@ -60,32 +65,51 @@ def chosen(queries: FloatArray, vectors: FloatArray, ids: IntArray) -> FloatArra
 
 
 @numba.njit(cache=True, nogil=True)
-def _every(queries: Any, columns: Any, out: Any) -> None:
-    """The sums of `_chosen`, of all items: the same additions in the same order."""
-    for start in range(0, columns.shape[1], TILE):
-        stop = min(start + TILE, columns.shape[1])
-        for row in range(len(queries)):
-            q, total = queries[row], out[row, start:stop]
-            total[:] = 0
-            for i in range(0, len(q), LANES):
-                x0, x1, x2, x3 = columns[i, start:stop], columns[i + 1, start:stop], columns[i + 2, start:stop], columns[i + 3, start:stop]
-                x4, x5, x6, x7 = (
-                    columns[i + 4, start:stop],
-                    columns[i + 5, start:stop],
-                    columns[i + 6, start:stop],
-                    columns[i + 7, start:stop],
-                )
-                q0, q1, q2, q3, q4, q5, q6, q7 = q[i], q[i + 1], q[i + 2], q[i + 3], q[i + 4], q[i + 5], q[i + 6], q[i + 7]
-                for c in range(len(total)):
-                    low = (q0 * x0[c] + q1 * x1[c]) + (q2 * x2[c] + q3 * x3[c])
-                    high = (q4 * x4[c] + q5 * x5[c]) + (q6 * x6[c] + q7 * x7[c])
-                    total[c] += low + high
+def _add(rows: Any, table: Any, out: Any) -> None:
+    """Add `rows @ table` to `out`, in the order of `_chosen`; the number of columns of `rows` is a multiple of `LANES`."""
+    for start in range(0, table.shape[1], TILE):
+        stop = min(start + TILE, table.shape[1])
+        for first in range(0, len(rows), TOGETHER):
+            last = min(first + TOGETHER, len(rows))
+            for i in range(0, len(table), LANES):
+                x0, x1, x2, x3 = table[i, start:stop], table[i + 1, start:stop], table[i + 2, start:stop], table[i + 3, start:stop]
+                x4, x5, x6, x7 = table[i + 4, start:stop], table[i + 5, start:stop], table[i + 6, start:stop], table[i + 7, start:stop]
+                for row in range(first, last):
+                    q, total = rows[row], out[row, start:stop]
+                    q0, q1, q2, q3, q4, q5, q6, q7 = q[i], q[i + 1], q[i + 2], q[i + 3], q[i + 4], q[i + 5], q[i + 6], q[i + 7]
+                    for c in range(len(total)):
+                        low = (q0 * x0[c] + q1 * x1[c]) + (q2 * x2[c] + q3 * x3[c])
+                        high = (q4 * x4[c] + q5 * x5[c]) + (q6 * x6[c] + q7 * x7[c])
+                        total[c] += low + high
 
 
-def every(queries: FloatArray, columns: FloatArray) -> FloatArray:
-    """Inner products `[B, N]` of `queries` `[B, D]` with all items, `columns` `[D, N]`: bit for bit those of `chosen`."""
-    out = np.empty((len(queries), columns.shape[1]), dtype=np.float32)
-    _every(queries, columns, out)
+def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
+    """`rows @ table`, a row's bytes depending on the row and the table alone: on every processor, in every batch and place.
+
+    Products are added by `LANES` as a tree, and the trees one after the other (float32: bit for bit the sums of `chosen`). A table
+    that is contiguous in memory (`np.ascontiguousarray`) is not copied.
+
+    Args:
+        rows: `[B, d]`.
+        table: `[d, N]`.
+
+    Returns:
+        `[B, N]`, float32 where both are, else float64.
+
+    Raises:
+        ValueError: operands that are not matrices, or do not fit.
+    """
+    rows, table = np.asarray(rows), np.asarray(table)
+    if rows.ndim != 2 or table.ndim != 2 or rows.shape[1] != len(table):
+        raise ValueError(f"matmul takes matrices [B, d] and [d, N]; got shapes {rows.shape} and {table.shape}")
+    dtype = np.float32 if rows.dtype == table.dtype == np.float32 else np.float64
+    rows, table = np.ascontiguousarray(rows, dtype), np.ascontiguousarray(table, dtype)
+    out = np.zeros((len(rows), table.shape[1]), dtype)
+    whole = len(table) // LANES * LANES
+    _add(rows[:, :whole], table[:whole], out)
+    if whole < len(table):
+        short = LANES - (len(table) - whole)
+        _add(np.pad(rows[:, whole:], ((0, 0), (0, short))), np.pad(table[whole:], ((0, short), (0, 0))), out)
     return out
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from policies.base import PADDING, FloatArray, IntArray, Params, Slates
 from policies.blocks import by_rows
-from policies.products import Rough, chosen, every, padded
+from policies.products import Rough, chosen, matmul, padded
 from policies.streams import Purpose, uniform
 
 Ranked = tuple[IntArray, FloatArray]
@@ -183,26 +183,24 @@ class Exact:
 
     def __init__(self, vectors: FloatArray) -> None:
         self.n_items = len(vectors) - 1
-        self._width = vectors.shape[1]
         self._vectors = padded(vectors)
         self._columns = np.ascontiguousarray(self._vectors.T)
         self._rough = Rough(self._vectors) if np.isfinite(self._vectors).all() else None
 
     def scores(self, queries: FloatArray) -> FloatArray:
-        """Inner products `[B, n_items + 1]` with `queries` `[B, d]`, by blocks of fixed shape; but for rounding those of `search`."""
-        columns = self._columns[: self._width]
-        return by_rows(lambda block: block @ columns, np.asarray(queries, dtype=np.float32))
+        """Inner products `[B, n_items + 1]` with `queries` `[B, d]`, bit for bit those of `search`."""
+        return matmul(padded(queries), self._columns)
 
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
         queries = padded(queries)
         check_wanted(k, seen, self.n_items)
         if self._rough is None or not self._rough.fits(k):
-            return top_k(every(queries, self._columns), k, seen)
+            return top_k(matmul(queries, self._columns), k, seen)
         ids, certain = self._rough.shortlist(queries, k, seen)
         items, scores = top_k_of(ids, chosen(queries, self._vectors, ids), k, np.zeros((len(ids), 0), dtype=np.int64), self.n_items)
         rest = np.flatnonzero(~certain)
         if len(rest):
-            items[rest], scores[rest] = top_k(every(queries[rest], self._columns), k, seen[rest])
+            items[rest], scores[rest] = top_k(matmul(queries[rest], self._columns), k, seen[rest])
         return items, scores
 
 
@@ -230,6 +228,7 @@ class Approximate:
             import faiss
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("approximate search needs faiss: pip install 'abtest[ann]' (or use search kind `exact`)") from error
+        faiss.cvar.distance_compute_blas_threshold = 2**31 - 1  # a BLAS product rounds by a query's place in its block
         self.n_items = len(vectors) - 1
         self._vectors = padded(vectors)
         squares = (self._vectors[1:].astype(np.float64) ** 2).sum(axis=1)

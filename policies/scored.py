@@ -25,7 +25,8 @@ class Scored(Policy):
         """Scores `[B, n_items + 1]` of all items, -inf for one that cannot be recalled; column 0 is padding and ignored.
 
         Each row from its own request only. Requests come in blocks of `policies.blocks.ROWS`, filled up with empty histories, so that
-        matrix products give a request the same bytes in any batch.
+        torch's products give a request the same bytes in any batch. Those of numpy do not on every processor: a product of
+        arrays is `policies.products.matmul(rows, table)`, not `rows @ table`.
         """
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:

@@ -180,7 +180,7 @@ class SoftmaxAttention(Attention):
         """What the newest token, of queries `[B, m, 1, d/m]`, sees in the last `length` tokens of the cache, itself included, `[B, 1, d]`.
 
         The transposed keys are not copied: of columns in memory each score is one inner product, whose bits do not depend on where in the
-        batch it stands; MKL's product with a copy rounds by the alignment of its result. For that, batch and heads are one dimension.
+        batch it stands. For that, batch and heads are one dimension.
         """
         seen = slice(cache.used - length, cache.used)
         keys, values = cache.keys.flatten(0, 1)[:, seen], cache.values.flatten(0, 1)[:, seen]

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 
 from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
-from policies.blocks import ROWS, by_rows, one_thread
+from policies.blocks import ROWS, one_thread
 from policies.losses import Loss
+from policies.nearest import largest_product
 from policies.retrieval import Exact, Index, Search, shares, top_k
 from policies.train import Training
 from recgpt.mixture import Counts, Mixture
@@ -212,7 +213,7 @@ class PreTrain(Policy):
             tokens, segments = self.tokens(histories)
         query = self.asked((tokens, segments), histories.user)
         if self.mixture_ is None:
-            return by_rows(lambda some, block: np.einsum("bd,bnd->bn", some, vectors[block]), query, items)
+            return largest_product(query[:, None], vectors, items)
         every = Exact(vectors)
         parts = [
             self.mixture_.scores(every.scores(query[rows]), tokens[rows], segments[rows], histories.user[rows])

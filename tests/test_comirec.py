@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -145,14 +147,23 @@ def test_aggregation_is_the_papers_greedy_inference(fitted: ComiRec) -> None:
 
 
 def test_diversity_spreads_categories_and_costs_score(fitted: ComiRec) -> None:
+    """True of any fit: without diversity the sum of scores is the largest; where it outweighs them, no category is used again early."""
     histories = log(two_groups(np.random.default_rng(3), 100)).last(12)
     assert fitted.with_params(diversity=1.0).fit_params() == fitted.fit_params()
-    counts = []
-    for weight in (0.0, 0.2, 1.0):
+    union, best, _ = pooled(fitted.index_, fitted.queries(histories), 6, histories.seen)
+    plain = fitted.recall(histories, 6, 0).items
+    for weight in (0.2, 1e3):
         items = fitted.with_params(diversity=weight).restore(fitted.state()).recall(histories, 6, 0).items
-        counts.append(np.mean([len(set(CATEGORY[row])) for row in items]))
-    assert counts[0] <= counts[1] <= counts[2]
-    assert counts[0] < counts[2]
+        for row in range(100):
+            pool = {int(item): float(score) for item, score in zip(union[row], best[row], strict=True) if item}
+            assert set(items[row]) <= set(pool)
+            assert sum(pool[item] for item in items[row]) <= sum(pool[item] for item in plain[row]) + 1e-9
+            if weight > max(pool.values()) - min(pool.values()):
+                of_pool = Counter(CATEGORY[item] for item in pool)
+                of_slate = Counter(CATEGORY[item] for item in items[row])
+                for category, n in of_slate.items():  # one more than another category only where that one has no more items
+                    assert all(of_slate[other] >= min(n - 1, size) for other, size in of_pool.items()), category
+    assert weight > best[best > -np.inf].max() - best[best > -np.inf].min()
 
 
 def test_diversity_needs_the_category() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.integers import GROUP, ROWS, multiply
-from policies.products import Rough, _rounded, chosen, every, padded
+from policies.products import Rough, _rounded, chosen, matmul, padded
 from policies.retrieval import Exact, top_k
 
 
@@ -17,7 +17,7 @@ def test_a_score_is_the_same_bits_alone_and_among_all(width: int) -> None:
     rng = np.random.default_rng(width)
     vectors = padded(rng.standard_normal((2500, width)))
     queries = padded(rng.standard_normal((9, width)))
-    scores = every(queries, np.ascontiguousarray(vectors.T))
+    scores = matmul(queries, np.ascontiguousarray(vectors.T))
     ids = rng.integers(0, 2500, (9, 40))
     np.testing.assert_array_equal(chosen(queries, vectors, ids), np.where(ids > 0, np.take_along_axis(scores, ids, 1), -np.inf))
     exact = queries.astype(np.float64) @ vectors.T.astype(np.float64)
@@ -49,7 +49,7 @@ def test_the_rough_product_is_within_its_bound_and_misses_nothing(seed: int, k: 
     queries = padded(rng.standard_normal((5, width)))
     seen = rng.integers(0, 3000, (5, 30))
     index, items = Exact(vectors), padded(vectors)
-    scores = every(queries, np.ascontiguousarray(items.T))
+    scores = matmul(queries, np.ascontiguousarray(items.T))
     rough = index._rough
     assert rough is not None
     length = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
@@ -96,10 +96,37 @@ def test_what_no_shortlist_can_tell_is_looked_at_in_full(case: str) -> None:
         queries = np.abs(queries)
     index = Exact(vectors)
     items, scores = index.search(queries, 10, seen)
-    expected, expected_scores = top_k(every(queries, np.ascontiguousarray(vectors.T)), 10, seen)
+    expected, expected_scores = top_k(matmul(queries, np.ascontiguousarray(vectors.T)), 10, seen)
     np.testing.assert_array_equal(items, expected)
     np.testing.assert_array_equal(scores, expected_scores)
     if case == "all seen but two":
         assert (items[:, 2:] == 0).all()
     with pytest.raises(ValueError, match="holds NaN"):
         index.search(np.where([[False], [True], [False]], np.nan, queries), 10, seen)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("width", "n"), [(1, 1), (7, 8), (8, 51), (50, 64), (64, 401), (129, 1030)])
+def test_matmul_gives_a_row_the_same_bits_at_every_place_and_in_every_batch(dtype: type, width: int, n: int) -> None:
+    rng = np.random.default_rng(n)
+    row, table = rng.standard_normal(width).astype(dtype), rng.standard_normal((width, n)).astype(dtype)
+    many = rng.standard_normal((150, width)).astype(dtype)
+    expected = matmul(row[None], table)[0]
+    assert expected.dtype == dtype
+    np.testing.assert_allclose(expected, row.astype(np.float64) @ table, rtol=1e-4 if dtype is np.float32 else 1e-11)
+    for place in (0, 1, 5, 12, 59, 60, 63, 64, 149):
+        rows = many.copy()
+        rows[place] = row
+        np.testing.assert_array_equal(matmul(rows, table)[place], expected)
+        np.testing.assert_array_equal(matmul(np.asfortranarray(rows), np.asfortranarray(table))[place], expected)
+        np.testing.assert_array_equal(matmul(rows[place:], table)[0], expected)
+
+
+def test_matmul_takes_matrices_that_fit_and_computes_whole_numbers_in_double() -> None:
+    with pytest.raises(ValueError, match=r"got shapes \(2, 3\) and \(4, 5\)"):
+        matmul(np.ones((2, 3)), np.ones((4, 5)))
+    with pytest.raises(ValueError, match="takes matrices"):
+        matmul(np.ones(3), np.ones((3, 5)))
+    assert matmul(np.array([[2**40, 1]]), np.array([[1], [1]])).tolist() == [[2.0**40 + 1]]
+    assert matmul(np.ones((0, 3), np.float32), np.ones((3, 2), np.float32)).shape == (0, 2)
+    assert matmul(np.ones((2, 0)), np.ones((0, 3))).tolist() == [[0.0] * 3] * 2

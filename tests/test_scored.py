@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+import pytest
 
 from policies.base import Catalogue, Fitting, Histories, Scorer, Sequences
 from policies.blocks import ROWS
 from policies.check import check_policy
 from policies.examples import mixed
+from policies.products import matmul
 from policies.scored import Scored
 
 
 @dataclass
 class CoClicks(Scored):
-    """Items by the users that they share with the clicked ones, by a dense product: a row's bits depend on the shape of the block."""
+    """Items by the users that they share with the clicked ones, by the dense product that policies are offered."""
 
     learns: ClassVar[tuple[str, ...]] = ("checkerboard",)
 
@@ -34,7 +40,7 @@ class CoClicks(Scored):
         self.asked.append(len(histories))
         read = np.zeros((len(histories), len(self.alike_)), dtype=np.float32)
         np.put_along_axis(read, histories.clicks(20), 0.7, axis=1)
-        return read @ self.alike_
+        return matmul(read, self.alike_)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"alike": self.alike_}
@@ -64,3 +70,24 @@ def test_recall_is_the_best_of_the_scores_and_blocks_are_full() -> None:
     assert len(requests) > ROWS
     assert set(policy.asked) == {ROWS}
     assert policy.recall(requests.rows(slice(0, 0)), 5, 0).items.shape == (0, 5)
+
+
+PLAIN = """
+from policies.check import check_one
+from tests import test_scored
+
+test_scored.matmul = lambda rows, table: rows @ table
+for name in ("batch_invariance", "permutation"):
+    check_one(test_scored.CoClicks(), name)
+"""
+
+
+def test_the_promises_see_a_plain_product_where_the_kernel_breaks_it() -> None:
+    """OpenBLAS' float32 kernel for AVX2 takes the last rows of a block in another order than the first."""
+    has = np.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[index]
+    if not {"AVX2", "X86_V3"} & {*has["baseline"], *has.get("found", [])}:
+        pytest.skip("this processor has no AVX2, and so not the kernel that is asked for")
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", PLAIN], env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "BrokenPromise: batch_invariance" in done.stderr
