@@ -22,14 +22,14 @@ from policies.base import Catalogue, Fitting, IntArray, Policy, Sequences, Stoch
 from policies.explore import Explore
 from policies.registry import make, resolve
 from simulator import tape
-from simulator.design import HISTORY, arm_names, assignment, switched
+from simulator.design import DAY, HISTORY, arm_names, assignment, switched
 from simulator.desk import Channel, Desk, Serves
 from simulator.eventlog import FEEDBACK, EventLog, Metadata, Propensity, schema
-from simulator.files import load_arrays
+from simulator.files import load_arrays, reading
 from simulator.interleave import Draft
 from simulator.ranking import Ranker
 from simulator.scenario import PolicySpec, Scenario, population
-from simulator.users.base import CALIBRATION, Population, Source, Users
+from simulator.users.base import CALIBRATION, NEVER, Population, Source, Users
 from simulator.workspace import Workspace, load_catalogue, open_log, versions
 
 
@@ -102,9 +102,20 @@ class Context:
         return EventLog(Metadata((HISTORY,), self.catalogue.n_users, self.catalogue.n_items), whole).sequences()
 
     def tapes(self, lane: str, first: int, last: int, *, until: int, only: frozenset[int] | None = None) -> list[dict[str, Any]]:
-        """The finished days before `until` of one shard of a lane, in the order of time."""
-        files = sorted((int(file.stem[4:]), file) for file in self.workspace.shard(lane, first, last).glob("day-*.npz"))
-        return [load_arrays(file) for day, file in files if day < until and (only is None or day in only)]
+        """The finished days before `until` of one shard of a lane, in the order of time.
+
+        Raises:
+            FileError: the tape of a day that the shard has finished is missing or damaged.
+        """
+        begin = -self.scenario.data.history_days if lane == HISTORY else 0
+        end = min(until, self.reached(lane, first, last) // DAY)
+        folder = self.workspace.shard(lane, first, last)
+        return [load_arrays(folder / f"day-{day}.npz") for day in range(begin, end) if only is None or day in only]
+
+    def reached(self, lane: str, first: int, last: int) -> int:
+        """The time (ms) up to which a shard is finished, as its snapshot says; far in the past where nothing is."""
+        snapshot = self.workspace.shard(lane, first, last) / "snapshot.npz"
+        return int(load_arrays(snapshot, ["now"])["now"]) if snapshot.is_file() else -NEVER
 
     @property
     def shards(self) -> tuple[tuple[int, int], ...]:
@@ -165,7 +176,10 @@ class Context:
     def _calibration(self) -> dict[str, Any]:
         """What fitted users have said of how close they are to real ones, for the notes of the log; {} where they have not."""
         file = self.workspace.models / "users" / CALIBRATION
-        return {"calibration": json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
+        if not file.is_file():
+            return {}
+        with reading(file):
+            return {"calibration": json.loads(file.read_text(encoding="utf-8"))}
 
     def who(self, lane: str, first: int, last: int) -> IntArray:
         """The users of a range that live in a lane, ascending."""

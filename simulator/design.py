@@ -9,10 +9,8 @@ import numpy as np
 
 from policies.base import IntArray
 from policies.streams import Purpose, uniform
-from simulator.eventlog import LogError, Metadata
-
-HISTORY = "history"
-"""The arm that holds what happened before the A/B; always index 0 of a log that has a history."""
+from simulator.metadata import HISTORY as HISTORY
+from simulator.metadata import LogError, Metadata
 
 DAY = 86_400_000
 """ms."""

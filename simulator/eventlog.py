@@ -7,11 +7,12 @@ measurement, no world and no policy belongs here.
 from __future__ import annotations
 
 import json
-import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from policies.base import Sequences
+from simulator.files import staging_of, writing
+from simulator.ledger import commit
+from simulator.metadata import LogError, Metadata, Propensity
 
-SCHEMA_VERSION = 1
+__all__ = [
+    "COLUMNS", "FEEDBACK", "KEY", "NULLABLE", "ROW_GROUP", "TAB", "EventLog", "LogError", "Metadata", "Propensity", "Seal", "Writer",
+    "check_columns", "column_values", "merge", "rises", "schema", "seal_of",
+]  # fmt: skip
 
 KEY = ("arm", "user", "session", "request", "position")
 """The sort order and the identity of a row."""
@@ -56,54 +63,6 @@ false where a model of users did.
 """
 
 NULLABLE = frozenset({"propensity", "click", "watch", TAB, *FEEDBACK})
-
-Propensity = Literal["conditional", "marginal", "unknown"]
-
-
-class LogError(ValueError):
-    """A log that breaks a rule of the schema; the message names file, row, column, rule and value."""
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What a log says of itself, kept as JSON in the Parquet schema.
-
-    Attributes:
-        arms: names, by arm index. A pure history has the one arm `history`.
-        n_users: users are 0..n_users-1, whether or not they have rows.
-        n_items: items are 1..n_items.
-        propensity: what the propensity column means: `conditional` on the items above, `marginal`, or `unknown`.
-        control: name of the control arm, or None.
-        days: days of the A/B, from t = 0; 0 for a pure history.
-        channels: names of the recall channels besides the arm's own policy, from index 1.
-        scenario: the resolved scenario without its `engine` section, or {}.
-        versions: of abtest, Python and the libraries that decide bytes.
-        notes: counts a reader or a run wants to keep with the log (duplicates dropped, ...).
-    """
-
-    arms: tuple[str, ...]
-    n_users: int
-    n_items: int
-    propensity: Propensity = "unknown"
-    control: str | None = None
-    days: int = 0
-    channels: tuple[str, ...] = ()
-    scenario: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        return json.dumps({"schema": SCHEMA_VERSION, **self.__dict__}, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Metadata:
-        stored = json.loads(text)
-        version = stored.pop("schema", None)
-        if version != SCHEMA_VERSION:
-            raise LogError(f"event log of schema {version!r}; this abtest reads schema {SCHEMA_VERSION}")
-        stored["arms"], stored["channels"] = tuple(stored["arms"]), tuple(stored["channels"])
-        return cls(**stored)
-
 
 def schema(kinds: Iterable[str]) -> pa.Schema:
     """The Arrow schema of a log with the given optional columns: FEEDBACK `kinds`, TAB."""
@@ -160,28 +119,33 @@ class EventLog:
 
     @classmethod
     def open(cls, path: Path) -> EventLog:
-        """The log in a Parquet file or a folder of Parquet parts; nothing but the metadata is read yet.
+        """The log in a Parquet file or a folder of Parquet parts; no row is read yet.
 
         Raises:
-            LogError: no parts there, not Parquet, no abtest metadata, or another schema version.
+            LogError: no parts there, not Parquet, no metadata of abtest or such that breaks a rule, other columns than the schema's, or
+                parts of different logs.
         """
         parts = (path,) if path.is_file() else tuple(sorted(path.glob("*.parquet")))
         if not parts:
             raise LogError(f"{path}: no event log there: expected a .parquet file or a folder of them")
-        try:
-            stored = pq.read_schema(parts[0]).metadata or {}
-        except (pa.ArrowInvalid, OSError) as error:
-            raise LogError(f"{parts[0]}: not a readable Parquet file: {error}") from error
-        if b"abtest" not in stored:
-            raise LogError(f"{parts[0]}: a Parquet file without abtest's metadata is not an event log")
-        return cls(Metadata.from_json(stored[b"abtest"].decode()), None, parts)
+        stored = [_described(part) for part in parts]
+        for part, (metadata, names) in zip(parts, stored, strict=True):
+            if metadata != stored[0][0]:
+                raise LogError(f"{part}: a part of another log than {parts[0]}: {_difference(stored[0][0], metadata)}")
+            if names != stored[0][1]:
+                raise LogError(f"{part}: columns are {names}; those of {parts[0]} are {stored[0][1]}")
+        return cls(stored[0][0], None, parts)
 
     @property
     def table(self) -> pa.Table:
         """All rows in memory, in KEY order (parts are read and put into order at each call: keep it)."""
         if self.memory is not None:
             return self.memory
-        read = pa.concat_tables([pq.read_table(part) for part in self.parts])
+        tables = []
+        for part in self.parts:
+            with _parquet(part):
+                tables.append(pq.read_table(part, page_checksum_verification=True))
+        read = pa.concat_tables(tables)
         return read if len(self.parts) == 1 else _in_order(read)
 
     @property
@@ -192,7 +156,7 @@ class EventLog:
     @property
     def optional(self) -> tuple[str, ...]:
         """The optional columns that this log has: FEEDBACK kinds, then TAB."""
-        names = self.memory.schema.names if self.memory is not None else pq.read_schema(self.parts[0]).names
+        names = self.memory.schema.names if self.memory is not None else _footer(self.parts[0]).schema.names
         return tuple(name for name in (*FEEDBACK, TAB) if name in names)
 
     @property
@@ -200,7 +164,7 @@ class EventLog:
         """Number of impressions, read from the Parquet footers where the log is on disk."""
         if self.memory is not None:
             return int(self.memory.num_rows)
-        return sum(pq.read_metadata(part).num_rows for part in self.parts)
+        return sum(int(_footer(part).num_rows) for part in self.parts)
 
     def batches(self, columns: Sequence[str] | None = None, rows: int = 1 << 20) -> Iterator[pa.RecordBatch]:
         """Stream the rows part by part, at most `rows` at a time: memory does not grow with the log.
@@ -212,11 +176,8 @@ class EventLog:
             yield from (self.memory if columns is None else self.memory.select(columns)).to_batches(max_chunksize=rows)
             return
         for part in self.parts:
-            try:
-                with pq.ParquetFile(part) as stored:
-                    yield from stored.iter_batches(batch_size=rows, columns=columns)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise LogError(f"{part}: not a readable Parquet file: {error}; write it again") from error
+            with _parquet(part), pq.ParquetFile(part, page_checksum_verification=True) as stored:
+                yield from stored.iter_batches(batch_size=rows, columns=columns)
 
     def sorted(self) -> EventLog:
         """The same log in memory in KEY order."""
@@ -228,13 +189,13 @@ class EventLog:
         Returns:
             `path`.
         """
-        writer = Writer(path, self.metadata, self.optional, row_group or ROW_GROUP)
-        if self.memory is not None:
-            writer.add(self.memory)
-        else:
-            for batch in self.batches():
-                writer.add(pa.Table.from_batches([batch]))
-        return writer.close()
+        with Writer(path, self.metadata, self.optional, row_group or ROW_GROUP) as writer:
+            if self.memory is not None:
+                writer.add(self.memory)
+            else:
+                for batch in self.batches():
+                    writer.add(pa.Table.from_batches([batch]))
+        return path
 
     def sequences(self, arm: str | None = None, *, before: int | None = None) -> Sequences:
         """What a policy is fitted on: every user's impressions in time order.
@@ -288,29 +249,91 @@ NOISE = frozenset({"item", "watch", "duration"})
 """Columns in which zstd finds little: items are packed to the bits that they need, and seconds are nearly random."""
 
 
+class Seal:
+    """Check sums of the rows and columns of a part, which it carries beside its metadata; they do not depend on how rows are cut.
+
+    Page check sums guard the pages of a Parquet file but not its footer, where sizes and names stand: the seal guards what is read.
+    """
+
+    KEY = b"abtest.seal"
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.columns: dict[str, int] = {}
+
+    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Take the next rows in."""
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
+        self.rows += table.num_rows
+        for name in table.column_names:
+            values = np.ascontiguousarray(_plain(table, name)).data
+            self.columns[name] = zlib.crc32(values, self.columns.get(name, 0))
+
+    def to_json(self, metadata: bytes) -> str:
+        """The seal of these rows and of the `metadata` that goes with them."""
+        return json.dumps({"rows": self.rows, "columns": self.columns, "metadata": zlib.crc32(metadata)}, sort_keys=True)
+
+    def compare(self, written: Mapping[str, Any], place: str) -> None:
+        """Hold the rows that were read to the seal of those that were written.
+
+        Raises:
+            LogError: they are not the same.
+        """
+        if self.rows != written.get("rows"):
+            raise LogError(f"{place}: damaged: {self.rows} rows can be read, {written.get('rows')} were written")
+        for name, value in self.columns.items():
+            columns = written.get("columns")
+            if not isinstance(columns, dict) or columns.get(name) != value:
+                raise LogError(f"{place}: damaged: the values of column {name!r} are not those that were written")
+
+
+def _plain(table: pa.Table, name: str) -> np.ndarray:
+    """A column's values as numbers of one type, whether or not this piece of it has nulls."""
+    column = table[name]
+    if pa.types.is_integer(column.type) and name in NULLABLE:
+        return np.asarray(pc.fill_null(pc.cast(column, pa.int16()), -1))
+    return column_values(table, name)
+
+
 class Writer:
-    """Writes one Parquet part of a log from tables that come in KEY order, by temporary name and rename at `close`.
+    """Writes one Parquet part of a log from tables that come in KEY order; as a context, it gives the part its name if nothing is raised.
 
     The bytes depend on the rows only, not on how they were cut into tables: row groups are of a fixed size. Columns are not
     dictionary-encoded: on logs of ours that is smaller and 1.5 times as fast (zstd finds the repeats). NOISE is not compressed, because
-    that takes longer than it saves.
+    that takes longer than it saves. Pages carry check sums, and the part a seal.
+
+    Raises:
+        FileError: the part cannot be written.
     """
 
     def __init__(self, path: Path, metadata: Metadata, kinds: Iterable[str], row_group: int = ROW_GROUP) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.row_group = path, row_group
-        self._schema = schema(kinds).with_metadata({"abtest": metadata.to_json()})
-        self._staging = path.with_name(path.name + ".part")
-        self._stored = pq.ParquetWriter(
-            self._staging,
-            self._schema,
-            compression={name: "none" if name in NOISE else "zstd" for name in self._schema.names},
-            column_encoding={"item": "DELTA_BINARY_PACKED"},
-            use_dictionary=False,
-            write_statistics=["arm", "user", "t"],
-        )
+        self._metadata = metadata.to_json().encode()
+        self._schema = schema(kinds).with_metadata({b"abtest": self._metadata})
+        self._staging = staging_of(path)
+        self._seal = Seal()
         self._waiting: list[pa.Table] = []
         self._n_waiting = 0
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stored = pq.ParquetWriter(
+                self._staging,
+                self._schema,
+                compression={name: "none" if name in NOISE else "zstd" for name in self._schema.names},
+                column_encoding={"item": "DELTA_BINARY_PACKED"},
+                use_dictionary=False,
+                write_statistics=["arm", "user", "t"],
+                write_page_checksum=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._give_up()
 
     def add(self, table: pa.Table) -> None:
         """Append rows; whole row groups are written at once, the rest waits."""
@@ -321,19 +344,113 @@ class Writer:
 
     def close(self) -> Path:
         """Write what waits and give the part its name."""
-        if self._n_waiting:
-            self._flush(self._n_waiting)
-        self._stored.close()
-        os.replace(self._staging, self.path)
+        try:
+            if self._n_waiting:
+                self._flush(self._n_waiting)
+            with writing(self.path):
+                self._stored.add_key_value_metadata({Seal.KEY: self._seal.to_json(self._metadata)})
+                self._stored.close()
+        except BaseException:
+            self._give_up()
+            raise
+        with writing(self.path):
+            commit(self._staging, self.path, self._seal.rows)
         return self.path
 
     def _flush(self, rows: int) -> None:
         waiting = pa.concat_tables(self._waiting)
         for start in range(0, rows, self.row_group):
-            group = waiting.slice(start, min(self.row_group, rows - start)).combine_chunks()
-            self._stored.write_table(group.cast(self._schema), row_group_size=self.row_group)
+            group = waiting.slice(start, min(self.row_group, rows - start)).combine_chunks().cast(self._schema)
+            self._seal.add(group)
+            with writing(self.path):
+                self._stored.write_table(group, row_group_size=self.row_group)
         rest = waiting.slice(rows)
         self._waiting, self._n_waiting = ([rest] if rest.num_rows else []), rest.num_rows
+
+    def _give_up(self) -> None:
+        """Leave nothing behind."""
+        with suppress(OSError):
+            self._stored.close()
+        with suppress(OSError):
+            self._staging.unlink(missing_ok=True)
+
+
+@contextmanager
+def _parquet(part: Path) -> Iterator[None]:
+    """Turn whatever is wrong with the bytes of a part into a LogError that names it."""
+    try:
+        yield
+    except LogError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise LogError(f"{part}: not a readable Parquet file: {error}; put back a whole copy, or write it again") from error
+
+
+def _footer(part: Path) -> pq.FileMetaData:
+    with _parquet(part):
+        return pq.read_metadata(part)
+
+
+def _described(part: Path) -> tuple[Metadata, list[str]]:
+    """What a part says of its log, and its columns; both keep their rules.
+
+    Raises:
+        LogError: they do not, or it is no part of an event log.
+    """
+    footer = _footer(part)
+    with _parquet(part):
+        columns = footer.schema.to_arrow_schema()
+    stored = footer.metadata or {}
+    if b"abtest" not in stored:
+        raise LogError(f"{part}: a Parquet file without abtest's metadata is not a part of an event log")
+    try:
+        metadata = Metadata.from_json(stored[b"abtest"])
+    except LogError as error:
+        raise LogError(f"{part}: {error}") from error
+    seal = seal_of(part)
+    if seal is not None and seal.get("metadata") != zlib.crc32(stored[b"abtest"]):
+        raise LogError(f"{part}: damaged: the metadata is not that which was written")
+    check_columns(str(part), columns)
+    return metadata, list(columns.names)
+
+
+def seal_of(part: Path) -> dict[str, Any] | None:
+    """The seal that a part carries; None of a part that another program has written.
+
+    Raises:
+        LogError: it is no seal.
+    """
+    text = (_footer(part).metadata or {}).get(Seal.KEY)
+    if text is None:
+        return None
+    try:
+        seal = json.loads(text)
+    except ValueError:
+        seal = None
+    if not isinstance(seal, dict):
+        raise LogError(f"{part}: damaged: {Seal.KEY.decode()} is not as it was written")
+    return seal
+
+
+def check_columns(place: str, given: pa.Schema) -> None:
+    """Hold columns to the schema: names, order and types.
+
+    Raises:
+        LogError: they are others; `place` is named.
+    """
+    expected = schema([name for name in given.names if name in {*FEEDBACK, TAB}])
+    if list(given.names) != list(expected.names):
+        raise LogError(f"{place}: columns are {given.names}; the schema says {expected.names}")
+    for column in expected:
+        kind = given.field(column.name).type
+        if kind != column.type:
+            raise LogError(f"{place}: column {column.name!r} must be {column.type}; it is {kind}")
+
+
+def _difference(one: Metadata, other: Metadata) -> str:
+    """The first key in which the metadata of two parts differs."""
+    name = next(name for name in one.__dataclass_fields__ if getattr(one, name) != getattr(other, name))
+    return f"metadata.{name} is not the same"
 
 
 def merge(logs: Sequence[EventLog], metadata: Metadata) -> EventLog:

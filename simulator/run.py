@@ -9,6 +9,7 @@ import json
 import resource
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from simulator import executors, tasks
 from simulator.context import Job, context, lanes
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
+from simulator.files import FileError, write_text
 from simulator.progress import silent
 from simulator.scenario import PolicySpec, Scenario, ScenarioError
 from simulator.workspace import RunError, Workspace, save_catalogue
@@ -67,11 +69,28 @@ def run(
         progress: told of fitting, simulating, writing and reporting.
 
     Raises:
-        RunError: the folder holds another run; or nothing is left to report.
+        RunError: the folder holds another run, or is in use; or nothing is left to report.
+        FileError: a file cannot be written, or a piece of a run that is resumed is missing or damaged.
         DataError, PolicyError, ServingError: bad data, a policy that cannot be made, one that breaks its contract.
     """
+    with ExitStack() as held:
+        return _run(scenario, out, held, folder, resume, keep_going, strict, progress, fits)
+
+
+def _run(
+    scenario: Scenario,
+    out: Path,
+    held: ExitStack,
+    folder: Path,
+    resume: bool,
+    keep_going: bool,
+    strict: bool,
+    progress: Progress,
+    fits: Path | None,
+) -> Outcome:
+    """As `run`; the run's folder is held from its claim on until `held` ends."""
     start = time.monotonic()
-    outcome = simulate(scenario, out, folder=folder, resume=resume, keep_going=keep_going, progress=progress, fits=fits)
+    outcome = _simulate(scenario, out, held, folder, resume, keep_going, progress, fits)
     for name, world in scenario.worlds.items():
         data = scenario.data if world.data is None else world.data
         alone = scenario.model_copy(update={"name": f"{scenario.name} in {name}", "users": world.users, "data": data, "worlds": {}})
@@ -102,11 +121,27 @@ def simulate(
     fits: Path | None = None,
 ) -> Outcome:
     """Run a scenario to its event log, `out`/log; arguments and errors as `run`."""
+    with ExitStack() as held:
+        return _simulate(scenario, out, held, folder, resume, keep_going, progress, fits)
+
+
+def _simulate(
+    scenario: Scenario,
+    out: Path,
+    held: ExitStack,
+    folder: Path,
+    resume: bool,
+    keep_going: bool,
+    progress: Progress,
+    fits: Path | None,
+) -> Outcome:
+    """As `simulate`; the run's folder is held from its claim on until `held` ends, which is after the workers have ended."""
     workspace, outcome = Workspace(out), Outcome(out)
     with executors.executor(scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)) as executor:
         _check_policies(scenario, folder, executor)
+        held.enter_context(workspace.held())
         workspace.claim(scenario.identity(), resume=resume)
-        workspace.write_text("scenario.yaml", scenario.to_yaml())
+        write_text(workspace.root / "scenario.yaml", scenario.to_yaml())
         if fits is not None:
             workspace.borrow(fits)
         if not workspace.finished:
@@ -188,7 +223,7 @@ class _Run:
                     source.history.write(where.past)
                 if source.future is not None:
                     source.future.write(where.future)
-                where.write_text("models/notes.json", json.dumps(dict(source.notes), indent=1, sort_keys=True) + "\n")
+                write_text(where.models / "notes.json", json.dumps(dict(source.notes), indent=1, sort_keys=True) + "\n")
             save_catalogue(where.models / "catalogue.npz", catalogue)
         self._go("users", [tasks.FitUsers(self.job)])
 
@@ -233,7 +268,8 @@ class _Run:
         def done(i: int, result: Any) -> None:
             if isinstance(result, BaseException):
                 arms = [arm for arm in (owners[i] if owners else ()) if arm in self.scenario.arms]
-                if not (self.keep_going and isinstance(result, ValueError) and owners and len(arms) == len(owners[i])):
+                theirs = isinstance(result, ValueError) and not isinstance(result, FileError)  # a full disk is no arm's fault
+                if not (self.keep_going and theirs and owners and len(arms) == len(owners[i])):
                     raise result
                 self.outcome.failed |= {str(arm): str(result) for arm in arms}
                 return

@@ -145,7 +145,7 @@ class Tape:
 
     def save(self, path: Path) -> None:
         """Write the columns, by rename; `files.load_arrays` reads them."""
-        save_arrays(path, self.columns())
+        save_arrays(path, self.columns(), self.n_rows)
 
 
 def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str], team: int | None = None) -> pa.Table:

@@ -6,6 +6,7 @@ but figures.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from simulator.device import device
 from simulator.engine import Engine, Lives, Span
 from simulator.eventlog import Writer, schema
 from simulator.feedback import blocks
-from simulator.files import load_arrays, save_arrays
+from simulator.files import FULL, FileError, adopt, load_arrays, reason, save_arrays, staging_of, writing
 from simulator.ranking import Ranker
 from simulator.scenario import PolicySpec
 from simulator.users.base import NEVER, Users
@@ -44,10 +45,9 @@ class FitUsers:
         one_torch_thread()
         past = open_log(run.workspace.past)
         if past is not None and not run.workspace.history.is_file():
-            writer = Writer(run.workspace.history, run.metadata(), run.kinds)
-            for batch in past.batches(schema(past.kinds).names):
-                writer.add(with_columns(batch, schema(run.kinds)))
-            writer.close()
+            with Writer(run.workspace.history, run.metadata(), run.kinds) as writer:
+                for batch in past.batches(schema(past.kinds).names):
+                    writer.add(with_columns(batch, schema(run.kinds)))
         return {"seconds": time.process_time() - start}
 
 
@@ -127,11 +127,15 @@ class Fit:
                     self._update(run, policy, log)
                 else:
                     policy.fit(log, run.catalogue, Fitting(run.seed, processor, named, folder / "checkpoints", True))
-            policy.save(folder)
+            _save(policy, folder)
+        except FileError:
+            raise
         except OutOfTime as error:
             rule = f"fit took longer than engine.fit_limit ({limit:g} s); fewer epochs or a higher limit may help"
             raise PolicyError(f"policy {self.spec.policy!r}: {rule}") from error
         except Exception as error:  # a plug-in may raise anything
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise FileError(f"{error.filename or folder} cannot be written: {reason(error)}") from error
             raise PolicyError(f"policy {self.spec.policy!r}: fit {raised(error)}") from error
         return {"seconds": time.process_time() - start}
 
@@ -141,6 +145,15 @@ class Fit:
         serving = run.scenario.serving
         for histories, slates, clicked in blocks(log, (self.day - 1) * DAY, serving.history, serving.seen or serving.history):
             policy.update(histories, slates, clicked)
+
+
+def _save(policy: Policy, folder: Path) -> None:
+    """Write a fitted policy into `folder`, its files listed in the run's ledger."""
+    staging = staging_of(folder)
+    with writing(staging):
+        shutil.rmtree(staging, ignore_errors=True)
+        policy.save(staging)
+    adopt(staging, folder, last="state.npz")
 
 
 @dataclass(frozen=True)
@@ -185,7 +198,7 @@ class Simulate:
         scenario, serving = run.scenario, run.scenario.serving
         start, end = (-scenario.data.history_days * DAY, 0) if self.lane == HISTORY else (0, self.days * DAY)
         folder = run.workspace.shard(self.lane, self.first, self.last)
-        if _reached(folder) >= end:
+        if run.reached(self.lane, self.first, self.last) >= end:
             return {"seconds": 0.0, "impressions": 0.0}
         began, users = time.process_time(), run.users()
         lives, now = self._resume(run, users, folder, start)
@@ -223,15 +236,6 @@ class Simulate:
         serving = run.scenario.serving
         lives = Lives.born(user, np.where(first == NEVER, NEVER, first + start), max(serving.history, serving.seen or 0))
         return (lives if self.lane == HISTORY else lives.with_past(run.sequences)), start
-
-
-def _reached(folder: Path) -> int:
-    """The time (ms) up to which a shard is finished; far in the past where nothing is."""
-    snapshot = folder / "snapshot.npz"
-    if not snapshot.is_file():
-        return -NEVER
-    with np.load(snapshot, allow_pickle=False) as stored:
-        return int(stored["now"])
 
 
 def _keep(folder: Path, t: int, engine: Engine, *, again: bool) -> None:
@@ -272,12 +276,15 @@ class Merge:
         lane = scenario.design.kind if shared else self.arm
         only = switch_days(scenario, self.arm) if shared else None
         team = sorted(scenario.arms).index(self.arm) if shared and scenario.design.kind == "interleave" else None
-        writer = Writer(path, metadata, run.kinds)
-        for done, (first, last) in enumerate(run.shards):
-            days = run.tapes(lane, first, last, until=scenario.days, only=only)
-            if days:
-                for table in tape.tables(days, index, run.duration, run.kinds, team):
-                    writer.add(table)
-            progress(f"write {self.arm}", done + 1, len(run.shards), {})
-        writer.close()
+        with Writer(path, metadata, run.kinds) as writer:
+            for done, (first, last) in enumerate(run.shards):
+                end = 0 if self.arm == HISTORY else scenario.days * DAY
+                if run.reached(lane, first, last) < end:
+                    folder = run.workspace.shard(lane, first, last)
+                    raise FileError(f"{folder}: the days of users {first} to {last - 1} are no longer whole there: use --resume")
+                days = run.tapes(lane, first, last, until=scenario.days, only=only)
+                if days:
+                    for table in tape.tables(days, index, run.duration, run.kinds, team):
+                        writer.add(table)
+                progress(f"write {self.arm}", done + 1, len(run.shards), {})
         return {"seconds": time.process_time() - start}

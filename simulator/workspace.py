@@ -1,15 +1,19 @@
 """The output folder of a run: what lies where, what is finished, and whether it belongs to this scenario.
 
-Everything here is written by temporary name and rename, so whatever exists is whole.
+Everything here is written by temporary name and rename, so whatever exists is whole; and everything is listed with its digest
+(`simulator.ledger`), so whatever is missing, changed or strange is named.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +24,15 @@ import numpy.typing as npt
 
 from policies.base import Catalogue
 from simulator.eventlog import EventLog
-from simulator.files import load_arrays, save_arrays, write_text
+from simulator.files import adopt, load_arrays, read_json, reading, reason, save_arrays, write_text, writing
+from simulator.ledger import CLAIM, LEDGER, PART, Ledger
 
 DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
 """Libraries whose version may decide bytes."""
+
+
+LOCK = ".lock"
+"""File in a run's folder that the process which writes into it holds locked; it names that process."""
 
 
 class RunError(ValueError):
@@ -76,8 +85,11 @@ class Workspace:
     def notes(self) -> dict[str, Any]:
         """What the reader of the data wants said in the report."""
         file = self.models / "notes.json"
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        return found
+        notes: dict[str, Any] = {}
+        if file.is_file():
+            with reading(file):
+                notes = json.loads(file.read_text(encoding="utf-8"))
+        return notes
 
     def part(self, index: int, arm: str) -> Path:
         """The log part of an arm."""
@@ -87,14 +99,66 @@ class Workspace:
         """Folder of the tapes and snapshots of users first..last-1 in an arm."""
         return self.work / _file_name(arm) / f"users-{first}-{last}"
 
-    def write_text(self, name: str, text: str) -> None:
-        """Write a small file."""
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
+    @property
+    def ledger(self) -> Ledger:
+        """What lists the pieces of the run."""
+        return Ledger(self.root)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder against every other process that would write into it; it is made if it is not there.
+
+        The lock is the system's (`flock`), so that a death releases it. What an earlier death, or an exception inside, has left half
+        done is put in order.
+
+        Raises:
+            RunError: another process holds it, its file system has no locks, or it is not empty and holds no run.
+        """
+        with writing(self.root):
+            if self.root.exists() and self._claimed() is None and not self._only_debris():
+                raise RunError(f"{self.root} is not empty and holds no run of abtest; give --out another folder")
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._lock(handle)
+            if self._claimed() is None:
+                self.ledger.file.touch()
+            if self.ledger.file.is_file():
+                self.ledger.settle()
+            try:
+                yield
+            except BaseException:
+                self.ledger.settle()
+                raise
+        finally:
+            os.close(handle)
+
+    def _lock(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            rule = f"is in use by {holder or 'another process'}; wait for it"
+            raise RunError(f"{self.root} {rule}, or give --out another folder") from error
+        except OSError as error:
+            advice = "give --out a folder on another disk"
+            raise RunError(f"{self.root} cannot be locked ({reason(error)}); {advice}") from error
+        with writing(self.root / LOCK):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _claimed(self) -> Path | None:
+        """The claim, where there is one."""
+        return next((file for file in (self.root / CLAIM, self.work / CLAIM) if file.is_file()), None)
+
+    def _only_debris(self) -> bool:
+        """Whether nothing is here, or only what a run leaves that dies before its claim is whole."""
+        here = {path.name for path in self.root.iterdir()}
+        of_work = {path.name for path in self.work.iterdir()} if self.work.is_dir() else set()
+        return here <= {LOCK, LEDGER, "work"} and of_work <= {CLAIM + PART}
 
     def claim(self, identity: Mapping[str, Any], *, resume: bool) -> None:
-        """Make the folder this scenario's own, or make sure that it is.
+        """Make the folder this scenario's own, or make sure that it is, and that its pieces are as they were written.
 
         Args:
             identity: the resolved scenario without `engine`.
@@ -102,45 +166,51 @@ class Workspace:
 
         Raises:
             RunError: there is a run already and `resume` is False, or it is another scenario's; the difference is named.
+            FileError: a piece of it is missing, changed, stale or strange.
         """
         ours = json.loads(json.dumps({"scenario": identity, "versions": versions()}))
-        file = self.root / "work" / "claim.json"
-        finished = self.root / "claim.json"
-        known = next((f for f in (file, finished) if f.is_file()), None)
+        known = self._claimed()
         if known is None:
-            if self.root.exists() and any(self.root.iterdir()):
-                raise RunError(f"{self.root} is not empty and holds no run of abtest; give --out another folder")
-            self.write_text("work/claim.json", json.dumps(ours, indent=1, sort_keys=True) + "\n")
+            write_text(self.work / CLAIM, json.dumps(ours, indent=1, sort_keys=True) + "\n")
             return
         if not resume:
             raise RunError(f"{self.root} already holds a run; --resume continues it, or give --out another folder")
-        theirs = json.loads(known.read_text(encoding="utf-8"))
-        different = list(differences(theirs, ours))
+        different = list(differences(read_json(known), ours))
         if different:
             listed = "\n  ".join(different)
             advice = "Undo the change, or give --out another folder"
             raise RunError(f"{self.root} holds a run of another scenario, so it cannot be resumed:\n  {listed}\n{advice}")
+        self.ledger.check()
+        if self.finished:
+            shutil.rmtree(self.work, ignore_errors=True)  # where the last run died while it did so
 
     def borrow(self, models: Path) -> None:
-        """Take over the finished fits of policies in another run's `models`, each by rename; what is here already stays."""
+        """Take over the finished fits of policies in another run's `models`; what is here already stays.
+
+        Raises:
+            FileError: a fit there is not as it was written.
+        """
+        Ledger(models.parent).check(models)
         for fit in sorted(models.iterdir()):
             here = self.models / fit.name
             if (fit / "state.npz").is_file() and not here.exists():
-                staging = self.work / fit.name
-                shutil.copytree(fit, staging, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
-                self.models.mkdir(parents=True, exist_ok=True)
-                staging.rename(here)
+                staging = self.models / f"{fit.name}{PART}"
+                with writing(staging):
+                    shutil.copytree(fit, staging, ignore=shutil.ignore_patterns("checkpoints"))
+                adopt(staging, here, last="state.npz")
 
     def finish(self) -> None:
-        """Drop the pieces, keep the claim: the log is whole."""
-        if (self.work / "claim.json").is_file():
-            os.replace(self.work / "claim.json", self.root / "claim.json")
+        """Drop the pieces, keep the claim: the log is whole, and on the disk."""
+        with writing(self.root):
+            self.ledger.flush()
+            write_text(self.root / CLAIM, (self.work / CLAIM).read_text(encoding="utf-8"))
+            self.ledger.flush()
         shutil.rmtree(self.work, ignore_errors=True)
 
     @property
     def finished(self) -> bool:
         """Whether the log is whole."""
-        return (self.root / "claim.json").is_file()
+        return (self.root / CLAIM).is_file()
 
 
 def differences(old: Any, new: Any, path: str = "") -> Any:

@@ -136,8 +136,8 @@ def test_a_bad_value_is_named_by_file_and_row(tmp_path: Path, column: str, row: 
 def test_an_unsorted_a_repeated_and_a_backward_row_are_named(tmp_path: Path) -> None:
     good = columns()
     for name, change, words in (
-        ("twice", lambda c: {k: np.insert(v, 21, v[20]) for k, v in c.items()}, "row 21: the key"),
-        ("swapped", lambda c: {k: v[[*range(30), 31, 30, *range(32, len(v))]] for k, v in c.items()}, "row 31: the key"),
+        ("twice", lambda c: {k: np.insert(v, 21, v[20]) for k, v in c.items()}, "row 21: key"),
+        ("swapped", lambda c: {k: v[[*range(30), 31, 30, *range(32, len(v))]] for k, v in c.items()}, "row 31: key"),
         ("back", lambda c: {**c, "t": np.where(np.arange(len(c["t"])) == 25, c["t"] - 10 * DAY_MS, c["t"])}, "row 25: t ="),
     ):
         file = EventLog.from_columns(change({k: v.copy() for k, v in good.items()}), META, sort=False).write(tmp_path / f"{name}.parquet")

@@ -94,7 +94,7 @@ def test_the_log_keeps_its_rules_and_explains_itself(plain):
     assert pc.max(t).as_py() < 2 * days
     assert pc.sum(pc.is_null(table["propensity"].filter(history))).as_py() == 0
     assert set(table["channel"].filter(pc.invert(history)).to_pylist()) == {0, 1}
-    assert sorted(p.name for p in plain.iterdir()) == ["claim.json", "log", "models", "scenario.yaml"]
+    assert sorted(p.name for p in plain.iterdir()) == [".lock", "claim.json", "log", "models", "pieces.jsonl", "scenario.yaml"]
     assert Scenario.load(plain / "scenario.yaml").resolved() == Scenario.load(plain.parent / "scenario.yaml").resolved()
 
 

@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from policies.base import Histories, IntArray
-from simulator.eventlog import FEEDBACK, KEY, EventLog, LogError, Metadata, Propensity, column_values
+from simulator.eventlog import FEEDBACK, KEY, EventLog, LogError, Propensity, column_values
+from simulator.validation import INSPECTED, Inspector
 
 Float = npt.NDArray[np.float64]
 Columns = dict[str, npt.NDArray[Any]]
@@ -149,14 +149,14 @@ class Stream:
 
     def _chunks(self) -> Iterator[tuple[Columns, bool]]:
         """The arm's rows as numpy columns, checked, and whether they are the last ones."""
-        names = list(dict.fromkeys([*KEY, "t", "item", "propensity", "click", "channel", self.reward]))
+        names = list(dict.fromkeys([*INSPECTED, "click", self.reward]))
         arm = 0 if self.arm is None else self.log.metadata.arms.index(self.arm)
         inspector = Inspector(self.log.metadata)
         waiting: Columns | None = None
-        for part, first, batch in _batches(self.log, names, self.chunk):
+        for part, row, first, batch in _batches(self.log, names, self.chunk):
+            inspector.inspect(part, row, batch)
             columns = _arrays(batch, self.reward)
             columns["row"] = np.arange(first, first + batch.num_rows, dtype=np.int64)
-            inspector.inspect(part, columns)
             mine = columns["arm"] == arm
             if not mine.all():
                 columns = {name: column[mine] for name, column in columns.items()}
@@ -184,11 +184,11 @@ class Stream:
     def place(self, row: int) -> str:
         """Where a row of the log is, in words: its file and its row there."""
         for part in self.log.parts:
-            count = pq.ParquetFile(part).metadata.num_rows
+            count = EventLog(self.log.metadata, None, (part,)).n_rows
             if row < count:
                 return f"{part}: row {row}"
             row -= count
-        return f"log in memory: row {row}"
+        return f"the log in memory: row {row}"
 
     def _exposed(self, columns: Columns, starts: IntArray, rows: IntArray, begin: IntArray, past: int) -> Iterator[Rounds]:
         """Rounds of one uniformly drawn impression each: `rows` `[N]`, of requests that start at `starts` `[N]`."""
@@ -271,13 +271,14 @@ def _number(columns: Columns, by: str, step: int) -> tuple[IntArray, IntArray]:
     return np.flatnonzero(request), begin
 
 
-def _batches(log: EventLog, names: list[str], rows: int) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-    """(part, row of the log, rows) of at most `rows` rows; the part is named for complaints."""
+def _batches(log: EventLog, names: list[str], rows: int) -> Iterator[tuple[str, int, int, pa.RecordBatch]]:
+    """(part, first row within it, first row within the log, rows) of at most `rows` rows; the part is named for complaints."""
     row = 0
     for part in log.parts or (None,):
         here = log if part is None else EventLog(log.metadata, None, (part,))
+        begin = row
         for batch in here.batches(names, rows):
-            yield "log in memory" if part is None else str(part), row, batch
+            yield "the log in memory" if part is None else str(part), row - begin, row, batch
             row += batch.num_rows
 
 
@@ -291,65 +292,3 @@ def _arrays(batch: pa.RecordBatch, reward: str) -> Columns:
     columns["reward"] = given if reward == "watch" else np.where(given < 0, np.nan, given)
     columns["propensity"] = columns["propensity"].astype(np.float64)
     return {name: columns[name] for name in (*KEY, "t", "item", "propensity", "click", "channel", "reward")}
-
-
-class Inspector:
-    """Holds every row of a log, batch after batch, to the rules that an estimator relies on."""
-
-    def __init__(self, metadata: Metadata) -> None:
-        self._metadata = metadata
-        self._last: tuple[int, ...] | None = None
-        self._part, self._offset = "", 0
-
-    def inspect(self, part: str, columns: Columns) -> None:
-        """Check one batch that follows the last one.
-
-        Raises:
-            LogError: the first broken rule, with part, row within the part, rule and value.
-        """
-        m, row = self._metadata, columns["row"]
-        if not len(row):
-            return
-        if part != self._part:
-            self._part, self._offset = part, int(row[0])
-        p = columns["propensity"]
-        for name, good, rule in (
-            ("arm", columns["arm"] < len(m.arms), f"an index below {len(m.arms)}"),
-            ("user", columns["user"] < m.n_users, f"a user of 0..{m.n_users - 1}"),
-            ("item", (columns["item"] >= 1) & (columns["item"] <= m.n_items), f"an item of 1..{m.n_items}"),
-            ("propensity", np.isnan(p) | ((p > 0) & (p <= 1)), "a probability in (0, 1] or null"),
-        ):
-            if not good.all():
-                bad = int(np.argmin(good))
-                raise LogError(f"{self._where(row[bad])}: {name} must be {rule}; got {columns[name][bad]}")
-        self._order(columns)
-
-    def _where(self, row: int) -> str:
-        return f"{self._part}: row {int(row) - self._offset}"
-
-    def _order(self, columns: Columns) -> None:
-        """Rows ascend by KEY (so none comes twice), and a user's times do not go back."""
-        names = (*KEY, "t")
-        head = [np.asarray([value]) for value in self._last] if self._last else [columns[name][:0] for name in names]
-        key = [np.concatenate((first, columns[name])) for first, name in zip(head, names, strict=True)]
-        rising, tied = np.zeros(len(key[0]) - 1, dtype=bool), np.ones(len(key[0]) - 1, dtype=bool)
-        for column in key[:-1]:
-            step = np.diff(column)
-            rising |= tied & (step > 0)
-            tied &= step == 0
-        shift = 0 if self._last else 1
-        if not rising.all():
-            bad = int(np.argmin(rising))
-            said = "comes twice" if tied[bad] else "comes after a greater one: the log is not sorted"
-            at = tuple(int(column[bad + 1]) for column in key[:-1])
-            raise LogError(f"{self._where(columns['row'][bad + shift])}: the key {KEY} = {at} {said}")
-        same = (np.diff(key[0]) == 0) & (np.diff(key[1]) == 0)
-        back = same & (np.diff(key[-1]) < 0)
-        if back.any():
-            bad = int(np.argmax(back))
-            now, before = int(key[-1][bad + 1]), int(key[-1][bad])
-            raise LogError(
-                f"{self._where(columns['row'][bad + shift])}: t = {now} ms is before the row above (t = {before} ms): "
-                f"user {int(key[1][bad])}'s sessions and requests must be numbered in time order"
-            )
-        self._last = tuple(int(column[-1]) for column in key)

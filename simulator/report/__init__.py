@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
 from simulator.eventlog import EventLog
-from simulator.files import write_texts
+from simulator.files import read_json, write_texts
+from simulator.ledger import CLAIM, Ledger
 
 if TYPE_CHECKING:
     from simulator.stats.choices import Choices
@@ -110,10 +111,7 @@ def load(source: Path) -> dict[str, Any]:
     file = source / "report.json" if source.is_dir() else source
     if file.suffix != ".json" or not file.is_file():
         return gather(find(source)[0], runtime=None, progress=_silent)
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ReportError(f"{file}: not JSON: {error}") from error
+    stored = read_json(file, "Rebuild it with `abtest report`")
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA_VERSION or "lifts" not in stored:
         raise ReportError(f"{file}: not a report of schema {SCHEMA_VERSION}; rebuild it with `abtest report`")
     return stored
@@ -126,11 +124,17 @@ def find(source: Path) -> tuple[EventLog, Path]:
         source: a run's folder (with `log/`), a folder of Parquet parts, or one .parquet file.
 
     Raises:
-        ReportError: nothing is there.
+        ReportError: nothing is there, or a run that is not finished.
+        FileError: a piece of the run there is missing, changed or strange.
         LogError: something is there, but it is not an event log.
     """
     if not source.exists():
         raise ReportError(f"{source}: no such file or folder; give a run's folder, a folder of Parquet parts or a .parquet file")
+    if (source / "work" / CLAIM).is_file() and not (source / CLAIM).is_file():
+        raise ReportError(f"{source} holds a run that is not finished: `abtest run SCENARIO --out {source} --resume` continues it")
+    ledger = Ledger(source) if (source / CLAIM).is_file() else Ledger.around(source)
+    if ledger is not None:
+        ledger.check(source)
     if (source / "log").is_dir():
         return _sound(source / "log"), source
     home = source.parent if source.is_file() or source.name == "log" else source
@@ -145,10 +149,13 @@ def _sound(place: Path) -> EventLog:
 
 
 def runtime(folder: Path) -> dict[str, Any] | None:
-    """The run time figures that an earlier report of the same folder keeps; the log itself does not have them."""
+    """The run time figures that an earlier report of the same folder keeps; the log itself does not have them.
+
+    None where there is no such report, or one that cannot be read: it is about to be written anew.
+    """
     try:
         stored = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
     found = stored.get("runtime") if isinstance(stored, dict) else None
     return found if isinstance(found, dict) else None

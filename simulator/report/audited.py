@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from simulator.files import read_json
 from simulator.report import ReportError
 from simulator.stats.checks import Check
 
@@ -34,7 +34,7 @@ def beside(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = read_json(file)
         rows = stored["rows"]
         largest = {row["analysis"]: row["n"] for row in sorted(rows, key=lambda row: row["n"])}
         others = [row for row in rows if not row["default"] and row["n"] == largest[row["analysis"]]]
@@ -49,7 +49,7 @@ def beside(folder: Path) -> dict[str, Any] | None:
                 "warnings": [_warned(row) for row in others if row["warning"]],
             },
         }
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"{file}: not an audit ({error}); make it anew with `abtest audit {folder}`, or remove it") from error
 
 

@@ -3,11 +3,11 @@ asked. Nothing is estimated here."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from simulator.files import read_json
 from simulator.report import ReportError
 
 PLACE = Path("replay") / "replay.json"
@@ -29,7 +29,7 @@ def foretold(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = read_json(file)
         names = [policy["policy"] for policy in stored["policies"]]
         at = {arm: names.index(arm) for arm in content["arms"] if arm in names}
         base = at.get(content["control"])
@@ -48,7 +48,7 @@ def foretold(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
             for arm, i in at.items()
             if arm != content["control"]
         ]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ReportError(f"{file}: not what abtest fidelity writes ({error}); make it anew, or remove it") from error
 
 
@@ -66,7 +66,14 @@ def beside(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     file = folder / PLACE
     if not file.is_file():
         return []
-    stored = json.loads(file.read_text(encoding="utf-8"))
+    stored = read_json(file)
+    try:
+        return _estimates(stored, content)
+    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise ReportError(f"{file}: not what abtest replay writes ({error}); make it anew, or remove it") from error
+
+
+def _estimates(stored: Any, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     arms = {spec.get("policy"): arm for arm, spec in content["settings"].get("arms", {}).items() if not spec.get("params")}
     online = {(row["arm"], row["metric"]): row["lift"] for row in content["lifts"] if row["unit"] == "user"}
     rows = []

@@ -1,0 +1,223 @@
+"""What an event log says of itself: typed, and held to its rules whoever has written it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Len
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+SCHEMA_VERSION = 1
+
+HISTORY = "history"
+"""The arm that holds what happened before the A/B; always index 0 of a run's log."""
+
+MOST_USERS = 2**32
+"""Ids of users and items are stored as u32."""
+
+MOST_DAYS = 3660
+
+ALWAYS_PLAUSIBLE = 10_000_000
+"""So many users or items may be without a single row: a table with a cell for each is no burden."""
+
+ROWLESS = 1000
+"""Beyond ALWAYS_PLAUSIBLE, there may be so many users or items for each row of the log."""
+
+Propensity = Literal["conditional", "marginal", "unknown"]
+
+Name = Annotated[str, Len(1, 200)]
+
+
+class LogError(ValueError):
+    """A log that breaks a rule of the schema; the message names file, row, column, rule and value."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a log says of itself, kept as JSON in the Parquet schema.
+
+    Attributes:
+        arms: names, by arm index. A pure history has the one arm `history`.
+        n_users: users are 0..n_users-1, whether or not they have rows.
+        n_items: items are 1..n_items.
+        propensity: what the propensity column means: `conditional` on the items above, `marginal`, or `unknown`.
+        control: name of the control arm, or None.
+        days: days of the A/B, from t = 0; 0 for a pure history.
+        channels: names of the recall channels besides the arm's own policy, from index 1.
+        scenario: the resolved scenario without its `engine` section, or {}.
+        versions: of abtest, Python and the libraries that decide bytes.
+        notes: counts a reader or a run wants to keep with the log (duplicates dropped, ...).
+    """
+
+    arms: Annotated[tuple[Name, ...], Len(1, 256)]
+    n_users: Annotated[int, Ge(0), Le(MOST_USERS)]
+    n_items: Annotated[int, Ge(0), Le(MOST_USERS - 1)]
+    propensity: Propensity = "unknown"
+    control: Name | None = None
+    days: Annotated[int, Ge(0), Le(MOST_DAYS)] = 0
+    channels: Annotated[tuple[Name, ...], Len(0, 255)] = ()
+    scenario: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps({"schema": SCHEMA_VERSION, **self.__dict__}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Metadata:
+        """Read what `to_json` wrote, or another program.
+
+        Raises:
+            LogError: not JSON, another schema version, or a key that is missing, unknown, of a wrong type or out of its range; names
+                the key and the value.
+        """
+        try:
+            stored = json.loads(text, parse_constant=_number, parse_float=_number)
+        except (ValueError, RecursionError) as error:
+            raise LogError(f"the metadata is not JSON: {error}") from error
+        if not isinstance(stored, dict):
+            raise LogError(f"the metadata must be a JSON object; got {_short(stored)}")
+        version = stored.pop("schema", None)
+        if type(version) is not int or version != SCHEMA_VERSION:
+            raise LogError(
+                f"event log of schema {_short(version)}; this abtest reads schema {SCHEMA_VERSION}"
+            )
+        unknown = sorted(stored.keys() - cls.__dataclass_fields__.keys())
+        if unknown:
+            raise LogError(
+                f"metadata.{unknown[0]}: unknown key; an event log says {', '.join(cls.__dataclass_fields__)}"
+            )
+        try:
+            read = _reader().validate_json(json.dumps(stored), strict=True)
+            _Scenario.model_validate_json(json.dumps(read.scenario), strict=True)
+            _Notes.model_validate_json(json.dumps(read.notes), strict=True)
+        except ValidationError as error:
+            raise LogError(_complaint(error)) from error
+        read.agree()
+        return read
+
+    def agree(self) -> None:
+        """Hold the keys to one another.
+
+        Raises:
+            LogError: two that do not agree.
+        """
+        twice = sorted({name for name in self.arms if self.arms.count(name) > 1})
+        if twice:
+            raise LogError(
+                f"metadata.arms: {twice[0]!r} stands there twice; every arm has a name of its own"
+            )
+        if self.control is not None and self.control not in self.arms:
+            raise LogError(
+                f"metadata.control must be one of the arms {list(self.arms)}; got {self.control!r}"
+            )
+        if self.control == HISTORY and len(self.arms) > 1:
+            raise LogError(
+                f"metadata.control must be an arm of the A/B; got {HISTORY!r}, which is what happened before it"
+            )
+
+    def plausible(self, rows: int) -> None:
+        """Hold the number of users and of items to the size of the log: tables are made with a cell for each.
+
+        Raises:
+            LogError: far more of them than rows.
+        """
+        limit = max(ALWAYS_PLAUSIBLE, ROWLESS * rows)
+        for name, n in (("n_users", self.n_users), ("n_items", self.n_items)):
+            if n > limit:
+                raise LogError(
+                    f"metadata.{name} must be at most {limit:,} in a log of {rows:,} rows; got {n:,}"
+                )
+
+
+class _Told(BaseModel):
+    """Part of the metadata that is read by name; what else stands there is only shown."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Kind(_Told):
+    kind: str | None = None
+
+
+class _Data(_Told):
+    source: str | None = None
+
+
+class _Design(_Told):
+    kind: Literal["paired", "split", "switchback", "interleave"] = "paired"
+
+
+class _Serving(_Told):
+    refit: str | None = None
+    refit_on: str | None = None
+
+
+class _Scenario(_Told):
+    """The keys of a log's scenario that are read again."""
+
+    name: Name | None = None
+    description: str | None = None
+    seed: Annotated[int, Ge(0), Le(2**64 - 1)] = 0
+    design: _Design = _Design()
+    metrics: list[str] | None = None
+    users: _Kind = _Kind()
+    data: _Data = _Data()
+    serving: _Serving = _Serving()
+    arms: dict[str, dict[str, Any]] = {}
+    published: dict[str, float] = {}
+
+
+class _Marginal(_Told):
+    name: str
+    target: float
+    simulated: float
+    ratio: float | None
+    within: bool
+
+
+class _Calibration(_Told):
+    basis: str
+    tolerance: float
+    rows: list[_Marginal]
+
+
+class _Notes(_Told):
+    """The notes of a log that are read again."""
+
+    calibration: _Calibration | None = None
+
+
+@lru_cache(maxsize=1)
+def _reader() -> TypeAdapter[Metadata]:
+    return TypeAdapter(Metadata)
+
+
+def _number(text: str) -> float:
+    """A JSON number; what no float can hold, and NaN, are no numbers."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first broken rule, with key path, rule and value."""
+    first = error.errors()[0]
+    part = {"_Scenario": "scenario.", "_Notes": "notes."}.get(error.title, "")
+    path = ".".join(str(key) for key in first["loc"])
+    rule = first["msg"].replace("Input should be", "must be")
+    if first["type"] == "missing":
+        return f"metadata.{part}{path} is missing"
+    return f"metadata.{part}{path} {rule}; got {_short(first['input'])}"
+
+
+def _short(value: Any) -> str:
+    """A value, cut for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

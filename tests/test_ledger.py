@@ -1,0 +1,354 @@
+"""The ledger of a run: whatever is missing, added, changed, cut or stale is named, and whatever a death leaves is put in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from simulator.cli import main
+from simulator.files import load_arrays, read_json, save_arrays, write_text
+from simulator.ledger import FileError, Ledger, Piece, commit
+from simulator.run import simulate
+from simulator.scenario import Scenario
+from simulator.workspace import RunError, Workspace
+
+SCENARIO: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 9,
+    "data": {"source": "synthetic", "history_days": 2},
+    "users": {"kind": "choice", "n_users": 40, "n_items": 80},
+    "days": 2,
+    "serving": {"slate": 4, "recall": 12, "history": 16, "ranking": {"kind": "pointwise"}},
+    "arms": {"a": {"policy": "popularity"}, "z": {"policy": "mine.py:Stops"}},
+    "design": {"kind": "paired", "control": "a"},
+    "engine": {"executor": "serial"},
+}
+STOPS = """
+import os
+from dataclasses import dataclass
+from policies.popularity import Random
+
+@dataclass
+class Stops(Random):
+    def recall(self, histories, k, seed):
+        if os.environ.get("STOP_HERE") and (histories.step > 6).any():
+            raise KeyboardInterrupt
+        return super().recall(histories, k, seed)
+"""
+
+
+def start(folder: Path, monkeypatch: pytest.MonkeyPatch | None) -> Path:
+    """A run into `folder`/out: interrupted in the middle of arm z, or whole."""
+    (folder / "mine.py").write_text(STOPS)
+    (folder / "scenario.yaml").write_text(yaml.safe_dump(SCENARIO, sort_keys=False))
+    if monkeypatch is None:
+        again(folder, resume=False)
+    else:
+        with monkeypatch.context() as patch:
+            patch.setenv("STOP_HERE", "1")
+            with pytest.raises(KeyboardInterrupt):
+                again(folder, resume=False)
+    return folder / "out"
+
+
+def again(folder: Path, *, resume: bool = True) -> Path:
+    return simulate(
+        Scenario.load(folder / "scenario.yaml"), folder / "out", folder=folder, resume=resume
+    ).root
+
+
+def log_of(root: Path) -> dict[str, bytes]:
+    return {part.name: part.read_bytes() for part in sorted((root / "log").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        start(folder, patch)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start(tmp_path_factory.mktemp("whole"), None)
+
+
+def copy(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to, dirs_exist_ok=True)
+    return to / "out"
+
+
+def flip(file: Path, at: float = 0.5) -> None:
+    content = bytearray(file.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 4
+    file.write_bytes(bytes(content))
+
+
+def one(root: Path, pattern: str) -> Path:
+    return sorted(root.glob(pattern))[0]
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(interrupted, whole, tmp_path):
+    out = copy(interrupted, tmp_path)
+    assert len(list(out.glob("work/a/*/day-1.npz"))) == 2
+    assert not list(out.glob("work/z/*/day-1.npz"))
+    assert not list(out.rglob("*.part"))
+    again(tmp_path)
+    assert log_of(out) == log_of(whole)
+
+
+def _swapped(out: Path) -> None:
+    first, second = sorted(out.glob("work/a/*/day-0.npz"))
+    first.rename(out / "between")
+    second.rename(first)
+    (out / "between").rename(second)
+
+
+def _stale(out: Path) -> None:
+    """An earlier version of a piece: the ledger has two lines of it, and the file of the first lies there."""
+    file = one(out, "models/ranking.npz")
+    old = file.read_bytes()
+    state = load_arrays(file)
+    save_arrays(file, {name: values + 1 for name, values in state.items()})
+    file.write_bytes(old)
+
+
+DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
+    (
+        "a tape removed",
+        lambda out: one(out, "work/a/*/day-0.npz").unlink(),
+        r"work/a/users-0-20/day-0\.npz is missing",
+    ),
+    (
+        "a shard removed",
+        lambda out: shutil.rmtree(one(out, "work/a/users-*")),
+        r"work/a/users-0-20/snapshot\.npz is missing",
+    ),
+    (
+        "a snapshot removed",
+        lambda out: one(out, "work/a/*/snapshot.npz").unlink(),
+        r"snapshot\.npz is missing",
+    ),
+    (
+        "a tape flipped",
+        lambda out: flip(one(out, "work/a/*/day-1.npz")),
+        r"work/a/users-0-20/day-1\.npz has changed",
+    ),
+    (
+        "a tape cut",
+        lambda out: os.truncate(one(out, "work/a/*/day-1.npz"), 99),
+        r"day-1\.npz is cut: it has 99 of",
+    ),
+    (
+        "a tape added",
+        lambda out: shutil.copy(
+            one(out, "work/a/*/day-1.npz"), out / "work/a/users-0-20/day-2.npz"
+        ),
+        r"day-2\.npz is not of",
+    ),
+    (
+        "tapes swapped",
+        _swapped,
+        r"users-0-20/day-0\.npz (has changed|is cut)[\s\S]*users-20-40/day-0\.npz has changed",
+    ),
+    ("a stale piece", _stale, r"models/ranking\.npz is stale: an earlier version of it"),
+    (
+        "a fit flipped",
+        lambda out: flip(one(out, "models/popularity-*/state.npz")),
+        r"popularity-\w+/state\.npz has changed",
+    ),
+    (
+        "a fit removed",
+        lambda out: shutil.rmtree(one(out, "models/popularity-*")),
+        r"popularity-\w+/policy\.json is missing",
+    ),
+    (
+        "the catalogue flipped",
+        lambda out: flip(out / "models/catalogue.npz"),
+        r"models/catalogue\.npz has changed",
+    ),
+    (
+        "the history flipped",
+        lambda out: flip(out / "log/00-history.parquet"),
+        r"log/00-history\.parquet has changed",
+    ),
+    ("the claim flipped", lambda out: flip(out / "work/claim.json"), r"claim\.json has changed"),
+    ("the ledger flipped", lambda out: flip(out / "pieces.jsonl"), r"pieces\.jsonl:\d+: damaged"),
+    (
+        "the ledger removed",
+        lambda out: (out / "pieces.jsonl").unlink(),
+        r"pieces\.jsonl, the list of the pieces of this run, is missing",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE]
+)
+def test_no_damaged_run_is_resumed(interrupted, tmp_path, damage, message):
+    out = copy(interrupted, tmp_path)
+    damage(out)
+    with pytest.raises(FileError, match=message):
+        again(tmp_path)
+
+
+def test_a_line_of_the_ledger_that_is_lost_leaves_a_stranger(interrupted, tmp_path):
+    out = copy(interrupted, tmp_path)
+    lines = (out / "pieces.jsonl").read_text().splitlines(keepends=True)
+    (out / "pieces.jsonl").write_text(
+        "".join(line for line in lines if "work/a/users-0-20/day-0.npz" not in line)
+    )
+    with pytest.raises(FileError, match=r"work/a/users-0-20/day-0\.npz is not of this run"):
+        again(tmp_path)
+
+
+def test_one_flipped_bit_in_any_file_of_a_finished_run_is_named(whole, tmp_path):
+    files = [
+        file
+        for file in sorted(whole.rglob("*"))
+        if file.is_file() and file.name not in (".lock", "scenario.yaml")
+    ]
+    assert len(files) > 8
+    for number, file in enumerate(files):
+        out = tmp_path / str(number)
+        shutil.copytree(whole, out)
+        flip(out / file.relative_to(whole), (number % 10) / 10)
+        done = CliRunner().invoke(main, ["report", str(out), "--quiet"])
+        assert done.exit_code == 2, (file, done.output)
+        assert file.name in done.output
+        assert "Traceback" not in done.output
+        assert not (out / "report.json").exists()
+
+
+def test_a_missing_and_an_added_part_of_the_log_are_named(whole, tmp_path):
+    for name, change in {
+        "missing": lambda out: (out / "log/01-a.parquet").unlink(),
+        "is not of this run": lambda out: shutil.copy(
+            out / "log/01-a.parquet", out / "log/09-a.parquet"
+        ),
+    }.items():
+        out = tmp_path / name
+        shutil.copytree(whole, out)
+        change(out)
+        for source in (out, out / "log"):
+            done = CliRunner().invoke(
+                main, ["report", str(source), "--quiet", "--out", str(tmp_path / "report")]
+            )
+            assert done.exit_code == 2
+            assert name in done.output
+
+
+def test_an_unfinished_run_is_not_reported(interrupted):
+    done = CliRunner().invoke(main, ["report", str(interrupted / "out"), "--quiet"])
+    assert done.exit_code == 2
+    assert "is not finished" in done.output
+
+
+def test_a_report_that_was_changed_is_not_read(whole, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    assert CliRunner().invoke(main, ["report", str(out), "--quiet"]).exit_code == 0
+    text = (out / "report.json").read_text()
+    (out / "report.json").write_text(text.replace("1", "2"))
+    with pytest.raises(FileError, match=r"report\.json has changed since it was written"):
+        read_json(out / "report.json")
+
+
+DEATHS: list[tuple[str, Callable[[Path], Any]]] = [
+    ("nothing but the folder", lambda out: None),
+    ("the lock", lambda out: (out / ".lock").touch()),
+    ("an empty ledger", lambda out: [(out / ".lock").touch(), (out / "pieces.jsonl").touch()]),
+    (
+        "half a claim",
+        lambda out: [(out / "work").mkdir(), (out / "work/claim.json.part").write_text('{"a')],
+    ),
+    ("half a line", lambda out: (out / "pieces.jsonl").write_text('{"piece": "wo')),
+]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("death", [case[1] for case in DEATHS], ids=[case[0] for case in DEATHS])
+def test_a_death_before_the_claim_is_whole_leaves_a_folder_that_is_taken(tmp_path, death, resume):
+    out = tmp_path / "out"
+    out.mkdir()
+    death(out)
+    where = Workspace(out)
+    with where.held():
+        where.claim({"seed": 1}, resume=resume)
+    assert json.loads((out / "work/claim.json").read_text())["scenario"] == {"seed": 1}
+    assert not list(out.rglob("*.part"))
+
+
+def test_a_death_between_line_and_name_is_settled(tmp_path):
+    """The line is there and the piece waits under its temporary name: it gets its name. Other temporary files go."""
+    where = Workspace(tmp_path / "out")
+    with where.held():
+        where.claim({}, resume=False)
+        save_arrays(where.models / "ranking.npz", {})
+    waiting = where.models / "notes.json.part"
+    waiting.write_text("{}")
+    where.ledger.add(where.models / "notes.json", Piece.of(waiting))
+    (where.models / "ranking.npz.part").write_text("half of a new")
+    (where.models / "fit.part").mkdir()
+    (where.models / "fit.part" / "state.npz.part").write_text("x")
+    with where.held():
+        where.claim({}, resume=True)
+    assert sorted(path.name for path in where.models.iterdir()) == ["notes.json", "ranking.npz"]
+
+
+def test_a_line_that_a_death_has_cut_is_no_line(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.file.touch()
+    write_text(tmp_path / "a", "a")
+    with ledger.file.open("a") as stream:
+        stream.write('{"piece": "b", "by')
+    assert list(ledger.pieces()) == ["a"]
+    write_text(tmp_path / "c", "c")
+    assert list(ledger.pieces()) == ["a", "c"]
+
+
+def test_files_outside_of_runs_are_not_listed(tmp_path):
+    assert Ledger.around(tmp_path / "a") is None
+    (tmp_path / "a.part").write_text("a")
+    commit(tmp_path / "a.part", tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_run_folder_is_held_by_one_process(tmp_path):
+    where = Workspace(tmp_path / "out")
+    with where.held():
+        where.claim({}, resume=False)
+        with (
+            pytest.raises(RunError, match=rf"is in use by process {os.getpid()} on"),
+            Workspace(tmp_path / "out").held(),
+        ):
+            pass
+    with Workspace(tmp_path / "out").held():
+        pass
+
+
+def test_rows_are_listed(whole):
+    """Every impression of the log is on one of the tapes that were listed: none lost, none twice."""
+    pieces = Ledger(whole).pieces()
+    for arm in ("a", "z"):
+        tapes = {
+            name: piece.rows
+            for name, piece in pieces.items()
+            if name.startswith(f"work/{arm}/") and "/day-" in name
+        }
+        assert len(tapes) == 4
+        (part,) = [
+            piece
+            for name, piece in pieces.items()
+            if name.startswith("log/") and name.endswith(f"-{arm}.parquet")
+        ]
+        assert sum(tapes.values()) == part.rows
