@@ -93,25 +93,27 @@ class EventLog:
 
         Args:
             columns: by name; `arm`, `channel` default to 0, `logged` to False, `propensity`, `click` and `watch` to null,
-                `duration` to 0. Nullable bools may be given as int8 with -1 for null, `tab` with -1; float NaN is null.
+                `duration` to 0. Answers (click, like, ...) are bools or 0, 1 and -1 for null, and nothing else: a count
+                is no answer. `tab` may be -1 for null; None, NaN and NA are null.
             metadata: of the log.
             sort: put the rows into KEY order (stable).
 
         Raises:
-            LogError: a column missing, unknown, or not convertible.
+            LogError: a column missing, unknown, of another length, or with a value that its type has not, by row.
         """
         kinds = [name for name in (*FEEDBACK, TAB) if name in columns]
         target = schema(kinds)
         unknown = set(columns) - set(target.names)
         if unknown:
             raise LogError(f"unknown columns {sorted(unknown)}; an event log has {target.names}")
-        n = len(columns["item"])
+        given = {name: _as_arrow(name, values) for name, values in columns.items() if values is not None}
+        if "item" not in given:
+            raise LogError("column 'item' is missing")
         arrays = []
         for column in target:
-            given = columns.get(column.name)
             try:
-                arrays.append(_convert(given, column, n))
-            except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+                arrays.append(_convert(given.get(column.name), column, len(given["item"])))
+            except pa.ArrowException as error:
                 raise LogError(f"column {column.name!r} cannot be read as {column.type}: {error}") from error
         table = pa.table(arrays, schema=target)
         log = cls(metadata, table)
@@ -488,19 +490,67 @@ def column_values(table: pa.Table, name: str) -> np.ndarray:
 _DEFAULTS: dict[str, Any] = {"arm": 0, "channel": 0, "logged": False, "duration": 0.0}
 
 
-def _convert(given: Any, column: pa.Field, n: int) -> pa.Array:
-    if given is None:
+def _as_arrow(name: str, given: Any) -> pa.Array:
+    """One column of whatever holds numbers or bools (numpy, pandas, Arrow, a list, a range); None, NaN and NA are null.
+
+    Raises:
+        LogError: it holds anything else.
+    """
+    try:
+        if not isinstance(given, (pa.Array, pa.ChunkedArray)):
+            given = pa.array(given if hasattr(given, "dtype") else list(given), from_pandas=True)
+        values = given.combine_chunks() if isinstance(given, pa.ChunkedArray) else given
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if pa.types.is_decimal(values.type) or pa.types.is_float16(values.type):
+            values = values.cast(pa.float64())
+        if pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise LogError(f"column {name!r} cannot be read: {error}") from error
+    kind = values.type
+    if not any(holds(kind) for holds in (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)):
+        raise LogError(f"column {name!r} cannot be read: it must hold numbers or bools; got {kind}")
+    return values
+
+
+def _convert(values: pa.Array | None, column: pa.Field, n: int) -> pa.Array:
+    """A column in the type of the schema, its default where it was not given."""
+    if values is None:
         if column.name in NULLABLE:
             return pa.nulls(n, column.type)
         if column.name not in _DEFAULTS:
             raise LogError(f"column {column.name!r} is missing")
         return pa.array(np.full(n, _DEFAULTS[column.name]), column.type)
-    if isinstance(given, (pa.Array, pa.ChunkedArray)):
-        return given.cast(column.type)
-    values = np.asarray(given)
-    if pa.types.is_boolean(column.type) and values.dtype != bool:
-        return pa.array(values == 1, pa.bool_(), mask=values < 0)
-    if pa.types.is_floating(column.type):
-        return pa.array(values.astype(np.float32), column.type, mask=np.isnan(values) if column.nullable else None)
-    missing = values < 0 if column.nullable else None
-    return pa.array(values, pa.from_numpy_dtype(values.dtype), mask=missing).cast(column.type)
+    if len(values) != n:
+        raise LogError(f"column {column.name!r} must have a value for each of the {n:,} items; it has {len(values):,}")
+    if pa.types.is_boolean(column.type):
+        values = _answers(values, column.name)
+    elif pa.types.is_floating(column.type):
+        limit = float(np.finfo(np.float32).max)
+        _hold(column.name, values, pc.less_equal(pc.abs(values.cast(pa.float64(), safe=False)), limit), f"numbers up to {limit:.3g}")
+    elif column.nullable:
+        numbers = values.cast(pa.float64(), safe=False)
+        _hold(column.name, values, pc.greater_equal(numbers, -1), "0, 1, ... or -1 (not known)")
+        values = pc.if_else(pc.equal(numbers, -1), pa.scalar(None, values.type), values)
+    if values.null_count and not column.nullable:
+        row = pc.index(pc.is_null(values), True).as_py()
+        raise LogError(f"column {column.name!r} must not be empty; row {row} is")
+    return values.cast(column.type)
+
+
+def _answers(values: pa.Array, name: str) -> pa.Array:
+    """Answers as bool: 1 is yes, 0 is no, -1 is not observed, and there is no other."""
+    if pa.types.is_boolean(values.type) or pa.types.is_null(values.type):
+        return values
+    numbers = values.cast(pa.float64(), safe=False)
+    rule = "0, 1 or -1 (not observed), for a count is no answer (but count > 0 is)"
+    _hold(name, values, pc.is_in(numbers, pa.array([-1.0, 0.0, 1.0])), rule)
+    return pc.if_else(pc.equal(numbers, -1), pa.scalar(None, pa.bool_()), pc.equal(numbers, 1))
+
+
+def _hold(name: str, values: pa.Array, good: pa.Array, rule: str) -> None:
+    """Raise a LogError for the first value, not null, for which `good` is false."""
+    bad = pc.index(pc.and_(pc.is_valid(values), pc.invert(good)), True).as_py()
+    if bad >= 0:
+        raise LogError(f"column {name!r} must be {rule}; row {bad} has {values[bad].as_py()!r}")

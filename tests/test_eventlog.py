@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -153,11 +154,61 @@ def test_a_cut_file_and_a_wrong_column_are_named(tmp_path):
         ({"colour": [1, 2, 3, 4]}, "unknown columns.*colour"),
         ({"t": None}, "'t' is missing"),
         ({"item": ["x"] * 4}, "'item' cannot be read"),
+        ({"item": None}, "'item' is missing"),
+        ({"item": [1, 2.5, 3, 4]}, "'item' cannot be read as uint32"),
+        ({"item": [1, None, 3, 4]}, "'item' must not be empty; row 1 is"),
+        ({"user": ["0", "1", "2", "3"]}, "'user' cannot be read: it must hold numbers or bools; got string"),
+        ({"user": [0, 0, 2]}, "'user' must have a value for each of the 4 items; it has 3"),
+        ({"user": 7}, "'user' cannot be read"),
+        ({"watch": [1e300, 0, 0, 0]}, r"'watch' must be numbers up to 3.4e\+38; row 0 has 1e\+300"),
+        ({"watch": np.zeros((2, 2))}, "'watch' cannot be read"),
+        ({"duration": [1.0, 2.0, np.nan, 3.0]}, "'duration' must not be empty; row 2 is"),
+        ({"logged": [1, None, 0, 0]}, "'logged' must not be empty; row 1 is"),
+        ({"tab": [1, -2, 0, 0]}, "'tab' must be 0, 1, ... or -1"),
+        ({"tab": [1, 256, 0, 0]}, "'tab' cannot be read as uint8"),
     ],
 )
 def test_columns_that_do_not_fit_are_named(change, message):
     with pytest.raises(LogError, match=message):
         EventLog.from_columns(columns(**change), META)
+
+
+@pytest.mark.parametrize("name", ["click", "like", "logged"])
+@pytest.mark.parametrize(
+    ("given", "row", "value"),
+    [
+        ([0, 1, 2, 3], 2, "2"),
+        (np.array([0, 1, 1, 7], dtype=np.uint8), 3, "7"),
+        (np.array([0, 0.5, 1, 1]), 1, "0.5"),
+        (pd.Series([1, -2, 0, 0]), 1, "-2"),
+        (pa.array([0, 1, 1, 2], pa.int8()), 3, "2"),
+        (pa.chunked_array([[0.0, 1.0], [1.0, 3.0]]), 3, "3.0"),
+    ],
+)
+def test_a_count_is_no_answer(name: str, given: Any, row: int, value: str) -> None:
+    with pytest.raises(LogError, match=rf"column '{name}' must be 0, 1 or -1 .* a count is no answer .*; row {row} has {value}$"):
+        EventLog.from_columns(columns(**{name: given}), META)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [1, 0, None, 1],
+        [True, False, None, True],
+        np.array([1, 0, -1, 1], dtype=np.int8),
+        np.array([1, 0, np.nan, 1]),
+        np.array([1, 0, -1, 1], dtype=np.float16),
+        pd.Series([1, 0, None, 1], dtype="Int8"),
+        pd.Series([True, False, None, True], dtype="boolean"),
+        pd.Categorical([1, 0, -1, 1]),
+        pa.array([1, 0, -1, 1], pa.int8()),
+        pa.array([1.0, 0.0, float("nan"), 1.0]),
+        pa.chunked_array([[True, False], [None, True]]),
+    ],
+    ids=lambda given: f"{type(given).__module__}.{type(given).__name__}",
+)
+def test_answers_come_in_any_dress(given: Any) -> None:
+    assert EventLog.from_columns(columns(click=given), META).table["click"].to_pylist() == [True, False, None, True]
 
 
 def test_another_version_is_refused():

@@ -10,7 +10,8 @@ import pytest
 
 from policies.base import Catalogue, Slates
 from simulator.datasets.sequences import leave_out
-from simulator.users.base import NEVER, Source
+from simulator.datasets.tables import DataError
+from simulator.users.base import NEVER, Source, UsersError
 from simulator.users.held_out import HeldOut
 
 
@@ -70,4 +71,16 @@ def test_several_clicks_ahead_are_held_out_and_found_by_one_slate() -> None:
     slates = Slates(np.array([[4, 1, 3], [1, 5, 2]]), np.zeros((2, 3), dtype=np.float32))
     answer = users.respond(np.array([0, 2]), np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.int64), slates)
     assert answer.click.tolist() == [[1, 0, 1], [0, 0, 1]]
-    assert HeldOut(clicks=4).build(several, 0, 1, Path()).first(np.arange(3)).tolist() == [NEVER] * 3
+    with pytest.raises(UsersError, match=r"no user has the 4 clicks from .* users.clicks = 4 asks for; the most that one has is 3"):
+        HeldOut(clicks=4).build(several, 0, 1, Path())
+
+
+def test_a_data_set_where_nobody_has_enough_clicks_is_refused() -> None:
+    """Users 0: 1 2, 1: 3; and one whose second impression was not clicked."""
+    offsets, items, clicked = np.array([0, 2, 3, 5]), np.array([1, 2, 3, 1, 2]), np.array([True, True, True, True, False])
+    assert leave_out(offsets, items, Catalogue(3, 3), {}, clicked).notes["users held out"] == 1
+    with pytest.raises(DataError, match=r"no user has the 3 clicks that data.hold_out = 2 needs.*of 3 users, .* most clicks has 2"):
+        leave_out(offsets, items, Catalogue(3, 3), {}, clicked, held=2)
+    clicked[:] = False
+    with pytest.raises(DataError, match=r"no user has the 2 clicks that data.hold_out = 1 needs.* most clicks has 0"):
+        leave_out(offsets, items, Catalogue(3, 3), {}, clicked)

@@ -63,7 +63,7 @@ def test_a_policy_is_a_scenario_source(tmp_path: Path) -> None:
         ("0,2019-11-24 00:03:24+00:00,2,2,0,1.5,a,0.0\n", "line 3: propensity_score must be a number in"),
         ("0,2019-11-24 00:03:24+00:00,2,4,0,.5,a,0.0\n", "line 3: position must be an integer in [1, 3]; got '4'"),
         ("0,2019-11-24 00:03:24+00:00,-1,2,0,.5,a,0.0\n", "line 3: item_id must be"),
-        ("0,yesterday,2,2,0,.5,a,0.0\n", "line 3: timestamp must be YYYY-MM-DD HH:MM:SS...; got 'yesterday'"),
+        ("0,yesterday,2,2,0,.5,a,0.0\n", "line 3: timestamp must be YYYY-MM-DD HH:MM:SS... in UTC, or with its zone"),
         ("0,2019-11-24 00:03:24+00:00,2,2,maybe,.5,a,0.0\n", "line 3: click must be an integer in [0, 1]; got 'maybe'"),
     ],
 )

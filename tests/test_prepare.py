@@ -97,7 +97,7 @@ def test_a_time_with_an_offset_is_the_moment_that_it_names(tmp_path: Path) -> No
 def test_an_empty_core_says_what_there_was(tmp_path: Path) -> None:
     dump = tmp_path / "reviews.json"
     dump.write_text(amazon([("a", "x", 1), ("b", "y", 1)]))
-    with pytest.raises(DataError, match=r"of 2 reviews, 2 are of the days asked for and none is in the 5-core"):
+    with pytest.raises(DataError, match=r"of 2 reviews, 0 are repeated .*, 2 of the others are of the days asked .* 5-core"):
         prepare(dump, AMAZON)
 
 
@@ -118,7 +118,7 @@ def test_the_command_prepares_and_describes(tmp_path: Path) -> None:
     dump.write_text(amazon([(f"u{u}", f"i{(u + j) % 7}", j) for u in range(7) for j in range(5)]))
     done = CliRunner().invoke(main, ["data", "prepare", "amazon", str(dump), "--out", str(tmp_path), "--name", "Toy"])
     assert done.exit_code == 0, done.output
-    assert "35 reviews read, 0 outside the days asked for, 0 outside the 5-core" in done.output
+    assert "35 reviews read, 0 repeated word for word, 0 outside the days asked for, 0 outside the 5-core" in done.output
     told = CliRunner().invoke(main, ["data", "describe", str(tmp_path / "Toy.txt")])
     assert told.output.splitlines()[1].split() == ["Toy.txt", "7", "7", "5.0", "5.0", "35", "28.57%"]
     (tmp_path / "Bad.txt").write_text("1 x\n")

@@ -42,7 +42,7 @@ def prepare(
 ) -> None:
     """Turn DUMP, raw reviews of KIND as JSON lines (plain or .gz), into sequences: chronological, k-core, one user a line.
 
-    The result is what `data.source: s3rec` reads. Ratings are not looked at.
+    The result is what `data.source: s3rec` reads. Ratings are not looked at; a review repeated word for word counts once.
 
     \b
     abtest data prepare amazon reviews_Beauty.json.gz --name Beauty --out data --meta meta_Beauty.json.gz
@@ -59,7 +59,8 @@ def prepare(
         prepared = raw.prepare(dump, form, core, first, None if until is None else until.replace(tzinfo=UTC))
         written = raw.write(prepared, out, name, words)
     click.echo(
-        f"{prepared.read:,} reviews read, {prepared.outside:,} outside the days asked for, {prepared.rare:,} outside the {core}-core"
+        f"{prepared.read:,} reviews read, {prepared.repeated:,} repeated word for word, "
+        f"{prepared.outside:,} outside the days asked for, {prepared.rare:,} outside the {core}-core"
     )
     _print_statistics([(name, prepared.statistics)])
     for path in written:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from policies.base import Catalogue, IntArray
+from simulator.datasets.beside import coverage, presence
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sessions import sessions
-from simulator.datasets.tables import Column, DataError, feature, read_csv
+from simulator.datasets.tables import TEXT, Column, DataError, codes, feature, missing, numbers, once, read_all, read_csv, spread
 from simulator.eventlog import EventLog, Metadata
 from simulator.scenario import Data
 from simulator.users.base import Source
@@ -58,12 +60,21 @@ KINDS = {
 }
 """Feedback column of the event log -> column of the file."""
 
+_KEY = Column(pa.int64(), low=0, unique=True)
 _COUNT = Column(pa.float32(), null=True)
-USERS = {"user_id": _ID, **dict.fromkeys(("follow_user_num", "fans_user_num", "friend_user_num", "register_days"), _COUNT)}
-_TEXT = Column(pa.string(), null=True)
+USERS = {"user_id": _KEY, **dict.fromkeys(("follow_user_num", "fans_user_num", "friend_user_num", "register_days"), _COUNT)}
+_TEXT = Column(TEXT, null=True)
+SIDES = {
+    "user_features": r"user_features_.*\.csv(\.gz)?",
+    "video_features_basic": r"video_features_basic_.*\.csv(\.gz)?",
+    "user_sequences": r"user_sequences_.*\.parquet",
+}
+"""What may lie beside the logs, and how its files are called."""
+SEQUENCES = ("watch_seq", "like_seq", "long_watch_seq")
+"""List columns of the sequences: exposures, likes, long views."""
 VIDEOS = {
-    "video_id": _ID,
-    "author_id": _ID,
+    "video_id": _KEY,
+    "author_id": _TEXT,
     "upload_dt": _TEXT,
     "video_duration": Column(pa.float64(), low=0, null=True),
     "tag": _TEXT,
@@ -87,9 +98,10 @@ def read(data: Data, path: Path) -> Source:
     """
     folder, logs = _files(path)
     log, duplicates = _read_logs(logs)
-    users = _optional(folder, r"user_features_.*\.csv(\.gz)?", USERS, "user_id")
-    videos = _optional(folder, r"video_features_basic_.*\.csv(\.gz)?", VIDEOS, "video_id")
-    exposures, found = _read_sequences(folder, log)
+    sides = {name: _matching(folder, pattern) for name, pattern in SIDES.items()}
+    users = read_all(sides["user_features"], USERS) if sides["user_features"] else None
+    videos = read_all(sides["video_features_basic"], VIDEOS) if sides["video_features_basic"] else None
+    exposures, found = _read_sequences(sides["user_sequences"], log)
     user_of = Numbering.by_appearance(log["user_id"], exposures["user"], base=0)
     known = [] if videos is None else [videos["video_id"].to_numpy()]
     item_of = Numbering.by_appearance(log["video_id"], exposures["item"], *known, base=1)
@@ -105,9 +117,20 @@ def read(data: Data, path: Path) -> Source:
         "files": [file.name for file in logs],
         "impressions read": len(log["user_id"]) + duplicates,
         "exact duplicates dropped": duplicates,
+        **presence([file for files in sides.values() for file in files], [name for name, files in sides.items() if not files]),
         **found,
-        "users with features only, left out": 0 if users is None else int((~np.isin(users["user_id"].to_numpy(), user_of.original)).sum()),
     }
+    if users is not None:
+        if "id" in users.column_names:
+            raise DataError(f"{sides['user_features'][0]}: line 1: no column may be called 'id', as the catalogue's user_id is; rename it")
+        listed = users["user_id"].to_pylist()
+        notes |= coverage("users", "user_features", listed, user_of.original.tolist(), "left out")
+    if videos is not None:
+        shown = np.union1d(log["video_id"], exposures["item"]).tolist()
+        notes |= coverage("items", "video_features_basic", videos["video_id"].to_pylist(), shown, "in the catalogue")
+        no_date = pc.and_(pc.is_null(_dates(videos["upload_dt"])), pc.is_valid(videos["upload_dt"]))
+        if pc.any(no_date).as_py():
+            notes["videos whose upload_dt is not YYYY-MM-DD, taken as unknown"] = pc.sum(no_date).as_py()
     metadata = Metadata(("history",), len(user_of), len(item_of), "unknown", channels=channels, notes=notes)
     parts = []
     for chosen in (log["time_ms"] < start, log["time_ms"] >= start):
@@ -120,18 +143,32 @@ def read(data: Data, path: Path) -> Source:
 
 def _files(path: Path) -> tuple[Path, list[Path]]:
     """The folder, and its log files in the order of their names."""
+    if not path.exists():
+        raise DataError(missing(path))
     if path.is_file():
         return path.parent, [path]
-    pattern = re.compile(r"log_.*\.csv(\.gz)?")
-    found = sorted(file for file in path.iterdir() if pattern.fullmatch(file.name))
+    found = _matching(path, r"log_.*\.csv(\.gz)?")
     if not found:
         raise DataError(f"{path}: no log there: expected files named log_*_pure.csv or log_*_pure.csv.gz")
     return path, found
 
 
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """The files of `folder` whose names match, in the order of their names.
+
+    Raises:
+        DataError: one is there both plain and packed, which would be read twice.
+    """
+    found = sorted(file for file in folder.iterdir() if re.fullmatch(pattern, file.name))
+    for file in found:
+        if file.with_name(f"{file.name}.gz") in found:
+            raise DataError(f"{folder}: {file.name} and {file.name}.gz are both there: take one away, so that it is clear which is meant")
+    return found
+
+
 def _read_logs(files: Sequence[Path]) -> tuple[dict[str, np.ndarray], int]:
     """All rows of `files` by column, without exact duplicates, by user and time; and how many duplicates there were."""
-    table = pa.concat_tables([read_csv(file, LOG).select(list(LOG)) for file in files])
+    table = pa.concat_tables([read_csv(file, LOG, others=False) for file in files])
     if not table.num_rows:
         raise DataError(f"{', '.join(map(str, files))}: no impressions there, only a header")
     numbered = table.append_column("row", pa.array(np.arange(table.num_rows)))
@@ -142,32 +179,22 @@ def _read_logs(files: Sequence[Path]) -> tuple[dict[str, np.ndarray], int]:
     return {name: column[order] for name, column in columns.items()}, table.num_rows - len(firsts)
 
 
-def _optional(folder: Path, pattern: str, rules: dict[str, Column], key: str) -> pa.Table | None:
-    """The feature tables of that name in `folder` as one; None where there are none."""
-    files = sorted(file for file in folder.iterdir() if re.fullmatch(pattern, file.name))
-    if not files:
-        return None
-    table = pa.concat_tables([read_csv(file, rules) for file in files], promote_options="permissive")
-    ids = table[key].to_numpy()
-    if len(np.unique(ids)) < len(ids):
-        values, counts = np.unique(ids, return_counts=True)
-        raise DataError(f"{files[0]}: {key} must be unique; {int(values[counts.argmax()])} stands there {int(counts.max())} times")
-    return table
-
-
-def _read_sequences(folder: Path, log: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+def _read_sequences(files: Sequence[Path], log: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """The exposures before the log, `user`, `item`, `time_ms`, `like`, `long_view` by row in time order; and what was found.
 
     The sequences have the time of their last exposure only: the others are set one minute apart before it. A sequence that
     reaches into the user's part of the log is left out: its exposures are in the log already.
     """
-    files = sorted(folder.glob("user_sequences_*.parquet"))
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("user", "item", "time_ms", "like", "long_view")}
     found = {"sequence users": 0, "sequence users left out, they reach into the log": 0}
     first_user, first_row = np.unique(log["user_id"], return_index=True)
+    owners: dict[int, Path] = {}
     for file in files:
         stored = _sequence_table(file)
         user = stored["user_id"].to_numpy()
+        for one in user.tolist():
+            if owners.setdefault(one, file) is not file:
+                raise DataError(f"{file}: user_id must be unique; {one} stands in {owners[one].name}, too")
         place = np.minimum(np.searchsorted(first_user, user), len(first_user) - 1)
         starts = np.where(first_user[place] == user, log["time_ms"][first_row[place]], np.iinfo(np.int64).max)
         last = stored["last_time_ms"].to_numpy() if "last_time_ms" in stored.column_names else np.full(len(user), log["time_ms"].min() - 1)
@@ -182,37 +209,82 @@ def _read_sequences(folder: Path, log: dict[str, np.ndarray]) -> tuple[dict[str,
         columns["item"].append(item)
         columns["time_ms"].append(np.repeat(last, counts) - 60_000 * to_go)
         for name, source in (("like", "like_seq"), ("long_view", "long_watch_seq")):
-            chosen_user, chosen_item = _flat(stored[source], user)
-            columns[name].append(np.isin(_pair(owner, item), _pair(chosen_user, chosen_item)))
+            columns[name].append(_is_among((owner, item), _flat(stored[source], user)))
     flat = {name: np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64) for name, parts in columns.items()}
     return flat, found if files else {}
 
 
 def _sequence_table(file: Path) -> pa.Table:
+    """The sequences of one file by user, every value held to the rules that the logs have.
+
+    Raises:
+        DataError: not Parquet; a column missing, twice, of another type or with a value that is not allowed.
+    """
     try:
-        stored = pq.read_table(file)
+        with pq.ParquetFile(file) as parquet:
+            once(file, parquet.schema_arrow.names)
+            stored = parquet.read()
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{file}: not a readable Parquet file: {error}") from error
-    for name in ("user_id", "watch_seq", "like_seq", "long_watch_seq"):
-        if name not in stored.column_names:
+    columns = {}
+    for name in ("user_id", *SEQUENCES, "last_time_ms"):
+        if name in stored.column_names:
+            columns[name] = (_lists if name in SEQUENCES else _whole)(file, name, stored[name])
+        elif name != "last_time_ms":
             raise DataError(f"{file}: no column {name!r}; it has {', '.join(stored.column_names)}")
-    stored = stored.sort_by("user_id")
-    user = stored["user_id"].to_numpy()
-    twice = np.flatnonzero(np.diff(user) == 0)
+    if "last_time_ms" in columns:
+        rule = LOG["time_ms"]
+        time = columns["last_time_ms"].to_numpy()
+        bad = np.flatnonzero((time < rule.low) | (time > rule.high))
+        if len(bad):
+            raise DataError(f"{file}: row {bad[0]}: last_time_ms must be {rule.rule}, ms since 1970; got {time[bad[0]]}")
+    user = columns["user_id"].to_numpy()
+    order = np.argsort(user, kind="stable")
+    twice = np.flatnonzero(np.diff(user[order]) == 0)
     if len(twice):
-        raise DataError(f"{file}: user_id must be unique; {user[twice[0]]} stands there twice")
-    return stored
+        first, again = order[twice[0]], order[twice[0] + 1]
+        raise DataError(f"{file}: row {again}: user_id must be unique; {user[again]} stands in row {first} already")
+    return pa.table(columns).take(pa.array(order))
+
+
+def _whole(file: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of whole numbers from 0 on as int64."""
+    if not pa.types.is_integer(values.type) or values.null_count:
+        got = f"{values.null_count} empty values" if values.null_count else str(values.type)
+        raise DataError(f"{file}: {name} must be whole numbers, none of them empty; got {got}")
+    try:
+        whole = pc.cast(values, pa.int64())
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{file}: {name} must be an integer in [0, 2^63 - 1]: {error}") from error
+    if len(whole) and pc.min(whole).as_py() < 0:
+        raise DataError(f"{file}: {name} must be an integer in [0, 2^63 - 1]; got {pc.min(whole).as_py()}")
+    return whole
+
+
+def _lists(file: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of lists of whole numbers from 0 on as lists of int64; an empty cell is an empty list."""
+    if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
+        if pa.types.is_null(values.type):
+            return pa.chunked_array([pa.nulls(len(values), pa.list_(pa.int64()))])
+        raise DataError(f"{file}: {name} must be lists of whole numbers; got {values.type}")
+    if not pa.types.is_null(values.type.value_type):
+        _whole(file, name, pc.list_flatten(values))
+    return pc.cast(values, pa.list_(pa.int64()))
 
 
 def _flat(lists: pa.ChunkedArray, user: np.ndarray) -> tuple[IntArray, IntArray]:
     """(owner `[M]`, item `[M]`) of a list column of `user` `[U]`."""
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    items = pc.cast(pc.list_flatten(lists), pa.int64()).to_numpy()
+    items = pc.list_flatten(lists).to_numpy()
     return np.repeat(user, counts), np.asarray(items, dtype=np.int64)
 
 
-def _pair(user: IntArray, item: IntArray) -> IntArray:
-    return user * (1 << 32) + item
+def _is_among(pairs: tuple[IntArray, IntArray], chosen: tuple[IntArray, IntArray]) -> npt.NDArray[np.bool_]:
+    """Which (user, item) of `pairs` `[M]` are among `chosen`."""
+    n = len(pairs[0])
+    user, item = (np.unique(np.concatenate(both), return_inverse=True)[1] for both in zip(pairs, chosen, strict=True))
+    key = user * (int(item.max(initial=0)) + 1) + item
+    return np.isin(key[:n], key[n:])
 
 
 def _catalogue(
@@ -230,28 +302,20 @@ def _catalogue(
         tags = pc.fill_null(videos["tag"], "")
         attributes = _tags(tags, row, len(item_of))
         first = pc.struct_field(pc.extract_regex(tags, r"^(?P<first>[^,]*)"), "first")
-        named = {"author": feature(videos["author_id"]), "tag": feature(pc.if_else(pc.equal(first, ""), None, first))}
+        named = {"author": feature(numbers(videos["author_id"])), "tag": feature(pc.if_else(pc.equal(first, ""), None, first))}
         for name in ("video_type", "upload_type", "music_id", "music_type"):
             if name in videos.column_names:
-                named[name.removesuffix("_id")] = feature(pc.cast(videos[name], pa.string()))
+                named[name.removesuffix("_id")] = codes(videos[name])[0]
         named["uploaded"] = _days_before(videos["upload_dt"], start)
-        by_item |= {name: _spread(values, row, len(item_of) + 1) for name, values in named.items()}
+        by_item |= {name: spread(values, row, len(item_of) + 1) for name, values in named.items()}
     by_item["duration"] = length.astype(np.float32)
     if users is not None:
         chosen = np.isin(users["user_id"].to_numpy(), user_of.original)
         row = user_of(users["user_id"].to_numpy()[chosen])
         for name in users.column_names:
             if name != "user_id":
-                column = users[name] if name in USERS else pc.cast(users[name], pa.string())
-                by_user[name] = _spread(feature(column)[chosen], row, len(user_of))
+                by_user[name] = spread(feature(users[name])[chosen], row, len(user_of))
     return Catalogue(len(user_of), len(item_of), by_item, by_user, attributes)
-
-
-def _spread(values: np.ndarray, row: IntArray, n: int) -> np.ndarray:
-    """`values` at `row` of `n`; 0 for codes and NaN for numbers elsewhere."""
-    out = np.full(n, np.nan if values.dtype.kind == "f" else 0, dtype=values.dtype)
-    out[row] = values
-    return out
 
 
 def _log_durations(log: dict[str, np.ndarray], item_of: Numbering) -> np.ndarray:
@@ -274,10 +338,13 @@ def _tags(tags: pa.ChunkedArray, row: IntArray, n_items: int) -> tuple[IntArray,
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), ids[order]
 
 
+def _dates(dates: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.strptime(dates, format="%Y-%m-%d", unit="ms", error_is_null=True)
+
+
 def _days_before(dates: pa.ChunkedArray, start: int) -> np.ndarray:
     """Days from an ISO date to `start`, float32; NaN where there is no date."""
-    parsed = pc.strptime(dates, format="%Y-%m-%d", unit="ms", error_is_null=True)
-    t = pc.cast(parsed, pa.int64())
+    t = pc.cast(_dates(dates), pa.int64())
     days = (start + CHINA - np.asarray(t.to_numpy(), dtype=np.float64)) / DAY
     return np.asarray(days, dtype=np.float32)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.base import Catalogue
-from simulator.datasets.tables import Column, DataError, feature, read_csv
+from simulator.datasets.beside import coverage, packed_or_plain, presence
+from simulator.datasets.tables import TEXT, Column, DataError, feature, line_of, missing, numbers, read_csv, spread
 from simulator.eventlog import EventLog, Metadata
 from simulator.scenario import Data
 from simulator.users.base import Source
@@ -19,14 +20,21 @@ DAY = 86_400_000
 ARMS = ("random", "bts")
 """The two policies that served at the same time: uniform, and Bernoulli Thompson sampling."""
 
+_ITEM = Column(pa.int64(), low=0, high=1_000_000)
 LOG = {
-    "timestamp": Column(pa.string()),
-    "item_id": Column(pa.int64(), low=0, high=1_000_000),
+    "timestamp": Column(TEXT),
+    "item_id": _ITEM,
     "position": Column(pa.int64(), low=1, high=3),
     "click": Column(pa.int64(), low=0, high=1),
     "propensity_score": Column(pa.float64(), low=np.nextafter(0, 1), high=1),
 }
 """The columns of a log file that are read, and their rules."""
+
+CONTEXT = {"item_id": replace(_ITEM, unique=True)}
+"""The column that `item_context.csv` needs, and its rule."""
+
+STAMP = r"^(?P<date>\d{4}-\d{2}-\d{2})[ T](?P<clock>\d{2}:\d{2}:\d{2})(?:[.,]\d+)?(?: ?(?:Z|UTC|(?P<zone>[+-]\d{2}:?\d{2})))?$"
+"""A time stamp: without a zone it is UTC."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Campaign:
     The source has no user ids and no page views: every impression is its own user, session and request. Days start at midnight UTC
     of the first day. Propensities are marginal: of the item at its place. Rows need not be in order; a row whose time stamp (to the
     last digit), item, position, click and propensity stand in the file before is a repetition, dropped and counted in `notes`.
+    The catalogue has every item up to the largest id of the logs and of `item_context.csv`, which may list items never shown.
     """
 
     name: str
@@ -74,14 +83,26 @@ def campaign(path: Path) -> Campaign:
     order = np.lexsort((flat["t"], flat["arm"]))
     flat = {name: values[order] for name, values in flat.items()}
     n = len(order)
-    flat["t"] -= flat["t"].min() // DAY * DAY
+    first_day = int(flat["t"].min() // DAY)
+    flat["t"] -= first_day * DAY
     flat["user"] = np.arange(n, dtype=np.uint32)
     flat["session"], flat["request"] = np.zeros(n, dtype=np.uint32), np.zeros(n, dtype=np.uint16)
-    n_items, days = int(flat["item"].max()), int(flat["t"].max() // DAY) + 1
-    notes = {"files": files, "impressions": n, "exact duplicates dropped": repeated}
+    days = int(flat["t"].max() // DAY) + 1
+    context = _context(here)
+    features, n_items, listed = _items(context, int(flat["item"].max()))
+    first, last = (str(np.datetime64(int(t), "D")) for t in (first_day, first_day + days - 1))
+    notes = {
+        "files": files,
+        "impressions": n,
+        "exact duplicates dropped": repeated,
+        "first and last day (UTC)": f"{first}, {last}",
+        **presence([context] if context else [], [] if context else ["item_context.csv"]),
+    }
+    if context is not None:
+        notes |= coverage("items", context.name, listed, np.unique(flat["item"]).tolist(), "in the catalogue")
     metadata = Metadata(ARMS, n, n_items, "marginal", control="random", days=days, notes=notes)
     log = EventLog.from_columns({**flat, "logged": np.ones(n, dtype=bool)}, metadata, sort=False)
-    return Campaign(here.name, log, Catalogue(n, n_items, _items(here, n_items)))
+    return Campaign(here.name, log, Catalogue(n, n_items, features))
 
 
 def read(data: Data, path: Path) -> Source:
@@ -108,10 +129,12 @@ def read(data: Data, path: Path) -> Source:
 
 def _one(path: Path) -> Path:
     """The folder of `random/` or `bts/` that names the campaign."""
+    if not path.exists():
+        raise DataError(missing(path))
     if path.parent.name in ARMS:
-        missing = [policy for policy in ARMS if not (path.parents[1] / policy / path.name).is_dir()]
-        if missing:
-            raise DataError(f"{path}: the other policy's log is missing: no folder {path.parents[1] / missing[0] / path.name}")
+        absent = [policy for policy in ARMS if not (path.parents[1] / policy / path.name).is_dir()]
+        if absent:
+            raise DataError(f"{path}: the other policy's log is missing: no folder {path.parents[1] / absent[0] / path.name}")
         return path
     found = campaigns(path)
     if not found:
@@ -123,30 +146,50 @@ def _one(path: Path) -> Path:
 
 
 def _file(folder: Path) -> Path:
-    for name in (f"{folder.name}.csv.gz", f"{folder.name}.csv"):
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"{folder}: no log there: expected {folder.name}.csv or {folder.name}.csv.gz")
+    found = packed_or_plain(folder, f"{folder.name}.csv")
+    if found is None:
+        raise DataError(f"{folder}: no log there: expected {folder.name}.csv or {folder.name}.csv.gz")
+    return found
 
 
 def _rows(file: Path) -> tuple[dict[str, np.ndarray], int]:
     """Event-log columns of one file in its order (item from 1, position from 0, t in ms since 1970), and how many repetitions it had."""
     table = read_csv(file, LOG, others=False)
-    stamps = pc.strptime(pc.utf8_slice_codeunits(table["timestamp"], 0, 19), format="%Y-%m-%d %H:%M:%S", unit="ms", error_is_null=True)
-    if stamps.null_count:
-        bad = int(np.argmax(pc.is_null(stamps).to_numpy(zero_copy_only=False)))
-        raise DataError(f"{file}: line {bad + 2}: timestamp must be YYYY-MM-DD HH:MM:SS...; got {table['timestamp'][bad].as_py()!r}")
     if not table.num_rows:
         raise DataError(f"{file}: no impressions there, only a header")
     columns = {
         "position": table["position"].to_numpy().astype(np.uint16) - np.uint16(1),
-        "t": pc.cast(stamps, pa.int64()).to_numpy(),
+        "t": _times(file, table["timestamp"]),
         "item": table["item_id"].to_numpy().astype(np.uint32) + np.uint32(1),
         "click": table["click"].to_numpy().astype(np.int8),
         "propensity": table["propensity_score"].to_numpy().astype(np.float32),
     }
     first = _first_of_each(table["timestamp"], columns)
     return {name: values[first] for name, values in columns.items()}, table.num_rows - int(first.sum())
+
+
+def _times(file: Path, stamps: pa.ChunkedArray) -> np.ndarray:
+    """Time stamps as whole seconds since 1970 (UTC), in ms `[N]`."""
+    parts = pc.extract_regex(stamps, STAMP)
+    date, clock, zone = (pc.struct_field(parts, name) for name in ("date", "clock", "zone"))
+    text = pc.binary_join_element_wise(date, clock, " ")
+    moment = pc.strptime(text, format="%Y-%m-%d %H:%M:%S", unit="ms", error_is_null=True)
+    # strptime takes 30 February for 2 March: what is written again must be what was read
+    good = pc.fill_null(pc.equal(pc.strftime(moment, format="%Y-%m-%d"), date), False).to_numpy()
+    if not good.all():
+        bad = int(np.argmin(good))
+        raise DataError(
+            f"{file}: line {line_of(file, bad)}: timestamp must be YYYY-MM-DD HH:MM:SS... in UTC, or with its zone "
+            f"such as +09:00; got {stamps[bad].as_py()!r}"
+        )
+    offset = np.zeros(len(good), dtype=np.int64)
+    for name in pc.unique(zone).drop_null().to_pylist():
+        if name:
+            minutes = int(name[1:3]) * 60 + int(name[-2:])
+            there = pc.fill_null(pc.equal(zone, name), False).to_numpy()
+            offset[there] = (-1 if name[0] == "-" else 1) * minutes * 60_000
+    t: np.ndarray = pc.cast(moment, pa.int64()).to_numpy() - offset
+    return t
 
 
 def _first_of_each(text: pa.ChunkedArray, columns: dict[str, np.ndarray]) -> np.ndarray:
@@ -163,17 +206,26 @@ def _first_of_each(text: pa.ChunkedArray, columns: dict[str, np.ndarray]) -> np.
     return keep
 
 
-def _items(here: Path, n_items: int) -> dict[str, np.ndarray]:
-    """Item features by name, `[n_items + 1]`, where there is an `item_context.csv`."""
-    file = here / "item_context.csv"
-    if not file.is_file():
-        return {}
-    table = read_csv(file, {"item_id": Column(pa.int64(), low=0, high=n_items - 1)})
+def _context(here: Path) -> Path | None:
+    """The `item_context.csv` of a campaign, plain or packed; where the folder has none, that of the other policy's folder."""
+    folders = [here, *(here.parents[1] / arm / here.name for arm in ARMS)]
+    return next((file for folder in folders if (file := packed_or_plain(folder, "item_context.csv"))), None)
+
+
+def _items(context: Path | None, shown: int) -> tuple[dict[str, np.ndarray], int, list[int]]:
+    """Item features by name, `[n_items + 1]`; how many items there are; and those that the file lists.
+
+    Args:
+        context: the file of the features; without it there are none.
+        shown: the largest item of the logs.
+    """
+    if context is None:
+        return {}, shown, []
+    table = read_csv(context, CONTEXT)
     row = table["item_id"].to_numpy() + 1
+    n_items = max(shown, int(row.max(initial=0)))
     out = {}
     for name in table.column_names:
         if name.startswith("item_feature"):
-            values = feature(table[name])
-            out[name] = np.zeros(n_items + 1, dtype=values.dtype)
-            out[name][row] = values
-    return out
+            out[name] = spread(feature(numbers(table[name])), row, n_items + 1)
+    return out, n_items, row.tolist()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ class Format:
     Attributes:
         user, item, time: keys of a review.
         when: the value of `time` -> seconds since 1970 (UTC); raises ValueError, TypeError or OverflowError.
+        text: key of a review's text.
         key: the item's key in the file of item descriptions.
         words: an item description -> its attributes, as text.
         since: the first day taken if the caller does not say (the paper takes Yelp from 2019-01-01), or None.
@@ -35,12 +38,15 @@ class Format:
     item: str
     time: str
     when: Callable[[Any], float]
+    text: str
     key: str
     words: Callable[[Mapping[str, Any]], list[str]]
     since: datetime | None = None
 
 
 def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or (isinstance(value, str) and not value.strip().isdecimal()):
+        raise TypeError("not a number")
     return float(value)
 
 
@@ -52,17 +58,26 @@ def _date(value: Any) -> float:
 
 def _amazon_words(item: Mapping[str, Any]) -> list[str]:
     """Every category below the first, which all items of a dump share, and the brand."""
-    found = [str(name) for path in item.get("categories") or () for name in path[1:]]
+    paths = item.get("categories") or []
+    if not isinstance(paths, list) or not all(isinstance(path, list) for path in paths):
+        raise TypeError(f"categories must be lists of names from the widest to the narrowest; got {str(paths)[:60]}")
+    found = [str(name) for path in paths for name in path[1:]]
     return list(dict.fromkeys([*found, *([str(item["brand"])] if item.get("brand") else [])]))
 
 
 def _yelp_words(item: Mapping[str, Any]) -> list[str]:
-    return [name.strip() for name in (item.get("categories") or "").split(",") if name.strip()]
+    names = item.get("categories") or ""
+    if not isinstance(names, str):
+        raise TypeError(f"categories must be names with commas between them; got {str(names)[:60]}")
+    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
+
+LATEST = 1e11
+"""s since 1970 (the year 5138): a greater number is a time in ms or us."""
 
 FORMATS = {
-    "amazon": Format("reviewerID", "asin", "unixReviewTime", _seconds, "asin", _amazon_words),
-    "yelp": Format("user_id", "business_id", "date", _date, "business_id", _yelp_words, datetime(2019, 1, 1, tzinfo=UTC)),
+    "amazon": Format("reviewerID", "asin", "unixReviewTime", _seconds, "reviewText", "asin", _amazon_words),
+    "yelp": Format("user_id", "business_id", "date", _date, "text", "business_id", _yelp_words, datetime(2019, 1, 1, tzinfo=UTC)),
 }
 
 
@@ -102,7 +117,8 @@ class Prepared:
         user, item: `[N]` 1, 2, ..., sorted by user, in time order within a user.
         original: of each item from 1 on.
         read: reviews in the dump.
-        outside: of them, outside the days asked for.
+        repeated: of them, word for word what a review above says.
+        outside: of the others, outside the days asked for.
         rare: of the others, those of users or items that the k-core has not.
     """
 
@@ -110,6 +126,7 @@ class Prepared:
     item: IntArray
     original: list[str]
     read: int
+    repeated: int
     outside: int
     rare: int
 
@@ -122,8 +139,10 @@ class Prepared:
 def prepare(dump: Path, form: Format, core: int = 5, since: datetime | None = None, until: datetime | None = None) -> Prepared:
     """Read a dump, keep the days asked for, then only users and items with at least `core` reviews, put users' reviews in time order.
 
-    Ratings are not looked at: a review is an interaction, as in the data of S3-Rec (Zhou et al., CIKM 2020). The k-core is the largest
-    set in which every user and every item has at least `core` reviews. Reviews of the same second keep the order of the file.
+    A review that repeats one above it word for word (the same user, item, time and text; without a text, the same in
+    everything) is dropped. Another review of the same user and item is another interaction. Ratings are not looked at: a
+    review is an interaction, as in the data of S3-Rec (Zhou et al., CIKM 2020). The k-core is the largest set in which
+    every user and every item has at least `core` reviews. Reviews of the same second keep the order of the file.
 
     Args:
         dump: JSON lines, plain or gzip.
@@ -136,19 +155,26 @@ def prepare(dump: Path, form: Format, core: int = 5, since: datetime | None = No
     """
     users: dict[str, int] = {}
     items: dict[str, int] = {}
-    rows = [(users.setdefault(user, len(users)), items.setdefault(item, len(items)), t) for user, item, t in _reviews(dump, form)]
+    rows = [
+        (users.setdefault(user, len(users)), items.setdefault(item, len(items)), t, said)
+        for user, item, t, said in _reviews(dump, form)
+    ]
     if not rows:
         raise DataError(f"{dump}: the file is empty")
-    user, item, t = (np.array(column) for column in zip(*rows, strict=True))
-    inside = np.ones(len(t), dtype=bool)
+    user, item, t, said = (np.array(column) for column in zip(*rows, strict=True))
+    kept = _first_of_each(user, item, t, said)
+    repeated = int(len(t) - kept.sum())
     if since is not None:
-        inside &= t >= since.timestamp()
+        kept &= t >= since.timestamp()
     if until is not None:
-        inside &= t <= until.timestamp()
-    kept = inside.copy()
-    kept[inside] = k_core(user[inside], item[inside], core)
+        kept &= t <= until.timestamp()
+    inside = int(kept.sum())
+    kept[kept] = k_core(user[kept], item[kept], core)
     if not kept.any():
-        raise DataError(f"{dump}: of {len(t):,} reviews, {int(inside.sum()):,} are of the days asked for and none is in the {core}-core")
+        raise DataError(
+            f"{dump}: of {len(t):,} reviews, {repeated:,} are repeated word for word, {inside:,} of the others are of the days asked for "
+            f"and none is in the {core}-core"
+        )
     order = np.lexsort((np.arange(int(kept.sum())), t[kept], user[kept]))
     user, item = user[kept][order], item[kept][order]
     names = list(items)
@@ -158,9 +184,18 @@ def prepare(dump: Path, form: Format, core: int = 5, since: datetime | None = No
         numbers,
         [names[i] for i in appearance],
         len(t),
-        int((~inside).sum()),
-        int(inside.sum() - kept.sum()),
+        repeated,
+        len(t) - repeated - inside,
+        inside - int(kept.sum()),
     )
+
+
+def _first_of_each(*columns: npt.NDArray[Any]) -> BoolArray:
+    """Which rows have no row above them that is the same in all `columns`, `[N]`."""
+    order = np.lexsort(columns)  # stable: of rows that are the same, the first stays first
+    first = np.ones(len(order), dtype=bool)
+    first[order[1:]] = np.logical_or.reduce([column[order][1:] != column[order][:-1] for column in columns])
+    return first
 
 
 def k_core(user: npt.NDArray[np.int64], item: npt.NDArray[np.int64], core: int) -> BoolArray:
@@ -180,7 +215,12 @@ def write(prepared: Prepared, out: Path, name: str, words: Mapping[str, list[str
 
     Returns:
         What was written.
+
+    Raises:
+        DataError: `name` is not the plain name of a file.
     """
+    if Path(name).name != name or name == ".." or not name.isprintable():
+        raise DataError(f"--name {name!r}: must be the plain name of a file, without folders")
     out.mkdir(parents=True, exist_ok=True)
     starts = np.flatnonzero(np.diff(prepared.user, prepend=0))
     pieces = np.split(prepared.item, starts[1:])
@@ -200,57 +240,108 @@ def attributes(descriptions: Path, form: Format) -> dict[str, list[str]]:
     """Item -> its attributes as text, from a file of item descriptions (JSON lines, or Python literals as in old Amazon dumps).
 
     Raises:
-        DataError: a line that is not a description of an item.
+        DataError: a line that is not a description of an item, or two that give one item different attributes.
     """
-    found = {}
+    found: dict[str, list[str]] = {}
+    lines: dict[str, int] = {}
     for number, line in _lines(descriptions):
-        item = _object(descriptions, number, line, literal=True)
-        if not isinstance(item.get(form.key), str):
-            raise DataError(f"{descriptions}: line {number}: {form.key} must be text; got {item.get(form.key)!r}")
+        description = _object(descriptions, number, line, literal=True)
+        item = _id(descriptions, number, description, form.key)
         try:
-            found[item[form.key]] = form.words(item)
-        except (TypeError, AttributeError) as error:
-            raise DataError(f"{descriptions}: line {number}: categories cannot be read: {error}") from error
+            words = form.words(description)
+        except TypeError as error:
+            raise DataError(f"{descriptions}: line {number}: {error}") from error
+        if found.setdefault(item, words) != words:
+            raise DataError(
+                f"{descriptions}: line {number}: {form.key} must be unique; {item!r} has other attributes in line {lines[item]}"
+            )
+        lines.setdefault(item, number)
     return found
 
 
-def _reviews(dump: Path, form: Format) -> Iterator[tuple[str, str, float]]:
+def _reviews(dump: Path, form: Format) -> Iterator[tuple[str, str, float, int]]:
+    """User, item, time (s since 1970) and a number for what is said of every review."""
     for number, line in _lines(dump):
         review = _object(dump, number, line, literal=False)
-        user, item = review.get(form.user), review.get(form.item)
-        for key, value in ((form.user, user), (form.item, item)):
-            if not isinstance(value, str) or not value:
-                raise DataError(f"{dump}: line {number}: {key} must be text; got {value!r}")
+        user, item = (_id(dump, number, review, key) for key in (form.user, form.item))
         try:
             t = form.when(review.get(form.time))
         except (ValueError, TypeError, OverflowError):
             t = math.nan
         if not math.isfinite(t):
             raise DataError(f"{dump}: line {number}: {form.time} must be a time; got {str(review.get(form.time))[:60]!r}")
-        yield user, item, t  # type: ignore[misc]
+        if not 0 <= t < LATEST:
+            raise DataError(f"{dump}: line {number}: {form.time} must be a time since 1970, in s if it is a number; got {t:.15g}")
+        yield user, item, t, _digest(review, form)
+
+
+def _id(path: Path, number: int, record: Mapping[str, Any], key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{path}: line {number}: {key} must be text; got {str(value)[:60] if isinstance(value, str) else value!r}")
+    return value.strip()
+
+
+def _digest(review: Mapping[str, Any], form: Format) -> int:
+    """63 bits of what a review says: of its text, or of the whole record where it has none."""
+    said = review.get(form.text)
+    words = " ".join(said.split()) if isinstance(said, str) else ""
+    words = words or json.dumps(review, sort_keys=True)
+    return int.from_bytes(hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not blank, by number."""
     try:
         with open_text(path) as stream:
-            yield from enumerate(stream, start=1)
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield number, line
     except LAYOUT_ERRORS as error:
         raise DataError(f"{path}: the file breaks off or is not UTF-8 text: {error}") from error
 
 
 def _object(path: Path, number: int, line: str, *, literal: bool) -> dict[str, Any]:
+    """The object of a line: JSON, or with `literal` a Python literal.
+
+    Raises:
+        DataError: neither, no object, or a key that stands in it twice.
+    """
     try:
-        found = json.loads(line)
-    except json.JSONDecodeError as error:
-        try:
-            found = ast.literal_eval(line) if literal else None
-        except (ValueError, SyntaxError):
-            found = None
+        found = json.loads(line, object_pairs_hook=_once)
+    except _TwiceError as error:
+        raise DataError(f"{path}: line {number}: the key {error.args[0]!r} stands there twice; got {line.strip()[:60]!r}") from error
+    except (ValueError, RecursionError) as error:
+        found = _literal(line) if literal else None
         if found is None:
-            raise DataError(f"{path}: line {number}: must be a JSON object: {error.msg}; got {line.strip()[:60]!r}") from None
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise DataError(f"{path}: line {number}: must be a JSON object: {reason}; got {line.strip()[:60]!r}") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: line {number}: must be a JSON object; got {line.strip()[:60]!r}")
     return found
+
+
+class _TwiceError(ValueError):
+    """A key that stands in an object twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _TwiceError(key)
+        found[key] = value
+    return found
+
+
+def _literal(line: str) -> Any:
+    """A Python literal; None where the line is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of backslashes in old descriptions
+            return ast.literal_eval(line.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return None
 
 
 def _by_appearance(values: npt.NDArray[np.int64]) -> tuple[IntArray, IntArray]:

@@ -32,7 +32,7 @@ def leave_out(
         offsets: `[n_users + 1]`.
         items: `[N]` in time order within a user.
         catalogue: users, items, features.
-        notes: for the report.
+        notes: for the report; `file` is named in messages.
         clicked: `[N]` False where the item was shown and not clicked; None: all clicked.
         held: clicks held out of each user.
 
@@ -40,7 +40,7 @@ def leave_out(
         `Source` with `held` future rows a user.
 
     Raises:
-        DataError: a user with more than 65,536 interactions.
+        DataError: a user with more than 65,536 interactions; no user with `held + 1` clicks.
     """
     n_users = len(offsets) - 1
     user = np.repeat(np.arange(n_users), np.diff(offsets))
@@ -50,12 +50,17 @@ def leave_out(
     place, at = np.arange(len(items)), np.flatnonzero(click)
     count = np.bincount(user[click], minlength=n_users)
     some = np.flatnonzero(count > held)
+    if not len(some):
+        raise DataError(
+            f"{notes.get('file', 'data')}: no user has the {held + 1} clicks that data.hold_out = {held} needs: "
+            f"{held} to hold out and one before; of {n_users:,} users, the one with the most clicks has {int(count.max(initial=0))}"
+        )
     rows = at[(np.cumsum(count)[some] - held)[:, None] + np.arange(held)]  # [users held out, held]
     first = np.full(n_users, len(items))
     first[some] = rows[:, 0]
     before = place < first[user]
     dropped = int(len(items) - before.sum() - rows.size)
-    notes = {**notes, "users held out": len(rows), "interactions after the held-out click, dropped": dropped}
+    notes = {**notes, "users held out": len(some), "interactions after the held-out click, dropped": dropped}
     metadata = Metadata(("history",), n_users, catalogue.n_items, "unknown", notes=notes)
     request, n_before = place - offsets[:-1][user], np.bincount(user[before], minlength=n_users)
     history = _columns(user, request, (request - n_before[user]) * 1000, items, click, before)

@@ -56,9 +56,9 @@ class Dataset:
     @property
     def attributes(self) -> Path:
         """The file that would have the attributes of the items."""
-        from simulator.datasets import s3rec
+        from simulator.datasets import inter, s3rec
 
-        return self.path.with_suffix(".item") if self.source == "inter" else s3rec.attributes_of(self.path)
+        return inter.item_file(self.path) if self.source == "inter" else s3rec.attributes_of(self.path)
 
     @cached_property
     def digest(self) -> str:

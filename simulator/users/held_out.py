@@ -32,7 +32,7 @@ class HeldOut(Section):
         """The users.
 
         Raises:
-            UsersError: the data has no future to hold out.
+            UsersError: the data has no future to hold out, or no user has as many clicks in it.
         """
         if source.future is None:
             raise UsersError("users.kind held_out needs data with held-out items: data.source must be s3rec, inter, kuairand or log")
@@ -42,7 +42,13 @@ class HeldOut(Section):
         order = np.lexsort((t[clicked], user[clicked]))
         user, item = user[clicked][order], item[clicked][order]
         first = np.flatnonzero(np.diff(user, prepend=-1))
-        first = first[np.diff(first, append=len(user)) >= self.clicks]
+        count = np.diff(first, append=len(user))
+        if count.max(initial=0) < self.clicks:
+            raise UsersError(
+                f"no user has the {self.clicks} clicks from t = 0 on that users.clicks = {self.clicks} asks for; the most that one has "
+                f"is {int(count.max(initial=0))}: make users.clicks smaller, or data.hold_out (data.test_days) greater"
+            )
+        first = first[count >= self.clicks]
         held = np.zeros((source.catalogue.n_users, self.clicks), dtype=np.int64)
         held[user[first]] = item[first[:, None] + np.arange(self.clicks)]
         return HeldOutUsers(held, source.catalogue.n_items)
