@@ -6,9 +6,10 @@ A metric knows no unit, no arm and no test; `simulator.stats.units` sums it, the
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ Array = npt.NDArray[Any]
 Rows = Mapping[str, Array]
 """Log columns of a stretch of rows, each `[rows]`: bools as int8 with -1 for null, floats with NaN for null, and the two derived
 bool columns `opens_session` and `opens_request` (the first impression of each)."""
+Better = Literal["higher", "lower"]
+"""A direction as it is declared: which values of a metric are better for the product."""
 
 
 class MetricError(ValueError):
@@ -53,7 +56,8 @@ class Metric:
         measure: unit of measure of a unit's value, e.g. "s" or "comments".
         numerator: summed per unit.
         denominator: summed per unit: a ratio metric; None: the value is the unit's sum itself (a mean per unit).
-        higher_is_better: the direction that is good for the product.
+        higher_is_better: the direction that is good for the product; None: not known. Nothing is called better or worse then.
+        known_by: how the direction of a user's own metric is known: `name` (`direction_of`), `declared` (`directed`); "": by definition.
     """
 
     name: str
@@ -61,7 +65,8 @@ class Metric:
     measure: str
     numerator: Term
     denominator: Term | None = None
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    known_by: Literal["", "name", "declared"] = ""
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -167,7 +172,8 @@ def metric(name: str) -> Metric:
     if slash:
         top, bottom = _sum(name, above), _sum(name, below)
         measure = f"{top.measure} per {below}"
-        return Metric(name, f"{top.description}, per {below}", measure, top.numerator, bottom.numerator, top.higher_is_better)
+        better = top.higher_is_better if above not in EXPOSURES or below in EXPOSURES else None
+        return Metric(name, f"{top.description}, per {below}", measure, top.numerator, bottom.numerator, better)
     raise MetricError(f"no metric {name!r}{_near(name)}; there are {list(METRICS)}, hit_rate@k, ndcg@k and a/b for two of them")
 
 
@@ -182,10 +188,82 @@ def _near(name: str) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def chosen(names: Iterable[str]) -> tuple[Metric, ...]:
-    """The metrics called `names`, in that order, each once.
+def chosen(names: Iterable[str | Mapping[str, Better]]) -> tuple[Metric, ...]:
+    """The metrics called `names`, in that order, each once; an entry `{name: "lower"}` also declares its direction.
 
     Raises:
-        MetricError: one of them does not exist.
+        MetricError: one of them does not exist, or the direction does not.
     """
-    return tuple(metric(name) for name in dict.fromkeys(names))
+    found: dict[str, Metric] = {}
+    for entry in names:
+        declared = {} if isinstance(entry, str) else entry
+        for name in (entry,) if isinstance(entry, str) else declared:
+            found |= directed({name: metric(name)}, declared)
+    return tuple(found.values())
+
+
+def directed(metrics: Mapping[str, Metric], better: Mapping[str, Better]) -> dict[str, Metric]:
+    """The metrics with the directions that are declared for some of them.
+
+    Raises:
+        MetricError: no such metric, or no such direction.
+    """
+    for name, direction in better.items():
+        if name not in metrics:
+            raise MetricError(f"better: no metric {name!r}; there are {list(metrics)}")
+        if direction not in ("higher", "lower"):
+            raise MetricError(f"better: {name!r} is declared {direction!r}; it must be 'higher' or 'lower'")
+    declared = {name: replace(metrics[name], higher_is_better=d == "higher", known_by="declared") for name, d in better.items()}
+    return {**metrics, **declared}
+
+
+EXPOSURES = frozenset({"impressions", "requests", "sessions"})
+"""Sums that say how much was shown or come for: per click or per order, less of them is better as likely as more."""
+
+_MORE = """
+aov arpu arpv booking click clicked comment conversion converted ctr cvr earning engagement
+favorite favourite follow forward gmv income install like ltv margin minute money nps order play
+profit purchase purchased rating retained retention revenue sale satisfaction session share shared
+signup subscribe subscribed subscription upvote view viewed visit watch watched
+"""
+_LESS = """
+abandon abandoned abandonment anr bounce bounced bug cancel canceled cancellation cancelled
+chargeback churn churned complaint cost crash crashed defect delay delayed dislike disliked downtime
+downvote error escalation exception expense fail failed failure fraud freeze hang hate incident jank
+lag latency outage rebuffer rebuffering refund refunded reject rejected rejection spam
+stall stalled timeout ttfb unfollow unfollowed uninstall uninstalled unsubscribe unsubscribed
+unsubscription violation wait waiting
+"""
+_TURNS = """
+after avoid avoided before call free idle late lost missed no non not prevented reduced reduction
+save saved saving since support to until without
+"""
+_BETTER = {**dict.fromkeys(_MORE.split(), True), **dict.fromkeys(_LESS.split(), False)}
+_TURNING = frozenset(_TURNS.split())
+_LESS_TIME = re.compile(r"(load|loading|response|render|startup)_?(time|ms|seconds|duration)|opt_?out|drop_?off", re.IGNORECASE)
+
+
+def direction_of(name: str, numerator: str | None = None, denominator: str | None = None) -> bool | None:
+    """Whether more of a user's own metric is better, as far as its name tells, and of a ratio that of its numerator; None: it does not.
+
+    Names are told by their words: `latency_ms`, `crashes`, `errorRate` and `refunds` are better low, `revenue` and `watch_time` high. A
+    name whose words disagree (`cancelled_orders`), or with a word that may turn it about (`lost_revenue`, `crash_free_users`), does not
+    tell: to be silent costs a declaration, to be wrong a verdict.
+    """
+    told = {_told(part) for part in (name, numerator) if part is not None} - {None}
+    if numerator in EXPOSURES and denominator not in EXPOSURES:
+        told = {_told(name)}
+    return told.pop() if len(told) == 1 else None
+
+
+def _told(name: str) -> bool | None:
+    """What the words of a name say, up to a `per`."""
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+    words = words[: words.index("per")] if "per" in words[1:] else words
+    if _TURNING & set(words):
+        return None
+    stems = {stem for word in words for stem in (word, word.removesuffix("s"), word.removesuffix("es"), re.sub("ies$", "y", word))}
+    votes = {_BETTER[stem] for stem in stems if stem in _BETTER}
+    if _LESS_TIME.search("_".join(words)):
+        votes.add(False)
+    return votes.pop() if len(votes) == 1 else None

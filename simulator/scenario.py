@@ -138,7 +138,9 @@ class Scenario(Section):
         min_length=1, max_length=255, description="name -> policy under test"
     )
     design: Design = Field(default=Design(), description="who gets which arm")
-    metrics: tuple[str, ...] = Field(default=METRICS, description="what the verdict is about, in the order of print")
+    metrics: tuple[str | dict[str, Literal["higher", "lower"]], ...] = Field(
+        default=METRICS, description="what the verdict is about, in the order of print; `{name: lower}` also says that less is better"
+    )
     worlds: dict[str, World] = Field(default_factory=dict, description="further worlds in which the same arms are run")
     engine: Engine = Field(default=Engine(), description="speed only: may not change a byte of the log")
     published: dict[str, float] = Field(default_factory=dict, description="published lifts by metric, shown beside ours (a fraction)")
@@ -348,7 +350,7 @@ def _section_in(annotation: Any) -> Any:
 def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
     """Names that stand for code: policies (registry and files, without importing any) and metrics."""
     from policies.registry import PolicyError, locate
-    from simulator.metrics import METRICS as KNOWN
+    from simulator.metrics import MetricError, chosen
 
     wrong: list[tuple[Keys, str]] = []
     for keys, spec in scenario.policies():
@@ -357,6 +359,8 @@ def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
         except PolicyError as error:
             wrong.append(((*keys, "policy"), str(error)))
     for i, metric in enumerate(scenario.metrics):
-        if metric not in KNOWN:
-            wrong.append((("metrics", i), f"no metric {metric!r}; {near(metric, KNOWN)}"))
+        try:
+            chosen((metric,))
+        except MetricError as error:
+            wrong.append((("metrics", i), str(error)))
     return wrong

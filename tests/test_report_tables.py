@@ -231,7 +231,10 @@ def test_guardrails_and_equivalence_are_answered_in_every_rendering(users: pd.Da
         ("guardrail", "money", "a"): "safe", ("guardrail", "clicks", "a"): "not shown", ("equivalence", "clicks", "a"): "equivalent"
     }  # fmt: skip
     plain = {r["metric"]: r for r in stored["lifts"] if r["arm"] == "a"}
-    assert rows["guardrail", "money", "a"]["low"] == plain["money"]["low"], "adjusted as the verdict is"
+    money = rows["guardrail", "money", "a"]
+    assert money["lift"] == plain["money"]["lift"], "adjusted as the verdict is"
+    assert plain["money"]["low"] < money["low"] < money["lift"] < money["high"] < plain["money"]["high"]
+    assert money["level"] == pytest.approx(0.9)
     for row in stored["margins"]:
         assert row["sentence"] in " ".join(result.output.split())
     assert "Guardrails and equivalence" in (tmp_path / "report.html").read_text()
@@ -240,6 +243,22 @@ def test_guardrails_and_equivalence_are_answered_in_every_rendering(users: pd.Da
         result = CliRunner().invoke(main, ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path / "no"), "--guardrail", bad])
         assert (result.exit_code, rule in result.output) == (2, True)
     assert not (tmp_path / "no").exists()
+
+
+def test_a_segment_shows_the_size_of_every_pair(users: pd.DataFrame, tmp_path: Path) -> None:
+    """Three arms of different sizes: each pair's own users; of two arms the pair's once."""
+    frame = users[(users["arm"] != "b") | (users["user"].str.endswith(("1", "2")))]
+    tables.write(frame, tmp_path, metrics=["money"])
+    heads = next(line for line in (tmp_path / "report.md").read_text().splitlines() if "Do they differ" in line)
+    counts = frame.groupby(["country", "arm"]).size()
+    for country in frame["country"].unique():
+        pairs = [f"{arm} {counts[country, 'control'] + counts[country, arm]:,}" for arm in frame["arm"].unique() if arm != "control"]
+        assert f"{country} (" in heads
+        assert all(pair in heads for pair in pairs), (pairs, heads)
+    tables.write(frame[frame["arm"] != "b"], tmp_path / "two", metrics=["money"])
+    heads = next(line for line in (tmp_path / "two" / "report.md").read_text().splitlines() if "Do they differ" in line)
+    for country in frame["country"].unique():
+        assert f"{country} ({counts[country, 'control'] + counts[country, 'a']:,} users)" in heads
 
 
 def test_an_unbounded_interval_is_said_in_words(tmp_path: Path) -> None:

@@ -101,6 +101,10 @@ def test_a_fading_effect_is_found(days: UserDays) -> None:
     found = checks.novelty(replace(days, terms={**days.terms, "click": fading}), "a")
     assert found.status == "amber"
     assert "fades" in found.meaning
+    worse = fading[[1, 0]]  # the same of an arm that is worse: it falls behind by less and less
+    assert "fades" in checks.novelty(replace(days, terms={**days.terms, "click": worse}), "a").meaning
+    growing = fading[..., ::-1]
+    assert "grows" in checks.novelty(replace(days, terms={**days.terms, "click": growing}), "a").meaning
 
 
 def test_shared_training_data_is_said() -> None:

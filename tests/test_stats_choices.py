@@ -155,7 +155,8 @@ def test_guardrails_answer() -> None:
     frame["worse"] = np.concatenate((base, 0.9 * base))
     frame["noisy"] = rng.standard_cauchy(8000)
     frame["noisy"] -= frame["noisy"].min()
-    table = from_frame(frame)
+    more = dict.fromkeys(("fine", "worse", "noisy"), "higher")
+    table = from_frame(frame, better=more)
     asked = margins.Margins({"fine": 0.01, "worse": 0.01, "noisy": 0.0001}, {"fine": 0.01, "worse": 0.01})
     found = {(g.kind, g.metric): g for g in margins.judged(table, "a", asked)}
     assert {name: g.answer for (kind, name), g in found.items() if kind == "guardrail"} == {
@@ -164,7 +165,8 @@ def test_guardrails_answer() -> None:
     assert {name: g.answer for (kind, name), g in found.items() if kind == "equivalence"} == {"fine": "equivalent", "worse": "not shown"}
     guards = [found["guardrail", name] for name in asked.guardrails]
     assert [g.p_adjusted for g in guards] == pytest.approx(tests.adjust(np.array([g.p for g in guards])))
-    same = margins.judged(from_frame(frame.assign(fine=np.tile(base, 2))), "a", margins.Margins({"fine": 0.01}, {"fine": 0.01}))
+    alike = from_frame(frame.assign(fine=np.tile(base, 2)), better=more)
+    same = margins.judged(alike, "a", margins.Margins({"fine": 0.01}, {"fine": 0.01}))
     assert [one.answer for one in same] == ["safe", "equivalent"]
     for bad, rule in (({"fine": 0.0}, "margin"), ({"like": 0.01}, "no metric 'like'")):
         with pytest.raises(TableError, match=rule):

@@ -47,6 +47,8 @@ def _written(context: click.Context, option: click.Option) -> bool:
 @click.option("--ratio", "ratios", multiple=True, metavar="ARM=9", help="Table: users meant for an arm; by default as many for each.")
 @click.option("--guardrail", "guardrails", multiple=True, metavar="METRIC=1%", help="A metric that must not get worse by so much.")
 @click.option("--equivalence", "equivalences", multiple=True, metavar="METRIC=1%", help="Is a metric the same, to within so much?")
+@click.option("--better", "directions", multiple=True, metavar="METRIC=lower",
+              help="Is lower or higher better? Known by name of many (latency, revenue); a guardrail needs it.")  # fmt: skip
 @click.option("--interval", type=click.Choice(["fieller", "log", "delta"]), default="fieller", show_default=True, help="Of the lift.")
 @click.option(
     "--correction", type=click.Choice(["holm", "hochberg", "bh", "none"]), default="holm", show_default=True, help="Of p, over the family."
@@ -68,6 +70,7 @@ def report(
     ratios: tuple[str, ...],
     guardrails: tuple[str, ...],
     equivalences: tuple[str, ...],
+    directions: tuple[str, ...],
     interval: Method,
     correction: Correction,
     winsorise: str,
@@ -82,6 +85,7 @@ def report(
     \b
     abtest report runs/kuaishou_like/latest
     abtest report users.csv --control A --metric revenue --metric ctr=clicks/impressions --out report
+    abtest report users.csv --control A --guardrail latency=2% --better latency=lower
     abtest report users.csv --control A --interval log --correction bh --resamples 4000
     """
     from simulator import report as reports
@@ -94,6 +98,7 @@ def report(
     with failures(), board(quiet=quiet) as progress:
         choices = Choices(interval, correction, tables.share(winsorise), resamples)
         margins = Margins(dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences)))
+        better = dict(map(tables.direction, directions))
         if tables.is_log(source) or not source.exists():
             strangers = [f"--{name}" for name in TABLE if name in _given()]
             if source.exists() and strangers:
@@ -102,7 +107,7 @@ def report(
             folder = out or home
             content = reports.write(
                 log, folder, runtime=reports.runtime(home), run=home, strict=strict, margins=margins, choices=choices,
-                progress=progress,
+                better=better, progress=progress,
             )  # fmt: skip
         else:
             folder = out or source.parent / "report"
@@ -124,6 +129,7 @@ def report(
                     user=user,
                     arm=arm,
                     cluster=cluster,
+                    better=better,
                 )
     with failures():
         if not quiet:

@@ -17,6 +17,7 @@ from simulator.files import read_json, write_texts
 from simulator.ledger import CLAIM, Ledger
 
 if TYPE_CHECKING:
+    from simulator.metrics import Better
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
 
@@ -25,7 +26,8 @@ SCHEMA_VERSION = 2
 ROW = (
     "metric", "arm", "unit", "control_mean", "treatment_mean", "lift", "low", "high", "t", "df", "p", "p_adjusted", "n_units", "mde",
 )  # fmt: skip
-"""The keys of a row of `lifts`, exactly these and in this order. `lift`, `low`, `high` and `mde` are fractions of the control's mean."""
+"""The keys of a row of `lifts`, exactly these and in this order. `lift`, `low`, `high` and `mde` are fractions of the size of the control's
+mean."""
 
 
 class ReportError(ValueError):
@@ -45,6 +47,7 @@ def write(
     strict: bool = False,
     margins: Margins | None = None,
     choices: Choices | None = None,
+    better: Mapping[str, Better] | None = None,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each by temporary name and rename.
@@ -58,6 +61,7 @@ def write(
         strict: refuse to report a lift, and write nothing, where a check is red (a world out of calibration, an arm given up).
         margins: guardrails and equivalences that were planned, by user.
         choices: how lifts are computed, and what is computed beside them.
+        better: by metric, whether `higher` or `lower` values of it are better, where that is not as the log says.
         progress: called as (stage, steps done, steps, {}).
 
     Returns:
@@ -65,12 +69,13 @@ def write(
 
     Raises:
         ReportError: the log holds nothing to compare, or `strict` and a red check.
-        TableError: a margin of no metric, or one that is not positive.
+        TableError: a margin of no metric, or one that is not positive; a guardrail of a metric whose direction is not known.
+        MetricError: `better` of no metric, or no direction.
     """
     from simulator.report import audited, offline, world
     from simulator.report.content import add_check, gather
 
-    content = gather(log, runtime=runtime, progress=progress, margins=margins, choices=choices)
+    content = gather(log, runtime=runtime, progress=progress, margins=margins, choices=choices, better=better)
     home = run or folder
     content["offline"], content["foretold"] = offline.beside(home, content), offline.foretold(home, content)
     content["audit"] = audited.beside(home)

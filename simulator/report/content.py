@@ -19,7 +19,7 @@ from policies.base import Progress
 from simulator import workspace
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog, Metadata
-from simulator.metrics import Metric
+from simulator.metrics import Better, Metric, directed
 from simulator.report import ROW, SCHEMA_VERSION, ReportError, checks, finite, world
 from simulator.report.counts import Cells, Counts, count
 from simulator.report.otherwise import computed_otherwise
@@ -78,12 +78,19 @@ class Comparison:
 
 
 def gather(
-    log: EventLog, *, runtime: Mapping[str, Any] | None, progress: Progress, margins: Margins | None = None, choices: Choices | None = None
+    log: EventLog,
+    *,
+    runtime: Mapping[str, Any] | None,
+    progress: Progress,
+    margins: Margins | None = None,
+    choices: Choices | None = None,
+    better: Mapping[str, Better] | None = None,
 ) -> dict[str, Any]:
     """Everything that the report says of a log, as JSON types. See `simulator.report.write`."""
     meta, choices = log.metadata, choices or Choices()
     progress("report: sums", 0, 4, {})
     sums, silent = _answered(units.read(log))
+    sums = dataclasses.replace(sums, metrics=directed(sums.metrics, better or {}))
     who = Comparison.of(meta, silent)
     progress("report: counts", 1, 4, {})
     counts = count(log)
@@ -214,8 +221,8 @@ def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric],
         "arms": list(who.arms),
         "unit": unit,
         "lifts": [_row(row) for row in rows],
-        "verdicts": _verdicts(rows, who.control),
-        "headlines": [_headline([row for row in rows if row.unit == unit], arm, who.control) for arm in who.treatments],
+        "verdicts": _verdicts(rows, who.control, metrics),
+        "headlines": [_headline([row for row in rows if row.unit == unit], arm, who.control, metrics) for arm in who.treatments],
         "metrics": {name: _described(metric) for name, metric in metrics.items()},
         "family": verdict.FAMILY,
         "choices": dataclasses.asdict(choices),
@@ -241,7 +248,7 @@ def add_check(content: dict[str, Any], found: Check) -> None:
 
 
 def _described(metric: Metric) -> dict[str, Any]:
-    return {"description": metric.description, "measure": metric.measure, "higher_is_better": metric.higher_is_better}
+    return {key: getattr(metric, key) for key in ("description", "measure", "higher_is_better", "known_by")}
 
 
 def _answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
@@ -318,7 +325,7 @@ def _margins(table: UnitTable, control: str, margins: Margins | None) -> list[di
     from simulator.report.tables import adjustments
 
     rows = [finite(dataclasses.asdict(one)) for one in judged(table, control, margins, adjustments(table))] if margins else []
-    return [{**row, "sentence": bounded(row, control)} for row in rows]
+    return [{**row, "sentence": bounded(row, control, table.metrics[row["metric"]].higher_is_better)} for row in rows]
 
 
 def _designs(sums: UserDays, who: Comparison, kind: str) -> list[dict[str, Any]]:
@@ -327,19 +334,20 @@ def _designs(sums: UserDays, who: Comparison, kind: str) -> list[dict[str, Any]]
     return made(sums, who.control, who.treatments) if made else []
 
 
-def _verdicts(rows: Sequence[Lift], control: str) -> list[dict[str, str]]:
+def _verdicts(rows: Sequence[Lift], control: str, metrics: Mapping[str, Metric]) -> list[dict[str, str]]:
     """Verdict and sentence of each row of `lifts`, in the same order."""
     comparisons = {unit: sum(1 for row in rows if row.unit == unit and not math.isnan(row.p)) for unit in {row.unit for row in rows}}
     return [
         {"metric": row.metric, "arm": row.arm, "unit": row.unit, "verdict": row.words,
-         "sentence": sentence(_row(row), row.words, control, comparisons[row.unit], row.note)}
+         "sentence": sentence(_row(row), row.words, control, comparisons[row.unit], row.note, metrics[row.metric].higher_is_better)}
         for row in rows
     ]  # fmt: skip
 
 
-def _headline(rows: Sequence[Lift], arm: str, control: str) -> dict[str, str]:
+def _headline(rows: Sequence[Lift], arm: str, control: str, metrics: Mapping[str, Metric]) -> dict[str, str]:
     mine = [(row.metric, row.words) for row in rows if row.arm == arm]
-    return {"arm": arm, "sentence": headline(mine, arm, control)}
+    turned = {name for name, metric in metrics.items() if metric.higher_is_better is False}
+    return {"arm": arm, "sentence": headline(mine, arm, control, turned)}
 
 
 def _funnel(counts: Counts, who: Comparison) -> list[dict[str, Any]]:

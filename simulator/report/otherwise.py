@@ -16,7 +16,7 @@ from simulator.stats import compare, quantiles, resampling, tests, verdict
 from simulator.stats.adjustment import post_stratified, winsorised
 from simulator.stats.choices import Choices
 from simulator.stats.intervals import METHODS
-from simulator.stats.moments import Moments
+from simulator.stats.moments import Moments, relative
 from simulator.stats.units import TableError, UnitTable
 
 RANKED = 200_000
@@ -91,8 +91,7 @@ def _intervals(m: Moments, choices: Choices) -> Iterator[Row]:
     for name, method in METHODS.items():
         if name != choices.interval:
             low, high = method(m, verdict.LEVEL)
-            lift = float(m.treatment / m.control - 1.0) if m.control else np.nan
-            yield _said(INTERVALS[name], lift, float(low), float(high))
+            yield _said(INTERVALS[name], float(m.lift), float(low), float(high))
 
 
 def _ranks(table: UnitTable, metric: str, control: str, arm: str) -> Row:
@@ -130,5 +129,5 @@ def _resampled(table: UnitTable, metric: str, control: str, arm: str, choices: C
     p = float(resampling.permutation(base, other, paired=paired, repetitions=n, seed=seed).p)
     yield _said("permutation", p=p, note=f"{n:,} permutations")
     low, high = resampling.bootstrap(base, other, paired=paired, repetitions=n, seed=seed)
-    lift = float(other.mean() / base.mean() - 1.0) if len(base) and base.mean() else np.nan
+    lift = float(relative(base.mean(), other.mean())) if len(base) else np.nan
     yield _said("BCa bootstrap", lift, low, high, note=f"{n:,} samples")

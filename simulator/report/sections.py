@@ -34,9 +34,11 @@ from simulator.report.words import (
     LIGHTS,
     MEANINGS,
     SIGNS,
+    better,
     compared,
     corrected,
     detects,
+    directions,
     errors_by_day,
     interval,
     listed,
@@ -44,6 +46,7 @@ from simulator.report.words import (
     number,
     percent,
     probability,
+    stated,
     title,
     whole,
 )
@@ -54,9 +57,9 @@ LEVELS = {"none": 0, "low": 1, "middle": 2, "high": 3}
 """The order of levels that have one; others stay in the order of the alphabet."""
 
 READING = (
-    "A lift is the arm's mean over the control's, minus one. A 95% interval of a lift covers the true one in 95 of 100 runs; an adjusted "
-    "p-value below .05 would be seen on any of the comparisons in at most 5 of 100 runs in which nothing differs. The detectable lift is "
-    "the true change that a run of this size finds in four of five runs."
+    "A lift is the difference of the arm's mean from the control's, as a share of the size of the control's. A 95% interval of a lift "
+    "covers the true one in 95 of 100 runs; an adjusted p-value below .05 would be seen on any of the comparisons in at most 5 of 100 runs "
+    "in which nothing differs. The detectable lift is the true change that a run of this size finds in four of five runs."
 )
 
 
@@ -144,7 +147,7 @@ def _verdict(c: Content) -> Section:
             lines.append((
                 Cell(title(row["metric"]), sign=SIGNS[verdict["verdict"]], kind=tone), _lift(row, kind=f"lift {tone}"),
                 Cell(figure=strips[row["arm"], row["metric"]]), _interval(row), _p(row["p_adjusted"]),
-                Cell(verdict["verdict"], kind=f"verdict {tone}", hint=MEANINGS[verdict["verdict"]]),
+                Cell(_stated(c, verdict), kind=f"verdict {tone}", hint=MEANINGS[verdict["verdict"]]),
                 _shown(detects, row["mde"]),
             ))  # fmt: skip
         blocks += [Heading(said["sentence"], loud=True, id=f"arm-{i}"), Table(said["sentence"], columns, lines, kind="forest", foot=axis)]
@@ -153,7 +156,12 @@ def _verdict(c: Content) -> Section:
         "run of this size finds four times in five. ▲ higher and ▼ lower than the control after adjustment; ○ undecided: a difference is "
         "neither shown nor excluded; = identical. An arrow at the end of an interval: it goes on beyond the scale."
     )
-    return Section("verdict", "Verdict", [*blocks, Words(note, note=True)], "Verdict", bare=True)
+    notes = [Words(text, note=True) for text in (note, *directions(c["metrics"]))]
+    return Section("verdict", "Verdict", [*blocks, *notes], "Verdict", bare=True)
+
+
+def _stated(c: Content, verdict: Mapping[str, Any]) -> str:
+    return stated(verdict["verdict"], c["metrics"][verdict["metric"]]["higher_is_better"])
 
 
 def _by_arm(c: Content) -> Iterator[tuple[dict[str, Any], list[tuple[dict[str, Any], dict[str, Any]]]]]:
@@ -177,17 +185,20 @@ def _margins(c: Content) -> Section:
     note = (
         "A guardrail is safe where it is shown not to lose its margin (non-inferiority), harmed where it is shown to lose more. "
         "Equivalent: two one-sided tests show the lift to lie within the margin. Not shown is not a fault of the arm: the test is too "
-        "small. Adjusted p: Holm over all guardrails, and over all equivalences."
+        "small. Adjusted p: Holm over all guardrails, and over all equivalences. The interval is the test's own: it holds the margin where "
+        "the one-sided test at 5% does not reject it, before adjustment."
     )
     tones = {"safe": "good", "equivalent": "good", "harmed": "bad"}
-    rows = [
-        (*_of(row), plain(row["kind"]), _shown(percent, row["margin"], 2, False), _lift(row), _interval(row),
-         _p(row["p"]), _p(row["p_adjusted"]), Cell(row["answer"], kind=tones.get(row["answer"], "open")))
-        for row in c["margins"]
-    ]  # fmt: skip
-    heads = _columns("Metric", "Arm", "Asked", "Margin", "Lift", "95% interval", "p", "Adjusted p", text=3)
+    rows = []
+    for row in c["margins"]:
+        asked = (plain(row["kind"]), plain(better(c["metrics"][row["metric"]])), _shown(percent, row["margin"], 2, False))
+        within = plain("n/a" if row["answer"] == "no data" else interval(row["low"], row["high"]))
+        answer = Cell(row["answer"], kind=tones.get(row["answer"], "open"))
+        rows.append((*_of(row), *asked, _lift(row), within, _p(row["p"]), _p(row["p_adjusted"]), answer))
+    level = f"{c['margins'][0]['level']:.0%} interval"
+    heads = _columns("Metric", "Arm", "Asked", "Direction", "Margin", "Lift", level, "p", "Adjusted p", text=4)
     table = Table("Guardrails and equivalence", [*heads, Column("Answer")], rows)
-    signs = {"safe": SIGNS["up"], "equivalent": SIGNS["identical"], "harmed": SIGNS["down"]}
+    signs = {"safe": "✓", "equivalent": SIGNS["identical"], "harmed": "✗"}
     said = Points([(signs.get(row["answer"], SIGNS["undecided"]), row["sentence"]) for row in c["margins"]])
     return Section("margins", "Guardrails and equivalence", [Words(note, note=True), table, said], "Guardrails")
 
@@ -307,15 +318,25 @@ def _segments(c: Content) -> Section:
     for group in dict.fromkeys(row["group"] for row in c["segments"]["rows"]):
         cells = {(row["metric"], row["arm"], row["level"]): row for row in c["segments"]["rows"] if row["group"] == group}
         levels = sorted(dict.fromkeys(level for _, _, level in cells), key=lambda level: LEVELS.get(level, 0))
-        sizes = {level: max(row["n_units"] for (_, _, at), row in cells.items() if at == level) for level in levels}
         rows = []
         for test in c["segments"]["interactions"]:
             if test["group"] == group:
                 found = (cells.get((test["metric"], test["arm"], level)) for level in levels)
                 rows.append((*_of(test), *(Cell("n/a", None) if row is None else _within(row) for row in found), _p(test["p_adjusted"])))
-        heads = (*(f"{level} ({whole(sizes[level])} users)" for level in levels), "Do they differ? Adjusted p")
+        heads = (*(f"{level} ({_sizes(cells, level)} users)" for level in levels), "Do they differ? Adjusted p")
         blocks += [Heading(f"By {title(group).lower()}"), Table(f"Lift by {group}", _columns("Metric", "Arm", *heads), rows)]
     return Section("segments", "Segments", blocks, "Segments")
+
+
+def _sizes(cells: Mapping[tuple[str, str, str], Mapping[str, Any]], level: str) -> str:
+    """The users of a level who are compared: of each pair of arms, or once where all pairs have as many."""
+    by_arm: dict[str, int] = {}
+    for (_, arm, at), row in cells.items():
+        if at == level:
+            by_arm[arm] = max(by_arm.get(arm, 0), row["n_units"])
+    if len(set(by_arm.values())) == 1:
+        return whole(next(iter(by_arm.values())))
+    return ", ".join(f"{arm} {whole(n)}" for arm, n in by_arm.items())
 
 
 def _within(row: Mapping[str, Any]) -> Cell:
@@ -351,8 +372,7 @@ def _numbers(c: Content) -> Section:
     rows = [(*_of(row), *([plain(row["unit"])] if units else []), *_all(row)) for row in shown]
     columns = _columns("Metric", "Arm", *(["Unit"] if units else []), *heads, text=2 + units)
     blocks.append(Table("All numbers", columns, rows, id="lifts"))
-    described = [(title(name), f"{m['description']} ({'higher' if m['higher_is_better'] else 'lower'} is better)") for name, m in
-                 c["metrics"].items()]  # fmt: skip
+    described = [(title(name), f"{metric['description']} ({better(metric)})") for name, metric in c["metrics"].items()]
     blocks.append(Fold("What each metric is", [Facts(described)]))
     if c["beside"]:
         rows = [(*_of(row), *_all(row)) for row in c["beside"]["rows"]]

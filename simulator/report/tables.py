@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policies.base import Progress
+from simulator.metrics import Better
 from simulator.report import ROW, ReportError
 from simulator.stats import verdict
 from simulator.stats.choices import Choices
@@ -190,14 +191,16 @@ def write(
         strict: refuse to report a lift, and write nothing, where a check is red.
         command: that makes this report, to be printed in it.
         progress: of what takes time.
-        columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, and `groups`: names of segment columns (None: every column of
-            text, category or bool).
+        columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, `groups`: names of segment columns (None: every column of
+            text, category or bool), and `better`: by metric, whether `higher` or `lower` values of it are better (of others as far as their
+            names tell; a guardrail needs it).
 
     Returns:
         The content of `report.json`.
 
     Raises:
-        TableError, ReportError: as `lifts`.
+        TableError, ReportError: as `lifts`; a guardrail of a metric whose direction is not known.
+        MetricError: `better` of no metric, or no direction.
     """
     from simulator.report import refuse, save
     from simulator.report.content import gather_table
@@ -270,6 +273,18 @@ def share(spec: str) -> float:
     if not 0.0 <= found < 0.5:
         raise ReportError(f"--winsorise {spec!r}: a share is written 1% or 0.01, at least 0 and below 50%")
     return found
+
+
+def direction(spec: str) -> tuple[str, Better]:
+    """A direction as the command line declares it: `latency=lower`.
+
+    Raises:
+        ReportError: no metric, or neither higher nor lower.
+    """
+    name, _, given = spec.rpartition("=")
+    if not name or given not in ("higher", "lower"):
+        raise ReportError(f"--better {spec!r}: written METRIC=lower where less of it is better, METRIC=higher where more is")
+    return name, "lower" if given == "lower" else "higher"
 
 
 def _fraction(text: str) -> float:

@@ -15,10 +15,12 @@ from simulator.report.words import (
     compared,
     corrected,
     detects,
+    directions,
     interval,
     needed,
     percent,
     probability,
+    stated,
     title,
     tone,
     whole,
@@ -47,6 +49,8 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(Text(said["sentence"]))
     console.print(Text(f"\n95% intervals by {content['unit']}; adjusted p: {corrected(content)}.", style="dim"))
     console.print(Text("detects: the true lift that a run of this size finds four times in five.", style="dim"))
+    for text in directions(content["metrics"]):
+        console.print(Text(text))
     for row in content["margins"]:
         console.print(Text(f"{row['kind']}: {row['sentence']}"))
     _flags(content, console, ("amber",))
@@ -67,12 +71,13 @@ def _table(content: Mapping[str, Any], arm: str) -> Table:
     for row, said in zip(content["lifts"], content["verdicts"], strict=True):
         if row["arm"] != arm or row["unit"] != content["unit"]:
             continue
-        style = STYLES[tone(said["verdict"], content["metrics"][row["metric"]]["higher_is_better"])]
+        direction = content["metrics"][row["metric"]]["higher_is_better"]
+        style = STYLES[tone(said["verdict"], direction)]
         table.add_row(
             Text(f"{percent(row['lift']):>9} {title(row['metric'])}", style=style),
             Text(interval(row["low"], row["high"])),
             Text(probability(row["p_adjusted"])),
-            Text(f"{SIGNS[said['verdict']]} {said['verdict']}", style=style),
+            Text(f"{SIGNS[said['verdict']]} {stated(said['verdict'], direction)}", style=style),
             Text(detects(row["mde"])),
         )
     return table

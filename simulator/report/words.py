@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 LEVEL = 0.05
@@ -62,11 +62,50 @@ def title(metric: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def tone(verdict: str, higher_is_better: bool) -> str:
-    """`good`, `bad` or `open`: whether a verdict is welcome; a class of the style sheet."""
-    if verdict not in ("up", "down"):
+def tone(verdict: str, higher_is_better: bool | None) -> str:
+    """`good`, `bad` or `open`: whether a verdict is welcome, as far as the metric's direction is known; a class of the style sheet."""
+    if verdict not in ("up", "down") or higher_is_better is None:
         return "open"
     return "good" if (verdict == "up") == higher_is_better else "bad"
+
+
+def welcome(verdict: str, higher_is_better: bool | None) -> str:
+    """`worse` or `better` where a difference is shown of a metric of which less is better; else "": there the sign says it."""
+    if verdict not in ("up", "down") or higher_is_better is not False:
+        return ""
+    return "worse" if verdict == "up" else "better"
+
+
+def stated(verdict: str, higher_is_better: bool | None) -> str:
+    """The verdict as a table shows it: `up`, `undecided`; of a metric of which less is better `up: worse`."""
+    return ": ".join(part for part in (verdict, welcome(verdict, higher_is_better)) if part)
+
+
+SOURCES = {"": "", "name": "known by its name", "declared": "as declared"}
+"""How a direction is known (`Metric.known_by`), in words."""
+
+
+def better(metric: Mapping[str, Any]) -> str:
+    """Which values of a metric are better, and how that is known: `lower is better, known by its name`; `metric`: of the content."""
+    if metric["higher_is_better"] is None:
+        return "not known whether higher or lower is better"
+    way = f"{'higher' if metric['higher_is_better'] else 'lower'} is better"
+    return ", ".join(part for part in (way, SOURCES[metric["known_by"]]) if part)
+
+
+def directions(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What must be known to read an arrow: of which metrics less is better, and of which the direction is not known."""
+    said = []
+    for source, aside in SOURCES.items():
+        names = [title(n).lower() for n, m in metrics.items() if m["higher_is_better"] is False and m["known_by"] == source]
+        if names:
+            how = aside if len(names) == 1 else aside.replace("its name", "their names")
+            said.append(f"Less is better{f' ({how})' if how else ''}: {listed(names)}.")
+    unknown = [name for name, m in metrics.items() if m["higher_is_better"] is None]
+    if unknown:
+        what = listed([title(name).lower() for name in unknown])
+        said.append(f"Not known whether more or less is better: {what}; --better {unknown[0]}=lower (or =higher) declares it.")
+    return said
 
 
 def percent(fraction: float | None, digits: int = 3, sign: bool = True) -> str:
@@ -116,7 +155,9 @@ def detects(mde: float | None) -> str:
     return "n/a" if mde is None else f"±{percent(mde, 2, sign=False)}"
 
 
-def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: int, note: str = "") -> str:
+def sentence(
+    row: Mapping[str, Any], verdict: str, control: str, comparisons: int, note: str = "", higher_is_better: bool | None = None
+) -> str:
     """The verdict on one row in plain words.
 
     Args:
@@ -125,6 +166,7 @@ def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: in
         control: name of the control arm.
         comparisons: how many tests the adjusted p-value accounts for.
         note: what an unbounded interval says (`Lift.note`).
+        higher_is_better: of the metric; None: not known.
     """
     aside = f" {sentenced(note)}" if note else ""
     what, arm, unit = title(row["metric"]), row["arm"], row["unit"]
@@ -143,7 +185,9 @@ def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: in
         f"adjusted p {probability(row['p_adjusted'])} over {comparisons} comparisons" if comparisons > 1 else f"p {probability(row['p'])}"
     )
     if verdict in ("up", "down"):
-        return f"{what}: {'higher' if verdict == 'up' else 'lower'} under {arm} than under {control}: {size} ({adjusted}).{aside}"
+        judged = welcome(verdict, higher_is_better)
+        which = f", which is {judged}" if judged else ""
+        return f"{what}: {'higher' if verdict == 'up' else 'lower'} under {arm} than under {control}{which}: {size} ({adjusted}).{aside}"
     sees = "" if row["mde"] is None else f" A true change of {detects(row['mde'])} or more would have been found in four runs of five."
     if row["p"] is not None and row["p"] < LEVEL:
         return (
@@ -153,10 +197,13 @@ def sentence(row: Mapping[str, Any], verdict: str, control: str, comparisons: in
     return f"{what}: no difference shown: {size} (p {probability(row['p'])}).{sees}{aside}"
 
 
-def bounded(row: Mapping[str, Any], control: str) -> str:
-    """The answer to a margin in plain words; `row`: of `margins`."""
+def bounded(row: Mapping[str, Any], control: str, higher_is_better: bool | None = None) -> str:
+    """The answer to a margin in plain words; `row`: of `margins`, `higher_is_better`: of its metric."""
     what, arm, margin = title(row["metric"]), row["arm"], percent(row["margin"], 2, sign=False)
-    size = f"{percent(row['lift'])}, 95% interval {interval(row['low'], row['high'])}"
+    if row["kind"] == "guardrail" and higher_is_better is False:
+        what += " (less is better)"
+    size = f"{percent(row['lift'])}, {row['level']:.0%} interval {interval(row['low'], row['high'])}"
+    aside = f" {sentenced(row['note'])}" if row["note"] else ""
     shown = "identical" if row["p"] is None else f"adjusted p {probability(row['p_adjusted'])}"
     if row["answer"] == "no data":
         return f"{what}: no data."
@@ -167,26 +214,33 @@ def bounded(row: Mapping[str, Any], control: str) -> str:
     }.get(row["answer"])
     if said is None and row["kind"] == "guardrail":
         said = f"a loss of {margin} under {arm} is not excluded ({shown})"
-    return f"{what}: {said or f'a difference of {margin} between {arm} and {control} is not excluded ({shown})'}: {size}."
+    return f"{what}: {said or f'a difference of {margin} between {arm} and {control} is not excluded ({shown})'}: {size}.{aside}"
 
 
-def headline(verdicts: Iterable[tuple[str, str]], arm: str, control: str) -> str:
+def headline(verdicts: Iterable[tuple[str, str]], arm: str, control: str, lower_is_better: Collection[str] = ()) -> str:
     """One sentence on an arm: on which metrics it is higher, lower, or undecided.
 
     Args:
         verdicts: (metric, `Lift.words`) of the arm's rows by the design's unit.
         arm: the treatment arm.
         control: name of the control arm.
+        lower_is_better: the metrics of which less is better.
     """
     given = list(verdicts)
-    found = {state: [title(m).lower() for m, s in given if s == state] for state in ("up", "down", "identical")}
-    if given and len(found["identical"]) == len(given):
+    same = sum(state == "identical" for _, state in given)
+    if given and same == len(given):
         return f"{arm} and {control} are identical in every metric."
-    parts = [f"{word} on {listed(found[state])}" for state, word in (("up", "higher"), ("down", "lower")) if found[state]]
-    if not parts:
+    shown: dict[str, list[str]] = {}
+    for turned in (False, True):
+        for state, word in (("up", "higher"), ("down", "lower")):
+            names = [title(m).lower() for m, s in given if s == state and (m in lower_is_better) == turned]
+            if names:
+                shown[f"{word}, which is {welcome(state, False)}," if turned else word] = names
+    if not shown:
         return f"No difference between {arm} and {control} is shown on any of {len(given)} metrics."
-    rest = len(given) - sum(map(len, found.values()))
-    parts += [f"{n} of {len(given)} metrics {what}" for n, what in ((rest, "undecided"), (len(found["identical"]), "identical")) if n]
+    parts = [f"{how} on {listed(names)}" for how, names in shown.items()]
+    rest = len(given) - same - sum(map(len, shown.values()))
+    parts += [f"{n} of {len(given)} metrics {what}" for n, what in ((rest, "undecided"), (same, "identical")) if n]
     return f"{arm} against {control}: {'; '.join(parts)}."
 
 

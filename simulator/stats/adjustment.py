@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from simulator.stats import moments
-from simulator.stats.compare import values
 from simulator.stats.moments import Moments, Sample
 from simulator.stats.units import TableError, UnitTable
 
@@ -47,38 +46,44 @@ def post_stratified(table: UnitTable, metric: str, control: str, treatment: str,
         raise TableError(f"no group {group!r} in this table; it has {list(table.groups)}")
     labels, strata = np.unique(table.groups[group], return_inverse=True)
     sides = []
-    for arm, z in zip((control, treatment), values(table, metric, control, treatment), strict=True):
-        here = strata[table.assigned == table.arm(arm)]
-        if len(here) != len(z):
-            raise TableError(f"post-stratification: {metric!r} has units without a denominator; use a mean metric")
-        sides.append(moments.samples([z], here, len(labels)))
+    for arm in (control, treatment):
+        sums = [column for column in table.sums(metric, arm) if column is not None]
+        sides.append(moments.samples(sums, strata[table.assigned == table.arm(arm)], len(labels)))
     for label, *both in zip(labels, *sides, strict=True):
         if sum(s.n for s in both) > 0 and min(s.n for s in both) < 2:
             raise TableError(f"post-stratification: stratum {label!r} of {group!r} has fewer than 2 units in an arm")
-    return stratified(*sides)
+    return stratified(sides[0], sides[1], 1 if metric in table.denominators else None)
 
 
-def stratified(control: Sequence[Sample], treatment: Sequence[Sample]) -> Moments:
-    """Moments from the strata's samples of one variable, many comparisons at once where the samples have leading axes.
+def stratified(control: Sequence[Sample], treatment: Sequence[Sample], denominator: int | None = None) -> Moments:
+    """Moments from the strata's samples, many comparisons at once where the samples have leading axes.
 
     mean = sum_s W_s mean_s, variance = sum_s W_s^2 var_s / n_s, W_s the share of stratum s in both arms (Miratrix, Sekhon & Yu, "Adjusting
-    treatment effect estimates by post-stratification in randomized experiments", JRSS B 2013); df by Satterthwaite over all strata. NaN
-    where a stratum has fewer than two units in an arm.
+    treatment effect estimates by post-stratification in randomized experiments", JRSS B 2013); df by Satterthwaite over all strata. A ratio
+    is that of two such means, its variance by the gradient of `moments.ratio`. NaN where a stratum has fewer than two units in an arm.
+
+    Args:
+        control: of each stratum, the sample of the numerator and, of a ratio metric, the denominator.
+        treatment: the same.
+        denominator: column of the denominator; None for a mean.
     """
     sizes = [np.stack([np.asarray(s.n, dtype=np.float64) for s in side]) for side in (control, treatment)]
     share = (sizes[0] + sizes[1]) / (sizes[0] + sizes[1]).sum(axis=0)
-    means, variances, lost = [], [], 0.0
+    values, variances, lost = [], [], 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         for n, side in zip(sizes, (control, treatment), strict=True):
-            mean, spread = np.stack([s.mean[..., 0] for s in side]), np.stack([s.cov[..., 0, 0] for s in side])
+            means, covariances = np.stack([s.mean for s in side]), np.stack([s.cov for s in side])
+            weight = share[..., None]
+            value, gradient = moments.ratio(np.where(weight > 0, weight * means, 0.0).sum(axis=0), 0, denominator)
+            spread = np.einsum("...i,s...ij,...j->s...", gradient, covariances, gradient)
             part = np.where(share > 0, np.square(share) * spread / n, 0.0)
-            means.append(np.where(share > 0, share * mean, 0.0).sum(axis=0))
+            values.append(value)
             variances.append(part.sum(axis=0))
             lost = lost + np.where(share > 0, np.square(part) / (n - 1.0), 0.0).sum(axis=0)
         total = variances[0] + variances[1]
         n_units = [n.sum(axis=0) for n in sizes]
         df = np.where(total > 0, np.square(total) / lost, n_units[0] + n_units[1] - 2.0 * len(control))
-    c, t, var_c, var_t = (v[()] for v in (*means, *variances))
+    c, t, var_c, var_t = (np.asarray(v)[()] for v in (*values, *variances))
     return Moments(c, t, var_c, var_t, 0.0, df[()], n_units[0][()], n_units[1][()], False)
 
 
@@ -86,9 +91,11 @@ def clustered(table: UnitTable) -> UnitTable:
     """The table of clusters (the users of user-days): every metric becomes a ratio of cluster sums, so that dependence within a cluster
     is respected.
 
-    The mean over units is sum y / sum 1; with cluster sums as units its delta-method variance is the cluster-robust (CR1) one (Liang &
-    Zeger 1986; Deng, Knoblich & Lu, KDD 2018, section 3.2); df = clusters - 1. Covariates are clusters' means; groups that cut through a
-    cluster are dropped.
+    The mean over units is sum y / sum 1: a ratio of cluster sums, whose delta-method variance in each arm is the cluster-robust one of that
+    arm's mean: CR1 of Liang & Zeger (1986) on the arm alone, with G / (G - 1) for its G clusters (Deng, Knoblich & Lu, KDD 2018, section
+    3.2). The arms are then compared as any others: independent arms by Welch's t, with df from both numbers of clusters (one CR1 of both
+    arms would have one factor and one df for them), twins with df = clusters - 1. Covariates are clusters' means; groups that cut through
+    a cluster are dropped.
 
     Raises:
         TableError: the units are not clustered, or a cluster is in several arms.

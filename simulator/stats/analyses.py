@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from simulator.stats import intervals, ordered, quantiles, resampling, tests
 from simulator.stats.intervals import Interval
-from simulator.stats.moments import Floats, Moments
+from simulator.stats.moments import Floats, Moments, relative
 from simulator.stats.randomise import Outcomes, Pair, day_pair, paired_pair, split_day_pair, split_pair, stratified_pair
 
 Array = npt.NDArray[Any]
@@ -102,7 +102,7 @@ def _rank_sums(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Float
 def _quantile_lift(o: Outcomes, level: float) -> float:
     ones = np.ones((len(o.control[0]), 1))
     c, t = (float(quantiles.mid_quantile(v[0], ones, level).value[0]) for v in (o.control, o.treatment))
-    return t / c - 1.0 if c else float("nan")
+    return float(relative(c, t))
 
 
 def _is_mean(o: Outcomes, n: int) -> bool:
@@ -115,8 +115,8 @@ def _has_quantile(o: Outcomes, n: int, level: float, paired: bool) -> bool:
 
 
 def _has_strata(o: Outcomes, n: int) -> bool:
-    """Whether the metric is a mean, and every stratum of a sample will have users in both arms."""
-    return o.bottom is None and o.strata is not None and np.bincount(o.strata).min() * n >= 30 * len(o.strata)
+    """Whether every stratum of a sample will have users in both arms."""
+    return o.strata is not None and np.bincount(o.strata).min() * n >= 30 * len(o.strata)
 
 
 _adjusted: Callable[[Outcomes, Floats, Floats], Pair] = partial(split_pair, adjusted=True)

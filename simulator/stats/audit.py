@@ -146,7 +146,7 @@ class _Tally:
         with np.errstate(divide="ignore", invalid="ignore"):
             slack = 1e-9 * (1.0 + abs(lift))
             self.covered += int(np.count_nonzero((effect.low - slack <= lift) & (lift <= effect.high + slack)))
-            error = effect.treatment / effect.control - 1.0 - lift
+            error = moments.relative(effect.control, effect.treatment) - lift
         self.undefined += int(np.count_nonzero(~effect.defined))
         self.total += len(effect.rejected)
         self.errors.append(error[np.isfinite(error)])
@@ -271,4 +271,4 @@ def _planted(metric: str, a: Analysis, n: int, tally: _Tally) -> Planted:
     low, high = intervals.delta(pooled, LEVEL)
     error = float(high - low) / (2.0 * float(intervals.quantile(pooled.df, LEVEL)))
     coverage, power = Rate.of(tally.covered, tally.total), Rate.of(tally.rejected, tally.total)
-    return Planted(metric, a.design, n, PLANTED, PLANTED + bias, pooled.treatment / pooled.control - 1.0, error, coverage, power)
+    return Planted(metric, a.design, n, PLANTED, PLANTED + bias, float(pooled.lift), error, coverage, power)

@@ -195,7 +195,7 @@ def _without_one(table: UnitTable, metric: str, control: str, arm: str) -> Itera
         left = list(samples)
         left[side] = samples[side].without(spans[side][i])
         m = moments.paired_moments(left[0], (0, None), (1, None)) if table.paired else moments.split_moments(left[0], left[1], 0, None)
-        yield (float(m.treatment / m.control - 1.0) if m.control else np.nan), float(tests.t_test(m).p)
+        yield float(m.lift), float(tests.t_test(m).p)
 
 
 def _largest(score: Floats) -> list[int]:
@@ -255,7 +255,7 @@ def novelty(days: UserDays, control: str) -> Check:
     if days.switched is not None:
         return Check(name, "green", "not applicable", "no arm is served every day, so its days show no trend of the lift")
     line = np.arange(days.days) - (days.days - 1) / 2.0
-    found = []
+    whole, found = Samples(days.by("user"), {}), []
     for metric, m in days.metrics.items():
         if metric in days.missing or m.denominator is not None or m.numerator.days is not None:
             continue
@@ -263,7 +263,8 @@ def novelty(days: UserDays, control: str) -> Check:
         for arm in days.arms:
             if arm != control:
                 moment = Samples(tilted, {}).moments(metric, control, arm)
-                found.append((float(tests.t_test(moment).p), float(moment.difference), f"{metric} in {arm}"))
+                growth = float(moment.difference * whole.moments(metric, control, arm).difference)  # both up, or both down
+                found.append((float(tests.t_test(moment).p), growth, f"{metric} in {arm}"))
     p = tests.adjust(np.array([f[0] for f in found]))
     if not np.isfinite(p).any():
         return Check(name, "green", "no variation", "the difference does not vary over the days")

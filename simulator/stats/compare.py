@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from simulator.stats import moments
 from simulator.stats.moments import Floats, Moments, Sample
 from simulator.stats.units import TableError, UnitTable
-
-Mask = npt.NDArray[np.bool_]
 
 
 def compare(table: UnitTable, metric: str, control: str, treatment: str, covariates: Sequence[str] = ()) -> Moments:
@@ -24,16 +21,7 @@ def values(table: UnitTable, metric: str, control: str, treatment: str) -> tuple
     (top_c, bottom_c), (top_t, bottom_t) = table.sums(metric, control), table.sums(metric, treatment)
     if bottom_c is None or bottom_t is None:
         return top_c, top_t
-    keep_c, keep_t = informative(bottom_c, bottom_t, table.paired)
-    return moments.linearised(top_c[keep_c], bottom_c[keep_c]), moments.linearised(top_t[keep_t], bottom_t[keep_t])
-
-
-def informative(control: Floats, treatment: Floats, paired: bool) -> tuple[Mask, Mask]:
-    """Units that say anything of a ratio metric: those with a denominator (in either arm, when paired). The others would add zeros."""
-    if not paired:
-        return control > 0, treatment > 0
-    some = (control > 0) | (treatment > 0)
-    return some, some
+    return moments.linearised(top_c, bottom_c), moments.linearised(top_t, bottom_t)
 
 
 def influences(table: UnitTable, metric: str, control: str, treatment: str) -> Floats:
@@ -50,7 +38,7 @@ def _influence(top: Floats, bottom: Floats | None) -> Floats:
     if bottom is None:
         return np.asarray((top - top.mean()) / len(top))
     total = bottom.sum()
-    return (top - top.sum() / total * bottom) / total if total > 0 else np.zeros(len(top))
+    return (top - top.sum() / total * bottom) / total if total != 0 else np.zeros(len(top))
 
 
 class Samples:
@@ -70,7 +58,6 @@ class Samples:
                 raise TableError(f"covariate {name!r}: a paired table needs none, twins have the same past and it cancels")
             if name not in table.covariates:
                 raise TableError(f"no covariate {name!r} in this table; it has {list(table.covariates)}")
-        self._ratios = {m: bool((bottom <= 0).any()) for m, bottom in table.denominators.items()}
         names = [(m, half) for m in table.numerators for half in ("numerator", "denominator")]
         names = [(m, half) for m, half in names if half == "numerator" or m in table.denominators]
         arrays = {key: self._whole(*key) for key in [*names, *((c, "covariate") for c in used)]}
@@ -80,9 +67,17 @@ class Samples:
         self._read: dict[str, Sample] = {}
 
     def moments(self, metric: str, control: str, treatment: str) -> Moments:
-        """The moments of one comparison; covariates as given for the metric."""
-        if self._ratios.get(metric, False):
-            return self._some_units(metric, control, treatment)
+        """The moments of one comparison; covariates as given for the metric.
+
+        A user without a denominator is a unit like any other: what such a user has in the numerator counts, as in sums over sums, and
+        leaving users out would select them by an outcome. A day on which nobody has a denominator is no unit (the last day of `return`).
+        """
+        if self._table.unit == "day" and metric in self._table.denominators:
+            some = self._table.denominators[metric] != 0
+            if self._table.paired:
+                some = some[[self._table.arm(control), self._table.arm(treatment)]].any(axis=0)
+            if not some.all():
+                return compare(self._table.where(some), metric, control, treatment)
         columns = self._columns
         top, bottom = columns[metric, "numerator"], columns.get((metric, "denominator"))
         if not self._table.paired:
@@ -110,16 +105,3 @@ class Samples:
     def _whole(self, name: str, half: str) -> Floats:
         source = {"numerator": self._table.numerators, "denominator": self._table.denominators, "covariate": self._table.covariates}
         return np.asarray(source[half][name], dtype=np.float64)
-
-    def _some_units(self, metric: str, control: str, treatment: str) -> Moments:
-        """A ratio metric with units that have no denominator: those are left out."""
-        (top_c, bottom_c), (top_t, bottom_t) = self._table.sums(metric, control), self._table.sums(metric, treatment)
-        assert bottom_c is not None
-        assert bottom_t is not None
-        keep_c, keep_t = (np.flatnonzero(k) for k in informative(bottom_c, bottom_t, self._table.paired))
-        if self._table.paired:
-            return moments.paired_moments(moments.sample([top_c, bottom_c, top_t, bottom_t], keep_c), (0, 1), (2, 3))
-        extra = self._covariates.get(metric, ())
-        past = [[self._table.covariates[c][self._table.assigned == self._table.arm(arm)] for c in extra] for arm in (control, treatment)]
-        samples = (moments.sample([top_c, bottom_c, *past[0]], keep_c), moments.sample([top_t, bottom_t, *past[1]], keep_t))
-        return moments.split_moments(*samples, 0, 1, range(2, 2 + len(extra)))

@@ -110,7 +110,7 @@ def sensitivity(days: UserDays, metric: str, control: str, treatment: str, inter
     table = days.by("user")
     p = pilot(table, metric, control, treatment)
     m = compare(table, metric, control, treatment)
-    effect = float(m.treatment / m.control - 1.0)
+    effect = float(m.lift)
     found = []
     for design in p.designs:
         need = users_needed(p, effect, design) if effect else float("inf")
@@ -134,9 +134,9 @@ def _switchback(days: UserDays, metric: str, control: str, treatment: str, effec
     own, estimates = [], []
     for treated in _assignments(days.days):
         m = moments.paired(c[:, ~treated].mean(axis=1), t[:, treated].mean(axis=1))
-        if m.control > 0 and m.treatment > 0:
+        if m.control != 0 and m.treatment != 0:
             own.append(m.variance / m.control**2)
-            estimates.append(m.treatment / m.control - 1.0)
+            estimates.append(m.lift)
     if not own:
         return Sensitivity(metric, treatment, "switchback", effect, float("nan"), float("inf"), "no day has any event")
     by_users, by_days = float(np.mean(own)), float(np.var(estimates))
@@ -161,7 +161,7 @@ def _assignments(n_days: int) -> Iterator[npt.NDArray[np.bool_]]:
 def interleaved_sensitivity(days: UserDays, metric: str, control: str, treatment: str) -> Sensitivity:
     """Of an interleaved log: the difference of credits per user, relative to the mean credit of an arm."""
     m = compare(days.by("user"), metric, control, treatment)
-    middle = (m.control + m.treatment) / 2.0
+    middle = abs(m.control + m.treatment) / 2.0
     effect, error = float(m.difference / middle), float(np.sqrt(m.variance) / middle)
     alone = Pilot(metric, 1.0, 1.0, error * np.sqrt(days.n_users) if error > 0 else None, None, days.n_users)
     need = users_needed(alone, effect, "paired") if effect and error > 0 else float("inf")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from simulator.metrics import METRICS, Metric, Term
+from simulator.metrics import METRICS, Better, Metric, Term, directed, direction_of
 from simulator.stats.adjustment import clustered
 from simulator.stats.units import TableError, UnitTable
 
@@ -32,6 +32,7 @@ def from_frame(
     user: str = "user",
     arm: str = "arm",
     cluster: str | None = None,
+    better: Mapping[str, Better] | None = None,
 ) -> UnitTable:
     """A table of one row per user (split design), or one row per user and arm, every user in every arm (paired design).
 
@@ -46,6 +47,7 @@ def from_frame(
         arm: name of the arm column.
         cluster: name of a column of clusters that were assigned as a whole; the rows may then be anything (users, or users' days), and the
             units of the table are the clusters.
+        better: by metric, whether `higher` or `lower` values of it are better; of others as far as their names tell (`direction_of`).
 
     Returns:
         A `UnitTable` by user (or cluster), arms in the order of their first row.
@@ -53,6 +55,7 @@ def from_frame(
     Raises:
         TableError: a column missing or not numeric, a value missing, a word among numbers, fewer than two arms, or users that are
             neither in one arm nor in all of them.
+        MetricError: `better` of no metric, or no direction.
     """
     for name in (user, arm) if cluster is None else (arm, cluster):
         _column(frame, name)
@@ -83,7 +86,7 @@ def from_frame(
     table = UnitTable(
         "user",
         arms,
-        {name: _metric(name, column) for name, column in asked.items()},
+        directed({name: _metric(name, column) for name, column in asked.items()}, better or {}),
         tops,
         bottoms,
         codes if order is None else None,
@@ -103,10 +106,12 @@ def _asked(metrics: Columns | Iterable[str]) -> dict[str, str | tuple[str, str]]
 
 def _metric(name: str, column: str | tuple[str, str]) -> Metric:
     known = METRICS.get(name)
-    higher = known.higher_is_better if known else True
-    if isinstance(column, str):
-        return Metric(name, known.description if known else name, known.measure if known else "", _named(column), None, higher)
-    return Metric(name, f"{column[0]} per {column[1]}", "ratio", _named(column[0]), _named(column[1]), higher)
+    top, bottom = (column, None) if isinstance(column, str) else column
+    higher = direction_of(name, top, bottom)
+    source: Literal["", "name"] = "" if higher is None else "name"
+    if bottom is None:
+        return Metric(name, known.description if known else name, known.measure if known else "", _named(top), None, higher, source)
+    return Metric(name, f"{top} per {bottom}", "ratio", _named(top), _named(bottom), higher, source)
 
 
 def _named(column: str) -> Term:

@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from simulator.stats import verdict
+from simulator.stats import intervals, verdict
 from simulator.stats.compare import Samples
+from simulator.stats.intervals import quantile
 from simulator.stats.moments import Moments
 from simulator.stats.tests import adjust
 from simulator.stats.units import TableError, UnitTable
@@ -19,18 +20,36 @@ Kind = Literal["guardrail", "equivalence"]
 Answer = Literal["safe", "harmed", "equivalent", "not shown", "no data"]
 
 LEVEL = 0.05
+"""Of each one-sided test."""
+
+SHOWN = 1.0 - 2.0 * LEVEL
+"""Level of the interval beside an answer: both one-sided tests at LEVEL read their answers from its two ends."""
+
+
+UNDIRECTED = (
+    "Its name does not tell. Declare it: --better {0}=lower (or =higher); in Python better={{{0!r}: 'lower'}}; in a scenario, metrics: "
+    "[{{{0}: lower}}]"
+)
+"""How the direction of a metric is declared."""
 
 
 def one_sided(m: Moments, bound: float, *, above: bool) -> float:
     """p of the hypothesis that the true relative lift is at or beyond `bound`, against its being above (or below) it.
 
-    The t test of treatment - (1 + bound) control, linear in the two means, so that no ratio need be normal (Sasabuchi 1988;
-    Hauschke, Kieser & Hothorn, "Proof of safety in toxicology based on the ratio of two means", Biometrical Journal 1999). NaN without
-    variance.
+    The lift is above `bound` where treatment > control + bound |control|: the t test of treatment - (1 + bound) control, for a negative
+    control of treatment - (1 - bound) control, linear in the two means, so that no ratio need be normal (Sasabuchi 1988; Hauschke, Kieser &
+    Hothorn, "Proof of safety in toxicology based on the ratio of two means", Biometrical Journal 1999). Where the control's mean is not
+    distinguishable from 0 (its sign is not known), the larger p of the two. NaN without variance.
     """
+    known = np.square(m.control) > np.square(quantile(m.df, SHOWN)) * m.var_control
+    signs = (float(np.sign(m.control)),) if known else (1.0, -1.0)
+    return float(np.max([_beyond(m, 1.0 + sign * bound, above=above) for sign in signs]))
+
+
+def _beyond(m: Moments, theta: float, *, above: bool) -> float:
+    """p of the t test of treatment - theta control against its being above (or below) 0."""
     from scipy.special import stdtr
 
-    theta = 1.0 + bound
     variance = m.var_treatment - 2.0 * theta * m.cov + theta**2 * m.var_control
     if not variance > 1e-12 * (m.var_treatment + theta**2 * m.var_control):
         return float("nan")
@@ -77,10 +96,14 @@ class Margin:
         kind: `guardrail` or `equivalence`.
         metric, arm: of what.
         margin: the relative difference that matters.
-        lift, low, high: the lift and its 95% interval.
+        lift: as in the verdict.
+        level: of the interval `low` to `high`, Fieller's, which holds a margin exactly where the one-sided test does not reject it (before
+            adjustment).
+        low, high: that interval.
         p: of the non-inferiority test, or of the two one-sided tests; Holm-adjusted over all of its kind in `p_adjusted`.
         answer: of a guardrail `safe`: shown not to lose the margin; `harmed`: shown to be worse than the control by more than the
             margin; `not shown`: neither. Of an equivalence `equivalent` or `not shown`.
+        note: what an unbounded interval says, in words; else "".
     """
 
     kind: Kind
@@ -88,11 +111,13 @@ class Margin:
     arm: str
     margin: float
     lift: float
+    level: float
     low: float
     high: float
     p: float
     p_adjusted: float
     answer: Answer
+    note: str = ""
 
 
 def judged(table: UnitTable, control: str, margins: Margins, covariates: Mapping[str, Sequence[str]] | None = None) -> list[Margin]:
@@ -105,7 +130,7 @@ def judged(table: UnitTable, control: str, margins: Margins, covariates: Mapping
         covariates: by metric, pre-period columns to adjust for (as `verdict.lifts`).
 
     Raises:
-        TableError: a margin that is not positive, no such metric or arm.
+        TableError: a margin that is not positive, no such metric or arm, a guardrail of a metric whose direction is not known.
     """
     samples, metrics = Samples(table, covariates or {}), table.metrics
     found: list[tuple[Margin, bool]] = []
@@ -114,6 +139,8 @@ def judged(table: UnitTable, control: str, margins: Margins, covariates: Mapping
         for arm, (metric, margin) in product(table.arms, by_metric.items()):
             if metric not in metrics:
                 raise TableError(f"{kind}: no metric {metric!r}; there are {list(metrics)}")
+            if kind == "guardrail" and metrics[metric].higher_is_better is None:
+                raise TableError(f"guardrail: is more of {metric!r} better, or less? {UNDIRECTED.format(metric)}")
             if arm != control:
                 found.append(_judge(samples if metric in table.numerators else None, table, kind, metric, (control, arm), margin))
     rows = []
@@ -129,17 +156,24 @@ def judged(table: UnitTable, control: str, margins: Margins, covariates: Mapping
 def _judge(samples: Samples | None, table: UnitTable, kind: Kind, metric: str, arms: tuple[str, str], margin: float) -> tuple[Margin, bool]:
     """One margin, not yet adjusted nor answered, and whether harm beyond it is shown."""
     nan = float("nan")
+    blank = Margin(kind, metric, arms[1], margin, nan, SHOWN, nan, nan, nan, nan, "no data")
     if samples is None:
-        return Margin(kind, metric, arms[1], margin, nan, nan, nan, nan, nan, "no data"), False
+        return blank, False
     m = samples.moments(metric, *arms)
-    row, better = verdict.row(m, metric, arms[1], table.unit), table.metrics[metric].higher_is_better
+    row, better = verdict.row(m, metric, arms[1], table.unit), bool(table.metrics[metric].higher_is_better)
+    if row.n_units == 0:
+        return blank, False
+    if row.identical:
+        answer: Answer = "safe" if kind == "guardrail" else "equivalent"
+        return replace(blank, lift=0.0, low=0.0, high=0.0, answer=answer), False
     if kind == "equivalence":
         p, harm = equivalence(m, margin), False
     else:
         p = non_inferiority(m, margin, better)
         harm = (one_sided(m, -margin, above=False) if better else one_sided(m, margin, above=True)) < LEVEL
-    shown: Answer = "safe" if kind == "guardrail" else "equivalent"
-    return Margin(kind, metric, arms[1], margin, row.lift, row.low, row.high, p, p, shown if row.identical else "not shown"), harm
+    low, high = (float(end) for end in intervals.fieller(m, SHOWN))
+    note = (intervals.unbounded(m, SHOWN) or "") if m.variance > 0 else ""
+    return replace(blank, lift=row.lift, low=low, high=high, p=p, p_adjusted=p, answer="not shown", note=note), harm
 
 
 def _answer(one: Margin, p_adjusted: float, harm: bool) -> Answer:

@@ -52,6 +52,11 @@ class Moments:
         return self.treatment - self.control
 
     @property
+    def lift(self) -> Number:
+        """The relative lift of the treatment (`relative`)."""
+        return relative(self.control, self.treatment)
+
+    @property
     def variance(self) -> Number:
         """Variance of the difference of the means; what is below the rounding error of its parts is 0."""
         own = self.var_control + self.var_treatment
@@ -62,6 +67,17 @@ class Moments:
     def n_units(self) -> Number:
         """Units in the comparison: pairs, or both arms together."""
         return self.n_control if self.paired else self.n_control + self.n_treatment
+
+
+def relative(control: Number, treatment: Number) -> Number:
+    """The relative lift (treatment - control) / |control|; NaN where the control is 0.
+
+    Its sign is that of the difference, also where the control is negative (a loss, a net balance): treatment / control - 1 would call a
+    larger loss a positive lift. Where the control is positive the two are the same.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lift = np.sign(control) * (np.divide(treatment, control) - 1.0) + 0.0
+        return np.where(np.asarray(control) != 0, lift, np.nan)[()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,19 +231,19 @@ def _covariances(n: Number, total: Floats, gram: Floats) -> Floats:
         return (gram - total[..., :, None] * total[..., None, :] / size) / np.where(size > 1, size - 1.0, np.nan)
 
 
-def ratio(s: Sample, numerator: int, denominator: int | None) -> tuple[Number, Floats]:
-    """A mean, or a ratio of two means, and its gradient `[..., p]` in the variables' means: the delta method.
+def ratio(means: Floats, numerator: int, denominator: int | None) -> tuple[Number, Floats]:
+    """A mean, or a ratio of two means, of variables with `means` `[..., p]`, and its gradient `[..., p]` in them: the delta method.
 
     For R = N / D the gradient is (1 / D, -R / D), so its variance is that of the mean of (N_i - R D_i) / D (Deng, Knoblich & Lu,
-    "Applying the delta method in metric analytics", KDD 2018, section 3.1; Cochran 1977, 6.4).
+    "Applying the delta method in metric analytics", KDD 2018, section 3.1; Cochran 1977, 6.4). NaN where D is 0.
     """
-    gradient = np.zeros_like(s.mean)
-    top = s.mean[..., numerator]
+    gradient = np.zeros_like(means)
+    top = means[..., numerator]
     if denominator is None:
         gradient[..., numerator] = 1.0
         return top, gradient
     with np.errstate(divide="ignore", invalid="ignore"):
-        bottom = np.where(s.mean[..., denominator] > 0, s.mean[..., denominator], np.nan)
+        bottom = np.where(means[..., denominator] != 0, means[..., denominator], np.nan)
         value = top / bottom
         gradient[..., numerator] = 1.0 / bottom
         gradient[..., denominator] = -value / bottom
@@ -236,7 +252,7 @@ def ratio(s: Sample, numerator: int, denominator: int | None) -> tuple[Number, F
 
 def paired_moments(s: Sample, control: tuple[int, int | None], treatment: tuple[int, int | None]) -> Moments:
     """Moments of the same units in both arms; each arm is (numerator, denominator or None) by column; df = n - 1."""
-    (c, at_c), (t, at_t) = ratio(s, *control), ratio(s, *treatment)
+    (c, at_c), (t, at_t) = ratio(s.mean, *control), ratio(s.mean, *treatment)
     df = np.where(np.asarray(s.n) > 1, s.n - 1.0, np.nan)[()]
     return Moments(c, t, s.variance(at_c), s.variance(at_t), s.covariance(at_c, at_t), df, s.n, s.n, True)
 
@@ -249,7 +265,7 @@ def split_moments(control: Sample, treatment: Sample, numerator: int, denominato
     x_all the mean over both arms. A covariate known before the assignment has the same expectation in both arms, so this changes
     no expectation.
     """
-    (c, at_c), (t, at_t) = (ratio(s, numerator, denominator) for s in (control, treatment))
+    (c, at_c), (t, at_t) = (ratio(s.mean, numerator, denominator) for s in (control, treatment))
     lost = 0
     if covariates:
         x = np.asarray(covariates)
@@ -280,7 +296,7 @@ def linearised(numerator: Floats, denominator: Floats) -> Floats:
     metrics for efficient online controlled experiments", WSDM 2018). NaN where the denominators sum to 0.
     """
     mean = denominator.mean() if len(denominator) else 0.0
-    if not mean > 0:
+    if mean == 0:
         return np.full(len(numerator), np.nan)
     value = numerator.mean() / mean
     return np.asarray(value + (numerator - value * denominator) / mean)

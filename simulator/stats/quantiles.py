@@ -119,7 +119,7 @@ def unfit(control: Floats, treatment: Floats, level: float, n: int) -> str:
     error = np.sqrt(level * (1.0 - level) / n)
     for values in (control, treatment):
         here = np.quantile(values, level, method="inverted_cdf")
-        if not here > 0:
+        if here == 0:
             return "that quantile of users has no events"
         tied = (np.count_nonzero(values == here) - 1) / len(values)
         if tied > TIED * error:

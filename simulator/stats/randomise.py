@@ -66,14 +66,20 @@ class Outcomes:
     strata: npt.NDArray[np.int64] | None = None
 
     @property
+    def means(self) -> tuple[float, float]:
+        """The population's mean (or ratio of sums) under the control and the treatment."""
+        control, treatment = (float(v[0].sum() / (v[1].sum() if len(v) == 2 else len(v[0]))) for v in (self.control, self.treatment))
+        return control, treatment
+
+    @property
     def lift(self) -> float:
         """The true relative lift of the population."""
-        ratio = [v[0].sum() / (v[1].sum() if len(v) == 2 else len(v[0])) for v in (self.control, self.treatment)]
-        return float(ratio[1] / ratio[0] - 1.0) if ratio[0] else np.nan
+        return float(moments.relative(*self.means))
 
     def planted(self, lift: float) -> Outcomes:
         """The same users with treatment numerators scaled so that the true lift is exactly `lift`."""
-        scale = (1.0 + lift) / (1.0 + self.lift)
+        sign = np.sign(self.means[0])  # of a loss, a positive lift makes the treatment's mean smaller in size
+        scale = (1.0 + sign * lift) / (1.0 + sign * self.lift)
         whole, parts = ((v[0] * scale, *v[1:]) for v in (self.treatment, self.treatment_days))
         return replace(self, treatment=whole, treatment_days=parts)
 
@@ -145,9 +151,9 @@ def stratified_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
     """As `split_pair`, with each arm's mean put together from the strata."""
     assert o.strata is not None
     members = [np.flatnonzero(o.strata == s) for s in range(int(o.strata.max()) + 1)]
-    control = [moments.weighted([o.control[0][m]], heads[:, m]) for m in members]
-    others = ([moments.weighted([v[m]], tails[:, m]) for m in members] for v in (o.control[0], o.treatment[0]))
-    null, effect = (stratified(control, other) for other in others)
+    control = [moments.weighted([v[m] for v in o.control], heads[:, m]) for m in members]
+    others = ([moments.weighted([v[m] for v in answers], tails[:, m]) for m in members] for answers in (o.control, o.treatment))
+    null, effect = (stratified(control, other, o.bottom) for other in others)
     return null, effect
 
 

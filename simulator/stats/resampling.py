@@ -80,7 +80,7 @@ def bootstrap(control: Floats, treatment: Floats, *, paired: bool, level: float 
 
     if min(len(control), len(treatment)) < 2 or control.mean() == 0:
         return Interval(np.nan, np.nan)
-    observed = treatment.mean() / control.mean() - 1.0
+    observed = moments.relative(control.mean(), treatment.mean())
     lifts = _bootstrapped(control, treatment, paired, repetitions, seed)
     lifts = lifts[np.isfinite(lifts)]
     if not len(lifts) or np.ptp(lifts) == 0:
@@ -103,8 +103,7 @@ def _bootstrapped(control: Floats, treatment: Floats, paired: bool, repetitions:
         rows = min(chunk, repetitions - start)
         pick = generator.integers(0, len(control), (rows, len(control)))
         other = pick if paired else generator.integers(0, len(treatment), (rows, len(treatment)))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found.append(treatment[other].mean(axis=1) / control[pick].mean(axis=1) - 1.0)
+        found.append(moments.relative(control[pick].mean(axis=1), treatment[other].mean(axis=1)))
     return np.concatenate(found)
 
 
@@ -113,9 +112,9 @@ def _jackknife(control: Floats, treatment: Floats, paired: bool) -> Floats:
     c, t = _without_each(control), _without_each(treatment)
     with np.errstate(divide="ignore", invalid="ignore"):
         if paired:
-            lifts = t / c
+            lifts = np.sign(c) * (t / c)
             return np.asarray((lifts.mean() - lifts) * (len(c) - 1.0))
-        by_control, by_treatment = treatment.mean() / c, t / control.mean()
+        by_control, by_treatment = np.sign(c) * (treatment.mean() / c), t / np.abs(control.mean())
     sides = [(v.mean() - v) * (len(v) - 1.0) / len(v) for v in (by_control, by_treatment)]
     return np.concatenate(sides)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simulator.stats import verdict
+from simulator.stats import intervals, verdict
 from simulator.stats.compare import compare
 from simulator.stats.moments import Moments
 from simulator.stats.tests import adjust
@@ -38,7 +38,7 @@ class Interaction:
 
     Attributes:
         group, metric, arm: of what.
-        q: Cochran's Q of the log ratios.
+        q: Cochran's Q (`heterogeneity`).
         df: levels - 1.
         p: chi-square.
         p_adjusted: Holm over all interactions.
@@ -56,8 +56,8 @@ class Interaction:
 def segments(table: UnitTable, control: str, metrics: Iterable[str] | None = None) -> tuple[list[Segment], list[Interaction]]:
     """Lifts by every group that the table has, and the interaction tests.
 
-    The interaction test is Cochran's Q over the levels' log ratios with their delta-method variances (Cochran 1954; Hedges & Olkin 1985,
-    chapter 6): are the relative lifts equal?
+    The interaction test is Cochran's Q over the levels' log ratios (or lifts: `heterogeneity`) with their delta-method variances (Cochran
+    1954; Hedges & Olkin 1985, chapter 6): are the relative lifts equal?
     """
     names = [m for m in (metrics if metrics is not None else table.numerators) if m in table.numerators]
     rows: list[Segment] = []
@@ -80,20 +80,24 @@ def segments(table: UnitTable, control: str, metrics: Iterable[str] | None = Non
 
 
 def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
-    """Cochran's Q of log(treatment / control) over independent comparisons, its df and p; NaN with fewer than two that have a variance."""
+    """Cochran's Q of the lifts of independent comparisons, its df and p; NaN with fewer than two that have a variance.
+
+    Of log(treatment / control) where the control's mean has one sign in all of them and the treatment's has it, too; else of the lifts
+    themselves, with their delta-method variances.
+    """
     from scipy.stats import chi2
 
-    effects, weights = [], []
-    for m in parts:
-        if m.control > 0 and m.treatment > 0 and m.variance > 0:
-            own = m.var_treatment / m.treatment**2 + m.var_control / m.control**2 - 2.0 * m.cov / (m.treatment * m.control)
-            effects.append(np.log(m.treatment / m.control))
-            weights.append(1.0 / own)
-    if len(effects) < 2:
+    known = [m for m in parts if m.variance > 0 and m.control != 0]
+    if len(known) < 2:
         return float("nan"), 0, float("nan")
-    effect, weight = np.array(effects), np.array(weights)
+    if len({float(np.sign(mean)) for m in known for mean in (m.control, m.treatment)}) == 1:
+        effect = np.array([np.log(m.treatment / m.control) for m in known])
+        variance = np.array([intervals.log_variance(m) for m in known])
+    else:
+        effect, variance = np.array([m.lift for m in known]), np.array([intervals.lift_variance(m) for m in known])
+    weight = 1.0 / variance
     q = float(weight @ np.square(effect - weight @ effect / weight.sum()))
-    return q, len(effects) - 1, float(chi2.sf(q, len(effects) - 1))
+    return q, len(known) - 1, float(chi2.sf(q, len(known) - 1))
 
 
 def _smallest(table: UnitTable) -> int:

@@ -251,7 +251,6 @@ def _lift(m: Moments, critical: float) -> tuple[float, float, float, float, floa
     """Lift, its interval for a single look, and its interval for all looks together."""
     if m.variance == 0 and m.control == m.treatment:
         return 0.0, 0.0, 0.0, 0.0, 0.0
-    ratio = float(m.treatment / m.control - 1.0) if m.control else float("nan")
     low, high = intervals.fieller(m)
     wide_low, wide_high = intervals.fieller(m, critical=critical) if np.isfinite(critical) else (-np.inf, np.inf)
-    return ratio, float(low), float(high), float(wide_low), float(wide_high)
+    return float(m.lift), float(low), float(high), float(wide_low), float(wide_high)

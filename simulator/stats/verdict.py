@@ -33,7 +33,7 @@ class Lift:
         unit: "user", "day" or "user-day".
         control_mean: mean per unit in the control arm, or the ratio of sums for a ratio metric.
         treatment_mean: the same in the treatment arm.
-        lift: treatment / control - 1, a fraction.
+        lift: (treatment - control) / |control|, a fraction (`moments.relative`).
         low: lower end of the 95% interval of `lift`; -inf where it is unbounded.
         high: upper end.
         t: the t statistic of the difference (paired or Welch, by design).
@@ -146,15 +146,23 @@ def _no_data(metric: str, arm: str, unit: Unit) -> Lift:
 def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller") -> Lift:
     """The row that moments of one comparison amount to, however they were made (plain, adjusted, clustered)."""
     test = tests.t_test(m)
-    ratio = m.treatment / m.control - 1.0 if m.control != 0 else float("nan")
     low, high = intervals.METHODS[method](m, LEVEL)
+    ratio = m.lift
     if m.control == m.treatment and m.variance == 0:
         ratio = low = high = 0.0
+    nothing = np.isnan(m.control) and np.isnan(m.treatment)  # a ratio of which neither arm has a denominator
     return Lift(
         metric, arm, unit, float(m.control), float(m.treatment), float(ratio), float(low), float(high),
-        float(test.statistic), float(test.df), float(test.p), float(test.p), int(m.n_units), smallest_detectable(m),
-        (intervals.unbounded(m, LEVEL) or "") if method == "fieller" and m.variance > 0 else "",
+        float(test.statistic), float(test.df), float(test.p), float(test.p), 0 if nothing else int(m.n_units), smallest_detectable(m),
+        _note(m, method) if m.variance > 0 else "",
     )  # fmt: skip
+
+
+def _note(m: Moments, method: Method) -> str:
+    """Why an interval of the relative lift is unbounded or does not exist, in words; "" where it is an ordinary one."""
+    if method == "log" and not m.control * m.treatment > 0:
+        return "the means do not have one sign, so the logarithm of their ratio, and an interval by it, does not exist"
+    return (intervals.unbounded(m, LEVEL) or "") if method == "fieller" else ""
 
 
 def smallest_detectable(m: Moments, power: float = POWER, level: float = LEVEL) -> float:
