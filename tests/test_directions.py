@@ -15,7 +15,7 @@ from scipy import stats
 from simulator import report
 from simulator.cli import main
 from simulator.metrics import MetricError, chosen, directed, direction_of, metric
-from simulator.report import tables, words
+from simulator.report import comparison, tables, words
 from simulator.scenario import Scenario, ScenarioError
 from simulator.stats.frames import from_frame
 from simulator.stats.margins import Margins, judged
@@ -87,6 +87,9 @@ def test_disasters_are_never_safe(ops: pd.DataFrame) -> None:
         theirs = stats.ttest_ind(new, (1 + m.margin) * old, equal_var=False, alternative="less")
         assert m.p == pytest.approx(theirs.pvalue)
         assert (m.low < m.margin < m.high) == (0.05 < m.p < 0.95), "the interval is the test's own"
+    few = judged(from_frame(ops.iloc[:200]), "control", Margins({"hate": 0.001}))[0]
+    open_answer = words.bounded({**vars(few), "answer": "not shown"}, "control", higher_is_better=False)
+    assert open_answer.startswith("Hate (less is better): a rise of 0.10% under new is not excluded")
     turned = judged(from_frame(ops, better={"crashes": "higher"}), "control", Margins({"crashes": 0.1}))
     assert turned[0].answer == "safe"
 
@@ -133,6 +136,15 @@ def test_every_rendering_says_which_way_is_better(ops: pd.DataFrame, tmp_path: P
             assert sentence in " ".join(text.replace("&#39;", "'").split()), sentence
     assert "lower is better, known by its name" in markdown
     assert "Latency ms: higher under new than under control, which is worse: +" in content["verdicts"][0]["sentence"]
+
+
+def test_a_comparison_says_which_way_is_better(ops: pd.DataFrame, tmp_path: Path) -> None:
+    for i, part in enumerate((ops[ops["user"] % 3 > 0], ops[ops["user"] % 3 == 0])):
+        tables.write(part, tmp_path / str(i), metrics=["crashes"])
+    content = comparison.read([tmp_path / "0", tmp_path / "1"])
+    assert "Less is better (known by its name): crashes." in content["notes"]
+    comparison.save(content, tmp_path / "both")
+    assert "Less is better (known by its name): crashes." in (tmp_path / "both" / "compare.md").read_text()
 
 
 @pytest.mark.parametrize(("verdict", "higher", "tone"), [("up", False, "bad"), ("down", False, "good"), ("up", None, "open")])

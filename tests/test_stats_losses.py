@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import optimize, stats
 
-from simulator.report import tables
+from simulator.report import figures, tables
 from simulator.stats import adjustment, designs, intervals, margins, moments, resampling, segments, sequential, units, verdict
 from simulator.stats.compare import compare
 from simulator.stats.frames import from_frame
@@ -224,3 +224,11 @@ def test_post_stratified_and_clustered_losses() -> None:
         )
     m = adjustment.post_stratified(from_frame(frame), "profit", "control", "new", "country")
     assert np.sign(m.lift) == np.sign(m.difference) == 1
+
+
+def test_figures_of_losses_have_their_zero_at_the_end() -> None:
+    row = {"quantiles": [-9.0, -7.0, -5.0, -3.0, -2.0, -1.0], "mean": -5.0}
+    zero = figures.Scale(-9.0, 0.0, 1, 99)
+    drawn = figures.boxes([row], "", [""])
+    assert f'x1="{zero.at(0.0)}"' in drawn
+    assert f'x1="{zero.at(-5.0)}"' in drawn

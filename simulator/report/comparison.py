@@ -42,13 +42,14 @@ def compare(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     independent = None not in seeds and len(set(seeds)) == len(seeds)
     repeats = independent and {row["key"] for row in differences} <= {"seed", "name", "description"}
     rows = [{**row, **_together(row["lifts"], contents, independent, repeats)} for row in across(contents)]
+    metrics = {name: metric for content in contents.values() for name, metric in content["metrics"].items()}
     return {
         "schema": SCHEMA_VERSION,
         "runs": runs,
         "differences": differences,
         "rows": rows,
         "designs": _designs(contents, {row["key"] for row in differences}),
-        "notes": _notes(runs, independent, repeats),
+        "notes": [*_notes(runs, independent, repeats), *words.directions(metrics)],
     }
 
 

@@ -213,7 +213,7 @@ def boxes(rows: Sequence[Mapping[str, Any]], label: str, tips: Sequence[str]) ->
     """One line for each arm's distribution: 5% to 95%, the middle half, the median and the mean."""
     height = 34
     low = min(0.0, *(row["quantiles"][0] for row in rows))
-    high = max(max(row["quantiles"][4], row["mean"]) for row in rows)
+    high = max(0.0, *(max(row["quantiles"][4], row["mean"]) for row in rows))
     x = Scale(low, high if high > low else low + 1.0, 1, 99)
     shapes = [element("line", x1=x.at(0), x2=x.at(0), y1=0, y2=height * len(rows), class_="rule")]
     for i, (row, tip) in enumerate(zip(rows, tips, strict=True)):

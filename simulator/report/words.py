@@ -82,7 +82,7 @@ def stated(verdict: str, higher_is_better: bool | None) -> str:
 
 
 SOURCES = {"": "", "name": "known by its name", "declared": "as declared"}
-"""How a direction is known (`Metric.known_by`), in words."""
+"""How a direction is known (`Metric.known_by`; reports that were stored before it was said do not have it), in words."""
 
 
 def better(metric: Mapping[str, Any]) -> str:
@@ -90,14 +90,14 @@ def better(metric: Mapping[str, Any]) -> str:
     if metric["higher_is_better"] is None:
         return "not known whether higher or lower is better"
     way = f"{'higher' if metric['higher_is_better'] else 'lower'} is better"
-    return ", ".join(part for part in (way, SOURCES[metric["known_by"]]) if part)
+    return ", ".join(part for part in (way, SOURCES[metric.get("known_by", "")]) if part)
 
 
 def directions(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What must be known to read an arrow: of which metrics less is better, and of which the direction is not known."""
     said = []
     for source, aside in SOURCES.items():
-        names = [title(n).lower() for n, m in metrics.items() if m["higher_is_better"] is False and m["known_by"] == source]
+        names = [title(n).lower() for n, m in metrics.items() if m["higher_is_better"] is False and m.get("known_by", "") == source]
         if names:
             how = aside if len(names) == 1 else aside.replace("its name", "their names")
             said.append(f"Less is better{f' ({how})' if how else ''}: {listed(names)}.")
@@ -213,7 +213,7 @@ def bounded(row: Mapping[str, Any], control: str, higher_is_better: bool | None 
         "equivalent": f"the same under {arm} as under {control} to within {margin} ({shown})",
     }.get(row["answer"])
     if said is None and row["kind"] == "guardrail":
-        said = f"a loss of {margin} under {arm} is not excluded ({shown})"
+        said = f"a {'rise' if higher_is_better is False else 'loss'} of {margin} under {arm} is not excluded ({shown})"
     return f"{what}: {said or f'a difference of {margin} between {arm} and {control} is not excluded ({shown})'}: {size}.{aside}"
 
 
