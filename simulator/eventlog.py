@@ -64,7 +64,6 @@ false where a model of users did.
 
 NULLABLE = frozenset({"propensity", "click", "watch", TAB, *FEEDBACK})
 
-
 def schema(kinds: Iterable[str]) -> pa.Schema:
     """The Arrow schema of a log with the given optional columns: FEEDBACK `kinds`, TAB."""
     kinds = set(kinds)

@@ -68,7 +68,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {reason(error)}; make room or give another place (--out)") from error
+        raise FileError(
+            f"{path} cannot be written: {reason(error)}; make room or give another place (--out)"
+        ) from error
 
 
 @contextmanager
@@ -128,7 +130,9 @@ def read_json(path: Path, remedy: str = REMEDY) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], rows: int | None = None) -> None:
+def save_arrays(
+    path: Path, arrays: Mapping[str, npt.NDArray[Any]], rows: int | None = None
+) -> None:
     """Write named arrays as one uncompressed npz; its folder is made if it is not there.
 
     Args:
@@ -170,7 +174,9 @@ def adopt(source: Path, folder: Path, last: str) -> None:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(filter(Path.is_file, source.iterdir()), key=lambda file: (file.name == last, file.name)):
+        for file in sorted(
+            filter(Path.is_file, source.iterdir()), key=lambda file: (file.name == last, file.name)
+        ):
             staging = staging_of(folder / file.name)
             os.replace(file, staging)
             commit(staging, folder / file.name)

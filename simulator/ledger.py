@@ -62,7 +62,9 @@ class Piece:
     def of(cls, file: Path, rows: int | None = None) -> Piece:
         """The piece that `file` is now."""
         with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+            digest = hashlib.file_digest(
+                stream, lambda: hashlib.blake2b(digest_size=32)
+            ).hexdigest()
             return cls(digest, stream.tell(), rows)
 
 
@@ -136,8 +138,12 @@ class Ledger:
         """
         faults = list(self._faults((within or self.root).absolute()))
         if faults:
-            shown = "\n  ".join(faults[:20] + ([f"and {len(faults) - 20} more"] if len(faults) > 20 else []))
-            raise FileError(f"{self.root}: pieces of this run are not as {LEDGER} lists them:\n  {shown}\n{REMEDY}")
+            shown = "\n  ".join(
+                faults[:20] + ([f"and {len(faults) - 20} more"] if len(faults) > 20 else [])
+            )
+            raise FileError(
+                f"{self.root}: pieces of this run are not as {LEDGER} lists them:\n  {shown}\n{REMEDY}"
+            )
 
     def check_one(self, path: Path) -> None:
         """Hold one file to the ledger, if it is listed.
@@ -164,7 +170,9 @@ class Ledger:
                 f"It was removed, or the run is of an abtest that had none: run again into another folder (--out)"
             )
         text = self.file.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]  # a death may have cut the last line: its piece then has no name yet
+        whole = text[
+            : text.rfind(b"\n") + 1
+        ]  # a death may have cut the last line: its piece then has no name yet
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 entry: dict[str, Any] = json.loads(line)
@@ -173,7 +181,9 @@ class Ledger:
                     raise ValueError("the line is not as it was written")
                 yield entry["piece"], Piece(entry["digest"], entry["bytes"], entry["rows"])
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise FileError(f"{self.file}:{number}: damaged ({error}): the run cannot be verified. {REMEDY}") from error
+                raise FileError(
+                    f"{self.file}:{number}: damaged ({error}): the run cannot be verified. {REMEDY}"
+                ) from error
 
     def _faults(self, within: Path) -> Iterator[str]:
         """What is wrong with the pieces at or below `within`, one sentence each."""
@@ -186,13 +196,19 @@ class Ledger:
         root = self.root.absolute()
         finished = (root / CLAIM).is_file()
         folders = ("log", "models") if finished else ("log", "models", "work")
-        required = {name for name in listed if name.startswith(tuple(f"{folder}/" for folder in folders))}
+        required = {
+            name for name in listed if name.startswith(tuple(f"{folder}/" for folder in folders))
+        }
         if finished or CLAIM in listed:
             required.add(CLAIM)
         for name in sorted(required):
             path = root / name
             if path.is_relative_to(within):
-                fault = "is not listed" if name not in listed else _fault(path, listed[name], earlier.get(name, ()))
+                fault = (
+                    "is not listed"
+                    if name not in listed
+                    else _fault(path, listed[name], earlier.get(name, ()))
+                )
                 if fault is not None:
                     yield f"{name} {fault}"
         for file in sorted(file for folder in folders for file in (root / folder).rglob("*")):
@@ -235,7 +251,11 @@ def _temporary(root: Path) -> list[Path]:
     for folder in ("log", "models", "work"):
         places += (root / folder).rglob(f"*{PART}")
     places.sort()
-    inside = {place for place in places if any(parent.name.endswith(PART) for parent in place.relative_to(root).parents)}
+    inside = {
+        place
+        for place in places
+        if any(parent.name.endswith(PART) for parent in place.relative_to(root).parents)
+    }
     return [place for place in places if place not in inside]
 
 

@@ -84,10 +84,14 @@ class Metadata:
             raise LogError(f"the metadata must be a JSON object; got {_short(stored)}")
         version = stored.pop("schema", None)
         if type(version) is not int or version != SCHEMA_VERSION:
-            raise LogError(f"event log of schema {_short(version)}; this abtest reads schema {SCHEMA_VERSION}")
+            raise LogError(
+                f"event log of schema {_short(version)}; this abtest reads schema {SCHEMA_VERSION}"
+            )
         unknown = sorted(stored.keys() - cls.__dataclass_fields__.keys())
         if unknown:
-            raise LogError(f"metadata.{unknown[0]}: unknown key; an event log says {', '.join(cls.__dataclass_fields__)}")
+            raise LogError(
+                f"metadata.{unknown[0]}: unknown key; an event log says {', '.join(cls.__dataclass_fields__)}"
+            )
         try:
             read = _reader().validate_json(json.dumps(stored), strict=True)
             _Scenario.model_validate_json(json.dumps(read.scenario), strict=True)
@@ -105,11 +109,17 @@ class Metadata:
         """
         twice = sorted({name for name in self.arms if self.arms.count(name) > 1})
         if twice:
-            raise LogError(f"metadata.arms: {twice[0]!r} stands there twice; every arm has a name of its own")
+            raise LogError(
+                f"metadata.arms: {twice[0]!r} stands there twice; every arm has a name of its own"
+            )
         if self.control is not None and self.control not in self.arms:
-            raise LogError(f"metadata.control must be one of the arms {list(self.arms)}; got {self.control!r}")
+            raise LogError(
+                f"metadata.control must be one of the arms {list(self.arms)}; got {self.control!r}"
+            )
         if self.control == HISTORY and len(self.arms) > 1:
-            raise LogError(f"metadata.control must be an arm of the A/B; got {HISTORY!r}, which is what happened before it")
+            raise LogError(
+                f"metadata.control must be an arm of the A/B; got {HISTORY!r}, which is what happened before it"
+            )
 
     def plausible(self, rows: int) -> None:
         """Hold the number of users and of items to the size of the log: tables are made with a cell for each.
@@ -120,7 +130,9 @@ class Metadata:
         limit = max(ALWAYS_PLAUSIBLE, ROWLESS * rows)
         for name, n in (("n_users", self.n_users), ("n_items", self.n_items)):
             if n > limit:
-                raise LogError(f"metadata.{name} must be at most {limit:,} in a log of {rows:,} rows; got {n:,}")
+                raise LogError(
+                    f"metadata.{name} must be at most {limit:,} in a log of {rows:,} rows; got {n:,}"
+                )
 
 
 class _Told(BaseModel):

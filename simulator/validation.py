@@ -99,11 +99,17 @@ class Inspector:
         table = pa.Table.from_batches([batch])
         self._nulls(place, row, table)
         values = {name: column_values(table, name) for name in INSPECTED}
-        broken = [(int(np.argmin(good)), name, rule) for name, good, rule in self._rules(values) if not good.all()]
+        broken = [
+            (int(np.argmin(good)), name, rule)
+            for name, good, rule in self._rules(values)
+            if not good.all()
+        ]
         broken += self._nan(table, values)
         if broken:
             bad, name, rule = min(broken, key=lambda one: one[0])
-            raise LogError(f"{place}: row {row + bad}: {name} must be {rule}; got {table[name][bad].as_py()!r}")
+            raise LogError(
+                f"{place}: row {row + bad}: {name} must be {rule}; got {table[name][bad].as_py()!r}"
+            )
         self._order(place, row, values)
 
     def _nulls(self, place: str, row: int, table: pa.Table) -> None:
@@ -156,7 +162,9 @@ class Inspector:
             f"ms before the start, below 0, in the arm {HISTORY!r}",
         )
         end = m.days * DAY
-        rule = f"ms within the {m.days} days of the A/B, 0..{end - 1} (from its start, not from 1970)"
+        rule = (
+            f"ms within the {m.days} days of the A/B, 0..{end - 1} (from its start, not from 1970)"
+        )
         yield "t", past | ((t >= 0) & (t < end)), rule
 
     def _order(self, place: str, row: int, values: dict[str, Array]) -> None:
@@ -171,7 +179,9 @@ class Inspector:
         if not ascending.all():
             bad = int(np.argmin(ascending))
             above, here = (tuple(int(column[i]) for column in key) for i in (bad, bad + 1))
-            raise LogError(f"{place}: row {row + bad + shift}: key {KEY} = {here} must come after {above}: unsorted or twice")
+            raise LogError(
+                f"{place}: row {row + bad + shift}: key {KEY} = {here} must come after {above}: unsorted or twice"
+            )
         back = (np.diff(key[0]) == 0) & (np.diff(key[1]) == 0) & (np.diff(t) < 0)
         if back.any():
             bad = int(np.argmax(back))

@@ -108,7 +108,9 @@ def write(
 def read(root: Path, source: str, ending: str = "") -> Source:
     path = root / SETS[source][1]
     return datasets.read(
-        Data.model_validate({"source": source, "path": str(path) + (ending if path.suffix else ""), "test_days": 1}),
+        Data.model_validate(
+            {"source": source, "path": str(path) + (ending if path.suffix else ""), "test_days": 1}
+        ),
         Path(),
     )
 
@@ -120,9 +122,15 @@ def content(source: Source) -> dict[str, Any]:
     catalogue = source.catalogue
     return {
         "size": (catalogue.n_users, catalogue.n_items),
-        "items": {name: [str(value) for value in values] for name, values in catalogue.items.items()},
-        "users": {name: [str(value) for value in values] for name, values in catalogue.users.items()},
-        "attributes": None if catalogue.attributes is None else [part.tolist() for part in catalogue.attributes],
+        "items": {
+            name: [str(value) for value in values] for name, values in catalogue.items.items()
+        },
+        "users": {
+            name: [str(value) for value in values] for name, values in catalogue.users.items()
+        },
+        "attributes": None
+        if catalogue.attributes is None
+        else [part.tolist() for part in catalogue.attributes],
         "history": source.history.table.to_pydict(),
         "future": source.future.table.to_pydict(),
         "notes": {name: value for name, value in source.notes.items() if isinstance(value, int)},
@@ -131,7 +139,11 @@ def content(source: Source) -> dict[str, Any]:
 
 def blank(text: str) -> bytes:
     """A blank line below every line, some of them of spaces, and none at the end of the last line."""
-    return "".join(f"{line}\n{'  ' if i % 2 else ''}\n" for i, line in enumerate(text.splitlines())).rstrip("\n").encode()
+    return (
+        "".join(f"{line}\n{'  ' if i % 2 else ''}\n" for i, line in enumerate(text.splitlines()))
+        .rstrip("\n")
+        .encode()
+    )
 
 
 DRESSES: dict[str, Callable[[str], bytes]] = {
@@ -160,8 +172,14 @@ def test_packed_files_are_read_with_all_that_lies_beside_them(tmp_path: Path, so
     write(tmp_path / "plain", files)
     write(tmp_path / "packed", files, DRESSES["byte order mark and CRLF"], ".gz")
     plain, packed = read(tmp_path / "plain", source), read(tmp_path / "packed", source, ".gz")
-    of_files = {name.replace(".json.gz", ".json").replace("csv.gz", "csv"): n for name, n in content(packed)["notes"].items()}
-    of_files = {name.replace(".item.gz", ".item").replace(".user.gz", ".user"): n for name, n in of_files.items()}
+    of_files = {
+        name.replace(".json.gz", ".json").replace("csv.gz", "csv"): n
+        for name, n in content(packed)["notes"].items()
+    }
+    of_files = {
+        name.replace(".item.gz", ".item").replace(".user.gz", ".user"): n
+        for name, n in of_files.items()
+    }
     assert {**content(packed), "notes": of_files} == content(plain)
     assert len(packed.notes["side files read"]) == len(plain.notes["side files read"]) > 0
 
@@ -170,7 +188,9 @@ def test_packed_files_are_read_with_all_that_lies_beside_them(tmp_path: Path, so
     ("kuairand", "user_features_pure.csv", "user_features"), ("kuairand", "video_features_basic_pure.csv", "video_features_basic"),
     ("inter", "toy.item", "toy.item"), ("inter", "toy.user", "toy.user"), ("s3rec", "Toy_item2attributes.json", "Toy_item2attributes.json"),
 ])  # fmt: skip
-def test_what_does_not_lie_beside_is_said(tmp_path: Path, source: str, side: str, absent: str) -> None:
+def test_what_does_not_lie_beside_is_said(
+    tmp_path: Path, source: str, side: str, absent: str
+) -> None:
     files, _ = SETS[source]
     write(tmp_path, {name: lines for name, lines in files.items() if name != side})
     assert absent in read(tmp_path, source).notes["side files not there"]
@@ -180,7 +200,9 @@ def test_what_does_not_lie_beside_is_said(tmp_path: Path, source: str, side: str
     ("source", "name"),
     [(source, name) for source, (files, _) in SETS.items() for name in files if name != "Toy.txt"],
 )
-def test_a_file_that_is_there_plain_and_packed_is_refused(tmp_path: Path, source: str, name: str) -> None:
+def test_a_file_that_is_there_plain_and_packed_is_refused(
+    tmp_path: Path, source: str, name: str
+) -> None:
     write(tmp_path, SETS[source][0])
     write(tmp_path, {name: SETS[source][0][name]}, ending=".gz")
     if name.startswith("bts/shop/item_context"):
@@ -224,7 +246,9 @@ HEADERS = [
 
 
 @pytest.mark.parametrize(("source", "name", "old", "new", "words"), HEADERS)
-def test_a_column_twice_is_refused(tmp_path: Path, source: str, name: str, old: str, new: str, words: str) -> None:
+def test_a_column_twice_is_refused(
+    tmp_path: Path, source: str, name: str, old: str, new: str, words: str
+) -> None:
     head, *lines = SETS[source][0][name]
     write(
         tmp_path,
@@ -233,7 +257,9 @@ def test_a_column_twice_is_refused(tmp_path: Path, source: str, name: str, old: 
     )
     with pytest.raises(DataError) as caught:
         read(tmp_path, source)
-    assert str(caught.value).startswith(f"{tmp_path / name}: line 1: two columns are called {words}")
+    assert str(caught.value).startswith(
+        f"{tmp_path / name}: line 1: two columns are called {words}"
+    )
 
 
 def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
@@ -286,7 +312,9 @@ TWICE = [
 
 
 @pytest.mark.parametrize(("source", "name", "line", "words"), TWICE)
-def test_an_id_twice_in_a_feature_file_is_refused(tmp_path: Path, source: str, name: str, line: str, words: str) -> None:
+def test_an_id_twice_in_a_feature_file_is_refused(
+    tmp_path: Path, source: str, name: str, line: str, words: str
+) -> None:
     write(tmp_path, {**SETS[source][0], name: [*SETS[source][0][name], line]})
     with pytest.raises(DataError) as caught:
         read(tmp_path, source)
@@ -301,7 +329,10 @@ def test_an_id_in_two_feature_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(tmp_path, "kuairand")
     first, second = tmp_path / "user_features_2.csv", tmp_path / "user_features_pure.csv"
-    assert str(caught.value) == f"{second}: line 3: user_id must be unique; 12 stands in {first}: line 3 already"
+    assert (
+        str(caught.value)
+        == f"{second}: line 3: user_id must be unique; 12 stands in {first}: line 3 already"
+    )
 
 
 @pytest.mark.parametrize("key", ["6", "06"])
@@ -319,10 +350,16 @@ def test_ids_that_only_one_side_has_are_counted(tmp_path: Path) -> None:
         write(tmp_path / source, files)
     told = {source: read(tmp_path / source, source) for source in SETS}
     assert {
-        source: [n for name, n in found.notes.items() if "that the log never shows" in name or "of the log that" in name]
+        source: [
+            n
+            for name, n in found.notes.items()
+            if "that the log never shows" in name or "of the log that" in name
+        ]
         for source, found in told.items()
     } == {"kuairand": [1, 0, 1, 0], "open_bandit": [1, 1], "inter": [1, 1, 0, 0], "s3rec": [1, 2]}
-    assert told["open_bandit"].catalogue.n_items == 6  # 0..5 of the context; the log shows 0, 2 and 3
+    assert (
+        told["open_bandit"].catalogue.n_items == 6
+    )  # 0..5 of the context; the log shows 0, 2 and 3
     np.testing.assert_array_equal(
         told["open_bandit"].catalogue.items["item_feature_0"],
         np.array([np.nan, 2.5, np.nan, 0.5, np.nan, np.nan, 1.5], dtype=np.float32),
@@ -360,7 +397,9 @@ def test_quotes_between_tabs_are_plain_characters(tmp_path: Path, cell: str) -> 
     assert len(set(brand[1:].tolist())) == 29
     assert brand[4] == brand[10]
     assert source.catalogue.attributes is not None
-    assert np.diff(source.catalogue.attributes[0]).tolist()[1:] == [len(f"{brand} g".split()) for brand in ids]
+    assert np.diff(source.catalogue.attributes[0]).tolist()[1:] == [
+        len(f"{brand} g".split()) for brand in ids
+    ]
 
 
 UNCLOSED = [
@@ -378,13 +417,17 @@ UNCLOSED = [
 
 
 @pytest.mark.parametrize(("source", "name", "line"), UNCLOSED)
-def test_a_quote_between_commas_that_does_not_close_is_named(tmp_path: Path, source: str, name: str, line: str) -> None:
+def test_a_quote_between_commas_that_does_not_close_is_named(
+    tmp_path: Path, source: str, name: str, line: str
+) -> None:
     """Also where a later line closes it, and in a column that nobody reads: lines between would be lost."""
     lines = SETS[source][0][name]
     write(tmp_path, {**SETS[source][0], name: [lines[0], line, *lines[1:], line]})
     with pytest.raises(DataError) as caught:
         read(tmp_path, source)
-    assert str(caught.value).startswith(f"{tmp_path / name}: line 2: a quoted cell must end on its line")
+    assert str(caught.value).startswith(
+        f"{tmp_path / name}: line 2: a quoted cell must end on its line"
+    )
 
 
 CLICKS = ["2", "-1", "0.5", "1.0", "true", "nan", "0x1", ""]
@@ -434,7 +477,9 @@ def test_no_answer_of_kuairand_may_be_a_count(tmp_path: Path, column: str) -> No
     cells[LOG_HEAD.split(",").index(column)] = "2"
     name = "log_standard_1_pure.csv"
     write(tmp_path, {**KUAIRAND, name: [*KUAIRAND[name], ",".join(cells)]})
-    with pytest.raises(DataError, match=rf"line 5: {column} must be an integer in \[0, 1\]; got '2'"):
+    with pytest.raises(
+        DataError, match=rf"line 5: {column} must be an integer in \[0, 1\]; got '2'"
+    ):
         read(tmp_path, "kuairand")
 
 
@@ -492,7 +537,9 @@ def test_time_stamps_of_open_bandit_keep_their_zone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [1, 1e3, 1e6, 1e9])
-def test_the_unit_of_inter_times_does_not_matter_but_must_be_one(tmp_path: Path, scale: float) -> None:
+def test_the_unit_of_inter_times_does_not_matter_but_must_be_one(
+    tmp_path: Path, scale: float
+) -> None:
     times = [1_600_000_030, 1_600_000_010, 1_600_000_020]
     lines = [f"u\ti{t % 100}\t{t * scale:.0f}" for t in times]
     head = "user_id:token\titem_id:token\ttimestamp:float"
@@ -553,10 +600,14 @@ def test_ids_of_inter_are_text_as_it_stands(tmp_path: Path) -> None:
     )
     source = read(tmp_path, "inter")
     assert source.catalogue.items["id"].tolist() == [-1, 7, 12]
-    np.testing.assert_array_equal(source.catalogue.items["place"], np.array([np.nan, np.nan, 2], dtype=np.float32))
+    np.testing.assert_array_equal(
+        source.catalogue.items["place"], np.array([np.nan, np.nan, 2], dtype=np.float32)
+    )
     assert source.notes["items of the log that toy.item does not list"] == 1
     write(tmp_path, {"toy.inter": [head, "u\t7", f"u\t{'x' * 2000}"]})
-    with pytest.raises(DataError, match=r"an id must have at most 1,024 characters; got one of 2,000: 'xxx"):
+    with pytest.raises(
+        DataError, match=r"an id must have at most 1,024 characters; got one of 2,000: 'xxx"
+    ):
         read(tmp_path, "inter")
 
 
@@ -624,7 +675,9 @@ SEQUENCES = {
         ("like_seq", None, "no column 'like_seq'"),
     ],
 )
-def test_sequences_keep_the_rules_of_the_logs(tmp_path: Path, name: str, values: Any, words: str) -> None:
+def test_sequences_keep_the_rules_of_the_logs(
+    tmp_path: Path, name: str, values: Any, words: str
+) -> None:
     write(tmp_path, KUAIRAND)
     columns = {**SEQUENCES, name: values}
     pq.write_table(
@@ -646,7 +699,9 @@ def test_sequences_of_one_user_in_two_files_or_a_column_twice_are_refused(tmp_pa
     ):
         read(tmp_path, "kuairand")
     (tmp_path / "user_sequences_2.parquet").unlink()
-    pq.write_table(table.append_column("like_seq", table["watch_seq"]), tmp_path / "user_sequences_1.parquet")
+    pq.write_table(
+        table.append_column("like_seq", table["watch_seq"]), tmp_path / "user_sequences_1.parquet"
+    )
     with pytest.raises(DataError, match=r"two columns are called 'like_seq', columns 4 and 6"):
         read(tmp_path, "kuairand")
 
@@ -663,13 +718,19 @@ def yelp(user: str, item: str, t: int, **more: Any) -> dict[str, Any]:
     return {"user_id": user, "business_id": item, "date": f"2019-05-01 10:00:{t:02}", **more}
 
 
-@pytest.mark.parametrize(("kind", "review", "text"), [("amazon", amazon, "reviewText"), ("yelp", yelp, "text")])
-def test_reviews_repeated_word_for_word_count_once(tmp_path: Path, kind: str, review: Callable[..., dict[str, Any]], text: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "review", "text"), [("amazon", amazon, "reviewText"), ("yelp", yelp, "text")]
+)
+def test_reviews_repeated_word_for_word_count_once(
+    tmp_path: Path, kind: str, review: Callable[..., dict[str, Any]], text: str
+) -> None:
     form = FORMATS[kind]
     rows = [
         review("u", "a", 1, **{text: "Fine.", "stars": 5}),
         review("u", "b", 2),
-        review("u", "a", 1, **{text: "Fine. ", "stars": 4, "review_id": "x"}),  # the same text: a repetition
+        review(
+            "u", "a", 1, **{text: "Fine. ", "stars": 4, "review_id": "x"}
+        ),  # the same text: a repetition
         review("u", "a", 1, **{text: "Broke.", "stars": 1}),  # another text: another review
         review("u", "a", 3, **{text: "Fine."}),  # another time
         review("v", "a", 1, **{text: "Fine."}),  # another user
@@ -684,10 +745,18 @@ def test_reviews_repeated_word_for_word_count_once(tmp_path: Path, kind: str, re
 
 @pytest.mark.parametrize("dress", DRESSES)
 def test_a_dress_changes_no_dump(tmp_path: Path, dress: str) -> None:
-    text = "".join(f"{line}\n" for line in reviews([amazon(f"u{u}", f"i{(u + j) % 4}", j) for u in range(4) for j in range(3)]))
+    text = "".join(
+        f"{line}\n"
+        for line in reviews(
+            [amazon(f"u{u}", f"i{(u + j) % 4}", j) for u in range(4) for j in range(3)]
+        )
+    )
     (tmp_path / "plain.json").write_text(text)
     (tmp_path / "dressed.json.gz").write_bytes(gzip.compress(DRESSES[dress](text)))
-    plain, dressed = (prepare(tmp_path / name, FORMATS["amazon"], core=3) for name in ("plain.json", "dressed.json.gz"))
+    plain, dressed = (
+        prepare(tmp_path / name, FORMATS["amazon"], core=3)
+        for name in ("plain.json", "dressed.json.gz")
+    )
     assert (plain.read, plain.original, plain.item.tolist()) == (
         12,
         dressed.original,
@@ -760,10 +829,14 @@ def test_bad_reviews_are_refused_by_line(tmp_path: Path, kind: str, line: str, w
 
 def test_descriptions_of_one_item_must_agree(tmp_path: Path) -> None:
     meta = tmp_path / "meta.json"
-    meta.write_text('{"asin": "x", "categories": [["a", "b"]]}\n{"asin": "x", "categories": [["a", "b"]], "price": 3}\n')
+    meta.write_text(
+        '{"asin": "x", "categories": [["a", "b"]]}\n{"asin": "x", "categories": [["a", "b"]], "price": 3}\n'
+    )
     assert attributes(meta, FORMATS["amazon"]) == {"x": ["b"]}
     meta.write_text('{"asin": "x", "brand": "a"}\n{"asin": "x", "brand": "b"}\n')
-    with pytest.raises(DataError, match=r"line 2: asin must be unique; 'x' has other attributes in line 1"):
+    with pytest.raises(
+        DataError, match=r"line 2: asin must be unique; 'x' has other attributes in line 1"
+    ):
         attributes(meta, FORMATS["amazon"])
     for line in (
         '{"asin": "x", "categories": ["a", "b"]}',
@@ -790,14 +863,22 @@ def test_a_hundred_thousand_of_everything(tmp_path: Path) -> None:
         n // 2,
     )
     dump = tmp_path / "d.json"
-    dump.write_text("".join(f"{line}\n" for line in reviews([amazon(f"u{i}", f"i{i}", i % 3) for i in range(n)] * 2)))
+    dump.write_text(
+        "".join(
+            f"{line}\n" for line in reviews([amazon(f"u{i}", f"i{i}", i % 3) for i in range(n)] * 2)
+        )
+    )
     assert prepare(dump, FORMATS["amazon"], core=1).repeated == n
 
 
 @pytest.mark.parametrize("source", ["kuairand", "open_bandit", "inter", "s3rec"])
-def test_missing_data_says_where_it_was_looked_for(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_says_where_it_was_looked_for(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
-        datasets.read(Data.model_validate({"source": source, "path": "no/such"}), tmp_path / "scenarios")
+        datasets.read(
+            Data.model_validate({"source": source, "path": "no/such"}), tmp_path / "scenarios"
+        )
     for place in (tmp_path / "scenarios" / "no" / "such", tmp_path / "no" / "such"):
         assert str(place) in str(caught.value)

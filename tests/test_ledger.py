@@ -60,7 +60,9 @@ def start(folder: Path, monkeypatch: pytest.MonkeyPatch | None) -> Path:
 
 
 def again(folder: Path, *, resume: bool = True) -> Path:
-    return simulate(Scenario.load(folder / "scenario.yaml"), folder / "out", folder=folder, resume=resume).root
+    return simulate(
+        Scenario.load(folder / "scenario.yaml"), folder / "out", folder=folder, resume=resume
+    ).root
 
 
 def log_of(root: Path) -> dict[str, bytes]:
@@ -148,7 +150,9 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ),
     (
         "a tape added",
-        lambda out: shutil.copy(one(out, "work/a/*/day-1.npz"), out / "work/a/users-0-20/day-2.npz"),
+        lambda out: shutil.copy(
+            one(out, "work/a/*/day-1.npz"), out / "work/a/users-0-20/day-2.npz"
+        ),
         r"day-2\.npz is not of",
     ),
     (
@@ -187,7 +191,9 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "message"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE])
+@pytest.mark.parametrize(
+    ("damage", "message"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE]
+)
 def test_no_damaged_run_is_resumed(interrupted, tmp_path, damage, message):
     out = copy(interrupted, tmp_path)
     damage(out)
@@ -198,13 +204,19 @@ def test_no_damaged_run_is_resumed(interrupted, tmp_path, damage, message):
 def test_a_line_of_the_ledger_that_is_lost_leaves_a_stranger(interrupted, tmp_path):
     out = copy(interrupted, tmp_path)
     lines = (out / "pieces.jsonl").read_text().splitlines(keepends=True)
-    (out / "pieces.jsonl").write_text("".join(line for line in lines if "work/a/users-0-20/day-0.npz" not in line))
+    (out / "pieces.jsonl").write_text(
+        "".join(line for line in lines if "work/a/users-0-20/day-0.npz" not in line)
+    )
     with pytest.raises(FileError, match=r"work/a/users-0-20/day-0\.npz is not of this run"):
         again(tmp_path)
 
 
 def test_one_flipped_bit_in_any_file_of_a_finished_run_is_named(whole, tmp_path):
-    files = [file for file in sorted(whole.rglob("*")) if file.is_file() and file.name not in (".lock", "scenario.yaml")]
+    files = [
+        file
+        for file in sorted(whole.rglob("*"))
+        if file.is_file() and file.name not in (".lock", "scenario.yaml")
+    ]
     assert len(files) > 8
     for number, file in enumerate(files):
         out = tmp_path / str(number)
@@ -220,13 +232,17 @@ def test_one_flipped_bit_in_any_file_of_a_finished_run_is_named(whole, tmp_path)
 def test_a_missing_and_an_added_part_of_the_log_are_named(whole, tmp_path):
     for name, change in {
         "missing": lambda out: (out / "log/01-a.parquet").unlink(),
-        "is not of this run": lambda out: shutil.copy(out / "log/01-a.parquet", out / "log/09-a.parquet"),
+        "is not of this run": lambda out: shutil.copy(
+            out / "log/01-a.parquet", out / "log/09-a.parquet"
+        ),
     }.items():
         out = tmp_path / name
         shutil.copytree(whole, out)
         change(out)
         for source in (out, out / "log"):
-            done = CliRunner().invoke(main, ["report", str(source), "--quiet", "--out", str(tmp_path / "report")])
+            done = CliRunner().invoke(
+                main, ["report", str(source), "--quiet", "--out", str(tmp_path / "report")]
+            )
             assert done.exit_code == 2
             assert name in done.output
 
@@ -324,7 +340,15 @@ def test_rows_are_listed(whole):
     """Every impression of the log is on one of the tapes that were listed: none lost, none twice."""
     pieces = Ledger(whole).pieces()
     for arm in ("a", "z"):
-        tapes = {name: piece.rows for name, piece in pieces.items() if name.startswith(f"work/{arm}/") and "/day-" in name}
+        tapes = {
+            name: piece.rows
+            for name, piece in pieces.items()
+            if name.startswith(f"work/{arm}/") and "/day-" in name
+        }
         assert len(tapes) == 4
-        (part,) = [piece for name, piece in pieces.items() if name.startswith("log/") and name.endswith(f"-{arm}.parquet")]
+        (part,) = [
+            piece
+            for name, piece in pieces.items()
+            if name.startswith("log/") and name.endswith(f"-{arm}.parquet")
+        ]
         assert sum(tapes.values()) == part.rows

@@ -120,7 +120,9 @@ def _inter_file(path: Path) -> Path:
     return found[0]
 
 
-def _atomic(path: Path, needed: Mapping[str, tuple[str, Column]], number: pa.DataType) -> tuple[pa.Table, dict[str, str]]:
+def _atomic(
+    path: Path, needed: Mapping[str, tuple[str, Column]], number: pa.DataType
+) -> tuple[pa.Table, dict[str, str]]:
     """A file of the format, its columns by bare name, and their types.
 
     Args:

@@ -156,7 +156,8 @@ def prepare(dump: Path, form: Format, core: int = 5, since: datetime | None = No
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     rows = [
-        (users.setdefault(user, len(users)), items.setdefault(item, len(items)), t, said) for user, item, t, said in _reviews(dump, form)
+        (users.setdefault(user, len(users)), items.setdefault(item, len(items)), t, said)
+        for user, item, t, said in _reviews(dump, form)
     ]
     if not rows:
         raise DataError(f"{dump}: the file is empty")

@@ -161,7 +161,8 @@ def once(path: Path, names: Sequence[str]) -> None:
     for place, name in enumerate(names, start=1):
         if name and name in places:
             raise DataError(
-                f"{path}: line 1: two columns are called {name!r}, columns {places[name]} and {place}: rename one or take it away"
+                f"{path}: line 1: two columns are called {name!r}, columns {places[name]} and {place}: "
+                "rename one or take it away"
             )
         places[name] = place
 
@@ -311,7 +312,9 @@ def _first_fault(path: Path, names: list[str], columns: Mapping[str, Column], de
                 except ValueError:
                     return DataError(f"{path}: line {line}: {name} must be {columns[name].rule}; got {cells[place][:120]!r}")
                 if name in lines and value is not None and lines[name].setdefault(value, line) != line:
-                    return DataError(f"{path}: line {line}: {name} must be unique; {value!r} stands in line {lines[name][value]} already")
+                    return DataError(
+                        f"{path}: line {line}: {name} must be unique; {value!r} stands in line {lines[name][value]} already"
+                    )
     except DataError as fault:
         return fault
     except LAYOUT_ERRORS as error:
