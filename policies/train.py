@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -211,6 +212,15 @@ def mean_weights(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
+def _digest(tensors: Mapping[str, Tensor], progress: str) -> str:
+    """BLAKE2b-256 of named tensors and of what is said of them."""
+    whole = hashlib.blake2b(progress.encode(), digest_size=32)
+    for name in sorted(tensors):
+        whole.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        whole.update(tensors[name].cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
+
+
 class Checkpoint:
     """A training in one safetensors file, written by rename after every epoch; `identity` tells it from other trainings."""
 
@@ -218,8 +228,12 @@ class Checkpoint:
         self.path, self.identity = path, identity
 
     def write(self, model: nn.Module, optimizer: torch.optim.Optimizer, done: Progressed) -> None:
-        """Write model, optimiser and progress."""
-        from safetensors.torch import save_file
+        """Write model, optimiser and progress.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        from safetensors.torch import save
 
         tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
         for number, slots in optimizer.state_dict()["state"].items():
@@ -230,22 +244,30 @@ class Checkpoint:
         note |= {"values": [value for value, _ in done.kept], "identity": self.identity}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         staging = self.path.with_suffix(".part")
-        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, staging, {"progress": json.dumps(note)})
+        whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+        progress = json.dumps(note)
+        staging.write_bytes(save(whole, {"progress": progress, "digest": _digest(whole, progress)}))
         staging.rename(self.path)
 
     def read(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progressed:
         """Take model and optimiser over from the file; where there is none, nothing changes and epoch is 0.
 
         Raises:
-            ValueError: the file is of another training (policy, parameters, seed, lengths of the data or shapes differ).
+            ValueError: the file is damaged, or of another training (policy, parameters, seed, lengths of the data or shapes differ).
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if not self.path.is_file():
             return Progressed()
-        with safe_open(self.path, framework="pt") as file:
-            note = json.loads(file.metadata()["progress"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                said = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            if said["digest"] != _digest(tensors, said["progress"]):
+                raise ValueError("its digest is another one")
+            note = json.loads(said["progress"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"checkpoint {self.path} is damaged ({error}): remove it, and the training starts anew") from error
         state = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if note["identity"] != self.identity or {name: tensor.shape for name, tensor in state.items()} != shapes:

@@ -6,14 +6,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from policies.base import Progress
 
 Task = Callable[[Progress], Any]
-"""Something picklable that is called with a progress callback."""
+"""Something picklable that is called with a progress callback; as text it says what it does ("fitting policy 'itemknn'")."""
 
 Done = Callable[[int, Any], None]
 """Called in the main process with (index of the task, its result or the exception it raised), in order of completion."""
@@ -54,6 +55,7 @@ class Processes:
         self._progress = progress
         with _one_thread():
             self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(self._news,))
+        self._doing: dict[int, str] = {}
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -62,11 +64,15 @@ class Processes:
         from concurrent.futures.process import BrokenProcessPool
 
         with _one_thread():
-            futures = {self._pool.submit(_work, task): i for i, task in enumerate(tasks)}
+            try:
+                futures = {self._pool.submit(_work, task): i for i, task in enumerate(tasks)}
+            except BrokenProcessPool as broken:
+                raise self._death([]) from broken
+        workers = list((self._pool._processes or {}).values())
         for future in as_completed(futures):
             error = future.exception()
             if isinstance(error, BrokenProcessPool):
-                raise WorkerError("a worker process was ended from outside (out of memory?); --resume continues the run") from error
+                raise self._death(workers) from error
             if error is not None and not isinstance(error, Exception):
                 raise error
             done(futures[future], error if error is not None else future.result())
@@ -77,13 +83,51 @@ class Processes:
         self._pool.shutdown(wait=not kill, cancel_futures=True)
         if kill:
             for worker in workers:
-                worker.terminate()
+                worker.kill()
+            for worker in workers:
+                worker.join(timeout=10)  # until then it may still be writing
         self._news.put(None)
         self._listener.join(timeout=5)
 
+    def _death(self, workers: Sequence[Any]) -> WorkerError:
+        """What is to be said when workers have died: which signal or exit code, and during what."""
+        time.sleep(SHORTLY)  # a SIGTERM to all processes of a run is for the main process to speak of
+        for worker in workers:
+            worker.join(timeout=SHORTLY)
+        # The pool itself ends the others by SIGTERM as soon as one is gone.
+        codes = {worker.pid: worker.exitcode for worker in workers}
+        gone = [pid for pid, code in codes.items() if code not in (None, 0, -signal.SIGTERM)]
+        said = [f"{_ended(codes[pid])} while it was {self._doing[pid]}" for pid in gone if pid in self._doing]
+        how = said[0] if said else "was ended from outside"
+        return WorkerError(
+            f"a worker process {how}. Out of memory (then fewer engine.shards side by side help), "
+            f"a crash of a library, or ended by hand; what is finished is kept: --resume continues the run"
+        )
+
     def _listen(self) -> None:
         while (news := self._news.get()) is not None:
-            self._progress(*news)
+            if isinstance(news, _Begins):
+                self._doing[news.pid] = news.what
+            else:
+                self._progress(*news)
+
+
+SHORTLY = 0.5
+"""s."""
+
+
+def _ended(code: int) -> str:
+    """How a process has ended, in words."""
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended itself with exit code {code}"
+
+
+class _Begins(NamedTuple):
+    """A worker's news that it begins a task."""
+
+    pid: int
+    what: str
 
 
 class WorkerError(ValueError):
@@ -194,6 +238,7 @@ def _work(task: Task) -> Any:
     def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         _news.put((stage, done, total, dict(figures)))
 
+    _news.put(_Begins(os.getpid(), str(task)))
     try:
         return task(progress)
     finally:

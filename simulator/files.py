@@ -68,9 +68,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileError(
-            f"{path} cannot be written: {reason(error)}; make room or give another place (--out)"
-        ) from error
+        advice = ADVICE.get(error.errno or 0, "give another place (--out)")
+        raise FileError(f"{path} cannot be written: {reason(error)}; {advice}") from error
 
 
 @contextmanager
@@ -93,6 +92,16 @@ def reading(path: Path, remedy: str = REMEDY) -> Iterator[None]:
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """What the system says where a disk, a quota or a file may not grow: never the fault of who writes."""
+
+
+ADVICE = {
+    errno.ENOSPC: "make room there, or give another place (--out)",
+    errno.EDQUOT: "make room there, or give another place (--out)",
+    errno.EFBIG: "files may not be so large here (ulimit -f)",
+    errno.ENOTDIR: "a part of the path is a file; give another place (--out)",
+    errno.ENAMETOOLONG: "give a shorter name (--out)",
+}
+"""What to do about what the system says."""
 
 
 def reason(error: OSError) -> str:
@@ -157,7 +166,11 @@ def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
     Raises:
         FileError: it is missing or damaged.
     """
-    with reading(path), np.load(path, allow_pickle=False) as stored:
+    with (
+        reading(path),
+        path.open("rb") as stream,
+        np.load(stream, allow_pickle=False) as stored,
+    ):
         return {name: stored[name] for name in (stored.files if names is None else names)}
 
 

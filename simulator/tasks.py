@@ -39,6 +39,9 @@ class FitUsers:
 
     job: Job
 
+    def __str__(self) -> str:
+        return "fitting the users"
+
     def __call__(self, progress: Progress) -> dict[str, float]:
         run, start = context(self.job), time.process_time()
         run.population.fit(run.source, run.seed, run.workspace.models / "users", progress)
@@ -63,6 +66,9 @@ class CheckPolicies:
     folder: str
     specs: tuple[tuple[tuple[str | int, ...], PolicySpec], ...]
 
+    def __str__(self) -> str:
+        return f"importing the policies {', '.join(sorted({spec.policy for _, spec in self.specs}))}"
+
     def __call__(self, progress: Progress) -> list[tuple[tuple[str | int, ...], str]]:
         from policies.registry import PolicyError, make
 
@@ -83,6 +89,9 @@ class FitNames:
 
     job: Job
     specs: tuple[PolicySpec, ...]
+
+    def __str__(self) -> str:
+        return f"importing the policies {', '.join(sorted({spec.policy for spec in self.specs}))}"
 
     def __call__(self, progress: Progress) -> list[str]:
         run = context(self.job)
@@ -105,6 +114,9 @@ class Fit:
     spec: PolicySpec
     day: int = 0
     lane: str | None = None
+
+    def __str__(self) -> str:
+        return f"fitting policy {self.spec.policy!r}" + (f" before day {self.day}" if self.day else "")
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
@@ -162,6 +174,9 @@ class FitRanking:
 
     job: Job
 
+    def __str__(self) -> str:
+        return "fitting the ranking stage"
+
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
         file = run.workspace.models / "ranking.npz"
@@ -192,6 +207,9 @@ class Simulate:
     first: int
     last: int
     days: int
+
+    def __str__(self) -> str:
+        return f"simulating {self.lane!r}, users {self.first} to {self.last - 1}"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
@@ -264,6 +282,9 @@ class Merge:
 
     job: Job
     arm: str
+
+    def __str__(self) -> str:
+        return f"writing the log of {self.arm!r}"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run, start = context(self.job), time.process_time()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import Any
 
 import click
+
+from simulator.cli.failure import BAD_INPUT, failures, of_system, terminable
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("simulator.cli.run:run", "Run a scenario to a finished report."),
@@ -37,6 +40,18 @@ class Lazy(click.Group):
         command: Any = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with terminable(), failures():
+            return super().invoke(ctx)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # of the help, or of the last words
+            with suppress(OSError):
+                click.echo(f"abtest: {of_system(error)}", err=True)
+            raise SystemExit(BAD_INPUT) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

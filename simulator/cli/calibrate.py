@@ -35,6 +35,7 @@ def calibrate(
     abtest calibrate scenarios/kuaishou_like.yaml --fit fitted.yaml
     """
     from simulator.calibration import compare, measured
+    from simulator.files import write_text
     from simulator.scenario import Scenario
 
     with failures():
@@ -43,13 +44,13 @@ def calibrate(
             from simulator.fitting import fit
 
             loaded = fit(loaded, _step, rounds)
-            fitted.write_text(loaded.to_yaml())
+            write_text(fitted, loaded.to_yaml())
         rows = compare(measured(loaded, replications=replications), tolerance)
     _table(rows)
     if picture is not None:
         from simulator.calibration_figure import draw
 
-        picture.write_text(draw(rows, tolerance, loaded.name))
+        write_text(picture, draw(rows, tolerance, loaded.name))
         click.echo(picture)
     if fitted is not None:
         click.echo(fitted)

@@ -116,6 +116,7 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
     import tempfile
 
     from simulator import datasets
+    from simulator.files import write_text
     from simulator.progress import board
     from simulator.scenario import Scenario, ScenarioError, find
     from simulator.users.learned import MODEL, Learned
@@ -135,7 +136,7 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
             found = hold(Response.load(Path(folder) / MODEL), source, loaded.seed)
     _print_evaluation(found)
     if out is not None:
-        out.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+        write_text(out, json.dumps(found.to_json(), indent=1) + "\n")
         click.echo(out)
 
 
@@ -180,12 +181,12 @@ def support(run: Path) -> None:
     \b
     abtest data support runs/kuairand/2022-05-04
     """
-    from simulator.eventlog import EventLog
+    from simulator.report import find
     from simulator.users.learned.support import THIN
     from simulator.users.learned.support import support as measure
 
     with failures():
-        found = measure(EventLog.open(run / "log" if (run / "log").is_dir() else run))
+        found = measure(find(run)[0])
     names = ("arm", "impressions", "logged", "overlap", "effective", f"items < {THIN}", "items 0", "users 0", "items shown", "top 1%")
     rows = []
     for s in found:
@@ -205,13 +206,14 @@ def worlds(run: Path) -> None:
       again-2: {users: {kind: logged, response: {bootstrap: 2}}}
     """
     from simulator.datasets import DataError
+    from simulator.files import read_json
     from simulator.users.learned.ensemble import pool_reports
 
     with failures():
         files = [run / "report.json", *sorted((run / "worlds").glob("*/report.json"))]
         if len(files) < 2:
             raise DataError(f"{run}: no further worlds there: name some under `worlds:` in the scenario")
-        found = pool_reports([json.loads(file.read_text(encoding="utf-8")) for file in files])
+        found = pool_reports([read_json(file) for file in files])
     click.echo(f"{len(files)} worlds: {', '.join(['its own', *(file.parent.name for file in files[1:])])}")
     rows = []
     for (arm, metric), p in found.items():

@@ -124,6 +124,7 @@ def gallery(out: Path | None) -> None:
     \b
     abtest policies gallery --out docs/policies.md
     """
+    from simulator.files import write_text
     from simulator.gallery import page
 
     with failures():
@@ -131,4 +132,4 @@ def gallery(out: Path | None) -> None:
         if out is None:
             click.echo(text, nl=False)
         else:
-            out.write_text(text, encoding="utf-8")
+            write_text(out, text)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: bool, keep_going: bool, **overrides: Any) -> None:
     """Run SCENARIO: make or read the history, fit the policies, simulate the A/B, report the lift.
 
-    Ends with the lift table and the path of report.html. Exit code 0: reported. 2: bad input, one message. 130: interrupted;
-    finished parts are kept and `--resume` continues with the same result as an undisturbed run.
+    Ends with the lift table and the path of report.html. Exit code 0: reported. 2: bad input, one message. 130: interrupted
+    (143: by SIGTERM); finished parts are kept and `--resume` continues with the same result as an undisturbed run.
 
     \b
     abtest run scenarios/kuaishou_like.yaml
