@@ -109,6 +109,11 @@ def reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
+def looked_up(path: Path) -> str:
+    """Where a path is, in words for a message, if that depends on the working directory."""
+    return "" if path.is_absolute() else f" (looked up as {os.path.normpath(Path.cwd() / path)})"
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a text file; its folder is made if it is not there. Returns its path.
 

@@ -71,6 +71,20 @@ def _parts(log: EventLog) -> Iterator[tuple[str, Iterator[pa.RecordBatch], dict[
         yield str(part), EventLog(log.metadata, None, (part,)).batches(rows=ROWS), seal_of(part)
 
 
+def _other_unit(t: int, end: int) -> str:
+    """In what other unit a time that lies outside 0..`end` ms would make sense, in words; "" where in none."""
+    for unit, a_second in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
+        if SINCE_1970[0] <= t / a_second <= SINCE_1970[1]:
+            return f", which looks like {unit} since 1970"
+    for unit, a_millisecond in (("us", 10**3), ("ns", 10**6)):
+        if 10 * end <= t < end * a_millisecond:  # less is rather a day after the last
+            return f", which looks like {unit}"
+    return ""
+
+
+SINCE_1970 = (10**9, 4 * 10**9)
+"""s: times since 1970 of the years 2001 to 2096."""
+
 ROWS = 1 << 18
 """Rows that are held at once."""
 
@@ -107,9 +121,9 @@ class Inspector:
         broken += self._nan(table, values)
         if broken:
             bad, name, rule = min(broken, key=lambda one: one[0])
-            raise LogError(
-                f"{place}: row {row + bad}: {name} must be {rule}; got {table[name][bad].as_py()!r}"
-            )
+            value = table[name][bad].as_py()
+            hint = _other_unit(value, self._metadata.days * DAY) if name == "t" else ""
+            raise LogError(f"{place}: row {row + bad}: {name} must be {rule}; got {value!r}{hint}")
         self._order(place, row, values)
 
     def _nulls(self, place: str, row: int, table: pa.Table) -> None:

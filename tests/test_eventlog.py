@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.base import Slates
 from simulator import tape
+from simulator.cli import main
 from simulator.desk import Served
 from simulator.eventlog import EventLog, LogError, Metadata, Writer, merge, schema
 from simulator.files import load_arrays
@@ -113,6 +116,30 @@ def test_a_broken_rule_is_named_with_file_row_and_value(change, message, tmp_pat
     part = log.write(tmp_path / "part.parquet")
     with pytest.raises(LogError, match=r"part\.parquet: " + message):
         EventLog.open(part).validate()
+
+
+@pytest.mark.parametrize(
+    ("t", "words"),
+    [
+        (3 * 86_400_000, "got 259200000$"),
+        (-1, "got -1$"),
+        (1_700_000_000_000, "got 1700000000000, which looks like ms since 1970"),
+        (1_700_000_000, "got 1700000000, which looks like s since 1970"),
+        (1_700_000_000_000_000, "got 1700000000000000, which looks like us since 1970"),
+        (1_700_000_000_000_000_000, "got 1700000000000000000, which looks like ns since 1970"),
+        (86_400_000_000, "got 86400000000, which looks like us"),
+    ],
+)
+def test_a_time_outside_the_days_is_refused_with_the_unit_that_it_looks_like(tmp_path, t, words):
+    """One row alone is enough; `abtest report` says the same."""
+    meta = Metadata(("a", "b"), n_users=4, n_items=9, control="a", days=3)
+    log = EventLog.from_columns(columns(t=[5, 9, 3, t]), meta)
+    message = rf"row 3: t must be ms within the 3 days of the A/B, 0\.\.259199999 \(from its start, not from 1970\); {words}"
+    with pytest.raises(LogError, match=message):
+        log.validate()
+    done = CliRunner().invoke(main, ["report", str(log.write(tmp_path / "log.parquet")), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert re.search(message, done.output.strip())
 
 
 def test_parts_must_follow_one_another(tmp_path):

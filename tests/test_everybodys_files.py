@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from simulator import datasets
+from simulator.cli import main
 from simulator.datasets import DataError
 from simulator.datasets.prepare import FORMATS, attributes, prepare
 from simulator.scenario import Data
@@ -871,6 +873,51 @@ def test_a_hundred_thousand_of_everything(tmp_path: Path) -> None:
     assert prepare(dump, FORMATS["amazon"], core=1).repeated == n
 
 
+@pytest.mark.parametrize(("source", "name"), [(source, name) for source in SETS for name in SETS[source][0]])
+def test_text_of_another_encoding_is_named_by_line(tmp_path: Path, source: str, name: str) -> None:
+    write(tmp_path, SETS[source][0])
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes() + "\nCafé".encode("latin-1"))
+    if name == "bts/shop/item_context.csv":
+        return  # not read: the other policy's folder has the same
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, source)
+    line = len(SETS[source][0][name]) + 2
+    assert str(caught.value) == f"{path}: line {line}: must be UTF-8 text; got b'Caf\\xe9': save the file as UTF-8"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n  \n", "\r\n"])
+def test_a_header_alone_is_an_empty_table(tmp_path: Path, end: str) -> None:
+    files = {
+        "kuairand": ("log_standard_1_pure.csv", "no impressions there, only a header"),
+        "open_bandit": ("bts/shop/shop.csv", "no impressions there, only a header"),
+        "inter": ("toy.inter", "no interactions there, only a header"),
+    }
+    for source, (name, words) in files.items():
+        write(tmp_path / source, SETS[source][0])
+        (tmp_path / source / name).write_bytes((SETS[source][0][name][0] + end).encode())
+        with pytest.raises(DataError, match=words):
+            read(tmp_path / source, source)
+    sides = {"user_features_pure.csv": "kuairand", "random/shop/item_context.csv": "open_bandit", "toy.item": "inter"}
+    for name, source in sides.items():
+        write(tmp_path / "sides", SETS[source][0])
+        (tmp_path / "sides" / name).write_bytes((SETS[source][0][name][0] + end).encode())
+        notes = read(tmp_path / "sides", source).notes
+        assert any(count > 0 for words, count in notes.items() if "of the log that" in words)
+
+
+def test_a_packed_file_that_breaks_off_is_named(tmp_path: Path) -> None:
+    for source, (files, _) in SETS.items():
+        for name in files:
+            write(tmp_path / source, files, ending=".gz")
+            path = tmp_path / source / f"{name}.gz"
+            path.write_bytes(path.read_bytes()[:-12])
+            if name != "bts/shop/item_context.csv":
+                with pytest.raises(DataError, match="the file breaks off or cannot be read") as caught:
+                    read(tmp_path / source, source, ".gz")
+                assert str(caught.value).startswith(str(path))
+
+
 @pytest.mark.parametrize("source", ["kuairand", "open_bandit", "inter", "s3rec"])
 def test_missing_data_says_where_it_was_looked_for(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
@@ -882,3 +929,34 @@ def test_missing_data_says_where_it_was_looked_for(
         )
     for place in (tmp_path / "scenarios" / "no" / "such", tmp_path / "no" / "such"):
         assert str(place) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["data", "describe", "../no/such"],
+        ["data", "prepare", "amazon", "../no/such", "--name", "X", "--out", "out"],
+        ["replay", "../no/such", "--policy", "popularity"],
+        ["replay", "../no/such/random/women"],
+        ["report", "../no/such"],
+        ["power", "../no/such"],
+    ],
+)
+def test_a_missing_path_is_shown_as_it_was_looked_up(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 2
+    assert f"no such file or folder (looked up as {tmp_path / 'no' / 'such'}" in done.output
+    assert done.output.startswith("abtest: ../no/such")
+
+
+def test_a_prepared_data_set_stays_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text("\n".join(reviews([amazon("u", "a", 1)])))
+    for name in ("../x", "a/b", "..", "", "x\ny", str(tmp_path / "x")):
+        command = ["data", "prepare", "amazon", str(tmp_path / "d.json"), "--core", "1", "--out", str(tmp_path / "out"), "--name", name]
+        done = CliRunner().invoke(main, command)
+        assert (done.exit_code, done.output) == (2, f"abtest: --name {name!r}: must be the plain name of a file, without folders\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.json"]

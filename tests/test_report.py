@@ -494,6 +494,17 @@ def test_a_log_that_breaks_a_rule_is_named_with_its_row(tmp_path: Path, column: 
     assert not (tmp_path / "out").exists()
 
 
+def test_days_on_which_nothing_was_shown_are_said(tmp_path: Path) -> None:
+    """A log whose times are s lies on its first day as a whole; one with all its days says nothing of them."""
+    log = made_log(days=3, arms=("old", "new"))
+    whole = report.write(log, tmp_path / "ms")["checks"]
+    assert "Days" not in {check["name"] for check in whole}
+    t = pc.divide(log.table["t"], 1000)
+    table = log.table.set_column(log.table.schema.get_field_index("t"), log.table.schema.field("t"), t)
+    (check,) = (c for c in report.write(EventLog(log.metadata, table), tmp_path / "s")["checks"] if c["name"] == "Days")
+    assert (check["status"], check["value"]) == ("amber", "Nothing was shown on 2 of 3 days: 2, 3.")
+
+
 def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
     """What `abtest audit` has written is shown in every rendering, and its verdict on the tests is a check."""
     from simulator.cli.audit import plain

@@ -121,11 +121,13 @@ def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterato
 
 
 def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:
+    from simulator.files import looked_up
     from simulator.report import ReportError, find, tables
     from simulator.stats import frames, units
 
     if not source.exists():
-        raise ReportError(f"{source}: no such file or folder; give a run's folder, an event log or a per-user table")
+        where = looked_up(source)
+        raise ReportError(f"{source}: no such file or folder{where}; give a run's folder, an event log or a per-user table")
     if not tables.is_log(source):
         with tables.of(source):
             table = frames.from_frame(tables.read(source))

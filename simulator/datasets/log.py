@@ -49,7 +49,10 @@ def read(data: Data, path: Path) -> Source:
     table = table.set_column(0, table.schema.field("arm"), pa.array(np.zeros(len(t), dtype=np.uint8)))
     parts = [EventLog(metadata, table.filter(pa.array(chosen))).sorted() for chosen in (t < 0, t >= 0)]
     if not parts[0].n_rows:
-        raise DataError(f"{folder}: no history there: every impression has t >= 0")
+        raise DataError(
+            f"{folder}: no history there: every impression has t >= 0, the first t = {t.min():,} ms; "
+            "t counts from the start of the A/B (not from 1970), what came before it has t < 0"
+        )
     return Source(catalogue, parts[0], parts[1], notes)
 
 

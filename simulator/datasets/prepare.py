@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import BoolArray, IntArray
-from simulator.datasets.tables import LAYOUT_ERRORS, DataError, open_text
+from simulator.datasets.tables import LAYOUT_ERRORS, DataError, open_text, unreadable
 from simulator.files import write_text
 
 
@@ -219,7 +219,7 @@ def write(prepared: Prepared, out: Path, name: str, words: Mapping[str, list[str
     Raises:
         DataError: `name` is not the plain name of a file.
     """
-    if Path(name).name != name or name == ".." or not name.isprintable():
+    if Path(name).name != name or name in ("", "..") or not name.isprintable():
         raise DataError(f"--name {name!r}: must be the plain name of a file, without folders")
     out.mkdir(parents=True, exist_ok=True)
     starts = np.flatnonzero(np.diff(prepared.user, prepend=0))
@@ -298,7 +298,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line
     except LAYOUT_ERRORS as error:
-        raise DataError(f"{path}: the file breaks off or is not UTF-8 text: {error}") from error
+        raise unreadable(path, error) from error
 
 
 def _object(path: Path, number: int, line: str, *, literal: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from policies.base import Catalogue, IntArray
 from simulator.datasets.beside import coverage, packed_or_plain, presence
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sequences import leave_out
-from simulator.datasets.tables import LAYOUT_ERRORS, DataError, open_text
+from simulator.datasets.tables import LAYOUT_ERRORS, DataError, open_text, unreadable
 from simulator.scenario import Data
 from simulator.users.base import Source
 
@@ -98,7 +98,7 @@ def read_lines(path: Path) -> tuple[IntArray, IntArray, IntArray]:
                 counts.append(len(bought))
                 items.extend(bought)
     except LAYOUT_ERRORS as error:
-        raise DataError(f"{path}: the file breaks off or is not UTF-8 text: {error}") from error
+        raise unreadable(path, error) from error
     if not users:
         raise DataError(f"{path}: the file is empty")
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
@@ -138,7 +138,9 @@ def _pairs(path: Path) -> list[tuple[str, Any]]:
             stored = json.load(stream, object_pairs_hook=_Pairs)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {error.lineno}: not readable as JSON: {error.msg}") from error
-    except (ValueError, RecursionError, *LAYOUT_ERRORS) as error:
+    except LAYOUT_ERRORS as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(stored, _Pairs):
         raise DataError(f"{path}: must map item ids to lists of attribute ids; got {type(stored).__name__}")

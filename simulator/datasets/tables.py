@@ -25,6 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from simulator.files import looked_up
+
 LAYOUT_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError)
 
 TEXT = pa.string()
@@ -129,8 +131,31 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
 def missing(path: Path) -> str:
     """That nothing is at `path`, in words: also where that is, if it depends on the working directory."""
-    place = "" if path.is_absolute() else f" (looked up as {Path.cwd() / path})"
-    return f"{path}: no such file or folder{place}"
+    return f"{path}: no such file or folder{looked_up(path)}"
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """One of LAYOUT_ERRORS in words: with its line, where a line is not UTF-8."""
+    if isinstance(error, UnicodeDecodeError):
+        try:
+            with _open_bytes(path) as stream:
+                number, odd = next(
+                    (number, line) for number, line in enumerate(stream, start=1) if not _is_utf8(line)
+                )
+        except LAYOUT_ERRORS as another:
+            error = another  # a packed file that is damaged is both
+        else:
+            return DataError(f"{path}: line {number}: must be UTF-8 text; got {odd[:80]!r}: save the file as UTF-8")
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"{path}: the file breaks off or cannot be read: {reason}")
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def header(path: Path, delimiter: str = ",") -> list[str]:
@@ -143,7 +168,7 @@ def header(path: Path, delimiter: str = ",") -> list[str]:
         with open_text(path) as stream:
             first = stream.readline()
     except LAYOUT_ERRORS as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     if not first.strip():
         raise DataError(f"{path}: line 1: a header with column names must stand there; the line is empty")
     names = [name.strip() for name in _cells(path, 1, first, delimiter)]
@@ -193,35 +218,54 @@ def read_csv(path: Path, columns: Mapping[str, Column], delimiter: str = ",", *,
         if fault is not None:
             raise fault
     kept = [name for name in names if name] if others else list(columns)
+    types = {name: columns[name].type if name in columns else TEXT for name in kept}
     try:
-        table = pacsv.read_csv(
-            path,
-            read_options=pacsv.ReadOptions(
-                column_names=[name or f"\0{place}" for place, name in enumerate(names)],
-                skip_rows=1,
-                block_size=1 << 22,
-            ),
-            parse_options=pacsv.ParseOptions(
-                delimiter=delimiter,
-                quote_char='"' if delimiter == "," else False,
-                invalid_row_handler=lambda row: "skip" if _is_blank(row.text, delimiter) else "error",
-            ),
-            convert_options=pacsv.ConvertOptions(
-                column_types={name: columns[name].type if name in columns else TEXT for name in kept},
-                include_columns=kept,
-                null_values=[""],
-                strings_can_be_null=True,
-            ),
-        )
+        table = _parse(path, names, types, delimiter)
     except (pa.ArrowInvalid, *LAYOUT_ERRORS) as error:
         fault = _first_fault(path, names, columns, delimiter)
-        raise fault or DataError(f"{path}: cannot be read: {error}") from error
+        if fault is not None:
+            raise fault from error
+        # Every line is right. The fast reader takes a line of spaces for a row, and a header alone for none.
+        try:
+            table = _parse(_tidy(path, delimiter), names, types, delimiter)
+        except pa.ArrowInvalid as again:
+            raise DataError(f"{path}: cannot be read: {again}") from again
     table = pa.table({name: _trimmed(table[name]) for name in table.column_names})
     for name, column in columns.items():
         if not _allowed(table[name], column):
             fault = _first_fault(path, names, columns, delimiter)
             raise fault or DataError(f"{path}: column {name!r} must be {column.rule}")
     return table
+
+
+def _parse(
+    source: Path | IO[bytes], names: Sequence[str], types: Mapping[str, pa.DataType], delimiter: str
+) -> pa.Table:
+    """The columns of `types` of a file whose columns are called `names`, by Arrow's reader."""
+    return pacsv.read_csv(
+        source,
+        read_options=pacsv.ReadOptions(
+            column_names=[name or f"\0{place}" for place, name in enumerate(names)],
+            skip_rows=1,
+            block_size=1 << 22,
+        ),
+        parse_options=pacsv.ParseOptions(
+            delimiter=delimiter, quote_char='"' if delimiter == "," else False
+        ),
+        convert_options=pacsv.ConvertOptions(
+            column_types=types,
+            include_columns=list(types),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+
+
+def _tidy(path: Path, delimiter: str) -> IO[bytes]:
+    """The text of a file without its blank lines, and with an end to its last line."""
+    with open_text(path) as stream:
+        kept = [line.rstrip("\n") + "\n" for line in stream if not _is_blank(line, delimiter)]
+    return io.BytesIO("".join(kept).encode())
 
 
 def read_all(paths: Sequence[Path], columns: Mapping[str, Column]) -> pa.Table:
@@ -293,7 +337,7 @@ def _needs_care(path: Path) -> bool:
                     return True
                 last = block[-1:]
     except LAYOUT_ERRORS as error:
-        raise DataError(f"{path}: the file breaks off: {error}") from error
+        raise unreadable(path, error) from error
     return False
 
 
@@ -318,7 +362,7 @@ def _first_fault(path: Path, names: list[str], columns: Mapping[str, Column], de
     except DataError as fault:
         return fault
     except LAYOUT_ERRORS as error:
-        return DataError(f"{path}: the file breaks off or is not UTF-8 text: {error}")
+        return unreadable(path, error)
     return None
 
 

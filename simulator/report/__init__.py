@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
 from simulator.eventlog import EventLog
-from simulator.files import read_json, write_texts
+from simulator.files import looked_up, read_json, write_texts
 from simulator.ledger import CLAIM, Ledger
 
 if TYPE_CHECKING:
@@ -134,7 +134,10 @@ def find(source: Path) -> tuple[EventLog, Path]:
         LogError: something is there, but it is not an event log.
     """
     if not source.exists():
-        raise ReportError(f"{source}: no such file or folder; give a run's folder, a folder of Parquet parts or a .parquet file")
+        raise ReportError(
+            f"{source}: no such file or folder{looked_up(source)}; "
+            "give a run's folder, a folder of Parquet parts or a .parquet file"
+        )
     if (source / "work" / CLAIM).is_file() and not (source / CLAIM).is_file():
         raise ReportError(f"{source} holds a run that is not finished: `abtest run SCENARIO --out {source} --resume` continues it")
     ledger = Ledger(source) if (source / CLAIM).is_file() else Ledger.around(source)

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from simulator.stats.checks import Check
 from simulator.stats.units import UserDays
 
@@ -40,9 +43,20 @@ def _beyond(row: Mapping[str, Any], tolerance: float) -> bool:
     return bool(excess > 2 * (row.get("se") or 0.0))
 
 
-def complete(sums: UserDays, silent: Sequence[str]) -> list[Check]:
-    """Whether everything that was to be compared is there. `silent`: arms without a single impression."""
+def complete(sums: UserDays, silent: Sequence[str], shown: npt.NDArray[np.float64]) -> list[Check]:
+    """Whether everything that was to be compared is there.
+
+    Args:
+        sums: of users and days.
+        silent: arms without a single impression.
+        shown: `[days]` impressions of all arms.
+    """
     checks = []
+    empty = [str(day + 1) for day in np.flatnonzero(shown == 0)]
+    if empty:
+        found = f"Nothing was shown on {len(empty)} of {len(shown)} days: {', '.join(empty[:10])}{', ...' if empty[10:] else ''}."
+        meaning = "The test ended early, or the log counts t in another unit than ms (s, say: then all of it lies on the first day)."
+        checks.append(Check("days", "amber", found, meaning))
     if silent:
         found = f"Without a single impression, and left out: {', '.join(silent)}."
         checks.append(Check("arms", "red", found, "An arm that was given up or never served cannot be compared."))

@@ -112,7 +112,9 @@ def gather(
         "seed": scenario.get("seed"),
         "design": kind,
         "checks": _checks(
-            checks.calibrated(calibration), *checks.complete(sums, silent), *design.checks(sums, who.control, scenario=scenario)
+            checks.calibrated(calibration),
+            *checks.complete(sums, silent, counts.steps["impressions"].sum(axis=0)),
+            *design.checks(sums, who.control, scenario=scenario),
         ),
         "runtime": None if runtime is None else dict(runtime),
         "paired": by_user.paired,
