@@ -107,11 +107,11 @@ class Metadata:
         Raises:
             LogError: two that do not agree.
         """
-        twice = sorted({name for name in self.arms if self.arms.count(name) > 1})
-        if twice:
-            raise LogError(
-                f"metadata.arms: {twice[0]!r} stands there twice; every arm has a name of its own"
-            )
+        for key, names in (("arms", self.arms), ("channels", self.channels)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                rule = "each has a name of its own"
+                raise LogError(f"metadata.{key}: {twice[0]!r} stands there twice; {rule}")
         if self.control is not None and self.control not in self.arms:
             raise LogError(
                 f"metadata.control must be one of the arms {list(self.arms)}; got {self.control!r}"

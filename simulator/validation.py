@@ -7,6 +7,7 @@
 - In a log with `days`, rows of the arm `history` have t < 0, all others 0 <= t < days. A log without days (a history, or sessions
   that are not cut into an A/B) may have any time within TIME of t = 0.
 - `watch` and `duration` are finite and not negative, `propensity` is in (0, 1]. Where nothing is known stands null, never NaN.
+- In a log that was split by users, as its scenario says, rows are in the arm that the scenario's seed gives their user.
 - Only NULLABLE columns have nulls.
 - A part that carries a seal has the rows, the values and the metadata that were written.
 """
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from simulator.design import DAY, HISTORY
+from simulator.design import DAY, HISTORY, assigned
 from simulator.eventlog import (
     KEY,
     NULLABLE,
@@ -95,6 +96,7 @@ class Inspector:
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
         self._history = metadata.arms.index(HISTORY) if HISTORY in metadata.arms else -1
+        self._assigned = assigned(metadata)
         self._last: list[Array] | None = None
 
     def inspect(self, place: str, row: int, batch: pa.RecordBatch) -> None:
@@ -124,6 +126,7 @@ class Inspector:
             value = table[name][bad].as_py()
             hint = _other_unit(value, self._metadata.days * DAY) if name == "t" else ""
             raise LogError(f"{place}: row {row + bad}: {name} must be {rule}; got {value!r}{hint}")
+        self._split(place, row, values)
         self._order(place, row, values)
 
     def _nulls(self, place: str, row: int, table: pa.Table) -> None:
@@ -180,6 +183,20 @@ class Inspector:
             f"ms within the {m.days} days of the A/B, 0..{end - 1} (from its start, not from 1970)"
         )
         yield "t", past | ((t >= 0) & (t < end)), rule
+
+    def _split(self, place: str, row: int, values: dict[str, Array]) -> None:
+        """Rows of the A/B are in the arm of their user."""
+        if self._assigned is None:
+            return
+        arm, user = values["arm"], values["user"]
+        strange = (arm != self._history) & (arm != self._assigned[user])
+        if strange.any():
+            bad = int(np.argmax(strange))
+            arms, theirs = self._metadata.arms, int(self._assigned[user[bad]])
+            raise LogError(
+                f"{place}: row {row + bad}: arm must be that of its user: the scenario's seed gives "
+                f"user {user[bad]} the arm {arms[theirs]!r}; got {arms[int(arm[bad])]!r}"
+            )
 
     def _order(self, place: str, row: int, values: dict[str, Array]) -> None:
         """Keys ascend, and a user's time does not go back, from the last batch on."""

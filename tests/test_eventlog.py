@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +21,11 @@ from hypothesis import strategies as st
 from policies.base import Slates
 from simulator import tape
 from simulator.cli import main
+from simulator.design import assigned
 from simulator.desk import Served
 from simulator.eventlog import EventLog, LogError, Metadata, Writer, merge, schema
 from simulator.files import load_arrays
+from simulator.offpolicy.rounds import Stream
 from simulator.tape import Asked, Tape
 from simulator.users.base import Feedback
 
@@ -238,9 +242,213 @@ def test_answers_come_in_any_dress(given: Any) -> None:
     assert EventLog.from_columns(columns(click=given), META).table["click"].to_pylist() == [True, False, None, True]
 
 
-def test_another_version_is_refused():
-    with pytest.raises(LogError, match="reads schema"):
-        Metadata.from_json('{"schema": 0}')
+def stored(**changes: Any) -> str:
+    """The metadata of a log as JSON, some keys changed; `...` removes one."""
+    told = json.loads(Metadata(("history", "a", "b"), 4, 9, days=1, control="a").to_json()) | changes
+    return json.dumps({name: value for name, value in told.items() if value is not ...})
+
+
+WRONG = [
+    ("", "is not JSON"),
+    ("[" * 100_000, "is not JSON"),
+    ("[]", "must be a JSON object; got \\[\\]"),
+    (b"\xff\xfe", "is not JSON"),
+    ("1" * 5000, "is not JSON"),
+    (stored(notes={"x": float("nan")}), "NaN is no finite number"),
+    (stored(notes=0).replace('"notes": 0', '"notes": {"x": 1e999}'), "1e999 is no finite number"),
+    (stored(schema=0), "schema 0; this abtest reads schema 1"),
+    (stored(schema=True), "schema True"),
+    (stored(schema="1"), "schema '1'"),
+    (stored(arms=...), r"metadata\.arms is missing"),
+    (stored(n_users=...), r"metadata\.n_users is missing"),
+    (stored(colour=1), r"metadata\.colour: unknown key"),
+    (stored(arms=[]), r"metadata\.arms"),
+    (stored(arms=["a", "b", "a"]), r"metadata\.arms: 'a' stands there twice"),
+    (stored(arms=["a", 3]), r"metadata\.arms\.1 must be a valid string; got 3"),
+    (stored(arms="ab"), r"metadata\.arms must be a valid tuple|metadata\.arms must be a valid array"),
+    (stored(arms=["a", ""]), r"metadata\.arms\.1"),
+    (stored(channels=[None]), r"metadata\.channels\.0 must be a valid string; got None"),
+    (stored(channels=["new", "new"]), r"metadata\.channels: 'new' stands there twice"),
+    (stored(control="z"), r"metadata\.control must be one of the arms"),
+    (stored(control="history"), r"metadata\.control must be an arm of the A/B"),
+    (stored(n_users=-1), r"metadata\.n_users must be greater than or equal to 0; got -1"),
+    (stored(n_users=10**12), r"metadata\.n_users must be less than or equal to 4294967296"),
+    (stored(n_items=1.5), r"metadata\.n_items must be a valid integer"),
+    (stored(n_items="9"), r"metadata\.n_items must be a valid integer; got '9'"),
+    (stored(days=10**9), r"metadata\.days must be less than or equal to 3660"),
+    (stored(propensity="sure"), r"metadata\.propensity must be 'conditional', 'marginal' or 'unknown'; got 'sure'"),
+    (stored(scenario=[]), r"metadata\.scenario"),
+    (stored(scenario={"design": "split"}), r"metadata\.scenario\.design"),
+    (stored(scenario={"design": {"kind": ["split"]}}), r"metadata\.scenario\.design\.kind"),
+    (stored(scenario={"seed": -1}), r"metadata\.scenario\.seed"),
+    (stored(scenario={"metrics": "click"}), r"metadata\.scenario\.metrics"),
+    (stored(scenario={"published": {"click": "much"}}), r"metadata\.scenario\.published\.click"),
+    (stored(notes={"calibration": {"rows": []}}), r"metadata\.notes\.calibration\.basis is missing"),
+    (stored(versions={"numpy": 2}), r"metadata\.versions\.numpy must be a valid string; got 2"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG)
+def test_metadata_that_breaks_a_rule_is_named_with_file_key_and_value(text, message, tmp_path):
+    with pytest.raises(LogError, match=message):
+        Metadata.from_json(text)
+    table = EventLog.from_columns(columns(), META).table
+    pq.write_table(table.replace_schema_metadata({b"abtest": text}), tmp_path / "x.parquet")
+    with pytest.raises(LogError, match=r"x\.parquet: .*" + message):
+        EventLog.open(tmp_path / "x.parquet")
+
+
+def test_numbers_of_users_and_items_must_be_plausible():
+    whole = EventLog.from_columns(columns(), META)
+    for name in ("n_users", "n_items"):
+        many = dataclasses.replace(META, **{name: 20_000_000})
+        with pytest.raises(LogError, match=rf"metadata\.{name} must be at most 10,000,000 in a log of 4 rows"):
+            EventLog(many, whole.table).validate()
+
+
+NAN = [0.5, float("nan"), 0.25, 1.0]
+RULES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"t": [9, 5, 3, 7]}, {}, r"row 1: t = 5 ms is before that of the row above \(9 ms\): sessions and requests of user 0"),
+    ({"t": [5, 9, 10**16, 7]}, {}, r"row 2: t must be ms, at most 200 years from the start"),
+    ({"t": [5, 9, 3, 86_400_000]}, {"days": 1}, r"row 3: t must be ms within the 1 days of the A/B, 0\.\.86399999"),
+    ({"t": [5, 9, -1, 7]}, {"days": 1}, r"row 2: t must be ms within the 1 days"),
+    ({"t": [-5, 9, 3, 7]}, {"days": 1, "arms": ("history", "b")}, r"row 1: t must be ms before the start"),
+    ({"watch": [1.0, np.inf, 0.0, 1.0]}, {}, r"row 1: watch must be seconds >= 0 or null; got inf"),
+    ({"watch": [1.0, -0.5, 0.0, 1.0]}, {}, r"row 1: watch must be seconds >= 0 or null; got -0\.5"),
+    ({"watch": NAN}, {}, r"row 1: watch must be seconds >= 0 or null; got nan"),
+    ({"propensity": NAN}, {}, r"row 1: propensity must be a probability in \(0, 1\] or null; got nan"),
+    ({"duration": [1.0, np.inf, 0.0, 1.0]}, {}, r"row 1: duration must be seconds >= 0; got inf"),
+    ({"duration": [1.0, np.nan, 0.0, 1.0]}, {}, r"row 1: duration must be seconds >= 0; got nan"),
+    ({"channel": [0, 0, 0, 1]}, {}, r"row 3: channel must be a channel of 0\.\.0; got 1"),
+    ({"arm": [0, 0, 0, 2], "item": [1, 10, 1, 1]}, {}, r"row 1: item must be an item of 1\.\.9; got 10"),
+]
+
+
+@pytest.mark.parametrize(("change", "meta", "message"), RULES)
+def test_all_readers_keep_the_same_rules(change, meta, message, tmp_path):
+    """`validate` and the replay, from memory and from a file."""
+    table = EventLog.from_columns(columns(), META).table
+    for name, values in change.items():
+        field = table.schema.field(name)
+        table = table.set_column(table.column_names.index(name), field, pa.array(values, field.type))
+    log = EventLog(dataclasses.replace(META, **meta), table)
+    for source in (log, EventLog.open(log.write(tmp_path / "x.parquet"))):
+        with pytest.raises(LogError, match=message) as by_rules:
+            source.validate()
+        with pytest.raises(LogError) as by_replay:
+            list(Stream(source, arm="b", chunk=2))
+        assert str(by_replay.value) == str(by_rules.value)
+
+
+def test_equal_times_are_allowed():
+    EventLog.from_columns(columns(t=[5, 5, 3, 7]), META).validate()
+
+
+def test_a_split_log_has_each_user_in_the_arm_of_the_seed():
+    n = 40
+    scenario = {"design": {"kind": "split"}, "seed": 3}
+    meta = Metadata(("history", "a", "b"), n, 9, days=1, control="a", scenario=scenario)
+    arm = assigned(meta)
+    assert arm is not None
+    rows = {"user": range(n), "session": [0] * n, "request": [0] * n, "position": [0] * n, "t": [1] * n, "item": [1] * n}
+    EventLog.from_columns({**rows, "arm": arm}, meta).validate()
+    other = arm.copy()
+    other[7] = 3 - other[7]
+    with pytest.raises(LogError, match=r"arm must be that of its user: the scenario's seed gives user 7 the arm"):
+        EventLog.from_columns({**rows, "arm": other}, meta).validate()
+
+
+def written(folder: Path, table: pa.Table, name: str = "x.parquet", meta: Metadata = META) -> Path:
+    """A part as another program would write it: no seal, no check sums of pages."""
+    folder.mkdir(exist_ok=True)
+    pq.write_table(table.replace_schema_metadata({b"abtest": meta.to_json()}), folder / name)
+    return folder
+
+
+TABLE = EventLog.from_columns(columns(), META).table
+LIKE = TABLE.column_names.index("like")
+STRUCTURE: dict[str, tuple[Any, str]] = {
+    "a column missing": (TABLE.drop_columns(["t"]), "columns are"),
+    "a column more": (TABLE.append_column("colour", pa.array([1] * 4)), "columns are"),
+    "columns in another order": (TABLE.select(TABLE.column_names[::-1]), "columns are"),
+    "another type": (TABLE.set_column(5, "t", TABLE["t"].cast(pa.float64())), r"column 't' must be int64; it is double"),
+    "text": (TABLE.set_column(LIKE, "like", pa.array(["x"] * 4)), r"column 'like' must be bool; it is string"),
+    "a null": (TABLE.set_column(5, "t", pa.array([5, None, -3, 7])), r"x\.parquet: row 1: t must not be null"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURE)
+def test_a_table_of_another_structure_is_named(name, tmp_path):
+    table, message = STRUCTURE[name]
+    with pytest.raises(LogError, match=message) as raised:
+        EventLog.open(written(tmp_path / "log", table)).validate()
+    assert "x.parquet" in str(raised.value)
+
+
+def test_a_log_without_a_seal_is_read(tmp_path):
+    log = EventLog.open(written(tmp_path / "log", TABLE))
+    log.validate()
+    assert log.n_rows == 4
+    empty = EventLog.open(written(tmp_path / "empty", TABLE.slice(0, 0)))
+    empty.validate()
+
+
+def test_parts_of_different_logs_and_a_part_twice_are_named(tmp_path):
+    written(tmp_path / "log", TABLE.slice(0, 2), "a.parquet")
+    other = dataclasses.replace(META, n_users=5)
+    written(tmp_path / "log", TABLE.slice(2), "b.parquet", other)
+    with pytest.raises(LogError, match=r"b\.parquet: a part of another log than .*a\.parquet: metadata\.n_users"):
+        EventLog.open(tmp_path / "log")
+    written(tmp_path / "log", TABLE.slice(2).drop_columns(["like"]), "b.parquet")
+    with pytest.raises(LogError, match=r"b\.parquet: columns are"):
+        EventLog.open(tmp_path / "log")
+    written(tmp_path / "log", TABLE.slice(0, 2), "b.parquet")
+    with pytest.raises(LogError, match=r"b\.parquet: row 0: key .* unsorted or twice"):
+        EventLog.open(tmp_path / "log").validate()
+
+
+def test_a_folder_with_the_name_of_a_part_is_named(tmp_path):
+    (tmp_path / "a.parquet").mkdir()
+    with pytest.raises(LogError, match=r"a\.parquet: not a readable Parquet file"):
+        EventLog.open(tmp_path)
+
+
+def test_every_flip_and_every_cut_of_a_part_is_named_or_harmless(tmp_path):
+    """Footer, pages, seal: what is read is what was written, or a LogError that names the file."""
+    log = EventLog.from_columns(columns(), META)
+    path = log.write(tmp_path / "x.parquet")
+    good = path.read_bytes()
+    refused = 0
+    for at in range(0, len(good), 7):
+        flipped = good[:at] + bytes([good[at] ^ (1 << at % 8)]) + good[at + 1 :]
+        for content in (flipped, good[:at]):
+            path.write_bytes(content)
+            said, read = "", None
+            try:
+                read = EventLog.open(path)
+                read.validate()
+            except LogError as error:
+                said, read = str(error), None
+            if read is None:
+                refused += 1
+                assert "x.parquet" in said
+            else:
+                assert read.metadata == META
+                assert read.table.replace_schema_metadata(None).equals(log.table)
+    assert refused > len(good) / 7
+
+
+def test_pages_carry_check_sums(tmp_path):
+    """Values that are not compressed, one bit flipped: plausible, but not what was written."""
+    path = EventLog.from_columns(columns(), META).write(tmp_path / "x.parquet")
+    content = bytearray(path.read_bytes())
+    at = bytes(content).index(np.array([3.0, 0.0, 1.0, 1.0], np.float32).tobytes())
+    content[at + 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(LogError, match=r"x\.parquet: not a readable Parquet file: .*CRC"):
+        list(EventLog.open(path).batches())
+    with pytest.raises(LogError, match=r"x\.parquet: not a readable Parquet file: .*CRC"):
+        assert EventLog.open(path).table
 
 
 def test_sequences_are_by_user_in_time():
