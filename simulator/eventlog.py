@@ -440,6 +440,11 @@ def check_columns(place: str, given: pa.Schema) -> None:
     Raises:
         LogError: they are others; `place` is named.
     """
+    places: dict[str, int] = {}
+    for number, name in enumerate(given.names, start=1):
+        if name in places:
+            raise LogError(f"{place}: two columns are called {name!r}, columns {places[name]} and {number}")
+        places[name] = number
     expected = schema([name for name in given.names if name in {*FEEDBACK, TAB}])
     if list(given.names) != list(expected.names):
         raise LogError(f"{place}: columns are {given.names}; the schema says {expected.names}")

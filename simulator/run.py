@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from policies.base import Progress
 from simulator import executors, tasks
 from simulator.context import Job, context, lanes
-from simulator.design import HISTORY
+from simulator.design import DAY, HISTORY
 from simulator.eventlog import EventLog
 from simulator.files import FileError, write_text
 from simulator.progress import silent
@@ -223,7 +223,8 @@ class _Run:
                     source.history.write(where.past)
                 if source.future is not None:
                     source.future.write(where.future)
-                write_text(where.models / "notes.json", json.dumps(dict(source.notes), indent=1, sort_keys=True) + "\n")
+                notes = {**source.notes, **_later_rows(source.future, scenario.days)}
+                write_text(where.models / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n")
             save_catalogue(where.models / "catalogue.npz", catalogue)
         self._go("users", [tasks.FitUsers(self.job)])
 
@@ -279,6 +280,14 @@ class _Run:
                 self.outcome.runtime[f"{stage} {name}"] = self.outcome.runtime.get(f"{stage} {name}", 0.0) + value
 
         self.executor.run(pieces, done)
+
+
+def _later_rows(future: EventLog | None, days: int) -> dict[str, int]:
+    """A note on what the data has after the last day of the A/B; none where it has nothing there."""
+    if future is None:
+        return {}
+    later = int((future.table["t"].to_numpy() >= days * DAY).sum())
+    return {f"impressions of the data after the A/B (days: {days})": later} if later else {}
 
 
 def _checked(result: Any) -> Any:

@@ -204,6 +204,19 @@ def test_columns_that_do_not_fit_are_named(change, message):
         EventLog.from_columns(columns(**change), META)
 
 
+def test_a_column_twice_is_named_in_every_way_in(tmp_path):
+    table = EventLog.from_columns(columns(), META).table.replace_schema_metadata({"abtest": META.to_json()})
+    part = tmp_path / "part.parquet"
+    pq.write_table(table.append_column("item", table["click"]), part)
+    message = r"part\.parquet: two columns are called 'item', columns 7 and 15"
+    with pytest.raises(LogError, match=message):
+        EventLog.open(part).validate()
+    for command in (["report"], ["replay", "--policy", "popularity"]):
+        done = CliRunner().invoke(main, [command[0], str(part), *command[1:], "--out", str(tmp_path / "out")])
+        assert done.exit_code == 2
+        assert re.search(message, done.output)
+
+
 @pytest.mark.parametrize("name", ["click", "like", "logged"])
 @pytest.mark.parametrize(
     ("given", "row", "value"),

@@ -84,3 +84,15 @@ def test_missing_data_end_with_one_message(folder: Path, tmp_path: Path) -> None
     assert done.exit_code == 2
     assert "not/there" in done.output
     assert "Looked at" in done.output
+
+
+def test_what_the_data_has_after_the_ab_is_said(folder: Path) -> None:
+    """Two days are the future, the A/B takes one: 60 users with 4 impressions each come after it."""
+    shorter = folder / "shorter.yaml"
+    shorter.write_text((folder / "scenario.yaml").read_text().replace("\ndays: 2", "\ndays: 1"))
+    out = folder / "shorter"
+    done = CliRunner().invoke(main, ["run", str(shorter), "--out", str(out), "--quiet"])
+    assert done.exit_code == 0, done.output
+    notes = json.loads((out / "report.json").read_text())["notes"]
+    assert notes["impressions of the data after the A/B (days: 1)"] == 240
+    assert "impressions of the data after the A/B (days: 1): 240" in (out / "report.md").read_text()

@@ -31,7 +31,7 @@ def read(data: Data, path: Path) -> Source:
         log = EventLog.open(folder)
         log.validate()
     except LogError as error:
-        raise DataError(f"{folder}: {error}") from error
+        raise DataError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
     stored = log.metadata
     table = log.table
     arm = _arm(stored, folder)
