@@ -143,3 +143,34 @@ def test_command_by_hand_and_on_a_log(tmp_path: Path) -> None:
     assert len(stored[0]["designs"]["split"]["curve"]["simulated"]) == 3
     for bad in ([], ["--mean", "3"], [str(tmp_path), "--lift", "x"], [str(tmp_path), "--metric", "clik"], [str(tmp_path), "--sd", "2"]):
         assert run(command, bad).exit_code == 2
+
+
+def test_users_without_a_denominator_count_among_those_needed() -> None:
+    """Of a ratio that 60% of users have no denominator for: what is planned at 80% is found four times in five."""
+    rng = np.random.default_rng(8)
+    n = 4000
+    sessions = np.where(rng.random(n) < 0.6, 0, rng.geometric(0.3, n)).astype(float)
+    revenue = rng.poisson(2.0 * sessions).astype(float)
+    frame = pd.DataFrame({"user": range(n), "arm": ["a", "b"] * (n // 2), "revenue": revenue, "sessions": sessions})
+    table = from_frame(frame, metrics={"arpv": ("revenue", "sessions")})
+    pilot = power.pilot(table, "arpv", "a")
+    assert pilot.n_users == n // 2
+    need = int(power.users_needed(pilot, 0.08, "split"))
+    found = power.simulate(power.population(table, "arpv", "a", "b"), 0.08, need, "split", repetitions=1500, seed=1)
+    assert found.value == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_plan_is_for_the_corrected_verdict(tmp_path: Path) -> None:
+    """Nine comparisons under Holm: the need is that of a test at .05 / 9, for statsmodels too; `none` leaves it at .05."""
+
+    def need(*more: str) -> float:
+        out = tmp_path / "plan.json"
+        result = CliRunner().invoke(command, ["--mean", "20", "--sd", "10", "--lift", "2%", "--out", str(out), *more])
+        assert result.exit_code == 0, result.output
+        (plan,) = json.loads(out.read_text())
+        return float(plan["designs"]["split"]["users_needed"])
+
+    theirs = {alpha: TTestIndPower().solve_power(0.02 * 20 / 10, alpha=alpha, power=0.8) for alpha in (0.05, 0.05 / 9)}
+    assert need() == pytest.approx(2 * float(np.squeeze(theirs[0.05])), abs=2)
+    assert need("--comparisons", "9") == pytest.approx(2 * float(np.squeeze(theirs[0.05 / 9])), abs=2)
+    assert need("--comparisons", "9", "--correction", "none") == need()

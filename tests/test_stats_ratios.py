@@ -112,7 +112,7 @@ def test_adjusting_uses_everybody() -> None:
     pooled = sum(np.cov(z[at], x[at]) for at in arms)
     adjusted = z - pooled[0, 1] / pooled[1, 1] * (x - x.mean())
     theirs = stats.ttest_ind(adjusted[arms[1]], adjusted[arms[0]], equal_var=False)
-    assert tests.t_test(m).statistic == pytest.approx(theirs.statistic)
+    assert tests.t_test(m).statistic == pytest.approx(theirs.statistic, rel=2 / len(frame))  # of the slope's own cost
     assert (m.control, m.treatment) == pytest.approx(tuple(adjusted[at].mean() for at in arms))
 
 
@@ -215,7 +215,7 @@ def test_a_ratio_without_any_denominator_is_no_data_and_one_of_one_arm_no_test()
     none = verdict.lifts(table_of(frame.assign(sessions=0)), "control")[0]
     assert (none.words, none.n_units) == ("no data", 0)
     one = verdict.lifts(table_of(frame.assign(sessions=np.where(frame["arm"] == "new", 0, 1))), "control")[0]
-    assert (one.words, one.n_units) == ("no test", 200)
+    assert (one.words, one.n_units) == ("not computable", 200)
     assert np.isnan([one.lift, one.p, one.treatment_mean]).all()
 
 

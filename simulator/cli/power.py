@@ -15,6 +15,7 @@ from simulator.cli.failure import failures
 
 if TYPE_CHECKING:
     from simulator.stats.power import Pilot
+    from simulator.stats.tests import Correction
     from simulator.stats.units import UnitTable, UserDays
 
 
@@ -48,6 +49,14 @@ class Wish:
     target: float
     simulate: int
     control: str | None
+    comparisons: int | None
+    correction: Correction = "holm"
+
+    def level(self, comparisons: int = 1) -> float:
+        """Level of the two-sided test of one true difference among the comparisons that are asked for, or so many."""
+        from simulator.stats.tests import level_of_one
+
+        return 1.0 - level_of_one(self.comparisons or comparisons, self.correction)
 
 
 @click.command()
@@ -67,6 +76,14 @@ class Wish:
 @click.option("--sd-difference", type=float, help="By hand: standard deviation of the difference of a user's twins.")
 @click.option("--correlation", type=float, help="By hand: correlation of a user's value with the pre-period.")
 @click.option("--control", help="Control arm; as the source says if left out.")
+@click.option(
+    "--comparisons",
+    type=click.IntRange(1),
+    help="Metrics times treatment arms that the verdict will be corrected for; those of the source, 1 by hand.",
+)
+@click.option(
+    "--correction", type=click.Choice(["holm", "hochberg", "bh", "none"]), default="holm", show_default=True, help="Of p, as in the report."
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write figures and power curves as JSON.")
 def power(source: Path | None, out: Path | None, **options: Any) -> None:
     """How many users or days a lift needs, and the smallest lift that given users can show, for twins, splits and adjusted splits.
@@ -74,10 +91,11 @@ def power(source: Path | None, out: Path | None, **options: Any) -> None:
     \b
     abtest power runs/kuaishou_like/latest --lift 0.5%
     abtest power --mean 7500 --sd 6000 --correlation 0.7 --lift 0.017%
+    abtest power --mean 7500 --sd 6000 --lift 0.5% --comparisons 9
     """
     from simulator.files import write_text
 
-    wish = Wish(**{name: options.pop(name) for name in ("metrics", "lift", "users", "target", "simulate", "control")})
+    wish = Wish(**{name: options.pop(name) for name in Wish.__dataclass_fields__})
     with failures():
         plans = [_by_hand(wish, **options)] if source is None else list(_from(source, wish, options))
         for line in lines(plans, wish.target):
@@ -93,7 +111,7 @@ def _by_hand(wish: Wish, mean: float | None, sd: float | None, **more: float | N
     if mean is None or sd is None or wish.lift is None:
         raise PowerError("give a run, log or table, or the figures by hand: --mean, --sd and --lift")
     pilot = Pilot((wish.metrics or ("metric",))[0], mean, sd, more["sd_difference"], more["correlation"])
-    return _plan(pilot, wish.lift, wish, imagined(pilot) if wish.simulate else None)
+    return _plan(pilot, wish.lift, wish, wish.comparisons or 1, imagined(pilot) if wish.simulate else None)
 
 
 def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterator[dict[str, Any]]:
@@ -105,6 +123,7 @@ def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterato
         raise powers.PowerError(f"{', '.join(given)} cannot be given with {source}: its own figures are used")
     days, table, control = _read(source, wish.control)
     other = next(arm for arm in table.arms if arm != control)
+    comparisons = wish.comparisons or len(table.numerators) * (len(table.arms) - 1)
     for name in wish.metrics or tuple(table.numerators):
         try:
             pilot = powers.pilot(table, name, control, other)
@@ -114,9 +133,9 @@ def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterato
             continue
         lift = wish.lift if wish.lift is not None else powers.PUBLISHED.get(name, 0.005)
         here = wish if wish.users else replace(wish, users=table.n_units)
-        plan = _plan(pilot, lift, here, powers.population(table, name, control, other) if wish.simulate else None)
+        plan = _plan(pilot, lift, here, comparisons, powers.population(table, name, control, other) if wish.simulate else None)
         if days is not None and days.switched is None:
-            plan["days"] = _days(days, name, (control, other), lift, here)
+            plan["days"] = _days(days, name, (control, other), lift, here, comparisons)
         yield plan
 
 
@@ -139,26 +158,27 @@ def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable
     return days, days.by("user"), name
 
 
-def _plan(pilot: Pilot, lift: float, wish: Wish, population: Any = None) -> dict[str, Any]:
+def _plan(pilot: Pilot, lift: float, wish: Wish, comparisons: int, population: Any = None) -> dict[str, Any]:
     """Need and smallest detectable lift of every design whose variance is known, with its power curve, as JSON types."""
     from simulator.stats import power as powers
 
-    published = powers.PUBLISHED.get(pilot.metric) == lift
-    found: dict[str, Any] = {**asdict(pilot), "lift": lift, "published": published, "users": wish.users, "designs": {}}
+    published, level = powers.PUBLISHED.get(pilot.metric) == lift, wish.level(comparisons)
+    found: dict[str, Any] = {**asdict(pilot), "lift": lift, "published": published, "users": wish.users}
+    found |= {"comparisons": comparisons, "correction": wish.correction, "level": level, "designs": {}}
     for design in pilot.designs:
-        need = powers.users_needed(pilot, lift, design, wish.target)
+        need = powers.users_needed(pilot, lift, design, wish.target, level)
         known = math.isfinite(need)
-        drawn = powers.curve(pilot, lift, design, population=population, repetitions=wish.simulate) if known else None
+        drawn = powers.curve(pilot, lift, design, level=level, population=population, repetitions=wish.simulate) if known else None
         found["designs"][design] = {
             "users_needed": need if known else None,
-            "by_power": {f"{t:g}": _finite(powers.users_needed(pilot, lift, design, t)) for t in CURVE} if known else None,
-            "detectable": powers.detectable(pilot, wish.users, design, wish.target) if wish.users else None,
+            "by_power": {f"{t:g}": _finite(powers.users_needed(pilot, lift, design, t, level)) for t in CURVE} if known else None,
+            "detectable": powers.detectable(pilot, wish.users, design, wish.target, level) if wish.users else None,
             "curve": None if drawn is None else asdict(drawn),
         }
     return found
 
 
-def _days(days: UserDays, metric: str, arms: tuple[str, str], lift: float, wish: Wish) -> dict[str, float | None]:
+def _days(days: UserDays, metric: str, arms: tuple[str, str], lift: float, wish: Wish, comparisons: int) -> dict[str, float | None]:
     """Days needed with the wished number of users, twins and split; None where no number of days suffices or nothing can be said."""
     from simulator.stats import power as powers
 
@@ -167,7 +187,7 @@ def _days(days: UserDays, metric: str, arms: tuple[str, str], lift: float, wish:
     for design, treatment in designs.items():
         parts = powers.days_components(days, metric, arms[0], treatment)
         if parts is not None and wish.users is not None:
-            need = parts.needed(wish.users, lift, wish.target)
+            need = parts.needed(wish.users, lift, wish.target, wish.level(comparisons))
             found[design] = need if math.isfinite(need) else None
     return found
 
@@ -176,7 +196,7 @@ def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
     """The plans for a terminal."""
     from simulator.stats.power import DESIGNS
 
-    yield f"Two-sided test at 5%, power {target:.0%}. Users are users in all; a twin pair is one user."
+    yield f"{_rule(plans)}, power {target:.0%}. Users are users in all; a twin pair is one user."
     for plan in plans:
         twins = "" if plan["sd_difference"] is None else f", twins' difference {plan['sd_difference']:.4g}"
         past = "" if plan["correlation"] is None else f", correlation with the pre-period {plan['correlation']:.2f}"
@@ -203,6 +223,15 @@ def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
         if plan["published"]:
             needs = " or ".join(f"{_count(f['users_needed'])} ({d})" for d, f in plan["designs"].items())
             yield f"  To see the paper's {plan['lift']:+.3%} {plan['metric'].replace('_', ' ')} you would need {needs} users."
+
+
+def _rule(plans: list[dict[str, Any]]) -> str:
+    """The test that is planned for, as the verdict of a report makes it."""
+    if not plans or plans[0]["comparisons"] == 1 or plans[0]["correction"] == "none":
+        return "Two-sided test at 5%"
+    one = plans[0]
+    names = {"holm": "Holm", "hochberg": "Hochberg", "bh": "Benjamini-Hochberg"}
+    return f"Two-sided test at 5% after {names[one['correction']]} over {one['comparisons']} comparisons (--comparisons)"
 
 
 def _finite(n: float) -> float | None:

@@ -101,8 +101,8 @@ def _pooled(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 def _needed(designs: Sequence[Mapping[str, Any]]) -> list[Block]:
     note = (
-        "To find, four times in five at the 5% level, what was there. Whole feeds (paired, split, switchback) show a lift; "
-        "interleaving shows "
+        "To find, four times in five after the adjustment of each run's report, what was there. "
+        "Whole feeds (paired, split, switchback) show a lift; interleaving shows "
         "a preference within one slate, a relative difference of credits, which is larger than the lift of a feed and not the same "
         "question. "
         "The switchback is given at its best, without carry-over."

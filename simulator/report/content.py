@@ -31,6 +31,7 @@ from simulator.stats import segments, sequential, units, verdict
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
 from simulator.stats.margins import Margins, judged
+from simulator.stats.tests import level_of_one
 from simulator.stats.units import Unit, UnitTable, UserDays
 from simulator.stats.verdict import Lift
 
@@ -104,7 +105,8 @@ def gather(
     scenario, notes = (json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes))
     by_user = sums.by("user")
     published = scenario.get("published", {})
-    power = needs(by_user, who.control, who.treatments, published)
+    level = _level_of_one(by_all, choices)
+    power = needs(by_user, who.control, who.treatments, published, level)
     daily = [_on_day(row, day) for day, lifts in verdict.by_day(sums, who.control) for row in lifts]
     content = {
         **_frame(rows, who, sums.metrics, unit, choices),
@@ -137,7 +139,7 @@ def gather(
         "support": world.support(log, who.arms),
         "published": _published(published, rows, power, "paired" if sums.assigned is None else "split"),
         "power": power,
-        "designs": _designs(sums, who, kind),
+        "designs": _designs(sums, who, kind, level),
         "preference": preferences(by_user, who.control, who.treatments) if kind == "interleave" else [],
         "offline": [],
         "foretold": [],
@@ -202,7 +204,7 @@ def gather_table(
         "calibration": None,
         "support": [],
         "published": [],
-        "power": needs(table, control, who.treatments, {}),
+        "power": needs(table, control, who.treatments, {}, _level_of_one(rows, choices)),
         "designs": [],
         "preference": [],
         "offline": [],
@@ -330,10 +332,16 @@ def _margins(table: UnitTable, control: str, margins: Margins | None) -> list[di
     return [{**row, "sentence": bounded(row, control, table.metrics[row["metric"]].higher_is_better)} for row in rows]
 
 
-def _designs(sums: UserDays, who: Comparison, kind: str) -> list[dict[str, Any]]:
+def _level_of_one(rows: Sequence[Lift], choices: Choices) -> float:
+    """The level of the two-sided test that one true difference must pass in the family of the verdict by user."""
+    tested = sum(1 for row in rows if row.unit == "user" and not math.isnan(row.p))
+    return 1.0 - level_of_one(tested, choices.correction)
+
+
+def _designs(sums: UserDays, who: Comparison, kind: str, level: float) -> list[dict[str, Any]]:
     """Users that each design which the log can speak of would need."""
     made = {"paired": compared_designs, "interleave": interleaved_designs}.get(kind)
-    return made(sums, who.control, who.treatments) if made else []
+    return made(sums, who.control, who.treatments, level) if made else []
 
 
 def _verdicts(rows: Sequence[Lift], control: str, metrics: Mapping[str, Metric]) -> list[dict[str, str]]:

@@ -96,7 +96,7 @@ def _intervals(m: Moments, choices: Choices) -> Iterator[Row]:
 
 def _ranks(table: UnitTable, metric: str, control: str, arm: str) -> Row:
     name = "Wilcoxon" if table.paired else "rank sum"
-    base, other = compare.values(table, metric, control, arm)
+    base, other = compare.alike(table, metric, control, arm)
     if max(len(base), len(other)) > RANKED:
         return _said(name, note=f"not made beyond {RANKED:,} users")
     return _said(name, p=float((tests.wilcoxon if table.paired else tests.rank_sum)(base, other).p))
@@ -126,7 +126,8 @@ def _resampled(table: UnitTable, metric: str, control: str, arm: str, choices: C
     """A randomisation test and a BCa interval."""
     base, other = compare.values(table, metric, control, arm)
     paired, n, seed = table.paired, choices.resamples, choices.seed
-    p = float(resampling.permutation(base, other, paired=paired, repetitions=n, seed=seed).p)
+    exchanged = compare.alike(table, metric, control, arm)
+    p = float(resampling.permutation(*exchanged, paired=paired, repetitions=n, seed=seed).p)
     yield _said("permutation", p=p, note=f"{n:,} permutations")
     low, high = resampling.bootstrap(base, other, paired=paired, repetitions=n, seed=seed)
     lift = float(relative(base.mean(), other.mean())) if len(base) else np.nan

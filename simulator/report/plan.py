@@ -19,8 +19,10 @@ ROUND = 0.01
 """The lift that every metric's need is given for, beside the published one."""
 
 
-def needs(table: UnitTable, control: str, treatments: tuple[str, ...], published: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Users that each design needs to find a lift four times in five.
+def needs(
+    table: UnitTable, control: str, treatments: tuple[str, ...], published: Mapping[str, float], level: float
+) -> list[dict[str, Any]]:
+    """Users that each design needs to find a lift four times in five, at the `level` of the verdict's own rule.
 
     Returns:
         Rows with `metric`, `arm`, `lift`, `published` (whether it is the published lift) and `users` by design (`paired`: twins count once;
@@ -35,13 +37,13 @@ def needs(table: UnitTable, control: str, treatments: tuple[str, ...], published
                 continue
             lifts = {ROUND: False} | ({published[metric]: True} if published.get(metric) else {})
             for lift, is_published in lifts.items():
-                users = {name: users_needed(known, lift, name) for name in known.designs}
+                users = {name: users_needed(known, lift, name, level=level) for name in known.designs}
                 finite = {name: int(n) if math.isfinite(n) else None for name, n in users.items()}
                 rows.append({"metric": metric, "arm": arm, "lift": lift, "published": is_published, "users": finite})
     return rows
 
 
-def compared_designs(days: UserDays, control: str, treatments: tuple[str, ...]) -> list[dict[str, Any]]:
+def compared_designs(days: UserDays, control: str, treatments: tuple[str, ...], level: float) -> list[dict[str, Any]]:
     """How many users each design would need, with power .8, to find the lift that a paired log has found in its first PILOTS users.
 
     Returns:
@@ -56,7 +58,7 @@ def compared_designs(days: UserDays, control: str, treatments: tuple[str, ...]) 
             if metric in few.missing:
                 continue
             try:
-                found = sensitivity(few, metric, control, arm)
+                found = sensitivity(few, metric, control, arm, level=level)
             except PowerError:
                 continue
             users = {one.design: int(one.users_needed) if math.isfinite(one.users_needed) else None for one in found}
@@ -65,13 +67,13 @@ def compared_designs(days: UserDays, control: str, treatments: tuple[str, ...]) 
     return rows
 
 
-def interleaved_designs(days: UserDays, control: str, treatments: tuple[str, ...]) -> list[dict[str, Any]]:
+def interleaved_designs(days: UserDays, control: str, treatments: tuple[str, ...], level: float) -> list[dict[str, Any]]:
     """The same of an interleaved log: rows as `compared_designs`, with the one design; `lift` is the relative difference of credits."""
     rows = []
     for arm in treatments:
         for metric, kind in days.metrics.items():
             if metric not in days.missing and kind.denominator is None:
-                found = interleaved_sensitivity(days, metric, control, arm)
+                found = interleaved_sensitivity(days, metric, control, arm, level)
                 users = {found.design: int(found.users_needed) if math.isfinite(found.users_needed) else None}
                 row = {"metric": metric, "arm": arm, "lift": found.effect, "users": users, "notes": {found.design: found.note}}
                 rows.append(row if math.isfinite(found.effect) else {**row, "lift": None})

@@ -153,7 +153,8 @@ def _verdict(c: Content) -> Section:
         blocks += [Heading(said["sentence"], loud=True, id=f"arm-{i}"), Table(said["sentence"], columns, lines, kind="forest", foot=axis)]
     note = (
         f"Per {c['unit']}; lift over the control with its 95% interval. Adjusted p: {corrected(c)}. Detects: the smallest true lift that a "
-        "run of this size finds four times in five. ▲ higher and ▼ lower than the control after adjustment; ○ undecided: a difference is "
+        "run of this size calls up or down four times in five, after the adjustment. "
+        "▲ higher and ▼ lower than the control after adjustment; ○ undecided: a difference is "
         "neither shown nor excluded; = identical. An arrow at the end of an interval: it goes on beyond the scale."
     )
     notes = [Words(text, note=True) for text in (note, *directions(c["metrics"]))]
@@ -427,7 +428,8 @@ def _otherwise(c: Content) -> Section:
 def _power(c: Content) -> Section:
     names = compared(c["power"])
     caption = (
-        "To find a true lift four times in five at the 5% level, before adjustment for several metrics. Paired: the same users in both "
+        "To find a true lift four times in five after the adjustment of this report, as the only one among its comparisons. "
+        "Paired: the same users in both "
         "arms; split: all users of two equal arms; CUPED: split, adjusted for each user's past."
     )
     rows = [
@@ -453,10 +455,12 @@ def _needs(row: Mapping[str, Any], names: Iterable[str]) -> Iterator[Cell]:
 def _designs(c: Content) -> Section:
     names = compared(c["designs"])
     caption = (
-        "Users that each design would need, on the same world, to find this difference of credits four times in five. A preference within "
+        "Users that each design would need, on the same world, to find this difference of credits four times in five, after the "
+        "adjustment. A preference within "
         "one slate is not the lift of a whole feed; abtest compare puts it beside a paired run of the same scenario."
         if c["design"] == "interleave"
-        else "Users that each design would need, on the same world, to find the lift found here four times in five. A paired run knows "
+        else "Users that each design would need, on the same world, to find the lift found here four times in five, after the "
+        "adjustment. A paired run knows "
         "both answers of every user, so every design that serves whole feeds can be tried on it; how interleaving does is told by abtest "
         "compare with an interleaved run of the same scenario."
     )

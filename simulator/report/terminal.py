@@ -48,7 +48,7 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(_table(content, arm))
         console.print(Text(said["sentence"]))
     console.print(Text(f"\n95% intervals by {content['unit']}; adjusted p: {corrected(content)}.", style="dim"))
-    console.print(Text("detects: the true lift that a run of this size finds four times in five.", style="dim"))
+    console.print(Text("detects: the true lift that the verdict would find four times in five.", style="dim"))
     for text in directions(content["metrics"]):
         console.print(Text(text))
     for row in content["margins"]:

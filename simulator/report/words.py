@@ -9,7 +9,7 @@ from typing import Any
 
 LEVEL = 0.05
 
-SIGNS: dict[str, str] = {"up": "▲", "down": "▼", "undecided": "○", "identical": "=", "no test": "–", "no data": "–"}
+SIGNS: dict[str, str] = {"up": "▲", "down": "▼", "undecided": "○", "identical": "=", "not computable": "–", "no data": "–"}
 """A sign beside every verdict (`Lift.words`), so that none is told by colour alone."""
 
 MEANINGS: dict[str, str] = {
@@ -17,7 +17,7 @@ MEANINGS: dict[str, str] = {
     "down": "lower than the control, also after adjustment for the number of comparisons",
     "undecided": "a difference is neither shown nor excluded",
     "identical": "every unit has the same value in both arms",
-    "no test": "the values do not vary, or are too few: no test is possible",
+    "not computable": "the values do not vary within the arms, or are too few: no test is possible",
     "no data": "the log has no data for this metric",
 }
 
@@ -174,8 +174,12 @@ def sentence(
         return f"{what}: the log has no data."
     if verdict == "identical":
         return f"{what}: identical. Each of {whole(row['n_units'])} {unit}s has the same value under {arm} as under {control}."
-    if verdict == "no test":
-        return f"{what}: {whole(row['n_units'])} {unit}s without enough variation: {arm} and {control} cannot be compared."
+    if verdict == "not computable":
+        means = f"{number(row['treatment_mean'])} under {arm}, {number(row['control_mean'])} under {control}"
+        return (
+            f"{what}: not computable ({means}): the {whole(row['n_units'])} {unit}s are too few, or all {unit}s of an arm have one value, "
+            "so that nothing tells a difference from chance."
+        )
     size = f"{percent(row['lift'])}, 95% interval {interval(row['low'], row['high'])}"
     if row["lift"] is None:
         size = (
@@ -188,7 +192,7 @@ def sentence(
         judged = welcome(verdict, higher_is_better)
         which = f", which is {judged}" if judged else ""
         return f"{what}: {'higher' if verdict == 'up' else 'lower'} under {arm} than under {control}{which}: {size} ({adjusted}).{aside}"
-    sees = "" if row["mde"] is None else f" A true change of {detects(row['mde'])} or more would have been found in four runs of five."
+    sees = "" if row["mde"] is None else f" A true change of {detects(row['mde'])} or more would be called so in four runs of five."
     if row["p"] is not None and row["p"] < LEVEL:
         return (
             f"{what}: not shown. {size}; alone it would pass (p {probability(row['p'])}), "

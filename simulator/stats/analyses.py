@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.stats import intervals, ordered, quantiles, resampling, tests
+from simulator.stats import intervals, moments, ordered, quantiles, resampling, tests
 from simulator.stats.intervals import Interval
 from simulator.stats.moments import Floats, Moments, relative
 from simulator.stats.randomise import Outcomes, Pair, day_pair, paired_pair, split_day_pair, split_pair, stratified_pair
@@ -90,13 +90,35 @@ def _by_z(z: Floats) -> Reading:
 
 
 def _signed_ranks(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
-    d = o.treatment[0] - o.control[0]
-    return ordered.signed_rank_z(d, heads, tails), ordered.signed_rank_z(d, heads + tails, np.zeros_like(heads))
+    if o.bottom is None:
+        d = o.treatment[0] - o.control[0]
+        return ordered.signed_rank_z(d, heads, tails), ordered.signed_rank_z(d, heads + tails, np.zeros_like(heads))
+    null, effect = [], []
+    for up, down in zip(heads[:, None], tails[:, None], strict=True):
+        counts = (up + down)[0]  # twins that change places leave the ratio of both arms as it is
+        base, other = moments.linearised_alike(*_sides(o), (counts, counts))
+        null.append(ordered.signed_rank_z(other - base, up, down))
+        effect.append(ordered.signed_rank_z(other - base, up + down, np.zeros_like(up)))
+    return np.concatenate(null), np.concatenate(effect)
 
 
 def _rank_sums(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
-    null, effect = (ordered.rank_sum_z(o.control[0], heads, v, tails) for v in (o.control[0], o.treatment[0]))
-    return null, effect
+    if o.bottom is None:
+        null, effect = (ordered.rank_sum_z(o.control[0], heads, v, tails) for v in (o.control[0], o.treatment[0]))
+        return null, effect
+    nulls, effects = [], []
+    own, other = _sides(o)
+    for up, down in zip(heads[:, None], tails[:, None], strict=True):
+        same, _ = moments.linearised_alike(own, own, (up[0], down[0]))
+        nulls.append(ordered.rank_sum_z(same, up, same, down))
+        base, changed = moments.linearised_alike(own, other, (up[0], down[0]))
+        effects.append(ordered.rank_sum_z(base, up, changed, down))
+    return np.concatenate(nulls), np.concatenate(effects)
+
+
+def _sides(o: Outcomes) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """Numerators and denominators of both answers to a ratio metric."""
+    return (o.control[0], o.control[1]), (o.treatment[0], o.treatment[1])
 
 
 def _quantile_lift(o: Outcomes, level: float) -> float:
@@ -137,19 +159,36 @@ Drawn = list[tuple[Floats, Floats]]
 """Both arms' values of each sample, user by user."""
 
 
-def _written_out(o: Outcomes, heads: Floats, tails: Floats, paired: bool) -> tuple[Drawn, Drawn]:
-    """The samples as the plain functions take them, under the null and the effect."""
-    c, t = o.control[0], o.treatment[0]
+def _written_out(o: Outcomes, heads: Floats, tails: Floats, paired: bool, common: bool) -> tuple[Drawn, Drawn]:
+    """The samples as the plain functions take them, under the null and the effect.
+
+    `common`: a ratio metric is linearised by the one ratio of both arms (permutations), else each arm by its own (bootstrap).
+    """
     null, effect = [], []
     for up, down in zip(heads.astype(np.int64), tails.astype(np.int64), strict=True):
-        h, d = np.repeat(np.arange(len(c)), up), np.repeat(np.arange(len(c)), down)
+        h, d = np.repeat(np.arange(len(up)), up), np.repeat(np.arange(len(up)), down)
+        (c_h, c_d), (t_h, t_d) = ([[v[rows] for v in answers] for rows in (h, d)] for answers in (o.control, o.treatment))
         if paired:
-            null.append((np.concatenate((c[h], t[d])), np.concatenate((t[h], c[d]))))
-            effect.append((np.concatenate((c[h], c[d])), np.concatenate((t[h], t[d]))))
+            null.append(_values(_joined(c_h, t_d), _joined(t_h, c_d), common))
+            effect.append(_values(_joined(c_h, c_d), _joined(t_h, t_d), common))
         else:
-            null.append((c[h], c[d]))
-            effect.append((c[h], t[d]))
+            null.append(_values(c_h, c_d, common))
+            effect.append(_values(c_h, t_d, common))
     return null, effect
+
+
+def _joined(one: list[Floats], other: list[Floats]) -> list[Floats]:
+    return [np.concatenate(both) for both in zip(one, other, strict=True)]
+
+
+def _values(control: list[Floats], treatment: list[Floats], common: bool) -> tuple[Floats, Floats]:
+    """One value a user: sums, or linearised ratios."""
+    if len(control) == 1:
+        return control[0], treatment[0]
+    (c, c_bottom), (t, t_bottom) = control, treatment
+    if common:
+        return moments.linearised_alike((c, c_bottom), (t, t_bottom))
+    return moments.linearised(c, c_bottom), moments.linearised(t, t_bottom)
 
 
 def _permuted(drawn: Drawn, paired: bool, resamples: int) -> Reading:
@@ -172,10 +211,10 @@ def resampled(resamples: int, samples: int = 1000) -> tuple[Analysis, ...]:
     designs: tuple[Design, ...] = ("paired", "split")
     for d in designs:
         paired = d == "paired"
-        make = partial(_written_out, paired=paired)
+        exchanged, own = (partial(_written_out, paired=paired, common=common) for common in (True, False))
         test, ends = (partial(read, paired=paired, resamples=resamples) for read in (_permuted, _bootstrapped))
-        found.append(Analysis(f"{d}, permutation", d, make, test, slow=True, samples=samples, truth=None, fits=_is_mean))
-        found.append(Analysis(f"{d}, BCa bootstrap", d, make, ends, slow=True, samples=samples, fits=_is_mean))
+        found.append(Analysis(f"{d}, permutation", d, exchanged, test, slow=True, samples=samples, truth=None))
+        found.append(Analysis(f"{d}, BCa bootstrap", d, own, ends, slow=True, samples=samples))
     return tuple(found)
 
 
@@ -184,14 +223,14 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis("paired, log-delta", "paired", paired_pair, partial(_by_interval, method=intervals.log_delta)),
     Analysis("paired, delta", "paired", paired_pair, partial(_by_interval, method=intervals.delta)),
     Analysis("paired, winsorised", "paired", paired_pair, _by_t, prepare=lambda o: o.winsorised(CUT), fits=_is_mean),
-    Analysis("Wilcoxon", "paired", _signed_ranks, _by_z, slow=True, truth=None, fits=_is_mean),
+    Analysis("Wilcoxon", "paired", _signed_ranks, _by_z, slow=True, truth=None),
     Analysis("Welch t, Fieller", "split", split_pair, _by_t, verdict=True),
     Analysis("Welch, log-delta", "split", split_pair, partial(_by_interval, method=intervals.log_delta)),
     Analysis("Welch, delta", "split", split_pair, partial(_by_interval, method=intervals.delta)),
     Analysis("Welch, winsorised", "split", split_pair, _by_t, prepare=lambda o: o.winsorised(CUT), fits=_is_mean),
     Analysis("CUPED t, Fieller", "split", _adjusted, _by_t, verdict=True, fits=lambda o, n: o.before is not None),
     Analysis("Welch, post-stratified", "split", stratified_pair, _by_t, fits=_has_strata),
-    Analysis("rank sum", "split", _rank_sums, _by_z, slow=True, truth=None, fits=_is_mean),
+    Analysis("rank sum", "split", _rank_sums, _by_z, slow=True, truth=None),
     *_around_quantile(0.5),
     *_around_quantile(0.9),
     Analysis("paired t by day", "day", day_pair, _by_t),

@@ -17,11 +17,22 @@ def compare(table: UnitTable, metric: str, control: str, treatment: str, covaria
 
 
 def values(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
-    """Per-unit values of both arms whose means are compared: sums, or linearised ratios (for ranks, quantiles, resampling)."""
+    """Per-unit values of both arms whose means are compared: sums, or ratios linearised by each arm's own (for the bootstrap, plans)."""
     (top_c, bottom_c), (top_t, bottom_t) = table.sums(metric, control), table.sums(metric, treatment)
     if bottom_c is None or bottom_t is None:
         return top_c, top_t
     return moments.linearised(top_c, bottom_c), moments.linearised(top_t, bottom_t)
+
+
+def alike(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
+    """Per-unit values of both arms that have one distribution where the arms do not differ: for ranks and permutations.
+
+    Sums; of a ratio metric N - R D with the one ratio R of both arms together (`moments.linearised_alike`).
+    """
+    (top_c, bottom_c), (top_t, bottom_t) = table.sums(metric, control), table.sums(metric, treatment)
+    if bottom_c is None or bottom_t is None:
+        return top_c, top_t
+    return moments.linearised_alike((top_c, bottom_c), (top_t, bottom_t))
 
 
 def influences(table: UnitTable, metric: str, control: str, treatment: str) -> Floats:

@@ -79,7 +79,7 @@ def preference(table: UnitTable, metric: str, control: str, treatment: str) -> P
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How many users one design needs to find, with power .8 at 5%, what was there in this world.
+    """How many users one design needs to find, with power .8 at a stated level, what was there in this world.
 
     Attributes:
         metric, arm: of what.
@@ -99,8 +99,12 @@ class Sensitivity:
     note: str = ""
 
 
-def sensitivity(days: UserDays, metric: str, control: str, treatment: str, interleaved: UserDays | None = None) -> list[Sensitivity]:
+def sensitivity(
+    days: UserDays, metric: str, control: str, treatment: str, interleaved: UserDays | None = None, *, level: float = 0.95
+) -> list[Sensitivity]:
     """The designs on one world: from a paired log's twins for paired, split, adjusted and switchback; from an interleaved log if there.
+
+    `level`: of the two-sided test, by the rule of the verdict (1 - `tests.level_of_one`); .95 for one comparison.
 
     Raises:
         TableError: the log is not paired, or has no data for the metric.
@@ -113,16 +117,16 @@ def sensitivity(days: UserDays, metric: str, control: str, treatment: str, inter
     effect = float(m.lift)
     found = []
     for design in p.designs:
-        need = users_needed(p, effect, design) if effect else float("inf")
+        need = users_needed(p, effect, design, level=level) if effect else float("inf")
         found.append(Sensitivity(metric, treatment, design, effect, p.relative_error(design, days.n_users), need))
     if days.days > 1 and days.metrics[metric].denominator is None:
-        found.append(_switchback(days, metric, control, treatment, effect))
+        found.append(_switchback(days, metric, control, treatment, effect, level))
     if interleaved is not None:
-        found.append(interleaved_sensitivity(interleaved, metric, control, treatment))
+        found.append(interleaved_sensitivity(interleaved, metric, control, treatment, level))
     return found
 
 
-def _switchback(days: UserDays, metric: str, control: str, treatment: str, effect: float) -> Sensitivity:
+def _switchback(days: UserDays, metric: str, control: str, treatment: str, effect: float, level: float) -> Sensitivity:
     """Everybody gets one arm a day, days assigned at random in equal numbers: what users and what days add to the variance.
 
     For each assignment the estimate is mean over treated days / mean over control days; its variance over users falls with their number,
@@ -141,7 +145,7 @@ def _switchback(days: UserDays, metric: str, control: str, treatment: str, effec
         return Sensitivity(metric, treatment, "switchback", effect, float("nan"), float("inf"), "no day has any event")
     by_users, by_days = float(np.mean(own)), float(np.var(estimates))
     by_days = max(by_days - by_users, 0.0)
-    room = (effect / noncentrality(float(max(days.days - 2, 1)))) ** 2 - by_days
+    room = (effect / noncentrality(float(max(days.days - 2, 1)), level=level)) ** 2 - by_days
     need = by_users * days.n_users / room if room > 0 else float("inf")
     note = f"{days.days} days; at best, without carry-over" + ("; days differ too much for any number of users" if room <= 0 else "")
     return Sensitivity(
@@ -158,11 +162,11 @@ def _assignments(n_days: int) -> Iterator[npt.NDArray[np.bool_]]:
         yield mask
 
 
-def interleaved_sensitivity(days: UserDays, metric: str, control: str, treatment: str) -> Sensitivity:
+def interleaved_sensitivity(days: UserDays, metric: str, control: str, treatment: str, level: float = 0.95) -> Sensitivity:
     """Of an interleaved log: the difference of credits per user, relative to the mean credit of an arm."""
     m = compare(days.by("user"), metric, control, treatment)
     middle = abs(m.control + m.treatment) / 2.0
     effect, error = float(m.difference / middle), float(np.sqrt(m.variance) / middle)
     alone = Pilot(metric, 1.0, 1.0, error * np.sqrt(days.n_users) if error > 0 else None, None, days.n_users)
-    need = users_needed(alone, effect, "paired") if effect and error > 0 else float("inf")
+    need = users_needed(alone, effect, "paired", level=level) if effect and error > 0 else float("inf")
     return Sensitivity(metric, treatment, "interleave", effect, error, need, "a preference within one slate, not the lift of a whole feed")

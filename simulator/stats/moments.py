@@ -263,25 +263,48 @@ def split_moments(control: Sample, treatment: Sample, numerator: int, denominato
     Adjustment is CUPED with several covariates (Deng, Xu, Kohavi & Walker, WSDM 2013, section 3): the mean of an arm becomes
     z - theta' (x - x_all), z the (linearised) values, theta = S_xx^-1 S_xz of both arms' within-arm covariances pooled by size,
     x_all the mean over both arms. A covariate known before the assignment has the same expectation in both arms, so this changes
-    no expectation.
+    no expectation. What theta itself costs is counted (`_adjusted`): with 10 units an arm and 5 covariates a test without
+    that rejects 14% where it promises 5%.
     """
     (c, at_c), (t, at_t) = (ratio(s.mean, numerator, denominator) for s in (control, treatment))
-    lost = 0
     if covariates:
-        x = np.asarray(covariates)
-        share = np.asarray(control.n / (control.n + treatment.n))[..., None]
-        pooled = share[..., None] * control.cov + (1.0 - share[..., None]) * treatment.cov
-        crossed = share * _cross(control, at_c, x) + (1.0 - share) * _cross(treatment, at_t, x)
-        theta = np.einsum("...ij,...j->...i", np.linalg.pinv(pooled[..., x[:, None], x], hermitian=True), crossed)
-        everyone = share * control.mean[..., x] + (1.0 - share) * treatment.mean[..., x]
-        c = c - np.einsum("...i,...i->...", theta, control.mean[..., x] - everyone)
-        t = t - np.einsum("...i,...i->...", theta, treatment.mean[..., x] - everyone)
-        at_c, at_t = at_c.copy(), at_t.copy()
-        at_c[..., x] -= theta
-        at_t[..., x] -= theta
-        lost = len(x)
+        return _adjusted(control, treatment, (c, t), (at_c, at_t), np.asarray(covariates))
     v, w = control.variance(at_c), treatment.variance(at_t)
-    return Moments(c, t, v, w, 0.0, welch_df(v, w, control.n, treatment.n, lost), control.n, treatment.n, False)
+    return Moments(c, t, v, w, 0.0, welch_df(v, w, control.n, treatment.n), control.n, treatment.n, False)
+
+
+def _adjusted(
+    control: Sample, treatment: Sample, means: tuple[Number, Number], gradients: tuple[Floats, Floats], x: npt.NDArray[Any]
+) -> Moments:
+    """The moments of two arms, adjusted for the columns `x` by one slope of both.
+
+    Residual variances are those of a regression with two intercepts and k slopes, which leave N - 2 - k degrees of freedom, and the
+    variance of the slope enters through the arms' imbalance d = x_treatment - x_control: var = (v + w) f + d' S_xx^-1 d s2 / (N - 2)
+    with f = (N - 2) / (N - 2 - k) and s2 the residuals' variance (analysis of covariance: Cochran, "Analysis of covariance: its
+    nature and uses", Biometrics 1957, section 3; for equal variances and sizes its t is exact). NaN where N - 2 - k is below 1.
+    """
+    (c, t), (at_c, at_t) = means, (gradients[0].copy(), gradients[1].copy())
+    n, m = (np.asarray(s.n, dtype=np.float64) for s in (control, treatment))
+    k, free = len(x), n + m - 2.0
+    share = (n / (n + m))[..., None]
+    spread = share[..., None] * control.cov + (1.0 - share[..., None]) * treatment.cov
+    inverse = np.linalg.pinv(spread[..., x[:, None], x], hermitian=True)
+    crossed = share * _cross(control, at_c, x) + (1.0 - share) * _cross(treatment, at_t, x)
+    theta = np.einsum("...ij,...j->...i", inverse, crossed)
+    gap = treatment.mean[..., x] - control.mean[..., x]
+    c = c + np.einsum("...i,...i->...", theta, (1.0 - share) * gap)
+    t = t - np.einsum("...i,...i->...", theta, share * gap)
+    at_c[..., x] -= theta
+    at_t[..., x] -= theta
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = np.where(free - k >= 1.0, free / (free - k), np.nan)
+        v, w = control.variance(at_c) * lost, treatment.variance(at_t) * lost
+        residual = share[..., 0] * v * n + (1.0 - share[..., 0]) * w * m
+        slope = residual / free * np.einsum("...i,...ij,...j->...", gap, inverse, gap)
+    df = welch_df(v, w, n, m, k)
+    far, near = (1.0 - share[..., 0]), share[..., 0]
+    own = (v + np.square(far) * slope)[()], (w + np.square(near) * slope)[()]
+    return Moments(c, t, *own, (-far * near * slope)[()], df, control.n, treatment.n, False)
 
 
 def _cross(s: Sample, weights: Floats, columns: npt.NDArray[Any]) -> Floats:
@@ -300,6 +323,28 @@ def linearised(numerator: Floats, denominator: Floats) -> Floats:
         return np.full(len(numerator), np.nan)
     value = numerator.mean() / mean
     return np.asarray(value + (numerator - value * denominator) / mean)
+
+
+def linearised_alike(
+    control: tuple[Floats, Floats], treatment: tuple[Floats, Floats], weights: tuple[Floats, Floats] | None = None
+) -> tuple[Floats, Floats]:
+    """Per-unit values `[n]`, `[m]` of a ratio metric on one scale for both arms: N_i - R D_i, R = sum N / sum D of both together.
+
+    Linearising each arm by its own ratio sets both means to their ratios and leaves the values of the arms with other distributions
+    even where nothing differs: rank tests on them reject 13% to 27% where they promise 5%. By one ratio, the values of arms that do
+    not differ are exchangeable (Budylin et al., WSDM 2018, with the pooled ratio as kappa). NaN where the denominators sum to 0.
+
+    Args:
+        control: numerators and denominators `[n]`.
+        treatment: the same `[m]`.
+        weights: how often each unit of either arm counts in R; once if left out.
+    """
+    sides = (control, treatment)
+    counts = weights or tuple(np.ones(len(top)) for top, _ in sides)
+    top, bottom = (sum(float(w @ side[i]) for w, side in zip(counts, sides, strict=True)) for i in (0, 1))
+    shared = top / bottom if bottom else np.nan
+    (top_c, bottom_c), (top_t, bottom_t) = sides
+    return np.asarray(top_c - shared * bottom_c), np.asarray(top_t - shared * bottom_t)
 
 
 def paired(control: Floats, treatment: Floats) -> Moments:

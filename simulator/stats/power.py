@@ -196,7 +196,7 @@ def days_components(days: UserDays, metric: str, control: str, treatment: str | 
     return Days(between * scale, within * scale)
 
 
-def simulate(o: Outcomes, lift: float, n: int, design: Design, repetitions: int = 2000, seed: int = 0) -> Rate:
+def simulate(o: Outcomes, lift: float, n: int, design: Design, repetitions: int = 2000, seed: int = 0, level: float = 0.95) -> Rate:
     """Power by simulation: samples of `n` users drawn from the run with a planted `lift`, each put through the t test of the design."""
     makers: dict[Design, Callable[[Outcomes, Floats, Floats], Pair]]
     makers = {"paired": paired_pair, "split": split_pair, "cuped": partial(split_pair, adjusted=True)}
@@ -205,7 +205,7 @@ def simulate(o: Outcomes, lift: float, n: int, design: Design, repetitions: int 
     count = 0
     for heads, tails in draws(len(o.control[0]), n, repetitions, seed):
         with np.errstate(invalid="ignore"):
-            count += int(np.count_nonzero(np.asarray(tests.t_test(make(planted, heads, tails)[1]).p) < 0.05))
+            count += int(np.count_nonzero(np.asarray(tests.t_test(make(planted, heads, tails)[1]).p) < 1.0 - level))
     return Rate.of(count, repetitions)
 
 
@@ -270,12 +270,20 @@ class Curve:
 
 
 def curve(
-    p: Pilot, lift: float, design: Design, *, points: int = 25, population: Outcomes | None = None, repetitions: int = 1000, seed: int = 0
+    p: Pilot,
+    lift: float,
+    design: Design,
+    *,
+    level: float = 0.95,
+    points: int = 25,
+    population: Outcomes | None = None,
+    repetitions: int = 1000,
+    seed: int = 0,
 ) -> Curve:
     """A power curve around the size that has power .8; with a `population`, simulated at its quarter, half and full size."""
-    need = users_needed(p, lift, design)
+    need = users_needed(p, lift, design, level=level)
     centre = min(need, float(MOST))
     users = tuple(int(n) for n in np.unique(np.maximum(np.geomspace(centre / 20, centre * 4, points), 8).astype(np.int64)))
     checked: Sequence[int] = [] if population is None else [max(int(centre * share), 8) for share in (0.25, 0.5, 1.0)]
-    drawn = tuple((n, simulate(population, lift, n, design, repetitions, seed)) for n in checked if population is not None)
-    return Curve(design, users, tuple(power(p, lift, n, design) for n in users), drawn)
+    drawn = tuple((n, simulate(population, lift, n, design, repetitions, seed, level)) for n in checked if population is not None)
+    return Curve(design, users, tuple(power(p, lift, n, design, level) for n in users), drawn)

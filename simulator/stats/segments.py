@@ -71,10 +71,10 @@ def segments(table: UnitTable, control: str, metrics: Iterable[str] | None = Non
                 rows += [Segment(group, level, verdict.row(m, metric, arm, table.unit)) for level, m in zip(parts, moments, strict=True)]
                 q, df, p = heterogeneity(moments)
                 interactions.append(Interaction(group, metric, arm, q, df, p, p))
-    corrected = adjust(np.array([s.row.p for s in rows]))
+    corrected = verdict.in_family([s.row for s in rows])
     between = adjust(np.array([i.p for i in interactions]))
     return (
-        [replace(s, row=replace(s.row, p_adjusted=float(p))) for s, p in zip(rows, corrected, strict=True)],
+        [replace(s, row=row) for s, row in zip(rows, corrected, strict=True)],
         [replace(i, p_adjusted=float(p)) for i, p in zip(interactions, between, strict=True)],
     )
 

@@ -10,6 +10,9 @@ from simulator.stats.moments import Floats, Moments, Number
 
 Correction = Literal["holm", "hochberg", "bh", "none"]
 CORRECTIONS: tuple[Correction, ...] = ("holm", "hochberg", "bh", "none")
+LEAST = float(np.nextafter(0.0, 1.0))
+"""The least p that a double can hold (4.9e-324): no test of data gives 0, so a smaller one is told as this."""
+
 _STATSMODELS = {"holm": "holm", "hochberg": "simes-hochberg", "bh": "fdr_bh"}
 
 
@@ -31,7 +34,8 @@ def t_test(m: Moments) -> Test:
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.asarray(m.variance, dtype=np.float64)
         t = np.where(variance > 0, m.difference / np.sqrt(variance), np.nan)
-        return Test(t[()], np.where(np.isnan(t), np.nan, m.df)[()], (2.0 * stdtr(m.df, -np.abs(t)))[()])
+        p = np.maximum(2.0 * stdtr(m.df, -np.abs(t)), LEAST)
+        return Test(t[()], np.where(np.isnan(t), np.nan, m.df)[()], p[()])
 
 
 def wilcoxon(control: Floats, treatment: Floats) -> Test:
@@ -45,7 +49,7 @@ def wilcoxon(control: Floats, treatment: Floats) -> Test:
     if np.count_nonzero(d) == 0:
         return Test(np.nan, np.nan, np.nan)
     result = scipy_wilcoxon(d, zero_method="pratt", method="approx" if (d == 0).any() or len(d) > 50 else "auto")
-    return Test(float(result.statistic), np.nan, float(result.pvalue))
+    return Test(float(result.statistic), np.nan, max(float(result.pvalue), LEAST))
 
 
 def rank_sum(control: Floats, treatment: Floats) -> Test:
@@ -55,7 +59,7 @@ def rank_sum(control: Floats, treatment: Floats) -> Test:
     if not len(control) or not len(treatment) or (np.ptp(np.concatenate((control, treatment))) == 0):
         return Test(np.nan, np.nan, np.nan)
     result = mannwhitneyu(treatment, control, alternative="two-sided")
-    return Test(float(result.statistic), np.nan, float(result.pvalue))
+    return Test(float(result.statistic), np.nan, max(float(result.pvalue), LEAST))
 
 
 def adjust(p: Floats, method: Correction = "holm") -> Floats:
@@ -72,3 +76,12 @@ def adjust(p: Floats, method: Correction = "holm") -> Floats:
     if method != "none" and known.any():
         result[known] = multipletests(p[known], method=_STATSMODELS[method])[1]
     return result
+
+
+def level_of_one(comparisons: int, correction: Correction, alpha: float = 0.05) -> float:
+    """The level at which one true difference among `comparisons` must show by itself to be called a difference.
+
+    Holm, Hochberg and Benjamini-Hochberg all compare the smallest p with alpha / comparisons (Holm, Scandinavian Journal of Statistics
+    1979); what they allow beyond that rests on other differences. What a test can find is told at this level, which is its verdict's own.
+    """
+    return alpha if correction == "none" else alpha / max(comparisons, 1)

@@ -41,7 +41,8 @@ class Lift:
         p: its two-sided p value.
         p_adjusted: p corrected for the family (`FAMILY`).
         n_units: pairs, or the units of both arms in a split design.
-        mde: the smallest relative lift that this comparison would detect with power .8 at level .05.
+        mde: the smallest relative lift that the verdict would call a difference with power .8, as the only one of its family: at the
+            level that the correction leaves it (`tests.level_of_one`).
         note: what an unbounded interval says, in words; else "".
     """
 
@@ -63,18 +64,18 @@ class Lift:
 
     @property
     def identical(self) -> bool:
-        """Every unit (or pair) has the same value in both arms: there is nothing to test."""
-        return self.n_units > 0 and self.control_mean == self.treatment_mean and np.isnan(self.p)
+        """Every unit (or pair) has the same value in both arms: there is nothing to test. One unit an arm cannot show that."""
+        return self.low == self.high == 0.0 and np.isnan(self.p)
 
     @property
     def words(self) -> str:
-        """What the row says, in one word or two: `identical`, `no data`, `no test`, `up`, `down` or `undecided` (after correction)."""
+        """What the row says, in a word or two (after correction): `identical`, `no data`, `not computable`, `up`, `down` or `undecided`."""
         if self.n_units == 0:
             return "no data"
         if self.identical:
             return "identical"
         if np.isnan(self.p_adjusted):
-            return "no test"
+            return "not computable"
         if self.p_adjusted >= 1 - LEVEL:
             return "undecided"
         return "up" if self.treatment_mean > self.control_mean else "down"
@@ -120,8 +121,21 @@ def lifts(
             rows.append(
                 row(samples.moments(name, control, arm), name, arm, table.unit, method) if known else _no_data(name, arm, table.unit)
             )
+    return in_family(rows, correction)
+
+
+def in_family(rows: Sequence[Lift], correction: Correction = "holm") -> list[Lift]:
+    """The rows as one family: p corrected for all of them, and the lift that the corrected verdict would find."""
     adjusted = tests.adjust(np.array([row.p for row in rows]), correction)
-    return [replace(row, p_adjusted=float(p)) for row, p in zip(rows, adjusted, strict=True)]
+    level = 1.0 - tests.level_of_one(int(np.count_nonzero(~np.isnan(adjusted))), correction, 1.0 - LEVEL)
+    return [replace(row, p_adjusted=float(p), mde=_at_level(row, level)) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _at_level(row: Lift, level: float) -> float:
+    """The row's smallest detectable lift, told at LEVEL, at another level."""
+    if np.isnan(row.mde):
+        return row.mde
+    return row.mde * noncentrality(row.df, POWER, level) / noncentrality(row.df)
 
 
 def verdict(
