@@ -60,7 +60,9 @@ def test_names_tell_a_direction_or_nothing(name: str, higher: bool | None) -> No
 def test_the_direction_of_a_ratio_is_its_numerators() -> None:
     assert direction_of("cpo", "cost", "orders") is False
     assert direction_of("vpv", "revenue", "sessions") is True
-    assert direction_of("revenue_quality", "refunds", "orders") is None, "name and numerator disagree"
+    assert direction_of("revenue_quality", "refunds", "orders") is None, (
+        "name and numerator disagree"
+    )
     assert direction_of("effort", "sessions", "orders") is None, "how much was needed for one"
     assert direction_of("ctr", "clicks", "impressions") is True
     assert metric("hate/impressions").higher_is_better is False
@@ -71,8 +73,14 @@ def test_the_direction_of_a_ratio_is_its_numerators() -> None:
 def test_a_declaration_is_above_the_name() -> None:
     found = directed({"crashes": metric("click")}, {"crashes": "lower"})["crashes"]
     assert (found.higher_is_better, found.known_by) == (False, "declared")
-    assert [m.higher_is_better for m in chosen(["click", {"hate": "higher"}, {"impressions/click": "lower"}])] == [True, True, False]
-    for bad, rule in (({"nope": "lower"}, "no metric 'nope'"), ({"click": "less"}, "must be 'higher' or 'lower'")):
+    assert [
+        m.higher_is_better
+        for m in chosen(["click", {"hate": "higher"}, {"impressions/click": "lower"}])
+    ] == [True, True, False]
+    for bad, rule in (
+        ({"nope": "lower"}, "no metric 'nope'"),
+        ({"click": "less"}, "must be 'higher' or 'lower'"),
+    ):
         with pytest.raises(MetricError, match=rule):
             directed({"click": metric("click")}, bad)  # type: ignore[arg-type]
 
@@ -80,17 +88,32 @@ def test_a_declaration_is_above_the_name() -> None:
 def test_disasters_are_never_safe(ops: pd.DataFrame) -> None:
     """Against one-sided Welch tests of new - (1 + margin) control by scipy."""
     table = from_frame(ops)
-    found = {m.metric: m for m in judged(table, "control", Margins({"latency_ms": 0.05, "crashes": 0.1, "hate": 0.05}))}
-    assert {name: m.answer for name, m in found.items()} == {"latency_ms": "harmed", "crashes": "harmed", "hate": "safe"}
+    found = {
+        m.metric: m
+        for m in judged(
+            table, "control", Margins({"latency_ms": 0.05, "crashes": 0.1, "hate": 0.05})
+        )
+    }
+    assert {name: m.answer for name, m in found.items()} == {
+        "latency_ms": "harmed",
+        "crashes": "harmed",
+        "hate": "safe",
+    }
     for name, m in found.items():
         old, new = (ops.loc[ops["arm"] == arm, name].to_numpy(float) for arm in ("control", "new"))
         theirs = stats.ttest_ind(new, (1 + m.margin) * old, equal_var=False, alternative="less")
         assert m.p == pytest.approx(theirs.pvalue)
         assert (m.low < m.margin < m.high) == (0.05 < m.p < 0.95), "the interval is the test's own"
     few = judged(from_frame(ops.iloc[:200]), "control", Margins({"hate": 0.001}))[0]
-    open_answer = words.bounded({**vars(few), "answer": "not shown"}, "control", higher_is_better=False)
-    assert open_answer.startswith("Hate (less is better): a rise of 0.10% under new is not excluded")
-    turned = judged(from_frame(ops, better={"crashes": "higher"}), "control", Margins({"crashes": 0.1}))
+    open_answer = words.bounded(
+        {**vars(few), "answer": "not shown"}, "control", higher_is_better=False
+    )
+    assert open_answer.startswith(
+        "Hate (less is better): a rise of 0.10% under new is not excluded"
+    )
+    turned = judged(
+        from_frame(ops, better={"crashes": "higher"}), "control", Margins({"crashes": 0.1})
+    )
     assert turned[0].answer == "safe"
 
 
@@ -98,7 +121,14 @@ def test_a_guardrail_without_a_direction_is_refused(ops: pd.DataFrame, tmp_path:
     with pytest.raises(TableError, match=r"is more of 'zeal' better, or less.*--better zeal=lower"):
         judged(from_frame(ops), "control", Margins({"zeal": 0.05}))
     ops.to_csv(tmp_path / "t.csv", index=False)
-    given = ["report", str(tmp_path / "t.csv"), "--out", str(tmp_path / "out"), "--guardrail", "zeal=30%"]
+    given = [
+        "report",
+        str(tmp_path / "t.csv"),
+        "--out",
+        str(tmp_path / "out"),
+        "--guardrail",
+        "zeal=30%",
+    ]
     refused = CliRunner().invoke(main, given)
     assert (refused.exit_code, "--better zeal=lower (or =higher)" in refused.output) == (2, True)
     assert not (tmp_path / "out").exists()
@@ -106,7 +136,11 @@ def test_a_guardrail_without_a_direction_is_refused(ops: pd.DataFrame, tmp_path:
     stored = json.loads((tmp_path / "out" / "report.json").read_text())
     assert stored["margins"][0]["answer"] == "safe"
     assert stored["metrics"]["zeal"]["known_by"] == "declared"
-    for bad, rule in (("zeal", "written METRIC=lower"), ("zeal=less", "written METRIC=lower"), ("nope=lower", "no metric 'nope'")):
+    for bad, rule in (
+        ("zeal", "written METRIC=lower"),
+        ("zeal=less", "written METRIC=lower"),
+        ("nope=lower", "no metric 'nope'"),
+    ):
         result = CliRunner().invoke(main, [*given, "--better", bad])
         assert (result.exit_code, rule in result.output) == (2, True), result.output
     equivalence = judged(from_frame(ops), "control", Margins(equivalence={"zeal": 0.3}))
@@ -116,7 +150,9 @@ def test_a_guardrail_without_a_direction_is_refused(ops: pd.DataFrame, tmp_path:
 def test_every_rendering_says_which_way_is_better(ops: pd.DataFrame, tmp_path: Path) -> None:
     ops.to_csv(tmp_path / "t.csv", index=False)
     asked = ["--guardrail", "latency_ms=5%", "--guardrail", "minutes=5%"]
-    result = CliRunner().invoke(main, ["report", str(tmp_path / "t.csv"), "--out", str(tmp_path), *asked])
+    result = CliRunner().invoke(
+        main, ["report", str(tmp_path / "t.csv"), "--out", str(tmp_path), *asked]
+    )
     assert result.exit_code == 0, result.output
     shown = " ".join(result.output.split())
     markdown, page = ((tmp_path / f"report.{kind}").read_text() for kind in ("md", "html"))
@@ -126,16 +162,26 @@ def test_every_rendering_says_which_way_is_better(ops: pd.DataFrame, tmp_path: P
     }  # fmt: skip
     assert [row["answer"] for row in content["margins"]] == ["harmed", "safe"]
     said = content["headlines"][0]["sentence"]
-    assert said.startswith("new against control: higher, which is worse, on latency ms and crashes; lower, which is better, on hate;")
+    assert said.startswith(
+        "new against control: higher, which is worse, on latency ms and crashes; lower, which is better, on hate;"
+    )
     known = "Less is better (known by their names): latency ms, crashes and hate."
     unknown = "Not known whether more or less is better: zeal; --better zeal=lower (or =higher) declares it."
     assert "▲ up: worse" in shown
     assert "▼ down: better" in shown
     for text in (shown, markdown, page):
-        for sentence in (said, known, unknown, "Latency ms (less is better): WORSE under new than under control"):
+        for sentence in (
+            said,
+            known,
+            unknown,
+            "Latency ms (less is better): WORSE under new than under control",
+        ):
             assert sentence in " ".join(text.replace("&#39;", "'").split()), sentence
     assert "lower is better, known by its name" in markdown
-    assert "Latency ms: higher under new than under control, which is worse: +" in content["verdicts"][0]["sentence"]
+    assert (
+        "Latency ms: higher under new than under control, which is worse: +"
+        in content["verdicts"][0]["sentence"]
+    )
 
 
 def test_a_comparison_says_which_way_is_better(ops: pd.DataFrame, tmp_path: Path) -> None:
@@ -144,19 +190,30 @@ def test_a_comparison_says_which_way_is_better(ops: pd.DataFrame, tmp_path: Path
     content = comparison.read([tmp_path / "0", tmp_path / "1"])
     assert "Less is better (known by its name): crashes." in content["notes"]
     comparison.save(content, tmp_path / "both")
-    assert "Less is better (known by its name): crashes." in (tmp_path / "both" / "compare.md").read_text()
+    assert (
+        "Less is better (known by its name): crashes."
+        in (tmp_path / "both" / "compare.md").read_text()
+    )
 
 
-@pytest.mark.parametrize(("verdict", "higher", "tone"), [("up", False, "bad"), ("down", False, "good"), ("up", None, "open")])
+@pytest.mark.parametrize(
+    ("verdict", "higher", "tone"),
+    [("up", False, "bad"), ("down", False, "good"), ("up", None, "open")],
+)
 def test_tones_follow_the_direction(verdict: str, higher: bool | None, tone: str) -> None:
     assert words.tone(verdict, higher) == tone
 
 
 def test_metrics_of_a_log_may_be_declared(tmp_path: Path) -> None:
-    content = report.write(paired_log(200, 2), tmp_path, better={"click": "lower"}, margins=Margins({"click": 0.01}))
+    content = report.write(
+        paired_log(200, 2), tmp_path, better={"click": "lower"}, margins=Margins({"click": 0.01})
+    )
     assert content["metrics"]["click"]["higher_is_better"] is False
     assert content["margins"][0]["answer"] != "safe", "clicks of the arm b are up by 5%"
-    assert content["metrics"]["like"] | {"higher_is_better": True, "known_by": ""} == content["metrics"]["like"]
+    assert (
+        content["metrics"]["like"] | {"higher_is_better": True, "known_by": ""}
+        == content["metrics"]["like"]
+    )
 
 
 def test_a_scenario_declares_directions(tmp_path: Path) -> None:
@@ -169,7 +226,11 @@ def test_a_scenario_declares_directions(tmp_path: Path) -> None:
         return Scenario.load(path)
 
     metrics = load(["click", {"impressions/click": "lower"}, "hit_rate@5"]).metrics
-    assert [(m.name, m.higher_is_better) for m in chosen(metrics)] == [("click", True), ("impressions/click", False), ("hit_rate@5", True)]
+    assert [(m.name, m.higher_is_better) for m in chosen(metrics)] == [
+        ("click", True),
+        ("impressions/click", False),
+        ("hit_rate@5", True),
+    ]
     for bad in (["clik"], [{"click": "less"}], [{"nope": "lower"}], ["click/nope"]):
         with pytest.raises(ScenarioError, match="metrics"):
             load(bad)
