@@ -20,6 +20,9 @@ from policies.base import Policy
 
 GROUP = "abtest.policies"
 
+DISTRIBUTION = "abtest"
+"""The distribution whose policies are the built-in ones."""
+
 
 Complaint = tuple[tuple[str | int, ...], str]
 """Where in the hyper-parameters, and what is wrong there."""
@@ -74,9 +77,11 @@ def locate(name: str, folder: Path | None = None) -> str:
         file = _find_file(module, folder)
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-        except (SyntaxError, UnicodeDecodeError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # what `ast.parse` raises, and text that is not UTF-8
             line = error.lineno if isinstance(error, SyntaxError) else 1
             raise PolicyError(f"plug-in file {file}:{line}: not Python: {error}") from error
+        except OSError as error:
+            raise PolicyError(f"plug-in file {file}: cannot be read: {error.strerror}") from error
         classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         names = classes + [alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
         if class_name not in names:
@@ -84,6 +89,19 @@ def locate(name: str, folder: Path | None = None) -> str:
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(classes) or 'none'}"
             raise PolicyError(f"plug-in file {file} has no class {class_name!r}; {hint}")
     return name
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a policy comes with abtest itself, by its name or by its `module:Class`: to import it runs nobody else's code."""
+    entries = available()
+    if name in entries:
+        return entries[name].distribution == DISTRIBUTION
+    packages = {_package(entry.target) for entry in entries.values() if entry.distribution == DISTRIBUTION}
+    return ":" in name and _package(name) in packages
+
+
+def _package(target: str) -> str:
+    return target.partition(":")[0].partition(".")[0]
 
 
 def resolve(name: str, folder: Path | None = None) -> type[Policy]:
@@ -117,7 +135,10 @@ def resolve(name: str, folder: Path | None = None) -> type[Policy]:
 
 def _find_file(path: str, folder: Path | None) -> Path:
     places = [base / path for base in (folder, Path()) if base is not None]
-    file = next((place for place in places if place.is_file()), None)
+    try:
+        file = next((place for place in places if place.is_file()), None)
+    except OSError as error:  # a name that no file system takes
+        raise PolicyError(f"plug-in file {path[:80]!r}: {error.strerror}") from error
     if file is None:
         raise PolicyError(f"no plug-in file {path!r}; looked at {', '.join(str(place) for place in places)}")
     return file

@@ -21,6 +21,9 @@ from simulator.desk import Serves
 from simulator.tape import Asked, Tape
 from simulator.users.base import NEVER, Feedback, Users
 
+MAX_REQUEST = 2**16 - 1
+"""The number of a session's last request, from 0 (the column `request` of a log)."""
+
 
 class EngineError(ValueError):
     """Users that break their protocol (a clock that stands still, answers of the wrong shape)."""
@@ -195,6 +198,7 @@ class Engine:
         lives = self.lives
         asked = Asked(lives.user[rows], lives.session[rows], lives.request[rows], lives.next[rows])
         step = lives.step[rows]
+        self._check_count(asked)
         sizes = self.users.slate_size(asked.user, step)
         k = self.span.slate if sizes is None else int(sizes.max(initial=1))
         served = self.desk.serve(lives.histories(rows, self.span.history, self.span.seen), k)
@@ -205,6 +209,16 @@ class Engine:
         feedback = self._checked(self.users.respond(asked.user, step, asked.t, served.slates), asked, items)
         self.tape.append(asked, served, feedback)
         lives.advance(rows, items, feedback)
+
+    @staticmethod
+    def _check_count(asked: Asked) -> None:
+        """A log numbers the requests of a session in 16 bits: users whose sessions do not end would begin again at 0."""
+        longest = int(asked.request.max(initial=0))
+        if longest > MAX_REQUEST:
+            user = int(asked.user[asked.request.argmax()])
+            rule = f"a session has at most {MAX_REQUEST + 1:,} requests"
+            advice = "a higher users.patience.leave or a longer users.arrival.gap ends sessions sooner"
+            raise EngineError(f"user {user} makes request {longest + 1:,} of one session: {rule}; {advice}")
 
     def _checked(self, feedback: Feedback, asked: Asked, items: IntArray) -> Feedback:
         """The answers with positions that hold no item not shown; protocol errors are named."""

@@ -165,8 +165,8 @@ def metric(name: str) -> Metric:
         return METRICS[name]
     stem, at, k = name.partition("@")
     if at and stem in _AT_K:
-        if not k.isdecimal() or int(k) < 1:
-            raise MetricError(f"metric {name!r}: {stem}@k needs a whole number k >= 1; got {k!r}")
+        if not re.fullmatch(r"[1-9][0-9]{0,4}", k):
+            raise MetricError(f"metric {name!r}: {stem}@k needs a whole number k >= 1 of a slate's places; got {k!r}")
         return _AT_K[stem](int(k))
     above, slash, below = name.partition("/")
     if slash:

@@ -6,12 +6,29 @@ import inspect
 import json
 from typing import Any
 
+from simulator.section import MAX_IDS
+
 HEAD = """\
 # Scenario reference
 
 Written by `abtest scenario reference` from the models themselves; a test holds this page to them. A scenario is one YAML file.
-Unknown keys are errors; every key has a default unless it says *required*. `abtest scenario check FILE` validates,
-`abtest scenario schema` prints the JSON schema for editors.
+Unknown keys are errors; every key has a default unless it says *required*. `abtest scenario schema` prints the JSON schema for
+editors.
+
+`abtest scenario check FILE` refuses, with file, line and key path, what `abtest run` would refuse before it simulates: unknown keys,
+values out of range, data that are not there, hyper-parameters of abtest's own policies. It imports no plug-in, unless `--plug-ins`
+asks for it ([security](security.md)).
+
+How a file is read:
+
+- The file is UTF-8 text of at most 1 MiB. Plain values are those of YAML 1.2: `no` and `1:30` are text, `010` is text that a key
+  for a number reads as ten. Aliases (`*name`) are read; tags (`!!int`) and merge keys (`<<`) are not.
+- Numbers are finite. A whole number lies between -2^63 and 2^64 - 1.
+- The name of an arm, a world or a channel is one line of at most 80 printable characters. Two names must differ in more than case
+  or form of Unicode. Names become file names in one way: a name of lower-case letters, digits, `_` and `-` is its own file name, of any
+  other as much as can be is kept, and a digest is added.
+- Users and items of a synthetic world have no limit of their own. Before anything is written, the memory of one process is
+  estimated from them, the history, the slate and the block, and refused above `engine.memory_limit`, with the largest parts named.
 """
 
 
@@ -69,7 +86,7 @@ def _type(field: dict[str, Any]) -> str:
     if kind == "object" and isinstance(field.get("additionalProperties"), dict):
         return f"mapping of {_type(field['additionalProperties'])}"
     words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {field[name]:g}" for name, sign in words.items() if name in field and field[name] < 2**53]
+    bounds = [f"{sign} {field[name]:g}" for name, sign in words.items() if name in field and field[name] < MAX_IDS]
     return " ".join([str(kind), *bounds])
 
 

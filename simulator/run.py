@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,11 @@ from policies.base import Progress
 from simulator import executors, tasks
 from simulator.context import Job, context, lanes
 from simulator.design import DAY, HISTORY
+from simulator.document import Keys
 from simulator.eventlog import EventLog
 from simulator.files import FileError, write_text
 from simulator.progress import silent
-from simulator.scenario import PolicySpec, Scenario, ScenarioError
+from simulator.scenario import Data, PolicySpec, Scenario, ScenarioError
 from simulator.workspace import RunError, Workspace, save_catalogue
 
 if TYPE_CHECKING:
@@ -91,12 +92,11 @@ def _run(
     """As `run`; the run's folder is held from its claim on until `held` ends."""
     start = time.monotonic()
     outcome = _simulate(scenario, out, held, folder, resume, keep_going, progress, fits)
-    for name, world in scenario.worlds.items():
-        data = scenario.data if world.data is None else world.data
-        alone = scenario.model_copy(update={"name": f"{scenario.name} in {name}", "users": world.users, "data": data, "worlds": {}})
-        there = out / "worlds" / name
+    for name in scenario.worlds:
+        alone = scenario.within(name)
+        there = Workspace(out).world(name)
         begun = resume and there.exists()
-        same = data == scenario.data and data.source != "synthetic"  # then the history is the same, and so is every fit
+        same = alone.data == scenario.data and alone.data.source != "synthetic"  # then the history is the same, and so is every fit
         fits = Workspace(out).models if same else None
         run(alone, there, folder=folder, resume=begun, keep_going=keep_going, strict=strict, progress=_within(name, progress), fits=fits)
     log = EventLog.open(Workspace(out).log)
@@ -138,7 +138,7 @@ def _simulate(
     """As `simulate`; the run's folder is held from its claim on until `held` ends, which is after the workers have ended."""
     workspace, outcome = Workspace(out), Outcome(out)
     with executors.executor(scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)) as executor:
-        _check_policies(scenario, folder, executor)
+        check(scenario, folder, executor)
         held.enter_context(workspace.held())
         workspace.claim(scenario.identity(), resume=resume)
         write_text(workspace.root / "scenario.yaml", scenario.to_yaml())
@@ -150,16 +150,38 @@ def _simulate(
     return outcome
 
 
-def _check_policies(scenario: Scenario, folder: Path, executor: Executor) -> None:
-    """Make every policy once in a worker, before anything is written.
+def check(scenario: Scenario, folder: Path, executor: Executor, *, strangers: bool = True) -> None:
+    """What a scenario needs from outside itself, before anything is written: its data, and every policy made once in a worker.
+
+    Args:
+        scenario: whose.
+        folder: where plug-in files and data are looked up.
+        executor: of the worker.
+        strangers: make those too that abtest does not bring, which runs their code; else they are only looked up.
 
     Raises:
         ScenarioError: what is wrong, with file, line and key path.
     """
-    wrong: list[Any] = []
-    executor.run([tasks.CheckPolicies(str(folder), tuple(scenario.policies()))], lambda _, found: wrong.extend(_checked(found)))
+    wrong: list[tuple[Keys, str]] = list(_missing_data(scenario, folder))
+    task = tasks.CheckPolicies(str(folder), tuple(scenario.policies()), strangers)
+    executor.run([task], lambda _, broken: wrong.extend(_checked(broken)))
     if wrong:
         raise ScenarioError("\n".join(f"{scenario.where(keys)}: {text}" for keys, text in wrong))
+
+
+def _missing_data(scenario: Scenario, folder: Path) -> Iterator[tuple[Keys, str]]:
+    """The data of the scenario and its worlds that are not where they are looked for."""
+    from simulator import datasets
+
+    sections: list[tuple[Keys, Data]] = [(("data",), scenario.data)]
+    sections += [(("worlds", name, "data"), world.data) for name, world in scenario.worlds.items() if world.data is not None]
+    for keys, data in sections:
+        if data.source == "synthetic":
+            continue
+        try:
+            datasets.place(data, folder)
+        except datasets.DataError as error:
+            yield (*keys, "path"), str(error).removeprefix("data.path: ")
 
 
 def _within(world: str, progress: Progress) -> Progress:
@@ -215,10 +237,13 @@ class _Run:
                 population: Any = scenario.users
                 catalogue = population.catalogue(scenario.seed)
             else:
-                from simulator import datasets
+                from simulator import datasets, memory
 
                 source = datasets.read(scenario.data, self.folder)
                 catalogue = source.catalogue
+                too_much = memory.excess(scenario, catalogue.n_users, catalogue.n_items)
+                if too_much is not None:
+                    raise ScenarioError(f"{scenario.where(too_much[0])}: {too_much[1]}")
                 if source.history is not None:
                     source.history.write(where.past)
                 if source.future is not None:

@@ -7,16 +7,17 @@ resolved form that a log carries. Nothing is run here.
 from __future__ import annotations
 
 import importlib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from simulator.device import Device
-from simulator.document import Document, Keys, ScenarioError, complaint, disagreement, dotted, near
-from simulator.section import Section
+from simulator.document import Document, Keys, ScenarioError, complaint, disagreement, dotted, near, shown
+from simulator.section import MAX_DAYS, MAX_IDS, Name, Params, Section, Title
 
 __all__ = ["METRICS", "Scenario", "ScenarioError", "json_schema"]
 
@@ -24,11 +25,17 @@ METRICS = ("comment", "forward", "play", "follow", "watch_time", "click", "like"
 """The default metrics, in the order of print: the paper's five first (section 5.5)."""
 
 
+Count = Annotated[int, Field(ge=1, le=MAX_IDS)]
+
+Reference = Annotated[str, Field(min_length=1, max_length=1000)]
+"""What stands for something else: a policy, a file."""
+
+
 class PolicySpec(Section):
     """A policy by name, with its hyper-parameters."""
 
-    policy: str = Field(description="a registered name (`abtest policies list`), `module:Class` or `file.py:Class`")
-    params: dict[str, Any] = Field(default_factory=dict, description="hyper-parameters, checked against the policy's dataclass fields")
+    policy: Reference = Field(description="a registered name (`abtest policies list`), `module:Class` or `file.py:Class`")
+    params: Params = Field(default_factory=dict, description="hyper-parameters, checked against the policy's dataclass fields")
 
 
 class Arm(PolicySpec):
@@ -38,8 +45,12 @@ class Arm(PolicySpec):
 class Logging(PolicySpec):
     """The stochastic logging policy that wrote the history of a synthetic world: a policy within `explore`."""
 
-    policy: str = Field(default="production", description="whose scores it explores; a stochastic policy logs by its own propensities")
-    temperature: Annotated[float, Field(gt=0)] = Field(default=1.0, description="of the softmax over the scores; higher explores more")
+    policy: Reference = Field(
+        default="production", description="whose scores it explores; a stochastic policy logs by its own propensities"
+    )
+    temperature: Annotated[float, Field(gt=0, le=1e6)] = Field(
+        default=1.0, description="of the softmax over the scores; higher explores more"
+    )
     epsilon: Annotated[float, Field(ge=0, le=1)] = Field(default=0.05, description="share of uniform exploration: every item has support")
 
 
@@ -49,38 +60,47 @@ class Data(Section):
     source: Literal["synthetic", "kuairand", "open_bandit", "s3rec", "inter", "log"] = Field(
         default="synthetic", description="`synthetic`: made by the users; else the reader of a real log (docs/data.md)"
     )
-    path: str | None = Field(default=None, description="file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data")
-    history_days: Annotated[int, Field(ge=1)] = Field(default=14, description="synthetic: days of history before the A/B")
+    path: Reference | None = Field(
+        default=None, description="file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data"
+    )
+    history_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(default=14, description="synthetic: days of history before the A/B")
     logging: Logging = Field(default=Logging(), description="synthetic: who wrote the history")
-    test_days: Annotated[int, Field(ge=1)] = Field(default=2, description="real logs: the last days become the A/B; the rest is history")
-    hold_out: Annotated[int, Field(ge=1)] = Field(
+    test_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
+        default=2, description="real logs: the last days become the A/B; the rest is history"
+    )
+    hold_out: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="s3rec, inter: clicks at the end of each user's sequence that are held out"
     )
-    session_gap: Annotated[float, Field(gt=0)] = Field(default=1800.0, description="real logs: seconds of silence that end a session")
+    session_gap: Annotated[float, Field(gt=0, le=1e9)] = Field(
+        default=1800.0, description="real logs: seconds of silence that end a session"
+    )
 
 
 class Channel(PolicySpec):
     """A recall channel beside the tested one, the same for all arms."""
 
-    name: str = Field(description="what the report calls it")
-    quota: Annotated[int, Field(ge=1)] = Field(description="candidates of a request")
+    name: Name = Field(description="what the report calls it")
+    quota: Count = Field(description="candidates of a request")
 
 
 class Ranking(Section):
     """The stage between recall and the slate, fitted on the history, the same for all arms."""
 
     kind: Literal["pointwise", "recall"] = Field(default="pointwise", description="fitted pointwise ranker, or the recall order as it is")
-    watch_weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of the expected watch time beside the click")
+    watch_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=1.0, description="weight of the expected watch time beside the click"
+    )
 
 
 class Serving(Section):
     """How a request is served."""
 
     slate: Annotated[int, Field(ge=1, le=1000)] = Field(default=6, description="positions of a request")
-    recall: Annotated[int, Field(ge=1)] = Field(default=60, description="candidates that the arm's policy gives for a request")
-    history: Annotated[int, Field(ge=1)] = Field(default=128, description="impressions of the past that a policy is given")
-    seen: Annotated[int, Field(ge=1)] | None = Field(default=None, description="impressions not recalled again; `history` if left out")
-    channels: tuple[Channel, ...] = Field(default=(), description="further recall channels, the same for all arms")
+    recall: Count = Field(default=60, description="candidates that the arm's policy gives for a request")
+    history: Count = Field(default=128, description="impressions of the past that a policy is given")
+    seen: Count | None = Field(default=None, description="impressions not recalled again; `history` if left out")
+    channels: Annotated[tuple[Channel, ...], Field(max_length=255)] = Field(
+        default=(), description="further recall channels, the same for all arms")
     ranking: Ranking = Field(default=Ranking(), description="the stage between recall and the slate")
     refit: Literal["never", "daily"] = Field(default="never", description="`daily`: every arm is fitted anew at the day's end")
     refit_on: Literal["own", "pooled"] = Field(default="own", description="whose log a refit learns from: the arm's, or all arms'")
@@ -99,17 +119,26 @@ class Design(Section):
 class Engine(Section):
     """Speed only: nothing in here may change a byte of the log, but for the last bits that a fit has from its kind of processor."""
 
-    tick: Annotated[float, Field(gt=0)] = Field(default=86_400.0, description="simulated seconds whose requests are served together")
-    block: Annotated[int, Field(ge=1)] = Field(default=2048, description="requests in one call of a policy")
-    shards: Annotated[int, Field(ge=1)] = Field(default=2, description="parts that the users are cut into")
+    tick: Annotated[float, Field(gt=0, le=86_400 * MAX_DAYS)] = Field(
+        default=86_400.0, description="simulated seconds whose requests are served together; a day at most"
+    )
+    block: Count = Field(default=2048, description="requests in one call of a policy")
+    shards: Annotated[int, Field(ge=1, le=100_000)] = Field(default=2, description="parts that the users are cut into")
     executor: Literal["serial", "processes", "ray"] = Field(default="processes", description="where the work is done")
     device: Device = Field(
         default="auto",
         description="where policies are fitted: auto = cuda where torch has one, else cpu; a fit ends with other last bits on another kind "
         "of processor, as on another CPU; requests are served on the CPU",
     )
-    time_limit: Annotated[float, Field(ge=0)] = Field(default=300.0, description="seconds that one call of a policy may take; 0 = any")
-    fit_limit: Annotated[float, Field(ge=0)] = Field(default=43_200.0, description="seconds that one fit of a policy may take; 0 = any")
+    time_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
+        default=300.0, description="seconds that one call of a policy may take; 0 = any"
+    )
+    fit_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
+        default=43_200.0, description="seconds that one fit of a policy may take; 0 = any"
+    )
+    memory_limit: Annotated[float, Field(gt=0, le=1e9)] = Field(
+        default=64.0, description="GiB that a process may be estimated to need, before anything is simulated"
+    )
 
 
 class World(Section):
@@ -124,26 +153,35 @@ class World(Section):
         return population(value)
 
 
+def _named(metric: Any) -> Any:
+    """An entry of `metrics`, before its type is looked at: one complaint, and not one for each type that it might have had."""
+    declared = isinstance(metric, Mapping) and len(metric) == 1 and next(iter(metric.values())) in ("higher", "lower")
+    if not declared and not (isinstance(metric, str) and len(metric) <= 100):
+        raise ValueError("must be a metric's name, or {name: higher} or {name: lower}")
+    return metric
+
+
 class Scenario(Section):
     """A scenario, resolved: everything that decides the log, plus `engine`, which may not."""
 
-    name: str = Field(min_length=1, description="of the run's folder and the report's title")
+    name: Title = Field(description="of the run's folder and the report's title")
     description: str = Field(default="", description="one sentence for the report")
     seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(default=0, description="decides every random number, below 2^64")
     data: Data = Field(default=Data(), description="where the history comes from")
     users: SerializeAsAny[Section] = Field(description="who answers; `kind` decides which further keys there are")
-    days: Annotated[int, Field(ge=1, le=3660)] = Field(default=5, description="length of the A/B")
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(default=5, description="length of the A/B")
     serving: Serving = Field(default=Serving(), description="how a request is served")
-    arms: dict[Annotated[str, Field(min_length=1, max_length=80)], Arm] = Field(
-        min_length=1, max_length=255, description="name -> policy under test"
-    )
+    arms: dict[Name, Arm] = Field(min_length=1, max_length=255, description="name -> policy under test")
     design: Design = Field(default=Design(), description="who gets which arm")
-    metrics: tuple[str | dict[str, Literal["higher", "lower"]], ...] = Field(
-        default=METRICS, description="what the verdict is about, in the order of print; `{name: lower}` also says that less is better"
+    metrics: tuple[Annotated[str | dict[str, Literal["higher", "lower"]], BeforeValidator(_named)], ...] = Field(
+        default=METRICS,
+        description="what the verdict is about, in the order of print; `{name: lower}` also says that less is better",
     )
-    worlds: dict[str, World] = Field(default_factory=dict, description="further worlds in which the same arms are run")
+    worlds: dict[Name, World] = Field(default_factory=dict, max_length=255, description="further worlds in which the same arms are run")
     engine: Engine = Field(default=Engine(), description="speed only: may not change a byte of the log")
-    published: dict[str, float] = Field(default_factory=dict, description="published lifts by metric, shown beside ours (a fraction)")
+    published: dict[Name, Annotated[float, Field(gt=-1, le=1000)]] = Field(
+        default_factory=dict, description="published lifts by metric, shown beside ours (a fraction)"
+    )
 
     @field_validator("users", mode="before")
     @classmethod
@@ -152,14 +190,9 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> Scenario:
-        if self.design.control is not None and self.design.control not in self.arms:
-            raise disagreement(("design", "control"), f"no arm {self.design.control!r}; {near(self.design.control, self.arms)}")
-        if self.serving.recall < self.serving.slate:
-            rule = f"must be at least serving.slate ({self.serving.slate}); got {self.serving.recall}"
-            raise disagreement(("serving", "recall"), rule)
-        if self.design.kind == "interleave" and len(self.arms) != 2:
-            rule = f"interleave mixes exactly 2 arms in one slate; got {len(self.arms)}: {', '.join(self.arms)}"
-            raise disagreement(("design", "kind"), rule)
+        broken = list(_disagreements(self))
+        if broken:
+            raise disagreement(broken)
         return self
 
     _document: Document | None = PrivateAttr(None)
@@ -175,11 +208,20 @@ class Scenario(Section):
         return dotted(keys) if self._document is None else self._document.where(keys)
 
     def policies(self) -> Iterator[tuple[Keys, PolicySpec]]:
-        """Every policy of the scenario with its key path: arms, channels, and the logging policy of a synthetic history."""
+        """Every policy of the scenario with its key path: arms, channels, and the logging policies of synthetic histories."""
         yield from ((("arms", name), arm) for name, arm in self.arms.items())
         yield from ((("serving", "channels", i), channel) for i, channel in enumerate(self.serving.channels))
         if self.data.source == "synthetic":
             yield ("data", "logging"), self.data.logging
+        for name, world in self.worlds.items():
+            if world.data is not None and world.data.source == "synthetic":
+                yield ("worlds", name, "data", "logging"), world.data.logging
+
+    def within(self, world: str) -> Scenario:
+        """The same arms in one of the further worlds, as a scenario of its own."""
+        other = self.worlds[world]
+        data = self.data if other.data is None else other.data
+        return self.model_copy(update={"name": _within(self.name, world), "users": other.users, "data": data, "worlds": {}})
 
     @property
     def control(self) -> str:
@@ -222,7 +264,8 @@ class Scenario(Section):
         Raises:
             ScenarioError: as `load`.
         """
-        values, wrong = dict(document.values), []
+        values: dict[str, Any] = dict(document.values)
+        wrong: list[tuple[Keys, str]] = []
         for keys in [("users",), *(("worlds", name, "users") for name in _keys(values.get("worlds")))]:
             wrong += _check_population(document, values, keys)
         try:
@@ -249,12 +292,15 @@ def find(path: Path | str) -> Path:
     from importlib.resources import files
 
     path = Path(path)
-    if path.is_file():
-        return path
     shipped = Path(str(files("scenarios")))
-    if path.parent in (Path(), Path("scenarios")) and (shipped / path.name).is_file():
-        return shipped / path.name
-    what = "is a folder" if path.is_dir() else "no such file"
+    try:
+        if path.is_file():
+            return path
+        if path.parent in (Path(), Path("scenarios")) and (shipped / path.name).is_file():
+            return shipped / path.name
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
+    except OSError as error:  # a name that no file system takes, a folder that may not be entered
+        raise ScenarioError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
     names = [entry.name for entry in sorted(shipped.glob("*.yaml"))]
     raise ScenarioError(f"{path}: {what}; a scenario is a YAML file, and these are shipped: {near(path.name, names)}")
 
@@ -284,6 +330,9 @@ POPULATIONS: dict[str, str] = {
 }
 """Kinds of users -> the section that configures them; imported only when a scenario names them."""
 
+SYNTHETIC = ("choice", "markov")
+"""The kinds of users who make their own catalogue and history; all others live on the data of a real log."""
+
 
 def population_class(kind: str) -> type[Section]:
     """The section class of a kind of users."""
@@ -302,9 +351,17 @@ def population(value: Any) -> Section:
         return value
     if not isinstance(value, Mapping):
         raise ValueError("users must be a mapping with the key `kind`")
-    if value.get("kind") not in POPULATIONS:
-        raise ValueError(f"users.kind: no kind {value.get('kind')!r}; {near(str(value.get('kind')), POPULATIONS)}")
+    if not _is_kind(value.get("kind")):
+        raise ValueError(f"users.kind: {_no_kind(value.get('kind'))}")
     return population_class(value["kind"]).model_validate(dict(value))
+
+
+def _is_kind(kind: Any) -> bool:
+    return isinstance(kind, str) and kind in POPULATIONS
+
+
+def _no_kind(kind: Any) -> str:
+    return f"no kind {shown(kind)}; {near(str(kind), POPULATIONS)}"
 
 
 def _keys(value: Any) -> list[str]:
@@ -319,10 +376,10 @@ def _check_population(document: Document, values: dict[str, Any], keys: Keys) ->
             return []
         here = here[key]
     if not isinstance(here, dict):
-        return [(keys, f"{document.where(keys)}: must be a mapping with the key `kind`; got {here!r}")]
-    if here.get("kind") not in POPULATIONS:
-        return [(keys, f"{document.where((*keys, 'kind'))}: no kind {here.get('kind')!r}; {near(str(here.get('kind')), POPULATIONS)}")]
-    cls = population_class(str(here["kind"]))
+        return [(keys, f"{document.where(keys)}: must be a mapping with the key `kind`; got {shown(here)}")]
+    if not _is_kind(here.get("kind")):
+        return [(keys, f"{document.where((*keys, 'kind'))}: {_no_kind(here.get('kind'))}")]
+    cls = population_class(here["kind"])
     try:
         cls.model_validate(here)
     except ValidationError as error:
@@ -358,9 +415,85 @@ def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
             locate(spec.policy, folder)
         except PolicyError as error:
             wrong.append(((*keys, "policy"), str(error)))
-    for i, metric in enumerate(scenario.metrics):
+    metrics: list[tuple[Keys, Any]] = [(("metrics", i), metric) for i, metric in enumerate(scenario.metrics)]
+    metrics += [(("published", metric), metric) for metric in scenario.published]
+    for keys, metric in metrics:
         try:
             chosen((metric,))
         except MetricError as error:
-            wrong.append((("metrics", i), str(error)))
+            wrong.append((keys, str(error)))
     return wrong
+
+
+def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
+    """What is wrong although every key alone is right, with the key to point at."""
+    serving, design, arms = scenario.serving, scenario.design, scenario.arms
+    if design.control is not None and design.control not in arms:
+        yield ("design", "control"), f"no arm {shown(design.control)}; {near(design.control, arms)}"
+    if serving.recall < serving.slate:
+        yield ("serving", "recall"), f"must be at least serving.slate ({serving.slate}); got {serving.recall}"
+    if design.kind == "interleave" and len(arms) != 2:
+        yield ("design", "kind"), f"interleave mixes exactly 2 arms in one slate; got {len(arms)}: {', '.join(arms)}"
+    if not scenario.metrics:
+        yield ("metrics",), "must name at least one metric"
+    yield from _names_clash(scenario)
+    own: Any = scenario.users
+    yield from _world_broken(scenario, ("users",), ("data",), own.kind)
+    for name, world in scenario.worlds.items():
+        users: Any = world.users
+        data = ("data",) if world.data is None else ("worlds", name, "data")
+        yield from _world_broken(scenario.within(name), ("worlds", name, "users"), data, users.kind)
+
+
+def _names_clash(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
+    """Names that others have or that the report needs for itself."""
+    channels = [channel.name for channel in scenario.serving.channels]
+    metrics = [metric if isinstance(metric, str) else next(iter(metric)) for metric in scenario.metrics]
+    users: Any = scenario.users
+    for keys, names, reserved in (
+        (("arms",), list(scenario.arms), {"history": "what happened before the A/B"}),
+        (("worlds",), list(scenario.worlds), {users.kind: "the scenario's own world, which the report calls by its kind"}),
+        (("serving", "channels"), channels, {"tested policy": "the channel of the arm's own policy"}),
+        (("metrics",), metrics, {}),
+    ):
+        first: dict[str, str] = {}
+        for i, name in enumerate(names):
+            place: Keys = (*keys, i) if keys[0] in ("serving", "metrics") else (*keys, name)
+            alike = unicodedata.normalize("NFKC", name).casefold()
+            if name in reserved:
+                yield place, f"the name {name!r} is kept for {reserved[name]}; give another"
+            elif alike in first:
+                how = "is there twice" if first[alike] == name else f"differs from {first[alike]!r} only in how it is written"
+                yield place, f"{name!r} {how}; give another name"
+            first.setdefault(alike, name)
+    for name in scenario.worlds:
+        if len(_within(scenario.name, name)) > 200:
+            yield ("name",), f"with the world's name it must be at most 200 characters: {shown(_within(scenario.name, name))}"
+
+
+def _within(name: str, world: str) -> str:
+    return f"{name} in {world}"
+
+
+def _world_broken(scenario: Scenario, users: Keys, data: Keys, kind: str) -> Iterator[tuple[Keys, str]]:
+    """Whether the users of a world can live on its data, and its arrays in memory; `users` and `data` are where these stand."""
+    from simulator import memory
+
+    source, synthetic = scenario.data.source, kind in SYNTHETIC
+    if (source == "synthetic") != synthetic:
+        kinds = " or ".join(name for name in POPULATIONS if (name in SYNTHETIC) != synthetic)
+        path = "" if scenario.data.path is None else f" ({shown(scenario.data.path)})"
+        yield (*users, "kind"), f"{kind} users do not go with data.source {source}{path}; it has users of kind {kinds}"
+    elif kind in ("learned", "logged") and source in ("kuairand", "open_bandit") and scenario.days > scenario.data.test_days:
+        yield ("days",), f"must be at most {'.'.join(map(str, data))}.test_days ({scenario.data.test_days}); got {scenario.days}"
+    elif synthetic:
+        population: Any = scenario.users
+        too_much = memory.excess(scenario, population.n_users, population.n_items)
+        if too_much is not None:
+            keys, rule = too_much
+            place = {"users": (*users, *keys[1:]), "data": (*data, *keys[1:])}.get(str(keys[0]), keys)
+            yield place, rule
+            return
+        for key in ("n_users", "n_items"):
+            if getattr(population, key) > MAX_IDS:
+                yield (*users, key), f"must be at most {MAX_IDS:,}: a log numbers them in 32 bits; got {getattr(population, key):,}"

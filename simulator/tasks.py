@@ -17,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Fitting, Policy, Progress, Sequences, Updatable
-from policies.registry import PolicyError
+from policies.explore import Explore
+from policies.registry import PolicyError, is_built_in, locate, make
 from simulator import tape
 from simulator.context import Context, Job, context, fit_name, one_torch_thread, switch_days, with_columns
 from simulator.design import DAY, HISTORY
 from simulator.desk import OutOfTime, raised, within
 from simulator.device import device
+from simulator.document import Keys
 from simulator.engine import Engine, Lives, Span
 from simulator.eventlog import Writer, schema
 from simulator.feedback import blocks
@@ -61,26 +63,34 @@ class CheckPolicies:
     Attributes:
         folder: where plug-in files are looked up.
         specs: key path within the scenario and policy.
+        strangers: whether those are made, too, that abtest does not bring; else they are only looked up.
     """
 
     folder: str
-    specs: tuple[tuple[tuple[str | int, ...], PolicySpec], ...]
+    specs: tuple[tuple[Keys, PolicySpec], ...]
+    strangers: bool = True
 
     def __str__(self) -> str:
         return f"importing the policies {', '.join(sorted({spec.policy for _, spec in self.specs}))}"
 
-    def __call__(self, progress: Progress) -> list[tuple[tuple[str | int, ...], str]]:
-        from policies.registry import PolicyError, make
+    def __call__(self, progress: Progress) -> list[tuple[Keys, str]]:
+        return [broken for keys, spec in self.specs for broken in self._check(keys, "params", spec.policy, spec.params)]
 
-        wrong: list[tuple[tuple[str | int, ...], str]] = []
-        for keys, spec in self.specs:
-            try:
-                make(spec.policy, spec.params, Path(self.folder))
-            except PolicyError as error:
-                wrong += [((*keys, "params", *where), text) for where, text in error.complaints]
-                if not error.complaints:
-                    wrong.append(((*keys, "policy"), str(error)))
-        return wrong
+    def _check(self, keys: Keys, inner: str, name: str, params: Mapping[str, Any]) -> list[tuple[Keys, str]]:
+        """One policy, and the one within it where it explores over another; `inner` is the key of its hyper-parameters."""
+        folder = Path(self.folder)
+        try:
+            if not (self.strangers or is_built_in(name)):
+                locate(name, folder)
+                return []
+            policy = make(name, params, folder)
+        except PolicyError as error:
+            if not error.complaints:
+                return [((*keys, "policy"), str(error))]
+            return [((*keys, inner, *where), text) for where, text in error.complaints]
+        if isinstance(policy, Explore):
+            return self._check((*keys, inner), "policy_params", policy.policy, policy.policy_params)
+        return []
 
 
 @dataclass(frozen=True)

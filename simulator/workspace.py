@@ -7,9 +7,11 @@ Everything here is written by temporary name and rename, so whatever exists is w
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -91,13 +93,23 @@ class Workspace:
                 notes = json.loads(file.read_text(encoding="utf-8"))
         return notes
 
+    def world(self, name: str) -> Path:
+        """Folder of the run in one of the further worlds."""
+        return self.root / "worlds" / file_name(name)
+
+    def worlds(self, scenario: Mapping[str, Any]) -> dict[str, Path]:
+        """The folders of the further worlds that are there, by the names that the resolved scenario gives them."""
+        names = {file_name(name): name for name in scenario.get("worlds", {})}
+        places = sorted(place for place in (self.root / "worlds").glob("*") if place.is_dir())
+        return {names.get(place.name, place.name): place for place in places}
+
     def part(self, index: int, arm: str) -> Path:
         """The log part of an arm."""
-        return self.log / f"{index:02d}-{_file_name(arm)}.parquet"
+        return self.log / f"{index:02d}-{file_name(arm)}.parquet"
 
     def shard(self, arm: str, first: int, last: int) -> Path:
         """Folder of the tapes and snapshots of users first..last-1 in an arm."""
-        return self.work / _file_name(arm) / f"users-{first}-{last}"
+        return self.work / file_name(arm) / f"users-{first}-{last}"
 
     @property
     def ledger(self) -> Ledger:
@@ -252,6 +264,18 @@ def open_log(path: Path) -> EventLog | None:
     return EventLog.open(path) if path.is_file() else None
 
 
-def _file_name(arm: str) -> str:
-    """An arm's name as a file name: other characters than letters, digits, `.`, `-`, `_` are written as their code points."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else f"%{ord(c):x}" for c in arm)
+PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
+"""Names that are file names as they are, on every file system, and that no file of ours has: lower case and without a dot."""
+
+
+def file_name(name: str) -> str:
+    """The file name of an arm, a world or a scenario: one part of a path, and different names have different ones.
+
+    A plain name stays as it is. Any other keeps what can be kept of it, so that people find it, and ends with `~` and a digest of the
+    whole name, so that `A` and `a`, `x/y` and `x-y`, or two spellings of one accent lie apart also where a file system takes them
+    for one. `~` is in no plain name.
+    """
+    if PLAIN.fullmatch(name):
+        return name
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
+    return f"{kept}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import random
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from simulator.cli import main
 from simulator.scenario import Scenario, ScenarioError, find, json_schema
+from simulator.workspace import file_name
 
 GOOD = """\
 name: small
@@ -129,9 +136,18 @@ def test_the_json_schema_describes_every_kind_of_users() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ("{half_lif: 3}", r"s\.yaml:6: arms\.one\.params\.half_lif: .*no hyper-parameter 'half_lif'; did you mean 'half_life'\?"),
-        ("{half_life: long}", r"s\.yaml:6: arms\.one\.params\.half_life: .*valid number.*Got 'long' instead"),
-        ("{half_life: -1}", r"s\.yaml:6: arms\.one\.params: policy 'popularity': the 'half_life' parameter .* at least 0; got -1"),
+        (
+            "{half_lif: 3}",
+            r"s\.yaml:6: arms\.one\.params\.half_lif: .*no hyper-parameter 'half_lif'; did you mean 'half_life'\?",
+        ),
+        (
+            "{half_life: long}",
+            r"s\.yaml:6: arms\.one\.params\.half_life: .*valid number.*Got 'long' instead",
+        ),
+        (
+            "{half_life: -1}",
+            r"s\.yaml:6: arms\.one\.params: policy 'popularity': the 'half_life' parameter .* at least 0; got -1",
+        ),
     ],
 )
 def test_a_wrong_hyper_parameter_is_named_before_anything_is_written(tmp_path: Path, params: str, message: str) -> None:
@@ -142,3 +158,287 @@ def test_a_wrong_hyper_parameter_is_named_before_anything_is_written(tmp_path: P
     with pytest.raises(ScenarioError, match=message):
         run(scenario, tmp_path / "out", folder=tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def bomb(levels: int, width: int) -> str:
+    """Aliases of aliases: a few hundred bytes that would be `width ** levels` values."""
+    lines = [f"a0: &a0 [{', '.join('x' * width)}]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 0x_", r"s\.yaml:2: seed: .*valid integer.*got '0x_'"),
+        ("seed: 1:30", r"s\.yaml:2: seed: .*valid integer.*got '1:30'"),
+        ("seed: 2020-01-01", r"s\.yaml:2: seed: .*valid integer.*got '2020-01-01'"),
+        ("seed: !!int x", r"s\.yaml:2: the tag 'tag:yaml\.org,2002:int' is not read"),
+        (
+            "seed: !!python/object/apply:os.getcwd []",
+            r"s\.yaml:2: the tag 'tag:yaml\.org,2002:python/object/apply:os\.getcwd' is not read",
+        ),
+        ("seed: " + "9" * 5000, r"s\.yaml:2: seed: whole numbers lie between -2\^63 and 2\^64 - 1; got '9{50}"),
+        ("seed: 18446744073709551616", r"s\.yaml:2: seed: whole numbers lie between"),
+        ("seed: -9223372036854775808", r"s\.yaml:2: seed: .*greater than or equal to 0"),
+        ("seed: .inf", r"s\.yaml:2: seed: must be a finite number; got '\.inf'"),
+        (
+            "published: {click: .nan}",
+            r"s\.yaml:2: published\.click: must be a finite number; got '\.nan'",
+        ),
+        (
+            "published: {click: 1e999}",
+            r"s\.yaml:2: published\.click: must be a finite number; got '1e999'",
+        ),
+        ("published: {click: 'inf'}", r"s\.yaml:2: published\.click: .*finite number"),
+        (
+            "published: {clack: 0.1}",
+            r"s\.yaml:2: published\.clack: no metric 'clack'; did you mean 'click'\?",
+        ),
+        ("metrics: [click, click]", r"s\.yaml:2: metrics\.1: 'click' is there twice"),
+        ("metrics: []", r"s\.yaml:2: metrics: must name at least one metric"),
+        (
+            "metrics: ['hit_rate@" + "9" * 5000 + "']",
+            r"s\.yaml:2: metrics\.0: must be a metric's name",
+        ),
+        (bomb(9, 9), r"s\.yaml:\d+: a\d[.\d]+: more than 100,000 values once every alias"),
+        ("description: &d {x: *d}", r"s\.yaml:2: description\.x: an anchor that contains itself"),
+        ("description: " + "[" * 3000, r"s\.yaml:2: sections within sections, deeper than 32"),
+        ("description: " + "{a: " * 3000, r"s\.yaml:2: sections within sections, deeper than 32"),
+        ('description: "\\x1b[31m"', r"s\.yaml:2: description: a control character, U\+001B, in '\\x1b\[31m'; remove it"),
+        ('description: "\\ud800"', r"s\.yaml:2: description: a control character, U\+D800"),
+        ('description: "\\UFFFFFFFF"', r"s\.yaml:2: not YAML"),
+        ("description: \x07", r"s\.yaml:2: a control character, U\+0007"),
+        ('"\\e[2J": 1', r"s\.yaml:2: a control character, U\+001B"),
+        ("<<: {seed: 1}", r"s\.yaml:2: <<: merge keys are not read"),
+        ("%YAML 1." + "9" * 5000 + "\n---\nseed: 1", r"s\.yaml:\d+: not YAML"),
+        ("seed: 1\n---\nseed: 2", r"s\.yaml:\d+: not YAML: but found another document"),
+        ("description: 7", r"s\.yaml:2: description: .*valid string; got 7; write it in quotes"),
+        (
+            "serving: {history: 1000000000}",
+            r"s\.yaml:2: serving\.history: needs about [\d,]+ GiB of memory in one process",
+        ),
+        ("engine: {tick: 1e300}", r"s\.yaml:2: engine\.tick: .*less than or equal to"),
+        (
+            "worlds: {choice: {users: {kind: markov}}}",
+            r"s\.yaml:2: worlds\.choice: the name 'choice' is kept for the scenario's own world",
+        ),
+        (
+            "worlds: {real: {users: {kind: logged}}}",
+            r"s\.yaml:2: worlds\.real\.users\.kind: logged users do not go with data\.source synthetic",
+        ),
+        (
+            "worlds: {m: {users: {kind: [markov]}}}",
+            r"s\.yaml:2: worlds\.m\.users\.kind: no kind \['markov'\]",
+        ),
+        (
+            "worlds: {..: {users: {kind: markov}}}",
+            r"s\.yaml:2: worlds\.\.\..*: a name must not consist of dots",
+        ),
+        (
+            "serving: {channels: [{policy: random, name: a, quota: 1}, {policy: random, name: A, quota: 1}]}",
+            r"s\.yaml:2: serving\.channels\.1: 'A' differs from 'a' only in how it is written",
+        ),
+    ],
+)
+def test_any_text_ends_in_one_message_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        load(tmp_path, GOOD.replace("seed: 7", text))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("[choice]", r"s\.yaml:4: users\.kind: no kind \['choice'\]; did you mean 'choice'\?"),
+        (
+            "choice\n  n_users: 1000000000000",
+            r"s\.yaml:5: users\.n_users: needs about [\d,]+ GiB of memory .*engine\.memory_limit \(64 GiB\)",
+        ),
+        (
+            "choice\n  n_items: 1000000000000",
+            r"s\.yaml:5: users\.n_items: needs about [\d,]+ GiB of memory",
+        ),
+        (
+            "choice\n  videos: {authors: 2000000000}",
+            r"s\.yaml:5: users\.videos: needs about [\d,]+ GiB of memory",
+        ),
+        (
+            "choice\n  affinity: {base: .inf}",
+            r"s\.yaml:5: users\.affinity\.base: must be a finite number",
+        ),
+        ("choice\n  affinity: {base: 'nan'}", r"s\.yaml:5: users\.affinity\.base: .*finite number"),
+        (
+            "choice\n  videos: {duration: {0.1: 5, 0.10: 6}}",
+            r"s\.yaml:5: users\.videos\.duration: '0\.1' and '0\.10' are the same number",
+        ),
+        (
+            "choice\n  videos: {duration: {}}",
+            r"s\.yaml:5: users\.videos\.duration: .*at least 1 item",
+        ),
+        (
+            f"choice\n  diurnal: {{hours: [{', '.join('0' * 24)}]}}",
+            r"s\.yaml:5: users\.diurnal\.hours: one of the hours must have a weight",
+        ),
+        (
+            "logged",
+            r"s\.yaml:4: users\.kind: logged users do not go with data\.source synthetic; it has users of kind choice or markov",
+        ),
+    ],
+)
+def test_users_that_no_run_could_have_are_refused(tmp_path: Path, kind: str, message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        load(tmp_path, GOOD.replace("kind: choice", f"kind: {kind}"))
+
+
+def test_more_users_than_a_log_can_number_are_refused_whatever_the_memory(tmp_path: Path) -> None:
+    text = GOOD.replace("kind: choice", "kind: choice\n  n_users: 1000000000000") + "engine: {memory_limit: 1000000000}\n"
+    with pytest.raises(ScenarioError, match=r"users\.n_users: must be at most 2,147,483,647: a log numbers them in 32 bits"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("history", "the name 'history' is kept for what happened before the A/B"),
+        ("ONE", "'ONE' differs from 'one' only in how it is written"),
+        ("'\uff4fne'", "'\uff4fne' differs from 'one' only in how it is written"),
+        ('"a\\nb"', r"a name is one line of printable characters; U\+000A is none"),
+        ('"\\u202Eevil"', r"a name is one line of printable characters; U\+202E is none"),
+        ("' two'", "a name must not begin or end with a space"),
+        ("'.'", "a name must not consist of dots alone"),
+        ("x" * 81, "at most 80 characters"),
+    ],
+)
+def test_an_arm_has_a_name_of_its_own_that_can_be_printed(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ScenarioError, match=rf"(?s)s\.yaml:7: arms\..*{message}"):
+        load(tmp_path, GOOD.replace("  two:", f"  ? {name}\n  :"))
+
+
+def test_what_only_looks_like_something_else_is_text_and_numbers_are_numbers(tmp_path: Path) -> None:
+    arms = "arms: {no: {policy: random}, 007: {policy: random}}\ndesign: {control: no}\n"
+    scenario = load(tmp_path, "name: 'on'\nseed: 010\nusers: {kind: choice, n_users: 1e3, n_items: 1_000}\n" + arms)
+    assert list(scenario.arms) == ["no", "007"]
+    assert (scenario.control, scenario.seed, scenario.users.n_users, scenario.users.n_items) == ("no", 10, 1000, 1000)  # type: ignore[attr-defined]
+    assert load(tmp_path, GOOD.replace("seed: 7", "seed: 0x1F")).seed == 31
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_another_encoding_is_named_and_a_byte_order_mark_is_none_of_the_text(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_bytes(GOOD.replace("small", "klein\u00e9").encode(encoding))
+    with pytest.raises(ScenarioError, match=r"s\.yaml:1: not UTF-8 text: byte 0x\w\w; save the file as UTF-8"):
+        Scenario.load(file)
+    file.write_bytes(GOOD.encode("utf-8-sig"))
+    assert Scenario.load(file) == load(tmp_path, GOOD)
+
+
+def test_what_is_no_file_or_too_long_a_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path, Path("/dev/null"), Path("/dev/zero"), tmp_path / ("x" * 5000)):
+        with pytest.raises(ScenarioError):
+            Scenario.load(path)
+    long = tmp_path / "long.yaml"
+    long.write_text(GOOD + "#" * (1 << 20))
+    with pytest.raises(ScenarioError, match=r"long\.yaml: a scenario has at most 1,048,576 bytes"):
+        Scenario.load(long)
+
+
+def test_the_api_refuses_what_the_file_would(tmp_path: Path) -> None:
+    plain = load(tmp_path, GOOD).resolved()
+    for params in ({"half_life": math.inf}, {"x": [{"y": math.nan}]}, {"x": object()}):
+        with pytest.raises(ValueError, match=r"finite numbers|must be text, numbers"):
+            Scenario.model_validate({**plain, "arms": {"one": {"policy": "popularity", "params": params}}})
+
+
+def test_a_million_users_are_within_the_limit_and_the_estimate_grows_with_them() -> None:
+    from simulator import memory
+
+    scenario = Scenario.load("million_users.yaml")
+    needed = sum(part.size for part in memory.needed(scenario, 1_000_000, 10_000))
+    assert 2 < needed / memory.GIB < 16
+    assert sum(part.size for part in memory.needed(scenario, 2_000_000, 10_000)) > 1.9 * needed
+    keys, rule = memory.excess(scenario, 100_000_000, 10_000) or ((), "")
+    assert keys == ("users", "n_users")
+    assert "impressions of the history" in rule
+    assert "raise engine.memory_limit" in rule
+
+
+NAMES = [
+    *("a", "A", "a b", "a-b", "a/b", "../a", "..", ".", "a.", "\u00e9", "e\u0301", "con", "claim.json", "%41", "<b>"),
+    *("x" * 80, "x" * 79 + "/"),
+]
+
+
+def test_every_name_becomes_one_safe_file_name() -> None:
+    files = [file_name(name) for name in NAMES]
+    assert len({name.casefold() for name in files}) == len(NAMES)
+    assert all(re.fullmatch(r"[A-Za-z0-9_~-]{1,64}", name) for name in files)
+    assert file_name("recgpt1") == "recgpt1"
+
+
+def test_check_makes_built_in_policies_and_imports_no_plug_in(tmp_path: Path) -> None:
+    plugin = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\nclass Mine: ...\n"
+    (tmp_path / "mine.py").write_text(plugin)
+    explore = "policy: explore, params: {policy: popularity, policy_params: {half_lif: 3}}"
+    channel = "serving: {channels: [{policy: popularity, name: c, quota: 2, params: {half_life: -1}}]}\n"
+    text = GOOD.replace("policy: random", explore).replace("policy: popularity\n", "policy: 'mine.py:Mine'\n") + channel
+    (tmp_path / "s.yaml").write_text(text)
+    result = CliRunner().invoke(main, ["scenario", "check", str(tmp_path / "s.yaml")])
+    assert result.exit_code == 2
+    assert re.search(r"s\.yaml:6: arms\.one\.params\.policy_params\.half_lif: .*did you mean 'half_life'\?", result.stderr)
+    assert re.search(r"s\.yaml:11: serving\.channels\.0\.params: policy 'popularity': the 'half_life' parameter", result.stderr)
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "s.yaml").write_text(GOOD.replace("policy: popularity\n", "policy: 'mine.py:Mine'\n"))
+    result = CliRunner().invoke(main, ["scenario", "check", str(tmp_path / "s.yaml")])
+    assert result.exit_code == 0
+    assert "mine.py:Mine: there, but not imported" in result.stdout
+    assert not (tmp_path / "ran").exists()
+    result = CliRunner().invoke(main, ["scenario", "check", "--plug-ins", str(tmp_path / "s.yaml")])
+    assert result.exit_code == 2
+    assert "must be a subclass of policies.base.Policy" in result.stderr
+    assert (tmp_path / "ran").exists()
+
+
+def test_check_and_run_look_for_the_data_of_every_world_first(tmp_path: Path) -> None:
+    world = "worlds: {real: {users: {kind: logged}, data: {source: log, path: nowhere.parquet}}}\n"
+    (tmp_path / "s.yaml").write_text(GOOD + world)
+    for command in (["scenario", "check"], ["run", "--out", str(tmp_path / "out")]):
+        result = CliRunner().invoke(main, [*command, str(tmp_path / "s.yaml")])
+        assert result.exit_code == 2
+        assert re.search(r"s\.yaml:11: worlds\.real\.data\.path: nothing at 'nowhere\.parquet'", result.stderr)
+    assert not (tmp_path / "out").exists()
+
+
+def test_any_bytes_and_any_value_of_any_key_end_as_a_scenario_or_a_message(tmp_path: Path) -> None:
+    """Mutated bytes of a shipped scenario, and each of its keys with values that somebody may write: never another error."""
+    draw = random.Random(13)
+    whole = find("kuaishou_like.yaml").read_bytes()
+    pieces = [b"\0", b"\xff", b"&a ", b"*a", b"<<: ", b"---\n", b"\t", b"{", b"]", b": ", b"!!int ", b"'", b'"', b".nan", b"9" * 5000]
+    file, refused = tmp_path / "s.yaml", 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for _ in range(draw.choice([1, 2, 10])):
+            place = draw.randrange(len(content))
+            content[place : place + draw.choice([0, 1, 40])] = draw.choice(pieces)
+        file.write_bytes(content)
+        refused += _refused(file)
+    values = ["null", "[]", "{}", "''", "-1", "1e308", ".nan", "1" + "0" * 30, "no", "2020-01-01", "[[x]]", "{a: {b: 1}}"]
+    values += ["'\u202e'", "'../x'"]
+    lines = whole.decode().splitlines()
+    keyed = [i for i, line in enumerate(lines) if re.match(r" *\w+: *\S", line)]
+    for _ in range(60):
+        i = draw.choice(keyed)
+        file.write_text("\n".join([*lines[:i], f"{lines[i].partition(':')[0]}: {draw.choice(values)}", *lines[i + 1 :]]))
+        refused += _refused(file)
+    assert refused > 60
+
+
+def _refused(file: Path) -> bool:
+    message = None
+    try:
+        Scenario.load(file)
+    except ScenarioError as error:
+        message = str(error)
+    assert message is None or str(file) in message
+    assert all(character.isprintable() or character == "\n" for character in message or "")
+    return message is not None

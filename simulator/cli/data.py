@@ -206,15 +206,17 @@ def worlds(run: Path) -> None:
       again-2: {users: {kind: logged, response: {bootstrap: 2}}}
     """
     from simulator.datasets import DataError
-    from simulator.files import read_json
+    from simulator.report import load
     from simulator.users.learned.ensemble import pool_reports
+    from simulator.workspace import Workspace
 
     with failures():
-        files = [run / "report.json", *sorted((run / "worlds").glob("*/report.json"))]
-        if len(files) < 2:
+        own = load(run)
+        worlds = {name: load(place) for name, place in Workspace(run).worlds(own["settings"]).items()}
+        if not worlds:
             raise DataError(f"{run}: no further worlds there: name some under `worlds:` in the scenario")
-        found = pool_reports([read_json(file) for file in files])
-    click.echo(f"{len(files)} worlds: {', '.join(['its own', *(file.parent.name for file in files[1:])])}")
+        found = pool_reports([own, *worlds.values()])
+    click.echo(f"{1 + len(worlds)} worlds: {', '.join(['its own', *worlds])}")
     rows = []
     for (arm, metric), p in found.items():
         rows.append((f"{arm}: {metric}", f"{p.lift:+.3%}", f"{p.low:+.3%}", f"{p.high:+.3%}", f"{p.within:.3%}", f"{p.between:.3%}"))

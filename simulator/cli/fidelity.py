@@ -40,11 +40,12 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
     from simulator.offpolicy.fidelity_page import markdown, save
     from simulator.progress import board
     from simulator.scenario import Scenario, find
+    from simulator.workspace import file_name
 
     again = f"interrupted; finished parts are kept: abtest fidelity {scenario} --resume"
     with failures(again):
         loaded = Scenario.load(scenario, {"seed": given["seed"], "days": given["days"]})
-        root = out or Path("runs") / "fidelity" / loaded.name
+        root = out or Path("runs") / "fidelity" / file_name(loaded.name)
         with board(quiet=quiet) as progress:
             content = _content(loaded, root, find(scenario).parent, resume, given, progress)
         page = save(content, root)

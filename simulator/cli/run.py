@@ -70,11 +70,16 @@ def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options:
 
 
 def _folder(name: str, *, resume: bool) -> Path:
-    """Where a run goes: a new folder named by the time, or the latest of this scenario."""
-    home = Path("runs") / "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+    """Where a run goes: a new folder named by the time, or the latest of this scenario.
+
+    Raises:
+        RunError: nothing is there to be resumed.
+    """
+    from simulator.workspace import RunError, file_name
+
+    home = Path("runs") / file_name(name)
     if not resume:
         return home / time.strftime("%Y-%m-%d-%H%M%S")
-    from simulator.workspace import RunError
 
     runs = sorted(path for path in home.glob("*") if path.is_dir())
     if not runs:

@@ -10,7 +10,7 @@ from simulator.datasets.tables import DataError
 from simulator.scenario import Data
 from simulator.users.base import Source
 
-__all__ = ["SOURCES", "DataError", "locate", "read"]
+__all__ = ["SOURCES", "DataError", "locate", "place", "read"]
 
 SOURCES: dict[str, tuple[str, str | None]] = {
     "kuairand": ("simulator.datasets.kuairand", "kuairand"),
@@ -32,17 +32,38 @@ def locate(path: str, folder: Path) -> Path:
     Raises:
         DataError: it is in none of these places; the message names them.
     """
-    given = Path(path).expanduser()
+    given = Path(path)
+    try:
+        given = given.expanduser()
+    except RuntimeError as error:  # `~name` of nobody
+        raise DataError(f"data.path: {path!r}: {error}") from error
     roots = [folder, Path.cwd(), Path(__file__).resolve().parents[3] / "shared" / "data"]
     if "ABTEST_DATA" in os.environ:
         roots.insert(0, Path(os.environ["ABTEST_DATA"]))
     places = [given] if given.is_absolute() else list(dict.fromkeys((root / given).resolve() for root in roots))
-    for place in places:
-        if place.exists():
-            return place
+    try:
+        here = next((place for place in places if place.exists()), None)
+    except OSError as error:  # a name that no file system takes
+        raise DataError(f"data.path: {path[:80]!r}: {error.strerror}") from error
+    if here is not None:
+        return here
     looked = "".join(f"\n  {place}" for place in places)
     advice = "Set ABTEST_DATA to the folder of data sets, or give an absolute path"
     raise DataError(f"data.path: nothing at {path!r}. Looked at{looked}\n{advice}")
+
+
+def place(data: Data, folder: Path) -> Path:
+    """The file or folder that a scenario's `data` section reads; `folder` is where the scenario lies.
+
+    Raises:
+        DataError: the source has no files or was given no path, or nothing is there.
+    """
+    if data.source not in SOURCES:
+        raise DataError(f"data.source {data.source!r} has no files to read: its history is made by running the world")
+    path = data.path if data.path is not None else SOURCES[data.source][1]
+    if path is None:
+        raise DataError(f"data.path: the source {data.source!r} needs the path of its file")
+    return locate(path, folder)
 
 
 def read(data: Data, folder: Path) -> Source:
@@ -58,11 +79,6 @@ def read(data: Data, folder: Path) -> Source:
     Raises:
         DataError: nothing to read, or a broken file: names file, line, column, rule and value.
     """
-    if data.source not in SOURCES:
-        raise DataError(f"data.source {data.source!r} has no files to read: its history is made by running the world")
-    module, default = SOURCES[data.source]
-    path = data.path if data.path is not None else default
-    if path is None:
-        raise DataError(f"data.path: the source {data.source!r} needs the path of its file")
-    source: Source = importlib.import_module(module).read(data, locate(path, folder))
+    path = place(data, folder)
+    source: Source = importlib.import_module(SOURCES[data.source][0]).read(data, path)
     return source

@@ -15,6 +15,7 @@ from policies.base import Progress
 from simulator.eventlog import EventLog
 from simulator.files import looked_up, read_json, write_texts
 from simulator.ledger import CLAIM, Ledger
+from simulator.workspace import Workspace
 
 if TYPE_CHECKING:
     from simulator.metrics import Better
@@ -81,7 +82,7 @@ def write(
     content["audit"] = audited.beside(home)
     if content["audit"]:
         add_check(content, audited.check(content["audit"]))
-    worlds = {place.name: load(place) for place in sorted((home / "worlds").glob("*")) if place.is_dir()}
+    worlds = {name: load(place) for name, place in Workspace(home).worlds(content["settings"]).items()}
     if worlds:
         own = content["settings"].get("users", {}).get("kind", "this world")
         content["worlds"] = world.over({own: content, **worlds})

@@ -23,7 +23,7 @@ class HeldOut(Section):
     """
 
     kind: Literal["held_out"] = "held_out"
-    clicks: Annotated[int, Field(ge=1)] = Field(default=1, description="a user's next clicks that one slate is to find")
+    clicks: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="a user's next clicks that one slate is to find")
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
         """Nothing is to be learned."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from policies.streams import Purpose, uniform
 from simulator.section import Section
 from simulator.users.base import Source
-from simulator.users.choice.parameters import Affinity, Drift, Focus, Interests
+from simulator.users.choice.parameters import Affinity, Drift, Focus, Interests, Spread
 from simulator.users.choice.people import People
 from simulator.users.choice.population import Choice
 from simulator.users.choice.world import World, normal, unit
@@ -28,8 +28,8 @@ class Succession(Section):
     personalized Markov chains", WWW 2010, without the personal part).
     """
 
-    branches: Annotated[int, Field(ge=1)] = 3
-    spread: Annotated[float, Field(ge=0)] = Field(default=0.4, description="length of a video's deviation from the next tag's centre")
+    branches: Annotated[int, Field(ge=1, le=1000)] = 3
+    spread: Spread = Field(default=0.4, description="length of a video's deviation from the next tag's centre")
 
 
 class Markov(Choice):

@@ -27,6 +27,9 @@ AUTHOR_TASTE, VIDEO_TASTE, ESTIMATE, INTEREST = 30, 31, 32, 33
 
 Words = npt.NDArray[np.uint32]
 
+FAR = 2.0**62
+"""ms: a time that no run reaches and 64 bits hold; heavy tails of watch times lie beyond it."""
+
 STREAMS, CHUNK = 5, 32
 """Blocks of words that an impression may take: examination, response, feedback, taste for the author and for the video; requests
 whose words are computed together (their number changes no bit)."""
@@ -404,7 +407,7 @@ def _go_on(
             open_[u] = 0
             rate = rates[u] * math.exp(law.return_satisfaction * (satisfaction[u] - law.return_reference))
             end = arrival(hours, end, rate, -math.log(1.0 - uniform(seed, _RETURN, u, step[b], 0)))
-        following[to] = clock[u] = max(int(end), t[b] + 1)
+        following[to] = clock[u] = max(int(min(end, FAR)), t[b] + 1)
 
 
 @njit(cache=True)

@@ -9,15 +9,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from simulator.section import Section
+from simulator.section import MAX_IDS, DistinctNumbers, Section
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MAX_IDS)]
+Logit = Annotated[float, Field(ge=-100, le=100)]
+"""A part of a logit, or a factor within an exponential: beyond 100, chances are 0 and 1 in every bit."""
+Spread = Annotated[float, Field(ge=0, le=100)]
+"""The standard deviation, length or weight of a part of a logit."""
+Exponent = Annotated[float, Field(ge=0, le=20)]
+"""Of a law of rank: at 20, the second of a list has a millionth of the first."""
+Pull = Annotated[float, Field(ge=-10, le=10)]
+"""A factor within an exponential of a rate or of odds: 10 is a change by 22,000."""
+Seconds = Annotated[float, Field(ge=0.001, le=86_400)]
+"""A length of time that is drawn in ms, at most a day."""
+Shape = Annotated[float, Field(ge=0.05, le=20)]
+"""Of a Weibull, log-logistic or gamma law: outside, its draws leave what 64 bits hold."""
 
 HOURS = (
     *(3.65, 2.28, 1.48, 0.94, 0.78, 0.98, 1.77, 2.66, 3.38, 4.02, 4.60, 5.15),
@@ -54,13 +64,14 @@ class Videos(Section):
 
     authors: Count = 800
     tags: Count = 40
-    tag_zipf: NonNegative = 0.8
-    author_zipf: NonNegative = 0.7
-    author_spread: NonNegative = Field(default=0.5, description="length of the author's deviation from the tag's centre")
-    spread: NonNegative = Field(default=0.35, description="length of a video's own deviation")
+    tag_zipf: Exponent = 0.8
+    author_zipf: Exponent = 0.7
+    author_spread: Spread = Field(default=0.5, description="length of the author's deviation from the tag's centre")
+    spread: Spread = Field(default=0.35, description="length of a video's own deviation")
     off_tag: Share = Field(default=0.15, description="share of videos outside their author's main tag")
-    duration: dict[float, Positive] = Field(
+    duration: Annotated[dict[Share, Seconds], DistinctNumbers] = Field(
         default={0.0: 6.0, 0.1: 14.6, 0.25: 32.0, 0.5: 81.0, 0.75: 148.0, 0.9: 238.0, 1.0: 520.0},
+        min_length=1,
         description="quantiles, s; linear in the logarithm between them",
     )
 
@@ -75,8 +86,8 @@ class Interests(Section):
 
     per_user: Annotated[int, Field(ge=1, le=16)] = 4
     dimensions: Annotated[int, Field(ge=2, le=64)] = 12
-    spread: NonNegative = Field(default=0.4, description="length of an interest's deviation from its tag's centre")
-    concentration: NonNegative = Field(default=1.0, description="sd of the logits of the weights; 0: all interests weigh the same")
+    spread: Spread = Field(default=0.4, description="length of an interest's deviation from its tag's centre")
+    concentration: Spread = Field(default=1.0, description="sd of the logits of the weights; 0: all interests weigh the same")
 
 
 class Affinity(Section):
@@ -86,17 +97,18 @@ class Affinity(Section):
     clicks are independent coins.
     """
 
-    base: float = -3.31
-    user: NonNegative = Field(default=1.5, description="sd between users")
-    activity: float = Field(
+    base: Logit = -3.31
+    user: Spread = Field(default=1.5, description="sd between users")
+    activity: Logit = Field(
         default=-0.31, description="change per normal score of activity: KuaiRand's full-active users click 42%, its low ones 57%"
     )
-    quality: NonNegative = Field(default=1.3, description="sd between videos")
-    match: NonNegative = Field(default=6.65, description="weight of the interest match")
-    author: NonNegative = Field(default=0.4, description="sd of a user's own liking for an author")
-    taste: NonNegative = Field(default=0.6, description="sd of what no feature explains, fixed per (user, video)")
-    duration: dict[float, float] = Field(
+    quality: Spread = Field(default=1.3, description="sd between videos")
+    match: Spread = Field(default=6.65, description="weight of the interest match")
+    author: Spread = Field(default=0.4, description="sd of a user's own liking for an author")
+    taste: Spread = Field(default=0.6, description="sd of what no feature explains, fixed per (user, video)")
+    duration: Annotated[dict[Seconds, Logit], DistinctNumbers] = Field(
         default={10.0: -0.15, 22.0: 0.0, 45.0: 0.17, 90.0: 0.32, 240.0: -0.27},
+        min_length=1,
         description="offset at durations (s), linear in the logarithm between",
     )
 
@@ -131,11 +143,11 @@ class Watch(Section):
     Dumais, SIGIR 2010, on dwell times). Neutral: `affinity: 0` (what suits is watched no longer), `stop: 1` (nobody loops).
     """
 
-    skip_scale: Positive = Field(default=2.84, description="s")
-    skip_shape: Positive = 1.629
-    attention: Positive = Field(default=13.2, description="s")
-    affinity: NonNegative = 2.5
-    shape: Annotated[float, Field(gt=0.5)] = 1.46
+    skip_scale: Seconds = Field(default=2.84, description="s")
+    skip_shape: Shape = 1.629
+    attention: Seconds = Field(default=13.2, description="s")
+    affinity: Annotated[float, Field(ge=0, le=10)] = 2.5
+    shape: Annotated[float, Field(gt=0.5, le=20)] = 1.46
     stop: Share = 0.8
     loop: Share = 0.052
 
@@ -147,8 +159,8 @@ class Reaction(Mechanism):
     """
 
     rate: Probability
-    affinity: float
-    unclicked: NonNegative
+    affinity: Logit
+    unclicked: Annotated[float, Field(ge=0, le=1000)]
 
 
 class Reactions(Section):
@@ -169,9 +181,9 @@ class Satiation(Mechanism):
     between requests (Kapoor et al., "Just in time recommendations: modeling the dynamics of boredom", WSDM 2015). Off: no memory.
     """
 
-    strength: NonNegative = 0.12
+    strength: Spread = 0.12
     fade: Share = 0.9
-    recovery: Positive = Field(default=6.0, description="h: half-life of the memory")
+    recovery: Annotated[float, Field(ge=0.001, le=100_000)] = Field(default=6.0, description="h: half-life of the memory")
 
 
 class Drift(Mechanism):
@@ -201,7 +213,7 @@ class Patience(Mechanism):
     """
 
     leave: Probability = 0.4
-    satisfaction: NonNegative = 0.8
+    satisfaction: Annotated[float, Field(ge=0, le=10)] = 0.8
     reference: Share = 0.33
 
 
@@ -212,16 +224,27 @@ class Arrival(Section):
     The larger `shape`, the more alike are the users.
     """
 
-    per_day: Positive = Field(default=1.3, description="mean number of sessions a user starts per day")
-    shape: Positive = Field(default=1.6, description="of the gamma distribution between users: variance of the rate = mean^2 / shape")
-    busiest: Positive = Field(default=4.0, description="rates are cut at this many per day: no user runs out of videos")
-    gap: NonNegative = Field(default=1.0, description="s between the end of a video and what comes next")
+    per_day: Annotated[float, Field(gt=0, le=10_000)] = Field(default=1.3, description="mean number of sessions a user starts per day")
+    shape: Shape = Field(default=1.6, description="of the gamma distribution between users: variance of the rate = mean^2 / shape")
+    busiest: Annotated[float, Field(gt=0, le=1440)] = Field(
+        default=4.0, description="rates are cut at this many per day: no user runs out of videos"
+    )
+    gap: Annotated[float, Field(ge=0, le=86_400)] = Field(default=1.0, description="s between the end of a video and what comes next")
 
 
 class Diurnal(Mechanism):
     """The hour curve of arrivals. Off: all hours are the same."""
 
-    hours: tuple[NonNegative, ...] = Field(default=HOURS, min_length=24, max_length=24, description="weights of the hours 0..23")
+    hours: tuple[Annotated[float, Field(ge=0, le=1e9)], ...] = Field(
+        default=HOURS, min_length=24, max_length=24, description="weights of the hours 0..23"
+    )
+
+    @field_validator("hours")
+    @classmethod
+    def _some(cls, hours: tuple[float, ...]) -> tuple[float, ...]:
+        if sum(hours) < 1e-9:
+            raise ValueError("one of the hours must have a weight")
+        return hours
 
 
 class Returning(Mechanism):
@@ -231,6 +254,6 @@ class Returning(Mechanism):
     NIPS 2015. Off: coming back does not depend on what was shown.
     """
 
-    satisfaction: float = 1.0
+    satisfaction: Pull = 1.0
     reference: Share = 0.33
     memory: Share = Field(default=0.8, description="weight of the past at each request in S")

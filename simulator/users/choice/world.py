@@ -20,6 +20,9 @@ Floats = npt.NDArray[np.float64]
 (_USER_LEVEL, _USER_RATE) = range(20, 22)
 """What a world number decides: the `step` of `uniform(seed, Purpose.WORLD, index, step, lane)`."""
 
+SELDOM = 1e-9
+"""Sessions per day of who does not come: a small `arrival.shape` gives rates that are 0 in every bit, and waits that no clock holds."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -90,7 +93,7 @@ def _people(choice: Choice, seed: int) -> tuple[Floats, Floats]:
     rank = uniform(seed, Purpose.WORLD, user, _USER_RATE) + 2.0**-54
     rate = gammaincinv(arrival.shape, rank) * (arrival.per_day / arrival.shape)
     level = affinity.base + affinity.user * normal(seed, user, _USER_LEVEL, 1)[:, 0] + affinity.activity * ndtri(rank)
-    return level, np.minimum(rate, arrival.busiest)
+    return level, np.clip(rate, SELDOM, arrival.busiest)
 
 
 def _zipf_cdf(n: int, exponent: float) -> Floats:
