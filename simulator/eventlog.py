@@ -106,13 +106,13 @@ class EventLog:
         unknown = set(columns) - set(target.names)
         if unknown:
             raise LogError(f"unknown columns {sorted(unknown)}; an event log has {target.names}")
-        given = {name: _as_arrow(name, values) for name, values in columns.items() if values is not None}
-        if "item" not in given:
+        by_name = {name: _as_arrow(name, values) for name, values in columns.items() if values is not None}
+        if "item" not in by_name:
             raise LogError("column 'item' is missing")
         arrays = []
         for column in target:
             try:
-                arrays.append(_convert(given.get(column.name), column, len(given["item"])))
+                arrays.append(_convert(by_name.get(column.name), column, len(by_name["item"])))
             except pa.ArrowException as error:
                 raise LogError(f"column {column.name!r} cannot be read as {column.type}: {error}") from error
         table = pa.table(arrays, schema=target)

@@ -173,14 +173,14 @@ def _hold_to_one_unit(file: Path, times: npt.NDArray[np.float64]) -> None:
 
 
 def _features(
-    path: Path | None, key: str, known: list[str], base: int
+    path: Path | None, key: str, log_ids: list[str], base: int
 ) -> tuple[dict[str, Any], tuple[IntArray, IntArray] | None, dict[str, Any]]:
     """Columns of a `.item` or `.user` file by name, its first token_seq field as ragged attributes, and notes on its ids.
 
     Args:
         path: the file; None where it is not there.
         key: the field of its ids.
-        known: ids in the order of their numbers.
+        log_ids: ids of the log in the order of their numbers.
         base: number of the first one.
     """
     if path is None:
@@ -191,10 +191,10 @@ def _features(
     if "id" in types:
         raise DataError(f"{path}: line 1: no field may be called id, as the ids of {key} are in a catalogue; rename it")
     ids = table[key].to_pylist()
-    place = {value: number for number, value in enumerate(known, start=base)}
+    place = {value: number for number, value in enumerate(log_ids, start=base)}
     keep = np.array([value in place for value in ids], dtype=bool)
     row = np.array([place[value] for value in ids if value in place], dtype=np.int64)
-    size = len(known) + base
+    size = len(log_ids) + base
     columns: dict[str, Any] = {}
     attributes, unused = None, []
     for name, kind in types.items():
@@ -205,7 +205,7 @@ def _features(
             columns[name] = spread(feature(values), row, size)
         elif name != key:
             unused.append(f"{name}:{kind}")
-    notes = coverage("items" if key == "item_id" else "users", path.name, ids, known, "left out")
+    notes = coverage("items" if key == "item_id" else "users", path.name, ids, log_ids, "left out")
     return columns, attributes, {**notes, **({f"fields of {path.name} that nothing uses": unused} if unused else {})}
 
 

@@ -156,13 +156,13 @@ def prepare(dump: Path, form: Format, core: int = 5, since: datetime | None = No
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     rows = [
-        (users.setdefault(user, len(users)), items.setdefault(item, len(items)), t, said)
-        for user, item, t, said in _reviews(dump, form)
+        (users.setdefault(user, len(users)), items.setdefault(item, len(items)), t, digest)
+        for user, item, t, digest in _reviews(dump, form)
     ]
     if not rows:
         raise DataError(f"{dump}: the file is empty")
-    user, item, t, said = (np.array(column) for column in zip(*rows, strict=True))
-    kept = _first_of_each(user, item, t, said)
+    user, item, t, digest = (np.array(column) for column in zip(*rows, strict=True))
+    kept = _first_of_each(user, item, t, digest)
     repeated = int(len(t) - kept.sum())
     if since is not None:
         kept &= t >= since.timestamp()
@@ -284,8 +284,8 @@ def _id(path: Path, number: int, record: Mapping[str, Any], key: str) -> str:
 
 def _digest(review: Mapping[str, Any], form: Format) -> int:
     """63 bits of what a review says: of its text, or of the whole record where it has none."""
-    said = review.get(form.text)
-    words = " ".join(said.split()) if isinstance(said, str) else ""
+    text = review.get(form.text)
+    words = " ".join(text.split()) if isinstance(text, str) else ""
     words = words or json.dumps(review, sort_keys=True)
     return int.from_bytes(hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
 
@@ -308,7 +308,7 @@ def _object(path: Path, number: int, line: str, *, literal: bool) -> dict[str, A
         DataError: neither, no object, or a key that stands in it twice.
     """
     try:
-        found = json.loads(line, object_pairs_hook=_once)
+        found = json.loads(line, object_pairs_hook=_unique)
     except _TwiceError as error:
         raise DataError(f"{path}: line {number}: the key {error.args[0]!r} stands there twice; got {line.strip()[:60]!r}") from error
     except (ValueError, RecursionError) as error:
@@ -325,13 +325,13 @@ class _TwiceError(ValueError):
     """A key that stands in an object twice."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in unique:
             raise _TwiceError(key)
-        found[key] = value
-    return found
+        unique[key] = value
+    return unique
 
 
 def _literal(line: str) -> Any:
