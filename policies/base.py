@@ -302,7 +302,8 @@ class Policy(Params, ABC):
         Raises:
             FileNotFoundError: no `state.npz` there.
         """
-        with np.load(folder / "state.npz", allow_pickle=False) as stored:
+        file = folder / "state.npz"
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return self.restore({name: stored[name] for name in stored.files})
 
     def with_params(self, **changes: Any) -> Self:

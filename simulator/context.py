@@ -20,10 +20,10 @@ import pyarrow as pa
 
 from policies.base import Catalogue, Fitting, IntArray, Policy, Sequences, Stochastic, WorldBound
 from policies.explore import Explore
-from policies.registry import make, resolve
+from policies.registry import PolicyError, make, resolve
 from simulator import tape
 from simulator.design import DAY, HISTORY, arm_names, assignment, switched
-from simulator.desk import Channel, Desk, Serves
+from simulator.desk import Channel, Desk, Serves, raised
 from simulator.eventlog import FEEDBACK, EventLog, Metadata, Propensity, schema
 from simulator.files import load_arrays, reading
 from simulator.interleave import Draft
@@ -223,7 +223,7 @@ class Context:
         """A policy with its fit of a day loaded; yardsticks get their world."""
         policy = self.policy(spec)
         refit = day if self.scenario.serving.refit == "daily" and lane is not None else 0
-        policy.load(self.workspace.models / fit_name(policy, self.seed, refit, self.trained_on(lane)))
+        load_fit(policy, self.workspace.models / fit_name(policy, self.seed, refit, self.trained_on(lane)))
         if isinstance(policy, WorldBound):
             policy.bind(users)
         return policy
@@ -275,6 +275,19 @@ def fit_name(policy: Policy, seed: int, day: int = 0, lane: str | None = None) -
     if day == 0:
         return name
     return f"{name}-day-{day}-" + ("pooled" if lane is None else hashlib.sha256(lane.encode()).hexdigest()[:8])
+
+
+def load_fit(policy: Policy, folder: Path) -> None:
+    """Take over a fit.
+
+    Raises:
+        PolicyError: its files are damaged, or the policy does not take them.
+    """
+    try:
+        policy.load(folder)
+    except Exception as error:  # a plug-in may raise anything, and so do damaged files
+        kind = type(policy).__name__
+        raise PolicyError(f"{kind}: the fit in {folder} cannot be loaded: {raised(error)}") from error
 
 
 def with_columns(batch: pa.RecordBatch, target: pa.Schema) -> pa.Table:

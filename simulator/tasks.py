@@ -20,7 +20,7 @@ from policies.base import Fitting, Policy, Progress, Sequences, Updatable
 from policies.explore import Explore
 from policies.registry import PolicyError, is_built_in, locate, make
 from simulator import tape
-from simulator.context import Context, Job, context, fit_name, one_torch_thread, switch_days, with_columns
+from simulator.context import Context, Job, context, fit_name, load_fit, one_torch_thread, switch_days, with_columns
 from simulator.design import DAY, HISTORY
 from simulator.desk import OutOfTime, raised, within
 from simulator.device import device
@@ -163,7 +163,7 @@ class Fit:
 
     def _update(self, run: Context, policy: Policy, log: Sequences) -> None:
         assert isinstance(policy, Updatable)
-        policy.load(run.workspace.models / fit_name(policy, run.seed, self.day - 1, self.lane))
+        load_fit(policy, run.workspace.models / fit_name(policy, run.seed, self.day - 1, self.lane))
         serving = run.scenario.serving
         for histories, slates, clicked in blocks(log, (self.day - 1) * DAY, serving.history, serving.seen or serving.history):
             policy.update(histories, slates, clicked)

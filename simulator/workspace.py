@@ -15,7 +15,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -223,6 +223,30 @@ class Workspace:
     def finished(self) -> bool:
         """Whether the log is whole."""
         return (self.root / CLAIM).is_file()
+
+
+def held_if_run(folder: Path) -> AbstractContextManager[None]:
+    """Hold `folder` while something is written into it, if it is that of a finished run."""
+    return Workspace(folder).held() if (folder / CLAIM).is_file() else nullcontext()
+
+
+def sound_log(source: Path) -> EventLog:
+    """The event log of a run, or that in a folder of parts or a file; held to the run's ledger and to every rule of the schema.
+
+    Raises:
+        RunError: the run there is not finished.
+        FileError: a piece of the run is missing, changed or strange.
+        LogError: no log, or one that breaks a rule.
+    """
+    if (source / "work" / CLAIM).is_file() and not (source / CLAIM).is_file():
+        go_on = f"`abtest run SCENARIO --out {source} --resume` continues it"
+        raise RunError(f"{source} holds a run that is not finished: {go_on}")
+    ledger = Ledger(source) if (source / CLAIM).is_file() else Ledger.around(source)
+    if ledger is not None:
+        ledger.check(source)
+    log = EventLog.open(source / "log" if (source / "log").is_dir() else source)
+    log.validate()
+    return log
 
 
 def differences(old: Any, new: Any, path: str = "") -> Any:

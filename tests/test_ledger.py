@@ -13,11 +13,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from policies.registry import PolicyError
 from simulator.cli import main
+from simulator.datasets import read
 from simulator.files import load_arrays, read_json, save_arrays, write_text
 from simulator.ledger import FileError, Ledger, Piece, commit
 from simulator.run import simulate
-from simulator.scenario import Scenario
+from simulator.scenario import Data, Scenario
 from simulator.workspace import RunError, Workspace
 
 SCENARIO: dict[str, Any] = {
@@ -334,6 +336,41 @@ def test_a_run_folder_is_held_by_one_process(tmp_path):
             pass
     with Workspace(tmp_path / "out").held():
         pass
+
+
+def test_a_fit_that_is_damaged_while_the_run_uses_it_is_named(interrupted, tmp_path, monkeypatch):
+    out = copy(interrupted, tmp_path)
+    check = Ledger.check
+
+    def then_damaged(ledger: Ledger, within: Path | None = None) -> None:
+        check(ledger, within)
+        os.truncate(one(out, "models/stops-*/state.npz"), 30)
+
+    monkeypatch.setattr(Ledger, "check", then_damaged)
+    with pytest.raises(PolicyError, match=r"Stops: the fit in .*models/stops-\w+ cannot be loaded"):
+        again(tmp_path)
+
+
+def test_a_report_of_a_run_that_another_process_holds_is_not_written(whole, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    with Workspace(out).held():
+        done = CliRunner().invoke(main, ["report", str(out), "--quiet"])
+    assert done.exit_code == 2
+    assert "is in use by process" in done.output
+    assert not (out / "report.json").exists()
+
+
+def test_a_log_as_data_is_held_to_its_ledger(whole, interrupted, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    data = Data(source="log", path=str(out))
+    assert read(data, tmp_path).history is not None
+    flip(out / "log/01-a.parquet")
+    with pytest.raises(FileError, match=r"log/01-a\.parquet has changed"):
+        read(data, tmp_path)
+    with pytest.raises(RunError, match="is not finished"):
+        read(Data(source="log", path=str(interrupted / "out")), tmp_path)
 
 
 def test_rows_are_listed(whole):

@@ -94,6 +94,7 @@ def report(
     from simulator.report.terminal import show
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
+    from simulator.workspace import held_if_run
 
     with failures(), board(quiet=quiet) as progress:
         choices = Choices(interval, correction, tables.share(winsorise), resamples)
@@ -105,10 +106,11 @@ def report(
                 raise reports.ReportError(f"{', '.join(strangers)}: for tables; {source} is a log, which says so itself")
             log, home = reports.find(source)
             folder = out or home
-            content = reports.write(
-                log, folder, runtime=reports.runtime(home), run=home, strict=strict, margins=margins, choices=choices,
-                better=better, progress=progress,
-            )  # fmt: skip
+            with held_if_run(folder):
+                content = reports.write(
+                    log, folder, runtime=reports.runtime(home), run=home, strict=strict, margins=margins, choices=choices,
+                    better=better, progress=progress,
+                )  # fmt: skip
         else:
             folder = out or source.parent / "report"
             with tables.of(source):

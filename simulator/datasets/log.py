@@ -13,6 +13,7 @@ from simulator.datasets.tables import DataError
 from simulator.eventlog import EventLog, LogError, Metadata
 from simulator.scenario import Data
 from simulator.users.base import Source
+from simulator.workspace import sound_log
 
 DAY = 86_400_000
 
@@ -25,11 +26,12 @@ def read(data: Data, path: Path) -> Source:
 
     Raises:
         DataError: no log there, no arm to take, or no history.
+        RunError: the run there is not finished.
+        FileError: a piece of the run there is missing or damaged.
     """
     folder = path / "log" if (path / "log").is_dir() else path
     try:
-        log = EventLog.open(folder)
-        log.validate()
+        log = sound_log(path)
     except LogError as error:
         raise DataError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
     stored = log.metadata

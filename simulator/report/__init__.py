@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from policies.base import Progress
 from simulator.eventlog import EventLog
 from simulator.files import looked_up, read_json, write_texts
-from simulator.ledger import CLAIM, Ledger
-from simulator.workspace import Workspace
+from simulator.workspace import Workspace, sound_log
 
 if TYPE_CHECKING:
     from simulator.metrics import Better
@@ -130,7 +129,8 @@ def find(source: Path) -> tuple[EventLog, Path]:
         source: a run's folder (with `log/`), a folder of Parquet parts, or one .parquet file.
 
     Raises:
-        ReportError: nothing is there, or a run that is not finished.
+        ReportError: nothing is there.
+        RunError: the run there is not finished.
         FileError: a piece of the run there is missing, changed or strange.
         LogError: something is there, but it is not an event log.
     """
@@ -139,22 +139,8 @@ def find(source: Path) -> tuple[EventLog, Path]:
             f"{source}: no such file or folder{looked_up(source)}; "
             "give a run's folder, a folder of Parquet parts or a .parquet file"
         )
-    if (source / "work" / CLAIM).is_file() and not (source / CLAIM).is_file():
-        raise ReportError(f"{source} holds a run that is not finished: `abtest run SCENARIO --out {source} --resume` continues it")
-    ledger = Ledger(source) if (source / CLAIM).is_file() else Ledger.around(source)
-    if ledger is not None:
-        ledger.check(source)
-    if (source / "log").is_dir():
-        return _sound(source / "log"), source
     home = source.parent if source.is_file() or source.name == "log" else source
-    return _sound(source), home
-
-
-def _sound(place: Path) -> EventLog:
-    """The log at `place`, held to every rule of the schema: others may have written it."""
-    log = EventLog.open(place)
-    log.validate()
-    return log
+    return sound_log(source), source if (source / "log").is_dir() else home
 
 
 def runtime(folder: Path) -> dict[str, Any] | None:

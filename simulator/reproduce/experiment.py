@@ -19,7 +19,8 @@ from policies.base import Catalogue, Progress
 from simulator.design import HISTORY
 from simulator.eventlog import EventLog
 from simulator.executors import executor
-from simulator.files import staged, write_text
+from simulator.files import load_arrays, staged, write_text
+from simulator.ledger import Ledger
 from simulator.reproduce.published import DATASETS
 from simulator.reproduce.systems import FAMILIES, Family, Protocol
 
@@ -237,13 +238,13 @@ class Experiment:
         Users without a held-out item are left out.
         """
         folder = self.finish(out, progress)
+        Ledger(folder).check()
         kept = folder / "places.npz"
         if not kept.is_file():
             logged = read_places(EventLog.open(folder / "log"))
             with staged(kept) as staging, staging.open("wb") as stream:
                 np.savez_compressed(stream, **{f"system {name}": values for name, values in logged.items()})  # type: ignore[arg-type]
-        with np.load(kept) as stored:
-            return {name.removeprefix("system "): stored[name] for name in stored.files}
+        return {name.removeprefix("system "): values for name, values in load_arrays(kept).items()}
 
     def _run(self, folder: Path, start: Path | None, progress: Progress) -> None:
         from simulator.run import simulate
