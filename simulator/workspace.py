@@ -227,7 +227,9 @@ class Workspace:
 
 def held_if_run(folder: Path) -> AbstractContextManager[None]:
     """Hold `folder` while something is written into it, if it is that of a finished run."""
-    return Workspace(folder).held() if (folder / CLAIM).is_file() else nullcontext()
+    with writing(folder):
+        finished = Workspace(folder).finished
+    return Workspace(folder).held() if finished else nullcontext()
 
 
 def sound_log(source: Path) -> EventLog:
