@@ -171,6 +171,7 @@ class _Scenario(_Told):
     serving: _Serving = _Serving()
     arms: dict[str, dict[str, Any]] = {}
     published: dict[str, float] = {}
+    worlds: dict[str, Any] = {}
 
 
 class _Marginal(_Told):
