@@ -312,3 +312,14 @@ def test_without_a_home_kernels_lie_in_a_folder_for_temporary_files_that_is_ours
     assert other is not None
     assert other != place
     assert os.stat(other).st_mode & 0o777 == 0o700
+
+
+def test_what_a_terminal_would_act_upon_is_shown_as_an_escape(tmp_path):
+    """A file's own words stand in messages; they must not colour, clear or turn round a terminal."""
+    table = tmp_path / "t.csv"
+    table.write_text("user,arm,x\n1,a\x1b[31m\u202e,1\n2,b,2\n", encoding="utf-8")
+    result = CliRunner().invoke(main, ["report", str(table), "--control", "a"])
+    assert result.exit_code == 2
+    assert "\\x1b[31m\\u202e" in result.output
+    assert "\x1b" not in result.output
+    assert "\u202e" not in result.output

@@ -22,8 +22,16 @@ class Failure(click.ClickException):
 
     exit_code = BAD_INPUT
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
     def show(self, file: object = None) -> None:
         click.echo(f"abtest: {self.message}", err=True)
+
+
+def printable(message: str) -> str:
+    """The message with what a terminal would act upon, or cannot show, as escapes: it quotes files of anybody."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in message)
 
 
 class Terminated(KeyboardInterrupt):

@@ -161,7 +161,7 @@ def _other_columns(chance: random.Random, table: pa.Table) -> pa.Table:
         values[at], values[at - 1] = 7, 8
     else:
         values[at] = bad[name]
-    return table.set_column(place, field, pa.array(values, field.type))
+    return table.set_column(place, field.with_nullable(True), pa.array(values, field.type))
 
 
 def _other_order(chance: random.Random, table: pa.Table) -> pa.Table:
