@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := pip install --quiet --disable-pip-version-check --only-binary :all:
 
-.PHONY: run test lint peers clean
+TOOLS := .venv-tools
+
+.PHONY: run test lint peers lock licences audit clean
 
 run: $(STAMP)
 	$(BIN)/abtest run scenarios/kuaishou_like.yaml
@@ -32,11 +35,29 @@ peers: .venv-recbole/.installed .venv-obp/.installed
 	.venv-obp/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python obp==0.5.7 pyieoe==0.1.1
 	touch $@
 
-$(STAMP): pyproject.toml constraints.txt
+# requirements.lock has the digests of the files of the versions in constraints.txt; torch is apart, for the reason at its head.
+$(STAMP): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "abtest needs Python 3.11 or newer; set PYTHON=python3.x")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ann]'
+	$(BIN)/python -m $(PIP) --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m $(PIP) -c constraints.txt torch
+	$(BIN)/python -m $(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check --disable-pip-version-check
+	touch $@
+
+lock: $(TOOLS)/.installed
+	.ci/lock $(TOOLS)/bin/uv
+
+licences: $(STAMP)
+	$(BIN)/python .ci/licences.py
+
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/python .ci/audit.py $(TOOLS)/bin/pip-audit
+
+$(TOOLS)/.installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m $(PIP) uv==0.13.9 pip-audit==2.10.1
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TOOLS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
