@@ -261,7 +261,7 @@ def test_frames_round_trip_and_ratio_columns() -> None:
         ({"arm": ["a", "b"], "x": [1, 2]}, "no column 'user'"),
         ({"user": [1, 2], "arm": ["a", "a"], "x": [1, 2]}, "at least two"),
         ({"user": [1, 1, 2], "arm": ["a", "b", "a"], "x": [1, 2, 3]}, "user 1 has several rows"),
-        ({"user": [1, 2], "arm": ["a", "b"], "x": [1, np.nan]}, "row 1: column 'x' is nan"),
+        ({"user": [1, 2], "arm": ["a", "b"], "x": [1, np.nan]}, "row 1: column 'x' has no value"),
         ({"user": [1, 2], "arm": ["a", None], "x": [1, 2]}, "row 1: column 'arm' has no value"),
         ({"user": [1, 2], "arm": ["a", "b"]}, "no metric"),
     ],

@@ -142,6 +142,7 @@ def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterato
 def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:
     from simulator.files import looked_up
     from simulator.report import ReportError, find, tables
+    from simulator.report.words import uses
     from simulator.stats import frames, units
 
     if not source.exists():
@@ -150,6 +151,8 @@ def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable
     if not tables.is_log(source):
         with tables.of(source):
             table = frames.from_frame(tables.read(source))
+        for line in uses(map(asdict, table.columns)):
+            click.echo(line)
         return None, table, tables.named(table, control)
     log, _ = find(source)
     days = units.read(log)

@@ -12,12 +12,12 @@ import numpy as np
 
 from policies.base import Progress
 from simulator.report import finite
-from simulator.stats import compare, quantiles, resampling, tests, verdict
+from simulator.stats import compare, quantiles, resampling, segments, tests, verdict
 from simulator.stats.adjustment import post_stratified, winsorised
 from simulator.stats.choices import Choices
 from simulator.stats.intervals import METHODS
 from simulator.stats.moments import Moments, relative
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.units import TableError, UnitTable, levels
 
 RANKED = 200_000
 """Units up to which ranks are computed: sorting a million users for every metric takes longer than the report may."""
@@ -56,7 +56,7 @@ def computed_otherwise(
     """
     own = {(r.metric, r.arm): r for r in verdict.lifts(table, control, covariates=covariates, method=choices.interval)}
     cut = {(r.metric, r.arm): r for r in verdict.lifts(winsorised(table, choices.winsorise), control)}
-    strata = [name for name, labels in table.groups.items() if 1 < len(set(labels)) <= STRATA] if table.assigned is not None else []
+    strata = [name for name, p in segments.dependence(table).items() if p >= segments.DEPENDENT and 1 < _levels(table, name) <= STRATA]
     samples = compare.Samples(table, {})
     rows = []
     done, of = 0, len(treatments) * len(table.numerators)
@@ -75,6 +75,10 @@ def computed_otherwise(
                     progress("report: resampling", done, of, {})
             rows += [{"metric": metric, "arm": arm, **row} for row in found]
     return rows
+
+
+def _levels(table: UnitTable, group: str) -> int:
+    return len(levels(table.groups[group])[0])
 
 
 def _said(method: str, lift: float | None = None, low: float | None = None, high: float | None = None, p: float | None = None,

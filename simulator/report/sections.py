@@ -669,6 +669,13 @@ def _rate(rate: Mapping[str, float | None]) -> Cell:
     return _shown(percent, rate["value"], 1, False, under=within)
 
 
+def _uses(c: Content) -> Section:
+    note = "What each column of the table was taken for, and how it was read. Only metrics are tested; nothing else of the table is."
+    rows = [(plain(use["column"]), plain(use["role"]), plain(use["note"])) for use in c["columns"]]
+    table = Table("Columns", _columns("Column", "Taken for", "How, or why", text=3), rows)
+    return Section("columns", "Columns of the table", [Words(note, note=True), table], "Columns")
+
+
 def _repeat(c: Content) -> Section:
     blocks: list[Block] = []
     if c["settings"]:
@@ -698,7 +705,8 @@ SECTIONS: tuple[tuple[str, Callable[[Content], Section | None]], ...] = (
     ("headlines", _verdict), ("headlines", _words), ("margins", _margins), ("checks", _checks), ("lifts", _paper), ("daily", _days),
     ("sequential", _sequential), ("funnel", _funnel), ("distributions", _spread), ("segments", _segments), ("lifts", _numbers),
     ("otherwise", _otherwise), ("power", _power), ("designs", _designs), ("preference", _preference), ("published", _published),
-    ("worlds", _worlds), ("", _offline), ("", _served), ("calibration", _calibration), ("audit", _audit), ("", _repeat),
+    ("worlds", _worlds), ("", _offline), ("", _served), ("calibration", _calibration), ("audit", _audit), ("columns", _uses),
+    ("", _repeat),
 )  # fmt: skip
 """Every section in the order of reading, with the key of the content without which there is nothing to show ("": it has several)."""
 

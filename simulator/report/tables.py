@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,68 +12,21 @@ import numpy as np
 from policies.base import Progress
 from simulator.metrics import Better
 from simulator.report import ROW, ReportError
+from simulator.report.table_files import is_log, read
 from simulator.stats import verdict
 from simulator.stats.choices import Choices
 from simulator.stats.frames import Columns, from_frame
 from simulator.stats.margins import Margins
+from simulator.stats.rows import Rows
 from simulator.stats.units import TableError, UnitTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+__all__ = ["bound", "direction", "is_log", "lifts", "named", "of", "parse", "read", "share", "weight", "write"]
 
 CONTROL = "control"
 """An arm of this name is the control where none is named."""
-
-
-def read(path: Path) -> pd.DataFrame:
-    """A per-user table from a csv, tsv (also gzipped) or Parquet file; rows of text are labelled with their line.
-
-    Raises:
-        ReportError: no such kind of file, or one that cannot be read; with its name.
-    """
-    import pandas as pd
-
-    if not str(path).endswith(SUFFIXES):
-        raise ReportError(f"{path}: a per-user table is a file of {', '.join(SUFFIXES)}")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return _read_text(path, "\t" if ".tsv" in path.suffixes else ",")
-    except UnicodeDecodeError as error:
-        raise ReportError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except ReportError:
-        raise
-    except pd.errors.ParserWarning as error:
-        raise ReportError(f"{path}: a row has more values than line 1 has names") from error
-    except (ValueError, OSError) as error:
-        raise ReportError(f"{path}: cannot be read as a table: {error}") from error
-
-
-def _read_text(path: Path, separator: str) -> pd.DataFrame:
-    """Rows of text, labelled with their line; a row longer than the head, or two columns of one name, is an error and not mended.
-
-    Raises:
-        ReportError: such a table.
-    """
-    import pandas as pd
-
-    names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
-    if names.duplicated().any():
-        raise ReportError(f"{path}: line 1: two columns are called {names[names.duplicated()].iloc[0]!r}")
-    if len(names) == 1 and any(sign in names[0] for sign in ",;\t"):
-        raise ReportError(
-            f"{path}: line 1: {names[0]!r} is one column; values must be separated by {'tabs' if separator != ',' else 'commas'}"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        frame = pd.read_csv(path, sep=separator, skip_blank_lines=False, index_col=False)
-    frame.index = pd.RangeIndex(2, len(frame) + 2, name="line")
-    frame = frame.dropna(how="all")
-    if not len(frame):
-        raise ReportError(f"{path}: has a head and no rows")
-    return frame
 
 
 @contextmanager
@@ -87,7 +39,7 @@ def of(path: Path) -> Iterator[None]:
 
 
 def lifts(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | Rows | Any,
     *,
     control: str | None = None,
     metrics: Columns | Iterable[str] | None = None,
@@ -100,11 +52,11 @@ def lifts(
     """The lift of every arm over the control in every metric.
 
     Args:
-        frame: one row per user (split), or one row per user and arm with every user in every arm (paired). A user without events has
-            a row with zeros.
+        frame: a pandas DataFrame or an Arrow table of one row per user (split), or one row per user and arm with every user in every
+            arm (paired). A user without events has a row with zeros.
         control: the control arm; None: the arm called `control`.
         metrics: names of numeric columns; or name -> column; or name -> (numerator column, denominator column), a ratio of sums.
-            None: every numeric column that is not a covariate.
+            None: every column of numbers, or of yes and no, that is not a covariate.
         covariates: numeric pre-period columns; None: those that end in `_before`. In a split design they adjust lifts (CUPED):
             `<metric>_before` those of its metric, any other (of no column of the table) those of all.
         user: name of the user column.
@@ -165,7 +117,7 @@ def named(table: UnitTable, control: str | None) -> str:
 
 
 def write(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | Rows | Any,
     folder: Path | str,
     *,
     control: str | None = None,
@@ -192,8 +144,8 @@ def write(
         command: that makes this report, to be printed in it.
         progress: of what takes time.
         columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, `groups`: names of segment columns (None: every column of
-            text, category or bool), and `better`: by metric, whether `higher` or `lower` values of it are better (of others as far as their
-            names tell; a guardrail needs it).
+            text or of categories with 2 to 250 levels), and `better`: by metric, whether `higher` or `lower` values of it are better (of
+            others as far as their names tell; a guardrail needs it).
 
     Returns:
         The content of `report.json`.
@@ -293,18 +245,3 @@ def _fraction(text: str) -> float:
         return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
     except ValueError:
         return float("nan")
-
-
-def is_log(path: Path) -> bool:
-    """Whether a path is an event log or a run's folder, and not a per-user table."""
-    if path.is_dir():
-        return True
-    if path.suffix != ".parquet":
-        return False
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return b"abtest" in (pq.read_schema(path).metadata or {})
-    except (pa.ArrowInvalid, OSError):
-        return True  # to be complained of as a log, by name

@@ -23,6 +23,7 @@ from simulator.report.words import (
     stated,
     title,
     tone,
+    uses,
     whole,
 )
 
@@ -53,6 +54,8 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(Text(text))
     for row in content["margins"]:
         console.print(Text(f"{row['kind']}: {row['sentence']}"))
+    for line in uses(content["columns"]):
+        console.print(Text(line, style="dim"))
     _flags(content, console, ("amber",))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 LEVEL = 0.05
@@ -260,6 +260,17 @@ CORRECTIONS: dict[str, str] = {
     "none": "none: each p stands alone, and of {} one in twenty is below .05 by chance",
 }
 """What `p_adjusted` is corrected by, in words, with the family."""
+
+
+def uses(columns: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """What columns of a table were taken for, a line for each kind of use, where it is not plain: who, where and plain numbers are."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for use in columns:
+        if use["note"] or use["role"] in ("covariate", "segment", "left out"):
+            alike.setdefault((use["role"], use["note"]), []).append(use["column"])
+    for (role, note), names in alike.items():
+        taken = "left out" if role == "left out" else f"taken for {role}s" if len(names) > 1 else f"taken for a {role}"
+        yield f"{listed(names)}: {taken}{f', {note}' if note else ''}"
 
 
 def corrected(content: Mapping[str, Any]) -> str:

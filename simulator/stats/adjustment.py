@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.stats import moments
 from simulator.stats.moments import Moments, Sample
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.units import TableError, UnitTable, levels
 
 
 def winsorised(table: UnitTable, share: float = 0.001, metrics: Iterable[str] | None = None) -> UnitTable:
@@ -44,7 +44,7 @@ def post_stratified(table: UnitTable, metric: str, control: str, treatment: str,
         raise TableError("post-stratification: a paired table needs none, twins are in the same stratum")
     if group not in table.groups:
         raise TableError(f"no group {group!r} in this table; it has {list(table.groups)}")
-    labels, strata = np.unique(table.groups[group], return_inverse=True)
+    labels, strata = levels(table.groups[group])
     sides = []
     for arm in (control, treatment):
         sums = [column for column in table.sums(metric, arm) if column is not None]

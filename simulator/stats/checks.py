@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from simulator.stats import moments, tests, verdict
+from simulator.stats import moments, segments, tests, verdict
 from simulator.stats.compare import Samples, values
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
@@ -51,6 +51,8 @@ def checks(
     """
     table = source.by("user") if isinstance(source, UserDays) else source
     found = [sample_ratio(table, _intended(table, shares)), balance(table, control), rare_events(table, control), outliers(table, control)]
+    if table.assigned is not None and table.groups and not isinstance(source, UserDays):
+        found.insert(2, segment_balance(table))
     if isinstance(source, UserDays):
         found[1:1] = [sequential_sample_ratio(source)]
         found += [a_a(source, control), novelty(source, control), carry_over(source, control, scenario or {}), interference(scenario or {})]
@@ -144,6 +146,22 @@ def balance(table: UnitTable, control: str) -> Check:
     fine = "the arms were alike before the test (an A/A comparison of the pre-period)"
     off = "the arms differed before the test: use the adjusted (CUPED) lifts, and look at how users were assigned"
     return Check(name, _status(least, 0.05, 0.001), value, off if least < 0.05 else fine)
+
+
+def segment_balance(table: UnitTable) -> Check:
+    """Segments between the arms: is any of them an outcome of the test?"""
+    name = "segment balance"
+    by_group = segments.dependence(table)
+    odd = [group for group, p in by_group.items() if p < segments.DEPENDENT]
+    least = min(by_group, key=by_group.__getitem__)
+    value = f"smallest Holm p of a segment's independence of the arm: {by_group[least]:.3g} ({least})"
+    if odd:
+        meaning = (
+            f"the arms differ in {', '.join(odd)}: an outcome of the test, or users were not assigned at random; nothing is "
+            "post-stratified by it, and lifts within its levels compare unlike users"
+        )
+        return Check(name, "amber", value, meaning)
+    return Check(name, "green", value, "the arms have the same segments, as properties from before the test must")
 
 
 def rare_events(table: UnitTable, control: str) -> Check:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,7 +12,9 @@ import numpy.typing as npt
 
 from simulator.metrics import METRICS, Better, Metric, Term, directed, direction_of
 from simulator.stats.adjustment import clustered
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.readings import Floats, Reading, UnreadableError, has_leading_zeros, is_number, is_text, read_numbers
+from simulator.stats.rows import BLANK, UNNAMED, Ids, Rows, as_rows, ids, labels
+from simulator.stats.units import Role, TableError, UnitTable, Use
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,11 +24,20 @@ Array = npt.NDArray[Any]
 BEFORE = "_before"
 """A column `<metric>_before` is that metric in a period before the test: a covariate, known before the arms differ."""
 
+LEVELS = 250
+"""Levels of a segment, at most: as many as there are countries. A column of text with more is an id, or a remark."""
+
+ROW_NUMBER = re.compile(r"index|level_0|row_?number|__index_level_\d+__")
+"""Names of columns that tools write to number the rows."""
+
+COUNTED = 30
+"""Rows from which a column of any name that counts them in order is their number: no metric does that by chance."""
+
 Columns = Mapping[str, str | tuple[str, str]]
 
 
 def from_frame(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | Rows | Any,
     *,
     metrics: Columns | Iterable[str] | None = None,
     covariates: Iterable[str] | None = None,
@@ -36,13 +49,17 @@ def from_frame(
 ) -> UnitTable:
     """A table of one row per user (split design), or one row per user and arm, every user in every arm (paired design).
 
+    Users, arms, clusters and segments are text exactly as it came (`0007` is not `7`). A column of numbers may be written in another
+    dress (`simulator.stats.readings`). `columns` of the result says of every column what it was taken for.
+
     Args:
-        frame: columns `user`, `arm`, metrics, covariates, groups.
+        frame: columns `user`, `arm`, metrics, covariates, groups: a pandas DataFrame (row labels of these names will do), an Arrow
+            table, or anything that gives one (`__arrow_c_stream__`).
         metrics: names of metric columns, or name -> column, or name -> (numerator column, denominator column) for a ratio of sums;
-            None: every numeric column that is no covariate and does not end in `_before`.
+            None: every column of numbers or of yes and no that is no covariate, no segment and does not end in `_before`.
         covariates: names of numeric pre-period columns; None: those that end in `_before`, but for those of columns that
             are in the table and no metrics.
-        groups: columns of segments; None: every column of text, category or bool.
+        groups: columns of segments; None: every column of text or of categories that has 2 to 250 levels, blank being one.
         user: name of the user column.
         arm: name of the arm column.
         cluster: name of a column of clusters that were assigned as a whole; the rows may then be anything (users, or users' days), and the
@@ -53,55 +70,256 @@ def from_frame(
         A `UnitTable` by user (or cluster), arms in the order of their first row.
 
     Raises:
-        TableError: a column missing or not numeric, a value missing, a word among numbers, fewer than two arms, or users that are
-            neither in one arm nor in all of them.
+        TableError: a column missing or not numeric, a value missing, a word among numbers, numbers that can be read in two ways, fewer
+            than two arms, or users that are neither in one arm nor in all of them.
         MetricError: `better` of no metric, or no direction.
     """
+    rows = as_rows(frame)
+    asked = None if metrics is None else _asked(metrics)
+    fixed: dict[str, Role] = {user: "user", arm: "arm"}
+    if cluster is not None:
+        fixed[cluster] = "cluster"
     for name in (user, arm) if cluster is None else (arm, cluster):
-        _column(frame, name)
-    free = [str(c) for c in frame.columns if c not in (user, arm, cluster)]
-    numeric = [c for c in free if frame[c].dtype.kind in "iuf"]
-    named = {*(groups or ()), *(covariates or ())}
-    for column in free if metrics is None else ():
-        if column not in numeric and column not in named:
-            _no_strays(frame, column)
-    pasts = [c for c in numeric if c.endswith(BEFORE)]
-    asked = _asked(metrics if metrics is not None else [c for c in numeric if c not in (*pasts, *(covariates or ()))])
-    before = [c for c in pasts if c.removesuffix(BEFORE) not in set(free) - set(asked)] if covariates is None else list(covariates)
-    codes, arms = _arms(frame, arm)
-    order = _layout(frame, user, codes, len(arms)) if cluster is None else None
-
-    read: dict[str, Array] = {}
-
-    def laid_out(column: str) -> Array:
-        if column not in read:
-            values = _numbers(frame, column)
-            read[column] = values if order is None else values[order]
-        return read[column]
-
-    tops = {name: laid_out(column if isinstance(column, str) else column[0]) for name, column in asked.items()}
-    bottoms = {name: laid_out(column[1]) for name, column in asked.items() if not isinstance(column, str)}
-    one = slice(None) if order is None else order[0]
-    segments = [c for c in free if c not in numeric and c not in before] if groups is None else list(groups)
-    table = UnitTable(
-        "user",
-        arms,
-        directed({name: _metric(name, column) for name, column in asked.items()}, better or {}),
-        tops,
-        bottoms,
-        codes if order is None else None,
-        None if cluster is None else _text(frame, cluster),
-        {c.removesuffix(BEFORE): _numbers(frame, c)[one] for c in before},
-        {c: _text(frame, c)[one] for c in segments},
-    )
-    return table if cluster is None else clustered(table)
+        rows.cells(name)
+    sheet = _Sheet(rows, fixed, asked, covariates if covariates is None else list(covariates), groups if groups is None else list(groups))
+    codes, arms = _arms(rows, arm)
+    order = _layout(ids(rows, user), codes, len(arms), rows) if cluster is None else None
+    table = sheet.table(codes, arms, order, None if cluster is None else _cluster(rows, cluster))
+    table = replace(table, metrics=directed(table.metrics, better or {}))
+    return table if cluster is None else _clustered(table, cluster)
 
 
 def _asked(metrics: Columns | Iterable[str]) -> dict[str, str | tuple[str, str]]:
-    asked = dict(metrics) if isinstance(metrics, Mapping) else {name: name for name in metrics}
-    if not asked:
-        raise TableError("the table has no metric: give at least one numeric column besides user, arm and covariates")
-    return asked
+    if not isinstance(metrics, Mapping):
+        return {str(name): str(name) for name in metrics}
+    return {name: tuple(map(str, column)) if isinstance(column, tuple) else str(column) for name, column in metrics.items()}  # type: ignore[misc]
+
+
+@dataclass
+class _Sheet:
+    """The columns of a table, and what each is taken for.
+
+    Attributes:
+        rows: the table.
+        fixed: columns of who and where.
+        asked: metrics that were named; None: every column of numbers.
+        pasts: covariates that were named; None: those that end in `_before`.
+        segments: that were named; None: every column of text.
+    """
+
+    rows: Rows
+    fixed: Mapping[str, Role]
+    asked: dict[str, str | tuple[str, str]] | None
+    pasts: list[str] | None
+    segments: list[str] | None
+    uses: dict[str, Use] = field(default_factory=dict)
+    read: dict[str, Reading] = field(default_factory=dict)
+    levels: dict[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take every column for something: first those that were named, then the others by what they hold."""
+        for name in (*self.rows.columns, *self.fixed):
+            if name in self.fixed and (name in self.rows.columns or name in self.rows.labels):
+                self.uses[name] = Use(name, self.fixed[name])
+        named = [column for spec in (self.asked or {}).values() for column in ([spec] if isinstance(spec, str) else spec)]
+        for column in named:
+            self._take(column, "metric")
+        for column in self.pasts or ():
+            self._take(column, "covariate")
+        for column in self.segments or ():
+            self._segment(column, named=True)
+        for column in self.rows.columns:
+            if column not in self.uses:
+                self._by_content(column)
+        for column in self.rows.labels:
+            self.uses.setdefault(column, Use(column, "left out", "the row labels of pandas"))
+        if self.asked is None:
+            self.asked = {column: column for column, use in self.uses.items() if use.role == "metric"}
+        if not self.asked:
+            raise TableError(self._without_metric())
+        if self.pasts is None:
+            self.pasts = [column for column, use in self.uses.items() if use.role == "covariate"]
+            self._no_strange_pasts(self.asked)
+
+    def _take(self, column: str, role: Role) -> None:
+        """Take a column that was named for numbers.
+
+        Raises:
+            TableError: it holds none.
+        """
+        reading = self._numbers(column)
+        if reading is None:
+            cells = self.rows.cells(column).drop_null()
+            raise TableError(f"column {column!r} must be numeric; it holds {cells.type}" + (f": {cells[0]}, ..." if len(cells) else ""))
+        self.read[column] = reading
+        self.uses.setdefault(column, Use(column, role, _read_how(reading)))
+
+    def _numbers(self, column: str) -> Reading | None:
+        """The numbers of a column, None where it holds none.
+
+        Raises:
+            TableError: most of its values are numbers, but not all, or they can be read in two ways.
+        """
+        if column in self.read:
+            return self.read[column]
+        cells = self.rows.cells(column)
+        try:
+            reading = read_numbers(cells)
+        except UnreadableError as error:
+            advice = f"write plain numbers, such as 1234.5; or name {column!r} as a segment if it is one, or the metrics that you want"
+            raise TableError(f"{self.rows.place(error.row)}: column {column!r} is {error.why}; {advice}") from error
+        if reading is not None and not reading.how and is_text(cells.type) and not self.rows.text:
+            return replace(reading, how="from text")
+        return reading
+
+    def _by_content(self, column: str) -> None:
+        """Take a column that nobody named for what it holds.
+
+        Raises:
+            TableError: numbers that cannot be read, where metrics were not named.
+        """
+        if UNNAMED.fullmatch(column):
+            self._leave(column, "it has no name")
+            return
+        cells = self.rows.cells(column)
+        if cells.null_count == len(cells):
+            self._leave(column, "all blank")
+            return
+        if self.asked is not None and is_number(cells.type) and not column.endswith(BEFORE):
+            self._leave(column, "not asked for")
+            return
+        try:
+            reading = self._numbers(column)
+        except TableError:
+            if self.asked is None:
+                raise
+            reading = None
+        if reading is None:
+            self._segment(column)
+        elif np.isnan(reading.values).all():
+            self._leave(column, "all blank")
+        elif _counts_rows(column, reading.values):
+            self._leave(column, "it numbers the rows")
+        elif column.endswith(BEFORE):
+            self._number(column, reading, "covariate", taken=self.pasts is None)
+        elif has_leading_zeros(cells):
+            self._segment(column, why="numbers with leading zeros are labels; ")
+        else:
+            self._number(column, reading, "metric", taken=self.asked is None)
+
+    def _number(self, column: str, reading: Reading, role: Role, *, taken: bool) -> None:
+        if not taken:
+            self._leave(column, "not asked for")
+            return
+        self.read[column] = reading
+        self.uses[column] = Use(column, role, _read_how(reading))
+
+    def _leave(self, column: str, why: str) -> None:
+        self.uses[column] = Use(column, "left out", why)
+
+    def _segment(self, column: str, *, named: bool = False, why: str = "") -> None:
+        """Take a column for a segment, if it has a few levels.
+
+        Raises:
+            TableError: it was named, and cannot be one.
+        """
+        if not named and self.segments is not None:
+            self._leave(column, f"{why}not asked for")
+            return
+        try:
+            found = labels(self.rows, column)
+            here = np.flatnonzero(np.bincount(found.codes + 1, minlength=len(found.names) + 1))
+            if len(here) > LEVELS:
+                raise TableError(f"column {column!r} has {len(here):,} levels, such as {found.names[0]!r}; a segment has at most {LEVELS}")
+        except TableError as error:
+            if named:
+                raise
+            self._leave(column, why + str(error).removeprefix(f"column {column!r} "))
+            return
+        if len(here) < 2 and not named:
+            self._leave(column, f"{why}it is {found.names[0]!r} in every row" if found.names else "all blank")
+            return
+        names = np.array([*found.names, BLANK], dtype=object)
+        self.levels[column] = names[found.codes]
+        few = f": {', '.join(sorted(names[here - 1]))}" if len(here) <= 6 else ""
+        self.uses[column] = Use(column, "segment", f"{why}{len(here)} levels{few}")
+
+    def _no_strange_pasts(self, asked: Mapping[str, Any]) -> None:
+        """Leave out the past of a column that is in the table and no metric."""
+        for column in self.pasts or ():
+            of = column.removesuffix(BEFORE)
+            if of in self.rows.columns and of not in asked and of not in self.fixed:
+                self._leave(column, f"the past of {of!r}, which is no metric")
+        self.pasts = [column for column in self.pasts or () if self.uses[column].role == "covariate"]
+
+    def _without_metric(self) -> str:
+        why = "; ".join(f"{use.column}: {_spoken(use)}" for use in self.uses.values() if use.role in ("segment", "left out"))
+        rule = "the table has no metric: give at least one numeric column besides user, arm and covariates"
+        return f"{rule} ({why})" if why else rule
+
+    def table(self, codes: Array, arms: tuple[str, ...], order: Array | None, cluster: Array | None) -> UnitTable:
+        """The table of the rows as they are, or of pairs in `order` `[arms, users]`.
+
+        Raises:
+            TableError: a number that is missing.
+        """
+        asked, one = self.asked or {}, slice(None) if order is None else order[0]
+
+        def values(column: str) -> Floats:
+            found = self._finite(column)
+            return found if order is None else found[order]
+
+        if order is not None:
+            for column, level in list(self.levels.items()):
+                if (level[order] != level[order[0]]).any():
+                    del self.levels[column]
+                    self._leave(column, "it differs between the rows of a user")
+        return UnitTable(
+            "user",
+            arms,
+            {name: _metric(name, column) for name, column in asked.items()},
+            {name: values(column if isinstance(column, str) else column[0]) for name, column in asked.items()},
+            {name: values(column[1]) for name, column in asked.items() if not isinstance(column, str)},
+            codes if order is None else None,
+            cluster,
+            {column.removesuffix(BEFORE): self._finite(column)[one] for column in self.pasts or ()},
+            {column: level[one] for column, level in self.levels.items()},
+            tuple(self.uses[column] for column in (*self.rows.columns, *self.rows.labels)),
+        )
+
+    def _finite(self, column: str) -> Floats:
+        """The numbers of a column.
+
+        Raises:
+            TableError: one is missing or infinite.
+        """
+        values = self.read[column].values
+        if not np.isfinite(values.sum()):  # a sum is finite where every value is, unless it overflows
+            bad = np.flatnonzero(~np.isfinite(values))
+            if len(bad):
+                cell = self.rows.cells(column)[int(bad[0])]
+                blank = not cell.is_valid or (str(cell) == "nan" and not self.rows.text)
+                raise TableError(
+                    f"{self.rows.place(int(bad[0]))}: column {column!r} {'has no value' if blank else f'is {cell}'}; {len(bad):,} such "
+                    "values: fill them (a user without events has 0) or drop them"
+                )
+        return values
+
+
+def _read_how(reading: Reading) -> str:
+    return f"read {reading.how}" if reading.how else ""
+
+
+def _spoken(use: Use) -> str:
+    return f"{use.role}, {use.note}" if use.note else use.role
+
+
+def _counts_rows(column: str, values: Floats) -> bool:
+    """Whether a column numbers the rows: in order, or, called like one, whole and nowhere twice."""
+    n = len(values)
+    if ROW_NUMBER.fullmatch(column.lower()):
+        return bool((values == np.floor(values)).all()) and len(np.unique(values)) == n
+    return n >= COUNTED and values[-1] - values[0] == n - 1 and bool((np.diff(values) == 1).all())
 
 
 def _metric(name: str, column: str | tuple[str, str]) -> Metric:
@@ -118,99 +336,50 @@ def _named(column: str) -> Term:
     return Term(column, (column,), lambda rows: rows[column])
 
 
-def _arms(frame: pd.DataFrame, arm: str) -> tuple[Array, tuple[str, ...]]:
+def _arms(rows: Rows, arm: str) -> tuple[Array, tuple[str, ...]]:
     """Arm index of each row and the names, in the order of first appearance."""
-    codes, names = frame[arm].factorize()
-    if (codes < 0).any():
-        raise TableError(f"{_place(frame, np.flatnonzero(codes < 0)[0])}: column {arm!r} has no value; every row must be in an arm")
-    if len(names) < 2:
-        raise TableError(f"column {arm!r} has the arms {[str(n) for n in names]}: a comparison needs at least two")
-    return np.asarray(codes), tuple(str(n) for n in names)
+    found = labels(rows, arm)
+    missing = np.flatnonzero(found.codes < 0)
+    if len(missing):
+        raise TableError(f"{rows.place(int(missing[0]))}: column {arm!r} has no value; every row must be in an arm")
+    if len(found.names) < 2:
+        raise TableError(f"column {arm!r} has the arms {list(found.names)}: a comparison needs at least two")
+    return found.codes, found.names
 
 
-def _layout(frame: pd.DataFrame, user: str, codes: Array, n_arms: int) -> Array | None:
+def _cluster(rows: Rows, cluster: str) -> Array:
+    found = labels(rows, cluster)
+    missing = np.flatnonzero(found.codes < 0)
+    if len(missing):
+        raise TableError(f"{rows.place(int(missing[0]))}: column {cluster!r} has no value; every row must be in a cluster")
+    return np.array(found.names, dtype=object)[found.codes]
+
+
+def _clustered(table: UnitTable, cluster: str) -> UnitTable:
+    """The table of clusters; a segment that cuts through one is left out."""
+    found = clustered(table)
+    lost = {name: Use(name, "left out", f"it differs within a {cluster}") for name in table.groups if name not in found.groups}
+    return replace(found, columns=tuple(lost.get(use.column, use) for use in table.columns))
+
+
+def _layout(who: Ids, codes: Array, n_arms: int, rows: Rows) -> Array | None:
     """None for a split table; for a paired one the rows of each arm in a common order of users, `[arms, users]`."""
-    ids = frame[user]
-    if _distinct(ids):
+    if who.distinct:
         return None
-    number, _ = ids.factorize(sort=True)
-    n_users, rem = divmod(len(ids), n_arms)
-    cell = np.asarray(number, dtype=np.int64) * n_arms + codes
+    number = who.ranks
+    n_users, rem = divmod(len(number), n_arms)
+    cell = number * n_arms + codes
     order = np.argsort(cell, kind="stable")
-    if rem or (number < 0).any() or not np.array_equal(cell[order], np.arange(len(ids))):
-        twice = ids[ids.duplicated()].iloc[0]
+    if rem or not np.array_equal(cell[order], np.arange(len(cell))):
+        again = _first_again(number)
         raise TableError(
-            f"user {twice} has several rows, but not every user has exactly one row in each of the {n_arms} arms: "
-            "give one row per user (split) or one row per user and arm for all users (paired)"
+            f"user {who.name(again)} has several rows ({rows.place(again)} is not the first), but not every user has exactly one row in "
+            f"each of the {n_arms} arms: give one row per user (split) or one row per user and arm for all users (paired)"
         )
     return np.ascontiguousarray(order.reshape(n_users, n_arms).T)
 
 
-def _distinct(ids: pd.Series[Any]) -> bool:
-    """Whether no user occurs twice; ascending or dense whole numbers are told without hashing."""
-    if ids.dtype.kind in "iu" and len(ids):
-        numbers = ids.to_numpy()
-        if bool((numbers[1:] > numbers[:-1]).all()):
-            return True
-        low, high = int(numbers.min()), int(numbers.max())
-        if high - low < 4 * len(numbers):
-            return bool((np.bincount(numbers.astype(np.int64) - low) <= 1).all())
-    return bool(ids.is_unique)
-
-
-def _column(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
-    if column not in frame.columns:
-        raise TableError(f"the table has no column {column!r}; it has {[str(c) for c in frame.columns]}")
-    return frame[column]
-
-
-def _place(frame: pd.DataFrame, row: int) -> str:
-    """The row as its reader knows it: by its label, which is the line of a file that was read as text."""
-    return f"{frame.index.name or 'row'} {frame.index[row]}"
-
-
-def _strays(values: pd.Series[Any]) -> Array:
-    """The rows of a column of text that have a value which is no number."""
-    import pandas as pd
-
-    return np.flatnonzero((values.notna() & pd.to_numeric(values, errors="coerce").isna()).to_numpy())
-
-
-def _no_strays(frame: pd.DataFrame, column: str) -> None:
-    """Refuse a column of numbers with a few words among them: it would be taken for a segment, and be missed as a metric.
-
-    Raises:
-        TableError: most values are numbers, but not all.
-    """
-    values = frame[column]
-    if values.dtype.kind not in "OUST":
-        return
-    strays = _strays(values)
-    if 0 < len(strays) < 0.5 * int(values.notna().sum()):
-        raise TableError(
-            f"{_place(frame, strays[0])}: column {column!r} is {str(values.iloc[strays[0]])!r}, no number, as most of the column are; "
-            f"{len(strays)} such values: mend them, or name {column!r} as a segment if it is one"
-        )
-
-
-def _numbers(frame: pd.DataFrame, column: str) -> Array:
-    given = _column(frame, column)
-    if given.dtype.kind not in "iufb":
-        strays = _strays(given) if given.dtype.kind in "OUST" else np.zeros(0, dtype=np.int64)
-        if len(strays):
-            where = f"{_place(frame, strays[0])}: column {column!r} is {str(given.iloc[strays[0]])!r}"
-            raise TableError(f"{where}; it must be numeric, and {len(strays)} values are not")
-        raise TableError(f"column {column!r} must be numeric; it is {given.dtype}")
-    values = given.to_numpy(dtype=np.float64)
-    if not np.isfinite(values.sum()):
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            raise TableError(
-                f"{_place(frame, bad[0])}: column {column!r} is {values[bad[0]]}; {len(bad)} such values: "
-                "fill them (a user without events has 0) or drop them"
-            )
-    return values
-
-
-def _text(frame: pd.DataFrame, column: str) -> Array:
-    return _column(frame, column).astype(str).to_numpy(dtype=object)
+def _first_again(number: Array) -> int:
+    """The first row of somebody who had one before."""
+    order = np.argsort(number, kind="stable")
+    return int(order[1:][number[order[1:]] == number[order[:-1]]].min())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from simulator.stats import intervals, verdict
 from simulator.stats.compare import compare
 from simulator.stats.moments import Moments
 from simulator.stats.tests import adjust
-from simulator.stats.units import UnitTable
+from simulator.stats.units import UnitTable, levels
 
 WARNING = (
     "Segments are looked at because they are there, not because they were planned: with so many, some differ by chance. Trust a "
@@ -21,6 +21,9 @@ WARNING = (
 
 LEAST = 30
 """Units that a segment must have (in each arm) to be shown."""
+
+DEPENDENT = 0.001
+"""p-value below which a group is taken to depend on the arm."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,8 @@ def segments(table: UnitTable, control: str, metrics: Iterable[str] | None = Non
     names = [m for m in (metrics if metrics is not None else table.numerators) if m in table.numerators]
     rows: list[Segment] = []
     interactions: list[Interaction] = []
-    for group, labels in table.groups.items():
-        parts = {str(level): table.where(labels == level) for level in np.unique(labels)}
-        parts = {level: part for level, part in parts.items() if _smallest(part) >= LEAST}
+    for group in table.groups:
+        parts = {level: part for level, part in _parts(table, group) if _smallest(part) >= LEAST}
         for arm in table.arms if len(parts) > 1 else ():
             for metric in names if arm != control else ():
                 moments = [compare(part, metric, control, arm) for part in parts.values()]
@@ -77,6 +79,39 @@ def segments(table: UnitTable, control: str, metrics: Iterable[str] | None = Non
         [replace(s, row=row) for s, row in zip(rows, corrected, strict=True)],
         [replace(i, p_adjusted=float(p)) for i, p in zip(interactions, between, strict=True)],
     )
+
+
+def _parts(table: UnitTable, group: str) -> Iterator[tuple[str, UnitTable]]:
+    """The units of each level of a group, levels in ascending order and units in that of the table."""
+    names, codes = levels(table.groups[group])
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+    for name, units in zip(names, np.split(order, ends[:-1]), strict=True):
+        yield str(name), table.where(units)
+
+
+def dependence(table: UnitTable) -> dict[str, float]:
+    """For each group of a split table the p-value of its independence of the arm: Pearson's chi-square, Holm over the groups.
+
+    What is known of users before the test does not depend on their arm. A group that does is an outcome of the test (or users were not
+    assigned at random), and must not be conditioned on (Rosenbaum, "The consequences of adjustment for a concomitant variable that has
+    been affected by the treatment", JRSS A 1984). Levels of fewer than `LEAST` units count as one.
+    """
+    from scipy.stats import chi2_contingency
+
+    if table.assigned is None:
+        return {}
+    found = {}
+    here = table.assigned >= 0
+    for group, labels in table.groups.items():
+        names, codes = levels(labels[here])
+        counts = np.bincount(codes * len(table.arms) + table.assigned[here], minlength=len(names) * len(table.arms))
+        counts = counts.reshape(len(names), len(table.arms))
+        rare = counts.sum(axis=1) < LEAST
+        pooled = np.vstack([counts[~rare], counts[rare].sum(axis=0, keepdims=True)])
+        pooled = pooled[pooled.sum(axis=1) > 0][:, pooled.sum(axis=0) > 0]
+        found[group] = float(chi2_contingency(pooled, correction=False).pvalue) if min(pooled.shape, default=0) > 1 else 1.0
+    return dict(zip(found, adjust(np.array(list(found.values()))).tolist(), strict=True))
 
 
 def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:

@@ -22,12 +22,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Unit = Literal["user", "day", "user-day"]
+Role = Literal["user", "arm", "cluster", "metric", "covariate", "segment", "left out"]
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 
 class TableError(ValueError):
     """A log or table that cannot be compared; the message names what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a column of a per-user table was taken for.
+
+    Attributes:
+        column: its name.
+        role: what it is in the comparison.
+        note: how it was read, or why it was left out; "" where there is nothing to say.
+    """
+
+    column: str
+    role: Role
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,7 @@ class UnitTable:
         cluster: `[units]` what a unit belongs to (the user of a user-day), or None when units are independent.
         covariates: pre-period columns by name, `[units]` float64 (known before the A/B, so the same in every arm).
         groups: segments by name, `[units]` of str or int.
+        columns: what each column of a per-user table was taken for; empty where the units come from a log.
     """
 
     unit: Unit
@@ -58,6 +75,7 @@ class UnitTable:
     cluster: Array | None = None
     covariates: Mapping[str, Floats] = field(default_factory=dict)
     groups: Mapping[str, Array] = field(default_factory=dict)
+    columns: tuple[Use, ...] = ()
 
     @property
     def paired(self) -> bool:
@@ -122,6 +140,16 @@ class UnitTable:
             columns |= {n: v[at] for n, v in self.covariates.items()} | {n: v[at] for n, v in self.groups.items()}
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
+
+
+def levels(labels: Array) -> tuple[Array, Array]:
+    """The levels of a group `[k]` in ascending order, and the index `[units]` of each unit's, in time linear in the units."""
+    coded = pa.array(labels).dictionary_encode()
+    names = coded.dictionary.to_numpy(zero_copy_only=False)
+    order = np.argsort(names)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return names[order], rank[coded.indices.to_numpy()]
 
 
 @dataclass(frozen=True)
