@@ -79,7 +79,7 @@ def report(
 ) -> None:
     """Write report.json, report.md and report.html.
 
-    Of a run's folder, an event log (a .parquet file or a folder of parts), or a plain table of users (csv, tsv, parquet): one row
+    Of a run's folder, an event log (a .parquet file or a folder of parts), or a plain table of users (csv, tsv, Parquet): one row
     per user with its arm, or one row per user and arm.
 
     \b

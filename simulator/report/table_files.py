@@ -7,6 +7,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -60,10 +61,7 @@ def read(path: Path) -> Rows:
 def is_log(path: Path) -> bool:
     """Whether a path is an event log or a run's folder, and not a per-user table."""
     if path.is_dir():
-        if (path / "log").is_dir():
-            return True
-        parts = _parts(path)
-        return _has_log_schema(parts[0]) if parts else not any(file.name.lower().endswith(SUFFIXES) for file in path.iterdir())
+        return (path / "log").is_dir() or any(map(_has_log_schema, _parts(path)[:1]))
     return path.suffix.lower() == ".parquet" and _has_log_schema(path)
 
 
@@ -89,13 +87,16 @@ def _read_folder(folder: Path) -> Rows:
         raise ReportError(f"{folder}: is a Delta table, whose log says which parts are of now; write them as plain Parquet")
     paths = _parts(folder)
     if not paths:
-        raise ReportError(f"{folder}: has no .parquet parts; a per-user table is one file of {', '.join(SUFFIXES)}, or Parquet parts")
+        raise ReportError(
+            f"{folder}: has no .parquet parts, and so neither an event log nor a table; a per-user table is a file of "
+            f"{', '.join(SUFFIXES)}, or a folder of Parquet parts"
+        )
     read, index = zip(*(with_index(_part(path)) for path in paths), strict=True)
-    tables = [_with_partitions(table, path.relative_to(folder), path) for table, path in zip(read, paths, strict=True)]
+    tables = [_with_partitions(_in_full(table), path.relative_to(folder), path) for table, path in zip(read, paths, strict=True)]
     first = tables[0].schema
     for path, table in zip(paths, tables, strict=True):
         _same_columns(first, table.schema, paths[0], path)
-    whole = pa.concat_tables([table.select(first.names) for table in tables], promote_options="default")
+    whole = pa.concat_tables([table.select(first.names) for table in tables], promote_options="permissive")
     starts = np.cumsum([0, *(table.num_rows for table in tables)])
 
     def place(row: int) -> str:
@@ -103,17 +104,18 @@ def _read_folder(folder: Path) -> Rows:
         return f"{paths[part].relative_to(folder)}: row {row - starts[part]}"
 
     try:
-        return of_arrow(whole.replace_schema_metadata(None), place, index[0])
+        rows = of_arrow(whole.replace_schema_metadata(None), place, index[0])
+        return replace(rows, marks=frozenset(name for name, _ in _partitions(paths[0].relative_to(folder))))
     except TableError as error:
         raise ReportError(f"{folder}: {error}") from error
 
 
 def _part(path: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(path).read()
+        return pq.ParquetFile(path, page_checksum_verification=True).read()
     except pa.ArrowException as error:
         with path.open("rb") as file:
-            kind = _kind(file.read(8))
+            kind = _kind(file.read(8)).replace("a Parquet file", "the beginning of one")
         raise ReportError(f"{path}: is not a readable Parquet file{f', but {kind}' if kind else ''}: {error}") from error
 
 
@@ -122,24 +124,45 @@ def _kind(head: bytes) -> str:
     return next((kind for mark, kind in MAGIC.items() if head.startswith(mark)), "")
 
 
+def _partitions(inside: Path) -> list[tuple[str, str | None]]:
+    """The columns that the folders of a part name, and their values."""
+    steps = [step.partition("=") for step in inside.parts[:-1] if "=" in step]
+    return [(unquote(name), None if value == HIVE_NULL else unquote(value)) for name, _, value in steps]
+
+
 def _with_partitions(table: pa.Table, inside: Path, path: Path) -> pa.Table:
     """A part with the columns of its path.
 
     Raises:
         ReportError: it has such a column itself, with other values.
     """
-    for step in inside.parts[:-1]:
-        name, equals, value = step.partition("=")
-        if not equals:
-            continue
-        name, value = unquote(name), unquote(value)
-        text = pa.array([None if value == HIVE_NULL else value] * table.num_rows, pa.string())
-        if name in table.column_names:
-            if not pc.all(pc.equal(pc.cast(table[name], pa.string()), text)).as_py():
-                raise ReportError(f"{path}: column {name!r} has other values than the {value!r} of its folder")
-            continue
-        table = table.append_column(name, text)
+    for name, value in _partitions(inside):
+        text = pa.array([value] * table.num_rows, pa.large_string())
+        if name not in table.column_names:
+            table = table.append_column(name, text)
+        elif not pc.all(pc.equal(pc.cast(table[name], pa.large_string()), text)).as_py():
+            raise ReportError(f"{path}: column {name!r} has other values than the {value!r} of its folder")
     return table
+
+
+def _in_full(table: pa.Table) -> pa.Table:
+    """A part with its text in one type: how writers encode it differs from part to part."""
+    for i, field in enumerate(table.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            table = table.set_column(i, field.name, table.column(i).cast(kind).cast(pa.large_string()))
+    return table
+
+
+def _family(kind: pa.DataType | None) -> str:
+    """Types that may stand for each other without losing a digit."""
+    if kind is None:
+        return "not there"
+    families = {
+        "signed": pa.types.is_signed_integer, "unsigned": pa.types.is_unsigned_integer,
+        "decimal": pa.types.is_decimal, "floating": pa.types.is_floating,
+    }  # fmt: skip
+    return next((name for name, belongs in families.items() if belongs(kind)), str(kind))
 
 
 def _same_columns(first: pa.Schema, other: pa.Schema, path: Path, part: Path) -> None:
@@ -150,7 +173,7 @@ def _same_columns(first: pa.Schema, other: pa.Schema, path: Path, part: Path) ->
     """
     for name in (*first.names, *other.names):
         kinds = [schema.field(name).type if name in schema.names else None for schema in (first, other)]
-        if kinds[0] != kinds[1] and pa.null() not in kinds:
+        if _family(kinds[0]) != _family(kinds[1]) and pa.null() not in kinds:
             mine, theirs = ("not there" if kind is None else str(kind) for kind in reversed(kinds))
             rule = "all parts of a table have the same columns"
             raise ReportError(f"{part}: column {name!r} is {mine}, and {theirs} in {path.name}; {rule}")
@@ -211,7 +234,7 @@ class _Text:
             raise ReportError(f"{self.path}: is {kind}, and no text; a per-user table is a file of {', '.join(SUFFIXES)}")
         try:
             if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                return content.decode("utf-16").encode()
+                content = content.decode("utf-16").encode()
             content = content.removeprefix(b"\xef\xbb\xbf")
         except UnicodeDecodeError as error:
             raise ReportError(f"{self.path}: is not the UTF-16 text that its first bytes say: {error.reason}") from error

@@ -81,6 +81,8 @@ def from_frame(
         fixed[cluster] = "cluster"
     for name in (user, arm) if cluster is None else (arm, cluster):
         rows.cells(name)
+    if not len(rows.cells(arm)):
+        raise TableError("the table has no rows")
     sheet = _Sheet(rows, fixed, asked, covariates if covariates is None else list(covariates), groups if groups is None else list(groups))
     codes, arms = _arms(rows, arm)
     order = _layout(ids(rows, user), codes, len(arms), rows) if cluster is None else None
@@ -185,6 +187,9 @@ class _Sheet:
         if cells.null_count == len(cells):
             self._leave(column, "all blank")
             return
+        if column in self.rows.marks:
+            self._segment(column)
+            return
         if self.asked is not None and is_number(cells.type) and not column.endswith(BEFORE):
             self._leave(column, "not asked for")
             return
@@ -227,10 +232,8 @@ class _Sheet:
             self._leave(column, f"{why}not asked for")
             return
         try:
-            found = labels(self.rows, column)
+            found = labels(self.rows, column, LEVELS)
             here = np.flatnonzero(np.bincount(found.codes + 1, minlength=len(found.names) + 1))
-            if len(here) > LEVELS:
-                raise TableError(f"column {column!r} has {len(here):,} levels, such as {found.names[0]!r}; a segment has at most {LEVELS}")
         except TableError as error:
             if named:
                 raise

@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 BLANK = "(blank)"
 """The segment of the users of whom nothing is written."""
 
-UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?")
+UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*(_level_\d+)?")
 """A column without a name is called as pandas calls it."""
 
 
@@ -40,12 +40,14 @@ class Rows:
         place: a row in words, as its reader knows it: `line 7`, `row 5`.
         labels: columns that pandas keeps as row labels (its index): used only where they are asked for.
         text: whether the source knows nothing but text (csv).
+        marks: columns that say where a row lay (the folders of Parquet parts), and are no numbers whatever they hold.
     """
 
     columns: Mapping[str, Callable[[], Cells]]
     place: Callable[[int], str]
     labels: Mapping[str, Callable[[], Cells]] = field(default_factory=dict)
     text: bool = False
+    marks: frozenset[str] = frozenset()
     _read: dict[str, Cells] = field(default_factory=dict)
 
     def cells(self, column: str) -> Cells:
@@ -69,7 +71,7 @@ class Rows:
 def _near(column: str, known: Iterable[str]) -> str:
     """A column that may have been meant: of another case, or nearly so."""
     by_case = {name.strip().lower(): name for name in known}
-    near = difflib.get_close_matches(column.strip().lower(), by_case, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(column.strip().lower(), by_case, n=1, cutoff=0.6)
     return f" (is it {by_case[near[0]]!r}? name it: --user, --arm, --metric, ...)" if near else ""
 
 
@@ -136,7 +138,12 @@ def named(labels: Iterable[Any]) -> list[str]:
     Raises:
         TableError: two of one name.
     """
-    names = [_text(label).strip() or f"Unnamed: {i}" for i, label in enumerate(labels)]
+    names = [_text(label).strip() for label in labels]
+    for i, name in enumerate(names):
+        if not name:
+            names[i] = f"Unnamed: {i}"
+            while names[i] in names[:i] + names[i + 1 :]:
+                names[i] += ".1"
     twice = [name for i, name in enumerate(names) if name in names[:i]] if len(set(names)) < len(names) else []
     if twice:
         raise TableError(f"two columns are called {twice[0]!r}; give every column a name of its own")
@@ -218,13 +225,16 @@ class Labels:
     codes: Array
 
 
-def labels(rows: Rows, column: str) -> Labels:
+def labels(rows: Rows, column: str, most: int | None = None) -> Labels:
     """A column of any type as labels.
 
     Raises:
-        TableError: no such column; lists or other nested values; bytes that are no UTF-8 text.
+        TableError: no such column; lists or other nested values; bytes that are no UTF-8 text; more than `most` labels.
     """
     distinct, codes = _distinct_cells(rows, column)
+    n_levels = len(distinct) + bool((codes < 0).any())
+    if most is not None and n_levels > most:
+        raise TableError(f"column {column!r} has {n_levels:,} levels, such as {str(distinct[0])!r}; a segment has at most {most}")
     kind = distinct.type
     if _is_binary(kind):
         try:
