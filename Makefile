@@ -1,4 +1,4 @@
-# Two commands do everything: `make run` and `make test`.
+# Two commands do everything: `make run` and `make test`; `make kernels` looks under other processors' kernels as well.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,13 +7,17 @@ PIP := pip install --quiet --disable-pip-version-check --only-binary :all:
 
 TOOLS := .venv-tools
 
-.PHONY: run test lint peers lock licences audit clean
+.PHONY: run test kernels lint peers lock licences audit clean
 
 run: $(STAMP)
 	$(BIN)/abtest run scenarios/kuaishou_like.yaml
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# Promises, exactness and a small run under the kernels of other processors (`tests/kernels.py`; KERNELS=--all for all combinations).
+kernels: $(STAMP)
+	$(BIN)/python -m tests.kernels $(KERNELS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
-from policies.products import matmul
+from policies.products import matmul, solve
 from policies.scored import Scored
 
 CLASSES = {
@@ -107,13 +107,13 @@ class Implicit(Scored):
         """Scores `[R, n_items + 1]` of users folded in by eq. 4 of Hu, Koren & Volinsky (2008): (Y'C Y + reg I) x = Y'C p."""
         vectors = np.concatenate((np.zeros((1, self.vectors_.shape[1])), self.vectors_))
         regularization, alpha = self.weights_
-        gram = self.vectors_.T @ self.vectors_ + regularization * np.eye(self.vectors_.shape[1])
+        gram = matmul(self.vectors_.T, self.vectors_) + regularization * np.eye(self.vectors_.shape[1])
         users = np.empty((len(clicks), self.vectors_.shape[1]))
         for i, row in enumerate(clicks):
             items, counts = np.unique(row[row != PADDING], return_counts=True)
             chosen = vectors[items]
             confidence = alpha * counts
-            users[i] = np.linalg.solve(gram + (chosen.T * (confidence - 1)) @ chosen, (chosen.T * confidence).sum(axis=1))
+            users[i] = solve(gram + matmul(chosen.T * (confidence - 1), chosen), (chosen.T * confidence).sum(axis=1))
         return np.asarray(matmul(users, vectors.T), dtype=np.float32)
 
     def _neighbours(self, clicks: IntArray) -> FloatArray:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, DoubleArray, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.elementary import exp2s
 from policies.retrieval import top_k, top_k_of
 
 
@@ -88,7 +89,7 @@ class Popularity(Policy):
         """Count clicks."""
         clicks = sequences.clicks()
         age = (clicks.t.max(initial=0) - clicks.t) / 86_400_000 if len(clicks.items) else np.zeros(0)
-        weight = 0.5 ** (age / self.half_life) if self.half_life else np.ones(len(clicks.items))
+        weight = exp2s(-age / self.half_life) if self.half_life else np.ones(len(clicks.items))
         self.counts_ = np.bincount(clicks.items, weight, minlength=catalogue.n_items + 1).astype(np.float32)
         return self
 

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import FloatArray, IntArray
+from policies.base import DoubleArray, FloatArray, IntArray
 from policies.integers import GROUP, ROWS, Words, grouped, multiply
 
 LANES = 8
@@ -111,6 +111,48 @@ def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
         short = LANES - (len(table) - whole)
         _add(np.pad(rows[:, whole:], ((0, 0), (0, short))), np.pad(table[whole:], ((0, short), (0, 0))), out)
     return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _solve(a: Any, x: Any) -> bool:
+    """Turn `a` `[n, n]` into its lower Cholesky factor and `x` `[n]` into the solution; False where `a` is not positive definite."""
+    n = len(x)
+    for i in range(n):
+        for j in range(i + 1):
+            total = a[i, j]
+            for m in range(j):
+                total -= a[i, m] * a[j, m]
+            if i > j:
+                a[i, j] = total / a[j, j]
+            elif total > 0.0:
+                a[i, i] = math.sqrt(total)
+            else:
+                return False
+    for i in range(n):
+        for m in range(i):
+            x[i] -= a[i, m] * x[m]
+        x[i] /= a[i, i]
+    for i in range(n - 1, -1, -1):
+        for m in range(i + 1, n):
+            x[i] -= a[m, i] * x[m]
+        x[i] /= a[i, i]
+    return True
+
+
+def solve(matrix: DoubleArray, right: DoubleArray) -> DoubleArray:
+    """The x of `matrix @ x = right`, by Cholesky's factors (Golub & Van Loan 2013, Matrix Computations, 4.2) in a fixed order.
+
+    Args:
+        matrix: `[n, n]`, symmetric and positive definite; its lower triangle is read.
+        right: `[n]`.
+
+    Raises:
+        ValueError: a matrix that is not positive definite.
+    """
+    factor, x = np.array(matrix, dtype=np.float64, order="C"), np.array(right, dtype=np.float64)
+    if not _solve(factor, x):
+        raise ValueError("the matrix to solve with is not positive definite")
+    return x
 
 
 LOWEST = np.int16(-(2**15))

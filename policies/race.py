@@ -5,12 +5,12 @@ Importing this module imports numba: do so inside the function that needs it.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from policies.elementary import exp, log1p
 from policies.philox import philox_words, uniform, uniform2, unit
 from policies.streams import Purpose
 
@@ -31,7 +31,7 @@ def _weigh(items: Any, scores: Any, temperature: float, epsilon: float, out: Any
     for j in range(len(items)):
         out[j] = 0.0
         if items[j] != 0:
-            out[j] = math.exp(max((np.float64(scores[j]) - np.float64(scores[0])) / temperature, _LEAST))
+            out[j] = exp(max((np.float64(scores[j]) - np.float64(scores[0])) / temperature, _LEAST))
             total += out[j]
     for j in range(len(items)):
         out[j] = (1.0 - epsilon) * out[j] / total if total > 0 else 0.0
@@ -129,10 +129,10 @@ def draw(
         for j in range(pool.shape[1]):
             arrives[j] = np.inf
             if pool[b, j] != 0 and weight[j] + each > 0:
-                arrives[j] = -math.log1p(-uniform(seed, _EXPLORE, users[b], steps[b], pool[b, j])) / (weight[j] + each)
+                arrives[j] = -log1p(-uniform(seed, _EXPLORE, users[b], steps[b], pool[b, j])) / (weight[j] + each)
         arrivals, next_outside = 0, np.inf
         if outside > 0 and each > 0:
-            next_outside = -math.log1p(-uniform(seed, _EXPLORE, users[b], steps[b], _OUTSIDE)) / (outside * each)
+            next_outside = -log1p(-uniform(seed, _EXPLORE, users[b], steps[b], _OUTSIDE)) / (outside * each)
         for place in range(items.shape[1]):
             first, total = -1, outside * each
             for j in range(pool.shape[1]):
@@ -148,7 +148,7 @@ def draw(
                 arrivals, outside = arrivals + 1, outside - 1
                 if outside > 0:
                     _, u = uniform2(seed, _EXPLORE, users[b], steps[b], _OUTSIDE + 1 + (arrivals - 1) * (_TRIES + 1))
-                    next_outside -= math.log1p(-u) / (outside * each)
+                    next_outside -= log1p(-u) / (outside * each)
                 else:
                     next_outside = np.inf
             elif first >= 0:

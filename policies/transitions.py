@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, Fitting, FloatArray, Histories, Sequences
+from policies.elementary import powers
 from policies.scored import Scored
 
 
@@ -73,7 +74,7 @@ class Transitions(Scored):
         from scipy import sparse
 
         items = histories.clicks(self.length)
-        weight = np.where(items > 0, self.decay ** np.arange(self.length - 1, -1, -1), 0).astype(np.float32)
+        weight = np.where(items > 0, powers(self.decay, np.arange(self.length - 1, -1, -1)), 0).astype(np.float32)
         pointer = np.arange(len(items) + 1) * self.length
         read = sparse.csr_array((weight.ravel(), items.ravel(), pointer), shape=(len(items), self.similar_.shape[0]))
         last = sparse.csr_array((self.markov * (items[:, -1] > 0), items[:, -1], np.arange(len(items) + 1)), shape=read.shape)

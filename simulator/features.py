@@ -5,11 +5,12 @@ Importing this module imports numba: do so inside the function that needs it.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numba import njit
+
+from policies.elementary import exp, log, log1p
 
 N_DYNAMIC = 6
 _TAG, _AUTHOR = 0, 1
@@ -48,7 +49,7 @@ def _forget(items: Any, groups: Any, shown: Any, clicks: Any, last: Any) -> None
 def _dynamic(item: int, n: int, total: int, rate: float, groups: Any, shown: Any, clicks: Any, last: Any, out: Any) -> None:
     """The DYNAMIC features of one candidate: click rate, affinities, share of the tag, time since tag and author."""
     own = (total + 20.0 * rate) / (n + 20.0)
-    out[0] = math.log(own / (1.0 - own))
+    out[0] = log(own / (1.0 - own))
     for g in range(2):
         group = groups[g, item]
         out[1 + g] = (clicks[g, group] - own * shown[g, group]) / (shown[g, group] + _SMOOTH)
@@ -90,7 +91,7 @@ def score(
             for f in range(N_DYNAMIC):
                 z += dynamic[f] * coefficients[0, s + f]
                 m += dynamic[f] * coefficients[1, s + f]
-            out[b, j] = weight * m - (math.log1p(math.exp(-z)) if z > -30.0 else -z)
+            out[b, j] = weight * m - (log1p(exp(-z)) if z > -30.0 else -z)
         _forget(items[b], groups, shown, clicks, last)
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, FloatArray, Histories, IntArray, Sequences
+from policies.elementary import exps, logs, logs1p
+from policies.products import matmul, solve
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -94,10 +96,10 @@ class Ranker:
         watch = np.zeros(x.shape[1])
         if seconds is not None and np.isfinite(seconds[rows]).any():
             known = np.isfinite(seconds[rows])
-            watch = ridge(x[known], np.log1p(seconds[rows][known].astype(np.float64)))
+            watch = ridge(x[known], logs1p(seconds[rows][known].astype(np.float64)))
         elif weight > 0:
             weight = 0.0  # a log without watch times has nothing to weigh
-        quality = np.array([_log_loss(y, 1 / (1 + np.exp(-_times(x, click)))), _log_loss(y, np.full(len(y), y.mean() if len(y) else 0.5))])
+        quality = np.array([_log_loss(y, 1 / (1 + exps(-_times(x, click)))), _log_loss(y, np.full(len(y), y.mean() if len(y) else 0.5))])
         return cls(_static(history, catalogue, author, tag), author, tag, click, watch, rate, weight, quality)
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
@@ -137,10 +139,10 @@ def logistic(x: Floats, y: Floats, steps: int = 25) -> Floats:
     penalty = np.full(x.shape[1], RIDGE)
     penalty[0] = 1e-6
     for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(_times(x, beta), -30, 30)))
+        p = 1 / (1 + exps(-np.clip(_times(x, beta), -30, 30)))
         gradient = _times(x.T, y - p) - penalty * beta
         hessian = _gram(x, p * (1 - p)) + np.diag(penalty)
-        step = np.linalg.solve(hessian, gradient)
+        step = solve(hessian, gradient)
         beta = beta + step
         if np.abs(step).max() < 1e-8:
             break
@@ -151,19 +153,17 @@ def ridge(x: Floats, y: Floats) -> Floats:
     """Ridge regression (Hoerl & Kennard 1970); column 0 of `x` `[N, F]` is constant and not penalised."""
     penalty = np.full(x.shape[1], RIDGE)
     penalty[0] = 1e-6
-    return np.asarray(np.linalg.solve(_gram(x, np.ones(len(x))) + np.diag(penalty), _times(x.T, y)), dtype=np.float64)
+    return solve(_gram(x, np.ones(len(x))) + np.diag(penalty), _times(x.T, y))
 
 
 def _times(x: Floats, v: Floats) -> Floats:
-    """`x @ v` by einsum: the bits of a BLAS product depend on its number of threads, and so on the executor."""
-    result: Floats = np.einsum("nf,f->n", x, v)
-    return result
+    """`x @ v`."""
+    return matmul(x, v[:, None])[:, 0]
 
 
 def _gram(x: Floats, weight: Floats) -> Floats:
-    """`x.T @ diag(weight) @ x`, by einsum as `_times`."""
-    result: Floats = np.einsum("nf,ng->fg", x * weight[:, None], x)
-    return result
+    """`x.T @ diag(weight) @ x`."""
+    return matmul((x * weight[:, None]).T, x)
 
 
 def _groups(catalogue: Catalogue, name: str) -> IntArray:
@@ -186,7 +186,7 @@ def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArra
     overall = float(_rate(clicks.sum(), shown.sum(), 0.5))
     seconds = log.columns.get("watch")
     known = np.isfinite(seconds) if seconds is not None else np.zeros(len(log.items), dtype=np.bool_)
-    logs = np.log1p(np.where(known, seconds if seconds is not None else 0.0, 0.0).astype(np.float64))
+    logs = logs1p(np.where(known, seconds if seconds is not None else 0.0, 0.0).astype(np.float64))
     watched, watches = np.bincount(log.items, weights=logs, minlength=n), np.bincount(log.items, weights=known, minlength=n)
     mean_watch = float(watched.sum() / max(watches.sum(), 1))
     by_author = _rate(_sum_by(author, clicks), _sum_by(author, shown), overall)
@@ -194,7 +194,7 @@ def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArra
     author_watch = _rate(_sum_by(author, watched), _sum_by(author, watches), mean_watch)
     item_rate = _rate(clicks, shown, by_author[author])
     duration = np.asarray(catalogue.items.get("duration", np.zeros(n)), dtype=np.float64)
-    length = np.log1p(np.maximum(duration, 0))
+    length = logs1p(np.maximum(duration, 0))
     columns = [
         np.ones(n),
         _logit(item_rate),
@@ -202,7 +202,7 @@ def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArra
         _logit(by_tag[tag]),
         _rate(watched, watches, author_watch[author]),
         author_watch[author],
-        np.log1p(shown) / 10,
+        logs1p(shown) / 10,
         length,
         length**2 / 10,
     ]
@@ -214,13 +214,13 @@ def _sum_by(group: IntArray, values: Array) -> Floats:
 
 
 def _logit(p: Floats) -> Floats:
-    result: Floats = np.log(p / (1 - p))
+    result: Floats = logs(p / (1 - p))
     return result
 
 
 def _log_loss(y: Floats, p: Floats) -> float:
     p = np.clip(p, 1e-9, 1 - 1e-9)
-    return float(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()) if len(y) else float("nan")
+    return float(-(y * logs(p) + (1 - y) * logs(1 - p)).mean()) if len(y) else float("nan")
 
 
 def _training_features(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.integers import GROUP, ROWS, multiply
-from policies.products import Rough, _rounded, chosen, matmul, padded
+from policies.products import Rough, _rounded, chosen, matmul, padded, solve
 from policies.retrieval import Exact, top_k
 
 
@@ -130,3 +130,16 @@ def test_matmul_takes_matrices_that_fit_and_computes_whole_numbers_in_double() -
     assert matmul(np.array([[2**40, 1]]), np.array([[1], [1]])).tolist() == [[2.0**40 + 1]]
     assert matmul(np.ones((0, 3), np.float32), np.ones((3, 2), np.float32)).shape == (0, 2)
     assert matmul(np.ones((2, 0)), np.ones((0, 3))).tolist() == [[0.0] * 3] * 2
+
+
+def test_solve_is_the_solution_and_refuses_what_has_no_cholesky_factor() -> None:
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((9, 12))
+    matrix, right = half @ half.T, rng.standard_normal(9)
+    kept = matrix.copy(), right.copy()
+    np.testing.assert_allclose(solve(matrix, right), np.linalg.solve(matrix, right), rtol=1e-9)
+    np.testing.assert_array_equal(matrix, kept[0])
+    np.testing.assert_array_equal(right, kept[1])
+    for bad in (-matrix, np.zeros((9, 9)), np.full((9, 9), np.nan)):
+        with pytest.raises(ValueError, match="not positive definite"):
+            solve(bad, right)

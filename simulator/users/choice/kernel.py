@@ -1,7 +1,7 @@
 """The arithmetic of the synthetic world as compiled scalar loops: one request after the other, so that the batch cannot matter.
 
 Importing this module imports numba. What its numbers mean is in `parameters`, how they get here in `law`.
-Without `fastmath` a request's bits depend on its own numbers alone.
+Without `fastmath`, and with the functions of `policies.elementary`, a request's bits depend on its own numbers alone, not on the processor.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from policies.elementary import circle, exp, exp2, log, power, tanh
 from policies.philox import philox, philox_words, uniform
 from policies.streams import Purpose
 from simulator.users.choice.law import UNBORN, Answers, Floats, Ints, Law, Lives, Truth
@@ -59,9 +60,9 @@ def liking(seed: Any, user: int, what: int, lane: int) -> float:
 def _gauss(seed: Any, purpose: int, user: int, step: int, lane: int) -> tuple[float, float]:
     """Two independent standard normal numbers (Box & Muller 1958)."""
     w0, w1, _, _ = philox(seed, user, step, purpose, lane)
-    radius = math.sqrt(-2.0 * math.log(_unit32(w0)))
-    angle = 6.283185307179586 * _unit32(w1)
-    return radius * math.cos(angle), radius * math.sin(angle)
+    radius = math.sqrt(-2.0 * log(_unit32(w0)))
+    cosine, sine = circle(_unit32(w1))
+    return radius * cosine, radius * sine
 
 
 @njit(cache=True)
@@ -109,7 +110,7 @@ def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
     """Weights of the interests, the largest 1 before the session's `focus` (-1: none) takes `strength` of the others."""
     top = logits.max()
     for m in range(len(logits)):
-        out[m] = math.exp(logits[m] - top) * (1.0 if focus < 0 or m == focus else 1.0 - strength)
+        out[m] = exp(logits[m] - top) * (1.0 if focus < 0 or m == focus else 1.0 - strength)
 
 
 @njit(cache=True)
@@ -172,7 +173,7 @@ def tastes(seed: Any, user: int, author: int, item: int, by_author: float, by_vi
 
 @njit(cache=True)
 def sigmoid(x: float) -> float:
-    return float(1.0 / (1.0 + math.exp(-x)))
+    return float(1.0 / (1.0 + exp(-x)))
 
 
 @njit(cache=True)
@@ -194,33 +195,33 @@ def fatigue(strength: float, memory: Floats, user: int, places: Floats, i: int) 
 @njit(cache=True)
 def suiting(y: float) -> float:
     """How well a video suits, -1..1; `y` is the click's logit with the user's own level set to `base`."""
-    return math.tanh(0.5 * y)
+    return tanh(0.5 * y)
 
 
 @njit(cache=True)
 def survival(scale: float, shape: float, seconds: float) -> float:
     """P(attention > seconds) of the log-logistic law."""
-    return float(1.0 / (1.0 + (seconds / scale) ** shape))
+    return float(1.0 / (1.0 + power(seconds / scale, shape)))
 
 
 @njit(cache=True)
 def _real_watch(scale: float, shape: float, duration: float, u: float) -> float:
     """Attention (s) that a clicked video gets: log-logistic, beyond the click's threshold; may exceed the duration."""
     threshold = min(VALID_PLAY, duration)
-    attention = scale * ((1.0 + (threshold / scale) ** shape) / u - 1.0) ** (1.0 / shape)
+    attention = scale * power((1.0 + power(threshold / scale, shape)) / u - 1.0, 1.0 / shape)
     return float(max(attention, threshold))
 
 
 @njit(cache=True)
 def _weibull(scale: float, shape: float, seconds: float) -> float:
     """P(a skip takes at most `seconds`)."""
-    return float(1.0 - math.exp(-((seconds / scale) ** shape)))
+    return float(1.0 - exp(-power(seconds / scale, shape)))
 
 
 @njit(cache=True)
 def _skip_watch(scale: float, shape: float, most: float, u: float) -> float:
     """Watch time (s) of an examined video that was not clicked: Weibull, cut above where its probability is `most`."""
-    return float(scale * (-math.log(1.0 - u * most)) ** (1.0 / shape))
+    return float(scale * power(-log(1.0 - u * most), 1.0 / shape))
 
 
 @njit(cache=True)
@@ -248,7 +249,7 @@ def arrival(hours: Floats, start: float, rate: float, exponential: float) -> flo
 def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> None:
     """ms from midnight of the first day to each user's first session."""
     for b in range(len(user)):
-        wait = -math.log(1.0 - uniform(seed, _ARRIVE, user[b], 0, 0))
+        wait = -log(1.0 - uniform(seed, _ARRIVE, user[b], 0, 0))
         out[b] = np.int64(arrival(law.hours, 0.0, rate[user[b]], wait))
 
 
@@ -280,7 +281,7 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints)
         if changed:
             weigh(logits[user], focus[user], law.focus, weights[user])
         if law.satiation > 0.0:
-            keep = math.exp2(-(t[b] - last[user]) / (law.half_life * 3_600_000.0))
+            keep = exp2(-(t[b] - last[user]) / (law.half_life * 3_600_000.0))
             for d in range(memory.shape[1]):
                 memory[user, d] *= keep
         last[user] = t[b]
@@ -349,7 +350,7 @@ def _answer(law: Law, truth: Truth, lives: Lives, user: Ints, items: Ints, words
                 click = _unit32(words[0, response]) < sigmoid(x)
                 if click:
                     suits = suiting(y)
-                    scale = law.attention * math.exp(law.attention_affinity * suits)
+                    scale = law.attention * exp(law.attention_affinity * suits)
                     watch = _real_watch(scale, law.attention_shape, duration, _unit32(words[1, response]))
                     if watch >= duration:
                         watch = duration if _unit32(words[2, response]) < law.stop else duration + law.loop * (watch - duration)
@@ -401,12 +402,12 @@ def _go_on(
         end = t[b] + 1000.0 * mood[b, 0]
         leaves[to] = mood[b, 2] != 0.0
         if not leaves[to]:
-            odds = law.leave / (1.0 - law.leave) * math.exp(-law.leave_satisfaction * (share - law.leave_reference))
+            odds = law.leave / (1.0 - law.leave) * exp(-law.leave_satisfaction * (share - law.leave_reference))
             leaves[to] = uniform(seed, _LEAVE, u, step[b], 0) < odds / (1.0 + odds)
         if leaves[to]:
             open_[u] = 0
-            rate = rates[u] * math.exp(law.return_satisfaction * (satisfaction[u] - law.return_reference))
-            end = arrival(hours, end, rate, -math.log(1.0 - uniform(seed, _RETURN, u, step[b], 0)))
+            rate = rates[u] * exp(law.return_satisfaction * (satisfaction[u] - law.return_reference))
+            end = arrival(hours, end, rate, -log(1.0 - uniform(seed, _RETURN, u, step[b], 0)))
         following[to] = clock[u] = max(int(min(end, FAR)), t[b] + 1)
 
 
@@ -436,7 +437,7 @@ def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: b
         out[i] = sigmoid(x)
         if long:
             duration = truth.video[i, n_places + 1]
-            scale = law.attention * math.exp(law.attention_affinity * suiting(x - own + law.base))
+            scale = law.attention * exp(law.attention_affinity * suiting(x - own + law.base))
             of_clicks = survival(scale, law.attention_shape, min(VALID_PLAY, duration))
             out[i] *= survival(scale, law.attention_shape, min(LONG_VIEW, duration)) / of_clicks
 

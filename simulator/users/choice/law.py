@@ -133,11 +133,13 @@ def videos(world: World) -> Floats:
 
 def law(choice: Choice, *, succession: bool) -> Law:
     """The parameters as numbers for compiled code; what is off gets its neutral values."""
+    from policies.elementary import exps
+
     examination, cascade, watch, satiation = choice.examination, choice.cascade, choice.watch, choice.satiation
     drift, patience, returning = choice.drift, choice.patience, choice.returning
     hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
     reactions = np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]])
-    most = np.maximum(reactions[:, 2], 1.0) / (1.0 + np.exp(-reactions[:, 0] - np.abs(reactions[:, 1])))
+    most = np.maximum(reactions[:, 2], 1.0) / (1.0 + exps(-reactions[:, 0] - np.abs(reactions[:, 1])))
     return Law(
         interest_spread=choice.interests.spread,
         concentration=choice.interests.concentration,
@@ -179,4 +181,6 @@ def law(choice: Choice, *, succession: bool) -> Law:
 def _reaction(reaction: Any) -> tuple[float, float, float]:
     if not reaction.enabled:
         return -math.inf, 0.0, 0.0
-    return math.log(reaction.rate / (1.0 - reaction.rate)), reaction.affinity, reaction.unclicked
+    from policies.elementary import log
+
+    return log(reaction.rate / (1.0 - reaction.rate)), reaction.affinity, reaction.unclicked

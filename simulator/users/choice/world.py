@@ -57,6 +57,8 @@ class World:
     @classmethod
     def draw(cls, choice: Choice, seed: int) -> World:
         """The world of these parameters and this seed; every number is keyed by what it decides."""
+        from policies import elementary
+
         videos, affinity, n, d = choice.videos, choice.affinity, choice.n_items, choice.interests.dimensions
         item = np.arange(1, n + 1)
         tag_cdf, author_cdf = _zipf_cdf(videos.tags, videos.tag_zipf), _zipf_cdf(videos.authors, videos.author_zipf)
@@ -68,10 +70,11 @@ class World:
         tag = np.where(off, _pick(tag_cdf, seed, item, _ITEM_TAG), main_tag[author])
         own = unit(normal(seed, item, _ITEM_PLACE, d)) * videos.spread
         quantiles = dict(sorted(videos.duration.items()))
-        duration = np.exp(np.interp(uniform(seed, Purpose.WORLD, item, _ITEM_DURATION), list(quantiles), np.log(list(quantiles.values()))))
+        rank = uniform(seed, Purpose.WORLD, item, _ITEM_DURATION)
+        duration = elementary.exps(np.interp(rank, list(quantiles), elementary.logs(np.array([*quantiles.values()]))))
         offsets = dict(sorted(affinity.duration.items()))
         appeal = affinity.quality * normal(seed, item, _ITEM_QUALITY, 1)[:, 0]
-        appeal += np.interp(np.log(duration), np.log(list(offsets)), list(offsets.values()))
+        appeal += np.interp(elementary.logs(duration), elementary.logs(np.array([*offsets])), list(offsets.values()))
         level, rate = _people(choice, seed)
         return cls(
             choice.n_users, n, _pad(duration), _pad(author), _pad(tag), _pad(unit(centres[tag] + deviation[author] + own)), _pad(appeal),
@@ -86,19 +89,21 @@ class World:
 
 def _people(choice: Choice, seed: int) -> tuple[Floats, Floats]:
     """(level, sessions per day) of every user, `[n_users]`: active users are pickier where `affinity.activity` is negative."""
-    from scipy.special import gammaincinv, ndtri
+    from policies.elementary import gamma_quantiles, normal_quantiles
 
     user = np.arange(choice.n_users)
     arrival, affinity = choice.arrival, choice.affinity
     rank = uniform(seed, Purpose.WORLD, user, _USER_RATE) + 2.0**-54
-    rate = gammaincinv(arrival.shape, rank) * (arrival.per_day / arrival.shape)
-    level = affinity.base + affinity.user * normal(seed, user, _USER_LEVEL, 1)[:, 0] + affinity.activity * ndtri(rank)
+    rate = gamma_quantiles(arrival.shape, rank) * (arrival.per_day / arrival.shape)
+    level = affinity.base + affinity.user * normal(seed, user, _USER_LEVEL, 1)[:, 0] + affinity.activity * normal_quantiles(rank)
     return level, np.clip(rate, SELDOM, arrival.busiest)
 
 
 def _zipf_cdf(n: int, exponent: float) -> Floats:
     """Cumulative shares `[n]` of the ranks 1..n, each in proportion to rank^-exponent."""
-    weight = np.arange(1, n + 1, dtype=np.float64) ** -exponent
+    from policies.elementary import powers
+
+    weight = powers(np.arange(1, n + 1, dtype=np.float64), -exponent)
     return np.asarray(np.cumsum(weight) / weight.sum())
 
 
@@ -108,9 +113,9 @@ def _pick(cdf: Floats, seed: int, index: npt.NDArray[np.int64], what: int) -> np
 
 def normal(seed: int, index: npt.NDArray[np.int64], what: int, d: int) -> Floats:
     """Standard normal `[n, d]`."""
-    from scipy.special import ndtri
+    from policies.elementary import normal_quantiles
 
-    return np.asarray(ndtri(uniform(seed, Purpose.WORLD, index[:, None], what, np.arange(d)) + 2.0**-54))
+    return np.asarray(normal_quantiles(uniform(seed, Purpose.WORLD, index[:, None], what, np.arange(d)) + 2.0**-54))
 
 
 def unit(vectors: Floats) -> Floats:

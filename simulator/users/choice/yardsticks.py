@@ -111,13 +111,13 @@ class Production(Yardstick):
 
     def bind(self, users: Any) -> None:
         """Take the users, and forget what was estimated of others."""
-        from scipy.special import ndtri
+        from policies.elementary import logs, normal_quantiles
 
         super().bind(users)
         n_items = users.n_items
         self.kept_: dict[int, tuple[int, npt.NDArray[np.int32], npt.NDArray[np.float32]]] = {}
-        z = ndtri(uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54)
-        self.boost_ = self.boost * z - self.brevity * np.log(users.world.duration[1:])
+        z = normal_quantiles(uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54)
+        self.boost_ = self.boost * z - self.brevity * logs(users.world.duration[1:])
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The `k` items of greatest estimated utility."""
