@@ -66,3 +66,6 @@ def _choose() -> None:
 
 
 _choose()
+
+# MKL makes torch's products: see `policies.blocks`. It must be told before the first of them.
+os.environ.setdefault("MKL_CBWR", "AUTO")

@@ -67,6 +67,12 @@ def test_a_gamma_quantile_is_where_the_probability_is_reached(shape: float) -> N
     assert elementary.gamma_quantile(shape, 1.0) == math.inf
 
 
+def test_a_gamma_quantile_of_any_shape_comes_at_once() -> None:
+    np.testing.assert_allclose(elementary.gamma_quantiles(2e6, SHARE), special.gammaincinv(2e6, SHARE), rtol=1e-9)
+    assert elementary.gamma_quantile(1e308, 0.3) == pytest.approx(1e308)
+    assert elementary.gamma_quantile(1e-300, 0.3) == 0.0
+
+
 def test_the_ends_of_the_line() -> None:
     exp, log = elementary.exp, elementary.log
     assert [exp(x) for x in (-math.inf, -1e9, -745.0, 0.0)] == [0.0, 0.0, 5e-324, 1.0]

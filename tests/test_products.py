@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -143,3 +147,12 @@ def test_solve_is_the_solution_and_refuses_what_has_no_cholesky_factor() -> None
     for bad in (-matrix, np.zeros((9, 9)), np.full((9, 9), np.nan)):
         with pytest.raises(ValueError, match="not positive definite"):
             solve(bad, right)
+
+
+def test_mkl_is_told_to_round_alike_wherever_an_operand_lies() -> None:
+    """Without it, products of torch with few columns differ between the places of a block (`make kernels` measures them)."""
+    code = "import os, policies; print(os.environ['MKL_CBWR'])"
+    plain = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    for environment, expected in ((plain, "AUTO"), ({**plain, "MKL_CBWR": "COMPATIBLE"}, "COMPATIBLE")):
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
