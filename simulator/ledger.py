@@ -14,6 +14,7 @@ run consists of. A power cut during a run may lose pieces; they are then named, 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -225,10 +226,19 @@ def commit(staging: Path, path: Path, rows: int | None = None) -> None:
         staging: where it was written: `path` with the ending PART.
         path: where it shall stand.
         rows: impressions in it.
+
+    Raises:
+        OSError: it cannot be listed, or stand there; the temporary file is then removed.
     """
     ledger = Ledger.around(path)
-    if ledger is not None:
-        ledger.add(path, Piece.of(staging, rows))
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if ledger is not None:
+            ledger.add(path, Piece.of(staging, rows))
+    except OSError:
+        staging.unlink(missing_ok=True)
+        raise
     os.replace(staging, path)
 
 

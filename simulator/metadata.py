@@ -22,11 +22,8 @@ MOST_USERS = 2**32
 
 MOST_DAYS = 3660
 
-ALWAYS_PLAUSIBLE = 10_000_000
-"""So many users or items may be without a single row: a table with a cell for each is no burden."""
-
-ROWLESS = 1000
-"""Beyond ALWAYS_PLAUSIBLE, there may be so many users or items for each row of the log."""
+PLAUSIBLE = {"n_users": (1_000_000, 100), "n_items": (10_000_000, 1000)}
+"""So many users and items may be without a single row, and so many more for each row of the log."""
 
 Propensity = Literal["conditional", "marginal", "unknown"]
 
@@ -127,12 +124,11 @@ class Metadata:
         Raises:
             LogError: far more of them than rows.
         """
-        limit = max(ALWAYS_PLAUSIBLE, ROWLESS * rows)
-        for name, n in (("n_users", self.n_users), ("n_items", self.n_items)):
+        for name, (always, for_each) in PLAUSIBLE.items():
+            n, limit = getattr(self, name), max(always, for_each * rows)
             if n > limit:
-                raise LogError(
-                    f"metadata.{name} must be at most {limit:,} in a log of {rows:,} rows; got {n:,}"
-                )
+                rule = f"must be at most {limit:,} in a log of {rows:,} rows"
+                raise LogError(f"metadata.{name} {rule}; got {n:,}")
 
 
 class _Told(BaseModel):

@@ -313,9 +313,9 @@ def test_metadata_that_breaks_a_rule_is_named_with_file_key_and_value(text, mess
 
 def test_numbers_of_users_and_items_must_be_plausible():
     whole = EventLog.from_columns(columns(), META)
-    for name in ("n_users", "n_items"):
+    for name, limit in (("n_users", "1,000,000"), ("n_items", "10,000,000")):
         many = dataclasses.replace(META, **{name: 20_000_000})
-        with pytest.raises(LogError, match=rf"metadata\.{name} must be at most 10,000,000 in a log of 4 rows"):
+        with pytest.raises(LogError, match=rf"metadata\.{name} must be at most {limit} in a log of 4 rows"):
             EventLog(many, whole.table).validate()
 
 

@@ -141,6 +141,13 @@ DAMAGED = [
 ]
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(FileError, match=r"a\.json cannot be written: Is a directory"):
+        write_text(tmp_path / "a.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
 @pytest.mark.parametrize("content", DAMAGED)
 def test_damaged_arrays_and_texts_are_named(content, tmp_path):
     path = tmp_path / "piece.npz"
