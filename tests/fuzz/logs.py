@@ -151,14 +151,14 @@ def _other_columns(chance: random.Random, table: pa.Table) -> pa.Table:
     field = table.schema.field(name)
     values = table[name].to_pylist()
     bad: dict[str, Any] = {
-        "arm": 9, "user": USERS + 5, "session": 0, "request": 60_000, "position": 60_000, "t": 10**15, "item": 0, "propensity": 1.5,
+        "arm": 9, "user": USERS + 5, "t": 10**15, "item": 0, "propensity": 1.5,
         "click": None, "watch": -1.0, "duration": float("inf"), "channel": 9, "logged": None, "like": None,
     }  # fmt: skip
     if name in ("click", "like"):
         return table.drop_columns(["item"])  # a null is an answer that was not observed
-    at = chance.randrange(1, table.num_rows)
-    if name == "session":
-        values[at], values[at - 1] = 7, 8
+    at = chance.randrange(1, table.num_rows - 1)
+    if name in ("session", "request", "position"):
+        values[at - 1], values[at] = 8, 7  # out of order here, or before the next row
     else:
         values[at] = bad[name]
     return table.set_column(place, field.with_nullable(True), pa.array(values, field.type))
