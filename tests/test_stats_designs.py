@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -139,3 +141,12 @@ def test_switchback_error_is_that_of_repeated_switchbacks() -> None:
         m = moments.paired(cube[0][:, ~treated].mean(axis=1), cube[1][:, treated].mean(axis=1))
         estimates.append(m.treatment / m.control - 1)
     assert predicted == pytest.approx(np.std(estimates), rel=0.25)
+
+
+def test_no_credit_in_either_arm_is_no_effect_and_no_number_of_users() -> None:
+    """Found by the fuzz of scenarios: nothing by nothing was a warning of numpy."""
+    days = units.read(interleaved_log(20, 0.5), ("like", "follow", "click"))
+    nobody = dataclasses.replace(days, terms={name: np.zeros_like(cube) for name, cube in days.terms.items()})
+    found = designs.interleaved_sensitivity(nobody, "click", "a", "b")
+    assert np.isnan(found.effect)
+    assert np.isinf(found.users_needed)

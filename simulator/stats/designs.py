@@ -166,7 +166,8 @@ def interleaved_sensitivity(days: UserDays, metric: str, control: str, treatment
     """Of an interleaved log: the difference of credits per user, relative to the mean credit of an arm."""
     m = compare(days.by("user"), metric, control, treatment)
     middle = abs(m.control + m.treatment) / 2.0
-    effect, error = float(m.difference / middle), float(np.sqrt(m.variance) / middle)
+    with np.errstate(divide="ignore", invalid="ignore"):  # neither arm may have any credit: then there is no effect to speak of
+        effect, error = float(np.divide(m.difference, middle)), float(np.divide(np.sqrt(m.variance), middle))
     alone = Pilot(metric, 1.0, 1.0, error * np.sqrt(days.n_users) if error > 0 else None, None, days.n_users)
-    need = users_needed(alone, effect, "paired", level=level) if effect and error > 0 else float("inf")
+    need = users_needed(alone, effect, "paired", level=level) if error > 0 and effect else float("inf")
     return Sensitivity(metric, treatment, "interleave", effect, error, need, "a preference within one slate, not the lift of a whole feed")
