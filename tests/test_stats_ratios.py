@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -255,3 +256,20 @@ def test_a_stratum_without_two_units_is_still_refused() -> None:
     frame = shop(50).assign(country=lambda f: np.where(f["user"] == 3, "li", "de"))
     with pytest.raises(TableError, match="fewer than 2"):
         adjustment.post_stratified(table_of(frame), "arpv", "control", "new", "country")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"metrics": ["revenue"], "groups": ["revenue"]},
+        {"metrics": {"arpv": ("revenue", "sessions")}, "groups": ["sessions"]},
+        {"metrics": ["revenue", "sessions"], "covariates": ["sessions"]},
+    ],
+)
+def test_an_outcome_is_never_conditioned_on(named: dict[str, Any]) -> None:
+    with pytest.raises(TableError, match="must be known before the test"):
+        from_frame(shop(100), **named)
+    asked = {key: value for key, value in named.items() if key != "metrics"}
+    table = from_frame(shop(100), **asked)
+    taken = [column for columns in asked.values() for column in columns]
+    assert not set(taken) & set(table.metrics), "named as known before the test, it is no metric"

@@ -124,6 +124,7 @@ class _Sheet:
             if name in self.fixed and (name in self.rows.columns or name in self.rows.labels):
                 self.uses[name] = Use(name, self.fixed[name])
         named = [column for spec in (self.asked or {}).values() for column in ([spec] if isinstance(spec, str) else spec)]
+        self._no_outcome_twice(named)
         for column in named:
             self._take(column, "metric")
         for column in self.pasts or ():
@@ -142,6 +143,21 @@ class _Sheet:
         if self.pasts is None:
             self.pasts = [column for column, use in self.uses.items() if use.role == "covariate"]
             self._no_strange_pasts(self.asked)
+
+    def _no_outcome_twice(self, outcomes: Iterable[str]) -> None:
+        """Refuse to condition on an outcome.
+
+        Raises:
+            TableError: a column was named as a metric and as a covariate or segment.
+        """
+        known_before = {"covariate": self.pasts or (), "segment": self.segments or ()}
+        for role, columns in known_before.items():
+            for column in columns:
+                if column in outcomes:
+                    raise TableError(
+                        f"column {column!r} is named as a metric and as a {role}: what the arms may "
+                        f"change is no {role}, which must be known before the test; name it as one"
+                    )
 
     def _take(self, column: str, role: Role) -> None:
         """Take a column that was named for numbers.
