@@ -280,12 +280,25 @@ class Policy(Params, ABC):
         """The hyper-parameters that `fit` depends on."""
         return {name: value for name, value in self.params().items() if name not in self.serving_fields}
 
+    def files(self) -> tuple[Path, ...]:
+        """Files, besides its source, that decide what it recalls (a model file): a run is not continued after they changed."""
+        return ()
+
+    def parts(self) -> tuple[Policy, ...]:
+        """Other policies that this one is made of: their source decides what it recalls, too."""
+        return ()
+
     def fit_key(self) -> str:
         """What decides a fit besides data and seed: policies of equal keys share one fit (`restore(other.state())`)."""
         return json.dumps([self.fitted_as or _name(type(self)), self.fit_params()], sort_keys=True, default=_plain)
 
     def save(self, folder: Path) -> None:
-        """Write `policy.json` (name and hyper-parameters) and `state.npz` into `folder`, each by rename."""
+        """Write `policy.json` (name and hyper-parameters) and `state.npz` into `folder`, each by rename.
+
+        Raises:
+            TypeError: `state` gave something else than named arrays without objects.
+        """
+        state = _arrays(self.state())
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"policy": _name(type(self)), "params": self.params()}, indent=1, sort_keys=True, default=_plain)
         staging = folder / "policy.json.part"
@@ -293,7 +306,7 @@ class Policy(Params, ABC):
         staging.rename(folder / "policy.json")
         arrays = folder / "state.npz.part"
         with arrays.open("wb") as stream:
-            np.savez(stream, **self.state())  # type: ignore[arg-type]
+            np.savez(stream, **state)  # type: ignore[arg-type]
         arrays.rename(folder / "state.npz")
 
     def load(self, folder: Path) -> Self:
@@ -309,6 +322,17 @@ class Policy(Params, ABC):
     def with_params(self, **changes: Any) -> Self:
         """A new, unfitted instance with some hyper-parameters changed."""
         return replace(self, **changes)
+
+
+def _arrays(state: Any) -> dict[str, npt.NDArray[Any]]:
+    """A state that can be stored without pickle."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must give a dict of arrays by name; got {type(state).__name__}")
+    for name, values in state.items():
+        if not isinstance(name, str) or not isinstance(values, np.ndarray) or values.dtype.hasobject:
+            got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+            raise TypeError(f"state must give numpy arrays without objects by name; got {got} under {name!r}")
+    return dict(state)
 
 
 def _name(policy: type[Policy]) -> str:

@@ -18,10 +18,26 @@ from typing import Any
 
 import numpy as np
 
-from policies.base import PADDING, Fitting, Histories, Policy, Slates, WorldBound
+from policies.base import (
+    PADDING,
+    Expectant,
+    Fitting,
+    Histories,
+    Policy,
+    Scorer,
+    Slates,
+    Stochastic,
+    Updatable,
+    WorldBound,
+)
+from policies.calls import CallError, Calls, Limit, OutOfTime, calling, raised, within
 from policies.examples import Example, chain, checkerboard, mixed, share_right
+from policies.form import fault
 
 K = 10
+LIMIT = 600.0
+"""Seconds that one check may take, where nothing else is said."""
+
 SECONDS_PER_REQUEST = 0.05
 BYTES_PER_REQUEST = 8 << 20
 
@@ -36,13 +52,25 @@ class NotPromised(Exception):  # noqa: N818 - not an error
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of one check: its name, what is promised, whether it was kept, and the example where it was not."""
+    """The outcome of one check.
+
+    Attributes:
+        name: of the check.
+        promise: what is promised.
+        kept: whether it was kept.
+        skipped: the policy does not make this promise.
+        detail: the example where it was not kept, or why it was skipped.
+        stops: nothing else can be checked: no fit, slates of a wrong form, out of time.
+        crashed: the policy gave no answer at all.
+    """
 
     name: str
     promise: str
     kept: bool
     skipped: bool = False
     detail: str = ""
+    stops: bool = False
+    crashed: bool = False
 
 
 @dataclass
@@ -54,40 +82,63 @@ class Subject:
         seed: of the examples and the fits.
         world: what a `WorldBound` yardstick is bound to (an object with `n_users`, `n_items`), or None.
         device: torch device of the fits, as in `Fitting`.
+        limit: seconds that a check may take.
+        wrote: what `fit` wrote into, if it did.
     """
 
     policy: Policy
     seed: int = 0
     world: Any = None
     device: str = "cpu"
+    limit: float = LIMIT
     example: Example = field(init=False)
+    wrote: CallError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         size = {} if self.world is None else {"n_users": int(self.world.n_users), "n_items": int(self.world.n_items)}
         self.example = mixed(self.seed, **size)
 
-    def fit(self, example: Example, **changes: Any) -> Policy:
+    def calls(self, policy: Policy, *, own: bool = True) -> Calls:
+        """The policy as it is called; `own`: with copies that it may write into, so that a write breaks no promise but its own."""
+        return Calls(policy, type(policy).__name__, Limit(0, f"the {self.limit:g} s of a check"), own)
+
+    def fit(self, example: Example, *, own: bool = True, **changes: Any) -> Policy:
         """A fresh copy of the policy with some hyper-parameters changed, bound and fitted on `example`."""
         policy = self.policy.with_params(**changes)
         self.bind(policy)
-        fitted = policy.fit(example.sequences, example.catalogue, Fitting(self.seed, self.device))
-        if not isinstance(fitted, Policy):
-            raise BrokenPromise(f"fit must return self, a Policy; got {fitted!r}")
-        return fitted
+        self.calls(policy, own=own).fit(example.sequences, example.catalogue, Fitting(self.seed, self.device))
+        return policy
+
+    def recall(self, policy: Policy, histories: Histories, k: int, seed: int) -> Slates:
+        """What a policy recalls; slates of the right types and shapes.
+
+        Raises:
+            CallError: others, or none.
+        """
+        return self.calls(policy).recall(histories, k, seed)
 
     def bind(self, policy: Policy) -> None:
         """Give a yardstick its world."""
         if isinstance(policy, WorldBound):
-            policy.bind(self.world)
+            self.calls(policy).bind(self.world)
 
     @cached_property
     def once(self) -> Policy:
-        return self.fit(self.example)
+        """Fitted on what it may only read; if it writes, again on copies of its own, and the write is remembered."""
+        try:
+            return self.fit(self.example, own=False)
+        except CallError as error:
+            if error.kind != "write":
+                raise
+            self.wrote = error
+            return self.fit(self.example)
 
     @property
     def fitted(self) -> Policy:
         """The fitted policy as `fit` left it: a copy, so that no check inherits what another one did to it."""
-        return copy.deepcopy(self.once)
+        once = self.once
+        with calling(type(self.policy).__name__, "copying it (copy.deepcopy)"):
+            return copy.deepcopy(once)
 
     @cached_property
     def requests(self) -> Histories:
@@ -96,30 +147,30 @@ class Subject:
 
 def shapes(subject: Subject) -> None:
     """items [B, k] int64, scores [B, k] float32 non-increasing, ids known and distinct"""
-    policy = subject.fitted
-    slates = policy.recall(subject.requests, K, subject.seed)
-    n = len(subject.requests)
-    if not isinstance(slates, Slates):
-        raise BrokenPromise(f"recall must return Slates; got {type(slates).__name__}")
-    optional = [("propensities", slates.propensities, np.float32), ("interest", slates.interest, np.int64)]
-    for name, array, dtype in [("items", slates.items, np.int64), ("scores", slates.scores, np.float32), *optional]:
-        if array is None:
-            continue
-        if not isinstance(array, np.ndarray) or array.shape != (n, K) or array.dtype != dtype:
-            got = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
-            raise BrokenPromise(f"{name} must be a numpy {np.dtype(dtype)} array of shape ({n}, {K}); got {got}")
-    for row in range(n):
-        items, scores = slates.items[row], slates.scores[row]
-        filled = items != PADDING
-        example = _reproduce(subject.policy, subject.requests, row, K, slates)
-        if np.any((items < 0) | (items > subject.example.catalogue.n_items)):
-            raise BrokenPromise(f"items must be 1..{subject.example.catalogue.n_items}, or 0 at the end of a row\n{example}")
-        if np.any(filled[1:] & ~filled[:-1]):
-            raise BrokenPromise(f"0 may stand only at the end of a row\n{example}")
-        if len(set(items[filled].tolist())) != filled.sum():
-            raise BrokenPromise(f"an item is recalled twice\n{example}")
-        if np.isnan(scores).any() or np.any(scores[1:] > scores[:-1]):
-            raise BrokenPromise(f"scores must be numbers that do not increase along a row\n{example}")
+    slates = subject.recall(subject.fitted, subject.requests, K, subject.seed)
+    unseen = replace(subject.requests, seen=np.zeros((len(subject.requests), 1), dtype=np.int64))
+    wrong = fault(slates, unseen, subject.example.catalogue.n_items)
+    if wrong is not None:
+        row, rule = wrong
+        raise BrokenPromise(f"{rule}\n{_reproduce(subject.policy, subject.requests, row, K, slates)}")
+
+
+def leaves_inputs(subject: Subject) -> None:
+    """writes into nothing that it is handed: the log, the catalogue, requests, candidates, slates, answers"""
+    policy, asked, seed = subject.fitted, subject.requests, subject.seed
+    if subject.wrote is not None:
+        raise subject.wrote
+    calls = subject.calls(policy, own=False)
+    slates = calls.recall(asked, K, seed)
+    if isinstance(policy, Scorer):
+        calls.score(asked, slates.items)
+    if isinstance(policy, Stochastic):
+        calls.slate_propensities(asked, slates.items, seed)
+    if isinstance(policy, Expectant):
+        values = np.random.default_rng(seed).random((2, subject.example.catalogue.n_items + 1))
+        calls.slate_expectations(asked, slates.items, values, slates.items % 2, seed)
+    if isinstance(policy, Updatable):
+        calls.update(asked, slates, slates.items % 3 == 0)
 
 
 def seen_items(subject: Subject) -> None:
@@ -130,7 +181,7 @@ def seen_items(subject: Subject) -> None:
     more = np.broadcast_to(np.arange(1, n_items + 1, 3), (len(requests), len(range(1, n_items + 1, 3))))
     for seen in (requests.items, more):
         asked = replace(requests, seen=np.ascontiguousarray(seen))
-        slates = policy.recall(asked, K, subject.seed)
+        slates = subject.recall(policy, asked, K, subject.seed)
         hit = (slates.items[:, :, None] == asked.seen[:, None, :]) & (slates.items != PADDING)[:, :, None]
         if hit.any():
             row = int(np.flatnonzero(hit.any(axis=(1, 2)))[0])
@@ -141,7 +192,12 @@ def determinism(subject: Subject) -> None:
     """two fits with the same seed recall the same bytes"""
     policy = subject.fitted
     again = subject.fit(subject.example)
-    _same(subject, policy.recall(subject.requests, K, 5), again.recall(subject.requests, K, 5), "a second fit with the same seed")
+    _same(
+        subject,
+        subject.recall(policy, subject.requests, K, 5),
+        subject.recall(again, subject.requests, K, 5),
+        "a second fit with the same seed",
+    )
 
 
 def purity(subject: Subject) -> None:
@@ -149,17 +205,17 @@ def purity(subject: Subject) -> None:
     policy = subject.fitted
     half = len(subject.requests) // 2
     asked, between = subject.requests.rows(slice(0, half)), subject.requests.rows(slice(half, None))
-    before = _copy(policy.recall(asked, K, 5))
-    policy.recall(between, K, 6)
-    _same(subject, before, policy.recall(asked, K, 5), "the same call after other requests", asked)
+    before = subject.recall(policy, asked, K, 5)
+    subject.recall(policy, between, K, 6)
+    _same(subject, before, subject.recall(policy, asked, K, 5), "the same call after other requests", asked)
 
 
 def batch_invariance(subject: Subject) -> None:
     """a batch gives the same bytes as its requests one by one"""
     policy = subject.fitted
-    whole = policy.recall(subject.requests, K, 5)
+    whole = subject.recall(policy, subject.requests, K, 5)
     for row in range(len(subject.requests)):
-        alone = policy.recall(subject.requests.rows(slice(row, row + 1)), K, 5)
+        alone = subject.recall(policy, subject.requests.rows(slice(row, row + 1)), K, 5)
         _same(subject, whole.rows(slice(row, row + 1)), alone, "the request alone", subject.requests.rows(slice(row, row + 1)))
 
 
@@ -167,9 +223,9 @@ def permutation(subject: Subject) -> None:
     """the order of requests in a batch changes nothing"""
     policy = subject.fitted
     order = np.random.default_rng(subject.seed).permutation(len(subject.requests))
-    whole = policy.recall(subject.requests, K, 5).rows(order)
+    whole = subject.recall(policy, subject.requests, K, 5).rows(order)
     asked = subject.requests.rows(order)
-    _same(subject, whole, policy.recall(asked, K, 5), "the batch in another order", asked)
+    _same(subject, whole, subject.recall(policy, asked, K, 5), "the batch in another order", asked)
 
 
 def cold_users(subject: Subject) -> None:
@@ -178,7 +234,7 @@ def cold_users(subject: Subject) -> None:
     n = subject.example.catalogue.n_users
     empty = np.zeros((3, 12), dtype=np.int64)
     requests = Histories(np.array([n, n + 5, 0]), np.zeros(3, dtype=np.int64), empty, empty.astype(bool), empty)
-    slates = policy.recall(requests, K, subject.seed)
+    slates = subject.recall(policy, requests, K, subject.seed)
     if (slates.items == PADDING).any():
         row = int(np.flatnonzero((slates.items == PADDING).any(axis=1))[0])
         raise BrokenPromise(f"a cold user's slate is not full\n{_reproduce(subject.policy, requests, row, K, slates)}")
@@ -190,7 +246,7 @@ def k_too_large(subject: Subject) -> None:
     n_items = subject.example.catalogue.n_items
     few = subject.requests.rows(slice(0, 4))
     k = n_items + 5
-    slates = policy.recall(few, k, subject.seed)
+    slates = subject.recall(policy, few, k, subject.seed)
     for row in range(len(few)):
         fresh = n_items - len(set(few.seen[row].tolist()) - {PADDING})
         filled = slates.items[row] != PADDING
@@ -203,11 +259,16 @@ def save_load(subject: Subject) -> None:
     """save and load (no pickle) give a policy that recalls the same bytes"""
     policy = subject.fitted
     with tempfile.TemporaryDirectory() as folder:
-        policy.save(Path(folder))
-        fresh = subject.policy.with_params()
-        subject.bind(fresh)
-        loaded = fresh.load(Path(folder))
-    _same(subject, policy.recall(subject.requests, K, 5), loaded.recall(subject.requests, K, 5), "the policy saved and loaded")
+        subject.calls(policy).save(Path(folder))
+        loaded = subject.policy.with_params()
+        subject.bind(loaded)
+        subject.calls(loaded).load(Path(folder))
+    _same(
+        subject,
+        subject.recall(policy, subject.requests, K, 5),
+        subject.recall(loaded, subject.requests, K, 5),
+        "the policy saved and loaded",
+    )
 
 
 def propensities(subject: Subject) -> None:
@@ -215,7 +276,7 @@ def propensities(subject: Subject) -> None:
     policy = subject.fitted
     n, one = 4000, subject.requests.rows(slice(0, 1))
     many = replace(one.rows(np.zeros(n, dtype=np.int64)), step=np.arange(n))
-    slates = policy.recall(many, 2, subject.seed)
+    slates = subject.recall(policy, many, 2, subject.seed)
     if slates.propensities is None:
         raise NotPromised("deterministic: gives no propensities")
     chances = slates.propensities[slates.items != PADDING]
@@ -256,34 +317,50 @@ def no_look_ahead(subject: Subject) -> None:
     prefix_items, prefix_clicked = np.roll(full.items, 2, axis=1), np.roll(full.clicked, 2, axis=1)
     prefix_items[:, :2], prefix_clicked[:, :2] = PADDING, False
     prefix = replace(full, items=prefix_items, clicked=prefix_clicked)
-    before = _copy(policy.recall(prefix, K, 5))
+    before = subject.recall(policy, prefix, K, 5)
     both = Histories(*(np.concatenate((getattr(prefix, name), getattr(full, name))) for name in Histories.__slots__))
-    together = policy.recall(both, K, 5).rows(slice(0, len(prefix)))
+    together = subject.recall(policy, both, K, 5).rows(slice(0, len(prefix)))
     _same(subject, before, together, "the same request beside the user's later one", prefix)
-    _same(subject, before, policy.recall(prefix, K, 5), "the same request after the user's later one", prefix)
+    _same(subject, before, subject.recall(policy, prefix, K, 5), "the same request after the user's later one", prefix)
 
 
 def cost(subject: Subject) -> None:
     """at most 50 ms and 8 MiB a request in a batch of 256"""
     policy = subject.fitted
-    index = np.arange(256) % len(subject.requests)
-    asked = subject.requests.rows(index)
-    policy.recall(asked, K, 1)
+    few, many = (subject.requests.rows(np.arange(n) % len(subject.requests)) for n in (FEW, MANY))
+    for asked in (few, many):
+        seconds, peak = _cost(subject, policy, asked)
+        # What a few cost, so many would cost at least: the large batch is not tried where a few use up what all of it may.
+        if seconds > SECONDS_PER_REQUEST * MANY or peak > BYTES_PER_REQUEST * MANY:
+            rule = f"{seconds:.1f} s and {peak / 2**20:.0f} MiB in a batch of {len(asked)}"
+            raise BrokenPromise(
+                f"{rule}; at most {SECONDS_PER_REQUEST * MANY:.1f} s and {BYTES_PER_REQUEST * MANY >> 20} MiB in one of {MANY}"
+            )
+
+
+FEW, MANY = 8, 256
+"""Batches whose cost is measured."""
+
+
+def _cost(subject: Subject, policy: Policy, asked: Histories) -> tuple[float, int]:
+    """CPU seconds and bytes that a call takes when it is not the first of its size."""
+    subject.recall(policy, asked, K, 1)
     tracemalloc.start()
-    policy.recall(asked, K, 2)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    try:
+        subject.recall(policy, asked, K, 2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     began = time.process_time()
-    policy.recall(asked, K, 3)
-    seconds = (time.process_time() - began) / len(asked)
-    if seconds > SECONDS_PER_REQUEST or peak / len(asked) > BYTES_PER_REQUEST:
-        raise BrokenPromise(f"{seconds * 1e3:.1f} ms and {peak / len(asked) / 2**20:.2f} MiB a request in a batch of {len(asked)}")
+    subject.recall(policy, asked, K, 3)
+    return time.process_time() - began, peak
 
 
 CHECKS: dict[str, Callable[[Subject], None]] = {
     check.__name__: check
     for check in (
         shapes,
+        leaves_inputs,
         seen_items,
         determinism,
         purity,
@@ -303,7 +380,13 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 
 
 def check_policy(
-    policy: Policy, *, seed: int = 0, only: Iterable[str] | None = None, world: Any = None, device: str = "cpu"
+    policy: Policy,
+    *,
+    seed: int = 0,
+    only: Iterable[str] | None = None,
+    world: Any = None,
+    device: str = "cpu",
+    limit: float = LIMIT,
 ) -> Iterator[Result]:
     """Run the checks one after another.
 
@@ -313,13 +396,18 @@ def check_policy(
         only: names of `CHECKS`; None for all.
         world: what a `WorldBound` yardstick is bound to.
         device: torch device of the fits, as in `Fitting`.
+        limit: seconds that a check may take (in a main thread; native code is not interrupted).
 
     Yields:
-        A `Result` for each check as soon as it is known; what the policy itself raises breaks the promise under check.
+        A `Result` for each check as soon as it is known; what the policy itself raises breaks the promise under check. None comes
+        after one that `stops`.
     """
-    subject = Subject(policy, seed, world, device)
+    subject = Subject(policy, seed, world, device, limit)
     for name in CHECKS if only is None else only:
-        yield _run(subject, name)
+        result = _run(subject, name)
+        yield result
+        if result.stops:
+            return
 
 
 def check_one(policy: Policy, name: str, *, seed: int = 0, world: Any = None, device: str = "cpu") -> None:
@@ -339,22 +427,22 @@ def _run(subject: Subject, name: str) -> Result:
     if isinstance(subject.policy, WorldBound) and subject.world is None:
         return Result(name, promise, False, True, "a yardstick that must be bound to a simulated world")
     try:
-        CHECKS[name](subject)
+        with within(subject.limit):
+            CHECKS[name](subject)
     except NotPromised as skipped:
         return Result(name, promise, False, True, str(skipped))
     except BrokenPromise as broken:
-        return Result(name, promise, False, detail=str(broken))
-    except Exception as error:  # the policy's own
-        return Result(name, promise, False, detail=f"{type(error).__name__}: {error}{_place(error)}")
+        return Result(name, promise, False, detail=str(broken), stops=name == "shapes")
+    except CallError as error:
+        unfit = "once" not in vars(subject)
+        crashed = unfit or error.kind in ("raised", "late")
+        stops = unfit or name == "shapes" or error.kind == "late"
+        return Result(name, promise, False, detail=error.what, stops=stops, crashed=crashed)
+    except Exception as error:  # the policy's own, outside its methods
+        return Result(name, promise, False, detail=raised(error))
+    except OutOfTime:
+        return Result(name, promise, False, detail=f"took longer than the {subject.limit:g} s of a check", stops=True, crashed=True)
     return Result(name, promise, True)
-
-
-def _place(error: Exception) -> str:
-    """Where in the policy an exception was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f"\nraised in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
 
 
 def _learns(subject: Subject, what: str, example: Example, k: int, least: float) -> None:
@@ -362,7 +450,7 @@ def _learns(subject: Subject, what: str, example: Example, k: int, least: float)
         raise NotPromised(f"does not claim to learn a {what}")
     if subject.world is not None:
         raise NotPromised("a yardstick of another world")
-    slates = subject.fit(example, **subject.policy.on_examples).recall(example.requests(), k, subject.seed)
+    slates = subject.recall(subject.fit(example, **subject.policy.on_examples), example.requests(), k, subject.seed)
     share = share_right(example, slates.items)
     if share < least:
         chance = float(example.right.mean() * (example.right.shape[1] / (example.right.shape[1] - 1)))
@@ -370,10 +458,6 @@ def _learns(subject: Subject, what: str, example: Example, k: int, least: float)
             f"{share:.3f} of the {k} recalled are right; at least {least:.3f} must be ({chance:.3f} by chance)\n"
             f"policies.examples.{what}(seed={subject.seed}): fit on .sequences, recall for .requests() with k={k}"
         )
-
-
-def _copy(slates: Slates) -> Slates:
-    return slates.rows(np.arange(len(slates)))
 
 
 def _same(subject: Subject, one: Slates, other: Slates, what: str, asked: Histories | None = None) -> None:

@@ -67,6 +67,9 @@ class Explore(Policy):
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         return self.over(self._unfitted().fit(sequences, catalogue, fitting), catalogue.n_items)
 
+    def parts(self) -> tuple[Policy, ...]:
+        return (self._unfitted() if self.base_ is None else self.base_,)
+
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         from policies.race import draw
 

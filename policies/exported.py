@@ -45,6 +45,9 @@ class Exported(Scored):
 
     learns: ClassVar[tuple[str, ...]] = ()
 
+    def files(self) -> tuple[Path, ...]:
+        return (Path(self.file),)
+
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Load the model and try it on empty histories.
 

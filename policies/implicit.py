@@ -48,6 +48,9 @@ class Implicit(Scored):
     file: str = ""
     length: Annotated[int, Field(ge=1)] = 100
 
+    def files(self) -> tuple[Path, ...]:
+        return (Path(self.file),) if self.file else ()
+
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Fit on the clicks, or load `file`.
 

@@ -45,6 +45,9 @@ class RecBole(Scored):
 
     learns: ClassVar[tuple[str, ...]] = ()
 
+    def files(self) -> tuple[Path, ...]:
+        return (Path(self.folder, self.checkpoint),)
+
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Start the worker and match its items with the catalogue.
 

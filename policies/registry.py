@@ -7,40 +7,27 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from policies.base import Policy
+from policies.calls import CallError, PolicyError, calling
+
+__all__ = ["Entry", "PolicyError", "available", "complaint", "locate", "make", "resolve"]
 
 GROUP = "abtest.policies"
 
 DISTRIBUTION = "abtest"
 """The distribution whose policies are the built-in ones."""
-
-
-Complaint = tuple[tuple[str | int, ...], str]
-"""Where in the hyper-parameters, and what is wrong there."""
-
-
-class PolicyError(ValueError):
-    """A policy that cannot be found, imported or configured; the message says what, whose, the rule, the value, what to do.
-
-    Attributes:
-        complaints: about single hyper-parameters, each with its key path; empty where the policy itself is at fault.
-    """
-
-    def __init__(self, message: str, complaints: tuple[Complaint, ...] = ()) -> None:
-        super().__init__(message, complaints)
-        self.complaints = complaints
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +103,9 @@ def resolve(name: str, folder: Path | None = None) -> type[Policy]:
     """
     target = locate(name, folder)
     module_name, _, class_name = target.rpartition(":")
-    try:
-        module = _load_file(module_name, folder) if module_name.endswith(".py") else importlib.import_module(module_name)
-    except PolicyError:
-        raise
-    except Exception as error:  # a stranger's module may raise anything at import
-        raise PolicyError(f"policy {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}") from error
+    file = _find_file(module_name, folder) if module_name.endswith(".py") else None
+    with calling(name, f"importing {module_name!r}"):
+        module = importlib.import_module(module_name) if file is None else _load_file(file)
     found = getattr(module, class_name, None)
     if found is None:
         classes = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, Policy) and c is not Policy]
@@ -130,6 +114,13 @@ def resolve(name: str, folder: Path | None = None) -> type[Policy]:
         raise PolicyError(f"policy {name!r}: {module_name!r} has no class {class_name!r}{hint}")
     if not (isinstance(found, type) and issubclass(found, Policy)):
         raise PolicyError(f"policy {name!r}: {class_name!r} must be a subclass of policies.base.Policy; got {found!r}")
+    if found.__abstractmethods__:
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise PolicyError(f"policy {name!r}: the class {class_name!r} does not have all methods of a policy; write {missing}")
+    fields = sorted(inspect.get_annotations(found).keys() - found.__dataclass_fields__.keys())
+    if fields:
+        rule = f"the class {class_name!r} must be a dataclass, else nobody can set {', '.join(fields)}; write @dataclass above it"
+        raise PolicyError(f"policy {name!r}: {rule}")
     return found
 
 
@@ -144,14 +135,15 @@ def _find_file(path: str, folder: Path | None) -> Path:
     return file
 
 
-def _load_file(path: str, folder: Path | None) -> Any:
-    file = _find_file(path, folder)
-    name = f"abtest_plugin_{file.stem}"
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(file.resolve()):
+def _load_file(file: Path) -> ModuleType:
+    """A plug-in file as a module whose name no other module has: neither one of Python nor a file of the same name elsewhere."""
+    file = file.resolve()
+    name = f"abtest_plugin_{file.stem}_{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+    if name in sys.modules and sys.modules[name].__file__ == str(file):
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise PolicyError(f"plug-in file {file} cannot be imported as Python")
+        raise ImportError(f"{file} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -172,12 +164,16 @@ def make(name: str, params: Mapping[str, Any] | None = None, folder: Path | None
 
     found = resolve(name, folder)
     try:
-        made: Policy = pydantic.TypeAdapter(found).validate_python(dict(params or {}))
-    except pydantic.ValidationError as error:
-        complaints = tuple((tuple(issue["loc"]), complaint(name, found, issue)) for issue in error.errors())
-        raise PolicyError("\n".join(text for _, text in complaints), complaints) from error
-    except ValueError as error:
-        raise PolicyError(f"policy {name!r}: {error}") from error
+        with calling(name, f"making {found.__name__}"):
+            made: Policy = pydantic.TypeAdapter(found).validate_python(dict(params or {}))
+    except CallError as error:
+        why = error.__cause__
+        if isinstance(why, pydantic.ValidationError):
+            complaints = tuple((tuple(issue["loc"]), complaint(name, found, issue)) for issue in why.errors())
+            raise PolicyError("\n".join(text for _, text in complaints), complaints) from why
+        if isinstance(why, ValueError):
+            raise PolicyError(f"policy {name!r}: {why}") from why
+        raise
     return made
 
 

@@ -50,7 +50,7 @@ class Pretraining(nn.Module):
         n_attributes = 0 if attributes is None else int(attributes[1].max(initial=-1)) + 1
         owned = torch.zeros(n_items + 1, n_attributes, dtype=torch.bool)
         if attributes is not None:
-            owned[torch.from_numpy(np.repeat(np.arange(n_items + 1), np.diff(attributes[0]))), torch.from_numpy(attributes[1])] = True
+            owned[torch.from_numpy(np.repeat(np.arange(n_items + 1), np.diff(attributes[0]))), torch.tensor(attributes[1])] = True
         self.register_buffer("owned", owned)
         self.owned: Tensor
         self.attributes = nn.Embedding(n_attributes, width)

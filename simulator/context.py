@@ -19,14 +19,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import Catalogue, Fitting, IntArray, Policy, Sequences, Stochastic, WorldBound
+from policies.calls import Calls
 from policies.explore import Explore
-from policies.registry import PolicyError, make, resolve
+from policies.registry import make, resolve
+from policies.sources import sources
 from simulator import tape
 from simulator.design import DAY, HISTORY, arm_names, assignment, switched
-from simulator.desk import Channel, Desk, Serves, raised
+from simulator.desk import Channel, Desk, Serves
 from simulator.eventlog import FEEDBACK, EventLog, Metadata, Propensity, schema
 from simulator.files import load_arrays, reading
 from simulator.interleave import Draft
+from simulator.promises import Witness
 from simulator.ranking import Ranker
 from simulator.scenario import PolicySpec, Scenario, population
 from simulator.users.base import CALIBRATION, NEVER, Population, Source, Users
@@ -85,6 +88,11 @@ class Context:
         history = self.source.history
         assert history is not None
         return history.sequences(HISTORY, before=0)
+
+    def forget(self) -> None:
+        """Read everything anew when it is next asked for: a policy may have written into what is in memory."""
+        for name in ("catalogue", "sequences", "population", "_built"):
+            self.__dict__.pop(name, None)
 
     def sequences_until(self, day: int, lane: str | None) -> Sequences:
         """The history and what has been simulated before `day`: in one lane, or pooled (None) in all, each user's merged in time."""
@@ -192,40 +200,43 @@ class Context:
     def policy(self, spec: PolicySpec) -> Policy:
         """An unfitted policy of the scenario."""
         made = make(spec.policy, spec.params, self.folder)
+        if isinstance(made, Explore):
+            made.found_in(self.folder)
         one_torch_thread()
         return made
 
-    def desk(self, lane: str, day: int, users: Users) -> Serves:
-        """Who serves a lane on a day."""
+    def desk(self, lane: str, day: int, users: Users, witness: Witness) -> Serves:
+        """Who serves a lane on a day; `witness` is told what it notices of the policies."""
         scenario = self.scenario
         if lane == HISTORY:
-            channel = Channel("logging", self._logging(users), scenario.serving.slate)
-            return Desk(HISTORY, channel, (), None, self.catalogue.n_items, self.seed, scenario.engine.time_limit)
+            channel = Channel(scenario.data.logging.policy, self._logging(users), scenario.serving.slate)
+            return Desk(HISTORY, channel, (), None, self.catalogue.n_items, self.seed, scenario.engine.time_limit, witness)
         names = sorted(scenario.arms)
         if scenario.design.kind == "interleave":
-            first, second = (self._arm(name, lane, day, users) for name in names)
+            first, second = (self._arm(name, lane, day, users, witness) for name in names)
             return Draft(first, second, self.seed)
         if scenario.design.kind == "switchback":
             lane_arm = names[int(switched(self.seed, scenario.days, len(names))[day])]
-            return self._arm(lane_arm, lane, day, users)
-        return self._arm(lane, lane, day, users)
+            return self._arm(lane_arm, lane, day, users, witness)
+        return self._arm(lane, lane, day, users, witness)
 
-    def _arm(self, name: str, lane: str, day: int, users: Users) -> Desk:
+    def _arm(self, name: str, lane: str, day: int, users: Users, witness: Witness) -> Desk:
         arm, serving = self.scenario.arms[name], self.scenario.serving
         ranker = None
         if serving.ranking.kind == "pointwise":
             ranker = Ranker.restore(load_arrays(self.workspace.models / "ranking.npz"))
         channels = tuple(Channel(c.policy, self._fitted(c, None, 0, users), c.quota) for c in serving.channels)
         own = Channel(arm.policy, self._fitted(arm, lane, day, users), serving.recall)
-        return Desk(name, own, channels, ranker, self.catalogue.n_items, self.seed, self.scenario.engine.time_limit)
+        return Desk(name, own, channels, ranker, self.catalogue.n_items, self.seed, self.scenario.engine.time_limit, witness)
 
     def _fitted(self, spec: PolicySpec, lane: str | None, day: int, users: Users) -> Policy:
         """A policy with its fit of a day loaded; yardsticks get their world."""
         policy = self.policy(spec)
         refit = day if self.scenario.serving.refit == "daily" and lane is not None else 0
-        load_fit(policy, self.workspace.models / fit_name(policy, self.seed, refit, self.trained_on(lane)))
+        calls = Calls(policy, spec.policy)
+        calls.load(self.workspace.models / fit_name(policy, self.seed, refit, self.trained_on(lane)))
         if isinstance(policy, WorldBound):
-            policy.bind(users)
+            calls.bind(users)
         return policy
 
     def trained_on(self, lane: str | None) -> str | None:
@@ -246,9 +257,10 @@ class Context:
         nothing = np.zeros(0, dtype=np.int64)
         offsets = np.zeros(catalogue.n_users + 1, dtype=np.int64)
         nobody = Sequences(np.arange(catalogue.n_users), offsets, nothing, nothing.astype(np.bool_), nothing)
-        policy.fit(nobody, catalogue, Fitting(self.seed))
+        calls = Calls(policy, logging.policy)
+        calls.fit(nobody, catalogue, Fitting(self.seed))
         if isinstance(policy, WorldBound):
-            policy.bind(users)
+            calls.bind(users)
         return policy
 
 
@@ -259,7 +271,7 @@ def context(job: Job) -> Context:
 
 
 def fit_name(policy: Policy, seed: int, day: int = 0, lane: str | None = None) -> str:
-    """Folder of a policy's fit: policies that differ only in how they serve share it.
+    """Folder of a policy's fit: policies that differ only in how they serve share it, unless the files behind them differ.
 
     Args:
         policy: with its hyper-parameters.
@@ -270,24 +282,14 @@ def fit_name(policy: Policy, seed: int, day: int = 0, lane: str | None = None) -
     import hashlib
 
     key = policy.fit_key()
-    who = json.loads(key)[0].rpartition(":")[2].lower()
+    behind = sources(policy)
+    if behind:
+        key += json.dumps(behind, sort_keys=True)
+    who = json.loads(policy.fit_key())[0].rpartition(":")[2].lower()
     name = f"{who}-{hashlib.sha256(f'{key} {seed}'.encode()).hexdigest()[:12]}"
     if day == 0:
         return name
     return f"{name}-day-{day}-" + ("pooled" if lane is None else hashlib.sha256(lane.encode()).hexdigest()[:8])
-
-
-def load_fit(policy: Policy, folder: Path) -> None:
-    """Take over a fit.
-
-    Raises:
-        PolicyError: its files are damaged, or the policy does not take them.
-    """
-    try:
-        policy.load(folder)
-    except Exception as error:  # a plug-in may raise anything, and so do damaged files
-        kind = type(policy).__name__
-        raise PolicyError(f"{kind}: the fit in {folder} cannot be loaded: {raised(error)}") from error
 
 
 def with_columns(batch: pa.RecordBatch, target: pa.Schema) -> pa.Table:

@@ -5,21 +5,17 @@ The desk knows no time and no users; it is a pure function of the requests, so b
 
 from __future__ import annotations
 
-import signal
-import threading
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.base import FloatArray, Histories, IntArray, Policy, Slates
+from policies.calls import CallError, Calls, Limit
+from policies.form import fault
 from simulator import kernels
+from simulator.promises import Witness
 
 
 class ServingError(ValueError):
@@ -76,6 +72,7 @@ class Desk:
         n_items: items are 1..n_items.
         seed: of stochastic policies; the same in all arms, so that equal arms serve equal slates.
         time_limit: seconds that one call of a policy may take; 0 = any.
+        witness: notices what breaks a promise without breaking the form.
     """
 
     arm: str
@@ -85,6 +82,7 @@ class Desk:
     n_items: int
     seed: int
     time_limit: float = 0.0
+    witness: Witness = field(default_factory=Witness, compare=False)
 
     def serve(self, histories: Histories, k: int) -> Served:
         """The slates `[B, k]` of `B` requests, and the channel that each item came from.
@@ -111,41 +109,19 @@ class Desk:
         return Served(Slates(top, top_scores), top_channel)
 
     def _ask(self, channel: Channel, histories: Histories) -> Slates:
+        """The candidates of a channel, held to the contract."""
+        rule = f"engine.time_limit ({self.time_limit:g} s) in one call; a smaller engine.block or a higher limit may help"
+        warned = self.witness.warned(self.arm, channel.name)
+        calls = Calls(channel.policy, channel.name, Limit(self.time_limit, rule), warned=warned)
         try:
-            with within(self.time_limit):
-                slates = channel.policy.recall(histories, channel.quota, self.seed)
-        except OutOfTime as error:
-            rule = f"one call took longer than engine.time_limit ({self.time_limit:g} s); a smaller engine.block or a higher limit may help"
-            raise ServingError(self._says(channel, histories, 0, rule)) from error
-        except Exception as error:  # a plug-in may raise anything
-            raise ServingError(self._says(channel, histories, 0, f"recall {raised(error)}")) from error
-        self._inspect(channel, histories, slates)
+            slates = calls.recall(histories, channel.quota, self.seed)
+            wrong = fault(slates, histories, self.n_items)
+            if wrong is not None:
+                raise ServingError(self._says(channel, histories, *wrong))
+            self.witness.look(self.arm, calls, histories, slates, self.seed, self.n_items)
+        except CallError as error:
+            raise ServingError(self._says(channel, histories, 0, error.what)) from error
         return slates
-
-    def _inspect(self, channel: Channel, histories: Histories, slates: Any) -> None:
-        expected = (len(histories), channel.quota)
-        if not isinstance(slates, Slates):
-            raise ServingError(self._says(channel, histories, 0, f"must return policies.base.Slates; got {type(slates).__name__}"))
-        for name in ("items", "scores", "propensities", "interest"):
-            values = getattr(slates, name)
-            optional = name in ("propensities", "interest")
-            if values is None and optional:
-                continue
-            if not isinstance(values, np.ndarray) or values.shape != expected:
-                shape = getattr(values, "shape", type(values).__name__)
-                raise ServingError(self._says(channel, histories, 0, f"{name} must have shape [B, k] = {expected}; got {shape}"))
-        if slates.items.dtype.kind != "i":
-            raise ServingError(self._says(channel, histories, 0, f"items must be integers; got {slates.items.dtype}"))
-        what, row, column = kernels.inspect(slates.items, slates.scores, histories.seen, self.n_items)
-        if what != kernels.FINE:
-            item, score = slates.items[row, column], slates.scores[row, column]
-            rule = _RULES[what].format(item=item, score=score, n_items=self.n_items, place=column)
-            raise ServingError(self._says(channel, histories, row, rule))
-        if slates.propensities is not None:
-            row, column = kernels.improper(slates.items, slates.propensities)
-            if row >= 0:
-                rule = f"the propensity at place {column} must be in (0, 1]; got {slates.propensities[row, column]}"
-                raise ServingError(self._says(channel, histories, row, rule))
 
     def _says(self, channel: Channel, histories: Histories, row: int, what: str) -> str:
         user, step = (int(histories.user[row]), int(histories.step[row])) if len(histories) else (-1, -1)
@@ -153,46 +129,6 @@ class Desk:
             f"arm {self.arm!r}: policy {channel.name!r}, request of user {user} at step {step} (block of {len(histories)}): {what}. "
             f"Run `abtest policies check {channel.name}` to find the fault in isolation."
         )
-
-
-def raised(error: BaseException) -> str:
-    """What a plug-in raised, and where: `raised ValueError: ... at mine.py:12`."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"raised {type(error).__name__}: {error}{place}"
-
-
-_RULES = {
-    kernels.UNKNOWN_ITEM: "items must be 0 or of 1..{n_items}; got {item} at place {place}",
-    kernels.SEEN_ITEM: "item {item} at place {place} is in histories.seen and must not be recalled",
-    kernels.REPEATED_ITEM: "item {item} at place {place} stands in the row twice",
-    kernels.GAP: "0 may only stand at the end of a row; item {item} at place {place} follows one",
-    kernels.NOT_A_NUMBER: "the score of item {item} at place {place} is NaN",
-    kernels.NOT_SORTED: "scores must not increase along a row; the score {score} at place {place} is above the one before it",
-}
-
-
-class OutOfTime(BaseException):
-    """Not an Exception, so that a plug-in's own `except Exception` does not swallow it."""
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Interrupt what is inside after `seconds`: in a main thread, where Python gets control again (not within one native call)."""
-    if seconds <= 0 or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def alarm(number: int, frame: FrameType | None) -> None:
-        raise OutOfTime
-
-    before = signal.signal(signal.SIGALRM, alarm)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _first(slates: Slates, k: int) -> Slates:

@@ -8,8 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Protocol
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, Protocol
 
 from policies.base import Progress
 
@@ -44,38 +44,76 @@ class Serial:
 
 
 class Processes:
-    """A pool of spawned worker processes; each computes with one thread and forwards its progress to the main process."""
+    """A pool of spawned worker processes; each computes with one thread and forwards its progress to the main process.
+
+    A worker notes where its task is within a policy's code, so that a policy that ends its process is named.
+    """
 
     def __init__(self, progress: Progress, workers: int) -> None:
         import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
 
-        context = multiprocessing.get_context("spawn")
-        self._news: Any = context.Queue()
-        self._progress = progress
-        with _one_thread():
-            self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(self._news,))
-        self._doing: dict[int, str] = {}
+        self._context = multiprocessing.get_context("spawn")
+        with spawning():  # starts a process that keeps account of shared memory
+            self._news: Any = self._context.Queue()
+        self._progress, self._workers = progress, workers
+        self._start()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
+
+    def _start(self) -> None:
+        from concurrent.futures import ProcessPoolExecutor
+
+        with spawning(threads=1):
+            self._notes = [_Note(self._context) for _ in range(self._workers)]
+            args = self._news, self._notes, self._context.Value("i", 0)
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=self._context, initializer=_enter, initargs=args)
 
     def run(self, tasks: Sequence[Task], done: Done) -> None:
         from concurrent.futures import as_completed
         from concurrent.futures.process import BrokenProcessPool
 
-        with _one_thread():
-            try:
-                futures = {self._pool.submit(_work, task): i for i, task in enumerate(tasks)}
-            except BrokenProcessPool as broken:
-                raise self._death([]) from broken
-        workers = list((self._pool._processes or {}).values())
-        for future in as_completed(futures):
-            error = future.exception()
-            if isinstance(error, BrokenProcessPool):
-                raise self._death(workers) from error
-            if error is not None and not isinstance(error, Exception):
-                raise error
-            done(futures[future], error if error is not None else future.result())
+        waiting = dict(enumerate(tasks))
+        while waiting:
+            futures = {}
+            with spawning(threads=1), suppress(BrokenProcessPool):  # by the first tasks while the last ones are submitted
+                for i, task in waiting.items():
+                    futures[self._pool.submit(_work, i, task)] = i
+            workers = list((self._pool._processes or {}).values())
+            for future in as_completed(futures):
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    continue  # its own doing, or that of a task beside it
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                del waiting[futures[future]]
+                done(futures[future], error if error is not None else future.result())
+            if waiting:
+                i, epitaph = self._fallen(workers, waiting)
+                del waiting[i]
+                done(i, epitaph)
+                self._start()
+
+    def _fallen(self, workers: Sequence[Any], waiting: Mapping[int, Task]) -> tuple[int, WorkerError]:
+        """The task whose worker died in a policy's code, and what is to be said of it.
+
+        Raises:
+            WorkerError: a worker died otherwise.
+        """
+        time.sleep(SHORTLY)  # a SIGTERM to all processes of a run is for the main process to speak of
+        for worker in workers:
+            worker.join(timeout=SHORTLY)
+        notes = {note.pid: note for note in self._notes if note.task in waiting}
+        for worker in workers:
+            # The pool itself ends the others by SIGTERM as soon as one is gone.
+            if worker.exitcode in (None, -signal.SIGTERM) or worker.pid not in notes:
+                continue
+            note = notes[worker.pid]
+            if note.text and worker.exitcode != -signal.SIGKILL:
+                advice = "`abtest policies check` on it shows more; what is finished is kept: --resume continues the run"
+                return note.task, WorkerError(f"{note.text} ended its process ({ending(worker.exitcode)}). {advice}")
+            if worker.exitcode != 0:
+                raise _death(f"{_ended(worker.exitcode)} while it was {note.text or waiting[note.task]}")
+        raise _death("was ended from outside")
 
     def close(self, *, kill: bool) -> None:
         """End the workers; with `kill`, at once (whatever they have finished is whole)."""
@@ -89,27 +127,9 @@ class Processes:
         self._news.put(None)
         self._listener.join(timeout=5)
 
-    def _death(self, workers: Sequence[Any]) -> WorkerError:
-        """What is to be said when workers have died: which signal or exit code, and during what."""
-        time.sleep(SHORTLY)  # a SIGTERM to all processes of a run is for the main process to speak of
-        for worker in workers:
-            worker.join(timeout=SHORTLY)
-        # The pool itself ends the others by SIGTERM as soon as one is gone.
-        codes = {worker.pid: worker.exitcode for worker in workers}
-        gone = [pid for pid, code in codes.items() if code not in (None, 0, -signal.SIGTERM)]
-        said = [f"{_ended(codes[pid])} while it was {self._doing[pid]}" for pid in gone if pid in self._doing]
-        how = said[0] if said else "was ended from outside"
-        return WorkerError(
-            f"a worker process {how}. Out of memory (then fewer engine.shards side by side help), "
-            f"a crash of a library, or ended by hand; what is finished is kept: --resume continues the run"
-        )
-
     def _listen(self) -> None:
         while (news := self._news.get()) is not None:
-            if isinstance(news, _Begins):
-                self._doing[news.pid] = news.what
-            else:
-                self._progress(*news)
+            self._progress(*news)
 
 
 SHORTLY = 0.5
@@ -123,15 +143,46 @@ def _ended(code: int) -> str:
     return f"ended itself with exit code {code}"
 
 
-class _Begins(NamedTuple):
-    """A worker's news that it begins a task."""
-
-    pid: int
-    what: str
-
-
 class WorkerError(ValueError):
     """A worker process that died."""
+
+
+def _death(how: str) -> WorkerError:
+    return WorkerError(
+        f"a worker process {how}. Out of memory (then fewer engine.shards side by side help), "
+        f"a crash of a library, or ended by hand; what is finished is kept: --resume continues the run"
+    )
+
+
+class _Note:
+    """What a worker is doing, in memory that outlives it."""
+
+    def __init__(self, context: Any) -> None:
+        self._numbers, self.place = context.RawArray("q", 2), context.RawArray("c", 512)
+
+    def task_begins(self, i: int) -> None:
+        """In the worker: the task with index `i` is next."""
+        self._numbers[:] = os.getpid(), i
+
+    @property
+    def pid(self) -> int:
+        return int(self._numbers[0])
+
+    @property
+    def task(self) -> int:
+        return int(self._numbers[1])
+
+    @property
+    def text(self) -> str:
+        """Which policy's code the worker is in, "" = none."""
+        return str(self.place.value.decode(errors="replace"))
+
+
+def ending(code: int) -> str:
+    """How a process ended, from its exit code (negative: a signal)."""
+    if code >= 0:
+        return f"exit code {code}"
+    return f"signal {-code}: {(signal.strsignal(-code) or 'unknown').lower()}"
 
 
 def cores() -> int:
@@ -213,16 +264,28 @@ def _ray(progress: Progress) -> Iterator[Cluster]:
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 _news: Any = None
+_note: _Note | None = None
 
 
-def _enter(news: Any) -> None:
+def _enter(news: Any, notes: Sequence[_Note], begun: Any) -> None:
     """Start of a worker: Ctrl-C is the main process's business, and a worker does not outlive it."""
+    from policies.calls import note_in
+
+    global _news, _note
+    _news = news
+    with begun.get_lock():
+        _note = notes[begun.value % len(notes)]
+        begun.value += 1
+    note_in(_note.place)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """End this process when the one that started it has ended, however that ended."""
     import multiprocessing
     from multiprocessing.connection import wait
 
-    global _news
-    _news = news
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     sentinel = parent.sentinel
@@ -234,11 +297,13 @@ def _enter(news: Any) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _work(task: Task) -> Any:
+def _work(i: int, task: Task) -> Any:
+    assert _note is not None
+    _note.task_begins(i)
+
     def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         _news.put((stage, done, total, dict(figures)))
 
-    _news.put(_Begins(os.getpid(), str(task)))
     try:
         return task(progress)
     finally:
@@ -260,10 +325,19 @@ def _release() -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started inside compute with one thread each (BLAS, OpenMP and torch read this at their start)."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+def spawning(threads: int | None = None) -> Iterator[None]:
+    """The environment of processes that are started inside.
+
+    Modules are not looked for in the working directory first, where a plug-in called `array.py` would stand before Python's own.
+
+    Args:
+        threads: with how many each computes (BLAS, OpenMP and torch read this at their start); None: as many as here.
+    """
+    changes = {"PYTHONSAFEPATH": "1"}
+    if threads is not None:
+        changes |= dict.fromkeys(_THREADS, str(threads))
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
         yield
     finally:

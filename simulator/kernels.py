@@ -150,61 +150,6 @@ def _copy(source: Any, out: Any) -> None:
         out[j] = source[j]
 
 
-FINE, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED = range(7)
-"""What `inspect` can find."""
-
-
-@njit(cache=True)
-def inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int, int]:
-    """The first promise that slates break: (what, row, column); (FINE, 0, 0) if none.
-
-    Args:
-        items, scores: `[B, k]` of a policy.
-        seen: `[B, S]` of the request.
-        n_items: items are 1..n_items.
-    """
-    mark = np.full(n_items + 1, -1, dtype=np.int32)
-    for b in range(items.shape[0]):
-        known = seen[b]
-        for j in range(items.shape[1]):
-            item, score = items[b, j], scores[b, j]
-            if item < 0 or item > n_items:
-                return UNKNOWN_ITEM, b, j
-            if item == 0:
-                continue
-            if j > 0 and items[b, j - 1] == 0:
-                return GAP, b, j
-            if _among(item, known):
-                return SEEN_ITEM, b, j
-            if mark[item] == b:
-                return REPEATED_ITEM, b, j
-            mark[item] = b
-            if np.isnan(score):
-                return NOT_A_NUMBER, b, j
-            if j > 0 and score > scores[b, j - 1]:
-                return NOT_SORTED, b, j
-    return FINE, 0, 0
-
-
-@njit(cache=True)
-def improper(items: Any, propensities: Any) -> tuple[int, int]:
-    """Row and column of the first item whose propensity is not in (0, 1], both `[B, k]`; (-1, -1) if none."""
-    for b in range(items.shape[0]):
-        for j in range(items.shape[1]):
-            if items[b, j] > 0 and not 0.0 < propensities[b, j] <= 1.000001:
-                return b, j
-    return -1, -1
-
-
-@njit(cache=True)
-def _among(item: Any, known: Any) -> bool:
-    """Whether `item` is in `known` `[S]`: a plain loop, because LLVM compares many at a time."""
-    found = 0
-    for j in range(len(known)):
-        found |= known[j] == item
-    return found != 0
-
-
 @njit(cache=True)
 def unite(lists: Any, quotas: Any, n_items: int, out_items: Any, out_channel: Any) -> None:
     """One candidate list for each request out of the lists of its channels: earlier channels first, repeats dropped.

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
+from policies.sources import OWN, digest, package
 from simulator import executors, tasks
 from simulator.context import Job, context, lanes
 from simulator.design import DAY, HISTORY
@@ -22,6 +24,7 @@ from simulator.document import Keys
 from simulator.eventlog import EventLog
 from simulator.files import FileError, write_text
 from simulator.progress import silent
+from simulator.promises import Notice
 from simulator.scenario import Data, PolicySpec, Scenario, ScenarioError
 from simulator.workspace import RunError, Workspace, save_catalogue
 
@@ -37,12 +40,14 @@ class Outcome:
         root: the run's folder.
         report: the content of report.json, or None where fewer than two arms are left.
         failed: arm -> why it was given up (only with `keep_going`).
+        notices: what was noticed of the policies without stopping the run, and how often.
         runtime: seconds (CPU) by stage, impressions, peak memory (MiB).
     """
 
     root: Path
     report: dict[str, Any] | None = None
     failed: dict[str, str] = field(default_factory=dict)
+    notices: Counter[Notice] = field(default_factory=Counter)
     runtime: dict[str, float] = field(default_factory=dict)
 
 
@@ -98,7 +103,11 @@ def _run(
         begun = resume and there.exists()
         same = alone.data == scenario.data and alone.data.source != "synthetic"  # then the history is the same, and so is every fit
         fits = Workspace(out).models if same else None
-        run(alone, there, folder=folder, resume=begun, keep_going=keep_going, strict=strict, progress=_within(name, progress), fits=fits)
+        inner = run(
+            alone, there, folder=folder, resume=begun, keep_going=keep_going, strict=strict, progress=_within(name, progress), fits=fits
+        )
+        outcome.failed |= {f"{arm} in {name}": why for arm, why in inner.failed.items()}
+        outcome.notices.update({replace(notice, arm=f"{notice.arm} in {name}".lstrip()): n for notice, n in inner.notices.items()})
     log = EventLog.open(Workspace(out).log)
     outcome.runtime["wall seconds"] = time.monotonic() - start
     outcome.runtime["peak MiB"] = peak_memory() / 2**20
@@ -138,19 +147,20 @@ def _simulate(
     """As `simulate`; the run's folder is held from its claim on until `held` ends, which is after the workers have ended."""
     workspace, outcome = Workspace(out), Outcome(out)
     with executors.executor(scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)) as executor:
-        check(scenario, folder, executor)
+        files = {**_own(), **check(scenario, folder, executor), **_data(scenario, folder)}
         held.enter_context(workspace.held())
-        workspace.claim(scenario.identity(), resume=resume)
+        workspace.claim(scenario.identity(), files, resume=resume)
         write_text(workspace.root / "scenario.yaml", scenario.to_yaml())
         if fits is not None:
             workspace.borrow(fits)
         if not workspace.finished:
             _Run(scenario, folder, workspace, executor, outcome, keep_going).all()
             workspace.finish()
+    outcome.notices = workspace.notices()
     return outcome
 
 
-def check(scenario: Scenario, folder: Path, executor: Executor, *, strangers: bool = True) -> None:
+def check(scenario: Scenario, folder: Path, executor: Executor, *, strangers: bool = True) -> dict[str, str]:
     """What a scenario needs from outside itself, before anything is written: its data, and every policy made once in a worker.
 
     Args:
@@ -159,14 +169,40 @@ def check(scenario: Scenario, folder: Path, executor: Executor, *, strangers: bo
         executor: of the worker.
         strangers: make those too that abtest does not bring, which runs their code; else they are only looked up.
 
+    Returns:
+        Digest by name of the files behind the policies that were made.
+
     Raises:
         ScenarioError: what is wrong, with file, line and key path.
     """
     wrong: list[tuple[Keys, str]] = list(_missing_data(scenario, folder))
-    task = tasks.CheckPolicies(str(folder), tuple(scenario.policies()), strangers)
-    executor.run([task], lambda _, broken: wrong.extend(_checked(broken)))
+    behind: dict[str, str] = {}
+
+    def done(_: int, result: Any) -> None:
+        broken, digests = _checked(result)
+        wrong.extend(broken)
+        behind.update(digests)
+
+    executor.run([tasks.CheckPolicies(str(folder), tuple(scenario.policies()), strangers)], done)
     if wrong:
         raise ScenarioError("\n".join(f"{scenario.where(keys)}: {text}" for keys, text in wrong))
+    return behind
+
+
+def _own() -> dict[str, str]:
+    """Digests of abtest's own source: a checkout may change without its version."""
+    return {f"abtest's package {name}": package(name) for name in OWN}
+
+
+def _data(scenario: Scenario, folder: Path) -> dict[str, str]:
+    """Digests of the data files that the scenario names."""
+    if scenario.data.source == "synthetic":
+        return {}
+    from simulator import datasets
+
+    place = datasets.place(scenario.data, folder)
+    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+    return {f"data file {file.relative_to(place.parent)}": digest(file) for file in files}
 
 
 def _missing_data(scenario: Scenario, folder: Path) -> Iterator[tuple[Keys, str]]:

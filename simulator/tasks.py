@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Fitting, Policy, Progress, Sequences, Updatable
+from policies.base import Fitting, Progress, Sequences, Updatable
+from policies.calls import CallError, Calls, Limit
 from policies.explore import Explore
 from policies.registry import PolicyError, is_built_in, locate, make
+from policies.sources import sources
 from simulator import tape
-from simulator.context import Context, Job, context, fit_name, load_fit, one_torch_thread, switch_days, with_columns
+from simulator.context import Context, Job, context, fit_name, one_torch_thread, switch_days, with_columns
 from simulator.design import DAY, HISTORY
-from simulator.desk import OutOfTime, raised, within
 from simulator.device import device
 from simulator.document import Keys
 from simulator.engine import Engine, Lives, Span
 from simulator.eventlog import Writer, schema
 from simulator.feedback import blocks
 from simulator.files import FULL, FileError, adopt, load_arrays, reason, save_arrays, staging_of, writing
+from simulator.promises import FILE, Witness, as_text, keep, kept, of_warnings
 from simulator.ranking import Ranker
 from simulator.scenario import PolicySpec
 from simulator.users.base import NEVER, Users
@@ -58,7 +61,7 @@ class FitUsers:
 
 @dataclass(frozen=True)
 class CheckPolicies:
-    """Make every policy of a scenario once, before anything is written: what is wrong, with the key path of it.
+    """Make every policy of a scenario once, before anything is written: what is wrong, and the digests of the files behind them.
 
     Attributes:
         folder: where plug-in files are looked up.
@@ -73,10 +76,16 @@ class CheckPolicies:
     def __str__(self) -> str:
         return f"importing the policies {', '.join(sorted({spec.policy for _, spec in self.specs}))}"
 
-    def __call__(self, progress: Progress) -> list[tuple[Keys, str]]:
-        return [broken for keys, spec in self.specs for broken in self._check(keys, "params", spec.policy, spec.params)]
+    def __call__(self, progress: Progress) -> tuple[list[tuple[Keys, str]], dict[str, str]]:
+        behind: dict[str, str] = {}
+        wrong: list[tuple[Keys, str]] = []
+        for keys, spec in self.specs:
+            wrong += self._check(keys, "params", spec.policy, spec.params, behind)
+        return wrong, behind
 
-    def _check(self, keys: Keys, inner: str, name: str, params: Mapping[str, Any]) -> list[tuple[Keys, str]]:
+    def _check(
+        self, keys: Keys, inner: str, name: str, params: Mapping[str, Any], behind: dict[str, str]
+    ) -> list[tuple[Keys, str]]:
         """One policy, and the one within it where it explores over another; `inner` is the key of its hyper-parameters."""
         folder = Path(self.folder)
         try:
@@ -89,7 +98,8 @@ class CheckPolicies:
                 return [((*keys, "policy"), str(error))]
             return [((*keys, inner, *where), text) for where, text in error.complaints]
         if isinstance(policy, Explore):
-            return self._check((*keys, inner), "policy_params", policy.policy, policy.policy_params)
+            return self._check((*keys, inner), "policy_params", policy.policy, policy.policy_params, behind)
+        behind.update({f"policy {name!r}: {file}": digest for file, digest in sources(policy).items()})
         return []
 
 
@@ -143,39 +153,55 @@ class Fit:
 
         log = run.sequences if self.day == 0 else run.sequences_until(self.day, self.lane)
         limit = run.scenario.engine.fit_limit
-        try:
-            with within(limit):
-                if self.day and isinstance(policy, Updatable):
-                    self._update(run, policy, log)
-                else:
-                    policy.fit(log, run.catalogue, Fitting(run.seed, processor, named, folder / "checkpoints", True))
-            _save(policy, folder)
-        except FileError:
-            raise
-        except OutOfTime as error:
-            rule = f"fit took longer than engine.fit_limit ({limit:g} s); fewer epochs or a higher limit may help"
-            raise PolicyError(f"policy {self.spec.policy!r}: {rule}") from error
-        except Exception as error:  # a plug-in may raise anything
-            if isinstance(error, OSError) and error.errno in FULL:
-                raise FileError(f"{error.filename or folder} cannot be written: {reason(error)}") from error
-            raise PolicyError(f"policy {self.spec.policy!r}: fit {raised(error)}") from error
+        rule = f"engine.fit_limit ({limit:g} s); fewer epochs or a higher limit may help"
+        calls = Calls(policy, self.spec.policy, Limit(limit, rule))
+        with _disk(folder):
+            if self.day and isinstance(policy, Updatable):
+                self._update(run, calls, log)
+            else:
+                self._fit(run, calls, log, Fitting(run.seed, processor, named, folder / "checkpoints", True))
+            _save(calls, folder)
         return {"seconds": time.process_time() - start}
 
-    def _update(self, run: Context, policy: Policy, log: Sequences) -> None:
-        assert isinstance(policy, Updatable)
-        load_fit(policy, run.workspace.models / fit_name(policy, run.seed, self.day - 1, self.lane))
+    def _fit(self, run: Context, calls: Calls, log: Sequences, fitting: Fitting) -> None:
+        try:
+            calls.fit(log, run.catalogue, fitting)
+        except CallError:
+            run.forget()
+            raise
+
+    def _update(self, run: Context, calls: Calls, log: Sequences) -> None:
+        calls.load(run.workspace.models / fit_name(calls.policy, run.seed, self.day - 1, self.lane))
         serving = run.scenario.serving
         for histories, slates, clicked in blocks(log, (self.day - 1) * DAY, serving.history, serving.seen or serving.history):
-            policy.update(histories, slates, clicked)
+            calls.update(histories, slates, clicked)
 
 
-def _save(policy: Policy, folder: Path) -> None:
-    """Write a fitted policy into `folder`, its files listed in the run's ledger."""
+def _save(calls: Calls, folder: Path) -> None:
+    """Write a fitted policy into `folder`, with what its code warned of; its files are listed in the run's ledger."""
     staging = staging_of(folder)
     with writing(staging):
         shutil.rmtree(staging, ignore_errors=True)
-        policy.save(staging)
+        calls.save(staging)
+        if calls.warned:
+            (staging / FILE).write_text(as_text(of_warnings("", calls.name, calls.warned)), encoding="utf-8")
     adopt(staging, folder, last="state.npz")
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    """A disk that is full is not the fault of the policy that writes on it.
+
+    Raises:
+        FileError: in place of a policy's error that has this cause.
+    """
+    try:
+        yield
+    except CallError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            raise FileError(f"{cause.filename or folder} cannot be written: {reason(cause)}") from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -232,17 +258,19 @@ class Simulate:
         lives, now = self._resume(run, users, folder, start)
         tick = max(round(scenario.engine.tick * 1000), 1)
         span = Span(now, end, tick, scenario.engine.block, serving.slate, serving.history, serving.seen or serving.history)
-        engine = Engine(lives, users, run.desk(self.lane, now // DAY, users), tape.Tape(run.kinds), span)
+        witness, noticed = Witness(), kept(folder.glob(FILE))
+        engine = Engine(lives, users, run.desk(self.lane, now // DAY, users, witness), tape.Tape(run.kinds), span)
         rows = requests = 0
 
         def day_is_over(t: int) -> None:
             nonlocal rows, requests
             rows, requests = rows + engine.tape.n_rows, requests + engine.tape.n_requests
+            keep(folder, noticed + witness.notices())
             again = self.lane == HISTORY or t < scenario.days * DAY
             _keep(folder, t, engine, again=again)
             engine.tape = tape.Tape(run.kinds)
             if t < end and scenario.design.kind == "switchback" and self.lane != HISTORY:
-                engine.desk = run.desk(self.lane, t // DAY, users)
+                engine.desk = run.desk(self.lane, t // DAY, users, witness)
             label = f"simulate {self.lane} {self.first}-{self.last - 1}"
             progress(label, (t - start) // DAY, (end - start) // DAY, {"requests": float(requests)})
 

@@ -14,6 +14,7 @@ import platform
 import re
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue
+from policies.sources import ABSENT
 from simulator.eventlog import EventLog
 from simulator.files import adopt, load_arrays, read_json, reading, reason, save_arrays, write_text, writing
 from simulator.ledger import CLAIM, LEDGER, PART, Ledger
+from simulator.promises import FILE, Notice, keep, kept
 
 DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
 """Libraries whose version may decide bytes."""
@@ -169,29 +172,32 @@ class Workspace:
         of_work = {path.name for path in self.work.iterdir()} if self.work.is_dir() else set()
         return here <= {LOCK, LEDGER, "work"} and of_work <= {CLAIM + PART}
 
-    def claim(self, identity: Mapping[str, Any], *, resume: bool) -> None:
+    def claim(self, identity: Mapping[str, Any], files: Mapping[str, str], *, resume: bool) -> None:
         """Make the folder this scenario's own, or make sure that it is, and that its pieces are as they were written.
 
         Args:
             identity: the resolved scenario without `engine`.
+            files: digest by name of what else decides the run: source files of policies and of abtest, model and data files.
             resume: whether finished pieces may be taken over.
 
         Raises:
             RunError: there is a run already and `resume` is False, or it is another scenario's; the difference is named.
             FileError: a piece of it is missing, changed, stale or strange.
         """
-        ours = json.loads(json.dumps({"scenario": identity, "versions": versions()}))
+        ours = json.loads(json.dumps({"scenario": identity, "versions": versions(), "files": files}))
         known = self._claimed()
         if known is None:
             write_text(self.work / CLAIM, json.dumps(ours, indent=1, sort_keys=True) + "\n")
             return
         if not resume:
             raise RunError(f"{self.root} already holds a run; --resume continues it, or give --out another folder")
-        different = list(differences(read_json(known), ours))
+        theirs = read_json(known)
+        before = theirs.get("files", {})
+        different = [*differences({**theirs, "files": before}, {**ours, "files": before}), *_changes(before, files)]
         if different:
             listed = "\n  ".join(different)
-            advice = "Undo the change, or give --out another folder"
-            raise RunError(f"{self.root} holds a run of another scenario, so it cannot be resumed:\n  {listed}\n{advice}")
+            rule = f"{self.root} holds a run of another scenario or of other files, so it cannot be resumed"
+            raise RunError(f"{rule}:\n  {listed}\nUndo the change, or give --out another folder")
         self.ledger.check()
         if self.finished:
             shutil.rmtree(self.work, ignore_errors=True)  # where the last run died while it did so
@@ -211,8 +217,15 @@ class Workspace:
                     shutil.copytree(fit, staging, ignore=shutil.ignore_patterns("checkpoints"))
                 adopt(staging, here, last="state.npz")
 
+    def notices(self) -> Counter[Notice]:
+        """What was noticed of the policies so far."""
+        if self.finished:
+            return kept(self.root.glob(FILE))
+        return kept([*sorted(self.models.glob(f"*/{FILE}")), *sorted(self.work.glob(f"*/*/{FILE}"))])
+
     def finish(self) -> None:
-        """Drop the pieces, keep the claim: the log is whole, and on the disk."""
+        """Drop the pieces, keep the claim and what was noticed: the log is whole, and on the disk."""
+        keep(self.root, self.notices())
         with writing(self.root):
             self.ledger.flush()
             write_text(self.root / CLAIM, (self.work / CLAIM).read_text(encoding="utf-8"))
@@ -249,6 +262,17 @@ def sound_log(source: Path) -> EventLog:
     log = EventLog.open(source / "log" if (source / "log").is_dir() else source)
     log.validate()
     return log
+
+
+def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    """What files have changed, as sentences."""
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new or new[name] == ABSENT != old.get(name):
+            yield f"{name} is gone"
+        elif name not in old:
+            yield f"{name} is new"
+        elif old[name] != new[name]:
+            yield f"{name} has changed"
 
 
 def differences(old: Any, new: Any, path: str = "") -> Any:

@@ -68,6 +68,16 @@ class WrongType(Neighbours):
 
 
 @dataclass
+class WritesWhereItReads(Neighbours):
+    """Puts the padding of what it is given out of its way."""
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        slates = super().recall(histories, k, seed)
+        histories.items[histories.items == PADDING] = -1
+        return slates
+
+
+@dataclass
 class ForgetsSeen(Neighbours):
     """Masks what stands in the history, but not the rest of `seen`."""
 
@@ -218,6 +228,7 @@ class Slow(Neighbours):
 
 FAULTS: dict[str, type[Policy]] = {
     "shapes": WrongType,
+    "leaves_inputs": WritesWhereItReads,
     "seen_items": ForgetsSeen,
     "determinism": UnseededFit,
     "purity": Counting,
@@ -267,4 +278,4 @@ def test_what_a_policy_raises_is_named_with_its_line() -> None:
     (result,) = check_policy(Raises(), only=["shapes"])
     assert not result.kept
     assert "RuntimeError: out of cheese" in result.detail
-    assert "test_check.py, line" in result.detail
+    assert "at test_check.py:" in result.detail

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
+import torch
 
 from policies.base import Catalogue, Fitting, Histories, IntArray, Policy, Sequences, Slates
 from simulator import tape
@@ -227,9 +228,19 @@ FAULTS: list[tuple[Any, str]] = [
     (slates(GOOD, [5, 0, 6]), "0 may only stand at the end"),
     (slates(GOOD, GOOD, scores=[[0, -1, -2], [0, np.nan, -2]]), "user 11.*NaN"),
     (slates(GOOD, GOOD, scores=[[0, -1, -2], [0, 1, -2]]), "must not increase"),
-    (slates([5, 6], [5, 6]), r"items must have shape \[B, k\] = \(2, 3\); got \(2, 2\)"),
-    (Slates(np.array([GOOD, GOOD]), np.zeros((2, 2), np.float32)), r"scores must have shape"),
-    (Slates(np.array([GOOD, GOOD], float), np.zeros((2, 3), np.float32)), "items must be integers"),
+    (slates([5, 6], [5, 6]), r"items must be a numpy array of int64 and shape \(2, 3\); got int64 \(2, 2\)"),
+    (
+        Slates(np.array([GOOD, GOOD]), np.zeros((2, 2), np.float32)),
+        r"scores must be a numpy array of float32 and shape \(2, 3\); got float32 \(2, 2\)",
+    ),
+    (Slates(np.array([GOOD, GOOD], float), np.zeros((2, 3), np.float32)), "items must be a numpy array of int64.*got float64"),
+    (Slates(np.array([GOOD, GOOD], np.int32), np.zeros((2, 3), np.float32)), "items must be a numpy array of int64.*got int32"),
+    (Slates(np.array([GOOD, GOOD], object), np.zeros((2, 3), np.float32)), "got object"),
+    (Slates(np.ma.masked_array([GOOD, GOOD]), np.zeros((2, 3), np.float32)), "got MaskedArray of int64"),
+    (Slates([GOOD, GOOD], np.zeros((2, 3), np.float32)), "items must be a numpy array .*got list"),  # type: ignore[arg-type]
+    (Slates(np.array([GOOD, GOOD]), np.zeros((2, 3))), "scores must be a numpy array of float32.*got float64"),
+    (Slates(np.array([GOOD, GOOD]), torch.zeros(2, 3)), "scores must be .*got torch.Tensor"),  # type: ignore[arg-type]
+    (Slates(np.array([GOOD, GOOD]), np.zeros((2, 3), np.float32), interest=np.zeros((2, 3))), "interest must be .*got float64"),
     (slates(GOOD, GOOD, propensities=np.array([[0.5, 0.5, 1], [0.5, 0, 1]], np.float32)), "user 11.*propensity at place 1"),
     ([[1, 2, 3]], "must return policies.base.Slates; got list"),
     (ZeroDivisionError("oops"), "raised ZeroDivisionError: oops"),

@@ -73,6 +73,29 @@ def test_a_worker_that_dies_is_named():
         collect("processes", [Die()])
 
 
+@dataclass(frozen=True)
+class DieInside:
+    """A task that dies in a policy's code."""
+
+    code: int
+
+    def __call__(self, progress: Progress) -> None:
+        from policies.calls import calling
+
+        with calling("mine.py:Mine", "fit"):
+            if self.code < 0:
+                os.kill(os.getpid(), -self.code)
+            os._exit(self.code)
+
+
+@pytest.mark.parametrize(("code", "how"), [(-11, "signal 11: segmentation fault"), (0, "exit code 0"), (3, "exit code 3")])
+def test_a_policy_that_ends_its_process_is_named_and_the_other_tasks_go_on(code, how):
+    found, _ = collect("processes", [Square(2), DieInside(code), *(Square(n) for n in range(20, 28))])
+    assert {i: value for i, value in found.items() if i != 1} == {0: 4, **{i: (18 + i) ** 2 for i in range(2, 10)}}
+    assert isinstance(found[1], WorkerError)
+    assert f"policy 'mine.py:Mine': fit ended its process ({how})" in str(found[1])
+
+
 def test_what_done_raises_ends_the_run():
     def done(i: int, result: Any) -> None:
         raise KeyError("enough")

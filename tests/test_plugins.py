@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,7 +34,7 @@ def test_names_are_listed_without_importing_any_policy() -> None:
     code = "from policies.registry import available; import sys; available(); print([m for m in sys.modules if m.startswith('policies.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout
-    assert set(json.loads(done.stdout.replace("'", '"'))) == {"policies.base", "policies.registry"}
+    assert set(json.loads(done.stdout.replace("'", '"'))) == {f"policies.{name}" for name in ("base", "calls", "lending", "registry")}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_names_are_listed_without_importing_any_policy() -> None:
     [
         ("commirec", "no policy 'commirec'; did you mean 'comirec'?"),
         ("policies.popularity:Popularty", "has no class 'Popularty'; did you mean 'Popularity'?"),
-        ("no_such_module:X", "importing 'no_such_module' failed"),
+        ("no_such_module:X", "importing 'no_such_module' raised ModuleNotFoundError"),
         ("json:JSONDecoder", "must be a subclass of policies.base.Policy"),
         ("missing.py:X", "no plug-in file 'missing.py'; looked at"),
     ],
@@ -64,7 +66,7 @@ def test_a_file_is_a_policy_and_its_failing_import_is_named(tmp_path: Path) -> N
     policy = make("mine.py:FiledPolicy", {"length": 3}, tmp_path)
     assert policy.params() == {"length": 3, "decay": 0.6}
     (tmp_path / "bad.py").write_text("class Bad: ...\nraise OSError('no licence')\n")
-    with pytest.raises(PolicyError, match=r"importing 'bad\.py' failed: OSError: no licence"):
+    with pytest.raises(PolicyError, match=r"importing 'bad\.py' raised OSError: no licence at bad\.py:2"):
         resolve("bad.py:Bad", tmp_path)
 
 
@@ -99,6 +101,7 @@ class Service:
     failures: int = 0
     status: int = 503
     answer: Any = None
+    text: str | None = None
     stall: float = 0.0
     calls: list[int] = field(default_factory=list)
     url: str = ""
@@ -125,6 +128,9 @@ def service() -> Iterator[Service]:
             for request in asked["requests"]:
                 items = [item for item in range(1, 51) if item not in request["seen"]][: asked["k"]]
                 slates.append({"items": items, "scores": [1.0 / item for item in items]})
+            if service.text is not None:
+                self.reply(200, service.text.encode())
+                return
             self.reply(200, json.dumps({"slates": slates} if service.answer is None else service.answer).encode())
 
         def reply(self, status: int, body: bytes) -> None:
@@ -206,6 +212,128 @@ def test_an_answer_against_the_protocol_is_named(service: Service, answer: Any, 
     service.answer = answer
     with pytest.raises(RemoteError, match=message):
         remote(service).recall(asked(2), 5, 0)
+
+
+class Raw:
+    """A server that answers every connection with the bytes of a generator, one piece at a time, as long as somebody listens."""
+
+    def __init__(self, pieces: Callable[[], Iterator[bytes]], pause: float = 0.0) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/recall"
+        self._pieces, self._pause, self._over = pieces, pause, threading.Event()
+        self.sent = 0
+        self._thread = threading.Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        while not self._over.is_set():
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(5)
+                connection.recv(1 << 16)
+                for piece in self._pieces():
+                    if self._over.wait(self._pause) or self._over.is_set():
+                        return
+                    self.sent += connection.send(piece)
+
+    def __enter__(self) -> Raw:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def drip_body() -> Iterator[bytes]:
+    yield HEAD + b"Content-Length: 400\r\n\r\n"
+    yield from (b" " for _ in range(400))
+
+
+def drip_head() -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nX-Slow: "
+    yield from (b"x" for _ in range(400))
+
+
+def drip_chunks() -> Iterator[bytes]:
+    yield HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+    yield from (b"1\r\n \r\n" for _ in range(400))
+
+
+def drip_to_the_end() -> Iterator[bytes]:
+    """Its end is the end of the connection, which the time limit makes."""
+    yield HEAD + b"Connection: close\r\n\r\n" + json.dumps({"slates": [{"items": [1], "scores": [1.0]}] * 4}).encode()
+    yield from (b" " for _ in range(400))
+
+
+@pytest.mark.parametrize("pieces", [drip_body, drip_head, drip_chunks, drip_to_the_end])
+def test_the_time_limit_is_of_the_whole_try_and_a_dripping_answer_is_cut_off(pieces: Any) -> None:
+    with Raw(pieces, pause=0.05) as server, pytest.raises(RemoteError, match=r"no answer in 2 tries .*not done within 0\.4 s"):
+        make("remote", {"url": server.url, "timeout": 0.4, "retries": 1, "backoff": 0}).recall(asked(4), 5, 0)
+
+
+def endless() -> Iterator[bytes]:
+    yield HEAD + b"\r\n"
+    while True:
+        yield b" " * (1 << 16)
+
+
+def declared() -> Iterator[bytes]:
+    yield HEAD + b"Content-Length: 99999999999\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [endless, declared])
+def test_an_answer_beyond_the_limit_is_refused_and_not_read(pieces: Any) -> None:
+    with Raw(pieces) as server:
+        with pytest.raises(RemoteError, match="the answer has more than 1 MiB; raise 'largest'"):
+            make("remote", {"url": server.url, "largest": 1}).recall(asked(4), 5, 0)
+        assert server.sent < 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"slates": [{"items": [1.0], "scores": [1]}, 2]}', "items must be whole numbers; got 1.0 at place 0"),
+        ('{"slates": [{"items": ["1"], "scores": [1]}, 2]}', 'items must be whole numbers; got "1" at place 0'),
+        ('{"slates": [{"items": [2, true], "scores": [1, 1]}, 2]}', "items must be whole numbers; got true at place 1"),
+        ('{"slates": [{"items": [null], "scores": [1]}, 2]}', "items must be whole numbers; got null"),
+        ('{"slates": [{"items": [[1]], "scores": [1]}, 2]}', r"items must be whole numbers; got \[1\]"),
+        ('{"slates": [{"items": [1e3], "scores": [1]}, 2]}', "items must be whole numbers; got 1000.0"),
+        ('{"slates": [{"items": [99999999999999999999], "scores": [1]}, 2]}', "items must be whole numbers"),
+        ('{"slates": [{"items": 5, "scores": 1}, 2]}', "'items' must be a list; got 5"),
+        ('{"slates": [{"items": [1], "scores": ["1"]}, 2]}', 'scores must be numbers; got "1"'),
+        ('{"slates": [{"items": [1], "scores": [true]}, 2]}', "scores must be numbers; got true"),
+        ('{"slates": [{"items": [1], "scores": [1e300]}, 2]}', "scores must be numbers; got 1e\\+300"),
+        ('{"slates": [{"items": [1], "scores": [1], "propensities": ["x"]}, 2]}', "propensities must be numbers"),
+        ('{"slates": [{"items": [1], "scores": [NaN]}, 2]}', "must be JSON with the key 'slates'"),
+        ('{"slates": [{"items": [1], "scores": [Infinity]}, 2]}', "must be JSON with the key 'slates'"),
+        ("[" * 100_000, "must be JSON with the key 'slates'"),
+        ('{"slates": [' + "1" * 5000 + "]}", "must be JSON with the key 'slates'"),
+        ("", "must be JSON with the key 'slates'"),
+    ],
+)
+def test_what_is_no_whole_number_or_no_number_is_refused(service: Service, body: str, message: str) -> None:
+    service.text = body
+    with pytest.raises(RemoteError, match=message):
+        remote(service).recall(asked(2), 5, 0)
+
+
+BAD_URLS = ["ftp://h/x", "http://", "http://h:99999/", "http://h:0/", "http://[::1/", "http://a b/", "http://u:p@h/", "h", "http://h/\n"]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_a_url_that_is_none_is_named(url: str) -> None:
+    example = mixed()
+    with pytest.raises(RemoteError, match="url must be http://host"):
+        Remote(url=url).fit(example.sequences, example.catalogue, Fitting())
 
 
 # --- exported models ---------------------------------------------------------------------------------------------------

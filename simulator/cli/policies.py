@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from simulator.cli.apart import apart
 from simulator.cli.failure import Failure, failures
 from simulator.device import Device
 
@@ -49,54 +50,57 @@ def list_(as_json: bool) -> None:
 @click.option("--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the made-up logs.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where policies are fitted.")
-def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int, device: Device) -> None:
+@click.option("--limit", default=600.0, type=click.FloatRange(0, min_open=True), show_default=True, help="Seconds for one check.")
+def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int, device: Device, limit: float) -> None:
     """Check that policy NAME keeps the promises of the contract, one line for each.
 
-    NAME is a registered name, `module:Class` or `file.py:Class`. Exit code 0: all kept; 1: a promise is broken; 2: bad input.
+    NAME is a registered name, `module:Class` or `file.py:Class`. The checks run in a process of their own. Exit code 0: all kept; 1: a
+    promise is broken; 2: bad input, or a policy that cannot be made or fitted, ends its process or hangs.
 
     \b
     abtest policies check comirec
     abtest policies check my_policy.py:MyPolicy --param dim=16
     """
-    import yaml
-
-    from policies.base import WorldBound
-    from policies.check import CHECKS, check_policy
-    from policies.registry import make
-    from simulator.device import device as there
+    from policies.check import CHECKS
 
     with failures():
-        given = {}
-        for param in params:
-            key, equals, value = param.partition("=")
-            if not equals:
-                raise Failure(f"--param must be KEY=VALUE; got {param!r}")
-            given[key] = yaml.safe_load(value)
+        given = _parameters(params)
         unknown = [one for one in only if one not in CHECKS]
         if unknown:
             raise Failure(f"--only: no check {unknown[0]!r}; there is {', '.join(CHECKS)}")
-        policy = make(name, given, Path())
+        waiting = list(dict.fromkeys(only or CHECKS))
         broken = 0
-        world = _world(seed) if isinstance(policy, WorldBound) else None
-        for result in check_policy(policy, seed=seed, only=only or None, world=world, device=there(device)):
+        for result in apart(name, given, tuple(waiting), seed, device, limit):
+            waiting.remove(result.name)
+            if result.stops and result.crashed:
+                raise Failure(f"policy {name!r} cannot be checked: {result.detail}{_unchecked(waiting)}")
             click.echo(f"{'ok  ' if result.kept else ('skip' if result.skipped else 'FAIL')}  {result.name:<22} {result.promise}")
-            if not result.kept and not result.skipped:
-                broken += 1
+            if not result.kept:
                 click.echo("      " + result.detail.replace("\n", "\n      "))
-            elif result.skipped:
-                click.echo(f"      {result.detail}")
+            broken += not result.kept and not result.skipped
     if broken:
-        click.echo(f"{name}: {broken} broken {'promise' if broken == 1 else 'promises'}", err=True)
+        click.echo(f"{name}: {broken} broken {'promise' if broken == 1 else 'promises'}{_unchecked(waiting)}", err=True)
         raise SystemExit(1)
 
 
-def _world(seed: int) -> Any:
-    """A small synthetic world for the yardsticks that look into one."""
-    from simulator.users.base import Source
-    from simulator.users.choice import Choice
+def _parameters(params: tuple[str, ...]) -> dict[str, Any]:
+    """Hyper-parameters out of KEY=VALUE."""
+    import yaml
 
-    population = Choice(n_users=60, n_items=50)
-    return population.build(Source(population.catalogue(seed)), seed, 1, Path())
+    given = {}
+    for param in params:
+        key, equals, value = param.partition("=")
+        if not equals:
+            raise Failure(f"--param must be KEY=VALUE; got {param!r}")
+        try:
+            given[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise Failure(f"--param {key}: {value!r} is no YAML value: {error}") from error
+    return given
+
+
+def _unchecked(waiting: list[str]) -> str:
+    return f"; not checked: {', '.join(waiting)}" if waiting else ""
 
 
 @policies.command()

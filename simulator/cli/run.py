@@ -51,12 +51,17 @@ def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: boo
 
 def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options: Any) -> None:
     from simulator.progress import board
+    from simulator.promises import WARNINGS
     from simulator.run import run as go
 
     with board(quiet=quiet) as progress:
         outcome = go(scenario, root, folder=folder, progress=progress, **options)
     for arm, why in outcome.failed.items():
         click.echo(f"abtest: arm {arm!r} was given up: {why}", err=True)
+    for notice, times in sorted(outcome.notices.items()):
+        click.echo(f"abtest: {notice}{f' [{times} times]' if times > 1 else ''}", err=True)
+    for policy in sorted({notice.policy for notice in outcome.notices if notice.promise != WARNINGS}):
+        click.echo(f"abtest: `abtest policies check {policy}` looks closer", err=True)
     if outcome.report is None:
         click.echo(f"abtest: one arm, nothing to compare; the log is {root / 'log'}")
         return

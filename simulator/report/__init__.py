@@ -57,7 +57,8 @@ def write(
         folder: is made if it is not there.
         runtime: seconds, rates and sizes of the run that wrote the log; kept under `runtime`, and nothing else depends on it.
         run: the run's folder, where the same arms in further worlds (`worlds/<name>`), a replay of the log (`replay`) and an audit
-            (`audit.json`) may lie, and offline figures (`fidelity`), to be shown beside; `folder` if left out.
+            (`audit.json`) may lie, offline figures (`fidelity`), and what the run has noticed of its policies (`notices.json`), to be
+            shown beside; `folder` if left out.
         strict: refuse to report a lift, and write nothing, where a check is red (a world out of calibration, an arm given up).
         margins: guardrails and equivalences that were planned, by user.
         choices: how lifts are computed, and what is computed beside them.
@@ -72,7 +73,8 @@ def write(
         TableError: a margin of no metric, or one that is not positive; a guardrail of a metric whose direction is not known.
         MetricError: `better` of no metric, or no direction.
     """
-    from simulator.report import audited, offline, world
+    from simulator import promises
+    from simulator.report import audited, checks, offline, world
     from simulator.report.content import add_check, gather
 
     content = gather(log, runtime=runtime, progress=progress, margins=margins, choices=choices, better=better)
@@ -81,6 +83,9 @@ def write(
     content["audit"] = audited.beside(home)
     if content["audit"]:
         add_check(content, audited.check(content["audit"]))
+    notices = promises.kept(home.glob(promises.FILE))
+    if notices:
+        add_check(content, checks.promises(notices))
     worlds = {name: load(place) for name, place in Workspace(home).worlds(content["settings"]).items()}
     if worlds:
         own = content["settings"].get("users", {}).get("kind", "this world")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from simulator.promises import Notice
 from simulator.stats.checks import Check
 from simulator.stats.units import UserDays
 
@@ -64,3 +66,10 @@ def complete(sums: UserDays, silent: Sequence[str], shown: npt.NDArray[np.float6
         found = f"The log has no data for {', '.join(sums.missing)}."
         checks.append(Check("metrics", "amber", found, "These rows of the verdict are empty."))
     return checks
+
+
+def promises(notices: Counter[Notice]) -> Check:
+    """What the run has noticed of its policies."""
+    shown = "; ".join(str(notice) for notice in sorted(notices))
+    meaning = "`abtest policies check` on the policy looks closer: what it recalls may depend on more than the request."
+    return Check("promises of policies", "amber", shown, meaning)

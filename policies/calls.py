@@ -1,0 +1,345 @@
+"""Calls of a policy's code, ours or a stranger's: whatever happens inside becomes one message that names policy, method and what to do.
+
+The engine, the replay and the checks call policies through `Calls`; imports and constructors go through `calling`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import (
+    BoolArray,
+    Catalogue,
+    DoubleArray,
+    Expectant,
+    Fitting,
+    FloatArray,
+    Histories,
+    IntArray,
+    Policy,
+    Scorer,
+    Sequences,
+    Slates,
+    Stochastic,
+    Updatable,
+    WorldBound,
+)
+from policies.lending import Frozen, Given, Lending, Shared
+
+Complaint = tuple[tuple[str | int, ...], str]
+"""Where in the hyper-parameters, and what is wrong there."""
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be found, imported, configured or fitted; the message says what, whose, the rule, the value, what to do.
+
+    Attributes:
+        complaints: about single hyper-parameters, each with its key path; empty where the policy itself is at fault.
+    """
+
+    def __init__(self, message: str, complaints: tuple[Complaint, ...] = ()) -> None:
+        super().__init__(message, complaints)
+        self.complaints = complaints
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+Kind = Literal["form", "write", "late", "raised"]
+
+
+class CallError(PolicyError):
+    """A method of a policy that raised, took too long, wrote into what it was lent, or gave back something of another form.
+
+    Attributes:
+        what: the sentence without the policy's name.
+        kind: `form` of what it gave back, `write` into what it was lent, `late`, or `raised`.
+    """
+
+    def __init__(self, name: str, what: str, kind: Kind) -> None:
+        super().__init__(f"policy {name!r}: {what}")
+        self.name, self.what, self.kind = name, what, kind
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.name, self.what, self.kind)
+
+
+class OutOfTime(BaseException):
+    """Not an Exception, so that a plug-in's own `except Exception` does not swallow it."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How long a call may take.
+
+    Attributes:
+        seconds: 0 = any.
+        rule: where the limit comes from, for the message.
+    """
+
+    seconds: float = 0.0
+    rule: str = "the time limit"
+
+
+@dataclass
+class Calls:
+    """A policy as its user calls it.
+
+    Attributes:
+        policy: called.
+        name: of the policy, for messages.
+        limit: of each call.
+        own: lend copies that the policy may write into; False: what is lent is read-only, and a write is an error.
+        warned: what the policy's code warned of, and how often.
+    """
+
+    policy: Policy
+    name: str
+    limit: Limit = Limit()
+    own: bool = False
+    warned: Counter[str] = field(default_factory=Counter)
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
+        """Fit the policy. Raises `CallError`, as every method here."""
+        lend = self._lending(Shared)
+        log, known = lend(sequences), lend(catalogue)
+        with self._calling("fit", lend):
+            fitted = self.policy.fit(log, known, fitting)
+        if fitted is not self.policy:
+            raise CallError(self.name, f"fit must return self; got {_shown(fitted)}", "form")
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """Slates `[B, k]` of the right form in arrays of the caller's own; what they hold is checked by `policies.form.fault`."""
+        lend = self._lending(Frozen)
+        asked = lend(histories)
+        with self._calling("recall", lend):
+            slates = self.policy.recall(asked, k, seed)
+        if not isinstance(slates, Slates):
+            raise CallError(self.name, f"recall must return policies.base.Slates; got {_shown(slates)}", "form")
+        shape = (len(histories), k)
+        return Slates(
+            self._owned("recall", "items", slates.items, np.int64, shape),
+            self._owned("recall", "scores", slates.scores, np.float32, shape),
+            None if slates.propensities is None else self._owned("recall", "propensities", slates.propensities, np.float32, shape),
+            None if slates.interest is None else self._owned("recall", "interest", slates.interest, np.int64, shape),
+        )
+
+    def score(self, histories: Histories, items: IntArray) -> FloatArray:
+        """Scores `[B, n]` of a `Scorer`; none is NaN."""
+        assert isinstance(self.policy, Scorer)
+        lend = self._lending(Frozen)
+        asked, which = lend(histories), lend(items)
+        with self._calling("score", lend):
+            scores = self.policy.score(asked, which)
+        return self._numbers("score", "scores", scores, np.float32, items.shape)
+
+    def update(self, histories: Histories, slates: Slates, clicked: BoolArray) -> None:
+        """Let an `Updatable` learn from answers."""
+        assert isinstance(self.policy, Updatable)
+        lend = self._lending(Frozen)
+        given = lend(histories), lend(slates), lend(clicked)
+        with self._calling("update", lend):
+            self.policy.update(*given)
+
+    def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
+        """Probabilities `[B, k]` of a `Stochastic` policy."""
+        assert isinstance(self.policy, Stochastic)
+        lend = self._lending(Frozen)
+        asked, which = lend(histories), lend(items)
+        with self._calling("slate_propensities", lend):
+            chances = self.policy.slate_propensities(asked, which, seed)
+        chances = self._numbers("slate_propensities", "probabilities", chances, np.float32, items.shape)
+        if chances.size and not (chances.min() >= 0 and chances.max() <= _SURE):
+            rule = f"probabilities must be in [0, 1]; got {chances.min()}..{chances.max()}"
+            raise CallError(self.name, f"slate_propensities: {rule}", "form")
+        return chances
+
+    def slate_expectations(self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int) -> DoubleArray:
+        """Expectations `[B, k]` of an `Expectant` policy."""
+        assert isinstance(self.policy, Expectant)
+        lend = self._lending(Frozen)
+        given = lend(histories), lend(items), lend(values), lend(rows)
+        with self._calling("slate_expectations", lend):
+            means = self.policy.slate_expectations(*given, seed)
+        return self._owned("slate_expectations", "means", means, np.float64, items.shape)
+
+    def save(self, folder: Path) -> None:
+        """Write the policy into `folder`."""
+        with self._calling("state"):
+            self.policy.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Take over what `save` wrote."""
+        with self._calling(f"loading the fit in {folder}"):
+            self.policy.load(folder)
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over what another policy's `state` gave."""
+        with self._calling("restore"):
+            self.policy.restore(state)
+
+    def bind(self, users: Any) -> None:
+        """Give a yardstick its world."""
+        assert isinstance(self.policy, WorldBound)
+        with self._calling("bind"):
+            self.policy.bind(users)
+
+    def _lending(self, kind: type[Frozen] | type[Shared]) -> Lending:
+        return Given() if self.own else kind()
+
+    @contextmanager
+    def _calling(self, method: str, lend: Lending | None = None) -> Iterator[None]:
+        with calling(self.name, method, self.limit, self.warned):
+            yield
+        changed = lend.changed() if lend is not None else None
+        if changed is not None:
+            raise CallError(self.name, f"{method} wrote into {changed}; {_READ_ONLY}", "write")
+
+    def _owned(self, method: str, name: str, got: Any, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """A copy of an array that a policy gave back, which must be a plain numpy array of this type and shape."""
+        if type(got) is np.ndarray and got.dtype == np.dtype(dtype) and got.shape == shape:
+            return np.array(got, order="C")
+        rule = f"{name} must be a numpy array of {np.dtype(dtype)} and shape {shape}"
+        raise CallError(self.name, f"{method}: {rule}; got {_shown(got)}", "form")
+
+    def _numbers(self, method: str, name: str, got: Any, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        owned = self._owned(method, name, got, dtype, shape)
+        if np.isnan(owned).any():
+            row, column = np.argwhere(np.isnan(owned))[0]
+            raise CallError(self.name, f"{method}: {name} must be numbers; got NaN for request {row} at place {column}", "form")
+        return owned
+
+
+_SURE = 1.000001
+"""The largest probability: 1 and the rounding of float32."""
+
+_READ_ONLY = "what a policy is handed belongs to the test: work on a copy (`array.copy()`)"
+
+
+def _shown(got: Any) -> str:
+    """What was got, in a few words."""
+    if isinstance(got, np.ndarray):
+        kind = "" if type(got) is np.ndarray else f"{type(got).__name__} of "
+        return f"{kind}{got.dtype} {got.shape}"
+    kind = f"{type(got).__module__}.{type(got).__qualname__}".removeprefix("builtins.")
+    return "None" if got is None else kind
+
+
+@contextmanager
+def calling(name: str, method: str, limit: Limit = Limit(), warned: Counter[str] | None = None) -> Iterator[None]:
+    """Code of policy `name` runs inside.
+
+    What it prints goes to stderr (stdout is for results), and its warnings are counted in `warned` instead of shown.
+
+    Raises:
+        CallError: whatever was raised inside, `SystemExit`, `MemoryError` and the like too, or out of time. Ctrl-C passes.
+    """
+    tell(f"policy {name!r}: {method}")
+    try:
+        with warnings.catch_warnings(record=True) as caught, redirect_stdout(sys.stderr), _interrupts() as interrupted:
+            try:
+                with within(limit.seconds):
+                    yield
+            except CallError:  # of a call within this one
+                raise
+            except OutOfTime as error:
+                raise CallError(name, f"{method} took longer than {limit.rule}", "late") from error
+            except BaseException as error:  # a plug-in may raise anything
+                if isinstance(error, KeyboardInterrupt) and interrupted():
+                    raise
+                raise CallError(name, f"{method} {raised(error)}", "write" if _is_write(error) else "raised") from error
+            finally:
+                if warned is not None:
+                    warned.update(f"{method} warned of {one.category.__name__}: {one.message}" for one in caught)
+    finally:
+        tell("")
+
+
+def raised(error: BaseException) -> str:
+    """What a plug-in raised, where, and what to do: `raised ValueError: ... at mine.py:12`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    if isinstance(error, SystemExit):
+        return f"called for the end of the process (SystemExit: {error.code!r}){place}; raise an exception instead"
+    try:
+        text = str(error)
+    except Exception as second:  # an exception whose text cannot be made
+        text = f"its text cannot be made: {type(second).__name__}"
+    advice = f"; {_READ_ONLY}" if _is_write(error) else ""
+    return f"raised {type(error).__name__}{': ' if text else ''}{text}{place}{advice}"
+
+
+def _is_write(error: BaseException) -> bool:
+    """An attempt to write into what was lent, in the words of numpy and numba."""
+    text = str(error) if type(error).__str__ is not BaseException.__str__ or error.args else ""
+    return any(words in text for words in ("read-only", "readonly array", "cannot set WRITEABLE flag"))
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether a KeyboardInterrupt inside is Ctrl-C (or SIGTERM taken for it); if not, the plug-in raised it itself."""
+    came: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        before[signal.Signals(number)](number, frame)
+
+    watched = [number for number, handler in before.items() if callable(handler)]
+    for number in watched:
+        signal.signal(number, noted)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number in watched:
+            signal.signal(number, before[number])
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Interrupt what is inside after `seconds`: in a main thread, where Python gets control again (not within one native call)."""
+    if seconds <= 0 or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def alarm(number: int, frame: FrameType | None) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def tell(text: str) -> None:
+    """Note what this process is doing where another one can read it, should this one die."""
+    if _note is not None:
+        _note.value = text.encode(errors="replace")[: len(_note) - 1]
+
+
+def note_in(place: Any) -> None:
+    """Keep the notes of `tell` in a shared `multiprocessing.RawArray` of characters."""
+    global _note
+    _note = place
+
+
+_note: Any = None

@@ -1,0 +1,103 @@
+"""What slates may hold: one definition for the serving desk, the replay and the checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from policies.base import Histories, Slates
+
+FINE, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED = range(7)
+
+_RULES = {
+    UNKNOWN_ITEM: "items must be 0 or of 1..{n_items}; got {item} at place {place}",
+    SEEN_ITEM: "item {item} at place {place} is in histories.seen and must not be recalled",
+    REPEATED_ITEM: "item {item} at place {place} stands in the row twice",
+    GAP: "0 may only stand at the end of a row; item {item} at place {place} follows one",
+    NOT_A_NUMBER: "the score of item {item} at place {place} is NaN",
+    NOT_SORTED: "scores must not increase along a row; the score {score} at place {place} is above the one before it",
+}
+
+
+def fault(slates: Slates, histories: Histories, n_items: int) -> tuple[int, str] | None:
+    """The first rule that slates `[B, k]` of the right types and shapes break: the request's row and a sentence; None: all is kept.
+
+    Args:
+        slates: what was recalled.
+        histories: for these requests.
+        n_items: items are 1..n_items.
+    """
+    what, row, column = _inspect(slates.items, slates.scores, histories.seen, n_items)
+    if what != FINE:
+        item, score = slates.items[row, column], slates.scores[row, column]
+        return row, _RULES[what].format(item=item, score=score, n_items=n_items, place=column)
+    if slates.propensities is not None:
+        row, column = _improper(slates.items, slates.propensities)
+        if row >= 0:
+            return row, f"the propensity at place {column} must be in (0, 1]; got {slates.propensities[row, column]}"
+    return None
+
+
+def short(slates: Slates, histories: Histories, n_items: int) -> int | None:
+    """The row of the first slate that has an empty place although unseen items are left, or None."""
+    rows = np.flatnonzero((slates.items[:, -1:] == 0).any(axis=1))
+    if not len(rows):
+        return None
+    seen = np.sort(histories.seen[rows], axis=1)
+    seen[:, 1:][seen[:, 1:] == seen[:, :-1]] = 0
+    unseen = n_items - np.count_nonzero(seen, axis=1)
+    wanting = np.count_nonzero(slates.items[rows], axis=1) < np.minimum(slates.items.shape[1], unseen)
+    return int(rows[wanting.argmax()]) if wanting.any() else None
+
+
+@numba.njit(cache=True)
+def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int, int]:
+    """The first rule that is broken: (what, row, column); (FINE, 0, 0) if none.
+
+    Args:
+        items, scores: `[B, k]` of a policy.
+        seen: `[B, S]` of the request.
+        n_items: items are 1..n_items.
+    """
+    mark = np.full(n_items + 1, -1, dtype=np.int32)
+    for b in range(items.shape[0]):
+        known = seen[b]
+        for j in range(items.shape[1]):
+            item, score = items[b, j], scores[b, j]
+            if item < 0 or item > n_items:
+                return UNKNOWN_ITEM, b, j
+            if np.isnan(score):
+                return NOT_A_NUMBER, b, j
+            if j > 0 and score > scores[b, j - 1]:
+                return NOT_SORTED, b, j
+            if item == 0:
+                continue
+            if j > 0 and items[b, j - 1] == 0:
+                return GAP, b, j
+            if _among(item, known):
+                return SEEN_ITEM, b, j
+            if mark[item] == b:
+                return REPEATED_ITEM, b, j
+            mark[item] = b
+    return FINE, 0, 0
+
+
+@numba.njit(cache=True)
+def _improper(items: Any, propensities: Any) -> tuple[int, int]:
+    """Row and column of the first item whose propensity is not in (0, 1], both `[B, k]`; (-1, -1) if none."""
+    for b in range(items.shape[0]):
+        for j in range(items.shape[1]):
+            if items[b, j] > 0 and not 0.0 < propensities[b, j] <= 1.000001:
+                return b, j
+    return -1, -1
+
+
+@numba.njit(cache=True)
+def _among(item: Any, known: Any) -> bool:
+    """Whether `item` is in `known` `[S]`: a plain loop, because LLVM compares many at a time."""
+    found = 0
+    for j in range(len(known)):
+        found |= known[j] == item
+    return found != 0

@@ -1,0 +1,118 @@
+"""sources: digests of the files that decide what a policy does, so that a run is not continued, nor a fit reused, after they changed.
+
+Of abtest's own policies there is nothing to say here: their source is that of the package (`package`).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from policies.base import Policy
+
+OWN = ("policies", "recgpt", "simulator")
+"""abtest's own packages."""
+
+ABSENT = "absent"
+"""In place of the digest of a file that is not there."""
+
+_CODE = tuple(importlib.machinery.all_suffixes())
+
+
+def sources(policy: Policy) -> dict[str, str]:
+    """Digest by name of what is behind a policy that is not abtest's own, and of its `files`.
+
+    A plug-in file counts with the modules beside it that it imports, however deep; a class of an installed distribution with the
+    distribution's RECORD, which holds a digest of every file; a class of any other package (one installed with `-e`, or found on the
+    path) with every source file of the package.
+    """
+    found: dict[str, str] = {}
+    for kind in type(policy).__mro__:
+        found |= _behind(kind.__module__)
+    for file in policy.files():
+        found[str(file)] = digest(file)
+    for part in policy.parts():
+        found |= sources(part)
+    return dict(sorted(found.items()))
+
+
+@cache
+def package(name: str) -> str:
+    """One digest of all source files of one of abtest's own packages."""
+    root = Path(__file__).resolve().parents[1] / name
+    whole = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        whole.update(f"{file.relative_to(root)} {digest(file)}\n".encode())
+    return whole.hexdigest()[:32]
+
+
+def digest(file: Path) -> str:
+    """The digest of a file's bytes, or ABSENT."""
+    if not file.is_file():
+        return ABSENT
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
+def _behind(module: str) -> dict[str, str]:
+    """Digests by name of the files behind a module; {} for those of abtest and of Python."""
+    top = module.partition(".")[0]
+    if top in OWN or top in sys.stdlib_module_names:
+        return {}
+    loaded = sys.modules.get(top)
+    origin = getattr(loaded, "__file__", None)
+    if origin is None:
+        return {}
+    file = Path(origin)
+    for distribution in _distributions().get(top, ()):
+        record = metadata.distribution(distribution).read_text("RECORD")
+        if record is not None:
+            version = metadata.version(distribution)
+            return {f"{distribution} {version}": hashlib.sha256(record.encode()).hexdigest()[:32]}
+    if file.name == "__init__.py":
+        folder = file.parent
+        return {str(one.relative_to(folder.parent)): digest(one) for one in sorted(folder.rglob("*")) if one.name.endswith(_CODE)}
+    return {str(one.relative_to(file.parent)): digest(one) for one in sorted(_imported(file))}
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return dict(metadata.packages_distributions())
+
+
+def _imported(file: Path) -> set[Path]:
+    """A Python file and what it imports from its own folder, directly or through one another."""
+    found: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        one = waiting.pop()
+        if one in found or not one.is_file():
+            continue
+        found.add(one)
+        if one.suffix != ".py":
+            continue
+        for name in _imports(one):
+            top = file.parent / name.partition(".")[0]
+            waiting.append(top.with_suffix(".py"))
+            waiting += sorted(inner for inner in top.rglob("*") if inner.name.endswith(_CODE)) if top.is_dir() else []
+    return found
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """The names of all modules that a file imports, wherever in it; a relative one without its dots."""
+    try:
+        tree = ast.parse(file.read_bytes(), str(file))
+    except SyntaxError:  # then its import fails, and says so
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from (alias.name for alias in node.names)
