@@ -42,7 +42,7 @@ from policies.popularity import Random
 class Stops(Random):
     def recall(self, histories, k, seed):
         if os.environ.get("STOP_HERE") and (histories.step > 6).any():
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), 2)
         return super().recall(histories, k, seed)
 """
 
@@ -285,7 +285,7 @@ def test_a_death_before_the_claim_is_whole_leaves_a_folder_that_is_taken(tmp_pat
     death(out)
     where = Workspace(out)
     with where.held():
-        where.claim({"seed": 1}, resume=resume)
+        where.claim({"seed": 1}, {}, resume=resume)
     assert json.loads((out / "work/claim.json").read_text())["scenario"] == {"seed": 1}
     assert not list(out.rglob("*.part"))
 
@@ -294,7 +294,7 @@ def test_a_death_between_line_and_name_is_settled(tmp_path):
     """The line is there and the piece waits under its temporary name: it gets its name. Other temporary files go."""
     where = Workspace(tmp_path / "out")
     with where.held():
-        where.claim({}, resume=False)
+        where.claim({}, {}, resume=False)
         save_arrays(where.models / "ranking.npz", {})
     waiting = where.models / "notes.json.part"
     waiting.write_text("{}")
@@ -303,7 +303,7 @@ def test_a_death_between_line_and_name_is_settled(tmp_path):
     (where.models / "fit.part").mkdir()
     (where.models / "fit.part" / "state.npz.part").write_text("x")
     with where.held():
-        where.claim({}, resume=True)
+        where.claim({}, {}, resume=True)
     assert sorted(path.name for path in where.models.iterdir()) == ["notes.json", "ranking.npz"]
 
 
@@ -328,7 +328,7 @@ def test_files_outside_of_runs_are_not_listed(tmp_path):
 def test_a_run_folder_is_held_by_one_process(tmp_path):
     where = Workspace(tmp_path / "out")
     with where.held():
-        where.claim({}, resume=False)
+        where.claim({}, {}, resume=False)
         with (
             pytest.raises(RunError, match=rf"is in use by process {os.getpid()} on"),
             Workspace(tmp_path / "out").held(),

@@ -79,10 +79,25 @@ def test_the_written_policy_keeps_its_promises(tmp_path: Path) -> None:
     assert {r.name: r.detail for r in check_policy(policy) if not (r.kept or r.skipped)} == {}
 
 
-@pytest.mark.parametrize("name", ["My-Idea", "class", "comirec", "1st"])
-def test_a_package_needs_a_free_name(name: str, tmp_path: Path) -> None:
-    with pytest.raises(PolicyError):
+TAKEN = [
+    *(("My-Idea", "must be small letters"), ("class", "must be small letters"), ("1st", "must be small letters"), ("a" * 61, "60 at most")),
+    ("comirec", "there is a policy 'comirec' already"),
+    ("numpy", "in the way of the installed package numpy"),
+    *(("yaml", "in the way of the installed module 'yaml'"), ("simulator", "in the way of the installed module 'simulator'")),
+    ("import_linter", "in the way of the installed package import-linter"),
+    *(("array", "in the way of Python's own module 'array'"), ("random_", None), ("tests", "its own tests")),
+    *(("policy", "would be called Policy, as something that it imports"), ("self", "would be called Self"), ("field", "called Field")),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), TAKEN)
+def test_a_package_needs_a_free_name(name: str, message: str | None, tmp_path: Path) -> None:
+    if message is None:
+        assert write_package(name, tmp_path) == tmp_path / name
+        return
+    with pytest.raises(PolicyError, match=message):
         write_package(name, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
