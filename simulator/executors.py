@@ -112,7 +112,8 @@ class Processes:
                 advice = "`abtest policies check` on it shows more; what is finished is kept: --resume continues the run"
                 return note.task, WorkerError(f"{note.text} ended its process ({ending(worker.exitcode)}). {advice}")
             if worker.exitcode != 0:
-                raise _death(f"{_ended(worker.exitcode)} while it was {note.text or waiting[note.task]}")
+                inside = f" ({note.text})" if note.text else ""
+                raise _death(f"{_ended(worker.exitcode)} while it was {waiting[note.task]}{inside}")
         raise _death("was ended from outside")
 
     def close(self, *, kill: bool) -> None:

@@ -69,7 +69,7 @@ def test_workers_compute_with_one_thread():
 
 
 def test_a_worker_that_dies_is_named():
-    with pytest.raises(WorkerError, match=r"ended from outside.*--resume"):
+    with pytest.raises(WorkerError, match=r"ended by SIGKILL while it was Die\(\)\..*--resume"):
         collect("processes", [Die()])
 
 
