@@ -347,7 +347,7 @@ def test_a_fit_that_is_damaged_while_the_run_uses_it_is_named(interrupted, tmp_p
         os.truncate(one(out, "models/stops-*/state.npz"), 30)
 
     monkeypatch.setattr(Ledger, "check", then_damaged)
-    with pytest.raises(PolicyError, match=r"Stops: the fit in .*models/stops-\w+ cannot be loaded"):
+    with pytest.raises(PolicyError, match=r"policy .mine.py:Stops.: loading the fit in .*models/stops-\w+ raised BadZipFile"):
         again(tmp_path)
 
 
