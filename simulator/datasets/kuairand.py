@@ -221,10 +221,10 @@ def _sequence_table(file: Path) -> pa.Table:
         DataError: not Parquet; a column missing, twice, of another type or with a value that is not allowed.
     """
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             once(file, parquet.schema_arrow.names)
             stored = parquet.read()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a readable Parquet file: {error}") from error
     columns = {}
     for name in ("user_id", *SEQUENCES, "last_time_ms"):

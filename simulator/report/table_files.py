@@ -68,7 +68,7 @@ def is_log(path: Path) -> bool:
 def _has_log_schema(part: Path) -> bool:
     try:
         return b"abtest" in (pq.read_schema(part).metadata or {})
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):
         return False
 
 
