@@ -304,3 +304,18 @@ def test_coverage_of_a_ratio_lift(same: bool) -> None:
         low, high = intervals.fieller((moments.paired if same else moments.split)(*arms))
         hits += bool(low <= 0.1 <= high)
     assert hits / repetitions == pytest.approx(0.95, abs=3 * np.sqrt(0.95 * 0.05 / repetitions))
+
+
+@pytest.mark.parametrize(("scale", "words"), [(1e300, "refused"), (1e61, "refused"), (1e-200, "refused"), (1e58, "up"), (1e-58, "up")])
+def test_figures_beyond_double_precision_are_refused_and_others_have_their_verdict(scale: float, words: str) -> None:
+    rng = np.random.default_rng(9)
+    frame = pd.DataFrame({"user": range(200), "arm": ["a", "b"] * 100, "x": rng.gamma(2, 5, 200) + [0.0, 5.0] * 100})
+    (plain,) = verdict.lifts(from_frame(frame), "a")
+    frame["x"] *= scale
+    if words == "refused":
+        with pytest.raises(TableError, match="column 'x' is .*the largest figure of a column must be between 1e-60 and 1e\\+60"):
+            from_frame(frame)
+        return
+    (row,) = verdict.lifts(from_frame(frame), "a")
+    assert row.words == plain.words == words
+    assert (row.lift, row.low, row.high, row.p) == pytest.approx((plain.lift, plain.low, plain.high, plain.p))

@@ -234,6 +234,8 @@ def headline(verdicts: Iterable[tuple[str, str]], arm: str, control: str, lower_
     same = sum(state == "identical" for _, state in given)
     if given and same == len(given):
         return f"{arm} and {control} are identical in every metric."
+    if given and all(state in ("not computable", "no data") for _, state in given):
+        return f"{arm} and {control} cannot be compared: no test is possible on any of {len(given)} metrics."
     shown: dict[str, list[str]] = {}
     for turned in (False, True):
         for state, word in (("up", "higher"), ("down", "lower")):

@@ -24,6 +24,9 @@ Array = npt.NDArray[Any]
 BEFORE = "_before"
 """A column `<metric>_before` is that metric in a period before the test: a covariate, known before the arms differ."""
 
+SMALLEST, LARGEST = 1e-60, 1e60
+"""Bounds of the largest figure of a column: Fieller's interval and Welch's degrees of freedom take its fourth power, in double precision."""
+
 LEVELS = 250
 """Levels of a segment, at most: as many as there are countries. A column of text with more is an id, or a remark."""
 
@@ -310,7 +313,7 @@ class _Sheet:
         """The numbers of a column.
 
         Raises:
-            TableError: one is missing or infinite.
+            TableError: one is missing or infinite, or they are too large or too small to compute with.
         """
         values = self.read[column].values
         if not np.isfinite(values.sum()):  # a sum is finite where every value is, unless it overflows
@@ -322,6 +325,14 @@ class _Sheet:
                     f"{self.rows.place(int(bad[0]))}: column {column!r} {'has no value' if blank else f'is {cell}'}; {len(bad):,} such "
                     "values: fill them (a user without events has 0) or drop them"
                 )
+        largest = float(np.abs(values).max(initial=0.0))
+        if largest and not SMALLEST <= largest <= LARGEST:
+            at = int(np.abs(values).argmax())
+            raise TableError(
+                f"{self.rows.place(at)}: column {column!r} is {values[at]:g}, the largest of it: "
+                f"the largest figure of a column must be between {SMALLEST:g} and {LARGEST:g}, since intervals need its fourth power; give it "
+                "in another unit"
+            )
         return values
 
 
