@@ -75,7 +75,7 @@ def test_more_days_than_the_log_has_end_with_one_message(folder: Path) -> None:
     finally:
         (folder / "scenario.yaml").write_text(text)
     assert done.exit_code == 2, done.output
-    assert "days must be at most the 2" in done.output
+    assert "days: must be at most data.test_days (2); got 9" in done.output
 
 
 def test_missing_data_end_with_one_message(folder: Path, tmp_path: Path) -> None:

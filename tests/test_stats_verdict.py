@@ -313,7 +313,7 @@ def test_figures_beyond_double_precision_are_refused_and_others_have_their_verdi
     (plain,) = verdict.lifts(from_frame(frame), "a")
     frame["x"] *= scale
     if words == "refused":
-        with pytest.raises(TableError, match="column 'x' is .*the largest figure of a column must be between 1e-60 and 1e\\+60"):
+        with pytest.raises(TableError, match=r"column 'x' is .*the largest figure of a column must be between 1e-60 and 1e\+60"):
             from_frame(frame)
         return
     (row,) = verdict.lifts(from_frame(frame), "a")

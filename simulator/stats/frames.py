@@ -25,7 +25,7 @@ BEFORE = "_before"
 """A column `<metric>_before` is that metric in a period before the test: a covariate, known before the arms differ."""
 
 SMALLEST, LARGEST = 1e-60, 1e60
-"""Bounds of the largest figure of a column: Fieller's interval and Welch's degrees of freedom take its fourth power, in double precision."""
+"""Bounds of the largest figure of a column: Fieller's interval and Welch's degrees of freedom take its fourth power."""
 
 LEVELS = 250
 """Levels of a segment, at most: as many as there are countries. A column of text with more is an id, or a remark."""
@@ -330,8 +330,8 @@ class _Sheet:
             at = int(np.abs(values).argmax())
             raise TableError(
                 f"{self.rows.place(at)}: column {column!r} is {values[at]:g}, the largest of it: "
-                f"the largest figure of a column must be between {SMALLEST:g} and {LARGEST:g}, since intervals need its fourth power; give it "
-                "in another unit"
+                f"the largest figure of a column must be between {SMALLEST:g} and {LARGEST:g}, since intervals need its fourth power; "
+                "give it in another unit"
             )
         return values
 
