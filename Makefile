@@ -24,6 +24,13 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Every input mutated by seed (some hours; it goes on where it was stopped), and runs killed and damaged (an hour); docs/design.md.
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --resume .fuzz.json
+
+kills: $(STAMP)
+	$(BIN)/python -m tests.kills
+
 # Other packages that some tests compare with, each in an environment of its own because they need older libraries.
 peers: .venv-recbole/.installed .venv-obp/.installed
 

@@ -1,80 +1,12 @@
-"""`python -m tests.fuzz`: run the cases of every kind, or of one; what failed is printed with the command that repeats it."""
+"""`python -m tests.fuzz`: every kind of input, mutated."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
-from pathlib import Path
-
-from tests.fuzz import harness, logs, readers, scenarios, tables
+from tests.fuzz import logs, readers, scenarios, tables
+from tests.fuzz.driver import drive
 
 KINDS = {"scenarios": scenarios, "logs": logs, "tables": tables, **readers.KINDS}
 """Kind -> the module (or object) that has its `case` and how many seeds make a full run, `COUNT`."""
 
-
-def main() -> int:
-    """0: everything ended as it must. 1: something did not."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--kind", choices=KINDS, action="append", help="repeatable; all if left out")
-    parser.add_argument("--seed", type=int, help="one seed alone, with its whole traceback")
-    parser.add_argument("--first", type=int, default=0, help="first seed (default 0)")
-    parser.add_argument("--n", type=int, help="seeds of each kind; the full number of the kind if left out")
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="keep in FILE what was done, and go on from there")
-    asked = parser.parse_args()
-    kinds = asked.kind or list(KINDS)
-    if asked.seed is not None:
-        for kind in kinds:
-            print(kind, asked.seed, harness.one(kind, KINDS[kind].case, asked.seed))
-        return 0
-    state = _State(asked.resume)
-    for kind in kinds:
-        _go(kind, state, asked.first, KINDS[kind].COUNT if asked.n is None else asked.n)
-    failed = {kind: sorted(map(int, wrong)) for kind, wrong in state.wrong.items() if wrong}
-    for kind, seeds in failed.items():
-        for seed in seeds:
-            print(f"\nFAILED: python -m tests.fuzz --kind {kind} --seed {seed}\n{state.wrong[kind][str(seed)]}", file=sys.stderr)
-    print(f"{sum(map(sum, (e.values() for e in state.ends.values())))} cases ended well, {sum(map(len, failed.values()))} did not")
-    return 1 if failed else 0
-
-
-class _State:
-    """What has been done so far: ends and failures by kind, and the next seed; kept in a file where one is given."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        kept = json.loads(path.read_text()) if path is not None and path.is_file() else {}
-        self.next: dict[str, int] = kept.get("next", {})
-        self.ends: dict[str, dict[str, int]] = kept.get("ends", {})
-        self.wrong: dict[str, dict[str, str]] = kept.get("wrong", {})
-
-    def add(self, kind: str, seed: int, found: harness.Found) -> None:
-        ends = self.ends.setdefault(kind, {})
-        for end, count in found.ends.items():
-            ends[end] = ends.get(end, 0) + count
-        self.wrong.setdefault(kind, {}).update({str(seed): text for seed, text in found.wrong.items()})
-        self.next[kind] = seed + 1
-        if self.path is not None and (seed % 25 == 0 or found.wrong):
-            self.save()
-
-    def save(self) -> None:
-        if self.path is not None:
-            staged = self.path.with_suffix(".part")
-            staged.write_text(json.dumps({"next": self.next, "ends": self.ends, "wrong": self.wrong}, indent=1))
-            staged.replace(self.path)
-
-
-def _go(kind: str, state: _State, first: int, n: int) -> None:
-    begun, start = time.monotonic(), max(first, state.next.get(kind, first))
-    for seed in range(start, first + n):
-        state.add(kind, seed, harness.run(kind, KINDS[kind].case, [seed]))
-        if sys.stderr.isatty():
-            print(f"\r{kind} {seed + 1 - first}/{n}", end="", file=sys.stderr, flush=True)
-    state.save()
-    ends = ", ".join(f"{count} {end}" for end, count in sorted(state.ends.get(kind, {}).items()))
-    print(f"{kind}: {ends}; {len(state.wrong.get(kind, {}))} failed ({time.monotonic() - begun:.0f} s)")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(drive("tests.fuzz", KINDS))

@@ -27,7 +27,23 @@ SECONDS = 60
 LONGEST = 20_000
 """Characters of a message beyond which nobody reads it."""
 
-Case = Callable[[random.Random, Path], str]
+
+class Chance(random.Random):
+    """The source of chance of one case.
+
+    Attributes:
+        number: the seed, for kinds of cases that go through a list in its order.
+    """
+
+    def __init__(self, kind: str, number: int) -> None:
+        super().__init__(f"{kind} {number}")
+        self.number = number
+
+    def __new__(cls, kind: str, number: int) -> Chance:
+        return super().__new__(cls)  # that of Random would hash its arguments
+
+
+Case = Callable[[Chance, Path], str]
 """From a source of chance and an empty folder to how the case ended; raises where it ended wrongly."""
 
 
@@ -52,12 +68,14 @@ class Found:
     wrong: dict[int, str] = field(default_factory=dict)
 
 
-def run(kind: str, case: Case, seeds: Iterable[int], told: Callable[[int], None] = lambda seed: None) -> Found:
-    """Run the case of every seed; `told` is called after each."""
+def run(
+    kind: str, case: Case, seeds: Iterable[int], told: Callable[[int], None] = lambda seed: None, seconds: float = SECONDS
+) -> Found:
+    """Run the case of every seed; `told` is called after each. The rest as `one`."""
     found = Found()
     for seed in seeds:
         try:
-            found.ends[one(kind, case, seed)] += 1
+            found.ends[one(kind, case, seed, seconds)] += 1
         except (Exception, Hang, SystemExit) as error:
             last = traceback.format_exception(error)[-4:]
             found.wrong[seed] = "".join(last).strip()
@@ -65,17 +83,23 @@ def run(kind: str, case: Case, seeds: Iterable[int], told: Callable[[int], None]
     return found
 
 
-def one(kind: str, case: Case, seed: int) -> str:
+def one(kind: str, case: Case, seed: int, seconds: float = SECONDS) -> str:
     """How the case of one seed ended.
+
+    Args:
+        kind: of the case.
+        case: the function.
+        seed: of its source of chance.
+        seconds: how long it may take; 0: it watches over that itself.
 
     Raises:
         Exception, Hang: whatever a user would have met.
     """
     folder = Path(tempfile.mkdtemp(prefix="abtest-fuzz-"))
     try:
-        with _watched(), warnings.catch_warnings():
+        with _watched(seconds), warnings.catch_warnings():
             warnings.simplefilter("error")
-            return case(random.Random(f"{kind} {seed}"), folder)
+            return case(Chance(kind, seed), folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -90,7 +114,7 @@ def refused(call: Callable[[], object]) -> bool:
         with failures():
             call()
     except click.ClickException as error:
-        _readable(error.message)
+        readable(error.message)
         return True
     return False
 
@@ -107,11 +131,12 @@ def command(*arguments: object) -> bool:
         raise result.exception
     if result.exit_code not in (0, 2):
         raise WrongEndError(f"exit code {result.exit_code}: {result.output[-500:]}")
-    _readable(result.output)
+    readable(result.output)
     return result.exit_code == 0
 
 
-def _readable(message: str) -> None:
+def readable(message: str) -> None:
+    """Raise WrongEndError where nobody could read a message."""
     if not message.strip() or len(message) > LONGEST:
         raise WrongEndError(f"a message of {len(message)} characters: {message[:200]!r}")
     strange = {c for c in message if (ord(c) < 32 and c not in "\n\t") or 0xD800 <= ord(c) < 0xE000 or c in "\x7f\u202e"}
@@ -120,12 +145,12 @@ def _readable(message: str) -> None:
 
 
 @contextmanager
-def _watched() -> Iterator[None]:
+def _watched(seconds: float) -> Iterator[None]:
     def bark(number: int, frame: FrameType | None) -> None:
-        raise Hang(f"more than {SECONDS} s")
+        raise Hang(f"more than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, bark)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
