@@ -53,20 +53,22 @@ class Processes:
         import multiprocessing
 
         self._context = multiprocessing.get_context("spawn")
-        with spawning():  # starts a process that keeps account of shared memory
-            self._news: Any = self._context.Queue()
         self._progress, self._workers = progress, workers
         self._start()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
 
     def _start(self) -> None:
         from concurrent.futures import ProcessPoolExecutor
 
-        with spawning(threads=1):
+        with spawning(threads=1):  # the queue starts a process, too, which keeps account of shared memory
+            self._news: Any = self._context.Queue()
+            # A worker that is killed while it writes keeps the queue's lock for ever: nobody may wait for it, and the next
+            # workers have a queue of their own.
+            self._news.cancel_join_thread()
             self._notes = [_Note(self._context) for _ in range(self._workers)]
             args = self._news, self._notes, self._context.Value("i", 0)
             self._pool = ProcessPoolExecutor(self._workers, mp_context=self._context, initializer=_enter, initargs=args)
+        self._listener = threading.Thread(target=self._listen, args=(self._news,), daemon=True)
+        self._listener.start()
 
     def run(self, tasks: Sequence[Task], done: Done) -> None:
         from concurrent.futures import as_completed
@@ -91,6 +93,7 @@ class Processes:
                 i, epitaph = self._fallen(workers, waiting)
                 del waiting[i]
                 done(i, epitaph)
+                self._news.put(None)
                 self._start()
 
     def _fallen(self, workers: Sequence[Any], waiting: Mapping[int, Task]) -> tuple[int, WorkerError]:
@@ -128,8 +131,8 @@ class Processes:
         self._news.put(None)
         self._listener.join(timeout=5)
 
-    def _listen(self) -> None:
-        while (news := self._news.get()) is not None:
+    def _listen(self, queue: Any) -> None:
+        while (news := queue.get()) is not None:
             self._progress(*news)
 
 

@@ -74,6 +74,48 @@ def test_a_worker_that_dies_is_named():
 
 
 @dataclass(frozen=True)
+class DieWriting:
+    """A task that dies while it tells of its progress, in a policy's code or outside."""
+
+    inside: bool
+
+    def __call__(self, progress: Progress) -> None:
+        from policies.calls import calling
+        from simulator import executors
+
+        executors._news._wlock.acquire()
+        if not self.inside:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with calling("mine.py:Mine", "fit"):
+            os._exit(3)
+
+
+MOURNER = """
+import sys
+from simulator.executors import WorkerError
+from tests.test_executors import DieWriting, Square, collect
+if __name__ == "__main__":
+    for tasks in ([DieWriting(True), Square(2), Square(3)], [DieWriting(False)]):
+        try:
+            print(*map(str, collect("processes", tasks)[0].values()), sep=" / ")
+        except WorkerError as error:
+            print(error)
+"""
+
+
+def test_a_worker_that_dies_while_it_tells_of_its_progress_holds_nobody_up(tmp_path):
+    """It keeps the lock of the queue that it wrote into: neither the next workers nor the end of the main process wait for it."""
+    (tmp_path / "mourner.py").write_text(MOURNER)
+    env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}
+    done = subprocess.run([sys.executable, str(tmp_path / "mourner.py")], env=env, capture_output=True, text=True, timeout=120)
+    first, second = done.stdout.splitlines()
+    assert sorted(first.split(" / "))[:2] == ["4", "9"]
+    assert "ended its process (exit code 3)" in first
+    assert "ended by SIGKILL while it was DieWriting(inside=False)" in second
+    assert done.returncode == 0, done.stderr
+
+
+@dataclass(frozen=True)
 class DieInside:
     """A task that dies in a policy's code."""
 

@@ -113,12 +113,12 @@ def begin(arguments: list[str], fate: Fate, folder: str) -> None:
     main(arguments, prog_name="abtest")
 
 
-def enter(news: Any) -> None:
+def enter(*arguments: Any) -> None:
     """Start of a worker of such a run."""
     from simulator import executors
 
     Fate(**json.loads(os.environ[FATE])).come()
-    executors._enter(news)
+    executors._enter(*arguments)
 
 
 EPOCHS = (0.0, 86_400.0, 1e9, 1.7e9, 2.0**31 + 5, 4e9)
