@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 if TYPE_CHECKING:
     from simulator.stats.audit import Audit, Row
@@ -76,8 +77,8 @@ def audit(
         write_text(target, json.dumps(plain(found), indent=1, allow_nan=False) + "\n")
         if not quiet:
             for line in lines(found):
-                click.echo(line)
-        click.echo(target)
+                say(line)
+        say(target)
 
 
 def _progress(quiet: bool) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,22 +52,22 @@ def calibrate(
         from simulator.calibration_figure import draw
 
         write_text(picture, draw(rows, tolerance, loaded.name))
-        click.echo(picture)
+        say(picture)
     if fitted is not None:
-        click.echo(fitted)
+        say(fitted)
     wrong = sum(not row.within for row in rows)
-    click.echo(f"{len(rows) - wrong} of {len(rows)} marginals within {tolerance:.0%} of their targets")
+    say(f"{len(rows) - wrong} of {len(rows)} marginals within {tolerance:.0%} of their targets")
     if wrong:
         raise SystemExit(1)
 
 
 def _table(rows: list[Row]) -> None:
-    click.echo(f"{'measured on':<11} {'marginal':<28} {'target':>10} {'simulated':>10} {'ratio':>6}")
+    say(f"{'measured on':<11} {'marginal':<28} {'target':>10} {'simulated':>10} {'ratio':>6}")
     for row in rows:
         sign = "" if row.within else "  out"
-        click.echo(f"{row.feed:<11} {row.name:<28} {row.target:>10.5g} {row.simulated:>10.5g} {row.ratio:>6.3f}{sign}")
+        say(f"{row.feed:<11} {row.name:<28} {row.target:>10.5g} {row.simulated:>10.5g} {row.ratio:>6.3f}{sign}")
 
 
 def _step(stage: str, values: Mapping[str, float], cost: float) -> None:
     moved = ", ".join(f"{key.rpartition('.')[2]} {value:.4g}" for key, value in values.items())
-    click.echo(f"fit {stage}: cost {cost:.2f}: {moved}", err=True)
+    say(f"fit {stage}: cost {cost:.2f}: {moved}", err=True)

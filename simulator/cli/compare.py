@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 
 @click.command()
@@ -29,4 +30,4 @@ def compare(runs: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
         if not quiet:
             show_comparison(content)
         if out is not None:
-            click.echo(comparison.save(content, out))
+            say(comparison.save(content, out))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -58,13 +59,13 @@ def prepare(
         words = None if meta is None else raw.attributes(meta, form)
         prepared = raw.prepare(dump, form, core, first, None if until is None else until.replace(tzinfo=UTC))
         written = raw.write(prepared, out, name, words)
-    click.echo(
+    say(
         f"{prepared.read:,} reviews read, {prepared.repeated:,} repeated word for word, "
         f"{prepared.outside:,} outside the days asked for, {prepared.rare:,} outside the {core}-core"
     )
     _print_statistics([(name, prepared.statistics)])
     for path in written:
-        click.echo(path)
+        say(path)
 
 
 @data.command()
@@ -137,23 +138,23 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
     _print_evaluation(found)
     if out is not None:
         write_text(out, json.dumps(found.to_json(), indent=1) + "\n")
-        click.echo(out)
+        say(out)
 
 
 def _print_evaluation(found: Evaluation) -> None:
-    click.echo(f"{found.impressions:,} impressions of days that the model has not seen\n")
+    say(f"{found.impressions:,} impressions of days that the model has not seen\n")
     _table(
         ("answer", "occurred", "AUC", "log loss", "base rate's"),
         ((h.name, f"{h.occurred:,}", _share(h.auc, ".4f"), f"{h.log_loss:.5f}", f"{h.base_log_loss:.5f}") for h in found.heads),
     )
-    click.echo(
+    say(
         f"\nexpected calibration error of the click: {found.calibration_error:.4f} "
         f"(a perfect model on as many impressions: {found.calibration_noise:.4f})"
     )
     _table(("predicted", "clicked", "impressions"), ((f"{p:.3f}", f"{y:.3f}", f"{n:,}") for p, y, n in found.reliability))
-    click.echo()
+    say()
     _table(("watch quantile", "below it"), ((f"{level:.0%}", f"{share:.1%}") for level, share in found.coverage.items()))
-    click.echo()
+    say()
     _table(
         ("group", "total of", "impressions", "predicted", "actual", "error", "noise (1 s.e.)"),
         (
@@ -216,7 +217,7 @@ def worlds(run: Path) -> None:
         if not worlds:
             raise DataError(f"{run}: no further worlds there: name some under `worlds:` in the scenario")
         found = pool_reports([own, *worlds.values()])
-    click.echo(f"{1 + len(worlds)} worlds: {', '.join(['its own', *worlds])}")
+    say(f"{1 + len(worlds)} worlds: {', '.join(['its own', *worlds])}")
     rows = []
     for (arm, metric), p in found.items():
         rows.append((f"{arm}: {metric}", f"{p.lift:+.3%}", f"{p.low:+.3%}", f"{p.high:+.3%}", f"{p.within:.3%}", f"{p.between:.3%}"))
@@ -233,4 +234,4 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for line in lines:
         cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))]
-        click.echo("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())

@@ -12,6 +12,8 @@ from types import FrameType
 
 import click
 
+from simulator.text import printable
+
 BAD_INPUT = 2
 INTERRUPTED = 130
 TERMINATED = 143
@@ -27,11 +29,6 @@ class Failure(click.ClickException):
 
     def show(self, file: object = None) -> None:
         click.echo(f"abtest: {self.message}", err=True)
-
-
-def printable(message: str) -> str:
-    """The message with what a terminal would act upon, or cannot show, as escapes: it quotes files of anybody."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in message)
 
 
 class Terminated(KeyboardInterrupt):

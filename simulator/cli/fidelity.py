@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 if TYPE_CHECKING:
     from policies.base import Progress
@@ -50,8 +51,8 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
             content = _content(loaded, root, find(scenario).parent, resume, given, progress)
         page = save(content, root)
         if not quiet:
-            click.echo(markdown(content))
-        click.echo(page)
+            say(markdown(content))
+        say(page)
 
 
 def _content(scenario: Scenario, root: Path, folder: Path, resume: bool, given: dict[str, Any], progress: Progress) -> dict[str, Any]:

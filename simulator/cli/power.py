@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 if TYPE_CHECKING:
     from simulator.stats.power import Pilot
@@ -99,9 +100,9 @@ def power(source: Path | None, out: Path | None, **options: Any) -> None:
     with failures():
         plans = [_by_hand(wish, **options)] if source is None else list(_from(source, wish, options))
         for line in lines(plans, wish.target):
-            click.echo(line)
+            say(line)
         if out is not None:
-            click.echo(write_text(out, json.dumps(plans, indent=1, allow_nan=False) + "\n"))
+            say(write_text(out, json.dumps(plans, indent=1, allow_nan=False) + "\n"))
 
 
 def _by_hand(wish: Wish, mean: float | None, sd: float | None, **more: float | None) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable
         with tables.of(source):
             table = frames.from_frame(tables.read(source))
         for line in uses(map(asdict, table.columns)):
-            click.echo(line)
+            say(line)
         return None, table, tables.named(table, control)
     log, _ = find(source)
     days = units.read(log)

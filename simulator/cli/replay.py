@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,8 +60,8 @@ def replay(source: Path, policies: tuple[str, ...], out: Path | None, quiet: boo
             results = [_result(job, given, progress) for job in _jobs(source, wanted, given, progress)]
         page = save(results, out or Path("runs") / "replay" / source.stem)
         if not quiet:
-            click.echo(markdown(results))
-        click.echo(page)
+            say(markdown(results))
+        say(page)
 
 
 def _result(job: Job, given: dict[str, Any], progress: Progress) -> dict[str, Any]:

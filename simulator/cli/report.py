@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "cluster")
 """Options that only a table needs."""
@@ -136,4 +137,4 @@ def report(
     with failures():
         if not quiet:
             show(content)
-        click.echo(folder / "report.html")
+        say(folder / "report.html")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 
 @click.command()
@@ -58,16 +59,16 @@ def reproduce(
     with failures("interrupted; finished experiments are kept: repeat the command to go on"):
         found = find(data, _split(datasets))
         if what == "table1":
-            click.echo(artefacts.table1(found), nl=False)
+            say(artefacts.table1(found), nl=False)
             return
         plan = Plan(tuple(found), (), PROTOCOLS[protocol], seeds, out)
         with board(quiet=quiet) as progress:
             further = {"claims": artefacts.claims, "ahead": artefacts.ahead}
             make = further.get(what) or partial(artefacts.make, artefacts.ARTEFACTS[what])
             text, files = make(_split(models), plan, progress, workers or cores())
-        click.echo(text)
+        say(text)
         for file in files:
-            click.echo(file)
+            say(file)
 
 
 def _split(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
@@ -57,19 +58,19 @@ def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options:
     with board(quiet=quiet) as progress:
         outcome = go(scenario, root, folder=folder, progress=progress, **options)
     for arm, why in outcome.failed.items():
-        click.echo(f"abtest: arm {arm!r} was given up: {why}", err=True)
+        say(f"abtest: arm {arm!r} was given up: {why}", err=True)
     for notice, times in sorted(outcome.notices.items()):
-        click.echo(f"abtest: {notice}{f' [{times} times]' if times > 1 else ''}", err=True)
+        say(f"abtest: {notice}{f' [{times} times]' if times > 1 else ''}", err=True)
     for policy in sorted({notice.policy for notice in outcome.notices if notice.promise != WARNINGS}):
-        click.echo(f"abtest: `abtest policies check {policy}` looks closer", err=True)
+        say(f"abtest: `abtest policies check {policy}` looks closer", err=True)
     if outcome.report is None:
-        click.echo(f"abtest: one arm, nothing to compare; the log is {root / 'log'}")
+        say(f"abtest: one arm, nothing to compare; the log is {root / 'log'}")
         return
     if not quiet:
         from simulator.report.terminal import show
 
         show(outcome.report)
-    click.echo(root / "report.html")
+    say(root / "report.html")
     if outcome.failed:
         raise SystemExit(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.say import say
 
 
 @click.group()
@@ -44,10 +45,10 @@ def check(files: tuple[str, ...], plug_ins: bool) -> None:
         except ScenarioError as error:
             wrong.append(str(error))
             continue
-        click.echo(f"{file}: ok: {loaded.name}, {len(loaded.arms)} arms ({', '.join(loaded.arms)}), {loaded.days} days")
+        say(f"{file}: ok: {loaded.name}, {len(loaded.arms)} arms ({', '.join(loaded.arms)}), {loaded.days} days")
         unmade = [] if plug_ins else sorted({spec.policy for _, spec in loaded.policies() if not is_built_in(spec.policy)})
         if unmade:
-            click.echo(f"  {', '.join(unmade)}: there, but not imported; --plug-ins or a run checks the hyper-parameters")
+            say(f"  {', '.join(unmade)}: there, but not imported; --plug-ins or a run checks the hyper-parameters")
     if wrong:
         raise Failure("\n".join(wrong))
 
@@ -65,7 +66,7 @@ def schema() -> None:
     from simulator.scenario import json_schema
 
     with failures():
-        click.echo(json.dumps(json_schema(), indent=1))
+        say(json.dumps(json_schema(), indent=1))
 
 
 @scenario.command()
@@ -77,4 +78,4 @@ def reference() -> None:
     """
     from simulator.reference import markdown
 
-    click.echo(markdown(), nl=False)
+    say(markdown(), nl=False)

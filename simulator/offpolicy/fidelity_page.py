@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from simulator.files import write_texts
 from simulator.offpolicy.result import number, share
 from simulator.report.figures import Scale
+from simulator.report.markdown import text
 
 WIDTH, HEIGHT, COLUMNS = 300, 230, 3
 _LEFT, _BOTTOM, _TOP, _RIGHT = 52, 40, 34, 12
@@ -107,15 +108,15 @@ FIGURE_HEAD = (
 def markdown(content: Mapping[str, Any]) -> str:
     """The report as Markdown."""
     lines = [
-        f"# Does offline predict online? {content['scenario']}",
+        f"# Does offline predict online? {text(content['scenario'])}",
         "",
-        answer(content),
+        text(answer(content)),
         "",
-        f"Truth: the simulated A/B, lift of {content['reward']} per user over `{content['control']}`. Offline: the last "
+        f"Truth: the simulated A/B, lift of {content['reward']} per user over {text(content['control'])}. Offline: the last "
         f"{content['test_days']} days of the history ({content['rounds']:,} requests), every policy fitted on the days before.",
     ]
     for head, rows in ((POLICY_HEAD, _policies(content)), (FIGURE_HEAD, _figures(content))):
-        lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|", *("| " + " | ".join(row) + " |" for row in rows)]
+        lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|", *("| " + " | ".join(map(text, row)) + " |" for row in rows)]
     lines += ["", *_notes(content)]
     return "\n".join(lines) + "\n"
 

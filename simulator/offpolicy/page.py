@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from simulator.offpolicy.result import COVERED_OFTEN, headline, number, share
 from simulator.report.figures import Scale, element, mark
+from simulator.report.html import seen
 
 TONES = {"trustworthy": "good", "weak": "open", "unusable": "bad", None: "open"}
 SIGNS = {"trustworthy": "●", "weak": "◐", "unusable": "○", None: "·"}
@@ -27,7 +28,9 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("simulator.offpolicy", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=seen
+    )
     environment.filters |= {"number": number, "share": share}
     environment.globals |= {"TONES": TONES, "SIGNS": SIGNS, "headline": headline}
     return environment

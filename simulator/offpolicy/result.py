@@ -13,6 +13,7 @@ from simulator.offpolicy.intervals import Interval
 from simulator.offpolicy.jobs import Job, Truth, truth
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.scores import Ordering
+from simulator.report.markdown import text
 
 COVERED_OFTEN = "the truth is a sample too: covered means that the interval holds the truth's mean, which has its own standard error"
 
@@ -157,10 +158,10 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _section(c: Mapping[str, Any]) -> list[str]:
-    lines = [f"# {c['title']} ({c['reward']})", ""]
+    lines = [f"# {text(c['title'])} ({text(c['reward'])})", ""]
     own = c["logged"]
     lines += [
-        f"Reward: {c['reward']}. {c['rounds']:,} rounds, {c['impressions']:,} impressions of arm `{c['arm']}`; propensities: "
+        f"Reward: {text(c['reward'])}. {c['rounds']:,} rounds, {c['impressions']:,} impressions of arm {text(c['arm'])}; propensities: "
         f"{c['propensity']}. The log's own policy: {number(own['value'])} per request [{number(own['low'])}, {number(own['high'])}]."
     ]
     if c["unobserved"]:
@@ -169,14 +170,15 @@ def _section(c: Mapping[str, Any]) -> list[str]:
         lines += ["", "| policy | by | value | 95% interval | verdict |", "|---|---|---|---|---|"]
         lines += [_headline(policy) for policy in c["policies"]]
     for policy in c["policies"]:
-        lines += ["", f"## {policy['policy']}: {policy['verdict']}", ""]
-        lines += [*(f"- {reason}" for reason in policy["reasons"]), *([""] if policy["reasons"] else [])]
+        lines += ["", f"## {text(policy['policy'])}: {policy['verdict']}", ""]
+        lines += [*(f"- {text(reason)}" for reason in policy["reasons"]), *([""] if policy["reasons"] else [])]
         lines += [*_estimates(policy), "", *_diagnosed(policy["diagnostics"])]
     if c["orders"]:
         lines += ["", "## Order of what was shown", "", "| policy | AUC | grouped AUC | NDCG | sessions |", "|---|---|---|---|---|"]
         lines += [_ordered(order) for order in c["orders"]]
     if c["notes"]:
-        lines += ["", "What the reader of the data says:", "", *(f"- {name}: {_listed(value)}" for name, value in c["notes"].items())]
+        lines += ["", "What the reader of the data says:", ""]
+        lines += [f"- {text(name)}: {text(_listed(value))}" for name, value in c["notes"].items()]
     return lines
 
 
@@ -192,8 +194,8 @@ def headline(policy: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _headline(policy: Mapping[str, Any]) -> str:
     row = headline(policy)
-    low, high = number(row["low"]), number(row["high"])
-    return f"| {policy['policy']} | {row['estimator']} | {number(row['value'])} per {row['unit']} | {low} to {high} | {policy['verdict']} |"
+    value, interval = f"{number(row['value'])} per {row['unit']}", f"{number(row['low'])} to {number(row['high'])}"
+    return f"| {text(policy['policy'])} | {row['estimator']} | {value} | {interval} | {policy['verdict']} |"
 
 
 def _estimates(policy: Mapping[str, Any]) -> list[str]:
@@ -202,7 +204,7 @@ def _estimates(policy: Mapping[str, Any]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in policy["estimates"]:
         if row["refused"]:
-            lines.append(f"| {row['estimator']} | did not run: {row['refused']} |" + " |" * (len(head) - 2))
+            lines.append(f"| {row['estimator']} | did not run: {text(row['refused'])} |" + " |" * (len(head) - 2))
             continue
         name = row["estimator"] + (f" ({number(row['threshold'])})" if row["threshold"] is not None else "")
         unit = "" if row["unit"] == "request" else f" per {row['unit']}, {row['count']:,.0f} matched"
@@ -233,9 +235,9 @@ def _diagnosed(d: Mapping[str, Any]) -> list[str]:
 
 def _ordered(order: Mapping[str, Any]) -> str:
     if order["refused"]:
-        return f"| {order['policy']} | {order['refused']} | | | |"
+        return f"| {text(order['policy'])} | {text(order['refused'])} | | | |"
     figures = [f"{number(order[n]['value'])} [{number(order[n]['low'])}, {number(order[n]['high'])}]" for n in ("auc", "gauc", "ndcg")]
-    return f"| {order['policy']} | {' | '.join(figures)} | {order['sessions']:,} |"
+    return f"| {text(order['policy'])} | {' | '.join(figures)} | {order['sessions']:,} |"
 
 
 def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from simulator.report.words import interval, percent, title
+from simulator.text import printable
 
 SHAPES = ("circle", "square", "diamond", "triangle")
 """Shapes of the arms, in turn: an arm is never told by colour alone."""
@@ -21,8 +22,13 @@ SHAPES = ("circle", "square", "diamond", "triangle")
 
 def element(tag: str, *children: Any, **attributes: Any) -> Markup:
     """An SVG element; text and attribute values are escaped, `_` in attribute names becomes `-` and a trailing one is dropped."""
-    given = "".join(f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"' for name, value in attributes.items() if value is not None)
-    return Markup("<{}{}>{}</{}>").format(Markup(tag), Markup(given), Markup("").join(children), Markup(tag))
+    names = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items() if value is not None}
+    given = "".join(f' {name}="{escape(_seen(value))}"' for name, value in names.items())
+    return Markup("<{}{}>{}</{}>").format(Markup(tag), Markup(given), Markup("").join(map(_seen, children)), Markup(tag))
+
+
+def _seen(child: Any) -> Any:
+    return printable(child) if type(child) is str else child
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def marker(shape: str, x: str, y: float, size: float = 4.5, class_: str = "") ->
 
 def mark(tip: str, *children: Markup, class_: str = "") -> Markup:
     """A group of shapes that answers hover and focus with `tip`; without script the browser shows it as the title."""
-    return element("g", element("title", escape(tip)), *children, class_=f"mark {class_}".strip(), data_tip=tip)
+    return element("g", element("title", tip), *children, class_=f"mark {class_}".strip(), data_tip=tip)
 
 
 def strip(row: Mapping[str, Any], scale: Scale, tone: str, label: str) -> Markup:

@@ -6,12 +6,14 @@ import base64
 import hashlib
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simulator.report import figures, words
 from simulator.report.blocks import Block, Document
+from simulator.text import printable
 
 
 def page(document: Document) -> str:
@@ -36,10 +38,16 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=seen,
     )
     environment.globals |= {"swatch": figures.swatch, "kind": _kind}
     environment.filters |= {"typeset": words.typeset}
     return environment
+
+
+def seen(value: Any) -> Any:
+    """What a template prints, before it is escaped: text of others with what nobody could see as escapes."""
+    return printable(value) if type(value) is str else value
 
 
 def _kind(block: Block) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from simulator.report.blocks import Block, Cell, Code, Document, Facts, Fold, Heading, Legend, Multiples, Points, Table, Words
 from simulator.report.words import LIGHTS
+from simulator.text import printable
+
+MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~]|&(?=#?\w+;)")
+"""What Markdown would take for its own; an `&` only where it begins an entity."""
 
 
 def text(value: Any) -> str:
-    """A name as Markdown that shows it literally."""
-    result = " ".join(str(value).split())
-    for sign in "\\`*_{}[]<>#|~":
-        result = result.replace(sign, "&lt;" if sign == "<" else "&gt;" if sign == ">" else "\\" + sign)
-    return result
+    """A name as Markdown that shows it literally, on one line."""
+    shown = " ".join(printable(str(value)).split())
+    return MARKUP.sub(lambda sign: {"<": "&lt;", ">": "&gt;"}.get(sign[0], "\\" + sign[0]), shown)
 
 
 def markdown(document: Document) -> str:
@@ -47,7 +50,7 @@ def _shown(blocks: Sequence[Block]) -> Iterable[str]:
             case Facts():
                 yield _facts(block)
             case Code():
-                yield "\n".join("    " + line for line in block.text.splitlines())
+                yield "\n".join("    " + line for line in printable(block.text).splitlines())
             case Fold():
                 yield f"<details{' open' if block.open else ''}><summary>{text(block.summary)}</summary>"
                 yield from _shown(block.blocks)

@@ -26,6 +26,7 @@ from simulator.report.words import (
     uses,
     whole,
 )
+from simulator.text import printable
 
 STYLES = {"good": "green", "bad": "red", "open": ""}
 STATUS = {"green": ("●", "green"), "amber": ("▲", "yellow"), "red": ("■", "bold red")}
@@ -40,23 +41,28 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         arm = said["arm"]
         console.print()
         console.print(
-            Text(f"{arm} against {content['control']}", style="bold")
-            + Text(
+            _text(f"{arm} against {content['control']}", style="bold")
+            + _text(
                 f"  {content['design']}, {whole(size['users'])} {'clusters' if content['clusters'] else 'users'}"
                 + (f", {size['days']} days" if size["days"] else "")
             )
         )
         console.print(_table(content, arm))
-        console.print(Text(said["sentence"]))
-    console.print(Text(f"\n95% intervals by {content['unit']}; adjusted p: {corrected(content)}.", style="dim"))
-    console.print(Text("detects: the true lift that the verdict would find four times in five.", style="dim"))
+        console.print(_text(said["sentence"]))
+    console.print(_text(f"\n95% intervals by {content['unit']}; adjusted p: {corrected(content)}.", style="dim"))
+    console.print(_text("detects: the true lift that the verdict would find four times in five.", style="dim"))
     for text in directions(content["metrics"]):
-        console.print(Text(text))
+        console.print(_text(text))
     for row in content["margins"]:
-        console.print(Text(f"{row['kind']}: {row['sentence']}"))
+        console.print(_text(f"{row['kind']}: {row['sentence']}"))
     for line in uses(content["columns"]):
-        console.print(Text(line, style="dim"))
+        console.print(_text(line, style="dim"))
     _flags(content, console, ("amber",))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text that the terminal shows and does not act upon: names are those of people's files."""
+    return Text(printable(text), style=style)
 
 
 def _flags(content: Mapping[str, Any], console: Console, statuses: tuple[str, ...]) -> None:
@@ -64,7 +70,8 @@ def _flags(content: Mapping[str, Any], console: Console, statuses: tuple[str, ..
     for check in content["checks"]:
         if check["status"] in statuses:
             sign, style = STATUS[check["status"]]
-            console.print(Text(f"{sign} {check['status']}: {check['name']}. ", style=style) + Text(f"{check['value']} {check['meaning']}"))
+            head = _text(f"{sign} {check['status']}: {check['name']}. ", style=style)
+            console.print(head + _text(f"{check['value']} {check['meaning']}"))
 
 
 def _table(content: Mapping[str, Any], arm: str) -> Table:
@@ -77,11 +84,11 @@ def _table(content: Mapping[str, Any], arm: str) -> Table:
         direction = content["metrics"][row["metric"]]["higher_is_better"]
         style = STYLES[tone(said["verdict"], direction)]
         table.add_row(
-            Text(f"{percent(row['lift']):>9} {title(row['metric'])}", style=style),
-            Text(interval(row["low"], row["high"])),
-            Text(probability(row["p_adjusted"])),
-            Text(f"{SIGNS[said['verdict']]} {stated(said['verdict'], direction)}", style=style),
-            Text(detects(row["mde"])),
+            _text(f"{percent(row['lift']):>9} {title(row['metric'])}", style=style),
+            _text(interval(row["low"], row["high"])),
+            _text(probability(row["p_adjusted"])),
+            _text(f"{SIGNS[said['verdict']]} {stated(said['verdict'], direction)}", style=style),
+            _text(detects(row["mde"])),
         )
     return table
 
@@ -91,21 +98,21 @@ def show_comparison(content: Mapping[str, Any], console: Console | None = None) 
     console = console or Console(highlight=False)
     names = list(content["runs"])
     for number, (name, run) in enumerate(content["runs"].items(), 1):
-        console.print(Text(f"[{number}] {name}: {run['scenario']}, seed {run['seed']}"))
+        console.print(_text(f"[{number}] {name}: {run['scenario']}, seed {run['seed']}"))
     shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for head in ("arm", "metric", *(f"[{i}]" for i in range(1, len(names) + 1)), "agreement"):
-        shown.add_column(Text(head), justify="right" if head.startswith("[") else "left")
+        shown.add_column(_text(head), justify="right" if head.startswith("[") else "left")
     for row in content["rows"]:
         cells = [row["lifts"].get(name) for name in names]
-        lifts = [Text("n/a" if cell is None else f"{SIGNS[cell['verdict']]} {percent(cell['lift'])}") for cell in cells]
+        lifts = [_text("n/a" if cell is None else f"{SIGNS[cell['verdict']]} {percent(cell['lift'])}") for cell in cells]
         style = {"same sign": "green", "opposite": "bold red"}.get(row["agree"], "")
-        shown.add_row(Text(row["arm"]), Text(title(row["metric"])), *lifts, Text(AGREEMENTS[row["agree"]], style=style))
+        shown.add_row(_text(row["arm"]), _text(title(row["metric"])), *lifts, _text(AGREEMENTS[row["agree"]], style=style))
     console.print(shown)
     _show_designs(content["designs"], console)
     for row in content["differences"][:20]:
-        console.print(Text(f"{row['key']}: {' | '.join(str(row['values'][name]) for name in names)}", style="dim"))
+        console.print(_text(f"{row['key']}: {' | '.join(str(row['values'][name]) for name in names)}", style="dim"))
     for note in content["notes"]:
-        console.print(Text(note))
+        console.print(_text(note))
 
 
 def _show_designs(designs: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -117,7 +124,7 @@ def _show_designs(designs: Sequence[Mapping[str, Any]], console: Console) -> Non
         box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", title="Users needed on this world", title_justify="left"
     )
     for head in ("arm", "metric", *names.values()):
-        shown.add_column(Text(head.lower()), justify="right" if head in names.values() else "left")
+        shown.add_column(_text(head.lower()), justify="right" if head in names.values() else "left")
     for row in designs:
-        shown.add_row(Text(row["arm"]), Text(title(row["metric"])), *(Text(needed(row, name)) for name in names))
+        shown.add_row(_text(row["arm"]), _text(title(row["metric"])), *(_text(needed(row, name)) for name in names))
     console.print(shown)
