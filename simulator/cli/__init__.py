@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from simulator.cli.failure import BAD_INPUT, failures, of_system, terminable
+from simulator.cli.say import say
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("simulator.cli.run:run", "Run a scenario to a finished report."),
@@ -50,7 +51,7 @@ class Lazy(click.Group):
             return super().main(*args, **kwargs)
         except OSError as error:  # of the help, or of the last words
             with suppress(OSError):
-                click.echo(f"abtest: {of_system(error)}", err=True)
+                say(f"abtest: {of_system(error)}", err=True)
             raise SystemExit(BAD_INPUT) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

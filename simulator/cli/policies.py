@@ -9,6 +9,7 @@ import click
 
 from simulator.cli.apart import apart
 from simulator.cli.failure import Failure, failures
+from simulator.cli.say import say
 from simulator.device import Device
 
 
@@ -37,11 +38,11 @@ def list_(as_json: bool) -> None:
 
     entries = available()
     if as_json:
-        click.echo(json.dumps({name: {"target": e.target, "distribution": e.distribution} for name, e in entries.items()}, indent=1))
+        say(json.dumps({name: {"target": e.target, "distribution": e.distribution} for name, e in entries.items()}, indent=1))
         return
     width = max(len(name) for name in entries) if entries else 0
     for name, entry in entries.items():
-        click.echo(f"{name:<{width}}  {entry.target}  ({entry.distribution})")
+        say(f"{name:<{width}}  {entry.target}  ({entry.distribution})")
 
 
 @policies.command()
@@ -74,12 +75,12 @@ def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int, 
             waiting.remove(result.name)
             if result.stops and result.crashed:
                 raise Failure(f"policy {name!r} cannot be checked: {result.detail}{_unchecked(waiting)}")
-            click.echo(f"{'ok  ' if result.kept else ('skip' if result.skipped else 'FAIL')}  {result.name:<22} {result.promise}")
+            say(f"{'ok  ' if result.kept else ('skip' if result.skipped else 'FAIL')}  {result.name:<22} {result.promise}")
             if not result.kept:
-                click.echo("      " + result.detail.replace("\n", "\n      "))
+                say("      " + result.detail.replace("\n", "\n      "))
             broken += not result.kept and not result.skipped
     if broken:
-        click.echo(f"{name}: {broken} broken {'promise' if broken == 1 else 'promises'}{_unchecked(waiting)}", err=True)
+        say(f"{name}: {broken} broken {'promise' if broken == 1 else 'promises'}{_unchecked(waiting)}", err=True)
         raise SystemExit(1)
 
 
@@ -117,7 +118,7 @@ def new(name: str, into: Path) -> None:
 
     with failures():
         folder = write_package(name, into)
-    click.echo(f"wrote {folder}; next: cd {folder} && pip install -e . && pytest && abtest run scenario.yaml")
+    say(f"wrote {folder}; next: cd {folder} && pip install -e . && pytest && abtest run scenario.yaml")
 
 
 @policies.command()
@@ -132,8 +133,8 @@ def gallery(out: Path | None) -> None:
     from simulator.gallery import page
 
     with failures():
-        text = page(lambda name: click.echo(f"measuring {name}", err=True))
+        text = page(lambda name: say(f"measuring {name}", err=True))
         if out is None:
-            click.echo(text, nl=False)
+            say(text, nl=False)
         else:
             write_text(out, text)
