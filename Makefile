@@ -24,7 +24,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Every input mutated by seed (some hours; it goes on where it was stopped), and runs killed and damaged (an hour); docs/design.md.
+# Every input mutated by seed (some hours; it goes on where it was stopped); runs killed and damaged (about an hour): docs/design.md.
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --resume .fuzz.json
 

@@ -243,14 +243,15 @@ def _shown(got: Any) -> str:
 def calling(name: str, method: str, limit: Limit = Limit(), warned: Counter[str] | None = None) -> Iterator[None]:
     """Code of policy `name` runs inside.
 
-    What it prints goes to stderr (stdout is for results), and its warnings are counted in `warned` instead of shown.
+    What it prints goes to stderr (stdout is for results), and its warnings are counted in `warned` instead of shown. How NumPy treats
+    overflow and the like is after it what it was before.
 
     Raises:
         CallError: whatever was raised inside, `SystemExit`, `MemoryError` and the like too, or out of time. Ctrl-C passes.
     """
     tell(f"policy {name!r}: {method}")
     try:
-        with warnings.catch_warnings(record=True) as caught, redirect_stdout(sys.stderr), _interrupts() as interrupted:
+        with warnings.catch_warnings(record=True) as caught, redirect_stdout(sys.stderr), np.errstate(), _interrupts() as interrupted:
             try:
                 with within(limit.seconds):
                     yield
@@ -264,7 +265,7 @@ def calling(name: str, method: str, limit: Limit = Limit(), warned: Counter[str]
                 raise CallError(name, f"{method} {raised(error)}", "write" if _is_write(error) else "raised") from error
             finally:
                 if warned is not None:
-                    warned.update(f"{method} warned of {one.category.__name__}: {one.message}" for one in caught)
+                    warned.update(f"{method} warned of {one.category.__name__}: {_text_of(one.message)}" for one in caught)
     finally:
         tell("")
 
@@ -274,18 +275,28 @@ def raised(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     if isinstance(error, SystemExit):
-        return f"called for the end of the process (SystemExit: {error.code!r}){place}; raise an exception instead"
-    try:
-        text = str(error)
-    except Exception as second:  # an exception whose text cannot be made
-        text = f"its text cannot be made: {type(second).__name__}"
+        return f"called for the end of the process (SystemExit: {_text_of(error)}){place}; raise an exception instead"
+    text = _text_of(error)
     advice = f"; {_READ_ONLY}" if _is_write(error) else ""
     return f"raised {type(error).__name__}{': ' if text else ''}{text}{place}{advice}"
 
 
+LONGEST = 2000
+"""Characters of what a plug-in says that are shown."""
+
+
+def _text_of(error: object) -> str:
+    """What an exception or a warning says, its beginning if that is long; a stranger's may have no words at all."""
+    try:
+        text = str(error)
+    except Exception as second:
+        return f"its text cannot be made: {type(second).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
+
+
 def _is_write(error: BaseException) -> bool:
     """An attempt to write into what was lent, in the words of numpy and numba."""
-    text = str(error) if type(error).__str__ is not BaseException.__str__ or error.args else ""
+    text = _text_of(error)
     return any(words in text for words in ("read-only", "readonly array", "cannot set WRITEABLE flag"))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from policies.base import Fitting, Histories, Policy, Sequences
+from policies.calls import CallError, calling
 from policies.check import check_policy
 from policies.examples import chain, mixed
 from policies.exported import Exported, ExportedError
@@ -494,3 +495,30 @@ def test_a_new_package_installs_passes_its_tests_and_runs(tmp_path: Path) -> Non
 def test_every_registered_policy_names_a_class_that_exists() -> None:
     for name in available():
         assert issubclass(resolve(name), Policy)
+
+
+class WordlessError(Exception):
+    """Its text cannot be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (WordlessError(), r"recall raised WordlessError: its text cannot be made: RuntimeError at test_plugins"),
+        (ValueError("x" * 10**6), r"recall raised ValueError: x{2000} \.\.\. \(1,000,000 characters\) at test_plugins"),
+        (SystemExit("y" * 10**6), r"SystemExit: y{2000} \.\.\. \(1,000,000 characters\)"),
+    ],
+)
+def test_what_a_plug_in_says_is_shown_as_far_as_it_can_be_read(error, message):
+    with pytest.raises(CallError, match=message), calling("mine.py:Mine", "recall"):
+        raise error
+
+
+def test_how_numpy_treats_overflow_is_not_a_plug_ins_business():
+    before = np.geterr()
+    with calling("mine.py:Mine", "fit"):
+        np.seterr(all="raise")
+    assert np.geterr() == before

@@ -26,7 +26,7 @@ class Fate:
 
     Attributes:
         root: only steps below this folder count.
-        counter: file of one byte a step, of all processes together; outside of `root`.
+        counter: file of one byte a step, of all processes together, `r` of a rename; outside of `root`.
         renames: only renames are steps; else whatever changes files is one.
         at: the step at which the signal comes, from 1; 0: it never comes.
         after: it comes with the first thing that the process does after the step, not before the step.
@@ -67,7 +67,7 @@ class Fate:
                 if due:
                     due = False
                     self._strike()
-                elif self._is_step(event, arguments) and self._count() == self.at:
+                elif self._is_step(event, arguments) and self._count(event) == self.at:
                     due = self.after
                     if not due:
                         self._strike()
@@ -84,10 +84,10 @@ class Fate:
         place = arguments[STEPS[event]]
         return isinstance(place, (str, Path)) and os.path.abspath(place).startswith(self.root)
 
-    def _count(self) -> int:
+    def _count(self, event: str) -> int:
         handle = os.open(self.counter, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
-            os.write(handle, b".")
+            os.write(handle, b"r" if event == "os.rename" else b".")
             return os.lseek(handle, 0, os.SEEK_CUR)
         finally:
             os.close(handle)
@@ -110,6 +110,7 @@ def begin(arguments: list[str], fate: Fate, folder: str) -> None:
 
     executors._enter = enter
     fate.come()
+    Path("begun").touch()
     main(arguments, prog_name="abtest")
 
 
