@@ -2,7 +2,9 @@
 
 `python -m benchmarks.policies speed --data Beauty.txt --recbole PYTHON`: CPU seconds of one thread, both sides in one run.
 `python -m benchmarks.policies level sasrec --data Beauty.txt --param loss.kind=softmax`: leave-one-out, full ranking, the
-history masked. Data: lines `user item item ...` in time order. Machines and neighbours differ: compare speeds of one run only.
+history masked. Data: lines `user item item ...` in time order.
+`python -m benchmarks.policies products`: our product with its fixed order beside numpy's, and the requests it serves.
+Machines and neighbours differ: compare speeds of one run only.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,32 @@ def level(file: Path, name: str, params: Mapping[str, Any], seed: int) -> None:
     print(json.dumps({"policy": name, "params": params, "seed": seed, "data": file.stem, "fit_s": round(seconds, 1), **found}), flush=True)
 
 
+def products(rounds: int = 5) -> None:
+    """Print the CPU time of one thread of `policies.products.matmul` and of numpy's product of the same operands, best of some rounds."""
+    import threadpoolctl
+
+    from policies.products import matmul
+
+    kernel = next(info["architecture"] for info in threadpoolctl.threadpool_info() if info["internal_api"] == "openblas")
+
+    def best(compute: Callable[[], object]) -> float:
+        seconds = []
+        for _ in range(rounds + 1):
+            start = time.process_time()
+            for _ in range(10):
+                compute()
+            seconds.append((time.process_time() - start) / 10)
+        return min(seconds[1:])
+
+    random = np.random.default_rng(0)
+    print(f"rows x terms x columns, CPU ms; OpenBLAS' kernels for {kernel}")
+    for b, d, n in ((64, 64, 6000), (1024, 64, 6000), (64, 64, 200), (64, 6000, 6000), (1, 64, 6000), (250, 3000, 30)):
+        for dtype in (np.float32, np.float64):
+            rows, table = random.standard_normal((b, d)).astype(dtype), random.standard_normal((d, n)).astype(dtype)
+            mine, theirs = best(lambda rows=rows, table=table: matmul(rows, table)), best(lambda rows=rows, table=table: rows @ table)
+            print(f"{b:5} x {d:5} x {n:5} {dtype.__name__}  ours {1e3 * mine:8.3f}  numpy {1e3 * theirs:8.3f}  ratio {mine / theirs:5.2f}")
+
+
 def nested(pairs: list[str]) -> dict[str, Any]:
     """`["loss.kind=softmax", "width=32"]` as nested parameters; values are JSON where they can be."""
     params: dict[str, Any] = {}
@@ -154,8 +182,11 @@ def main() -> None:
     good.add_argument("--data", type=Path, required=True)
     good.add_argument("--param", action="append", default=[], metavar="KEY=VALUE")
     good.add_argument("--seed", type=int, default=0)
+    commands.add_parser("products", help="our product beside numpy's")
     given = parser.parse_args()
-    if given.command == "speed":
+    if given.command == "products":
+        products()
+    elif given.command == "speed":
         speed(given.data, given.recbole, given.batches)
     else:
         level(given.data, given.policy, nested(given.param), given.seed)

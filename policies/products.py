@@ -83,6 +83,18 @@ def _add(rows: Any, table: Any, out: Any) -> None:
                         total[c] += low + high
 
 
+@numba.njit(cache=True, nogil=True)
+def _add_dots(rows: Any, vector: Any, out: Any) -> None:
+    """`_add` with a table of one column, `vector`: the same additions."""
+    for row in range(len(rows)):
+        q, total = rows[row], out[row]
+        for i in range(0, len(vector), LANES):
+            low = (q[i] * vector[i] + q[i + 1] * vector[i + 1]) + (q[i + 2] * vector[i + 2] + q[i + 3] * vector[i + 3])
+            high = (q[i + 4] * vector[i + 4] + q[i + 5] * vector[i + 5]) + (q[i + 6] * vector[i + 6] + q[i + 7] * vector[i + 7])
+            total += low + high
+        out[row] = total
+
+
 def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
     """`rows @ table`, a row's bytes depending on the row and the table alone: on every processor, in every batch and place.
 
@@ -90,27 +102,33 @@ def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
     that is contiguous in memory (`np.ascontiguousarray`) is not copied.
 
     Args:
-        rows: `[B, d]`.
-        table: `[d, N]`.
+        rows: `[B, d]`, or `[d]` for one row.
+        table: `[d, N]`, or `[d]` for one column.
 
     Returns:
-        `[B, N]`, float32 where both are, else float64.
+        `[B, N]`, without the axis of an operand that is a vector; float32 where both are, else float64.
 
     Raises:
-        ValueError: operands that are not matrices, or do not fit.
+        ValueError: operands that are neither matrices nor vectors, or do not fit.
     """
     rows, table = np.asarray(rows), np.asarray(table)
-    if rows.ndim != 2 or table.ndim != 2 or rows.shape[1] != len(table):
-        raise ValueError(f"matmul takes matrices [B, d] and [d, N]; got shapes {rows.shape} and {table.shape}")
+    if not (rows.ndim in (1, 2) and table.ndim in (1, 2) and rows.shape[-1] == len(table)):
+        raise ValueError(f"matmul takes [B, d] and [d, N], or vectors [d]; got shapes {rows.shape} and {table.shape}")
     dtype = np.float32 if rows.dtype == table.dtype == np.float32 else np.float64
-    rows, table = np.ascontiguousarray(rows, dtype), np.ascontiguousarray(table, dtype)
-    out = np.zeros((len(rows), table.shape[1]), dtype)
+    left = np.ascontiguousarray(rows if rows.ndim == 2 else rows[None], dtype)
+    right = np.ascontiguousarray(table if table.ndim == 2 else table[:, None], dtype)
+    out = np.zeros((len(left), right.shape[1]), dtype)
     whole = len(table) // LANES * LANES
-    _add(rows[:, :whole], table[:whole], out)
+    parts = [(left[:, :whole], right[:whole])]
     if whole < len(table):
         short = LANES - (len(table) - whole)
-        _add(np.pad(rows[:, whole:], ((0, 0), (0, short))), np.pad(table[whole:], ((0, short), (0, 0))), out)
-    return out
+        parts.append((np.pad(left[:, whole:], ((0, 0), (0, short))), np.pad(right[whole:], ((0, short), (0, 0)))))
+    for some, of_table in parts:
+        if right.shape[1] == 1:
+            _add_dots(some, of_table[:, 0], out[:, 0])
+        else:
+            _add(some, of_table, out)
+    return out.reshape(rows.shape[:-1] + table.shape[1:])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -153,6 +171,71 @@ def solve(matrix: DoubleArray, right: DoubleArray) -> DoubleArray:
     if not _solve(factor, x):
         raise ValueError("the matrix to solve with is not positive definite")
     return x
+
+
+@numba.njit(cache=True, nogil=True)
+def _diagonalise(a: Any, v: Any) -> None:
+    """Turn the symmetric `a` `[n, n]` into its eigenvalues, on its diagonal, and the unit matrix `v` into their vectors, by columns.
+
+    Jacobi's rotations, row by row (Golub & Van Loan 2013, Matrix Computations, 8.5), until what is beside the diagonal is rounding.
+    """
+    n = len(a)
+    for _ in range(60):
+        beside = whole = 0.0
+        for i in range(n):
+            for j in range(n):
+                whole += a[i, j] * a[i, j]
+                beside += 0.0 if i == j else a[i, j] * a[i, j]
+        if not beside > 1e-36 * whole:
+            return
+        for p in range(n - 1):
+            for q in range(p + 1, n):
+                if a[p, q] == 0.0:
+                    continue
+                tau = (a[q, q] - a[p, p]) / (2.0 * a[p, q])
+                t = (1.0 if tau >= 0.0 else -1.0) / (abs(tau) + math.sqrt(1.0 + tau * tau))
+                c = 1.0 / math.sqrt(1.0 + t * t)
+                s = t * c
+                for i in range(n):
+                    x, y = a[i, p], a[i, q]
+                    a[i, p], a[i, q] = c * x - s * y, s * x + c * y
+                for i in range(n):
+                    x, y = a[p, i], a[q, i]
+                    a[p, i], a[q, i] = c * x - s * y, s * x + c * y
+                for i in range(n):
+                    x, y = v[i, p], v[i, q]
+                    v[i, p], v[i, q] = c * x - s * y, s * x + c * y
+
+
+@numba.njit(cache=True, nogil=True)
+def _pseudo_inverse(matrices: Any, out: Any) -> None:
+    n = matrices.shape[1]
+    for m in range(len(matrices)):
+        a, v = matrices[m].copy(), np.eye(n)
+        if not np.isfinite(a).all():
+            out[m] = np.nan
+            continue
+        _diagonalise(a, v)
+        largest = 0.0
+        for i in range(n):
+            largest = max(largest, abs(a[i, i]))
+        for k in range(n):
+            value = a[k, k]
+            if abs(value) > 1e-15 * largest:
+                for i in range(n):
+                    for j in range(n):
+                        out[m, i, j] += v[i, k] * v[j, k] / value
+
+
+def pseudo_inverse(matrices: DoubleArray) -> DoubleArray:
+    """The pseudo-inverses (Penrose 1955) of symmetric `matrices` `[..., n, n]`, in a fixed order: as `numpy.linalg.pinv(hermitian=True)`.
+
+    Eigenvalues of at most 1e-15 of the largest count as 0; a matrix with a number that is not finite gives NaN.
+    """
+    matrices = np.ascontiguousarray(matrices, dtype=np.float64)
+    out = np.zeros_like(matrices)
+    _pseudo_inverse(matrices.reshape(-1, *matrices.shape[-2:]), out.reshape(-1, *out.shape[-2:]))
+    return out
 
 
 LOWEST = np.int16(-(2**15))

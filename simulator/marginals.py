@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from policies.elementary import logs
 from simulator.design import DAY
 from simulator.eventlog import FEEDBACK, EventLog
 
@@ -100,10 +101,10 @@ def measure(seen: Impressions) -> dict[str, Marginal]:
 
 def catalogue(duration: Floats) -> dict[str, Marginal]:
     """The marginals of the videos' durations `[n_items]` (s), whatever is exposed."""
-    logs = np.log(duration)
+    lengths = logs(duration)
     rows = {f"catalogue duration p{q}": Marginal(float(np.percentile(duration, q)), np.nan) for q in QUANTILES[:5]}
-    rows["catalogue ln duration mean"] = Marginal(float(logs.mean()), np.nan)
-    rows["catalogue ln duration sd"] = Marginal(float(logs.std()), np.nan)
+    rows["catalogue ln duration mean"] = Marginal(float(lengths.mean()), np.nan)
+    rows["catalogue ln duration sd"] = Marginal(float(lengths.std()), np.nan)
     return rows
 
 

@@ -145,8 +145,10 @@ def ndcg(k: int) -> Metric:
     """
 
     def gain(rows: Rows) -> Array:
+        from policies.elementary import logs2
+
         position = rows["position"].astype(np.float64)
-        return np.where((rows["click"] == 1) & (position < k), 1.0 / np.log2(position + 2.0), 0.0)
+        return np.where((rows["click"] == 1) & (position < k), 1.0 / logs2(position + 2.0), 0.0)
 
     term = Term(f"ndcg@{k}", ("click", "position"), gain)
     return Metric(f"ndcg@{k}", f"discounted clicks in the first {k} positions per request", "share", term, REQUESTS)

@@ -294,16 +294,17 @@ def scenario(arms: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }
 
 
-def simulated(content: dict[str, Any], folder: Path) -> Path:
-    """The finished run of a scenario."""
+def finished(content: dict[str, Any], folder: Path, *, report: bool = False) -> Path:
+    """The folder of the finished run of a scenario, its report with it or not."""
     import yaml
 
-    from simulator.run import simulate
+    from simulator.run import run, simulate
     from simulator.scenario import Scenario
 
     folder.mkdir()
     (folder / "scenario.yaml").write_text(yaml.safe_dump(content))
-    return simulate(Scenario.load(folder / "scenario.yaml"), folder / "run", folder=folder).root
+    loaded = Scenario.load(folder / "scenario.yaml")
+    return (run if report else simulate)(loaded, folder / "run", folder=folder).root
 
 
 def contents(folder: Path) -> str:
@@ -321,7 +322,7 @@ ENGINES: list[dict[str, Any]] = [
 def exactness(engines: list[dict[str, Any]]) -> Iterator[str]:
     """Ways to compute the run of neural policies that change its log."""
     with tempfile.TemporaryDirectory() as folder:
-        logs = [contents(simulated(scenario(NEURAL, engine=one), Path(folder, str(i))) / "log") for i, one in enumerate(engines)]
+        logs = [contents(finished(scenario(NEURAL, engine=one), Path(folder, str(i))) / "log") for i, one in enumerate(engines)]
     for engine, log in zip(engines, logs, strict=True):
         if log != logs[0]:
             yield f"the log differs between the engines {engines[0]} and {engine}"
@@ -336,11 +337,15 @@ def the_same() -> dict[str, str]:
 
     world = World.draw(Choice(n_users=500, n_items=2000), 7)
     found = {f"world {name}": digest(np.ascontiguousarray(column).tobytes()) for name, column in vars(world).items() if np.ndim(column)}
-    for kind in ("choice", "markov"):
+    for kind, design in (("choice", "paired"), ("markov", "split"), ("choice", "switchback")):
         with tempfile.TemporaryDirectory() as folder:
-            content = scenario(COUNTS, users={"kind": kind, "n_users": 150, "n_items": 300})
-            root = simulated(content, Path(folder, "run"))
-            found[f"log of {kind}"] = contents(root / "log")
+            users = {"kind": kind, "n_users": 150, "n_items": 300}
+            content = scenario(COUNTS, users=users, design={"kind": design}, days=4)
+            root = finished(content, Path(folder, "run"), report=True)
+            report = json.loads((root / "report.json").read_text())
+            del report["runtime"]  # seconds and memory
+            found[f"log of {kind}, {design}"] = contents(root / "log")
+            found[f"statistics of {kind}, {design}"] = digest(json.dumps(report).encode())
     return found
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.integers import GROUP, ROWS, multiply
-from policies.products import Rough, _rounded, chosen, matmul, padded, solve
+from policies.products import Rough, _rounded, chosen, matmul, padded, pseudo_inverse, solve
 from policies.retrieval import Exact, top_k
 
 
@@ -126,11 +126,11 @@ def test_matmul_gives_a_row_the_same_bits_at_every_place_and_in_every_batch(dtyp
         np.testing.assert_array_equal(matmul(rows[place:], table)[0], expected)
 
 
-def test_matmul_takes_matrices_that_fit_and_computes_whole_numbers_in_double() -> None:
+def test_matmul_takes_operands_that_fit_and_computes_whole_numbers_in_double() -> None:
     with pytest.raises(ValueError, match=r"got shapes \(2, 3\) and \(4, 5\)"):
         matmul(np.ones((2, 3)), np.ones((4, 5)))
-    with pytest.raises(ValueError, match="takes matrices"):
-        matmul(np.ones(3), np.ones((3, 5)))
+    with pytest.raises(ValueError, match="or vectors"):
+        matmul(np.ones((1, 2, 3)), np.ones((3, 5)))
     assert matmul(np.array([[2**40, 1]]), np.array([[1], [1]])).tolist() == [[2.0**40 + 1]]
     assert matmul(np.ones((0, 3), np.float32), np.ones((3, 2), np.float32)).shape == (0, 2)
     assert matmul(np.ones((2, 0)), np.ones((0, 3))).tolist() == [[0.0] * 3] * 2
@@ -156,3 +156,24 @@ def test_mkl_is_told_to_round_alike_wherever_an_operand_lies() -> None:
     for environment, expected in ((plain, "AUTO"), ({**plain, "MKL_CBWR": "COMPATIBLE"}, "COMPATIBLE")):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == expected
+
+
+def test_matmul_of_vectors_is_that_of_their_rows_and_columns() -> None:
+    rng = np.random.default_rng(3)
+    rows, table = rng.standard_normal((5, 21)), rng.standard_normal((21, 4))
+    whole = matmul(rows, table)
+    assert matmul(rows[0], table[:, 0]) == whole[0, 0]
+    np.testing.assert_array_equal(matmul(rows[1], table), whole[1])
+    np.testing.assert_array_equal(matmul(rows, table[:, 2]), whole[:, 2])
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 30])
+def test_a_pseudo_inverse_is_numpys_and_that_of_nan_is_nan(n: int) -> None:
+    half = np.random.default_rng(n).standard_normal((2, 3, n, max(n - 2, 1)))
+    matrices = half @ np.swapaxes(half, -1, -2)
+    np.testing.assert_allclose(pseudo_inverse(matrices), np.linalg.pinv(matrices, rcond=1e-13, hermitian=True), rtol=1e-6, atol=1e-9)
+    matrices[1, 0, 0, n - 1] = np.nan
+    inverses = pseudo_inverse(matrices)
+    assert np.isnan(inverses[1, 0]).all()
+    assert np.isfinite(inverses[0]).all()
+    assert (pseudo_inverse(np.zeros((n, n))) == 0).all()

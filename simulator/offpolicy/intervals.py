@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policies.products import matmul
 from simulator.offpolicy.rounds import Float
 
 RESAMPLES = 1000
@@ -120,7 +121,7 @@ def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> Float:
     """
     units = len(estimates[0].numerators)
     columns = np.concatenate([estimate.columns() for estimate in estimates], axis=1)
-    totals = np.concatenate([block @ columns for block in _counts(units, resamples, seed)])
+    totals = np.concatenate([matmul(block, columns) for block in _counts(units, resamples, seed)])
     out, start = np.empty((len(estimates), resamples)), 0
     for row, estimate in zip(out, estimates, strict=True):
         terms = estimate.numerators.shape[1]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.base import IntArray
+from policies.products import matmul, pseudo_inverse
 from simulator.offpolicy.estimators import Estimator, Evidence, Facts, Ratio, single, within
 from simulator.offpolicy.rounds import Float, Rounds
 
@@ -159,9 +160,9 @@ def _enumerated(e: Evidence, slates: IntArray, probability: Float) -> Float:
     out = np.empty(len(e))
     distinct, which = np.unique(probability, axis=0, return_inverse=True)
     for i, law in enumerate(distinct):
-        moment = np.einsum("s,sa,sb->ab", law, every, every, optimize=True).reshape(shape, shape)
+        moment = matmul((law[:, None] * every).T, every).reshape(shape, shape)
         at = which.ravel() == i
-        out[at] = np.einsum("ra,ab,rb->r", wanted[at], np.linalg.pinv(moment, hermitian=True), logged[at], optimize=True)
+        out[at] = (matmul(wanted[at], pseudo_inverse(moment)) * logged[at]).sum(axis=1)
     return out
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from policies.elementary import exp, log
 from simulator.stats import moments, segments, tests, verdict
 from simulator.stats.compare import Samples, values
 from simulator.stats.moments import Floats
@@ -104,7 +105,7 @@ def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
     active = days.terms["impressions"] > 0
     first = np.where(active.any(axis=2), active.argmax(axis=2), days.days)
     new = np.array([np.bincount(first[a], minlength=days.days + 1)[: days.days] for a in range(k)])
-    p = 1.0 / max(1.0, float(np.exp(np.max(log_bayes_factor(np.cumsum(new, axis=1), prior)))))
+    p = 1.0 / max(1.0, float(exp(np.max(log_bayes_factor(np.cumsum(new, axis=1), prior)))))
     value = f"new users by day, always-valid p = {p:.3g}"
     meaning = (
         "on no day did the arrivals in the arms leave the intended ratio" if p >= 0.01 else "arrivals left the intended ratio on some day"
@@ -121,7 +122,7 @@ def log_bayes_factor(counts: Floats, prior: float) -> Floats:
     k, n = len(counts), counts.sum(axis=0)
     a = prior / k
     mixture = gammaln(prior) - gammaln(prior + n) + (gammaln(a + counts) - gammaln(a)).sum(axis=0)
-    return np.asarray(mixture + n * np.log(k))
+    return np.asarray(mixture + n * log(k))
 
 
 def balance(table: UnitTable, control: str) -> Check:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from policies.elementary import exps
 from simulator.stats.moments import Moments, Number
 
 Method = Literal["fieller", "log", "delta"]
@@ -89,7 +90,7 @@ def log_delta(m: Moments, level: float = 0.95) -> Interval:
         ratio = np.divide(m.treatment, m.control)
         ratio = np.where((ratio > 0) & np.isfinite(ratio), ratio, np.nan)
         half = quantile(m.df, level) * np.sqrt(np.maximum(log_variance(m), 0.0))
-        ends = _lifts(m, ratio * np.exp(-half), ratio * np.exp(half))
+        ends = _lifts(m, ratio * exps(-half), ratio * exps(half))
         return Interval(np.minimum(*ends)[()], np.maximum(*ends)[()])
 
 

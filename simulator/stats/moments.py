@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policies.products import matmul, pseudo_inverse
+
 Floats = npt.NDArray[np.float64]
 Number = Any
 """A float or an array of floats."""
@@ -136,7 +138,7 @@ class _Sums:
         part -= self.shift
         self.n += part.shape[1]
         self.total += part.sum(axis=1)
-        self.gram += part @ part.T
+        self.gram += matmul(part, part.T)
 
     def sample(self) -> Sample:
         if self.shift is None:
@@ -190,7 +192,7 @@ def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
     p = len(columns)
     upper = np.triu_indices(p)
     products = np.concatenate((np.ones((1, table.shape[1])), table, centred, centred[upper[0]] * centred[upper[1]]))
-    sums = weights.astype(np.float64, copy=False) @ products.T
+    sums = matmul(weights, products.T)
     n, total = sums[:, 0], sums[:, 1 + p : 1 + 2 * p]
     gram = np.empty((len(weights), p, p))
     gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = sums[:, 1 + 2 * p :]
@@ -204,12 +206,12 @@ def split_by(control: Floats, treatment: Floats, heads: npt.NDArray[Any]) -> Mom
     One matrix product: what the control has is the total less what it has not.
     """
     c, t = (v - v.mean() for v in (control, treatment))
-    sums = heads.astype(np.float64) @ np.stack([np.ones(len(c)), c, np.square(c), t, np.square(t)], axis=1)
+    sums = matmul(heads, np.stack([np.ones(len(c)), c, np.square(c), t, np.square(t)], axis=1))
     m = sums[:, 0]
     n = len(c) - m
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_c, mean_t = -sums[:, 1] / n, sums[:, 3] / m
-        v = (((c @ c) - sums[:, 2]) / n - np.square(mean_c)) / (n - 1.0)
+        v = ((matmul(c, c) - sums[:, 2]) / n - np.square(mean_c)) / (n - 1.0)
         w = (sums[:, 4] / m - np.square(mean_t)) / (m - 1.0)
     v, w = np.maximum(v, 0.0), np.maximum(w, 0.0)
     return Moments(control.mean() + mean_c, treatment.mean() + mean_t, v, w, 0.0, welch_df(v, w, n, m), n, m, False)
@@ -221,7 +223,7 @@ def stacked(columns: Sequence[Floats]) -> Sample:
     n = table.shape[-1]
     mean = table.mean(axis=-1)
     centred = table - mean[..., None]
-    gram = centred @ np.swapaxes(centred, -1, -2)
+    gram = np.einsum("...in,...jn->...ij", centred, centred)
     return Sample(np.full(mean.shape[:-1], n), mean, gram / (n - 1.0) if n > 1 else gram * np.nan)
 
 
@@ -288,7 +290,7 @@ def _adjusted(
     k, free = len(x), n + m - 2.0
     share = (n / (n + m))[..., None]
     spread = share[..., None] * control.cov + (1.0 - share[..., None]) * treatment.cov
-    inverse = np.linalg.pinv(spread[..., x[:, None], x], hermitian=True)
+    inverse = pseudo_inverse(spread[..., x[:, None], x])
     crossed = share * _cross(control, at_c, x) + (1.0 - share) * _cross(treatment, at_t, x)
     theta = np.einsum("...ij,...j->...i", inverse, crossed)
     gap = treatment.mean[..., x] - control.mean[..., x]
@@ -341,7 +343,7 @@ def linearised_alike(
     """
     sides = (control, treatment)
     counts = weights or tuple(np.ones(len(top)) for top, _ in sides)
-    top, bottom = (sum(float(w @ side[i]) for w, side in zip(counts, sides, strict=True)) for i in (0, 1))
+    top, bottom = (sum(float(matmul(w, side[i])) for w, side in zip(counts, sides, strict=True)) for i in (0, 1))
     shared = top / bottom if bottom else np.nan
     (top_c, bottom_c), (top_t, bottom_t) = sides
     return np.asarray(top_c - shared * bottom_c), np.asarray(top_t - shared * bottom_t)

@@ -9,10 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from policies.products import matmul
 from simulator.stats import tests
 from simulator.stats.compare import values
 from simulator.stats.intervals import quantile
 from simulator.stats.moments import Floats
+from simulator.stats.quadrature import legendre
 from simulator.stats.randomise import Outcomes, Pair, Rate, draws, paired_pair, split_pair
 from simulator.stats.units import TableError, UnitTable, UserDays
 from simulator.stats.verdict import noncentrality
@@ -104,7 +106,7 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     if covariate is not None:
         own = covariate if table.assigned is None else covariate[table.assigned == table.arm(control)]
         if len(own) == len(base) and np.ptp(own) > 0 and np.ptp(base) > 0:
-            correlation = float(np.clip(np.corrcoef(base, own)[0, 1], -0.999999, 0.999999))
+            correlation = float(np.clip(matmul(_standard(base), _standard(own)) / len(base), -0.999999, 0.999999))
     difference = float((answers - base).std(ddof=1)) if table.paired and len(base) > 1 else 0.0
     sd = float(base.std(ddof=1)) if len(base) > 1 else float("nan")
     return Pilot(metric, float(base.mean()) if len(base) else float("nan"), sd, difference or None, correlation, len(base))
@@ -120,9 +122,9 @@ def power(p: Pilot, lift: float, n: int, design: Design, level: float = 0.95) ->
 
     df = _df(design, n)
     q, shift = float(quantile(df, level)), abs(lift) / p.relative_error(design, n)
-    node, weight = np.polynomial.legendre.leggauss(400)
+    node, weight = legendre(400)
     s = np.sqrt(chdtri(df, (1.0 + node) / 2.0) / df)
-    return float(np.clip((weight / 2.0) @ (ndtr(shift - q * s) + ndtr(-shift - q * s)), 0.0, 1.0))
+    return float(np.clip(matmul(weight / 2.0, ndtr(shift - q * s) + ndtr(-shift - q * s)), 0.0, 1.0))
 
 
 def detectable(p: Pilot, n: int, design: Design, target: float = 0.8, level: float = 0.95) -> float:
@@ -249,7 +251,7 @@ def _standard(values: Floats) -> Floats:
 
 def _without(values: Floats, other: Floats) -> Floats:
     """The values less what is linear in `other` (which is standard)."""
-    return np.asarray(values - (values @ other) / len(other) * other)
+    return np.asarray(values - matmul(values, other) / len(other) * other)
 
 
 @dataclass(frozen=True)

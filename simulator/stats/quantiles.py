@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policies.elementary import exps
+from policies.products import matmul
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.randomise import Outcomes
 
@@ -33,7 +35,7 @@ Counts are beyond it: not all of them held their level when they were audited, s
 NODES = np.linspace(-2.5, 2.5, 26)
 """Where the mid-quantile is looked at to tell its spread, in standard errors of the level."""
 
-MASS = np.exp(-0.5 * np.square(NODES)) / np.exp(-0.5 * np.square(NODES)).sum()
+MASS = exps(-0.5 * np.square(NODES)) / exps(-0.5 * np.square(NODES)).sum()
 """The normal law's mass at each of them."""
 
 
@@ -101,7 +103,7 @@ def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
         variance = np.maximum(square - level**2, 0.0) / (curve.n - 1.0)
         error = np.sqrt(variance)
         nearby = np.stack([curve.value(level + z * error) for z in NODES])
-        slope = np.sqrt(MASS @ np.square(nearby - MASS @ nearby) / (MASS @ np.square(NODES))) / error
+        slope = np.sqrt(matmul(MASS, np.square(nearby - matmul(MASS, nearby))) / matmul(MASS, np.square(NODES))) / error
     known = (curve.n * min(level, 1.0 - level) >= LEAST) & (variance > 0)
     x_lower, x_upper = curve.distinct[lower], curve.distinct[np.minimum(upper, len(curve.distinct) - 1)]
     value = x_lower + share * (x_upper - x_lower)

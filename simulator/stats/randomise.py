@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from policies.products import matmul
 from simulator.stats import moments
 from simulator.stats.adjustment import stratified
 from simulator.stats.moments import Floats, Moments
@@ -171,16 +172,16 @@ def paired_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
 def day_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
     """The day x arm table of the paired samples: means per user of each day, paired by day."""
     everyone = heads + tails
-    null = _days([heads @ c + tails @ t for c, t in zip(o.control_days, o.treatment_days, strict=True)],
-                 [heads @ t + tails @ c for c, t in zip(o.control_days, o.treatment_days, strict=True)])  # fmt: skip
-    return null, _days([everyone @ c for c in o.control_days], [everyone @ t for t in o.treatment_days])
+    null = _days([matmul(heads, c) + matmul(tails, t) for c, t in zip(o.control_days, o.treatment_days, strict=True)],
+                 [matmul(heads, t) + matmul(tails, c) for c, t in zip(o.control_days, o.treatment_days, strict=True)])  # fmt: skip
+    return null, _days([matmul(everyone, c) for c in o.control_days], [matmul(everyone, t) for t in o.treatment_days])
 
 
 def split_day_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
     """The day x arm table of the split samples: means per user of each arm and day, paired by day."""
     n, m = heads.sum(axis=1, keepdims=True), tails.sum(axis=1, keepdims=True)
-    control = [heads @ v / n for v in o.control_days]
-    null, effect = (_days(control, [tails @ v / m for v in answers]) for answers in (o.control_days, o.treatment_days))
+    control = [matmul(heads, v) / n for v in o.control_days]
+    null, effect = (_days(control, [matmul(tails, v) / m for v in answers]) for answers in (o.control_days, o.treatment_days))
     return null, effect
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from policies.products import matmul
 from simulator.stats import moments, tests
 from simulator.stats.intervals import Interval
 from simulator.stats.moments import Floats, Moments
@@ -61,7 +62,7 @@ def permutation(control: Floats, treatment: Floats, *, paired: bool, repetitions
         if paired:
             d = treatment - control
             signs = 1.0 - 2.0 * heads
-            mean = signs @ d / n
+            mean = matmul(signs, d) / n
             t = mean / np.sqrt(np.maximum((np.square(d).sum() / n - np.square(mean)) / (n - 1.0), 1e-300))
         else:
             t = tests.t_test(moments.split_by(pooled, pooled, heads)).statistic

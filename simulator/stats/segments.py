@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from policies.elementary import log
+from policies.products import matmul
 from simulator.stats import intervals, verdict
 from simulator.stats.compare import compare
 from simulator.stats.moments import Moments
@@ -126,12 +128,12 @@ def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
     if len(known) < 2:
         return float("nan"), 0, float("nan")
     if len({float(np.sign(mean)) for m in known for mean in (m.control, m.treatment)}) == 1:
-        effect = np.array([np.log(m.treatment / m.control) for m in known])
+        effect = np.array([log(m.treatment / m.control) for m in known])
         variance = np.array([intervals.log_variance(m) for m in known])
     else:
         effect, variance = np.array([m.lift for m in known]), np.array([intervals.lift_variance(m) for m in known])
     weight = 1.0 / variance
-    q = float(weight @ np.square(effect - weight @ effect / weight.sum()))
+    q = float(matmul(weight, np.square(effect - matmul(weight, effect) / weight.sum())))
     return q, len(known) - 1, float(chi2.sf(q, len(known) - 1))
 
 

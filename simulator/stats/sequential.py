@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
+from policies.elementary import exps, log, log1p, logs, logs1p
+from policies.products import matmul
 from simulator.stats import intervals, tests
 from simulator.stats.compare import Samples, influences
 from simulator.stats.moments import Floats, Moments, Number
+from simulator.stats.quadrature import legendre
 from simulator.stats.units import UnitTable, UserDays
 
 Shape = Literal["obrien-fleming", "pocock"]
@@ -39,18 +41,18 @@ def mixture_boundary(information: Number, planned: float, alpha: float = ALPHA) 
     Ramdas, Annals of Statistics 2024, theorem 2.2). r is chosen to be tightest at `planned` information (ibid., section 2.5).
     """
     r = _mixing(planned, alpha)
-    return np.sqrt((1.0 + r / information) * (np.log1p(information / r) - 2.0 * np.log(alpha)))
+    return np.sqrt((1.0 + r / information) * (logs1p(information / r) - 2.0 * log(alpha)))
 
 
 def always_valid_p(z: Floats, information: Floats, planned: float, alpha: float = ALPHA) -> Floats:
     """p values `[looks]` that may be read at any look: the running minimum of the inverse mixture likelihood ratio (same mixture)."""
     r = _mixing(planned, alpha)
-    log_ratio = 0.5 * np.log(r / (information + r)) + 0.5 * np.square(z) * information / (information + r)
-    return np.asarray(np.minimum.accumulate(np.minimum(np.exp(-log_ratio), 1.0)))
+    log_ratio = 0.5 * logs(r / (information + r)) + 0.5 * np.square(z) * information / (information + r)
+    return np.asarray(np.minimum.accumulate(np.minimum(exps(-log_ratio), 1.0)))
 
 
 def _mixing(planned: float, alpha: float) -> float:
-    return float(planned / (-2.0 * np.log(alpha) + np.log1p(-2.0 * np.log(alpha))))
+    return float(planned / (-2.0 * log(alpha) + log1p(-2.0 * log(alpha))))
 
 
 def spent(shape: Shape, fraction: Number, alpha: float = ALPHA) -> Number:
@@ -62,7 +64,7 @@ def spent(shape: Shape, fraction: Number, alpha: float = ALPHA) -> Number:
 
     a = alpha / 2.0
     if shape == "pocock":
-        return a * np.log1p((np.e - 1.0) * np.asarray(fraction, dtype=np.float64))
+        return a * logs1p((np.e - 1.0) * np.asarray(fraction, dtype=np.float64))
     return 2.0 * ndtr(ndtri(a / 2.0) / np.sqrt(fraction))
 
 
@@ -118,12 +120,6 @@ def exit_probability(bounds: Sequence[float], informations: Sequence[float]) -> 
     return total
 
 
-@lru_cache(maxsize=1)
-def _quadrature() -> tuple[Floats, Floats]:
-    node, weight = np.polynomial.legendre.leggauss(NODES)
-    return np.asarray(node), np.asarray(weight)
-
-
 class _Walk:
     """Z at successive looks under no effect, among walks that have not yet left: nodes, their weights times density."""
 
@@ -141,12 +137,12 @@ class _Walk:
 
     def stop_at(self, bound: float) -> None:
         """Keep the walks within `bound` at this look."""
-        node, weight = _quadrature()
+        node, weight = legendre(NODES)
         reach = min(bound, 9.0)
         z = node * reach
         k = self._kernel
-        density = np.exp(-0.5 * np.square((z[:, None] - k.means) / k.sd)) / (k.sd * np.sqrt(2.0 * np.pi))
-        self.nodes, self.mass = z, weight * reach * (density @ k.mass)
+        density = exps(-0.5 * np.square((z[:, None] - k.means) / k.sd)) / (k.sd * np.sqrt(2.0 * np.pi))
+        self.nodes, self.mass = z, weight * reach * matmul(density, k.mass)
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ class _Exceeds:
     def __call__(self, c: float) -> float:
         from scipy.special import ndtr
 
-        return float(self.mass @ ndtr((self.means - c) / self.sd))
+        return float(matmul(self.mass, ndtr((self.means - c) / self.sd)))
 
 
 @dataclass(frozen=True)
@@ -222,7 +218,7 @@ def successive(tables: Sequence[UnitTable], metric: str, control: str, treatment
         here = influences(table, metric, control, treatment)
         if before is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
-                found.append(float(before @ here / np.sqrt((before @ before) * (here @ here))))
+                found.append(float(matmul(before, here) / np.sqrt(matmul(before, before) * matmul(here, here))))
         before = here
     return np.array(found)
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from policies.products import matmul
 from simulator.design import DAY, HISTORY, assigned
 from simulator.eventlog import EventLog
 from simulator.metrics import METRICS, Metric, Rows, Term, chosen
@@ -250,7 +251,7 @@ class UserDays:
         if unit == "user-day":
             return np.asarray(cube.reshape(-1).astype(np.float64))
         served = self.switched[span] == np.arange(len(self.arms))[:, None]
-        sums = np.where(served.any(axis=1)[:, None], served.astype(np.float64) @ cube.T, np.nan)
+        sums = np.where(served.any(axis=1)[:, None], matmul(served, cube.T), np.nan)
         return np.asarray(sums / np.maximum(served.sum(axis=1), 1)[:, None] if mean else sums)
 
     def _sums(self, term: Term, unit: Unit, span: slice, *, mean: bool) -> Array:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from policies.products import matmul
 from simulator.stats import moments, tests
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Outcomes, Rate, day_pair, draws, outcomes
@@ -82,8 +83,8 @@ def _user_days(o: Outcomes) -> Rejects:
         mean, var = [], []
         for w in (heads, tails):
             n = w.sum(axis=1) * n_days
-            mean.append(w @ total / n)
-            var.append((w @ squares / n - mean[-1] ** 2) / (n - 1))
+            mean.append(matmul(w, total) / n)
+            var.append((matmul(w, squares) / n - mean[-1] ** 2) / (n - 1))
         return np.asarray(np.abs(mean[1] - mean[0]) > Z * np.sqrt(var[0] + var[1]))
 
     return rejects
@@ -110,8 +111,8 @@ def _impressions(days: UserDays, control: str, repetitions: int, seed: int) -> W
     clicks, shown = (days.terms[name][arm].sum(axis=1).astype(np.float64) for name in ("click", "impressions"))
     count = 0
     for heads, tails in draws(days.n_users, days.n_users, repetitions, seed):
-        n, m = heads @ shown, tails @ shown
-        a, b = heads @ clicks, tails @ clicks
+        n, m = matmul(heads, shown), matmul(tails, shown)
+        a, b = matmul(heads, clicks), matmul(tails, clicks)
         p = (a + b) / (n + m)
         count += int(np.count_nonzero(np.abs(b / m - a / n) > Z * np.sqrt(p * (1 - p) * (1 / n + 1 / m))))
     return Wrong("impressions as independent", "click_rate", "impressions of one user are alike", Rate.of(count, repetitions))
