@@ -1,4 +1,6 @@
-"""Per-user tables in files: csv and tsv, read as text and nothing but text, and Parquet, one file or a folder of parts."""
+"""Per-user tables in files: csv and tsv, read as text and nothing but text, and Parquet, one file
+or a folder of parts.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,9 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 BLOCK = 1 << 24
 """Bytes that are parsed at once: more than any line of a table has."""
 
+HEAD = 1 << 20
+"""Bytes in which the first line ends."""
+
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 MAGIC = {b"PAR1": "a Parquet file", b"\x1f\x8b": "gzipped", b"PK\x03\x04": "a zip archive (or an Excel file)", b"\x28\xb5\x2f\xfd": "zstd",
@@ -35,19 +40,24 @@ MAGIC = {b"PAR1": "a Parquet file", b"\x1f\x8b": "gzipped", b"PK\x03\x04": "a zi
 
 
 def read(path: Path) -> Rows:
-    """A per-user table from a csv or tsv file (gzipped or not), a Parquet file, or a folder of Parquet parts.
+    """A per-user table from a csv or tsv file (gzipped or not), a Parquet file, or a folder of
+    Parquet parts.
 
-    Text files are UTF-8, or UTF-16 with its mark; the first line names the columns. Cells are text: empty ones are blank, and nothing else
-    is (a user may be called NA). Rows of blanks only are no rows.
+    Text files are UTF-8, or UTF-16 with its mark; the first line names the columns. Cells are text:
+    empty ones are blank, and nothing else is (a user may be called NA). Rows of blanks only are no
+    rows.
 
     Raises:
-        ReportError: no such kind of file, or one that cannot be read; with its name, and line where it has lines.
+        ReportError: no such kind of file, or one that cannot be read; with its name, and line where
+            it has lines.
     """
     if path.is_dir():
         return _read_folder(path)
     name = path.name.lower()
     if not name.endswith(SUFFIXES):
-        raise ReportError(f"{path}: a per-user table is a file of {', '.join(SUFFIXES)}, or a folder of Parquet parts")
+        raise ReportError(
+            f"{path}: a per-user table is a file of {', '.join(SUFFIXES)}, or a folder of Parquet parts"
+        )
     try:
         if name.endswith(".parquet"):
             return of_arrow(_part(path))
@@ -73,18 +83,27 @@ def _has_log_schema(part: Path) -> bool:
 
 
 def _parts(folder: Path) -> list[Path]:
-    """The Parquet files below a folder, but for those that writers hide (`_temporary`, `_delta_log`)."""
-    return [part for part in sorted(folder.rglob("*.parquet")) if not any(n[0] in "_." for n in part.relative_to(folder).parts)]
+    """The Parquet files below a folder, but for those that writers hide (`_temporary`,
+    `_delta_log`).
+    """
+    return [
+        part
+        for part in sorted(folder.rglob("*.parquet"))
+        if not any(n[0] in "_." for n in part.relative_to(folder).parts)
+    ]
 
 
 def _read_folder(folder: Path) -> Rows:
-    """All parts below a folder as one table, with the columns that their paths name (`arm=new/part-0.parquet`), as text.
+    """All parts below a folder as one table, with the columns that their paths name
+    (`arm=new/part-0.parquet`), as text.
 
     Raises:
         ReportError: no parts, or parts with other columns.
     """
     if (folder / "_delta_log").is_dir():
-        raise ReportError(f"{folder}: is a Delta table, whose log says which parts are of now; write them as plain Parquet")
+        raise ReportError(
+            f"{folder}: is a Delta table, whose log says which parts are of now; write them as plain Parquet"
+        )
     paths = _parts(folder)
     if not paths:
         raise ReportError(
@@ -92,11 +111,16 @@ def _read_folder(folder: Path) -> Rows:
             f"{', '.join(SUFFIXES)}, or a folder of Parquet parts"
         )
     read, index = zip(*(with_index(_part(path)) for path in paths), strict=True)
-    tables = [_with_partitions(_in_full(table), path.relative_to(folder), path) for table, path in zip(read, paths, strict=True)]
+    tables = [
+        _with_partitions(_in_full(table), path.relative_to(folder), path)
+        for table, path in zip(read, paths, strict=True)
+    ]
     first = tables[0].schema
     for path, table in zip(paths, tables, strict=True):
         _same_columns(first, table.schema, paths[0], path)
-    whole = pa.concat_tables([table.select(first.names) for table in tables], promote_options="permissive")
+    whole = pa.concat_tables(
+        [table.select(first.names) for table in tables], promote_options="permissive"
+    )
     starts = np.cumsum([0, *(table.num_rows for table in tables)])
 
     def place(row: int) -> str:
@@ -105,7 +129,9 @@ def _read_folder(folder: Path) -> Rows:
 
     try:
         rows = of_arrow(whole.replace_schema_metadata(None), place, index[0])
-        return replace(rows, marks=frozenset(name for name, _ in _partitions(paths[0].relative_to(folder))))
+        return replace(
+            rows, marks=frozenset(name for name, _ in _partitions(paths[0].relative_to(folder)))
+        )
     except TableError as error:
         raise ReportError(f"{folder}: {error}") from error
 
@@ -116,7 +142,9 @@ def _part(path: Path) -> pa.Table:
     except pa.ArrowException as error:
         with path.open("rb") as file:
             kind = _kind(file.read(8)).replace("a Parquet file", "the beginning of one")
-        raise ReportError(f"{path}: is not a readable Parquet file{f', but {kind}' if kind else ''}: {error}") from error
+        raise ReportError(
+            f"{path}: is not a readable Parquet file{f', but {kind}' if kind else ''}: {error}"
+        ) from error
 
 
 def _kind(head: bytes) -> str:
@@ -127,7 +155,9 @@ def _kind(head: bytes) -> str:
 def _partitions(inside: Path) -> list[tuple[str, str | None]]:
     """The columns that the folders of a part name, and their values."""
     steps = [step.partition("=") for step in inside.parts[:-1] if "=" in step]
-    return [(unquote(name), None if value == HIVE_NULL else unquote(value)) for name, _, value in steps]
+    return [
+        (unquote(name), None if value == HIVE_NULL else unquote(value)) for name, _, value in steps
+    ]
 
 
 def _with_partitions(table: pa.Table, inside: Path, path: Path) -> pa.Table:
@@ -141,7 +171,9 @@ def _with_partitions(table: pa.Table, inside: Path, path: Path) -> pa.Table:
         if name not in table.column_names:
             table = table.append_column(name, text)
         elif not pc.all(pc.equal(pc.cast(table[name], pa.large_string()), text)).as_py():
-            raise ReportError(f"{path}: column {name!r} has other values than the {value!r} of its folder")
+            raise ReportError(
+                f"{path}: column {name!r} has other values than the {value!r} of its folder"
+            )
     return table
 
 
@@ -150,7 +182,9 @@ def _in_full(table: pa.Table) -> pa.Table:
     for i, field in enumerate(table.schema):
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            table = table.set_column(i, field.name, table.column(i).cast(kind).cast(pa.large_string()))
+            table = table.set_column(
+                i, field.name, table.column(i).cast(kind).cast(pa.large_string())
+            )
     return table
 
 
@@ -172,15 +206,21 @@ def _same_columns(first: pa.Schema, other: pa.Schema, path: Path, part: Path) ->
         ReportError: two parts have other columns, or columns of other types.
     """
     for name in (*first.names, *other.names):
-        kinds = [schema.field(name).type if name in schema.names else None for schema in (first, other)]
+        kinds = [
+            schema.field(name).type if name in schema.names else None for schema in (first, other)
+        ]
         if _family(kinds[0]) != _family(kinds[1]) and pa.null() not in kinds:
             mine, theirs = ("not there" if kind is None else str(kind) for kind in reversed(kinds))
             rule = "all parts of a table have the same columns"
-            raise ReportError(f"{part}: column {name!r} is {mine}, and {theirs} in {path.name}; {rule}")
+            raise ReportError(
+                f"{part}: column {name!r} is {mine}, and {theirs} in {path.name}; {rule}"
+            )
 
 
 class _Text:
-    """A file of separated text. Lines are counted only where one has to be named: the file is then read again, slowly."""
+    """A file of separated text. Lines are counted only where one has to be named: the file is then
+    read again, slowly.
+    """
 
     def __init__(self, path: Path, separator: str) -> None:
         self.path, self.separator = path, separator
@@ -198,13 +238,19 @@ class _Text:
             table = pa.csv.read_csv(
                 pa.BufferReader(content),
                 read_options=pa.csv.ReadOptions(autogenerate_column_names=True, block_size=BLOCK),
-                parse_options=pa.csv.ParseOptions(delimiter=self.separator, newlines_in_values=b'"' in content),
+                parse_options=pa.csv.ParseOptions(
+                    delimiter=self.separator, newlines_in_values=b'"' in content
+                ),
                 convert_options=pa.csv.ConvertOptions(
-                    column_types={f"f{i}": pa.string() for i in range(count)}, strings_can_be_null=True, null_values=[""]
+                    column_types={f"f{i}": pa.string() for i in range(count)},
+                    strings_can_be_null=True,
+                    null_values=[""],
                 ),
             ).slice(1)
         except pa.ArrowInvalid as error:
-            raise self._fault(content, count) or ReportError(f"{self.path}: cannot be read as a table: {error}") from error
+            raise self._fault(content, count) or ReportError(
+                f"{self.path}: cannot be read as a table: {error}"
+            ) from error
         kept = _not_blank(table)
         if kept is not None:
             table = table.take(pa.array(kept))
@@ -231,27 +277,36 @@ class _Text:
             raise ReportError(f"{self.path}: is no whole gzip file: {error}") from error
         kind = _kind(content[:8])
         if kind:
-            raise ReportError(f"{self.path}: is {kind}, and no text; a per-user table is a file of {', '.join(SUFFIXES)}")
+            raise ReportError(
+                f"{self.path}: is {kind}, and no text; a per-user table is a file of {', '.join(SUFFIXES)}"
+            )
         try:
             if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 content = content.decode("utf-16").encode()
             content = content.removeprefix(b"\xef\xbb\xbf")
         except UnicodeDecodeError as error:
-            raise ReportError(f"{self.path}: is not the UTF-16 text that its first bytes say: {error.reason}") from error
+            raise ReportError(
+                f"{self.path}: is not the UTF-16 text that its first bytes say: {error.reason}"
+            ) from error
         if b"\0" in content:
             line = content.count(b"\n", 0, content.index(b"\0")) + 1
-            raise ReportError(f"{self.path}: line {line}: has a NUL byte: no text, or UTF-16 without its mark; save it as UTF-8")
+            raise ReportError(
+                f"{self.path}: line {line}: has a NUL byte: no text, or UTF-16 without its mark; save it as UTF-8"
+            )
         return content
 
     def _names(self, content: bytes) -> list[str]:
         """The names of the columns, of the first line that is not empty.
 
         Raises:
-            ReportError: there is none, or it has one name where another separator stands; two names are alike.
+            ReportError: there is none, or it has one name where another separator stands; two names
+                are alike.
         """
-        record = next((record for _, record in self._records(content[:BLOCK]) if record), None)
+        record = next((record for _, record in self._records(content[:HEAD]) if record), None)
         if record is None:
-            raise ReportError(f"{self.path}: cannot be read as a table: it is empty; its first line names the columns")
+            raise ReportError(
+                f"{self.path}: cannot be read as a table: it is empty; its first line names the columns"
+            )
         others = [sign for sign in SEPARATORS if sign in record[0]] if len(record) == 1 else []
         if others:
             raise ReportError(
@@ -265,8 +320,13 @@ class _Text:
 
     def _records(self, content: bytes) -> Iterator[tuple[int, list[str]]]:
         """The line of each record, and its values. What is no UTF-8 is shown as it is."""
-        csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # a cell may be as long as the file
-        reader = csv.reader(io.StringIO(content.decode("utf-8", "backslashreplace"), newline=""), delimiter=self.separator)
+        csv.field_size_limit(
+            max(csv.field_size_limit(), len(content))
+        )  # a cell may be as long as the file
+        reader = csv.reader(
+            io.StringIO(content.decode("utf-8", "backslashreplace"), newline=""),
+            delimiter=self.separator,
+        )
         line = 1
         for record in reader:
             yield line, record
@@ -278,12 +338,16 @@ class _Text:
         return next(line for i, line in enumerate(lines) if i == record)
 
     def _fault(self, content: bytes, count: int) -> ReportError | None:
-        """What is wrong with a file that cannot be parsed: its encoding, a quote that is not closed, or a line of another length."""
+        """What is wrong with a file that cannot be parsed: its encoding, a quote that is not
+        closed, or a line of another length.
+        """
         try:
             content.decode()
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            return ReportError(f"{self.path}: line {line}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8")
+            return ReportError(
+                f"{self.path}: line {line}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+            )
         for line, record in self._records(content):
             if record and len(record) != count:
                 what = "more" if len(record) > count else "fewer"

@@ -1,4 +1,6 @@
-"""Frames: a `UnitTable` from a plain per-user table, so that a real A/B test gets the same verdict as a simulated one."""
+"""Frames: a `UnitTable` from a plain per-user table, so that a real A/B test gets the same verdict
+as a simulated one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ import numpy.typing as npt
 
 from simulator.metrics import METRICS, Better, Metric, Term, directed, direction_of
 from simulator.stats.adjustment import clustered
-from simulator.stats.readings import Floats, Reading, UnreadableError, has_leading_zeros, is_number, is_text, read_numbers
+from simulator.stats.readings import (
+    Floats,
+    Reading,
+    UnreadableError,
+    has_leading_zeros,
+    is_number,
+    is_text,
+    read_numbers,
+)
 from simulator.stats.rows import BLANK, UNNAMED, Ids, Rows, as_rows, ids, labels
 from simulator.stats.units import Role, TableError, UnitTable, Use
 
@@ -22,19 +32,25 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 BEFORE = "_before"
-"""A column `<metric>_before` is that metric in a period before the test: a covariate, known before the arms differ."""
+"""A column `<metric>_before` is that metric in a period before the test: a covariate, known before
+the arms differ.
+"""
 
 SMALLEST, LARGEST = 1e-60, 1e60
 """Bounds of the largest figure of a column: Fieller's interval and Welch's degrees of freedom take its fourth power."""
 
 LEVELS = 250
-"""Levels of a segment, at most: as many as there are countries. A column of text with more is an id, or a remark."""
+"""Levels of a segment, at most: as many as there are countries. A column of text with more is an
+id, or a remark.
+"""
 
 ROW_NUMBER = re.compile(r"index|level_0|row_?number|__index_level_\d+__")
 """Names of columns that tools write to number the rows."""
 
 COUNTED = 30
-"""Rows from which a column of any name that counts them in order is their number: no metric does that by chance."""
+"""Rows from which a column of any name that counts them in order is their number: no metric does
+that by chance.
+"""
 
 Columns = Mapping[str, str | tuple[str, str]]
 
@@ -50,31 +66,38 @@ def from_frame(
     cluster: str | None = None,
     better: Mapping[str, Better] | None = None,
 ) -> UnitTable:
-    """A table of one row per user (split design), or one row per user and arm, every user in every arm (paired design).
+    """A table of one row per user (split design), or one row per user and arm, every user in every
+    arm (paired design).
 
-    Users, arms, clusters and segments are text exactly as it came (`0007` is not `7`). A column of numbers may be written in another
-    dress (`simulator.stats.readings`). `columns` of the result says of every column what it was taken for.
+    Users, arms, clusters and segments are text exactly as it came (`0007` is not `7`). A column of
+    numbers may be written in another dress (`simulator.stats.readings`). `columns` of the result
+    says of every column what it was taken for.
 
     Args:
-        frame: columns `user`, `arm`, metrics, covariates, groups: a pandas DataFrame (row labels of these names will do), an Arrow
-            table, or anything that gives one (`__arrow_c_stream__`).
-        metrics: names of metric columns, or name -> column, or name -> (numerator column, denominator column) for a ratio of sums;
-            None: every column of numbers or of yes and no that is no covariate, no segment and does not end in `_before`.
-        covariates: names of numeric pre-period columns; None: those that end in `_before`, but for those of columns that
-            are in the table and no metrics.
-        groups: columns of segments; None: every column of text or of categories that has 2 to 250 levels, blank being one.
+        frame: columns `user`, `arm`, metrics, covariates, groups: a pandas DataFrame (row labels of
+            these names will do), an Arrow table, or anything that gives one (`__arrow_c_stream__`).
+        metrics: names of metric columns, or name -> column, or name -> (numerator column,
+            denominator column) for a ratio of sums;
+            None: every column of numbers or of yes and no that is no covariate, no segment and does
+                not end in `_before`.
+        covariates: names of numeric pre-period columns; None: those that end in `_before`, but for
+            those of columns that are in the table and no metrics.
+        groups: columns of segments; None: every column of text or of categories that has 2 to 250
+            levels, blank being one.
         user: name of the user column.
         arm: name of the arm column.
-        cluster: name of a column of clusters that were assigned as a whole; the rows may then be anything (users, or users' days), and the
-            units of the table are the clusters.
-        better: by metric, whether `higher` or `lower` values of it are better; of others as far as their names tell (`direction_of`).
+        cluster: name of a column of clusters that were assigned as a whole; the rows may then be
+            anything (users, or users' days), and the units of the table are the clusters.
+        better: by metric, whether `higher` or `lower` values of it are better; of others as far as
+            their names tell (`direction_of`).
 
     Returns:
         A `UnitTable` by user (or cluster), arms in the order of their first row.
 
     Raises:
-        TableError: a column missing or not numeric, a value missing, a word among numbers, numbers that can be read in two ways, fewer
-            than two arms, or users that are neither in one arm nor in all of them.
+        TableError: a column missing or not numeric, a value missing, a word among numbers, numbers
+            that can be read in two ways, fewer than two arms, or users that are neither in one arm
+            nor in all of them.
         MetricError: `better` of no metric, or no direction.
     """
     rows = as_rows(frame)
@@ -86,7 +109,13 @@ def from_frame(
         rows.cells(name)
     if not len(rows.cells(arm)):
         raise TableError("the table has no rows")
-    sheet = _Sheet(rows, fixed, asked, covariates if covariates is None else list(covariates), groups if groups is None else list(groups))
+    sheet = _Sheet(
+        rows,
+        fixed,
+        asked,
+        covariates if covariates is None else list(covariates),
+        groups if groups is None else list(groups),
+    )
     codes, arms = _arms(rows, arm)
     order = _layout(ids(rows, user), codes, len(arms), rows) if cluster is None else None
     table = sheet.table(codes, arms, order, None if cluster is None else _cluster(rows, cluster))
@@ -95,9 +124,14 @@ def from_frame(
 
 
 def _asked(metrics: Columns | Iterable[str]) -> dict[str, str | tuple[str, str]]:
+    """Metrics by name, their columns by name, too (a label of pandas may be a number)."""
     if not isinstance(metrics, Mapping):
         return {str(name): str(name) for name in metrics}
-    return {name: tuple(map(str, column)) if isinstance(column, tuple) else str(column) for name, column in metrics.items()}  # type: ignore[misc]
+    asked: dict[str, str | tuple[str, str]] = {}
+    for name, column in metrics.items():
+        ratio = isinstance(column, tuple)
+        asked[str(name)] = (str(column[0]), str(column[1])) if ratio else str(column)
+    return asked
 
 
 @dataclass
@@ -122,11 +156,15 @@ class _Sheet:
     levels: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Take every column for something: first those that were named, then the others by what they hold."""
+        """Take every column for something: first those that were named, then the others by what
+        they hold.
+        """
         for name in (*self.rows.columns, *self.fixed):
             if name in self.fixed and (name in self.rows.columns or name in self.rows.labels):
                 self.uses[name] = Use(name, self.fixed[name])
-        named = [column for spec in (self.asked or {}).values() for column in ([spec] if isinstance(spec, str) else spec)]
+        named = []
+        for spec in (self.asked or {}).values():
+            named += [spec] if isinstance(spec, str) else [*spec]
         self._no_outcome_twice(named)
         for column in named:
             self._take(column, "metric")
@@ -140,7 +178,9 @@ class _Sheet:
         for column in self.rows.labels:
             self.uses.setdefault(column, Use(column, "left out", "the row labels of pandas"))
         if self.asked is None:
-            self.asked = {column: column for column, use in self.uses.items() if use.role == "metric"}
+            self.asked = {
+                column: column for column, use in self.uses.items() if use.role == "metric"
+            }
         if not self.asked:
             raise TableError(self._without_metric())
         if self.pasts is None:
@@ -171,7 +211,10 @@ class _Sheet:
         reading = self._numbers(column)
         if reading is None:
             cells = self.rows.cells(column).drop_null()
-            raise TableError(f"column {column!r} must be numeric; it holds {cells.type}" + (f": {cells[0]}, ..." if len(cells) else ""))
+            raise TableError(
+                f"column {column!r} must be numeric; it holds {cells.type}"
+                + (f": {cells[0]}, ..." if len(cells) else "")
+            )
         self.read[column] = reading
         self.uses.setdefault(column, Use(column, role, _read_how(reading)))
 
@@ -179,7 +222,8 @@ class _Sheet:
         """The numbers of a column, None where it holds none.
 
         Raises:
-            TableError: most of its values are numbers, but not all, or they can be read in two ways.
+            TableError: most of its values are numbers, but not all, or they can be read in two
+                ways.
         """
         if column in self.read:
             return self.read[column]
@@ -188,7 +232,9 @@ class _Sheet:
             reading = read_numbers(cells)
         except UnreadableError as error:
             advice = f"write plain numbers, such as 1234.5; or name {column!r} as a segment if it is one, or the metrics that you want"
-            raise TableError(f"{self.rows.place(error.row)}: column {column!r} is {error.why}; {advice}") from error
+            raise TableError(
+                f"{self.rows.place(error.row)}: column {column!r} is {error.why}; {advice}"
+            ) from error
         if reading is not None and not reading.how and is_text(cells.type) and not self.rows.text:
             return replace(reading, how="from text")
         return reading
@@ -259,7 +305,10 @@ class _Sheet:
             self._leave(column, why + str(error).removeprefix(f"column {column!r} "))
             return
         if len(here) < 2 and not named:
-            self._leave(column, f"{why}it is {found.names[0]!r} in every row" if found.names else "all blank")
+            self._leave(
+                column,
+                f"{why}it is {found.names[0]!r} in every row" if found.names else "all blank",
+            )
             return
         names = np.array([*found.names, BLANK], dtype=object)
         self.levels[column] = names[found.codes]
@@ -272,14 +321,22 @@ class _Sheet:
             of = column.removesuffix(BEFORE)
             if of in self.rows.columns and of not in asked and of not in self.fixed:
                 self._leave(column, f"the past of {of!r}, which is no metric")
-        self.pasts = [column for column in self.pasts or () if self.uses[column].role == "covariate"]
+        self.pasts = [
+            column for column in self.pasts or () if self.uses[column].role == "covariate"
+        ]
 
     def _without_metric(self) -> str:
-        why = "; ".join(f"{use.column}: {_spoken(use)}" for use in self.uses.values() if use.role in ("segment", "left out"))
+        why = "; ".join(
+            f"{use.column}: {_spoken(use)}"
+            for use in self.uses.values()
+            if use.role in ("segment", "left out")
+        )
         rule = "the table has no metric: give at least one numeric column besides user, arm and covariates"
         return f"{rule} ({why})" if why else rule
 
-    def table(self, codes: Array, arms: tuple[str, ...], order: Array | None, cluster: Array | None) -> UnitTable:
+    def table(
+        self, codes: Array, arms: tuple[str, ...], order: Array | None, cluster: Array | None
+    ) -> UnitTable:
         """The table of the rows as they are, or of pairs in `order` `[arms, users]`.
 
         Raises:
@@ -300,8 +357,15 @@ class _Sheet:
             "user",
             arms,
             {name: _metric(name, column) for name, column in asked.items()},
-            {name: values(column if isinstance(column, str) else column[0]) for name, column in asked.items()},
-            {name: values(column[1]) for name, column in asked.items() if not isinstance(column, str)},
+            {
+                name: values(column if isinstance(column, str) else column[0])
+                for name, column in asked.items()
+            },
+            {
+                name: values(column[1])
+                for name, column in asked.items()
+                if not isinstance(column, str)
+            },
             codes if order is None else None,
             cluster,
             {column.removesuffix(BEFORE): self._finite(column)[one] for column in self.pasts or ()},
@@ -316,7 +380,9 @@ class _Sheet:
             TableError: one is missing or infinite, or they are too large or too small to compute with.
         """
         values = self.read[column].values
-        if not np.isfinite(values.sum()):  # a sum is finite where every value is, unless it overflows
+        if not np.isfinite(
+            values.sum()
+        ):  # a sum is finite where every value is, unless it overflows
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
                 cell = self.rows.cells(column)[int(bad[0])]
@@ -358,7 +424,15 @@ def _metric(name: str, column: str | tuple[str, str]) -> Metric:
     higher = direction_of(name, top, bottom)
     source: Literal["", "name"] = "" if higher is None else "name"
     if bottom is None:
-        return Metric(name, known.description if known else name, known.measure if known else "", _named(top), None, higher, source)
+        return Metric(
+            name,
+            known.description if known else name,
+            known.measure if known else "",
+            _named(top),
+            None,
+            higher,
+            source,
+        )
     return Metric(name, f"{top} per {bottom}", "ratio", _named(top), _named(bottom), higher, source)
 
 
@@ -371,9 +445,13 @@ def _arms(rows: Rows, arm: str) -> tuple[Array, tuple[str, ...]]:
     found = labels(rows, arm)
     missing = np.flatnonzero(found.codes < 0)
     if len(missing):
-        raise TableError(f"{rows.place(int(missing[0]))}: column {arm!r} has no value; every row must be in an arm")
+        raise TableError(
+            f"{rows.place(int(missing[0]))}: column {arm!r} has no value; every row must be in an arm"
+        )
     if len(found.names) < 2:
-        raise TableError(f"column {arm!r} has the arms {list(found.names)}: a comparison needs at least two")
+        raise TableError(
+            f"column {arm!r} has the arms {list(found.names)}: a comparison needs at least two"
+        )
     return found.codes, found.names
 
 
@@ -381,19 +459,27 @@ def _cluster(rows: Rows, cluster: str) -> Array:
     found = labels(rows, cluster)
     missing = np.flatnonzero(found.codes < 0)
     if len(missing):
-        raise TableError(f"{rows.place(int(missing[0]))}: column {cluster!r} has no value; every row must be in a cluster")
+        raise TableError(
+            f"{rows.place(int(missing[0]))}: column {cluster!r} has no value; every row must be in a cluster"
+        )
     return np.array(found.names, dtype=object)[found.codes]
 
 
 def _clustered(table: UnitTable, cluster: str) -> UnitTable:
     """The table of clusters; a segment that cuts through one is left out."""
     found = clustered(table)
-    lost = {name: Use(name, "left out", f"it differs within a {cluster}") for name in table.groups if name not in found.groups}
+    lost = {
+        name: Use(name, "left out", f"it differs within a {cluster}")
+        for name in table.groups
+        if name not in found.groups
+    }
     return replace(found, columns=tuple(lost.get(use.column, use) for use in table.columns))
 
 
 def _layout(who: Ids, codes: Array, n_arms: int, rows: Rows) -> Array | None:
-    """None for a split table; for a paired one the rows of each arm in a common order of users, `[arms, users]`."""
+    """None for a split table; for a paired one the rows of each arm in a common order of users,
+    `[arms, users]`.
+    """
     if who.distinct:
         return None
     number = who.ranks

@@ -1,7 +1,9 @@
-"""Numbers as people write them: amounts, shares, durations and yes or no, read for a column as a whole.
+"""Numbers as people write them: amounts, shares, durations and yes or no, read for a column as a
+whole.
 
-A column of text is a number only where *every* value that is not blank is one by the same rule. Where most values are numbers and some
-are not, or where two rules read a value differently (`1,234` is 1234 or 1.234), nothing is guessed: the row is named.
+A column of text is a number only where *every* value that is not blank is one by the same rule.
+Where most values are numbers and some are not, or where two rules read a value differently (`1,234`
+is 1234 or 1.234), nothing is guessed: the row is named.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 MOST = 0.5
-"""Share of a column's values from which those that are no numbers are mistakes, and the column is not simply text."""
+"""Share of a column's values from which those that are no numbers are mistakes, and the column is
+not simply text.
+"""
 
 ABSENT = ("na", "n/a", "nan", "null", "none", "nil", "nat", "#n/a", "-", "--", "?")
 """Words that people write in a column of numbers where there is none."""
 
-SPACES = "\u00a0\u202f\u2009"
-MINUS, APOSTROPHE = "\u2212", "\u2019"
+TYPESET = {"\u2212": "-", "\u2019": "'", "\u00a0": " ", "\u202f": " ", "\u2009": " "}
+"""Signs that typography has for a minus, an apostrophe and a space (no-break, narrow, thin)."""
 
 CURRENCIES = (
     "AED|AUD|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|MYR|NOK|NZD|PEN|PHP|PLN|RMB|RON|RUB|SAR|SEK|SGD|"
@@ -48,7 +52,7 @@ CONVENTIONS = ((",", "."), (".", ","), (" ", "."), (" ", ","), ("'", "."), ("'",
 BOOLEANS = (("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"))
 
 CLOCK = (
-    r"^(?P<sign>-)?(?:(?P<days>-?\d+) days?,? )?\+?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d(?:[.,]\d+)?)$",
+    r"^(?:(?P<days>-?\d+) days?,? \+?)?(?P<sign>-)?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d(?:[.,]\d+)?)$",
     r"^(?P<days>-?\d+) days?$",
     r"^(?P<sign>-)?P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:[.,]\d+)?)S)?)?$",
 )
@@ -84,15 +88,19 @@ class UnreadableError(Exception):
 
 
 def encoded(cells: Cells) -> tuple[Cells, npt.NDArray[np.int64]]:
-    """The distinct values of a column in the order of their first rows, and the index `[n]` of each row's (-1: blank); by hashing."""
+    """The distinct values of a column in the order of their first rows, and the index `[n]` of each
+    row's (-1: blank); by hashing.
+    """
     coded = cells.dictionary_encode().combine_chunks()
     if isinstance(coded, pa.ChunkedArray):  # without rows there is no chunk
         return pa.array([], cells.type), np.zeros(0, dtype=np.int64)
-    return coded.dictionary, np.asarray(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    indices = coded.indices.fill_null(-1) if coded.null_count else coded.indices
+    return coded.dictionary, indices.to_numpy().astype(np.int64)
 
 
 def read_numbers(cells: Cells) -> Reading | None:
-    """The numbers of a column of any type; None where it holds none (text, dates, categories, lists).
+    """The numbers of a column of any type; None where it holds none (text, dates, categories,
+    lists).
 
     Raises:
         UnreadableError: most values are numbers, but not all; or they can be read in two ways.
@@ -100,7 +108,11 @@ def read_numbers(cells: Cells) -> Reading | None:
     kind = cells.type
     if pa.types.is_dictionary(kind):
         inner = kind.value_type
-        return read_numbers(cells.cast(inner)) if pa.types.is_boolean(inner) or is_text(inner) else None
+        return (
+            read_numbers(cells.cast(inner))
+            if pa.types.is_boolean(inner) or is_text(inner)
+            else None
+        )
     if is_number(kind):
         return Reading(_floats(cells))
     if pa.types.is_boolean(kind):
@@ -115,7 +127,9 @@ def read_numbers(cells: Cells) -> Reading | None:
 
 
 def has_leading_zeros(cells: Cells) -> bool:
-    """Whether a column of text has whole numbers such as `007`: such digits are a label (a postcode), and no amount."""
+    """Whether a column of text has whole numbers such as `007`: such digits are a label (a
+    postcode), and no amount.
+    """
     if not is_text(cells.type):
         return False
     zero = cells.filter(pc.starts_with(cells, "0"))
@@ -124,7 +138,9 @@ def has_leading_zeros(cells: Cells) -> bool:
 
 def is_text(kind: Any) -> bool:
     """Whether an Arrow type is a string."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def is_number(kind: Any) -> bool:
@@ -133,7 +149,9 @@ def is_number(kind: Any) -> bool:
 
 
 def as_numpy(cells: Cells) -> npt.NDArray[Any]:
-    """The cells as numpy has them, without a copy where there is one block of them and none is blank."""
+    """The cells as numpy has them, without a copy where there is one block of them and none is
+    blank.
+    """
     if isinstance(cells, pa.ChunkedArray):
         cells = cells.chunk(0) if cells.num_chunks == 1 else cells.combine_chunks()
     return np.asarray(cells.to_numpy(zero_copy_only=False))
@@ -152,17 +170,26 @@ def _from_text(cells: Cells) -> Reading | None:
 
 
 def _may_have_thousands(cells: Cells, values: Floats) -> bool:
-    """Whether plain numbers may be whole ones with a dot between thousands: `900`, `1.234`, `12.500`.
+    """Whether plain numbers may be whole ones with a dot between thousands: `900`, `1.234`,
+    `12.500`.
 
-    Every number is then below 1000 and has three decimals or none, and both kinds occur: who writes three decimals writes them always.
+    Every number is then below 1000 and has three decimals or none, and both kinds occur: who writes
+    three decimals writes them always.
     """
     size = np.abs(values[np.isfinite(values)])
     if not len(size) or size.max() >= 1000.0 or size[size > 0].min(initial=1.0) < 1.0:
         return False
-    dotted = pc.match_substring(cells, ".")
-    if not pc.any(dotted).as_py() or pc.all(dotted).as_py():
+    some = cells.slice(0, 1000)  # most columns show at once that they have decimals
+    if not _are_in_thousands(some) or not _are_in_thousands(cells):
         return False
-    return bool(pc.all(pc.match_substring_regex(cells.filter(dotted), r"^[+-]?[1-9]\d{0,2}\.\d{3}$")).as_py())
+    dotted = int(pc.sum(pc.match_substring(cells, ".")).as_py())
+    return 0 < dotted < int(len(cells) - cells.null_count)
+
+
+def _are_in_thousands(cells: Cells) -> bool:
+    """Whether every dot has one to three digits before it, the first no zero, and three behind it."""
+    dotted = cells.filter(pc.match_substring(cells, "."))
+    return bool(pc.all(pc.match_substring_regex(dotted, r"^[+-]?[1-9]\d{0,2}\.\d{3}$")).as_py())
 
 
 @dataclass(frozen=True)
@@ -176,8 +203,10 @@ class _Texts:
     @classmethod
     def of(cls, cells: Cells) -> _Texts:
         dictionary, rows = encoded(cells)
-        texts = pc.replace_substring(pc.utf8_trim_whitespace(dictionary), MINUS, "-")
-        texts = pc.replace_substring_regex(texts, f"[{SPACES}]", " ")
+        texts = pc.utf8_trim_whitespace(dictionary)
+        if not pc.all(pc.string_is_ascii(texts)).as_py():
+            for typeset, plain in TYPESET.items():
+                texts = pc.replace_substring(texts, typeset, plain)
         blank = np.asarray(pc.equal(texts, ""))
         rows = np.where(rows >= 0, np.where(blank[rows], -1, rows), -1)
         return cls(texts, rows, np.bincount(rows[rows >= 0], minlength=len(texts)))
@@ -202,7 +231,10 @@ def _dressed(cells: Cells) -> Reading | None:
     if not column.counts.sum():
         return None
     used = column.counts > 0
-    words = np.array([str(t).lower() for t in column.texts.to_pylist()] if len(column.texts) <= 32 else [], dtype=object)
+    words = np.array(
+        [str(t).lower() for t in column.texts.to_pylist()] if len(column.texts) <= 32 else [],
+        dtype=object,
+    )
     yes_no = _booleans(words, used)
     if yes_no is not None:
         return Reading(column.column(yes_no[0]), yes_no[1])
@@ -214,7 +246,9 @@ def _dressed(cells: Cells) -> Reading | None:
         if _mostly_numbers(column, strays):
             row, text = column.first(strays)
             count = int(column.counts[strays].sum())
-            raise UnreadableError(row, f"{text!r}, no number, as most of the column are; {count:,} such values")
+            raise UnreadableError(
+                row, f"{text!r}, no number, as most of the column are; {count:,} such values"
+            )
     return None
 
 
@@ -223,38 +257,59 @@ def _mostly_numbers(column: _Texts, strays: Mask) -> bool:
     share = column.share(strays)
     if share < MOST or share == 1.0:
         return share < MOST
-    absent = pc.is_in(pc.utf8_lower(column.texts.filter(pa.array(strays))), pa.array(ABSENT, column.texts.type))
-    return bool(pc.all(absent).as_py())
+    return bool(_absent(column.texts)[strays].all())
+
+
+def _absent(texts: Cells) -> Mask:
+    """Which texts say that there is no value."""
+    return np.asarray(pc.is_in(pc.utf8_lower(texts), pa.array(ABSENT, texts.type)))
 
 
 def _booleans(words: npt.NDArray[Any], used: Mask) -> tuple[Floats, str] | None:
-    """Values and words of a column of yes and no. Single letters must both occur: a column of `F` alone may be anything."""
+    """Values and words of a column of yes and no. Single letters must both occur: a column of `F`
+    alone may be anything.
+    """
     if not len(words):
         return None
     there = set(words[used])
     for yes, no in BOOLEANS:
-        if there <= {yes, no, "1", "0"} and there & {yes, no} and (len(yes) > 1 or {yes, no} <= there):
+        if (
+            there <= {yes, no, "1", "0"}
+            and there & {yes, no}
+            and (len(yes) > 1 or {yes, no} <= there)
+        ):
             return np.isin(words, [yes, "1"]).astype(np.float64), f"with {yes} as 1, {no} as 0"
     return None
 
 
 def _amounts(column: _Texts) -> tuple[Floats, str]:
-    """Values `[k]` (NaN: no amount) of numbers with separators, a sign of money or of percent, and how they were read.
+    """Values `[k]` (NaN: no amount) of numbers with separators, a sign of money or of percent, and
+    how they were read.
 
     Raises:
         UnreadableError: two ways to read them, or units that differ.
     """
-    texts = pc.replace_substring(column.texts, APOSTROPHE, "'")
-    part = pc.extract_regex(texts, AMOUNT)
-    fields = {name: pc.struct_field(part, name) for name in ("open", "sign", "before", "inner", "number", "after", "close")}
-    is_amount = np.asarray(pc.is_valid(part)) & np.asarray(pc.fill_null(pc.equal(fields["open"], _closing(fields["close"])), False))
-    if not column.share(is_amount):
-        return np.full(len(texts), np.nan), ""
+    part = pc.extract_regex(column.texts, AMOUNT)
+    fields = {
+        name: pc.struct_field(part, name)
+        for name in ("open", "sign", "before", "inner", "number", "after", "close")
+    }
+    is_amount = np.asarray(pc.is_valid(part)) & np.asarray(
+        pc.fill_null(pc.equal(fields["open"], _closing(fields["close"])), False)
+    )
+    if column.share(is_amount) < MOST and not (
+        column.share(is_amount) and _absent(column.texts).any()
+    ):
+        return np.full(len(column.texts), np.nan), ""
     values, separators = _separated(column, fields["number"], is_amount)
-    minus = np.asarray(pc.fill_null(pc.or_(pc.equal(fields["sign"], "-"), pc.equal(fields["inner"], "-")), False))
+    minus = np.asarray(
+        pc.fill_null(pc.or_(pc.equal(fields["sign"], "-"), pc.equal(fields["inner"], "-")), False)
+    )
     minus |= np.asarray(pc.fill_null(pc.equal(fields["open"], "("), False))
     values = np.where(minus, -values, values)
-    unit = pc.binary_join_element_wise(fields["before"], fields["after"], pa.scalar("", texts.type))
+    unit = pc.binary_join_element_wise(
+        fields["before"], fields["after"], pa.scalar("", column.texts.type)
+    )
     sign = _one_unit(column, unit, ~np.isnan(values), values)
     if sign == "%":
         values = values / 100.0
@@ -291,19 +346,27 @@ def _separated(column: _Texts, numbers: Cells, is_amount: Mask) -> tuple[Floats,
                 f"{text!r}, which may be {values[at]:.12g} or {other[at]:.12g}: whether {sign!r} stands between thousands or before "
                 "decimals is not clear from the whole column",
             )
-    said = {thousands: f"{thousands!r} between thousands"} | ({decimal: f"{decimal!r} before decimals"} if decimal != "." else {})
+    said = {thousands: f"{thousands!r} between thousands"} | (
+        {decimal: f"{decimal!r} before decimals"} if decimal != "." else {}
+    )
     read = numbers.filter(pa.array(~np.isnan(values)))
     words = [word for sign, word in said.items() if pc.any(pc.match_substring(read, sign)).as_py()]
     return values, f"with {' and '.join(words)}" if words else ""
 
 
 def _by_convention(numbers: Cells, thousands: str, decimal: str) -> Floats:
-    """Values `[k]` of the numbers that keep a convention; NaN for the others. Indian groups of two are thousands, too."""
+    """Values `[k]` of the numbers that keep a convention; NaN for the others. Indian groups of two
+    are thousands, too.
+    """
     t, d = (f"\\{sign}" if sign in ".,'" else sign for sign in (thousands, decimal))
     grouped = rf"[1-9]\d{{0,2}}(?:{t}\d{{2,3}})*{t}\d{{3}}"
-    fits = pc.match_substring_regex(numbers, rf"^(?:(?:{grouped}|\d+)(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+)?$")
+    fits = pc.match_substring_regex(
+        numbers, rf"^(?:(?:{grouped}|\d+)(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+)?$"
+    )
     plain = pc.replace_substring(pc.replace_substring(numbers, thousands, ""), decimal, ".")
-    return np.array(_floats(pc.cast(pc.if_else(fits, plain, pa.scalar(None, plain.type)), pa.float64())))
+    return np.array(
+        _floats(pc.cast(pc.if_else(fits, plain, pa.scalar(None, plain.type)), pa.float64()))
+    )
 
 
 def _one_unit(column: _Texts, unit: Cells, read: Mask, values: Floats) -> str:
@@ -320,9 +383,17 @@ def _one_unit(column: _Texts, unit: Cells, read: Mask, values: Floats) -> str:
     bare = np.asarray(pc.fill_null(pc.equal(unit, ""), False)) & counted & (values != 0)
     if len(named) == 1 and not bare.any():
         return str(named[0])
-    odd = bare if len(named) == 1 else counted & np.asarray(pc.fill_null(pc.equal(unit, named[1]), False))
+    odd = (
+        bare
+        if len(named) == 1
+        else counted & np.asarray(pc.fill_null(pc.equal(unit, named[1]), False))
+    )
     row, text = column.first(odd)
-    rule = f"without the {named[0]!r} of others" if len(named) == 1 else f"and others have {named[0]!r}: amounts of several units"
+    rule = (
+        f"without the {named[0]!r} of others"
+        if len(named) == 1
+        else f"and others have {named[0]!r}: amounts of several units"
+    )
     raise UnreadableError(row, f"{text!r} {rule}")
 
 
@@ -333,27 +404,42 @@ def _durations(column: _Texts) -> tuple[Floats, str]:
         UnreadableError: two parts, `1:30`, which may be minutes and seconds or hours and minutes.
     """
     values = np.full(len(column.texts), np.nan)
+    if column.share(np.asarray(pc.match_substring_regex(column.texts, r":|day|^-?P"))) < MOST:
+        return values, ""
     for pattern in CLOCK:
         part = pc.extract_regex(column.texts, pattern)
-        fits = np.asarray(pc.is_valid(part)) & np.asarray(pc.not_equal(column.texts, "P"))
+        fits = np.asarray(pc.is_valid(part)) & np.asarray(
+            pc.match_substring_regex(column.texts, r"\d")
+        )  # PT is Portugal
         if fits.any():
             values = np.where(fits, _seconds(part), values)
-    pairs = np.asarray(pc.match_substring_regex(column.texts, r"^\d+:[0-5]\d$")) & (column.counts > 0)
+    pairs = np.asarray(pc.match_substring_regex(column.texts, r"^\d+:[0-5]\d$")) & (
+        column.counts > 0
+    )
     if column.share(pairs) >= MOST:
         row, text = column.first(pairs)
-        raise UnreadableError(row, f"{text!r}, which is minutes and seconds or hours and minutes: h:mm:ss is clear")
+        raise UnreadableError(
+            row, f"{text!r}, which is minutes and seconds or hours and minutes: h:mm:ss is clear"
+        )
     return values, "as seconds"
 
 
 def _seconds(part: Cells) -> Floats:
-    """Seconds `[k]` of the parts of a duration. In `-1 days +23:59:00` the minus is of the days alone, in `-0:01:00` of the whole."""
+    """Seconds `[k]` of the parts of a duration. In `-1 days +23:59:00` the minus is of the days
+    alone, in `-0:01:00` of the whole.
+    """
     total = np.zeros(len(part))
     names = [part.type.field(i).name for i in range(part.type.num_fields)]
     for name in names:
         if name in SECONDS:
             field = pc.replace_substring(pc.struct_field(part, name), ",", ".")
-            total += SECONDS[name] * _floats(pc.cast(pc.if_else(pc.equal(field, ""), "0", field), pa.float64()))
+            total += SECONDS[name] * _floats(
+                pc.cast(pc.if_else(pc.equal(field, ""), "0", field), pa.float64())
+            )
     if "sign" in names:
-        total = np.where(np.asarray(pc.fill_null(pc.equal(pc.struct_field(part, "sign"), "-"), False)), -total, total)
+        total = np.where(
+            np.asarray(pc.fill_null(pc.equal(pc.struct_field(part, "sign"), "-"), False)),
+            -total,
+            total,
+        )
     return total
-

@@ -1,6 +1,8 @@
-"""Rows as people hold them: the columns of a DataFrame, an Arrow table or a file, before anything is decided about them.
+"""Rows as people hold them: the columns of a DataFrame, an Arrow table or a file, before anything
+is decided about them.
 
-Every column is an Arrow array whose values are exactly those that came (no id becomes a float), with null where a cell is blank.
+Every column is an Arrow array whose values are exactly those that came (no id becomes a float),
+with null where a cell is blank.
 """
 
 from __future__ import annotations
@@ -38,9 +40,11 @@ class Rows:
     Attributes:
         columns: by name, in order: what gives the cells `[n]` of each (asked for once).
         place: a row in words, as its reader knows it: `line 7`, `row 5`.
-        labels: columns that pandas keeps as row labels (its index): used only where they are asked for.
+        labels: columns that pandas keeps as row labels (its index): used only where they are asked
+            for.
         text: whether the source knows nothing but text (csv).
-        marks: columns that say where a row lay (the folders of Parquet parts), and are no numbers whatever they hold.
+        marks: columns that say where a row lay (the folders of Parquet parts), and are no numbers
+            whatever they hold.
     """
 
     columns: Mapping[str, Callable[[], Cells]]
@@ -58,13 +62,17 @@ class Rows:
         """
         if column not in self._read:
             cells = _plain(self._getter(column)())
-            self._read[column] = cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells])
+            self._read[column] = (
+                cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells])
+            )
         return self._read[column]
 
     def _getter(self, column: str) -> Callable[[], Cells]:
         found = self.columns.get(column) or self.labels.get(column)
         if found is None:
-            raise TableError(f"the table has no column {column!r}{_near(column, self.columns)}; it has {list(self.columns)}")
+            raise TableError(
+                f"the table has no column {column!r}{_near(column, self.columns)}; it has {list(self.columns)}"
+            )
         return found
 
 
@@ -76,7 +84,8 @@ def _near(column: str, known: Iterable[str]) -> str:
 
 
 def as_rows(table: Rows | pd.DataFrame | Any) -> Rows:
-    """Rows of a pandas DataFrame, of an Arrow table, or of anything that gives one (`__arrow_c_stream__`: polars, DuckDB).
+    """Rows of a pandas DataFrame, of an Arrow table, or of anything that gives one
+    (`__arrow_c_stream__`: polars, DuckDB).
 
     Raises:
         TableError: none of these, or two columns of one name.
@@ -90,8 +99,11 @@ def as_rows(table: Rows | pd.DataFrame | Any) -> Rows:
     raise TableError(f"a table is a pandas DataFrame or an Arrow table; got {type(table).__name__}")
 
 
-def of_arrow(table: pa.Table, place: Callable[[int], str] | None = None, index: Iterable[str] = ()) -> Rows:
-    """Rows of an Arrow table; the columns of `index`, and those that pandas wrote as its index, are row labels.
+def of_arrow(
+    table: pa.Table, place: Callable[[int], str] | None = None, index: Iterable[str] = ()
+) -> Rows:
+    """Rows of an Arrow table; the columns of `index`, and those that pandas wrote as its index, are
+    row labels.
 
     Raises:
         TableError: two columns of one name.
@@ -107,7 +119,9 @@ def of_arrow(table: pa.Table, place: Callable[[int], str] | None = None, index: 
 
 
 def with_index(table: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
-    """A table with the row labels of pandas as columns, and the names of these. pandas writes consecutive ones as a range, by its ends."""
+    """A table with the row labels of pandas as columns, and the names of these. pandas writes
+    consecutive ones as a range, by its ends.
+    """
     names = []
     for label in (table.schema.pandas_metadata or {}).get("index_columns", ()):
         if isinstance(label, str):
@@ -144,9 +158,15 @@ def named(labels: Iterable[Any]) -> list[str]:
             names[i] = f"Unnamed: {i}"
             while names[i] in names[:i] + names[i + 1 :]:
                 names[i] += ".1"
-    twice = [name for i, name in enumerate(names) if name in names[:i]] if len(set(names)) < len(names) else []
+    twice = (
+        [name for i, name in enumerate(names) if name in names[:i]]
+        if len(set(names)) < len(names)
+        else []
+    )
     if twice:
-        raise TableError(f"two columns are called {twice[0]!r}; give every column a name of its own")
+        raise TableError(
+            f"two columns are called {twice[0]!r}; give every column a name of its own"
+        )
     return names
 
 
@@ -154,20 +174,28 @@ def _text(label: Any) -> str:
     """A label of a column as text; that of several levels, joined as one usually flattens them."""
     if isinstance(label, tuple):
         return "_".join(part for part in map(_text, label) if part)
-    return "" if label is None or label != label else str(label)  # a label that is not itself is NaN
+    return (
+        "" if label is None or label != label else str(label)
+    )  # a label that is not itself is NaN
 
 
 def _of_series(series: pd.Series[Any]) -> Cells:
-    """The cells of a pandas column; what Arrow has no one type for (several types, very long integers, intervals) as text."""
+    """The cells of a pandas column; what Arrow has no one type for (several types, very long
+    integers, intervals) as text.
+    """
     import pandas as pd
 
     dtype = series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         codes = series.cat.codes.to_numpy()
-        return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), _whole(_of_series(dtype.categories.to_series())))
+        return pa.DictionaryArray.from_arrays(
+            pa.array(codes, mask=codes < 0), _whole(_of_series(dtype.categories.to_series()))
+        )
     if isinstance(dtype, pd.SparseDtype):
         return _of_series(pd.Series(series.to_numpy()))
-    if isinstance(dtype, np.dtype) and dtype.kind in "iuf":  # NaN stays: looking for it takes longer than the verdict
+    if (
+        isinstance(dtype, np.dtype) and dtype.kind in "iuf"
+    ):  # NaN stays: looking for it takes longer than the verdict
         return pa.array(series.to_numpy().astype(dtype.newbyteorder("="), copy=False))
     if isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype)):
         return _as_text(series)
@@ -208,8 +236,13 @@ def _plain(cells: Cells) -> Cells:
 def _without_extension(cells: Cells) -> Cells:
     """The cells of an extension type as those that it is stored as; UUIDs as text."""
     if isinstance(cells, pa.ChunkedArray):
-        return pa.chunked_array([_without_extension(chunk) for chunk in cells.chunks], type=None if cells.num_chunks else pa.string())
-    return _as_text(cells.to_pylist()) if cells.type.extension_name == "arrow.uuid" else cells.storage
+        return pa.chunked_array(
+            [_without_extension(chunk) for chunk in cells.chunks],
+            type=None if cells.num_chunks else pa.string(),
+        )
+    return (
+        _as_text(cells.to_pylist()) if cells.type.extension_name == "arrow.uuid" else cells.storage
+    )
 
 
 @dataclass(frozen=True)
@@ -229,12 +262,15 @@ def labels(rows: Rows, column: str, most: int | None = None) -> Labels:
     """A column of any type as labels.
 
     Raises:
-        TableError: no such column; lists or other nested values; bytes that are no UTF-8 text; more than `most` labels.
+        TableError: no such column; lists or other nested values; bytes that are no UTF-8 text; more
+            than `most` labels.
     """
     distinct, codes = _distinct_cells(rows, column)
     n_levels = len(distinct) + bool((codes < 0).any())
     if most is not None and n_levels > most:
-        raise TableError(f"column {column!r} has {n_levels:,} levels, such as {str(distinct[0])!r}; a segment has at most {most}")
+        raise TableError(
+            f"column {column!r} has {n_levels:,} levels, such as {str(distinct[0])!r}; a segment has at most {most}"
+        )
     kind = distinct.type
     if _is_binary(kind):
         try:
@@ -281,7 +317,10 @@ def _distinct_cells(rows: Rows, column: str) -> tuple[Cells, Array]:
 
 def _is_binary(kind: Any) -> bool:
     return bool(
-        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind)
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
     )
 
 
@@ -344,17 +383,25 @@ def ids(rows: Rows, column: str) -> Ids:
     distinct, numbers = _distinct_cells(rows, column)
     missing = numbers < 0
     if is_text(distinct.type):
-        missing |= np.append(np.asarray(pc.equal(pc.utf8_trim_whitespace(distinct), "")), False)[numbers]
+        missing |= np.append(np.asarray(pc.equal(pc.utf8_trim_whitespace(distinct), "")), False)[
+            numbers
+        ]
     if missing.any():
         place, count = rows.place(int(np.flatnonzero(missing)[0])), np.count_nonzero(missing)
-        raise TableError(f"{place}: column {column!r} has no value; {count:,} such rows: every row must be of somebody")
+        raise TableError(
+            f"{place}: column {column!r} has no value; {count:,} such rows: every row must be of somebody"
+        )
     return Ids(numbers, distinct)
 
 
 def _canonical(cells: Cells) -> Array | None:
-    """Text as whole numbers, where each number is written in the one usual way, so that numbers differ where texts do; else None."""
+    """Text as whole numbers, where each number is written in the one usual way, so that numbers
+    differ where texts do; else None.
+    """
+    zero = cells.filter(pc.starts_with(cells, "0"))  # 007, and 0x7, which Arrow reads as a number
+    if not pc.all(pc.equal(zero, "0")).as_py() or pc.any(pc.starts_with(cells, "-0")).as_py():
+        return None
     try:
-        numbers = pc.cast(cells, pa.int64())
+        return as_numpy(pc.cast(cells, pa.int64()))
     except pa.ArrowInvalid:
         return None
-    return as_numpy(numbers) if pc.all(pc.equal(pc.cast(numbers, cells.type), cells)).as_py() else None
