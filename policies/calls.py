@@ -187,6 +187,11 @@ class Calls:
         with self._calling(f"loading the fit in {folder}"):
             self.policy.load(folder)
 
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """What the policy learned."""
+        with self._calling("state"):
+            return self.policy.state()
+
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take over what another policy's `state` gave."""
         with self._calling("restore"):

@@ -236,7 +236,10 @@ def offline(ran: Ran, reward: str, settings: Settings, test_days: int, progress:
     wanted = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
     policies = fitted(wanted, sequences, catalogue, Fitting(scenario.seed, device(scenario.engine.device), progress))
     rank = _ranking(scenario, sequences, catalogue)
-    targets = [PolicyTargets(name, policy, apart(scenario.seed), serving.recall, rank=rank) for name, policy in policies]
+    targets = [
+        PolicyTargets(name, policy, apart(scenario.seed), serving.recall, rank=rank, n_items=catalogue.n_items)
+        for name, policy in policies
+    ]
     evaluations = evaluate(stream, targets, catalogue.n_users, catalogue.n_items, settings, progress)
     orders = orderings(replace(stream, reward="click", by="session", contexts=1), policies, catalogue.n_users)
     return Offline(tuple(evaluations), tuple(orders))

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import yaml
 
 from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
+from policies.calls import Calls
 from policies.registry import make
 from simulator.device import device
 from simulator.eventlog import EventLog, merge
@@ -181,7 +182,10 @@ def replay_log(
     if not len(sequences.items):
         raise ReplayError(f"{title}: nothing to fit on before day {since // DAY_MS}: make --test-days smaller")
     policies = fitted(wanted, sequences, known, Fitting(options.seed, device("auto"), progress))
-    targets = tuple(PolicyTargets(name, policy, apart(options.seed), options.recall, options.draws) for name, policy in policies)
+    targets = tuple(
+        PolicyTargets(name, policy, apart(options.seed), options.recall, options.draws, n_items=known.n_items)
+        for name, policy in policies
+    )
     return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
 
 
@@ -201,11 +205,12 @@ def fitted(wanted: Sequence[Wanted], sequences: Sequences, catalogue: Catalogue,
     for one in wanted:
         policy = make(one.name, one.params, one.folder)
         key = policy.fit_key()
+        calls = Calls(policy, one.name)
         if key in states:
-            policy.restore(states[key])
+            calls.restore(states[key])
         else:
-            policy.fit(sequences, catalogue, replace(fitting, progress=_named(fitting.progress, f"fit {one.label}")))
-            states[key] = policy.state()
+            calls.fit(sequences, catalogue, replace(fitting, progress=_named(fitting.progress, f"fit {one.label}")))
+            states[key] = calls.state()
         policies.append((one.label, policy))
     return policies
 

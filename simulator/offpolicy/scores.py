@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.base import BoolArray, Histories, IntArray, Policy, Scorer
+from policies.calls import Calls
 from policies.streams import Purpose, uniform
 from simulator.offpolicy.intervals import Interval, Ratios, delta
 from simulator.offpolicy.rounds import Float, Rounds
@@ -54,7 +55,7 @@ def orderings(sessions: Iterable[Rounds], policies: Sequence[tuple[str, Policy]]
             part = told.rows(slice(at, at + block))
             assert part.histories is not None
             for name, policy in scorers:
-                scores = policy.score(_unseen(part.histories), part.item).astype(np.float64)
+                scores = Calls(policy, name).score(_unseen(part.histories), part.item).astype(np.float64)
                 sums[name].add(part.user, _counts(scores, part.reward == 1, part.item))
     named = dict(scorers)
     return [

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from policies.base import Expectant, Histories, IntArray, Policy, Slates, Stochastic
+from policies.calls import CallError, Calls
+from policies.form import fault
 from simulator.offpolicy.rounds import Float, Rounds
 
 Above = Callable[[Float, IntArray], Float]
@@ -96,6 +99,7 @@ class PolicyTargets:
         draws: slates drawn from a stochastic policy for the expectation of the reward model, and for its marginals.
         rank: the stages behind recall; None: the first candidates are shown.
         block: requests asked at once.
+        n_items: of the catalogue; None: not known here, so that no id is too large.
     """
 
     name: str
@@ -105,6 +109,11 @@ class PolicyTargets:
     draws: int = 1
     rank: Rank | None = None
     block: int = 4096
+    n_items: int | None = None
+
+    @cached_property
+    def _calls(self) -> Calls:
+        return Calls(self.policy, self.name)
 
     def __call__(self, rounds: Rounds) -> Target:
         parts = [self._ask(rounds.rows(slice(at, at + self.block))) for at in range(0, len(rounds), self.block)]
@@ -123,19 +132,25 @@ class PolicyTargets:
         if rounds.kind == "marginal" and k > 1:
             often = (slates == rounds.item[:, None, :]).mean(axis=1)
             return Target(often, slates, recalled=drawn[0][1])
-        chance = self.policy.slate_propensities(histories, rounds.item, self.seed)
+        chance = self._calls.slate_propensities(histories, rounds.item, self.seed)
         above = self._above(rounds, histories) if isinstance(self.policy, Expectant) else None
         return Target(chance.astype(np.float64), slates, above=above, recalled=drawn[0][1])
 
     def _above(self, rounds: Rounds, histories: Histories) -> Above:
         """What the policy expects at each place of these rounds, asked when a model has values to expect."""
         assert isinstance(self.policy, Expectant)
-        policy, item, seed = self.policy, rounds.item, self.seed
-        return lambda values, rows: policy.slate_expectations(histories, item, values, rows, seed)
+        calls, item, seed = self._calls, rounds.item, self.seed
+        return lambda values, rows: calls.slate_expectations(histories, item, values, rows, seed)
 
     def _slates(self, histories: Histories, k: int, draw: int, position: IntArray) -> tuple[IntArray, IntArray | None]:
         """What is shown at the logged places `[R, K]`, and the candidates `[R, M]` where they are wanted."""
-        found = self.policy.recall(histories, max(k, self.recall), self.seed + draw)
+        found = self._calls.recall(histories, max(k, self.recall), self.seed + draw)
+        n_items = int(found.items.max(initial=0)) if self.n_items is None else self.n_items
+        wrong = fault(found, histories, n_items)
+        if wrong is not None:
+            row, rule = wrong
+            whose = f"for user {histories.user[row]} at step {histories.step[row]}"
+            raise CallError(self.name, f"recall {whose}: {rule}", "form")
         shown = found if self.rank is None else self.rank(histories, found, k)
         return np.take_along_axis(shown.items, position, axis=1), found.items if self.recall else None
 
