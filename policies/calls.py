@@ -11,7 +11,7 @@ import threading
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +95,26 @@ class Limit:
     rule: str = "the time limit"
 
 
+class Warned:
+    """What a policy's code warned of: for each place the first text, since texts may hold figures, and how often."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[str, str, int, str], tuple[str, int]] = {}
+
+    def add(self, method: str, caught: Iterable[warnings.WarningMessage]) -> None:
+        """Count warnings of a call."""
+        for one in caught:
+            kind, file = one.category.__name__, Path(one.filename).name
+            text = f"{method} warned of {kind}: {_text_of(one.message)} at {file}:{one.lineno}"
+            place = method, file, one.lineno, kind
+            first, n = self._places.get(place, (text, 0))
+            self._places[place] = first, n + 1
+
+    def counts(self) -> Counter[str]:
+        """How often by sentence."""
+        return Counter(dict(self._places.values()))
+
+
 @dataclass
 class Calls:
     """A policy as its user calls it.
@@ -111,7 +131,7 @@ class Calls:
     name: str
     limit: Limit = Limit()
     own: bool = False
-    warned: Counter[str] = field(default_factory=Counter)
+    warned: Warned = field(default_factory=Warned)
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
         """Fit the policy. Raises `CallError`, as every method here."""
@@ -245,7 +265,7 @@ def _shown(got: Any) -> str:
 
 
 @contextmanager
-def calling(name: str, method: str, limit: Limit = Limit(), warned: Counter[str] | None = None) -> Iterator[None]:
+def calling(name: str, method: str, limit: Limit = Limit(), warned: Warned | None = None) -> Iterator[None]:
     """Code of policy `name` runs inside.
 
     What it prints goes to stderr (stdout is for results), and its warnings are counted in `warned` instead of shown. How NumPy treats
@@ -270,7 +290,7 @@ def calling(name: str, method: str, limit: Limit = Limit(), warned: Counter[str]
                 raise CallError(name, f"{method} {raised(error)}", "write" if _is_write(error) else "raised") from error
             finally:
                 if warned is not None:
-                    warned.update(f"{method} warned of {one.category.__name__}: {_text_of(one.message)}" for one in caught)
+                    warned.add(method, caught)
     finally:
         tell("")
 

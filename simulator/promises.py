@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from policies.base import Histories, Slates
-from policies.calls import CallError, Calls
+from policies.calls import CallError, Calls, Warned
 from simulator.files import read_json, write_text
 
 FILE = "notices.json"
@@ -60,11 +60,11 @@ class Witness:
     def __init__(self) -> None:
         self._spotted: set[tuple[str, str]] = set()
         self._cases: dict[tuple[str, str, str], tuple[str, int]] = {}
-        self._warned: dict[tuple[str, str], Counter[str]] = {}
+        self._warned: dict[tuple[str, str], Warned] = {}
 
-    def warned(self, arm: str, policy: str) -> Counter[str]:
+    def warned(self, arm: str, policy: str) -> Warned:
         """Where warnings of a policy are counted."""
-        return self._warned.setdefault((arm, policy), Counter())
+        return self._warned.setdefault((arm, policy), Warned())
 
     def look(self, arm: str, calls: Calls, histories: Histories, slates: Slates, seed: int, n_items: int) -> None:
         """Look at one block: for empty places, and once for each policy whether requests get the same slates in another batch."""
@@ -102,9 +102,9 @@ class Witness:
         return found
 
 
-def of_warnings(arm: str, policy: str, warned: Counter[str]) -> Counter[Notice]:
+def of_warnings(arm: str, policy: str, warned: Warned) -> Counter[Notice]:
     """Warnings as notices."""
-    return Counter({Notice(arm, policy, WARNINGS, what): n for what, n in warned.items()})
+    return Counter({Notice(arm, policy, WARNINGS, what): n for what, n in warned.counts().items()})
 
 
 def as_text(notices: Counter[Notice]) -> str:

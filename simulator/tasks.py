@@ -183,8 +183,9 @@ def _save(calls: Calls, folder: Path) -> None:
     with writing(staging):
         shutil.rmtree(staging, ignore_errors=True)
         calls.save(staging)
-        if calls.warned:
-            (staging / FILE).write_text(as_text(of_warnings("", calls.name, calls.warned)), encoding="utf-8")
+        notices = of_warnings("", calls.name, calls.warned)
+        if notices:
+            (staging / FILE).write_text(as_text(notices), encoding="utf-8")
     adopt(staging, folder, last="state.npz")
 
 

@@ -545,7 +545,7 @@ def test_promises_that_a_run_sees_broken_are_said_at_its_end_and_in_its_report(
         in line
         for line in said
     )
-    assert any("recall warned of UserWarning: an odd thing" in line and "times]" in line for line in said)
+    assert any("recall warned of UserWarning: an odd thing" in line and "at mine.py:12" in line and "times]" in line for line in said)
     assert said[-1] == "abtest: `abtest policies check mine.py:Mine` looks closer"
     (check,) = [
         row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pytest
 
+from policies import check
 from policies.base import PADDING, Catalogue, Fitting, Histories, Policy, Sequences, Slates
 from policies.check import CHECKS, BrokenPromise, check_one, check_policy
 from policies.streams import Purpose, uniform
@@ -279,3 +281,41 @@ def test_what_a_policy_raises_is_named_with_its_line() -> None:
     assert not result.kept
     assert "RuntimeError: out of cheese" in result.detail
     assert "at test_check.py:" in result.detail
+
+
+def test_a_costly_policy_is_not_asked_for_the_large_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Costly(Neighbours):
+        def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+            assert len(histories) <= 60
+            np.ones(1 << 20, dtype=np.int8)
+            return super().recall(histories, k, seed)
+
+    monkeypatch.setattr(check, "BYTES_PER_REQUEST", 1 << 11)
+    (result,) = check_policy(Costly(), only=["cost"])
+    assert not result.kept
+    assert "1 MiB in a batch of 8; at most" in result.detail
+
+
+def test_a_check_has_a_limit_and_the_last_one_that_is_done_is_the_one_that_took_too_long() -> None:
+    @dataclass
+    class SlowAlone(Neighbours):
+        def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+            if len(histories) == 1:
+                time.sleep(60)
+            return super().recall(histories, k, seed)
+
+    results = list(check_policy(SlowAlone(), only=["shapes", "batch_invariance", "permutation"], limit=1.0))
+    assert [(r.name, r.kept, r.stops) for r in results] == [("shapes", True, False), ("batch_invariance", False, True)]
+    assert results[1].detail == "recall took longer than the 1 s of a check"
+
+
+def test_slates_of_a_wrong_form_are_one_line() -> None:
+    @dataclass
+    class Lists(Neighbours):
+        def recall(self, histories: Histories, k: int, seed: int) -> Any:
+            return [[1] * k for _ in range(len(histories))]
+
+    (result,) = check_policy(Lists())
+    assert result.stops
+    assert result.detail == "recall must return policies.base.Slates; got list"
