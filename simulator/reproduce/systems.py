@@ -182,6 +182,11 @@ def _served(name: str) -> dict[str, dict[str, Any]]:
     return {f"{name} 10_0": {"quotas": [1]}, f"{name} 9_1": {"quotas": [9, 1]}, f"{name} pool": {"quotas": [1, 1], "merge": "pool"}}
 
 
+def _comirec(extractor: str, rate: float) -> dict[str, Any]:
+    """ComiRec with the learning rate that its authors published for an extractor."""
+    return {"width": 64, "extractor": extractor, "training": {**TRAINING, "rate": rate}}
+
+
 def recgpt(window: int) -> Family:
     """RecGPT as written with K = `window`, for every m_n; at K = 0 it is fine-tuning with segments that nothing uses."""
     prompts = {"window": window, "source": "model", "form": "between"}
@@ -214,8 +219,8 @@ FAMILIES = {
             says={"augmentation": "Cloze: masks drawn anew in every epoch, only they are predicted"},
         ),
         Family("SASRec", "sasrec", {**_SEQUENCE, "blocks": 1, "heads": 2, "inner": 256, "norm": "post"}, losses=("loss",)),
-        Family("ComiRec-DR", "comirec", {"width": 64, "extractor": "dr"}, says=_CUTS, role="other"),
-        Family("ComiRec-SA", "comirec", {"width": 64, "extractor": "sa"}, says=_CUTS, role="other"),
+        Family("ComiRec-DR", "comirec", _comirec("dr", 5e-3), says=_CUTS, role="other"),
+        Family("ComiRec-SA", "comirec", _comirec("sa", 1e-3), says=_CUTS, role="other"),
         Family(
             "Pre-train",
             "pretrain",
