@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from policies.base import Histories, IntArray, Slates
+from policies.base import Histories, IntArray, Progress, Slates
 from policies.streams import Purpose, uniform
 from simulator.design import DAY
 from simulator.marginals import Impressions, Marginal, catalogue, measure
+from simulator.progress import silent
 from simulator.users.base import Source, Users
 
 if TYPE_CHECKING:
@@ -204,7 +205,12 @@ Measured = dict[str, dict[str, Marginal]]
 """Marginals by feed, then by name."""
 
 
-def measured(scenario: Scenario, feeds: Sequence[str] = (LOGGING, RANDOM, CATALOGUE), replications: int = 1) -> Measured:
+def measured(
+    scenario: Scenario,
+    feeds: Sequence[str] = (LOGGING, RANDOM, CATALOGUE),
+    replications: int = 1,
+    progress: Progress = silent,
+) -> Measured:
     """The marginals of a synthetic scenario by feed: its history, the same users under random exposure, its videos.
 
     Args:
@@ -213,13 +219,20 @@ def measured(scenario: Scenario, feeds: Sequence[str] = (LOGGING, RANDOM, CATALO
         replications: how many worlds are drawn from the scenario's parameters, under its seed and the seeds after it; of several,
             the mean of each marginal and its standard error between worlds. One world is what a run makes; several say
             whether its parameters fit, where one history is too short for what is rare.
+        progress: told of each feed of each world.
 
     Raises:
         CalibrationError: the data is not synthetic.
     """
     if scenario.data.source != "synthetic":
         raise CalibrationError(f"data.source must be 'synthetic': a real log is what it is; got {scenario.data.source!r}")
-    worlds = [_measured(scenario, (scenario.seed + r) % 2**64, feeds) for r in range(replications)]
+    worlds: list[Measured] = []
+    for r in range(replications):
+        worlds.append({})
+        for i, feed in enumerate(feeds):
+            progress("measure the world", r * len(feeds) + i, replications * len(feeds), {})
+            worlds[r][feed] = _marginals(scenario, (scenario.seed + r) % 2**64, feed)
+    progress("measure the world", replications * len(feeds), replications * len(feeds), {})
     return {feed: {name: _mean([world[feed][name] for world in worlds]) for name in worlds[0][feed]} for feed in worlds[0]}
 
 
@@ -230,8 +243,8 @@ def _mean(found: Sequence[Marginal]) -> Marginal:
     return Marginal(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
-def _measured(scenario: Scenario, seed: int, feeds: Sequence[str]) -> Measured:
-    """The marginals of the one world of this seed."""
+def _marginals(scenario: Scenario, seed: int, feed: str) -> dict[str, Marginal]:
+    """The marginals of one feed of the world of this seed."""
     population: Any = scenario.users
     source = Source(population.catalogue(seed))
     n_items, durations = source.catalogue.n_items, source.catalogue.items["duration"]
@@ -241,14 +254,11 @@ def _measured(scenario: Scenario, seed: int, feeds: Sequence[str]) -> Measured:
         days, serving = scenario.data.history_days, scenario.serving
         return measure(expose(users, recall_of(users), days, serving.slate, durations, serving.seen or serving.history))
 
-    out: Measured = {}
-    if LOGGING in feeds:
-        out[LOGGING] = exposed(lambda users: _logging(scenario, users, n_items, seed))
-    if RANDOM in feeds:
-        out[RANDOM] = exposed(lambda users: uniformly(seed, n_items))
-    if CATALOGUE in feeds:
-        out[CATALOGUE] = catalogue(np.asarray(durations[1:], dtype=np.float64))
-    return out
+    if feed == LOGGING:
+        return exposed(lambda users: _logging(scenario, users, n_items, seed))
+    if feed == RANDOM:
+        return exposed(lambda users: uniformly(seed, n_items))
+    return catalogue(np.asarray(durations[1:], dtype=np.float64))
 
 
 def _logging(scenario: Scenario, users: Users, n_items: int, seed: int) -> Recall:

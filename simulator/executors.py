@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, Protocol
 
 from policies.base import Progress
+from simulator.progress import compiling
 
 Task = Callable[[Progress], Any]
 """Something picklable that is called with a progress callback; as text it says what it does ("fitting policy 'itemknn'")."""
@@ -309,7 +310,8 @@ def _work(i: int, task: Task) -> Any:
         _news.put((stage, done, total, dict(figures)))
 
     try:
-        return task(progress)
+        with compiling(progress):
+            return task(progress)
     finally:
         _release()
 

@@ -1,8 +1,10 @@
-"""What a person at a terminal sees while a run is under way: one bar a stage. Nothing is measured and nothing depends on it."""
+"""What a person at a terminal sees while a command is under way: one bar a stage, until it is done. Nothing depends on it."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +21,8 @@ def silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> N
 def board(*, quiet: bool = False) -> Iterator[Progress]:
     """A progress callback that draws bars on stderr; silent when `quiet` or when stderr is no terminal.
 
-    A stage is known by its name; its bar appears with its first news. News may come from any thread.
+    A stage is known by its name. Its bar appears with its first news, and goes when it is done and another stage has news, so that
+    no finished bars pile up. News may come from any thread. Kernels that numba compiles in this process are a stage, too.
     """
     if quiet or not sys.stderr.isatty():
         yield silent
@@ -36,7 +39,34 @@ def board(*, quiet: bool = False) -> Iterator[Progress]:
         TextColumn("{task.fields[figures]}"),
     )
     with Bars(*columns, console=Console(stderr=True), refresh_per_second=5) as bars:
-        yield _Board(bars)
+        shown = _Board(bars)
+        with compiling(shown):
+            yield shown
+
+
+@contextmanager
+def compiling(progress: Progress) -> Iterator[None]:
+    """Tell of the kernels that numba compiles inside: the first run of an installation waits for them, and should say so.
+
+    A kernel that lies in numba's cache is no news. Kernels compile others, so the number of those begun grows.
+    """
+    from numba.core import event
+
+    stage = f"compile kernels (process {os.getpid()})"
+
+    class Listener(event.Listener):  # type: ignore[misc,unused-ignore]
+        begun = ended = 0
+
+        def on_start(self, event: Any) -> None:
+            self.begun += 1
+            progress(stage, self.ended, self.begun, {})
+
+        def on_end(self, event: Any) -> None:
+            self.ended += 1
+            progress(stage, self.ended, self.begun, {})
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
 
 
 class _Board:
@@ -44,11 +74,22 @@ class _Board:
         self._bars = bars
         self._tasks: dict[str, Any] = {}
         self._last: dict[str, tuple[float, float]] = {}
+        self._finished: set[str] = set()
+        self._lock = threading.Lock()
 
     def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total, figures="")
-        self._bars.update(self._tasks[stage], completed=done, total=total, figures=self._said(stage, figures))
+        with self._lock:
+            for other in self._finished - {stage}:
+                self._bars.remove_task(self._tasks.pop(other))
+                self._last.pop(other, None)
+            self._finished &= {stage}
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(stage, total=total, figures="")
+            self._bars.update(self._tasks[stage], completed=done, total=total, figures=self._said(stage, figures))
+            if done >= total:
+                self._finished.add(stage)
+            else:
+                self._finished.discard(stage)
 
     def _said(self, stage: str, figures: Mapping[str, float]) -> str:
         """Figures as text; a count of requests becomes a rate since the stage's first news."""

@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import kendalltau, spearmanr
 
+from policies.registry import make
 from simulator.cli.fidelity import fidelity as command
 from simulator.eventlog import EventLog, Metadata
-from simulator.offpolicy.fidelity import FEWEST, POLICIES, Figure, Online, agreement, for_new_policies, online, widened
+from simulator.offpolicy.fidelity import FEWEST, POLICIES, YARDSTICKS, Figure, Online, agreement, for_new_policies, online, widened
 from simulator.offpolicy.replay import ReplayError
-from simulator.scenario import Scenario
+from simulator.scenario import Arm, Scenario
 
 WORLD = """
 name: small
@@ -167,3 +168,16 @@ def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     again = CliRunner().invoke(command, [str(file), "--out", str(out), "--resamples", "100", "--policies", "8", "--resume", "--quiet"])
     assert again.exit_code == 0, again.output
     assert json.loads((out / "fidelity.json").read_text()) == content
+
+
+def test_no_policy_stands_twice_among_the_points(tmp_path: Path) -> None:
+    """`far` is the yardstick `itemknn, 80% uniform` under another name; all yardsticks differ from one another."""
+    (tmp_path / "s.yaml").write_text(WORLD)
+    arms = widened(Scenario.load(tmp_path / "s.yaml"), 16).arms
+    assert "itemknn, 80% uniform" not in arms
+    assert "itemknn, 20% uniform" in arms
+    for wide in (arms, {name: Arm.model_validate(spec) for name, spec in YARDSTICKS.items()}):
+        made = [make(arm.policy, arm.params) for arm in wide.values()]
+        assert all(one != other for i, one in enumerate(made) for other in made[:i])
+    with pytest.raises(ReplayError, match=r"--policies 40: small has 8 arms, and there are 16 yardsticks, \d+ of them other than these"):
+        widened(Scenario.load(tmp_path / "s.yaml"), 40)

@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-from simulator.progress import _Board, board, silent
+from simulator.progress import _Board, board, compiling, silent
 
 
 def test_nobody_at_a_terminal_sees_nothing(monkeypatch, capsys):
@@ -44,3 +44,35 @@ def test_a_terminal_gets_bars(monkeypatch, capsys):
     with board() as progress:
         progress("fit comirec", 3, 3, {"loss": 0.5})
     assert "fit comirec" in capsys.readouterr().err
+
+
+def test_finished_bars_do_not_pile_up() -> None:
+    shown: dict[str, int] = {}
+    bars = SimpleNamespace(
+        add_task=lambda stage, total, figures: stage,
+        update=lambda task, **news: shown.update({task: news["completed"]}),
+        remove_task=shown.pop,
+    )
+    board = _Board(bars)
+    for stage in ("history 0-99", "history 100-199", "fit a"):
+        for done in (1, 2):
+            board(stage, done, 2, {})
+    assert shown == {"fit a": 2}
+    board("fit a", 1, 3, {})  # goes on after all
+    board("simulate", 1, 9, {})
+    assert shown == {"fit a": 1, "simulate": 1}
+
+
+def test_kernels_that_are_compiled_are_a_stage() -> None:
+    from numba import njit
+
+    news: list[tuple[str, int, int]] = []
+    kernel = njit(lambda x: x + 1)
+    with compiling(lambda stage, done, total, figures: news.append((stage, done, total))):
+        assert kernel(1) == 2
+        told = len(news)
+        assert kernel(2) == 3
+    assert told == len(news) >= 2
+    assert news[0][0].startswith("compile kernels")
+    assert news[0][1:] == (0, 1)
+    assert news[-1][1] == news[-1][2] >= 1

@@ -37,6 +37,7 @@ def calibrate(
     """
     from simulator.calibration import compare, measured
     from simulator.files import write_text
+    from simulator.progress import board
     from simulator.scenario import Scenario
 
     with failures():
@@ -46,7 +47,8 @@ def calibrate(
 
             loaded = fit(loaded, _step, rounds)
             write_text(fitted, loaded.to_yaml())
-        rows = compare(measured(loaded, replications=replications), tolerance)
+        with board() as progress:
+            rows = compare(measured(loaded, replications=replications, progress=progress), tolerance)
     _table(rows)
     if picture is not None:
         from simulator.calibration_figure import draw

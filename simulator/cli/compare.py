@@ -22,11 +22,13 @@ def compare(runs: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     \b
     abtest compare runs/kuaishou_like/seed1 runs/kuaishou_like/seed2 --out runs/compared
     """
+    from simulator.progress import board
     from simulator.report import comparison
     from simulator.report.terminal import show_comparison
 
     with failures():
-        content = comparison.read(runs)
+        with board(quiet=quiet) as progress:
+            content = comparison.read(runs, progress)
         if not quiet:
             show_comparison(content)
         if out is not None:

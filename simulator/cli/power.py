@@ -15,6 +15,7 @@ from simulator.cli.failure import failures
 from simulator.cli.say import say
 
 if TYPE_CHECKING:
+    from policies.base import Progress
     from simulator.stats.power import Pilot
     from simulator.stats.tests import Correction
     from simulator.stats.units import UnitTable, UserDays
@@ -95,10 +96,12 @@ def power(source: Path | None, out: Path | None, **options: Any) -> None:
     abtest power --mean 7500 --sd 6000 --lift 0.5% --comparisons 9
     """
     from simulator.files import write_text
+    from simulator.progress import board
 
     wish = Wish(**{name: options.pop(name) for name in Wish.__dataclass_fields__})
     with failures():
-        plans = [_by_hand(wish, **options)] if source is None else list(_from(source, wish, options))
+        with board() as progress:
+            plans = [_by_hand(wish, **options)] if source is None else list(_from(source, wish, options, progress))
         for line in lines(plans, wish.target):
             say(line)
         if out is not None:
@@ -115,17 +118,21 @@ def _by_hand(wish: Wish, mean: float | None, sd: float | None, **more: float | N
     return _plan(pilot, wish.lift, wish, wish.comparisons or 1, imagined(pilot) if wish.simulate else None)
 
 
-def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterator[dict[str, Any]]:
+def _from(source: Path, wish: Wish, hand: Mapping[str, float | None], progress: Progress) -> Iterator[dict[str, Any]]:
     """A plan for each metric of a run, log or table."""
     from simulator.stats import power as powers
 
     given = [f"--{name.replace('_', '-')}" for name, value in hand.items() if value is not None]
     if given:
         raise powers.PowerError(f"{', '.join(given)} cannot be given with {source}: its own figures are used")
+    progress("read", 0, 1, {})
     days, table, control = _read(source, wish.control)
+    progress("read", 1, 1, {})
     other = next(arm for arm in table.arms if arm != control)
     comparisons = wish.comparisons or len(table.numerators) * (len(table.arms) - 1)
-    for name in wish.metrics or tuple(table.numerators):
+    names = wish.metrics or tuple(table.numerators)
+    for done, name in enumerate(names):
+        progress("plan", done, len(names), {})
         try:
             pilot = powers.pilot(table, name, control, other)
         except powers.PowerError:
@@ -138,6 +145,7 @@ def _from(source: Path, wish: Wish, hand: Mapping[str, float | None]) -> Iterato
         if days is not None and days.switched is None:
             plan["days"] = _days(days, name, (control, other), lift, here, comparisons)
         yield plan
+    progress("plan", len(names), len(names), {})
 
 
 def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:

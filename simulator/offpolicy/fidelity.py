@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from policies.base import Catalogue, Fitting, Histories, Progress, Slates
+from policies.registry import make
 from simulator.design import HISTORY
 from simulator.device import device
 from simulator.eventlog import EventLog
@@ -141,6 +142,9 @@ class Agreement:
 def widened(scenario: Scenario, policies: int = POLICIES) -> Scenario:
     """The scenario with yardsticks added until it has `policies` arms; every user lives in every arm, so that lifts are sharp.
 
+    A yardstick that an arm of the scenario is already, whatever its name, is left out: a policy that stands twice among the points
+    would make every rank correlation surer than it is.
+
     Raises:
         ReplayError: fewer than FEWEST asked for, or more than there are.
     """
@@ -148,14 +152,22 @@ def widened(scenario: Scenario, policies: int = POLICIES) -> Scenario:
         raise ReplayError(f"--policies must be at least {FEWEST}: a rank correlation over fewer says nothing; got {policies}")
     arms = dict(scenario.arms)
     for name, spec in YARDSTICKS.items():
-        if len(arms) < policies and name not in arms:
-            arms[name] = Arm.model_validate(spec)
+        arm = Arm.model_validate(spec)
+        if len(arms) < policies and name not in arms and not any(_same(arm, other) for other in scenario.arms.values()):
+            arms[name] = arm
     if len(arms) < policies:
+        more = len(arms) - len(scenario.arms)
         raise ReplayError(
-            f"--policies {policies}: {scenario.name} has {len(scenario.arms)} arms, and there are {len(YARDSTICKS)} yardsticks; write arms"
+            f"--policies {policies}: {scenario.name} has {len(scenario.arms)} arms, and there are {len(YARDSTICKS)} yardsticks, "
+            f"{more} of them other than these; write more arms, or ask for fewer policies"
         )
     paired = scenario.design.model_copy(update={"control": scenario.control, "kind": "paired"})
     return scenario.model_copy(update={"arms": arms, "design": paired})
+
+
+def _same(yardstick: Arm, arm: Arm) -> bool:
+    """Whether an arm is the policy of a yardstick, with the same hyper-parameters once defaults are filled in."""
+    return arm.policy == yardstick.policy and make(arm.policy, arm.params) == make(yardstick.policy, yardstick.params)
 
 
 def online(log: EventLog, control: str, reward: str, resamples: int, seed: int) -> Online:

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from policies.base import Progress
 from simulator.files import write_texts
+from simulator.progress import silent
 from simulator.report import SCHEMA_VERSION, ReportError, as_json, load, words
 from simulator.report.blocks import Block, Cell, Column, Document, Facts, Heading, Section, Table, Words, plain
 from simulator.report.world import across
 
 
-def read(paths: Sequence[Path]) -> dict[str, Any]:
+def read(paths: Sequence[Path], progress: Progress = silent) -> dict[str, Any]:
     """The comparison of the runs, logs or reports at `paths`, each named by as much of its path as tells it from the others.
 
     Raises:
@@ -23,7 +25,12 @@ def read(paths: Sequence[Path]) -> dict[str, Any]:
     places = [path.resolve() for path in paths]
     if len(set(places)) < 2 or len(set(places)) < len(places):
         raise ReportError(f"a comparison needs at least two different runs; got {', '.join(map(str, paths)) or 'none'}")
-    return compare({name: load(path) for name, path in zip(_names(places), paths, strict=True)})
+    contents: dict[str, dict[str, Any]] = {}
+    for i, (name, path) in enumerate(zip(_names(places), paths, strict=True)):
+        progress("read the runs", i, len(paths), {})
+        contents[name] = load(path)
+    progress("read the runs", len(paths), len(paths), {})
+    return compare(contents)
 
 
 def compare(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
