@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from policies.elementary import logs2
 from simulator.eventlog import Propensity
 from simulator.offpolicy.model import RewardTable
 from simulator.offpolicy.rounds import Float, Rounds
@@ -246,7 +247,7 @@ class Gain(HitRate):
     name, paper = "ndcg", "Järvelin & Kekäläinen 2002"
 
     def worth(self, rank: np.ndarray) -> Float:
-        return np.where(rank < self.k, 1 / np.log2(rank + 2), 0.0)
+        return np.where(rank < self.k, 1 / logs2(rank + 2), 0.0)
 
 
 class IPS(Estimator):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policies import elementary
 from policies.products import matmul
 from simulator.offpolicy.rounds import Float
 
@@ -102,7 +103,7 @@ def bernstein(estimate: Ratios, level: float = 0.95) -> Interval:
     """
     moved = estimate.influence() * len(estimate.numerators)
     units = len(moved)
-    log = np.log(4 / (1 - level))
+    log = elementary.log(4 / (1 - level))
     spread = float(moved.max() - moved.min())
     half = float(np.sqrt(2 * moved.var(ddof=1) * log / units)) + 7 * spread * float(log) / (3 * (units - 1))
     return Interval("bernstein", estimate.value - half, estimate.value + half)

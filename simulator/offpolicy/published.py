@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.elementary import logs1p
 from policies.streams import Purpose, uniform
 from simulator.offpolicy.rounds import Float, Rounds
 from simulator.offpolicy.target import Target
@@ -73,7 +74,7 @@ class Published(Policy):
         for place in range(min(k, n - 1)):
             law = self.law_[-1, min(place, self.law_.shape[1] - 1)]
             with np.errstate(divide="ignore"):
-                arrival = np.where(free, -np.log1p(-noise) / np.maximum(law, 1e-300), np.inf)
+                arrival = np.where(free, -logs1p(-noise) / np.maximum(law, 1e-300), np.inf)
             best = arrival.argmin(axis=1)
             items[:, place] = np.where(np.isfinite(arrival.min(axis=1)), best, 0)
             free[np.arange(len(histories)), best] = False

@@ -9,6 +9,7 @@ import numpy as np
 
 from policies.base import BoolArray, Histories, IntArray, Policy, Scorer
 from policies.calls import Calls
+from policies.elementary import logs2
 from policies.streams import Purpose, uniform
 from simulator.offpolicy.intervals import Interval, Ratios, delta
 from simulator.offpolicy.rounds import Float, Rounds
@@ -78,7 +79,7 @@ def _counts(scores: Float, clicked: BoolArray, item: IntArray) -> dict[str, Floa
     ranks = rankdata(scores, axis=1)
     right = (ranks * clicked).sum(axis=1) - positives * (positives + 1) / 2
     order = np.lexsort((uniform(0, Purpose.TIES, item, 0, 0), -scores), axis=1)
-    discount = 1 / np.log2(np.arange(scores.shape[1]) + 2)
+    discount = 1 / logs2(np.arange(scores.shape[1]) + 2)
     gained = (np.take_along_axis(clicked, order, axis=1) * discount).sum(axis=1)
     ndcg = gained / discount.cumsum()[positives - 1]
     ones = np.ones(len(scores))

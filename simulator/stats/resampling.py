@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from policies.elementary import power
 from policies.products import matmul
 from simulator.stats import moments, tests
 from simulator.stats.intervals import Interval
@@ -89,7 +90,7 @@ def bootstrap(control: Floats, treatment: Floats, *, paired: bool, level: float 
     below = (np.count_nonzero(lifts < observed) + 0.5 * np.count_nonzero(lifts == observed)) / len(lifts)
     bias = ndtri(np.clip(below, 0.5 / len(lifts), 1 - 0.5 / len(lifts)))
     influence = _jackknife(control, treatment, paired)
-    acceleration = np.power(influence, 3).sum() / (6.0 * np.power(np.square(influence).sum(), 1.5))
+    acceleration = (influence * influence * influence).sum() / (6.0 * power(float(np.square(influence).sum()), 1.5))
     z = bias + ndtri(np.array([0.5 - level / 2.0, 0.5 + level / 2.0]))
     low, high = np.quantile(lifts, ndtr(bias + z / (1.0 - acceleration * z)))
     return Interval(float(low), float(high))
