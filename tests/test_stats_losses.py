@@ -314,3 +314,13 @@ def test_figures_of_losses_have_their_zero_at_the_end() -> None:
     drawn = figures.boxes([row], "", [""])
     assert f'x1="{zero.at(0.0)}"' in drawn
     assert f'x1="{zero.at(-5.0)}"' in drawn
+
+
+def test_a_level_where_an_arm_has_no_event_weighs_nothing() -> None:
+    """Its lift is -100% with no variance by the delta method: that was a division by zero."""
+    rng = np.random.default_rng(3)
+    parts = [moments.split(rng.gamma(2, 5, 60), rng.gamma(2, 5, 60)) for _ in range(2)]
+    nobody = moments.split(rng.gamma(2, 5, 60), np.zeros(60))
+    q, df, p = segments.heterogeneity([*parts, nobody])
+    assert (df, np.isfinite(q), 0 < p <= 1) == (1, True, True)
+    assert np.isnan(segments.heterogeneity([parts[0], nobody])[2])

@@ -117,7 +117,7 @@ def dependence(table: UnitTable) -> dict[str, float]:
 
 
 def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
-    """Cochran's Q of the lifts of independent comparisons, its df and p; NaN with fewer than two that have a variance.
+    """Cochran's Q of the lifts of independent comparisons, its df and p; NaN with fewer than two whose effect has a variance.
 
     Of log(treatment / control) where the control's mean has one sign in all of them and the treatment's has it, too; else of the lifts
     themselves, with their delta-method variances.
@@ -132,9 +132,13 @@ def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
         variance = np.array([intervals.log_variance(m) for m in known])
     else:
         effect, variance = np.array([m.lift for m in known]), np.array([intervals.lift_variance(m) for m in known])
-    weight = 1.0 / variance
+    spread = variance > 0  # an arm without any event at a level has none by the delta method, and nothing to weigh it by
+    if np.count_nonzero(spread) < 2:
+        return float("nan"), 0, float("nan")
+    effect, weight = effect[spread], 1.0 / variance[spread]
     q = float(matmul(weight, np.square(effect - matmul(weight, effect) / weight.sum())))
-    return q, len(known) - 1, float(chi2.sf(q, len(known) - 1))
+    df = int(np.count_nonzero(spread)) - 1
+    return q, df, float(chi2.sf(q, df))
 
 
 def _smallest(table: UnitTable) -> int:
