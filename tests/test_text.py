@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from simulator.cli import main
+from simulator.cli.say import say_report
 from simulator.report import load
 from simulator.report.figures import element
 from simulator.report.markdown import text
@@ -89,3 +90,12 @@ def test_a_report_of_a_table_with_such_names(tmp_path: Path) -> None:
     assert not any("<script" in line for line in markdown.splitlines() if not line.startswith("    "))  # four spaces: code
     for part in re.findall(r"(?m)(?:^\| .*\n)+", markdown):
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in part.splitlines()}) == 1, part
+
+
+def test_quiet_hides_no_red_check(capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"value": "1 of 2.", "meaning": "Do not."}
+    checks = [{"status": status, "name": f"Name {status}", **words} for status in ("green", "red", "amber")]
+    say_report({"checks": checks}, Path("report.html"), quiet=True)
+    said = capsys.readouterr()
+    assert said.out == "report.html\n"
+    assert said.err == "abtest: red: Name red. 1 of 2. Do not.\n"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
-from simulator.cli.say import say
+from simulator.cli.say import say_report
 
 TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "cluster")
 """Options that only a table needs."""
@@ -38,7 +38,7 @@ def _written(context: click.Context, option: click.Option) -> bool:
 @click.argument("source", metavar="RUN_OR_LOG_OR_TABLE", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report; by default that of the run or log.")
 @click.option("--strict", is_flag=True, help="Report no lift where a check is red; exit code 2.")
-@click.option("--quiet", is_flag=True, help="Print nothing but the path of the page.")
+@click.option("--quiet", is_flag=True, help="Print only what is red, and the path of the page.")
 @click.option("--control", help="Table: the control arm; by default the arm called `control`.")
 @click.option("--user", default="user", show_default=True, help="Table: the column of users.")
 @click.option("--arm", default="arm", show_default=True, help="Table: the column of arms.")
@@ -92,7 +92,6 @@ def report(
     from simulator import report as reports
     from simulator.progress import board
     from simulator.report import tables
-    from simulator.report.terminal import show
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
     from simulator.workspace import held_if_run
@@ -135,6 +134,4 @@ def report(
                     better=better,
                 )
     with failures():
-        if not quiet:
-            show(content)
-        say(folder / "report.html")
+        say_report(content, folder / "report.html", quiet=quiet)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.say import say
+from simulator.cli.say import say, say_report
 
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--engine.shards", "shards", type=int, help="Parts that the users are cut into (speed and memory only).")
 @click.option("--engine.executor", "executor", type=click.Choice(["serial", "processes", "ray"]), help="Where work is done (speed only).")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run: that in --out, or the latest of this scenario.")
-@click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path of the report.")
+@click.option("--quiet", is_flag=True, help="No progress bars, no table; only what is red, and the path of the report.")
 @click.option("--strict", is_flag=True, help="Report no lift where a check is red (a world out of calibration, ...).")
 @click.option("--keep-going", is_flag=True, help="Give up an arm whose policy breaks its contract, and report the others.")
 def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: bool, keep_going: bool, **overrides: Any) -> None:
@@ -66,11 +66,7 @@ def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options:
     if outcome.report is None:
         say(f"abtest: one arm, nothing to compare; the log is {root / 'log'}")
         return
-    if not quiet:
-        from simulator.report.terminal import show
-
-        show(outcome.report)
-    say(root / "report.html")
+    say_report(outcome.report, root / "report.html", quiet=quiet)
     if outcome.failed:
         raise SystemExit(1)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,3 +15,17 @@ from simulator.text import printable
 def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
     """Print a message or a path."""
     click.echo(printable(os.fspath(message) if isinstance(message, os.PathLike) else str(message)), err=err, nl=nl)
+
+
+def say_report(content: Mapping[str, Any], page: Path, *, quiet: bool) -> None:
+    """Show a report and where it is; `quiet` leaves out all but its red checks, which nobody may overlook."""
+    if quiet:
+        from simulator.report.words import reds
+
+        for sentence in reds(content):
+            say(f"abtest: {sentence}", err=True)
+    else:
+        from simulator.report.terminal import show
+
+        show(content)
+    say(page)

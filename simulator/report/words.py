@@ -303,6 +303,11 @@ def _between(ends: Iterable[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def reds(content: Mapping[str, Any]) -> list[str]:
+    """What must be said of a report even where nothing else is: its red checks, a sentence each."""
+    return [f"red: {check['name']}. {check['value']} {check['meaning']}" for check in content["checks"] if check["status"] == "red"]
+
+
 def typeset(text: str) -> str:
     """A hyphen before a number becomes a minus sign, and no line breaks between p and its value."""
     return re.sub(r"(?<![\w.-])-(?=[\d.])", "−", re.sub(r"\bp (?=[.<]|1\.000)", "p\u00a0", text))
