@@ -182,7 +182,7 @@ def test_a_click_is_a_valid_play_and_a_long_view_a_long_one() -> None:
 def test_attention_of_the_clicked_is_log_logistic() -> None:
     """With one long duration nothing is cut above: P(watch > s | click) is a ratio of survivals."""
     watch = {"attention": 20.0, "affinity": 0.0, "shape": 1.5}
-    people = world(2000, watch=watch, videos={"duration": {"0.0": 1e7, "1.0": 1.1e7}}, affinity={"base": 1.0}, **OFF)
+    people = world(2000, watch=watch, videos={"duration": {"0.0": 8e4, "1.0": 8.6e4}}, affinity={"base": 1.0}, **OFF)
     watched = np.concatenate([answer.watch[answer.click == 1] for answer in ask(people, 3)])
     for s in (10.0, 18.0, 60.0, 300.0):
         expected = (1 + (7 / 20) ** 1.5) / (1 + (s / 20) ** 1.5)

@@ -225,7 +225,9 @@ class Arrival(Section):
     """
 
     per_day: Annotated[float, Field(gt=0, le=10_000)] = Field(default=1.3, description="mean number of sessions a user starts per day")
-    shape: Shape = Field(default=1.6, description="of the gamma distribution between users: variance of the rate = mean^2 / shape")
+    shape: Annotated[float, Field(ge=0.05, le=1e9)] = Field(
+        default=1.6, description="of the gamma distribution between users: variance of the rate = mean^2 / shape"
+    )
     busiest: Annotated[float, Field(gt=0, le=1440)] = Field(
         default=4.0, description="rates are cut at this many per day: no user runs out of videos"
     )
