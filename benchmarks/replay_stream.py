@@ -26,7 +26,7 @@ DAY_MS = 86_400_000
 
 def make(folder: Path, impressions: int) -> int:
     """Write the log part by part; returns the number of impressions from t = 0 on."""
-    from simulator.eventlog import EventLog, Metadata
+    from simulator.log.eventlog import EventLog, Metadata
 
     per_user = (REQUESTS_PER_USER - 1) * PLACES
     users = -(-impressions // per_user)

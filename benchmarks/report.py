@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog, Metadata
 
 DAY = 86_400_000
 

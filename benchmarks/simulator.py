@@ -22,14 +22,14 @@ import numpy as np
 from policies.base import Fitting, Policy, Sequences
 from policies.explore import Explore
 from policies.registry import make
-from simulator import tape
-from simulator.context import one_torch_thread
-from simulator.design import DAY
-from simulator.desk import Channel, Desk
-from simulator.engine import Engine, Lives, Span
-from simulator.eventlog import EventLog, Metadata, Writer
-from simulator.ranking import Ranker
-from simulator.tape import Tape
+from simulator.designs.assignment import DAY
+from simulator.engine import tape
+from simulator.engine.lives import Engine, Lives, Span
+from simulator.engine.tape import Tape
+from simulator.log.eventlog import EventLog, Metadata, Writer
+from simulator.run.context import one_torch_thread
+from simulator.serving.desk import Channel, Desk
+from simulator.serving.ranking import Ranker
 from simulator.users.base import Source
 from simulator.users.choice import Choice
 

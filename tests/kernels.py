@@ -298,8 +298,8 @@ def finished(content: dict[str, Any], folder: Path, *, report: bool = False) -> 
     """The folder of the finished run of a scenario, its report with it or not."""
     import yaml
 
-    from simulator.run import run, simulate
-    from simulator.scenario import Scenario
+    from simulator.run.pipeline import run, simulate
+    from simulator.scenario.model import Scenario
 
     folder.mkdir()
     (folder / "scenario.yaml").write_text(yaml.safe_dump(content))
@@ -362,7 +362,7 @@ def child(every: bool) -> dict[str, Any]:
 def registered() -> list[str]:
     """The names of all policies of ours that bring no model of somebody else."""
     from policies.registry import available as named
-    from simulator.gallery import BRINGS_A_MODEL
+    from simulator.reproduce.gallery import BRINGS_A_MODEL
 
     return sorted(entry.name for entry in named().values() if entry.distribution == "abtest" and entry.name not in BRINGS_A_MODEL)
 

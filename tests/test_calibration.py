@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from simulator import calibration, fitting
-from simulator.calibration import CATALOGUE, GAP, LOGGING, RANDOM, Row, compare, expose, measured
-from simulator.calibration_figure import draw
+from simulator.calibration import search as fitting
+from simulator.calibration import targets as calibration
+from simulator.calibration.figure import draw
+from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
+from simulator.calibration.targets import CATALOGUE, GAP, LOGGING, RANDOM, Row, compare, expose, measured
 from simulator.cli import main
-from simulator.design import DAY
-from simulator.eventlog import EventLog, Metadata
-from simulator.marginals import Impressions, Marginal, catalogue, measure
-from simulator.scenario import Scenario
+from simulator.designs.assignment import DAY
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.scenario.model import Scenario
 from simulator.users.base import Source
 
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "kuaishou_like.yaml"
@@ -183,7 +184,7 @@ def test_kuaishou_like_meets_its_targets() -> None:
 
 def test_the_history_of_a_run_is_what_was_measured(tmp_path: Path) -> None:
     """The engine and the waves of `expose` log the same impressions, although one serves by time and the other by turns."""
-    from simulator.run import run
+    from simulator.run.pipeline import run
 
     arms = {name: {"policy": "random"} for name in ("a", "b")}
     engine = {"executor": "serial", "shards": 1}

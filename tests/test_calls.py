@@ -23,10 +23,10 @@ from policies.examples import mixed
 from policies.lending import Frozen, Shared
 from policies.sources import ABSENT, sources
 from simulator.cli import main
-from simulator.eventlog import EventLog
-from simulator.run import simulate
-from simulator.scenario import Scenario
-from simulator.workspace import RunError
+from simulator.log.eventlog import EventLog
+from simulator.run.pipeline import simulate
+from simulator.run.workspace import RunError
+from simulator.scenario.model import Scenario
 
 HEAD = """
 import ctypes, os, sys, time, warnings
@@ -625,7 +625,7 @@ def test_nor_with_another_module_beside_it(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_nor_with_another_abtest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from simulator import run as runs
+    from simulator.run import pipeline as runs
 
     loaded = interrupted(tmp_path, monkeypatch)
     monkeypatch.setattr(runs, "package", lambda name: f"another {name}")
@@ -650,7 +650,7 @@ def test_the_name_of_a_fit_holds_what_is_behind_its_policy(tmp_path: Path) -> No
     from policies.exported import Exported
     from policies.popularity import Popularity
     from policies.registry import make
-    from simulator.context import fit_name
+    from simulator.run.context import fit_name
 
     names = set()
     for weight in (1, 2):

@@ -16,7 +16,7 @@ from policies.losses import Loss
 from policies.registry import make
 from policies.retrieval import pooled
 from policies.train import Training, train
-from simulator.scenario import Scenario
+from simulator.scenario.model import Scenario
 
 FAST = Training(epochs=12, batch=64, rate=5e-3, patience=0)
 

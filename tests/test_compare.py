@@ -14,8 +14,9 @@ from scipy.stats import chi2, norm
 
 from simulator import report
 from simulator.cli import main
-from simulator.eventlog import EventLog
-from simulator.report import comparison, world
+from simulator.log.eventlog import EventLog
+from simulator.report import comparison
+from simulator.report import worlds as world
 from tests.test_report import made_log
 from tests.test_stats_audit import paired_log
 from tests.test_stats_designs import interleaved_log

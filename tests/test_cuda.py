@@ -15,7 +15,7 @@ from policies.registry import make
 from policies.train import Training
 from recgpt.model import GPT, Shape
 from recgpt.prompts import generate
-from simulator.device import device
+from simulator.run.device import device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
 

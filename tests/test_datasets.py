@@ -15,12 +15,12 @@ import pytest
 from policies.base import Catalogue
 from simulator import datasets
 from simulator.datasets import DataError
+from simulator.datasets.delimited import Column, codes, feature, read_csv
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sequences import leave_out
 from simulator.datasets.sessions import sessions
-from simulator.datasets.tables import Column, codes, feature, read_csv
-from simulator.eventlog import EventLog, Metadata
-from simulator.scenario import Data
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.scenario.model import Data
 
 HEAD = (
     "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"

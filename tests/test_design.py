@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulator.design import arm_names, assigned, assignment, switched
-from simulator.eventlog import LogError, Metadata
+from simulator.designs.assignment import arm_names, assigned, assignment, switched
+from simulator.log.eventlog import LogError, Metadata
 
 
 def metadata(kind: str, seed: int = 7, n_users: int = 5000) -> Metadata:

@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
-from simulator.device import DeviceError, device
-from simulator.run import simulate
-from simulator.scenario import Scenario
+from simulator.run.device import DeviceError, device
+from simulator.run.pipeline import simulate
+from simulator.scenario.model import Scenario
 
 RECORDER = """
 import numpy as np

@@ -14,9 +14,11 @@ from scipy import stats
 
 from simulator import report
 from simulator.cli import main
-from simulator.metrics import MetricError, chosen, directed, direction_of, metric
-from simulator.report import comparison, tables, words
-from simulator.scenario import Scenario, ScenarioError
+from simulator.log.metrics import MetricError, chosen, directed, direction_of, metric
+from simulator.page import words
+from simulator.report import comparison
+from simulator.report import user_table as tables
+from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats.frames import from_frame
 from simulator.stats.margins import Margins, judged
 from simulator.stats.units import TableError

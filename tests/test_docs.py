@@ -75,7 +75,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_the_scenario_reference_is_what_the_models_say() -> None:
-    from simulator.reference import markdown
+    from simulator.scenario.reference import markdown
 
     assert (ROOT / "docs/scenario.md").read_text(encoding="utf-8") == markdown(), "run: abtest scenario reference > docs/scenario.md"
 
@@ -110,7 +110,7 @@ def test_the_gallery_describes_every_registered_policy_and_its_parameters() -> N
     from dataclasses import fields
 
     from policies.registry import available, resolve
-    from simulator.gallery import names
+    from simulator.reproduce.gallery import names
 
     text = (ROOT / "docs/policies.md").read_text(encoding="utf-8")
     ours = {entry.name for entry in available().values() if entry.distribution == "abtest"}

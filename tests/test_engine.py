@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from policies.base import Catalogue, Fitting, Histories, IntArray, Policy, Sequences, Slates
-from simulator import tape
-from simulator.design import DAY
-from simulator.desk import Channel, Desk, ServingError
-from simulator.engine import Engine, EngineError, Lives, Span
-from simulator.tape import Tape
+from simulator.designs.assignment import DAY
+from simulator.engine import tape
+from simulator.engine.lives import Engine, EngineError, Lives, Span
+from simulator.engine.tape import Tape
+from simulator.serving.desk import Channel, Desk, ServingError
 from simulator.users.base import NEVER, Feedback
 
 HOUR = 3_600_000

@@ -19,14 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.base import Slates
-from simulator import tape
 from simulator.cli import main
-from simulator.design import assigned
-from simulator.desk import Served
-from simulator.eventlog import EventLog, LogError, Metadata, Writer, merge, schema
-from simulator.files import load_arrays
+from simulator.designs.assignment import assigned
+from simulator.engine import tape
+from simulator.engine.tape import Asked, Tape
+from simulator.log.eventlog import EventLog, LogError, Metadata, Writer, merge, schema
+from simulator.log.files import load_arrays
 from simulator.offpolicy.rounds import Stream
-from simulator.tape import Asked, Tape
+from simulator.serving.desk import Served
 from simulator.users.base import Feedback
 
 META = Metadata(("a", "b"), n_users=4, n_items=9)

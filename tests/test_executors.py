@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from policies.base import Progress
-from simulator.executors import WorkerError, executor
+from simulator.run.executors import WorkerError, executor
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class DieWriting:
 
     def __call__(self, progress: Progress) -> None:
         from policies.calls import calling
-        from simulator import executors
+        from simulator.run import executors
 
         executors._news._wlock.acquire()
         if not self.inside:
@@ -92,7 +92,7 @@ class DieWriting:
 
 MOURNER = """
 import sys
-from simulator.executors import WorkerError
+from simulator.run.executors import WorkerError
 from tests.test_executors import DieWriting, Square, collect
 if __name__ == "__main__":
     for tasks in ([DieWriting(True), Square(2), Square(3)], [DieWriting(False)]):
@@ -149,7 +149,7 @@ def test_what_done_raises_ends_the_run():
 
 ORPHAN = """
 import os, sys, time
-from simulator.executors import executor
+from simulator.run.executors import executor
 from tests.test_executors import Sleep
 if __name__ == "__main__":
     with executor("processes", lambda *news: None, 2) as made:

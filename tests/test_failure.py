@@ -20,8 +20,8 @@ from click.testing import CliRunner
 import policies
 from simulator.cli import main
 from simulator.cli.failure import failures
-from simulator.eventlog import EventLog, Metadata, Writer
-from simulator.files import FileError, load_arrays, read_json, save_arrays, write_text
+from simulator.log.eventlog import EventLog, Metadata, Writer
+from simulator.log.files import FileError, load_arrays, read_json, save_arrays, write_text
 from tests.test_ledger import SCENARIO
 from tests.test_ledger import start as started
 

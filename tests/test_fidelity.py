@@ -12,10 +12,10 @@ from scipy.stats import kendalltau, spearmanr
 
 from policies.registry import make
 from simulator.cli.fidelity import fidelity as command
-from simulator.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog, Metadata
 from simulator.offpolicy.fidelity import FEWEST, POLICIES, YARDSTICKS, Figure, Online, agreement, for_new_policies, online, widened
 from simulator.offpolicy.replay import ReplayError
-from simulator.scenario import Arm, Scenario
+from simulator.scenario.model import Arm, Scenario
 
 WORLD = """
 name: small

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from policies.base import Catalogue, Slates
+from simulator.datasets.delimited import DataError
 from simulator.datasets.sequences import leave_out
-from simulator.datasets.tables import DataError
 from simulator.users.base import NEVER, Source, UsersError
 from simulator.users.held_out import HeldOut
 

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pytest
 
 from policies.base import Catalogue, Slates
-from simulator.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog, Metadata
 from simulator.users.base import CALIBRATION, NEVER, Feedback, Source
 from simulator.users.clock import Clock
 from simulator.users.learned import Learned, LearnedUsers
-from simulator.users.learned.calibration import margins, scale, shift
 from simulator.users.learned.evaluation import evaluate
-from simulator.users.learned.features import Evidence, Features
+from simulator.users.learned.inputs import Evidence, Features
+from simulator.users.learned.posthoc import margins, scale, shift
 from simulator.users.learned.response import Response
 from simulator.users.logged import Logged, LoggedUsers
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.eventlog import EventLog, LogError, Metadata
+from simulator.log.eventlog import EventLog, LogError, Metadata
 from simulator.users.base import Source, UsersError
 from simulator.users.learned import Learned
 from simulator.users.learned.ensemble import pool_reports, pooled
@@ -145,7 +145,7 @@ def test_reports_are_pooled_row_by_row() -> None:
 def test_kuairand_response_model_meets_its_bar(data_root: Path, tmp_path: Path) -> None:
     """All days but the last two: AUC, calibration and daily totals of days that the model has not seen."""
     from simulator import datasets
-    from simulator.scenario import Data
+    from simulator.scenario.model import Data
 
     real = datasets.read(Data(source="kuairand", path=str(data_root / "kuairand"), test_days=2), Path())
     Learned().fit(real, 20220504, tmp_path, silent)

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from policies.registry import PolicyError
 from simulator.cli import main
 from simulator.datasets import read
-from simulator.files import load_arrays, read_json, save_arrays, write_text
-from simulator.ledger import FileError, Ledger, Piece, commit
-from simulator.run import simulate
-from simulator.scenario import Data, Scenario
-from simulator.workspace import RunError, Workspace
+from simulator.log.files import load_arrays, read_json, save_arrays, write_text
+from simulator.log.ledger import FileError, Ledger, Piece, commit
+from simulator.run.pipeline import simulate
+from simulator.run.workspace import RunError, Workspace
+from simulator.scenario.model import Data, Scenario
 
 SCENARIO: dict[str, Any] = {
     "name": "tiny",

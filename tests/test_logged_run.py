@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from simulator.cli import main
-from simulator.eventlog import EventLog
+from simulator.log.eventlog import EventLog
 from tests.test_datasets import DAY, HEAD, MIDNIGHT, row
 
 SCENARIO = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulator.eventlog import EventLog, Metadata
-from simulator.metrics import METRICS, MetricError, chosen, metric
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.metrics import METRICS, MetricError, chosen, metric
 from simulator.stats.units import DAY, TableError, read
 
 

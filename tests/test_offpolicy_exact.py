@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from simulator.offpolicy.estimators import IPS, DirectMethod, DoublyRobust, Evidence, Matching
-from simulator.offpolicy.model import RewardTable
+from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.settings import ESTIMATORS
 from simulator.offpolicy.slates import CascadeDR, IndependentIPS, PseudoInverse, RewardInteractionIPS

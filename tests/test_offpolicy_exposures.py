@@ -15,11 +15,11 @@ from policies.popularity import Popularity
 from simulator.cli.replay import replay as command
 from simulator.datasets import kuairand
 from simulator.datasets.kuairand import LOG
-from simulator.eventlog import EventLog, LogError, Metadata
+from simulator.log.eventlog import EventLog, LogError, Metadata
 from simulator.offpolicy.replay import Settings, evaluate
 from simulator.offpolicy.rounds import Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets
-from simulator.scenario import Data
+from simulator.scenario.model import Data
 
 USERS, VIDEOS, DAYS = 250, 40, 6
 QUALITY = np.linspace(0.1, 0.7, VIDEOS)

@@ -25,10 +25,10 @@ from simulator.offpolicy.estimators import (
     ShrunkDR,
     SwitchDR,
 )
-from simulator.offpolicy.intervals import Ratios
-from simulator.offpolicy.model import RewardTable
+from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.target import Target
+from simulator.offpolicy.uncertainty import Ratios
 
 ACTIONS, COUNT = 7, 1500
 

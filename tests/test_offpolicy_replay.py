@@ -17,17 +17,17 @@ from policies.base import Catalogue, Fitting, Histories
 from policies.explore import Explore
 from policies.popularity import Popularity
 from simulator.cli.replay import replay as command
-from simulator.eventlog import EventLog, LogError, Metadata
+from simulator.log.eventlog import EventLog, LogError, Metadata
 from simulator.offpolicy.diagnostics import Weights
 from simulator.offpolicy.estimators import Evidence
 from simulator.offpolicy.jobs import Options, Wanted, replay_log, training
-from simulator.offpolicy.published import HOUR, Published, PublishedTargets
+from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
 from simulator.offpolicy.result import gather, markdown, save
 from simulator.offpolicy.rounds import DAY_MS, Rounds, Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import PolicyTargets, Target, apart
-from simulator.progress import silent
+from simulator.run.progress import silent
 
 USERS, ITEMS = 300, 8
 QUICK = Settings(resamples=60)

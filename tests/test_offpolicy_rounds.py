@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.eventlog import EventLog, LogError, Metadata
+from simulator.log.eventlog import EventLog, LogError, Metadata
 from simulator.offpolicy.rounds import DAY_MS, Rounds, Stream
 
 N_USERS, N_ITEMS, PAST = 40, 30, 9

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from simulator.cli.replay import replay as command
 from simulator.datasets import open_bandit
-from simulator.datasets.tables import DataError
-from simulator.scenario import Data
+from simulator.datasets.delimited import DataError
+from simulator.scenario.model import Data
 
 HEADER = ",timestamp,item_id,position,click,propensity_score,user_feature_0,user-item_affinity_0\n"
 ROWS = [

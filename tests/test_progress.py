@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-from simulator.progress import _Board, board, compiling, silent
+from simulator.run.progress import _Board, board, compiling, silent
 
 
 def test_nobody_at_a_terminal_sees_nothing(monkeypatch, capsys):
@@ -25,7 +25,7 @@ def test_each_stage_has_its_bar_with_its_figures(monkeypatch):
         update=lambda task, **news: calls.append((task, news["completed"], news["total"], news["figures"])),
     )
     now = iter([10.0, 12.0])
-    monkeypatch.setattr("simulator.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("simulator.run.progress.time.monotonic", lambda: next(now))
     seen = _Board(bars)
     seen("fit a", 1, 40, {"loss": 0.61234, "ndcg@10": 0.031})
     seen("simulate a", 1, 5, {"requests": 1000.0})

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from policies.base import Catalogue, Histories, Sequences
-from simulator import features
-from simulator.ranking import DYNAMIC, RIDGE, STATIC, Ranker, logistic, ridge
+from simulator.serving import features
+from simulator.serving.ranking import DYNAMIC, RIDGE, STATIC, Ranker, logistic, ridge
 
 
 def test_logistic_regression_is_statsmodels():

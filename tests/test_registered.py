@@ -9,7 +9,7 @@ import pytest
 from policies.base import Policy, WorldBound
 from policies.check import CHECKS, check_policy
 from policies.registry import available, make
-from simulator.gallery import BRINGS_A_MODEL
+from simulator.reproduce.gallery import BRINGS_A_MODEL
 
 NAMES = sorted(entry.name for entry in available().values() if entry.distribution == "abtest" and entry.name not in BRINGS_A_MODEL)
 

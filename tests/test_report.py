@@ -22,11 +22,11 @@ from scipy import stats
 
 from simulator import report
 from simulator.cli import main
-from simulator.eventlog import EventLog, Metadata
-from simulator.report import words
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.page import words
 from simulator.report.counts import DAY_MS, count
 from simulator.report.terminal import show
-from simulator.scenario import METRICS
+from simulator.scenario.model import METRICS
 from tests.browser import PROGRAM, Browser
 
 

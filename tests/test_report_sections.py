@@ -17,11 +17,12 @@ import pytest
 
 from simulator import report
 from simulator.cli.audit import plain
-from simulator.eventlog import EventLog
-from simulator.report import comparison, sections, tables
-from simulator.report.blocks import Fold, Table
-from simulator.report.html import page
-from simulator.report.markdown import markdown
+from simulator.log.eventlog import EventLog
+from simulator.page.blocks import Fold, Table
+from simulator.page.html import page
+from simulator.page.markdown import markdown
+from simulator.report import comparison, sections
+from simulator.report import user_table as tables
 from simulator.stats import audit as audits
 from simulator.stats import units
 from simulator.stats.choices import Choices

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from scipy import stats
 
 from simulator.cli import main
-from simulator.report import ROW, ReportError, tables
+from simulator.report import ROW, ReportError
+from simulator.report import user_table as tables
 from simulator.stats.frames import from_frame
 from simulator.stats.units import TableError
 

@@ -13,10 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from simulator import report
+from simulator.calibration.marginals import Impressions, measure
 from simulator.cli import main
-from simulator.eventlog import EventLog
-from simulator.marginals import Impressions, measure
-from simulator.report import ReportError, checks, world
+from simulator.log.eventlog import EventLog
+from simulator.report import ReportError
+from simulator.report import run_checks as checks
+from simulator.report import worlds as world
 from tests.test_report import made_log
 
 

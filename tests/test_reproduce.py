@@ -26,14 +26,15 @@ from policies.transitions import Transitions
 from recgpt.model import Shape
 from recgpt.policy import RecGPT
 from simulator.cli import main
-from simulator.eventlog import EventLog, Metadata
-from simulator.progress import silent
-from simulator.reproduce import ahead, artefacts, claims, curves, tables
-from simulator.reproduce.choices import loss, printed, training
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.reproduce import ahead, artefacts, claims, curves
+from simulator.reproduce import result_tables as tables
 from simulator.reproduce.experiment import Dataset, Experiment, Plan, ReproduceError, Results, find, read_places, values
 from simulator.reproduce.part import TrainingPart
+from simulator.reproduce.protocol import loss, printed, training
 from simulator.reproduce.published import METRICS, TABLE_2, TABLE_3
 from simulator.reproduce.systems import BEST, FAMILIES, OWNER, PROTOCOLS, RELEASED, ROWS, SPLITS, VARIANTS, WRITTEN, Family, Protocol
+from simulator.run.progress import silent
 
 PAPER = PROTOCOLS["paper"]
 
@@ -147,7 +148,7 @@ def test_a_finished_experiment_is_not_run_again(folder: Path, tmp_path: Path, mo
     assert len(list(plan.experiments())) == 3  # the deterministic one once
     first = plan.run(silent)
     assert {name: len(found) for (_, name), found in first.places.items()} == {"PopRec": 1, "one": 2, "two": 2}
-    monkeypatch.setattr("simulator.run.simulate", lambda *_, **__: pytest.fail("run again"))
+    monkeypatch.setattr("simulator.run.pipeline.simulate", lambda *_, **__: pytest.fail("run again"))
     again = plan.run(silent)
     for key, found in first.places.items():
         assert all(np.array_equal(a, b) for a, b in zip(found, again.places[key], strict=True))

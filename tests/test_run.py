@@ -20,12 +20,12 @@ from click.testing import CliRunner
 
 from policies.registry import PolicyError
 from simulator.cli import main
-from simulator.design import assigned
-from simulator.desk import ServingError
-from simulator.eventlog import EventLog
-from simulator.run import run, simulate
-from simulator.scenario import Scenario
-from simulator.workspace import RunError
+from simulator.designs.assignment import assigned
+from simulator.log.eventlog import EventLog
+from simulator.run.pipeline import run, simulate
+from simulator.run.workspace import RunError
+from simulator.scenario.model import Scenario
+from simulator.serving.desk import ServingError
 
 NEURAL: dict[str, Any] = {
     "comirec": {"policy": "comirec", "params": {"width": 8, "length": 8, "training": {"epochs": 1}}},

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import pytest
 
 from policies.base import Sequences
-from simulator.design import DAY, switched
-from simulator.eventlog import EventLog
-from simulator.feedback import blocks
-from simulator.run import run
-from simulator.scenario import Scenario
+from simulator.designs.assignment import DAY, switched
+from simulator.log.eventlog import EventLog
+from simulator.run.pipeline import run
+from simulator.scenario.model import Scenario
+from simulator.serving.feedback import blocks
 from tests.test_run import PLAIN, digest, go, put, scenario
 
 TWO = {"a": PLAIN["a"], "b": PLAIN["b"]}

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from simulator.cli import main
-from simulator.scenario import Scenario, ScenarioError, find, json_schema
-from simulator.workspace import file_name
+from simulator.run.workspace import file_name
+from simulator.scenario.model import Scenario, ScenarioError, find, json_schema
 
 GOOD = """\
 name: small
@@ -151,7 +151,7 @@ def test_the_json_schema_describes_every_kind_of_users() -> None:
     ],
 )
 def test_a_wrong_hyper_parameter_is_named_before_anything_is_written(tmp_path: Path, params: str, message: str) -> None:
-    from simulator.run import run
+    from simulator.run.pipeline import run
 
     text = GOOD.replace("policy: random", f"policy: popularity, params: {params}") + "engine: {executor: serial}\n"
     scenario = load(tmp_path, text)
@@ -351,7 +351,7 @@ def test_the_api_refuses_what_the_file_would(tmp_path: Path) -> None:
 
 
 def test_a_million_users_are_within_the_limit_and_the_estimate_grows_with_them() -> None:
-    from simulator import memory
+    from simulator.scenario import memory
 
     scenario = Scenario.load("million_users.yaml")
     needed = sum(part.size for part in memory.needed(scenario, 1_000_000, 10_000))

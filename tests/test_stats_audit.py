@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from scipy import stats
 
 from simulator.cli.audit import audit as command
-from simulator.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog, Metadata
 from simulator.stats import adjustment, moments, ordered, quantiles, randomise, tests, units, wrong
 from simulator.stats import audit as audits
 from simulator.stats.analyses import ANALYSES

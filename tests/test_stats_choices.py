@@ -12,7 +12,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from simulator.stats import adjustment, intervals, margins, moments, quantiles, resampling, segments, tests, units, verdict
-from simulator.stats.compare import compare
+from simulator.stats.contrasts import compare
 from simulator.stats.frames import from_frame
 from simulator.stats.randomise import Outcomes, draws
 from simulator.stats.units import TableError, UnitTable

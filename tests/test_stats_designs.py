@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator.eventlog import EventLog, Metadata
-from simulator.stats import designs, moments, units, verdict
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.stats import efficiency as designs
+from simulator.stats import moments, units, verdict
 from simulator.stats.units import DAY, TableError
 from tests.test_stats_audit import paired_log
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from simulator.metrics import METRICS
+from simulator.log.metrics import METRICS
 from simulator.stats import checks, sequential, units
 from simulator.stats.verdict import Lift
 from tests.test_stats_audit import paired_log

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from simulator.report import tables
+from simulator.report import user_table as tables
 from simulator.stats.frames import from_frame
 from simulator.stats.segments import DEPENDENT, dependence
 from simulator.stats.units import TableError, UnitTable, levels

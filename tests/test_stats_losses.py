@@ -12,20 +12,11 @@ import pandas as pd
 import pytest
 from scipy import optimize, stats
 
-from simulator.report import figures, tables
-from simulator.stats import (
-    adjustment,
-    designs,
-    intervals,
-    margins,
-    moments,
-    resampling,
-    segments,
-    sequential,
-    units,
-    verdict,
-)
-from simulator.stats.compare import compare
+from simulator.page import figures
+from simulator.report import user_table as tables
+from simulator.stats import adjustment, intervals, margins, moments, resampling, segments, sequential, units, verdict
+from simulator.stats import efficiency as designs
+from simulator.stats.contrasts import compare
 from simulator.stats.frames import from_frame
 from simulator.stats.moments import Moments
 from simulator.stats.randomise import outcomes

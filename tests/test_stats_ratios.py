@@ -11,10 +11,10 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from simulator.eventlog import EventLog, Metadata
-from simulator.report import tables
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.report import user_table as tables
 from simulator.stats import adjustment, moments, power, segments, sequential, tests, units, verdict
-from simulator.stats.compare import compare, influences, values
+from simulator.stats.contrasts import compare, influences, values
 from simulator.stats.frames import from_frame
 from simulator.stats.moments import Moments
 from simulator.stats.randomise import outcomes, paired_pair, split_pair

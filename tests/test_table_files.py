@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from simulator.cli import main
-from simulator.report import ReportError, tables
+from simulator.report import ReportError
+from simulator.report import user_table as tables
 from simulator.report.table_files import read
 from simulator.stats.frames import from_frame
 from simulator.stats.units import UnitTable

@@ -15,11 +15,11 @@ from rich.console import Console
 
 from simulator.cli import main
 from simulator.cli.say import say_report
+from simulator.page.escapes import printable
+from simulator.page.figures import element
+from simulator.page.markdown import text
 from simulator.report import load
-from simulator.report.figures import element
-from simulator.report.markdown import text
 from simulator.report.terminal import show
-from simulator.text import printable
 
 EVIL = "\x1b[31mred|`x`\u202e<script>alert(1)</script>&lt;**b**"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.cli.failure import Failure
-from simulator.device import Device
+from simulator.run.device import Device
 
 if TYPE_CHECKING:
     from policies.check import Result
@@ -31,7 +31,7 @@ def apart(
     import multiprocessing
 
     from policies.check import CHECKS, Result
-    from simulator.executors import ending, spawning
+    from simulator.run.executors import ending, spawning
 
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
@@ -86,9 +86,9 @@ def _child(
     from policies.calls import note_in
     from policies.check import check_policy
     from policies.registry import PolicyError, make
-    from simulator.device import DeviceError
-    from simulator.device import device as there
-    from simulator.executors import follow_parent
+    from simulator.run.device import DeviceError
+    from simulator.run.device import device as there
+    from simulator.run.executors import follow_parent
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     follow_parent()

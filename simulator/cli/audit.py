@@ -58,7 +58,7 @@ def audit(
     abtest audit runs/kuaishou_like/latest
     abtest audit runs/kuaishou_like/latest --analysis BCa --resamples 1000 --sizes 500 --out bca.json
     """
-    from simulator.files import write_text
+    from simulator.log.files import write_text
     from simulator.report import find
     from simulator.stats import audit as audits
     from simulator.stats import units

@@ -13,7 +13,7 @@ from simulator.cli.say import say
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from simulator.calibration import Row
+    from simulator.calibration.targets import Row
 
 
 @click.command()
@@ -35,15 +35,15 @@ def calibrate(
     abtest calibrate scenarios/kuaishou_like.yaml --picture calibration.svg
     abtest calibrate scenarios/kuaishou_like.yaml --fit fitted.yaml
     """
-    from simulator.calibration import compare, measured
-    from simulator.files import write_text
-    from simulator.progress import board
-    from simulator.scenario import Scenario
+    from simulator.calibration.targets import compare, measured
+    from simulator.log.files import write_text
+    from simulator.run.progress import board
+    from simulator.scenario.model import Scenario
 
     with failures():
         loaded = Scenario.load(scenario, {"seed": seed})
         if fitted is not None:
-            from simulator.fitting import fit
+            from simulator.calibration.search import fit
 
             loaded = fit(loaded, _step, rounds)
             write_text(fitted, loaded.to_yaml())
@@ -51,7 +51,7 @@ def calibrate(
             rows = compare(measured(loaded, replications=replications, progress=progress), tolerance)
     _table(rows)
     if picture is not None:
-        from simulator.calibration_figure import draw
+        from simulator.calibration.figure import draw
 
         write_text(picture, draw(rows, tolerance, loaded.name))
         say(picture)

@@ -22,9 +22,9 @@ def compare(runs: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     \b
     abtest compare runs/kuaishou_like/seed1 runs/kuaishou_like/seed2 --out runs/compared
     """
-    from simulator.progress import board
     from simulator.report import comparison
     from simulator.report.terminal import show_comparison
+    from simulator.run.progress import board
 
     with failures():
         with board(quiet=quiet) as progress:

@@ -117,9 +117,9 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
     import tempfile
 
     from simulator import datasets
-    from simulator.files import write_text
-    from simulator.progress import board
-    from simulator.scenario import Scenario, ScenarioError, find
+    from simulator.log.files import write_text
+    from simulator.run.progress import board
+    from simulator.scenario.model import Scenario, ScenarioError, find
     from simulator.users.learned import MODEL, Learned
     from simulator.users.learned.evaluation import evaluate as hold
     from simulator.users.learned.response import Response
@@ -208,8 +208,8 @@ def worlds(run: Path) -> None:
     """
     from simulator.datasets import DataError
     from simulator.report import load
+    from simulator.run.workspace import Workspace
     from simulator.users.learned.ensemble import pool_reports
-    from simulator.workspace import Workspace
 
     with failures():
         own = load(run)

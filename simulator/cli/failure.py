@@ -12,7 +12,7 @@ from types import FrameType
 
 import click
 
-from simulator.text import printable
+from simulator.page.escapes import printable
 
 BAD_INPUT = 2
 INTERRUPTED = 130

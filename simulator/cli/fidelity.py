@@ -12,7 +12,7 @@ from simulator.cli.say import say
 
 if TYPE_CHECKING:
     from policies.base import Progress
-    from simulator.scenario import Scenario
+    from simulator.scenario.model import Scenario
 
 COUNT = click.IntRange(min=1)
 
@@ -39,9 +39,9 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
     abtest fidelity my.yaml --reward watch --out runs/fidelity-watch
     """
     from simulator.offpolicy.fidelity_page import markdown, save
-    from simulator.progress import board
-    from simulator.scenario import Scenario, find
-    from simulator.workspace import file_name
+    from simulator.run.progress import board
+    from simulator.run.workspace import file_name
+    from simulator.scenario.model import Scenario, find
 
     again = f"interrupted; finished parts are kept: abtest fidelity {scenario} --resume"
     with failures(again):
@@ -56,10 +56,10 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
 
 
 def _content(scenario: Scenario, root: Path, folder: Path, resume: bool, given: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    from simulator.eventlog import EventLog
+    from simulator.log.eventlog import EventLog
     from simulator.offpolicy.fidelity import Ran, compare, offline, online, settings, widened
-    from simulator.run import simulate
-    from simulator.workspace import Workspace, load_catalogue
+    from simulator.run.pipeline import simulate
+    from simulator.run.workspace import Workspace, load_catalogue
 
     wide = widened(scenario, given["policies"])
     where = Workspace(root / "run")

@@ -10,7 +10,7 @@ import click
 from simulator.cli.apart import apart
 from simulator.cli.failure import Failure, failures
 from simulator.cli.say import say
-from simulator.device import Device
+from simulator.run.device import Device
 
 
 @click.group()
@@ -129,8 +129,8 @@ def gallery(out: Path | None) -> None:
     \b
     abtest policies gallery --out docs/policies.md
     """
-    from simulator.files import write_text
-    from simulator.gallery import page
+    from simulator.log.files import write_text
+    from simulator.reproduce.gallery import page
 
     with failures():
         text = page(lambda name: say(f"measuring {name}", err=True))

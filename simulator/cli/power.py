@@ -95,8 +95,8 @@ def power(source: Path | None, out: Path | None, **options: Any) -> None:
     abtest power --mean 7500 --sd 6000 --correlation 0.7 --lift 0.017%
     abtest power --mean 7500 --sd 6000 --lift 0.5% --comparisons 9
     """
-    from simulator.files import write_text
-    from simulator.progress import board
+    from simulator.log.files import write_text
+    from simulator.run.progress import board
 
     wish = Wish(**{name: options.pop(name) for name in Wish.__dataclass_fields__})
     with failures():
@@ -149,9 +149,10 @@ def _from(source: Path, wish: Wish, hand: Mapping[str, float | None], progress: 
 
 
 def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:
-    from simulator.files import looked_up
-    from simulator.report import ReportError, find, tables
-    from simulator.report.words import uses
+    from simulator.log.files import looked_up
+    from simulator.page.words import uses
+    from simulator.report import ReportError, find
+    from simulator.report import user_table as tables
     from simulator.stats import frames, units
 
     if not source.exists():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from policies.base import Progress
     from simulator.offpolicy.jobs import Job, Options, Wanted
-    from simulator.scenario import Data
+    from simulator.scenario.model import Data
     from simulator.users.base import Source
 
 COUNT = click.IntRange(min=1)
@@ -50,7 +50,7 @@ def replay(source: Path, policies: tuple[str, ...], out: Path | None, quiet: boo
     abtest replay log.parquet --policy my_policy.py:Mine:dim=32 --estimators rips,cascade_dr --out replay
     """
     from simulator.offpolicy.result import markdown, save
-    from simulator.progress import board
+    from simulator.run.progress import board
 
     with failures():
         from simulator.offpolicy.jobs import Wanted
@@ -118,7 +118,7 @@ def _of_source(source: Path, wanted: list[Wanted], options: Options, progress: P
 
 def _of_data(name: str, path: Path, wanted: list[Wanted], options: Options, progress: Progress) -> Iterator[Job]:
     from simulator.datasets import read
-    from simulator.scenario import Data
+    from simulator.scenario.model import Data
 
     data = Data.model_validate({"source": name, "path": str(path.resolve()), "test_days": options.test_days})
     yield from _of_read(path.name, data, read(data, path), wanted, options, progress)
@@ -145,7 +145,7 @@ def _of_scenario(source: Path, wanted: list[Wanted], options: Options, progress:
 
     from simulator.datasets import locate, open_bandit, read
     from simulator.offpolicy.jobs import Wanted, ab_test
-    from simulator.scenario import Scenario, find
+    from simulator.scenario.model import Scenario, find
 
     scenario, folder = Scenario.load(source), find(source).parent
     if scenario.data.source == "open_bandit":

@@ -90,11 +90,11 @@ def report(
     abtest report users.csv --control A --interval log --correction bh --resamples 4000
     """
     from simulator import report as reports
-    from simulator.progress import board
-    from simulator.report import tables
+    from simulator.report import user_table as tables
+    from simulator.run.progress import board
+    from simulator.run.workspace import held_if_run
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
-    from simulator.workspace import held_if_run
 
     with failures(), board(quiet=quiet) as progress:
         choices = Choices(interval, correction, tables.share(winsorise), resamples)

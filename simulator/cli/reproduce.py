@@ -50,11 +50,11 @@ def reproduce(
     abtest reproduce fig5 --data ../shared/data/s3rec --datasets Beauty
     abtest reproduce claims --data ../shared/data/s3rec --datasets Beauty --seeds 3
     """
-    from simulator.executors import cores
-    from simulator.progress import board
     from simulator.reproduce import artefacts
     from simulator.reproduce.experiment import Plan, find
     from simulator.reproduce.systems import PROTOCOLS
+    from simulator.run.executors import cores
+    from simulator.run.progress import board
 
     with failures("interrupted; finished experiments are kept: repeat the command to go on"):
         found = find(data, _split(datasets))

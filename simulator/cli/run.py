@@ -12,7 +12,7 @@ from simulator.cli.failure import failures
 from simulator.cli.say import say, say_report
 
 if TYPE_CHECKING:
-    from simulator.scenario import Scenario
+    from simulator.scenario.model import Scenario
 
 
 @click.command()
@@ -39,7 +39,7 @@ def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: boo
     abtest run my.yaml --engine.executor serial --engine.block 512
     abtest run my.yaml --resume
     """
-    from simulator.scenario import Scenario, find
+    from simulator.scenario.model import Scenario, find
 
     keys = {"seed": "seed", "tick": "engine.tick", "block": "engine.block", "shards": "engine.shards", "executor": "engine.executor"}
     with failures():
@@ -51,9 +51,9 @@ def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: boo
 
 
 def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options: Any) -> None:
-    from simulator.progress import board
-    from simulator.promises import WARNINGS
-    from simulator.run import run as go
+    from simulator.run.pipeline import run as go
+    from simulator.run.progress import board
+    from simulator.serving.promises import WARNINGS
 
     with board(quiet=quiet) as progress:
         outcome = go(scenario, root, folder=folder, progress=progress, **options)
@@ -77,7 +77,7 @@ def _folder(name: str, *, resume: bool) -> Path:
     Raises:
         RunError: nothing is there to be resumed.
     """
-    from simulator.workspace import RunError, file_name
+    from simulator.run.workspace import RunError, file_name
 
     home = Path("runs") / file_name(name)
     if not resume:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from simulator.text import printable
+from simulator.page.escapes import printable
 
 
 def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
@@ -20,7 +20,7 @@ def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
 def say_report(content: Mapping[str, Any], page: Path, *, quiet: bool) -> None:
     """Show a report and where it is; `quiet` leaves out all but its red checks, which nobody may overlook."""
     if quiet:
-        from simulator.report.words import reds
+        from simulator.page.words import reds
 
         for sentence in reds(content):
             say(f"abtest: {sentence}", err=True)

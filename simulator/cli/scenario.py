@@ -32,10 +32,10 @@ def check(files: tuple[str, ...], plug_ins: bool) -> None:
     """
     from policies.registry import is_built_in
     from simulator.cli.failure import Failure
-    from simulator.executors import Serial
-    from simulator.progress import silent
-    from simulator.run import check as check_outside
-    from simulator.scenario import Scenario, ScenarioError, find
+    from simulator.run.executors import Serial
+    from simulator.run.pipeline import check as check_outside
+    from simulator.run.progress import silent
+    from simulator.scenario.model import Scenario, ScenarioError, find
 
     wrong = []
     for file in files:
@@ -63,7 +63,7 @@ def schema() -> None:
     """
     import json
 
-    from simulator.scenario import json_schema
+    from simulator.scenario.model import json_schema
 
     with failures():
         say(json.dumps(json_schema(), indent=1))
@@ -76,6 +76,6 @@ def reference() -> None:
     \b
     abtest scenario reference > docs/scenario.md
     """
-    from simulator.reference import markdown
+    from simulator.scenario.reference import markdown
 
     say(markdown(), nl=False)

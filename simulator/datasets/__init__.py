@@ -6,8 +6,8 @@ import importlib
 import os
 from pathlib import Path
 
-from simulator.datasets.tables import DataError
-from simulator.scenario import Data
+from simulator.datasets.delimited import DataError
+from simulator.scenario.model import Data
 from simulator.users.base import Source
 
 __all__ = ["SOURCES", "DataError", "locate", "place", "read"]
@@ -17,7 +17,7 @@ SOURCES: dict[str, tuple[str, str | None]] = {
     "open_bandit": ("simulator.datasets.open_bandit", "open_bandit"),
     "s3rec": ("simulator.datasets.s3rec", None),
     "inter": ("simulator.datasets.inter", None),
-    "log": ("simulator.datasets.log", None),
+    "log": ("simulator.datasets.native", None),
 }
 """`data.source` -> (module with `read(data, path) -> Source`, the path where the scenario gives none)."""
 

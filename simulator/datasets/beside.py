@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from simulator.datasets.tables import DataError
+from simulator.datasets.delimited import DataError
 
 
 def packed_or_plain(folder: Path, name: str) -> Path | None:

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from policies.base import Catalogue, IntArray
 from simulator.datasets.beside import coverage, packed_or_plain, presence
+from simulator.datasets.delimited import TEXT, Column, DataError, codes, feature, header, line_of, once, read_csv, spread
 from simulator.datasets.sequences import leave_out
-from simulator.datasets.tables import TEXT, Column, DataError, codes, feature, header, line_of, once, read_csv, spread
-from simulator.scenario import Data
+from simulator.scenario.model import Data
 from simulator.users.base import Source
 
 _ID = Column(TEXT)

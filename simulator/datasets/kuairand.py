@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from policies.base import Catalogue, IntArray
 from simulator.datasets.beside import coverage, presence
+from simulator.datasets.delimited import TEXT, Column, DataError, codes, feature, missing, numbers, once, read_all, read_csv, spread
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sessions import sessions
-from simulator.datasets.tables import TEXT, Column, DataError, codes, feature, missing, numbers, once, read_all, read_csv, spread
-from simulator.eventlog import EventLog, Metadata
-from simulator.scenario import Data
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.scenario.model import Data
 from simulator.users.base import Source
 
 DAY = 86_400_000

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from policies.base import Catalogue
 from simulator.datasets.beside import coverage, packed_or_plain, presence
-from simulator.datasets.tables import TEXT, Column, DataError, feature, line_of, missing, numbers, read_csv, spread
-from simulator.eventlog import EventLog, Metadata
-from simulator.scenario import Data
+from simulator.datasets.delimited import TEXT, Column, DataError, feature, line_of, missing, numbers, read_csv, spread
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.scenario.model import Data
 from simulator.users.base import Source
 
 DAY = 86_400_000

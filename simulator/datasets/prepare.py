@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import BoolArray, IntArray
-from simulator.datasets.tables import LAYOUT_ERRORS, DataError, open_text, unreadable
-from simulator.files import write_text
+from simulator.datasets.delimited import LAYOUT_ERRORS, DataError, open_text, unreadable
+from simulator.log.files import write_text
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import BoolArray, Catalogue, IntArray
+from simulator.datasets.delimited import DataError
 from simulator.datasets.sessions import LIMIT
-from simulator.datasets.tables import DataError
-from simulator.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog, Metadata
 from simulator.users.base import Source
 
 

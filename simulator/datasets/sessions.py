@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from policies.base import IntArray
-from simulator.datasets.tables import DataError
+from simulator.datasets.delimited import DataError
 
 LIMIT = 65536
 """Requests of a session and positions of a request are stored as u16."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from policies.base import IntArray
 from simulator.offpolicy.estimators import Evidence
-from simulator.offpolicy.intervals import Interval
 from simulator.offpolicy.rounds import Float
+from simulator.offpolicy.uncertainty import Interval
 
 Word = Literal["trustworthy", "weak", "unusable"]
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 from policies.elementary import logs2
-from simulator.eventlog import Propensity
-from simulator.offpolicy.model import RewardTable
+from simulator.log.eventlog import Propensity
+from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Float, Rounds
 from simulator.offpolicy.target import Target
 

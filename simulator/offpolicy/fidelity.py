@@ -14,17 +14,17 @@ import numpy as np
 
 from policies.base import Catalogue, Fitting, Histories, Progress, Slates
 from policies.registry import make
-from simulator.design import HISTORY
-from simulator.device import device
-from simulator.eventlog import EventLog
+from simulator.designs.assignment import HISTORY
+from simulator.log.eventlog import EventLog
 from simulator.offpolicy.estimators import Gain, HitRate
-from simulator.offpolicy.intervals import Ratios, bootstrap
 from simulator.offpolicy.jobs import Wanted, fitted, training
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
 from simulator.offpolicy.rounds import DAY_MS, Float, Stream
 from simulator.offpolicy.scores import Ordering, orderings
 from simulator.offpolicy.target import PolicyTargets, Rank, apart
-from simulator.scenario import Arm, Scenario
+from simulator.offpolicy.uncertainty import Ratios, bootstrap
+from simulator.run.device import device
+from simulator.scenario.model import Arm, Scenario
 from simulator.stats.tests import adjust
 
 FEWEST = 8
@@ -259,7 +259,7 @@ def offline(ran: Ran, reward: str, settings: Settings, test_days: int, progress:
 
 def _ranking(scenario: Scenario, sequences: Any, catalogue: Catalogue) -> Rank | None:
     """The scenario's ranking stage, fitted on what the policies are fitted on."""
-    from simulator.ranking import Ranker
+    from simulator.serving.ranking import Ranker
 
     serving = scenario.serving
     if serving.ranking.kind != "pointwise":

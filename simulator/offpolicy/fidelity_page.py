@@ -10,10 +10,10 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from simulator.files import write_texts
+from simulator.log.files import write_texts
 from simulator.offpolicy.result import number, share
-from simulator.report.figures import Scale
-from simulator.report.markdown import text
+from simulator.page.figures import Scale
+from simulator.page.markdown import text
 
 WIDTH, HEIGHT, COLUMNS = 300, 230, 3
 _LEFT, _BOTTOM, _TOP, _RIGHT = 52, 40, 34, 12

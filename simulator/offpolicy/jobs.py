@@ -16,13 +16,13 @@ import yaml
 from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
 from policies.calls import Calls
 from policies.registry import make
-from simulator.device import device
-from simulator.eventlog import EventLog, merge
-from simulator.offpolicy.intervals import Interval, Ratios, delta
-from simulator.offpolicy.published import Published, PublishedTargets
+from simulator.log.eventlog import EventLog, merge
+from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import DAY_MS, Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets, Targets, apart
+from simulator.offpolicy.uncertainty import Interval, Ratios, delta
+from simulator.run.device import device
 
 _TRAIN_COLUMNS = ("arm", "user", "session", "request", "position", "t", "item", "propensity", "click", "watch", "duration")
 

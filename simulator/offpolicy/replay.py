@@ -16,12 +16,12 @@ from policies.base import Progress
 from simulator.offpolicy import diagnostics
 from simulator.offpolicy.diagnostics import Verdict, Weights
 from simulator.offpolicy.estimators import DirectMethod, Estimator, Evidence, Facts, HitRate, Matching, Recalled
-from simulator.offpolicy.intervals import Interval, Ratios, bernstein, bootstrap, delta, percentile
 from simulator.offpolicy.rounds import Float, Rounds
 from simulator.offpolicy.settings import DEFAULT, ESTIMATORS, ReplayError, Settings
 from simulator.offpolicy.sums import UnitSums
 from simulator.offpolicy.survey import Survey, observed, survey
 from simulator.offpolicy.target import Targets
+from simulator.offpolicy.uncertainty import Interval, Ratios, bernstein, bootstrap, delta, percentile
 
 __all__ = ["ESTIMATORS", "Estimate", "Evaluation", "ReplayError", "Settings", "evaluate"]
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simulator.files import write_texts
-from simulator.offpolicy.intervals import Interval
+from simulator.log.files import write_texts
 from simulator.offpolicy.jobs import Job, Truth, truth
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.scores import Ordering
-from simulator.report.markdown import text
+from simulator.offpolicy.uncertainty import Interval
+from simulator.page.markdown import text
 
 COVERED_OFTEN = "the truth is a sample too: covered means that the interval holds the truth's mean, which has its own standard error"
 
@@ -242,7 +242,7 @@ def _ordered(order: Mapping[str, Any]) -> str:
 
 def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write replay.json, replay.md and replay.html, each by rename; returns the page."""
-    from simulator.offpolicy.page import page
+    from simulator.offpolicy.replay_page import page
 
     stored = json.dumps(list(results), indent=1, allow_nan=False) + "\n"
     write_texts(folder, {"replay.json": stored, "replay.md": markdown(results), "replay.html": page(results)})

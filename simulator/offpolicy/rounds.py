@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import Histories, IntArray
-from simulator.eventlog import FEEDBACK, KEY, EventLog, LogError, Propensity, column_values
-from simulator.validation import INSPECTED, Inspector
+from simulator.log.eventlog import FEEDBACK, KEY, EventLog, LogError, Propensity, column_values
+from simulator.log.rules import INSPECTED, Inspector
 
 Float = npt.NDArray[np.float64]
 Columns = dict[str, npt.NDArray[Any]]

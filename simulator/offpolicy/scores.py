@@ -11,9 +11,9 @@ from policies.base import BoolArray, Histories, IntArray, Policy, Scorer
 from policies.calls import Calls
 from policies.elementary import logs2
 from policies.streams import Purpose, uniform
-from simulator.offpolicy.intervals import Interval, Ratios, delta
 from simulator.offpolicy.rounds import Float, Rounds
 from simulator.offpolicy.sums import UnitSums
+from simulator.offpolicy.uncertainty import Interval, Ratios, delta
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from simulator.offpolicy.estimators import (
     ShrunkDR,
     SwitchDR,
 )
-from simulator.offpolicy.intervals import RESAMPLES
-from simulator.offpolicy.model import FOLDS
+from simulator.offpolicy.reward_model import FOLDS
 from simulator.offpolicy.slates import CascadeDR, IndependentIPS, PseudoInverse, RewardInteractionIPS
 from simulator.offpolicy.sums import UNITS
+from simulator.offpolicy.uncertainty import RESAMPLES
 
 THRESHOLDS = (1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 300.0, 1000.0, np.inf)
 SHRINKAGE = (1.0, 10.0, 100.0, 1e3, 1e4, 1e6, np.inf)

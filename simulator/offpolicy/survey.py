@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.base import Progress
-from simulator.eventlog import LogError, Propensity
-from simulator.offpolicy.model import RewardTable
+from simulator.log.eventlog import LogError, Propensity
+from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.settings import ReplayError, Settings
 

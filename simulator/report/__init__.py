@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
-from simulator.eventlog import EventLog
-from simulator.files import looked_up, read_json, write_texts
-from simulator.workspace import Workspace, sound_log
+from simulator.log.eventlog import EventLog
+from simulator.log.files import looked_up, read_json, write_texts
+from simulator.run.workspace import Workspace, sound_log
 
 if TYPE_CHECKING:
-    from simulator.metrics import Better
+    from simulator.log.metrics import Better
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
 
@@ -73,9 +73,11 @@ def write(
         TableError: a margin of no metric, or one that is not positive; a guardrail of a metric whose direction is not known.
         MetricError: `better` of no metric, or no direction.
     """
-    from simulator import promises
-    from simulator.report import audited, checks, offline, world
+    from simulator.report import audited, offline
+    from simulator.report import run_checks as checks
+    from simulator.report import worlds as world
     from simulator.report.content import add_check, gather
+    from simulator.serving import promises
 
     content = gather(log, runtime=runtime, progress=progress, margins=margins, choices=choices, better=better)
     home = run or folder
@@ -163,8 +165,8 @@ def runtime(folder: Path) -> dict[str, Any] | None:
 
 def save(content: Mapping[str, Any], folder: Path) -> None:
     """Write a gathered report as JSON, Markdown and HTML into `folder`."""
-    from simulator.report.html import page
-    from simulator.report.markdown import markdown
+    from simulator.page.html import page
+    from simulator.page.markdown import markdown
     from simulator.report.sections import document
 
     shown = document(content)

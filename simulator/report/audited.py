@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simulator.files import read_json
+from simulator.log.files import read_json
 from simulator.report import ReportError
 from simulator.stats.checks import Check
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from policies.base import Progress
-from simulator.files import write_texts
-from simulator.progress import silent
-from simulator.report import SCHEMA_VERSION, ReportError, as_json, load, words
-from simulator.report.blocks import Block, Cell, Column, Document, Facts, Heading, Section, Table, Words, plain
-from simulator.report.world import across
+from simulator.log.files import write_texts
+from simulator.page import words
+from simulator.page.blocks import Block, Cell, Column, Document, Facts, Heading, Section, Table, Words, plain
+from simulator.report import SCHEMA_VERSION, ReportError, as_json, load
+from simulator.report.worlds import across
+from simulator.run.progress import silent
 
 
 def read(paths: Sequence[Path], progress: Progress = silent) -> dict[str, Any]:
@@ -62,8 +63,8 @@ def compare(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def save(content: Mapping[str, Any], folder: Path) -> Path:
     """Write compare.json, compare.md and compare.html into `folder`, each by temporary name and rename; returns the page."""
-    from simulator.report.html import page
-    from simulator.report.markdown import markdown
+    from simulator.page.html import page
+    from simulator.page.markdown import markdown
 
     shown = document(content)
     write_texts(folder, {"compare.json": as_json(content), "compare.md": markdown(shown), "compare.html": page(shown)})

@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from policies.base import Progress
-from simulator import workspace
-from simulator.design import HISTORY
-from simulator.eventlog import EventLog, Metadata
-from simulator.metrics import Better, Metric, directed
-from simulator.report import ROW, SCHEMA_VERSION, ReportError, checks, finite, world
+from simulator.designs.assignment import HISTORY
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.metrics import Better, Metric, directed
+from simulator.page.words import bounded, headline, sentence, sentenced, title
+from simulator.report import ROW, SCHEMA_VERSION, ReportError, finite
+from simulator.report import run_checks as checks
+from simulator.report import worlds as world
 from simulator.report.counts import Cells, Counts, count
 from simulator.report.otherwise import computed_otherwise
 from simulator.report.plan import compared_designs, interleaved_designs, needs, preferences
 from simulator.report.spread import distributions
-from simulator.report.words import bounded, headline, sentence, sentenced, title
+from simulator.run import workspace
 from simulator.stats import checks as design
 from simulator.stats import segments, sequential, units, verdict
 from simulator.stats.checks import Check
@@ -171,7 +173,7 @@ def gather_table(
     `adjusted` are the metrics whose lifts are adjusted for their pre-period column; `beside` has the same rows without. `cluster`: the
     column of clusters that are the table's units; `shares`: of users that were meant for each arm; `command`: that makes this report.
     """
-    from simulator.report.tables import adjustments, compared
+    from simulator.report.user_table import adjustments, compared
 
     choices = choices or Choices()
     arms = (control, *(arm for arm in table.arms if arm != control))
@@ -317,7 +319,7 @@ def _segments(table: UnitTable, control: str) -> dict[str, Any] | None:
 
 def _with_the_past(table: UnitTable, who: Comparison) -> dict[str, Any] | None:
     """The lifts of a split log adjusted for each user's past, beside the plain ones."""
-    from simulator.report.tables import adjustments
+    from simulator.report.user_table import adjustments
 
     adjusted = adjustments(table)
     if not adjusted:
@@ -328,7 +330,7 @@ def _with_the_past(table: UnitTable, who: Comparison) -> dict[str, Any] | None:
 
 def _margins(table: UnitTable, control: str, margins: Margins | None) -> list[dict[str, Any]]:
     """The answers to guardrails and equivalences that were asked, each with its sentence."""
-    from simulator.report.tables import adjustments
+    from simulator.report.user_table import adjustments
 
     rows = [finite(dataclasses.asdict(one)) for one in judged(table, control, margins, adjustments(table))] if margins else []
     return [{**row, "sentence": bounded(row, control, table.metrics[row["metric"]].higher_is_better)} for row in rows]

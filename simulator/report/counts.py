@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from simulator.eventlog import EventLog
+from simulator.log.eventlog import EventLog
 
 DAY_MS = 86_400_000
 

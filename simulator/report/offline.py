@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simulator.files import read_json
+from simulator.log.files import read_json
 from simulator.report import ReportError
 
 PLACE = Path("replay") / "replay.json"

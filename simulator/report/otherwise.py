@@ -12,7 +12,8 @@ import numpy as np
 
 from policies.base import Progress
 from simulator.report import finite
-from simulator.stats import compare, quantiles, resampling, segments, tests, verdict
+from simulator.stats import contrasts as compare
+from simulator.stats import quantiles, resampling, segments, tests, verdict
 from simulator.stats.adjustment import post_stratified, winsorised
 from simulator.stats.choices import Choices
 from simulator.stats.intervals import METHODS

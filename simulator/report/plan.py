@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simulator.report import finite
-from simulator.stats.designs import interleaved_sensitivity, preference, sensitivity
+from simulator.stats.efficiency import interleaved_sensitivity, preference, sensitivity
 from simulator.stats.power import PowerError, pilot, users_needed
 from simulator.stats.units import UnitTable, UserDays
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from simulator.report import figures, words
+from simulator.page import figures, words
 
 
 def forests(c: Mapping[str, Any]) -> tuple[dict[tuple[str, str], Markup], Markup]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from simulator.report import plots
-from simulator.report.blocks import (
+from simulator.page.blocks import (
     Block,
     Cell,
     Code,
@@ -27,8 +26,7 @@ from simulator.report.blocks import (
     Words,
     plain,
 )
-from simulator.report.spread import QUANTILES
-from simulator.report.words import (
+from simulator.page.words import (
     AGREEMENTS,
     DESIGNS,
     LIGHTS,
@@ -50,6 +48,8 @@ from simulator.report.words import (
     title,
     whole,
 )
+from simulator.report import plots
+from simulator.report.spread import QUANTILES
 
 Content = Mapping[str, Any]
 

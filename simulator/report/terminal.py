@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report.words import (
+from simulator.page.escapes import printable
+from simulator.page.words import (
     AGREEMENTS,
     SIGNS,
     compared,
@@ -26,7 +27,6 @@ from simulator.report.words import (
     uses,
     whole,
 )
-from simulator.text import printable
 
 STYLES = {"good": "green", "bad": "red", "open": ""}
 STATUS = {"green": ("●", "green"), "amber": ("▲", "yellow"), "red": ("■", "bold red")}

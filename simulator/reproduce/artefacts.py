@@ -10,9 +10,10 @@ from pathlib import Path
 from policies.base import Progress
 from simulator.reproduce import ahead as several
 from simulator.reproduce import claims as answered
-from simulator.reproduce import curves, tables
-from simulator.reproduce.choices import printed
+from simulator.reproduce import curves
+from simulator.reproduce import result_tables as tables
 from simulator.reproduce.experiment import Dataset, Plan, ReproduceError
+from simulator.reproduce.protocol import printed
 from simulator.reproduce.published import DATASETS, METRICS, STATISTICS, TABLE_2, TABLE_3
 from simulator.reproduce.systems import FAMILIES, ON_REQUEST, OWNER, ROWS, SPLITS, VARIANTS, Family
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.reproduce.experiment import Dataset, Results
+from simulator.reproduce.result_tables import chance, number
 from simulator.reproduce.systems import Protocol
-from simulator.reproduce.tables import chance, number
 from simulator.stats import intervals
 from simulator.stats.moments import Moments, paired
 from simulator.stats.segments import heterogeneity

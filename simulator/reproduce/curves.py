@@ -8,10 +8,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from simulator.files import write_text
-from simulator.report.figures import Scale, element
+from simulator.log.files import write_text
+from simulator.page.figures import Scale, element
 from simulator.reproduce.claims import Answer
-from simulator.reproduce.tables import Cell, number
+from simulator.reproduce.result_tables import Cell, number
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 300, 210, 52, 34, 26
 FOREST, NAMES, LINE = 440, 170, 18

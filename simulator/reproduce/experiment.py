@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, Progress
-from simulator.design import HISTORY
-from simulator.eventlog import EventLog
-from simulator.executors import executor
-from simulator.files import load_arrays, staged, write_text
-from simulator.ledger import Ledger
+from simulator.designs.assignment import HISTORY
+from simulator.log.eventlog import EventLog
+from simulator.log.files import load_arrays, staged, write_text
+from simulator.log.ledger import Ledger
 from simulator.reproduce.published import DATASETS
 from simulator.reproduce.systems import FAMILIES, Family, Protocol
+from simulator.run.executors import executor
 
 DEPTH = 10
 """Length of the slate: the largest k of the tables."""
@@ -95,7 +95,7 @@ class Dataset:
     def _read(self) -> tuple[Catalogue, EventLog, EventLog]:
         """Catalogue, history and what is held out; not kept, because a data set travels to every worker."""
         from simulator.datasets import read
-        from simulator.scenario import Data
+        from simulator.scenario.model import Data
 
         source = read(Data(source=self.source, path=str(self.path)), Path())
         assert source.history is not None
@@ -199,7 +199,7 @@ class Experiment:
     def key(self) -> str:
         """What decides the result: scenario and hyper-parameters with their defaults, content of the data, foundation."""
         from policies.registry import make
-        from simulator.scenario import Scenario
+        from simulator.scenario.model import Scenario
 
         scenario = Scenario.model_validate(self.scenario()).identity()
         scenario["data"]["path"] = self.dataset.digest
@@ -247,8 +247,8 @@ class Experiment:
         return {name.removeprefix("system "): values for name, values in load_arrays(kept).items()}
 
     def _run(self, folder: Path, start: Path | None, progress: Progress) -> None:
-        from simulator.run import simulate
-        from simulator.scenario import Scenario
+        from simulator.run.pipeline import simulate
+        from simulator.scenario.model import Scenario
 
         began = time.process_time()
         content = self.scenario()

@@ -10,7 +10,7 @@ import numpy as np
 
 from policies.elementary import exp, log
 from simulator.stats import moments, segments, tests, verdict
-from simulator.stats.compare import Samples, values
+from simulator.stats.contrasts import Samples, values
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
 from simulator.stats.units import TableError, UnitTable, UserDays

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from simulator.metrics import METRICS, Better, Metric, Term, directed, direction_of
+from simulator.log.metrics import METRICS, Better, Metric, Term, directed, direction_of
 from simulator.stats.adjustment import clustered
 from simulator.stats.readings import (
     Floats,

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.stats import intervals, verdict
-from simulator.stats.compare import Samples
+from simulator.stats.contrasts import Samples
 from simulator.stats.intervals import quantile
 from simulator.stats.moments import Moments
 from simulator.stats.tests import adjust

@@ -11,7 +11,7 @@ import numpy as np
 
 from policies.products import matmul
 from simulator.stats import tests
-from simulator.stats.compare import values
+from simulator.stats.contrasts import values
 from simulator.stats.intervals import quantile
 from simulator.stats.moments import Floats
 from simulator.stats.quadrature import legendre

@@ -10,7 +10,7 @@ import numpy as np
 from policies.elementary import log
 from policies.products import matmul
 from simulator.stats import intervals, verdict
-from simulator.stats.compare import compare
+from simulator.stats.contrasts import compare
 from simulator.stats.moments import Moments
 from simulator.stats.tests import adjust
 from simulator.stats.units import UnitTable, levels

@@ -15,7 +15,7 @@ import numpy as np
 from policies.elementary import exps, log, log1p, logs, logs1p
 from policies.products import matmul
 from simulator.stats import intervals, tests
-from simulator.stats.compare import Samples, influences
+from simulator.stats.contrasts import Samples, influences
 from simulator.stats.moments import Floats, Moments, Number
 from simulator.stats.quadrature import legendre
 from simulator.stats.units import UnitTable, UserDays

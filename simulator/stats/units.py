@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.products import matmul
-from simulator.design import DAY, HISTORY, assigned
-from simulator.eventlog import EventLog
-from simulator.metrics import METRICS, Metric, Rows, Term, chosen
+from simulator.designs.assignment import DAY, HISTORY, assigned
+from simulator.log.eventlog import EventLog
+from simulator.log.metrics import METRICS, Metric, Rows, Term, chosen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -338,7 +338,7 @@ def _switched(impressions: Array) -> Array:
 
 
 def _default() -> Sequence[str]:
-    from simulator.scenario import METRICS
+    from simulator.scenario.model import METRICS
 
     return METRICS
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simulator.stats import intervals, tests
-from simulator.stats.compare import Samples, compare
+from simulator.stats.contrasts import Samples, compare
 from simulator.stats.intervals import Method
 from simulator.stats.moments import Moments
 from simulator.stats.tests import Correction

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, IntArray, Progress, Slates
-from simulator.eventlog import EventLog
+from simulator.log.eventlog import EventLog
 
 CALIBRATION = "calibration.json"
 """A file that `Population.fit` may leave in its folder: what it has measured of itself on answers that it was not fitted on (`basis`,
-`tolerance`, `rows` as `simulator.report.world.calibration` gives them). A run takes it into its log's notes."""
+`tolerance`, `rows` as `simulator.report.worlds.calibration` gives them). A run takes it into its log's notes."""
 
 
 class UsersError(ValueError):

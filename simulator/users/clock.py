@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from policies.base import IntArray
-from simulator.eventlog import TAB, EventLog
+from simulator.log.eventlog import TAB, EventLog
 from simulator.users.base import NEVER
 
 DAY = 86_400_000

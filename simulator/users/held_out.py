@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
-from simulator.section import Section
+from simulator.scenario.section import Section
 from simulator.users.base import NEVER, Feedback, Source, UsersError
 
 

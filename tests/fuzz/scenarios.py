@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 import scenarios
-from simulator.document import ScenarioError
-from simulator.scenario import Scenario
+from simulator.scenario.document import ScenarioError
+from simulator.scenario.model import Scenario
 from tests.fuzz import mutations
 from tests.fuzz.harness import WrongEndError, command
 

@@ -105,8 +105,8 @@ def begin(arguments: list[str], fate: Fate, folder: str) -> None:
     os.chdir(folder)
     for name, handle in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), handle)
-    from simulator import executors
     from simulator.cli import main
+    from simulator.run import executors
 
     executors._enter = enter
     fate.come()
@@ -116,7 +116,7 @@ def begin(arguments: list[str], fate: Fate, folder: str) -> None:
 
 def enter(*arguments: Any) -> None:
     """Start of a worker of such a run."""
-    from simulator import executors
+    from simulator.run import executors
 
     Fate(**json.loads(os.environ[FATE])).come()
     executors._enter(*arguments)

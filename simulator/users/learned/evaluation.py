@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source, UsersError
-from simulator.users.learned.features import Answers
+from simulator.users.learned.inputs import Answers
 from simulator.users.learned.response import Response
 
 F64 = npt.NDArray[np.float64]

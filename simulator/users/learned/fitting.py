@@ -13,9 +13,9 @@ from torch import Tensor
 from policies.base import Progress
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source, UsersError
-from simulator.users.learned.calibration import margins, scale, shift
-from simulator.users.learned.features import DURATIONS, Answers, Evidence, Features
+from simulator.users.learned.inputs import DURATIONS, Answers, Evidence, Features
 from simulator.users.learned.network import Inputs, Network, Shape, Training, duration_class, duration_limits, train, watch_edges
+from simulator.users.learned.posthoc import margins, scale, shift
 from simulator.users.learned.response import Response
 
 if TYPE_CHECKING:

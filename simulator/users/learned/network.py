@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simulator.users.base import UsersError
-from simulator.users.learned.features import POSITIONS, TABS, Answers, Evidence, Features
+from simulator.users.learned.inputs import POSITIONS, TABS, Answers, Evidence, Features
 
 F32 = npt.NDArray[np.float32]
 ANSWER = 4

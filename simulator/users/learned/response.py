@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from policies.base import IntArray
 from policies.streams import Purpose, uniform
-from simulator.eventlog import FEEDBACK
-from simulator.files import load_arrays, save_arrays
-from simulator.users.learned.features import POSITIONS
+from simulator.log.eventlog import FEEDBACK
+from simulator.log.files import load_arrays, save_arrays
+from simulator.users.learned.inputs import POSITIONS
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from simulator.eventlog import EventLog, LogError
+from simulator.log.eventlog import EventLog, LogError
 
 THIN = 20
 """An item with fewer logged answers than this is one of which the model knows little."""

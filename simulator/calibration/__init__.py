@@ -1,0 +1,1 @@
+"""A world held to published marginals: targets, measurements, and the search that meets them."""

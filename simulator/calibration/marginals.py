@@ -1,0 +1,186 @@
+"""The marginals of an event log - rates, quantiles, spreads, curves - each with its standard error; no targets live here.
+
+What a marginal is called says what it is: `click`, `long_view | click`, `watch p50`, `hour 07`, `click 15-30 s`, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.elementary import logs
+from simulator.designs.assignment import DAY
+from simulator.log.eventlog import FEEDBACK, EventLog
+
+Floats = npt.NDArray[np.float64]
+
+QUANTILES = (10, 25, 50, 75, 90, 99)
+"""Per cent."""
+
+DURATIONS = {"0-15 s": (0.0, 15.0), "15-30 s": (15.0, 30.0), "30-60 s": (30.0, 60.0), "60-120 s": (60.0, 120.0), ">120 s": (120.0, np.inf)}
+"""Buckets of a video's duration."""
+
+ACTIVITY = {"full-active": (0.0, 0.658), "high": (0.658, 0.884), "middle": (0.884, 0.962), "low": (0.962, 1.0)}
+"""Classes of users by rank of activity, from the busiest: the shares of KuaiRand-Pure's `user_active_degree`."""
+
+ENOUGH = 20
+"""Impressions that a user or a video must have to count in a spread: below that the noise's variance is badly known."""
+
+
+class Marginal(NamedTuple):
+    """A figure of a log and its standard error (users are the clusters; NaN where no error is given)."""
+
+    value: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """The columns that marginals are measured on, each `[N]`; several logs of one world may be put together.
+
+    Attributes:
+        user: ids 0..n_users-1.
+        item: ids 1..n_items.
+        t: ms.
+        click: bool.
+        watch: s.
+        duration: s.
+        kinds: further feedback by name, bool.
+        n_users: of the world.
+        n_items: of the world.
+        days: length of the log.
+    """
+
+    user: npt.NDArray[np.int64]
+    item: npt.NDArray[np.int64]
+    t: npt.NDArray[np.int64]
+    click: npt.NDArray[np.bool_]
+    watch: Floats
+    duration: Floats
+    kinds: Mapping[str, npt.NDArray[np.bool_]]
+    n_users: int
+    n_items: int
+    days: int
+
+    @classmethod
+    def of(cls, log: EventLog, arm: str | None = None) -> Self:
+        """The impressions of one arm of a log, those without an observed click or watch time left out."""
+        sequences = log.sequences(arm)
+        columns = sequences.columns
+        known = ~np.isnan(columns["watch"])
+        t = sequences.t[known]
+        days = int(t.max() // DAY - t.min() // DAY + 1) if len(t) else 0
+        return cls(
+            user=np.repeat(sequences.user, np.diff(sequences.offsets))[known],
+            item=sequences.items[known],
+            t=t,
+            click=sequences.clicked[known],
+            watch=columns["watch"][known].astype(np.float64),
+            duration=columns["duration"][known].astype(np.float64),
+            kinds={kind: (columns[kind] == 1)[known] for kind in FEEDBACK if kind in columns},
+            n_users=log.metadata.n_users,
+            n_items=log.metadata.n_items,
+            days=days,
+        )
+
+
+def measure(seen: Impressions) -> dict[str, Marginal]:
+    """All marginals of these impressions by name.
+
+    Raises:
+        ValueError: no impressions.
+    """
+    if not len(seen.user):
+        raise ValueError("marginals: a log without impressions has none")
+    return {**_rates(seen), **_watching(seen), **_spreads(seen), **_exposure(seen), **_curves(seen)}
+
+
+def catalogue(duration: Floats) -> dict[str, Marginal]:
+    """The marginals of the videos' durations `[n_items]` (s), whatever is exposed."""
+    lengths = logs(duration)
+    rows = {f"catalogue duration p{q}": Marginal(float(np.percentile(duration, q)), np.nan) for q in QUANTILES[:5]}
+    rows["catalogue ln duration mean"] = Marginal(float(lengths.mean()), np.nan)
+    rows["catalogue ln duration sd"] = Marginal(float(lengths.std()), np.nan)
+    return rows
+
+
+def _mean(values: npt.NDArray[Any], seen: Impressions, among: npt.NDArray[np.bool_] | None = None) -> Marginal:
+    """The mean over the impressions `among`, with the standard error of a ratio of users' sums (linearisation)."""
+    weight = np.ones(len(values)) if among is None else among.astype(np.float64)
+    n = np.bincount(seen.user, weight, minlength=seen.n_users)
+    total = np.bincount(seen.user, weight * values, minlength=seen.n_users)
+    if n.sum() == 0:
+        return Marginal(float("nan"), float("nan"))
+    mean = total.sum() / n.sum()
+    residual = total - mean * n
+    return Marginal(float(mean), float(np.sqrt((residual**2).sum()) / n.sum()))
+
+
+def _rates(seen: Impressions) -> dict[str, Marginal]:
+    rows = {"click": _mean(seen.click, seen)}
+    for kind, given in seen.kinds.items():
+        rows[kind] = _mean(given, seen)
+        rows[f"{kind} | click"] = _mean(given, seen, seen.click)
+        rows[f"{kind} | no click"] = _mean(given, seen, ~seen.click)
+    return rows
+
+
+def _watching(seen: Impressions) -> dict[str, Marginal]:
+    watched = seen.watch
+    rows = {f"watch p{q}": Marginal(float(v), np.nan) for q, v in zip(QUANTILES, np.percentile(watched, QUANTILES), strict=True)}
+    rows["watch mean"] = _mean(watched, seen)
+    rows["watch zero"] = _mean(watched == 0.0, seen)
+    rows["watch p50 | click"] = Marginal(float(np.median(watched[seen.click])) if seen.click.any() else np.nan, np.nan)
+    rows["watch mean | click"] = _mean(watched, seen, seen.click)
+    ratio = watched / seen.duration
+    rows |= {f"watch/duration p{q}": Marginal(float(np.percentile(ratio, q)), np.nan) for q in (50, 75, 90)}
+    return rows
+
+
+def _spreads(seen: Impressions) -> dict[str, Marginal]:
+    """Standard deviations of true click rates: the binomial noise is taken out of the observed variance."""
+    rows = {}
+    for name, index in (("user", seen.user), ("video", seen.item)):
+        n = np.bincount(index)
+        click = np.bincount(index, seen.click)[n >= ENOUGH] / n[n >= ENOUGH]
+        watch = np.bincount(index, seen.watch)[n >= ENOUGH] / n[n >= ENOUGH]
+        noise = click * (1.0 - click) / (n[n >= ENOUGH] - 1)
+        enough = len(click) > 1
+        sd = float(np.sqrt(max(click.var(ddof=1) - noise.mean(), 0.0))) if enough else np.nan
+        rows[f"click sd of {name}s"] = Marginal(sd, np.nan)
+        rows[f"click mean of {name}s"] = Marginal(float(click.mean()), float(click.std() / np.sqrt(len(click)))) if enough else _NONE
+        rows[f"watch mean of {name}s"] = Marginal(float(watch.mean()), float(watch.std() / np.sqrt(len(watch)))) if enough else _NONE
+    return rows
+
+
+_NONE = Marginal(float("nan"), float("nan"))
+
+
+def _exposure(seen: Impressions) -> dict[str, Marginal]:
+    """How concentrated exposure is over the whole catalogue, and how often users are there."""
+    shown = np.sort(np.bincount(seen.item, minlength=seen.n_items + 1)[1:])
+    rank = np.arange(1, len(shown) + 1)
+    gini = float(((2 * rank - len(shown) - 1) @ shown) / (len(shown) * shown.sum()))
+    top = float(shown[len(shown) - len(shown) // 5 :].sum() / shown.sum())
+    day = seen.t // DAY
+    active_days = len(np.unique(seen.user * (day.max() - day.min() + 1) + day - day.min()))
+    share = active_days / (len(np.unique(seen.user)) * seen.days)
+    return {"exposure gini": Marginal(gini, np.nan), "exposure top 20%": Marginal(top, np.nan), "active user-days": Marginal(share, np.nan)}
+
+
+def _curves(seen: Impressions) -> dict[str, Marginal]:
+    hour = seen.t % DAY // 3_600_000
+    rows = {f"hour {h:02d}": _mean(hour == h, seen) for h in range(24)}
+    for name, (low, high) in DURATIONS.items():
+        rows[f"click {name}"] = _mean(seen.click, seen, (seen.duration > low) & (seen.duration <= high))
+    n = np.bincount(seen.user, minlength=seen.n_users)
+    users = np.argsort(-n, kind="stable")[: int((n > 0).sum())]
+    rate = np.bincount(seen.user, seen.click, minlength=seen.n_users)[users] / n[users]
+    for name, (first, last) in ACTIVITY.items():
+        group = rate[round(first * len(users)) : round(last * len(users))]
+        rows[f"click of {name} users"] = Marginal(float(group.mean()), float(group.std() / np.sqrt(len(group)))) if len(group) else _NONE
+    return rows

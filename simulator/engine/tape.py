@@ -1,0 +1,228 @@
+"""The tape: what one (arm, shard, day) has seen so far, as flat columns in the order of serving, and its turn into log rows.
+
+A tape knows nothing of policies or users; it is the only writer between the engine and the event log, and holds no rows in
+Python. The log's own rules live in `simulator.log.eventlog`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from policies.base import IntArray
+from simulator.log.eventlog import FEEDBACK, ROW_GROUP, schema
+from simulator.log.files import save_arrays
+from simulator.serving.desk import Served
+from simulator.users.base import Feedback
+
+Array = npt.NDArray[Any]
+
+REQUESTS: dict[str, Any] = {"user": np.uint32, "session": np.uint32, "request": np.uint16, "t": np.int64, "shown": np.uint16}
+"""Columns with one value a request."""
+
+IMPRESSIONS: dict[str, Any] = {
+    "item": np.uint32,
+    "propensity": np.float32,
+    "click": np.int8,
+    "watch": np.float32,
+    "channel": np.uint8,
+    "logged": np.bool_,
+    "team": np.uint8,
+}
+"""Columns with one value an impression; the int8 columns of feedback follow. NaN and -1 are null. All but `team` are columns of the
+log; `team` says which of two interleaved arms a row belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked: the request side of a block, each `[B]`."""
+
+    user: IntArray
+    session: IntArray
+    request: IntArray
+    t: IntArray
+
+
+def _absent(name: str) -> Any:
+    """What stands where nothing was given: null in the columns of answers and of propensities, else 0."""
+    return {"propensity": np.nan, "channel": 0, "logged": False, "team": 0}.get(name, -1)
+
+
+class _Column:
+    """A growing array, doubled when full; as long as nothing is put into it, only its length."""
+
+    def __init__(self, dtype: Any, absent: Any) -> None:
+        self.dtype, self.absent = np.dtype(dtype), absent
+        self.values: Array | None = None
+        self.n = 0
+
+    def room(self, n: int) -> Array:
+        """The next `n` places, to be filled."""
+        end = self.n + n
+        if self.values is None or end > len(self.values):
+            grown = np.empty(max(end, 2 * self.n, 1 << 12), dtype=self.dtype)
+            if self.n:
+                grown[: self.n] = self.absent if self.values is None else self.values[: self.n]
+            self.values = grown
+        start, self.n = self.n, end
+        return self.values[start:end]
+
+    def skip(self, n: int) -> None:
+        """Leave `n` places to `absent`."""
+        if self.values is None:
+            self.n += n
+        else:
+            self.room(n)[:] = self.absent
+
+
+class Tape:
+    """The log of an arm as it grows: blocks of served requests are appended whole.
+
+    A user's requests must come in the order of time; users may come in any order.
+    """
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self.kinds = tuple(name for name in FEEDBACK if name in kinds)
+        types = {**REQUESTS, **IMPRESSIONS, **dict.fromkeys(self.kinds, np.int8)}
+        self._columns = {name: _Column(dtype, _absent(name)) for name, dtype in types.items()}
+
+    @property
+    def n_requests(self) -> int:
+        return self._columns["user"].n
+
+    @property
+    def n_rows(self) -> int:
+        return self._columns["item"].n
+
+    def append(self, asked: Asked, served: Served, feedback: Feedback) -> None:
+        """Add the first `feedback.shown[b]` impressions of each of the `B` requests.
+
+        Args:
+            asked: user, session, request and time, `[B]` each.
+            served: what was served, `[B, k]`.
+            feedback: the answers.
+        """
+        from simulator.serving.kernels import pack
+
+        slates, shown, put = served.slates, feedback.shown, self._columns
+        for name in ("user", "session", "request", "t"):
+            put[name].room(len(shown))[:] = getattr(asked, name)
+        put["shown"].room(len(shown))[:] = shown
+        n = int(shown.sum())
+        given: dict[str, Array | None] = {
+            "item": slates.items,
+            "propensity": slates.propensities,
+            "click": feedback.click,
+            "watch": feedback.watch,
+            "channel": served.channel,
+            "logged": feedback.logged,
+            "team": served.team,
+            **{name: feedback.kinds.get(name) for name in self.kinds},
+        }
+        for name, block in given.items():
+            column = put[name]
+            if block is None:
+                column.skip(n)
+            else:
+                pack(np.ascontiguousarray(block, dtype=column.dtype), shown, column.room(n))
+
+    def columns(self) -> dict[str, Array]:
+        """The filled part of every column, without copying; columns into which nothing was put are left out of a tape with rows."""
+        found = {}
+        for name, column in self._columns.items():
+            if column.values is not None:
+                found[name] = column.values[: column.n]
+            elif column.n == 0:
+                found[name] = np.empty(0, dtype=column.dtype)
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write the columns, by rename; `files.load_arrays` reads them."""
+        save_arrays(path, self.columns(), self.n_rows)
+
+
+def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str], team: int | None = None) -> pa.Table:
+    """All of `tables` as one."""
+    return pa.concat_tables(tables(days, arm, duration, kinds, team))
+
+
+def tables(
+    days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str], team: int | None = None, most: int = ROW_GROUP
+) -> Iterator[pa.Table]:
+    """The log rows of one (arm, shard), in KEY order, out of the columns of its days (in the order of time).
+
+    Args:
+        days: columns of tapes over the same users.
+        arm: index of the arm.
+        duration: `[n_items + 1]` seconds of each item.
+        kinds: FEEDBACK columns that the log has; those that the tapes lack are null.
+        team: only the rows of one of two interleaved arms; they keep their positions in the slate.
+        most: rows of a table, up to a request: what is written at once may lie where the table before it lay.
+    """
+    from simulator.serving.kernels import group_by_user
+
+    whole = {name: _joined(days, name) for name in {name for day in days for name in day}}
+    order = group_by_user(whole["user"])
+    shown = whole["shown"][order].astype(np.int64)
+    starts = (np.cumsum(whole["shown"], dtype=np.int64) - whole["shown"])[order]
+    ends = np.cumsum(shown)
+    cuts = [0, *np.searchsorted(ends, np.arange(most, ends[-1] if len(ends) else 0, most), side="right").tolist(), len(order)]
+    seconds = np.asarray(duration, dtype=np.float32)
+    for first, last in pairwise(cuts):
+        if first < last or len(order) == 0:
+            part = slice(first, last)
+            yield _table(whole, (order[part], starts[part], shown[part]), arm, seconds, schema(kinds), team)
+
+
+def _table(
+    whole: dict[str, Array], runs: tuple[Array, Array, Array], arm: int, seconds: Array, target: pa.Schema, team: int | None
+) -> pa.Table:
+    """The rows of requests: `runs` names them, their first impressions, and how many each has, `[R]` each."""
+    from simulator.serving.kernels import places, repeat, take, take_runs
+
+    order, starts, shown = runs
+    n = int(shown.sum())
+    out: dict[str, pa.Array] = {"arm": pa.array(np.full(n, arm, dtype=np.uint8)), "position": pa.array(places(shown, n))}
+    for name in ("user", "session", "request", "t"):
+        out[name] = pa.array(repeat(whole[name], order, shown, n))
+    for name in target.names:
+        if name in out or name == "duration":
+            continue
+        column = target.field(name)
+        if name in whole:
+            out[name] = _arrow(take_runs(whole[name], starts, shown, n), column)
+        else:
+            out[name] = pa.nulls(n, column.type) if column.nullable else pa.array(np.full(n, _absent(name), dtype=IMPRESSIONS[name]))
+    out["duration"] = pa.array(take(seconds, out["item"].to_numpy()))
+    table = pa.table([out[name] for name in target.names], schema=target)
+    if team is None:
+        return table
+    drafted = take_runs(whole["team"], starts, shown, n) if "team" in whole else np.zeros(n, dtype=np.uint8)
+    return table.filter(pa.array(drafted == team))
+
+
+def _joined(days: Sequence[dict[str, Array]], name: str) -> Array:
+    """A column over all days; a day that lacks it is filled with what stands for nothing."""
+    dtype = next(day[name].dtype for day in days if name in day)
+    parts = [day[name] if name in day else np.full(len(day["item"]), _absent(name), dtype=dtype) for day in days]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _arrow(values: Array, column: pa.Field) -> pa.Array:
+    """A numpy column as an Arrow array of the log's type: -1 and NaN become null."""
+    if pa.types.is_boolean(column.type):
+        bits = pa.py_buffer(np.packbits(values == 1, bitorder="little"))
+        known = values >= 0 if values.dtype != np.bool_ else None
+        valid = None if known is None or known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+        return pa.Array.from_buffers(pa.bool_(), len(values), [valid, bits])
+    if column.nullable and pa.types.is_floating(column.type):
+        unknown = np.isnan(values)
+        return pa.array(values, column.type, mask=unknown) if unknown.any() else pa.array(values)
+    return pa.array(values).cast(column.type)

@@ -1,0 +1,1 @@
+"""The event log: its rows, its rules, its files, and the metrics read from it."""

@@ -1,0 +1,561 @@
+"""The spine: one row per impression. Everything abtest says is read from an event log; nothing else is.
+
+Here live the schema, validation, the Parquet parts and their merge, and the view of a log as training sequences. No
+measurement, no world and no policy belongs here.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from policies.base import Sequences
+from simulator.log.files import staging_of, writing
+from simulator.log.ledger import commit
+from simulator.log.metadata import LogError, Metadata, Propensity
+
+__all__ = [
+    "COLUMNS", "FEEDBACK", "KEY", "NULLABLE", "ROW_GROUP", "TAB", "EventLog", "LogError", "Metadata", "Propensity", "Seal", "Writer",
+    "check_columns", "column_values", "merge", "rises", "schema", "seal_of",
+]  # fmt: skip
+
+KEY = ("arm", "user", "session", "request", "position")
+"""The sort order and the identity of a row."""
+
+FEEDBACK = ("long_view", "like", "comment", "forward", "follow", "hate", "profile_enter")
+"""Kinds of feedback besides click and watch; a log has a column for each kind that it knows."""
+
+TAB = "tab"
+"""Optional column (u8) of logs of a real service: the surface that a request came from, as the source numbers it."""
+
+COLUMNS: dict[str, pa.DataType] = {
+    "arm": pa.uint8(),
+    "user": pa.uint32(),
+    "session": pa.uint32(),
+    "request": pa.uint16(),
+    "position": pa.uint16(),
+    "t": pa.int64(),
+    "item": pa.uint32(),
+    "propensity": pa.float32(),
+    "click": pa.bool_(),
+    "watch": pa.float32(),
+    "duration": pa.float32(),
+    "channel": pa.uint8(),
+    "logged": pa.bool_(),
+}
+"""The columns that every log has, in order; FEEDBACK columns (bool) and TAB follow where the log knows them.
+
+arm: index into `Metadata.arms`. session: per (arm, user), from 0. request: within the session, from 0. position: within
+the slate, from 0. t: ms, the scenario starts at 0, history has t < 0. item: 1..n_items. propensity: null where unknown.
+click: true = click, false = unclick, null = not observed. watch: s, null = not observed. duration: s, NaN-free, 0 where unknown.
+channel: 0 = the recall policy of the arm, 1, 2, ... = `Metadata.channels`. logged: true where a real log answered,
+false where a model of users did.
+"""
+
+NULLABLE = frozenset({"propensity", "click", "watch", TAB, *FEEDBACK})
+
+def schema(kinds: Iterable[str]) -> pa.Schema:
+    """The Arrow schema of a log with the given optional columns: FEEDBACK `kinds`, TAB."""
+    kinds = set(kinds)
+    unknown = kinds - {*FEEDBACK, TAB}
+    if unknown:
+        raise LogError(f"unknown kinds of feedback {sorted(unknown)}; an event log knows {list(FEEDBACK)}")
+    fields = [pa.field(name, kind, nullable=name in NULLABLE) for name, kind in COLUMNS.items()]
+    fields += [pa.field(name, pa.bool_(), nullable=True) for name in FEEDBACK if name in kinds]
+    fields += [pa.field(TAB, pa.uint8(), nullable=True)] if TAB in kinds else []
+    return pa.schema(fields)
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """An event log: Arrow rows sorted by KEY, and what they mean.
+
+    The rows are held in memory (`table`) or lie in Parquet parts (`parts`); `batches` streams either. Logs are immutable.
+    """
+
+    metadata: Metadata
+    memory: pa.Table | None = None
+    parts: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any], metadata: Metadata, *, sort: bool = True) -> EventLog:
+        """A log in memory from one array per column (numpy, Arrow, lists; missing optional columns get their defaults).
+
+        Args:
+            columns: by name; `arm`, `channel` default to 0, `logged` to False, `propensity`, `click` and `watch` to null,
+                `duration` to 0. Answers (click, like, ...) are bools or 0, 1 and -1 for null, and nothing else: a count
+                is no answer. `tab` may be -1 for null; None, NaN and NA are null.
+            metadata: of the log.
+            sort: put the rows into KEY order (stable).
+
+        Raises:
+            LogError: a column missing, unknown, of another length, or with a value that its type has not, by row.
+        """
+        kinds = [name for name in (*FEEDBACK, TAB) if name in columns]
+        target = schema(kinds)
+        unknown = set(columns) - set(target.names)
+        if unknown:
+            raise LogError(f"unknown columns {sorted(unknown)}; an event log has {target.names}")
+        by_name = {name: _as_arrow(name, values) for name, values in columns.items() if values is not None}
+        if "item" not in by_name:
+            raise LogError("column 'item' is missing")
+        arrays = []
+        for column in target:
+            try:
+                arrays.append(_convert(by_name.get(column.name), column, len(by_name["item"])))
+            except pa.ArrowException as error:
+                raise LogError(f"column {column.name!r} cannot be read as {column.type}: {error}") from error
+        table = pa.table(arrays, schema=target)
+        log = cls(metadata, table)
+        return log.sorted() if sort else log
+
+    @classmethod
+    def open(cls, path: Path) -> EventLog:
+        """The log in a Parquet file or a folder of Parquet parts; no row is read yet.
+
+        Raises:
+            LogError: no parts there, not Parquet, no metadata of abtest or such that breaks a rule, other columns than the schema's, or
+                parts of different logs.
+        """
+        parts = (path,) if path.is_file() else tuple(sorted(path.glob("*.parquet")))
+        if not parts:
+            raise LogError(f"{path}: no event log there: expected a .parquet file or a folder of them")
+        stored = [_described(part) for part in parts]
+        for part, (metadata, names) in zip(parts, stored, strict=True):
+            if metadata != stored[0][0]:
+                raise LogError(f"{part}: a part of another log than {parts[0]}: {_difference(stored[0][0], metadata)}")
+            if names != stored[0][1]:
+                raise LogError(f"{part}: columns are {names}; those of {parts[0]} are {stored[0][1]}")
+        return cls(stored[0][0], None, parts)
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows in memory, in KEY order (parts are read and put into order at each call: keep it)."""
+        if self.memory is not None:
+            return self.memory
+        tables = []
+        for part in self.parts:
+            with _parquet(part):
+                tables.append(pq.read_table(part, page_checksum_verification=True))
+        read = pa.concat_tables(tables)
+        return read if len(self.parts) == 1 else _in_order(read)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The FEEDBACK columns that this log has."""
+        return tuple(name for name in self.optional if name != TAB)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The optional columns that this log has: FEEDBACK kinds, then TAB."""
+        names = self.memory.schema.names if self.memory is not None else _footer(self.parts[0]).schema.names
+        return tuple(name for name in (*FEEDBACK, TAB) if name in names)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of impressions, read from the Parquet footers where the log is on disk."""
+        if self.memory is not None:
+            return int(self.memory.num_rows)
+        return sum(int(_footer(part).num_rows) for part in self.parts)
+
+    def batches(self, columns: Sequence[str] | None = None, rows: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+        """Stream the rows part by part, at most `rows` at a time: memory does not grow with the log.
+
+        Raises:
+            LogError: a part whose bytes are broken, by name.
+        """
+        if self.memory is not None:
+            yield from (self.memory if columns is None else self.memory.select(columns)).to_batches(max_chunksize=rows)
+            return
+        for part in self.parts:
+            with _parquet(part), pq.ParquetFile(part, page_checksum_verification=True) as stored:
+                yield from stored.iter_batches(batch_size=rows, columns=columns)
+
+    def sorted(self) -> EventLog:
+        """The same log in memory in KEY order."""
+        return EventLog(self.metadata, _in_order(self.table))
+
+    def write(self, path: Path, row_group: int | None = None) -> Path:
+        """Write one Parquet file by temporary name and rename; the same rows give the same bytes.
+
+        Returns:
+            `path`.
+        """
+        with Writer(path, self.metadata, self.optional, row_group or ROW_GROUP) as writer:
+            if self.memory is not None:
+                writer.add(self.memory)
+            else:
+                for batch in self.batches():
+                    writer.add(pa.Table.from_batches([batch]))
+        return path
+
+    def sequences(self, arm: str | None = None, *, before: int | None = None) -> Sequences:
+        """What a policy is fitted on: every user's impressions in time order.
+
+        Args:
+            arm: name of the arm; None for the only one.
+            before: ms; only impressions with t < before.
+
+        Returns:
+            `Sequences` with a row for each of the `n_users` users, empty ones included. An impression that was not observed
+            counts as an unclick. `columns` holds what the log has of session, request, position, propensity, watch,
+            duration, TAB and FEEDBACK (null: -1 in int8 columns, NaN in float ones).
+        """
+        table = self.table
+        if arm is not None or len(self.metadata.arms) > 1:
+            if arm not in self.metadata.arms:
+                raise LogError(f"no arm {arm!r} in this log; it has {list(self.metadata.arms)}")
+            table = table.filter(pc.equal(table["arm"], self.metadata.arms.index(arm)))
+        if before is not None:
+            table = table.filter(pc.less(table["t"], before))
+        user = column_values(table, "user").astype(np.int64)
+        t = column_values(table, "t")
+        order = np.lexsort((np.arange(len(t)), t, user))
+        wanted = ("session", "request", "position", "propensity", "watch", "duration", TAB, *self.kinds)
+        names = [n for n in wanted if n in table.column_names]
+        counts = np.bincount(user, minlength=self.metadata.n_users)
+        return Sequences(
+            np.arange(self.metadata.n_users, dtype=np.int64),
+            np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+            column_values(table, "item").astype(np.int64)[order],
+            (column_values(table, "click") == 1)[order],
+            t[order],
+            {name: column_values(table, name)[order] for name in names},
+        )
+
+    def validate(self) -> None:
+        """Check every rule of the schema on every row.
+
+        Raises:
+            LogError: the first broken rule, with file, row and value.
+        """
+        from simulator.log.rules import validate
+
+        validate(self)
+
+
+ROW_GROUP = 1 << 18
+"""Rows of a Parquet row group: what a writer holds at once."""
+
+NOISE = frozenset({"item", "watch", "duration"})
+"""Columns in which zstd finds little: items are packed to the bits that they need, and seconds are nearly random."""
+
+
+class Seal:
+    """Check sums of the rows and columns of a part, which it carries beside its metadata; they do not depend on how rows are cut.
+
+    Page check sums guard the pages of a Parquet file but not its footer, where sizes and names stand: the seal guards what is read.
+    """
+
+    KEY = b"abtest.seal"
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.columns: dict[str, int] = {}
+
+    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Take the next rows in."""
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
+        self.rows += table.num_rows
+        for name in table.column_names:
+            values = np.ascontiguousarray(_plain(table, name)).data
+            self.columns[name] = zlib.crc32(values, self.columns.get(name, 0))
+
+    def to_json(self, metadata: bytes) -> str:
+        """The seal of these rows and of the `metadata` that goes with them."""
+        return json.dumps({"rows": self.rows, "columns": self.columns, "metadata": zlib.crc32(metadata)}, sort_keys=True)
+
+    def compare(self, written: Mapping[str, Any], place: str) -> None:
+        """Hold the rows that were read to the seal of those that were written.
+
+        Raises:
+            LogError: they are not the same.
+        """
+        if self.rows != written.get("rows"):
+            raise LogError(f"{place}: damaged: {self.rows} rows can be read, {written.get('rows')} were written")
+        for name, value in self.columns.items():
+            columns = written.get("columns")
+            if not isinstance(columns, dict) or columns.get(name) != value:
+                raise LogError(f"{place}: damaged: the values of column {name!r} are not those that were written")
+
+
+def _plain(table: pa.Table, name: str) -> np.ndarray:
+    """A column's values as numbers of one type, whether or not this piece of it has nulls."""
+    column = table[name]
+    if pa.types.is_integer(column.type) and name in NULLABLE:
+        return np.asarray(pc.fill_null(pc.cast(column, pa.int16()), -1))
+    return column_values(table, name)
+
+
+class Writer:
+    """Writes one Parquet part of a log from tables that come in KEY order; as a context, it gives the part its name if nothing is raised.
+
+    The bytes depend on the rows only, not on how they were cut into tables: row groups are of a fixed size. Columns are not
+    dictionary-encoded: on logs of ours that is smaller and 1.5 times as fast (zstd finds the repeats). NOISE is not compressed, because
+    that takes longer than it saves. Pages carry check sums, and the part a seal.
+
+    Raises:
+        FileError: the part cannot be written.
+    """
+
+    def __init__(self, path: Path, metadata: Metadata, kinds: Iterable[str], row_group: int = ROW_GROUP) -> None:
+        self.path, self.row_group = path, row_group
+        self._metadata = metadata.to_json().encode()
+        self._schema = schema(kinds).with_metadata({b"abtest": self._metadata})
+        self._staging = staging_of(path)
+        self._seal = Seal()
+        self._waiting: list[pa.Table] = []
+        self._n_waiting = 0
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stored = pq.ParquetWriter(
+                self._staging,
+                self._schema,
+                compression={name: "none" if name in NOISE else "zstd" for name in self._schema.names},
+                column_encoding={"item": "DELTA_BINARY_PACKED"},
+                use_dictionary=False,
+                write_statistics=["arm", "user", "t"],
+                write_page_checksum=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._give_up()
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows; whole row groups are written at once, the rest waits."""
+        self._waiting.append(table.replace_schema_metadata(None))
+        self._n_waiting += table.num_rows
+        if self._n_waiting >= self.row_group:
+            self._flush(self._n_waiting // self.row_group * self.row_group)
+
+    def close(self) -> Path:
+        """Write what waits and give the part its name."""
+        try:
+            if self._n_waiting:
+                self._flush(self._n_waiting)
+            with writing(self.path):
+                self._stored.add_key_value_metadata({Seal.KEY: self._seal.to_json(self._metadata)})
+                self._stored.close()
+        except BaseException:
+            self._give_up()
+            raise
+        with writing(self.path):
+            commit(self._staging, self.path, self._seal.rows)
+        return self.path
+
+    def _flush(self, rows: int) -> None:
+        waiting = pa.concat_tables(self._waiting)
+        for start in range(0, rows, self.row_group):
+            group = waiting.slice(start, min(self.row_group, rows - start)).combine_chunks().cast(self._schema)
+            self._seal.add(group)
+            with writing(self.path):
+                self._stored.write_table(group, row_group_size=self.row_group)
+        rest = waiting.slice(rows)
+        self._waiting, self._n_waiting = ([rest] if rest.num_rows else []), rest.num_rows
+
+    def _give_up(self) -> None:
+        """Leave nothing behind."""
+        with suppress(OSError):
+            self._stored.close()
+        with suppress(OSError):
+            self._staging.unlink(missing_ok=True)
+
+
+@contextmanager
+def _parquet(part: Path) -> Iterator[None]:
+    """Turn whatever is wrong with the bytes of a part into a LogError that names it."""
+    try:
+        yield
+    except LogError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise LogError(f"{part}: not a readable Parquet file: {error}; put back a whole copy, or write it again") from error
+
+
+def _footer(part: Path) -> pq.FileMetaData:
+    with _parquet(part):
+        return pq.read_metadata(part)
+
+
+def _described(part: Path) -> tuple[Metadata, list[str]]:
+    """What a part says of its log, and its columns; both keep their rules.
+
+    Raises:
+        LogError: they do not, or it is no part of an event log.
+    """
+    footer = _footer(part)
+    with _parquet(part):
+        columns = footer.schema.to_arrow_schema()
+    stored = footer.metadata or {}
+    if b"abtest" not in stored:
+        raise LogError(f"{part}: a Parquet file without abtest's metadata is not a part of an event log")
+    try:
+        metadata = Metadata.from_json(stored[b"abtest"])
+    except LogError as error:
+        raise LogError(f"{part}: {error}") from error
+    seal = seal_of(part)
+    if seal is not None and seal.get("metadata") != zlib.crc32(stored[b"abtest"]):
+        raise LogError(f"{part}: damaged: the metadata is not that which was written")
+    check_columns(str(part), columns)
+    return metadata, list(columns.names)
+
+
+def seal_of(part: Path) -> dict[str, Any] | None:
+    """The seal that a part carries; None of a part that another program has written.
+
+    Raises:
+        LogError: it is no seal.
+    """
+    text = (_footer(part).metadata or {}).get(Seal.KEY)
+    if text is None:
+        return None
+    try:
+        seal = json.loads(text)
+    except ValueError:
+        seal = None
+    if not isinstance(seal, dict):
+        raise LogError(f"{part}: damaged: {Seal.KEY.decode()} is not as it was written")
+    return seal
+
+
+def check_columns(place: str, given: pa.Schema) -> None:
+    """Hold columns to the schema: names, order and types.
+
+    Raises:
+        LogError: they are others; `place` is named.
+    """
+    places: dict[str, int] = {}
+    for number, name in enumerate(given.names, start=1):
+        if name in places:
+            raise LogError(f"{place}: two columns are called {name!r}, columns {places[name]} and {number}")
+        places[name] = number
+    expected = schema([name for name in given.names if name in {*FEEDBACK, TAB}])
+    if list(given.names) != list(expected.names):
+        raise LogError(f"{place}: columns are {given.names}; the schema says {expected.names}")
+    for column in expected:
+        kind = given.field(column.name).type
+        if kind != column.type:
+            raise LogError(f"{place}: column {column.name!r} must be {column.type}; it is {kind}")
+
+
+def _difference(one: Metadata, other: Metadata) -> str:
+    """The first key in which the metadata of two parts differs."""
+    name = next(name for name in one.__dataclass_fields__ if getattr(one, name) != getattr(other, name))
+    return f"metadata.{name} is not the same"
+
+
+def merge(logs: Sequence[EventLog], metadata: Metadata) -> EventLog:
+    """One log in memory out of logs with disjoint keys, in KEY order; all must have the same columns."""
+    return EventLog(metadata, _in_order(pa.concat_tables([log.table.replace_schema_metadata(None) for log in logs])))
+
+
+def rises(key: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether each row's key is greater than the one above, `[N - 1]`."""
+    result = np.zeros(max(len(key[0]) - 1, 0), dtype=bool)
+    equal = np.ones_like(result)
+    for column in key:
+        step = np.diff(column)
+        result |= equal & (step > 0)
+        equal &= step == 0
+    return result
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    table = table.combine_chunks()
+    key = [column_values(table, name).astype(np.int64) for name in KEY]
+    if rises(key).all():
+        return table
+    return table.take(pa.array(np.lexsort(key[::-1])))
+
+
+def column_values(table: pa.Table, name: str) -> np.ndarray:
+    """A column as numpy: nullable bools as int8 with -1 for null, nullable floats with NaN."""
+    column = table[name]
+    if pa.types.is_boolean(column.type):
+        column = pc.fill_null(pc.cast(column, pa.int8()), -1)
+    return np.asarray(column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False))
+
+
+_DEFAULTS: dict[str, Any] = {"arm": 0, "channel": 0, "logged": False, "duration": 0.0}
+
+
+def _as_arrow(name: str, given: Any) -> pa.Array:
+    """One column of whatever holds numbers or bools (numpy, pandas, Arrow, a list, a range); None, NaN and NA are null.
+
+    Raises:
+        LogError: it holds anything else.
+    """
+    try:
+        if not isinstance(given, (pa.Array, pa.ChunkedArray)):
+            given = pa.array(given if hasattr(given, "dtype") else list(given), from_pandas=True)
+        values = given.combine_chunks() if isinstance(given, pa.ChunkedArray) else given
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if pa.types.is_decimal(values.type) or pa.types.is_float16(values.type):
+            values = values.cast(pa.float64())
+        if pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise LogError(f"column {name!r} cannot be read: {error}") from error
+    kind = values.type
+    if not any(holds(kind) for holds in (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)):
+        raise LogError(f"column {name!r} cannot be read: it must hold numbers or bools; got {kind}")
+    return values
+
+
+def _convert(values: pa.Array | None, column: pa.Field, n: int) -> pa.Array:
+    """A column in the type of the schema, its default where it was not given."""
+    if values is None:
+        if column.name in NULLABLE:
+            return pa.nulls(n, column.type)
+        if column.name not in _DEFAULTS:
+            raise LogError(f"column {column.name!r} is missing")
+        return pa.array(np.full(n, _DEFAULTS[column.name]), column.type)
+    if len(values) != n:
+        raise LogError(f"column {column.name!r} must have a value for each of the {n:,} items; it has {len(values):,}")
+    if pa.types.is_boolean(column.type):
+        values = _answers(values, column.name)
+    elif pa.types.is_floating(column.type):
+        limit = float(np.finfo(np.float32).max)
+        _hold(column.name, values, pc.less_equal(pc.abs(values.cast(pa.float64(), safe=False)), limit), f"numbers up to {limit:.3g}")
+    elif column.nullable:
+        numbers = values.cast(pa.float64(), safe=False)
+        _hold(column.name, values, pc.greater_equal(numbers, -1), "0, 1, ... or -1 (not known)")
+        values = pc.if_else(pc.equal(numbers, -1), pa.scalar(None, values.type), values)
+    if values.null_count and not column.nullable:
+        row = pc.index(pc.is_null(values), True).as_py()
+        raise LogError(f"column {column.name!r} must not be empty; row {row} is")
+    return values.cast(column.type)
+
+
+def _answers(values: pa.Array, name: str) -> pa.Array:
+    """Answers as bool: 1 is yes, 0 is no, -1 is not observed, and there is no other."""
+    if pa.types.is_boolean(values.type) or pa.types.is_null(values.type):
+        return values
+    numbers = values.cast(pa.float64(), safe=False)
+    rule = "0, 1 or -1 (not observed), for a count is no answer (but count > 0 is)"
+    _hold(name, values, pc.is_in(numbers, pa.array([-1.0, 0.0, 1.0])), rule)
+    return pc.if_else(pc.equal(numbers, -1), pa.scalar(None, pa.bool_()), pc.equal(numbers, 1))
+
+
+def _hold(name: str, values: pa.Array, good: pa.Array, rule: str) -> None:
+    """Raise a LogError for the first value, not null, for which `good` is false."""
+    bad = pc.index(pc.and_(pc.is_valid(values), pc.invert(good)), True).as_py()
+    if bad >= 0:
+        raise LogError(f"column {name!r} must be {rule}; row {bad} has {values[bad].as_py()!r}")

@@ -1,0 +1,201 @@
+"""Files that are whole or not there: written beside their place under another name, then renamed; and their reading back.
+
+Within a run's folder every file is listed with its digest (`simulator.log.ledger`). What goes wrong with a file, in whatever
+library, is one `FileError` that names it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.log.ledger import PART, REMEDY, FileError, Ledger, commit
+
+__all__ = [
+    "FileError",
+    "adopt",
+    "load_arrays",
+    "read_json",
+    "save_arrays",
+    "staged",
+    "staging_of",
+    "write_text",
+    "write_texts",
+    "writing",
+]
+
+
+def staging_of(path: Path) -> Path:
+    """The temporary name of what will stand at `path`."""
+    return path.with_name(path.name + PART)
+
+
+@contextmanager
+def staged(path: Path, rows: int | None = None) -> Iterator[Path]:
+    """Where to write what will stand at `path`; it does only if nothing was raised. Its folder is made if it is not there.
+
+    Args:
+        path: of the file.
+        rows: impressions in it, for the ledger of a run.
+
+    Raises:
+        FileError: it cannot be written: no space, no permission, a path below a file, ...
+    """
+    staging = staging_of(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield staging
+        except BaseException:
+            with suppress(OSError):
+                staging.unlink(missing_ok=True)
+            raise
+        commit(staging, path, rows)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing `path` into a FileError."""
+    try:
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "give another place (--out)")
+        raise FileError(f"{path} cannot be written: {reason(error)}; {advice}") from error
+
+
+@contextmanager
+def reading(path: Path, remedy: str = REMEDY) -> Iterator[None]:
+    """Turn whatever goes wrong with the bytes of `path` into a FileError; nothing but reading may be done inside.
+
+    Damaged bytes make zipfile, zlib, struct, json and NumPy raise errors of many unrelated types.
+    """
+    try:
+        yield
+    except FileError:
+        raise
+    except FileNotFoundError as error:
+        raise FileError(f"{path} is missing. {remedy}") from error
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {reason(error)}. {remedy}") from error
+    except Exception as error:
+        raise FileError(f"{path} is damaged ({type(error).__name__}: {error}). {remedy}") from error
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""What the system says where a disk, a quota or a file may not grow: never the fault of who writes."""
+
+
+ADVICE = {
+    errno.ENOSPC: "make room there, or give another place (--out)",
+    errno.EDQUOT: "make room there, or give another place (--out)",
+    errno.EFBIG: "files may not be so large here (ulimit -f)",
+    errno.ENOTDIR: "a part of the path is a file; give another place (--out)",
+    errno.ENAMETOOLONG: "give a shorter name (--out)",
+}
+"""What to do about what the system says."""
+
+
+def reason(error: OSError) -> str:
+    """What the system said, in its words; libraries often keep only the number."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def looked_up(path: Path) -> str:
+    """Where a path is, in words for a message, if that depends on the working directory."""
+    return "" if path.is_absolute() else f" (looked up as {os.path.normpath(Path.cwd() / path)})"
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file; its folder is made if it is not there. Returns its path.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    with staged(path) as staging:
+        staging.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write text files by name into `folder`, which is made if it is not there."""
+    for name, text in texts.items():
+        write_text(folder / name, text)
+
+
+def read_json(path: Path, remedy: str = REMEDY) -> Any:
+    """The content of a JSON file; within a run's folder it must be as it was written.
+
+    Raises:
+        FileError: it is missing, changed or no JSON.
+    """
+    ledger = Ledger.around(path)
+    if ledger is not None:
+        ledger.check_one(path)
+    with reading(path, remedy):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def save_arrays(
+    path: Path, arrays: Mapping[str, npt.NDArray[Any]], rows: int | None = None
+) -> None:
+    """Write named arrays as one uncompressed npz; its folder is made if it is not there.
+
+    Args:
+        path: of the file.
+        arrays: by name.
+        rows: impressions in it, for the ledger of a run.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    with staged(path, rows) as staging, staging.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that `save_arrays` wrote.
+
+    Args:
+        path: of the file.
+        names: only these; None: all.
+
+    Raises:
+        FileError: it is missing or damaged.
+    """
+    with (
+        reading(path),
+        path.open("rb") as stream,
+        np.load(stream, allow_pickle=False) as stored,
+    ):
+        return {name: stored[name] for name in (stored.files if names is None else names)}
+
+
+def adopt(source: Path, folder: Path, last: str) -> None:
+    """Move the files of `source`, a folder with a temporary name, into `folder`, where each is listed; `source` then goes.
+
+    Args:
+        source: files only; sub-folders are left behind.
+        folder: is made if it is not there.
+        last: the file that says that all are there: it is moved last.
+
+    Raises:
+        FileError: one cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(
+            filter(Path.is_file, source.iterdir()), key=lambda file: (file.name == last, file.name)
+        ):
+            staging = staging_of(folder / file.name)
+            os.replace(file, staging)
+            commit(staging, folder / file.name)
+        shutil.rmtree(source)

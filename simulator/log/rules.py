@@ -1,0 +1,224 @@
+"""The rules of an event log, in one place: `EventLog.validate`, `abtest report` and `abtest replay` hold a log to the same ones.
+
+- A row's key (arm, user, session, request, position) comes after the key of the row above, so no key comes twice.
+- `arm`, `user`, `item` and `channel` are within what the metadata says there is.
+- Within an arm, a user's time does not go back from row to row: sessions and requests are numbered in the order of time. Rows of
+  equal time are allowed (the impressions of one request have one time, and clocks of services are coarse).
+- In a log with `days`, rows of the arm `history` have t < 0, all others 0 <= t < days. A log without days (a history, or sessions
+  that are not cut into an A/B) may have any time within TIME of t = 0.
+- `watch` and `duration` are finite and not negative, `propensity` is in (0, 1]. Where nothing is known stands null, never NaN.
+- In a log that was split by users, as its scenario says, rows are in the arm that the scenario's seed gives their user.
+- Only NULLABLE columns have nulls.
+- A part that carries a seal has the rows, the values and the metadata that were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from simulator.designs.assignment import DAY, HISTORY, assigned
+from simulator.log.eventlog import (
+    KEY,
+    NULLABLE,
+    EventLog,
+    LogError,
+    Seal,
+    check_columns,
+    column_values,
+    rises,
+    seal_of,
+)
+from simulator.log.metadata import Metadata
+
+Array = npt.NDArray[Any]
+
+TIME = 200 * 365 * DAY
+"""ms. Farther from t = 0 no row lies; a time in microseconds does."""
+
+INSPECTED = (*KEY, "t", "item", "propensity", "watch", "duration", "channel")
+"""The columns that rules speak of."""
+
+
+def validate(log: EventLog) -> None:
+    """Check every rule on every row; memory does not grow with the log.
+
+    Raises:
+        LogError: the first row that breaks a rule, with file, row (from 0 within the file), column, rule and value.
+    """
+    Metadata.from_json(log.metadata.to_json())
+    log.metadata.plausible(log.n_rows)
+    inspector = Inspector(log.metadata)
+    for place, batches, written in _parts(log):
+        seal, row = Seal(), 0
+        for batch in batches:
+            inspector.inspect(place, row, batch)
+            seal.add(batch)
+            row += batch.num_rows
+        if written is not None:
+            seal.compare(written, place)
+
+
+def _parts(log: EventLog) -> Iterator[tuple[str, Iterator[pa.RecordBatch], dict[str, Any] | None]]:
+    """Of each part: how it is called in messages, its rows, and the seal that it carries."""
+    if log.memory is not None:
+        check_columns("the log in memory", log.memory.schema)
+        yield "the log in memory", iter(log.memory.to_batches(max_chunksize=ROWS)), None
+    for part in log.parts:
+        yield str(part), EventLog(log.metadata, None, (part,)).batches(rows=ROWS), seal_of(part)
+
+
+def _other_unit(t: int, end: int) -> str:
+    """In what other unit a time that lies outside 0..`end` ms would make sense, in words; "" where in none."""
+    for unit, a_second in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
+        if SINCE_1970[0] <= t / a_second <= SINCE_1970[1]:
+            return f", which looks like {unit} since 1970"
+    for unit, a_millisecond in (("us", 10**3), ("ns", 10**6)):
+        if 10 * end <= t < end * a_millisecond:  # less is rather a day after the last
+            return f", which looks like {unit}"
+    return ""
+
+
+SINCE_1970 = (10**9, 4 * 10**9)
+"""s: times since 1970 of the years 2001 to 2096."""
+
+ROWS = 1 << 18
+"""Rows that are held at once."""
+
+
+class Inspector:
+    """Holds the rows of a log, batch after batch, to the rules."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+        self._history = metadata.arms.index(HISTORY) if HISTORY in metadata.arms else -1
+        self._assigned = assigned(metadata)
+        self._last: list[Array] | None = None
+
+    def inspect(self, place: str, row: int, batch: pa.RecordBatch) -> None:
+        """Check one batch that follows the last one.
+
+        Args:
+            place: the part, for messages.
+            row: of the part: the batch's first.
+            batch: with the columns INSPECTED at least.
+
+        Raises:
+            LogError: the first row that breaks a rule.
+        """
+        if not batch.num_rows:
+            return
+        table = pa.Table.from_batches([batch])
+        self._nulls(place, row, table)
+        values = {name: column_values(table, name) for name in INSPECTED}
+        broken = [
+            (int(np.argmin(good)), name, rule)
+            for name, good, rule in self._rules(values)
+            if not good.all()
+        ]
+        broken += self._nan(table, values)
+        if broken:
+            bad, name, rule = min(broken, key=lambda one: one[0])
+            value = table[name][bad].as_py()
+            hint = _other_unit(value, self._metadata.days * DAY) if name == "t" else ""
+            raise LogError(f"{place}: row {row + bad}: {name} must be {rule}; got {value!r}{hint}")
+        self._split(place, row, values)
+        self._order(place, row, values)
+
+    def _nulls(self, place: str, row: int, table: pa.Table) -> None:
+        for name in table.column_names:
+            if table[name].null_count and name not in NULLABLE:
+                bad = int(np.flatnonzero(np.asarray(table[name].is_null()))[0])
+                raise LogError(f"{place}: row {row + bad}: {name} must not be null")
+
+    def _nan(self, table: pa.Table, values: dict[str, Array]) -> Iterator[tuple[int, str, str]]:
+        """NaN that is not null, in columns that may be null."""
+        for name, rule in (
+            ("watch", "seconds >= 0 or null"),
+            ("propensity", "a probability in (0, 1] or null"),
+        ):
+            unknown = np.isnan(values[name])
+            if int(unknown.sum()) > table[name].null_count:
+                yield (
+                    int(np.flatnonzero(unknown & np.asarray(table[name].is_valid()))[0]),
+                    name,
+                    rule,
+                )
+
+    def _rules(self, values: dict[str, Array]) -> Iterator[tuple[str, Array, str]]:
+        """(column, whether each row keeps the rule, the rule)."""
+        m = self._metadata
+        p, w, d, t = values["propensity"], values["watch"], values["duration"], values["t"]
+        yield "arm", values["arm"] < len(m.arms), f"an index below {len(m.arms)}"
+        yield "user", values["user"] < m.n_users, f"a user of 0..{m.n_users - 1}"
+        yield (
+            "item",
+            (values["item"] >= 1) & (values["item"] <= m.n_items),
+            f"an item of 1..{m.n_items}",
+        )
+        yield "channel", values["channel"] <= len(m.channels), f"a channel of 0..{len(m.channels)}"
+        yield "duration", np.isfinite(d) & (d >= 0), "seconds >= 0"
+        with np.errstate(invalid="ignore"):
+            yield "watch", np.isnan(w) | ((w >= 0) & np.isfinite(w)), "seconds >= 0 or null"
+            yield (
+                "propensity",
+                np.isnan(p) | ((p > 0) & (p <= 1)),
+                "a probability in (0, 1] or null",
+            )
+        if not m.days:
+            yield "t", (t >= -TIME) & (t <= TIME), "ms, at most 200 years from the start (t = 0)"
+            return
+        past = values["arm"] == self._history
+        yield (
+            "t",
+            ~past | ((t < 0) & (t >= -TIME)),
+            f"ms before the start, below 0, in the arm {HISTORY!r}",
+        )
+        end = m.days * DAY
+        rule = (
+            f"ms within the {m.days} days of the A/B, 0..{end - 1} (from its start, not from 1970)"
+        )
+        yield "t", past | ((t >= 0) & (t < end)), rule
+
+    def _split(self, place: str, row: int, values: dict[str, Array]) -> None:
+        """Rows of the A/B are in the arm of their user."""
+        if self._assigned is None:
+            return
+        arm, user = values["arm"], values["user"]
+        strange = (arm != self._history) & (arm != self._assigned[user])
+        if strange.any():
+            bad = int(np.argmax(strange))
+            arms, theirs = self._metadata.arms, int(self._assigned[user[bad]])
+            raise LogError(
+                f"{place}: row {row + bad}: arm must be that of its user: the scenario's seed gives "
+                f"user {user[bad]} the arm {arms[theirs]!r}; got {arms[int(arm[bad])]!r}"
+            )
+
+    def _order(self, place: str, row: int, values: dict[str, Array]) -> None:
+        """Keys ascend, and a user's time does not go back, from the last batch on."""
+        columns = [values[name].astype(np.int64) for name in (*KEY, "t")]
+        shift = 1
+        if self._last is not None:
+            columns = [np.concatenate(pair) for pair in zip(self._last, columns, strict=True)]
+            shift = 0
+        key, t = columns[:-1], columns[-1]
+        ascending = rises(key)
+        if not ascending.all():
+            bad = int(np.argmin(ascending))
+            above, here = (tuple(int(column[i]) for column in key) for i in (bad, bad + 1))
+            raise LogError(
+                f"{place}: row {row + bad + shift}: key {KEY} = {here} must come after {above}: unsorted or twice"
+            )
+        back = (np.diff(key[0]) == 0) & (np.diff(key[1]) == 0) & (np.diff(t) < 0)
+        if back.any():
+            bad = int(np.argmax(back))
+            raise LogError(
+                f"{place}: row {row + bad + shift}: t = {t[bad + 1]} ms is before that of the row "
+                f"above ({t[bad]} ms): sessions and requests of user {key[1][bad]} must be numbered in "
+                f"the order of time"
+            )
+        self._last = [column[-1:] for column in columns]

@@ -1,0 +1,1 @@
+"""The document toolkit: every page, table and figure is made of its blocks."""

@@ -1,0 +1,79 @@
+"""A report as Markdown: the same blocks as the page, but for its figures, whose numbers stand in tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from simulator.page.blocks import Block, Cell, Code, Document, Facts, Fold, Heading, Legend, Multiples, Points, Table, Words
+from simulator.page.escapes import printable
+from simulator.page.words import LIGHTS
+
+MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~]|&(?=#?\w+;)")
+"""What Markdown would take for its own; an `&` only where it begins an entity."""
+
+
+def text(value: Any) -> str:
+    """A name as Markdown that shows it literally, on one line."""
+    shown = " ".join(printable(str(value)).split())
+    return MARKUP.sub(lambda sign: {"<": "&lt;", ">": "&gt;"}.get(sign[0], "\\" + sign[0]), shown)
+
+
+def markdown(document: Document) -> str:
+    """The Markdown text of a report. Names are escaped, so that none of them becomes markup."""
+    d = document
+    blocks = [
+        f"# {text(d.title)}",
+        text(d.about),
+        _facts(d.facts),
+        *(f"**{LIGHTS[status]} {text(lead)}** {text(said)}" for status, lead, said in d.gates),
+    ]
+    for section in d.sections:
+        blocks += [f"## {text(section.title)}", *_shown(section.blocks)]
+    if d.closing:
+        blocks.append(f"**How to read it.** {text(d.closing)}")
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _shown(blocks: Sequence[Block]) -> Iterable[str]:
+    for block in blocks:
+        match block:
+            case Table():
+                yield from _table(block)
+            case Words():
+                yield f"**{text(block.lead)}** {text(block.text)}" if block.lead else text(block.text)
+            case Heading():
+                yield f"### {text(block.text)}"
+            case Points():
+                yield "\n".join(f"- {sign} {text(said)}" for sign, said in block.items)
+            case Facts():
+                yield _facts(block)
+            case Code():
+                yield "\n".join("    " + line for line in printable(block.text).splitlines())
+            case Fold():
+                yield f"<details{' open' if block.open else ''}><summary>{text(block.summary)}</summary>"
+                yield from _shown(block.blocks)
+                yield "</details>"
+            case Legend() | Multiples():
+                pass  # figures
+
+
+def _facts(facts: Facts) -> str:
+    return "; ".join(f"{text(name)}: {text(value)}" for name, value in facts.items)
+
+
+def _table(table: Table) -> Iterable[str]:
+    """A Markdown table without columns of figures, its caption above."""
+    if table.caption:
+        yield text(table.caption)
+    kept = [i for i, column in enumerate(table.columns) if not column.figure]
+    head = [text(table.columns[i].head) for i in kept]
+    rule = ["--:" if table.columns[i].number else "---" for i in kept]
+    rows = ([_cell(row[i]) for i in kept] for row in table.rows)
+    yield "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
+
+
+def _cell(cell: Cell) -> str:
+    said = " / ".join(cell.lines) if cell.lines else cell.text
+    return " ".join(part for part in (cell.sign, text(said), f"({text(cell.under)})" if cell.under else "") if part)

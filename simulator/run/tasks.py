@@ -1,0 +1,350 @@
+"""The pieces of a run that a worker does alone: fit the users, a policy, the ranking; simulate a shard of a lane; write an arm.
+
+A task is small and picklable; what it needs lies in the run's folder, what it makes is put there whole. Nothing is returned
+but figures.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Fitting, Progress, Sequences, Updatable
+from policies.calls import CallError, Calls, Limit
+from policies.explore import Explore
+from policies.registry import PolicyError, is_built_in, locate, make
+from policies.sources import sources
+from simulator.designs.assignment import DAY, HISTORY
+from simulator.engine import tape
+from simulator.engine.lives import Engine, Lives, Span
+from simulator.log.eventlog import Writer, schema
+from simulator.log.files import FULL, FileError, adopt, load_arrays, reason, save_arrays, staging_of, writing
+from simulator.run.context import Context, Job, context, fit_name, one_torch_thread, switch_days, with_columns
+from simulator.run.device import device
+from simulator.run.workspace import open_log
+from simulator.scenario.document import Keys
+from simulator.scenario.model import PolicySpec
+from simulator.serving.feedback import blocks
+from simulator.serving.promises import FILE, Witness, as_text, keep, kept, of_warnings
+from simulator.serving.ranking import Ranker
+from simulator.users.base import NEVER, Users
+
+
+@dataclass(frozen=True)
+class FitUsers:
+    """What the users must learn or draw once, before anybody lives; then the `history` part of the log where the past is real."""
+
+    job: Job
+
+    def __str__(self) -> str:
+        return "fitting the users"
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        run, start = context(self.job), time.process_time()
+        run.population.fit(run.source, run.seed, run.workspace.models / "users", progress)
+        one_torch_thread()
+        past = open_log(run.workspace.past)
+        if past is not None and not run.workspace.history.is_file():
+            with Writer(run.workspace.history, run.metadata(), run.kinds) as writer:
+                for batch in past.batches(schema(past.kinds).names):
+                    writer.add(with_columns(batch, schema(run.kinds)))
+        return {"seconds": time.process_time() - start}
+
+
+@dataclass(frozen=True)
+class CheckPolicies:
+    """Make every policy of a scenario once, before anything is written: what is wrong, and the digests of the files behind them.
+
+    Attributes:
+        folder: where plug-in files are looked up.
+        specs: key path within the scenario and policy.
+        strangers: whether those are made, too, that abtest does not bring; else they are only looked up.
+    """
+
+    folder: str
+    specs: tuple[tuple[Keys, PolicySpec], ...]
+    strangers: bool = True
+
+    def __str__(self) -> str:
+        return f"importing the policies {', '.join(sorted({spec.policy for _, spec in self.specs}))}"
+
+    def __call__(self, progress: Progress) -> tuple[list[tuple[Keys, str]], dict[str, str]]:
+        behind: dict[str, str] = {}
+        wrong: list[tuple[Keys, str]] = []
+        for keys, spec in self.specs:
+            wrong += self._check(keys, "params", spec.policy, spec.params, behind)
+        return wrong, behind
+
+    def _check(
+        self, keys: Keys, inner: str, name: str, params: Mapping[str, Any], behind: dict[str, str]
+    ) -> list[tuple[Keys, str]]:
+        """One policy, and the one within it where it explores over another; `inner` is the key of its hyper-parameters."""
+        folder = Path(self.folder)
+        try:
+            if not (self.strangers or is_built_in(name)):
+                locate(name, folder)
+                return []
+            policy = make(name, params, folder)
+        except PolicyError as error:
+            if not error.complaints:
+                return [((*keys, "policy"), str(error))]
+            return [((*keys, inner, *where), text) for where, text in error.complaints]
+        if isinstance(policy, Explore):
+            return self._check((*keys, inner), "policy_params", policy.policy, policy.policy_params, behind)
+        behind.update({f"policy {name!r}: {file}": digest for file, digest in sources(policy).items()})
+        return []
+
+
+@dataclass(frozen=True)
+class FitNames:
+    """The folder of each policy's fit; asked of a worker, since policies may bring torch."""
+
+    job: Job
+    specs: tuple[PolicySpec, ...]
+
+    def __str__(self) -> str:
+        return f"importing the policies {', '.join(sorted({spec.policy for spec in self.specs}))}"
+
+    def __call__(self, progress: Progress) -> list[str]:
+        run = context(self.job)
+        return [fit_name(run.policy(spec), run.seed) for spec in self.specs]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit one policy and save it; finished fits are kept.
+
+    Attributes:
+        job: the run.
+        spec: the policy.
+        day: 0: on the history; later: again before that day of the A/B, on the history and what has been simulated since. A policy
+            that is `Updatable` is not fitted again but given the answers of the day before.
+        lane: whose log a refit takes; None: that of all lanes.
+    """
+
+    job: Job
+    spec: PolicySpec
+    day: int = 0
+    lane: str | None = None
+
+    def __str__(self) -> str:
+        return f"fitting policy {self.spec.policy!r}" + (f" before day {self.day}" if self.day else "")
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        run = context(self.job)
+        policy = run.policy(self.spec)
+        folder = run.workspace.models / fit_name(policy, run.seed, self.day, self.lane)
+        if (folder / "state.npz").is_file():
+            return {"seconds": 0.0}
+        processor = device(run.scenario.engine.device)
+        start = time.process_time()
+        label = f"fit {self.spec.policy}" + (f" day {self.day}" if self.day else "")
+
+        def named(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            progress(f"{label}: {stage}", done, total, figures)
+
+        log = run.sequences if self.day == 0 else run.sequences_until(self.day, self.lane)
+        limit = run.scenario.engine.fit_limit
+        rule = f"engine.fit_limit ({limit:g} s); fewer epochs or a higher limit may help"
+        calls = Calls(policy, self.spec.policy, Limit(limit, rule))
+        with _disk(folder):
+            if self.day and isinstance(policy, Updatable):
+                self._update(run, calls, log)
+            else:
+                self._fit(run, calls, log, Fitting(run.seed, processor, named, folder / "checkpoints", True))
+            _save(calls, folder)
+        return {"seconds": time.process_time() - start}
+
+    def _fit(self, run: Context, calls: Calls, log: Sequences, fitting: Fitting) -> None:
+        try:
+            calls.fit(log, run.catalogue, fitting)
+        except CallError:
+            run.forget()
+            raise
+
+    def _update(self, run: Context, calls: Calls, log: Sequences) -> None:
+        calls.load(run.workspace.models / fit_name(calls.policy, run.seed, self.day - 1, self.lane))
+        serving = run.scenario.serving
+        for histories, slates, clicked in blocks(log, (self.day - 1) * DAY, serving.history, serving.seen or serving.history):
+            calls.update(histories, slates, clicked)
+
+
+def _save(calls: Calls, folder: Path) -> None:
+    """Write a fitted policy into `folder`, with what its code warned of; its files are listed in the run's ledger."""
+    staging = staging_of(folder)
+    with writing(staging):
+        shutil.rmtree(staging, ignore_errors=True)
+        calls.save(staging)
+        notices = of_warnings("", calls.name, calls.warned)
+        if notices:
+            (staging / FILE).write_text(as_text(notices), encoding="utf-8")
+    adopt(staging, folder, last="state.npz")
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    """A disk that is full is not the fault of the policy that writes on it.
+
+    Raises:
+        FileError: in place of a policy's error that has this cause.
+    """
+    try:
+        yield
+    except CallError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            raise FileError(f"{cause.filename or folder} cannot be written: {reason(cause)}") from error
+        raise
+
+
+@dataclass(frozen=True)
+class FitRanking:
+    """Fit the ranking stage on the history and save it."""
+
+    job: Job
+
+    def __str__(self) -> str:
+        return "fitting the ranking stage"
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        run = context(self.job)
+        file = run.workspace.models / "ranking.npz"
+        if file.is_file():
+            return {"seconds": 0.0}
+        start = time.process_time()
+        progress("fit ranking", 0, 1, {})
+        serving = run.scenario.serving
+        ranker = Ranker.fit(run.sequences, run.catalogue, serving.history, serving.ranking.watch_weight)
+        save_arrays(file, ranker.state())
+        progress("fit ranking", 1, 1, ranker.figures())
+        return {"seconds": time.process_time() - start}
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Run one lane for the users first..last-1, from its last finished day on: a tape a day, a snapshot at each day's end.
+
+    Attributes:
+        job: the run.
+        lane: as `context.lanes`; `history` makes the history of a synthetic world under its logging policy.
+        first, last: range of users.
+        days: stop after so many days of the A/B, to be continued after a refit.
+    """
+
+    job: Job
+    lane: str
+    first: int
+    last: int
+    days: int
+
+    def __str__(self) -> str:
+        return f"simulating {self.lane!r}, users {self.first} to {self.last - 1}"
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        run = context(self.job)
+        scenario, serving = run.scenario, run.scenario.serving
+        start, end = (-scenario.data.history_days * DAY, 0) if self.lane == HISTORY else (0, self.days * DAY)
+        folder = run.workspace.shard(self.lane, self.first, self.last)
+        if run.reached(self.lane, self.first, self.last) >= end:
+            return {"seconds": 0.0, "impressions": 0.0}
+        began, users = time.process_time(), run.users()
+        lives, now = self._resume(run, users, folder, start)
+        tick = max(round(scenario.engine.tick * 1000), 1)
+        span = Span(now, end, tick, scenario.engine.block, serving.slate, serving.history, serving.seen or serving.history)
+        witness, noticed = Witness(), kept(folder.glob(FILE))
+        engine = Engine(lives, users, run.desk(self.lane, now // DAY, users, witness), tape.Tape(run.kinds), span)
+        rows = requests = 0
+
+        def day_is_over(t: int) -> None:
+            nonlocal rows, requests
+            rows, requests = rows + engine.tape.n_rows, requests + engine.tape.n_requests
+            keep(folder, noticed + witness.notices())
+            again = self.lane == HISTORY or t < scenario.days * DAY
+            _keep(folder, t, engine, again=again)
+            engine.tape = tape.Tape(run.kinds)
+            if t < end and scenario.design.kind == "switchback" and self.lane != HISTORY:
+                engine.desk = run.desk(self.lane, t // DAY, users, witness)
+            label = f"simulate {self.lane} {self.first}-{self.last - 1}"
+            progress(label, (t - start) // DAY, (end - start) // DAY, {"requests": float(requests)})
+
+        engine.run(day_is_over)
+        return {"seconds": time.process_time() - began, "impressions": float(rows), "requests": float(requests)}
+
+    def _resume(self, run: Context, users: Users, folder: Path, start: int) -> tuple[Lives, int]:
+        """The lives at the last finished day's end, and that time; the users are put there, too."""
+        snapshot = folder / "snapshot.npz"
+        if snapshot.is_file():
+            state = load_arrays(snapshot)
+            return _restore(state, users), int(state["now"])
+        user = run.who(self.lane, self.first, self.last)
+        inherited = run.workspace.shard(HISTORY, self.first, self.last) / "snapshot.npz"
+        if self.lane != HISTORY and inherited.is_file():
+            lives = _restore(load_arrays(inherited), users).renumbered()
+            return lives.rows(np.isin(lives.user, user)), start
+        first = users.first(user)
+        serving = run.scenario.serving
+        lives = Lives.born(user, np.where(first == NEVER, NEVER, first + start), max(serving.history, serving.seen or 0))
+        return (lives if self.lane == HISTORY else lives.with_past(run.sequences)), start
+
+
+def _keep(folder: Path, t: int, engine: Engine, *, again: bool) -> None:
+    """Keep what a finished day has brought: its tape, then the snapshot that says it is finished (with all state if it goes on)."""
+    engine.tape.save(folder / f"day-{t // DAY - 1}.npz")
+    state: dict[str, npt.NDArray[Any]] = {"now": np.array(t)}
+    if again:
+        state |= {f"lives.{name}": column for name, column in engine.lives.state().items()}
+        state |= {f"users.{name}": column[engine.lives.user] for name, column in engine.users.state().items()}
+    save_arrays(folder / "snapshot.npz", state)
+
+
+def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> Lives:
+    """The lives of a snapshot; the users' own state is put back into `users`."""
+    lives = Lives.restore({name.removeprefix("lives."): column for name, column in state.items() if name.startswith("lives.")})
+    whole = {name: column.copy() for name, column in users.state().items()}
+    for name, column in whole.items():
+        column[lives.user] = state[f"users.{name}"]
+    users.restore(whole)
+    return lives
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Write the log part of one arm out of the tapes of its lane, in KEY order; a shard at a time is in memory."""
+
+    job: Job
+    arm: str
+
+    def __str__(self) -> str:
+        return f"writing the log of {self.arm!r}"
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        run, start = context(self.job), time.process_time()
+        scenario, metadata = run.scenario, run.metadata()
+        index = metadata.arms.index(self.arm)
+        path = run.workspace.history if self.arm == HISTORY else run.workspace.part(index, self.arm)
+        if path.is_file():
+            return {"seconds": 0.0}
+        shared = scenario.design.kind in ("switchback", "interleave") and self.arm != HISTORY
+        lane = scenario.design.kind if shared else self.arm
+        only = switch_days(scenario, self.arm) if shared else None
+        team = sorted(scenario.arms).index(self.arm) if shared and scenario.design.kind == "interleave" else None
+        with Writer(path, metadata, run.kinds) as writer:
+            for done, (first, last) in enumerate(run.shards):
+                end = 0 if self.arm == HISTORY else scenario.days * DAY
+                if run.reached(lane, first, last) < end:
+                    folder = run.workspace.shard(lane, first, last)
+                    raise FileError(f"{folder}: the days of users {first} to {last - 1} are no longer whole there: use --resume")
+                days = run.tapes(lane, first, last, until=scenario.days, only=only)
+                if days:
+                    for table in tape.tables(days, index, run.duration, run.kinds, team):
+                        writer.add(table)
+                progress(f"write {self.arm}", done + 1, len(run.shards), {})
+        return {"seconds": time.process_time() - start}

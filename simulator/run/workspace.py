@@ -1,0 +1,331 @@
+"""The output folder of a run: what lies where, what is finished, and whether it belongs to this scenario.
+
+Everything here is written by temporary name and rename, so whatever exists is whole; and everything is listed with its digest
+(`simulator.log.ledger`), so whatever is missing, changed or strange is named.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Catalogue
+from policies.sources import ABSENT
+from simulator.log.eventlog import EventLog
+from simulator.log.files import adopt, load_arrays, read_json, reading, reason, save_arrays, write_text, writing
+from simulator.log.ledger import CLAIM, LEDGER, PART, Ledger
+from simulator.serving.promises import FILE, Notice, keep, kept
+
+DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
+"""Libraries whose version may decide bytes."""
+
+
+LOCK = ".lock"
+"""File in a run's folder that the process which writes into it holds locked; it names that process."""
+
+
+class RunError(ValueError):
+    """A run that cannot start, go on or be resumed; the message says what to do."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide bytes; none is imported."""
+    found = {name: metadata.version(name) for name in DECIDING}
+    return {"python": platform.python_version(), **found}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one run."""
+
+    root: Path
+
+    @property
+    def log(self) -> Path:
+        """Folder of the finished event log, one part an arm."""
+        return self.root / "log"
+
+    @property
+    def models(self) -> Path:
+        """Folder of fitted policies, the ranking stage and the model of the users."""
+        return self.root / "models"
+
+    @property
+    def work(self) -> Path:
+        """Folder of finished pieces of an unfinished run; removed when the log is whole."""
+        return self.root / "work"
+
+    @property
+    def history(self) -> Path:
+        """The log part of what happened before the A/B."""
+        return self.log / "00-history.parquet"
+
+    @property
+    def past(self) -> Path:
+        """A real log's history as its reader gave it, with what the run's own log has no column for (the surface of a request)."""
+        return self.work / "past.parquet"
+
+    @property
+    def future(self) -> Path:
+        """What a real log says happened from t = 0 on."""
+        return self.work / "future.parquet"
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the reader of the data wants said in the report."""
+        file = self.models / "notes.json"
+        notes: dict[str, Any] = {}
+        if file.is_file():
+            with reading(file):
+                notes = json.loads(file.read_text(encoding="utf-8"))
+        return notes
+
+    def world(self, name: str) -> Path:
+        """Folder of the run in one of the further worlds."""
+        return self.root / "worlds" / file_name(name)
+
+    def worlds(self, scenario: Mapping[str, Any]) -> dict[str, Path]:
+        """The folders of the further worlds that are there, by the names that the resolved scenario gives them."""
+        names = {file_name(name): name for name in scenario.get("worlds", {})}
+        places = sorted(place for place in (self.root / "worlds").glob("*") if place.is_dir())
+        return {names.get(place.name, place.name): place for place in places}
+
+    def part(self, index: int, arm: str) -> Path:
+        """The log part of an arm."""
+        return self.log / f"{index:02d}-{file_name(arm)}.parquet"
+
+    def shard(self, arm: str, first: int, last: int) -> Path:
+        """Folder of the tapes and snapshots of users first..last-1 in an arm."""
+        return self.work / file_name(arm) / f"users-{first}-{last}"
+
+    @property
+    def ledger(self) -> Ledger:
+        """What lists the pieces of the run."""
+        return Ledger(self.root)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder against every other process that would write into it; it is made if it is not there.
+
+        The lock is the system's (`flock`), so that a death releases it. What an earlier death, or an exception inside, has left half
+        done is put in order.
+
+        Raises:
+            RunError: another process holds it, its file system has no locks, or it is not empty and holds no run.
+        """
+        with writing(self.root):
+            if self.root.exists() and self._claimed() is None and not self._only_debris():
+                raise RunError(f"{self.root} is not empty and holds no run of abtest; give --out another folder")
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._lock(handle)
+            if self._claimed() is None:
+                self.ledger.file.touch()
+            if self.ledger.file.is_file():
+                self.ledger.settle()
+            try:
+                yield
+            except BaseException:
+                self.ledger.settle()
+                raise
+        finally:
+            os.close(handle)
+
+    def _lock(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            rule = f"is in use by {holder or 'another process'}; wait for it"
+            raise RunError(f"{self.root} {rule}, or give --out another folder") from error
+        except OSError as error:
+            advice = "give --out a folder on another disk"
+            raise RunError(f"{self.root} cannot be locked ({reason(error)}); {advice}") from error
+        with writing(self.root / LOCK):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _claimed(self) -> Path | None:
+        """The claim, where there is one."""
+        return next((file for file in (self.root / CLAIM, self.work / CLAIM) if file.is_file()), None)
+
+    def _only_debris(self) -> bool:
+        """Whether nothing is here, or only what a run leaves that dies before its claim is whole."""
+        here = {path.name for path in self.root.iterdir()}
+        of_work = {path.name for path in self.work.iterdir()} if self.work.is_dir() else set()
+        return here <= {LOCK, LEDGER, "work"} and of_work <= {CLAIM + PART}
+
+    def claim(self, identity: Mapping[str, Any], files: Mapping[str, str], *, resume: bool) -> None:
+        """Make the folder this scenario's own, or make sure that it is, and that its pieces are as they were written.
+
+        Args:
+            identity: the resolved scenario without `engine`.
+            files: digest by name of what else decides the run: source files of policies and of abtest, model and data files.
+            resume: whether finished pieces may be taken over.
+
+        Raises:
+            RunError: there is a run already and `resume` is False, or it is another scenario's; the difference is named.
+            FileError: a piece of it is missing, changed, stale or strange.
+        """
+        ours = json.loads(json.dumps({"scenario": identity, "versions": versions(), "files": files}))
+        known = self._claimed()
+        if known is None:
+            write_text(self.work / CLAIM, json.dumps(ours, indent=1, sort_keys=True) + "\n")
+            return
+        if not resume:
+            raise RunError(f"{self.root} already holds a run; --resume continues it, or give --out another folder")
+        theirs = read_json(known)
+        before = theirs.get("files", {})
+        different = [*differences({**theirs, "files": before}, {**ours, "files": before}), *_changes(before, files)]
+        if different:
+            listed = "\n  ".join(different)
+            rule = f"{self.root} holds a run of another scenario or of other files, so it cannot be resumed"
+            raise RunError(f"{rule}:\n  {listed}\nUndo the change, or give --out another folder")
+        self.ledger.check()
+        if self.finished:
+            shutil.rmtree(self.work, ignore_errors=True)  # where the last run died while it did so
+
+    def borrow(self, models: Path) -> None:
+        """Take over the finished fits of policies in another run's `models`; what is here already stays.
+
+        Raises:
+            FileError: a fit there is not as it was written.
+        """
+        Ledger(models.parent).check(models)
+        for fit in sorted(models.iterdir()):
+            here = self.models / fit.name
+            if (fit / "state.npz").is_file() and not here.exists():
+                staging = self.models / f"{fit.name}{PART}"
+                with writing(staging):
+                    shutil.copytree(fit, staging, ignore=shutil.ignore_patterns("checkpoints"))
+                adopt(staging, here, last="state.npz")
+
+    def notices(self) -> Counter[Notice]:
+        """What was noticed of the policies so far."""
+        if self.finished:
+            return kept(self.root.glob(FILE))
+        return kept([*sorted(self.models.glob(f"*/{FILE}")), *sorted(self.work.glob(f"*/*/{FILE}"))])
+
+    def finish(self) -> None:
+        """Drop the pieces, keep the claim and what was noticed: the log is whole, and on the disk."""
+        keep(self.root, self.notices())
+        with writing(self.root):
+            self.ledger.flush()
+            write_text(self.root / CLAIM, (self.work / CLAIM).read_text(encoding="utf-8"))
+            self.ledger.flush()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the log is whole."""
+        return (self.root / CLAIM).is_file()
+
+
+def held_if_run(folder: Path) -> AbstractContextManager[None]:
+    """Hold `folder` while something is written into it, if it is that of a finished run."""
+    with writing(folder):
+        finished = Workspace(folder).finished
+    return Workspace(folder).held() if finished else nullcontext()
+
+
+def sound_log(source: Path) -> EventLog:
+    """The event log of a run, or that in a folder of parts or a file; held to the run's ledger and to every rule of the schema.
+
+    Raises:
+        RunError: the run there is not finished.
+        FileError: a piece of the run is missing, changed or strange.
+        LogError: no log, or one that breaks a rule.
+    """
+    if (source / "work" / CLAIM).is_file() and not (source / CLAIM).is_file():
+        go_on = f"`abtest run SCENARIO --out {source} --resume` continues it"
+        raise RunError(f"{source} holds a run that is not finished: {go_on}")
+    ledger = Ledger(source) if (source / CLAIM).is_file() else Ledger.around(source)
+    if ledger is not None:
+        ledger.check(source)
+    log = EventLog.open(source / "log" if (source / "log").is_dir() else source)
+    log.validate()
+    return log
+
+
+def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    """What files have changed, as sentences."""
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new or new[name] == ABSENT != old.get(name):
+            yield f"{name} is gone"
+        elif name not in old:
+            yield f"{name} is new"
+        elif old[name] != new[name]:
+            yield f"{name} has changed"
+
+
+def differences(old: Any, new: Any, path: str = "") -> Any:
+    """The key paths at which two trees of plain values differ, as sentences."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield f"{path}: the run there has {json.dumps(old)}, now it is {json.dumps(new)}"
+
+
+def save_catalogue(path: Path, catalogue: Catalogue) -> None:
+    """Write a catalogue as one npz."""
+    arrays: dict[str, npt.NDArray[Any]] = {"size": np.array([catalogue.n_users, catalogue.n_items])}
+    for side, columns in (("items", catalogue.items), ("users", catalogue.users)):
+        for name, column in columns.items():
+            values = np.asarray(column)
+            arrays[f"{side}.{name}"] = values.astype(np.str_) if values.dtype == object else values
+    if catalogue.attributes is not None:
+        arrays["attributes.offsets"], arrays["attributes.ids"] = catalogue.attributes
+    save_arrays(path, arrays)
+
+
+def load_catalogue(path: Path) -> Catalogue:
+    """The catalogue that `save_catalogue` wrote."""
+    arrays = load_arrays(path)
+    n_users, n_items = (int(n) for n in arrays["size"])
+    columns: dict[str, dict[str, npt.NDArray[Any]]] = {"items": {}, "users": {}}
+    for name, values in arrays.items():
+        side, _, column = name.partition(".")
+        if side in columns:
+            columns[side][column] = values
+    attributes = (arrays["attributes.offsets"], arrays["attributes.ids"]) if "attributes.ids" in arrays else None
+    return Catalogue(n_users, n_items, columns["items"], columns["users"], attributes)
+
+
+def open_log(path: Path) -> EventLog | None:
+    """The log at `path`, or None where there is none."""
+    return EventLog.open(path) if path.is_file() else None
+
+
+PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
+"""Names that are file names as they are, on every file system, and that no file of ours has: lower case and without a dot."""
+
+
+def file_name(name: str) -> str:
+    """The file name of an arm, a world or a scenario: one part of a path, and different names have different ones.
+
+    A plain name stays as it is. Any other keeps what can be kept of it, so that people find it, and ends with `~` and a digest of the
+    whole name, so that `A` and `a`, `x/y` and `x-y`, or two spellings of one accent lie apart also where a file system takes them
+    for one. `~` is in no plain name.
+    """
+    if PLAIN.fullmatch(name):
+        return name
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
+    return f"{kept}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"

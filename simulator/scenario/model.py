@@ -1,0 +1,499 @@
+"""The scenario: the only configuration there is. One YAML file, one claim; unknown keys are errors.
+
+Here live the models, their reading from YAML with file, line and key path in every complaint, the JSON schema, and the
+resolved form that a log carries. Nothing is run here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import unicodedata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from simulator.run.device import Device
+from simulator.scenario.document import Document, Keys, ScenarioError, complaint, disagreement, dotted, near, shown
+from simulator.scenario.section import MAX_DAYS, MAX_IDS, Name, Params, Section, Title
+
+__all__ = ["METRICS", "Scenario", "ScenarioError", "json_schema"]
+
+METRICS = ("comment", "forward", "play", "follow", "watch_time", "click", "like", "sessions", "return")
+"""The default metrics, in the order of print: the paper's five first (section 5.5)."""
+
+
+Count = Annotated[int, Field(ge=1, le=MAX_IDS)]
+
+Reference = Annotated[str, Field(min_length=1, max_length=1000)]
+"""What stands for something else: a policy, a file."""
+
+
+class PolicySpec(Section):
+    """A policy by name, with its hyper-parameters."""
+
+    policy: Reference = Field(description="a registered name (`abtest policies list`), `module:Class` or `file.py:Class`")
+    params: Params = Field(default_factory=dict, description="hyper-parameters, checked against the policy's dataclass fields")
+
+
+class Arm(PolicySpec):
+    """An arm: a policy under test."""
+
+
+class Logging(PolicySpec):
+    """The stochastic logging policy that wrote the history of a synthetic world: a policy within `explore`."""
+
+    policy: Reference = Field(
+        default="production", description="whose scores it explores; a stochastic policy logs by its own propensities"
+    )
+    temperature: Annotated[float, Field(gt=0, le=1e6)] = Field(
+        default=1.0, description="of the softmax over the scores; higher explores more"
+    )
+    epsilon: Annotated[float, Field(ge=0, le=1)] = Field(default=0.05, description="share of uniform exploration: every item has support")
+
+
+class Data(Section):
+    """Where the history comes from."""
+
+    source: Literal["synthetic", "kuairand", "open_bandit", "s3rec", "inter", "log"] = Field(
+        default="synthetic", description="`synthetic`: made by the users; else the reader of a real log (docs/data.md)"
+    )
+    path: Reference | None = Field(
+        default=None, description="file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data"
+    )
+    history_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(default=14, description="synthetic: days of history before the A/B")
+    logging: Logging = Field(default=Logging(), description="synthetic: who wrote the history")
+    test_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
+        default=2, description="real logs: the last days become the A/B; the rest is history"
+    )
+    hold_out: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="s3rec, inter: clicks at the end of each user's sequence that are held out"
+    )
+    session_gap: Annotated[float, Field(gt=0, le=1e9)] = Field(
+        default=1800.0, description="real logs: seconds of silence that end a session"
+    )
+
+
+class Channel(PolicySpec):
+    """A recall channel beside the tested one, the same for all arms."""
+
+    name: Name = Field(description="what the report calls it")
+    quota: Count = Field(description="candidates of a request")
+
+
+class Ranking(Section):
+    """The stage between recall and the slate, fitted on the history, the same for all arms."""
+
+    kind: Literal["pointwise", "recall"] = Field(default="pointwise", description="fitted pointwise ranker, or the recall order as it is")
+    watch_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=1.0, description="weight of the expected watch time beside the click"
+    )
+
+
+class Serving(Section):
+    """How a request is served."""
+
+    slate: Annotated[int, Field(ge=1, le=1000)] = Field(default=6, description="positions of a request")
+    recall: Count = Field(default=60, description="candidates that the arm's policy gives for a request")
+    history: Count = Field(default=128, description="impressions of the past that a policy is given")
+    seen: Count | None = Field(default=None, description="impressions not recalled again; `history` if left out")
+    channels: Annotated[tuple[Channel, ...], Field(max_length=255)] = Field(
+        default=(), description="further recall channels, the same for all arms")
+    ranking: Ranking = Field(default=Ranking(), description="the stage between recall and the slate")
+    refit: Literal["never", "daily"] = Field(default="never", description="`daily`: every arm is fitted anew at the day's end")
+    refit_on: Literal["own", "pooled"] = Field(default="own", description="whose log a refit learns from: the arm's, or all arms'")
+
+
+class Design(Section):
+    """Who gets which arm, and who is compared with whom."""
+
+    kind: Literal["paired", "split", "switchback", "interleave"] = Field(
+        default="paired",
+        description="every user in every arm; users split by hash; arms that change by day; two arms drafting one slate",
+    )
+    control: str | None = Field(default=None, description="name of the control arm; the first arm if left out")
+
+
+class Engine(Section):
+    """Speed only: nothing in here may change a byte of the log, but for the last bits that a fit has from its kind of processor."""
+
+    tick: Annotated[float, Field(gt=0, le=86_400 * MAX_DAYS)] = Field(
+        default=86_400.0, description="simulated seconds whose requests are served together; a day at most"
+    )
+    block: Count = Field(default=2048, description="requests in one call of a policy")
+    shards: Annotated[int, Field(ge=1, le=100_000)] = Field(default=2, description="parts that the users are cut into")
+    executor: Literal["serial", "processes", "ray"] = Field(default="processes", description="where the work is done")
+    device: Device = Field(
+        default="auto",
+        description="where policies are fitted: auto = cuda where torch has one, else cpu; a fit ends with other last bits on another kind "
+        "of processor, as on another CPU; requests are served on the CPU",
+    )
+    time_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
+        default=300.0, description="seconds that one call of a policy may take; 0 = any"
+    )
+    fit_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
+        default=43_200.0, description="seconds that one fit of a policy may take; 0 = any"
+    )
+    memory_limit: Annotated[float, Field(gt=0, le=1e9)] = Field(
+        default=64.0, description="GiB that a process may be estimated to need, before anything is simulated"
+    )
+
+
+class World(Section):
+    """One more world for the same arms."""
+
+    users: SerializeAsAny[Section]
+    data: Data | None = Field(default=None, description="its own data; the scenario's if left out")
+
+    @field_validator("users", mode="before")
+    @classmethod
+    def _population(cls, value: Any) -> Section:
+        return population(value)
+
+
+def _named(metric: Any) -> Any:
+    """An entry of `metrics`, before its type is looked at: one complaint, and not one for each type that it might have had."""
+    declared = isinstance(metric, Mapping) and len(metric) == 1 and next(iter(metric.values())) in ("higher", "lower")
+    if not declared and not (isinstance(metric, str) and len(metric) <= 100):
+        raise ValueError("must be a metric's name, or {name: higher} or {name: lower}")
+    return metric
+
+
+class Scenario(Section):
+    """A scenario, resolved: everything that decides the log, plus `engine`, which may not."""
+
+    name: Title = Field(description="of the run's folder and the report's title")
+    description: str = Field(default="", description="one sentence for the report")
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(default=0, description="decides every random number, below 2^64")
+    data: Data = Field(default=Data(), description="where the history comes from")
+    users: SerializeAsAny[Section] = Field(description="who answers; `kind` decides which further keys there are")
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(default=5, description="length of the A/B")
+    serving: Serving = Field(default=Serving(), description="how a request is served")
+    arms: dict[Name, Arm] = Field(min_length=1, max_length=255, description="name -> policy under test")
+    design: Design = Field(default=Design(), description="who gets which arm")
+    metrics: tuple[Annotated[str | dict[str, Literal["higher", "lower"]], BeforeValidator(_named)], ...] = Field(
+        default=METRICS,
+        description="what the verdict is about, in the order of print; `{name: lower}` also says that less is better",
+    )
+    worlds: dict[Name, World] = Field(default_factory=dict, max_length=255, description="further worlds in which the same arms are run")
+    engine: Engine = Field(default=Engine(), description="speed only: may not change a byte of the log")
+    published: dict[Name, Annotated[float, Field(gt=-1, le=1000)]] = Field(
+        default_factory=dict, description="published lifts by metric, shown beside ours (a fraction)"
+    )
+
+    @field_validator("users", mode="before")
+    @classmethod
+    def _population(cls, value: Any) -> Section:
+        return population(value)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Scenario:
+        broken = list(_disagreements(self))
+        if broken:
+            raise disagreement(broken)
+        return self
+
+    _document: Document | None = PrivateAttr(None)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal settings; where they were read from does not matter."""
+        return isinstance(other, Scenario) and self.resolved() == other.resolved()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def where(self, keys: Keys) -> str:
+        """Where a key stands, for complaints: file, line and key path, or the key path alone where there is no file."""
+        return dotted(keys) if self._document is None else self._document.where(keys)
+
+    def policies(self) -> Iterator[tuple[Keys, PolicySpec]]:
+        """Every policy of the scenario with its key path: arms, channels, and the logging policies of synthetic histories."""
+        yield from ((("arms", name), arm) for name, arm in self.arms.items())
+        yield from ((("serving", "channels", i), channel) for i, channel in enumerate(self.serving.channels))
+        if self.data.source == "synthetic":
+            yield ("data", "logging"), self.data.logging
+        for name, world in self.worlds.items():
+            if world.data is not None and world.data.source == "synthetic":
+                yield ("worlds", name, "data", "logging"), world.data.logging
+
+    def within(self, world: str) -> Scenario:
+        """The same arms in one of the further worlds, as a scenario of its own."""
+        other = self.worlds[world]
+        data = self.data if other.data is None else other.data
+        return self.model_copy(update={"name": _within(self.name, world), "users": other.users, "data": data, "worlds": {}})
+
+    @property
+    def control(self) -> str:
+        """Name of the control arm."""
+        return self.design.control or next(iter(self.arms))
+
+    def resolved(self) -> dict[str, Any]:
+        """All keys with their values, as plain JSON types."""
+        return self.model_dump(mode="json")
+
+    def identity(self) -> dict[str, Any]:
+        """`resolved` without `engine`: what the log carries, since `engine` may not change a byte."""
+        return {key: value for key, value in self.resolved().items() if key != "engine"}
+
+    def to_yaml(self) -> str:
+        """The resolved scenario as a YAML file that `load` reads back to an equal scenario."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True, width=120)
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Mapping[str, Any] | None = None) -> Scenario:
+        """Read, override and check a scenario file. No plug-in is imported.
+
+        Args:
+            path: of the YAML file; a shipped scenario (`scenarios/kuaishou_like.yaml`) is found from any folder.
+            overrides: dotted keys and values from the command line, e.g. `{"seed": 3, "engine.tick": 60.0}`; None values are skipped.
+
+        Raises:
+            ScenarioError: all broken rules at once, one a line, each with file, line and key path, the rule and the value.
+        """
+        document = Document.read(find(path))
+        for key, value in (overrides or {}).items():
+            if value is not None:
+                document.put(key.split("."), value, f"--{key}")
+        return cls.check(document)
+
+    @classmethod
+    def check(cls, document: Document) -> Scenario:
+        """The scenario that a document describes.
+
+        Raises:
+            ScenarioError: as `load`.
+        """
+        values: dict[str, Any] = dict(document.values)
+        wrong: list[tuple[Keys, str]] = []
+        for keys in [("users",), *(("worlds", name, "users") for name in _keys(values.get("worlds")))]:
+            wrong += _check_population(document, values, keys)
+        try:
+            scenario = cls.model_validate(values)
+        except ValidationError as error:
+            broken = {tuple(line[0]) for line in wrong}
+            for issue in error.errors():
+                if not any(issue["loc"][: len(keys)] == keys for keys in broken):
+                    wrong.append((issue["loc"], complaint(document, issue, _known(cls, issue["loc"]))))
+        if not wrong:
+            wrong += [(keys, f"{document.where(keys)}: {rule}") for keys, rule in _check_names(scenario, Path(document.file).parent)]
+        if wrong:
+            raise ScenarioError("\n".join(line for _, line in wrong))
+        scenario._document = document
+        return scenario
+
+
+def find(path: Path | str) -> Path:
+    """The scenario file at `path`, else the shipped one of that name.
+
+    Raises:
+        ScenarioError: neither is there.
+    """
+    from importlib.resources import files
+
+    path = Path(path)
+    shipped = Path(str(files("scenarios")))
+    try:
+        if path.is_file():
+            return path
+        if path.parent in (Path(), Path("scenarios")) and (shipped / path.name).is_file():
+            return shipped / path.name
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
+    except OSError as error:  # a name that no file system takes, a folder that may not be entered
+        raise ScenarioError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
+    names = [entry.name for entry in sorted(shipped.glob("*.yaml"))]
+    raise ScenarioError(f"{path}: {what}; a scenario is a YAML file, and these are shipped: {near(path.name, names)}")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a scenario file, for editors; `users` is a choice by `kind`."""
+    whole = Scenario.model_json_schema()
+    definitions = whole.setdefault("$defs", {})
+    choices = []
+    for kind in POPULATIONS:
+        part = population_class(kind).model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(part.pop("$defs", {}))
+        definitions[part["title"]] = part
+        choices.append({"$ref": f"#/$defs/{part['title']}"})
+    for section in (whole, definitions["World"]):
+        section["properties"]["users"] = {"oneOf": choices, "description": "who answers; `kind` decides which further keys there are"}
+    definitions.pop("Section", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
+
+
+POPULATIONS: dict[str, str] = {
+    "choice": "simulator.users.choice:Choice",
+    "markov": "simulator.users.markov:Markov",
+    "learned": "simulator.users.learned:Learned",
+    "logged": "simulator.users.logged:Logged",
+    "held_out": "simulator.users.held_out:HeldOut",
+}
+"""Kinds of users -> the section that configures them; imported only when a scenario names them."""
+
+SYNTHETIC = ("choice", "markov")
+"""The kinds of users who make their own catalogue and history; all others live on the data of a real log."""
+
+
+def population_class(kind: str) -> type[Section]:
+    """The section class of a kind of users."""
+    module, name = POPULATIONS[kind].split(":")
+    found: type[Section] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def population(value: Any) -> Section:
+    """The users section from its plain values; an instance passes through.
+
+    Raises:
+        ValueError: not a mapping, no or an unknown `kind`, or what the section itself complains of.
+    """
+    if isinstance(value, Section):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("users must be a mapping with the key `kind`")
+    if not _is_kind(value.get("kind")):
+        raise ValueError(f"users.kind: {_no_kind(value.get('kind'))}")
+    return population_class(value["kind"]).model_validate(dict(value))
+
+
+def _is_kind(kind: Any) -> bool:
+    return isinstance(kind, str) and kind in POPULATIONS
+
+
+def _no_kind(kind: Any) -> str:
+    return f"no kind {shown(kind)}; {near(str(kind), POPULATIONS)}"
+
+
+def _keys(value: Any) -> list[str]:
+    return list(value) if isinstance(value, dict) else []
+
+
+def _check_population(document: Document, values: dict[str, Any], keys: Keys) -> list[tuple[Keys, str]]:
+    """Check one `users` section under its own class, so that its complaints carry its own key paths."""
+    here: Any = values
+    for key in keys:
+        if not isinstance(here, dict) or key not in here:
+            return []
+        here = here[key]
+    if not isinstance(here, dict):
+        return [(keys, f"{document.where(keys)}: must be a mapping with the key `kind`; got {shown(here)}")]
+    if not _is_kind(here.get("kind")):
+        return [(keys, f"{document.where((*keys, 'kind'))}: {_no_kind(here.get('kind'))}")]
+    cls = population_class(here["kind"])
+    try:
+        cls.model_validate(here)
+    except ValidationError as error:
+        return [(keys, complaint(document, issue, _known(cls, issue["loc"]), keys)) for issue in error.errors()]
+    return []
+
+
+def _known(cls: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """The keys that the section around `path` may have."""
+    section: Any = cls
+    for part in path[:-1]:
+        if not (isinstance(section, type) and issubclass(section, BaseModel)) or part not in section.model_fields:
+            return list(Arm.model_fields) if "arms" in path else []
+        section = _section_in(section.model_fields[str(part)].annotation)
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+
+
+def _section_in(annotation: Any) -> Any:
+    """The section class inside `X | None`, `tuple[X, ...]`, `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for found in map(_section_in, get_args(annotation)) if found is not None), None)
+
+
+def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
+    """Names that stand for code: policies (registry and files, without importing any) and metrics."""
+    from policies.registry import PolicyError, locate
+    from simulator.log.metrics import MetricError, chosen
+
+    wrong: list[tuple[Keys, str]] = []
+    for keys, spec in scenario.policies():
+        try:
+            locate(spec.policy, folder)
+        except PolicyError as error:
+            wrong.append(((*keys, "policy"), str(error)))
+    metrics: list[tuple[Keys, Any]] = [(("metrics", i), metric) for i, metric in enumerate(scenario.metrics)]
+    metrics += [(("published", metric), metric) for metric in scenario.published]
+    for keys, metric in metrics:
+        try:
+            chosen((metric,))
+        except MetricError as error:
+            wrong.append((keys, str(error)))
+    return wrong
+
+
+def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
+    """What is wrong although every key alone is right, with the key to point at."""
+    serving, design, arms = scenario.serving, scenario.design, scenario.arms
+    if design.control is not None and design.control not in arms:
+        yield ("design", "control"), f"no arm {shown(design.control)}; {near(design.control, arms)}"
+    if serving.recall < serving.slate:
+        yield ("serving", "recall"), f"must be at least serving.slate ({serving.slate}); got {serving.recall}"
+    if design.kind == "interleave" and len(arms) != 2:
+        yield ("design", "kind"), f"interleave mixes exactly 2 arms in one slate; got {len(arms)}: {', '.join(arms)}"
+    if not scenario.metrics:
+        yield ("metrics",), "must name at least one metric"
+    yield from _names_clash(scenario)
+    own: Any = scenario.users
+    yield from _world_broken(scenario, ("users",), ("data",), own.kind)
+    for name, world in scenario.worlds.items():
+        users: Any = world.users
+        data = ("data",) if world.data is None else ("worlds", name, "data")
+        yield from _world_broken(scenario.within(name), ("worlds", name, "users"), data, users.kind)
+
+
+def _names_clash(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
+    """Names that others have or that the report needs for itself."""
+    channels = [channel.name for channel in scenario.serving.channels]
+    metrics = [metric if isinstance(metric, str) else next(iter(metric)) for metric in scenario.metrics]
+    users: Any = scenario.users
+    for keys, names, reserved in (
+        (("arms",), list(scenario.arms), {"history": "what happened before the A/B"}),
+        (("worlds",), list(scenario.worlds), {users.kind: "the scenario's own world, which the report calls by its kind"}),
+        (("serving", "channels"), channels, {"tested policy": "the channel of the arm's own policy"}),
+        (("metrics",), metrics, {}),
+    ):
+        first: dict[str, str] = {}
+        for i, name in enumerate(names):
+            place: Keys = (*keys, i) if keys[0] in ("serving", "metrics") else (*keys, name)
+            alike = unicodedata.normalize("NFKC", name).casefold()
+            if name in reserved:
+                yield place, f"the name {name!r} is kept for {reserved[name]}; give another"
+            elif alike in first:
+                how = "is there twice" if first[alike] == name else f"differs from {first[alike]!r} only in how it is written"
+                yield place, f"{name!r} {how}; give another name"
+            first.setdefault(alike, name)
+    for name in scenario.worlds:
+        if len(_within(scenario.name, name)) > 200:
+            yield ("name",), f"with the world's name it must be at most 200 characters: {shown(_within(scenario.name, name))}"
+
+
+def _within(name: str, world: str) -> str:
+    return f"{name} in {world}"
+
+
+def _world_broken(scenario: Scenario, users: Keys, data: Keys, kind: str) -> Iterator[tuple[Keys, str]]:
+    """Whether the users of a world can live on its data, and its arrays in memory; `users` and `data` are where these stand."""
+    from simulator.scenario import memory
+
+    source, synthetic = scenario.data.source, kind in SYNTHETIC
+    if (source == "synthetic") != synthetic:
+        kinds = " or ".join(name for name in POPULATIONS if (name in SYNTHETIC) != synthetic)
+        path = "" if scenario.data.path is None else f" ({shown(scenario.data.path)})"
+        yield (*users, "kind"), f"{kind} users do not go with data.source {source}{path}; it has users of kind {kinds}"
+    elif kind in ("learned", "logged") and source in ("kuairand", "open_bandit") and scenario.days > scenario.data.test_days:
+        yield ("days",), f"must be at most {'.'.join(map(str, data))}.test_days ({scenario.data.test_days}); got {scenario.days}"
+    elif synthetic:
+        population: Any = scenario.users
+        too_much = memory.excess(scenario, population.n_users, population.n_items)
+        if too_much is not None:
+            keys, rule = too_much
+            place = {"users": (*users, *keys[1:]), "data": (*data, *keys[1:])}.get(str(keys[0]), keys)
+            yield place, rule
+            return
+        for key in ("n_users", "n_items"):
+            if getattr(population, key) > MAX_IDS:
+                yield (*users, key), f"must be at most {MAX_IDS:,}: a log numbers them in 32 bits; got {getattr(population, key):,}"

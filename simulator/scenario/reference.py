@@ -1,0 +1,110 @@
+"""The reference of every scenario key, written from the models: docs/scenario.md is its output and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+from simulator.scenario.section import MAX_IDS
+
+HEAD = """\
+# Scenario reference
+
+Written by `abtest scenario reference` from the models themselves; a test holds this page to them. A scenario is one YAML file.
+Unknown keys are errors; every key has a default unless it says *required*. `abtest scenario schema` prints the JSON schema for
+editors.
+
+`abtest scenario check FILE` refuses, with file, line and key path, what `abtest run` would refuse before it simulates: unknown keys,
+values out of range, data that are not there, hyper-parameters of abtest's own policies. It imports no plug-in, unless `--plug-ins`
+asks for it ([security](security.md)).
+
+How a file is read:
+
+- The file is UTF-8 text of at most 1 MiB. Plain values are those of YAML 1.2: `no` and `1:30` are text, `010` is text that a key
+  for a number reads as ten. Aliases (`*name`) are read; tags (`!!int`) and merge keys (`<<`) are not.
+- Numbers are finite. A whole number lies between -2^63 and 2^64 - 1.
+- The name of an arm, a world or a channel is one line of at most 80 printable characters. Two names must differ in more than case
+  or form of Unicode. Names become file names in one way: a name of lower-case letters, digits, `_` and `-` is its own file name, of any
+  other as much as can be is kept, and a digest is added.
+- Users and items of a synthetic world have no limit of their own. Before anything is written, the memory of one process is
+  estimated from them, the history, the slate and the block, and refused above `engine.memory_limit`, with the largest parts named.
+"""
+
+
+def markdown() -> str:
+    """The page: one table for each section, the scenario itself first, then the kinds of users."""
+    from simulator.scenario.model import POPULATIONS, Scenario, json_schema, population_class
+
+    schema = json_schema()
+    definitions = schema["$defs"]
+    populations = {kind: population_class(kind) for kind in POPULATIONS}
+    order = _reachable({"properties": {k: v for k, v in schema["properties"].items() if k != "users"}}, definitions)
+    parts = [HEAD, _section("Scenario", schema, Scenario.__doc__)]
+    titles = {cls.__name__ for cls in populations.values()}
+    parts += [_section(name, definitions[name], definitions[name].get("description")) for name in order if name not in titles]
+    told = set(order)
+    for kind, cls in populations.items():
+        name = cls.__name__
+        parts.append(_section(f"users of kind `{kind}`", definitions[name], cls.__doc__))
+        for inner in _reachable(definitions[name], definitions):
+            if inner not in told and inner not in titles:
+                parts.append(_section(inner, definitions[inner], definitions[inner].get("description"), level=3))
+                told.add(inner)
+    return "\n".join(parts)
+
+
+def _section(title: str, schema: dict[str, Any], text: str | None, level: int = 2) -> str:
+    required = set(schema.get("required", ()))
+    lines = [f"{'#' * level} {title}", "", inspect.cleandoc(text or "").split("\n\nAttributes:")[0], ""]
+    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for key, field in schema.get("properties", {}).items():
+        default = "*required*" if key in required else f"`{json.dumps(field.get('default'))}`" if "default" in field else ""
+        if len(default) > 60:
+            default = "see its section"
+        meaning = str(field.get("description", "")).replace("\n", " ").replace("|", "\\|")
+        lines.append(f"| `{key}` | {_type(field)} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return str(field["$ref"]).rsplit("/", 1)[1]
+    for key in ("anyOf", "oneOf"):
+        if key in field:
+            return " or ".join(_type(one) for one in field[key])
+    if "allOf" in field:
+        return _type(field["allOf"][0])
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return " or ".join(f"`{one}`" for one in field["enum"])
+    kind = field.get("type", "any")
+    if kind == "array":
+        inner = field.get("items") or (field.get("prefixItems") or [{}])[0]
+        return f"list of {_type(inner)}"
+    if kind == "object" and isinstance(field.get("additionalProperties"), dict):
+        return f"mapping of {_type(field['additionalProperties'])}"
+    words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {field[name]:g}" for name, sign in words.items() if name in field and field[name] < MAX_IDS]
+    return " ".join([str(kind), *bounds])
+
+
+def _reachable(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
+    """Names of the definitions that a schema refers to, depth first, in order of mention."""
+    found: list[str] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, dict):
+            name = str(node.get("$ref", "")).rsplit("/", 1)[-1]
+            if name in definitions and name not in found:
+                found.append(name)
+                visit(definitions[name])
+            for value in node.values():
+                visit(value)
+        elif isinstance(node, list):
+            for value in node:
+                visit(value)
+
+    visit(schema)
+    return found
