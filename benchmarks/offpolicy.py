@@ -1,10 +1,12 @@
-"""Off-policy estimates with 1,000 resamples of 1,000,000 logged rounds x 100 items, beside the packaged obp in the same run.
+"""Off-policy estimates with 1,000 resamples of 1,000,000 logged rounds x 100 items, beside the
+packaged obp in the same run.
 
     python -m benchmarks.offpolicy [--rounds 1000000] [--items 100] [--obp PYTHON]
 
-obp 0.5.7 wants numpy < 2 and an environment of its own: PYTHON is that environment's interpreter (or the variable ABTEST_OBP); without it
-only abtest is measured. Every case runs in its own process, one thread, on the same rounds (made by the same seed); CPU seconds are
-user + system of the estimation, the making of the rounds apart; peak memory is the whole process's.
+obp 0.5.7 wants numpy < 2 and an environment of its own: PYTHON is that environment's interpreter
+(or the variable ABTEST_OBP); without it only abtest is measured. Every case runs in its own
+process, one thread, on the same rounds (made by the same seed); CPU seconds are user + system of
+the estimation, the making of the rounds apart; peak memory is the whole process's.
 """
 
 from __future__ import annotations
@@ -25,13 +27,21 @@ RESAMPLES = 1000
 
 
 def rounds(count: int, items: int) -> dict[str, np.ndarray]:
-    """Logged single-item rounds under a uniform log; the target shows one item for each of `items` kinds of context."""
+    """Logged single-item rounds under a uniform log; the target shows one item for each of `items`
+    kinds of context.
+    """
     random = np.random.Generator(np.random.Philox(key=17))
     action = random.integers(0, items, count, dtype=np.int64)
     context = random.integers(0, 10, count, dtype=np.int64)
     best = (context * 7 + 3) % items
     reward = (random.uniform(size=count) < 0.02 + 0.05 * (action == best)).astype(np.float64)
-    return {"action": action, "context": context, "best": best, "reward": reward, "propensity": np.full(count, 1 / items)}
+    return {
+        "action": action,
+        "context": context,
+        "best": best,
+        "reward": reward,
+        "propensity": np.full(count, 1 / items),
+    }
 
 
 def ours(case: str, count: int, items: int) -> dict[str, float]:
@@ -62,10 +72,14 @@ def ours(case: str, count: int, items: int) -> dict[str, float]:
 
         def __call__(self, part: Rounds) -> Target:
             slate = (part.context * 7 + 3)[:, None] % items + 1
-            return Target((slate == part.item).astype(np.float64), slate[:, None, :], deterministic=True)
+            return Target(
+                (slate == part.item).astype(np.float64), slate[:, None, :], deterministic=True
+            )
 
     started = time.process_time()
-    (found,) = evaluate(chunks, [Best()], count, items, Settings((case,), resamples=RESAMPLES, contexts=10))
+    (found,) = evaluate(
+        chunks, [Best()], count, items, Settings((case,), resamples=RESAMPLES, contexts=10)
+    )
     seconds = time.process_time() - started
     estimate = found[case]
     interval = estimate.interval()
@@ -85,7 +99,12 @@ def theirs(case: str, count: int, items: int) -> dict[str, float]:
     log = rounds(count, items)
     dist = np.zeros((count, items, 1))
     dist[np.arange(count), log["best"], 0] = 1.0
-    given = {"reward": log["reward"], "action": log["action"], "pscore": log["propensity"], "action_dist": dist}
+    given = {
+        "reward": log["reward"],
+        "action": log["action"],
+        "pscore": log["propensity"],
+        "action_dist": dist,
+    }
     given["position"] = np.zeros(count, dtype=int)
     started = time.process_time()
     model_s = 0.0
@@ -93,10 +112,19 @@ def theirs(case: str, count: int, items: int) -> dict[str, float]:
         model = RegressionModel(n_actions=items, base_model=LogisticRegression(max_iter=100))
         context = np.eye(10)[log["context"]]
         given["estimated_rewards_by_reg_model"] = model.fit_predict(
-            context=context, action=log["action"], reward=log["reward"], pscore=log["propensity"], n_folds=3, random_state=0
+            context=context,
+            action=log["action"],
+            reward=log["reward"],
+            pscore=log["propensity"],
+            n_folds=3,
+            random_state=0,
         )
         model_s = time.process_time() - started
-    kinds = {"ips": InverseProbabilityWeighting, "snips": SelfNormalizedInverseProbabilityWeighting, "dr": DoublyRobust}
+    kinds = {
+        "ips": InverseProbabilityWeighting,
+        "snips": SelfNormalizedInverseProbabilityWeighting,
+        "dr": DoublyRobust,
+    }
     estimator = kinds[case]()
     value = estimator.estimate_policy_value(**given)
     interval = estimator.estimate_interval(**given, n_bootstrap_samples=RESAMPLES, random_state=0)
@@ -110,7 +138,12 @@ def theirs(case: str, count: int, items: int) -> dict[str, float]:
 def measured(python: str, side: str, case: str, count: int, items: int) -> dict[str, float]:
     """One case in a process of its own."""
     root = Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
     command = [
         python,
         "-W",
@@ -126,7 +159,9 @@ def measured(python: str, side: str, case: str, count: int, items: int) -> dict[
         "--items",
         str(items),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=root, check=False
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -134,18 +169,29 @@ def measured(python: str, side: str, case: str, count: int, items: int) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=100)
-    parser.add_argument("--obp", default=os.environ.get("ABTEST_OBP"), help="a Python that has obp 0.5.7")
+    parser.add_argument(
+        "--obp", default=os.environ.get("ABTEST_OBP"), help="a Python that has obp 0.5.7"
+    )
     parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
         result = {"ours": ours, "theirs": theirs}[given.side](given.case, given.rounds, given.items)
-        print(json.dumps({**result, "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+        print(
+            json.dumps(
+                {**result, "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+            )
+        )
         return
-    print(f"{given.rounds:,} rounds x {given.items} items, {RESAMPLES:,} resamples; CPU seconds and peak memory of one process each")
+    print(
+        f"{given.rounds:,} rounds x {given.items} items, {RESAMPLES:,} resamples; CPU seconds and"
+        " peak memory of one process each"
+    )
     print(f"{'':6} {'abtest s':>9} {'GB':>5} {'obp s':>8} {'GB':>5} {'times':>7}   estimates")
     for case in CASES:
         mine = measured(sys.executable, "ours", case, given.rounds, given.items)
@@ -153,7 +199,10 @@ def main() -> None:
         said = f"{mine['value']:.5f} [{mine['low']:.5f}, {mine['high']:.5f}]"
         if given.obp:
             other = measured(given.obp, "theirs", case, given.rounds, given.items)
-            line += f" {other['cpu_s']:8.2f} {other['peak_gb']:5.2f} {other['cpu_s'] / mine['cpu_s']:7.1f}"
+            line += (
+                f" {other['cpu_s']:8.2f} {other['peak_gb']:5.2f}"
+                f" {other['cpu_s'] / mine['cpu_s']:7.1f}"
+            )
             said += f" / {other['value']:.5f} [{other['low']:.5f}, {other['high']:.5f}]"
             if other.get("model_s"):
                 said += f" (of obp's seconds, {other['model_s']:.1f} for its reward model)"

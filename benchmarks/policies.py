@@ -1,10 +1,11 @@
 """How fast the neural policies are, beside RecBole, and what level they reach.
 
-`python -m benchmarks.policies speed --data Beauty.txt --recbole PYTHON`: CPU seconds of one thread, both sides in one run.
-`python -m benchmarks.policies level sasrec --data Beauty.txt --param loss.kind=softmax`: leave-one-out, full ranking, the
-history masked. Data: lines `user item item ...` in time order.
-`python -m benchmarks.policies products`: our product with its fixed order beside numpy's, and the requests it serves.
-Machines and neighbours differ: compare speeds of one run only.
+`python -m benchmarks.policies speed --data Beauty.txt --recbole
+PYTHON`: CPU seconds of one thread, both sides in one run. `python -m benchmarks.policies level
+sasrec --data Beauty.txt --param loss.kind=softmax`: leave-one-out, full ranking, the history
+masked. Data: lines `user item item ...` in time order. `python -m benchmarks.policies products`:
+our product with its fixed order beside numpy's, and the requests it serves. Machines and neighbours
+differ: compare speeds of one run only.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ JOBS = {
     "SASRec:BPR": ("sasrec", {"loss": {"kind": "bpr"}}),
     "GRU4Rec:CE": ("gru4rec", {"loss": {"kind": "softmax"}}),
 }
-"""RecBole's model and loss, and ours of the same form: RecBole's SASRec has 2 blocks, 2 heads, an inner width of 256 and post-norm."""
+"""RecBole's model and loss, and ours of the same form: RecBole's SASRec has 2 blocks, 2 heads, an
+inner width of 256 and post-norm.
+"""
 
 FORMS: dict[str, dict[str, Any]] = {
     "sasrec": {"heads": 2, "inner": 256, "norm": "post", "activation": "gelu"},
@@ -41,7 +44,9 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 def read(file: Path, leave: int) -> tuple[Sequences, IntArray, Catalogue]:
-    """Every user's items without the last `leave`, the first one left out (or 0s), and the catalogue."""
+    """Every user's items without the last `leave`, the first one left out (or 0s), and the
+    catalogue.
+    """
     users = [[int(field) for field in line.split()[1:]] for line in file.read_text().splitlines()]
     kept = [user[: len(user) - leave] for user in users]
     items = np.concatenate([np.array(user, dtype=np.int64) for user in kept])
@@ -49,7 +54,13 @@ def read(file: Path, leave: int) -> tuple[Sequences, IntArray, Catalogue]:
     clicked = np.ones(len(items), dtype=bool)
     target = np.array([user[-leave] if leave else 0 for user in users])
     sequences = Sequences(np.arange(len(users)), offsets, items, clicked, np.arange(len(items)))
-    return sequences, target, Catalogue(len(users), max(map(max, users)), attributes=attributes(file, max(map(max, users))))
+    return (
+        sequences,
+        target,
+        Catalogue(
+            len(users), max(map(max, users)), attributes=attributes(file, max(map(max, users)))
+        ),
+    )
 
 
 def attributes(file: Path, n_items: int) -> tuple[IntArray, IntArray] | None:
@@ -72,17 +83,25 @@ def evaluate(policy: Policy, sequences: Sequences, target: IntArray) -> dict[str
     for first in range(0, len(order), 2048):
         rows = order[first : first + 2048]
         place = sequences.offsets[1:][rows, None] + np.arange(-int(n[rows].max()), 0)
-        items = np.where(place >= sequences.offsets[rows, None], sequences.items[np.maximum(place, 0)], 0)
+        items = np.where(
+            place >= sequences.offsets[rows, None], sequences.items[np.maximum(place, 0)], 0
+        )
         histories = Histories(rows, np.zeros(len(rows), dtype=np.int64), items, items > 0, items)
         hits[rows] = policy.recall(histories, 10, 0).items == target[rows, None]
     seconds = time.process_time() - start
     gains = hits / np.log2(np.arange(10) + 2)
-    found = {f"{name}@{k}": float(values[:, :k].sum() / len(order)) for k in (5, 10) for name, values in (("HR", hits), ("NDCG", gains))}
+    found = {
+        f"{name}@{k}": float(values[:, :k].sum() / len(order))
+        for k in (5, 10)
+        for name, values in (("HR", hits), ("NDCG", gains))
+    }
     return {**found, "users_per_s": len(order) / seconds}
 
 
 def ours(file: Path, name: str, params: Mapping[str, Any]) -> dict[str, float]:
-    """CPU seconds of two epochs without validation (the first one warms up), and of a full-ranking evaluation."""
+    """CPU seconds of two epochs without validation (the first one warms up), and of a full-ranking
+    evaluation.
+    """
     sequences, target, catalogue = read(file, 1)
     known = sequences.drop_last(1)
     policy = make(name, {**FORMS[name], **params, "training": {"epochs": 2, "patience": 0}})
@@ -92,7 +111,12 @@ def ours(file: Path, name: str, params: Mapping[str, Any]) -> dict[str, float]:
     evaluate(policy, sequences, target)
     seconds = ends[1] - ends[0]
     users = evaluate(policy, sequences, target)["users_per_s"]
-    return {"targets_per_s": targets / seconds, "epoch_targets": targets, "epoch_s": seconds, "users_per_s": users}
+    return {
+        "targets_per_s": targets / seconds,
+        "epoch_targets": targets,
+        "epoch_s": seconds,
+        "users_per_s": users,
+    }
 
 
 def speed(file: Path, recbole: str | None, batches: int) -> None:
@@ -101,7 +125,11 @@ def speed(file: Path, recbole: str | None, batches: int) -> None:
     if recbole is not None:
         side = Path(__file__).with_name("recbole_speed.py")
         command = [recbole, str(side), str(file.resolve()), ",".join(JOBS), str(batches)]
-        theirs = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
+        theirs = json.loads(
+            subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ).stdout
+        )
     for job, (name, params) in JOBS.items():
         mine = ours(file, name, params)
         for figure, value in mine.items():
@@ -118,22 +146,45 @@ def level(file: Path, name: str, params: Mapping[str, Any], seed: int) -> None:
     policy = make(name, params)
 
     def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        print(f"{stage} {done}/{total} " + " ".join(f"{key} {value:.4f}" for key, value in figures.items()), file=sys.stderr, flush=True)
+        print(
+            f"{stage} {done}/{total} "
+            + " ".join(f"{key} {value:.4f}" for key, value in figures.items()),
+            file=sys.stderr,
+            flush=True,
+        )
 
     start = time.process_time()
     policy.fit(sequences, catalogue, Fitting(seed=seed, progress=progress))
     seconds = time.process_time() - start
     found = evaluate(policy, sequences, target)
-    print(json.dumps({"policy": name, "params": params, "seed": seed, "data": file.stem, "fit_s": round(seconds, 1), **found}), flush=True)
+    print(
+        json.dumps(
+            {
+                "policy": name,
+                "params": params,
+                "seed": seed,
+                "data": file.stem,
+                "fit_s": round(seconds, 1),
+                **found,
+            }
+        ),
+        flush=True,
+    )
 
 
 def products(rounds: int = 5) -> None:
-    """Print the CPU time of one thread of `policies.products.matmul` and of numpy's product of the same operands, best of some rounds."""
+    """Print the CPU time of one thread of `policies.products.matmul` and of numpy's product of the
+    same operands, best of some rounds.
+    """
     import threadpoolctl
 
     from policies.products import matmul
 
-    kernel = next(info["architecture"] for info in threadpoolctl.threadpool_info() if info["internal_api"] == "openblas")
+    kernel = next(
+        info["architecture"]
+        for info in threadpoolctl.threadpool_info()
+        if info["internal_api"] == "openblas"
+    )
 
     def best(compute: Callable[[], object]) -> float:
         seconds = []
@@ -146,15 +197,33 @@ def products(rounds: int = 5) -> None:
 
     random = np.random.default_rng(0)
     print(f"rows x terms x columns, CPU ms; OpenBLAS' kernels for {kernel}")
-    for b, d, n in ((64, 64, 6000), (1024, 64, 6000), (64, 64, 200), (64, 6000, 6000), (1, 64, 6000), (250, 3000, 30)):
+    for b, d, n in (
+        (64, 64, 6000),
+        (1024, 64, 6000),
+        (64, 64, 200),
+        (64, 6000, 6000),
+        (1, 64, 6000),
+        (250, 3000, 30),
+    ):
         for dtype in (np.float32, np.float64):
-            rows, table = random.standard_normal((b, d)).astype(dtype), random.standard_normal((d, n)).astype(dtype)
-            mine, theirs = best(lambda rows=rows, table=table: matmul(rows, table)), best(lambda rows=rows, table=table: rows @ table)
-            print(f"{b:5} x {d:5} x {n:5} {dtype.__name__}  ours {1e3 * mine:8.3f}  numpy {1e3 * theirs:8.3f}  ratio {mine / theirs:5.2f}")
+            rows, table = (
+                random.standard_normal((b, d)).astype(dtype),
+                random.standard_normal((d, n)).astype(dtype),
+            )
+            mine, theirs = (
+                best(lambda rows=rows, table=table: matmul(rows, table)),
+                best(lambda rows=rows, table=table: rows @ table),
+            )
+            print(
+                f"{b:5} x {d:5} x {n:5} {dtype.__name__}  ours {1e3 * mine:8.3f}  numpy"
+                f" {1e3 * theirs:8.3f}  ratio {mine / theirs:5.2f}"
+            )
 
 
 def nested(pairs: list[str]) -> dict[str, Any]:
-    """`["loss.kind=softmax", "width=32"]` as nested parameters; values are JSON where they can be."""
+    """`["loss.kind=softmax", "width=32"]` as nested parameters; values are JSON where they can
+    be.
+    """
     params: dict[str, Any] = {}
     for pair in pairs:
         path, _, text = pair.partition("=")
@@ -171,12 +240,16 @@ def nested(pairs: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     fast = commands.add_parser("speed", help="beside RecBole")
     fast.add_argument("--data", type=Path, required=True)
     fast.add_argument("--recbole", help="a Python interpreter that has RecBole 1.2.1")
-    fast.add_argument("--batches", type=int, default=20, help="training batches that RecBole is timed on")
+    fast.add_argument(
+        "--batches", type=int, default=20, help="training batches that RecBole is timed on"
+    )
     good = commands.add_parser("level", help="accuracy of one policy")
     good.add_argument("policy")
     good.add_argument("--data", type=Path, required=True)

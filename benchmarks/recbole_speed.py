@@ -1,4 +1,6 @@
-"""RecBole's side of `benchmarks.policies`: run by the interpreter that has RecBole; imports nothing of abtest. Prints JSON."""
+"""RecBole's side of `benchmarks.policies`: run by the interpreter that has RecBole; imports nothing
+of abtest. Prints JSON.
+"""
 
 import json
 import os
@@ -23,7 +25,9 @@ def write_interactions(file: Path, folder: Path) -> None:
 
 
 def measure(name: str, loss: str, folder: Path, batches: int) -> dict[str, float]:
-    """CPU seconds of training by the target, and of a full-ranking evaluation by the user, under RecBole's own defaults."""
+    """CPU seconds of training by the target, and of a full-ranking evaluation by the user, under
+    RecBole's own defaults.
+    """
     import torch
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
@@ -34,7 +38,9 @@ def measure(name: str, loss: str, folder: Path, batches: int) -> dict[str, float
         "data_path": str(folder),
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
         "loss_type": loss,
-        "train_neg_sample_args": None if loss == "CE" else {"distribution": "uniform", "sample_num": 1},
+        "train_neg_sample_args": (
+            None if loss == "CE" else {"distribution": "uniform", "sample_num": 1}
+        ),
         "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
         "metrics": ["Hit", "NDCG"],
         "topk": [10],
@@ -78,7 +84,9 @@ def main(file: str, jobs: str, batches: str) -> None:
     os.dup2(2, 1)  # RecBole logs to stdout
     with tempfile.TemporaryDirectory() as folder:
         write_interactions(Path(file), Path(folder))
-        found = {job: measure(*job.split(":"), Path(folder), int(batches)) for job in jobs.split(",")}
+        found = {
+            job: measure(*job.split(":"), Path(folder), int(batches)) for job in jobs.split(",")
+        }
     json.dump(found, out)
     out.flush()
 

@@ -2,9 +2,10 @@
 
     python -m benchmarks.replay_stream [--impressions 50000000] [--folder DIR]
 
-Makes a log of uniform slates of 5 of 5,000 items (Parquet parts; kept in DIR, so that a second call only replays), then replays it in a
-process of its own through `abtest replay`: a policy, every estimator that is right for the log, 1,000 resamples by user. Prints
-CPU seconds (user + system) and the peak memory of that process.
+Makes a log of uniform slates of 5 of 5,000 items (Parquet parts; kept in DIR, so that a second call
+only replays), then replays it in a process of its own through `abtest replay`: a policy, every
+estimator that is right for the log, 1,000 resamples by user. Prints CPU seconds (user + system) and
+the peak memory of that process.
 """
 
 from __future__ import annotations
@@ -35,14 +36,23 @@ def make(folder: Path, impressions: int) -> int:
     for part, first in enumerate(range(0, users, USERS_PER_PART)):
         file = folder / f"part-{part:04d}.parquet"
         if not file.is_file():
-            EventLog.from_columns(columns(part, first, min(USERS_PER_PART, users - first)), metadata, sort=False).write(file)
-            print(f"\rmaking the log: {min(first + USERS_PER_PART, users):,} of {users:,} users", end="", file=sys.stderr, flush=True)
+            EventLog.from_columns(
+                columns(part, first, min(USERS_PER_PART, users - first)), metadata, sort=False
+            ).write(file)
+            print(
+                f"\rmaking the log: {min(first + USERS_PER_PART, users):,} of {users:,} users",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
     print(file=sys.stderr)
     return users * per_user
 
 
 def columns(part: int, first: int, users: int) -> dict[str, np.ndarray]:
-    """Rows of `users` users: one request before t = 0 (what policies are fitted on), 24 from it on; low ids are clicked more."""
+    """Rows of `users` users: one request before t = 0 (what policies are fitted on), 24 from it on;
+    low ids are clicked more.
+    """
     random = np.random.Generator(np.random.Philox(key=[50, part]))
     requests = users * REQUESTS_PER_USER
     items = random.integers(1, ITEMS + 1, (requests, PLACES))
@@ -68,18 +78,37 @@ def columns(part: int, first: int, users: int) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--impressions", type=int, default=50_000_000)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "abtest-replay-stream")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "abtest-replay-stream"
+    )
     given = parser.parse_args()
     log = given.folder / f"{given.impressions}"
     replayed = make(log, given.impressions)
-    command = [sys.executable, "-m", "simulator", "replay", str(log), "--policy", "popularity", "--recall", "50"]
+    command = [
+        sys.executable,
+        "-m",
+        "simulator",
+        "replay",
+        str(log),
+        "--policy",
+        "popularity",
+        "--recall",
+        "50",
+    ]
     started = time.monotonic()
-    subprocess.run([*command, "--history", "20", "--out", str(given.folder / "result"), "--quiet"], check=True)
+    subprocess.run(
+        [*command, "--history", "20", "--out", str(given.folder / "result"), "--quiet"], check=True
+    )
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu, wall = used.ru_utime + used.ru_stime, time.monotonic() - started
-    print(f"{replayed:,} impressions replayed: {cpu:.0f} CPU s, {wall:.0f} s, peak {used.ru_maxrss / 2**20:.2f} GB")
+    print(
+        f"{replayed:,} impressions replayed: {cpu:.0f} CPU s, {wall:.0f} s, peak"
+        f" {used.ru_maxrss / 2**20:.2f} GB"
+    )
 
 
 if __name__ == "__main__":

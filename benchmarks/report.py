@@ -2,8 +2,9 @@
 
     python -m benchmarks.report [--users 1000000] [--days 1] [--impressions 12]
 
-The log has two arms of the same users, `impressions` a user, day and arm, and every kind of feedback; it is written to Parquet, and the
-command is run in a process of its own, start of Python included.
+The log has two arms of the same users, `impressions` a user, day and arm, and every kind of
+feedback; it is written to Parquet, and the command is run in a process of its own, start of Python
+included.
 """
 
 from __future__ import annotations
@@ -42,13 +43,23 @@ def arm(index: int, n_users: int, days: int, impressions: int, meta: Metadata) -
         "watch": random.exponential(20.0, n).astype(np.float32) * (click + 0.1),
         "duration": np.full(n, 60.0, np.float32),
     }
-    rates = {"long_view": 0.7, "like": 0.034, "comment": 0.0054, "follow": 0.0021, "forward": 0.0019}
-    columns |= {kind: click & (random.random(n, dtype=np.float32) < rate) for kind, rate in rates.items()}
+    rates = {
+        "long_view": 0.7,
+        "like": 0.034,
+        "comment": 0.0054,
+        "follow": 0.0021,
+        "forward": 0.0019,
+    }
+    columns |= {
+        kind: click & (random.random(n, dtype=np.float32) < rate) for kind, rate in rates.items()
+    }
     return EventLog.from_columns(columns, meta, sort=False)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--impressions", type=int, default=12)
@@ -60,19 +71,30 @@ def main() -> None:
         "arms": {"a": {}, "b": {}},
         "design": {"kind": "paired", "control": "a"},
     }
-    meta = Metadata(("a", "b"), given.users, 10_000, control="a", days=given.days, scenario=scenario)
+    meta = Metadata(
+        ("a", "b"), given.users, 10_000, control="a", days=given.days, scenario=scenario
+    )
     with tempfile.TemporaryDirectory() as home:
         for index in range(2):
-            arm(index, given.users, given.days, given.impressions, meta).write(Path(home) / "log" / f"{index}.parquet")
+            arm(index, given.users, given.days, given.impressions, meta).write(
+                Path(home) / "log" / f"{index}.parquet"
+            )
         rows = EventLog.open(Path(home) / "log").n_rows
         start = time.monotonic()
-        subprocess.run([sys.executable, "-m", "simulator", "report", home, "--quiet"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "simulator", "report", home, "--quiet"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         wall = time.monotonic() - start
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         size = (Path(home) / "report.html").stat().st_size
     print(f"{given.users:,} users x {given.days} days x 2 arms, {rows:,} impressions")
     cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
-    print(f"abtest report: {cpu:.1f} CPU s, {wall:.1f} s wall, peak {peak:.2f} GiB, page {size / 1024:.0f} KiB")
+    print(
+        f"abtest report: {cpu:.1f} CPU s, {wall:.1f} s wall, peak {peak:.2f} GiB, page"
+        f" {size / 1024:.0f} KiB"
+    )
 
 
 if __name__ == "__main__":

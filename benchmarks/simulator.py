@@ -1,8 +1,10 @@
-"""How fast the simulator is and where its time goes: `OMP_NUM_THREADS=1 python -m benchmarks.simulator`, `... --policies comirec recgpt`,
+"""How fast the simulator is and where its time goes:
+`OMP_NUM_THREADS=1 python -m benchmarks.simulator`, `... --policies comirec recgpt`,
 `... --policies recgpt --items 12000 --interests 6`.
 
-CPU seconds of one process with one thread; all feedback of the `choice` world, slates of 10, a random policy, the log written
-as Parquet. Machines and neighbours differ: compare figures of one run only.
+CPU seconds of one process with one thread; all feedback of the `choice` world, slates of 10, a
+random policy, the log written as Parquet. Machines and neighbours differ: compare figures of one
+run only.
 """
 
 from __future__ import annotations
@@ -69,7 +71,13 @@ def fitted(policy: Policy, source: Source) -> Policy:
     """A policy fitted on nothing (the random one learns nothing, the app's own knows the world)."""
     catalogue = source.catalogue
     empty = np.zeros(0, dtype=np.int64)
-    nobody = Sequences(np.arange(catalogue.n_users), np.zeros(catalogue.n_users + 1, dtype=np.int64), empty, empty.astype(bool), empty)
+    nobody = Sequences(
+        np.arange(catalogue.n_users),
+        np.zeros(catalogue.n_users + 1, dtype=np.int64),
+        empty,
+        empty.astype(bool),
+        empty,
+    )
     return policy.fit(nobody, catalogue, Fitting(1))
 
 
@@ -83,17 +91,26 @@ class Lived:
     parts: dict[str, float]
 
 
-def live(n_users: int, n_items: int, days: int, path: Path, tick: float, clock: Clock | None = None) -> Lived:
+def live(
+    n_users: int, n_items: int, days: int, path: Path, tick: float, clock: Clock | None = None
+) -> Lived:
     """`days` days from the first request to the closed Parquet file.
 
-    A clock is a system call, which costs microseconds on virtual machines: what is to be compared is measured without one.
+    A clock is a system call, which costs microseconds on virtual machines: what is to be compared
+    is measured without one.
     """
     users, source = world(n_users, n_items)
     policy = fitted(make("random", {}), source)
     user = np.arange(n_users)
     lives, recorder = Lives.born(user, users.first(user), HISTORY), Tape(users.kinds)
     desk = Desk("random", Channel("random", policy, SLATE), (), None, n_items, 1)
-    engine = Engine(lives, users, desk, recorder, Span(0, days * DAY, round(tick * 1000), 2048, SLATE, HISTORY, HISTORY))
+    engine = Engine(
+        lives,
+        users,
+        desk,
+        recorder,
+        Span(0, days * DAY, round(tick * 1000), 2048, SLATE, HISTORY, HISTORY),
+    )
     writer = Writer(path, Metadata(("random",), n_users, n_items), users.kinds)
     if clock is not None:
         clock.watch(policy, "recall", "policy")
@@ -106,11 +123,18 @@ def live(n_users: int, n_items: int, days: int, path: Path, tick: float, clock: 
     start = time.process_time()
     engine.run()
     simulated = time.process_time() - start
-    for table in tape.tables([recorder.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds):
+    for table in tape.tables(
+        [recorder.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds
+    ):
         writer.add(table)
     writer.close()
     total = time.process_time() - start
-    return Lived(recorder.n_rows, recorder.n_requests, total, {} if clock is None else _parts(clock.seconds, simulated, total))
+    return Lived(
+        recorder.n_rows,
+        recorder.n_requests,
+        total,
+        {} if clock is None else _parts(clock.seconds, simulated, total),
+    )
 
 
 def _parts(s: Mapping[str, float], simulated: float, total: float) -> dict[str, float]:
@@ -119,7 +143,9 @@ def _parts(s: Mapping[str, float], simulated: float, total: float) -> dict[str, 
         "desk (contract, cutting)": s["desk (with policy)"] - s["policy"],
         "response (choice kernel)": s["response"],
         "tape": s["tape"],
-        "lives (memory, clocks)": s["serving"] - s["desk (with policy)"] - s["response"] - s["tape"],
+        "lives (memory, clocks)": (
+            s["serving"] - s["desk (with policy)"] - s["response"] - s["tape"]
+        ),
         "simpy (ticks, days, queue)": simulated - s["serving"],
         "rows in KEY order": total - simulated - s["Parquet"],
         "Parquet": s["Parquet"],
@@ -130,50 +156,77 @@ def speed(sizes: list[tuple[int, int]], days: int, tick: float) -> None:
     """Print the rate for each size, and the parts of another run of the last."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.parquet"
-        live(*sizes[-1], days, path, tick)  # compile, and let the process have its memory: new pages cost a virtual machine microseconds
+        # Compile, and let the process have its memory: new pages cost a virtual machine
+        # microseconds.
+        live(*sizes[-1], days, path, tick)
         for n_users, n_items in sizes:
             done = live(n_users, n_items, days, path, tick)
             print(
-                f"{n_users:>9,} users x {n_items:>6,} items x {days} days: {done.impressions:>10,} impressions, {done.seconds:6.2f} CPU s, "
-                f"{done.impressions / done.seconds:>11,.0f} impressions/s, {done.requests / done.seconds:>9,.0f} requests/s, "
-                f"{path.stat().st_size / done.impressions:.1f} B each"
+                f"{n_users:>9,} users x {n_items:>6,} items x {days} days: {done.impressions:>10,}"
+                f" impressions, {done.seconds:6.2f} CPU s,"
+                f" {done.impressions / done.seconds:>11,.0f} impressions/s,"
+                f" {done.requests / done.seconds:>9,.0f} requests/s,"
+                f" {path.stat().st_size / done.impressions:.1f} B each"
             )
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         watched = live(*sizes[-1], days, path, tick, Clock())
     print("\nwhere the time of the last goes, ns an impression (with the clocks that measure it)")
     for part, spent in watched.parts.items():
-        print(f"  {part:<38} {spent / watched.impressions * 1e9:7.1f}  {spent / watched.seconds:6.1%}")
+        print(
+            f"  {part:<38} {spent / watched.impressions * 1e9:7.1f}  {spent / watched.seconds:6.1%}"
+        )
     print(f"\npeak memory {peak:,.0f} MiB")
 
 
 def serving(names: list[str], n_users: int, n_items: int, days: int, interests: int) -> None:
-    """Print the requests per CPU second of arms with fitted policies, ranking included: recall 60, slates of 6; the policy's own share.
+    """Print the requests per CPU second of arms with fitted policies, ranking included: recall 60,
+    slates of 6; the policy's own share.
 
-    As in `scenarios/kuaishou_like.yaml`: the users have lived with the app's recommender for a week, on whose log everything is fitted, and
-    each arm serves the days after it. A first day, not counted, compiles.
+    As in `scenarios/kuaishou_like.yaml`: the users have lived with the app's recommender for a
+    week, on whose log everything is fitted, and each arm serves the days after it. A first day, not
+    counted, compiles.
     """
     users, source = world(n_users, n_items)
     user = np.arange(n_users)
 
     def run(desk: Desk, lives: Lives, first: int, end: int) -> tuple[Engine, float]:
-        engine = Engine(lives, users, desk, Tape(users.kinds), Span(first * DAY, end * DAY, DAY, 2048, 6, HISTORY, HISTORY))
+        engine = Engine(
+            lives,
+            users,
+            desk,
+            Tape(users.kinds),
+            Span(first * DAY, end * DAY, DAY, 2048, 6, HISTORY, HISTORY),
+        )
         start = time.process_time()
         engine.run()
         return engine, time.process_time() - start
 
-    logging = Explore("production", {"noise": 0.25, "boost": 1.9, "brevity": 0.15, "refresh": 7}, temperature=0.36, epsilon=0.07)
+    logging = Explore(
+        "production",
+        {"noise": 0.25, "boost": 1.9, "brevity": 0.15, "refresh": 7},
+        temperature=0.36,
+        epsilon=0.07,
+    )
     fitted(logging, source)
     logging.bind(users)
     desk = Desk("production", Channel("production", logging, 6), (), None, n_items, 1)
     past, _ = run(desk, Lives.born(user, users.first(user), HISTORY), 0, PAST)
     fresh = {name: column.copy() for name, column in users.state().items()}
-    rows = tape.rows([past.tape.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds)
+    rows = tape.rows(
+        [past.tape.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds
+    )
     log = EventLog(Metadata(("history",), n_users, n_items), rows).sequences()
     ranker = Ranker.fit(log, source.catalogue, HISTORY, 1.0)
-    print(f"\n{n_users:,} users x {n_items:,} items: requests per CPU second, served and answered (fits of one epoch)")
+    print(
+        f"\n{n_users:,} users x {n_items:,} items: requests per CPU second, served and answered"
+        " (fits of one epoch)"
+    )
     for name in names:
         params = EPOCH.get(name, {"training": {"epochs": 1}})
-        policy = make(name, {**params, "quotas": [1] * interests} if name == "recgpt" and interests else params)
+        policy = make(
+            name,
+            {**params, "quotas": [1] * interests} if name == "recgpt" and interests else params,
+        )
         one_torch_thread()
         policy.fit(log, source.catalogue, Fitting(1))
         desk = Desk(name, Channel(name, policy, 60), (), ranker, n_items, 1)
@@ -184,13 +237,19 @@ def serving(names: list[str], n_users: int, n_items: int, days: int, interests: 
             lived, seconds = run(desk, past.lives.rows(user), PAST, end)
             object.__setattr__(policy, "recall", inner)
         n, rest = lived.tape.n_requests, 1 - clock.seconds["policy"] / seconds
-        print(f"  {name:<12} {n / seconds:>9,.0f} requests/s  ({n:,} requests; {rest:.1%} of the time outside the policy)")
+        print(
+            f"  {name:<12} {n / seconds:>9,.0f} requests/s  ({n:,} requests; {rest:.1%} of the time"
+            " outside the policy)"
+        )
 
 
 _SAMPLED = {"kind": "sampled", "negatives": 512}
 _TWO_STAGES: dict[str, Any] = {
-    "pretraining_loss": _SAMPLED, "pretraining": {"epochs": 1}, "tuning_loss": _SAMPLED, "tuning": {"epochs": 1},
-}  # fmt: skip
+    "pretraining_loss": _SAMPLED,
+    "pretraining": {"epochs": 1},
+    "tuning_loss": _SAMPLED,
+    "tuning": {"epochs": 1},
+}
 
 EPOCH: dict[str, dict[str, Any]] = {
     "random": {},
@@ -206,12 +265,21 @@ EPOCH: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, nargs="+", default=[1_000, 10_000], help="each with as many items")
+    parser.add_argument(
+        "--users", type=int, nargs="+", default=[1_000, 10_000], help="each with as many items"
+    )
     parser.add_argument("--items", type=int, help="items, where not as many as users")
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--tick", type=float, default=86_400, help="simulated seconds")
-    parser.add_argument("--interests", type=int, default=0, help="of recgpt, with equal quotas; 0: its default")
-    parser.add_argument("--policies", nargs="*", default=[], help="requests per second with these policies, e.g. comirec recgpt1 recgpt")
+    parser.add_argument(
+        "--interests", type=int, default=0, help="of recgpt, with equal quotas; 0: its default"
+    )
+    parser.add_argument(
+        "--policies",
+        nargs="*",
+        default=[],
+        help="requests per second with these policies, e.g. comirec recgpt1 recgpt",
+    )
     asked = parser.parse_args()
     if asked.policies:
         serving(asked.policies, 2_000, asked.items or 4_000, 5, asked.interests)

@@ -1,4 +1,6 @@
-"""Recall policies: the contract, and the policies that keep it. Imports nothing of recgpt or simulator."""
+"""Recall policies: the contract, and the policies that keep it. Imports nothing of recgpt or
+simulator.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ def kernel_cache(package: str = os.path.dirname(__file__)) -> str | None:
             status = os.stat(place)
         except OSError:
             continue
-        if status.st_uid == os.getuid() and not status.st_mode & 0o022 and os.access(place, os.W_OK):
+        if (
+            status.st_uid == os.getuid()
+            and not status.st_mode & 0o022
+            and os.access(place, os.W_OK)
+        ):
             return place
     return _for_this_process()
 

@@ -1,6 +1,7 @@
 """The recall-policy contract: what a policy is given, what it gives back, what it promises.
 
-Nothing here knows a model, a world or a file format; a stranger's plug-in needs this module and no other.
+Nothing here knows a model, a world or a file format; a stranger's plug-in needs this module and no
+other.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ class Histories:
 
     Attributes:
         user: `[B]` user ids, 0..n_users-1 (a user unknown to `fit` is allowed: a cold user).
-        step: `[B]` how many requests the user has made before this one; keys the random numbers of stochastic policies.
+        step: `[B]` how many requests the user has made before this one; keys the random numbers of
+            stochastic policies.
         items: `[B, L]` items shown, oldest first, right-aligned, 0 = padding on the left.
-        clicked: `[B, L]` True where the item was clicked; False is an *unclick* (shown, not clicked) or padding.
-        seen: `[B, S]` items that may not be recalled, in any order, 0 = none; usually the items of the history and more.
+        clicked: `[B, L]` True where the item was clicked; False is an *unclick* (shown, not
+            clicked) or padding.
+        seen: `[B, S]` items that may not be recalled, in any order, 0 = none; usually the items of
+            the history and more.
     """
 
     user: IntArray
@@ -47,10 +51,18 @@ class Histories:
 
     def rows(self, index: Any) -> Histories:
         """The requests at `index` (a slice, an index array or a mask)."""
-        return Histories(self.user[index], self.step[index], self.items[index], self.clicked[index], self.seen[index])
+        return Histories(
+            self.user[index],
+            self.step[index],
+            self.items[index],
+            self.clicked[index],
+            self.seen[index],
+        )
 
     def clicks(self, length: int) -> IntArray:
-        """The last `length` clicked items of each history, `[B, length]`, right-aligned, 0 = padding."""
+        """The last `length` clicked items of each history, `[B, length]`, right-aligned, 0 =
+        padding.
+        """
         return _compact(self.items, self.clicked & (self.items != PADDING), length)
 
 
@@ -63,8 +75,12 @@ def _compact(values: IntArray, keep: BoolArray, length: int) -> IntArray:
     return out
 
 
-def right_aligned(flat: npt.NDArray[Any], end: IntArray, n: IntArray, width: int | None = None) -> npt.NDArray[Any]:
-    """Pieces of a flat array `[N]` as rows `[B, width]`: the last of the `n[i]` values before `end[i]`, 0 on the left; None: max(n)."""
+def right_aligned(
+    flat: npt.NDArray[Any], end: IntArray, n: IntArray, width: int | None = None
+) -> npt.NDArray[Any]:
+    """Pieces of a flat array `[N]` as rows `[B, width]`: the last of the `n[i]` values before
+    `end[i]`, 0 on the left; None: max(n).
+    """
     place = end[:, None] + np.arange(-int(n.max(initial=1)) if width is None else -width, 0)
     inside = place >= (end - n)[:, None]
     out = np.zeros(inside.shape, dtype=flat.dtype)
@@ -77,10 +93,11 @@ class Slates:
     """What a policy recalls for each request, best first.
 
     Attributes:
-        items: `[B, k]` distinct items of 1..n_items; 0 only at the end of a row that has fewer than k candidates.
+        items: `[B, k]` distinct items of 1..n_items; 0 only at the end of a row that has fewer than
+            k candidates.
         scores: `[B, k]` non-increasing; -inf where `items` is 0. Comparable within a row only.
-        propensities: `[B, k]` probability of each item at its place *given the items above it*, or None where the policy is
-            deterministic.
+        propensities: `[B, k]` probability of each item at its place *given the items above it*, or
+            None where the policy is deterministic.
         interest: `[B, k]` which query vector of the policy recalled the item (0, 1, ...), or None.
     """
 
@@ -114,7 +131,8 @@ class Sequences:
         items: `[N]` items shown.
         clicked: `[N]` True = click, False = unclick (shown and not clicked).
         t: `[N]` ms.
-        columns: further log columns by name, each `[N]`: `watch` (s), `propensity`, `like`, `request`, ... as far as logged.
+        columns: further log columns by name, each `[N]`: `watch` (s), `propensity`, `like`,
+            `request`, ... as far as logged.
     """
 
     user: IntArray
@@ -150,7 +168,10 @@ class Sequences:
 
     def last(self, length: int) -> Histories:
         """The last `length` impressions of each user as requests, `[U, length]`; `step` is 0."""
-        items, clicked = (right_aligned(flat, self.offsets[1:], np.diff(self.offsets), length) for flat in (self.items, self.clicked))
+        items, clicked = (
+            right_aligned(flat, self.offsets[1:], np.diff(self.offsets), length)
+            for flat in (self.items, self.clicked)
+        )
         return Histories(self.user, np.zeros(len(self), dtype=np.int64), items, clicked, items)
 
 
@@ -161,7 +182,8 @@ class Catalogue:
     Attributes:
         n_users: users are 0..n_users-1.
         n_items: items are 1..n_items.
-        items: per-item columns `[n_items + 1, ...]` by name (row 0 is padding): `duration` (s), `author`, `tag`, ...
+        items: per-item columns `[n_items + 1, ...]` by name (row 0 is padding): `duration` (s),
+            `author`, `tag`, ...
         users: per-user columns `[n_users, ...]` by name.
         attributes: item -> attribute ids, ragged: (`offsets [n_items + 2]`, `ids [M]`), or None.
     """
@@ -174,7 +196,9 @@ class Catalogue:
 
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called as (stage, done, total, figures), e.g. ("pre-train", 3, 40, {"loss": .61, "ndcg@10": .031})."""
+"""Called as (stage, done, total, figures), e.g. ("pre-train", 3, 40, {"loss": .61, "ndcg@10":
+.031}).
+"""
 
 
 def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -191,7 +215,8 @@ class Fitting:
         progress: called after every epoch.
         folder: where checkpoints may be written and found again, or None.
         resume: continue from a checkpoint in `folder` if there is one.
-        identity: of what is fitted (a policy's `fit_key`); a checkpoint of anything else is refused.
+        identity: of what is fitted (a policy's `fit_key`); a checkpoint of anything else is
+            refused.
     """
 
     seed: int = 0
@@ -204,7 +229,9 @@ class Fitting:
 
 @dataclass
 class Params:
-    """Base of everything that is configured from YAML: unknown keys are errors, nested too (pydantic reads the config)."""
+    """Base of everything that is configured from YAML: unknown keys are errors, nested too
+    (pydantic reads the config).
+    """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "arbitrary_types_allowed": False}
 
@@ -213,27 +240,38 @@ class Params:
 class Policy(Params, ABC):
     """A recall policy: fitted once on a log, then asked for slates.
 
-    A subclass is a dataclass whose fields are its hyper-parameters (constructors only store). What `fit` learns is kept
-    in attributes with a trailing underscore and given out by `state`.
+    A subclass is a dataclass whose fields are its hyper-parameters (constructors only store). What
+    `fit` learns is kept in attributes with a trailing underscore and given out by `state`.
 
     Promises, checked by `policies.check`:
-        - `recall` never returns an item of `histories.seen`, a padding or an unknown id, nor one item twice;
-        - `recall` is pure: the same arguments give the same bytes, whatever came before and however requests are batched;
-        - all randomness comes from `seed`, `histories.user` and `histories.step` through `policies.streams`;
+        - `recall` never returns an item of `histories.seen`, a padding or an unknown id, nor one
+            item twice;
+        - `recall` is pure: the same arguments give the same bytes, whatever came before and however
+            requests are batched;
+        - all randomness comes from `seed`, `histories.user` and `histories.step` through
+            `policies.streams`;
         - a cold user (unknown id or empty history) gets a slate like everybody else.
     """
 
     serving_fields: ClassVar[frozenset[str]] = frozenset()
-    """Hyper-parameters that change `recall` but not `fit`: two policies that differ only in these share one fit."""
+    """Hyper-parameters that change `recall` but not `fit`: two policies that differ only in these
+    share one fit.
+    """
 
     fitted_as: ClassVar[str] = ""
-    """`module:Class` whose fit this class takes over, where it is the same fit under another name; "" = its own."""
+    """`module:Class` whose fit this class takes over, where it is the same fit under another name;
+    "" = its own.
+    """
 
     learns: ClassVar[tuple[str, ...]] = ("checkerboard", "chain")
-    """What the policy claims to learn, checked on `policies.examples`; a yardstick such as popularity claims nothing."""
+    """What the policy claims to learn, checked on `policies.examples`; a yardstick such as
+    popularity claims nothing.
+    """
 
     on_examples: ClassVar[Mapping[str, Any]] = {}
-    """Hyper-parameters that the learning checks change: defaults may be meant for far more data than `policies.examples`."""
+    """Hyper-parameters that the learning checks change: defaults may be meant for far more data
+    than `policies.examples`.
+    """
 
     @abstractmethod
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
@@ -257,8 +295,10 @@ class Policy(Params, ABC):
 
         Args:
             histories: `B` requests.
-            k: number of candidates, at least 1; may exceed the number of items (rows are then padded with 0).
-            seed: decides the random numbers of a stochastic policy; a deterministic policy ignores it.
+            k: number of candidates, at least 1; may exceed the number of items (rows are then
+                padded with 0).
+            seed: decides the random numbers of a stochastic policy; a deterministic policy ignores
+                it.
 
         Returns:
             `Slates` of shape `[B, k]`.
@@ -278,10 +318,14 @@ class Policy(Params, ABC):
 
     def fit_params(self) -> dict[str, Any]:
         """The hyper-parameters that `fit` depends on."""
-        return {name: value for name, value in self.params().items() if name not in self.serving_fields}
+        return {
+            name: value for name, value in self.params().items() if name not in self.serving_fields
+        }
 
     def files(self) -> tuple[Path, ...]:
-        """Files, besides its source, that decide what it recalls (a model file): a run is not continued after they changed."""
+        """Files, besides its source, that decide what it recalls (a model file): a run is not
+        continued after they changed.
+        """
         return ()
 
     def parts(self) -> tuple[Policy, ...]:
@@ -289,18 +333,28 @@ class Policy(Params, ABC):
         return ()
 
     def fit_key(self) -> str:
-        """What decides a fit besides data and seed: policies of equal keys share one fit (`restore(other.state())`)."""
-        return json.dumps([self.fitted_as or _name(type(self)), self.fit_params()], sort_keys=True, default=_plain)
+        """What decides a fit besides data and seed: policies of equal keys share one fit
+        (`restore(other.state())`).
+        """
+        return json.dumps(
+            [self.fitted_as or _name(type(self)), self.fit_params()], sort_keys=True, default=_plain
+        )
 
     def save(self, folder: Path) -> None:
-        """Write `policy.json` (name and hyper-parameters) and `state.npz` into `folder`, each by rename.
+        """Write `policy.json` (name and hyper-parameters) and `state.npz` into `folder`, each by
+        rename.
 
         Raises:
             TypeError: `state` gave something else than named arrays without objects.
         """
         state = _arrays(self.state())
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"policy": _name(type(self)), "params": self.params()}, indent=1, sort_keys=True, default=_plain)
+        text = json.dumps(
+            {"policy": _name(type(self)), "params": self.params()},
+            indent=1,
+            sort_keys=True,
+            default=_plain,
+        )
         staging = folder / "policy.json.part"
         staging.write_text(text + "\n")
         staging.rename(folder / "policy.json")
@@ -329,9 +383,19 @@ def _arrays(state: Any) -> dict[str, npt.NDArray[Any]]:
     if not isinstance(state, Mapping):
         raise TypeError(f"state must give a dict of arrays by name; got {type(state).__name__}")
     for name, values in state.items():
-        if not isinstance(name, str) or not isinstance(values, np.ndarray) or values.dtype.hasobject:
-            got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
-            raise TypeError(f"state must give numpy arrays without objects by name; got {got} under {name!r}")
+        if (
+            not isinstance(name, str)
+            or not isinstance(values, np.ndarray)
+            or values.dtype.hasobject
+        ):
+            got = (
+                f"an array of {values.dtype}"
+                if isinstance(values, np.ndarray)
+                else type(values).__name__
+            )
+            raise TypeError(
+                f"state must give numpy arrays without objects by name; got {got} under {name!r}"
+            )
     return dict(state)
 
 
@@ -344,15 +408,22 @@ def _plain(value: Any) -> Any:
         return {"policy": _name(type(value)), "params": value.params()}
     if isinstance(value, Params):
         return {f.name: getattr(value, f.name) for f in fields(value)}
-    raise TypeError(f"{type(value).__name__} is not a hyper-parameter that can be saved: use numbers, strings, lists or Params")
+    raise TypeError(
+        f"{type(value).__name__} is not a hyper-parameter that can be saved: use numbers, strings,"
+        " lists or Params"
+    )
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Optional ability: scores of given items (ranking, grouped AUC, off-policy estimates of soft policies)."""
+    """Optional ability: scores of given items (ranking, grouped AUC, off-policy estimates of soft
+    policies).
+    """
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """Scores `[B, n]` of `items` `[B, n]`, higher is better, comparable within a row; seen items are scored as any other."""
+        """Scores `[B, n]` of `items` `[B, n]`, higher is better, comparable within a row; seen
+        items are scored as any other.
+        """
 
 
 @runtime_checkable
@@ -371,7 +442,9 @@ class Updatable(Protocol):
     """Optional ability: learning from feedback while serving (bandits)."""
 
     def update(self, histories: Histories, slates: Slates, clicked: BoolArray) -> None:
-        """Learn from the answers `clicked` `[B, k]` to `slates` `[B, k]` that were served to `histories`."""
+        """Learn from the answers `clicked` `[B, k]` to `slates` `[B, k]` that were served to
+        `histories`.
+        """
 
 
 @runtime_checkable
@@ -379,23 +452,35 @@ class Stochastic(Protocol):
     """Optional ability: the probability of any slate, not only of the one drawn."""
 
     def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
-        """Probability `[B, k]` of each of `items` `[B, k]` at its place, given the items above it."""
+        """Probability `[B, k]` of each of `items` `[B, k]` at its place, given the items above
+        it.
+        """
 
 
 @runtime_checkable
 class Expectant(Protocol):
-    """Optional ability of a stochastic policy: what it expects at a place, without a draw (cascade doubly robust needs it)."""
+    """Optional ability of a stochastic policy: what it expects at a place, without a draw (cascade
+    doubly robust needs it).
+    """
 
-    def slate_expectations(self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int) -> DoubleArray:
-        """Mean `[B, k]` of `values[rows[b, j]]` over the item that is put at place j, given the items above it in `items` `[B, k]`.
+    def slate_expectations(
+        self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int
+    ) -> DoubleArray:
+        """Mean `[B, k]` of `values[rows[b, j]]` over the item that is put at place j, given the
+        items above it in `items` `[B, k]`.
 
-        `values` is `[V, n_items + 1]`, `rows` `[B, k]`. Anything where an item above could not be where it is.
+        `values` is `[V, n_items + 1]`, `rows` `[B, k]`. Anything where an item above could not be
+        where it is.
         """
 
 
 @runtime_checkable
 class WorldBound(Protocol):
-    """Optional ability of yardsticks only: to look into the simulated world (oracle bound, production logging policy)."""
+    """Optional ability of yardsticks only: to look into the simulated world (oracle bound,
+    production logging policy).
+    """
 
     def bind(self, users: Any) -> None:
-        """Take the `simulator.users` object whose truth this policy may read. Never called for a policy under test."""
+        """Take the `simulator.users` object whose truth this policy may read. Never called for a
+        policy under test.
+        """

@@ -20,8 +20,9 @@ from policies.vectors import Batch, Network
 
 
 class BERT4RecNetwork(Network):
-    """Item and position vectors (Sun et al. 2019, section 3.4), bidirectional blocks with normalisation after each sublayer
-    (section 3.3), and the output GELU(h W^P + b^P) E^T + b^O (eq. 7), E being the input item vectors.
+    """Item and position vectors (Sun et al. 2019, section 3.4), bidirectional blocks with
+    normalisation after each sublayer (section 3.3), and the output GELU(h W^P + b^P) E^T + b^O (eq.
+    7), E being the input item vectors.
 
     Item n_items + 1 is the mask.
     """
@@ -33,15 +34,27 @@ class BERT4RecNetwork(Network):
         self.dropout = Dropout(policy.dropout)
         self.norm = nn.LayerNorm(policy.width)
         self.blocks = nn.ModuleList(
-            Block(policy.width, policy.heads, 4 * policy.width, dropout=policy.dropout, activation="gelu", norm="post")
+            Block(
+                policy.width,
+                policy.heads,
+                4 * policy.width,
+                dropout=policy.dropout,
+                activation="gelu",
+                norm="post",
+            )
             for _ in range(policy.blocks)
         )
-        self.output, self.output_norm = nn.Linear(policy.width, policy.width), nn.LayerNorm(policy.width)
+        self.output, self.output_norm = (
+            nn.Linear(policy.width, policy.width),
+            nn.LayerNorm(policy.width),
+        )
         self.bias = nn.Parameter(torch.zeros(n_items + 1, 1))
         initialise(self)
 
     def forward(self, items: Tensor) -> Tensor:
-        """Query vectors at every place, `[B, L, d + 1]`, of `items` `[B, L]` that may hold the mask; all places see each other."""
+        """Query vectors at every place, `[B, L, d + 1]`, of `items` `[B, L]` that may hold the
+        mask; all places see each other.
+        """
         x = self.dropout(self.norm(self.items(items) + self.places(items.shape[1])))
         mask = attention_mask(items, causal=False)
         for block in self.blocks:
@@ -63,8 +76,9 @@ class BERT4RecNetwork(Network):
 class BERT4Rec(SequencePolicy):
     """BERT4Rec: the next item is the gap after the last click.
 
-    Trained on the Cloze task (section 3.6, eq. 8): clicks are replaced by the mask at random, the loss is that of the replaced ones
-    only; some sequences have only their last click replaced, as at serving. Needs many epochs (Petrov & Macdonald 2022).
+    Trained on the Cloze task (section 3.6, eq. 8): clicks are replaced by the mask at random, the
+    loss is that of the replaced ones only; some sequences have only their last click replaced, as
+    at serving. Needs many epochs (Petrov & Macdonald 2022).
 
     Attributes:
         length: places, one of them for the mask.
@@ -72,7 +86,8 @@ class BERT4Rec(SequencePolicy):
         heads: of a block.
         dropout: of embeddings, attention and networks.
         masked: share of the clicks that are replaced.
-        last_only: share of the sequences with only the last click replaced (the authors' code: 1 copy in 11).
+        last_only: share of the sequences with only the last click replaced (the authors' code: 1
+            copy in 11).
     """
 
     loss: Loss = field(default_factory=lambda: Loss("softmax"))
@@ -83,14 +98,19 @@ class BERT4Rec(SequencePolicy):
     masked: float = 0.4
     last_only: float = 0.1
 
-    on_examples: ClassVar[Mapping[str, Any]] = {"training": Training(epochs=100, patience=0, batch=32, rate=0.003)}
+    on_examples: ClassVar[Mapping[str, Any]] = {
+        "training": Training(epochs=100, patience=0, batch=32, rate=0.003)
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(2, "length")
         self.at_least(1, "blocks", "heads")
         if not 0 < self.masked < 1 or not 0 <= self.last_only <= 1:
-            raise ValueError(f"'masked' of BERT4Rec must be within (0, 1), 'last_only' within 0..1; got {self.masked}, {self.last_only}")
+            raise ValueError(
+                "'masked' of BERT4Rec must be within (0, 1), 'last_only' within 0..1; got"
+                f" {self.masked}, {self.last_only}"
+            )
 
     def network(self, n_users: int, n_items: int) -> BERT4RecNetwork:
         """An untrained BERT4Rec network."""
@@ -110,7 +130,11 @@ class BERT4Rec(SequencePolicy):
         at_last = torch.zeros_like(items, dtype=torch.bool)
         at_last[:, -1] = True
         gaps = (torch.rand(items.shape, device=items.device) < self.masked) & (items != 0)
-        only = (torch.rand(len(items), 1, device=items.device) < self.last_only) | ~gaps.any(1, keepdim=True)
+        only = (torch.rand(len(items), 1, device=items.device) < self.last_only) | ~gaps.any(
+            1, keepdim=True
+        )
         gaps = torch.where(only, at_last, gaps)
         hidden = network(items.masked_fill(gaps, network.mask))[gaps]
-        return objective(hidden, network.vectors(), items[gaps], batch.row[:, None].expand_as(items)[gaps])
+        return objective(
+            hidden, network.vectors(), items[gaps], batch.row[:, None].expand_as(items)[gaps]
+        )

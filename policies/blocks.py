@@ -1,13 +1,17 @@
-"""Fixed shapes: a row's result is the same bytes however rows are batched. No model and no ranking lives here.
+"""Fixed shapes: a row's result is the same bytes however rows are batched. No model and no ranking
+lives here.
 
-A library's matrix product adds the terms of an output element in an order that depends on the shapes of the operands. So every
-block has `ROWS` rows (short ones are padded with zeros), and a row's width comes from its own history only. Is a row's result then the same
-at every place of the block? Measured on x86-64 with equal rows at all places (`tests/kernels.py` measures it again):
+A library's matrix product adds the terms of an output element in an order that depends on the
+shapes of the operands. So every block has `ROWS` rows (short ones are padded with zeros), and a
+row's width comes from its own history only. Is a row's result then the same at every place of the
+block? Measured on x86-64 with equal rows at all places (`tests/kernels.py` measures it again):
 
-- torch 2.13 (MKL, oneDNN): yes, under every kernel, once MKL is told to round alike wherever an operand begins in memory
-  (conditional numerical reproducibility, `MKL_CBWR`, set in `policies`). Otherwise products of 2 to 11 columns differ.
-- numpy 2.4 (OpenBLAS): no. The kernels for AVX2 (Haswell, Zen) take the last rows of a block in another order than the first, in float32;
-  those for AVX-512 do so in float64. So a product of numpy arrays is `policies.products.matmul`, whose order is its own.
+- torch 2.13 (MKL, oneDNN): yes, under every kernel, once MKL is told to round alike wherever an
+  operand begins in memory (conditional numerical reproducibility, `MKL_CBWR`, set in `policies`).
+  Otherwise products of 2 to 11 columns differ.
+- numpy 2.4 (OpenBLAS): no. The kernels for AVX2 (Haswell, Zen) take the last rows of a block in
+  another order than the first, in float32; those for AVX-512 do so in float64. So a product of
+  numpy arrays is `policies.products.matmul`, whose order is its own.
 """
 
 from __future__ import annotations
@@ -43,13 +47,18 @@ def by_rows(compute: Callable[..., Array], *arrays: Array) -> Array:
         rows = min(n - start, ROWS)
         block = [array[start : start + ROWS] for array in arrays]
         if rows < ROWS:
-            block = [np.concatenate([array, np.zeros((ROWS - rows, *array.shape[1:]), array.dtype)]) for array in block]
+            block = [
+                np.concatenate([array, np.zeros((ROWS - rows, *array.shape[1:]), array.dtype)])
+                for array in block
+            ]
         results.append(compute(*block)[:rows])
     return np.concatenate(results)
 
 
 def widths(length: int) -> tuple[int, ...]:
-    """The widths that histories of at most `length` items are computed in: 4, 8, 16, ... and `length` itself."""
+    """The widths that histories of at most `length` items are computed in: 4, 8, 16, ... and
+    `length` itself.
+    """
     powers = []
     width = 4
     while width < length:
@@ -59,7 +68,8 @@ def widths(length: int) -> tuple[int, ...]:
 
 
 def length_blocks(items: IntArray) -> Iterator[tuple[IntArray, int]]:
-    """The rows of histories in blocks of at most `ROWS` of one width, which depends on the row's own history only.
+    """The rows of histories in blocks of at most `ROWS` of one width, which depends on the row's
+    own history only.
 
     Args:
         items: `[B, L]` right-aligned histories, 0 = padding on the left.
@@ -88,7 +98,8 @@ def by_length(compute: Callable[..., Array], items: IntArray, *arrays: Array) ->
     """`compute` applied to the blocks of `length_blocks`.
 
     Args:
-        compute: from items `[ROWS, width]` (right-aligned, 0 = padding) and arrays `[ROWS, ...]` to `[ROWS, ...]`, row by row.
+        compute: from items `[ROWS, width]` (right-aligned, 0 = padding) and arrays `[ROWS, ...]` to
+            `[ROWS, ...]`, row by row.
         items: `[B, L]` right-aligned histories, 0 = padding on the left; `B` may be 0.
         arrays: `[B, ...]` each.
 
@@ -96,8 +107,13 @@ def by_length(compute: Callable[..., Array], items: IntArray, *arrays: Array) ->
         `[B, ...]`.
     """
     result: Array | None = None
-    for index, width in length_blocks(items) if len(items) else [(np.zeros(0, dtype=np.int64), items.shape[1])]:
-        part = compute(filled(items[:, items.shape[1] - width :], index), *(filled(array, index) for array in arrays))
+    for index, width in (
+        length_blocks(items) if len(items) else [(np.zeros(0, dtype=np.int64), items.shape[1])]
+    ):
+        part = compute(
+            filled(items[:, items.shape[1] - width :], index),
+            *(filled(array, index) for array in arrays),
+        )
         if result is None:
             result = np.empty((len(items), *part.shape[1:]), part.dtype)
         result[index] = part[: len(index)]
@@ -119,19 +135,26 @@ def one_thread() -> Iterator[None]:
 
 
 def length_batches(
-    lengths: IntArray, size: int, generator: np.random.Generator, *, targets: IntArray | None = None, chunk: int = 32
+    lengths: IntArray,
+    size: int,
+    generator: np.random.Generator,
+    *,
+    targets: IntArray | None = None,
+    chunk: int = 32,
 ) -> Sequence[IntArray]:
-    """A random partition into batches of rows of similar length and about the same number of targets, in random order.
+    """A random partition into batches of rows of similar length and about the same number of
+    targets, in random order.
 
-    Rows are shuffled, cut into chunks of `chunk` batches, and sorted by length within a chunk: batches stay random, padding
-    stays small. A step takes the mean over a batch's targets; with as many targets in a batch of short rows as in one of long rows,
-    every target counts the same.
+    Rows are shuffled, cut into chunks of `chunk` batches, and sorted by length within a chunk:
+    batches stay random, padding stays small. A step takes the mean over a batch's targets; with as
+    many targets in a batch of short rows as in one of long rows, every target counts the same.
 
     Args:
         lengths: `[N]` length of each row.
         size: rows of a batch on average.
         generator: decides the partition.
-        targets: `[N]` what each row has to predict; None: one each, so every batch but a chunk's last has `size` rows.
+        targets: `[N]` what each row has to predict; None: one each, so every batch but a chunk's
+            last has `size` rows.
         chunk: batches that are sorted together.
     """
     order = generator.permutation(len(lengths))

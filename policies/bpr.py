@@ -18,7 +18,9 @@ from policies.vectors import Batch, Network, VectorPolicy
 
 
 class BPRNetwork(Network):
-    """x_ui = <w_u, h_i> + b_i (Rendle et al. 2009, eq. of section 4.3.1, with an item bias); unknown users have w = 0."""
+    """x_ui = <w_u, h_i> + b_i (Rendle et al. 2009, eq. of section 4.3.1, with an item bias);
+    unknown users have w = 0.
+    """
 
     def __init__(self, n_users: int, n_items: int, width: int) -> None:
         super().__init__(n_items, width)
@@ -36,7 +38,9 @@ class BPRNetwork(Network):
 
 
 class Clicks:
-    """Every click is a sample: its user and its item (the triples' positive pairs; LearnBPR draws the negatives)."""
+    """Every click is a sample: its user and its item (the triples' positive pairs; LearnBPR draws
+    the negatives).
+    """
 
     def __init__(self, clicks: Sequences) -> None:
         self.row = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
@@ -46,24 +50,33 @@ class Clicks:
     def batch(self, index: IntArray, device: str) -> Batch:
         """The clicks at `index`; `targets` is `[B, 1]`."""
         row = self.row[index]
-        arrays = np.zeros((len(index), 0), dtype=np.int64), self._clicks.items[index][:, None], row, self._clicks.user[row] + 1
+        arrays = (
+            np.zeros((len(index), 0), dtype=np.int64),
+            self._clicks.items[index][:, None],
+            row,
+            self._clicks.user[row] + 1,
+        )
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 @dataclass
 class BPR(VectorPolicy):
-    """BPR-MF: a vector for each user and item; a user's click should score higher than what the user never clicked.
+    """BPR-MF: a vector for each user and item; a user's click should score higher than what the
+    user never clicked.
 
-    Maximises sum ln s(x_ui - x_uj) - lambda |Theta|^2 (BPR-Opt, section 4.1) over clicks (u, i) with items j drawn
-    uniformly outside the user's own (LearnBPR, section 4.2), by Adam in place of plain gradient steps. lambda is
-    `training.decay`, which is 0 unless it is set: by default nothing but early stopping holds Theta back. The order of
-    clicks is not looked at; a user unknown to the log gets the items of largest bias.
+    Maximises sum ln s(x_ui - x_uj) - lambda |Theta|^2 (BPR-Opt, section 4.1) over clicks (u, i)
+    with items j drawn uniformly outside the user's own (LearnBPR, section 4.2), by Adam in place of
+    plain gradient steps. lambda is `training.decay`, which is 0 unless it is set: by default
+    nothing but early stopping holds Theta back. The order of clicks is not looked at; a user
+    unknown to the log gets the items of largest bias.
     """
 
     loss: Loss = field(default_factory=lambda: Loss("bpr"))
     training: Training = field(default_factory=lambda: Training(batch=2048, epochs=200))
 
-    on_examples: ClassVar[Mapping[str, Any]] = {"training": Training(epochs=200, patience=0, rate=0.01)}
+    on_examples: ClassVar[Mapping[str, Any]] = {
+        "training": Training(epochs=200, patience=0, rate=0.01)
+    }
 
     def network(self, n_users: int, n_items: int) -> BPRNetwork:
         """Untrained user and item vectors."""
@@ -79,4 +92,9 @@ class BPR(VectorPolicy):
 
     def batch_loss(self, network: BPRNetwork, batch: Batch, objective: Objective) -> Tensor:
         """The loss of the users' clicks."""
-        return objective(network.last(batch.items, batch.user)[:, 0], network.vectors(), batch.targets[:, 0], batch.row)
+        return objective(
+            network.last(batch.items, batch.user)[:, 0],
+            network.vectors(),
+            batch.targets[:, 0],
+            batch.row,
+        )

@@ -1,6 +1,8 @@
-"""Calls of a policy's code, ours or a stranger's: whatever happens inside becomes one message that names policy, method and what to do.
+"""Calls of a policy's code, ours or a stranger's: whatever happens inside becomes one message that
+names policy, method and what to do.
 
-The engine, the replay and the checks call policies through `Calls`; imports and constructors go through `calling`.
+The engine, the replay and the checks call policies through `Calls`; imports and constructors go
+through `calling`.
 """
 
 from __future__ import annotations
@@ -45,10 +47,12 @@ Complaint = tuple[tuple[str | int, ...], str]
 
 
 class PolicyError(ValueError):
-    """A policy that cannot be found, imported, configured or fitted; the message says what, whose, the rule, the value, what to do.
+    """A policy that cannot be found, imported, configured or fitted; the message says what, whose,
+    the rule, the value, what to do.
 
     Attributes:
-        complaints: about single hyper-parameters, each with its key path; empty where the policy itself is at fault.
+        complaints: about single hyper-parameters, each with its key path; empty where the policy
+            itself is at fault.
     """
 
     def __init__(self, message: str, complaints: tuple[Complaint, ...] = ()) -> None:
@@ -63,7 +67,8 @@ Kind = Literal["form", "write", "late", "raised"]
 
 
 class CallError(PolicyError):
-    """A method of a policy that raised, took too long, wrote into what it was lent, or gave back something of another form.
+    """A method of a policy that raised, took too long, wrote into what it was lent, or gave back
+    something of another form.
 
     Attributes:
         what: the sentence without the policy's name.
@@ -96,7 +101,9 @@ class Limit:
 
 
 class Warned:
-    """What a policy's code warned of: for each place the first text, since texts may hold figures, and how often."""
+    """What a policy's code warned of: for each place the first text, since texts may hold figures,
+    and how often.
+    """
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, str, int, str], tuple[str, int]] = {}
@@ -123,7 +130,8 @@ class Calls:
         policy: called.
         name: of the policy, for messages.
         limit: of each call.
-        own: lend copies that the policy may write into; False: what is lent is read-only, and a write is an error.
+        own: lend copies that the policy may write into; False: what is lent is read-only, and a
+            write is an error.
         warned: what the policy's code warned of, and how often.
     """
 
@@ -143,19 +151,31 @@ class Calls:
             raise CallError(self.name, f"fit must return self; got {_shown(fitted)}", "form")
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """Slates `[B, k]` of the right form in arrays of the caller's own; what they hold is checked by `policies.form.fault`."""
+        """Slates `[B, k]` of the right form in arrays of the caller's own; what they hold is
+        checked by `policies.form.fault`.
+        """
         lend = self._lending(Frozen)
         asked = lend(histories)
         with self._calling("recall", lend):
             slates = self.policy.recall(asked, k, seed)
         if not isinstance(slates, Slates):
-            raise CallError(self.name, f"recall must return policies.base.Slates; got {_shown(slates)}", "form")
+            raise CallError(
+                self.name, f"recall must return policies.base.Slates; got {_shown(slates)}", "form"
+            )
         shape = (len(histories), k)
         return Slates(
             self._owned("recall", "items", slates.items, np.int64, shape),
             self._owned("recall", "scores", slates.scores, np.float32, shape),
-            None if slates.propensities is None else self._owned("recall", "propensities", slates.propensities, np.float32, shape),
-            None if slates.interest is None else self._owned("recall", "interest", slates.interest, np.int64, shape),
+            (
+                None
+                if slates.propensities is None
+                else self._owned("recall", "propensities", slates.propensities, np.float32, shape)
+            ),
+            (
+                None
+                if slates.interest is None
+                else self._owned("recall", "interest", slates.interest, np.int64, shape)
+            ),
         )
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
@@ -182,13 +202,17 @@ class Calls:
         asked, which = lend(histories), lend(items)
         with self._calling("slate_propensities", lend):
             chances = self.policy.slate_propensities(asked, which, seed)
-        chances = self._numbers("slate_propensities", "probabilities", chances, np.float32, items.shape)
+        chances = self._numbers(
+            "slate_propensities", "probabilities", chances, np.float32, items.shape
+        )
         if chances.size and not (chances.min() >= 0 and chances.max() <= _SURE):
             rule = f"probabilities must be in [0, 1]; got {chances.min()}..{chances.max()}"
             raise CallError(self.name, f"slate_propensities: {rule}", "form")
         return chances
 
-    def slate_expectations(self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int) -> DoubleArray:
+    def slate_expectations(
+        self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int
+    ) -> DoubleArray:
         """Expectations `[B, k]` of an `Expectant` policy."""
         assert isinstance(self.policy, Expectant)
         lend = self._lending(Frozen)
@@ -234,18 +258,28 @@ class Calls:
         if changed is not None:
             raise CallError(self.name, f"{method} wrote into {changed}; {_READ_ONLY}", "write")
 
-    def _owned(self, method: str, name: str, got: Any, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """A copy of an array that a policy gave back, which must be a plain numpy array of this type and shape."""
+    def _owned(
+        self, method: str, name: str, got: Any, dtype: type, shape: tuple[int, ...]
+    ) -> npt.NDArray[Any]:
+        """A copy of an array that a policy gave back, which must be a plain numpy array of this
+        type and shape.
+        """
         if type(got) is np.ndarray and got.dtype == np.dtype(dtype) and got.shape == shape:
             return np.array(got, order="C")
         rule = f"{name} must be a numpy array of {np.dtype(dtype)} and shape {shape}"
         raise CallError(self.name, f"{method}: {rule}; got {_shown(got)}", "form")
 
-    def _numbers(self, method: str, name: str, got: Any, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    def _numbers(
+        self, method: str, name: str, got: Any, dtype: type, shape: tuple[int, ...]
+    ) -> npt.NDArray[Any]:
         owned = self._owned(method, name, got, dtype, shape)
         if np.isnan(owned).any():
             row, column = np.argwhere(np.isnan(owned))[0]
-            raise CallError(self.name, f"{method}: {name} must be numbers; got NaN for request {row} at place {column}", "form")
+            raise CallError(
+                self.name,
+                f"{method}: {name} must be numbers; got NaN for request {row} at place {column}",
+                "form",
+            )
         return owned
 
 
@@ -265,18 +299,26 @@ def _shown(got: Any) -> str:
 
 
 @contextmanager
-def calling(name: str, method: str, limit: Limit = Limit(), warned: Warned | None = None) -> Iterator[None]:
+def calling(
+    name: str, method: str, limit: Limit = Limit(), warned: Warned | None = None
+) -> Iterator[None]:
     """Code of policy `name` runs inside.
 
-    What it prints goes to stderr (stdout is for results), and its warnings are counted in `warned` instead of shown. How NumPy treats
-    overflow and the like is after it what it was before.
+    What it prints goes to stderr (stdout is for results), and its warnings are counted in `warned`
+    instead of shown. How NumPy treats overflow and the like is after it what it was before.
 
     Raises:
-        CallError: whatever was raised inside, `SystemExit`, `MemoryError` and the like too, or out of time. Ctrl-C passes.
+        CallError: whatever was raised inside, `SystemExit`, `MemoryError` and the like too, or out
+            of time. Ctrl-C passes.
     """
     tell(f"policy {name!r}: {method}")
     try:
-        with warnings.catch_warnings(record=True) as caught, redirect_stdout(sys.stderr), np.errstate(), _interrupts() as interrupted:
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            redirect_stdout(sys.stderr),
+            np.errstate(),
+            _interrupts() as interrupted,
+        ):
             try:
                 with within(limit.seconds):
                     yield
@@ -287,7 +329,9 @@ def calling(name: str, method: str, limit: Limit = Limit(), warned: Warned | Non
             except BaseException as error:  # a plug-in may raise anything
                 if isinstance(error, KeyboardInterrupt) and interrupted():
                     raise
-                raise CallError(name, f"{method} {raised(error)}", "write" if _is_write(error) else "raised") from error
+                raise CallError(
+                    name, f"{method} {raised(error)}", "write" if _is_write(error) else "raised"
+                ) from error
             finally:
                 if warned is not None:
                     warned.add(method, caught)
@@ -300,7 +344,10 @@ def raised(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     if isinstance(error, SystemExit):
-        return f"called for the end of the process (SystemExit: {_text_of(error)}){place}; raise an exception instead"
+        return (
+            f"called for the end of the process (SystemExit: {_text_of(error)}){place}; raise an"
+            " exception instead"
+        )
     text = _text_of(error)
     advice = f"; {_READ_ONLY}" if _is_write(error) else ""
     return f"raised {type(error).__name__}{': ' if text else ''}{text}{place}{advice}"
@@ -311,7 +358,9 @@ LONGEST = 2000
 
 
 def _text_of(error: object) -> str:
-    """What an exception or a warning says, its beginning if that is long; a stranger's may have no words at all."""
+    """What an exception or a warning says, its beginning if that is long; a stranger's may have no
+    words at all.
+    """
     try:
         text = str(error)
     except Exception as second:
@@ -322,12 +371,16 @@ def _text_of(error: object) -> str:
 def _is_write(error: BaseException) -> bool:
     """An attempt to write into what was lent, in the words of numpy and numba."""
     text = _text_of(error)
-    return any(words in text for words in ("read-only", "readonly array", "cannot set WRITEABLE flag"))
+    return any(
+        words in text for words in ("read-only", "readonly array", "cannot set WRITEABLE flag")
+    )
 
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether a KeyboardInterrupt inside is Ctrl-C (or SIGTERM taken for it); if not, the plug-in raised it itself."""
+    """Whether a KeyboardInterrupt inside is Ctrl-C (or SIGTERM taken for it); if not, the plug-in
+    raised it itself.
+    """
     came: list[int] = []
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -349,8 +402,14 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Interrupt what is inside after `seconds`: in a main thread, where Python gets control again (not within one native call)."""
-    if seconds <= 0 or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    """Interrupt what is inside after `seconds`: in a main thread, where Python gets control again
+    (not within one native call).
+    """
+    if (
+        seconds <= 0
+        or threading.current_thread() is not threading.main_thread()
+        or not hasattr(signal, "setitimer")
+    ):
         yield
         return
 

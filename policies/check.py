@@ -1,7 +1,9 @@
-"""check_policy: the promises of the contract as named checks, for our own policies and for a stranger's alike.
+"""check_policy: the promises of the contract as named checks, for our own policies and for a
+stranger's alike.
 
-A check returns nothing where the promise is kept and raises `BrokenPromise` with a minimal example where it is not. In a plug-in's
-own tests: `@pytest.mark.parametrize("name", CHECKS)` and `check_one(MyPolicy(), name)`.
+A check returns nothing where the promise is kept and raises `BrokenPromise` with a minimal example
+where it is not. In a plug-in's own tests: `@pytest.mark.parametrize("name", CHECKS)` and
+`check_one(MyPolicy(), name)`.
 """
 
 from __future__ import annotations
@@ -80,7 +82,8 @@ class Subject:
     Attributes:
         policy: unfitted; never touched itself.
         seed: of the examples and the fits.
-        world: what a `WorldBound` yardstick is bound to (an object with `n_users`, `n_items`), or None.
+        world: what a `WorldBound` yardstick is bound to (an object with `n_users`, `n_items`), or
+            None.
         device: torch device of the fits, as in `Fitting`.
         limit: seconds that a check may take.
         wrote: what `fit` wrote into, if it did.
@@ -95,18 +98,30 @@ class Subject:
     wrote: CallError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        size = {} if self.world is None else {"n_users": int(self.world.n_users), "n_items": int(self.world.n_items)}
+        size = (
+            {}
+            if self.world is None
+            else {"n_users": int(self.world.n_users), "n_items": int(self.world.n_items)}
+        )
         self.example = mixed(self.seed, **size)
 
     def calls(self, policy: Policy, *, own: bool = True) -> Calls:
-        """The policy as it is called; `own`: with copies that it may write into, so that a write breaks no promise but its own."""
-        return Calls(policy, type(policy).__name__, Limit(0, f"the {self.limit:g} s of a check"), own)
+        """The policy as it is called; `own`: with copies that it may write into, so that a write
+        breaks no promise but its own.
+        """
+        return Calls(
+            policy, type(policy).__name__, Limit(0, f"the {self.limit:g} s of a check"), own
+        )
 
     def fit(self, example: Example, *, own: bool = True, **changes: Any) -> Policy:
-        """A fresh copy of the policy with some hyper-parameters changed, bound and fitted on `example`."""
+        """A fresh copy of the policy with some hyper-parameters changed, bound and fitted on
+        `example`.
+        """
         policy = self.policy.with_params(**changes)
         self.bind(policy)
-        self.calls(policy, own=own).fit(example.sequences, example.catalogue, Fitting(self.seed, self.device))
+        self.calls(policy, own=own).fit(
+            example.sequences, example.catalogue, Fitting(self.seed, self.device)
+        )
         return policy
 
     def recall(self, policy: Policy, histories: Histories, k: int, seed: int) -> Slates:
@@ -124,7 +139,9 @@ class Subject:
 
     @cached_property
     def once(self) -> Policy:
-        """Fitted on what it may only read; if it writes, again on copies of its own, and the write is remembered."""
+        """Fitted on what it may only read; if it writes, again on copies of its own, and the write
+        is remembered.
+        """
         try:
             return self.fit(self.example, own=False)
         except CallError as error:
@@ -135,7 +152,9 @@ class Subject:
 
     @property
     def fitted(self) -> Policy:
-        """The fitted policy as `fit` left it: a copy, so that no check inherits what another one did to it."""
+        """The fitted policy as `fit` left it: a copy, so that no check inherits what another one
+        did to it.
+        """
         once = self.once
         with calling(type(self.policy).__name__, "copying it (copy.deepcopy)"):
             return copy.deepcopy(once)
@@ -152,11 +171,15 @@ def shapes(subject: Subject) -> None:
     wrong = fault(slates, unseen, subject.example.catalogue.n_items)
     if wrong is not None:
         row, rule = wrong
-        raise BrokenPromise(f"{rule}\n{_reproduce(subject.policy, subject.requests, row, K, slates)}")
+        raise BrokenPromise(
+            f"{rule}\n{_reproduce(subject.policy, subject.requests, row, K, slates)}"
+        )
 
 
 def leaves_inputs(subject: Subject) -> None:
-    """writes into nothing that it is handed: the log, the catalogue, requests, candidates, slates, answers"""
+    """writes into nothing that it is handed: the log, the catalogue, requests, candidates, slates,
+    answers
+    """
     policy, asked, seed = subject.fitted, subject.requests, subject.seed
     if subject.wrote is not None:
         raise subject.wrote
@@ -178,14 +201,20 @@ def seen_items(subject: Subject) -> None:
     policy = subject.fitted
     requests = subject.requests
     n_items = subject.example.catalogue.n_items
-    more = np.broadcast_to(np.arange(1, n_items + 1, 3), (len(requests), len(range(1, n_items + 1, 3))))
+    more = np.broadcast_to(
+        np.arange(1, n_items + 1, 3), (len(requests), len(range(1, n_items + 1, 3)))
+    )
     for seen in (requests.items, more):
         asked = replace(requests, seen=np.ascontiguousarray(seen))
         slates = subject.recall(policy, asked, K, subject.seed)
-        hit = (slates.items[:, :, None] == asked.seen[:, None, :]) & (slates.items != PADDING)[:, :, None]
+        hit = (slates.items[:, :, None] == asked.seen[:, None, :]) & (slates.items != PADDING)[
+            :, :, None
+        ]
         if hit.any():
             row = int(np.flatnonzero(hit.any(axis=(1, 2)))[0])
-            raise BrokenPromise(f"a seen item is recalled\n{_reproduce(subject.policy, asked, row, K, slates)}")
+            raise BrokenPromise(
+                f"a seen item is recalled\n{_reproduce(subject.policy, asked, row, K, slates)}"
+            )
 
 
 def determinism(subject: Subject) -> None:
@@ -207,7 +236,13 @@ def purity(subject: Subject) -> None:
     asked, between = subject.requests.rows(slice(0, half)), subject.requests.rows(slice(half, None))
     before = subject.recall(policy, asked, K, 5)
     subject.recall(policy, between, K, 6)
-    _same(subject, before, subject.recall(policy, asked, K, 5), "the same call after other requests", asked)
+    _same(
+        subject,
+        before,
+        subject.recall(policy, asked, K, 5),
+        "the same call after other requests",
+        asked,
+    )
 
 
 def batch_invariance(subject: Subject) -> None:
@@ -216,7 +251,13 @@ def batch_invariance(subject: Subject) -> None:
     whole = subject.recall(policy, subject.requests, K, 5)
     for row in range(len(subject.requests)):
         alone = subject.recall(policy, subject.requests.rows(slice(row, row + 1)), K, 5)
-        _same(subject, whole.rows(slice(row, row + 1)), alone, "the request alone", subject.requests.rows(slice(row, row + 1)))
+        _same(
+            subject,
+            whole.rows(slice(row, row + 1)),
+            alone,
+            "the request alone",
+            subject.requests.rows(slice(row, row + 1)),
+        )
 
 
 def permutation(subject: Subject) -> None:
@@ -233,11 +274,16 @@ def cold_users(subject: Subject) -> None:
     policy = subject.fitted
     n = subject.example.catalogue.n_users
     empty = np.zeros((3, 12), dtype=np.int64)
-    requests = Histories(np.array([n, n + 5, 0]), np.zeros(3, dtype=np.int64), empty, empty.astype(bool), empty)
+    requests = Histories(
+        np.array([n, n + 5, 0]), np.zeros(3, dtype=np.int64), empty, empty.astype(bool), empty
+    )
     slates = subject.recall(policy, requests, K, subject.seed)
     if (slates.items == PADDING).any():
         row = int(np.flatnonzero((slates.items == PADDING).any(axis=1))[0])
-        raise BrokenPromise(f"a cold user's slate is not full\n{_reproduce(subject.policy, requests, row, K, slates)}")
+        raise BrokenPromise(
+            "a cold user's slate is not"
+            f" full\n{_reproduce(subject.policy, requests, row, K, slates)}"
+        )
 
 
 def k_too_large(subject: Subject) -> None:
@@ -250,9 +296,16 @@ def k_too_large(subject: Subject) -> None:
     for row in range(len(few)):
         fresh = n_items - len(set(few.seen[row].tolist()) - {PADDING})
         filled = slates.items[row] != PADDING
-        if slates.items.shape != (len(few), k) or filled.sum() != fresh or np.any(slates.scores[row][~filled] != -np.inf):
+        if (
+            slates.items.shape != (len(few), k)
+            or filled.sum() != fresh
+            or np.any(slates.scores[row][~filled] != -np.inf)
+        ):
             example = _reproduce(subject.policy, few, row, k, slates)
-            raise BrokenPromise(f"expected {fresh} items, then 0 with -inf; got {int(filled.sum())} items\n{example}")
+            raise BrokenPromise(
+                f"expected {fresh} items, then 0 with -inf; got {int(filled.sum())}"
+                f" items\n{example}"
+            )
 
 
 def save_load(subject: Subject) -> None:
@@ -272,7 +325,9 @@ def save_load(subject: Subject) -> None:
 
 
 def propensities(subject: Subject) -> None:
-    """where given, they are the probabilities of the draws: frequencies agree within five standard errors"""
+    """where given, they are the probabilities of the draws: frequencies agree within five standard
+    errors
+    """
     policy = subject.fitted
     n, one = 4000, subject.requests.rows(slice(0, 1))
     many = replace(one.rows(np.zeros(n, dtype=np.int64)), step=np.arange(n))
@@ -283,7 +338,8 @@ def propensities(subject: Subject) -> None:
     if not np.all((chances > 0) & (chances <= 1)):
         raise BrokenPromise(f"propensities must be in (0, 1]; got {chances.min()}..{chances.max()}")
     for position in (0, 1):
-        # Given the items above, sum over draws of [1 / p(drawn item)] restricted to one item has mean n for each item of the support.
+        # Given the items above, sum over draws of [1 / p(drawn item)] restricted to one item has
+        # mean n for each item of the support.
         for item in np.unique(slates.items[:, position])[:8]:
             drawn = slates.items[:, position] == item
             chance = np.median(slates.propensities[drawn, position])
@@ -292,8 +348,9 @@ def propensities(subject: Subject) -> None:
             error = np.sqrt(max((1 - chance) / chance, 1e-9) / possible.sum())
             if abs(weight[possible].mean() - 1) > 5 * error + 1e-4:
                 raise BrokenPromise(
-                    f"item {item} at position {position} was drawn {int(drawn.sum())} times in {n} with propensity {chance:.4g}: "
-                    f"the mean of drawn / propensity is {weight[possible].mean():.4f}, and should be 1 +- {error:.4f}\n"
+                    f"item {item} at position {position} was drawn {int(drawn.sum())} times in {n}"
+                    f" with propensity {chance:.4g}: the mean of drawn / propensity is"
+                    f" {weight[possible].mean():.4f}, and should be 1 +- {error:.4f}\n"
                     + _reproduce(subject.policy, many, int(np.flatnonzero(drawn)[0]), 2, slates)
                 )
 
@@ -304,7 +361,9 @@ def learns_checkerboard(subject: Subject) -> None:
 
 
 def learns_chain(subject: Subject) -> None:
-    """learns what follows what: the certain next item of a cycle is among the first 3 for at least half of the users"""
+    """learns what follows what: the certain next item of a cycle is among the first 3 for at least
+    half of the users
+    """
     _learns(subject, "chain", chain(subject.seed), 3, 0.5 / 3)
 
 
@@ -318,10 +377,21 @@ def no_look_ahead(subject: Subject) -> None:
     prefix_items[:, :2], prefix_clicked[:, :2] = PADDING, False
     prefix = replace(full, items=prefix_items, clicked=prefix_clicked)
     before = subject.recall(policy, prefix, K, 5)
-    both = Histories(*(np.concatenate((getattr(prefix, name), getattr(full, name))) for name in Histories.__slots__))
+    both = Histories(
+        *(
+            np.concatenate((getattr(prefix, name), getattr(full, name)))
+            for name in Histories.__slots__
+        )
+    )
     together = subject.recall(policy, both, K, 5).rows(slice(0, len(prefix)))
     _same(subject, before, together, "the same request beside the user's later one", prefix)
-    _same(subject, before, subject.recall(policy, prefix, K, 5), "the same request after the user's later one", prefix)
+    _same(
+        subject,
+        before,
+        subject.recall(policy, prefix, K, 5),
+        "the same request after the user's later one",
+        prefix,
+    )
 
 
 def cost(subject: Subject) -> None:
@@ -330,11 +400,13 @@ def cost(subject: Subject) -> None:
     few, many = (subject.requests.rows(np.arange(n) % len(subject.requests)) for n in (FEW, MANY))
     for asked in (few, many):
         seconds, peak = _cost(subject, policy, asked)
-        # What a few cost, so many would cost at least: the large batch is not tried where a few use up what all of it may.
+        # What a few cost, so many would cost at least: the large batch is not tried where a few use
+        # up what all of it may.
         if seconds > SECONDS_PER_REQUEST * MANY or peak > BYTES_PER_REQUEST * MANY:
             rule = f"{seconds:.1f} s and {peak / 2**20:.0f} MiB in a batch of {len(asked)}"
             raise BrokenPromise(
-                f"{rule}; at most {SECONDS_PER_REQUEST * MANY:.1f} s and {BYTES_PER_REQUEST * MANY >> 20} MiB in one of {MANY}"
+                f"{rule}; at most {SECONDS_PER_REQUEST * MANY:.1f} s and"
+                f" {BYTES_PER_REQUEST * MANY >> 20} MiB in one of {MANY}"
             )
 
 
@@ -399,8 +471,8 @@ def check_policy(
         limit: seconds that a check may take (in a main thread; native code is not interrupted).
 
     Yields:
-        A `Result` for each check as soon as it is known; what the policy itself raises breaks the promise under check. None comes
-        after one that `stops`.
+        A `Result` for each check as soon as it is known; what the policy itself raises breaks the
+        promise under check. None comes after one that `stops`.
     """
     subject = Subject(policy, seed, world, device, limit)
     for name in CHECKS if only is None else only:
@@ -410,8 +482,11 @@ def check_policy(
             return
 
 
-def check_one(policy: Policy, name: str, *, seed: int = 0, world: Any = None, device: str = "cpu") -> None:
-    """One check as a test: raises `BrokenPromise` with the example; a promise that the policy does not make passes.
+def check_one(
+    policy: Policy, name: str, *, seed: int = 0, world: Any = None, device: str = "cpu"
+) -> None:
+    """One check as a test: raises `BrokenPromise` with the example; a promise that the policy does
+    not make passes.
 
     Raises:
         BrokenPromise: the promise is broken.
@@ -425,7 +500,9 @@ def check_one(policy: Policy, name: str, *, seed: int = 0, world: Any = None, de
 def _run(subject: Subject, name: str) -> Result:
     promise = (CHECKS[name].__doc__ or "").strip()
     if isinstance(subject.policy, WorldBound) and subject.world is None:
-        return Result(name, promise, False, True, "a yardstick that must be bound to a simulated world")
+        return Result(
+            name, promise, False, True, "a yardstick that must be bound to a simulated world"
+        )
     try:
         with within(subject.limit):
             CHECKS[name](subject)
@@ -441,7 +518,14 @@ def _run(subject: Subject, name: str) -> Result:
     except Exception as error:  # the policy's own, outside its methods
         return Result(name, promise, False, detail=raised(error))
     except OutOfTime:
-        return Result(name, promise, False, detail=f"took longer than the {subject.limit:g} s of a check", stops=True, crashed=True)
+        return Result(
+            name,
+            promise,
+            False,
+            detail=f"took longer than the {subject.limit:g} s of a check",
+            stops=True,
+            crashed=True,
+        )
     return Result(name, promise, True)
 
 
@@ -450,17 +534,24 @@ def _learns(subject: Subject, what: str, example: Example, k: int, least: float)
         raise NotPromised(f"does not claim to learn a {what}")
     if subject.world is not None:
         raise NotPromised("a yardstick of another world")
-    slates = subject.recall(subject.fit(example, **subject.policy.on_examples), example.requests(), k, subject.seed)
+    slates = subject.recall(
+        subject.fit(example, **subject.policy.on_examples), example.requests(), k, subject.seed
+    )
     share = share_right(example, slates.items)
     if share < least:
-        chance = float(example.right.mean() * (example.right.shape[1] / (example.right.shape[1] - 1)))
+        chance = float(
+            example.right.mean() * (example.right.shape[1] / (example.right.shape[1] - 1))
+        )
         raise BrokenPromise(
-            f"{share:.3f} of the {k} recalled are right; at least {least:.3f} must be ({chance:.3f} by chance)\n"
-            f"policies.examples.{what}(seed={subject.seed}): fit on .sequences, recall for .requests() with k={k}"
+            f"{share:.3f} of the {k} recalled are right; at least {least:.3f} must be ({chance:.3f}"
+            f" by chance)\npolicies.examples.{what}(seed={subject.seed}): fit on .sequences, recall"
+            f" for .requests() with k={k}"
         )
 
 
-def _same(subject: Subject, one: Slates, other: Slates, what: str, asked: Histories | None = None) -> None:
+def _same(
+    subject: Subject, one: Slates, other: Slates, what: str, asked: Histories | None = None
+) -> None:
     asked = subject.requests if asked is None else asked
     for name in Slates.__slots__:
         a, b = getattr(one, name), getattr(other, name)
@@ -468,12 +559,18 @@ def _same(subject: Subject, one: Slates, other: Slates, what: str, asked: Histor
             raise BrokenPromise(f"{name} is given in one call and None in {what}")
         if a is None:
             continue
-        differ = np.flatnonzero((np.ascontiguousarray(a).view(np.uint8) != np.ascontiguousarray(b).view(np.uint8)).any(axis=1))
+        differ = np.flatnonzero(
+            (np.ascontiguousarray(a).view(np.uint8) != np.ascontiguousarray(b).view(np.uint8)).any(
+                axis=1
+            )
+        )
         if len(differ):
             row = int(differ[0])
             example = _reproduce(subject.policy, asked, row, a.shape[1], one)
             values = f"{a[row].tolist()} and {b[row].tolist()}"
-            raise BrokenPromise(f"{name} differ in {what} ({len(differ)} of {len(a)} requests): {values}\n{example}")
+            raise BrokenPromise(
+                f"{name} differ in {what} ({len(differ)} of {len(a)} requests): {values}\n{example}"
+            )
 
 
 def _reproduce(policy: Policy, requests: Histories, row: int, k: int, slates: Slates) -> str:
@@ -481,8 +578,9 @@ def _reproduce(policy: Policy, requests: Histories, row: int, k: int, slates: Sl
     used = requests.items[row] != PADDING
     seen = [item for item in requests.seen[row].tolist() if item != PADDING]
     return (
-        f"policy = {policy!r} fitted on policies.examples.mixed()\n"
-        f"request: user={int(requests.user[row])} step={int(requests.step[row])} items={requests.items[row][used].tolist()} "
-        f"clicked={requests.clicked[row][used].astype(int).tolist()} seen={seen} k={k}\n"
-        f"answer: items={slates.items[row].tolist()} scores={np.round(slates.scores[row], 4).tolist()}"
+        f"policy = {policy!r} fitted on policies.examples.mixed()\nrequest:"
+        f" user={int(requests.user[row])} step={int(requests.step[row])}"
+        f" items={requests.items[row][used].tolist()}"
+        f" clicked={requests.clicked[row][used].astype(int).tolist()} seen={seen} k={k}\nanswer:"
+        f" items={slates.items[row].tolist()} scores={np.round(slates.scores[row], 4).tolist()}"
     )

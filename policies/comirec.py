@@ -1,4 +1,6 @@
-"""ComiRec: several interest vectors for a user, merged under a controllable diversity (Cen et al., KDD 2020)."""
+"""ComiRec: several interest vectors for a user, merged under a controllable diversity (Cen et al.,
+KDD 2020).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from policies.vectors import Batch, Network, VectorPolicy
 
 
 def squash(x: Tensor) -> Tensor:
-    """|x|^2 / (1 + |x|^2) x / |x| over the last axis (Sabour et al. 2017, eq. 1; Cen et al. 2020, section 3.2)."""
+    """|x|^2 / (1 + |x|^2) x / |x| over the last axis (Sabour et al. 2017, eq. 1; Cen et al. 2020,
+    section 3.2).
+    """
     square = (x * x).sum(-1, keepdim=True)
     return square / (1 + square) * x / torch.sqrt(square + 1e-9)
 
@@ -29,9 +33,9 @@ def squash(x: Tensor) -> Tensor:
 class DynamicRouting(nn.Module):
     """Interests as capsules (Cen et al. 2020, section 3.2, Algorithm 1).
 
-    u_(j|i) = W_ij e_i with a matrix for every place and interest, as in the authors' code; c_i = softmax_j(b_ij) with b from 0;
-    v_j = squash(sum_i c_ij u_(j|i)); b_ij += u_(j|i) . v_j. The routing sees u without gradient; only the
-    last sum has one.
+    u_(j|i) = W_ij e_i with a matrix for every place and interest, as in the authors' code; c_i =
+    softmax_j(b_ij) with b from 0; v_j = squash(sum_i c_ij u_(j|i)); b_ij += u_(j|i) . v_j. The
+    routing sees u without gradient; only the last sum has one.
     """
 
     def __init__(self, length: int, width: int, interests: int, rounds: int) -> None:
@@ -43,7 +47,9 @@ class DynamicRouting(nn.Module):
         """`x` `[B, L, d]`, `valid` `[B, L]` -> interests `[B, I, d]`."""
         length = x.shape[1]
         maps = self.maps[len(self.maps) - length :]
-        votes = torch.bmm(x.transpose(0, 1), maps).view(length, -1, *self.shape).permute(1, 2, 0, 3)  # [B, I, L, d]
+        votes = (
+            torch.bmm(x.transpose(0, 1), maps).view(length, -1, *self.shape).permute(1, 2, 0, 3)
+        )  # [B, I, L, d]
         still = votes.detach()
         logits = torch.zeros_like(still[..., 0])
         mask = valid[:, None, :]
@@ -54,8 +60,8 @@ class DynamicRouting(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Interests as weighted sums of the clicked items: V = H softmax(W2 tanh(W1 (H + P)))^T (Cen et al. 2020,
-    section 3.2; Lin et al., ICLR 2017, eq. 5-6)."""
+    """Interests as weighted sums of the clicked items: V = H softmax(W2 tanh(W1 (H + P)))^T (Cen et
+    al. 2020, section 3.2; Lin et al., ICLR 2017, eq. 5-6)."""
 
     def __init__(self, length: int, width: int, interests: int) -> None:
         super().__init__()
@@ -64,7 +70,9 @@ class SelfAttention(nn.Module):
         self.second = nn.Linear(4 * width, interests, bias=False)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """`x` `[B, L, d]`, `valid` `[B, L]` -> interests `[B, I, d]`; zeros for an empty history."""
+        """`x` `[B, L, d]`, `valid` `[B, L]` -> interests `[B, I, d]`; zeros for an empty
+        history.
+        """
         hidden = torch.tanh(self.first(x + self.places[len(self.places) - x.shape[1] :]))
         logits = self.second(hidden).masked_fill(~valid[:, :, None], -1e9)
         weights = logits.softmax(1) * valid[:, :, None]
@@ -72,17 +80,25 @@ class SelfAttention(nn.Module):
 
 
 class ComiRecNetwork(Network):
-    """Item vectors, an interest extractor and, where wanted, a vector for each user that is added to the user's interests."""
+    """Item vectors, an interest extractor and, where wanted, a vector for each user that is added
+    to the user's interests.
+    """
 
     def __init__(self, n_users: int, n_items: int, policy: ComiRec) -> None:
         super().__init__(n_items, policy.width)
         self.extractor: nn.Module
         if policy.extractor == "dr":
-            self.extractor = DynamicRouting(policy.length, policy.width, policy.interests, policy.rounds)
+            self.extractor = DynamicRouting(
+                policy.length, policy.width, policy.interests, policy.rounds
+            )
         else:
             self.extractor = SelfAttention(policy.length, policy.width, policy.interests)
-        self.users = nn.Embedding(n_users + 1, policy.width, padding_idx=0) if policy.user_aware else None
-        self.user_map = nn.Linear(policy.width, policy.width, bias=False) if policy.user_aware else None
+        self.users = (
+            nn.Embedding(n_users + 1, policy.width, padding_idx=0) if policy.user_aware else None
+        )
+        self.user_map = (
+            nn.Linear(policy.width, policy.width, bias=False) if policy.user_aware else None
+        )
         self.user_dropout = policy.user_dropout
         initialise(self, std=policy.width**-0.5)
 
@@ -91,25 +107,32 @@ class ComiRecNetwork(Network):
         interests: Tensor = self.extractor(self.items(items), items != 0)
         if self.users is not None and self.user_map is not None:
             if self.training:
-                user = torch.where(torch.rand(user.shape, device=user.device) < self.user_dropout, 0, user)
+                user = torch.where(
+                    torch.rand(user.shape, device=user.device) < self.user_dropout, 0, user
+                )
             interests = interests + self.user_map(self.users(user))[:, None]
         return interests
 
 
 class Cuts:
-    """Training samples: for each user some places of the sequence, drawn anew in every epoch; what stands there is to be found
-    from the `length` clicks before it."""
+    """Training samples: for each user some places of the sequence, drawn anew in every epoch; what
+    stands there is to be found from the `length` clicks before it."""
 
     def __init__(self, clicks: Sequences, length: int, most: int) -> None:
         targets = np.maximum(np.diff(clicks.offsets) - 1, 0)
         self.row = np.repeat(np.arange(len(clicks)), np.minimum(targets, most))
         self._after, self._length, self._clicks = targets, length, clicks
-        self.lengths, self.targets = np.minimum(targets[self.row], length), np.ones(len(self.row), dtype=np.int64)
+        self.lengths, self.targets = (
+            np.minimum(targets[self.row], length),
+            np.ones(len(self.row), dtype=np.int64),
+        )
 
     def batch(self, index: IntArray, device: str) -> Batch:
         """A fresh draw for the samples at `index`; `targets` is `[B, 1]`."""
         row = self.row[index]
-        before = 1 + (torch.rand(len(row), dtype=torch.float64).numpy() * self._after[row]).astype(np.int64)
+        before = 1 + (torch.rand(len(row), dtype=torch.float64).numpy() * self._after[row]).astype(
+            np.int64
+        )
         end = self._clicks.offsets[row] + before
         items = right_aligned(self._clicks.items, end, np.minimum(before, self._length))
         arrays = items, self._clicks.items[end][:, None], row, self._clicks.user[row] + 1
@@ -118,18 +141,23 @@ class Cuts:
 
 @dataclass
 class ComiRec(VectorPolicy):
-    """ComiRec: `interests` query vectors from the clicks, trained on the one nearest to the label, merged at serving.
+    """ComiRec: `interests` query vectors from the clicks, trained on the one nearest to the label,
+    merged at serving.
 
-    Training (section 3.2): of the interests the one of largest inner product with the target is trained, by sampled softmax.
-    Serving (section 3.3): the interests' nearest items are pooled, f(u, i) = max_k e_i . v_k, and the slate is chosen greedily
-    for Q(u, S) = sum_(i in S) f(u, i) + diversity * sum_(i in S) sum_(j in S) [category(i) != category(j)].
+    Training (section 3.2): of the interests the one of largest inner product with the target is
+        trained, by sampled softmax.
+    Serving (section 3.3): the interests' nearest items are pooled, f(u, i) = max_k e_i . v_k, and
+    the slate is chosen greedily for Q(u, S) = sum_(i in S) f(u, i) + diversity * sum_(i in S)
+    sum_(j in S) [category(i) != category(j)].
 
-    The user-aware form, the online control of the RecGPT paper (section 5.5), adds a mapped user vector to every interest, as that
-    paper's eq. 2 adds its user module; in training a user is unknown with probability `user_dropout`, so that the
-    interests must do without the vector as well, and cold users are served by them alone.
+    The user-aware form, the online control of the RecGPT paper (section 5.5), adds a mapped user
+    vector to every interest, as that paper's eq. 2 adds its user module; in training a user is
+    unknown with probability `user_dropout`, so that the interests must do without the vector as
+    well, and cold users are served by them alone.
 
-    An epoch draws at most `cuts` places of each user: of users with a hundred clicks a tenth. What it adds to the validation is
-    then less than the validation's own noise, and little patience (`training.patience`) stops at a lucky epoch.
+    An epoch draws at most `cuts` places of each user: of users with a hundred clicks a tenth. What
+    it adds to the validation is then less than the validation's own noise, and little patience
+    (`training.patience`) stops at a lucky epoch.
 
     Attributes:
         length: clicks of a history that are read.
@@ -162,24 +190,35 @@ class ComiRec(VectorPolicy):
         self.at_least(1, "length", "interests", "rounds", "cuts")
         if not 0 <= self.user_dropout <= 1 or not self.diversity >= 0:
             raise ValueError(
-                f"'user_dropout' of ComiRec must be within 0..1 and 'diversity' at least 0; got {self.user_dropout}, {self.diversity}"
+                "'user_dropout' of ComiRec must be within 0..1 and 'diversity' at least 0; got"
+                f" {self.user_dropout}, {self.diversity}"
             )
 
     def network(self, n_users: int, n_items: int) -> ComiRecNetwork:
         """An untrained ComiRec network."""
         return ComiRecNetwork(n_users, n_items, self)
 
-    def prepare(self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
+    def prepare(
+        self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting
+    ) -> None:
         """Number the categories of the items, where the catalogue has them."""
         column = catalogue.items.get(self.category)
         if column is not None and column.ndim != 1:
             raise ValueError(
-                f"the 'category' of ComiRec must be a column of one value for each item; {self.category!r} has shape {column.shape}"
+                "the 'category' of ComiRec must be a column of one value for each item;"
+                f" {self.category!r} has shape {column.shape}"
             )
         if column is None and self.diversity > 0:
             known_columns = sorted(catalogue.items)
-            raise ValueError(f"'diversity' of ComiRec needs the item column {self.category!r}; the catalogue has {known_columns}")
-        self.categories_ = np.zeros(0, np.int64) if column is None else np.unique(column, return_inverse=True)[1].astype(np.int64)
+            raise ValueError(
+                f"'diversity' of ComiRec needs the item column {self.category!r}; the catalogue has"
+                f" {known_columns}"
+            )
+        self.categories_ = (
+            np.zeros(0, np.int64)
+            if column is None
+            else np.unique(column, return_inverse=True)[1].astype(np.int64)
+        )
 
     def reads(self) -> int:
         """`length` clicks."""
@@ -191,9 +230,18 @@ class ComiRec(VectorPolicy):
 
     def batch_loss(self, network: ComiRecNetwork, batch: Batch, objective: Objective) -> Tensor:
         """The loss of the interest nearest to the target (Cen et al. 2020, section 3.2)."""
-        interests, vectors, target = network.last(batch.items, batch.user), network.vectors(), batch.targets[:, 0]
+        interests, vectors, target = (
+            network.last(batch.items, batch.user),
+            network.vectors(),
+            batch.targets[:, 0],
+        )
         nearest = torch.einsum("bid,bd->bi", interests, vectors[target]).argmax(1)
-        return objective(interests[torch.arange(len(target), device=target.device), nearest], vectors, target, batch.row)
+        return objective(
+            interests[torch.arange(len(target), device=target.device), nearest],
+            vectors,
+            target,
+            batch.row,
+        )
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The k best of the pooled candidates, by the controllable aggregation."""
@@ -201,12 +249,15 @@ class ComiRec(VectorPolicy):
             return super().recall(histories, k, seed)
         if len(self.categories_) == 0:
             raise ValueError(
-                f"'diversity' of ComiRec needs the item column {self.category!r}, which the catalogue it was fitted on did not have"
+                f"'diversity' of ComiRec needs the item column {self.category!r}, which the"
+                " catalogue it was fitted on did not have"
             )
         union, best, source = pooled(self.index_, self.queries(histories), k, histories.seen)
         items = np.zeros((len(union), k), dtype=np.int64)
         scores = np.full((len(union), k), -np.inf, dtype=np.float32)
-        _aggregate(union, best, self.categories_, tie_ranks(self.n_items_), self.diversity, items, scores)
+        _aggregate(
+            union, best, self.categories_, tie_ranks(self.n_items_), self.diversity, items, scores
+        )
         return Slates(items, scores, interest=interest_of(items, union, source, self.n_items_))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -220,12 +271,15 @@ class ComiRec(VectorPolicy):
 
 
 @numba.njit(cache=True, nogil=True)
-def _aggregate(union: Any, best: Any, category: Any, ranks: Any, weight: float, items: Any, scores: Any) -> None:
+def _aggregate(
+    union: Any, best: Any, category: Any, ranks: Any, weight: float, items: Any, scores: Any
+) -> None:
     """Greedy inference of Q(u, S) (Cen et al. 2020, Algorithm 2).
 
-    Adding i to S changes Q by f(u, i) + weight * 2 * (|S| - n), n the members of S in i's category (both orders of a pair count; the
-    factor is taken into `weight`). |S| is the same for all candidates, so the order is that of f(u, i) - weight * n, which is also
-    what is given out as the score: it never increases from place to place.
+    Adding i to S changes Q by f(u, i) + weight * 2 * (|S| - n), n the members of S in i's category
+    (both orders of a pair count; the factor is taken into `weight`). |S| is the same for all
+    candidates, so the order is that of f(u, i) - weight * n, which is also what is given out as the
+    score: it never increases from place to place.
     """
     count = np.zeros(category.max() + 1, dtype=np.int64)
     taken = np.zeros(union.shape[1], dtype=np.bool_)
@@ -239,7 +293,11 @@ def _aggregate(union: Any, best: Any, category: Any, ranks: Any, weight: float, 
                 if item == 0 or taken[c]:
                     continue
                 gain = np.float32(best[row, c] - weight * count[category[item]])
-                if chosen < 0 or gain > value or (gain == value and ranks[item] < ranks[union[row, chosen]]):
+                if (
+                    chosen < 0
+                    or gain > value
+                    or (gain == value and ranks[item] < ranks[union[row, chosen]])
+                ):
                     chosen, value = c, gain
             if chosen < 0:
                 break

@@ -10,9 +10,10 @@ from torch.nn.functional import dropout
 class Dropout(nn.Module):
     """Inverted dropout (Srivastava et al. 2014) with one random byte for each element.
 
-    On a CPU torch draws a number for each element, one after another, and a small model's training spends most of its time
-    there. Here eight elements share one 64-bit draw of the same default generator: about four times faster. The rate is a multiple of
-    1/256 (.1 becomes 26/256), and kept elements are scaled by the rate that is really used. Other devices use torch's own.
+    On a CPU torch draws a number for each element, one after another, and a small model's training
+    spends most of its time there. Here eight elements share one 64-bit draw of the same default
+    generator: about four times faster. The rate is a multiple of 1/256 (.1 becomes 26/256), and
+    kept elements are scaled by the rate that is really used. Other devices use torch's own.
     """
 
     def __init__(self, rate: float) -> None:

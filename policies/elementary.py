@@ -1,11 +1,14 @@
-"""Elementary functions of float64 as compiled scalars: the same bits on every processor and with every C library.
+"""Elementary functions of float64 as compiled scalars: the same bits on every processor and with
+every C library.
 
-The C library's `exp` and `log` end with other last bits on a processor without fused multiply-add, numpy's with AVX-512; so do those of
-other C libraries. Here they are sums and products that IEEE 754 defines, which numba without `fastmath` compiles as they stand. Call the
-scalars from `numba.njit` kernels; `exps`, `logs`, ... take arrays. Importing this module imports numba.
+The C library's `exp` and `log` end with other last bits on a processor without fused multiply-add,
+numpy's with AVX-512; so do those of other C libraries. Here they are sums and products that IEEE
+754 defines, which numba without `fastmath` compiles as they stand. Call the scalars from
+`numba.njit` kernels; `exps`, `logs`, ... take arrays. Importing this module imports numba.
 
-Methods: reduction to a short interval and a polynomial, as in fdlibm (Sun Microsystems 1993; Tang, "Table-driven implementation of
-the exponential function", ACM TOMS 15, 1989, on the error). Errors that are stated are in units of the last place.
+Methods: reduction to a short interval and a polynomial, as in fdlibm (Sun Microsystems 1993; Tang,
+"Table-driven implementation of the exponential function", ACM TOMS 15, 1989, on the error). Errors
+that are stated are in units of the last place.
 """
 
 from __future__ import annotations
@@ -16,8 +19,14 @@ from typing import Any
 import numpy as np
 from numba import njit, vectorize
 
-LN2_HIGH, LN2_LOW, LN2 = 6.93147180369123816490e-01, 1.90821492927058770002e-10, 6.93147180559945286227e-01
-"""ln 2 in two parts, the first of which has 21 zero bits at its end: whole multiples of it are exact."""
+LN2_HIGH, LN2_LOW, LN2 = (
+    6.93147180369123816490e-01,
+    1.90821492927058770002e-10,
+    6.93147180559945286227e-01,
+)
+"""ln 2 in two parts, the first of which has 21 zero bits at its end: whole multiples of it are
+exact.
+"""
 
 
 @njit(cache=True)
@@ -32,7 +41,9 @@ def _scaled(x: float, k: int) -> float:
 
 @njit(cache=True)
 def _exp_near_0(high: float, low: float) -> float:
-    """exp(high - low) for at most ln(2) / 2, `low` being far less than `high` (fdlibm's e_exp.c)."""
+    """exp(high - low) for at most ln(2) / 2, `low` being far less than `high` (fdlibm's
+    e_exp.c).
+    """
     r = high - low
     t = r * r
     p = 4.13813679705723846039e-08
@@ -80,8 +91,14 @@ def _log_near_1(f: float) -> tuple[float, float]:
     s = f / (2.0 + f)
     z = s * s
     w = z * z
-    even = w * (3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01))
-    odd = z * (6.666666666666735130e-01 + w * (2.857142874366239149e-01 + w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01)))
+    even = w * (
+        3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01)
+    )
+    odd = z * (
+        6.666666666666735130e-01
+        + w
+        * (2.857142874366239149e-01 + w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01))
+    )
     half = 0.5 * f * f
     return f, half - s * (half + (even + odd))
 
@@ -129,7 +146,9 @@ def tanh(x: float) -> float:
 
 @njit(cache=True)
 def circle(turns: float) -> tuple[float, float]:
-    """Cosine and sine of so many whole turns (an angle over 2 pi), off by less than 2^-52 for up to some turns."""
+    """Cosine and sine of so many whole turns (an angle over 2 pi), off by less than 2^-52 for up to
+    some turns.
+    """
     quarter = math.floor(4.0 * turns + 0.5)
     x = 2.0 * math.pi * (turns - 0.25 * quarter)
     z = x * x
@@ -151,16 +170,30 @@ def circle(turns: float) -> tuple[float, float]:
 
 @njit(cache=True)
 def normal_quantile(p: float) -> float:
-    """The standard normal quantile, relative error about 1e-16 (Wichura, algorithm AS 241, Applied Statistics 37, 1988: PPND16)."""
+    """The standard normal quantile, relative error about 1e-16 (Wichura, algorithm AS 241, Applied
+    Statistics 37, 1988: PPND16).
+    """
     q = p - 0.5
     if abs(q) <= 0.425:
         r = 0.180625 - q * q
         a = 2.5090809287301226727e3
-        for c in (33430.575583588128105, 67265.770927008700853, 45921.953931549871457, 13731.693765509461125, 1971.5909503065514427):
+        for c in (
+            33430.575583588128105,
+            67265.770927008700853,
+            45921.953931549871457,
+            13731.693765509461125,
+            1971.5909503065514427,
+        ):
             a = a * r + c
         a = (a * r + 133.14166789178437745) * r + 3.387132872796366608
         b = 5226.495278852545925
-        for c in (28729.085735721942674, 39307.89580009271061, 21213.794301586595867, 5394.1960214247511077, 687.1870074920579083):
+        for c in (
+            28729.085735721942674,
+            39307.89580009271061,
+            21213.794301586595867,
+            5394.1960214247511077,
+            687.1870074920579083,
+        ):
             b = b * r + c
         return q * a / ((b * r + 42.313330701600911252) * r + 1.0)
     if not 0.0 < p < 1.0:
@@ -169,25 +202,45 @@ def normal_quantile(p: float) -> float:
     if r <= 5.0:
         r -= 1.6
         a = 7.7454501427834140764e-4
-        for c in (0.0227238449892691845833, 0.24178072517745061177, 1.27045825245236838258, 3.64784832476320460504, 5.7694972214606914055):
+        for c in (
+            0.0227238449892691845833,
+            0.24178072517745061177,
+            1.27045825245236838258,
+            3.64784832476320460504,
+            5.7694972214606914055,
+        ):
             a = a * r + c
         a = (a * r + 4.6303378461565452959) * r + 1.42343711074968357734
         b = 1.05075007164441684324e-9
-        for c in (5.475938084995344946e-4, 0.0151986665636164571966, 0.14810397642748007459, 0.68976733498510000455, 1.6763848301838038494):
+        for c in (
+            5.475938084995344946e-4,
+            0.0151986665636164571966,
+            0.14810397642748007459,
+            0.68976733498510000455,
+            1.6763848301838038494,
+        ):
             b = b * r + c
         b = (b * r + 2.05319162663775882187) * r + 1.0
     else:
         r -= 5.0
         a = 2.01033439929228813265e-7
         for c in (
-            2.71155556874348757815e-5, 0.0012426609473880784386, 0.026532189526576123093, 0.29656057182850489123, 1.7848265399172913358,
-        ):  # fmt: skip
+            2.71155556874348757815e-5,
+            0.0012426609473880784386,
+            0.026532189526576123093,
+            0.29656057182850489123,
+            1.7848265399172913358,
+        ):
             a = a * r + c
         a = (a * r + 5.4637849111641143699) * r + 6.6579046435011037772
         b = 2.04426310338993978564e-15
         for c in (
-            1.4215117583164458887e-7, 1.8463183175100546818e-5, 7.868691311456132591e-4, 0.0148753612908506148525, 0.13692988092273580531,
-        ):  # fmt: skip
+            1.4215117583164458887e-7,
+            1.8463183175100546818e-5,
+            7.868691311456132591e-4,
+            0.0148753612908506148525,
+            0.13692988092273580531,
+        ):
             b = b * r + c
         b = (b * r + 0.59983220655588793769) * r + 1.0
     return a / b if q > 0.0 else -a / b
@@ -195,7 +248,9 @@ def normal_quantile(p: float) -> float:
 
 @njit(cache=True)
 def log_gamma(a: float) -> float:
-    """ln of the gamma function for a > 0: Stirling's series from 10 on (Abramowitz & Stegun 1964, 6.1.41)."""
+    """ln of the gamma function for a > 0: Stirling's series from 10 on (Abramowitz & Stegun 1964,
+    6.1.41).
+    """
     product = 1.0
     while a < 10.0:
         product *= a
@@ -208,10 +263,12 @@ def log_gamma(a: float) -> float:
 
 @njit(cache=True)
 def gamma_quantile(a: float, p: float) -> float:
-    """The x with P(a, x) = p, the regularised lower incomplete gamma function of shape a > 0; P is met within some 1e-15 (1 + a |ln a|).
+    """The x with P(a, x) = p, the regularised lower incomplete gamma function of shape a > 0; P is
+    met within some 1e-15 (1 + a |ln a|).
 
-    P by its series (Abramowitz & Stegun 1964, 6.5.29); its root by Newton's method in ln x, kept between what is known to be too little and
-    too much. From a shape of 10^6 on the series is long, and Wilson & Hilferty's approximation (1931) right to 9 digits.
+    P by its series (Abramowitz & Stegun 1964, 6.5.29); its root by Newton's method in ln x, kept
+    between what is known to be too little and too much. From a shape of 10^6 on the series is long,
+    and Wilson & Hilferty's approximation (1931) right to 9 digits.
     """
     if not 0.0 < p < 1.0:
         return 0.0 if p == 0.0 else (math.inf if p == 1.0 else math.nan)

@@ -1,4 +1,6 @@
-"""Small made-up logs with a known answer: what a policy is checked on, here and in a stranger's tests."""
+"""Small made-up logs with a known answer: what a policy is checked on, here and in a stranger's
+tests.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ class Example:
     Attributes:
         sequences: the log to fit on.
         catalogue: of its users and items.
-        right: `[U, n_items + 1]` True where recalling the item for the user would be right; all False where nothing is known.
+        right: `[U, n_items + 1]` True where recalling the item for the user would be right; all
+            False where nothing is known.
     """
 
     sequences: Sequences
@@ -30,20 +33,32 @@ class Example:
         return self.sequences.last(length)
 
 
-def from_rows(rows: list[list[tuple[int, bool]]], catalogue: Catalogue, right: BoolArray) -> Example:
-    """An example from each user's (item, clicked) pairs in time order; one minute between impressions."""
+def from_rows(
+    rows: list[list[tuple[int, bool]]], catalogue: Catalogue, right: BoolArray
+) -> Example:
+    """An example from each user's (item, clicked) pairs in time order; one minute between
+    impressions.
+    """
     lengths = np.array([len(row) for row in rows])
     items = np.array([item for row in rows for item, _ in row], dtype=np.int64)
     clicked = np.array([click for row in rows for _, click in row], dtype=bool)
     t = np.concatenate([np.arange(-n, 0) for n in lengths]) * 60_000
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     columns = {"watch": np.where(clicked, 20.0, 1.0).astype(np.float32)}
-    return Example(Sequences(np.arange(len(rows)), offsets, items, clicked, t.astype(np.int64), columns), catalogue, right)
+    return Example(
+        Sequences(np.arange(len(rows)), offsets, items, clicked, t.astype(np.int64), columns),
+        catalogue,
+        right,
+    )
 
 
 def _catalogue(n_users: int, n_items: int) -> Catalogue:
     ids = np.arange(n_items + 1)
-    columns: dict[str, npt.NDArray[Any]] = {"duration": np.where(ids > 0, 30.0, 0.0).astype(np.float32), "author": ids // 3, "tag": ids % 2}
+    columns: dict[str, npt.NDArray[Any]] = {
+        "duration": np.where(ids > 0, 30.0, 0.0).astype(np.float32),
+        "author": ids // 3,
+        "tag": ids % 2,
+    }
     return Catalogue(n_users, n_items, columns)
 
 
@@ -61,25 +76,35 @@ def checkerboard(seed: int = 0, n_users: int = 120, n_items: int = 40, shown: in
 
 
 def chain(seed: int = 0, n_users: int = 200, n_items: int = 40, length: int = 10) -> Example:
-    """Every user walks round a fixed random cycle of all items from a random start: the next item is certain."""
+    """Every user walks round a fixed random cycle of all items from a random start: the next item
+    is certain.
+    """
     draw = np.random.default_rng(seed)
     cycle = draw.permutation(n_items) + 1
     starts = draw.integers(0, n_items, n_users)
     path = cycle[(starts[:, None] + np.arange(length + 1)) % n_items]
     right = np.zeros((n_users, n_items + 1), dtype=bool)
     right[np.arange(n_users), path[:, -1]] = True
-    return from_rows([[(int(item), True) for item in row[:-1]] for row in path], _catalogue(n_users, n_items), right)
+    return from_rows(
+        [[(int(item), True) for item in row[:-1]] for row in path],
+        _catalogue(n_users, n_items),
+        right,
+    )
 
 
 def mixed(seed: int = 0, n_users: int = 60, n_items: int = 50) -> Example:
-    """Clicks and unclicks at random, histories of very different length, some empty: for promises that ask for no learning."""
+    """Clicks and unclicks at random, histories of very different length, some empty: for promises
+    that ask for no learning.
+    """
     draw = np.random.default_rng(seed)
     rows = []
     for user in range(n_users):
         length = 0 if user % 15 == 7 else int(draw.integers(1, 30))
         items = draw.permutation(n_items)[:length] + 1
         rows.append([(int(item), bool(draw.random() < 0.5)) for item in items])
-    return from_rows(rows, _catalogue(n_users, n_items), np.zeros((n_users, n_items + 1), dtype=bool))
+    return from_rows(
+        rows, _catalogue(n_users, n_items), np.zeros((n_users, n_items + 1), dtype=bool)
+    )
 
 
 def share_right(example: Example, items: IntArray) -> float:

@@ -1,4 +1,6 @@
-"""Explore: any policy with scores, turned into a stochastic one whose slate probabilities are exact. No model lives here."""
+"""Explore: any policy with scores, turned into a stochastic one whose slate probabilities are
+exact. No model lives here.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +12,37 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, DoubleArray, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates, WorldBound
+from policies.base import (
+    Catalogue,
+    DoubleArray,
+    Fitting,
+    FloatArray,
+    Histories,
+    IntArray,
+    Policy,
+    Sequences,
+    Slates,
+    WorldBound,
+)
 
 
 @dataclass
 class Explore(Policy):
-    """Plackett-Luce slates (Luce 1959; Plackett 1975) over the scores of another policy, mixed with uniform exploration.
+    """Plackett-Luce slates (Luce 1959; Plackett 1975) over the scores of another policy, mixed with
+    uniform exploration.
 
-    Each of the `pool` best items of the base policy weighs `(1 - epsilon) * softmax(score / temperature)`, and every item that may
-    be recalled weighs `epsilon / N` more, `N` being their number. A slate is drawn without replacement: the item at a place
-    is chosen with probability weight / (weight of all items not above it), which is the logged, *conditional* propensity.
+    Each of the `pool` best items of the base policy weighs
+    `(1 - epsilon) * softmax(score / temperature)`, and every item that may be recalled weighs
+    `epsilon / N` more, `N` being their number. A slate is drawn without replacement: the item at a
+    place is chosen with probability weight / (weight of all items not above it), which is the
+    logged, *conditional* propensity.
 
-    Drawn by the exponential race that is Gumbel top-k on another scale (Yellott 1977): item i arrives at `-log(u_i) / weight_i`
-    and the first k to arrive are the slate. `u` is keyed by (user, step, item), so equal policies draw equal slates. Items
-    outside the pool weigh the same and are raced as a group: their arrivals are the order statistics of exponentials (Renyi
-    1953), and which of them arrives is uniform. So a request costs O(pool + k), however many items there are.
+    Drawn by the exponential race that is Gumbel top-k on another scale (Yellott 1977): item i
+    arrives at `-log(u_i) / weight_i` and the first k to arrive are the slate. `u` is keyed by
+    (user, step, item), so equal policies draw equal slates. Items outside the pool weigh the same
+    and are raced as a group: their arrivals are the order statistics of exponentials (Renyi 1953),
+    and which of them arrives is uniform. So a request costs O(pool + k), however many items there
+    are.
 
     Attributes:
         policy: name of the base policy.
@@ -45,11 +63,17 @@ class Explore(Policy):
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ValueError(f"hyper-parameter 'temperature' must be above 0. Got {self.temperature!r} instead.")
+            raise ValueError(
+                f"hyper-parameter 'temperature' must be above 0. Got {self.temperature!r} instead."
+            )
         if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"hyper-parameter 'epsilon' must be in 0..1. Got {self.epsilon!r} instead.")
+            raise ValueError(
+                f"hyper-parameter 'epsilon' must be in 0..1. Got {self.epsilon!r} instead."
+            )
         if self.pool < 1:
-            raise ValueError(f"hyper-parameter 'pool' must be at least 1. Got {self.pool!r} instead.")
+            raise ValueError(
+                f"hyper-parameter 'pool' must be at least 1. Got {self.pool!r} instead."
+            )
         self.base_: Policy | None = None
         self.n_items_ = 0
         self._folder: Path | None = None
@@ -75,13 +99,28 @@ class Explore(Policy):
 
         pool = self._pool(histories, k, seed)
         key = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
-        slate, propensities = np.zeros((len(histories), k), dtype=np.int64), np.zeros((len(histories), k))
-        draw(key, histories.user, histories.step, histories.seen, pool.items, pool.scores, self._shape, slate, propensities)
+        slate, propensities = (
+            np.zeros((len(histories), k), dtype=np.int64),
+            np.zeros((len(histories), k)),
+        )
+        draw(
+            key,
+            histories.user,
+            histories.step,
+            histories.seen,
+            pool.items,
+            pool.scores,
+            self._shape,
+            slate,
+            propensities,
+        )
         scores = np.where(slate > 0, -np.arange(k, dtype=np.float32), np.float32(-np.inf))
         return Slates(slate, scores, np.where(slate > 0, propensities, 1).astype(np.float32))
 
     def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
-        """Probability `[B, k]` of each of `items` at its place, given the items above it; 0 where it could not be there."""
+        """Probability `[B, k]` of each of `items` at its place, given the items above it; 0 where
+        it could not be there.
+        """
         from policies.race import conditional
 
         pool = self._pool(histories, items.shape[1], seed)
@@ -89,24 +128,42 @@ class Explore(Policy):
         conditional(histories.seen, pool.items, pool.scores, self._shape, items, out)
         return out.astype(np.float32)
 
-    def slate_expectations(self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int) -> DoubleArray:
-        """Mean `[B, k]` of `values` `[V, n_items + 1]`, row `rows` `[B, k]`, over the item at each place given those above it."""
+    def slate_expectations(
+        self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int
+    ) -> DoubleArray:
+        """Mean `[B, k]` of `values` `[V, n_items + 1]`, row `rows` `[B, k]`, over the item at each
+        place given those above it.
+        """
         from policies.race import expected
 
         pool = self._pool(histories, items.shape[1], seed)
         out = np.zeros(items.shape)
-        expected(histories.seen, pool.items, pool.scores, self._shape, items, values, values[:, 1:].sum(axis=1), rows, out)
+        expected(
+            histories.seen,
+            pool.items,
+            pool.scores,
+            self._shape,
+            items,
+            values,
+            values[:, 1:].sum(axis=1),
+            rows,
+            out,
+        )
         return out
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         return {"explore.n_items": np.array(self.n_items_), **self._fitted().state()}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
-        base = self._unfitted().restore({name: values for name, values in state.items() if name != "explore.n_items"})
+        base = self._unfitted().restore(
+            {name: values for name, values in state.items() if name != "explore.n_items"}
+        )
         return self.over(base, int(state["explore.n_items"]))
 
     def bind(self, users: Any) -> None:
-        """Let a base policy that looks into the world (a yardstick, the production policy) do so."""
+        """Let a base policy that looks into the world (a yardstick, the production policy) do
+        so.
+        """
         base: object = self.base_
         if isinstance(base, WorldBound):
             base.bind(users)

@@ -1,7 +1,8 @@
 """Exported: a policy that is a model file, ONNX or TorchScript / torch.export, with stated inputs.
 
-The model maps `items` int64 `[B, L]` (clicked items, oldest first, right-aligned, 0 = padding) to scores float `[B, n_items + 1]`
-(column 0 is padding and ignored). Training it is its owner's business.
+The model maps `items` int64 `[B, L]` (clicked items, oldest first, right-aligned, 0 = padding) to
+scores float `[B, n_items + 1]` (column 0 is padding and ignored). Training it is its owner's
+business.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Exported(Scored):
     """A model file served as a policy.
 
     Attributes:
-        file: `.onnx` (needs the extra `abtest[onnx]`), `.pt` (TorchScript) or `.pt2` (torch.export).
+        file: `.onnx` (needs the extra `abtest[onnx]`), `.pt` (TorchScript) or `.pt2`
+            (torch.export).
         length: `L`, clicked items that the model is given.
         input: name of the ONNX input.
         output: name of the ONNX output.
@@ -52,7 +54,8 @@ class Exported(Scored):
         """Load the model and try it on empty histories.
 
         Raises:
-            ExportedError: the file is missing, of an unknown kind or unreadable, or scores have the wrong shape.
+            ExportedError: the file is missing, of an unknown kind or unreadable, or scores have the
+                wrong shape.
         """
         self.n_items_ = catalogue.n_items
         self._asked(np.zeros((ROWS, self.length), dtype=np.int64))
@@ -73,17 +76,24 @@ class Exported(Scored):
         try:
             return _onnx(path, self.input, self.output) if path.suffix == ".onnx" else _torch(path)
         except ImportError as error:
-            raise ExportedError(f"exported policy {self.file}: needs `pip install 'abtest[onnx]'`: {error}") from error
+            raise ExportedError(
+                f"exported policy {self.file}: needs `pip install 'abtest[onnx]'`: {error}"
+            ) from error
         except ExportedError:
             raise
         except Exception as error:  # whatever the runtime raises on a broken file
-            raise ExportedError(f"exported policy {self.file}: not a readable {FORMATS[path.suffix]} model: {error}") from error
+            raise ExportedError(
+                f"exported policy {self.file}: not a readable {FORMATS[path.suffix]} model: {error}"
+            ) from error
 
     def _asked(self, items: IntArray) -> FloatArray:
         scores = self._model(items)
         expected = (len(items), self.n_items_ + 1)
         if scores.shape != expected:
-            raise ExportedError(f"exported policy {self.file}: scores must be {expected} (rows, n_items + 1); got {scores.shape}")
+            raise ExportedError(
+                f"exported policy {self.file}: scores must be {expected} (rows, n_items + 1); got"
+                f" {scores.shape}"
+            )
         if np.isnan(scores).any():
             raise ExportedError(f"exported policy {self.file}: the model gave NaN scores")
         return scores
@@ -110,7 +120,9 @@ def _onnx(path: Path, source: str, target: str) -> Callable[[IntArray], FloatArr
         ("output", target, [one.name for one in session.get_outputs()]),
     ]:
         if name not in found:
-            raise ExportedError(f"exported policy {path}: the model has no {kind} {name!r}; its {kind}s are {found}")
+            raise ExportedError(
+                f"exported policy {path}: the model has no {kind} {name!r}; its {kind}s are {found}"
+            )
 
     def call(items: IntArray) -> FloatArray:
         return np.asarray(session.run([target], {source: items})[0], dtype=np.float32)

@@ -17,12 +17,16 @@ _RULES = {
     REPEATED_ITEM: "item {item} at place {place} stands in the row twice",
     GAP: "0 may only stand at the end of a row; item {item} at place {place} follows one",
     NOT_A_NUMBER: "the score of item {item} at place {place} is NaN",
-    NOT_SORTED: "scores must not increase along a row; the score {score} at place {place} is above the one before it",
+    NOT_SORTED: (
+        "scores must not increase along a row; the score {score} at place {place} is above the one"
+        " before it"
+    ),
 }
 
 
 def fault(slates: Slates, histories: Histories, n_items: int) -> tuple[int, str] | None:
-    """The first rule that slates `[B, k]` of the right types and shapes break: the request's row and a sentence; None: all is kept.
+    """The first rule that slates `[B, k]` of the right types and shapes break: the request's row
+    and a sentence; None: all is kept.
 
     Args:
         slates: what was recalled.
@@ -36,19 +40,29 @@ def fault(slates: Slates, histories: Histories, n_items: int) -> tuple[int, str]
     if slates.propensities is not None:
         row, column = _improper(slates.items, slates.propensities)
         if row >= 0:
-            return row, f"the propensity at place {column} must be in (0, 1]; got {slates.propensities[row, column]}"
+            return (
+                row,
+                (
+                    f"the propensity at place {column} must be in (0, 1]; got"
+                    f" {slates.propensities[row, column]}"
+                ),
+            )
     return None
 
 
 def short(slates: Slates, histories: Histories, n_items: int) -> int | None:
-    """The row of the first slate that has an empty place although unseen items are left, or None."""
+    """The row of the first slate that has an empty place although unseen items are left, or
+    None.
+    """
     rows = np.flatnonzero((slates.items[:, -1:] == 0).any(axis=1))
     if not len(rows):
         return None
     seen = np.sort(histories.seen[rows], axis=1)
     seen[:, 1:][seen[:, 1:] == seen[:, :-1]] = 0
     unseen = n_items - np.count_nonzero(seen, axis=1)
-    wanting = np.count_nonzero(slates.items[rows], axis=1) < np.minimum(slates.items.shape[1], unseen)
+    wanting = np.count_nonzero(slates.items[rows], axis=1) < np.minimum(
+        slates.items.shape[1], unseen
+    )
     return int(rows[wanting.argmax()]) if wanting.any() else None
 
 
@@ -86,7 +100,9 @@ def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int
 
 @numba.njit(cache=True)
 def _improper(items: Any, propensities: Any) -> tuple[int, int]:
-    """Row and column of the first item whose propensity is not in (0, 1], both `[B, k]`; (-1, -1) if none."""
+    """Row and column of the first item whose propensity is not in (0, 1], both `[B, k]`; (-1, -1)
+    if none.
+    """
     for b in range(items.shape[0]):
         for j in range(items.shape[1]):
             if items[b, j] > 0 and not 0.0 < propensities[b, j] <= 1.000001:

@@ -14,9 +14,9 @@ from policies.sequence import SequenceNetwork, SequencePolicy
 class GRU4RecNetwork(SequenceNetwork):
     """Item vectors, gated recurrent units, an output layer.
 
-    h_t = (1 - z_t) h_(t-1) + z_t g_t with update gate z_t = s(W_z x_t + U_z h_(t-1)) (Hidasi et al. 2016, eq. 2-3), candidate
-    g_t = tanh(W x_t + U (r_t h_(t-1))) (eq. 4) and reset gate r_t = s(W_r x_t + U_r h_(t-1)) (eq. 5); here as torch's GRU,
-    which applies r_t after U and has biases.
+    h_t = (1 - z_t) h_(t-1) + z_t g_t with update gate z_t = s(W_z x_t + U_z h_(t-1)) (Hidasi et al.
+    2016, eq. 2-3), candidate g_t = tanh(W x_t + U (r_t h_(t-1))) (eq. 4) and reset gate r_t = s(W_r
+    x_t + U_r h_(t-1)) (eq. 5); here as torch's GRU, which applies r_t after U and has biases.
     """
 
     def __init__(self, n_items: int, policy: GRU4Rec) -> None:
@@ -24,7 +24,9 @@ class GRU4RecNetwork(SequenceNetwork):
         self.dropout = Dropout(policy.dropout)
         self.recurrent = Recurrent(policy.width, policy.hidden, policy.layers, policy.dropout)
         self.output = nn.Linear(policy.hidden, policy.width)
-        self.outputs = None if policy.tied else nn.Embedding(n_items + 1, policy.width, padding_idx=0)
+        self.outputs = (
+            None if policy.tied else nn.Embedding(n_items + 1, policy.width, padding_idx=0)
+        )
         initialise(self, std=policy.width**-0.5)
 
     def forward(self, items: Tensor, user: Tensor) -> Tensor:
@@ -41,13 +43,15 @@ class GRU4RecNetwork(SequenceNetwork):
 class GRU4Rec(SequencePolicy):
     """GRU4Rec: the next item from the state of gated recurrent units.
 
-    The paper trains by `top1` or `bpr` with negatives of the same batch; any loss may be chosen, negatives are drawn uniformly.
+    The paper trains by `top1` or `bpr` with negatives of the same batch; any loss may be chosen,
+    negatives are drawn uniformly.
 
     Attributes:
         hidden: units of a layer.
         layers: of recurrent units.
         dropout: of the input vectors, and between layers.
-        tied: score by the input item vectors; False: by those of an output layer of their own, as in the paper.
+        tied: score by the input item vectors; False: by those of an output layer of their own, as
+            in the paper.
     """
 
     hidden: int = 100

@@ -1,7 +1,8 @@
-"""Implicit: models of the `implicit` package as policies, fitted here or loaded from a file that `model.save` wrote.
+"""Implicit: models of the `implicit` package as policies, fitted here or loaded from a file that
+`model.save` wrote.
 
-Only models that answer from the history of the request: alternating least squares (users are folded in) and item-item
-neighbours. Needs the extra `abtest[implicit]`.
+Only models that answer from the history of the request: alternating least squares (users are folded
+in) and item-item neighbours. Needs the extra `abtest[implicit]`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Implicit(Scored):
     Attributes:
         model: `als` (Hu, Koren & Volinsky 2008) or item-item neighbours `cosine`, `tfidf`, `bm25`.
         arguments: of the model's constructor, e.g. `{factors: 64}`.
-        file: a saved model (`.npz`) to serve instead of fitting one; item i of the model is item i + 1 of the catalogue.
+        file: a saved model (`.npz`) to serve instead of fitting one; item i of the model is item i
+            + 1 of the catalogue.
         length: clicks of the history that are used.
     """
 
@@ -55,7 +57,8 @@ class Implicit(Scored):
         """Fit on the clicks, or load `file`.
 
         Raises:
-            ImplicitError: the package is missing, an argument is wrong, or the file is no model of this catalogue.
+            ImplicitError: the package is missing, an argument is wrong, or the file is no model of
+                this catalogue.
         """
         from scipy.sparse import csr_matrix
 
@@ -67,19 +70,31 @@ class Implicit(Scored):
             try:
                 model = found.load(self.file)
             except Exception as error:  # whatever the package raises on a file that is not its own
-                raise ImplicitError(f"implicit policy: {self.file}: not a saved {self.model} model: {error}") from error
+                raise ImplicitError(
+                    f"implicit policy: {self.file}: not a saved {self.model} model: {error}"
+                ) from error
         else:
             clicks = sequences.clicks()
             owner = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
             shape = (len(clicks), self.n_items_)
-            matrix = csr_matrix((np.ones(len(owner), dtype=np.float32), (owner, clicks.items - 1)), shape=shape)
-            seeded = {"random_state": fitting.seed, "num_threads": 1} if self.model == "als" else {"num_threads": 1}
+            matrix = csr_matrix(
+                (np.ones(len(owner), dtype=np.float32), (owner, clicks.items - 1)), shape=shape
+            )
+            seeded = (
+                {"random_state": fitting.seed, "num_threads": 1}
+                if self.model == "als"
+                else {"num_threads": 1}
+            )
             try:
                 model = found(**{**seeded, **self.arguments})
             except TypeError as error:
-                raise ImplicitError(f"implicit policy: arguments of {self.model}: {error}") from error
+                raise ImplicitError(
+                    f"implicit policy: arguments of {self.model}: {error}"
+                ) from error
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the package warns of its own conversions between sparse formats
+                warnings.simplefilter(
+                    "ignore"
+                )  # the package warns of its own conversions between sparse formats
                 model.fit(matrix, show_progress=False)
         if self.model == "als":
             self.vectors_ = np.asarray(model.item_factors, dtype=np.float64)
@@ -89,7 +104,10 @@ class Implicit(Scored):
             self.similarity_ = csr_matrix(model.similarity)
             found_items = self.similarity_.shape[0]
         if found_items != self.n_items_:
-            raise ImplicitError(f"implicit policy: {self.file}: the model has {found_items} items, the catalogue {self.n_items_}")
+            raise ImplicitError(
+                f"implicit policy: {self.file}: the model has {found_items} items, the catalogue"
+                f" {self.n_items_}"
+            )
         return self
 
     def _class(self) -> Any:
@@ -99,7 +117,9 @@ class Implicit(Scored):
         try:
             return getattr(importlib.import_module(module), name)
         except ImportError as error:
-            raise ImplicitError(f"implicit policy: needs `pip install 'abtest[implicit]'`: {error}") from error
+            raise ImplicitError(
+                f"implicit policy: needs `pip install 'abtest[implicit]'`: {error}"
+            ) from error
 
     def scores(self, histories: Histories) -> FloatArray:
         """What the model gives for the last `length` clicks, `[B, n_items + 1]`."""
@@ -107,16 +127,23 @@ class Implicit(Scored):
         return self._folded_in(clicks) if self.model == "als" else self._neighbours(clicks)
 
     def _folded_in(self, clicks: IntArray) -> FloatArray:
-        """Scores `[R, n_items + 1]` of users folded in by eq. 4 of Hu, Koren & Volinsky (2008): (Y'C Y + reg I) x = Y'C p."""
+        """Scores `[R, n_items + 1]` of users folded in by eq. 4 of Hu, Koren & Volinsky (2008):
+        (Y'C Y + reg I) x = Y'C p.
+        """
         vectors = np.concatenate((np.zeros((1, self.vectors_.shape[1])), self.vectors_))
         regularization, alpha = self.weights_
-        gram = matmul(self.vectors_.T, self.vectors_) + regularization * np.eye(self.vectors_.shape[1])
+        gram = matmul(self.vectors_.T, self.vectors_) + regularization * np.eye(
+            self.vectors_.shape[1]
+        )
         users = np.empty((len(clicks), self.vectors_.shape[1]))
         for i, row in enumerate(clicks):
             items, counts = np.unique(row[row != PADDING], return_counts=True)
             chosen = vectors[items]
             confidence = alpha * counts
-            users[i] = solve(gram + matmul(chosen.T * (confidence - 1), chosen), (chosen.T * confidence).sum(axis=1))
+            users[i] = solve(
+                gram + matmul(chosen.T * (confidence - 1), chosen),
+                (chosen.T * confidence).sum(axis=1),
+            )
         return np.asarray(matmul(users, vectors.T), dtype=np.float32)
 
     def _neighbours(self, clicks: IntArray) -> FloatArray:
@@ -125,14 +152,25 @@ class Implicit(Scored):
 
         real = clicks != PADDING
         pointer = np.concatenate(([0], np.cumsum(real.sum(axis=1))))
-        read = csr_matrix((np.ones(pointer[-1]), clicks[real] - 1, pointer), shape=(len(clicks), self.n_items_))
+        read = csr_matrix(
+            (np.ones(pointer[-1]), clicks[real] - 1, pointer), shape=(len(clicks), self.n_items_)
+        )
         return np.pad((read @ self.similarity_).toarray().astype(np.float32), ((0, 0), (1, 0)))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         if self.model == "als":
-            return {"n_items": np.array(self.n_items_), "vectors": self.vectors_, "weights": self.weights_}
+            return {
+                "n_items": np.array(self.n_items_),
+                "vectors": self.vectors_,
+                "weights": self.weights_,
+            }
         s = self.similarity_
-        return {"n_items": np.array(self.n_items_), "data": s.data, "indices": s.indices, "indptr": s.indptr}
+        return {
+            "n_items": np.array(self.n_items_),
+            "data": s.data,
+            "indices": s.indices,
+            "indptr": s.indptr,
+        }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         from scipy.sparse import csr_matrix
@@ -142,5 +180,7 @@ class Implicit(Scored):
             self.vectors_, self.weights_ = state["vectors"], state["weights"]
         else:
             shape = (self.n_items_, self.n_items_)
-            self.similarity_ = csr_matrix((state["data"], state["indices"], state["indptr"]), shape=shape)
+            self.similarity_ = csr_matrix(
+                (state["data"], state["indices"], state["indptr"]), shape=shape
+            )
         return self

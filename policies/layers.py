@@ -1,4 +1,6 @@
-"""Neural blocks that several sequence models share. No whole model, no loss and no training lives here."""
+"""Neural blocks that several sequence models share. No whole model, no loss and no training lives
+here.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Norm = Literal["pre", "post"]
 
 
 def initialise(module: nn.Module, std: float = 0.02) -> None:
-    """Normal weights of standard deviation `std` for linear and embedding layers, zero biases; the vector of padding stays 0."""
+    """Normal weights of standard deviation `std` for linear and embedding layers, zero biases; the
+    vector of padding stays 0.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, std=std)
@@ -40,25 +44,32 @@ def attention_mask(items: Tensor, *, causal: bool) -> Tensor:
 
 
 def running_sum(x: Tensor) -> Tensor:
-    """The sum of the places so far, `[..., L, d]` of `x` `[..., L, d]`; on a GPU as a matrix product, whose order of addition is fixed."""
+    """The sum of the places so far, `[..., L, d]` of `x` `[..., L, d]`; on a GPU as a matrix
+    product, whose order of addition is fixed.
+    """
     if x.is_cuda:
         return torch.ones(x.shape[-2], x.shape[-2], dtype=x.dtype, device=x.device).tril() @ x
     return x.cumsum(-2)
 
 
 class Recurrent(nn.Module):
-    """Gated recurrent units (Cho et al. 2014) over right-aligned histories; the state is zero before the first real item.
+    """Gated recurrent units (Cho et al. 2014) over right-aligned histories; the state is zero
+    before the first real item.
 
-    Rows are turned so that they begin at the first place, and turned back: padding comes after what is real, and cannot
-    reach it.
+    Rows are turned so that they begin at the first place, and turned back: padding comes after what
+    is real, and cannot reach it.
     """
 
     def __init__(self, width: int, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
-        self.units = nn.GRU(width, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.units = nn.GRU(
+            width, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
+        )
 
     def forward(self, x: Tensor, items: Tensor) -> Tensor:
-        """`x` `[B, L, width]` of `items` `[B, L]` -> the state after each place `[B, L, hidden]`."""
+        """`x` `[B, L, width]` of `items` `[B, L]` -> the state after each place
+        `[B, L, hidden]`.
+        """
         length = items.shape[1]
         start = (items == PADDING).sum(1, keepdim=True)
         place = torch.arange(length, device=items.device)
@@ -70,7 +81,8 @@ class Recurrent(nn.Module):
 
 
 class AdditiveAttention(nn.Module):
-    """Weights w . s(A x_i + b_t) of every place i for every place t >= i, s the logistic function; they are not normalised.
+    """Weights w . s(A x_i + b_t) of every place i for every place t >= i, s the logistic function;
+    they are not normalised.
 
     The attention of STAMP (Liu et al. 2018) and NARM (Li et al. 2017, eq. 7-8).
     """
@@ -81,15 +93,21 @@ class AdditiveAttention(nn.Module):
         self.weights = nn.Linear(width, 1, bias=False)
 
     def forward(self, x: Tensor, b: Tensor, items: Tensor) -> Tensor:
-        """`x`, `b` `[B, L, width]`, `items` `[B, L]` -> sums over i <= t of weight times x_i, `[B, L, width]`."""
+        """`x`, `b` `[B, L, width]`, `items` `[B, L]` -> sums over i <= t of weight times x_i,
+        `[B, L, width]`.
+        """
         length = items.shape[1]
         alpha = self.weights(torch.sigmoid(self.keys(x)[:, None] + b[:, :, None]))[..., 0]
-        allowed = (items != PADDING)[:, None] & torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
+        allowed = (items != PADDING)[:, None] & torch.ones(
+            length, length, dtype=torch.bool, device=items.device
+        ).tril()
         return torch.matmul(alpha * allowed, x)
 
 
 class Places(nn.Module):
-    """Learned position vectors of right-aligned sequences: the last place is always number `length - 1`, whatever the padding."""
+    """Learned position vectors of right-aligned sequences: the last place is always number
+    `length - 1`, whatever the padding.
+    """
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
@@ -102,35 +120,56 @@ class Places(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention, softmax(Q K^T / sqrt(d_head)) V (Vaswani et al. 2017, eq. 1)."""
+    """Multi-head scaled dot-product attention, softmax(Q K^T / sqrt(d_head)) V (Vaswani et al.
+    2017, eq. 1).
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"the width must be a multiple of the number of heads; got width {width} and {heads} heads")
+            raise ValueError(
+                f"the width must be a multiple of the number of heads; got width {width} and"
+                f" {heads} heads"
+            )
         self.heads, self.dropout = heads, dropout
         self.inputs = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`x` `[B, L, width]`, `mask` `[B, 1, L, L]` True where looking is allowed -> `[B, L, width]`."""
+        """`x` `[B, L, width]`, `mask` `[B, 1, L, L]` True where looking is allowed ->
+        `[B, L, width]`.
+        """
         b, length, width = x.shape
-        parts = self.inputs(x).view(b, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        parts = (
+            self.inputs(x)
+            .view(b, length, 3, self.heads, width // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
         query, key, value = parts.unbind(0)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+        )
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(b, length, width))
         return out
 
 
 class Block(nn.Module):
-    """A transformer block: attention, then a position-wise network of two linear maps, each within a residual connection.
+    """A transformer block: attention, then a position-wise network of two linear maps, each within
+    a residual connection.
 
-    `norm="pre"`: x + dropout(f(norm(x))) (Kang & McAuley 2018, section III.B); `norm="post"`: norm(x + dropout(f(x)))
-    (Vaswani et al. 2017, section 3.1).
+    `norm="pre"`: x + dropout(f(norm(x))) (Kang & McAuley 2018, section III.B); `norm="post"`:
+    norm(x + dropout(f(x))) (Vaswani et al. 2017, section 3.1).
     """
 
     def __init__(
-        self, width: int, heads: int, inner: int, *, dropout: float = 0.0, activation: Activation = "relu", norm: Norm = "pre"
+        self,
+        width: int,
+        heads: int,
+        inner: int,
+        *,
+        dropout: float = 0.0,
+        activation: Activation = "relu",
+        norm: Norm = "pre",
     ) -> None:
         super().__init__()
         self.pre = norm == "pre"

@@ -1,8 +1,10 @@
-"""What is lent to a policy: arrays that nobody can write into, and proof that nobody did. No policy is called here.
+"""What is lent to a policy: arrays that nobody can write into, and proof that nobody did. No policy
+is called here.
 
-`flags.writeable = False` alone is no lock: whoever holds an array that owns its memory, or a view of one, can set the flag back. So
-small arguments are copied into immutable bytes, and large ones are views through a read-only buffer. Native code can still write
-through a pointer; that is found by comparing with what was lent.
+`flags.writeable = False` alone is no lock: whoever holds an array that owns its memory, or a view
+of one, can set the flag back. So small arguments are copied into immutable bytes, and large ones
+are views through a read-only buffer. Native code can still write through a pointer; that is found
+by comparing with what was lent.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ class Lending(Protocol):
     """One way of lending."""
 
     def __call__(self, value: Value) -> Value:
-        """`value` (an array, or a dataclass, mapping or tuple of arrays) as the borrower gets it."""
+        """`value` (an array, or a dataclass, mapping or tuple of arrays) as the borrower gets
+        it.
+        """
 
     def changed(self) -> str | None:
         """The name of the first array that is not as it was lent, or None."""
@@ -54,7 +58,9 @@ class Frozen:
 
 
 class Shared:
-    """Read-only views of the lender's own memory: for a log, which is too large to be copied. Digests show whether it is unchanged."""
+    """Read-only views of the lender's own memory: for a log, which is too large to be copied.
+    Digests show whether it is unchanged.
+    """
 
     def __init__(self) -> None:
         self._lent: list[tuple[Array, str, bytes]] = []
@@ -86,12 +92,16 @@ class Given:
 
 
 def _each(value: Any, lend: Any, name: str) -> Any:
-    """`value` with each array in it lent; containers are new ones, so that what is done to them stays with the borrower."""
+    """`value` with each array in it lent; containers are new ones, so that what is done to them
+    stays with the borrower.
+    """
     if isinstance(value, np.ndarray):
         return lend(value, name)
     if is_dataclass(value) and not isinstance(value, type):
         path = f"{name}." if name else f"{type(value).__name__.lower()}."
-        return type(value)(**{f.name: _each(getattr(value, f.name), lend, path + f.name) for f in fields(value)})
+        return type(value)(
+            **{f.name: _each(getattr(value, f.name), lend, path + f.name) for f in fields(value)}
+        )
     if isinstance(value, Mapping):
         return {key: _each(one, lend, f"{name}[{key!r}]") for key, one in value.items()}
     if isinstance(value, tuple):

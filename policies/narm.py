@@ -15,8 +15,9 @@ from policies.sequence import SequenceNetwork, SequencePolicy
 class NARMNetwork(SequenceNetwork):
     """A recurrent global encoder, an attentive local one, and a bilinear decoder.
 
-    c_t^g = h_t (Li et al. 2017, eq. 5); alpha_tj = v . s(A1 h_t + A2 h_j) (eq. 8), not normalised; c_t^l = sum_j alpha_tj h_j (eq. 6);
-    c_t = [c_t^g; c_t^l] (eq. 9); S_i = emb_i^T B c_t (eq. 10). The two encoders share their units, as in the authors' code.
+    c_t^g = h_t (Li et al. 2017, eq. 5); alpha_tj = v . s(A1 h_t + A2 h_j) (eq. 8), not normalised;
+    c_t^l = sum_j alpha_tj h_j (eq. 6); c_t = [c_t^g; c_t^l] (eq. 9); S_i = emb_i^T B c_t (eq. 10).
+    The two encoders share their units, as in the authors' code.
     """
 
     def __init__(self, n_items: int, policy: NARM) -> None:
@@ -38,7 +39,8 @@ class NARMNetwork(SequenceNetwork):
 
 @dataclass
 class NARM(SequencePolicy):
-    """NARM: the next item from the state of recurrent units and an attention over all states before it.
+    """NARM: the next item from the state of recurrent units and an attention over all states before
+    it.
 
     The paper trains by `softmax`; any loss may be chosen.
 

@@ -1,4 +1,6 @@
-"""Nearest: the base of policies that say only where requests and items lie. Retrieval, quotas and scores come with it. No model."""
+"""Nearest: the base of policies that say only where requests and items lie. Retrieval, quotas and
+scores come with it. No model.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,13 @@ from policies.retrieval import Index, Search, by_max, by_quota, shares
 class Nearest(Policy):
     """A policy that gives query vectors and item vectors; everything else of serving is done here.
 
-    A subclass writes `fit`, `queries`, `item_vectors`, `state` and `restore`. It is then a `Retriever` and a `Scorer`, and `Explore`
-    makes it stochastic.
+    A subclass writes `fit`, `queries`, `item_vectors`, `state` and `restore`. It is then a
+    `Retriever` and a `Scorer`, and `Explore` makes it stochastic.
 
     Attributes:
         search: exact, or approximate by faiss (`{kind: hnsw}`, `{kind: ivf}`; extra `abtest[ann]`).
-        quotas: shares of the slate for each interest, as in `RecGPT`; empty: all interests compete by score.
+        quotas: shares of the slate for each interest, as in `RecGPT`; empty: all interests compete
+            by score.
     """
 
     search: Search = field(default_factory=Search)
@@ -36,7 +39,9 @@ class Nearest(Policy):
 
     @abstractmethod
     def item_vectors(self) -> FloatArray:
-        """Item vectors `[n_items + 1, d]`, row 0 is padding; the same array object as long as nothing was learned anew."""
+        """Item vectors `[n_items + 1, d]`, row 0 is padding; the same array object as long as
+        nothing was learned anew.
+        """
 
     def index(self) -> Index:
         """The search index over the item vectors, built when they are new."""
@@ -57,7 +62,10 @@ class Nearest(Policy):
         if not self.quotas:
             return by_max(self.index(), queries, k, histories.seen)
         if len(self.quotas) != queries.shape[1]:
-            raise ValueError(f"{type(self).__name__}: {queries.shape[1]} interests need as many quotas; got {list(self.quotas)}")
+            raise ValueError(
+                f"{type(self).__name__}: {queries.shape[1]} interests need as many quotas; got"
+                f" {list(self.quotas)}"
+            )
         return by_quota(self.index(), queries, shares(self.quotas, k), histories.seen)
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
@@ -66,7 +74,8 @@ class Nearest(Policy):
 
 
 def largest_product(queries: FloatArray, vectors: FloatArray, items: IntArray) -> FloatArray:
-    """Inner products `[B, n]` of `queries` `[B, I, d]` with the `vectors` `[n_items + 1, d]` of `items` `[B, n]`, the largest over I.
+    """Inner products `[B, n]` of `queries` `[B, I, d]` with the `vectors` `[n_items + 1, d]` of
+    `items` `[B, n]`, the largest over I.
 
     Bit for bit those of exact search; -inf where the item is 0.
     """

@@ -9,7 +9,17 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, DoubleArray, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.base import (
+    Catalogue,
+    DoubleArray,
+    Fitting,
+    FloatArray,
+    Histories,
+    IntArray,
+    Policy,
+    Sequences,
+    Slates,
+)
 from policies.elementary import exp2s
 from policies.retrieval import top_k, top_k_of
 
@@ -18,7 +28,8 @@ from policies.retrieval import top_k, top_k_of
 class Random(Policy):
     """Every unseen item equally likely, in a random order: what knowing nothing gets.
 
-    Random numbers are keyed by user, step and place, so a slate depends on the seed and the request only.
+    Random numbers are keyed by user, step and place, so a slate depends on the seed and the request
+    only.
     """
 
     learns: ClassVar[tuple[str, ...]] = ()
@@ -29,34 +40,61 @@ class Random(Policy):
         return self
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """k items drawn without replacement from the unseen ones; the cost of a request does not grow with the catalogue."""
+        """k items drawn without replacement from the unseen ones; the cost of a request does not
+        grow with the catalogue.
+        """
         from policies.race import alike
 
-        items, chances = np.zeros((len(histories), k), dtype=np.int64), np.zeros((len(histories), k), dtype=np.float32)
+        items, chances = (
+            np.zeros((len(histories), k), dtype=np.int64),
+            np.zeros((len(histories), k), dtype=np.float32),
+        )
         key = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
         alike(key, histories.user, histories.step, histories.seen, self.n_items_, items, chances)
-        return Slates(items, np.where(items > 0, -np.arange(k), -np.inf).astype(np.float32), chances)
+        return Slates(
+            items, np.where(items > 0, -np.arange(k), -np.inf).astype(np.float32), chances
+        )
 
     def _chances(self, histories: Histories, k: int) -> npt.NDArray[np.float64]:
         """1 / (number of unseen items not yet placed) at each of k places, `[B, k]`."""
         ordered = np.sort(histories.seen, axis=1)
         distinct = (ordered > 0) & (np.diff(ordered, axis=1, prepend=0) > 0)
-        return np.asarray(1 / np.maximum(self.n_items_ - distinct.sum(axis=1)[:, None] - np.arange(k), 1))
+        return np.asarray(
+            1 / np.maximum(self.n_items_ - distinct.sum(axis=1)[:, None] - np.arange(k), 1)
+        )
 
     def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
-        """1 / (number of unseen items not yet placed) for each unseen item, 0 for a seen, repeated or missing one."""
+        """1 / (number of unseen items not yet placed) for each unseen item, 0 for a seen, repeated
+        or missing one.
+        """
         allowed = (items > 0) & ~(items[:, :, None] == histories.seen[:, None, :]).any(axis=2)
-        repeated = (items[:, :, None] == items[:, None, :]) & np.tril(np.ones((items.shape[1],) * 2, dtype=bool), -1)
+        repeated = (items[:, :, None] == items[:, None, :]) & np.tril(
+            np.ones((items.shape[1],) * 2, dtype=bool), -1
+        )
         allowed &= ~repeated.any(axis=2)
         return np.where(allowed, self._chances(histories, items.shape[1]), 0).astype(np.float32)
 
-    def slate_expectations(self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int) -> DoubleArray:
-        """Mean `[B, k]` of `values` `[V, n_items + 1]`, row `rows` `[B, k]`, over the item at each place given those above it."""
+    def slate_expectations(
+        self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int
+    ) -> DoubleArray:
+        """Mean `[B, k]` of `values` `[V, n_items + 1]`, row `rows` `[B, k]`, over the item at each
+        place given those above it.
+        """
         from policies.race import expected
 
         nothing, out = np.zeros((len(histories), 0), dtype=np.int64), np.zeros(items.shape)
         totals = values[:, 1:].sum(axis=1)
-        expected(histories.seen, nothing, nothing.astype(np.float32), (self.n_items_, 1.0, 1.0), items, values, totals, rows, out)
+        expected(
+            histories.seen,
+            nothing,
+            nothing.astype(np.float32),
+            (self.n_items_, 1.0, 1.0),
+            items,
+            values,
+            totals,
+            rows,
+            out,
+        )
         return out
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -83,14 +121,21 @@ class Popularity(Policy):
 
     def __post_init__(self) -> None:
         if not self.half_life >= 0:
-            raise ValueError(f"the 'half_life' parameter of Popularity must be a number of days, at least 0; got {self.half_life}")
+            raise ValueError(
+                "the 'half_life' parameter of Popularity must be a number of days, at least 0; got"
+                f" {self.half_life}"
+            )
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Count clicks."""
         clicks = sequences.clicks()
-        age = (clicks.t.max(initial=0) - clicks.t) / 86_400_000 if len(clicks.items) else np.zeros(0)
+        age = (
+            (clicks.t.max(initial=0) - clicks.t) / 86_400_000 if len(clicks.items) else np.zeros(0)
+        )
         weight = exp2s(-age / self.half_life) if self.half_life else np.ones(len(clicks.items))
-        self.counts_ = np.bincount(clicks.items, weight, minlength=catalogue.n_items + 1).astype(np.float32)
+        self.counts_ = np.bincount(clicks.items, weight, minlength=catalogue.n_items + 1).astype(
+            np.float32
+        )
         return self
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
@@ -102,7 +147,11 @@ class Popularity(Policy):
         most = min(k + histories.seen.shape[1], n_items)
         items, scores = top_k(self.counts_[None], max(most, 1), np.zeros((1, 0), dtype=np.int64))
         candidates = np.broadcast_to(items, (len(histories), items.shape[1]))
-        return Slates(*top_k_of(candidates, np.broadcast_to(scores, candidates.shape), k, histories.seen, n_items))
+        return Slates(
+            *top_k_of(
+                candidates, np.broadcast_to(scores, candidates.shape), k, histories.seen, n_items
+            )
+        )
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """The (weighted) number of clicks of each item, whoever asks."""

@@ -1,10 +1,12 @@
-"""Products in a fixed order of addition: rows with a table, queries with chosen items; and rough ones that say what may be left out.
+"""Products in a fixed order of addition: rows with a table, queries with chosen items; and rough
+ones that say what may be left out.
 
-A library's product adds the terms of one element in an order that depends on the shapes of its operands and, by the processor, on the
-place of the row in its block or in memory. Here the order is written below: an element's bytes depend on the two vectors alone, not on the
-batch, the processor, its libraries or their threads. `matmul` is what policies use in place of `@`.
-Searching so takes up to twice as long as by a library's product. So a product of rounded integers says which items need not be looked at,
-with a bound on its error. No ranking lives here.
+A library's product adds the terms of one element in an order that depends on the shapes of its
+operands and, by the processor, on the place of the row in its block or in memory. Here the order is
+written below: an element's bytes depend on the two vectors alone, not on the batch, the processor,
+its libraries or their threads. `matmul` is what policies use in place of `@`. Searching so takes up
+to twice as long as by a library's product. So a product of rounded integers says which items need
+not be looked at, with a bound on its error. No ranking lives here.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from policies.base import DoubleArray, FloatArray, IntArray
 from policies.integers import GROUP, ROWS, Words, grouped, multiply
 
 LANES = 8
-"""Products that are added as a tree before they are added to the sum; vectors are padded with zeros to a multiple of it."""
+"""Products that are added as a tree before they are added to the sum; vectors are padded with zeros
+to a multiple of it.
+"""
 
 TILE = 1024
 """Columns of a table that are in the cache while the rows go by, and"""
@@ -30,7 +34,9 @@ TOGETHER = 64
 
 
 def padded(vectors: FloatArray) -> FloatArray:
-    """`vectors` `[N, d]` as float32 `[N, D]`, D the next multiple of `LANES`; zeros change no sum."""
+    """`vectors` `[N, d]` as float32 `[N, D]`, D the next multiple of `LANES`; zeros change no
+    sum.
+    """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     short = -vectors.shape[1] % LANES
     return np.pad(vectors, ((0, 0), (0, short))) if short else vectors
@@ -46,14 +52,19 @@ def _chosen(queries: Any, vectors: Any, ids: Any, out: Any) -> None:
             x = vectors[ids[row, place]]
             total = np.float32(0)
             for i in range(0, len(q), LANES):
-                low = (q[i] * x[i] + q[i + 1] * x[i + 1]) + (q[i + 2] * x[i + 2] + q[i + 3] * x[i + 3])
-                high = (q[i + 4] * x[i + 4] + q[i + 5] * x[i + 5]) + (q[i + 6] * x[i + 6] + q[i + 7] * x[i + 7])
+                low = (q[i] * x[i] + q[i + 1] * x[i + 1]) + (
+                    q[i + 2] * x[i + 2] + q[i + 3] * x[i + 3]
+                )
+                high = (q[i + 4] * x[i + 4] + q[i + 5] * x[i + 5]) + (
+                    q[i + 6] * x[i + 6] + q[i + 7] * x[i + 7]
+                )
                 total += low + high
             out[row, place] = total
 
 
 def chosen(queries: FloatArray, vectors: FloatArray, ids: IntArray) -> FloatArray:
-    """Inner products `[B, C]` of each of `queries` `[B, D]` with its items `ids` `[B, C]`; -inf where the id is 0.
+    """Inner products `[B, C]` of each of `queries` `[B, D]` with its items `ids` `[B, C]`; -inf
+    where the id is 0.
 
     Args:
         queries, vectors: as `padded` gives them.
@@ -66,17 +77,38 @@ def chosen(queries: FloatArray, vectors: FloatArray, ids: IntArray) -> FloatArra
 
 @numba.njit(cache=True, nogil=True)
 def _add(rows: Any, table: Any, out: Any) -> None:
-    """Add `rows @ table` to `out`, in the order of `_chosen`; the number of columns of `rows` is a multiple of `LANES`."""
+    """Add `rows @ table` to `out`, in the order of `_chosen`; the number of columns of `rows` is a
+    multiple of `LANES`.
+    """
     for start in range(0, table.shape[1], TILE):
         stop = min(start + TILE, table.shape[1])
         for first in range(0, len(rows), TOGETHER):
             last = min(first + TOGETHER, len(rows))
             for i in range(0, len(table), LANES):
-                x0, x1, x2, x3 = table[i, start:stop], table[i + 1, start:stop], table[i + 2, start:stop], table[i + 3, start:stop]
-                x4, x5, x6, x7 = table[i + 4, start:stop], table[i + 5, start:stop], table[i + 6, start:stop], table[i + 7, start:stop]
+                x0, x1, x2, x3 = (
+                    table[i, start:stop],
+                    table[i + 1, start:stop],
+                    table[i + 2, start:stop],
+                    table[i + 3, start:stop],
+                )
+                x4, x5, x6, x7 = (
+                    table[i + 4, start:stop],
+                    table[i + 5, start:stop],
+                    table[i + 6, start:stop],
+                    table[i + 7, start:stop],
+                )
                 for row in range(first, last):
                     q, total = rows[row], out[row, start:stop]
-                    q0, q1, q2, q3, q4, q5, q6, q7 = q[i], q[i + 1], q[i + 2], q[i + 3], q[i + 4], q[i + 5], q[i + 6], q[i + 7]
+                    q0, q1, q2, q3, q4, q5, q6, q7 = (
+                        q[i],
+                        q[i + 1],
+                        q[i + 2],
+                        q[i + 3],
+                        q[i + 4],
+                        q[i + 5],
+                        q[i + 6],
+                        q[i + 7],
+                    )
                     for c in range(len(total)):
                         low = (q0 * x0[c] + q1 * x1[c]) + (q2 * x2[c] + q3 * x3[c])
                         high = (q4 * x4[c] + q5 * x5[c]) + (q6 * x6[c] + q7 * x7[c])
@@ -89,31 +121,41 @@ def _add_dots(rows: Any, vector: Any, out: Any) -> None:
     for row in range(len(rows)):
         q, total = rows[row], out[row]
         for i in range(0, len(vector), LANES):
-            low = (q[i] * vector[i] + q[i + 1] * vector[i + 1]) + (q[i + 2] * vector[i + 2] + q[i + 3] * vector[i + 3])
-            high = (q[i + 4] * vector[i + 4] + q[i + 5] * vector[i + 5]) + (q[i + 6] * vector[i + 6] + q[i + 7] * vector[i + 7])
+            low = (q[i] * vector[i] + q[i + 1] * vector[i + 1]) + (
+                q[i + 2] * vector[i + 2] + q[i + 3] * vector[i + 3]
+            )
+            high = (q[i + 4] * vector[i + 4] + q[i + 5] * vector[i + 5]) + (
+                q[i + 6] * vector[i + 6] + q[i + 7] * vector[i + 7]
+            )
             total += low + high
         out[row] = total
 
 
 def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
-    """`rows @ table`, a row's bytes depending on the row and the table alone: on every processor, in every batch and place.
+    """`rows @ table`, a row's bytes depending on the row and the table alone: on every processor,
+    in every batch and place.
 
-    Products are added by `LANES` as a tree, and the trees one after the other (float32: bit for bit the sums of `chosen`). A table
-    that is contiguous in memory (`np.ascontiguousarray`) is not copied.
+    Products are added by `LANES` as a tree, and the trees one after the other (float32: bit for bit
+    the sums of `chosen`). A table that is contiguous in memory (`np.ascontiguousarray`) is not
+    copied.
 
     Args:
         rows: `[B, d]`, or `[d]` for one row.
         table: `[d, N]`, or `[d]` for one column.
 
     Returns:
-        `[B, N]`, without the axis of an operand that is a vector; float32 where both are, else float64.
+        `[B, N]`, without the axis of an operand that is a vector; float32 where both are, else
+        float64.
 
     Raises:
         ValueError: operands that are neither matrices nor vectors, or do not fit.
     """
     rows, table = np.asarray(rows), np.asarray(table)
     if not (rows.ndim in (1, 2) and table.ndim in (1, 2) and rows.shape[-1] == len(table)):
-        raise ValueError(f"matmul takes [B, d] and [d, N], or vectors [d]; got shapes {rows.shape} and {table.shape}")
+        raise ValueError(
+            f"matmul takes [B, d] and [d, N], or vectors [d]; got shapes {rows.shape} and"
+            f" {table.shape}"
+        )
     dtype = np.float32 if rows.dtype == table.dtype == np.float32 else np.float64
     left = np.ascontiguousarray(rows if rows.ndim == 2 else rows[None], dtype)
     right = np.ascontiguousarray(table if table.ndim == 2 else table[:, None], dtype)
@@ -122,7 +164,12 @@ def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
     parts = [(left[:, :whole], right[:whole])]
     if whole < len(table):
         short = LANES - (len(table) - whole)
-        parts.append((np.pad(left[:, whole:], ((0, 0), (0, short))), np.pad(right[whole:], ((0, short), (0, 0)))))
+        parts.append(
+            (
+                np.pad(left[:, whole:], ((0, 0), (0, short))),
+                np.pad(right[whole:], ((0, short), (0, 0))),
+            )
+        )
     for some, of_table in parts:
         if right.shape[1] == 1:
             _add_dots(some, of_table[:, 0], out[:, 0])
@@ -133,7 +180,9 @@ def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
 
 @numba.njit(cache=True, nogil=True)
 def _solve(a: Any, x: Any) -> bool:
-    """Turn `a` `[n, n]` into its lower Cholesky factor and `x` `[n]` into the solution; False where `a` is not positive definite."""
+    """Turn `a` `[n, n]` into its lower Cholesky factor and `x` `[n]` into the solution; False where
+    `a` is not positive definite.
+    """
     n = len(x)
     for i in range(n):
         for j in range(i + 1):
@@ -158,7 +207,8 @@ def _solve(a: Any, x: Any) -> bool:
 
 
 def solve(matrix: DoubleArray, right: DoubleArray) -> DoubleArray:
-    """The x of `matrix @ x = right`, by Cholesky's factors (Golub & Van Loan 2013, Matrix Computations, 4.2) in a fixed order.
+    """The x of `matrix @ x = right`, by Cholesky's factors (Golub & Van Loan 2013, Matrix
+    Computations, 4.2) in a fixed order.
 
     Args:
         matrix: `[n, n]`, symmetric and positive definite; its lower triangle is read.
@@ -175,9 +225,11 @@ def solve(matrix: DoubleArray, right: DoubleArray) -> DoubleArray:
 
 @numba.njit(cache=True, nogil=True)
 def _diagonalise(a: Any, v: Any) -> None:
-    """Turn the symmetric `a` `[n, n]` into its eigenvalues, on its diagonal, and the unit matrix `v` into their vectors, by columns.
+    """Turn the symmetric `a` `[n, n]` into its eigenvalues, on its diagonal, and the unit matrix
+    `v` into their vectors, by columns.
 
-    Jacobi's rotations, row by row (Golub & Van Loan 2013, Matrix Computations, 8.5), until what is beside the diagonal is rounding.
+    Jacobi's rotations, row by row (Golub & Van Loan 2013, Matrix Computations, 8.5), until what is
+    beside the diagonal is rounding.
     """
     n = len(a)
     for _ in range(60):
@@ -228,9 +280,11 @@ def _pseudo_inverse(matrices: Any, out: Any) -> None:
 
 
 def pseudo_inverse(matrices: DoubleArray) -> DoubleArray:
-    """The pseudo-inverses (Penrose 1955) of symmetric `matrices` `[..., n, n]`, in a fixed order: as `numpy.linalg.pinv(hermitian=True)`.
+    """The pseudo-inverses (Penrose 1955) of symmetric `matrices` `[..., n, n]`, in a fixed order:
+    as `numpy.linalg.pinv(hermitian=True)`.
 
-    Eigenvalues of at most 1e-15 of the largest count as 0; a matrix with a number that is not finite gives NaN.
+    Eigenvalues of at most 1e-15 of the largest count as 0; a matrix with a number that is not
+    finite gives NaN.
     """
     matrices = np.ascontiguousarray(matrices, dtype=np.float64)
     out = np.zeros_like(matrices)
@@ -263,14 +317,27 @@ def _reached(upper: Any, k: int, low: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _shortlist(
-    queries: Any, groups: Any, ids: Any, places: Any, most: Any, seen: Any, k: int, margin: int, width: int, short: Any, found: Any
+    queries: Any,
+    groups: Any,
+    ids: Any,
+    places: Any,
+    most: Any,
+    seen: Any,
+    k: int,
+    margin: int,
+    width: int,
+    short: Any,
+    found: Any,
 ) -> None:
-    """Fill `short` `[B, C]` with the unseen items that may be among the first k, `found` `[B]` with their number, which may exceed C.
+    """Fill `short` `[B, C]` with the unseen items that may be among the first k, `found` `[B]` with
+    their number, which may exceed C.
 
-    Items stand in `groups` from the longest to the shortest, `ids` `[N]`, each with the `most` `[N]` that a rough score of it can be. They
-    are multiplied with `queries`, pairs `[B filled up to ROWS, D / 2]`, until what is left is below the k-th largest score so far by more
-    than the `margin`. To find that one, items are dealt into `width` hands: the k-th largest of the hands' maxima is at most the k-th
-    largest score, and only hands whose maximum comes near it are looked through.
+    Items stand in `groups` from the longest to the shortest, `ids` `[N]`, each with the `most`
+    `[N]` that a rough score of it can be. They are multiplied with `queries`, pairs
+    `[B filled up to ROWS, D / 2]`, until what is left is below the k-th largest score so far by
+    more than the `margin`. To find that one, items are dealt into `width` hands: the k-th largest
+    of the hands' maxima is at most the k-th largest score, and only hands whose maximum comes near
+    it are looked through.
     """
     n = len(ids)
     scores = np.empty((BLOCK, len(groups) * GROUP), dtype=np.int16)
@@ -288,7 +355,12 @@ def _shortlist(
                 if most[start] < reached[some:last].min() - margin:
                     continue
                 multiply(
-                    queries[first + some : first + some + ROWS], groups, start // GROUP, -(-end // GROUP), 15, scores[some : some + ROWS]
+                    queries[first + some : first + some + ROWS],
+                    groups,
+                    start // GROUP,
+                    -(-end // GROUP),
+                    15,
+                    scores[some : some + ROWS],
                 )
                 for row in range(some, last):
                     mine, best = scores[row], upper[row]
@@ -316,14 +388,17 @@ def _shortlist(
 class Rough:
     """Approximate inner products with all items that are long enough, in 16-bit integers.
 
-    With M the largest length of an item and s = 2^15 - 1 - sqrt(d)/2, a query q and an item x become Q = s q / |q| and X = s x / M,
-    rounded to integers: off by at most sqrt(d)/2, and so no longer than 2^15 - 1. Q . X is exact, and off from s^2 q . x / (|q| M) by at
-    most sqrt(d)/2 (|X| + s) < 2^15 sqrt(d). A score in `chosen`'s order is off by less than 2^-23 d |q| M (Higham, Accuracy and Stability
-    of Numerical Algorithms, 2002, section 3.1), less than 2^7 d here. So in units of 2^15, of which one more is lost with the
-    lower bits, every score is within `error` = sqrt(d) + d/256 + 1 of its rough one; their range is 2^16.
+    With M the largest length of an item and s = 2^15 - 1 - sqrt(d)/2, a query q and an item x
+    become Q = s q / |q| and X = s x / M, rounded to integers: off by at most sqrt(d)/2, and so no
+    longer than 2^15 - 1. Q . X is exact, and off from s^2 q . x / (|q| M) by at most sqrt(d)/2 (|X|
+    + s) < 2^15 sqrt(d). A score in `chosen`'s order is off by less than 2^-23 d |q| M (Higham,
+    Accuracy and Stability of Numerical Algorithms, 2002, section 3.1), less than 2^7 d here. So in
+    units of 2^15, of which one more is lost with the lower bits, every score is within `error` =
+    sqrt(d) + d/256 + 1 of its rough one; their range is 2^16.
 
-    No rough score exceeds |X| (Cauchy-Schwarz), so after the k best of the longer items the shorter ones need not be looked at (Teflioudi,
-    Gemulla & Mykytiuk, LEMP, SIGMOD 2015). Where lengths say nothing, all are.
+    No rough score exceeds |X| (Cauchy-Schwarz), so after the k best of the longer items the shorter
+    ones need not be looked at (Teflioudi, Gemulla & Mykytiuk, LEMP, SIGMOD 2015). Where lengths say
+    nothing, all are.
     """
 
     def __init__(self, vectors: FloatArray) -> None:
@@ -341,7 +416,9 @@ class Rough:
         self._most = np.ceil(lengths[self._ids - 1] * scale + width**0.5 / 2)
 
     def fits(self, k: int) -> bool:
-        """Whether a shortlist of k is worth its while: more hands than wanted items, and some items in a hand."""
+        """Whether a shortlist of k is worth its while: more hands than wanted items, and some items
+        in a hand.
+        """
         return 2 * self._hands(k) <= len(self._ids)
 
     @staticmethod
@@ -349,7 +426,9 @@ class Rough:
         """A multiple of `GROUP`."""
         return max(256, -(-2 * k // GROUP) * GROUP)
 
-    def shortlist(self, queries: FloatArray, k: int, seen: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+    def shortlist(
+        self, queries: FloatArray, k: int, seen: IntArray
+    ) -> tuple[IntArray, npt.NDArray[np.bool_]]:
         """Items that may be among the k of largest score, seen ones left out.
 
         Args:
@@ -358,18 +437,36 @@ class Rough:
             seen: `[B, S]` items left out, 0 = none.
 
         Returns:
-            Items `[B, C]`, 0 = none, and `[B]` whether they hold the k best for certain: not where too many are near one another, and
-            not for queries so short or long (or not finite) that the bound on the error does not hold.
+            Items `[B, C]`, 0 = none, and `[B]` whether they hold the k best for certain: not where
+            too many are near one another, and not for queries so short or long (or not finite) that
+            the bound on the error does not hold.
         """
         ids = np.zeros((len(queries), 3 * k + 64), dtype=np.int64)
         found = np.zeros(len(queries), dtype=np.int64)
         length = _lengths(queries)
         holds = (length >= TINY) & (length <= 1 / TINY) & (TINY <= self.longest <= 1 / TINY)
         if not holds.all():
-            queries, length = np.where(holds[:, None], queries, np.float32(0)), np.where(holds, length, 1)
-        words = np.pad(_rounded(queries, self._scale / length), ((0, -len(queries) % ROWS), (0, 0))).view(np.int32)
+            queries, length = (
+                np.where(holds[:, None], queries, np.float32(0)),
+                np.where(holds, length, 1),
+            )
+        words = np.pad(
+            _rounded(queries, self._scale / length), ((0, -len(queries) % ROWS), (0, 0))
+        ).view(np.int32)
         margin = math.ceil(2 * self.error)
-        _shortlist(words, self._groups, self._ids, self._places, self._most, seen, k, margin, self._hands(k), ids, found)
+        _shortlist(
+            words,
+            self._groups,
+            self._ids,
+            self._places,
+            self._most,
+            seen,
+            k,
+            margin,
+            self._hands(k),
+            ids,
+            found,
+        )
         certain: npt.NDArray[np.bool_] = holds & (found <= ids.shape[1])
         return ids[:, : found.max(initial=1)], certain
 
@@ -387,7 +484,9 @@ def _rounded(vectors: FloatArray, scale: npt.NDArray[np.float64]) -> Words:
 
 
 STEP = 1024
-"""Items that are multiplied before it is looked whether shorter ones can be among the best; later half as many as there were so far."""
+"""Items that are multiplied before it is looked whether shorter ones can be among the best; later
+half as many as there were so far.
+"""
 
 BLOCK = 4 * ROWS
 """Queries that are multiplied with them, while they are in the cache."""

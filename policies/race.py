@@ -1,4 +1,5 @@
-"""Compiled draws of slates without replacement: anybody alike, or by weight (Plackett-Luce), with conditional probabilities.
+"""Compiled draws of slates without replacement: anybody alike, or by weight (Plackett-Luce), with
+conditional probabilities.
 
 Importing this module imports numba: do so inside the function that needs it.
 """
@@ -26,7 +27,9 @@ _LEAST = -80.0
 
 @njit(cache=True)
 def _weigh(items: Any, scores: Any, temperature: float, epsilon: float, out: Any) -> None:
-    """`out[j] = (1 - epsilon) * softmax(scores / temperature)[j]`, 0 where there is no item; `[pool]` each."""
+    """`out[j] = (1 - epsilon) * softmax(scores / temperature)[j]`, 0 where there is no item;
+    `[pool]` each.
+    """
     total = 0.0
     for j in range(len(items)):
         out[j] = 0.0
@@ -39,7 +42,9 @@ def _weigh(items: Any, scores: Any, temperature: float, epsilon: float, out: Any
 
 @njit(cache=True)
 def _mark(seen: Any, pool: Any, n_items: int, mark: Any, stamp: int) -> tuple[int, int]:
-    """Stamp the seen items and the pool's in `mark`; how many items may be recalled, and how many of them the pool lacks."""
+    """Stamp the seen items and the pool's in `mark`; how many items may be recalled, and how many
+    of them the pool lacks.
+    """
     eligible = n_items
     for j in range(len(seen)):
         if 0 < seen[j] <= n_items and mark[seen[j]] != stamp:
@@ -54,10 +59,22 @@ def _mark(seen: Any, pool: Any, n_items: int, mark: Any, stamp: int) -> tuple[in
 
 
 @njit(cache=True)
-def _anyone(seed: Any, purpose: int, user: int, step: int, lane: int, left: int, mark: Any, stamp: int, failed: int = 0) -> int:
-    """One of the `left` items without this stamp, each with the same probability: by rejection, at last by rank.
+def _anyone(
+    seed: Any,
+    purpose: int,
+    user: int,
+    step: int,
+    lane: int,
+    left: int,
+    mark: Any,
+    stamp: int,
+    failed: int = 0,
+) -> int:
+    """One of the `left` items without this stamp, each with the same probability: by rejection, at
+    last by rank.
 
-    Takes the random numbers of `lane` and of the `_TRIES` lanes after it, of which the first `failed` were taken in vain.
+    Takes the random numbers of `lane` and of the `_TRIES` lanes after it, of which the first
+    `failed` were taken in vain.
     """
     n_items = len(mark) - 1
     for attempt in range(failed, _TRIES):
@@ -74,7 +91,9 @@ def _anyone(seed: Any, purpose: int, user: int, step: int, lane: int, left: int,
 
 
 @njit(cache=True)
-def alike(seed: Any, users: Any, steps: Any, seen: Any, n_items: int, items: Any, propensities: Any) -> None:
+def alike(
+    seed: Any, users: Any, steps: Any, seen: Any, n_items: int, items: Any, propensities: Any
+) -> None:
     """Draw unseen items for each request, each with the same probability at each place.
 
     Args:
@@ -85,29 +104,56 @@ def alike(seed: Any, users: Any, steps: Any, seen: Any, n_items: int, items: Any
         items, propensities: `[B, k]` outputs; zeros on entry, and where nothing is left.
     """
     mark, k = np.full(n_items + 1, -1, dtype=np.int32), items.shape[1]
-    counters, words = np.empty((4, _TOGETHER * k), dtype=np.uint32), np.empty((4, _TOGETHER * k), dtype=np.uint32)
+    counters, words = (
+        np.empty((4, _TOGETHER * k), dtype=np.uint32),
+        np.empty((4, _TOGETHER * k), dtype=np.uint32),
+    )
     for b in range(len(users)):
         if b % _TOGETHER == 0:  # the first attempts of many requests at once
             n = min(_TOGETHER, len(users) - b)
             for r in range(n):
                 for place in range(k):
                     at = r * k + place
-                    counters[0, at], counters[1, at] = np.uint32(users[b + r]), np.uint32(steps[b + r])
-                    counters[2, at], counters[3, at] = np.uint32(_RECALL), np.uint32(place * (_TRIES + 1))
+                    counters[0, at], counters[1, at] = (
+                        np.uint32(users[b + r]),
+                        np.uint32(steps[b + r]),
+                    )
+                    counters[2, at], counters[3, at] = (
+                        np.uint32(_RECALL),
+                        np.uint32(place * (_TRIES + 1)),
+                    )
             philox_words(seed, counters, n * k, words)
         left, _ = _mark(seen[b], seen[b, :0], n_items, mark, b)
         for place in range(min(k, left)):
             at = b % _TOGETHER * k + place
             item = 1 + int(unit(np.uint64(words[0, at]), np.uint64(words[1, at])) * n_items)
             if mark[item] == b:
-                item = _anyone(seed, _RECALL, users[b], steps[b], place * (_TRIES + 1), left - place, mark, b, 1)
+                item = _anyone(
+                    seed,
+                    _RECALL,
+                    users[b],
+                    steps[b],
+                    place * (_TRIES + 1),
+                    left - place,
+                    mark,
+                    b,
+                    1,
+                )
             mark[item] = b
             items[b, place], propensities[b, place] = item, 1.0 / (left - place)
 
 
 @njit(cache=True)
 def draw(
-    seed: Any, users: Any, steps: Any, seen: Any, pool: Any, scores: Any, shape: tuple[int, float, float], items: Any, propensities: Any
+    seed: Any,
+    users: Any,
+    steps: Any,
+    seen: Any,
+    pool: Any,
+    scores: Any,
+    shape: tuple[int, float, float],
+    items: Any,
+    propensities: Any,
 ) -> None:
     """Draw a slate for each request.
 
@@ -129,10 +175,14 @@ def draw(
         for j in range(pool.shape[1]):
             arrives[j] = np.inf
             if pool[b, j] != 0 and weight[j] + each > 0:
-                arrives[j] = -log1p(-uniform(seed, _EXPLORE, users[b], steps[b], pool[b, j])) / (weight[j] + each)
+                arrives[j] = -log1p(-uniform(seed, _EXPLORE, users[b], steps[b], pool[b, j])) / (
+                    weight[j] + each
+                )
         arrivals, next_outside = 0, np.inf
         if outside > 0 and each > 0:
-            next_outside = -log1p(-uniform(seed, _EXPLORE, users[b], steps[b], _OUTSIDE)) / (outside * each)
+            next_outside = -log1p(-uniform(seed, _EXPLORE, users[b], steps[b], _OUTSIDE)) / (
+                outside * each
+            )
         for place in range(items.shape[1]):
             first, total = -1, outside * each
             for j in range(pool.shape[1]):
@@ -147,22 +197,38 @@ def draw(
                 items[b, place], propensities[b, place] = item, each / total
                 arrivals, outside = arrivals + 1, outside - 1
                 if outside > 0:
-                    _, u = uniform2(seed, _EXPLORE, users[b], steps[b], _OUTSIDE + 1 + (arrivals - 1) * (_TRIES + 1))
+                    _, u = uniform2(
+                        seed,
+                        _EXPLORE,
+                        users[b],
+                        steps[b],
+                        _OUTSIDE + 1 + (arrivals - 1) * (_TRIES + 1),
+                    )
                     next_outside -= log1p(-u) / (outside * each)
                 else:
                     next_outside = np.inf
             elif first >= 0:
-                items[b, place], propensities[b, place] = pool[b, first], (weight[first] + each) / total
+                items[b, place], propensities[b, place] = (
+                    pool[b, first],
+                    (weight[first] + each) / total,
+                )
                 arrives[first] = np.inf
             else:
                 break
 
 
 @njit(cache=True)
-def conditional(seen: Any, pool: Any, scores: Any, shape: tuple[int, float, float], items: Any, out: Any) -> None:
-    """Probability `[B, k]` of each of `items` at its place given the items above it; arguments as in `draw`, `out` zeros on entry."""
+def conditional(
+    seen: Any, pool: Any, scores: Any, shape: tuple[int, float, float], items: Any, out: Any
+) -> None:
+    """Probability `[B, k]` of each of `items` at its place given the items above it; arguments as
+    in `draw`, `out` zeros on entry.
+    """
     n_items, temperature, epsilon = shape
-    mark, placed = np.full(n_items + 1, -1, dtype=np.int64), np.full(n_items + 1, -1, dtype=np.int64)
+    mark, placed = (
+        np.full(n_items + 1, -1, dtype=np.int64),
+        np.full(n_items + 1, -1, dtype=np.int64),
+    )
     weight = np.empty(pool.shape[1])
     for b in range(items.shape[0]):
         eligible, outside = _mark(seen[b], pool[b], n_items, mark, b)
@@ -190,19 +256,32 @@ def conditional(seen: Any, pool: Any, scores: Any, shape: tuple[int, float, floa
 
 @njit(cache=True)
 def expected(
-    seen: Any, pool: Any, scores: Any, shape: tuple[int, float, float], items: Any, values: Any, totals: Any, rows: Any, out: Any
+    seen: Any,
+    pool: Any,
+    scores: Any,
+    shape: tuple[int, float, float],
+    items: Any,
+    values: Any,
+    totals: Any,
+    rows: Any,
+    out: Any,
 ) -> None:
-    """Mean of a table of values over the item at each place, given the items above it; the cost does not grow with the catalogue.
+    """Mean of a table of values over the item at each place, given the items above it; the cost
+    does not grow with the catalogue.
 
     Args:
         seen, pool, scores, shape, items: as in `conditional`.
         values: `[V, n_items + 1]`.
         totals: `[V]` sum of each row over items 1..n_items.
         rows: `[B, k]` which row of `values` holds at each place.
-        out: `[B, k]` zeros on entry; they stay below an item that could not be where it is, and where nothing is left to show.
+        out: `[B, k]` zeros on entry; they stay below an item that could not be where it is, and
+            where nothing is left to show.
     """
     n_items, temperature, epsilon = shape
-    mark, placed = np.full(n_items + 1, -1, dtype=np.int64), np.full(n_items + 1, -1, dtype=np.int64)
+    mark, placed = (
+        np.full(n_items + 1, -1, dtype=np.int64),
+        np.full(n_items + 1, -1, dtype=np.int64),
+    )
     weight = np.empty(pool.shape[1])
     inside = np.empty(seen.shape[1] + pool.shape[1] + items.shape[1], dtype=np.int64)
     for b in range(items.shape[0]):
@@ -221,7 +300,9 @@ def expected(
         for place in range(items.shape[1]):
             row, item = rows[b, place], items[b, place]
             outside, total = totals[row], (n_items - known) * each
-            for j in range(known):  # seen, in the pool, or placed from outside it: all but these weigh the same
+            for j in range(
+                known
+            ):  # seen, in the pool, or placed from outside it: all but these weigh the same
                 outside -= values[row, inside[j]]
             mean, possible = outside * each, False
             for j in range(pool.shape[1]):

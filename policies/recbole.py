@@ -1,7 +1,8 @@
 """RecBole: a checkpoint of a RecBole `SequentialRecommender` as a policy.
 
-RecBole needs older numpy and pandas than most environments have, so the model runs in a worker process of the interpreter that
-has RecBole (`python`), and answers over a pipe. Where the extra `abtest[recbole]` is installed, that is this interpreter.
+RecBole needs older numpy and pandas than most environments have, so the model runs in a worker
+process of the interpreter that has RecBole (`python`), and answers over a pipe. Where the extra
+`abtest[recbole]` is installed, that is this interpreter.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ class RecBoleError(ValueError):
 
 @dataclass
 class RecBole(Scored):
-    """A checkpoint of a RecBole `SequentialRecommender`, served as it is; `fit` only loads it and matches the items.
+    """A checkpoint of a RecBole `SequentialRecommender`, served as it is; `fit` only loads it and
+    matches the items.
 
-    RecBole's item tokens are matched with `catalogue.items["id"]` where the data has original ids, else with 1..n_items. Items that the
-    checkpoint does not know are never recalled. The data set of the checkpoint must be where its configuration says, relative to `folder`.
+    RecBole's item tokens are matched with `catalogue.items["id"]` where the data has original ids,
+    else with 1..n_items. Items that the checkpoint does not know are never recalled. The data set
+    of the checkpoint must be where its configuration says, relative to `folder`.
 
     Attributes:
         checkpoint: the `.pth` file that RecBole saved.
@@ -52,20 +55,32 @@ class RecBole(Scored):
         """Start the worker and match its items with the catalogue.
 
         Raises:
-            RecBoleError: no such checkpoint or interpreter, RecBole cannot load it, or no item matches.
+            RecBoleError: no such checkpoint or interpreter, RecBole cannot load it, or no item
+                matches.
         """
         self.n_items_ = catalogue.n_items
-        given = catalogue.items["id"][1:] if "id" in catalogue.items else np.arange(1, catalogue.n_items + 1)
+        given = (
+            catalogue.items["id"][1:]
+            if "id" in catalogue.items
+            else np.arange(1, catalogue.n_items + 1)
+        )
         self.names_ = np.concatenate(([""], np.asarray(given).astype(np.str_)))
         if not (self._worker().ids > 0).any():
             examples = f"{self._worker().tokens[1:4].tolist()} and {self.names_[1:4].tolist()}"
-            raise RecBoleError(f"recbole policy {self.checkpoint}: no item token is an id of the catalogue, e.g. {examples}")
+            raise RecBoleError(
+                f"recbole policy {self.checkpoint}: no item token is an id of the catalogue, e.g."
+                f" {examples}"
+            )
         return self
 
     def scores(self, histories: Histories) -> FloatArray:
-        """What the model gives for all clicks that it can read, `[B, n_items + 1]`; -inf where the checkpoint does not know the item."""
+        """What the model gives for all clicks that it can read, `[B, n_items + 1]`; -inf where the
+        checkpoint does not know the item.
+        """
         worker = self._worker()
-        known = worker.ids[histories.clicks(histories.items.shape[1])]  # RecBole's ids, 0 = padding or unknown
+        known = worker.ids[
+            histories.clicks(histories.items.shape[1])
+        ]  # RecBole's ids, 0 = padding or unknown
         question = np.zeros((len(known), worker.longest + 1), dtype=np.int64)
         for row, ids in enumerate(known):
             used = ids[ids > 0][-worker.longest :]
@@ -78,7 +93,9 @@ class RecBole(Scored):
     def _worker(self) -> _Worker:
         worker: _Worker | None = self.__dict__.get("_running")
         if worker is None or worker.process.poll() is not None:
-            worker = self.__dict__["_running"] = _Worker(self.checkpoint, self.python or sys.executable, self.folder, self.names_)
+            worker = self.__dict__["_running"] = _Worker(
+                self.checkpoint, self.python or sys.executable, self.folder, self.names_
+            )
         return worker
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -105,14 +122,20 @@ class _Worker:
         try:
             self.said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker; a pipe nobody reads would fill up and stop the worker
             pipe = subprocess.PIPE
-            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.said, cwd=folder)
+            self.process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=self.said, cwd=folder
+            )
         except OSError as error:
             self.said.close()
-            raise RecBoleError(f"{self.whose}: interpreter {python!r} cannot be started: {error.strerror}") from error
+            raise RecBoleError(
+                f"{self.whose}: interpreter {python!r} cannot be started: {error.strerror}"
+            ) from error
         self.tokens = self._receive()
         self.longest = int(self._receive()[0])
         place = {token: i for i, token in enumerate(self.tokens.tolist())}
-        self.ids = np.array([0, *(place.get(name, 0) for name in names[1:].tolist())], dtype=np.int64)
+        self.ids = np.array(
+            [0, *(place.get(name, 0) for name in names[1:].tolist())], dtype=np.int64
+        )
 
     def ask(self, question: IntArray) -> FloatArray:
         """Scores of all RecBole's items for each row of `question`."""
@@ -127,7 +150,10 @@ class _Worker:
             self.process.wait()
             self.said.seek(0)
             said = self.said.read().decode(errors="replace").strip().splitlines()
-            raise RecBoleError(f"{self.whose}: the worker ended: {said[-1] if said else 'it said nothing'}; is RecBole installed there?")
+            raise RecBoleError(
+                f"{self.whose}: the worker ended: {said[-1] if said else 'it said nothing'}; is"
+                " RecBole installed there?"
+            )
         return np.asarray(answer)
 
     def __del__(self) -> None:

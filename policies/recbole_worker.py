@@ -1,8 +1,10 @@
-"""Serves one RecBole checkpoint over stdin and stdout; run by `policies.recbole` in the interpreter that has RecBole.
+"""Serves one RecBole checkpoint over stdin and stdout; run by `policies.recbole` in the interpreter
+that has RecBole.
 
-Imports nothing of abtest. A message is 8 bytes of length, then an array in npy format. First the worker sends the item tokens
-(unicode, `[n]`, in the order of RecBole's ids) and the longest list `[1]`; then it answers ids `[R, L + 1]` (each row the
-length, then RecBole's item ids, left-aligned) by scores float32 `[R, n]`.
+Imports nothing of abtest. A message is 8 bytes of length, then an array in npy format. First the
+worker sends the item tokens (unicode, `[n]`, in the order of RecBole's ids) and the longest list
+`[1]`; then it answers ids `[R, L + 1]` (each row the length, then RecBole's item ids, left-aligned)
+by scores float32 `[R, n]`.
 """
 
 import sys
@@ -31,14 +33,18 @@ def receive(stream: BinaryIO) -> Any:
     head = stream.read(8)
     if len(head) < 8:
         return None
-    return np.lib.format.read_array(io.BytesIO(stream.read(struct.unpack("<q", head)[0])), allow_pickle=False)
+    return np.lib.format.read_array(
+        io.BytesIO(stream.read(struct.unpack("<q", head)[0])), allow_pickle=False
+    )
 
 
 def main(checkpoint: str) -> None:
     """Load the checkpoint with its data set, then answer until stdin closes."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # RecBole logs to stdout
-    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # a RecBole checkpoint holds its configuration as an object
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = (
+        "1"  # a RecBole checkpoint holds its configuration as an object
+    )
     import torch
     from recbole.data.interaction import Interaction
     from recbole.quick_start import load_data_and_model

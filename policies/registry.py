@@ -1,6 +1,8 @@
-"""From a name to a policy: entry points of the group `abtest.policies`, `module:Class`, or `file.py:Class`.
+"""From a name to a policy: entry points of the group `abtest.policies`, `module:Class`, or
+`file.py:Class`.
 
-The built-in policies come through the same entry points as a stranger's. Listing names imports no policy.
+The built-in policies come through the same entry points as a stranger's. Listing names imports no
+policy.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ DISTRIBUTION = "abtest"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A registered policy: its name, the `module:Class` behind it, and the distribution that brings it."""
+    """A registered policy: its name, the `module:Class` behind it, and the distribution that brings
+    it.
+    """
 
     name: str
     target: str
@@ -50,13 +54,18 @@ def locate(name: str, folder: Path | None = None) -> str:
     """The `module:Class` or `file.py:Class` behind a name, found without importing it.
 
     Raises:
-        PolicyError: no such registered name, no such plug-in file, a file that is not Python, or no such class in it.
+        PolicyError: no such registered name, no such plug-in file, a file that is not Python, or no
+            such class in it.
     """
     if ":" not in name:
         entries = available()
         if name not in entries:
             near = difflib.get_close_matches(name, entries, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "; see `abtest policies list`, or give `module:Class` or `file.py:Class`"
+            hint = (
+                f"; did you mean {near[0]!r}?"
+                if near
+                else "; see `abtest policies list`, or give `module:Class` or `file.py:Class`"
+            )
             raise PolicyError(f"no policy {name!r}{hint}")
         return entries[name].target
     module, _, class_name = name.rpartition(":")
@@ -64,26 +73,42 @@ def locate(name: str, folder: Path | None = None) -> str:
         file = _find_file(module, folder)
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # what `ast.parse` raises, and text that is not UTF-8
+        except (
+            SyntaxError,
+            ValueError,
+            RecursionError,
+            MemoryError,
+        ) as error:  # what `ast.parse` raises, and text that is not UTF-8
             line = error.lineno if isinstance(error, SyntaxError) else 1
             raise PolicyError(f"plug-in file {file}:{line}: not Python: {error}") from error
         except OSError as error:
             raise PolicyError(f"plug-in file {file}: cannot be read: {error.strerror}") from error
         classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-        names = classes + [alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+        names = classes + [
+            alias.asname or alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        ]
         if class_name not in names:
             near = difflib.get_close_matches(class_name, classes, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(classes) or 'none'}"
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"it has {', '.join(classes) or 'none'}"
+            )
             raise PolicyError(f"plug-in file {file} has no class {class_name!r}; {hint}")
     return name
 
 
 def is_built_in(name: str) -> bool:
-    """Whether a policy comes with abtest itself, by its name or by its `module:Class`: to import it runs nobody else's code."""
+    """Whether a policy comes with abtest itself, by its name or by its `module:Class`: to import it
+    runs nobody else's code.
+    """
     entries = available()
     if name in entries:
         return entries[name].distribution == DISTRIBUTION
-    packages = {_package(entry.target) for entry in entries.values() if entry.distribution == DISTRIBUTION}
+    packages = {
+        _package(entry.target) for entry in entries.values() if entry.distribution == DISTRIBUTION
+    }
     return ":" in name and _package(name) in packages
 
 
@@ -95,11 +120,13 @@ def resolve(name: str, folder: Path | None = None) -> type[Policy]:
     """The class behind a name.
 
     Args:
-        name: a registered name, `module:Class`, or `file.py:Class` (relative to `folder`, then to the working directory).
+        name: a registered name, `module:Class`, or `file.py:Class` (relative to `folder`, then to
+            the working directory).
         folder: usually that of the scenario.
 
     Raises:
-        PolicyError: no such name, module, file or class, an import that fails, or a class that is no `Policy`.
+        PolicyError: no such name, module, file or class, an import that fails, or a class that is
+            no `Policy`.
     """
     target = locate(name, folder)
     module_name, _, class_name = target.rpartition(":")
@@ -108,18 +135,31 @@ def resolve(name: str, folder: Path | None = None) -> type[Policy]:
         module = importlib.import_module(module_name) if file is None else _load_file(file)
     found = getattr(module, class_name, None)
     if found is None:
-        classes = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, Policy) and c is not Policy]
+        classes = [
+            n
+            for n, c in vars(module).items()
+            if isinstance(c, type) and issubclass(c, Policy) and c is not Policy
+        ]
         near = difflib.get_close_matches(class_name, classes, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; its policies are {classes}"
         raise PolicyError(f"policy {name!r}: {module_name!r} has no class {class_name!r}{hint}")
     if not (isinstance(found, type) and issubclass(found, Policy)):
-        raise PolicyError(f"policy {name!r}: {class_name!r} must be a subclass of policies.base.Policy; got {found!r}")
+        raise PolicyError(
+            f"policy {name!r}: {class_name!r} must be a subclass of policies.base.Policy; got"
+            f" {found!r}"
+        )
     if found.__abstractmethods__:
         missing = ", ".join(sorted(found.__abstractmethods__))
-        raise PolicyError(f"policy {name!r}: the class {class_name!r} does not have all methods of a policy; write {missing}")
+        raise PolicyError(
+            f"policy {name!r}: the class {class_name!r} does not have all methods of a policy;"
+            f" write {missing}"
+        )
     fields = sorted(inspect.get_annotations(found).keys() - found.__dataclass_fields__.keys())
     if fields:
-        rule = f"the class {class_name!r} must be a dataclass, else nobody can set {', '.join(fields)}; write @dataclass above it"
+        rule = (
+            f"the class {class_name!r} must be a dataclass, else nobody can set"
+            f" {', '.join(fields)}; write @dataclass above it"
+        )
         raise PolicyError(f"policy {name!r}: {rule}")
     return found
 
@@ -131,12 +171,16 @@ def _find_file(path: str, folder: Path | None) -> Path:
     except OSError as error:  # a name that no file system takes
         raise PolicyError(f"plug-in file {path[:80]!r}: {error.strerror}") from error
     if file is None:
-        raise PolicyError(f"no plug-in file {path!r}; looked at {', '.join(str(place) for place in places)}")
+        raise PolicyError(
+            f"no plug-in file {path!r}; looked at {', '.join(str(place) for place in places)}"
+        )
     return file
 
 
 def _load_file(file: Path) -> ModuleType:
-    """A plug-in file as a module whose name no other module has: neither one of Python nor a file of the same name elsewhere."""
+    """A plug-in file as a module whose name no other module has: neither one of Python nor a file
+    of the same name elsewhere.
+    """
     file = file.resolve()
     name = f"abtest_plugin_{file.stem}_{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
     if name in sys.modules and sys.modules[name].__file__ == str(file):
@@ -158,7 +202,8 @@ def make(name: str, params: Mapping[str, Any] | None = None, folder: Path | None
     """An unfitted policy with its hyper-parameters checked against its dataclass fields.
 
     Raises:
-        PolicyError: as `resolve`; or a hyper-parameter that is unknown, of the wrong type or out of range, with its key path.
+        PolicyError: as `resolve`; or a hyper-parameter that is unknown, of the wrong type or out of
+            range, with its key path.
     """
     import pydantic
 
@@ -169,7 +214,9 @@ def make(name: str, params: Mapping[str, Any] | None = None, folder: Path | None
     except CallError as error:
         why = error.__cause__
         if isinstance(why, pydantic.ValidationError):
-            complaints = tuple((tuple(issue["loc"]), complaint(name, found, issue)) for issue in why.errors())
+            complaints = tuple(
+                (tuple(issue["loc"]), complaint(name, found, issue)) for issue in why.errors()
+            )
             raise PolicyError("\n".join(text for _, text in complaints), complaints) from why
         if isinstance(why, ValueError):
             raise PolicyError(f"policy {name!r}: {why}") from why
@@ -187,4 +234,7 @@ def complaint(name: str, policy: type[Policy], issue: Any) -> str:
         return f"policy {name!r}: no hyper-parameter {path!r}; {hint}"
     if not path:
         return f"policy {name!r}: {str(issue['msg']).removeprefix('Value error, ')}"
-    return f"policy {name!r}: hyper-parameter {path!r}: {issue['msg']}. Got {issue['input']!r} instead."
+    return (
+        f"policy {name!r}: hyper-parameter {path!r}: {issue['msg']}. Got {issue['input']!r}"
+        " instead."
+    )

@@ -1,9 +1,12 @@
-"""Remote: a policy that is an HTTP service, asked in batches. The protocol is below; nothing of the service's model lives here.
+"""Remote: a policy that is an HTTP service, asked in batches. The protocol is below; nothing of the
+service's model lives here.
 
-Request, `POST url`, JSON: `{"schema": 1, "k": 60, "seed": 7, "requests": [{"user": 3, "step": 0, "items": [5, 9],
-"clicked": [true, false], "seen": [5, 9]}, ...]}` with items oldest first and without padding.
-Answer, 200, JSON: `{"slates": [{"items": [4, 8, ...], "scores": [2.5, 1.0, ...]}, ...]}`, one for each request in the same order, at
-most k items each, scores non-increasing; `propensities` may stand beside `scores`. Items are written as whole numbers (1, not 1.0).
+Request, `POST url`, JSON: `{"schema": 1, "k": 60, "seed": 7, "requests": [{"user": 3, "step": 0,
+"items": [5, 9], "clicked": [true, false], "seen": [5, 9]}, ...]}` with items oldest first and
+without padding.
+Answer, 200, JSON: `{"slates": [{"items": [4, 8, ...], "scores": [2.5, 1.0, ...]}, ...]}`, one for
+each request in the same order, at most k items each, scores non-increasing; `propensities` may
+stand beside `scores`. Items are written as whole numbers (1, not 1.0).
 """
 
 from __future__ import annotations
@@ -28,18 +31,22 @@ from policies.base import PADDING, Catalogue, Fitting, Histories, Policy, Sequen
 
 
 class RemoteError(ValueError):
-    """A remote policy that does not answer, or not as the protocol says; the message names the url, the request and what to do."""
+    """A remote policy that does not answer, or not as the protocol says; the message names the url,
+    the request and what to do.
+    """
 
 
 @dataclass
 class Remote(Policy):
-    """A policy behind an HTTP endpoint. The service is fitted by its owner; `fit` only notes the size of the catalogue.
+    """A policy behind an HTTP endpoint. The service is fitted by its owner; `fit` only notes the
+    size of the catalogue.
 
     Attributes:
         url: of the endpoint, http or https.
-        timeout: s that one try may take as a whole: connecting (once the system has resolved the name), sending, and reading
-            the answer to its end.
-        retries: further tries after a connection that fails, a time-out or a 5xx answer; a 4xx answer is final.
+        timeout: s that one try may take as a whole: connecting (once the system has resolved the
+            name), sending, and reading the answer to its end.
+        retries: further tries after a connection that fails, a time-out or a 5xx answer; a 4xx
+            answer is final.
         backoff: s before the first retry, doubled before each further one.
         batch: requests in one call.
         largest: MiB that an answer may have; a larger one is refused, and not read any further.
@@ -79,7 +86,9 @@ class Remote(Policy):
                 rows = slice(start, min(start + self.batch, len(histories)))
                 answers = self._ask(line, _question(histories.rows(rows), k, seed), rows)
                 for row, answer in enumerate(answers, start):
-                    whose = f"remote policy {self.url}, request {row} (user {int(histories.user[row])})"
+                    whose = (
+                        f"remote policy {self.url}, request {row} (user {int(histories.user[row])})"
+                    )
                     slate = _slate(answer, k, whose)
                     n = len(slate["items"])
                     items[row, :n], scores[row, :n] = slate["items"], slate["scores"]
@@ -100,8 +109,15 @@ class Remote(Policy):
         rule = "url must be http://host[:port]/path, without spaces, names and passwords"
         try:
             parts = urllib.parse.urlsplit(self.url)
-            plain = self.url.isascii() and self.url.isprintable() and " " not in self.url and "@" not in parts.netloc
-            good = plain and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            plain = (
+                self.url.isascii()
+                and self.url.isprintable()
+                and " " not in self.url
+                and "@" not in parts.netloc
+            )
+            good = (
+                plain and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            )
         except ValueError as error:  # a port out of range, a bracket that is not closed
             raise RemoteError(f"remote policy: {rule}; got {self.url!r}: {error}") from error
         if not good:
@@ -118,7 +134,10 @@ class Remote(Policy):
             try:
                 status, reason, text = line.post(body)
             except _TooLarge as error:
-                raise RemoteError(f"{whose}: the answer has more than {self.largest} MiB; raise 'largest' if that is right") from error
+                raise RemoteError(
+                    f"{whose}: the answer has more than {self.largest} MiB; raise 'largest' if that"
+                    " is right"
+                ) from error
             except (OSError, http.client.HTTPException) as error:
                 line.close()
                 problem = f"{type(error).__name__}: {error}"
@@ -132,12 +151,19 @@ class Remote(Policy):
             try:
                 slates = json.loads(text, parse_constant=_no_constant)["slates"]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise RemoteError(f"{whose}: the answer must be JSON with the key 'slates'; got {shown}") from error
+                raise RemoteError(
+                    f"{whose}: the answer must be JSON with the key 'slates'; got {shown}"
+                ) from error
             if not isinstance(slates, list) or len(slates) != rows.stop - rows.start:
                 got = len(slates) if isinstance(slates, list) else type(slates).__name__
-                raise RemoteError(f"{whose}: expected {rows.stop - rows.start} slates, one a request; got {got}")
+                raise RemoteError(
+                    f"{whose}: expected {rows.stop - rows.start} slates, one a request; got {got}"
+                )
             return slates
-        raise RemoteError(f"{whose}: no answer in {self.retries + 1} tries of at most {self.timeout} s: {problem}; is the service up?")
+        raise RemoteError(
+            f"{whose}: no answer in {self.retries + 1} tries of at most {self.timeout} s:"
+            f" {problem}; is the service up?"
+        )
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         return {"n_items": np.array(self.n_items_)}
@@ -152,10 +178,11 @@ class _TooLarge(Exception):  # noqa: N818 - becomes a RemoteError
 
 
 class _Line:
-    """A connection that is kept open between calls, and on which a call ends in time however slowly the other side sends.
+    """A connection that is kept open between calls, and on which a call ends in time however slowly
+    the other side sends.
 
-    The time-outs of sockets are of single operations: a byte a second would never run into one. So a timer shuts the connection down
-    when the time of the whole call is over.
+    The time-outs of sockets are of single operations: a byte a second would never run into one. So
+    a timer shuts the connection down when the time of the whole call is over.
     """
 
     def __init__(self, address: urllib.parse.SplitResult, timeout: float, largest: int) -> None:
@@ -171,7 +198,8 @@ class _Line:
         """Status, reason and body of the answer.
 
         Raises:
-            TimeoutError: not within the time limit. OSError, HTTPException: as usual. _TooLarge: a body beyond the limit.
+            TimeoutError: not within the time limit. OSError, HTTPException: as usual. _TooLarge: a
+                body beyond the limit.
         """
         end = time.monotonic() + self._timeout
         late = threading.Event()
@@ -187,7 +215,11 @@ class _Line:
             if self._connection.sock is None:
                 self.close()
                 self._connection.sock = self._connected(end)
-            headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Host": self._host}
+            headers = {
+                "Content-Type": "application/json",
+                "Accept-Encoding": "identity",
+                "Host": self._host,
+            }
             self._connection.request("POST", self._path, body, headers)
             response = self._connection.getresponse()
             text = self._read(response)
@@ -221,10 +253,14 @@ class _Line:
         return b"".join(parts)
 
     def _connected(self, end: float) -> socket.socket:
-        """A connection opened before `end`; its handle, which the timer shuts, is there before anything is read."""
+        """A connection opened before `end`; its handle, which the timer shuts, is there before
+        anything is read.
+        """
         host, port = self._connection.host, self._connection.port
         problem = OSError(f"{host} has no address")
-        for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        for family, kind, protocol, _, place in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        ):
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.settimeout(max(end - time.monotonic(), 1e-3))
@@ -267,9 +303,15 @@ def _slate(answer: Any, k: int, whose: str) -> dict[str, list[Any]]:
             raise RemoteError(f"{whose}: {name!r} must be a list; got {_shown(values)}")
     lengths = {name: len(values) for name, values in slate.items()}
     if lengths["items"] > k or len(set(lengths.values())) != 1:
-        raise RemoteError(f"{whose}: at most k = {k} items, and one score each; got lengths {lengths}")
+        raise RemoteError(
+            f"{whose}: at most k = {k} items, and one score each; got lengths {lengths}"
+        )
     for name, values in slate.items():
-        good, rule = (_is_item, "items must be whole numbers") if name == "items" else (_is_number, f"{name} must be numbers")
+        good, rule = (
+            (_is_item, "items must be whole numbers")
+            if name == "items"
+            else (_is_number, f"{name} must be numbers")
+        )
         place = next((i for i, value in enumerate(values) if not good(value)), None)
         if place is not None:
             raise RemoteError(f"{whose}: {rule}; got {_shown(values[place])} at place {place}")
@@ -277,7 +319,9 @@ def _slate(answer: Any, k: int, whose: str) -> dict[str, list[Any]]:
 
 
 def _is_item(value: Any) -> bool:
-    """Written as a whole number: True is an int in Python, and 1.0 or "1" would become one if they were cast."""
+    """Written as a whole number: True is an int in Python, and 1.0 or "1" would become one if they
+    were cast.
+    """
     return type(value) is int and abs(value) < 1 << 63
 
 

@@ -1,4 +1,5 @@
-"""From query vectors or scores to ranked items: exact and approximate inner-product search, ties, seen items, merging.
+"""From query vectors or scores to ranked items: exact and approximate inner-product search, ties,
+seen items, merging.
 
 Everything that ranks items goes through `top_k`. No model lives here.
 """
@@ -19,15 +20,17 @@ from policies.products import Rough, chosen, matmul, padded
 from policies.streams import Purpose, uniform
 
 Ranked = tuple[IntArray, FloatArray]
-"""Items `[B, k]` and their scores `[B, k]`, best first; 0 and -inf where a row has fewer than k candidates."""
+"""Items `[B, k]` and their scores `[B, k]`, best first; 0 and -inf where a row has fewer than k
+candidates.
+"""
 
 
 @lru_cache(maxsize=8)
 def tie_ranks(n_items: int) -> IntArray:
     """The fixed pseudo-random order in which items of equal score come, as ranks `[n_items + 1]`.
 
-    Ids are often numbered by first appearance, so an order by id would favour old or popular items: with this one, a
-    scorer that knows nothing hits one random item among n with probability k / n.
+    Ids are often numbered by first appearance, so an order by id would favour old or popular items:
+    with this one, a scorer that knows nothing hits one random item among n with probability k / n.
     """
     draws = uniform(0, Purpose.TIES, np.arange(n_items + 1))
     ranks = np.empty(n_items + 1, dtype=np.int64)
@@ -38,7 +41,9 @@ def tie_ranks(n_items: int) -> IntArray:
 
 @numba.njit(cache=True, nogil=True)
 def _before(score: float, rank: int, other: float, other_rank: int) -> bool:
-    """Whether an item comes before another one: higher score, or the same score and the lower tie rank."""
+    """Whether an item comes before another one: higher score, or the same score and the lower tie
+    rank.
+    """
     return score > other or (score == other and rank < other_rank)
 
 
@@ -50,7 +55,9 @@ def _sink(scores: Any, ids: Any, n: int, ranks: Any) -> None:
         child = 2 * node + 1
         if child >= n:
             return
-        if child + 1 < n and _before(scores[child], ranks[ids[child]], scores[child + 1], ranks[ids[child + 1]]):
+        if child + 1 < n and _before(
+            scores[child], ranks[ids[child]], scores[child + 1], ranks[ids[child + 1]]
+        ):
             child += 1
         if not _before(scores[node], ranks[ids[node]], scores[child], ranks[ids[child]]):
             return
@@ -65,7 +72,9 @@ STRIP = 64
 
 @numba.njit(cache=True, nogil=True)
 def _all_below(strip: Any, bound: float) -> bool:
-    """Whether all scores are below `bound` (no NaN is); without a branch, so that the loop is compiled to vector instructions."""
+    """Whether all scores are below `bound` (no NaN is); without a branch, so that the loop is
+    compiled to vector instructions.
+    """
     above = 0
     for c in range(len(strip)):
         above += not strip[c] < bound
@@ -74,9 +83,11 @@ def _all_below(strip: Any, bound: float) -> bool:
 
 @numba.njit(cache=True, nogil=True)
 def _select(scores: Any, ids: Any, seen: Any, ranks: Any, items: Any, best: Any) -> int:
-    """Fill `items`, `best` `[B, k]` (0 and -inf before) with the first k candidates; the first row with a NaN, or -1.
+    """Fill `items`, `best` `[B, k]` (0 and -inf before) with the first k candidates; the first row
+    with a NaN, or -1.
 
-    `ids` `[B, C]` names the candidates of `scores` `[B, C]`, 0 = none; with `ids` of no rows, candidate c is item c.
+    `ids` `[B, C]` names the candidates of `scores` `[B, C]`, 0 = none; with `ids` of no rows,
+    candidate c is item c.
     """
     excluded = np.zeros(len(ranks), dtype=np.bool_)
     k = items.shape[1]
@@ -129,7 +140,10 @@ def check_wanted(k: int, seen: IntArray, n_items: int) -> None:
 
 def _check_ids(name: str, given: IntArray, n_items: int) -> None:
     if given.size and (given.min() < 0 or given.max() > n_items):
-        raise ValueError(f"{name} items must be ids of 1..{n_items}, or 0 for none; got {given.min()}..{given.max()}")
+        raise ValueError(
+            f"{name} items must be ids of 1..{n_items}, or 0 for none; got"
+            f" {given.min()}..{given.max()}"
+        )
 
 
 def _run(scores: FloatArray, ids: IntArray, seen: IntArray, k: int, n_items: int) -> Ranked:
@@ -147,8 +161,8 @@ def _run(scores: FloatArray, ids: IntArray, seen: IntArray, k: int, n_items: int
 def top_k(scores: FloatArray, k: int, seen: IntArray) -> Ranked:
     """The k best items of each row, from scores of all items.
 
-    Seen items, padding (column 0) and items of score -inf are no candidates. Items of equal score come in the order of
-    `tie_ranks`.
+    Seen items, padding (column 0) and items of score -inf are no candidates. Items of equal score
+    come in the order of `tie_ranks`.
 
     Args:
         scores: `[B, n_items + 1]`.
@@ -162,7 +176,9 @@ def top_k(scores: FloatArray, k: int, seen: IntArray) -> Ranked:
 
 
 def top_k_of(items: IntArray, scores: FloatArray, k: int, seen: IntArray, n_items: int) -> Ranked:
-    """The k best of given candidates `items` `[B, C]` (distinct in a row, 0 = none) by `scores` `[B, C]`; else as `top_k`."""
+    """The k best of given candidates `items` `[B, C]` (distinct in a row, 0 = none) by `scores`
+    `[B, C]`; else as `top_k`.
+    """
     return _run(scores, np.ascontiguousarray(items), seen, k, n_items)
 
 
@@ -172,11 +188,14 @@ class Index(Protocol):
     n_items: int
 
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
-        """The k unseen items of largest inner product with each of `queries` `[B, d]`; `seen` `[B, S]`, 0 = none."""
+        """The k unseen items of largest inner product with each of `queries` `[B, d]`; `seen`
+        `[B, S]`, 0 = none.
+        """
 
 
 class Exact:
-    """The items of largest score for certain: every item is looked at, roughly, and those that may be among the best exactly.
+    """The items of largest score for certain: every item is looked at, roughly, and those that may
+    be among the best exactly.
 
     The bytes of the result depend on the query, the items and k only (`policies.products`).
     """
@@ -188,7 +207,9 @@ class Exact:
         self._rough = Rough(self._vectors) if np.isfinite(self._vectors).all() else None
 
     def scores(self, queries: FloatArray) -> FloatArray:
-        """Inner products `[B, n_items + 1]` with `queries` `[B, d]`, bit for bit those of `search`."""
+        """Inner products `[B, n_items + 1]` with `queries` `[B, d]`, bit for bit those of
+        `search`.
+        """
         return matmul(padded(queries), self._columns)
 
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
@@ -197,7 +218,13 @@ class Exact:
         if self._rough is None or not self._rough.fits(k):
             return top_k(matmul(queries, self._columns), k, seen)
         ids, certain = self._rough.shortlist(queries, k, seen)
-        items, scores = top_k_of(ids, chosen(queries, self._vectors, ids), k, np.zeros((len(ids), 0), dtype=np.int64), self.n_items)
+        items, scores = top_k_of(
+            ids,
+            chosen(queries, self._vectors, ids),
+            k,
+            np.zeros((len(ids), 0), dtype=np.int64),
+            self.n_items,
+        )
         rest = np.flatnonzero(~certain)
         if len(rest):
             items[rest], scores[rest] = top_k(matmul(queries[rest], self._columns), k, seen[rest])
@@ -207,19 +234,28 @@ class Exact:
 class Approximate:
     """Nearest neighbours by faiss, re-scored exactly.
 
-    The largest inner product is made a smallest distance by one more coordinate, sqrt(M^2 - |x|^2) with M the largest norm
-    (Bachrach et al., RecSys 2014), because graphs and cells are built for distances. More candidates are fetched than
-    asked for, by the number of the row's own seen items.
+    The largest inner product is made a smallest distance by one more coordinate, sqrt(M^2 - |x|^2)
+    with M the largest norm (Bachrach et al., RecSys 2014), because graphs and cells are built for
+    distances. More candidates are fetched than asked for, by the number of the row's own seen
+    items.
     """
 
-    def __init__(self, vectors: FloatArray, kind: Literal["hnsw", "ivf"] = "hnsw", links: int = 32, effort: int = 128) -> None:
+    def __init__(
+        self,
+        vectors: FloatArray,
+        kind: Literal["hnsw", "ivf"] = "hnsw",
+        links: int = 32,
+        effort: int = 128,
+    ) -> None:
         """Build the index with one thread, so that it is the same each time.
 
         Args:
             vectors: `[n_items + 1, d]`; row 0 is left out.
-            kind: `hnsw` (Malkov & Yashunin 2018), a navigable graph; `ivf`, sqrt(n_items) k-means cells.
+            kind: `hnsw` (Malkov & Yashunin 2018), a navigable graph; `ivf`, sqrt(n_items) k-means
+                cells.
             links: of a graph node.
-            effort: candidates held during a graph search, or cells visited: more is slower and finds more.
+            effort: candidates held during a graph search, or cells visited: more is slower and
+                finds more.
 
         Raises:
             ModuleNotFoundError: faiss is missing: `pip install 'abtest[ann]'`.
@@ -227,8 +263,13 @@ class Approximate:
         try:
             import faiss
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("approximate search needs faiss: pip install 'abtest[ann]' (or use search kind `exact`)") from error
-        faiss.cvar.distance_compute_blas_threshold = 2**31 - 1  # a BLAS product rounds by a query's place in its block
+            raise ModuleNotFoundError(
+                "approximate search needs faiss: pip install 'abtest[ann]' (or use search kind"
+                " `exact`)"
+            ) from error
+        faiss.cvar.distance_compute_blas_threshold = (
+            2**31 - 1
+        )  # a BLAS product rounds by a query's place in its block
         self.n_items = len(vectors) - 1
         self._vectors = padded(vectors)
         squares = (self._vectors[1:].astype(np.float64) ** 2).sum(axis=1)
@@ -244,7 +285,9 @@ class Approximate:
                 self._index.hnsw.efSearch = effort
             else:
                 cells = max(1, int(np.sqrt(self.n_items)))
-                self._index = faiss.IndexIVFFlat(faiss.IndexFlatL2(points.shape[1]), points.shape[1], cells)
+                self._index = faiss.IndexIVFFlat(
+                    faiss.IndexFlatL2(points.shape[1]), points.shape[1], cells
+                )
                 self._index.cp.min_points_per_centroid = 1
                 self._index.train(points)
                 self._index.nprobe = min(effort, cells)
@@ -255,12 +298,16 @@ class Approximate:
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
         queries = padded(queries)
         wanted = np.minimum(k + (seen != PADDING).sum(axis=1), self.n_items)
-        size = np.minimum(2 ** np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64), self.n_items)
+        size = np.minimum(
+            2 ** np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64), self.n_items
+        )
         items = np.zeros((len(queries), k), dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         for fetch in np.unique(size):
             rows = np.flatnonzero(size == fetch)
-            found = by_rows(lambda block, fetch=fetch: self._nearest(block, int(fetch)), queries[rows])
+            found = by_rows(
+                lambda block, fetch=fetch: self._nearest(block, int(fetch)), queries[rows]
+            )
             inner = chosen(queries[rows], self._vectors, found)
             items[rows], scores[rows] = top_k_of(found, inner, k, seen[rows], self.n_items)
         return items, scores
@@ -288,11 +335,16 @@ class Search(Params):
 
     def index(self, vectors: FloatArray) -> Index:
         """The index over `vectors` `[n_items + 1, d]`."""
-        return Exact(vectors) if self.kind == "exact" else Approximate(vectors, self.kind, self.links, self.effort)
+        return (
+            Exact(vectors)
+            if self.kind == "exact"
+            else Approximate(vectors, self.kind, self.links, self.effort)
+        )
 
 
 def shares(quotas: Sequence[int], k: int) -> tuple[int, ...]:
-    """`k` places divided in proportion to `quotas` (largest remainders, earlier ones first); `quotas` itself if it sums to k.
+    """`k` places divided in proportion to `quotas` (largest remainders, earlier ones first);
+    `quotas` itself if it sums to k.
 
     Raises:
         ValueError: a negative quota, or none above 0.
@@ -308,26 +360,34 @@ def shares(quotas: Sequence[int], k: int) -> tuple[int, ...]:
 
 
 def by_quota(
-    index: Index, queries: FloatArray, quotas: Sequence[int], seen: IntArray, order: Literal["interest", "score"] = "interest"
+    index: Index,
+    queries: FloatArray,
+    quotas: Sequence[int],
+    seen: IntArray,
+    order: Literal["interest", "score"] = "interest",
 ) -> Slates:
     """Interest after interest takes the best items that no earlier one has taken, up to its quota.
 
-    Two-step recall (m, n), six online interests and one-step recall (k,) of RecGPT (section 4.4) are this with a list of
-    quotas.
+    Two-step recall (m, n), six online interests and one-step recall (k,) of RecGPT (section 4.4)
+    are this with a list of quotas.
 
     Args:
         index: of the items.
         queries: `[B, I, d]`, one query vector for each interest.
         quotas: `I` numbers of items; the slate has their sum.
         seen: `[B, S]` items left out, 0 = none.
-        order: `interest`: the first interest's items, then the second's, ...; a score is then lowered to that of the item
-            above it where it would exceed it. `score`: all by inner product.
+        order: `interest`: the first interest's items, then the second's, ...; a score is then
+            lowered to that of the item above it where it would exceed it. `score`: all by inner
+            product.
 
     Returns:
         Slates `[B, sum(quotas)]` with `interest`.
     """
     if len(quotas) != queries.shape[1]:
-        raise ValueError(f"as many quotas as interests: got {len(quotas)} quotas for {queries.shape[1]} interests")
+        raise ValueError(
+            f"as many quotas as interests: got {len(quotas)} quotas for {queries.shape[1]}"
+            " interests"
+        )
     taken: list[IntArray] = []
     inner: list[FloatArray] = []
     interest: list[IntArray] = []
@@ -338,18 +398,30 @@ def by_quota(
         taken.append(found)
         inner.append(scores)
         interest.append(np.full(found.shape, i, dtype=np.int64))
-    items, values, source = np.concatenate(taken, axis=1), np.concatenate(inner, axis=1), np.concatenate(interest, axis=1)
+    items, values, source = (
+        np.concatenate(taken, axis=1),
+        np.concatenate(inner, axis=1),
+        np.concatenate(interest, axis=1),
+    )
     if order == "score":
-        best, values = top_k_of(items, values, items.shape[1], np.zeros((len(items), 0), dtype=np.int64), index.n_items)
+        best, values = top_k_of(
+            items, values, items.shape[1], np.zeros((len(items), 0), dtype=np.int64), index.n_items
+        )
         return Slates(best, values, interest=interest_of(best, items, source, index.n_items))
     place = np.argsort(items == PADDING, axis=1, kind="stable")
     values = np.minimum.accumulate(np.take_along_axis(values, place, axis=1), axis=1)
-    return Slates(np.take_along_axis(items, place, axis=1), values, interest=np.take_along_axis(source, place, axis=1))
+    return Slates(
+        np.take_along_axis(items, place, axis=1),
+        values,
+        interest=np.take_along_axis(source, place, axis=1),
+    )
 
 
 @numba.njit(cache=True, nogil=True)
 def _distinct(items: Any, scores: Any, size: int, union: Any, best: Any, source: Any) -> None:
-    """Each row's distinct items of `items` `[B, I, C]` into `union` `[B, I * C]`, with their best score and its interest."""
+    """Each row's distinct items of `items` `[B, I, C]` into `union` `[B, I * C]`, with their best
+    score and its interest.
+    """
     place = np.full(size, -1, dtype=np.int64)
     for row in range(len(items)):
         n = 0
@@ -369,8 +441,11 @@ def _distinct(items: Any, scores: Any, size: int, union: Any, best: Any, source:
             place[union[row, at]] = -1
 
 
-def pooled(index: Index, queries: FloatArray, each: int, seen: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
-    """The union of every interest's `each` best items, an item's score being its best over the interests.
+def pooled(
+    index: Index, queries: FloatArray, each: int, seen: IntArray
+) -> tuple[IntArray, FloatArray, IntArray]:
+    """The union of every interest's `each` best items, an item's score being its best over the
+    interests.
 
     Args:
         index: of the items.
@@ -379,22 +454,33 @@ def pooled(index: Index, queries: FloatArray, each: int, seen: IntArray) -> tupl
         seen: `[B, S]` items left out, 0 = none.
 
     Returns:
-        Items, scores and interests `[B, I * each]` of the pool, in no order; 0, -inf, 0 where it has fewer.
+        Items, scores and interests `[B, I * each]` of the pool, in no order; 0, -inf, 0 where it
+        has fewer.
     """
     b, interests, d = queries.shape
-    found, inner = index.search(queries.reshape(b * interests, d), each, np.repeat(seen, interests, axis=0))
+    found, inner = index.search(
+        queries.reshape(b * interests, d), each, np.repeat(seen, interests, axis=0)
+    )
     shape = (b, interests * each)
     union = np.zeros(shape, dtype=np.int64)
     best = np.full(shape, -np.inf, dtype=np.float32)
     source = np.zeros(shape, dtype=np.int64)
-    _distinct(found.reshape(b, interests, each), inner.reshape(b, interests, each), index.n_items + 1, union, best, source)
+    _distinct(
+        found.reshape(b, interests, each),
+        inner.reshape(b, interests, each),
+        index.n_items + 1,
+        union,
+        best,
+        source,
+    )
     return union, best, source
 
 
 def by_max(index: Index, queries: FloatArray, k: int, seen: IntArray) -> Slates:
     """All interests search together: an item's score is its best inner product with any of them.
 
-    With exact search these are the k items of largest max over interests: each is among the k best of its own interest.
+    With exact search these are the k items of largest max over interests: each is among the k best
+    of its own interest.
 
     Args:
         index: of the items.
@@ -403,7 +489,9 @@ def by_max(index: Index, queries: FloatArray, k: int, seen: IntArray) -> Slates:
         seen: `[B, S]` items left out, 0 = none.
     """
     union, best, source = pooled(index, queries, k, seen)
-    items, scores = top_k_of(union, best, k, np.zeros((len(union), 0), dtype=np.int64), index.n_items)
+    items, scores = top_k_of(
+        union, best, k, np.zeros((len(union), 0), dtype=np.int64), index.n_items
+    )
     return Slates(items, scores, interest=interest_of(items, union, source, index.n_items))
 
 
@@ -418,7 +506,9 @@ def _look_up(items: Any, union: Any, source: Any, size: int, out: Any) -> None:
 
 
 def interest_of(items: IntArray, union: IntArray, source: IntArray, n_items: int) -> IntArray:
-    """The interest `[B, k]` of `items` `[B, k]`, looked up in a pool `union` `[B, C]` with interests `source` `[B, C]`."""
+    """The interest `[B, k]` of `items` `[B, k]`, looked up in a pool `union` `[B, C]` with
+    interests `source` `[B, C]`.
+    """
     out = np.zeros(items.shape, dtype=np.int64)
     _look_up(items, union, source, n_items + 1, out)
     return out

@@ -15,8 +15,9 @@ from policies.sequence import SequenceNetwork, SequencePolicy
 class SASRecNetwork(SequenceNetwork):
     """Item and position vectors, causal self-attention blocks, the hidden vector after each place.
 
-    E_i = M_i + P_i (eq. 1), S = softmax(Q K^T / sqrt(d)) V (eq. 2), F = ReLU(S W1 + b1) W2 + b2 (eq. 4), within
-    g'(x) = x + dropout(g(norm(x))) (section III.B); r_i = F . M_i with item vectors shared with the input (eq. 6).
+    E_i = M_i + P_i (eq. 1), S = softmax(Q K^T / sqrt(d)) V (eq. 2), F = ReLU(S W1 + b1) W2 + b2
+    (eq. 4), within g'(x) = x + dropout(g(norm(x))) (section III.B); r_i = F . M_i with item vectors
+    shared with the input (eq. 6).
     """
 
     def __init__(self, n_items: int, policy: SASRec) -> None:
@@ -24,7 +25,14 @@ class SASRecNetwork(SequenceNetwork):
         self.places = Places(policy.length, policy.width)
         inner = policy.inner or policy.width
         self.blocks = nn.ModuleList(
-            Block(policy.width, policy.heads, inner, dropout=policy.dropout, activation=policy.activation, norm=policy.norm)
+            Block(
+                policy.width,
+                policy.heads,
+                inner,
+                dropout=policy.dropout,
+                activation=policy.activation,
+                norm=policy.norm,
+            )
             for _ in range(policy.blocks)
         )
         self.norm = nn.LayerNorm(policy.width)
@@ -36,7 +44,9 @@ class SASRecNetwork(SequenceNetwork):
         """As `SequenceNetwork.forward`; the user is not looked at."""
         return self.encode(items, causal=True)
 
-    def encode(self, items: Tensor, *, causal: bool, instead: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def encode(
+        self, items: Tensor, *, causal: bool, instead: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """Hidden vectors `[B, L, d]` of `items` `[B, L]`.
 
         Args:
@@ -60,8 +70,8 @@ class SASRecNetwork(SequenceNetwork):
 class SASRec(SequencePolicy):
     """SASRec: the next item from causal self-attention over the clicks.
 
-    Defaults are the paper's (two blocks, one head, dropout .5, binary cross-entropy with one negative at every position);
-    the width is that of the RecGPT tables.
+    Defaults are the paper's (two blocks, one head, dropout .5, binary cross-entropy with one
+    negative at every position); the width is that of the RecGPT tables.
 
     Attributes:
         blocks: attention blocks.
@@ -69,8 +79,8 @@ class SASRec(SequencePolicy):
         inner: width of a block's position-wise network; 0 = `width`.
         dropout: of embeddings, attention and networks.
         activation: of the position-wise network.
-        norm: `pre`, normalise what enters a sublayer and the end (the paper); `post`, normalise the embedding and what leaves a
-            sublayer (as in S3-Rec's and RecBole's SASRec).
+        norm: `pre`, normalise what enters a sublayer and the end (the paper); `post`, normalise the
+            embedding and what leaves a sublayer (as in S3-Rec's and RecBole's SASRec).
     """
 
     blocks: int = 2

@@ -33,30 +33,50 @@ def write_package(name: str, into: Path) -> Path:
         The package's folder.
 
     Raises:
-        PolicyError: not a name for a module, the name of a registered policy, of a module of Python or of an installed package, or a
-            folder that is there already.
+        PolicyError: not a name for a module, the name of a registered policy, of a module of Python
+            or of an installed package, or a folder that is there already.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,59}", name) or keyword.iskeyword(name):
-        rule = "a policy's name must be small letters, digits and underscores, 60 at most, e.g. my_policy"
+        rule = (
+            "a policy's name must be small letters, digits and underscores, 60 at most, e.g."
+            " my_policy"
+        )
         raise PolicyError(f"{rule}; got {name!r}")
     taken = available()
     if name in taken:
-        raise PolicyError(f"there is a policy {name!r} already, from {taken[name].distribution}; choose another name")
+        raise PolicyError(
+            f"there is a policy {name!r} already, from {taken[name].distribution}; choose another"
+            " name"
+        )
     folder = into / name
     if folder.exists():
-        raise PolicyError(f"{folder} is there already; choose another name or another folder (--into)")
+        raise PolicyError(
+            f"{folder} is there already; choose another name or another folder (--into)"
+        )
     owner = _owner(name)
     if owner:
-        raise PolicyError(f"a package {name!r} would stand in the way of {owner}; choose another name")
+        raise PolicyError(
+            f"a package {name!r} would stand in the way of {owner}; choose another name"
+        )
     class_name = "".join(part.capitalize() for part in name.split("_"))
     templates = Path(__file__).parent / "template"
-    if re.search(rf"^from .* import .*\b{class_name}\b", (templates / "policy.py.txt").read_text(encoding="utf-8"), re.MULTILINE):
-        raise PolicyError(f"the class of {name!r} would be called {class_name}, as something that it imports; choose another name")
+    if re.search(
+        rf"^from .* import .*\b{class_name}\b",
+        (templates / "policy.py.txt").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    ):
+        raise PolicyError(
+            f"the class of {name!r} would be called {class_name}, as something that it imports;"
+            " choose another name"
+        )
     words = {"name": name, "class_name": class_name, "distribution": name.replace("_", "-")}
     for source, target in FILES.items():
         file = folder / target.format(name=name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template((templates / source).read_text(encoding="utf-8")).substitute(words), encoding="utf-8")
+        file.write_text(
+            Template((templates / source).read_text(encoding="utf-8")).substitute(words),
+            encoding="utf-8",
+        )
     return folder
 
 
@@ -69,5 +89,7 @@ def _owner(name: str) -> str:
     try:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
-        return f"the installed module {name!r}" if importlib.util.find_spec(name) is not None else ""
+        return (
+            f"the installed module {name!r}" if importlib.util.find_spec(name) is not None else ""
+        )
     return f"the installed package {distribution.name} {distribution.version}"

@@ -1,4 +1,6 @@
-"""Scored: the base of policies that say only how good each item is for a request. Ranking comes with it. No model."""
+"""Scored: the base of policies that say only how good each item is for a request. Ranking comes
+with it. No model.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +19,37 @@ from policies.retrieval import top_k
 class Scored(Policy):
     """A policy that scores all items for each request; everything else of serving is done here.
 
-    A subclass writes `fit`, `scores`, `state` and `restore`. It is then a `Scorer`, and `Explore` makes it stochastic.
+    A subclass writes `fit`, `scores`, `state` and `restore`. It is then a `Scorer`, and `Explore`
+    makes it stochastic.
     """
 
     @abstractmethod
     def scores(self, histories: Histories) -> FloatArray:
-        """Scores `[B, n_items + 1]` of all items, -inf for one that cannot be recalled; column 0 is padding and ignored.
+        """Scores `[B, n_items + 1]` of all items, -inf for one that cannot be recalled; column 0 is
+        padding and ignored.
 
-        Each row from its own request only. Requests come in blocks of `policies.blocks.ROWS`, filled up with empty histories, so that
-        torch's products give a request the same bytes in any batch. Those of numpy do not on every processor: a product of
-        arrays is `policies.products.matmul(rows, table)`, not `rows @ table`.
+        Each row from its own request only. Requests come in blocks of `policies.blocks.ROWS`,
+        filled up with empty histories, so that torch's products give a request the same bytes in
+        any batch. Those of numpy do not on every processor: a product of arrays is
+        `policies.products.matmul(rows, table)`, not `rows @ table`.
         """
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The k unseen items of highest score."""
         parts = [top_k(scores, k, histories.seen[some]) for some, scores in self._blocks(histories)]
-        return Slates(np.concatenate([items for items, _ in parts]), np.concatenate([best for _, best in parts]))
+        return Slates(
+            np.concatenate([items for items, _ in parts]),
+            np.concatenate([best for _, best in parts]),
+        )
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """The score of each of `items` `[B, n]`."""
-        return np.concatenate([np.take_along_axis(scores, items[some], axis=1) for some, scores in self._blocks(histories)])
+        return np.concatenate(
+            [
+                np.take_along_axis(scores, items[some], axis=1)
+                for some, scores in self._blocks(histories)
+            ]
+        )
 
     def _blocks(self, histories: Histories) -> Iterator[tuple[slice, FloatArray]]:
         """Some requests after others, with their scores."""

@@ -1,4 +1,5 @@
-"""The base of all next-item models: clicks as training windows, a hidden vector after each place, every target in one pass.
+"""The base of all next-item models: clicks as training windows, a hidden vector after each place,
+every target in one pass.
 
 What holds for all policies of query and item vectors is in `vectors`.
 """
@@ -19,7 +20,9 @@ from policies.vectors import Batch, Network, VectorPolicy
 
 
 class SequenceNetwork(Network):
-    """A network with a hidden vector after each place of a history; the last one is the query vector."""
+    """A network with a hidden vector after each place of a history; the last one is the query
+    vector.
+    """
 
     @abstractmethod
     def forward(self, items: Tensor, user: Tensor) -> Tensor:
@@ -39,7 +42,9 @@ class SequenceNetwork(Network):
         return hidden[:, -1:]
 
 
-def pieces(n: IntArray, length: int, cut: Literal["last", "all"]) -> tuple[IntArray, IntArray, IntArray]:
+def pieces(
+    n: IntArray, length: int, cut: Literal["last", "all"]
+) -> tuple[IntArray, IntArray, IntArray]:
     """Rows of `n` `[U]` places cut into pieces of at most `length`, counted from the end.
 
     Args:
@@ -59,8 +64,8 @@ def pieces(n: IntArray, length: int, cut: Literal["last", "all"]) -> tuple[IntAr
 class Windows:
     """Pieces of the users' click sequences, of at most `length` inputs and as many targets.
 
-    `last`: each user's last `length + 1` clicks. `all`: consecutive pieces, cut from the end, so that every click but a user's
-    first is a target once.
+    `last`: each user's last `length + 1` clicks. `all`: consecutive pieces, cut from the end, so
+    that every click but a user's first is a target once.
     """
 
     def __init__(self, clicks: Sequences, length: int, cut: Literal["last", "all"]) -> None:
@@ -73,7 +78,12 @@ class Windows:
         """The windows at `index`, padded to the longest of them."""
         items, end, n = self._clicks.items, self.end[index], self.lengths[index]
         row = self.row[index]
-        arrays = right_aligned(items, end - 1, n), right_aligned(items, end, n), row, self._clicks.user[row] + 1
+        arrays = (
+            right_aligned(items, end - 1, n),
+            right_aligned(items, end, n),
+            row,
+            self._clicks.user[row] + 1,
+        )
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
@@ -102,7 +112,9 @@ class SequencePolicy(VectorPolicy):
         return Windows(known, self.length, self.windows)
 
     def batch_loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
-        """Every real target is predicted from the hidden vector before it; padding is never multiplied with item vectors."""
+        """Every real target is predicted from the hidden vector before it; padding is never
+        multiplied with item vectors.
+        """
         valid = batch.targets != 0
         hidden = network(batch.items, batch.user)[valid]
         row = batch.row[:, None].expand_as(batch.targets)[valid]

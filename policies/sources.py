@@ -1,6 +1,8 @@
-"""sources: digests of the files that decide what a policy does, so that a run is not continued, nor a fit reused, after they changed.
+"""sources: digests of the files that decide what a policy does, so that a run is not continued, nor
+a fit reused, after they changed.
 
-Of abtest's own policies there is nothing to say here: their source is that of the package (`package`).
+Of abtest's own policies there is nothing to say here: their source is that of the package
+(`package`).
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ _CODE = tuple(importlib.machinery.all_suffixes())
 def sources(policy: Policy) -> dict[str, str]:
     """Digest by name of what is behind a policy that is not abtest's own, and of its `files`.
 
-    A plug-in file counts with the modules beside it that it imports, however deep; a class of an installed distribution with the
-    distribution's RECORD, which holds a digest of every file; a class of any other package (one installed with `-e`, or found on the
-    path) with every source file of the package.
+    A plug-in file counts with the modules beside it that it imports, however deep; a class of an
+    installed distribution with the distribution's RECORD, which holds a digest of every file; a
+    class of any other package (one installed with `-e`, or found on the path) with every source
+    file of the package.
     """
     found: dict[str, str] = {}
     for kind in type(policy).__mro__:
@@ -78,7 +81,11 @@ def _behind(module: str) -> dict[str, str]:
             return {f"{distribution} {version}": hashlib.sha256(record.encode()).hexdigest()[:32]}
     if file.name == "__init__.py":
         folder = file.parent
-        return {str(one.relative_to(folder.parent)): digest(one) for one in sorted(folder.rglob("*")) if one.name.endswith(_CODE)}
+        return {
+            str(one.relative_to(folder.parent)): digest(one)
+            for one in sorted(folder.rglob("*"))
+            if one.name.endswith(_CODE)
+        }
     return {str(one.relative_to(file.parent)): digest(one) for one in sorted(_imported(file))}
 
 
@@ -101,12 +108,18 @@ def _imported(file: Path) -> set[Path]:
         for name in _imports(one):
             top = file.parent / name.partition(".")[0]
             waiting.append(top.with_suffix(".py"))
-            waiting += sorted(inner for inner in top.rglob("*") if inner.name.endswith(_CODE)) if top.is_dir() else []
+            waiting += (
+                sorted(inner for inner in top.rglob("*") if inner.name.endswith(_CODE))
+                if top.is_dir()
+                else []
+            )
     return found
 
 
 def _imports(file: Path) -> Iterator[str]:
-    """The names of all modules that a file imports, wherever in it; a relative one without its dots."""
+    """The names of all modules that a file imports, wherever in it; a relative one without its
+    dots.
+    """
     try:
         tree = ast.parse(file.read_bytes(), str(file))
     except SyntaxError:  # then its import fails, and says so

@@ -14,15 +14,20 @@ from policies.sequence import SequenceNetwork, SequencePolicy
 class STAMPNetwork(SequenceNetwork):
     """The session's memory under an attention that the last click drives, times the last click.
 
-    Liu et al. 2018, "The STMP model": m_s = mean of x_1 .. x_t, m_t = x_t; h_s = tanh(W_s m_s + b_s), h_t = tanh(W_t m_t + b_t); the
-    score is the trilinear product <h_s, h_t, x_i>, without the logistic function that the paper puts between it and the softmax. "The
-    STAMP model" puts m_a = sum_i alpha_i x_i in the place of m_s in h_s, alpha_i = W0 s(W1 x_i + W2 x_t + W3 m_s + b_a), not normalised.
+    Liu et al. 2018, "The STMP model": m_s = mean of x_1 .. x_t, m_t = x_t; h_s = tanh(W_s m_s +
+    b_s), h_t = tanh(W_t m_t + b_t); the score is the trilinear product <h_s, h_t, x_i>, without the
+    logistic function that the paper puts between it and the softmax. "The STAMP model" puts m_a =
+    sum_i alpha_i x_i in the place of m_s in h_s, alpha_i = W0 s(W1 x_i + W2 x_t + W3 m_s + b_a),
+    not normalised.
     """
 
     def __init__(self, n_items: int, policy: STAMP) -> None:
         super().__init__(n_items, policy.width)
         width = policy.width
-        self.last_click, self.memory = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.last_click, self.memory = (
+            nn.Linear(width, width, bias=False),
+            nn.Linear(width, width, bias=False),
+        )
         self.attention = AdditiveAttention(width, bias=True)
         self.session, self.recent = nn.Linear(width, width), nn.Linear(width, width)
         initialise(self, std=policy.std)
@@ -39,10 +44,11 @@ class STAMPNetwork(SequenceNetwork):
 class STAMP(SequencePolicy):
     """STAMP: the next item from the last click and an attention over the clicks before it.
 
-    The paper trains by `softmax`; any loss may be chosen. It draws item vectors from N(0, .002^2) and weights from N(0, .05^2), as RecBole
-    does; here all are drawn from N(0, .1^2), because a product of two tanh of such small vectors starts without a gradient to speak of.
-    So drawn, STAMP reaches HR@10 .0274 on Beauty (three seeds, one-negative cross-entropy; docs/results.md) where the RecGPT paper's row
-    has .0114; the paper's start was not measured.
+    The paper trains by `softmax`; any loss may be chosen. It draws item vectors from N(0, .002^2)
+    and weights from N(0, .05^2), as RecBole does; here all are drawn from N(0, .1^2), because a
+    product of two tanh of such small vectors starts without a gradient to speak of. So drawn, STAMP
+    reaches HR@10 .0274 on Beauty (three seeds, one-negative cross-entropy; docs/results.md) where
+    the RecGPT paper's row has .0114; the paper's start was not measured.
 
     Attributes:
         std: standard deviation of the initial item vectors and weights; the paper has two.

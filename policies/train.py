@@ -1,4 +1,6 @@
-"""The one trainer: epochs, early stopping, averaging, checkpoints. It knows no model, no loss and no data."""
+"""The one trainer: epochs, early stopping, averaging, checkpoints. It knows no model, no loss and
+no data.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,14 @@ class Training(Params):
         rate: learning rate of Adam (Kingma & Ba 2015; beta .9 and .999).
         decay: L2 penalty of all parameters.
         clip: largest norm of the gradient; 0 = no clipping.
-        patience: stop after so many validations without a better NDCG@10, and keep the best weights, those of the start among them;
-            0 = train all epochs on all data and keep the last weights.
+        patience: stop after so many validations without a better NDCG@10, and keep the best
+            weights, those of the start among them; 0 = train all epochs on all data and keep the
+            last weights.
         every: epochs from one validation to the next.
         sample: users of a validation, at most.
-        average: the result is the mean of the weights of so many best validated epochs (uniform soup, Wortsman et al. 2022), unless
-            the best one alone validates better; without validation, of the last epochs (Izmailov et al. 2018).
+        average: the result is the mean of the weights of so many best validated epochs (uniform
+            soup, Wortsman et al. 2022), unless the best one alone validates better; without
+            validation, of the last epochs (Izmailov et al. 2018).
     """
 
     epochs: int = 100
@@ -49,9 +53,19 @@ class Training(Params):
     average: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 0), ("batch", 1), ("patience", 0), ("every", 1), ("sample", 1), ("average", 1)):
+        for name, least in (
+            ("epochs", 0),
+            ("batch", 1),
+            ("patience", 0),
+            ("every", 1),
+            ("sample", 1),
+            ("average", 1),
+        ):
             if getattr(self, name) < least:
-                raise ValueError(f"the {name!r} of a training must be at least {least}; got {getattr(self, name)}")
+                raise ValueError(
+                    f"the {name!r} of a training must be at least {least}; got"
+                    f" {getattr(self, name)}"
+                )
         if not self.rate > 0:
             raise ValueError(f"the 'rate' of a training must be above 0; got {self.rate}")
 
@@ -60,22 +74,28 @@ class Training(Params):
 def seeded(seed: int, *key: int | str) -> Iterator[None]:
     """torch's default generators seeded by `seed` and `key`, and put back afterwards."""
     with torch.random.fork_rng():
-        torch.manual_seed(int(_sequence(seed, *key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        torch.manual_seed(
+            int(_sequence(seed, *key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        )
         yield
 
 
 def _sequence(seed: int, *key: int | str) -> np.random.SeedSequence:
-    return np.random.SeedSequence([seed, *(part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key)])
+    return np.random.SeedSequence(
+        [seed, *(part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key)]
+    )
 
 
 @dataclass
 class Progressed:
-    """Where a training stands after some epochs; what a checkpoint holds besides the model and its optimiser.
+    """Where a training stands after some epochs; what a checkpoint holds besides the model and its
+    optimiser.
 
     Attributes:
         epoch: epochs done.
         waited: validations since the best one.
-        kept: (NDCG@10 or the epoch's number, weights) of the epochs that the result is averaged over, best first.
+        kept: (NDCG@10 or the epoch's number, weights) of the epochs that the result is averaged
+            over, best first.
         losses: mean loss of each epoch.
         figures: NDCG@10 of each validated epoch, by epoch; 0 is the start.
     """
@@ -87,7 +107,9 @@ class Progressed:
     figures: dict[int, float] = field(default_factory=dict)
 
     def keep(self, value: float, weights: dict[str, Tensor], most: int) -> None:
-        """Keep `weights` if they are among the `most` best so far (the earlier one of two equal ones)."""
+        """Keep `weights` if they are among the `most` best so far (the earlier one of two equal
+        ones).
+        """
         before = self.kept[0][0] if self.kept else -math.inf
         self.waited = 0 if value > before else self.waited + 1
         if len(self.kept) < most or value > self.kept[-1][0]:
@@ -108,8 +130,8 @@ def train(
 ) -> Progressed:
     """Train `model` in place by Adam and leave the chosen weights in it.
 
-    The random numbers of an epoch depend on (`fitting.seed`, `stage`, epoch) only, so that a resumed training ends as an
-    uninterrupted one.
+    The random numbers of an epoch depend on (`fitting.seed`, `stage`, epoch) only, so that a
+    resumed training ends as an uninterrupted one.
 
     Args:
         model: whose parameters are trained, on its device.
@@ -119,23 +141,36 @@ def train(
         fitting: seed, progress callback, checkpoint folder.
         stage: names the training in progress, messages and its checkpoint.
         validate: NDCG@10 of the model as it is (in `eval` mode), or None.
-        targets: `[N]` what each row has to predict, so that batches hold about the same number of them; None: one each.
+        targets: `[N]` what each row has to predict, so that batches hold about the same number of
+            them; None: one each.
 
     Raises:
-        ValueError: nothing to train on, a loss that is not finite, or a checkpoint of another training.
+        ValueError: nothing to train on, a loss that is not finite, or a checkpoint of another
+            training.
     """
     if len(lengths) == 0:
-        raise ValueError(f"{stage}: there is nothing to train on: no user of the log has a click that follows another one")
-    optimizer = torch.optim.Adam(model.parameters(), lr=training.rate, weight_decay=training.decay, fused=True)
+        raise ValueError(
+            f"{stage}: there is nothing to train on: no user of the log has a click that follows"
+            " another one"
+        )
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=training.rate, weight_decay=training.decay, fused=True
+    )
     checkpoint = None
     if fitting.folder is not None:
         identity = {
             "training": {**asdict(training), "epochs": None},
             "seed": fitting.seed,
             "policy": fitting.identity,
-            "data": [zlib.crc32(np.ascontiguousarray(part).tobytes()) for part in (lengths, targets) if part is not None],
+            "data": [
+                zlib.crc32(np.ascontiguousarray(part).tobytes())
+                for part in (lengths, targets)
+                if part is not None
+            ],
         }
-        checkpoint = Checkpoint(fitting.folder / f"{stage}.safetensors", json.dumps(identity, sort_keys=True))
+        checkpoint = Checkpoint(
+            fitting.folder / f"{stage}.safetensors", json.dumps(identity, sort_keys=True)
+        )
     done = Progressed()
     if checkpoint is not None and fitting.resume:
         done = checkpoint.read(model, optimizer)
@@ -153,7 +188,11 @@ def train(
         while done.epoch < training.epochs and not (patience and done.waited >= patience):
             done.epoch += 1
             with seeded(fitting.seed, stage, done.epoch):
-                done.losses.append(_epoch(model, optimizer, step, batches(done.epoch), training, (stage, done.epoch)))
+                done.losses.append(
+                    _epoch(
+                        model, optimizer, step, batches(done.epoch), training, (stage, done.epoch)
+                    )
+                )
                 figures = {"loss": done.losses[-1]}
                 if validate is not None and patience and done.epoch % training.every == 0:
                     model.eval()
@@ -167,7 +206,12 @@ def train(
         if done.kept:
             model.load_state_dict(mean_weights([weights for _, weights in done.kept]))
         model.eval()
-        if validate is not None and patience and len(done.kept) > 1 and validate() < done.kept[0][0]:
+        if (
+            validate is not None
+            and patience
+            and len(done.kept) > 1
+            and validate() < done.kept[0][0]
+        ):
             model.load_state_dict(done.kept[0][1])
     return done
 
@@ -190,8 +234,9 @@ def _epoch(
         value = loss.item()
         if not math.isfinite(value):
             raise ValueError(
-                f"{stage}: the loss must be finite; got {value} in epoch {epoch}, batch {number + 1} of {len(batches)}: "
-                f"lower the learning rate (now {training.rate}) or set a gradient clip (now {training.clip})"
+                f"{stage}: the loss must be finite; got {value} in epoch {epoch}, batch"
+                f" {number + 1} of {len(batches)}: lower the learning rate (now {training.rate}) or"
+                f" set a gradient clip (now {training.clip})"
             )
         loss.backward()  # type: ignore[no-untyped-call]
         if training.clip > 0:
@@ -207,7 +252,11 @@ def mean_weights(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     if len(weights) == 1:
         return first
     return {
-        name: torch.stack([each[name] for each in weights]).mean(0) if tensor.is_floating_point() else tensor
+        name: (
+            torch.stack([each[name] for each in weights]).mean(0)
+            if tensor.is_floating_point()
+            else tensor
+        )
         for name, tensor in first.items()
     }
 
@@ -222,7 +271,9 @@ def _digest(tensors: Mapping[str, Tensor], progress: str) -> str:
 
 
 class Checkpoint:
-    """A training in one safetensors file, written by rename after every epoch; `identity` tells it from other trainings."""
+    """A training in one safetensors file, written by rename after every epoch; `identity` tells it
+    from other trainings.
+    """
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
@@ -240,7 +291,12 @@ class Checkpoint:
             tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
         for place, (_, weights) in enumerate(done.kept):
             tensors |= {f"kept/{place}/{name}": tensor for name, tensor in weights.items()}
-        note = {"epoch": done.epoch, "waited": done.waited, "losses": done.losses, "figures": done.figures}
+        note = {
+            "epoch": done.epoch,
+            "waited": done.waited,
+            "losses": done.losses,
+            "figures": done.figures,
+        }
         note |= {"values": [value for value, _ in done.kept], "identity": self.identity}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         staging = self.path.with_suffix(".part")
@@ -250,10 +306,12 @@ class Checkpoint:
         staging.rename(self.path)
 
     def read(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progressed:
-        """Take model and optimiser over from the file; where there is none, nothing changes and epoch is 0.
+        """Take model and optimiser over from the file; where there is none, nothing changes and
+        epoch is 0.
 
         Raises:
-            ValueError: the file is damaged, or of another training (policy, parameters, seed, lengths of the data or shapes differ).
+            ValueError: the file is damaged, or of another training (policy, parameters, seed,
+                lengths of the data or shapes differ).
         """
         from safetensors import SafetensorError, safe_open
 
@@ -267,12 +325,23 @@ class Checkpoint:
                 raise ValueError("its digest is another one")
             note = json.loads(said["progress"])
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"checkpoint {self.path} is damaged ({error}): remove it, and the training starts anew") from error
-        state = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        if note["identity"] != self.identity or {name: tensor.shape for name, tensor in state.items()} != shapes:
             raise ValueError(
-                f"checkpoint {self.path} is of another training (policy, parameters, seed, data or shapes): remove it, or do not resume"
+                f"checkpoint {self.path} is damaged ({error}): remove it, and the training starts"
+                " anew"
+            ) from error
+        state = {
+            name.removeprefix("model/"): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("model/")
+        }
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if (
+            note["identity"] != self.identity
+            or {name: tensor.shape for name, tensor in state.items()} != shapes
+        ):
+            raise ValueError(
+                f"checkpoint {self.path} is of another training (policy, parameters, seed, data or"
+                " shapes): remove it, or do not resume"
             )
         model.load_state_dict(state)
         slots: dict[int, dict[str, Any]] = {}
@@ -286,4 +355,10 @@ class Checkpoint:
                 kept[int(number)][slot] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
         figures = {int(epoch): value for epoch, value in note["figures"].items()}
-        return Progressed(note["epoch"], note["waited"], list(zip(note["values"], kept, strict=True)), note["losses"], figures)
+        return Progressed(
+            note["epoch"],
+            note["waited"],
+            list(zip(note["values"], kept, strict=True)),
+            note["losses"],
+            figures,
+        )

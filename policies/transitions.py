@@ -1,4 +1,6 @@
-"""Item-kNN and first-order Markov counts: the training-free floor that stands beside every table of learned models."""
+"""Item-kNN and first-order Markov counts: the training-free floor that stands beside every table of
+learned models.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,13 @@ from policies.scored import Scored
 
 @dataclass
 class Transitions(Scored):
-    """Scores are counts: which items share users with those of the history, and which item came after the last one.
+    """Scores are counts: which items share users with those of the history, and which item came
+    after the last one.
 
     score(j | i_1 .. i_n) = sum_h decay^(n - h) sim(i_h, j) + markov * P(j | i_n), with the cosine
-    sim(i, j) = c_ij / (sqrt(c_i c_j) + shrink) (item-kNN: Sarwar et al., WWW 2001; Deshpande & Karypis 2004) and the smoothed
-    transition frequency P(j | i) = n_ij / (n_i + shrink) (Markov chain of first order, as FPMC's: Rendle et al., WWW 2010).
+    sim(i, j) = c_ij / (sqrt(c_i c_j) + shrink) (item-kNN: Sarwar et al., WWW 2001; Deshpande &
+    Karypis 2004) and the smoothed transition frequency P(j | i) = n_ij / (n_i + shrink) (Markov
+    chain of first order, as FPMC's: Rendle et al., WWW 2010).
     c_i: users of item i, c_ij: users of both, n_ij: clicks of j right after i.
 
     Attributes:
@@ -39,9 +43,14 @@ class Transitions(Scored):
 
     def __post_init__(self) -> None:
         if self.neighbours < 0 or self.length < 1:
-            raise ValueError(f"'neighbours' of Transitions must be at least 0, 'length' at least 1; got {self.neighbours}, {self.length}")
+            raise ValueError(
+                "'neighbours' of Transitions must be at least 0, 'length' at least 1; got"
+                f" {self.neighbours}, {self.length}"
+            )
         if not 0 < self.decay <= 1 or not self.markov >= 0 or not self.shrink >= 0:
-            raise ValueError("'decay' of Transitions must be within (0, 1], 'markov' and 'shrink' at least 0")
+            raise ValueError(
+                "'decay' of Transitions must be within (0, 1], 'markov' and 'shrink' at least 0"
+            )
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Count pairs of items of one user, and pairs of neighbouring clicks."""
@@ -50,7 +59,9 @@ class Transitions(Scored):
         clicks = sequences.clicks()
         size = catalogue.n_items + 1
         row = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
-        owns = sparse.csr_array((np.ones(len(row), np.float32), (row, clicks.items)), shape=(max(len(clicks), 1), size))
+        owns = sparse.csr_array(
+            (np.ones(len(row), np.float32), (row, clicks.items)), shape=(max(len(clicks), 1), size)
+        )
         owns.data[:] = 1
         together = sparse.csr_array(owns.T @ owns)
         users = together.diagonal()
@@ -60,8 +71,12 @@ class Transitions(Scored):
         together.data /= np.sqrt(users[left] * users[together.indices]) + self.shrink
         follows = row[1:] == row[:-1]
         before, after = clicks.items[:-1][follows], clicks.items[1:][follows]
-        moves = sparse.csr_array((np.ones(len(before), np.float32), (before, after)), shape=(size, size))
-        out = np.repeat(np.bincount(before, minlength=size), np.diff(moves.indptr)).astype(np.float32)
+        moves = sparse.csr_array(
+            (np.ones(len(before), np.float32), (before, after)), shape=(size, size)
+        )
+        out = np.repeat(np.bincount(before, minlength=size), np.diff(moves.indptr)).astype(
+            np.float32
+        )
         moves.data /= out + self.shrink
         self._take(_strongest(together, self.neighbours), moves)
         return self
@@ -70,20 +85,36 @@ class Transitions(Scored):
         self.similar_, self.moves_ = similar, moves
 
     def scores(self, histories: Histories) -> FloatArray:
-        """Scores of all items, `[B, n_items + 1]`. Sparse products add a row's terms in its own order: no batch effects."""
+        """Scores of all items, `[B, n_items + 1]`. Sparse products add a row's terms in its own
+        order: no batch effects.
+        """
         from scipy import sparse
 
         items = histories.clicks(self.length)
-        weight = np.where(items > 0, powers(self.decay, np.arange(self.length - 1, -1, -1)), 0).astype(np.float32)
+        weight = np.where(
+            items > 0, powers(self.decay, np.arange(self.length - 1, -1, -1)), 0
+        ).astype(np.float32)
         pointer = np.arange(len(items) + 1) * self.length
-        read = sparse.csr_array((weight.ravel(), items.ravel(), pointer), shape=(len(items), self.similar_.shape[0]))
-        last = sparse.csr_array((self.markov * (items[:, -1] > 0), items[:, -1], np.arange(len(items) + 1)), shape=read.shape)
-        return np.asarray((read @ self.similar_).toarray() + (last.astype(np.float32) @ self.moves_).toarray(), dtype=np.float32)
+        read = sparse.csr_array(
+            (weight.ravel(), items.ravel(), pointer), shape=(len(items), self.similar_.shape[0])
+        )
+        last = sparse.csr_array(
+            (self.markov * (items[:, -1] > 0), items[:, -1], np.arange(len(items) + 1)),
+            shape=read.shape,
+        )
+        return np.asarray(
+            (read @ self.similar_).toarray() + (last.astype(np.float32) @ self.moves_).toarray(),
+            dtype=np.float32,
+        )
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The two sparse matrices."""
         named = {"similar": self.similar_, "moves": self.moves_}
-        return {f"{name}_{part}": getattr(matrix, part) for name, matrix in named.items() for part in ("data", "indices", "indptr")}
+        return {
+            f"{name}_{part}": getattr(matrix, part)
+            for name, matrix in named.items()
+            for part in ("data", "indices", "indptr")
+        }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Take over the two sparse matrices."""
@@ -92,7 +123,10 @@ class Transitions(Scored):
         size = len(state["similar_indptr"]) - 1
         self._take(
             *(
-                sparse.csr_array(tuple(state[f"{name}_{part}"] for part in ("data", "indices", "indptr")), shape=(size, size))
+                sparse.csr_array(
+                    tuple(state[f"{name}_{part}"] for part in ("data", "indices", "indptr")),
+                    shape=(size, size),
+                )
                 for name in ("similar", "moves")
             )
         )
@@ -100,11 +134,15 @@ class Transitions(Scored):
 
 
 def _strongest(matrix: Any, most: int) -> Any:
-    """A sparse matrix with only the `most` largest entries of each row (lower columns first among equals)."""
+    """A sparse matrix with only the `most` largest entries of each row (lower columns first among
+    equals).
+    """
     from scipy import sparse
 
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((matrix.indices, -matrix.data, row))
     rank = np.arange(len(row)) - matrix.indptr[row]
     keep = np.sort(order[rank < most]) if most else np.arange(len(row))
-    return sparse.csr_array((matrix.data[keep], (row[keep], matrix.indices[keep])), shape=matrix.shape)
+    return sparse.csr_array(
+        (matrix.data[keep], (row[keep], matrix.indices[keep])), shape=matrix.shape
+    )

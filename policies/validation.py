@@ -1,4 +1,6 @@
-"""What epochs and weights are chosen by: how early each user's last click, held out, is found among all items. Nothing is trained here."""
+"""What epochs and weights are chosen by: how early each user's last click, held out, is found among
+all items. Nothing is trained here.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +14,37 @@ ROWS = 1024
 
 
 class LastClicks:
-    """Each user's last click, to be found among all items from what came before it; the user's own past is left out of the ranking.
+    """Each user's last click, to be found among all items from what came before it; the user's own
+    past is left out of the ranking.
 
     Attributes:
         known: the log up to each user's last click.
-        rows: `[R]` users with a click to find and one to go by, at most `most` of them, drawn by `seed`.
+        rows: `[R]` users with a click to find and one to go by, at most `most` of them, drawn by
+            `seed`.
         target: `[R]` their last clicks.
     """
 
-    def __init__(self, sequences: Sequences, most: int, seed: int, *, shortest_first: bool = False) -> None:
-        """Draw the users, in the order of `sequences` or of how much is known of them: then blocks are no wider than need be."""
+    def __init__(
+        self, sequences: Sequences, most: int, seed: int, *, shortest_first: bool = False
+    ) -> None:
+        """Draw the users, in the order of `sequences` or of how much is known of them: then blocks
+        are no wider than need be.
+        """
         n = np.diff(sequences.clicks().offsets)
         at = np.flatnonzero(sequences.clicked)
         last = np.full(len(sequences), -1)
         last[n > 0] = at[np.cumsum(n)[n > 0] - 1]
-        self.known = sequences.where(np.arange(len(sequences.items)) < np.repeat(last, np.diff(sequences.offsets)))
+        self.known = sequences.where(
+            np.arange(len(sequences.items)) < np.repeat(last, np.diff(sequences.offsets))
+        )
         rows = np.flatnonzero(n >= 2)
         if len(rows) > most:
             rows = np.random.default_rng([seed, len(rows)]).choice(rows, most, replace=False)
-        self.rows = rows[np.argsort(np.diff(self.known.offsets)[rows], kind="stable")] if shortest_first else np.sort(rows)
+        self.rows = (
+            rows[np.argsort(np.diff(self.known.offsets)[rows], kind="stable")]
+            if shortest_first
+            else np.sort(rows)
+        )
         self.target = sequences.items[last[self.rows]]
 
     def __len__(self) -> int:
@@ -42,13 +56,27 @@ class LastClicks:
             yield slice(start, start + ROWS)
 
     def asked(self, some: slice, length: int) -> Histories:
-        """The requests of some users: the last `length` impressions before the last click, all of which may not be recalled."""
+        """The requests of some users: the last `length` impressions before the last click, all of
+        which may not be recalled.
+        """
         rows = self.rows[some]
         end, n = self.known.offsets[1:][rows], np.diff(self.known.offsets)[rows]
-        seen, clicked = (right_aligned(flat, end, n) for flat in (self.known.items, self.known.clicked))
+        seen, clicked = (
+            right_aligned(flat, end, n) for flat in (self.known.items, self.known.clicked)
+        )
         recent = slice(max(seen.shape[1] - length, 0), None)
-        return Histories(self.known.user[rows], np.zeros(len(rows), dtype=np.int64), seen[:, recent], clicked[:, recent], seen)
+        return Histories(
+            self.known.user[rows],
+            np.zeros(len(rows), dtype=np.int64),
+            seen[:, recent],
+            clicked[:, recent],
+            seen,
+        )
 
     def gains(self, found: IntArray, some: slice) -> DoubleArray:
-        """1 / log2(p + 2) where place p of `found` `[B, k]` is the last click of some users, else 0, `[B, k]`: a row's sum is NDCG@k."""
-        return np.where(found == self.target[some, None], 1 / np.log2(np.arange(found.shape[1]) + 2), 0.0)
+        """1 / log2(p + 2) where place p of `found` `[B, k]` is the last click of some users, else
+        0, `[B, k]`: a row's sum is NDCG@k.
+        """
+        return np.where(
+            found == self.target[some, None], 1 / np.log2(np.arange(found.shape[1]) + 2), 0.0
+        )

@@ -1,6 +1,8 @@
-"""The base of all policies whose scores are inner products of query and item vectors: fitting, serving, validation.
+"""The base of all policies whose scores are inner products of query and item vectors: fitting,
+serving, validation.
 
-What a network looks like belongs to the model's own file, how it is trained to `train`, its loss to `losses`.
+What a network looks like belongs to the model's own file, how it is trained to `train`, its loss to
+`losses`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.base import (
+    Catalogue,
+    Fitting,
+    FloatArray,
+    Histories,
+    IntArray,
+    Policy,
+    Sequences,
+    Slates,
+)
 from policies.blocks import by_length, one_thread
 from policies.losses import Loss, Objective
 from policies.nearest import largest_product
@@ -45,7 +56,9 @@ class Network(nn.Module, ABC):
         """
 
     def vectors(self) -> Tensor:
-        """The item vectors `[n_items + 1, d]` that query vectors are multiplied with; row 0 is never a candidate."""
+        """The item vectors `[n_items + 1, d]` that query vectors are multiplied with; row 0 is
+        never a candidate.
+        """
         return self.items.weight
 
 
@@ -55,7 +68,8 @@ class Batch:
 
     Attributes:
         items: `[B, L]` clicks, right-aligned, 0 = padding.
-        targets: `[B, T]` what is to be found, 0 = nothing: after each place (T = L), or after the whole (T = 1).
+        targets: `[B, T]` what is to be found, 0 = nothing: after each place (T = L), or after the
+            whole (T = 1).
         row: `[B]` of the user in the training sequences.
         user: `[B]` id + 1, 0 = unknown.
     """
@@ -67,7 +81,9 @@ class Batch:
 
 
 class Samples(Protocol):
-    """What a model is trained on: numbered samples of known length and number of targets, put into batches."""
+    """What a model is trained on: numbered samples of known length and number of targets, put into
+    batches.
+    """
 
     lengths: IntArray
     targets: IntArray
@@ -78,7 +94,8 @@ class Samples(Protocol):
 
 @dataclass
 class VectorPolicy(Policy, ABC):
-    """A policy that recalls the items of largest inner product with the query vectors of a torch network.
+    """A policy that recalls the items of largest inner product with the query vectors of a torch
+    network.
 
     Attributes:
         width: d, of the item vectors.
@@ -105,7 +122,10 @@ class VectorPolicy(Policy, ABC):
         """
         for name in names:
             if getattr(self, name) < least:
-                raise ValueError(f"the {name!r} parameter of {type(self).__name__} must be at least {least}; got {getattr(self, name)}")
+                raise ValueError(
+                    f"the {name!r} parameter of {type(self).__name__} must be at least {least}; got"
+                    f" {getattr(self, name)}"
+                )
 
     @abstractmethod
     def network(self, n_users: int, n_items: int) -> Network:
@@ -124,10 +144,16 @@ class VectorPolicy(Policy, ABC):
         """The loss of a batch."""
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
-        """Train on the clicks of `sequences`; with early stopping each user's last click is held out for validation."""
+        """Train on the clicks of `sequences`; with early stopping each user's last click is held
+        out for validation.
+        """
         fitting = replace(fitting, identity=self.fit_key())
         clicks = sequences.clicks()
-        held = LastClicks(clicks, self.training.sample, fitting.seed, shortest_first=True) if self.training.patience else None
+        held = (
+            LastClicks(clicks, self.training.sample, fitting.seed, shortest_first=True)
+            if self.training.patience
+            else None
+        )
         known = clicks if held is None else held.known
         with seeded(fitting.seed, "weights"):
             network = self.network(catalogue.n_users, catalogue.n_items).to(fitting.device)
@@ -147,14 +173,23 @@ class VectorPolicy(Policy, ABC):
         self._take(network.cpu(), catalogue.n_users, catalogue.n_items)
         return self
 
-    def prepare(self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
-        """What comes before the training proper (pre-training, item features); nothing unless a model says otherwise."""
+    def prepare(
+        self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting
+    ) -> None:
+        """What comes before the training proper (pre-training, item features); nothing unless a
+        model says otherwise.
+        """
 
     def _ndcg(self, held: LastClicks) -> float:
         """NDCG@10 of the last clicks, by exact search."""
         index = Exact(self.item_vectors())
-        found = ((some, self.nearest(index, held.asked(some, self.reads()), 10).items) for some in held.blocks())
-        return float(np.concatenate([held.gains(items, some).sum(axis=1) for some, items in found]).mean())
+        found = (
+            (some, self.nearest(index, held.asked(some, self.reads()), 10).items)
+            for some in held.blocks()
+        )
+        return float(
+            np.concatenate([held.gains(items, some).sum(axis=1) for some, items in found]).mean()
+        )
 
     def _take(self, network: Network, n_users: int, n_items: int) -> None:
         self.network_, self.n_users_, self.n_items_ = network.eval(), n_users, n_items
@@ -173,7 +208,10 @@ class VectorPolicy(Policy, ABC):
 
     def _fitted(self) -> Network:
         if not hasattr(self, "network_"):
-            raise ValueError(f"{type(self).__name__} has learned nothing yet: call `fit`, `load` or `restore` first")
+            raise ValueError(
+                f"{type(self).__name__} has learned nothing yet: call `fit`, `load` or `restore`"
+                " first"
+            )
         return self.network_
 
     def queries(self, histories: Histories) -> FloatArray:
@@ -182,11 +220,18 @@ class VectorPolicy(Policy, ABC):
         device = network.items.weight.device
 
         def compute(items: IntArray, user: IntArray) -> FloatArray:
-            return network.last(torch.from_numpy(items).to(device), torch.from_numpy(user).to(device)).float().cpu().numpy()
+            return (
+                network.last(torch.from_numpy(items).to(device), torch.from_numpy(user).to(device))
+                .float()
+                .cpu()
+                .numpy()
+            )
 
         known = (histories.user >= 0) & (histories.user < self.n_users_)
         with one_thread(), torch.inference_mode():
-            return by_length(compute, histories.clicks(self.reads()), np.where(known, histories.user + 1, 0))
+            return by_length(
+                compute, histories.clicks(self.reads()), np.where(known, histories.user + 1, 0)
+            )
 
     def item_vectors(self) -> FloatArray:
         """Item vectors `[n_items + 1, d]`; row 0 is padding."""
@@ -194,7 +239,9 @@ class VectorPolicy(Policy, ABC):
             return self._fitted().vectors().float().cpu().numpy().copy()
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """The k unseen items of largest inner product with the query vector (the nearest one, where there are several)."""
+        """The k unseen items of largest inner product with the query vector (the nearest one, where
+        there are several).
+        """
         return self.nearest(self.index_, histories, k)
 
     def nearest(self, index: Index, histories: Histories, k: int) -> Slates:
@@ -205,19 +252,29 @@ class VectorPolicy(Policy, ABC):
         return Slates(*index.search(queries[:, 0], k, histories.seen))
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """Inner products `[B, n]` of `items` `[B, n]` with the query vector, the largest one where there are several."""
+        """Inner products `[B, n]` of `items` `[B, n]` with the query vector, the largest one where
+        there are several.
+        """
         return largest_product(self.queries(histories), self.vectors_, items)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The weights by name, and the numbers of users and items."""
-        weights = {name: tensor.cpu().numpy() for name, tensor in self._fitted().state_dict().items()}
-        return {**weights, "n_users": np.asarray(self.n_users_), "n_items": np.asarray(self.n_items_)}
+        weights = {
+            name: tensor.cpu().numpy() for name, tensor in self._fitted().state_dict().items()
+        }
+        return {
+            **weights,
+            "n_users": np.asarray(self.n_users_),
+            "n_items": np.asarray(self.n_items_),
+        }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Take over what another instance's `state` gave."""
         n_users, n_items = int(state["n_users"]), int(state["n_items"])
         with seeded(0, "weights"):
             network = self.network(n_users, n_items)
-        network.load_state_dict({name: torch.from_numpy(np.array(state[name])) for name in network.state_dict()})
+        network.load_state_dict(
+            {name: torch.from_numpy(np.array(state[name])) for name in network.state_dict()}
+        )
         self._take(network, n_users, n_items)
         return self

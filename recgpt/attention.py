@@ -1,4 +1,6 @@
-"""Causal self-attention, whole sequences at once or one token at a time from a state. No embeddings, no blocks, no training."""
+"""Causal self-attention, whole sequences at once or one token at a time from a state. No
+embeddings, no blocks, no training.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,17 @@ EPS = 1e-6
 
 @dataclass
 class State:
-    """What a part of the network remembers of the tokens so far: enough to go on from the next one without looking at them again.
+    """What a part of the network remembers of the tokens so far: enough to go on from the next one
+    without looking at them again.
 
     Its tensors, and those of the states in it, have a row for each sequence.
     """
 
     def each(self, act: Callable[[Tensor], Tensor]) -> Self:
         """The state of `act` of every tensor."""
-        return replace(self, **{part.name: _each(getattr(self, part.name), act) for part in fields(self)})
+        return replace(
+            self, **{part.name: _each(getattr(self, part.name), act) for part in fields(self)}
+        )
 
     def rows(self, index: slice) -> Self:
         """The sequences at `index`, as a view."""
@@ -60,23 +65,28 @@ def _each(value: Any, act: Callable[[Tensor], Tensor]) -> Any:
 
 
 class Attention(nn.Module, ABC):
-    """Base: `m` heads of width `d/m`, joint projection of queries, keys and values, output projection `W^S` (eq. 2).
+    """Base: `m` heads of width `d/m`, joint projection of queries, keys and values, output
+    projection `W^S` (eq. 2).
 
-    Both forms of a layer give the same numbers: `forward` over a sequence, and `step` token by token from the state that
-    `forward` left behind. Padding stands on the left (`real` False) and is neither attended to nor counted.
+    Both forms of a layer give the same numbers: `forward` over a sequence, and `step` token by
+    token from the state that `forward` left behind. Padding stands on the left (`real` False) and
+    is neither attended to nor counted.
 
     Args:
         width: d.
         heads: m.
         dropout: of the attention weights.
-        reach: distances for which each head of softmax attention learns a term of its scores, 0 = none: recency, without positions
-            that move when a token is appended (Raffel et al. 2020, section 2.1).
+        reach: distances for which each head of softmax attention learns a term of its scores, 0 =
+            none: recency, without positions that move when a token is appended (Raffel et al. 2020,
+            section 2.1).
     """
 
     def __init__(self, width: int, heads: int, dropout: float, reach: int = 0) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width must be a multiple of heads. Got width={width}, heads={heads}.")
+            raise ValueError(
+                f"width must be a multiple of heads. Got width={width}, heads={heads}."
+            )
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -91,12 +101,21 @@ class Attention(nn.Module, ABC):
     def _heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """`[B, L, parts * d]` -> `parts` times `[B, m, L, d/m]`."""
         batch, length, width = projected.shape
-        return projected.view(batch, length, parts, self.heads, width // parts // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        return (
+            projected.view(batch, length, parts, self.heads, width // parts // self.heads)
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
 
     def _rows(self, first: int, end: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the parts `first` to `end` of the joint projection: 0 queries, 1 keys, 2 values."""
+        """Weight and bias of the parts `first` to `end` of the joint projection: 0 queries, 1 keys,
+        2 values.
+        """
         width = self.qkv.in_features
-        return self.qkv.weight[first * width : end * width], self.qkv.bias[first * width : end * width]
+        return (
+            self.qkv.weight[first * width : end * width],
+            self.qkv.bias[first * width : end * width],
+        )
 
     def join(self, heads: Tensor) -> Tensor:
         """`[B, m, L, d/m]` -> `[B, L, d]`, through the output projection."""
@@ -105,7 +124,9 @@ class Attention(nn.Module, ABC):
         return joined
 
     @abstractmethod
-    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0
+    ) -> tuple[Tensor, State]:
         """Attend over whole sequences.
 
         Args:
@@ -121,12 +142,16 @@ class Attention(nn.Module, ABC):
 
     @abstractmethod
     def step(self, x: Tensor, state: State) -> Tensor:
-        """Attend from one further token `x` `[B, d]`, which is added to `state`; returns `[B, d]`."""
+        """Attend from one further token `x` `[B, d]`, which is added to `state`; returns
+        `[B, d]`.
+        """
 
 
 @dataclass
 class Cache(State):
-    """Keys and values `[B, m, T, d/m]` of `used` tokens, with room for more, and which are real `[B, T]`."""
+    """Keys and values `[B, m, T, d/m]` of `used` tokens, with room for more, and which are real
+    `[B, T]`.
+    """
 
     keys: Tensor
     values: Tensor
@@ -137,12 +162,14 @@ class Cache(State):
 class SoftmaxAttention(Attention):
     """Scaled dot-product attention (Vaswani et al. 2017; RecGPT eq. 2).
 
-    Eq. 2 prints `sqrt(d)` under the scores of a head; here it is the head's own width, `sqrt(d/m)`, as in Vaswani et al. and
-    in every implementation that the paper's figures can have come from: with `sqrt(d)` the variance of the scores of a
-    head would shrink with the number of heads.
+    Eq. 2 prints `sqrt(d)` under the scores of a head; here it is the head's own width, `sqrt(d/m)`,
+    as in Vaswani et al. and in every implementation that the paper's figures can have come from:
+    with `sqrt(d)` the variance of the scores of a head would shrink with the number of heads.
     """
 
-    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0
+    ) -> tuple[Tensor, State]:
         if last:  # of the other tokens only keys and values are wanted
             k, v = self._heads(nn.functional.linear(x, *self._rows(1, 3)), 2)
             (q,) = self._heads(nn.functional.linear(x[:, -1:], *self._rows(0, 1)), 1)
@@ -157,7 +184,11 @@ class SoftmaxAttention(Attention):
             scores = scores + self.distance[:, (columns[:, None] - columns).clamp(min=0)]
         scores = scores.masked_fill(~visible[:, None], -torch.inf)
         mixed = self.join(self.dropout(scores.softmax(-1)) @ v)
-        return mixed, self._cache(k, v, real, keep, width) if keep else Cache(k[:, :, :0], v[:, :, :0], real[:, :0], 0)
+        return mixed, (
+            self._cache(k, v, real, keep, width)
+            if keep
+            else Cache(k[:, :, :0], v[:, :, :0], real[:, :0], 0)
+        )
 
     def step(self, x: Tensor, state: State) -> Tensor:
         assert isinstance(state, Cache)
@@ -168,34 +199,55 @@ class SoftmaxAttention(Attention):
 
     @staticmethod
     def _cache(k: Tensor, v: Tensor, real: Tensor, keep: int, width: int) -> Cache:
-        """Of keys and values `[B, m, L, d/m]`, padded on the left to `width`, with room for `keep` tokens that are real."""
+        """Of keys and values `[B, m, L, d/m]`, padded on the left to `width`, with room for `keep`
+        tokens that are real.
+        """
         length = k.shape[2]
         before, used = max(width - length, 0), max(width, length)
-        keys, values = (given.new_empty(*given.shape[:2], used + keep, given.shape[3]) for given in (k, v))
+        keys, values = (
+            given.new_empty(*given.shape[:2], used + keep, given.shape[3]) for given in (k, v)
+        )
         for room, given in ((keys, k), (values, v)):
-            room[:, :, :before], room[:, :, before:used] = 0, given  # padding has weight 0, which not every number survives
-        return Cache(keys, values, nn.functional.pad(nn.functional.pad(real, (before, 0)), (0, keep), value=True), used)
+            room[:, :, :before], room[:, :, before:used] = (
+                0,
+                given,
+            )  # padding has weight 0, which not every number survives
+        return Cache(
+            keys,
+            values,
+            nn.functional.pad(nn.functional.pad(real, (before, 0)), (0, keep), value=True),
+            used,
+        )
 
     def _newest(self, q: Tensor, cache: Cache, length: int) -> Tensor:
-        """What the newest token, of queries `[B, m, 1, d/m]`, sees in the last `length` tokens of the cache, itself included, `[B, 1, d]`.
+        """What the newest token, of queries `[B, m, 1, d/m]`, sees in the last `length` tokens of
+        the cache, itself included, `[B, 1, d]`.
 
-        The transposed keys are not copied: of columns in memory each score is one inner product, whose bits do not depend on where in the
-        batch it stands. For that, batch and heads are one dimension.
+        The transposed keys are not copied: of columns in memory each score is one inner product,
+        whose bits do not depend on where in the batch it stands. For that, batch and heads are one
+        dimension.
         """
         seen = slice(cache.used - length, cache.used)
         keys, values = cache.keys.flatten(0, 1)[:, seen], cache.values.flatten(0, 1)[:, seen]
-        scores = torch.bmm(q.flatten(0, 1), keys.transpose(1, 2)).view(*q.shape[:3], -1) * q.shape[-1] ** -0.5
+        scores = (
+            torch.bmm(q.flatten(0, 1), keys.transpose(1, 2)).view(*q.shape[:3], -1)
+            * q.shape[-1] ** -0.5
+        )
         if self.distance is not None:
             scores = scores + self.distance[:, :length].flip(1)[:, None]
         hidden = ~cache.real[:, seen]
         hidden[:, -1] = False
         scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
-        return self.join(torch.bmm(self.dropout(scores.softmax(-1)).flatten(0, 1), values).view(q.shape))
+        return self.join(
+            torch.bmm(self.dropout(scores.softmax(-1)).flatten(0, 1), values).view(q.shape)
+        )
 
 
 @dataclass
 class Flows(State):
-    """The running sums of causal flow attention: over keys, queries, refined keys and queries, exponentials, key x value."""
+    """The running sums of causal flow attention: over keys, queries, refined keys and queries,
+    exponentials, key x value.
+    """
 
     keys: Tensor
     queries: Tensor
@@ -210,15 +262,19 @@ SUMS = ("keys", "queries", "keys_out", "queries_in", "exponentials")
 
 
 class FlowAttention(Attention):
-    """Flow attention (Wu et al., "Flowformer", ICML 2022) in its causal form: every sum runs over the tokens so far.
+    """Flow attention (Wu et al., "Flowformer", ICML 2022) in its causal form: every sum runs over
+    the tokens so far.
 
-    With phi = sigmoid and n tokens so far: incoming flow `I = phi(q) . sum phi(k)`, outgoing `O = phi(k) . sum phi(q)`; conserved
-    `I' = phi(q) . sum phi(k) n / O / n`, `O' = phi(k) . sum phi(q) n / I / n`; sources compete by a running softmax of `O'`,
-    sinks allocate by `sigmoid(I')`: `r = sigmoid(I') phi(q) / I . sum phi(k) softmax(O') n v`. The cost of a token does not
-    grow with the history: the state is a matrix per head.
+    With phi = sigmoid and n tokens so far: incoming flow `I = phi(q) . sum phi(k)`, outgoing
+    `O = phi(k) . sum phi(q)`; conserved `I' = phi(q) . sum phi(k) n / O / n`,
+    `O' = phi(k) . sum phi(q) n / I / n`; sources compete by a running softmax of `O'`, sinks
+    allocate by `sigmoid(I')`: `r = sigmoid(I') phi(q) / I . sum phi(k) softmax(O') n v`. The cost
+    of a token does not grow with the history: the state is a matrix per head.
     """
 
-    def forward(self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0
+    ) -> tuple[Tensor, State]:
         q, k, v = self.project(x)
         mask = real[:, None, :, None].to(x.dtype)
         q, k = q.sigmoid() * mask, k.sigmoid() * mask
@@ -230,12 +286,20 @@ class FlowAttention(Attention):
         keys_out = running_sum(k * (count / outgoing)[..., None])
         queries_in = running_sum(q * (count / incoming)[..., None])
         allocation = (((q + EPS) * (keys_out + EPS)).sum(-1) / count).sigmoid()
-        source = (((k + EPS) * (queries_in + EPS)).sum(-1) / count).clamp(-1, 1).exp() * mask[..., 0]
+        source = (((k + EPS) * (queries_in + EPS)).sum(-1) / count).clamp(-1, 1).exp() * mask[
+            ..., 0
+        ]
         exponentials = running_sum(source[..., None])[..., 0]
         competition = source / exponentials.clamp(min=EPS) * count
         carried = v * competition[..., None]
         scores = (q / incoming[..., None]) @ k.transpose(-1, -2)
-        ends = dict(zip(SUMS, (t[:, :, -1] for t in (keys, queries, keys_out, queries_in, exponentials)), strict=True))
+        ends = dict(
+            zip(
+                SUMS,
+                (t[:, :, -1] for t in (keys, queries, keys_out, queries_in, exponentials)),
+                strict=True,
+            )
+        )
         state = Flows(**ends, memory=k.transpose(-1, -2) @ carried, count=n[:, :, -1])
         scores = scores.tril()
         if last:
@@ -257,7 +321,9 @@ class FlowAttention(Attention):
         state.exponentials = state.exponentials + source
         carried = v * (source / state.exponentials * count)[..., None]
         state.memory = state.memory + k[..., None] * carried[..., None, :]
-        mixed = ((q / incoming[..., None])[..., None, :] @ state.memory) * allocation[..., None, None]
+        mixed = ((q / incoming[..., None])[..., None, :] @ state.memory) * allocation[
+            ..., None, None
+        ]
         return self.join(mixed)[:, 0]
 
 

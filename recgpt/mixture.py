@@ -1,4 +1,6 @@
-"""The network's probabilities pooled with those of counted transitions. No network and no recall lives here."""
+"""The network's probabilities pooled with those of counted transitions. No network and no recall
+lives here.
+"""
 
 from __future__ import annotations
 
@@ -41,17 +43,21 @@ class Counts(Params):
 
 
 class Mixture:
-    """p(j | history) in proportion to softmax(h . v)_j (c_j / sum(c) + floor)^w, with c the counted scores of the history.
+    """p(j | history) in proportion to softmax(h . v)_j (c_j / sum(c) + floor)^w, with c the counted
+    scores of the history.
 
-    A logarithmic opinion pool (Genest & Zidek 1986; Heskes 1998) of a smooth model and of counts: an item has to please
-    both, and where the counts are silent the network speaks alone. w is chosen on the validation clicks.
+    A logarithmic opinion pool (Genest & Zidek 1986; Heskes 1998) of a smooth model and of counts:
+    an item has to please both, and where the counts are silent the network speaks alone. w is
+    chosen on the validation clicks.
 
     Attributes:
         weight: w; 0 = the network alone.
     """
 
     def __init__(self, counts: Counts, weight: float = 0.0) -> None:
-        self._transitions = Transitions(counts.neighbours, 50, counts.decay, counts.markov, counts.shrink)
+        self._transitions = Transitions(
+            counts.neighbours, 50, counts.decay, counts.markov, counts.shrink
+        )
         self._floor = counts.floor
         self.weight = weight
 
@@ -60,8 +66,16 @@ class Mixture:
         self._transitions.fit(known, catalogue, fitting)
         return self
 
-    def scores(self, inner: FloatArray, tokens: IntArray, segments: IntArray, users: IntArray, weight: float | None = None) -> FloatArray:
-        """log p `[B, n_items + 1]` from inner products `[B, n_items + 1]` and the tokens `[B, L]` read so far.
+    def scores(
+        self,
+        inner: FloatArray,
+        tokens: IntArray,
+        segments: IntArray,
+        users: IntArray,
+        weight: float | None = None,
+    ) -> FloatArray:
+        """log p `[B, n_items + 1]` from inner products `[B, n_items + 1]` and the tokens `[B, L]`
+        read so far.
 
         Args:
             inner: of the network's query with all item vectors.
@@ -72,7 +86,9 @@ class Mixture:
         """
         w = np.float32(self.weight if weight is None else weight)
         real = (tokens != 0) & (segments == REAL)
-        counted = self._transitions.scores(Histories(users, np.zeros_like(users), tokens, real, tokens))
+        counted = self._transitions.scores(
+            Histories(users, np.zeros_like(users), tokens, real, tokens)
+        )
         total = counted.sum(axis=1, keepdims=True)
         counted /= np.where(total > 0, total, 1)
         counted += np.float32(self._floor)

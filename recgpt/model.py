@@ -1,4 +1,6 @@
-"""The GPT over item ids (RecGPT section 4.2, eq. 2-3): embeddings, causal blocks, output layer. It knows no loss, no data, no recall."""
+"""The GPT over item ids (RecGPT section 4.2, eq. 2-3): embeddings, causal blocks, output layer. It
+knows no loss, no data, no recall.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ REAL, GENERATED = 0, 1
 
 @dataclass
 class Shape(Params):
-    """The size and form of the network. `written()` is the paper's, `released()` that of the authors' public code.
+    """The size and form of the network. `written()` is the paper's, `released()` that of the
+    authors' public code.
 
     Attributes:
         width: d, of item vectors and hidden states.
@@ -31,7 +34,8 @@ class Shape(Params):
         length: tokens of a history that are read.
         activation: of the feed-forward network.
         attention: `softmax` (eq. 2), or causal `flow` attention.
-        relative: whether each head of softmax attention also learns a term for the distance of two tokens.
+        relative: whether each head of softmax attention also learns a term for the distance of two
+            tokens.
         norm: `post` or `pre`, see `Block`.
         embedding_norm: whether `h0` is normalised.
         embedding_dropout: of `h0`.
@@ -39,9 +43,12 @@ class Shape(Params):
         dropout: of what attention and feed-forward network add.
         users: the user module: a `free` vector for each user (eq. 3), or `none`.
         user_dropout: share of the training rows that do without their user vector.
-        masked: whether padding is hidden from attention; else every history is padded to `length` and padding is attended to.
-        output: the layer that tuning trains items by: the item embedding itself (`tied`), an own matrix (`untied`), and a bias (`biased`).
-        trace: whether a decayed mean of the embedded tokens is added to the last block's result, see `Trace`.
+        masked: whether padding is hidden from attention; else every history is padded to `length`
+            and padding is attended to.
+        output: the layer that tuning trains items by: the item embedding itself (`tied`), an own
+            matrix (`untied`), and a bias (`biased`).
+        trace: whether a decayed mean of the embedded tokens is added to the last block's result,
+            see `Trace`.
     """
 
     width: int = 64
@@ -66,33 +73,64 @@ class Shape(Params):
     def __post_init__(self) -> None:
         for name in ("width", "feedforward", "layers", "heads", "length"):
             if getattr(self, name) < 1:
-                raise ValueError(f"the {name!r} of a shape must be at least 1; got {getattr(self, name)}")
+                raise ValueError(
+                    f"the {name!r} of a shape must be at least 1; got {getattr(self, name)}"
+                )
         for name in ("embedding_dropout", "attention_dropout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"the {name!r} of a shape must be within [0, 1); got {getattr(self, name)}")
+                raise ValueError(
+                    f"the {name!r} of a shape must be within [0, 1); got {getattr(self, name)}"
+                )
         if not 0 <= self.user_dropout <= 1:
-            raise ValueError(f"the 'user_dropout' of a shape must be within 0..1; got {self.user_dropout}")
+            raise ValueError(
+                f"the 'user_dropout' of a shape must be within 0..1; got {self.user_dropout}"
+            )
         if self.width % self.heads:
-            raise ValueError(f"the 'width' of a shape must be a multiple of its 'heads'; got {self.width} and {self.heads}")
+            raise ValueError(
+                f"the 'width' of a shape must be a multiple of its 'heads'; got {self.width} and"
+                f" {self.heads}"
+            )
         if self.relative and self.attention != "softmax":
-            raise ValueError(f"'relative' terms are of softmax attention; got attention {self.attention!r}")
+            raise ValueError(
+                f"'relative' terms are of softmax attention; got attention {self.attention!r}"
+            )
 
     @classmethod
     def written(cls) -> Shape:
-        """As written (section 5.1: d 64, 1 layer, 2 heads, length 50, ReLU); what the paper does not say is that of RecBole's SASRec."""
-        return cls(activation="relu", embedding_dropout=0.5, attention_dropout=0.5, dropout=0.5, user_dropout=0.0, output="untied")
+        """As written (section 5.1: d 64, 1 layer, 2 heads, length 50, ReLU); what the paper does
+        not say is that of RecBole's SASRec.
+        """
+        return cls(
+            activation="relu",
+            embedding_dropout=0.5,
+            attention_dropout=0.5,
+            dropout=0.5,
+            user_dropout=0.0,
+            output="untied",
+        )
 
     @classmethod
     def released(cls) -> Shape:
-        """As released: width 256, GELU, causal flow attention over unmasked padding, residual dropout .1 only, no user module."""
+        """As released: width 256, GELU, causal flow attention over unmasked padding, residual
+        dropout .1 only, no user module.
+        """
         return cls(
-            width=256, feedforward=512, attention="flow", embedding_norm=False, embedding_dropout=0.0, dropout=0.1, users="none",
-            user_dropout=0.0, masked=False, output="biased",
-        )  # fmt: skip
+            width=256,
+            feedforward=512,
+            attention="flow",
+            embedding_norm=False,
+            embedding_dropout=0.0,
+            dropout=0.1,
+            users="none",
+            user_dropout=0.0,
+            masked=False,
+            output="biased",
+        )
 
 
 class Block(nn.Module):
-    """A Transformer block: attention and a position-wise feed-forward network, each with dropout after it, a residual and a layer norm.
+    """A Transformer block: attention and a position-wise feed-forward network, each with dropout
+    after it, a residual and a layer norm.
 
     `norm` "post" is `LN(x + f(x))` (Vaswani et al. 2017; torch's default), "pre" is `x + f(LN(x))`.
     """
@@ -110,9 +148,15 @@ class Block(nn.Module):
         self.dropout = Dropout(shape.dropout)
         self.pre = shape.norm == "pre"
 
-    def forward(self, x: Tensor, real: Tensor, keep: int, last: bool, width: int) -> tuple[Tensor, State]:
-        """`[B, L, d]` -> `[B, L, d]` (`[B, 1, d]` if only the `last` token is wanted), and the attention's state."""
-        mixed, state = self.attention(self.norm_attention(x) if self.pre else x, real, keep, last, width)
+    def forward(
+        self, x: Tensor, real: Tensor, keep: int, last: bool, width: int
+    ) -> tuple[Tensor, State]:
+        """`[B, L, d]` -> `[B, L, d]` (`[B, 1, d]` if only the `last` token is wanted), and the
+        attention's state.
+        """
+        mixed, state = self.attention(
+            self.norm_attention(x) if self.pre else x, real, keep, last, width
+        )
         return self._rest(x[:, -1:] if last else x, mixed), state
 
     def step(self, x: Tensor, state: State) -> Tensor:
@@ -129,20 +173,25 @@ class Block(nn.Module):
 
 @dataclass
 class Sums(State):
-    """The decayed sums of the tokens so far: of their vectors `[B, d]`, and of their weights `[B, 1]`."""
+    """The decayed sums of the tokens so far: of their vectors `[B, d]`, and of their weights
+    `[B, 1]`.
+    """
 
     vectors: Tensor
     weights: Tensor
 
 
 class Trace(nn.Module):
-    """`exp(a) LN(sum_i g^(t - i) h0_i / sum_i g^(t - i))`, a decayed mean of the embedded real tokens up to t, with learned g and a.
+    """`exp(a) LN(sum_i g^(t - i) h0_i / sum_i g^(t - i))`, a decayed mean of the embedded real
+    tokens up to t, with learned g and a.
 
-    i and t count real tokens: a prompt is in no mean and ages none, so that the trace of a dialogue is that of its clicks.
+    i and t count real tokens: a prompt is in no mean and ages none, so that the trace of a dialogue
+    is that of its clicks.
 
-    An exponential moving average is the simplest low-pass filter of a sequence; attention that has to find it in few data often does not,
-    which is why layers that hold one do better there (for language: Ma et al., "Mega", ICLR 2023; for recommendation with a
-    filter in the frequency domain: Shin et al., "BSARec", AAAI 2024). It is also the form of the training-free counts
+    An exponential moving average is the simplest low-pass filter of a sequence; attention that has
+    to find it in few data often does not, which is why layers that hold one do better there (for
+    language: Ma et al., "Mega", ICLR 2023; for recommendation with a filter in the frequency
+    domain: Shin et al., "BSARec", AAAI 2024). It is also the form of the training-free counts
     (`policies.transitions`), whose histories are weighted by `decay^(n - h)`.
 
     Args:
@@ -163,7 +212,9 @@ class Trace(nn.Module):
             self.share.zero_()
 
     def forward(self, x: Tensor, counted: Tensor) -> Tensor:
-        """The trace after every token, `[B, L, d]`, of `x` `[B, L, d]` and which columns count `[B, L]`."""
+        """The trace after every token, `[B, L, d]`, of `x` `[B, L, d]` and which columns count
+        `[B, L]`.
+        """
         total, weight = self._sums(x, counted)
         return self._out(total, weight)
 
@@ -186,7 +237,11 @@ class Trace(nn.Module):
         columns = torch.arange(x.shape[1], device=x.device)
         place = counted.cumsum(1)
         back = place[:, rows, None] - place[:, None]
-        weights = self.decay.sigmoid() ** back.clamp(min=0) * (columns[rows, None] >= columns) * counted[:, None]
+        weights = (
+            self.decay.sigmoid() ** back.clamp(min=0)
+            * (columns[rows, None] >= columns)
+            * counted[:, None]
+        )
         return weights @ x, weights.sum(-1, keepdim=True)
 
     def _out(self, total: Tensor, weight: Tensor) -> Tensor:
@@ -201,7 +256,9 @@ def _clicked(real: Tensor, segments: Tensor | None) -> Tensor:
 
 @dataclass
 class Memory(State):
-    """Where sequences stand: each layer's state, the trace's sums, the number of real tokens `[B]`, the users' vectors `[B, d]`."""
+    """Where sequences stand: each layer's state, the trace's sums, the number of real tokens `[B]`,
+    the users' vectors `[B, d]`.
+    """
 
     states: list[State]
     sums: Sums | None
@@ -210,14 +267,17 @@ class Memory(State):
 
 
 class GPT(nn.Module):
-    """Next-item model: `h0 = u W_u + s W_e + W_p + W_s` (eq. 3, Algorithm 1 line 5), N causal blocks, output layer `W_l`.
+    """Next-item model: `h0 = u W_u + s W_e + W_p + W_s` (eq. 3, Algorithm 1 line 5), N causal
+    blocks, output layer `W_l`.
 
-    Sequences stand on the right, padding (0) on the left; a token's position is its place in its own sequence, so that appending
-    a token moves no other one and keys and values can be kept. Scores of items are inner products with `items.weight` (eq. 6) or, through
-    the output layer, with `W_l` (Algorithm 1 line 7); row 0 is never a candidate.
+    Sequences stand on the right, padding (0) on the left; a token's position is its place in its
+    own sequence, so that appending a token moves no other one and keys and values can be kept.
+    Scores of items are inner products with `items.weight` (eq. 6) or, through the output layer,
+    with `W_l` (Algorithm 1 line 7); row 0 is never a candidate.
 
-    The user module adds a free vector per user; user -1 (unknown) and a share `user_dropout` of the training rows add nothing, so that the
-    network also learns to do without. W_s starts at zero: a model whose prompts are not tuned yet is the pre-trained one.
+    The user module adds a free vector per user; user -1 (unknown) and a share `user_dropout` of the
+    training rows add nothing, so that the network also learns to do without. W_s starts at zero: a
+    model whose prompts are not tuned yet is the pre-trained one.
 
     Args:
         n_items: items are 1..n_items.
@@ -231,16 +291,24 @@ class GPT(nn.Module):
         self.items = nn.Embedding(n_items + 1, shape.width, padding_idx=0)
         self.positions = nn.Embedding(shape.length, shape.width)
         self.segments = nn.Embedding(2, shape.width)
-        self.users = nn.Embedding(n_users + 1, shape.width, padding_idx=0) if shape.users == "free" else None
+        self.users = (
+            nn.Embedding(n_users + 1, shape.width, padding_idx=0) if shape.users == "free" else None
+        )
         self.norm = nn.LayerNorm(shape.width) if shape.embedding_norm else nn.Identity()
         self.dropout = Dropout(shape.embedding_dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.final = nn.LayerNorm(shape.width) if shape.norm == "pre" else nn.Identity()
         self.trace = Trace(shape.width) if shape.trace else None
-        self.output = None if shape.output == "tied" else nn.Linear(shape.width, n_items + 1, bias=shape.output == "biased")
+        self.output = (
+            None
+            if shape.output == "tied"
+            else nn.Linear(shape.width, n_items + 1, bias=shape.output == "biased")
+        )
 
     def initialise(self, generator: torch.Generator) -> GPT:
-        """Draw all weights anew: normal(0, .02), biases and the segment embedding zero, the output layer equal to the item embedding."""
+        """Draw all weights anew: normal(0, .02), biases and the segment embedding zero, the output
+        layer equal to the item embedding.
+        """
         with torch.no_grad():
             for module in self.modules():
                 if isinstance(module, nn.Linear | nn.Embedding):
@@ -260,11 +328,15 @@ class GPT(nn.Module):
     def place(self, items: Tensor, vectors: Tensor) -> GPT:
         """Let `items` `[m]` start from `vectors` `[m, r]`, r at most d, instead of random draws."""
         with torch.no_grad():
-            self.items.weight[items.to(self.items.weight.device), : vectors.shape[1]] = vectors.to(self.items.weight.device)
+            self.items.weight[items.to(self.items.weight.device), : vectors.shape[1]] = vectors.to(
+                self.items.weight.device
+            )
         return self.start_output()
 
     def start_output(self) -> GPT:
-        """Let the output layer start as the item embedding, so that tuning starts where pre-training ended."""
+        """Let the output layer start as the item embedding, so that tuning starts where
+        pre-training ended.
+        """
         if self.output is not None:
             with torch.no_grad():
                 self.output.weight.copy_(self.items.weight)
@@ -288,10 +360,19 @@ class GPT(nn.Module):
         out: Tensor = self.final(x)
         return out if self.trace is None else out + self.trace(start, _clicked(real, segments))
 
-    def begin(self, tokens: Tensor, users: Tensor, segments: Tensor | None = None, keep: int = 0, width: int = 0) -> tuple[Tensor, Memory]:
-        """The hidden state `[B, d]` after the last token, and the memory from which `extend` takes up to `keep` further tokens.
+    def begin(
+        self,
+        tokens: Tensor,
+        users: Tensor,
+        segments: Tensor | None = None,
+        keep: int = 0,
+        width: int = 0,
+    ) -> tuple[Tensor, Memory]:
+        """The hidden state `[B, d]` after the last token, and the memory from which `extend` takes
+        up to `keep` further tokens.
 
-        With a `width`, memories of shorter sequences have the shape of that many tokens, and go together.
+        With a `width`, memories of shorter sequences have the shape of that many tokens, and go
+        together.
         """
         start, real = self._embed(tokens, users, segments)
         x, states, sums = start, [], None
@@ -302,9 +383,13 @@ class GPT(nn.Module):
         if self.trace is not None:
             trace, sums = self.trace.last(start, _clicked(real, segments))
             hidden = hidden + trace
-        return hidden, Memory(states, sums, real.sum(1), None if self.users is None else self._user(users))
+        return hidden, Memory(
+            states, sums, real.sum(1), None if self.users is None else self._user(users)
+        )
 
-    def _embed(self, tokens: Tensor, users: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _embed(
+        self, tokens: Tensor, users: Tensor, segments: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """`h0` `[B, L, d]`, and which columns count `[B, L]`."""
         real = tokens != 0 if self.shape.masked else torch.ones_like(tokens, dtype=torch.bool)
         x: Tensor = self.items(tokens)
@@ -316,7 +401,9 @@ class GPT(nn.Module):
         return self.dropout(self.norm(x)), real
 
     def extend(self, token: Tensor, memory: Memory, segment: int | None = None) -> Tensor:
-        """Hidden state `[B, d]` after one further `token` `[B]` of the given segment; `memory` takes it in."""
+        """Hidden state `[B, d]` after one further `token` `[B]` of the given segment; `memory`
+        takes it in.
+        """
         x = self.items(token) + self.positions(memory.count)
         if memory.user is not None:
             x += memory.user
@@ -330,7 +417,11 @@ class GPT(nn.Module):
         out: Tensor = self.final(x)
         if self.trace is not None:
             assert memory.sums is not None
-            out = out + (self.trace.after(memory.sums) if segment == GENERATED else self.trace.step(start, memory.sums))
+            out = out + (
+                self.trace.after(memory.sums)
+                if segment == GENERATED
+                else self.trace.step(start, memory.sums)
+            )
         return out
 
     def _user(self, users: Tensor) -> Tensor:
@@ -338,17 +429,27 @@ class GPT(nn.Module):
         known = (users >= 0) & (users < self.users.num_embeddings - 1)
         vectors: Tensor = self.users(torch.where(known, users + 1, 0))
         if self.training and self.shape.user_dropout:
-            vectors = vectors * (torch.rand(len(users), 1, device=users.device) >= self.shape.user_dropout)
+            vectors = vectors * (
+                torch.rand(len(users), 1, device=users.device) >= self.shape.user_dropout
+            )
         return vectors
 
     def vectors(self, layer: Layer) -> Tensor:
-        """What items are scored by, `[V + 1, d]`: the item embedding (eq. 6) or the output layer; with a bias one column more."""
+        """What items are scored by, `[V + 1, d]`: the item embedding (eq. 6) or the output layer;
+        with a bias one column more.
+        """
         if layer == "items" or self.output is None:
             return self.items.weight
-        return self.output.weight if self.output.bias is None else torch.cat([self.output.weight, self.output.bias[:, None]], 1)
+        return (
+            self.output.weight
+            if self.output.bias is None
+            else torch.cat([self.output.weight, self.output.bias[:, None]], 1)
+        )
 
     def query(self, hidden: Tensor, layer: Layer) -> Tensor:
-        """What of a hidden state `[..., d]` is multiplied with `vectors(layer)`: itself; with a bias a 1 more."""
+        """What of a hidden state `[..., d]` is multiplied with `vectors(layer)`: itself; with a
+        bias a 1 more.
+        """
         if layer == "items" or self.output is None or self.output.bias is None:
             return hidden
         return torch.cat([hidden, torch.ones_like(hidden[..., :1])], -1)

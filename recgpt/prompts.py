@@ -1,7 +1,8 @@
-"""Personalised prompts (RecGPT section 4.3, Algorithm 1): what stands between the items of a history. No training and no recall here.
+"""Personalised prompts (RecGPT section 4.3, Algorithm 1): what stands between the items of a
+history. No training and no recall here.
 
-Prompts are one matrix beside the items: row i holds the up to K prompts that stand *before* item i. Whether a model generated them
-or a user really was shown them, all else is the same.
+Prompts are one matrix beside the items: row i holds the up to K prompts that stand *before* item i.
+Whether a model generated them or a user really was shown them, all else is the same.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class Dialogues:
-    """Prompt-enhanced sequences s* (4.3), ragged: user i has the tokens `offsets[i]:offsets[i + 1]`.
+    """Prompt-enhanced sequences s* (4.3), ragged: user i has the tokens
+    `offsets[i]:offsets[i + 1]`.
 
     Attributes:
         offsets: `[U + 1]`.
         tokens: `[N]` items.
         prompt: `[N]` True where the token is a prompt, False where it is real.
-        target: `[N]` the next real item after a real token; 0 after a prompt and after the user's last item (eq. 5 predicts from the
-            positions of real items only).
+        target: `[N]` the next real item after a real token; 0 after a prompt and after the user's
+            last item (eq. 5 predicts from the positions of real items only).
     """
 
     offsets: IntArray
@@ -48,7 +50,9 @@ class Dialogues:
         return np.where(self.prompt, GENERATED, REAL)
 
     def following(self) -> IntArray:
-        """The next real item after every token, prompts too, `[N]`; 0 after the user's last item."""
+        """The next real item after every token, prompts too, `[N]`; 0 after the user's last
+        item.
+        """
         at = np.flatnonzero(~self.prompt)
         after = np.searchsorted(at, np.arange(len(self.tokens)), side="right")
         end = np.repeat(self.offsets[1:], np.diff(self.offsets))
@@ -56,13 +60,19 @@ class Dialogues:
         return np.where(at[after] < end, np.append(self.tokens, 0)[at[after]], 0)
 
     def last(self, length: int) -> tuple[IntArray, IntArray]:
-        """The last `length` tokens of every user and their segments, `[U, length]`, right-aligned."""
+        """The last `length` tokens of every user and their segments, `[U, length]`,
+        right-aligned.
+        """
         n = np.diff(self.offsets)
-        return right_aligned(self.tokens, self.offsets[1:], n, length), right_aligned(self.segments, self.offsets[1:], n, length)
+        return right_aligned(self.tokens, self.offsets[1:], n, length), right_aligned(
+            self.segments, self.offsets[1:], n, length
+        )
 
 
 def interleave(offsets: IntArray, items: IntArray, prompts: IntArray) -> Dialogues:
-    """`s* = v1, p(2,1..K), v2, p(3,1..K), v3, ...` of ragged `items` `[N]` and the `prompts` `[N, K]` before each (0 = none)."""
+    """`s* = v1, p(2,1..K), v2, p(3,1..K), v3, ...` of ragged `items` `[N]` and the `prompts`
+    `[N, K]` before each (0 = none).
+    """
     block = np.concatenate([prompts, items[:, None]], axis=1)
     held = block != 0
     running = np.concatenate(([0], np.cumsum(held.sum(axis=1))))
@@ -80,11 +90,13 @@ def exposures(sequences: Sequences, window: int) -> tuple[Sequences, IntArray]:
 
     Args:
         sequences: clicks and unclicks in time order.
-        window: K, how many unclicks before a click are kept: the last ones before it, in their order.
+        window: K, how many unclicks before a click are kept: the last ones before it, in their
+            order.
 
     Returns:
-        The clicks, and the prompts `[N_clicks, K]`, left-aligned, 0 = none. Unclicks before a user's first click have no item that they
-        follow, those after the last click none that answers them: neither are prompts.
+        The clicks, and the prompts `[N_clicks, K]`, left-aligned, 0 = none. Unclicks before a
+        user's first click have no item that they follow, those after the last click none that
+        answers them: neither are prompts.
     """
     n = len(sequences.items)
     clicks = sequences.clicks()
@@ -108,7 +120,8 @@ def exposures(sequences: Sequences, window: int) -> tuple[Sequences, IntArray]:
 
 
 def recent(histories: Histories, window: int, length: int) -> tuple[IntArray, IntArray]:
-    """The last `length` tokens of each request's dialogue and their segments, `[B, length]`, right-aligned: clicks, real exposures between.
+    """The last `length` tokens of each request's dialogue and their segments, `[B, length]`,
+    right-aligned: clicks, real exposures between.
 
     The same as `interleave` of `exposures`, without looking at what is older than needed.
     """
@@ -123,7 +136,9 @@ def _recent(items: Any, clicked: Any, window: int, tokens: Any, segments: Any) -
     for row in range(len(items)):
         place = tokens.shape[1]
         since = -1  # unclicks met since the last click from the right; -1 = none yet
-        pending = 0  # tokens from `place` on that stand before the oldest click met: prompts only if a click precedes them
+        # Tokens from `place` on that stand before the oldest click met: prompts only if a click
+        # precedes them.
+        pending = 0
         for c in range(items.shape[1] - 1, -1, -1):
             if items[row, c] == 0:
                 continue
@@ -160,28 +175,33 @@ def generate(
 ) -> IntArray:
     """Fill the empty places of `prompts` by Algorithm 1, for all users.
 
-    Walking along a user's items, the model answers K times after each item: the best item over all is appended, then it
-    generates again; then the true next item is appended. So a prompt depends on all tokens before it, prompts and items.
-    (Algorithm 1 prints `if k < K` for the loop over k, and `v_{t+2}` for the next item; both are read as in the text of section
-    4.3.) Users with about equally many items are walked together, one token at a time, from the keys and values of the tokens before;
-    who has fewer is done earlier. A user's last `length` items are walked; once s* is longer than the model's `length`, the model sees
-    its last `length` tokens, as everywhere.
+    Walking along a user's items, the model answers K times after each item: the best item over all
+    is appended, then it generates again; then the true next item is appended. So a prompt depends
+    on all tokens before it, prompts and items. (Algorithm 1 prints `if k < K` for the loop over k,
+    and `v_{t+2}` for the next item; both are read as in the text of section 4.3.) Users with about
+    equally many items are walked together, one token at a time, from the keys and values of the
+    tokens before; who has fewer is done earlier. A user's last `length` items are walked; once s*
+    is longer than the model's `length`, the model sees its last `length` tokens, as everywhere.
 
     Args:
         model: in evaluation mode.
         users: `[U]`.
         offsets: `[U + 1]` of the items.
         items: `[N]` real items.
-        prompts: `[N, K]`, given prompts (real exposures) left-aligned, 0 where the model is to answer.
+        prompts: `[N, K]`, given prompts (real exposures) left-aligned, 0 where the model is to
+            answer.
         layer: the item vectors that are searched.
-        rows: compute in blocks of exactly so many users, so that a user's prompts do not depend on who else is there; 0 = as is fastest.
-        least: an answer to which the model gives a smaller probability is walked over, but is no prompt.
+        rows: compute in blocks of exactly so many users, so that a user's prompts do not depend on
+            who else is there; 0 = as is fastest.
+        least: an answer to which the model gives a smaller probability is walked over, but is no
+            prompt.
         beyond: users with no more items are left as given.
         until: users with more items are left as given; 0: nobody is.
         fresh: an item that stands in the dialogue already is no answer.
 
     Returns:
-        `[N, K]`; rows of a user's first item, and of items older than the last `length`, stay as they were given.
+        `[N, K]`; rows of a user's first item, and of items older than the last `length`, stay as
+        they were given.
     """
     window = prompts.shape[1]
     filled = prompts.copy()
@@ -199,15 +219,19 @@ def generate(
         inside = column < n[some][:, None]
         flat = (offsets[some + 1] - n[some])[:, None] + np.minimum(column, n[some][:, None] - 1)
         block = np.resize(np.arange(len(some)), max(rows, len(some)))
-        walked = _walk(search, users[some[block]], items[flat[block]], filled[flat[block, 1:]], least, fresh)
+        walked = _walk(
+            search, users[some[block]], items[flat[block]], filled[flat[block, 1:]], least, fresh
+        )
         filled[flat[:, 1:][inside[:, 1:]]] = walked[: len(some)][inside[:, 1:]]
     return filled
 
 
 class Search:
-    """The best item for hidden states: argmax over all items of the inner product (Algorithm 1, line 8).
+    """The best item for hidden states: argmax over all items of the inner product (Algorithm 1,
+    line 8).
 
-    On a CPU the scores of a block stay in the cache and numpy's argmax is used: three times faster than torch's.
+    On a CPU the scores of a block stay in the cache and numpy's argmax is used: three times faster
+    than torch's.
     """
 
     BLOCK = 64
@@ -222,7 +246,9 @@ class Search:
         """`[B, d]` -> `[B]`."""
         return self.answer(hidden, 0.0)[0]
 
-    def answer(self, hidden: Tensor, least: float, left_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def answer(
+        self, hidden: Tensor, least: float, left_out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The best item for each hidden state, and whether it is sure enough.
 
         Args:
@@ -257,14 +283,20 @@ class Search:
         return torch.from_numpy(np.concatenate(found) + 1), torch.from_numpy(every)
 
 
-def _walk(search: Search, users: IntArray, items: IntArray, given: IntArray, least: float, fresh: bool) -> IntArray:
-    """Algorithm 1: `items` `[B, n]`, `given` `[B, n - 1, K]` -> prompts `[B, n - 1, K]`; who has fewer items is filled up with any."""
+def _walk(
+    search: Search, users: IntArray, items: IntArray, given: IntArray, least: float, fresh: bool
+) -> IntArray:
+    """Algorithm 1: `items` `[B, n]`, `given` `[B, n - 1, K]` -> prompts `[B, n - 1, K]`; who has
+    fewer items is filled up with any.
+    """
     model = search.model
     device = model.items.weight.device
     who, real, prompts = (torch.as_tensor(a, device=device) for a in (users, items, given))
     steps, window = prompts.shape[1:]
     doubtful = torch.zeros_like(prompts, dtype=torch.bool)
-    talk = Talk(model, who, real[:, :1], model.shape.length)  # room for all, so that a user's numbers do not depend on the longest
+    talk = Talk(
+        model, who, real[:, :1], model.shape.length
+    )  # room for all, so that a user's numbers do not depend on the longest
     for step in range(steps):
         for k in range(window):
             answer = prompts[:, step, k]
@@ -280,9 +312,11 @@ def _walk(search: Search, users: IntArray, items: IntArray, given: IntArray, lea
 
 
 class Talk:
-    """A batch of growing sequences and the hidden state `[B, d]` after their last token; at most the last `length` tokens are seen.
+    """A batch of growing sequences and the hidden state `[B, d]` after their last token; at most
+    the last `length` tokens are seen.
 
-    Up to `length` tokens the state is extended; from there on each further token moves all positions, and the window is computed anew.
+    Up to `length` tokens the state is extended; from there on each further token moves all
+    positions, and the window is computed anew.
     """
 
     def __init__(self, model: GPT, users: Tensor, tokens: Tensor, further: int) -> None:
@@ -291,7 +325,9 @@ class Talk:
             tokens = torch.nn.functional.pad(tokens, (length - tokens.shape[1], 0))
         self.model, self.users, self.tokens = model, users, tokens
         self.segments = torch.full_like(tokens, REAL)
-        self.hidden, self.memory = model.begin(tokens, users, self.segments, keep=max(min(further, length - tokens.shape[1]), 0))
+        self.hidden, self.memory = model.begin(
+            tokens, users, self.segments, keep=max(min(further, length - tokens.shape[1]), 0)
+        )
 
     def append(self, token: Tensor, segment: int) -> None:
         """Add `token` `[B]` to every sequence."""
@@ -301,4 +337,6 @@ class Talk:
         if self.tokens.shape[1] <= length:
             self.hidden = self.model.extend(token, self.memory, segment)
         else:
-            self.hidden, self.memory = self.model.begin(self.tokens[:, -length:], self.users, self.segments[:, -length:])
+            self.hidden, self.memory = self.model.begin(
+                self.tokens[:, -length:], self.users, self.segments[:, -length:]
+            )

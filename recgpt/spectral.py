@@ -1,4 +1,6 @@
-"""Item vectors before training from the spectrum of the log: a truncated singular value decomposition. No network lives here."""
+"""Item vectors before training from the spectrum of the log: a truncated singular value
+decomposition. No network lives here.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,17 @@ STD = 0.02
 
 
 def spectral(known: Sequences, n_items: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
-    """`V S` of the truncated singular value decomposition `U S V'` of who clicked what, as the vectors that training starts from.
+    """`V S` of the truncated singular value decomposition `U S V'` of who clicked what, as the
+    vectors that training starts from.
 
-    The matrix is `1 / sqrt(n_u) / (sqrt(n_i) + SHRINK)` where user u clicked item i. Its Gram matrix has `sum over shared users of 1 / n_u,
-    over (sqrt(n_i) + SHRINK) (sqrt(n_j) + SHRINK)`: item-kNN's cosine (Deshpande & Karypis 2004), but that users of many clicks count less
-    and SHRINK holds rare items back. So items that share users start side by side (latent semantic analysis: Deerwester et al. 1990;
-    for recommendation PureSVD: Cremonesi et al., RecSys 2010). On few clicks an item's network would need many epochs to find its
-    neighbours. The decomposition is randomised (Halko et al. 2011, algorithm 4.4), with one thread, so that it is the same everywhere.
+    The matrix is `1 / sqrt(n_u) / (sqrt(n_i) + SHRINK)` where user u clicked item i. Its Gram
+    matrix has `sum over shared users of 1 / n_u, over (sqrt(n_i) + SHRINK) (sqrt(n_j) + SHRINK)`:
+    item-kNN's cosine (Deshpande & Karypis 2004), but that users of many clicks count less and
+    SHRINK holds rare items back. So items that share users start side by side (latent semantic
+    analysis: Deerwester et al. 1990; for recommendation PureSVD: Cremonesi et al., RecSys 2010). On
+    few clicks an item's network would need many epochs to find its neighbours. The decomposition is
+    randomised (Halko et al. 2011, algorithm 4.4), with one thread, so that it is the same
+    everywhere.
 
     Args:
         known: whose clicks are looked at.
@@ -33,7 +39,8 @@ def spectral(known: Sequences, n_items: int, width: int, seed: int) -> tuple[Ten
         seed: of the randomised decomposition.
 
     Returns:
-        The items that have a vector `[m]`, and their vectors `[m, min(d, m, users)]`. The others were not clicked.
+        The items that have a vector `[m]`, and their vectors `[m, min(d, m, users)]`. The others
+        were not clicked.
     """
     clicks = known.clicks()
     row = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
@@ -47,7 +54,9 @@ def spectral(known: Sequences, n_items: int, width: int, seed: int) -> tuple[Ten
     if rank == 0:
         return torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0)
     place = torch.from_numpy(np.stack([users, column]))
-    matrix = torch.sparse_coo_tensor(place, torch.from_numpy(value), shape, check_invariants=True).coalesce()
+    matrix = torch.sparse_coo_tensor(
+        place, torch.from_numpy(value), shape, check_invariants=True
+    ).coalesce()
     with one_thread(), seeded(seed, "spectral"):
         _, strength, right = torch.svd_lowrank(matrix, min(rank + 16, *shape), niter=6)
     vectors = right[:, :rank] * strength[:rank]

@@ -1,4 +1,6 @@
-"""How well a RecGPT finds the last clicks that were held out (`policies.validation`). Nothing is trained here."""
+"""How well a RecGPT finds the last clicks that were held out (`policies.validation`). Nothing is
+trained here.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +28,19 @@ class Validation(LastClicks):
         self._policy, self._length = policy, 4 * policy.shape.length
 
     def of(self, layer: Layer, reader: PreTrain) -> Callable[[], float]:
-        """The NDCG@10 of one-step recall as a function: of the network, or, where there are counts, of both pooled with weight 1.
+        """The NDCG@10 of one-step recall as a function: of the network, or, where there are counts,
+        of both pooled with weight 1.
 
-        Histories are read as `reader` reads them, once, unless what is read depends on the trained weights.
+        Histories are read as `reader` reads them, once, unless what is read depends on the trained
+        weights.
         """
         policy = self._policy
         reading: dict[int, Reading] = {}
 
         def ndcg() -> float:
-            reader._take(policy.model_, policy.clicks_, policy.source_, policy.generator_, policy.mixture_)
+            reader._take(
+                policy.model_, policy.clicks_, policy.source_, policy.generator_, policy.mixture_
+            )
             index = Exact(policy.model_.vectors(layer).detach().float().cpu().numpy())
             gain = 0.0
             for some in self.blocks():
@@ -48,7 +54,9 @@ class Validation(LastClicks):
         return ndcg
 
     def best_weight(self, mixture: Mixture) -> float:
-        """The weight of the counts with the best NDCG@10 of one-step recall; the smaller one of two equal ones."""
+        """The weight of the counts with the best NDCG@10 of one-step recall; the smaller one of two
+        equal ones.
+        """
         policy = self._policy
         index = Exact(policy.item_vectors())
         gains = np.zeros(len(WEIGHTS))
@@ -57,6 +65,8 @@ class Validation(LastClicks):
             tokens, segments = policy.tokens(asked)
             inner = index.scores(policy.asked((tokens, segments), asked.user))
             for place, weight in enumerate(WEIGHTS):
-                found, _ = top_k(mixture.scores(inner, tokens, segments, asked.user, weight), 10, asked.seen)
+                found, _ = top_k(
+                    mixture.scores(inner, tokens, segments, asked.user, weight), 10, asked.seen
+                )
                 gains[place] += float(self.gains(found, some).sum())
         return WEIGHTS[int(gains.argmax())]

@@ -1,4 +1,6 @@
-"""Headless Chromium over its DevTools pipe, with the standard library only: open a page, ask it, photograph it."""
+"""Headless Chromium over its DevTools pipe, with the standard library only: open a page, ask it,
+photograph it.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,34 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-PROGRAM = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None)
+PROGRAM = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--force-prefers-reduced-motion", "--remote-debugging-pipe",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--force-prefers-reduced-motion",
+    "--remote-debugging-pipe",
+)
 
 
 class Browser:
-    """One browser process with one page. `errors` are console errors and exceptions, `requests` every URL that was asked for."""
+    """One browser process with one page. `errors` are console errors and exceptions, `requests`
+    every URL that was asked for.
+    """
 
     def __init__(self) -> None:
         self.errors: list[str] = []
@@ -45,18 +65,29 @@ class Browser:
 
         command = [PROGRAM, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
         self._process = subprocess.Popen(  # the pipe's file descriptors must be 3 and 4
-            command, preexec_fn=wire, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            preexec_fn=wire,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(theirs_in)
         os.close(theirs_out)
         page = next(t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
         self._session: str | None = None
-        self._session = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        self._session = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         os.close(self._out)
         try:
             self._process.wait(10)
@@ -80,34 +111,60 @@ class Browser:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return answer["result"]
 
-    def open(self, path: Path, *, script: bool = True, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+    def open(
+        self,
+        path: Path,
+        *,
+        script: bool = True,
+        width: int = 1200,
+        height: int = 900,
+        dark: bool = False,
+    ) -> None:
         """Load a file and wait until it has loaded."""
         self.errors.clear()
         self.requests.clear()
         self.send("Emulation.setScriptExecutionDisabled", value=not script)
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        self.send(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
         self._loaded = False
         self.send("Page.navigate", url=path.resolve().as_uri())
         while not self._loaded:
             self._read()
 
     def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression on the page (works with scripts of the page disabled, too)."""
-        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        """The value of a JavaScript expression on the page (works with scripts of the page
+        disabled, too).
+        """
+        result = self.send(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         if "exceptionDetails" in result:
             raise RuntimeError(result["exceptionDetails"])
         return result["result"].get("value")
 
     def picture(self, path: Path, selector: str = "body") -> None:
         """A PNG of the first element that matches, however tall."""
-        box = self.ask(f"(() => {{ const b = document.querySelector({selector!r}).getBoundingClientRect();"
-                       " return {x: b.x + scrollX, y: b.y + scrollY, width: b.width, height: b.height, scale: 1} })()")  # fmt: skip
+        box = self.ask(
+            f"(() => {{ const b = document.querySelector({selector!r}).getBoundingClientRect();"
+            " return {x: b.x + scrollX, y: b.y + scrollY, width: b.width, height: b.height,"
+            " scale: 1} })()"
+        )
         shot = self.send("Page.captureScreenshot", clip=box, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def pdf(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.send("Page.printToPDF", printBackground=False)["data"]))
+        path.write_bytes(
+            base64.b64decode(self.send("Page.printToPDF", printBackground=False)["data"])
+        )
 
     def _read(self, patience: float = 30.0) -> dict[str, Any]:
         until = time.monotonic() + patience

@@ -11,7 +11,9 @@ import pytest
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real data: ABTEST_DATA, or ../shared/data beside the checkout."""
-    root = Path(os.environ.get("ABTEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    root = Path(
+        os.environ.get("ABTEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+    )
     if not root.is_dir():
         pytest.skip(f"real data missing: set ABTEST_DATA (looked at {root})")
     return root

@@ -1,16 +1,21 @@
-"""Promises, exactness and a small run under other kernels than this processor's own: `make kernels`, `python -m tests.kernels`.
+"""Promises, exactness and a small run under other kernels than this processor's own:
+`make kernels`, `python -m tests.kernels`.
 
-The libraries choose their compiled kernels by the processor, and can be told to take those of an older one. Each combination is a child
-process that says which kernels it really ran, so that a name which a library does not know cannot pass for a check:
+The libraries choose their compiled kernels by the processor, and can be told to take those of an
+older one. Each combination is a child process that says which kernels it really ran, so that a name
+which a library does not know cannot pass for a check:
 
 - OpenBLAS (numpy's products): `OPENBLAS_CORETYPE`, read back by threadpoolctl;
-- ATen (torch): `ATEN_CPU_CAPABILITY`, read back from torch; MKL and oneDNN within torch follow the processor;
+- ATen (torch): `ATEN_CPU_CAPABILITY`, read back from torch; MKL and oneDNN within torch follow the
+    processor;
 - numpy's own loops: `NPY_DISABLE_CPU_FEATURES`, read back from numpy;
 - one thread and four (OpenBLAS takes no more than there are processors);
-- the C library's `exp` and `log`, with fused multiply-add and without: `GLIBC_TUNABLES`, read back from their last bits.
+- the C library's `exp` and `log`, with fused multiply-add and without: `GLIBC_TUNABLES`, read back
+    from their last bits.
 
-By default a few combinations hold every kernel of every library once: those that come together in one kind of processor. `--all` takes the
-whole product, every promise with the defaults of every registered policy, and a further executor.
+By default a few combinations hold every kernel of every library once: those that come together in
+one kind of processor. `--all` takes the whole product, every promise with the defaults of every
+registered policy, and a further executor.
 """
 
 from __future__ import annotations
@@ -34,7 +39,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 AVX2, AVX512 = ("AVX2", "FMA3"), ("AVX512F", "AVX512CD", "AVX512BW", "AVX512DQ", "AVX512VL")
-BLAS: dict[str, tuple[str, ...]] = {"Prescott": (), "Haswell": AVX2, "Zen": AVX2, "SkylakeX": AVX512}
+BLAS: dict[str, tuple[str, ...]] = {
+    "Prescott": (),
+    "Haswell": AVX2,
+    "Zen": AVX2,
+    "SkylakeX": AVX512,
+}
 """Kernels of OpenBLAS and what the processor must have for them."""
 
 REPORTED = {"Prescott": ("Prescott", "Katmai"), "Zen": ("Zen", "Haswell")}
@@ -49,7 +59,9 @@ THREADS = (1, 4)
 
 @dataclass(frozen=True)
 class Kernels:
-    """One combination: what each library is told to take. `fused`: whether the C library may use fused multiply-add."""
+    """One combination: what each library is told to take. `fused`: whether the C library may use
+    fused multiply-add.
+    """
 
     blas: str
     torch: str
@@ -58,7 +70,10 @@ class Kernels:
     fused: bool = True
 
     def __str__(self) -> str:
-        words = f"OpenBLAS {self.blas:8}  ATen {self.torch:7}  numpy {self.numpy:8}  libm {'FMA' if self.fused else 'no FMA':6}"
+        words = (
+            f"OpenBLAS {self.blas:8}  ATen {self.torch:7}  numpy {self.numpy:8}  libm"
+            f" {'FMA' if self.fused else 'no FMA':6}"
+        )
         return f"{words}  threads {self.threads}"
 
     def environment(self) -> dict[str, str]:
@@ -70,7 +85,9 @@ class Kernels:
             "GLIBC_TUNABLES": "" if self.fused else "glibc.cpu.hwcaps=-FMA,-FMA4,-AVX2",
             "PYTHONPATH": str(ROOT),
         }
-        threads = {f"{library}_NUM_THREADS": str(self.threads) for library in ("OPENBLAS", "OMP", "MKL")}
+        threads = {
+            f"{library}_NUM_THREADS": str(self.threads) for library in ("OPENBLAS", "OMP", "MKL")
+        }
         return {**os.environ, **named, **threads}
 
     def not_running(self, running: dict[str, Any]) -> Iterator[str]:
@@ -109,21 +126,28 @@ def available(levels: dict[str, tuple[str, ...]]) -> list[str]:
 
 
 LEVEL = {"Prescott": 0, "Haswell": 1, "Zen": 1, "SkylakeX": 2}
-"""Which of the levels of the other libraries belongs to a processor with these kernels of OpenBLAS."""
+"""Which of the levels of the other libraries belongs to a processor with these kernels of OpenBLAS.
+"""
 
 
 def covering() -> list[Kernels]:
-    """Every kernel of every library at least once, those of one kind of processor together; one thread and four by turns."""
+    """Every kernel of every library at least once, those of one kind of processor together; one
+    thread and four by turns.
+    """
     torch, numpy = available(TORCH), available(NUMPY)
     return [
-        Kernels(blas, torch[LEVEL[blas]], numpy[LEVEL[blas]], THREADS[place % 2], fused=LEVEL[blas] > 0)
+        Kernels(
+            blas, torch[LEVEL[blas]], numpy[LEVEL[blas]], THREADS[place % 2], fused=LEVEL[blas] > 0
+        )
         for place, blas in enumerate(available(BLAS))
     ]
 
 
 def product() -> list[Kernels]:
     """All combinations."""
-    names = itertools.product(available(BLAS), available(TORCH), available(NUMPY), THREADS, (True, False))
+    names = itertools.product(
+        available(BLAS), available(TORCH), available(NUMPY), THREADS, (True, False)
+    )
     return list(itertools.starmap(Kernels, names))
 
 
@@ -131,7 +155,8 @@ def skipped() -> list[str]:
     """One line for each kernel that this processor cannot run."""
     has, _ = features()
     return [
-        f"skip  {library} {name}: this processor lacks {', '.join(one for one in needed if not has.get(one, False))}"
+        f"skip  {library} {name}: this processor lacks"
+        f" {', '.join(one for one in needed if not has.get(one, False))}"
         for library, levels in (("OpenBLAS", BLAS), ("ATen", TORCH), ("numpy", NUMPY))
         for name, needed in levels.items()
         if name not in available(levels)
@@ -147,7 +172,11 @@ def running() -> dict[str, Any]:
     import torch
 
     has, dispatched = features()
-    (blas,) = (info for info in threadpoolctl.threadpool_info() if info["internal_api"] == "openblas" and "numpy" in info["filepath"])
+    (blas,) = (
+        info
+        for info in threadpoolctl.threadpool_info()
+        if info["internal_api"] == "openblas" and "numpy" in info["filepath"]
+    )
     return {
         "blas": blas["architecture"],
         "torch": torch.backends.cpu.get_cpu_capability().lower(),
@@ -168,7 +197,9 @@ def digest(*parts: bytes) -> str:
 
 
 def places() -> Iterator[str]:
-    """Products of equal rows that are not equal at every place of a block: of `policies.products`, and of torch as policies call it."""
+    """Products of equal rows that are not equal at every place of a block: of `policies.products`,
+    and of torch as policies call it.
+    """
     import numpy as np
     import torch
 
@@ -181,7 +212,9 @@ def places() -> Iterator[str]:
         return random.standard_normal(shape).astype(np.float32)
 
     def linear(rows: Any, table: Any) -> Any:
-        return torch.nn.functional.linear(torch.from_numpy(rows), torch.from_numpy(table.T.copy())).numpy()
+        return torch.nn.functional.linear(
+            torch.from_numpy(rows), torch.from_numpy(table.T.copy())
+        ).numpy()
 
     def product(rows: Any, table: Any) -> Any:
         return (torch.from_numpy(rows) @ torch.from_numpy(table)).numpy()
@@ -195,7 +228,10 @@ def places() -> Iterator[str]:
         return matmul(rows.astype(np.float64), table.astype(np.float64))
 
     with one_thread(), torch.inference_mode():
-        for d, n in itertools.product((1, 7, 8, 17, 50, 64, 65, 128), (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 16, 51, 64, 65, 192, 401)):
+        for d, n in itertools.product(
+            (1, 7, 8, 17, 50, 64, 65, 128),
+            (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 16, 51, 64, 65, 192, 401),
+        ):
             row, others, table = operand(d), operand(ROWS, d), operand(d, n)
             for compute in (matmul, double, linear, product, attention):
                 results = {bytes(result) for result in compute(np.tile(row, (ROWS, 1)), table)}
@@ -204,22 +240,49 @@ def places() -> Iterator[str]:
                     rows[place] = row
                     results.add(bytes(compute(rows, table)[place]))
                 if len(results) > 1:
-                    yield f"{compute.__name__} of [{ROWS}, {d}] and [{d}, {n}]: {len(results)} results of one row"
+                    yield (
+                        f"{compute.__name__} of [{ROWS}, {d}] and [{d}, {n}]: {len(results)}"
+                        " results of one row"
+                    )
 
 
 BRIEF: dict[str, Any] = {"training": {"epochs": 1, "patience": 0}}
-STAGES: dict[str, Any] = {"pretraining": {"epochs": 1, "patience": 0}, "tuning": {"epochs": 1, "patience": 0}}
+STAGES: dict[str, Any] = {
+    "pretraining": {"epochs": 1, "patience": 0},
+    "tuning": {"epochs": 1, "patience": 0},
+}
 FORMS: list[tuple[str, dict[str, Any]]] = [
-    *((name, BRIEF) for name in ("bpr", "stamp", "gru4rec", "narm", "bert4rec", "sasrec", "comirec")),
+    *(
+        (name, BRIEF)
+        for name in ("bpr", "stamp", "gru4rec", "narm", "bert4rec", "sasrec", "comirec")
+    ),
     *((name, {**BRIEF, "width": 50}) for name in ("stamp", "narm", "comirec")),
     ("s3rec", {**BRIEF, "pretraining": {"epochs": 1, "patience": 0}}),
     ("sasrec", {**BRIEF, "width": 50, "heads": 1}),
-    ("comirec", {**BRIEF, "extractor": "sa", "interests": 3, "user_aware": True, "diversity": 0.1, "width": 17}),
+    (
+        "comirec",
+        {
+            **BRIEF,
+            "extractor": "sa",
+            "interests": 3,
+            "user_aware": True,
+            "diversity": 0.1,
+            "width": 17,
+        },
+    ),
     ("pretrain", {"pretraining": STAGES["pretraining"]}),
     ("finetune", STAGES),
     ("recgpt1", STAGES),
     ("recgpt", {**STAGES, "counts": {}, "quotas": [1, 1, 1], "merge": "pool"}),
-    ("recgpt", {**STAGES, "shape": {"width": 50, "heads": 1, "length": 30}, "quotas": [3, 2], "prompts": {"window": 1, "source": "model"}}),
+    (
+        "recgpt",
+        {
+            **STAGES,
+            "shape": {"width": 50, "heads": 1, "length": 30},
+            "quotas": [3, 2],
+            "prompts": {"window": 1, "source": "model"},
+        },
+    ),
     ("popularity", {}),
     ("popularity", {"half_life": 1.5}),
     ("random", {}),
@@ -231,10 +294,24 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("implicit", {"model": "cosine"}),
     ("tests.test_scored:CoClicks", {}),
 ]
-"""Policies under check; a promise of serving holds of any fit, so fits are short, and widths such that vectors begin anywhere in memory."""
+"""Policies under check; a promise of serving holds of any fit, so fits are short, and widths such
+that vectors begin anywhere in memory.
+"""
 
-PROMISES = ("determinism", "purity", "batch_invariance", "permutation", "cold_users", "save_load", "no_look_ahead", "shapes", "seen_items")
-"""What rests on how numbers are rounded; `--all` keeps every promise, with the defaults of every policy that is registered."""
+PROMISES = (
+    "determinism",
+    "purity",
+    "batch_invariance",
+    "permutation",
+    "cold_users",
+    "save_load",
+    "no_look_ahead",
+    "shapes",
+    "seen_items",
+)
+"""What rests on how numbers are rounded; `--all` keeps every promise, with the defaults of every
+policy that is registered.
+"""
 
 
 def promises(names: Iterable[str] | None, forms: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
@@ -251,10 +328,16 @@ def promises(names: Iterable[str] | None, forms: list[tuple[str, dict[str, Any]]
     with tempfile.TemporaryDirectory() as folder:
         for name, params in forms:
             policy = make(name, params)
-            bound = people.build(Source(people.catalogue(1)), 1, 5, Path(folder)) if isinstance(policy, WorldBound) else None
+            bound = (
+                people.build(Source(people.catalogue(1)), 1, 5, Path(folder))
+                if isinstance(policy, WorldBound)
+                else None
+            )
             for result in check_policy(policy, only=names, world=bound):
                 if not (result.kept or result.skipped):
-                    yield f"{name} {dataclasses.asdict(policy)} breaks {result.name}: {result.detail}"
+                    yield (
+                        f"{name} {dataclasses.asdict(policy)} breaks {result.name}: {result.detail}"
+                    )
 
 
 COUNTS: dict[str, Any] = {
@@ -264,7 +347,10 @@ COUNTS: dict[str, Any] = {
     "explore": {"policy": "explore", "params": {"policy": "itemknn", "pool": 20}},
 }
 NEURAL: dict[str, Any] = {
-    "comirec": {"policy": "comirec", "params": {"width": 17, "length": 8, "user_aware": True, **BRIEF}},
+    "comirec": {
+        "policy": "comirec",
+        "params": {"width": 17, "length": 8, "user_aware": True, **BRIEF},
+    },
     "recgpt": {
         "policy": "recgpt",
         "params": {
@@ -287,7 +373,12 @@ def scenario(arms: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "data": {"source": "synthetic", "history_days": 3},
         "users": {"kind": "choice", "n_users": 80, "n_items": 200},
         "days": 2,
-        "serving": {"slate": 5, "recall": 20, "history": 32, "channels": [{"name": "new", "policy": "random", "quota": 3}]},
+        "serving": {
+            "slate": 5,
+            "recall": 20,
+            "history": 32,
+            "channels": [{"name": "new", "policy": "random", "quota": 3}],
+        },
         "arms": arms,
         "engine": {"executor": "serial"},
         **changes,
@@ -322,7 +413,10 @@ ENGINES: list[dict[str, Any]] = [
 def exactness(engines: list[dict[str, Any]]) -> Iterator[str]:
     """Ways to compute the run of neural policies that change its log."""
     with tempfile.TemporaryDirectory() as folder:
-        logs = [contents(finished(scenario(NEURAL, engine=one), Path(folder, str(i))) / "log") for i, one in enumerate(engines)]
+        logs = [
+            contents(finished(scenario(NEURAL, engine=one), Path(folder, str(i))) / "log")
+            for i, one in enumerate(engines)
+        ]
     for engine, log in zip(engines, logs, strict=True):
         if log != logs[0]:
             yield f"the log differs between the engines {engines[0]} and {engine}"
@@ -336,7 +430,11 @@ def the_same() -> dict[str, str]:
     from simulator.users.choice.world import World
 
     world = World.draw(Choice(n_users=500, n_items=2000), 7)
-    found = {f"world {name}": digest(np.ascontiguousarray(column).tobytes()) for name, column in vars(world).items() if np.ndim(column)}
+    found = {
+        f"world {name}": digest(np.ascontiguousarray(column).tobytes())
+        for name, column in vars(world).items()
+        if np.ndim(column)
+    }
     for kind, design in (("choice", "paired"), ("markov", "split"), ("choice", "switchback")):
         with tempfile.TemporaryDirectory() as folder:
             users = {"kind": kind, "n_users": 150, "n_items": 300}
@@ -352,7 +450,11 @@ def the_same() -> dict[str, str]:
 def child(every: bool) -> dict[str, Any]:
     """Everything under the kernels of this process."""
     result: dict[str, Any] = {"running": running()}
-    result["wrong"] = [*places(), *promises(PROMISES, FORMS), *exactness(ENGINES if every else ENGINES[:2])]
+    result["wrong"] = [
+        *places(),
+        *promises(PROMISES, FORMS),
+        *exactness(ENGINES if every else ENGINES[:2]),
+    ]
     if every:
         result["wrong"] += promises(None, [(name, {}) for name in registered()])
     result["same"] = the_same()
@@ -364,7 +466,11 @@ def registered() -> list[str]:
     from policies.registry import available as named
     from simulator.reproduce.gallery import BRINGS_A_MODEL
 
-    return sorted(entry.name for entry in named().values() if entry.distribution == "abtest" and entry.name not in BRINGS_A_MODEL)
+    return sorted(
+        entry.name
+        for entry in named().values()
+        if entry.distribution == "abtest" and entry.name not in BRINGS_A_MODEL
+    )
 
 
 # What the parent does
@@ -372,9 +478,19 @@ def registered() -> list[str]:
 
 def ask(kernels: Kernels, every: bool) -> tuple[dict[str, Any], float]:
     """What the child under these kernels found, and its CPU seconds."""
-    command = [sys.executable, "-W", "ignore::RuntimeWarning:implicit", "-m", "tests.kernels", "--child", *(["--all"] if every else [])]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore::RuntimeWarning:implicit",
+        "-m",
+        "tests.kernels",
+        "--child",
+        *(["--all"] if every else []),
+    ]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, env=kernels.environment(), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=kernels.environment(), cwd=ROOT, capture_output=True, text=True
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         return {"wrong": [f"the process ended with {done.returncode}: {done.stderr[-2000:]}"]}, 0.0
@@ -393,9 +509,20 @@ def verdicts(combinations: list[Kernels], every: bool) -> Iterator[tuple[bool, s
             running = found["running"]
             wrong += kernels.not_running(running)
             first = first or found["same"]
-            wrong += [f"{name} differs from that under {combinations[0]}" for name, value in found["same"].items() if value != first[name]]
-            notes = f"  ({running['blas']}; {', '.join(running['numpy']) or 'numpy baseline'}; {running['threads'][0]} threads"
-            notes += "; this C library has one exp only)" if not kernels.fused and running["libm"] == plain else ")"
+            wrong += [
+                f"{name} differs from that under {combinations[0]}"
+                for name, value in found["same"].items()
+                if value != first[name]
+            ]
+            notes = (
+                f"  ({running['blas']}; {', '.join(running['numpy']) or 'numpy baseline'};"
+                f" {running['threads'][0]} threads"
+            )
+            notes += (
+                "; this C library has one exp only)"
+                if not kernels.fused and running["libm"] == plain
+                else ")"
+            )
         line = f"{'FAIL' if wrong else 'ok  '}  {kernels}{notes}  {seconds:.0f} CPU s"
         yield not wrong, "\n      ".join([line, *wrong])
 
@@ -403,7 +530,9 @@ def verdicts(combinations: list[Kernels], every: bool) -> Iterator[tuple[bool, s
 def main() -> int:
     """Run the combinations one after the other; the exit status says whether all are right."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--all", action="store_true", help="the whole product of the kernels, and every promise")
+    parser.add_argument(
+        "--all", action="store_true", help="the whole product of the kernels, and every promise"
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:

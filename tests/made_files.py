@@ -25,14 +25,19 @@ def impression(user: int, video: int, t: int, click: Any = 0) -> str:
 
 KUAIRAND = {
     "log_standard_1_pure.csv": [
-        LOG_HEAD, impression(70, 9, MIDNIGHT, 1), impression(12, 4, MIDNIGHT + 1000), impression(70, 4, MIDNIGHT + DAY, 1)
+        LOG_HEAD,
+        impression(70, 9, MIDNIGHT, 1),
+        impression(12, 4, MIDNIGHT + 1000),
+        impression(70, 4, MIDNIGHT + DAY, 1),
     ],
     "user_features_pure.csv": [USER_HEAD, "70,high,5,0,0,9", "12,low,,0,0,9", "99,high,1,0,0,9"],
     "video_features_basic_pure.csv": [
-        "video_id,author_id,video_type,upload_dt,video_duration,tag", '4,50,NORMAL,2022-04-20,30000,"3,8"', "9,51,AD,,9000,8",
+        "video_id,author_id,video_type,upload_dt,video_duration,tag",
+        '4,50,NORMAL,2022-04-20,30000,"3,8"',
+        "9,51,AD,,9000,8",
         "77,51,AD,,9000,8",
     ],
-}  # fmt: skip
+}
 BANDIT_HEAD = ",timestamp,item_id,position,click,propensity_score,user_feature_0"
 BANDIT_ROWS = [
     "0,2019-11-24 00:03:24.688993+00:00,2,2,0,0.25,a", "1,2019-11-24 10:03:56+00:00,0,1,1,0.5,b",

@@ -28,7 +28,13 @@ NOBODY = torch.zeros(3, dtype=torch.long)
 def log(users: list[list[int]]) -> Sequences:
     items = np.array([item for user in users for item in user], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum([len(user) for user in users])]).astype(np.int64)
-    return Sequences(np.arange(len(users)), offsets, items, np.ones(len(items), dtype=bool), np.arange(len(items)))
+    return Sequences(
+        np.arange(len(users)),
+        offsets,
+        items,
+        np.ones(len(items), dtype=bool),
+        np.arange(len(items)),
+    )
 
 
 def real(row: int) -> Tensor:
@@ -56,7 +62,10 @@ def test_narm_place_by_place() -> None:
         h, _ = network.recurrent.units(network.items(real(row))[None])
         for t in range(len(real(row))):
             local = sum(
-                network.attention.weights(torch.sigmoid(network.query(h[0, t]) + network.attention.keys(h[0, j]))) * h[0, j]
+                network.attention.weights(
+                    torch.sigmoid(network.query(h[0, t]) + network.attention.keys(h[0, j]))
+                )
+                * h[0, j]
                 for j in range(t + 1)
             )
             expected = network.decoder(torch.cat([h[0, t], local]))  # type: ignore[list-item]
@@ -73,7 +82,10 @@ def test_stamp_place_by_place() -> None:
         for t in range(len(x)):
             mean = x[: t + 1].mean(0)
             shared = network.last_click(x[t]) + network.memory(mean)
-            alpha = [network.attention.weights(torch.sigmoid(network.attention.keys(x[i]) + shared)) for i in range(t + 1)]
+            alpha = [
+                network.attention.weights(torch.sigmoid(network.attention.keys(x[i]) + shared))
+                for i in range(t + 1)
+            ]
             attended = sum(a * x[i] for i, a in enumerate(alpha))
             expected = torch.tanh(network.session(attended)) * torch.tanh(network.recent(x[t]))
             torch.testing.assert_close(hidden[row, 6 - len(x) + t], expected)
@@ -94,7 +106,9 @@ def test_attention_is_torchs_own() -> None:
     )
     x = torch.randn(3, 6, 8)
     mask = attention_mask(ITEMS, causal=True)
-    expected, _ = theirs(x, x, x, attn_mask=~mask.repeat(1, 2, 1, 1).view(6, 6, 6), need_weights=False)
+    expected, _ = theirs(
+        x, x, x, attn_mask=~mask.repeat(1, 2, 1, 1).view(6, 6, 6), need_weights=False
+    )
     torch.testing.assert_close(mine(x, mask), expected)
 
 
@@ -138,7 +152,9 @@ def test_bpr_scores_are_inner_products_and_biases() -> None:
     clicks = Clicks(log(users))
     assert clicks.row.tolist() == [0, 0, 0, 1, 1]
     assert clicks.batch(np.array([4, 0]), "cpu").targets.tolist() == [[5], [1]]
-    policy = BPR(width=4, training=Training(epochs=3, patience=0)).fit(log(users), Catalogue(3, 6), Fitting())
+    policy = BPR(width=4, training=Training(epochs=3, patience=0)).fit(
+        log(users), Catalogue(3, 6), Fitting()
+    )
     none = np.zeros((2, 0), dtype=np.int64)
     histories = Histories(np.array([1, 77]), np.zeros(2, np.int64), none, none.astype(bool), none)
     scores = policy.score(histories, np.tile(np.arange(1, 7), (2, 1)))
@@ -156,14 +172,21 @@ ATTRIBUTES = (np.array([0, 0, 2, 3, 3, 5]), np.array([0, 2, 1, 0, 1]))
 def pretraining(*objectives: str, outside: Any = None) -> Pretraining:
     policy = S3Rec(width=8, length=6, inner=8, objectives=objectives, dropout=0.0)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    return Pretraining(policy.network(1, 4), policy, ATTRIBUTES, outside or Objective(Loss(), log([[1]]), 4).outside).eval()
+    return Pretraining(
+        policy.network(1, 4),
+        policy,
+        ATTRIBUTES,
+        outside or Objective(Loss(), log([[1]]), 4).outside,
+    ).eval()
 
 
 def test_attribute_prediction_by_hand() -> None:
     model = pretraining("aap")
     batch = Windows(log([[1, 2, 4]]), 6, "last").batch(np.arange(1), "cpu")
     owned = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 1, 0]], dtype=torch.float32)
-    chances = torch.sigmoid(model.maps["aap"](model.network.items(torch.tensor([1, 2, 4]))) @ model.attributes.weight.T)
+    chances = torch.sigmoid(
+        model.maps["aap"](model.network.items(torch.tensor([1, 2, 4]))) @ model.attributes.weight.T
+    )
     by_hand = -(owned * chances.log() + (1 - owned) * (1 - chances).log()).sum(1).mean()
     torch.testing.assert_close(model(batch), 0.2 * by_hand)
 
@@ -201,11 +224,17 @@ def test_masks_hide_the_item() -> None:
     gaps = torch.tensor([[False, False, True, False]])
     other = torch.tensor([[0, 1, 4, 3]])
     torch.testing.assert_close(model._encode(items, gaps), model._encode(other, gaps))
-    assert not torch.allclose(model._encode(items, ~gaps & False), model._encode(other, ~gaps & False))
+    assert not torch.allclose(
+        model._encode(items, ~gaps & False), model._encode(other, ~gaps & False)
+    )
 
 
-def test_masked_items_stand_against_items_that_are_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    """User 0 owns all but item 4 and user 1 all but item 1: the loss is that of these negatives, whatever is masked."""
+def test_masked_items_stand_against_items_that_are_not_the_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """User 0 owns all but item 4 and user 1 all but item 1: the loss is that of these negatives,
+    whatever is masked.
+    """
     users = [[1, 2, 3, 1, 2, 3], [4, 3, 2, 4]]
     batch = Windows(log(users), 6, "last").batch(np.arange(2), "cpu")
     items = torch.cat([batch.items, batch.targets[:, -1:]], dim=1)[:, -6:]
@@ -217,32 +246,50 @@ def test_masked_items_stand_against_items_that_are_not_the_users(monkeypatch: py
     torch.manual_seed(5)
     gaps = (items != 0) & (torch.rand(items.shape) < model.policy.masked)
     gaps[:, -1] |= ~gaps.any(1)
-    hidden, negative = model.maps["mip"](model._encode(items, gaps)[gaps]), other[gaps.nonzero()[:, 0]]
-    by_hand = -torch.sigmoid((hidden * (vectors[items[gaps]] - vectors[negative])).sum(1)).log().mean()
+    hidden, negative = (
+        model.maps["mip"](model._encode(items, gaps)[gaps]),
+        other[gaps.nonzero()[:, 0]],
+    )
+    by_hand = (
+        -torch.sigmoid((hidden * (vectors[items[gaps]] - vectors[negative])).sum(1)).log().mean()
+    )
     torch.testing.assert_close(loss, by_hand)
 
     drawn: list[Tensor] = []
     build = Pretraining.__init__
 
-    def record(self: Pretraining, network: Any, policy: S3Rec, attributes: Any, outside: Any) -> None:
+    def record(
+        self: Pretraining, network: Any, policy: S3Rec, attributes: Any, outside: Any
+    ) -> None:
         build(self, network, policy, attributes, outside)
         drawn.append(outside(torch.tensor([0, 1]), 200))
 
     monkeypatch.setattr(Pretraining, "__init__", record)
     brief = Training(epochs=0, patience=0)
-    S3Rec(width=8, length=6, inner=8, pretraining=brief, training=brief).fit(log(users), Catalogue(2, 4), Fitting())
-    assert (drawn[0] == other[:, None]).float().mean() > 0.95  # where 20 draws find none, an own item stands
+    S3Rec(width=8, length=6, inner=8, pretraining=brief, training=brief).fit(
+        log(users), Catalogue(2, 4), Fitting()
+    )
+    assert (
+        drawn[0] == other[:, None]
+    ).float().mean() > 0.95  # where 20 draws find none, an own item stands
 
 
-@pytest.mark.parametrize("objectives", [("aap",), ("mip",), ("map",), ("sp",), ("aap", "mip", "map", "sp")])
+@pytest.mark.parametrize(
+    "objectives", [("aap",), ("mip",), ("map",), ("sp",), ("aap", "mip", "map", "sp")]
+)
 def test_every_objective_is_learned(objectives: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
     users = [[(start + step) % 4 + 1 for step in range(6)] for start in rng.integers(0, 4, 200)]
     figures: list[float] = []
     policy = S3Rec(
-        width=16, length=6, inner=16, dropout=0.0, objectives=objectives, training=Training(epochs=0, patience=0),  # type: ignore[arg-type]
+        width=16,
+        length=6,
+        inner=16,
+        dropout=0.0,
+        objectives=objectives,
+        training=Training(epochs=0, patience=0),  # type: ignore[arg-type]
         pretraining=Training(epochs=20, batch=50, rate=1e-2, patience=0),
-    )  # fmt: skip
+    )
     fitting = Fitting(progress=lambda stage, done, total, each: figures.append(each["loss"]))
     policy.fit(log(users), Catalogue(200, 4, attributes=ATTRIBUTES), fitting)
     assert figures[-1] < 0.75 * figures[0]
@@ -264,7 +311,9 @@ def test_every_loss_trains_every_network(kind: str) -> None:
         torch.manual_seed(0)
         network = policy.network(3, 20)
         objective = Objective(loss, log(users), 20)
-        value = policy.batch_loss(network, policy.samples(log(users)).batch(np.arange(3), "cpu"), objective)
+        value = policy.batch_loss(
+            network, policy.samples(log(users)).batch(np.arange(3), "cpu"), objective
+        )
         value.backward()  # type: ignore[no-untyped-call]
         assert torch.isfinite(value)
         assert network.items.weight.grad is not None

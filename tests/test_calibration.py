@@ -1,4 +1,6 @@
-"""Marginals by hand, the comparison with targets, the exposure of a world without a desk, the fit, and the command."""
+"""Marginals by hand, the comparison with targets, the exposure of a world without a desk, the fit,
+and the command.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from simulator.calibration import search as fitting
 from simulator.calibration import targets as calibration
 from simulator.calibration.figure import draw
 from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
-from simulator.calibration.targets import CATALOGUE, GAP, LOGGING, RANDOM, Row, compare, expose, measured
+from simulator.calibration.targets import (
+    CATALOGUE,
+    GAP,
+    LOGGING,
+    RANDOM,
+    Row,
+    compare,
+    expose,
+    measured,
+)
 from simulator.cli import main
 from simulator.designs.assignment import DAY
 from simulator.log.eventlog import EventLog, Metadata
@@ -25,7 +36,9 @@ SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "kuaishou_like.ya
 
 
 def small(n_users: int = 150, n_items: int = 200, days: int = 2) -> Scenario:
-    return Scenario.load(SCENARIO, {"users.n_users": n_users, "users.n_items": n_items, "data.history_days": days})
+    return Scenario.load(
+        SCENARIO, {"users.n_users": n_users, "users.n_items": n_items, "data.history_days": days}
+    )
 
 
 def impressions() -> Impressions:
@@ -62,9 +75,13 @@ def test_marginals_by_hand() -> None:
     assert math.isnan(found["click 0-15 s"])
     assert found["hour 00"] == pytest.approx(5 / 6)
     assert found["hour 05"] == pytest.approx(1 / 6)
-    assert found["active user-days"] == pytest.approx(3 / 4)  # user 0 on both days, user 1 on one; user 2 never came
+    assert found["active user-days"] == pytest.approx(
+        3 / 4
+    )  # user 0 on both days, user 1 on one; user 2 never came
     shown = np.array([0, 0, 0, 2, 4])  # of five videos, ascending
-    assert found["exposure gini"] == pytest.approx(np.abs(shown[:, None] - shown).sum() / (2 * 5 * shown.sum()))
+    assert found["exposure gini"] == pytest.approx(
+        np.abs(shown[:, None] - shown).sum() / (2 * 5 * shown.sum())
+    )
     assert found["exposure top 20%"] == pytest.approx(4 / 6)
 
 
@@ -80,7 +97,16 @@ def test_spreads_are_free_of_binomial_noise() -> None:
     user = np.repeat(np.arange(n), per)
     click = rng.random(n * per) < rate[user]
     seen = Impressions(
-        user, rng.integers(1, 50, n * per), np.zeros(n * per, dtype=np.int64), click, click * 10.0, np.full(n * per, 30.0), {}, n, 50, 1
+        user,
+        rng.integers(1, 50, n * per),
+        np.zeros(n * per, dtype=np.int64),
+        click,
+        click * 10.0,
+        np.full(n * per, 30.0),
+        {},
+        n,
+        50,
+        1,
     )
     found = measure(seen)
     assert found["click sd of users"].value == pytest.approx(rate.std(), abs=0.005)
@@ -94,7 +120,9 @@ def test_catalogue_figures() -> None:
 
 
 def test_compare_says_what_is_within() -> None:
-    rows = compare({LOGGING: {"click": Marginal(0.4597 * 1.09, 0.01), "like": Marginal(0.01848 * 1.11, 0.001)}})
+    rows = compare(
+        {LOGGING: {"click": Marginal(0.4597 * 1.09, 0.01), "like": Marginal(0.01848 * 1.11, 0.001)}}
+    )
     assert [(row.name, row.within) for row in rows] == [("click", True), ("like", False)]
     assert compare({LOGGING: {"click": Marginal(math.nan, math.nan)}})[0].within is False
     both = {LOGGING: {"click": Marginal(0.5, 0.01)}, RANDOM: {"click": Marginal(0.2, 0.01)}}
@@ -132,8 +160,12 @@ def test_the_fit_finds_what_was_moved() -> None:
     knob = fitting.Knob("users.affinity.base", 0.1, log=False)
     names = ((LOGGING, "click"), (RANDOM, "click"))
     targets = [calibration.Target(feed, name, truth[feed][name].value) for feed, name in names]
-    moved = fitting.with_values(scenario, {"users.affinity.base": scenario.users.affinity.base + 0.6})
-    found = fitting.fit_stage(moved, fitting.Stage("one", (fitting.Block((knob,), names),), 6), lambda *_: None, targets)
+    moved = fitting.with_values(
+        scenario, {"users.affinity.base": scenario.users.affinity.base + 0.6}
+    )
+    found = fitting.fit_stage(
+        moved, fitting.Stage("one", (fitting.Block((knob,), names),), 6), lambda *_: None, targets
+    )
     assert found.users.affinity.base == pytest.approx(scenario.users.affinity.base, abs=0.05)
 
 
@@ -143,13 +175,20 @@ def test_every_knob_is_a_parameter_of_the_scenario() -> None:
         for block in stage.blocks:
             for knob in block.knobs:
                 value = fitting.value_of(scenario, knob.key)
-                assert fitting.value_of(fitting.with_values(scenario, {knob.key: value * 0.99}), knob.key) == pytest.approx(value * 0.99)
+                assert fitting.value_of(
+                    fitting.with_values(scenario, {knob.key: value * 0.99}), knob.key
+                ) == pytest.approx(value * 0.99)
             assert set(block.marginals) <= {target[:2] for target in calibration.TARGETS}
 
 
 def test_the_picture_is_well_formed_and_marks_what_is_out() -> None:
-    rows = [Row(LOGGING, "a < b", 1.0, 1.02, 0.01, 1.02, True), Row(RANDOM, "c", 1.0, 9.0, math.nan, 9.0, False)]
-    root = ET.fromstring(draw([*rows, Row(RANDOM, "d", 1.0, math.nan, math.nan, math.nan, False)], 0.1, "w"))
+    rows = [
+        Row(LOGGING, "a < b", 1.0, 1.02, 0.01, 1.02, True),
+        Row(RANDOM, "c", 1.0, 9.0, math.nan, 9.0, False),
+    ]
+    root = ET.fromstring(
+        draw([*rows, Row(RANDOM, "d", 1.0, math.nan, math.nan, math.nan, False)], 0.1, "w")
+    )
     assert "1 of 3 marginals" in root.attrib["aria-label"]
     classes = [element.attrib.get("class") for element in root.iter()]
     assert classes.count("out") == 1
@@ -158,17 +197,25 @@ def test_the_picture_is_well_formed_and_marks_what_is_out() -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     text = SCENARIO.read_text()
-    for whole, part in (("n_users: 3000", "n_users: 400"), ("n_items: 4000", "n_items: 300"), ("history_days: 14", "history_days: 4")):
+    for whole, part in (
+        ("n_users: 3000", "n_users: 400"),
+        ("n_items: 4000", "n_items: 300"),
+        ("history_days: 14", "history_days: 4"),
+    ):
         assert whole in text
         text = text.replace(whole, part)
     file = tmp_path / "world.yaml"
     file.write_text(text)
     picture = tmp_path / "c.svg"
-    done = CliRunner().invoke(main, ["calibrate", str(file), "--replications", "1", "--picture", str(picture)])
+    done = CliRunner().invoke(
+        main, ["calibrate", str(file), "--replications", "1", "--picture", str(picture)]
+    )
     assert done.exit_code == 1, done.output  # 400 users for four days: rare kinds are far off
     assert "random      click" in done.output
     assert picture.read_text().startswith("<svg")
-    loose = CliRunner().invoke(main, ["calibrate", str(file), "--replications", "1", "--tolerance", "1000"])
+    loose = CliRunner().invoke(
+        main, ["calibrate", str(file), "--replications", "1", "--tolerance", "1000"]
+    )
     assert loose.exit_code == 0, loose.output
     real = tmp_path / "real.yaml"
     real.write_text(text.replace("source: synthetic", "source: kuairand"))
@@ -176,30 +223,53 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_kuaishou_like_meets_its_targets() -> None:
-    """The shipped world, on the history that a run makes: nothing is out of tolerance by more than two standard errors."""
+    """The shipped world, on the history that a run makes: nothing is out of tolerance by more than
+    two standard errors.
+    """
     rows = compare(measured(Scenario.load(SCENARIO), feeds=(LOGGING, CATALOGUE)))
-    surely = [row for row in rows if abs(row.simulated - row.target) > 0.1 * row.target + 2 * (0.0 if math.isnan(row.se) else row.se)]
+    surely = [
+        row
+        for row in rows
+        if abs(row.simulated - row.target)
+        > 0.1 * row.target + 2 * (0.0 if math.isnan(row.se) else row.se)
+    ]
     assert not surely
 
 
 def test_the_history_of_a_run_is_what_was_measured(tmp_path: Path) -> None:
-    """The engine and the waves of `expose` log the same impressions, although one serves by time and the other by turns."""
+    """The engine and the waves of `expose` log the same impressions, although one serves by time
+    and the other by turns.
+    """
     from simulator.run.pipeline import run
 
     arms = {name: {"policy": "random"} for name in ("a", "b")}
     engine = {"executor": "serial", "shards": 1}
     whole = small(60, 80, 3).resolved()
-    scenario = Scenario.model_validate(whole | {"days": 1, "arms": arms, "design": {"control": "a"}, "engine": engine})
+    scenario = Scenario.model_validate(
+        whole | {"days": 1, "arms": arms, "design": {"control": "a"}, "engine": engine}
+    )
     run(scenario, tmp_path / "run")
     log = EventLog.open(tmp_path / "run" / "log")
     expected = measured(scenario, feeds=(LOGGING,))[LOGGING]
     found = measure(Impressions.of(log, "history"))
-    assert {k: v for k, v in found.items() if not math.isnan(v.value)} == {k: v for k, v in expected.items() if not math.isnan(v.value)}
+    assert {k: v for k, v in found.items() if not math.isnan(v.value)} == {
+        k: v for k, v in expected.items() if not math.isnan(v.value)
+    }
 
 
-def test_the_command_fits_and_writes_a_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    knob, names = fitting.Knob("users.affinity.base", 0.1, log=False), ((LOGGING, "click"), (RANDOM, "click"))
-    monkeypatch.setattr(fitting, "STAGES", (fitting.Stage("level", (fitting.Block((knob,), names),), 4),))
+def test_the_command_fits_and_writes_a_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knob, names = (
+        fitting.Knob("users.affinity.base", 0.1, log=False),
+        (
+            (LOGGING, "click"),
+            (RANDOM, "click"),
+        ),
+    )
+    monkeypatch.setattr(
+        fitting, "STAGES", (fitting.Stage("level", (fitting.Block((knob,), names),), 4),)
+    )
     file, fitted = tmp_path / "world.yaml", tmp_path / "fitted.yaml"
     off = fitting.with_values(small(200, 150, 3), {"users.affinity.base": -6.0})
     file.write_text(off.to_yaml())
@@ -207,5 +277,8 @@ def test_the_command_fits_and_writes_a_scenario(tmp_path: Path, monkeypatch: pyt
     assert done.exit_code in (0, 1), done.output
     assert "fit level: cost" in done.output
     before, after = (compare(measured(Scenario.load(path))) for path in (file, fitted))
-    worst = [max(abs(math.log(row.ratio)) for row in rows if (row.feed, row.name) in names) for rows in (before, after)]
+    worst = [
+        max(abs(math.log(row.ratio)) for row in rows if (row.feed, row.name) in names)
+        for rows in (before, after)
+    ]
     assert worst[1] < 0.5 * worst[0]

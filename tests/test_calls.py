@@ -1,4 +1,6 @@
-"""A policy that lies, breaks or dies cannot falsify a test: it is named, with its method and what to do, wherever it is called."""
+"""A policy that lies, breaks or dies cannot falsify a test: it is named, with its method and what
+to do, wherever it is called.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def plug_in(body: str) -> str:
     return HEAD + "".join(f"    {line}\n" for line in body.splitlines())
 
 
-def scenario(folder: Path, executor: str = "serial", policy: str = "mine.py:Mine", **changes: Any) -> Path:
+def scenario(
+    folder: Path, executor: str = "serial", policy: str = "mine.py:Mine", **changes: Any
+) -> Path:
     content = {
         "name": "tiny",
         "seed": 9,
@@ -65,16 +69,20 @@ def scenario(folder: Path, executor: str = "serial", policy: str = "mine.py:Mine
 
 def run(folder: Path, *options: str, out: str = "out") -> Any:
     return CliRunner().invoke(
-        main, ["run", str(folder / "scenario.yaml"), "--out", str(folder / out), "--quiet", *options]
+        main,
+        ["run", str(folder / "scenario.yaml"), "--out", str(folder / out), "--quiet", *options],
     )
 
 
 def of_policies(said: str) -> list[str]:
-    """The lines that a run writes, without what it says of red checks: so small a world is not calibrated."""
+    """The lines that a run writes, without what it says of red checks: so small a world is not
+    calibrated.
+    """
     return [line for line in said.splitlines() if not line.startswith("abtest: red: ")]
 
 
-# --- what is lent ------------------------------------------------------------------------------------------------------
+# --- what is lent
+# ------------------------------------------------------------------------------
 
 
 def arrays(value: Any) -> dict[str, np.ndarray]:
@@ -83,7 +91,9 @@ def arrays(value: Any) -> dict[str, np.ndarray]:
     for name in type(value).__dataclass_fields__:
         part = getattr(value, name)
         found |= {name: part} if isinstance(part, np.ndarray) else {}
-        found |= {f"{name}.{key}": one for key, one in part.items()} if isinstance(part, Mapping) else {}
+        found |= (
+            {f"{name}.{key}": one for key, one in part.items()} if isinstance(part, Mapping) else {}
+        )
     return found
 
 
@@ -166,15 +176,24 @@ WRITES = {
     ),
     "recall: steps, by out=": (
         "recall",
-        "def recall(self, h, k, s):\n    np.add(h.step, 1, out=h.step)\n    return super().recall(h, k, s)",
+        (
+            "def recall(self, h, k, s):\n    np.add(h.step, 1, out=h.step)\n    return"
+            " super().recall(h, k, s)"
+        ),
     ),
     "recall: the flag": (
         "recall",
-        "def recall(self, h, k, s):\n    h.items.setflags(write=True)\n    return super().recall(h, k, s)",
+        (
+            "def recall(self, h, k, s):\n    h.items.setflags(write=True)\n    return"
+            " super().recall(h, k, s)"
+        ),
     ),
     "recall: a pointer": (
         "recall",
-        "def recall(self, h, k, s):\n    ctypes.memset(h.seen.ctypes.data, 0, 8)\n    return super().recall(h, k, s)",
+        (
+            "def recall(self, h, k, s):\n    ctypes.memset(h.seen.ctypes.data, 0, 8)\n    return"
+            " super().recall(h, k, s)"
+        ),
     ),
     "score: candidates": (
         "score",
@@ -184,7 +203,10 @@ WRITES = {
     "update: answers": ("update", "def update(self, h, s, c):\n    c[:] = True"),
     "slate_propensities": (
         "slate_propensities",
-        "def slate_propensities(self, h, i, s):\n    i += 1\n    return np.ones(i.shape, np.float32)",
+        (
+            "def slate_propensities(self, h, i, s):\n    i += 1\n    return np.ones(i.shape,"
+            " np.float32)"
+        ),
     ),
     "slate_expectations": (
         "slate_expectations",
@@ -210,7 +232,11 @@ def test_a_write_into_any_argument_breaks_its_own_promise(what: str, tmp_path: P
 def test_a_write_ends_a_run_and_changes_nothing_of_it(what: str, tmp_path: Path) -> None:
     """The same run without the writer's arm has the same bytes as one beside it."""
     (tmp_path / "mine.py").write_text(plug_in(WRITES[what][1]))
-    three = {"a": {"policy": "random"}, "b": {"policy": "mine.py:Mine"}, "c": {"policy": "popularity"}}
+    three = {
+        "a": {"policy": "random"},
+        "b": {"policy": "mine.py:Mine"},
+        "c": {"policy": "popularity"},
+    }
     scenario(tmp_path, arms=three)
     done = run(tmp_path)
     assert done.exit_code == 2, done.output
@@ -253,7 +279,9 @@ class Ones(Policy):
 
 
 def test_what_is_given_back_is_the_callers_own() -> None:
-    calls = Calls(Ones(items=np.ones((2, 3), np.int64), scores=np.zeros((2, 3), np.float32)), "ones")
+    calls = Calls(
+        Ones(items=np.ones((2, 3), np.int64), scores=np.zeros((2, 3), np.float32)), "ones"
+    )
     two = mixed().requests().rows(slice(0, 2))
     first = calls.recall(two, 3, 5)
     calls.recall(two, 3, 6)
@@ -263,7 +291,10 @@ def test_what_is_given_back_is_the_callers_own() -> None:
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        (np.zeros((2, 3)), "scores must be a numpy array of float32 and shape \\(2, 3\\); got float64"),
+        (
+            np.zeros((2, 3)),
+            "scores must be a numpy array of float32 and shape \\(2, 3\\); got float64",
+        ),
         (np.zeros((2, 2), np.float32), "got float32 \\(2, 2\\)"),
         ([[0, 0, 0]] * 2, "got list"),
         (None, "got None"),
@@ -286,7 +317,8 @@ def test_probabilities_are_probabilities(chance: float) -> None:
         calls.slate_propensities(mixed().requests().rows(slice(0, 2)), np.ones((2, 3), np.int64), 1)
 
 
-# --- whatever its code does --------------------------------------------------------------------------------------------
+# --- whatever its code does
+# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,7 +326,10 @@ def test_probabilities_are_probabilities(chance: float) -> None:
     [
         (
             SystemExit(3),
-            r"fit called for the end of the process \(SystemExit: 3\) at test_calls.py:\d+; raise an exception instead",
+            (
+                r"fit called for the end of the process \(SystemExit: 3\) at test_calls.py:\d+;"
+                r" raise an exception instead"
+            ),
         ),
         (KeyboardInterrupt(), "fit raised KeyboardInterrupt at test_calls.py"),
         (MemoryError(), "fit raised MemoryError at test_calls.py"),
@@ -322,7 +357,10 @@ def sleep_after(what: Callable[[], object]) -> None:
 
 
 def test_out_of_time_and_ctrl_c_are_told_apart_from_errors() -> None:
-    with pytest.raises(CallError, match="recall took longer than the limit") as caught, calling("mine", "recall", Limit(0.05, "the limit")):
+    with (
+        pytest.raises(CallError, match="recall took longer than the limit") as caught,
+        calling("mine", "recall", Limit(0.05, "the limit")),
+    ):
         sleep_after(lambda: None)
     assert caught.value.kind == "late"
     with pytest.raises(KeyboardInterrupt), calling("mine", "recall"):
@@ -339,7 +377,10 @@ BROKEN = {
         "recall called for the end of the process (SystemExit: 5)",
     ),
     "fit gives None": ("def fit(self, *a): super().fit(*a)", "fit must return self; got None"),
-    "Ctrl-C of its own": ("def fit(self, *a): raise KeyboardInterrupt", "fit raised KeyboardInterrupt"),
+    "Ctrl-C of its own": (
+        "def fit(self, *a): raise KeyboardInterrupt",
+        "fit raised KeyboardInterrupt",
+    ),
     "recursion": ("def fit(self, *a): return self.fit(*a)", "fit raised RecursionError"),
     "memory": ("def recall(self, *a): raise MemoryError", "recall raised MemoryError"),
     "objects in state": (
@@ -351,7 +392,10 @@ BROKEN = {
         "recall must return policies.base.Slates; got list",
     ),
     "floats as items": (
-        "def recall(self, *a):\n    r = super().recall(*a)\n    return Slates(r.items.astype(float), r.scores)",
+        (
+            "def recall(self, *a):\n    r = super().recall(*a)\n    return"
+            " Slates(r.items.astype(float), r.scores)"
+        ),
         "recall: items must be a numpy array of int64",
     ),
     "a warning that is an error": (
@@ -368,7 +412,10 @@ def test_what_breaks_is_one_message_in_a_run(what: str, tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.exit_code == 2, done.output
     assert done.output.count("\n") == 1
-    assert f"policy 'mine.py:Mine'{', request of user' if 'recall' in BROKEN[what][1] else ''}" in done.output
+    assert (
+        f"policy 'mine.py:Mine'{', request of user' if 'recall' in BROKEN[what][1] else ''}"
+        in done.output
+    )
     assert BROKEN[what][1] in done.output
 
 
@@ -383,7 +430,9 @@ DEATHS = {
 
 @pytest.mark.parametrize("what", [*DEATHS, "exit in fit", "memory", "floats as items"])
 def test_what_breaks_or_dies_in_a_worker_is_one_message(what: str, tmp_path: Path) -> None:
-    """As a user starts it: in a process of its own, under the executor that a scenario has where it says nothing."""
+    """As a user starts it: in a process of its own, under the executor that a scenario has where it
+    says nothing.
+    """
     body, message = {**BROKEN, **DEATHS}[what]
     (tmp_path / "mine.py").write_text(plug_in(body))
     scenario(tmp_path, "processes")
@@ -404,7 +453,11 @@ def test_what_breaks_or_dies_in_a_worker_is_one_message(what: str, tmp_path: Pat
 
 def test_an_arm_that_dies_is_given_up_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(plug_in(DEATHS["a segfault in recall"][0]))
-    arms = {"a": {"policy": "random"}, "b": {"policy": "mine.py:Mine"}, "c": {"policy": "popularity"}}
+    arms = {
+        "a": {"policy": "random"},
+        "b": {"policy": "mine.py:Mine"},
+        "c": {"policy": "popularity"},
+    }
     loaded = Scenario.load(scenario(tmp_path, "processes", arms=arms))
     outcome = simulate(loaded, tmp_path / "out", folder=tmp_path, keep_going=True)
     assert list(outcome.failed) == ["b"]
@@ -416,7 +469,11 @@ CHECKED = {
     "exit in fit": (*BROKEN["exit in fit"], 2),
     "a list of slates": (*BROKEN["a list of slates"], 1),
     **{name: (body, message, 2) for name, (body, message) in DEATHS.items()},
-    "hangs": ("def recall(self, *a): time.sleep(1000)", "recall took longer than the 1 s of a check", 2),
+    "hangs": (
+        "def recall(self, *a): time.sleep(1000)",
+        "recall took longer than the 1 s of a check",
+        2,
+    ),
 }
 
 
@@ -453,10 +510,16 @@ def test_the_checks_end_where_nothing_more_can_be_said(what: str, tmp_path: Path
             "import sys; sys.exit(3)\nclass Mine: ...",
             "importing 'mine.py' called for the end of the process (SystemExit: 3)",
         ),
-        ("import os; os._exit(0)\nclass Mine: ...", "importing 'mine.py' ended its process (exit code 0)"),
+        (
+            "import os; os._exit(0)\nclass Mine: ...",
+            "importing 'mine.py' ended its process (exit code 0)",
+        ),
         (
             "import not_there\nclass Mine: ...",
-            "importing 'mine.py' raised ModuleNotFoundError: No module named 'not_there' at mine.py:1",
+            (
+                "importing 'mine.py' raised ModuleNotFoundError: No module named 'not_there' at"
+                " mine.py:1"
+            ),
         ),
         ("class Mine(:", "plug-in file mine.py:1: not Python"),
         ("class Mine: ...", "'Mine' must be a subclass of policies.base.Policy"),
@@ -468,7 +531,10 @@ def test_the_checks_end_where_nothing_more_can_be_said(what: str, tmp_path: Path
             HEAD.replace("@dataclass", "") + "    depth: int = 3",
             "must be a dataclass, else nobody can set depth",
         ),
-        (plug_in("def __post_init__(self): sys.exit(1)"), "making Mine called for the end of the process"),
+        (
+            plug_in("def __post_init__(self): sys.exit(1)"),
+            "making Mine called for the end of the process",
+        ),
         (
             plug_in("def __post_init__(self): raise ValueError('depth must be odd')"),
             "policy 'mine.py:Mine': depth must be odd",
@@ -482,7 +548,9 @@ def test_what_cannot_be_made_is_one_message(
     monkeypatch.chdir(tmp_path)
     scenario(tmp_path)
     command = (
-        ["policies", "check", "mine.py:Mine"] if "_exit" in text else ["run", "scenario.yaml", "--quiet"]
+        ["policies", "check", "mine.py:Mine"]
+        if "_exit" in text
+        else ["run", "scenario.yaml", "--quiet"]
     )
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 2, done.output
@@ -492,7 +560,9 @@ def test_what_cannot_be_made_is_one_message(
 
 @pytest.mark.parametrize("name", ["array", "numpy"])
 def test_a_plug_in_may_be_called_as_a_module_of_others(name: str, tmp_path: Path) -> None:
-    """Neither abtest nor its workers take it for Python's, numpy's, ... although it lies in the working directory."""
+    """Neither abtest nor its workers take it for Python's, numpy's, ... although it lies in the
+    working directory.
+    """
     (tmp_path / f"{name}.py").write_text(plug_in("pass"))
     scenario(tmp_path, "processes", policy=f"{name}.py:Mine")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -524,7 +594,8 @@ def test_files_of_one_name_and_files_that_change_are_different_policies(tmp_path
     assert make("mine.py:Mine", {}, tmp_path / "one").params()["depth"] == 3
 
 
-# --- what does not stop a run ------------------------------------------------------------------------------------------
+# --- what does not stop a run
+# ------------------------------------------------------------------------------
 
 IMPURE = plug_in("""def recall(self, h, k, s):
     print("a word on stdout")
@@ -546,11 +617,16 @@ def test_promises_that_a_run_sees_broken_are_said_at_its_end_and_in_its_report(
     assert done.stdout == "out/report.html\n"
     said = [line for line in of_policies(done.stderr) if line.startswith("abtest: ")]
     assert any(
-        "arm 'b': policy 'mine.py:Mine': asked for again alone, a request got another answer: other scores"
-        in line
+        "arm 'b': policy 'mine.py:Mine': asked for again alone, a request got another answer: other"
+        " scores" in line
         for line in said
     )
-    assert any("recall warned of UserWarning: an odd thing" in line and "at mine.py:12" in line and "times]" in line for line in said)
+    assert any(
+        "recall warned of UserWarning: an odd thing" in line
+        and "at mine.py:12" in line
+        and "times]" in line
+        for line in said
+    )
     assert said[-1] == "abtest: `abtest policies check mine.py:Mine` looks closer"
     (check,) = [
         row
@@ -574,16 +650,25 @@ def test_a_run_of_honest_policies_has_nothing_to_say(tmp_path: Path) -> None:
 
 
 def test_empty_places_are_noticed(tmp_path: Path) -> None:
-    short = "r = super().recall(h, k, s)\n    r.items[:, 2:] = 0\n    r.scores[:, 2:] = -np.inf\n    return r"
+    short = (
+        "r = super().recall(h, k, s)\n    r.items[:, 2:] = 0\n    r.scores[:, 2:] = -np.inf\n   "
+        " return r"
+    )
     body = f"def recall(self, h, k, s):\n    {short}"
     (tmp_path / "mine.py").write_text(plug_in(body))
-    scenario(tmp_path, serving={"slate": 4, "recall": 12, "history": 16, "ranking": {"kind": "recall"}})
+    scenario(
+        tmp_path, serving={"slate": 4, "recall": 12, "history": 16, "ranking": {"kind": "recall"}}
+    )
     done = run(tmp_path)
     assert done.exit_code == 0
-    assert "arm 'b': policy 'mine.py:Mine': left places empty although unseen items were left" in done.output
+    assert (
+        "arm 'b': policy 'mine.py:Mine': left places empty although unseen items were left"
+        in done.output
+    )
 
 
-# --- resuming ----------------------------------------------------------------------------------------------------------
+# --- resuming
+# ------------------------------------------------------------------------------
 
 STOPS = plug_in("""def recall(self, h, k, s):
     if os.environ.get("STOP_HERE") and (h.step > 6).any():
@@ -591,7 +676,9 @@ STOPS = plug_in("""def recall(self, h, k, s):
     return super().recall(h, k, s)""")
 
 
-def interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = STOPS, **changes: Any) -> Scenario:
+def interrupted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = STOPS, **changes: Any
+) -> Scenario:
     """A run of the plug-in that is interrupted in the middle."""
     (folder / "mine.py").write_text(text)
     loaded = Scenario.load(scenario(folder, **changes))
@@ -602,11 +689,14 @@ def interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = STOPS
     return loaded
 
 
-def test_a_run_is_not_resumed_with_another_plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_not_resumed_with_another_plug_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = interrupted(tmp_path, monkeypatch)
     (tmp_path / "mine.py").write_text(STOPS + "\n# another one\n")
     with pytest.raises(
-        RunError, match=r"cannot be resumed:\n  policy 'mine.py:Mine': mine.py has changed\nUndo the change"
+        RunError,
+        match=r"cannot be resumed:\n  policy 'mine.py:Mine': mine.py has changed\nUndo the change",
     ):
         simulate(loaded, tmp_path / "out", folder=tmp_path, resume=True)
     (tmp_path / "mine.py").write_text(STOPS)
@@ -620,7 +710,9 @@ def test_nor_with_another_module_beside_it(tmp_path: Path, monkeypatch: pytest.M
     loaded = interrupted(tmp_path, monkeypatch, STOPS + "\nfrom h3_helper import weight\n")
     (tmp_path / "unrelated.py").write_text("x = 1\n")
     (tmp_path / "h3_deeper.py").write_text("weight = 2\n")
-    with pytest.raises(RunError, match=r"\n  policy 'mine.py:Mine': h3_deeper.py has changed\nUndo"):
+    with pytest.raises(
+        RunError, match=r"\n  policy 'mine.py:Mine': h3_deeper.py has changed\nUndo"
+    ):
         simulate(loaded, tmp_path / "out", folder=tmp_path, resume=True)
 
 
@@ -634,9 +726,15 @@ def test_nor_with_another_abtest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_nor_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [f"{user} {' '.join(str(1 + (user + i) % 9) for i in range(8))}" for user in range(1, 13)]
+    lines = [
+        f"{user} {' '.join(str(1 + (user + i) % 9) for i in range(8))}" for user in range(1, 13)
+    ]
     (tmp_path / "data.txt").write_text("\n".join(lines) + "\n")
-    changes = {"data": {"source": "s3rec", "path": "data.txt"}, "users": {"kind": "held_out"}, "days": 1}
+    changes = {
+        "data": {"source": "s3rec", "path": "data.txt"},
+        "users": {"kind": "held_out"},
+        "days": 1,
+    }
     (tmp_path / "mine.py").write_text(plug_in("pass"))
     loaded = Scenario.load(scenario(tmp_path, **changes))
     simulate(loaded, tmp_path / "out", folder=tmp_path)
@@ -690,7 +788,9 @@ def test_an_installed_package_counts_by_its_record_and_any_other_by_its_files(
     info = tmp_path / "h3_package-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: h3-package\nVersion: 1.2\n")
-    (info / "RECORD").write_text("h3_package/__init__.py,sha256=x,0\nh3_package/models.py,sha256=y,1\n")
+    (info / "RECORD").write_text(
+        "h3_package/__init__.py,sha256=x,0\nh3_package/models.py,sha256=y,1\n"
+    )
     module._distributions.cache_clear()
     try:
         assert list(sources(policy)) == ["h3-package 1.2"]

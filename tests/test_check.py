@@ -36,7 +36,12 @@ class Neighbours(Policy):
         for i in range(len(histories)):
             clicks = histories.items[i][histories.clicked[i]]
             last = self.next_[clicks[-1]] if len(clicks) else 0.0
-            scores[i] = self.popular_ + last + 0.9 * self.next_[clicks].sum(axis=0) / 50 - np.arange(len(self.popular_)) * 1e-7
+            scores[i] = (
+                self.popular_
+                + last
+                + 0.9 * self.next_[clicks].sum(axis=0) / 50
+                - np.arange(len(self.popular_)) * 1e-7
+            )
         return scores
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
@@ -57,7 +62,10 @@ def rank(scores: np.ndarray, histories: Histories, k: int) -> Slates:
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     items = np.zeros((len(scores), k), dtype=np.int64)
     best = np.full((len(scores), k), -np.inf, dtype=np.float32)
-    items[:, : order.shape[1]], best[:, : order.shape[1]] = order, np.take_along_axis(scores, order, axis=1)
+    items[:, : order.shape[1]], best[:, : order.shape[1]] = (
+        order,
+        np.take_along_axis(scores, order, axis=1),
+    )
     items[np.isneginf(best)] = PADDING
     return Slates(items, best)
 
@@ -113,7 +121,9 @@ class AloneIsDifferent(Neighbours):
     """Scores a lone request on another scale, as a squeezed dimension or another kernel would."""
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        return rank(self.scores(histories, seed) * (1.0 if len(histories) > 1 else 1.0000001), histories, k)
+        return rank(
+            self.scores(histories, seed) * (1.0 if len(histories) > 1 else 1.0000001), histories, k
+        )
 
 
 @dataclass
@@ -121,7 +131,11 @@ class OrderMatters(Neighbours):
     """Adds the number of descents in the batch's user ids."""
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        return rank(self.scores(histories, seed) + float((np.diff(histories.user) < -1).sum() > 1), histories, k)
+        return rank(
+            self.scores(histories, seed) + float((np.diff(histories.user) < -1).sum() > 1),
+            histories,
+            k,
+        )
 
 
 @dataclass
@@ -140,7 +154,9 @@ class NothingForStrangers(Neighbours):
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         slates = super().recall(histories, k, seed)
         cold = (histories.user >= len(self.known_))[:, None]
-        return Slates(np.where(cold, 0, slates.items), np.where(cold, np.float32(-np.inf), slates.scores))
+        return Slates(
+            np.where(cold, 0, slates.items), np.where(cold, np.float32(-np.inf), slates.scores)
+        )
 
 
 @dataclass
@@ -164,9 +180,17 @@ class HonestDraw(Neighbours):
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         n = len(self.popular_)
-        keys = uniform(seed, Purpose.EXPLORE, histories.user[:, None], histories.step[:, None], np.arange(n)[None, :])
+        keys = uniform(
+            seed,
+            Purpose.EXPLORE,
+            histories.user[:, None],
+            histories.step[:, None],
+            np.arange(n)[None, :],
+        )
         slates = rank(keys, histories, k)
-        left = np.array([n - 1 - len(set(row.tolist()) - {0}) for row in histories.seen])[:, None] - np.arange(k)
+        left = np.array([n - 1 - len(set(row.tolist()) - {0}) for row in histories.seen])[
+            :, None
+        ] - np.arange(k)
         chance = np.where(slates.items != PADDING, 1.0 / np.maximum(left, 1) ** self.claim, 1.0)
         return replace(slates, propensities=chance.astype(np.float32))
 
@@ -201,7 +225,11 @@ class NoOrder(Neighbours):
         scores = np.empty((len(histories), len(self.popular_)))
         for i in range(len(histories)):
             clicks = histories.items[i][histories.clicked[i]]
-            scores[i] = self.popular_ + self.next_[clicks].sum(axis=0) - 100 * self.next_[clicks[-1:]].sum(axis=0) * (len(clicks) > 9)
+            scores[i] = (
+                self.popular_
+                + self.next_[clicks].sum(axis=0)
+                - 100 * self.next_[clicks[-1:]].sum(axis=0) * (len(clicks) > 9)
+            )
         return scores
 
 
@@ -260,7 +288,9 @@ def test_an_honest_policy_keeps_every_promise(policy: Policy) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught_by_its_own_check_and_no_other(fault: str) -> None:
     results = list(check_policy(FAULTS[fault]()))
-    expected = [fault, "learns_chain"] if FAULTS[fault] is Popular else [fault]  # who personalises nothing learns no chain either
+    expected = (
+        [fault, "learns_chain"] if FAULTS[fault] is Popular else [fault]
+    )  # who personalises nothing learns no chain either
     assert [r.name for r in results if not r.kept and not r.skipped] == expected
     assert all(r.detail for r in results if not r.kept)
 
@@ -305,8 +335,13 @@ def test_a_check_has_a_limit_and_the_last_one_that_is_done_is_the_one_that_took_
                 time.sleep(60)
             return super().recall(histories, k, seed)
 
-    results = list(check_policy(SlowAlone(), only=["shapes", "batch_invariance", "permutation"], limit=1.0))
-    assert [(r.name, r.kept, r.stops) for r in results] == [("shapes", True, False), ("batch_invariance", False, True)]
+    results = list(
+        check_policy(SlowAlone(), only=["shapes", "batch_invariance", "permutation"], limit=1.0)
+    )
+    assert [(r.name, r.kept, r.stops) for r in results] == [
+        ("shapes", True, False),
+        ("batch_invariance", False, True),
+    ]
     assert results[1].detail == "recall took longer than the 1 s of a check"
 
 

@@ -1,4 +1,6 @@
-"""The synthetic users against theory: what a mechanism says must be what is simulated, and off must mean off."""
+"""The synthetic users against theory: what a mechanism says must be what is simulated, and off must
+mean off.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,30 @@ from simulator.users.choice import kernel as compiled
 from simulator.users.choice.parameters import HOURS
 from simulator.users.choice.people import DAY_MS, People
 
-OFF = {name: {"enabled": False} for name in ("examination", "cascade", "satiation", "drift", "focus", "patience", "diurnal", "returning")}
+OFF = {
+    name: {"enabled": False}
+    for name in (
+        "examination",
+        "cascade",
+        "satiation",
+        "drift",
+        "focus",
+        "patience",
+        "diurnal",
+        "returning",
+    )
+}
 
-FLAT = {"base": 0.0, "user": 0.0, "activity": 0.0, "quality": 0.0, "match": 0.0, "author": 0.0, "taste": 0.0, "duration": {"30.0": 0.0}}
+FLAT = {
+    "base": 0.0,
+    "user": 0.0,
+    "activity": 0.0,
+    "quality": 0.0,
+    "match": 0.0,
+    "author": 0.0,
+    "taste": 0.0,
+    "duration": {"30.0": 0.0},
+}
 """Everybody likes everything alike."""
 
 
@@ -33,14 +56,27 @@ def slates(items: np.ndarray) -> Slates:
 
 def some(people: People, k: int = 6, salt: int = 0) -> np.ndarray:
     rng = np.random.default_rng(salt)
-    return rng.permuted(np.tile(np.arange(1, people.n_items + 1), (people.n_users, 1)), axis=1)[:, :k]
+    return rng.permuted(np.tile(np.arange(1, people.n_items + 1), (people.n_users, 1)), axis=1)[
+        :, :k
+    ]
 
 
 def ask(people: People, steps: int, k: int = 6, salt: int = 0) -> list[Any]:
     """The answers of everybody to `steps` requests, each made when the user is due."""
-    everybody, clock, answers = np.arange(people.n_users), people.first(np.arange(people.n_users)), []
+    everybody, clock, answers = (
+        np.arange(people.n_users),
+        people.first(np.arange(people.n_users)),
+        [],
+    )
     for step in range(steps):
-        answers.append(people.respond(everybody, np.full(people.n_users, step), clock, slates(some(people, k, salt * 1000 + step))))
+        answers.append(
+            people.respond(
+                everybody,
+                np.full(people.n_users, step),
+                clock,
+                slates(some(people, k, salt * 1000 + step)),
+            )
+        )
         clock = answers[-1].next
     return answers
 
@@ -55,16 +91,27 @@ def test_a_session_has_a_geometric_number_of_requests_when_nothing_moves_patienc
     leaves = np.array([answer.leaves for answer in ask(people, 12)])
     n, p = leaves.size, leaves.mean()
     assert close(p, leave, np.sqrt(leave * (1 - leave) / n))
-    lengths = np.diff(np.flatnonzero(leaves.T.ravel()))  # users one after the other: a run across users is geometric as well
+    lengths = np.diff(
+        np.flatnonzero(leaves.T.ravel())
+    )  # users one after the other: a run across users is geometric as well
     assert close(lengths.mean(), 1 / leave, np.sqrt((1 - leave) / leave**2 / len(lengths)))
     assert close((lengths == 1).mean(), leave, np.sqrt(leave * (1 - leave) / len(lengths)))
 
 
 def test_patience_follows_its_logit() -> None:
-    people = world(3000, **OFF | {"patience": {"leave": 0.4, "satisfaction": 2.0, "reference": 0.5}, "affinity": {"base": 1.0}})
+    people = world(
+        3000,
+        **OFF
+        | {
+            "patience": {"leave": 0.4, "satisfaction": 2.0, "reference": 0.5},
+            "affinity": {"base": 1.0},
+        },
+    )
     answers = ask(people, 3, k=2)  # of two videos, all or none are often long views
     for share in (0.0, 1.0):
-        here = np.concatenate([a.leaves[a.kinds["long_view"].mean(axis=1) == share] for a in answers])
+        here = np.concatenate(
+            [a.leaves[a.kinds["long_view"].mean(axis=1) == share] for a in answers]
+        )
         odds = 0.4 / 0.6 * np.exp(-2.0 * (share - 0.5))
         expected = odds / (1 + odds)
         assert len(here) > 100
@@ -76,7 +123,12 @@ def test_clicks_are_binomial_at_the_logit_of_the_world() -> None:
     clicks = np.concatenate([answer.click.ravel() for answer in ask(people, 5)])
     p = 1 / (1 + np.exp(0.4))
     assert close(clicks.mean(), p, np.sqrt(p * (1 - p) / len(clicks)))
-    per_request = np.concatenate([answer.click.sum(axis=1) for answer in ask(world(2000, affinity=FLAT | {"base": -0.4}, **OFF), 5)])
+    per_request = np.concatenate(
+        [
+            answer.click.sum(axis=1)
+            for answer in ask(world(2000, affinity=FLAT | {"base": -0.4}, **OFF), 5)
+        ]
+    )
     variance = 6 * p * (1 - p)
     assert close(per_request.var(), variance, variance * np.sqrt(2 / len(per_request)))
 
@@ -90,18 +142,24 @@ def test_authors_and_tags_are_zipf_and_an_author_keeps_to_a_tag() -> None:
     assert (np.abs(counts - share) <= 4 * np.sqrt(share / n)).all()
     author, tag = truth.author[1:], truth.tag[1:]
     main = np.array([np.bincount(tag[author == a]).argmax() for a in range(50)])
-    assert close((tag == main[author]).mean(), 0.8, np.sqrt(0.16 / n), z=5.0)  # an off-tag video meets the main tag once in a thousand
+    assert close(
+        (tag == main[author]).mean(), 0.8, np.sqrt(0.16 / n), z=5.0
+    )  # an off-tag video meets the main tag once in a thousand
 
 
 def test_a_video_lies_near_its_tag_and_its_author() -> None:
-    """`tag's centre + author's deviation + its own`, at unit length: with both lengths 0 it is the centre, with one of them a cosine."""
+    """`tag's centre + author's deviation + its own`, at unit length: with both lengths 0 it is the
+    centre, with one of them a cosine.
+    """
     for spread, author_spread in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
         truth = world(2, 500, videos={"spread": spread, "author_spread": author_spread}).world
         place, centre = truth.place[1:], truth.centres[truth.tag[1:]]
         assert np.allclose((place**2).sum(axis=1), 1)
         cosine = (place * centre).sum(axis=1)
         away = max(spread, author_spread)
-        assert (cosine >= np.sqrt(1 - away**2) - 1e-9).all()  # nearest direction to 1 at a distance of at most `away`
+        assert (
+            cosine >= np.sqrt(1 - away**2) - 1e-9
+        ).all()  # nearest direction to 1 at a distance of at most `away`
         assert (cosine.min() > 1 - 1e-9) == (away == 0)
     same = world(2, 500, videos={"spread": 0.0, "author_spread": 0.5, "off_tag": 0.0}).world
     _, first, inverse = np.unique(same.author[1:], return_index=True, return_inverse=True)
@@ -116,10 +174,17 @@ def test_durations_have_the_given_quantiles() -> None:
 
 
 def test_users_differ_in_level_and_activity() -> None:
-    """Sessions a day are gamma with variance mean^2 / shape, cut at the busiest; a normal score of activity moves the level."""
+    """Sessions a day are gamma with variance mean^2 / shape, cut at the busiest; a normal score of
+    activity moves the level.
+    """
     from scipy.stats import gamma, kstest, norm
 
-    truth = world(20_000, 5, arrival={"per_day": 1.3, "shape": 1.6, "busiest": 100.0}, affinity={"activity": -0.3, "user": 0.5}).world
+    truth = world(
+        20_000,
+        5,
+        arrival={"per_day": 1.3, "shape": 1.6, "busiest": 100.0},
+        affinity={"activity": -0.3, "user": 0.5},
+    ).world
     assert kstest(truth.rate, gamma(1.6, scale=1.3 / 1.6).cdf).pvalue > 0.001
     score = norm.ppf(gamma(1.6, scale=1.3 / 1.6).cdf(truth.rate))
     slope, base = np.polyfit(score, truth.level, 1)
@@ -130,15 +195,24 @@ def test_users_differ_in_level_and_activity() -> None:
 
 
 def test_quality_duration_and_taste_have_their_spreads() -> None:
-    truth = world(2, 20_000, affinity={"quality": 1.3, "duration": {"10.0": -1.0, "100.0": 1.0}}).world
+    truth = world(
+        2, 20_000, affinity={"quality": 1.3, "duration": {"10.0": -1.0, "100.0": 1.0}}
+    ).world
     offset = np.interp(np.log(truth.duration[1:]), np.log([10.0, 100.0]), [-1.0, 1.0])
     quality = truth.appeal[1:] - offset
     assert close(float(quality.mean()), 0, 1.3 / np.sqrt(20_000))
     assert close(float(quality.std()), 1.3, 1.3 / np.sqrt(40_000))
     users, items = 300, 100
-    tastes = np.array([[compiled.tastes(5, u, i % 10, i, 0.4, 0.6) for i in range(1, items + 1)] for u in range(users)])
+    tastes = np.array(
+        [
+            [compiled.tastes(5, u, i % 10, i, 0.4, 0.6) for i in range(1, items + 1)]
+            for u in range(users)
+        ]
+    )
     n = users * items
-    assert close(float(tastes.std()), np.sqrt(0.4**2 + 0.6**2), np.sqrt(0.52) / np.sqrt(2 * users * 10))
+    assert close(
+        float(tastes.std()), np.sqrt(0.4**2 + 0.6**2), np.sqrt(0.52) / np.sqrt(2 * users * 10)
+    )
     by_author = tastes.reshape(users, 10, 10).mean(axis=1)  # of ten videos of one author
     assert close(float(by_author.var()), 0.4**2 + 0.6**2 / 10, 0.2 * np.sqrt(2 / (users * 10)))
     assert close(float(tastes.mean()), 0, 0.72 / np.sqrt(n / 10))
@@ -152,12 +226,21 @@ def test_examination_falls_by_position_and_the_unexamined_are_swiped_by() -> Non
 
 
 def test_cascade_cuts_the_slate_at_its_hazard() -> None:
-    people = world(3000, **OFF | {"cascade": {"after_click": 0.1, "after_unclick": 0.1}, "patience": {"leave": 1e-9}})
+    people = world(
+        3000,
+        **OFF
+        | {
+            "cascade": {"after_click": 0.1, "after_unclick": 0.1},
+            "patience": {"leave": 1e-9},
+        },
+    )
     answers = ask(people, 3)
     shown = np.concatenate([answer.shown for answer in answers])
     for place in range(1, 6):
         expected = 0.9**place
-        assert close((shown > place).mean(), expected, np.sqrt(expected * (1 - expected) / len(shown)))
+        assert close(
+            (shown > place).mean(), expected, np.sqrt(expected * (1 - expected) / len(shown))
+        )
     for answer in answers:
         hidden = np.arange(6) >= answer.shown[:, None]
         assert (answer.click[hidden] == -1).all()
@@ -172,9 +255,14 @@ def test_a_click_is_a_valid_play_and_a_long_view_a_long_one() -> None:
     durations = people.world.duration
     for salt in range(3):
         items = some(people, 6, salt)
-        answer = people.respond(np.arange(1000), np.full(1000, salt), np.full(1000, salt * DAY_MS), slates(items))
+        answer = people.respond(
+            np.arange(1000), np.full(1000, salt), np.full(1000, salt * DAY_MS), slates(items)
+        )
         shown, duration = answer.click >= 0, durations[items]
-        valid, long = answer.watch >= np.minimum(7.0, duration) - 1e-4, answer.watch >= np.minimum(18.0, duration) - 1e-4
+        valid, long = (
+            answer.watch >= np.minimum(7.0, duration) - 1e-4,
+            answer.watch >= np.minimum(18.0, duration) - 1e-4,
+        )
         assert (valid[shown] == (answer.click[shown] == 1)).all()
         assert (long[shown] == (answer.kinds["long_view"][shown] == 1)).all()
 
@@ -182,15 +270,29 @@ def test_a_click_is_a_valid_play_and_a_long_view_a_long_one() -> None:
 def test_attention_of_the_clicked_is_log_logistic() -> None:
     """With one long duration nothing is cut above: P(watch > s | click) is a ratio of survivals."""
     watch = {"attention": 20.0, "affinity": 0.0, "shape": 1.5}
-    people = world(2000, watch=watch, videos={"duration": {"0.0": 8e4, "1.0": 8.6e4}}, affinity={"base": 1.0}, **OFF)
+    people = world(
+        2000,
+        watch=watch,
+        videos={"duration": {"0.0": 8e4, "1.0": 8.6e4}},
+        affinity={"base": 1.0},
+        **OFF,
+    )
     watched = np.concatenate([answer.watch[answer.click == 1] for answer in ask(people, 3)])
     for s in (10.0, 18.0, 60.0, 300.0):
         expected = (1 + (7 / 20) ** 1.5) / (1 + (s / 20) ** 1.5)
-        assert close((watched > s).mean(), expected, np.sqrt(expected * (1 - expected) / len(watched)))
+        assert close(
+            (watched > s).mean(), expected, np.sqrt(expected * (1 - expected) / len(watched))
+        )
 
 
 def test_who_reaches_the_end_stops_or_loops() -> None:
-    people = world(2000, videos={"duration": {"0.0": 20.0, "1.0": 20.0}}, watch={"stop": 0.4}, affinity={"base": 1.0}, **OFF)
+    people = world(
+        2000,
+        videos={"duration": {"0.0": 20.0, "1.0": 20.0}},
+        watch={"stop": 0.4},
+        affinity={"base": 1.0},
+        **OFF,
+    )
     watched = np.concatenate([answer.watch[answer.click == 1] for answer in ask(people, 2)])
     ended = watched[watched >= 20.0 - 1e-4]
     assert close((ended <= 20.0 + 1e-4).mean(), 0.4, np.sqrt(0.24 / len(ended)))
@@ -203,11 +305,21 @@ def test_skips_are_weibull_below_the_threshold() -> None:
     below = 1 - np.exp(-((7 / 3) ** 1.5))
     for s in (0.5, 2.0, 5.0):
         expected = (1 - np.exp(-((s / 3) ** 1.5))) / below
-        assert close((skipped <= s).mean(), expected, np.sqrt(expected * (1 - expected) / len(skipped)))
+        assert close(
+            (skipped <= s).mean(), expected, np.sqrt(expected * (1 - expected) / len(skipped))
+        )
 
 
 def test_reactions_have_their_conditional_rates() -> None:
-    like, hate = {"rate": 0.2, "affinity": 3.0, "unclicked": 0.5}, {"enabled": False, "rate": 0.5, "affinity": 0.0, "unclicked": 1.0}
+    like, hate = (
+        {"rate": 0.2, "affinity": 3.0, "unclicked": 0.5},
+        {
+            "enabled": False,
+            "rate": 0.5,
+            "affinity": 0.0,
+            "unclicked": 1.0,
+        },
+    )
     people = world(2000, affinity=FLAT, reactions={"like": like, "hate": hate}, **OFF)
     answers = ask(people, 3)
     click = np.concatenate([answer.click.ravel() for answer in answers]) == 1
@@ -219,10 +331,20 @@ def test_reactions_have_their_conditional_rates() -> None:
 
 def test_satiation_lowers_near_duplicates_and_recovers() -> None:
     def clicks(strength: float, hours: float) -> tuple[float, float]:
-        people = world(3000, satiation={"strength": strength, "recovery": 6.0}, **{k: v for k, v in OFF.items() if k != "satiation"})
-        everybody, same = np.arange(3000), np.tile(np.argsort(people.world.tag[1:], kind="stable")[:6] + 1, (3000, 1))
+        people = world(
+            3000,
+            satiation={"strength": strength, "recovery": 6.0},
+            **{k: v for k, v in OFF.items() if k != "satiation"},
+        )
+        everybody, same = (
+            np.arange(3000),
+            np.tile(np.argsort(people.world.tag[1:], kind="stable")[:6] + 1, (3000, 1)),
+        )
         t = np.array([0, round(hours * 3_600_000)])
-        first, later = (people.respond(everybody, np.full(3000, i), np.full(3000, t[i]), slates(same)) for i in (0, 1))
+        first, later = (
+            people.respond(everybody, np.full(3000, i), np.full(3000, t[i]), slates(same))
+            for i in (0, 1)
+        )
         return float(first.click.mean()), float(later.click.mean())
 
     se = np.sqrt(2 * 0.25 / 18000)
@@ -238,7 +360,12 @@ def test_drift_off_keeps_interests_and_on_moves_them_alike_in_every_arm() -> Non
     before = still.lives.logits.copy()
     for people, salt in ((still, 1), (moving, 1), (other, 2)):  # what is shown differs
         for day in range(4):
-            people.respond(np.arange(50), np.full(50, day), np.full(50, day * DAY_MS), slates(some(people, 6, salt + day)))
+            people.respond(
+                np.arange(50),
+                np.full(50, day),
+                np.full(50, day * DAY_MS),
+                slates(some(people, 6, salt + day)),
+            )
     assert np.array_equal(still.lives.logits, before)
     assert not np.array_equal(moving.lives.logits, before)
     assert np.array_equal(moving.lives.logits, other.lives.logits)
@@ -246,10 +373,17 @@ def test_drift_off_keeps_interests_and_on_moves_them_alike_in_every_arm() -> Non
 
 
 def test_the_weights_drift_as_a_stationary_process() -> None:
-    people = world(4000, 50, interests={"concentration": 1.5, "per_user": 2}, **OFF | {"drift": {"persistence": 0.7, "renewal": 0.0}})
+    people = world(
+        4000,
+        50,
+        interests={"concentration": 1.5, "per_user": 2},
+        **OFF | {"drift": {"persistence": 0.7, "renewal": 0.0}},
+    )
     start = people.lives.logits.copy()
     for day in range(3):
-        people.respond(np.arange(4000), np.full(4000, day), np.full(4000, day * DAY_MS), slates(some(people)))
+        people.respond(
+            np.arange(4000), np.full(4000, day), np.full(4000, day * DAY_MS), slates(some(people))
+        )
     now, n = people.lives.logits.ravel(), people.lives.logits.size
     assert close(now.var(), 1.5**2, 1.5**2 * np.sqrt(2 / n))
     correlation = float(np.corrcoef(start.ravel(), now)[0, 1])
@@ -260,23 +394,39 @@ def test_renewal_replaces_interests_at_its_rate() -> None:
     people = world(3000, 50, **OFF | {"drift": {"persistence": 1.0, "renewal": 0.05}})
     start = people.lives.interests.copy()
     for day in (0, 10):
-        people.respond(np.arange(3000), np.full(3000, day), np.full(3000, day * DAY_MS), slates(some(people)))
+        people.respond(
+            np.arange(3000), np.full(3000, day), np.full(3000, day * DAY_MS), slates(some(people))
+        )
     kept = (people.lives.interests == start).all(axis=2)
     expected = 0.95**10
     assert close(kept.mean(), expected, np.sqrt(expected * (1 - expected) / kept.size))
 
 
 def test_focus_leans_a_session_to_one_interest() -> None:
-    people = world(2000, 50, interests={"concentration": 0.0}, **OFF | {"focus": {"strength": 0.75}})
-    people.respond(np.arange(2000), np.zeros(2000, dtype=np.int64), np.zeros(2000, dtype=np.int64), slates(some(people)))
+    people = world(
+        2000, 50, interests={"concentration": 0.0}, **OFF | {"focus": {"strength": 0.75}}
+    )
+    people.respond(
+        np.arange(2000),
+        np.zeros(2000, dtype=np.int64),
+        np.zeros(2000, dtype=np.int64),
+        slates(some(people)),
+    )
     assert np.allclose(np.sort(people.lives.weights, axis=1), [0.25, 0.25, 0.25, 1.0])
     counts = np.bincount(people.lives.weights.argmax(axis=1), minlength=4)
     assert close(np.abs(counts / 2000 - 0.25).max(), 0.0, np.sqrt(0.25 * 0.75 / 2000))
 
 
 def test_sessions_start_as_a_poisson_process_along_the_hour_curve() -> None:
-    """Time-changed to the cumulative rate, waits are exponential; by the clock, starts follow the curve."""
-    people = world(4000, 50, arrival={"per_day": 1.0, "shape": 1e6}, **{k: v for k, v in OFF.items() if k != "diurnal"})
+    """Time-changed to the cumulative rate, waits are exponential; by the clock, starts follow the
+    curve.
+    """
+    people = world(
+        4000,
+        50,
+        arrival={"per_day": 1.0, "shape": 1e6},
+        **{k: v for k, v in OFF.items() if k != "diurnal"},
+    )
     first = people.first(np.arange(4000))
     hour = np.bincount(first % DAY_MS // 3_600_000, minlength=24) / 4000
     share = np.array(HOURS) / sum(HOURS)
@@ -284,7 +434,9 @@ def test_sessions_start_as_a_poisson_process_along_the_hour_curve() -> None:
     done = days + np.interp(within, np.arange(25), people.law.hours)
     assert close(done.mean(), 1.0, 1 / np.sqrt(4000))
     assert close((done > 1).mean(), np.exp(-1), np.sqrt(0.24 / 4000))
-    late = days >= 1  # after the first midnight the process does not know when it was started... within one more day it is the curve
+    # After the first midnight the process does not know when it was started: within one more day it
+    # is the curve.
+    late = days >= 1
     assert np.abs(hour[12] - share[12]) < 0.02
     assert late.any()
     flat = world(4000, 50, **OFF).law.hours
@@ -293,9 +445,17 @@ def test_sessions_start_as_a_poisson_process_along_the_hour_curve() -> None:
 
 def test_satisfied_users_come_back_sooner_and_off_means_off() -> None:
     def wait(enabled: bool, good: bool) -> float:
-        blocks = OFF | {"returning": {"enabled": enabled, "satisfaction": 1.5}, "patience": {"leave": 0.999}}
+        blocks = OFF | {
+            "returning": {"enabled": enabled, "satisfaction": 1.5},
+            "patience": {"leave": 0.999},
+        }
         people = world(4000, 50, affinity={"base": 4.0 if good else -6.0}, **blocks)
-        answer = people.respond(np.arange(4000), np.zeros(4000, dtype=np.int64), np.zeros(4000, dtype=np.int64), slates(some(people)))
+        answer = people.respond(
+            np.arange(4000),
+            np.zeros(4000, dtype=np.int64),
+            np.zeros(4000, dtype=np.int64),
+            slates(some(people)),
+        )
         spent = np.where(np.isnan(answer.watch), 0, answer.watch + 1.0).sum(axis=1) * 1000
         assert np.isfinite(spent).all()
         return float(np.median((answer.next - spent)[answer.leaves]))
@@ -308,8 +468,12 @@ def test_noise_is_keyed_by_user_step_and_item_not_by_place_or_arm() -> None:
     people, arm = world(300, **OFF), world(300, **OFF)
     items = some(people)
     turned = items[:, ::-1].copy()
-    one = people.respond(np.arange(300), np.zeros(300, dtype=np.int64), np.zeros(300, dtype=np.int64), slates(items))
-    two = arm.respond(np.arange(300), np.zeros(300, dtype=np.int64), np.zeros(300, dtype=np.int64), slates(turned))
+    one = people.respond(
+        np.arange(300), np.zeros(300, dtype=np.int64), np.zeros(300, dtype=np.int64), slates(items)
+    )
+    two = arm.respond(
+        np.arange(300), np.zeros(300, dtype=np.int64), np.zeros(300, dtype=np.int64), slates(turned)
+    )
     assert np.array_equal(one.click, two.click[:, ::-1])
     assert np.array_equal(one.watch, two.watch[:, ::-1])
     for kind, given in one.kinds.items():
@@ -328,7 +492,9 @@ def test_answers_do_not_depend_on_the_batch(blocks: list[int]) -> None:
             at += size
             got = cut.respond(users, np.full(size, step), t[users], slates(items[users]))
             for name in ("click", "watch", "shown", "next", "leaves"):
-                assert np.array_equal(getattr(got, name), getattr(expected, name)[users], equal_nan=True)
+                assert np.array_equal(
+                    getattr(got, name), getattr(expected, name)[users], equal_nan=True
+                )
     for name, column in whole.state().items():
         assert np.array_equal(column, cut.state()[name]), name
 
@@ -339,7 +505,10 @@ def test_state_and_restore_continue_the_same_lives() -> None:
     ask(first, 3)
     second.restore(first.state())
     t, items = np.full(100, 40 * DAY_MS), some(whole, 6, 77)
-    a, b = (people.respond(np.arange(100), np.full(100, 3), t, slates(items)) for people in (whole, second))
+    a, b = (
+        people.respond(np.arange(100), np.full(100, 3), t, slates(items))
+        for people in (whole, second)
+    )
     assert np.array_equal(a.watch, b.watch, equal_nan=True)
     assert np.array_equal(a.next, b.next)
     assert all(len(column) == 100 for column in whole.state().values())
@@ -359,7 +528,13 @@ def test_the_catalogue_shows_no_latent_truth() -> None:
 def request(people: People, seen: np.ndarray | None = None) -> Histories:
     n = people.n_users
     nothing = np.zeros((n, 1), dtype=np.int64)
-    return Histories(np.arange(n), np.zeros(n, dtype=np.int64), nothing, nothing.astype(bool), nothing if seen is None else seen)
+    return Histories(
+        np.arange(n),
+        np.zeros(n, dtype=np.int64),
+        nothing,
+        nothing.astype(bool),
+        nothing if seen is None else seen,
+    )
 
 
 def test_the_oracle_is_the_sorted_truth() -> None:
@@ -371,9 +546,18 @@ def test_the_oracle_is_the_sorted_truth() -> None:
     found = oracle.recall(request(people, seen), 10, 0)
     law, truth, lives = people.law, people.world, people.lives
     for user in range(40):  # the truth again, by matrix products
-        x = truth.level[user] + truth.appeal + law.match * np.maximum(truth.place @ lives.interests[user].T, 0) ** 2 @ lives.weights[user]
+        x = (
+            truth.level[user]
+            + truth.appeal
+            + law.match
+            * np.maximum(truth.place @ lives.interests[user].T, 0) ** 2
+            @ lives.weights[user]
+        )
         x -= law.satiation * np.maximum(truth.place @ lives.memory[user], 0)
-        x += [compiled.tastes(people.seed, user, truth.author[i], i, law.author, law.taste) for i in range(61)]
+        x += [
+            compiled.tastes(people.seed, user, truth.author[i], i, law.author, law.taste)
+            for i in range(61)
+        ]
         value = 1 / (1 + np.exp(-x))
         value[0] = 0
         value[seen[user]] = 0
@@ -389,7 +573,9 @@ def test_production_estimates_are_a_function_of_the_user_and_the_week() -> None:
     early.bind(people)
     first = early.recall(request(people), 20, 0)
     for day in range(9):
-        people.respond(np.arange(60), np.full(60, day), np.full(60, day * DAY_MS), slates(some(people, 6, day)))
+        people.respond(
+            np.arange(60), np.full(60, day), np.full(60, day * DAY_MS), slates(some(people, 6, day))
+        )
     again = early.recall(request(people), 20, 0)
     late.bind(people)
     assert np.array_equal(again.items, late.recall(request(people), 20, 0).items)
@@ -405,10 +591,15 @@ def test_the_logging_policy_has_honest_propensities() -> None:
     explore = Explore("production", {}, temperature=1.0, epsilon=0.1).over(base, 12)
     n = 6000
     nothing = np.zeros((n, 1), dtype=np.int64)
-    asked = Histories(np.ones(n, dtype=np.int64), np.arange(n), nothing, nothing.astype(bool), nothing)
+    asked = Histories(
+        np.ones(n, dtype=np.int64), np.arange(n), nothing, nothing.astype(bool), nothing
+    )
     slate = explore.recall(asked, 2, 3)
     assert slate.propensities is not None
-    claimed = {int(item): float(p) for item, p in zip(slate.items[:, 0], slate.propensities[:, 0], strict=True)}
+    claimed = {
+        int(item): float(p)
+        for item, p in zip(slate.items[:, 0], slate.propensities[:, 0], strict=True)
+    }
     for item, p in claimed.items():
         assert close(float((slate.items[:, 0] == item).mean()), p, np.sqrt(p * (1 - p) / n))
 
@@ -416,5 +607,7 @@ def test_the_logging_policy_has_honest_propensities() -> None:
 def test_yardsticks_say_what_they_need() -> None:
     with pytest.raises(ValueError, match="policy Oracle reads the truth of a synthetic world"):
         Oracle().recall(request(world(2)), 3, 0)
-    with pytest.raises(ValueError, match="policy Production reads the truth of users of kind 'choice'; got int"):
+    with pytest.raises(
+        ValueError, match="policy Production reads the truth of users of kind 'choice'; got int"
+    ):
         Production().bind(3)

@@ -1,4 +1,6 @@
-"""Several runs side by side: agreement of signs, settings that differ, pooling of repeats against an independent tool."""
+"""Several runs side by side: agreement of signs, settings that differ, pooling of repeats against
+an independent tool.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,21 @@ def content(**verdicts: dict[str, str]) -> dict[str, Any]:
 
     def one(metric: str, verdict: str) -> dict[str, Any]:
         middle = lift.get(verdict, 0.0)
-        return {"metric": metric, "arm": "b", "unit": "user", "lift": middle, "low": middle - 0.05, "high": middle + 0.05}
+        return {
+            "metric": metric,
+            "arm": "b",
+            "unit": "user",
+            "lift": middle,
+            "low": middle - 0.05,
+            "high": middle + 0.05,
+        }
 
     return {
-        name: {"unit": "user", "lifts": [one(m, v) for m, v in said.items()], "verdicts": [{"verdict": v} for v in said.values()]}
+        name: {
+            "unit": "user",
+            "lifts": [one(m, v) for m, v in said.items()],
+            "verdicts": [{"verdict": v} for v in said.values()],
+        }
         for name, said in verdicts.items()
     }
 
@@ -47,13 +60,23 @@ def content(**verdicts: dict[str, str]) -> dict[str, Any]:
 def test_signs_agree_only_where_every_world_shows_the_same() -> None:
     rows = world.across(
         content(
-            one={"click": "up", "like": "up", "play": "up", "comment": "identical", "return": "undecided"},
+            one={
+                "click": "up",
+                "like": "up",
+                "play": "up",
+                "comment": "identical",
+                "return": "undecided",
+            },
             two={"click": "up", "like": "down", "play": "undecided", "comment": "identical"},
         )
     )
     assert {row["metric"]: row["agree"] for row in rows} == {
-        "click": "same sign", "like": "opposite", "play": "undecided", "comment": "identical", "return": "undecided"
-    }  # fmt: skip
+        "click": "same sign",
+        "like": "opposite",
+        "play": "undecided",
+        "comment": "identical",
+        "return": "undecided",
+    }
 
 
 def test_repeats_are_pooled_as_in_statsmodels(runs: list[Path]) -> None:
@@ -67,7 +90,9 @@ def test_repeats_are_pooled_as_in_statsmodels(runs: list[Path]) -> None:
     variances = np.array([((c["high"] - c["low"]) / 2 / norm.ppf(0.975)) ** 2 for c in cells])
     expected = combine_effects(effects, variances)
     assert row["pooled"] == pytest.approx(expected.mean_effect_fe, rel=1e-9)
-    assert (row["high"] - row["low"]) / 2 == pytest.approx(norm.ppf(0.975) * expected.sd_eff_w_fe, rel=1e-9)
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(
+        norm.ppf(0.975) * expected.sd_eff_w_fe, rel=1e-9
+    )
     assert row["differ"] == pytest.approx(chi2.sf(expected.q, 1), rel=1e-9)
 
 
@@ -96,24 +121,41 @@ def scenario(log: EventLog, settings: dict[str, Any]) -> EventLog:
 
 
 def test_designs_are_compared_on_one_world(tmp_path: Path) -> None:
-    """A paired and an interleaved log of the same scenario: users needed by every design, stated with what it finds."""
-    report.write(scenario(paired_log(n_users=150), {"design": {"kind": "paired"}}), tmp_path / "paired")
+    """A paired and an interleaved log of the same scenario: users needed by every design, stated
+    with what it finds.
+    """
+    report.write(
+        scenario(paired_log(n_users=150), {"design": {"kind": "paired"}}), tmp_path / "paired"
+    )
     report.write(interleaved_log(150, 0.5), tmp_path / "mixed")
     found = comparison.read([tmp_path / "paired", tmp_path / "mixed"])
     (row,) = (r for r in found["designs"] if r["metric"] == "click")
     assert set(row["users"]) == {"paired", "split", "cuped", "switchback", "interleave"}
     alone = json.loads((tmp_path / "mixed" / "report.json").read_text())["designs"]
-    assert row["users"]["interleave"] == next(r["users"]["interleave"] for r in alone if r["metric"] == "click")
+    assert row["users"]["interleave"] == next(
+        r["users"]["interleave"] for r in alone if r["metric"] == "click"
+    )
     assert row["lifts"]["interleave"] != row["lifts"]["paired"]
     assert any("credits within shared slates" in note for note in found["notes"])
-    result = CliRunner().invoke(main, ["compare", str(tmp_path / "paired"), str(tmp_path / "mixed"), "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        main,
+        [
+            "compare",
+            str(tmp_path / "paired"),
+            str(tmp_path / "mixed"),
+            "--out",
+            str(tmp_path / "out"),
+        ],
+    )
     assert "Users needed on this world" in result.output
     for name, heading in (
         ("compare.md", "## Users that each design needs"),
         ("compare.html", "Users that each design needs on this world"),
     ):
         assert heading in (tmp_path / "out" / name).read_text(encoding="utf-8")
-    other = scenario(paired_log(n_users=150), {"design": {"kind": "paired"}, "users": {"kind": "other"}})
+    other = scenario(
+        paired_log(n_users=150), {"design": {"kind": "paired"}, "users": {"kind": "other"}}
+    )
     report.write(other, tmp_path / "elsewhere")
     assert comparison.read([tmp_path / "elsewhere", tmp_path / "mixed"])["designs"] == []
 
@@ -137,9 +179,15 @@ def test_further_worlds_stand_beside_the_run(runs: list[Path], tmp_path: Path) -
     log = made_log(n_users=150, seed=5)
     report.write(made_log(n_users=150, seed=6), tmp_path / "worlds" / "markov")
     found = report.write(log, tmp_path)
-    click = next(row for row in found["worlds"] if (row["metric"], row["arm"]) == ("click", "recgpt"))
+    click = next(
+        row for row in found["worlds"] if (row["metric"], row["arm"]) == ("click", "recgpt")
+    )
     assert set(click["lifts"]) == {"this world", "markov"}
-    assert click["all"]["lift"] == pytest.approx(np.mean([cell["lift"] for cell in click["lifts"].values()]))
+    assert click["all"]["lift"] == pytest.approx(
+        np.mean([cell["lift"] for cell in click["lifts"].values()])
+    )
     assert click["all"]["low"] < min(cell["lift"] for cell in click["lifts"].values())
-    assert "## The same arms in other worlds" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## The same arms in other worlds" in (tmp_path / "report.md").read_text(
+        encoding="utf-8"
+    )
     assert "The same arms in other worlds" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Neural policies on a GPU: they keep their promises when they are fitted there. Skipped where torch sees none."""
+"""Neural policies on a GPU: they keep their promises when they are fitted there. Skipped where
+torch sees none.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from recgpt.model import GPT, Shape
 from recgpt.prompts import generate
 from simulator.run.device import device
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="torch sees no CUDA device here"
+)
 
 NEURAL: dict[str, dict[str, Any]] = {
     "bpr": {},
@@ -33,9 +37,13 @@ NEURAL: dict[str, dict[str, Any]] = {
     "recgpt": {"prompts": {"window": 2, "source": "model"}},
     "recgpt1": {},
 }
-RELEASED = {"shape": {"width": 32, "attention": "flow", "masked": False, "output": "biased"}, "prompts": {"form": "tail"}}
+RELEASED = {
+    "shape": {"width": 32, "attention": "flow", "masked": False, "output": "biased"},
+    "prompts": {"form": "tail"},
+}
 FLOATING = 1e-4
-"""What sums of some hundred products in float32 may differ by when they are added in another order."""
+"""What sums of some hundred products in float32 may differ by when they are added in another order.
+"""
 
 
 @pytest.mark.parametrize("name", NEURAL)
@@ -49,21 +57,32 @@ def test_fitted_there_it_keeps_its_promises(name: str) -> None:
 @pytest.mark.parametrize("kind", ["bce", "softmax", "sampled"])
 def test_two_fits_are_the_same(name: str, params: dict[str, Any], kind: str) -> None:
     example, few = chain(), Training(epochs=2, patience=0, batch=32)
-    stages = {"training": few} if hasattr(make(name), "training") else {"pretraining": few, "pretraining_loss": {"kind": kind}}
+    stages = (
+        {"training": few}
+        if hasattr(make(name), "training")
+        else {"pretraining": few, "pretraining_loss": {"kind": kind}}
+    )
     stages |= {"tuning": few} if hasattr(make(name), "tuning") else {}
     stages |= {"loss": {"kind": kind}} if "training" in stages and name != "bpr" else {}
     fits = [
-        make(name, {**params, **stages}).fit(example.sequences, example.catalogue, Fitting(3, device("cuda"))).state() for _ in range(2)
+        make(name, {**params, **stages})
+        .fit(example.sequences, example.catalogue, Fitting(3, device("cuda")))
+        .state()
+        for _ in range(2)
     ]
     assert fits[0].keys() == fits[1].keys()
     assert all(np.array_equal(fits[0][part], fits[1][part]) for part in fits[0])
 
 
-@pytest.mark.parametrize("shape", [Shape(), Shape.written(), Shape.released(), Shape(relative=True, trace=True)])
+@pytest.mark.parametrize(
+    "shape", [Shape(), Shape.written(), Shape.released(), Shape(relative=True, trace=True)]
+)
 def test_the_network_gives_the_same_there(shape: Shape) -> None:
     device("cuda")
     draw = np.random.default_rng(0)
-    tokens = torch.from_numpy(draw.integers(1, 41, (16, 30)) * (np.arange(30) >= draw.integers(0, 29, 16)[:, None]))
+    tokens = torch.from_numpy(
+        draw.integers(1, 41, (16, 30)) * (np.arange(30) >= draw.integers(0, 29, 16)[:, None])
+    )
     model = GPT(40, 16, shape).initialise(torch.Generator().manual_seed(1)).eval()
     with torch.inference_mode():
         here = model(tokens, torch.arange(16))

@@ -1,4 +1,6 @@
-"""Readers: published files as they are -> Source; every fault named by file and line. Small files are made here."""
+"""Readers: published files as they are -> Source; every fault named by file and line. Small files
+are made here.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,25 @@ MIDNIGHT = 1_650_816_000_000
 DAY = 86_400_000
 
 
-def row(user: int, video: int, t: int, click: int = 0, play: int = 1000, duration: int = 20_000, rand: int = 0, tab: int = 1) -> str:
-    return f"{user},{video},20220425,0,{t},{click},0,0,0,0,0,{click},{play},{duration},0,0,0,{rand},{tab}"
+def row(
+    user: int,
+    video: int,
+    t: int,
+    click: int = 0,
+    play: int = 1000,
+    duration: int = 20_000,
+    rand: int = 0,
+    tab: int = 1,
+) -> str:
+    answers = f"{click},0,0,0,0,0,{click},{play},{duration}"
+    return f"{user},{video},20220425,0,{t},{answers},0,0,0,{rand},{tab}"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two log files with two exact duplicates, one user over two days, a random exposure, features and a sequence."""
+    """Two log files with two exact duplicates, one user over two days, a random exposure, features
+    and a sequence.
+    """
     standard = [
         row(70, 9, MIDNIGHT + 5000, click=1),
         row(70, 4, MIDNIGHT + 65_000),
@@ -50,7 +64,9 @@ def folder(tmp_path: Path) -> Path:
     ]
     with gzip.open(tmp_path / "log_standard_1_pure.csv.gz", "wt") as stream:
         stream.write("\n".join([HEAD, *standard]) + "\n")
-    (tmp_path / "log_random_2_pure.csv").write_text("\n".join([HEAD, row(12, 6, MIDNIGHT + DAY, rand=1)]) + "\n")
+    (tmp_path / "log_random_2_pure.csv").write_text(
+        "\n".join([HEAD, row(12, 6, MIDNIGHT + DAY, rand=1)]) + "\n"
+    )
     (tmp_path / "user_features_pure.csv").write_text(
         "user_id,user_active_degree,follow_user_num,fans_user_num,friend_user_num,register_days\n"
         "70,high,5,0,0,10\n12,low,,1,1,3\n99,high,1,1,1,1\n"
@@ -79,17 +95,25 @@ def test_kuairand_reads_duplicates_days_and_ids(folder: Path) -> None:
     assert source.notes["exact duplicates dropped"] == 2
     assert source.notes["sequence users"] == 2
     assert source.catalogue.n_items == 4  # 4, 6, 9 of the log, 77 of the table
-    assert source.catalogue.n_users == 3  # 70, 12 of the log, 33 of the sequences; 99 has features only
+    assert (
+        source.catalogue.n_users == 3
+    )  # 70, 12 of the log, 33 of the sequences; 99 has features only
     assert source.notes["users of user_features that the log never shows, left out"] == 1
     assert source.notes["users of the log that user_features does not list"] == 1  # 33
-    assert source.notes["items of video_features_basic that the log never shows, in the catalogue"] == 1
+    assert (
+        source.notes["items of video_features_basic that the log never shows, in the catalogue"]
+        == 1
+    )
     assert source.history is not None
     assert source.future is not None
     source.history.validate()
     source.future.validate()
     users, items = source.catalogue.users["id"], source.catalogue.items["id"]
     future = source.future.table.to_pydict()
-    told = [(int(users[u]), int(items[i]), t) for u, i, t in zip(future["user"], future["item"], future["t"], strict=True)]
+    told = [
+        (int(users[u]), int(items[i]), t)
+        for u, i, t in zip(future["user"], future["item"], future["t"], strict=True)
+    ]
     assert sorted(told) == [(12, 6, 0), (70, 4, 1000), (70, 6, 1000), (70, 9, 9_000_000)]
     assert future["t"] == [t for t in future["t"] if t >= 0]
     assert max(source.history.table["t"].to_pylist()) < 0
@@ -100,7 +124,11 @@ def test_kuairand_requests_and_sessions_follow_the_stated_rules(folder: Path) ->
     assert source.future is not None
     rows = source.future.table.to_pylist()
     seventy = [r for r in rows if source.catalogue.users["id"][r["user"]] == 70]
-    assert [(r["session"], r["request"], r["position"]) for r in seventy] == [(0, 0, 0), (0, 0, 1), (1, 0, 0)]
+    assert [(r["session"], r["request"], r["position"]) for r in seventy] == [
+        (0, 0, 0),
+        (0, 0, 1),
+        (1, 0, 0),
+    ]
     assert [r["tab"] for r in seventy] == [0, 0, 1]
     random = [r for r in rows if source.catalogue.users["id"][r["user"]] == 12]
     assert [r["channel"] for r in random] == [1]
@@ -137,7 +165,11 @@ def test_kuairand_features(folder: Path) -> None:
     source = datasets.read(Data(source="kuairand", path=str(folder), test_days=1), Path())
     items = source.catalogue.items
     place = {int(original): number for number, original in enumerate(items["id"])}
-    assert items["duration"][[place[4], place[6], place[9]]].tolist() == [30.0, 20.0, 9.0]  # 6: from the log
+    assert items["duration"][[place[4], place[6], place[9]]].tolist() == [
+        30.0,
+        20.0,
+        9.0,
+    ]  # 6: from the log
     assert items["author"][place[4]] == items["author"][place[6]] != items["author"][place[9]]
     assert items["uploaded"][place[4]] == pytest.approx(6.0)
     assert source.catalogue.attributes is not None
@@ -155,12 +187,24 @@ def test_kuairand_features(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (row(1, 2, MIDNIGHT).replace(",0,0,0,0,0,0,", ",2,0,0,0,0,0,", 1), "line 3: is_click must be an integer in [0, 1]; got '2'"),
+        (
+            row(1, 2, MIDNIGHT).replace(",0,0,0,0,0,0,", ",2,0,0,0,0,0,", 1),
+            "line 3: is_click must be an integer in [0, 1]; got '2'",
+        ),
         (row(1, 2, MIDNIGHT) + ",5", "line 3: must have 19 cells as the header; got 20"),
         (row(-1, 2, MIDNIGHT), "line 3: user_id must be an integer in [0, 2^63 - 1]; got '-1'"),
-        (row(1, 2, 5), "line 3: time_ms must be an integer in [1000000000000, 9999999999999]; got '5'"),
-        (row(1, 2, MIDNIGHT).replace("20220425", ""), "line 3: date must be an integer in [19700101, 99991231]; got ''"),
-        (row(1, 2, MIDNIGHT).replace("1000", "1e3", 1), "line 3: play_time_ms must be an integer in [0, 2^63 - 1]; got '1e3'"),
+        (
+            row(1, 2, 5),
+            "line 3: time_ms must be an integer in [1000000000000, 9999999999999]; got '5'",
+        ),
+        (
+            row(1, 2, MIDNIGHT).replace("20220425", ""),
+            "line 3: date must be an integer in [19700101, 99991231]; got ''",
+        ),
+        (
+            row(1, 2, MIDNIGHT).replace("1000", "1e3", 1),
+            "line 3: play_time_ms must be an integer in [0, 2^63 - 1]; got '1e3'",
+        ),
         (",", "line 3: must have 19 cells as the header; got 2"),
     ],
 )
@@ -174,7 +218,9 @@ def test_kuairand_names_every_bad_row(tmp_path: Path, bad: str, said: str) -> No
 
 
 def test_kuairand_missing_column_is_named_with_its_near_miss(tmp_path: Path) -> None:
-    (tmp_path / "log_standard_1_pure.csv").write_text(HEAD.replace("long_view", "longview") + "\n" + row(1, 2, MIDNIGHT) + "\n")
+    (tmp_path / "log_standard_1_pure.csv").write_text(
+        HEAD.replace("long_view", "longview") + "\n" + row(1, 2, MIDNIGHT) + "\n"
+    )
     with pytest.raises(DataError, match="line 1: no column 'long_view'; did 'longview' mean it"):
         datasets.read(Data(source="kuairand", path=str(tmp_path)), Path())
 
@@ -205,7 +251,9 @@ def test_missing_path_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.M
     assert "ABTEST_DATA" in str(caught.value)
 
 
-def test_environment_comes_before_the_scenario_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_comes_before_the_scenario_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.txt").write_text("1 2 3\n")
@@ -240,7 +288,9 @@ def test_tables_read_gzip_codes_and_features(tmp_path: Path) -> None:
     file = tmp_path / "x.csv.gz"
     with gzip.open(file, "wt") as stream:
         stream.write('a,b,c\n1,x,\n2,"y,z",0.5\n3,x,1\n')
-    table = read_csv(file, {"a": Column(pa.int64(), low=1, high=3), "c": Column(pa.float64(), null=True)})
+    table = read_csv(
+        file, {"a": Column(pa.int64(), low=1, high=3), "c": Column(pa.float64(), null=True)}
+    )
     assert codes(table["b"])[0].tolist() == [1, 2, 1]
     assert codes(table["b"])[1] == ["x", "y,z"]
     np.testing.assert_array_equal(feature(table["c"]), np.array([np.nan, 0.5, 1], dtype=np.float32))
@@ -249,9 +299,13 @@ def test_tables_read_gzip_codes_and_features(tmp_path: Path) -> None:
 
 def test_s3rec_by_hand(tmp_path: Path) -> None:
     (tmp_path / "Toy.txt").write_text("1 5 6 7\n2 6 5\n3 9\n")
-    (tmp_path / "Toy_item2attributes.json").write_text(json.dumps({"6": [2, 1], "5": [], "1000": [7]}))
+    (tmp_path / "Toy_item2attributes.json").write_text(
+        json.dumps({"6": [2, 1], "5": [], "1000": [7]})
+    )
     source = datasets.read(Data(source="s3rec", path=str(tmp_path / "Toy.txt")), Path())
-    assert source.notes["users held out"] == 2  # the third user has one item: nothing would be left of the history
+    assert (
+        source.notes["users held out"] == 2
+    )  # the third user has one item: nothing would be left of the history
     assert source.catalogue.items["id"].tolist() == [-1, 5, 6, 7, 9]
     assert source.history is not None
     assert source.future is not None
@@ -266,12 +320,33 @@ def test_s3rec_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1 2 3\n2 x 4\n", "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got 'x'"),
-        ("1 2 3\n2 -4\n", "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '-4'"),
-        ("1 2 3\n2 1_0\n", "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '1_0'"),
-        ("1 2 3\n2 \N{SUPERSCRIPT TWO}\n", "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got"),
-        (f"1 2 3\n2 {2**63}\n", f"line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '{2**63}'"),
-        (f"{'9' * 5000} 3\n", "line 1: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '9999"),
+        (
+            "1 2 3\n2 x 4\n",
+            "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got 'x'",
+        ),
+        (
+            "1 2 3\n2 -4\n",
+            "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '-4'",
+        ),
+        (
+            "1 2 3\n2 1_0\n",
+            "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '1_0'",
+        ),
+        (
+            "1 2 3\n2 \N{SUPERSCRIPT TWO}\n",
+            "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got",
+        ),
+        (
+            f"1 2 3\n2 {2**63}\n",
+            (
+                "line 2: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got"
+                f" '{2**63}'"
+            ),
+        ),
+        (
+            f"{'9' * 5000} 3\n",
+            "line 1: must be `user item item ...` in whole numbers of 0 to 2^63 - 1; got '9999",
+        ),
         ("1 2 3\n4\n", "line 2: user 4 must have at least one item"),
         ("1 2 3\n1 4\n", "line 2: user 1 must have one line; line 1 is theirs already"),
         ("", "the file is empty"),
@@ -293,12 +368,26 @@ def test_s3rec_reads_the_largest_ids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ['{"\N{SUPERSCRIPT TWO}": [1]}', '{"1_0": [1]}', '{"2": [true]}', f'{{"2": [{2**63}]}}', '{"2": [0]}', '{"2": 1}']
+    "content",
+    [
+        '{"\N{SUPERSCRIPT TWO}": [1]}',
+        '{"1_0": [1]}',
+        '{"2": [true]}',
+        f'{{"2": [{2**63}]}}',
+        '{"2": [0]}',
+        '{"2": 1}',
+    ],
 )
 def test_s3rec_names_bad_attributes(tmp_path: Path, content: str) -> None:
     (tmp_path / "Toy.txt").write_text("1 2 3\n")
     (tmp_path / "Toy_item2attributes.json").write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=r"Toy_item2attributes\.json: key '.+' must be an item id with a list of attribute ids of 1 to"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"Toy_item2attributes\.json: key '.+' must be an item id with a list of attribute ids"
+            r" of 1 to"
+        ),
+    ):
         datasets.read(Data(source="s3rec", path=str(tmp_path / "Toy.txt")), Path())
 
 
@@ -307,7 +396,8 @@ def test_inter_by_hand(tmp_path: Path) -> None:
         "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\ta\t5\t30\nu2\tb\t4\t1\nu1\tb\t3\t10\nu1\tc\t1\t20\nu2\ta\t1\t2\n"
     )
     (tmp_path / "toy.item").write_text(
-        "item_id:token\tprice:float\tbrand:token\tgenres:token_seq\nb\t2.5\tx\tg1 g2\nz\t1\ty\tg1\na\t\tx\t\n"
+        "item_id:token\tprice:float\tbrand:token\tgenres:token_seq\nb\t2.5\tx\tg1"
+        " g2\nz\t1\ty\tg1\na\t\tx\t\n"
     )
     source = datasets.read(Data(source="inter", path=str(tmp_path / "toy.inter")), Path())
     assert source.catalogue.users["id"].tolist() == ["u1", "u2"]
@@ -316,7 +406,9 @@ def test_inter_by_hand(tmp_path: Path) -> None:
     assert source.future is not None
     assert source.history.table["item"].to_pylist() == [2, 3, 2]  # u1: b, c; u2: b
     assert source.future.table["item"].to_pylist() == [1, 1]
-    np.testing.assert_array_equal(source.catalogue.items["price"], np.array([np.nan, np.nan, 2.5, np.nan], dtype=np.float32))
+    np.testing.assert_array_equal(
+        source.catalogue.items["price"], np.array([np.nan, np.nan, 2.5, np.nan], dtype=np.float32)
+    )
     assert source.catalogue.items["brand"].tolist()[1:] == [1, 1, 0]
     assert source.catalogue.attributes is not None
     offsets, _ = source.catalogue.attributes
@@ -328,14 +420,38 @@ def test_inter_by_hand(tmp_path: Path) -> None:
     [
         ("user_id\titem_id:token\n1\t2\n", "line 1: a field must be name:type"),
         ("user_id:token\tthing:token\n1\t2\n", "line 1: needs the field item_id:token"),
-        ("user_id:token\titem_id:token\ttimestamp:float\n1\t2\tnoon\n", "line 2: timestamp:float must be a number; got 'noon'"),
-        ("user_id:token\titem_id:token\ttimestamp:float\n1\t2\t\n", "line 2: timestamp:float must be a number; got ''"),
-        ("user_id:token\titem_id:token\n1\ta\n1\t\n", "line 3: item_id:token must be text that is not empty; got ''"),
-        ("user_id:token\titem_id:token\n\ta\n", "line 2: user_id:token must be text that is not empty; got ''"),
-        ("user_id:token\titem_id:token\tlabel:float\n1\t2\t0\n1\t2\t\n", "line 3: label:float must be 0 or 1; got ''"),
-        ("user_id:token\titem_id:token\tlabel:float\n1\t2\tnan\n", "line 2: label:float must be 0 or 1; got 'nan'"),
-        ("user_id:token\titem_id:token\ttimestamp:token\n1\t2\t10\n", "line 1: the field timestamp must be timestamp:float; got 'time"),
-        ("user_id:float\titem_id:token\n1\t2\n", "line 1: the field user_id must be user_id:token; got 'user_id:float'"),
+        (
+            "user_id:token\titem_id:token\ttimestamp:float\n1\t2\tnoon\n",
+            "line 2: timestamp:float must be a number; got 'noon'",
+        ),
+        (
+            "user_id:token\titem_id:token\ttimestamp:float\n1\t2\t\n",
+            "line 2: timestamp:float must be a number; got ''",
+        ),
+        (
+            "user_id:token\titem_id:token\n1\ta\n1\t\n",
+            "line 3: item_id:token must be text that is not empty; got ''",
+        ),
+        (
+            "user_id:token\titem_id:token\n\ta\n",
+            "line 2: user_id:token must be text that is not empty; got ''",
+        ),
+        (
+            "user_id:token\titem_id:token\tlabel:float\n1\t2\t0\n1\t2\t\n",
+            "line 3: label:float must be 0 or 1; got ''",
+        ),
+        (
+            "user_id:token\titem_id:token\tlabel:float\n1\t2\tnan\n",
+            "line 2: label:float must be 0 or 1; got 'nan'",
+        ),
+        (
+            "user_id:token\titem_id:token\ttimestamp:token\n1\t2\t10\n",
+            "line 1: the field timestamp must be timestamp:float; got 'time",
+        ),
+        (
+            "user_id:float\titem_id:token\n1\t2\n",
+            "line 1: the field user_id must be user_id:token; got 'user_id:float'",
+        ),
         ("user_id:token\titem_id:token\n1\n", "line 2: must have 2 cells as the header; got 1"),
         ("user_id:token\titem_id:token\n", "only a header"),
     ],
@@ -348,7 +464,9 @@ def test_inter_names_bad_lines(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_inter_labels_are_unclicks_and_the_last_click_is_held_out(tmp_path: Path) -> None:
-    (tmp_path / "toy.inter").write_text("user_id:token\titem_id:token\tlabel:float\n1\t1\t1\n1\t2\t0\n1\t3\t1\n1\t4\t0\n")
+    (tmp_path / "toy.inter").write_text(
+        "user_id:token\titem_id:token\tlabel:float\n1\t1\t1\n1\t2\t0\n1\t3\t1\n1\t4\t0\n"
+    )
     source = datasets.read(Data(source="inter", path=str(tmp_path)), Path())
     assert source.history is not None
     assert source.future is not None
@@ -371,7 +489,9 @@ def test_leave_one_out_drops_nothing_else() -> None:
     for user in range(200):
         own = items[offsets[user] : offsets[user + 1]]
         kept = own[:-1] if counts[user] >= 2 else own
-        np.testing.assert_array_equal(history.items[history.offsets[user] : history.offsets[user + 1]], kept)
+        np.testing.assert_array_equal(
+            history.items[history.offsets[user] : history.offsets[user + 1]], kept
+        )
 
 
 def test_own_log_is_split_at_zero_or_by_days(tmp_path: Path) -> None:
@@ -385,7 +505,9 @@ def test_own_log_is_split_at_zero_or_by_days(tmp_path: Path) -> None:
         "click": np.array([1, 0, 1]),
         "duration": np.array([3.0, 4.0, 4.0]),
     }
-    EventLog.from_columns(columns, Metadata(("history",), 2, 3)).write(tmp_path / "log" / "a.parquet")
+    EventLog.from_columns(columns, Metadata(("history",), 2, 3)).write(
+        tmp_path / "log" / "a.parquet"
+    )
     source = datasets.read(Data(source="log", path=str(tmp_path), test_days=2), Path())
     assert source.history is not None
     assert source.future is not None
@@ -411,7 +533,9 @@ def test_kuairand_counts_of_the_published_files(data_root: Path) -> None:
     assert source.future is not None
     source.history.validate()
     source.future.validate()
-    watched = int((~np.isnan(source.history.table["watch"].to_numpy())).sum()) + source.future.n_rows
+    watched = (
+        int((~np.isnan(source.history.table["watch"].to_numpy())).sum()) + source.future.n_rows
+    )
     assert watched == read - dropped
     clicks = np.mean(source.future.table["click"].to_numpy())
     assert clicks == pytest.approx(0.4597, abs=0.03)  # the publishers' rate of the whole feed
@@ -420,10 +544,18 @@ def test_kuairand_counts_of_the_published_files(data_root: Path) -> None:
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "users", "items", "actions"),
-    [("Beauty", 22_363, 12_101, 198_502), ("Sports_and_Outdoors", 35_598, 18_357, 296_337), ("Yelp", 30_431, 20_033, 316_354)],
+    [
+        ("Beauty", 22_363, 12_101, 198_502),
+        ("Sports_and_Outdoors", 35_598, 18_357, 296_337),
+        ("Yelp", 30_431, 20_033, 316_354),
+    ],
 )
-def test_s3rec_statistics_of_table_1(data_root: Path, name: str, users: int, items: int, actions: int) -> None:
-    source = datasets.read(Data(source="s3rec", path=str(data_root / "s3rec" / f"{name}.txt")), Path())
+def test_s3rec_statistics_of_table_1(
+    data_root: Path, name: str, users: int, items: int, actions: int
+) -> None:
+    source = datasets.read(
+        Data(source="s3rec", path=str(data_root / "s3rec" / f"{name}.txt")), Path()
+    )
     assert (source.catalogue.n_users, source.catalogue.n_items) == (users, items)
     assert source.notes["interactions"] == actions
     assert source.notes["users held out"] == users

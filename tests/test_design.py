@@ -10,7 +10,9 @@ from simulator.log.eventlog import LogError, Metadata
 
 
 def metadata(kind: str, seed: int = 7, n_users: int = 5000) -> Metadata:
-    return Metadata(("history", "a", "b", "c"), n_users, 10, scenario={"seed": seed, "design": {"kind": kind}})
+    return Metadata(
+        ("history", "a", "b", "c"), n_users, 10, scenario={"seed": seed, "design": {"kind": kind}}
+    )
 
 
 def test_shares_are_equal_within_sampling_error():
@@ -32,7 +34,10 @@ def test_a_split_is_recovered_from_the_metadata_alone():
 def test_paired_switchback_and_history_have_no_assignment():
     assert assigned(metadata("paired")) is None
     assert assigned(metadata("switchback")) is None
-    assert assigned(Metadata(("history",), 5, 5, scenario={"seed": 1, "design": {"kind": "split"}})) is None
+    assert (
+        assigned(Metadata(("history",), 5, 5, scenario={"seed": 1, "design": {"kind": "split"}}))
+        is None
+    )
 
 
 def test_a_split_without_its_seed_is_refused():
@@ -49,6 +54,10 @@ def test_switchback_gives_every_arm_its_share_of_days():
 
 
 def test_arms_are_numbered_by_name_after_the_history():
-    assert arm_names(["recgpt", "comirec"]) == ("history", "comirec", "recgpt") == arm_names(("comirec", "recgpt"))
+    assert (
+        arm_names(["recgpt", "comirec"])
+        == ("history", "comirec", "recgpt")
+        == arm_names(("comirec", "recgpt"))
+    )
     with pytest.raises(LogError, match="history"):
         arm_names(["history", "b"])

@@ -38,9 +38,12 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "there", "found"), [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")]
+    ("wanted", "there", "found"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
 )
-def test_auto_is_cuda_where_torch_sees_one(wanted: Any, there: bool, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_cuda_where_torch_sees_one(
+    wanted: Any, there: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     assert device(wanted) == found
 
@@ -69,7 +72,9 @@ def _run(folder: Path, wanted: str) -> Path:
     return simulate(Scenario.load(folder / "scenario.yaml"), folder / wanted, folder=folder).root
 
 
-def test_every_fit_is_given_the_scenarios_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fit_is_given_the_scenarios_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for wanted, found in (("auto", "cuda"), ("cpu", "cpu")):
         (state,) = _run(tmp_path, wanted).glob("models/recorder-*/state.npz")
@@ -79,5 +84,11 @@ def test_every_fit_is_given_the_scenarios_device(tmp_path: Path, monkeypatch: py
 
 def test_cuda_without_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match=r"engine\.device is 'cuda', but torch .* sees no CUDA device here: set it to auto or cpu"):
+    with pytest.raises(
+        DeviceError,
+        match=(
+            r"engine\.device is 'cuda', but torch .* sees no CUDA device here: set it to auto"
+            r" or cpu"
+        ),
+    ):
         _run(tmp_path, "cuda")

@@ -1,4 +1,6 @@
-"""Directions: which way a metric is good, how that is known, and that nothing calls a disaster safe."""
+"""Directions: which way a metric is good, how that is known, and that nothing calls a disaster
+safe.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +49,54 @@ def ops() -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("name", "higher"),
     [
-        *((name, False) for name in ("latency_ms", "p95Latency", "crashes", "errorRate", "bounce_rate", "hate", "unsubscribed",
-                                     "refunds", "churn", "pageLoadTime", "cost_per_click", "opt_outs", "latencies")),
-        *((name, True) for name in ("revenue", "net_revenue", "watch_time", "clicks", "profit", "net_minutes", "money_eur",
-                                    "conversion_rate")),
-        *((name, None) for name in ("x", "zeal", "lost_revenue", "crash_free_users", "cancelled_orders", "time_to_purchase",
-                                    "return", "loss", "Größe", "")),
+        *(
+            (name, False)
+            for name in (
+                "latency_ms",
+                "p95Latency",
+                "crashes",
+                "errorRate",
+                "bounce_rate",
+                "hate",
+                "unsubscribed",
+                "refunds",
+                "churn",
+                "pageLoadTime",
+                "cost_per_click",
+                "opt_outs",
+                "latencies",
+            )
+        ),
+        *(
+            (name, True)
+            for name in (
+                "revenue",
+                "net_revenue",
+                "watch_time",
+                "clicks",
+                "profit",
+                "net_minutes",
+                "money_eur",
+                "conversion_rate",
+            )
+        ),
+        *(
+            (name, None)
+            for name in (
+                "x",
+                "zeal",
+                "lost_revenue",
+                "crash_free_users",
+                "cancelled_orders",
+                "time_to_purchase",
+                "return",
+                "loss",
+                "Größe",
+                "",
+            )
+        ),
     ],
-)  # fmt: skip
+)
 def test_names_tell_a_direction_or_nothing(name: str, higher: bool | None) -> None:
     assert direction_of(name) is higher
 
@@ -165,10 +207,14 @@ def test_every_rendering_says_which_way_is_better(ops: pd.DataFrame, tmp_path: P
     assert [row["answer"] for row in content["margins"]] == ["harmed", "safe"]
     said = content["headlines"][0]["sentence"]
     assert said.startswith(
-        "new against control: higher, which is worse, on latency ms and crashes; lower, which is better, on hate;"
+        "new against control: higher, which is worse, on latency ms and crashes; lower, which is"
+        " better, on hate;"
     )
     known = "Less is better (known by their names): latency ms, crashes and hate."
-    unknown = "Not known whether more or less is better: zeal; --better zeal=lower (or =higher) declares it."
+    unknown = (
+        "Not known whether more or less is better: zeal; --better zeal=lower (or =higher)"
+        " declares it."
+    )
     assert "▲ up: worse" in shown
     assert "▼ down: better" in shown
     for text in (shown, markdown, page):
@@ -219,8 +265,12 @@ def test_metrics_of_a_log_may_be_declared(tmp_path: Path) -> None:
 
 
 def test_a_scenario_declares_directions(tmp_path: Path) -> None:
-    base = {"name": "d", "users": {"kind": "choice"}, "arms": {"a": {"policy": "popularity"}, "b": {"policy": "popularity"}},
-            "design": {"kind": "paired", "control": "a"}}  # fmt: skip
+    base = {
+        "name": "d",
+        "users": {"kind": "choice"},
+        "arms": {"a": {"policy": "popularity"}, "b": {"policy": "popularity"}},
+        "design": {"kind": "paired", "control": "a"},
+    }
 
     def load(metrics: Any) -> Scenario:
         path = tmp_path / "d.yaml"

@@ -1,4 +1,6 @@
-"""Elementary functions: as near to the truth as they say, and the very same bits on every machine that runs these tests."""
+"""Elementary functions: as near to the truth as they say, and the very same bits on every machine
+that runs these tests.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,28 @@ def off(values: np.ndarray, expected: np.ndarray) -> float:
         (elementary.logs1p(1e-9 * ANY), [math.log1p(1e-9 * x) for x in ANY], 2),
         (elementary.powers(SHARE, 0.7), [x**0.7 for x in SHARE], 10),
         (elementary.normal_quantiles(SHARE), special.ndtri(SHARE), 20),
-        (elementary.normal_quantiles(1e-300 + 1e-9 * SHARE), special.ndtri(1e-300 + 1e-9 * SHARE), 20),
+        (
+            elementary.normal_quantiles(1e-300 + 1e-9 * SHARE),
+            special.ndtri(1e-300 + 1e-9 * SHARE),
+            20,
+        ),
     ],
-    ids=["exp", "exp2", "log", "log-share", "log2", "log1p", "log1p-small", "power", "normal", "normal-tail"],
+    ids=[
+        "exp",
+        "exp2",
+        "log",
+        "log-share",
+        "log2",
+        "log1p",
+        "log1p-small",
+        "power",
+        "normal",
+        "normal-tail",
+    ],
 )
-def test_values_are_as_near_as_they_say(values: np.ndarray, expected: np.ndarray, most: int) -> None:
+def test_values_are_as_near_as_they_say(
+    values: np.ndarray, expected: np.ndarray, most: int
+) -> None:
     assert off(values, np.array(expected)) <= most
 
 
@@ -53,7 +72,9 @@ def tanhs(x: np.ndarray) -> np.ndarray:
 def test_what_may_be_0_is_off_by_so_much_at_most() -> None:
     assert np.abs(tanhs(ANY / 20) - np.tanh(ANY / 20)).max() <= 2.0**-52
     angle = 2 * np.pi * SHARE
-    assert np.abs(circles(SHARE) - np.stack([np.cos(angle), np.sin(angle)], axis=1)).max() < 2e-15  # the angle itself is off by 9e-16
+    assert (
+        np.abs(circles(SHARE) - np.stack([np.cos(angle), np.sin(angle)], axis=1)).max() < 2e-15
+    )  # the angle itself is off by 9e-16
     shapes = SHARE * 50
     assert np.abs([elementary.log_gamma(a) for a in shapes] - special.gammaln(shapes)).max() < 1e-13
 
@@ -61,14 +82,18 @@ def test_what_may_be_0_is_off_by_so_much_at_most() -> None:
 @pytest.mark.parametrize("shape", [0.05, 0.5, 1.0, 1.6, 9.0, 300.0])
 def test_a_gamma_quantile_is_where_the_probability_is_reached(shape: float) -> None:
     x = elementary.gamma_quantiles(shape, SHARE)
-    np.testing.assert_allclose(special.gammainc(shape, x), SHARE, rtol=0, atol=1e-15 * (10 + shape * math.log(shape + 2)))
+    np.testing.assert_allclose(
+        special.gammainc(shape, x), SHARE, rtol=0, atol=1e-15 * (10 + shape * math.log(shape + 2))
+    )
     np.testing.assert_allclose(x, special.gammaincinv(shape, SHARE), rtol=1e-8)
     assert elementary.gamma_quantile(shape, 0.0) == 0.0
     assert elementary.gamma_quantile(shape, 1.0) == math.inf
 
 
 def test_a_gamma_quantile_of_any_shape_comes_at_once() -> None:
-    np.testing.assert_allclose(elementary.gamma_quantiles(2e6, SHARE), special.gammaincinv(2e6, SHARE), rtol=1e-9)
+    np.testing.assert_allclose(
+        elementary.gamma_quantiles(2e6, SHARE), special.gammaincinv(2e6, SHARE), rtol=1e-9
+    )
     assert elementary.gamma_quantile(1e308, 0.3) == pytest.approx(1e308)
     assert elementary.gamma_quantile(1e-300, 0.3) == 0.0
 
@@ -77,8 +102,15 @@ def test_the_ends_of_the_line() -> None:
     exp, log = elementary.exp, elementary.log
     assert [exp(x) for x in (-math.inf, -1e9, -745.0, 0.0)] == [0.0, 0.0, 5e-324, 1.0]
     assert [exp(x) for x in (709.0, 710.0, math.inf)] == [8.218407461554972e307, math.inf, math.inf]
-    assert [log(x) for x in (0.0, 1.0, 5e-324, math.inf)] == [-math.inf, 0.0, math.log(5e-324), math.inf]
-    assert [elementary.exp2(float(k)) for k in (-1074, -1, 0, 10, 1023)] == [2.0**k for k in (-1074, -1, 0, 10, 1023)]
+    assert [log(x) for x in (0.0, 1.0, 5e-324, math.inf)] == [
+        -math.inf,
+        0.0,
+        math.log(5e-324),
+        math.inf,
+    ]
+    assert [elementary.exp2(float(k)) for k in (-1074, -1, 0, 10, 1023)] == [
+        2.0**k for k in (-1074, -1, 0, 10, 1023)
+    ]
     assert [elementary.log2(2.0**k) for k in (-1074, -1, 0, 10, 1023)] == [-1074, -1, 0, 10, 1023]
     assert [elementary.normal_quantile(p) for p in (0.0, 0.5, 1.0)] == [-math.inf, 0.0, math.inf]
     assert elementary.log1p(-1.0) == -math.inf
@@ -86,7 +118,15 @@ def test_the_ends_of_the_line() -> None:
     assert elementary.power(5.0, 0.0) == 1.0
     assert elementary.circle(0.25) == (0.0, 1.0)
     assert math.isnan(elementary.circle(math.nan)[0])
-    for function in (exp, log, elementary.exp2, elementary.log2, elementary.log1p, elementary.tanh, elementary.normal_quantile):
+    for function in (
+        exp,
+        log,
+        elementary.exp2,
+        elementary.log2,
+        elementary.log1p,
+        elementary.tanh,
+        elementary.normal_quantile,
+    ):
         assert math.isnan(function(math.nan)), function
     for function in (log, elementary.log2, elementary.normal_quantile):
         assert math.isnan(function(-1.0)), function
@@ -108,6 +148,8 @@ def test_the_ends_of_the_line() -> None:
     ],
     ids=["exp", "exp2", "log", "log2", "log1p", "power", "tanh", "circle", "normal", "gamma"],
 )
-def test_the_bits_are_those_of_every_other_machine(function: Callable[[np.ndarray], np.ndarray], expected: str) -> None:
+def test_the_bits_are_those_of_every_other_machine(
+    function: Callable[[np.ndarray], np.ndarray], expected: str
+) -> None:
     grid = np.arange(-4999, 4999, 2) / 128.0  # exact numbers, none of them 0
     assert hashlib.sha256(function(grid).tobytes()).hexdigest()[:16] == expected

@@ -45,7 +45,9 @@ class Ascending(Policy):
 
 @dataclass
 class Metronomes:
-    """User u asks first at u hours, then every `beat` hours; a session ends with every third request; only odd items are clicked."""
+    """User u asks first at u hours, then every `beat` hours; a session ends with every third
+    request; only odd items are clicked.
+    """
 
     n_users: int = 3
     n_items: int = N_ITEMS
@@ -80,13 +82,25 @@ class Metronomes:
 
 
 def desk(policy: Policy | None = None, quota: int = 3, **changes: Any) -> Desk:
-    return Desk("a", Channel("ascending", policy or Ascending(), quota), (), None, N_ITEMS, 1, **changes)
+    return Desk(
+        "a", Channel("ascending", policy or Ascending(), quota), (), None, N_ITEMS, 1, **changes
+    )
 
 
-def engine(users: Metronomes, *, tick: int = HOUR, block: int = 2, end: int = DAY, memory: int = 4, slate: int = 3) -> Engine:
+def engine(
+    users: Metronomes,
+    *,
+    tick: int = HOUR,
+    block: int = 2,
+    end: int = DAY,
+    memory: int = 4,
+    slate: int = 3,
+) -> Engine:
     user = np.arange(users.n_users)
     lives = Lives.born(user, users.first(user), memory)
-    return Engine(lives, users, desk(), Tape(users.kinds), Span(0, end, tick, block, slate, memory, memory))
+    return Engine(
+        lives, users, desk(), Tape(users.kinds), Span(0, end, tick, block, slate, memory, memory)
+    )
 
 
 def table(made: Engine) -> dict[str, list[Any]]:
@@ -97,10 +111,12 @@ def table(made: Engine) -> dict[str, list[Any]]:
 @pytest.mark.parametrize("tick", [1, 60_000, HOUR, 7 * HOUR, DAY, 9 * DAY])
 @pytest.mark.parametrize("block", [1, 2, 5])
 def test_a_day_of_three_metronomes(tick, block):
-    """Users 0, 1, 2 ask at u, u+6, u+12, u+18 hours: sessions of three requests, so the fourth opens session 1.
+    """Users 0, 1, 2 ask at u, u+6, u+12, u+18 hours: sessions of three requests, so the fourth
+    opens session 1.
 
-    Two of three positions are shown, memory holds four impressions, and the lowest unseen items are served: items 1 2, then
-    3 4, then (memory full with 1 2 3 4) 5 6, then (3 4 5 6 remembered) 1 2 again.
+    Two of three positions are shown, memory holds four impressions, and the lowest unseen items are
+    served: items 1 2, then 3 4, then (memory full with 1 2 3 4) 5 6, then (3 4 5 6 remembered) 1 2
+    again.
     """
     users = Metronomes()
     made = engine(users, tick=tick, block=block)
@@ -157,9 +173,13 @@ def test_a_snapshot_continues_as_if_nothing_had_happened():
     first = engine(Metronomes(), end=DAY)
     first.run()
     lives = Lives.restore({name: column.copy() for name, column in first.lives.state().items()})
-    second = Engine(lives, Metronomes(), desk(), Tape(("like",)), Span(DAY, 2 * DAY, HOUR, 2, 3, 4, 4))
+    second = Engine(
+        lives, Metronomes(), desk(), Tape(("like",)), Span(DAY, 2 * DAY, HOUR, 2, 3, 4, 4)
+    )
     second.run()
-    joined = tape.rows([first.tape.columns(), second.tape.columns()], 1, np.arange(N_ITEMS + 1), ("like",))
+    joined = tape.rows(
+        [first.tape.columns(), second.tape.columns()], 1, np.arange(N_ITEMS + 1), ("like",)
+    )
     assert joined.to_pydict() == table(whole)
 
 
@@ -175,12 +195,21 @@ def test_requests_of_different_sizes():
     made = engine(Sizes(beat=24), block=3, tick=DAY)
     made.run()
     rows = table(made)
-    assert list(zip(rows["user"], rows["item"], strict=True)) == [(0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
+    assert list(zip(rows["user"], rows["item"], strict=True)) == [
+        (0, 1),
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (2, 2),
+        (2, 3),
+    ]
 
 
 def test_the_past_of_a_log_is_remembered():
     clicked = np.array([1, 0, 1, 0, 1, 0], bool)
-    history = Sequences(np.arange(3), np.array([0, 1, 1, 6]), np.array([4, 1, 2, 3, 4, 5]), clicked, np.arange(6))
+    history = Sequences(
+        np.arange(3), np.array([0, 1, 1, 6]), np.array([4, 1, 2, 3, 4, 5]), clicked, np.arange(6)
+    )
     lives = Lives.born(np.array([0, 2]), np.zeros(2), 3).with_past(history)
     assert lives.items.tolist() == [[0, 0, 4], [3, 4, 5]]
     assert lives.clicked.tolist() == [[False, False, True], [False, True, False]]
@@ -198,7 +227,13 @@ def test_users_whose_time_goes_back_are_named():
 
 def requests(seen: list[list[int]]) -> Histories:
     n = len(seen)
-    return Histories(np.arange(n) + 10, np.arange(n), np.array(seen), np.zeros((n, len(seen[0])), bool), np.array(seen))
+    return Histories(
+        np.arange(n) + 10,
+        np.arange(n),
+        np.array(seen),
+        np.zeros((n, len(seen[0])), bool),
+        np.array(seen),
+    )
 
 
 class Says(Ascending):
@@ -213,10 +248,14 @@ class Says(Ascending):
         return self.answer
 
 
-def slates(*items: list[int], scores: list[list[float]] | None = None, propensities: Any = None) -> Slates:
+def slates(
+    *items: list[int], scores: list[list[float]] | None = None, propensities: Any = None
+) -> Slates:
     array = np.array(items)
     default = np.tile(-np.arange(array.shape[1]), (len(array), 1))
-    return Slates(array, np.array(default if scores is None else scores, dtype=np.float32), propensities)
+    return Slates(
+        array, np.array(default if scores is None else scores, dtype=np.float32), propensities
+    )
 
 
 GOOD = [5, 6, 7]
@@ -228,20 +267,41 @@ FAULTS: list[tuple[Any, str]] = [
     (slates(GOOD, [5, 0, 6]), "0 may only stand at the end"),
     (slates(GOOD, GOOD, scores=[[0, -1, -2], [0, np.nan, -2]]), "user 11.*NaN"),
     (slates(GOOD, GOOD, scores=[[0, -1, -2], [0, 1, -2]]), "must not increase"),
-    (slates([5, 6], [5, 6]), r"items must be a numpy array of int64 and shape \(2, 3\); got int64 \(2, 2\)"),
+    (
+        slates([5, 6], [5, 6]),
+        r"items must be a numpy array of int64 and shape \(2, 3\); got int64 \(2, 2\)",
+    ),
     (
         Slates(np.array([GOOD, GOOD]), np.zeros((2, 2), np.float32)),
         r"scores must be a numpy array of float32 and shape \(2, 3\); got float32 \(2, 2\)",
     ),
-    (Slates(np.array([GOOD, GOOD], float), np.zeros((2, 3), np.float32)), "items must be a numpy array of int64.*got float64"),
-    (Slates(np.array([GOOD, GOOD], np.int32), np.zeros((2, 3), np.float32)), "items must be a numpy array of int64.*got int32"),
+    (
+        Slates(np.array([GOOD, GOOD], float), np.zeros((2, 3), np.float32)),
+        "items must be a numpy array of int64.*got float64",
+    ),
+    (
+        Slates(np.array([GOOD, GOOD], np.int32), np.zeros((2, 3), np.float32)),
+        "items must be a numpy array of int64.*got int32",
+    ),
     (Slates(np.array([GOOD, GOOD], object), np.zeros((2, 3), np.float32)), "got object"),
-    (Slates(np.ma.masked_array([GOOD, GOOD]), np.zeros((2, 3), np.float32)), "got MaskedArray of int64"),
+    (
+        Slates(np.ma.masked_array([GOOD, GOOD]), np.zeros((2, 3), np.float32)),
+        "got MaskedArray of int64",
+    ),
     (Slates([GOOD, GOOD], np.zeros((2, 3), np.float32)), "items must be a numpy array .*got list"),  # type: ignore[arg-type]
-    (Slates(np.array([GOOD, GOOD]), np.zeros((2, 3))), "scores must be a numpy array of float32.*got float64"),
+    (
+        Slates(np.array([GOOD, GOOD]), np.zeros((2, 3))),
+        "scores must be a numpy array of float32.*got float64",
+    ),
     (Slates(np.array([GOOD, GOOD]), torch.zeros(2, 3)), "scores must be .*got torch.Tensor"),  # type: ignore[arg-type]
-    (Slates(np.array([GOOD, GOOD]), np.zeros((2, 3), np.float32), interest=np.zeros((2, 3))), "interest must be .*got float64"),
-    (slates(GOOD, GOOD, propensities=np.array([[0.5, 0.5, 1], [0.5, 0, 1]], np.float32)), "user 11.*propensity at place 1"),
+    (
+        Slates(np.array([GOOD, GOOD]), np.zeros((2, 3), np.float32), interest=np.zeros((2, 3))),
+        "interest must be .*got float64",
+    ),
+    (
+        slates(GOOD, GOOD, propensities=np.array([[0.5, 0.5, 1], [0.5, 0, 1]], np.float32)),
+        "user 11.*propensity at place 1",
+    ),
     ([[1, 2, 3]], "must return policies.base.Slates; got list"),
     (ZeroDivisionError("oops"), "raised ZeroDivisionError: oops"),
 ]
@@ -274,7 +334,14 @@ class ByItem:
 )
 def test_channels_fill_the_candidates_and_say_so(ranker, items, channels):
     own, one, two = slates(GOOD), slates([6, 1, 7]), slates([1, 8, 0])
-    place = Desk("a", Channel("own", Says(own), 3), (Channel("one", Says(one), 3), Channel("two", Says(two), 3)), ranker, N_ITEMS, 1)
+    place = Desk(
+        "a",
+        Channel("own", Says(own), 3),
+        (Channel("one", Says(one), 3), Channel("two", Says(two), 3)),
+        ranker,
+        N_ITEMS,
+        1,
+    )
     served = place.serve(requests([[0, 0]]), 4)
     assert served.slates.items.tolist() == [items]
     assert served.channel is not None

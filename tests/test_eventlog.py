@@ -1,4 +1,6 @@
-"""The event log: what goes in comes out, the bytes depend on the rows only, and every broken rule is named."""
+"""The event log: what goes in comes out, the bytes depend on the rows only, and every broken rule
+is named.
+"""
 
 from __future__ import annotations
 
@@ -70,12 +72,16 @@ def test_what_goes_in_comes_out(tmp_path):
 def test_rows_are_put_into_the_order_of_their_key():
     order = [3, 1, 0, 2]
     shuffled = {name: [values[i] for i in order] for name, values in columns().items()}
-    assert EventLog.from_columns(shuffled, META).table.equals(EventLog.from_columns(columns(), META).table)
+    assert EventLog.from_columns(shuffled, META).table.equals(
+        EventLog.from_columns(columns(), META).table
+    )
 
 
 def test_logs_with_other_keys_merge():
     whole = EventLog.from_columns(columns(), META)
-    halves = [EventLog.from_columns({n: v[i::2] for n, v in columns().items()}, META) for i in (1, 0)]
+    halves = [
+        EventLog.from_columns({n: v[i::2] for n, v in columns().items()}, META) for i in (1, 0)
+    ]
     assert merge(halves, META).table.equals(whole.table)
 
 
@@ -85,7 +91,11 @@ def test_the_bytes_depend_on_the_rows_only(tmp_path_factory, cuts, group):
     folder = tmp_path_factory.mktemp("cuts")
     n = 50
     values = {**columns(), "position": np.arange(n), "item": np.arange(n) % 9 + 1}
-    values = {name: np.resize(v, n) if name in ("watch", "click", "duration") else v for name, v in values.items() if name != "like"}
+    values = {
+        name: np.resize(v, n) if name in ("watch", "click", "duration") else v
+        for name, v in values.items()
+        if name != "like"
+    }
     for name in ("arm", "user", "session", "request", "t"):
         values[name] = np.zeros(n, dtype=np.int64)
     values["propensity"] = np.full(n, 0.5)
@@ -103,11 +113,17 @@ BROKEN = [
     ({"item": [1, 9, 0, 4]}, r"row 2: item must be an item of 1\.\.9; got 0"),
     ({"item": [1, 9, 4, 10]}, r"row 3: item"),
     ({"arm": [0, 0, 1, 2]}, r"row 3: arm must be an index below 2; got 2"),
-    ({"propensity": [0.5, 0.0, 0.1, 1.0]}, r"row 1: propensity must be a probability in \(0, 1\] or null; got 0\.0"),
+    (
+        {"propensity": [0.5, 0.0, 0.1, 1.0]},
+        r"row 1: propensity must be a probability in \(0, 1\] or null; got 0\.0",
+    ),
     ({"propensity": [0.5, 1.5, 0.1, 1.0]}, r"row 1: propensity"),
     ({"watch": [0.5, -1.0, 0.1, 1.0]}, r"row 1: watch"),
     ({"duration": [0.5, 1.0, -0.1, 1.0]}, r"row 2: duration"),
-    ({"user": [0, 2, 0, 3]}, r"row 2: key .* = \(0, 0, 0, 0, 0\) must come after \(0, 2, 1, 0, 0\): unsorted or twice"),
+    (
+        {"user": [0, 2, 0, 3]},
+        r"row 2: key .* = \(0, 0, 0, 0, 0\) must come after \(0, 2, 1, 0, 0\): unsorted or twice",
+    ),
     ({"session": [0, 0, 0, 0]}, r"row 1: key .*unsorted or twice"),
 ]
 
@@ -138,16 +154,24 @@ def test_a_time_outside_the_days_is_refused_with_the_unit_that_it_looks_like(tmp
     """One row alone is enough; `abtest report` says the same."""
     meta = Metadata(("a", "b"), n_users=4, n_items=9, control="a", days=3)
     log = EventLog.from_columns(columns(t=[5, 9, 3, t]), meta)
-    message = rf"row 3: t must be ms within the 3 days of the A/B, 0\.\.259199999 \(from its start, not from 1970\); {words}"
+    message = (
+        r"row 3: t must be ms within the 3 days of the A/B, 0\.\.259199999 \(from its start, not"
+        rf" from 1970\); {words}"
+    )
     with pytest.raises(LogError, match=message):
         log.validate()
-    done = CliRunner().invoke(main, ["report", str(log.write(tmp_path / "log.parquet")), "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(
+        main, ["report", str(log.write(tmp_path / "log.parquet")), "--out", str(tmp_path / "out")]
+    )
     assert done.exit_code == 2
     assert re.search(message, done.output.strip())
 
 
 def test_parts_must_follow_one_another(tmp_path):
-    first, second = (EventLog.from_columns({n: v[part] for n, v in columns().items()}, META) for part in (slice(0, 2), slice(2, 4)))
+    first, second = (
+        EventLog.from_columns({n: v[part] for n, v in columns().items()}, META)
+        for part in (slice(0, 2), slice(2, 4))
+    )
     second.write(tmp_path / "0.parquet")
     first.write(tmp_path / "1.parquet")
     with pytest.raises(LogError, match=r"1\.parquet: row 0: key"):
@@ -173,7 +197,9 @@ def test_a_cut_file_and_a_wrong_column_are_named(tmp_path):
     with pytest.raises(LogError, match=r"a\.parquet: not a readable"):
         log.validate()
     table = EventLog.from_columns(columns(), META).table
-    wrong = table.set_column(6, "item", table["item"].cast(pa.int64())).replace_schema_metadata({"abtest": META.to_json()})
+    wrong = table.set_column(6, "item", table["item"].cast(pa.int64())).replace_schema_metadata(
+        {"abtest": META.to_json()}
+    )
     pq.write_table(wrong, tmp_path / "a.parquet")
     with pytest.raises(LogError, match=r"column 'item' must be uint32; it is int64"):
         EventLog.open(tmp_path).validate()
@@ -188,7 +214,10 @@ def test_a_cut_file_and_a_wrong_column_are_named(tmp_path):
         ({"item": None}, "'item' is missing"),
         ({"item": [1, 2.5, 3, 4]}, "'item' cannot be read as uint32"),
         ({"item": [1, None, 3, 4]}, "'item' must not be empty; row 1 is"),
-        ({"user": ["0", "1", "2", "3"]}, "'user' cannot be read: it must hold numbers or bools; got string"),
+        (
+            {"user": ["0", "1", "2", "3"]},
+            "'user' cannot be read: it must hold numbers or bools; got string",
+        ),
         ({"user": [0, 0, 2]}, "'user' must have a value for each of the 4 items; it has 3"),
         ({"user": 7}, "'user' cannot be read"),
         ({"watch": [1e300, 0, 0, 0]}, r"'watch' must be numbers up to 3.4e\+38; row 0 has 1e\+300"),
@@ -205,14 +234,18 @@ def test_columns_that_do_not_fit_are_named(change, message):
 
 
 def test_a_column_twice_is_named_in_every_way_in(tmp_path):
-    table = EventLog.from_columns(columns(), META).table.replace_schema_metadata({"abtest": META.to_json()})
+    table = EventLog.from_columns(columns(), META).table.replace_schema_metadata(
+        {"abtest": META.to_json()}
+    )
     part = tmp_path / "part.parquet"
     pq.write_table(table.append_column("item", table["click"]), part)
     message = r"part\.parquet: two columns are called 'item', columns 7 and 15"
     with pytest.raises(LogError, match=message):
         EventLog.open(part).validate()
     for command in (["report"], ["replay", "--policy", "popularity"]):
-        done = CliRunner().invoke(main, [command[0], str(part), *command[1:], "--out", str(tmp_path / "out")])
+        done = CliRunner().invoke(
+            main, [command[0], str(part), *command[1:], "--out", str(tmp_path / "out")]
+        )
         assert done.exit_code == 2
         assert re.search(message, done.output)
 
@@ -230,7 +263,13 @@ def test_a_column_twice_is_named_in_every_way_in(tmp_path):
     ],
 )
 def test_a_count_is_no_answer(name: str, given: Any, row: int, value: str) -> None:
-    with pytest.raises(LogError, match=rf"column '{name}' must be 0, 1 or -1 .* a count is no answer .*; row {row} has {value}$"):
+    with pytest.raises(
+        LogError,
+        match=(
+            rf"column '{name}' must be 0, 1 or -1 .* a count is no answer .*; row {row} has"
+            rf" {value}$"
+        ),
+    ):
         EventLog.from_columns(columns(**{name: given}), META)
 
 
@@ -252,12 +291,19 @@ def test_a_count_is_no_answer(name: str, given: Any, row: int, value: str) -> No
     ids=lambda given: f"{type(given).__module__}.{type(given).__name__}",
 )
 def test_answers_come_in_any_dress(given: Any) -> None:
-    assert EventLog.from_columns(columns(click=given), META).table["click"].to_pylist() == [True, False, None, True]
+    assert EventLog.from_columns(columns(click=given), META).table["click"].to_pylist() == [
+        True,
+        False,
+        None,
+        True,
+    ]
 
 
 def stored(**changes: Any) -> str:
     """The metadata of a log as JSON, some keys changed; `...` removes one."""
-    told = json.loads(Metadata(("history", "a", "b"), 4, 9, days=1, control="a").to_json()) | changes
+    told = (
+        json.loads(Metadata(("history", "a", "b"), 4, 9, days=1, control="a").to_json()) | changes
+    )
     return json.dumps({name: value for name, value in told.items() if value is not ...})
 
 
@@ -278,7 +324,10 @@ WRONG = [
     (stored(arms=[]), r"metadata\.arms"),
     (stored(arms=["a", "b", "a"]), r"metadata\.arms: 'a' stands there twice"),
     (stored(arms=["a", 3]), r"metadata\.arms\.1 must be a valid string; got 3"),
-    (stored(arms="ab"), r"metadata\.arms must be a valid tuple|metadata\.arms must be a valid array"),
+    (
+        stored(arms="ab"),
+        r"metadata\.arms must be a valid tuple|metadata\.arms must be a valid array",
+    ),
     (stored(arms=["a", ""]), r"metadata\.arms\.1"),
     (stored(channels=[None]), r"metadata\.channels\.0 must be a valid string; got None"),
     (stored(channels=["new", "new"]), r"metadata\.channels: 'new' stands there twice"),
@@ -289,14 +338,20 @@ WRONG = [
     (stored(n_items=1.5), r"metadata\.n_items must be a valid integer"),
     (stored(n_items="9"), r"metadata\.n_items must be a valid integer; got '9'"),
     (stored(days=10**9), r"metadata\.days must be less than or equal to 3660"),
-    (stored(propensity="sure"), r"metadata\.propensity must be 'conditional', 'marginal' or 'unknown'; got 'sure'"),
+    (
+        stored(propensity="sure"),
+        r"metadata\.propensity must be 'conditional', 'marginal' or 'unknown'; got 'sure'",
+    ),
     (stored(scenario=[]), r"metadata\.scenario"),
     (stored(scenario={"design": "split"}), r"metadata\.scenario\.design"),
     (stored(scenario={"design": {"kind": ["split"]}}), r"metadata\.scenario\.design\.kind"),
     (stored(scenario={"seed": -1}), r"metadata\.scenario\.seed"),
     (stored(scenario={"metrics": "click"}), r"metadata\.scenario\.metrics"),
     (stored(scenario={"published": {"click": "much"}}), r"metadata\.scenario\.published\.click"),
-    (stored(notes={"calibration": {"rows": []}}), r"metadata\.notes\.calibration\.basis is missing"),
+    (
+        stored(notes={"calibration": {"rows": []}}),
+        r"metadata\.notes\.calibration\.basis is missing",
+    ),
     (stored(versions={"numpy": 2}), r"metadata\.versions\.numpy must be a valid string; got 2"),
 ]
 
@@ -315,25 +370,50 @@ def test_numbers_of_users_and_items_must_be_plausible():
     whole = EventLog.from_columns(columns(), META)
     for name, limit in (("n_users", "1,000,000"), ("n_items", "10,000,000")):
         many = dataclasses.replace(META, **{name: 20_000_000})
-        with pytest.raises(LogError, match=rf"metadata\.{name} must be at most {limit} in a log of 4 rows"):
+        with pytest.raises(
+            LogError, match=rf"metadata\.{name} must be at most {limit} in a log of 4 rows"
+        ):
             EventLog(many, whole.table).validate()
 
 
 NAN = [0.5, float("nan"), 0.25, 1.0]
 RULES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"t": [9, 5, 3, 7]}, {}, r"row 1: t = 5 ms is before that of the row above \(9 ms\): sessions and requests of user 0"),
+    (
+        {"t": [9, 5, 3, 7]},
+        {},
+        (
+            r"row 1: t = 5 ms is before that of the row above \(9 ms\): sessions and requests of"
+            r" user 0"
+        ),
+    ),
     ({"t": [5, 9, 10**16, 7]}, {}, r"row 2: t must be ms, at most 200 years from the start"),
-    ({"t": [5, 9, 3, 86_400_000]}, {"days": 1}, r"row 3: t must be ms within the 1 days of the A/B, 0\.\.86399999"),
+    (
+        {"t": [5, 9, 3, 86_400_000]},
+        {"days": 1},
+        r"row 3: t must be ms within the 1 days of the A/B, 0\.\.86399999",
+    ),
     ({"t": [5, 9, -1, 7]}, {"days": 1}, r"row 2: t must be ms within the 1 days"),
-    ({"t": [-5, 9, 3, 7]}, {"days": 1, "arms": ("history", "b")}, r"row 1: t must be ms before the start"),
+    (
+        {"t": [-5, 9, 3, 7]},
+        {"days": 1, "arms": ("history", "b")},
+        r"row 1: t must be ms before the start",
+    ),
     ({"watch": [1.0, np.inf, 0.0, 1.0]}, {}, r"row 1: watch must be seconds >= 0 or null; got inf"),
     ({"watch": [1.0, -0.5, 0.0, 1.0]}, {}, r"row 1: watch must be seconds >= 0 or null; got -0\.5"),
     ({"watch": NAN}, {}, r"row 1: watch must be seconds >= 0 or null; got nan"),
-    ({"propensity": NAN}, {}, r"row 1: propensity must be a probability in \(0, 1\] or null; got nan"),
+    (
+        {"propensity": NAN},
+        {},
+        r"row 1: propensity must be a probability in \(0, 1\] or null; got nan",
+    ),
     ({"duration": [1.0, np.inf, 0.0, 1.0]}, {}, r"row 1: duration must be seconds >= 0; got inf"),
     ({"duration": [1.0, np.nan, 0.0, 1.0]}, {}, r"row 1: duration must be seconds >= 0; got nan"),
     ({"channel": [0, 0, 0, 1]}, {}, r"row 3: channel must be a channel of 0\.\.0; got 1"),
-    ({"arm": [0, 0, 0, 2], "item": [1, 10, 1, 1]}, {}, r"row 1: item must be an item of 1\.\.9; got 10"),
+    (
+        {"arm": [0, 0, 0, 2], "item": [1, 10, 1, 1]},
+        {},
+        r"row 1: item must be an item of 1\.\.9; got 10",
+    ),
 ]
 
 
@@ -343,7 +423,9 @@ def test_all_readers_keep_the_same_rules(change, meta, message, tmp_path):
     table = EventLog.from_columns(columns(), META).table
     for name, values in change.items():
         field = table.schema.field(name)
-        table = table.set_column(table.column_names.index(name), field, pa.array(values, field.type))
+        table = table.set_column(
+            table.column_names.index(name), field, pa.array(values, field.type)
+        )
     log = EventLog(dataclasses.replace(META, **meta), table)
     for source in (log, EventLog.open(log.write(tmp_path / "x.parquet"))):
         with pytest.raises(LogError, match=message) as by_rules:
@@ -363,11 +445,20 @@ def test_a_split_log_has_each_user_in_the_arm_of_the_seed():
     meta = Metadata(("history", "a", "b"), n, 9, days=1, control="a", scenario=scenario)
     arm = assigned(meta)
     assert arm is not None
-    rows = {"user": range(n), "session": [0] * n, "request": [0] * n, "position": [0] * n, "t": [1] * n, "item": [1] * n}
+    rows = {
+        "user": range(n),
+        "session": [0] * n,
+        "request": [0] * n,
+        "position": [0] * n,
+        "t": [1] * n,
+        "item": [1] * n,
+    }
     EventLog.from_columns({**rows, "arm": arm}, meta).validate()
     other = arm.copy()
     other[7] = 3 - other[7]
-    with pytest.raises(LogError, match=r"arm must be that of its user: the scenario's seed gives user 7 the arm"):
+    with pytest.raises(
+        LogError, match=r"arm must be that of its user: the scenario's seed gives user 7 the arm"
+    ):
         EventLog.from_columns({**rows, "arm": other}, meta).validate()
 
 
@@ -384,9 +475,18 @@ STRUCTURE: dict[str, tuple[Any, str]] = {
     "a column missing": (TABLE.drop_columns(["t"]), "columns are"),
     "a column more": (TABLE.append_column("colour", pa.array([1] * 4)), "columns are"),
     "columns in another order": (TABLE.select(TABLE.column_names[::-1]), "columns are"),
-    "another type": (TABLE.set_column(5, "t", TABLE["t"].cast(pa.float64())), r"column 't' must be int64; it is double"),
-    "text": (TABLE.set_column(LIKE, "like", pa.array(["x"] * 4)), r"column 'like' must be bool; it is string"),
-    "a null": (TABLE.set_column(5, "t", pa.array([5, None, -3, 7])), r"x\.parquet: row 1: t must not be null"),
+    "another type": (
+        TABLE.set_column(5, "t", TABLE["t"].cast(pa.float64())),
+        r"column 't' must be int64; it is double",
+    ),
+    "text": (
+        TABLE.set_column(LIKE, "like", pa.array(["x"] * 4)),
+        r"column 'like' must be bool; it is string",
+    ),
+    "a null": (
+        TABLE.set_column(5, "t", pa.array([5, None, -3, 7])),
+        r"x\.parquet: row 1: t must not be null",
+    ),
 }
 
 
@@ -410,7 +510,9 @@ def test_parts_of_different_logs_and_a_part_twice_are_named(tmp_path):
     written(tmp_path / "log", TABLE.slice(0, 2), "a.parquet")
     other = dataclasses.replace(META, n_users=5)
     written(tmp_path / "log", TABLE.slice(2), "b.parquet", other)
-    with pytest.raises(LogError, match=r"b\.parquet: a part of another log than .*a\.parquet: metadata\.n_users"):
+    with pytest.raises(
+        LogError, match=r"b\.parquet: a part of another log than .*a\.parquet: metadata\.n_users"
+    ):
         EventLog.open(tmp_path / "log")
     written(tmp_path / "log", TABLE.slice(2).drop_columns(["like"]), "b.parquet")
     with pytest.raises(LogError, match=r"b\.parquet: columns are"):
@@ -488,12 +590,18 @@ def test_a_tape_of_ragged_blocks_becomes_rows_in_order():
     """Two blocks by hand: users 1, 0 then 1 again; one request shows nothing."""
     roll = Tape(("follow",))
 
-    def block(user: list[int], request: list[int], t: list[int], items: list[list[int]], shown: list[int]) -> None:
+    def block(
+        user: list[int], request: list[int], t: list[int], items: list[list[int]], shown: list[int]
+    ) -> None:
         grid = np.array(items)
         feedback = Feedback(
-            (grid % 2).astype(np.int8), np.where(grid > 5, np.nan, grid).astype(np.float32), np.array(shown), np.array(t) + 1,
-            np.zeros(len(user), bool), {"follow": np.full(grid.shape, -1, np.int8)},
-        )  # fmt: skip
+            (grid % 2).astype(np.int8),
+            np.where(grid > 5, np.nan, grid).astype(np.float32),
+            np.array(shown),
+            np.array(t) + 1,
+            np.zeros(len(user), bool),
+            {"follow": np.full(grid.shape, -1, np.int8)},
+        )
         zeros = np.zeros(len(user), dtype=np.int64)
         served = Served(Slates(grid, -grid.astype(np.float32)))
         roll.append(Asked(np.array(user), zeros, np.array(request), np.array(t)), served, feedback)
@@ -522,7 +630,13 @@ def test_rows_may_come_in_tables_of_any_size(most):
     roll, rng = Tape(()), np.random.default_rng(3)
     shown, user = rng.integers(0, 4, 40), rng.integers(0, 3, 40)
     grid = rng.integers(1, 9, (40, 3))
-    feedback = Feedback((grid % 2).astype(np.int8), grid.astype(np.float32), shown, np.arange(40) + 1, np.zeros(40, bool))
+    feedback = Feedback(
+        (grid % 2).astype(np.int8),
+        grid.astype(np.float32),
+        shown,
+        np.arange(40) + 1,
+        np.zeros(40, bool),
+    )
     asked = Asked(user, np.zeros(40, dtype=np.int64), np.arange(40), np.arange(40))
     roll.append(asked, Served(Slates(grid, -grid.astype(np.float32))), feedback)
     whole = tape.rows([roll.columns()], 0, np.zeros(9), ())
@@ -534,15 +648,33 @@ def test_rows_may_come_in_tables_of_any_size(most):
 
 
 def test_a_column_that_comes_late_is_null_before():
-    """Propensities and teams on the second day only; the first day's rows have none, and what was never given takes no room."""
+    """Propensities and teams on the second day only; the first day's rows have none, and what was
+    never given takes no room.
+    """
 
-    def day(propensities: list[list[float]] | None, team: list[list[int]] | None) -> dict[str, np.ndarray]:
+    def day(
+        propensities: list[list[float]] | None, team: list[list[int]] | None
+    ) -> dict[str, np.ndarray]:
         roll, grid, zero = Tape(()), np.array([[1, 2]]), np.zeros(1, dtype=np.int64)
-        feedback = Feedback(np.ones((1, 2), np.int8), np.ones((1, 2), np.float32), np.array([2]), np.array([9]), np.array([True]))
+        feedback = Feedback(
+            np.ones((1, 2), np.int8),
+            np.ones((1, 2), np.float32),
+            np.array([2]),
+            np.array([9]),
+            np.array([True]),
+        )
         for late in (None, propensities), (None, None):
-            slates = Slates(grid, -grid.astype(np.float32), None if late[1] is None else np.array(late[1], dtype=np.float32))
+            slates = Slates(
+                grid,
+                -grid.astype(np.float32),
+                None if late[1] is None else np.array(late[1], dtype=np.float32),
+            )
             drafted = None if team is None or late[1] is None else np.array(team, dtype=np.uint8)
-            roll.append(Asked(zero, zero, np.array([roll.n_requests]), zero), Served(slates, None, drafted), feedback)
+            roll.append(
+                Asked(zero, zero, np.array([roll.n_requests]), zero),
+                Served(slates, None, drafted),
+                feedback,
+            )
         return roll.columns()
 
     first, second = day(None, None), day([[0.5, 0.25]], [[1, 0]])
@@ -558,10 +690,21 @@ def test_a_column_that_comes_late_is_null_before():
 def test_a_tape_survives_saving(tmp_path):
     roll = Tape(())
     one = np.ones((1, 1))
-    feedback = Feedback(one.astype(np.int8), one.astype(np.float32), np.array([1]), np.array([9]), np.array([True]))
+    feedback = Feedback(
+        one.astype(np.int8), one.astype(np.float32), np.array([1]), np.array([9]), np.array([True])
+    )
     zero = np.zeros(1, dtype=np.int64)
-    roll.append(Asked(zero, zero, zero, zero), Served(Slates(one.astype(np.int64), one.astype(np.float32))), feedback)
+    roll.append(
+        Asked(zero, zero, zero, zero),
+        Served(Slates(one.astype(np.int64), one.astype(np.float32))),
+        feedback,
+    )
     roll.save(tmp_path / "x" / "day.npz")
     loaded = load_arrays(Path(tmp_path / "x" / "day.npz"))
-    assert {n: v.tolist() for n, v in loaded.items()}.items() >= {"item": [1], "click": [1], "user": [0], "shown": [1]}.items()
+    assert {n: v.tolist() for n, v in loaded.items()}.items() >= {
+        "item": [1],
+        "click": [1],
+        "user": [0],
+        "shown": [1],
+    }.items()
     assert not list((tmp_path / "x").glob("*.part"))

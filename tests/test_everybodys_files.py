@@ -1,4 +1,6 @@
-"""Files as people have them, in every reader: one content in many dresses, and what no dress may hide."""
+"""Files as people have them, in every reader: one content in many dresses, and what no dress may
+hide.
+"""
 
 from __future__ import annotations
 
@@ -62,9 +64,11 @@ def content(source: Source) -> dict[str, Any]:
         "users": {
             name: [str(value) for value in values] for name, values in catalogue.users.items()
         },
-        "attributes": None
-        if catalogue.attributes is None
-        else [part.tolist() for part in catalogue.attributes],
+        "attributes": (
+            None
+            if catalogue.attributes is None
+            else [part.tolist() for part in catalogue.attributes]
+        ),
         "history": source.history.table.to_pydict(),
         "future": source.future.table.to_pydict(),
         "notes": {name: value for name, value in source.notes.items() if isinstance(value, int)},
@@ -72,7 +76,9 @@ def content(source: Source) -> dict[str, Any]:
 
 
 def blank(text: str) -> bytes:
-    """A blank line below every line, some of them of spaces, and none at the end of the last line."""
+    """A blank line below every line, some of them of spaces, and none at the end of the last
+    line.
+    """
     return (
         "".join(f"{line}\n{'  ' if i % 2 else ''}\n" for i, line in enumerate(text.splitlines()))
         .rstrip("\n")
@@ -118,10 +124,16 @@ def test_packed_files_are_read_with_all_that_lies_beside_them(tmp_path: Path, so
     assert len(packed.notes["side files read"]) == len(plain.notes["side files read"]) > 0
 
 
-@pytest.mark.parametrize(("source", "side", "absent"), [
-    ("kuairand", "user_features_pure.csv", "user_features"), ("kuairand", "video_features_basic_pure.csv", "video_features_basic"),
-    ("inter", "toy.item", "toy.item"), ("inter", "toy.user", "toy.user"), ("s3rec", "Toy_item2attributes.json", "Toy_item2attributes.json"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "side", "absent"),
+    [
+        ("kuairand", "user_features_pure.csv", "user_features"),
+        ("kuairand", "video_features_basic_pure.csv", "video_features_basic"),
+        ("inter", "toy.item", "toy.item"),
+        ("inter", "toy.user", "toy.user"),
+        ("s3rec", "Toy_item2attributes.json", "Toy_item2attributes.json"),
+    ],
+)
 def test_what_does_not_lie_beside_is_said(
     tmp_path: Path, source: str, side: str, absent: str
 ) -> None:
@@ -354,7 +366,9 @@ UNCLOSED = [
 def test_a_quote_between_commas_that_does_not_close_is_named(
     tmp_path: Path, source: str, name: str, line: str
 ) -> None:
-    """Also where a later line closes it, and in a column that nobody reads: lines between would be lost."""
+    """Also where a later line closes it, and in a column that nobody reads: lines between would be
+    lost.
+    """
     lines = SETS[source][0][name]
     write(tmp_path, {**SETS[source][0], name: [lines[0], line, *lines[1:], line]})
     with pytest.raises(DataError) as caught:
@@ -515,13 +529,21 @@ def test_ids_of_tables_are_whole_numbers_as_they_stand(tmp_path: Path, cell: str
 
 
 def test_ids_of_inter_are_text_as_it_stands(tmp_path: Path) -> None:
-    """Leading zeros, exponents, hexadecimal and huge numbers are kept apart, in `.inter` and in what lies beside it."""
+    """Leading zeros, exponents, hexadecimal and huge numbers are kept apart, in `.inter` and in
+    what lies beside it.
+    """
     ids = ["0007", "7", "7.0", "7e0", "0x7", str(2**70), "nan", "NA", "None", "null"]
     head = "user_id:token\titem_id:token"
-    write(tmp_path, {
-        "toy.inter": [head, *(f"u\t{i}" for i in ids)],
-        "toy.item": ["item_id:token\tplace:float", *(f"{i}\t{place}" for place, i in enumerate(ids))],
-    })  # fmt: skip
+    write(
+        tmp_path,
+        {
+            "toy.inter": [head, *(f"u\t{i}" for i in ids)],
+            "toy.item": [
+                "item_id:token\tplace:float",
+                *(f"{i}\t{place}" for place, i in enumerate(ids)),
+            ],
+        },
+    )
     catalogue = read(tmp_path, "inter").catalogue
     assert catalogue.items["id"].tolist() == ["", *ids]
     assert catalogue.items["place"][1:].tolist() == list(range(len(ids)))
@@ -567,7 +589,9 @@ def test_fields_that_nothing_uses_are_listed(tmp_path: Path) -> None:
 
 
 def test_types_are_those_of_the_whole_column(tmp_path: Path) -> None:
-    """Numbers for more than a block of the reader, then a word: the column is text, and 1 and 1.0 stay apart."""
+    """Numbers for more than a block of the reader, then a word: the column is text, and 1 and 1.0
+    stay apart.
+    """
     n = 400_000
     lines = [
         "item_id,item_feature_0,item_feature_1",
@@ -585,9 +609,12 @@ def test_types_are_those_of_the_whole_column(tmp_path: Path) -> None:
 
 
 SEQUENCES = {
-    "user_id": [12, 33], "last_time_ms": [MIDNIGHT - 1000, MIDNIGHT - 2000], "watch_seq": [[9, 6], [4]], "like_seq": [[6], []],
+    "user_id": [12, 33],
+    "last_time_ms": [MIDNIGHT - 1000, MIDNIGHT - 2000],
+    "watch_seq": [[9, 6], [4]],
+    "like_seq": [[6], []],
     "long_watch_seq": [[6], None],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -629,7 +656,10 @@ def test_sequences_of_one_user_in_two_files_or_a_column_twice_are_refused(tmp_pa
         pq.write_table(table, tmp_path / f"user_sequences_{number}.parquet")
     with pytest.raises(
         DataError,
-        match=r"user_sequences_2\.parquet: user_id must be unique; 12 stands in user_sequences_1\.parquet, too",
+        match=(
+            r"user_sequences_2\.parquet: user_id must be unique; 12 stands in"
+            r" user_sequences_1\.parquet, too"
+        ),
     ):
         read(tmp_path, "kuairand")
     (tmp_path / "user_sequences_2.parquet").unlink()
@@ -756,7 +786,8 @@ def test_bad_reviews_are_refused_by_line(tmp_path: Path, kind: str, line: str, w
 def test_descriptions_of_one_item_must_agree(tmp_path: Path) -> None:
     meta = tmp_path / "meta.json"
     meta.write_text(
-        '{"asin": "x", "categories": [["a", "b"]]}\n{"asin": "x", "categories": [["a", "b"]], "price": 3}\n'
+        '{"asin": "x", "categories": [["a", "b"]]}\n{"asin": "x", "categories": [["a", "b"]],'
+        ' "price": 3}\n'
     )
     assert attributes(meta, FORMATS["amazon"]) == {"x": ["b"]}
     meta.write_text('{"asin": "x", "brand": "a"}\n{"asin": "x", "brand": "b"}\n')
@@ -775,13 +806,21 @@ def test_descriptions_of_one_item_must_agree(tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_of_everything(tmp_path: Path) -> None:
-    """Nothing grows with the square of the number of distinct ids: this would take minutes if it did."""
+    """Nothing grows with the square of the number of distinct ids: this would take minutes if it
+    did.
+    """
     n = 100_000
-    write(tmp_path / "inter", {
-        "toy.inter": ["user_id:token\titem_id:token", *(f"u{i // 2}\ti{i}" for i in range(n))],
-        "toy.item": ["item_id:token\tbrand:token\tgenres:token_seq", *(f"i{i}\tb{i}\tg{i} h{i}" for i in range(n))],
-        "toy.user": ["user_id:token\tage:token", *(f"u{i}\t{i}" for i in range(n // 2))],
-    })  # fmt: skip
+    write(
+        tmp_path / "inter",
+        {
+            "toy.inter": ["user_id:token\titem_id:token", *(f"u{i // 2}\ti{i}" for i in range(n))],
+            "toy.item": [
+                "item_id:token\tbrand:token\tgenres:token_seq",
+                *(f"i{i}\tb{i}\tg{i} h{i}" for i in range(n)),
+            ],
+            "toy.user": ["user_id:token\tage:token", *(f"u{i}\t{i}" for i in range(n // 2))],
+        },
+    )
     source = read(tmp_path / "inter", "inter")
     assert (source.catalogue.n_users, source.catalogue.n_items, source.notes["users held out"]) == (
         n // 2,
@@ -797,7 +836,9 @@ def test_a_hundred_thousand_of_everything(tmp_path: Path) -> None:
     assert prepare(dump, FORMATS["amazon"], core=1).repeated == n
 
 
-@pytest.mark.parametrize(("source", "name"), [(source, name) for source in SETS for name in SETS[source][0]])
+@pytest.mark.parametrize(
+    ("source", "name"), [(source, name) for source in SETS for name in SETS[source][0]]
+)
 def test_text_of_another_encoding_is_named_by_line(tmp_path: Path, source: str, name: str) -> None:
     write(tmp_path, SETS[source][0])
     path = tmp_path / name
@@ -807,7 +848,10 @@ def test_text_of_another_encoding_is_named_by_line(tmp_path: Path, source: str, 
     with pytest.raises(DataError) as caught:
         read(tmp_path, source)
     line = len(SETS[source][0][name]) + 2
-    assert str(caught.value) == f"{path}: line {line}: must be UTF-8 text; got b'Caf\\xe9': save the file as UTF-8"
+    assert (
+        str(caught.value)
+        == f"{path}: line {line}: must be UTF-8 text; got b'Caf\\xe9': save the file as UTF-8"
+    )
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n  \n", "\r\n"])
@@ -822,7 +866,11 @@ def test_a_header_alone_is_an_empty_table(tmp_path: Path, end: str) -> None:
         (tmp_path / source / name).write_bytes((SETS[source][0][name][0] + end).encode())
         with pytest.raises(DataError, match=words):
             read(tmp_path / source, source)
-    sides = {"user_features_pure.csv": "kuairand", "random/shop/item_context.csv": "open_bandit", "toy.item": "inter"}
+    sides = {
+        "user_features_pure.csv": "kuairand",
+        "random/shop/item_context.csv": "open_bandit",
+        "toy.item": "inter",
+    }
     for name, source in sides.items():
         write(tmp_path / "sides", SETS[source][0])
         (tmp_path / "sides" / name).write_bytes((SETS[source][0][name][0] + end).encode())
@@ -837,7 +885,9 @@ def test_a_packed_file_that_breaks_off_is_named(tmp_path: Path) -> None:
             path = tmp_path / source / f"{name}.gz"
             path.write_bytes(path.read_bytes()[:-12])
             if name != "bts/shop/item_context.csv":
-                with pytest.raises(DataError, match="the file breaks off or cannot be read") as caught:
+                with pytest.raises(
+                    DataError, match="the file breaks off or cannot be read"
+                ) as caught:
                     read(tmp_path / source, source, ".gz")
                 assert str(caught.value).startswith(str(path))
 
@@ -880,7 +930,21 @@ def test_a_missing_path_is_shown_as_it_was_looked_up(
 def test_a_prepared_data_set_stays_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text("\n".join(reviews([amazon("u", "a", 1)])))
     for name in ("../x", "a/b", "..", "", "x\ny", str(tmp_path / "x")):
-        command = ["data", "prepare", "amazon", str(tmp_path / "d.json"), "--core", "1", "--out", str(tmp_path / "out"), "--name", name]
+        command = [
+            "data",
+            "prepare",
+            "amazon",
+            str(tmp_path / "d.json"),
+            "--core",
+            "1",
+            "--out",
+            str(tmp_path / "out"),
+            "--name",
+            name,
+        ]
         done = CliRunner().invoke(main, command)
-        assert (done.exit_code, done.output) == (2, f"abtest: --name {name!r}: must be the plain name of a file, without folders\n")
+        assert (done.exit_code, done.output) == (
+            2,
+            f"abtest: --name {name!r}: must be the plain name of a file, without folders\n",
+        )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.json"]

@@ -1,4 +1,6 @@
-"""Executors: results, errors and progress arrive, a dead worker is named, and nothing outlives the main process."""
+"""Executors: results, errors and progress arrive, a dead worker is named, and nothing outlives the
+main process.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +49,14 @@ class Threads:
         return os.environ.get("OMP_NUM_THREADS")
 
 
-def collect(kind: Literal["serial", "processes", "ray"], tasks: list[Any]) -> tuple[dict[int, Any], list[tuple[str, Mapping[str, float]]]]:
+def collect(
+    kind: Literal["serial", "processes", "ray"], tasks: list[Any]
+) -> tuple[dict[int, Any], list[tuple[str, Mapping[str, float]]]]:
     found: dict[int, Any] = {}
     news: list[tuple[str, Mapping[str, float]]] = []
-    with executor(kind, lambda stage, done, total, figures: news.append((stage, figures)), 2) as made:
+    with executor(
+        kind, lambda stage, done, total, figures: news.append((stage, figures)), 2
+    ) as made:
         made.run(tasks, lambda i, result: found.__setitem__(i, result))
     return found, news
 
@@ -104,10 +110,18 @@ if __name__ == "__main__":
 
 
 def test_a_worker_that_dies_while_it_tells_of_its_progress_holds_nobody_up(tmp_path):
-    """It keeps the lock of the queue that it wrote into: neither the next workers nor the end of the main process wait for it."""
+    """It keeps the lock of the queue that it wrote into: neither the next workers nor the end of
+    the main process wait for it.
+    """
     (tmp_path / "mourner.py").write_text(MOURNER)
     env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}
-    done = subprocess.run([sys.executable, str(tmp_path / "mourner.py")], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "mourner.py")],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     first, second = done.stdout.splitlines()
     assert sorted(first.split(" / "))[:2] == ["4", "9"]
     assert "ended its process (exit code 3)" in first
@@ -130,10 +144,18 @@ class DieInside:
             os._exit(self.code)
 
 
-@pytest.mark.parametrize(("code", "how"), [(-11, "signal 11: segmentation fault"), (0, "exit code 0"), (3, "exit code 3")])
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [(-11, "signal 11: segmentation fault"), (0, "exit code 0"), (3, "exit code 3")],
+)
 def test_a_policy_that_ends_its_process_is_named_and_the_other_tasks_go_on(code, how):
-    found, _ = collect("processes", [Square(2), DieInside(code), *(Square(n) for n in range(20, 28))])
-    assert {i: value for i, value in found.items() if i != 1} == {0: 4, **{i: (18 + i) ** 2 for i in range(2, 10)}}
+    found, _ = collect(
+        "processes", [Square(2), DieInside(code), *(Square(n) for n in range(20, 28))]
+    )
+    assert {i: value for i, value in found.items() if i != 1} == {
+        0: 4,
+        **{i: (18 + i) ** 2 for i in range(2, 10)},
+    }
     assert isinstance(found[1], WorkerError)
     assert f"policy 'mine.py:Mine': fit ended its process ({how})" in str(found[1])
 
@@ -175,7 +197,9 @@ def test_a_worker_does_not_outlive_a_killed_main_process(tmp_path):
     file = tmp_path / "pid"
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     env = {**os.environ, "PYTHONPATH": root}
-    main = subprocess.Popen([sys.executable, str(tmp_path / "orphan.py"), str(file)], env=env, stderr=subprocess.DEVNULL)
+    main = subprocess.Popen(
+        [sys.executable, str(tmp_path / "orphan.py"), str(file)], env=env, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)

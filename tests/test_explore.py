@@ -26,7 +26,9 @@ class Fixed(Policy):
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         items = np.zeros((len(histories), k), dtype=np.int64)
         for b in range(len(histories)):
-            free = [i for i in np.argsort(-SCORES[1:], kind="stable") + 1 if i not in histories.seen[b]][:k]
+            free = [
+                i for i in np.argsort(-SCORES[1:], kind="stable") + 1 if i not in histories.seen[b]
+            ][:k]
             items[b, : len(free)] = free
         return Slates(items, np.where(items > 0, SCORES[items], -np.inf).astype(np.float32))
 
@@ -39,7 +41,9 @@ class Fixed(Policy):
 
 def requests(n: int, seen: tuple[int, ...] = (0,)) -> Histories:
     zeros = np.zeros((n, 1), dtype=np.int64)
-    return Histories(np.arange(n), np.arange(n) % 7, zeros, zeros.astype(bool), np.tile(np.array(seen), (n, 1)))
+    return Histories(
+        np.arange(n), np.arange(n) % 7, zeros, zeros.astype(bool), np.tile(np.array(seen), (n, 1))
+    )
 
 
 def by_hand(slate: tuple[int, ...], explore: Explore, seen: tuple[int, ...]) -> list[float]:
@@ -47,7 +51,10 @@ def by_hand(slate: tuple[int, ...], explore: Explore, seen: tuple[int, ...]) -> 
     free = [i for i in range(1, len(SCORES)) if i not in seen]
     pool = sorted(free, key=lambda i: -SCORES[i])[: max(explore.pool, len(slate))]
     soft = {i: np.exp(SCORES[i] / explore.temperature) for i in pool}
-    weight = {i: (1 - explore.epsilon) * soft.get(i, 0) / sum(soft.values()) + explore.epsilon / len(free) for i in free}
+    weight = {
+        i: (1 - explore.epsilon) * soft.get(i, 0) / sum(soft.values()) + explore.epsilon / len(free)
+        for i in free
+    }
     result = []
     for place, item in enumerate(slate):
         left = sum(w for i, w in weight.items() if i not in slate[:place])
@@ -55,7 +62,13 @@ def by_hand(slate: tuple[int, ...], explore: Explore, seen: tuple[int, ...]) -> 
     return result
 
 
-CASES = [(1.0, 0.2, 3, (0,)), (0.5, 0.0, 6, (0,)), (2.0, 1.0, 2, (5, 5, 0)), (0.7, 0.3, 2, (1, 3)), (1.0, 0.5, 1, (2,))]
+CASES = [
+    (1.0, 0.2, 3, (0,)),
+    (0.5, 0.0, 6, (0,)),
+    (2.0, 1.0, 2, (5, 5, 0)),
+    (0.7, 0.3, 2, (1, 3)),
+    (1.0, 0.5, 1, (2,)),
+]
 
 
 @pytest.mark.parametrize(("temperature", "epsilon", "pool", "seen"), CASES)
@@ -82,21 +95,30 @@ def test_slates_come_as_often_as_their_probability_says(temperature, epsilon, po
 
 
 def test_a_rare_outsider_is_found_by_rank_when_guessing_fails():
-    """Of 5,000 items all but three are seen: 64 guesses nearly always fail, and each of the three must come equally often."""
+    """Of 5,000 items all but three are seen: 64 guesses nearly always fail, and each of the three
+    must come equally often.
+    """
     n = 3000
     seen = np.arange(1, 5001)[None, :].repeat(n, axis=0)
     left = (17, 2500, 4999)
     seen[:, np.array(left) - 1] = 0
-    histories = Histories(np.arange(n), np.zeros(n, dtype=np.int64), seen[:, :1], seen[:, :1] > 0, seen)
+    histories = Histories(
+        np.arange(n), np.zeros(n, dtype=np.int64), seen[:, :1], seen[:, :1] > 0, seen
+    )
 
     class Nothing(Fixed):
         def recall(self, histories, k, seed):
-            return Slates(np.zeros((len(histories), k), dtype=np.int64), np.full((len(histories), k), -np.inf, dtype=np.float32))
+            return Slates(
+                np.zeros((len(histories), k), dtype=np.int64),
+                np.full((len(histories), k), -np.inf, dtype=np.float32),
+            )
 
     drawn = Explore(epsilon=0.5).over(Nothing(), 5000).recall(histories, 4, 1)
     assert set(drawn.items[:, :3].ravel()) == set(left)
     assert (drawn.items[:, 3] == 0).all()
-    np.testing.assert_allclose(drawn.propensities[:, :3], np.tile([1 / 3, 1 / 2, 1], (n, 1)), rtol=1e-6)
+    np.testing.assert_allclose(
+        drawn.propensities[:, :3], np.tile([1 / 3, 1 / 2, 1], (n, 1)), rtol=1e-6
+    )
     for item in left:
         assert abs((drawn.items[:, 0] == item).mean() - 1 / 3) < 5 * (2 / 9 / n) ** 0.5
 
@@ -106,35 +128,55 @@ def test_draws_do_not_depend_on_the_batch():
     whole = explore.recall(requests(500), 3, 5)
     parts = [explore.recall(requests(500).rows(slice(i, i + 7)), 3, 5) for i in range(0, 500, 7)]
     np.testing.assert_array_equal(whole.items, np.concatenate([p.items for p in parts]))
-    np.testing.assert_array_equal(whole.propensities, np.concatenate([p.propensities for p in parts]))
+    np.testing.assert_array_equal(
+        whole.propensities, np.concatenate([p.propensities for p in parts])
+    )
 
 
 def test_it_keeps_the_protocol_and_its_state():
     explore = Explore(policy=f"{__name__}:Fixed").fit(EMPTY, Catalogue(3, 6), Fitting())
     assert isinstance(explore, Stochastic)
     other = Explore(policy=f"{__name__}:Fixed").restore(explore.state())
-    np.testing.assert_array_equal(explore.recall(requests(9), 2, 1).items, other.recall(requests(9), 2, 1).items)
+    np.testing.assert_array_equal(
+        explore.recall(requests(9), 2, 1).items, other.recall(requests(9), 2, 1).items
+    )
 
 
-@pytest.mark.parametrize(("bad", "word"), [({"temperature": 0.0}, "temperature"), ({"epsilon": 1.5}, "epsilon"), ({"pool": 0}, "pool")])
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [({"temperature": 0.0}, "temperature"), ({"epsilon": 1.5}, "epsilon"), ({"pool": 0}, "pool")],
+)
 def test_bad_hyper_parameters_are_named(bad, word):
     with pytest.raises(ValueError, match=word):
         Explore(**bad)
 
 
-EMPTY = Sequences(np.zeros(0, int), np.zeros(1, int), np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int))
+EMPTY = Sequences(
+    np.zeros(0, int), np.zeros(1, int), np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int)
+)
 
 
 @pytest.mark.parametrize(("temperature", "epsilon", "pool", "seen"), CASES)
-def test_expectations_are_sums_over_all_items_by_hand(temperature: float, epsilon: float, pool: int, seen: tuple[int, ...]) -> None:
-    explore = Explore(temperature=temperature, epsilon=epsilon, pool=pool).over(Fixed(), len(SCORES) - 1)
+def test_expectations_are_sums_over_all_items_by_hand(
+    temperature: float, epsilon: float, pool: int, seen: tuple[int, ...]
+) -> None:
+    explore = Explore(temperature=temperature, epsilon=epsilon, pool=pool).over(
+        Fixed(), len(SCORES) - 1
+    )
     free = [i for i in range(1, len(SCORES)) if i not in seen]
     slates = [s for s in permutations(free, 2) if all(p > 0 for p in by_hand(s, explore, seen))]
     values = np.random.Generator(np.random.Philox(key=2)).normal(size=(4, len(SCORES)))
     rows = np.arange(2 * len(slates)).reshape(-1, 2) % 4
-    told = explore.slate_expectations(requests(len(slates), seen), np.array(slates), values, rows, 3)
+    told = explore.slate_expectations(
+        requests(len(slates), seen), np.array(slates), values, rows, 3
+    )
     for b, slate in enumerate(slates):
         for place in range(2):
-            others = [(*slate[:place], i, *slate[place + 1 :]) for i in free if i not in slate[:place]]
-            want = sum(by_hand(other, explore, seen)[place] * values[rows[b, place], other[place]] for other in others)
+            others = [
+                (*slate[:place], i, *slate[place + 1 :]) for i in free if i not in slate[:place]
+            ]
+            want = sum(
+                by_hand(other, explore, seen)[place] * values[rows[b, place], other[place]]
+                for other in others
+            )
             assert told[b, place] == pytest.approx(want, abs=1e-6)  # scores are float32

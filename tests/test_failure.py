@@ -1,4 +1,6 @@
-"""How commands end when the system is against them: one message that names the file, one exit code, nothing left behind."""
+"""How commands end when the system is against them: one message that names the file, one exit code,
+nothing left behind.
+"""
 
 from __future__ import annotations
 
@@ -322,7 +324,9 @@ def test_without_a_home_kernels_lie_in_a_folder_for_temporary_files_that_is_ours
 
 
 def test_what_a_terminal_would_act_upon_is_shown_as_an_escape(tmp_path):
-    """A file's own words stand in messages; they must not colour, clear or turn round a terminal."""
+    """A file's own words stand in messages; they must not colour, clear or turn round a
+    terminal.
+    """
     table = tmp_path / "t.csv"
     table.write_text("user,arm,x\n1,a\x1b[31m\u202e,1\n2,b,2\n", encoding="utf-8")
     result = CliRunner().invoke(main, ["report", str(table), "--control", "a"])

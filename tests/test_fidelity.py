@@ -1,4 +1,6 @@
-"""Fidelity: agreement against scipy and hand-made truths, and the whole command on a small world."""
+"""Fidelity: agreement against scipy and hand-made truths, and the whole command on a small
+world.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,27 @@ from scipy.stats import kendalltau, spearmanr
 from policies.registry import make
 from simulator.cli.fidelity import fidelity as command
 from simulator.log.eventlog import EventLog, Metadata
-from simulator.offpolicy.fidelity import FEWEST, POLICIES, YARDSTICKS, Figure, Online, agreement, for_new_policies, online, widened
+from simulator.offpolicy.fidelity import (
+    FEWEST,
+    POLICIES,
+    YARDSTICKS,
+    Figure,
+    Online,
+    agreement,
+    for_new_policies,
+    online,
+    widened,
+)
 from simulator.offpolicy.replay import ReplayError
 from simulator.scenario.model import Arm, Scenario
 
 WORLD = """
 name: small
 seed: 5
-data: {source: synthetic, history_days: 4, logging: {policy: production, temperature: 1.0, epsilon: 0.05}}
+data:
+  source: synthetic
+  history_days: 4
+  logging: {policy: production, temperature: 1.0, epsilon: 0.05}
 users: {kind: choice, n_users: 60, n_items: 80}
 days: 2
 serving: {slate: 4, recall: 20}
@@ -60,7 +75,9 @@ def test_correlations_are_scipys() -> None:
 
 def test_the_permutation_p_value_is_that_of_all_orders() -> None:
     lift = np.arange(8.0)
-    assert agreement(figure(lift), truth(lift), [None] * 8, 0).p == pytest.approx(2 / 40320, abs=2e-3)
+    assert agreement(figure(lift), truth(lift), [None] * 8, 0).p == pytest.approx(
+        2 / 40320, abs=2e-3
+    )
     random = np.random.Generator(np.random.Philox(key=13))
     value = random.normal(size=8)
     said = agreement(figure(value), truth(lift), [None] * 8, 0)
@@ -69,13 +86,16 @@ def test_the_permutation_p_value_is_that_of_all_orders() -> None:
     ranks = value.argsort().argsort() + 1.0
     every = np.array(list(permutations(range(1, 9))), dtype=float)
     rho = ((every - 4.5) @ (ranks - 4.5)) / 42.0
-    assert said.p == pytest.approx(float((np.abs(rho) >= abs(said.rho) - 1e-9).mean()), abs=4 * 0.5 / np.sqrt(5000))
+    assert said.p == pytest.approx(
+        float((np.abs(rho) >= abs(said.rho) - 1e-9).mean()), abs=4 * 0.5 / np.sqrt(5000)
+    )
 
 
 def test_noise_of_either_side_widens_the_interval() -> None:
     lift = np.linspace(0, 1, 8)
     calm, online_noise, offline_noise = (
-        agreement(figure(lift, error), truth(lift, noise), [None] * 8, 0) for noise, error in ((0, 0), (0.3, 0), (0, 0.3))
+        agreement(figure(lift, error), truth(lift, noise), [None] * 8, 0)
+        for noise, error in ((0, 0), (0.3, 0), (0, 0.3))
     )
     assert calm.low == calm.high == pytest.approx(1)
     assert online_noise.low < 0.95
@@ -84,7 +104,9 @@ def test_noise_of_either_side_widens_the_interval() -> None:
 
 def test_error_regret_and_cover() -> None:
     lift = np.array([0.0, 0.2, 0.1])
-    said = agreement(figure(np.array([1.1, 1.2, 1.4]), estimates=True), truth(lift), [True, False, None], 0)
+    said = agreement(
+        figure(np.array([1.1, 1.2, 1.4]), estimates=True), truth(lift), [True, False, None], 0
+    )
     assert said.error == pytest.approx(np.sqrt(((1.1 / 1 - 1) ** 2 + 0 + (1.4 / 1.1 - 1) ** 2) / 3))
     assert said.regret == pytest.approx(0.2 - 0.1)  # it would have picked the third
     assert said.covered == 1
@@ -97,8 +119,12 @@ def test_pairs_are_counted_by_hand() -> None:
     lift, value = np.array([0.0, 0.1, 0.2, 0.3]), np.array([0.0, 2.0, 1.0, 3.0])
     said = agreement(figure(value), truth(lift), [None] * 4, 0)
     assert (said.pairs, said.ordered) == (6, pytest.approx(5 / 6))
-    left_out = np.array([2 / 3, 1, 1, 2 / 3])  # the pair (1, 2) is wrong: without one of them all three are right
-    assert said.ordered_error == pytest.approx(np.sqrt(3 / 4 * np.square(left_out - left_out.mean()).sum()))
+    left_out = np.array(
+        [2 / 3, 1, 1, 2 / 3]
+    )  # the pair (1, 2) is wrong: without one of them all three are right
+    assert said.ordered_error == pytest.approx(
+        np.sqrt(3 / 4 * np.square(left_out - left_out.mean()).sum())
+    )
     assert said.pick == "policy 3"
     tied = agreement(figure(np.array([0.0, 1.0, 1.0, 3.0])), truth(lift), [None] * 4, 0)
     assert tied.ordered == pytest.approx(5.5 / 6)
@@ -108,7 +134,9 @@ def test_pairs_are_counted_by_hand() -> None:
 
 
 def test_the_interval_for_new_policies_covers_as_often_as_it_says() -> None:
-    """16 policies from a bivariate normal law of correlation r, whose Spearman correlation is 6/pi asin(r/2) (Pearson 1907)."""
+    """16 policies from a bivariate normal law of correlation r, whose Spearman correlation is 6/pi
+    asin(r/2) (Pearson 1907).
+    """
     random = np.random.Generator(np.random.Philox(key=14))
     covered, times, r = 0, 2000, 0.7
     exact = 6 / np.pi * np.arcsin(r / 2)
@@ -121,10 +149,18 @@ def test_the_interval_for_new_policies_covers_as_often_as_it_says() -> None:
 
 def test_online_counts_users_without_requests() -> None:
     log = EventLog.from_columns(
-        {"arm": [0, 0, 0, 1, 1], "user": [0, 0, 2, 0, 2], "session": [0, 1, 0, 0, 0], "request": [0] * 5, "position": [0] * 5,
-         "t": [0, 9, 5, 0, 5], "item": [1] * 5, "click": np.array([1, 0, 1, 1, 1], dtype=np.int8)},
+        {
+            "arm": [0, 0, 0, 1, 1],
+            "user": [0, 0, 2, 0, 2],
+            "session": [0, 1, 0, 0, 0],
+            "request": [0] * 5,
+            "position": [0] * 5,
+            "t": [0, 9, 5, 0, 5],
+            "item": [1] * 5,
+            "click": np.array([1, 0, 1, 1, 1], dtype=np.int8),
+        },
         Metadata(("a", "b"), n_users=4, n_items=2, control="a"),
-    )  # fmt: skip
+    )
     found = online(log, "a", "click", 50, 0)
     np.testing.assert_allclose(found.value, [2 / 3, 1.0])
     np.testing.assert_allclose(found.lift, [0, 0])  # both have two clicks of four users
@@ -142,18 +178,24 @@ def test_few_arms_are_filled_up_with_yardsticks(tmp_path: Path) -> None:
     assert wide.design.control == "random"
     with pytest.raises(ReplayError, match="--policies must be at least 8"):
         widened(scenario, FEWEST - 1)
-    with pytest.raises(ReplayError, match="--policies 99: small has 2 arms, and there are 16 yardsticks"):
+    with pytest.raises(
+        ReplayError, match="--policies 99: small has 2 arms, and there are 16 yardsticks"
+    ):
         widened(scenario, 99)
 
 
 def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     file, out = tmp_path / "small.yaml", tmp_path / "out"
     file.write_text(WORLD)
-    done = CliRunner().invoke(command, [str(file), "--out", str(out), "--resamples", "100", "--policies", "8"])
+    done = CliRunner().invoke(
+        command, [str(file), "--out", str(out), "--resamples", "100", "--policies", "8"]
+    )
     assert done.exit_code == 0, done.output
     content = json.loads((out / "fidelity.json").read_text())
     assert len(content["policies"]) == FEWEST
-    assert {"recalled", "dm", "hr@10", "ndcg@10", "rips"} <= {f["figure"] for f in content["figures"]}
+    assert {"recalled", "dm", "hr@10", "ndcg@10", "rips"} <= {
+        f["figure"] for f in content["figures"]
+    }
     control = next(p for p in content["policies"] if p["policy"] == "random")
     assert (control["lift"], control["low"], control["high"]) == (0, 0, 0)
     rhos = [f["rho"] for f in content["figures"] if f["rho"] is not None]
@@ -164,14 +206,31 @@ def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     assert ("it orders" in done.output) or ("No two policies differ" in done.output)
     svg = (out / "fidelity.svg").read_text()
     assert svg.count("<circle") >= len(content["figures"])
-    assert "http" not in (out / "fidelity.html").read_text().replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
-    again = CliRunner().invoke(command, [str(file), "--out", str(out), "--resamples", "100", "--policies", "8", "--resume", "--quiet"])
+    assert "http" not in (out / "fidelity.html").read_text().replace(
+        "http://www.w3.org/2000/svg", ""
+    ).replace("http-equiv", "")
+    again = CliRunner().invoke(
+        command,
+        [
+            str(file),
+            "--out",
+            str(out),
+            "--resamples",
+            "100",
+            "--policies",
+            "8",
+            "--resume",
+            "--quiet",
+        ],
+    )
     assert again.exit_code == 0, again.output
     assert json.loads((out / "fidelity.json").read_text()) == content
 
 
 def test_no_policy_stands_twice_among_the_points(tmp_path: Path) -> None:
-    """`far` is the yardstick `itemknn, 80% uniform` under another name; all yardsticks differ from one another."""
+    """`far` is the yardstick `itemknn, 80% uniform` under another name; all yardsticks differ from
+    one another.
+    """
     (tmp_path / "s.yaml").write_text(WORLD)
     arms = widened(Scenario.load(tmp_path / "s.yaml"), 16).arms
     assert "itemknn, 80% uniform" not in arms
@@ -179,5 +238,11 @@ def test_no_policy_stands_twice_among_the_points(tmp_path: Path) -> None:
     for wide in (arms, {name: Arm.model_validate(spec) for name, spec in YARDSTICKS.items()}):
         made = [make(arm.policy, arm.params) for arm in wide.values()]
         assert all(one != other for i, one in enumerate(made) for other in made[:i])
-    with pytest.raises(ReplayError, match=r"--policies 40: small has 8 arms, and there are 16 yardsticks, \d+ of them other than these"):
+    with pytest.raises(
+        ReplayError,
+        match=(
+            r"--policies 40: small has 8 arms, and there are 16 yardsticks, \d+ of them other than"
+            r" these"
+        ),
+    ):
         widened(Scenario.load(tmp_path / "s.yaml"), 40)

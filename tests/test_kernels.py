@@ -1,4 +1,6 @@
-"""The driver of `make kernels`: what it covers, and that it says so where a kernel does not run or a result differs."""
+"""The driver of `make kernels`: what it covers, and that it says so where a kernel does not run or
+a result differs.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,26 @@ from typing import Any
 import pytest
 
 from tests import kernels
-from tests.kernels import BLAS, NUMPY, THREADS, TORCH, Kernels, available, covering, product, skipped, verdicts
+from tests.kernels import (
+    BLAS,
+    NUMPY,
+    THREADS,
+    TORCH,
+    Kernels,
+    available,
+    covering,
+    product,
+    skipped,
+    verdicts,
+)
 
-RUNNING: dict[str, Any] = {"blas": "Katmai", "torch": "default", "numpy": [], "threads": [1, 1], "libm": ""}
+RUNNING: dict[str, Any] = {
+    "blas": "Katmai",
+    "torch": "default",
+    "numpy": [],
+    "threads": [1, 1],
+    "libm": "",
+}
 OLD = Kernels("Prescott", "default", "baseline", 1)
 
 
@@ -19,13 +38,21 @@ def test_every_kernel_of_this_processor_is_covered_and_the_others_are_named() ->
     assert {one.torch for one in some} == {one.torch for one in everything} == set(available(TORCH))
     assert {one.numpy for one in some} == {one.numpy for one in everything} == set(available(NUMPY))
     assert len(some) < 2 or {one.threads for one in some} == set(THREADS)
-    assert len(everything) == len(set(everything)) == 4 * len(available(BLAS)) * len(available(TORCH)) * len(available(NUMPY))
+    assert (
+        len(everything)
+        == len(set(everything))
+        == 4 * len(available(BLAS)) * len(available(TORCH)) * len(available(NUMPY))
+    )
     assert set(some) <= set(everything)
     known = len(BLAS) + len(TORCH) + len(NUMPY)
-    assert known - len(skipped()) == len(available(BLAS)) + len(available(TORCH)) + len(available(NUMPY))
+    assert known - len(skipped()) == len(available(BLAS)) + len(available(TORCH)) + len(
+        available(NUMPY)
+    )
 
 
-def test_a_processor_without_avx_gets_the_oldest_kernels_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_without_avx_gets_the_oldest_kernels_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(kernels, "features", lambda: ({"SSE3": True}, []))
     assert covering() == [Kernels("Prescott", "default", "baseline", 1, fused=False)]
     assert "skip  OpenBLAS Haswell: this processor lacks AVX2, FMA3" in skipped()

@@ -1,4 +1,6 @@
-"""Learned and logged users on a small world whose truth is known: what the model must find, and what it must never change."""
+"""Learned and logged users on a small world whose truth is known: what the model must find, and
+what it must never change.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,14 @@ from simulator.users.logged import Logged, LoggedUsers
 
 DAY = 86_400_000
 N_USERS, N_ITEMS, DAYS, TEST_DAYS = 300, 60, 8, 2
-SETTINGS: dict[str, Any] = {"dim": 4, "hidden": 16, "bins": 16, "epochs": 12, "batch": 512, "rate": 1e-2}
+SETTINGS: dict[str, Any] = {
+    "dim": 4,
+    "hidden": 16,
+    "bins": 16,
+    "epochs": 12,
+    "batch": 512,
+    "rate": 1e-2,
+}
 
 
 def silent(*_: Any) -> None:
@@ -47,7 +56,11 @@ def columns(seed: int, low: int, high: int) -> dict[str, npt.NDArray[Any]]:
     user, t, day = user[order], t[order], day[order]
     item, tab = generator.integers(1, N_ITEMS + 1, n), generator.integers(0, 2, n)
     click = generator.random(n) < chance(item, tab)
-    watch = np.where(click, generator.exponential(30, n), np.where(generator.random(n) < 0.25, 0, generator.exponential(2, n)))
+    watch = np.where(
+        click,
+        generator.exponential(30, n),
+        np.where(generator.random(n) < 0.25, 0, generator.exponential(2, n)),
+    )
     session = day - low
     first = np.searchsorted(user * 1000 + session, user * 1000 + session)
     return {
@@ -74,8 +87,14 @@ def source() -> Source:
     catalogue = Catalogue(
         N_USERS,
         N_ITEMS,
-        {"duration": np.concatenate(([0], np.full(N_ITEMS, 40.0))).astype(np.float32), "tag": np.arange(N_ITEMS + 1) % 3},
-        {"degree": generator.integers(0, 3, N_USERS), "age": generator.normal(size=N_USERS).astype(np.float32)},
+        {
+            "duration": np.concatenate(([0], np.full(N_ITEMS, 40.0))).astype(np.float32),
+            "tag": np.arange(N_ITEMS + 1) % 3,
+        },
+        {
+            "degree": generator.integers(0, 3, N_USERS),
+            "age": generator.normal(size=N_USERS).astype(np.float32),
+        },
     )
     history = EventLog.from_columns(columns(1, -DAYS, 0), metadata)
     return Source(catalogue, history, EventLog.from_columns(columns(2, 0, TEST_DAYS), metadata))
@@ -100,7 +119,13 @@ def every(n: int) -> tuple[npt.NDArray[np.int64], ...]:
     generator = np.random.default_rng(4)
     tab = generator.integers(0, 2, n)
     places = np.zeros(n, dtype=np.int64)
-    return generator.integers(0, N_USERS, n), generator.integers(1, N_ITEMS + 1, n), tab + 1, generator.integers(0, 24, n), places
+    return (
+        generator.integers(0, N_USERS, n),
+        generator.integers(1, N_ITEMS + 1, n),
+        tab + 1,
+        generator.integers(0, 24, n),
+        places,
+    )
 
 
 def test_click_chances_are_found(response: Response) -> None:
@@ -115,15 +140,24 @@ def test_click_chances_are_found(response: Response) -> None:
 
 
 def test_simulated_rates_are_those_of_the_log(source: Source, response: Response) -> None:
-    """Clicks, seconds and the rare comment: within 4 standard errors of both samples, plus 5% for the model itself."""
+    """Clicks, seconds and the rare comment: within 4 standard errors of both samples, plus 5% for
+    the model itself.
+    """
     assert source.future is not None
     table = source.future.table
     n = table.num_rows
     user, item = (table[name].to_numpy().astype(np.int64) for name in ("user", "item"))
     hour = table["t"].to_numpy() % DAY // 3_600_000
     step = np.arange(n, dtype=np.int64)
-    click, watch, kinds = response.answer(7, user, step, item[:, None], table["tab"].to_numpy().astype(np.int64) + 1, hour)
-    for drawn, name in ((click, "click"), (watch, "watch"), (kinds["comment"], "comment"), (kinds["like"], "like")):
+    click, watch, kinds = response.answer(
+        7, user, step, item[:, None], table["tab"].to_numpy().astype(np.int64) + 1, hour
+    )
+    for drawn, name in (
+        (click, "click"),
+        (watch, "watch"),
+        (kinds["comment"], "comment"),
+        (kinds["like"], "like"),
+    ):
         real = table[name].to_numpy().astype(np.float64)
         noise = 4 * (2 * real.var() / n) ** 0.5
         assert drawn.mean() == pytest.approx(real.mean(), abs=noise + 0.05 * real.mean()), name
@@ -132,7 +166,9 @@ def test_simulated_rates_are_those_of_the_log(source: Source, response: Response
 
 
 def test_watch_quantiles_cover(response: Response) -> None:
-    """Clicked items are watched Exponential(30 s): the fitted quantiles of the two-sided mixture hit its known distribution."""
+    """Clicked items are watched Exponential(30 s): the fitted quantiles of the two-sided mixture
+    hit its known distribution.
+    """
     user, item, tab, hour, position = every(5000)
     p, bins = response.predict(user, item, tab, hour, position)
     truth = chance(item, tab - 1)
@@ -158,7 +194,9 @@ def test_answers_do_not_depend_on_the_batch(response: Response) -> None:
 
 
 def test_noise_belongs_to_the_item_not_to_its_place(response: Response) -> None:
-    """Position is an input, so only its noise is compared: two positions of equal weight must answer alike."""
+    """Position is an input, so only its noise is compared: two positions of equal weight must
+    answer alike.
+    """
     assert response.position[0].tolist() != []
     flat = Response(**{**vars_of(response), "position": np.zeros_like(response.position)})
     user, item, tab, hour, _ = every(50)
@@ -175,13 +213,17 @@ def vars_of(response: Response) -> dict[str, Any]:
     return {name: getattr(response, name) for name in response.__dataclass_fields__}
 
 
-def test_the_fit_is_repeatable_and_a_bootstrap_world_is_another(source: Source, folder: Path, tmp_path: Path) -> None:
+def test_the_fit_is_repeatable_and_a_bootstrap_world_is_another(
+    source: Source, folder: Path, tmp_path: Path
+) -> None:
     quick = {**SETTINGS, "epochs": 2}
     Learned(**quick).fit(source, 0, tmp_path / "a", silent)
     Learned(**quick).fit(source, 0, tmp_path / "b", silent)
     Learned(**quick, bootstrap=1).fit(source, 0, tmp_path / "c", silent)
     a, b, c = (Response.load(tmp_path / name / "response.npz") for name in "abc")
-    assert all(np.array_equal(x, y) for x, y in zip(vars_of(a).values(), vars_of(b).values(), strict=True))
+    assert all(
+        np.array_equal(x, y) for x, y in zip(vars_of(a).values(), vars_of(b).values(), strict=True)
+    )
     assert not np.array_equal(a.click, c.click)
 
 
@@ -211,7 +253,14 @@ def test_evidence_is_of_other_days_and_clicks_are_of_earlier_ones(source: Source
 
 
 def test_features_leave_out_ids_and_constants_and_merge_the_rare() -> None:
-    features = Features.of({"id": np.arange(100), "same": np.ones(100, dtype=int), "tag": np.array([7] * 50 + [9] * 48 + [3, 4])}, 100)
+    features = Features.of(
+        {
+            "id": np.arange(100),
+            "same": np.ones(100, dtype=int),
+            "tag": np.array([7] * 50 + [9] * 48 + [3, 4]),
+        },
+        100,
+    )
     assert features.categories.codes.shape == (100, 1)
     assert len(np.unique(features.categories.codes)) == 3  # 7, 9, the rare together
 
@@ -282,11 +331,15 @@ def test_more_days_than_the_log_has_are_refused(source: Source, folder: Path) ->
 
 def logged(source: Source, folder: Path, match: str) -> LoggedUsers:
     """Logged users with the fitted model."""
-    return Logged.model_validate({"match": match, "response": SETTINGS}).build(source, 0, TEST_DAYS, folder)
+    return Logged.model_validate({"match": match, "response": SETTINGS}).build(
+        source, 0, TEST_DAYS, folder
+    )
 
 
 def test_what_the_log_shows_answers_as_logged(source: Source, folder: Path) -> None:
-    """A user who is shown just what the log shows answers just as the log says, in every request."""
+    """A user who is shown just what the log shows answers just as the log says, in every
+    request.
+    """
     assert source.future is not None
     rows = [r for r in source.future.table.to_pylist() if r["user"] == 21]
     users = logged(source, folder, "request")
@@ -305,17 +358,43 @@ def test_what_the_log_shows_answers_as_logged(source: Source, folder: Path) -> N
 def test_how_far_a_logged_answer_reaches(source: Source, folder: Path, match: str) -> None:
     assert source.future is not None
     rows = [r for r in source.future.table.to_pylist() if r["user"] == 40]
-    first, same_session = rows[0], next(r for r in rows[1:] if r["session"] == rows[0]["session"] and r["item"] != rows[0]["item"])
-    later = next(r for r in rows if r["session"] != first["session"] and all(r["item"] != x["item"] for x in rows if x["session"] == 0))
+    first, same_session = (
+        rows[0],
+        next(
+            r
+            for r in rows[1:]
+            if r["session"] == rows[0]["session"] and r["item"] != rows[0]["item"]
+        ),
+    )
+    later = next(
+        r
+        for r in rows
+        if r["session"] != first["session"]
+        and all(r["item"] != x["item"] for x in rows if x["session"] == 0)
+    )
     never = next(i for i in range(1, N_ITEMS + 1) if all(r["item"] != i for r in rows))
     users = logged(source, folder, match)
     items = np.array([[first["item"], same_session["item"], later["item"], never]])
-    answer = users.respond(np.array([40]), np.array([0]), np.array([first["t"]]), Slates(items, np.zeros((1, 4), dtype=np.float32)))
+    answer = users.respond(
+        np.array([40]),
+        np.array([0]),
+        np.array([first["t"]]),
+        Slates(items, np.zeros((1, 4), dtype=np.float32)),
+    )
     assert answer.logged is not None
-    expected = {"user": [True, True, True, False], "session": [True, True, False, False], "request": [True, False, False, False]}
+    expected = {
+        "user": [True, True, True, False],
+        "session": [True, True, False, False],
+        "request": [True, False, False, False],
+    }
     assert answer.logged[0].tolist() == expected[match]
     modelled = Learned(**SETTINGS).build(source, 0, TEST_DAYS, folder)
-    alone = modelled.respond(np.array([40]), np.array([0]), np.array([first["t"]]), Slates(items, np.zeros((1, 4), dtype=np.float32)))
+    alone = modelled.respond(
+        np.array([40]),
+        np.array([0]),
+        np.array([first["t"]]),
+        Slates(items, np.zeros((1, 4), dtype=np.float32)),
+    )
     assert answer.click[0, 3] == alone.click[0, 3]
     assert answer.watch[0, 3] == alone.watch[0, 3]
 
@@ -355,7 +434,9 @@ def test_margins_are_met() -> None:
     np.testing.assert_allclose(p.sum(axis=0), np.bincount(y), rtol=1e-3)
 
 
-def test_a_fit_says_how_far_off_it_is_on_days_that_it_has_not_seen(source: Source, folder: Path, response: Response) -> None:
+def test_a_fit_says_how_far_off_it_is_on_days_that_it_has_not_seen(
+    source: Source, folder: Path, response: Response
+) -> None:
     stored = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(evaluate(response, source, 0).calibration()))
     assert source.future is not None

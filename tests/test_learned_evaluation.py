@@ -1,4 +1,6 @@
-"""Held-out evaluation, support and pooling of worlds, against cases solved by hand and simulated truth."""
+"""Held-out evaluation, support and pooling of worlds, against cases solved by hand and simulated
+truth.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,10 @@ def test_a_good_model_of_a_known_world_is_found_good(source: Source, fitted: Res
         for what in ("click", "watch"):
             total = totals[(day, what)]
             assert abs(total.error) < 0.05 + 3 * total.noise
-    assert sum(t.actual for t in found.totals if t.what == "click" and t.group.startswith("day")) == click.occurred
+    assert (
+        sum(t.actual for t in found.totals if t.what == "click" and t.group.startswith("day"))
+        == click.occurred
+    )
 
 
 def test_a_bad_model_is_found_bad(source: Source, fitted: Response) -> None:
@@ -75,13 +80,27 @@ def test_evaluation_needs_a_future(source: Source, fitted: Response) -> None:
 
 
 def run_log(shown: list[int]) -> EventLog:
-    """History: items 1 (30 answers), 2 (10), user 0; one arm that shows `shown` to users 0, 1, 0, 1, ..."""
+    """History: items 1 (30 answers), 2 (10), user 0; one arm that shows `shown` to users 0, 1, 0,
+    1, ...
+    """
     past = [(0, 0, i, 1 if i < 30 else 2, -1000 + i) for i in range(40)]
     rows = past + [(1, i % 2, i, item, i) for i, item in enumerate(shown)]
     arm, user, request, item, t = (np.array(column) for column in zip(*rows, strict=True))
     zeros = np.zeros(len(rows), dtype=np.int64)
-    columns: dict[str, Any] = {"arm": arm, "user": user, "session": zeros, "request": request, "position": zeros, "t": t, "item": item}
-    columns |= {"click": np.ones(len(rows), dtype=np.int8), "watch": np.ones(len(rows)), "logged": arm == 0}
+    columns: dict[str, Any] = {
+        "arm": arm,
+        "user": user,
+        "session": zeros,
+        "request": request,
+        "position": zeros,
+        "t": t,
+        "item": item,
+    }
+    columns |= {
+        "click": np.ones(len(rows), dtype=np.int8),
+        "watch": np.ones(len(rows)),
+        "logged": arm == 0,
+    }
     return EventLog.from_columns(columns, Metadata(("history", "a"), 2, 300))
 
 
@@ -118,13 +137,19 @@ def test_pooling_by_hand() -> None:
 
 
 def test_pooled_intervals_cover_a_truth_that_worlds_only_approach() -> None:
-    """Worlds scatter around the truth by 1, users by .5: the pooled interval covers it, each world's own does not."""
+    """Worlds scatter around the truth by 1, users by .5: the pooled interval covers it, each
+    world's own does not.
+    """
     generator = np.random.default_rng(11)
     trials, m = 2000, 5
-    # the truth is exchangeable with the worlds: a draw from the same population around an unknown centre
+    # the truth is exchangeable with the worlds: a draw from the same population around an unknown
+    # centre
     worlds = generator.normal(size=(trials, m + 1))
     truth, lifts = worlds[:, 0], worlds[:, 1:] + 0.5 * generator.normal(size=(trials, m))
-    inside = [p.low <= z <= p.high for z, p in ((z, pooled(row, [0.5] * m)) for z, row in zip(truth, lifts, strict=True))]
+    inside = [
+        p.low <= z <= p.high
+        for z, p in ((z, pooled(row, [0.5] * m)) for z, row in zip(truth, lifts, strict=True))
+    ]
     alone = np.abs(lifts[:, 0] - truth) <= 1.96 * 0.5
     assert np.mean(inside) > 0.93
     assert alone.mean() < 0.6
@@ -132,7 +157,15 @@ def test_pooled_intervals_cover_a_truth_that_worlds_only_approach() -> None:
 
 def test_reports_are_pooled_row_by_row() -> None:
     def report(lift: float) -> dict[str, Any]:
-        row = {"arm": "a", "metric": "click", "unit": "user", "lift": lift, "low": lift - 1.959964, "high": lift + 1.959964, "df": 1e9}
+        row = {
+            "arm": "a",
+            "metric": "click",
+            "unit": "user",
+            "lift": lift,
+            "low": lift - 1.959964,
+            "high": lift + 1.959964,
+            "df": 1e9,
+        }
         none = {**row, "metric": "sessions", "low": 0.0, "high": 0.0}
         return {"lifts": [row, {**row, "unit": "day"}, none]}
 
@@ -143,11 +176,15 @@ def test_reports_are_pooled_row_by_row() -> None:
 
 @pytest.mark.data
 def test_kuairand_response_model_meets_its_bar(data_root: Path, tmp_path: Path) -> None:
-    """All days but the last two: AUC, calibration and daily totals of days that the model has not seen."""
+    """All days but the last two: AUC, calibration and daily totals of days that the model has not
+    seen.
+    """
     from simulator import datasets
     from simulator.scenario.model import Data
 
-    real = datasets.read(Data(source="kuairand", path=str(data_root / "kuairand"), test_days=2), Path())
+    real = datasets.read(
+        Data(source="kuairand", path=str(data_root / "kuairand"), test_days=2), Path()
+    )
     Learned().fit(real, 20220504, tmp_path, silent)
     found = evaluate(Response.load(tmp_path / "response.npz"), real)
     assert found.heads[0].auc >= 0.72

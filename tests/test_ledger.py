@@ -1,4 +1,6 @@
-"""The ledger of a run: whatever is missing, added, changed, cut or stale is named, and whatever a death leaves is put in order."""
+"""The ledger of a run: whatever is missing, added, changed, cut or stale is named, and whatever a
+death leaves is put in order.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ def _swapped(out: Path) -> None:
 
 
 def _stale(out: Path) -> None:
-    """An earlier version of a piece: the ledger has two lines of it, and the file of the first lies there."""
+    """An earlier version of a piece: the ledger has two lines of it, and the file of the first lies
+    there.
+    """
     file = one(out, "models/ranking.npz")
     old = file.read_bytes()
     state = load_arrays(file)
@@ -291,7 +295,9 @@ def test_a_death_before_the_claim_is_whole_leaves_a_folder_that_is_taken(tmp_pat
 
 
 def test_a_death_between_line_and_name_is_settled(tmp_path):
-    """The line is there and the piece waits under its temporary name: it gets its name. Other temporary files go."""
+    """The line is there and the piece waits under its temporary name: it gets its name. Other
+    temporary files go.
+    """
     where = Workspace(tmp_path / "out")
     with where.held():
         where.claim({}, {}, resume=False)
@@ -347,7 +353,10 @@ def test_a_fit_that_is_damaged_while_the_run_uses_it_is_named(interrupted, tmp_p
         os.truncate(one(out, "models/stops-*/state.npz"), 30)
 
     monkeypatch.setattr(Ledger, "check", then_damaged)
-    with pytest.raises(PolicyError, match=r"policy .mine.py:Stops.: loading the fit in .*models/stops-\w+ raised BadZipFile"):
+    with pytest.raises(
+        PolicyError,
+        match=r"policy .mine.py:Stops.: loading the fit in .*models/stops-\w+ raised BadZipFile",
+    ):
         again(tmp_path)
 
 
@@ -374,7 +383,9 @@ def test_a_log_as_data_is_held_to_its_ledger(whole, interrupted, tmp_path):
 
 
 def test_rows_are_listed(whole):
-    """Every impression of the log is on one of the tapes that were listed: none lost, none twice."""
+    """Every impression of the log is on one of the tapes that were listed: none lost, none
+    twice.
+    """
     pieces = Ledger(whole).pieces()
     for arm in ("a", "z"):
         tapes = {

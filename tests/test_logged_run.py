@@ -1,4 +1,6 @@
-"""From files in KuaiRand's format to a report: the log's own sessions as the clock, in every arm."""
+"""From files in KuaiRand's format to a report: the log's own sessions as the clock, in every
+arm.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 t = MIDNIGHT + day * DAY + user * 60_000 + request * 30_000
                 for video in generator.choice(30, size=2, replace=False):
                     click = int(generator.random() < 0.3 + 0.4 * (video % 2))
-                    lines.append(row(user, int(video), t, click, play=int(generator.exponential(20_000 if click else 1500))))
+                    lines.append(
+                        row(
+                            user,
+                            int(video),
+                            t,
+                            click,
+                            play=int(generator.exponential(20_000 if click else 1500)),
+                        )
+                    )
     (where / "log_standard_1_pure.csv").write_text("\n".join(lines) + "\n")
     (where / "scenario.yaml").write_text(SCENARIO.format(path=where))
     return where
@@ -50,17 +60,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_real_log_becomes_an_ab_test(folder: Path) -> None:
     out = folder / "run"
-    done = CliRunner().invoke(main, ["run", str(folder / "scenario.yaml"), "--out", str(out), "--quiet"])
+    done = CliRunner().invoke(
+        main, ["run", str(folder / "scenario.yaml"), "--out", str(out), "--quiet"]
+    )
     assert done.exit_code == 0, done.output
     log = EventLog.open(out / "log")
     log.validate()
     rows = log.table.to_pandas()
     arms = {name: rows[(rows.arm == i) & (rows.t >= 0)] for i, name in enumerate(log.metadata.arms)}
-    came = {name: part[["user", "t"]].drop_duplicates().sort_values(["user", "t"]).values.tolist() for name, part in arms.items()}
+    came = {
+        name: part[["user", "t"]].drop_duplicates().sort_values(["user", "t"]).values.tolist()
+        for name, part in arms.items()
+    }
     assert came["popularity"] == came["random"]
-    expected = [[user, day * DAY + user * 60_000 + request * 30_000] for user in range(60) for day in range(2) for request in range(2)]
+    expected = [
+        [user, day * DAY + user * 60_000 + request * 30_000]
+        for user in range(60)
+        for day in range(2)
+        for request in range(2)
+    ]
     assert came["random"] == expected
-    assert all(len(arms[name]) == 2 * len(expected) for name in ("popularity", "random"))  # as many as the log shows
+    assert all(
+        len(arms[name]) == 2 * len(expected) for name in ("popularity", "random")
+    )  # as many as the log shows
     assert 0 < arms["random"].logged.mean() < 0.5
     report = json.loads((out / "report.json").read_text())
     assert {line["metric"] for line in report["lifts"]} >= {"click", "watch_time", "comment"}
@@ -80,14 +102,18 @@ def test_more_days_than_the_log_has_end_with_one_message(folder: Path) -> None:
 
 def test_missing_data_end_with_one_message(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SCENARIO.format(path="not/there"))
-    done = CliRunner().invoke(main, ["run", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "run"), "--quiet"])
+    done = CliRunner().invoke(
+        main, ["run", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "run"), "--quiet"]
+    )
     assert done.exit_code == 2
     assert "not/there" in done.output
     assert "Looked at" in done.output
 
 
 def test_what_the_data_has_after_the_ab_is_said(folder: Path) -> None:
-    """Two days are the future, the A/B takes one: 60 users with 4 impressions each come after it."""
+    """Two days are the future, the A/B takes one: 60 users with 4 impressions each come after
+    it.
+    """
     shorter = folder / "shorter.yaml"
     shorter.write_text((folder / "scenario.yaml").read_text().replace("\ndays: 2", "\ndays: 1"))
     out = folder / "shorter"

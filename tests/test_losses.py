@@ -17,7 +17,13 @@ from policies.losses import Loss, Objective, binary, full_softmax, gbce_power, s
 def clicks(users: list[list[int]]) -> Sequences:
     items = np.array([item for user in users for item in user], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum([len(user) for user in users])]).astype(np.int64)
-    return Sequences(np.arange(len(users)), offsets, items, np.ones(len(items), dtype=bool), np.arange(len(items)))
+    return Sequences(
+        np.arange(len(users)),
+        offsets,
+        items,
+        np.ones(len(items), dtype=bool),
+        np.arange(len(items)),
+    )
 
 
 def test_full_softmax_and_its_gradient_are_torchs_cross_entropy() -> None:
@@ -42,7 +48,9 @@ def test_binary_by_hand() -> None:
 
     by_hand = (-math.log(s(2)) - math.log(1 - s(0.5)) - math.log(s(-1)) - math.log(1 - s(0))) / 2
     assert binary(positive, negative).item() == pytest.approx(by_hand, rel=1e-6)
-    raised = (-0.3 * math.log(s(2)) - math.log(1 - s(0.5)) - 0.3 * math.log(s(-1)) - math.log(1 - s(0))) / 2
+    raised = (
+        -0.3 * math.log(s(2)) - math.log(1 - s(0.5)) - 0.3 * math.log(s(-1)) - math.log(1 - s(0))
+    ) / 2
     assert binary(positive, negative, 0.3).item() == pytest.approx(raised, rel=1e-6)
 
 
@@ -57,19 +65,28 @@ def test_sampled_softmax_by_hand() -> None:
     log_q = torch.log(torch.tensor([1e-9, 0.5, 0.3, 0.2]))
     loss = sampled_softmax(hidden, vectors, torch.tensor([1, 2]), torch.tensor([2, 3]), log_q)
     first = [math.exp(1) / 0.5, math.exp(-1) / 0.3, math.exp(0.5) / 0.2]
-    second = [math.exp(-2) / 0.3, math.exp(1.0) / 0.2]  # its own target among the negatives is left out
-    assert loss.item() == pytest.approx((-math.log(first[0] / sum(first)) - math.log(second[0] / sum(second))) / 2, rel=1e-5)
+    second = [
+        math.exp(-2) / 0.3,
+        math.exp(1.0) / 0.2,
+    ]  # its own target among the negatives is left out
+    assert loss.item() == pytest.approx(
+        (-math.log(first[0] / sum(first)) - math.log(second[0] / sum(second))) / 2, rel=1e-5
+    )
 
 
 def test_sampled_softmax_with_correction_estimates_the_full_one() -> None:
-    """With logQ correction the gradient of each position points as the full softmax's; without it popular items are pushed down.
+    """With logQ correction the gradient of each position points as the full softmax's; without it
+    popular items are pushed down.
 
-    Both push the position from its target's vector to the mean vector of the other items, by their softmax: of many negatives each item's
-    share is Q exp(x), and exp(x) once logits are lowered by log Q.
+    Both push the position from its target's vector to the mean vector of the other items, by their
+    softmax: of many negatives each item's share is Q exp(x), and exp(x) once logits are lowered by
+    log Q.
     """
     torch.manual_seed(1)
     users = [[i] * n for i, n in enumerate([400, 100, 50, 20, 10, 5, 5, 2, 1, 1], start=1)]
-    objective = Objective(Loss("sampled", negatives=200_000, sampler="popularity"), clicks(users), 10)
+    objective = Objective(
+        Loss("sampled", negatives=200_000, sampler="popularity"), clicks(users), 10
+    )
     hidden, vectors = torch.randn(5, 4), torch.randn(11, 4)
     target = torch.tensor([1, 2, 3, 4, 10])
     hidden.requires_grad_()
@@ -77,7 +94,9 @@ def test_sampled_softmax_with_correction_estimates_the_full_one() -> None:
     (full,) = torch.autograd.grad(full_softmax(hidden, vectors, target), hidden)
 
     def alike(log_q: torch.Tensor) -> torch.Tensor:
-        (mine,) = torch.autograd.grad(sampled_softmax(hidden, vectors, target, negatives, log_q), hidden)
+        (mine,) = torch.autograd.grad(
+            sampled_softmax(hidden, vectors, target, negatives, log_q), hidden
+        )
         return torch.nn.functional.cosine_similarity(mine, full)
 
     assert alike(objective._log_q).min() > 0.999
@@ -113,7 +132,11 @@ def test_every_loss_falls_when_the_target_scores_higher(kind: str) -> None:
     values = []
     for strength in (-1.0, 0.0, 1.0):
         torch.manual_seed(0)
-        values.append(objective(torch.tensor([[strength, 0, 0]]), vectors, torch.tensor([2]), torch.tensor([0])).item())
+        values.append(
+            objective(
+                torch.tensor([[strength, 0, 0]]), vectors, torch.tensor([2]), torch.tensor([0])
+            ).item()
+        )
     assert values[0] > values[1] > values[2]
 
 
@@ -125,7 +148,9 @@ def test_pairwise_losses_by_hand() -> None:
 
     for kind, by_hand in (("bpr", -math.log(s(1.0 - 0.5))), ("top1", s(0.5 - 1.0) + s(0.25))):
         objective = Objective(Loss(kind), clicks([[1]]), 2)  # type: ignore[arg-type]
-        assert objective(hidden, vectors, torch.tensor([1]), torch.tensor([0])).item() == pytest.approx(by_hand, rel=1e-6)
+        assert objective(
+            hidden, vectors, torch.tensor([1]), torch.tensor([0])
+        ).item() == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_bad_losses_are_refused() -> None:

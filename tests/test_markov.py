@@ -28,7 +28,9 @@ def answer(people: Walkers, step: int, items: np.ndarray) -> Any:
 
 
 def slate(people: Walkers, step: int) -> np.ndarray:
-    return np.random.default_rng(step).permuted(np.tile(np.arange(1, people.n_items + 1), (people.n_users, 1)), axis=1)[:, :6]
+    return np.random.default_rng(step).permuted(
+        np.tile(np.arange(1, people.n_items + 1), (people.n_users, 1)), axis=1
+    )[:, :6]
 
 
 def test_a_users_interest_is_where_the_last_click_leads() -> None:
@@ -42,7 +44,9 @@ def test_a_users_interest_is_where_the_last_click_leads() -> None:
     assert np.array_equal(people.lives.clicked, last)
     somewhere = last > 0
     assert somewhere.mean() > 0.5
-    assert np.array_equal(people.lives.interests[somewhere, 0], people.truth.onward[last[somewhere]])
+    assert np.array_equal(
+        people.lives.interests[somewhere, 0], people.truth.onward[last[somewhere]]
+    )
 
 
 def test_nothing_before_the_last_click_matters() -> None:
@@ -61,7 +65,9 @@ def test_nothing_before_the_last_click_matters() -> None:
 
 
 def test_clicks_follow_the_successions() -> None:
-    """After a click on a video, those nearest to where it leads are clicked more than those farthest from it."""
+    """After a click on a video, those nearest to where it leads are clicked more than those
+    farthest from it.
+    """
     people = walkers(1500, 300, affinity={"author": 0.0, "taste": 0.0, "match": 8.0})
     answer(people, 0, slate(people, 0))
     near = people.lives.interests[:, 0] @ people.world.place[1:].T
@@ -86,7 +92,9 @@ def test_its_yardsticks_know_the_last_click() -> None:
     people = walkers(80, 60)
     answer(people, 0, slate(people, 0))
     nothing = np.zeros((80, 1), dtype=np.int64)
-    request = Histories(np.arange(80), np.ones(80, dtype=np.int64), nothing, nothing.astype(bool), nothing)
+    request = Histories(
+        np.arange(80), np.ones(80, dtype=np.int64), nothing, nothing.astype(bool), nothing
+    )
     production = Production(noise=0.0, boost=0.0, brevity=0.0)
     production.bind(people)
     known = production.recall(request, 10, 0).items
@@ -103,6 +111,8 @@ def test_answers_do_not_depend_on_the_batch() -> None:
     for first in range(0, 90, 7):
         users = np.arange(first, min(first + 7, 90))
         zero = np.zeros(len(users), dtype=np.int64)
-        got = cut.respond(users, zero, zero, Slates(items[users], np.zeros((len(users), 6), dtype=np.float32)))
+        got = cut.respond(
+            users, zero, zero, Slates(items[users], np.zeros((len(users), 6), dtype=np.float32))
+        )
         assert np.array_equal(got.watch, expected.watch[users], equal_nan=True)
         assert np.array_equal(got.next, expected.next[users])

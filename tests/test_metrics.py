@@ -11,7 +11,9 @@ from simulator.stats.units import DAY, TableError, read
 
 
 def small_log(**changes: object) -> EventLog:
-    """Arms a and b, three users, two days. User 0 in a: two sessions on day 0, one on day 1; user 1 in a: day 1 only; user 2: none."""
+    """Arms a and b, three users, two days. User 0 in a: two sessions on day 0, one on day 1; user 1
+    in a: day 1 only; user 2: none.
+    """
     rows = [
         # arm user session request position t click watch comment
         (1, 0, 0, 0, 0, 10, 1, 3.0, 0),
@@ -34,7 +36,19 @@ def small_log(**changes: object) -> EventLog:
     return EventLog.from_columns(columns, Metadata(**given))  # type: ignore[arg-type]
 
 
-WANTED = ("comment", "play", "watch_time", "click", "sessions", "return", "click_rate", "impressions", "requests", "hit_rate@1", "ndcg@2")
+WANTED = (
+    "comment",
+    "play",
+    "watch_time",
+    "click",
+    "sessions",
+    "return",
+    "click_rate",
+    "impressions",
+    "requests",
+    "hit_rate@1",
+    "ndcg@2",
+)
 BY_HAND = {
     "comment": [[1, 0, 0], [0, 1, 0]],
     "play": [[3, 1, 0], [0, 1, 0]],
@@ -72,8 +86,13 @@ def test_history_is_a_covariate_and_no_arm() -> None:
 
 def test_days_and_user_days() -> None:
     days = read(small_log(), WANTED)
-    assert days.by("day").numerators["watch_time"] == pytest.approx(np.array([[4.5, 2.5], [0, 4.0]]) / 3)
-    assert days.by("user-day").numerators["sessions"].tolist() == [[2, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0]]
+    assert days.by("day").numerators["watch_time"] == pytest.approx(
+        np.array([[4.5, 2.5], [0, 4.0]]) / 3
+    )
+    assert days.by("user-day").numerators["sessions"].tolist() == [
+        [2, 1, 0, 1, 0, 0],
+        [1, 0, 0, 1, 0, 0],
+    ]
     assert days.by("user", until=1).numerators["click"].tolist() == [[2, 0, 0], [0, 0, 0]]
     assert days.by("user", first=1).numerators["click"].tolist() == [[1, 0, 0], [0, 1, 0]]
 
@@ -81,7 +100,15 @@ def test_days_and_user_days() -> None:
 def test_a_column_that_is_not_logged_or_never_observed_is_no_data() -> None:
     days = read(small_log(), ("like", "click"))
     assert days.missing == ("like",)
-    columns = {"user": [0], "session": [0], "request": [0], "position": [0], "t": [1], "item": [1], "click": np.array([-1], dtype=np.int8)}
+    columns = {
+        "user": [0],
+        "session": [0],
+        "request": [0],
+        "position": [0],
+        "t": [1],
+        "item": [1],
+        "click": np.array([-1], dtype=np.int8),
+    }
     never = EventLog.from_columns(columns, Metadata(("a",), 1, 1, days=1))
     assert read(never, ("click", "impressions")).missing == ("click",)
 
@@ -91,7 +118,9 @@ def test_the_streaming_pass_does_not_depend_on_the_batch(monkeypatch: pytest.Mon
     whole = read(log, WANTED)
     original = EventLog.batches
     for rows in (1, 2, 3):
-        monkeypatch.setattr(EventLog, "batches", lambda self, columns=None, rows=rows: original(self, columns, rows))
+        monkeypatch.setattr(
+            EventLog, "batches", lambda self, columns=None, rows=rows: original(self, columns, rows)
+        )
         cut = read(log, WANTED)
         assert all(np.array_equal(whole.terms[name], cut.terms[name]) for name in whole.terms)
         monkeypatch.undo()
@@ -112,7 +141,12 @@ def test_a_pure_history_cannot_be_compared() -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("clik", "did you mean 'click'"), ("ndcg@0", "whole number"), ("ndcg@x", "whole number"), ("return/click", "'return' is not")],
+    [
+        ("clik", "did you mean 'click'"),
+        ("ndcg@0", "whole number"),
+        ("ndcg@x", "whole number"),
+        ("return/click", "'return' is not"),
+    ],
 )
 def test_metrics_that_do_not_exist(name: str, message: str) -> None:
     with pytest.raises(MetricError, match=message):
@@ -122,12 +156,27 @@ def test_metrics_that_do_not_exist(name: str, message: str) -> None:
 def test_a_log_without_days_is_one_stretch_of_time() -> None:
     """Held-out users: `days` is 0, every row from t = 0 on counts, and nothing is said by day."""
     days = read(small_log(days=0), ("watch_time", "hit_rate@1"))
-    assert (days.days, days.by("user").numerators["watch_time"].tolist()) == (1, [[6.5, 0.5, 0], [0, 13.0, 0]])
+    assert (days.days, days.by("user").numerators["watch_time"].tolist()) == (
+        1,
+        [[6.5, 0.5, 0], [0, 13.0, 0]],
+    )
     assert days.by("user").numerators["hit_rate@1"].tolist() == [[3, 0, 0], [0, 0, 0]]
 
 
 def test_a_ratio_of_two_metrics() -> None:
     ratio = read(small_log(), ("watch_time/impressions", "click_rate")).by("user")
-    assert ratio.denominators["watch_time/impressions"] == pytest.approx(ratio.denominators["click_rate"])
+    assert ratio.denominators["watch_time/impressions"] == pytest.approx(
+        ratio.denominators["click_rate"]
+    )
     assert [m.name for m in chosen(["click", "click", "like"])] == ["click", "like"]
-    assert set(METRICS) > {"comment", "forward", "play", "follow", "watch_time", "click", "like", "sessions", "return"}
+    assert set(METRICS) > {
+        "comment",
+        "forward",
+        "play",
+        "follow",
+        "watch_time",
+        "click",
+        "like",
+        "sessions",
+        "return",
+    }

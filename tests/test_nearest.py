@@ -28,7 +28,9 @@ class CoClicks(Nearest):
         owner = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
         table = np.zeros((len(clicks), catalogue.n_items + 1), dtype=np.float32)
         table[owner, clicks.items] = 1
-        self.vectors_ = (table.T / np.maximum(np.linalg.norm(table, axis=0)[:, None], 1)).astype(np.float32)
+        self.vectors_ = (table.T / np.maximum(np.linalg.norm(table, axis=0)[:, None], 1)).astype(
+            np.float32
+        )
         return self
 
     def queries(self, histories: Histories) -> np.ndarray:
@@ -85,13 +87,18 @@ def test_approximate_search_finds_most_of_it() -> None:
     exact = CoClicks().fit(example.sequences, example.catalogue, Fitting())
     near = CoClicks(search=Search("hnsw")).restore(exact.state())
     a, b = (policy.recall(example.requests(), 10, 0).items for policy in (exact, near))
-    assert np.mean([len(set(x) & set(y)) / 10 for x, y in zip(a.tolist(), b.tolist(), strict=True)]) > 0.9
+    assert (
+        np.mean([len(set(x) & set(y)) / 10 for x, y in zip(a.tolist(), b.tolist(), strict=True)])
+        > 0.9
+    )
 
 
 def test_exploration_comes_for_free() -> None:
     example = mixed()
     base = CoClicks().fit(example.sequences, example.catalogue, Fitting())
-    slates = Explore(epsilon=0.1).over(base, example.catalogue.n_items).recall(example.requests(), 4, 7)
+    slates = (
+        Explore(epsilon=0.1).over(base, example.catalogue.n_items).recall(example.requests(), 4, 7)
+    )
     assert slates.propensities is not None
     assert ((slates.propensities > 0) & (slates.propensities <= 1)).all()
 
@@ -100,5 +107,12 @@ def test_new_vectors_build_a_new_index() -> None:
     example = mixed()
     policy = CoClicks().fit(example.sequences, example.catalogue, Fitting())
     first = policy.recall(example.requests(), 5, 0).items
-    policy.restore({"vectors": policy.vectors_[:, ::-1] * np.linspace(0, 1, policy.vectors_.shape[1], dtype=np.float32)})
+    policy.restore(
+        {
+            "vectors": (
+                policy.vectors_[:, ::-1]
+                * np.linspace(0, 1, policy.vectors_.shape[1], dtype=np.float32)
+            )
+        }
+    )
     assert not np.array_equal(first, policy.recall(example.requests(), 5, 0).items)

@@ -1,4 +1,6 @@
-"""Coverage of every printed interval over 300 synthetic logs whose truth is known, within Monte-Carlo error of 95%."""
+"""Coverage of every printed interval over 300 synthetic logs whose truth is known, within
+Monte-Carlo error of 95%.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ PLACES = ("iips", "pseudo_inverse", "dm", "matching")
 
 
 class SingleWorld:
-    """Users of two kinds; the reward depends on the kind, the item and on nothing else; three rounds a user, which share a mood."""
+    """Users of two kinds; the reward depends on the kind, the item and on nothing else; three
+    rounds a user, which share a mood.
+    """
 
     def __init__(self) -> None:
         random = np.random.Generator(np.random.Philox(key=99))
@@ -29,13 +33,28 @@ class SingleWorld:
         random = np.random.Generator(np.random.Philox(key=[7, seed]))
         user = np.repeat(np.arange(USERS), ROUNDS // USERS)
         kind = random.integers(0, 2, USERS)[user]
-        action = (random.uniform(size=(ROUNDS, 1)) > self.logging[kind].cumsum(axis=1)).sum(axis=1).clip(max=ACTIONS - 1)
+        action = (
+            (random.uniform(size=(ROUNDS, 1)) > self.logging[kind].cumsum(axis=1))
+            .sum(axis=1)
+            .clip(max=ACTIONS - 1)
+        )
         mood = random.uniform(-0.04, 0.04, USERS)[user]
         click = (random.uniform(size=ROUNDS) < self.reward[kind, action] + mood).astype(float)
         zero = np.zeros(ROUNDS, dtype=np.int64)
         propensity = self.logging[kind, action]
         row = np.arange(ROUNDS)
-        return Rounds(user, zero, zero, row, zero[:, None], action[:, None] + 1, click[:, None], propensity[:, None], "marginal", kind)
+        return Rounds(
+            user,
+            zero,
+            zero,
+            row,
+            zero[:, None],
+            action[:, None] + 1,
+            click[:, None],
+            propensity[:, None],
+            "marginal",
+            kind,
+        )
 
     name = "target"
 
@@ -46,7 +65,9 @@ class SingleWorld:
 
 
 class SlateWorld:
-    """Plackett-Luce slates of 3 of 6 items under a cascade: a place is rewarded less after good items above."""
+    """Plackett-Luce slates of 3 of 6 items under a cascade: a place is rewarded less after good
+    items above.
+    """
 
     length, items = 3, 6
     name = "target"
@@ -59,7 +80,10 @@ class SlateWorld:
 
     def conditional(self, strength: np.ndarray, slates: np.ndarray) -> np.ndarray:
         chosen = strength[slates]
-        return chosen / (strength.sum() - np.concatenate((np.zeros((len(slates), 1)), chosen.cumsum(axis=1)[:, :-1]), axis=1))
+        return chosen / (
+            strength.sum()
+            - np.concatenate((np.zeros((len(slates), 1)), chosen.cumsum(axis=1)[:, :-1]), axis=1)
+        )
 
     def means(self, slates: np.ndarray) -> np.ndarray:
         own = self.quality[slates]
@@ -70,7 +94,11 @@ class SlateWorld:
         from itertools import permutations
 
         slates = np.array(list(permutations(range(1, self.items + 1), self.length)))
-        return float((self.conditional(self.wanted, slates).prod(axis=1) * self.means(slates).sum(axis=1)).sum())
+        return float(
+            (
+                self.conditional(self.wanted, slates).prod(axis=1) * self.means(slates).sum(axis=1)
+            ).sum()
+        )
 
     def draw(self, random: np.random.Generator, strength: np.ndarray, n: int) -> np.ndarray:
         arrival = random.exponential(size=(n, self.items)) / strength[1:]
@@ -83,7 +111,9 @@ class SlateWorld:
         zero, row = np.zeros(ROUNDS, dtype=np.int64), np.arange(ROUNDS)
         place = np.tile(np.arange(self.length), (ROUNDS, 1))
         propensity = self.conditional(self.logging, slates)
-        return Rounds(row % USERS, zero, zero, row, place, slates, click, propensity, "conditional", zero)
+        return Rounds(
+            row % USERS, zero, zero, row, place, slates, click, propensity, "conditional", zero
+        )
 
     def __call__(self, rounds: Rounds) -> Target:
         random = np.random.Generator(np.random.Philox(key=[9, int(rounds.reward.sum())]))
@@ -96,7 +126,9 @@ class SlateWorld:
 
 
 class PlacesWorld:
-    """Three places filled independently and uniformly from six items; rewards of places add up; the log knows its marginals."""
+    """Three places filled independently and uniformly from six items; rewards of places add up; the
+    log knows its marginals.
+    """
 
     length, items = 3, 6
     name = "target"
@@ -113,7 +145,18 @@ class PlacesWorld:
         place = np.tile(np.arange(self.length), (ROUNDS, 1))
         click = (random.uniform(size=item.shape) < self.reward[place, item]).astype(float)
         zero, row = np.zeros(ROUNDS, dtype=np.int64), np.arange(ROUNDS)
-        return Rounds(row % USERS, zero, zero, row, place, item + 1, click, np.full(item.shape, 1 / self.items), "marginal", zero)
+        return Rounds(
+            row % USERS,
+            zero,
+            zero,
+            row,
+            place,
+            item + 1,
+            click,
+            np.full(item.shape, 1 / self.items),
+            "marginal",
+            zero,
+        )
 
     def __call__(self, rounds: Rounds) -> Target:
         random = np.random.Generator(np.random.Philox(key=[11, int(rounds.reward.sum())]))
@@ -131,7 +174,9 @@ WORLDS: dict[str, tuple[type[World], tuple[str, ...], int]] = {
 
 
 def _covered(world: World, settings: Settings, n_items: int) -> dict[tuple[str, str], float]:
-    """How often each printed interval holds the truth (of a place, where a figure is per impression)."""
+    """How often each printed interval holds the truth (of a place, where a figure is per
+    impression).
+    """
     hits: dict[tuple[str, str], int] = {}
     for seed in range(LOGS):
         found: Evaluation

@@ -1,4 +1,6 @@
-"""A replay as a whole: which estimators run, invariance to chunks, refusals, verdicts, the result's files and the command."""
+"""A replay as a whole: which estimators run, invariance to chunks, refusals, verdicts, the result's
+files and the command.
+"""
 
 from __future__ import annotations
 
@@ -34,24 +36,34 @@ QUICK = Settings(resamples=60)
 
 
 def made_log(kind: str = "conditional", places: int = 2, seed: int = 1, days: int = 6) -> EventLog:
-    """Plackett-Luce slates over `ITEMS` items, or single items with marginal propensities; popular items are clicked more."""
+    """Plackett-Luce slates over `ITEMS` items, or single items with marginal propensities; popular
+    items are clicked more.
+    """
     random = np.random.Generator(np.random.Philox(key=[2, seed]))
     weight = np.linspace(1, 3, ITEMS)
     n = USERS * days
     slates = (random.exponential(size=(n, ITEMS)) / weight).argsort(axis=1)[:, :places]
     chosen = weight[slates]
-    propensity = chosen / (weight.sum() - np.concatenate((np.zeros((n, 1)), chosen.cumsum(axis=1)[:, :-1]), axis=1))
+    propensity = chosen / (
+        weight.sum() - np.concatenate((np.zeros((n, 1)), chosen.cumsum(axis=1)[:, :-1]), axis=1)
+    )
     click = random.uniform(size=slates.shape) < 0.1 + 0.05 * slates
     flat = lambda values: np.repeat(values, places)  # noqa: E731
     user, day = np.repeat(np.arange(USERS), days), np.tile(np.arange(days), USERS)
     return EventLog.from_columns(
         {
-            "user": flat(user), "session": flat(day), "request": flat(np.zeros(n, dtype=int)), "position": np.tile(np.arange(places), n),
-            "t": flat(day * DAY_MS - (days - 2) * DAY_MS), "item": slates.ravel() + 1, "click": click.ravel().astype(np.int8),
-            "propensity": None if kind == "unknown" else propensity.ravel(), "watch": click.ravel() * 7.5,
+            "user": flat(user),
+            "session": flat(day),
+            "request": flat(np.zeros(n, dtype=int)),
+            "position": np.tile(np.arange(places), n),
+            "t": flat(day * DAY_MS - (days - 2) * DAY_MS),
+            "item": slates.ravel() + 1,
+            "click": click.ravel().astype(np.int8),
+            "propensity": None if kind == "unknown" else propensity.ravel(),
+            "watch": click.ravel() * 7.5,
         },
         Metadata(("history",), USERS, ITEMS, kind),  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 class Uniform:
@@ -66,7 +78,12 @@ class Uniform:
             left[np.arange(len(rounds))[:, None], place, rounds.item[:, :place]] = 0
         given = left / left.sum(axis=2, keepdims=True)
         drawn = (np.arange(rounds.length) + rounds.row[:, None]) % ITEMS + 1
-        return Target(1 / (ITEMS - np.arange(rounds.length)) * np.ones_like(rounds.reward), drawn[:, None, :], None, given)
+        return Target(
+            1 / (ITEMS - np.arange(rounds.length)) * np.ones_like(rounds.reward),
+            drawn[:, None, :],
+            None,
+            given,
+        )
 
 
 class Never:
@@ -75,7 +92,11 @@ class Never:
     name = "never"
 
     def __call__(self, rounds: Rounds) -> Target:
-        return Target(np.zeros(rounds.item.shape), np.zeros((len(rounds), 1, rounds.length), dtype=np.int64), deterministic=True)
+        return Target(
+            np.zeros(rounds.item.shape),
+            np.zeros((len(rounds), 1, rounds.length), dtype=np.int64),
+            deterministic=True,
+        )
 
 
 def ran(found: Evaluation) -> set[str]:
@@ -85,13 +106,45 @@ def ran(found: Evaluation) -> set[str]:
 @pytest.mark.parametrize(
     ("kind", "places", "expected"),
     [
-        ("conditional", 2, {"matching", "ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "shrunk_dr", "rips", "cascade_dr"}),
-        ("marginal", 1, {"matching", "ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "shrunk_dr"}),
+        (
+            "conditional",
+            2,
+            {
+                "matching",
+                "ips",
+                "clipped_ips",
+                "snips",
+                "dm",
+                "dr",
+                "sndr",
+                "switch_dr",
+                "shrunk_dr",
+                "rips",
+                "cascade_dr",
+            },
+        ),
+        (
+            "marginal",
+            1,
+            {
+                "matching",
+                "ips",
+                "clipped_ips",
+                "snips",
+                "dm",
+                "dr",
+                "sndr",
+                "switch_dr",
+                "shrunk_dr",
+            },
+        ),
         ("marginal", 2, {"matching", "dm", "iips", "pseudo_inverse"}),
         ("unknown", 2, {"matching"}),
     ],
 )
-def test_the_kind_of_propensities_decides_which_estimators_run(kind: str, places: int, expected: set[str]) -> None:
+def test_the_kind_of_propensities_decides_which_estimators_run(
+    kind: str, places: int, expected: set[str]
+) -> None:
     log = made_log(kind, places)
     (found,) = evaluate(Stream(log), [Uniform()], USERS, ITEMS, QUICK)
     assert ran(found) == expected
@@ -102,7 +155,10 @@ def test_the_kind_of_propensities_decides_which_estimators_run(kind: str, places
 def test_uniform_slates_are_seen_and_open_the_pseudo_inverse() -> None:
     log = made_log(places=2)
     table = log.table.to_pydict()
-    columns = {name: np.array(table[name]) for name in ("user", "session", "request", "position", "t", "item")}
+    columns = {
+        name: np.array(table[name])
+        for name in ("user", "session", "request", "position", "t", "item")
+    }
     columns["propensity"] = np.where(columns["position"] == 0, 1 / ITEMS, 1 / (ITEMS - 1))
     columns["click"] = np.array(table["click"]).astype(np.int8)
     uniform = EventLog.from_columns(columns, log.metadata)
@@ -137,7 +193,9 @@ def test_folded_units_keep_the_estimate_and_its_error() -> None:
     (apart,) = evaluate(Stream(log), [Uniform()], USERS, ITEMS, QUICK)
     (folded,) = evaluate(Stream(log), [Uniform()], USERS, ITEMS, replace(QUICK, units=64))
     assert folded["rips"].value == pytest.approx(apart["rips"].value, rel=1e-12)
-    assert folded["rips"].error == pytest.approx(apart["rips"].error, rel=0.35)  # sd of a standard error from 64 units: 9%
+    assert folded["rips"].error == pytest.approx(
+        apart["rips"].error, rel=0.35
+    )  # sd of a standard error from 64 units: 9%
 
 
 def test_no_match_is_nan_with_count_0_and_unusable() -> None:
@@ -167,7 +225,12 @@ def test_a_null_propensity_in_a_log_that_says_it_has_them_is_named() -> None:
     values[7] = np.nan
     wanted = ("user", "session", "request", "position", "t", "item")
     broken = EventLog.from_columns(
-        {**{n: np.array(table[n]) for n in wanted}, "propensity": values, "click": np.ones(len(values), np.int8)}, log.metadata
+        {
+            **{n: np.array(table[n]) for n in wanted},
+            "propensity": values,
+            "click": np.ones(len(values), np.int8),
+        },
+        log.metadata,
     )
     with pytest.raises(LogError, match=r"log in memory: row 7: propensity is null"):
         evaluate(Stream(broken), [Uniform()], USERS, ITEMS, QUICK)
@@ -190,7 +253,9 @@ def test_wrong_propensities_are_found_out_by_the_mean_weight() -> None:
     assert found["ips"].verdict is not None
     assert found["ips"].verdict.word == "unusable"
     assert "should be 1" in str(found["ips"].verdict)
-    assert found["snips"].value == pytest.approx(evaluate(Stream(log), [Uniform()], USERS, ITEMS, QUICK)[0]["snips"].value, rel=1e-6)
+    assert found["snips"].value == pytest.approx(
+        evaluate(Stream(log), [Uniform()], USERS, ITEMS, QUICK)[0]["snips"].value, rel=1e-6
+    )
 
 
 def test_unobserved_rewards_are_left_out_and_counted() -> None:
@@ -199,7 +264,9 @@ def test_unobserved_rewards_are_left_out_and_counted() -> None:
     click = np.array(table["click"]).astype(np.int8)
     click[:10] = -1
     wanted = ("user", "session", "request", "position", "t", "item", "propensity")
-    partly = EventLog.from_columns({**{n: np.array(table[n]) for n in wanted}, "click": click}, log.metadata)
+    partly = EventLog.from_columns(
+        {**{n: np.array(table[n]) for n in wanted}, "click": click}, log.metadata
+    )
     (found,) = evaluate(Stream(partly), [Uniform()], USERS, ITEMS, QUICK)
     assert found.unobserved == 5
     assert found.weights.rounds == USERS * 6 - 5
@@ -221,7 +288,9 @@ def test_effective_sample_size_and_largest_weights() -> None:
 
 def test_a_policy_is_asked_with_what_came_before_and_fitted_on_the_past_only() -> None:
     log = made_log(places=2)
-    job = replay_log("made", log, [Wanted.parse("popularity")], Options(history=6, recall=3), silent)
+    job = replay_log(
+        "made", log, [Wanted.parse("popularity")], Options(history=6, recall=3), silent
+    )
     assert job.stream.since == 0
     assert int(training(log, "history", 0, None).t.max()) < 0
     assert int(training(log, "history", 0, 1).t.min()) >= -DAY_MS
@@ -235,14 +304,21 @@ def test_a_policy_is_asked_with_what_came_before_and_fitted_on_the_past_only() -
 
 
 def test_a_target_shares_no_random_numbers_with_the_log_of_its_seed() -> None:
-    """Two independent draws from one law agree with the sum of its squared probabilities; with the log's seed they always do."""
+    """Two independent draws from one law agree with the sum of its squared probabilities; with the
+    log's seed they always do.
+    """
     n = 4000
     popular = Popularity().fit(made_log(places=2).sequences(), Catalogue(USERS, ITEMS), Fitting())
     explore = Explore(temperature=1.0, epsilon=0.6, pool=ITEMS).over(popular, ITEMS)
     nothing = np.zeros((n, 1), dtype=np.int64)
     histories = Histories(np.arange(n), nothing[:, 0], nothing, nothing > 0, nothing)
     logged = explore.recall(histories, 1, 7).items
-    law = np.array([float(explore.slate_propensities(histories.rows([0]), np.array([[item]]), 7)[0, 0]) for item in range(1, ITEMS + 1)])
+    law = np.array(
+        [
+            float(explore.slate_propensities(histories.rows([0]), np.array([[item]]), 7)[0, 0])
+            for item in range(1, ITEMS + 1)
+        ]
+    )
     want = float(np.square(law).sum())
     assert law.sum() == pytest.approx(1)
     assert want < 0.9
@@ -261,7 +337,9 @@ def test_policy_targets_do_not_depend_on_their_block() -> None:
     np.testing.assert_array_equal(one.probability, other.probability)
 
 
-@pytest.mark.parametrize("text", ["explore:{policy: popularity, temperature: 0.2, epsilon: 0.3, pool: 3}", "random"])
+@pytest.mark.parametrize(
+    "text", ["explore:{policy: popularity, temperature: 0.2, epsilon: 0.3, pool: 3}", "random"]
+)
 def test_a_stochastic_policy_says_what_it_expects_after_the_logged_items(text: str) -> None:
     log = made_log(places=2)
     job = replay_log("made", log, [Wanted.parse(text)], Options(history=2), silent)
@@ -275,8 +353,13 @@ def test_a_stochastic_policy_says_what_it_expects_after_the_logged_items(text: s
         for place in range(2):
             asked = rounds.item.copy()
             asked[:, place] = item
-            want[:, place] += target.policy.slate_propensities(rounds.histories, asked, 1)[:, place] * values[rows[:, place], item]  # type: ignore[attr-defined]
-    reached = np.column_stack((np.ones(len(rounds), dtype=bool), target(rounds).probability[:, 0] > 0))
+            want[:, place] += (
+                target.policy.slate_propensities(rounds.histories, asked, 1)[:, place]
+                * values[rows[:, place], item]
+            )  # type: ignore[attr-defined]
+    reached = np.column_stack(
+        (np.ones(len(rounds), dtype=bool), target(rounds).probability[:, 0] > 0)
+    )
     for block in (7, 4096):
         found = replace(target, block=block)(rounds).expects(values, rows)
         np.testing.assert_allclose(found[reached], want[reached], atol=1e-6)
@@ -286,7 +369,9 @@ def test_a_stochastic_policy_says_what_it_expects_after_the_logged_items(text: s
 
 
 class Closed:
-    """A stochastic target that gives the probability of the logged slate and drawn slates, and no more."""
+    """A stochastic target that gives the probability of the logged slate and drawn slates, and no
+    more.
+    """
 
     name = "closed"
 
@@ -297,7 +382,9 @@ class Closed:
 
 def test_cascade_dr_says_why_it_refuses_a_policy_that_cannot_say_what_it_expects() -> None:
     (found,) = evaluate(Stream(made_log()), [Closed()], USERS, ITEMS, QUICK)
-    assert "after the logged items above it: the policy has no `slate_expectations`" in str(found["cascade_dr"].refused)
+    assert "after the logged items above it: the policy has no `slate_expectations`" in str(
+        found["cascade_dr"].refused
+    )
     assert found["rips"].refused is None
 
 
@@ -308,7 +395,11 @@ def test_cascade_dr_says_why_it_refuses_a_policy_that_cannot_say_what_it_expects
         ("comirec:width=32,loss=bce", "comirec", {"width": 32, "loss": "bce"}),
         ("mine.py:Mine", "mine.py:Mine", {}),
         ("mine.py:Mine:alpha=.5", "mine.py:Mine", {"alpha": 0.5}),
-        ("explore:{policy: itemknn, temperature: 0.5}", "explore", {"policy": "itemknn", "temperature": 0.5}),
+        (
+            "explore:{policy: itemknn, temperature: 0.5}",
+            "explore",
+            {"policy": "itemknn", "temperature": 0.5},
+        ),
     ],
 )
 def test_a_policy_on_the_command_line(text: str, name: str, params: dict[str, object]) -> None:
@@ -341,7 +432,9 @@ def test_orderings_against_pairs_counted_by_hand() -> None:
     assert 0.5 < found.auc[0] < 1
     assert found.ndcg[0] > 0.5
     assert found.gauc[0] == pytest.approx(
-        np.average([a / b for a, b, _ in per_user.values()], weights=[b for _, b, _ in per_user.values()])
+        np.average(
+            [a / b for a, b, _ in per_user.values()], weights=[b for _, b, _ in per_user.values()]
+        )
     )
 
 
@@ -352,10 +445,18 @@ def test_published_reads_its_law_from_propensities() -> None:
     hour = np.sort(random.integers(0, 2, n))
     item = np.array([random.choice(4, p=law[h]) for h in hour])
     log = EventLog.from_columns(
-        {"user": np.arange(n), "session": np.zeros(n, int), "request": np.zeros(n, int), "position": np.zeros(n, int), "t": hour * HOUR + 5,
-         "item": item, "click": np.zeros(n, np.int8), "propensity": law[hour, item]},
+        {
+            "user": np.arange(n),
+            "session": np.zeros(n, int),
+            "request": np.zeros(n, int),
+            "position": np.zeros(n, int),
+            "t": hour * HOUR + 5,
+            "item": item,
+            "click": np.zeros(n, np.int8),
+            "propensity": law[hour, item],
+        },
         Metadata(("history",), n, 3, "marginal"),
-    )  # fmt: skip
+    )
     policy = Published().fit(log.sequences(), Catalogue(n, 3), Fitting())
     np.testing.assert_allclose(policy.law_[:, 0], law, atol=1e-6)
     rounds = next(iter(Stream(log)))
@@ -366,23 +467,47 @@ def test_published_reads_its_law_from_propensities() -> None:
 
 
 def test_what_was_not_shown_in_an_hour_shares_what_is_left_of_it() -> None:
-    """Hour 0 shows all of four items; hour 1 shows two with .5 and .3: the others share .2 as they stood, 3 to 1. Hour 2 is empty.
+    """Hour 0 shows all of four items; hour 1 shows two with .5 and .3: the others share .2 as they
+    stood, 3 to 1. Hour 2 is empty.
 
-    Hour 3 shows the other two with .6 each (means within an hour may add to more than 1): the first two keep what they had. Hour 4 is sure.
+    Hour 3 shows the other two with .6 each (means within an hour may add to more than 1): the first
+    two keep what they had. Hour 4 is sure.
     """
     hour, item = np.array([0, 0, 0, 0, 1, 1, 3, 3, 4]), np.array([1, 2, 3, 4, 1, 2, 3, 4, 1])
     chance = np.array([0.1, 0.5, 0.3, 0.1, 0.5, 0.3, 0.6, 0.6, 1.0])
     n = len(hour)
     zero = np.zeros(n, int)
-    columns = {"user": np.arange(n), "session": zero, "request": zero, "position": zero, "t": hour * HOUR, "item": item}
-    log = EventLog.from_columns({**columns, "click": zero.astype(np.int8), "propensity": chance}, Metadata(("history",), n, 4, "marginal"))
+    columns = {
+        "user": np.arange(n),
+        "session": zero,
+        "request": zero,
+        "position": zero,
+        "t": hour * HOUR,
+        "item": item,
+    }
+    log = EventLog.from_columns(
+        {**columns, "click": zero.astype(np.int8), "propensity": chance},
+        Metadata(("history",), n, 4, "marginal"),
+    )
     law = Published().fit(log.sequences(), Catalogue(n, 4), Fitting()).law_[:, 0, 1:]
-    want = [[0.1, 0.5, 0.3, 0.1], [0.5, 0.3, 0.15, 0.05], [0.5, 0.3, 0.15, 0.05], [0.25, 0.15, 0.3, 0.3], [1, 0, 0, 0]]
+    want = [
+        [0.1, 0.5, 0.3, 0.1],
+        [0.5, 0.3, 0.15, 0.05],
+        [0.5, 0.3, 0.15, 0.05],
+        [0.25, 0.15, 0.3, 0.3],
+        [1, 0, 0, 0],
+    ]
     np.testing.assert_allclose(law, want, atol=1e-6)
 
 
 def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
-    job = replay_log("made <log>", made_log(places=2), [Wanted.parse("popularity")], Options(history=6, recall=3), silent)
+    job = replay_log(
+        "made <log>",
+        made_log(places=2),
+        [Wanted.parse("popularity")],
+        Options(history=6, recall=3),
+        silent,
+    )
     found = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
     result = gather(job, found, orderings(replace(job.stream, by="session"), job.policies, USERS))
     page = save([result], tmp_path)
@@ -398,12 +523,26 @@ def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
 
 def test_the_command_on_a_log(tmp_path: Path) -> None:
     made_log(places=2).write(tmp_path / "log.parquet")
-    arguments = [str(tmp_path / "log.parquet"), "--policy", "popularity", "--recall", "4", "--history", "6", "--resamples", "50"]
-    done = CliRunner().invoke(command, [*arguments, "--reward", "click,watch", "--out", str(tmp_path / "out")])
+    arguments = [
+        str(tmp_path / "log.parquet"),
+        "--policy",
+        "popularity",
+        "--recall",
+        "4",
+        "--history",
+        "6",
+        "--resamples",
+        "50",
+    ]
+    done = CliRunner().invoke(
+        command, [*arguments, "--reward", "click,watch", "--out", str(tmp_path / "out")]
+    )
     assert done.exit_code == 0, done.output
     results = json.loads((tmp_path / "out" / "replay.json").read_text())
     assert [one["reward"] for one in results] == ["click", "watch"]
-    assert results[1]["logged"]["value"] == pytest.approx(7.5 * results[0]["logged"]["value"], rel=1e-5)
+    assert results[1]["logged"]["value"] == pytest.approx(
+        7.5 * results[0]["logged"]["value"], rel=1e-5
+    )
     assert done.output.splitlines()[-1] == str(tmp_path / "out" / "replay.html")
 
 
@@ -415,7 +554,10 @@ def test_the_command_on_a_log(tmp_path: Path) -> None:
         (["--policy", "popularity", "--estimators", "ipss"], "no estimator 'ipss'"),
         (["--policy", "popularity", "--reward", "like"], "reward 'like': the log has"),
         (["--policy", "popularity", "--arm", "x"], "no arm 'x'"),
-        (["--policy", "popularity", "--policy", "popularity"], "policy 'popularity' is there twice"),
+        (
+            ["--policy", "popularity", "--policy", "popularity"],
+            "policy 'popularity' is there twice",
+        ),
         (["--policy", "explore:{policy: ["], "its parameters are no YAML"),
         (["--policy", "popularity", "--history", "0"], "0 is not in the range x>=1"),
         (["--policy", "popularity", "--contexts", "0"], "0 is not in the range x>=1"),
@@ -442,10 +584,17 @@ def test_broken_bytes_and_a_missing_propensity_are_named_by_file(tmp_path: Path)
     at = table.schema.get_field_index("propensity")
     lacking = table.set_column(at, table.schema.field(at), pa.array(values, pa.float32()))
     pq.write_table(lacking, tmp_path / "lacking.parquet")
-    for name, words in (("broken", "not a readable Parquet file"), ("lacking", f"row {last}: propensity is null")):
+    for name, words in (
+        ("broken", "not a readable Parquet file"),
+        ("lacking", f"row {last}: propensity is null"),
+    ):
         file = tmp_path / f"{name}.parquet"
         done = CliRunner().invoke(command, [str(file), "--policy", "popularity", "--quiet"])
-        assert (done.exit_code, words in done.output, str(file) in done.output) == (2, True, True), done.output
+        assert (done.exit_code, words in done.output, str(file) in done.output) == (
+            2,
+            True,
+            True,
+        ), done.output
 
 
 def test_settings_name_an_unknown_estimator() -> None:
@@ -456,7 +605,17 @@ def test_settings_name_an_unknown_estimator() -> None:
 @pytest.mark.data
 def test_kuairand_by_matching_only_and_flagged(data_root: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(
-        command, [str(data_root / "kuairand"), "--policy", "popularity", "--out", str(tmp_path), "--quiet", "--resamples", "50"]
+        command,
+        [
+            str(data_root / "kuairand"),
+            "--policy",
+            "popularity",
+            "--out",
+            str(tmp_path),
+            "--quiet",
+            "--resamples",
+            "50",
+        ],
     )
     assert done.exit_code == 0, done.output
     (result,) = json.loads((tmp_path / "replay.json").read_text())
@@ -468,7 +627,9 @@ def test_kuairand_by_matching_only_and_flagged(data_root: Path, tmp_path: Path) 
     assert any("inherits the logging policy's bias" in reason for reason in policy["reasons"])
     recalled = next(row for row in policy["estimates"] if row["estimator"] == "recalled")
     assert recalled["count"] > 1000
-    assert recalled["low"] > result["logged"]["high"]  # popular videos are clicked more than the feed as a whole
+    assert (
+        recalled["low"] > result["logged"]["high"]
+    )  # popular videos are clicked more than the feed as a whole
     (order,) = result["orders"]
     assert order["sessions"] > 1000
     assert order["gauc"]["low"] > 0.5
@@ -490,8 +651,12 @@ def test_what_the_log_never_shows_is_said() -> None:
     table = log.table.to_pydict()
     kept = np.array(table["item"]) != ITEMS
     wanted = ("user", "session", "request", "position", "t", "item", "propensity")
-    columns = {name: np.array(table[name])[kept] for name in wanted} | {"click": np.array(table["click"])[kept].astype(np.int8)}
-    (found,) = evaluate(Stream(EventLog.from_columns(columns, log.metadata)), [Elsewhere()], USERS, ITEMS, QUICK)
+    columns = {name: np.array(table[name])[kept] for name in wanted} | {
+        "click": np.array(table["click"])[kept].astype(np.int8)
+    }
+    (found,) = evaluate(
+        Stream(EventLog.from_columns(columns, log.metadata)), [Elsewhere()], USERS, ITEMS, QUICK
+    )
     assert found.weights.coverage == pytest.approx(0.5)
     assert "the log shows only 50% of what the target shows" in str(found["ips"].verdict)
     assert found.mean_weight.high < 0.8  # half of the target's showing has no support

@@ -1,4 +1,6 @@
-"""Stream against a slow literal reading of the same log: any chunk, any parts; every broken row is named by file and row."""
+"""Stream against a slow literal reading of the same log: any chunk, any parts; every broken row is
+named by file and row.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,15 @@ def columns(seed: int = 3) -> dict[str, np.ndarray]:
                 for request in range(int(random.integers(1, 5))):
                     t += int(random.integers(1, DAY_MS // 2))
                     items = random.permutation(N_ITEMS)[: int(random.integers(1, 5))] + 1
-                    rows += [(arm, user, session, request, place, t, int(item)) for place, item in enumerate(items)]
+                    rows += [
+                        (arm, user, session, request, place, t, int(item))
+                        for place, item in enumerate(items)
+                    ]
     table = np.array(rows)
-    named = {name: table[:, i] for i, name in enumerate(("arm", "user", "session", "request", "position", "t", "item"))}
+    named = {
+        name: table[:, i]
+        for i, name in enumerate(("arm", "user", "session", "request", "position", "t", "item"))
+    }
     named["click"] = random.integers(-1, 2, len(rows)).astype(np.int8)
     named["watch"] = random.uniform(0, 9, len(rows))
     named["propensity"] = random.uniform(0.01, 1, len(rows))
@@ -49,7 +57,11 @@ def literal(log: EventLog, arm: int, since: int | None, by: str) -> Iterator[dic
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, row in enumerate(rows):
         if row["arm"] == arm:
-            key = (row["user"], row["session"], row["request"]) if by == "request" else (row["user"], row["session"])
+            key = (
+                (row["user"], row["session"], row["request"])
+                if by == "request"
+                else (row["user"], row["session"])
+            )
             groups.setdefault(key, []).append(i)
     step: dict[int, int] = {}
     for key, where in groups.items():
@@ -58,12 +70,19 @@ def literal(log: EventLog, arm: int, since: int | None, by: str) -> Iterator[dic
         step[user] = number + 1
         if since is not None and rows[first]["t"] < since:
             continue
-        past = [i for i in range(first) if rows[i]["user"] == user and rows[i]["arm"] == arm][-PAST:]
+        past = [i for i in range(first) if rows[i]["user"] == user and rows[i]["arm"] == arm][
+            -PAST:
+        ]
         yield {
-            "row": first, "user": user, "step": number, "items": [rows[i]["item"] for i in where],
-            "reward": [rows[i]["click"] for i in where], "propensity": [rows[i]["propensity"] for i in where],
-            "past": [rows[i]["item"] for i in past], "clicked": [rows[i]["click"] is True for i in past],
-        }  # fmt: skip
+            "row": first,
+            "user": user,
+            "step": number,
+            "items": [rows[i]["item"] for i in where],
+            "reward": [rows[i]["click"] for i in where],
+            "propensity": [rows[i]["propensity"] for i in where],
+            "past": [rows[i]["item"] for i in past],
+            "clicked": [rows[i]["click"] is True for i in past],
+        }
 
 
 def collected(rounds: Iterator[Rounds]) -> list[dict[str, Any]]:
@@ -73,18 +92,27 @@ def collected(rounds: Iterator[Rounds]) -> list[dict[str, Any]]:
         for i in range(len(chunk)):
             kept = chunk.histories.items[i] > 0
             reward = [None if np.isnan(r) else bool(r) for r in chunk.reward[i]]
-            out.append({
-                "row": int(chunk.row[i]), "user": int(chunk.user[i]), "step": int(chunk.histories.step[i]), "items": chunk.item[i].tolist(),
-                "reward": reward, "propensity": chunk.propensity[i].tolist(),
-                "past": chunk.histories.items[i][kept].tolist(), "clicked": chunk.histories.clicked[i][kept].tolist(),
-            })  # fmt: skip
+            out.append(
+                {
+                    "row": int(chunk.row[i]),
+                    "user": int(chunk.user[i]),
+                    "step": int(chunk.histories.step[i]),
+                    "items": chunk.item[i].tolist(),
+                    "reward": reward,
+                    "propensity": chunk.propensity[i].tolist(),
+                    "past": chunk.histories.items[i][kept].tolist(),
+                    "clicked": chunk.histories.clicked[i][kept].tolist(),
+                }
+            )
     return sorted(out, key=lambda one: one["row"])
 
 
 @pytest.mark.parametrize("by", ["request", "session"])
 @pytest.mark.parametrize("since", [None, -DAY_MS])
 @pytest.mark.parametrize("chunk", [1, 7, 100, 1 << 18])
-def test_a_stream_is_the_literal_reading(log: EventLog, chunk: int, since: int | None, by: Any) -> None:
+def test_a_stream_is_the_literal_reading(
+    log: EventLog, chunk: int, since: int | None, by: Any
+) -> None:
     for arm, name in enumerate(("a", "b")):
         found = collected(iter(Stream(log, "click", name, since, PAST, chunk, by=by)))
         assert found == list(literal(log, arm, since, by))
@@ -96,12 +124,16 @@ def test_parts_on_disk_give_the_same_rounds(log: EventLog, tmp_path: Path) -> No
     EventLog(META, table.slice(0, cut)).write(tmp_path / "part-0.parquet", row_group=50)
     EventLog(META, table.slice(cut)).write(tmp_path / "part-1.parquet", row_group=50)
     stored = EventLog.open(tmp_path)
-    assert collected(iter(Stream(stored, "click", "a", None, PAST, 64))) == collected(iter(Stream(log, "click", "a", None, PAST)))
+    assert collected(iter(Stream(stored, "click", "a", None, PAST, 64))) == collected(
+        iter(Stream(log, "click", "a", None, PAST))
+    )
 
 
 def test_rewards_are_what_the_column_says(log: EventLog) -> None:
     total = sum(float(r.reward.sum()) for r in Stream(log, "watch", "b"))
-    assert total == pytest.approx(float(np.sum(columns()["watch"][columns()["arm"] == 1])), rel=1e-6)
+    assert total == pytest.approx(
+        float(np.sum(columns()["watch"][columns()["arm"] == 1])), rel=1e-6
+    )
 
 
 def test_contexts_are_bands_of_the_past_click_share(log: EventLog) -> None:
@@ -120,11 +152,23 @@ def test_contexts_are_bands_of_the_past_click_share(log: EventLog) -> None:
         ("item", 11, N_ITEMS + 1, "row 11: item must be an item of 1..30; got 31"),
         ("item", 4, 0, "row 4: item must be an item of 1..30; got 0"),
         ("user", 200, N_USERS, "row 200: user must be a user of 0..39; got 40"),
-        ("propensity", 17, 1.5, "row 17: propensity must be a probability in (0, 1] or null; got 1.5"),
-        ("propensity", 17, 0.0, "row 17: propensity must be a probability in (0, 1] or null; got 0.0"),
+        (
+            "propensity",
+            17,
+            1.5,
+            "row 17: propensity must be a probability in (0, 1] or null; got 1.5",
+        ),
+        (
+            "propensity",
+            17,
+            0.0,
+            "row 17: propensity must be a probability in (0, 1] or null; got 0.0",
+        ),
     ],
 )
-def test_a_bad_value_is_named_by_file_and_row(tmp_path: Path, column: str, row: int, value: float, message: str) -> None:
+def test_a_bad_value_is_named_by_file_and_row(
+    tmp_path: Path, column: str, row: int, value: float, message: str
+) -> None:
     broken = columns()
     broken[column][row] = value
     file = EventLog.from_columns(broken, META, sort=False).write(tmp_path / "log.parquet")
@@ -137,10 +181,23 @@ def test_an_unsorted_a_repeated_and_a_backward_row_are_named(tmp_path: Path) -> 
     good = columns()
     for name, change, words in (
         ("twice", lambda c: {k: np.insert(v, 21, v[20]) for k, v in c.items()}, "row 21: key"),
-        ("swapped", lambda c: {k: v[[*range(30), 31, 30, *range(32, len(v))]] for k, v in c.items()}, "row 31: key"),
-        ("back", lambda c: {**c, "t": np.where(np.arange(len(c["t"])) == 25, c["t"] - 10 * DAY_MS, c["t"])}, "row 25: t ="),
+        (
+            "swapped",
+            lambda c: {k: v[[*range(30), 31, 30, *range(32, len(v))]] for k, v in c.items()},
+            "row 31: key",
+        ),
+        (
+            "back",
+            lambda c: {
+                **c,
+                "t": np.where(np.arange(len(c["t"])) == 25, c["t"] - 10 * DAY_MS, c["t"]),
+            },
+            "row 25: t =",
+        ),
     ):
-        file = EventLog.from_columns(change({k: v.copy() for k, v in good.items()}), META, sort=False).write(tmp_path / f"{name}.parquet")
+        file = EventLog.from_columns(
+            change({k: v.copy() for k, v in good.items()}), META, sort=False
+        ).write(tmp_path / f"{name}.parquet")
         with pytest.raises(LogError, match=words) as raised:
             list(Stream(EventLog.open(file), "click", "a", chunk=10))
         assert str(raised.value).startswith(str(file))

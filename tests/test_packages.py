@@ -1,4 +1,6 @@
-"""What we install: every version is pinned and has its digests, every licence is known, and an audit that was none says so."""
+"""What we install: every version is pinned and has its digests, every licence is known, and an
+audit that was none says so.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ def script(name: str) -> ModuleType:
 def pinned(file: str) -> dict[str, str]:
     """Version by canonical name, of the lines `name==version` of a file."""
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    return {canonicalize_name(m[1]): m[2] for line in lines if (m := re.match(r"([\w.-]+)==([\w.+-]+)", line))}
+    return {
+        canonicalize_name(m[1]): m[2]
+        for line in lines
+        if (m := re.match(r"([\w.-]+)==([\w.+-]+)", line))
+    }
 
 
 def test_the_lock_has_the_versions_of_the_constraints_and_digests_of_each() -> None:
@@ -47,7 +53,9 @@ def needed(name: str, extras: frozenset[str], known: set[tuple[str, frozenset[st
     known.add((name, extras))
     for line in metadata.requires(name) or ():
         one = Requirement(line)
-        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in (*extras, "")):
+        if one.marker is None or any(
+            one.marker.evaluate({"extra": extra}) for extra in (*extras, "")
+        ):
             needed(canonicalize_name(one.name), frozenset(one.extras), known)
 
 
@@ -55,7 +63,11 @@ def test_whatever_abtest_needs_is_pinned() -> None:
     known: set[tuple[str, frozenset[str]]] = set()
     needed("abtest", frozenset({"ann", "dev"}), known)
     brought_by_torch = {"setuptools", "triton"}
-    missing = {name for name, _ in known if not name.startswith(("nvidia-", "cuda-"))} - set(pinned("constraints.txt")) - brought_by_torch
+    missing = (
+        {name for name, _ in known if not name.startswith(("nvidia-", "cuda-"))}
+        - set(pinned("constraints.txt"))
+        - brought_by_torch
+    )
     assert missing == {"abtest"}
 
 
@@ -84,8 +96,16 @@ def test_the_licences_of_what_is_installed_are_known(capsys: pytest.CaptureFixtu
 
 ANSWERS: list[tuple[Any, int, str]] = [
     ([{"name": "a", "version": "1", "vulns": []}], 0, "1 packages, 0 known weaknesses"),
-    ([{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}], 1, "a 1: CVE-1, mended in 2"),
-    ([{"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "not found"}], 3, "nothing was checked"),
+    (
+        [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}],
+        1,
+        "a 1: CVE-1, mended in 2",
+    ),
+    (
+        [{"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "not found"}],
+        3,
+        "nothing was checked",
+    ),
     (None, 3, "nothing was checked"),
 ]
 
@@ -95,7 +115,11 @@ def test_an_audit_that_could_ask_nobody_is_not_a_clean_one(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], answer: Any, code: int, message: str
 ) -> None:
     program = tmp_path / "pip-audit"
-    write = "" if answer is None else f"open(sys.argv[-1], 'w').write({json.dumps({'dependencies': answer})!r})"
+    write = (
+        ""
+        if answer is None
+        else f"open(sys.argv[-1], 'w').write({json.dumps({'dependencies': answer})!r})"
+    )
     program.write_text(f"#!{sys.executable}\nimport sys\n{write}\n")
     program.chmod(0o755)
     assert script("audit").main(str(program)) == code

@@ -28,14 +28,20 @@ from policies.registry import PolicyError, available, make, resolve
 from policies.remote import Remote, RemoteError
 from policies.scaffold import write_package
 
-# --- names, modules, files ---------------------------------------------------------------------------------------------
+# --- names, modules, files
+# ------------------------------------------------------------------------------
 
 
 def test_names_are_listed_without_importing_any_policy() -> None:
-    code = "from policies.registry import available; import sys; available(); print([m for m in sys.modules if m.startswith('policies.')])"
+    code = (
+        "from policies.registry import available; import sys; available(); print([m for m in"
+        " sys.modules if m.startswith('policies.')])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout
-    assert set(json.loads(done.stdout.replace("'", '"'))) == {f"policies.{name}" for name in ("base", "calls", "lending", "registry")}
+    assert set(json.loads(done.stdout.replace("'", '"'))) == {
+        f"policies.{name}" for name in ("base", "calls", "lending", "registry")
+    }
 
 
 @pytest.mark.parametrize(
@@ -55,23 +61,34 @@ def test_what_is_no_policy_is_named(name: str, message: str) -> None:
 
 
 def test_hyper_parameters_are_checked_with_their_path() -> None:
-    with pytest.raises(PolicyError, match=r"policy 'remote': no hyper-parameter 'time_out'; did you mean 'timeout'\?"):
+    with pytest.raises(
+        PolicyError,
+        match=r"policy 'remote': no hyper-parameter 'time_out'; did you mean 'timeout'\?",
+    ):
         make("remote", {"time_out": 3})
-    with pytest.raises(PolicyError, match=r"hyper-parameter 'timeout': Input should be greater than 0. Got -1 instead."):
+    with pytest.raises(
+        PolicyError,
+        match=r"hyper-parameter 'timeout': Input should be greater than 0. Got -1 instead.",
+    ):
         make("remote", {"timeout": -1})
 
 
 def test_a_file_is_a_policy_and_its_failing_import_is_named(tmp_path: Path) -> None:
     write_package("filed_policy", tmp_path)
-    (tmp_path / "mine.py").write_text((tmp_path / "filed_policy/filed_policy/policy.py").read_text())
+    (tmp_path / "mine.py").write_text(
+        (tmp_path / "filed_policy/filed_policy/policy.py").read_text()
+    )
     policy = make("mine.py:FiledPolicy", {"length": 3}, tmp_path)
     assert policy.params() == {"length": 3, "decay": 0.6}
     (tmp_path / "bad.py").write_text("class Bad: ...\nraise OSError('no licence')\n")
-    with pytest.raises(PolicyError, match=r"importing 'bad\.py' raised OSError: no licence at bad\.py:2"):
+    with pytest.raises(
+        PolicyError, match=r"importing 'bad\.py' raised OSError: no licence at bad\.py:2"
+    ):
         resolve("bad.py:Bad", tmp_path)
 
 
-# --- a package of one's own --------------------------------------------------------------------------------------------
+# --- a package of one's own
+# ------------------------------------------------------------------------------
 
 
 def test_the_written_policy_keeps_its_promises(tmp_path: Path) -> None:
@@ -81,13 +98,29 @@ def test_the_written_policy_keeps_its_promises(tmp_path: Path) -> None:
 
 
 TAKEN = [
-    *(("My-Idea", "must be small letters"), ("class", "must be small letters"), ("1st", "must be small letters"), ("a" * 61, "60 at most")),
+    *(
+        ("My-Idea", "must be small letters"),
+        ("class", "must be small letters"),
+        ("1st", "must be small letters"),
+        ("a" * 61, "60 at most"),
+    ),
     ("comirec", "there is a policy 'comirec' already"),
     ("numpy", "in the way of the installed package numpy"),
-    *(("yaml", "in the way of the installed module 'yaml'"), ("simulator", "in the way of the installed module 'simulator'")),
+    *(
+        ("yaml", "in the way of the installed module 'yaml'"),
+        ("simulator", "in the way of the installed module 'simulator'"),
+    ),
     ("import_linter", "in the way of the installed package import-linter"),
-    *(("array", "in the way of Python's own module 'array'"), ("random_", None), ("tests", "its own tests")),
-    *(("policy", "would be called Policy, as something that it imports"), ("self", "would be called Self"), ("field", "called Field")),
+    *(
+        ("array", "in the way of Python's own module 'array'"),
+        ("random_", None),
+        ("tests", "its own tests"),
+    ),
+    *(
+        ("policy", "would be called Policy, as something that it imports"),
+        ("self", "would be called Self"),
+        ("field", "called Field"),
+    ),
 ]
 
 
@@ -107,7 +140,8 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         write_package("my_idea", tmp_path)
 
 
-# --- a remote service --------------------------------------------------------------------------------------------------
+# --- a remote service
+# ------------------------------------------------------------------------------
 
 
 @dataclass
@@ -147,7 +181,12 @@ def service() -> Iterator[Service]:
             if service.text is not None:
                 self.reply(200, service.text.encode())
                 return
-            self.reply(200, json.dumps({"slates": slates} if service.answer is None else service.answer).encode())
+            self.reply(
+                200,
+                json.dumps(
+                    {"slates": slates} if service.answer is None else service.answer
+                ).encode(),
+            )
 
         def reply(self, status: int, body: bytes) -> None:
             self.send_response(status)
@@ -175,7 +214,9 @@ def asked(n: int) -> Histories:
 
 def remote(service: Service, **params: Any) -> Policy:
     example = mixed()
-    return make("remote", {"url": service.url, "backoff": 0.01, **params}).fit(example.sequences, example.catalogue, Fitting())
+    return make("remote", {"url": service.url, "backoff": 0.01, **params}).fit(
+        example.sequences, example.catalogue, Fitting()
+    )
 
 
 def test_a_remote_policy_keeps_its_promises(service: Service) -> None:
@@ -194,7 +235,9 @@ def test_a_busy_service_is_asked_again_and_a_dead_one_named(service: Service) ->
     service.failures = 2
     assert len(remote(service).recall(asked(4), 5, 0)) == 4
     service.failures = 99
-    with pytest.raises(RemoteError, match=r"no answer in 2 tries .*answered 503 .*is the service up\?"):
+    with pytest.raises(
+        RemoteError, match=r"no answer in 2 tries .*answered 503 .*is the service up\?"
+    ):
         remote(service, retries=1).recall(asked(4), 5, 0)
     with pytest.raises(RemoteError, match="ConnectionRefusedError"):
         make("remote", {"url": "http://127.0.0.1:9/x", "retries": 0}).recall(asked(4), 5, 0)
@@ -218,20 +261,27 @@ def test_a_refusal_is_final(service: Service) -> None:
     [
         ({"items": []}, "must be JSON with the key 'slates'"),
         ({"slates": []}, "expected 2 slates"),
-        ({"slates": [{"items": [1]}] * 2}, r"request 0 \(user 0\): a slate must have 'items' and 'scores'"),
+        (
+            {"slates": [{"items": [1]}] * 2},
+            r"request 0 \(user 0\): a slate must have 'items' and 'scores'",
+        ),
         ({"slates": [{"items": [1, 2], "scores": [1.0]}] * 2}, "one score each"),
         ({"slates": [{"items": ["a"], "scores": [1.0]}] * 2}, "items must be whole numbers"),
         ({"slates": [{"items": list(range(9)), "scores": [1.0] * 9}] * 2}, "at most k = 5 items"),
     ],
 )
-def test_an_answer_against_the_protocol_is_named(service: Service, answer: Any, message: str) -> None:
+def test_an_answer_against_the_protocol_is_named(
+    service: Service, answer: Any, message: str
+) -> None:
     service.answer = answer
     with pytest.raises(RemoteError, match=message):
         remote(service).recall(asked(2), 5, 0)
 
 
 class Raw:
-    """A server that answers every connection with the bytes of a generator, one piece at a time, as long as somebody listens."""
+    """A server that answers every connection with the bytes of a generator, one piece at a time, as
+    long as somebody listens.
+    """
 
     def __init__(self, pieces: Callable[[], Iterator[bytes]], pause: float = 0.0) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -286,14 +336,23 @@ def drip_chunks() -> Iterator[bytes]:
 
 def drip_to_the_end() -> Iterator[bytes]:
     """Its end is the end of the connection, which the time limit makes."""
-    yield HEAD + b"Connection: close\r\n\r\n" + json.dumps({"slates": [{"items": [1], "scores": [1.0]}] * 4}).encode()
+    yield (
+        HEAD
+        + b"Connection: close\r\n\r\n"
+        + json.dumps({"slates": [{"items": [1], "scores": [1.0]}] * 4}).encode()
+    )
     yield from (b" " for _ in range(400))
 
 
 @pytest.mark.parametrize("pieces", [drip_body, drip_head, drip_chunks, drip_to_the_end])
 def test_the_time_limit_is_of_the_whole_try_and_a_dripping_answer_is_cut_off(pieces: Any) -> None:
-    with Raw(pieces, pause=0.05) as server, pytest.raises(RemoteError, match=r"no answer in 2 tries .*not done within 0\.4 s"):
-        make("remote", {"url": server.url, "timeout": 0.4, "retries": 1, "backoff": 0}).recall(asked(4), 5, 0)
+    with (
+        Raw(pieces, pause=0.05) as server,
+        pytest.raises(RemoteError, match=r"no answer in 2 tries .*not done within 0\.4 s"),
+    ):
+        make("remote", {"url": server.url, "timeout": 0.4, "retries": 1, "backoff": 0}).recall(
+            asked(4), 5, 0
+        )
 
 
 def endless() -> Iterator[bytes]:
@@ -317,32 +376,74 @@ def test_an_answer_beyond_the_limit_is_refused_and_not_read(pieces: Any) -> None
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ('{"slates": [{"items": [1.0], "scores": [1]}, 2]}', "items must be whole numbers; got 1.0 at place 0"),
-        ('{"slates": [{"items": ["1"], "scores": [1]}, 2]}', 'items must be whole numbers; got "1" at place 0'),
-        ('{"slates": [{"items": [2, true], "scores": [1, 1]}, 2]}', "items must be whole numbers; got true at place 1"),
-        ('{"slates": [{"items": [null], "scores": [1]}, 2]}', "items must be whole numbers; got null"),
-        ('{"slates": [{"items": [[1]], "scores": [1]}, 2]}', r"items must be whole numbers; got \[1\]"),
-        ('{"slates": [{"items": [1e3], "scores": [1]}, 2]}', "items must be whole numbers; got 1000.0"),
-        ('{"slates": [{"items": [99999999999999999999], "scores": [1]}, 2]}', "items must be whole numbers"),
+        (
+            '{"slates": [{"items": [1.0], "scores": [1]}, 2]}',
+            "items must be whole numbers; got 1.0 at place 0",
+        ),
+        (
+            '{"slates": [{"items": ["1"], "scores": [1]}, 2]}',
+            'items must be whole numbers; got "1" at place 0',
+        ),
+        (
+            '{"slates": [{"items": [2, true], "scores": [1, 1]}, 2]}',
+            "items must be whole numbers; got true at place 1",
+        ),
+        (
+            '{"slates": [{"items": [null], "scores": [1]}, 2]}',
+            "items must be whole numbers; got null",
+        ),
+        (
+            '{"slates": [{"items": [[1]], "scores": [1]}, 2]}',
+            r"items must be whole numbers; got \[1\]",
+        ),
+        (
+            '{"slates": [{"items": [1e3], "scores": [1]}, 2]}',
+            "items must be whole numbers; got 1000.0",
+        ),
+        (
+            '{"slates": [{"items": [99999999999999999999], "scores": [1]}, 2]}',
+            "items must be whole numbers",
+        ),
         ('{"slates": [{"items": 5, "scores": 1}, 2]}', "'items' must be a list; got 5"),
         ('{"slates": [{"items": [1], "scores": ["1"]}, 2]}', 'scores must be numbers; got "1"'),
         ('{"slates": [{"items": [1], "scores": [true]}, 2]}', "scores must be numbers; got true"),
-        ('{"slates": [{"items": [1], "scores": [1e300]}, 2]}', "scores must be numbers; got 1e\\+300"),
-        ('{"slates": [{"items": [1], "scores": [1], "propensities": ["x"]}, 2]}', "propensities must be numbers"),
+        (
+            '{"slates": [{"items": [1], "scores": [1e300]}, 2]}',
+            "scores must be numbers; got 1e\\+300",
+        ),
+        (
+            '{"slates": [{"items": [1], "scores": [1], "propensities": ["x"]}, 2]}',
+            "propensities must be numbers",
+        ),
         ('{"slates": [{"items": [1], "scores": [NaN]}, 2]}', "must be JSON with the key 'slates'"),
-        ('{"slates": [{"items": [1], "scores": [Infinity]}, 2]}', "must be JSON with the key 'slates'"),
+        (
+            '{"slates": [{"items": [1], "scores": [Infinity]}, 2]}',
+            "must be JSON with the key 'slates'",
+        ),
         ("[" * 100_000, "must be JSON with the key 'slates'"),
         ('{"slates": [' + "1" * 5000 + "]}", "must be JSON with the key 'slates'"),
         ("", "must be JSON with the key 'slates'"),
     ],
 )
-def test_what_is_no_whole_number_or_no_number_is_refused(service: Service, body: str, message: str) -> None:
+def test_what_is_no_whole_number_or_no_number_is_refused(
+    service: Service, body: str, message: str
+) -> None:
     service.text = body
     with pytest.raises(RemoteError, match=message):
         remote(service).recall(asked(2), 5, 0)
 
 
-BAD_URLS = ["ftp://h/x", "http://", "http://h:99999/", "http://h:0/", "http://[::1/", "http://a b/", "http://u:p@h/", "h", "http://h/\n"]
+BAD_URLS = [
+    "ftp://h/x",
+    "http://",
+    "http://h:99999/",
+    "http://h:0/",
+    "http://[::1/",
+    "http://a b/",
+    "http://u:p@h/",
+    "h",
+    "http://h/\n",
+]
 
 
 @pytest.mark.parametrize("url", BAD_URLS)
@@ -352,7 +453,8 @@ def test_a_url_that_is_none_is_named(url: str) -> None:
         Remote(url=url).fit(example.sequences, example.catalogue, Fitting())
 
 
-# --- exported models ---------------------------------------------------------------------------------------------------
+# --- exported models
+# ------------------------------------------------------------------------------
 
 
 def last_click_model(n_items: int, seed: int = 3) -> Any:
@@ -362,7 +464,9 @@ def last_click_model(n_items: int, seed: int = 3) -> Any:
     class LastClick(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            table = torch.rand(n_items + 1, n_items + 1, generator=torch.Generator().manual_seed(seed))
+            table = torch.rand(
+                n_items + 1, n_items + 1, generator=torch.Generator().manual_seed(seed)
+            )
             self.table = torch.nn.Parameter(table)
 
         def forward(self, items: torch.Tensor) -> torch.Tensor:
@@ -406,7 +510,19 @@ def test_an_exported_model_is_a_policy(kind: str, tmp_path: Path) -> None:
     file = tmp_path / f"model{kind}"
     table = save_model(kind, file, example.catalogue.n_items, 20)
     policy = make("exported", {"file": str(file), "length": 20})
-    results = list(check_policy(policy, only=["shapes", "seen_items", "batch_invariance", "k_too_large", "save_load", "cold_users"]))
+    results = list(
+        check_policy(
+            policy,
+            only=[
+                "shapes",
+                "seen_items",
+                "batch_invariance",
+                "k_too_large",
+                "save_load",
+                "cold_users",
+            ],
+        )
+    )
     assert all(r.kept for r in results), results
     fitted = policy.fit(example.sequences, example.catalogue, Fitting())
     requests = example.requests()
@@ -428,11 +544,16 @@ def test_a_model_file_that_is_none_is_named(tmp_path: Path) -> None:
     save_model(".onnx", tmp_path / "z.onnx", 7, 50)
     with pytest.raises(ExportedError, match=r"scores must be \(64, 51\)"):
         Exported(file=str(tmp_path / "z.onnx")).fit(example.sequences, example.catalogue, Fitting())
-    with pytest.raises(ExportedError, match="has no input 'item_ids'; its inputs are \\['items'\\]"):
-        Exported(file=str(tmp_path / "z.onnx"), input="item_ids").fit(example.sequences, example.catalogue, Fitting())
+    with pytest.raises(
+        ExportedError, match="has no input 'item_ids'; its inputs are \\['items'\\]"
+    ):
+        Exported(file=str(tmp_path / "z.onnx"), input="item_ids").fit(
+            example.sequences, example.catalogue, Fitting()
+        )
 
 
-# --- implicit ----------------------------------------------------------------------------------------------------------
+# --- implicit
+# ------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -452,23 +573,37 @@ def test_folding_in_agrees_with_the_package(tmp_path: Path) -> None:
     example = mixed()
     clicks: Sequences = example.sequences.clicks()
     owner = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
-    matrix = csr_matrix((np.ones(len(owner), dtype=np.float32), (owner, clicks.items - 1)), shape=(60, 50))
+    matrix = csr_matrix(
+        (np.ones(len(owner), dtype=np.float32), (owner, clicks.items - 1)), shape=(60, 50)
+    )
     model = als.AlternatingLeastSquares(factors=8, random_state=1, num_threads=1, dtype=np.float64)
     model.fit(matrix, show_progress=False)
     model.save(str(tmp_path / "als.npz"))
-    policy = Implicit(file=str(tmp_path / "als.npz")).fit(example.sequences, example.catalogue, Fitting())
+    policy = Implicit(file=str(tmp_path / "als.npz")).fit(
+        example.sequences, example.catalogue, Fitting()
+    )
     users = model.recalculate_user(np.arange(60), matrix)
     every = np.tile(np.arange(1, 51), (60, 1))
-    np.testing.assert_allclose(policy.score(example.requests(60), every), users @ model.item_factors.T, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(
+        policy.score(example.requests(60), every),
+        users @ model.item_factors.T,
+        rtol=2e-4,
+        atol=2e-5,
+    )
     with pytest.raises(ImplicitError, match="the model has 50 items, the catalogue 40"):
-        Implicit(file=str(tmp_path / "als.npz")).fit(chain().sequences, chain().catalogue, Fitting())
+        Implicit(file=str(tmp_path / "als.npz")).fit(
+            chain().sequences, chain().catalogue, Fitting()
+        )
 
 
-# --- from an idea to a verdict -----------------------------------------------------------------------------------------
+# --- from an idea to a verdict
+# -----------------------------------------------------------------------------------------
 
 
 def test_a_new_package_installs_passes_its_tests_and_runs(tmp_path: Path) -> None:
-    """In a fresh environment that sees abtest's dependencies: pip install -e ., pytest, abtest run scenario.yaml."""
+    """In a fresh environment that sees abtest's dependencies: pip install -e ., pytest, abtest run
+    scenario.yaml.
+    """
     package = write_package("afternoon_idea", tmp_path)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
     python = tmp_path / "env/bin/python"
@@ -476,18 +611,39 @@ def test_a_new_package_installs_passes_its_tests_and_runs(tmp_path: Path) -> Non
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     own = tmp_path / "env/lib" / version / "site-packages"
     (own / "abtest-environment.pth").write_text(f"import site; site.addsitedir({str(site)!r})\n")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))
+    }
 
     def call(*command: object) -> str:
-        done = subprocess.run([str(part) for part in command], cwd=package, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=package,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
-    call(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "-e", ".")
+    call(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "-e",
+        ".",
+    )
     assert "afternoon_idea.policy" in str(own.glob("*")) or list(own.glob("*afternoon_idea*"))
     call(python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert "afternoon_idea" in call(python, "-m", "simulator", "policies", "list")
-    out = call(python, "-m", "simulator", "run", "scenario.yaml", "--out", tmp_path / "out", "--quiet")
+    out = call(
+        python, "-m", "simulator", "run", "scenario.yaml", "--out", tmp_path / "out", "--quiet"
+    )
     assert "report.html" in out
     assert json.loads((tmp_path / "out/report.json").read_text())["lifts"]
 
@@ -507,8 +663,14 @@ class WordlessError(Exception):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (WordlessError(), r"recall raised WordlessError: its text cannot be made: RuntimeError at test_plugins"),
-        (ValueError("x" * 10**6), r"recall raised ValueError: x{2000} \.\.\. \(1,000,000 characters\) at test_plugins"),
+        (
+            WordlessError(),
+            r"recall raised WordlessError: its text cannot be made: RuntimeError at test_plugins",
+        ),
+        (
+            ValueError("x" * 10**6),
+            r"recall raised ValueError: x{2000} \.\.\. \(1,000,000 characters\) at test_plugins",
+        ),
         (SystemExit("y" * 10**6), r"SystemExit: y{2000} \.\.\. \(1,000,000 characters\)"),
     ],
 )

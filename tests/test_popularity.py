@@ -13,7 +13,13 @@ from policies.popularity import Popularity, Random
 
 def requests(n: int, seen: list[int]) -> Histories:
     none = np.zeros((n, 0), dtype=np.int64)
-    return Histories(np.arange(n), np.arange(n) % 3, none, none.astype(bool), np.tile(np.array(seen, dtype=np.int64), (n, 1)))
+    return Histories(
+        np.arange(n),
+        np.arange(n) % 3,
+        none,
+        none.astype(bool),
+        np.tile(np.array(seen, dtype=np.int64), (n, 1)),
+    )
 
 
 LOG = Sequences(
@@ -35,9 +41,13 @@ def test_random_slates_are_all_equally_likely_and_their_propensities_say_so() ->
     assert stats.chisquare(counts).pvalue > 1e-3
     assert slates.propensities is not None
     np.testing.assert_allclose(slates.propensities[0], [1 / 4, 1 / 3])
-    np.testing.assert_array_equal(policy.slate_propensities(histories, slates.items, 7), slates.propensities)
+    np.testing.assert_array_equal(
+        policy.slate_propensities(histories, slates.items, 7), slates.propensities
+    )
     impossible = np.tile([2, 3, 3, 0], (12_000, 1))
-    np.testing.assert_allclose(policy.slate_propensities(histories, impossible, 7)[0], [0, 1 / 3, 0, 0])
+    np.testing.assert_allclose(
+        policy.slate_propensities(histories, impossible, 7)[0], [0, 1 / 3, 0, 0]
+    )
 
 
 def test_random_slates_are_keyed_by_the_request() -> None:
@@ -66,4 +76,6 @@ def test_popularity_forgets_by_its_half_life() -> None:
     policy = Popularity(half_life=1.0).fit(LOG, Catalogue(2, 5), Fitting())
     assert policy.counts_.tolist() == [0, 0.5, 2.0, 0.5, 1.0, 0]
     again = Popularity(half_life=1.0).restore(policy.state())
-    np.testing.assert_array_equal(again.recall(requests(2, []), 3, 0).items, policy.recall(requests(2, []), 3, 0).items)
+    np.testing.assert_array_equal(
+        again.recall(requests(2, []), 3, 0).items, policy.recall(requests(2, []), 3, 0).items
+    )

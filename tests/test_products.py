@@ -1,4 +1,6 @@
-"""Products: one order of addition everywhere, and a rough product whose error is within its bound."""
+"""Products: one order of addition everywhere, and a rough product whose error is within its
+bound.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,16 @@ def test_a_score_is_the_same_bits_alone_and_among_all(width: int) -> None:
     queries = padded(rng.standard_normal((9, width)))
     scores = matmul(queries, np.ascontiguousarray(vectors.T))
     ids = rng.integers(0, 2500, (9, 40))
-    np.testing.assert_array_equal(chosen(queries, vectors, ids), np.where(ids > 0, np.take_along_axis(scores, ids, 1), -np.inf))
+    np.testing.assert_array_equal(
+        chosen(queries, vectors, ids),
+        np.where(ids > 0, np.take_along_axis(scores, ids, 1), -np.inf),
+    )
     exact = queries.astype(np.float64) @ vectors.T.astype(np.float64)
-    bound = width * 2.0**-24 * (np.abs(queries.astype(np.float64)) @ np.abs(vectors.T.astype(np.float64)))  # Higham 2002, eq. 3.5
+    bound = (
+        width
+        * 2.0**-24
+        * (np.abs(queries.astype(np.float64)) @ np.abs(vectors.T.astype(np.float64)))
+    )  # Higham 2002, eq. 3.5
     assert (np.abs(scores - exact) <= 1.01 * bound).all()
 
 
@@ -35,16 +44,26 @@ def test_the_order_of_addition_is_the_one_that_is_written() -> None:
     p = q * x
     total = one(0)
     for i in (0, 8):
-        total += ((p[i] + p[i + 1]) + (p[i + 2] + p[i + 3])) + ((p[i + 4] + p[i + 5]) + (p[i + 6] + p[i + 7]))
+        total += ((p[i] + p[i + 1]) + (p[i + 2] + p[i + 3])) + (
+            (p[i + 4] + p[i + 5]) + (p[i + 6] + p[i + 7])
+        )
     assert chosen(q[None], np.stack([0 * x, x]), np.array([[1]]))[0, 0] == total
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([1, 8, 50, 64, 257]), st.integers(-20, 20), st.sampled_from([0, 0.1, 1])
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 60),
+    st.sampled_from([1, 8, 50, 64, 257]),
+    st.integers(-20, 20),
+    st.sampled_from([0, 0.1, 1]),
 )
-def test_the_rough_product_is_within_its_bound_and_misses_nothing(seed: int, k: int, width: int, scale: int, spread: float) -> None:
-    """Lengths spread over factors of e^3 or not at all, near-duplicates far closer than the rounding, and signs that cancel."""
+def test_the_rough_product_is_within_its_bound_and_misses_nothing(
+    seed: int, k: int, width: int, scale: int, spread: float
+) -> None:
+    """Lengths spread over factors of e^3 or not at all, near-duplicates far closer than the
+    rounding, and signs that cancel.
+    """
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((3000, width))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -60,7 +79,9 @@ def test_the_rough_product_is_within_its_bound_and_misses_nothing(seed: int, k: 
     words = np.pad(_rounded(queries, rough._scale / length[:, 0]), ((0, ROWS - 5), (0, 0)))
     near = np.empty((ROWS, len(rough._groups) * GROUP), dtype=np.int16)
     multiply(words.view(np.int32), rough._groups, 0, len(rough._groups), 15, near)
-    off = near[:5, : len(rough._ids)] - scores[:, rough._ids] * (rough._scale**2 / 2**15 / rough.longest / length)
+    off = near[:5, : len(rough._ids)] - scores[:, rough._ids] * (
+        rough._scale**2 / 2**15 / rough.longest / length
+    )
     assert (np.abs(off) <= rough.error).all()
     assert (np.abs(near[:5, : len(rough._ids)]) <= rough._most).all()
     assert (np.diff(rough._most) <= 0).all()
@@ -73,16 +94,23 @@ def test_the_rough_product_is_within_its_bound_and_misses_nothing(seed: int, k: 
 def test_most_items_are_left_out() -> None:
     rng = np.random.default_rng(1)
     rough = Rough(padded(rng.standard_normal((6001, 64))))
-    ids, certain = rough.shortlist(padded(rng.standard_normal((100, 64))), 10, np.zeros((100, 0), dtype=np.int64))
+    ids, certain = rough.shortlist(
+        padded(rng.standard_normal((100, 64))), 10, np.zeros((100, 0), dtype=np.int64)
+    )
     assert certain.all()
     assert (ids > 0).sum(axis=1).mean() < 15
 
 
-@pytest.mark.parametrize("case", ["all alike", "zeros", "tiny", "huge", "all seen but two", "not finite"])
+@pytest.mark.parametrize(
+    "case", ["all alike", "zeros", "tiny", "huge", "all seen but two", "not finite"]
+)
 def test_what_no_shortlist_can_tell_is_looked_at_in_full(case: str) -> None:
     rng = np.random.default_rng(2)
     vectors = rng.standard_normal((1001, 16)).astype(np.float32)
-    queries, seen = rng.standard_normal((3, 16)).astype(np.float32), np.zeros((3, 1), dtype=np.int64)
+    queries, seen = (
+        rng.standard_normal((3, 16)).astype(np.float32),
+        np.zeros((3, 1), dtype=np.int64),
+    )
     if case == "all alike":
         vectors[:] = vectors[0]
     elif case == "zeros":
@@ -110,19 +138,30 @@ def test_what_no_shortlist_can_tell_is_looked_at_in_full(case: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("width", "n"), [(1, 1), (7, 8), (8, 51), (50, 64), (64, 401), (129, 1030)])
-def test_matmul_gives_a_row_the_same_bits_at_every_place_and_in_every_batch(dtype: type, width: int, n: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "n"), [(1, 1), (7, 8), (8, 51), (50, 64), (64, 401), (129, 1030)]
+)
+def test_matmul_gives_a_row_the_same_bits_at_every_place_and_in_every_batch(
+    dtype: type, width: int, n: int
+) -> None:
     rng = np.random.default_rng(n)
-    row, table = rng.standard_normal(width).astype(dtype), rng.standard_normal((width, n)).astype(dtype)
+    row, table = (
+        rng.standard_normal(width).astype(dtype),
+        rng.standard_normal((width, n)).astype(dtype),
+    )
     many = rng.standard_normal((150, width)).astype(dtype)
     expected = matmul(row[None], table)[0]
     assert expected.dtype == dtype
-    np.testing.assert_allclose(expected, row.astype(np.float64) @ table, rtol=1e-4 if dtype is np.float32 else 1e-11)
+    np.testing.assert_allclose(
+        expected, row.astype(np.float64) @ table, rtol=1e-4 if dtype is np.float32 else 1e-11
+    )
     for place in (0, 1, 5, 12, 59, 60, 63, 64, 149):
         rows = many.copy()
         rows[place] = row
         np.testing.assert_array_equal(matmul(rows, table)[place], expected)
-        np.testing.assert_array_equal(matmul(np.asfortranarray(rows), np.asfortranarray(table))[place], expected)
+        np.testing.assert_array_equal(
+            matmul(np.asfortranarray(rows), np.asfortranarray(table))[place], expected
+        )
         np.testing.assert_array_equal(matmul(rows[place:], table)[0], expected)
 
 
@@ -150,11 +189,22 @@ def test_solve_is_the_solution_and_refuses_what_has_no_cholesky_factor() -> None
 
 
 def test_mkl_is_told_to_round_alike_wherever_an_operand_lies() -> None:
-    """Without it, products of torch with few columns differ between the places of a block (`make kernels` measures them)."""
+    """Without it, products of torch with few columns differ between the places of a block
+    (`make kernels` measures them).
+    """
     code = "import os, policies; print(os.environ['MKL_CBWR'])"
     plain = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
-    for environment, expected in ((plain, "AUTO"), ({**plain, "MKL_CBWR": "COMPATIBLE"}, "COMPATIBLE")):
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    for environment, expected in (
+        (plain, "AUTO"),
+        ({**plain, "MKL_CBWR": "COMPATIBLE"}, "COMPATIBLE"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert done.stdout.strip() == expected
 
 
@@ -171,7 +221,12 @@ def test_matmul_of_vectors_is_that_of_their_rows_and_columns() -> None:
 def test_a_pseudo_inverse_is_numpys_and_that_of_nan_is_nan(n: int) -> None:
     half = np.random.default_rng(n).standard_normal((2, 3, n, max(n - 2, 1)))
     matrices = half @ np.swapaxes(half, -1, -2)
-    np.testing.assert_allclose(pseudo_inverse(matrices), np.linalg.pinv(matrices, rcond=1e-13, hermitian=True), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        pseudo_inverse(matrices),
+        np.linalg.pinv(matrices, rcond=1e-13, hermitian=True),
+        rtol=1e-6,
+        atol=1e-9,
+    )
     matrices[1, 0, 0, n - 1] = np.nan
     inverses = pseudo_inverse(matrices)
     assert np.isnan(inverses[1, 0]).all()

@@ -22,7 +22,9 @@ def test_each_stage_has_its_bar_with_its_figures(monkeypatch):
     calls: list[Any] = []
     bars = SimpleNamespace(
         add_task=lambda stage, total, figures: calls.append(("add", stage, total)) or len(calls),
-        update=lambda task, **news: calls.append((task, news["completed"], news["total"], news["figures"])),
+        update=lambda task, **news: calls.append(
+            (task, news["completed"], news["total"], news["figures"])
+        ),
     )
     now = iter([10.0, 12.0])
     monkeypatch.setattr("simulator.run.progress.time.monotonic", lambda: next(now))

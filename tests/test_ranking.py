@@ -1,4 +1,6 @@
-"""The ranking stage: its arithmetic against statsmodels, its features by hand, and what it learns from a log with a known law."""
+"""The ranking stage: its arithmetic against statsmodels, its features by hand, and what it learns
+from a log with a known law.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def test_logistic_regression_is_statsmodels():
     ours = logistic(x, y)
     theirs = sm.GLM(y, x, family=sm.families.Binomial()).fit()
     gap = np.abs(ours - theirs.params)
-    assert (gap < 0.05 * theirs.bse).all(), "a ridge of 1 against 4,000 rows moves a coefficient by a sliver of its standard error"
+    assert (gap < 0.05 * theirs.bse).all(), (
+        "a ridge of 1 against 4,000 rows moves a coefficient by a sliver of its standard error"
+    )
     p = 1 / (1 + np.exp(-x @ ours))
     penalty = RIDGE * ours
     penalty[0] = 1e-6 * ours[0]
@@ -37,9 +41,11 @@ def test_ridge_regression_solves_its_equations():
 
 
 def test_dynamic_features_by_hand():
-    """A window of items 1 1 2 (clicks 1 0 1), tags: 1 -> 1, 2 -> 2; authors: both 1; overall rate .5.
+    """A window of items 1 1 2 (clicks 1 0 1), tags: 1 -> 1, 2 -> 2; authors: both 1; overall rate
+    .5.
 
-    Own rate: (2 + 20 * .5) / (3 + 20) = 12/23. Item 1: tag shown twice, clicked once, last at place 2 of 3.
+    Own rate: (2 + 20 * .5) / (3 + 20) = 12/23. Item 1: tag shown twice, clicked once, last at place
+    2 of 3.
     """
     items, clicked = np.array([0, 1, 1, 2]), np.array([False, True, False, True])
     groups = np.array([[0, 1, 2], [0, 1, 1]])
@@ -62,16 +68,33 @@ def test_dynamic_features_by_hand():
 
 def test_a_request_is_not_its_own_past():
     """Three impressions of one request (same t): none of them is in the window of another."""
-    items, clicked, t = np.array([1, 2, 1, 2]), np.array([True, True, True, False]), np.array([0, 5, 5, 5])
+    items, clicked, t = (
+        np.array([1, 2, 1, 2]),
+        np.array([True, True, True, False]),
+        np.array([0, 5, 5, 5]),
+    )
     groups = np.zeros((2, 3), dtype=np.int64)
     groups[:, 1:] = [1, 2]
     out = np.empty((2, len(STATIC) + len(DYNAMIC)))
-    features.logged(items, clicked, t, np.array([0, 0]), np.array([1, 3]), 9, np.zeros((3, len(STATIC))), groups, 0.5, out)
+    features.logged(
+        items,
+        clicked,
+        t,
+        np.array([0, 0]),
+        np.array([1, 3]),
+        9,
+        np.zeros((3, len(STATIC))),
+        groups,
+        0.5,
+        out,
+    )
     np.testing.assert_array_equal(out[0], out[1])
 
 
 def world(n_users: int = 300, per_user: int = 60, seed: int = 3) -> tuple[Sequences, Catalogue]:
-    """Every user clicks items of one tag with .7 and others with .1; items of tag 1 are watched for 60 s, others for 6."""
+    """Every user clicks items of one tag with .7 and others with .1; items of tag 1 are watched for
+    60 s, others for 6.
+    """
     rng = np.random.default_rng(seed)
     n_items = 40
     tag = np.concatenate(([0], np.arange(n_items) % 4 + 1))
@@ -79,11 +102,20 @@ def world(n_users: int = 300, per_user: int = 60, seed: int = 3) -> tuple[Sequen
     items = rng.integers(1, n_items + 1, len(user))
     taste = user % 4 + 1
     clicked = rng.random(len(user)) < np.where(tag[items] == taste, 0.7, 0.1)
-    watch = np.where(clicked, np.where(tag[items] == 1, 60.0, 6.0), 1.0) * np.exp(rng.normal(0, 0.2, len(user)))
-    log = Sequences(
-        np.arange(n_users), np.arange(n_users + 1) * per_user, items, clicked, np.tile(np.arange(per_user), n_users), {"watch": watch}
+    watch = np.where(clicked, np.where(tag[items] == 1, 60.0, 6.0), 1.0) * np.exp(
+        rng.normal(0, 0.2, len(user))
     )
-    return log, Catalogue(n_users, n_items, {"tag": tag, "duration": np.where(tag == 1, 80.0, 10.0)})
+    log = Sequences(
+        np.arange(n_users),
+        np.arange(n_users + 1) * per_user,
+        items,
+        clicked,
+        np.tile(np.arange(per_user), n_users),
+        {"watch": watch},
+    )
+    return log, Catalogue(
+        n_users, n_items, {"tag": tag, "duration": np.where(tag == 1, 80.0, 10.0)}
+    )
 
 
 def requests(log: Sequences) -> Histories:
@@ -132,8 +164,19 @@ def test_a_log_without_watch_times_features_or_rows_still_ranks():
     assert ranker.weight == 0.0
     assert np.isfinite(ranker.score(requests(bare), np.tile(np.arange(1, 41), (20, 1)))).all()
     nothing = np.zeros(0, dtype=np.int64)
-    empty = Ranker.fit(Sequences(np.arange(3), np.zeros(4, int), nothing, nothing.astype(bool), nothing), Catalogue(3, 5), 10, 1.0)
-    cold = Histories(np.arange(1), np.zeros(1, int), np.zeros((1, 4), int), np.zeros((1, 4), bool), np.zeros((1, 4), int))
+    empty = Ranker.fit(
+        Sequences(np.arange(3), np.zeros(4, int), nothing, nothing.astype(bool), nothing),
+        Catalogue(3, 5),
+        10,
+        1.0,
+    )
+    cold = Histories(
+        np.arange(1),
+        np.zeros(1, int),
+        np.zeros((1, 4), int),
+        np.zeros((1, 4), bool),
+        np.zeros((1, 4), int),
+    )
     assert np.isfinite(empty.score(cold, np.array([[1, 2, 3]]))).all()
 
 

@@ -1,4 +1,6 @@
-"""The RecBole wrapper, against the real package in an interpreter of its own (`make peers` makes one)."""
+"""The RecBole wrapper, against the real package in an interpreter of its own (`make peers` makes
+one).
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,13 @@ import os, sys
 os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
 from recbole.quick_start import run_recbole
 result = run_recbole(model="SASRec", dataset="tiny", saved=True, config_dict={
-    "data_path": "data", "checkpoint_dir": "saved", "epochs": 2, "train_neg_sample_args": None, "show_progress": False, "use_gpu": False,
-    "hidden_size": 16, "inner_size": 16, "n_layers": 1, "n_heads": 1, "MAX_ITEM_LIST_LENGTH": 12, "worker": 0, "reproducibility": True,
-    "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO",
-    "group_by": "user", "mode": "full"}, "state": "CRITICAL"})
+    "data_path": "data", "checkpoint_dir": "saved", "epochs": 2, "train_neg_sample_args": None,
+    "show_progress": False, "use_gpu": False, "hidden_size": 16, "inner_size": 16, "n_layers": 1,
+    "n_heads": 1, "MAX_ITEM_LIST_LENGTH": 12, "worker": 0, "reproducibility": True,
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+    "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user",
+                  "mode": "full"},
+    "state": "CRITICAL"})
 """
 
 SCORES = """
@@ -44,7 +49,8 @@ for i, row in enumerate(rows):
     used = [dataset.token2id("item_id", str(item)) for item in row if item > 0]
     ids = torch.zeros((1, 12), dtype=torch.int64)
     ids[0, : len(used)] = torch.tensor(used)
-    asked = Interaction({"item_id_list": ids, "item_length": torch.tensor([len(used)]), "user_id": torch.tensor([1])})
+    asked = Interaction({"item_id_list": ids, "item_length": torch.tensor([len(used)]),
+                         "user_id": torch.tensor([1])})
     with torch.no_grad():
         scores = model.full_sort_predict(asked).ravel().numpy()
     for place in range(1, len(names)):
@@ -55,7 +61,11 @@ np.save("scores.npy", out)
 
 def interpreter() -> str | None:
     """One that has RecBole: ABTEST_RECBOLE_PYTHON, the one of `make peers`, or this one."""
-    for python in (os.environ.get("ABTEST_RECBOLE_PYTHON"), str(ROOT / ".venv-recbole/bin/python"), sys.executable):
+    for python in (
+        os.environ.get("ABTEST_RECBOLE_PYTHON"),
+        str(ROOT / ".venv-recbole/bin/python"),
+        sys.executable,
+    ):
         if python and Path(python).exists():
             question = "import importlib.util as u; print(bool(u.find_spec('recbole')))"
             found = subprocess.run([python, "-c", question], capture_output=True, text=True)
@@ -74,8 +84,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     (folder / "data/tiny").mkdir(parents=True)
     clicks = mixed().sequences.clicks()
     owner = np.repeat(clicks.user, np.diff(clicks.offsets))
-    lines = [f"{u}\t{i}\t{t}" for u, i, t in zip(owner, clicks.items, clicks.t - clicks.t.min(), strict=True)]
-    (folder / "data/tiny/tiny.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n" + "\n".join(lines) + "\n")
+    lines = [
+        f"{u}\t{i}\t{t}"
+        for u, i, t in zip(owner, clicks.items, clicks.t - clicks.t.min(), strict=True)
+    ]
+    (folder / "data/tiny/tiny.inter").write_text(
+        "user_id:token\titem_id:token\ttimestamp:float\n" + "\n".join(lines) + "\n"
+    )
     done = subprocess.run([python, "-c", TRAIN], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     (checkpoint,) = folder.glob("saved/*.pth")
@@ -85,12 +100,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 def test_scores_are_recbole_s_own(trained: tuple[Path, str, str]) -> None:
     folder, python, checkpoint = trained
     example = mixed()
-    policy = RecBole(checkpoint, python, str(folder)).fit(example.sequences, example.catalogue, Fitting())
+    policy = RecBole(checkpoint, python, str(folder)).fit(
+        example.sequences, example.catalogue, Fitting()
+    )
     requests = example.requests(12)
     rows = requests.clicks(12)
     some = (rows > 0).any(axis=1)
     np.save(folder / "rows.npy", rows[some])
-    done = subprocess.run([python, "-c", SCORES, checkpoint], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [python, "-c", SCORES, checkpoint], cwd=folder, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     expected = np.load(folder / "scores.npy")
     every = np.tile(np.arange(1, expected.shape[1]), (int(some.sum()), 1))
@@ -104,7 +123,16 @@ def test_scores_are_recbole_s_own(trained: tuple[Path, str, str]) -> None:
 def test_it_keeps_the_promises_of_a_policy(trained: tuple[Path, str, str]) -> None:
     folder, python, checkpoint = trained
     policy = make("recbole", {"checkpoint": checkpoint, "python": python, "folder": str(folder)})
-    promises = ["shapes", "seen_items", "determinism", "purity", "batch_invariance", "cold_users", "save_load", "no_look_ahead"]
+    promises = [
+        "shapes",
+        "seen_items",
+        "determinism",
+        "purity",
+        "batch_invariance",
+        "cold_users",
+        "save_load",
+        "no_look_ahead",
+    ]
     results = list(check_policy(policy, only=promises))
     assert {r.name: r.detail for r in results if not r.kept} == {}
 
@@ -115,7 +143,10 @@ def test_what_cannot_be_served_is_named(tmp_path: Path) -> None:
     for policy, message in [
         (RecBole("y.pth", "", str(tmp_path)), "no such checkpoint"),
         (RecBole("x.pth", "no-python", str(tmp_path)), "interpreter 'no-python' cannot be started"),
-        (RecBole("x.pth", sys.executable, str(tmp_path)), r"the worker ended: .*; is RecBole installed there\?"),
+        (
+            RecBole("x.pth", sys.executable, str(tmp_path)),
+            r"the worker ended: .*; is RecBole installed there\?",
+        ),
     ]:
         with pytest.raises(RecBoleError, match=message):
             policy.fit(example.sequences, example.catalogue, Fitting())

@@ -1,4 +1,6 @@
-"""The GPT: causality, padding, segments, users, state = whole sequence, parity with torch's encoder."""
+"""The GPT: causality, padding, segments, users, state = whole sequence, parity with torch's
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,14 @@ from policies.dropout import Dropout
 from recgpt.attention import ATTENTION
 from recgpt.model import GENERATED, GPT, REAL, Shape
 
-FORMS: list[dict[str, Any]] = [{"attention": a, "norm": n, "layers": 2} for a in ATTENTION for n in ("post", "pre")]
-FORMS += [{"relative": True, "layers": 2}, {"trace": True, "layers": 2}, {"trace": True, "norm": "pre"}]
+FORMS: list[dict[str, Any]] = [
+    {"attention": a, "norm": n, "layers": 2} for a in ATTENTION for n in ("post", "pre")
+]
+FORMS += [
+    {"relative": True, "layers": 2},
+    {"trace": True, "layers": 2},
+    {"trace": True, "norm": "pre"},
+]
 
 
 def network(seed: int = 0, **form: Any) -> GPT:
@@ -35,7 +43,9 @@ def sequences() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     tokens = torch.randint(1, 31, (4, 9), generator=torch.Generator().manual_seed(5))
     tokens[1, :4] = 0
     tokens[2, :8] = 0
-    segments = torch.randint(0, 2, tokens.shape, generator=torch.Generator().manual_seed(6)) * (tokens != 0)
+    segments = torch.randint(0, 2, tokens.shape, generator=torch.Generator().manual_seed(6)) * (
+        tokens != 0
+    )
     return tokens, torch.tensor([0, 5, -1, 99]), segments
 
 
@@ -62,7 +72,9 @@ def test_padding_changes_nothing(form: dict[str, Any]) -> None:
 
 def test_unmasked_padding_is_seen_as_in_the_released_code() -> None:
     model, (tokens, users, _) = network(masked=False), sequences()
-    assert not torch.allclose(model(tokens, users)[1, -1], model(tokens[:, 4:], users)[1, -1], atol=1e-3)
+    assert not torch.allclose(
+        model(tokens, users)[1, -1], model(tokens[:, 4:], users)[1, -1], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -80,16 +92,25 @@ def test_token_by_token_equals_the_whole_sequence(form: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("form", [{}, {"layers": 2, "relative": True}, {"attention": "flow"}])
 @pytest.mark.parametrize("length", [4, 32, 45, 50])
-def test_a_row_is_the_same_bits_wherever_in_a_block_it_stands(form: dict[str, Any], length: int) -> None:
+def test_a_row_is_the_same_bits_wherever_in_a_block_it_stands(
+    form: dict[str, Any], length: int
+) -> None:
     generator = torch.Generator().manual_seed(length)
     model = GPT(300, 80, Shape(**form)).initialise(generator).eval()
-    tokens, users = torch.randint(1, 300, (64, length), generator=generator), torch.randint(80, (64,), generator=generator)
+    tokens, users = (
+        torch.randint(1, 300, (64, length), generator=generator),
+        torch.randint(80, (64,), generator=generator),
+    )
     further = torch.randint(1, 300, (3, 64), generator=generator)
 
     def read(rows: torch.Tensor) -> torch.Tensor:
         keep = min(len(further), 50 - length)
-        hidden, memory = model.begin(tokens[rows], users[rows], None, keep, 0 if length == 50 else 45)
-        return torch.stack([hidden, *(model.extend(token[rows], memory) for token in further[:keep])], 1)
+        hidden, memory = model.begin(
+            tokens[rows], users[rows], None, keep, 0 if length == 50 else 45
+        )
+        return torch.stack(
+            [hidden, *(model.extend(token[rows], memory) for token in further[:keep])], 1
+        )
 
     with torch.inference_mode():
         first = read(torch.arange(64))
@@ -99,18 +120,26 @@ def test_a_row_is_the_same_bits_wherever_in_a_block_it_stands(form: dict[str, An
 
 
 def test_segments_start_at_nothing_and_then_tell_prompts_from_items() -> None:
-    fresh = GPT(30, 6, Shape(width=16, feedforward=24)).initialise(torch.Generator().manual_seed(0)).eval()
+    fresh = (
+        GPT(30, 6, Shape(width=16, feedforward=24))
+        .initialise(torch.Generator().manual_seed(0))
+        .eval()
+    )
     tokens, users, segments = sequences()
     assert torch.equal(fresh(tokens, users, segments), fresh(tokens, users))
     model = network()
-    assert not torch.allclose(model(tokens, users, segments)[0, -1], model(tokens, users, 1 - segments)[0, -1], atol=1e-3)
+    assert not torch.allclose(
+        model(tokens, users, segments)[0, -1], model(tokens, users, 1 - segments)[0, -1], atol=1e-3
+    )
 
 
 def test_unknown_users_add_nothing_and_known_ones_do() -> None:
     model, (tokens, _, _) = network(), sequences()
     unknown = model(tokens, torch.full((4,), -1))
     assert torch.equal(unknown, model(tokens, torch.full((4,), 6)))  # 6 users: 0..5
-    assert not torch.allclose(unknown[0, -1], model(tokens, torch.zeros(4, dtype=torch.long))[0, -1], atol=1e-3)
+    assert not torch.allclose(
+        unknown[0, -1], model(tokens, torch.zeros(4, dtype=torch.long))[0, -1], atol=1e-3
+    )
 
 
 def test_dropping_all_users_in_training_trains_no_user() -> None:
@@ -125,7 +154,9 @@ def test_dropping_all_users_in_training_trains_no_user() -> None:
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_blocks_agree_with_torch_under_shared_weights(norm: str, activation: str) -> None:
     model = network(norm=norm, activation=activation, layers=2)
-    layer = nn.TransformerEncoderLayer(16, 2, 24, 0.0, activation, batch_first=True, norm_first=norm == "pre")
+    layer = nn.TransformerEncoderLayer(
+        16, 2, 24, 0.0, activation, batch_first=True, norm_first=norm == "pre"
+    )
     theirs = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
     with torch.no_grad():
         for ours, other in zip(model.blocks, theirs.layers, strict=True):
@@ -139,7 +170,9 @@ def test_blocks_agree_with_torch_under_shared_weights(norm: str, activation: str
         tokens, users, segments = sequences()
         x, real = model._embed(tokens, users, segments)
         got = model(tokens, users, segments)
-        for row in range(4):  # theirs has no answer for a padding row: each sequence alone, without its padding
+        for row in range(
+            4
+        ):  # theirs has no answer for a padding row: each sequence alone, without its padding
             alone = x[row : row + 1, real[row]]
             causal = torch.ones(alone.shape[1], alone.shape[1], dtype=torch.bool).triu(1)
             expected = model.final(theirs(alone, mask=causal))[0]
@@ -163,7 +196,9 @@ def test_flow_attention_is_its_definition() -> None:
         sources.append((k[i] @ sum(q[j] / incoming[j] for j in range(n)) / n).clamp(-1, 1))
         value = torch.zeros(4)
         for j in range(n):
-            competition = torch.exp(sources[j]) / sum(torch.exp(sources[m]) for m in range(j + 1)) * (j + 1)
+            competition = (
+                torch.exp(sources[j]) / sum(torch.exp(sources[m]) for m in range(j + 1)) * (j + 1)
+            )
             value += (q[i] @ k[j]) / (incoming[i] * n) * competition * v[j]
         rows.append(sink.sigmoid() * value)
     torch.testing.assert_close(got[0], layer.out(torch.stack(rows)), atol=1e-4, rtol=1e-3)
@@ -191,10 +226,14 @@ def test_the_trace_is_a_decayed_mean_of_the_embedded_clicks() -> None:
 
 
 def test_the_output_layer_starts_as_the_item_embedding() -> None:
-    model = GPT(30, 6, Shape(width=16, feedforward=24, output="biased")).initialise(torch.Generator().manual_seed(0))
+    model = GPT(30, 6, Shape(width=16, feedforward=24, output="biased")).initialise(
+        torch.Generator().manual_seed(0)
+    )
     hidden = torch.randn(3, 16)
     through_items = model.query(hidden, "items") @ model.vectors("items").T
-    torch.testing.assert_close(model.query(hidden, "output") @ model.vectors("output").T, through_items)
+    torch.testing.assert_close(
+        model.query(hidden, "output") @ model.vectors("output").T, through_items
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,5 +261,7 @@ def test_dropout_drops_its_rate_keeps_the_mean_and_follows_the_seed() -> None:
     assert abs(float((one == 0).double().mean()) - rate) < 5 * (rate * (1 - rate) / n) ** 0.5
     torch.testing.assert_close(one[one != 0], torch.full_like(one[one != 0], 1 / (1 - rate)))
     rows = (one == 0).double()
-    assert abs(float((rows[:, 1:] * rows[:, :-1]).mean()) - rate**2) < 5 * rate / n**0.5  # neighbours are independent
+    assert (
+        abs(float((rows[:, 1:] * rows[:, :-1]).mean()) - rate**2) < 5 * rate / n**0.5
+    )  # neighbours are independent
     assert layer.eval()(x) is x

@@ -50,7 +50,11 @@ def same_fit(policy: RecGPT, **serving: Any) -> RecGPT:
     return policy.with_params(**serving).restore(policy.state())
 
 
-@pytest.mark.parametrize("policy", [PreTrain(), FineTune(), RecGPT(quotas=(1,) * 6), RecGPT1()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "policy",
+    [PreTrain(), FineTune(), RecGPT(quotas=(1,) * 6), RecGPT1()],
+    ids=lambda p: type(p).__name__,
+)
 def test_keeps_the_promises(policy: PreTrain) -> None:
     for name in CHECKS:
         check_one(policy, name)
@@ -71,8 +75,14 @@ def test_other_forms_keep_the_promises_of_serving_too(policy: RecGPT) -> None:
             check_one(policy, name)
 
 
-def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_on_validation(example: Example) -> None:
-    policy = RecGPT1(**{**BRIEF, "pretraining": Training(epochs=2, patience=1)}, counts=Counts(shrink=1.0), prompts=Prompts(0))
+def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_on_validation(
+    example: Example,
+) -> None:
+    policy = RecGPT1(
+        **{**BRIEF, "pretraining": Training(epochs=2, patience=1)},
+        counts=Counts(shrink=1.0),
+        prompts=Prompts(0),
+    )
     policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
     mixture = policy.mixture_
     assert mixture is not None
@@ -81,7 +91,9 @@ def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_o
     alone = policy.queries(asked)[:, 0] @ policy.item_vectors()[1:].T
     share = np.exp(alone - alone.max(1, keepdims=True))
     share /= share.sum(1, keepdims=True)
-    counted = Transitions(200, 50, 0.8, 6.0, 1.0).fit(Validation(policy, example.sequences, 99, 0).known, example.catalogue, Fitting())
+    counted = Transitions(200, 50, 0.8, 6.0, 1.0).fit(
+        Validation(policy, example.sequences, 99, 0).known, example.catalogue, Fitting()
+    )
     counts = counted.score(asked, every)
     total = counts.sum(1, keepdims=True)
     mixture.weight = 0.75
@@ -93,7 +105,10 @@ def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_o
     judged = []
     for weight in WEIGHTS:
         mixture.weight = weight
-        gains = [validation.gains(policy.recall(validation.asked(some, 48), 10, 0).items, some).sum() for some in validation.blocks()]
+        gains = [
+            validation.gains(policy.recall(validation.asked(some, 48), 10, 0).items, some).sum()
+            for some in validation.blocks()
+        ]
         judged.append(sum(gains))
     assert judged[WEIGHTS.index(best)] == max(judged)
 
@@ -118,7 +133,9 @@ def test_soft_targets_are_the_cross_entropy_with_a_soft_target(example: Example)
 
 
 def test_inputs_are_swapped_for_neighbours_at_their_rate(example: Example) -> None:
-    neighbours = Neighbours(Smoothing(inputs=0.3, neighbours=4), example.sequences.clicks(), 50, "cpu")
+    neighbours = Neighbours(
+        Smoothing(inputs=0.3, neighbours=4), example.sequences.clicks(), 50, "cpu"
+    )
     tokens = torch.arange(51).repeat(400, 1)
     torch.manual_seed(1)
     swapped = neighbours.swap(tokens)
@@ -134,17 +151,29 @@ def test_inputs_are_swapped_for_neighbours_at_their_rate(example: Example) -> No
 @pytest.mark.parametrize("mode", ["written", "released"])
 def test_both_modes_of_the_paper_learn_a_chain(mode: str) -> None:
     example = chain(1)
-    shape = replace(getattr(Shape, mode)(), length=12, embedding_dropout=0.1, attention_dropout=0.0, dropout=0.1)
-    prompts = Prompts(1, "model") if mode == "written" else Prompts(1, "model", "tail", everywhere=True)
+    shape = replace(
+        getattr(Shape, mode)(), length=12, embedding_dropout=0.1, attention_dropout=0.0, dropout=0.1
+    )
+    prompts = (
+        Prompts(1, "model") if mode == "written" else Prompts(1, "model", "tail", everywhere=True)
+    )
     training = Training(epochs=40, patience=8, batch=32)
-    policy = RecGPT1(shape=shape, prompts=prompts, pretraining_loss=Loss("bce"), pretraining=training, tuning=training)
+    policy = RecGPT1(
+        shape=shape,
+        prompts=prompts,
+        pretraining_loss=Loss("bce"),
+        pretraining=training,
+        tuning=training,
+    )
     policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
     assert share_right(example, policy.recall(example.requests(), 1, 0).items) > 0.9
 
 
 @pytest.mark.parametrize("quotas", [(1,), (9, 1), (8, 2), (5, 5), (1, 1, 1, 1, 1, 1), (3, 0, 1)])
 @pytest.mark.parametrize("k", [1, 6, 10])
-def test_steps_recall_their_quotas_without_repeats(fitted: RecGPT, example: Example, quotas: tuple[int, ...], k: int) -> None:
+def test_steps_recall_their_quotas_without_repeats(
+    fitted: RecGPT, example: Example, quotas: tuple[int, ...], k: int
+) -> None:
     slates = same_fit(fitted, quotas=quotas).recall(example.requests(), k, 0)
     wanted = np.repeat(np.arange(len(quotas)), shares(quotas, k))
     assert slates.interest is not None
@@ -154,19 +183,26 @@ def test_steps_recall_their_quotas_without_repeats(fitted: RecGPT, example: Exam
 
 
 def test_recall_is_autoregressive_step_by_step(fitted: RecGPT, example: Example) -> None:
-    """Each step by hand: the whole sequence with the appended items through the network, all inner products, the best unseen ones."""
+    """Each step by hand: the whole sequence with the appended items through the network, all inner
+    products, the best unseen ones.
+    """
     policy = same_fit(fitted, quotas=(4, 2, 3))
     asked = example.requests()
     slates = policy.recall(asked, 9, 0)
     tokens, segments = policy.tokens(asked)
     vectors = policy.item_vectors()
     for row in np.flatnonzero(tokens.any(axis=1)):
-        history, roles = tokens[row][tokens[row] != 0].tolist(), segments[row][tokens[row] != 0].tolist()
+        history, roles = (
+            tokens[row][tokens[row] != 0].tolist(),
+            segments[row][tokens[row] != 0].tolist(),
+        )
         taken: list[int] = []
         for quota in (4, 2, 3):
             with torch.no_grad():
                 user = torch.tensor([int(asked.user[row])])
-                hidden = policy.model_(torch.tensor([history]), user, torch.tensor([roles]))[0, -1].numpy()
+                hidden = policy.model_(torch.tensor([history]), user, torch.tensor([roles]))[
+                    0, -1
+                ].numpy()
             scores = vectors @ hidden
             scores[[0, *asked.seen[row], *taken]] = -np.inf
             best = np.argsort(-scores)[:quota].tolist()
@@ -176,21 +212,30 @@ def test_recall_is_autoregressive_step_by_step(fitted: RecGPT, example: Example)
 
 
 def test_the_first_step_does_not_know_of_the_second(fitted: RecGPT, example: Example) -> None:
-    one, two = (same_fit(fitted, quotas=quotas).recall(example.requests(8), 10, 0) for quotas in ((1,), (9, 1)))
+    one, two = (
+        same_fit(fitted, quotas=quotas).recall(example.requests(8), 10, 0)
+        for quotas in ((1,), (9, 1))
+    )
     assert (one.items[:, :9] == two.items[:, :9]).all()
     assert (one.items[:, 9] != two.items[:, 9]).any()
 
 
 def test_merging_by_score_orders_by_inner_product(fitted: RecGPT, example: Example) -> None:
     asked = example.requests()
-    by_step, by_score = (same_fit(fitted, quotas=(1,) * 6, merge=merge).recall(asked, 12, 0) for merge in ("interest", "score"))
+    by_step, by_score = (
+        same_fit(fitted, quotas=(1,) * 6, merge=merge).recall(asked, 12, 0)
+        for merge in ("interest", "score")
+    )
     assert (np.sort(by_step.items) == np.sort(by_score.items)).all()
     assert (by_step.items != by_score.items).any()
 
 
 def test_approximate_search_finds_the_same_first_items(fitted: RecGPT, example: Example) -> None:
     pytest.importorskip("faiss")
-    exact, near = (same_fit(fitted, search=Search(kind), quotas=(1,)).recall(example.requests(), 5, 0) for kind in ("exact", "hnsw"))
+    exact, near = (
+        same_fit(fitted, search=Search(kind), quotas=(1,)).recall(example.requests(), 5, 0)
+        for kind in ("exact", "hnsw")
+    )
     assert (exact.items == near.items).mean() > 0.99
 
 
@@ -205,31 +250,53 @@ def test_the_one_step_policy_shares_the_fit(fitted: RecGPT, example: Example) ->
 
 
 def test_variants_of_table_3_are_what_they_say(example: Example) -> None:
-    """1: two steps on the pre-trained model, 3: one step on it; tuning starts from that very model."""
-    three = PreTrain(shape=SMALL, pretraining=BRIEF["pretraining"]).fit(example.sequences, example.catalogue, Fitting(seed=1))
+    """1: two steps on the pre-trained model, 3: one step on it; tuning starts from that very
+    model.
+    """
+    three = PreTrain(shape=SMALL, pretraining=BRIEF["pretraining"]).fit(
+        example.sequences, example.catalogue, Fitting(seed=1)
+    )
     one = three.with_params(quotas=(8, 2)).restore(three.state())
     a, b = three.recall(example.requests(8), 10, 0), one.recall(example.requests(8), 10, 0)
     assert (a.items[:, :8] == b.items[:, :8]).all()
     untuned = RecGPT(**{**BRIEF, "tuning": Training(epochs=0, patience=0)}, prompts=Prompts(0)).fit(
         example.sequences, example.catalogue, Fitting(seed=1)
     )
-    assert (untuned.with_params(quotas=(8, 2)).restore(untuned.state()).recall(example.requests(8), 10, 0).items == b.items).all()
+    assert (
+        untuned.with_params(quotas=(8, 2))
+        .restore(untuned.state())
+        .recall(example.requests(8), 10, 0)
+        .items
+        == b.items
+    ).all()
 
 
-def test_tuning_from_a_saved_pre_trained_model_is_tuning_after_pre_training(example: Example, fitted: RecGPT, tmp_path: Path) -> None:
-    PreTrain(shape=SMALL, pretraining=BRIEF["pretraining"]).fit(example.sequences, example.catalogue, Fitting(seed=1)).save(tmp_path)
-    tuned = RecGPT(**BRIEF, pretrained=str(tmp_path)).fit(example.sequences, example.catalogue, Fitting(seed=1))
+def test_tuning_from_a_saved_pre_trained_model_is_tuning_after_pre_training(
+    example: Example, fitted: RecGPT, tmp_path: Path
+) -> None:
+    PreTrain(shape=SMALL, pretraining=BRIEF["pretraining"]).fit(
+        example.sequences, example.catalogue, Fitting(seed=1)
+    ).save(tmp_path)
+    tuned = RecGPT(**BRIEF, pretrained=str(tmp_path)).fit(
+        example.sequences, example.catalogue, Fitting(seed=1)
+    )
     assert all(np.array_equal(array, tuned.state()[name]) for name, array in fitted.state().items())
     for folder, shape in ((tmp_path / "none", SMALL), (tmp_path, replace(SMALL, width=8))):
-        with pytest.raises(ValueError, match=r"must be the folder of a saved PreTrain of the same shape"):
-            RecGPT(shape=shape, pretrained=str(folder)).fit(example.sequences, example.catalogue, Fitting(seed=1))
+        with pytest.raises(
+            ValueError, match=r"must be the folder of a saved PreTrain of the same shape"
+        ):
+            RecGPT(shape=shape, pretrained=str(folder)).fit(
+                example.sequences, example.catalogue, Fitting(seed=1)
+            )
 
 
 def test_real_unclicks_stand_between_the_clicks_they_were_shown_between(fitted: RecGPT) -> None:
     assert fitted.source_ == "exposed"
     items = np.array([[0, 3, 4, 5, 6, 7], [0, 0, 0, 0, 8, 9]])
     clicked = np.array([[False, True, False, False, True, False], [False] * 6])
-    tokens, segments = same_fit(fitted, quotas=(1,)).tokens(Histories(np.array([0, 1]), np.zeros(2, int), items, clicked, items))
+    tokens, segments = same_fit(fitted, quotas=(1,)).tokens(
+        Histories(np.array([0, 1]), np.zeros(2, int), items, clicked, items)
+    )
     assert tokens[:, -4:].tolist() == [[0, 3, 5, 6], [0, 0, 0, 0]]
     assert segments[:, -4:].tolist() == [[0, REAL, GENERATED, REAL], [0, 0, 0, 0]]
 
@@ -244,30 +311,49 @@ def test_without_unclicks_prompts_are_generated_and_exposed_ones_refused(example
 
 def test_prompts_are_made_by_the_pre_trained_model_unless_anew(example: Example) -> None:
     """Algorithm 1's input is the pre-trained block, in training and at serving."""
-    clicks, training = example.sequences.clicks(), Training(epochs=6, patience=0, batch=32, rate=1e-2)
+    clicks, training = (
+        example.sequences.clicks(),
+        Training(epochs=6, patience=0, batch=32, rate=1e-2),
+    )
     asked = example.requests(12)
     base: dict[str, Any] = {"shape": SMALL, "pretraining": BRIEF["pretraining"]}
     start = PreTrain(**base).fit(example.sequences, example.catalogue, Fitting(seed=1)).model_
     for anew in (False, True):
         prompts = Prompts(2, "model", anew=anew)
-        policy = RecGPT1(**base, tuning=training, prompts=prompts).fit(clicks, example.catalogue, Fitting(seed=1))
+        policy = RecGPT1(**base, tuning=training, prompts=prompts).fit(
+            clicks, example.catalogue, Fitting(seed=1)
+        )
         restored = policy.with_params().restore(policy.state())
-        read = [converse(model, _ragged(asked), prompts, "model", layer, ROWS).last(12)[0] for model, layer in (
-            (start, "items"), (policy.model_, "output"),
-        )]  # fmt: skip
+        read = [
+            converse(model, _ragged(asked), prompts, "model", layer, ROWS).last(12)[0]
+            for model, layer in (
+                (start, "items"),
+                (policy.model_, "output"),
+            )
+        ]
         assert (read[0] != read[1]).any()
         for served in (policy, restored):
             assert served.tokens(asked)[0].tolist() == read[anew].tolist()
-    lost = {name: array for name, array in policy.state().items() if not name.startswith("generator/")}
-    with pytest.raises(ValueError, match="lacks the pre-trained network that its prompts come from"):
+    lost = {
+        name: array for name, array in policy.state().items() if not name.startswith("generator/")
+    }
+    with pytest.raises(
+        ValueError, match="lacks the pre-trained network that its prompts come from"
+    ):
         policy.with_params(prompts=Prompts(2, "model")).restore(lost)
 
 
 @pytest.mark.parametrize("quotas", [(1,), (3, 1)])
-def test_where_padding_is_read_serving_reads_as_much_of_it_as_training(example: Example, quotas: tuple[int, ...]) -> None:
+def test_where_padding_is_read_serving_reads_as_much_of_it_as_training(
+    example: Example, quotas: tuple[int, ...]
+) -> None:
     shape = replace(Shape.released(), width=16, feedforward=32, length=12)
     policy = RecGPT(
-        shape=shape, prompts=Prompts(1, "model", "tail"), quotas=quotas, ranking="items", **{k: BRIEF[k] for k in ("pretraining", "tuning")}
+        shape=shape,
+        prompts=Prompts(1, "model", "tail"),
+        quotas=quotas,
+        ranking="items",
+        **{k: BRIEF[k] for k in ("pretraining", "tuning")},
     )
     policy.fit(example.sequences.clicks(), example.catalogue, Fitting(seed=1))
     asked = example.requests(12)
@@ -284,22 +370,33 @@ def test_where_padding_is_read_serving_reads_as_much_of_it_as_training(example: 
         first = policy.with_params(quotas=(1,)).restore(policy.state()).recall(asked, 3, 0).items
         after = torch.from_numpy(np.append(window[:, 1:], first[:, :1], axis=1))
         with torch.no_grad():
-            scores = (policy.model_(after, torch.from_numpy(asked.user), real)[:, -1] @ policy.model_.items.weight.T).numpy()
+            scores = (
+                policy.model_(after, torch.from_numpy(asked.user), real)[:, -1]
+                @ policy.model_.items.weight.T
+            ).numpy()
         scores[:, 0] = -np.inf
         np.put_along_axis(scores, np.concatenate([asked.seen, first], axis=1), -np.inf, axis=1)
         known = window.any(axis=1)
-        assert policy.recall(asked, 4, 0).items[known, 3].tolist() == scores.argmax(1)[known].tolist()
+        assert (
+            policy.recall(asked, 4, 0).items[known, 3].tolist() == scores.argmax(1)[known].tolist()
+        )
 
 
 def test_no_stage_sees_what_a_later_one_validates_on(example: Example) -> None:
-    """As released: pre-training stops by itself, tuning on the validation click; other last clicks leave the pre-trained weights alone."""
+    """As released: pre-training stops by itself, tuning on the validation click; other last clicks
+    leave the pre-trained weights alone.
+    """
     clicks = example.sequences.clicks()
     items = clicks.items.copy()
     last = clicks.offsets[1:] - 1
     items[last] = items[last] % 50 + 1
     others = replace(clicks, items=items)
     states = [
-        FineTune(shape=SMALL, pretraining=BRIEF["pretraining"], tuning=Training(epochs=0, patience=patience))
+        FineTune(
+            shape=SMALL,
+            pretraining=BRIEF["pretraining"],
+            tuning=Training(epochs=0, patience=patience),
+        )
         .fit(log, example.catalogue, Fitting(seed=1))
         .state()["model/items.weight"]
         for patience in (1, 0)
@@ -312,15 +409,27 @@ def test_no_stage_sees_what_a_later_one_validates_on(example: Example) -> None:
 def test_epochs_are_compared_as_they_are_served() -> None:
     """With counts, by the pool: a network that knows nothing is validated at the counts' level."""
     example, told = chain(1), []
-    policy = PreTrain(shape=SMALL, pretraining=Training(epochs=1, patience=1, rate=1e-9), counts=Counts())
-    fitting = Fitting(seed=1, progress=lambda stage, done, total, figures: told.append(figures["ndcg@10"]))
+    policy = PreTrain(
+        shape=SMALL, pretraining=Training(epochs=1, patience=1, rate=1e-9), counts=Counts()
+    )
+    fitting = Fitting(
+        seed=1, progress=lambda stage, done, total, figures: told.append(figures["ndcg@10"])
+    )
     policy.fit(example.sequences, example.catalogue, fitting)
     assert policy.mixture_ is not None
     policy.mixture_.weight = 1.0
     validation = Validation(policy, example.sequences, 10**6, 0)
     judged = []
-    for served in (policy, PreTrain(shape=SMALL).restore({k: v for k, v in policy.state().items() if not k.startswith("mixture/")})):
-        gains = [validation.gains(served.recall(validation.asked(some, 48), 10, 0).items, some).sum() for some in validation.blocks()]
+    for served in (
+        policy,
+        PreTrain(shape=SMALL).restore(
+            {k: v for k, v in policy.state().items() if not k.startswith("mixture/")}
+        ),
+    ):
+        gains = [
+            validation.gains(served.recall(validation.asked(some, 48), 10, 0).items, some).sum()
+            for some in validation.blocks()
+        ]
         judged.append(sum(gains) / len(validation))
     assert told == [pytest.approx(judged[0], rel=1e-3)]
     assert judged[0] > 2 * judged[1]
@@ -329,7 +438,12 @@ def test_epochs_are_compared_as_they_are_served() -> None:
 def test_prompts_made_anew_differ_from_prompts_made_once(example: Example) -> None:
     training = Training(epochs=4, patience=0, batch=32, rate=1e-2)
     states = [
-        RecGPT(shape=SMALL, pretraining=BRIEF["pretraining"], tuning=training, prompts=Prompts(2, "model", anew=anew))
+        RecGPT(
+            shape=SMALL,
+            pretraining=BRIEF["pretraining"],
+            tuning=training,
+            prompts=Prompts(2, "model", anew=anew),
+        )
         .fit(example.sequences, example.catalogue, Fitting(seed=1))
         .state()
         for anew in (False, False, True)
@@ -339,8 +453,15 @@ def test_prompts_made_anew_differ_from_prompts_made_once(example: Example) -> No
 
 
 def test_stages_resume_where_they_were_cut(example: Example, tmp_path: Path) -> None:
-    policy = RecGPT(**{**BRIEF, "tuning": Training(epochs=3, patience=2)}, prompts=Prompts(1, "model", anew=True))
-    whole = policy.with_params().fit(example.sequences, example.catalogue, Fitting(seed=1, folder=tmp_path / "a")).state()
+    policy = RecGPT(
+        **{**BRIEF, "tuning": Training(epochs=3, patience=2)},
+        prompts=Prompts(1, "model", anew=True),
+    )
+    whole = (
+        policy.with_params()
+        .fit(example.sequences, example.catalogue, Fitting(seed=1, folder=tmp_path / "a"))
+        .state()
+    )
 
     class Cut(Exception):  # noqa: N818
         pass
@@ -350,24 +471,47 @@ def test_stages_resume_where_they_were_cut(example: Example, tmp_path: Path) -> 
             raise Cut
 
     with pytest.raises(Cut):
-        policy.with_params().fit(example.sequences, example.catalogue, Fitting(seed=1, folder=tmp_path / "b", progress=cut))
-    resumed = policy.with_params().fit(example.sequences, example.catalogue, Fitting(seed=1, folder=tmp_path / "b", resume=True)).state()
+        policy.with_params().fit(
+            example.sequences,
+            example.catalogue,
+            Fitting(seed=1, folder=tmp_path / "b", progress=cut),
+        )
+    resumed = (
+        policy.with_params()
+        .fit(
+            example.sequences,
+            example.catalogue,
+            Fitting(seed=1, folder=tmp_path / "b", resume=True),
+        )
+        .state()
+    )
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_validation_ranks_each_last_click_and_sees_nothing_after_what_came_before_it(example: Example) -> None:
+def test_validation_ranks_each_last_click_and_sees_nothing_after_what_came_before_it(
+    example: Example,
+) -> None:
     validation = Validation(RecGPT(**BRIEF), example.sequences, 10**6, 0)
     for user in range(len(example.sequences)):
         mine = slice(*example.sequences.offsets[user : user + 2])
         clicks = np.flatnonzero(example.sequences.clicked[mine])
         known = validation.known.items[slice(*validation.known.offsets[user : user + 2])]
-        assert known.tolist() == example.sequences.items[mine][: clicks[-1] if len(clicks) else 0].tolist()
+        assert (
+            known.tolist()
+            == example.sequences.items[mine][: clicks[-1] if len(clicks) else 0].tolist()
+        )
         assert (user in validation.rows) == (len(clicks) >= 2)
 
 
 def test_a_cold_user_gets_the_most_clicked(fitted: RecGPT) -> None:
     nothing = np.zeros((1, 4), dtype=np.int64)
-    slates = fitted.recall(Histories(np.array([10**6]), np.zeros(1, int), nothing, nothing.astype(bool), np.array([[7]])), 3, 0)
+    slates = fitted.recall(
+        Histories(
+            np.array([10**6]), np.zeros(1, int), nothing, nothing.astype(bool), np.array([[7]])
+        ),
+        3,
+        0,
+    )
     counts = fitted.clicks_.copy()
     counts[[0, 7]] = -1
     assert counts[slates.items[0]].tolist() == sorted(counts, reverse=True)[:3]
@@ -377,21 +521,25 @@ def test_a_log_without_a_pair_of_clicks_says_so(example: Example) -> None:
     nothing = example.sequences.where(np.zeros(len(example.sequences.items), dtype=bool))
     with pytest.raises(ValueError, match="nothing to train on"):
         RecGPT(**BRIEF).fit(
-            Sequences(*(getattr(nothing, n) for n in ("user", "offsets", "items", "clicked", "t"))), example.catalogue, Fitting()
+            Sequences(*(getattr(nothing, n) for n in ("user", "offsets", "items", "clicked", "t"))),
+            example.catalogue,
+            Fitting(),
         )
 
 
 def test_parameters_are_checked_where_they_are_given() -> None:
-    assert make("recgpt", {"quotas": [1, 1], "shape": {"width": 32}, "prompts": {"window": 3}}) == RecGPT(
-        quotas=(1, 1), shape=Shape(width=32), prompts=Prompts(3)
-    )
+    assert make(
+        "recgpt", {"quotas": [1, 1], "shape": {"width": 32}, "prompts": {"window": 3}}
+    ) == RecGPT(quotas=(1, 1), shape=Shape(width=32), prompts=Prompts(3))
     with pytest.raises(ValueError, match=r"no hyper-parameter .shape\.widht."):
         make("recgpt", {"shape": {"widht": 32}})
     with pytest.raises(ValueError, match="quotas must be non-negative and not all zero"):
         make("recgpt", {"quotas": [0, 0]})
     with pytest.raises(ValueError, match=r"must have fewer entries than shape\.length"):
         RecGPT(quotas=(1,) * 50)
-    with pytest.raises(ValueError, match=r"set shape\.masked to false, or prompts\.form to 'between'"):
+    with pytest.raises(
+        ValueError, match=r"set shape\.masked to false, or prompts\.form to 'between'"
+    ):
         RecGPT(prompts=Prompts(1, "model", "tail"))
 
 
@@ -412,9 +560,17 @@ def test_a_spectral_start_is_the_decomposition_of_who_clicked_what(example: Exam
     assert torch.equal(vectors, spectral(example.sequences, 60, 12, 3)[1])
 
 
-def test_training_may_start_from_the_spectrum_even_where_it_is_narrower_than_the_network(example: Example) -> None:
+def test_training_may_start_from_the_spectrum_even_where_it_is_narrower_than_the_network(
+    example: Example,
+) -> None:
     untrained: dict[str, Any] = {**BRIEF, "pretraining": Training(epochs=0, patience=0)}
-    policy = PreTrain(**{**{k: v for k, v in untrained.items() if k != "tuning"}, "shape": replace(SMALL, width=64)}, start="spectral")
+    policy = PreTrain(
+        **{
+            **{k: v for k, v in untrained.items() if k != "tuning"},
+            "shape": replace(SMALL, width=64),
+        },
+        start="spectral",
+    )
     policy.fit(example.sequences, example.catalogue, Fitting(seed=4))
     items, vectors = spectral(example.sequences, example.catalogue.n_items, 64, 4)
     assert vectors.shape[1] < 64
@@ -431,17 +587,23 @@ def test_batches_hold_about_as_many_targets_whatever_the_length_of_their_rows() 
     lessons = Lessons(np.arange(400), interleave(offsets, items, prompts), 16, "all", False)
     assert lessons.targets.sum() == (lengths - 1).sum()
     for index in range(len(lessons.row)):
-        assert lessons.targets[index] == int((lessons.batch(np.array([index]), False, "cpu")[2] != 0).sum())
+        assert lessons.targets[index] == int(
+            (lessons.batch(np.array([index]), False, "cpu")[2] != 0).sum()
+        )
 
 
-def test_a_pool_holds_the_best_of_what_every_interest_offers(example: Example, fitted: RecGPT) -> None:
+def test_a_pool_holds_the_best_of_what_every_interest_offers(
+    example: Example, fitted: RecGPT
+) -> None:
     asked = example.requests(9)
     pooled = same_fit(fitted, quotas=(3, 1), merge="pool").recall(asked, 6, 0)
     apart = same_fit(fitted, quotas=(1, 1)).recall(asked, 12, 0)  # 6 of each interest
     warm = np.flatnonzero((asked.clicked & (asked.items > 0)).any(axis=1))
     assert len(warm) > 5
     for row in warm:
-        offered = sorted(zip(-apart_scores(fitted, asked, row), apart.items[row].tolist(), strict=True))[:6]
+        offered = sorted(
+            zip(-apart_scores(fitted, asked, row), apart.items[row].tolist(), strict=True)
+        )[:6]
         assert pooled.items[row].tolist() == [item for _, item in offered]
     assert (np.diff(pooled.scores, axis=1) <= 0).all()
     one = same_fit(fitted, quotas=(1,), merge="pool").recall(asked, 6, 0)
@@ -449,29 +611,55 @@ def test_a_pool_holds_the_best_of_what_every_interest_offers(example: Example, f
 
 
 def apart_scores(policy: RecGPT, asked: Histories, row: int) -> Any:
-    """Inner products of the 12 items with the query of the interest that offered each, made from tokens one by one."""
+    """Inner products of the 12 items with the query of the interest that offered each, made from
+    tokens one by one.
+    """
     one = asked.rows(np.array([row]))
     model, walk = policy.model_, same_fit(policy, quotas=(1, 1))
     slate = walk.recall(one, 12, 0)
     tokens, segments = walk.tokens(one)
-    token, segment, user = torch.from_numpy(tokens), torch.from_numpy(segments), torch.from_numpy(one.user)
+    token, segment, user = (
+        torch.from_numpy(tokens),
+        torch.from_numpy(segments),
+        torch.from_numpy(one.user),
+    )
     grown = torch.cat([token, torch.from_numpy(slate.items[:, :1])], 1)
     with torch.no_grad():
         first = model(token, user, segment)[0, -1]
-        second = model(grown, user, torch.cat([segment, torch.zeros(1, 1, dtype=torch.int64)], 1))[0, -1]
+        second = model(grown, user, torch.cat([segment, torch.zeros(1, 1, dtype=torch.int64)], 1))[
+            0, -1
+        ]
         vectors = model.vectors(policy.layer_)
-        query = torch.stack([model.query(first, policy.layer_)] * 6 + [model.query(second, policy.layer_)] * 6)
+        query = torch.stack(
+            [model.query(first, policy.layer_)] * 6 + [model.query(second, policy.layer_)] * 6
+        )
         return (query * vectors[slate.items[0]]).sum(1).numpy()
 
 
-@pytest.mark.parametrize("shape", [Shape(length=20), Shape(length=20, attention="flow"), Shape(length=20, masked=False)])
+@pytest.mark.parametrize(
+    "shape", [Shape(length=20), Shape(length=20, attention="flow"), Shape(length=20, masked=False)]
+)
 def test_six_interests_among_many_items_do_not_depend_on_the_company(shape: Shape) -> None:
-    """Histories of all lengths in blocks of any size, by a shortlist of a large catalogue: the same bytes."""
+    """Histories of all lengths in blocks of any size, by a shortlist of a large catalogue: the same
+    bytes.
+    """
     n_items, n = 3000, 150
     policy, rng = RecGPT(shape=shape, quotas=(1,) * 6), np.random.default_rng(3)
-    policy._take(GPT(n_items, n, shape).initialise(torch.Generator().manual_seed(1)), np.arange(n_items + 1, dtype=np.float32), "exposed")
-    items = rng.integers(1, n_items + 1, (n, 60)) * (np.arange(60) >= 60 - rng.integers(0, 61, (n, 1)))
-    asked = Histories(np.arange(n), np.zeros(n, dtype=np.int64), items, (rng.random((n, 60)) < 0.5) & (items > 0), items)
+    policy._take(
+        GPT(n_items, n, shape).initialise(torch.Generator().manual_seed(1)),
+        np.arange(n_items + 1, dtype=np.float32),
+        "exposed",
+    )
+    items = rng.integers(1, n_items + 1, (n, 60)) * (
+        np.arange(60) >= 60 - rng.integers(0, 61, (n, 1))
+    )
+    asked = Histories(
+        np.arange(n),
+        np.zeros(n, dtype=np.int64),
+        items,
+        (rng.random((n, 60)) < 0.5) & (items > 0),
+        items,
+    )
     whole = policy.recall(asked, 60, 1)
     order = rng.permutation(n)
     for size in (1, 7, 64):

@@ -1,4 +1,6 @@
-"""Prompts: Algorithm 1 token for token against a literal transcription, real exposures, dialogues and training windows."""
+"""Prompts: Algorithm 1 token for token against a literal transcription, real exposures, dialogues
+and training windows.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,22 @@ def log(*users: list[tuple[int, bool]]) -> Sequences:
 def random_log(seed: int, n_users: int = 7, longest: int = 14, clicks: float = 1.0) -> Sequences:
     draw = np.random.default_rng(seed)
     return log(
-        *([(int(draw.integers(1, V + 1)), bool(draw.random() < clicks)) for _ in range(draw.integers(0, longest))] for _ in range(n_users))
+        *(
+            [
+                (int(draw.integers(1, V + 1)), bool(draw.random() < clicks))
+                for _ in range(draw.integers(0, longest))
+            ]
+            for _ in range(n_users)
+        )
     )
 
 
-def algorithm_1(model: GPT, user: int, history: list[int], window: int, fresh: bool = False) -> tuple[list[int], list[bool]]:
-    """Algorithm 1 of the paper, line by line, with the whole sequence through the network for every token; `fresh` is not in it."""
+def algorithm_1(
+    model: GPT, user: int, history: list[int], window: int, fresh: bool = False
+) -> tuple[list[int], list[bool]]:
+    """Algorithm 1 of the paper, line by line, with the whole sequence through the network for every
+    token; `fresh` is not in it.
+    """
     length = model.shape.length
     history = history[-length:]
     t = 1
@@ -46,9 +58,14 @@ def algorithm_1(model: GPT, user: int, history: list[int], window: int, fresh: b
             tokens = s_star[-length:]
             segments = [GENERATED if g else REAL for g in generated[-length:]]
             if not model.shape.masked:
-                tokens, segments = [0] * (length - len(tokens)) + tokens, [REAL] * (length - len(segments)) + segments
+                tokens, segments = (
+                    [0] * (length - len(tokens)) + tokens,
+                    [REAL] * (length - len(segments)) + segments,
+                )
             with torch.no_grad():
-                hidden = model(torch.tensor([tokens]), torch.tensor([user]), torch.tensor([segments]))[0, -1]
+                hidden = model(
+                    torch.tensor([tokens]), torch.tensor([user]), torch.tensor([segments])
+                )[0, -1]
                 scores = torch.log_softmax(hidden @ model.items.weight.T[:, 1:], dim=0)
             if fresh:
                 scores[torch.tensor(s_star) - 1] = -torch.inf
@@ -71,7 +88,9 @@ FORMS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("window", [0, 1, 3, 6])
-def test_generated_prompts_are_algorithm_1_token_for_token(form: dict[str, Any], window: int, fresh: bool) -> None:
+def test_generated_prompts_are_algorithm_1_token_for_token(
+    form: dict[str, Any], window: int, fresh: bool
+) -> None:
     model, sequences = network(seed=3, **form), random_log(1)
     dialogues = converse(model, sequences, Prompts(window, "model", fresh=fresh), "model", "items")
     checked = 0
@@ -83,7 +102,9 @@ def test_generated_prompts_are_algorithm_1_token_for_token(form: dict[str, Any],
         part = slice(dialogues.offsets[user], dialogues.offsets[user + 1])
         got, prompt = dialogues.tokens[part].tolist(), dialogues.prompt[part].tolist()
         assert (got[-len(tokens) :], prompt[-len(tokens) :]) == (tokens, generated)
-        assert got[: -len(tokens)] == history[: -model.shape.length]  # items before the window have no prompts
+        assert (
+            got[: -len(tokens)] == history[: -model.shape.length]
+        )  # items before the window have no prompts
         checked += len(tokens)
     assert checked > 20 * (window + 1)
 
@@ -99,7 +120,10 @@ def test_prompts_do_not_depend_on_who_else_is_there() -> None:
             *(a[part] for a in (sequences.items, sequences.clicked, sequences.t)),
         )
         alone = converse(model, one, Prompts(2, "model"), "model", "items", rows=8)
-        assert alone.tokens.tolist() == together.tokens[together.offsets[user] : together.offsets[user + 1]].tolist()
+        assert (
+            alone.tokens.tolist()
+            == together.tokens[together.offsets[user] : together.offsets[user + 1]].tolist()
+        )
 
 
 def test_given_prompts_are_kept_and_answered() -> None:
@@ -113,9 +137,19 @@ def test_given_prompts_are_kept_and_answered() -> None:
     for place in ((1, 1), (2, 0), (2, 1)):
         if place == (2, 0):
             tokens.append(6)
-        segments = torch.tensor([[REAL if t == 5 or i == 3 else GENERATED for i, t in enumerate(tokens)]])
+        segments = torch.tensor(
+            [[REAL if t == 5 or i == 3 else GENERATED for i, t in enumerate(tokens)]]
+        )
         with torch.no_grad():
-            best = int((model(torch.tensor([tokens]), torch.tensor([0]), segments)[0, -1] @ model.items.weight.T)[1:].argmax()) + 1
+            best = (
+                int(
+                    (
+                        model(torch.tensor([tokens]), torch.tensor([0]), segments)[0, -1]
+                        @ model.items.weight.T
+                    )[1:].argmax()
+                )
+                + 1
+            )
         assert filled[place] == best
         tokens.append(best)
 
@@ -193,11 +227,15 @@ def test_lessons_hold_every_target_with_its_token_once(cut: Any, everywhere: boo
     assert users.tolist() == sequences.user[row].tolist()
     for user in range(len(sequences)):
         mine = slice(dialogues.offsets[user], dialogues.offsets[user + 1])
-        pairs = [(int(a), int(b)) for a, b in zip(dialogues.tokens[mine], target[mine], strict=True)]
+        pairs = [
+            (int(a), int(b)) for a, b in zip(dialogues.tokens[mine], target[mine], strict=True)
+        ]
         useful = max((i + 1 for i, (_, goal) in enumerate(pairs) if goal), default=0)
         wanted = pairs[:useful] if cut == "all" else pairs[:useful][-6:]
         rows = np.flatnonzero(row == user)[::-1]  # pieces are cut from the end
-        got = [(int(a), int(b)) for r in rows for a, b in zip(tokens[r], targets[r], strict=True) if a]
+        got = [
+            (int(a), int(b)) for r in rows for a, b in zip(tokens[r], targets[r], strict=True) if a
+        ]
         assert got == wanted
     full = lessons.batch(np.arange(2), True, "cpu")[0]
     assert full.shape[1] == 6
@@ -223,8 +261,14 @@ def test_doubtful_prompts_are_walked_over_but_do_not_stand() -> None:
         for place in range(start + 1, end):
             for k in range(2):
                 with torch.no_grad():
-                    seen = torch.tensor([tokens[-12:]]), torch.tensor([int(clicks.user[row])]), torch.tensor([segments[-12:]])
-                    sure[place, k] = float((model(*seen)[0, -1] @ model.items.weight.T[:, 1:]).softmax(0).max())
+                    seen = (
+                        torch.tensor([tokens[-12:]]),
+                        torch.tensor([int(clicks.user[row])]),
+                        torch.tensor([segments[-12:]]),
+                    )
+                    sure[place, k] = float(
+                        (model(*seen)[0, -1] @ model.items.weight.T[:, 1:]).softmax(0).max()
+                    )
                 tokens, segments = [*tokens, int(every[place, k])], [*segments, GENERATED]
             tokens, segments = [*tokens, int(clicks.items[place])], [*segments, REAL]
     least = float(np.median(sure[every > 0])) + 1e-6
@@ -247,13 +291,20 @@ def test_prompts_beyond_and_until_so_many_clicks(beyond: int, until: int) -> Non
     for row in range(len(clicks)):
         mine = some.tokens[some.offsets[row] : some.offsets[row + 1]].tolist()
         theirs = every.tokens[every.offsets[row] : every.offsets[row + 1]].tolist()
-        assert mine == (theirs if asked[row] else clicks.items[clicks.offsets[row] : clicks.offsets[row + 1]].tolist())
+        assert mine == (
+            theirs
+            if asked[row]
+            else clicks.items[clicks.offsets[row] : clicks.offsets[row + 1]].tolist()
+        )
 
 
 def test_filters_of_prompts_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'least' of prompts must be within \[0, 1\); got 1.0"):
         Prompts(least=1.0)
-    with pytest.raises(ValueError, match=r"'beyond' of prompts must be at least 0, 'until' 0 or more than it; got 8 and 5"):
+    with pytest.raises(
+        ValueError,
+        match=r"'beyond' of prompts must be at least 0, 'until' 0 or more than it; got 8 and 5",
+    ):
         Prompts(beyond=8, until=5)
     with pytest.raises(ValueError, match="of prompts between items; got form 'tail'"):
         Prompts(form="tail", source="model", until=3)

@@ -1,4 +1,6 @@
-"""Every policy that abtest registers keeps the promises of the contract: the same checks as for a stranger's."""
+"""Every policy that abtest registers keeps the promises of the contract: the same checks as for a
+stranger's.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,11 @@ from policies.check import CHECKS, check_policy
 from policies.registry import available, make
 from simulator.reproduce.gallery import BRINGS_A_MODEL
 
-NAMES = sorted(entry.name for entry in available().values() if entry.distribution == "abtest" and entry.name not in BRINGS_A_MODEL)
+NAMES = sorted(
+    entry.name
+    for entry in available().values()
+    if entry.distribution == "abtest" and entry.name not in BRINGS_A_MODEL
+)
 
 
 def world() -> Any:

@@ -1,4 +1,6 @@
-"""The report: counts by hand, words, JSON, Markdown and HTML from a log alone, and the commands that write them."""
+"""The report: counts by hand, words, JSON, Markdown and HTML from a log alone, and the commands
+that write them.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,23 @@ from simulator.scenario.model import METRICS
 from tests.browser import PROGRAM, Browser
 
 
-def made_log(n_users: int = 300, days: int = 5, arms: tuple[str, ...] = ("comirec", "recgpt1", "recgpt"), seed: int = 3) -> EventLog:
-    """A paired log: the users live in every arm with shared noise; the last arm is truly better, the one before it is equal."""
+def made_log(
+    n_users: int = 300,
+    days: int = 5,
+    arms: tuple[str, ...] = ("comirec", "recgpt1", "recgpt"),
+    seed: int = 3,
+) -> EventLog:
+    """A paired log: the users live in every arm with shared noise; the last arm is truly better,
+    the one before it is equal.
+    """
     random = np.random.default_rng(seed)
     columns: dict[str, list[np.ndarray]] = {}
     taste = random.normal(0, 0.5, n_users)
     shape = (n_users, days, 2, 2, 6)
-    noise = {name: random.random(shape) for name in ("click", "long_view", "like", "comment", "forward", "follow", "watch", "item")}
+    noise = {
+        name: random.random(shape)
+        for name in ("click", "long_view", "like", "comment", "forward", "follow", "watch", "item")
+    }
     lives = np.broadcast_to((random.random((n_users, days)) < 0.8)[:, :, None, None, None], shape)
     user, day, session, request, position = np.indices(shape)
     for arm, _ in enumerate(arms):
@@ -45,7 +57,9 @@ def made_log(n_users: int = 300, days: int = 5, arms: tuple[str, ...] = ("comire
         own = other.random(shape) < (0.3 if arm else 0)
         roll = {name: np.where(own, other.random(shape), v) for name, v in noise.items()}
         click = roll["click"] < 1 / (1 + np.exp(0.2 - taste[user] - lift + 0.08 * position))
-        watch = np.where(roll["watch"] < 0.1, 0, np.exp(1.3 + 1.6 * click + roll["watch"])).astype(np.float32)
+        watch = np.where(roll["watch"] < 0.1, 0, np.exp(1.3 + 1.6 * click + roll["watch"])).astype(
+            np.float32
+        )
         given = {
             "arm": np.full(shape, arm),
             "user": user,
@@ -76,7 +90,16 @@ def made_log(n_users: int = 300, days: int = 5, arms: tuple[str, ...] = ("comire
     }
     return EventLog.from_columns(
         {name: np.concatenate(parts) for name, parts in columns.items()},
-        Metadata(arms, n_users, 500, control=arms[0], days=days, channels=("popular",), scenario=scenario, versions={"abtest": "0.1.0"}),
+        Metadata(
+            arms,
+            n_users,
+            500,
+            control=arms[0],
+            days=days,
+            channels=("popular",),
+            scenario=scenario,
+            versions={"abtest": "0.1.0"},
+        ),
     )
 
 
@@ -95,8 +118,15 @@ def test_counts_agree_with_pandas(log: EventLog) -> None:
     for name in ("click", "like", "comment", "long_view"):
         assert (found.steps[name] == by[name].sum().unstack().to_numpy()).all()
     assert np.allclose(found.steps["watch_time"], by.watch.sum().unstack().to_numpy(), rtol=1e-6)
-    requests = frame.drop_duplicates(["arm", "user", "session", "request"]).groupby(["arm", "day"]).size().unstack()
-    sessions = frame.drop_duplicates(["arm", "user", "session"]).groupby(["arm", "day"]).size().unstack()
+    requests = (
+        frame.drop_duplicates(["arm", "user", "session", "request"])
+        .groupby(["arm", "day"])
+        .size()
+        .unstack()
+    )
+    sessions = (
+        frame.drop_duplicates(["arm", "user", "session"]).groupby(["arm", "day"]).size().unstack()
+    )
     assert (found.steps["requests"] == requests.to_numpy()).all()
     assert (found.steps["sessions"] == sessions.to_numpy()).all()
     assert (found.users == frame.groupby("arm").user.nunique().to_numpy()).all()
@@ -105,9 +135,15 @@ def test_counts_agree_with_pandas(log: EventLog) -> None:
 
 def test_counts_leave_out_the_history_and_what_was_not_observed() -> None:
     columns = {
-        "user": [0, 0, 0], "session": [0, 1, 1], "request": [0, 0, 0], "position": [0, 0, 1],
-        "t": [-5, 10, 10], "item": [1, 2, 3], "click": np.array([1, -1, 1], dtype=np.int8), "watch": [3.0, np.nan, 0.0],
-    }  # fmt: skip
+        "user": [0, 0, 0],
+        "session": [0, 1, 1],
+        "request": [0, 0, 0],
+        "position": [0, 0, 1],
+        "t": [-5, 10, 10],
+        "item": [1, 2, 3],
+        "click": np.array([1, -1, 1], dtype=np.int8),
+        "watch": [3.0, np.nan, 0.0],
+    }
     found = count(EventLog.from_columns(columns, Metadata(("a",), 1, 3, days=1)))
     assert found.steps["impressions"].sum() == 2
     assert found.steps["click"].sum() == found.observed["click"].sum() == 1
@@ -129,7 +165,17 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def test_rows_have_exactly_the_promised_keys(content: dict[str, Any]) -> None:
-    assert {"schema", "scenario", "seed", "design", "control", "arms", "checks", "runtime", "lifts"} <= set(content)
+    assert {
+        "schema",
+        "scenario",
+        "seed",
+        "design",
+        "control",
+        "arms",
+        "checks",
+        "runtime",
+        "lifts",
+    } <= set(content)
     keys = [
         "metric",
         "arm",
@@ -148,55 +194,100 @@ def test_rows_have_exactly_the_promised_keys(content: dict[str, Any]) -> None:
     ]
     assert all(list(row) == keys for row in content["lifts"])
     assert {(row["metric"], row["arm"], row["unit"]) for row in content["lifts"]} == {
-        (metric, arm, unit) for metric in METRICS for arm in ("recgpt1", "recgpt") for unit in ("user", "day")
+        (metric, arm, unit)
+        for metric in METRICS
+        for arm in ("recgpt1", "recgpt")
+        for unit in ("user", "day")
     }
 
 
 def test_lifts_agree_with_scipy_on_the_same_log(log: EventLog, content: dict[str, Any]) -> None:
     frame = log.table.to_pandas()
-    sums = frame.groupby(["arm", "user"]).watch.sum().unstack(fill_value=0).reindex(columns=range(300), fill_value=0).to_numpy(float)
-    row = next(r for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("watch_time", "recgpt", "user"))
+    sums = (
+        frame.groupby(["arm", "user"])
+        .watch.sum()
+        .unstack(fill_value=0)
+        .reindex(columns=range(300), fill_value=0)
+        .to_numpy(float)
+    )
+    row = next(
+        r
+        for r in content["lifts"]
+        if (r["metric"], r["arm"], r["unit"]) == ("watch_time", "recgpt", "user")
+    )
     expected = stats.ttest_rel(sums[2], sums[0])
     assert row["t"] == pytest.approx(expected.statistic, rel=1e-6)
     assert row["p"] == pytest.approx(expected.pvalue, rel=1e-5)
     assert row["lift"] == pytest.approx(sums[2].mean() / sums[0].mean() - 1, rel=1e-6)
     assert row["n_units"] == 300
-    by_day = frame.assign(day=frame.t // DAY_MS).groupby(["arm", "day"]).watch.sum().unstack().to_numpy(float)
-    row = next(r for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("watch_time", "recgpt", "day"))
-    assert (row["t"], row["df"]) == (pytest.approx(stats.ttest_rel(by_day[2], by_day[0]).statistic, rel=1e-5), 4)
+    by_day = (
+        frame.assign(day=frame.t // DAY_MS)
+        .groupby(["arm", "day"])
+        .watch.sum()
+        .unstack()
+        .to_numpy(float)
+    )
+    row = next(
+        r
+        for r in content["lifts"]
+        if (r["metric"], r["arm"], r["unit"]) == ("watch_time", "recgpt", "day")
+    )
+    assert (row["t"], row["df"]) == (
+        pytest.approx(stats.ttest_rel(by_day[2], by_day[0]).statistic, rel=1e-5),
+        4,
+    )
 
 
-def test_the_log_alone_rebuilds_the_same_report(folder: Path, tmp_path: Path, content: dict[str, Any]) -> None:
+def test_the_log_alone_rebuilds_the_same_report(
+    folder: Path, tmp_path: Path, content: dict[str, Any]
+) -> None:
     rebuilt = report.write(EventLog.open(folder / "log"), tmp_path)
     assert {**rebuilt, "runtime": None} == {**content, "runtime": None}
     again = CliRunner().invoke(main, ["report", str(folder), "--quiet"])
     assert again.exit_code == 0, again.output
     assert again.output.strip() == str(folder / "report.html")
-    assert json.loads((folder / "report.json").read_text(encoding="utf-8")) == content, "runtime figures of the run are kept"
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8")) == content, (
+        "runtime figures of the run are kept"
+    )
     assert not list(folder.glob("*.part"))
 
 
 def test_options_of_tables_are_refused_for_a_log(folder: Path) -> None:
-    result = CliRunner().invoke(main, ["report", str(folder), "--control", "recgpt", "--metric", "click"])
-    assert (result.exit_code, "--control, --metric: for tables" in result.output) == (2, True), result.output
+    result = CliRunner().invoke(
+        main, ["report", str(folder), "--control", "recgpt", "--metric", "click"]
+    )
+    assert (result.exit_code, "--control, --metric: for tables" in result.output) == (
+        2,
+        True,
+    ), result.output
 
 
 def test_an_a_a_run_is_identical_in_every_metric(log: EventLog, tmp_path: Path) -> None:
     table = log.table.filter(pc.equal(log.table["arm"], 0))
-    twin = table.set_column(0, table.schema.field("arm"), pa.array(np.ones(table.num_rows), pa.uint8()))
+    twin = table.set_column(
+        0, table.schema.field("arm"), pa.array(np.ones(table.num_rows), pa.uint8())
+    )
     meta = dataclasses.replace(log.metadata, arms=("a", "b"), control="a")
     content = report.write(EventLog(meta, pa.concat_tables([table, twin])), tmp_path)
     assert {said["verdict"] for said in content["verdicts"]} == {"identical"}
     assert all(row["lift"] == 0 and row["p"] is None for row in content["lifts"])
-    assert content["headlines"] == [{"arm": "b", "sentence": "b and a are identical in every metric."}]
+    assert content["headlines"] == [
+        {"arm": "b", "sentence": "b and a are identical in every metric."}
+    ]
     assert "identical" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_terminal_table_is_in_the_papers_style_within_80_columns(content: dict[str, Any]) -> None:
+def test_the_terminal_table_is_in_the_papers_style_within_80_columns(
+    content: dict[str, Any],
+) -> None:
     out = io.StringIO()
     show(content, Console(file=out, width=80, highlight=False))
     text = out.getvalue()
-    row = next(r for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("click", "recgpt", "user"))
+    row = next(
+        r
+        for r in content["lifts"]
+        if (r["metric"], r["arm"], r["unit"]) == ("click", "recgpt", "user")
+    )
     assert f"{100 * row['lift']:+.3f}% Click" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text, "no colour where there is no terminal"
@@ -204,12 +295,19 @@ def test_the_terminal_table_is_in_the_papers_style_within_80_columns(content: di
 
 def test_bad_sources_end_with_one_message(tmp_path: Path, log: EventLog) -> None:
     one = EventLog.from_columns(
-        {"user": [0], "session": [0], "request": [0], "position": [0], "t": [0], "item": [1]}, Metadata(("only",), 1, 1)
+        {"user": [0], "session": [0], "request": [0], "position": [0], "t": [0], "item": [1]},
+        Metadata(("only",), 1, 1),
     )
     one.write(tmp_path / "one.parquet")
     (tmp_path / "text.parquet").write_text("no")
-    for source, rule in (("none", "no such file"), ("one.parquet", "at least two arms"), ("text.parquet", "not a readable Parquet file")):
-        result = CliRunner().invoke(main, ["report", str(tmp_path / source), "--out", str(tmp_path / "out")])
+    for source, rule in (
+        ("none", "no such file"),
+        ("one.parquet", "at least two arms"),
+        ("text.parquet", "not a readable Parquet file"),
+    ):
+        result = CliRunner().invoke(
+            main, ["report", str(tmp_path / source), "--out", str(tmp_path / "out")]
+        )
         assert result.exit_code == 2
         assert rule in result.output
         assert "Traceback" not in result.output
@@ -218,22 +316,49 @@ def test_bad_sources_end_with_one_message(tmp_path: Path, log: EventLog) -> None
 
 @pytest.mark.parametrize(
     ("fraction", "text"),
-    [(0.00772, "+0.772%"), (-0.0001, "-0.010%"), (0.0, "0.000%"), (-1e-9, "0.000%"), (None, "n/a"), (12.5, "+1250.000%")],
+    [
+        (0.00772, "+0.772%"),
+        (-0.0001, "-0.010%"),
+        (0.0, "0.000%"),
+        (-1e-9, "0.000%"),
+        (None, "n/a"),
+        (12.5, "+1250.000%"),
+    ],
 )
 def test_percent_is_in_the_papers_style(fraction: float | None, text: str) -> None:
     assert words.percent(fraction) == text
 
 
 def test_sentences_say_what_the_row_says() -> None:
-    row = {"metric": "watch_time", "arm": "b", "unit": "user", "control_mean": 1.0, "treatment_mean": 1.01, "lift": 0.01, "low": -0.01,
-           "high": 0.03, "t": 1.0, "df": 9.0, "p": 0.04, "p_adjusted": 0.4, "n_units": 10, "mde": 0.02}  # fmt: skip
+    row = {
+        "metric": "watch_time",
+        "arm": "b",
+        "unit": "user",
+        "control_mean": 1.0,
+        "treatment_mean": 1.01,
+        "lift": 0.01,
+        "low": -0.01,
+        "high": 0.03,
+        "t": 1.0,
+        "df": 9.0,
+        "p": 0.04,
+        "p_adjusted": 0.4,
+        "n_units": 10,
+        "mde": 0.02,
+    }
     said = words.sentence(row, "undecided", "a", 9)
-    assert said.startswith("Watch time: not shown. +1.000%, 95% interval -1.000% to +3.000%; alone it would pass (p .040)")
+    assert said.startswith(
+        "Watch time: not shown. +1.000%, 95% interval -1.000% to +3.000%; alone it would pass (p"
+        " .040)"
+    )
     assert "±2.00% or more" in said
     assert "unbounded" in words.sentence({**row, "low": None, "high": None}, "undecided", "a", 9)
-    assert "a relative lift of nothing is not defined" in words.sentence({**row, "lift": None, "control_mean": 0.0}, "undecided", "a", 9)
-    assert words.headline([("click", "down"), ("like", "up"), ("return", "undecided")], "b", "a") == (
-        "b against a: higher on like; lower on click; 1 of 3 metrics undecided."
+    assert "a relative lift of nothing is not defined" in words.sentence(
+        {**row, "lift": None, "control_mean": 0.0}, "undecided", "a", 9
+    )
+    assert (
+        words.headline([("click", "down"), ("like", "up"), ("return", "undecided")], "b", "a")
+        == "b against a: higher on like; lower on click; 1 of 3 metrics undecided."
     )
 
 
@@ -245,9 +370,21 @@ def nasty(log: EventLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report in which an arm, the scenario, a channel, a note and a version are markup."""
     home = tmp_path_factory.mktemp("nasty")
     meta = log.metadata
-    scenario = {**meta.scenario, "name": NASTY, "description": NASTY, "arms": {"comirec": {}, "recgpt1": {}, NASTY: {"policy": NASTY}}}
+    scenario = {
+        **meta.scenario,
+        "name": NASTY,
+        "description": NASTY,
+        "arms": {"comirec": {}, "recgpt1": {}, NASTY: {"policy": NASTY}},
+    }
     arms = ("comirec", "recgpt1", NASTY)
-    changed = dataclasses.replace(meta, arms=arms, scenario=scenario, channels=(NASTY,), versions={NASTY: NASTY}, notes={NASTY: NASTY})
+    changed = dataclasses.replace(
+        meta,
+        arms=arms,
+        scenario=scenario,
+        channels=(NASTY,),
+        versions={NASTY: NASTY},
+        notes={NASTY: NASTY},
+    )
     report.write(EventLog(changed, log.table), home)
     return home
 
@@ -256,7 +393,9 @@ def test_markup_in_names_stays_text(nasty: Path) -> None:
     html = (nasty / "report.html").read_text(encoding="utf-8")
     assert html.count("<script>") == 1, "only our own"
     assert "&lt;script&gt;window.hit=1" in html
-    assert "<script>" not in (nasty / "report.md").read_text(encoding="utf-8").split("## Repeat it")[0]
+    assert (
+        "<script>" not in (nasty / "report.md").read_text(encoding="utf-8").split("## Repeat it")[0]
+    )
 
 
 def test_the_page_is_self_contained_and_small(folder: Path) -> None:
@@ -275,7 +414,10 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-FIGURES = "[...document.querySelectorAll('svg[role=img]')].map(e => e.getBoundingClientRect()).map(b => Math.min(b.width, b.height))"
+FIGURES = (
+    "[...document.querySelectorAll('svg[role=img]')].map(e => e.getBoundingClientRect()).map(b =>"
+    " Math.min(b.width, b.height))"
+)
 
 
 @pytest.mark.browser
@@ -290,8 +432,13 @@ def test_figures_are_drawn_with_and_without_script(
     boxes = browser.ask(FIGURES)
     assert len(boxes) >= 2 * len(METRICS) + len(content["funnel"])
     assert min(boxes) >= 10
-    assert browser.ask("document.documentElement.scrollWidth") <= width, "no sideways scrolling of the page"
-    marks = "[...document.querySelectorAll('svg .dot, svg .fill')].map(e => e.getBoundingClientRect().width)"
+    assert browser.ask("document.documentElement.scrollWidth") <= width, (
+        "no sideways scrolling of the page"
+    )
+    marks = (
+        "[...document.querySelectorAll('svg .dot, svg .fill')].map(e =>"
+        " e.getBoundingClientRect().width)"
+    )
     assert min(w for w in browser.ask(marks)) > 0
     text = browser.ask("document.body.innerText")
     for said in content["verdicts"][: len(METRICS)]:
@@ -301,7 +448,10 @@ def test_figures_are_drawn_with_and_without_script(
 @pytest.mark.browser
 def test_tables_sort_by_click_and_keyboard(browser: Browser, folder: Path) -> None:
     browser.open(folder / "report.html")
-    column = "[...document.querySelectorAll('#lifts tbody tr')].map(r => r.cells[4].dataset.value).map(v => v === '' ? null : Number(v))"
+    column = (
+        "[...document.querySelectorAll('#lifts tbody tr')].map(r => r.cells[4].dataset.value).map(v"
+        " => v === '' ? null : Number(v))"
+    )
     head = "document.querySelectorAll('#lifts thead th')[4]"
     before = browser.ask(column)
     browser.ask(f"{head}.querySelector('button').click()")
@@ -309,7 +459,14 @@ def test_tables_sort_by_click_and_keyboard(browser: Browser, folder: Path) -> No
     assert browser.ask(f"{head}.getAttribute('aria-sort')") == "ascending"
     browser.ask(f"{head}.querySelector('button').focus()")
     for kind in ("keyDown", "keyUp"):
-        browser.send("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
+        browser.send(
+            "Input.dispatchKeyEvent",
+            type=kind,
+            key="Enter",
+            code="Enter",
+            windowsVirtualKeyCode=13,
+            text="\r",
+        )
     assert browser.ask(column) == sorted(before, reverse=True)
     assert browser.ask(f"{head}.getAttribute('aria-sort')") == "descending"
 
@@ -318,25 +475,43 @@ def test_tables_sort_by_click_and_keyboard(browser: Browser, folder: Path) -> No
 def test_marks_answer_hover_and_arrow_keys(browser: Browser, folder: Path) -> None:
     browser.open(folder / "report.html")
     box = browser.ask(
-        "(() => { const b = document.querySelector('.strip').getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] })()"
+        "(() => { const b = document.querySelector('.strip').getBoundingClientRect(); return [b.x +"
+        " b.width / 2, b.y + b.height / 2] })()"
     )
     browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
-    assert browser.ask("document.querySelector('#tip').textContent").startswith("Comment, recgpt1: ")
+    assert browser.ask("document.querySelector('#tip').textContent").startswith(
+        "Comment, recgpt1: "
+    )
     browser.ask("document.querySelector('svg.days').focus()")
     for _ in range(2):
-        browser.send("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39)
+        browser.send(
+            "Input.dispatchKeyEvent",
+            type="keyDown",
+            key="ArrowRight",
+            code="ArrowRight",
+            windowsVirtualKeyCode=39,
+        )
     assert browser.ask("document.querySelector('#tip').textContent").startswith("Day 2. ")
     assert not browser.ask("document.querySelector('#tip').hidden")
 
 
 @pytest.mark.browser
 def test_the_page_is_walked_with_the_keyboard(browser: Browser, folder: Path) -> None:
-    """Tab goes from the skip link through the contents to sort buttons and figures, in the order of the page, with a visible outline."""
+    """Tab goes from the skip link through the contents to sort buttons and figures, in the order of
+    the page, with a visible outline.
+    """
     browser.open(folder / "report.html")
 
     def press(key: str, code: int, text: str = "") -> None:
         for kind in ("keyDown", "keyUp"):
-            browser.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
+            browser.send(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
+                text=text,
+            )
 
     seen = []
     for _ in range(60):
@@ -346,18 +521,23 @@ def test_the_page_is_walked_with_the_keyboard(browser: Browser, folder: Path) ->
     assert seen[0]["left"] >= 0, "the skip link is seen once it has the focus"
     assert [stop["tag"] for stop in seen[1:3]] == ["A", "A"]
     assert {"BUTTON", "svg"} <= {stop["tag"] for stop in seen}
-    assert all(stop["outline"] != "none" for stop in seen), [stop for stop in seen if stop["outline"] == "none"]
+    assert all(stop["outline"] != "none" for stop in seen), [
+        stop for stop in seen if stop["outline"] == "none"
+    ]
     tops = [stop["top"] for stop in seen[1:]]
     assert all(later >= earlier - 60 for earlier, later in itertools.pairwise(tops))
     head = "document.querySelectorAll('.forest thead th')[1]"
     browser.ask(f"{head}.querySelector('button').focus()")
     press(" ", 32, " ")
-    assert browser.ask(f"{head}.getAttribute('aria-sort')") == "ascending", "the space bar sorts, too"
+    assert browser.ask(f"{head}.getAttribute('aria-sort')") == "ascending", (
+        "the space bar sorts, too"
+    )
 
 
 STOP = """(() => {
   const e = document.activeElement, b = e.getBoundingClientRect();
-  return {tag: e.tagName, class: e.getAttribute("class"), left: b.left, top: b.top + scrollY, outline: getComputedStyle(e).outlineStyle};
+  return {tag: e.tagName, class: e.getAttribute("class"), left: b.left, top: b.top + scrollY,
+          outline: getComputedStyle(e).outlineStyle};
 })()"""
 """Where the focus is, and whether it is seen."""
 
@@ -368,7 +548,11 @@ def test_markup_in_names_does_not_run(browser: Browser, nasty: Path) -> None:
     assert browser.errors == []
     assert browser.ask("window.hit") is None
     assert NASTY in browser.ask("document.querySelector('h1').textContent")
-    assert browser.ask("[...document.querySelectorAll('td')].some(e => e.textContent === '" + NASTY.replace("'", "\\'") + "')")
+    assert browser.ask(
+        "[...document.querySelectorAll('td')].some(e => e.textContent === '"
+        + NASTY.replace("'", "\\'")
+        + "')"
+    )
 
 
 @pytest.mark.browser
@@ -397,7 +581,8 @@ CONTRAST = """(() => {
     if (!own || !e.getClientRects().length || e.closest("script, .hidden, .skip")) continue;
     const style = getComputedStyle(e);
     const [a, b] = [light(e instanceof SVGElement ? style.fill : style.color), light(ground(e))];
-    found.push([(Math.max(a, b) + .05) / (Math.min(a, b) + .05), e.className, e.textContent.trim().slice(0, 40)]);
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    found.push([ratio, e.className, e.textContent.trim().slice(0, 40)]);
   }
   return found;
 })()"""
@@ -409,10 +594,21 @@ def test_the_page_has_names_for_what_it_shows(browser: Browser, folder: Path) ->
     browser.open(folder / "report.html", script=False)
     assert browser.ask("document.documentElement.lang") == "en"
     assert browser.ask("document.querySelectorAll('h1').length") == 1
-    assert browser.ask("[...document.querySelectorAll('svg:not([role=img])')].every(e => e.closest('[aria-hidden], svg[role=img]'))")
-    assert browser.ask("[...document.querySelectorAll('svg[role=img]')].every(e => e.getAttribute('aria-label').length > 10)")
-    assert browser.ask("[...document.querySelectorAll('table')].every(t => t.querySelector('thead th[scope=col]'))")
-    assert browser.ask("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.getAttribute('href')))")
+    assert browser.ask(
+        "[...document.querySelectorAll('svg:not([role=img])')].every(e => e.closest('[aria-hidden],"
+        " svg[role=img]'))"
+    )
+    assert browser.ask(
+        "[...document.querySelectorAll('svg[role=img]')].every(e =>"
+        " e.getAttribute('aria-label').length > 10)"
+    )
+    assert browser.ask(
+        "[...document.querySelectorAll('table')].every(t => t.querySelector('thead th[scope=col]'))"
+    )
+    assert browser.ask(
+        "[...document.querySelectorAll('nav a')].every(a =>"
+        " document.querySelector(a.getAttribute('href')))"
+    )
 
 
 @pytest.mark.browser
@@ -423,15 +619,29 @@ def test_the_page_prints(browser: Browser, folder: Path, tmp_path: Path) -> None
     assert data.startswith(b"%PDF-")
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", data)) <= 18
     browser.open(folder / "report.html", width=696, dark=True)  # an A4 sheet within its margins
-    browser.send("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    browser.send(
+        "Emulation.setEmulatedMedia",
+        media="print",
+        features=[{"name": "prefers-color-scheme", "value": "dark"}],
+    )
     assert browser.ask("document.documentElement.scrollWidth") <= 696, "nothing is cut off"
-    assert browser.ask("Math.max(...[...document.querySelectorAll('table, pre, svg')].map(e => e.getBoundingClientRect().right))") <= 697
-    assert browser.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)", "paper is white, also of a dark screen"
+    assert (
+        browser.ask(
+            "Math.max(...[...document.querySelectorAll('table, pre, svg')].map(e =>"
+            " e.getBoundingClientRect().right))"
+        )
+        <= 697
+    )
+    assert browser.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)", (
+        "paper is white, also of a dark screen"
+    )
     browser.send("Emulation.setEmulatedMedia", media="")
 
 
 def test_every_section_of_the_content_is_shown(folder: Path, content: dict[str, Any]) -> None:
-    html, markdown = ((folder / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    html, markdown = (
+        (folder / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md")
+    )
     for heading in (
         "Distributions",
         "Computed otherwise",
@@ -449,21 +659,49 @@ def test_every_section_of_the_content_is_shown(folder: Path, content: dict[str, 
 
 def test_computed_otherwise_agrees_with_scipy(log: EventLog, content: dict[str, Any]) -> None:
     frame = log.table.to_pandas()
-    sums = frame.groupby(["arm", "user"]).watch.sum().unstack(fill_value=0).reindex(columns=range(300), fill_value=0).to_numpy(float)
-    row = {r["method"]: r for r in content["otherwise"] if (r["metric"], r["arm"]) == ("watch_time", "recgpt")}
-    assert row["Wilcoxon"]["p"] == pytest.approx(stats.wilcoxon(sums[2] - sums[0], zero_method="pratt", method="approx").pvalue, rel=1e-6)
-    assert row["median"]["lift"] == pytest.approx(np.median(sums[2]) / np.median(sums[0]) - 1, rel=1e-4)
+    sums = (
+        frame.groupby(["arm", "user"])
+        .watch.sum()
+        .unstack(fill_value=0)
+        .reindex(columns=range(300), fill_value=0)
+        .to_numpy(float)
+    )
+    row = {
+        r["method"]: r
+        for r in content["otherwise"]
+        if (r["metric"], r["arm"]) == ("watch_time", "recgpt")
+    }
+    assert row["Wilcoxon"]["p"] == pytest.approx(
+        stats.wilcoxon(sums[2] - sums[0], zero_method="pratt", method="approx").pvalue, rel=1e-6
+    )
+    assert row["median"]["lift"] == pytest.approx(
+        np.median(sums[2]) / np.median(sums[0]) - 1, rel=1e-4
+    )
 
 
 def test_users_needed_find_the_lift_four_times_in_five(content: dict[str, Any]) -> None:
-    """The users that the report says a 1% lift of watch time needs, against statsmodels' power of a paired t test."""
+    """The users that the report says a 1% lift of watch time needs, against statsmodels' power of a
+    paired t test.
+    """
     from statsmodels.stats.power import TTestPower
 
-    need = next(r for r in content["power"] if (r["metric"], r["arm"], r["published"]) == ("watch_time", "recgpt", False))
-    lift = next(r for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("watch_time", "recgpt", "user"))
-    sd = abs(lift["treatment_mean"] - lift["control_mean"]) / abs(lift["t"]) * lift["n_units"] ** 0.5
+    need = next(
+        r
+        for r in content["power"]
+        if (r["metric"], r["arm"], r["published"]) == ("watch_time", "recgpt", False)
+    )
+    lift = next(
+        r
+        for r in content["lifts"]
+        if (r["metric"], r["arm"], r["unit"]) == ("watch_time", "recgpt", "user")
+    )
+    sd = (
+        abs(lift["treatment_mean"] - lift["control_mean"]) / abs(lift["t"]) * lift["n_units"] ** 0.5
+    )
     comparisons = sum(1 for r in content["lifts"] if r["unit"] == "user" and r["p"] is not None)
-    power = TTestPower().power(0.01 * lift["control_mean"] / sd, need["users"]["paired"], 0.05 / comparisons)
+    power = TTestPower().power(
+        0.01 * lift["control_mean"] / sd, need["users"]["paired"], 0.05 / comparisons
+    )
     assert power == pytest.approx(0.8, abs=0.005)
 
 
@@ -475,7 +713,9 @@ def test_users_needed_find_the_lift_four_times_in_five(content: dict[str, Any]) 
         ("click", None, "columns are"),
     ],
 )
-def test_a_log_that_breaks_a_rule_is_named_with_its_row(tmp_path: Path, column: str, value: int | None, message: str) -> None:
+def test_a_log_that_breaks_a_rule_is_named_with_its_row(
+    tmp_path: Path, column: str, value: int | None, message: str
+) -> None:
     """Exit code 2, one message with file and row, and nothing written."""
     log = made_log(n_users=20, days=2)
     place = log.write(tmp_path / "log" / "0.parquet")
@@ -486,9 +726,13 @@ def test_a_log_that_breaks_a_rule_is_named_with_its_row(tmp_path: Path, column: 
         changed = table[column].to_numpy().copy()
         changed[5] = value
         index = table.schema.get_field_index(column)
-        table = table.set_column(index, table.schema.field(column), pa.array(changed, table.schema.field(column).type))
+        table = table.set_column(
+            index, table.schema.field(column), pa.array(changed, table.schema.field(column).type)
+        )
     pq.write_table(table, place)
-    done = CliRunner().invoke(main, ["report", str(tmp_path / "log"), "--out", str(tmp_path / "out"), "--quiet"])
+    done = CliRunner().invoke(
+        main, ["report", str(tmp_path / "log"), "--out", str(tmp_path / "out"), "--quiet"]
+    )
     assert done.exit_code == 2, done.output
     assert re.search(message, done.output), done.output
     assert "0.parquet" in done.output
@@ -496,25 +740,37 @@ def test_a_log_that_breaks_a_rule_is_named_with_its_row(tmp_path: Path, column: 
 
 
 def test_days_on_which_nothing_was_shown_are_said(tmp_path: Path) -> None:
-    """A log whose times are s lies on its first day as a whole; one with all its days says nothing of them."""
+    """A log whose times are s lies on its first day as a whole; one with all its days says nothing
+    of them.
+    """
     log = made_log(days=3, arms=("old", "new"))
     whole = report.write(log, tmp_path / "ms")["checks"]
     assert "Days" not in {check["name"] for check in whole}
     t = pc.divide(log.table["t"], 1000)
-    table = log.table.set_column(log.table.schema.get_field_index("t"), log.table.schema.field("t"), t)
-    (check,) = (c for c in report.write(EventLog(log.metadata, table), tmp_path / "s")["checks"] if c["name"] == "Days")
+    table = log.table.set_column(
+        log.table.schema.get_field_index("t"), log.table.schema.field("t"), t
+    )
+    (check,) = (
+        c
+        for c in report.write(EventLog(log.metadata, table), tmp_path / "s")["checks"]
+        if c["name"] == "Days"
+    )
     assert (check["status"], check["value"]) == ("amber", "Nothing was shown on 2 of 3 days: 2, 3.")
 
 
 def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
-    """What `abtest audit` has written is shown in every rendering, and its verdict on the tests is a check."""
+    """What `abtest audit` has written is shown in every rendering, and its verdict on the tests is
+    a check.
+    """
     from simulator.cli.audit import plain
     from simulator.stats import audit as audits
     from simulator.stats import units
     from tests.test_stats_audit import paired_log
 
     log = paired_log(n_users=80)
-    found = plain(audits.audit(units.read(log, ("click", "watch_time")), "a", repetitions=100, sizes=(20, 80)))
+    found = plain(
+        audits.audit(units.read(log, ("click", "watch_time")), "a", repetitions=100, sizes=(20, 80))
+    )
     (tmp_path / "audit.json").write_text(json.dumps(found))
     content = report.write(log, tmp_path)
     assert content["audit"]["repetitions"] == 100
@@ -523,16 +779,22 @@ def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
     (check,) = (c for c in content["checks"] if c["name"] == "Audit of the tests")
     assert "100 samples of 80 users" in check["value"]
     by_day = [r for r in found["rows"] if r["analysis"] == "paired t by day" and r["n"] == 80]
-    assert content["audit"]["by_day"]["error"] == [how(r["error"]["value"] for r in by_day) for how in (min, max)]
-    assert f"{max(r['error']['value'] for r in by_day):.1%} of tests in place of 5%" in (tmp_path / "report.html").read_text(
+    assert content["audit"]["by_day"]["error"] == [
+        how(r["error"]["value"] for r in by_day) for how in (min, max)
+    ]
+    assert f"{max(r['error']['value'] for r in by_day):.1%} of tests in place of 5%" in (
+        tmp_path / "report.html"
+    ).read_text(encoding="utf-8")
+    assert "What the usual wrong analyses would have done" in (tmp_path / "report.html").read_text(
         encoding="utf-8"
     )
-    assert "What the usual wrong analyses would have done" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "## Audit of the tests" in (tmp_path / "report.md").read_text(encoding="utf-8")
     for row in found["rows"]:
         row["holds"] &= not row["default"]
     (tmp_path / "audit.json").write_text(json.dumps(found))
-    (check,) = (c for c in report.write(log, tmp_path)["checks"] if c["name"] == "Audit of the tests")
+    (check,) = (
+        c for c in report.write(log, tmp_path)["checks"] if c["name"] == "Audit of the tests"
+    )
     assert check["status"] == "amber"
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(report.ReportError, match="not an audit"):

@@ -1,4 +1,6 @@
-"""The page, the Markdown and the JSON of a report say the same: every table cell by cell, every key of the content by some section."""
+"""The page, the Markdown and the JSON of a report say the same: every table cell by cell, every key
+of the content by some section.
+"""
 
 from __future__ import annotations
 
@@ -35,41 +37,98 @@ Content = dict[str, Any]
 
 
 def a_paired_run(home: Path) -> Content:
-    """With everything beside it that a run may have: an audit, a replay, another world, margins, resampling."""
+    """With everything beside it that a run may have: an audit, a replay, another world, margins,
+    resampling.
+    """
     log = made_log(n_users=120)
-    found = plain(audits.audit(units.read(paired_log(n_users=80), ("click", "watch_time")), "a", repetitions=100, sizes=(20, 80)))
+    found = plain(
+        audits.audit(
+            units.read(paired_log(n_users=80), ("click", "watch_time")),
+            "a",
+            repetitions=100,
+            sizes=(20, 80),
+        )
+    )
     (home / "audit.json").write_text(json.dumps(found))
     estimate = {"estimator": "snips", "value": 0.41, "low": 0.40, "high": 0.42}
-    policy = {"policy": "recgpt", "headline": "snips", "verdict": "weak", "reasons": ["few matches"], "estimates": [estimate]}
+    policy = {
+        "policy": "recgpt",
+        "headline": "snips",
+        "verdict": "weak",
+        "reasons": ["few matches"],
+        "estimates": [estimate],
+    }
     (home / "replay").mkdir()
-    (home / "replay" / "replay.json").write_text(json.dumps([{"reward": "click", "logged": {"value": 0.39}, "policies": [policy]}]))
+    (home / "replay" / "replay.json").write_text(
+        json.dumps([{"reward": "click", "logged": {"value": 0.39}, "policies": [policy]}])
+    )
     (home / "fidelity").mkdir()
-    figure = {"figure": "hit_rate@10", "rho": 0.7, "ordered": 0.8, "points": [{"value": v} for v in (0.11, 0.12, 0.15)]}
-    policies = [{"policy": name, "lift": lift} for name, lift in (("comirec", 0.0), ("recgpt", 0.031), ("popularity", -0.1))]
+    figure = {
+        "figure": "hit_rate@10",
+        "rho": 0.7,
+        "ordered": 0.8,
+        "points": [{"value": v} for v in (0.11, 0.12, 0.15)],
+    }
+    policies = [
+        {"policy": name, "lift": lift}
+        for name, lift in (("comirec", 0.0), ("recgpt", 0.031), ("popularity", -0.1))
+    ]
     foretold = {"reward": "click", "policies": policies, "figures": [figure]}
     (home / "fidelity" / "fidelity.json").write_text(json.dumps(foretold))
     report.write(made_log(n_users=100, seed=8), home / "worlds" / "other")
-    calibration = {"basis": "a test", "tolerance": 0.1, "rows": [
-        {"name": "clicks", "target": 1.0, "simulated": 1.02, "se": 0.01, "ratio": 1.02, "within": True},
-        {"name": "likes", "target": 1.0, "simulated": 1.5, "se": 0.01, "ratio": 1.5, "within": False},
-    ]}  # fmt: skip
+    calibration = {
+        "basis": "a test",
+        "tolerance": 0.1,
+        "rows": [
+            {
+                "name": "clicks",
+                "target": 1.0,
+                "simulated": 1.02,
+                "se": 0.01,
+                "ratio": 1.02,
+                "within": True,
+            },
+            {
+                "name": "likes",
+                "target": 1.0,
+                "simulated": 1.5,
+                "se": 0.01,
+                "ratio": 1.5,
+                "within": False,
+            },
+        ],
+    }
     meta = dataclasses.replace(log.metadata, notes={"calibration": calibration, "source": "made"})
     margins = Margins({"watch_time": 0.05}, {"click": 0.02})
-    return report.write(EventLog(meta, log.table), home, runtime={"seconds": 1.5}, margins=margins, choices=Choices(resamples=100))
+    return report.write(
+        EventLog(meta, log.table),
+        home,
+        runtime={"seconds": 1.5},
+        margins=margins,
+        choices=Choices(resamples=100),
+    )
 
 
 def a_split_table(home: Path) -> Content:
     random = np.random.default_rng(5)
     n = 900
     before = random.gamma(2.0, 3.0, n)
-    frame = pd.DataFrame({
-        "user": range(n), "arm": random.choice(["control", "a", "b"], n), "money": before + random.gamma(2.0, 1.0, n),
-        "money_before": before, "clicks": random.poisson(3, n), "shown": 5 + random.poisson(20, n),
-        "country": random.choice(["de", "jp"], n),
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "user": range(n),
+            "arm": random.choice(["control", "a", "b"], n),
+            "money": before + random.gamma(2.0, 1.0, n),
+            "money_before": before,
+            "clicks": random.poisson(3, n),
+            "shown": 5 + random.poisson(20, n),
+            "country": random.choice(["de", "jp"], n),
+        }
+    )
     asked = {"money": "money", "ctr": ("clicks", "shown")}
     choices = Choices(interval="log", correction="bh", winsorise=0.01, resamples=100)
-    return tables.write(frame, home, metrics=asked, margins=Margins({"money": 0.1}), choices=choices)
+    return tables.write(
+        frame, home, metrics=asked, margins=Margins({"money": 0.1}), choices=choices
+    )
 
 
 def an_interleaved_run(home: Path) -> Content:
@@ -81,7 +140,9 @@ def a_switchback(home: Path) -> Content:
     return report.write(switchback_log([0, 1, 1, 0, 0, 1], plays), home)
 
 
-KINDS = {made.__name__: made for made in (a_paired_run, a_split_table, an_interleaved_run, a_switchback)}
+KINDS = {
+    made.__name__: made for made in (a_paired_run, a_split_table, an_interleaved_run, a_switchback)
+}
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +194,9 @@ class _Page(HTMLParser):
 
 
 def _letters(text: str) -> str:
-    """Text as both renderings agree on it: letters, numbers and signs, without spaces, marks of layout and escapes."""
+    """Text as both renderings agree on it: letters, numbers and signs, without spaces, marks of
+    layout and escapes.
+    """
     text = html.unescape(text).replace("−", "-")
     return re.sub(r"[\s\\()/]+", "", re.sub(r"[▲▼○=–✓✗]", "", text))
 
@@ -150,7 +213,9 @@ def _tables(text: str) -> Iterator[list[list[str]]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_page_and_markdown_have_the_same_tables_cell_by_cell(homes: dict[str, Path], kind: str) -> None:
+def test_page_and_markdown_have_the_same_tables_cell_by_cell(
+    homes: dict[str, Path], kind: str
+) -> None:
     shown = _Page((homes[kind] / "report.html").read_text(encoding="utf-8"))
     written = (homes[kind] / "report.md").read_text(encoding="utf-8")
     on_page = list(shown.tables.values())
@@ -165,7 +230,13 @@ def test_page_and_markdown_have_the_same_tables_cell_by_cell(homes: dict[str, Pa
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_and_markdown_have_the_same_words(homes: dict[str, Path], kind: str) -> None:
     shown = _Page((homes[kind] / "report.html").read_text(encoding="utf-8"))
-    written = _letters(re.sub(r"</?details[^>]*>|</?summary>", "", (homes[kind] / "report.md").read_text(encoding="utf-8")))
+    written = _letters(
+        re.sub(
+            r"</?details[^>]*>|</?summary>",
+            "",
+            (homes[kind] / "report.md").read_text(encoding="utf-8"),
+        )
+    )
     written = written.replace("**", "").replace("#", "")
     ours = {"Skip to the verdict", "What was checked", "A/B report"}
     stored = json.loads((homes[kind] / "report.json").read_text())
@@ -180,7 +251,9 @@ def test_page_and_markdown_have_the_same_words(homes: dict[str, Path], kind: str
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_section_has_its_heading_in_both(homes: dict[str, Path], kind: str) -> None:
     stored = json.loads((homes[kind] / "report.json").read_text())
-    page, text = ((homes[kind] / f"report.{ending}").read_text(encoding="utf-8") for ending in ("html", "md"))
+    page, text = (
+        (homes[kind] / f"report.{ending}").read_text(encoding="utf-8") for ending in ("html", "md")
+    )
     for section in sections.document(stored).sections:
         assert f'<section id="{section.id}"' in page
         assert f"## {section.title}" in text.replace("\\", "")
@@ -189,7 +262,12 @@ def test_every_section_has_its_heading_in_both(homes: dict[str, Path], kind: str
 def test_together_the_kinds_have_every_section(homes: dict[str, Path]) -> None:
     found = set()
     for home in homes.values():
-        found |= {section.id for section in sections.document(json.loads((home / "report.json").read_text())).sections}
+        found |= {
+            section.id
+            for section in sections.document(
+                json.loads((home / "report.json").read_text())
+            ).sections
+        }
     assert len(found) == len(sections.SECTIONS)
 
 
@@ -209,7 +287,11 @@ def test_nothing_in_the_json_is_left_out(homes: dict[str, Path]) -> None:
     content = _Watched(json.loads((homes["a_paired_run"] / "report.json").read_text()))
     sections.document(content)
     assert set(content) - content.asked == set()
-    compared = _Watched(comparison.compare({name: json.loads((home / "report.json").read_text()) for name, home in homes.items()}))
+    compared = _Watched(
+        comparison.compare(
+            {name: json.loads((home / "report.json").read_text()) for name, home in homes.items()}
+        )
+    )
     comparison.document(compared)
     assert set(compared) - compared.asked == {"schema"}
 
@@ -253,12 +335,26 @@ def test_offline_figures_stand_beside_the_online_lift(homes: dict[str, Path]) ->
 
 def test_choices_are_stated_and_computed(homes: dict[str, Path]) -> None:
     stored = json.loads((homes["a_split_table"] / "report.json").read_text())
-    assert stored["choices"] == {"interval": "log", "correction": "bh", "winsorise": 0.01, "resamples": 100, "seed": 0}
+    assert stored["choices"] == {
+        "interval": "log",
+        "correction": "bh",
+        "winsorise": 0.01,
+        "resamples": 100,
+        "seed": 0,
+    }
     text = (homes["a_split_table"] / "report.md").read_text()
     assert "Benjamini and Hochberg over" in text
     assert "the delta method on the logarithm" in text
     methods = {row["method"] for row in stored["otherwise"] if row["metric"] == "money"}
     assert methods == {
-        "as in the verdict", "Fieller interval", "delta interval", "rank sum", "winsorised 1%", "median", "ninth decile",
-        "post-stratified by country", "permutation", "BCa bootstrap",
-    }  # fmt: skip
+        "as in the verdict",
+        "Fieller interval",
+        "delta interval",
+        "rank sum",
+        "winsorised 1%",
+        "median",
+        "ninth decile",
+        "post-stratified by country",
+        "permutation",
+        "BCa bootstrap",
+    }

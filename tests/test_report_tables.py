@@ -1,4 +1,6 @@
-"""`abtest report` of a plain per-user table: the same verdict as scipy's, from csv, Parquet and pandas; bad tables are named."""
+"""`abtest report` of a plain per-user table: the same verdict as scipy's, from csv, Parquet and
+pandas; bad tables are named.
+"""
 
 from __future__ import annotations
 
@@ -41,23 +43,34 @@ def users() -> pd.DataFrame:
 
 def test_lifts_agree_with_scipy_where_nothing_is_adjusted(users: pd.DataFrame) -> None:
     found = tables.lifts(users, metrics=["clicks"]).set_index("arm")
-    assert list(found.reset_index().columns[: len(ROW)]) == ["arm", *(key for key in ROW if key != "arm")]
+    assert list(found.reset_index().columns[: len(ROW)]) == [
+        "arm",
+        *(key for key in ROW if key != "arm"),
+    ]
     for arm in ("a", "b"):
-        expected = stats.ttest_ind(users.clicks[users.arm == arm], users.clicks[users.arm == "control"], equal_var=False)
+        expected = stats.ttest_ind(
+            users.clicks[users.arm == arm], users.clicks[users.arm == "control"], equal_var=False
+        )
         assert found.loc[arm, "t"] == pytest.approx(expected.statistic, rel=1e-9)
         assert found.loc[arm, "p"] == pytest.approx(expected.pvalue, rel=1e-9)
         assert found.loc[arm, "df"] == pytest.approx(expected.df, rel=1e-9)
 
 
-def test_a_metric_with_a_past_is_adjusted_for_it_and_the_plain_rows_stand_beside(users: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_metric_with_a_past_is_adjusted_for_it_and_the_plain_rows_stand_beside(
+    users: pd.DataFrame, tmp_path: Path
+) -> None:
     content = tables.write(users, tmp_path, metrics=["money", "clicks"])
     assert content["adjusted"] == ["money"]
     row = next(r for r in content["lifts"] if r["metric"] == "money" and r["arm"] == "b")
     plain = next(r for r in content["beside"]["rows"] if r["metric"] == "money" and r["arm"] == "b")
-    expected = stats.ttest_ind(users.money[users.arm == "b"], users.money[users.arm == "control"], equal_var=False)
+    expected = stats.ttest_ind(
+        users.money[users.arm == "b"], users.money[users.arm == "control"], equal_var=False
+    )
     assert plain["t"] == pytest.approx(expected.statistic, rel=1e-9)
     assert row["high"] - row["low"] < 0.6 * (plain["high"] - plain["low"])
-    assert row["low"] < 0.4 / users.money[users.arm == "control"].mean() < row["high"], "the planted lift"
+    assert row["low"] < 0.4 / users.money[users.arm == "control"].mean() < row["high"], (
+        "the planted lift"
+    )
     kept = [key for key in ROW if key != "p_adjusted"]
     both = [*content["lifts"], *content["beside"]["rows"]]
     clicks = [[r[key] for key in kept] for r in both if r["metric"] == "clicks"]
@@ -70,11 +83,15 @@ def test_pandas_csv_and_parquet_say_the_same(users: pd.DataFrame, tmp_path: Path
     users.to_parquet(tmp_path / "users.parquet")
     expected = tables.lifts(users)
     for name in ("users.csv.gz", "users.tsv", "users.parquet"):
-        result = CliRunner().invoke(main, ["report", str(tmp_path / name), "--out", str(tmp_path / "out"), "--quiet"])
+        result = CliRunner().invoke(
+            main, ["report", str(tmp_path / name), "--out", str(tmp_path / "out"), "--quiet"]
+        )
         assert result.exit_code == 0, result.output
         content = json.loads((tmp_path / "out" / "report.json").read_text())
         found = pd.DataFrame(content["lifts"])
-        pd.testing.assert_frame_equal(found[list(ROW)], expected[list(ROW)], rtol=1e-9, check_dtype=False)
+        pd.testing.assert_frame_equal(
+            found[list(ROW)], expected[list(ROW)], rtol=1e-9, check_dtype=False
+        )
         assert content["scenario"] == name
         assert {row["group"] for row in content["segments"]["rows"]} == {"country"}
 
@@ -98,7 +115,11 @@ def test_a_paired_table_is_tested_as_pairs(tmp_path: Path) -> None:
 
 
 def test_a_ratio_is_a_ratio_of_sums(users: pd.DataFrame) -> None:
-    row = tables.lifts(users, metrics=dict([tables.parse("ctr=clicks/impressions")])).set_index("arm").loc["a"]
+    row = (
+        tables.lifts(users, metrics=dict([tables.parse("ctr=clicks/impressions")]))
+        .set_index("arm")
+        .loc["a"]
+    )
     sums = users.groupby("arm")[["clicks", "impressions"]].sum()
     ratio = sums.clicks / sums.impressions
     assert row.lift == pytest.approx(ratio["a"] / ratio["control"] - 1, rel=1e-12)
@@ -117,12 +138,16 @@ def test_a_ratio_is_a_ratio_of_sums(users: pd.DataFrame) -> None:
         (lambda u: u, {"metrics": ["country"]}, "must be numeric"),
     ],
 )
-def test_bad_tables_are_named(users: pd.DataFrame, change: Any, options: dict[str, Any], rule: str) -> None:
+def test_bad_tables_are_named(
+    users: pd.DataFrame, change: Any, options: dict[str, Any], rule: str
+) -> None:
     with pytest.raises((TableError, ReportError), match=rule):
         tables.lifts(change(users), **options)
 
 
-def test_a_word_among_numbers_is_named_by_file_line_and_column(users: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_word_among_numbers_is_named_by_file_line_and_column(
+    users: pd.DataFrame, tmp_path: Path
+) -> None:
     lines = users.to_csv(index=False).splitlines()
     at = list(users.columns).index("money")
     cells = lines[10].split(",")
@@ -130,7 +155,10 @@ def test_a_word_among_numbers_is_named_by_file_line_and_column(users: pd.DataFra
     lines[4] += "\n"  # an empty line is no row, and shifts those below
     (tmp_path / "users.csv").write_text("\n".join(lines) + "\n")
     for arguments in ([], ["--metric", "money"]):
-        result = CliRunner().invoke(main, ["report", str(tmp_path / "users.csv"), "--out", str(tmp_path / "out"), *arguments])
+        result = CliRunner().invoke(
+            main,
+            ["report", str(tmp_path / "users.csv"), "--out", str(tmp_path / "out"), *arguments],
+        )
         assert result.exit_code == 2
         assert f"{tmp_path / 'users.csv'}: line 12: column 'money' is 'oops'" in result.output
     assert not (tmp_path / "out").exists()
@@ -140,41 +168,77 @@ def test_a_word_among_numbers_is_named_by_file_line_and_column(users: pd.DataFra
 
 def test_a_segment_may_mix_words_and_numbers(users: pd.DataFrame) -> None:
     release = np.where(np.arange(len(users)) % 10 == 0, "beta", "12")
-    with pytest.raises(TableError, match=r"row 0: column 'release' is 'beta'.*name 'release' as a segment"):
+    with pytest.raises(
+        TableError, match=r"row 0: column 'release' is 'beta'.*name 'release' as a segment"
+    ):
         from_frame(users.assign(release=release))
-    assert set(from_frame(users.assign(release=release), groups=["release"]).groups["release"]) == {"beta", "12"}
-    assert set(from_frame(users.assign(release="v12", old=users.clicks % 2 == 0)).groups) == {"country"}, "one level is no segment"
+    assert set(from_frame(users.assign(release=release), groups=["release"]).groups["release"]) == {
+        "beta",
+        "12",
+    }
+    assert set(from_frame(users.assign(release="v12", old=users.clicks % 2 == 0)).groups) == {
+        "country"
+    }, "one level is no segment"
 
 
 def test_covariates_adjust_their_metric_or_all(users: pd.DataFrame) -> None:
     """Against ordinary least squares on the arm and both covariates, centred."""
     random = np.random.default_rng(11)
-    frame = users[users.arm.isin(["control", "a"])].assign(age_before=random.normal(40, 10, len(users))[users.arm.isin(["control", "a"])])
+    frame = users[users.arm.isin(["control", "a"])].assign(
+        age_before=random.normal(40, 10, len(users))[users.arm.isin(["control", "a"])]
+    )
     frame["money"] += 0.3 * frame.age_before
     frame["minutes_before"] = frame.money + random.normal(0, 5, len(frame))
     table = from_frame(frame, metrics=["money", "clicks"])
-    assert tables.adjustments(table) == {"money": ("money", "age", "minutes"), "clicks": ("age", "minutes")}
+    assert tables.adjustments(table) == {
+        "money": ("money", "age", "minutes"),
+        "clicks": ("age", "minutes"),
+    }
     row = tables.lifts(frame, metrics=["money", "clicks"]).set_index("metric").loc["money"]
-    design = sm.add_constant(frame[["money_before", "age_before", "minutes_before"]].assign(arm=(frame.arm == "a").astype(float)))
+    design = sm.add_constant(
+        frame[["money_before", "age_before", "minutes_before"]].assign(
+            arm=(frame.arm == "a").astype(float)
+        )
+    )
     fit = sm.OLS(frame.money, design).fit(cov_type="HC2")
     assert row.t == pytest.approx(fit.tvalues["arm"], rel=0.01)
     assert row.treatment_mean - row.control_mean == pytest.approx(fit.params["arm"], rel=0.02)
 
 
 def test_rows_of_a_cluster_are_not_independent(tmp_path: Path) -> None:
-    """Households assigned as a whole: the verdict is least squares with clustered errors, and the file says what its units are."""
+    """Households assigned as a whole: the verdict is least squares with clustered errors, and the
+    file says what its units are.
+    """
     random = np.random.default_rng(4)
     house = np.repeat(np.arange(400), random.integers(1, 5, 400))
     arm = random.choice(["control", "a"], 400)[house]
-    frame = pd.DataFrame({"house": house, "arm": arm, "minutes": 10 + random.normal(0, 2, 400)[house] + random.normal(0, 1, len(house))})
+    frame = pd.DataFrame(
+        {
+            "house": house,
+            "arm": arm,
+            "minutes": 10 + random.normal(0, 2, 400)[house] + random.normal(0, 1, len(house)),
+        }
+    )
     frame.assign(user=range(len(frame))).to_csv(tmp_path / "h.csv", index=False)
     row = tables.lifts(frame, metrics=["minutes"], cluster="house").iloc[0]
-    fit = sm.OLS(frame.minutes, sm.add_constant((frame.arm == "a").astype(float))).fit(cov_type="cluster", cov_kwds={"groups": house})
+    fit = sm.OLS(frame.minutes, sm.add_constant((frame.arm == "a").astype(float))).fit(
+        cov_type="cluster", cov_kwds={"groups": house}
+    )
     assert row.treatment_mean - row.control_mean == pytest.approx(fit.params["arm"])
     assert row.t == pytest.approx(fit.tvalues["arm"], rel=0.005)
     assert row.n_units == 400
     result = CliRunner().invoke(
-        main, ["report", str(tmp_path / "h.csv"), "--metric", "minutes", "--cluster", "house", "--out", str(tmp_path)]
+        main,
+        [
+            "report",
+            str(tmp_path / "h.csv"),
+            "--metric",
+            "minutes",
+            "--cluster",
+            "house",
+            "--out",
+            str(tmp_path),
+        ],
     )
     assert result.exit_code == 0, result.output
     assert "400 clusters" in result.output
@@ -192,15 +256,21 @@ def test_rows_of_a_cluster_are_not_independent(tmp_path: Path) -> None:
         (["--cluster", "nope"], "no column 'nope'"),
     ],
 )
-def test_bad_choices_are_named(users: pd.DataFrame, tmp_path: Path, options: list[str], rule: str) -> None:
+def test_bad_choices_are_named(
+    users: pd.DataFrame, tmp_path: Path, options: list[str], rule: str
+) -> None:
     users.to_csv(tmp_path / "u.csv", index=False)
-    result = CliRunner().invoke(main, ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path / "out"), *options])
+    result = CliRunner().invoke(
+        main, ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path / "out"), *options]
+    )
     assert (result.exit_code, rule in result.output) == (2, True), result.output
     assert not (tmp_path / "out").exists()
 
 
 def test_the_ratio_that_was_meant_and_strictness(users: pd.DataFrame, tmp_path: Path) -> None:
-    """A 9 : 1 split is sound where it was meant, and red where it was not; `--strict` then writes nothing. The command is in the report."""
+    """A 9 : 1 split is sound where it was meant, and red where it was not; `--strict` then writes
+    nothing. The command is in the report.
+    """
     keep = (users.arm == "control") | ((users.arm == "a") & (users.index % 9 == 0))
     users[keep].to_csv(tmp_path / "u.csv", index=False)
     counts = users[keep].arm.value_counts()
@@ -213,35 +283,69 @@ def test_the_ratio_that_was_meant_and_strictness(users: pd.DataFrame, tmp_path: 
     assert result.exit_code == 0, result.output
     stored = json.loads((tmp_path / "yes" / "report.json").read_text())
     assert stored["command"] == " ".join(
-        ["abtest report", str(tmp_path / "u.csv"), "--strict --metric money", *(f"--ratio {m.removeprefix('--ratio=')}" for m in meant)]
+        [
+            "abtest report",
+            str(tmp_path / "u.csv"),
+            "--strict --metric money",
+            *(f"--ratio {m.removeprefix('--ratio=')}" for m in meant),
+        ]
     )
     assert stored["command"] in (tmp_path / "yes" / "report.html").read_text()
-    for bad, rule in ((["--ratio", "a=0"], "written ARM=9"), (["--ratio", "a=1"], "one positive number for each")):
+    for bad, rule in (
+        (["--ratio", "a=0"], "written ARM=9"),
+        (["--ratio", "a=1"], "one positive number for each"),
+    ):
         result = CliRunner().invoke(main, [*given, *bad, "--out", str(tmp_path / "no")])
         assert (result.exit_code, rule in result.output) == (2, True), result.output
 
 
-def test_guardrails_and_equivalence_are_answered_in_every_rendering(users: pd.DataFrame, tmp_path: Path) -> None:
+def test_guardrails_and_equivalence_are_answered_in_every_rendering(
+    users: pd.DataFrame, tmp_path: Path
+) -> None:
     users.to_csv(tmp_path / "u.csv", index=False)
-    asked = ["--guardrail", "money=20%", "--guardrail", "clicks=0.001", "--equivalence", "clicks=0.2"]
-    result = CliRunner().invoke(main, ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path), *asked])
+    asked = [
+        "--guardrail",
+        "money=20%",
+        "--guardrail",
+        "clicks=0.001",
+        "--equivalence",
+        "clicks=0.2",
+    ]
+    result = CliRunner().invoke(
+        main, ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path), *asked]
+    )
     assert result.exit_code == 0, result.output
     stored = json.loads((tmp_path / "report.json").read_text())
     rows = {(r["kind"], r["metric"], r["arm"]): r for r in stored["margins"]}
     assert {key: r["answer"] for key, r in rows.items() if key[2] == "a"} == {
-        ("guardrail", "money", "a"): "safe", ("guardrail", "clicks", "a"): "not shown", ("equivalence", "clicks", "a"): "equivalent"
-    }  # fmt: skip
+        ("guardrail", "money", "a"): "safe",
+        ("guardrail", "clicks", "a"): "not shown",
+        ("equivalence", "clicks", "a"): "equivalent",
+    }
     plain = {r["metric"]: r for r in stored["lifts"] if r["arm"] == "a"}
     money = rows["guardrail", "money", "a"]
     assert money["lift"] == plain["money"]["lift"], "adjusted as the verdict is"
-    assert plain["money"]["low"] < money["low"] < money["lift"] < money["high"] < plain["money"]["high"]
+    assert (
+        plain["money"]["low"]
+        < money["low"]
+        < money["lift"]
+        < money["high"]
+        < plain["money"]["high"]
+    )
     assert money["level"] == pytest.approx(0.9)
     for row in stored["margins"]:
         assert row["sentence"] in " ".join(result.output.split())
     assert "Guardrails and equivalence" in (tmp_path / "report.html").read_text()
     assert "## Guardrails and equivalence" in (tmp_path / "report.md").read_text()
-    for bad, rule in (("money", "a margin is written"), ("money=-1%", "a margin is written"), ("nope=1%", "no metric 'nope'")):
-        result = CliRunner().invoke(main, ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path / "no"), "--guardrail", bad])
+    for bad, rule in (
+        ("money", "a margin is written"),
+        ("money=-1%", "a margin is written"),
+        ("nope=1%", "no metric 'nope'"),
+    ):
+        result = CliRunner().invoke(
+            main,
+            ["report", str(tmp_path / "u.csv"), "--out", str(tmp_path / "no"), "--guardrail", bad],
+        )
         assert (result.exit_code, rule in result.output) == (2, True)
     assert not (tmp_path / "no").exists()
 
@@ -250,27 +354,50 @@ def test_a_segment_shows_the_size_of_every_pair(users: pd.DataFrame, tmp_path: P
     """Three arms of different sizes: each pair's own users; of two arms the pair's once."""
     frame = users[(users["arm"] != "b") | (users["user"].str.endswith(("1", "2")))]
     tables.write(frame, tmp_path, metrics=["money"])
-    heads = next(line for line in (tmp_path / "report.md").read_text().splitlines() if "Do they differ" in line)
+    heads = next(
+        line
+        for line in (tmp_path / "report.md").read_text().splitlines()
+        if "Do they differ" in line
+    )
     counts = frame.groupby(["country", "arm"]).size()
     for country in frame["country"].unique():
-        pairs = [f"{arm} {counts[country, 'control'] + counts[country, arm]:,}" for arm in frame["arm"].unique() if arm != "control"]
+        pairs = [
+            f"{arm} {counts[country, 'control'] + counts[country, arm]:,}"
+            for arm in frame["arm"].unique()
+            if arm != "control"
+        ]
         assert f"{country} (" in heads
         assert all(pair in heads for pair in pairs), (pairs, heads)
     tables.write(frame[frame["arm"] != "b"], tmp_path / "two", metrics=["money"])
-    heads = next(line for line in (tmp_path / "two" / "report.md").read_text().splitlines() if "Do they differ" in line)
+    heads = next(
+        line
+        for line in (tmp_path / "two" / "report.md").read_text().splitlines()
+        if "Do they differ" in line
+    )
     for country in frame["country"].unique():
         assert f"{country} ({counts[country, 'control'] + counts[country, 'a']:,} users)" in heads
 
 
 def test_an_unbounded_interval_is_said_in_words(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
-    frame = pd.DataFrame({"user": range(400), "arm": np.repeat(["control", "a"], 200), "x": random.normal(0.02, 1.0, 400)})
+    frame = pd.DataFrame(
+        {
+            "user": range(400),
+            "arm": np.repeat(["control", "a"], 200),
+            "x": random.normal(0.02, 1.0, 400),
+        }
+    )
     content = tables.write(frame, tmp_path)
     assert (content["lifts"][0]["low"], content["lifts"][0]["high"]) == (None, None)
-    assert "The control's mean is not distinguishable from 0 at 95%, so no bounded interval" in content["verdicts"][0]["sentence"]
+    assert (
+        "The control's mean is not distinguishable from 0 at 95%, so no bounded interval"
+        in content["verdicts"][0]["sentence"]
+    )
 
 
-@pytest.mark.parametrize(("spec", "parsed"), [("a", ("a", "a")), ("a=b", ("a", "b")), ("a=b/c", ("a", ("b", "c")))])
+@pytest.mark.parametrize(
+    ("spec", "parsed"), [("a", ("a", "a")), ("a=b", ("a", "b")), ("a=b/c", ("a", ("b", "c")))]
+)
 def test_metrics_of_the_command_line(spec: str, parsed: Any) -> None:
     assert tables.parse(spec) == parsed
 
@@ -293,7 +420,9 @@ def test_bad_files_end_with_one_message(tmp_path: Path) -> None:
         ("twice.csv", [], "line 1: two columns are called 'x'"),
         ("semi.csv", [], "values must be separated by commas"),
     ):
-        result = CliRunner().invoke(main, ["report", str(tmp_path / name), "--out", str(tmp_path / "out"), *arguments])
+        result = CliRunner().invoke(
+            main, ["report", str(tmp_path / name), "--out", str(tmp_path / "out"), *arguments]
+        )
         assert result.exit_code == 2
         assert rule in result.output
     assert not (tmp_path / "out").exists()

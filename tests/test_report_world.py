@@ -1,4 +1,6 @@
-"""What a lift rests on: the calibration gate, arms that were given up, offline estimates, and a refusal where it is red."""
+"""What a lift rests on: the calibration gate, arms that were given up, offline estimates, and a
+refusal where it is red.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ from tests.test_report import made_log
 
 
 def row(ratio: float, se: float = 0.0) -> dict[str, Any]:
-    return {"name": "click", "target": 0.4, "simulated": 0.4 * ratio, "se": se, "ratio": ratio, "within": abs(ratio - 1) <= 0.1}
+    return {
+        "name": "click",
+        "target": 0.4,
+        "simulated": 0.4 * ratio,
+        "se": se,
+        "ratio": ratio,
+        "within": abs(ratio - 1) <= 0.1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -36,21 +45,29 @@ def row(ratio: float, se: float = 0.0) -> dict[str, Any]:
         (None, "amber"),
     ],
 )
-def test_the_gate_is_red_beyond_tolerance_and_sampling_error(rows: list[dict[str, Any]] | None, status: str) -> None:
+def test_the_gate_is_red_beyond_tolerance_and_sampling_error(
+    rows: list[dict[str, Any]] | None, status: str
+) -> None:
     given = None if rows is None else {"basis": "a history", "tolerance": 0.1, "rows": rows}
     assert checks.calibrated(given).status == status
 
 
 def with_history(log: EventLog) -> EventLog:
-    """The log with the first arm's impressions as its history, five days earlier, of a synthetic world."""
+    """The log with the first arm's impressions as its history, five days earlier, of a synthetic
+    world.
+    """
     table = log.table
     shifted = table.append_column("shift", pa.array(np.asarray(table["arm"]) + 1, pa.uint8()))
     arms = shifted["shift"]
     ab = table.set_column(0, table.schema.field("arm"), arms)
     past = table.filter(pa.array(np.asarray(table["arm"]) == 0))
-    past = past.set_column(5, past.schema.field("t"), pa.array(np.asarray(past["t"]) - 5 * 86_400_000))
+    past = past.set_column(
+        5, past.schema.field("t"), pa.array(np.asarray(past["t"]) - 5 * 86_400_000)
+    )
     meta = dataclasses.replace(
-        log.metadata, arms=("history", *log.metadata.arms), scenario={**log.metadata.scenario, "data": {"source": "synthetic"}}
+        log.metadata,
+        arms=("history", *log.metadata.arms),
+        scenario={**log.metadata.scenario, "data": {"source": "synthetic"}},
     )
     return EventLog(meta, pa.concat_tables([past, ab]))
 
@@ -70,14 +87,21 @@ def test_calibration_is_measured_on_the_history_of_the_log(synthetic: EventLog) 
     assert {"click", "like", "watch p50"} <= {r["name"] for r in found["rows"]}
 
 
-def test_a_longer_history_is_measured_on_its_first_users(synthetic: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_longer_history_is_measured_on_its_first_users(
+    synthetic: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(world, "ENOUGH", 5_000)
     whole = synthetic.table
     users = np.asarray(whole["user"])[np.asarray(whole["arm"]) == 0]
-    cut = EventLog(synthetic.metadata, pa.Table.from_batches(whole.combine_chunks().to_batches(max_chunksize=3_000)))
+    cut = EventLog(
+        synthetic.metadata,
+        pa.Table.from_batches(whole.combine_chunks().to_batches(max_chunksize=3_000)),
+    )
     found = world.calibration(cut)
     assert found is not None
-    last = users[5_999]  # the second batch passes 5,000; its last user may be cut in two and is left out
+    last = users[
+        5_999
+    ]  # the second batch passes 5,000; its last user may be cut in two and is left out
     assert f"{(users < last).sum():,} impressions of {last:,} users" in found["basis"]
 
 
@@ -88,7 +112,10 @@ def test_history_is_no_arm_and_red_stands_first(synthetic: EventLog, tmp_path: P
     assert content["checks"][0]["name"] == "Calibration of the world"
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.index('class="gate red"') < html.index('id="verdict"')
-    assert "**■ Red: Calibration of the world.**" in (tmp_path / "report.md").read_text(encoding="utf-8").split("##")[0]
+    assert (
+        "**■ Red: Calibration of the world.**"
+        in (tmp_path / "report.md").read_text(encoding="utf-8").split("##")[0]
+    )
 
 
 def test_strict_refuses_to_print_a_lift(synthetic: EventLog, tmp_path: Path) -> None:
@@ -105,9 +132,15 @@ def test_strict_refuses_to_print_a_lift(synthetic: EventLog, tmp_path: Path) -> 
 def test_a_world_may_bring_its_own_calibration(tmp_path: Path) -> None:
     log = made_log(n_users=60)
     given = {"basis": "the last two days, held out", "tolerance": 0.05, "rows": [row(1.0)]}
-    content = report.write(EventLog(dataclasses.replace(log.metadata, notes={"calibration": given}), log.table), tmp_path)
+    content = report.write(
+        EventLog(dataclasses.replace(log.metadata, notes={"calibration": given}), log.table),
+        tmp_path,
+    )
     assert content["calibration"] == given
-    assert next(c for c in content["checks"] if c["name"].startswith("Calibration"))["status"] == "green"
+    assert (
+        next(c for c in content["checks"] if c["name"].startswith("Calibration"))["status"]
+        == "green"
+    )
 
 
 def test_an_arm_without_impressions_is_left_out_and_named(tmp_path: Path) -> None:
@@ -121,36 +154,71 @@ def test_an_arm_without_impressions_is_left_out_and_named(tmp_path: Path) -> Non
 
 def test_offline_estimates_stand_beside_the_online_lift(tmp_path: Path) -> None:
     estimate = {"estimator": "snips", "value": 0.41, "low": 0.40, "high": 0.42}
-    policy = {"policy": "recgpt", "headline": "snips", "verdict": "weak", "reasons": ["few matches"], "estimates": [estimate]}
+    policy = {
+        "policy": "recgpt",
+        "headline": "snips",
+        "verdict": "weak",
+        "reasons": ["few matches"],
+        "estimates": [estimate],
+    }
     (tmp_path / "replay").mkdir()
     stored = [{"reward": "click", "logged": {"value": 0.39}, "policies": [policy]}]
     (tmp_path / "replay" / "replay.json").write_text(json.dumps(stored))
     content = report.write(made_log(n_users=100), tmp_path)
-    online = next(r["lift"] for r in content["lifts"] if (r["metric"], r["arm"], r["unit"]) == ("click", "recgpt", "user"))
+    online = next(
+        r["lift"]
+        for r in content["lifts"]
+        if (r["metric"], r["arm"], r["unit"]) == ("click", "recgpt", "user")
+    )
     assert content["offline"] == [
-        {"policy": "recgpt", "verdict": "weak", "reasons": ["few matches"], "reward": "click", "logged": 0.39, "arm": "recgpt",
-         "online": online, **estimate}
-    ]  # fmt: skip
+        {
+            "policy": "recgpt",
+            "verdict": "weak",
+            "reasons": ["few matches"],
+            "reward": "click",
+            "logged": 0.39,
+            "arm": "recgpt",
+            "online": online,
+            **estimate,
+        }
+    ]
     assert "few matches" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_support_of_a_fitted_world_is_that_of_the_history(synthetic: EventLog, tmp_path: Path) -> None:
+def test_the_support_of_a_fitted_world_is_that_of_the_history(
+    synthetic: EventLog, tmp_path: Path
+) -> None:
     given = synthetic.metadata.scenario
     scenario = {**given, "data": {"source": "kuairand"}, "users": {"kind": "logged"}}
-    content = report.write(EventLog(dataclasses.replace(synthetic.metadata, scenario=scenario), synthetic.table), tmp_path)
+    content = report.write(
+        EventLog(dataclasses.replace(synthetic.metadata, scenario=scenario), synthetic.table),
+        tmp_path,
+    )
     assert [row["arm"] for row in content["support"]] == content["arms"]
-    assert content["support"][0]["overlap"] == pytest.approx(1.0), "the first arm shows just what the history has"
+    assert content["support"][0]["overlap"] == pytest.approx(1.0), (
+        "the first arm shows just what the history has"
+    )
     assert content["support"][1]["overlap"] < 1.0
     assert report.write(synthetic, tmp_path)["support"] == []
 
 
 def test_worlds_that_contradict_one_another_are_amber() -> None:
-    """Two worlds by hand: recgpt is better in one and worse in the other on clicks, undecided on plays."""
+    """Two worlds by hand: recgpt is better in one and worse in the other on clicks, undecided on
+    plays.
+    """
     red = {"name": "Calibration of the world", "status": "red"}
 
     def content(lift: float, checks: list[dict[str, str]]) -> dict[str, Any]:
         rows = [
-            {"metric": metric, "arm": "recgpt", "unit": "user", "lift": lift, "low": lift - 0.01, "high": lift + 0.01, "df": 99}
+            {
+                "metric": metric,
+                "arm": "recgpt",
+                "unit": "user",
+                "lift": lift,
+                "low": lift - 0.01,
+                "high": lift + 0.01,
+                "df": 99,
+            }
             for metric in ("click", "play")
         ]
         verdicts = [{"verdict": "up" if lift > 0 else "down"}, {"verdict": "undecided"}]

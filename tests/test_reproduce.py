@@ -1,4 +1,6 @@
-"""abtest reproduce: published numbers, data sets, experiments from their logs, resuming, tables, curves, the command."""
+"""abtest reproduce: published numbers, data sets, experiments from their logs, resuming, tables,
+curves, the command.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,40 @@ from simulator.cli import main
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.reproduce import ahead, artefacts, claims, curves
 from simulator.reproduce import result_tables as tables
-from simulator.reproduce.experiment import Dataset, Experiment, Plan, ReproduceError, Results, find, read_places, values
+from simulator.reproduce.experiment import (
+    Dataset,
+    Experiment,
+    Plan,
+    ReproduceError,
+    Results,
+    find,
+    read_places,
+    values,
+)
 from simulator.reproduce.part import TrainingPart
 from simulator.reproduce.protocol import loss, printed, training
 from simulator.reproduce.published import METRICS, TABLE_2, TABLE_3
-from simulator.reproduce.systems import BEST, FAMILIES, OWNER, PROTOCOLS, RELEASED, ROWS, SPLITS, VARIANTS, WRITTEN, Family, Protocol
+from simulator.reproduce.systems import (
+    BEST,
+    FAMILIES,
+    OWNER,
+    PROTOCOLS,
+    RELEASED,
+    ROWS,
+    SPLITS,
+    VARIANTS,
+    WRITTEN,
+    Family,
+    Protocol,
+)
 from simulator.run.progress import silent
 
 PAPER = PROTOCOLS["paper"]
 
 
-def write_sequences(folder: Path, name: str = "Beauty.txt", n_users: int = 60, n_items: int = 30) -> Path:
+def write_sequences(
+    folder: Path, name: str = "Beauty.txt", n_users: int = 60, n_items: int = 30
+) -> Path:
     """Users who walk round a cycle of all items, with a fifth of the steps at random."""
     draw = np.random.default_rng(1)
     lines = []
@@ -79,7 +104,11 @@ def test_published_numbers_are_read_into_their_columns() -> None:
     assert TABLE_2["RecGPT", "yelp", "ndcg@10"] == 0.0146
     assert TABLE_2["GRU4Rec", "toys", "hit_rate@5"] == 0.0157
     assert TABLE_3["Variant_1", "sports", "ndcg@10"] == 0.0135
-    for row, dataset, metric in TABLE_3:  # Table 3 repeats rows of Table 2, but for one misprint in the paper
+    for (
+        row,
+        dataset,
+        metric,
+    ) in TABLE_3:  # Table 3 repeats rows of Table 2, but for one misprint in the paper
         twin = {"RecGPT": "RecGPT", "Variant_2": "RecGPT1", "Variant_3": "Pre-train"}.get(row)
         if twin and (row, dataset, metric) != ("Variant_2", "toys", "ndcg@10"):
             assert TABLE_3[row, dataset, metric] == TABLE_2[twin, dataset, metric]
@@ -106,7 +135,9 @@ def test_both_modes_of_the_network_are_those_of_the_model() -> None:
 def test_data_sets_are_found_by_either_name(folder: Path) -> None:
     assert [d.name for d in find(folder, ())] == ["beauty"]
     assert find(folder, ("BEAUTY",))[0].path == folder / "Beauty.txt"
-    with pytest.raises(ReproduceError, match=r"--datasets Beuty: no such file .*did you mean 'beauty'"):
+    with pytest.raises(
+        ReproduceError, match=r"--datasets Beuty: no such file .*did you mean 'beauty'"
+    ):
         find(folder, ("Beuty",))
     with pytest.raises(ReproduceError, match="no such folder"):
         find(folder / "nowhere", ())
@@ -115,15 +146,25 @@ def test_data_sets_are_found_by_either_name(folder: Path) -> None:
 def test_statistics_are_those_of_the_file(folder: Path) -> None:
     rows = [line.split()[1:] for line in (folder / "Beauty.txt").read_text().splitlines()]
     items = {item for row in rows for item in row}
-    assert Dataset("beauty", folder / "Beauty.txt").statistics == (60, len(items), sum(map(len, rows)), max(map(len, rows)) - 1)
+    assert Dataset("beauty", folder / "Beauty.txt").statistics == (
+        60,
+        len(items),
+        sum(map(len, rows)),
+        max(map(len, rows)) - 1,
+    )
 
 
 def test_places_are_those_of_the_recall_itself(folder: Path, tmp_path: Path) -> None:
-    """The log's clicks against ranking by hand: an arm that recalls what the policy recalls outside of any run."""
+    """The log's clicks against ranking by hand: an arm that recalls what the policy recalls outside
+    of any run.
+    """
     dataset = Dataset("beauty", folder / "Beauty.txt")
     experiment = Experiment(dataset, FAMILIES["Transitions"], PAPER, 0)
     places = experiment.places(tmp_path, silent)["Transitions"]
-    rows = [[int(item) for item in line.split()[1:]] for line in (folder / "Beauty.txt").read_text().splitlines()]
+    rows = [
+        [int(item) for item in line.split()[1:]]
+        for line in (folder / "Beauty.txt").read_text().splitlines()
+    ]
     number: dict[int, int] = {}
     for row in rows:
         for item in row:
@@ -133,22 +174,41 @@ def test_places_are_those_of_the_recall_itself(folder: Path, tmp_path: Path) -> 
     def sequences(parts: list[list[int]]) -> Sequences:
         offsets = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
         flat = np.array([item for part in parts for item in part])
-        return Sequences(np.arange(len(parts)), offsets, flat, np.ones(len(flat), dtype=bool), np.arange(len(flat)))
+        return Sequences(
+            np.arange(len(parts)),
+            offsets,
+            flat,
+            np.ones(len(flat), dtype=bool),
+            np.arange(len(flat)),
+        )
 
-    policy = make("itemknn").fit(sequences([row[:-2] for row in rows]), Catalogue(60, len(number)), Fitting())
+    policy = make("itemknn").fit(
+        sequences([row[:-2] for row in rows]), Catalogue(60, len(number)), Fitting()
+    )
     slates = policy.recall(sequences([row[:-1] for row in rows]).last(20), 10, 0)
-    expected = [items.index(row[-1]) if row[-1] in items else -1 for items, row in zip(slates.items.tolist(), rows, strict=True)]
+    expected = [
+        items.index(row[-1]) if row[-1] in items else -1
+        for items, row in zip(slates.items.tolist(), rows, strict=True)
+    ]
     assert places.tolist() == expected
     assert max(expected) >= 0
 
 
-def test_a_finished_experiment_is_not_run_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_experiment_is_not_run_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = Dataset("beauty", folder / "Beauty.txt")
     plan = Plan((dataset,), (FAMILIES["PopRec"], SMALL), PAPER, 2, tmp_path)
     assert len(list(plan.experiments())) == 3  # the deterministic one once
     first = plan.run(silent)
-    assert {name: len(found) for (_, name), found in first.places.items()} == {"PopRec": 1, "one": 2, "two": 2}
-    monkeypatch.setattr("simulator.run.pipeline.simulate", lambda *_, **__: pytest.fail("run again"))
+    assert {name: len(found) for (_, name), found in first.places.items()} == {
+        "PopRec": 1,
+        "one": 2,
+        "two": 2,
+    }
+    monkeypatch.setattr(
+        "simulator.run.pipeline.simulate", lambda *_, **__: pytest.fail("run again")
+    )
     again = plan.run(silent)
     for key, found in first.places.items():
         assert all(np.array_equal(a, b) for a, b in zip(found, again.places[key], strict=True))
@@ -165,10 +225,18 @@ def test_a_finished_experiment_is_not_run_again(folder: Path, tmp_path: Path, mo
     ],
 )
 def test_a_changed_default_makes_another_experiment(
-    folder: Path, tmp_path: Path, name: str, policy: type[Policy], parameter: str, default: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    name: str,
+    policy: type[Policy],
+    parameter: str,
+    default: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def where(family: str) -> Path:
-        return Experiment(Dataset("beauty", folder / "Beauty.txt"), FAMILIES[family], PAPER, 0).folder(tmp_path)
+        return Experiment(
+            Dataset("beauty", folder / "Beauty.txt"), FAMILIES[family], PAPER, 0
+        ).folder(tmp_path)
 
     before, other = where(name), where("GRU4Rec")
     assert where(name) == before
@@ -177,7 +245,9 @@ def test_a_changed_default_makes_another_experiment(
     assert where("GRU4Rec") == other
 
 
-def test_changed_data_or_another_foundation_makes_another_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_data_or_another_foundation_makes_another_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_sequences(tmp_path)
 
     def key() -> str:
@@ -195,7 +265,9 @@ def test_changed_data_or_another_foundation_makes_another_experiment(tmp_path: P
     (tmp_path / "Beauty_item2attributes.json").write_text('{"1": [2]}')
     keys.append(key())
     base = FAMILIES["Pre-train"]
-    monkeypatch.setitem(FAMILIES, "Pre-train", replace(base, params={**base.params, "windows": "all"}))
+    monkeypatch.setitem(
+        FAMILIES, "Pre-train", replace(base, params={**base.params, "windows": "all"})
+    )
     keys.append(key())
     assert len(set(keys)) == 5
 
@@ -212,38 +284,74 @@ def test_side_by_side_is_the_same_as_one_after_another(folder: Path, tmp_path: P
     assert apart.places.keys() == beside.places.keys()
     for key, found in apart.places.items():
         assert all(np.array_equal(a, b) for a, b in zip(found, beside.places[key], strict=True))
-    assert [(done, total) for stage, done, total in news if stage == "experiments"] == [(1, 3), (2, 3), (3, 3)] * 2
+    assert [(done, total) for stage, done, total in news if stage == "experiments"] == [
+        (1, 3),
+        (2, 3),
+        (3, 3),
+    ] * 2
 
 
 def test_a_failure_beside_others_is_told(folder: Path, tmp_path: Path) -> None:
-    wrong = Family("wrong", "recgpt", {"shape": TINY, "pretraining": {**BRIEF, "rate": 1e30}, "tuning": BRIEF})
+    wrong = Family(
+        "wrong", "recgpt", {"shape": TINY, "pretraining": {**BRIEF, "rate": 1e30}, "tuning": BRIEF}
+    )
     with pytest.raises(ValueError, match="the loss must be finite"):
-        Plan((Dataset("beauty", folder / "Beauty.txt"),), (wrong, SMALL), PAPER, 1, tmp_path).run(silent, 2)
+        Plan((Dataset("beauty", folder / "Beauty.txt"),), (wrong, SMALL), PAPER, 1, tmp_path).run(
+            silent, 2
+        )
 
 
 def test_foundations_come_first_and_once(folder: Path, tmp_path: Path) -> None:
     dataset = Dataset("beauty", folder / "Beauty.txt")
     pair = [Experiment(dataset, FAMILIES[name], PAPER, 0) for name in ("Fine-tuning", "RecGPT K=1")]
     assert [experiment.depth for experiment in pair] == [1, 1]
-    assert len({foundation.folder(tmp_path) for e in pair if (foundation := e.foundation) and foundation.depth == 0}) == 1
+    assert (
+        len(
+            {
+                foundation.folder(tmp_path)
+                for e in pair
+                if (foundation := e.foundation) and foundation.depth == 0
+            }
+        )
+        == 1
+    )
 
 
-def test_one_step_and_two_steps_share_the_fit_and_the_first_nine_places(folder: Path, tmp_path: Path) -> None:
+def test_one_step_and_two_steps_share_the_fit_and_the_first_nine_places(
+    folder: Path, tmp_path: Path
+) -> None:
     experiment = Experiment(Dataset("beauty", folder / "Beauty.txt"), SMALL, PAPER, 0)
     places = experiment.places(tmp_path, silent)
-    fits = [p for p in (experiment.folder(tmp_path) / "models").iterdir() if (p / "policy.json").is_file()]
+    fits = [
+        p
+        for p in (experiment.folder(tmp_path) / "models").iterdir()
+        if (p / "policy.json").is_file()
+    ]
     assert len(fits) == 1
     early = (places["one"] >= 0) & (places["one"] < 9)
     assert (places["two"][early] == places["one"][early]).all()
 
 
-def test_tuned_models_start_from_the_pre_trained_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuned_models_start_from_the_pre_trained_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shape = {"shape": TINY}
-    monkeypatch.setitem(FAMILIES, "base", Family("base", "pretrain", {**shape, "pretraining": BRIEF}, losses=("pretraining_loss",)))
-    tuned = Family("tuned", "finetune", {**shape, "tuning": {**BRIEF, "epochs": 0}, "ranking": "items"}, foundation="base")
+    monkeypatch.setitem(
+        FAMILIES,
+        "base",
+        Family("base", "pretrain", {**shape, "pretraining": BRIEF}, losses=("pretraining_loss",)),
+    )
+    tuned = Family(
+        "tuned",
+        "finetune",
+        {**shape, "tuning": {**BRIEF, "epochs": 0}, "ranking": "items"},
+        foundation="base",
+    )
     stages: list[str] = []
     dataset = Dataset("beauty", folder / "Beauty.txt")
-    found = Experiment(dataset, tuned, PAPER, 0).places(tmp_path, lambda stage, *_: stages.append(stage))["tuned"]
+    found = Experiment(dataset, tuned, PAPER, 0).places(
+        tmp_path, lambda stage, *_: stages.append(stage)
+    )["tuned"]
     assert any(stage.startswith("beauty base") and "pre-train" in stage for stage in stages)
     assert not any(stage.startswith("beauty tuned") and "pre-train" in stage for stage in stages)
     base = Experiment(dataset, FAMILIES["base"], PAPER, 0).places(tmp_path, silent)["base"]
@@ -253,34 +361,57 @@ def test_tuned_models_start_from_the_pre_trained_one(folder: Path, tmp_path: Pat
 
 def test_places_are_read_from_clicks_only() -> None:
     columns: dict[str, Any] = {
-        "arm": [0, 0, 0, 0, 1, 1, 1], "user": [0, 0, 2, 2, 0, 0, 2], "session": [0] * 7, "request": [0] * 7,
-        "position": [0, 1, 0, 1, 0, 1, 0], "t": [0] * 7, "item": [3, 4, 5, 6, 7, 8, 9], "click": [0, 1, 0, 0, 1, 0, 0],
-    }  # fmt: skip
-    log = EventLog.from_columns({k: np.array(v) for k, v in columns.items()}, Metadata(("a", "b"), 4, 9, days=1))
+        "arm": [0, 0, 0, 0, 1, 1, 1],
+        "user": [0, 0, 2, 2, 0, 0, 2],
+        "session": [0] * 7,
+        "request": [0] * 7,
+        "position": [0, 1, 0, 1, 0, 1, 0],
+        "t": [0] * 7,
+        "item": [3, 4, 5, 6, 7, 8, 9],
+        "click": [0, 1, 0, 0, 1, 0, 0],
+    }
+    log = EventLog.from_columns(
+        {k: np.array(v) for k, v in columns.items()}, Metadata(("a", "b"), 4, 9, days=1)
+    )
     assert {k: v.tolist() for k, v in read_places(log).items()} == {"a": [1, -1], "b": [0, -1]}
 
 
 def test_gains_are_those_of_the_definition() -> None:
     place = np.array([-1, 0, 4, 5, 9], dtype=np.int8)
     assert values(place, "hit_rate@5").tolist() == [0, 1, 1, 0, 0]
-    assert values(place, "ndcg@10") == pytest.approx([0, 1, 1 / math.log2(6), 1 / math.log2(7), 1 / math.log2(11)])
+    assert values(place, "ndcg@10") == pytest.approx(
+        [0, 1, 1 / math.log2(6), 1 / math.log2(7), 1 / math.log2(11)]
+    )
 
 
 def test_cells_intervals_and_tests_against_scipy() -> None:
     draw = np.random.default_rng(0)
     weak, strong = (
-        [draw.choice([-1, 0, 5, 9], 500, p=p).astype(np.int8) for _ in range(3)] for p in ([0.8, 0.05, 0.1, 0.05], [0.6, 0.2, 0.1, 0.1])
+        [draw.choice([-1, 0, 5, 9], 500, p=p).astype(np.int8) for _ in range(3)]
+        for p in ([0.8, 0.05, 0.1, 0.05], [0.6, 0.2, 0.1, 0.1])
     )
     results = Results({("beauty", "w"): weak, ("beauty", "s"): strong})
-    made = tables.cells(results, {"SASRec": "w", "RecGPT": "s", "gone": "nobody"}, ["beauty"], METRICS, TABLE_2, ["SASRec"])
-    assert [(c.row, c.metric) for c in made[:2]] == [("SASRec", "hit_rate@5"), ("RecGPT", "hit_rate@5")]
+    made = tables.cells(
+        results,
+        {"SASRec": "w", "RecGPT": "s", "gone": "nobody"},
+        ["beauty"],
+        METRICS,
+        TABLE_2,
+        ["SASRec"],
+    )
+    assert [(c.row, c.metric) for c in made[:2]] == [
+        ("SASRec", "hit_rate@5"),
+        ("RecGPT", "hit_rate@5"),
+    ]
     cell = next(c for c in made if (c.row, c.metric) == ("RecGPT", "hit_rate@10"))
     means = [float((p >= 0).mean()) for p in strong]
     expected = stats.t.interval(0.95, 2, np.mean(means), stats.sem(means))
     assert (cell.low, cell.high) == pytest.approx(expected)
     assert cell.published == 0.0654
     assert cell.difference == pytest.approx(np.mean(means) - 0.0654)
-    test = stats.ttest_rel(np.mean([p >= 0 for p in strong], axis=0), np.mean([p >= 0 for p in weak], axis=0))
+    test = stats.ttest_rel(
+        np.mean([p >= 0 for p in strong], axis=0), np.mean([p >= 0 for p in weak], axis=0)
+    )
     assert (cell.t, cell.p) == pytest.approx((test.statistic, test.pvalue))
     best = next(c for c in made if c.row == "SASRec")
     assert math.isnan(best.t)
@@ -295,8 +426,12 @@ def test_claims_are_paired_tests_over_users_and_groups(folder: Path) -> None:
     assert popularity.tolist() == [sum(other[:-1].count(row[-1]) for other in rows) for row in rows]
     draw = np.random.default_rng(4)
     weak = draw.choice(np.array([-1, 0, 7]), 60, p=[0.8, 0.1, 0.1]).astype(np.int8)
-    strong = np.where(lengths > np.median(lengths), 0, weak).astype(np.int8)  # better for long histories only
-    results = Results({("beauty", "w"): [weak], ("beauty", "s"): [strong], ("beauty", "t"): [strong]})
+    strong = np.where(lengths > np.median(lengths), 0, weak).astype(
+        np.int8
+    )  # better for long histories only
+    results = Results(
+        {("beauty", "w"): [weak], ("beauty", "s"): [strong], ("beauty", "t"): [strong]}
+    )
     asked = [
         claims.Claim("s beats w", "w", "s"),
         claims.Claim("w beats s", "s", "w"),
@@ -305,14 +440,22 @@ def test_claims_are_paired_tests_over_users_and_groups(folder: Path) -> None:
     ]
     found = claims.answers(results, [dataset], asked)
     everyone = [row for row in found if not row.group]
-    assert [row.verdict for row in everyone if row.metric == "ndcg@10"] == ["holds", "contradicted", "identical"]
+    assert [row.verdict for row in everyone if row.metric == "ndcg@10"] == [
+        "holds",
+        "contradicted",
+        "identical",
+    ]
     first = everyone[1]
     test = stats.ttest_rel(values(strong, "ndcg@10"), values(weak, "ndcg@10"))
     assert (first.t, first.p) == pytest.approx((test.statistic, test.pvalue))
     assert (first.low, first.high) == pytest.approx(tuple(test.confidence_interval()))
     family = [row.p for row in everyone if not math.isnan(row.p)]
     assert first.p_adjusted == pytest.approx(multipletests(family, method="holm")[1][1])
-    parts = [row for row in found if row.group.endswith("clicks before") and row.metric == "hit_rate@10" and row.better == "s"]
+    parts = [
+        row
+        for row in found
+        if row.group.endswith("clicks before") and row.metric == "hit_rate@10" and row.better == "s"
+    ]
     assert sum(row.users for row in parts) == 60
     assert parts[0].difference == 0
     assert max(row.difference for row in parts) > 0.5
@@ -322,13 +465,22 @@ def test_claims_are_paired_tests_over_users_and_groups(folder: Path) -> None:
 
 
 def test_what_a_slate_finds_ahead_by_hand() -> None:
-    """Users 0 and 1 had clicked 1 and 2, user 2 had clicked 3; slates (1, 2) with both clicked and (1, 3) with one."""
+    """Users 0 and 1 had clicked 1 and 2, user 2 had clicked 3; slates (1, 2) with both clicked and
+    (1, 3) with one.
+    """
     columns: dict[str, Any] = {
-        "arm": [0] * 5 + [1] * 4, "user": [0, 0, 1, 1, 2, 0, 0, 1, 1], "session": [0] * 9, "request": [0, 1, 0, 1, 0, 2, 2, 2, 2],
-        "position": [0] * 5 + [0, 1, 0, 1], "t": [-2000, -1000, -2000, -1000, -1000, 0, 0, 0, 0], "item": [1, 2, 1, 2, 3, 1, 2, 1, 3],
+        "arm": [0] * 5 + [1] * 4,
+        "user": [0, 0, 1, 1, 2, 0, 0, 1, 1],
+        "session": [0] * 9,
+        "request": [0, 1, 0, 1, 0, 2, 2, 2, 2],
+        "position": [0] * 5 + [0, 1, 0, 1],
+        "t": [-2000, -1000, -2000, -1000, -1000, 0, 0, 0, 0],
+        "item": [1, 2, 1, 2, 3, 1, 2, 1, 3],
         "click": [1] * 5 + [1, 1, 0, 1],
-    }  # fmt: skip
-    log = EventLog.from_columns({k: np.array(v) for k, v in columns.items()}, Metadata(("history", "a"), 3, 3, days=1))
+    }
+    log = EventLog.from_columns(
+        {k: np.array(v) for k, v in columns.items()}, Metadata(("history", "a"), 3, 3, days=1)
+    )
     found = ahead.measures(log, 2)["a"]
     assert found["found"].tolist() == [1.0, 0.5]
     assert found["hit"].tolist() == [1.0, 1.0]
@@ -339,7 +491,15 @@ def test_what_a_slate_finds_ahead_by_hand() -> None:
 
 
 def test_a_forest_has_a_line_for_each_of_several_systems(tmp_path: Path) -> None:
-    numbers = {"users": 60, "seeds": 1, "control": 0.1, "t": 1.0, "p": 0.3, "p_adjusted": 1.0, "interaction": float("nan")}
+    numbers = {
+        "users": 60,
+        "seeds": 1,
+        "control": 0.1,
+        "t": 1.0,
+        "p": 0.3,
+        "p_adjusted": 1.0,
+        "interaction": float("nan"),
+    }
     ends = {"difference": 0.01, "low": -0.01, "high": 0.03}
     rows = [
         claims.Answer("tiny", "two steps", "one", better, metric, "", **numbers, **ends)
@@ -349,15 +509,30 @@ def test_a_forest_has_a_line_for_each_of_several_systems(tmp_path: Path) -> None
     drawn = ElementTree.parse(curves.forest(rows, tmp_path / "forest.svg")).getroot()
     words = [text.text for text in drawn.iterfind(".//{*}text")]
     assert [word for word in words if word in ("9_1", "8_2", "7_3")] == ["9_1", "8_2", "7_3"] * 2
-    assert [word for word in words if word and "tiny" in word] == ["tiny: each - one, hit", "tiny: each - one, novelty"]
+    assert [word for word in words if word and "tiny" in word] == [
+        "tiny: each - one, hit",
+        "tiny: each - one, novelty",
+    ]
 
 
-def test_claims_and_ahead_by_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claims_and_ahead_by_the_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
     for system in SMALL.systems():
         monkeypatch.setitem(OWNER, system, SMALL)
     monkeypatch.setattr(claims, "CLAIMS", (claims.Claim("two steps help", "one", "two"),))
-    common = ["--data", str(folder), "--out", str(tmp_path), "--quiet", "--seeds", "2", "--workers", "1"]
+    common = [
+        "--data",
+        str(folder),
+        "--out",
+        str(tmp_path),
+        "--quiet",
+        "--seeds",
+        "2",
+        "--workers",
+        "1",
+    ]
     ran = CliRunner().invoke(main, ["reproduce", "claims", *common], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output
     assert "| two steps help | two > one | hit_rate@10 |" in ran.output
@@ -367,8 +542,12 @@ def test_claims_and_ahead_by_the_command(folder: Path, tmp_path: Path, monkeypat
     drawn = ElementTree.parse(tmp_path / "claims-paper.svg").getroot()
     marks = [mark.text for mark in drawn.iterfind(".//{*}circle/{*}title")]
     assert len(marks) == len(stored)
-    assert sum("users" in (text.text or "") for text in drawn.iterfind(".//{*}text")) == 2  # one line for all, a panel a metric
-    ran = CliRunner().invoke(main, ["reproduce", "ahead", *common, "--models", "small"], catch_exceptions=False)
+    assert (
+        sum("users" in (text.text or "") for text in drawn.iterfind(".//{*}text")) == 2
+    )  # one line for all, a panel a metric
+    ran = CliRunner().invoke(
+        main, ["reproduce", "ahead", *common, "--models", "small"], catch_exceptions=False
+    )
     assert ran.exit_code == 0, ran.output
     rows = json.loads((tmp_path / "ahead-paper.json").read_text())["cells"]
     assert [row["metric"] for row in rows] == ["hit", "found", "novelty", "diversity"]
@@ -392,22 +571,38 @@ def test_the_validation_item_is_kept_from_count_models() -> None:
     clicked = np.array([True, True, True, False, True, True])
     sequences = Sequences(np.arange(3), offsets, items, clicked, np.arange(6))
     policy = TrainingPart("popularity").fit(sequences, Catalogue(3, 5), Fitting())
-    direct = make("popularity").fit(sequences.where(np.array([1, 1, 0, 0, 1, 0], dtype=bool)), Catalogue(3, 5), Fitting())
-    assert {k: v.tolist() for k, v in policy.state().items()} == {k: v.tolist() for k, v in direct.state().items()}
+    direct = make("popularity").fit(
+        sequences.where(np.array([1, 1, 0, 0, 1, 0], dtype=bool)), Catalogue(3, 5), Fitting()
+    )
+    assert {k: v.tolist() for k, v in policy.state().items()} == {
+        k: v.tolist() for k, v in direct.state().items()
+    }
 
 
 def test_models_are_chosen_by_row_system_or_family() -> None:
-    assert artefacts.chosen(ROWS, ["sasrec", "RecGPT"]) == {"SASRec": "SASRec", "RecGPT": "RecGPT K=1 9_1"}
-    assert list(artefacts.chosen(ROWS, ["RecGPT K=2"])) == [f"RecGPT K=2 {split}" for split in SPLITS]
+    assert artefacts.chosen(ROWS, ["sasrec", "RecGPT"]) == {
+        "SASRec": "SASRec",
+        "RecGPT": "RecGPT K=1 9_1",
+    }
+    assert list(artefacts.chosen(ROWS, ["RecGPT K=2"])) == [
+        f"RecGPT K=2 {split}" for split in SPLITS
+    ]
     assert list(artefacts.chosen(ROWS, ["all"])) == list(ROWS)
-    with pytest.raises(ReproduceError, match=r"--models SASRek: nothing of that name; did you mean 'SASRec'"):
+    with pytest.raises(
+        ReproduceError, match=r"--models SASRek: nothing of that name; did you mean 'SASRec'"
+    ):
         artefacts.chosen(ROWS, ["SASRek"])
 
 
 def _chosen(protocol: Protocol, what: str) -> dict[str, str]:
     """Family -> what is printed of it."""
     lines = printed(protocol, list(FAMILIES.values())).says.items()
-    return {name: how for key, how in lines if key.startswith(f"{what} of ") for name in key.removeprefix(f"{what} of ").split(", ")}
+    return {
+        name: how
+        for key, how in lines
+        if key.startswith(f"{what} of ")
+        for name in key.removeprefix(f"{what} of ").split(", ")
+    }
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
@@ -420,15 +615,30 @@ def test_the_printed_protocol_is_what_the_policies_are_given(protocol: Protocol)
         "pairwise (BPR)": "bpr",
         "pairwise (TOP1)": "top1",
     }
-    every = {(what, name) for what in ("loss", "tuning loss", "pretraining loss", "training", "tuning") for name in _chosen(protocol, what)}
-    assert {name for what, name in every if what == "loss"} >= {"BPR", "STAMP", "BERT4Rec", "ComiRec-SA", "SASRec"}
+    every = {
+        (what, name)
+        for what in ("loss", "tuning loss", "pretraining loss", "training", "tuning")
+        for name in _chosen(protocol, what)
+    }
+    assert {name for what, name in every if what == "loss"} >= {
+        "BPR",
+        "STAMP",
+        "BERT4Rec",
+        "ComiRec-SA",
+        "SASRec",
+    }
     for what, name in every:
         spec = next(iter(FAMILIES[name].specs(protocol).values()))
-        given, said = make(spec["policy"], spec["params"]).params()[what.replace(" ", "_")], _chosen(protocol, what)[name]
+        given, said = (
+            make(spec["policy"], spec["params"]).params()[what.replace(" ", "_")],
+            _chosen(protocol, what)[name],
+        )
         if isinstance(given, Loss):
             assert [kind for words, kind in kinds.items() if said.startswith(words)] == [given.kind]
         else:
-            assert f"{given.epochs} epochs, batches of {given.batch:,}, Adam at {given.rate:g}" in said
+            assert (
+                f"{given.epochs} epochs, batches of {given.batch:,}, Adam at {given.rate:g}" in said
+            )
             assert f"at most {given.sample:,} users" in said
             assert f"patience {given.patience};" in said
     losses = _chosen(protocol, "loss") | _chosen(protocol, "pretraining loss")
@@ -451,23 +661,38 @@ def test_what_the_paper_has_otherwise_is_printed() -> None:
     assert _chosen(PAPER, "prompts")["Best RecGPT sure"].startswith(
         "1 before each item from the second on, where its probability is at least"
     )
-    assert "the next item is predicted from them as well" in _chosen(PAPER, "prompts")["RecGPT as released"]
-    given = {json.dumps(family.params["prompts"], sort_keys=True) for family in FAMILIES.values() if "prompts" in family.params}
+    assert (
+        "the next item is predicted from them as well"
+        in _chosen(PAPER, "prompts")["RecGPT as released"]
+    )
+    given = {
+        json.dumps(family.params["prompts"], sort_keys=True)
+        for family in FAMILIES.values()
+        if "prompts" in family.params
+    }
     assert len(set(_chosen(PAPER, "prompts").values())) == len(given)  # whatever differs is told
     alone = printed(PAPER, [FAMILIES["Fine-tuning"]]).says
     assert alone["start of Fine-tuning"] == "the fit of Pre-train"
-    assert alone["pretraining loss of Pre-train"] == loss(Loss("bce"))  # of what it starts from, which is no row here
+    assert alone["pretraining loss of Pre-train"] == loss(
+        Loss("bce")
+    )  # of what it starts from, which is no row here
     assert "pretraining loss of Fine-tuning" not in alone
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (Training(patience=0, average=3, epochs=9), "no validation, weights: mean of the last 3 epochs"),
+        (
+            Training(patience=0, average=3, epochs=9),
+            "no validation, weights: mean of the last 3 epochs",
+        ),
         (Training(patience=0), "no validation, weights: last epoch"),
         (
             Training(every=2, average=5),
-            "every 2 epochs on at most 10,000 users, drawn by the seed; patience 10; weights: mean of the 5 best",
+            (
+                "every 2 epochs on at most 10,000 users, drawn by the seed; patience 10; weights:"
+                " mean of the 5 best"
+            ),
         ),
         (Training(decay=0.01, clip=5.0), "Adam at 0.001, L2 0.01, gradients up to 5; validated"),
     ],
@@ -481,27 +706,56 @@ def test_all_three_modes_stand_in_table_2_and_the_long_ones_on_request(
 ) -> None:
     modes = {row: OWNER[ROWS[row]] for row in ("RecGPT", "RecGPT as released", "Best RecGPT")}
     assert [family.params["shape"] for family in modes.values()] == [WRITTEN, RELEASED, BEST]
-    assert not {row for row, _, _ in TABLE_2} & {"RecGPT as released", "Best RecGPT"}  # the paper's row is not theirs
+    assert not {row for row, _, _ in TABLE_2} & {
+        "RecGPT as released",
+        "Best RecGPT",
+    }  # the paper's row is not theirs
     table = artefacts.ARTEFACTS["table2"]
-    assert set(table.rows) - set(artefacts.chosen(table.rows, (), table.on_request)) == {"RecGPT as released", "Best RecGPT"}
-    short = artefacts.Artefact("table2", {"PopRec": "PopRec", "long": "Transitions"}, METRICS, {}, (), on_request=("long",))
+    assert set(table.rows) - set(artefacts.chosen(table.rows, (), table.on_request)) == {
+        "RecGPT as released",
+        "Best RecGPT",
+    }
+    short = artefacts.Artefact(
+        "table2", {"PopRec": "PopRec", "long": "Transitions"}, METRICS, {}, (), on_request=("long",)
+    )
     monkeypatch.setitem(artefacts.ARTEFACTS, "table2", short)
-    common = ["reproduce", "table2", "--data", str(folder), "--out", str(tmp_path), "--quiet", "--workers", "1"]
-    said = {asked: CliRunner().invoke(main, [*common, *asked.split()], catch_exceptions=False).output for asked in ("", "--models all")}
+    common = [
+        "reproduce",
+        "table2",
+        "--data",
+        str(folder),
+        "--out",
+        str(tmp_path),
+        "--quiet",
+        "--workers",
+        "1",
+    ]
+    said = {
+        asked: CliRunner().invoke(main, [*common, *asked.split()], catch_exceptions=False).output
+        for asked in ("", "--models all")
+    }
     assert "\nNot made: long (" in said[""]
     assert "| long |" not in said[""]
     assert "Not made" not in said["--models all"]
     assert "| long | hit_rate@5 |" in said["--models all"]
 
 
-def test_the_command_prints_tables_and_writes_files_and_figures(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_tables_and_writes_files_and_figures(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
     for system in SMALL.systems():
         monkeypatch.setitem(OWNER, system, SMALL)
-    figure = artefacts.Artefact("fig5", {"10_0": "one", "9_1": "two"}, METRICS[2:], {}, ("10_0",), "m_n")
+    figure = artefacts.Artefact(
+        "fig5", {"10_0": "one", "9_1": "two"}, METRICS[2:], {}, ("10_0",), "m_n"
+    )
     monkeypatch.setitem(artefacts.ARTEFACTS, "fig5", figure)
     common = ["--data", str(folder), "--out", str(tmp_path), "--quiet"]
-    ran = CliRunner().invoke(main, ["reproduce", "table2", *common, "--models", "PopRec,Transitions"], catch_exceptions=False)
+    ran = CliRunner().invoke(
+        main,
+        ["reproduce", "table2", *common, "--models", "PopRec,Transitions"],
+        catch_exceptions=False,
+    )
     assert ran.exit_code == 0, ran.output
     assert "protocol: paper" in ran.output
     assert "| PopRec | hit_rate@5 |" in ran.output
@@ -509,7 +763,9 @@ def test_the_command_prints_tables_and_writes_files_and_figures(folder: Path, tm
     assert stored["protocol"]["name"] == "paper"
     assert stored["protocol"]["fit of Transitions, PopRec"] in ran.output
     assert len(stored["cells"]) == pq.read_table(tmp_path / "table2-paper.parquet").num_rows == 8
-    ran = CliRunner().invoke(main, ["reproduce", "fig5", *common, "--seeds", "2"], catch_exceptions=False)
+    ran = CliRunner().invoke(
+        main, ["reproduce", "fig5", *common, "--seeds", "2"], catch_exceptions=False
+    )
     assert ran.exit_code == 0, ran.output
     root = ElementTree.parse(tmp_path / "fig5-paper.svg").getroot()
     assert len(root.findall(".//{*}polyline")) == len(root.findall(".//{*}polygon")) == 2
@@ -517,13 +773,26 @@ def test_the_command_prints_tables_and_writes_files_and_figures(folder: Path, tm
 
 
 def test_missing_attributes_are_named_before_anything_is_run(folder: Path, tmp_path: Path) -> None:
-    common = ["reproduce", "table2", "--data", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
+    common = [
+        "reproduce",
+        "table2",
+        "--data",
+        str(folder),
+        "--out",
+        str(tmp_path / "out"),
+        "--quiet",
+    ]
     ran = CliRunner().invoke(main, [*common, "--models", "PopRec,S3-Rec attributes"])
     assert ran.exit_code == 2, ran.output
     missing = folder / "Beauty_item2attributes.json"
-    assert f"S3-Rec attributes on beauty: its objectives aap, map need attributes of the items, and {missing} is not there" in ran.output
+    assert (
+        "S3-Rec attributes on beauty: its objectives aap, map need attributes of the items, and"
+        f" {missing} is not there" in ran.output
+    )
     assert not (tmp_path / "out").exists()
-    inter = Experiment(Dataset("toy", tmp_path / "toy.inter"), FAMILIES["S3-Rec attributes"], PAPER, 0)
+    inter = Experiment(
+        Dataset("toy", tmp_path / "toy.inter"), FAMILIES["S3-Rec attributes"], PAPER, 0
+    )
     with pytest.raises(ReproduceError, match=r"toy\.item is not there"):
         inter.check()
 

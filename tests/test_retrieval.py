@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from policies.base import Slates
 from policies.blocks import by_length, by_rows, length_batches, widths
-from policies.retrieval import Approximate, Exact, by_max, by_quota, shares, tie_ranks, top_k, top_k_of
+from policies.retrieval import (
+    Approximate,
+    Exact,
+    by_max,
+    by_quota,
+    shares,
+    tie_ranks,
+    top_k,
+    top_k_of,
+)
 
 NONE = np.zeros((1, 0), dtype=np.int64)
 
@@ -17,16 +26,29 @@ NONE = np.zeros((1, 0), dtype=np.int64)
 def brute_force(scores: np.ndarray, k: int, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sort all candidates by (score down, tie rank up)."""
     ranks = tie_ranks(scores.shape[1] - 1)
-    items, best = np.zeros((len(scores), k), np.int64), np.full((len(scores), k), -np.inf, np.float32)
+    items, best = (
+        np.zeros((len(scores), k), np.int64),
+        np.full((len(scores), k), -np.inf, np.float32),
+    )
     for row in range(len(scores)):
-        candidates = [i for i in range(1, scores.shape[1]) if i not in set(seen[row]) and scores[row, i] > -np.inf]
+        candidates = [
+            i
+            for i in range(1, scores.shape[1])
+            if i not in set(seen[row]) and scores[row, i] > -np.inf
+        ]
         chosen = sorted(candidates, key=lambda i: (-scores[row, i], ranks[i]))[:k]
         items[row, : len(chosen)], best[row, : len(chosen)] = chosen, scores[row, chosen]
     return items, best
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 4), st.integers(0, 2**32 - 1), st.integers(0, 8))
+@given(
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 8),
+)
 def test_top_k_is_brute_force(n_items: int, k: int, levels: int, seed: int, n_seen: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, levels, (5, n_items + 1)).astype(np.float32)  # few levels: many ties
@@ -55,7 +77,9 @@ def test_a_constant_scorer_hits_one_random_item_with_probability_k_over_n() -> N
     held_out = np.random.default_rng(1).integers(1, n + 1, trials)
     hits = np.isin(held_out, items[0]).mean()
     assert abs(hits - k / n) < 4 * np.sqrt(k / n * (1 - k / n) / trials)
-    assert abs(items[0].mean() - n / 2) < 4 * n / np.sqrt(12 * k)  # neither low nor high ids are favoured
+    assert abs(items[0].mean() - n / 2) < 4 * n / np.sqrt(
+        12 * k
+    )  # neither low nor high ids are favoured
 
 
 def test_top_k_refuses_nan_and_unknown_items() -> None:
@@ -72,23 +96,35 @@ def test_top_k_refuses_nan_and_unknown_items() -> None:
 @pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf"])
 def test_search_gives_the_same_bytes_however_requests_are_batched(kind: str) -> None:
     rng = np.random.default_rng(2)
-    vectors, queries = rng.standard_normal((1500, 17), dtype=np.float32), rng.standard_normal((150, 17), dtype=np.float32)
+    vectors, queries = (
+        rng.standard_normal((1500, 17), dtype=np.float32),
+        rng.standard_normal((150, 17), dtype=np.float32),
+    )
     seen = rng.integers(0, 1500, (150, 9)) * (rng.random((150, 9)) < 0.5)
     index = Exact(vectors) if kind == "exact" else Approximate(vectors, kind)
     items, scores = index.search(queries, 7, seen)
     shuffled = rng.permutation(150)
     for batch in (1, 7, 64, 150):
-        parts = [index.search(queries[rows], 7, seen[rows]) for rows in np.split(shuffled, range(batch, 150, batch))]
+        parts = [
+            index.search(queries[rows], 7, seen[rows])
+            for rows in np.split(shuffled, range(batch, 150, batch))
+        ]
         np.testing.assert_array_equal(np.concatenate([p[0] for p in parts]), items[shuffled])
         np.testing.assert_array_equal(np.concatenate([p[1] for p in parts]), scores[shuffled])
 
 
 @pytest.mark.parametrize(("kind", "effort", "least"), [("hnsw", 128, 0.95), ("ivf", 16, 0.9)])
-def test_approximate_search_finds_nearly_what_exact_search_finds(kind: str, effort: int, least: float) -> None:
+def test_approximate_search_finds_nearly_what_exact_search_finds(
+    kind: str, effort: int, least: float
+) -> None:
     rng = np.random.default_rng(3)
     centres = rng.standard_normal((40, 32))
-    vectors = (centres[rng.integers(0, 40, 6001)] + 0.5 * rng.standard_normal((6001, 32))) * rng.gamma(4, 0.25, (6001, 1))
-    queries = (centres[rng.integers(0, 40, 200)] + 0.5 * rng.standard_normal((200, 32))).astype(np.float32)
+    vectors = (
+        centres[rng.integers(0, 40, 6001)] + 0.5 * rng.standard_normal((6001, 32))
+    ) * rng.gamma(4, 0.25, (6001, 1))
+    queries = (centres[rng.integers(0, 40, 200)] + 0.5 * rng.standard_normal((200, 32))).astype(
+        np.float32
+    )
     vectors, seen = vectors.astype(np.float32), rng.integers(1, 6001, (200, 50))
     exact, scores = Exact(vectors).search(queries, 10, seen)
     found, inner = Approximate(vectors, kind, effort=effort).search(queries, 10, seen)
@@ -128,7 +164,10 @@ def assert_consistent(slates: Slates, index: Exact, queries: np.ndarray) -> None
 
 def test_merging_by_max_is_the_maximum_over_interests() -> None:
     rng = np.random.default_rng(4)
-    vectors, queries = rng.standard_normal((300, 8), dtype=np.float32), rng.standard_normal((20, 4, 8), dtype=np.float32)
+    vectors, queries = (
+        rng.standard_normal((300, 8), dtype=np.float32),
+        rng.standard_normal((20, 4, 8), dtype=np.float32),
+    )
     seen = rng.integers(0, 300, (20, 30))
     index = Exact(vectors)
     slates = by_max(index, queries, 25, seen)

@@ -1,4 +1,6 @@
-"""A run from scenario to log: exact to the byte however it is computed, resumable after a kill, A/A identical, bad input named."""
+"""A run from scenario to log: exact to the byte however it is computed, resumable after a kill, A/A
+identical, bad input named.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ from simulator.scenario.model import Scenario
 from simulator.serving.desk import ServingError
 
 NEURAL: dict[str, Any] = {
-    "comirec": {"policy": "comirec", "params": {"width": 8, "length": 8, "training": {"epochs": 1}}},
+    "comirec": {
+        "policy": "comirec",
+        "params": {"width": 8, "length": 8, "training": {"epochs": 1}},
+    },
     "recgpt1": {
         "policy": "recgpt1",
         "params": {
@@ -38,7 +43,11 @@ NEURAL: dict[str, Any] = {
         },
     },
 }
-PLAIN: dict[str, Any] = {"a": {"policy": "popularity"}, "b": {"policy": "random"}, "c": {"policy": "popularity"}}
+PLAIN: dict[str, Any] = {
+    "a": {"policy": "popularity"},
+    "b": {"policy": "random"},
+    "c": {"policy": "popularity"},
+}
 
 
 def scenario(arms: dict[str, Any] = PLAIN, **changes: Any) -> dict[str, Any]:
@@ -48,7 +57,12 @@ def scenario(arms: dict[str, Any] = PLAIN, **changes: Any) -> dict[str, Any]:
         "data": {"source": "synthetic", "history_days": 2},
         "users": {"kind": "choice", "n_users": 60, "n_items": 120},
         "days": 2,
-        "serving": {"slate": 4, "recall": 12, "history": 16, "channels": [{"name": "new", "policy": "random", "quota": 3}]},
+        "serving": {
+            "slate": 4,
+            "recall": 12,
+            "history": 16,
+            "channels": [{"name": "new", "policy": "random", "quota": 3}],
+        },
         "arms": arms,
         "design": {"kind": "paired", "control": next(iter(arms))},
         "engine": {"executor": "serial"},
@@ -69,7 +83,10 @@ def go(folder: Path, content: dict[str, Any], **options: Any) -> Path:
 
 
 def digest(root: Path) -> dict[str, str]:
-    return {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in sorted((root / "log").glob("*"))}
+    return {
+        part.name: hashlib.sha256(part.read_bytes()).hexdigest()
+        for part in sorted((root / "log").glob("*"))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +111,24 @@ def test_the_log_keeps_its_rules_and_explains_itself(plain):
     assert pc.max(t).as_py() < 2 * days
     assert pc.sum(pc.is_null(table["propensity"].filter(history))).as_py() == 0
     assert set(table["channel"].filter(pc.invert(history)).to_pylist()) == {0, 1}
-    assert sorted(p.name for p in plain.iterdir()) == [".lock", "claim.json", "log", "models", "pieces.jsonl", "scenario.yaml"]
-    assert Scenario.load(plain / "scenario.yaml").resolved() == Scenario.load(plain.parent / "scenario.yaml").resolved()
+    assert sorted(p.name for p in plain.iterdir()) == [
+        ".lock",
+        "claim.json",
+        "log",
+        "models",
+        "pieces.jsonl",
+        "scenario.yaml",
+    ]
+    assert (
+        Scenario.load(plain / "scenario.yaml").resolved()
+        == Scenario.load(plain.parent / "scenario.yaml").resolved()
+    )
 
 
 def test_a_paired_a_a_gives_exactly_nothing(plain):
-    """Arms a and c have the same policy under different names: every row but its arm is the same."""
+    """Arms a and c have the same policy under different names: every row but its arm is the
+    same.
+    """
     table = EventLog.open(plain / "log").table
     a, b, c = (table.filter(pc.equal(table["arm"], i)).drop_columns(["arm"]) for i in (1, 2, 3))
     assert a.equals(c)
@@ -133,7 +162,9 @@ def test_tick_block_shards_and_executor_change_no_byte(engine, neural, tmp_path)
 
 
 def test_the_order_of_arms_in_the_file_changes_no_byte(neural, tmp_path):
-    turned = scenario(dict(reversed(NEURAL.items())), design={"kind": "paired", "control": "comirec"})
+    turned = scenario(
+        dict(reversed(NEURAL.items())), design={"kind": "paired", "control": "comirec"}
+    )
     assert digest(go(tmp_path, turned)) == neural
 
 
@@ -142,7 +173,9 @@ def test_another_seed_changes_the_log(plain, tmp_path):
 
 
 def test_equal_fits_are_made_once(plain):
-    assert sorted(p.name.rpartition("-")[0] for p in (plain / "models").iterdir() if p.is_dir()) == ["popularity", "random"]
+    assert sorted(
+        p.name.rpartition("-")[0] for p in (plain / "models").iterdir() if p.is_dir()
+    ) == ["popularity", "random"]
 
 
 def test_a_split_gives_each_user_one_arm(tmp_path, plain):
@@ -154,19 +187,45 @@ def test_a_split_gives_each_user_one_arm(tmp_path, plain):
     paired = EventLog.open(plain / "log").table
     assert table.num_rows < paired.num_rows / 2
     mine = pc.equal(paired["arm"], 2)
-    twin = paired.filter(pc.and_(mine, pc.is_in(paired["user"], value_set=pc.unique(table.filter(pc.equal(table["arm"], 2))["user"]))))
-    assert table.filter(pc.equal(table["arm"], 2)).equals(twin), "a user's life in an arm does not depend on the design"
+    twin = paired.filter(
+        pc.and_(
+            mine,
+            pc.is_in(
+                paired["user"], value_set=pc.unique(table.filter(pc.equal(table["arm"], 2))["user"])
+            ),
+        )
+    )
+    assert table.filter(pc.equal(table["arm"], 2)).equals(twin), (
+        "a user's life in an arm does not depend on the design"
+    )
 
 
 def test_a_run_killed_without_warning_ends_with_the_same_bytes(plain, tmp_path):
     """kill -9 as soon as the first day of the A/B is on disk, then --resume."""
     file = put(tmp_path, scenario())
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "simulator", "run", str(file), "--out", str(out), "--quiet", "--engine.block", "2"]
-    victim = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "simulator",
+        "run",
+        str(file),
+        "--out",
+        str(out),
+        "--quiet",
+        "--engine.block",
+        "2",
+    ]
+    victim = subprocess.Popen(
+        command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     try:
         deadline = time.monotonic() + 120
-        while not list(out.glob("work/[abc]/*/day-*.npz")) and victim.poll() is None and time.monotonic() < deadline:
+        while (
+            not list(out.glob("work/[abc]/*/day-*.npz"))
+            and victim.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.002)
         victim.send_signal(signal.SIGKILL)
     finally:
@@ -179,7 +238,9 @@ def test_a_run_killed_without_warning_ends_with_the_same_bytes(plain, tmp_path):
     resumed = CliRunner().invoke(main, ["run", str(file), "--out", str(out), "--quiet", "--resume"])
     assert resumed.exit_code == 0, resumed.output
     assert digest(out) == digest(plain)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "finished fits are not made again"
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, (
+        "finished fits are not made again"
+    )
 
 
 def test_a_changed_scenario_is_not_resumed(plain, tmp_path):
@@ -225,31 +286,46 @@ def test_a_plug_in_that_raises_stops_the_run_or_only_its_arm(tmp_path):
     (tmp_path / "mine.py").write_text(BROKEN)
     arms = {**PLAIN, "mine": {"policy": "mine.py:Broken"}}
     file = put(tmp_path, scenario(arms))
-    stopped = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "one"), "--quiet"])
+    stopped = CliRunner().invoke(
+        main, ["run", str(file), "--out", str(tmp_path / "one"), "--quiet"]
+    )
     assert stopped.exit_code == 2
     assert "arm 'mine'" in stopped.output
     assert "recall raised RuntimeError: the model server is gone at mine.py:12" in stopped.output
     assert "Traceback" not in stopped.output
-    kept = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "two"), "--quiet", "--keep-going"])
+    kept = CliRunner().invoke(
+        main, ["run", str(file), "--out", str(tmp_path / "two"), "--quiet", "--keep-going"]
+    )
     assert kept.exit_code == 1, kept.output
     assert "arm 'mine' was given up" in kept.output
-    assert sorted(p.name for p in (tmp_path / "two" / "log").iterdir()) == [f"0{i}-{n}.parquet" for i, n in enumerate(["history", *"abc"])]
+    assert sorted(p.name for p in (tmp_path / "two" / "log").iterdir()) == [
+        f"0{i}-{n}.parquet" for i, n in enumerate(["history", *"abc"])
+    ]
     report = json.loads((tmp_path / "two" / "report.json").read_text())
     assert {row["arm"] for row in report["lifts"]} == {"b", "c"}
 
 
 def test_a_plug_in_whose_fit_raises_is_named(tmp_path):
-    (tmp_path / "mine.py").write_text(BROKEN.replace("def recall(self, histories, k, seed):", "def fit(self, *args):\n        1 / 0"))
+    (tmp_path / "mine.py").write_text(
+        BROKEN.replace(
+            "def recall(self, histories, k, seed):", "def fit(self, *args):\n        1 / 0"
+        )
+    )
     file = put(tmp_path, scenario({**PLAIN, "mine": {"policy": "mine.py:Broken"}}))
     done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
     assert done.exit_code == 2
-    assert "policy 'mine.py:Broken': fit raised ZeroDivisionError: division by zero at mine.py:10" in done.output
+    assert (
+        "policy 'mine.py:Broken': fit raised ZeroDivisionError: division by zero at mine.py:10"
+        in done.output
+    )
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, plain):
     """The key is pressed in the middle of the A/B."""
     (tmp_path / "mine.py").write_text(
-        BROKEN.replace('raise RuntimeError("the model server is gone")', "import os; os.kill(os.getpid(), 2)")
+        BROKEN.replace(
+            'raise RuntimeError("the model server is gone")', "import os; os.kill(os.getpid(), 2)"
+        )
     )
     file = put(tmp_path, scenario({**PLAIN, "z": {"policy": "mine.py:Broken"}}))
     done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
@@ -261,20 +337,37 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, plain):
 
 def test_nothing_is_reported_without_the_control(tmp_path):
     (tmp_path / "mine.py").write_text(BROKEN)
-    loaded = Scenario.load(put(tmp_path, scenario({"mine": {"policy": "mine.py:Broken"}, "b": PLAIN["b"]})))
+    loaded = Scenario.load(
+        put(tmp_path, scenario({"mine": {"policy": "mine.py:Broken"}, "b": PLAIN["b"]}))
+    )
     with pytest.raises(RunError, match=r"nothing is left to compare[\s\S]*model server"):
         simulate(loaded, tmp_path / "out", folder=tmp_path, keep_going=True)
 
 
-SLEEPY = BROKEN.replace('raise RuntimeError("the model server is gone")', "import time; time.sleep(30)")
-IDLE = BROKEN + "    def fit(self, sequences, catalogue, fitting):\n        import time; time.sleep(30)\n"
+SLEEPY = BROKEN.replace(
+    'raise RuntimeError("the model server is gone")', "import time; time.sleep(30)"
+)
+IDLE = (
+    BROKEN
+    + "    def fit(self, sequences, catalogue, fitting):\n        import time; time.sleep(30)\n"
+)
 
 
 @pytest.mark.parametrize(
     ("text", "limit", "error", "message"),
     [
-        (SLEEPY, {"time_limit": 2.0}, ServingError, r", request of user \d+.*longer than engine\.time_limit \(2 s\) in one call"),
-        (IDLE, {"fit_limit": 1.0}, PolicyError, r": fit took longer than engine\.fit_limit \(1 s\)"),
+        (
+            SLEEPY,
+            {"time_limit": 2.0},
+            ServingError,
+            r", request of user \d+.*longer than engine\.time_limit \(2 s\) in one call",
+        ),
+        (
+            IDLE,
+            {"fit_limit": 1.0},
+            PolicyError,
+            r": fit took longer than engine\.fit_limit \(1 s\)",
+        ),
     ],
 )
 def test_a_plug_in_that_hangs_is_stopped(tmp_path, plain, text, limit, error, message):
@@ -292,13 +385,22 @@ def test_a_plug_in_that_hangs_is_stopped(tmp_path, plain, text, limit, error, me
     [
         ({"serving": {"slate": 0}}, "serving.slate"),
         ({"arms": {"a": {"policy": "poplarity"}}}, "popularity"),
-        ({"arms": {"history": {"policy": "random"}, "b": {"policy": "random"}}, "design": {"control": "b"}}, "history"),
+        (
+            {
+                "arms": {"history": {"policy": "random"}, "b": {"policy": "random"}},
+                "design": {"control": "b"},
+            },
+            "history",
+        ),
         ({"data": {"source": "log", "path": "nowhere.parquet"}}, "nowhere.parquet"),
         ({"arms": {"a": {"policy": "comirec", "params": {"wdith": 3}}}}, "width"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(change, message, tmp_path):
-    file = put(tmp_path, {**scenario(), **change, **({} if "design" in change else {"design": {"control": "a"}})})
+    file = put(
+        tmp_path,
+        {**scenario(), **change, **({} if "design" in change else {"design": {"control": "a"}})},
+    )
     done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
     assert done.exit_code == 2, done.output
     assert message in done.output

@@ -1,4 +1,6 @@
-"""Designs, refits and worlds: what is shared, what is switched, what is learned, read from the log."""
+"""Designs, refits and worlds: what is shared, what is switched, what is learned, read from the
+log.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,12 @@ def test_a_switchback_changes_the_arm_of_everybody_by_day(tmp_path):
     day = table["t"].to_numpy() // DAY
     np.testing.assert_array_equal(table["arm"].to_numpy(), given[day] + 1)
     assert set(day) == {0, 1, 2, 3}
-    again = digest(go(tmp_path / "again", {**content, "engine": {"executor": "serial", "block": 5, "shards": 3}}))
+    again = digest(
+        go(
+            tmp_path / "again",
+            {**content, "engine": {"executor": "serial", "block": 5, "shards": 3}},
+        )
+    )
     assert again == digest(root)
 
 
@@ -71,8 +78,13 @@ def test_interleaved_slates_credit_each_item_to_its_drafter(tmp_path):
 
 
 def test_interleaving_an_arm_with_itself_serves_its_own_slates(tmp_path, paired):
-    """Both teams have the same list, so the slates are those of the arm alone, whoever drafted an item."""
-    root = go(tmp_path, scenario({"a": PLAIN["a"], "c": PLAIN["a"]}, design={"kind": "interleave", "control": "a"}))
+    """Both teams have the same list, so the slates are those of the arm alone, whoever drafted an
+    item.
+    """
+    root = go(
+        tmp_path,
+        scenario({"a": PLAIN["a"], "c": PLAIN["a"]}, design={"kind": "interleave", "control": "a"}),
+    )
     table = EventLog.open(root / "log").table
     order = [(name, "ascending") for name in ("user", "session", "request", "position")]
     table = table.filter(pc.greater(table["arm"], 0)).sort_by(order)
@@ -90,24 +102,40 @@ def test_a_daily_refit_learns_from_the_days_before_and_changes_no_earlier_one(on
     one, other = rows(never, 1), rows(daily, 1)
     assert one.filter(pc.less(one["t"], DAY)).equals(other.filter(pc.less(other["t"], DAY)))
     assert not one.equals(other)
-    assert other.drop_columns(["arm"]).equals(rows(daily, 3).drop_columns(["arm"])), "equal arms stay equal"
-    fits = sorted(p.name.split("-day-")[-1].split("-")[0] for p in (daily / "models").glob("popularity-*-day-*"))
+    assert other.drop_columns(["arm"]).equals(rows(daily, 3).drop_columns(["arm"])), (
+        "equal arms stay equal"
+    )
+    fits = sorted(
+        p.name.split("-day-")[-1].split("-")[0]
+        for p in (daily / "models").glob("popularity-*-day-*")
+    )
     assert fits == (["1", "2"] if on == "pooled" else ["1", "1", "2", "2"])
 
 
 def test_a_refit_on_the_own_log_counts_its_clicks(tmp_path):
-    """Popularity fitted again before day 1 counts the clicks of the history and of the arm's own first day."""
+    """Popularity fitted again before day 1 counts the clicks of the history and of the arm's own
+    first day.
+    """
     root = go(tmp_path, scenario(TWO, serving=DAILY))
     own = rows(root, 1)
     seen = pa.concat_tables([rows(root, 0), own.filter(pc.less(own["t"], DAY))])
-    clicks = np.bincount(seen.filter(pc.fill_null(seen["click"], False))["item"].to_numpy(), minlength=121)
+    clicks = np.bincount(
+        seen.filter(pc.fill_null(seen["click"], False))["item"].to_numpy(), minlength=121
+    )
     with np.load(next((root / "models").glob("popularity-*-day-1-*")) / "state.npz") as state:
         np.testing.assert_array_equal(state["counts"], clicks)
 
 
 def test_a_daily_refit_is_exact_however_it_is_computed(tmp_path):
     one = go(tmp_path / "one", scenario(TWO, serving=DAILY))
-    two = go(tmp_path / "two", scenario(TWO, serving=DAILY, engine={"executor": "serial", "block": 3, "shards": 4, "tick": 600.0}))
+    two = go(
+        tmp_path / "two",
+        scenario(
+            TWO,
+            serving=DAILY,
+            engine={"executor": "serial", "block": 3, "shards": 4, "tick": 600.0},
+        ),
+    )
     assert digest(one) == digest(two)
 
 
@@ -125,12 +153,17 @@ class Bandit(Popularity):
 
 def test_an_updatable_policy_is_given_the_answers_of_the_day(tmp_path):
     (tmp_path / "bandit.py").write_text(BANDIT)
-    root = go(tmp_path, scenario({"a": PLAIN["a"], "bandit": {"policy": "bandit.py:Bandit"}}, serving=DAILY))
+    root = go(
+        tmp_path,
+        scenario({"a": PLAIN["a"], "bandit": {"policy": "bandit.py:Bandit"}}, serving=DAILY),
+    )
     fits = sorted((root / "models").glob("bandit-*"), key=lambda p: len(p.name))
     before, after = (np.load(fit / "state.npz")["counts"] for fit in fits)
     served = rows(root, 2)
     served = served.filter(pc.and_(pc.less(served["t"], DAY), pc.fill_null(served["click"], False)))
-    np.testing.assert_array_equal(after - before, 100 * np.bincount(served["item"].to_numpy(), minlength=121))
+    np.testing.assert_array_equal(
+        after - before, 100 * np.bincount(served["item"].to_numpy(), minlength=121)
+    )
 
 
 def test_logged_requests_are_given_back_as_they_were():

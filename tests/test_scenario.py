@@ -1,4 +1,6 @@
-"""Every broken rule of a scenario is named with file, line and key path; a good one survives the round trip."""
+"""Every broken rule of a scenario is named with file, line and key path; a good one survives the
+round trip.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_a_good_scenario_is_equal_after_writing_and_reading(tmp_path: Path) -> N
 
 def test_flags_override_and_are_named_in_complaints(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD, **{"seed": 9, "engine.tick": 60.0, "engine.block": None}).seed == 9
-    with pytest.raises(ScenarioError, match=r"^--engine\.tick: Input should be greater than 0; got -1\.0$"):
+    with pytest.raises(
+        ScenarioError, match=r"^--engine\.tick: Input should be greater than 0; got -1\.0$"
+    ):
         load(tmp_path, GOOD, **{"engine.tick": -1.0})
 
 
@@ -55,20 +59,56 @@ def test_flags_override_and_are_named_in_complaints(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (("seed: 7", "sed: 7"), r"s\.yaml:2: sed: no such key 'sed'; did you mean 'seed'\?"),
-        (("seed: 7", "seed: seven"), r"s\.yaml:2: seed: Input should be a valid integer.*; got 'seven'"),
+        (
+            ("seed: 7", "seed: seven"),
+            r"s\.yaml:2: seed: Input should be a valid integer.*; got 'seven'",
+        ),
         (("seed: 7", "seed: -1"), r"s\.yaml:2: seed: .*greater than or equal to 0; got -1"),
-        (("policy: random", "policy: randm"), r"s\.yaml:6: arms\.one\.policy: no policy 'randm'; did you mean 'random'\?"),
-        (("policy: random", "polcy: random"), r"s\.yaml:6: arms\.one\.polcy: no such key 'polcy'; did you mean 'policy'\?"),
-        (("kind: choice", "kind: choise"), r"s\.yaml:4: users\.kind: no kind 'choise'; did you mean 'choice'\?"),
-        (("kind: choice", "kind: choice\n  n_userz: 3"), r"s\.yaml:5: users\.n_userz: no such key 'n_userz'; did you mean 'n_users'\?"),
-        (("kind: choice", "kind: choice\n  n_users: many"), r"s\.yaml:5: users\.n_users: Input should be a valid integer"),
-        (("control: one", "control: oen"), r"s\.yaml:10: design\.control: no arm 'oen'; did you mean 'one'\?"),
-        (("seed: 7", "seed: 7\nseed: 8"), r"s\.yaml:3: seed: given twice, first on line 2; keep one"),
+        (
+            ("policy: random", "policy: randm"),
+            r"s\.yaml:6: arms\.one\.policy: no policy 'randm'; did you mean 'random'\?",
+        ),
+        (
+            ("policy: random", "polcy: random"),
+            r"s\.yaml:6: arms\.one\.polcy: no such key 'polcy'; did you mean 'policy'\?",
+        ),
+        (
+            ("kind: choice", "kind: choise"),
+            r"s\.yaml:4: users\.kind: no kind 'choise'; did you mean 'choice'\?",
+        ),
+        (
+            ("kind: choice", "kind: choice\n  n_userz: 3"),
+            r"s\.yaml:5: users\.n_userz: no such key 'n_userz'; did you mean 'n_users'\?",
+        ),
+        (
+            ("kind: choice", "kind: choice\n  n_users: many"),
+            r"s\.yaml:5: users\.n_users: Input should be a valid integer",
+        ),
+        (
+            ("control: one", "control: oen"),
+            r"s\.yaml:10: design\.control: no arm 'oen'; did you mean 'one'\?",
+        ),
+        (
+            ("seed: 7", "seed: 7\nseed: 8"),
+            r"s\.yaml:3: seed: given twice, first on line 2; keep one",
+        ),
         (("seed: 7", "seed: [7"), r"s\.yaml:\d+: not YAML"),
-        (("seed: 7", "metrics: [click, watchtime]"), r"s\.yaml:2: metrics\.1: no metric 'watchtime'; did you mean 'watch_time'\?"),
-        (("policy: random", "policy: 'nowhere.py:Mine'"), r"s\.yaml:6: arms\.one\.policy: no plug-in file 'nowhere.py'; looked at"),
-        (("seed: 7", "serving: {slate: 6, recall: 3}"), r"s\.yaml:2: serving\.recall: must be at least serving\.slate \(6\); got 3"),
-        (("seed: 7", "serving: {slte: 6}"), r"s\.yaml:2: serving\.slte: no such key 'slte'; did you mean 'slate'\?"),
+        (
+            ("seed: 7", "metrics: [click, watchtime]"),
+            r"s\.yaml:2: metrics\.1: no metric 'watchtime'; did you mean 'watch_time'\?",
+        ),
+        (
+            ("policy: random", "policy: 'nowhere.py:Mine'"),
+            r"s\.yaml:6: arms\.one\.policy: no plug-in file 'nowhere.py'; looked at",
+        ),
+        (
+            ("seed: 7", "serving: {slate: 6, recall: 3}"),
+            r"s\.yaml:2: serving\.recall: must be at least serving\.slate \(6\); got 3",
+        ),
+        (
+            ("seed: 7", "serving: {slte: 6}"),
+            r"s\.yaml:2: serving\.slte: no such key 'slte'; did you mean 'slate'\?",
+        ),
         (
             ("  two:\n    policy: popularity\ndesign:", "design:\n  kind: interleave"),
             r"s\.yaml:8: design\.kind: interleave mixes exactly 2",
@@ -84,7 +124,12 @@ def test_a_broken_rule_is_named(tmp_path: Path, change: tuple[str, str], message
 
 def test_all_broken_rules_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError) as caught:
-        load(tmp_path, GOOD.replace("seed: 7", "seed: seven").replace("kind: choice", "kind: choice\n  n_userz: 3"))
+        load(
+            tmp_path,
+            GOOD.replace("seed: 7", "seed: seven").replace(
+                "kind: choice", "kind: choice\n  n_userz: 3"
+            ),
+        )
     assert len(str(caught.value).splitlines()) == 2
 
 
@@ -138,7 +183,10 @@ def test_the_json_schema_describes_every_kind_of_users() -> None:
     [
         (
             "{half_lif: 3}",
-            r"s\.yaml:6: arms\.one\.params\.half_lif: .*no hyper-parameter 'half_lif'; did you mean 'half_life'\?",
+            (
+                r"s\.yaml:6: arms\.one\.params\.half_lif: .*no hyper-parameter 'half_lif'; did you"
+                r" mean 'half_life'\?"
+            ),
         ),
         (
             "{half_life: long}",
@@ -146,14 +194,22 @@ def test_the_json_schema_describes_every_kind_of_users() -> None:
         ),
         (
             "{half_life: -1}",
-            r"s\.yaml:6: arms\.one\.params: policy 'popularity': the 'half_life' parameter .* at least 0; got -1",
+            (
+                r"s\.yaml:6: arms\.one\.params: policy 'popularity': the 'half_life' parameter .*"
+                r" at least 0; got -1"
+            ),
         ),
     ],
 )
-def test_a_wrong_hyper_parameter_is_named_before_anything_is_written(tmp_path: Path, params: str, message: str) -> None:
+def test_a_wrong_hyper_parameter_is_named_before_anything_is_written(
+    tmp_path: Path, params: str, message: str
+) -> None:
     from simulator.run.pipeline import run
 
-    text = GOOD.replace("policy: random", f"policy: popularity, params: {params}") + "engine: {executor: serial}\n"
+    text = (
+        GOOD.replace("policy: random", f"policy: popularity, params: {params}")
+        + "engine: {executor: serial}\n"
+    )
     scenario = load(tmp_path, text)
     with pytest.raises(ScenarioError, match=message):
         run(scenario, tmp_path / "out", folder=tmp_path)
@@ -178,7 +234,10 @@ def bomb(levels: int, width: int) -> str:
             "seed: !!python/object/apply:os.getcwd []",
             r"s\.yaml:2: the tag 'tag:yaml\.org,2002:python/object/apply:os\.getcwd' is not read",
         ),
-        ("seed: " + "9" * 5000, r"s\.yaml:2: seed: whole numbers lie between -2\^63 and 2\^64 - 1; got '9{50}"),
+        (
+            "seed: " + "9" * 5000,
+            r"s\.yaml:2: seed: whole numbers lie between -2\^63 and 2\^64 - 1; got '9{50}",
+        ),
         ("seed: 18446744073709551616", r"s\.yaml:2: seed: whole numbers lie between"),
         ("seed: -9223372036854775808", r"s\.yaml:2: seed: .*greater than or equal to 0"),
         ("seed: .inf", r"s\.yaml:2: seed: must be a finite number; got '\.inf'"),
@@ -205,7 +264,10 @@ def bomb(levels: int, width: int) -> str:
         ("description: &d {x: *d}", r"s\.yaml:2: description\.x: an anchor that contains itself"),
         ("description: " + "[" * 3000, r"s\.yaml:2: sections within sections, deeper than 32"),
         ("description: " + "{a: " * 3000, r"s\.yaml:2: sections within sections, deeper than 32"),
-        ('description: "\\x1b[31m"', r"s\.yaml:2: description: a control character, U\+001B, in '\\x1b\[31m'; remove it"),
+        (
+            'description: "\\x1b[31m"',
+            r"s\.yaml:2: description: a control character, U\+001B, in '\\x1b\[31m'; remove it",
+        ),
         ('description: "\\ud800"', r"s\.yaml:2: description: a control character, U\+D800"),
         ('description: "\\UFFFFFFFF"', r"s\.yaml:2: not YAML"),
         ("description: \x07", r"s\.yaml:2: a control character, U\+0007"),
@@ -225,7 +287,10 @@ def bomb(levels: int, width: int) -> str:
         ),
         (
             "worlds: {real: {users: {kind: logged}}}",
-            r"s\.yaml:2: worlds\.real\.users\.kind: logged users do not go with data\.source synthetic",
+            (
+                r"s\.yaml:2: worlds\.real\.users\.kind: logged users do not go with data\.source"
+                r" synthetic"
+            ),
         ),
         (
             "worlds: {m: {users: {kind: [markov]}}}",
@@ -236,12 +301,17 @@ def bomb(levels: int, width: int) -> str:
             r"s\.yaml:2: worlds\.\.\..*: a name must not consist of dots",
         ),
         (
-            "serving: {channels: [{policy: random, name: a, quota: 1}, {policy: random, name: A, quota: 1}]}",
+            (
+                "serving: {channels: [{policy: random, name: a, quota: 1}, {policy: random, name:"
+                " A, quota: 1}]}"
+            ),
             r"s\.yaml:2: serving\.channels\.1: 'A' differs from 'a' only in how it is written",
         ),
     ],
 )
-def test_any_text_ends_in_one_message_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+def test_any_text_ends_in_one_message_with_its_place(
+    tmp_path: Path, text: str, message: str
+) -> None:
     with pytest.raises(ScenarioError, match=message):
         load(tmp_path, GOOD.replace("seed: 7", text))
 
@@ -252,7 +322,10 @@ def test_any_text_ends_in_one_message_with_its_place(tmp_path: Path, text: str, 
         ("[choice]", r"s\.yaml:4: users\.kind: no kind \['choice'\]; did you mean 'choice'\?"),
         (
             "choice\n  n_users: 1000000000000",
-            r"s\.yaml:5: users\.n_users: needs about [\d,]+ GiB of memory .*engine\.memory_limit \(64 GiB\)",
+            (
+                r"s\.yaml:5: users\.n_users: needs about [\d,]+ GiB of memory"
+                r" .*engine\.memory_limit \(64 GiB\)"
+            ),
         ),
         (
             "choice\n  n_items: 1000000000000",
@@ -281,7 +354,10 @@ def test_any_text_ends_in_one_message_with_its_place(tmp_path: Path, text: str, 
         ),
         (
             "logged",
-            r"s\.yaml:4: users\.kind: logged users do not go with data\.source synthetic; it has users of kind choice or markov",
+            (
+                r"s\.yaml:4: users\.kind: logged users do not go with data\.source synthetic; it"
+                r" has users of kind choice or markov"
+            ),
         ),
     ],
 )
@@ -291,8 +367,14 @@ def test_users_that_no_run_could_have_are_refused(tmp_path: Path, kind: str, mes
 
 
 def test_more_users_than_a_log_can_number_are_refused_whatever_the_memory(tmp_path: Path) -> None:
-    text = GOOD.replace("kind: choice", "kind: choice\n  n_users: 1000000000000") + "engine: {memory_limit: 1000000000}\n"
-    with pytest.raises(ScenarioError, match=r"users\.n_users: must be at most 2,147,483,647: a log numbers them in 32 bits"):
+    text = (
+        GOOD.replace("kind: choice", "kind: choice\n  n_users: 1000000000000")
+        + "engine: {memory_limit: 1000000000}\n"
+    )
+    with pytest.raises(
+        ScenarioError,
+        match=r"users\.n_users: must be at most 2,147,483,647: a log numbers them in 32 bits",
+    ):
         load(tmp_path, text)
 
 
@@ -309,24 +391,40 @@ def test_more_users_than_a_log_can_number_are_refused_whatever_the_memory(tmp_pa
         ("x" * 81, "at most 80 characters"),
     ],
 )
-def test_an_arm_has_a_name_of_its_own_that_can_be_printed(tmp_path: Path, name: str, message: str) -> None:
+def test_an_arm_has_a_name_of_its_own_that_can_be_printed(
+    tmp_path: Path, name: str, message: str
+) -> None:
     with pytest.raises(ScenarioError, match=rf"(?s)s\.yaml:7: arms\..*{message}"):
         load(tmp_path, GOOD.replace("  two:", f"  ? {name}\n  :"))
 
 
-def test_what_only_looks_like_something_else_is_text_and_numbers_are_numbers(tmp_path: Path) -> None:
+def test_what_only_looks_like_something_else_is_text_and_numbers_are_numbers(
+    tmp_path: Path,
+) -> None:
     arms = "arms: {no: {policy: random}, 007: {policy: random}}\ndesign: {control: no}\n"
-    scenario = load(tmp_path, "name: 'on'\nseed: 010\nusers: {kind: choice, n_users: 1e3, n_items: 1_000}\n" + arms)
+    scenario = load(
+        tmp_path,
+        "name: 'on'\nseed: 010\nusers: {kind: choice, n_users: 1e3, n_items: 1_000}\n" + arms,
+    )
     assert list(scenario.arms) == ["no", "007"]
-    assert (scenario.control, scenario.seed, scenario.users.n_users, scenario.users.n_items) == ("no", 10, 1000, 1000)  # type: ignore[attr-defined]
+    assert (scenario.control, scenario.seed, scenario.users.n_users, scenario.users.n_items) == (
+        "no",
+        10,
+        1000,
+        1000,
+    )  # type: ignore[attr-defined]
     assert load(tmp_path, GOOD.replace("seed: 7", "seed: 0x1F")).seed == 31
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
-def test_another_encoding_is_named_and_a_byte_order_mark_is_none_of_the_text(tmp_path: Path, encoding: str) -> None:
+def test_another_encoding_is_named_and_a_byte_order_mark_is_none_of_the_text(
+    tmp_path: Path, encoding: str
+) -> None:
     file = tmp_path / "s.yaml"
     file.write_bytes(GOOD.replace("small", "klein\u00e9").encode(encoding))
-    with pytest.raises(ScenarioError, match=r"s\.yaml:1: not UTF-8 text: byte 0x\w\w; save the file as UTF-8"):
+    with pytest.raises(
+        ScenarioError, match=r"s\.yaml:1: not UTF-8 text: byte 0x\w\w; save the file as UTF-8"
+    ):
         Scenario.load(file)
     file.write_bytes(GOOD.encode("utf-8-sig"))
     assert Scenario.load(file) == load(tmp_path, GOOD)
@@ -334,7 +432,13 @@ def test_another_encoding_is_named_and_a_byte_order_mark_is_none_of_the_text(tmp
 
 def test_what_is_no_file_or_too_long_a_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
-    for path in (tmp_path / "pipe.yaml", tmp_path, Path("/dev/null"), Path("/dev/zero"), tmp_path / ("x" * 5000)):
+    for path in (
+        tmp_path / "pipe.yaml",
+        tmp_path,
+        Path("/dev/null"),
+        Path("/dev/zero"),
+        tmp_path / ("x" * 5000),
+    ):
         with pytest.raises(ScenarioError):
             Scenario.load(path)
     long = tmp_path / "long.yaml"
@@ -347,7 +451,9 @@ def test_the_api_refuses_what_the_file_would(tmp_path: Path) -> None:
     plain = load(tmp_path, GOOD).resolved()
     for params in ({"half_life": math.inf}, {"x": [{"y": math.nan}]}, {"x": object()}):
         with pytest.raises(ValueError, match=r"finite numbers|must be text, numbers"):
-            Scenario.model_validate({**plain, "arms": {"one": {"policy": "popularity", "params": params}}})
+            Scenario.model_validate(
+                {**plain, "arms": {"one": {"policy": "popularity", "params": params}}}
+            )
 
 
 def test_a_million_users_are_within_the_limit_and_the_estimate_grows_with_them() -> None:
@@ -364,7 +470,23 @@ def test_a_million_users_are_within_the_limit_and_the_estimate_grows_with_them()
 
 
 NAMES = [
-    *("a", "A", "a b", "a-b", "a/b", "../a", "..", ".", "a.", "\u00e9", "e\u0301", "con", "claim.json", "%41", "<b>"),
+    *(
+        "a",
+        "A",
+        "a b",
+        "a-b",
+        "a/b",
+        "../a",
+        "..",
+        ".",
+        "a.",
+        "\u00e9",
+        "e\u0301",
+        "con",
+        "claim.json",
+        "%41",
+        "<b>",
+    ),
     *("x" * 80, "x" * 79 + "/"),
 ]
 
@@ -380,15 +502,30 @@ def test_check_makes_built_in_policies_and_imports_no_plug_in(tmp_path: Path) ->
     plugin = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\nclass Mine: ...\n"
     (tmp_path / "mine.py").write_text(plugin)
     explore = "policy: explore, params: {policy: popularity, policy_params: {half_lif: 3}}"
-    channel = "serving: {channels: [{policy: popularity, name: c, quota: 2, params: {half_life: -1}}]}\n"
-    text = GOOD.replace("policy: random", explore).replace("policy: popularity\n", "policy: 'mine.py:Mine'\n") + channel
+    channel = (
+        "serving: {channels: [{policy: popularity, name: c, quota: 2, params: {half_life: -1}}]}\n"
+    )
+    text = (
+        GOOD.replace("policy: random", explore).replace(
+            "policy: popularity\n", "policy: 'mine.py:Mine'\n"
+        )
+        + channel
+    )
     (tmp_path / "s.yaml").write_text(text)
     result = CliRunner().invoke(main, ["scenario", "check", str(tmp_path / "s.yaml")])
     assert result.exit_code == 2
-    assert re.search(r"s\.yaml:6: arms\.one\.params\.policy_params\.half_lif: .*did you mean 'half_life'\?", result.stderr)
-    assert re.search(r"s\.yaml:11: serving\.channels\.0\.params: policy 'popularity': the 'half_life' parameter", result.stderr)
+    assert re.search(
+        r"s\.yaml:6: arms\.one\.params\.policy_params\.half_lif: .*did you mean 'half_life'\?",
+        result.stderr,
+    )
+    assert re.search(
+        r"s\.yaml:11: serving\.channels\.0\.params: policy 'popularity': the 'half_life' parameter",
+        result.stderr,
+    )
     assert not (tmp_path / "ran").exists()
-    (tmp_path / "s.yaml").write_text(GOOD.replace("policy: popularity\n", "policy: 'mine.py:Mine'\n"))
+    (tmp_path / "s.yaml").write_text(
+        GOOD.replace("policy: popularity\n", "policy: 'mine.py:Mine'\n")
+    )
     result = CliRunner().invoke(main, ["scenario", "check", str(tmp_path / "s.yaml")])
     assert result.exit_code == 0
     assert "mine.py:Mine: there, but not imported" in result.stdout
@@ -405,15 +542,35 @@ def test_check_and_run_look_for_the_data_of_every_world_first(tmp_path: Path) ->
     for command in (["scenario", "check"], ["run", "--out", str(tmp_path / "out")]):
         result = CliRunner().invoke(main, [*command, str(tmp_path / "s.yaml")])
         assert result.exit_code == 2
-        assert re.search(r"s\.yaml:11: worlds\.real\.data\.path: nothing at 'nowhere\.parquet'", result.stderr)
+        assert re.search(
+            r"s\.yaml:11: worlds\.real\.data\.path: nothing at 'nowhere\.parquet'", result.stderr
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_any_bytes_and_any_value_of_any_key_end_as_a_scenario_or_a_message(tmp_path: Path) -> None:
-    """Mutated bytes of a shipped scenario, and each of its keys with values that somebody may write: never another error."""
+    """Mutated bytes of a shipped scenario, and each of its keys with values that somebody may
+    write: never another error.
+    """
     draw = random.Random(13)
     whole = find("kuaishou_like.yaml").read_bytes()
-    pieces = [b"\0", b"\xff", b"&a ", b"*a", b"<<: ", b"---\n", b"\t", b"{", b"]", b": ", b"!!int ", b"'", b'"', b".nan", b"9" * 5000]
+    pieces = [
+        b"\0",
+        b"\xff",
+        b"&a ",
+        b"*a",
+        b"<<: ",
+        b"---\n",
+        b"\t",
+        b"{",
+        b"]",
+        b": ",
+        b"!!int ",
+        b"'",
+        b'"',
+        b".nan",
+        b"9" * 5000,
+    ]
     file, refused = tmp_path / "s.yaml", 0
     for _ in range(60):
         content = bytearray(whole)
@@ -422,13 +579,34 @@ def test_any_bytes_and_any_value_of_any_key_end_as_a_scenario_or_a_message(tmp_p
             content[place : place + draw.choice([0, 1, 40])] = draw.choice(pieces)
         file.write_bytes(content)
         refused += _refused(file)
-    values = ["null", "[]", "{}", "''", "-1", "1e308", ".nan", "1" + "0" * 30, "no", "2020-01-01", "[[x]]", "{a: {b: 1}}"]
+    values = [
+        "null",
+        "[]",
+        "{}",
+        "''",
+        "-1",
+        "1e308",
+        ".nan",
+        "1" + "0" * 30,
+        "no",
+        "2020-01-01",
+        "[[x]]",
+        "{a: {b: 1}}",
+    ]
     values += ["'\u202e'", "'../x'"]
     lines = whole.decode().splitlines()
     keyed = [i for i, line in enumerate(lines) if re.match(r" *\w+: *\S", line)]
     for _ in range(60):
         i = draw.choice(keyed)
-        file.write_text("\n".join([*lines[:i], f"{lines[i].partition(':')[0]}: {draw.choice(values)}", *lines[i + 1 :]]))
+        file.write_text(
+            "\n".join(
+                [
+                    *lines[:i],
+                    f"{lines[i].partition(':')[0]}: {draw.choice(values)}",
+                    *lines[i + 1 :],
+                ]
+            )
+        )
         refused += _refused(file)
     assert refused > 60
 

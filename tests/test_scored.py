@@ -23,7 +23,9 @@ from policies.scored import Scored
 
 @dataclass
 class CoClicks(Scored):
-    """Items by the users that they share with the clicked ones, by the dense product that policies are offered."""
+    """Items by the users that they share with the clicked ones, by the dense product that policies
+    are offered.
+    """
 
     learns: ClassVar[tuple[str, ...]] = ("checkerboard",)
 
@@ -83,11 +85,19 @@ for name in ("batch_invariance", "permutation"):
 
 
 def test_the_promises_see_a_plain_product_where_the_kernel_breaks_it() -> None:
-    """OpenBLAS' float32 kernel for AVX2 takes the last rows of a block in another order than the first."""
+    """OpenBLAS' float32 kernel for AVX2 takes the last rows of a block in another order than the
+    first.
+    """
     has = np.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[index]
     if not {"AVX2", "X86_V3"} & {*has["baseline"], *has.get("found", [])}:
         pytest.skip("this processor has no AVX2, and so not the kernel that is asked for")
     environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", PLAIN], env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN],
+        env=environment,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
     assert "BrokenPromise: batch_invariance" in done.stderr

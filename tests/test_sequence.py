@@ -1,4 +1,6 @@
-"""Next-item models: what each must learn, and what no batch, padding, future or reload may change."""
+"""Next-item models: what each must learn, and what no batch, padding, future or reload may
+change.
+"""
 
 from __future__ import annotations
 
@@ -30,41 +32,90 @@ def sequences_of(users: list[list[int]]) -> Sequences:
     n = np.array([len(user) for user in users])
     items = np.array([item for user in users for item in user], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(n)]).astype(np.int64)
-    return Sequences(np.arange(len(users)), offsets, items, np.ones(len(items), dtype=bool), np.arange(len(items)))
+    return Sequences(
+        np.arange(len(users)),
+        offsets,
+        items,
+        np.ones(len(items), dtype=bool),
+        np.arange(len(items)),
+    )
 
 
 def histories_of(users: list[list[int]], *, hide: bool = True) -> Histories:
     width = max(max(map(len, users)), 1)
     items = np.array([[0] * (width - len(user)) + user for user in users], dtype=np.int64)
     seen = items if hide else np.zeros((len(users), 0), dtype=np.int64)
-    return Histories(np.arange(len(users)), np.zeros(len(users), dtype=np.int64), items, items > 0, seen)
+    return Histories(
+        np.arange(len(users)), np.zeros(len(users), dtype=np.int64), items, items > 0, seen
+    )
 
 
 def chain(rng: np.random.Generator, n: int) -> list[list[int]]:
     """After item i comes item i + 1 (1 after ITEMS): only the last click tells the next one."""
-    return [[(start + step - 1) % ITEMS + 1 for step in range(rng.integers(4, 12))] for start in rng.integers(1, ITEMS + 1, n)]
+    return [
+        [(start + step - 1) % ITEMS + 1 for step in range(rng.integers(4, 12))]
+        for start in rng.integers(1, ITEMS + 1, n)
+    ]
 
 
 def checkerboard(rng: np.random.Generator, n: int) -> list[list[int]]:
     """Even users click even items, odd users odd ones, in random order and without repeats."""
-    return [(2 * rng.permutation(ITEMS // 2)[: rng.integers(6, 15)] + 1 + user % 2).tolist() for user in range(n)]
+    return [
+        (2 * rng.permutation(ITEMS // 2)[: rng.integers(6, 15)] + 1 + user % 2).tolist()
+        for user in range(n)
+    ]
 
 
 FAST = Training(epochs=15, batch=64, rate=5e-3, patience=0)
 MODELS: dict[str, VectorPolicy] = {
-    "sasrec": SASRec(width=32, length=12, blocks=1, dropout=0.1, training=FAST, loss=Loss("softmax")),
-    "sasrec-post": SASRec(width=32, length=12, dropout=0.1, training=FAST, norm="post", activation="gelu", heads=2, inner=64),
-    "comirec-dr": ComiRec(width=32, length=12, interests=2, training=FAST, loss=Loss("sampled", negatives=60), cuts=4),
-    "comirec-sa": ComiRec(width=32, length=12, interests=2, training=FAST, loss=Loss("softmax"), extractor="sa", cuts=4, user_aware=True),
+    "sasrec": SASRec(
+        width=32, length=12, blocks=1, dropout=0.1, training=FAST, loss=Loss("softmax")
+    ),
+    "sasrec-post": SASRec(
+        width=32,
+        length=12,
+        dropout=0.1,
+        training=FAST,
+        norm="post",
+        activation="gelu",
+        heads=2,
+        inner=64,
+    ),
+    "comirec-dr": ComiRec(
+        width=32, length=12, interests=2, training=FAST, loss=Loss("sampled", negatives=60), cuts=4
+    ),
+    "comirec-sa": ComiRec(
+        width=32,
+        length=12,
+        interests=2,
+        training=FAST,
+        loss=Loss("softmax"),
+        extractor="sa",
+        cuts=4,
+        user_aware=True,
+    ),
     "bpr": BPR(width=16, training=Training(epochs=30, batch=256, rate=1e-2, patience=0)),
-    "gru4rec": GRU4Rec(width=32, length=12, hidden=48, training=FAST, loss=Loss("softmax"), tied=False),
+    "gru4rec": GRU4Rec(
+        width=32, length=12, hidden=48, training=FAST, loss=Loss("softmax"), tied=False
+    ),
     "narm": NARM(width=32, length=12, hidden=32, training=FAST, loss=Loss("softmax")),
     "stamp": STAMP(width=32, length=12, training=FAST, loss=Loss("softmax")),
     "bert4rec": BERT4Rec(
-        width=32, length=12, blocks=1, dropout=0.1, masked=0.2, training=Training(epochs=60, batch=32, rate=3e-3, patience=0)
+        width=32,
+        length=12,
+        blocks=1,
+        dropout=0.1,
+        masked=0.2,
+        training=Training(epochs=60, batch=32, rate=3e-3, patience=0),
     ),
     "s3rec": S3Rec(
-        width=32, length=12, blocks=1, inner=64, dropout=0.1, training=FAST, pretraining=Training(epochs=3, batch=64, patience=0)
+        width=32,
+        length=12,
+        blocks=1,
+        inner=64,
+        dropout=0.1,
+        training=FAST,
+        pretraining=Training(epochs=3, batch=64, patience=0),
     ),
 }
 ORDERED = ["sasrec", "gru4rec", "narm", "stamp", "bert4rec", "s3rec"]
@@ -106,7 +157,11 @@ def test_one_by_one_equals_the_batch_bit_for_bit(learned: tuple[str, VectorPolic
     policy = learned[1]
     users = [rng.integers(1, ITEMS + 1, rng.integers(0, 20)).tolist() for _ in range(150)]
     histories = histories_of(users)
-    queries, slates, scores = policy.queries(histories), policy.recall(histories, 7, 0), policy.score(histories, histories.items)
+    queries, slates, scores = (
+        policy.queries(histories),
+        policy.recall(histories, 7, 0),
+        policy.score(histories, histories.items),
+    )
     for size in (1, 13, 64):
         for start in range(0, 150, max(size, 10)):
             rows = rng.permutation(150)[:size] if size == 13 else slice(start, start + size)
@@ -118,7 +173,9 @@ def test_one_by_one_equals_the_batch_bit_for_bit(learned: tuple[str, VectorPolic
             np.testing.assert_array_equal(policy.score(part, part.items), scores[rows])
 
 
-def test_padding_and_unclicked_impressions_change_nothing(learned: tuple[str, VectorPolicy]) -> None:
+def test_padding_and_unclicked_impressions_change_nothing(
+    learned: tuple[str, VectorPolicy],
+) -> None:
     policy = learned[1]
     plain = histories_of([[3, 5, 9], [4]])
     items = np.array([[0, 0, 0, 7, 3, 8, 5, 9, 2], [0, 0, 0, 0, 0, 0, 0, 4, 6]])
@@ -135,14 +192,21 @@ def test_no_place_sees_a_later_one(name: str) -> None:
     changed = items.clone()
     changed[0, 5:] = torch.tensor([2, 4, 6])
     with torch.inference_mode():
-        before, after = network(items, torch.zeros(1, dtype=torch.long)), network(changed, torch.zeros(1, dtype=torch.long))
+        before, after = (
+            network(items, torch.zeros(1, dtype=torch.long)),
+            network(changed, torch.zeros(1, dtype=torch.long)),
+        )
     assert torch.equal(before[:, 2:5], after[:, 2:5])
     assert not torch.allclose(before[:, 5:], after[:, 5:])
 
 
 def test_cold_users_are_served(learned: tuple[str, VectorPolicy]) -> None:
     histories = Histories(
-        np.array([10**6, 0]), np.zeros(2, np.int64), np.zeros((2, 0), np.int64), np.zeros((2, 0), bool), np.zeros((2, 1), np.int64)
+        np.array([10**6, 0]),
+        np.zeros(2, np.int64),
+        np.zeros((2, 0), np.int64),
+        np.zeros((2, 0), bool),
+        np.zeros((2, 1), np.int64),
     )
     slates = learned[1].recall(histories, ITEMS + 5, 0)
     assert sorted(slates.items[0].tolist()) == [0] * 5 + list(range(1, ITEMS + 1))
@@ -154,7 +218,9 @@ def test_scores_agree_with_recall(learned: tuple[str, VectorPolicy]) -> None:
     policy = learned[1]
     histories = histories_of(checkerboard(np.random.default_rng(4), 20))
     slates = policy.recall(histories, 6, 0)
-    np.testing.assert_allclose(policy.score(histories, slates.items), slates.scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        policy.score(histories, slates.items), slates.scores, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_save_and_load(learned: tuple[str, VectorPolicy], tmp_path: Path) -> None:
@@ -173,7 +239,12 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_al
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    runs = [short.with_params().fit(sequences_of(users), Catalogue(40, ITEMS), Fitting(seed=seed)).state() for seed in (1, 1, 2)]
+    runs = [
+        short.with_params()
+        .fit(sequences_of(users), Catalogue(40, ITEMS), Fitting(seed=seed))
+        .state()
+        for seed in (1, 1, 2)
+    ]
     assert torch.equal(torch.rand(1), expected)
     assert all(np.array_equal(runs[0][name], runs[1][name]) for name in runs[0])
     assert not np.array_equal(runs[0]["items.weight"], runs[2]["items.weight"])
@@ -184,7 +255,10 @@ def test_approximate_serving_is_a_serving_matter_only() -> None:
     near = policy.with_params(search=Search("hnsw"))
     assert near.fit_params() == policy.fit_params()
     histories = histories_of(checkerboard(np.random.default_rng(6), 30))
-    np.testing.assert_array_equal(near.restore(policy.state()).recall(histories, 5, 0).items, policy.recall(histories, 5, 0).items)
+    np.testing.assert_array_equal(
+        near.restore(policy.state()).recall(histories, 5, 0).items,
+        policy.recall(histories, 5, 0).items,
+    )
 
 
 def test_an_unfitted_policy_says_so() -> None:
@@ -211,6 +285,10 @@ def test_windows_hold_every_target_once() -> None:
 
 def test_right_aligned() -> None:
     flat = np.array([1, 2, 3, 4, 5])
-    assert right_aligned(flat, np.array([3, 5, 0]), np.array([3, 1, 0])).tolist() == [[1, 2, 3], [0, 0, 5], [0, 0, 0]]
+    assert right_aligned(flat, np.array([3, 5, 0]), np.array([3, 1, 0])).tolist() == [
+        [1, 2, 3],
+        [0, 0, 5],
+        [0, 0, 0],
+    ]
     assert right_aligned(flat > 2, np.array([4]), np.array([3]), 2).tolist() == [[True, True]]
     assert right_aligned(flat[:0], np.array([0]), np.array([0]), 2).tolist() == [[0, 0]]

@@ -1,4 +1,6 @@
-"""The audit against brute force: its samples drawn out and put through the plain analyses, and its rates on worlds with known answers."""
+"""The audit against brute force: its samples drawn out and put through the plain analyses, and its
+rates on worlds with known answers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ DAY = units.DAY
 
 
 def paired_log(n_users: int = 400, days: int = 5, lift: float = 0.05, seed: int = 0) -> EventLog:
-    """Arms a and b over the same users, with a history; users differ, half of the noise is shared by the arms."""
+    """Arms a and b over the same users, with a history; users differ, half of the noise is shared
+    by the arms.
+    """
     columns: dict[str, list[np.ndarray]] = {}
     rng = np.random.default_rng(seed)
     rate, taste = rng.gamma(2.0, 4.0, n_users), rng.beta(3, 5, n_users)
@@ -50,7 +54,9 @@ def paired_log(n_users: int = 400, days: int = 5, lift: float = 0.05, seed: int 
             for name, values in part.items():
                 columns.setdefault(name, []).append(values)
     meta = Metadata(("history", "a", "b"), n_users, 1, days=days, control="a")
-    return EventLog.from_columns({name: np.concatenate(parts) for name, parts in columns.items()}, meta)
+    return EventLog.from_columns(
+        {name: np.concatenate(parts) for name, parts in columns.items()}, meta
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,9 @@ def found(days: units.UserDays) -> audits.Audit:
     return audits.audit(days, "a", repetitions=2000, sizes=(400,), seed=1)
 
 
-def test_draws_have_the_size_and_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_have_the_size_and_do_not_depend_on_the_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     heads, tails = (np.concatenate(part) for part in zip(*draws(30, 50, 200, 3), strict=True))
     assert ((heads + tails).sum(axis=1) == 50).all()
     assert heads.mean() == pytest.approx(50 / 60, abs=0.05)
@@ -77,7 +85,10 @@ def test_moments_of_samples_are_those_of_the_users_drawn(days: units.UserDays, m
     """Each sample is written out user by user and given to the plain analyses."""
     o = randomise.outcomes(days, "a", "b", metric)
     heads, tails = next(draws(days.n_users, 120, 3, 0))
-    (s_null, s_effect), (p_null, p_effect) = randomise.split_pair(o, heads, tails), randomise.paired_pair(o, heads, tails)
+    (s_null, s_effect), (p_null, p_effect) = (
+        randomise.split_pair(o, heads, tails),
+        randomise.paired_pair(o, heads, tails),
+    )
     d_null, d_effect = randomise.day_pair(o, heads, tails)
 
     def z(answers: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -93,12 +104,23 @@ def test_moments_of_samples_are_those_of_the_users_drawn(days: units.UserDays, m
         ]
         plain = {
             "split null": (s_null, moments.split(z(take(o.control, h)), z(take(o.control, t)))),
-            "split effect": (s_effect, moments.split(z(take(o.control, h)), z(take(o.treatment, t)))),
-            "paired effect": (p_effect, moments.paired(z(take(o.control, both)), z(take(o.treatment, both)))),
+            "split effect": (
+                s_effect,
+                moments.split(z(take(o.control, h)), z(take(o.treatment, t))),
+            ),
+            "paired effect": (
+                p_effect,
+                moments.paired(z(take(o.control, both)), z(take(o.treatment, both))),
+            ),
             "paired null": (p_null, moments.paired(*(z(c) for c in crossed))),
             "day effect": (
                 d_effect,
-                moments.paired(*(z(tuple(v[both].sum(axis=0) for v in d)) for d in (o.control_days, o.treatment_days))),
+                moments.paired(
+                    *(
+                        z(tuple(v[both].sum(axis=0) for v in d))
+                        for d in (o.control_days, o.treatment_days)
+                    )
+                ),
             ),
         }
         for name, (many, one) in plain.items():
@@ -110,12 +132,19 @@ def test_moments_of_samples_are_those_of_the_users_drawn(days: units.UserDays, m
 
 
 @pytest.mark.parametrize("metric", ["click", "watch_time"])
-def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(days: units.UserDays, metric: str) -> None:
+def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(
+    days: units.UserDays, metric: str
+) -> None:
     o = randomise.outcomes(days, "a", "b", metric)
     heads, tails = next(draws(days.n_users, 300, 4, 5))
-    ranks, nobody = ordered.rank_sum_z(o.control[0], heads, o.treatment[0], tails), np.zeros_like(heads)
+    ranks, nobody = (
+        ordered.rank_sum_z(o.control[0], heads, o.treatment[0], tails),
+        np.zeros_like(heads),
+    )
     signed = ordered.signed_rank_z(o.treatment[0] - o.control[0], heads, nobody)
-    assert ordered.signed_rank_z(o.treatment[0] - o.control[0], nobody, heads) == pytest.approx(-signed)
+    assert ordered.signed_rank_z(o.treatment[0] - o.control[0], nobody, heads) == pytest.approx(
+        -signed
+    )
     assert ordered.rank_sum_z(o.control[0], heads, o.control[0], tails) == pytest.approx(
         ordered.rank_sum_z(o.control[0], heads, o.control[0].copy(), tails)
     )
@@ -123,20 +152,36 @@ def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(days: units
     _, twins = quantiles.quantile_pair(o, heads, tails, 0.9, paired=True)
     for r in range(4):
         h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
-        p = stats.mannwhitneyu(o.treatment[0][t], o.control[0][h], use_continuity=False, method="asymptotic").pvalue
+        p = stats.mannwhitneyu(
+            o.treatment[0][t], o.control[0][h], use_continuity=False, method="asymptotic"
+        ).pvalue
         assert 2 * stats.norm.sf(abs(ranks[r])) == pytest.approx(p)
-        assert 2 * stats.norm.sf(abs(signed[r])) == pytest.approx(tests.wilcoxon(o.control[0][h], o.treatment[0][h]).p)
+        assert 2 * stats.norm.sf(abs(signed[r])) == pytest.approx(
+            tests.wilcoxon(o.control[0][h], o.treatment[0][h]).p
+        )
         both = np.concatenate((h, t))
         for many, one in (
-            (split, quantiles.quantile_moments(o.control[0][h], o.treatment[0][t], 0.5, paired=False)),
-            (twins, quantiles.quantile_moments(o.control[0][both], o.treatment[0][both], 0.9, paired=True)),
+            (
+                split,
+                quantiles.quantile_moments(o.control[0][h], o.treatment[0][t], 0.5, paired=False),
+            ),
+            (
+                twins,
+                quantiles.quantile_moments(
+                    o.control[0][both], o.treatment[0][both], 0.9, paired=True
+                ),
+            ),
         ):
-            assert (many.control[r], many.treatment[r]) == pytest.approx((one.control, one.treatment))
+            assert (many.control[r], many.treatment[r]) == pytest.approx(
+                (one.control, one.treatment)
+            )
             assert np.sqrt(many.variance[r]) == pytest.approx(np.sqrt(one.variance), rel=1e-6)
 
 
 def test_ranks_of_a_ratio_are_those_that_the_report_prints(days: units.UserDays) -> None:
-    """Each sample written out user by user, on the one scale of both arms; the null of twins leaves ranks as the swap does."""
+    """Each sample written out user by user, on the one scale of both arms; the null of twins leaves
+    ranks as the swap does.
+    """
     o = randomise.outcomes(days, "a", "b", "click_rate")
     heads, tails = next(draws(days.n_users, 300, 3, 5))
     by_name = {a.name: a for a in ANALYSES}
@@ -144,12 +189,18 @@ def test_ranks_of_a_ratio_are_those_that_the_report_prints(days: units.UserDays)
     null, signed = by_name["Wilcoxon"].make(o, heads, tails)
     for r in range(3):
         h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
-        control, treatment = (tuple(v[rows] for v in side) for side, rows in ((o.control, h), (o.treatment, t)))
+        control, treatment = (
+            tuple(v[rows] for v in side) for side, rows in ((o.control, h), (o.treatment, t))
+        )
         values = moments.linearised_alike(control, treatment)
-        p = stats.mannwhitneyu(values[1], values[0], use_continuity=False, method="asymptotic").pvalue
+        p = stats.mannwhitneyu(
+            values[1], values[0], use_continuity=False, method="asymptotic"
+        ).pvalue
         assert 2 * stats.norm.sf(abs(sums[r])) == pytest.approx(p)
         both = np.concatenate((h, t))
-        twins = moments.linearised_alike(tuple(v[both] for v in o.control), tuple(v[both] for v in o.treatment))
+        twins = moments.linearised_alike(
+            tuple(v[both] for v in o.control), tuple(v[both] for v in o.treatment)
+        )
         assert 2 * stats.norm.sf(abs(signed[r])) == pytest.approx(tests.wilcoxon(*twins).p)
         swap = np.arange(len(both)) >= len(h)
         swapped = np.where(swap, twins[1], twins[0]), np.where(swap, twins[0], twins[1])
@@ -159,7 +210,11 @@ def test_ranks_of_a_ratio_are_those_that_the_report_prints(days: units.UserDays)
 def test_what_is_printed_beside_the_verdict_is_audited(found: audits.Audit) -> None:
     rows = {(row.metric, row.analysis): row for row in found.rows}
     known = {a.name for a in ANALYSES}
-    few = {"split, p90", "paired, p90", "Welch, post-stratified"}  # 400 users have too few beyond that quantile, and in one stratum
+    few = {
+        "split, p90",
+        "paired, p90",
+        "Welch, post-stratified",
+    }  # 400 users have too few beyond that quantile, and in one stratum
     assert {a for m, a in rows if m == "watch_time"} == known - few
     for name in ("Wilcoxon", "rank sum", "paired, winsorised", "Welch, winsorised"):
         assert rows["click", name].error.value == pytest.approx(0.05, abs=0.02), name
@@ -182,7 +237,11 @@ def test_defaults_hold_on_a_well_behaved_world(found: audits.Audit) -> None:
 def test_twins_are_more_powerful_and_cuped_helps(found: audits.Audit) -> None:
     power = {(row.metric, row.analysis): row.power.value for row in found.rows}
     for metric in ("watch_time", "click"):
-        assert power[metric, "paired t, Fieller"] > power[metric, "CUPED t, Fieller"] > power[metric, "Welch t, Fieller"]
+        assert (
+            power[metric, "paired t, Fieller"]
+            > power[metric, "CUPED t, Fieller"]
+            > power[metric, "Welch t, Fieller"]
+        )
 
 
 def test_a_planted_lift_is_recovered(found: audits.Audit) -> None:
@@ -212,7 +271,9 @@ def test_five_independent_days_with_z_reject_12_percent() -> None:
 
 
 def test_five_peeks_at_independent_increments_reject_14_percent() -> None:
-    """Users whose days are independent: the classical 14.2% of five equally spaced looks (Armitage, McPherson & Rowe 1969)."""
+    """Users whose days are independent: the classical 14.2% of five equally spaced looks (Armitage,
+    McPherson & Rowe 1969).
+    """
     rng = np.random.default_rng(0)
     n, zero = 2000, np.zeros(2000)
     o = Outcomes("x", "b", (zero,), (zero,), (rng.normal(10, 1, (n, 5)),), (zero[:, None],), None)
@@ -222,7 +283,9 @@ def test_five_peeks_at_independent_increments_reject_14_percent() -> None:
 
 
 def test_looking_every_day_is_honest_on_the_run(found: audits.Audit) -> None:
-    assert {(look.metric, look.design) for look in found.looking} == {(m, d) for m in ("watch_time", "click") for d in ("paired", "split")}
+    assert {(look.metric, look.design) for look in found.looking} == {
+        (m, d) for m in ("watch_time", "click") for d in ("paired", "split")
+    }
     for look in found.looking:
         assert look.error.low < 0.05, look
     strict = [look.error.value for look in found.looking if look.rule == "always_valid"]
@@ -230,7 +293,15 @@ def test_looking_every_day_is_honest_on_the_run(found: audits.Audit) -> None:
 
 
 def test_resampling_is_audited_on_request(days: units.UserDays) -> None:
-    found = audits.audit(days, "a", repetitions=200, sizes=(60,), resamples=199, analyses=["permutation", "BCa"], seed=2)
+    found = audits.audit(
+        days,
+        "a",
+        repetitions=200,
+        sizes=(60,),
+        resamples=199,
+        analyses=["permutation", "BCa"],
+        seed=2,
+    )
     assert {row.analysis for row in found.rows} == {
         f"{d}, {name}" for d in ("paired", "split") for name in ("permutation", "BCa bootstrap")
     }
@@ -254,12 +325,17 @@ def test_post_stratified_samples_are_those_of_the_users_drawn(days: units.UserDa
     for r in range(3):
         h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
         table = units.UnitTable(
-            "user", ("a", "b"), {"watch_time": days.metrics["watch_time"]},
+            "user",
+            ("a", "b"),
+            {"watch_time": days.metrics["watch_time"]},
             {"watch_time": np.concatenate((o.control[0][h], o.treatment[0][t]))},
-            assigned=np.repeat([0, 1], [len(h), len(t)]), groups={"g": np.concatenate((o.strata[h], o.strata[t]))},
-        )  # fmt: skip
+            assigned=np.repeat([0, 1], [len(h), len(t)]),
+            groups={"g": np.concatenate((o.strata[h], o.strata[t]))},
+        )
         one = adjustment.post_stratified(table, "watch_time", "a", "b", "g")
-        assert (effect.control[r], effect.treatment[r]) == pytest.approx((one.control, one.treatment))
+        assert (effect.control[r], effect.treatment[r]) == pytest.approx(
+            (one.control, one.treatment)
+        )
         assert (effect.variance[r], effect.df[r]) == pytest.approx((one.variance, one.df))
 
 
@@ -278,7 +354,9 @@ def test_a_split_run_cannot_be_audited(days: units.UserDays) -> None:
 
 def test_command(tmp_path: Path) -> None:
     paired_log(n_users=60).write(tmp_path / "log" / "part.parquet")
-    result = CliRunner().invoke(command, [str(tmp_path), "--repetitions", "100", "--sizes", "20,60"])
+    result = CliRunner().invoke(
+        command, [str(tmp_path), "--repetitions", "100", "--sizes", "20,60"]
+    )
     assert result.exit_code == 0, result.output
     stored = json.loads((tmp_path / "audit.json").read_text())
     assert stored["repetitions"] == 100

@@ -40,12 +40,16 @@ def test_sample_ratio_is_chi_square(split: UserDays) -> None:
 
 
 def test_log_bayes_factor_is_a_martingale_under_the_null() -> None:
-    """Its exponential has mean 1 whatever the number of users: here over all outcomes of 6 users in 3 arms."""
+    """Its exponential has mean 1 whatever the number of users: here over all outcomes of 6 users in
+    3 arms.
+    """
     total = 0.0
     for first in range(7):
         for second in range(7 - first):
             counts = np.array([first, second, 6 - first - second])
-            total += stats.multinomial.pmf(counts, 6, [1 / 3] * 3) * np.exp(checks.log_bayes_factor(counts[:, None].astype(float), 3.0)[0])
+            total += stats.multinomial.pmf(counts, 6, [1 / 3] * 3) * np.exp(
+                checks.log_bayes_factor(counts[:, None].astype(float), 3.0)[0]
+            )
     assert total == pytest.approx(1.0)
 
 
@@ -65,7 +69,10 @@ def test_unlike_arms_are_found(split: UserDays) -> None:
 
 
 def test_rare_events(days: UserDays) -> None:
-    rare = {**days.terms, "click": days.terms["click"] * (np.arange(days.n_users) < 20)[None, :, None]}
+    rare = {
+        **days.terms,
+        "click": days.terms["click"] * (np.arange(days.n_users) < 20)[None, :, None],
+    }
     found = checks.rare_events(replace(days, terms=rare).by("user"), "a")
     assert found.status == "amber"
     assert "click (" in found.value
@@ -78,11 +85,15 @@ def test_one_user_who_decides_is_found(days: UserDays) -> None:
     treatment -= treatment.mean() - base.mean() - 0.008
     cube = np.zeros((2, days.n_users, days.days))
     cube[0, :, 0], cube[1, :, 0] = base, treatment
-    quiet = replace(days, metrics={"click": days.metrics["click"]}, terms={**days.terms, "click": cube}).by("user")
+    quiet = replace(
+        days, metrics={"click": days.metrics["click"]}, terms={**days.terms, "click": cube}
+    ).by("user")
     assert checks.outliers(quiet, "a").status == "green"
     cube[1, 7, 0] += 1.2
     assert checks.outliers(quiet.where(slice(None)), "a").status in {"green", "amber"}
-    loud = replace(days, metrics={"click": days.metrics["click"]}, terms={**days.terms, "click": cube}).by("user")
+    loud = replace(
+        days, metrics={"click": days.metrics["click"]}, terms={**days.terms, "click": cube}
+    ).by("user")
     assert checks.outliers(loud, "a").status == "amber"
 
 
@@ -102,20 +113,32 @@ def test_a_fading_effect_is_found(days: UserDays) -> None:
     assert found.status == "amber"
     assert "fades" in found.meaning
     worse = fading[[1, 0]]  # the same of an arm that is worse: it falls behind by less and less
-    assert "fades" in checks.novelty(replace(days, terms={**days.terms, "click": worse}), "a").meaning
+    assert (
+        "fades" in checks.novelty(replace(days, terms={**days.terms, "click": worse}), "a").meaning
+    )
     growing = fading[..., ::-1]
-    assert "grows" in checks.novelty(replace(days, terms={**days.terms, "click": growing}), "a").meaning
+    assert (
+        "grows"
+        in checks.novelty(replace(days, terms={**days.terms, "click": growing}), "a").meaning
+    )
 
 
 def test_shared_training_data_is_said() -> None:
-    assert checks.interference({"serving": {"refit": "daily", "refit_on": "pooled"}}).status == "amber"
+    assert (
+        checks.interference({"serving": {"refit": "daily", "refit_on": "pooled"}}).status == "amber"
+    )
     assert checks.interference({"serving": {"refit": "daily", "refit_on": "own"}}).status == "green"
 
 
 def test_a_sound_switchback_has_no_false_alarm() -> None:
     plays = np.random.default_rng(0).poisson(6, (300, 6))
-    days = units.read(switchback_log([0, 1, 1, 0, 0, 1], plays), ("watch_time", "click_rate", "return"))
-    status = {c.name: c.status for c in checks.checks(days, "a", scenario={"design": {"kind": "switchback"}})}
+    days = units.read(
+        switchback_log([0, 1, 1, 0, 0, 1], plays), ("watch_time", "click_rate", "return")
+    )
+    status = {
+        c.name: c.status
+        for c in checks.checks(days, "a", scenario={"design": {"kind": "switchback"}})
+    }
     assert {name for name, colour in status.items() if colour != "green"} == {"carry-over"}
 
 

@@ -1,4 +1,6 @@
-"""Designs: a switchback read by hand, preference tests on drafted slates, and which design needs how many users."""
+"""Designs: a switchback read by hand, preference tests on drafted slates, and which design needs
+how many users.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,30 @@ from tests.test_stats_audit import paired_log
 
 
 def switchback_log(arm_of_day: list[int], plays: np.ndarray) -> EventLog:
-    """`plays` `[users, days]` impressions, each watched one second, a click on the first of a day."""
+    """`plays` `[users, days]` impressions, each watched one second, a click on the first of a
+    day.
+    """
     user, day = (np.repeat(index.ravel(), plays.ravel()) for index in np.indices(plays.shape))
-    within = np.concatenate([np.arange(n) for n in plays.ravel()]) if plays.sum() else np.zeros(0, dtype=int)
+    within = (
+        np.concatenate([np.arange(n) for n in plays.ravel()])
+        if plays.sum()
+        else np.zeros(0, dtype=int)
+    )
     columns = {
-        "arm": np.array(arm_of_day)[day], "user": user, "session": day, "request": within, "position": np.zeros_like(day),
-        "t": day * DAY + within, "item": np.ones_like(day), "click": within == 0, "watch": np.ones(len(day)),
-    }  # fmt: skip
+        "arm": np.array(arm_of_day)[day],
+        "user": user,
+        "session": day,
+        "request": within,
+        "position": np.zeros_like(day),
+        "t": day * DAY + within,
+        "item": np.ones_like(day),
+        "click": within == 0,
+        "watch": np.ones(len(day)),
+    }
     scenario = {"design": {"kind": "switchback"}, "seed": 1}
-    meta = Metadata(("a", "b"), plays.shape[0], 1, days=plays.shape[1], control="a", scenario=scenario)
+    meta = Metadata(
+        ("a", "b"), plays.shape[0], 1, days=plays.shape[1], control="a", scenario=scenario
+    )
     return EventLog.from_columns(columns, meta)
 
 
@@ -53,8 +70,12 @@ def test_a_day_of_two_arms_is_no_switchback() -> None:
         units.read(EventLog(meta, log.table), ("click",))
 
 
-def team_draft(first: np.ndarray, second: np.ndarray, k: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """(item, team) of a slate drafted from two rankings: the shorter team picks next, a coin decides ties (Radlinski et al. 2008)."""
+def team_draft(
+    first: np.ndarray, second: np.ndarray, k: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """(item, team) of a slate drafted from two rankings: the shorter team picks next, a coin
+    decides ties (Radlinski et al. 2008).
+    """
     slate: list[tuple[int, int]] = []
     taken: set[int] = set()
     sizes = [0, 0]
@@ -68,42 +89,64 @@ def team_draft(first: np.ndarray, second: np.ndarray, k: int, rng: np.random.Gen
 
 
 def interleaved_log(n_users: int, skill: float, seed: int = 0) -> EventLog:
-    """Two policies rank 30 items whose click chance falls by rank; the second sees the truth through less noise as `skill` grows."""
+    """Two policies rank 30 items whose click chance falls by rank; the second sees the truth
+    through less noise as `skill` grows.
+    """
     rng = np.random.default_rng(seed)
     chance = np.concatenate(([0.0], np.linspace(0.5, 0.05, 30)))
-    rows: dict[str, list[int]] = {name: [] for name in ("arm", "user", "request", "position", "item", "click")}
+    rows: dict[str, list[int]] = {
+        name: [] for name in ("arm", "user", "request", "position", "item", "click")
+    }
     for user in range(n_users):
         for request in range(4):
-            rankings = [1 + np.argsort(-(chance[1:] + rng.normal(0, sd, 30))) for sd in (0.3, 0.3 * (1 - skill))]
+            rankings = [
+                1 + np.argsort(-(chance[1:] + rng.normal(0, sd, 30)))
+                for sd in (0.3, 0.3 * (1 - skill))
+            ]
             for position, (item, team) in enumerate(team_draft(*rankings, 6, rng)):
                 found = (team, user, request, position, item, int(rng.random() < chance[item]))
                 for name, value in zip(rows, found, strict=True):
                     rows[name].append(value)
-    columns = {name: np.array(column) for name, column in rows.items()} | {"session": np.zeros(len(rows["arm"]), dtype=int)}
+    columns = {name: np.array(column) for name, column in rows.items()} | {
+        "session": np.zeros(len(rows["arm"]), dtype=int)
+    }
     columns["t"] = columns["request"]
     columns["click"] = columns["click"].astype(np.int8)
     scenario = {"design": {"kind": "interleave"}}
-    return EventLog.from_columns(columns, Metadata(("a", "b"), n_users, 30, days=1, control="a", scenario=scenario))
+    return EventLog.from_columns(
+        columns, Metadata(("a", "b"), n_users, 30, days=1, control="a", scenario=scenario)
+    )
 
 
 def test_preference_is_the_sign_and_the_t_test() -> None:
     table = units.read(interleaved_log(150, 0.5), ("click",)).by("user")
     found = designs.preference(table, "click", "a", "b")
     d = table.numerators["click"][1] - table.numerators["click"][0]
-    assert (found.preferring, found.against, found.tied) == tuple(int((np.sign(d) == s).sum()) for s in (1, -1, 0))
-    assert found.p_sign == pytest.approx(stats.binomtest(found.preferring, found.preferring + found.against).pvalue)
+    assert (found.preferring, found.against, found.tied) == tuple(
+        int((np.sign(d) == s).sum()) for s in (1, -1, 0)
+    )
+    assert found.p_sign == pytest.approx(
+        stats.binomtest(found.preferring, found.preferring + found.against).pvalue
+    )
     assert found.p == pytest.approx(stats.ttest_1samp(d, 0).pvalue)
     assert found.share > 0
     assert found.p < 0.05
 
 
 def test_a_visit_belongs_to_neither_of_two_interleaved_arms() -> None:
-    days = units.read(interleaved_log(20, 0.5), ("click", "sessions", "requests", "return", "click_rate"))
+    days = units.read(
+        interleaved_log(20, 0.5), ("click", "sessions", "requests", "return", "click_rate")
+    )
     assert days.missing == ("sessions", "requests", "return")
 
 
 def test_no_preference_between_alike_policies() -> None:
-    p = [designs.preference(units.read(interleaved_log(40, 0.0, seed), ("click",)).by("user"), "click", "a", "b").p for seed in range(60)]
+    p = [
+        designs.preference(
+            units.read(interleaved_log(40, 0.0, seed), ("click",)).by("user"), "click", "a", "b"
+        ).p
+        for seed in range(60)
+    ]
     assert stats.kstest(p, "uniform").pvalue > 0.001
 
 
@@ -115,7 +158,12 @@ def test_preference_needs_both_arms_in_one_slate() -> None:
 
 def test_sensitivity_of_designs() -> None:
     days = units.read(paired_log(), ("click", "click_rate"))
-    found = {s.design: s for s in designs.sensitivity(days, "click", "a", "b", units.read(interleaved_log(150, 0.5), ("click",)))}
+    found = {
+        s.design: s
+        for s in designs.sensitivity(
+            days, "click", "a", "b", units.read(interleaved_log(150, 0.5), ("click",))
+        )
+    }
     assert set(found) == {"paired", "split", "cuped", "switchback", "interleave"}
     assert found["paired"].users_needed < found["cuped"].users_needed < found["split"].users_needed
     row = verdict.lift(days.by("user"), "click", "a", "b")
@@ -126,15 +174,21 @@ def test_sensitivity_of_designs() -> None:
 
 
 def test_switchback_error_is_that_of_repeated_switchbacks() -> None:
-    """Fresh users each time, days alike: the predicted relative error against the spread of 400 estimates."""
+    """Fresh users each time, days alike: the predicted relative error against the spread of 400
+    estimates.
+    """
     rng = np.random.default_rng(5)
 
     def world(n: int) -> np.ndarray:
         return rng.gamma(2, 5, (n, 1)) * rng.gamma(4, 0.25, (2, n, 6))
 
     metrics = {m.name: m for m in units.chosen(["click"])}
-    days = units.UserDays(("a", "b"), 500, 6, metrics, {"click": world(500) * np.array([1, 1.05])[:, None, None]}, {})
-    predicted = {s.design: s for s in designs.sensitivity(days, "click", "a", "b")}["switchback"].relative_error
+    days = units.UserDays(
+        ("a", "b"), 500, 6, metrics, {"click": world(500) * np.array([1, 1.05])[:, None, None]}, {}
+    )
+    predicted = {s.design: s for s in designs.sensitivity(days, "click", "a", "b")}[
+        "switchback"
+    ].relative_error
     estimates = []
     for _ in range(400):
         cube = world(500)
@@ -147,7 +201,9 @@ def test_switchback_error_is_that_of_repeated_switchbacks() -> None:
 def test_no_credit_in_either_arm_is_no_effect_and_no_number_of_users() -> None:
     """Found by the fuzz of scenarios: nothing by nothing was a warning of numpy."""
     days = units.read(interleaved_log(20, 0.5), ("like", "follow", "click"))
-    nobody = dataclasses.replace(days, terms={name: np.zeros_like(cube) for name, cube in days.terms.items()})
+    nobody = dataclasses.replace(
+        days, terms={name: np.zeros_like(cube) for name, cube in days.terms.items()}
+    )
     found = designs.interleaved_sensitivity(nobody, "click", "a", "b")
     assert np.isnan(found.effect)
     assert np.isinf(found.users_needed)

@@ -1,4 +1,6 @@
-"""Frames: who, where and which segment is text as it came, whatever the way in; every column is accounted for."""
+"""Frames: who, where and which segment is text as it came, whatever the way in; every column is
+accounted for.
+"""
 
 from __future__ import annotations
 
@@ -54,13 +56,23 @@ def alike(ids: Callable[[int], str], other: Callable[[int], str]) -> list[str]:
 @pytest.mark.parametrize(
     "ids",
     [
-        alike(str, lambda i: f"{i:04d}"), alike(lambda i: f"{i}000", lambda i: f"{i}e3"), alike(str, hex), alike(str, lambda i: f"{i}.0"),
-        alike(str, lambda i: f"+{i}"), [str(10**25 + i) for i in range(N)], ["nan", "NA", "null", "None", "NaN", *map(str, range(5, N))],
-        [2**64 - 1 - i for i in range(N)], [2**53 + i for i in range(N)], [decimal.Decimal(10**20 + i) for i in range(N)],
-        [uuid.UUID(int=i) for i in range(N)], [b"\xff%d" % i for i in range(N)], pd.Categorical([f"u{i}" for i in range(N)]),
-        pd.date_range("2024-01-01", periods=N, freq="ns"), pd.array(2**60 + np.arange(N), dtype="Int64"),
+        alike(str, lambda i: f"{i:04d}"),
+        alike(lambda i: f"{i}000", lambda i: f"{i}e3"),
+        alike(str, hex),
+        alike(str, lambda i: f"{i}.0"),
+        alike(str, lambda i: f"+{i}"),
+        [str(10**25 + i) for i in range(N)],
+        ["nan", "NA", "null", "None", "NaN", *map(str, range(5, N))],
+        [2**64 - 1 - i for i in range(N)],
+        [2**53 + i for i in range(N)],
+        [decimal.Decimal(10**20 + i) for i in range(N)],
+        [uuid.UUID(int=i) for i in range(N)],
+        [b"\xff%d" % i for i in range(N)],
+        pd.Categorical([f"u{i}" for i in range(N)]),
+        pd.date_range("2024-01-01", periods=N, freq="ns"),
+        pd.array(2**60 + np.arange(N), dtype="Int64"),
     ],
-)  # fmt: skip
+)
 def test_users_are_who_they_are(ids: Any, way: Callable[[pd.DataFrame], Any]) -> None:
     table = from_frame(way(users(user=ids)))
     assert (table.paired, table.n_units) == (False, N)
@@ -95,10 +107,13 @@ def test_a_blank_segment_is_a_segment(missing: Any) -> None:
 @pytest.mark.parametrize(
     ("arms", "names"),
     [
-        ([b"control", b"new"], ("control", "new")), (["0", "00"], ("0", "00")), ([False, True], ("False", "True")), ([0, 1], ("0", "1")),
+        ([b"control", b"new"], ("control", "new")),
+        (["0", "00"], ("0", "00")),
+        ([False, True], ("False", "True")),
+        ([0, 1], ("0", "1")),
         (["True", "true"], ("True", "true")),
     ],
-)  # fmt: skip
+)
 def test_arms_are_text(
     arms: list[Any], names: tuple[str, ...], way: Callable[[pd.DataFrame], Any]
 ) -> None:
@@ -115,12 +130,17 @@ def test_bytes_that_are_no_text_are_refused_for_arms() -> None:
 @pytest.mark.parametrize(
     "dress",
     [
-        lambda x: [decimal.Decimal(str(v)) for v in x], lambda x: [f"${v}" for v in x], lambda x: [str(v) for v in x],
-        lambda x: pd.Series([str(v) for v in x]).astype("category"), lambda x: pd.array(x, dtype="Float64"),
-        lambda x: pd.Series(x).astype(object), lambda x: pd.Series(x).astype(">f8"), lambda x: pd.arrays.SparseArray(x),
+        lambda x: [decimal.Decimal(str(v)) for v in x],
+        lambda x: [f"${v}" for v in x],
+        lambda x: [str(v) for v in x],
+        lambda x: pd.Series([str(v) for v in x]).astype("category"),
+        lambda x: pd.array(x, dtype="Float64"),
+        lambda x: pd.Series(x).astype(object),
+        lambda x: pd.Series(x).astype(">f8"),
+        lambda x: pd.arrays.SparseArray(x),
         lambda x: [v if i % 2 else decimal.Decimal(str(v)) for i, v in enumerate(x)],
     ],
-)  # fmt: skip
+)
 def test_a_metric_in_another_dress_is_the_metric(dress: Callable[[Any], Any]) -> None:
     plain = users()
     pd.testing.assert_frame_equal(
@@ -152,10 +172,16 @@ def test_an_outcome_of_yes_and_no_is_a_metric_and_never_conditioned_on(
 
 def test_what_is_no_metric_is_named_with_its_reason(way: Callable[[pd.DataFrame], Any]) -> None:
     frame = users(
-        ids=[f"x{i}" for i in range(N)], zip=["01234", "99999"] * (N // 2), empty=[None] * N, same="x",
-        rank=np.arange(N) + 7, tags=[[1]] * N, day=pd.to_datetime(["2024-01-01", "2024-02-01"] * (N // 2)),
-        spent_before=1.5, age=pd.Categorical([1, 2, 3] * (N // 3)),
-    ).rename(columns={"ids": "Unnamed: 0"})  # fmt: skip
+        ids=[f"x{i}" for i in range(N)],
+        zip=["01234", "99999"] * (N // 2),
+        empty=[None] * N,
+        same="x",
+        rank=np.arange(N) + 7,
+        tags=[[1]] * N,
+        day=pd.to_datetime(["2024-01-01", "2024-02-01"] * (N // 2)),
+        spent_before=1.5,
+        age=pd.Categorical([1, 2, 3] * (N // 3)),
+    ).rename(columns={"ids": "Unnamed: 0"})
     uses = said(from_frame(way(frame)))
     assert uses == {
         "user": ("user", ""),
@@ -280,10 +306,15 @@ def test_nothing_is_post_stratified_by_what_depends_on_the_arm(tmp_path: Any) ->
     random = np.random.default_rng(8)
     n = 2000
     new = np.arange(n) % 2 == 1
-    frame = pd.DataFrame({
-        "user": range(n), "arm": np.where(new, "new", "control"), "x": random.gamma(2, 3, n),
-        "plan": np.where(random.random(n) < np.where(new, 0.6, 0.4), "premium", "basic"), "country": random.choice(["de", "jp"], n),
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "user": range(n),
+            "arm": np.where(new, "new", "control"),
+            "x": random.gamma(2, 3, n),
+            "plan": np.where(random.random(n) < np.where(new, 0.6, 0.4), "premium", "basic"),
+            "country": random.choice(["de", "jp"], n),
+        }
+    )
     table = from_frame(frame)
     by_group = dependence(table)
     assert by_group["plan"] < DEPENDENT < by_group["country"]

@@ -1,4 +1,6 @@
-"""Negative means: lifts are shares of the size of the control's mean, everywhere, so that a metric and its negative mirror each other."""
+"""Negative means: lifts are shares of the size of the control's mean, everywhere, so that a metric
+and its negative mirror each other.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ from scipy import optimize, stats
 
 from simulator.page import figures
 from simulator.report import user_table as tables
-from simulator.stats import adjustment, intervals, margins, moments, resampling, segments, sequential, units, verdict
+from simulator.stats import (
+    adjustment,
+    intervals,
+    margins,
+    moments,
+    resampling,
+    segments,
+    sequential,
+    units,
+    verdict,
+)
 from simulator.stats import efficiency as designs
 from simulator.stats.contrasts import compare
 from simulator.stats.frames import from_frame
@@ -42,7 +54,9 @@ def mirrored(interval: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 def test_an_a_a_test_of_a_loss_is_safe() -> None:
-    """The true means are equal; against scipy's one-sided Welch tests on new - (1 + 0.05) control, both sides."""
+    """The true means are equal; against scipy's one-sided Welch tests on new - (1 + 0.05) control,
+    both sides.
+    """
     frame = losses()
     old, new = (frame.loc[frame["arm"] == arm, "profit"].to_numpy() for arm in ("control", "new"))
     guard, same = margins.judged(
@@ -74,7 +88,9 @@ def test_a_larger_loss_is_worse(shift: float, answer: str, words: str) -> None:
 
 
 def test_a_loss_has_the_fieller_set_of_its_definition() -> None:
-    """The ends by root finding on the t test of new - control - lift |control|, as the definition reads."""
+    """The ends by root finding on the t test of new - control - lift |control|, as the definition
+    reads.
+    """
     frame = losses(shift=0.4)
     m = compare(from_frame(frame), "profit", "control", "new")
     q = stats.t.ppf(0.975, m.df)
@@ -93,8 +109,11 @@ def test_a_loss_has_the_fieller_set_of_its_definition() -> None:
 
 
 FUNCTIONS: dict[str, Callable[[Moments], tuple[Any, Any]]] = {
-    "fieller": intervals.fieller, "delta": intervals.delta, "log": intervals.log_delta, "difference": intervals.difference
-}  # fmt: skip
+    "fieller": intervals.fieller,
+    "delta": intervals.delta,
+    "log": intervals.log_delta,
+    "difference": intervals.difference,
+}
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -206,7 +225,9 @@ def test_looks_designs_and_planted_lifts_of_a_loss() -> None:
 
 
 def test_interactions_are_tested_where_means_differ_in_sign() -> None:
-    """A group that loses and one that gains, with the same relative lift: no interaction; and with opposite lifts."""
+    """A group that loses and one that gains, with the same relative lift: no interaction; and with
+    opposite lifts.
+    """
     random = np.random.default_rng(8)
 
     def part(mean: float, lift: float) -> Moments:
@@ -225,7 +246,9 @@ def test_interactions_are_tested_where_means_differ_in_sign() -> None:
 
 
 def test_a_mean_of_unknown_sign_has_no_relative_margin() -> None:
-    """Whatever the sign of the control's mean: the larger p of both; what is excluded is excluded for both."""
+    """Whatever the sign of the control's mean: the larger p of both; what is excluded is excluded
+    for both.
+    """
     m = Moments(0.05, 0.04, 0.01, 0.01, 0.0, 500.0, 250, 250, False)
     by_sign = [
         margins.one_sided(replace(m, var_control=0.0, control=sign * 0.05), -0.05, above=True)
@@ -271,7 +294,9 @@ def test_an_interval_by_logarithm_needs_one_sign() -> None:
 
 
 def test_false_answers_of_guardrails_are_five_percent_at_the_margin() -> None:
-    """The true loss is the margin: `safe` in at most 5%, for a mean far from 0 exactly; of a mean at 0 seldom."""
+    """The true loss is the margin: `safe` in at most 5%, for a mean far from 0 exactly; of a mean
+    at 0 seldom.
+    """
     random = np.random.default_rng(11)
     for mean, least, most in ((-10.0, 0.035, 0.065), (0.0, 0.0, 0.065)):
         old = random.normal(mean, 3.0, (2000, 200))

@@ -40,7 +40,9 @@ def test_power_far_out_is_one() -> None:
 
 
 def test_users_needed_is_statsmodels_and_inverts_detectable() -> None:
-    theirs = float(np.squeeze(TTestIndPower().solve_power(effect_size=0.02 * 20 / 10, alpha=0.05, power=0.8)))
+    theirs = float(
+        np.squeeze(TTestIndPower().solve_power(effect_size=0.02 * 20 / 10, alpha=0.05, power=0.8))
+    )
     need = power.users_needed(PILOT, 0.02, "split")
     assert need == pytest.approx(2 * theirs, abs=2)
     for design in PILOT.designs:
@@ -59,7 +61,10 @@ def test_a_million_billions_is_infinite() -> None:
     assert math.isinf(power.users_needed(PILOT, 1e-9, "split"))
 
 
-@pytest.mark.parametrize(("figures", "message"), [((0.0, 1.0), "mean"), ((1.0, 0.0), "standard deviation"), ((float("nan"), 1.0), "mean")])
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [((0.0, 1.0), "mean"), ((1.0, 0.0), "standard deviation"), ((float("nan"), 1.0), "mean")],
+)
 def test_bad_pilots(figures: tuple[float, float], message: str) -> None:
     with pytest.raises(PowerError, match=message):
         Pilot("x", *figures)
@@ -81,19 +86,29 @@ def test_imagined_users_have_the_moments_and_the_power_of_the_pilot() -> None:
     o = power.imagined(p)
     control, treatment = o.control[0], o.treatment[0]
     assert o.before is not None
-    assert (control.mean(), control.std(), (treatment - control).std()) == pytest.approx((7.0, 9.0, 4.0), rel=1e-9)
+    assert (control.mean(), control.std(), (treatment - control).std()) == pytest.approx(
+        (7.0, 9.0, 4.0), rel=1e-9
+    )
     assert np.corrcoef(control, o.before)[0, 1] == pytest.approx(0.7)
     assert control.min() > -0.1
     assert ((control - 7.0) ** 3).mean() / 9.0**3 > 1.5, "skewed"
     for design in p.designs:
         n = int(power.users_needed(p, 0.01, design))
-        assert power.simulate(o, 0.01, n, design, repetitions=800).value == pytest.approx(0.8, abs=0.06), design
+        assert power.simulate(o, 0.01, n, design, repetitions=800).value == pytest.approx(
+            0.8, abs=0.06
+        ), design
 
 
 def test_simulation_of_a_split_table_uses_the_controls_users() -> None:
     rng = np.random.default_rng(3)
     arm = np.arange(4000) % 2
-    frame = pd.DataFrame({"user": range(4000), "arm": np.where(arm, "b", "a"), "x": rng.gamma(2, 3, 4000) * (1 + arm)})
+    frame = pd.DataFrame(
+        {
+            "user": range(4000),
+            "arm": np.where(arm, "b", "a"),
+            "x": rng.gamma(2, 3, 4000) * (1 + arm),
+        }
+    )
     table = from_frame(frame.assign(x_before=frame.x * rng.gamma(9, 1 / 9, 4000)))
     o = power.population(table, "x", "a", "b")
     assert np.array_equal(o.control[0], frame.x[arm == 0])
@@ -103,9 +118,13 @@ def test_simulation_of_a_split_table_uses_the_controls_users() -> None:
 
 
 def test_days_components_of_a_known_process() -> None:
-    """Between sd 3, within sd 2, mean 10: components 4 x 9 / 100 and 4 x 4 / 100 of a split test."""
+    """Between sd 3, within sd 2, mean 10: components 4 x 9 / 100 and 4 x 4 / 100 of a split
+    test.
+    """
     rng = np.random.default_rng(0)
-    cube = (10 + rng.normal(0, 3, (20_000, 1)) + rng.normal(0, 2, (20_000, 6)))[None].repeat(2, axis=0)
+    cube = (10 + rng.normal(0, 3, (20_000, 1)) + rng.normal(0, 2, (20_000, 6)))[None].repeat(
+        2, axis=0
+    )
     metrics = {m.name: m for m in units.chosen(["click"])}
     days = units.UserDays(("a", "b"), 20_000, 6, metrics, {"click": cube}, {})
     parts = power.days_components(days, "click", "a")
@@ -122,55 +141,113 @@ def test_days_components_of_a_known_process() -> None:
 
 def test_command_by_hand_and_on_a_log(tmp_path: Path) -> None:
     run = CliRunner().invoke
-    by_hand = run(command, ["--metric", "watch_time", "--mean", "7500", "--sd", "6000", "--lift", "0.017%"])
+    by_hand = run(
+        command, ["--metric", "watch_time", "--mean", "7500", "--sd", "6000", "--lift", "0.017%"]
+    )
     assert by_hand.exit_code == 0, by_hand.output
     assert "To see the paper's +0.017% watch time you would need" in by_hand.output
     expected = 4 * (0.8 / 0.00017) ** 2 * (1.959964 + 0.841621) ** 2
     figure = int(by_hand.output.split("users for")[0].split()[-1].replace(",", ""))
     assert figure == pytest.approx(expected, rel=1e-3)
     assert "power 20% with" in by_hand.output
-    drawn = run(command, ["--mean", "10", "--sd", "5", "--sd-difference", "2", "--correlation", "0.5", "--lift", "5%", "--simulate", "400"])
+    drawn = run(
+        command,
+        [
+            "--mean",
+            "10",
+            "--sd",
+            "5",
+            "--sd-difference",
+            "2",
+            "--correlation",
+            "0.5",
+            "--lift",
+            "5%",
+            "--simulate",
+            "400",
+        ],
+    )
     assert drawn.output.count("simulated power with") == 9
-    table = pd.DataFrame({"user": range(400), "arm": ["control", "b"] * 200, "x": np.random.default_rng(0).gamma(2, 2, 400)})
+    table = pd.DataFrame(
+        {
+            "user": range(400),
+            "arm": ["control", "b"] * 200,
+            "x": np.random.default_rng(0).gamma(2, 2, 400),
+        }
+    )
     table.to_csv(tmp_path / "t.csv", index=False)
     on_table = run(command, [str(tmp_path / "t.csv"), "--lift", "20%", "--simulate", "400"])
     assert on_table.output.count("simulated power with") == 3
     paired_log(n_users=80).write(tmp_path / "log" / "part.parquet")
-    on_log = run(command, [str(tmp_path), "--metric", "click", "--lift", "5%", "--simulate", "50", "--out", str(tmp_path / "p.json")])
+    on_log = run(
+        command,
+        [
+            str(tmp_path),
+            "--metric",
+            "click",
+            "--lift",
+            "5%",
+            "--simulate",
+            "50",
+            "--out",
+            str(tmp_path / "p.json"),
+        ],
+    )
     assert on_log.exit_code == 0, on_log.output
     stored = json.loads((tmp_path / "p.json").read_text())
     assert set(stored[0]["designs"]) == {"paired", "split", "cuped"}
     assert len(stored[0]["designs"]["split"]["curve"]["simulated"]) == 3
-    for bad in ([], ["--mean", "3"], [str(tmp_path), "--lift", "x"], [str(tmp_path), "--metric", "clik"], [str(tmp_path), "--sd", "2"]):
+    for bad in (
+        [],
+        ["--mean", "3"],
+        [str(tmp_path), "--lift", "x"],
+        [str(tmp_path), "--metric", "clik"],
+        [str(tmp_path), "--sd", "2"],
+    ):
         assert run(command, bad).exit_code == 2
 
 
 def test_users_without_a_denominator_count_among_those_needed() -> None:
-    """Of a ratio that 60% of users have no denominator for: what is planned at 80% is found four times in five."""
+    """Of a ratio that 60% of users have no denominator for: what is planned at 80% is found four
+    times in five.
+    """
     rng = np.random.default_rng(8)
     n = 4000
     sessions = np.where(rng.random(n) < 0.6, 0, rng.geometric(0.3, n)).astype(float)
     revenue = rng.poisson(2.0 * sessions).astype(float)
-    frame = pd.DataFrame({"user": range(n), "arm": ["a", "b"] * (n // 2), "revenue": revenue, "sessions": sessions})
+    frame = pd.DataFrame(
+        {"user": range(n), "arm": ["a", "b"] * (n // 2), "revenue": revenue, "sessions": sessions}
+    )
     table = from_frame(frame, metrics={"arpv": ("revenue", "sessions")})
     pilot = power.pilot(table, "arpv", "a")
     assert pilot.n_users == n // 2
     need = int(power.users_needed(pilot, 0.08, "split"))
-    found = power.simulate(power.population(table, "arpv", "a", "b"), 0.08, need, "split", repetitions=1500, seed=1)
+    found = power.simulate(
+        power.population(table, "arpv", "a", "b"), 0.08, need, "split", repetitions=1500, seed=1
+    )
     assert found.value == pytest.approx(0.8, abs=0.04)
 
 
 def test_the_plan_is_for_the_corrected_verdict(tmp_path: Path) -> None:
-    """Nine comparisons under Holm: the need is that of a test at .05 / 9, for statsmodels too; `none` leaves it at .05."""
+    """Nine comparisons under Holm: the need is that of a test at .05 / 9, for statsmodels too;
+    `none` leaves it at .05.
+    """
 
     def need(*more: str) -> float:
         out = tmp_path / "plan.json"
-        result = CliRunner().invoke(command, ["--mean", "20", "--sd", "10", "--lift", "2%", "--out", str(out), *more])
+        result = CliRunner().invoke(
+            command, ["--mean", "20", "--sd", "10", "--lift", "2%", "--out", str(out), *more]
+        )
         assert result.exit_code == 0, result.output
         (plan,) = json.loads(out.read_text())
         return float(plan["designs"]["split"]["users_needed"])
 
-    theirs = {alpha: TTestIndPower().solve_power(0.02 * 20 / 10, alpha=alpha, power=0.8) for alpha in (0.05, 0.05 / 9)}
+    theirs = {
+        alpha: TTestIndPower().solve_power(0.02 * 20 / 10, alpha=alpha, power=0.8)
+        for alpha in (0.05, 0.05 / 9)
+    }
     assert need() == pytest.approx(2 * float(np.squeeze(theirs[0.05])), abs=2)
-    assert need("--comparisons", "9") == pytest.approx(2 * float(np.squeeze(theirs[0.05 / 9])), abs=2)
+    assert need("--comparisons", "9") == pytest.approx(
+        2 * float(np.squeeze(theirs[0.05 / 9])), abs=2
+    )
     assert need("--comparisons", "9", "--correction", "none") == need()

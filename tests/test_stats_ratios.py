@@ -1,4 +1,6 @@
-"""Ratio metrics: sums over sums of everybody, users without a denominator included, by every way that makes a lift."""
+"""Ratio metrics: sums over sums of everybody, users without a denominator included, by every way
+that makes a lift.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def shop(n: int = 1_500, seed: int = 0) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     arm = np.arange(2 * n) % 2
     sessions = random.poisson(0.7 + 0.3 * arm)
-    revenue = np.where(random.random(2 * n) < 0.35, random.gamma(2.0, 5.0, 2 * n), 0.0) + 2.0 * sessions
+    revenue = (
+        np.where(random.random(2 * n) < 0.35, random.gamma(2.0, 5.0, 2 * n), 0.0) + 2.0 * sessions
+    )
     return pd.DataFrame(
         {
             "user": np.arange(2 * n),
@@ -62,10 +66,15 @@ def by_hand(frame: pd.DataFrame, arm: str) -> tuple[float, float]:
 def test_a_split_is_sums_over_sums_with_the_delta_method_over_all_users() -> None:
     frame = shop()
     m = compare(table_of(frame), "arpv", "control", "new")
-    for arm, mean, variance in (("control", m.control, m.var_control), ("new", m.treatment, m.var_treatment)):
+    for arm, mean, variance in (
+        ("control", m.control, m.var_control),
+        ("new", m.treatment, m.var_treatment),
+    ):
         assert (mean, variance) == pytest.approx(by_hand(frame, arm))
     assert (m.lift, m.n_units) == (pytest.approx(of_sums(frame)), 3_000)
-    assert of_sums(frame[frame["sessions"] > 0]) != pytest.approx(m.lift, abs=0.01), "what leaving users out would say"
+    assert of_sums(frame[frame["sessions"] > 0]) != pytest.approx(m.lift, abs=0.01), (
+        "what leaving users out would say"
+    )
 
 
 def test_twins_are_sums_over_sums() -> None:
@@ -75,34 +84,52 @@ def test_twins_are_sums_over_sums() -> None:
     assert (m.lift, m.n_units) == (pytest.approx(of_sums(frame)), 1_500)
     wide = frame.pivot(index="user", columns="arm", values=["revenue", "sessions"])
     without = wide.sum() - wide
-    differences = without["revenue"]["new"] / without["sessions"]["new"] - without["revenue"]["control"] / without["sessions"]["control"]
+    differences = (
+        without["revenue"]["new"] / without["sessions"]["new"]
+        - without["revenue"]["control"] / without["sessions"]["control"]
+    )
     jackknife = 1_499 / 1_500 * np.square(differences - differences.mean()).sum()
     assert m.variance == pytest.approx(jackknife, rel=0.01)
 
 
 def test_clusters_are_sums_over_sums() -> None:
-    """Each arm's variance against statsmodels' CR1 of that arm's weighted mean, and Welch's df from the numbers of clusters."""
+    """Each arm's variance against statsmodels' CR1 of that arm's weighted mean, and Welch's df from
+    the numbers of clusters.
+    """
     frame = shop().assign(shop=lambda f: f["user"] // 8 * 2 + f["user"] % 2)
     for metrics in (METRICS, {"mean": "revenue"}):
         name = next(iter(metrics))
-        m = compare(from_frame(frame, metrics=metrics, covariates=(), groups=(), cluster="shop"), name, "control", "new")
+        m = compare(
+            from_frame(frame, metrics=metrics, covariates=(), groups=(), cluster="shop"),
+            name,
+            "control",
+            "new",
+        )
         found, clusters = [], []
         for arm in ("control", "new"):
             mine = frame[frame["arm"] == arm]
             weight = mine["sessions"].to_numpy(float) if name == "arpv" else np.ones(len(mine))
             ratio = mine["revenue"].sum() / weight.sum()
-            score = (mine["revenue"].to_numpy() - ratio * weight) / weight.mean()  # its mean is 0, its CR1 error that of the ratio
-            ols = sm.OLS(score, np.ones(len(mine))).fit(cov_type="cluster", cov_kwds={"groups": mine["shop"].to_numpy()})
+            score = (
+                mine["revenue"].to_numpy() - ratio * weight
+            ) / weight.mean()  # its mean is 0, its CR1 error that of the ratio
+            ols = sm.OLS(score, np.ones(len(mine))).fit(
+                cov_type="cluster", cov_kwds={"groups": mine["shop"].to_numpy()}
+            )
             found.append((ratio, ols.bse[0] ** 2))
             clusters.append(mine["shop"].nunique())
-        assert [(m.control, m.var_control), (m.treatment, m.var_treatment)] == [pytest.approx(one) for one in found]
+        assert [(m.control, m.var_control), (m.treatment, m.var_treatment)] == [
+            pytest.approx(one) for one in found
+        ]
         (_, v), (_, w) = found
         welch = (v + w) ** 2 / (v**2 / (clusters[0] - 1) + w**2 / (clusters[1] - 1))
         assert m.df == pytest.approx(welch)
 
 
 def test_adjusting_uses_everybody() -> None:
-    """CUPED by hand on the linearised values of all users; leaving out who has no session would select users by an outcome."""
+    """CUPED by hand on the linearised values of all users; leaving out who has no session would
+    select users by an outcome.
+    """
     frame = shop()
     m = compare(table_of(frame, covariates=["past_before"]), "arpv", "control", "new", ["past"])
     z, x = np.zeros(len(frame)), frame["past_before"].to_numpy()
@@ -113,7 +140,9 @@ def test_adjusting_uses_everybody() -> None:
     pooled = sum(np.cov(z[at], x[at]) for at in arms)
     adjusted = z - pooled[0, 1] / pooled[1, 1] * (x - x.mean())
     theirs = stats.ttest_ind(adjusted[arms[1]], adjusted[arms[0]], equal_var=False)
-    assert tests.t_test(m).statistic == pytest.approx(theirs.statistic, rel=2 / len(frame))  # of the slope's own cost
+    assert tests.t_test(m).statistic == pytest.approx(
+        theirs.statistic, rel=2 / len(frame)
+    )  # of the slope's own cost
     assert (m.control, m.treatment) == pytest.approx(tuple(adjusted[at].mean() for at in arms))
 
 
@@ -144,8 +173,12 @@ def test_whatever_stands_beside_a_verdict_has_its_lift(tmp_path: Path) -> None:
         if row["lift"] is not None and not row["method"].startswith("post-stratified"):
             assert row["lift"] == pytest.approx(of_sums(frame)), row
     assert {row["method"] for row in content["otherwise"] if row["low"] is not None} == {
-        "as in the verdict", "log-delta interval", "delta interval", "post-stratified by country", "BCa bootstrap"
-    }  # fmt: skip
+        "as in the verdict",
+        "log-delta interval",
+        "delta interval",
+        "post-stratified by country",
+        "BCa bootstrap",
+    }
     for row in content["segments"]["rows"]:
         mine = frame[frame["country"] == row["level"]]
         assert (row["lift"], row["n_units"]) == (pytest.approx(of_sums(mine)), len(mine))
@@ -158,19 +191,25 @@ def test_values_and_influences_are_those_of_all_users() -> None:
     base, other = values(table, "arpv", "control", "new")
     assert (len(base), len(other)) == (300, 300)
     assert (base.mean(), base.var(ddof=1) / 300) == pytest.approx((m.control, m.var_control))
-    assert np.square(influences(table, "arpv", "control", "new")).sum() == pytest.approx(m.variance * 299 / 300)
+    assert np.square(influences(table, "arpv", "control", "new")).sum() == pytest.approx(
+        m.variance * 299 / 300
+    )
     assert power.pilot(table, "arpv", "control", "new").n_users == 300
 
 
 def test_negative_denominators_are_sums_like_any_other() -> None:
     frame = shop(300).assign(sessions=lambda f: -f["sessions"])
     m = compare(table_of(frame), "arpv", "control", "new")
-    assert m.lift == pytest.approx(-of_sums(frame)), "means of -revenue per session, and the lift's sign is the difference's"
+    assert m.lift == pytest.approx(-of_sums(frame)), (
+        "means of -revenue per session, and the lift's sign is the difference's"
+    )
     assert segments.heterogeneity([m, m])[0] == pytest.approx(0.0, abs=1e-9)
 
 
 def log(paired: bool = True) -> EventLog:
-    """Two days of 60 users; some like without a click, some click on the second day only; nobody is there on the third."""
+    """Two days of 60 users; some like without a click, some click on the second day only; nobody is
+    there on the third.
+    """
     random = np.random.default_rng(2)
     n = 480
     user, arm = np.arange(n) % 60, np.arange(n) // 240 + 1
@@ -179,12 +218,20 @@ def log(paired: bool = True) -> EventLog:
     order = order[kept[order]]
     number = (np.arange(n) % 240 // 60)[order]
     columns = {
-        "arm": arm[order], "user": user[order], "session": number, "request": number, "position": np.zeros(len(order), dtype=int),
-        "t": number // 2 * units.DAY + number, "item": np.ones(len(order), dtype=int),
-        "click": random.random(len(order)) < 0.25, "like": random.random(len(order)) < 0.4,
-    }  # fmt: skip
+        "arm": arm[order],
+        "user": user[order],
+        "session": number,
+        "request": number,
+        "position": np.zeros(len(order), dtype=int),
+        "t": number // 2 * units.DAY + number,
+        "item": np.ones(len(order), dtype=int),
+        "click": random.random(len(order)) < 0.25,
+        "like": random.random(len(order)) < 0.4,
+    }
     design = {} if paired else {"scenario": {"design": {"kind": "split"}}}
-    return EventLog.from_columns(columns, Metadata(("history", "a", "b"), 60, 1, days=3, control="a", **design))
+    return EventLog.from_columns(
+        columns, Metadata(("history", "a", "b"), 60, 1, days=3, control="a", **design)
+    )
 
 
 def of_log(frame: pd.DataFrame) -> float:
@@ -201,7 +248,11 @@ def test_ratios_of_a_log_are_those_of_its_rows() -> None:
     assert (row.lift, row.n_units) == (pytest.approx(of_log(frame)), 60)
     assert (days.by("user").denominators["like/click"] == 0).any()
     by_day = verdict.lifts(days.by("day"), "a", metrics=["like/click"])[0]
-    assert (by_day.lift, by_day.n_units, by_day.df) == (pytest.approx(of_log(frame)), 2, 1), "nobody has a click on the third day"
+    assert (by_day.lift, by_day.n_units, by_day.df) == (
+        pytest.approx(of_log(frame)),
+        2,
+        1,
+    ), "nobody has a click on the third day"
     for peek in sequential.peeks(days, "a"):
         if peek.metric == "like/click":
             for look in peek.looks:
@@ -215,13 +266,17 @@ def test_a_ratio_without_any_denominator_is_no_data_and_one_of_one_arm_no_test()
     frame = shop(100)
     none = verdict.lifts(table_of(frame.assign(sessions=0)), "control")[0]
     assert (none.words, none.n_units) == ("no data", 0)
-    one = verdict.lifts(table_of(frame.assign(sessions=np.where(frame["arm"] == "new", 0, 1))), "control")[0]
+    one = verdict.lifts(
+        table_of(frame.assign(sessions=np.where(frame["arm"] == "new", 0, 1))), "control"
+    )[0]
     assert (one.words, one.n_units) == ("not computable", 200)
     assert np.isnan([one.lift, one.p, one.treatment_mean]).all()
 
 
 def test_the_audit_draws_what_the_verdict_computes() -> None:
-    """One sample that is the run itself: paired and split moments of an audit are those of the table."""
+    """One sample that is the run itself: paired and split moments of an audit are those of the
+    table.
+    """
     days = units.read(log(), ("like/click",))
     o = outcomes(days, "a", "b", "like/click")
     heads = (np.arange(60) % 2 == 0).astype(float)[None]
@@ -229,10 +284,15 @@ def test_the_audit_draws_what_the_verdict_computes() -> None:
     _same(twins, compare(days.by("user"), "like/click", "a", "b"))
     table = days.by("user")
     split = UnitTable(
-        "user", table.arms, table.metrics, *({n: np.where(heads[0] == 1, v[0], v[1]) for n, v in sums.items()}
-                                             for sums in (table.numerators, table.denominators)),
+        "user",
+        table.arms,
+        table.metrics,
+        *(
+            {n: np.where(heads[0] == 1, v[0], v[1]) for n, v in sums.items()}
+            for sums in (table.numerators, table.denominators)
+        ),
         assigned=(1 - heads[0]).astype(int),
-    )  # fmt: skip
+    )
     _same(split_pair(o, heads, 1 - heads)[1], compare(split, "like/click", "a", "b"))
 
 

@@ -1,4 +1,6 @@
-"""Numbers in another dress: what is one rule for a whole column is read, what has two readings is refused, what is text stays text."""
+"""Numbers in another dress: what is one rule for a whole column is read, what has two readings is
+refused, what is text stays text.
+"""
 
 from __future__ import annotations
 
@@ -161,10 +163,18 @@ def test_one_value_may_settle_the_column(values: list[str], expected: list[float
 @pytest.mark.parametrize(
     "values",
     [
-        ["PT", "PT", "DE"], ["10.0.0.1", "192.168.100.200", "10.0.0.2"], ["1.0.2", "1.1.2"], ["18-24", "25-34"], ["4G", "5G"],
-        ["2024-01-01", "2024-02-01"], ["group 1", "group 2"], ["x-00a1", "x-00a2"], ["0x1f", "0x2f"], ["a", "5"],
+        ["PT", "PT", "DE"],
+        ["10.0.0.1", "192.168.100.200", "10.0.0.2"],
+        ["1.0.2", "1.1.2"],
+        ["18-24", "25-34"],
+        ["4G", "5G"],
+        ["2024-01-01", "2024-02-01"],
+        ["group 1", "group 2"],
+        ["x-00a1", "x-00a2"],
+        ["0x1f", "0x2f"],
+        ["a", "5"],
     ],
-)  # fmt: skip
+)
 def test_text_stays_text(values: list[str]) -> None:
     assert read_numbers(cells(values)) is None
 

@@ -18,17 +18,33 @@ FIFTHS = [0.2, 0.4, 0.6, 0.8, 1.0]
 
 
 def test_spending_boundaries_match_the_published_tables() -> None:
-    """Five equal looks, two-sided 5% (2.5% a side): the tables of the programs of Reboussin, DeMets, Kim & Lan (1992, 2000)."""
-    assert sequential.boundaries("obrien-fleming", FIFTHS) == pytest.approx([4.8769, 3.3569, 2.6803, 2.2898, 2.0310], abs=2e-4)
-    assert sequential.boundaries("pocock", FIFTHS) == pytest.approx([2.4380, 2.4268, 2.4101, 2.3966, 2.3859], abs=2e-4)
+    """Five equal looks, two-sided 5% (2.5% a side): the tables of the programs of Reboussin,
+    DeMets, Kim & Lan (1992, 2000).
+    """
+    assert sequential.boundaries("obrien-fleming", FIFTHS) == pytest.approx(
+        [4.8769, 3.3569, 2.6803, 2.2898, 2.0310], abs=2e-4
+    )
+    assert sequential.boundaries("pocock", FIFTHS) == pytest.approx(
+        [2.4380, 2.4268, 2.4101, 2.3966, 2.3859], abs=2e-4
+    )
 
 
 @pytest.mark.parametrize(
     ("looks", "pocock", "obrien_fleming"),
-    [(2, 2.178, 1.977), (3, 2.289, 2.004), (4, 2.361, 2.024), (5, 2.413, 2.040), (10, 2.555, 2.087)],
+    [
+        (2, 2.178, 1.977),
+        (3, 2.289, 2.004),
+        (4, 2.361, 2.024),
+        (5, 2.413, 2.040),
+        (10, 2.555, 2.087),
+    ],
 )
-def test_integration_gives_the_classical_constants(looks: int, pocock: float, obrien_fleming: float) -> None:
-    """Jennison & Turnbull (2000), tables 2.1 and 2.3, two-sided 5%: bounds C and C sqrt(K / k) are crossed with probability .05."""
+def test_integration_gives_the_classical_constants(
+    looks: int, pocock: float, obrien_fleming: float
+) -> None:
+    """Jennison & Turnbull (2000), tables 2.1 and 2.3, two-sided 5%: bounds C and C sqrt(K / k) are
+    crossed with probability .05.
+    """
     times = [(k + 1) / looks for k in range(looks)]
     half = 0.0005
     for bounds in (
@@ -59,10 +75,16 @@ def test_spending_ends_at_alpha() -> None:
 DAYS = {
     "independent": lambda rng, n, looks: rng.normal(size=(n, looks)),
     "alike": lambda rng, n, looks: rng.normal(size=(n, 1)) + rng.normal(size=(n, looks)),
-    "made up for": lambda rng, n, looks: np.diff(rng.normal(size=(n, looks + 1)), axis=1) + 0.4 * rng.normal(size=(n, looks)),
+    "made up for": (
+        lambda rng, n, looks: (
+            np.diff(rng.normal(size=(n, looks + 1)), axis=1) + 0.4 * rng.normal(size=(n, looks))
+        )
+    ),
     "ever louder": lambda rng, n, looks: rng.normal(size=(n, looks)) * np.arange(1, looks + 1),
 }
-"""How a user's days go together: what one day has too much the next has too little ("made up for"), differences grow ("ever louder")."""
+"""How a user's days go together: what one day has too much the next has too little ("made up for"),
+differences grow ("ever louder").
+"""
 
 
 @pytest.mark.parametrize("kind", DAYS)
@@ -74,8 +96,14 @@ def test_looking_every_day_is_honest(kind: str) -> None:
     share = (np.arange(1, looks + 1) / looks).tolist()
     r = np.corrcoef(np.cumsum(DAYS[kind](rng, 20 * n, looks), axis=1).T)
     information = sequential.clock(np.diagonal(r, 1))
-    bounds = {s: sequential.boundaries(s, share, information.tolist()) for s in ("obrien-fleming", "pocock")}  # type: ignore[arg-type]
-    bounds |= {"always": sequential.mixture_boundary(information, 1.0), "fixed": np.full(looks, 1.96)}
+    bounds = {
+        s: sequential.boundaries(s, share, information.tolist())
+        for s in ("obrien-fleming", "pocock")
+    }  # type: ignore[arg-type]
+    bounds |= {
+        "always": sequential.mixture_boundary(information, 1.0),
+        "fixed": np.full(looks, 1.96),
+    }
     for _ in range(tests):
         x = np.cumsum(DAYS[kind](rng, n, looks), axis=1)
         z = x.mean(axis=0) / (x.std(axis=0, ddof=1) / np.sqrt(n))
@@ -103,12 +131,21 @@ def test_correlations_of_looks_are_those_of_the_users_totals() -> None:
     assert sequential.successive(tables, "click", "a", "b") == pytest.approx(np.diagonal(twins, 1))
     heads = np.arange(400) % 2
     chosen = heads, np.arange(400)
-    split = [replace(t, numerators={"click": t.numerators["click"][chosen]}, denominators={}, assigned=heads) for t in tables]
+    split = [
+        replace(
+            t, numerators={"click": t.numerators["click"][chosen]}, denominators={}, assigned=heads
+        )
+        for t in tables
+    ]
     cov = np.cov(a[::2].T) + np.cov(b[1::2].T)
     correlation = cov / np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
-    assert sequential.successive(split, "click", "a", "b") == pytest.approx(np.diagonal(correlation, 1))
+    assert sequential.successive(split, "click", "a", "b") == pytest.approx(
+        np.diagonal(correlation, 1)
+    )
     values = [[linearised(*t.sums("click_rate", arm)) for t in tables] for arm in ("a", "b")]  # type: ignore[arg-type]
-    assert sequential.successive(tables, "click_rate", "a", "b") == pytest.approx(np.diagonal(np.corrcoef(np.subtract(*values)), 1))
+    assert sequential.successive(tables, "click_rate", "a", "b") == pytest.approx(
+        np.diagonal(np.corrcoef(np.subtract(*values)), 1)
+    )
 
 
 def test_always_valid_p_crosses_with_its_boundary() -> None:
@@ -122,11 +159,17 @@ def test_always_valid_p_crosses_with_its_boundary() -> None:
 
 
 def test_the_mixture_boundary_is_where_the_integrated_likelihood_ratio_is_one_over_alpha() -> None:
-    """The likelihood ratio of drift theta against 0, exp(theta S - theta^2 I / 2), averaged by scipy over theta ~ N(0, 1 / r)."""
+    """The likelihood ratio of drift theta against 0, exp(theta S - theta^2 I / 2), averaged by
+    scipy over theta ~ N(0, 1 / r).
+    """
     for information, planned, alpha in ((0.3, 1.0, 0.05), (1.0, 1.0, 0.05), (4.0, 2.0, 0.01)):
         r = planned / (-2 * np.log(alpha) + np.log1p(-2 * np.log(alpha)))
         s = float(sequential.mixture_boundary(information, planned, alpha)) * np.sqrt(information)
-        found, _ = quad(lambda x: np.exp(x * s - x**2 * information / 2) * norm.pdf(x, scale=r**-0.5), -60, 60, points=[s / information])  # noqa: B023
+
+        def ratio(x: float, s: float, information: float, r: float) -> float:
+            return np.exp(x * s - x**2 * information / 2) * norm.pdf(x, scale=r**-0.5)
+
+        found, _ = quad(ratio, -60, 60, args=(s, information, r), points=[s / information])
         assert found == pytest.approx(1 / alpha, rel=1e-6)
 
 
@@ -138,8 +181,12 @@ def test_peeks_of_a_log() -> None:
     assert len(click.looks) == 5
     for look in click.looks:
         assert look.sequence_low < look.low < look.lift < look.high < look.sequence_high
-        assert (abs(look.t) > look.always_valid) == (look.sequence_low > 0 or look.sequence_high < 0)
-    assert all(later.p <= earlier.p for earlier, later in zip(click.looks, click.looks[1:], strict=False))
+        assert (abs(look.t) > look.always_valid) == (
+            look.sequence_low > 0 or look.sequence_high < 0
+        )
+    assert all(
+        later.p <= earlier.p for earlier, later in zip(click.looks, click.looks[1:], strict=False)
+    )
     for rule in ("always_valid", "obrien_fleming", "pocock"):
         day = click.stop(rule)  # type: ignore[arg-type]
         assert day is None or abs(click.looks[day - 1].t) > getattr(click.looks[day - 1], rule)
@@ -159,7 +206,9 @@ def test_a_day_that_adds_nothing_is_no_new_look() -> None:
     plain = sequential.boundaries("pocock", [1 / 4, 3 / 4, 1.0], [1.0, 2.0, 3.0])
     still = sequential.boundaries("pocock", [1 / 4, 2 / 4, 3 / 4, 1.0], [1.0, 1.0, 2.0, 3.0])
     assert still[1] == still[0]
-    assert still[[0, 2, 3]] == pytest.approx(plain, abs=1e-9), "the error of the empty day is spent on the next one"
+    assert still[[0, 2, 3]] == pytest.approx(plain, abs=1e-9), (
+        "the error of the empty day is spent on the next one"
+    )
 
 
 def test_a_single_look_has_all_the_information() -> None:

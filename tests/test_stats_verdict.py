@@ -1,4 +1,6 @@
-"""Moments, tests, intervals and the verdict against scipy, statsmodels, closed forms and simulated truth."""
+"""Moments, tests, intervals and the verdict against scipy, statsmodels, closed forms and simulated
+truth.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,13 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 def table(control: np.ndarray, treatment: np.ndarray) -> UnitTable:
     user = np.arange(len(control))
-    frame = pd.DataFrame({"user": np.tile(user, 2), "arm": np.repeat(["a", "b"], len(user)), "x": np.concatenate((control, treatment))})
+    frame = pd.DataFrame(
+        {
+            "user": np.tile(user, 2),
+            "arm": np.repeat(["a", "b"], len(user)),
+            "x": np.concatenate((control, treatment)),
+        }
+    )
     return from_frame(frame)
 
 
@@ -36,7 +44,10 @@ def test_paired_t_is_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def test_welch_t_is_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    ours, theirs = tests.t_test(moments.split(pair[0], pair[1][:150])), stats.ttest_ind(pair[1][:150], pair[0], equal_var=False)
+    ours, theirs = (
+        tests.t_test(moments.split(pair[0], pair[1][:150])),
+        stats.ttest_ind(pair[1][:150], pair[0], equal_var=False),
+    )
     assert ours == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue))
 
 
@@ -49,20 +60,30 @@ def test_ranks_are_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
     control, treatment = (np.round(v) for v in pair)
     theirs = stats.wilcoxon(treatment - control, zero_method="pratt", method="approx")
     assert tests.wilcoxon(control, treatment).p == pytest.approx(theirs.pvalue)
-    assert tests.rank_sum(control, treatment).p == pytest.approx(stats.mannwhitneyu(treatment, control).pvalue)
+    assert tests.rank_sum(control, treatment).p == pytest.approx(
+        stats.mannwhitneyu(treatment, control).pvalue
+    )
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_fieller_is_the_inversion_of_the_t_test(pair: tuple[np.ndarray, np.ndarray], same: bool) -> None:
-    """The ends are the ratios theta at which a t test of treatment - theta control = 0 has |t| = its quantile (numerically solved)."""
+def test_fieller_is_the_inversion_of_the_t_test(
+    pair: tuple[np.ndarray, np.ndarray], same: bool
+) -> None:
+    """The ends are the ratios theta at which a t test of treatment - theta control = 0 has |t| =
+    its quantile (numerically solved).
+    """
     m = (moments.paired if same else moments.split)(*pair)
     q = stats.t.ppf(0.975, m.df)
 
     def excess(theta: float) -> float:
-        return (m.treatment - theta * m.control) ** 2 - q**2 * (m.var_treatment - 2 * theta * m.cov + theta**2 * m.var_control)
+        return (m.treatment - theta * m.control) ** 2 - q**2 * (
+            m.var_treatment - 2 * theta * m.cov + theta**2 * m.var_control
+        )
 
     middle = m.treatment / m.control
-    ends = [optimize.brentq(excess, *sorted((middle, middle + d)), xtol=1e-14) - 1 for d in (-0.5, 0.5)]
+    ends = [
+        optimize.brentq(excess, *sorted((middle, middle + d)), xtol=1e-14) - 1 for d in (-0.5, 0.5)
+    ]
     assert intervals.fieller(m) == pytest.approx(tuple(ends))
 
 
@@ -96,11 +117,15 @@ def test_an_unbounded_fieller_set_is_said_in_words() -> None:
     rays = moments.Moments(0.1, 9.0, 1.0, 1.0, 0.0, 20.0, 11, 11, False)
     assert intervals.fieller(rays) == (-np.inf, np.inf)
     assert "are excluded" in (intervals.unbounded(rays) or "")
-    assert intervals.unbounded(moments.Moments(9.0, 9.0, 1.0, 1.0, 0.0, 20.0, 11, 11, False)) is None
+    assert (
+        intervals.unbounded(moments.Moments(9.0, 9.0, 1.0, 1.0, 0.0, 20.0, 11, 11, False)) is None
+    )
 
 
 def test_linearised_ratio_is_the_delta_method() -> None:
-    """Mean = ratio of sums; its standard error = the classical ratio estimator's (Cochran 1977, 6.4), written out."""
+    """Mean = ratio of sums; its standard error = the classical ratio estimator's (Cochran 1977,
+    6.4), written out.
+    """
     rng = RNG(3)
     d = rng.poisson(9, 300).astype(float) + 1
     n = rng.binomial(d.astype(int), 0.3).astype(float)
@@ -125,7 +150,9 @@ def test_corrections_are_those_of_statsmodels_and_ignore_missing_tests() -> None
 
 @pytest.mark.parametrize("df", [2, 4, 10, 400])
 def test_smallest_detectable_is_statsmodels(df: int) -> None:
-    theirs = float(np.squeeze(TTestPower().solve_power(nobs=df + 1, alpha=0.05, power=0.8))) * np.sqrt(df + 1)
+    theirs = float(
+        np.squeeze(TTestPower().solve_power(nobs=df + 1, alpha=0.05, power=0.8))
+    ) * np.sqrt(df + 1)
     assert verdict.noncentrality(df) == pytest.approx(theirs, rel=1e-4)
 
 
@@ -156,14 +183,21 @@ def test_identical_arms_are_said_to_be_identical(pair: tuple[np.ndarray, np.ndar
 
 
 def test_what_is_detected_is_what_the_corrected_verdict_would_call() -> None:
-    """Of 14 comparisons, one with a true difference of the size that is told: the verdict finds it four times in five."""
+    """Of 14 comparisons, one with a true difference of the size that is told: the verdict finds it
+    four times in five.
+    """
     rng = np.random.default_rng(3)
     n, k, repetitions = 40, 14, 600
     found = 0
     for _ in range(repetitions):
         noise = rng.normal(0.0, 1.0, (k, n))
         true = verdict.noncentrality(n - 1.0, 0.8, 1 - 0.05 / k) / np.sqrt(n)
-        p = np.array([tests.t_test(moments.paired(np.zeros(n), d + (true if i == 0 else 0.0))).p for i, d in enumerate(noise)])
+        p = np.array(
+            [
+                tests.t_test(moments.paired(np.zeros(n), d + (true if i == 0 else 0.0))).p
+                for i, d in enumerate(noise)
+            ]
+        )
         found += bool(tests.adjust(p)[0] < 0.05)
     assert found / repetitions == pytest.approx(0.8, abs=3.5 * np.sqrt(0.8 * 0.2 / repetitions))
 
@@ -171,15 +205,29 @@ def test_what_is_detected_is_what_the_corrected_verdict_would_call() -> None:
 def test_the_smallest_lift_is_told_for_the_family() -> None:
     rng = np.random.default_rng(4)
     noise = {f"m{i}": rng.gamma(2, 5, 80) for i in range(9)}
-    frame = pd.concat([pd.DataFrame({"user": range(80), "arm": arm, **{m: v + i * rng.normal(1, 1, 80) for m, v in noise.items()}})
-                       for i, arm in enumerate("ab")])  # fmt: skip
+    frame = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "user": range(80),
+                    "arm": arm,
+                    **{m: v + i * rng.normal(1, 1, 80) for m, v in noise.items()},
+                }
+            )
+            for i, arm in enumerate("ab")
+        ]
+    )
     whole = verdict.lifts(from_frame(frame), "a")
     alone = verdict.lifts(from_frame(frame), "a", metrics=["m3"])
     plain = verdict.lifts(from_frame(frame), "a", correction="none")
     assert [row.mde for row in plain if row.metric == "m3"] == pytest.approx([alone[0].mde])
     for row, one in zip(whole, plain, strict=True):
-        theirs = TTestPower().solve_power(nobs=one.df + 1, alpha=0.05 / 9, power=0.8, alternative="two-sided")
-        ours = TTestPower().solve_power(nobs=one.df + 1, alpha=0.05, power=0.8, alternative="two-sided")
+        theirs = TTestPower().solve_power(
+            nobs=one.df + 1, alpha=0.05 / 9, power=0.8, alternative="two-sided"
+        )
+        ours = TTestPower().solve_power(
+            nobs=one.df + 1, alpha=0.05, power=0.8, alternative="two-sided"
+        )
         assert row.mde / one.mde == pytest.approx(theirs / ours, rel=1e-3)
 
 
@@ -209,7 +257,10 @@ def test_a_constant_difference_has_no_test() -> None:
 def test_no_data_is_nan_with_its_count() -> None:
     from simulator.stats.units import read
 
-    rows = {r.metric: r for r in verdict.verdict(read(small_log(), ("like", "click")), "a", units=("user",))}
+    rows = {
+        r.metric: r
+        for r in verdict.verdict(read(small_log(), ("like", "click")), "a", units=("user",))
+    }
     assert (rows["like"].words, rows["like"].n_units) == ("no data", 0)
     assert np.isnan(rows["like"].lift)
     assert rows["click"].n_units == 3
@@ -233,7 +284,14 @@ def test_the_papers_day_table() -> None:
 
 def test_split_tables_use_welch(pair: tuple[np.ndarray, np.ndarray]) -> None:
     control, treatment = pair[0], pair[1][:100]
-    frame = pd.DataFrame({"user": range(500), "arm": ["a"] * 400 + ["b"] * 100, "x": np.concatenate((control, treatment)), "x_before": 1.0})
+    frame = pd.DataFrame(
+        {
+            "user": range(500),
+            "arm": ["a"] * 400 + ["b"] * 100,
+            "x": np.concatenate((control, treatment)),
+            "x_before": 1.0,
+        }
+    )
     split = from_frame(frame)
     (row,) = verdict.lifts(split, "a")
     assert not split.paired
@@ -244,7 +302,13 @@ def test_split_tables_use_welch(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 def test_frames_round_trip_and_ratio_columns() -> None:
     frame = pd.DataFrame(
-        {"user": [1, 2, 1, 2], "arm": ["b", "a", "a", "b"], "clicks": [1, 2, 3, 4], "shown": [5, 5, 6, 6], "country": list("xyxy")}
+        {
+            "user": [1, 2, 1, 2],
+            "arm": ["b", "a", "a", "b"],
+            "clicks": [1, 2, 3, 4],
+            "shown": [5, 5, 6, 6],
+            "country": list("xyxy"),
+        }
     )
     paired = from_frame(frame, metrics={"rate": ("clicks", "shown"), "clicks": "clicks"})
     assert paired.arms == ("b", "a")
@@ -252,7 +316,9 @@ def test_frames_round_trip_and_ratio_columns() -> None:
     assert paired.denominators["rate"].tolist() == [[5, 6], [6, 5]]
     assert paired.groups["country"].tolist() == ["x", "y"]
     back = paired.frame()
-    assert from_frame(back, user="unit", metrics={"clicks": "clicks"}).numerators["clicks"].tolist() == [[1, 4], [3, 2]]
+    assert from_frame(back, user="unit", metrics={"clicks": "clicks"}).numerators[
+        "clicks"
+    ].tolist() == [[1, 4], [3, 2]]
 
 
 @pytest.mark.parametrize(
@@ -272,12 +338,16 @@ def test_frames_that_cannot_be_compared(frame: dict[str, list[object]], message:
 
 
 def test_coverage_on_zero_inflated_counts() -> None:
-    """Zero-inflated comments, 50 users an arm: Fieller holds 95% where the delta interval does not (4,000 repetitions)."""
+    """Zero-inflated comments, 50 users an arm: Fieller holds 95% where the delta interval does not
+    (4,000 repetitions).
+    """
     rng = RNG(5)
     repetitions, n = 4000, 50
 
     def draw() -> np.ndarray:
-        return rng.binomial(1, 0.15, (repetitions, n)) * rng.geometric(0.4, (repetitions, n)).astype(float)
+        return rng.binomial(1, 0.15, (repetitions, n)) * rng.geometric(
+            0.4, (repetitions, n)
+        ).astype(float)
 
     covered = dict.fromkeys(intervals.METHODS, 0)
     for control, treatment in zip(draw(), draw(), strict=True):
@@ -292,7 +362,9 @@ def test_coverage_on_zero_inflated_counts() -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_coverage_of_a_ratio_lift(same: bool) -> None:
-    """Clicks per impression with user-specific rates, 200 users, true lift 10%: Fieller within Monte-Carlo error of 95%."""
+    """Clicks per impression with user-specific rates, 200 users, true lift 10%: Fieller within
+    Monte-Carlo error of 95%.
+    """
     rng = RNG(6)
     repetitions, hits = 2000, 0
     for _ in range(repetitions):
@@ -300,22 +372,39 @@ def test_coverage_of_a_ratio_lift(same: bool) -> None:
         shown = rng.poisson(20, (2, 400)) + 1
         clicks = rng.binomial(shown, [rate, 1.1 * rate]).astype(float)
         users = (slice(0, 200), slice(0, 200) if same else slice(200, 400))
-        arms = [moments.linearised(clicks[arm][at], shown[arm][at].astype(float)) for arm, at in enumerate(users)]
+        arms = [
+            moments.linearised(clicks[arm][at], shown[arm][at].astype(float))
+            for arm, at in enumerate(users)
+        ]
         low, high = intervals.fieller((moments.paired if same else moments.split)(*arms))
         hits += bool(low <= 0.1 <= high)
     assert hits / repetitions == pytest.approx(0.95, abs=3 * np.sqrt(0.95 * 0.05 / repetitions))
 
 
-@pytest.mark.parametrize(("scale", "words"), [(1e300, "refused"), (1e61, "refused"), (1e-200, "refused"), (1e58, "up"), (1e-58, "up")])
-def test_figures_beyond_double_precision_are_refused_and_others_have_their_verdict(scale: float, words: str) -> None:
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [(1e300, "refused"), (1e61, "refused"), (1e-200, "refused"), (1e58, "up"), (1e-58, "up")],
+)
+def test_figures_beyond_double_precision_are_refused_and_others_have_their_verdict(
+    scale: float, words: str
+) -> None:
     rng = np.random.default_rng(9)
-    frame = pd.DataFrame({"user": range(200), "arm": ["a", "b"] * 100, "x": rng.gamma(2, 5, 200) + [0.0, 5.0] * 100})
+    frame = pd.DataFrame(
+        {"user": range(200), "arm": ["a", "b"] * 100, "x": rng.gamma(2, 5, 200) + [0.0, 5.0] * 100}
+    )
     (plain,) = verdict.lifts(from_frame(frame), "a")
     frame["x"] *= scale
     if words == "refused":
-        with pytest.raises(TableError, match=r"column 'x' is .*the largest figure of a column must be between 1e-60 and 1e\+60"):
+        with pytest.raises(
+            TableError,
+            match=(
+                r"column 'x' is .*the largest figure of a column must be between 1e-60 and 1e\+60"
+            ),
+        ):
             from_frame(frame)
         return
     (row,) = verdict.lifts(from_frame(frame), "a")
     assert row.words == plain.words == words
-    assert (row.lift, row.low, row.high, row.p) == pytest.approx((plain.lift, plain.low, plain.high, plain.p))
+    assert (row.lift, row.low, row.high, row.p) == pytest.approx(
+        (plain.lift, plain.low, plain.high, plain.p)
+    )

@@ -1,4 +1,6 @@
-"""Random numbers: known answers, two independent implementations, and the promise that batching changes nothing."""
+"""Random numbers: known answers, two independent implementations, and the promise that batching
+changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def plain_philox(seed: int, counter: tuple[int, ...], rounds: int, width: int) -
 
 
 def test_the_plain_version_is_numpys_philox_at_64_bits():
-    """numpy ships Philox4x64-10, which counts up before its first block; the plain transcription joins the two widths."""
+    """numpy ships Philox4x64-10, which counts up before its first block; the plain transcription
+    joins the two widths.
+    """
     numpys = np.random.Philox(key=[123, 456], counter=[7, 8, 9, 10]).random_raw(4)
     assert tuple(int(w) for w in numpys) == plain_philox(123 | 456 << 64, (8, 8, 9, 10), 10, 64)
 
@@ -65,7 +69,9 @@ def test_numpy_compiled_and_plain_agree_everywhere(seed, counter):
 
 @pytest.mark.parametrize("n", [0, 1, 7, 333])
 def test_many_words_at_once_are_the_words_one_by_one(n):
-    """As many as are asked for, whatever fits into a vector register; what lies behind them is left alone."""
+    """As many as are asked for, whatever fits into a vector register; what lies behind them is left
+    alone.
+    """
     counters = np.random.default_rng(n).integers(0, 2**32, (4, 400), dtype=np.uint32)
     words = np.zeros((4, 400), dtype=np.uint32)
     compiled.philox_words(np.uint64(2**63 + 11), counters, n, words)
@@ -96,7 +102,9 @@ def test_the_fast_path_is_the_numpy_path(user, step, lane):
 def test_a_number_does_not_depend_on_its_batch():
     users = np.arange(20_000)
     whole = streams.uniform(4, Purpose.WATCH, users, 2, 7)
-    parts = np.concatenate([streams.uniform(4, Purpose.WATCH, part, 2, 7) for part in np.array_split(users, 333)])
+    parts = np.concatenate(
+        [streams.uniform(4, Purpose.WATCH, part, 2, 7) for part in np.array_split(users, 333)]
+    )
     np.testing.assert_array_equal(whole, parts)
     assert streams.uniform(4, Purpose.WATCH, 17, 2, 7) == whole[17]
     assert compiled.uniform(np.uint64(4), int(Purpose.WATCH), 17, 2, 7) == whole[17]
@@ -105,12 +113,17 @@ def test_a_number_does_not_depend_on_its_batch():
 def test_the_pair_is_the_number_and_a_second_one():
     first, second = streams.uniform2(9, Purpose.DELAY, np.arange(100), 1, 2)
     np.testing.assert_array_equal(first, streams.uniform(9, Purpose.DELAY, np.arange(100), 1, 2))
-    assert [compiled.uniform2(np.uint64(9), int(Purpose.DELAY), u, 1, 2) for u in range(100)] == list(zip(first, second, strict=True))
+    assert [
+        compiled.uniform2(np.uint64(9), int(Purpose.DELAY), u, 1, 2) for u in range(100)
+    ] == list(zip(first, second, strict=True))
 
 
 def test_numbers_are_uniform_and_streams_independent():
     n = 200_000
-    draws = {purpose: streams.uniform(1, purpose, np.arange(n)) for purpose in (Purpose.CLICK, Purpose.WATCH)}
+    draws = {
+        purpose: streams.uniform(1, purpose, np.arange(n))
+        for purpose in (Purpose.CLICK, Purpose.WATCH)
+    }
     for numbers in draws.values():
         assert abs(numbers.mean() - 0.5) < 5 * (1 / 12 / n) ** 0.5
         counts = np.bincount((numbers * 100).astype(int), minlength=100)

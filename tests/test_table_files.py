@@ -1,4 +1,6 @@
-"""Files of per-user tables as people have them: text and nothing but text, lines that are right, folders of parts."""
+"""Files of per-user tables as people have them: text and nothing but text, lines that are right,
+folders of parts.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ from simulator.stats.frames import from_frame
 from simulator.stats.units import UnitTable
 
 N = 40
-FRAME = pd.DataFrame({
-    "user": [f"{i:03d}" for i in range(N)], "arm": ["control", "new"] * (N // 2),
-    "clicks": np.random.default_rng(2).poisson(5, N), "country": ["de", "NA"] * 10 + ["fr", ""] * 10,
-})  # fmt: skip
+FRAME = pd.DataFrame(
+    {
+        "user": [f"{i:03d}" for i in range(N)],
+        "arm": ["control", "new"] * (N // 2),
+        "clicks": np.random.default_rng(2).poisson(5, N),
+        "country": ["de", "NA"] * 10 + ["fr", ""] * 10,
+    }
+)
 TEXT = FRAME.to_csv(index=False)
 LINES = TEXT.splitlines()
 
@@ -50,15 +56,23 @@ def same(table: UnitTable) -> bool:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("t.csv", TEXT), ("t.CSV", TEXT), ("t.csv", "\ufeff" + TEXT), ("t.csv", TEXT.replace("\n", "\r\n")),
+        ("t.csv", TEXT),
+        ("t.CSV", TEXT),
+        ("t.csv", "\ufeff" + TEXT),
+        ("t.csv", TEXT.replace("\n", "\r\n")),
         ("t.csv", TEXT.replace("\n", "\r")),
-        ("t.csv", TEXT.encode("utf-16")), ("t.csv", FRAME.to_csv(index=False, quoting=1)), ("t.csv", TEXT.rstrip("\n")),
-        ("t.csv", TEXT.replace("\n", "\n\n") + ",,,\n"), ("t.csv", TEXT.replace("user,arm", " user , arm", 1)),
-        ("t.tsv", FRAME.to_csv(index=False, sep="\t")), ("t.csv.gz", gzip.compress(TEXT.encode())),
+        ("t.csv", TEXT.encode("utf-16")),
+        ("t.csv", FRAME.to_csv(index=False, quoting=1)),
+        ("t.csv", TEXT.rstrip("\n")),
+        ("t.csv", TEXT.replace("\n", "\n\n") + ",,,\n"),
+        ("t.csv", TEXT.replace("user,arm", " user , arm", 1)),
+        ("t.tsv", FRAME.to_csv(index=False, sep="\t")),
+        ("t.csv.gz", gzip.compress(TEXT.encode())),
         ("t.csv.gz", gzip.compress(TEXT[:300].encode()) + gzip.compress(TEXT[300:].encode())),
-        ("t.csv", "\n".join(line + "," for line in LINES)), ("t.csv", FRAME.to_csv()),
+        ("t.csv", "\n".join(line + "," for line in LINES)),
+        ("t.csv", FRAME.to_csv()),
     ],
-)  # fmt: skip
+)
 def test_the_same_table_however_it_is_written(
     tmp_path: Path, name: str, content: bytes | str
 ) -> None:
@@ -66,7 +80,9 @@ def test_the_same_table_however_it_is_written(
 
 
 def test_text_is_read_as_it_stands(tmp_path: Path) -> None:
-    """No cell is guessed: not by its look, not by what other blocks of the file hold, and only an empty one is blank."""
+    """No cell is guessed: not by its look, not by what other blocks of the file hold, and only an
+    empty one is blank.
+    """
     k = 300_000
     ids = [*(str(100_000 + i) for i in range(k - 6)), "007", "7", "7e3", "NA", "nan", "null"]
     arms = ["1", "01"] * (k // 2)
@@ -88,7 +104,9 @@ def test_text_is_read_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_lines_are_right_where_cells_have_several(tmp_path: Path) -> None:
-    """A line is that of an editor, with line breaks in cells, empty lines and lines of commas above it."""
+    """A line is that of an editor, with line breaks in cells, empty lines and lines of commas above
+    it.
+    """
     rows = [
         "user,arm,x,note",
         '0,control,1,"one\ntwo\nthree"',
@@ -108,12 +126,32 @@ def test_lines_are_right_where_cells_have_several(tmp_path: Path) -> None:
     [
         ("t.csv", "", "it is empty; its first line names the columns"),
         ("t.csv", "user,arm,x\n\n,,\n", "has a head and no rows"),
-        ("t.csv", "\n".join([*LINES[:9], "9,new,1", *LINES[9:]]), "line 10: a row has fewer values than line 1 has names: 3, not 4"),
-        ("t.csv", "\n".join([*LINES[:9], "9,new,1,2,3", *LINES[9:]]), "line 10: a row has more values"),
-        ("t.csv", "\n".join([*LINES[:9], '9,"new,1,2', *LINES[9:]]), "line 10: a row has fewer values"),
-        ("t.csv", "\n".join([*LINES[:5], "5,caf\u00e9,1,x", *LINES[5:]]).encode("latin-1"), "line 6: is not UTF-8 text"),
+        (
+            "t.csv",
+            "\n".join([*LINES[:9], "9,new,1", *LINES[9:]]),
+            "line 10: a row has fewer values than line 1 has names: 3, not 4",
+        ),
+        (
+            "t.csv",
+            "\n".join([*LINES[:9], "9,new,1,2,3", *LINES[9:]]),
+            "line 10: a row has more values",
+        ),
+        (
+            "t.csv",
+            "\n".join([*LINES[:9], '9,"new,1,2', *LINES[9:]]),
+            "line 10: a row has fewer values",
+        ),
+        (
+            "t.csv",
+            "\n".join([*LINES[:5], "5,caf\u00e9,1,x", *LINES[5:]]).encode("latin-1"),
+            "line 6: is not UTF-8 text",
+        ),
         ("t.csv", "\n".join([*LINES[:5], "5\0,new,1,x", *LINES[5:]]), "line 6: has a NUL byte"),
-        ("t.csv", TEXT.encode("utf-16-le"), "line 1: has a NUL byte: no text, or UTF-16 without its mark"),
+        (
+            "t.csv",
+            TEXT.encode("utf-16-le"),
+            "line 1: has a NUL byte: no text, or UTF-16 without its mark",
+        ),
         ("t.csv", TEXT.replace(",", ";"), "must be separated by commas, and not by semicolons"),
         ("t.csv", TEXT.replace(",", "\t"), "must be separated by commas, and not by tabs"),
         ("t.tsv", TEXT, "must be separated by tabs, and not by commas"),
@@ -123,10 +161,17 @@ def test_lines_are_right_where_cells_have_several(tmp_path: Path) -> None:
         ("t.csv.gz", gzip.compress(TEXT.encode())[:-20], "is no whole gzip file"),
         ("t.csv", b"PAR1", "is a Parquet file, and no text"),
         ("t.parquet", TEXT, "is not a readable Parquet file"),
-        ("t.csv.zst", TEXT, "a per-user table is a file of .csv, .csv.gz, .tsv, .tsv.gz, .parquet, or a folder of Parquet parts"),
+        (
+            "t.csv.zst",
+            TEXT,
+            (
+                "a per-user table is a file of .csv, .csv.gz, .tsv, .tsv.gz, .parquet, or a folder"
+                " of Parquet parts"
+            ),
+        ),
         ("t.xlsx", TEXT, "a per-user table is a file of .csv"),
     ],
-)  # fmt: skip
+)
 def test_files_that_cannot_be_read_are_named_with_the_line(
     tmp_path: Path, name: str, content: bytes | str, rule: str
 ) -> None:
@@ -137,7 +182,9 @@ def test_files_that_cannot_be_read_are_named_with_the_line(
 
 
 def test_columns_without_a_name_never_meet(tmp_path: Path) -> None:
-    """A table that pandas wrote with its index, and wrote again, has a column called `Unnamed: 0` beside one without a name."""
+    """A table that pandas wrote with its index, and wrote again, has a column called `Unnamed: 0`
+    beside one without a name.
+    """
     FRAME.to_csv(tmp_path / "once.csv")
     pd.read_csv(tmp_path / "once.csv", dtype=str).to_csv(tmp_path / "twice.csv")
     table = from_frame(read(tmp_path / "twice.csv"))

@@ -1,4 +1,6 @@
-"""Names of anybody in every medium: the terminal does not act upon them, Markdown and HTML show them literally."""
+"""Names of anybody in every medium: the terminal does not act upon them, Markdown and HTML show
+them literally.
+"""
 
 from __future__ import annotations
 
@@ -72,14 +74,29 @@ def test_a_report_of_a_table_with_such_names(tmp_path: Path) -> None:
     """Arms, a metric and the values of a segment come from a file of anybody."""
     draw = np.random.default_rng(1)
     arms = [f"new {EVIL}", f"old {EVIL}"]
-    table = pd.DataFrame({"user": range(400), "arm": arms * 200, f"clicks {EVIL}": draw.poisson(3.0, 400)})
+    table = pd.DataFrame(
+        {"user": range(400), "arm": arms * 200, f"clicks {EVIL}": draw.poisson(3.0, 400)}
+    )
     table["country"] = [f"x {EVIL}", "y", f"y {EVIL}", "x"] * 100
     table.to_parquet(tmp_path / "test.parquet")
-    done = CliRunner().invoke(main, ["report", str(tmp_path / "test.parquet"), "--control", arms[1], "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(
+        main,
+        [
+            "report",
+            str(tmp_path / "test.parquet"),
+            "--control",
+            arms[1],
+            "--out",
+            str(tmp_path / "out"),
+        ],
+    )
     assert done.exit_code == 0, done.output
     terminal = io.StringIO()
     show(load(tmp_path / "out"), Console(file=terminal, width=200, force_terminal=False))
-    page, markdown = ((tmp_path / "out" / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    page, markdown = (
+        (tmp_path / "out" / name).read_text(encoding="utf-8")
+        for name in ("report.html", "report.md")
+    )
     for shown in (done.output, terminal.getvalue(), page, markdown):
         assert r"\x1b[31mred" in shown.replace(r"\\x1b\[", r"\x1b[")
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", shown)
@@ -87,14 +104,19 @@ def test_a_report_of_a_table_with_such_names(tmp_path: Path) -> None:
     tags.feed(page)
     assert len(tags.scripts) == 1
     assert "alert(1)" not in tags.scripts[0]
-    assert not any("<script" in line for line in markdown.splitlines() if not line.startswith("    "))  # four spaces: code
+    assert not any(
+        "<script" in line for line in markdown.splitlines() if not line.startswith("    ")
+    )  # four spaces: code
     for part in re.findall(r"(?m)(?:^\| .*\n)+", markdown):
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in part.splitlines()}) == 1, part
 
 
 def test_quiet_hides_no_red_check(capsys: pytest.CaptureFixture[str]) -> None:
     words = {"value": "1 of 2.", "meaning": "Do not."}
-    checks = [{"status": status, "name": f"Name {status}", **words} for status in ("green", "red", "amber")]
+    checks = [
+        {"status": status, "name": f"Name {status}", **words}
+        for status in ("green", "red", "amber")
+    ]
     say_report({"checks": checks}, Path("report.html"), quiet=True)
     said = capsys.readouterr()
     assert said.out == "report.html\n"

@@ -51,9 +51,17 @@ def test_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
             raise StopHere
 
     with pytest.raises(StopHere):
-        train(broken, step_of(broken), LENGTHS, training, Fitting(seed=3, folder=tmp_path, progress=stop_after_five))
+        train(
+            broken,
+            step_of(broken),
+            LENGTHS,
+            training,
+            Fitting(seed=3, folder=tmp_path, progress=stop_after_five),
+        )
     resumed = Line()
-    done = train(resumed, step_of(resumed), LENGTHS, training, Fitting(seed=3, folder=tmp_path, resume=True))
+    done = train(
+        resumed, step_of(resumed), LENGTHS, training, Fitting(seed=3, folder=tmp_path, resume=True)
+    )
     assert torch.equal(resumed.a, whole.a)
     assert done.epoch == 12
     assert len(done.losses) == 12
@@ -62,7 +70,14 @@ def test_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is of another training"):
             train(Line(), step_of(resumed), LENGTHS, training, other)
     with pytest.raises(ValueError, match="is of another training"):
-        train(Line(), step_of(resumed), LENGTHS, training, Fitting(seed=3, folder=tmp_path, resume=True), targets=LENGTHS + 1)
+        train(
+            Line(),
+            step_of(resumed),
+            LENGTHS,
+            training,
+            Fitting(seed=3, folder=tmp_path, resume=True),
+            targets=LENGTHS + 1,
+        )
 
 
 def test_early_stopping_restores_the_best_weights() -> None:
@@ -73,14 +88,23 @@ def test_early_stopping_restores_the_best_weights() -> None:
 
 
 def validated(scores: list[float], average: int = 1) -> tuple[Progressed, Tensor, list[Tensor]]:
-    """A training whose validations find these scores, the first before any epoch: its course, its result, the weights at each."""
+    """A training whose validations find these scores, the first before any epoch: its course, its
+    result, the weights at each.
+    """
     model, weights, found = Line(), [], iter(scores)
 
     def validate() -> float:
         weights.append(model.a.detach().clone())
         return next(found)
 
-    done = train(model, step_of(model), LENGTHS, Training(epochs=50, batch=16, patience=3, average=average), Fitting(), validate=validate)
+    done = train(
+        model,
+        step_of(model),
+        LENGTHS,
+        Training(epochs=50, batch=16, patience=3, average=average),
+        Fitting(),
+        validate=validate,
+    )
     assert next(found, None) is None
     return done, model.a.detach(), weights
 
@@ -106,9 +130,20 @@ def test_a_loss_that_is_not_finite_stops_with_the_reason() -> None:
         return (model.a * torch.inf).sum()
 
     with pytest.raises(
-        ValueError, match=r"pre: the loss must be finite; got nan in epoch 1, batch 1 of 4: lower the learning rate \(now 0.5\)"
+        ValueError,
+        match=(
+            r"pre: the loss must be finite; got nan in epoch 1, batch 1 of 4: lower the learning"
+            r" rate \(now 0.5\)"
+        ),
     ):
-        train(model, step, LENGTHS, Training(epochs=2, batch=16, rate=0.5, patience=0), Fitting(), stage="pre")
+        train(
+            model,
+            step,
+            LENGTHS,
+            Training(epochs=2, batch=16, rate=0.5, patience=0),
+            Fitting(),
+            stage="pre",
+        )
 
 
 def test_nothing_to_train_on_is_said() -> None:
@@ -121,12 +156,21 @@ def test_progress_is_called_after_every_epoch() -> None:
     calls = []
     model = Line()
     fitting = Fitting(progress=lambda *call: calls.append(call))
-    train(model, step_of(model), LENGTHS, Training(epochs=2, patience=5), fitting, validate=lambda: 0.5)
+    train(
+        model,
+        step_of(model),
+        LENGTHS,
+        Training(epochs=2, patience=5),
+        fitting,
+        validate=lambda: 0.5,
+    )
     assert [call[:3] for call in calls] == [("fit", 1, 2), ("fit", 2, 2)]
     assert set(calls[0][3]) == {"loss", "ndcg@10"}
 
 
-@pytest.mark.parametrize(("name", "value"), [("epochs", -1), ("batch", 0), ("every", 0), ("average", 0), ("rate", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("epochs", -1), ("batch", 0), ("every", 0), ("average", 0), ("rate", 0.0)]
+)
 def test_bad_trainings_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"the '{name}' of a training must be"):
         Training(**{name: value})  # type: ignore[arg-type]

@@ -15,7 +15,13 @@ from policies.transitions import Transitions
 def log(users: list[list[int]]) -> Sequences:
     items = np.array([item for user in users for item in user], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum([len(user) for user in users])]).astype(np.int64)
-    return Sequences(np.arange(len(users)), offsets, items, np.ones(len(items), dtype=bool), np.arange(len(items)))
+    return Sequences(
+        np.arange(len(users)),
+        offsets,
+        items,
+        np.ones(len(items), dtype=bool),
+        np.arange(len(items)),
+    )
 
 
 def request(items: list[int]) -> Histories:
@@ -28,11 +34,15 @@ def test_scores_by_hand() -> None:
         log([[1, 2, 3], [1, 3], [2, 3, 3], [4]]), Catalogue(4, 5), Fitting()
     )
     scores = policy.score(request([1, 2]), np.array([[3, 4, 5, 1]]))[0]
-    knn = 0.5 * 2 / (math.sqrt(2 * 3) + 1) + 2 / (math.sqrt(2 * 3) + 1)  # item 3: two users with 1, two with 2, three of its own
+    knn = 0.5 * 2 / (math.sqrt(2 * 3) + 1) + 2 / (
+        math.sqrt(2 * 3) + 1
+    )  # item 3: two users with 1, two with 2, three of its own
     markov = 2.0 * 2 / (2 + 1)  # after 2 came 3, twice of two
     assert scores[0] == pytest.approx(knn + markov, rel=1e-6)
     assert scores[1:3].tolist() == [0, 0]
-    assert scores[3] == pytest.approx(1 / (2 + 1), rel=1e-6)  # 1 and 2: one user of two each; after 2 never came 1
+    assert scores[3] == pytest.approx(
+        1 / (2 + 1), rel=1e-6
+    )  # 1 and 2: one user of two each; after 2 never came 1
     slates = policy.recall(request([1, 2]), 5, 0)
     assert slates.items[0, 0] == 3
     assert sorted(slates.items[0].tolist()) == [0, 0, 3, 4, 5]
@@ -40,7 +50,9 @@ def test_scores_by_hand() -> None:
 
 def test_only_the_nearest_neighbours_are_kept() -> None:
     users = [[1, 2], [1, 2], [1, 3], [1, 2, 4]]
-    policy = Transitions(neighbours=1, markov=0.0, shrink=0.0).fit(log(users), Catalogue(4, 4), Fitting())
+    policy = Transitions(neighbours=1, markov=0.0, shrink=0.0).fit(
+        log(users), Catalogue(4, 4), Fitting()
+    )
     scores = policy.score(request([1]), np.array([[2, 3, 4]]))[0]
     assert scores[0] == pytest.approx(3 / math.sqrt(4 * 3), rel=1e-6)
     assert scores[1:].tolist() == [0, 0]
@@ -61,8 +73,13 @@ def test_batches_and_reloading_change_nothing() -> None:
 
 @pytest.mark.data
 def test_the_floor_of_beauty(data_root: Path) -> None:
-    """Not below what was measured elsewhere by a plain kNN + Markov count: HR@10 .0756, NDCG@10 .0491 (history masked)."""
-    users = [[int(field) for field in line.split()[1:]] for line in (data_root / "s3rec" / "Beauty.txt").read_text().splitlines()]
+    """Not below what was measured elsewhere by a plain kNN + Markov count: HR@10 .0756, NDCG@10
+    .0491 (history masked).
+    """
+    users = [
+        [int(field) for field in line.split()[1:]]
+        for line in (data_root / "s3rec" / "Beauty.txt").read_text().splitlines()
+    ]
     known = log([user[:-1] for user in users])
     policy = Transitions().fit(known, Catalogue(len(users), max(map(max, users))), Fitting())
     n, target = np.diff(known.offsets), np.array([user[-1] for user in users])

@@ -41,7 +41,11 @@ def test_at_most_so_many_are_drawn_the_same_in_any_order() -> None:
     offsets = np.concatenate([[0], np.cumsum(n)])
     items = 1 + np.arange(offsets[-1])
     log = Sequences(np.arange(3000), offsets, items, np.ones(len(items), dtype=bool), items)
-    by_row, by_length, other = LastClicks(log, 1500, 3), LastClicks(log, 1500, 3, shortest_first=True), LastClicks(log, 1500, 4)
+    by_row, by_length, other = (
+        LastClicks(log, 1500, 3),
+        LastClicks(log, 1500, 3, shortest_first=True),
+        LastClicks(log, 1500, 4),
+    )
     assert len(by_row) == 1500
     assert np.array_equal(by_row.rows, np.sort(by_length.rows))
     assert not np.array_equal(by_row.rows, other.rows)

@@ -1,6 +1,8 @@
-"""The marginals of an event log - rates, quantiles, spreads, curves - each with its standard error; no targets live here.
+"""The marginals of an event log - rates, quantiles, spreads, curves - each with its standard error;
+no targets live here.
 
-What a marginal is called says what it is: `click`, `long_view | click`, `watch p50`, `hour 07`, `click 15-30 s`, ...
+What a marginal is called says what it is: `click`, `long_view | click`, `watch p50`, `hour 07`,
+`click 15-30 s`, ...
 """
 
 from __future__ import annotations
@@ -21,18 +23,35 @@ Floats = npt.NDArray[np.float64]
 QUANTILES = (10, 25, 50, 75, 90, 99)
 """Per cent."""
 
-DURATIONS = {"0-15 s": (0.0, 15.0), "15-30 s": (15.0, 30.0), "30-60 s": (30.0, 60.0), "60-120 s": (60.0, 120.0), ">120 s": (120.0, np.inf)}
+DURATIONS = {
+    "0-15 s": (0.0, 15.0),
+    "15-30 s": (15.0, 30.0),
+    "30-60 s": (30.0, 60.0),
+    "60-120 s": (60.0, 120.0),
+    ">120 s": (120.0, np.inf),
+}
 """Buckets of a video's duration."""
 
-ACTIVITY = {"full-active": (0.0, 0.658), "high": (0.658, 0.884), "middle": (0.884, 0.962), "low": (0.962, 1.0)}
-"""Classes of users by rank of activity, from the busiest: the shares of KuaiRand-Pure's `user_active_degree`."""
+ACTIVITY = {
+    "full-active": (0.0, 0.658),
+    "high": (0.658, 0.884),
+    "middle": (0.884, 0.962),
+    "low": (0.962, 1.0),
+}
+"""Classes of users by rank of activity, from the busiest: the shares of KuaiRand-Pure's
+`user_active_degree`.
+"""
 
 ENOUGH = 20
-"""Impressions that a user or a video must have to count in a spread: below that the noise's variance is badly known."""
+"""Impressions that a user or a video must have to count in a spread: below that the noise's
+variance is badly known.
+"""
 
 
 class Marginal(NamedTuple):
-    """A figure of a log and its standard error (users are the clusters; NaN where no error is given)."""
+    """A figure of a log and its standard error (users are the clusters; NaN where no error is
+    given).
+    """
 
     value: float
     se: float
@@ -40,7 +59,8 @@ class Marginal(NamedTuple):
 
 @dataclass(frozen=True)
 class Impressions:
-    """The columns that marginals are measured on, each `[N]`; several logs of one world may be put together.
+    """The columns that marginals are measured on, each `[N]`; several logs of one world may be put
+    together.
 
     Attributes:
         user: ids 0..n_users-1.
@@ -68,7 +88,9 @@ class Impressions:
 
     @classmethod
     def of(cls, log: EventLog, arm: str | None = None) -> Self:
-        """The impressions of one arm of a log, those without an observed click or watch time left out."""
+        """The impressions of one arm of a log, those without an observed click or watch time left
+        out.
+        """
         sequences = log.sequences(arm)
         columns = sequences.columns
         known = ~np.isnan(columns["watch"])
@@ -102,14 +124,21 @@ def measure(seen: Impressions) -> dict[str, Marginal]:
 def catalogue(duration: Floats) -> dict[str, Marginal]:
     """The marginals of the videos' durations `[n_items]` (s), whatever is exposed."""
     lengths = logs(duration)
-    rows = {f"catalogue duration p{q}": Marginal(float(np.percentile(duration, q)), np.nan) for q in QUANTILES[:5]}
+    rows = {
+        f"catalogue duration p{q}": Marginal(float(np.percentile(duration, q)), np.nan)
+        for q in QUANTILES[:5]
+    }
     rows["catalogue ln duration mean"] = Marginal(float(lengths.mean()), np.nan)
     rows["catalogue ln duration sd"] = Marginal(float(lengths.std()), np.nan)
     return rows
 
 
-def _mean(values: npt.NDArray[Any], seen: Impressions, among: npt.NDArray[np.bool_] | None = None) -> Marginal:
-    """The mean over the impressions `among`, with the standard error of a ratio of users' sums (linearisation)."""
+def _mean(
+    values: npt.NDArray[Any], seen: Impressions, among: npt.NDArray[np.bool_] | None = None
+) -> Marginal:
+    """The mean over the impressions `among`, with the standard error of a ratio of users' sums
+    (linearisation).
+    """
     weight = np.ones(len(values)) if among is None else among.astype(np.float64)
     n = np.bincount(seen.user, weight, minlength=seen.n_users)
     total = np.bincount(seen.user, weight * values, minlength=seen.n_users)
@@ -131,18 +160,28 @@ def _rates(seen: Impressions) -> dict[str, Marginal]:
 
 def _watching(seen: Impressions) -> dict[str, Marginal]:
     watched = seen.watch
-    rows = {f"watch p{q}": Marginal(float(v), np.nan) for q, v in zip(QUANTILES, np.percentile(watched, QUANTILES), strict=True)}
+    rows = {
+        f"watch p{q}": Marginal(float(v), np.nan)
+        for q, v in zip(QUANTILES, np.percentile(watched, QUANTILES), strict=True)
+    }
     rows["watch mean"] = _mean(watched, seen)
     rows["watch zero"] = _mean(watched == 0.0, seen)
-    rows["watch p50 | click"] = Marginal(float(np.median(watched[seen.click])) if seen.click.any() else np.nan, np.nan)
+    rows["watch p50 | click"] = Marginal(
+        float(np.median(watched[seen.click])) if seen.click.any() else np.nan, np.nan
+    )
     rows["watch mean | click"] = _mean(watched, seen, seen.click)
     ratio = watched / seen.duration
-    rows |= {f"watch/duration p{q}": Marginal(float(np.percentile(ratio, q)), np.nan) for q in (50, 75, 90)}
+    rows |= {
+        f"watch/duration p{q}": Marginal(float(np.percentile(ratio, q)), np.nan)
+        for q in (50, 75, 90)
+    }
     return rows
 
 
 def _spreads(seen: Impressions) -> dict[str, Marginal]:
-    """Standard deviations of true click rates: the binomial noise is taken out of the observed variance."""
+    """Standard deviations of true click rates: the binomial noise is taken out of the observed
+    variance.
+    """
     rows = {}
     for name, index in (("user", seen.user), ("video", seen.item)):
         n = np.bincount(index)
@@ -152,8 +191,16 @@ def _spreads(seen: Impressions) -> dict[str, Marginal]:
         enough = len(click) > 1
         sd = float(np.sqrt(max(click.var(ddof=1) - noise.mean(), 0.0))) if enough else np.nan
         rows[f"click sd of {name}s"] = Marginal(sd, np.nan)
-        rows[f"click mean of {name}s"] = Marginal(float(click.mean()), float(click.std() / np.sqrt(len(click)))) if enough else _NONE
-        rows[f"watch mean of {name}s"] = Marginal(float(watch.mean()), float(watch.std() / np.sqrt(len(watch)))) if enough else _NONE
+        rows[f"click mean of {name}s"] = (
+            Marginal(float(click.mean()), float(click.std() / np.sqrt(len(click))))
+            if enough
+            else _NONE
+        )
+        rows[f"watch mean of {name}s"] = (
+            Marginal(float(watch.mean()), float(watch.std() / np.sqrt(len(watch))))
+            if enough
+            else _NONE
+        )
     return rows
 
 
@@ -169,18 +216,28 @@ def _exposure(seen: Impressions) -> dict[str, Marginal]:
     day = seen.t // DAY
     active_days = len(np.unique(seen.user * (day.max() - day.min() + 1) + day - day.min()))
     share = active_days / (len(np.unique(seen.user)) * seen.days)
-    return {"exposure gini": Marginal(gini, np.nan), "exposure top 20%": Marginal(top, np.nan), "active user-days": Marginal(share, np.nan)}
+    return {
+        "exposure gini": Marginal(gini, np.nan),
+        "exposure top 20%": Marginal(top, np.nan),
+        "active user-days": Marginal(share, np.nan),
+    }
 
 
 def _curves(seen: Impressions) -> dict[str, Marginal]:
     hour = seen.t % DAY // 3_600_000
     rows = {f"hour {h:02d}": _mean(hour == h, seen) for h in range(24)}
     for name, (low, high) in DURATIONS.items():
-        rows[f"click {name}"] = _mean(seen.click, seen, (seen.duration > low) & (seen.duration <= high))
+        rows[f"click {name}"] = _mean(
+            seen.click, seen, (seen.duration > low) & (seen.duration <= high)
+        )
     n = np.bincount(seen.user, minlength=seen.n_users)
     users = np.argsort(-n, kind="stable")[: int((n > 0).sum())]
     rate = np.bincount(seen.user, seen.click, minlength=seen.n_users)[users] / n[users]
     for name, (first, last) in ACTIVITY.items():
         group = rate[round(first * len(users)) : round(last * len(users))]
-        rows[f"click of {name} users"] = Marginal(float(group.mean()), float(group.std() / np.sqrt(len(group)))) if len(group) else _NONE
+        rows[f"click of {name} users"] = (
+            Marginal(float(group.mean()), float(group.std() / np.sqrt(len(group))))
+            if len(group)
+            else _NONE
+        )
     return rows

@@ -1,7 +1,8 @@
-"""The free parameters of a synthetic scenario fitted to its targets; what is measured and what is published lives elsewhere.
+"""The free parameters of a synthetic scenario fitted to its targets; what is measured and what is
+published lives elsewhere.
 
-The noise of every answer is keyed by what it decides, so two nearby parameter values share it (common random numbers) and
-their difference is smooth enough for Gauss-Newton steps.
+The noise of every answer is keyed by what it decides, so two nearby parameter values share it
+(common random numbers) and their difference is smooth enough for Gauss-Newton steps.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Knob:
-    """A free parameter: its dotted key in the scenario, the step in which it is tried (of its logarithm if `log`), its greatest value."""
+    """A free parameter: its dotted key in the scenario, the step in which it is tried (of its
+    logarithm if `log`), its greatest value.
+    """
 
     key: str
     step: float = 0.05
@@ -41,7 +44,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks that do not touch one another's marginals, so that one simulation tries a knob of each."""
+    """Blocks that do not touch one another's marginals, so that one simulation tries a knob of
+    each.
+    """
 
     name: str
     blocks: tuple[Block, ...]
@@ -53,20 +58,32 @@ def _both(*names: str) -> tuple[tuple[str, str], ...]:
 
 
 def _reaction(kind: str) -> Block:
-    # What is given to unclicked videos is identified only where its rate is published (like); the others keep theirs.
+    # What is given to unclicked videos is identified only where its rate is published (like); the
+    # others keep theirs.
     conditional = tuple((LOGGING, f"{kind} | {given}") for given in ("click", "no click"))
     published = {target[:2] for target in TARGETS}
-    knobs = [Knob(f"users.reactions.{kind}.rate", 0.1, most=0.5), Knob(f"users.reactions.{kind}.affinity", 0.1, log=False)]
+    knobs = [
+        Knob(f"users.reactions.{kind}.rate", 0.1, most=0.5),
+        Knob(f"users.reactions.{kind}.affinity", 0.1, log=False),
+    ]
     if any(name in published for name in conditional):
         knobs.append(Knob(f"users.reactions.{kind}.unclicked", 0.3))
     return Block(tuple(knobs), (*_both(kind), *(name for name in conditional if name in published)))
 
 
 def _duration(key: str, bucket: str) -> Block:
-    return Block((Knob(f"users.affinity.duration.{key}", 0.05, log=False),), _both(f"click {bucket}"))
+    return Block(
+        (Knob(f"users.affinity.duration.{key}", 0.05, log=False),), _both(f"click {bucket}")
+    )
 
 
-_DURATIONS = {"10.0": "0-15 s", "22.0": "15-30 s", "45.0": "30-60 s", "90.0": "60-120 s", "240.0": ">120 s"}
+_DURATIONS = {
+    "10.0": "0-15 s",
+    "22.0": "15-30 s",
+    "45.0": "30-60 s",
+    "90.0": "60-120 s",
+    "240.0": ">120 s",
+}
 
 _CLICKS = Block(
     (
@@ -100,7 +117,11 @@ _WATCH = Block(
     ),
     (
         *_both("long_view", "watch mean of videos", "watch mean of users"),
-        *((target.feed, target.name) for target in TARGETS if target.name.startswith("watch") and " of " not in target.name),
+        *(
+            (target.feed, target.name)
+            for target in TARGETS
+            if target.name.startswith("watch") and " of " not in target.name
+        ),
         (LOGGING, "long_view | click"),
     ),
 )
@@ -108,7 +129,14 @@ STAGES = (
     Stage("clicks", (_CLICKS,), 4),
     Stage("durations", tuple(_duration(key, name) for key, name in _DURATIONS.items()), 3),
     Stage("watching", (_WATCH,), 6),
-    Stage("reactions", tuple(_reaction(kind) for kind in ("like", "comment", "forward", "follow", "hate", "profile_enter")), 5),
+    Stage(
+        "reactions",
+        tuple(
+            _reaction(kind)
+            for kind in ("like", "comment", "forward", "follow", "hate", "profile_enter")
+        ),
+        5,
+    ),
 )
 
 Report = Callable[[str, Mapping[str, float], float], None]
@@ -118,7 +146,8 @@ Report = Callable[[str, Mapping[str, float], float], None]
 def fit(scenario: Scenario, report: Report, rounds: int = 1) -> Scenario:
     """The scenario with its free parameters moved to the targets, stage by stage.
 
-    Least squares of log(simulated / target) / tolerance by the trust-region method (Branch, Coleman & Li 1999; scipy).
+    Least squares of log(simulated / target) / tolerance by the trust-region method (Branch, Coleman
+    & Li 1999; scipy).
 
     Args:
         scenario: synthetic, of `choice` users.
@@ -131,8 +160,12 @@ def fit(scenario: Scenario, report: Report, rounds: int = 1) -> Scenario:
     return scenario
 
 
-def fit_stage(scenario: Scenario, stage: Stage, report: Report, targets: Sequence[Target] = TARGETS) -> Scenario:
-    """The scenario with the knobs of one stage moved to the targets of its blocks' marginals; the best that was tried."""
+def fit_stage(
+    scenario: Scenario, stage: Stage, report: Report, targets: Sequence[Target] = TARGETS
+) -> Scenario:
+    """The scenario with the knobs of one stage moved to the targets of its blocks' marginals; the
+    best that was tried.
+    """
     from scipy.optimize import least_squares
 
     knobs = [knob for block in stage.blocks for knob in block.knobs]
@@ -145,15 +178,25 @@ def fit_stage(scenario: Scenario, stage: Stage, report: Report, targets: Sequenc
     memory: dict[bytes, Floats] = {}
 
     def at(z: Floats) -> Scenario:
-        moved = [s * np.exp(x) if knob.log else s + x for s, x, knob in zip(start, z, knobs, strict=True)]
-        return with_values(scenario, {k.key: float(f"{m:.5g}") for k, m in zip(knobs, moved, strict=True)})
+        moved = [
+            s * np.exp(x) if knob.log else s + x for s, x, knob in zip(start, z, knobs, strict=True)
+        ]
+        return with_values(
+            scenario, {k.key: float(f"{m:.5g}") for k, m in zip(knobs, moved, strict=True)}
+        )
 
     def residuals(z: Floats) -> Floats:
         if z.tobytes() not in memory:
             tried = at(z)
             found = measured(tried)
-            memory[z.tobytes()] = np.array([_residual(wanted[name], found[name[0]][name[1]].value) for name in names])
-            report(stage.name, {k.key: value_of(tried, k.key) for k in knobs}, float((memory[z.tobytes()] ** 2).sum()))
+            memory[z.tobytes()] = np.array(
+                [_residual(wanted[name], found[name[0]][name[1]].value) for name in names]
+            )
+            report(
+                stage.name,
+                {k.key: value_of(tried, k.key) for k in knobs},
+                float((memory[z.tobytes()] ** 2).sum()),
+            )
         return memory[z.tobytes()]
 
     def jacobian(z: Floats) -> Floats:
@@ -169,11 +212,24 @@ def fit_stage(scenario: Scenario, stage: Stage, report: Report, targets: Sequenc
                 out[mine, i] = change[mine] / knobs[i].step
         return out
 
-    most = np.array([np.log(knob.most / s) if knob.log else knob.most - s for s, knob in zip(start, knobs, strict=True)])
-    most = np.maximum(most - 0.02, 1e-9)  # leaves room for a step; a knob that starts at its most stays there
+    most = np.array(
+        [
+            np.log(knob.most / s) if knob.log else knob.most - s
+            for s, knob in zip(start, knobs, strict=True)
+        ]
+    )
+    most = np.maximum(
+        most - 0.02, 1e-9
+    )  # leaves room for a step; a knob that starts at its most stays there
     least_squares(
-        residuals, np.zeros(len(knobs)), jac=jacobian, bounds=(-np.inf, most), max_nfev=stage.evaluations, xtol=1e-3, ftol=1e-3
-    )  # fmt: skip
+        residuals,
+        np.zeros(len(knobs)),
+        jac=jacobian,
+        bounds=(-np.inf, most),
+        max_nfev=stage.evaluations,
+        xtol=1e-3,
+        ftol=1e-3,
+    )
     return at(np.frombuffer(min(memory, key=lambda z: float((memory[z] ** 2).sum()))))
 
 

@@ -1,6 +1,8 @@
-"""A world held to its published marginals: targets, rows of (target, simulated, within), and cheap exposure of a world.
+"""A world held to its published marginals: targets, rows of (target, simulated, within), and cheap
+exposure of a world.
 
-A simulator that is not held to its marginals proves nothing; what is measured here is what a report shows on its first screen.
+A simulator that is not held to its marginals proves nothing; what is measured here is what a report
+shows on its first screen.
 """
 
 from __future__ import annotations
@@ -25,10 +27,14 @@ TOLERANCE = 0.10
 """Relative: how far a marginal may be from its target."""
 
 LOGGING, RANDOM, CATALOGUE, GAP = "logging", "random", "catalogue", "gap"
-"""What a marginal is measured on: the feed of the logging policy, uniformly random exposure, the catalogue; logging / random."""
+"""What a marginal is measured on: the feed of the logging policy, uniformly random exposure, the
+catalogue; logging / random.
+"""
 
 _PURE = "KuaiRand-Pure"
-_TABLE = {  # kind: standard feed, random exposure, their published ratio; all of KuaiRand-Pure, so that both are of the same videos
+# Kind: standard feed, random exposure, their published ratio; all of KuaiRand-Pure, so that both
+# are of the same videos.
+_TABLE = {
     "click": (0.4597, 0.1762, 2.6),
     "long_view": (0.3318, 0.0850, 3.9),
     "like": (0.01848, 0.00480, 3.9),
@@ -70,33 +76,63 @@ def _targets() -> Iterable[Target]:
         yield Target(LOGGING, name, standard)
         yield Target(RANDOM, name, random)
         yield Target(GAP, name, gap)
-    conditional = {"long_view": 0.719, "like": 0.0340, "comment": 0.0054, "follow": 0.0021, "forward": 0.0019}
+    conditional = {
+        "long_view": 0.719,
+        "like": 0.0340,
+        "comment": 0.0054,
+        "follow": 0.0021,
+        "forward": 0.0019,
+    }
     yield from (Target(LOGGING, f"{name} | click", value) for name, value in conditional.items())
     yield Target(LOGGING, "like | no click", 0.0053)
-    watch = {"p10": 0.23, "p25": 1.54, "p50": 4.6, "p75": 21.7, "p90": 62.0, "p99": 209.0, "mean": 21.5, "zero": 0.098}
+    watch = {
+        "p10": 0.23,
+        "p25": 1.54,
+        "p50": 4.6,
+        "p75": 21.7,
+        "p90": 62.0,
+        "p99": 209.0,
+        "mean": 21.5,
+        "zero": 0.098,
+    }
     watch |= {"p50 | click": 25.9, "mean | click": 45.8}
     yield from (Target(LOGGING, f"watch {name}", value) for name, value in watch.items())
-    yield from (Target(LOGGING, f"watch/duration {name}", value) for name, value in (("p50", 0.092), ("p75", 0.55), ("p90", 1.03)))
+    yield from (
+        Target(LOGGING, f"watch/duration {name}", value)
+        for name, value in (("p50", 0.092), ("p75", 0.55), ("p90", 1.03))
+    )
     same = {"click mean of videos": (0.389, 0.193), "watch mean of videos": (19.7, 7.8)}
     same |= {"click mean of users": (0.452, 0.162), "watch mean of users": (23.6, 6.5)}
-    for name, (standard, random) in {**same, **{f"click {k}": v for k, v in _DURATION_CLICKS.items()}}.items():
+    for name, (standard, random) in {
+        **same,
+        **{f"click {k}": v for k, v in _DURATION_CLICKS.items()},
+    }.items():
         yield Target(LOGGING, name, standard)
         yield Target(RANDOM, name, random)
-    yield from (Target(LOGGING, f"click sd of {name}", value) for name, value in (("users", 0.19), ("videos", 0.16)))
+    yield from (
+        Target(LOGGING, f"click sd of {name}", value)
+        for name, value in (("users", 0.19), ("videos", 0.16))
+    )
     activity = {"full-active": 0.42, "high": 0.50, "middle": 0.53, "low": 0.57}
-    yield from (Target(LOGGING, f"click of {name} users", value) for name, value in activity.items())
+    yield from (
+        Target(LOGGING, f"click of {name} users", value) for name, value in activity.items()
+    )
     yield Target(LOGGING, "exposure gini", 0.75)
     yield Target(LOGGING, "exposure top 20%", 0.785)
     yield Target(LOGGING, "active user-days", 0.592)
     yield from (Target(LOGGING, f"hour {h:02d}", share / 100.0) for h, share in enumerate(_HOURS))
     durations = {"p10": 14.6, "p25": 32.0, "p50": 81.0, "p75": 148.0, "p90": 238.0}
-    yield from (Target(CATALOGUE, f"catalogue duration {name}", value) for name, value in durations.items())
+    yield from (
+        Target(CATALOGUE, f"catalogue duration {name}", value) for name, value in durations.items()
+    )
     yield Target(CATALOGUE, "catalogue ln duration mean", 4.23)
     yield Target(CATALOGUE, "catalogue ln duration sd", 1.03)
 
 
 TARGETS: tuple[Target, ...] = tuple(_targets())
-"""Published figures of Kuaishou's logs: KuaiRand-Pure (Gao et al., CIKM 2022); active user-days: Kuaishou's DAU/MAU of 2022 Q2."""
+"""Published figures of Kuaishou's logs: KuaiRand-Pure (Gao et al., CIKM 2022); active user-days:
+Kuaishou's DAU/MAU of 2022 Q2.
+"""
 
 
 class Row(NamedTuple):
@@ -121,7 +157,9 @@ class Row(NamedTuple):
     within: bool
 
 
-def compare(measured: Mapping[str, Mapping[str, Marginal]], tolerance: float = TOLERANCE) -> list[Row]:
+def compare(
+    measured: Mapping[str, Mapping[str, Marginal]], tolerance: float = TOLERANCE
+) -> list[Row]:
     """The rows of all targets whose feed was measured, in the order of TARGETS.
 
     Args:
@@ -136,7 +174,16 @@ def compare(measured: Mapping[str, Mapping[str, Marginal]], tolerance: float = T
         if found is None:
             continue
         ratio = found.value / target.value
-        rows.append(Row(*target[:2], target.value, found.value, found.se, ratio, bool(abs(ratio - 1.0) <= tolerance)))
+        rows.append(
+            Row(
+                *target[:2],
+                target.value,
+                found.value,
+                found.se,
+                ratio,
+                bool(abs(ratio - 1.0) <= tolerance),
+            )
+        )
     return rows
 
 
@@ -146,7 +193,9 @@ def _gaps(logging: Mapping[str, Marginal], random: Mapping[str, Marginal]) -> di
     for name in logging.keys() & random.keys():
         (over, se_over), (under, se_under) = logging[name], random[name]
         if over > 0 and under > 0:
-            gaps[name] = Marginal(over / under, over / under * float(np.hypot(se_over / over, se_under / under)))
+            gaps[name] = Marginal(
+                over / under, over / under * float(np.hypot(se_over / over, se_under / under))
+            )
     return gaps
 
 
@@ -157,15 +206,19 @@ class CalibrationError(ValueError):
 Recall = Callable[[Histories, int], Slates]
 
 
-def expose(users: Users, recall: Recall, days: int, slate: int, durations: Any, memory: int) -> Impressions:
-    """What users answer when `recall` alone fills their slates for `days` days from t = -days: a world without a desk.
+def expose(
+    users: Users, recall: Recall, days: int, slate: int, durations: Any, memory: int
+) -> Impressions:
+    """What users answer when `recall` alone fills their slates for `days` days from t = -days: a
+    world without a desk.
 
-    Users are independent, so they are served in waves (everybody's next request), not in the order of time; the answers are
-    those that the engine would log.
+    Users are independent, so they are served in waves (everybody's next request), not in the order
+    of time; the answers are those that the engine would log.
 
     Args:
         users: fresh.
-        recall: slates `[B, k]` for requests whose histories hold the last `memory` impressions as `seen` and nothing else.
+        recall: slates `[B, k]` for requests whose histories hold the last `memory` impressions as
+            `seen` and nothing else.
         days: length.
         slate: positions.
         durations: `[n_items + 1]` s.
@@ -185,15 +238,34 @@ def expose(users: Users, recall: Recall, days: int, slate: int, durations: Any, 
         row, place = np.nonzero(np.arange(slate) < answer.shown[:, None])
         item = slates.items[row, place]
         kinds = [answer.kinds[kind][row, place] == 1 for kind in users.kinds]
-        waves.append((user[row], item, clock[user][row], answer.click[row, place] == 1, answer.watch[row, place], *kinds))
+        waves.append(
+            (
+                user[row],
+                item,
+                clock[user][row],
+                answer.click[row, place] == 1,
+                answer.watch[row, place],
+                *kinds,
+            )
+        )
         seen[user[row], (count[user][row] + place) % memory] = item
         count[user] += answer.shown
         clock[user], step[user] = answer.next, step[user] + 1
-    user, item, t, click, watch, *given = (np.concatenate(column) for column in zip(*waves, strict=True))
+    user, item, t, click, watch, *given = (
+        np.concatenate(column) for column in zip(*waves, strict=True)
+    )
     return Impressions(
-        user, item, t, click, watch.astype(np.float64), np.asarray(durations, dtype=np.float64)[item],
-        dict(zip(users.kinds, given, strict=True)), users.n_users, users.n_items, days,
-    )  # fmt: skip
+        user,
+        item,
+        t,
+        click,
+        watch.astype(np.float64),
+        np.asarray(durations, dtype=np.float64)[item],
+        dict(zip(users.kinds, given, strict=True)),
+        users.n_users,
+        users.n_items,
+        days,
+    )
 
 
 def _request(user: IntArray, step: IntArray, seen: IntArray) -> Histories:
@@ -211,21 +283,26 @@ def measured(
     replications: int = 1,
     progress: Progress = silent,
 ) -> Measured:
-    """The marginals of a synthetic scenario by feed: its history, the same users under random exposure, its videos.
+    """The marginals of a synthetic scenario by feed: its history, the same users under random
+    exposure, its videos.
 
     Args:
         scenario: synthetic.
         feeds: which to measure.
-        replications: how many worlds are drawn from the scenario's parameters, under its seed and the seeds after it; of several,
-            the mean of each marginal and its standard error between worlds. One world is what a run makes; several say
-            whether its parameters fit, where one history is too short for what is rare.
+        replications: how many worlds are drawn from the scenario's parameters, under its seed and
+            the seeds after it; of several, the mean of each marginal and its standard error between
+            worlds. One world is what a run makes; several say whether its parameters fit, where one
+            history is too short for what is rare.
         progress: told of each feed of each world.
 
     Raises:
         CalibrationError: the data is not synthetic.
     """
     if scenario.data.source != "synthetic":
-        raise CalibrationError(f"data.source must be 'synthetic': a real log is what it is; got {scenario.data.source!r}")
+        raise CalibrationError(
+            "data.source must be 'synthetic': a real log is what it is; got"
+            f" {scenario.data.source!r}"
+        )
     worlds: list[Measured] = []
     for r in range(replications):
         worlds.append({})
@@ -233,7 +310,10 @@ def measured(
             progress("measure the world", r * len(feeds) + i, replications * len(feeds), {})
             worlds[r][feed] = _marginals(scenario, (scenario.seed + r) % 2**64, feed)
     progress("measure the world", replications * len(feeds), replications * len(feeds), {})
-    return {feed: {name: _mean([world[feed][name] for world in worlds]) for name in worlds[0][feed]} for feed in worlds[0]}
+    return {
+        feed: {name: _mean([world[feed][name] for world in worlds]) for name in worlds[0][feed]}
+        for feed in worlds[0]
+    }
 
 
 def _mean(found: Sequence[Marginal]) -> Marginal:
@@ -252,7 +332,16 @@ def _marginals(scenario: Scenario, seed: int, feed: str) -> dict[str, Marginal]:
     def exposed(recall_of: Callable[[Users], Recall]) -> dict[str, Marginal]:
         users: Users = population.build(source, seed, scenario.days, Path())
         days, serving = scenario.data.history_days, scenario.serving
-        return measure(expose(users, recall_of(users), days, serving.slate, durations, serving.seen or serving.history))
+        return measure(
+            expose(
+                users,
+                recall_of(users),
+                days,
+                serving.slate,
+                durations,
+                serving.seen or serving.history,
+            )
+        )
 
     if feed == LOGGING:
         return exposed(lambda users: _logging(scenario, users, n_items, seed))
@@ -277,7 +366,9 @@ def uniformly(seed: int, n_items: int) -> Recall:
     """Random exposure as KuaiRand's: each place any video, whatever was shown before."""
 
     def recall(histories: Histories, k: int) -> Slates:
-        u = uniform(seed, Purpose.RECALL, histories.user[:, None], histories.step[:, None], np.arange(k))
+        u = uniform(
+            seed, Purpose.RECALL, histories.user[:, None], histories.step[:, None], np.arange(k)
+        )
         return Slates((u * n_items).astype(np.int64) + 1, np.zeros(u.shape, dtype=np.float32))
 
     return recall

@@ -1,4 +1,6 @@
-"""The command line `abtest`. Each command has its own file here and is imported only when it is called."""
+"""The command line `abtest`. Each command has its own file here and is imported only when it is
+called.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,29 @@ from simulator.cli.say import say
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("simulator.cli.run:run", "Run a scenario to a finished report."),
-    "report": ("simulator.cli.report:report", "Rebuild the report of a run, a log or a per-user table."),
+    "report": (
+        "simulator.cli.report:report",
+        "Rebuild the report of a run, a log or a per-user table.",
+    ),
     "compare": ("simulator.cli.compare:compare", "Compare two or more runs."),
-    "audit": ("simulator.cli.audit:audit", "Re-randomise a paired run: the true error rates of every test."),
+    "audit": (
+        "simulator.cli.audit:audit",
+        "Re-randomise a paired run: the true error rates of every test.",
+    ),
     "power": ("simulator.cli.power:power", "Sample size, duration and smallest detectable lift."),
     "replay": ("simulator.cli.replay:replay", "Off-policy value of policies on a log."),
-    "fidelity": ("simulator.cli.fidelity:fidelity", "Do offline figures predict the simulated A/B?"),
-    "reproduce": ("simulator.cli.reproduce:reproduce", "The paper's tables and figures, measured beside published."),
-    "calibrate": ("simulator.cli.calibrate:calibrate", "Hold a world to its published marginals, or fit it to them."),
+    "fidelity": (
+        "simulator.cli.fidelity:fidelity",
+        "Do offline figures predict the simulated A/B?",
+    ),
+    "reproduce": (
+        "simulator.cli.reproduce:reproduce",
+        "The paper's tables and figures, measured beside published.",
+    ),
+    "calibrate": (
+        "simulator.cli.calibrate:calibrate",
+        "Hold a world to its published marginals, or fit it to them.",
+    ),
     "data": ("simulator.cli.data:data", "Prepare raw data sets."),
     "scenario": ("simulator.cli.scenario:scenario", "Check scenarios; print their JSON schema."),
     "policies": ("simulator.cli.policies:policies", "List, check and start recall policies."),

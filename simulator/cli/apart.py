@@ -1,4 +1,6 @@
-"""The checks of a policy in a process of their own: one that ends its process, or hangs in native code, is named like any other."""
+"""The checks of a policy in a process of their own: one that ends its process, or hangs in native
+code, is named like any other.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,18 @@ if TYPE_CHECKING:
     from policies.check import Result
 
 GRACE = 15.0
-"""Seconds beyond the limit of a check after which its process is ended: Python code is interrupted at the limit, native code is not."""
+"""Seconds beyond the limit of a check after which its process is ended: Python code is interrupted
+at the limit, native code is not.
+"""
 
 
 def apart(
-    name: str, params: Mapping[str, Any], checks: tuple[str, ...], seed: int, device: Device, limit: float
+    name: str,
+    params: Mapping[str, Any],
+    checks: tuple[str, ...],
+    seed: int,
+    device: Device,
+    limit: float,
 ) -> Iterator[Result]:
     """Run checks one after another in a child process.
 
@@ -100,7 +109,9 @@ def _child(
         pipe.send(str(error))
         return
     world = _world(seed) if isinstance(policy, WorldBound) else None
-    for result in check_policy(policy, seed=seed, only=checks, world=world, device=place, limit=limit):
+    for result in check_policy(
+        policy, seed=seed, only=checks, world=world, device=place, limit=limit
+    ):
         pipe.send(result)
 
 

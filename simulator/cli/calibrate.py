@@ -1,4 +1,6 @@
-"""`abtest calibrate`: a world beside its published marginals, as a table and a picture; or fitted to them."""
+"""`abtest calibrate`: a world beside its published marginals, as a table and a picture; or fitted
+to them.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,54 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
-@click.option("--seed", type=int, help="Overrides the scenario's seed: is it the world that fits, or one draw of it?")
-@click.option("--replications", type=click.IntRange(1), default=1, show_default=True, help="Worlds to draw and average.")
-@click.option("--tolerance", type=click.FloatRange(0, min_open=True), default=0.10, show_default=True, help="Relative.")
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write the comparison as a self-contained SVG.")
-@click.option("--fit", "fitted", type=click.Path(dir_okay=False, path_type=Path), help="Fit the free parameters, write them there.")
-@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="How often --fit goes through all its stages.")
+@click.option(
+    "--seed",
+    type=int,
+    help="Overrides the scenario's seed: is it the world that fits, or one draw of it?",
+)
+@click.option(
+    "--replications",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Worlds to draw and average.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, min_open=True),
+    default=0.10,
+    show_default=True,
+    help="Relative.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the comparison as a self-contained SVG.",
+)
+@click.option(
+    "--fit",
+    "fitted",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Fit the free parameters, write them there.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How often --fit goes through all its stages.",
+)
 def calibrate(
-    scenario: Path, seed: int | None, replications: int, tolerance: float, picture: Path | None, fitted: Path | None, rounds: int
+    scenario: Path,
+    seed: int | None,
+    replications: int,
+    tolerance: float,
+    picture: Path | None,
+    fitted: Path | None,
+    rounds: int,
 ) -> None:
-    """Hold SCENARIO's synthetic world to its published marginals: under its logging policy, under random exposure, in its catalogue.
+    """Hold SCENARIO's synthetic world to its published marginals: under its logging policy, under
+    random exposure, in its catalogue.
 
     Exit code 0: all within the tolerance. 1: at least one is out of it. 2: bad input.
 
@@ -48,7 +88,9 @@ def calibrate(
             loaded = fit(loaded, _step, rounds)
             write_text(fitted, loaded.to_yaml())
         with board() as progress:
-            rows = compare(measured(loaded, replications=replications, progress=progress), tolerance)
+            rows = compare(
+                measured(loaded, replications=replications, progress=progress), tolerance
+            )
     _table(rows)
     if picture is not None:
         from simulator.calibration.figure import draw
@@ -67,7 +109,10 @@ def _table(rows: list[Row]) -> None:
     say(f"{'measured on':<11} {'marginal':<28} {'target':>10} {'simulated':>10} {'ratio':>6}")
     for row in rows:
         sign = "" if row.within else "  out"
-        say(f"{row.feed:<11} {row.name:<28} {row.target:>10.5g} {row.simulated:>10.5g} {row.ratio:>6.3f}{sign}")
+        say(
+            f"{row.feed:<11} {row.name:<28} {row.target:>10.5g} {row.simulated:>10.5g}"
+            f" {row.ratio:>6.3f}{sign}"
+        )
 
 
 def _step(stage: str, values: Mapping[str, float], cost: float) -> None:

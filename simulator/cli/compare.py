@@ -11,11 +11,18 @@ from simulator.cli.say import say
 
 
 @click.command()
-@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Also write compare.json, compare.md and compare.html there.")
+@click.argument(
+    "runs", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write compare.json, compare.md and compare.html there.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the page.")
 def compare(runs: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
-    """Compare runs (folders, logs or report.json files): the lift in each, whether signs agree, and which settings differ.
+    """Compare runs (folders, logs or report.json files): the lift in each, whether signs agree, and
+    which settings differ.
 
     Runs of one scenario with different seeds are repeats: their lifts are also pooled.
 

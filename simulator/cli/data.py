@@ -1,4 +1,6 @@
-"""`abtest data`: raw data sets -> sequence files; what a file holds; how good users fitted to a log are."""
+"""`abtest data`: raw data sets -> sequence files; what a file holds; how good users fitted to a log
+are.
+"""
 
 from __future__ import annotations
 
@@ -32,21 +34,47 @@ def data() -> None:
 @data.command()
 @click.argument("kind", type=click.Choice(["amazon", "yelp"]))
 @click.argument("dump", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the result.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of the result.",
+)
 @click.option("--name", required=True, help="Of the data set: NAME.txt, NAME_item2attributes.json.")
-@click.option("--core", type=click.IntRange(1), default=5, show_default=True, help="Users and items with fewer reviews are left out.")
-@click.option("--since", type=click.DateTime(), help="First moment taken; Yelp: 2019-01-01 if left out.")
+@click.option(
+    "--core",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Users and items with fewer reviews are left out.",
+)
+@click.option(
+    "--since", type=click.DateTime(), help="First moment taken; Yelp: 2019-01-01 if left out."
+)
 @click.option("--until", type=click.DateTime(), help="Last moment taken.")
-@click.option("--meta", type=click.Path(path_type=Path), help="Item descriptions: categories and brand become attributes.")
+@click.option(
+    "--meta",
+    type=click.Path(path_type=Path),
+    help="Item descriptions: categories and brand become attributes.",
+)
 def prepare(
-    kind: str, dump: Path, out: Path, name: str, core: int, since: datetime | None, until: datetime | None, meta: Path | None
+    kind: str,
+    dump: Path,
+    out: Path,
+    name: str,
+    core: int,
+    since: datetime | None,
+    until: datetime | None,
+    meta: Path | None,
 ) -> None:
-    """Turn DUMP, raw reviews of KIND as JSON lines (plain or .gz), into sequences: chronological, k-core, one user a line.
+    """Turn DUMP, raw reviews of KIND as JSON lines (plain or .gz), into sequences: chronological,
+    k-core, one user a line.
 
-    The result is what `data.source: s3rec` reads. Ratings are not looked at; a review repeated word for word counts once.
+    The result is what `data.source: s3rec` reads. Ratings are not looked at; a review repeated word
+    for word counts once.
 
     \b
-    abtest data prepare amazon reviews_Beauty.json.gz --name Beauty --out data --meta meta_Beauty.json.gz
+    abtest data prepare amazon reviews_Beauty.json.gz --name Beauty --meta meta_Beauty.json.gz
     abtest data prepare yelp yelp_academic_dataset_review.json --name Yelp --out data
     """
     from datetime import UTC
@@ -57,11 +85,14 @@ def prepare(
     first = form.since if since is None else since.replace(tzinfo=UTC)
     with failures():
         words = None if meta is None else raw.attributes(meta, form)
-        prepared = raw.prepare(dump, form, core, first, None if until is None else until.replace(tzinfo=UTC))
+        prepared = raw.prepare(
+            dump, form, core, first, None if until is None else until.replace(tzinfo=UTC)
+        )
         written = raw.write(prepared, out, name, words)
     say(
-        f"{prepared.read:,} reviews read, {prepared.repeated:,} repeated word for word, "
-        f"{prepared.outside:,} outside the days asked for, {prepared.rare:,} outside the {core}-core"
+        f"{prepared.read:,} reviews read, {prepared.repeated:,} repeated word for word,"
+        f" {prepared.outside:,} outside the days asked for, {prepared.rare:,} outside the"
+        f" {core}-core"
     )
     _print_statistics([(name, prepared.statistics)])
     for path in written:
@@ -71,7 +102,8 @@ def prepare(
 @data.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def describe(files: tuple[Path, ...]) -> None:
-    """What sequence files hold: users, items, actions, actions a user and an item, sparsity (the paper's Table 1).
+    """What sequence files hold: users, items, actions, actions a user and an item, sparsity (the
+    paper's Table 1).
 
     \b
     abtest data describe ../shared/data/s3rec/*.txt
@@ -93,7 +125,15 @@ def _print_statistics(found: list[tuple[str, Statistics]]) -> None:
     _table(
         ("data set", "users", "items", "actions/user", "actions/item", "actions", "sparsity"),
         (
-            (name, f"{s.users:,}", f"{s.items:,}", f"{s.per_user:.1f}", f"{s.per_item:.1f}", f"{s.actions:,}", f"{s.sparsity:.2%}")
+            (
+                name,
+                f"{s.users:,}",
+                f"{s.items:,}",
+                f"{s.per_user:.1f}",
+                f"{s.per_item:.1f}",
+                f"{s.actions:,}",
+                f"{s.sparsity:.2%}",
+            )
             for name, s in found
         ),
     )
@@ -102,13 +142,20 @@ def _print_statistics(found: list[tuple[str, Statistics]]) -> None:
 @data.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON there.")
-@click.option("--days", type=click.IntRange(1), help="Overrides data.test_days: fit on all days but so many, evaluate on these.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON there."
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1),
+    help="Overrides data.test_days: fit on all days but so many, evaluate on these.",
+)
 def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | None) -> None:
     """Fit the learned users of SCENARIO on its history and hold them against its last days.
 
-    Prints AUC and log loss of every kind of answer, the calibration of the click, coverage of watch-time quantiles, and totals by day
-    and by how much of a user's past was known, predicted beside actual.
+    Prints AUC and log loss of every kind of answer, the calibration of the click, coverage of
+    watch-time quantiles, and totals by day and by how much of a user's past was known, predicted
+    beside actual.
 
     \b
     abtest data evaluate scenarios/kuairand.yaml
@@ -130,7 +177,10 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
         users: Any = loaded.users
         learned = users.response if isinstance(users, Logged) else users
         if not isinstance(learned, Learned):
-            raise ScenarioError(f"{scenario}: users.kind: only learned and logged users are fitted to a log; got {users.kind!r}")
+            raise ScenarioError(
+                f"{scenario}: users.kind: only learned and logged users are fitted to a log; got"
+                f" {users.kind!r}"
+            )
         source = datasets.read(loaded.data, find(scenario).parent)
         with tempfile.TemporaryDirectory() as folder, board(quiet=False) as progress:
             learned.fit(source, loaded.seed, Path(folder), progress)
@@ -145,15 +195,30 @@ def _print_evaluation(found: Evaluation) -> None:
     say(f"{found.impressions:,} impressions of days that the model has not seen\n")
     _table(
         ("answer", "occurred", "AUC", "log loss", "base rate's"),
-        ((h.name, f"{h.occurred:,}", _share(h.auc, ".4f"), f"{h.log_loss:.5f}", f"{h.base_log_loss:.5f}") for h in found.heads),
+        (
+            (
+                h.name,
+                f"{h.occurred:,}",
+                _share(h.auc, ".4f"),
+                f"{h.log_loss:.5f}",
+                f"{h.base_log_loss:.5f}",
+            )
+            for h in found.heads
+        ),
     )
     say(
         f"\nexpected calibration error of the click: {found.calibration_error:.4f} "
         f"(a perfect model on as many impressions: {found.calibration_noise:.4f})"
     )
-    _table(("predicted", "clicked", "impressions"), ((f"{p:.3f}", f"{y:.3f}", f"{n:,}") for p, y, n in found.reliability))
+    _table(
+        ("predicted", "clicked", "impressions"),
+        ((f"{p:.3f}", f"{y:.3f}", f"{n:,}") for p, y, n in found.reliability),
+    )
     say()
-    _table(("watch quantile", "below it"), ((f"{level:.0%}", f"{share:.1%}") for level, share in found.coverage.items()))
+    _table(
+        ("watch quantile", "below it"),
+        ((f"{level:.0%}", f"{share:.1%}") for level, share in found.coverage.items()),
+    )
     say()
     _table(
         ("group", "total of", "impressions", "predicted", "actual", "error", "noise (1 s.e.)"),
@@ -177,7 +242,8 @@ def _print_evaluation(found: Evaluation) -> None:
 def support(run: Path) -> None:
     """How far what the arms of RUN showed is from what the model of its users was fitted on.
 
-    A policy that exploits the model where it has no data shows up here: little overlap, thin items, few items shown often.
+    A policy that exploits the model where it has no data shows up here: little overlap, thin items,
+    few items shown often.
 
     \b
     abtest data support runs/kuairand/2022-05-04
@@ -188,7 +254,18 @@ def support(run: Path) -> None:
 
     with failures():
         found = measure(find(run)[0])
-    names = ("arm", "impressions", "logged", "overlap", "effective", f"items < {THIN}", "items 0", "users 0", "items shown", "top 1%")
+    names = (
+        "arm",
+        "impressions",
+        "logged",
+        "overlap",
+        "effective",
+        f"items < {THIN}",
+        "items 0",
+        "users 0",
+        "items shown",
+        "top 1%",
+    )
     rows = []
     for s in found:
         shares = (f"{x:.1%}" for x in (s.logged, s.overlap, s.effective, s.thin, s.never, s.cold))
@@ -199,10 +276,11 @@ def support(run: Path) -> None:
 @data.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def worlds(run: Path) -> None:
-    """The lifts of RUN over its own and its further worlds, with intervals that include what the worlds disagree about.
+    """The lifts of RUN over its own and its further worlds, with intervals that include what the
+    worlds disagree about.
 
     \b
-    worlds:                                  # in the scenario: the same users, fitted to the log drawn anew
+    worlds:            # in the scenario: the same users, fitted to the log drawn anew
       again-1: {users: {kind: logged, response: {bootstrap: 1}}}
       again-2: {users: {kind: logged, response: {bootstrap: 2}}}
     """
@@ -213,14 +291,27 @@ def worlds(run: Path) -> None:
 
     with failures():
         own = load(run)
-        worlds = {name: load(place) for name, place in Workspace(run).worlds(own["settings"]).items()}
+        worlds = {
+            name: load(place) for name, place in Workspace(run).worlds(own["settings"]).items()
+        }
         if not worlds:
-            raise DataError(f"{run}: no further worlds there: name some under `worlds:` in the scenario")
+            raise DataError(
+                f"{run}: no further worlds there: name some under `worlds:` in the scenario"
+            )
         found = pool_reports([own, *worlds.values()])
     say(f"{1 + len(worlds)} worlds: {', '.join(['its own', *worlds])}")
     rows = []
     for (arm, metric), p in found.items():
-        rows.append((f"{arm}: {metric}", f"{p.lift:+.3%}", f"{p.low:+.3%}", f"{p.high:+.3%}", f"{p.within:.3%}", f"{p.between:.3%}"))
+        rows.append(
+            (
+                f"{arm}: {metric}",
+                f"{p.lift:+.3%}",
+                f"{p.low:+.3%}",
+                f"{p.high:+.3%}",
+                f"{p.within:.3%}",
+                f"{p.between:.3%}",
+            )
+        )
     _table(("lift", "mean", "low", "high", "s.e. within", "s.d. between"), rows)
 
 
@@ -233,5 +324,8 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for line in lines:
-        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
         say("  ".join(cells).rstrip())

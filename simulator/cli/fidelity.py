@@ -19,18 +19,41 @@ COUNT = click.IntRange(min=1)
 
 @click.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of run and report; runs/fidelity/<name> if left out.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of run and report; runs/fidelity/<name> if left out.",
+)
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
-@click.option("--reward", default="click", show_default=True, help="What is counted, online and offline.")
-@click.option("--policies", default=16, type=COUNT, show_default=True, help="Yardsticks are added up to this many arms; at least 8.")
-@click.option("--test-days", default=2, type=COUNT, show_default=True, help="Last days of the history: the offline side.")
-@click.option("--resamples", default=1000, type=COUNT, show_default=True, help="Of users, on both sides.")
+@click.option(
+    "--reward", default="click", show_default=True, help="What is counted, online and offline."
+)
+@click.option(
+    "--policies",
+    default=16,
+    type=COUNT,
+    show_default=True,
+    help="Yardsticks are added up to this many arms; at least 8.",
+)
+@click.option(
+    "--test-days",
+    default=2,
+    type=COUNT,
+    show_default=True,
+    help="Last days of the history: the offline side.",
+)
+@click.option(
+    "--resamples", default=1000, type=COUNT, show_default=True, help="Of users, on both sides."
+)
 @click.option("--days", type=COUNT, help="Overrides the days of the A/B.")
 @click.option("--resume", is_flag=True, help="Take over the finished pieces of the run in --out.")
-@click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path of the page.")
+@click.option(
+    "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
+)
 def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **given: Any) -> None:
-    """Run SCENARIO's policies (filled up with cheap yardsticks) in the simulated A/B, compute every offline figure of
-    the same policies from the history log of the same world, and say how well each foretells the true lift.
+    """Run SCENARIO's policies (filled up with cheap yardsticks) in the simulated A/B, compute every
+    offline figure of the same policies from the history log of the same world, and say how well
+    each foretells the true lift.
 
     Exit code 0: reported. 2: bad input, one message. 130: interrupted; `--resume` continues.
 
@@ -55,7 +78,14 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
         say(page)
 
 
-def _content(scenario: Scenario, root: Path, folder: Path, resume: bool, given: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def _content(
+    scenario: Scenario,
+    root: Path,
+    folder: Path,
+    resume: bool,
+    given: dict[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
     from simulator.log.eventlog import EventLog
     from simulator.offpolicy.fidelity import Ran, compare, offline, online, settings, widened
     from simulator.run.pipeline import simulate
@@ -70,4 +100,9 @@ def _content(scenario: Scenario, root: Path, folder: Path, resume: bool, given: 
     how = settings(wide.seed, given["resamples"], wide.serving.recall)
     ran = Ran(wide, log, load_catalogue(where.models / "catalogue.npz"), folder)
     found = offline(ran, given["reward"], how, given["test_days"], progress)
-    return {"scenario": wide.name, "reward": given["reward"], "test_days": given["test_days"], **compare(truth, found, wide.seed)}
+    return {
+        "scenario": wide.name,
+        "reward": given["reward"],
+        "test_days": given["test_days"],
+        **compare(truth, found, wide.seed),
+    }

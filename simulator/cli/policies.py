@@ -38,7 +38,15 @@ def list_(as_json: bool) -> None:
 
     entries = available()
     if as_json:
-        say(json.dumps({name: {"target": e.target, "distribution": e.distribution} for name, e in entries.items()}, indent=1))
+        say(
+            json.dumps(
+                {
+                    name: {"target": e.target, "distribution": e.distribution}
+                    for name, e in entries.items()
+                },
+                indent=1,
+            )
+        )
         return
     width = max(len(name) for name in entries) if entries else 0
     for name, entry in entries.items():
@@ -47,16 +55,44 @@ def list_(as_json: bool) -> None:
 
 @policies.command()
 @click.argument("name")
-@click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="A hyper-parameter (YAML value); may be repeated.")
-@click.option("--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated.")
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A hyper-parameter (YAML value); may be repeated.",
+)
+@click.option(
+    "--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the made-up logs.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where policies are fitted.")
-@click.option("--limit", default=600.0, type=click.FloatRange(0, min_open=True), show_default=True, help="Seconds for one check.")
-def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int, device: Device, limit: float) -> None:
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where policies are fitted.",
+)
+@click.option(
+    "--limit",
+    default=600.0,
+    type=click.FloatRange(0, min_open=True),
+    show_default=True,
+    help="Seconds for one check.",
+)
+def check(
+    name: str,
+    params: tuple[str, ...],
+    only: tuple[str, ...],
+    seed: int,
+    device: Device,
+    limit: float,
+) -> None:
     """Check that policy NAME keeps the promises of the contract, one line for each.
 
-    NAME is a registered name, `module:Class` or `file.py:Class`. The checks run in a process of their own. Exit code 0: all kept; 1: a
-    promise is broken; 2: bad input, or a policy that cannot be made or fitted, ends its process or hangs.
+    NAME is a registered name, `module:Class` or `file.py:Class`. The checks run in a process of
+    their own. Exit code 0: all kept; 1: a promise is broken; 2: bad input, or a policy that cannot
+    be made or fitted, ends its process or hangs.
 
     \b
     abtest policies check comirec
@@ -74,13 +110,22 @@ def check(name: str, params: tuple[str, ...], only: tuple[str, ...], seed: int, 
         for result in apart(name, given, tuple(waiting), seed, device, limit):
             waiting.remove(result.name)
             if result.stops and result.crashed:
-                raise Failure(f"policy {name!r} cannot be checked: {result.detail}{_unchecked(waiting)}")
-            say(f"{'ok  ' if result.kept else ('skip' if result.skipped else 'FAIL')}  {result.name:<22} {result.promise}")
+                raise Failure(
+                    f"policy {name!r} cannot be checked: {result.detail}{_unchecked(waiting)}"
+                )
+            say(
+                f"{'ok  ' if result.kept else ('skip' if result.skipped else 'FAIL')} "
+                f" {result.name:<22} {result.promise}"
+            )
             if not result.kept:
                 say("      " + result.detail.replace("\n", "\n      "))
             broken += not result.kept and not result.skipped
     if broken:
-        say(f"{name}: {broken} broken {'promise' if broken == 1 else 'promises'}{_unchecked(waiting)}", err=True)
+        say(
+            f"{name}: {broken} broken"
+            f" {'promise' if broken == 1 else 'promises'}{_unchecked(waiting)}",
+            err=True,
+        )
         raise SystemExit(1)
 
 
@@ -106,7 +151,12 @@ def _unchecked(waiting: list[str]) -> str:
 
 @policies.command()
 @click.argument("name")
-@click.option("--into", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Parent folder.  [default: here]")
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Parent folder.  [default: here]",
+)
 def new(name: str, into: Path) -> None:
     """Write an installable package for a new policy NAME: policy, test, scenario, README.
 
@@ -118,11 +168,18 @@ def new(name: str, into: Path) -> None:
 
     with failures():
         folder = write_package(name, into)
-    say(f"wrote {folder}; next: cd {folder} && pip install -e . && pytest && abtest run scenario.yaml")
+    say(
+        f"wrote {folder}; next: cd {folder} && pip install -e . && pytest && abtest run"
+        " scenario.yaml"
+    )
 
 
 @policies.command()
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output if left out.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write; standard output if left out.",
+)
 def gallery(out: Path | None) -> None:
     """Measure every built-in policy on one synthetic history and write the gallery page.
 

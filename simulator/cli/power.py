@@ -1,4 +1,6 @@
-"""`abtest power`: sample size, duration and smallest detectable lift, from a log, a per-user table or figures given by hand."""
+"""`abtest power`: sample size, duration and smallest detectable lift, from a log, a per-user table
+or figures given by hand.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Percent(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     name = "lift"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         try:
             text = str(value).strip()
             number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
@@ -55,40 +59,77 @@ class Wish:
     correction: Correction = "holm"
 
     def level(self, comparisons: int = 1) -> float:
-        """Level of the two-sided test of one true difference among the comparisons that are asked for, or so many."""
+        """Level of the two-sided test of one true difference among the comparisons that are asked
+        for, or so many.
+        """
         from simulator.stats.tests import level_of_one
 
         return 1.0 - level_of_one(self.comparisons or comparisons, self.correction)
 
 
 @click.command()
-@click.argument("source", metavar="[RUN|LOG|TABLE]", required=False, type=click.Path(path_type=Path))
-@click.option("--metric", "metrics", multiple=True, help="Metric; repeatable; all of the source if left out.")
-@click.option("--lift", type=Percent(), help="Relative lift to be found, e.g. 0.5%; the published one of each metric if left out.")
-@click.option("--users", type=click.IntRange(8), help="Users for the smallest detectable lift; those of the source if left out.")
-@click.option("--target", type=click.FloatRange(0.5, 0.999), default=0.8, show_default=True, help="Power.")
+@click.argument(
+    "source", metavar="[RUN|LOG|TABLE]", required=False, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--metric", "metrics", multiple=True, help="Metric; repeatable; all of the source if left out."
+)
+@click.option(
+    "--lift",
+    type=Percent(),
+    help="Relative lift to be found, e.g. 0.5%; the published one of each metric if left out.",
+)
+@click.option(
+    "--users",
+    type=click.IntRange(8),
+    help="Users for the smallest detectable lift; those of the source if left out.",
+)
+@click.option(
+    "--target", type=click.FloatRange(0.5, 0.999), default=0.8, show_default=True, help="Power."
+)
 @click.option(
     "--simulate",
     type=click.IntRange(0),
     default=0,
-    help="Also simulate the power curve with so many samples a point: on the users of the source, or on gamma-distributed ones.",
+    help=(
+        "Also simulate the power curve with so many samples a point: on the users of the source, or"
+        " on gamma-distributed ones."
+    ),
 )
 @click.option("--mean", type=float, help="By hand: control mean per user.")
 @click.option("--sd", type=float, help="By hand: standard deviation of a user's value.")
-@click.option("--sd-difference", type=float, help="By hand: standard deviation of the difference of a user's twins.")
-@click.option("--correlation", type=float, help="By hand: correlation of a user's value with the pre-period.")
+@click.option(
+    "--sd-difference",
+    type=float,
+    help="By hand: standard deviation of the difference of a user's twins.",
+)
+@click.option(
+    "--correlation", type=float, help="By hand: correlation of a user's value with the pre-period."
+)
 @click.option("--control", help="Control arm; as the source says if left out.")
 @click.option(
     "--comparisons",
     type=click.IntRange(1),
-    help="Metrics times treatment arms that the verdict will be corrected for; those of the source, 1 by hand.",
+    help=(
+        "Metrics times treatment arms that the verdict will be corrected for; those of the source,"
+        " 1 by hand."
+    ),
 )
 @click.option(
-    "--correction", type=click.Choice(["holm", "hochberg", "bh", "none"]), default="holm", show_default=True, help="Of p, as in the report."
+    "--correction",
+    type=click.Choice(["holm", "hochberg", "bh", "none"]),
+    default="holm",
+    show_default=True,
+    help="Of p, as in the report.",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write figures and power curves as JSON.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write figures and power curves as JSON.",
+)
 def power(source: Path | None, out: Path | None, **options: Any) -> None:
-    """How many users or days a lift needs, and the smallest lift that given users can show, for twins, splits and adjusted splits.
+    """How many users or days a lift needs, and the smallest lift that given users can show, for
+    twins, splits and adjusted splits.
 
     \b
     abtest power runs/kuaishou_like/latest --lift 0.5%
@@ -101,30 +142,46 @@ def power(source: Path | None, out: Path | None, **options: Any) -> None:
     wish = Wish(**{name: options.pop(name) for name in Wish.__dataclass_fields__})
     with failures():
         with board() as progress:
-            plans = [_by_hand(wish, **options)] if source is None else list(_from(source, wish, options, progress))
+            plans = (
+                [_by_hand(wish, **options)]
+                if source is None
+                else list(_from(source, wish, options, progress))
+            )
         for line in lines(plans, wish.target):
             say(line)
         if out is not None:
             say(write_text(out, json.dumps(plans, indent=1, allow_nan=False) + "\n"))
 
 
-def _by_hand(wish: Wish, mean: float | None, sd: float | None, **more: float | None) -> dict[str, Any]:
+def _by_hand(
+    wish: Wish, mean: float | None, sd: float | None, **more: float | None
+) -> dict[str, Any]:
     """A plan from the figures of the command line."""
     from simulator.stats.power import Pilot, PowerError, imagined
 
     if mean is None or sd is None or wish.lift is None:
-        raise PowerError("give a run, log or table, or the figures by hand: --mean, --sd and --lift")
-    pilot = Pilot((wish.metrics or ("metric",))[0], mean, sd, more["sd_difference"], more["correlation"])
-    return _plan(pilot, wish.lift, wish, wish.comparisons or 1, imagined(pilot) if wish.simulate else None)
+        raise PowerError(
+            "give a run, log or table, or the figures by hand: --mean, --sd and --lift"
+        )
+    pilot = Pilot(
+        (wish.metrics or ("metric",))[0], mean, sd, more["sd_difference"], more["correlation"]
+    )
+    return _plan(
+        pilot, wish.lift, wish, wish.comparisons or 1, imagined(pilot) if wish.simulate else None
+    )
 
 
-def _from(source: Path, wish: Wish, hand: Mapping[str, float | None], progress: Progress) -> Iterator[dict[str, Any]]:
+def _from(
+    source: Path, wish: Wish, hand: Mapping[str, float | None], progress: Progress
+) -> Iterator[dict[str, Any]]:
     """A plan for each metric of a run, log or table."""
     from simulator.stats import power as powers
 
     given = [f"--{name.replace('_', '-')}" for name, value in hand.items() if value is not None]
     if given:
-        raise powers.PowerError(f"{', '.join(given)} cannot be given with {source}: its own figures are used")
+        raise powers.PowerError(
+            f"{', '.join(given)} cannot be given with {source}: its own figures are used"
+        )
     progress("read", 0, 1, {})
     days, table, control = _read(source, wish.control)
     progress("read", 1, 1, {})
@@ -141,7 +198,13 @@ def _from(source: Path, wish: Wish, hand: Mapping[str, float | None], progress: 
             continue
         lift = wish.lift if wish.lift is not None else powers.PUBLISHED.get(name, 0.005)
         here = wish if wish.users else replace(wish, users=table.n_units)
-        plan = _plan(pilot, lift, here, comparisons, powers.population(table, name, control, other) if wish.simulate else None)
+        plan = _plan(
+            pilot,
+            lift,
+            here,
+            comparisons,
+            powers.population(table, name, control, other) if wish.simulate else None,
+        )
         if days is not None and days.switched is None:
             plan["days"] = _days(days, name, (control, other), lift, here, comparisons)
         yield plan
@@ -157,7 +220,10 @@ def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable
 
     if not source.exists():
         where = looked_up(source)
-        raise ReportError(f"{source}: no such file or folder{where}; give a run's folder, an event log or a per-user table")
+        raise ReportError(
+            f"{source}: no such file or folder{where}; give a run's folder, an event log or a"
+            " per-user table"
+        )
     if not tables.is_log(source):
         with tables.of(source):
             table = frames.from_frame(tables.read(source))
@@ -171,32 +237,69 @@ def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable
     return days, days.by("user"), name
 
 
-def _plan(pilot: Pilot, lift: float, wish: Wish, comparisons: int, population: Any = None) -> dict[str, Any]:
-    """Need and smallest detectable lift of every design whose variance is known, with its power curve, as JSON types."""
+def _plan(
+    pilot: Pilot, lift: float, wish: Wish, comparisons: int, population: Any = None
+) -> dict[str, Any]:
+    """Need and smallest detectable lift of every design whose variance is known, with its power
+    curve, as JSON types.
+    """
     from simulator.stats import power as powers
 
     published, level = powers.PUBLISHED.get(pilot.metric) == lift, wish.level(comparisons)
-    found: dict[str, Any] = {**asdict(pilot), "lift": lift, "published": published, "users": wish.users}
-    found |= {"comparisons": comparisons, "correction": wish.correction, "level": level, "designs": {}}
+    found: dict[str, Any] = {
+        **asdict(pilot),
+        "lift": lift,
+        "published": published,
+        "users": wish.users,
+    }
+    found |= {
+        "comparisons": comparisons,
+        "correction": wish.correction,
+        "level": level,
+        "designs": {},
+    }
     for design in pilot.designs:
         need = powers.users_needed(pilot, lift, design, wish.target, level)
         known = math.isfinite(need)
-        drawn = powers.curve(pilot, lift, design, level=level, population=population, repetitions=wish.simulate) if known else None
+        drawn = (
+            powers.curve(
+                pilot, lift, design, level=level, population=population, repetitions=wish.simulate
+            )
+            if known
+            else None
+        )
         found["designs"][design] = {
             "users_needed": need if known else None,
-            "by_power": {f"{t:g}": _finite(powers.users_needed(pilot, lift, design, t, level)) for t in CURVE} if known else None,
-            "detectable": powers.detectable(pilot, wish.users, design, wish.target, level) if wish.users else None,
+            "by_power": (
+                {
+                    f"{t:g}": _finite(powers.users_needed(pilot, lift, design, t, level))
+                    for t in CURVE
+                }
+                if known
+                else None
+            ),
+            "detectable": (
+                powers.detectable(pilot, wish.users, design, wish.target, level)
+                if wish.users
+                else None
+            ),
             "curve": None if drawn is None else asdict(drawn),
         }
     return found
 
 
-def _days(days: UserDays, metric: str, arms: tuple[str, str], lift: float, wish: Wish, comparisons: int) -> dict[str, float | None]:
-    """Days needed with the wished number of users, twins and split; None where no number of days suffices or nothing can be said."""
+def _days(
+    days: UserDays, metric: str, arms: tuple[str, str], lift: float, wish: Wish, comparisons: int
+) -> dict[str, float | None]:
+    """Days needed with the wished number of users, twins and split; None where no number of days
+    suffices or nothing can be said.
+    """
     from simulator.stats import power as powers
 
     found: dict[str, float | None] = {}
-    designs: dict[str, str | None] = {"paired": arms[1], "split": None} if days.assigned is None else {"split": None}
+    designs: dict[str, str | None] = (
+        {"paired": arms[1], "split": None} if days.assigned is None else {"split": None}
+    )
     for design, treatment in designs.items():
         parts = powers.days_components(days, metric, arms[0], treatment)
         if parts is not None and wish.users is not None:
@@ -211,21 +314,37 @@ def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
 
     yield f"{_rule(plans)}, power {target:.0%}. Users are users in all; a twin pair is one user."
     for plan in plans:
-        twins = "" if plan["sd_difference"] is None else f", twins' difference {plan['sd_difference']:.4g}"
-        past = "" if plan["correlation"] is None else f", correlation with the pre-period {plan['correlation']:.2f}"
+        twins = (
+            ""
+            if plan["sd_difference"] is None
+            else f", twins' difference {plan['sd_difference']:.4g}"
+        )
+        past = (
+            ""
+            if plan["correlation"] is None
+            else f", correlation with the pre-period {plan['correlation']:.2f}"
+        )
         yield ""
         yield f"{plan['metric']}: mean {plan['mean']:.4g}, sd {plan['sd']:.4g}{twins}{past}"
         for design, figures in plan["designs"].items():
             need = figures["users_needed"]
-            line = f"  {design:<7} {DESIGNS[design]:<52} {_count(need):>20} users for {plan['lift']:+.3%}"
+            line = (
+                f"  {design:<7} {DESIGNS[design]:<52} {_count(need):>20} users for"
+                f" {plan['lift']:+.3%}"
+            )
             if figures["detectable"] is not None:
                 line += f"; {plan['users']:,} users show {figures['detectable']:.2%}"
             yield line
             if figures["by_power"]:
-                steps = ", ".join(f"{float(t):.0%} with {_count(n)}" for t, n in figures["by_power"].items())
+                steps = ", ".join(
+                    f"{float(t):.0%} with {_count(n)}" for t, n in figures["by_power"].items()
+                )
                 yield f"          power {steps}"
             for n, rate in (figures["curve"] or {}).get("simulated", ()):
-                yield f"          simulated power with {n:,} users: {rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]"
+                yield (
+                    f"          simulated power with {n:,} users: {rate['value']:.1%}"
+                    f" [{rate['low']:.1%}, {rate['high']:.1%}]"
+                )
         for design, need in plan.get("days", {}).items():
             said = (
                 f"{need:,.0f} {'day' if need == 1 else 'days'}"
@@ -234,8 +353,13 @@ def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
             )
             yield f"  {design:<7} with {plan['users']:,} users for {plan['lift']:+.3%}: {said}"
         if plan["published"]:
-            needs = " or ".join(f"{_count(f['users_needed'])} ({d})" for d, f in plan["designs"].items())
-            yield f"  To see the paper's {plan['lift']:+.3%} {plan['metric'].replace('_', ' ')} you would need {needs} users."
+            needs = " or ".join(
+                f"{_count(f['users_needed'])} ({d})" for d, f in plan["designs"].items()
+            )
+            yield (
+                f"  To see the paper's {plan['lift']:+.3%} {plan['metric'].replace('_', ' ')} you"
+                f" would need {needs} users."
+            )
 
 
 def _rule(plans: list[dict[str, Any]]) -> str:
@@ -244,7 +368,10 @@ def _rule(plans: list[dict[str, Any]]) -> str:
         return "Two-sided test at 5%"
     one = plans[0]
     names = {"holm": "Holm", "hochberg": "Hochberg", "bh": "Benjamini-Hochberg"}
-    return f"Two-sided test at 5% after {names[one['correction']]} over {one['comparisons']} comparisons (--comparisons)"
+    return (
+        f"Two-sided test at 5% after {names[one['correction']]} over {one['comparisons']}"
+        " comparisons (--comparisons)"
+    )
 
 
 def _finite(n: float) -> float | None:

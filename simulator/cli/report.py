@@ -1,4 +1,6 @@
-"""`abtest report`: rebuild the report of a run or a log from the log alone, or make one of any per-user table."""
+"""`abtest report`: rebuild the report of a run or a log from the log alone, or make one of any
+per-user table.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,21 @@ TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "c
 
 
 def _given() -> dict[str, str]:
-    """The options of the command line by name, as they were written, but for where the report goes."""
+    """The options of the command line by name, as they were written, but for where the report
+    goes.
+    """
     context, found = click.get_current_context(), {}
     for option in context.command.params:
         name, value = option.opts[0].lstrip("-"), context.params.get(option.name or "")
-        if isinstance(option, click.Option) and name not in ("out", "quiet") and _written(context, option):
+        if (
+            isinstance(option, click.Option)
+            and name not in ("out", "quiet")
+            and _written(context, option)
+        ):
             values = value if isinstance(value, tuple) else (value,)
-            found[name] = " ".join(f"--{name}" if option.is_flag else f"--{name} {shlex.quote(str(v))}" for v in values)
+            found[name] = " ".join(
+                f"--{name}" if option.is_flag else f"--{name} {shlex.quote(str(v))}" for v in values
+            )
     return found
 
 
@@ -36,27 +46,99 @@ def _written(context: click.Context, option: click.Option) -> bool:
 
 @click.command()
 @click.argument("source", metavar="RUN_OR_LOG_OR_TABLE", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report; by default that of the run or log.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the report; by default that of the run or log.",
+)
 @click.option("--strict", is_flag=True, help="Report no lift where a check is red; exit code 2.")
 @click.option("--quiet", is_flag=True, help="Print only what is red, and the path of the page.")
 @click.option("--control", help="Table: the control arm; by default the arm called `control`.")
 @click.option("--user", default="user", show_default=True, help="Table: the column of users.")
 @click.option("--arm", default="arm", show_default=True, help="Table: the column of arms.")
-@click.option("--metric", "metrics", multiple=True, metavar="NAME[=COLUMN[/DENOMINATOR]]", help="Table: a metric; by default every number.")
-@click.option("--covariate", "covariates", multiple=True, metavar="COLUMN", help="Table: a pre-period column; by default every *_before.")
-@click.option("--segment", "segments", multiple=True, metavar="COLUMN", help="Table: a segment; by default every column of text.")
-@click.option("--ratio", "ratios", multiple=True, metavar="ARM=9", help="Table: users meant for an arm; by default as many for each.")
-@click.option("--guardrail", "guardrails", multiple=True, metavar="METRIC=1%", help="A metric that must not get worse by so much.")
-@click.option("--equivalence", "equivalences", multiple=True, metavar="METRIC=1%", help="Is a metric the same, to within so much?")
-@click.option("--better", "directions", multiple=True, metavar="METRIC=lower",
-              help="Is lower or higher better? Known by name of many (latency, revenue); a guardrail needs it.")  # fmt: skip
-@click.option("--interval", type=click.Choice(["fieller", "log", "delta"]), default="fieller", show_default=True, help="Of the lift.")
 @click.option(
-    "--correction", type=click.Choice(["holm", "hochberg", "bh", "none"]), default="holm", show_default=True, help="Of p, over the family."
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME[=COLUMN[/DENOMINATOR]]",
+    help="Table: a metric; by default every number.",
 )
-@click.option("--winsorise", default="0.1%", show_default=True, metavar="SHARE", help="Beside the verdict: how much of the top is cut.")
-@click.option("--resamples", default=0, show_default=True, help="Beside the verdict: permutations and BCa bootstrap samples, e.g. 4000.")
-@click.option("--cluster", metavar="COLUMN", help="Table: rows that were assigned together, e.g. households; or users, of a table by day.")
+@click.option(
+    "--covariate",
+    "covariates",
+    multiple=True,
+    metavar="COLUMN",
+    help="Table: a pre-period column; by default every *_before.",
+)
+@click.option(
+    "--segment",
+    "segments",
+    multiple=True,
+    metavar="COLUMN",
+    help="Table: a segment; by default every column of text.",
+)
+@click.option(
+    "--ratio",
+    "ratios",
+    multiple=True,
+    metavar="ARM=9",
+    help="Table: users meant for an arm; by default as many for each.",
+)
+@click.option(
+    "--guardrail",
+    "guardrails",
+    multiple=True,
+    metavar="METRIC=1%",
+    help="A metric that must not get worse by so much.",
+)
+@click.option(
+    "--equivalence",
+    "equivalences",
+    multiple=True,
+    metavar="METRIC=1%",
+    help="Is a metric the same, to within so much?",
+)
+@click.option(
+    "--better",
+    "directions",
+    multiple=True,
+    metavar="METRIC=lower",
+    help=(
+        "Is lower or higher better? Known by name of many (latency, revenue); a guardrail needs it."
+    ),
+)
+@click.option(
+    "--interval",
+    type=click.Choice(["fieller", "log", "delta"]),
+    default="fieller",
+    show_default=True,
+    help="Of the lift.",
+)
+@click.option(
+    "--correction",
+    type=click.Choice(["holm", "hochberg", "bh", "none"]),
+    default="holm",
+    show_default=True,
+    help="Of p, over the family.",
+)
+@click.option(
+    "--winsorise",
+    default="0.1%",
+    show_default=True,
+    metavar="SHARE",
+    help="Beside the verdict: how much of the top is cut.",
+)
+@click.option(
+    "--resamples",
+    default=0,
+    show_default=True,
+    help="Beside the verdict: permutations and BCa bootstrap samples, e.g. 4000.",
+)
+@click.option(
+    "--cluster",
+    metavar="COLUMN",
+    help="Table: rows that were assigned together, e.g. households; or users, of a table by day.",
+)
 def report(
     source: Path,
     out: Path | None,
@@ -80,12 +162,12 @@ def report(
 ) -> None:
     """Write report.json, report.md and report.html.
 
-    Of a run's folder, an event log (a .parquet file or a folder of parts), or a plain table of users (csv, tsv, Parquet): one row
-    per user with its arm, or one row per user and arm.
+    Of a run's folder, an event log (a .parquet file or a folder of parts), or a plain table of
+    users (csv, tsv, Parquet): one row per user with its arm, or one row per user and arm.
 
     \b
     abtest report runs/kuaishou_like/latest
-    abtest report users.csv --control A --metric revenue --metric ctr=clicks/impressions --out report
+    abtest report users.csv --control A --metric revenue --metric ctr=clicks/impressions
     abtest report users.csv --control A --guardrail latency=2% --better latency=lower
     abtest report users.csv --control A --interval log --correction bh --resamples 4000
     """
@@ -98,19 +180,30 @@ def report(
 
     with failures(), board(quiet=quiet) as progress:
         choices = Choices(interval, correction, tables.share(winsorise), resamples)
-        margins = Margins(dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences)))
+        margins = Margins(
+            dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences))
+        )
         better = dict(map(tables.direction, directions))
         if tables.is_log(source) or not source.exists():
             strangers = [f"--{name}" for name in TABLE if name in _given()]
             if source.exists() and strangers:
-                raise reports.ReportError(f"{', '.join(strangers)}: for tables; {source} is a log, which says so itself")
+                raise reports.ReportError(
+                    f"{', '.join(strangers)}: for tables; {source} is a log, which says so itself"
+                )
             log, home = reports.find(source)
             folder = out or home
             with held_if_run(folder):
                 content = reports.write(
-                    log, folder, runtime=reports.runtime(home), run=home, strict=strict, margins=margins, choices=choices,
-                    better=better, progress=progress,
-                )  # fmt: skip
+                    log,
+                    folder,
+                    runtime=reports.runtime(home),
+                    run=home,
+                    strict=strict,
+                    margins=margins,
+                    choices=choices,
+                    better=better,
+                    progress=progress,
+                )
         else:
             folder = out or source.parent / "report"
             with tables.of(source):
@@ -123,7 +216,9 @@ def report(
                     choices=choices,
                     shares=dict(map(tables.weight, ratios)) or None,
                     strict=strict,
-                    command=" ".join(["abtest report", shlex.quote(str(source)), *_given().values()]),
+                    command=" ".join(
+                        ["abtest report", shlex.quote(str(source)), *_given().values()]
+                    ),
                     progress=progress,
                     metrics=dict(map(tables.parse, metrics)) or None,
                     covariates=covariates or None,

@@ -12,18 +12,54 @@ from simulator.cli.say import say
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["table1", "table2", "table3", "fig4", "fig5", "claims", "ahead"]))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of NAME.txt (S3-Rec) or NAME.inter (RecBole) files.")
-@click.option("--datasets", multiple=True, help="Data sets, comma-separated or repeated; those of the paper that are there if left out.")
+@click.argument(
+    "what", type=click.Choice(["table1", "table2", "table3", "fig4", "fig5", "claims", "ahead"])
+)
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of NAME.txt (S3-Rec) or NAME.inter (RecBole) files.",
+)
+@click.option(
+    "--datasets",
+    multiple=True,
+    help="Data sets, comma-separated or repeated; those of the paper that are there if left out.",
+)
 @click.option(
     "--models",
     multiple=True,
-    help="Rows, systems or families, comma-separated or repeated; `all` rows, or if left out those that do not take long.",
+    help=(
+        "Rows, systems or families, comma-separated or repeated; `all` rows, or if left out those"
+        " that do not take long."
+    ),
 )
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Fits of each model, with seeds 0, 1, ...")
-@click.option("--protocol", type=click.Choice(["paper", "softmax"]), default="paper", show_default=True, help="How models are trained.")
-@click.option("--workers", type=click.IntRange(1), help="Experiments side by side, one thread each; all cores if left out.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/reproduce"), show_default=True, help="Folder.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Fits of each model, with seeds 0, 1, ...",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["paper", "softmax"]),
+    default="paper",
+    show_default=True,
+    help="How models are trained.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Experiments side by side, one thread each; all cores if left out.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/reproduce"),
+    show_default=True,
+    help="Folder.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def reproduce(
     what: str,
@@ -36,11 +72,14 @@ def reproduce(
     out: Path,
     quiet: bool,
 ) -> None:
-    """Run the paper's offline experiments as scenarios with held-out users and print WHAT: measured, published, difference, interval, test.
+    """Run the paper's offline experiments as scenarios with held-out users and print WHAT:
+    measured, published, difference, interval, test.
 
-    Leave-one-out, all items ranked. What is finished in --out is not computed again, so an interrupted command is simply repeated;
-    fig5 is Figures 5 and 6; claims compares the systems that the paper compares, over all users and by group; ahead asks what one slate
-    finds of the next three clicks, and how novel and diverse it is. Results are written as Markdown, JSON and Parquet, figures as SVG.
+    Leave-one-out, all items ranked. What is finished in --out is not computed again, so an
+    interrupted command is simply repeated; fig5 is Figures 5 and 6; claims compares the systems
+    that the paper compares, over all users and by group; ahead asks what one slate finds of the
+    next three clicks, and how novel and diverse it is. Results are written as Markdown, JSON and
+    Parquet, figures as SVG.
 
     \b
     abtest reproduce table1 --data ../shared/data/s3rec

@@ -17,21 +17,70 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run; runs/<name>/<time> if left out.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the run; runs/<name>/<time> if left out.",
+)
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
-@click.option("--engine.tick", "tick", type=float, help="Simulated seconds whose requests are served together (speed only).")
-@click.option("--engine.block", "block", type=int, help="Requests in one call of a policy, at most (speed only).")
-@click.option("--engine.shards", "shards", type=int, help="Parts that the users are cut into (speed and memory only).")
-@click.option("--engine.executor", "executor", type=click.Choice(["serial", "processes", "ray"]), help="Where work is done (speed only).")
-@click.option("--resume", is_flag=True, help="Continue an interrupted run: that in --out, or the latest of this scenario.")
-@click.option("--quiet", is_flag=True, help="No progress bars, no table; only what is red, and the path of the report.")
-@click.option("--strict", is_flag=True, help="Report no lift where a check is red (a world out of calibration, ...).")
-@click.option("--keep-going", is_flag=True, help="Give up an arm whose policy breaks its contract, and report the others.")
-def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: bool, keep_going: bool, **overrides: Any) -> None:
+@click.option(
+    "--engine.tick",
+    "tick",
+    type=float,
+    help="Simulated seconds whose requests are served together (speed only).",
+)
+@click.option(
+    "--engine.block",
+    "block",
+    type=int,
+    help="Requests in one call of a policy, at most (speed only).",
+)
+@click.option(
+    "--engine.shards",
+    "shards",
+    type=int,
+    help="Parts that the users are cut into (speed and memory only).",
+)
+@click.option(
+    "--engine.executor",
+    "executor",
+    type=click.Choice(["serial", "processes", "ray"]),
+    help="Where work is done (speed only).",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue an interrupted run: that in --out, or the latest of this scenario.",
+)
+@click.option(
+    "--quiet",
+    is_flag=True,
+    help="No progress bars, no table; only what is red, and the path of the report.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Report no lift where a check is red (a world out of calibration, ...).",
+)
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Give up an arm whose policy breaks its contract, and report the others.",
+)
+def run(
+    scenario: Path,
+    out: Path | None,
+    resume: bool,
+    quiet: bool,
+    strict: bool,
+    keep_going: bool,
+    **overrides: Any,
+) -> None:
     """Run SCENARIO: make or read the history, fit the policies, simulate the A/B, report the lift.
 
-    Ends with the lift table and the path of report.html. Exit code 0: reported. 2: bad input, one message. 130: interrupted
-    (143: by SIGTERM); finished parts are kept and `--resume` continues with the same result as an undisturbed run.
+    Ends with the lift table and the path of report.html. Exit code 0: reported. 2: bad input, one
+    message. 130: interrupted (143: by SIGTERM); finished parts are kept and `--resume` continues
+    with the same result as an undisturbed run.
 
     \b
     abtest run scenarios/kuaishou_like.yaml
@@ -41,13 +90,27 @@ def run(scenario: Path, out: Path | None, resume: bool, quiet: bool, strict: boo
     """
     from simulator.scenario.model import Scenario, find
 
-    keys = {"seed": "seed", "tick": "engine.tick", "block": "engine.block", "shards": "engine.shards", "executor": "engine.executor"}
+    keys = {
+        "seed": "seed",
+        "tick": "engine.tick",
+        "block": "engine.block",
+        "shards": "engine.shards",
+        "executor": "engine.executor",
+    }
     with failures():
         loaded = Scenario.load(scenario, {keys[name]: value for name, value in overrides.items()})
         root = out or _folder(loaded.name, resume=resume)
         again = f"interrupted; finished parts are kept: abtest run {scenario} --out {root} --resume"
         with failures(again):
-            _go(loaded, root, find(scenario).parent, resume=resume, quiet=quiet, strict=strict, keep_going=keep_going)
+            _go(
+                loaded,
+                root,
+                find(scenario).parent,
+                resume=resume,
+                quiet=quiet,
+                strict=strict,
+                keep_going=keep_going,
+            )
 
 
 def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options: Any) -> None:
@@ -61,7 +124,9 @@ def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options:
         say(f"abtest: arm {arm!r} was given up: {why}", err=True)
     for notice, times in sorted(outcome.notices.items()):
         say(f"abtest: {notice}{f' [{times} times]' if times > 1 else ''}", err=True)
-    for policy in sorted({notice.policy for notice in outcome.notices if notice.promise != WARNINGS}):
+    for policy in sorted(
+        {notice.policy for notice in outcome.notices if notice.promise != WARNINGS}
+    ):
         say(f"abtest: `abtest policies check {policy}` looks closer", err=True)
     if outcome.report is None:
         say(f"abtest: one arm, nothing to compare; the log is {root / 'log'}")
@@ -85,5 +150,8 @@ def _folder(name: str, *, resume: bool) -> Path:
 
     runs = sorted(path for path in home.glob("*") if path.is_dir())
     if not runs:
-        raise RunError(f"nothing to resume: {home} holds no run; start one without --resume, or say which with --out")
+        raise RunError(
+            f"nothing to resume: {home} holds no run; start one without --resume, or say which with"
+            " --out"
+        )
     return runs[-1]

@@ -1,4 +1,6 @@
-"""What commands print: names are those of people's files, so nothing reaches the terminal that it would act upon."""
+"""What commands print: names are those of people's files, so nothing reaches the terminal that it
+would act upon.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,17 @@ from simulator.page.escapes import printable
 
 def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
     """Print a message or a path."""
-    click.echo(printable(os.fspath(message) if isinstance(message, os.PathLike) else str(message)), err=err, nl=nl)
+    click.echo(
+        printable(os.fspath(message) if isinstance(message, os.PathLike) else str(message)),
+        err=err,
+        nl=nl,
+    )
 
 
 def say_report(content: Mapping[str, Any], page: Path, *, quiet: bool) -> None:
-    """Show a report and where it is; `quiet` leaves out all but its red checks, which nobody may overlook."""
+    """Show a report and where it is; `quiet` leaves out all but its red checks, which nobody may
+    overlook.
+    """
     if quiet:
         from simulator.page.words import reds
 

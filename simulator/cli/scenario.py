@@ -20,10 +20,15 @@ def scenario() -> None:
 
 @scenario.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-@click.option("--plug-ins", is_flag=True, help="Also import the scenario's plug-ins, which runs their code, and check their parameters.")
+@click.option(
+    "--plug-ins",
+    is_flag=True,
+    help="Also import the scenario's plug-ins, which runs their code, and check their parameters.",
+)
 def check(files: tuple[str, ...], plug_ins: bool) -> None:
-    """Validate scenario FILES: keys, types, ranges, names, memory, that data are there, and the hyper-parameters of
-    abtest's own policies. Runs nothing, and imports no plug-in unless asked to: a stranger's scenario is safe to check.
+    """Validate scenario FILES: keys, types, ranges, names, memory, that data are there, and the
+    hyper-parameters of abtest's own policies. Runs nothing, and imports no plug-in unless asked to:
+    a stranger's scenario is safe to check.
 
     Exit code 0: all good. 2: every broken rule is named with file, line and key path.
 
@@ -45,10 +50,22 @@ def check(files: tuple[str, ...], plug_ins: bool) -> None:
         except ScenarioError as error:
             wrong.append(str(error))
             continue
-        say(f"{file}: ok: {loaded.name}, {len(loaded.arms)} arms ({', '.join(loaded.arms)}), {loaded.days} days")
-        unmade = [] if plug_ins else sorted({spec.policy for _, spec in loaded.policies() if not is_built_in(spec.policy)})
+        say(
+            f"{file}: ok: {loaded.name}, {len(loaded.arms)} arms ({', '.join(loaded.arms)}),"
+            f" {loaded.days} days"
+        )
+        unmade = (
+            []
+            if plug_ins
+            else sorted(
+                {spec.policy for _, spec in loaded.policies() if not is_built_in(spec.policy)}
+            )
+        )
         if unmade:
-            say(f"  {', '.join(unmade)}: there, but not imported; --plug-ins or a run checks the hyper-parameters")
+            say(
+                f"  {', '.join(unmade)}: there, but not imported; --plug-ins or a run checks the"
+                " hyper-parameters"
+            )
     if wrong:
         raise Failure("\n".join(wrong))
 

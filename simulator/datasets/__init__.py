@@ -1,4 +1,6 @@
-"""Readers of published data sets: files as they are -> `Source`. Which file is read how lives in one module a source."""
+"""Readers of published data sets: files as they are -> `Source`. Which file is read how lives in
+one module a source.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,17 @@ SOURCES: dict[str, tuple[str, str | None]] = {
     "inter": ("simulator.datasets.inter", None),
     "log": ("simulator.datasets.native", None),
 }
-"""`data.source` -> (module with `read(data, path) -> Source`, the path where the scenario gives none)."""
+"""`data.source` -> (module with `read(data, path) -> Source`, the path where the scenario gives
+none).
+"""
 
 
 def locate(path: str, folder: Path) -> Path:
     """The file or folder that a scenario means by `data.path`.
 
     Args:
-        path: absolute, or relative to ABTEST_DATA, to `folder`, to the working directory, or to `../shared/data` beside the checkout.
+        path: absolute, or relative to ABTEST_DATA, to `folder`, to the working directory, or to
+            `../shared/data` beside the checkout.
         folder: where the scenario lies.
 
     Raises:
@@ -40,7 +45,11 @@ def locate(path: str, folder: Path) -> Path:
     roots = [folder, Path.cwd(), Path(__file__).resolve().parents[3] / "shared" / "data"]
     if "ABTEST_DATA" in os.environ:
         roots.insert(0, Path(os.environ["ABTEST_DATA"]))
-    places = [given] if given.is_absolute() else list(dict.fromkeys((root / given).resolve() for root in roots))
+    places = (
+        [given]
+        if given.is_absolute()
+        else list(dict.fromkeys((root / given).resolve() for root in roots))
+    )
     try:
         here = next((place for place in places if place.exists()), None)
     except OSError as error:  # a name that no file system takes
@@ -53,13 +62,17 @@ def locate(path: str, folder: Path) -> Path:
 
 
 def place(data: Data, folder: Path) -> Path:
-    """The file or folder that a scenario's `data` section reads; `folder` is where the scenario lies.
+    """The file or folder that a scenario's `data` section reads; `folder` is where the scenario
+    lies.
 
     Raises:
         DataError: the source has no files or was given no path, or nothing is there.
     """
     if data.source not in SOURCES:
-        raise DataError(f"data.source {data.source!r} has no files to read: its history is made by running the world")
+        raise DataError(
+            f"data.source {data.source!r} has no files to read: its history is made by running the"
+            " world"
+        )
     path = data.path if data.path is not None else SOURCES[data.source][1]
     if path is None:
         raise DataError(f"data.path: the source {data.source!r} needs the path of its file")

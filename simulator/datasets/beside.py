@@ -1,4 +1,6 @@
-"""Files that lie beside a log: which of them are there, and how far they and the log speak of the same ids."""
+"""Files that lie beside a log: which of them are there, and how far they and the log speak of the
+same ids.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,25 @@ def packed_or_plain(folder: Path, name: str) -> Path | None:
     """
     candidates = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
     if len(candidates) == 2:
-        raise DataError(f"{folder}: {name} and {name}.gz are both there: take one away, so that it is clear which is meant")
+        raise DataError(
+            f"{folder}: {name} and {name}.gz are both there: take one away, so that it is clear"
+            " which is meant"
+        )
     return candidates[0] if candidates else None
 
 
 def presence(present: Iterable[Path], absent: Iterable[str]) -> dict[str, list[str]]:
     """Notes: which side files were read, and which are not there."""
-    notes = {"side files read": [file.name for file in present], "side files not there": list(absent)}
+    notes = {
+        "side files read": [file.name for file in present],
+        "side files not there": list(absent),
+    }
     return {words: names for words, names in notes.items() if names}
 
 
-def coverage(what: str, file: str, file_ids: Collection[Any], log_ids: Collection[Any], fate: str) -> dict[str, int]:
+def coverage(
+    what: str, file: str, file_ids: Collection[Any], log_ids: Collection[Any], fate: str
+) -> dict[str, int]:
     """Notes: how many ids only a side file has, and how many only the log.
 
     Args:

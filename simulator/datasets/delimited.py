@@ -1,9 +1,9 @@
 """Delimited text -> typed Arrow tables, every bad cell named by file, line, column, rule and value.
 
-No data set is known here. What all readers of text share is said here once: a byte order mark and the
-kind of line end are no content, blank lines hold no row, spaces around a cell do not belong to it.
-Cells between commas may be quoted, a quoted cell ends on its line; cells between tabs are plain text,
-in which a quote is a character like any other.
+No data set is known here. What all readers of text share is said here once: a byte order mark and
+the kind of line end are no content, blank lines hold no row, spaces around a cell do not belong to
+it. Cells between commas may be quoted, a quoted cell ends on its line; cells between tabs are plain
+text, in which a quote is a character like any other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ _RANGE = {
 
 
 class DataError(ValueError):
-    """Data that cannot be read as it should: the message names the file, the line, the column, the rule and the value."""
+    """Data that cannot be read as it should: the message names the file, the line, the column, the
+    rule and the value.
+    """
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
 
 def missing(path: Path) -> str:
-    """That nothing is at `path`, in words: also where that is, if it depends on the working directory."""
+    """That nothing is at `path`, in words: also where that is, if it depends on the working
+    directory.
+    """
     return f"{path}: no such file or folder{looked_up(path)}"
 
 
@@ -140,12 +144,17 @@ def unreadable(path: Path, error: Exception) -> DataError:
         try:
             with _open_bytes(path) as stream:
                 number, odd = next(
-                    (number, line) for number, line in enumerate(stream, start=1) if not _is_utf8(line)
+                    (number, line)
+                    for number, line in enumerate(stream, start=1)
+                    if not _is_utf8(line)
                 )
         except LAYOUT_ERRORS as another:
             error = another  # a packed file that is damaged is both
         else:
-            return DataError(f"{path}: line {number}: must be UTF-8 text; got {odd[:80]!r}: save the file as UTF-8")
+            return DataError(
+                f"{path}: line {number}: must be UTF-8 text; got {odd[:80]!r}: save the file as"
+                " UTF-8"
+            )
     reason = getattr(error, "strerror", None) or error
     return DataError(f"{path}: the file breaks off or cannot be read: {reason}")
 
@@ -170,14 +179,17 @@ def header(path: Path, delimiter: str = ",") -> list[str]:
     except LAYOUT_ERRORS as error:
         raise unreadable(path, error) from error
     if not first.strip():
-        raise DataError(f"{path}: line 1: a header with column names must stand there; the line is empty")
+        raise DataError(
+            f"{path}: line 1: a header with column names must stand there; the line is empty"
+        )
     names = [name.strip() for name in _cells(path, 1, first, delimiter)]
     once(path, names)
     return names
 
 
 def once(path: Path, names: Sequence[str]) -> None:
-    """Hold the names of columns to being different; columns without a name may be several, for nobody can ask for them.
+    """Hold the names of columns to being different; columns without a name may be several, for
+    nobody can ask for them.
 
     Raises:
         DataError: a name that stands there twice.
@@ -186,23 +198,27 @@ def once(path: Path, names: Sequence[str]) -> None:
     for place, name in enumerate(names, start=1):
         if name and name in places:
             raise DataError(
-                f"{path}: line 1: two columns are called {name!r}, columns {places[name]} and {place}: "
-                "rename one or take it away"
+                f"{path}: line 1: two columns are called {name!r}, columns {places[name]} and"
+                f" {place}: rename one or take it away"
             )
         places[name] = place
 
 
-def read_csv(path: Path, columns: Mapping[str, Column], delimiter: str = ",", *, others: bool = True) -> pa.Table:
+def read_csv(
+    path: Path, columns: Mapping[str, Column], delimiter: str = ",", *, others: bool = True
+) -> pa.Table:
     """Read a delimited file with a header line, plain or gzip.
 
     Args:
         path: the file.
         columns: what must be there, by name.
         delimiter: between cells; see the module for what follows from it.
-        others: whether columns that are not in `columns` are read too, as text. Columns without a name never are.
+        others: whether columns that are not in `columns` are read too, as text. Columns without a
+            name never are.
 
     Returns:
-        The table, columns in the order of the file (without `others`: of `columns`), empty cells null.
+        The table, columns in the order of the file (without `others`: of `columns`), empty cells
+        null.
 
     Raises:
         DataError: the first bad line, with file, line, column, rule and value.
@@ -225,7 +241,8 @@ def read_csv(path: Path, columns: Mapping[str, Column], delimiter: str = ",", *,
         fault = _first_fault(path, names, columns, delimiter)
         if fault is not None:
             raise fault from error
-        # Every line is right. The fast reader takes a line of spaces for a row, and a header alone for none.
+        # Every line is right. The fast reader takes a line of spaces for a row, and a header alone
+        # for none.
         try:
             table = _parse(_tidy(path, delimiter), names, types, delimiter)
         except pa.ArrowInvalid as again:
@@ -269,7 +286,8 @@ def _tidy(path: Path, delimiter: str) -> IO[bytes]:
 
 
 def read_all(paths: Sequence[Path], columns: Mapping[str, Column]) -> pa.Table:
-    """Read files of one kind as one table (`read_csv` of each); a unique column is unique over all of them.
+    """Read files of one kind as one table (`read_csv` of each); a unique column is unique over all
+    of them.
 
     Raises:
         DataError: see `read_csv`; a value of a unique column in two files.
@@ -282,13 +300,19 @@ def read_all(paths: Sequence[Path], columns: Mapping[str, Column]) -> pa.Table:
         for path, table in zip(paths, tables, strict=True):
             for value in table[name].to_pylist():
                 if where.setdefault(value, path) is not path:
-                    here, there = (_line_of(file, name, columns[name], value) for file in (path, where[value]))
-                    raise DataError(f"{here}: {name} must be unique; {value!r} stands in {there} already")
+                    here, there = (
+                        _line_of(file, name, columns[name], value) for file in (path, where[value])
+                    )
+                    raise DataError(
+                        f"{here}: {name} must be unique; {value!r} stands in {there} already"
+                    )
     return pa.concat_tables(tables, promote_options="permissive")
 
 
 def line_of(path: Path, row: int, delimiter: str = ",") -> int:
-    """The line of the file in which row `row` of its table stands (from 0, as `read_csv` gives them)."""
+    """The line of the file in which row `row` of its table stands (from 0, as `read_csv` gives
+    them).
+    """
     for place, (line, _) in enumerate(_lines(path, delimiter)):
         if place == row:
             return line
@@ -323,12 +347,14 @@ def _allowed(values: pa.ChunkedArray, column: Column) -> bool:
     if column.values is not None:
         return bool(pc.all(pc.is_in(values, pa.array(column.values, column.type))).as_py())
     extremes = pc.min_max(values).as_py()
-    return (column.low is None or extremes["min"] >= column.low) and (column.high is None or extremes["max"] <= column.high)
+    return (column.low is None or extremes["min"] >= column.low) and (
+        column.high is None or extremes["max"] <= column.high
+    )
 
 
 def _needs_care(path: Path) -> bool:
-    """Whether a file has what the fast reader takes otherwise than the rules say: quotes, which may swallow lines, and
-    hexadecimal numbers."""
+    """Whether a file has what the fast reader takes otherwise than the rules say: quotes, which may
+    swallow lines, and hexadecimal numbers."""
     last = b""
     try:
         with _open_bytes(path) as stream:
@@ -341,23 +367,40 @@ def _needs_care(path: Path) -> bool:
     return False
 
 
-def _first_fault(path: Path, names: list[str], columns: Mapping[str, Column], delimiter: str) -> DataError | None:
-    """The first line that breaks a rule, found by reading slowly; None where every line keeps them."""
+def _first_fault(
+    path: Path, names: list[str], columns: Mapping[str, Column], delimiter: str
+) -> DataError | None:
+    """The first line that breaks a rule, found by reading slowly; None where every line keeps
+    them.
+    """
     places = {name: names.index(name) for name in columns}
-    lines: dict[str, dict[Any, int]] = {name: {} for name, column in columns.items() if column.unique}
+    lines: dict[str, dict[Any, int]] = {
+        name: {} for name, column in columns.items() if column.unique
+    }
     try:
         for line, cells in _lines(path, delimiter):
             if len(cells) != len(names):
                 shown = delimiter.join(cells)
-                return DataError(f"{path}: line {line}: must have {len(names)} cells as the header; got {len(cells)}: {shown[:120]!r}")
+                return DataError(
+                    f"{path}: line {line}: must have {len(names)} cells as the header; got"
+                    f" {len(cells)}: {shown[:120]!r}"
+                )
             for name, place in places.items():
                 try:
                     value = columns[name].parse(cells[place])
                 except ValueError:
-                    return DataError(f"{path}: line {line}: {name} must be {columns[name].rule}; got {cells[place][:120]!r}")
-                if name in lines and value is not None and lines[name].setdefault(value, line) != line:
                     return DataError(
-                        f"{path}: line {line}: {name} must be unique; {value!r} stands in line {lines[name][value]} already"
+                        f"{path}: line {line}: {name} must be {columns[name].rule}; got"
+                        f" {cells[place][:120]!r}"
+                    )
+                if (
+                    name in lines
+                    and value is not None
+                    and lines[name].setdefault(value, line) != line
+                ):
+                    return DataError(
+                        f"{path}: line {line}: {name} must be unique; {value!r} stands in line"
+                        f" {lines[name][value]} already"
                     )
     except DataError as fault:
         return fault
@@ -386,22 +429,30 @@ def _cells(path: Path, number: int, line: str, delimiter: str) -> list[str]:
         return next(csv.reader([text.rstrip()], delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise DataError(
-            f"{path}: line {number}: a quoted cell must end on its line, before a {delimiter!r} or the end of the line "
-            f"({error}); got {text[:120]!r}"
+            f"{path}: line {number}: a quoted cell must end on its line, before a {delimiter!r} or"
+            f" the end of the line ({error}); got {text[:120]!r}"
         ) from error
 
 
 def codes(values: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[Any]]:
-    """Categories as numbers: `[N]` 1, 2, ... by first appearance, 0 = empty; and the category of each number from 1 on."""
+    """Categories as numbers: `[N]` 1, 2, ... by first appearance, 0 = empty; and the category of
+    each number from 1 on.
+    """
     encoded = pc.dictionary_encode(values).combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], values.type).dictionary_encode()
+        encoded = (
+            encoded.chunk(0)
+            if encoded.num_chunks
+            else pa.array([], values.type).dictionary_encode()
+        )
     indices = pc.fill_null(pc.cast(encoded.indices, pa.int64()), -1)
     return indices.to_numpy(zero_copy_only=False) + 1, encoded.dictionary.to_pylist()
 
 
 def numbers(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text as whole numbers, else as numbers, where every cell that is not empty is one; else as it is."""
+    """Text as whole numbers, else as numbers, where every cell that is not empty is one; else as it
+    is.
+    """
     for kind in (pa.int64(), pa.float64()):
         column = Column(kind, null=True)
         if all(_fits(cell, column) for cell in pc.unique(values).to_pylist()):
@@ -418,9 +469,11 @@ def _fits(cell: str | None, column: Column) -> bool:
 
 
 def feature(values: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """A column as a feature: numbers as float32 (NaN = empty), whole numbers as int64, anything else as category codes.
+    """A column as a feature: numbers as float32 (NaN = empty), whole numbers as int64, anything
+    else as category codes.
 
-    Whole numbers are categories, too: a column of them that has empty cells becomes codes. Codes are int64 with 0 for empty.
+    Whole numbers are categories, too: a column of them that has empty cells becomes codes. Codes
+    are int64 with 0 for empty.
     """
     if pa.types.is_floating(values.type):
         return np.asarray(pc.cast(values, pa.float32()).to_numpy(), dtype=np.float32)
@@ -430,7 +483,9 @@ def feature(values: pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 def spread(values: npt.NDArray[Any], row: npt.NDArray[np.int64], n: int) -> npt.NDArray[Any]:
-    """`[n]` a feature's `values` at `row`; elsewhere it is unknown: 0 for codes and whole numbers, NaN for numbers."""
+    """`[n]` a feature's `values` at `row`; elsewhere it is unknown: 0 for codes and whole numbers,
+    NaN for numbers.
+    """
     out = np.full(n, np.nan if values.dtype.kind == "f" else 0, dtype=values.dtype)
     out[row] = values
     return out

@@ -1,4 +1,6 @@
-"""RecBole's atomic files: `.inter` with its typed header, and `.item`, `.user` beside it, each plain or `.gz`."""
+"""RecBole's atomic files: `.inter` with its typed header, and `.item`, `.user` beside it, each
+plain or `.gz`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,18 @@ import pyarrow.compute as pc
 
 from policies.base import Catalogue, IntArray
 from simulator.datasets.beside import coverage, packed_or_plain, presence
-from simulator.datasets.delimited import TEXT, Column, DataError, codes, feature, header, line_of, once, read_csv, spread
+from simulator.datasets.delimited import (
+    TEXT,
+    Column,
+    DataError,
+    codes,
+    feature,
+    header,
+    line_of,
+    once,
+    read_csv,
+    spread,
+)
 from simulator.datasets.sequences import leave_out
 from simulator.scenario.model import Data
 from simulator.users.base import Source
@@ -26,7 +39,8 @@ NEEDED = {
     "timestamp": ("float", Column(pa.float64())),
     "label": ("float", Column(pa.float64(), values=(0, 1))),
 }
-"""Fields of an `.inter` file that decide what happened: the type that each must have, and its rule."""
+"""Fields of an `.inter` file that decide what happened: the type that each must have, and its rule.
+"""
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 """Field types of the format, as in `user_id:token`."""
@@ -42,23 +56,28 @@ SECONDS, MILLISECONDS = (1e8, 5e9), (1e11, 5e12)
 
 
 def read(data: Data, path: Path) -> Source:
-    """Read `NAME.inter` (a file, or a folder with one), and `NAME.item`, `NAME.user` where they lie beside it.
+    """Read `NAME.inter` (a file, or a folder with one), and `NAME.item`, `NAME.user` where they lie
+    beside it.
 
-    Needs the fields `user_id:token` and `item_id:token`; no cell of a field of NEEDED may be empty. With
-    `timestamp:float`, in any unit, interactions are put into its order (ties keep the order of the file), otherwise
-    the order of the file is the order of time. With `label:float`, 0 is an unclick and 1 a click. Users and items are
-    numbered by first appearance; every user's last `hold_out` clicks are held out (`sequences.leave_out`). Items and
-    users that only `.item` and `.user` list are left out and counted; those that they lack have no features.
+    Needs the fields `user_id:token` and `item_id:token`; no cell of a field of NEEDED may be empty.
+    With `timestamp:float`, in any unit, interactions are put into its order (ties keep the order of
+    the file), otherwise the order of the file is the order of time. With `label:float`, 0 is an
+    unclick and 1 a click. Users and items are numbered by first appearance; every user's last
+    `hold_out` clicks are held out (`sequences.leave_out`). Items and users that only `.item` and
+    `.user` list are left out and counted; those that they lack have no features.
 
     Raises:
-        DataError: a header without types, a field missing, twice or of another type, or a bad line, named by file
-            and line; an id twice in `.item` or `.user`.
+        DataError: a header without types, a field missing, twice or of another type, or a bad line,
+            named by file and line; an id twice in `.item` or `.user`.
     """
     file = _inter_file(path)
     table, types = _atomic(file, NEEDED, pa.float64())
     for name in ("user_id", "item_id"):
         if name not in types:
-            raise DataError(f"{file}: line 1: needs the field {name}:token; it has {', '.join(f'{n}:{t}' for n, t in types.items())}")
+            raise DataError(
+                f"{file}: line 1: needs the field {name}:token; it has"
+                f" {', '.join(f'{n}:{t}' for n, t in types.items())}"
+            )
     if not table.num_rows:
         raise DataError(f"{file}: no interactions there, only a header")
     (user, users), (item, items) = codes(table["user_id"]), codes(table["item_id"])
@@ -81,7 +100,9 @@ def read(data: Data, path: Path) -> Source:
         {"id": _ids(file, users), **by_user},
         attributes,
     )
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(user, minlength=len(users))))).astype(np.int64)
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(user, minlength=len(users))))).astype(
+        np.int64
+    )
     notes = {
         "file": file.name,
         "users": len(users),
@@ -101,7 +122,9 @@ def beside(file: Path) -> list[Path]:
 
 
 def item_file(file: Path) -> Path:
-    """Where the features of the items of `NAME.inter` lie, or would lie: `NAME.item`, plain or `.gz`."""
+    """Where the features of the items of `NAME.inter` lie, or would lie: `NAME.item`, plain or
+    `.gz`.
+    """
     name = _side_names(file)[0]
     return packed_or_plain(file.parent, name) or file.with_name(name)
 
@@ -116,7 +139,10 @@ def _inter_file(path: Path) -> Path:
         return path
     found = sorted([*path.glob("*.inter"), *path.glob("*.inter.gz")])
     if len(found) != 1:
-        raise DataError(f"{path}: must hold exactly one .inter or .inter.gz file; it has {len(found)}: give data.path the file itself")
+        raise DataError(
+            f"{path}: must hold exactly one .inter or .inter.gz file; it has {len(found)}: give"
+            " data.path the file itself"
+        )
     return found[0]
 
 
@@ -135,9 +161,14 @@ def _atomic(
     for field in header(path, "\t"):
         name, colon, kind = field.rpartition(":")
         if not colon or kind not in TYPES:
-            raise DataError(f"{path}: line 1: a field must be name:type with a type of {', '.join(TYPES)}; got {field!r}")
+            raise DataError(
+                f"{path}: line 1: a field must be name:type with a type of {', '.join(TYPES)}; got"
+                f" {field!r}"
+            )
         if name in needed and needed[name][0] != kind:
-            raise DataError(f"{path}: line 1: the field {name} must be {name}:{needed[name][0]}; got {field!r}")
+            raise DataError(
+                f"{path}: line 1: the field {name} must be {name}:{needed[name][0]}; got {field!r}"
+            )
         bare.append(name)
         types[name] = kind
     once(path, bare)
@@ -155,13 +186,20 @@ def _ids(file: Path, values: list[str]) -> npt.NDArray[Any]:
         return np.array(values, dtype=np.int64)
     longest = max(values, key=len)
     if len(longest) > LONGEST_ID:
-        raise DataError(f"{file}: an id must have at most {LONGEST_ID:,} characters; got one of {len(longest):,}: {longest[:60]!r}...")
+        raise DataError(
+            f"{file}: an id must have at most {LONGEST_ID:,} characters; got one of"
+            f" {len(longest):,}: {longest[:60]!r}..."
+        )
     return np.array(values, dtype=np.str_)
 
 
 def _hold_to_one_unit(file: Path, times: npt.NDArray[np.float64]) -> None:
-    """Refuse a file of which some times are seconds and others milliseconds since 1970: they have no common order."""
-    seconds, milliseconds = ((times >= low) & (times <= high) for low, high in (SECONDS, MILLISECONDS))
+    """Refuse a file of which some times are seconds and others milliseconds since 1970: they have
+    no common order.
+    """
+    seconds, milliseconds = (
+        (times >= low) & (times <= high) for low, high in (SECONDS, MILLISECONDS)
+    )
     between = (times > SECONDS[1]) & (times < MILLISECONDS[0])
     if seconds.any() and milliseconds.any() and not between.any():
         rows = [int(np.argmax(seconds)), int(np.argmax(milliseconds))]
@@ -175,7 +213,8 @@ def _hold_to_one_unit(file: Path, times: npt.NDArray[np.float64]) -> None:
 def _features(
     path: Path | None, key: str, log_ids: list[str], base: int
 ) -> tuple[dict[str, Any], tuple[IntArray, IntArray] | None, dict[str, Any]]:
-    """Columns of a `.item` or `.user` file by name, its first token_seq field as ragged attributes, and notes on its ids.
+    """Columns of a `.item` or `.user` file by name, its first token_seq field as ragged attributes,
+    and notes on its ids.
 
     Args:
         path: the file; None where it is not there.
@@ -189,7 +228,10 @@ def _features(
     if key not in types:
         raise DataError(f"{path}: line 1: needs the field {key}:token")
     if "id" in types:
-        raise DataError(f"{path}: line 1: no field may be called id, as the ids of {key} are in a catalogue; rename it")
+        raise DataError(
+            f"{path}: line 1: no field may be called id, as the ids of {key} are in a catalogue;"
+            " rename it"
+        )
     ids = table[key].to_pylist()
     place = {value: number for number, value in enumerate(log_ids, start=base)}
     keep = np.array([value in place for value in ids], dtype=bool)
@@ -206,7 +248,11 @@ def _features(
         elif name != key:
             unused.append(f"{name}:{kind}")
     notes = coverage("items" if key == "item_id" else "users", path.name, ids, log_ids, "left out")
-    return columns, attributes, {**notes, **({f"fields of {path.name} that nothing uses": unused} if unused else {})}
+    return (
+        columns,
+        attributes,
+        {**notes, **({f"fields of {path.name} that nothing uses": unused} if unused else {})},
+    )
 
 
 def _ragged(values: pa.ChunkedArray, row: IntArray, size: int) -> tuple[IntArray, IntArray]:
@@ -216,4 +262,7 @@ def _ragged(values: pa.ChunkedArray, row: IntArray, size: int) -> tuple[IntArray
     real = pc.not_equal(flat, "").to_numpy()
     ids, owner = feature(flat.filter(pa.array(real))), owner[real]
     counts = np.bincount(owner, minlength=size)
-    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), ids[np.argsort(owner, kind="stable")]
+    return (
+        np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        ids[np.argsort(owner, kind="stable")],
+    )

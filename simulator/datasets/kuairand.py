@@ -1,4 +1,6 @@
-"""KuaiRand (Gao et al., CIKM 2022): the published files as they are -> `Source`. Times are China time; no other data set lives here."""
+"""KuaiRand (Gao et al., CIKM 2022): the published files as they are -> `Source`. Times are China
+time; no other data set lives here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,19 @@ import pyarrow.parquet as pq
 
 from policies.base import Catalogue, IntArray
 from simulator.datasets.beside import coverage, presence
-from simulator.datasets.delimited import TEXT, Column, DataError, codes, feature, missing, numbers, once, read_all, read_csv, spread
+from simulator.datasets.delimited import (
+    TEXT,
+    Column,
+    DataError,
+    codes,
+    feature,
+    missing,
+    numbers,
+    once,
+    read_all,
+    read_csv,
+    spread,
+)
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sessions import sessions
 from simulator.log.eventlog import EventLog, Metadata
@@ -26,7 +40,9 @@ DAY = 86_400_000
 CHINA = 8 * 3_600_000
 """China time is UTC + 8 h; days of the data start at its midnight (ms)."""
 POOL = 7_583
-"""Videos from which the impressions with is_rand = 1 were drawn uniformly, in every version of the data (Gao et al. 2022, section 3)."""
+"""Videos from which the impressions with is_rand = 1 were drawn uniformly, in every version of the
+data (Gao et al. 2022, section 3).
+"""
 
 _ID = Column(pa.int64(), low=0)
 _FLAG = Column(pa.int64(), low=0, high=1)
@@ -38,7 +54,10 @@ LOG = {
     "date": Column(pa.int64(), low=19_700_101, high=99_991_231),
     "hourmin": Column(pa.int64(), low=0, high=2359),
     "time_ms": Column(pa.int64(), low=1_000_000_000_000, high=9_999_999_999_999),
-    **dict.fromkeys(("is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view"), _FLAG),
+    **dict.fromkeys(
+        ("is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view"),
+        _FLAG,
+    ),
     "play_time_ms": _MS,
     "duration_ms": _MS,
     "profile_stay_time": _MS,
@@ -62,7 +81,12 @@ KINDS = {
 
 _KEY = Column(pa.int64(), low=0, unique=True)
 _COUNT = Column(pa.float32(), null=True)
-USERS = {"user_id": _KEY, **dict.fromkeys(("follow_user_num", "fans_user_num", "friend_user_num", "register_days"), _COUNT)}
+USERS = {
+    "user_id": _KEY,
+    **dict.fromkeys(
+        ("follow_user_num", "fans_user_num", "friend_user_num", "register_days"), _COUNT
+    ),
+}
 _TEXT = Column(TEXT, null=True)
 SIDES = {
     "user_features": r"user_features_.*\.csv(\.gz)?",
@@ -86,12 +110,13 @@ def read(data: Data, path: Path) -> Source:
 
     Args:
         data: the scenario's section: `test_days`, `session_gap`.
-        path: a folder with any number of `log_standard_*.csv[.gz]` and `log_random_*.csv[.gz]`, and optionally `user_features_*`,
-            `video_features_basic_*` and `user_sequences_*.parquet`; or one log file, with the others beside it.
+        path: a folder with any number of `log_standard_*.csv[.gz]` and `log_random_*.csv[.gz]`, and
+            optionally `user_features_*`, `video_features_basic_*` and `user_sequences_*.parquet`;
+            or one log file, with the others beside it.
 
     Returns:
-        `Source`. The last `test_days` China days of the log are `future`; what came before, the sequences first, is `history`.
-        Items of channel 1 (`random`) were shown at random.
+        `Source`. The last `test_days` China days of the log are `future`; what came before, the
+        sequences first, is `history`. Items of channel 1 (`random`) were shown at random.
 
     Raises:
         DataError: a file missing or broken.
@@ -100,7 +125,9 @@ def read(data: Data, path: Path) -> Source:
     log, duplicates = _read_logs(logs)
     sides = {name: _matching(folder, pattern) for name, pattern in SIDES.items()}
     users = read_all(sides["user_features"], USERS) if sides["user_features"] else None
-    videos = read_all(sides["video_features_basic"], VIDEOS) if sides["video_features_basic"] else None
+    videos = (
+        read_all(sides["video_features_basic"], VIDEOS) if sides["video_features_basic"] else None
+    )
     exposures, found = _read_sequences(sides["user_sequences"], log)
     user_of = Numbering.by_appearance(log["user_id"], exposures["user"], base=0)
     known = [] if videos is None else [videos["video_id"].to_numpy()]
@@ -109,7 +136,10 @@ def read(data: Data, path: Path) -> Source:
     start = (last + CHINA) // DAY * DAY - CHINA - (data.test_days - 1) * DAY
     if start <= int(log["time_ms"].min()) and not len(exposures["user"]):
         days = (last - int(log["time_ms"].min())) / DAY
-        raise DataError(f"{path}: data.test_days = {data.test_days} leaves no history: the log spans {days:.1f} days")
+        raise DataError(
+            f"{path}: data.test_days = {data.test_days} leaves no history: the log spans {days:.1f}"
+            " days"
+        )
     catalogue = _catalogue(log, users, videos, user_of, item_of, start)
     durations = catalogue.items["duration"]
     channels = ("random",) if log["is_rand"].any() else ()
@@ -117,28 +147,60 @@ def read(data: Data, path: Path) -> Source:
         "files": [file.name for file in logs],
         "impressions read": len(log["user_id"]) + duplicates,
         "exact duplicates dropped": duplicates,
-        **presence([file for files in sides.values() for file in files], [name for name, files in sides.items() if not files]),
+        **presence(
+            [file for files in sides.values() for file in files],
+            [name for name, files in sides.items() if not files],
+        ),
         **found,
     }
     if users is not None:
         if "id" in users.column_names:
-            raise DataError(f"{sides['user_features'][0]}: line 1: no column may be called 'id', as the catalogue's user_id is; rename it")
+            raise DataError(
+                f"{sides['user_features'][0]}: line 1: no column may be called 'id', as the"
+                " catalogue's user_id is; rename it"
+            )
         listed = users["user_id"].to_pylist()
         notes |= coverage("users", "user_features", listed, user_of.original.tolist(), "left out")
     if videos is not None:
         shown = np.union1d(log["video_id"], exposures["item"]).tolist()
-        notes |= coverage("items", "video_features_basic", videos["video_id"].to_pylist(), shown, "in the catalogue")
+        notes |= coverage(
+            "items",
+            "video_features_basic",
+            videos["video_id"].to_pylist(),
+            shown,
+            "in the catalogue",
+        )
         no_date = pc.and_(pc.is_null(_dates(videos["upload_dt"])), pc.is_valid(videos["upload_dt"]))
         if pc.any(no_date).as_py():
-            notes["videos whose upload_dt is not YYYY-MM-DD, taken as unknown"] = pc.sum(no_date).as_py()
-    metadata = Metadata(("history",), len(user_of), len(item_of), "unknown", channels=channels, notes=notes)
+            notes["videos whose upload_dt is not YYYY-MM-DD, taken as unknown"] = pc.sum(
+                no_date
+            ).as_py()
+    metadata = Metadata(
+        ("history",), len(user_of), len(item_of), "unknown", channels=channels, notes=notes
+    )
     parts = []
     for chosen in (log["time_ms"] < start, log["time_ms"] >= start):
         rows = {name: column[chosen] for name, column in log.items()}
-        parts.append(_columns(rows, user_of(rows["user_id"]), item_of(rows["video_id"]), durations, start, data.session_gap))
-    before = _exposure_columns(exposures, user_of(exposures["user"]), item_of(exposures["item"]), durations, start)
+        parts.append(
+            _columns(
+                rows,
+                user_of(rows["user_id"]),
+                item_of(rows["video_id"]),
+                durations,
+                start,
+                data.session_gap,
+            )
+        )
+    before = _exposure_columns(
+        exposures, user_of(exposures["user"]), item_of(exposures["item"]), durations, start
+    )
     history = _after(before, parts[0], len(user_of))
-    return Source(catalogue, EventLog.from_columns(history, metadata), EventLog.from_columns(parts[1], metadata), notes)
+    return Source(
+        catalogue,
+        EventLog.from_columns(history, metadata),
+        EventLog.from_columns(parts[1], metadata),
+        notes,
+    )
 
 
 def _files(path: Path) -> tuple[Path, list[Path]]:
@@ -149,7 +211,9 @@ def _files(path: Path) -> tuple[Path, list[Path]]:
         return path.parent, [path]
     found = _matching(path, r"log_.*\.csv(\.gz)?")
     if not found:
-        raise DataError(f"{path}: no log there: expected files named log_*_pure.csv or log_*_pure.csv.gz")
+        raise DataError(
+            f"{path}: no log there: expected files named log_*_pure.csv or log_*_pure.csv.gz"
+        )
     return path, found
 
 
@@ -162,12 +226,17 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
     found = sorted(file for file in folder.iterdir() if re.fullmatch(pattern, file.name))
     for file in found:
         if file.with_name(f"{file.name}.gz") in found:
-            raise DataError(f"{folder}: {file.name} and {file.name}.gz are both there: take one away, so that it is clear which is meant")
+            raise DataError(
+                f"{folder}: {file.name} and {file.name}.gz are both there: take one away, so that"
+                " it is clear which is meant"
+            )
     return found
 
 
 def _read_logs(files: Sequence[Path]) -> tuple[dict[str, np.ndarray], int]:
-    """All rows of `files` by column, without exact duplicates, by user and time; and how many duplicates there were."""
+    """All rows of `files` by column, without exact duplicates, by user and time; and how many
+    duplicates there were.
+    """
     table = pa.concat_tables([read_csv(file, LOG, others=False) for file in files])
     if not table.num_rows:
         raise DataError(f"{', '.join(map(str, files))}: no impressions there, only a header")
@@ -179,13 +248,19 @@ def _read_logs(files: Sequence[Path]) -> tuple[dict[str, np.ndarray], int]:
     return {name: column[order] for name, column in columns.items()}, table.num_rows - len(firsts)
 
 
-def _read_sequences(files: Sequence[Path], log: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The exposures before the log, `user`, `item`, `time_ms`, `like`, `long_view` by row in time order; and what was found.
+def _read_sequences(
+    files: Sequence[Path], log: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The exposures before the log, `user`, `item`, `time_ms`, `like`, `long_view` by row in time
+    order; and what was found.
 
-    The sequences have the time of their last exposure only: the others are set one minute apart before it. A sequence that
-    reaches into the user's part of the log is left out: its exposures are in the log already.
+    The sequences have the time of their last exposure only: the others are set one minute apart
+    before it. A sequence that reaches into the user's part of the log is left out: its exposures
+    are in the log already.
     """
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("user", "item", "time_ms", "like", "long_view")}
+    columns: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("user", "item", "time_ms", "like", "long_view")
+    }
     found = {"sequence users": 0, "sequence users left out, they reach into the log": 0}
     first_user, first_row = np.unique(log["user_id"], return_index=True)
     owners: dict[int, Path] = {}
@@ -194,10 +269,18 @@ def _read_sequences(files: Sequence[Path], log: dict[str, np.ndarray]) -> tuple[
         user = stored["user_id"].to_numpy()
         for one in user.tolist():
             if owners.setdefault(one, file) is not file:
-                raise DataError(f"{file}: user_id must be unique; {one} stands in {owners[one].name}, too")
+                raise DataError(
+                    f"{file}: user_id must be unique; {one} stands in {owners[one].name}, too"
+                )
         place = np.minimum(np.searchsorted(first_user, user), len(first_user) - 1)
-        starts = np.where(first_user[place] == user, log["time_ms"][first_row[place]], np.iinfo(np.int64).max)
-        last = stored["last_time_ms"].to_numpy() if "last_time_ms" in stored.column_names else np.full(len(user), log["time_ms"].min() - 1)
+        starts = np.where(
+            first_user[place] == user, log["time_ms"][first_row[place]], np.iinfo(np.int64).max
+        )
+        last = (
+            stored["last_time_ms"].to_numpy()
+            if "last_time_ms" in stored.column_names
+            else np.full(len(user), log["time_ms"].min() - 1)
+        )
         keep = last < starts
         found["sequence users"] += len(user)
         found["sequence users left out, they reach into the log"] += int((~keep).sum())
@@ -210,7 +293,10 @@ def _read_sequences(files: Sequence[Path], log: dict[str, np.ndarray]) -> tuple[
         columns["time_ms"].append(np.repeat(last, counts) - 60_000 * to_go)
         for name, source in (("like", "like_seq"), ("long_view", "long_watch_seq")):
             columns[name].append(_is_among((owner, item), _flat(stored[source], user)))
-    flat = {name: np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64) for name, parts in columns.items()}
+    flat = {
+        name: np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        for name, parts in columns.items()
+    }
     return flat, found if files else {}
 
 
@@ -218,7 +304,8 @@ def _sequence_table(file: Path) -> pa.Table:
     """The sequences of one file by user, every value held to the rules that the logs have.
 
     Raises:
-        DataError: not Parquet; a column missing, twice, of another type or with a value that is not allowed.
+        DataError: not Parquet; a column missing, twice, of another type or with a value that is not
+            allowed.
     """
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
@@ -237,13 +324,19 @@ def _sequence_table(file: Path) -> pa.Table:
         time = columns["last_time_ms"].to_numpy()
         bad = np.flatnonzero((time < rule.low) | (time > rule.high))
         if len(bad):
-            raise DataError(f"{file}: row {bad[0]}: last_time_ms must be {rule.rule}, ms since 1970; got {time[bad[0]]}")
+            raise DataError(
+                f"{file}: row {bad[0]}: last_time_ms must be {rule.rule}, ms since 1970; got"
+                f" {time[bad[0]]}"
+            )
     user = columns["user_id"].to_numpy()
     order = np.argsort(user, kind="stable")
     twice = np.flatnonzero(np.diff(user[order]) == 0)
     if len(twice):
         first, again = order[twice[0]], order[twice[0] + 1]
-        raise DataError(f"{file}: row {again}: user_id must be unique; {user[again]} stands in row {first} already")
+        raise DataError(
+            f"{file}: row {again}: user_id must be unique; {user[again]} stands in row {first}"
+            " already"
+        )
     return pa.table(columns).take(pa.array(order))
 
 
@@ -257,12 +350,16 @@ def _whole(file: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
     except pa.ArrowInvalid as error:
         raise DataError(f"{file}: {name} must be an integer in [0, 2^63 - 1]: {error}") from error
     if len(whole) and pc.min(whole).as_py() < 0:
-        raise DataError(f"{file}: {name} must be an integer in [0, 2^63 - 1]; got {pc.min(whole).as_py()}")
+        raise DataError(
+            f"{file}: {name} must be an integer in [0, 2^63 - 1]; got {pc.min(whole).as_py()}"
+        )
     return whole
 
 
 def _lists(file: Path, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of lists of whole numbers from 0 on as lists of int64; an empty cell is an empty list."""
+    """A column of lists of whole numbers from 0 on as lists of int64; an empty cell is an empty
+    list.
+    """
     if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
         if pa.types.is_null(values.type):
             return pa.chunked_array([pa.nulls(len(values), pa.list_(pa.int64()))])
@@ -279,16 +376,26 @@ def _flat(lists: pa.ChunkedArray, user: np.ndarray) -> tuple[IntArray, IntArray]
     return np.repeat(user, counts), np.asarray(items, dtype=np.int64)
 
 
-def _is_among(pairs: tuple[IntArray, IntArray], chosen: tuple[IntArray, IntArray]) -> npt.NDArray[np.bool_]:
+def _is_among(
+    pairs: tuple[IntArray, IntArray], chosen: tuple[IntArray, IntArray]
+) -> npt.NDArray[np.bool_]:
     """Which (user, item) of `pairs` `[M]` are among `chosen`."""
     n = len(pairs[0])
-    user, item = (np.unique(np.concatenate(both), return_inverse=True)[1] for both in zip(pairs, chosen, strict=True))
+    user, item = (
+        np.unique(np.concatenate(both), return_inverse=True)[1]
+        for both in zip(pairs, chosen, strict=True)
+    )
     key = user * (int(item.max(initial=0)) + 1) + item
     return np.isin(key[:n], key[n:])
 
 
 def _catalogue(
-    log: dict[str, np.ndarray], users: pa.Table | None, videos: pa.Table | None, user_of: Numbering, item_of: Numbering, start: int
+    log: dict[str, np.ndarray],
+    users: pa.Table | None,
+    videos: pa.Table | None,
+    user_of: Numbering,
+    item_of: Numbering,
+    start: int,
 ) -> Catalogue:
     """Users and items with their features; `id` is the original id."""
     by_item: dict[str, np.ndarray] = {"id": np.concatenate(([-1], item_of.original))}
@@ -302,7 +409,10 @@ def _catalogue(
         tags = pc.fill_null(videos["tag"], "")
         attributes = _tags(tags, row, len(item_of))
         first = pc.struct_field(pc.extract_regex(tags, r"^(?P<first>[^,]*)"), "first")
-        named = {"author": feature(numbers(videos["author_id"])), "tag": feature(pc.if_else(pc.equal(first, ""), None, first))}
+        named = {
+            "author": feature(numbers(videos["author_id"])),
+            "tag": feature(pc.if_else(pc.equal(first, ""), None, first)),
+        }
         for name in ("video_type", "upload_type", "music_id", "music_type"):
             if name in videos.column_names:
                 named[name.removesuffix("_id")] = codes(videos[name])[0]
@@ -319,7 +429,9 @@ def _catalogue(
 
 
 def _log_durations(log: dict[str, np.ndarray], item_of: Numbering) -> np.ndarray:
-    """The longest duration that the log states for each item, s, `[n_items + 1]`; 0 where it states none."""
+    """The longest duration that the log states for each item, s, `[n_items + 1]`; 0 where it states
+    none.
+    """
     length = np.zeros(len(item_of) + 1)
     np.maximum.at(length, item_of(log["video_id"]), log["duration_ms"] / 1000)
     return length
@@ -350,11 +462,20 @@ def _days_before(dates: pa.ChunkedArray, start: int) -> np.ndarray:
 
 
 def _columns(
-    rows: dict[str, np.ndarray], user: IntArray, item: IntArray, durations: np.ndarray, start: int, gap: float
+    rows: dict[str, np.ndarray],
+    user: IntArray,
+    item: IntArray,
+    durations: np.ndarray,
+    start: int,
+    gap: float,
 ) -> dict[str, np.ndarray]:
     """Event-log columns of log rows."""
     order = np.lexsort((rows["time_ms"], user))
-    rows, user, item = {name: column[order] for name, column in rows.items()}, user[order], item[order]
+    rows, user, item = (
+        {name: column[order] for name, column in rows.items()},
+        user[order],
+        item[order],
+    )
     session, request, position = sessions(user, rows["time_ms"], gap)
     stated = rows["duration_ms"] / 1000
     return {
@@ -375,13 +496,22 @@ def _columns(
 
 
 def _exposure_columns(
-    exposures: dict[str, np.ndarray], user: IntArray, item: IntArray, durations: np.ndarray, start: int
+    exposures: dict[str, np.ndarray],
+    user: IntArray,
+    item: IntArray,
+    durations: np.ndarray,
+    start: int,
 ) -> dict[str, np.ndarray]:
-    """Event-log columns of the sequences: one session of one-item requests. A long view is a click, else the click is not observed."""
+    """Event-log columns of the sequences: one session of one-item requests. A long view is a click,
+    else the click is not observed.
+    """
     order = np.lexsort((np.arange(len(user)), exposures["time_ms"], user))
     user, item = user[order], item[order]
     n = len(user)
-    long_view, unknown = exposures["long_view"][order].astype(np.int8), np.full(n, -1, dtype=np.int8)
+    long_view, unknown = (
+        exposures["long_view"][order].astype(np.int8),
+        np.full(n, -1, dtype=np.int8),
+    )
     first = np.searchsorted(user, user)
     return {
         "user": user,
@@ -402,7 +532,9 @@ def _exposure_columns(
     }
 
 
-def _after(before: dict[str, np.ndarray], rows: dict[str, np.ndarray], n_users: int) -> dict[str, np.ndarray]:
+def _after(
+    before: dict[str, np.ndarray], rows: dict[str, np.ndarray], n_users: int
+) -> dict[str, np.ndarray]:
     """`before`, then `rows`: the sessions of users who have one before are numbered on from it."""
     has = np.zeros(n_users, dtype=np.int64)
     has[before["user"]] = 1

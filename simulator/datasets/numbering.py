@@ -1,4 +1,6 @@
-"""Original ids -> the ids of the house (users 0.., items 1..), by first appearance, and back. No data set."""
+"""Original ids -> the ids of the house (users 0.., items 1..), by first appearance, and back. No
+data set.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Numbering:
 
     @classmethod
     def by_appearance(cls, *columns: npt.NDArray[Any], base: int) -> Numbering:
-        """Number the ids of all `columns` in the order in which they first appear, one column after the other."""
+        """Number the ids of all `columns` in the order in which they first appear, one column after
+        the other.
+        """
         values = np.concatenate(columns)
         _, first = np.unique(values, return_index=True)
         original = values[np.sort(first)]

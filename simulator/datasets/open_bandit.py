@@ -1,4 +1,6 @@
-"""Open Bandit (Saito, Aihara, Matsutani & Narita, NeurIPS 2021): a real A/B test with propensities, as published -> an event log."""
+"""Open Bandit (Saito, Aihara, Matsutani & Narita, NeurIPS 2021): a real A/B test with propensities,
+as published -> an event log.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ import pyarrow.compute as pc
 
 from policies.base import Catalogue
 from simulator.datasets.beside import coverage, packed_or_plain, presence
-from simulator.datasets.delimited import TEXT, Column, DataError, feature, line_of, missing, numbers, read_csv, spread
+from simulator.datasets.delimited import (
+    TEXT,
+    Column,
+    DataError,
+    feature,
+    line_of,
+    missing,
+    numbers,
+    read_csv,
+    spread,
+)
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.scenario.model import Data
 from simulator.users.base import Source
@@ -33,7 +45,10 @@ LOG = {
 CONTEXT = {"item_id": replace(_ITEM, unique=True)}
 """The column that `item_context.csv` needs, and its rule."""
 
-STAMP = r"^(?P<date>\d{4}-\d{2}-\d{2})[ T](?P<clock>\d{2}:\d{2}:\d{2})(?:[.,]\d+)?(?: ?(?:Z|UTC|(?P<zone>[+-]\d{2}:?\d{2})))?$"
+STAMP = (
+    r"^(?P<date>\d{4}-\d{2}-\d{2})[ T](?P<clock>\d{2}:\d{2}:\d{2})(?:[.,]\d+)?(?:"
+    r" ?(?:Z|UTC|(?P<zone>[+-]\d{2}:?\d{2})))?$"
+)
 """A time stamp: without a zone it is UTC."""
 
 
@@ -41,10 +56,12 @@ STAMP = r"^(?P<date>\d{4}-\d{2}-\d{2})[ T](?P<clock>\d{2}:\d{2}:\d{2})(?:[.,]\d+
 class Campaign:
     """One campaign: both policies' impressions as one log with the arms `random` and `bts`.
 
-    The source has no user ids and no page views: every impression is its own user, session and request. Days start at midnight UTC
-    of the first day. Propensities are marginal: of the item at its place. Rows need not be in order; a row whose time stamp (to the
-    last digit), item, position, click and propensity stand in the file before is a repetition, dropped and counted in `notes`.
-    The catalogue has every item up to the largest id of the logs and of `item_context.csv`, which may list items never shown.
+    The source has no user ids and no page views: every impression is its own user, session and
+    request. Days start at midnight UTC of the first day. Propensities are marginal: of the item at
+    its place. Rows need not be in order; a row whose time stamp (to the last digit), item,
+    position, click and propensity stand in the file before is a repetition, dropped and counted in
+    `notes`. The catalogue has every item up to the largest id of the logs and of
+    `item_context.csv`, which may list items never shown.
     """
 
     name: str
@@ -53,23 +70,32 @@ class Campaign:
 
 
 def campaigns(root: Path) -> list[Path]:
-    """The campaigns under a folder that has `random/` and `bts/`: the folders of `random/` whose name `bts/` has too, in order."""
+    """The campaigns under a folder that has `random/` and `bts/`: the folders of `random/` whose
+    name `bts/` has too, in order.
+    """
     if not all((root / arm).is_dir() for arm in ARMS):
         return []
-    return [folder for folder in sorted((root / "random").iterdir()) if folder.is_dir() and (root / "bts" / folder.name).is_dir()]
+    return [
+        folder
+        for folder in sorted((root / "random").iterdir())
+        if folder.is_dir() and (root / "bts" / folder.name).is_dir()
+    ]
 
 
 def campaign(path: Path) -> Campaign:
     """Read one campaign.
 
     Args:
-        path: `.../random/NAME` or `.../bts/NAME`, or a folder with `random/` and `bts/` that has one campaign.
+        path: `.../random/NAME` or `.../bts/NAME`, or a folder with `random/` and `bts/` that has
+            one campaign.
 
     Raises:
         DataError: no campaign or several there, or a broken file, by name, line and column.
     """
     here = _one(path)
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("arm", "position", "t", "item", "click", "propensity")}
+    columns: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("arm", "position", "t", "item", "click", "propensity")
+    }
     files, repeated = [], 0
     for arm, policy in enumerate(ARMS):
         file = _file(here.parents[1] / policy / here.name)
@@ -99,31 +125,46 @@ def campaign(path: Path) -> Campaign:
         **presence([context] if context else [], [] if context else ["item_context.csv"]),
     }
     if context is not None:
-        notes |= coverage("items", context.name, listed, np.unique(flat["item"]).tolist(), "in the catalogue")
+        notes |= coverage(
+            "items", context.name, listed, np.unique(flat["item"]).tolist(), "in the catalogue"
+        )
     metadata = Metadata(ARMS, n, n_items, "marginal", control="random", days=days, notes=notes)
     log = EventLog.from_columns({**flat, "logged": np.ones(n, dtype=bool)}, metadata, sort=False)
     return Campaign(here.name, log, Catalogue(n, n_items, features))
 
 
 def read(data: Data, path: Path) -> Source:
-    """One policy's impressions of a campaign as a scenario's data: the last `data.test_days` are the future.
+    """One policy's impressions of a campaign as a scenario's data: the last `data.test_days` are
+    the future.
 
     Args:
         data: the scenario's section.
-        path: as `campaign`; `.../bts/NAME` takes the impressions of Thompson sampling, anything else those of the random policy.
+        path: as `campaign`; `.../bts/NAME` takes the impressions of Thompson sampling, anything
+            else those of the random policy.
     """
     found = campaign(path)
     arm = "bts" if path.parent.name == "bts" else "random"
     table = found.log.table.filter(pc.equal(found.log.table["arm"], ARMS.index(arm)))
-    table = table.set_column(0, table.schema.field("arm"), pa.array(np.zeros(table.num_rows, dtype=np.uint8)))
+    table = table.set_column(
+        0, table.schema.field("arm"), pa.array(np.zeros(table.num_rows, dtype=np.uint8))
+    )
     shift = (found.log.metadata.days - data.test_days) * DAY
     t = table["t"].to_numpy() - shift
-    table = table.set_column(table.schema.get_field_index("t"), table.schema.field("t"), pa.array(t, pa.int64()))
+    table = table.set_column(
+        table.schema.get_field_index("t"), table.schema.field("t"), pa.array(t, pa.int64())
+    )
     notes = {**found.log.metadata.notes, "campaign": found.name, "policy": arm}
-    metadata = Metadata(("history",), found.catalogue.n_users, found.catalogue.n_items, "marginal", notes=notes)
+    metadata = Metadata(
+        ("history",), found.catalogue.n_users, found.catalogue.n_items, "marginal", notes=notes
+    )
     if not (t < 0).any():
-        raise DataError(f"{path}: data.test_days = {data.test_days} leaves no history: the log spans {found.log.metadata.days} days")
-    history, future = (EventLog(metadata, table.filter(pa.array(chosen))) for chosen in (t < 0, t >= 0))
+        raise DataError(
+            f"{path}: data.test_days = {data.test_days} leaves no history: the log spans"
+            f" {found.log.metadata.days} days"
+        )
+    history, future = (
+        EventLog(metadata, table.filter(pa.array(chosen))) for chosen in (t < 0, t >= 0)
+    )
     return Source(found.catalogue, history, future, notes)
 
 
@@ -134,26 +175,35 @@ def _one(path: Path) -> Path:
     if path.parent.name in ARMS:
         absent = [policy for policy in ARMS if not (path.parents[1] / policy / path.name).is_dir()]
         if absent:
-            raise DataError(f"{path}: the other policy's log is missing: no folder {path.parents[1] / absent[0] / path.name}")
+            raise DataError(
+                f"{path}: the other policy's log is missing: no folder"
+                f" {path.parents[1] / absent[0] / path.name}"
+            )
         return path
     found = campaigns(path)
     if not found:
         raise DataError(f"{path}: no campaign there: expected folders random/NAME and bts/NAME")
     if len(found) > 1:
         names = ", ".join(folder.name for folder in found)
-        raise DataError(f"{path}: several campaigns there ({names}); give the path of one, such as {found[0]}")
+        raise DataError(
+            f"{path}: several campaigns there ({names}); give the path of one, such as {found[0]}"
+        )
     return found[0]
 
 
 def _file(folder: Path) -> Path:
     found = packed_or_plain(folder, f"{folder.name}.csv")
     if found is None:
-        raise DataError(f"{folder}: no log there: expected {folder.name}.csv or {folder.name}.csv.gz")
+        raise DataError(
+            f"{folder}: no log there: expected {folder.name}.csv or {folder.name}.csv.gz"
+        )
     return found
 
 
 def _rows(file: Path) -> tuple[dict[str, np.ndarray], int]:
-    """Event-log columns of one file in its order (item from 1, position from 0, t in ms since 1970), and how many repetitions it had."""
+    """Event-log columns of one file in its order (item from 1, position from 0, t in ms since
+    1970), and how many repetitions it had.
+    """
     table = read_csv(file, LOG, others=False)
     if not table.num_rows:
         raise DataError(f"{file}: no impressions there, only a header")
@@ -165,7 +215,9 @@ def _rows(file: Path) -> tuple[dict[str, np.ndarray], int]:
         "propensity": table["propensity_score"].to_numpy().astype(np.float32),
     }
     first = _first_of_each(table["timestamp"], columns)
-    return {name: values[first] for name, values in columns.items()}, table.num_rows - int(first.sum())
+    return {name: values[first] for name, values in columns.items()}, table.num_rows - int(
+        first.sum()
+    )
 
 
 def _times(file: Path, stamps: pa.ChunkedArray) -> np.ndarray:
@@ -179,8 +231,8 @@ def _times(file: Path, stamps: pa.ChunkedArray) -> np.ndarray:
     if not good.all():
         bad = int(np.argmin(good))
         raise DataError(
-            f"{file}: line {line_of(file, bad)}: timestamp must be YYYY-MM-DD HH:MM:SS... in UTC, or with its zone "
-            f"such as +09:00; got {stamps[bad].as_py()!r}"
+            f"{file}: line {line_of(file, bad)}: timestamp must be YYYY-MM-DD HH:MM:SS... in UTC,"
+            f" or with its zone such as +09:00; got {stamps[bad].as_py()!r}"
         )
     offset = np.zeros(len(good), dtype=np.int64)
     for name in pc.unique(zone).drop_null().to_pylist():
@@ -193,27 +245,41 @@ def _times(file: Path, stamps: pa.ChunkedArray) -> np.ndarray:
 
 
 def _first_of_each(text: pa.ChunkedArray, columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Which rows are not repetitions, `[N]`: the text of the time stamp is compared only where all else is the same."""
+    """Which rows are not repetitions, `[N]`: the text of the time stamp is compared only where all
+    else is the same.
+    """
     names = ("t", "item", "position", "click", "propensity")
     order = np.lexsort([columns[name] for name in names])
-    same = np.logical_and.reduce([columns[name][order][1:] == columns[name][order][:-1] for name in names])
+    same = np.logical_and.reduce(
+        [columns[name][order][1:] == columns[name][order][:-1] for name in names]
+    )
     doubtful = np.sort(np.unique(np.concatenate((order[1:][same], order[:-1][same]))))
     keep = np.ones(len(order), dtype=bool)
     if len(doubtful):
-        rows = pa.table({name: columns[name][doubtful] for name in names} | {"text": text.take(doubtful), "row": doubtful})
+        rows = pa.table(
+            {name: columns[name][doubtful] for name in names}
+            | {"text": text.take(doubtful), "row": doubtful}
+        )
         keep[doubtful] = False
-        keep[rows.group_by([*names, "text"]).aggregate([("row", "min")])["row_min"].to_numpy()] = True
+        keep[rows.group_by([*names, "text"]).aggregate([("row", "min")])["row_min"].to_numpy()] = (
+            True
+        )
     return keep
 
 
 def _context(here: Path) -> Path | None:
-    """The `item_context.csv` of a campaign, plain or packed; where the folder has none, that of the other policy's folder."""
+    """The `item_context.csv` of a campaign, plain or packed; where the folder has none, that of the
+    other policy's folder.
+    """
     folders = [here, *(here.parents[1] / arm / here.name for arm in ARMS)]
-    return next((file for folder in folders if (file := packed_or_plain(folder, "item_context.csv"))), None)
+    return next(
+        (file for folder in folders if (file := packed_or_plain(folder, "item_context.csv"))), None
+    )
 
 
 def _items(context: Path | None, shown: int) -> tuple[dict[str, np.ndarray], int, list[int]]:
-    """Item features by name, `[n_items + 1]`; how many items there are; and those that the file lists.
+    """Item features by name, `[n_items + 1]`; how many items there are; and those that the file
+    lists.
 
     Args:
         context: the file of the features; without it there are none.

@@ -1,4 +1,6 @@
-"""Raw review dumps (Amazon, Yelp; JSON lines) -> the text format of `s3rec`: chronological, k-core. Nothing is read for a run here."""
+"""Raw review dumps (Amazon, Yelp; JSON lines) -> the text format of `s3rec`: chronological, k-core.
+Nothing is read for a run here.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,13 @@ class Format:
 
     Attributes:
         user, item, time: keys of a review.
-        when: the value of `time` -> seconds since 1970 (UTC); raises ValueError, TypeError or OverflowError.
+        when: the value of `time` -> seconds since 1970 (UTC); raises ValueError, TypeError or
+            OverflowError.
         text: key of a review's text.
         key: the item's key in the file of item descriptions.
         words: an item description -> its attributes, as text.
-        since: the first day taken if the caller does not say (the paper takes Yelp from 2019-01-01), or None.
+        since: the first day taken if the caller does not say (the paper takes Yelp from
+            2019-01-01), or None.
     """
 
     user: str
@@ -60,7 +64,10 @@ def _amazon_words(item: Mapping[str, Any]) -> list[str]:
     """Every category below the first, which all items of a dump share, and the brand."""
     paths = item.get("categories") or []
     if not isinstance(paths, list) or not all(isinstance(path, list) for path in paths):
-        raise TypeError(f"categories must be lists of names from the widest to the narrowest; got {str(paths)[:60]}")
+        raise TypeError(
+            "categories must be lists of names from the widest to the narrowest; got"
+            f" {str(paths)[:60]}"
+        )
     found = [str(name) for path in paths for name in path[1:]]
     return list(dict.fromkeys([*found, *([str(item["brand"])] if item.get("brand") else [])]))
 
@@ -76,8 +83,19 @@ LATEST = 1e11
 """s since 1970 (the year 5138): a greater number is a time in ms or us."""
 
 FORMATS = {
-    "amazon": Format("reviewerID", "asin", "unixReviewTime", _seconds, "reviewText", "asin", _amazon_words),
-    "yelp": Format("user_id", "business_id", "date", _date, "text", "business_id", _yelp_words, datetime(2019, 1, 1, tzinfo=UTC)),
+    "amazon": Format(
+        "reviewerID", "asin", "unixReviewTime", _seconds, "reviewText", "asin", _amazon_words
+    ),
+    "yelp": Format(
+        "user_id",
+        "business_id",
+        "date",
+        _date,
+        "text",
+        "business_id",
+        _yelp_words,
+        datetime(2019, 1, 1, tzinfo=UTC),
+    ),
 }
 
 
@@ -136,13 +154,21 @@ class Prepared:
         return Statistics(len(np.unique(self.user)), len(self.original), len(self.user))
 
 
-def prepare(dump: Path, form: Format, core: int = 5, since: datetime | None = None, until: datetime | None = None) -> Prepared:
-    """Read a dump, keep the days asked for, then only users and items with at least `core` reviews, put users' reviews in time order.
+def prepare(
+    dump: Path,
+    form: Format,
+    core: int = 5,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Prepared:
+    """Read a dump, keep the days asked for, then only users and items with at least `core` reviews,
+    put users' reviews in time order.
 
-    A review that repeats one above it word for word (the same user, item, time and text; without a text, the same in
-    everything) is dropped. Another review of the same user and item is another interaction. Ratings are not looked at: a
-    review is an interaction, as in the data of S3-Rec (Zhou et al., CIKM 2020). The k-core is the largest set in which
-    every user and every item has at least `core` reviews. Reviews of the same second keep the order of the file.
+    A review that repeats one above it word for word (the same user, item, time and text; without a
+    text, the same in everything) is dropped. Another review of the same user and item is another
+    interaction. Ratings are not looked at: a review is an interaction, as in the data of S3-Rec
+    (Zhou et al., CIKM 2020). The k-core is the largest set in which every user and every item has
+    at least `core` reviews. Reviews of the same second keep the order of the file.
 
     Args:
         dump: JSON lines, plain or gzip.
@@ -172,8 +198,8 @@ def prepare(dump: Path, form: Format, core: int = 5, since: datetime | None = No
     kept[kept] = k_core(user[kept], item[kept], core)
     if not kept.any():
         raise DataError(
-            f"{dump}: of {len(t):,} reviews, {repeated:,} are repeated word for word, {inside:,} of the others are of the days asked for "
-            f"and none is in the {core}-core"
+            f"{dump}: of {len(t):,} reviews, {repeated:,} are repeated word for word, {inside:,} of"
+            f" the others are of the days asked for and none is in the {core}-core"
         )
     order = np.lexsort((np.arange(int(kept.sum())), t[kept], user[kept]))
     user, item = user[kept][order], item[kept][order]
@@ -194,12 +220,16 @@ def _first_of_each(*columns: npt.NDArray[Any]) -> BoolArray:
     """Which rows have no row above them that is the same in all `columns`, `[N]`."""
     order = np.lexsort(columns)  # stable: of rows that are the same, the first stays first
     first = np.ones(len(order), dtype=bool)
-    first[order[1:]] = np.logical_or.reduce([column[order][1:] != column[order][:-1] for column in columns])
+    first[order[1:]] = np.logical_or.reduce(
+        [column[order][1:] != column[order][:-1] for column in columns]
+    )
     return first
 
 
 def k_core(user: npt.NDArray[np.int64], item: npt.NDArray[np.int64], core: int) -> BoolArray:
-    """Which rows are in the k-core `[N]`: rows of users or items with fewer than `core` rows are taken away until there are none."""
+    """Which rows are in the k-core `[N]`: rows of users or items with fewer than `core` rows are
+    taken away until there are none.
+    """
     kept = np.ones(len(user), dtype=bool)
     while True:
         of_user = np.bincount(user[kept], minlength=int(user.max(initial=0)) + 1)
@@ -210,8 +240,11 @@ def k_core(user: npt.NDArray[np.int64], item: npt.NDArray[np.int64], core: int) 
         kept = still
 
 
-def write(prepared: Prepared, out: Path, name: str, words: Mapping[str, list[str]] | None = None) -> list[Path]:
-    """Write `NAME.txt`, and with `words` (item -> attributes) `NAME_item2attributes.json`, into `out`, each by rename.
+def write(
+    prepared: Prepared, out: Path, name: str, words: Mapping[str, list[str]] | None = None
+) -> list[Path]:
+    """Write `NAME.txt`, and with `words` (item -> attributes) `NAME_item2attributes.json`, into
+    `out`, each by rename.
 
     Returns:
         What was written.
@@ -224,12 +257,17 @@ def write(prepared: Prepared, out: Path, name: str, words: Mapping[str, list[str
     out.mkdir(parents=True, exist_ok=True)
     starts = np.flatnonzero(np.diff(prepared.user, prepend=0))
     pieces = np.split(prepared.item, starts[1:])
-    lines = [f"{user} {' '.join(map(str, items))}\n" for user, items in zip(prepared.user[starts], pieces, strict=True)]
+    lines = [
+        f"{user} {' '.join(map(str, items))}\n"
+        for user, items in zip(prepared.user[starts], pieces, strict=True)
+    ]
     written = [write_text(out / f"{name}.txt", "".join(lines))]
     if words is not None:
         numbers: dict[str, int] = {}
         attributes = {
-            str(place): [numbers.setdefault(word, len(numbers) + 1) for word in words.get(original, [])]
+            str(place): [
+                numbers.setdefault(word, len(numbers) + 1) for word in words.get(original, [])
+            ]
             for place, original in enumerate(prepared.original, start=1)
         }
         written.append(write_text(out / f"{name}_item2attributes.json", json.dumps(attributes)))
@@ -237,10 +275,12 @@ def write(prepared: Prepared, out: Path, name: str, words: Mapping[str, list[str
 
 
 def attributes(descriptions: Path, form: Format) -> dict[str, list[str]]:
-    """Item -> its attributes as text, from a file of item descriptions (JSON lines, or Python literals as in old Amazon dumps).
+    """Item -> its attributes as text, from a file of item descriptions (JSON lines, or Python
+    literals as in old Amazon dumps).
 
     Raises:
-        DataError: a line that is not a description of an item, or two that give one item different attributes.
+        DataError: a line that is not a description of an item, or two that give one item different
+            attributes.
     """
     found: dict[str, list[str]] = {}
     lines: dict[str, int] = {}
@@ -253,7 +293,8 @@ def attributes(descriptions: Path, form: Format) -> dict[str, list[str]]:
             raise DataError(f"{descriptions}: line {number}: {error}") from error
         if found.setdefault(item, words) != words:
             raise DataError(
-                f"{descriptions}: line {number}: {form.key} must be unique; {item!r} has other attributes in line {lines[item]}"
+                f"{descriptions}: line {number}: {form.key} must be unique; {item!r} has other"
+                f" attributes in line {lines[item]}"
             )
         lines.setdefault(item, number)
     return found
@@ -269,16 +310,25 @@ def _reviews(dump: Path, form: Format) -> Iterator[tuple[str, str, float, int]]:
         except (ValueError, TypeError, OverflowError):
             t = math.nan
         if not math.isfinite(t):
-            raise DataError(f"{dump}: line {number}: {form.time} must be a time; got {str(review.get(form.time))[:60]!r}")
+            raise DataError(
+                f"{dump}: line {number}: {form.time} must be a time; got"
+                f" {str(review.get(form.time))[:60]!r}"
+            )
         if not 0 <= t < LATEST:
-            raise DataError(f"{dump}: line {number}: {form.time} must be a time since 1970, in s if it is a number; got {t:.15g}")
+            raise DataError(
+                f"{dump}: line {number}: {form.time} must be a time since 1970, in s if it is a"
+                f" number; got {t:.15g}"
+            )
         yield user, item, t, _digest(review, form)
 
 
 def _id(path: Path, number: int, record: Mapping[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{path}: line {number}: {key} must be text; got {str(value)[:60] if isinstance(value, str) else value!r}")
+        raise DataError(
+            f"{path}: line {number}: {key} must be text; got"
+            f" {str(value)[:60] if isinstance(value, str) else value!r}"
+        )
     return value.strip()
 
 
@@ -287,7 +337,12 @@ def _digest(review: Mapping[str, Any], form: Format) -> int:
     text = review.get(form.text)
     words = " ".join(text.split()) if isinstance(text, str) else ""
     words = words or json.dumps(review, sort_keys=True)
-    return int.from_bytes(hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
+    return (
+        int.from_bytes(
+            hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        )
+        >> 1
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -310,12 +365,17 @@ def _object(path: Path, number: int, line: str, *, literal: bool) -> dict[str, A
     try:
         found = json.loads(line, object_pairs_hook=_unique)
     except _TwiceError as error:
-        raise DataError(f"{path}: line {number}: the key {error.args[0]!r} stands there twice; got {line.strip()[:60]!r}") from error
+        raise DataError(
+            f"{path}: line {number}: the key {error.args[0]!r} stands there twice; got"
+            f" {line.strip()[:60]!r}"
+        ) from error
     except (ValueError, RecursionError) as error:
         found = _literal(line) if literal else None
         if found is None:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-            raise DataError(f"{path}: line {number}: must be a JSON object: {reason}; got {line.strip()[:60]!r}") from None
+            raise DataError(
+                f"{path}: line {number}: must be a JSON object: {reason}; got {line.strip()[:60]!r}"
+            ) from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: line {number}: must be a JSON object; got {line.strip()[:60]!r}")
     return found

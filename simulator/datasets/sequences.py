@@ -1,4 +1,6 @@
-"""Interaction sequences without impressions -> `Source`: every interaction is a click, the last ones are held out (leave-one-out)."""
+"""Interaction sequences without impressions -> `Source`: every interaction is a click, the last
+ones are held out (leave-one-out).
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,12 @@ def leave_out(
     clicked: BoolArray | None = None,
     held: int = 1,
 ) -> Source:
-    """Hold out the last `held` clicks of every user with at least one more; what is not clicked from the first of them on is dropped,
-    what precedes it is history.
+    """Hold out the last `held` clicks of every user with at least one more; what is not clicked
+    from the first of them on is dropped, what precedes it is history.
 
-    The sequences have an order but no clock that all users share: interaction j of the n before the first held-out one gets t = (j - n) s,
-    held-out click number i gets t = i s, from 0. Each is its own request of one session.
+    The sequences have an order but no clock that all users share: interaction j of the n before the
+    first held-out one gets t = (j - n) s, held-out click number i gets t = i s, from 0. Each is its
+    own request of one session.
 
     Args:
         offsets: `[n_users + 1]`.
@@ -46,31 +49,51 @@ def leave_out(
     user = np.repeat(np.arange(n_users), np.diff(offsets))
     click = np.ones(len(items), dtype=bool) if clicked is None else clicked
     if np.diff(offsets).max(initial=0) > LIMIT:
-        raise DataError(f"user {int(np.diff(offsets).argmax())} (as numbered here) has more than {LIMIT} interactions")
+        raise DataError(
+            f"user {int(np.diff(offsets).argmax())} (as numbered here) has more than {LIMIT}"
+            " interactions"
+        )
     place, at = np.arange(len(items)), np.flatnonzero(click)
     count = np.bincount(user[click], minlength=n_users)
     some = np.flatnonzero(count > held)
     if not len(some):
         raise DataError(
-            f"{notes.get('file', 'data')}: no user has the {held + 1} clicks that data.hold_out = {held} needs: "
-            f"{held} to hold out and one before; of {n_users:,} users, the one with the most clicks has {int(count.max(initial=0))}"
+            f"{notes.get('file', 'data')}: no user has the {held + 1} clicks that data.hold_out ="
+            f" {held} needs: {held} to hold out and one before; of {n_users:,} users, the one with"
+            f" the most clicks has {int(count.max(initial=0))}"
         )
     rows = at[(np.cumsum(count)[some] - held)[:, None] + np.arange(held)]  # [users held out, held]
     first = np.full(n_users, len(items))
     first[some] = rows[:, 0]
     before = place < first[user]
     dropped = int(len(items) - before.sum() - rows.size)
-    notes = {**notes, "users held out": len(some), "interactions after the held-out click, dropped": dropped}
+    notes = {
+        **notes,
+        "users held out": len(some),
+        "interactions after the held-out click, dropped": dropped,
+    }
     metadata = Metadata(("history",), n_users, catalogue.n_items, "unknown", notes=notes)
     request, n_before = place - offsets[:-1][user], np.bincount(user[before], minlength=n_users)
     history = _columns(user, request, (request - n_before[user]) * 1000, items, click, before)
     number = np.zeros(len(items), dtype=np.int64)
     number[rows] = np.arange(held)
     future = _columns(user, number, number * 1000, items, click, rows.ravel())
-    return Source(catalogue, EventLog.from_columns(history, metadata), EventLog.from_columns(future, metadata), notes)
+    return Source(
+        catalogue,
+        EventLog.from_columns(history, metadata),
+        EventLog.from_columns(future, metadata),
+        notes,
+    )
 
 
-def _columns(user: IntArray, request: IntArray, t: IntArray, items: IntArray, click: BoolArray, rows: npt.NDArray[Any]) -> dict[str, Any]:
+def _columns(
+    user: IntArray,
+    request: IntArray,
+    t: IntArray,
+    items: IntArray,
+    click: BoolArray,
+    rows: npt.NDArray[Any],
+) -> dict[str, Any]:
     chosen = items[rows]
     zeros = np.zeros(len(chosen), dtype=np.int64)
     return {

@@ -1,4 +1,6 @@
-"""Impressions -> sessions, requests and positions, where a log has only times. Stated rules, no data set."""
+"""Impressions -> sessions, requests and positions, where a log has only times. Stated rules, no
+data set.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ LIMIT = 65536
 
 
 def sessions(user: IntArray, t: IntArray, gap: float) -> tuple[IntArray, IntArray, IntArray]:
-    """Number the sessions of each user, the requests of each session and the positions of each request, all from 0.
+    """Number the sessions of each user, the requests of each session and the positions of each
+    request, all from 0.
 
-    A session ends where the user sees nothing for more than `gap`. Impressions of one user with the same time stamp came with one
-    request, in the order of the rows.
+    A session ends where the user sees nothing for more than `gap`. Impressions of one user with the
+    same time stamp came with one request, in the order of the rows.
 
     Args:
         user: `[N]`, ascending.
@@ -42,7 +45,10 @@ def sessions(user: IntArray, t: IntArray, gap: float) -> tuple[IntArray, IntArra
     for name, values in (("requests in a session", request), ("positions in a request", position)):
         if values.max() >= LIMIT:
             worst = int(user[values.argmax()])
-            raise DataError(f"user {worst} (as numbered here) has more than {LIMIT} {name}: make data.session_gap smaller")
+            raise DataError(
+                f"user {worst} (as numbered here) has more than {LIMIT} {name}: make"
+                " data.session_gap smaller"
+            )
     return session, request, position
 
 

@@ -1,7 +1,9 @@
-"""The discrete-event engine: lives, ticks, day barriers and the serving desk. The only file that imports simpy.
+"""The discrete-event engine: lives, ticks, day barriers and the serving desk. The only file that
+imports simpy.
 
-A life is a row of columns with the user's own clock; simpy keeps the ticks, the days and the queue of the desk. Because no
-life can touch another, how requests are gathered (tick), cut (block) or spread over processes (shards) cannot change a byte.
+A life is a row of columns with the user's own clock; simpy keeps the ticks, the days and the queue
+of the desk. Because no life can touch another, how requests are gathered (tick), cut (block) or
+spread over processes (shards) cannot change a byte.
 """
 
 from __future__ import annotations
@@ -67,13 +69,19 @@ class Lives:
         )
 
     def with_past(self, history: Sequences) -> Self:
-        """The same lives with the last impressions of a logged history as their memory; `history` has a row for every user id."""
+        """The same lives with the last impressions of a logged history as their memory; `history`
+        has a row for every user id.
+        """
         past = history.last(self.items.shape[1])
-        return replace(self, items=past.items[self.user].astype(np.int32), clicked=past.clicked[self.user])
+        return replace(
+            self, items=past.items[self.user].astype(np.int32), clicked=past.clicked[self.user]
+        )
 
     def renumbered(self) -> Self:
         """The same lives at the start of an A/B: sessions count from 0 again, steps go on."""
-        return replace(self, session=np.zeros_like(self.session), request=np.zeros_like(self.request))
+        return replace(
+            self, session=np.zeros_like(self.session), request=np.zeros_like(self.request)
+        )
 
     def rows(self, index: Any) -> Self:
         """The lives at `index`."""
@@ -89,8 +97,13 @@ class Lives:
         return cls(**{name: np.array(state[name]) for name in cls.__dataclass_fields__})
 
     def histories(self, rows: IntArray, length: int, seen_length: int) -> Histories:
-        """The requests of `rows`: the last `length` impressions; the last `seen_length` may not be recalled again."""
-        items, clicked = np.empty((len(rows), length), dtype=np.int64), np.empty((len(rows), length), dtype=np.bool_)
+        """The requests of `rows`: the last `length` impressions; the last `seen_length` may not be
+        recalled again.
+        """
+        items, clicked = (
+            np.empty((len(rows), length), dtype=np.int64),
+            np.empty((len(rows), length), dtype=np.bool_),
+        )
         kernels.recollect(self.items, rows, items)
         kernels.recollect(self.clicked, rows, clicked)
         seen = items
@@ -131,7 +144,9 @@ class Span:
 
 
 Barrier = Callable[[int], None]
-"""Called with the time (ms) of each day's end inside the span, when every request before it has been served and none after it."""
+"""Called with the time (ms) of each day's end inside the span, when every request before it has
+been served and none after it.
+"""
 
 
 def _no_barrier(t: int) -> None:
@@ -139,7 +154,9 @@ def _no_barrier(t: int) -> None:
 
 
 class Engine:
-    """One arm of one shard, running: lives, their users, the desk that serves them and the tape that records it."""
+    """One arm of one shard, running: lives, their users, the desk that serves them and the tape
+    that records it.
+    """
 
     def __init__(self, lives: Lives, users: Users, desk: Serves, tape: Tape, span: Span) -> None:
         self.lives, self.users, self.desk, self.tape, self.span = lives, users, desk, tape, span
@@ -156,8 +173,12 @@ class Engine:
         env.process(self._serving(queue))
         env.run(until=env.process(self._clock(env, queue, barrier)))
 
-    def _clock(self, env: simpy.Environment, queue: simpy.Store, barrier: Barrier) -> Generator[simpy.Event, Any, None]:
-        """Ticks and days: sleeps through ticks in which nobody asks, and stops at the end of each day."""
+    def _clock(
+        self, env: simpy.Environment, queue: simpy.Store, barrier: Barrier
+    ) -> Generator[simpy.Event, Any, None]:
+        """Ticks and days: sleeps through ticks in which nobody asks, and stops at the end of each
+        day.
+        """
         span = self.span
         while (now := int(env.now)) < span.end:
             midnight = min((now // DAY + 1) * DAY, span.end)
@@ -183,7 +204,8 @@ class Engine:
     def serve_until(self, until: int) -> None:
         """Serve all requests with t < `until`, in blocks that are full as long as enough users ask.
 
-        A user who asks again before `until` goes back to the head of the queue: each user's requests come in the order of time.
+        A user who asks again before `until` goes back to the head of the queue: each user's
+        requests come in the order of time.
         """
         due = np.flatnonzero(self.lives.next < until)
         at, rows = 0, due[:0]
@@ -206,28 +228,42 @@ class Engine:
             fitting = np.where(np.arange(k) < sizes[:, None], served.slates.items, 0)
             served = replace(served, slates=replace(served.slates, items=fitting))
         items = served.slates.items
-        feedback = self._checked(self.users.respond(asked.user, step, asked.t, served.slates), asked, items)
+        feedback = self._checked(
+            self.users.respond(asked.user, step, asked.t, served.slates), asked, items
+        )
         self.tape.append(asked, served, feedback)
         lives.advance(rows, items, feedback)
 
     @staticmethod
     def _check_count(asked: Asked) -> None:
-        """A log numbers the requests of a session in 16 bits: users whose sessions do not end would begin again at 0."""
+        """A log numbers the requests of a session in 16 bits: users whose sessions do not end would
+        begin again at 0.
+        """
         longest = int(asked.request.max(initial=0))
         if longest > MAX_REQUEST:
             user = int(asked.user[asked.request.argmax()])
             rule = f"a session has at most {MAX_REQUEST + 1:,} requests"
-            advice = "a higher users.patience.leave or a longer users.arrival.gap ends sessions sooner"
-            raise EngineError(f"user {user} makes request {longest + 1:,} of one session: {rule}; {advice}")
+            advice = (
+                "a higher users.patience.leave or a longer users.arrival.gap ends sessions sooner"
+            )
+            raise EngineError(
+                f"user {user} makes request {longest + 1:,} of one session: {rule}; {advice}"
+            )
 
     def _checked(self, feedback: Feedback, asked: Asked, items: IntArray) -> Feedback:
         """The answers with positions that hold no item not shown; protocol errors are named."""
         if feedback.click.shape != items.shape or feedback.watch.shape != items.shape:
-            raise EngineError(f"users answered {feedback.click.shape} clicks and {feedback.watch.shape} watch times to {items.shape} items")
+            raise EngineError(
+                f"users answered {feedback.click.shape} clicks and {feedback.watch.shape} watch"
+                f" times to {items.shape} items"
+            )
         back = feedback.next < asked.t
         if back.any():
             i = int(np.flatnonzero(back)[0])
-            raise EngineError(f"user {asked.user[i]} asked at {asked.t[i]} ms and asks next at {feedback.next[i]} ms: time cannot go back")
+            raise EngineError(
+                f"user {asked.user[i]} asked at {asked.t[i]} ms and asks next at {feedback.next[i]}"
+                " ms: time cannot go back"
+            )
         if items.shape[1] and (items[:, -1] == 0).any():
             return replace(feedback, shown=np.minimum(feedback.shown, (items > 0).sum(axis=1)))
         return feedback

@@ -1,7 +1,8 @@
-"""The tape: what one (arm, shard, day) has seen so far, as flat columns in the order of serving, and its turn into log rows.
+"""The tape: what one (arm, shard, day) has seen so far, as flat columns in the order of serving,
+and its turn into log rows.
 
-A tape knows nothing of policies or users; it is the only writer between the engine and the event log, and holds no rows in
-Python. The log's own rules live in `simulator.log.eventlog`.
+A tape knows nothing of policies or users; it is the only writer between the engine and the event
+log, and holds no rows in Python. The log's own rules live in `simulator.log.eventlog`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from simulator.users.base import Feedback
 
 Array = npt.NDArray[Any]
 
-REQUESTS: dict[str, Any] = {"user": np.uint32, "session": np.uint32, "request": np.uint16, "t": np.int64, "shown": np.uint16}
+REQUESTS: dict[str, Any] = {
+    "user": np.uint32,
+    "session": np.uint32,
+    "request": np.uint16,
+    "t": np.int64,
+    "shown": np.uint16,
+}
 """Columns with one value a request."""
 
 IMPRESSIONS: dict[str, Any] = {
@@ -36,8 +43,9 @@ IMPRESSIONS: dict[str, Any] = {
     "logged": np.bool_,
     "team": np.uint8,
 }
-"""Columns with one value an impression; the int8 columns of feedback follow. NaN and -1 are null. All but `team` are columns of the
-log; `team` says which of two interleaved arms a row belongs to."""
+"""Columns with one value an impression; the int8 columns of feedback follow. NaN and -1 are null.
+All but `team` are columns of the log; `team` says which of two interleaved arms a row belongs
+to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,9 @@ class Asked:
 
 
 def _absent(name: str) -> Any:
-    """What stands where nothing was given: null in the columns of answers and of propensities, else 0."""
+    """What stands where nothing was given: null in the columns of answers and of propensities, else
+    0.
+    """
     return {"propensity": np.nan, "channel": 0, "logged": False, "team": 0}.get(name, -1)
 
 
@@ -134,7 +144,9 @@ class Tape:
                 pack(np.ascontiguousarray(block, dtype=column.dtype), shown, column.room(n))
 
     def columns(self) -> dict[str, Array]:
-        """The filled part of every column, without copying; columns into which nothing was put are left out of a tape with rows."""
+        """The filled part of every column, without copying; columns into which nothing was put are
+        left out of a tape with rows.
+        """
         found = {}
         for name, column in self._columns.items():
             if column.values is not None:
@@ -148,15 +160,27 @@ class Tape:
         save_arrays(path, self.columns(), self.n_rows)
 
 
-def rows(days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str], team: int | None = None) -> pa.Table:
+def rows(
+    days: Sequence[dict[str, Array]],
+    arm: int,
+    duration: Array,
+    kinds: Sequence[str],
+    team: int | None = None,
+) -> pa.Table:
     """All of `tables` as one."""
     return pa.concat_tables(tables(days, arm, duration, kinds, team))
 
 
 def tables(
-    days: Sequence[dict[str, Array]], arm: int, duration: Array, kinds: Sequence[str], team: int | None = None, most: int = ROW_GROUP
+    days: Sequence[dict[str, Array]],
+    arm: int,
+    duration: Array,
+    kinds: Sequence[str],
+    team: int | None = None,
+    most: int = ROW_GROUP,
 ) -> Iterator[pa.Table]:
-    """The log rows of one (arm, shard), in KEY order, out of the columns of its days (in the order of time).
+    """The log rows of one (arm, shard), in KEY order, out of the columns of its days (in the order
+    of time).
 
     Args:
         days: columns of tapes over the same users.
@@ -164,7 +188,8 @@ def tables(
         duration: `[n_items + 1]` seconds of each item.
         kinds: FEEDBACK columns that the log has; those that the tapes lack are null.
         team: only the rows of one of two interleaved arms; they keep their positions in the slate.
-        most: rows of a table, up to a request: what is written at once may lie where the table before it lay.
+        most: rows of a table, up to a request: what is written at once may lie where the table
+            before it lay.
     """
     from simulator.serving.kernels import group_by_user
 
@@ -173,23 +198,41 @@ def tables(
     shown = whole["shown"][order].astype(np.int64)
     starts = (np.cumsum(whole["shown"], dtype=np.int64) - whole["shown"])[order]
     ends = np.cumsum(shown)
-    cuts = [0, *np.searchsorted(ends, np.arange(most, ends[-1] if len(ends) else 0, most), side="right").tolist(), len(order)]
+    cuts = [
+        0,
+        *np.searchsorted(
+            ends, np.arange(most, ends[-1] if len(ends) else 0, most), side="right"
+        ).tolist(),
+        len(order),
+    ]
     seconds = np.asarray(duration, dtype=np.float32)
     for first, last in pairwise(cuts):
         if first < last or len(order) == 0:
             part = slice(first, last)
-            yield _table(whole, (order[part], starts[part], shown[part]), arm, seconds, schema(kinds), team)
+            yield _table(
+                whole, (order[part], starts[part], shown[part]), arm, seconds, schema(kinds), team
+            )
 
 
 def _table(
-    whole: dict[str, Array], runs: tuple[Array, Array, Array], arm: int, seconds: Array, target: pa.Schema, team: int | None
+    whole: dict[str, Array],
+    runs: tuple[Array, Array, Array],
+    arm: int,
+    seconds: Array,
+    target: pa.Schema,
+    team: int | None,
 ) -> pa.Table:
-    """The rows of requests: `runs` names them, their first impressions, and how many each has, `[R]` each."""
+    """The rows of requests: `runs` names them, their first impressions, and how many each has,
+    `[R]` each.
+    """
     from simulator.serving.kernels import places, repeat, take, take_runs
 
     order, starts, shown = runs
     n = int(shown.sum())
-    out: dict[str, pa.Array] = {"arm": pa.array(np.full(n, arm, dtype=np.uint8)), "position": pa.array(places(shown, n))}
+    out: dict[str, pa.Array] = {
+        "arm": pa.array(np.full(n, arm, dtype=np.uint8)),
+        "position": pa.array(places(shown, n)),
+    }
     for name in ("user", "session", "request", "t"):
         out[name] = pa.array(repeat(whole[name], order, shown, n))
     for name in target.names:
@@ -199,19 +242,30 @@ def _table(
         if name in whole:
             out[name] = _arrow(take_runs(whole[name], starts, shown, n), column)
         else:
-            out[name] = pa.nulls(n, column.type) if column.nullable else pa.array(np.full(n, _absent(name), dtype=IMPRESSIONS[name]))
+            out[name] = (
+                pa.nulls(n, column.type)
+                if column.nullable
+                else pa.array(np.full(n, _absent(name), dtype=IMPRESSIONS[name]))
+            )
     out["duration"] = pa.array(take(seconds, out["item"].to_numpy()))
     table = pa.table([out[name] for name in target.names], schema=target)
     if team is None:
         return table
-    drafted = take_runs(whole["team"], starts, shown, n) if "team" in whole else np.zeros(n, dtype=np.uint8)
+    drafted = (
+        take_runs(whole["team"], starts, shown, n)
+        if "team" in whole
+        else np.zeros(n, dtype=np.uint8)
+    )
     return table.filter(pa.array(drafted == team))
 
 
 def _joined(days: Sequence[dict[str, Array]], name: str) -> Array:
     """A column over all days; a day that lacks it is filled with what stands for nothing."""
     dtype = next(day[name].dtype for day in days if name in day)
-    parts = [day[name] if name in day else np.full(len(day["item"]), _absent(name), dtype=dtype) for day in days]
+    parts = [
+        day[name] if name in day else np.full(len(day["item"]), _absent(name), dtype=dtype)
+        for day in days
+    ]
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
@@ -220,7 +274,11 @@ def _arrow(values: Array, column: pa.Field) -> pa.Array:
     if pa.types.is_boolean(column.type):
         bits = pa.py_buffer(np.packbits(values == 1, bitorder="little"))
         known = values >= 0 if values.dtype != np.bool_ else None
-        valid = None if known is None or known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+        valid = (
+            None
+            if known is None or known.all()
+            else pa.py_buffer(np.packbits(known, bitorder="little"))
+        )
         return pa.Array.from_buffers(pa.bool_(), len(values), [valid, bits])
     if column.nullable and pa.types.is_floating(column.type):
         unknown = np.isnan(values)

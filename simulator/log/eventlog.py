@@ -1,7 +1,8 @@
-"""The spine: one row per impression. Everything abtest says is read from an event log; nothing else is.
+"""The spine: one row per impression. Everything abtest says is read from an event log; nothing else
+is.
 
-Here live the schema, validation, the Parquet parts and their merge, and the view of a log as training sequences. No
-measurement, no world and no policy belongs here.
+Here live the schema, validation, the Parquet parts and their merge, and the view of a log as
+training sequences. No measurement, no world and no policy belongs here.
 """
 
 from __future__ import annotations
@@ -25,9 +26,25 @@ from simulator.log.ledger import commit
 from simulator.log.metadata import LogError, Metadata, Propensity
 
 __all__ = [
-    "COLUMNS", "FEEDBACK", "KEY", "NULLABLE", "ROW_GROUP", "TAB", "EventLog", "LogError", "Metadata", "Propensity", "Seal", "Writer",
-    "check_columns", "column_values", "merge", "rises", "schema", "seal_of",
-]  # fmt: skip
+    "COLUMNS",
+    "FEEDBACK",
+    "KEY",
+    "NULLABLE",
+    "ROW_GROUP",
+    "TAB",
+    "EventLog",
+    "LogError",
+    "Metadata",
+    "Propensity",
+    "Seal",
+    "Writer",
+    "check_columns",
+    "column_values",
+    "merge",
+    "rises",
+    "schema",
+    "seal_of",
+]
 
 KEY = ("arm", "user", "session", "request", "position")
 """The sort order and the identity of a row."""
@@ -36,7 +53,9 @@ FEEDBACK = ("long_view", "like", "comment", "forward", "follow", "hate", "profil
 """Kinds of feedback besides click and watch; a log has a column for each kind that it knows."""
 
 TAB = "tab"
-"""Optional column (u8) of logs of a real service: the surface that a request came from, as the source numbers it."""
+"""Optional column (u8) of logs of a real service: the surface that a request came from, as the
+source numbers it.
+"""
 
 COLUMNS: dict[str, pa.DataType] = {
     "arm": pa.uint8(),
@@ -53,23 +72,29 @@ COLUMNS: dict[str, pa.DataType] = {
     "channel": pa.uint8(),
     "logged": pa.bool_(),
 }
-"""The columns that every log has, in order; FEEDBACK columns (bool) and TAB follow where the log knows them.
+"""The columns that every log has, in order; FEEDBACK columns (bool) and TAB follow where the log
+knows them.
 
-arm: index into `Metadata.arms`. session: per (arm, user), from 0. request: within the session, from 0. position: within
-the slate, from 0. t: ms, the scenario starts at 0, history has t < 0. item: 1..n_items. propensity: null where unknown.
-click: true = click, false = unclick, null = not observed. watch: s, null = not observed. duration: s, NaN-free, 0 where unknown.
-channel: 0 = the recall policy of the arm, 1, 2, ... = `Metadata.channels`. logged: true where a real log answered,
-false where a model of users did.
+arm: index into `Metadata.arms`. session: per (arm, user), from 0. request: within the session, from
+0. position: within the slate, from 0. t: ms, the scenario starts at 0, history has t < 0. item:
+1..n_items. propensity: null where unknown.
+click: true = click, false = unclick, null = not observed. watch: s, null = not observed. duration:
+    s, NaN-free, 0 where unknown.
+channel: 0 = the recall policy of the arm, 1, 2, ... = `Metadata.channels`. logged: true where a
+real log answered, false where a model of users did.
 """
 
 NULLABLE = frozenset({"propensity", "click", "watch", TAB, *FEEDBACK})
+
 
 def schema(kinds: Iterable[str]) -> pa.Schema:
     """The Arrow schema of a log with the given optional columns: FEEDBACK `kinds`, TAB."""
     kinds = set(kinds)
     unknown = kinds - {*FEEDBACK, TAB}
     if unknown:
-        raise LogError(f"unknown kinds of feedback {sorted(unknown)}; an event log knows {list(FEEDBACK)}")
+        raise LogError(
+            f"unknown kinds of feedback {sorted(unknown)}; an event log knows {list(FEEDBACK)}"
+        )
     fields = [pa.field(name, kind, nullable=name in NULLABLE) for name, kind in COLUMNS.items()]
     fields += [pa.field(name, pa.bool_(), nullable=True) for name in FEEDBACK if name in kinds]
     fields += [pa.field(TAB, pa.uint8(), nullable=True)] if TAB in kinds else []
@@ -80,7 +105,8 @@ def schema(kinds: Iterable[str]) -> pa.Schema:
 class EventLog:
     """An event log: Arrow rows sorted by KEY, and what they mean.
 
-    The rows are held in memory (`table`) or lie in Parquet parts (`parts`); `batches` streams either. Logs are immutable.
+    The rows are held in memory (`table`) or lie in Parquet parts (`parts`); `batches` streams
+    either. Logs are immutable.
     """
 
     metadata: Metadata
@@ -88,25 +114,32 @@ class EventLog:
     parts: tuple[Path, ...] = ()
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Any], metadata: Metadata, *, sort: bool = True) -> EventLog:
-        """A log in memory from one array per column (numpy, Arrow, lists; missing optional columns get their defaults).
+    def from_columns(
+        cls, columns: Mapping[str, Any], metadata: Metadata, *, sort: bool = True
+    ) -> EventLog:
+        """A log in memory from one array per column (numpy, Arrow, lists; missing optional columns
+        get their defaults).
 
         Args:
-            columns: by name; `arm`, `channel` default to 0, `logged` to False, `propensity`, `click` and `watch` to null,
-                `duration` to 0. Answers (click, like, ...) are bools or 0, 1 and -1 for null, and nothing else: a count
-                is no answer. `tab` may be -1 for null; None, NaN and NA are null.
+            columns: by name; `arm`, `channel` default to 0, `logged` to False, `propensity`,
+                `click` and `watch` to null, `duration` to 0. Answers (click, like, ...) are bools
+                or 0, 1 and -1 for null, and nothing else: a count is no answer. `tab` may be -1 for
+                null; None, NaN and NA are null.
             metadata: of the log.
             sort: put the rows into KEY order (stable).
 
         Raises:
-            LogError: a column missing, unknown, of another length, or with a value that its type has not, by row.
+            LogError: a column missing, unknown, of another length, or with a value that its type
+                has not, by row.
         """
         kinds = [name for name in (*FEEDBACK, TAB) if name in columns]
         target = schema(kinds)
         unknown = set(columns) - set(target.names)
         if unknown:
             raise LogError(f"unknown columns {sorted(unknown)}; an event log has {target.names}")
-        by_name = {name: _as_arrow(name, values) for name, values in columns.items() if values is not None}
+        by_name = {
+            name: _as_arrow(name, values) for name, values in columns.items() if values is not None
+        }
         if "item" not in by_name:
             raise LogError("column 'item' is missing")
         arrays = []
@@ -114,7 +147,9 @@ class EventLog:
             try:
                 arrays.append(_convert(by_name.get(column.name), column, len(by_name["item"])))
             except pa.ArrowException as error:
-                raise LogError(f"column {column.name!r} cannot be read as {column.type}: {error}") from error
+                raise LogError(
+                    f"column {column.name!r} cannot be read as {column.type}: {error}"
+                ) from error
         table = pa.table(arrays, schema=target)
         log = cls(metadata, table)
         return log.sorted() if sort else log
@@ -124,23 +159,32 @@ class EventLog:
         """The log in a Parquet file or a folder of Parquet parts; no row is read yet.
 
         Raises:
-            LogError: no parts there, not Parquet, no metadata of abtest or such that breaks a rule, other columns than the schema's, or
-                parts of different logs.
+            LogError: no parts there, not Parquet, no metadata of abtest or such that breaks a rule,
+                other columns than the schema's, or parts of different logs.
         """
         parts = (path,) if path.is_file() else tuple(sorted(path.glob("*.parquet")))
         if not parts:
-            raise LogError(f"{path}: no event log there: expected a .parquet file or a folder of them")
+            raise LogError(
+                f"{path}: no event log there: expected a .parquet file or a folder of them"
+            )
         stored = [_described(part) for part in parts]
         for part, (metadata, names) in zip(parts, stored, strict=True):
             if metadata != stored[0][0]:
-                raise LogError(f"{part}: a part of another log than {parts[0]}: {_difference(stored[0][0], metadata)}")
+                raise LogError(
+                    f"{part}: a part of another log than {parts[0]}:"
+                    f" {_difference(stored[0][0], metadata)}"
+                )
             if names != stored[0][1]:
-                raise LogError(f"{part}: columns are {names}; those of {parts[0]} are {stored[0][1]}")
+                raise LogError(
+                    f"{part}: columns are {names}; those of {parts[0]} are {stored[0][1]}"
+                )
         return cls(stored[0][0], None, parts)
 
     @property
     def table(self) -> pa.Table:
-        """All rows in memory, in KEY order (parts are read and put into order at each call: keep it)."""
+        """All rows in memory, in KEY order (parts are read and put into order at each call: keep
+        it).
+        """
         if self.memory is not None:
             return self.memory
         tables = []
@@ -158,7 +202,11 @@ class EventLog:
     @property
     def optional(self) -> tuple[str, ...]:
         """The optional columns that this log has: FEEDBACK kinds, then TAB."""
-        names = self.memory.schema.names if self.memory is not None else _footer(self.parts[0]).schema.names
+        names = (
+            self.memory.schema.names
+            if self.memory is not None
+            else _footer(self.parts[0]).schema.names
+        )
         return tuple(name for name in (*FEEDBACK, TAB) if name in names)
 
     @property
@@ -168,14 +216,19 @@ class EventLog:
             return int(self.memory.num_rows)
         return sum(int(_footer(part).num_rows) for part in self.parts)
 
-    def batches(self, columns: Sequence[str] | None = None, rows: int = 1 << 20) -> Iterator[pa.RecordBatch]:
-        """Stream the rows part by part, at most `rows` at a time: memory does not grow with the log.
+    def batches(
+        self, columns: Sequence[str] | None = None, rows: int = 1 << 20
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream the rows part by part, at most `rows` at a time: memory does not grow with the
+        log.
 
         Raises:
             LogError: a part whose bytes are broken, by name.
         """
         if self.memory is not None:
-            yield from (self.memory if columns is None else self.memory.select(columns)).to_batches(max_chunksize=rows)
+            yield from (self.memory if columns is None else self.memory.select(columns)).to_batches(
+                max_chunksize=rows
+            )
             return
         for part in self.parts:
             with _parquet(part), pq.ParquetFile(part, page_checksum_verification=True) as stored:
@@ -207,9 +260,10 @@ class EventLog:
             before: ms; only impressions with t < before.
 
         Returns:
-            `Sequences` with a row for each of the `n_users` users, empty ones included. An impression that was not observed
-            counts as an unclick. `columns` holds what the log has of session, request, position, propensity, watch,
-            duration, TAB and FEEDBACK (null: -1 in int8 columns, NaN in float ones).
+            `Sequences` with a row for each of the `n_users` users, empty ones included. An
+            impression that was not observed counts as an unclick. `columns` holds what the log has
+            of session, request, position, propensity, watch, duration, TAB and FEEDBACK (null: -1
+            in int8 columns, NaN in float ones).
         """
         table = self.table
         if arm is not None or len(self.metadata.arms) > 1:
@@ -221,7 +275,16 @@ class EventLog:
         user = column_values(table, "user").astype(np.int64)
         t = column_values(table, "t")
         order = np.lexsort((np.arange(len(t)), t, user))
-        wanted = ("session", "request", "position", "propensity", "watch", "duration", TAB, *self.kinds)
+        wanted = (
+            "session",
+            "request",
+            "position",
+            "propensity",
+            "watch",
+            "duration",
+            TAB,
+            *self.kinds,
+        )
         names = [n for n in wanted if n in table.column_names]
         counts = np.bincount(user, minlength=self.metadata.n_users)
         return Sequences(
@@ -248,13 +311,17 @@ ROW_GROUP = 1 << 18
 """Rows of a Parquet row group: what a writer holds at once."""
 
 NOISE = frozenset({"item", "watch", "duration"})
-"""Columns in which zstd finds little: items are packed to the bits that they need, and seconds are nearly random."""
+"""Columns in which zstd finds little: items are packed to the bits that they need, and seconds are
+nearly random.
+"""
 
 
 class Seal:
-    """Check sums of the rows and columns of a part, which it carries beside its metadata; they do not depend on how rows are cut.
+    """Check sums of the rows and columns of a part, which it carries beside its metadata; they do
+    not depend on how rows are cut.
 
-    Page check sums guard the pages of a Parquet file but not its footer, where sizes and names stand: the seal guards what is read.
+    Page check sums guard the pages of a Parquet file but not its footer, where sizes and names
+    stand: the seal guards what is read.
     """
 
     KEY = b"abtest.seal"
@@ -273,7 +340,10 @@ class Seal:
 
     def to_json(self, metadata: bytes) -> str:
         """The seal of these rows and of the `metadata` that goes with them."""
-        return json.dumps({"rows": self.rows, "columns": self.columns, "metadata": zlib.crc32(metadata)}, sort_keys=True)
+        return json.dumps(
+            {"rows": self.rows, "columns": self.columns, "metadata": zlib.crc32(metadata)},
+            sort_keys=True,
+        )
 
     def compare(self, written: Mapping[str, Any], place: str) -> None:
         """Hold the rows that were read to the seal of those that were written.
@@ -282,11 +352,17 @@ class Seal:
             LogError: they are not the same.
         """
         if self.rows != written.get("rows"):
-            raise LogError(f"{place}: damaged: {self.rows} rows can be read, {written.get('rows')} were written")
+            raise LogError(
+                f"{place}: damaged: {self.rows} rows can be read, {written.get('rows')} were"
+                " written"
+            )
         for name, value in self.columns.items():
             columns = written.get("columns")
             if not isinstance(columns, dict) or columns.get(name) != value:
-                raise LogError(f"{place}: damaged: the values of column {name!r} are not those that were written")
+                raise LogError(
+                    f"{place}: damaged: the values of column {name!r} are not those that were"
+                    " written"
+                )
 
 
 def _plain(table: pa.Table, name: str) -> np.ndarray:
@@ -298,17 +374,21 @@ def _plain(table: pa.Table, name: str) -> np.ndarray:
 
 
 class Writer:
-    """Writes one Parquet part of a log from tables that come in KEY order; as a context, it gives the part its name if nothing is raised.
+    """Writes one Parquet part of a log from tables that come in KEY order; as a context, it gives
+    the part its name if nothing is raised.
 
-    The bytes depend on the rows only, not on how they were cut into tables: row groups are of a fixed size. Columns are not
-    dictionary-encoded: on logs of ours that is smaller and 1.5 times as fast (zstd finds the repeats). NOISE is not compressed, because
-    that takes longer than it saves. Pages carry check sums, and the part a seal.
+    The bytes depend on the rows only, not on how they were cut into tables: row groups are of a
+    fixed size. Columns are not dictionary-encoded: on logs of ours that is smaller and 1.5 times as
+    fast (zstd finds the repeats). NOISE is not compressed, because that takes longer than it saves.
+    Pages carry check sums, and the part a seal.
 
     Raises:
         FileError: the part cannot be written.
     """
 
-    def __init__(self, path: Path, metadata: Metadata, kinds: Iterable[str], row_group: int = ROW_GROUP) -> None:
+    def __init__(
+        self, path: Path, metadata: Metadata, kinds: Iterable[str], row_group: int = ROW_GROUP
+    ) -> None:
         self.path, self.row_group = path, row_group
         self._metadata = metadata.to_json().encode()
         self._schema = schema(kinds).with_metadata({b"abtest": self._metadata})
@@ -321,7 +401,9 @@ class Writer:
             self._stored = pq.ParquetWriter(
                 self._staging,
                 self._schema,
-                compression={name: "none" if name in NOISE else "zstd" for name in self._schema.names},
+                compression={
+                    name: "none" if name in NOISE else "zstd" for name in self._schema.names
+                },
                 column_encoding={"item": "DELTA_BINARY_PACKED"},
                 use_dictionary=False,
                 write_statistics=["arm", "user", "t"],
@@ -362,7 +444,11 @@ class Writer:
     def _flush(self, rows: int) -> None:
         waiting = pa.concat_tables(self._waiting)
         for start in range(0, rows, self.row_group):
-            group = waiting.slice(start, min(self.row_group, rows - start)).combine_chunks().cast(self._schema)
+            group = (
+                waiting.slice(start, min(self.row_group, rows - start))
+                .combine_chunks()
+                .cast(self._schema)
+            )
             self._seal.add(group)
             with writing(self.path):
                 self._stored.write_table(group, row_group_size=self.row_group)
@@ -385,7 +471,10 @@ def _parquet(part: Path) -> Iterator[None]:
     except LogError:
         raise
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise LogError(f"{part}: not a readable Parquet file: {error}; put back a whole copy, or write it again") from error
+        raise LogError(
+            f"{part}: not a readable Parquet file: {error}; put back a whole copy, or write it"
+            " again"
+        ) from error
 
 
 def _footer(part: Path) -> pq.FileMetaData:
@@ -404,7 +493,9 @@ def _described(part: Path) -> tuple[Metadata, list[str]]:
         columns = footer.schema.to_arrow_schema()
     stored = footer.metadata or {}
     if b"abtest" not in stored:
-        raise LogError(f"{part}: a Parquet file without abtest's metadata is not a part of an event log")
+        raise LogError(
+            f"{part}: a Parquet file without abtest's metadata is not a part of an event log"
+        )
     try:
         metadata = Metadata.from_json(stored[b"abtest"])
     except LogError as error:
@@ -443,7 +534,9 @@ def check_columns(place: str, given: pa.Schema) -> None:
     places: dict[str, int] = {}
     for number, name in enumerate(given.names, start=1):
         if name in places:
-            raise LogError(f"{place}: two columns are called {name!r}, columns {places[name]} and {number}")
+            raise LogError(
+                f"{place}: two columns are called {name!r}, columns {places[name]} and {number}"
+            )
         places[name] = number
     expected = schema([name for name in given.names if name in {*FEEDBACK, TAB}])
     if list(given.names) != list(expected.names):
@@ -456,13 +549,20 @@ def check_columns(place: str, given: pa.Schema) -> None:
 
 def _difference(one: Metadata, other: Metadata) -> str:
     """The first key in which the metadata of two parts differs."""
-    name = next(name for name in one.__dataclass_fields__ if getattr(one, name) != getattr(other, name))
+    name = next(
+        name for name in one.__dataclass_fields__ if getattr(one, name) != getattr(other, name)
+    )
     return f"metadata.{name} is not the same"
 
 
 def merge(logs: Sequence[EventLog], metadata: Metadata) -> EventLog:
-    """One log in memory out of logs with disjoint keys, in KEY order; all must have the same columns."""
-    return EventLog(metadata, _in_order(pa.concat_tables([log.table.replace_schema_metadata(None) for log in logs])))
+    """One log in memory out of logs with disjoint keys, in KEY order; all must have the same
+    columns.
+    """
+    return EventLog(
+        metadata,
+        _in_order(pa.concat_tables([log.table.replace_schema_metadata(None) for log in logs])),
+    )
 
 
 def rises(key: Sequence[np.ndarray]) -> np.ndarray:
@@ -489,14 +589,19 @@ def column_values(table: pa.Table, name: str) -> np.ndarray:
     column = table[name]
     if pa.types.is_boolean(column.type):
         column = pc.fill_null(pc.cast(column, pa.int8()), -1)
-    return np.asarray(column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False))
+    return np.asarray(
+        column.to_numpy()
+        if isinstance(column, pa.ChunkedArray)
+        else column.to_numpy(zero_copy_only=False)
+    )
 
 
 _DEFAULTS: dict[str, Any] = {"arm": 0, "channel": 0, "logged": False, "duration": 0.0}
 
 
 def _as_arrow(name: str, given: Any) -> pa.Array:
-    """One column of whatever holds numbers or bools (numpy, pandas, Arrow, a list, a range); None, NaN and NA are null.
+    """One column of whatever holds numbers or bools (numpy, pandas, Arrow, a list, a range); None,
+    NaN and NA are null.
 
     Raises:
         LogError: it holds anything else.
@@ -514,7 +619,15 @@ def _as_arrow(name: str, given: Any) -> pa.Array:
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise LogError(f"column {name!r} cannot be read: {error}") from error
     kind = values.type
-    if not any(holds(kind) for holds in (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)):
+    if not any(
+        holds(kind)
+        for holds in (
+            pa.types.is_boolean,
+            pa.types.is_integer,
+            pa.types.is_floating,
+            pa.types.is_null,
+        )
+    ):
         raise LogError(f"column {name!r} cannot be read: it must hold numbers or bools; got {kind}")
     return values
 
@@ -528,12 +641,20 @@ def _convert(values: pa.Array | None, column: pa.Field, n: int) -> pa.Array:
             raise LogError(f"column {column.name!r} is missing")
         return pa.array(np.full(n, _DEFAULTS[column.name]), column.type)
     if len(values) != n:
-        raise LogError(f"column {column.name!r} must have a value for each of the {n:,} items; it has {len(values):,}")
+        raise LogError(
+            f"column {column.name!r} must have a value for each of the {n:,} items; it has"
+            f" {len(values):,}"
+        )
     if pa.types.is_boolean(column.type):
         values = _answers(values, column.name)
     elif pa.types.is_floating(column.type):
         limit = float(np.finfo(np.float32).max)
-        _hold(column.name, values, pc.less_equal(pc.abs(values.cast(pa.float64(), safe=False)), limit), f"numbers up to {limit:.3g}")
+        _hold(
+            column.name,
+            values,
+            pc.less_equal(pc.abs(values.cast(pa.float64(), safe=False)), limit),
+            f"numbers up to {limit:.3g}",
+        )
     elif column.nullable:
         numbers = values.cast(pa.float64(), safe=False)
         _hold(column.name, values, pc.greater_equal(numbers, -1), "0, 1, ... or -1 (not known)")

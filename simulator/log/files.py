@@ -1,7 +1,8 @@
-"""Files that are whole or not there: written beside their place under another name, then renamed; and their reading back.
+"""Files that are whole or not there: written beside their place under another name, then renamed;
+and their reading back.
 
-Within a run's folder every file is listed with its digest (`simulator.log.ledger`). What goes wrong with a file, in whatever
-library, is one `FileError` that names it.
+Within a run's folder every file is listed with its digest (`simulator.log.ledger`). What goes wrong
+with a file, in whatever library, is one `FileError` that names it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def staging_of(path: Path) -> Path:
 
 @contextmanager
 def staged(path: Path, rows: int | None = None) -> Iterator[Path]:
-    """Where to write what will stand at `path`; it does only if nothing was raised. Its folder is made if it is not there.
+    """Where to write what will stand at `path`; it does only if nothing was raised. Its folder is
+    made if it is not there.
 
     Args:
         path: of the file.
@@ -74,7 +76,8 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path, remedy: str = REMEDY) -> Iterator[None]:
-    """Turn whatever goes wrong with the bytes of `path` into a FileError; nothing but reading may be done inside.
+    """Turn whatever goes wrong with the bytes of `path` into a FileError; nothing but reading may
+    be done inside.
 
     Damaged bytes make zipfile, zlib, struct, json and NumPy raise errors of many unrelated types.
     """
@@ -91,7 +94,8 @@ def reading(path: Path, remedy: str = REMEDY) -> Iterator[None]:
 
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-"""What the system says where a disk, a quota or a file may not grow: never the fault of who writes."""
+"""What the system says where a disk, a quota or a file may not grow: never the fault of who writes.
+"""
 
 
 ADVICE = {
@@ -180,7 +184,8 @@ def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
 
 
 def adopt(source: Path, folder: Path, last: str) -> None:
-    """Move the files of `source`, a folder with a temporary name, into `folder`, where each is listed; `source` then goes.
+    """Move the files of `source`, a folder with a temporary name, into `folder`, where each is
+    listed; `source` then goes.
 
     Args:
         source: files only; sub-folders are left behind.

@@ -1,15 +1,19 @@
-"""The ledger of a run's folder: every piece that was written into it, with its digest, so that nothing is lost or changed unseen.
+"""The ledger of a run's folder: every piece that was written into it, with its digest, so that
+nothing is lost or changed unseen.
 
-One JSON object a line, appended as pieces are finished; a later line of a piece replaces the earlier one. A line is written
-*before* its piece gets its name. So whatever a death leaves is one of three things: a piece that is listed and there; a piece
-that is listed and still waits under its temporary name (`settle` finishes the renaming); a temporary file that is not listed
-(`settle` removes it). Everything else was done to the folder from outside, and `check` names it.
+One JSON object a line, appended as pieces are finished; a later line of a piece replaces the
+earlier one. A line is written *before* its piece gets its name. So whatever a death leaves is one
+of three things: a piece that is listed and there; a piece that is listed and still waits under its
+temporary name (`settle` finishes the renaming); a temporary file that is not listed (`settle`
+removes it). Everything else was done to the folder from outside, and `check` names it.
 
-The digest is BLAKE2b of 256 bits (`b2sum -l 256 FILE` prints the same): about 1 GB/s on any processor, where SHA-256 is as
-fast only with instructions of its own. It guards against accidents; whoever can write a piece can write its line as well.
+The digest is BLAKE2b of 256 bits (`b2sum -l 256 FILE` prints the same): about 1 GB/s on any
+processor, where SHA-256 is as fast only with instructions of its own. It guards against accidents;
+whoever can write a piece can write its line as well.
 
-Files are not forced to the disk one by one: death of a process loses nothing that was written. `flush` forces what a finished
-run consists of. A power cut during a run may lose pieces; they are then named, and never taken for what they are not.
+Files are not forced to the disk one by one: death of a process loses nothing that was written.
+`flush` forces what a finished run consists of. A power cut during a run may lose pieces; they are
+then named, and never taken for what they are not.
 """
 
 from __future__ import annotations
@@ -30,19 +34,25 @@ LEDGER = "pieces.jsonl"
 """Name of the ledger; a folder with this file is a run's folder."""
 
 CLAIM = "claim.json"
-"""Which scenario a run's folder belongs to; it lies under `work` until the run is finished, and then in the folder itself."""
+"""Which scenario a run's folder belongs to; it lies under `work` until the run is finished, and
+then in the folder itself.
+"""
 
 PART = ".part"
 """Ending of temporary names."""
 
 SELF_SEALED = "checkpoints"
-"""Folders of trainings in progress: their files carry their own digest, because policies know nothing of runs."""
+"""Folders of trainings in progress: their files carry their own digest, because policies know
+nothing of runs.
+"""
 
 REMEDY = "Put back a whole copy of it, or run again into another folder (--out)"
 
 
 class FileError(ValueError):
-    """A file that cannot be written, is missing or is damaged; the message names it and says what to do."""
+    """A file that cannot be written, is missing or is damaged; the message names it and says what
+    to do.
+    """
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,9 @@ class Ledger:
 
     @classmethod
     def around(cls, path: Path) -> Ledger | None:
-        """The ledger of the run's folder that `path` lies in, the nearest one; None outside of runs."""
+        """The ledger of the run's folder that `path` lies in, the nearest one; None outside of
+        runs.
+        """
         for folder in path.absolute().parents:
             if (folder / LEDGER).is_file():
                 return cls(folder)
@@ -114,7 +126,8 @@ class Ledger:
     def settle(self) -> None:
         """Finish or undo what a death has interrupted. Nobody else may be writing into the folder.
 
-        A temporary file whose digest is the last one of its piece gets its name; all other temporary files and folders go.
+        A temporary file whose digest is the last one of its piece gets its name; all other
+        temporary files and folders go.
         """
         listed = self.pieces()
         for part in _temporary(self.root):
@@ -135,7 +148,8 @@ class Ledger:
             within: only the pieces at or below this place; None: all.
 
         Raises:
-            FileError: what is missing, changed, cut, an earlier version, or not of this run; every such file is named.
+            FileError: what is missing, changed, cut, an earlier version, or not of this run; every
+                such file is named.
         """
         faults = list(self._faults((within or self.root).absolute()))
         if faults:
@@ -143,7 +157,8 @@ class Ledger:
                 faults[:20] + ([f"and {len(faults) - 20} more"] if len(faults) > 20 else [])
             )
             raise FileError(
-                f"{self.root}: pieces of this run are not as {LEDGER} lists them:\n  {shown}\n{REMEDY}"
+                f"{self.root}: pieces of this run are not as {LEDGER} lists them:\n "
+                f" {shown}\n{REMEDY}"
             )
 
     def check_one(self, path: Path) -> None:
@@ -167,8 +182,9 @@ class Ledger:
     def _lines(self) -> Iterator[tuple[str, Piece]]:
         if not self.file.is_file():
             raise FileError(
-                f"{self.root}: {LEDGER}, the list of the pieces of this run, is missing: they cannot be verified. "
-                f"It was removed, or the run is of an abtest that had none: run again into another folder (--out)"
+                f"{self.root}: {LEDGER}, the list of the pieces of this run, is missing: they"
+                " cannot be verified. It was removed, or the run is of an abtest that had none:"
+                " run again into another folder (--out)"
             )
         text = self.file.read_bytes()
         whole = text[
@@ -256,7 +272,9 @@ def _fault(path: Path, piece: Piece, earlier: list[str] | tuple[str, ...]) -> st
 
 
 def _temporary(root: Path) -> list[Path]:
-    """Temporary files and folders of a run, outermost first; further worlds are runs of their own."""
+    """Temporary files and folders of a run, outermost first; further worlds are runs of their
+    own.
+    """
     places = [*root.glob(f"*{PART}")]
     for folder in ("log", "models", "work"):
         places += (root / folder).rglob(f"*{PART}")

@@ -31,7 +31,9 @@ Name = Annotated[str, Len(1, 200)]
 
 
 class LogError(ValueError):
-    """A log that breaks a rule of the schema; the message names file, row, column, rule and value."""
+    """A log that breaks a rule of the schema; the message names file, row, column, rule and
+    value.
+    """
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Metadata:
         arms: names, by arm index. A pure history has the one arm `history`.
         n_users: users are 0..n_users-1, whether or not they have rows.
         n_items: items are 1..n_items.
-        propensity: what the propensity column means: `conditional` on the items above, `marginal`, or `unknown`.
+        propensity: what the propensity column means: `conditional` on the items above, `marginal`,
+            or `unknown`.
         control: name of the control arm, or None.
         days: days of the A/B, from t = 0; 0 for a pure history.
         channels: names of the recall channels besides the arm's own policy, from index 1.
@@ -70,8 +73,8 @@ class Metadata:
         """Read what `to_json` wrote, or another program.
 
         Raises:
-            LogError: not JSON, another schema version, or a key that is missing, unknown, of a wrong type or out of its range; names
-                the key and the value.
+            LogError: not JSON, another schema version, or a key that is missing, unknown, of a
+                wrong type or out of its range; names the key and the value.
         """
         try:
             stored = json.loads(text, parse_constant=_number, parse_float=_number)
@@ -87,7 +90,8 @@ class Metadata:
         unknown = sorted(stored.keys() - cls.__dataclass_fields__.keys())
         if unknown:
             raise LogError(
-                f"metadata.{unknown[0]}: unknown key; an event log says {', '.join(cls.__dataclass_fields__)}"
+                f"metadata.{unknown[0]}: unknown key; an event log says"
+                f" {', '.join(cls.__dataclass_fields__)}"
             )
         try:
             read = _reader().validate_json(json.dumps(stored), strict=True)
@@ -115,11 +119,13 @@ class Metadata:
             )
         if self.control == HISTORY and len(self.arms) > 1:
             raise LogError(
-                f"metadata.control must be an arm of the A/B; got {HISTORY!r}, which is what happened before it"
+                f"metadata.control must be an arm of the A/B; got {HISTORY!r}, which is what"
+                " happened before it"
             )
 
     def plausible(self, rows: int) -> None:
-        """Hold the number of users and of items to the size of the log: tables are made with a cell for each.
+        """Hold the number of users and of items to the size of the log: tables are made with a cell
+        for each.
 
         Raises:
             LogError: far more of them than rows.

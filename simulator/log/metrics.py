@@ -1,6 +1,7 @@
 """Metrics: what a log is asked, each a (numerator, denominator) per unit declared over log columns.
 
-A metric knows no unit, no arm and no test; `simulator.stats.units` sums it, the other modules of `simulator.stats` compare it.
+A metric knows no unit, no arm and no test; `simulator.stats.units` sums it, the other modules of
+`simulator.stats` compare it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Rows = Mapping[str, Array]
-"""Log columns of a stretch of rows, each `[rows]`: bools as int8 with -1 for null, floats with NaN for null, and the two derived
-bool columns `opens_session` and `opens_request` (the first impression of each)."""
+"""Log columns of a stretch of rows, each `[rows]`: bools as int8 with -1 for null, floats with NaN
+for null, and the two derived bool columns `opens_session` and `opens_request` (the first impression
+of each)."""
 Better = Literal["higher", "lower"]
 """A direction as it is declared: which values of a metric are better for the product."""
 
@@ -34,9 +36,11 @@ class Term:
         name: its identity: terms of one name are summed once.
         columns: the log columns it needs; a log without them has no data for it.
         of: `[rows]` bool or float contribution of each impression.
-        days: a step from the sums of all days `[..., days]` to the term's own value for each day `[..., days]`, or None: the sums
-            themselves. A day that has no value (the last one has no successor) is 0 there.
-        visit: whether it counts the user's coming and not what an item got: two policies that share a slate share it, too.
+        days: a step from the sums of all days `[..., days]` to the term's own value for each day
+            `[..., days]`, or None: the sums themselves. A day that has no value (the last one has
+            no successor) is 0 there.
+        visit: whether it counts the user's coming and not what an item got: two policies that share
+            a slate share it, too.
     """
 
     name: str
@@ -55,9 +59,12 @@ class Metric:
         description: one sentence for the report.
         measure: unit of measure of a unit's value, e.g. "s" or "comments".
         numerator: summed per unit.
-        denominator: summed per unit: a ratio metric; None: the value is the unit's sum itself (a mean per unit).
-        higher_is_better: the direction that is good for the product; None: not known. Nothing is called better or worse then.
-        known_by: how the direction of a user's own metric is known: `name` (`direction_of`), `declared` (`directed`); "": by definition.
+        denominator: summed per unit: a ratio metric; None: the value is the unit's sum itself (a
+            mean per unit).
+        higher_is_better: the direction that is good for the product; None: not known. Nothing is
+            called better or worse then.
+        known_by: how the direction of a user's own metric is known: `name` (`direction_of`),
+            `declared` (`directed`); "": by definition.
     """
 
     name: str
@@ -119,7 +126,13 @@ METRICS: dict[str, Metric] = _register(
         Metric("click", "clicks (on single-column feeds: valid plays)", "clicks", CLICKS),
         Metric("like", "likes", "likes", _flag("like")),
         Metric("sessions", "sessions opened", "sessions", SESSIONS),
-        Metric("return", "share of active days that are followed by an active day", "share", RETURNED, ACTIVE_DAYS),
+        Metric(
+            "return",
+            "share of active days that are followed by an active day",
+            "share",
+            RETURNED,
+            ACTIVE_DAYS,
+        ),
         Metric("click_rate", "clicks per impression", "share", CLICKS, IMPRESSIONS),
         Metric("long_view", "long views", "long views", _flag("long_view")),
         Metric("hate", "reports of dislike", "reports", _flag("hate"), higher_is_better=False),
@@ -128,20 +141,30 @@ METRICS: dict[str, Metric] = _register(
         Metric("requests", "slates asked for", "requests", REQUESTS),
     )
 )
-"""The metrics by name, the paper's five (section 5.5) first. `metric` knows three further forms: `hit_rate@k`, `ndcg@k` and `a/b`."""
+"""The metrics by name, the paper's five (section 5.5) first. `metric` knows three further forms:
+`hit_rate@k`, `ndcg@k` and `a/b`.
+"""
 
 
 def hit_rate(k: int) -> Metric:
-    """Hits in the first `k` positions per request; with one held-out item per request this is HR@k (recall@k)."""
-    hits = Term(f"hits@{k}", ("click", "position"), lambda rows: (rows["click"] == 1) & (rows["position"] < k))
-    return Metric(f"hit_rate@{k}", f"clicks in the first {k} positions per request", "share", hits, REQUESTS)
+    """Hits in the first `k` positions per request; with one held-out item per request this is HR@k
+    (recall@k).
+    """
+    hits = Term(
+        f"hits@{k}",
+        ("click", "position"),
+        lambda rows: (rows["click"] == 1) & (rows["position"] < k),
+    )
+    return Metric(
+        f"hit_rate@{k}", f"clicks in the first {k} positions per request", "share", hits, REQUESTS
+    )
 
 
 def ndcg(k: int) -> Metric:
     """Discounted hits in the first `k` positions per request.
 
-    A click at 0-based position p counts 1 / log2(p + 2) (Järvelin & Kekäläinen 2002). With one held-out item per request the ideal
-    gain is 1, so this is NDCG@k.
+    A click at 0-based position p counts 1 / log2(p + 2) (Järvelin & Kekäläinen 2002). With one
+    held-out item per request the ideal gain is 1, so this is NDCG@k.
     """
 
     def gain(rows: Rows) -> Array:
@@ -151,14 +174,21 @@ def ndcg(k: int) -> Metric:
         return np.where((rows["click"] == 1) & (position < k), 1.0 / logs2(position + 2.0), 0.0)
 
     term = Term(f"ndcg@{k}", ("click", "position"), gain)
-    return Metric(f"ndcg@{k}", f"discounted clicks in the first {k} positions per request", "share", term, REQUESTS)
+    return Metric(
+        f"ndcg@{k}",
+        f"discounted clicks in the first {k} positions per request",
+        "share",
+        term,
+        REQUESTS,
+    )
 
 
 _AT_K: dict[str, Callable[[int], Metric]] = {"hit_rate": hit_rate, "ndcg": ndcg}
 
 
 def metric(name: str) -> Metric:
-    """The metric called `name`: one of `METRICS`, `hit_rate@k`, `ndcg@k`, or `a/b`, the ratio of two metrics of `METRICS` that are sums.
+    """The metric called `name`: one of `METRICS`, `hit_rate@k`, `ndcg@k`, or `a/b`, the ratio of
+    two metrics of `METRICS` that are sums.
 
     Raises:
         MetricError: there is no such metric.
@@ -168,15 +198,28 @@ def metric(name: str) -> Metric:
     stem, at, k = name.partition("@")
     if at and stem in _AT_K:
         if not re.fullmatch(r"[1-9][0-9]{0,4}", k):
-            raise MetricError(f"metric {name!r}: {stem}@k needs a whole number k >= 1 of a slate's places; got {k!r}")
+            raise MetricError(
+                f"metric {name!r}: {stem}@k needs a whole number k >= 1 of a slate's places; got"
+                f" {k!r}"
+            )
         return _AT_K[stem](int(k))
     above, slash, below = name.partition("/")
     if slash:
         top, bottom = _sum(name, above), _sum(name, below)
         measure = f"{top.measure} per {below}"
         better = top.higher_is_better if above not in EXPOSURES or below in EXPOSURES else None
-        return Metric(name, f"{top.description}, per {below}", measure, top.numerator, bottom.numerator, better)
-    raise MetricError(f"no metric {name!r}{_near(name)}; there are {list(METRICS)}, hit_rate@k, ndcg@k and a/b for two of them")
+        return Metric(
+            name,
+            f"{top.description}, per {below}",
+            measure,
+            top.numerator,
+            bottom.numerator,
+            better,
+        )
+    raise MetricError(
+        f"no metric {name!r}{_near(name)}; there are {list(METRICS)}, hit_rate@k, ndcg@k and a/b"
+        " for two of them"
+    )
 
 
 def _sum(name: str, part: str) -> Metric:
@@ -191,7 +234,8 @@ def _near(name: str) -> str:
 
 
 def chosen(names: Iterable[str | Mapping[str, Better]]) -> tuple[Metric, ...]:
-    """The metrics called `names`, in that order, each once; an entry `{name: "lower"}` also declares its direction.
+    """The metrics called `names`, in that order, each once; an entry `{name: "lower"}` also
+    declares its direction.
 
     Raises:
         MetricError: one of them does not exist, or the direction does not.
@@ -214,13 +258,20 @@ def directed(metrics: Mapping[str, Metric], better: Mapping[str, Better]) -> dic
         if name not in metrics:
             raise MetricError(f"better: no metric {name!r}; there are {list(metrics)}")
         if direction not in ("higher", "lower"):
-            raise MetricError(f"better: {name!r} is declared {direction!r}; it must be 'higher' or 'lower'")
-    declared = {name: replace(metrics[name], higher_is_better=d == "higher", known_by="declared") for name, d in better.items()}
+            raise MetricError(
+                f"better: {name!r} is declared {direction!r}; it must be 'higher' or 'lower'"
+            )
+    declared = {
+        name: replace(metrics[name], higher_is_better=d == "higher", known_by="declared")
+        for name, d in better.items()
+    }
     return {**metrics, **declared}
 
 
 EXPOSURES = frozenset({"impressions", "requests", "sessions"})
-"""Sums that say how much was shown or come for: per click or per order, less of them is better as likely as more."""
+"""Sums that say how much was shown or come for: per click or per order, less of them is better as
+likely as more.
+"""
 
 _MORE = """
 aov arpu arpv booking click clicked comment conversion converted ctr cvr earning engagement
@@ -242,14 +293,21 @@ save saved saving since support to until without
 """
 _BETTER = {**dict.fromkeys(_MORE.split(), True), **dict.fromkeys(_LESS.split(), False)}
 _TURNING = frozenset(_TURNS.split())
-_LESS_TIME = re.compile(r"(load|loading|response|render|startup)_?(time|ms|seconds|duration)|opt_?out|drop_?off", re.IGNORECASE)
+_LESS_TIME = re.compile(
+    r"(load|loading|response|render|startup)_?(time|ms|seconds|duration)|opt_?out|drop_?off",
+    re.IGNORECASE,
+)
 
 
-def direction_of(name: str, numerator: str | None = None, denominator: str | None = None) -> bool | None:
-    """Whether more of a user's own metric is better, as far as its name tells, and of a ratio that of its numerator; None: it does not.
+def direction_of(
+    name: str, numerator: str | None = None, denominator: str | None = None
+) -> bool | None:
+    """Whether more of a user's own metric is better, as far as its name tells, and of a ratio that
+    of its numerator; None: it does not.
 
-    Names are told by their words: `latency_ms`, `crashes`, `errorRate` and `refunds` are better low, `revenue` and `watch_time` high. A
-    name whose words disagree (`cancelled_orders`), or with a word that may turn it about (`lost_revenue`, `crash_free_users`), does not
+    Names are told by their words: `latency_ms`, `crashes`, `errorRate` and `refunds` are better
+    low, `revenue` and `watch_time` high. A name whose words disagree (`cancelled_orders`), or with
+    a word that may turn it about (`lost_revenue`, `crash_free_users`), does not
     tell: to be silent costs a declaration, to be wrong a verdict.
     """
     told = {_told(part) for part in (name, numerator) if part is not None} - {None}
@@ -264,7 +322,16 @@ def _told(name: str) -> bool | None:
     words = words[: words.index("per")] if "per" in words[1:] else words
     if _TURNING & set(words):
         return None
-    stems = {stem for word in words for stem in (word, word.removesuffix("s"), word.removesuffix("es"), re.sub("ies$", "y", word))}
+    stems = {
+        stem
+        for word in words
+        for stem in (
+            word,
+            word.removesuffix("s"),
+            word.removesuffix("es"),
+            re.sub("ies$", "y", word),
+        )
+    }
     votes = {_BETTER[stem] for stem in stems if stem in _BETTER}
     if _LESS_TIME.search("_".join(words)):
         votes.add(False)

@@ -1,13 +1,19 @@
-"""The rules of an event log, in one place: `EventLog.validate`, `abtest report` and `abtest replay` hold a log to the same ones.
+"""The rules of an event log, in one place: `EventLog.validate`, `abtest report` and `abtest replay`
+hold a log to the same ones.
 
-- A row's key (arm, user, session, request, position) comes after the key of the row above, so no key comes twice.
+- A row's key (arm, user, session, request, position) comes after the key of the row above, so no
+    key comes twice.
 - `arm`, `user`, `item` and `channel` are within what the metadata says there is.
-- Within an arm, a user's time does not go back from row to row: sessions and requests are numbered in the order of time. Rows of
-  equal time are allowed (the impressions of one request have one time, and clocks of services are coarse).
-- In a log with `days`, rows of the arm `history` have t < 0, all others 0 <= t < days. A log without days (a history, or sessions
-  that are not cut into an A/B) may have any time within TIME of t = 0.
-- `watch` and `duration` are finite and not negative, `propensity` is in (0, 1]. Where nothing is known stands null, never NaN.
-- In a log that was split by users, as its scenario says, rows are in the arm that the scenario's seed gives their user.
+- Within an arm, a user's time does not go back from row to row: sessions and requests are numbered
+  in the order of time. Rows of equal time are allowed (the impressions of one request have one
+  time, and clocks of services are coarse).
+- In a log with `days`, rows of the arm `history` have t < 0, all others 0 <= t < days. A log
+  without days (a history, or sessions that are not cut into an A/B) may have any time within TIME
+  of t = 0.
+- `watch` and `duration` are finite and not negative, `propensity` is in (0, 1]. Where nothing is
+    known stands null, never NaN.
+- In a log that was split by users, as its scenario says, rows are in the arm that the scenario's
+    seed gives their user.
 - Only NULLABLE columns have nulls.
 - A part that carries a seal has the rows, the values and the metadata that were written.
 """
@@ -48,7 +54,8 @@ def validate(log: EventLog) -> None:
     """Check every rule on every row; memory does not grow with the log.
 
     Raises:
-        LogError: the first row that breaks a rule, with file, row (from 0 within the file), column, rule and value.
+        LogError: the first row that breaks a rule, with file, row (from 0 within the file), column,
+            rule and value.
     """
     Metadata.from_json(log.metadata.to_json())
     log.metadata.plausible(log.n_rows)
@@ -73,7 +80,9 @@ def _parts(log: EventLog) -> Iterator[tuple[str, Iterator[pa.RecordBatch], dict[
 
 
 def _other_unit(t: int, end: int) -> str:
-    """In what other unit a time that lies outside 0..`end` ms would make sense, in words; "" where in none."""
+    """In what other unit a time that lies outside 0..`end` ms would make sense, in words; "" where
+    in none.
+    """
     for unit, a_second in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
         if SINCE_1970[0] <= t / a_second <= SINCE_1970[1]:
             return f", which looks like {unit} since 1970"
@@ -194,8 +203,8 @@ class Inspector:
             bad = int(np.argmax(strange))
             arms, theirs = self._metadata.arms, int(self._assigned[user[bad]])
             raise LogError(
-                f"{place}: row {row + bad}: arm must be that of its user: the scenario's seed gives "
-                f"user {user[bad]} the arm {arms[theirs]!r}; got {arms[int(arm[bad])]!r}"
+                f"{place}: row {row + bad}: arm must be that of its user: the scenario's seed gives"
+                f" user {user[bad]} the arm {arms[theirs]!r}; got {arms[int(arm[bad])]!r}"
             )
 
     def _order(self, place: str, row: int, values: dict[str, Array]) -> None:
@@ -211,14 +220,15 @@ class Inspector:
             bad = int(np.argmin(ascending))
             above, here = (tuple(int(column[i]) for column in key) for i in (bad, bad + 1))
             raise LogError(
-                f"{place}: row {row + bad + shift}: key {KEY} = {here} must come after {above}: unsorted or twice"
+                f"{place}: row {row + bad + shift}: key {KEY} = {here} must come after {above}:"
+                " unsorted or twice"
             )
         back = (np.diff(key[0]) == 0) & (np.diff(key[1]) == 0) & (np.diff(t) < 0)
         if back.any():
             bad = int(np.argmax(back))
             raise LogError(
-                f"{place}: row {row + bad + shift}: t = {t[bad + 1]} ms is before that of the row "
-                f"above ({t[bad]} ms): sessions and requests of user {key[1][bad]} must be numbered in "
-                f"the order of time"
+                f"{place}: row {row + bad + shift}: t = {t[bad + 1]} ms is before that of the row"
+                f" above ({t[bad]} ms): sessions and requests of user {key[1][bad]} must be"
+                " numbered in the order of time"
             )
         self._last = [column[-1:] for column in columns]

@@ -1,4 +1,6 @@
-"""May I believe this? What a weighted log says of itself, and the verdict on an estimate with its reason."""
+"""May I believe this? What a weighted log says of itself, and the verdict on an estimate with its
+reason.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,25 @@ from simulator.offpolicy.uncertainty import Interval
 Word = Literal["trustworthy", "weak", "unusable"]
 
 LEAST_SAMPLE = 50.0
-"""Below this effective sample size an estimate is unusable: its own standard error is not known to within 10%."""
+"""Below this effective sample size an estimate is unusable: its own standard error is not known to
+within 10%.
+"""
 ENOUGH_SAMPLE = 500.0
 """Below this effective sample size an estimate is weak."""
 LARGEST_SHARE = 0.05
 """One round that carries more than this share of all weight makes an estimate weak."""
 CALIBRATION = 0.10
-"""A mean weight that is farther from 1 than this, with 1 outside its interval, makes an estimate unusable."""
+"""A mean weight that is farther from 1 than this, with 1 outside its interval, makes an estimate
+unusable.
+"""
 COVERAGE = 0.95
-"""A target that shows items which the log never shows, more than 1 - COVERAGE of the time, makes an estimate weak."""
+"""A target that shows items which the log never shows, more than 1 - COVERAGE of the time, makes an
+estimate weak.
+"""
 EVENTS = 30
-"""Fewer rounds with a reward under the estimate than this make it weak: the normal approximation is not to be relied on."""
+"""Fewer rounds with a reward under the estimate than this make it weak: the normal approximation is
+not to be relied on.
+"""
 WIDTH = 1 / 3
 """An interval whose half-width is more than this share of the estimate makes it weak."""
 DRIFT = 0.001
@@ -46,7 +56,8 @@ class Weights:
         places: `[K, 2]` sums of the running weight and of its square, down to each place.
         largest: the KEEP largest weights and the rows of the log they belong to.
         days: by day: rounds, sum of reward, of its square, sum of weight, of weight * reward.
-        shown, wanted: `[n_items + 1]` whether the log has each item, and how often the target shows it.
+        shown, wanted: `[n_items + 1]` whether the log has each item, and how often the target shows
+            it.
     """
 
     n_items: int
@@ -66,7 +77,9 @@ class Weights:
         self.wanted = np.zeros(self.n_items + 1)
 
     def add(self, e: Evidence, weight: Float) -> None:
-        """Take in a chunk; `weight` `[R]` is that of the whole slate (NaN where propensities are unknown)."""
+        """Take in a chunk; `weight` `[R]` is that of the whole slate (NaN where propensities are
+        unknown).
+        """
         r = e.rounds
         self.rounds += len(r)
         self.impressions += r.item.size
@@ -74,7 +87,9 @@ class Weights:
         self.matched_impressions += float(agree.sum())
         self.shown[r.item.ravel()] = True
         often = np.broadcast_to(e.share[:, :, None], e.target.slates.shape)
-        self.wanted += np.bincount(e.target.slates.ravel(), weights=often.ravel(), minlength=self.n_items + 1)
+        self.wanted += np.bincount(
+            e.target.slates.ravel(), weights=often.ravel(), minlength=self.n_items + 1
+        )
         known = np.nan_to_num(weight, nan=0.0)
         self.matched_rounds += int((known > 0).sum())
         self.events += int(((known > 0) & (e.total != 0)).sum())
@@ -83,14 +98,21 @@ class Weights:
         if r.kind == "conditional":
             reach = max(len(self.places), r.length)
             self.places = np.pad(self.places, ((0, reach - len(self.places)), (0, 0)))
-            self.places[: r.length] += np.stack((e.running.sum(axis=0), np.square(e.running).sum(axis=0)), axis=1)
+            self.places[: r.length] += np.stack(
+                (e.running.sum(axis=0), np.square(e.running).sum(axis=0)), axis=1
+            )
         top = np.argsort(-known, kind="stable")[:KEEP]
-        self.largest = sorted([*self.largest, *((float(known[i]), int(r.row[i])) for i in top)], key=lambda pair: -pair[0])[:KEEP]
+        self.largest = sorted(
+            [*self.largest, *((float(known[i]), int(r.row[i])) for i in top)],
+            key=lambda pair: -pair[0],
+        )[:KEEP]
         self._by_day(r.day, e.total, known)
 
     def _by_day(self, day: IntArray, reward: Float, weight: Float) -> None:
         days, index = np.unique(day, return_inverse=True)
-        columns = np.stack([np.ones_like(reward), reward, np.square(reward), weight, weight * reward])
+        columns = np.stack(
+            [np.ones_like(reward), reward, np.square(reward), weight, weight * reward]
+        )
         for i, one in enumerate(days):
             sums = columns[:, index == i].sum(axis=1)
             self.days[int(one)] = self.days.get(int(one), np.zeros(5)) + sums
@@ -102,12 +124,16 @@ class Weights:
 
     @property
     def coverage(self) -> float:
-        """Share of what the target shows that the log shows at all; NaN where the target shows nothing."""
+        """Share of what the target shows that the log shows at all; NaN where the target shows
+        nothing.
+        """
         wanted = self.wanted[1:].sum()
         return float(self.wanted[1:][self.shown[1:]].sum() / wanted) if wanted > 0 else float("nan")
 
     def drift(self) -> tuple[float, float]:
-        """Heterogeneity of the log's daily mean reward: chi-square and p (Cochran 1954); NaN with fewer than two days."""
+        """Heterogeneity of the log's daily mean reward: chi-square and p (Cochran 1954); NaN with
+        fewer than two days.
+        """
         from scipy.special import chdtrc
 
         table = np.array([d for d in self.days.values() if d[0] > 1])
@@ -119,7 +145,11 @@ class Weights:
         if use.sum() < 2:
             return float("nan"), float("nan")
         precision = 1 / variance[use]
-        chi = float((precision * np.square(mean[use] - (precision * mean[use]).sum() / precision.sum())).sum())
+        chi = float(
+            (
+                precision * np.square(mean[use] - (precision * mean[use]).sum() / precision.sum())
+            ).sum()
+        )
         return chi, float(chdtrc(use.sum() - 1, chi))
 
 
@@ -134,7 +164,9 @@ class Verdict:
         return f"{self.word}: {'; '.join(self.reasons)}" if self.reasons else self.word
 
 
-def weighted(summary: Weights, mean_weight: Interval, own: Interval, self_normalised: bool) -> Verdict:
+def weighted(
+    summary: Weights, mean_weight: Interval, own: Interval, self_normalised: bool
+) -> Verdict:
     """The verdict on an estimate with the interval `own` that rests on the weights of `summary`."""
     bad, poor = [], []
     mean = summary.total / max(summary.rounds, 1)
@@ -145,10 +177,20 @@ def weighted(summary: Weights, mean_weight: Interval, own: Interval, self_normal
     elif summary.effective < ENOUGH_SAMPLE:
         poor.append(f"effective sample size {summary.effective:.0f} of {summary.rounds:,} rounds")
     if not mean_weight.covers(1.0):
-        text = f"mean weight {mean:.3g}, 95% interval [{mean_weight.low:.3g}, {mean_weight.high:.3g}], should be 1"
+        text = (
+            f"mean weight {mean:.3g}, 95% interval [{mean_weight.low:.3g}, {mean_weight.high:.3g}],"
+            " should be 1"
+        )
         (poor if abs(mean - 1) <= CALIBRATION or self_normalised else bad).append(text)
-    if summary.largest and summary.total > 0 and summary.largest[0][0] / summary.total > LARGEST_SHARE:
-        poor.append(f"row {summary.largest[0][1]} alone carries {summary.largest[0][0] / summary.total:.0%} of the weight")
+    if (
+        summary.largest
+        and summary.total > 0
+        and summary.largest[0][0] / summary.total > LARGEST_SHARE
+    ):
+        poor.append(
+            f"row {summary.largest[0][1]} alone carries {summary.largest[0][0] / summary.total:.0%}"
+            " of the weight"
+        )
     if summary.events < EVENTS:
         poor.append(f"only {summary.events} rounds with a reward carry it")
     if summary.coverage < COVERAGE:
@@ -157,20 +199,26 @@ def weighted(summary: Weights, mean_weight: Interval, own: Interval, self_normal
 
 
 def modelled(summary: Weights, contradiction: Interval, own: Interval) -> Verdict:
-    """The verdict on the direct method; `contradiction` is the interval of the mean weighted residual of its model."""
+    """The verdict on the direct method; `contradiction` is the interval of the mean weighted
+    residual of its model.
+    """
     bad, poor = [], []
     if not np.isfinite(contradiction.low):
         poor.append("no weighted residual to hold the reward model against")
     elif not contradiction.covers(0.0):
         bad.append(
-            f"the reward model is contradicted: its mean weighted residual is in [{contradiction.low:.3g}, {contradiction.high:.3g}]"
+            "the reward model is contradicted: its mean weighted residual is in"
+            f" [{contradiction.low:.3g}, {contradiction.high:.3g}]"
         )
     elif summary.effective < LEAST_SAMPLE:
         poor.append(
-            f"valid only as far as the reward model is right; effective sample size {summary.effective:.1f}: the log cannot contradict it"
+            "valid only as far as the reward model is right; effective sample size"
+            f" {summary.effective:.1f}: the log cannot contradict it"
         )
     else:
-        poor.append("valid only as far as the reward model is right; the log does not contradict it")
+        poor.append(
+            "valid only as far as the reward model is right; the log does not contradict it"
+        )
     if summary.coverage < COVERAGE:
         poor.append(f"the log shows only {summary.coverage:.0%} of what the target shows")
     return _finish(summary, own, bad, poor)
@@ -184,17 +232,25 @@ def matched(summary: Weights, count: float, own: Interval, uniform: bool) -> Ver
     if count < LEAST_SAMPLE:
         bad.append(f"only {count:.0f} impressions matched")
     if not uniform:
-        poor.append("the log did not choose uniformly at random: the figure inherits the logging policy's bias")
+        poor.append(
+            "the log did not choose uniformly at random: the figure inherits the logging policy's"
+            " bias"
+        )
     return _finish(summary, own, bad, poor)
 
 
 def _finish(summary: Weights, own: Interval, bad: list[str], poor: list[str]) -> Verdict:
-    """What any estimate is held to: an interval with a width, not too wide, and a log that does not drift."""
+    """What any estimate is held to: an interval with a width, not too wide, and a log that does not
+    drift.
+    """
     if own.low == own.high:
         bad.append("every unit says the same: nothing is known of its error")
     middle = (own.low + own.high) / 2
     if own.high - own.low > 2 * WIDTH * abs(middle):
-        poor.append(f"the interval is {abs((own.high - own.low) / 2 / middle):.0%} of the estimate to either side")
+        poor.append(
+            f"the interval is {abs((own.high - own.low) / 2 / middle):.0%} of the estimate to"
+            " either side"
+        )
     chi, p = summary.drift()
     if p < DRIFT:
         poor.append(f"the log's daily reward drifts (chi-square {chi:.1f}, p = {p:.1g})")

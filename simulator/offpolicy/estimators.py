@@ -1,6 +1,8 @@
-"""Off-policy estimators of a target policy's reward per request; each says its paper, its assumption, when it is valid.
+"""Off-policy estimators of a target policy's reward per request; each says its paper, its
+assumption, when it is valid.
 
-An estimator turns rounds into numerators and denominators; sums over units, intervals and verdicts are made elsewhere.
+An estimator turns rounds into numerators and denominators; sums over units, intervals and verdicts
+are made elsewhere.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Facts:
     Attributes:
         kind: of the log's propensities.
         length: impressions of the longest slate.
-        uniform: every logged slate was drawn uniformly without replacement, as its propensities show.
+        uniform: every logged slate was drawn uniformly without replacement, as its propensities
+            show.
         foretells: the target can say what it expects at a place after the logged items above.
         recalled: the target gives the set of its candidates.
     """
@@ -39,7 +42,9 @@ class Facts:
 
 
 class Evidence:
-    """Rounds and what the target does in them, with the weights that estimators share; everything is computed once."""
+    """Rounds and what the target does in them, with the weights that estimators share; everything
+    is computed once.
+    """
 
     def __init__(self, rounds: Rounds, target: Target, model: RewardTable | None = None) -> None:
         self.rounds, self.target, self.model = rounds, target, model
@@ -54,7 +59,9 @@ class Evidence:
 
     @cached_property
     def running(self) -> Float:
-        """Product of `step` down to each place, `[R, K]`: exact for propensities conditional on the items above."""
+        """Product of `step` down to each place, `[R, K]`: exact for propensities conditional on the
+        items above.
+        """
         return np.multiply.accumulate(self.step, axis=1)
 
     @cached_property
@@ -71,7 +78,9 @@ class Evidence:
 
     @cached_property
     def share(self) -> Float:
-        """Probability of each of the target's slates, `[R, D]`: equal shares where they are draws."""
+        """Probability of each of the target's slates, `[R, D]`: equal shares where they are
+        draws.
+        """
         if self.target.share is not None:
             return self.target.share
         return np.full(self.target.slates.shape[:2], 1.0 / self.target.slates.shape[1])
@@ -102,7 +111,9 @@ class Evidence:
 
 
 Ratio = tuple[Float, Float | None]
-"""Numerator `[R]` and denominator `[R]` (None: 1 for each round). An estimate is a sum of ratios of their sums."""
+"""Numerator `[R]` and denominator `[R]` (None: 1 for each round). An estimate is a sum of ratios of
+their sums.
+"""
 
 
 class Estimator(ABC):
@@ -124,7 +135,9 @@ class Estimator(ABC):
         return self.name if np.isinf(self.threshold) else f"{self.name}({self.threshold:g})"
 
     def refuses(self, facts: Facts) -> str | None:
-        """Why the estimator is not right for this log and target, or None: by default it needs weights of whole slates."""
+        """Why the estimator is not right for this log and target, or None: by default it needs
+        weights of whole slates.
+        """
         return _no_slate_weights(facts)
 
     @abstractmethod
@@ -132,7 +145,9 @@ class Estimator(ABC):
         """Numerators and denominators of each round."""
 
     def trust(self, e: Evidence) -> Float:
-        """Weight `[R, K]` with which the model's residual of each impression enters; none where there is no model."""
+        """Weight `[R, K]` with which the model's residual of each impression enters; none where
+        there is no model.
+        """
         return np.zeros(e.rounds.item.shape)
 
 
@@ -145,18 +160,23 @@ def _no_slate_weights(facts: Facts) -> str | None:
     if facts.kind == "unknown":
         return "the log's propensities are unknown"
     if facts.kind == "marginal" and facts.length > 1:
-        return "marginal propensities do not give the probability of a whole slate; it needs propensities conditional on the items above"
+        return (
+            "marginal propensities do not give the probability of a whole slate; it needs"
+            " propensities conditional on the items above"
+        )
     return None
 
 
 class Matching(Estimator):
-    """Replay by matching: mean reward of the logged impressions whose item the target puts at the same place.
+    """Replay by matching: mean reward of the logged impressions whose item the target puts at the
+    same place.
 
-    Paper: Li, Chu, Langford & Wang, "Unbiased offline evaluation of contextual-bandit-based news article recommendation
-    algorithms", WSDM 2011. Assumption: the log showed items uniformly at random, and an impression's reward does not depend
-    on its neighbours. Valid: single items under uniform logging; under any other log it inherits the log's choice of what
-    was shown where, and is a description, not an estimate. Value per impression. Where the target is stochastic, an impression
-    counts with the probability that it would have matched, instead of a draw of it.
+    Paper: Li, Chu, Langford & Wang, "Unbiased offline evaluation of contextual-bandit-based news
+    article recommendation algorithms", WSDM 2011. Assumption: the log showed items uniformly at
+    random, and an impression's reward does not depend on its neighbours. Valid: single items under
+    uniform logging; under any other log it inherits the log's choice of what was shown where, and
+    is a description, not an estimate. Value per impression. Where the target is stochastic, an
+    impression counts with the probability that it would have matched, instead of a draw of it.
     """
 
     name, paper, unit = "matching", "Li et al. 2011", "impression"
@@ -170,12 +190,14 @@ class Matching(Estimator):
 
 
 class Recalled(Estimator):
-    """Matching within a set: mean reward of the logged impressions whose item is among the target's candidates.
+    """Matching within a set: mean reward of the logged impressions whose item is among the target's
+    candidates.
 
-    Paper: Li et al. 2011, with the recalled set for the one item. Assumption: as Matching, and that the stages behind recall would
-    have shown the recalled items as the log did. Valid: on single items drawn uniformly it estimates the reward of a candidate
-    drawn uniformly from the set (it is then SNIPS of the policy that shows such a candidate). Anywhere else it is no estimate: it
-    says how good the logged impressions were that the target would have kept. Value per impression.
+    Paper: Li et al. 2011, with the recalled set for the one item. Assumption: as Matching, and that
+    the stages behind recall would have shown the recalled items as the log did. Valid: on single
+    items drawn uniformly it estimates the reward of a candidate drawn uniformly from the set (it is
+    then SNIPS of the policy that shows such a candidate). Anywhere else it is no estimate: it says
+    how good the logged impressions were that the target would have kept. Value per impression.
     """
 
     name, paper, unit = "recalled", "Li et al. 2011, within the recalled set", "impression"
@@ -189,7 +211,9 @@ class Recalled(Estimator):
 
 
 def within(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:
-    """Whether each of `items` `[R, K]` is in its row's `recalled` `[R, M]`, `[R, K]`; never rounds x candidates x places."""
+    """Whether each of `items` `[R, K]` is in its row's `recalled` `[R, M]`, `[R, K]`; never rounds
+    x candidates x places.
+    """
     found = np.zeros(items.shape, dtype=bool)
     for place in range(items.shape[1]):
         found[:, place] = (recalled == items[:, place, None]).any(axis=1)
@@ -197,7 +221,9 @@ def within(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:
 
 
 def ranks(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:
-    """0-based place of each of `items` `[R, K]` among its row's `recalled` `[R, M]`, M where it is not there, `[R, K]`."""
+    """0-based place of each of `items` `[R, K]` among its row's `recalled` `[R, M]`, M where it is
+    not there, `[R, K]`.
+    """
     place = np.full(items.shape, recalled.shape[1])
     for k in range(items.shape[1]):
         here = recalled == items[:, k, None]
@@ -211,10 +237,12 @@ def _within(e: Evidence, agree: np.ndarray) -> Ratio:
 
 @dataclass(frozen=True)
 class HitRate(Estimator):
-    """HR@k on the logged clicks: the share of them whose item is among the target's first `k` candidates.
+    """HR@k on the logged clicks: the share of them whose item is among the target's first `k`
+    candidates.
 
-    Paper: Deshpande & Karypis, TOIS 2004. Assumption: none; it is no value. Valid: as a figure of how well the policy foretells what
-    was clicked among what the log chose to show, with all the log's choices in it.
+    Paper: Deshpande & Karypis, TOIS 2004. Assumption: none; it is no value. Valid: as a figure of
+    how well the policy foretells what was clicked among what the log chose to show, with all the
+    log's choices in it.
     """
 
     k: int = 10
@@ -234,7 +262,12 @@ class HitRate(Estimator):
     def ratios(self, e: Evidence) -> list[Ratio]:
         assert e.target.recalled is not None
         clicked = (e.rounds.reward > 0).astype(np.float64)
-        return [((clicked * self.worth(ranks(e.rounds.item, e.target.recalled))).sum(axis=1), clicked.sum(axis=1))]
+        return [
+            (
+                (clicked * self.worth(ranks(e.rounds.item, e.target.recalled))).sum(axis=1),
+                clicked.sum(axis=1),
+            )
+        ]
 
 
 @dataclass(frozen=True)
@@ -253,9 +286,9 @@ class Gain(HitRate):
 class IPS(Estimator):
     """Inverse propensity score; on slates the standard IPS of whole slates.
 
-    Paper: Horvitz & Thompson, JASA 1952; Precup, Sutton & Singh, ICML 2000. Assumption: correct propensities and full support
-    (the log can show whatever the target shows). Valid: always then, unbiased; its variance grows with the product of the
-    weights over the slate.
+    Paper: Horvitz & Thompson, JASA 1952; Precup, Sutton & Singh, ICML 2000. Assumption: correct
+    propensities and full support (the log can show whatever the target shows). Valid: always then,
+    unbiased; its variance grows with the product of the weights over the slate.
     """
 
     name, paper = "ips", "Horvitz & Thompson 1952"
@@ -268,9 +301,10 @@ class IPS(Estimator):
 class ClippedIPS(Estimator):
     """IPS with weights cut at `threshold`.
 
-    Paper: Ionides, JCGS 2008; Bottou et al., JMLR 2013. Assumption: as IPS, and that little value lies where the weight is
-    above the threshold. Valid: biased downwards for rewards that are never negative, by the mean of the cut part; the
-    threshold is chosen by an estimate of the mean squared error, which enters the interval.
+    Paper: Ionides, JCGS 2008; Bottou et al., JMLR 2013. Assumption: as IPS, and that little value
+    lies where the weight is above the threshold. Valid: biased downwards for rewards that are never
+    negative, by the mean of the cut part; the threshold is chosen by an estimate of the mean
+    squared error, which enters the interval.
     """
 
     threshold: float
@@ -283,9 +317,10 @@ class ClippedIPS(Estimator):
 class SNIPS(Estimator):
     """Self-normalised IPS: weights are divided by their own mean.
 
-    Paper: Swaminathan & Joachims, "The self-normalized estimator for counterfactual learning", NIPS 2015. Assumption: as IPS.
-    Valid: consistent, bias of order 1 / effective sample size; stays within the range of the rewards, and does not mind
-    propensities that are wrong by a constant factor.
+    Paper: Swaminathan & Joachims, "The self-normalized estimator for counterfactual learning", NIPS
+        2015. Assumption: as IPS.
+    Valid: consistent, bias of order 1 / effective sample size; stays within the range of the
+    rewards, and does not mind propensities that are wrong by a constant factor.
     """
 
     name, paper, normalised = "snips", "Swaminathan & Joachims 2015", True
@@ -297,32 +332,41 @@ class SNIPS(Estimator):
 class DirectMethod(Estimator):
     """Direct method: the reward model's prediction for what the target shows.
 
-    Paper: Beygelzimer & Langford, KDD 2009; Dudík, Langford & Li, ICML 2011. Assumption: the reward model is right
-    everywhere the target goes. Valid: as far as the model is; no propensity is used. Its interval holds the model's
-    sampling error (infinitesimal jackknife), not its misspecification: the mean weighted residual is shown beside it.
+    Paper: Beygelzimer & Langford, KDD 2009; Dudík, Langford & Li, ICML 2011. Assumption: the reward
+    model is right everywhere the target goes. Valid: as far as the model is; no propensity is used.
+    Its interval holds the model's sampling error (infinitesimal jackknife), not its
+    misspecification: the mean weighted residual is shown beside it.
     """
 
     name, paper, model = "dm", "Beygelzimer & Langford 2009", True
 
     def refuses(self, facts: Facts) -> str | None:
-        return "the log's propensities are unknown, so nothing can contradict the model" if facts.kind == "unknown" else None
+        return (
+            "the log's propensities are unknown, so nothing can contradict the model"
+            if facts.kind == "unknown"
+            else None
+        )
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.value, None)]
 
 
 class DoublyRobust(Estimator):
-    """Doubly robust: the model's prediction, corrected by the weighted residual of the logged rewards.
+    """Doubly robust: the model's prediction, corrected by the weighted residual of the logged
+    rewards.
 
-    Paper: Dudík, Langford & Li, "Doubly robust policy evaluation and learning", ICML 2011; cross-fitting as in Chernozhukov et al.
-    2018. Assumption: correct propensities with full support, or a correct model. Valid: unbiased whatever the cross-fitted
-    model, if the propensities are right.
+    Paper: Dudík, Langford & Li, "Doubly robust policy evaluation and learning", ICML 2011;
+        cross-fitting as in Chernozhukov et al.
+    2018. Assumption: correct propensities with full support, or a correct model. Valid: unbiased
+    whatever the cross-fitted model, if the propensities are right.
     """
 
     name, paper, model = "dr", "Dudík, Langford & Li 2011", True
 
     def kept(self, e: Evidence) -> Float:
-        """What is left of the weight of each slate, `[R]`: all of it; other members of the family cut it."""
+        """What is left of the weight of each slate, `[R]`: all of it; other members of the family
+        cut it.
+        """
         return e.weight
 
     def ratios(self, e: Evidence) -> list[Ratio]:
@@ -336,8 +380,9 @@ class DoublyRobust(Estimator):
 class SelfNormalisedDR(DoublyRobust):
     """Doubly robust with the correction divided by the mean weight.
 
-    Paper: Robins & Rotnitzky 2007; Thomas & Brunskill, ICML 2016 (weighted doubly robust). Assumption: as DR. Valid:
-    consistent, bias of order 1 / effective sample size; much steadier where weights are large.
+    Paper: Robins & Rotnitzky 2007; Thomas & Brunskill, ICML 2016 (weighted doubly robust).
+    Assumption: as DR. Valid: consistent, bias of order 1 / effective sample size; much steadier
+    where weights are large.
     """
 
     name, paper, normalised = "sndr", "Thomas & Brunskill 2016", True
@@ -350,9 +395,10 @@ class SelfNormalisedDR(DoublyRobust):
 class SwitchDR(DoublyRobust):
     """SWITCH-DR: doubly robust where the weight is at most `threshold`, the model alone elsewhere.
 
-    Paper: Wang, Agarwal & Dudík, "Optimal and adaptive off-policy evaluation in contextual bandits", ICML 2017. Assumption: as DR
-    below the threshold, a right model above it. Valid: biased by the model's error above the threshold, which is chosen by
-    an estimate of the mean squared error.
+    Paper: Wang, Agarwal & Dudík, "Optimal and adaptive off-policy evaluation in contextual
+    bandits", ICML 2017. Assumption: as DR below the threshold, a right model above it. Valid:
+    biased by the model's error above the threshold, which is chosen by an estimate of the mean
+    squared error.
     """
 
     threshold: float
@@ -364,11 +410,13 @@ class SwitchDR(DoublyRobust):
 
 @dataclass(frozen=True)
 class ShrunkDR(DoublyRobust):
-    """Doubly robust with optimistic shrinkage: the weight w becomes `threshold * w / (w^2 + threshold)`.
+    """Doubly robust with optimistic shrinkage: the weight w becomes
+    `threshold * w / (w^2 + threshold)`.
 
-    Paper: Su, Dimakopoulou, Krishnamurthy & Dudík, "Doubly robust off-policy evaluation with shrinkage", ICML 2020 (there as
-    optimistic shrinkage). Assumption: between the model's (threshold 0) and DR's (infinite). Valid: biased by the model's error times
-    what was shrunk away; the threshold is chosen by an estimate of the mean squared error.
+    Paper: Su, Dimakopoulou, Krishnamurthy & Dudík, "Doubly robust off-policy evaluation with
+    shrinkage", ICML 2020 (there as optimistic shrinkage). Assumption: between the model's
+    (threshold 0) and DR's (infinite). Valid: biased by the model's error times what was shrunk
+    away; the threshold is chosen by an estimate of the mean squared error.
     """
 
     threshold: float

@@ -1,6 +1,8 @@
-"""Does offline predict online? Every offline figure of many policies against the lift that the same policies get in a simulated A/B.
+"""Does offline predict online? Every offline figure of many policies against the lift that the same
+policies get in a simulated A/B.
 
-The offline side sees the history log of the world and nothing else; the online side is the run's own log.
+The offline side sees the history log of the world and nothing else; the online side is the run's
+own log.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ POLICIES = 16
 
 
 def _blurred(policy: str, epsilon: float, temperature: float) -> dict[str, Any]:
-    return {"policy": "explore", "params": {"policy": policy, "temperature": temperature, "epsilon": epsilon}}
+    return {
+        "policy": "explore",
+        "params": {"policy": policy, "temperature": temperature, "epsilon": epsilon},
+    }
 
 
 YARDSTICKS: dict[str, dict[str, Any]] = {
@@ -55,7 +60,8 @@ YARDSTICKS: dict[str, dict[str, Any]] = {
     "popularity, 80% uniform": _blurred("popularity", 0.8, 0.1),
     "itemknn, 3 neighbours": {"policy": "itemknn", "params": {"neighbours": 3}},
 }
-"""Arms that are added, in this order, to a scenario with too few: spread in quality, cheap to fit."""
+"""Arms that are added, in this order, to a scenario with too few: spread in quality, cheap to fit.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,8 @@ class Figure:
         value: `[A]`, NaN where it could not be had.
         error: `[A]` standard error.
         verdict: `[A]` words.
-        estimates: it claims to be the reward per request, so that it has an error against the truth.
+        estimates: it claims to be the reward per request, so that it has an error against the
+            truth.
     """
 
     name: str
@@ -105,16 +112,21 @@ class Agreement:
         figure: its name.
         policies: for how many it could be had.
         usable: for how many of them its own verdict is not `unusable`.
-        pairs: pairs of policies whose online difference is proven (95% interval of the difference, by user, without 0).
-        ordered: share of these pairs that the figure puts in the right order, ties counting half; a coin gets one half.
-        ordered_error: its standard error, each policy left out in turn (jackknife: pairs that share a policy are dependent).
-        rho, low, high: Spearman's rank correlation with the true lift, and its 95% interval over the noise of both sides
-            (users resampled online; the figure's own standard error offline). Of these policies, not of all there might be.
-        new_low, new_high: 95% interval for policies of which these are a sample (Bonett & Wright, Psychometrika 2000: its width
-            shrinks as 1 / sqrt(policies - 3)).
+        pairs: pairs of policies whose online difference is proven (95% interval of the difference,
+            by user, without 0).
+        ordered: share of these pairs that the figure puts in the right order, ties counting half; a
+            coin gets one half.
+        ordered_error: its standard error, each policy left out in turn (jackknife: pairs that share
+            a policy are dependent).
+        rho, low, high: Spearman's rank correlation with the true lift, and its 95% interval over
+            the noise of both sides (users resampled online; the figure's own standard error
+            offline). Of these policies, not of all there might be.
+        new_low, new_high: 95% interval for policies of which these are a sample (Bonett & Wright,
+            Psychometrika 2000: its width shrinks as 1 / sqrt(policies - 3)).
         p: two-sided, by permutations of the policies.
         kendall: tau-b.
-        error: root mean squared relative error against the true reward per request; NaN where it does not claim to be that.
+        error: root mean squared relative error against the true reward per request; NaN where it
+            does not claim to be that.
         covered: for how many policies the figure's interval held the truth.
         pick: the policy that the figure puts first.
         regret: online lift of the best policy less that of `pick`, a fraction.
@@ -140,34 +152,47 @@ class Agreement:
 
 
 def widened(scenario: Scenario, policies: int = POLICIES) -> Scenario:
-    """The scenario with yardsticks added until it has `policies` arms; every user lives in every arm, so that lifts are sharp.
+    """The scenario with yardsticks added until it has `policies` arms; every user lives in every
+    arm, so that lifts are sharp.
 
-    A yardstick that an arm of the scenario is already, whatever its name, is left out: a policy that stands twice among the points
-    would make every rank correlation surer than it is.
+    A yardstick that an arm of the scenario is already, whatever its name, is left out: a policy
+    that stands twice among the points would make every rank correlation surer than it is.
 
     Raises:
         ReplayError: fewer than FEWEST asked for, or more than there are.
     """
     if policies < FEWEST:
-        raise ReplayError(f"--policies must be at least {FEWEST}: a rank correlation over fewer says nothing; got {policies}")
+        raise ReplayError(
+            f"--policies must be at least {FEWEST}: a rank correlation over fewer says nothing; got"
+            f" {policies}"
+        )
     arms = dict(scenario.arms)
     for name, spec in YARDSTICKS.items():
         arm = Arm.model_validate(spec)
-        if len(arms) < policies and name not in arms and not any(_same(arm, other) for other in scenario.arms.values()):
+        if (
+            len(arms) < policies
+            and name not in arms
+            and not any(_same(arm, other) for other in scenario.arms.values())
+        ):
             arms[name] = arm
     if len(arms) < policies:
         more = len(arms) - len(scenario.arms)
         raise ReplayError(
-            f"--policies {policies}: {scenario.name} has {len(scenario.arms)} arms, and there are {len(YARDSTICKS)} yardsticks, "
-            f"{more} of them other than these; write more arms, or ask for fewer policies"
+            f"--policies {policies}: {scenario.name} has {len(scenario.arms)} arms, and there are"
+            f" {len(YARDSTICKS)} yardsticks, {more} of them other than these; write more arms, or"
+            " ask for fewer policies"
         )
     paired = scenario.design.model_copy(update={"control": scenario.control, "kind": "paired"})
     return scenario.model_copy(update={"arms": arms, "design": paired})
 
 
 def _same(yardstick: Arm, arm: Arm) -> bool:
-    """Whether an arm is the policy of a yardstick, with the same hyper-parameters once defaults are filled in."""
-    return arm.policy == yardstick.policy and make(arm.policy, arm.params) == make(yardstick.policy, yardstick.params)
+    """Whether an arm is the policy of a yardstick, with the same hyper-parameters once defaults are
+    filled in.
+    """
+    return arm.policy == yardstick.policy and make(arm.policy, arm.params) == make(
+        yardstick.policy, yardstick.params
+    )
 
 
 def online(log: EventLog, control: str, reward: str, resamples: int, seed: int) -> Online:
@@ -178,7 +203,9 @@ def online(log: EventLog, control: str, reward: str, resamples: int, seed: int) 
     for arm in arms:
         total, requests = np.zeros(n), np.zeros(n)
         for rounds in Stream(log, reward, arm):
-            total += np.bincount(rounds.user, weights=np.nan_to_num(rounds.reward).sum(axis=1), minlength=n)
+            total += np.bincount(
+                rounds.user, weights=np.nan_to_num(rounds.reward).sum(axis=1), minlength=n
+            )
             requests += np.bincount(rounds.user, minlength=n)
         per_request.append(Ratios(total[:, None], requests[:, None]))
         per_user.append(Ratios(total[:, None], np.ones((n, 1))))
@@ -187,10 +214,20 @@ def online(log: EventLog, control: str, reward: str, resamples: int, seed: int) 
     drawn = bootstrap(per_user, resamples, seed)
     errors = np.array([one.error() for one in per_request])
     if means[base] == 0:
-        raise ReplayError(f"the control {control!r} got no {reward} in the simulated A/B, so there is no lift over it; take another reward")
+        raise ReplayError(
+            f"the control {control!r} got no {reward} in the simulated A/B, so there is no lift"
+            " over it; take another reward"
+        )
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample may miss all of a rare reward
         lifts = drawn / drawn[base] - 1
-    return Online(arms, control, np.array([o.value for o in per_request]), errors, means / means[base] - 1, lifts)
+    return Online(
+        arms,
+        control,
+        np.array([o.value for o in per_request]),
+        errors,
+        means / means[base] - 1,
+        lifts,
+    )
 
 
 @dataclass(frozen=True)
@@ -198,7 +235,8 @@ class Offline:
     """What the history log says of every policy, fitted on all of it but the last days.
 
     Attributes:
-        evaluations: of every off-policy estimator, for the slates that recall and ranking would show.
+        evaluations: of every off-policy estimator, for the slates that recall and ranking would
+            show.
         orders: of the scores of what was shown.
     """
 
@@ -211,19 +249,26 @@ class Offline:
         for first in self.evaluations[0].estimates:
             estimates = [one[first.estimator] for one in self.evaluations]
             words = tuple(e.verdict.word if e.verdict else "" for e in estimates)
-            value, error = np.array([e.value for e in estimates]), np.array([e.error for e in estimates])
+            value, error = (
+                np.array([e.value for e in estimates]),
+                np.array([e.error for e in estimates]),
+            )
             found.append(Figure(first.estimator, value, error, words, first.unit == "request"))
         for name in ("auc", "gauc", "ndcg"):
             pairs = [getattr(order, name) for order in self.orders]
             value = np.array([np.nan if pair is None else pair[0] for pair in pairs])
-            error = np.array([np.nan if pair is None else (pair[1].high - pair[1].low) / 3.92 for pair in pairs])
+            error = np.array(
+                [np.nan if pair is None else (pair[1].high - pair[1].low) / 3.92 for pair in pairs]
+            )
             found.append(Figure(f"{name} of shown", value, error, ("",) * len(pairs), False))
         return [figure for figure in found if np.isfinite(figure.value).sum() >= 3]
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A finished run: the scenario with all arms, its log and catalogue, and the folder of plug-in files."""
+    """A finished run: the scenario with all arms, its log and catalogue, and the folder of plug-in
+    files.
+    """
 
     scenario: Scenario
     log: EventLog
@@ -231,8 +276,11 @@ class Ran:
     folder: Path
 
 
-def offline(ran: Ran, reward: str, settings: Settings, test_days: int, progress: Progress) -> Offline:
-    """Fit every arm's policy (and the ranking stage) on the history before its last `test_days` days, and replay these.
+def offline(
+    ran: Ran, reward: str, settings: Settings, test_days: int, progress: Progress
+) -> Offline:
+    """Fit every arm's policy (and the ranking stage) on the history before its last `test_days`
+    days, and replay these.
 
     Args:
         ran: of its log only the arm `history` is read.
@@ -245,15 +293,28 @@ def offline(ran: Ran, reward: str, settings: Settings, test_days: int, progress:
     serving, since = scenario.serving, -test_days * DAY_MS
     stream = Stream(log, reward, HISTORY, since, serving.history, contexts=settings.contexts)
     sequences = training(log, HISTORY, since, None)
-    wanted = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
-    policies = fitted(wanted, sequences, catalogue, Fitting(scenario.seed, device(scenario.engine.device), progress))
+    wanted = [
+        Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()
+    ]
+    policies = fitted(
+        wanted,
+        sequences,
+        catalogue,
+        Fitting(scenario.seed, device(scenario.engine.device), progress),
+    )
     rank = _ranking(scenario, sequences, catalogue)
     targets = [
-        PolicyTargets(name, policy, apart(scenario.seed), serving.recall, rank=rank, n_items=catalogue.n_items)
+        PolicyTargets(
+            name, policy, apart(scenario.seed), serving.recall, rank=rank, n_items=catalogue.n_items
+        )
         for name, policy in policies
     ]
-    evaluations = evaluate(stream, targets, catalogue.n_users, catalogue.n_items, settings, progress)
-    orders = orderings(replace(stream, reward="click", by="session", contexts=1), policies, catalogue.n_users)
+    evaluations = evaluate(
+        stream, targets, catalogue.n_users, catalogue.n_items, settings, progress
+    )
+    orders = orderings(
+        replace(stream, reward="click", by="session", contexts=1), policies, catalogue.n_users
+    )
     return Offline(tuple(evaluations), tuple(orders))
 
 
@@ -269,7 +330,10 @@ def _ranking(scenario: Scenario, sequences: Any, catalogue: Catalogue) -> Rank |
     def rank(histories: Histories, candidates: Slates, k: int) -> Slates:
         scores = ranker.score(histories, candidates.items)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return Slates(np.take_along_axis(candidates.items, best, axis=1), np.take_along_axis(scores, best, axis=1))
+        return Slates(
+            np.take_along_axis(candidates.items, best, axis=1),
+            np.take_along_axis(scores, best, axis=1),
+        )
 
     return rank
 
@@ -287,14 +351,20 @@ def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed
     have = np.isfinite(figure.value)
     value, lift, resampled = figure.value[have], truth.lift[have], truth.resampled[have]
     random = np.random.Generator(np.random.Philox(key=seed))
-    noise = random.standard_normal((resampled.shape[1], len(value))) * np.nan_to_num(figure.error[have])
+    noise = random.standard_normal((resampled.shape[1], len(value))) * np.nan_to_num(
+        figure.error[have]
+    )
     rhos = _spearman(value + noise, resampled.T)
     known = rhos[np.isfinite(rhos)]
     rho = float(_spearman(value[None], lift[None])[0])
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
     new_low, new_high = for_new_policies(rho, len(value))
     shuffled = random.permuted(np.broadcast_to(lift, (5000, len(lift))), axis=1)
-    p = float((np.abs(_spearman(value[None], shuffled)) >= abs(rho) - 1e-12).mean()) if np.isfinite(rho) else float("nan")
+    p = (
+        float((np.abs(_spearman(value[None], shuffled)) >= abs(rho) - 1e-12).mean())
+        if np.isfinite(rho)
+        else float("nan")
+    )
     pairs, ordered, ordered_error = _order(value, lift, resampled)
     relative = value / truth.value[have] - 1
     held = [bool(c) for c, h in zip(covers, have, strict=True) if h and c is not None]
@@ -302,7 +372,9 @@ def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed
     return Agreement(
         figure=figure.name,
         policies=len(value),
-        usable=sum(bool(h) and word != "unusable" for h, word in zip(have, figure.verdict, strict=True)),
+        usable=sum(
+            bool(h) and word != "unusable" for h, word in zip(have, figure.verdict, strict=True)
+        ),
         pairs=pairs,
         ordered=ordered,
         ordered_error=ordered_error,
@@ -312,7 +384,9 @@ def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed
         new_low=new_low,
         new_high=new_high,
         p=p,
-        kendall=float(kendalltau(value, lift).statistic) if len(np.unique(value)) > 1 else float("nan"),
+        kendall=(
+            float(kendalltau(value, lift).statistic) if len(np.unique(value)) > 1 else float("nan")
+        ),
         error=float(np.sqrt(np.square(relative).mean())) if figure.estimates else float("nan"),
         covered=sum(held) if figure.estimates else None,
         pick=truth.arms[pick],
@@ -321,7 +395,9 @@ def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed
 
 
 def for_new_policies(rho: float, n: int) -> tuple[float, float]:
-    """95% interval of Spearman's correlation over `n` sampled policies (Bonett & Wright, Psychometrika 2000)."""
+    """95% interval of Spearman's correlation over `n` sampled policies (Bonett & Wright,
+    Psychometrika 2000).
+    """
     if n <= 3 or not np.isfinite(rho):
         return float("nan"), float("nan")
     half = 1.96 * np.sqrt((1 + rho**2 / 2) / (n - 3))
@@ -330,11 +406,16 @@ def for_new_policies(rho: float, n: int) -> tuple[float, float]:
 
 
 def _order(value: Float, lift: Float, resampled: Float) -> tuple[int, float, float]:
-    """Pairs whose online difference is proven, the share of them that `value` orders right, and its jackknife standard error."""
+    """Pairs whose online difference is proven, the share of them that `value` orders right, and its
+    jackknife standard error.
+    """
     n = len(value)
     low, high = np.nanquantile(resampled[:, None] - resampled[None, :], [0.025, 0.975], axis=2)
     proven = np.triu((low > 0) | (high < 0), 1)
-    offline, online = np.sign(value[:, None] - value[None, :]), np.sign(lift[:, None] - lift[None, :])
+    offline, online = (
+        np.sign(value[:, None] - value[None, :]),
+        np.sign(lift[:, None] - lift[None, :]),
+    )
     right = np.where(proven, (offline == online) + 0.5 * (offline == 0), 0.0)
     count, total = int(proven.sum()), float(right.sum())
     if not count:
@@ -342,33 +423,50 @@ def _order(value: Float, lift: Float, resampled: Float) -> tuple[int, float, flo
     counts = count - proven.sum(axis=0) - proven.sum(axis=1)
     totals = total - right.sum(axis=0) - right.sum(axis=1)
     left_out = np.divide(totals, counts, out=np.full(n, np.nan), where=counts > 0)
-    spread = np.nansum(np.square(left_out - np.nanmean(left_out))) if np.isfinite(left_out).any() else np.nan
+    spread = (
+        np.nansum(np.square(left_out - np.nanmean(left_out)))
+        if np.isfinite(left_out).any()
+        else np.nan
+    )
     return count, total / count, float(np.sqrt((n - 1) / n * spread))
 
 
 def _spearman(left: Float, right: Float) -> Float:
-    """Spearman's rank correlation of each row of `left` with the same row of `right` (one row serves all), ties by mean ranks."""
+    """Spearman's rank correlation of each row of `left` with the same row of `right` (one row
+    serves all), ties by mean ranks.
+    """
     from scipy.stats import rankdata
 
     a, b = np.broadcast_arrays(rankdata(left, axis=1), rankdata(right, axis=1))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        out: Float = (a * b).sum(axis=1) / np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+        out: Float = (a * b).sum(axis=1) / np.sqrt(
+            np.square(a).sum(axis=1) * np.square(b).sum(axis=1)
+        )
     return out
 
 
 def compare(truth: Online, found: Offline, seed: int = 0) -> dict[str, Any]:
-    """Everything as plain JSON types: policies with their truth, figures with their agreement, best first."""
+    """Everything as plain JSON types: policies with their truth, figures with their agreement, best
+    first.
+    """
     figures = found.figures()
     at = {arm: i for i, arm in enumerate(truth.arms)}
     order = np.array([at[one.policy] for one in found.evaluations])
     sorted_truth = replace(
-        truth, arms=tuple(truth.arms[i] for i in order), value=truth.value[order], value_error=truth.value_error[order],
-        lift=truth.lift[order], resampled=truth.resampled[order],
-    )  # fmt: skip
+        truth,
+        arms=tuple(truth.arms[i] for i in order),
+        value=truth.value[order],
+        value_error=truth.value_error[order],
+        lift=truth.lift[order],
+        resampled=truth.resampled[order],
+    )
     rows = []
     for figure in figures:
-        covers = [_covers(one, figure.name, float(value)) for one, value in zip(found.evaluations, sorted_truth.value, strict=True)]
+        covers = [
+            _covers(one, figure.name, float(value))
+            for one, value in zip(found.evaluations, sorted_truth.value, strict=True)
+        ]
         rows.append((figure, agreement(figure, sorted_truth, covers, seed)))
     rows.sort(key=lambda pair: -pair[1].rho if np.isfinite(pair[1].rho) else 2.0)
     adjusted = adjust(np.array([said.p for _, said in rows]))
@@ -391,7 +489,13 @@ def _covers(one: Evaluation, figure: str, truth: float) -> bool | None:
 
 def _policy(i: int, truth: Online) -> dict[str, Any]:
     low, high = np.nanquantile(truth.resampled[i], [0.025, 0.975])
-    figures = {"lift": truth.lift[i], "low": low, "high": high, "per_request": truth.value[i], "error": truth.value_error[i]}
+    figures = {
+        "lift": truth.lift[i],
+        "low": low,
+        "high": high,
+        "per_request": truth.value[i],
+        "error": truth.value_error[i],
+    }
     return _plain({"policy": truth.arms[i], **figures})
 
 
@@ -408,7 +512,10 @@ def _fields(said: Agreement) -> dict[str, Any]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _number(float(value)) if isinstance(value, (float, np.floating)) else value for name, value in values.items()}
+    return {
+        name: _number(float(value)) if isinstance(value, (float, np.floating)) else value
+        for name, value in values.items()
+    }
 
 
 def _number(value: float) -> float | None:

@@ -1,4 +1,6 @@
-"""What there is to replay: from a log, a data set or a scenario to rounds and fitted target policies. Nothing is estimated here."""
+"""What there is to replay: from a log, a data set or a scenario to rounds and fitted target
+policies. Nothing is estimated here.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,19 @@ from simulator.offpolicy.target import PolicyTargets, Targets, apart
 from simulator.offpolicy.uncertainty import Interval, Ratios, delta
 from simulator.run.device import device
 
-_TRAIN_COLUMNS = ("arm", "user", "session", "request", "position", "t", "item", "propensity", "click", "watch", "duration")
+_TRAIN_COLUMNS = (
+    "arm",
+    "user",
+    "session",
+    "request",
+    "position",
+    "t",
+    "item",
+    "propensity",
+    "click",
+    "watch",
+    "duration",
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,8 @@ class Wanted:
 
     @classmethod
     def parse(cls, text: str) -> Wanted:
-        """`NAME`, `NAME:key=value,key=value` or `NAME:{yaml}`; NAME may be `module:Class` or `file.py:Class`.
+        """`NAME`, `NAME:key=value,key=value` or `NAME:{yaml}`; NAME may be `module:Class` or
+        `file.py:Class`.
 
         Raises:
             ReplayError: parameters that are no YAML mapping.
@@ -52,11 +67,17 @@ class Wanted:
             if given.startswith("{"):
                 params = yaml.safe_load(given)
             else:
-                params = {key: yaml.safe_load(value) for key, _, value in (part.partition("=") for part in given.split(","))}
+                params = {
+                    key: yaml.safe_load(value)
+                    for key, _, value in (part.partition("=") for part in given.split(","))
+                }
         except yaml.YAMLError as error:
             raise ReplayError(f"--policy {text!r}: its parameters are no YAML: {error}") from error
         if not isinstance(params, dict):
-            raise ReplayError(f"--policy {text!r}: its parameters must be a mapping, such as {{epsilon: 0.1}}; got {params!r}")
+            raise ReplayError(
+                f"--policy {text!r}: its parameters must be a mapping, such as {{epsilon: 0.1}};"
+                f" got {params!r}"
+            )
         return cls(text, found["name"], params)
 
 
@@ -84,7 +105,8 @@ class Options:
     Attributes:
         reward: a reward column.
         arm: whose rounds; None: the only arm, or `history`.
-        test_days: the last days of a pure history are the rounds; the days before are what policies are fitted on.
+        test_days: the last days of a pure history are the rounds; the days before are what policies
+            are fitted on.
         fit_days: only this many days before the rounds are fitted on; None: all.
         history: impressions of the past that a policy is given.
         recall: candidates asked for, for matching within the set; 0: none.
@@ -132,8 +154,12 @@ class Job:
         return replace(self, stream=replace(self.stream, reward=reward), truths=truths)
 
 
-def ab_test(name: str, log: EventLog, catalogue: Catalogue, options: Options, progress: Progress) -> Iterator[Job]:
-    """Every arm of a real A/B log with published propensities, evaluated from every other arm, with its own log as the truth."""
+def ab_test(
+    name: str, log: EventLog, catalogue: Catalogue, options: Options, progress: Progress
+) -> Iterator[Job]:
+    """Every arm of a real A/B log with published propensities, evaluated from every other arm, with
+    its own log as the truth.
+    """
     arms = log.metadata.arms
     fitting = Fitting(options.seed, device("auto"), progress)
     laws = {arm: Published().fit(log.sequences(arm), catalogue, fitting) for arm in arms}
@@ -142,7 +168,13 @@ def ab_test(name: str, log: EventLog, catalogue: Catalogue, options: Options, pr
         stream = Stream(log, options.reward, arm, chunk=options.chunk)
         targets = tuple(PublishedTargets(other, laws[other], options.seed) for other in others)
         truths = {other: replace(stream, arm=other) for other in others}
-        yield Job(f"{name}: {', '.join(others)} from the log of {arm}", stream, targets, truths, notes=log.metadata.notes)
+        yield Job(
+            f"{name}: {', '.join(others)} from the log of {arm}",
+            stream,
+            targets,
+            truths,
+            notes=log.metadata.notes,
+        )
 
 
 def truth(stream: Stream) -> Truth:
@@ -150,55 +182,89 @@ def truth(stream: Stream) -> Truth:
     n = stream.log.metadata.n_users
     total, count = np.zeros(n), np.zeros(n)
     for rounds in stream:
-        total += np.bincount(rounds.user, weights=np.nan_to_num(rounds.reward).sum(axis=1), minlength=n)
+        total += np.bincount(
+            rounds.user, weights=np.nan_to_num(rounds.reward).sum(axis=1), minlength=n
+        )
         count += np.bincount(rounds.user, minlength=n)
     own = Ratios(total[count > 0, None], count[count > 0, None])
     return Truth(own.value, own.error(), int(count.sum()), delta(own))
 
 
 def replay_log(
-    title: str, log: EventLog, wanted: Sequence[Wanted], options: Options, progress: Progress, catalogue: Catalogue | None = None
+    title: str,
+    log: EventLog,
+    wanted: Sequence[Wanted],
+    options: Options,
+    progress: Progress,
+    catalogue: Catalogue | None = None,
 ) -> Job:
     """Policies fitted on a log's past, evaluated on its later requests.
 
-    Rounds are the requests from t = 0 on where the log has a history before it, else those of its last `test_days` days. Policies
-    see nothing from then on but what was shown before each request.
+    Rounds are the requests from t = 0 on where the log has a history before it, else those of its
+    last `test_days` days. Policies see nothing from then on but what was shown before each request.
 
     Raises:
-        ReplayError: nothing to fit on, or no policy. PolicyError: a policy that cannot be made. LogError: a broken log.
+        ReplayError: nothing to fit on, or no policy. PolicyError: a policy that cannot be made.
+            LogError: a broken log.
     """
     if not wanted:
-        raise ReplayError("no policy to evaluate: give --policy NAME at least once (`abtest policies list`)")
+        raise ReplayError(
+            "no policy to evaluate: give --policy NAME at least once (`abtest policies list`)"
+        )
     labels = [one.label for one in wanted]
     twice = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
     if twice is not None:
-        raise ReplayError(f"policy {twice!r} is there twice: give each once (a scenario's arms are replayed without being named)")
+        raise ReplayError(
+            f"policy {twice!r} is there twice: give each once (a scenario's arms are replayed"
+            " without being named)"
+        )
     arm = options.arm or ("history" if "history" in log.metadata.arms else None)
-    probe = Stream(log, options.reward, arm, history=options.history, contexts=options.contexts, chunk=options.chunk)
+    probe = Stream(
+        log,
+        options.reward,
+        arm,
+        history=options.history,
+        contexts=options.contexts,
+        chunk=options.chunk,
+    )
     since = _since(title, log, arm, options.test_days)
     stream = replace(probe, since=since)
     known = catalogue or Catalogue(log.metadata.n_users, log.metadata.n_items)
     sequences = training(log, arm, since, options.fit_days)
     if not len(sequences.items):
-        raise ReplayError(f"{title}: nothing to fit on before day {since // DAY_MS}: make --test-days smaller")
+        raise ReplayError(
+            f"{title}: nothing to fit on before day {since // DAY_MS}: make --test-days smaller"
+        )
     policies = fitted(wanted, sequences, known, Fitting(options.seed, device("auto"), progress))
     targets = tuple(
-        PolicyTargets(name, policy, apart(options.seed), options.recall, options.draws, n_items=known.n_items)
+        PolicyTargets(
+            name, policy, apart(options.seed), options.recall, options.draws, n_items=known.n_items
+        )
         for name, policy in policies
     )
     return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
 
 
 def exposures(job: Job, uniform: Uniform) -> Job | None:
-    """The same policies over the uniformly drawn impressions only, whose propensities are known; None where there are none."""
+    """The same policies over the uniformly drawn impressions only, whose propensities are known;
+    None where there are none.
+    """
     stream = replace(job.stream, uniform=uniform)
     if next(iter(stream), None) is None:
         return None
-    notes = {**job.notes, "propensities": f"1 of {uniform.pool:,}: these impressions were drawn uniformly from {uniform.pool:,} items"}
+    notes = {
+        **job.notes,
+        "propensities": (
+            f"1 of {uniform.pool:,}: these impressions were drawn uniformly from {uniform.pool:,}"
+            " items"
+        ),
+    }
     return Job(f"{job.title}: uniformly drawn impressions", stream, job.targets, notes=notes)
 
 
-def fitted(wanted: Sequence[Wanted], sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> list[tuple[str, Policy]]:
+def fitted(
+    wanted: Sequence[Wanted], sequences: Sequences, catalogue: Catalogue, fitting: Fitting
+) -> list[tuple[str, Policy]]:
     """The policies by label, fitted; those that differ only in how they serve share one fit."""
     states: dict[str, Any] = {}
     policies = []
@@ -209,7 +275,11 @@ def fitted(wanted: Sequence[Wanted], sequences: Sequences, catalogue: Catalogue,
         if key in states:
             calls.restore(states[key])
         else:
-            calls.fit(sequences, catalogue, replace(fitting, progress=_named(fitting.progress, f"fit {one.label}")))
+            calls.fit(
+                sequences,
+                catalogue,
+                replace(fitting, progress=_named(fitting.progress, f"fit {one.label}")),
+            )
             states[key] = calls.state()
         policies.append((one.label, policy))
     return policies
@@ -223,7 +293,10 @@ def joined(history: EventLog | None, future: EventLog | None) -> EventLog:
     """
     logs = [log for log in (history, future) if log is not None and log.n_rows]
     if not logs:
-        raise ReplayError("the data has no impressions: a synthetic world has no log before it is run (`abtest run`)")
+        raise ReplayError(
+            "the data has no impressions: a synthetic world has no log before it is run (`abtest"
+            " run`)"
+        )
     return _renumbered(logs) if len(logs) > 1 else logs[0]
 
 
@@ -234,13 +307,22 @@ def _renumbered(logs: list[EventLog]) -> EventLog:
         table = log.table
         user, session = table["user"].to_numpy(), table["session"].to_numpy().astype(np.int64)
         at = table.schema.get_field_index("session")
-        tables.append(table.set_column(at, table.schema.field("session"), pa.array(session + base[user], pa.uint32())))
+        tables.append(
+            table.set_column(
+                at, table.schema.field("session"), pa.array(session + base[user], pa.uint32())
+            )
+        )
         np.maximum.at(base, user, session + base[user] + 1)
-    return merge([EventLog(log.metadata, table) for log, table in zip(logs, tables, strict=True)], logs[0].metadata)
+    return merge(
+        [EventLog(log.metadata, table) for log, table in zip(logs, tables, strict=True)],
+        logs[0].metadata,
+    )
 
 
 def training(log: EventLog, arm: str | None, before: int, days: int | None) -> Sequences:
-    """What policies are fitted on: the arm's impressions of the last `days` days before `before` ms, read by batches."""
+    """What policies are fitted on: the arm's impressions of the last `days` days before `before`
+    ms, read by batches.
+    """
     index = 0 if arm is None else log.metadata.arms.index(arm)
     kept = []
     for batch in log.batches([*_TRAIN_COLUMNS, "channel", "logged", *log.kinds]):
@@ -252,7 +334,9 @@ def training(log: EventLog, arm: str | None, before: int, days: int | None) -> S
 
 
 def _since(title: str, log: EventLog, arm: str | None, test_days: int) -> int:
-    """Where the rounds begin, ms: at 0, or `test_days` days before the end of a log that has all its rows on one side of 0."""
+    """Where the rounds begin, ms: at 0, or `test_days` days before the end of a log that has all
+    its rows on one side of 0.
+    """
     index = 0 if arm is None else log.metadata.arms.index(arm)
     low, high = np.iinfo(np.int64).max, np.iinfo(np.int64).min
     for batch in log.batches(["arm", "t"]):

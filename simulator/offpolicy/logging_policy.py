@@ -1,4 +1,6 @@
-"""Published: the policy that wrote a log, known by the propensities that it logged. No model is fitted here."""
+"""Published: the policy that wrote a log, known by the propensities that it logged. No model is
+fitted here.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Policy, Sequences, Slates
+from policies.base import (
+    Catalogue,
+    Fitting,
+    FloatArray,
+    Histories,
+    IntArray,
+    Policy,
+    Sequences,
+    Slates,
+)
 from policies.elementary import logs1p
 from policies.streams import Purpose, uniform
 from simulator.offpolicy.rounds import Float, Rounds
@@ -20,12 +31,15 @@ HOUR = 3_600_000
 
 @dataclass
 class Published(Policy):
-    """The policy behind a log of single impressions with marginal propensities that depend on place and time only.
+    """The policy behind a log of single impressions with marginal propensities that depend on place
+    and time only.
 
-    Its law at a place is read from the log: the mean logged propensity of each item that was shown in each stretch of `every` hours.
-    What these leave of 1 goes to the items that were not shown then, in proportion to what they had when they were last shown
-    (before their first appearance: when they were first shown); in equal parts where none of them ever was. Where the law moved so
-    much within a stretch that its means add to more than 1, they keep what they had, and all are normalised. Clicks are never read.
+    Its law at a place is read from the log: the mean logged propensity of each item that was shown
+    in each stretch of `every` hours. What these leave of 1 goes to the items that were not shown
+    then, in proportion to what they had when they were last shown (before their first appearance:
+    when they were first shown); in equal parts where none of them ever was. Where the law moved so
+    much within a stretch that its means add to more than 1, they keep what they had, and all are
+    normalised. Clicks are never read.
 
     Attributes:
         every: hours over which propensities are taken to be constant.
@@ -37,35 +51,52 @@ class Published(Policy):
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise ValueError(f"hyper-parameter 'every' must be at least 1 hour. Got {self.every!r} instead.")
+            raise ValueError(
+                f"hyper-parameter 'every' must be at least 1 hour. Got {self.every!r} instead."
+            )
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         missing = [name for name in ("propensity", "position") if name not in sequences.columns]
         if missing or not np.isfinite(sequences.columns["propensity"]).all():
             raise ValueError(
-                f"Published needs a log whose every row has a propensity; missing here: {missing or 'propensity of some rows'}"
+                "Published needs a log whose every row has a propensity; missing here:"
+                f" {missing or 'propensity of some rows'}"
             )
         stretch = sequences.t // (self.every * HOUR)
         self.first_ = int(stretch.min())
         position = sequences.columns["position"].astype(np.int64)
-        shape = (int(stretch.max()) - self.first_ + 1, int(position.max()) + 1, catalogue.n_items + 1)
+        shape = (
+            int(stretch.max()) - self.first_ + 1,
+            int(position.max()) + 1,
+            catalogue.n_items + 1,
+        )
         cell = np.ravel_multi_index((stretch - self.first_, position, sequences.items), shape)
         size = int(np.prod(shape))
         shown = np.bincount(cell, minlength=size).reshape(shape)
-        total = np.bincount(cell, weights=sequences.columns["propensity"].astype(np.float64), minlength=size).reshape(shape)
-        self.law_: Float = _completed(np.divide(total, shown, out=np.full(shape, np.nan), where=shown > 0))
+        total = np.bincount(
+            cell, weights=sequences.columns["propensity"].astype(np.float64), minlength=size
+        ).reshape(shape)
+        self.law_: Float = _completed(
+            np.divide(total, shown, out=np.full(shape, np.nan), where=shown > 0)
+        )
         return self
 
     def at(self, t: IntArray, position: IntArray) -> Float:
-        """Probability of each item at `position` `[R, K]` at `t` `[R]` ms, `[R, K, n_items + 1]`."""
+        """Probability of each item at `position` `[R, K]` at `t` `[R]` ms,
+        `[R, K, n_items + 1]`.
+        """
         stretch = np.clip(t // (self.every * HOUR) - self.first_, 0, len(self.law_) - 1)
         law: Float = self.law_[stretch[:, None], np.minimum(position, self.law_.shape[1] - 1)]
         return law
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """Draws without replacement from the law of the last stretch, place by place (an exponential race for each place)."""
+        """Draws without replacement from the law of the last stretch, place by place (an
+        exponential race for each place).
+        """
         n = self.law_.shape[2]
-        noise = uniform(seed, Purpose.RECALL, histories.user[:, None], histories.step[:, None], np.arange(n))
+        noise = uniform(
+            seed, Purpose.RECALL, histories.user[:, None], histories.step[:, None], np.arange(n)
+        )
         free = np.ones((len(histories), n), dtype=bool)
         free[:, 0] = False
         seen = np.clip(histories.seen, 0, n - 1)
@@ -78,7 +109,9 @@ class Published(Policy):
             best = arrival.argmin(axis=1)
             items[:, place] = np.where(np.isfinite(arrival.min(axis=1)), best, 0)
             free[np.arange(len(histories)), best] = False
-        scores = np.where(items > 0, -np.arange(k, dtype=np.float32), np.float32(-np.inf)).astype(np.float32)
+        scores = np.where(items > 0, -np.arange(k, dtype=np.float32), np.float32(-np.inf)).astype(
+            np.float32
+        )
         return Slates(items, scores)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -96,7 +129,9 @@ class Published(Policy):
 
 @dataclass
 class PublishedTargets:
-    """A `Published` policy as a target of single impressions: its whole law is known, so every expectation is exact."""
+    """A `Published` policy as a target of single impressions: its whole law is known, so every
+    expectation is exact.
+    """
 
     name: str
     policy: Published
@@ -105,13 +140,16 @@ class PublishedTargets:
     def __call__(self, rounds: Rounds) -> Target:
         law = self.policy.at(rounds.t, rounds.position)
         probability = np.take_along_axis(law, rounds.item[:, :, None], axis=2)[:, :, 0]
-        noise = uniform(self.seed, Purpose.RECALL, rounds.row[:, None] & 0xFFFFFFFF, 0, rounds.position)
+        noise = uniform(
+            self.seed, Purpose.RECALL, rounds.row[:, None] & 0xFFFFFFFF, 0, rounds.position
+        )
         drawn = (noise[:, :, None] > law.cumsum(axis=2)).sum(axis=2).clip(1, law.shape[2] - 1)
         return Target(probability, drawn[:, None, :], None, law)
 
 
 def _completed(mean: Float) -> Float:
-    """Each place's law over items 1..: the known propensities `mean` (NaN: not shown), the rest of 1 shared among the others.
+    """Each place's law over items 1..: the known propensities `mean` (NaN: not shown), the rest of
+    1 shared among the others.
 
     Args:
         mean: `[stretches, places, n_items + 1]`.
@@ -121,13 +159,17 @@ def _completed(mean: Float) -> Float:
     known[:, :, 0] = True  # no item: never shown
     first = np.take_along_axis(mean, known.argmax(axis=0)[None], axis=0)[0]
     before = np.nan_to_num(first)
-    for now, given, shown in zip(law, np.where(known, np.nan_to_num(mean), 0.0), known, strict=True):
+    for now, given, shown in zip(
+        law, np.where(known, np.nan_to_num(mean), 0.0), known, strict=True
+    ):
         given[:, 0] = 0.0
         left = 1.0 - given.sum(axis=1, keepdims=True)
         weight = np.where(shown, 0.0, before)
         weight = np.where(weight.sum(axis=1, keepdims=True) > 0, weight, ~shown)
         part = np.maximum(left, 0.0) / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
-        rest = np.where(left > -1e-6, part * weight, np.where(shown, 0.0, before))  # float32 propensities may add to a little over 1
+        rest = np.where(
+            left > -1e-6, part * weight, np.where(shown, 0.0, before)
+        )  # float32 propensities may add to a little over 1
         now[:] = given + rest
         now /= now.sum(axis=1, keepdims=True)
         before = now

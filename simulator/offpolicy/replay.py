@@ -1,6 +1,8 @@
-"""One replay: rounds x target policies x estimators -> estimates with intervals, diagnostics and verdicts.
+"""One replay: rounds x target policies x estimators -> estimates with intervals, diagnostics and
+verdicts.
 
-Three passes over the log at most, a chunk at a time: a survey (and the reward model), the targets, the model's own error.
+Three passes over the log at most, a chunk at a time: a survey (and the reward model), the targets,
+the model's own error.
 """
 
 from __future__ import annotations
@@ -15,13 +17,28 @@ import numpy as np
 from policies.base import Progress
 from simulator.offpolicy import diagnostics
 from simulator.offpolicy.diagnostics import Verdict, Weights
-from simulator.offpolicy.estimators import DirectMethod, Estimator, Evidence, Facts, HitRate, Matching, Recalled
+from simulator.offpolicy.estimators import (
+    DirectMethod,
+    Estimator,
+    Evidence,
+    Facts,
+    HitRate,
+    Matching,
+    Recalled,
+)
 from simulator.offpolicy.rounds import Float, Rounds
 from simulator.offpolicy.settings import DEFAULT, ESTIMATORS, ReplayError, Settings
 from simulator.offpolicy.sums import UnitSums
 from simulator.offpolicy.survey import Survey, observed, survey
 from simulator.offpolicy.target import Targets
-from simulator.offpolicy.uncertainty import Interval, Ratios, bernstein, bootstrap, delta, percentile
+from simulator.offpolicy.uncertainty import (
+    Interval,
+    Ratios,
+    bernstein,
+    bootstrap,
+    delta,
+    percentile,
+)
 
 __all__ = ["ESTIMATORS", "Estimate", "Evaluation", "ReplayError", "Settings", "evaluate"]
 
@@ -32,7 +49,8 @@ class Estimate:
 
     Attributes:
         policy, estimator: names.
-        value: reward per `unit` (request or impression); NaN where nothing matched or the estimator refused.
+        value: reward per `unit` (request or impression); NaN where nothing matched or the estimator
+            refused.
         count: what the value rests on: matched impressions (0: the value is NaN), or rounds.
         error: standard error, clustered by user.
         intervals: `delta`, `bootstrap` and, where it applies, `bernstein`.
@@ -58,7 +76,10 @@ class Estimate:
     refused: str | None = None
 
     def interval(self, method: str = "bootstrap") -> Interval:
-        return next((i for i in self.intervals if i.method == method), Interval(method, float("nan"), float("nan")))
+        return next(
+            (i for i in self.intervals if i.method == method),
+            Interval(method, float("nan"), float("nan")),
+        )
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,8 @@ class Evaluation:
         estimates: in the order asked for.
         weights: summary of its weights.
         mean_weight: mean weight of whole slates, should be 1, with its interval.
-        logged: the log's own reward per request, with its interval: the value of the policy that wrote the log.
+        logged: the log's own reward per request, with its interval: the value of the policy that
+            wrote the log.
         unobserved: rounds left out because a reward was not observed.
     """
 
@@ -88,10 +110,14 @@ class Evaluation:
 
     @property
     def headline(self) -> Estimate:
-        """The estimate to read first, by a fixed order: doubly robust for the log's kind of slate, then weights, then matching."""
+        """The estimate to read first, by a fixed order: doubly robust for the log's kind of slate,
+        then weights, then matching.
+        """
         order = ("dr", "ips") if self.facts.length == 1 else ("cascade_dr", "rips", "iips")
         ran = {e.estimator: e for e in self.estimates if e.refused is None}
-        last = ("recalled", "matching") if self.facts.kind == "unknown" else ("matching", "recalled")
+        last = (
+            ("recalled", "matching") if self.facts.kind == "unknown" else ("matching", "recalled")
+        )
         return next((ran[name] for name in (*order, *last) if name in ran), self.estimates[0])
 
 
@@ -162,37 +188,55 @@ class _Case:
         unit = self.sums.unit(chunk.user)
         weight = self._slate_weight(e)
         self.weights.add(e, weight)
-        self.sums.add(unit, {"rounds": np.ones(len(chunk)), "reward": e.total, "weight": np.nan_to_num(weight)})
+        self.sums.add(
+            unit,
+            {"rounds": np.ones(len(chunk)), "reward": e.total, "weight": np.nan_to_num(weight)},
+        )
         for estimator in self.running:
             for i, (above, below) in enumerate(estimator.ratios(e)):
                 label = estimator.label
                 self.terms[label] = i + 1
-                self.sums.add(unit, {(label, "above", i): above} | ({} if below is None else {(label, "below", i): below}))
+                self.sums.add(
+                    unit,
+                    {(label, "above", i): above}
+                    | ({} if below is None else {(label, "below", i): below}),
+                )
         self._add_gradients(e)
         if self.settings.modelled and chunk.kind != "unknown":
             self.sums.add(unit, {"residual": weight * e.residual})
 
     def _add_gradients(self, e: Evidence) -> None:
-        """Add how often the target shows each cell of the model, and with which weight each estimator corrects it."""
-        model, modelled = self.known.model, [estimator for estimator in self.running if estimator.model]
+        """Add how often the target shows each cell of the model, and with which weight each
+        estimator corrects it.
+        """
+        model, modelled = (
+            self.known.model,
+            [estimator for estimator in self.running if estimator.model],
+        )
         if not modelled:
             return
         mass = model.mass(e.rounds, e.target)
         self.mass = mass if self.mass is None else self.mass + mass
         for estimator in modelled:
-            self.shown[estimator.label] = self.shown.get(estimator.label, 0.0) + model.shown(e.rounds, estimator.trust(e))
+            self.shown[estimator.label] = self.shown.get(estimator.label, 0.0) + model.shown(
+                e.rounds, estimator.trust(e)
+            )
 
     def _gradient(self, label: str) -> Float:
         """Derivative of an estimator's total with respect to each cell of the model."""
         assert self.mass is not None
-        normalised = next(estimator.normalised for estimator in self.running if estimator.label == label)
+        normalised = next(
+            estimator.normalised for estimator in self.running if estimator.label == label
+        )
         weight = self.sums["weight"].sum()
         scale = self.sums["rounds"].sum() / weight if normalised and weight > 0 else 1.0
         moved: Float = self.mass - scale * self.shown[label]
         return moved
 
     def _slate_weight(self, e: Evidence) -> Float:
-        """Weight of the whole slate; the mean weight of its places where only marginal propensities are known."""
+        """Weight of the whole slate; the mean weight of its places where only marginal propensities
+        are known.
+        """
         if e.rounds.kind == "marginal" and e.rounds.length > 1:
             mean: Float = e.step.mean(axis=1)
             return mean
@@ -201,7 +245,9 @@ class _Case:
     def _decide(self, e: Evidence) -> None:
         """Which estimators are right for this log and target."""
         t, known = e.target, self.known
-        self.facts = Facts(known.kind, known.length, known.uniform, t.foretells, t.recalled is not None)
+        self.facts = Facts(
+            known.kind, known.length, known.uniform, t.foretells, t.recalled is not None
+        )
         for name in self.settings.estimators:
             members = self.settings.family(name)
             why = members[0].refuses(self.facts)
@@ -213,11 +259,16 @@ class _Case:
     def add_influence(self, chunk: Rounds) -> None:
         """Add what each round does to the fitted model, and by it to the estimates."""
         moved = self.known.model.influence(chunk, self._gradients)
-        self.sums.add(self.sums.unit(chunk.user), {(label, "shift", 0): row for label, row in zip(self.shown, moved, strict=True)})
+        self.sums.add(
+            self.sums.unit(chunk.user),
+            {(label, "shift", 0): row for label, row in zip(self.shown, moved, strict=True)},
+        )
 
     @cached_property
     def _gradients(self) -> Float:
-        """The derivative of every modelled estimator's total, once the targets have been asked about all rounds."""
+        """The derivative of every modelled estimator's total, once the targets have been asked
+        about all rounds.
+        """
         return np.stack([self._gradient(label) for label in self.shown])
 
     def finish(self) -> Evaluation:
@@ -225,25 +276,57 @@ class _Case:
         assert self.facts is not None
         self.present = self.sums["rounds"] > 0
         ratios = {estimator.label: self._ratios(estimator) for estimator in self.running}
-        chosen = {name: self._choose(name, ratios) for name in self.settings.estimators if name not in self.refused}
+        chosen = {
+            name: self._choose(name, ratios)
+            for name in self.settings.estimators
+            if name not in self.refused
+        }
         own = Ratios(self._column("reward"), self._column("rounds"))
         wanted = [one for pick in chosen.values() for one in pick.both()]
         resampled = bootstrap([*wanted, own], self.settings.resamples, self.settings.seed)
-        mean_weight = delta(Ratios(self._column("weight"), self._column("rounds")), self.settings.level)
+        mean_weight = delta(
+            Ratios(self._column("weight"), self._column("rounds")), self.settings.level
+        )
         contradiction = self._contradiction()
         estimates, at = [], 0
         for name in self.settings.estimators:
             first = self.settings.family(name)[0]
             if name in self.refused:
-                estimates.append(Estimate(self.target.name, name, first.paper, first.unit, refused=self.refused[name]))
+                estimates.append(
+                    Estimate(
+                        self.target.name, name, first.paper, first.unit, refused=self.refused[name]
+                    )
+                )
                 continue
             pick = chosen[name]
             verdict = self._verdict(pick, mean_weight, contradiction)
-            estimates.append(self._estimate(name, pick, resampled[at : at + len(pick.both())], verdict))
+            estimates.append(
+                self._estimate(name, pick, resampled[at : at + len(pick.both())], verdict)
+            )
             at += len(pick.both())
-        intervals = (percentile(resampled[-1], self.settings.level), delta(own, self.settings.level))
-        logged = Estimate("log", "mean", "", "request", own.value, float(own.denominators.sum()), own.error(), intervals)
-        return Evaluation(self.target.name, self.facts, tuple(estimates), self.weights, mean_weight, logged, self.known.unobserved)
+        intervals = (
+            percentile(resampled[-1], self.settings.level),
+            delta(own, self.settings.level),
+        )
+        logged = Estimate(
+            "log",
+            "mean",
+            "",
+            "request",
+            own.value,
+            float(own.denominators.sum()),
+            own.error(),
+            intervals,
+        )
+        return Evaluation(
+            self.target.name,
+            self.facts,
+            tuple(estimates),
+            self.weights,
+            mean_weight,
+            logged,
+            self.known.unobserved,
+        )
 
     def _column(self, name: Any) -> Float:
         return self.sums[name][self.present][:, None]
@@ -251,15 +334,20 @@ class _Case:
     def _ratios(self, estimator: Estimator) -> Ratios:
         label, count = estimator.label, self.terms[estimator.label]
         above = [self._column((label, "above", i)) for i in range(count)]
-        below = [self._column((label, "below", i) if (label, "below", i) in self.sums else "rounds") for i in range(count)]
+        below = [
+            self._column((label, "below", i) if (label, "below", i) in self.sums else "rounds")
+            for i in range(count)
+        ]
         shift = self._column((label, "shift", 0))[:, 0] if label in self.shown else None
         return Ratios(np.concatenate(above, axis=1), np.concatenate(below, axis=1), shift)
 
     def _choose(self, name: str, ratios: Mapping[str, Ratios]) -> _Pick:
-        """The member with the least estimated mean squared error: variance + a bound from above on the squared bias.
+        """The member with the least estimated mean squared error: variance + a bound from above on
+        the squared bias.
 
-        The bias is the distance from the unbiased member; its bound adds the variance of that distance, so the choice leans towards
-        the unbiased member (Wang, Agarwal & Dudík 2017, section 4, bound the bias from above too).
+        The bias is the distance from the unbiased member; its bound adds the variance of that
+        distance, so the choice leans towards the unbiased member (Wang, Agarwal & Dudík 2017,
+        section 4, bound the bias from above too).
         """
         members = self.settings.family(name)
         if len(members) == 1:
@@ -273,7 +361,9 @@ class _Case:
             errors.append(one.error() ** 2 + bound**2)
         best = int(np.argmin(errors))
         threshold, _, _, bound = curve[best]
-        return _Pick(members[best], ratios[members[best].label], last, threshold, bound, tuple(curve))
+        return _Pick(
+            members[best], ratios[members[best].label], last, threshold, bound, tuple(curve)
+        )
 
     def _contradiction(self) -> Interval:
         if "residual" not in self.sums:
@@ -285,7 +375,9 @@ class _Case:
         if isinstance(pick.estimator, (Matching, Recalled, HitRate)):
             alone = isinstance(pick.estimator, Recalled) and self.known.length == 1
             fair = self.known.uniform and (alone or isinstance(pick.estimator, Matching))
-            return diagnostics.matched(self.weights, float(pick.ratios.denominators.sum()), own, fair)
+            return diagnostics.matched(
+                self.weights, float(pick.ratios.denominators.sum()), own, fair
+            )
         if isinstance(pick.estimator, DirectMethod):
             return diagnostics.modelled(self.weights, contradiction, own)
         return diagnostics.weighted(self.weights, mean_weight, own, pick.estimator.normalised)
@@ -317,8 +409,16 @@ class _Pick:
     def intervals(self, resampled: Float, level: float) -> tuple[Interval, ...]:
         """By bootstrap (from `resampled` `[1 or 2, B]`), delta method and empirical Bernstein.
 
-        A threshold was chosen on the same log that it is applied to, so the intervals of the chosen member alone cover less often
-        than they say (90% in a world whose truth is known): the hull with those of the unbiased member is given.
+        A threshold was chosen on the same log that it is applied to, so the intervals of the chosen
+        member alone cover less often than they say (90% in a world whose truth is known): the hull
+        with those of the unbiased member is given.
         """
-        each = [(percentile(r, level), delta(one, level), bernstein(one, level)) for one, r in zip(self.both(), resampled, strict=True)]
-        return tuple(own.hull(*rest) for own, *rest in zip(*each, strict=True)) if len(each) > 1 else each[0]
+        each = [
+            (percentile(r, level), delta(one, level), bernstein(one, level))
+            for one, r in zip(self.both(), resampled, strict=True)
+        ]
+        return (
+            tuple(own.hull(*rest) for own, *rest in zip(*each, strict=True))
+            if len(each) > 1
+            else each[0]
+        )

@@ -1,4 +1,6 @@
-"""What a replay says, once: a plain mapping for replay.json, from which Markdown, the page and the terminal are made."""
+"""What a replay says, once: a plain mapping for replay.json, from which Markdown, the page and the
+terminal are made.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,15 @@ from simulator.offpolicy.scores import Ordering
 from simulator.offpolicy.uncertainty import Interval
 from simulator.page.markdown import text
 
-COVERED_OFTEN = "the truth is a sample too: covered means that the interval holds the truth's mean, which has its own standard error"
+COVERED_OFTEN = (
+    "the truth is a sample too: covered means that the interval holds the truth's mean, which has"
+    " its own standard error"
+)
 
 
-def gather(job: Job, evaluations: Sequence[Evaluation], orders: Sequence[Ordering] = ()) -> dict[str, Any]:
+def gather(
+    job: Job, evaluations: Sequence[Evaluation], orders: Sequence[Ordering] = ()
+) -> dict[str, Any]:
     """One replay as plain JSON types; NaN becomes None."""
     first = evaluations[0]
     return {
@@ -31,9 +38,16 @@ def gather(job: Job, evaluations: Sequence[Evaluation], orders: Sequence[Orderin
         "unobserved": first.unobserved,
         "n_items": job.stream.log.metadata.n_items,
         "logged": _estimate(first.logged, None),
-        "policies": [_policy(one, truth(job.truths[one.policy]) if one.policy in job.truths else None) for one in evaluations],
+        "policies": [
+            _policy(one, truth(job.truths[one.policy]) if one.policy in job.truths else None)
+            for one in evaluations
+        ],
         "orders": [_order(order) for order in orders],
-        "notes": {name: value for name, value in job.notes.items() if isinstance(value, (str, int, float, list))},
+        "notes": {
+            name: value
+            for name, value in job.notes.items()
+            if isinstance(value, (str, int, float, list))
+        },
     }
 
 
@@ -64,30 +78,45 @@ def _diagnostics(one: Evaluation) -> dict[str, Any]:
         out["weights"] = {
             "effective_sample": _plain(w.effective),
             "effective_share": _plain(w.effective / rounds),
-            "effective_by_place": [_plain(total**2 / squares if squares > 0 else 0.0) for total, squares in w.places],
+            "effective_by_place": [
+                _plain(total**2 / squares if squares > 0 else 0.0) for total, squares in w.places
+            ],
             "matched_rounds": _plain(w.matched_rounds / rounds),
             "events": w.events,
             "mean": _plain(w.total / rounds),
             "low": _plain(one.mean_weight.low),
             "high": _plain(one.mean_weight.high),
-            "largest": [{"weight": weight, "share": _plain(weight / w.total), "row": row} for weight, row in w.largest if weight > 0],
+            "largest": [
+                {"weight": weight, "share": _plain(weight / w.total), "row": row}
+                for weight, row in w.largest
+                if weight > 0
+            ],
         }
     return out
 
 
-def _day(day: int, n: float, reward: float, _: float, weight: float, weighted: float) -> dict[str, Any]:
+def _day(
+    day: int, n: float, reward: float, _: float, weight: float, weighted: float
+) -> dict[str, Any]:
     return {
-        "day": day, "rounds": int(n), "logged": _plain(reward / n), "mean_weight": _plain(weight / n),
+        "day": day,
+        "rounds": int(n),
+        "logged": _plain(reward / n),
+        "mean_weight": _plain(weight / n),
         "snips": _plain(weighted / weight if weight > 0 else math.nan),
-    }  # fmt: skip
+    }
 
 
 def _truth(known: Truth) -> dict[str, Any]:
     relative = known.error / known.value if known.value else math.nan
     return {
-        "value": _plain(known.value), "error": _plain(known.error), "rounds": known.rounds, "relative_error": _plain(relative),
-        "low": _plain(known.interval.low), "high": _plain(known.interval.high),
-    }  # fmt: skip
+        "value": _plain(known.value),
+        "error": _plain(known.error),
+        "rounds": known.rounds,
+        "relative_error": _plain(relative),
+        "low": _plain(known.interval.low),
+        "high": _plain(known.interval.high),
+    }
 
 
 def _estimate(one: Estimate, known: Truth | None) -> dict[str, Any]:
@@ -104,7 +133,10 @@ def _estimate(one: Estimate, known: Truth | None) -> dict[str, Any]:
         "intervals": {i.method: [_plain(i.low), _plain(i.high)] for i in one.intervals},
         "threshold": _plain(one.threshold),
         "bias": _plain(one.bias),
-        "curve": [dict(zip(("threshold", "value", "error", "bias"), map(_plain, point), strict=True)) for point in one.curve],
+        "curve": [
+            dict(zip(("threshold", "value", "error", "bias"), map(_plain, point), strict=True))
+            for point in one.curve
+        ],
         "refused": one.refused,
         "verdict": one.verdict.word if one.verdict else None,
         "reasons": list(one.verdict.reasons) if one.verdict else [],
@@ -115,7 +147,9 @@ def _estimate(one: Estimate, known: Truth | None) -> dict[str, Any]:
 
 
 def _against(one: Estimate, interval: Interval, known: Truth) -> dict[str, Any]:
-    """Estimate against truth: covered, and the distance in standard errors of the difference of two independent samples."""
+    """Estimate against truth: covered, and the distance in standard errors of the difference of two
+    independent samples.
+    """
     distance = one.value - known.value
     both = math.hypot(one.error, known.error)
     return {
@@ -126,10 +160,22 @@ def _against(one: Estimate, interval: Interval, known: Truth) -> dict[str, Any]:
 
 
 def _order(order: Ordering) -> dict[str, Any]:
-    out: dict[str, Any] = {"policy": order.policy, "sessions": order.sessions, "refused": order.refused}
+    out: dict[str, Any] = {
+        "policy": order.policy,
+        "sessions": order.sessions,
+        "refused": order.refused,
+    }
     for name in ("auc", "gauc", "ndcg"):
         figure = getattr(order, name)
-        out[name] = None if figure is None else {"value": _plain(figure[0]), "low": _plain(figure[1].low), "high": _plain(figure[1].high)}
+        out[name] = (
+            None
+            if figure is None
+            else {
+                "value": _plain(figure[0]),
+                "low": _plain(figure[1].low),
+                "high": _plain(figure[1].high),
+            }
+        )
     return out
 
 
@@ -161,8 +207,9 @@ def _section(c: Mapping[str, Any]) -> list[str]:
     lines = [f"# {text(c['title'])} ({text(c['reward'])})", ""]
     own = c["logged"]
     lines += [
-        f"Reward: {text(c['reward'])}. {c['rounds']:,} rounds, {c['impressions']:,} impressions of arm {text(c['arm'])}; propensities: "
-        f"{c['propensity']}. The log's own policy: {number(own['value'])} per request [{number(own['low'])}, {number(own['high'])}]."
+        f"Reward: {text(c['reward'])}. {c['rounds']:,} rounds, {c['impressions']:,} impressions of"
+        f" arm {text(c['arm'])}; propensities: {c['propensity']}. The log's own policy:"
+        f" {number(own['value'])} per request [{number(own['low'])}, {number(own['high'])}]."
     ]
     if c["unobserved"]:
         lines.append(f"{c['unobserved']:,} rounds left out: their reward was not observed.")
@@ -171,10 +218,19 @@ def _section(c: Mapping[str, Any]) -> list[str]:
         lines += [_headline(policy) for policy in c["policies"]]
     for policy in c["policies"]:
         lines += ["", f"## {text(policy['policy'])}: {policy['verdict']}", ""]
-        lines += [*(f"- {text(reason)}" for reason in policy["reasons"]), *([""] if policy["reasons"] else [])]
+        lines += [
+            *(f"- {text(reason)}" for reason in policy["reasons"]),
+            *([""] if policy["reasons"] else []),
+        ]
         lines += [*_estimates(policy), "", *_diagnosed(policy["diagnostics"])]
     if c["orders"]:
-        lines += ["", "## Order of what was shown", "", "| policy | AUC | grouped AUC | NDCG | sessions |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            "## Order of what was shown",
+            "",
+            "| policy | AUC | grouped AUC | NDCG | sessions |",
+            "|---|---|---|---|---|",
+        ]
         lines += [_ordered(order) for order in c["orders"]]
     if c["notes"]:
         lines += ["", "What the reader of the data says:", ""]
@@ -188,55 +244,102 @@ def _listed(value: Any) -> str:
 
 def headline(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     """The estimate of a policy that is to be read first."""
-    row: Mapping[str, Any] = next(row for row in policy["estimates"] if row["estimator"] == policy["headline"])
+    row: Mapping[str, Any] = next(
+        row for row in policy["estimates"] if row["estimator"] == policy["headline"]
+    )
     return row
 
 
 def _headline(policy: Mapping[str, Any]) -> str:
     row = headline(policy)
-    value, interval = f"{number(row['value'])} per {row['unit']}", f"{number(row['low'])} to {number(row['high'])}"
-    return f"| {text(policy['policy'])} | {row['estimator']} | {value} | {interval} | {policy['verdict']} |"
+    value, interval = (
+        f"{number(row['value'])} per {row['unit']}",
+        f"{number(row['low'])} to {number(row['high'])}",
+    )
+    return (
+        f"| {text(policy['policy'])} | {row['estimator']} | {value} | {interval} |"
+        f" {policy['verdict']} |"
+    )
 
 
 def _estimates(policy: Mapping[str, Any]) -> list[str]:
     truth = policy["truth"]
-    head = ["estimator", "value", "95% interval", "verdict"] + (["truth", "covered", "z"] if truth else [])
+    head = ["estimator", "value", "95% interval", "verdict"] + (
+        ["truth", "covered", "z"] if truth else []
+    )
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in policy["estimates"]:
         if row["refused"]:
-            lines.append(f"| {row['estimator']} | did not run: {text(row['refused'])} |" + " |" * (len(head) - 2))
+            lines.append(
+                f"| {row['estimator']} | did not run: {text(row['refused'])} |"
+                + " |" * (len(head) - 2)
+            )
             continue
-        name = row["estimator"] + (f" ({number(row['threshold'])})" if row["threshold"] is not None else "")
-        unit = "" if row["unit"] == "request" else f" per {row['unit']}, {row['count']:,.0f} matched"
-        cells = [name, number(row["value"]) + unit, f"{number(row['low'])} to {number(row['high'])}", row["verdict"]]
+        name = row["estimator"] + (
+            f" ({number(row['threshold'])})" if row["threshold"] is not None else ""
+        )
+        unit = (
+            "" if row["unit"] == "request" else f" per {row['unit']}, {row['count']:,.0f} matched"
+        )
+        cells = [
+            name,
+            number(row["value"]) + unit,
+            f"{number(row['low'])} to {number(row['high'])}",
+            row["verdict"],
+        ]
         if truth:
             covered = {True: "yes", False: "no", None: "n/a"}[row["covered"]]
-            cells += [f"{number(truth['value'])} (se {share(truth['relative_error'])})", covered, number(row["z"], 2)]
+            cells += [
+                f"{number(truth['value'])} (se {share(truth['relative_error'])})",
+                covered,
+                number(row["z"], 2),
+            ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
 def _diagnosed(d: Mapping[str, Any]) -> list[str]:
-    lines = [f"- Matched: {share(d['matched_impressions'])} of impressions; the log shows {share(d['coverage'])} of what the target shows."]
+    lines = [
+        f"- Matched: {share(d['matched_impressions'])} of impressions; the log shows"
+        f" {share(d['coverage'])} of what the target shows."
+    ]
     w = d["weights"]
     if w is not None:
         lines += [
-            f"- Effective sample size {number(w['effective_sample'])} ({share(w['effective_share'])} of the rounds).",
-            f"- {share(w['matched_rounds'])} of whole slates have a weight, {w['events']:,} of them a reward.",
-            f"- Mean weight {number(w['mean'])} [{number(w['low'])}, {number(w['high'])}]; it should be 1.",
+            (
+                f"- Effective sample size {number(w['effective_sample'])}"
+                f" ({share(w['effective_share'])} of the rounds)."
+            ),
+            (
+                f"- {share(w['matched_rounds'])} of whole slates have a weight, {w['events']:,} of"
+                " them a reward."
+            ),
+            (
+                f"- Mean weight {number(w['mean'])} [{number(w['low'])}, {number(w['high'])}]; it"
+                " should be 1."
+            ),
         ]
         if w["largest"]:
             top = w["largest"][0]
-            lines.append(f"- Largest weight {number(top['weight'])}, {share(top['share'])} of all, at row {top['row']} of the log.")
+            lines.append(
+                f"- Largest weight {number(top['weight'])}, {share(top['share'])} of all, at row"
+                f" {top['row']} of the log."
+            )
     if d["drift"]["p"] is not None:
-        lines.append(f"- Daily reward of the log: chi-square {number(d['drift']['chi_square'])}, p = {number(d['drift']['p'], 2)}.")
+        lines.append(
+            f"- Daily reward of the log: chi-square {number(d['drift']['chi_square'])}, p ="
+            f" {number(d['drift']['p'], 2)}."
+        )
     return lines
 
 
 def _ordered(order: Mapping[str, Any]) -> str:
     if order["refused"]:
         return f"| {text(order['policy'])} | {text(order['refused'])} | | | |"
-    figures = [f"{number(order[n]['value'])} [{number(order[n]['low'])}, {number(order[n]['high'])}]" for n in ("auc", "gauc", "ndcg")]
+    figures = [
+        f"{number(order[n]['value'])} [{number(order[n]['low'])}, {number(order[n]['high'])}]"
+        for n in ("auc", "gauc", "ndcg")
+    ]
     return f"| {text(order['policy'])} | {' | '.join(figures)} | {order['sessions']:,} |"
 
 
@@ -245,5 +348,8 @@ def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     from simulator.offpolicy.replay_page import page
 
     stored = json.dumps(list(results), indent=1, allow_nan=False) + "\n"
-    write_texts(folder, {"replay.json": stored, "replay.md": markdown(results), "replay.html": page(results)})
+    write_texts(
+        folder,
+        {"replay.json": stored, "replay.md": markdown(results), "replay.html": page(results)},
+    )
     return folder / "replay.html"

@@ -1,7 +1,8 @@
-"""RewardTable: the cross-fitted reward model behind the direct method and the doubly robust estimators.
+"""RewardTable: the cross-fitted reward model behind the direct method and the doubly robust
+estimators.
 
-One shrunken mean for each (context, position, item): it streams, its expectation under any slate is a look-up, and its own
-sampling error has a closed form. It knows no policy and no estimator.
+One shrunken mean for each (context, position, item): it streams, its expectation under any slate is
+a look-up, and its own sampling error has a closed form. It knows no policy and no estimator.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ FOLDS = 3
 
 @dataclass
 class RewardTable:
-    """Mean reward of each (context, position, item), one table for each fold of users, fitted on the *other* folds.
+    """Mean reward of each (context, position, item), one table for each fold of users, fitted on
+    the *other* folds.
 
-    The mean of a cell is shrunk to the mean of its (context, position) by empirical Bayes: with `n` impressions it is
-    `(sum + kappa * prior) / (n + kappa)`, kappa = variance within cells / variance between cells (Robbins 1956; the method of
-    moments of Morris, JASA 1983). Users are put into folds by a hash, so that a round is never judged by a table that has
-    seen its user (cross-fitting: Chernozhukov et al., Econometrics Journal 2018).
+    The mean of a cell is shrunk to the mean of its (context, position) by empirical Bayes: with `n`
+    impressions it is `(sum + kappa * prior) / (n + kappa)`, kappa = variance within cells /
+    variance between cells (Robbins 1956; the method of moments of Morris, JASA 1983). Users are put
+    into folds by a hash, so that a round is never judged by a table that has seen its user
+    (cross-fitting: Chernozhukov et al., Econometrics Journal 2018).
 
     Life: `add` every chunk, `settle`, then `predict`, `expected`; both are pure.
     """
@@ -50,7 +53,11 @@ class RewardTable:
         reach = int(rounds.position.max(initial=-1)) + 1
         if reach > self.n_positions:
             wider = ((0, 0), (0, 0), (0, reach - self.n_positions), (0, 0))
-            self._count, self._sum, self.n_positions = np.pad(self._count, wider), np.pad(self._sum, wider), reach
+            self._count, self._sum, self.n_positions = (
+                np.pad(self._count, wider),
+                np.pad(self._sum, wider),
+                reach,
+            )
         cell = self._cells(self.fold(rounds.user), rounds).ravel()
         shape, size = self._count.shape, self._count.size
         self._count += np.bincount(cell, minlength=size).reshape(shape)
@@ -63,10 +70,14 @@ class RewardTable:
         total = self._sum.sum(axis=0) - self._sum
         per_place = np.maximum(count.sum(axis=3, keepdims=True), 1.0)
         prior = total.sum(axis=3, keepdims=True) / per_place
-        within = max(self._squares / max(self._count.sum(), 1.0) - float(np.square(prior).mean()), 1e-12)
+        within = max(
+            self._squares / max(self._count.sum(), 1.0) - float(np.square(prior).mean()), 1e-12
+        )
         spread = (np.square(total / np.maximum(count, 1.0) - prior) * count).sum(axis=(1, 2, 3))
         places = (count > 0).sum(axis=(1, 2, 3)) - (count.sum(axis=3) > 0).sum(axis=(1, 2))
-        weighted = count.sum(axis=(1, 2, 3)) - (np.square(count).sum(axis=3, keepdims=True) / per_place).sum(axis=(1, 2, 3))
+        weighted = count.sum(axis=(1, 2, 3)) - (
+            np.square(count).sum(axis=3, keepdims=True) / per_place
+        ).sum(axis=(1, 2, 3))
         between = np.maximum((spread - places * within) / np.maximum(weighted, 1.0), within * 1e-6)
         self.kappa: Float = (within / between)[:, None, None, None]
         self.support: Float = count + self.kappa
@@ -75,7 +86,9 @@ class RewardTable:
         self.table: Float = (total + self.kappa * prior) / self.support
 
     def predict(self, fold: IntArray, rounds: Rounds) -> Float:
-        """Predicted reward of the logged impressions by the table that has not seen `fold`, `[R, K]`."""
+        """Predicted reward of the logged impressions by the table that has not seen `fold`,
+        `[R, K]`.
+        """
         return self.table.reshape(-1)[self._cells(fold, rounds)]
 
     def expected(self, rounds: Rounds, target: Target) -> Float:
@@ -85,30 +98,42 @@ class RewardTable:
         cells = self._places(rounds)
         drawn = self.table.reshape(-1)[cells[:, None, :] * (self.n_items + 1) + target.slates]
         drawn = np.where(target.slates > 0, drawn, 0.0)
-        share = np.full(drawn.shape[:2], 1.0 / drawn.shape[1]) if target.share is None else target.share
+        share = (
+            np.full(drawn.shape[:2], 1.0 / drawn.shape[1]) if target.share is None else target.share
+        )
         mean: Float = np.einsum("rd,rdk->rk", share, drawn)
         return mean
 
     def given_above(self, rounds: Rounds, target: Target) -> Float:
-        """Predicted reward at each place if the target chose it after the *logged* items above, `[R, K]`."""
+        """Predicted reward at each place if the target chose it after the *logged* items above,
+        `[R, K]`.
+        """
         return target.expects(self.table.reshape(-1, self.n_items + 1), self._places(rounds))
 
     def mass(self, rounds: Rounds, target: Target) -> Float:
-        """How much of the target's showing falls into each cell, summed over rounds: the shape of `table`."""
+        """How much of the target's showing falls into each cell, summed over rounds: the shape of
+        `table`.
+        """
         cells = self._places(rounds)
         flat: Float = np.zeros((self.table.size // (self.n_items + 1), self.n_items + 1))
         if target.given is not None and rounds.length == 1:
             for place in np.unique(cells):
                 flat[place] = target.given[:, 0][cells[:, 0] == place].sum(axis=0)
         else:
-            share = np.full(target.slates.shape[:2], 1.0 / target.slates.shape[1]) if target.share is None else target.share
+            share = (
+                np.full(target.slates.shape[:2], 1.0 / target.slates.shape[1])
+                if target.share is None
+                else target.share
+            )
             index = cells[:, None, :] * (self.n_items + 1) + target.slates
             weight = np.where(target.slates > 0, share[:, :, None], 0.0)
             flat = _sums(index, weight, flat.size).reshape(flat.shape)
         return flat.reshape(self.table.shape)
 
     def shown(self, rounds: Rounds, weight: Float) -> Float:
-        """`weight` `[R, K]` of each logged impression summed over its cells: the shape of `table`."""
+        """`weight` `[R, K]` of each logged impression summed over its cells: the shape of
+        `table`.
+        """
         cell = self._cells(self.fold(rounds.user), rounds).ravel()
         return _sums(cell, weight, self.table.size).reshape(self.table.shape)
 
@@ -117,11 +142,13 @@ class RewardTable:
 
         Args:
             rounds: the fitted impressions.
-            gradient: `[..., *table.shape]` derivative of each sum of predictions with respect to each cell.
+            gradient: `[..., *table.shape]` derivative of each sum of predictions with respect to
+                each cell.
 
-        First-order effect of a round's weight in the fit (infinitesimal jackknife: Jaeckel 1972; Efron, JASA 2014, eq. 3.3): one
-        more impression of reward r in a cell moves its mean by `(r - mean) / (n + kappa)`, and the prior of its place, towards which
-        all cells of the place are shrunk, by `(r - prior) / n_place`.
+        First-order effect of a round's weight in the fit (infinitesimal jackknife: Jaeckel 1972;
+        Efron, JASA 2014, eq. 3.3): one more impression of reward r in a cell moves its mean by
+        `(r - mean) / (n + kappa)`, and the prior of its place, towards which all cells of the place
+        are shrunk, by `(r - prior) / n_place`.
         """
         mine = self.fold(rounds.user)
         moved = gradient / self.support
@@ -142,14 +169,20 @@ class RewardTable:
     def _places(self, rounds: Rounds) -> IntArray:
         """Row of the table flattened to `[F * C * P, n_items + 1]` of each place, `[R, K]`."""
         fold = self.fold(rounds.user)
-        return ((fold * self.n_contexts + rounds.context) * self.n_positions)[:, None] + rounds.position
+        return ((fold * self.n_contexts + rounds.context) * self.n_positions)[
+            :, None
+        ] + rounds.position
 
     def _cells(self, fold: IntArray, rounds: Rounds) -> npt.NDArray[np.int64]:
-        place = ((fold * self.n_contexts + rounds.context) * self.n_positions)[:, None] + rounds.position
+        place = ((fold * self.n_contexts + rounds.context) * self.n_positions)[
+            :, None
+        ] + rounds.position
         return place * (self.n_items + 1) + rounds.item
 
 
 def _sums(cell: npt.NDArray[np.int64], weight: Float, size: int) -> Float:
     """`weight` summed over each cell, `[size]`."""
-    total: Float = np.bincount(cell.ravel(), weights=weight.ravel(), minlength=size).astype(np.float64, copy=False)
+    total: Float = np.bincount(cell.ravel(), weights=weight.ravel(), minlength=size).astype(
+        np.float64, copy=False
+    )
     return total

@@ -1,4 +1,5 @@
-"""Rounds: the logged requests as an estimator needs them, streamed from an event log by bounded chunks.
+"""Rounds: the logged requests as an estimator needs them, streamed from an event log by bounded
+chunks.
 
 Nothing here knows a target policy or an estimator.
 """
@@ -27,7 +28,8 @@ REWARDS = ("click", "watch", *FEEDBACK)
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """`R` logged requests whose slates all have `K` impressions (a chunk is split by length, so there is no padding).
+    """`R` logged requests whose slates all have `K` impressions (a chunk is split by length, so
+    there is no padding).
 
     Attributes:
         user: `[R]` the unit of every interval.
@@ -39,7 +41,8 @@ class Rounds:
         reward: `[R, K]` in the unit of the reward column; NaN where it was not observed.
         propensity: `[R, K]` of the logging policy, NaN where unknown.
         kind: what `propensity` means: `conditional` on the items above, `marginal`, or `unknown`.
-        context: `[R]` a small integer known before the request was served; the reward model keeps one table for each.
+        context: `[R]` a small integer known before the request was served; the reward model keeps
+            one table for each.
         histories: what a policy is given for these requests, or None where nobody asked for it.
     """
 
@@ -67,7 +70,9 @@ class Rounds:
         """The rounds at `index` (a slice, an index array or a mask)."""
         names = ("user", "day", "t", "row", "position", "item", "reward", "propensity", "context")
         picked = {name: getattr(self, name)[index] for name in names}
-        return replace(self, **picked, histories=None if self.histories is None else self.histories.rows(index))
+        return replace(
+            self, **picked, histories=None if self.histories is None else self.histories.rows(index)
+        )
 
 
 class Uniform(NamedTuple):
@@ -84,19 +89,23 @@ class Uniform(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """Where rounds come from: an event log, one of its arms, one reward. Iterating twice gives the same rounds twice.
+    """Where rounds come from: an event log, one of its arms, one reward. Iterating twice gives the
+    same rounds twice.
 
     Attributes:
         log: read by batches; memory does not grow with it.
         reward: one of REWARDS.
         arm: name of the arm, or None for the only one.
-        since: ms; only requests with t >= since are rounds (earlier ones still fill histories). None: all.
+        since: ms; only requests with t >= since are rounds (earlier ones still fill histories).
+            None: all.
         history: impressions of the past that a policy is given; 0 where no policy is asked.
         chunk: impressions held at once.
         contexts: how many levels of past click share the reward model may tell apart (1: none).
-        by: what a round is: a request, or a whole session (its positions are then counted through the session).
-        uniform: only these impressions, each a round of its own at the first place, with the marginal propensity 1 / pool; histories
-            are those of the requests that they stood in. None: the log as it is.
+        by: what a round is: a request, or a whole session (its positions are then counted through
+            the session).
+        uniform: only these impressions, each a round of its own at the first place, with the
+            marginal propensity 1 / pool; histories are those of the requests that they stood in.
+            None: the log as it is.
     """
 
     log: EventLog
@@ -110,14 +119,26 @@ class Stream:
     uniform: Uniform | None = None
 
     def __post_init__(self) -> None:
-        if self.reward not in REWARDS or (self.reward in FEEDBACK and self.reward not in self.log.kinds):
-            raise LogError(f"reward {self.reward!r}: the log has {['click', 'watch', *self.log.kinds]}")
+        if self.reward not in REWARDS or (
+            self.reward in FEEDBACK and self.reward not in self.log.kinds
+        ):
+            raise LogError(
+                f"reward {self.reward!r}: the log has {['click', 'watch', *self.log.kinds]}"
+            )
         if self.arm is None and len(self.log.metadata.arms) > 1:
-            raise LogError(f"this log has the arms {list(self.log.metadata.arms)}; say which one wrote the rounds")
+            raise LogError(
+                f"this log has the arms {list(self.log.metadata.arms)}; say which one wrote the"
+                " rounds"
+            )
         if self.arm is not None and self.arm not in self.log.metadata.arms:
-            raise LogError(f"no arm {self.arm!r} in this log; it has {list(self.log.metadata.arms)}")
+            raise LogError(
+                f"no arm {self.arm!r} in this log; it has {list(self.log.metadata.arms)}"
+            )
         if self.uniform is not None and self.uniform.channel not in self.log.metadata.channels:
-            raise LogError(f"no channel {self.uniform.channel!r} in this log; it has {list(self.log.metadata.channels)}")
+            raise LogError(
+                f"no channel {self.uniform.channel!r} in this log; it has"
+                f" {list(self.log.metadata.channels)}"
+            )
 
     @property
     def n_items(self) -> int:
@@ -127,14 +148,17 @@ class Stream:
         """Yield `Rounds`, a chunk of the log at a time, each chunk split by slate length.
 
         Raises:
-            LogError: a row that breaks a rule (order, duplicate, user, item, time, propensity), named by file and row.
+            LogError: a row that breaks a rule (order, duplicate, user, item, time, propensity),
+                named by file and row.
         """
         past = max(self.history, _CONTEXT_PAST if self.contexts > 1 else 0)
         tail: Columns = {}
         done = 0
         for columns, whole in self._chunks():
             if tail:
-                columns = {name: np.concatenate((tail[name], column)) for name, column in columns.items()}
+                columns = {
+                    name: np.concatenate((tail[name], column)) for name, column in columns.items()
+                }
             starts, user_begin = _number(columns, self.by, int(tail["step"][0]) if tail else 0)
             ends = np.append(starts[1:], len(columns["row"]))
             fresh = starts >= done
@@ -167,18 +191,26 @@ class Stream:
         if waiting is not None:
             yield waiting, True
 
-    def _rounds(self, columns: Columns, starts: IntArray, ends: IntArray, begin: IntArray, past: int) -> Iterator[Rounds]:
+    def _rounds(
+        self, columns: Columns, starts: IntArray, ends: IntArray, begin: IntArray, past: int
+    ) -> Iterator[Rounds]:
         if self.since is not None:
             inside = columns["t"][starts] >= self.since
             starts, ends = starts[inside], ends[inside]
         lengths = ends - starts
         if self.uniform is not None:
-            yield from self._exposed(columns, np.repeat(starts, lengths), _within(starts, lengths), begin, past)
+            yield from self._exposed(
+                columns, np.repeat(starts, lengths), _within(starts, lengths), begin, past
+            )
             return
         for length in np.unique(lengths):
             at = starts[lengths == length]
             cells = at[:, None] + np.arange(length)
-            position = columns["position"][cells] if self.by == "request" else np.tile(np.arange(length), (len(at), 1))
+            position = (
+                columns["position"][cells]
+                if self.by == "request"
+                else np.tile(np.arange(length), (len(at), 1))
+            )
             yield self._made(columns, at, cells, position, begin, past)
 
     def place(self, row: int) -> str:
@@ -190,18 +222,41 @@ class Stream:
             row -= count
         return f"the log in memory: row {row}"
 
-    def _exposed(self, columns: Columns, starts: IntArray, rows: IntArray, begin: IntArray, past: int) -> Iterator[Rounds]:
-        """Rounds of one uniformly drawn impression each: `rows` `[N]`, of requests that start at `starts` `[N]`."""
+    def _exposed(
+        self, columns: Columns, starts: IntArray, rows: IntArray, begin: IntArray, past: int
+    ) -> Iterator[Rounds]:
+        """Rounds of one uniformly drawn impression each: `rows` `[N]`, of requests that start at
+        `starts` `[N]`.
+        """
         assert self.uniform is not None
-        mine = columns["channel"][rows] == 1 + self.log.metadata.channels.index(self.uniform.channel)
+        mine = columns["channel"][rows] == 1 + self.log.metadata.channels.index(
+            self.uniform.channel
+        )
         starts, rows = starts[mine], rows[mine]
         if len(rows):
-            made = self._made(columns, starts, rows[:, None], np.zeros((len(rows), 1), dtype=np.int64), begin, past)
+            made = self._made(
+                columns,
+                starts,
+                rows[:, None],
+                np.zeros((len(rows), 1), dtype=np.int64),
+                begin,
+                past,
+            )
             chance = np.full((len(rows), 1), 1.0 / self.uniform.pool)
             yield replace(made, row=columns["row"][rows], propensity=chance, kind="marginal")
 
-    def _made(self, columns: Columns, at: IntArray, cells: IntArray, position: IntArray, begin: IntArray, past: int) -> Rounds:
-        """Rounds of the rows `cells` `[R, K]`, shown at `position` `[R, K]` in requests that start at `at` `[R]`."""
+    def _made(
+        self,
+        columns: Columns,
+        at: IntArray,
+        cells: IntArray,
+        position: IntArray,
+        begin: IntArray,
+        past: int,
+    ) -> Rounds:
+        """Rounds of the rows `cells` `[R, K]`, shown at `position` `[R, K]` in requests that start
+        at `at` `[R]`.
+        """
         histories = _histories(columns, at, begin, past) if past else None
         t = columns["t"][at]
         return Rounds(
@@ -214,25 +269,39 @@ class Stream:
             columns["reward"][cells],
             columns["propensity"][cells],
             self.log.metadata.propensity,
-            _levels(histories, self.contexts) if histories is not None else np.zeros(len(at), dtype=np.int64),
+            (
+                _levels(histories, self.contexts)
+                if histories is not None
+                else np.zeros(len(at), dtype=np.int64)
+            ),
             histories if self.history else None,
         )
 
 
 def _within(starts: IntArray, lengths: IntArray) -> IntArray:
-    """Every row of requests that start at `starts` `[R]` and have `lengths` `[R]` rows, `[sum of lengths]`."""
+    """Every row of requests that start at `starts` `[R]` and have `lengths` `[R]` rows,
+    `[sum of lengths]`.
+    """
     before = np.cumsum(lengths) - lengths
     rows: IntArray = np.repeat(starts - before, lengths) + np.arange(lengths.sum())
     return rows
 
 
 def _histories(columns: Columns, at: IntArray, begin: IntArray, past: int) -> Histories:
-    """The last `past` impressions of the same user above each request, right-aligned `[R, past]`."""
+    """The last `past` impressions of the same user above each request, right-aligned
+    `[R, past]`.
+    """
     index = at[:, None] + np.arange(-past, 0)
     good = index >= begin[at][:, None]
     index = np.maximum(index, 0)
     items = np.where(good, columns["item"][index], 0)
-    return Histories(columns["user"][at], columns["step"][at], items, good & (columns["click"][index] == 1), items)
+    return Histories(
+        columns["user"][at],
+        columns["step"][at],
+        items,
+        good & (columns["click"][index] == 1),
+        items,
+    )
 
 
 _CONTEXT_PAST = 32
@@ -240,16 +309,21 @@ _CONTEXT_PAST = 32
 
 
 def _levels(histories: Histories, contexts: int) -> IntArray:
-    """The click share of the last impressions, cut into `contexts` equal bands; the middle one where there is no past."""
+    """The click share of the last impressions, cut into `contexts` equal bands; the middle one
+    where there is no past.
+    """
     if contexts == 1:
         return np.zeros(len(histories), dtype=np.int64)
     shown = (histories.items[:, -_CONTEXT_PAST:] > 0).sum(axis=1)
-    share = np.where(shown > 0, histories.clicked[:, -_CONTEXT_PAST:].sum(axis=1) / np.maximum(shown, 1), 0.5)
+    share = np.where(
+        shown > 0, histories.clicked[:, -_CONTEXT_PAST:].sum(axis=1) / np.maximum(shown, 1), 0.5
+    )
     return np.minimum((share * contexts).astype(np.int64), contexts - 1)
 
 
 def _number(columns: Columns, by: str, step: int) -> tuple[IntArray, IntArray]:
-    """Number the requests of sorted rows: adds the column `step`, the user's rounds before this one.
+    """Number the requests of sorted rows: adds the column `step`, the user's rounds before this
+    one.
 
     Args:
         columns: rows of one arm in KEY order.
@@ -271,8 +345,12 @@ def _number(columns: Columns, by: str, step: int) -> tuple[IntArray, IntArray]:
     return np.flatnonzero(request), begin
 
 
-def _batches(log: EventLog, names: list[str], rows: int) -> Iterator[tuple[str, int, int, pa.RecordBatch]]:
-    """(part, first row within it, first row within the log, rows) of at most `rows` rows; the part is named for complaints."""
+def _batches(
+    log: EventLog, names: list[str], rows: int
+) -> Iterator[tuple[str, int, int, pa.RecordBatch]]:
+    """(part, first row within it, first row within the log, rows) of at most `rows` rows; the part
+    is named for complaints.
+    """
     row = 0
     for part in log.parts or (None,):
         here = log if part is None else EventLog(log.metadata, None, (part,))
@@ -291,4 +369,7 @@ def _arrays(batch: pa.RecordBatch, reward: str) -> Columns:
     given = columns[reward].astype(np.float64)
     columns["reward"] = given if reward == "watch" else np.where(given < 0, np.nan, given)
     columns["propensity"] = columns["propensity"].astype(np.float64)
-    return {name: columns[name] for name in (*KEY, "t", "item", "propensity", "click", "channel", "reward")}
+    return {
+        name: columns[name]
+        for name in (*KEY, "t", "item", "propensity", "click", "channel", "reward")
+    }

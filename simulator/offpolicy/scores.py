@@ -1,4 +1,6 @@
-"""How a policy's scores order what users were really shown: AUC, grouped AUC and NDCG within sessions. No value is estimated here."""
+"""How a policy's scores order what users were really shown: AUC, grouped AUC and NDCG within
+sessions. No value is estimated here.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,12 @@ class Ordering:
 
     Attributes:
         policy: its name.
-        auc: share of (click, unclick) pairs of one session that the scores order right, ties counting half, over all pairs.
-        gauc: the same by user, averaged with the user's impressions as weight (grouped AUC: Zhu et al., KDD 2017, eq. 12).
-        ndcg: mean over sessions of the NDCG of the session's impressions in the order of the scores, a click counting 1.
+        auc: share of (click, unclick) pairs of one session that the scores order right, ties
+            counting half, over all pairs.
+        gauc: the same by user, averaged with the user's impressions as weight (grouped AUC: Zhu et
+            al., KDD 2017, eq. 12).
+        ndcg: mean over sessions of the NDCG of the session's impressions in the order of the
+            scores, a click counting 1.
         sessions: sessions with a click and an unclick; the others say nothing.
         refused: why the policy has none of this, or None.
     """
@@ -37,7 +42,12 @@ class Ordering:
     refused: str | None = None
 
 
-def orderings(sessions: Iterable[Rounds], policies: Sequence[tuple[str, Policy]], n_users: int, block: int = 1024) -> list[Ordering]:
+def orderings(
+    sessions: Iterable[Rounds],
+    policies: Sequence[tuple[str, Policy]],
+    n_users: int,
+    block: int = 1024,
+) -> list[Ordering]:
     """Score every impression of every session from the history before the session, by every policy.
 
     Args:
@@ -50,24 +60,42 @@ def orderings(sessions: Iterable[Rounds], policies: Sequence[tuple[str, Policy]]
     sums = {name: UnitSums(n_users, n_users) for name, _ in scorers}
     for chunk in sessions:
         clicked = chunk.reward == 1
-        mixed = clicked.any(axis=1) & (chunk.reward == 0).any(axis=1) & np.isfinite(chunk.reward).all(axis=1)
+        mixed = (
+            clicked.any(axis=1)
+            & (chunk.reward == 0).any(axis=1)
+            & np.isfinite(chunk.reward).all(axis=1)
+        )
         told = chunk.rows(mixed)
         for at in range(0, len(told), block):
             part = told.rows(slice(at, at + block))
             assert part.histories is not None
             for name, policy in scorers:
-                scores = Calls(policy, name).score(_unseen(part.histories), part.item).astype(np.float64)
+                scores = (
+                    Calls(policy, name).score(_unseen(part.histories), part.item).astype(np.float64)
+                )
                 sums[name].add(part.user, _counts(scores, part.reward == 1, part.item))
     named = dict(scorers)
     return [
-        _ordering(name, sums[name]) if name in named else Ordering(name, refused="the policy cannot score given items")
+        (
+            _ordering(name, sums[name])
+            if name in named
+            else Ordering(name, refused="the policy cannot score given items")
+        )
         for name, _ in policies
     ]
 
 
 def _unseen(histories: Histories) -> Histories:
-    """The same requests with nothing excluded: what was shown is scored even if it was shown before."""
-    return Histories(histories.user, histories.step, histories.items, histories.clicked, np.zeros((len(histories), 1), dtype=np.int64))
+    """The same requests with nothing excluded: what was shown is scored even if it was shown
+    before.
+    """
+    return Histories(
+        histories.user,
+        histories.step,
+        histories.items,
+        histories.clicked,
+        np.zeros((len(histories), 1), dtype=np.int64),
+    )
 
 
 def _counts(scores: Float, clicked: BoolArray, item: IntArray) -> dict[str, Float]:
@@ -83,15 +111,27 @@ def _counts(scores: Float, clicked: BoolArray, item: IntArray) -> dict[str, Floa
     gained = (np.take_along_axis(clicked, order, axis=1) * discount).sum(axis=1)
     ndcg = gained / discount.cumsum()[positives - 1]
     ones = np.ones(len(scores))
-    return {"right": right, "pairs": pairs.astype(np.float64), "ndcg": ndcg, "sessions": ones, "impressions": ones * scores.shape[1]}
+    return {
+        "right": right,
+        "pairs": pairs.astype(np.float64),
+        "ndcg": ndcg,
+        "sessions": ones,
+        "impressions": ones * scores.shape[1],
+    }
 
 
 def _ordering(name: str, sums: UnitSums) -> Ordering:
     if "pairs" not in sums:
         return Ordering(name, refused="no session has both a click and an unclick")
     told = sums["pairs"] > 0
-    right, pairs, ndcg, sessions, weight = (sums[c][told] for c in ("right", "pairs", "ndcg", "sessions", "impressions"))
-    auc, gauc, mean = _figure(right, pairs), _figure(weight * right / pairs, weight), _figure(ndcg, sessions)
+    right, pairs, ndcg, sessions, weight = (
+        sums[c][told] for c in ("right", "pairs", "ndcg", "sessions", "impressions")
+    )
+    auc, gauc, mean = (
+        _figure(right, pairs),
+        _figure(weight * right / pairs, weight),
+        _figure(ndcg, sessions),
+    )
     return Ordering(name, auc, gauc, mean, int(sessions.sum()))
 
 

@@ -21,7 +21,12 @@ from simulator.offpolicy.estimators import (
     SwitchDR,
 )
 from simulator.offpolicy.reward_model import FOLDS
-from simulator.offpolicy.slates import CascadeDR, IndependentIPS, PseudoInverse, RewardInteractionIPS
+from simulator.offpolicy.slates import (
+    CascadeDR,
+    IndependentIPS,
+    PseudoInverse,
+    RewardInteractionIPS,
+)
 from simulator.offpolicy.sums import UNITS
 from simulator.offpolicy.uncertainty import RESAMPLES
 
@@ -44,7 +49,9 @@ ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
     "cascade_dr": (CascadeDR(),),
     "pseudo_inverse": (PseudoInverse(),),
 }
-"""Name -> its members: one, or one for each threshold (the last, infinite one is unbiased and judges the others)."""
+"""Name -> its members: one, or one for each threshold (the last, infinite one is unbiased and
+judges the others).
+"""
 
 
 class ReplayError(ValueError):
@@ -57,7 +64,8 @@ class Settings:
 
     Attributes:
         estimators: names of ESTIMATORS, in the order of print.
-        members: estimators to use instead of those of ESTIMATORS under a name (a PseudoInverse with its logging law, other thresholds).
+        members: estimators to use instead of those of ESTIMATORS under a name (a PseudoInverse with
+            its logging law, other thresholds).
         resamples: of the bootstrap.
         level: of the intervals.
         seed: of folds and resamples.
@@ -75,7 +83,9 @@ class Settings:
     units: int = UNITS
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.estimators if name not in ESTIMATORS and name not in self.members]
+        unknown = [
+            name for name in self.estimators if name not in ESTIMATORS and name not in self.members
+        ]
         if unknown:
             raise ReplayError(f"no estimator {unknown[0]!r}; there are {', '.join(ESTIMATORS)}")
 

@@ -1,4 +1,6 @@
-"""UnitSums: what is left of a stream of rounds: sums per unit, of any number of columns. No estimator, no interval."""
+"""UnitSums: what is left of a stream of rounds: sums per unit, of any number of columns. No
+estimator, no interval.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,14 @@ from policies.base import IntArray
 from simulator.offpolicy.rounds import Float
 
 UNITS = 8192
-"""Most units kept apart. More users are folded into this many groups by a hash of the user: groups of whole users are as
-independent as users are, so intervals stay right, and memory does not grow with the log."""
+"""Most units kept apart. More users are folded into this many groups by a hash of the user: groups
+of whole users are as independent as users are, so intervals stay right, and memory does not grow
+with the log."""
 
 
 class UnitSums:
-    """Sums of named columns over the rounds of each unit, `[U, S]`; a unit is a user, or a group of users where there are many.
+    """Sums of named columns over the rounds of each unit, `[U, S]`; a unit is a user, or a group of
+    users where there are many.
 
     Life: `add` chunk after chunk in any order; then `matrix` is read.
     """
@@ -37,7 +41,9 @@ class UnitSums:
     def add(self, unit: IntArray, columns: Mapping[Any, Float]) -> None:
         """Add the columns `[R]` of rounds whose units are `unit` `[R]`."""
         for name, values in columns.items():
-            total: Float = np.bincount(unit, weights=values, minlength=self.n_units).astype(np.float64)
+            total: Float = np.bincount(unit, weights=values, minlength=self.n_units).astype(
+                np.float64
+            )
             if name in self._sums:
                 self._sums[name] += total
             else:
@@ -52,7 +58,9 @@ class UnitSums:
 
 
 def _mixed(values: IntArray) -> npt.NDArray[np.uint64]:
-    """A hash of each value: the finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014, figure 17)."""
+    """A hash of each value: the finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014, figure
+    17).
+    """
     z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,6 @@
-"""Survey: what one pass over the rounds says before any policy is asked, the reward model included."""
+"""Survey: what one pass over the rounds says before any policy is asked, the reward model
+included.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def observed(rounds: Iterable[Rounds]) -> Iterator[Rounds]:
         yield chunk if known.all() else chunk.rows(known)
 
 
-def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress: Progress | None = None) -> Survey:
+def survey(
+    rounds: Iterable[Rounds], n_items: int, settings: Settings, progress: Progress | None = None
+) -> Survey:
     """The first pass: kinds, lengths, whether slates are uniform, and the reward model.
 
     Raises:
@@ -62,7 +66,9 @@ def survey(rounds: Iterable[Rounds], n_items: int, settings: Settings, progress:
         if progress is not None:
             progress("survey", seen, 0, {})
     if not seen:
-        raise ReplayError("no rounds: the log has no request with an observed reward in the time asked for")
+        raise ReplayError(
+            "no rounds: the log has no request with an observed reward in the time asked for"
+        )
     if settings.modelled:
         model.settle()
     return Survey(kind, length, uniform, seen, impressions, lost, model)
@@ -75,11 +81,16 @@ def _complete(chunk: Rounds, rounds: Iterable[Rounds]) -> None:
         first, place = np.argwhere(lacks)[0]
         row = int(chunk.row[first] + place)
         where = rounds.place(row) if isinstance(rounds, Stream) else f"row {row}"
-        raise LogError(f"{where}: propensity is null in a log that says its propensities are {chunk.kind}; mark the log unknown or fill it")
+        raise LogError(
+            f"{where}: propensity is null in a log that says its propensities are {chunk.kind};"
+            " mark the log unknown or fill it"
+        )
 
 
 def _uniform(chunk: Rounds) -> bool:
-    """Whether the propensities are those of a uniform draw without replacement: 1/m, 1/(m - 1), ... (marginal: all equal)."""
+    """Whether the propensities are those of a uniform draw without replacement: 1/m, 1/(m - 1), ...
+    (marginal: all equal).
+    """
     if chunk.kind == "unknown":
         return False
     candidates = 1.0 / chunk.propensity

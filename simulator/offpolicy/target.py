@@ -1,4 +1,6 @@
-"""Target: what a target policy would do in given rounds, and how a recall policy is asked for it."""
+"""Target: what a target policy would do in given rounds, and how a recall policy is asked for
+it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from policies.form import fault
 from simulator.offpolicy.rounds import Float, Rounds
 
 Above = Callable[[Float, IntArray], Float]
-"""(values `[V, n_items + 1]`, row of it for each place `[R, K]`) -> mean value at each place after the logged items above, `[R, K]`."""
+"""(values `[V, n_items + 1]`, row of it for each place `[R, K]`) -> mean value at each place after
+the logged items above, `[R, K]`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +27,21 @@ class Target:
     """What the target policy does in `R` rounds of length `K`.
 
     Attributes:
-        probability: `[R, K]` with which the target puts the logged item at its place: given the logged items above it where
-            the log's propensities are conditional (or unknown), whatever stands above where they are marginal.
-        slates: `[R, D, K]` `D` slates drawn from the target, 0 = fewer candidates; one where it is deterministic.
-        share: `[R, D]` probability of each of `slates` where they are all that the target can show; None: equal shares of a draw.
-        given: `[R, K, n_items + 1]` the target's distribution at each place given the *logged* items above, or None: only
-            small catalogues and policies that know it; nobody builds it from a slate.
-        above: the same knowledge without the dense array: the mean of any value of items at each place, given the *logged* items
-            above; None where the target does not know it.
+        probability: `[R, K]` with which the target puts the logged item at its place: given the
+            logged items above it where the log's propensities are conditional (or unknown),
+            whatever stands above where they are marginal.
+        slates: `[R, D, K]` `D` slates drawn from the target, 0 = fewer candidates; one where it is
+            deterministic.
+        share: `[R, D]` probability of each of `slates` where they are all that the target can show;
+            None: equal shares of a draw.
+        given: `[R, K, n_items + 1]` the target's distribution at each place given the *logged*
+            items above, or None: only small catalogues and policies that know it; nobody builds it
+            from a slate.
+        above: the same knowledge without the dense array: the mean of any value of items at each
+            place, given the *logged* items above; None where the target does not know it.
         deterministic: the one slate is all that the target shows.
-        recalled: `[R, M]` the candidates that a recall policy returned, best first, 0 = none; for matching within a set.
+        recalled: `[R, M]` the candidates that a recall policy returned, best first, 0 = none; for
+            matching within a set.
     """
 
     probability: Float
@@ -49,9 +58,11 @@ class Target:
         return self.deterministic or self.given is not None or self.above is not None
 
     def expects(self, values: Float, rows: IntArray) -> Float:
-        """Mean of `values` `[V, n_items + 1]` in row `rows` `[R, K]` at each place after the logged items above, `[R, K]`.
+        """Mean of `values` `[V, n_items + 1]` in row `rows` `[R, K]` at each place after the logged
+        items above, `[R, K]`.
 
-        Of a deterministic target it is right below a matched prefix only: there its next item is the next of its slate.
+        Of a deterministic target it is right below a matched prefix only: there its next item is
+        the next of its slate.
         """
         if self.given is not None:
             exact: Float = np.einsum("rka,rka->rk", self.given, values[rows])
@@ -73,8 +84,9 @@ class Targets(Protocol):
 def apart(seed: int) -> int:
     """The seed of a target's random numbers, of which a log written with `seed` used none.
 
-    Random numbers are keyed by (user, step, item): with the log's own seed a stochastic target would repeat the log's draws, agree with it
-    more often than its probabilities say, and be overrated by every figure that counts agreement.
+    Random numbers are keyed by (user, step, item): with the log's own seed a stochastic target
+    would repeat the log's draws, agree with it more often than its probabilities say, and be
+    overrated by every figure that counts agreement.
     """
     return seed + 0x9E3779B9
 
@@ -85,18 +97,20 @@ Rank = Callable[[Histories, Slates, int], Slates]
 
 @dataclass
 class PolicyTargets:
-    """A fitted recall policy as a target: it shows its best items, one for each place of the logged slate.
+    """A fitted recall policy as a target: it shows its best items, one for each place of the logged
+    slate.
 
-    A policy with the ability `Stochastic` gives exact probabilities; its slates are `draws` draws. Any other is a pure function
-    of the request and the seed: a deterministic target (for a policy with random numbers, that of this seed, whose value is
-    the policy's on average).
+    A policy with the ability `Stochastic` gives exact probabilities; its slates are `draws` draws.
+    Any other is a pure function of the request and the seed: a deterministic target (for a policy
+    with random numbers, that of this seed, whose value is the policy's on average).
 
     Attributes:
         name: of the policy, as it is reported.
         policy: fitted.
         seed: of its random numbers; not the one the log was written with.
         recall: candidates asked for, for matching within the set.
-        draws: slates drawn from a stochastic policy for the expectation of the reward model, and for its marginals.
+        draws: slates drawn from a stochastic policy for the expectation of the reward model, and
+            for its marginals.
         rank: the stages behind recall; None: the first candidates are shown.
         block: requests asked at once.
         n_items: of the catalogue; None: not known here, so that no id is too large.
@@ -116,14 +130,22 @@ class PolicyTargets:
         return Calls(self.policy, self.name)
 
     def __call__(self, rounds: Rounds) -> Target:
-        parts = [self._ask(rounds.rows(slice(at, at + self.block))) for at in range(0, len(rounds), self.block)]
+        parts = [
+            self._ask(rounds.rows(slice(at, at + self.block)))
+            for at in range(0, len(rounds), self.block)
+        ]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _ask(self, rounds: Rounds) -> Target:
-        assert rounds.histories is not None, "a policy can only be asked with histories: Stream(history=...)"
+        assert rounds.histories is not None, (
+            "a policy can only be asked with histories: Stream(history=...)"
+        )
         histories, k = rounds.histories, int(rounds.position.max()) + 1
         exact = isinstance(self.policy, Stochastic) and self.rank is None
-        drawn = [self._slates(histories, k, draw, rounds.position) for draw in range(self.draws if exact else 1)]
+        drawn = [
+            self._slates(histories, k, draw, rounds.position)
+            for draw in range(self.draws if exact else 1)
+        ]
         slates = np.stack([shown for shown, _ in drawn], axis=1)
         if not exact:
             agree = (slates[:, 0] == rounds.item).astype(np.float64)
@@ -137,13 +159,19 @@ class PolicyTargets:
         return Target(chance.astype(np.float64), slates, above=above, recalled=drawn[0][1])
 
     def _above(self, rounds: Rounds, histories: Histories) -> Above:
-        """What the policy expects at each place of these rounds, asked when a model has values to expect."""
+        """What the policy expects at each place of these rounds, asked when a model has values to
+        expect.
+        """
         assert isinstance(self.policy, Expectant)
         calls, item, seed = self._calls, rounds.item, self.seed
         return lambda values, rows: calls.slate_expectations(histories, item, values, rows, seed)
 
-    def _slates(self, histories: Histories, k: int, draw: int, position: IntArray) -> tuple[IntArray, IntArray | None]:
-        """What is shown at the logged places `[R, K]`, and the candidates `[R, M]` where they are wanted."""
+    def _slates(
+        self, histories: Histories, k: int, draw: int, position: IntArray
+    ) -> tuple[IntArray, IntArray | None]:
+        """What is shown at the logged places `[R, K]`, and the candidates `[R, M]` where they are
+        wanted.
+        """
         found = self._calls.recall(histories, max(k, self.recall), self.seed + draw)
         n_items = int(found.items.max(initial=0)) if self.n_items is None else self.n_items
         wrong = fault(found, histories, n_items)
@@ -152,7 +180,9 @@ class PolicyTargets:
             whose = f"for user {histories.user[row]} at step {histories.step[row]}"
             raise CallError(self.name, f"recall {whose}: {rule}", "form")
         shown = found if self.rank is None else self.rank(histories, found, k)
-        return np.take_along_axis(shown.items, position, axis=1), found.items if self.recall else None
+        return np.take_along_axis(shown.items, position, axis=1), (
+            found.items if self.recall else None
+        )
 
 
 def _joined(parts: list[Target]) -> Target:
@@ -162,7 +192,9 @@ def _joined(parts: list[Target]) -> Target:
     cuts = np.cumsum([len(part.probability) for part in parts])[:-1]
 
     def joined(values: Float, rows: IntArray) -> Float:
-        return np.concatenate([one(values, here) for one, here in zip(above, np.split(rows, cuts), strict=True)])
+        return np.concatenate(
+            [one(values, here) for one, here in zip(above, np.split(rows, cuts), strict=True)]
+        )
 
     return Target(
         np.concatenate([part.probability for part in parts]),

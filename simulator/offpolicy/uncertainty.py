@@ -1,4 +1,6 @@
-"""From unit sums to an estimate with its intervals: delta method, bootstrap by unit, empirical Bernstein. No estimator is known here."""
+"""From unit sums to an estimate with its intervals: delta method, bootstrap by unit, empirical
+Bernstein. No estimator is known here.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ class Ratios:
 
     Attributes:
         numerators, denominators: `[U, T]` sums of each unit.
-        shift: `[U]` first-order effect of each unit on the numerators' total through a fitted model, 0 where there is none;
-            it moves intervals, not the estimate.
+        shift: `[U]` first-order effect of each unit on the numerators' total through a fitted
+            model, 0 where there is none; it moves intervals, not the estimate.
     """
 
     numerators: Float
@@ -54,7 +56,9 @@ class Ratios:
         return float((self.numerators.sum(axis=0) / below).sum())
 
     def influence(self) -> Float:
-        """First-order effect of each unit's weight on the estimate, `[U]`, adding to 0 (infinitesimal jackknife); NaN where it is NaN."""
+        """First-order effect of each unit's weight on the estimate, `[U]`, adding to 0
+        (infinitesimal jackknife); NaN where it is NaN.
+        """
         below = self.denominators.sum(axis=0)
         if (below == 0).any():
             return np.full(len(self.numerators), np.nan)
@@ -68,15 +72,27 @@ class Ratios:
     def error(self) -> float:
         """Standard error of the estimate, clustered by unit."""
         units = len(self.numerators)
-        return float(np.sqrt(np.square(self.influence()).sum() * units / (units - 1))) if units > 1 else float("nan")
+        return (
+            float(np.sqrt(np.square(self.influence()).sum() * units / (units - 1)))
+            if units > 1
+            else float("nan")
+        )
 
     def distance_error(self, other: Ratios) -> float:
         """Standard error of the distance to another estimate over the same units."""
         units = len(self.numerators)
-        return float(np.sqrt(np.square(self.influence() - other.influence()).sum() * units / (units - 1))) if units > 1 else float("nan")
+        return (
+            float(
+                np.sqrt(np.square(self.influence() - other.influence()).sum() * units / (units - 1))
+            )
+            if units > 1
+            else float("nan")
+        )
 
     def columns(self) -> Float:
-        """What a resample sums: numerators (the model's effect added to the first) and denominators, `[U, 2 T]`."""
+        """What a resample sums: numerators (the model's effect added to the first) and
+        denominators, `[U, 2 T]`.
+        """
         above = self.numerators
         if self.shift is not None:
             above = above.copy()
@@ -85,7 +101,8 @@ class Ratios:
 
 
 def delta(estimate: Ratios, level: float = 0.95) -> Interval:
-    """Normal interval by the delta method (Cochran, Sampling Techniques, 1977, eq. 6.13 for ratios), clustered by unit.
+    """Normal interval by the delta method (Cochran, Sampling Techniques, 1977, eq. 6.13 for
+    ratios), clustered by unit.
 
     Student's quantile with units - 1 degrees of freedom.
     """
@@ -99,21 +116,26 @@ def delta(estimate: Ratios, level: float = 0.95) -> Interval:
 def bernstein(estimate: Ratios, level: float = 0.95) -> Interval:
     """Empirical Bernstein interval (Maurer & Pontil, COLT 2009, theorem 4, both sides) over units.
 
-    Holds for any number of units if no unit's part can be larger than the largest one seen; wide by design.
+    Holds for any number of units if no unit's part can be larger than the largest one seen; wide by
+    design.
     """
     moved = estimate.influence() * len(estimate.numerators)
     units = len(moved)
     log = elementary.log(4 / (1 - level))
     spread = float(moved.max() - moved.min())
-    half = float(np.sqrt(2 * moved.var(ddof=1) * log / units)) + 7 * spread * float(log) / (3 * (units - 1))
+    half = float(np.sqrt(2 * moved.var(ddof=1) * log / units)) + 7 * spread * float(log) / (
+        3 * (units - 1)
+    )
     return Interval("bernstein", estimate.value - half, estimate.value + half)
 
 
 def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> Float:
-    """Every estimate in every resample of units with replacement (Efron 1979; Field & Welsh, JRSS B 2007 for clusters), `[E, B]`.
+    """Every estimate in every resample of units with replacement (Efron 1979; Field & Welsh, JRSS B
+    2007 for clusters), `[E, B]`.
 
-    A resample is a row of multinomial counts; all resamples of all estimates are one matrix product on sums of units. The same
-    resamples serve all estimates, so that differences of estimates are paired.
+    A resample is a row of multinomial counts; all resamples of all estimates are one matrix product
+    on sums of units. The same resamples serve all estimates, so that differences of estimates are
+    paired.
 
     Args:
         estimates: over the same units.
@@ -127,13 +149,17 @@ def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> Float:
     for row, estimate in zip(out, estimates, strict=True):
         terms = estimate.numerators.shape[1]
         with np.errstate(divide="ignore", invalid="ignore"):
-            row[:] = (totals[:, start : start + terms] / totals[:, start + terms : start + 2 * terms]).sum(axis=1)
+            row[:] = (
+                totals[:, start : start + terms] / totals[:, start + terms : start + 2 * terms]
+            ).sum(axis=1)
         start += 2 * terms
     return out
 
 
 def percentile(resampled: Float, level: float = 0.95) -> Interval:
-    """Percentile interval from resamples `[B]`; NaN where more than a tenth of them had an empty denominator."""
+    """Percentile interval from resamples `[B]`; NaN where more than a tenth of them had an empty
+    denominator.
+    """
     known = resampled[np.isfinite(resampled)]
     if len(known) < 0.9 * len(resampled):
         return Interval("bootstrap", float("nan"), float("nan"))
@@ -146,5 +172,12 @@ def _counts(units: int, resamples: int, seed: int) -> Iterator[Float]:
     random = np.random.Generator(np.random.Philox(key=seed))
     for start in range(0, resamples, _BLOCK):
         size = min(_BLOCK, resamples - start)
-        drawn = random.integers(0, units, (size, units), dtype=np.int32) + np.arange(0, size * units, units, dtype=np.int32)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(np.float64)
+        drawn = (
+            random.integers(0, units, (size, units), dtype=np.int32)
+            + np.arange(0, size * units, units, dtype=np.int32)[:, None]
+        )
+        yield (
+            np.bincount(drawn.ravel(), minlength=size * units)
+            .reshape(size, units)
+            .astype(np.float64)
+        )

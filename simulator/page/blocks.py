@@ -1,4 +1,6 @@
-"""What a report is made of: sections of words, tables and figures. Page and Markdown show these blocks and add nothing to them."""
+"""What a report is made of: sections of words, tables and figures. Page and Markdown show these
+blocks and add nothing to them.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ class Cell:
         sign: before the text.
         hint: shown on hover.
         lines: in place of `text`, one line for each arm.
-        span: rows that the cell goes on for; 0: the cell above goes on here (Markdown says it anew).
+        span: rows that the cell goes on for; 0: the cell above goes on here (Markdown says it
+            anew).
         figure: in place of text.
     """
 
@@ -57,8 +60,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. `name` says what it is, to those who cannot see it; `kind` is its class, `rules` the rows that begin below a rule, and
-    `foot` the axis below a column of figures."""
+    """A table. `name` says what it is, to those who cannot see it; `kind` is its class, `rules` the
+    rows that begin below a rule, and `foot` the axis below a column of figures."""
 
     name: str
     columns: Sequence[Column]
@@ -126,7 +129,9 @@ class Code:
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks that are folded away on the screen; on paper they are shown, unless they are for the `screen` only (long tables)."""
+    """Blocks that are folded away on the screen; on paper they are shown, unless they are for the
+    `screen` only (long tables).
+    """
 
     summary: str
     blocks: Sequence[Block]
@@ -139,7 +144,8 @@ Block = Table | Words | Heading | Points | Legend | Multiples | Facts | Code | F
 
 @dataclass(frozen=True)
 class Section:
-    """A section: where it is (`id`), what it is called, and by which short name the contents list it (none: not at all).
+    """A section: where it is (`id`), what it is called, and by which short name the contents list
+    it (none: not at all).
 
     `bare`: its title is for those who cannot see the page.
     """

@@ -1,4 +1,6 @@
-"""A report as one self-contained HTML page: no network, readable without script, on a phone, in print, in light and dark."""
+"""A report as one self-contained HTML page: no network, readable without script, on a phone, in
+print, in light and dark.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from simulator.page.escapes import printable
 
 
 def page(document: Document) -> str:
-    """The page of a report, with its style and script within; the content security policy admits that one script and no request.
+    """The page of a report, with its style and script within; the content security policy admits
+    that one script and no request.
 
     All text of the document is escaped.
     """
@@ -26,7 +29,12 @@ def page(document: Document) -> str:
     return (
         _environment()
         .get_template("report.html.j2")
-        .render(d=document, style=Markup(_asset("report.css")), script=Markup(script), script_hash=digest)
+        .render(
+            d=document,
+            style=Markup(_asset("report.css")),
+            script=Markup(script),
+            script_hash=digest,
+        )
     )
 
 
@@ -46,7 +54,9 @@ def _environment() -> Environment:
 
 
 def seen(value: Any) -> Any:
-    """What a template prints, before it is escaped: text of others with what nobody could see as escapes."""
+    """What a template prints, before it is escaped: text of others with what nobody could see as
+    escapes.
+    """
     return printable(value) if type(value) is str else value
 
 

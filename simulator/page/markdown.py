@@ -1,4 +1,6 @@
-"""A report as Markdown: the same blocks as the page, but for its figures, whose numbers stand in tables."""
+"""A report as Markdown: the same blocks as the page, but for its figures, whose numbers stand in
+tables.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,20 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from simulator.page.blocks import Block, Cell, Code, Document, Facts, Fold, Heading, Legend, Multiples, Points, Table, Words
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Code,
+    Document,
+    Facts,
+    Fold,
+    Heading,
+    Legend,
+    Multiples,
+    Points,
+    Table,
+    Words,
+)
 from simulator.page.escapes import printable
 from simulator.page.words import LIGHTS
 
@@ -42,7 +57,9 @@ def _shown(blocks: Sequence[Block]) -> Iterable[str]:
             case Table():
                 yield from _table(block)
             case Words():
-                yield f"**{text(block.lead)}** {text(block.text)}" if block.lead else text(block.text)
+                yield (
+                    f"**{text(block.lead)}** {text(block.text)}" if block.lead else text(block.text)
+                )
             case Heading():
                 yield f"### {text(block.text)}"
             case Points():
@@ -52,7 +69,8 @@ def _shown(blocks: Sequence[Block]) -> Iterable[str]:
             case Code():
                 yield "\n".join("    " + line for line in printable(block.text).splitlines())
             case Fold():
-                yield f"<details{' open' if block.open else ''}><summary>{text(block.summary)}</summary>"
+                is_open = " open" if block.open else ""
+                yield f"<details{is_open}><summary>{text(block.summary)}</summary>"
                 yield from _shown(block.blocks)
                 yield "</details>"
             case Legend() | Multiples():
@@ -76,4 +94,8 @@ def _table(table: Table) -> Iterable[str]:
 
 def _cell(cell: Cell) -> str:
     said = " / ".join(cell.lines) if cell.lines else cell.text
-    return " ".join(part for part in (cell.sign, text(said), f"({text(cell.under)})" if cell.under else "") if part)
+    return " ".join(
+        part
+        for part in (cell.sign, text(said), f"({text(cell.under)})" if cell.under else "")
+        if part
+    )

@@ -1,6 +1,8 @@
-"""The report: all that is said of a run, gathered from its event log and shown as a terminal table, JSON, Markdown and one HTML page.
+"""The report: all that is said of a run, gathered from its event log and shown as a terminal table,
+JSON, Markdown and one HTML page.
 
-No measurement lives here: counts come from one pass over the log, figures with an interval from `simulator.stats`.
+No measurement lives here: counts come from one pass over the log, figures with an interval from
+`simulator.stats`.
 """
 
 from __future__ import annotations
@@ -24,14 +26,29 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 
 ROW = (
-    "metric", "arm", "unit", "control_mean", "treatment_mean", "lift", "low", "high", "t", "df", "p", "p_adjusted", "n_units", "mde",
-)  # fmt: skip
-"""The keys of a row of `lifts`, exactly these and in this order. `lift`, `low`, `high` and `mde` are fractions of the size of the control's
-mean."""
+    "metric",
+    "arm",
+    "unit",
+    "control_mean",
+    "treatment_mean",
+    "lift",
+    "low",
+    "high",
+    "t",
+    "df",
+    "p",
+    "p_adjusted",
+    "n_units",
+    "mde",
+)
+"""The keys of a row of `lifts`, exactly these and in this order. `lift`, `low`, `high` and `mde`
+are fractions of the size of the control's mean."""
 
 
 class ReportError(ValueError):
-    """A log, table or folder that no report can be made of; the message names it, the rule and what to do."""
+    """A log, table or folder that no report can be made of; the message names it, the rule and what
+    to do.
+    """
 
 
 def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -50,27 +67,34 @@ def write(
     better: Mapping[str, Better] | None = None,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
-    """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each by temporary name and rename.
+    """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each
+    by temporary name and rename.
 
     Args:
         log: of an A/B: at least two arms.
         folder: is made if it is not there.
-        runtime: seconds, rates and sizes of the run that wrote the log; kept under `runtime`, and nothing else depends on it.
-        run: the run's folder, where the same arms in further worlds (`worlds/<name>`), a replay of the log (`replay`) and an audit
-            (`audit.json`) may lie, offline figures (`fidelity`), and what the run has noticed of its policies (`notices.json`), to be
-            shown beside; `folder` if left out.
-        strict: refuse to report a lift, and write nothing, where a check is red (a world out of calibration, an arm given up).
+        runtime: seconds, rates and sizes of the run that wrote the log; kept under `runtime`, and
+            nothing else depends on it.
+        run: the run's folder, where the same arms in further worlds (`worlds/<name>`), a replay of
+            the log (`replay`) and an audit (`audit.json`) may lie, offline figures (`fidelity`),
+            and what the run has noticed of its policies (`notices.json`), to be shown beside;
+            `folder` if left out.
+        strict: refuse to report a lift, and write nothing, where a check is red (a world out of
+            calibration, an arm given up).
         margins: guardrails and equivalences that were planned, by user.
         choices: how lifts are computed, and what is computed beside them.
-        better: by metric, whether `higher` or `lower` values of it are better, where that is not as the log says.
+        better: by metric, whether `higher` or `lower` values of it are better, where that is not as
+            the log says.
         progress: called as (stage, steps done, steps, {}).
 
     Returns:
-        The content of `report.json`: plain dicts, lists, strings and numbers, with None for what is not defined.
+        The content of `report.json`: plain dicts, lists, strings and numbers, with None for what is
+        not defined.
 
     Raises:
         ReportError: the log holds nothing to compare, or `strict` and a red check.
-        TableError: a margin of no metric, or one that is not positive; a guardrail of a metric whose direction is not known.
+        TableError: a margin of no metric, or one that is not positive; a guardrail of a metric
+            whose direction is not known.
         MetricError: `better` of no metric, or no direction.
     """
     from simulator.report import audited, offline
@@ -79,16 +103,23 @@ def write(
     from simulator.report.content import add_check, gather
     from simulator.serving import promises
 
-    content = gather(log, runtime=runtime, progress=progress, margins=margins, choices=choices, better=better)
+    content = gather(
+        log, runtime=runtime, progress=progress, margins=margins, choices=choices, better=better
+    )
     home = run or folder
-    content["offline"], content["foretold"] = offline.beside(home, content), offline.foretold(home, content)
+    content["offline"], content["foretold"] = (
+        offline.beside(home, content),
+        offline.foretold(home, content),
+    )
     content["audit"] = audited.beside(home)
     if content["audit"]:
         add_check(content, audited.check(content["audit"]))
     notices = promises.kept(home.glob(promises.FILE))
     if notices:
         add_check(content, checks.promises(notices))
-    worlds = {name: load(place) for name, place in Workspace(home).worlds(content["settings"]).items()}
+    worlds = {
+        name: load(place) for name, place in Workspace(home).worlds(content["settings"]).items()
+    }
     if worlds:
         own = content["settings"].get("users", {}).get("kind", "this world")
         content["worlds"] = world.over({own: content, **worlds})
@@ -108,11 +139,15 @@ def refuse(content: Mapping[str, Any]) -> None:
     red = [check for check in content["checks"] if check["status"] == "red"]
     if red:
         why = "\n".join(f"  {check['name']}: {check['value']} {check['meaning']}" for check in red)
-        raise ReportError(f"strict: no lift is reported, because {len(red)} of {len(content['checks'])} checks are red:\n{why}")
+        raise ReportError(
+            f"strict: no lift is reported, because {len(red)} of {len(content['checks'])} checks"
+            f" are red:\n{why}"
+        )
 
 
 def load(source: Path) -> dict[str, Any]:
-    """The content of a report: as report.json of a run's folder (or that file) keeps it, else gathered from the log there.
+    """The content of a report: as report.json of a run's folder (or that file) keeps it, else
+    gathered from the log there.
 
     Raises:
         ReportError: nothing is there, or the file is no report of this schema.
@@ -124,8 +159,14 @@ def load(source: Path) -> dict[str, Any]:
     if file.suffix != ".json" or not file.is_file():
         return gather(find(source)[0], runtime=None, progress=_silent)
     stored = read_json(file, "Rebuild it with `abtest report`")
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA_VERSION or "lifts" not in stored:
-        raise ReportError(f"{file}: not a report of schema {SCHEMA_VERSION}; rebuild it with `abtest report`")
+    if (
+        not isinstance(stored, dict)
+        or stored.get("schema") != SCHEMA_VERSION
+        or "lifts" not in stored
+    ):
+        raise ReportError(
+            f"{file}: not a report of schema {SCHEMA_VERSION}; rebuild it with `abtest report`"
+        )
     return stored
 
 
@@ -151,7 +192,8 @@ def find(source: Path) -> tuple[EventLog, Path]:
 
 
 def runtime(folder: Path) -> dict[str, Any] | None:
-    """The run time figures that an earlier report of the same folder keeps; the log itself does not have them.
+    """The run time figures that an earlier report of the same folder keeps; the log itself does not
+    have them.
 
     None where there is no such report, or one that cannot be read: it is about to be written anew.
     """
@@ -170,12 +212,18 @@ def save(content: Mapping[str, Any], folder: Path) -> None:
     from simulator.report.sections import document
 
     shown = document(content)
-    write_texts(folder, {"report.json": as_json(content), "report.md": markdown(shown), "report.html": page(shown)})
+    write_texts(
+        folder,
+        {"report.json": as_json(content), "report.md": markdown(shown), "report.html": page(shown)},
+    )
 
 
 def finite(given: Mapping[str, Any]) -> dict[str, Any]:
     """The same, with None for NaN and infinite numbers: JSON has neither."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in given.items()}
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in given.items()
+    }
 
 
 def as_json(content: Mapping[str, Any]) -> str:

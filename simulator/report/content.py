@@ -1,4 +1,5 @@
-"""The content of a report: everything that is said of a run, gathered from its event log as plain dicts, lists and numbers.
+"""The content of a report: everything that is said of a run, gathered from its event log as plain
+dicts, lists and numbers.
 
 Every rendering (terminal, JSON, Markdown, HTML) shows this content and adds nothing to it.
 """
@@ -37,7 +38,18 @@ from simulator.stats.tests import level_of_one
 from simulator.stats.units import Unit, UnitTable, UserDays
 from simulator.stats.verdict import Lift
 
-FUNNEL = ("sessions", "requests", "impressions", "play", "click", "long_view", "like", "comment", "follow", "forward")
+FUNNEL = (
+    "sessions",
+    "requests",
+    "impressions",
+    "play",
+    "click",
+    "long_view",
+    "like",
+    "comment",
+    "follow",
+    "forward",
+)
 """The steps of the funnel, in order, as far as the log has them."""
 
 
@@ -57,14 +69,17 @@ class Comparison:
 
     @classmethod
     def of(cls, meta: Metadata, without: tuple[str, ...] = ()) -> Comparison:
-        """The comparison that a log declares, `without` some arms; where it declares no control, it is the first arm.
+        """The comparison that a log declares, `without` some arms; where it declares no control, it
+        is the first arm.
 
         Raises:
             ReportError: fewer than two arms, or no such control.
         """
         there = [name for name in meta.arms if name != HISTORY and name not in without]
         if len(there) < 2:
-            raise ReportError(f"a report compares at least two arms; this log has {there or 'none'}")
+            raise ReportError(
+                f"a report compares at least two arms; this log has {there or 'none'}"
+            )
         control = meta.control or there[0]
         if control not in there:
             raise ReportError(f"the control arm {control!r} is not among the arms {there}")
@@ -100,11 +115,17 @@ def gather(
     progress("report: calibration", 2, 4, {})
     calibration = world.calibration(log)
     progress("report: lifts", 3, 4, {})
-    kind = meta.scenario.get("design", {}).get("kind", "paired" if sums.assigned is None else "split")
+    kind = meta.scenario.get("design", {}).get(
+        "kind", "paired" if sums.assigned is None else "split"
+    )
     unit: Unit = "day" if kind == "switchback" else "user"
-    by_all = verdict.verdict(sums, who.control, method=choices.interval, correction=choices.correction)
+    by_all = verdict.verdict(
+        sums, who.control, method=choices.interval, correction=choices.correction
+    )
     rows = sorted(by_all, key=lambda row: (row.unit != unit, who.arms.index(row.arm)))
-    scenario, notes = (json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes))
+    scenario, notes = (
+        json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes)
+    )
     by_user = sums.by("user")
     published = scenario.get("published", {})
     level = _level_of_one(by_all, choices)
@@ -126,24 +147,43 @@ def gather(
         "adjusted": [],
         "clusters": None,
         "columns": [],
-        "command": f"abtest run {shlex.quote(scenario['name'] + '.yaml')}" if scenario.get("name") else None,
+        "command": (
+            f"abtest run {shlex.quote(scenario['name'] + '.yaml')}"
+            if scenario.get("name")
+            else None
+        ),
         "beside": _with_the_past(by_user, who) if sums.assigned is not None else None,
-        "size": {"users": meta.n_users, "items": meta.n_items, "days": sums.days, "impressions": int(counts.steps["impressions"].sum())},
+        "size": {
+            "users": meta.n_users,
+            "items": meta.n_items,
+            "days": sums.days,
+            "impressions": int(counts.steps["impressions"].sum()),
+        },
         "units": _units(sums, who),
         "daily": daily,
-        "sequential": [_peeks(found) for found in sequential.peeks(sums, who.control)] if sums.days > 1 and kind != "switchback" else [],
+        "sequential": (
+            [_peeks(found) for found in sequential.peeks(sums, who.control)]
+            if sums.days > 1 and kind != "switchback"
+            else []
+        ),
         "distributions": distributions(by_user, who.arms),
         "segments": _segments(by_user, who.control),
-        "otherwise": computed_otherwise(by_user, who.control, who.treatments, choices, progress=progress),
+        "otherwise": computed_otherwise(
+            by_user, who.control, who.treatments, choices, progress=progress
+        ),
         "funnel": _funnel(counts, who),
         "channels": _channels(counts, meta, who),
         "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
         "calibration": calibration,
         "support": world.support(log, who.arms),
-        "published": _published(published, rows, power, "paired" if sums.assigned is None else "split"),
+        "published": _published(
+            published, rows, power, "paired" if sums.assigned is None else "split"
+        ),
         "power": power,
         "designs": _designs(sums, who, kind, level),
-        "preference": preferences(by_user, who.control, who.treatments) if kind == "interleave" else [],
+        "preference": (
+            preferences(by_user, who.control, who.treatments) if kind == "interleave" else []
+        ),
         "offline": [],
         "foretold": [],
         "audit": None,
@@ -168,10 +208,12 @@ def gather_table(
     command: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Everything that the report says of a plain per-user table, in the same form; what only a log can tell is empty.
+    """Everything that the report says of a plain per-user table, in the same form; what only a log
+    can tell is empty.
 
-    `adjusted` are the metrics whose lifts are adjusted for their pre-period column; `beside` has the same rows without. `cluster`: the
-    column of clusters that are the table's units; `shares`: of users that were meant for each arm; `command`: that makes this report.
+    `adjusted` are the metrics whose lifts are adjusted for their pre-period column; `beside` has
+    the same rows without. `cluster`: the column of clusters that are the table's units; `shares`:
+    of users that were meant for each arm; `command`: that makes this report.
     """
     from simulator.report.user_table import adjustments, compared
 
@@ -201,7 +243,9 @@ def gather_table(
         "sequential": [],
         "distributions": distributions(table, arms),
         "segments": _segments(table, control),
-        "otherwise": computed_otherwise(table, control, who.treatments, choices, adjusted, progress),
+        "otherwise": computed_otherwise(
+            table, control, who.treatments, choices, adjusted, progress
+        ),
         "funnel": [],
         "channels": None,
         "answered_by_log": {},
@@ -221,8 +265,16 @@ def gather_table(
     }
 
 
-def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric], unit: Unit, choices: Choices) -> dict[str, Any]:
-    """What every report begins with: the lifts, and what they say; `unit`: of the verdict on the first screen."""
+def _frame(
+    rows: Sequence[Lift],
+    who: Comparison,
+    metrics: Mapping[str, Metric],
+    unit: Unit,
+    choices: Choices,
+) -> dict[str, Any]:
+    """What every report begins with: the lifts, and what they say; `unit`: of the verdict on the
+    first screen.
+    """
     return {
         "schema": SCHEMA_VERSION,
         "control": who.control,
@@ -230,7 +282,10 @@ def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric],
         "unit": unit,
         "lifts": [_row(row) for row in rows],
         "verdicts": _verdicts(rows, who.control, metrics),
-        "headlines": [_headline([row for row in rows if row.unit == unit], arm, who.control, metrics) for arm in who.treatments],
+        "headlines": [
+            _headline([row for row in rows if row.unit == unit], arm, who.control, metrics)
+            for arm in who.treatments
+        ],
         "metrics": {name: _described(metric) for name, metric in metrics.items()},
         "family": verdict.FAMILY,
         "choices": dataclasses.asdict(choices),
@@ -240,7 +295,12 @@ def _frame(rows: Sequence[Lift], who: Comparison, metrics: Mapping[str, Metric],
 def _checks(*found: Check) -> list[dict[str, Any]]:
     """Red first, then amber; each a sentence."""
     said = [
-        {"name": title(check.name), "status": check.status, "value": sentenced(check.value), "meaning": sentenced(check.meaning)}
+        {
+            "name": title(check.name),
+            "status": check.status,
+            "value": sentenced(check.value),
+            "meaning": sentenced(check.meaning),
+        }
         for check in found
     ]
     return sorted(said, key=_urgency)
@@ -256,20 +316,32 @@ def add_check(content: dict[str, Any], found: Check) -> None:
 
 
 def _described(metric: Metric) -> dict[str, Any]:
-    return {key: getattr(metric, key) for key in ("description", "measure", "higher_is_better", "known_by")}
+    return {
+        key: getattr(metric, key)
+        for key in ("description", "measure", "higher_is_better", "known_by")
+    }
 
 
 def _answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
-    """The sums without the arms that nobody has seen anything of (an arm that was given up), and the names of those."""
+    """The sums without the arms that nobody has seen anything of (an arm that was given up), and
+    the names of those.
+    """
     shown = np.asarray(sums.terms["impressions"].any(axis=(1, 2)))
     if shown.all():
         return sums, ()
     kept = np.flatnonzero(shown)
     place = np.full(len(shown), -1)
     place[kept] = np.arange(len(kept))
-    assigned = None if sums.assigned is None else np.where(sums.assigned >= 0, place[np.maximum(sums.assigned, 0)], -1)
+    assigned = (
+        None
+        if sums.assigned is None
+        else np.where(sums.assigned >= 0, place[np.maximum(sums.assigned, 0)], -1)
+    )
     left = dataclasses.replace(
-        sums, arms=tuple(sums.arms[i] for i in kept), terms={name: cube[kept] for name, cube in sums.terms.items()}, assigned=assigned
+        sums,
+        arms=tuple(sums.arms[i] for i in kept),
+        terms={name: cube[kept] for name, cube in sums.terms.items()},
+        assigned=assigned,
     )
     return left, tuple(sums.arms[i] for i in np.flatnonzero(~shown))
 
@@ -283,7 +355,20 @@ def _on_day(lift: Lift, day: int) -> dict[str, Any]:
     given = lift.to_dict()
     return {
         "day": day,
-        **{key: given[key] for key in ("metric", "arm", "control_mean", "treatment_mean", "lift", "low", "high", "p", "n_units")},
+        **{
+            key: given[key]
+            for key in (
+                "metric",
+                "arm",
+                "control_mean",
+                "treatment_mean",
+                "lift",
+                "low",
+                "high",
+                "p",
+                "n_units",
+            )
+        },
     }
 
 
@@ -309,12 +394,18 @@ def _peeks(found: sequential.Peeks) -> dict[str, Any]:
 
 
 def _segments(table: UnitTable, control: str) -> dict[str, Any] | None:
-    """Lifts in groups of users known before the test, the tests of whether they differ, and the warning that belongs beside."""
+    """Lifts in groups of users known before the test, the tests of whether they differ, and the
+    warning that belongs beside.
+    """
     rows, interactions = segments.segments(table, control)
     if not rows:
         return None
     found = [{"group": one.group, "level": one.level, **_row(one.row)} for one in rows]
-    return {"warning": segments.WARNING, "rows": found, "interactions": [finite(dataclasses.asdict(one)) for one in interactions]}
+    return {
+        "warning": segments.WARNING,
+        "rows": found,
+        "interactions": [finite(dataclasses.asdict(one)) for one in interactions],
+    }
 
 
 def _with_the_past(table: UnitTable, who: Comparison) -> dict[str, Any] | None:
@@ -332,12 +423,24 @@ def _margins(table: UnitTable, control: str, margins: Margins | None) -> list[di
     """The answers to guardrails and equivalences that were asked, each with its sentence."""
     from simulator.report.user_table import adjustments
 
-    rows = [finite(dataclasses.asdict(one)) for one in judged(table, control, margins, adjustments(table))] if margins else []
-    return [{**row, "sentence": bounded(row, control, table.metrics[row["metric"]].higher_is_better)} for row in rows]
+    rows = (
+        [
+            finite(dataclasses.asdict(one))
+            for one in judged(table, control, margins, adjustments(table))
+        ]
+        if margins
+        else []
+    )
+    return [
+        {**row, "sentence": bounded(row, control, table.metrics[row["metric"]].higher_is_better)}
+        for row in rows
+    ]
 
 
 def _level_of_one(rows: Sequence[Lift], choices: Choices) -> float:
-    """The level of the two-sided test that one true difference must pass in the family of the verdict by user."""
+    """The level of the two-sided test that one true difference must pass in the family of the
+    verdict by user.
+    """
     tested = sum(1 for row in rows if row.unit == "user" and not math.isnan(row.p))
     return 1.0 - level_of_one(tested, choices.correction)
 
@@ -348,17 +451,36 @@ def _designs(sums: UserDays, who: Comparison, kind: str, level: float) -> list[d
     return made(sums, who.control, who.treatments, level) if made else []
 
 
-def _verdicts(rows: Sequence[Lift], control: str, metrics: Mapping[str, Metric]) -> list[dict[str, str]]:
+def _verdicts(
+    rows: Sequence[Lift], control: str, metrics: Mapping[str, Metric]
+) -> list[dict[str, str]]:
     """Verdict and sentence of each row of `lifts`, in the same order."""
-    comparisons = {unit: sum(1 for row in rows if row.unit == unit and not math.isnan(row.p)) for unit in {row.unit for row in rows}}
+    comparisons = {
+        unit: sum(1 for row in rows if row.unit == unit and not math.isnan(row.p))
+        for unit in {row.unit for row in rows}
+    }
     return [
-        {"metric": row.metric, "arm": row.arm, "unit": row.unit, "verdict": row.words,
-         "sentence": sentence(_row(row), row.words, control, comparisons[row.unit], row.note, metrics[row.metric].higher_is_better)}
+        {
+            "metric": row.metric,
+            "arm": row.arm,
+            "unit": row.unit,
+            "verdict": row.words,
+            "sentence": sentence(
+                _row(row),
+                row.words,
+                control,
+                comparisons[row.unit],
+                row.note,
+                metrics[row.metric].higher_is_better,
+            ),
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
-def _headline(rows: Sequence[Lift], arm: str, control: str, metrics: Mapping[str, Metric]) -> dict[str, str]:
+def _headline(
+    rows: Sequence[Lift], arm: str, control: str, metrics: Mapping[str, Metric]
+) -> dict[str, str]:
     mine = [(row.metric, row.words) for row in rows if row.arm == arm]
     turned = {name for name, metric in metrics.items() if metric.higher_is_better is False}
     return {"arm": arm, "sentence": headline(mine, arm, control, turned)}
@@ -366,30 +488,46 @@ def _headline(rows: Sequence[Lift], arm: str, control: str, metrics: Mapping[str
 
 def _funnel(counts: Counts, who: Comparison) -> list[dict[str, Any]]:
     """Steps with their count in each arm, users first."""
-    totals = {"users": counts.users, **{name: counts.steps[name].sum(axis=1) for name in FUNNEL if name in counts.steps}}
+    totals = {
+        "users": counts.users,
+        **{name: counts.steps[name].sum(axis=1) for name in FUNNEL if name in counts.steps},
+    }
     return [{"step": name, "counts": who.by_arm(total)} for name, total in totals.items()]
 
 
 def _channels(counts: Counts, meta: Metadata, who: Comparison) -> dict[str, Any] | None:
-    """Share of the impressions that each recall channel brought, by arm; None where there is but one."""
+    """Share of the impressions that each recall channel brought, by arm; None where there is but
+    one.
+    """
     if not meta.channels:
         return None
     whole = counts.channels.sum(axis=1, keepdims=True)
-    return {"names": ["tested policy", *meta.channels], "shares": who.by_arm(counts.channels / whole.clip(min=1))}
+    return {
+        "names": ["tested policy", *meta.channels],
+        "shares": who.by_arm(counts.channels / whole.clip(min=1)),
+    }
 
 
 def _share(part: Cells, whole: Cells, who: Comparison) -> dict[str, float | None]:
-    return {name: None if whole[i] == 0 else float(part[i] / whole[i]) for name, i in zip(who.arms, who.index, strict=True)}
+    return {
+        name: None if whole[i] == 0 else float(part[i] / whole[i])
+        for name, i in zip(who.arms, who.index, strict=True)
+    }
 
 
 def _published(
-    published: Mapping[str, float], rows: Sequence[Lift], power: Sequence[Mapping[str, Any]], design: str
+    published: Mapping[str, float],
+    rows: Sequence[Lift],
+    power: Sequence[Mapping[str, Any]],
+    design: str,
 ) -> list[dict[str, Any]]:
     """Published lifts beside ours by user, for every arm and metric that has one.
 
     `inside`: within our interval. `users`: how many this design needs to show the published lift.
     """
-    needed = {(row["metric"], row["arm"]): row["users"].get(design) for row in power if row["published"]}
+    needed = {
+        (row["metric"], row["arm"]): row["users"].get(design) for row in power if row["published"]
+    }
     found = []
     for lift in rows:
         if lift.unit == "user" and lift.metric in published:
@@ -397,5 +535,14 @@ def _published(
             inside = None if row["lift"] is None else bool(lift.low <= value <= lift.high)
             ours = {key: row[key] for key in ("lift", "low", "high")}
             users = needed.get((lift.metric, lift.arm))
-            found.append({"metric": lift.metric, "arm": lift.arm, "published": value, **ours, "inside": inside, "users": users})
+            found.append(
+                {
+                    "metric": lift.metric,
+                    "arm": lift.arm,
+                    "published": value,
+                    **ours,
+                    "inside": inside,
+                    "users": users,
+                }
+            )
     return found

@@ -1,4 +1,6 @@
-"""Plain counts of a log by arm and day (requests, impressions, feedback, recall channels, logged answers) in one streaming pass."""
+"""Plain counts of a log by arm and day (requests, impressions, feedback, recall channels, logged
+answers) in one streaming pass.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,14 @@ class Counts:
 
     Attributes:
         days: number of days, at least 1; rows after the last day are counted on it.
-        steps: by name, `[arms, days]`: `users` (distinct on that day), `sessions` and `requests` (on the day on which they begin),
-            `impressions`, `play` (watch > 0), `watch_time` (s), `click` and each FEEDBACK kind that the log has.
-        observed: by name, `[arms, days]`: on how many impressions click, watch_time and each kind were observed (not null).
+        steps: by name, `[arms, days]`: `users` (distinct on that day), `sessions` and `requests`
+            (on the day on which they begin), `impressions`, `play` (watch > 0), `watch_time` (s),
+            `click` and each FEEDBACK kind that the log has.
+        observed: by name, `[arms, days]`: on how many impressions click, watch_time and each kind
+            were observed (not null).
         users: `[arms]` distinct users with an impression.
-        channels: `[arms, channels + 1]` impressions by recall channel; column 0 is the tested policy.
+        channels: `[arms, channels + 1]` impressions by recall channel; column 0 is the tested
+            policy.
         logged: `[arms]` impressions that a real log answered.
     """
 
@@ -42,9 +47,16 @@ class Counts:
 
 def count(log: EventLog, rows: int = 1 << 20) -> Counts:
     """Count a log in KEY order, `rows` impressions at a time: memory does not grow with the log."""
-    n_arms, days, n_channels = len(log.metadata.arms), max(log.metadata.days, 1), len(log.metadata.channels) + 1
+    n_arms, days, n_channels = (
+        len(log.metadata.arms),
+        max(log.metadata.days, 1),
+        len(log.metadata.channels) + 1,
+    )
     kinds = ("click", *log.kinds)
-    steps = {name: np.zeros((n_arms, days)) for name in ("users", "sessions", "requests", "impressions", "play", "watch_time", *kinds)}
+    steps = {
+        name: np.zeros((n_arms, days))
+        for name in ("users", "sessions", "requests", "impressions", "play", "watch_time", *kinds)
+    }
     observed = {name: np.zeros((n_arms, days)) for name in ("watch_time", *kinds)}
     users, channels, logged = np.zeros(n_arms), np.zeros((n_arms, n_channels)), np.zeros(n_arms)
 
@@ -68,14 +80,25 @@ def count(log: EventLog, rows: int = 1 << 20) -> Counts:
         steps["requests"] += tally(cell[new_request])
         _add_feedback(ab, cell, kinds, steps, observed)
         channel = np.minimum(ab["channel"].to_numpy(), n_channels - 1)
-        channels += np.bincount(key[0] * n_channels + channel, minlength=channels.size).reshape(channels.shape)
-        logged += np.bincount(key[0], weights=ab["logged"].cast(pa.uint8()).to_numpy(), minlength=n_arms)
+        channels += np.bincount(key[0] * n_channels + channel, minlength=channels.size).reshape(
+            channels.shape
+        )
+        logged += np.bincount(
+            key[0], weights=ab["logged"].cast(pa.uint8()).to_numpy(), minlength=n_arms
+        )
     return Counts(days, steps, observed, users, channels, logged)
 
 
-def _begins(key: list[npt.NDArray[np.int64]], above: list[int] | None) -> tuple[npt.NDArray[np.bool_], ...]:
-    """Where a user, a session, a request and a user's day begin, `[N]` each; `above` is the row before the first."""
-    changed = [np.concatenate(([above is None or column[0] != above[i]], column[1:] != column[:-1])) for i, column in enumerate(key)]
+def _begins(
+    key: list[npt.NDArray[np.int64]], above: list[int] | None
+) -> tuple[npt.NDArray[np.bool_], ...]:
+    """Where a user, a session, a request and a user's day begin, `[N]` each; `above` is the row
+    before the first.
+    """
+    changed = [
+        np.concatenate(([above is None or column[0] != above[i]], column[1:] != column[:-1]))
+        for i, column in enumerate(key)
+    ]
     arm, user, session, request, day = changed
     user = arm | user
     session = user | session
@@ -83,12 +106,26 @@ def _begins(key: list[npt.NDArray[np.int64]], above: list[int] | None) -> tuple[
 
 
 def _add_feedback(
-    batch: pa.RecordBatch, cell: npt.NDArray[np.int64], kinds: tuple[str, ...], steps: dict[str, Cells], observed: dict[str, Cells]
+    batch: pa.RecordBatch,
+    cell: npt.NDArray[np.int64],
+    kinds: tuple[str, ...],
+    steps: dict[str, Cells],
+    observed: dict[str, Cells],
 ) -> None:
-    """Add one batch's impressions, plays, seconds and feedback to their cells; one hash aggregation by Arrow for all columns."""
-    columns = {"cell": pa.array(cell), "watch_time": batch["watch"].cast(pa.float64()), "play": pc.greater(batch["watch"], 0)}
+    """Add one batch's impressions, plays, seconds and feedback to their cells; one hash aggregation
+    by Arrow for all columns.
+    """
+    columns = {
+        "cell": pa.array(cell),
+        "watch_time": batch["watch"].cast(pa.float64()),
+        "play": pc.greater(batch["watch"], 0),
+    }
     columns |= {name: batch[name] for name in kinds}
-    wanted = [("cell", "count"), ("play", "sum"), *((name, how) for name in ("watch_time", *kinds) for how in ("sum", "count"))]
+    wanted = [
+        ("cell", "count"),
+        ("play", "sum"),
+        *((name, how) for name in ("watch_time", *kinds) for how in ("sum", "count")),
+    ]
     sums = pa.table(columns).group_by("cell").aggregate(wanted)
     at = np.unravel_index(sums["cell"].to_numpy(), steps["impressions"].shape)
     steps["impressions"][at] += sums["cell_count"].to_numpy()

@@ -1,4 +1,5 @@
-"""The same comparison computed otherwise: other intervals, ranks, winsorised sums, quantiles, strata, resampling.
+"""The same comparison computed otherwise: other intervals, ranks, winsorised sums, quantiles,
+strata, resampling.
 
 It stands beside the verdict, to see whether that hangs on one method.
 """
@@ -21,7 +22,9 @@ from simulator.stats.moments import Moments, relative
 from simulator.stats.units import TableError, UnitTable, levels
 
 RANKED = 200_000
-"""Units up to which ranks are computed: sorting a million users for every metric takes longer than the report may."""
+"""Units up to which ranks are computed: sorting a million users for every metric takes longer than
+the report may.
+"""
 
 QUANTILES = {"median": 0.5, "ninth decile": 0.9}
 
@@ -47,27 +50,45 @@ def computed_otherwise(
         table: by user.
         control: the control arm.
         treatments: the other arms.
-        choices: how the verdict is computed; how much is winsorised; how often is resampled, if at all.
+        choices: how the verdict is computed; how much is winsorised; how often is resampled, if at
+            all.
         covariates: what the verdict is adjusted for; the other methods are not.
-        progress: called as ("report: resampling", comparisons done, comparisons, {}) where one is made.
+        progress: called as ("report: resampling", comparisons done, comparisons, {}) where one is
+            made.
 
     Returns:
-        Rows with `metric`, `arm`, `method`; `lift`, `low`, `high`, `p`, each None where the method does not give it or it is not defined;
+        Rows with `metric`, `arm`, `method`; `lift`, `low`, `high`, `p`, each None where the method
+        does not give it or it is not defined;
         `note`: why not, or "".
     """
-    own = {(r.metric, r.arm): r for r in verdict.lifts(table, control, covariates=covariates, method=choices.interval)}
-    cut = {(r.metric, r.arm): r for r in verdict.lifts(winsorised(table, choices.winsorise), control)}
-    strata = [name for name, p in segments.dependence(table).items() if p >= segments.DEPENDENT and 1 < _levels(table, name) <= STRATA]
+    own = {
+        (r.metric, r.arm): r
+        for r in verdict.lifts(table, control, covariates=covariates, method=choices.interval)
+    }
+    cut = {
+        (r.metric, r.arm): r for r in verdict.lifts(winsorised(table, choices.winsorise), control)
+    }
+    strata = [
+        name
+        for name, p in segments.dependence(table).items()
+        if p >= segments.DEPENDENT and 1 < _levels(table, name) <= STRATA
+    ]
     samples = compare.Samples(table, {})
     rows = []
     done, of = 0, len(treatments) * len(table.numerators)
     for arm in treatments:
         for metric in table.numerators:
-            found = [_row("as in the verdict", own[metric, arm]), *_intervals(samples.moments(metric, control, arm), choices)]
+            found = [
+                _row("as in the verdict", own[metric, arm]),
+                *_intervals(samples.moments(metric, control, arm), choices),
+            ]
             found += [_ranks(table, metric, control, arm)]
             if metric not in table.denominators:
                 found.append(_row(f"winsorised {100 * choices.winsorise:g}%", cut[metric, arm]))
-            found += [_quantile(table, metric, control, arm, name, level) for name, level in QUANTILES.items()]
+            found += [
+                _quantile(table, metric, control, arm, name, level)
+                for name, level in QUANTILES.items()
+            ]
             found += [_stratified(table, metric, control, arm, group) for group in strata]
             if choices.resamples:
                 found += _resampled(table, metric, control, arm, choices)
@@ -82,9 +103,19 @@ def _levels(table: UnitTable, group: str) -> int:
     return len(levels(table.groups[group])[0])
 
 
-def _said(method: str, lift: float | None = None, low: float | None = None, high: float | None = None, p: float | None = None,
-          note: str = "") -> Row:  # fmt: skip
-    return {"method": method, **finite({"lift": lift, "low": low, "high": high, "p": p}), "note": note}
+def _said(
+    method: str,
+    lift: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    p: float | None = None,
+    note: str = "",
+) -> Row:
+    return {
+        "method": method,
+        **finite({"lift": lift, "low": low, "high": high, "p": p}),
+        "note": note,
+    }
 
 
 def _row(method: str, row: verdict.Lift) -> Row:
@@ -107,7 +138,9 @@ def _ranks(table: UnitTable, metric: str, control: str, arm: str) -> Row:
     return _said(name, p=float((tests.wilcoxon if table.paired else tests.rank_sum)(base, other).p))
 
 
-def _quantile(table: UnitTable, metric: str, control: str, arm: str, name: str, level: float) -> Row:
+def _quantile(
+    table: UnitTable, metric: str, control: str, arm: str, name: str, level: float
+) -> Row:
     """The lift of a quantile of users' sums, where there is one to speak of."""
     if metric in table.denominators:
         return _said(name, note="a ratio metric has no quantiles of users")
@@ -122,12 +155,19 @@ def _quantile(table: UnitTable, metric: str, control: str, arm: str, name: str, 
 def _stratified(table: UnitTable, metric: str, control: str, arm: str, group: str) -> Row:
     name = f"post-stratified by {group}"
     try:
-        return _row(name, verdict.row(post_stratified(table, metric, control, arm, group), metric, arm, table.unit))
+        return _row(
+            name,
+            verdict.row(
+                post_stratified(table, metric, control, arm, group), metric, arm, table.unit
+            ),
+        )
     except TableError as error:
         return _said(name, note=str(error).removeprefix("post-stratification: "))
 
 
-def _resampled(table: UnitTable, metric: str, control: str, arm: str, choices: Choices) -> Iterator[Row]:
+def _resampled(
+    table: UnitTable, metric: str, control: str, arm: str, choices: Choices
+) -> Iterator[Row]:
     """A randomisation test and a BCa interval."""
     base, other = compare.values(table, metric, control, arm)
     paired, n, seed = table.paired, choices.resamples, choices.seed

@@ -1,4 +1,6 @@
-"""Checks that belong to a report and not to statistics: whether the world is calibrated, whether everything is there."""
+"""Checks that belong to a report and not to statistics: whether the world is calibrated, whether
+everything is there.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ CALIBRATION = "calibration of the world"
 
 
 def calibrated(calibration: Mapping[str, Any] | None) -> Check:
-    """The calibration gate: red where a marginal is out of tolerance beyond its sampling error, amber where it may be."""
+    """The calibration gate: red where a marginal is out of tolerance beyond its sampling error,
+    amber where it may be.
+    """
     name = CALIBRATION
     if calibration is None:
         found = "Not measured: the log says nothing of how close its users are to real ones."
@@ -28,14 +32,29 @@ def calibrated(calibration: Mapping[str, Any] | None) -> Check:
     wrong = [row for row in rows if not row["within"]]
     if not wrong:
         found = f"All {len(rows)} marginals are within {tolerance:.0%} of their targets ({basis})."
-        return Check(name, "green", found, "The world behaves like its data in everything that was measured.")
+        return Check(
+            name, "green", found, "The world behaves like its data in everything that was measured."
+        )
     surely = [row for row in wrong if _beyond(row, tolerance)]
-    worst = sorted(surely or wrong, key=lambda row: -abs(math.log(max(row["ratio"] or 0.0, 1e-9))))[:3]
+    worst = sorted(surely or wrong, key=lambda row: -abs(math.log(max(row["ratio"] or 0.0, 1e-9))))[
+        :3
+    ]
     some = ", ".join(f"{row['name']} {row['ratio']:.2f} times its target" for row in worst)
     if surely:
-        found = f"{len(surely)} of {len(rows)} marginals are more than {tolerance:.0%} off: {some} ({basis})."
-        return Check(name, "red", found, "Do not act on these lifts: they are statements about users unlike the real ones.")
-    found = f"{len(wrong)} of {len(rows)} marginals are more than {tolerance:.0%} off, but within their sampling error: {some} ({basis})."
+        found = (
+            f"{len(surely)} of {len(rows)} marginals are more than {tolerance:.0%} off: {some}"
+            f" ({basis})."
+        )
+        return Check(
+            name,
+            "red",
+            found,
+            "Do not act on these lifts: they are statements about users unlike the real ones.",
+        )
+    found = (
+        f"{len(wrong)} of {len(rows)} marginals are more than {tolerance:.0%} off, but within their"
+        f" sampling error: {some} ({basis})."
+    )
     return Check(name, "amber", found, "The history is too short to tell; a longer one would.")
 
 
@@ -56,12 +75,22 @@ def complete(sums: UserDays, silent: Sequence[str], shown: npt.NDArray[np.float6
     checks = []
     empty = [str(day + 1) for day in np.flatnonzero(shown == 0)]
     if empty:
-        found = f"Nothing was shown on {len(empty)} of {len(shown)} days: {', '.join(empty[:10])}{', ...' if empty[10:] else ''}."
-        meaning = "The test ended early, or the log counts t in another unit than ms (s, say: then all of it lies on the first day)."
+        found = (
+            f"Nothing was shown on {len(empty)} of {len(shown)} days:"
+            f" {', '.join(empty[:10])}{', ...' if empty[10:] else ''}."
+        )
+        meaning = (
+            "The test ended early, or the log counts t in another unit than ms (s, say: then all of"
+            " it lies on the first day)."
+        )
         checks.append(Check("days", "amber", found, meaning))
     if silent:
         found = f"Without a single impression, and left out: {', '.join(silent)}."
-        checks.append(Check("arms", "red", found, "An arm that was given up or never served cannot be compared."))
+        checks.append(
+            Check(
+                "arms", "red", found, "An arm that was given up or never served cannot be compared."
+            )
+        )
     if sums.missing:
         found = f"The log has no data for {', '.join(sums.missing)}."
         checks.append(Check("metrics", "amber", found, "These rows of the verdict are empty."))
@@ -71,5 +100,8 @@ def complete(sums: UserDays, silent: Sequence[str], shown: npt.NDArray[np.float6
 def promises(notices: Counter[Notice]) -> Check:
     """What the run has noticed of its policies."""
     shown = "; ".join(str(notice) for notice in sorted(notices))
-    meaning = "`abtest policies check` on the policy looks closer: what it recalls may depend on more than the request."
+    meaning = (
+        "`abtest policies check` on the policy looks closer: what it recalls may depend on more"
+        " than the request."
+    )
     return Check("promises of policies", "amber", shown, meaning)

@@ -1,4 +1,6 @@
-"""How a metric is spread over the units of each arm: quantiles, mean, share of zeros. What a mean does not show."""
+"""How a metric is spread over the units of each arm: quantiles, mean, share of zeros. What a mean
+does not show.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,14 @@ def distributions(table: UnitTable, arms: tuple[str, ...]) -> list[dict[str, Any
             if len(values):
                 quantiles = np.quantile(values, QUANTILES, method="inverted_cdf").tolist()
                 rows.append(
-                    {"metric": name, "arm": arm, "n": len(values), "mean": float(values.mean()), "zeros": float((values == 0).mean()),
-                     "quantiles": quantiles, "max": float(values.max())}
-                )  # fmt: skip
+                    {
+                        "metric": name,
+                        "arm": arm,
+                        "n": len(values),
+                        "mean": float(values.mean()),
+                        "zeros": float((values == 0).mean()),
+                        "quantiles": quantiles,
+                        "max": float(values.max()),
+                    }
+                )
     return rows

@@ -35,8 +35,14 @@ HEAD = 1 << 20
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
-MAGIC = {b"PAR1": "a Parquet file", b"\x1f\x8b": "gzipped", b"PK\x03\x04": "a zip archive (or an Excel file)", b"\x28\xb5\x2f\xfd": "zstd",
-         b"BZh": "bzip2", b"ARROW1": "an Arrow file"}  # fmt: skip
+MAGIC = {
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "gzipped",
+    b"PK\x03\x04": "a zip archive (or an Excel file)",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"ARROW1": "an Arrow file",
+}
 
 
 def read(path: Path) -> Rows:
@@ -56,7 +62,8 @@ def read(path: Path) -> Rows:
     name = path.name.lower()
     if not name.endswith(SUFFIXES):
         raise ReportError(
-            f"{path}: a per-user table is a file of {', '.join(SUFFIXES)}, or a folder of Parquet parts"
+            f"{path}: a per-user table is a file of {', '.join(SUFFIXES)}, or a folder of Parquet"
+            " parts"
         )
     try:
         if name.endswith(".parquet"):
@@ -102,13 +109,14 @@ def _read_folder(folder: Path) -> Rows:
     """
     if (folder / "_delta_log").is_dir():
         raise ReportError(
-            f"{folder}: is a Delta table, whose log says which parts are of now; write them as plain Parquet"
+            f"{folder}: is a Delta table, whose log says which parts are of now; write them as"
+            " plain Parquet"
         )
     paths = _parts(folder)
     if not paths:
         raise ReportError(
-            f"{folder}: has no .parquet parts, and so neither an event log nor a table; a per-user table is a file of "
-            f"{', '.join(SUFFIXES)}, or a folder of Parquet parts"
+            f"{folder}: has no .parquet parts, and so neither an event log nor a table; a per-user"
+            f" table is a file of {', '.join(SUFFIXES)}, or a folder of Parquet parts"
         )
     read, index = zip(*(with_index(_part(path)) for path in paths), strict=True)
     tables = [
@@ -260,7 +268,7 @@ class _Text:
         def place(row: int) -> str:
             return f"line {self._line(int(row if kept is None else kept[row]) + 1)}"
 
-        columns = {name: (lambda i=i: table.column(i)) for i, name in enumerate(names)}
+        columns = {name: lambda i=i: table.column(i) for i, name in enumerate(names)}
         return Rows(columns, place, text=True)
 
     def _content(self) -> bytes:
@@ -278,7 +286,8 @@ class _Text:
         kind = _kind(content[:8])
         if kind:
             raise ReportError(
-                f"{self.path}: is {kind}, and no text; a per-user table is a file of {', '.join(SUFFIXES)}"
+                f"{self.path}: is {kind}, and no text; a per-user table is a file of"
+                f" {', '.join(SUFFIXES)}"
             )
         try:
             if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -291,7 +300,8 @@ class _Text:
         if b"\0" in content:
             line = content.count(b"\n", 0, content.index(b"\0")) + 1
             raise ReportError(
-                f"{self.path}: line {line}: has a NUL byte: no text, or UTF-16 without its mark; save it as UTF-8"
+                f"{self.path}: line {line}: has a NUL byte: no text, or UTF-16 without its mark;"
+                " save it as UTF-8"
             )
         return content
 
@@ -305,13 +315,14 @@ class _Text:
         record = next((record for _, record in self._records(content[:HEAD]) if record), None)
         if record is None:
             raise ReportError(
-                f"{self.path}: cannot be read as a table: it is empty; its first line names the columns"
+                f"{self.path}: cannot be read as a table: it is empty; its first line names the"
+                " columns"
             )
         others = [sign for sign in SEPARATORS if sign in record[0]] if len(record) == 1 else []
         if others:
             raise ReportError(
-                f"{self.path}: line 1: {record[0]!r} is one column; values must be separated by {SEPARATORS[self.separator]}, "
-                f"and not by {SEPARATORS[others[0]]}"
+                f"{self.path}: line 1: {record[0]!r} is one column; values must be separated by"
+                f" {SEPARATORS[self.separator]}, and not by {SEPARATORS[others[0]]}"
             )
         try:
             return named(record)
@@ -346,14 +357,16 @@ class _Text:
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             return ReportError(
-                f"{self.path}: line {line}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+                f"{self.path}: line {line}: is not UTF-8 text ({error.reason} at byte"
+                f" {error.start}); save it as UTF-8"
             )
         for line, record in self._records(content):
             if record and len(record) != count:
                 what = "more" if len(record) > count else "fewer"
                 return ReportError(
-                    f"{self.path}: line {line}: a row has {what} values than line 1 has names: {len(record)}, not {count} "
-                    "(a quote that is not closed? a separator at its end?)"
+                    f"{self.path}: line {line}: a row has {what} values than line 1 has names:"
+                    f" {len(record)}, not {count} (a quote that is not closed? a separator at its"
+                    " end?)"
                 )
         return None
 

@@ -1,4 +1,6 @@
-"""The report in the terminal: the lift table in the paper's style, at 80 columns, without colour where there is none."""
+"""The report in the terminal: the lift table in the paper's style, at 80 columns, without colour
+where there is none.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ STATUS = {"green": ("●", "green"), "amber": ("▲", "yellow"), "red": ("■", 
 
 
 def show(content: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the lifts by user of every arm, what is not green, and nothing that the log does not say."""
+    """Print the lifts by user of every arm, what is not green, and nothing that the log does not
+    say.
+    """
     console = console or Console(highlight=False, soft_wrap=False)
     size = content["size"]
     _flags(content, console, ("red",))
@@ -43,14 +47,21 @@ def show(content: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(
             _text(f"{arm} against {content['control']}", style="bold")
             + _text(
-                f"  {content['design']}, {whole(size['users'])} {'clusters' if content['clusters'] else 'users'}"
+                f"  {content['design']}, {whole(size['users'])}"
+                f" {'clusters' if content['clusters'] else 'users'}"
                 + (f", {size['days']} days" if size["days"] else "")
             )
         )
         console.print(_table(content, arm))
         console.print(_text(said["sentence"]))
-    console.print(_text(f"\n95% intervals by {content['unit']}; adjusted p: {corrected(content)}.", style="dim"))
-    console.print(_text("detects: the true lift that the verdict would find four times in five.", style="dim"))
+    console.print(
+        _text(
+            f"\n95% intervals by {content['unit']}; adjusted p: {corrected(content)}.", style="dim"
+        )
+    )
+    console.print(
+        _text("detects: the true lift that the verdict would find four times in five.", style="dim")
+    )
     for text in directions(content["metrics"]):
         console.print(_text(text))
     for row in content["margins"]:
@@ -75,8 +86,16 @@ def _flags(content: Mapping[str, Any], console: Console, statuses: tuple[str, ..
 
 
 def _table(content: Mapping[str, Any], arm: str) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
-    for name, how in (("lift", "left"), ("95% interval", "right"), ("adj. p", "right"), ("", "left"), ("detects", "right")):
+    table = Table(
+        box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim"
+    )
+    for name, how in (
+        ("lift", "left"),
+        ("95% interval", "right"),
+        ("adj. p", "right"),
+        ("", "left"),
+        ("detects", "right"),
+    ):
         table.add_column(name, justify=how, no_wrap=name != "lift", overflow="fold")  # type: ignore[arg-type]
     for row, said in zip(content["lifts"], content["verdicts"], strict=True):
         if row["arm"] != arm or row["unit"] != content["unit"]:
@@ -104,13 +123,26 @@ def show_comparison(content: Mapping[str, Any], console: Console | None = None) 
         shown.add_column(_text(head), justify="right" if head.startswith("[") else "left")
     for row in content["rows"]:
         cells = [row["lifts"].get(name) for name in names]
-        lifts = [_text("n/a" if cell is None else f"{SIGNS[cell['verdict']]} {percent(cell['lift'])}") for cell in cells]
+        lifts = [
+            _text("n/a" if cell is None else f"{SIGNS[cell['verdict']]} {percent(cell['lift'])}")
+            for cell in cells
+        ]
         style = {"same sign": "green", "opposite": "bold red"}.get(row["agree"], "")
-        shown.add_row(_text(row["arm"]), _text(title(row["metric"])), *lifts, _text(AGREEMENTS[row["agree"]], style=style))
+        shown.add_row(
+            _text(row["arm"]),
+            _text(title(row["metric"])),
+            *lifts,
+            _text(AGREEMENTS[row["agree"]], style=style),
+        )
     console.print(shown)
     _show_designs(content["designs"], console)
     for row in content["differences"][:20]:
-        console.print(_text(f"{row['key']}: {' | '.join(str(row['values'][name]) for name in names)}", style="dim"))
+        console.print(
+            _text(
+                f"{row['key']}: {' | '.join(str(row['values'][name]) for name in names)}",
+                style="dim",
+            )
+        )
     for note in content["notes"]:
         console.print(_text(note))
 
@@ -121,10 +153,19 @@ def _show_designs(designs: Sequence[Mapping[str, Any]], console: Console) -> Non
         return
     names = compared(designs)
     shown = Table(
-        box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", title="Users needed on this world", title_justify="left"
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        header_style="dim",
+        title="Users needed on this world",
+        title_justify="left",
     )
     for head in ("arm", "metric", *names.values()):
         shown.add_column(_text(head.lower()), justify="right" if head in names.values() else "left")
     for row in designs:
-        shown.add_row(_text(row["arm"]), _text(title(row["metric"])), *(_text(needed(row, name)) for name in names))
+        shown.add_row(
+            _text(row["arm"]),
+            _text(title(row["metric"])),
+            *(_text(needed(row, name)) for name in names),
+        )
     console.print(shown)

@@ -1,4 +1,6 @@
-"""The verdict on a plain per-user table: a real A/B test, from any system, without a simulator. pandas in, pandas out."""
+"""The verdict on a plain per-user table: a real A/B test, from any system, without a simulator.
+pandas in, pandas out.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,19 @@ from simulator.stats.units import TableError, UnitTable
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["bound", "direction", "is_log", "lifts", "named", "of", "parse", "read", "share", "weight", "write"]
+__all__ = [
+    "bound",
+    "direction",
+    "is_log",
+    "lifts",
+    "named",
+    "of",
+    "parse",
+    "read",
+    "share",
+    "weight",
+    "write",
+]
 
 CONTROL = "control"
 """An arm of this name is the control where none is named."""
@@ -52,52 +66,78 @@ def lifts(
     """The lift of every arm over the control in every metric.
 
     Args:
-        frame: a pandas DataFrame or an Arrow table of one row per user (split), or one row per user and arm with every user in every
-            arm (paired). A user without events has a row with zeros.
+        frame: a pandas DataFrame or an Arrow table of one row per user (split), or one row per user
+            and arm with every user in every arm (paired). A user without events has a row with
+            zeros.
         control: the control arm; None: the arm called `control`.
-        metrics: names of numeric columns; or name -> column; or name -> (numerator column, denominator column), a ratio of sums.
+        metrics: names of numeric columns; or name -> column; or name -> (numerator column,
+            denominator column), a ratio of sums.
             None: every column of numbers, or of yes and no, that is not a covariate.
-        covariates: numeric pre-period columns; None: those that end in `_before`. In a split design they adjust lifts (CUPED):
-            `<metric>_before` those of its metric, any other (of no column of the table) those of all.
+        covariates: numeric pre-period columns; None: those that end in `_before`. In a split design
+            they adjust lifts (CUPED): `<metric>_before` those of its metric, any other (of no
+            column of the table) those of all.
         user: name of the user column.
         arm: name of the arm column.
-        cluster: name of a column of clusters that were assigned as a whole (households, shops; or the users, of a table by user and day):
-            rows of a cluster are then not taken for independent.
+        cluster: name of a column of clusters that were assigned as a whole (households, shops; or
+            the users, of a table by user and day): rows of a cluster are then not taken for
+            independent.
         choices: interval and correction of p.
 
     Returns:
-        One row for each arm and metric: the columns of `lifts` in report.json, and `verdict`. Numbers that are not defined are NaN.
+        One row for each arm and metric: the columns of `lifts` in report.json, and `verdict`.
+        Numbers that are not defined are NaN.
 
     Raises:
-        TableError: a column missing or not numeric, a value missing, fewer than two arms, or users that are neither in one arm nor
-            in all of them.
+        TableError: a column missing or not numeric, a value missing, fewer than two arms, or users
+            that are neither in one arm nor in all of them.
         ReportError: no such control arm.
     """
     import pandas as pd
 
-    table = from_frame(frame, metrics=metrics, covariates=covariates, user=user, arm=arm, cluster=cluster)
+    table = from_frame(
+        frame, metrics=metrics, covariates=covariates, user=user, arm=arm, cluster=cluster
+    )
     rows = compared(table, named(table, control), choices or Choices())
-    return pd.DataFrame({**{key: [getattr(row, key) for row in rows] for key in ROW}, "verdict": [row.words for row in rows]})
+    return pd.DataFrame(
+        {
+            **{key: [getattr(row, key) for row in rows] for key in ROW},
+            "verdict": [row.words for row in rows],
+        }
+    )
 
 
-def compared(table: UnitTable, control: str, choices: Choices, *, adjusted: bool = True) -> list[verdict.Lift]:
-    """The verdict on a table; in a split design, metrics with a pre-period column are adjusted for it (or not)."""
+def compared(
+    table: UnitTable, control: str, choices: Choices, *, adjusted: bool = True
+) -> list[verdict.Lift]:
+    """The verdict on a table; in a split design, metrics with a pre-period column are adjusted for
+    it (or not).
+    """
     covariates = adjustments(table) if adjusted else None
-    return verdict.lifts(table, control, covariates=covariates, method=choices.interval, correction=choices.correction)
+    return verdict.lifts(
+        table,
+        control,
+        covariates=covariates,
+        method=choices.interval,
+        correction=choices.correction,
+    )
 
 
 def adjustments(table: UnitTable) -> dict[str, tuple[str, ...]]:
-    """Which metrics of a split table are adjusted for which pre-period columns: a column called after a metric (`<metric>_before`) for that
-    metric, any other for all of them. Columns that do not vary are left out.
+    """Which metrics of a split table are adjusted for which pre-period columns: a column called
+    after a metric (`<metric>_before`) for that metric, any other for all of them. Columns that do
+    not vary are left out.
 
-    CUPED: Deng, Xu, Kohavi & Walker, "Improving the sensitivity of online controlled experiments by utilizing pre-experiment data",
-    WSDM 2013, with several covariates. Twins of a paired table have the same past, and need none.
+    CUPED: Deng, Xu, Kohavi & Walker, "Improving the sensitivity of online controlled experiments by
+    utilizing pre-experiment data", WSDM 2013, with several covariates. Twins of a paired table have
+    the same past, and need none.
     """
     if table.paired:
         return {}
     varied = [name for name, column in table.covariates.items() if np.ptp(column) > 0]
     shared = tuple(name for name in varied if name not in table.metrics)
-    chosen = {metric: (*((metric,) if metric in varied else ()), *shared) for metric in table.metrics}
+    chosen = {
+        metric: (*((metric,) if metric in varied else ()), *shared) for metric in table.metrics
+    }
     return {metric: names for metric, names in chosen.items() if names}
 
 
@@ -110,7 +150,9 @@ def named(table: UnitTable, control: str | None) -> str:
     if control is None and CONTROL in table.arms:
         return CONTROL
     if control is None:
-        raise ReportError(f"which arm is the control? Name one of {list(table.arms)} (a sign depends on it)")
+        raise ReportError(
+            f"which arm is the control? Name one of {list(table.arms)} (a sign depends on it)"
+        )
     if control not in table.arms:
         raise ReportError(f"no arm {control!r} in the table; it has {list(table.arms)}")
     return control
@@ -139,13 +181,15 @@ def write(
         name: title of the report.
         margins: guardrails and equivalences that were planned.
         choices: how lifts are computed, and what is computed beside them.
-        shares: of users that were meant for each arm, up to a common factor (sample ratio); equal if left out.
+        shares: of users that were meant for each arm, up to a common factor (sample ratio); equal
+            if left out.
         strict: refuse to report a lift, and write nothing, where a check is red.
         command: that makes this report, to be printed in it.
         progress: of what takes time.
-        columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, `groups`: names of segment columns (None: every column of
-            text or of categories with 2 to 250 levels), and `better`: by metric, whether `higher` or `lower` values of it are better (of
-            others as far as their names tell; a guardrail needs it).
+        columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, `groups`: names of
+            segment columns (None: every column of text or of categories with 2 to 250 levels), and
+            `better`: by metric, whether `higher` or `lower` values of it are better (of others as
+            far as their names tell; a guardrail needs it).
 
     Returns:
         The content of `report.json`.
@@ -176,7 +220,8 @@ def write(
 
 
 def parse(spec: str) -> tuple[str, str | tuple[str, str]]:
-    """A metric as the command line names it: `clicks`, `ctr=clicks/impressions`, `money=revenue_eur`.
+    """A metric as the command line names it: `clicks`, `ctr=clicks/impressions`,
+    `money=revenue_eur`.
 
     Raises:
         ReportError: an empty name or column.
@@ -184,7 +229,9 @@ def parse(spec: str) -> tuple[str, str | tuple[str, str]]:
     name, equals, column = spec.partition("=")
     top, slash, bottom = (column if equals else name).partition("/")
     if not name or not top or (slash and not bottom):
-        raise ReportError(f"--metric {spec!r}: expected NAME, NAME=COLUMN or NAME=NUMERATOR/DENOMINATOR")
+        raise ReportError(
+            f"--metric {spec!r}: expected NAME, NAME=COLUMN or NAME=NUMERATOR/DENOMINATOR"
+        )
     return name, (top, bottom) if slash else top
 
 
@@ -195,7 +242,11 @@ def bound(spec: str) -> tuple[str, float]:
         ReportError: no metric, or no number above 0.
     """
     name, _, given = spec.partition("=")
-    return _amount(name, given, f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, with a number above 0")
+    return _amount(
+        name,
+        given,
+        f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, with a number above 0",
+    )
 
 
 def weight(spec: str) -> tuple[str, float]:
@@ -205,7 +256,11 @@ def weight(spec: str) -> tuple[str, float]:
         ReportError: no arm, or no number above 0.
     """
     name, _, given = spec.rpartition("=")
-    return _amount(name, given, f"--ratio {spec!r}: written ARM=9 or ARM=90%, for every arm, with a number above 0")
+    return _amount(
+        name,
+        given,
+        f"--ratio {spec!r}: written ARM=9 or ARM=90%, for every arm, with a number above 0",
+    )
 
 
 def _amount(name: str, given: str, rule: str) -> tuple[str, float]:
@@ -223,7 +278,9 @@ def share(spec: str) -> float:
     """
     found = _fraction(spec)
     if not 0.0 <= found < 0.5:
-        raise ReportError(f"--winsorise {spec!r}: a share is written 1% or 0.01, at least 0 and below 50%")
+        raise ReportError(
+            f"--winsorise {spec!r}: a share is written 1% or 0.01, at least 0 and below 50%"
+        )
     return found
 
 
@@ -235,7 +292,10 @@ def direction(spec: str) -> tuple[str, Better]:
     """
     name, _, given = spec.rpartition("=")
     if not name or given not in ("higher", "lower"):
-        raise ReportError(f"--better {spec!r}: written METRIC=lower where less of it is better, METRIC=higher where more is")
+        raise ReportError(
+            f"--better {spec!r}: written METRIC=lower where less of it is better, METRIC=higher"
+            " where more is"
+        )
     return name, "lower" if given == "lower" else "higher"
 
 

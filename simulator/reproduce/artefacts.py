@@ -27,7 +27,8 @@ class Artefact:
         rows: row -> system.
         metrics: columns.
         published: (row, data set, metric) -> value.
-        baselines: rows whose best is tested against, for tables; for figures the row that all others are tested against.
+        baselines: rows whose best is tested against, for tables; for figures the row that all
+            others are tested against.
         axis: what the rows of a figure are; "" for a table.
         on_request: rows that are made only when they are asked for by name.
     """
@@ -53,8 +54,17 @@ ARTEFACTS = {
             on_request=ON_REQUEST,
         ),
         Artefact("table3", VARIANTS, METRICS[2:], TABLE_3, ("Variant_3",)),
-        Artefact("fig4", {str(k): f"RecGPT K={k} 9_1" for k in range(7)}, METRICS[2:], {}, ("0",), "K"),
-        Artefact("fig5", {split: f"RecGPT K=1 {split}" for split in SPLITS}, METRICS[2:], {}, ("10_0",), "m_n"),
+        Artefact(
+            "fig4", {str(k): f"RecGPT K={k} 9_1" for k in range(7)}, METRICS[2:], {}, ("0",), "K"
+        ),
+        Artefact(
+            "fig5",
+            {split: f"RecGPT K=1 {split}" for split in SPLITS},
+            METRICS[2:],
+            {},
+            ("10_0",),
+            "m_n",
+        ),
     )
 }
 """By name, without Table 1, which needs no run."""
@@ -63,8 +73,11 @@ ALL = "all"
 """As a model: every row, those made on request as well."""
 
 
-def chosen(rows: Mapping[str, str], models: Sequence[str], on_request: Sequence[str] = ()) -> dict[str, str]:
-    """The rows to be made: those asked for by row, system or family; further systems become rows of their own.
+def chosen(
+    rows: Mapping[str, str], models: Sequence[str], on_request: Sequence[str] = ()
+) -> dict[str, str]:
+    """The rows to be made: those asked for by row, system or family; further systems become rows of
+    their own.
 
     Args:
         rows: row -> system.
@@ -85,7 +98,11 @@ def chosen(rows: Mapping[str, str], models: Sequence[str], on_request: Sequence[
         name = names.get(model.lower())
         if name is None:
             near = difflib.get_close_matches(model.lower(), names, n=1)
-            hint = f"did you mean {names[near[0]]!r}?" if near else f"there are {', '.join([*rows, *FAMILIES])}"
+            hint = (
+                f"did you mean {names[near[0]]!r}?"
+                if near
+                else f"there are {', '.join([*rows, *FAMILIES])}"
+            )
             raise ReproduceError(f"--models {model}: nothing of that name; {hint}")
         if name in rows:
             found[name] = rows[name]
@@ -101,12 +118,15 @@ def families(rows: Mapping[str, str]) -> tuple[Family, ...]:
     return tuple(family for name, family in FAMILIES.items() if name in needed)
 
 
-def make(artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1) -> tuple[str, list[Path]]:
+def make(
+    artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1
+) -> tuple[str, list[Path]]:
     """Run what is missing and write the artefact's files.
 
     Args:
         artefact: which.
-        models: rows, systems or families; all of the artefact but what is made on request if there are none.
+        models: rows, systems or families; all of the artefact but what is made on request if there
+            are none.
         plan: data sets, protocol, seeds, folder; the families are those behind the rows.
         progress: told of every experiment.
         workers: experiments side by side.
@@ -118,27 +138,51 @@ def make(artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progre
     asked = families(rows)
     results = replace(plan, families=asked).run(progress, workers)
     names = [dataset.name for dataset in plan.datasets]
-    cells = tables.cells(results, rows, names, artefact.metrics, artefact.published, artefact.baselines)
+    cells = tables.cells(
+        results, rows, names, artefact.metrics, artefact.published, artefact.baselines
+    )
     protocol, out = printed(plan.protocol, asked), plan.out
     words = tables.text(cells, protocol)
     if left := [row for row in artefact.on_request if row not in rows and not models]:
-        words += f"\nNot made: {', '.join(left)} (long; name them in --models, or --models {ALL} for the whole table)\n"
+        words += (
+            f"\nNot made: {', '.join(left)} (long; name them in --models, or --models {ALL} for the"
+            " whole table)\n"
+        )
     files = tables.write(artefact.name, [asdict(cell) for cell in cells], words, protocol, out)
     if artefact.axis:
-        files.append(curves.figure(cells, artefact.axis, out / f"{artefact.name}-{protocol.name}.svg"))
+        files.append(
+            curves.figure(cells, artefact.axis, out / f"{artefact.name}-{protocol.name}.svg")
+        )
     return words, files
 
 
-def claims(models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1) -> tuple[str, list[Path]]:
-    """The paper's claims answered, over all users and by group; of `models` only, if there are any. As `make`."""
-    systems = {system: system for claim in answered.CLAIMS for system in (claim.worse, claim.better)}
+def claims(
+    models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1
+) -> tuple[str, list[Path]]:
+    """The paper's claims answered, over all users and by group; of `models` only, if there are any.
+    As `make`.
+    """
+    systems = {
+        system: system for claim in answered.CLAIMS for system in (claim.worse, claim.better)
+    }
     plan = replace(plan, families=families(chosen(systems, models)))
-    return _write("claims", answered.answers(plan.run(progress, workers), plan.datasets, answered.CLAIMS), plan)
+    return _write(
+        "claims",
+        answered.answers(plan.run(progress, workers), plan.datasets, answered.CLAIMS),
+        plan,
+    )
 
 
-def ahead(models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1) -> tuple[str, list[Path]]:
-    """One slate for the next several clicks: two steps against one, by m:n; of `Pre-train` and `RecGPT K=1` without `models`. As `make`."""
-    split = f"each user's last {several.AHEAD} items are held out and tested by one slate; the item before them validates"
+def ahead(
+    models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1
+) -> tuple[str, list[Path]]:
+    """One slate for the next several clicks: two steps against one, by m:n; of `Pre-train` and
+    `RecGPT K=1` without `models`. As `make`.
+    """
+    split = (
+        f"each user's last {several.AHEAD} items are held out and tested by one slate; the item"
+        " before them validates"
+    )
     protocol = replace(plan.protocol, says={**plan.protocol.says, "split": split})
     asked = families(chosen({}, models or ("Pre-train", "RecGPT K=1")))
     plan = replace(plan, families=asked, ahead=several.AHEAD, protocol=protocol)
@@ -149,12 +193,19 @@ def _write(name: str, rows: Sequence[answered.Answer], plan: Plan) -> tuple[str,
     protocol = printed(plan.protocol, plan.families)
     words = answered.text(rows, protocol)
     files = tables.write(name, [answered.record(row) for row in rows], words, protocol, plan.out)
-    return words, [*files, curves.forest(rows, plan.out / f"{name}-{protocol.name}.svg")] if rows else files
+    return words, (
+        [*files, curves.forest(rows, plan.out / f"{name}-{protocol.name}.svg")] if rows else files
+    )
 
 
 def table1(datasets: Sequence[Dataset]) -> str:
-    """Table 1: what the files hold beside what was published; sparsity is 1 - actions / (users x items)."""
-    lines = ["| data set | | users | items | actions | mean length | sparsity |", "|---|---|---|---|---|---|---|"]
+    """Table 1: what the files hold beside what was published; sparsity is 1 - actions / (users x
+    items).
+    """
+    lines = [
+        "| data set | | users | items | actions | mean length | sparsity |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for dataset in datasets:
         users, items, actions, _ = dataset.statistics
         lines.append(_line(dataset.name, "measured", users, items, actions, actions / users))
@@ -166,4 +217,7 @@ def table1(datasets: Sequence[Dataset]) -> str:
 
 
 def _line(name: str, kind: str, users: int, items: int, actions: int, mean: float) -> str:
-    return f"| {name} | {kind} | {users:,} | {items:,} | {actions:,} | {mean:.1f} | {1 - actions / (users * items):.2%} |"
+    return (
+        f"| {name} | {kind} | {users:,} | {items:,} | {actions:,} | {mean:.1f} |"
+        f" {1 - actions / (users * items):.2%} |"
+    )

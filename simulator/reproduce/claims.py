@@ -1,4 +1,6 @@
-"""The paper's claims as comparisons of two systems: over all users, and where the difference comes from. Nothing is run here."""
+"""The paper's claims as comparisons of two systems: over all users, and where the difference comes
+from. Nothing is run here.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +48,23 @@ CLAIMS = (
     Claim("best network: prompts help", "Best fine-tuning", "Best RecGPT 10_0"),
     Claim("best network: a second step helps", "Best RecGPT 10_0", "Best RecGPT 9_1"),
     Claim("best network: steps that compete help", "Best RecGPT 10_0", "Best RecGPT pool"),
-    Claim("best network: prompts of fresh items help", "Best fine-tuning", "Best RecGPT fresh 10_0"),
+    Claim(
+        "best network: prompts of fresh items help", "Best fine-tuning", "Best RecGPT fresh 10_0"
+    ),
     Claim("best network: prompts it is sure of help", "Best fine-tuning", "Best RecGPT sure 10_0"),
-    Claim("best network: prompts for short histories help", "Best fine-tuning", "Best RecGPT short 10_0"),
-    Claim("best network: prompts for long histories help", "Best fine-tuning", "Best RecGPT long 10_0"),
+    Claim(
+        "best network: prompts for short histories help",
+        "Best fine-tuning",
+        "Best RecGPT short 10_0",
+    ),
+    Claim(
+        "best network: prompts for long histories help", "Best fine-tuning", "Best RecGPT long 10_0"
+    ),
     Claim("best network: prompts made anew help", "Best fine-tuning", "Best RecGPT anew 10_0"),
 )
-"""What sections 5.2 to 5.4 say, of the networks as written; and the same of our best one, with prompts that have a better chance."""
+"""What sections 5.2 to 5.4 say, of the networks as written; and the same of our best one, with
+prompts that have a better chance.
+"""
 
 METRICS = ("hit_rate@10", "ndcg@10")
 
@@ -73,8 +85,10 @@ class Answer:
         difference: better - worse.
         low, high: 95% interval of the difference over users (paired t).
         t, p: of the paired t-test over users.
-        p_adjusted: Holm, over all claims and metrics of the data set; of a group: over all groups of the data set.
-        interaction: p of Cochran's Q that the groups of one kind have the same lift; NaN over all users.
+        p_adjusted: Holm, over all claims and metrics of the data set; of a group: over all groups
+            of the data set.
+        interaction: p of Cochran's Q that the groups of one kind have the same lift; NaN over all
+            users.
     """
 
     dataset: str
@@ -105,16 +119,23 @@ class Answer:
 
 
 def groups(dataset: Dataset) -> dict[str, Groups]:
-    """Users with a held-out item by the length of their history and by how often others clicked that item: kind -> group -> its users.
+    """Users with a held-out item by the length of their history and by how often others clicked
+    that item: kind -> group -> its users.
 
-    Halves would hide the tails and tenths have no hits: four groups of about equally many users, from the lowest on.
+    Halves would hide the tails and tenths have no hits: four groups of about equally many users,
+    from the lowest on.
     """
     lengths, popularity = dataset.held
-    return {"history": _quarters(lengths, "clicks before"), "item": _quarters(popularity, "clicks of the item")}
+    return {
+        "history": _quarters(lengths, "clicks before"),
+        "item": _quarters(popularity, "clicks of the item"),
+    }
 
 
 def _quarters(values: npt.NDArray[np.int64], unit: str) -> Groups:
-    place = np.searchsorted(np.unique(np.quantile(values, [0.25, 0.5, 0.75]).astype(np.int64)), values)
+    place = np.searchsorted(
+        np.unique(np.quantile(values, [0.25, 0.5, 0.75]).astype(np.int64)), values
+    )
     found = {}
     for i in np.unique(place):
         low, high = values[place == i].min(), values[place == i].max()
@@ -135,26 +156,59 @@ def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Clai
             seeds = min(len(results.places[key]) for key in pair)
             for metric in METRICS:
                 control, treatment = (results.users(*key, metric) for key in pair)
-                everyone.append(answer(dataset.name, claim, metric, paired(control, treatment), seeds))
+                everyone.append(
+                    answer(dataset.name, claim, metric, paired(control, treatment), seeds)
+                )
                 for kind in kinds.values():
-                    moments = {name: paired(control[users], treatment[users]) for name, users in kind.items()}
+                    moments = {
+                        name: paired(control[users], treatment[users])
+                        for name, users in kind.items()
+                    }
                     same = heterogeneity(list(moments.values()))[2]
-                    parts += [answer(dataset.name, claim, metric, m, seeds, name, same) for name, m in moments.items()]
+                    parts += [
+                        answer(dataset.name, claim, metric, m, seeds, name, same)
+                        for name, m in moments.items()
+                    ]
         found += corrected(everyone) + corrected(parts)
     return found
 
 
-def answer(dataset: str, claim: Claim, metric: str, m: Moments, seeds: int, group: str = "", interaction: float = float("nan")) -> Answer:
+def answer(
+    dataset: str,
+    claim: Claim,
+    metric: str,
+    m: Moments,
+    seeds: int,
+    group: str = "",
+    interaction: float = float("nan"),
+) -> Answer:
     """A comparison as an answer; its p value is not adjusted yet."""
     test, span = t_test(m), intervals.difference(m)
-    control, difference, low, high, t, p = (float(v) for v in (m.control, m.difference, span.low, span.high, test.statistic, test.p))
+    control, difference, low, high, t, p = (
+        float(v) for v in (m.control, m.difference, span.low, span.high, test.statistic, test.p)
+    )
     names = (dataset, claim.says, claim.worse, claim.better, metric, group)
-    return Answer(*names, int(m.n_units), seeds, control, difference, low, high, t, p, p_adjusted=float("nan"), interaction=interaction)
+    return Answer(
+        *names,
+        int(m.n_units),
+        seeds,
+        control,
+        difference,
+        low,
+        high,
+        t,
+        p,
+        p_adjusted=float("nan"),
+        interaction=interaction,
+    )
 
 
 def corrected(rows: list[Answer]) -> list[Answer]:
     """The rows with their p values adjusted as one family (Holm)."""
-    return [replace(row, p_adjusted=float(p)) for row, p in zip(rows, adjust(np.array([row.p for row in rows])), strict=True)]
+    return [
+        replace(row, p_adjusted=float(p))
+        for row, p in zip(rows, adjust(np.array([row.p for row in rows])), strict=True)
+    ]
 
 
 def text(rows: Sequence[Answer], protocol: Protocol) -> str:
@@ -162,22 +216,44 @@ def text(rows: Sequence[Answer], protocol: Protocol) -> str:
     out = ["```", *protocol.lines(), "```"]
     for dataset in dict.fromkeys(row.dataset for row in rows):
         here = [row for row in rows if row.dataset == dataset]
-        out += ["", f"**{dataset}**, all users", "", "| claim | better > worse | metric | worse | difference (95%) | t | Holm p | |"]
+        out += [
+            "",
+            f"**{dataset}**, all users",
+            "",
+            "| claim | better > worse | metric | worse | difference (95%) | t | Holm p | |",
+        ]
         out += ["|---|---|---|---|---|---|---|---|"]
-        out += [f"| {row.says} | {row.better} > {row.worse} | {_shared(row)} | {row.verdict} |" for row in here if not row.group]
+        out += [
+            f"| {row.says} | {row.better} > {row.worse} | {_shared(row)} | {row.verdict} |"
+            for row in here
+            if not row.group
+        ]
         parts = [row for row in here if row.group]
         if parts:
-            out += ["", f"**{dataset}**, by group; *same*: p of equal lifts in all groups of a kind", ""]
-            out += ["| better > worse | group | users | metric | worse | difference (95%) | t | Holm p | same |"]
+            out += [
+                "",
+                f"**{dataset}**, by group; *same*: p of equal lifts in all groups of a kind",
+                "",
+            ]
+            out += [
+                "| better > worse | group | users | metric | worse | difference (95%) | t | Holm p"
+                " | same |"
+            ]
             out += ["|---|---|---|---|---|---|---|---|---|"]
         for row in parts:
-            out.append(f"| {row.better} > {row.worse} | {row.group} | {row.users:,} | {_shared(row)} | {chance(row.interaction)} |")
+            out.append(
+                f"| {row.better} > {row.worse} | {row.group} | {row.users:,} | {_shared(row)} |"
+                f" {chance(row.interaction)} |"
+            )
     return "\n".join(out) + "\n"
 
 
 def _shared(row: Answer) -> str:
     t = "-" if np.isnan(row.t) else f"{row.t:.2f}"
-    span = f"{number(row.difference, sign=True)} ({number(row.low, sign=True)} to {number(row.high, sign=True)})"
+    span = (
+        f"{number(row.difference, sign=True)} ({number(row.low, sign=True)} to"
+        f" {number(row.high, sign=True)})"
+    )
     return f"{row.metric} | {number(row.control)} | {span} | {t} | {chance(row.p_adjusted)}"
 
 

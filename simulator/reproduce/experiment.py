@@ -1,4 +1,6 @@
-"""One experiment: a family of systems on one data set with one seed, as a scenario with held-out users; each is run once."""
+"""One experiment: a family of systems on one data set with one seed, as a scenario with held-out
+users; each is run once.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ Floats = npt.NDArray[np.float64]
 
 
 class ReproduceError(ValueError):
-    """Tables that cannot be made from what was given; the message says what is missing and where it was looked for."""
+    """Tables that cannot be made from what was given; the message says what is missing and where it
+    was looked for.
+    """
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,9 @@ class Dataset:
         """The file that would have the attributes of the items."""
         from simulator.datasets import inter, s3rec
 
-        return inter.item_file(self.path) if self.source == "inter" else s3rec.attributes_of(self.path)
+        return (
+            inter.item_file(self.path) if self.source == "inter" else s3rec.attributes_of(self.path)
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -70,7 +76,9 @@ class Dataset:
         for path in (self.path, *(inter if self.source == "inter" else s3rec).beside(self.path)):
             with path.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
-            found.update(f"{path.name.removeprefix(self.path.name.partition('.')[0])} {content}\n".encode())
+            found.update(
+                f"{path.name.removeprefix(self.path.name.partition('.')[0])} {content}\n".encode()
+            )
         return found.hexdigest()
 
     @cached_property
@@ -78,11 +86,18 @@ class Dataset:
         """Users, items, actions, and the longest history, as they are read."""
         catalogue, history, future = self._read()
         lengths = np.diff(history.sequences().offsets)
-        return catalogue.n_users, catalogue.n_items, history.n_rows + future.n_rows, int(lengths.max(initial=1))
+        return (
+            catalogue.n_users,
+            catalogue.n_items,
+            history.n_rows + future.n_rows,
+            int(lengths.max(initial=1)),
+        )
 
     @cached_property
     def held(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Clicks before the held-out item, and others' clicks of that item, of each user with one, `[users]` each, users ascending."""
+        """Clicks before the held-out item, and others' clicks of that item, of each user with one,
+        `[users]` each, users ascending.
+        """
         catalogue, history, future = self._read()
         clicks = history.sequences().clicks()
         user, item = (future.table[name].to_numpy().astype(np.int64) for name in ("user", "item"))
@@ -93,7 +108,9 @@ class Dataset:
         return before[user[order]], popularity[item[order]]
 
     def _read(self) -> tuple[Catalogue, EventLog, EventLog]:
-        """Catalogue, history and what is held out; not kept, because a data set travels to every worker."""
+        """Catalogue, history and what is held out; not kept, because a data set travels to every
+        worker.
+        """
         from simulator.datasets import read
         from simulator.scenario.model import Data
 
@@ -107,15 +124,18 @@ def find(folder: Path, names: tuple[str, ...]) -> list[Dataset]:
     """The data sets of a folder.
 
     Args:
-        folder: holds `NAME.txt` (S3-Rec) or `NAME.inter` (RecBole) files, or has a folder `s3rec` that does.
-        names: which: a short name of the paper (`beauty`) or a file's own name without its ending, in any case; empty: those of the paper
-            that are there.
+        folder: holds `NAME.txt` (S3-Rec) or `NAME.inter` (RecBole) files, or has a folder `s3rec`
+            that does.
+        names: which: a short name of the paper (`beauty`) or a file's own name without its ending,
+            in any case; empty: those of the paper that are there.
 
     Raises:
         ReproduceError: one that was asked for is not there, or none is.
     """
     if not folder.is_dir():
-        raise ReproduceError(f"--data {folder}: no such folder; it should hold files such as Beauty.txt")
+        raise ReproduceError(
+            f"--data {folder}: no such folder; it should hold files such as Beauty.txt"
+        )
     files: dict[str, Path] = {}
     for place in (folder / "s3rec", folder):
         for file in sorted(place.glob("*")) if place.is_dir() else ():
@@ -124,10 +144,15 @@ def find(folder: Path, names: tuple[str, ...]) -> list[Dataset]:
                 files[stem.rpartition(".")[0].lower()] = file
     short = {official.lower(): name for name, official in DATASETS.items()}
     if not names:
-        found = [Dataset(name, files[official.lower()]) for name, official in DATASETS.items() if official.lower() in files]
+        found = [
+            Dataset(name, files[official.lower()])
+            for name, official in DATASETS.items()
+            if official.lower() in files
+        ]
         if not found:
             raise ReproduceError(
-                f"--data {folder}: none of the paper's files is there ({', '.join(f'{f}.txt' for f in DATASETS.values())})"
+                f"--data {folder}: none of the paper's files is there"
+                f" ({', '.join(f'{f}.txt' for f in DATASETS.values())})"
             )
         return found
     chosen = []
@@ -135,7 +160,11 @@ def find(folder: Path, names: tuple[str, ...]) -> list[Dataset]:
         key = DATASETS.get(name.lower(), name).lower()
         if key not in files:
             near = difflib.get_close_matches(key, files, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it holds {', '.join(sorted(files)) or 'no .txt or .inter file'}"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"it holds {', '.join(sorted(files)) or 'no .txt or .inter file'}"
+            )
             raise ReproduceError(f"--datasets {name}: no such file in {folder}; {hint}")
         chosen.append(Dataset(short.get(key, files[key].name.partition(".")[0]), files[key]))
     return chosen
@@ -164,7 +193,9 @@ class Experiment:
         longest = self.dataset.statistics[3]
         several = self.ahead > 1
         return {
-            "name": f"{self.dataset.name}-{self.family.name}-{self.protocol.name}".replace(" ", "_"),
+            "name": f"{self.dataset.name}-{self.family.name}-{self.protocol.name}".replace(
+                " ", "_"
+            ),
             "seed": self.seed,
             "data": {
                 "source": self.dataset.source,
@@ -188,7 +219,11 @@ class Experiment:
     @property
     def foundation(self) -> Experiment | None:
         """The experiment whose fit this one starts from."""
-        return replace(self, family=FAMILIES[self.family.foundation]) if self.family.foundation else None
+        return (
+            replace(self, family=FAMILIES[self.family.foundation])
+            if self.family.foundation
+            else None
+        )
 
     @property
     def depth(self) -> int:
@@ -197,43 +232,59 @@ class Experiment:
 
     @cached_property
     def key(self) -> str:
-        """What decides the result: scenario and hyper-parameters with their defaults, content of the data, foundation."""
+        """What decides the result: scenario and hyper-parameters with their defaults, content of
+        the data, foundation.
+        """
         from policies.registry import make
         from simulator.scenario.model import Scenario
 
         scenario = Scenario.model_validate(self.scenario()).identity()
         scenario["data"]["path"] = self.dataset.digest
-        policies = {arm: make(spec["policy"], spec["params"]) for arm, spec in scenario["arms"].items()}
-        scenario["policies"] = {arm: [policy.fit_key(), asdict(policy)] for arm, policy in policies.items()}
+        policies = {
+            arm: make(spec["policy"], spec["params"]) for arm, spec in scenario["arms"].items()
+        }
+        scenario["policies"] = {
+            arm: [policy.fit_key(), asdict(policy)] for arm, policy in policies.items()
+        }
         scenario["foundation"] = self.foundation.key if self.foundation else ""
         return hashlib.sha256(json.dumps(scenario, sort_keys=True).encode()).hexdigest()[:10]
 
     def folder(self, out: Path) -> Path:
         """Where it is run; a changed experiment is another one."""
-        return out / "runs" / self.dataset.name / f"{self.scenario()['name']}-{self.seed}-{self.key}"
+        return (
+            out / "runs" / self.dataset.name / f"{self.scenario()['name']}-{self.seed}-{self.key}"
+        )
 
     def check(self) -> None:
-        """Raises ReproduceError where the family needs attributes of items and the file of them is not there."""
+        """Raises ReproduceError where the family needs attributes of items and the file of them is
+        not there.
+        """
         wants = sorted({"aap", "map"} & set(self.family.params.get("objectives", ())))
         file = self.dataset.attributes
         if wants and not file.is_file():
             raise ReproduceError(
-                f"{self.family.name} on {self.dataset.name}: its objectives {', '.join(wants)} need attributes of the items, and {file} is "
-                "not there; put it beside the data, or leave the family out"
+                f"{self.family.name} on {self.dataset.name}: its objectives {', '.join(wants)} need"
+                f" attributes of the items, and {file} is not there; put it beside the data, or"
+                " leave the family out"
             )
 
     def finish(self, out: Path, progress: Progress) -> Path:
-        """The folder of the finished run; run now, after what it starts from, if it was not before."""
+        """The folder of the finished run; run now, after what it starts from, if it was not
+        before.
+        """
         folder = self.folder(out)
         if not (folder / FINISHED).is_file():
             start = None
             if self.foundation is not None:
-                start = next(self.foundation.finish(out, progress).glob("models/*/policy.json")).parent
+                start = next(
+                    self.foundation.finish(out, progress).glob("models/*/policy.json")
+                ).parent
             self._run(folder, start, progress)
         return folder
 
     def places(self, out: Path, progress: Progress) -> dict[str, npt.NDArray[np.int8]]:
-        """System -> 0-based place `[users]` of each held-out item in the slate, -1 where it is not there; run now if it was not before.
+        """System -> 0-based place `[users]` of each held-out item in the slate, -1 where it is not
+        there; run now if it was not before.
 
         Users without a held-out item are left out.
         """
@@ -243,7 +294,9 @@ class Experiment:
         if not kept.is_file():
             logged = read_places(EventLog.open(folder / "log"))
             with staged(kept) as staging, staging.open("wb") as stream:
-                np.savez_compressed(stream, **{f"system {name}": values for name, values in logged.items()})  # type: ignore[arg-type]
+                np.savez_compressed(
+                    stream, **{f"system {name}": values for name, values in logged.items()}
+                )  # type: ignore[arg-type]
         return {name.removeprefix("system "): values for name, values in load_arrays(kept).items()}
 
     def _run(self, folder: Path, start: Path | None, progress: Progress) -> None:
@@ -262,15 +315,23 @@ class Experiment:
             progress(f"{prefix}: {stage}", done, total, figures)
 
         simulate(scenario, folder, resume=True, progress=named)
-        write_text(folder / FINISHED, json.dumps({"CPU seconds of this process": round(time.process_time() - began, 1)}) + "\n")
+        write_text(
+            folder / FINISHED,
+            json.dumps({"CPU seconds of this process": round(time.process_time() - began, 1)})
+            + "\n",
+        )
 
 
 def read_places(log: EventLog) -> dict[str, npt.NDArray[np.int8]]:
-    """Arm -> place of the click in each user's slate, -1 = no click, `[users who asked]`, users ascending."""
+    """Arm -> place of the click in each user's slate, -1 = no click, `[users who asked]`, users
+    ascending.
+    """
     arms = log.metadata.arms
     place = np.full((len(arms), log.metadata.n_users), -2, dtype=np.int8)
     for batch in log.batches(["arm", "user", "t", "position", "click"]):
-        arm, user, t, position = (batch.column(name).to_numpy() for name in ("arm", "user", "t", "position"))
+        arm, user, t, position = (
+            batch.column(name).to_numpy() for name in ("arm", "user", "t", "position")
+        )
         click = batch.column("click").fill_null(False).to_numpy(zero_copy_only=False)
         asked = t >= 0
         np.maximum.at(place, (arm[asked], user[asked]), -1)
@@ -282,10 +343,14 @@ def read_places(log: EventLog) -> dict[str, npt.NDArray[np.int8]]:
 
 
 def values(place: npt.NDArray[np.int8], metric: str) -> Floats:
-    """`hit_rate@k` or `ndcg@k` of each user (Järvelin & Kekäläinen 2002; one relevant item, so the ideal gain is 1)."""
+    """`hit_rate@k` or `ndcg@k` of each user (Järvelin & Kekäläinen 2002; one relevant item, so the
+    ideal gain is 1).
+    """
     stem, _, k = metric.partition("@")
     hit = (place >= 0) & (place < int(k))
-    gain = hit if stem == "hit_rate" else np.where(hit, 1 / np.log2(np.maximum(place, 0) + 2.0), 0.0)
+    gain = (
+        hit if stem == "hit_rate" else np.where(hit, 1 / np.log2(np.maximum(place, 0) + 2.0), 0.0)
+    )
     return gain.astype(np.float64)
 
 
@@ -320,7 +385,8 @@ class Plan:
     def finish(self, progress: Progress, workers: int = 1) -> list[Experiment]:
         """Run what is not finished, `workers` experiments side by side.
 
-        An experiment computes with one thread, so that its result does not depend on how many run beside it.
+        An experiment computes with one thread, so that its result does not depend on how many run
+        beside it.
 
         Raises:
             ReproduceError: one that cannot be run, before any is.
@@ -328,7 +394,9 @@ class Plan:
         todo = list(self.experiments())
         for experiment in todo:
             experiment.check()
-        needed = {experiment.folder(self.out): experiment for each in todo for experiment in _line(each)}
+        needed = {
+            experiment.folder(self.out): experiment for each in todo for experiment in _line(each)
+        }
         finished = 0
 
         def done(_: int, result: object) -> None:
@@ -339,8 +407,14 @@ class Plan:
             progress("experiments", finished, len(needed), {})
 
         for depth in sorted({experiment.depth for experiment in needed.values()}):
-            wave = [Task(experiment, self.out) for experiment in needed.values() if experiment.depth == depth]
-            with executor("serial" if workers == 1 else "processes", progress, min(workers, len(wave))) as pool:
+            wave = [
+                Task(experiment, self.out)
+                for experiment in needed.values()
+                if experiment.depth == depth
+            ]
+            with executor(
+                "serial" if workers == 1 else "processes", progress, min(workers, len(wave))
+            ) as pool:
                 pool.run(wave, done)
         return todo
 
@@ -355,7 +429,11 @@ class Plan:
 
 def _line(experiment: Experiment) -> list[Experiment]:
     """The experiment and those that it starts from, the first one first."""
-    return [*_line(experiment.foundation), experiment] if experiment.foundation is not None else [experiment]
+    return (
+        [*_line(experiment.foundation), experiment]
+        if experiment.foundation is not None
+        else [experiment]
+    )
 
 
 @dataclass(frozen=True)
@@ -381,4 +459,6 @@ class Results:
 
     def users(self, dataset: str, system: str, metric: str) -> Floats:
         """Mean over seeds for each user."""
-        return np.asarray(np.mean([values(place, metric) for place in self.places[dataset, system]], axis=0))
+        return np.asarray(
+            np.mean([values(place, metric) for place in self.places[dataset, system]], axis=0)
+        )

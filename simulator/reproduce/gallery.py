@@ -1,4 +1,6 @@
-"""The gallery of built-in policies: paper, parameters, measured cost and accuracy. docs/policies.md is its output and nothing else."""
+"""The gallery of built-in policies: paper, parameters, measured cost and accuracy. docs/policies.md
+is its output and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +36,20 @@ SCENARIO = {
 HEAD = """\
 # The built-in policies
 
-Written by `abtest policies gallery`. Measured on the history of a synthetic world ({users:,} users, {items:,} items,
-{clicks:,} clicks, seed 1), with default parameters, on one core: *fit* is CPU seconds, *requests* are requests per CPU second
-in blocks of 1,024, 60 candidates each; *HR@10* and *NDCG@10* are of each user's last click (one held-out item a user, all items
-ranked, items seen before excluded), with the 95% interval over users. They say what a policy does with clicks from a feed of that
-size; the paper's tables are in [results](results.md). Machine: {machine}.
+Written by `abtest policies gallery`. Measured on the history of a synthetic world ({users:,} users,
+{items:,} items, {clicks:,} clicks, seed 1), with default parameters, on one core: *fit* is CPU
+seconds, *requests* are requests per CPU second in blocks of 1,024, 60 candidates each; *HR@10* and
+*NDCG@10* are of each user's last click (one held-out item a user, all items ranked, items seen
+before excluded), with the 95% interval over users. They say what a policy does with clicks from a
+feed of that size; the paper's tables are in [results](results.md). Machine: {machine}.
 """
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One policy on the gallery's history: CPU s of the fit, requests per CPU s, HR@10 and NDCG@10 with their 95% half-widths."""
+    """One policy on the gallery's history: CPU s of the fit, requests per CPU s, HR@10 and NDCG@10
+    with their 95% half-widths.
+    """
 
     fit: float
     requests: float
@@ -65,7 +70,9 @@ def history() -> tuple[Sequences, Catalogue]:
     return sequences, Catalogue(log.metadata.n_users, log.metadata.n_items)
 
 
-def measure(policy: Policy, sequences: Sequences, catalogue: Catalogue, k: int = 10, candidates: int = 60) -> Measured:
+def measure(
+    policy: Policy, sequences: Sequences, catalogue: Catalogue, k: int = 10, candidates: int = 60
+) -> Measured:
     """Fit on all but each user's last click and what follows it; rank everything for that click."""
     known, users, target = _leave_last_click(sequences)
     began = time.process_time()
@@ -76,17 +83,26 @@ def measure(policy: Policy, sequences: Sequences, catalogue: Catalogue, k: int =
     ranked = np.zeros((len(users), candidates), dtype=np.int64)
     began = time.process_time()
     for start in range(0, len(users), 1024):
-        ranked[start : start + 1024] = policy.recall(requests.rows(slice(start, start + 1024)), candidates, 1).items
+        ranked[start : start + 1024] = policy.recall(
+            requests.rows(slice(start, start + 1024)), candidates, 1
+        ).items
     served = time.process_time() - began
     found = ranked[:, :k] == target[:, None]
     gain = (found / np.log2(np.arange(k) + 2)).sum(axis=1)
     half = 1.96 / np.sqrt(len(users))
     hit = found.any(axis=1)
-    return Measured(fitted, len(users) / served, (hit.mean(), half * hit.std()), (gain.mean(), half * gain.std()))
+    return Measured(
+        fitted,
+        len(users) / served,
+        (hit.mean(), half * hit.std()),
+        (gain.mean(), half * gain.std()),
+    )
 
 
 def _leave_last_click(sequences: Sequences) -> tuple[Sequences, Any, Any]:
-    """The log before each user's last click, and that click where the user had not clicked the item before."""
+    """The log before each user's last click, and that click where the user had not clicked the item
+    before.
+    """
     place = np.arange(len(sequences.items))
     row = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
     last = np.full(len(sequences), -1)
@@ -94,7 +110,9 @@ def _leave_last_click(sequences: Sequences) -> tuple[Sequences, Any, Any]:
     known = sequences.where(place < last[row])
     seen = known.last(128).items
     target = np.where(last >= 0, sequences.items[last], 0)
-    users = np.flatnonzero((target > 0) & ~(seen == target[:, None]).any(axis=1) & (seen > 0).any(axis=1))
+    users = np.flatnonzero(
+        (target > 0) & ~(seen == target[:, None]).any(axis=1) & (seen > 0).any(axis=1)
+    )
     return known, users, target[users]
 
 
@@ -102,18 +120,32 @@ def page(progress: Callable[[str], None] = lambda name: None) -> str:
     """The whole page as Markdown; `progress` is told each policy's name before it is measured."""
     sequences, catalogue = history()
     rows, sections = [], []
-    for name in sorted(entry.name for entry in available().values() if entry.distribution == "abtest"):
+    for name in sorted(
+        entry.name for entry in available().values() if entry.distribution == "abtest"
+    ):
         found = resolve(name)
         if name not in BRINGS_A_MODEL and not issubclass(found, WorldBound):
             progress(name)
             one = measure(make(name), sequences, catalogue)
-            hit, gain = (f"{100 * mean:.2f} ± {100 * half:.2f}" for mean, half in (one.hit_rate, one.ndcg))
-            rows.append((one.hit_rate[0], f"| `{name}` | {one.fit:.1f} | {one.requests:,.0f} | {hit} | {gain} |"))
+            hit, gain = (
+                f"{100 * mean:.2f} ± {100 * half:.2f}" for mean, half in (one.hit_rate, one.ndcg)
+            )
+            rows.append(
+                (
+                    one.hit_rate[0],
+                    f"| `{name}` | {one.fit:.1f} | {one.requests:,.0f} | {hit} | {gain} |",
+                )
+            )
         sections.append(_section(name, found))
-    table = ["| policy | fit, s | requests, 1/s | HR@10, % | NDCG@10, % |", "|---|---:|---:|---:|---:|"]
+    table = [
+        "| policy | fit, s | requests, 1/s | HR@10, % | NDCG@10, % |",
+        "|---|---:|---:|---:|---:|",
+    ]
     table += [row for _, row in sorted(rows, reverse=True)]
     clicks = int(sequences.clicked.sum())
-    head = HEAD.format(users=catalogue.n_users, items=catalogue.n_items, clicks=clicks, machine=_machine())
+    head = HEAD.format(
+        users=catalogue.n_users, items=catalogue.n_items, clicks=clicks, machine=_machine()
+    )
     return "\n".join([head, *table, "", *sections])
 
 
@@ -125,7 +157,10 @@ def _section(name: str, found: type[Policy]) -> str:
     said = _attributes(found)
     if fields(found):
         lines += ["| parameter | default | meaning |", "|---|---|---|"]
-        lines += [f"| `{f.name}` | {_default(f)} | {said.get(f.name, '').replace('|', chr(92) + '|')} |" for f in fields(found)]
+        lines += [
+            f"| `{f.name}` | {_default(f)} | {said.get(f.name, '').replace('|', chr(92) + '|')} |"
+            for f in fields(found)
+        ]
         lines.append("")
     return "\n".join(lines)
 
@@ -134,7 +169,9 @@ def _attributes(found: type[Any]) -> dict[str, str]:
     """What the `Attributes:` parts of a class and its bases say of each field."""
     said: dict[str, str] = {}
     for cls in reversed(found.__mro__):
-        _, _, text = (inspect.cleandoc(cls.__doc__) if cls.__doc__ else "").partition("Attributes:\n")
+        _, _, text = (inspect.cleandoc(cls.__doc__) if cls.__doc__ else "").partition(
+            "Attributes:\n"
+        )
         for name, meaning in re.findall(r"^ {4}(\w+): (.+(?:\n {8,}.+)*)", text, re.MULTILINE):
             said[name] = " ".join(meaning.split())
     return said
@@ -147,7 +184,13 @@ def _default(field: Field[Any]) -> str:
         value = field.default_factory() if field.default_factory is not MISSING else "required"
     if isinstance(value, Params):
         changed = {f.name: getattr(value, f.name) for f in fields(value)}
-        return "`" + ", ".join(f"{key}: {one}" for key, one in changed.items() if not isinstance(one, Params)) + "`"
+        return (
+            "`"
+            + ", ".join(
+                f"{key}: {one}" for key, one in changed.items() if not isinstance(one, Params)
+            )
+            + "`"
+        )
     return f"`{value!r}`"
 
 

@@ -1,4 +1,6 @@
-"""A policy that is fitted on the training part only, for systems that hold nothing out themselves. No model lives here."""
+"""A policy that is fitted on the training part only, for systems that hold nothing out themselves.
+No model lives here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from policies.registry import make
 
 @dataclass
 class TrainingPart(Policy):
-    """Another policy, fitted without each user's last click: the validation item, which no model learns from.
+    """Another policy, fitted without each user's last click: the validation item, which no model
+    learns from.
 
     Attributes:
         policy: registered name.
@@ -34,7 +37,9 @@ class TrainingPart(Policy):
         user = np.searchsorted(sequences.offsets, at, side="right") - 1
         last = sequences.offsets[1:].copy()
         last[user] = at  # the last one of a user stands
-        known = sequences.where(np.arange(len(sequences.items)) < np.repeat(last, np.diff(sequences.offsets)))
+        known = sequences.where(
+            np.arange(len(sequences.items)) < np.repeat(last, np.diff(sequences.offsets))
+        )
         self._inner.fit(known, catalogue, fitting)
         return self
 

@@ -1,4 +1,6 @@
-"""Measured beside published: rows, intervals over seeds, paired t-tests over users; as text, JSON and Parquet. Nothing is run here."""
+"""Measured beside published: rows, intervals over seeds, paired t-tests over users; as text, JSON
+and Parquet. Nothing is run here.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class Cell:
         system: what was run for it.
         metric: `hit_rate@k` or `ndcg@k`.
         measured: mean over users and seeds.
-        low: lower end of the 95% interval of the mean over seeds (t with seeds - 1 degrees of freedom); NaN for one seed.
+        low: lower end of the 95% interval of the mean over seeds (t with seeds - 1 degrees of
+            freedom); NaN for one seed.
         high: upper end.
         seeds: how many.
         published: the paper's number, NaN where it has none.
@@ -51,7 +54,9 @@ class Cell:
 
 
 def interval(seeds: Floats) -> tuple[float, float]:
-    """The 95% interval of the mean over seeds, mean -+ t(.975, n - 1) s / sqrt(n); NaN for one seed."""
+    """The 95% interval of the mean over seeds, mean -+ t(.975, n - 1) s / sqrt(n); NaN for one
+    seed.
+    """
     if len(seeds) < 2:
         return float("nan"), float("nan")
     from scipy import stats
@@ -86,24 +91,48 @@ def cells(
         datasets: short names.
         metrics: columns.
         published: (row, data set, metric) -> value.
-        baselines: rows among which the best one of each column is what all others are tested against.
+        baselines: rows among which the best one of each column is what all others are tested
+            against.
     """
     table = []
     for dataset in datasets:
         here = {row: system for row, system in rows.items() if (dataset, system) in results.places}
         for metric in metrics:
             candidates = [row for row in here if row in baselines]
-            best = max(candidates, key=lambda row: results.seeds(dataset, here[row], metric).mean(), default="")
+            best = max(
+                candidates,
+                key=lambda row: results.seeds(dataset, here[row], metric).mean(),
+                default="",
+            )
             for row, system in here.items():
                 seeds = results.seeds(dataset, system, metric)
                 low, high = interval(seeds)
                 t = p = float("nan")
                 if best and row != best:
-                    t, p = paired_t(results.users(dataset, system, metric), results.users(dataset, here[best], metric))
+                    t, p = paired_t(
+                        results.users(dataset, system, metric),
+                        results.users(dataset, here[best], metric),
+                    )
                 printed = published.get((row, dataset, metric), float("nan"))
                 mean = float(seeds.mean())
                 against = best if row != best else ""
-                table.append(Cell(dataset, row, system, metric, mean, low, high, len(seeds), printed, mean - printed, against, t, p))
+                table.append(
+                    Cell(
+                        dataset,
+                        row,
+                        system,
+                        metric,
+                        mean,
+                        low,
+                        high,
+                        len(seeds),
+                        printed,
+                        mean - printed,
+                        against,
+                        t,
+                        p,
+                    )
+                )
     return table
 
 
@@ -124,20 +153,26 @@ def text(table: Sequence[Cell], protocol: Protocol) -> str:
     lines = ["```", *protocol.lines(), "```"]
     for dataset in dict.fromkeys(cell.dataset for cell in table):
         lines += ["", f"**{dataset}**", ""]
-        lines += ["| row | metric | measured | 95% over seeds | published | difference | seeds | against | t | p |"]
+        lines += [
+            "| row | metric | measured | 95% over seeds | published | difference | seeds | against"
+            " | t | p |"
+        ]
         lines += ["|---|---|---|---|---|---|---|---|---|---|"]
         for cell in table:
             if cell.dataset == dataset:
                 spread = "-" if np.isnan(cell.low) else f"{number(cell.low)} to {number(cell.high)}"
                 t = "-" if np.isnan(cell.t) else f"{cell.t:.2f}"
                 lines.append(
-                    f"| {cell.row} | {cell.metric} | {number(cell.measured)} | {spread} | {number(cell.published)} | "
-                    f"{number(cell.difference, sign=True)} | {cell.seeds} | {cell.against or 'itself'} | {t} | {chance(cell.p)} |"
+                    f"| {cell.row} | {cell.metric} | {number(cell.measured)} | {spread} |"
+                    f" {number(cell.published)} | {number(cell.difference, sign=True)} |"
+                    f" {cell.seeds} | {cell.against or 'itself'} | {t} | {chance(cell.p)} |"
                 )
     return "\n".join(lines) + "\n"
 
 
-def write(name: str, rows: Sequence[Mapping[str, Any]], words: str, protocol: Protocol, out: Path) -> list[Path]:
+def write(
+    name: str, rows: Sequence[Mapping[str, Any]], words: str, protocol: Protocol, out: Path
+) -> list[Path]:
     """`NAME-PROTOCOL.json`, `.md` and `.parquet` in `out`, each by rename.
 
     Args:
@@ -152,7 +187,10 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], words: str, protocol: Pr
 
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{name}-{protocol.name}"
-    cells = [{key: None if isinstance(v, float) and np.isnan(v) else v for key, v in row.items()} for row in rows]
+    cells = [
+        {key: None if isinstance(v, float) and np.isnan(v) else v for key, v in row.items()}
+        for row in rows
+    ]
     content = {"table": name, "protocol": {"name": protocol.name, **protocol.says}, "cells": cells}
     files = [out / f"{stem}.{ending}" for ending in ("json", "md", "parquet")]
     write_text(files[0], json.dumps(content, indent=1, allow_nan=False) + "\n")

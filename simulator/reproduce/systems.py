@@ -1,4 +1,6 @@
-"""What is run for the tables: systems by registry name with their hyper-parameters, and the protocol that they share."""
+"""What is run for the tables: systems by registry name with their hyper-parameters, and the
+protocol that they share.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,13 @@ SPLITS = tuple(f"{10 - n}_{n}" for n in range(6))
 
 @dataclass(frozen=True)
 class Protocol:
-    """How systems are trained and judged: what users of recommender libraries disagree on, in one place, printed with every table.
+    """How systems are trained and judged: what users of recommender libraries disagree on, in one
+    place, printed with every table.
 
     Attributes:
         name: as given to `--protocol`.
-        loss: of every sequence model that takes one (`policies.losses`); a model with a loss of its own keeps it.
+        loss: of every sequence model that takes one (`policies.losses`); a model with a loss of its
+            own keeps it.
         says: the other choices, by what is chosen.
     """
 
@@ -31,17 +35,26 @@ class Protocol:
 
 _COMMON = {
     "split": "leave-one-out: AB -> C trains, ABC -> D validates, ABCD -> E tests",
-    "augmentation": "none: one sequence a user, its last 50 items; every position of it is predicted in one pass; else as said below",
+    "augmentation": (
+        "none: one sequence a user, its last 50 items; every position of it is predicted in one"
+        " pass; else as said below"
+    ),
     "ranking": "all items; the user's own history is masked (an item bought again cannot be hit)",
     "ties": "fixed pseudo-random order of the item ids, the same for all systems",
-    "selection": "early stopping and weights by NDCG@10 of the validation item, of the users said below; nothing on the test item",
+    "selection": (
+        "early stopping and weights by NDCG@10 of the validation item, of the users said below;"
+        " nothing on the test item"
+    ),
 }
 PROTOCOLS = {
     "paper": Protocol(
         "paper",
         {"kind": "bce", "negatives": 1},
         {
-            "loss": "binary cross-entropy, one uniform negative outside the user's items (eq. 4); whose it is, and other losses, below",
+            "loss": (
+                "binary cross-entropy, one uniform negative outside the user's items (eq. 4); whose"
+                " it is, and other losses, below"
+            ),
             **_COMMON,
         },
     ),
@@ -51,7 +64,9 @@ PROTOCOLS = {
         {"loss": "full softmax over all items; whose it is, and other losses, below", **_COMMON},
     ),
 }
-"""By name: `paper`, as the published rows most likely were made; `softmax`, the same models under one strong loss."""
+"""By name: `paper`, as the published rows most likely were made; `softmax`, the same models under
+one strong loss.
+"""
 
 
 TRAINING_PART = "simulator.reproduce.part:TrainingPart"
@@ -68,10 +83,14 @@ class Family:
         arms: system -> further hyper-parameters, of serving only.
         losses: names of the hyper-parameters that the protocol's loss is given to.
         deterministic: whether seeds make no difference.
-        foundation: name of the family whose fit this one starts from, given to it as `pretrained`; "" = none.
-        validates: whether the policy itself holds each user's last click out for validation; else it is kept from it.
-        says: what else it does otherwise than the protocol says, and its hyper-parameters do not show (`choices`), by what is chosen.
-        role: `floor` (stands beside every table), `baseline` (a row of the paper), `other` (beside them), or `ours` (the paper's method).
+        foundation: name of the family whose fit this one starts from, given to it as `pretrained`;
+            "" = none.
+        validates: whether the policy itself holds each user's last click out for validation; else
+            it is kept from it.
+        says: what else it does otherwise than the protocol says, and its hyper-parameters do not
+            show (`choices`), by what is chosen.
+        role: `floor` (stands beside every table), `baseline` (a row of the paper), `other` (beside
+            them), or `ours` (the paper's method).
     """
 
     name: str
@@ -93,11 +112,20 @@ class Family:
         """System -> its arm in a scenario: policy and hyper-parameters."""
         shared = {**self.params, **{name: dict(protocol.loss) for name in self.losses}}
         arms = self.arms or {self.name: {}}
-        made = {system: {"policy": self.policy, "params": {**shared, **further}} for system, further in arms.items()}
+        made = {
+            system: {"policy": self.policy, "params": {**shared, **further}}
+            for system, further in arms.items()
+        }
         if self.validates:
             return made
-        wrapped = {system: {"policy": arm["policy"], "settings": arm["params"]} for system, arm in made.items()}
-        return {system: {"policy": TRAINING_PART, "params": params} for system, params in wrapped.items()}
+        wrapped = {
+            system: {"policy": arm["policy"], "settings": arm["params"]}
+            for system, arm in made.items()
+        }
+        return {
+            system: {"policy": TRAINING_PART, "params": params}
+            for system, params in wrapped.items()
+        }
 
 
 def _quotas(split: str) -> list[int]:
@@ -108,17 +136,45 @@ TRAINING = {"epochs": 200, "batch": 256, "rate": 1e-3, "patience": 10}
 """Section 5.1: Adam, 1e-3, batches of 256. Epochs and patience are not said."""
 
 WRITTEN = {
-    "width": 64, "feedforward": 256, "layers": 1, "heads": 2, "length": 50, "activation": "relu", "attention": "softmax", "norm": "post",
-    "embedding_norm": True, "embedding_dropout": 0.5, "attention_dropout": 0.5, "dropout": 0.5, "users": "free", "user_dropout": 0.0,
-    "masked": True, "output": "untied",
-}  # fmt: skip
-"""The network as written: section 5.1; dropout and norms, of which the paper says nothing, as in RecBole's SASRec."""
+    "width": 64,
+    "feedforward": 256,
+    "layers": 1,
+    "heads": 2,
+    "length": 50,
+    "activation": "relu",
+    "attention": "softmax",
+    "norm": "post",
+    "embedding_norm": True,
+    "embedding_dropout": 0.5,
+    "attention_dropout": 0.5,
+    "dropout": 0.5,
+    "users": "free",
+    "user_dropout": 0.0,
+    "masked": True,
+    "output": "untied",
+}
+"""The network as written: section 5.1; dropout and norms, of which the paper says nothing, as in
+RecBole's SASRec.
+"""
 
 RELEASED = {
-    "width": 256, "feedforward": 512, "layers": 1, "heads": 2, "length": 50, "activation": "gelu", "attention": "flow", "norm": "post",
-    "embedding_norm": False, "embedding_dropout": 0.0, "attention_dropout": 0.0, "dropout": 0.1, "users": "none", "user_dropout": 0.0,
-    "masked": False, "output": "biased",
-}  # fmt: skip
+    "width": 256,
+    "feedforward": 512,
+    "layers": 1,
+    "heads": 2,
+    "length": 50,
+    "activation": "gelu",
+    "attention": "flow",
+    "norm": "post",
+    "embedding_norm": False,
+    "embedding_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "dropout": 0.1,
+    "users": "none",
+    "user_dropout": 0.0,
+    "masked": False,
+    "output": "biased",
+}
 """The network of the authors' public code."""
 
 _AS_WRITTEN = {"shape": WRITTEN, "windows": "last", "pretraining": TRAINING}
@@ -140,9 +196,17 @@ _AS_RELEASED = {
     "prompts": {"window": 1, "source": "model", "form": "tail", "everywhere": True},
 }
 BEST = {
-    **WRITTEN, "layers": 2, "activation": "gelu", "relative": True, "users": "none", "output": "tied", "trace": True,
-}  # fmt: skip
-"""Our best network: as written but for a second layer, GELU, terms for distances, a trace, tied output and no user module."""
+    **WRITTEN,
+    "layers": 2,
+    "activation": "gelu",
+    "relative": True,
+    "users": "none",
+    "output": "tied",
+    "trace": True,
+}
+"""Our best network: as written but for a second layer, GELU, terms for distances, a trace, tied
+output and no user module.
+"""
 
 _SAMPLED = {"kind": "sampled", "negatives": 1024, "sampler": "popularity"}
 _BEST_START = {
@@ -167,19 +231,31 @@ BEST_PROMPTS: dict[str, dict[str, Any]] = {
     "Best RecGPT long": {**_PROMPT, "beyond": 8},
     "Best RecGPT anew": {**_PROMPT, "anew": True},
 }
-"""Prompts that the best network is tuned with: as in 4.3; of items that the user has not clicked; only those that the network is sure of;
-only for short histories; only for long ones; made anew in each epoch, by the network that is tuned."""
+"""Prompts that the best network is tuned with: as in 4.3; of items that the user has not clicked;
+only those that the network is sure of; only for short histories; only for long ones; made anew in
+each epoch, by the network that is tuned."""
 
-_CUTS = {"augmentation": "at most 10 places of each user, drawn anew in every epoch; the last 20 clicks before each are read"}
+_CUTS = {
+    "augmentation": (
+        "at most 10 places of each user, drawn anew in every epoch; the last 20 clicks before each"
+        " are read"
+    )
+}
 _NO_VALIDATION = {"fit": "counts, without the validation item"}
 _SEQUENCE = {"width": 64, "length": 50, "training": TRAINING}
 _SLOW = {**_SEQUENCE, "training": {**TRAINING, "patience": 20}}
-"""Of models whose first epochs, under one-negative cross-entropy, hardly move validation: less patience stops some seeds there."""
+"""Of models whose first epochs, under one-negative cross-entropy, hardly move validation: less
+patience stops some seeds there.
+"""
 
 
 def _served(name: str) -> dict[str, dict[str, Any]]:
     """One step, 9:1, and two steps whose items compete by their log probabilities."""
-    return {f"{name} 10_0": {"quotas": [1]}, f"{name} 9_1": {"quotas": [9, 1]}, f"{name} pool": {"quotas": [1, 1], "merge": "pool"}}
+    return {
+        f"{name} 10_0": {"quotas": [1]},
+        f"{name} 9_1": {"quotas": [9, 1]},
+        f"{name} pool": {"quotas": [1, 1], "merge": "pool"},
+    }
 
 
 def _comirec(extractor: str, rate: float) -> dict[str, Any]:
@@ -188,22 +264,49 @@ def _comirec(extractor: str, rate: float) -> dict[str, Any]:
 
 
 def recgpt(window: int) -> Family:
-    """RecGPT as written with K = `window`, for every m_n; at K = 0 it is fine-tuning with segments that nothing uses."""
+    """RecGPT as written with K = `window`, for every m_n; at K = 0 it is fine-tuning with segments
+    that nothing uses.
+    """
     prompts = {"window": window, "source": "model", "form": "between"}
     arms = {f"RecGPT K={window} {split}": {"quotas": _quotas(split)} for split in SPLITS}
-    return Family(f"RecGPT K={window}", "recgpt", {**_TUNED, "prompts": prompts}, arms, foundation="Pre-train", role="ours")
+    return Family(
+        f"RecGPT K={window}",
+        "recgpt",
+        {**_TUNED, "prompts": prompts},
+        arms,
+        foundation="Pre-train",
+        role="ours",
+    )
 
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("Transitions", "itemknn", deterministic=True, validates=False, says=_NO_VALIDATION, role="floor"),
+        Family(
+            "Transitions",
+            "itemknn",
+            deterministic=True,
+            validates=False,
+            says=_NO_VALIDATION,
+            role="floor",
+        ),
         Family("PopRec", "popularity", deterministic=True, validates=False, says=_NO_VALIDATION),
-        Family("BPR", "bpr", {"width": 64}, says={"augmentation": "none: every click is a sample of its own"}),
+        Family(
+            "BPR",
+            "bpr",
+            {"width": 64},
+            says={"augmentation": "none: every click is a sample of its own"},
+        ),
         Family("STAMP", "stamp", _SEQUENCE, losses=("loss",)),
         Family("GRU4Rec", "gru4rec", _SEQUENCE, losses=("loss",)),
         Family("NARM", "narm", {**_SLOW, "hidden": 128}, losses=("loss",)),
-        Family("S3-Rec", "s3rec", _SLOW, losses=("loss",), says={"objectives": "masked items and segments (no attributes)"}),
+        Family(
+            "S3-Rec",
+            "s3rec",
+            _SLOW,
+            losses=("loss",),
+            says={"objectives": "masked items and segments (no attributes)"},
+        ),
         Family(
             "S3-Rec attributes",
             "s3rec",
@@ -215,17 +318,30 @@ FAMILIES = {
         Family(
             "BERT4Rec",
             "bert4rec",
-            {"width": 64, "length": 50},  # trained by its own default: it needs more epochs than the others
-            says={"augmentation": "Cloze: masks drawn anew in every epoch, only they are predicted"},
+            {
+                "width": 64,
+                "length": 50,
+            },  # trained by its own default: it needs more epochs than the others
+            says={
+                "augmentation": "Cloze: masks drawn anew in every epoch, only they are predicted"
+            },
         ),
-        Family("SASRec", "sasrec", {**_SEQUENCE, "blocks": 1, "heads": 2, "inner": 256, "norm": "post"}, losses=("loss",)),
+        Family(
+            "SASRec",
+            "sasrec",
+            {**_SEQUENCE, "blocks": 1, "heads": 2, "inner": 256, "norm": "post"},
+            losses=("loss",),
+        ),
         Family("ComiRec-DR", "comirec", _comirec("dr", 5e-3), says=_CUTS, role="other"),
         Family("ComiRec-SA", "comirec", _comirec("sa", 1e-3), says=_CUTS, role="other"),
         Family(
             "Pre-train",
             "pretrain",
             _AS_WRITTEN,
-            {"Pre-train": {}, **{f"Pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]}},
+            {
+                "Pre-train": {},
+                **{f"Pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]},
+            },
             ("pretraining_loss",),
         ),
         Family("Fine-tuning", "finetune", _TUNED, foundation="Pre-train"),
@@ -234,12 +350,24 @@ FAMILIES = {
             "Best pre-train",
             "pretrain",
             _BEST_START,
-            {"Best pre-train": {}, **{f"Best pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]}},
+            {
+                "Best pre-train": {},
+                **{f"Best pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]},
+            },
             role="ours",
         ),
-        Family("Best fine-tuning", "finetune", _TUNED_BEST, foundation="Best pre-train", role="ours"),
+        Family(
+            "Best fine-tuning", "finetune", _TUNED_BEST, foundation="Best pre-train", role="ours"
+        ),
         *(
-            Family(name, "recgpt", {**_TUNED_BEST, "prompts": prompts}, _served(name), foundation="Best pre-train", role="ours")
+            Family(
+                name,
+                "recgpt",
+                {**_TUNED_BEST, "prompts": prompts},
+                _served(name),
+                foundation="Best pre-train",
+                role="ours",
+            )
             for name, prompts in BEST_PROMPTS.items()
         ),
         Family(
@@ -258,7 +386,21 @@ OWNER = {system: family for family in FAMILIES.values() for system in family.sys
 
 ROWS = {
     "Transitions": "Transitions",
-    **{name: name for name in ("PopRec", "BPR", "STAMP", "GRU4Rec", "NARM", "S3-Rec", "BERT4Rec", "SASRec", "ComiRec-DR", "ComiRec-SA")},
+    **{
+        name: name
+        for name in (
+            "PopRec",
+            "BPR",
+            "STAMP",
+            "GRU4Rec",
+            "NARM",
+            "S3-Rec",
+            "BERT4Rec",
+            "SASRec",
+            "ComiRec-DR",
+            "ComiRec-SA",
+        )
+    },
     "Pre-train": "Pre-train",
     "Fine-tuning": "Fine-tuning",
     "RecGPT1": "RecGPT K=1 10_0",
@@ -266,10 +408,19 @@ ROWS = {
     "RecGPT as released": "RecGPT as released 9_1",
     "Best RecGPT": "Best RecGPT 9_1",
 }
-"""Table 2: row -> system, in the order of print; K = 1, m:n = 9:1. The three RecGPT: as written, as released, best."""
+"""Table 2: row -> system, in the order of print; K = 1, m:n = 9:1. The three RecGPT: as written, as
+released, best.
+"""
 
 ON_REQUEST = ("RecGPT as released", "Best RecGPT")
-"""Rows of Table 2 that are made only when they are asked for: larger networks and longer schedules than all others."""
+"""Rows of Table 2 that are made only when they are asked for: larger networks and longer schedules
+than all others.
+"""
 
-VARIANTS = {"RecGPT": "RecGPT K=1 9_1", "Variant_1": "Pre-train 9_1", "Variant_2": "RecGPT K=1 10_0", "Variant_3": "Pre-train"}
+VARIANTS = {
+    "RecGPT": "RecGPT K=1 9_1",
+    "Variant_1": "Pre-train 9_1",
+    "Variant_2": "RecGPT K=1 10_0",
+    "Variant_3": "Pre-train",
+}
 """Table 3: row -> system."""

@@ -1,6 +1,8 @@
-"""What the tasks of one run share within a process: the scenario, its source, users, policies and desks, read from the run's folder.
+"""What the tasks of one run share within a process: the scenario, its source, users, policies and
+desks, read from the run's folder.
 
-Nothing is computed here that a task would have to keep; a context can be thrown away and read again.
+Nothing is computed here that a task would have to keep; a context can be thrown away and read
+again.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ class Job:
 def lanes(scenario: Scenario) -> tuple[str, ...]:
     """What is simulated apart from one another, by name.
 
-    Each arm lives its own lives, except where the arms share the same lives: a switchback (by day) and an interleaving
-    (within each slate) are one lane, called by the kind of the design.
+    Each arm lives its own lives, except where the arms share the same lives: a switchback (by day)
+    and an interleaving (within each slate) are one lane, called by the kind of the design.
     """
     if scenario.design.kind in ("switchback", "interleave"):
         return (scenario.design.kind,)
@@ -78,9 +80,16 @@ class Context:
 
     @property
     def source(self) -> Source:
-        """The source as the run has put it into its folder so far (a synthetic world has a history only once it is made)."""
+        """The source as the run has put it into its folder so far (a synthetic world has a history
+        only once it is made).
+        """
         where = self.workspace
-        return Source(self.catalogue, open_log(where.past) or open_log(where.history), open_log(where.future), where.notes)
+        return Source(
+            self.catalogue,
+            open_log(where.past) or open_log(where.history),
+            open_log(where.future),
+            where.notes,
+        )
 
     @cached_property
     def sequences(self) -> Sequences:
@@ -90,16 +99,23 @@ class Context:
         return history.sequences(HISTORY, before=0)
 
     def forget(self) -> None:
-        """Read everything anew when it is next asked for: a policy may have written into what is in memory."""
+        """Read everything anew when it is next asked for: a policy may have written into what is in
+        memory.
+        """
         for name in ("catalogue", "sequences", "population", "_built"):
             self.__dict__.pop(name, None)
 
     def sequences_until(self, day: int, lane: str | None) -> Sequences:
-        """The history and what has been simulated before `day`: in one lane, or pooled (None) in all, each user's merged in time."""
+        """The history and what has been simulated before `day`: in one lane, or pooled (None) in
+        all, each user's merged in time.
+        """
         history = self.source.history
         assert history is not None
         names = schema(self.kinds).names
-        tables = [with_columns(batch, schema(self.kinds)) for batch in history.batches(schema(history.kinds).names)]
+        tables = [
+            with_columns(batch, schema(self.kinds))
+            for batch in history.batches(schema(history.kinds).names)
+        ]
         for one in [lane] if lane is not None else lanes(self.scenario):
             for first, last in self.shards:
                 days = self.tapes(one, first, last, until=day)
@@ -107,9 +123,13 @@ class Context:
                     tables.append(tape.rows(days, 0, self.duration, self.kinds).select(names))
         whole = pa.concat_tables(tables)
         whole = whole.set_column(0, names[0], pa.array(np.zeros(whole.num_rows, dtype=np.uint8)))
-        return EventLog(Metadata((HISTORY,), self.catalogue.n_users, self.catalogue.n_items), whole).sequences()
+        return EventLog(
+            Metadata((HISTORY,), self.catalogue.n_users, self.catalogue.n_items), whole
+        ).sequences()
 
-    def tapes(self, lane: str, first: int, last: int, *, until: int, only: frozenset[int] | None = None) -> list[dict[str, Any]]:
+    def tapes(
+        self, lane: str, first: int, last: int, *, until: int, only: frozenset[int] | None = None
+    ) -> list[dict[str, Any]]:
         """The finished days before `until` of one shard of a lane, in the order of time.
 
         Raises:
@@ -118,10 +138,16 @@ class Context:
         begin = -self.scenario.data.history_days if lane == HISTORY else 0
         end = min(until, self.reached(lane, first, last) // DAY)
         folder = self.workspace.shard(lane, first, last)
-        return [load_arrays(folder / f"day-{day}.npz") for day in range(begin, end) if only is None or day in only]
+        return [
+            load_arrays(folder / f"day-{day}.npz")
+            for day in range(begin, end)
+            if only is None or day in only
+        ]
 
     def reached(self, lane: str, first: int, last: int) -> int:
-        """The time (ms) up to which a shard is finished, as its snapshot says; far in the past where nothing is."""
+        """The time (ms) up to which a shard is finished, as its snapshot says; far in the past
+        where nothing is.
+        """
         snapshot = self.workspace.shard(lane, first, last) / "snapshot.npz"
         return int(load_arrays(snapshot, ["now"])["now"]) if snapshot.is_file() else -NEVER
 
@@ -139,11 +165,15 @@ class Context:
 
     @cached_property
     def _built(self) -> tuple[Users, dict[str, npt.NDArray[Any]]]:
-        users = self.population.build(self.source, self.seed, self.scenario.days, self.workspace.models / "users")
+        users = self.population.build(
+            self.source, self.seed, self.scenario.days, self.workspace.models / "users"
+        )
         return users, {name: values.copy() for name, values in users.state().items()}
 
     def users(self) -> Users:
-        """Users as they were built. One instance a process: the next call takes it back to its start."""
+        """Users as they were built. One instance a process: the next call takes it back to its
+        start.
+        """
         users, pristine = self._built
         users.restore(pristine)
         return users
@@ -160,7 +190,11 @@ class Context:
         """Seconds of each item, `[n_items + 1]`; 0 where unknown."""
         catalogue = self.catalogue
         known = catalogue.items.get("duration")
-        return np.zeros(catalogue.n_items + 1, dtype=np.float32) if known is None else np.asarray(known, dtype=np.float32)
+        return (
+            np.zeros(catalogue.n_items + 1, dtype=np.float32)
+            if known is None
+            else np.asarray(known, dtype=np.float32)
+        )
 
     def metadata(self) -> Metadata:
         """What the run's log says of itself."""
@@ -182,7 +216,9 @@ class Context:
         )
 
     def _calibration(self) -> dict[str, Any]:
-        """What fitted users have said of how close they are to real ones, for the notes of the log; {} where they have not."""
+        """What fitted users have said of how close they are to real ones, for the notes of the log;
+        {} where they have not.
+        """
         file = self.workspace.models / "users" / CALIBRATION
         if not file.is_file():
             return {}
@@ -209,8 +245,19 @@ class Context:
         """Who serves a lane on a day; `witness` is told what it notices of the policies."""
         scenario = self.scenario
         if lane == HISTORY:
-            channel = Channel(scenario.data.logging.policy, self._logging(users), scenario.serving.slate)
-            return Desk(HISTORY, channel, (), None, self.catalogue.n_items, self.seed, scenario.engine.time_limit, witness)
+            channel = Channel(
+                scenario.data.logging.policy, self._logging(users), scenario.serving.slate
+            )
+            return Desk(
+                HISTORY,
+                channel,
+                (),
+                None,
+                self.catalogue.n_items,
+                self.seed,
+                scenario.engine.time_limit,
+                witness,
+            )
         names = sorted(scenario.arms)
         if scenario.design.kind == "interleave":
             first, second = (self._arm(name, lane, day, users, witness) for name in names)
@@ -225,16 +272,29 @@ class Context:
         ranker = None
         if serving.ranking.kind == "pointwise":
             ranker = Ranker.restore(load_arrays(self.workspace.models / "ranking.npz"))
-        channels = tuple(Channel(c.policy, self._fitted(c, None, 0, users), c.quota) for c in serving.channels)
+        channels = tuple(
+            Channel(c.policy, self._fitted(c, None, 0, users), c.quota) for c in serving.channels
+        )
         own = Channel(arm.policy, self._fitted(arm, lane, day, users), serving.recall)
-        return Desk(name, own, channels, ranker, self.catalogue.n_items, self.seed, self.scenario.engine.time_limit, witness)
+        return Desk(
+            name,
+            own,
+            channels,
+            ranker,
+            self.catalogue.n_items,
+            self.seed,
+            self.scenario.engine.time_limit,
+            witness,
+        )
 
     def _fitted(self, spec: PolicySpec, lane: str | None, day: int, users: Users) -> Policy:
         """A policy with its fit of a day loaded; yardsticks get their world."""
         policy = self.policy(spec)
         refit = day if self.scenario.serving.refit == "daily" and lane is not None else 0
         calls = Calls(policy, spec.policy)
-        calls.load(self.workspace.models / fit_name(policy, self.seed, refit, self.trained_on(lane)))
+        calls.load(
+            self.workspace.models / fit_name(policy, self.seed, refit, self.trained_on(lane))
+        )
         if isinstance(policy, WorldBound):
             calls.bind(users)
         return policy
@@ -244,19 +304,25 @@ class Context:
         return lane if self.scenario.serving.refit_on == "own" else None
 
     def _logging(self, users: Users) -> Policy:
-        """The policy that writes the history of a synthetic world: stochastic, with exact conditional propensities."""
+        """The policy that writes the history of a synthetic world: stochastic, with exact
+        conditional propensities.
+        """
         logging, catalogue = self.scenario.data.logging, self.catalogue
         kind = resolve(logging.policy, self.folder)
         spread: dict[str, Any] = {"temperature": logging.temperature, "epsilon": logging.epsilon}
         policy: Policy
         if issubclass(kind, Stochastic):
-            known = {name: value for name, value in spread.items() if name in kind.__dataclass_fields__}
+            known = {
+                name: value for name, value in spread.items() if name in kind.__dataclass_fields__
+            }
             policy = self.policy(logging.model_copy(update={"params": {**known, **logging.params}}))
         else:
             policy = Explore(logging.policy, logging.params, **spread).found_in(self.folder)
         nothing = np.zeros(0, dtype=np.int64)
         offsets = np.zeros(catalogue.n_users + 1, dtype=np.int64)
-        nobody = Sequences(np.arange(catalogue.n_users), offsets, nothing, nothing.astype(np.bool_), nothing)
+        nobody = Sequences(
+            np.arange(catalogue.n_users), offsets, nothing, nothing.astype(np.bool_), nothing
+        )
         calls = Calls(policy, logging.policy)
         calls.fit(nobody, catalogue, Fitting(self.seed))
         if isinstance(policy, WorldBound):
@@ -271,7 +337,8 @@ def context(job: Job) -> Context:
 
 
 def fit_name(policy: Policy, seed: int, day: int = 0, lane: str | None = None) -> str:
-    """Folder of a policy's fit: policies that differ only in how they serve share it, unless the files behind them differ.
+    """Folder of a policy's fit: policies that differ only in how they serve share it, unless the
+    files behind them differ.
 
     Args:
         policy: with its hyper-parameters.
@@ -289,25 +356,34 @@ def fit_name(policy: Policy, seed: int, day: int = 0, lane: str | None = None) -
     name = f"{who}-{hashlib.sha256(f'{key} {seed}'.encode()).hexdigest()[:12]}"
     if day == 0:
         return name
-    return f"{name}-day-{day}-" + ("pooled" if lane is None else hashlib.sha256(lane.encode()).hexdigest()[:8])
+    return f"{name}-day-{day}-" + (
+        "pooled" if lane is None else hashlib.sha256(lane.encode()).hexdigest()[:8]
+    )
 
 
 def with_columns(batch: pa.RecordBatch, target: pa.Schema) -> pa.Table:
     """Rows with the columns of the run's log; feedback that was not logged is null."""
     names = batch.schema.names
-    columns = [batch.column(f.name) if f.name in names else pa.nulls(batch.num_rows, f.type) for f in target]
+    columns = [
+        batch.column(f.name) if f.name in names else pa.nulls(batch.num_rows, f.type)
+        for f in target
+    ]
     return pa.table(columns, schema=target)
 
 
 def one_torch_thread() -> None:
-    """A policy that brought torch computes with one thread: the number of threads changes the last bits of a sum."""
+    """A policy that brought torch computes with one thread: the number of threads changes the last
+    bits of a sum.
+    """
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
 
 
 def switch_days(scenario: Scenario, arm: str) -> frozenset[int] | None:
-    """The days whose rows belong to an arm: those of a switchback that it was given, else all (None)."""
+    """The days whose rows belong to an arm: those of a switchback that it was given, else all
+    (None).
+    """
     if scenario.design.kind != "switchback":
         return None
     names: Sequence[str] = sorted(scenario.arms)

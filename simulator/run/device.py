@@ -14,11 +14,12 @@ class DeviceError(ValueError):
 
 
 def device(wanted: Device) -> Literal["cpu", "cuda"]:
-    """The torch device of a fit. Where it is `cuda`, torch's kernels are from then on those that give the same result each time.
+    """The torch device of a fit. Where it is `cuda`, torch's kernels are from then on those that
+    give the same result each time.
 
     Args:
-        wanted: `engine.device` of a scenario. `auto` is `cuda` where torch sees one and `cpu` elsewhere; where no policy has
-            brought torch, it is not loaded for this.
+        wanted: `engine.device` of a scenario. `auto` is `cuda` where torch sees one and `cpu`
+            elsewhere; where no policy has brought torch, it is not loaded for this.
 
     Raises:
         DeviceError: `cuda` where torch sees none.
@@ -28,10 +29,15 @@ def device(wanted: Device) -> Literal["cpu", "cuda"]:
     import torch
 
     if torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS adds in a fixed order only with a workspace of fixed size
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # cuBLAS adds in a fixed order only with a workspace of fixed size
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # for those who read what they did not write
         return "cuda"
     if wanted == "cuda":
-        raise DeviceError(f"engine.device is 'cuda', but torch {torch.__version__} sees no CUDA device here: set it to auto or cpu")
+        raise DeviceError(
+            f"engine.device is 'cuda', but torch {torch.__version__} sees no CUDA device here: set"
+            " it to auto or cpu"
+        )
     return "cpu"

@@ -1,4 +1,6 @@
-"""Where tasks run: in this process, in worker processes, or on Ray. What a task does is not known here."""
+"""Where tasks run: in this process, in worker processes, or on Ray. What a task does is not known
+here.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,23 @@ from policies.base import Progress
 from simulator.run.progress import compiling
 
 Task = Callable[[Progress], Any]
-"""Something picklable that is called with a progress callback; as text it says what it does ("fitting policy 'itemknn'")."""
+"""Something picklable that is called with a progress callback; as text it says what it does
+("fitting policy 'itemknn'").
+"""
 
 Done = Callable[[int, Any], None]
-"""Called in the main process with (index of the task, its result or the exception it raised), in order of completion."""
+"""Called in the main process with (index of the task, its result or the exception it raised), in
+order of completion.
+"""
 
 
 class Executor(Protocol):
     """Runs tasks that do not depend on one another."""
 
     def run(self, tasks: Sequence[Task], done: Done) -> None:
-        """Run all tasks; `done` is called once for each. What `done` raises ends the run: tasks under way are abandoned."""
+        """Run all tasks; `done` is called once for each. What `done` raises ends the run: tasks
+        under way are abandoned.
+        """
 
 
 class Serial:
@@ -45,9 +53,11 @@ class Serial:
 
 
 class Processes:
-    """A pool of spawned worker processes; each computes with one thread and forwards its progress to the main process.
+    """A pool of spawned worker processes; each computes with one thread and forwards its progress
+    to the main process.
 
-    A worker notes where its task is within a policy's code, so that a policy that ends its process is named.
+    A worker notes where its task is within a policy's code, so that a policy that ends its process
+    is named.
     """
 
     def __init__(self, progress: Progress, workers: int) -> None:
@@ -60,14 +70,18 @@ class Processes:
     def _start(self) -> None:
         from concurrent.futures import ProcessPoolExecutor
 
-        with spawning(threads=1):  # the queue starts a process, too, which keeps account of shared memory
+        with spawning(
+            threads=1
+        ):  # the queue starts a process, too, which keeps account of shared memory
             self._news: Any = self._context.Queue()
-            # A worker that is killed while it writes keeps the queue's lock for ever: nobody may wait for it, and the next
-            # workers have a queue of their own.
+            # A worker that is killed while it writes keeps the queue's lock for ever: nobody may
+            # wait for it, and the next workers have a queue of their own.
             self._news.cancel_join_thread()
             self._notes = [_Note(self._context) for _ in range(self._workers)]
             args = self._news, self._notes, self._context.Value("i", 0)
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=self._context, initializer=_enter, initargs=args)
+            self._pool = ProcessPoolExecutor(
+                self._workers, mp_context=self._context, initializer=_enter, initargs=args
+            )
         self._listener = threading.Thread(target=self._listen, args=(self._news,), daemon=True)
         self._listener.start()
 
@@ -78,7 +92,10 @@ class Processes:
         waiting = dict(enumerate(tasks))
         while waiting:
             futures = {}
-            with spawning(threads=1), suppress(BrokenProcessPool):  # by the first tasks while the last ones are submitted
+            with (
+                spawning(threads=1),
+                suppress(BrokenProcessPool),
+            ):  # by the first tasks while the last ones are submitted
                 for i, task in waiting.items():
                     futures[self._pool.submit(_work, i, task)] = i
             workers = list((self._pool._processes or {}).values())
@@ -97,13 +114,17 @@ class Processes:
                 self._news.put(None)
                 self._start()
 
-    def _fallen(self, workers: Sequence[Any], waiting: Mapping[int, Task]) -> tuple[int, WorkerError]:
+    def _fallen(
+        self, workers: Sequence[Any], waiting: Mapping[int, Task]
+    ) -> tuple[int, WorkerError]:
         """The task whose worker died in a policy's code, and what is to be said of it.
 
         Raises:
             WorkerError: a worker died otherwise.
         """
-        time.sleep(SHORTLY)  # a SIGTERM to all processes of a run is for the main process to speak of
+        time.sleep(
+            SHORTLY
+        )  # a SIGTERM to all processes of a run is for the main process to speak of
         for worker in workers:
             worker.join(timeout=SHORTLY)
         notes = {note.pid: note for note in self._notes if note.task in waiting}
@@ -113,8 +134,13 @@ class Processes:
                 continue
             note = notes[worker.pid]
             if note.text and worker.exitcode != -signal.SIGKILL:
-                advice = "`abtest policies check` on it shows more; what is finished is kept: --resume continues the run"
-                return note.task, WorkerError(f"{note.text} ended its process ({ending(worker.exitcode)}). {advice}")
+                advice = (
+                    "`abtest policies check` on it shows more; what is finished is kept: --resume"
+                    " continues the run"
+                )
+                return note.task, WorkerError(
+                    f"{note.text} ended its process ({ending(worker.exitcode)}). {advice}"
+                )
             if worker.exitcode != 0:
                 inside = f" ({note.text})" if note.text else ""
                 raise _death(f"{_ended(worker.exitcode)} while it was {waiting[note.task]}{inside}")
@@ -154,8 +180,9 @@ class WorkerError(ValueError):
 
 def _death(how: str) -> WorkerError:
     return WorkerError(
-        f"a worker process {how}. Out of memory (then fewer engine.shards side by side help), "
-        f"a crash of a library, or ended by hand; what is finished is kept: --resume continues the run"
+        f"a worker process {how}. Out of memory (then fewer engine.shards side by side help), a"
+        " crash of a library, or ended by hand; what is finished is kept: --resume continues"
+        " the run"
     )
 
 
@@ -196,7 +223,9 @@ def cores() -> int:
 
 
 @contextmanager
-def executor(kind: Literal["serial", "processes", "ray"], progress: Progress, tasks: int) -> Iterator[Executor]:
+def executor(
+    kind: Literal["serial", "processes", "ray"], progress: Progress, tasks: int
+) -> Iterator[Executor]:
     """The executor of a run; its workers end with the context.
 
     Args:
@@ -222,7 +251,9 @@ def executor(kind: Literal["serial", "processes", "ray"], progress: Progress, ta
 
 
 class Cluster:
-    """Tasks on Ray, one core each; all nodes must see the run's folder under the same path. Progress is told task by task."""
+    """Tasks on Ray, one core each; all nodes must see the run's folder under the same path.
+    Progress is told task by task.
+    """
 
     def __init__(self, ray: Any, progress: Progress) -> None:
         self._ray, self._progress = ray, progress
@@ -254,11 +285,18 @@ def _ray(progress: Progress) -> Iterator[Cluster]:
     try:
         import ray
     except ImportError as error:
-        raise WorkerError("engine.executor is ray, but Ray is not installed: pip install 'abtest[ray]'") from error
+        raise WorkerError(
+            "engine.executor is ray, but Ray is not installed: pip install 'abtest[ray]'"
+        ) from error
     started = not ray.is_initialized()
     if started:
         threads = dict.fromkeys(_THREADS, "1")
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env={"env_vars": threads})
+        ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            runtime_env={"env_vars": threads},
+        )
     try:
         yield Cluster(ray, progress)
     finally:
@@ -273,7 +311,9 @@ _note: _Note | None = None
 
 
 def _enter(news: Any, notes: Sequence[_Note], begun: Any) -> None:
-    """Start of a worker: Ctrl-C is the main process's business, and a worker does not outlive it."""
+    """Start of a worker: Ctrl-C is the main process's business, and a worker does not outlive
+    it.
+    """
     from policies.calls import note_in
 
     global _news, _note
@@ -317,7 +357,9 @@ def _work(i: int, task: Task) -> Any:
 
 
 def _release() -> None:
-    """Give freed memory back to the system: a worker's next task may need little, and its neighbour much."""
+    """Give freed memory back to the system: a worker's next task may need little, and its neighbour
+    much.
+    """
     import ctypes
     import gc
 
@@ -334,10 +376,12 @@ def _release() -> None:
 def spawning(threads: int | None = None) -> Iterator[None]:
     """The environment of processes that are started inside.
 
-    Modules are not looked for in the working directory first, where a plug-in called `array.py` would stand before Python's own.
+    Modules are not looked for in the working directory first, where a plug-in called `array.py`
+    would stand before Python's own.
 
     Args:
-        threads: with how many each computes (BLAS, OpenMP and torch read this at their start); None: as many as here.
+        threads: with how many each computes (BLAS, OpenMP and torch read this at their start);
+            None: as many as here.
     """
     changes = {"PYTHONSAFEPATH": "1"}
     if threads is not None:

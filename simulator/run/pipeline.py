@@ -1,6 +1,8 @@
-"""A scenario from its file to its report: source -> history -> fits -> (arm x shard) -> merged log -> report.
+"""A scenario from its file to its report: source -> history -> fits -> (arm x shard) -> merged log
+-> report.
 
-The order of the pieces and what of them is finished already; each piece itself is a task of `simulator.run.tasks`.
+The order of the pieces and what of them is finished already; each piece itself is a task of
+`simulator.run.tasks`.
 """
 
 from __future__ import annotations
@@ -66,18 +68,23 @@ def run(
 
     Args:
         scenario: checked.
-        out: folder of the run; new, or with `resume` that of an unfinished run of the same scenario.
+        out: folder of the run; new, or with `resume` that of an unfinished run of the same
+            scenario.
         folder: where the scenario lies; plug-in files and data are looked up there.
         resume: take over finished pieces; the result is the same bytes as without an interruption.
-        keep_going: an arm whose policy breaks its contract is given up instead of the run, and the others are reported.
+        keep_going: an arm whose policy breaks its contract is given up instead of the run, and the
+            others are reported.
         strict: report no lift where a check of the report is red.
-        fits: models of a finished run with the same seed on the same history, whose fits of policies are taken over.
+        fits: models of a finished run with the same seed on the same history, whose fits of
+            policies are taken over.
         progress: told of fitting, simulating, writing and reporting.
 
     Raises:
         RunError: the folder holds another run, or is in use; or nothing is left to report.
-        FileError: a file cannot be written, or a piece of a run that is resumed is missing or damaged.
-        DataError, PolicyError, ServingError: bad data, a policy that cannot be made, one that breaks its contract.
+        FileError: a file cannot be written, or a piece of a run that is resumed is missing or
+            damaged.
+        DataError, PolicyError, ServingError: bad data, a policy that cannot be made, one that
+            breaks its contract.
     """
     with ExitStack() as held:
         return _run(scenario, out, held, folder, resume, keep_going, strict, progress, fits)
@@ -101,13 +108,27 @@ def _run(
         alone = scenario.within(name)
         there = Workspace(out).world(name)
         begun = resume and there.exists()
-        same = alone.data == scenario.data and alone.data.source != "synthetic"  # then the history is the same, and so is every fit
+        same = (
+            alone.data == scenario.data and alone.data.source != "synthetic"
+        )  # then the history is the same, and so is every fit
         fits = Workspace(out).models if same else None
         inner = run(
-            alone, there, folder=folder, resume=begun, keep_going=keep_going, strict=strict, progress=_within(name, progress), fits=fits
+            alone,
+            there,
+            folder=folder,
+            resume=begun,
+            keep_going=keep_going,
+            strict=strict,
+            progress=_within(name, progress),
+            fits=fits,
         )
         outcome.failed |= {f"{arm} in {name}": why for arm, why in inner.failed.items()}
-        outcome.notices.update({replace(notice, arm=f"{notice.arm} in {name}".lstrip()): n for notice, n in inner.notices.items()})
+        outcome.notices.update(
+            {
+                replace(notice, arm=f"{notice.arm} in {name}".lstrip()): n
+                for notice, n in inner.notices.items()
+            }
+        )
     log = EventLog.open(Workspace(out).log)
     outcome.runtime["wall seconds"] = time.monotonic() - start
     outcome.runtime["peak MiB"] = peak_memory() / 2**20
@@ -115,7 +136,9 @@ def _run(
         return outcome
     from simulator import report
 
-    outcome.report = report.write(log, out, runtime=outcome.runtime, strict=strict, progress=progress)
+    outcome.report = report.write(
+        log, out, runtime=outcome.runtime, strict=strict, progress=progress
+    )
     return outcome
 
 
@@ -144,9 +167,13 @@ def _simulate(
     progress: Progress,
     fits: Path | None,
 ) -> Outcome:
-    """As `simulate`; the run's folder is held from its claim on until `held` ends, which is after the workers have ended."""
+    """As `simulate`; the run's folder is held from its claim on until `held` ends, which is after
+    the workers have ended.
+    """
     workspace, outcome = Workspace(out), Outcome(out)
-    with executors.executor(scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)) as executor:
+    with executors.executor(
+        scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)
+    ) as executor:
         files = {**_own(), **check(scenario, folder, executor), **_data(scenario, folder)}
         held.enter_context(workspace.held())
         workspace.claim(scenario.identity(), files, resume=resume)
@@ -160,14 +187,18 @@ def _simulate(
     return outcome
 
 
-def check(scenario: Scenario, folder: Path, executor: Executor, *, strangers: bool = True) -> dict[str, str]:
-    """What a scenario needs from outside itself, before anything is written: its data, and every policy made once in a worker.
+def check(
+    scenario: Scenario, folder: Path, executor: Executor, *, strangers: bool = True
+) -> dict[str, str]:
+    """What a scenario needs from outside itself, before anything is written: its data, and every
+    policy made once in a worker.
 
     Args:
         scenario: whose.
         folder: where plug-in files and data are looked up.
         executor: of the worker.
-        strangers: make those too that abtest does not bring, which runs their code; else they are only looked up.
+        strangers: make those too that abtest does not bring, which runs their code; else they are
+            only looked up.
 
     Returns:
         Digest by name of the files behind the policies that were made.
@@ -201,7 +232,9 @@ def _data(scenario: Scenario, folder: Path) -> dict[str, str]:
     from simulator import datasets
 
     place = datasets.place(scenario.data, folder)
-    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+    files = (
+        [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+    )
     return {f"data file {file.relative_to(place.parent)}": digest(file) for file in files}
 
 
@@ -210,7 +243,11 @@ def _missing_data(scenario: Scenario, folder: Path) -> Iterator[tuple[Keys, str]
     from simulator import datasets
 
     sections: list[tuple[Keys, Data]] = [(("data",), scenario.data)]
-    sections += [(("worlds", name, "data"), world.data) for name, world in scenario.worlds.items() if world.data is not None]
+    sections += [
+        (("worlds", name, "data"), world.data)
+        for name, world in scenario.worlds.items()
+        if world.data is not None
+    ]
     for keys, data in sections:
         if data.source == "synthetic":
             continue
@@ -226,19 +263,39 @@ def _within(world: str, progress: Progress) -> Progress:
 
 
 def peak_memory() -> int:
-    """Peak resident memory in bytes of this process or of its largest worker, whichever is greater."""
-    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    """Peak resident memory in bytes of this process or of its largest worker, whichever is
+    greater.
+    """
+    return 1024 * max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
 
 
 class _Run:
     """The stages of one run, in their order; each stage's pieces run side by side."""
 
     def __init__(
-        self, scenario: Scenario, folder: Path, workspace: Workspace, executor: Executor, outcome: Outcome, keep_going: bool
+        self,
+        scenario: Scenario,
+        folder: Path,
+        workspace: Workspace,
+        executor: Executor,
+        outcome: Outcome,
+        keep_going: bool,
     ) -> None:
-        self.scenario, self.folder, self.workspace, self.executor = scenario, folder, workspace, executor
+        self.scenario, self.folder, self.workspace, self.executor = (
+            scenario,
+            folder,
+            workspace,
+            executor,
+        )
         self.outcome, self.keep_going = outcome, keep_going
-        self.job = Job(str(workspace.root.resolve()), str(folder.resolve()), json.dumps(scenario.resolved(), sort_keys=True))
+        self.job = Job(
+            str(workspace.root.resolve()),
+            str(folder.resolve()),
+            json.dumps(scenario.resolved(), sort_keys=True),
+        )
 
     def all(self) -> None:
         """Every stage, to the finished log."""
@@ -253,8 +310,12 @@ class _Run:
             if daily and day > 1:
                 self._refits(day - 1)
             self._simulate(self._lanes(), day)
-        if scenario.control in self.outcome.failed or len(self.outcome.failed) == len(scenario.arms):
-            raise RunError("nothing is left to compare:\n" + "\n".join(self.outcome.failed.values()))
+        if scenario.control in self.outcome.failed or len(self.outcome.failed) == len(
+            scenario.arms
+        ):
+            raise RunError(
+                "nothing is left to compare:\n" + "\n".join(self.outcome.failed.values())
+            )
         self._go("write", [tasks.Merge(self.job, arm) for arm in self._arms()])
 
     def _arms(self) -> list[str]:
@@ -286,13 +347,17 @@ class _Run:
                 if source.future is not None:
                     source.future.write(where.future)
                 notes = {**source.notes, **_later_rows(source.future, scenario.days)}
-                write_text(where.models / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n")
+                write_text(
+                    where.models / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n"
+                )
             save_catalogue(where.models / "catalogue.npz", catalogue)
         self._go("users", [tasks.FitUsers(self.job)])
 
     def _fits(self) -> None:
         """Fit every distinct policy once, and the ranking stage."""
-        specs: list[tuple[PolicySpec, str | None]] = [(self.scenario.arms[name], name) for name in self._arms()]
+        specs: list[tuple[PolicySpec, str | None]] = [
+            (self.scenario.arms[name], name) for name in self._arms()
+        ]
         specs += [(channel, None) for channel in self.scenario.serving.channels]
         distinct: dict[str, tuple[PolicySpec, list[str | None]]] = {}
         for name, (spec, arm) in zip(self._names([spec for spec, _ in specs]), specs, strict=True):
@@ -305,47 +370,75 @@ class _Run:
         self._go("fit", pieces, owners)
 
     def _refits(self, day: int) -> None:
-        """Fit the policies of the arms again before `day`: each on its own lane's log, or equal ones once on the log of all."""
+        """Fit the policies of the arms again before `day`: each on its own lane's log, or equal
+        ones once on the log of all.
+        """
         shared = {"switchback", "interleave"} & {self.scenario.design.kind}
         pieces: dict[tuple[str, str | None], tuple[tasks.Fit, list[str | None]]] = {}
         arms = self._arms()
-        for arm, name in zip(arms, self._names([self.scenario.arms[arm] for arm in arms]), strict=True):
+        for arm, name in zip(
+            arms, self._names([self.scenario.arms[arm] for arm in arms]), strict=True
+        ):
             lane = None if self.scenario.serving.refit_on == "pooled" else next(iter(shared), arm)
             fit = tasks.Fit(self.job, self.scenario.arms[arm], day, lane)
             pieces.setdefault((name, lane), (fit, []))[1].append(arm)
-        self._go("refit", [fit for fit, _ in pieces.values()], [owners for _, owners in pieces.values()])
+        self._go(
+            "refit", [fit for fit, _ in pieces.values()], [owners for _, owners in pieces.values()]
+        )
 
     def _names(self, specs: Sequence[PolicySpec]) -> list[str]:
         """What each policy's fit is called; equal names are equal fits."""
         names: list[str] = []
-        self.executor.run([tasks.FitNames(self.job, tuple(specs))], lambda _, found: names.extend(_checked(found)))
+        self.executor.run(
+            [tasks.FitNames(self.job, tuple(specs))], lambda _, found: names.extend(_checked(found))
+        )
         return names
 
     def _simulate(self, lanes: Sequence[str], days: int) -> None:
-        pieces = [tasks.Simulate(self.job, lane, first, last, days) for lane in lanes for first, last in context(self.job).shards]
-        self._go("history" if list(lanes) == [HISTORY] else "simulate", pieces, [[piece.lane] for piece in pieces])
+        pieces = [
+            tasks.Simulate(self.job, lane, first, last, days)
+            for lane in lanes
+            for first, last in context(self.job).shards
+        ]
+        self._go(
+            "history" if list(lanes) == [HISTORY] else "simulate",
+            pieces,
+            [[piece.lane] for piece in pieces],
+        )
 
-    def _go(self, stage: str, pieces: Sequence[Any], owners: Sequence[Sequence[str | None]] = ()) -> None:
-        """Run pieces side by side. A ValueError of one that belongs to arms only gives up these arms if the run is to keep going."""
+    def _go(
+        self, stage: str, pieces: Sequence[Any], owners: Sequence[Sequence[str | None]] = ()
+    ) -> None:
+        """Run pieces side by side. A ValueError of one that belongs to arms only gives up these
+        arms if the run is to keep going.
+        """
 
         def done(i: int, result: Any) -> None:
             if isinstance(result, BaseException):
                 arms = [arm for arm in (owners[i] if owners else ()) if arm in self.scenario.arms]
-                theirs = isinstance(result, ValueError) and not isinstance(result, FileError)  # a full disk is no arm's fault
+                theirs = isinstance(result, ValueError) and not isinstance(
+                    result, FileError
+                )  # a full disk is no arm's fault
                 if not (self.keep_going and theirs and owners and len(arms) == len(owners[i])):
                     raise result
                 self.outcome.failed |= {str(arm): str(result) for arm in arms}
                 return
             seconds = f"{stage} CPU seconds"
-            self.outcome.runtime[seconds] = self.outcome.runtime.get(seconds, 0.0) + result.pop("seconds")
+            self.outcome.runtime[seconds] = self.outcome.runtime.get(seconds, 0.0) + result.pop(
+                "seconds"
+            )
             for name, value in result.items():
-                self.outcome.runtime[f"{stage} {name}"] = self.outcome.runtime.get(f"{stage} {name}", 0.0) + value
+                self.outcome.runtime[f"{stage} {name}"] = (
+                    self.outcome.runtime.get(f"{stage} {name}", 0.0) + value
+                )
 
         self.executor.run(pieces, done)
 
 
 def _later_rows(future: EventLog | None, days: int) -> dict[str, int]:
-    """A note on what the data has after the last day of the A/B; none where it has nothing there."""
+    """A note on what the data has after the last day of the A/B; none where it has nothing
+    there.
+    """
     if future is None:
         return {}
     later = int((future.table["t"].to_numpy() >= days * DAY).sum())

@@ -1,4 +1,6 @@
-"""What a person at a terminal sees while a command is under way: one bar a stage, until it is done. Nothing depends on it."""
+"""What a person at a terminal sees while a command is under way: one bar a stage, until it is done.
+Nothing depends on it.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,12 @@ def silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> N
 
 @contextmanager
 def board(*, quiet: bool = False) -> Iterator[Progress]:
-    """A progress callback that draws bars on stderr; silent when `quiet` or when stderr is no terminal.
+    """A progress callback that draws bars on stderr; silent when `quiet` or when stderr is no
+    terminal.
 
-    A stage is known by its name. Its bar appears with its first news, and goes when it is done and another stage has news, so that
-    no finished bars pile up. News may come from any thread. Kernels that numba compiles in this process are a stage, too.
+    A stage is known by its name. Its bar appears with its first news, and goes when it is done and
+    another stage has news, so that no finished bars pile up. News may come from any thread. Kernels
+    that numba compiles in this process are a stage, too.
     """
     if quiet or not sys.stderr.isatty():
         yield silent
@@ -46,9 +50,11 @@ def board(*, quiet: bool = False) -> Iterator[Progress]:
 
 @contextmanager
 def compiling(progress: Progress) -> Iterator[None]:
-    """Tell of the kernels that numba compiles inside: the first run of an installation waits for them, and should say so.
+    """Tell of the kernels that numba compiles inside: the first run of an installation waits for
+    them, and should say so.
 
-    A kernel that lies in numba's cache is no news. Kernels compile others, so the number of those begun grows.
+    A kernel that lies in numba's cache is no news. Kernels compile others, so the number of those
+    begun grows.
     """
     from numba.core import event
 
@@ -85,7 +91,9 @@ class _Board:
             self._finished &= {stage}
             if stage not in self._tasks:
                 self._tasks[stage] = self._bars.add_task(stage, total=total, figures="")
-            self._bars.update(self._tasks[stage], completed=done, total=total, figures=self._said(stage, figures))
+            self._bars.update(
+                self._tasks[stage], completed=done, total=total, figures=self._said(stage, figures)
+            )
             if done >= total:
                 self._finished.add(stage)
             else:

@@ -1,7 +1,8 @@
-"""The pieces of a run that a worker does alone: fit the users, a policy, the ranking; simulate a shard of a lane; write an arm.
+"""The pieces of a run that a worker does alone: fit the users, a policy, the ranking; simulate a
+shard of a lane; write an arm.
 
-A task is small and picklable; what it needs lies in the run's folder, what it makes is put there whole. Nothing is returned
-but figures.
+A task is small and picklable; what it needs lies in the run's folder, what it makes is put there
+whole. Nothing is returned but figures.
 """
 
 from __future__ import annotations
@@ -26,8 +27,25 @@ from simulator.designs.assignment import DAY, HISTORY
 from simulator.engine import tape
 from simulator.engine.lives import Engine, Lives, Span
 from simulator.log.eventlog import Writer, schema
-from simulator.log.files import FULL, FileError, adopt, load_arrays, reason, save_arrays, staging_of, writing
-from simulator.run.context import Context, Job, context, fit_name, one_torch_thread, switch_days, with_columns
+from simulator.log.files import (
+    FULL,
+    FileError,
+    adopt,
+    load_arrays,
+    reason,
+    save_arrays,
+    staging_of,
+    writing,
+)
+from simulator.run.context import (
+    Context,
+    Job,
+    context,
+    fit_name,
+    one_torch_thread,
+    switch_days,
+    with_columns,
+)
 from simulator.run.device import device
 from simulator.run.workspace import open_log
 from simulator.scenario.document import Keys
@@ -40,7 +58,9 @@ from simulator.users.base import NEVER, Users
 
 @dataclass(frozen=True)
 class FitUsers:
-    """What the users must learn or draw once, before anybody lives; then the `history` part of the log where the past is real."""
+    """What the users must learn or draw once, before anybody lives; then the `history` part of the
+    log where the past is real.
+    """
 
     job: Job
 
@@ -61,12 +81,14 @@ class FitUsers:
 
 @dataclass(frozen=True)
 class CheckPolicies:
-    """Make every policy of a scenario once, before anything is written: what is wrong, and the digests of the files behind them.
+    """Make every policy of a scenario once, before anything is written: what is wrong, and the
+    digests of the files behind them.
 
     Attributes:
         folder: where plug-in files are looked up.
         specs: key path within the scenario and policy.
-        strangers: whether those are made, too, that abtest does not bring; else they are only looked up.
+        strangers: whether those are made, too, that abtest does not bring; else they are only
+            looked up.
     """
 
     folder: str
@@ -74,7 +96,9 @@ class CheckPolicies:
     strangers: bool = True
 
     def __str__(self) -> str:
-        return f"importing the policies {', '.join(sorted({spec.policy for _, spec in self.specs}))}"
+        return (
+            f"importing the policies {', '.join(sorted({spec.policy for _, spec in self.specs}))}"
+        )
 
     def __call__(self, progress: Progress) -> tuple[list[tuple[Keys, str]], dict[str, str]]:
         behind: dict[str, str] = {}
@@ -86,7 +110,9 @@ class CheckPolicies:
     def _check(
         self, keys: Keys, inner: str, name: str, params: Mapping[str, Any], behind: dict[str, str]
     ) -> list[tuple[Keys, str]]:
-        """One policy, and the one within it where it explores over another; `inner` is the key of its hyper-parameters."""
+        """One policy, and the one within it where it explores over another; `inner` is the key of
+        its hyper-parameters.
+        """
         folder = Path(self.folder)
         try:
             if not (self.strangers or is_built_in(name)):
@@ -98,8 +124,12 @@ class CheckPolicies:
                 return [((*keys, "policy"), str(error))]
             return [((*keys, inner, *where), text) for where, text in error.complaints]
         if isinstance(policy, Explore):
-            return self._check((*keys, inner), "policy_params", policy.policy, policy.policy_params, behind)
-        behind.update({f"policy {name!r}: {file}": digest for file, digest in sources(policy).items()})
+            return self._check(
+                (*keys, inner), "policy_params", policy.policy, policy.policy_params, behind
+            )
+        behind.update(
+            {f"policy {name!r}: {file}": digest for file, digest in sources(policy).items()}
+        )
         return []
 
 
@@ -125,8 +155,9 @@ class Fit:
     Attributes:
         job: the run.
         spec: the policy.
-        day: 0: on the history; later: again before that day of the A/B, on the history and what has been simulated since. A policy
-            that is `Updatable` is not fitted again but given the answers of the day before.
+        day: 0: on the history; later: again before that day of the A/B, on the history and what has
+            been simulated since. A policy that is `Updatable` is not fitted again but given the
+            answers of the day before.
         lane: whose log a refit takes; None: that of all lanes.
     """
 
@@ -136,7 +167,9 @@ class Fit:
     lane: str | None = None
 
     def __str__(self) -> str:
-        return f"fitting policy {self.spec.policy!r}" + (f" before day {self.day}" if self.day else "")
+        return f"fitting policy {self.spec.policy!r}" + (
+            f" before day {self.day}" if self.day else ""
+        )
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
@@ -159,7 +192,12 @@ class Fit:
             if self.day and isinstance(policy, Updatable):
                 self._update(run, calls, log)
             else:
-                self._fit(run, calls, log, Fitting(run.seed, processor, named, folder / "checkpoints", True))
+                self._fit(
+                    run,
+                    calls,
+                    log,
+                    Fitting(run.seed, processor, named, folder / "checkpoints", True),
+                )
             _save(calls, folder)
         return {"seconds": time.process_time() - start}
 
@@ -173,12 +211,16 @@ class Fit:
     def _update(self, run: Context, calls: Calls, log: Sequences) -> None:
         calls.load(run.workspace.models / fit_name(calls.policy, run.seed, self.day - 1, self.lane))
         serving = run.scenario.serving
-        for histories, slates, clicked in blocks(log, (self.day - 1) * DAY, serving.history, serving.seen or serving.history):
+        for histories, slates, clicked in blocks(
+            log, (self.day - 1) * DAY, serving.history, serving.seen or serving.history
+        ):
             calls.update(histories, slates, clicked)
 
 
 def _save(calls: Calls, folder: Path) -> None:
-    """Write a fitted policy into `folder`, with what its code warned of; its files are listed in the run's ledger."""
+    """Write a fitted policy into `folder`, with what its code warned of; its files are listed in
+    the run's ledger.
+    """
     staging = staging_of(folder)
     with writing(staging):
         shutil.rmtree(staging, ignore_errors=True)
@@ -201,7 +243,9 @@ def _disk(folder: Path) -> Iterator[None]:
     except CallError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in FULL:
-            raise FileError(f"{cause.filename or folder} cannot be written: {reason(cause)}") from error
+            raise FileError(
+                f"{cause.filename or folder} cannot be written: {reason(cause)}"
+            ) from error
         raise
 
 
@@ -222,7 +266,9 @@ class FitRanking:
         start = time.process_time()
         progress("fit ranking", 0, 1, {})
         serving = run.scenario.serving
-        ranker = Ranker.fit(run.sequences, run.catalogue, serving.history, serving.ranking.watch_weight)
+        ranker = Ranker.fit(
+            run.sequences, run.catalogue, serving.history, serving.ranking.watch_weight
+        )
         save_arrays(file, ranker.state())
         progress("fit ranking", 1, 1, ranker.figures())
         return {"seconds": time.process_time() - start}
@@ -230,11 +276,13 @@ class FitRanking:
 
 @dataclass(frozen=True)
 class Simulate:
-    """Run one lane for the users first..last-1, from its last finished day on: a tape a day, a snapshot at each day's end.
+    """Run one lane for the users first..last-1, from its last finished day on: a tape a day, a
+    snapshot at each day's end.
 
     Attributes:
         job: the run.
-        lane: as `context.lanes`; `history` makes the history of a synthetic world under its logging policy.
+        lane: as `context.lanes`; `history` makes the history of a synthetic world under its logging
+            policy.
         first, last: range of users.
         days: stop after so many days of the A/B, to be continued after a refit.
     """
@@ -251,16 +299,32 @@ class Simulate:
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
         scenario, serving = run.scenario, run.scenario.serving
-        start, end = (-scenario.data.history_days * DAY, 0) if self.lane == HISTORY else (0, self.days * DAY)
+        start, end = (
+            (-scenario.data.history_days * DAY, 0) if self.lane == HISTORY else (0, self.days * DAY)
+        )
         folder = run.workspace.shard(self.lane, self.first, self.last)
         if run.reached(self.lane, self.first, self.last) >= end:
             return {"seconds": 0.0, "impressions": 0.0}
         began, users = time.process_time(), run.users()
         lives, now = self._resume(run, users, folder, start)
         tick = max(round(scenario.engine.tick * 1000), 1)
-        span = Span(now, end, tick, scenario.engine.block, serving.slate, serving.history, serving.seen or serving.history)
+        span = Span(
+            now,
+            end,
+            tick,
+            scenario.engine.block,
+            serving.slate,
+            serving.history,
+            serving.seen or serving.history,
+        )
         witness, noticed = Witness(), kept(folder.glob(FILE))
-        engine = Engine(lives, users, run.desk(self.lane, now // DAY, users, witness), tape.Tape(run.kinds), span)
+        engine = Engine(
+            lives,
+            users,
+            run.desk(self.lane, now // DAY, users, witness),
+            tape.Tape(run.kinds),
+            span,
+        )
         rows = requests = 0
 
         def day_is_over(t: int) -> None:
@@ -276,7 +340,11 @@ class Simulate:
             progress(label, (t - start) // DAY, (end - start) // DAY, {"requests": float(requests)})
 
         engine.run(day_is_over)
-        return {"seconds": time.process_time() - began, "impressions": float(rows), "requests": float(requests)}
+        return {
+            "seconds": time.process_time() - began,
+            "impressions": float(rows),
+            "requests": float(requests),
+        }
 
     def _resume(self, run: Context, users: Users, folder: Path, start: int) -> tuple[Lives, int]:
         """The lives at the last finished day's end, and that time; the users are put there, too."""
@@ -291,23 +359,38 @@ class Simulate:
             return lives.rows(np.isin(lives.user, user)), start
         first = users.first(user)
         serving = run.scenario.serving
-        lives = Lives.born(user, np.where(first == NEVER, NEVER, first + start), max(serving.history, serving.seen or 0))
+        lives = Lives.born(
+            user,
+            np.where(first == NEVER, NEVER, first + start),
+            max(serving.history, serving.seen or 0),
+        )
         return (lives if self.lane == HISTORY else lives.with_past(run.sequences)), start
 
 
 def _keep(folder: Path, t: int, engine: Engine, *, again: bool) -> None:
-    """Keep what a finished day has brought: its tape, then the snapshot that says it is finished (with all state if it goes on)."""
+    """Keep what a finished day has brought: its tape, then the snapshot that says it is finished
+    (with all state if it goes on).
+    """
     engine.tape.save(folder / f"day-{t // DAY - 1}.npz")
     state: dict[str, npt.NDArray[Any]] = {"now": np.array(t)}
     if again:
         state |= {f"lives.{name}": column for name, column in engine.lives.state().items()}
-        state |= {f"users.{name}": column[engine.lives.user] for name, column in engine.users.state().items()}
+        state |= {
+            f"users.{name}": column[engine.lives.user]
+            for name, column in engine.users.state().items()
+        }
     save_arrays(folder / "snapshot.npz", state)
 
 
 def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> Lives:
     """The lives of a snapshot; the users' own state is put back into `users`."""
-    lives = Lives.restore({name.removeprefix("lives."): column for name, column in state.items() if name.startswith("lives.")})
+    lives = Lives.restore(
+        {
+            name.removeprefix("lives."): column
+            for name, column in state.items()
+            if name.startswith("lives.")
+        }
+    )
     whole = {name: column.copy() for name, column in users.state().items()}
     for name, column in whole.items():
         column[lives.user] = state[f"users.{name}"]
@@ -317,7 +400,9 @@ def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> Lives:
 
 @dataclass(frozen=True)
 class Merge:
-    """Write the log part of one arm out of the tapes of its lane, in KEY order; a shard at a time is in memory."""
+    """Write the log part of one arm out of the tapes of its lane, in KEY order; a shard at a time
+    is in memory.
+    """
 
     job: Job
     arm: str
@@ -335,13 +420,20 @@ class Merge:
         shared = scenario.design.kind in ("switchback", "interleave") and self.arm != HISTORY
         lane = scenario.design.kind if shared else self.arm
         only = switch_days(scenario, self.arm) if shared else None
-        team = sorted(scenario.arms).index(self.arm) if shared and scenario.design.kind == "interleave" else None
+        team = (
+            sorted(scenario.arms).index(self.arm)
+            if shared and scenario.design.kind == "interleave"
+            else None
+        )
         with Writer(path, metadata, run.kinds) as writer:
             for done, (first, last) in enumerate(run.shards):
                 end = 0 if self.arm == HISTORY else scenario.days * DAY
                 if run.reached(lane, first, last) < end:
                     folder = run.workspace.shard(lane, first, last)
-                    raise FileError(f"{folder}: the days of users {first} to {last - 1} are no longer whole there: use --resume")
+                    raise FileError(
+                        f"{folder}: the days of users {first} to {last - 1} are no longer whole"
+                        " there: use --resume"
+                    )
                 days = run.tapes(lane, first, last, until=scenario.days, only=only)
                 if days:
                     for table in tape.tables(days, index, run.duration, run.kinds, team):

@@ -1,7 +1,9 @@
-"""The output folder of a run: what lies where, what is finished, and whether it belongs to this scenario.
+"""The output folder of a run: what lies where, what is finished, and whether it belongs to this
+scenario.
 
-Everything here is written by temporary name and rename, so whatever exists is whole; and everything is listed with its digest
-(`simulator.log.ledger`), so whatever is missing, changed or strange is named.
+Everything here is written by temporary name and rename, so whatever exists is whole; and everything
+is listed with its digest (`simulator.log.ledger`), so whatever is missing, changed or strange is
+named.
 """
 
 from __future__ import annotations
@@ -28,7 +30,16 @@ import numpy.typing as npt
 from policies.base import Catalogue
 from policies.sources import ABSENT
 from simulator.log.eventlog import EventLog
-from simulator.log.files import adopt, load_arrays, read_json, reading, reason, save_arrays, write_text, writing
+from simulator.log.files import (
+    adopt,
+    load_arrays,
+    read_json,
+    reading,
+    reason,
+    save_arrays,
+    write_text,
+    writing,
+)
 from simulator.log.ledger import CLAIM, LEDGER, PART, Ledger
 from simulator.serving.promises import FILE, Notice, keep, kept
 
@@ -37,7 +48,8 @@ DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
 
 
 LOCK = ".lock"
-"""File in a run's folder that the process which writes into it holds locked; it names that process."""
+"""File in a run's folder that the process which writes into it holds locked; it names that process.
+"""
 
 
 class RunError(ValueError):
@@ -78,7 +90,9 @@ class Workspace:
 
     @property
     def past(self) -> Path:
-        """A real log's history as its reader gave it, with what the run's own log has no column for (the surface of a request)."""
+        """A real log's history as its reader gave it, with what the run's own log has no column for
+        (the surface of a request).
+        """
         return self.work / "past.parquet"
 
     @property
@@ -101,7 +115,9 @@ class Workspace:
         return self.root / "worlds" / file_name(name)
 
     def worlds(self, scenario: Mapping[str, Any]) -> dict[str, Path]:
-        """The folders of the further worlds that are there, by the names that the resolved scenario gives them."""
+        """The folders of the further worlds that are there, by the names that the resolved scenario
+        gives them.
+        """
         names = {file_name(name): name for name in scenario.get("worlds", {})}
         places = sorted(place for place in (self.root / "worlds").glob("*") if place.is_dir())
         return {names.get(place.name, place.name): place for place in places}
@@ -121,17 +137,22 @@ class Workspace:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder against every other process that would write into it; it is made if it is not there.
+        """Hold the folder against every other process that would write into it; it is made if it is
+        not there.
 
-        The lock is the system's (`flock`), so that a death releases it. What an earlier death, or an exception inside, has left half
-        done is put in order.
+        The lock is the system's (`flock`), so that a death releases it. What an earlier death, or
+        an exception inside, has left half done is put in order.
 
         Raises:
-            RunError: another process holds it, its file system has no locks, or it is not empty and holds no run.
+            RunError: another process holds it, its file system has no locks, or it is not empty and
+                holds no run.
         """
         with writing(self.root):
             if self.root.exists() and self._claimed() is None and not self._only_debris():
-                raise RunError(f"{self.root} is not empty and holds no run of abtest; give --out another folder")
+                raise RunError(
+                    f"{self.root} is not empty and holds no run of abtest; give --out another"
+                    " folder"
+                )
             self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -164,46 +185,65 @@ class Workspace:
 
     def _claimed(self) -> Path | None:
         """The claim, where there is one."""
-        return next((file for file in (self.root / CLAIM, self.work / CLAIM) if file.is_file()), None)
+        return next(
+            (file for file in (self.root / CLAIM, self.work / CLAIM) if file.is_file()), None
+        )
 
     def _only_debris(self) -> bool:
-        """Whether nothing is here, or only what a run leaves that dies before its claim is whole."""
+        """Whether nothing is here, or only what a run leaves that dies before its claim is
+        whole.
+        """
         here = {path.name for path in self.root.iterdir()}
         of_work = {path.name for path in self.work.iterdir()} if self.work.is_dir() else set()
         return here <= {LOCK, LEDGER, "work"} and of_work <= {CLAIM + PART}
 
     def claim(self, identity: Mapping[str, Any], files: Mapping[str, str], *, resume: bool) -> None:
-        """Make the folder this scenario's own, or make sure that it is, and that its pieces are as they were written.
+        """Make the folder this scenario's own, or make sure that it is, and that its pieces are as
+        they were written.
 
         Args:
             identity: the resolved scenario without `engine`.
-            files: digest by name of what else decides the run: source files of policies and of abtest, model and data files.
+            files: digest by name of what else decides the run: source files of policies and of
+                abtest, model and data files.
             resume: whether finished pieces may be taken over.
 
         Raises:
-            RunError: there is a run already and `resume` is False, or it is another scenario's; the difference is named.
+            RunError: there is a run already and `resume` is False, or it is another scenario's; the
+                difference is named.
             FileError: a piece of it is missing, changed, stale or strange.
         """
-        ours = json.loads(json.dumps({"scenario": identity, "versions": versions(), "files": files}))
+        ours = json.loads(
+            json.dumps({"scenario": identity, "versions": versions(), "files": files})
+        )
         known = self._claimed()
         if known is None:
             write_text(self.work / CLAIM, json.dumps(ours, indent=1, sort_keys=True) + "\n")
             return
         if not resume:
-            raise RunError(f"{self.root} already holds a run; --resume continues it, or give --out another folder")
+            raise RunError(
+                f"{self.root} already holds a run; --resume continues it, or give --out another"
+                " folder"
+            )
         theirs = read_json(known)
         before = theirs.get("files", {})
-        different = [*differences({**theirs, "files": before}, {**ours, "files": before}), *_changes(before, files)]
+        different = [
+            *differences({**theirs, "files": before}, {**ours, "files": before}),
+            *_changes(before, files),
+        ]
         if different:
             listed = "\n  ".join(different)
-            rule = f"{self.root} holds a run of another scenario or of other files, so it cannot be resumed"
+            rule = (
+                f"{self.root} holds a run of another scenario or of other files, so it cannot be"
+                " resumed"
+            )
             raise RunError(f"{rule}:\n  {listed}\nUndo the change, or give --out another folder")
         self.ledger.check()
         if self.finished:
             shutil.rmtree(self.work, ignore_errors=True)  # where the last run died while it did so
 
     def borrow(self, models: Path) -> None:
-        """Take over the finished fits of policies in another run's `models`; what is here already stays.
+        """Take over the finished fits of policies in another run's `models`; what is here already
+        stays.
 
         Raises:
             FileError: a fit there is not as it was written.
@@ -221,10 +261,14 @@ class Workspace:
         """What was noticed of the policies so far."""
         if self.finished:
             return kept(self.root.glob(FILE))
-        return kept([*sorted(self.models.glob(f"*/{FILE}")), *sorted(self.work.glob(f"*/*/{FILE}"))])
+        return kept(
+            [*sorted(self.models.glob(f"*/{FILE}")), *sorted(self.work.glob(f"*/*/{FILE}"))]
+        )
 
     def finish(self) -> None:
-        """Drop the pieces, keep the claim and what was noticed: the log is whole, and on the disk."""
+        """Drop the pieces, keep the claim and what was noticed: the log is whole, and on the
+        disk.
+        """
         keep(self.root, self.notices())
         with writing(self.root):
             self.ledger.flush()
@@ -246,7 +290,8 @@ def held_if_run(folder: Path) -> AbstractContextManager[None]:
 
 
 def sound_log(source: Path) -> EventLog:
-    """The event log of a run, or that in a folder of parts or a file; held to the run's ledger and to every rule of the schema.
+    """The event log of a run, or that in a folder of parts or a file; held to the run's ledger and
+    to every rule of the schema.
 
     Raises:
         RunError: the run there is not finished.
@@ -279,7 +324,9 @@ def differences(old: Any, new: Any, path: str = "") -> Any:
     """The key paths at which two trees of plain values differ, as sentences."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            yield from differences(
+                old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
+            )
     elif old != new:
         yield f"{path}: the run there has {json.dumps(old)}, now it is {json.dumps(new)}"
 
@@ -305,7 +352,11 @@ def load_catalogue(path: Path) -> Catalogue:
         side, _, column = name.partition(".")
         if side in columns:
             columns[side][column] = values
-    attributes = (arrays["attributes.offsets"], arrays["attributes.ids"]) if "attributes.ids" in arrays else None
+    attributes = (
+        (arrays["attributes.offsets"], arrays["attributes.ids"])
+        if "attributes.ids" in arrays
+        else None
+    )
     return Catalogue(n_users, n_items, columns["items"], columns["users"], attributes)
 
 
@@ -315,15 +366,19 @@ def open_log(path: Path) -> EventLog | None:
 
 
 PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
-"""Names that are file names as they are, on every file system, and that no file of ours has: lower case and without a dot."""
+"""Names that are file names as they are, on every file system, and that no file of ours has: lower
+case and without a dot.
+"""
 
 
 def file_name(name: str) -> str:
-    """The file name of an arm, a world or a scenario: one part of a path, and different names have different ones.
+    """The file name of an arm, a world or a scenario: one part of a path, and different names have
+    different ones.
 
-    A plain name stays as it is. Any other keeps what can be kept of it, so that people find it, and ends with `~` and a digest of the
-    whole name, so that `A` and `a`, `x/y` and `x-y`, or two spellings of one accent lie apart also where a file system takes them
-    for one. `~` is in no plain name.
+    A plain name stays as it is. Any other keeps what can be kept of it, so that people find it, and
+    ends with `~` and a digest of the whole name, so that `A` and `a`, `x/y` and `x-y`, or two
+    spellings of one accent lie apart also where a file system takes them for one. `~` is in no
+    plain name.
     """
     if PLAIN.fullmatch(name):
         return name

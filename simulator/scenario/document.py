@@ -1,7 +1,9 @@
-"""Document: a YAML mapping that knows the line of each of its keys, so that every complaint can name it.
+"""Document: a YAML mapping that knows the line of each of its keys, so that every complaint can
+name it.
 
-Reading and complaining only; what the keys mean is the business of the models in `simulator.scenario.model`. A scenario may come from
-anybody, so reading one is total: any bytes end as plain values or as one `ScenarioError`, in bounded time and memory.
+Reading and complaining only; what the keys mean is the business of the models in
+`simulator.scenario.model`. A scenario may come from anybody, so reading one is total: any bytes end
+as plain values or as one `ScenarioError`, in bounded time and memory.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from pydantic_core import PydanticCustomError
 Keys = tuple[str | int, ...]
 
 SIZE = 1 << 20
-"""Bytes that a scenario may have; one of 255 arms with all their hyper-parameters has some 200 thousand."""
+"""Bytes that a scenario may have; one of 255 arms with all their hyper-parameters has some 200
+thousand.
+"""
 
 DEPTH = 32
 """Sections within sections; the deepest key of a shipped scenario lies 6 deep."""
@@ -29,21 +33,27 @@ DEPTH = 32
 TOO_DEEP = f"sections within sections, deeper than {DEPTH}"
 
 VALUES = 100_000
-"""Values after aliases (`*x`) are written out: nine aliases of nine aliases of ... make a few hundred bytes into billions."""
+"""Values after aliases (`*x`) are written out: nine aliases of nine aliases of ... make a few
+hundred bytes into billions.
+"""
 
 WHOLE = range(-(2**63), 2**64)
 """Whole numbers that a scenario may have: those that a column of 64 bits holds."""
 
 
 class ScenarioError(ValueError):
-    """A scenario that breaks a rule; the message names file, line and key path, the rule and the value."""
+    """A scenario that breaks a rule; the message names file, line and key path, the rule and the
+    value.
+    """
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's syntax with the plain scalars of YAML 1.2 (https://yaml.org/spec/1.2.2/, 10.3.2) and nothing that makes objects.
+    """YAML's syntax with the plain scalars of YAML 1.2 (https://yaml.org/spec/1.2.2/, 10.3.2) and
+    nothing that makes objects.
 
-    YAML 1.1, which PyYAML reads otherwise, takes `no` for false, `1:30` for 90, `010` for 8, `2020-01-01` for a date and `1e3` for
-    text. What is not clearly a number here is text; a key that wants a number still reads `010` as ten.
+    YAML 1.1, which PyYAML reads otherwise, takes `no` for false, `1:30` for 90, `010` for 8,
+    `2020-01-01` for a date and `1e3` for text. What is not clearly a number here is text; a key
+    that wants a number still reads `010` as ten.
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as PyYAML declares it
@@ -57,7 +67,10 @@ class _Loader(yaml.SafeLoader):
         here = f"{self.file}:{event.start_mark.line + 1}"
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise ScenarioError(f"{here}: the tag {shown(tag)} is not read; write the plain value, in quotes if it is text")
+            raise ScenarioError(
+                f"{here}: the tag {shown(tag)} is not read; write the plain value, in quotes if it"
+                " is text"
+            )
         self.depth += 1
         if self.depth > DEPTH:
             raise ScenarioError(f"{here}: {TOO_DEEP}")
@@ -66,7 +79,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
+_NULL, _BOOL, _INT, _FLOAT = (
+    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")
+)
 for _tag, _pattern, _first in (
     (_NULL, r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     (_BOOL, r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -111,12 +126,17 @@ class Document:
         except OSError as error:
             raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from error
         if len(content) > SIZE:
-            raise ScenarioError(f"{path}: a scenario has at most {SIZE:,} bytes; this file has more")
+            raise ScenarioError(
+                f"{path}: a scenario has at most {SIZE:,} bytes; this file has more"
+            )
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            raise ScenarioError(f"{path}:{line}: not UTF-8 text: byte 0x{content[error.start]:02x}; save the file as UTF-8") from error
+            raise ScenarioError(
+                f"{path}:{line}: not UTF-8 text: byte 0x{content[error.start]:02x}; save the file"
+                " as UTF-8"
+            ) from error
         return cls.parse(text, str(path))
 
     @classmethod
@@ -124,15 +144,17 @@ class Document:
         """As `read`, from text.
 
         Raises:
-            ScenarioError: not YAML, too deep or too many values, a tag, a key given twice, a number or a character that cannot be
-                kept, or not a mapping.
+            ScenarioError: not YAML, too deep or too many values, a tag, a key given twice, a number
+                or a character that cannot be kept, or not a mapping.
         """
         document = cls(file, {}, {(): 1})
         root = document._compose(text)
         values = None if root is None else document._plain(root, (), [])
         if not isinstance(values, dict):
             kind = "nothing" if values is None else type(values).__name__
-            raise ScenarioError(f"{file}:1: must be a mapping of keys such as `name`, `users`, `arms`; got {kind}")
+            raise ScenarioError(
+                f"{file}:1: must be a mapping of keys such as `name`, `users`, `arms`; got {kind}"
+            )
         document.values = values
         return document
 
@@ -145,21 +167,33 @@ class Document:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = "" if mark is None else f":{mark.line + 1}"
-            raise ScenarioError(f"{self.file}{line}: not YAML: {error.problem or error.context}") from error
+            raise ScenarioError(
+                f"{self.file}{line}: not YAML: {error.problem or error.context}"
+            ) from error
         except yaml.reader.ReaderError as error:
             line = f":{text.count(chr(10), 0, error.position) + 1}"
-            raise ScenarioError(f"{self.file}{line}: a control character, U+{error.character:04X}; remove it") from error
+            raise ScenarioError(
+                f"{self.file}{line}: a control character, U+{error.character:04X}; remove it"
+            ) from error
         except ScenarioError:
             raise
-        except (ValueError, OverflowError) as error:  # chr and int within PyYAML: `"\\UFFFFFFFF"`, `%YAML 1.99...9`
+        except (
+            ValueError,
+            OverflowError,
+        ) as error:  # chr and int within PyYAML: `"\\UFFFFFFFF"`, `%YAML 1.99...9`
             line = "" if loader is None else f":{loader.get_mark().line + 1}"
-            raise ScenarioError(f"{self.file}{line}: not YAML: an escape that is no character, or a version that is none") from error
+            raise ScenarioError(
+                f"{self.file}{line}: not YAML: an escape that is no character, or a version that is"
+                " none"
+            ) from error
         return node
 
     def _plain(self, node: yaml.Node, path: Keys, around: list[yaml.Node]) -> Any:
         """The plain value of a node at `path`, `around` being the nodes that it lies in."""
         if len(self.lines) > VALUES:
-            raise self._error(node, path, f"more than {VALUES:,} values once every alias (`*name`) is written out")
+            raise self._error(
+                node, path, f"more than {VALUES:,} values once every alias (`*name`) is written out"
+            )
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if any(node is outer for outer in around):
@@ -176,7 +210,9 @@ class Document:
             key = self._key(key_node, path)
             if key in mapping:
                 first = self.lines[(*path, key)]
-                raise self._error(key_node, (*path, key), f"given twice, first on line {first}; keep one")
+                raise self._error(
+                    key_node, (*path, key), f"given twice, first on line {first}; keep one"
+                )
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             mapping[key] = self._plain(value_node, (*path, key), inner)
         return mapping
@@ -185,7 +221,11 @@ class Document:
         if not isinstance(node, yaml.ScalarNode):
             raise self._error(node, path, "a key must be a plain word")
         if node.value == "<<" and node.style is None:
-            raise self._error(node, (*path, "<<"), "merge keys are not read; write the values out, or alias (`*name`) a whole section")
+            raise self._error(
+                node,
+                (*path, "<<"),
+                "merge keys are not read; write the values out, or alias (`*name`) a whole section",
+            )
         return self._text(node, path)
 
     def _scalar(self, node: yaml.ScalarNode, path: Keys) -> Any:
@@ -198,7 +238,9 @@ class Document:
         if node.tag == _INT:
             digits = text.lstrip("+-")
             if len(digits) > 64 or int(text, 0) not in WHOLE:
-                raise self._error(node, path, f"whole numbers lie between -2^63 and 2^64 - 1; got {shown(text)}")
+                raise self._error(
+                    node, path, f"whole numbers lie between -2^63 and 2^64 - 1; got {shown(text)}"
+                )
             return int(text, 0)
         if node.tag == _FLOAT:
             infinite = text.lower().endswith((".inf", ".nan"))
@@ -212,8 +254,14 @@ class Document:
         text: str = node.value
         for character in text:
             code = ord(character)
-            if (code < 32 and character not in "\n\t") or 127 <= code < 160 or 0xD800 <= code < 0xE000:
-                raise self._error(node, path, f"a control character, U+{code:04X}, in {shown(text)}; remove it")
+            if (
+                (code < 32 and character not in "\n\t")
+                or 127 <= code < 160
+                or 0xD800 <= code < 0xE000
+            ):
+                raise self._error(
+                    node, path, f"a control character, U+{code:04X}, in {shown(text)}; remove it"
+                )
         return text
 
     def _error(self, node: yaml.Node, path: Keys, rule: str) -> ScenarioError:
@@ -232,22 +280,34 @@ class Document:
         self.flags[tuple(keys)] = flag
 
     def where(self, path: Keys) -> str:
-        """`file:line: key.path` of a key, or of the nearest section around it; the flag where the command line set it."""
+        """`file:line: key.path` of a key, or of the nearest section around it; the flag where the
+        command line set it.
+        """
         if path in self.flags:
             return self.flags[path]
         known = path
         while known not in self.lines:
             known = known[:-1]
-        return f"{self.file}:{self.lines[known]}: {dotted(path)}" if path else f"{self.file}:{self.lines[known]}"
+        return (
+            f"{self.file}:{self.lines[known]}: {dotted(path)}"
+            if path
+            else f"{self.file}:{self.lines[known]}"
+        )
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """`arms.comirec.params` from its parts; a part that is no plain word is shown as text in quotes."""
-    return ".".join(part if part.isprintable() and len(part) <= 80 else shown(part) for part in map(str, path))
+    """`arms.comirec.params` from its parts; a part that is no plain word is shown as text in
+    quotes.
+    """
+    return ".".join(
+        part if part.isprintable() and len(part) <= 80 else shown(part) for part in map(str, path)
+    )
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: in quotes where it is text, its control characters escaped, cut where it is long."""
+    """A value as a message shows it: in quotes where it is text, its control characters escaped,
+    cut where it is long.
+    """
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
 
@@ -263,12 +323,16 @@ DISAGREEMENT = "disagreement"
 
 
 def disagreement(broken: Sequence[tuple[Keys, str]]) -> PydanticCustomError:
-    """For a model's validator: keys that are fine alone break rules together; each rule with the key to point at."""
+    """For a model's validator: keys that are fine alone break rules together; each rule with the
+    key to point at.
+    """
     text = "\n".join(f"{dotted(keys)}: {rule}" for keys, rule in broken)
     return PydanticCustomError(DISAGREEMENT, "{text}", {"text": text, "broken": broken})
 
 
-def complaint(document: Document, issue: Mapping[str, Any], known: Iterable[str], prefix: Keys = ()) -> str:
+def complaint(
+    document: Document, issue: Mapping[str, Any], known: Iterable[str], prefix: Keys = ()
+) -> str:
     """The message for one pydantic error.
 
     Args:
@@ -279,11 +343,19 @@ def complaint(document: Document, issue: Mapping[str, Any], known: Iterable[str]
     """
     path = (*prefix, *issue["loc"])
     if issue["type"] == DISAGREEMENT:
-        return "\n".join(f"{document.where((*path, *keys))}: {rule}" for keys, rule in issue["ctx"]["broken"])
+        return "\n".join(
+            f"{document.where((*path, *keys))}: {rule}" for keys, rule in issue["ctx"]["broken"]
+        )
     if issue["type"] == "extra_forbidden":
-        return f"{document.where(path)}: no such key {shown(path[-1])}; {near(str(path[-1]), known)}"
+        return (
+            f"{document.where(path)}: no such key {shown(path[-1])}; {near(str(path[-1]), known)}"
+        )
     if issue["type"] == "missing":
         return f"{document.where(path)}: this key must be given"
     rule = str(issue["msg"]).removeprefix("Value error, ")
-    quotes = "; write it in quotes" if issue["type"] == "string_type" and isinstance(issue["input"], (int, float)) else ""
+    quotes = (
+        "; write it in quotes"
+        if issue["type"] == "string_type" and isinstance(issue["input"], (int, float))
+        else ""
+    )
     return f"{document.where(path)}: {rule}; got {shown(issue.get('input'))}{quotes}"

@@ -1,7 +1,9 @@
-"""How much memory one process of a run needs, said before anything is simulated: a typing error in a count must not end a machine.
+"""How much memory one process of a run needs, said before anything is simulated: a typing error in
+a count must not end a machine.
 
-The figures are counted from the arrays that a worker holds, each an upper bound of its kind, and added as if all were held at once.
-`scenarios/million_users.yaml` is put at 5.2 GiB; its two workers and main process were measured at 7.2 GB in all (docs/results.md).
+The figures are counted from the arrays that a worker holds, each an upper bound of its kind, and
+added as if all were held at once. `scenarios/million_users.yaml` is put at 5.2 GiB; its two workers
+and main process were measured at 7.2 GB in all (docs/results.md).
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 ROW = 100
-"""Bytes of an impression of the history while a policy is fitted: a row of the log, and the same as sequences."""
+"""Bytes of an impression of the history while a policy is fitted: a row of the log, and the same as
+sequences.
+"""
 
 TAPED = 60
 """Bytes of an impression on a tape, with room to grow."""
@@ -28,7 +32,9 @@ ASKED = 40
 """Bytes of an impression in the block of requests that is being served."""
 
 RECALLED = 60
-"""Bytes of a candidate in the block of requests that is being served: item, score, propensity, channel, order."""
+"""Bytes of a candidate in the block of requests that is being served: item, score, propensity,
+channel, order.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,9 @@ def needed(scenario: Scenario, n_users: int, n_items: int) -> list[Part]:
     lives = -(-n_users // min(engine.shards, n_users))
     memory = max(serving.history, serving.seen or 0)
     past: Keys = ("serving", "seen" if memory > serving.history else "history")
-    unusual: Keys = ("engine", "block") if engine.block > 16 * memory else past  # 16: of the defaults, 2048 and 128
+    unusual: Keys = (
+        ("engine", "block") if engine.block > 16 * memory else past
+    )  # 16: of the defaults, 2048 and 128
     candidates = serving.recall + sum(channel.quota for channel in serving.channels)
     parts = [
         Part("users' memories", past, REMEMBERED * lives * memory),
@@ -68,35 +76,54 @@ def needed(scenario: Scenario, n_users: int, n_items: int) -> list[Part]:
         Part("users", ("users", "n_users"), of_user * n_users),
         Part("videos", ("users", "n_items"), of_item * n_items),
         Part("tags and authors", ("users", "videos"), others),
-        Part("impressions of the history", ("users", "n_users"), ROW * impressions * scenario.data.history_days),
+        Part(
+            "impressions of the history",
+            ("users", "n_users"),
+            ROW * impressions * scenario.data.history_days,
+        ),
         Part("impressions of a day", ("users", "n_users"), TAPED * impressions * lives / n_users),
         *parts,
     ]
 
 
 def _of_world(users: Any) -> tuple[float, float, float]:
-    """Bytes of a user, of a video, and of all tags and authors in a synthetic world (`users.choice`, `users.markov`)."""
+    """Bytes of a user, of a video, and of all tags and authors in a synthetic world
+    (`users.choice`, `users.markov`).
+    """
     m, d = users.interests.per_user, users.interests.dimensions
     state = 8 * (m + m * d + m + d + 10)  # `law.Lives`, `World.level`, `World.rate`
-    of_user = 2 * state + 8 * (m + m * d)  # and as they were built, and as the production policy knows them
+    of_user = 2 * state + 8 * (
+        m + m * d
+    )  # and as they were built, and as the production policy knows them
     of_item = 8 * (3 * d + 20)  # `World`, `Truth.video`, `Walkers.onward`, a row of estimates
     branches = users.succession.branches if hasattr(users, "succession") else 0
-    return of_user, of_item, 8 * (users.videos.tags * (3 * d + branches) + users.videos.authors * (3 * d + 2))
+    return (
+        of_user,
+        of_item,
+        8 * (users.videos.tags * (3 * d + branches) + users.videos.authors * (3 * d + 2)),
+    )
 
 
 def requests_a_day(users: Any) -> float:
-    """Mean requests of a user per day in a synthetic world: sessions, each of 1 / `leave` requests."""
+    """Mean requests of a user per day in a synthetic world: sessions, each of 1 / `leave`
+    requests.
+    """
     return float(min(users.arrival.per_day, users.arrival.busiest) / users.patience.leave)
 
 
 def excess(scenario: Scenario, n_users: int, n_items: int) -> tuple[Keys, str] | None:
-    """The key and the rule where a process would need more than `engine.memory_limit`, else None."""
+    """The key and the rule where a process would need more than `engine.memory_limit`, else
+    None.
+    """
     parts = sorted(needed(scenario, n_users, n_items), key=lambda part: -part.size)
     total, limit = sum(part.size for part in parts), scenario.engine.memory_limit
     if total <= limit * GIB:
         return None
     key = ".".join(map(str, parts[0].keys))
-    need = f"about {_size(total)} of memory in one process ({', '.join(f'{part.what} {_size(part.size)}' for part in parts[:3])})"
+    need = (
+        f"about {_size(total)} of memory in one process"
+        f" ({', '.join(f'{part.what} {_size(part.size)}' for part in parts[:3])})"
+    )
     advice = f"make {key} smaller, raise engine.shards, or raise engine.memory_limit"
     return parts[0].keys, f"needs {need}, more than engine.memory_limit ({limit:g} GiB); {advice}"
 

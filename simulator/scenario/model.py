@@ -1,7 +1,7 @@
 """The scenario: the only configuration there is. One YAML file, one claim; unknown keys are errors.
 
-Here live the models, their reading from YAML with file, line and key path in every complaint, the JSON schema, and the
-resolved form that a log carries. Nothing is run here.
+Here live the models, their reading from YAML with file, line and key path in every complaint, the
+JSON schema, and the resolved form that a log carries. Nothing is run here.
 """
 
 from __future__ import annotations
@@ -13,15 +13,43 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from simulator.run.device import Device
-from simulator.scenario.document import Document, Keys, ScenarioError, complaint, disagreement, dotted, near, shown
+from simulator.scenario.document import (
+    Document,
+    Keys,
+    ScenarioError,
+    complaint,
+    disagreement,
+    dotted,
+    near,
+    shown,
+)
 from simulator.scenario.section import MAX_DAYS, MAX_IDS, Name, Params, Section, Title
 
 __all__ = ["METRICS", "Scenario", "ScenarioError", "json_schema"]
 
-METRICS = ("comment", "forward", "play", "follow", "watch_time", "click", "like", "sessions", "return")
+METRICS = (
+    "comment",
+    "forward",
+    "play",
+    "follow",
+    "watch_time",
+    "click",
+    "like",
+    "sessions",
+    "return",
+)
 """The default metrics, in the order of print: the paper's five first (section 5.5)."""
 
 
@@ -34,8 +62,13 @@ Reference = Annotated[str, Field(min_length=1, max_length=1000)]
 class PolicySpec(Section):
     """A policy by name, with its hyper-parameters."""
 
-    policy: Reference = Field(description="a registered name (`abtest policies list`), `module:Class` or `file.py:Class`")
-    params: Params = Field(default_factory=dict, description="hyper-parameters, checked against the policy's dataclass fields")
+    policy: Reference = Field(
+        description="a registered name (`abtest policies list`), `module:Class` or `file.py:Class`"
+    )
+    params: Params = Field(
+        default_factory=dict,
+        description="hyper-parameters, checked against the policy's dataclass fields",
+    )
 
 
 class Arm(PolicySpec):
@@ -43,33 +76,45 @@ class Arm(PolicySpec):
 
 
 class Logging(PolicySpec):
-    """The stochastic logging policy that wrote the history of a synthetic world: a policy within `explore`."""
+    """The stochastic logging policy that wrote the history of a synthetic world: a policy within
+    `explore`.
+    """
 
     policy: Reference = Field(
-        default="production", description="whose scores it explores; a stochastic policy logs by its own propensities"
+        default="production",
+        description="whose scores it explores; a stochastic policy logs by its own propensities",
     )
     temperature: Annotated[float, Field(gt=0, le=1e6)] = Field(
         default=1.0, description="of the softmax over the scores; higher explores more"
     )
-    epsilon: Annotated[float, Field(ge=0, le=1)] = Field(default=0.05, description="share of uniform exploration: every item has support")
+    epsilon: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, description="share of uniform exploration: every item has support"
+    )
 
 
 class Data(Section):
     """Where the history comes from."""
 
     source: Literal["synthetic", "kuairand", "open_bandit", "s3rec", "inter", "log"] = Field(
-        default="synthetic", description="`synthetic`: made by the users; else the reader of a real log (docs/data.md)"
+        default="synthetic",
+        description="`synthetic`: made by the users; else the reader of a real log (docs/data.md)",
     )
     path: Reference | None = Field(
-        default=None, description="file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data"
+        default=None,
+        description=(
+            "file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data"
+        ),
     )
-    history_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(default=14, description="synthetic: days of history before the A/B")
+    history_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
+        default=14, description="synthetic: days of history before the A/B"
+    )
     logging: Logging = Field(default=Logging(), description="synthetic: who wrote the history")
     test_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
         default=2, description="real logs: the last days become the A/B; the rest is history"
     )
     hold_out: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="s3rec, inter: clicks at the end of each user's sequence that are held out"
+        default=1,
+        description="s3rec, inter: clicks at the end of each user's sequence that are held out",
     )
     session_gap: Annotated[float, Field(gt=0, le=1e9)] = Field(
         default=1800.0, description="real logs: seconds of silence that end a session"
@@ -86,7 +131,9 @@ class Channel(PolicySpec):
 class Ranking(Section):
     """The stage between recall and the slate, fitted on the history, the same for all arms."""
 
-    kind: Literal["pointwise", "recall"] = Field(default="pointwise", description="fitted pointwise ranker, or the recall order as it is")
+    kind: Literal["pointwise", "recall"] = Field(
+        default="pointwise", description="fitted pointwise ranker, or the recall order as it is"
+    )
     watch_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(
         default=1.0, description="weight of the expected watch time beside the click"
     )
@@ -95,15 +142,30 @@ class Ranking(Section):
 class Serving(Section):
     """How a request is served."""
 
-    slate: Annotated[int, Field(ge=1, le=1000)] = Field(default=6, description="positions of a request")
-    recall: Count = Field(default=60, description="candidates that the arm's policy gives for a request")
-    history: Count = Field(default=128, description="impressions of the past that a policy is given")
-    seen: Count | None = Field(default=None, description="impressions not recalled again; `history` if left out")
+    slate: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=6, description="positions of a request"
+    )
+    recall: Count = Field(
+        default=60, description="candidates that the arm's policy gives for a request"
+    )
+    history: Count = Field(
+        default=128, description="impressions of the past that a policy is given"
+    )
+    seen: Count | None = Field(
+        default=None, description="impressions not recalled again; `history` if left out"
+    )
     channels: Annotated[tuple[Channel, ...], Field(max_length=255)] = Field(
-        default=(), description="further recall channels, the same for all arms")
-    ranking: Ranking = Field(default=Ranking(), description="the stage between recall and the slate")
-    refit: Literal["never", "daily"] = Field(default="never", description="`daily`: every arm is fitted anew at the day's end")
-    refit_on: Literal["own", "pooled"] = Field(default="own", description="whose log a refit learns from: the arm's, or all arms'")
+        default=(), description="further recall channels, the same for all arms"
+    )
+    ranking: Ranking = Field(
+        default=Ranking(), description="the stage between recall and the slate"
+    )
+    refit: Literal["never", "daily"] = Field(
+        default="never", description="`daily`: every arm is fitted anew at the day's end"
+    )
+    refit_on: Literal["own", "pooled"] = Field(
+        default="own", description="whose log a refit learns from: the arm's, or all arms'"
+    )
 
 
 class Design(Section):
@@ -111,24 +173,39 @@ class Design(Section):
 
     kind: Literal["paired", "split", "switchback", "interleave"] = Field(
         default="paired",
-        description="every user in every arm; users split by hash; arms that change by day; two arms drafting one slate",
+        description=(
+            "every user in every arm; users split by hash; arms that change by day; two arms"
+            " drafting one slate"
+        ),
     )
-    control: str | None = Field(default=None, description="name of the control arm; the first arm if left out")
+    control: str | None = Field(
+        default=None, description="name of the control arm; the first arm if left out"
+    )
 
 
 class Engine(Section):
-    """Speed only: nothing in here may change a byte of the log, but for the last bits that a fit has from its kind of processor."""
+    """Speed only: nothing in here may change a byte of the log, but for the last bits that a fit
+    has from its kind of processor.
+    """
 
     tick: Annotated[float, Field(gt=0, le=86_400 * MAX_DAYS)] = Field(
-        default=86_400.0, description="simulated seconds whose requests are served together; a day at most"
+        default=86_400.0,
+        description="simulated seconds whose requests are served together; a day at most",
     )
     block: Count = Field(default=2048, description="requests in one call of a policy")
-    shards: Annotated[int, Field(ge=1, le=100_000)] = Field(default=2, description="parts that the users are cut into")
-    executor: Literal["serial", "processes", "ray"] = Field(default="processes", description="where the work is done")
+    shards: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=2, description="parts that the users are cut into"
+    )
+    executor: Literal["serial", "processes", "ray"] = Field(
+        default="processes", description="where the work is done"
+    )
     device: Device = Field(
         default="auto",
-        description="where policies are fitted: auto = cuda where torch has one, else cpu; a fit ends with other last bits on another kind "
-        "of processor, as on another CPU; requests are served on the CPU",
+        description=(
+            "where policies are fitted: auto = cuda where torch has one, else cpu; a fit ends with"
+            " other last bits on another kind of processor, as on another CPU; requests are served"
+            " on the CPU"
+        ),
     )
     time_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
         default=300.0, description="seconds that one call of a policy may take; 0 = any"
@@ -137,7 +214,8 @@ class Engine(Section):
         default=43_200.0, description="seconds that one fit of a policy may take; 0 = any"
     )
     memory_limit: Annotated[float, Field(gt=0, le=1e9)] = Field(
-        default=64.0, description="GiB that a process may be estimated to need, before anything is simulated"
+        default=64.0,
+        description="GiB that a process may be estimated to need, before anything is simulated",
     )
 
 
@@ -154,8 +232,14 @@ class World(Section):
 
 
 def _named(metric: Any) -> Any:
-    """An entry of `metrics`, before its type is looked at: one complaint, and not one for each type that it might have had."""
-    declared = isinstance(metric, Mapping) and len(metric) == 1 and next(iter(metric.values())) in ("higher", "lower")
+    """An entry of `metrics`, before its type is looked at: one complaint, and not one for each type
+    that it might have had.
+    """
+    declared = (
+        isinstance(metric, Mapping)
+        and len(metric) == 1
+        and next(iter(metric.values())) in ("higher", "lower")
+    )
     if not declared and not (isinstance(metric, str) and len(metric) <= 100):
         raise ValueError("must be a metric's name, or {name: higher} or {name: lower}")
     return metric
@@ -166,21 +250,41 @@ class Scenario(Section):
 
     name: Title = Field(description="of the run's folder and the report's title")
     description: str = Field(default="", description="one sentence for the report")
-    seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(default=0, description="decides every random number, below 2^64")
-    data: Data = Field(default=Data(), description="where the history comes from")
-    users: SerializeAsAny[Section] = Field(description="who answers; `kind` decides which further keys there are")
-    days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(default=5, description="length of the A/B")
-    serving: Serving = Field(default=Serving(), description="how a request is served")
-    arms: dict[Name, Arm] = Field(min_length=1, max_length=255, description="name -> policy under test")
-    design: Design = Field(default=Design(), description="who gets which arm")
-    metrics: tuple[Annotated[str | dict[str, Literal["higher", "lower"]], BeforeValidator(_named)], ...] = Field(
-        default=METRICS,
-        description="what the verdict is about, in the order of print; `{name: lower}` also says that less is better",
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(
+        default=0, description="decides every random number, below 2^64"
     )
-    worlds: dict[Name, World] = Field(default_factory=dict, max_length=255, description="further worlds in which the same arms are run")
-    engine: Engine = Field(default=Engine(), description="speed only: may not change a byte of the log")
+    data: Data = Field(default=Data(), description="where the history comes from")
+    users: SerializeAsAny[Section] = Field(
+        description="who answers; `kind` decides which further keys there are"
+    )
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
+        default=5, description="length of the A/B"
+    )
+    serving: Serving = Field(default=Serving(), description="how a request is served")
+    arms: dict[Name, Arm] = Field(
+        min_length=1, max_length=255, description="name -> policy under test"
+    )
+    design: Design = Field(default=Design(), description="who gets which arm")
+    metrics: tuple[
+        Annotated[str | dict[str, Literal["higher", "lower"]], BeforeValidator(_named)], ...
+    ] = Field(
+        default=METRICS,
+        description=(
+            "what the verdict is about, in the order of print; `{name: lower}` also says that less"
+            " is better"
+        ),
+    )
+    worlds: dict[Name, World] = Field(
+        default_factory=dict,
+        max_length=255,
+        description="further worlds in which the same arms are run",
+    )
+    engine: Engine = Field(
+        default=Engine(), description="speed only: may not change a byte of the log"
+    )
     published: dict[Name, Annotated[float, Field(gt=-1, le=1000)]] = Field(
-        default_factory=dict, description="published lifts by metric, shown beside ours (a fraction)"
+        default_factory=dict,
+        description="published lifts by metric, shown beside ours (a fraction)",
     )
 
     @field_validator("users", mode="before")
@@ -204,13 +308,19 @@ class Scenario(Section):
     __hash__ = None  # type: ignore[assignment]
 
     def where(self, keys: Keys) -> str:
-        """Where a key stands, for complaints: file, line and key path, or the key path alone where there is no file."""
+        """Where a key stands, for complaints: file, line and key path, or the key path alone where
+        there is no file.
+        """
         return dotted(keys) if self._document is None else self._document.where(keys)
 
     def policies(self) -> Iterator[tuple[Keys, PolicySpec]]:
-        """Every policy of the scenario with its key path: arms, channels, and the logging policies of synthetic histories."""
+        """Every policy of the scenario with its key path: arms, channels, and the logging policies
+        of synthetic histories.
+        """
         yield from ((("arms", name), arm) for name, arm in self.arms.items())
-        yield from ((("serving", "channels", i), channel) for i, channel in enumerate(self.serving.channels))
+        yield from (
+            (("serving", "channels", i), channel) for i, channel in enumerate(self.serving.channels)
+        )
         if self.data.source == "synthetic":
             yield ("data", "logging"), self.data.logging
         for name, world in self.worlds.items():
@@ -221,7 +331,14 @@ class Scenario(Section):
         """The same arms in one of the further worlds, as a scenario of its own."""
         other = self.worlds[world]
         data = self.data if other.data is None else other.data
-        return self.model_copy(update={"name": _within(self.name, world), "users": other.users, "data": data, "worlds": {}})
+        return self.model_copy(
+            update={
+                "name": _within(self.name, world),
+                "users": other.users,
+                "data": data,
+                "worlds": {},
+            }
+        )
 
     @property
     def control(self) -> str:
@@ -233,7 +350,9 @@ class Scenario(Section):
         return self.model_dump(mode="json")
 
     def identity(self) -> dict[str, Any]:
-        """`resolved` without `engine`: what the log carries, since `engine` may not change a byte."""
+        """`resolved` without `engine`: what the log carries, since `engine` may not change a
+        byte.
+        """
         return {key: value for key, value in self.resolved().items() if key != "engine"}
 
     def to_yaml(self) -> str:
@@ -245,11 +364,14 @@ class Scenario(Section):
         """Read, override and check a scenario file. No plug-in is imported.
 
         Args:
-            path: of the YAML file; a shipped scenario (`scenarios/kuaishou_like.yaml`) is found from any folder.
-            overrides: dotted keys and values from the command line, e.g. `{"seed": 3, "engine.tick": 60.0}`; None values are skipped.
+            path: of the YAML file; a shipped scenario (`scenarios/kuaishou_like.yaml`) is found
+                from any folder.
+            overrides: dotted keys and values from the command line, e.g.
+                `{"seed": 3, "engine.tick": 60.0}`; None values are skipped.
 
         Raises:
-            ScenarioError: all broken rules at once, one a line, each with file, line and key path, the rule and the value.
+            ScenarioError: all broken rules at once, one a line, each with file, line and key path,
+                the rule and the value.
         """
         document = Document.read(find(path))
         for key, value in (overrides or {}).items():
@@ -266,7 +388,10 @@ class Scenario(Section):
         """
         values: dict[str, Any] = dict(document.values)
         wrong: list[tuple[Keys, str]] = []
-        for keys in [("users",), *(("worlds", name, "users") for name in _keys(values.get("worlds")))]:
+        for keys in [
+            ("users",),
+            *(("worlds", name, "users") for name in _keys(values.get("worlds"))),
+        ]:
             wrong += _check_population(document, values, keys)
         try:
             scenario = cls.model_validate(values)
@@ -274,9 +399,14 @@ class Scenario(Section):
             broken = {tuple(line[0]) for line in wrong}
             for issue in error.errors():
                 if not any(issue["loc"][: len(keys)] == keys for keys in broken):
-                    wrong.append((issue["loc"], complaint(document, issue, _known(cls, issue["loc"]))))
+                    wrong.append(
+                        (issue["loc"], complaint(document, issue, _known(cls, issue["loc"])))
+                    )
         if not wrong:
-            wrong += [(keys, f"{document.where(keys)}: {rule}") for keys, rule in _check_names(scenario, Path(document.file).parent)]
+            wrong += [
+                (keys, f"{document.where(keys)}: {rule}")
+                for keys, rule in _check_names(scenario, Path(document.file).parent)
+            ]
         if wrong:
             raise ScenarioError("\n".join(line for _, line in wrong))
         scenario._document = document
@@ -298,11 +428,20 @@ def find(path: Path | str) -> Path:
             return path
         if path.parent in (Path(), Path("scenarios")) and (shipped / path.name).is_file():
             return shipped / path.name
-        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
+        what = (
+            "is a folder"
+            if path.is_dir()
+            else "is no regular file"
+            if path.exists()
+            else "no such file"
+        )
     except OSError as error:  # a name that no file system takes, a folder that may not be entered
         raise ScenarioError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
     names = [entry.name for entry in sorted(shipped.glob("*.yaml"))]
-    raise ScenarioError(f"{path}: {what}; a scenario is a YAML file, and these are shipped: {near(path.name, names)}")
+    raise ScenarioError(
+        f"{path}: {what}; a scenario is a YAML file, and these are shipped:"
+        f" {near(path.name, names)}"
+    )
 
 
 def json_schema() -> dict[str, Any]:
@@ -316,7 +455,10 @@ def json_schema() -> dict[str, Any]:
         definitions[part["title"]] = part
         choices.append({"$ref": f"#/$defs/{part['title']}"})
     for section in (whole, definitions["World"]):
-        section["properties"]["users"] = {"oneOf": choices, "description": "who answers; `kind` decides which further keys there are"}
+        section["properties"]["users"] = {
+            "oneOf": choices,
+            "description": "who answers; `kind` decides which further keys there are",
+        }
     definitions.pop("Section", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
@@ -331,7 +473,9 @@ POPULATIONS: dict[str, str] = {
 """Kinds of users -> the section that configures them; imported only when a scenario names them."""
 
 SYNTHETIC = ("choice", "markov")
-"""The kinds of users who make their own catalogue and history; all others live on the data of a real log."""
+"""The kinds of users who make their own catalogue and history; all others live on the data of a
+real log.
+"""
 
 
 def population_class(kind: str) -> type[Section]:
@@ -368,22 +512,34 @@ def _keys(value: Any) -> list[str]:
     return list(value) if isinstance(value, dict) else []
 
 
-def _check_population(document: Document, values: dict[str, Any], keys: Keys) -> list[tuple[Keys, str]]:
-    """Check one `users` section under its own class, so that its complaints carry its own key paths."""
+def _check_population(
+    document: Document, values: dict[str, Any], keys: Keys
+) -> list[tuple[Keys, str]]:
+    """Check one `users` section under its own class, so that its complaints carry its own key
+    paths.
+    """
     here: Any = values
     for key in keys:
         if not isinstance(here, dict) or key not in here:
             return []
         here = here[key]
     if not isinstance(here, dict):
-        return [(keys, f"{document.where(keys)}: must be a mapping with the key `kind`; got {shown(here)}")]
+        return [
+            (
+                keys,
+                f"{document.where(keys)}: must be a mapping with the key `kind`; got {shown(here)}",
+            )
+        ]
     if not _is_kind(here.get("kind")):
         return [(keys, f"{document.where((*keys, 'kind'))}: {_no_kind(here.get('kind'))}")]
     cls = population_class(here["kind"])
     try:
         cls.model_validate(here)
     except ValidationError as error:
-        return [(keys, complaint(document, issue, _known(cls, issue["loc"]), keys)) for issue in error.errors()]
+        return [
+            (keys, complaint(document, issue, _known(cls, issue["loc"]), keys))
+            for issue in error.errors()
+        ]
     return []
 
 
@@ -391,21 +547,32 @@ def _known(cls: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
     """The keys that the section around `path` may have."""
     section: Any = cls
     for part in path[:-1]:
-        if not (isinstance(section, type) and issubclass(section, BaseModel)) or part not in section.model_fields:
+        if (
+            not (isinstance(section, type) and issubclass(section, BaseModel))
+            or part not in section.model_fields
+        ):
             return list(Arm.model_fields) if "arms" in path else []
         section = _section_in(section.model_fields[str(part)].annotation)
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    return (
+        list(section.model_fields)
+        if isinstance(section, type) and issubclass(section, BaseModel)
+        else []
+    )
 
 
 def _section_in(annotation: Any) -> Any:
     """The section class inside `X | None`, `tuple[X, ...]`, `dict[str, X]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for found in map(_section_in, get_args(annotation)) if found is not None), None)
+    return next(
+        (found for found in map(_section_in, get_args(annotation)) if found is not None), None
+    )
 
 
 def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
-    """Names that stand for code: policies (registry and files, without importing any) and metrics."""
+    """Names that stand for code: policies (registry and files, without importing any) and
+    metrics.
+    """
     from policies.registry import PolicyError, locate
     from simulator.log.metrics import MetricError, chosen
 
@@ -415,7 +582,9 @@ def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
             locate(spec.policy, folder)
         except PolicyError as error:
             wrong.append(((*keys, "policy"), str(error)))
-    metrics: list[tuple[Keys, Any]] = [(("metrics", i), metric) for i, metric in enumerate(scenario.metrics)]
+    metrics: list[tuple[Keys, Any]] = [
+        (("metrics", i), metric) for i, metric in enumerate(scenario.metrics)
+    ]
     metrics += [(("published", metric), metric) for metric in scenario.published]
     for keys, metric in metrics:
         try:
@@ -431,9 +600,21 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     if design.control is not None and design.control not in arms:
         yield ("design", "control"), f"no arm {shown(design.control)}; {near(design.control, arms)}"
     if serving.recall < serving.slate:
-        yield ("serving", "recall"), f"must be at least serving.slate ({serving.slate}); got {serving.recall}"
+        yield (
+            (
+                "serving",
+                "recall",
+            ),
+            f"must be at least serving.slate ({serving.slate}); got {serving.recall}",
+        )
     if design.kind == "interleave" and len(arms) != 2:
-        yield ("design", "kind"), f"interleave mixes exactly 2 arms in one slate; got {len(arms)}: {', '.join(arms)}"
+        yield (
+            (
+                "design",
+                "kind",
+            ),
+            f"interleave mixes exactly 2 arms in one slate; got {len(arms)}: {', '.join(arms)}",
+        )
     if not scenario.metrics:
         yield ("metrics",), "must name at least one metric"
     yield from _names_clash(scenario)
@@ -448,12 +629,22 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
 def _names_clash(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     """Names that others have or that the report needs for itself."""
     channels = [channel.name for channel in scenario.serving.channels]
-    metrics = [metric if isinstance(metric, str) else next(iter(metric)) for metric in scenario.metrics]
+    metrics = [
+        metric if isinstance(metric, str) else next(iter(metric)) for metric in scenario.metrics
+    ]
     users: Any = scenario.users
     for keys, names, reserved in (
         (("arms",), list(scenario.arms), {"history": "what happened before the A/B"}),
-        (("worlds",), list(scenario.worlds), {users.kind: "the scenario's own world, which the report calls by its kind"}),
-        (("serving", "channels"), channels, {"tested policy": "the channel of the arm's own policy"}),
+        (
+            ("worlds",),
+            list(scenario.worlds),
+            {users.kind: "the scenario's own world, which the report calls by its kind"},
+        ),
+        (
+            ("serving", "channels"),
+            channels,
+            {"tested policy": "the channel of the arm's own policy"},
+        ),
         (("metrics",), metrics, {}),
     ):
         first: dict[str, str] = {}
@@ -463,37 +654,72 @@ def _names_clash(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
             if name in reserved:
                 yield place, f"the name {name!r} is kept for {reserved[name]}; give another"
             elif alike in first:
-                how = "is there twice" if first[alike] == name else f"differs from {first[alike]!r} only in how it is written"
+                how = (
+                    "is there twice"
+                    if first[alike] == name
+                    else f"differs from {first[alike]!r} only in how it is written"
+                )
                 yield place, f"{name!r} {how}; give another name"
             first.setdefault(alike, name)
     for name in scenario.worlds:
         if len(_within(scenario.name, name)) > 200:
-            yield ("name",), f"with the world's name it must be at most 200 characters: {shown(_within(scenario.name, name))}"
+            yield (
+                ("name",),
+                (
+                    "with the world's name it must be at most 200 characters:"
+                    f" {shown(_within(scenario.name, name))}"
+                ),
+            )
 
 
 def _within(name: str, world: str) -> str:
     return f"{name} in {world}"
 
 
-def _world_broken(scenario: Scenario, users: Keys, data: Keys, kind: str) -> Iterator[tuple[Keys, str]]:
-    """Whether the users of a world can live on its data, and its arrays in memory; `users` and `data` are where these stand."""
+def _world_broken(
+    scenario: Scenario, users: Keys, data: Keys, kind: str
+) -> Iterator[tuple[Keys, str]]:
+    """Whether the users of a world can live on its data, and its arrays in memory; `users` and
+    `data` are where these stand.
+    """
     from simulator.scenario import memory
 
     source, synthetic = scenario.data.source, kind in SYNTHETIC
     if (source == "synthetic") != synthetic:
         kinds = " or ".join(name for name in POPULATIONS if (name in SYNTHETIC) != synthetic)
         path = "" if scenario.data.path is None else f" ({shown(scenario.data.path)})"
-        yield (*users, "kind"), f"{kind} users do not go with data.source {source}{path}; it has users of kind {kinds}"
-    elif kind in ("learned", "logged") and source in ("kuairand", "open_bandit") and scenario.days > scenario.data.test_days:
-        yield ("days",), f"must be at most {'.'.join(map(str, data))}.test_days ({scenario.data.test_days}); got {scenario.days}"
+        yield (
+            (*users, "kind"),
+            f"{kind} users do not go with data.source {source}{path}; it has users of kind {kinds}",
+        )
+    elif (
+        kind in ("learned", "logged")
+        and source in ("kuairand", "open_bandit")
+        and scenario.days > scenario.data.test_days
+    ):
+        yield (
+            ("days",),
+            (
+                f"must be at most {'.'.join(map(str, data))}.test_days ({scenario.data.test_days});"
+                f" got {scenario.days}"
+            ),
+        )
     elif synthetic:
         population: Any = scenario.users
         too_much = memory.excess(scenario, population.n_users, population.n_items)
         if too_much is not None:
             keys, rule = too_much
-            place = {"users": (*users, *keys[1:]), "data": (*data, *keys[1:])}.get(str(keys[0]), keys)
+            place = {"users": (*users, *keys[1:]), "data": (*data, *keys[1:])}.get(
+                str(keys[0]), keys
+            )
             yield place, rule
             return
         for key in ("n_users", "n_items"):
             if getattr(population, key) > MAX_IDS:
-                yield (*users, key), f"must be at most {MAX_IDS:,}: a log numbers them in 32 bits; got {getattr(population, key):,}"
+                yield (
+                    (*users, key),
+                    (
+                        f"must be at most {MAX_IDS:,}: a log numbers them in 32 bits; got"
+                        f" {getattr(population, key):,}"
+                    ),
+                )

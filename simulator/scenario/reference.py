@@ -1,4 +1,6 @@
-"""The reference of every scenario key, written from the models: docs/scenario.md is its output and nothing else."""
+"""The reference of every scenario key, written from the models: docs/scenario.md is its output and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +13,28 @@ from simulator.scenario.section import MAX_IDS
 HEAD = """\
 # Scenario reference
 
-Written by `abtest scenario reference` from the models themselves; a test holds this page to them. A scenario is one YAML file.
-Unknown keys are errors; every key has a default unless it says *required*. `abtest scenario schema` prints the JSON schema for
-editors.
+Written by `abtest scenario reference` from the models themselves; a test holds this page to them. A
+scenario is one YAML file. Unknown keys are errors; every key has a default unless it says
+*required*. `abtest scenario schema` prints the JSON schema for editors.
 
-`abtest scenario check FILE` refuses, with file, line and key path, what `abtest run` would refuse before it simulates: unknown keys,
-values out of range, data that are not there, hyper-parameters of abtest's own policies. It imports no plug-in, unless `--plug-ins`
-asks for it ([security](security.md)).
+`abtest scenario check FILE` refuses, with file, line and key path, what `abtest run` would refuse
+before it simulates: unknown keys, values out of range, data that are not there, hyper-parameters of
+abtest's own policies. It imports no plug-in, unless `--plug-ins` asks for it
+([security](security.md)).
 
 How a file is read:
 
-- The file is UTF-8 text of at most 1 MiB. Plain values are those of YAML 1.2: `no` and `1:30` are text, `010` is text that a key
-  for a number reads as ten. Aliases (`*name`) are read; tags (`!!int`) and merge keys (`<<`) are not.
+- The file is UTF-8 text of at most 1 MiB. Plain values are those of YAML 1.2: `no` and `1:30` are
+  text, `010` is text that a key for a number reads as ten. Aliases (`*name`) are read; tags
+  (`!!int`) and merge keys (`<<`) are not.
 - Numbers are finite. A whole number lies between -2^63 and 2^64 - 1.
-- The name of an arm, a world or a channel is one line of at most 80 printable characters. Two names must differ in more than case
-  or form of Unicode. Names become file names in one way: a name of lower-case letters, digits, `_` and `-` is its own file name, of any
-  other as much as can be is kept, and a digest is added.
-- Users and items of a synthetic world have no limit of their own. Before anything is written, the memory of one process is
-  estimated from them, the history, the slate and the block, and refused above `engine.memory_limit`, with the largest parts named.
+- The name of an arm, a world or a channel is one line of at most 80 printable characters. Two names
+  must differ in more than case or form of Unicode. Names become file names in one way: a name of
+  lower-case letters, digits, `_` and `-` is its own file name, of any other as much as can be is
+  kept, and a digest is added.
+- Users and items of a synthetic world have no limit of their own. Before anything is written, the
+  memory of one process is estimated from them, the history, the slate and the block, and refused
+  above `engine.memory_limit`, with the largest parts named.
 """
 
 
@@ -39,27 +45,48 @@ def markdown() -> str:
     schema = json_schema()
     definitions = schema["$defs"]
     populations = {kind: population_class(kind) for kind in POPULATIONS}
-    order = _reachable({"properties": {k: v for k, v in schema["properties"].items() if k != "users"}}, definitions)
+    order = _reachable(
+        {"properties": {k: v for k, v in schema["properties"].items() if k != "users"}}, definitions
+    )
     parts = [HEAD, _section("Scenario", schema, Scenario.__doc__)]
     titles = {cls.__name__ for cls in populations.values()}
-    parts += [_section(name, definitions[name], definitions[name].get("description")) for name in order if name not in titles]
+    parts += [
+        _section(name, definitions[name], definitions[name].get("description"))
+        for name in order
+        if name not in titles
+    ]
     told = set(order)
     for kind, cls in populations.items():
         name = cls.__name__
         parts.append(_section(f"users of kind `{kind}`", definitions[name], cls.__doc__))
         for inner in _reachable(definitions[name], definitions):
             if inner not in told and inner not in titles:
-                parts.append(_section(inner, definitions[inner], definitions[inner].get("description"), level=3))
+                parts.append(
+                    _section(
+                        inner, definitions[inner], definitions[inner].get("description"), level=3
+                    )
+                )
                 told.add(inner)
     return "\n".join(parts)
 
 
 def _section(title: str, schema: dict[str, Any], text: str | None, level: int = 2) -> str:
     required = set(schema.get("required", ()))
-    lines = [f"{'#' * level} {title}", "", inspect.cleandoc(text or "").split("\n\nAttributes:")[0], ""]
+    lines = [
+        f"{'#' * level} {title}",
+        "",
+        inspect.cleandoc(text or "").split("\n\nAttributes:")[0],
+        "",
+    ]
     lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
     for key, field in schema.get("properties", {}).items():
-        default = "*required*" if key in required else f"`{json.dumps(field.get('default'))}`" if "default" in field else ""
+        default = (
+            "*required*"
+            if key in required
+            else f"`{json.dumps(field.get('default'))}`"
+            if "default" in field
+            else ""
+        )
         if len(default) > 60:
             default = "see its section"
         meaning = str(field.get("description", "")).replace("\n", " ").replace("|", "\\|")
@@ -86,7 +113,11 @@ def _type(field: dict[str, Any]) -> str:
     if kind == "object" and isinstance(field.get("additionalProperties"), dict):
         return f"mapping of {_type(field['additionalProperties'])}"
     words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {field[name]:g}" for name, sign in words.items() if name in field and field[name] < MAX_IDS]
+    bounds = [
+        f"{sign} {field[name]:g}"
+        for name, sign in words.items()
+        if name in field and field[name] < MAX_IDS
+    ]
     return " ".join([str(kind), *bounds])
 
 

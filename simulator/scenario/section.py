@@ -9,7 +9,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_IDS = 2**31 - 1
-"""Users and items are numbered in 32 bits (the columns `user` and `item` of a log, the memory of a life)."""
+"""Users and items are numbered in 32 bits (the columns `user` and `item` of a log, the memory of a
+life).
+"""
 
 MAX_DAYS = 3660
 """Ten years."""
@@ -19,9 +21,13 @@ NAME_LENGTH = 80
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, no unknown keys, no silent coercion of types, no infinite number and no NaN."""
+    """Base of every section: frozen, no unknown keys, no silent coercion of types, no infinite
+    number and no NaN.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, validate_default=True, allow_inf_nan=False
+    )
 
 
 def _printable(name: str) -> str:
@@ -36,14 +42,18 @@ def _printable(name: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH), AfterValidator(_printable)]
-"""What people call an arm, a world, a channel: it is printed in tables and becomes part of a file's name (`workspace.file_name`)."""
+"""What people call an arm, a world, a channel: it is printed in tables and becomes part of a file's
+name (`workspace.file_name`).
+"""
 
 Title = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 """The name of a scenario: longer, since a further world's is made of two names."""
 
 
 def _storable(params: dict[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters as JSON has them, so that a log can say them: a plug-in's are not known better here."""
+    """Hyper-parameters as JSON has them, so that a log can say them: a plug-in's are not known
+    better here.
+    """
     stack: list[Any] = [params]
     while stack:
         value = stack.pop()
@@ -54,7 +64,10 @@ def _storable(params: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"must be finite numbers; got {value}")
         elif value is not None and not isinstance(value, (str, bool, int, float)):
-            raise ValueError(f"must be text, numbers, true or false, null, lists and mappings of these; got {type(value).__name__}")
+            raise ValueError(
+                "must be text, numbers, true or false, null, lists and mappings of these; got"
+                f" {type(value).__name__}"
+            )
     return params
 
 
@@ -63,7 +76,9 @@ Params = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 def _distinct_numbers(table: Any) -> Any:
-    """Keys of YAML are text: `0.1` and `0.10` are two keys and one number, of which the last would win in silence."""
+    """Keys of YAML are text: `0.1` and `0.10` are two keys and one number, of which the last would
+    win in silence.
+    """
     if isinstance(table, Mapping):
         numbers: dict[float, Any] = {}
         for key in table:

@@ -1,6 +1,8 @@
-"""The serving desk: from requests to slates. Recall of the arm, the other channels, ranking, slate; every policy is held to its contract.
+"""The serving desk: from requests to slates. Recall of the arm, the other channels, ranking, slate;
+every policy is held to its contract.
 
-The desk knows no time and no users; it is a pure function of the requests, so blocks may be cut anywhere.
+The desk knows no time and no users; it is a pure function of the requests, so blocks may be cut
+anywhere.
 """
 
 from __future__ import annotations
@@ -19,19 +21,25 @@ from simulator.serving.promises import Witness
 
 
 class ServingError(ValueError):
-    """A policy that raised or broke its contract while serving: which arm, which policy, which request, what to do."""
+    """A policy that raised or broke its contract while serving: which arm, which policy, which
+    request, what to do.
+    """
 
 
 class Ranks(Protocol):
     """What the desk asks of a ranking stage."""
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """Scores `[B, n]` of candidates `[B, n]` (0 = none), higher is better, each row independent of the others."""
+        """Scores `[B, n]` of candidates `[B, n]` (0 = none), higher is better, each row independent
+        of the others.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A source of candidates: a fitted policy, how many candidates it gives, and what to call it in a complaint."""
+    """A source of candidates: a fitted policy, how many candidates it gives, and what to call it in
+    a complaint.
+    """
 
     name: str
     policy: Policy
@@ -44,7 +52,8 @@ class Served:
 
     Attributes:
         slates: `[B, k]`.
-        channel: `[B, k]` index of the recall channel of each item, or None: the arm's own policy everywhere.
+        channel: `[B, k]` index of the recall channel of each item, or None: the arm's own policy
+            everywhere.
         team: `[B, k]` which of two interleaved arms drafted each item, or None: there is but one.
     """
 
@@ -68,7 +77,8 @@ class Desk:
         arm: name, for complaints.
         recall: the policy under test.
         channels: recall channels besides it, the same for all arms.
-        ranker: the ranking stage, or None: the recall order as it is, the arm's own candidates first.
+        ranker: the ranking stage, or None: the recall order as it is, the arm's own candidates
+            first.
         n_items: items are 1..n_items.
         seed: of stochastic policies; the same in all arms, so that equal arms serve equal slates.
         time_limit: seconds that one call of a policy may take; 0 = any.
@@ -94,7 +104,9 @@ class Desk:
         if self.ranker is None and not self.channels:
             return Served(_first(own, k))
         lists = [own.items, *(self._ask(channel, histories).items for channel in self.channels)]
-        items, channel = np.zeros((2, len(histories), sum(part.shape[1] for part in lists)), dtype=np.int64)
+        items, channel = np.zeros(
+            (2, len(histories), sum(part.shape[1] for part in lists)), dtype=np.int64
+        )
         quotas = np.array([part.shape[1] for part in lists])
         kernels.unite(np.concatenate(lists, axis=1), quotas, self.n_items, items, channel)
         if self.ranker is None:
@@ -110,7 +122,10 @@ class Desk:
 
     def _ask(self, channel: Channel, histories: Histories) -> Slates:
         """The candidates of a channel, held to the contract."""
-        rule = f"engine.time_limit ({self.time_limit:g} s) in one call; a smaller engine.block or a higher limit may help"
+        rule = (
+            f"engine.time_limit ({self.time_limit:g} s) in one call; a smaller engine.block or a"
+            " higher limit may help"
+        )
         warned = self.witness.warned(self.arm, channel.name)
         calls = Calls(channel.policy, channel.name, Limit(self.time_limit, rule), warned=warned)
         try:
@@ -124,10 +139,13 @@ class Desk:
         return slates
 
     def _says(self, channel: Channel, histories: Histories, row: int, what: str) -> str:
-        user, step = (int(histories.user[row]), int(histories.step[row])) if len(histories) else (-1, -1)
+        user, step = (
+            (int(histories.user[row]), int(histories.step[row])) if len(histories) else (-1, -1)
+        )
         return (
-            f"arm {self.arm!r}: policy {channel.name!r}, request of user {user} at step {step} (block of {len(histories)}): {what}. "
-            f"Run `abtest policies check {channel.name}` to find the fault in isolation."
+            f"arm {self.arm!r}: policy {channel.name!r}, request of user {user} at step {step}"
+            f" (block of {len(histories)}): {what}. Run `abtest policies check {channel.name}` to"
+            " find the fault in isolation."
         )
 
 

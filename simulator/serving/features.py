@@ -1,4 +1,5 @@
-"""The compiled features of the ranking stage: one scalar loop for fitting and for serving, so that both see the same numbers.
+"""The compiled features of the ranking stage: one scalar loop for fitting and for serving, so that
+both see the same numbers.
 
 Importing this module imports numba: do so inside the function that needs it.
 """
@@ -19,8 +20,12 @@ _SMOOTH = 5.0
 
 
 @njit(cache=True)
-def _count(items: Any, clicked: Any, groups: Any, shown: Any, clicks: Any, last: Any) -> tuple[int, int]:
-    """Add a window `[L]` (oldest first) to the counts of its tags and authors; number of impressions and clicks."""
+def _count(
+    items: Any, clicked: Any, groups: Any, shown: Any, clicks: Any, last: Any
+) -> tuple[int, int]:
+    """Add a window `[L]` (oldest first) to the counts of its tags and authors; number of
+    impressions and clicks.
+    """
     n, total = 0, 0
     for j in range(len(items)):
         item = items[j]
@@ -46,8 +51,20 @@ def _forget(items: Any, groups: Any, shown: Any, clicks: Any, last: Any) -> None
 
 
 @njit(cache=True)
-def _dynamic(item: int, n: int, total: int, rate: float, groups: Any, shown: Any, clicks: Any, last: Any, out: Any) -> None:
-    """The DYNAMIC features of one candidate: click rate, affinities, share of the tag, time since tag and author."""
+def _dynamic(
+    item: int,
+    n: int,
+    total: int,
+    rate: float,
+    groups: Any,
+    shown: Any,
+    clicks: Any,
+    last: Any,
+    out: Any,
+) -> None:
+    """The DYNAMIC features of one candidate: click rate, affinities, share of the tag, time since
+    tag and author.
+    """
     own = (total + 20.0 * rate) / (n + 20.0)
     out[0] = log(own / (1.0 - own))
     for g in range(2):
@@ -59,9 +76,18 @@ def _dynamic(item: int, n: int, total: int, rate: float, groups: Any, shown: Any
 
 @njit(cache=True)
 def score(
-    items: Any, clicked: Any, candidates: Any, static: Any, groups: Any, coefficients: Any, rate: float, weight: float, out: Any
+    items: Any,
+    clicked: Any,
+    candidates: Any,
+    static: Any,
+    groups: Any,
+    coefficients: Any,
+    rate: float,
+    weight: float,
+    out: Any,
 ) -> None:
-    """`out[b, j]` = log P(click) + weight * E[log(1 + watch)] of `candidates[b, j]`; left as it is where there is none.
+    """`out[b, j]` = log P(click) + weight * E[log(1 + watch)] of `candidates[b, j]`; left as it is
+    where there is none.
 
     Args:
         items, clicked: `[B, L]` histories.
@@ -96,8 +122,20 @@ def score(
 
 
 @njit(cache=True)
-def logged(items: Any, clicked: Any, t: Any, starts: Any, rows: Any, window: int, static: Any, groups: Any, rate: float, out: Any) -> None:
-    """Features `out[i]` of the logged impression `rows[i]`, from the user's impressions before its request.
+def logged(
+    items: Any,
+    clicked: Any,
+    t: Any,
+    starts: Any,
+    rows: Any,
+    window: int,
+    static: Any,
+    groups: Any,
+    rate: float,
+    out: Any,
+) -> None:
+    """Features `out[i]` of the logged impression `rows[i]`, from the user's impressions before its
+    request.
 
     Args:
         items, clicked, t: `[N]` of all users, each user's in time order.

@@ -1,4 +1,6 @@
-"""Logged requests as a policy saw them: history before, slate, clicks. What `Updatable` policies learn from at the end of a day."""
+"""Logged requests as a policy saw them: history before, slate, clicks. What `Updatable` policies
+learn from at the end of a day.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,25 @@ from policies.base import BoolArray, Histories, Sequences, Slates
 from simulator.serving import kernels
 
 BLOCK = 4096
-"""Requests in one call of `Updatable.update`; fixed, because the state after it may depend on it."""
+"""Requests in one call of `Updatable.update`; fixed, because the state after it may depend on it.
+"""
 
 
-def blocks(log: Sequences, since: int, history: int, seen: int) -> Iterator[tuple[Histories, Slates, BoolArray]]:
+def blocks(
+    log: Sequences, since: int, history: int, seen: int
+) -> Iterator[tuple[Histories, Slates, BoolArray]]:
     """The requests from `since` (ms) on, in the order of time (equal times: of users), in blocks.
 
     Args:
-        log: all impressions of every user in time order; impressions of a user at one time are one request.
+        log: all impressions of every user in time order; impressions of a user at one time are one
+            request.
         since: ms.
         history: impressions before a request that its history holds.
         seen: impressions before a request that were not to be recalled.
 
     Yields:
-        Histories `[B, history]` (`step` counts the user's requests in `log`), slates `[B, k]` and clicks `[B, k]`.
+        Histories `[B, history]` (`step` counts the user's requests in `log`), slates `[B, k]` and
+        clicks `[B, k]`.
     """
     user = np.repeat(log.user, np.diff(log.offsets))
     opens = np.ones(len(user), dtype=np.bool_)
@@ -38,8 +45,18 @@ def blocks(log: Sequences, since: int, history: int, seen: int) -> Iterator[tupl
     for at in range(0, len(chosen), BLOCK):
         rows = chosen[at : at + BLOCK]
         k = int(length[rows].max())
-        items, clicked = kernels.windows(log.items, log.clicked, start[rows], start[rows] + length[rows], k, left=True)
-        past, clicks = kernels.windows(log.items, log.clicked, born[rows], start[rows], history, left=False)
-        before, _ = kernels.windows(log.items, log.clicked, born[rows], start[rows], seen, left=False)
+        items, clicked = kernels.windows(
+            log.items, log.clicked, start[rows], start[rows] + length[rows], k, left=True
+        )
+        past, clicks = kernels.windows(
+            log.items, log.clicked, born[rows], start[rows], history, left=False
+        )
+        before, _ = kernels.windows(
+            log.items, log.clicked, born[rows], start[rows], seen, left=False
+        )
         scores = np.where(items > 0, -np.arange(k), -np.inf).astype(np.float32)
-        yield Histories(user[start[rows]], step[rows], past, clicks, before), Slates(items, scores), clicked
+        yield (
+            Histories(user[start[rows]], step[rows], past, clicks, before),
+            Slates(items, scores),
+            clicked,
+        )

@@ -1,4 +1,5 @@
-"""The engine's compiled loops: moving columns, memories of users, inspecting and merging slates; no policy and no world.
+"""The engine's compiled loops: moving columns, memories of users, inspecting and merging slates; no
+policy and no world.
 
 Importing this module imports numba: do so inside the function that needs it.
 """
@@ -15,7 +16,9 @@ Array = npt.NDArray[Any]
 
 
 def group_by_user(user: Array) -> Array:
-    """The order `[R]` that puts requests of the same user together, users ascending, each user's own order kept."""
+    """The order `[R]` that puts requests of the same user together, users ascending, each user's
+    own order kept.
+    """
     if len(user) == 0:
         return np.zeros(0, dtype=np.int64)
     low, high = int(user.min()), int(user.max())
@@ -121,7 +124,10 @@ def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown:
         slate, click, shown: `[B, k]` items, `[B, k]` int8 and `[B]` of the block.
     """
     width = items.shape[1]
-    old_items, old_clicked = np.empty(width, dtype=items.dtype), np.empty(width, dtype=clicked.dtype)
+    old_items, old_clicked = (
+        np.empty(width, dtype=items.dtype),
+        np.empty(width, dtype=clicked.dtype),
+    )
     for b in range(len(rows)):
         its, marks = items[rows[b]], clicked[rows[b]]
         new = min(shown[b], width)
@@ -137,7 +143,9 @@ def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown:
 
 @njit(cache=True)
 def recollect(memory: Any, rows: Any, out: Any) -> None:
-    """Copy the last `out.shape[1]` values of each row of `memory` `[n, W]` that `rows` `[B]` names into `out`."""
+    """Copy the last `out.shape[1]` values of each row of `memory` `[n, W]` that `rows` `[B]` names
+    into `out`.
+    """
     skip = memory.shape[1] - out.shape[1]
     for b in range(len(rows)):
         _copy(memory[rows[b], skip:], out[b])
@@ -152,7 +160,8 @@ def _copy(source: Any, out: Any) -> None:
 
 @njit(cache=True)
 def unite(lists: Any, quotas: Any, n_items: int, out_items: Any, out_channel: Any) -> None:
-    """One candidate list for each request out of the lists of its channels: earlier channels first, repeats dropped.
+    """One candidate list for each request out of the lists of its channels: earlier channels first,
+    repeats dropped.
 
     Args:
         lists: `[B, sum(quotas)]` the channels' items side by side, 0 = none.
@@ -175,8 +184,11 @@ def unite(lists: Any, quotas: Any, n_items: int, out_items: Any, out_channel: An
 
 
 @njit(cache=True)
-def best(items: Any, scores: Any, channel: Any, out_items: Any, out_scores: Any, out_channel: Any) -> None:
-    """The `out_items.shape[1]` candidates of highest score in each row, best first; equal scores keep their order.
+def best(
+    items: Any, scores: Any, channel: Any, out_items: Any, out_scores: Any, out_channel: Any
+) -> None:
+    """The `out_items.shape[1]` candidates of highest score in each row, best first; equal scores
+    keep their order.
 
     Items that are 0 are no candidates. The outputs are 0, -inf and 0 on entry.
     """
@@ -202,8 +214,18 @@ def best(items: Any, scores: Any, channel: Any, out_items: Any, out_scores: Any,
 
 
 @njit(cache=True)
-def draft(one: Any, two: Any, channel_one: Any, channel_two: Any, coins: Any, items: Any, team: Any, channel: Any) -> None:
-    """Team draft: in each round the coin's winner picks first; each picks its best item that is not in the slate yet.
+def draft(
+    one: Any,
+    two: Any,
+    channel_one: Any,
+    channel_two: Any,
+    coins: Any,
+    items: Any,
+    team: Any,
+    channel: Any,
+) -> None:
+    """Team draft: in each round the coin's winner picks first; each picks its best item that is not
+    in the slate yet.
 
     Args:
         one, two: `[B, k]` items of the two teams, best first, 0 = none.
@@ -235,8 +257,11 @@ def draft(one: Any, two: Any, channel_one: Any, channel_two: Any, coins: Any, it
                 break
 
 
-def windows(items: Array, clicked: Array, begin: Array, end: Array, width: int, *, left: bool) -> tuple[Array, Array]:
-    """The stretches begin..end-1 of flat columns as rows `[B, width]`, 0 and False where there is nothing.
+def windows(
+    items: Array, clicked: Array, begin: Array, end: Array, width: int, *, left: bool
+) -> tuple[Array, Array]:
+    """The stretches begin..end-1 of flat columns as rows `[B, width]`, 0 and False where there is
+    nothing.
 
     Args:
         items, clicked: `[N]`.
@@ -244,13 +269,18 @@ def windows(items: Array, clicked: Array, begin: Array, end: Array, width: int, 
         width: columns of a row; of a longer stretch the first (left) or last ones are taken.
         left: whether rows are filled from the left, or right-aligned.
     """
-    out, marks = np.zeros((len(begin), width), dtype=np.int64), np.zeros((len(begin), width), dtype=np.bool_)
+    out, marks = (
+        np.zeros((len(begin), width), dtype=np.int64),
+        np.zeros((len(begin), width), dtype=np.bool_),
+    )
     _windows(items, clicked, begin, end, left, out, marks)
     return out, marks
 
 
 @njit(cache=True)
-def _windows(items: Any, clicked: Any, begin: Any, end: Any, left: bool, out: Any, marks: Any) -> None:
+def _windows(
+    items: Any, clicked: Any, begin: Any, end: Any, left: bool, out: Any, marks: Any
+) -> None:
     width = out.shape[1]
     for b in range(len(begin)):
         n = min(end[b] - begin[b], width)

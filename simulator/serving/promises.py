@@ -1,6 +1,8 @@
-"""What a run notices of its policies that does not stop it: promises that are not kept at a spot check, empty places, warnings.
+"""What a run notices of its policies that does not stop it: promises that are not kept at a spot
+check, empty places, warnings.
 
-A form that is broken ends the run or the arm at once (`simulator.serving.desk`); what is noticed here is said at the end and in the report.
+A form that is broken ends the run or the arm at once (`simulator.serving.desk`); what is noticed
+here is said at the end and in the report.
 """
 
 from __future__ import annotations
@@ -66,20 +68,29 @@ class Witness:
         """Where warnings of a policy are counted."""
         return self._warned.setdefault((arm, policy), Warned())
 
-    def look(self, arm: str, calls: Calls, histories: Histories, slates: Slates, seed: int, n_items: int) -> None:
-        """Look at one block: for empty places, and once for each policy whether requests get the same slates in another batch."""
+    def look(
+        self, arm: str, calls: Calls, histories: Histories, slates: Slates, seed: int, n_items: int
+    ) -> None:
+        """Look at one block: for empty places, and once for each policy whether requests get the
+        same slates in another batch.
+        """
         from policies.form import short
 
         row = short(slates, histories, n_items)
         if row is not None:
             cold = not histories.items[row].any()
-            what = f"left places empty although unseen items were left; first for user {histories.user[row]} at step {histories.step[row]}"
+            what = (
+                "left places empty although unseen items were left; first for user"
+                f" {histories.user[row]} at step {histories.step[row]}"
+            )
             self._count(arm, calls.name, "cold_users" if cold else "k_too_large", what)
         if (arm, calls.name) not in self._spotted and len(histories) > 1:
             self._spotted.add((arm, calls.name))
             self._spot(arm, calls, histories, slates, seed)
 
-    def _spot(self, arm: str, calls: Calls, histories: Histories, slates: Slates, seed: int) -> None:
+    def _spot(
+        self, arm: str, calls: Calls, histories: Histories, slates: Slates, seed: int
+    ) -> None:
         backwards = np.arange(len(histories))[::-1][:SPOT]
         for rows, how in ((np.zeros(1, dtype=np.int64), "alone"), (backwards, "in another batch")):
             different = _different(calls, histories.rows(rows), slates.rows(rows), seed)
@@ -134,7 +145,9 @@ def kept(files: Iterable[Path]) -> Counter[Notice]:
                 found[Notice(**words)] += int(row["times"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             rule = "not what abtest run notices of policies"
-            raise NoticeError(f"{file}: {rule} ({type(error).__name__}: {error}); remove the file") from error
+            raise NoticeError(
+                f"{file}: {rule} ({type(error).__name__}: {error}); remove the file"
+            ) from error
     return found
 
 

@@ -1,7 +1,8 @@
-"""The ranking stage between recall and the slate: a pointwise ranker fitted on the history, the same for all arms.
+"""The ranking stage between recall and the slate: a pointwise ranker fitted on the history, the
+same for all arms.
 
-It uses what a production ranker has: rates from the log and the user's recent impressions. It never learns which policy
-recalled an item, and looks at no world.
+It uses what a production ranker has: rates from the log and the user's recent impressions. It never
+learns which policy recalled an item, and looks at no world.
 """
 
 from __future__ import annotations
@@ -33,11 +34,20 @@ STATIC = (
 )
 """Features of an item, from the log before; rates as log-odds, watch times as mean log(1 + s)."""
 
-DYNAMIC = ("recent click rate", "tag affinity", "author affinity", "tag share", "since tag", "since author")
+DYNAMIC = (
+    "recent click rate",
+    "tag affinity",
+    "author affinity",
+    "tag share",
+    "since tag",
+    "since author",
+)
 """Features of a request and a candidate, from the request's own history."""
 
 PRIOR = 20.0
-"""Impressions' worth of the overall rate that smooth a rate (the posterior mean under a Beta prior of this weight)."""
+"""Impressions' worth of the overall rate that smooth a rate (the posterior mean under a Beta prior
+of this weight).
+"""
 
 RIDGE = 1.0
 """Ridge penalty on every coefficient but the bias."""
@@ -48,11 +58,13 @@ MAX_ROWS = 200_000
 
 @dataclass(frozen=True)
 class Ranker:
-    """Score = log P(click) + watch_weight * E[log(1 + watch)]: a weighted product of click probability and watch time.
+    """Score = log P(click) + watch_weight * E[log(1 + watch)]: a weighted product of click
+    probability and watch time.
 
-    P(click) is a logistic regression, E[log(1 + watch)] a ridge regression, on the features of `STATIC` and `DYNAMIC`. The rates
-    that enter the features are computed on the first two thirds of the history (by time) and the coefficients on the last third,
-    so that an impression never explains itself; then the rates are computed again on all of it.
+    P(click) is a logistic regression, E[log(1 + watch)] a ridge regression, on the features of
+    `STATIC` and `DYNAMIC`. The rates that enter the features are computed on the first two thirds
+    of the history (by time) and the coefficients on the last third, so that an impression never
+    explains itself; then the rates are computed again on all of it.
 
     Attributes:
         static: `[n_items + 1, len(STATIC)]`.
@@ -77,7 +89,8 @@ class Ranker:
         """Fit on a logged history.
 
         Args:
-            history: every user's impressions in time order; watch times in `columns["watch"]` where logged.
+            history: every user's impressions in time order; watch times in `columns["watch"]` where
+                logged.
             catalogue: items' `duration`, `author` and `tag` as far as known.
             window: impressions of the past that a request brings (`serving.history`).
             weight: `serving.ranking.watch_weight`.
@@ -99,17 +112,43 @@ class Ranker:
             watch = ridge(x[known], logs1p(seconds[rows][known].astype(np.float64)))
         elif weight > 0:
             weight = 0.0  # a log without watch times has nothing to weigh
-        quality = np.array([_log_loss(y, 1 / (1 + exps(-_times(x, click)))), _log_loss(y, np.full(len(y), y.mean() if len(y) else 0.5))])
-        return cls(_static(history, catalogue, author, tag), author, tag, click, watch, rate, weight, quality)
+        quality = np.array(
+            [
+                _log_loss(y, 1 / (1 + exps(-_times(x, click)))),
+                _log_loss(y, np.full(len(y), y.mean() if len(y) else 0.5)),
+            ]
+        )
+        return cls(
+            _static(history, catalogue, author, tag),
+            author,
+            tag,
+            click,
+            watch,
+            rate,
+            weight,
+            quality,
+        )
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
-        """Scores `[B, n]` of `items` `[B, n]`; -inf where there is none. Each row is computed on its own, in scalar code."""
+        """Scores `[B, n]` of `items` `[B, n]`; -inf where there is none. Each row is computed on
+        its own, in scalar code.
+        """
         from simulator.serving import features
 
         out = np.full(items.shape, -np.inf, dtype=np.float32)
         coefficients = np.stack([self.click, self.watch])
         groups = np.stack([self.tag, self.author])
-        features.score(histories.items, histories.clicked, items, self.static, groups, coefficients, self.rate, self.weight, out)
+        features.score(
+            histories.items,
+            histories.clicked,
+            items,
+            self.static,
+            groups,
+            coefficients,
+            self.rate,
+            self.weight,
+            out,
+        )
         return out
 
     def state(self) -> dict[str, Array]:
@@ -128,7 +167,8 @@ class Ranker:
 
 
 def logistic(x: Floats, y: Floats, steps: int = 25) -> Floats:
-    """Ridge logistic regression by Newton's method (iteratively reweighted least squares; McCullagh & Nelder 1989, 2.5).
+    """Ridge logistic regression by Newton's method (iteratively reweighted least squares; McCullagh
+    & Nelder 1989, 2.5).
 
     Args:
         x: `[N, F]`, column 0 constant and not penalised.
@@ -150,7 +190,9 @@ def logistic(x: Floats, y: Floats, steps: int = 25) -> Floats:
 
 
 def ridge(x: Floats, y: Floats) -> Floats:
-    """Ridge regression (Hoerl & Kennard 1970); column 0 of `x` `[N, F]` is constant and not penalised."""
+    """Ridge regression (Hoerl & Kennard 1970); column 0 of `x` `[N, F]` is constant and not
+    penalised.
+    """
     penalty = np.full(x.shape[1], RIDGE)
     penalty[0] = 1e-6
     return solve(_gram(x, np.ones(len(x))) + np.diag(penalty), _times(x.T, y))
@@ -185,9 +227,14 @@ def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArra
     clicks = np.bincount(log.items, weights=log.clicked, minlength=n)
     overall = float(_rate(clicks.sum(), shown.sum(), 0.5))
     seconds = log.columns.get("watch")
-    known = np.isfinite(seconds) if seconds is not None else np.zeros(len(log.items), dtype=np.bool_)
+    known = (
+        np.isfinite(seconds) if seconds is not None else np.zeros(len(log.items), dtype=np.bool_)
+    )
     logs = logs1p(np.where(known, seconds if seconds is not None else 0.0, 0.0).astype(np.float64))
-    watched, watches = np.bincount(log.items, weights=logs, minlength=n), np.bincount(log.items, weights=known, minlength=n)
+    watched, watches = (
+        np.bincount(log.items, weights=logs, minlength=n),
+        np.bincount(log.items, weights=known, minlength=n),
+    )
     mean_watch = float(watched.sum() / max(watches.sum(), 1))
     by_author = _rate(_sum_by(author, clicks), _sum_by(author, shown), overall)
     by_tag = _rate(_sum_by(tag, clicks), _sum_by(tag, shown), overall)
@@ -210,7 +257,9 @@ def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArra
 
 
 def _sum_by(group: IntArray, values: Array) -> Floats:
-    return np.bincount(group, weights=values, minlength=int(group.max(initial=0)) + 1).astype(np.float64)
+    return np.bincount(group, weights=values, minlength=int(group.max(initial=0)) + 1).astype(
+        np.float64
+    )
 
 
 def _logit(p: Floats) -> Floats:
@@ -224,13 +273,23 @@ def _log_loss(y: Floats, p: Floats) -> float:
 
 
 def _training_features(
-    history: Sequences, rows: IntArray, window: int, static: Floats, author: IntArray, tag: IntArray, rate: float
+    history: Sequences,
+    rows: IntArray,
+    window: int,
+    static: Floats,
+    author: IntArray,
+    tag: IntArray,
+    rate: float,
 ) -> Floats:
-    """Features of the impressions `rows`, each as it looked when its request came: only impressions of earlier requests are past."""
+    """Features of the impressions `rows`, each as it looked when its request came: only impressions
+    of earlier requests are past.
+    """
     from simulator.serving import features
 
     starts = np.repeat(history.offsets[:-1], np.diff(history.offsets))[rows]
     out = np.empty((len(rows), len(STATIC) + len(DYNAMIC)))
     groups = np.stack([tag, author])
-    features.logged(history.items, history.clicked, history.t, starts, rows, window, static, groups, rate, out)
+    features.logged(
+        history.items, history.clicked, history.t, starts, rows, window, static, groups, rate, out
+    )
     return out

@@ -1,4 +1,6 @@
-"""Stated choices about a comparison: winsorising, post-stratification, clusters. Regression on the pre-period (CUPED) is in `moments`."""
+"""Stated choices about a comparison: winsorising, post-stratification, clusters. Regression on the
+pre-period (CUPED) is in `moments`.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,15 @@ from simulator.stats.moments import Moments, Sample
 from simulator.stats.units import TableError, UnitTable, levels
 
 
-def winsorised(table: UnitTable, share: float = 0.001, metrics: Iterable[str] | None = None) -> UnitTable:
-    """The table with the largest `share` of the values of each mean metric cut down to the value that bounds them.
+def winsorised(
+    table: UnitTable, share: float = 0.001, metrics: Iterable[str] | None = None
+) -> UnitTable:
+    """The table with the largest `share` of the values of each mean metric cut down to the value
+    that bounds them.
 
-    One bound for all arms together, so that the arms are treated alike (Tukey 1962; Kohavi, Tang & Xu 2020, chapter 22). Ratio metrics are
-    left as they are. It changes what is estimated: the report says so where it is used.
+    One bound for all arms together, so that the arms are treated alike (Tukey 1962; Kohavi, Tang &
+    Xu 2020, chapter 22). Ratio metrics are left as they are. It changes what is estimated: the
+    report says so where it is used.
 
     Raises:
         TableError: `share` outside [0, 0.5).
@@ -24,7 +30,10 @@ def winsorised(table: UnitTable, share: float = 0.001, metrics: Iterable[str] | 
     if not 0 <= share < 0.5:
         raise TableError(f"winsorising: the share must be in [0, 0.5); got {share}")
     chosen = set(table.numerators if metrics is None else metrics) - set(table.denominators)
-    return replace(table, numerators={n: _cut(v, share) if n in chosen else v for n, v in table.numerators.items()})
+    return replace(
+        table,
+        numerators={n: _cut(v, share) if n in chosen else v for n, v in table.numerators.items()},
+    )
 
 
 def _cut(values: np.ndarray, share: float) -> np.ndarray:
@@ -34,14 +43,20 @@ def _cut(values: np.ndarray, share: float) -> np.ndarray:
     return np.asarray(np.minimum(values, np.partition(values, at, axis=None)[at]))
 
 
-def post_stratified(table: UnitTable, metric: str, control: str, treatment: str, group: str) -> Moments:
-    """The comparison with each arm's mean put together from the strata of `group` (see `stratified`).
+def post_stratified(
+    table: UnitTable, metric: str, control: str, treatment: str, group: str
+) -> Moments:
+    """The comparison with each arm's mean put together from the strata of `group` (see
+    `stratified`).
 
     Raises:
-        TableError: a paired table (its strata cancel), no such group, or a stratum with fewer than two units in an arm.
+        TableError: a paired table (its strata cancel), no such group, or a stratum with fewer than
+            two units in an arm.
     """
     if table.assigned is None:
-        raise TableError("post-stratification: a paired table needs none, twins are in the same stratum")
+        raise TableError(
+            "post-stratification: a paired table needs none, twins are in the same stratum"
+        )
     if group not in table.groups:
         raise TableError(f"no group {group!r} in this table; it has {list(table.groups)}")
     labels, strata = levels(table.groups[group])
@@ -51,30 +66,43 @@ def post_stratified(table: UnitTable, metric: str, control: str, treatment: str,
         sides.append(moments.samples(sums, strata[table.assigned == table.arm(arm)], len(labels)))
     for label, *both in zip(labels, *sides, strict=True):
         if sum(s.n for s in both) > 0 and min(s.n for s in both) < 2:
-            raise TableError(f"post-stratification: stratum {label!r} of {group!r} has fewer than 2 units in an arm")
+            raise TableError(
+                f"post-stratification: stratum {label!r} of {group!r} has fewer than 2 units in"
+                " an arm"
+            )
     return stratified(sides[0], sides[1], 1 if metric in table.denominators else None)
 
 
-def stratified(control: Sequence[Sample], treatment: Sequence[Sample], denominator: int | None = None) -> Moments:
-    """Moments from the strata's samples, many comparisons at once where the samples have leading axes.
+def stratified(
+    control: Sequence[Sample], treatment: Sequence[Sample], denominator: int | None = None
+) -> Moments:
+    """Moments from the strata's samples, many comparisons at once where the samples have leading
+    axes.
 
-    mean = sum_s W_s mean_s, variance = sum_s W_s^2 var_s / n_s, W_s the share of stratum s in both arms (Miratrix, Sekhon & Yu, "Adjusting
-    treatment effect estimates by post-stratification in randomized experiments", JRSS B 2013); df by Satterthwaite over all strata. A ratio
-    is that of two such means, its variance by the gradient of `moments.ratio`. NaN where a stratum has fewer than two units in an arm.
+    mean = sum_s W_s mean_s, variance = sum_s W_s^2 var_s / n_s, W_s the share of stratum s in both
+    arms (Miratrix, Sekhon & Yu, "Adjusting treatment effect estimates by post-stratification in
+    randomized experiments", JRSS B 2013); df by Satterthwaite over all strata. A ratio is that of
+    two such means, its variance by the gradient of `moments.ratio`. NaN where a stratum has fewer
+    than two units in an arm.
 
     Args:
-        control: of each stratum, the sample of the numerator and, of a ratio metric, the denominator.
+        control: of each stratum, the sample of the numerator and, of a ratio metric, the
+            denominator.
         treatment: the same.
         denominator: column of the denominator; None for a mean.
     """
-    sizes = [np.stack([np.asarray(s.n, dtype=np.float64) for s in side]) for side in (control, treatment)]
+    sizes = [
+        np.stack([np.asarray(s.n, dtype=np.float64) for s in side]) for side in (control, treatment)
+    ]
     share = (sizes[0] + sizes[1]) / (sizes[0] + sizes[1]).sum(axis=0)
     values, variances, lost = [], [], 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         for n, side in zip(sizes, (control, treatment), strict=True):
             means, covariances = np.stack([s.mean for s in side]), np.stack([s.cov for s in side])
             weight = share[..., None]
-            value, gradient = moments.ratio(np.where(weight > 0, weight * means, 0.0).sum(axis=0), 0, denominator)
+            value, gradient = moments.ratio(
+                np.where(weight > 0, weight * means, 0.0).sum(axis=0), 0, denominator
+            )
             spread = np.einsum("...i,s...ij,...j->s...", gradient, covariances, gradient)
             part = np.where(share > 0, np.square(share) * spread / n, 0.0)
             values.append(value)
@@ -82,20 +110,23 @@ def stratified(control: Sequence[Sample], treatment: Sequence[Sample], denominat
             lost = lost + np.where(share > 0, np.square(part) / (n - 1.0), 0.0).sum(axis=0)
         total = variances[0] + variances[1]
         n_units = [n.sum(axis=0) for n in sizes]
-        df = np.where(total > 0, np.square(total) / lost, n_units[0] + n_units[1] - 2.0 * len(control))
+        df = np.where(
+            total > 0, np.square(total) / lost, n_units[0] + n_units[1] - 2.0 * len(control)
+        )
     c, t, var_c, var_t = (np.asarray(v)[()] for v in (*values, *variances))
     return Moments(c, t, var_c, var_t, 0.0, df[()], n_units[0][()], n_units[1][()], False)
 
 
 def clustered(table: UnitTable) -> UnitTable:
-    """The table of clusters (the users of user-days): every metric becomes a ratio of cluster sums, so that dependence within a cluster
-    is respected.
+    """The table of clusters (the users of user-days): every metric becomes a ratio of cluster sums,
+    so that dependence within a cluster is respected.
 
-    The mean over units is sum y / sum 1: a ratio of cluster sums, whose delta-method variance in each arm is the cluster-robust one of that
-    arm's mean: CR1 of Liang & Zeger (1986) on the arm alone, with G / (G - 1) for its G clusters (Deng, Knoblich & Lu, KDD 2018, section
-    3.2). The arms are then compared as any others: independent arms by Welch's t, with df from both numbers of clusters (one CR1 of both
-    arms would have one factor and one df for them), twins with df = clusters - 1. Covariates are clusters' means; groups that cut through
-    a cluster are dropped.
+    The mean over units is sum y / sum 1: a ratio of cluster sums, whose delta-method variance in
+    each arm is the cluster-robust one of that arm's mean: CR1 of Liang & Zeger (1986) on the arm
+    alone, with G / (G - 1) for its G clusters (Deng, Knoblich & Lu, KDD 2018, section 3.2). The
+    arms are then compared as any others: independent arms by Welch's t, with df from both numbers
+    of clusters (one CR1 of both arms would have one factor and one df for them), twins with df =
+    clusters - 1. Covariates are clusters' means; groups that cut through a cluster are dropped.
 
     Raises:
         TableError: the units are not clustered, or a cluster is in several arms.
@@ -112,9 +143,15 @@ def clustered(table: UnitTable) -> UnitTable:
 
     first = np.zeros(k, dtype=np.int64)
     first[index[::-1]] = np.arange(len(index))[::-1]
-    torn = np.zeros(0) if table.assigned is None else np.flatnonzero(table.assigned != table.assigned[first][index])
+    torn = (
+        np.zeros(0)
+        if table.assigned is None
+        else np.flatnonzero(table.assigned != table.assigned[first][index])
+    )
     if len(torn):
-        raise TableError(f"cluster {names[index[torn[0]]]!r} is in several arms; each cluster must be in one")
+        raise TableError(
+            f"cluster {names[index[torn[0]]]!r} is in several arms; each cluster must be in one"
+        )
     tops = {n: summed(v) for n, v in table.numerators.items()}
     ones = {n: np.ones(v.shape) for n, v in table.numerators.items()}
     return replace(
@@ -124,6 +161,8 @@ def clustered(table: UnitTable) -> UnitTable:
         denominators={n: summed(table.denominators.get(n, ones[n])) for n in tops},
         assigned=None if table.assigned is None else table.assigned[first],
         cluster=None,
-        covariates={n: summed(v) / np.bincount(index, minlength=k) for n, v in table.covariates.items()},
+        covariates={
+            n: summed(v) / np.bincount(index, minlength=k) for n, v in table.covariates.items()
+        },
         groups={n: v[first] for n, v in table.groups.items() if (v == v[first][index]).all()},
     )

@@ -1,4 +1,6 @@
-"""The analyses that an audit counts: how each makes its samples, how it reads them, and what the truth is that it estimates."""
+"""The analyses that an audit counts: how each makes its samples, how it reads them, and what the
+truth is that it estimates.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ import numpy.typing as npt
 from simulator.stats import intervals, moments, ordered, quantiles, resampling, tests
 from simulator.stats.intervals import Interval
 from simulator.stats.moments import Floats, Moments, relative
-from simulator.stats.randomise import Outcomes, Pair, day_pair, paired_pair, split_day_pair, split_pair, stratified_pair
+from simulator.stats.randomise import (
+    Outcomes,
+    Pair,
+    day_pair,
+    paired_pair,
+    split_day_pair,
+    split_pair,
+    stratified_pair,
+)
 
 Array = npt.NDArray[Any]
 Design = Literal["paired", "split", "day"]
@@ -24,8 +34,8 @@ CUT = 0.001
 
 
 class Reading(NamedTuple):
-    """What an analysis says of many samples, each `[R]`: rejected at 5%, ends of the 95% interval, lift, control and treatment, and
-    whether it could say anything."""
+    """What an analysis says of many samples, each `[R]`: rejected at 5%, ends of the 95% interval,
+    lift, control and treatment, and whether it could say anything."""
 
     rejected: Array
     low: Array
@@ -42,13 +52,15 @@ class Analysis:
     Attributes:
         name: as printed.
         design: of its samples.
-        make: from both answers and the counts of heads and tails to what is read, under the null and under the effect.
+        make: from both answers and the counts of heads and tails to what is read, under the null
+            and under the effect.
         read: from what was made to a `Reading`.
         slow: whether every sample must be put into order (ranks, quantiles).
         samples: how many samples it is counted on at most, where each is resampled itself; 0: all.
-        smooth: whether it leans on a smooth distribution (quantiles): a population of n users is rough at the scale of its own gaps, and
-            samples must be a good deal smaller for that not to matter (Silverman & Young, "The bootstrap: to smooth or not to smooth?",
-            Biometrika 1987).
+        smooth: whether it leans on a smooth distribution (quantiles): a population of n users is
+            rough at the scale of its own gaps, and samples must be a good deal smaller for that not
+            to matter (Silverman & Young, "The bootstrap: to smooth or not to smooth?", Biometrika
+            1987).
         verdict: whether the verdict rests on it (others are printed beside it, or on request).
         prepare: what is done to the answers before samples are drawn (winsorising).
         truth: the lift that is estimated, or None where none is (ranks).
@@ -80,19 +92,30 @@ def _by_interval(m: Moments, method: Callable[[Moments, float], Interval]) -> Re
 
 
 def _reading(m: Moments, rejected: Array, interval: Interval) -> Reading:
-    return Reading(rejected, interval.low, interval.high, m.control, m.treatment, np.asarray(m.variance > 0))
+    return Reading(
+        rejected, interval.low, interval.high, m.control, m.treatment, np.asarray(m.variance > 0)
+    )
 
 
 def _by_z(z: Floats) -> Reading:
     nothing = np.full(len(z), np.nan)
     with np.errstate(invalid="ignore"):
-        return Reading(np.abs(z) > intervals.quantile(np.inf, LEVEL), nothing, nothing, nothing, nothing, ~np.isnan(z))
+        return Reading(
+            np.abs(z) > intervals.quantile(np.inf, LEVEL),
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+            ~np.isnan(z),
+        )
 
 
 def _signed_ranks(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
     if o.bottom is None:
         d = o.treatment[0] - o.control[0]
-        return ordered.signed_rank_z(d, heads, tails), ordered.signed_rank_z(d, heads + tails, np.zeros_like(heads))
+        return ordered.signed_rank_z(d, heads, tails), ordered.signed_rank_z(
+            d, heads + tails, np.zeros_like(heads)
+        )
     null, effect = [], []
     for up, down in zip(heads[:, None], tails[:, None], strict=True):
         counts = (up + down)[0]  # twins that change places leave the ratio of both arms as it is
@@ -104,7 +127,10 @@ def _signed_ranks(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Fl
 
 def _rank_sums(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
     if o.bottom is None:
-        null, effect = (ordered.rank_sum_z(o.control[0], heads, v, tails) for v in (o.control[0], o.treatment[0]))
+        null, effect = (
+            ordered.rank_sum_z(o.control[0], heads, v, tails)
+            for v in (o.control[0], o.treatment[0])
+        )
         return null, effect
     nulls, effects = [], []
     own, other = _sides(o)
@@ -123,7 +149,9 @@ def _sides(o: Outcomes) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
 
 def _quantile_lift(o: Outcomes, level: float) -> float:
     ones = np.ones((len(o.control[0]), 1))
-    c, t = (float(quantiles.mid_quantile(v[0], ones, level).value[0]) for v in (o.control, o.treatment))
+    c, t = (
+        float(quantiles.mid_quantile(v[0], ones, level).value[0]) for v in (o.control, o.treatment)
+    )
     return float(relative(c, t))
 
 
@@ -133,7 +161,9 @@ def _is_mean(o: Outcomes, n: int) -> bool:
 
 def _has_quantile(o: Outcomes, n: int, level: float, paired: bool) -> bool:
     """Whether the report would print the quantile."""
-    return o.bottom is None and not quantiles.unfit(o.control[0], o.treatment[0], level, n if paired else n // 2)
+    return o.bottom is None and not quantiles.unfit(
+        o.control[0], o.treatment[0], level, n if paired else n // 2
+    )
 
 
 def _has_strata(o: Outcomes, n: int) -> bool:
@@ -151,7 +181,9 @@ def _around_quantile(level: float) -> tuple[Analysis, ...]:
     for d in designs:
         make = partial(quantiles.quantile_pair, level=level, paired=d == "paired")
         fits = partial(_has_quantile, level=level, paired=d == "paired")
-        found.append(Analysis(f"{d}, {name}", d, make, _by_t, slow=True, smooth=True, truth=truth, fits=fits))
+        found.append(
+            Analysis(f"{d}, {name}", d, make, _by_t, slow=True, smooth=True, truth=truth, fits=fits)
+        )
     return tuple(found)
 
 
@@ -159,15 +191,20 @@ Drawn = list[tuple[Floats, Floats]]
 """Both arms' values of each sample, user by user."""
 
 
-def _written_out(o: Outcomes, heads: Floats, tails: Floats, paired: bool, common: bool) -> tuple[Drawn, Drawn]:
+def _written_out(
+    o: Outcomes, heads: Floats, tails: Floats, paired: bool, common: bool
+) -> tuple[Drawn, Drawn]:
     """The samples as the plain functions take them, under the null and the effect.
 
-    `common`: a ratio metric is linearised by the one ratio of both arms (permutations), else each arm by its own (bootstrap).
+    `common`: a ratio metric is linearised by the one ratio of both arms (permutations), else each
+        arm by its own (bootstrap).
     """
     null, effect = [], []
     for up, down in zip(heads.astype(np.int64), tails.astype(np.int64), strict=True):
         h, d = np.repeat(np.arange(len(up)), up), np.repeat(np.arange(len(up)), down)
-        (c_h, c_d), (t_h, t_d) = ([[v[rows] for v in answers] for rows in (h, d)] for answers in (o.control, o.treatment))
+        (c_h, c_d), (t_h, t_d) = (
+            [[v[rows] for v in answers] for rows in (h, d)] for answers in (o.control, o.treatment)
+        )
         if paired:
             null.append(_values(_joined(c_h, t_d), _joined(t_h, c_d), common))
             effect.append(_values(_joined(c_h, c_d), _joined(t_h, t_d), common))
@@ -192,13 +229,21 @@ def _values(control: list[Floats], treatment: list[Floats], common: bool) -> tup
 
 
 def _permuted(drawn: Drawn, paired: bool, resamples: int) -> Reading:
-    p = np.array([resampling.permutation(c, t, paired=paired, repetitions=resamples, seed=i).p for i, (c, t) in enumerate(drawn)])
+    p = np.array(
+        [
+            resampling.permutation(c, t, paired=paired, repetitions=resamples, seed=i).p
+            for i, (c, t) in enumerate(drawn)
+        ]
+    )
     nothing = np.full(len(p), np.nan)
     return Reading(p < 1 - LEVEL, nothing, nothing, nothing, nothing, ~np.isnan(p))
 
 
 def _bootstrapped(drawn: Drawn, paired: bool, resamples: int) -> Reading:
-    ends = [resampling.bootstrap(c, t, paired=paired, repetitions=resamples, seed=i) for i, (c, t) in enumerate(drawn)]
+    ends = [
+        resampling.bootstrap(c, t, paired=paired, repetitions=resamples, seed=i)
+        for i, (c, t) in enumerate(drawn)
+    ]
     low, high = (np.array(side, dtype=np.float64) for side in zip(*ends, strict=True))
     control, treatment = (np.array([pair[side].mean() for pair in drawn]) for side in (0, 1))
     with np.errstate(invalid="ignore"):
@@ -206,29 +251,67 @@ def _bootstrapped(drawn: Drawn, paired: bool, resamples: int) -> Reading:
 
 
 def resampled(resamples: int, samples: int = 1000) -> tuple[Analysis, ...]:
-    """Permutation test and BCa bootstrap, each sample resampled `resamples` times: what a report prints on request."""
+    """Permutation test and BCa bootstrap, each sample resampled `resamples` times: what a report
+    prints on request.
+    """
     found = []
     designs: tuple[Design, ...] = ("paired", "split")
     for d in designs:
         paired = d == "paired"
-        exchanged, own = (partial(_written_out, paired=paired, common=common) for common in (True, False))
-        test, ends = (partial(read, paired=paired, resamples=resamples) for read in (_permuted, _bootstrapped))
-        found.append(Analysis(f"{d}, permutation", d, exchanged, test, slow=True, samples=samples, truth=None))
+        exchanged, own = (
+            partial(_written_out, paired=paired, common=common) for common in (True, False)
+        )
+        test, ends = (
+            partial(read, paired=paired, resamples=resamples) for read in (_permuted, _bootstrapped)
+        )
+        found.append(
+            Analysis(
+                f"{d}, permutation", d, exchanged, test, slow=True, samples=samples, truth=None
+            )
+        )
         found.append(Analysis(f"{d}, BCa bootstrap", d, own, ends, slow=True, samples=samples))
     return tuple(found)
 
 
 ANALYSES: tuple[Analysis, ...] = (
     Analysis("paired t, Fieller", "paired", paired_pair, _by_t, verdict=True),
-    Analysis("paired, log-delta", "paired", paired_pair, partial(_by_interval, method=intervals.log_delta)),
+    Analysis(
+        "paired, log-delta",
+        "paired",
+        paired_pair,
+        partial(_by_interval, method=intervals.log_delta),
+    ),
     Analysis("paired, delta", "paired", paired_pair, partial(_by_interval, method=intervals.delta)),
-    Analysis("paired, winsorised", "paired", paired_pair, _by_t, prepare=lambda o: o.winsorised(CUT), fits=_is_mean),
+    Analysis(
+        "paired, winsorised",
+        "paired",
+        paired_pair,
+        _by_t,
+        prepare=lambda o: o.winsorised(CUT),
+        fits=_is_mean,
+    ),
     Analysis("Wilcoxon", "paired", _signed_ranks, _by_z, slow=True, truth=None),
     Analysis("Welch t, Fieller", "split", split_pair, _by_t, verdict=True),
-    Analysis("Welch, log-delta", "split", split_pair, partial(_by_interval, method=intervals.log_delta)),
+    Analysis(
+        "Welch, log-delta", "split", split_pair, partial(_by_interval, method=intervals.log_delta)
+    ),
     Analysis("Welch, delta", "split", split_pair, partial(_by_interval, method=intervals.delta)),
-    Analysis("Welch, winsorised", "split", split_pair, _by_t, prepare=lambda o: o.winsorised(CUT), fits=_is_mean),
-    Analysis("CUPED t, Fieller", "split", _adjusted, _by_t, verdict=True, fits=lambda o, n: o.before is not None),
+    Analysis(
+        "Welch, winsorised",
+        "split",
+        split_pair,
+        _by_t,
+        prepare=lambda o: o.winsorised(CUT),
+        fits=_is_mean,
+    ),
+    Analysis(
+        "CUPED t, Fieller",
+        "split",
+        _adjusted,
+        _by_t,
+        verdict=True,
+        fits=lambda o, n: o.before is not None,
+    ),
     Analysis("Welch, post-stratified", "split", stratified_pair, _by_t, fits=_has_strata),
     Analysis("rank sum", "split", _rank_sums, _by_z, slow=True, truth=None),
     *_around_quantile(0.5),
@@ -238,6 +321,7 @@ ANALYSES: tuple[Analysis, ...] = (
 )
 """Everything that a report prints unasked.
 
-The table by day is printed because the paper has it; its units are the days, not the users who are drawn here, and what differs
-between the days of this one run counts as noise in it: its intervals are wide, and the verdict does not rest on them.
+The table by day is printed because the paper has it; its units are the days, not the users who are
+drawn here, and what differs between the days of this one run counts as noise in it: its intervals
+are wide, and the verdict does not rest on them.
 """

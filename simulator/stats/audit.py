@@ -1,8 +1,10 @@
-"""The audit: a paired run knows both answers of every user, so the error rates of every analysis that we print can be counted.
+"""The audit: a paired run knows both answers of every user, so the error rates of every analysis
+that we print can be counted.
 
-Each repetition draws users from the run with replacement (the run's users are the population) and a coin for each decides what it
-is given. Under the *null* both arms answer alike; under the *effect* each answers as it did, and the true lift is known. Here is
-only counting: the analyses are those of `simulator.stats`, called on many samples at once.
+Each repetition draws users from the run with replacement (the run's users are the population) and a
+coin for each decides what it is given. Under the *null* both arms answer alike; under the *effect*
+each answers as it did, and the true lift is known. Here is only counting: the analyses are those of
+`simulator.stats`, called on many samples at once.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ MOST = 2000
 """Users of the run that samples are drawn from; more cost time and show nothing new."""
 
 ROOM = 4
-"""Users of the population for each one of a sample, where the analysis leans on a smooth distribution."""
+"""Users of the population for each one of a sample, where the analysis leans on a smooth
+distribution.
+"""
 
 PLANTED = 0.005
 """The true lift that is planted, to see it recovered."""
@@ -38,7 +42,8 @@ class Row:
 
     Attributes:
         metric, arm: what is compared with the control.
-        design: `paired` (twins), `split` (each user in one arm) or `day` (paired by day, all users in both arms).
+        design: `paired` (twins), `split` (each user in one arm) or `day` (paired by day, all users
+            in both arms).
         analysis: the test or interval.
         n: users in the sample.
         repetitions: how many samples.
@@ -48,7 +53,8 @@ class Row:
         bias: mean estimated lift less the true lift.
         bias_error: Monte-Carlo standard error of `bias`.
         lift: the true lift of the population.
-        undefined: share of samples in which the analysis could not say anything (no variance, no events).
+        undefined: share of samples in which the analysis could not say anything (no variance, no
+            events).
         events: mean number of users with a non-zero value in the sample's control arm.
         default: whether the verdict rests on it.
     """
@@ -71,8 +77,13 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Type-I error and coverage are nominal within three Monte-Carlo standard errors (or the arms are identical)."""
-        return self.undefined == 1.0 or (self.error.near(1 - LEVEL, self.repetitions) and self.coverage.near(LEVEL, self.repetitions))
+        """Type-I error and coverage are nominal within three Monte-Carlo standard errors (or the
+        arms are identical).
+        """
+        return self.undefined == 1.0 or (
+            self.error.near(1 - LEVEL, self.repetitions)
+            and self.coverage.near(LEVEL, self.repetitions)
+        )
 
     @property
     def warning(self) -> str | None:
@@ -84,7 +95,9 @@ class Row:
             parts.append(f"false positives {self.error.value:.1%} instead of 5%")
         if not self.coverage.near(LEVEL, self.repetitions):
             parts.append(f"coverage {self.coverage.value:.1%} instead of 95%")
-        rare = f" (only about {self.events:.0f} users with events an arm)" if self.events < 100 else ""
+        rare = (
+            f" (only about {self.events:.0f} users with events an arm)" if self.events < 100 else ""
+        )
         return f"{self.metric}, {self.analysis}, {self.n} users: {', '.join(parts)}{rare}"
 
 
@@ -97,7 +110,8 @@ class Planted:
         design: `paired` or `split`.
         n: users in each sample.
         planted: the true lift.
-        mean: mean of the estimated lifts (a ratio of noisy means is biased upwards by the control's squared relative error).
+        mean: mean of the estimated lifts (a ratio of noisy means is biased upwards by the control's
+            squared relative error).
         pooled: lift between the means of all samples' means: what is recovered without that bias.
         error: Monte-Carlo standard error of `pooled`.
         coverage: share of 95% intervals that hold `planted`.
@@ -145,7 +159,9 @@ class _Tally:
         self.rejected += int(np.count_nonzero(effect.rejected))
         with np.errstate(divide="ignore", invalid="ignore"):
             slack = 1e-9 * (1.0 + abs(lift))
-            self.covered += int(np.count_nonzero((effect.low - slack <= lift) & (lift <= effect.high + slack)))
+            self.covered += int(
+                np.count_nonzero((effect.low - slack <= lift) & (lift <= effect.high + slack))
+            )
             error = moments.relative(effect.control, effect.treatment) - lift
         self.undefined += int(np.count_nonzero(~effect.defined))
         self.total += len(effect.rejected)
@@ -156,7 +172,11 @@ class _Tally:
     def bias(self) -> tuple[float, float]:
         """Mean error of the lift and its Monte-Carlo standard error."""
         error = np.concatenate(self.errors)
-        return (float(error.mean()), float(error.std() / np.sqrt(len(error)))) if len(error) else (np.nan, np.nan)
+        return (
+            (float(error.mean()), float(error.std() / np.sqrt(len(error))))
+            if len(error)
+            else (np.nan, np.nan)
+        )
 
     def row(self, o: Outcomes, a: Analysis, n: int) -> Row:
         events = float((o.control[0] != 0).mean() * (n / 2 if a.design == "split" else n))
@@ -164,9 +184,21 @@ class _Tally:
         coverage = Rate.of(self.covered, self.total) if a.truth is not None else Rate.of(0, 0)
         lift = float("nan") if a.truth is None else a.truth(a.prepare(o))
         return Row(
-            o.metric, o.arm, a.design, a.name, n, self.total, error, power, coverage, *self.bias, lift,
-            self.undefined / self.total, events, a.verdict,
-        )  # fmt: skip
+            o.metric,
+            o.arm,
+            a.design,
+            a.name,
+            n,
+            self.total,
+            error,
+            power,
+            coverage,
+            *self.bias,
+            lift,
+            self.undefined / self.total,
+            events,
+            a.verdict,
+        )
 
 
 def audit(
@@ -182,8 +214,8 @@ def audit(
     analyses: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Audit:
-    """Count the error rates of every analysis on a paired run; those of ranks at the largest size only, those of quantiles
-    at the largest that leaves ROOM.
+    """Count the error rates of every analysis on a paired run; those of ranks at the largest size
+    only, those of quantiles at the largest that leaves ROOM.
 
     Args:
         days: sums of the run.
@@ -193,8 +225,10 @@ def audit(
         sizes: users in a sample.
         seed: decides the samples, and the users of the population where there are more than `most`.
         most: users of the population that samples are drawn from.
-        resamples: also count permutation tests and BCa intervals, each of so many resamples, on the first samples of the largest size.
-        analyses: count only those whose name has one of these in it, and nothing else (no planted lifts, wrong analyses, looks).
+        resamples: also count permutation tests and BCa intervals, each of so many resamples, on the
+            first samples of the largest size.
+        analyses: count only those whose name has one of these in it, and nothing else (no planted
+            lifts, wrong analyses, looks).
         progress: called as ("audit", samples done, samples, {}).
 
     Raises:
@@ -203,7 +237,10 @@ def audit(
     every = ANALYSES + (resampled(resamples) if resamples else ())
     counted = tuple(a for a in every if not analyses or any(part in a.name for part in analyses))
     if not counted:
-        raise TableError(f"no analysis is called {' or '.join(analyses)}; there are {', '.join(a.name for a in every)}")
+        raise TableError(
+            f"no analysis is called {' or '.join(analyses)}; there are"
+            f" {', '.join(a.name for a in every)}"
+        )
     if days.n_users > most:
         days = days.users(np.sort(np.random.default_rng(seed).permutation(days.n_users)[:most]))
     treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
@@ -221,7 +258,12 @@ def audit(
             for a in counted
             if a.fits(o, n) and (not a.slow or n == (small if a.smooth else last))
         }
-        plants = {(o.arm, o.metric, a.name): _Tally() for o in both for a in counted if a.name in PLANTS and n == last and not analyses}
+        plants = {
+            (o.arm, o.metric, a.name): _Tally()
+            for o in both
+            for a in counted
+            if a.name in PLANTS and n == last and not analyses
+        }
         for heads, tails in draws(days.n_users, n, repetitions, seed):
             for o in both:
                 _count(o, heads, tails, counted, counts)
@@ -232,9 +274,17 @@ def audit(
             done += len(heads)
             if progress is not None:
                 progress("audit", done, repetitions * len(sizes), {})
-        rows += [counts[o.arm, o.metric, a.name].row(o, a, n) for o in both for a in counted if (o.arm, o.metric, a.name) in counts]
+        rows += [
+            counts[o.arm, o.metric, a.name].row(o, a, n)
+            for o in both
+            for a in counted
+            if (o.arm, o.metric, a.name) in counts
+        ]
         planted += [
-            _planted(o.metric, a, n, plants[o.arm, o.metric, a.name]) for o in both for a in counted if (o.arm, o.metric, a.name) in plants
+            _planted(o.metric, a, n, plants[o.arm, o.metric, a.name])
+            for o in both
+            for a in counted
+            if (o.arm, o.metric, a.name) in plants
         ]
     wrong = () if analyses else wrong_analyses(days, control, repetitions, seed)
     looks = () if analyses else looking(days, control, repetitions, seed)
@@ -247,8 +297,16 @@ PLANTS = ("paired t, Fieller", "Welch t, Fieller")
 Key = tuple[str, str, str]
 
 
-def _count(o: Outcomes, heads: Floats, tails: Floats, analyses: Sequence[Analysis], counts: Mapping[Key, _Tally]) -> None:
-    """Add one chunk of samples to the tallies of one metric; analyses of the same samples share them."""
+def _count(
+    o: Outcomes,
+    heads: Floats,
+    tails: Floats,
+    analyses: Sequence[Analysis],
+    counts: Mapping[Key, _Tally],
+) -> None:
+    """Add one chunk of samples to the tallies of one metric; analyses of the same samples share
+    them.
+    """
     made: dict[Any, tuple[Any, Any]] = {}
     for a in analyses:
         tally = counts.get((o.arm, o.metric, a.name))
@@ -260,7 +318,9 @@ def _count(o: Outcomes, heads: Floats, tails: Floats, analyses: Sequence[Analysi
             some = slice(a.samples - tally.total if a.samples else None)
             made[key] = a.make(given, heads[some], tails[some])
         null, effect = made[key]
-        tally.add(a.read(null), a.read(effect), a.truth(given) if a.truth is not None else float("nan"))
+        tally.add(
+            a.read(null), a.read(effect), a.truth(given) if a.truth is not None else float("nan")
+        )
 
 
 def _planted(metric: str, a: Analysis, n: int, tally: _Tally) -> Planted:
@@ -271,4 +331,6 @@ def _planted(metric: str, a: Analysis, n: int, tally: _Tally) -> Planted:
     low, high = intervals.delta(pooled, LEVEL)
     error = float(high - low) / (2.0 * float(intervals.quantile(pooled.df, LEVEL)))
     coverage, power = Rate.of(tally.covered, tally.total), Rate.of(tally.rejected, tally.total)
-    return Planted(metric, a.design, n, PLANTED, PLANTED + bias, float(pooled.lift), error, coverage, power)
+    return Planted(
+        metric, a.design, n, PLANTED, PLANTED + bias, float(pooled.lift), error, coverage, power
+    )

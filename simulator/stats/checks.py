@@ -1,4 +1,6 @@
-"""Design checks: what must be true before a lift may be believed, each with a colour, a value and what it means."""
+"""Design checks: what must be true before a lift may be believed, each with a colour, a value and
+what it means.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from simulator.stats.units import TableError, UnitTable, UserDays
 Status = Literal["green", "amber", "red"]
 
 RARE = 100
-"""Users with events in an arm below which a t test of a rare metric is not to be trusted unaudited."""
+"""Users with events in an arm below which a t test of a rare metric is not to be trusted unaudited.
+"""
 TOP = 10
 """How many of the most influential users are left out, one at a time."""
 
@@ -29,7 +32,8 @@ class Check:
 
     Attributes:
         name: short.
-        status: green: nothing found; amber: read the meaning before the lifts; red: do not believe the lifts.
+        status: green: nothing found; amber: read the meaning before the lifts; red: do not believe
+            the lifts.
         value: the figure it rests on, in words.
         meaning: what the status means here, and what to do.
     """
@@ -41,9 +45,14 @@ class Check:
 
 
 def checks(
-    source: UserDays | UnitTable, control: str, *, scenario: Mapping[str, Any] | None = None, shares: Mapping[str, float] | None = None
+    source: UserDays | UnitTable,
+    control: str,
+    *,
+    scenario: Mapping[str, Any] | None = None,
+    shares: Mapping[str, float] | None = None,
 ) -> list[Check]:
-    """Every check that the source allows: a log's sums by user and day allow all, a plain per-user table those without time.
+    """Every check that the source allows: a log's sums by user and day allow all, a plain per-user
+    table those without time.
 
     `shares`: of users that were meant for each arm, up to a common factor; equal if left out.
 
@@ -51,12 +60,22 @@ def checks(
         TableError: shares that are not one positive number for each arm.
     """
     table = source.by("user") if isinstance(source, UserDays) else source
-    found = [sample_ratio(table, _intended(table, shares)), balance(table, control), rare_events(table, control), outliers(table, control)]
+    found = [
+        sample_ratio(table, _intended(table, shares)),
+        balance(table, control),
+        rare_events(table, control),
+        outliers(table, control),
+    ]
     if table.assigned is not None and table.groups and not isinstance(source, UserDays):
         found.insert(2, segment_balance(table))
     if isinstance(source, UserDays):
         found[1:1] = [sequential_sample_ratio(source)]
-        found += [a_a(source, control), novelty(source, control), carry_over(source, control, scenario or {}), interference(scenario or {})]
+        found += [
+            a_a(source, control),
+            novelty(source, control),
+            carry_over(source, control, scenario or {}),
+            interference(scenario or {}),
+        ]
     return found
 
 
@@ -64,19 +83,31 @@ def _intended(table: UnitTable, shares: Mapping[str, float] | None) -> list[floa
     if shares is None:
         return None
     if set(shares) != set(table.arms) or not all(0.0 < w < np.inf for w in shares.values()):
-        raise TableError(f"sample ratio: give one positive number for each of the arms {list(table.arms)}; got {dict(shares)}")
+        raise TableError(
+            f"sample ratio: give one positive number for each of the arms {list(table.arms)}; got"
+            f" {dict(shares)}"
+        )
     return [shares[arm] / sum(shares.values()) for arm in table.arms]
 
 
 def sample_ratio(table: UnitTable, shares: Sequence[float] | None = None) -> Check:
-    """Users per arm against the intended `shares` (equal if left out): Pearson's chi-square (Fabijan et al., KDD 2019)."""
+    """Users per arm against the intended `shares` (equal if left out): Pearson's chi-square
+    (Fabijan et al., KDD 2019).
+    """
     name = "sample ratio"
     if table.assigned is None:
-        return Check(name, "green", f"{table.n_units:,} users in every arm", "paired: every user lives in every arm")
+        return Check(
+            name,
+            "green",
+            f"{table.n_units:,} users in every arm",
+            "paired: every user lives in every arm",
+        )
     from scipy.stats import chisquare
 
     counts = np.bincount(table.assigned[table.assigned >= 0], minlength=len(table.arms))
-    expected = counts.sum() * (np.full(len(counts), 1 / len(counts)) if shares is None else np.asarray(shares))
+    expected = counts.sum() * (
+        np.full(len(counts), 1 / len(counts)) if shares is None else np.asarray(shares)
+    )
     p = float(chisquare(counts, expected).pvalue) if counts.sum() else float("nan")
     value = f"{' : '.join(f'{c:,}' for c in counts)}, chi-square p = {p:.3g}"
     return Check(name, _status(p, 0.01, 0.001), value, _ratio_meaning(p))
@@ -84,7 +115,10 @@ def sample_ratio(table: UnitTable, shares: Sequence[float] | None = None) -> Che
 
 def _ratio_meaning(p: float) -> str:
     if p < 0.001:
-        return "the arms' sizes are not those intended: users were lost or assigned wrongly; believe no lift before that is found"
+        return (
+            "the arms' sizes are not those intended: users were lost or assigned wrongly; believe"
+            " no lift before that is found"
+        )
     return (
         "the arms' sizes fit the intended ratio"
         if p >= 0.01
@@ -95,8 +129,9 @@ def _ratio_meaning(p: float) -> str:
 def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
     """The sample ratio of *new* users, day by day, valid whenever one looks.
 
-    The Bayes factor of a Dirichlet mixture around the intended shares against the shares themselves is a martingale; p is the inverse of
-    its maximum so far (Lindon & Malek, "Anytime-valid inference for multinomial count data", NeurIPS 2022). `prior`: concentration.
+    The Bayes factor of a Dirichlet mixture around the intended shares against the shares themselves
+    is a martingale; p is the inverse of its maximum so far (Lindon & Malek, "Anytime-valid
+    inference for multinomial count data", NeurIPS 2022). `prior`: concentration.
     """
     name = "sample ratio by day"
     if days.assigned is None or "impressions" not in days.terms:
@@ -108,15 +143,22 @@ def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
     p = 1.0 / max(1.0, float(exp(np.max(log_bayes_factor(np.cumsum(new, axis=1), prior)))))
     value = f"new users by day, always-valid p = {p:.3g}"
     meaning = (
-        "on no day did the arrivals in the arms leave the intended ratio" if p >= 0.01 else "arrivals left the intended ratio on some day"
+        "on no day did the arrivals in the arms leave the intended ratio"
+        if p >= 0.01
+        else "arrivals left the intended ratio on some day"
     )
     return Check(
-        name, _status(p, 0.01, 0.001), value, f"{meaning} (users who come at all; a policy that brings people back changes it too)"
+        name,
+        _status(p, 0.01, 0.001),
+        value,
+        f"{meaning} (users who come at all; a policy that brings people back changes it too)",
     )
 
 
 def log_bayes_factor(counts: Floats, prior: float) -> Floats:
-    """Log Bayes factor `[...]` of counts `[k, ...]`: Dirichlet(prior / k each)-multinomial against equal shares."""
+    """Log Bayes factor `[...]` of counts `[k, ...]`: Dirichlet(prior / k each)-multinomial against
+    equal shares.
+    """
     from scipy.special import gammaln
 
     k, n = len(counts), counts.sum(axis=0)
@@ -126,12 +168,21 @@ def log_bayes_factor(counts: Floats, prior: float) -> Floats:
 
 
 def balance(table: UnitTable, control: str) -> Check:
-    """Pre-period covariates between the arms: Welch tests, Holm over all of them, and the largest standardised difference."""
+    """Pre-period covariates between the arms: Welch tests, Holm over all of them, and the largest
+    standardised difference.
+    """
     name = "covariate balance"
     if table.assigned is None:
-        return Check(name, "green", "same users", "paired: both arms have the same users with the same past")
+        return Check(
+            name, "green", "same users", "paired: both arms have the same users with the same past"
+        )
     if not table.covariates:
-        return Check(name, "amber", "no pre-period", "nothing is known of the users before the test: balance cannot be checked")
+        return Check(
+            name,
+            "amber",
+            "no pre-period",
+            "nothing is known of the users before the test: balance cannot be checked",
+        )
     rows = []
     for covariate, column in table.covariates.items():
         base = column[table.assigned == table.arm(control)]
@@ -139,13 +190,22 @@ def balance(table: UnitTable, control: str) -> Check:
             if arm != control:
                 m = moments.split(base, column[table.assigned == table.arm(arm)])
                 spread = float(column.std())
-                rows.append((float(tests.t_test(m).p), abs(float(m.difference)) / spread if spread > 0 else 0.0, f"{covariate} in {arm}"))
+                rows.append(
+                    (
+                        float(tests.t_test(m).p),
+                        abs(float(m.difference)) / spread if spread > 0 else 0.0,
+                        f"{covariate} in {arm}",
+                    )
+                )
     p = tests.adjust(np.array([r[0] for r in rows]))
     least = float(np.nanmin(p)) if np.isfinite(p).any() else float("nan")
     _, size, where = max(rows, key=lambda r: r[1])
     value = f"largest standardised difference {size:.3f} ({where}), smallest Holm p = {least:.3g}"
     fine = "the arms were alike before the test (an A/A comparison of the pre-period)"
-    off = "the arms differed before the test: use the adjusted (CUPED) lifts, and look at how users were assigned"
+    off = (
+        "the arms differed before the test: use the adjusted (CUPED) lifts, and look at how users"
+        " were assigned"
+    )
     return Check(name, _status(least, 0.05, 0.001), value, off if least < 0.05 else fine)
 
 
@@ -155,14 +215,22 @@ def segment_balance(table: UnitTable) -> Check:
     by_group = segments.dependence(table)
     odd = [group for group, p in by_group.items() if p < segments.DEPENDENT]
     least = min(by_group, key=by_group.__getitem__)
-    value = f"smallest Holm p of a segment's independence of the arm: {by_group[least]:.3g} ({least})"
+    value = (
+        f"smallest Holm p of a segment's independence of the arm: {by_group[least]:.3g} ({least})"
+    )
     if odd:
         meaning = (
-            f"the arms differ in {', '.join(odd)}: an outcome of the test, or users were not assigned at random; nothing is "
-            "post-stratified by it, and lifts within its levels compare unlike users"
+            f"the arms differ in {', '.join(odd)}: an outcome of the test, or users were not"
+            " assigned at random; nothing is post-stratified by it, and lifts within its levels"
+            " compare unlike users"
         )
         return Check(name, "amber", value, meaning)
-    return Check(name, "green", value, "the arms have the same segments, as properties from before the test must")
+    return Check(
+        name,
+        "green",
+        value,
+        "the arms have the same segments, as properties from before the test must",
+    )
 
 
 def rare_events(table: UnitTable, control: str) -> Check:
@@ -173,13 +241,25 @@ def rare_events(table: UnitTable, control: str) -> Check:
         if least < RARE:
             few.append(f"{metric} ({least})")
     if not few:
-        return Check("rare events", "green", f"at least {RARE} users with events in every arm and metric", "normal approximations are safe")
-    meaning = "so few users have any event there that the t test may reject too seldom and intervals are rough: see `abtest audit`"
-    return Check("rare events", "amber", f"fewer than {RARE} users with events: {', '.join(few)}", meaning)
+        return Check(
+            "rare events",
+            "green",
+            f"at least {RARE} users with events in every arm and metric",
+            "normal approximations are safe",
+        )
+    meaning = (
+        "so few users have any event there that the t test may reject too seldom and intervals are"
+        " rough: see `abtest audit`"
+    )
+    return Check(
+        "rare events", "amber", f"fewer than {RARE} users with events: {', '.join(few)}", meaning
+    )
 
 
 def outliers(table: UnitTable, control: str) -> Check:
-    """Whether one user decides: each of the most influential users left out in turn, for every metric and arm."""
+    """Whether one user decides: each of the most influential users left out in turn, for every
+    metric and arm.
+    """
     turned, largest, where = [], 0.0, ""
     for arm in table.arms:
         for metric in table.numerators if arm != control else ():
@@ -187,19 +267,37 @@ def outliers(table: UnitTable, control: str) -> Check:
             if np.isnan(full.p):
                 continue
             for lift, p in _without_one(table, metric, control, arm):
-                shift = abs(lift - full.lift) / max(full.high - full.low, 1e-300) if np.isfinite(full.high) else 0.0
+                shift = (
+                    abs(lift - full.lift) / max(full.high - full.low, 1e-300)
+                    if np.isfinite(full.high)
+                    else 0.0
+                )
                 if shift > largest:
                     largest, where = shift, f"{metric} in {arm}"
                 if (p < 0.05) != (full.p < 0.05):
                     turned.append(f"{metric} in {arm}")
-    value = f"largest shift of a lift by one user: {largest:.0%} of its interval's width" + (f" ({where})" if where else "")
+    value = f"largest shift of a lift by one user: {largest:.0%} of its interval's width" + (
+        f" ({where})" if where else ""
+    )
     if turned:
         names = ", ".join(dict.fromkeys(turned))
-        return Check("outlier influence", "amber", value, f"one user decides whether p is below 0.05: {names}; winsorise and compare")
-    return Check("outlier influence", "green", value, f"leaving out any one of the {TOP} most influential users changes no decision at 5%")
+        return Check(
+            "outlier influence",
+            "amber",
+            value,
+            f"one user decides whether p is below 0.05: {names}; winsorise and compare",
+        )
+    return Check(
+        "outlier influence",
+        "green",
+        value,
+        f"leaving out any one of the {TOP} most influential users changes no decision at 5%",
+    )
 
 
-def _without_one(table: UnitTable, metric: str, control: str, arm: str) -> Iterator[tuple[float, float]]:
+def _without_one(
+    table: UnitTable, metric: str, control: str, arm: str
+) -> Iterator[tuple[float, float]]:
     """(lift, p) without each of the most influential units in turn, by updating the moments."""
     c, t = values(table, metric, control, arm)
     samples: list[moments.Sample]
@@ -213,7 +311,11 @@ def _without_one(table: UnitTable, metric: str, control: str, arm: str) -> Itera
     for side, i in worst:
         left = list(samples)
         left[side] = samples[side].without(spans[side][i])
-        m = moments.paired_moments(left[0], (0, None), (1, None)) if table.paired else moments.split_moments(left[0], left[1], 0, None)
+        m = (
+            moments.paired_moments(left[0], (0, None), (1, None))
+            if table.paired
+            else moments.split_moments(left[0], left[1], 0, None)
+        )
         yield float(m.lift), float(tests.t_test(m).p)
 
 
@@ -222,13 +324,20 @@ def _largest(score: Floats) -> list[int]:
     return np.argpartition(score, -k)[-k:].tolist() if len(score) > 3 else []
 
 
-def a_a(days: UserDays, control: str, repetitions: int = 400, most: int = 5_000, seed: int = 0) -> Check:
-    """The control against itself: users of the run drawn and assigned anew, the share of p below 5% per metric.
+def a_a(
+    days: UserDays, control: str, repetitions: int = 400, most: int = 5_000, seed: int = 0
+) -> Check:
+    """The control against itself: users of the run drawn and assigned anew, the share of p below 5%
+    per metric.
 
     In a split log only the control's own users are drawn.
     """
     name = "A/A"
-    members = np.arange(days.n_users) if days.assigned is None else np.flatnonzero(days.assigned == days.arms.index(control))
+    members = (
+        np.arange(days.n_users)
+        if days.assigned is None
+        else np.flatnonzero(days.assigned == days.arms.index(control))
+    )
     members = members[:most]
     chosen = _served_by(days.users(members), control)
     twice = {name: cube[[days.arms.index(control)] * 2] for name, cube in chosen.terms.items()}
@@ -240,49 +349,90 @@ def a_a(days: UserDays, control: str, repetitions: int = 400, most: int = 5_000,
         o = outcomes(alike, control, "again", metric)
         rejected = 0
         for heads, tails in draws(alike.n_users, alike.n_users, repetitions, seed):
-            rejected += int(np.count_nonzero(np.asarray(tests.t_test(split_pair(o, heads, tails)[0]).p) < 0.05))
+            rejected += int(
+                np.count_nonzero(np.asarray(tests.t_test(split_pair(o, heads, tails)[0]).p) < 0.05)
+            )
         rates[metric] = Rate.of(rejected, repetitions)
     if not rates:
-        return Check(name, "amber", "too few users", "the control has too few users to be compared with itself")
-    off = {m: r for m, r in rates.items() if abs(r.value - 0.05) > 3.5 * np.sqrt(0.05 * 0.95 / repetitions)}
+        return Check(
+            name,
+            "amber",
+            "too few users",
+            "the control has too few users to be compared with itself",
+        )
+    off = {
+        m: r
+        for m, r in rates.items()
+        if abs(r.value - 0.05) > 3.5 * np.sqrt(0.05 * 0.95 / repetitions)
+    }
     worst = max(rates, key=lambda m: abs(rates[m].value - 0.05))
-    value = f"{repetitions} A/A tests a metric; false positives furthest from 5%: {worst} {rates[worst].value:.1%}"
+    value = (
+        f"{repetitions} A/A tests a metric; false positives furthest from 5%: {worst}"
+        f" {rates[worst].value:.1%}"
+    )
     if off:
         return Check(
             name,
             "amber",
             value,
-            f"the test does not hold its 5% here on {', '.join(off)}: read its p with care, run `abtest audit`",
+            f"the test does not hold its 5% here on {', '.join(off)}: read its p with care, run"
+            " `abtest audit`",
         )
-    return Check(name, "green", value, "the control compared with itself is found different about as often as it should be")
+    return Check(
+        name,
+        "green",
+        value,
+        "the control compared with itself is found different about as often as it should be",
+    )
 
 
 def _served_by(days: UserDays, arm: str) -> UserDays:
-    """Of a switchback the days of one arm, without the metrics that need the day after; any other log as it is."""
+    """Of a switchback the days of one arm, without the metrics that need the day after; any other
+    log as it is.
+    """
     if days.switched is None:
         return days
     at = np.flatnonzero(days.switched == days.arms.index(arm))
     kept = {name: m for name, m in days.metrics.items() if all(t.days is None for t in m.terms)}
-    return replace(days, days=len(at), metrics=kept, terms={n: cube[:, :, at] for n, cube in days.terms.items()}, switched=None)
+    return replace(
+        days,
+        days=len(at),
+        metrics=kept,
+        terms={n: cube[:, :, at] for n, cube in days.terms.items()},
+        switched=None,
+    )
 
 
 def novelty(days: UserDays, control: str) -> Check:
-    """Whether the lift changes over the days: a straight-line contrast of each user's days, tested as any metric; Holm over all."""
+    """Whether the lift changes over the days: a straight-line contrast of each user's days, tested
+    as any metric; Holm over all.
+    """
     name = "novelty"
     if days.days < 3:
         return Check(name, "green", f"{days.days} days", "too few days to see a trend")
     if days.switched is not None:
-        return Check(name, "green", "not applicable", "no arm is served every day, so its days show no trend of the lift")
+        return Check(
+            name,
+            "green",
+            "not applicable",
+            "no arm is served every day, so its days show no trend of the lift",
+        )
     line = np.arange(days.days) - (days.days - 1) / 2.0
     whole, found = Samples(days.by("user"), {}), []
     for metric, m in days.metrics.items():
         if metric in days.missing or m.denominator is not None or m.numerator.days is not None:
             continue
-        tilted = replace(days, metrics={metric: m}, terms={**days.terms, m.numerator.name: days.terms[m.numerator.name] * line}).by("user")
+        tilted = replace(
+            days,
+            metrics={metric: m},
+            terms={**days.terms, m.numerator.name: days.terms[m.numerator.name] * line},
+        ).by("user")
         for arm in days.arms:
             if arm != control:
                 moment = Samples(tilted, {}).moments(metric, control, arm)
-                growth = float(moment.difference * whole.moments(metric, control, arm).difference)  # both up, or both down
+                growth = float(
+                    moment.difference * whole.moments(metric, control, arm).difference
+                )  # both up, or both down
                 found.append((float(tests.t_test(moment).p), growth, f"{metric} in {arm}"))
     p = tests.adjust(np.array([f[0] for f in found]))
     if not np.isfinite(p).any():
@@ -291,17 +441,30 @@ def novelty(days: UserDays, control: str) -> Check:
     direction = "grows" if found[at][1] > 0 else "fades"
     value = f"strongest trend: {found[at][2]}, Holm p = {p[at]:.3g}"
     if p[at] < 0.05:
-        meaning = f"the effect {direction} over the days: the mean over the test will not last; look at the lift by day, run longer"
+        meaning = (
+            f"the effect {direction} over the days: the mean over the test will not last; look at"
+            " the lift by day, run longer"
+        )
         return Check(name, "amber", value, meaning)
-    return Check(name, "green", value, "no trend of the lift over the days can be seen (a short test sees only strong ones)")
+    return Check(
+        name,
+        "green",
+        value,
+        "no trend of the lift over the days can be seen (a short test sees only strong ones)",
+    )
 
 
 def carry_over(days: UserDays, control: str, scenario: Mapping[str, Any]) -> Check:
-    """Whether what was before leaks into an arm: users' state for twins, the pre-period for splits, the day before for switchbacks."""
+    """Whether what was before leaks into an arm: users' state for twins, the pre-period for splits,
+    the day before for switchbacks.
+    """
     name = "carry-over"
     kind = scenario.get("design", {}).get("kind", "paired" if days.assigned is None else "split")
     if kind == "switchback":
-        meaning = "users take their memory of yesterday's arm along: days after a switch mix both policies, and lifts are drawn towards 0"
+        meaning = (
+            "users take their memory of yesterday's arm along: days after a switch mix both"
+            " policies, and lifts are drawn towards 0"
+        )
         return Check(name, "amber", "arms alternate on the same users", meaning)
     if days.assigned is None:
         return Check(
@@ -311,7 +474,11 @@ def carry_over(days: UserDays, control: str, scenario: Mapping[str, Any]) -> Che
             "every arm begins with the same users in the same state",
         )
     before = balance(days.by("user"), control)
-    meaning = "no difference between the arms was there before the start" if before.status == "green" else before.meaning
+    meaning = (
+        "no difference between the arms was there before the start"
+        if before.status == "green"
+        else before.meaning
+    )
     return Check(name, before.status, before.value, meaning)
 
 
@@ -319,10 +486,22 @@ def interference(scenario: Mapping[str, Any]) -> Check:
     """Whether the arms can influence one another through what they learn from."""
     serving = scenario.get("serving", {})
     if serving.get("refit", "never") != "never" and serving.get("refit_on", "own") == "pooled":
-        meaning = "every arm is retrained on the clicks of all: a good arm teaches the others, and lifts are not the arms' own"
+        meaning = (
+            "every arm is retrained on the clicks of all: a good arm teaches the others, and lifts"
+            " are not the arms' own"
+        )
         return Check("interference", "amber", "arms share training data", meaning)
-    learns = "no arm is retrained" if serving.get("refit", "never") == "never" else "each arm is retrained on its own log only"
-    return Check("interference", "green", learns, "arms share no training data and users do not meet: one arm cannot influence another")
+    learns = (
+        "no arm is retrained"
+        if serving.get("refit", "never") == "never"
+        else "each arm is retrained on its own log only"
+    )
+    return Check(
+        "interference",
+        "green",
+        learns,
+        "arms share no training data and users do not meet: one arm cannot influence another",
+    )
 
 
 def _status(p: float, amber: float, red: float) -> Status:

@@ -1,4 +1,6 @@
-"""Choices: what a reader may decide about how a comparison is computed. Each is stated in the report; none changes a default silently."""
+"""Choices: what a reader may decide about how a comparison is computed. Each is stated in the
+report; none changes a default silently.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,10 @@ class Choices:
     Attributes:
         interval: of the relative lift in the verdict.
         correction: of p in the verdict, over all metrics of all treatment arms.
-        winsorise: share of the largest sums that are cut in the comparison beside the verdict, in [0, 0.5).
-        resamples: permutations and bootstrap samples of the comparison beside the verdict; 0: neither is made (they take time).
+        winsorise: share of the largest sums that are cut in the comparison beside the verdict, in
+            [0, 0.5).
+        resamples: permutations and bootstrap samples of the comparison beside the verdict; 0:
+            neither is made (they take time).
         seed: of these.
     """
 
@@ -29,9 +33,13 @@ class Choices:
 
     def __post_init__(self) -> None:
         if self.interval not in METHODS:
-            raise TableError(f"interval: must be one of {', '.join(METHODS)}; got {self.interval!r}")
+            raise TableError(
+                f"interval: must be one of {', '.join(METHODS)}; got {self.interval!r}"
+            )
         if self.correction not in CORRECTIONS:
-            raise TableError(f"correction: must be one of {', '.join(CORRECTIONS)}; got {self.correction!r}")
+            raise TableError(
+                f"correction: must be one of {', '.join(CORRECTIONS)}; got {self.correction!r}"
+            )
         if not 0 <= self.winsorise < 0.5:
             raise TableError(f"winsorise: the share must be in [0, 0.5); got {self.winsorise:g}")
         if self.resamples and self.resamples < 100:

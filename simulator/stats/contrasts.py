@@ -1,4 +1,6 @@
-"""Comparing two arms of a table: from its columns to moments, and to the per-unit values that ranks and resampling need."""
+"""Comparing two arms of a table: from its columns to moments, and to the per-unit values that ranks
+and resampling need.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +13,49 @@ from simulator.stats.moments import Floats, Moments, Sample
 from simulator.stats.units import TableError, UnitTable
 
 
-def compare(table: UnitTable, metric: str, control: str, treatment: str, covariates: Sequence[str] = ()) -> Moments:
+def compare(
+    table: UnitTable, metric: str, control: str, treatment: str, covariates: Sequence[str] = ()
+) -> Moments:
     """The moments of one comparison, paired or split as the table is."""
     return Samples(table, {metric: covariates}).moments(metric, control, treatment)
 
 
 def values(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
-    """Per-unit values of both arms whose means are compared: sums, or ratios linearised by each arm's own (for the bootstrap, plans)."""
-    (top_c, bottom_c), (top_t, bottom_t) = table.sums(metric, control), table.sums(metric, treatment)
+    """Per-unit values of both arms whose means are compared: sums, or ratios linearised by each
+    arm's own (for the bootstrap, plans).
+    """
+    (top_c, bottom_c), (top_t, bottom_t) = (
+        table.sums(metric, control),
+        table.sums(metric, treatment),
+    )
     if bottom_c is None or bottom_t is None:
         return top_c, top_t
     return moments.linearised(top_c, bottom_c), moments.linearised(top_t, bottom_t)
 
 
 def alike(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
-    """Per-unit values of both arms that have one distribution where the arms do not differ: for ranks and permutations.
+    """Per-unit values of both arms that have one distribution where the arms do not differ: for
+    ranks and permutations.
 
-    Sums; of a ratio metric N - R D with the one ratio R of both arms together (`moments.linearised_alike`).
+    Sums; of a ratio metric N - R D with the one ratio R of both arms together
+    (`moments.linearised_alike`).
     """
-    (top_c, bottom_c), (top_t, bottom_t) = table.sums(metric, control), table.sums(metric, treatment)
+    (top_c, bottom_c), (top_t, bottom_t) = (
+        table.sums(metric, control),
+        table.sums(metric, treatment),
+    )
     if bottom_c is None or bottom_t is None:
         return top_c, top_t
     return moments.linearised_alike((top_c, bottom_c), (top_t, bottom_t))
 
 
 def influences(table: UnitTable, metric: str, control: str, treatment: str) -> Floats:
-    """How much each unit of both arms moves the difference of their means or ratios, to first order: their squares add up to its variance.
+    """How much each unit of both arms moves the difference of their means or ratios, to first
+    order: their squares add up to its variance.
 
-    (N_i - R D_i) / sum D, D_i = 1 for a mean (the gradient of `moments.ratio`): of twins the difference `[n]`, else both arms' units, the
-    control's with a minus. Units of the same arms in the same order give comparable vectors at every look.
+    (N_i - R D_i) / sum D, D_i = 1 for a mean (the gradient of `moments.ratio`): of twins the
+    difference `[n]`, else both arms' units, the control's with a minus. Units of the same arms in
+    the same order give comparable vectors at every look.
     """
     sides = [_influence(*table.sums(metric, arm)) for arm in (control, treatment)]
     return sides[1] - sides[0] if table.paired else np.concatenate((-sides[0], sides[1]))
@@ -53,7 +69,9 @@ def _influence(top: Floats, bottom: Floats | None) -> Floats:
 
 
 class Samples:
-    """The second moments behind all comparisons of a table: each column of each arm is read once, however many comparisons use it."""
+    """The second moments behind all comparisons of a table: each column of each arm is read once,
+    however many comparisons use it.
+    """
 
     def __init__(self, table: UnitTable, covariates: Mapping[str, Sequence[str]]) -> None:
         """`covariates`: by metric, names of pre-period columns; `own` stands for the metric's own.
@@ -62,13 +80,22 @@ class Samples:
             TableError: a covariate that the table does not have, or one in a paired table.
         """
         self._table = table
-        self._covariates = {m: tuple(m if c == "own" else c for c in names) for m, names in covariates.items() if names}
+        self._covariates = {
+            m: tuple(m if c == "own" else c for c in names)
+            for m, names in covariates.items()
+            if names
+        }
         used = sorted({c for names in self._covariates.values() for c in names})
         for name in used:
             if table.paired:
-                raise TableError(f"covariate {name!r}: a paired table needs none, twins have the same past and it cancels")
+                raise TableError(
+                    f"covariate {name!r}: a paired table needs none, twins have the same past and"
+                    " it cancels"
+                )
             if name not in table.covariates:
-                raise TableError(f"no covariate {name!r} in this table; it has {list(table.covariates)}")
+                raise TableError(
+                    f"no covariate {name!r} in this table; it has {list(table.covariates)}"
+                )
         names = [(m, half) for m in table.numerators for half in ("numerator", "denominator")]
         names = [(m, half) for m, half in names if half == "numerator" or m in table.denominators]
         arrays = {key: self._whole(*key) for key in [*names, *((c, "covariate") for c in used)]}
@@ -80,8 +107,9 @@ class Samples:
     def moments(self, metric: str, control: str, treatment: str) -> Moments:
         """The moments of one comparison; covariates as given for the metric.
 
-        A user without a denominator is a unit like any other: what such a user has in the numerator counts, as in sums over sums, and
-        leaving users out would select them by an outcome. A day on which nobody has a denominator is no unit (the last day of `return`).
+        A user without a denominator is a unit like any other: what such a user has in the numerator
+        counts, as in sums over sums, and leaving users out would select them by an outcome. A day
+        on which nobody has a denominator is no unit (the last day of `return`).
         """
         if self._table.unit == "day" and metric in self._table.denominators:
             some = self._table.denominators[metric] != 0
@@ -93,26 +121,44 @@ class Samples:
         top, bottom = columns[metric, "numerator"], columns.get((metric, "denominator"))
         if not self._table.paired:
             adjust = [columns[c, "covariate"] for c in self._covariates.get(metric, ())]
-            return moments.split_moments(self._arm(control), self._arm(treatment), top, bottom, adjust)
+            return moments.split_moments(
+                self._arm(control), self._arm(treatment), top, bottom, adjust
+            )
         both, width = self._pair(), len(self._arrays)
         c, t = (self._table.arm(arm) * width for arm in (control, treatment))
         return moments.paired_moments(
-            both, (c + top, None if bottom is None else c + bottom), (t + top, None if bottom is None else t + bottom)
+            both,
+            (c + top, None if bottom is None else c + bottom),
+            (t + top, None if bottom is None else t + bottom),
         )
 
     def _arm(self, arm: str) -> Sample:
         table = self._table
         if not self._read:
             assert table.assigned is not None
-            self._read = dict(zip(table.arms, moments.samples(self._arrays, table.assigned, len(table.arms)), strict=True))
+            self._read = dict(
+                zip(
+                    table.arms,
+                    moments.samples(self._arrays, table.assigned, len(table.arms)),
+                    strict=True,
+                )
+            )
         return self._read[arm]
 
     def _pair(self) -> Sample:
-        """All arms of a paired table as one sample: the variables of the first arm, then those of the second, ..."""
+        """All arms of a paired table as one sample: the variables of the first arm, then those of
+        the second, ...
+        """
         if "" not in self._read:
-            self._read[""] = moments.sample([array[arm] for arm in range(len(self._table.arms)) for array in self._arrays])
+            self._read[""] = moments.sample(
+                [array[arm] for arm in range(len(self._table.arms)) for array in self._arrays]
+            )
         return self._read[""]
 
     def _whole(self, name: str, half: str) -> Floats:
-        source = {"numerator": self._table.numerators, "denominator": self._table.denominators, "covariate": self._table.covariates}
+        source = {
+            "numerator": self._table.numerators,
+            "denominator": self._table.denominators,
+            "covariate": self._table.covariates,
+        }
         return np.asarray(source[half][name], dtype=np.float64)

@@ -37,7 +37,9 @@ the arms differ.
 """
 
 SMALLEST, LARGEST = 1e-60, 1e60
-"""Bounds of the largest figure of a column: Fieller's interval and Welch's degrees of freedom take its fourth power."""
+"""Bounds of the largest figure of a column: Fieller's interval and Welch's degrees of freedom take
+its fourth power.
+"""
 
 LEVELS = 250
 """Levels of a segment, at most: as many as there are countries. A column of text with more is an
@@ -198,8 +200,8 @@ class _Sheet:
             for column in columns:
                 if column in outcomes:
                     raise TableError(
-                        f"column {column!r} is named as a metric and as a {role}: what the arms may "
-                        f"change is no {role}, which must be known before the test; name it as one"
+                        f"column {column!r} is named as a metric and as a {role}: what the arms may"
+                        f" change is no {role}, which must be known before the test; name it as one"
                     )
 
     def _take(self, column: str, role: Role) -> None:
@@ -231,7 +233,10 @@ class _Sheet:
         try:
             reading = read_numbers(cells)
         except UnreadableError as error:
-            advice = f"write plain numbers, such as 1234.5; or name {column!r} as a segment if it is one, or the metrics that you want"
+            advice = (
+                f"write plain numbers, such as 1234.5; or name {column!r} as a segment if it is"
+                " one, or the metrics that you want"
+            )
             raise TableError(
                 f"{self.rows.place(error.row)}: column {column!r} is {error.why}; {advice}"
             ) from error
@@ -331,7 +336,10 @@ class _Sheet:
             for use in self.uses.values()
             if use.role in ("segment", "left out")
         )
-        rule = "the table has no metric: give at least one numeric column besides user, arm and covariates"
+        rule = (
+            "the table has no metric: give at least one numeric column besides user, arm and"
+            " covariates"
+        )
         return f"{rule} ({why})" if why else rule
 
     def table(
@@ -377,7 +385,8 @@ class _Sheet:
         """The numbers of a column.
 
         Raises:
-            TableError: one is missing or infinite, or they are too large or too small to compute with.
+            TableError: one is missing or infinite, or they are too large or too small to compute
+                with.
         """
         values = self.read[column].values
         if not np.isfinite(
@@ -388,16 +397,17 @@ class _Sheet:
                 cell = self.rows.cells(column)[int(bad[0])]
                 blank = not cell.is_valid or (str(cell) == "nan" and not self.rows.text)
                 raise TableError(
-                    f"{self.rows.place(int(bad[0]))}: column {column!r} {'has no value' if blank else f'is {cell}'}; {len(bad):,} such "
-                    "values: fill them (a user without events has 0) or drop them"
+                    f"{self.rows.place(int(bad[0]))}: column {column!r}"
+                    f" {'has no value' if blank else f'is {cell}'}; {len(bad):,} such values: fill"
+                    " them (a user without events has 0) or drop them"
                 )
         largest = float(np.abs(values).max(initial=0.0))
         if largest and not SMALLEST <= largest <= LARGEST:
             at = int(np.abs(values).argmax())
             raise TableError(
-                f"{self.rows.place(at)}: column {column!r} is {values[at]:g}, the largest of it: "
-                f"the largest figure of a column must be between {SMALLEST:g} and {LARGEST:g}, since intervals need its fourth power; "
-                "give it in another unit"
+                f"{self.rows.place(at)}: column {column!r} is {values[at]:g}, the largest of it:"
+                f" the largest figure of a column must be between {SMALLEST:g} and {LARGEST:g},"
+                " since intervals need its fourth power; give it in another unit"
             )
         return values
 
@@ -446,7 +456,8 @@ def _arms(rows: Rows, arm: str) -> tuple[Array, tuple[str, ...]]:
     missing = np.flatnonzero(found.codes < 0)
     if len(missing):
         raise TableError(
-            f"{rows.place(int(missing[0]))}: column {arm!r} has no value; every row must be in an arm"
+            f"{rows.place(int(missing[0]))}: column {arm!r} has no value; every row must be in"
+            " an arm"
         )
     if len(found.names) < 2:
         raise TableError(
@@ -460,7 +471,8 @@ def _cluster(rows: Rows, cluster: str) -> Array:
     missing = np.flatnonzero(found.codes < 0)
     if len(missing):
         raise TableError(
-            f"{rows.place(int(missing[0]))}: column {cluster!r} has no value; every row must be in a cluster"
+            f"{rows.place(int(missing[0]))}: column {cluster!r} has no value; every row must be in"
+            " a cluster"
         )
     return np.array(found.names, dtype=object)[found.codes]
 
@@ -489,8 +501,9 @@ def _layout(who: Ids, codes: Array, n_arms: int, rows: Rows) -> Array | None:
     if rem or not np.array_equal(cell[order], np.arange(len(cell))):
         again = _first_again(number)
         raise TableError(
-            f"user {who.name(again)} has several rows ({rows.place(again)} is not the first), but not every user has exactly one row in "
-            f"each of the {n_arms} arms: give one row per user (split) or one row per user and arm for all users (paired)"
+            f"user {who.name(again)} has several rows ({rows.place(again)} is not the first), but"
+            f" not every user has exactly one row in each of the {n_arms} arms: give one row per"
+            " user (split) or one row per user and arm for all users (paired)"
         )
     return np.ascontiguousarray(order.reshape(n_users, n_arms).T)
 

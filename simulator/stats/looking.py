@@ -43,16 +43,24 @@ def looking(days: UserDays, control: str, repetitions: int, seed: int) -> tuple[
         o = outcomes(days, control, other, name)
         counts = {(design, rule): 0 for design in ("paired", "split") for rule in RULES}
         for heads, tails in draws(days.n_users, days.n_users, repetitions, seed):
-            for design, so_far in (("paired", _paired(o, heads, tails)), ("split", _split(o, heads, tails))):
+            for design, so_far in (
+                ("paired", _paired(o, heads, tails)),
+                ("split", _split(o, heads, tails)),
+            ):
                 for rule, stopped in _stopped(*so_far).items():
                     counts[design, rule] += stopped
         if np.ptp(o.control_days[0]) > 0:
-            found += [Looking(rule, name, design, Rate.of(count, repetitions)) for (design, rule), count in counts.items()]
+            found += [
+                Looking(rule, name, design, Rate.of(count, repetitions))
+                for (design, rule), count in counts.items()
+            ]
     return tuple(found)
 
 
 def _split(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
-    """Difference of the mean totals so far `[R, days]` and its covariance `[R, days, days]`: both arms answer as the control."""
+    """Difference of the mean totals so far `[R, days]` and its covariance `[R, days, days]`: both
+    arms answer as the control.
+    """
     totals = list(np.cumsum(o.control_days[0], axis=1).T)
     control, treatment = (moments.weighted(totals, w) for w in (heads, tails))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -70,8 +78,9 @@ def _paired(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
 def _stopped(difference: Floats, cov: Floats) -> dict[str, int]:
     """How many samples each rule stops on some day.
 
-    The mixture boundary uses each sample's own correlations of successive looks, as the report does; the spending boundaries the median
-    over the samples at hand (their integration is done once, not for every sample).
+    The mixture boundary uses each sample's own correlations of successive looks, as the report
+    does; the spending boundaries the median over the samples at hand (their integration is done
+    once, not for every sample).
     """
     variance = np.diagonal(cov, axis1=1, axis2=2)
     known = (variance > 0).all(axis=1)
@@ -80,10 +89,16 @@ def _stopped(difference: Floats, cov: Floats) -> dict[str, int]:
         return result
     error = np.sqrt(variance[known])
     z, n = np.abs(difference[known]) / error, error.shape[1]
-    information = sequential.clock(np.diagonal(cov[known], offset=1, axis1=1, axis2=2) / (error[:, :-1] * error[:, 1:]))
-    result["always_valid"] = int(np.count_nonzero((z > sequential.mixture_boundary(information, 1.0)).any(axis=1)))
+    information = sequential.clock(
+        np.diagonal(cov[known], offset=1, axis1=1, axis2=2) / (error[:, :-1] * error[:, 1:])
+    )
+    result["always_valid"] = int(
+        np.count_nonzero((z > sequential.mixture_boundary(information, 1.0)).any(axis=1))
+    )
     typical, share = np.median(information, axis=0).tolist(), (np.arange(1, n + 1) / n).tolist()
     shapes: dict[str, sequential.Shape] = {"obrien_fleming": "obrien-fleming", "pocock": "pocock"}
     for rule, shape in shapes.items():
-        result[rule] = int(np.count_nonzero((z > sequential.boundaries(shape, share, typical)).any(axis=1)))
+        result[rule] = int(
+            np.count_nonzero((z > sequential.boundaries(shape, share, typical)).any(axis=1))
+        )
     return result

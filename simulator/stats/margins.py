@@ -1,4 +1,6 @@
-"""Margins: equivalence, non-inferiority and guardrails, where the question is not "any difference?" but "a difference that matters?"."""
+"""Margins: equivalence, non-inferiority and guardrails, where the question is not "any difference?"
+but "a difference that matters?".
+"""
 
 from __future__ import annotations
 
@@ -23,23 +25,28 @@ LEVEL = 0.05
 """Of each one-sided test."""
 
 SHOWN = 1.0 - 2.0 * LEVEL
-"""Level of the interval beside an answer: both one-sided tests at LEVEL read their answers from its two ends."""
+"""Level of the interval beside an answer: both one-sided tests at LEVEL read their answers from its
+two ends.
+"""
 
 
 UNDIRECTED = (
-    "Its name does not tell. Declare it: --better {0}=lower (or =higher); in Python better={{{0!r}: 'lower'}}; in a scenario, metrics: "
-    "[{{{0}: lower}}]"
+    "Its name does not tell. Declare it: --better {0}=lower (or =higher); in Python better={{{0!r}:"
+    " 'lower'}}; in a scenario, metrics: [{{{0}: lower}}]"
 )
 """How the direction of a metric is declared."""
 
 
 def one_sided(m: Moments, bound: float, *, above: bool) -> float:
-    """p of the hypothesis that the true relative lift is at or beyond `bound`, against its being above (or below) it.
+    """p of the hypothesis that the true relative lift is at or beyond `bound`, against its being
+    above (or below) it.
 
-    The lift is above `bound` where treatment > control + bound |control|: the t test of treatment - (1 + bound) control, for a negative
-    control of treatment - (1 - bound) control, linear in the two means, so that no ratio need be normal (Sasabuchi 1988; Hauschke, Kieser &
-    Hothorn, "Proof of safety in toxicology based on the ratio of two means", Biometrical Journal 1999). Where the control's mean is not
-    distinguishable from 0 (its sign is not known), the larger p of the two. NaN without variance.
+    The lift is above `bound` where treatment > control + bound |control|: the t test of treatment -
+    (1 + bound) control, for a negative control of treatment - (1 - bound) control, linear in the
+    two means, so that no ratio need be normal (Sasabuchi 1988; Hauschke, Kieser & Hothorn, "Proof
+    of safety in toxicology based on the ratio of two means", Biometrical Journal 1999). Where the
+    control's mean is not distinguishable from 0 (its sign is not known), the larger p of the two.
+    NaN without variance.
     """
     known = np.square(m.control) > np.square(quantile(m.df, SHOWN)) * m.var_control
     signs = (float(np.sign(m.control)),) if known else (1.0, -1.0)
@@ -58,7 +65,8 @@ def _beyond(m: Moments, theta: float, *, above: bool) -> float:
 
 
 def equivalence(m: Moments, margin: float) -> float:
-    """p of the two one-sided tests that the lift is within +-`margin` (Schuirmann 1987): below 0.05 shows equivalence.
+    """p of the two one-sided tests that the lift is within +-`margin` (Schuirmann 1987): below 0.05
+    shows equivalence.
 
     Raises:
         TableError: the margin is not positive.
@@ -69,20 +77,23 @@ def equivalence(m: Moments, margin: float) -> float:
 
 
 def non_inferiority(m: Moments, margin: float, higher_is_better: bool = True) -> float:
-    """p that the treatment is worse than the control by `margin` or more (relative): below 0.05 shows that it is not.
+    """p that the treatment is worse than the control by `margin` or more (relative): below 0.05
+    shows that it is not.
 
     Raises:
         TableError: the margin is not positive.
     """
     if not margin > 0:
         raise TableError(f"non-inferiority: the margin must be above 0; got {margin}")
-    return one_sided(m, -margin, above=True) if higher_is_better else one_sided(m, margin, above=False)
+    return (
+        one_sided(m, -margin, above=True) if higher_is_better else one_sided(m, margin, above=False)
+    )
 
 
 @dataclass(frozen=True)
 class Margins:
-    """What a test was planned to show besides differences, by metric: `guardrails` that must not get worse by a relative margin, and
-    metrics whose `equivalence` within a margin is asked."""
+    """What a test was planned to show besides differences, by metric: `guardrails` that must not
+    get worse by a relative margin, and metrics whose `equivalence` within a margin is asked."""
 
     guardrails: Mapping[str, float] = field(default_factory=dict)
     equivalence: Mapping[str, float] = field(default_factory=dict)
@@ -97,12 +108,14 @@ class Margin:
         metric, arm: of what.
         margin: the relative difference that matters.
         lift: as in the verdict.
-        level: of the interval `low` to `high`, Fieller's, which holds a margin exactly where the one-sided test does not reject it (before
-            adjustment).
+        level: of the interval `low` to `high`, Fieller's, which holds a margin exactly where the
+            one-sided test does not reject it (before adjustment).
         low, high: that interval.
-        p: of the non-inferiority test, or of the two one-sided tests; Holm-adjusted over all of its kind in `p_adjusted`.
-        answer: of a guardrail `safe`: shown not to lose the margin; `harmed`: shown to be worse than the control by more than the
-            margin; `not shown`: neither. Of an equivalence `equivalent` or `not shown`.
+        p: of the non-inferiority test, or of the two one-sided tests; Holm-adjusted over all of its
+            kind in `p_adjusted`.
+        answer: of a guardrail `safe`: shown not to lose the margin; `harmed`: shown to be worse
+            than the control by more than the margin; `not shown`: neither. Of an equivalence
+            `equivalent` or `not shown`.
         note: what an unbounded interval says, in words; else "".
     """
 
@@ -120,8 +133,14 @@ class Margin:
     note: str = ""
 
 
-def judged(table: UnitTable, control: str, margins: Margins, covariates: Mapping[str, Sequence[str]] | None = None) -> list[Margin]:
-    """Every margin for every other arm: guardrails first, Holm over all guardrails and over all equivalences.
+def judged(
+    table: UnitTable,
+    control: str,
+    margins: Margins,
+    covariates: Mapping[str, Sequence[str]] | None = None,
+) -> list[Margin]:
+    """Every margin for every other arm: guardrails first, Holm over all guardrails and over all
+    equivalences.
 
     Args:
         table: of any design.
@@ -130,37 +149,63 @@ def judged(table: UnitTable, control: str, margins: Margins, covariates: Mapping
         covariates: by metric, pre-period columns to adjust for (as `verdict.lifts`).
 
     Raises:
-        TableError: a margin that is not positive, no such metric or arm, a guardrail of a metric whose direction is not known.
+        TableError: a margin that is not positive, no such metric or arm, a guardrail of a metric
+            whose direction is not known.
     """
     samples, metrics = Samples(table, covariates or {}), table.metrics
     found: list[tuple[Margin, bool]] = []
-    asked: list[tuple[Kind, Mapping[str, float]]] = [("guardrail", margins.guardrails), ("equivalence", margins.equivalence)]
+    asked: list[tuple[Kind, Mapping[str, float]]] = [
+        ("guardrail", margins.guardrails),
+        ("equivalence", margins.equivalence),
+    ]
     for kind, by_metric in asked:
         for arm, (metric, margin) in product(table.arms, by_metric.items()):
             if metric not in metrics:
                 raise TableError(f"{kind}: no metric {metric!r}; there are {list(metrics)}")
             if kind == "guardrail" and metrics[metric].higher_is_better is None:
-                raise TableError(f"guardrail: is more of {metric!r} better, or less? {UNDIRECTED.format(metric)}")
+                raise TableError(
+                    f"guardrail: is more of {metric!r} better, or less? {UNDIRECTED.format(metric)}"
+                )
             if arm != control:
-                found.append(_judge(samples if metric in table.numerators else None, table, kind, metric, (control, arm), margin))
+                found.append(
+                    _judge(
+                        samples if metric in table.numerators else None,
+                        table,
+                        kind,
+                        metric,
+                        (control, arm),
+                        margin,
+                    )
+                )
     rows = []
     for kind, _ in asked:
         mine = [pair for pair in found if pair[0].kind == kind]
         adjusted = adjust(np.array([one.p for one, _ in mine]))
         rows += [
-            replace(one, p_adjusted=float(q), answer=_answer(one, float(q), harm)) for (one, harm), q in zip(mine, adjusted, strict=True)
+            replace(one, p_adjusted=float(q), answer=_answer(one, float(q), harm))
+            for (one, harm), q in zip(mine, adjusted, strict=True)
         ]
     return rows
 
 
-def _judge(samples: Samples | None, table: UnitTable, kind: Kind, metric: str, arms: tuple[str, str], margin: float) -> tuple[Margin, bool]:
+def _judge(
+    samples: Samples | None,
+    table: UnitTable,
+    kind: Kind,
+    metric: str,
+    arms: tuple[str, str],
+    margin: float,
+) -> tuple[Margin, bool]:
     """One margin, not yet adjusted nor answered, and whether harm beyond it is shown."""
     nan = float("nan")
     blank = Margin(kind, metric, arms[1], margin, nan, SHOWN, nan, nan, nan, nan, "no data")
     if samples is None:
         return blank, False
     m = samples.moments(metric, *arms)
-    row, better = verdict.row(m, metric, arms[1], table.unit), bool(table.metrics[metric].higher_is_better)
+    row, better = (
+        verdict.row(m, metric, arms[1], table.unit),
+        bool(table.metrics[metric].higher_is_better),
+    )
     if row.n_units == 0:
         return blank, False
     if row.identical:
@@ -170,10 +215,24 @@ def _judge(samples: Samples | None, table: UnitTable, kind: Kind, metric: str, a
         p, harm = equivalence(m, margin), False
     else:
         p = non_inferiority(m, margin, better)
-        harm = (one_sided(m, -margin, above=False) if better else one_sided(m, margin, above=True)) < LEVEL
+        harm = (
+            one_sided(m, -margin, above=False) if better else one_sided(m, margin, above=True)
+        ) < LEVEL
     low, high = (float(end) for end in intervals.fieller(m, SHOWN))
     note = (intervals.unbounded(m, SHOWN) or "") if m.variance > 0 else ""
-    return replace(blank, lift=row.lift, low=low, high=high, p=p, p_adjusted=p, answer="not shown", note=note), harm
+    return (
+        replace(
+            blank,
+            lift=row.lift,
+            low=low,
+            high=high,
+            p=p,
+            p_adjusted=p,
+            answer="not shown",
+            note=note,
+        ),
+        harm,
+    )
 
 
 def _answer(one: Margin, p_adjusted: float, harm: bool) -> Answer:

@@ -1,7 +1,9 @@
-"""Moments: the two means of a comparison with their variances, which is all that every t test and lift interval needs.
+"""Moments: the two means of a comparison with their variances, which is all that every t test and
+lift interval needs.
 
-Means per unit, ratio metrics, adjusted, clustered, paired and split samples differ only in how their moments are made; the tests
-and intervals on them are in `tests` and `intervals`. All fields may be arrays of one shape: many comparisons at once.
+Means per unit, ratio metrics, adjusted, clustered, paired and split samples differ only in how
+their moments are made; the tests and intervals on them are in `tests` and `intervals`. All fields
+may be arrays of one shape: many comparisons at once.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class Moments:
 
     @property
     def variance(self) -> Number:
-        """Variance of the difference of the means; what is below the rounding error of its parts is 0."""
+        """Variance of the difference of the means; what is below the rounding error of its parts is
+        0.
+        """
         own = self.var_control + self.var_treatment
         raw = own - 2.0 * self.cov
         return np.where((raw > 1e-12 * own) | np.isnan(raw), raw, 0.0)[()]
@@ -74,8 +78,9 @@ class Moments:
 def relative(control: Number, treatment: Number) -> Number:
     """The relative lift (treatment - control) / |control|; NaN where the control is 0.
 
-    Its sign is that of the difference, also where the control is negative (a loss, a net balance): treatment / control - 1 would call a
-    larger loss a positive lift. Where the control is positive the two are the same.
+    Its sign is that of the difference, also where the control is negative (a loss, a net balance):
+    treatment / control - 1 would call a larger loss a positive lift. Where the control is positive
+    the two are the same.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         lift = np.sign(control) * (np.divide(treatment, control) - 1.0) + 0.0
@@ -84,7 +89,8 @@ def relative(control: Number, treatment: Number) -> Number:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a sample of units says of its variables to second order; leading axes are many samples at once.
+    """What a sample of units says of its variables to second order; leading axes are many samples
+    at once.
 
     Attributes:
         n: number of units `[...]`.
@@ -120,8 +126,9 @@ class Sample:
 class _Sums:
     """Sums and products of a sample that is read in chunks.
 
-    Values are shifted by the mean of the first chunk before they are squared, so that nothing cancels (Chan, Golub & LeVeque,
-    "Algorithms for computing the sample variance", The American Statistician 1983).
+    Values are shifted by the mean of the first chunk before they are squared, so that nothing
+    cancels (Chan, Golub & LeVeque, "Algorithms for computing the sample variance", The American
+    Statistician 1983).
     """
 
     def __init__(self, p: int) -> None:
@@ -143,11 +150,17 @@ class _Sums:
     def sample(self) -> Sample:
         if self.shift is None:
             return Sample(0, np.full_like(self.total, np.nan), np.full_like(self.gram, np.nan))
-        return Sample(self.n, self.shift[:, 0] + self.total / self.n, _covariances(self.n, self.total, self.gram))
+        return Sample(
+            self.n,
+            self.shift[:, 0] + self.total / self.n,
+            _covariances(self.n, self.total, self.gram),
+        )
 
 
 def sample(columns: Sequence[Floats], rows: npt.NDArray[Any] | None = None) -> Sample:
-    """The sample of `rows` (an index array, or None for all) of equally long `columns`, in one pass over chunks."""
+    """The sample of `rows` (an index array, or None for all) of equally long `columns`, in one pass
+    over chunks.
+    """
     n = len(columns[0]) if rows is None else len(rows)
     sums, block = _Sums(len(columns)), np.empty((len(columns), min(CHUNK, n)))
     for start in range(0, n, CHUNK):
@@ -160,7 +173,9 @@ def sample(columns: Sequence[Floats], rows: npt.NDArray[Any] | None = None) -> S
 
 
 def samples(columns: Sequence[Floats], group: npt.NDArray[Any], k: int) -> list[Sample]:
-    """The samples of the rows of each `group` 0..k-1 (others are left out), all in one pass over the columns."""
+    """The samples of the rows of each `group` 0..k-1 (others are left out), all in one pass over
+    the columns.
+    """
     sums = [_Sums(len(columns)) for _ in range(k)]
     block = np.empty((len(columns), CHUNK))
     for start in range(0, len(group), CHUNK):
@@ -175,9 +190,11 @@ def samples(columns: Sequence[Floats], group: npt.NDArray[Any], k: int) -> list[
 
 
 def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
-    """The samples in which unit u occurs `weights[r, u]` times, for every r: one matrix product for all of them.
+    """The samples in which unit u occurs `weights[r, u]` times, for every r: one matrix product for
+    all of them.
 
-    Means are of the values as they are (no events give exactly 0), covariances of values less their mean.
+    Means are of the values as they are (no events give exactly 0), covariances of values less their
+    mean.
 
     Args:
         columns: `p` variables, each `[units]`.
@@ -191,7 +208,9 @@ def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
     centred = table - shift[:, None]
     p = len(columns)
     upper = np.triu_indices(p)
-    products = np.concatenate((np.ones((1, table.shape[1])), table, centred, centred[upper[0]] * centred[upper[1]]))
+    products = np.concatenate(
+        (np.ones((1, table.shape[1])), table, centred, centred[upper[0]] * centred[upper[1]])
+    )
     sums = matmul(weights, products.T)
     n, total = sums[:, 0], sums[:, 1 + p : 1 + 2 * p]
     gram = np.empty((len(weights), p, p))
@@ -201,7 +220,8 @@ def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
 
 
 def split_by(control: Floats, treatment: Floats, heads: npt.NDArray[Any]) -> Moments:
-    """Moments of split experiments `[R]` on units with known answers `[units]`: where `heads` `[R, units]` is 1, the treatment's is seen.
+    """Moments of split experiments `[R]` on units with known answers `[units]`: where `heads`
+    `[R, units]` is 1, the treatment's is seen.
 
     One matrix product: what the control has is the total less what it has not.
     """
@@ -214,11 +234,23 @@ def split_by(control: Floats, treatment: Floats, heads: npt.NDArray[Any]) -> Mom
         v = ((matmul(c, c) - sums[:, 2]) / n - np.square(mean_c)) / (n - 1.0)
         w = (sums[:, 4] / m - np.square(mean_t)) / (m - 1.0)
     v, w = np.maximum(v, 0.0), np.maximum(w, 0.0)
-    return Moments(control.mean() + mean_c, treatment.mean() + mean_t, v, w, 0.0, welch_df(v, w, n, m), n, m, False)
+    return Moments(
+        control.mean() + mean_c,
+        treatment.mean() + mean_t,
+        v,
+        w,
+        0.0,
+        welch_df(v, w, n, m),
+        n,
+        m,
+        False,
+    )
 
 
 def stacked(columns: Sequence[Floats]) -> Sample:
-    """The samples along the last axis of `p` arrays `[..., n]`, one for each leading index (small samples: days)."""
+    """The samples along the last axis of `p` arrays `[..., n]`, one for each leading index (small
+    samples: days).
+    """
     table = np.stack(columns, axis=-2)
     n = table.shape[-1]
     mean = table.mean(axis=-1)
@@ -230,14 +262,18 @@ def stacked(columns: Sequence[Floats]) -> Sample:
 def _covariances(n: Number, total: Floats, gram: Floats) -> Floats:
     size = np.asarray(n, dtype=np.float64)[..., None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (gram - total[..., :, None] * total[..., None, :] / size) / np.where(size > 1, size - 1.0, np.nan)
+        return (gram - total[..., :, None] * total[..., None, :] / size) / np.where(
+            size > 1, size - 1.0, np.nan
+        )
 
 
 def ratio(means: Floats, numerator: int, denominator: int | None) -> tuple[Number, Floats]:
-    """A mean, or a ratio of two means, of variables with `means` `[..., p]`, and its gradient `[..., p]` in them: the delta method.
+    """A mean, or a ratio of two means, of variables with `means` `[..., p]`, and its gradient
+    `[..., p]` in them: the delta method.
 
-    For R = N / D the gradient is (1 / D, -R / D), so its variance is that of the mean of (N_i - R D_i) / D (Deng, Knoblich & Lu,
-    "Applying the delta method in metric analytics", KDD 2018, section 3.1; Cochran 1977, 6.4). NaN where D is 0.
+    For R = N / D the gradient is (1 / D, -R / D), so its variance is that of the mean of (N_i - R
+    D_i) / D (Deng, Knoblich & Lu, "Applying the delta method in metric analytics", KDD 2018,
+    section 3.1; Cochran 1977, 6.4). NaN where D is 0.
     """
     gradient = np.zeros_like(means)
     top = means[..., numerator]
@@ -252,38 +288,60 @@ def ratio(means: Floats, numerator: int, denominator: int | None) -> tuple[Numbe
     return value[()], gradient
 
 
-def paired_moments(s: Sample, control: tuple[int, int | None], treatment: tuple[int, int | None]) -> Moments:
-    """Moments of the same units in both arms; each arm is (numerator, denominator or None) by column; df = n - 1."""
+def paired_moments(
+    s: Sample, control: tuple[int, int | None], treatment: tuple[int, int | None]
+) -> Moments:
+    """Moments of the same units in both arms; each arm is (numerator, denominator or None) by
+    column; df = n - 1.
+    """
     (c, at_c), (t, at_t) = ratio(s.mean, *control), ratio(s.mean, *treatment)
     df = np.where(np.asarray(s.n) > 1, s.n - 1.0, np.nan)[()]
-    return Moments(c, t, s.variance(at_c), s.variance(at_t), s.covariance(at_c, at_t), df, s.n, s.n, True)
+    return Moments(
+        c, t, s.variance(at_c), s.variance(at_t), s.covariance(at_c, at_t), df, s.n, s.n, True
+    )
 
 
-def split_moments(control: Sample, treatment: Sample, numerator: int, denominator: int | None, covariates: Sequence[int] = ()) -> Moments:
-    """Moments of independent units, df by Welch (1947) and Satterthwaite (1946); with `covariates`, adjusted by regression.
+def split_moments(
+    control: Sample,
+    treatment: Sample,
+    numerator: int,
+    denominator: int | None,
+    covariates: Sequence[int] = (),
+) -> Moments:
+    """Moments of independent units, df by Welch (1947) and Satterthwaite (1946); with `covariates`,
+    adjusted by regression.
 
-    Adjustment is CUPED with several covariates (Deng, Xu, Kohavi & Walker, WSDM 2013, section 3): the mean of an arm becomes
-    z - theta' (x - x_all), z the (linearised) values, theta = S_xx^-1 S_xz of both arms' within-arm covariances pooled by size,
-    x_all the mean over both arms. A covariate known before the assignment has the same expectation in both arms, so this changes
-    no expectation. What theta itself costs is counted (`_adjusted`): with 10 units an arm and 5 covariates a test without
-    that rejects 14% where it promises 5%.
+    Adjustment is CUPED with several covariates (Deng, Xu, Kohavi & Walker, WSDM 2013, section 3):
+    the mean of an arm becomes z - theta' (x - x_all), z the (linearised) values, theta = S_xx^-1
+    S_xz of both arms' within-arm covariances pooled by size, x_all the mean over both arms. A
+    covariate known before the assignment has the same expectation in both arms, so this changes no
+    expectation. What theta itself costs is counted (`_adjusted`): with 10 units an arm and 5
+    covariates a test without that rejects 14% where it promises 5%.
     """
     (c, at_c), (t, at_t) = (ratio(s.mean, numerator, denominator) for s in (control, treatment))
     if covariates:
         return _adjusted(control, treatment, (c, t), (at_c, at_t), np.asarray(covariates))
     v, w = control.variance(at_c), treatment.variance(at_t)
-    return Moments(c, t, v, w, 0.0, welch_df(v, w, control.n, treatment.n), control.n, treatment.n, False)
+    return Moments(
+        c, t, v, w, 0.0, welch_df(v, w, control.n, treatment.n), control.n, treatment.n, False
+    )
 
 
 def _adjusted(
-    control: Sample, treatment: Sample, means: tuple[Number, Number], gradients: tuple[Floats, Floats], x: npt.NDArray[Any]
+    control: Sample,
+    treatment: Sample,
+    means: tuple[Number, Number],
+    gradients: tuple[Floats, Floats],
+    x: npt.NDArray[Any],
 ) -> Moments:
     """The moments of two arms, adjusted for the columns `x` by one slope of both.
 
-    Residual variances are those of a regression with two intercepts and k slopes, which leave N - 2 - k degrees of freedom, and the
-    variance of the slope enters through the arms' imbalance d = x_treatment - x_control: var = (v + w) f + d' S_xx^-1 d s2 / (N - 2)
-    with f = (N - 2) / (N - 2 - k) and s2 the residuals' variance (analysis of covariance: Cochran, "Analysis of covariance: its
-    nature and uses", Biometrics 1957, section 3; for equal variances and sizes its t is exact). NaN where N - 2 - k is below 1.
+    Residual variances are those of a regression with two intercepts and k slopes, which leave N - 2
+    - k degrees of freedom, and the variance of the slope enters through the arms' imbalance d =
+    x_treatment - x_control: var = (v + w) f + d' S_xx^-1 d s2 / (N - 2) with f = (N - 2) / (N - 2 -
+    k) and s2 the residuals' variance (analysis of covariance: Cochran, "Analysis of covariance: its
+    nature and uses", Biometrics 1957, section 3; for equal variances and sizes its t is exact). NaN
+    where N - 2 - k is below 1.
     """
     (c, t), (at_c, at_t) = means, (gradients[0].copy(), gradients[1].copy())
     n, m = (np.asarray(s.n, dtype=np.float64) for s in (control, treatment))
@@ -315,10 +373,12 @@ def _cross(s: Sample, weights: Floats, columns: npt.NDArray[Any]) -> Floats:
 
 
 def linearised(numerator: Floats, denominator: Floats) -> Floats:
-    """Per-unit values `[n]` whose mean is the ratio of sums and whose variance is that of the ratio to first order.
+    """Per-unit values `[n]` whose mean is the ratio of sums and whose variance is that of the ratio
+    to first order.
 
-    z_i = R + (N_i - R D_i) / mean(D) with R = sum N / sum D (as `ratio`; Budylin et al., "Consistent transformation of ratio
-    metrics for efficient online controlled experiments", WSDM 2018). NaN where the denominators sum to 0.
+    z_i = R + (N_i - R D_i) / mean(D) with R = sum N / sum D (as `ratio`; Budylin et al.,
+    "Consistent transformation of ratio metrics for efficient online controlled experiments", WSDM
+    2018). NaN where the denominators sum to 0.
     """
     mean = denominator.mean() if len(denominator) else 0.0
     if mean == 0:
@@ -328,13 +388,18 @@ def linearised(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def linearised_alike(
-    control: tuple[Floats, Floats], treatment: tuple[Floats, Floats], weights: tuple[Floats, Floats] | None = None
+    control: tuple[Floats, Floats],
+    treatment: tuple[Floats, Floats],
+    weights: tuple[Floats, Floats] | None = None,
 ) -> tuple[Floats, Floats]:
-    """Per-unit values `[n]`, `[m]` of a ratio metric on one scale for both arms: N_i - R D_i, R = sum N / sum D of both together.
+    """Per-unit values `[n]`, `[m]` of a ratio metric on one scale for both arms: N_i - R D_i, R =
+    sum N / sum D of both together.
 
-    Linearising each arm by its own ratio sets both means to their ratios and leaves the values of the arms with other distributions
-    even where nothing differs: rank tests on them reject 13% to 27% where they promise 5%. By one ratio, the values of arms that do
-    not differ are exchangeable (Budylin et al., WSDM 2018, with the pooled ratio as kappa). NaN where the denominators sum to 0.
+    Linearising each arm by its own ratio sets both means to their ratios and leaves the values of
+    the arms with other distributions even where nothing differs: rank tests on them reject 13% to
+    27% where they promise 5%. By one ratio, the values of arms that do not differ are exchangeable
+    (Budylin et al., WSDM 2018, with the pooled ratio as kappa). NaN where the denominators sum to
+    0.
 
     Args:
         control: numerators and denominators `[n]`.
@@ -343,7 +408,10 @@ def linearised_alike(
     """
     sides = (control, treatment)
     counts = weights or tuple(np.ones(len(top)) for top, _ in sides)
-    top, bottom = (sum(float(matmul(w, side[i])) for w, side in zip(counts, sides, strict=True)) for i in (0, 1))
+    top, bottom = (
+        sum(float(matmul(w, side[i])) for w, side in zip(counts, sides, strict=True))
+        for i in (0, 1)
+    )
     shared = top / bottom if bottom else np.nan
     (top_c, bottom_c), (top_t, bottom_t) = sides
     return np.asarray(top_c - shared * bottom_c), np.asarray(top_t - shared * bottom_t)
@@ -360,11 +428,16 @@ def split(control: Floats, treatment: Floats) -> Moments:
 
 
 def welch_df(v: Number, w: Number, n: Number, m: Number, lost: int = 0) -> Number:
-    """Degrees of freedom of a difference of means with squared standard errors `v` (of `n`) and `w` (of `m` units).
+    """Degrees of freedom of a difference of means with squared standard errors `v` (of `n`) and `w`
+    (of `m` units).
 
     `lost`: further parameters that were estimated from both arms together.
     """
     total = v + w
     with np.errstate(divide="ignore", invalid="ignore"):
         satterthwaite = np.square(total) / (np.square(v) / (n - 1.0) + np.square(w) / (m - 1.0))
-        return np.where(np.asarray(total) > 0, satterthwaite - lost, np.where(np.isnan(total), np.nan, n + m - 2.0 - lost))[()]
+        return np.where(
+            np.asarray(total) > 0,
+            satterthwaite - lost,
+            np.where(np.isnan(total), np.nan, n + m - 2.0 - lost),
+        )[()]

@@ -1,4 +1,6 @@
-"""Ranks of thousands of weighted samples at once: what `tests` computes for one sample, on counts."""
+"""Ranks of thousands of weighted samples at once: what `tests` computes for one sample, on
+counts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from simulator.stats.quantiles import by_unit, merged
 
 
 def rank_sum_z(control: Floats, heads: Floats, treatment: Floats, tails: Floats) -> Floats:
-    """z of the rank-sum test (Mann & Whitney 1947, corrected for ties): `heads` `[R, n]` of `control`, `tails` of `treatment`.
+    """z of the rank-sum test (Mann & Whitney 1947, corrected for ties): `heads` `[R, n]` of
+    `control`, `tails` of `treatment`.
 
     Where both are the same answers, `control` may be `treatment`: then half of the work is saved.
     """
@@ -40,7 +43,9 @@ def signed_rank_z(differences: Floats, positive: Floats, negative: Floats) -> Fl
     up, down = by_unit(positive), by_unit(negative)
     sign = (differences > 0)[:, None]
     values, both = merged(np.abs(differences), up + down)
-    _, above = merged(np.abs(differences), np.where(sign, up, np.where((differences < 0)[:, None], down, 0.0)))
+    _, above = merged(
+        np.abs(differences), np.where(sign, up, np.where((differences < 0)[:, None], down, 0.0))
+    )
     rank = np.cumsum(both, axis=0)
     rank -= (both - 1.0) / 2.0
     n = both.sum(axis=0, dtype=np.float64)
@@ -48,7 +53,15 @@ def signed_rank_z(differences: Floats, positive: Floats, negative: Floats) -> Fl
     zeros = both[0].astype(np.float64) if start else np.zeros(len(n))
     rest = both[start:]
     mean = (n * (n + 1.0) - zeros * (zeros + 1.0)) / 4.0
-    variance = (n * (n + 1.0) * (2.0 * n + 1.0) - zeros * (zeros + 1.0) * (2.0 * zeros + 1.0)) / 24.0
+    variance = (
+        n * (n + 1.0) * (2.0 * n + 1.0) - zeros * (zeros + 1.0) * (2.0 * zeros + 1.0)
+    ) / 24.0
     variance = variance - (np.einsum("kr,kr,kr->r", rest, rest, rest) - rest.sum(axis=0)) / 48.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(variance > 0, (np.einsum("kr,kr->r", above, rank) - mean) / np.sqrt(variance), np.nan))
+        return np.asarray(
+            np.where(
+                variance > 0,
+                (np.einsum("kr,kr->r", above, rank) - mean) / np.sqrt(variance),
+                np.nan,
+            )
+        )

@@ -1,4 +1,6 @@
-"""Power: how many users (or days) a lift needs, and the smallest lift that given users can show, by formula and by simulation."""
+"""Power: how many users (or days) a lift needs, and the smallest lift that given users can show, by
+formula and by simulation.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,17 @@ DESIGNS: dict[Design, str] = {
     "split": "each user in one arm",
     "cuped": "each user in one arm, adjusted for the pre-period",
 }
-"""Twins with a covariate are not a further design: both twins have the same past, and it cancels in their difference."""
+"""Twins with a covariate are not a further design: both twins have the same past, and it cancels in
+their difference.
+"""
 
-PUBLISHED = {"comment": 0.00772, "forward": 0.00336, "play": 0.00143, "follow": 0.00027, "watch_time": 0.00017}
+PUBLISHED = {
+    "comment": 0.00772,
+    "forward": 0.00336,
+    "play": 0.00143,
+    "follow": 0.00027,
+    "watch_time": 0.00017,
+}
 """Lifts of the online test in arXiv 2404.08675, section 5.5 (1-5 July 2023)."""
 
 MOST = 10**15
@@ -47,7 +57,8 @@ class Pilot:
         metric: its name.
         mean: control mean per user (or ratio of sums).
         sd: standard deviation of one user's (linearised) value.
-        sd_difference: standard deviation of the difference between a user's twins, or None where nobody had twins or they never differ.
+        sd_difference: standard deviation of the difference between a user's twins, or None where
+            nobody had twins or they never differ.
         correlation: of a user's value with the pre-period, or None where there is none.
         n_users: users that these come from; 0 for figures given by hand.
     """
@@ -61,39 +72,59 @@ class Pilot:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.mean) and self.mean != 0):
-            raise PowerError(f"{self.metric}: the mean must be a number other than 0 to speak of a relative lift; got {self.mean}")
+            raise PowerError(
+                f"{self.metric}: the mean must be a number other than 0 to speak of a relative"
+                f" lift; got {self.mean}"
+            )
         if not (np.isfinite(self.sd) and self.sd > 0):
-            raise PowerError(f"{self.metric}: the standard deviation must be above 0; got {self.sd}")
+            raise PowerError(
+                f"{self.metric}: the standard deviation must be above 0; got {self.sd}"
+            )
         if self.correlation is not None and not -1 < self.correlation < 1:
-            raise PowerError(f"{self.metric}: the correlation with the pre-period must be in (-1, 1); got {self.correlation}")
+            raise PowerError(
+                f"{self.metric}: the correlation with the pre-period must be in (-1, 1); got"
+                f" {self.correlation}"
+            )
 
     @property
     def designs(self) -> tuple[Design, ...]:
         """The designs whose variance is known."""
-        known: dict[Design, bool] = {"paired": self.sd_difference is not None, "split": True, "cuped": self.correlation is not None}
+        known: dict[Design, bool] = {
+            "paired": self.sd_difference is not None,
+            "split": True,
+            "cuped": self.correlation is not None,
+        }
         return tuple(d for d in DESIGNS if known[d])
 
     def relative_error(self, design: Design, n: float) -> float:
-        """Standard error of the relative difference with `n` users in all: twins are one user, splits have n / 2 in each of two arms.
+        """Standard error of the relative difference with `n` users in all: twins are one user,
+        splits have n / 2 in each of two arms.
 
-        Split: 2 sd / (mean sqrt(n)); CUPED: times sqrt(1 - r^2) (Deng et al., WSDM 2013, eq. 4); paired: sd_difference / (mean sqrt(n)).
+        Split: 2 sd / (mean sqrt(n)); CUPED: times sqrt(1 - r^2) (Deng et al., WSDM 2013, eq. 4);
+            paired: sd_difference / (mean sqrt(n)).
         """
         if design == "paired":
             if self.sd_difference is None:
-                raise PowerError(f"{self.metric}: without twins the paired design's variance is not known")
+                raise PowerError(
+                    f"{self.metric}: without twins the paired design's variance is not known"
+                )
             spread = self.sd_difference
         else:
             shrink = 1.0
             if design == "cuped":
                 if self.correlation is None:
-                    raise PowerError(f"{self.metric}: without a pre-period the adjusted design's variance is not known")
+                    raise PowerError(
+                        f"{self.metric}: without a pre-period the adjusted design's variance is not"
+                        " known"
+                    )
                 shrink = np.sqrt(1.0 - self.correlation**2)
             spread = 2.0 * self.sd * shrink
         return float(spread / abs(self.mean) / np.sqrt(n))
 
 
 def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = None) -> Pilot:
-    """The pilot figures of a table; `treatment` is needed for the paired design only (its twins' difference).
+    """The pilot figures of a table; `treatment` is needed for the paired design only (its twins'
+    difference).
 
     Raises:
         TableError: no such arm, or no data.
@@ -104,19 +135,31 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     covariate = table.covariates.get(metric)
     correlation = None
     if covariate is not None:
-        own = covariate if table.assigned is None else covariate[table.assigned == table.arm(control)]
+        own = (
+            covariate if table.assigned is None else covariate[table.assigned == table.arm(control)]
+        )
         if len(own) == len(base) and np.ptp(own) > 0 and np.ptp(base) > 0:
-            correlation = float(np.clip(matmul(_standard(base), _standard(own)) / len(base), -0.999999, 0.999999))
+            correlation = float(
+                np.clip(matmul(_standard(base), _standard(own)) / len(base), -0.999999, 0.999999)
+            )
     difference = float((answers - base).std(ddof=1)) if table.paired and len(base) > 1 else 0.0
     sd = float(base.std(ddof=1)) if len(base) > 1 else float("nan")
-    return Pilot(metric, float(base.mean()) if len(base) else float("nan"), sd, difference or None, correlation, len(base))
+    return Pilot(
+        metric,
+        float(base.mean()) if len(base) else float("nan"),
+        sd,
+        difference or None,
+        correlation,
+        len(base),
+    )
 
 
 def power(p: Pilot, lift: float, n: int, design: Design, level: float = 0.95) -> float:
     """The chance that a two-sided t test finds a true relative `lift` with `n` users in all.
 
-    P(|T| > q) for noncentral T = (Z + shift) / S, by integrating over S = chi(df) / sqrt(df) (the distribution functions at hand
-    are NaN far out): mean over S of Phi(shift - q S) + Phi(-shift - q S).
+    P(|T| > q) for noncentral T = (Z + shift) / S, by integrating over S = chi(df) / sqrt(df) (the
+    distribution functions at hand are NaN far out): mean over S of Phi(shift - q S) + Phi(-shift -
+    q S).
     """
     from scipy.special import chdtri, ndtr
 
@@ -124,7 +167,9 @@ def power(p: Pilot, lift: float, n: int, design: Design, level: float = 0.95) ->
     q, shift = float(quantile(df, level)), abs(lift) / p.relative_error(design, n)
     node, weight = legendre(400)
     s = np.sqrt(chdtri(df, (1.0 + node) / 2.0) / df)
-    return float(np.clip(matmul(weight / 2.0, ndtr(shift - q * s) + ndtr(-shift - q * s)), 0.0, 1.0))
+    return float(
+        np.clip(matmul(weight / 2.0, ndtr(shift - q * s) + ndtr(-shift - q * s)), 0.0, 1.0)
+    )
 
 
 def detectable(p: Pilot, n: int, design: Design, target: float = 0.8, level: float = 0.95) -> float:
@@ -132,8 +177,11 @@ def detectable(p: Pilot, n: int, design: Design, target: float = 0.8, level: flo
     return noncentrality(float(_df(design, n)), target, level) * p.relative_error(design, n)
 
 
-def users_needed(p: Pilot, lift: float, design: Design, target: float = 0.8, level: float = 0.95) -> float:
-    """Users in all (twins count once) for a relative `lift` to be found with power `target`; inf beyond a million billions.
+def users_needed(
+    p: Pilot, lift: float, design: Design, target: float = 0.8, level: float = 0.95
+) -> float:
+    """Users in all (twins count once) for a relative `lift` to be found with power `target`; inf
+    beyond a million billions.
 
     Raises:
         PowerError: the lift is 0.
@@ -147,7 +195,11 @@ def users_needed(p: Pilot, lift: float, design: Design, target: float = 0.8, lev
             return float("inf")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if detectable(p, middle, design, target, level) > abs(lift) else (low, middle)
+        low, high = (
+            (middle, high)
+            if detectable(p, middle, design, target, level) > abs(lift)
+            else (low, middle)
+        )
     return float(high + high % 2 if design != "paired" else high)
 
 
@@ -157,10 +209,12 @@ def _df(design: Design, n: float) -> float:
 
 @dataclass(frozen=True)
 class Days:
-    """How the relative variance of a user's total falls with the length of a test: (between + within / days) per user.
+    """How the relative variance of a user's total falls with the length of a test: (between +
+    within / days) per user.
 
     Attributes:
-        between: squared relative spread of users (or of twins' lasting differences): more days do not reduce it.
+        between: squared relative spread of users (or of twins' lasting differences): more days do
+            not reduce it.
         within: squared relative spread of one user's days.
     """
 
@@ -168,21 +222,35 @@ class Days:
     within: float
 
     def needed(self, n: int, lift: float, target: float = 0.8, level: float = 0.95) -> float:
-        """Days for `n` users (twins, or both arms of a split counted by 4 / n already in the components) to show `lift`; inf if never."""
+        """Days for `n` users (twins, or both arms of a split counted by 4 / n already in the
+        components) to show `lift`; inf if never.
+        """
         room = (lift / noncentrality(max(n - 2.0, 1.0), target, level)) ** 2 * n - self.between
         return float(np.ceil(self.within / room)) if room > 0 else float("inf")
 
 
-def days_components(days: UserDays, metric: str, control: str, treatment: str | None = None) -> Days | None:
-    """The two components, by one-way random-effects analysis of variance over users; None for ratio metrics or fewer than two days.
+def days_components(
+    days: UserDays, metric: str, control: str, treatment: str | None = None
+) -> Days | None:
+    """The two components, by one-way random-effects analysis of variance over users; None for ratio
+    metrics or fewer than two days.
 
-    Between = MS_users - MS_within over days (Searle, Casella & McCulloch, "Variance components", 1992, 3.5). With a `treatment` of a
-    paired log: of the twins' differences; without: of a split test's two arms (variances times 4, for n users in all).
+    Between = MS_users - MS_within over days (Searle, Casella & McCulloch, "Variance components",
+    1992, 3.5). With a `treatment` of a paired log: of the twins' differences; without: of a split
+    test's two arms (variances times 4, for n users in all).
     """
     m = days.metrics[metric]
     if days.switched is not None:
-        raise TableError("how variance falls with days cannot be told from a switchback: its days belong to different arms")
-    if m.denominator is not None or m.numerator.days is not None or days.days < 2 or metric in days.missing:
+        raise TableError(
+            "how variance falls with days cannot be told from a switchback: its days belong to"
+            " different arms"
+        )
+    if (
+        m.denominator is not None
+        or m.numerator.days is not None
+        or days.days < 2
+        or metric in days.missing
+    ):
         return None
     cube = days.terms[m.numerator.name]
     own = cube[days.arms.index(control)].astype(np.float64)
@@ -198,32 +266,56 @@ def days_components(days: UserDays, metric: str, control: str, treatment: str | 
     return Days(between * scale, within * scale)
 
 
-def simulate(o: Outcomes, lift: float, n: int, design: Design, repetitions: int = 2000, seed: int = 0, level: float = 0.95) -> Rate:
-    """Power by simulation: samples of `n` users drawn from the run with a planted `lift`, each put through the t test of the design."""
+def simulate(
+    o: Outcomes,
+    lift: float,
+    n: int,
+    design: Design,
+    repetitions: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Rate:
+    """Power by simulation: samples of `n` users drawn from the run with a planted `lift`, each put
+    through the t test of the design.
+    """
     makers: dict[Design, Callable[[Outcomes, Floats, Floats], Pair]]
-    makers = {"paired": paired_pair, "split": split_pair, "cuped": partial(split_pair, adjusted=True)}
+    makers = {
+        "paired": paired_pair,
+        "split": split_pair,
+        "cuped": partial(split_pair, adjusted=True),
+    }
     make = makers[design]
     planted = o.planted(lift)
     count = 0
     for heads, tails in draws(len(o.control[0]), n, repetitions, seed):
         with np.errstate(invalid="ignore"):
-            count += int(np.count_nonzero(np.asarray(tests.t_test(make(planted, heads, tails)[1]).p) < 1.0 - level))
+            count += int(
+                np.count_nonzero(
+                    np.asarray(tests.t_test(make(planted, heads, tails)[1]).p) < 1.0 - level
+                )
+            )
     return Rate.of(count, repetitions)
 
 
 def population(table: UnitTable, metric: str, control: str, treatment: str) -> Outcomes:
-    """The users that `simulate` draws from: both answers of a paired table; the control's own of a split one (then only split designs)."""
+    """The users that `simulate` draws from: both answers of a paired table; the control's own of a
+    split one (then only split designs).
+    """
     arms = (control, treatment if table.paired else control)
     own, other = (tuple(v for v in table.sums(metric, arm) if v is not None) for arm in arms)
     past = table.covariates.get(metric)
     if past is not None and table.assigned is not None:
         past = past[table.assigned == table.arm(control)]
-    return _people(metric, treatment, own, other, past if past is not None and np.ptp(past) > 0 else None)
+    return _people(
+        metric, treatment, own, other, past if past is not None and np.ptp(past) > 0 else None
+    )
 
 
 def imagined(p: Pilot, n: int = 2000, seed: int = 0) -> Outcomes:
-    """Users with exactly the moments of a pilot, for `simulate` where nobody is at hand: gamma-distributed values (skewed, as sums of
-    events are), a pre-period and a twin's difference that are linear in them but for independent normal noise."""
+    """Users with exactly the moments of a pilot, for `simulate` where nobody is at hand:
+    gamma-distributed values (skewed, as sums of events are), a pre-period and a twin's difference
+    that are linear in them but for independent normal noise.
+    """
     from scipy.stats import gamma
 
     random = np.random.default_rng(seed)
@@ -235,12 +327,22 @@ def imagined(p: Pilot, n: int = 2000, seed: int = 0) -> Outcomes:
     before = None if p.correlation is None else r * value + np.sqrt(1.0 - r**2) * noise
     own = _standard(_without(_without(random.standard_normal(n), value), noise))
     control = p.mean + float(np.sign(p.mean)) * p.sd * value
-    return _people(p.metric, "treatment", (control,), (control + (p.sd_difference or 0.0) * own,), before)
+    return _people(
+        p.metric, "treatment", (control,), (control + (p.sd_difference or 0.0) * own,), before
+    )
 
 
-def _people(metric: str, arm: str, control: tuple[Floats, ...], treatment: tuple[Floats, ...], before: Floats | None) -> Outcomes:
+def _people(
+    metric: str,
+    arm: str,
+    control: tuple[Floats, ...],
+    treatment: tuple[Floats, ...],
+    before: Floats | None,
+) -> Outcomes:
     """Outcomes of whole users, their days as one."""
-    control_day, treatment_day = (tuple(v[:, None] for v in answers) for answers in (control, treatment))
+    control_day, treatment_day = (
+        tuple(v[:, None] for v in answers) for answers in (control, treatment)
+    )
     return Outcomes(metric, arm, control, treatment, control_day, treatment_day, before)
 
 
@@ -282,10 +384,23 @@ def curve(
     repetitions: int = 1000,
     seed: int = 0,
 ) -> Curve:
-    """A power curve around the size that has power .8; with a `population`, simulated at its quarter, half and full size."""
+    """A power curve around the size that has power .8; with a `population`, simulated at its
+    quarter, half and full size.
+    """
     need = users_needed(p, lift, design, level=level)
     centre = min(need, float(MOST))
-    users = tuple(int(n) for n in np.unique(np.maximum(np.geomspace(centre / 20, centre * 4, points), 8).astype(np.int64)))
-    checked: Sequence[int] = [] if population is None else [max(int(centre * share), 8) for share in (0.25, 0.5, 1.0)]
-    drawn = tuple((n, simulate(population, lift, n, design, repetitions, seed, level)) for n in checked if population is not None)
+    users = tuple(
+        int(n)
+        for n in np.unique(
+            np.maximum(np.geomspace(centre / 20, centre * 4, points), 8).astype(np.int64)
+        )
+    )
+    checked: Sequence[int] = (
+        [] if population is None else [max(int(centre * share), 8) for share in (0.25, 0.5, 1.0)]
+    )
+    drawn = tuple(
+        (n, simulate(population, lift, n, design, repetitions, seed, level))
+        for n in checked
+        if population is not None
+    )
     return Curve(design, users, tuple(power(p, lift, n, design, level) for n in users), drawn)

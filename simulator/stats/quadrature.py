@@ -14,8 +14,9 @@ from simulator.stats.moments import Floats
 def legendre(n: int) -> tuple[Floats, Floats]:
     """Nodes in (-1, 1), ascending, and weights `[n]`, exact for polynomials of degree 2 n - 1.
 
-    The roots of P_n by Newton's method from cos(pi (i - 1/4) / (n + 1/2)), P_n and its derivative by their recursion (Abramowitz & Stegun
-    1964, 22.7.10 and 25.4.29). numpy's are eigenvalues, whose last bits depend on the processor's LAPACK.
+    The roots of P_n by Newton's method from cos(pi (i - 1/4) / (n + 1/2)), P_n and its derivative
+    by their recursion (Abramowitz & Stegun 1964, 22.7.10 and 25.4.29). numpy's are eigenvalues,
+    whose last bits depend on the processor's LAPACK.
     """
     x = np.array([-circle((i - 0.25) / (2.0 * n + 1.0))[0] for i in range(1, n + 1)])
     slope = np.empty(n)

@@ -1,7 +1,9 @@
-"""Quantiles: lifts of a metric's median or ninth decile over users, as moments like any other, of one sample or of thousands at once.
+"""Quantiles: lifts of a metric's median or ninth decile over users, as moments like any other, of
+one sample or of thousands at once.
 
-They are *mid-quantiles*, which are the ordinary ones where values differ, and move smoothly where many users have the same value (counts):
-there an ordinary quantile stays at one whole number or jumps to the next, and no normal theory holds for it.
+They are *mid-quantiles*, which are the ordinary ones where values differ, and move smoothly where
+many users have the same value (counts): there an ordinary quantile stays at one whole number or
+jumps to the next, and no normal theory holds for it.
 """
 
 from __future__ import annotations
@@ -21,13 +23,17 @@ Weights = npt.NDArray[Any]
 """Counts of units in samples `[n, R]`."""
 
 LEAST = 10
-"""Units that a sample must have on the thinner side of a quantile for its spread to be told at all."""
+"""Units that a sample must have on the thinner side of a quantile for its spread to be told at all.
+"""
 
 ENOUGH = 50
-"""Units that it must have there for its lift to be given: audited with half as many, the test rejects too seldom."""
+"""Units that it must have there for its lift to be given: audited with half as many, the test
+rejects too seldom.
+"""
 
 TIED = 0.1
-"""Share of other units with the value at a quantile, in standard errors of the level, up to which its lift is given.
+"""Share of other units with the value at a quantile, in standard errors of the level, up to which
+its lift is given.
 
 Counts are beyond it: not all of them held their level when they were audited, seconds did.
 """
@@ -40,21 +46,29 @@ MASS = exps(-0.5 * np.square(NODES)) / exps(-0.5 * np.square(NODES)).sum()
 
 
 def merged(values: Floats, weights: Weights) -> tuple[Floats, Weights]:
-    """Distinct values `[k]`, ascending, and their counts `[k, R]`, from `weights` `[n, R]`; samples are the last axis."""
+    """Distinct values `[k]`, ascending, and their counts `[k, R]`, from `weights` `[n, R]`; samples
+    are the last axis.
+    """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     sorted_weights = weights[order]
-    return ordered[first], sorted_weights if len(first) == len(values) else np.add.reduceat(sorted_weights, first, axis=0)
+    return ordered[first], (
+        sorted_weights
+        if len(first) == len(values)
+        else np.add.reduceat(sorted_weights, first, axis=0)
+    )
 
 
 @dataclass(frozen=True)
 class MidQuantile:
     """One quantile in each of R samples, all fields `[R]`.
 
-    With distinct values x_1 < x_2 < ..., shares p_j and mid-distribution pi_j = p_1 + ... + p_(j-1) + p_j / 2, the mid-quantile at level q
-    between pi_j and pi_(j+1) is (1 - share) x_j + share x_(j+1), share = (q - pi_j) / (pi_(j+1) - pi_j) (Ma, Genton & Parzen, "Asymptotic
-    properties of sample quantiles of discrete distributions", Annals of the Institute of Statistical Mathematics 2011, eq. 3).
+    With distinct values x_1 < x_2 < ..., shares p_j and mid-distribution pi_j = p_1 + ... + p_(j-1)
+    + p_j / 2, the mid-quantile at level q between pi_j and pi_(j+1) is (1 - share) x_j + share
+    x_(j+1), share = (q - pi_j) / (pi_(j+1) - pi_j) (Ma, Genton & Parzen, "Asymptotic properties of
+    sample quantiles of discrete distributions", Annals of the Institute of Statistical Mathematics
+    2011, eq. 3).
 
     Attributes:
         value: the mid-quantile.
@@ -76,19 +90,26 @@ class MidQuantile:
     def scores(self, values: Floats) -> Floats:
         """How much each unit counts as below the quantile, `[n, R]`: their mean is the level.
 
-        (1 - share) m_j + share m_(j+1) with m_j = 1(x < x_j) + 1(x = x_j) / 2: the mid-quantile moves by -slope times the mean score.
+        (1 - share) m_j + share m_(j+1) with m_j = 1(x < x_j) + 1(x = x_j) / 2: the mid-quantile
+        moves by -slope times the mean score.
         """
         x = values[:, None]
-        return np.asarray((x < self.lower) + (x == self.lower) * ((1.0 + self.share) / 2.0) + (x == self.upper) * (self.share / 2.0))
+        return np.asarray(
+            (x < self.lower)
+            + (x == self.lower) * ((1.0 + self.share) / 2.0)
+            + (x == self.upper) * (self.share / 2.0)
+        )
 
 
 def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
     """The mid-quantile at `level` in every sample.
 
-    Its slope is that of a line with the same spread: sd of the mid-quantile at level + e over sd of e, with e as the mean score varies,
-    normal. That is the spread of the quantile under resampling, as Maritz & Jarrett have it for order statistics ("A note on estimating
-    the variance of the sample median", JASA 1978), exact where all the levels that matter lie between the same two values. NaN with
-    fewer than LEAST units on the thinner side, or where those levels leave the sample.
+    Its slope is that of a line with the same spread: sd of the mid-quantile at level + e over sd of
+    e, with e as the mean score varies, normal. That is the spread of the quantile under resampling,
+    as Maritz & Jarrett have it for order statistics ("A note on estimating the variance of the
+    sample median", JASA 1978), exact where all the levels that matter lie between the same two
+    values. NaN with fewer than LEAST units on the thinner side, or where those levels leave the
+    sample.
 
     Args:
         values: `[n]`.
@@ -103,18 +124,31 @@ def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
         variance = np.maximum(square - level**2, 0.0) / (curve.n - 1.0)
         error = np.sqrt(variance)
         nearby = np.stack([curve.value(level + z * error) for z in NODES])
-        slope = np.sqrt(matmul(MASS, np.square(nearby - matmul(MASS, nearby))) / matmul(MASS, np.square(NODES))) / error
+        slope = (
+            np.sqrt(
+                matmul(MASS, np.square(nearby - matmul(MASS, nearby)))
+                / matmul(MASS, np.square(NODES))
+            )
+            / error
+        )
     known = (curve.n * min(level, 1.0 - level) >= LEAST) & (variance > 0)
-    x_lower, x_upper = curve.distinct[lower], curve.distinct[np.minimum(upper, len(curve.distinct) - 1)]
+    x_lower, x_upper = (
+        curve.distinct[lower],
+        curve.distinct[np.minimum(upper, len(curve.distinct) - 1)],
+    )
     value = x_lower + share * (x_upper - x_lower)
-    return MidQuantile(value, x_lower, x_upper, share, np.where(known, slope, np.nan), variance, curve.n)
+    return MidQuantile(
+        value, x_lower, x_upper, share, np.where(known, slope, np.nan), variance, curve.n
+    )
 
 
 def unfit(control: Floats, treatment: Floats, level: float, n: int) -> str:
-    """Why no lift of a quantile of samples of `n` units an arm can be given, in words; "" where it can.
+    """Why no lift of a quantile of samples of `n` units an arm can be given, in words; "" where it
+    can.
 
-    A quantile has a normal law where the distribution is smooth on the scale of its error. Where many users share one value (counts of few
-    events) it stays there or jumps to the next; audited, tests and intervals then err either way.
+    A quantile has a normal law where the distribution is smooth on the scale of its error. Where
+    many users share one value (counts of few events) it stays there or jumps to the next; audited,
+    tests and intervals then err either way.
     """
     if n * min(level, 1.0 - level) < ENOUGH:
         return f"fewer than {ENOUGH} users beyond it"
@@ -141,20 +175,30 @@ class _Curve:
     def share_at(self, index: npt.NDArray[np.int64]) -> Floats:
         """Share of the units at the value of this index; 0 beyond the last."""
         inside = index < len(self.distinct)
-        return np.asarray(np.where(inside, self.counts[np.minimum(index, len(self.distinct) - 1), self.sample], 0.0) / self.n)
+        return np.asarray(
+            np.where(
+                inside, self.counts[np.minimum(index, len(self.distinct) - 1), self.sample], 0.0
+            )
+            / self.n
+        )
 
     def shares(self, index: npt.NDArray[np.int64]) -> Floats:
         """Share of the units below the value of this index."""
         return np.asarray(self.below[index, self.sample] / self.n - self.share_at(index))
 
     def around(self, level: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
-        """Indices of the values that the samples have on both sides of `level` `[R]`, and its share of the way between; NaN outside."""
+        """Indices of the values that the samples have on both sides of `level` `[R]`, and its share
+        of the way between; NaN outside.
+        """
         k = len(self.distinct)
         low, high = np.zeros(len(self.n), dtype=np.int64), np.full(len(self.n), k)
         while (low < high).any():  # the first value whose mid-distribution is above the level
             middle = np.minimum((low + high) // 2, k - 1)
             up = self._mid(middle) <= level
-            low, high = np.where((low < high) & up, middle + 1, low), np.where((low < high) & ~up, middle, high)
+            low, high = (
+                np.where((low < high) & up, middle + 1, low),
+                np.where((low < high) & ~up, middle, high),
+            )
         upper = self._present(low, 1)
         lower = self._present(low - 1, -1)
         outside = (lower < 0) | (upper >= k)
@@ -170,10 +214,14 @@ class _Curve:
         return np.asarray(ends[0] + share * (ends[1] - ends[0]))
 
     def _mid(self, index: npt.NDArray[np.int64]) -> Floats:
-        return np.asarray((self.below[index, self.sample] - self.counts[index, self.sample] / 2.0) / self.n)
+        return np.asarray(
+            (self.below[index, self.sample] - self.counts[index, self.sample] / 2.0) / self.n
+        )
 
     def _present(self, index: npt.NDArray[np.int64], step: int) -> npt.NDArray[np.int64]:
-        """The next index in the direction of `step` whose value the sample has; beyond the ends where there is none."""
+        """The next index in the direction of `step` whose value the sample has; beyond the ends
+        where there is none.
+        """
         k, index = len(self.distinct), index.copy()
         while True:
             inside = (index >= 0) & (index < k)
@@ -184,20 +232,30 @@ class _Curve:
 
 
 def quantile_moments(control: Floats, treatment: Floats, level: float, *, paired: bool) -> Moments:
-    """Moments of the `level` mid-quantile of users in both arms; variance NaN where a sample has no spread there. df are infinite."""
+    """Moments of the `level` mid-quantile of users in both arms; variance NaN where a sample has no
+    spread there. df are infinite.
+    """
     ones = np.ones((max(len(control), len(treatment)), 1))
     if paired:
         many = _twins(control, treatment, ones[: len(control)], level)
     else:
-        many = _independent(mid_quantile(control, ones[: len(control)], level), mid_quantile(treatment, ones[: len(treatment)], level))
+        many = _independent(
+            mid_quantile(control, ones[: len(control)], level),
+            mid_quantile(treatment, ones[: len(treatment)], level),
+        )
     c, t, var_c, var_t, cov = (
-        float(np.ravel(v)[0]) for v in (many.control, many.treatment, many.var_control, many.var_treatment, many.cov)
+        float(np.ravel(v)[0])
+        for v in (many.control, many.treatment, many.var_control, many.var_treatment, many.cov)
     )
     return Moments(c, t, var_c, var_t, cov, np.inf, len(control), len(treatment), paired)
 
 
-def quantile_pair(o: Outcomes, heads: Floats, tails: Floats, level: float, *, paired: bool) -> tuple[Moments, Moments]:
-    """Moments of a quantile under the null and the effect, as `randomise.split_pair` and `paired_pair` make those of means."""
+def quantile_pair(
+    o: Outcomes, heads: Floats, tails: Floats, level: float, *, paired: bool
+) -> tuple[Moments, Moments]:
+    """Moments of a quantile under the null and the effect, as `randomise.split_pair` and
+    `paired_pair` make those of means.
+    """
     c, t = o.control[0], o.treatment[0]
     up, down = by_unit(heads), by_unit(tails)
     if not paired:
@@ -215,14 +273,19 @@ def by_unit(weights: Floats) -> npt.NDArray[np.float32]:
 
 def _independent(control: MidQuantile, treatment: MidQuantile) -> Moments:
     var_c, var_t = (np.square(m.slope) * m.variance for m in (control, treatment))
-    return Moments(control.value, treatment.value, var_c, var_t, 0.0, np.inf, control.n, treatment.n, False)
+    return Moments(
+        control.value, treatment.value, var_c, var_t, 0.0, np.inf, control.n, treatment.n, False
+    )
 
 
 def _twins(control: Floats, treatment: Floats, weights: Weights, level: float) -> Moments:
-    """Both mid-quantiles of `weights` `[n, R]` twins, with the covariance of their scores (as Babu & Rao, "Joint asymptotic distribution of
-    marginal quantiles", Journal of Multivariate Analysis 1988, for values that differ)."""
+    """Both mid-quantiles of `weights` `[n, R]` twins, with the covariance of their scores (as Babu
+    & Rao, "Joint asymptotic distribution of marginal quantiles", Journal of Multivariate Analysis
+    1988, for values that differ)."""
     c, t = (mid_quantile(v, weights, level) for v in (control, treatment))
-    together = np.einsum("nr,nr,nr->r", weights, c.scores(control), t.scores(treatment)) / c.n - level**2
+    together = (
+        np.einsum("nr,nr,nr->r", weights, c.scores(control), t.scores(treatment)) / c.n - level**2
+    )
     with np.errstate(invalid="ignore"):
         cov = c.slope * t.slope * together / (c.n - 1.0)
         var_c, var_t = (np.square(m.slope) * m.variance for m in (c, t))

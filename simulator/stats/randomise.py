@@ -1,4 +1,6 @@
-"""Randomising again: both answers of every user in a paired run, and the moments of thousands of samples drawn from them at once."""
+"""Randomising again: both answers of every user in a paired run, and the moments of thousands of
+samples drawn from them at once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ MANY = 16
 """Users per cell from which counts are drawn as such (multinomial) and not user by user."""
 
 Pair = tuple[Moments, Moments]
-"""Moments of the same samples under the null (both arms answer alike) and under the effect (each as it did)."""
+"""Moments of the same samples under the null (both arms answer alike) and under the effect (each as
+it did).
+"""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,13 @@ class Rate:
         return cls(count / total, float(low), float(high))
 
     def near(self, nominal: float, total: int) -> bool:
-        """Whether the rate is within three Monte-Carlo standard errors of `nominal`; a rate that does not exist is not off."""
-        return bool(np.isnan(self.value) or abs(self.value - nominal) <= 3.0 * np.sqrt(nominal * (1.0 - nominal) / total))
+        """Whether the rate is within three Monte-Carlo standard errors of `nominal`; a rate that
+        does not exist is not off.
+        """
+        return bool(
+            np.isnan(self.value)
+            or abs(self.value - nominal) <= 3.0 * np.sqrt(nominal * (1.0 - nominal) / total)
+        )
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,10 @@ class Outcomes:
     """Both answers of every user to one metric, whole and by day.
 
     Attributes:
-        control, treatment: variables by arm: numerator and, for ratio metrics, denominator, `[1 or 2][users]`.
-        control_days, treatment_days: the same by day, `[1 or 2][users, days]`; days without any denominator are left out.
+        control, treatment: variables by arm: numerator and, for ratio metrics, denominator,
+            `[1 or 2][users]`.
+        control_days, treatment_days: the same by day, `[1 or 2][users, days]`; days without any
+            denominator are left out.
         before: pre-period value `[users]`, or None.
         strata: number of each user's stratum (activity before the test) `[users]`, or None.
     """
@@ -69,7 +80,10 @@ class Outcomes:
     @property
     def means(self) -> tuple[float, float]:
         """The population's mean (or ratio of sums) under the control and the treatment."""
-        control, treatment = (float(v[0].sum() / (v[1].sum() if len(v) == 2 else len(v[0]))) for v in (self.control, self.treatment))
+        control, treatment = (
+            float(v[0].sum() / (v[1].sum() if len(v) == 2 else len(v[0])))
+            for v in (self.control, self.treatment)
+        )
         return control, treatment
 
     @property
@@ -78,8 +92,12 @@ class Outcomes:
         return float(moments.relative(*self.means))
 
     def planted(self, lift: float) -> Outcomes:
-        """The same users with treatment numerators scaled so that the true lift is exactly `lift`."""
-        sign = np.sign(self.means[0])  # of a loss, a positive lift makes the treatment's mean smaller in size
+        """The same users with treatment numerators scaled so that the true lift is exactly
+        `lift`.
+        """
+        sign = np.sign(
+            self.means[0]
+        )  # of a loss, a positive lift makes the treatment's mean smaller in size
         scale = (1.0 + sign * lift) / (1.0 + sign * self.lift)
         whole, parts = ((v[0] * scale, *v[1:]) for v in (self.treatment, self.treatment_days))
         return replace(self, treatment=whole, treatment_days=parts)
@@ -106,45 +124,73 @@ def outcomes(days: UserDays, control: str, treatment: str, metric: str) -> Outco
         TableError: the run is not paired, or the metric has no data.
     """
     if days.assigned is not None or days.switched is not None:
-        raise TableError("an audit needs both answers of every user: run the scenario with `design: {kind: paired}`")
+        raise TableError(
+            "an audit needs both answers of every user: run the scenario with `design: {kind:"
+            " paired}`"
+        )
     table, daily = days.by("user"), days.by("user-day")
     past = table.covariates.get(metric)
     whole, parts = {}, {}
     for arm in (control, treatment):
         whole[arm] = tuple(v for v in table.sums(metric, arm) if v is not None)
-        parts[arm] = tuple(v.reshape(days.n_users, -1) for v in daily.sums(metric, arm) if v is not None)
+        parts[arm] = tuple(
+            v.reshape(days.n_users, -1) for v in daily.sums(metric, arm) if v is not None
+        )
     if len(parts[control]) == 2:
         some = (parts[control][1].sum(axis=0) > 0) | (parts[treatment][1].sum(axis=0) > 0)
         parts = {arm: tuple(v[:, some] for v in both) for arm, both in parts.items()}
     varied = past if past is not None and np.ptp(past) > 0 else None
     group = table.groups.get("activity")
     strata = None if group is None else np.unique(group, return_inverse=True)[1]
-    return Outcomes(metric, treatment, whole[control], whole[treatment], parts[control], parts[treatment], varied, strata)
+    return Outcomes(
+        metric,
+        treatment,
+        whole[control],
+        whole[treatment],
+        parts[control],
+        parts[treatment],
+        varied,
+        strata,
+    )
 
 
 def draws(n_users: int, size: int, repetitions: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
-    """Samples of `size` users with replacement, a coin for each: counts of heads and of tails, each `[R, n_users]`, in chunks of R."""
+    """Samples of `size` users with replacement, a coin for each: counts of heads and of tails, each
+    `[R, n_users]`, in chunks of R.
+    """
     generator = np.random.default_rng([seed, size])
     chunk = max(1, CELLS // (2 * n_users))
     for start in range(0, repetitions, chunk):
         rows = min(chunk, repetitions - start)
         if size > MANY * 2 * n_users:
-            counts = generator.multinomial(size, np.full(2 * n_users, 0.5 / n_users), rows).reshape(rows, 2, n_users).astype(np.float64)
+            counts = (
+                generator.multinomial(size, np.full(2 * n_users, 0.5 / n_users), rows)
+                .reshape(rows, 2, n_users)
+                .astype(np.float64)
+            )
             yield counts[:, 0], counts[:, 1]
             continue
         cell = generator.integers(0, 2 * n_users, (rows, size), dtype=np.int64)
         cell += np.arange(rows)[:, None] * (2 * n_users)
-        counts = np.bincount(cell.ravel(), minlength=rows * 2 * n_users).reshape(rows, 2, n_users).astype(np.float64)
+        counts = (
+            np.bincount(cell.ravel(), minlength=rows * 2 * n_users)
+            .reshape(rows, 2, n_users)
+            .astype(np.float64)
+        )
         yield counts[:, 0], counts[:, 1]
 
 
 def split_pair(o: Outcomes, heads: Floats, tails: Floats, adjusted: bool = False) -> Pair:
-    """Heads are in the control, tails in the treatment; under the null these answer as the control."""
+    """Heads are in the control, tails in the treatment; under the null these answer as the
+    control.
+    """
     extra = (o.before,) if adjusted and o.before is not None else ()
     covariates = range(len(o.control), len(o.control) + len(extra))
     control = moments.weighted((*o.control, *extra), heads)
     others = (moments.weighted((*answers, *extra), tails) for answers in (o.control, o.treatment))
-    null, effect = (moments.split_moments(control, other, 0, o.bottom, covariates) for other in others)
+    null, effect = (
+        moments.split_moments(control, other, 0, o.bottom, covariates) for other in others
+    )
     return null, effect
 
 
@@ -153,7 +199,10 @@ def stratified_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
     assert o.strata is not None
     members = [np.flatnonzero(o.strata == s) for s in range(int(o.strata.max()) + 1)]
     control = [moments.weighted([v[m] for v in o.control], heads[:, m]) for m in members]
-    others = ([moments.weighted([v[m] for v in answers], tails[:, m]) for m in members] for answers in (o.control, o.treatment))
+    others = (
+        [moments.weighted([v[m] for v in answers], tails[:, m]) for m in members]
+        for answers in (o.control, o.treatment)
+    )
     null, effect = (stratified(control, other, o.bottom) for other in others)
     return null, effect
 
@@ -172,16 +221,32 @@ def paired_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
 def day_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
     """The day x arm table of the paired samples: means per user of each day, paired by day."""
     everyone = heads + tails
-    null = _days([matmul(heads, c) + matmul(tails, t) for c, t in zip(o.control_days, o.treatment_days, strict=True)],
-                 [matmul(heads, t) + matmul(tails, c) for c, t in zip(o.control_days, o.treatment_days, strict=True)])  # fmt: skip
-    return null, _days([matmul(everyone, c) for c in o.control_days], [matmul(everyone, t) for t in o.treatment_days])
+    null = _days(
+        [
+            matmul(heads, c) + matmul(tails, t)
+            for c, t in zip(o.control_days, o.treatment_days, strict=True)
+        ],
+        [
+            matmul(heads, t) + matmul(tails, c)
+            for c, t in zip(o.control_days, o.treatment_days, strict=True)
+        ],
+    )
+    return null, _days(
+        [matmul(everyone, c) for c in o.control_days],
+        [matmul(everyone, t) for t in o.treatment_days],
+    )
 
 
 def split_day_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
-    """The day x arm table of the split samples: means per user of each arm and day, paired by day."""
+    """The day x arm table of the split samples: means per user of each arm and day, paired by
+    day.
+    """
     n, m = heads.sum(axis=1, keepdims=True), tails.sum(axis=1, keepdims=True)
     control = [matmul(heads, v) / n for v in o.control_days]
-    null, effect = (_days(control, [matmul(tails, v) / m for v in answers]) for answers in (o.control_days, o.treatment_days))
+    null, effect = (
+        _days(control, [matmul(tails, v) / m for v in answers])
+        for answers in (o.control_days, o.treatment_days)
+    )
     return null, effect
 
 

@@ -43,7 +43,8 @@ UNIT = rf"[A-Z]{{0,2}}\p{{Sc}}|{CURRENCIES}|kr|zł|Kč|Rs\.?"
 
 AMOUNT = (
     rf"^(?P<open>\()?(?P<sign>[+-])?\s*(?P<before>{UNIT})?\s*(?P<inner>[+-])?"
-    rf"(?P<number>[.,]?\d(?:[\d.,' ]*\d)?[.,]?(?:[eE][+-]?\d+)?)\s*(?P<after>{UNIT}|%)?(?P<close>\))?$"
+    r"(?P<number>[.,]?\d(?:[\d.,'"
+    rf" ]*\d)?[.,]?(?:[eE][+-]?\d+)?)\s*(?P<after>{UNIT}|%)?(?P<close>\))?$"
 )
 
 CONVENTIONS = ((",", "."), (".", ","), (" ", "."), (" ", ","), ("'", "."), ("'", ","))
@@ -52,7 +53,10 @@ CONVENTIONS = ((",", "."), (".", ","), (" ", "."), (" ", ","), ("'", "."), ("'",
 BOOLEANS = (("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"))
 
 CLOCK = (
-    r"^(?:(?P<days>-?\d+) days?,? \+?)?(?P<sign>-)?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d(?:[.,]\d+)?)$",
+    (
+        r"^(?:(?P<days>-?\d+) days?,?"
+        r" \+?)?(?P<sign>-)?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d(?:[.,]\d+)?)$"
+    ),
     r"^(?P<days>-?\d+) days?$",
     r"^(?P<sign>-)?P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:[.,]\d+)?)S)?)?$",
 )
@@ -187,7 +191,9 @@ def _may_have_thousands(cells: Cells, values: Floats) -> bool:
 
 
 def _are_in_thousands(cells: Cells) -> bool:
-    """Whether every dot has one to three digits before it, the first no zero, and three behind it."""
+    """Whether every dot has one to three digits before it, the first no zero, and three behind
+    it.
+    """
     dotted = cells.filter(pc.match_substring(cells, "."))
     return bool(pc.all(pc.match_substring_regex(dotted, r"^[+-]?[1-9]\d{0,2}\.\d{3}$")).as_py())
 
@@ -253,7 +259,9 @@ def _dressed(cells: Cells) -> Reading | None:
 
 
 def _mostly_numbers(column: _Texts, strays: Mask) -> bool:
-    """Whether the strays are mistakes among numbers: the lesser part, or words for what is absent."""
+    """Whether the strays are mistakes among numbers: the lesser part, or words for what is
+    absent.
+    """
     share = column.share(strays)
     if share < MOST or share == 1.0:
         return share < MOST
@@ -343,8 +351,8 @@ def _separated(column: _Texts, numbers: Cells, is_amount: Mask) -> tuple[Floats,
             sign = "," if "," in text else "."
             raise UnreadableError(
                 row,
-                f"{text!r}, which may be {values[at]:.12g} or {other[at]:.12g}: whether {sign!r} stands between thousands or before "
-                "decimals is not clear from the whole column",
+                f"{text!r}, which may be {values[at]:.12g} or {other[at]:.12g}: whether {sign!r}"
+                " stands between thousands or before decimals is not clear from the whole column",
             )
     said = {thousands: f"{thousands!r} between thousands"} | (
         {decimal: f"{decimal!r} before decimals"} if decimal != "." else {}

@@ -1,4 +1,6 @@
-"""Resampling: randomisation tests and bootstrap intervals, for those who would rather not lean on normal theory."""
+"""Resampling: randomisation tests and bootstrap intervals, for those who would rather not lean on
+normal theory.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Bits = npt.NDArray[np.uint8]
 
 
 def coins(units: int, repetitions: int, seed: int, share: float = 0.5) -> Iterator[Bits]:
-    """Assignments `[R, units]` of 1 (treatment) with chance `share`, in chunks of R, as a split by hash makes them."""
+    """Assignments `[R, units]` of 1 (treatment) with chance `share`, in chunks of R, as a split by
+    hash makes them.
+    """
     generator = np.random.default_rng([seed, units])
     chunk = max(8, CELLS // units)
     for start in range(0, repetitions, chunk):
@@ -31,8 +35,11 @@ def coins(units: int, repetitions: int, seed: int, share: float = 0.5) -> Iterat
             yield (generator.random((rows, units), dtype=np.float32) < share).view(np.uint8)
 
 
-def rerandomised(metrics: list[tuple[Floats, Floats]], repetitions: int, seed: int = 0) -> Iterator[list[Moments]]:
-    """Split experiments on the same units, in chunks: both answers of every unit are known, a coin decides which is seen.
+def rerandomised(
+    metrics: list[tuple[Floats, Floats]], repetitions: int, seed: int = 0
+) -> Iterator[list[Moments]]:
+    """Split experiments on the same units, in chunks: both answers of every unit are known, a coin
+    decides which is seen.
 
     Args:
         metrics: (answers in the control, answers in the treatment), each `[units]`.
@@ -46,11 +53,15 @@ def rerandomised(metrics: list[tuple[Floats, Floats]], repetitions: int, seed: i
         yield [moments.split_by(control, treatment, heads) for control, treatment in metrics]
 
 
-def permutation(control: Floats, treatment: Floats, *, paired: bool, repetitions: int = 9999, seed: int = 0) -> Test:
-    """A randomisation test of no effect on any unit, with the t statistic (Fisher 1935; studentised, so that it also holds for equal
-    means with unequal variances: Chung & Romano, "Exact and asymptotically robust permutation tests", 2013).
+def permutation(
+    control: Floats, treatment: Floats, *, paired: bool, repetitions: int = 9999, seed: int = 0
+) -> Test:
+    """A randomisation test of no effect on any unit, with the t statistic (Fisher 1935;
+    studentised, so that it also holds for equal means with unequal variances: Chung & Romano,
+    "Exact and asymptotically robust permutation tests", 2013).
 
-    Twins exchange answers by a coin; split units are assigned anew with the observed share. p = (1 + exceedances) / (1 + repetitions).
+    Twins exchange answers by a coin; split units are assigned anew with the observed share. p = (1
+    + exceedances) / (1 + repetitions).
     """
     m = (moments.paired if paired else moments.split)(control, treatment)
     observed = float(tests.t_test(m).statistic)
@@ -64,7 +75,9 @@ def permutation(control: Floats, treatment: Floats, *, paired: bool, repetitions
             d = treatment - control
             signs = 1.0 - 2.0 * heads
             mean = matmul(signs, d) / n
-            t = mean / np.sqrt(np.maximum((np.square(d).sum() / n - np.square(mean)) / (n - 1.0), 1e-300))
+            t = mean / np.sqrt(
+                np.maximum((np.square(d).sum() / n - np.square(mean)) / (n - 1.0), 1e-300)
+            )
         else:
             t = tests.t_test(moments.split_by(pooled, pooled, heads)).statistic
         with np.errstate(invalid="ignore"):
@@ -72,11 +85,20 @@ def permutation(control: Floats, treatment: Floats, *, paired: bool, repetitions
     return Test(observed, np.nan, (1.0 + count) / (1.0 + repetitions))
 
 
-def bootstrap(control: Floats, treatment: Floats, *, paired: bool, level: float = 0.95, repetitions: int = 4000, seed: int = 0) -> Interval:
-    """The bias-corrected and accelerated interval of the relative lift, units drawn with replacement (Efron 1987; DiCiccio & Efron 1996).
+def bootstrap(
+    control: Floats,
+    treatment: Floats,
+    *,
+    paired: bool,
+    level: float = 0.95,
+    repetitions: int = 4000,
+    seed: int = 0,
+) -> Interval:
+    """The bias-corrected and accelerated interval of the relative lift, units drawn with
+    replacement (Efron 1987; DiCiccio & Efron 1996).
 
-    Split arms are drawn separately; the acceleration is then that of all units' influences together. NaN where the lift is not defined or
-    does not vary.
+    Split arms are drawn separately; the acceleration is then that of all units' influences
+    together. NaN where the lift is not defined or does not vary.
     """
     from scipy.special import ndtr, ndtri
 
@@ -87,16 +109,22 @@ def bootstrap(control: Floats, treatment: Floats, *, paired: bool, level: float 
     lifts = lifts[np.isfinite(lifts)]
     if not len(lifts) or np.ptp(lifts) == 0:
         return Interval(np.nan, np.nan)
-    below = (np.count_nonzero(lifts < observed) + 0.5 * np.count_nonzero(lifts == observed)) / len(lifts)
+    below = (np.count_nonzero(lifts < observed) + 0.5 * np.count_nonzero(lifts == observed)) / len(
+        lifts
+    )
     bias = ndtri(np.clip(below, 0.5 / len(lifts), 1 - 0.5 / len(lifts)))
     influence = _jackknife(control, treatment, paired)
-    acceleration = (influence * influence * influence).sum() / (6.0 * power(float(np.square(influence).sum()), 1.5))
+    acceleration = (influence * influence * influence).sum() / (
+        6.0 * power(float(np.square(influence).sum()), 1.5)
+    )
     z = bias + ndtri(np.array([0.5 - level / 2.0, 0.5 + level / 2.0]))
     low, high = np.quantile(lifts, ndtr(bias + z / (1.0 - acceleration * z)))
     return Interval(float(low), float(high))
 
 
-def _bootstrapped(control: Floats, treatment: Floats, paired: bool, repetitions: int, seed: int) -> Floats:
+def _bootstrapped(
+    control: Floats, treatment: Floats, paired: bool, repetitions: int, seed: int
+) -> Floats:
     """Lifts of resampled units, `[repetitions]`."""
     generator = np.random.default_rng([seed, len(control)])
     found = []
@@ -110,7 +138,9 @@ def _bootstrapped(control: Floats, treatment: Floats, paired: bool, repetitions:
 
 
 def _jackknife(control: Floats, treatment: Floats, paired: bool) -> Floats:
-    """Influences (mean less value) of the lift without each unit in turn; split arms one after the other, each weighted by its size."""
+    """Influences (mean less value) of the lift without each unit in turn; split arms one after the
+    other, each weighted by its size.
+    """
     c, t = _without_each(control), _without_each(treatment)
     with np.errstate(divide="ignore", invalid="ignore"):
         if paired:

@@ -71,7 +71,8 @@ class Rows:
         found = self.columns.get(column) or self.labels.get(column)
         if found is None:
             raise TableError(
-                f"the table has no column {column!r}{_near(column, self.columns)}; it has {list(self.columns)}"
+                f"the table has no column {column!r}{_near(column, self.columns)}; it has"
+                f" {list(self.columns)}"
             )
         return found
 
@@ -110,7 +111,7 @@ def of_arrow(
     """
     table, own = with_index(table)
     names, labels = named(table.column_names), {*index, *own}
-    getters = {name: (lambda i=i: table.column(i)) for i, name in enumerate(names)}
+    getters = {name: lambda i=i: table.column(i) for i, name in enumerate(names)}
     return Rows(
         {name: get for name, get in getters.items() if name not in labels},
         place or (lambda row: f"row {row}"),
@@ -136,9 +137,9 @@ def with_index(table: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
 
 def _of_pandas(frame: pd.DataFrame) -> Rows:
     names = named(frame.columns)
-    columns = {name: (lambda i=i: _of_series(frame.iloc[:, i])) for i, name in enumerate(names)}
+    columns = {name: lambda i=i: _of_series(frame.iloc[:, i]) for i, name in enumerate(names)}
     levels = {
-        _text(label): (lambda i=i: _of_series(frame.index.get_level_values(i).to_series()))
+        _text(label): lambda i=i: _of_series(frame.index.get_level_values(i).to_series())
         for i, label in enumerate(frame.index.names)
         if label is not None
     }
@@ -269,7 +270,8 @@ def labels(rows: Rows, column: str, most: int | None = None) -> Labels:
     n_levels = len(distinct) + bool((codes < 0).any())
     if most is not None and n_levels > most:
         raise TableError(
-            f"column {column!r} has {n_levels:,} levels, such as {str(distinct[0])!r}; a segment has at most {most}"
+            f"column {column!r} has {n_levels:,} levels, such as {str(distinct[0])!r}; a segment"
+            f" has at most {most}"
         )
     kind = distinct.type
     if _is_binary(kind):
@@ -389,7 +391,8 @@ def ids(rows: Rows, column: str) -> Ids:
     if missing.any():
         place, count = rows.place(int(np.flatnonzero(missing)[0])), np.count_nonzero(missing)
         raise TableError(
-            f"{place}: column {column!r} has no value; {count:,} such rows: every row must be of somebody"
+            f"{place}: column {column!r} has no value; {count:,} such rows: every row must be of"
+            " somebody"
         )
     return Ids(numbers, distinct)
 

@@ -1,4 +1,6 @@
-"""Segments: the lift in groups of users known before the test, whether it differs between them, and the warning that belongs beside."""
+"""Segments: the lift in groups of users known before the test, whether it differs between them, and
+the warning that belongs beside.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ from simulator.stats.tests import adjust
 from simulator.stats.units import UnitTable, levels
 
 WARNING = (
-    "Segments are looked at because they are there, not because they were planned: with so many, some differ by chance. Trust a "
-    "segment only where the interaction test (is the lift different between the groups at all?) is significant after correction, "
-    "and then test it anew."
+    "Segments are looked at because they are there, not because they were planned: with so many,"
+    " some differ by chance. Trust a segment only where the interaction test (is the lift different"
+    " between the groups at all?) is significant after correction, and then test it anew."
 )
 
 LEAST = 30
@@ -30,7 +32,9 @@ DEPENDENT = 0.001
 
 @dataclass(frozen=True)
 class Segment:
-    """The lift in one group of users; `row.p_adjusted` is Holm-adjusted over every segment, metric and arm."""
+    """The lift in one group of users; `row.p_adjusted` is Holm-adjusted over every segment, metric
+    and arm.
+    """
 
     group: str
     level: str
@@ -58,13 +62,18 @@ class Interaction:
     p_adjusted: float
 
 
-def segments(table: UnitTable, control: str, metrics: Iterable[str] | None = None) -> tuple[list[Segment], list[Interaction]]:
+def segments(
+    table: UnitTable, control: str, metrics: Iterable[str] | None = None
+) -> tuple[list[Segment], list[Interaction]]:
     """Lifts by every group that the table has, and the interaction tests.
 
-    The interaction test is Cochran's Q over the levels' log ratios (or lifts: `heterogeneity`) with their delta-method variances (Cochran
-    1954; Hedges & Olkin 1985, chapter 6): are the relative lifts equal?
+    The interaction test is Cochran's Q over the levels' log ratios (or lifts: `heterogeneity`) with
+    their delta-method variances (Cochran 1954; Hedges & Olkin 1985, chapter 6): are the relative
+    lifts equal?
     """
-    names = [m for m in (metrics if metrics is not None else table.numerators) if m in table.numerators]
+    names = [
+        m for m in (metrics if metrics is not None else table.numerators) if m in table.numerators
+    ]
     rows: list[Segment] = []
     interactions: list[Interaction] = []
     for group in table.groups:
@@ -72,7 +81,10 @@ def segments(table: UnitTable, control: str, metrics: Iterable[str] | None = Non
         for arm in table.arms if len(parts) > 1 else ():
             for metric in names if arm != control else ():
                 moments = [compare(part, metric, control, arm) for part in parts.values()]
-                rows += [Segment(group, level, verdict.row(m, metric, arm, table.unit)) for level, m in zip(parts, moments, strict=True)]
+                rows += [
+                    Segment(group, level, verdict.row(m, metric, arm, table.unit))
+                    for level, m in zip(parts, moments, strict=True)
+                ]
                 q, df, p = heterogeneity(moments)
                 interactions.append(Interaction(group, metric, arm, q, df, p, p))
     corrected = verdict.in_family([s.row for s in rows])
@@ -84,7 +96,9 @@ def segments(table: UnitTable, control: str, metrics: Iterable[str] | None = Non
 
 
 def _parts(table: UnitTable, group: str) -> Iterator[tuple[str, UnitTable]]:
-    """The units of each level of a group, levels in ascending order and units in that of the table."""
+    """The units of each level of a group, levels in ascending order and units in that of the
+    table.
+    """
     names, codes = levels(table.groups[group])
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))
@@ -93,11 +107,13 @@ def _parts(table: UnitTable, group: str) -> Iterator[tuple[str, UnitTable]]:
 
 
 def dependence(table: UnitTable) -> dict[str, float]:
-    """For each group of a split table the p-value of its independence of the arm: Pearson's chi-square, Holm over the groups.
+    """For each group of a split table the p-value of its independence of the arm: Pearson's
+    chi-square, Holm over the groups.
 
-    What is known of users before the test does not depend on their arm. A group that does is an outcome of the test (or users were not
-    assigned at random), and must not be conditioned on (Rosenbaum, "The consequences of adjustment for a concomitant variable that has
-    been affected by the treatment", JRSS A 1984). Levels of fewer than `LEAST` units count as one.
+    What is known of users before the test does not depend on their arm. A group that does is an
+    outcome of the test (or users were not assigned at random), and must not be conditioned on
+    (Rosenbaum, "The consequences of adjustment for a concomitant variable that has been affected by
+    the treatment", JRSS A 1984). Levels of fewer than `LEAST` units count as one.
     """
     from scipy.stats import chi2_contingency
 
@@ -107,20 +123,27 @@ def dependence(table: UnitTable) -> dict[str, float]:
     here = table.assigned >= 0
     for group, labels in table.groups.items():
         names, codes = levels(labels[here])
-        counts = np.bincount(codes * len(table.arms) + table.assigned[here], minlength=len(names) * len(table.arms))
+        counts = np.bincount(
+            codes * len(table.arms) + table.assigned[here], minlength=len(names) * len(table.arms)
+        )
         counts = counts.reshape(len(names), len(table.arms))
         rare = counts.sum(axis=1) < LEAST
         pooled = np.vstack([counts[~rare], counts[rare].sum(axis=0, keepdims=True)])
         pooled = pooled[pooled.sum(axis=1) > 0][:, pooled.sum(axis=0) > 0]
-        found[group] = float(chi2_contingency(pooled, correction=False).pvalue) if min(pooled.shape, default=0) > 1 else 1.0
+        found[group] = (
+            float(chi2_contingency(pooled, correction=False).pvalue)
+            if min(pooled.shape, default=0) > 1
+            else 1.0
+        )
     return dict(zip(found, adjust(np.array(list(found.values()))).tolist(), strict=True))
 
 
 def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
-    """Cochran's Q of the lifts of independent comparisons, its df and p; NaN with fewer than two whose effect has a variance.
+    """Cochran's Q of the lifts of independent comparisons, its df and p; NaN with fewer than two
+    whose effect has a variance.
 
-    Of log(treatment / control) where the control's mean has one sign in all of them and the treatment's has it, too; else of the lifts
-    themselves, with their delta-method variances.
+    Of log(treatment / control) where the control's mean has one sign in all of them and the
+    treatment's has it, too; else of the lifts themselves, with their delta-method variances.
     """
     from scipy.stats import chi2
 
@@ -131,8 +154,12 @@ def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
         effect = np.array([log(m.treatment / m.control) for m in known])
         variance = np.array([intervals.log_variance(m) for m in known])
     else:
-        effect, variance = np.array([m.lift for m in known]), np.array([intervals.lift_variance(m) for m in known])
-    spread = variance > 0  # an arm without any event at a level has none by the delta method, and nothing to weigh it by
+        effect, variance = (
+            np.array([m.lift for m in known]),
+            np.array([intervals.lift_variance(m) for m in known]),
+        )
+    # An arm without any event at a level has no variance by the delta method, and so no weight.
+    spread = variance > 0
     if np.count_nonzero(spread) < 2:
         return float("nan"), 0, float("nan")
     effect, weight = effect[spread], 1.0 / variance[spread]

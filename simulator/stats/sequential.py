@@ -1,7 +1,9 @@
-"""Sequential inference: boundaries and intervals that stay honest when one looks every day, and the day on which one could have stopped.
+"""Sequential inference: boundaries and intervals that stay honest when one looks every day, and the
+day on which one could have stopped.
 
-Looks are daily, at the users' totals so far. How Z at one look goes with Z at the next is measured on the users themselves, and read as the
-information that has come in between (`clock`): nothing is presumed of how a user's days depend on one another.
+Looks are daily, at the users' totals so far. How Z at one look goes with Z at the next is measured
+on the users themselves, and read as the information that has come in between (`clock`): nothing is
+presumed of how a user's days depend on one another.
 """
 
 from __future__ import annotations
@@ -30,24 +32,33 @@ FRESH = 0.02
 """Correlation of successive looks below which they are taken as independent."""
 
 STILL = 0.01
-"""Relative growth of information below which a look is no new one (and the integral from look to look too steep for the nodes)."""
+"""Relative growth of information below which a look is no new one (and the integral from look to
+look too steep for the nodes).
+"""
 
 
 def mixture_boundary(information: Number, planned: float, alpha: float = ALPHA) -> Number:
-    """The always-valid boundary of |Z|: crossing it on whatever day has probability at most `alpha` without an effect.
+    """The always-valid boundary of |Z|: crossing it on whatever day has probability at most `alpha`
+    without an effect.
 
-    Normal mixture sequential ratio test (Robbins 1970; Johari, Koomen, Pekelis & Walsh, "Always valid inference", Operations Research
-    2022): sqrt((1 + r / I) (log(1 + I / r) + 2 log(1 / alpha))), valid asymptotically for means (Waudby-Smith, Arbour, Sinha, Kennedy &
-    Ramdas, Annals of Statistics 2024, theorem 2.2). r is chosen to be tightest at `planned` information (ibid., section 2.5).
+    Normal mixture sequential ratio test (Robbins 1970; Johari, Koomen, Pekelis & Walsh, "Always
+    valid inference", Operations Research 2022): sqrt((1 + r / I) (log(1 + I / r) + 2 log(1 /
+    alpha))), valid asymptotically for means (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, Annals
+    of Statistics 2024, theorem 2.2). r is chosen to be tightest at `planned` information (ibid.,
+    section 2.5).
     """
     r = _mixing(planned, alpha)
     return np.sqrt((1.0 + r / information) * (logs1p(information / r) - 2.0 * log(alpha)))
 
 
 def always_valid_p(z: Floats, information: Floats, planned: float, alpha: float = ALPHA) -> Floats:
-    """p values `[looks]` that may be read at any look: the running minimum of the inverse mixture likelihood ratio (same mixture)."""
+    """p values `[looks]` that may be read at any look: the running minimum of the inverse mixture
+    likelihood ratio (same mixture).
+    """
     r = _mixing(planned, alpha)
-    log_ratio = 0.5 * logs(r / (information + r)) + 0.5 * np.square(z) * information / (information + r)
+    log_ratio = 0.5 * logs(r / (information + r)) + 0.5 * np.square(z) * information / (
+        information + r
+    )
     return np.asarray(np.minimum.accumulate(np.minimum(exps(-log_ratio), 1.0)))
 
 
@@ -56,9 +67,11 @@ def _mixing(planned: float, alpha: float) -> float:
 
 
 def spent(shape: Shape, fraction: Number, alpha: float = ALPHA) -> Number:
-    """One-sided error spent by a `fraction` of the test, two-sided level `alpha` (Lan & DeMets, Biometrika 1983).
+    """One-sided error spent by a `fraction` of the test, two-sided level `alpha` (Lan & DeMets,
+    Biometrika 1983).
 
-    O'Brien-Fleming like: 2 - 2 Phi(z / sqrt(t)), Pocock like: a log(1 + (e - 1) t), each with a = alpha / 2 a side.
+    O'Brien-Fleming like: 2 - 2 Phi(z / sqrt(t)), Pocock like: a log(1 + (e - 1) t), each with a =
+    alpha / 2 a side.
     """
     from scipy.special import ndtr, ndtri
 
@@ -68,17 +81,25 @@ def spent(shape: Shape, fraction: Number, alpha: float = ALPHA) -> Number:
     return 2.0 * ndtr(ndtri(a / 2.0) / np.sqrt(fraction))
 
 
-def boundaries(shape: Shape, fractions: Sequence[float], informations: Sequence[float] | None = None, alpha: float = ALPHA) -> Floats:
+def boundaries(
+    shape: Shape,
+    fractions: Sequence[float],
+    informations: Sequence[float] | None = None,
+    alpha: float = ALPHA,
+) -> Floats:
     """Two-sided boundaries of |Z| at each look by alpha spending.
 
     Args:
         shape: spending function.
-        fractions: share of the planned test at each look, increasing, at most 1: how much error is spent.
-        informations: information at each look (`clock`), increasing: how Z at the looks is correlated; the fractions if left out.
+        fractions: share of the planned test at each look, increasing, at most 1: how much error is
+            spent.
+        informations: information at each look (`clock`), increasing: how Z at the looks is
+            correlated; the fractions if left out.
         alpha: two-sided level.
 
     Returns:
-        `[looks]`, by recursive numerical integration (Armitage, McPherson & Rowe 1969; Jennison & Turnbull 2000, chapter 19).
+        `[looks]`, by recursive numerical integration (Armitage, McPherson & Rowe 1969; Jennison &
+        Turnbull 2000, chapter 19).
     """
     from scipy.optimize import brentq
 
@@ -90,29 +111,41 @@ def boundaries(shape: Shape, fractions: Sequence[float], informations: Sequence[
     for information, error in zip(clock, budget, strict=True):
         left += error
         if found and information < walk.information * (1 + STILL):
-            found.append(found[-1])  # nothing new is known: no new look, its error is spent at the next one
+            found.append(
+                found[-1]
+            )  # nothing new is known: no new look, its error is spent at the next one
             continue
         exceeds = walk.at(information)
-        found.append(float(brentq(lambda c, e=left, tail=exceeds: tail(c) - e, 0.0, 38.0, xtol=1e-10)) if exceeds(38.0) < left else 38.0)
+        found.append(
+            float(brentq(lambda c, e=left, tail=exceeds: tail(c) - e, 0.0, 38.0, xtol=1e-10))
+            if exceeds(38.0) < left
+            else 38.0
+        )
         left = 0.0
         walk.stop_at(found[-1])
     return np.array(found)
 
 
 def clock(correlations: Floats) -> Floats:
-    """Information at each look `[..., looks]`, the last one 1, from the correlations of Z at successive looks `[..., looks - 1]`.
+    """Information at each look `[..., looks]`, the last one 1, from the correlations of Z at
+    successive looks `[..., looks - 1]`.
 
-    With information I, Z at two looks i < j has correlation sqrt(I_i / I_j) (Jennison & Turnbull 2000, section 3.1), so that each step
-    multiplies the information by 1 / correlation^2. That is exact for Gaussian Z in which what comes next depends on what is known by the
-    last look only; 1 / variance, the usual information, presumes more (alike days), and is off where yesterday's users differ
-    from today's: on twins by enough to make 5% into 6 or 7%.
+    With information I, Z at two looks i < j has correlation sqrt(I_i / I_j) (Jennison & Turnbull
+    2000, section 3.1), so that each step multiplies the information by 1 / correlation^2. That is
+    exact for Gaussian Z in which what comes next depends on what is known by the last look only; 1
+    / variance, the usual information, presumes more (alike days), and is off where yesterday's
+    users differ from today's: on twins by enough to make 5% into 6 or 7%.
     """
     steps = np.square(np.clip(correlations, FRESH, 1.0))
-    return np.concatenate((np.cumprod(steps[..., ::-1], axis=-1)[..., ::-1], np.ones((*steps.shape[:-1], 1))), axis=-1)
+    return np.concatenate(
+        (np.cumprod(steps[..., ::-1], axis=-1)[..., ::-1], np.ones((*steps.shape[:-1], 1))), axis=-1
+    )
 
 
 def exit_probability(bounds: Sequence[float], informations: Sequence[float]) -> float:
-    """The chance that |Z| crosses one of `bounds` at the given `informations`, without an effect."""
+    """The chance that |Z| crosses one of `bounds` at the given `informations`, without an
+    effect.
+    """
     walk, total = _Walk(), 0.0
     for bound, information in zip(bounds, informations, strict=True):
         total += 2.0 * walk.at(information)(bound)
@@ -121,7 +154,9 @@ def exit_probability(bounds: Sequence[float], informations: Sequence[float]) -> 
 
 
 class _Walk:
-    """Z at successive looks under no effect, among walks that have not yet left: nodes, their weights times density."""
+    """Z at successive looks under no effect, among walks that have not yet left: nodes, their
+    weights times density.
+    """
 
     def __init__(self) -> None:
         self.information = 0.0
@@ -129,9 +164,13 @@ class _Walk:
         self.mass: Floats = np.ones(1)
 
     def at(self, information: float) -> _Exceeds:
-        """Go to the next look; what is returned gives the one-sided chance to exceed a bound there."""
+        """Go to the next look; what is returned gives the one-sided chance to exceed a bound
+        there.
+        """
         kept = np.sqrt(self.information / information)
-        self._kernel = _Exceeds(self.nodes * kept, float(np.sqrt(1.0 - self.information / information)), self.mass)
+        self._kernel = _Exceeds(
+            self.nodes * kept, float(np.sqrt(1.0 - self.information / information)), self.mass
+        )
         self.information = information
         return self._kernel
 
@@ -141,7 +180,9 @@ class _Walk:
         reach = min(bound, 9.0)
         z = node * reach
         k = self._kernel
-        density = exps(-0.5 * np.square((z[:, None] - k.means) / k.sd)) / (k.sd * np.sqrt(2.0 * np.pi))
+        density = exps(-0.5 * np.square((z[:, None] - k.means) / k.sd)) / (
+            k.sd * np.sqrt(2.0 * np.pi)
+        )
         self.nodes, self.mass = z, weight * reach * matmul(density, k.mass)
 
 
@@ -188,7 +229,9 @@ class Look:
 
 @dataclass(frozen=True)
 class Peeks:
-    """Every day's look at one metric of one arm, and the first day (from 1) on which each rule would have stopped, or None."""
+    """Every day's look at one metric of one arm, and the first day (from 1) on which each rule
+    would have stopped, or None.
+    """
 
     metric: str
     arm: str
@@ -204,7 +247,14 @@ def peeks(days: UserDays, control: str) -> list[Peeks]:
     tables = [days.by("user", until=d) for d in range(1, days.days + 1)]
     so_far = [Samples(table, {}) for table in tables]
     return [
-        Peeks(metric, arm, _looks([s.moments(metric, control, arm) for s in so_far], successive(tables, metric, control, arm)))
+        Peeks(
+            metric,
+            arm,
+            _looks(
+                [s.moments(metric, control, arm) for s in so_far],
+                successive(tables, metric, control, arm),
+            ),
+        )
         for arm in days.arms
         for metric in days.metrics
         if arm != control and metric not in days.missing
@@ -212,33 +262,54 @@ def peeks(days: UserDays, control: str) -> list[Peeks]:
 
 
 def successive(tables: Sequence[UnitTable], metric: str, control: str, treatment: str) -> Floats:
-    """Correlations `[looks - 1]` of a comparison's estimate at successive looks, from the same units' values; NaN without variance."""
+    """Correlations `[looks - 1]` of a comparison's estimate at successive looks, from the same
+    units' values; NaN without variance.
+    """
     found, before = [], None
     for table in tables:
         here = influences(table, metric, control, treatment)
         if before is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
-                found.append(float(matmul(before, here) / np.sqrt(matmul(before, before) * matmul(here, here))))
+                found.append(
+                    float(
+                        matmul(before, here) / np.sqrt(matmul(before, before) * matmul(here, here))
+                    )
+                )
         before = here
     return np.array(found)
 
 
 def _looks(moments: Sequence[Moments], correlations: Floats) -> tuple[Look, ...]:
-    """A look for each of `moments`, planned for all; those before the first with a variance know nothing."""
+    """A look for each of `moments`, planned for all; those before the first with a variance know
+    nothing.
+    """
     n = len(moments)
     z = np.array([tests.t_test(m).statistic for m in moments], dtype=np.float64)
     known = np.isfinite(z)
-    known[: n - int(known[::-1].cumprod().sum())] = False  # from the first look after which all have a variance
+    known[: n - int(known[::-1].cumprod().sum())] = (
+        False  # from the first look after which all have a variance
+    )
     mixture, obrien_fleming, pocock = (np.full(n, np.inf) for _ in range(3))
     p = np.full(n, np.nan)
     if known.any():
-        information, share = clock(correlations[known[:-1]]), (np.arange(1, n + 1) / n)[known].tolist()
+        information, share = (
+            clock(correlations[known[:-1]]),
+            (np.arange(1, n + 1) / n)[known].tolist(),
+        )
         mixture[known] = mixture_boundary(information, 1.0)
         obrien_fleming[known] = boundaries("obrien-fleming", share, information.tolist())
         pocock[known] = boundaries("pocock", share, information.tolist())
         p[known] = always_valid_p(z[known], information, 1.0)
     return tuple(
-        Look(i + 1, *_lift(m, float(mixture[i])), float(z[i]), float(p[i]), float(mixture[i]), float(obrien_fleming[i]), float(pocock[i]))
+        Look(
+            i + 1,
+            *_lift(m, float(mixture[i])),
+            float(z[i]),
+            float(p[i]),
+            float(mixture[i]),
+            float(obrien_fleming[i]),
+            float(pocock[i]),
+        )
         for i, m in enumerate(moments)
     )
 
@@ -248,5 +319,7 @@ def _lift(m: Moments, critical: float) -> tuple[float, float, float, float, floa
     if m.variance == 0 and m.control == m.treatment:
         return 0.0, 0.0, 0.0, 0.0, 0.0
     low, high = intervals.fieller(m)
-    wide_low, wide_high = intervals.fieller(m, critical=critical) if np.isfinite(critical) else (-np.inf, np.inf)
+    wide_low, wide_high = (
+        intervals.fieller(m, critical=critical) if np.isfinite(critical) else (-np.inf, np.inf)
+    )
     return float(m.lift), float(low), float(high), float(wide_low), float(wide_high)

@@ -1,4 +1,6 @@
-"""Tests of no difference: on `Moments` (t tests of every design) and on paired or split values (ranks); multiplicity corrections."""
+"""Tests of no difference: on `Moments` (t tests of every design) and on paired or split values
+(ranks); multiplicity corrections.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,17 @@ from simulator.stats.moments import Floats, Moments, Number
 Correction = Literal["holm", "hochberg", "bh", "none"]
 CORRECTIONS: tuple[Correction, ...] = ("holm", "hochberg", "bh", "none")
 LEAST = float(np.nextafter(0.0, 1.0))
-"""The least p that a double can hold (4.9e-324): no test of data gives 0, so a smaller one is told as this."""
+"""The least p that a double can hold (4.9e-324): no test of data gives 0, so a smaller one is told
+as this.
+"""
 
 _STATSMODELS = {"holm": "holm", "hochberg": "simes-hochberg", "bh": "fdr_bh"}
 
 
 class Test(NamedTuple):
-    """A test of no difference. All three are NaN where the data cannot say: fewer than two units, or no variance ("identical")."""
+    """A test of no difference. All three are NaN where the data cannot say: fewer than two units,
+    or no variance ("identical").
+    """
 
     statistic: Number
     df: Number
@@ -25,7 +31,8 @@ class Test(NamedTuple):
 
 
 def t_test(m: Moments) -> Test:
-    """Student's t (paired moments) or Welch's (split moments): difference / standard error, two-sided p.
+    """Student's t (paired moments) or Welch's (split moments): difference / standard error,
+    two-sided p.
 
     Without any variance there is no test: NaN, never p = 1 or 0.
     """
@@ -39,34 +46,45 @@ def t_test(m: Moments) -> Test:
 
 
 def wilcoxon(control: Floats, treatment: Floats) -> Test:
-    """Wilcoxon's signed-rank test of paired values `[n]` (Wilcoxon 1945; zeros kept in the ranking as in Pratt 1959).
+    """Wilcoxon's signed-rank test of paired values `[n]` (Wilcoxon 1945; zeros kept in the ranking
+    as in Pratt 1959).
 
-    It tests symmetry of the differences about 0, not equality of means: beside the t test, never in its place.
+    It tests symmetry of the differences about 0, not equality of means: beside the t test, never in
+    its place.
     """
     from scipy.stats import wilcoxon as scipy_wilcoxon
 
     d = treatment - control
     if np.count_nonzero(d) == 0:
         return Test(np.nan, np.nan, np.nan)
-    result = scipy_wilcoxon(d, zero_method="pratt", method="approx" if (d == 0).any() or len(d) > 50 else "auto")
+    result = scipy_wilcoxon(
+        d, zero_method="pratt", method="approx" if (d == 0).any() or len(d) > 50 else "auto"
+    )
     return Test(float(result.statistic), np.nan, max(float(result.pvalue), LEAST))
 
 
 def rank_sum(control: Floats, treatment: Floats) -> Test:
-    """The rank-sum test of independent values (Mann & Whitney 1947), the split design's counterpart of `wilcoxon`."""
+    """The rank-sum test of independent values (Mann & Whitney 1947), the split design's counterpart
+    of `wilcoxon`.
+    """
     from scipy.stats import mannwhitneyu
 
-    if not len(control) or not len(treatment) or (np.ptp(np.concatenate((control, treatment))) == 0):
+    if (
+        not len(control)
+        or not len(treatment)
+        or (np.ptp(np.concatenate((control, treatment))) == 0)
+    ):
         return Test(np.nan, np.nan, np.nan)
     result = mannwhitneyu(treatment, control, alternative="two-sided")
     return Test(float(result.statistic), np.nan, max(float(result.pvalue), LEAST))
 
 
 def adjust(p: Floats, method: Correction = "holm") -> Floats:
-    """p values `[k]` adjusted for the family that they form; NaN stays NaN and does not count in the family.
+    """p values `[k]` adjusted for the family that they form; NaN stays NaN and does not count in
+    the family.
 
-    Holm (1979), valid under any dependence; Hochberg (1988), under positive dependence; Benjamini & Hochberg (1995) controls the
-    false discovery rate instead; "none" leaves them as they are.
+    Holm (1979), valid under any dependence; Hochberg (1988), under positive dependence; Benjamini &
+    Hochberg (1995) controls the false discovery rate instead; "none" leaves them as they are.
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -79,9 +97,11 @@ def adjust(p: Floats, method: Correction = "holm") -> Floats:
 
 
 def level_of_one(comparisons: int, correction: Correction, alpha: float = 0.05) -> float:
-    """The level at which one true difference among `comparisons` must show by itself to be called a difference.
+    """The level at which one true difference among `comparisons` must show by itself to be called a
+    difference.
 
-    Holm, Hochberg and Benjamini-Hochberg all compare the smallest p with alpha / comparisons (Holm, Scandinavian Journal of Statistics
-    1979); what they allow beyond that rests on other differences. What a test can find is told at this level, which is its verdict's own.
+    Holm, Hochberg and Benjamini-Hochberg all compare the smallest p with alpha / comparisons (Holm,
+    Scandinavian Journal of Statistics 1979); what they allow beyond that rests on other
+    differences. What a test can find is told at this level, which is its verdict's own.
     """
     return alpha if correction == "none" else alpha / max(comparisons, 1)

@@ -1,6 +1,8 @@
-"""Units: per-unit sums of every metric, read from an event log in one streaming pass or from a plain per-user table.
+"""Units: per-unit sums of every metric, read from an event log in one streaming pass or from a
+plain per-user table.
 
-A unit is a user, a day or a user-day. Here is only summing; comparing is done in the other modules of `simulator.stats`.
+A unit is a user, a day or a user-day. Here is only summing; comparing is done in the other modules
+of `simulator.stats`.
 """
 
 from __future__ import annotations
@@ -51,20 +53,25 @@ class Use:
 class UnitTable:
     """Per-unit sums of every metric in every arm: what all tests are computed from.
 
-    Two layouts. *Paired*: every unit was in every arm, and `numerators[name]` is `[arms, units]`. *Split*: each unit was in one
-    arm, given by `assigned` `[units]`, and `numerators[name]` is `[units]`.
+    Two layouts. *Paired*: every unit was in every arm, and `numerators[name]` is `[arms, units]`.
+    *Split*: each unit was in one arm, given by `assigned` `[units]`, and `numerators[name]` is
+    `[units]`.
 
     Attributes:
         unit: what a unit is.
         arms: names of the arms.
         metrics: by name, in the order of print.
-        numerators: by metric name, `[arms, units]` or `[units]` float64; a metric without data is absent.
+        numerators: by metric name, `[arms, units]` or `[units]` float64; a metric without data is
+            absent.
         denominators: the same for ratio metrics only.
         assigned: `[units]` arm index (-1: in no arm), or None when paired.
-        cluster: `[units]` what a unit belongs to (the user of a user-day), or None when units are independent.
-        covariates: pre-period columns by name, `[units]` float64 (known before the A/B, so the same in every arm).
+        cluster: `[units]` what a unit belongs to (the user of a user-day), or None when units are
+            independent.
+        covariates: pre-period columns by name, `[units]` float64 (known before the A/B, so the same
+            in every arm).
         groups: segments by name, `[units]` of str or int.
-        columns: what each column of a per-user table was taken for; empty where the units come from a log.
+        columns: what each column of a per-user table was taken for; empty where the units come from
+            a log.
     """
 
     unit: Unit
@@ -99,14 +106,17 @@ class UnitTable:
         return self.arms.index(name)
 
     def sums(self, metric: str, arm: str) -> tuple[Floats, Floats | None]:
-        """Numerator and denominator `[n]` of the units of one arm; denominator None for a mean per unit.
+        """Numerator and denominator `[n]` of the units of one arm; denominator None for a mean per
+        unit.
 
         Raises:
             TableError: no such arm, or the metric has no data.
         """
         index = self.arm(arm)
         if metric not in self.numerators:
-            raise TableError(f"metric {metric!r} has no data in this table; it has {list(self.numerators)}")
+            raise TableError(
+                f"metric {metric!r} has no data in this table; it has {list(self.numerators)}"
+            )
         top, bottom = self.numerators[metric], self.denominators.get(metric)
         if self.assigned is None:
             return top[index], None if bottom is None else bottom[index]
@@ -114,7 +124,9 @@ class UnitTable:
         return top[here], None if bottom is None else bottom[here]
 
     def where(self, keep: Array) -> UnitTable:
-        """The units at `keep` (a mask or an index array over units): a segment, a bootstrap sample."""
+        """The units at `keep` (a mask or an index array over units): a segment, a bootstrap
+        sample.
+        """
         return replace(
             self,
             numerators={n: v[..., keep] for n, v in self.numerators.items()},
@@ -126,25 +138,35 @@ class UnitTable:
         )
 
     def frame(self) -> pd.DataFrame:
-        """One row per (arm, unit): `arm`, `unit`, each metric's sum (and `<metric>.denominator`), covariates and groups."""
+        """One row per (arm, unit): `arm`, `unit`, each metric's sum (and `<metric>.denominator`),
+        covariates and groups.
+        """
         import pandas as pd
 
         parts = []
         for index, name in enumerate(self.arms):
-            at = np.arange(self.n_units) if self.assigned is None else np.flatnonzero(self.assigned == index)
+            at = (
+                np.arange(self.n_units)
+                if self.assigned is None
+                else np.flatnonzero(self.assigned == index)
+            )
             pick = (index, at) if self.assigned is None else at
             columns: dict[str, Any] = {"arm": name, "unit": at}
             for metric, top in self.numerators.items():
                 columns[metric] = top[pick]
                 if metric in self.denominators:
                     columns[f"{metric}.denominator"] = self.denominators[metric][pick]
-            columns |= {n: v[at] for n, v in self.covariates.items()} | {n: v[at] for n, v in self.groups.items()}
+            columns |= {n: v[at] for n, v in self.covariates.items()} | {
+                n: v[at] for n, v in self.groups.items()
+            }
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
 
 
 def levels(labels: Array) -> tuple[Array, Array]:
-    """The levels of a group `[k]` in ascending order, and the index `[units]` of each unit's, in time linear in the units."""
+    """The levels of a group `[k]` in ascending order, and the index `[units]` of each unit's, in
+    time linear in the units.
+    """
     coded = pa.array(labels).dictionary_encode()
     names = coded.dictionary.to_numpy(zero_copy_only=False)
     order = np.argsort(names)
@@ -155,16 +177,19 @@ def levels(labels: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class UserDays:
-    """The sums of every metric's terms for each arm, user and day: the log, as far as the verdict needs it.
+    """The sums of every metric's terms for each arm, user and day: the log, as far as the verdict
+    needs it.
 
     Attributes:
         arms: names of the compared arms (the history is not one).
         n_users: users are 0..n_users-1; those without rows are zeros.
         days: days of the A/B (1 for a log without days).
         metrics: by name, in the order of print.
-        terms: by term name, `[arms, n_users, days]`: sums of rows with 0 <= t < days; absent where the log has no data.
+        terms: by term name, `[arms, n_users, days]`: sums of rows with 0 <= t < days; absent where
+            the log has no data.
         before: by term name, `[n_users]`: sums of the rows with t < 0.
-        assigned: `[n_users]` index into `arms` (-1: in none), or None when every user was in every arm.
+        assigned: `[n_users]` index into `arms` (-1: in none), or None when every user was in every
+            arm.
         switched: `[days]` index into `arms` that everybody got on each day (a switchback), or None.
     """
 
@@ -180,16 +205,19 @@ class UserDays:
     @property
     def missing(self) -> tuple[str, ...]:
         """Metrics that the log has no data for (a column not logged, or never observed)."""
-        return tuple(n for n, m in self.metrics.items() if any(t.name not in self.terms for t in m.terms))
+        return tuple(
+            n for n, m in self.metrics.items() if any(t.name not in self.terms for t in m.terms)
+        )
 
     def by(self, unit: Unit, *, first: int = 0, until: int | None = None) -> UnitTable:
         """The table of one kind of unit, of the days `first <= day < until` only.
 
-        By *day*, a day's value in an arm is the sum over the arm's users divided by the number of users in the arm, so that arms
-        of different size compare; days are paired (the paper's day x arm table).
+        By *day*, a day's value in an arm is the sum over the arm's users divided by the number of
+        users in the arm, so that arms of different size compare; days are paired (the paper's day x
+        arm table).
 
-        In a switchback each day belongs to one arm: days are then a split table, and a user's value in an arm is the mean per day that
-        the arm was served (a ratio metric's sums stay sums).
+        In a switchback each day belongs to one arm: days are then a split table, and a user's value
+        in an arm is the mean per day that the arm was served (a ratio metric's sums stay sums).
         """
         span = slice(first, self.days if until is None else until)
         tops: dict[str, Array] = {}
@@ -201,10 +229,21 @@ class UserDays:
             if metric.denominator is not None:
                 bottoms[name] = self._sums(metric.denominator, unit, span, mean=False)
         if unit == "day":
-            return UnitTable(unit, self.arms, self.metrics, tops, bottoms, None if self.switched is None else self.switched[span])
+            return UnitTable(
+                unit,
+                self.arms,
+                self.metrics,
+                tops,
+                bottoms,
+                None if self.switched is None else self.switched[span],
+            )
         n = 1 if unit == "user" else len(range(self.days)[span])
         spread = (lambda v: v) if unit == "user" else (lambda v: np.repeat(v, n))
-        covariates = {name: spread(self._before(metric)) for name, metric in self.metrics.items() if self._has_before(metric)}
+        covariates = {
+            name: spread(self._before(metric))
+            for name, metric in self.metrics.items()
+            if self._has_before(metric)
+        }
         assigned = self.assigned
         if self.switched is not None and unit == "user-day":
             assigned = np.tile(self.switched[span], self.n_users)
@@ -234,7 +273,9 @@ class UserDays:
 
     @property
     def groups(self) -> dict[str, Array]:
-        """Segments known before the A/B, `[n_users]` of str: `activity` (thirds by impressions in the history) and `newness`."""
+        """Segments known before the A/B, `[n_users]` of str: `activity` (thirds by impressions in
+        the history) and `newness`.
+        """
         seen = self.before.get("impressions")
         if seen is None or not seen.any():
             return {}
@@ -266,7 +307,11 @@ class UserDays:
             counts = self.n_users if self.assigned is None else self._members()[:, None]
             with np.errstate(invalid="ignore"):
                 return np.asarray(cube.sum(axis=1, dtype=np.float64) / counts)
-        by_unit = cube.sum(axis=2, dtype=np.float64) if unit == "user" else cube.reshape(len(self.arms), -1).astype(np.float64)
+        by_unit = (
+            cube.sum(axis=2, dtype=np.float64)
+            if unit == "user"
+            else cube.reshape(len(self.arms), -1).astype(np.float64)
+        )
         if self.assigned is None:
             return np.asarray(by_unit)
         n = by_unit.shape[1] // max(self.n_users, 1)
@@ -297,20 +342,30 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
         metrics: names; None: those of the log's own scenario, or the default nine.
 
     Returns:
-        `UserDays` over the arms of the log other than `history`. In an interleaved log an impression is of the arm that drafted its
-        item, and metrics of the visit (sessions, requests, return) have no data: both arms share it.
+        `UserDays` over the arms of the log other than `history`. In an interleaved log an
+        impression is of the arm that drafted its item, and metrics of the visit (sessions,
+        requests, return) have no data: both arms share it.
 
     Raises:
         TableError: fewer than one arm besides the history, or rows not in KEY order.
         MetricError: a metric that does not exist.
     """
     meta = log.metadata
-    wanted = {m.name: m for m in chosen(metrics if metrics is not None else meta.scenario.get("metrics", _default()))}
+    wanted = {
+        m.name: m
+        for m in chosen(
+            metrics if metrics is not None else meta.scenario.get("metrics", _default())
+        )
+    }
     arms = tuple(name for name in meta.arms if name != HISTORY)
     if not arms:
-        raise TableError(f"this log is a pure history (arms {list(meta.arms)}): there is nothing to compare")
+        raise TableError(
+            f"this log is a pure history (arms {list(meta.arms)}): there is nothing to compare"
+        )
     given = assigned(meta)
-    place = np.array([arms.index(name) if name in arms else -1 for name in meta.arms], dtype=np.int64)
+    place = np.array(
+        [arms.index(name) if name in arms else -1 for name in meta.arms], dtype=np.int64
+    )
     if given is not None:
         given = np.where(given >= 0, place[np.maximum(given, 0)], -1)
     reader = _Pass(log, wanted, place, len(arms), max(meta.days, 1))
@@ -321,11 +376,14 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
     switched = None
     if meta.scenario.get("design", {}).get("kind") == "switchback":
         switched = _switched(reader.cubes["impressions"])
-    return UserDays(arms, meta.n_users, max(meta.days, 1), wanted, cubes, reader.before, given, switched)
+    return UserDays(
+        arms, meta.n_users, max(meta.days, 1), wanted, cubes, reader.before, given, switched
+    )
 
 
 def _switched(impressions: Array) -> Array:
-    """The arm of each day `[days]` of a switchback, from who was served; -1 on a day without impressions.
+    """The arm of each day `[days]` of a switchback, from who was served; -1 on a day without
+    impressions.
 
     Raises:
         TableError: two arms were served on one day.
@@ -333,7 +391,10 @@ def _switched(impressions: Array) -> Array:
     by_day = impressions.sum(axis=1)
     both = np.flatnonzero((by_day > 0).sum(axis=0) > 1)
     if len(both):
-        raise TableError(f"day {int(both[0])} of this switchback has impressions of more than one arm; it must have one")
+        raise TableError(
+            f"day {int(both[0])} of this switchback has impressions of more than one arm; it must"
+            " have one"
+        )
     return np.where(by_day.any(axis=0), by_day.argmax(axis=0), -1)
 
 
@@ -344,14 +405,36 @@ def _default() -> Sequence[str]:
 
 
 class _Pass:
-    """One pass over the rows: adds each batch to the cubes `[arms, users, days]` and the sums before t = 0 `[users]`."""
+    """One pass over the rows: adds each batch to the cubes `[arms, users, days]` and the sums
+    before t = 0 `[users]`.
+    """
 
-    def __init__(self, log: EventLog, metrics: Mapping[str, Metric], place: Array, n_arms: int, days: int) -> None:
-        names = {*log.kinds, "t", "position", "click", "watch", "duration", "item", "propensity", "channel", "logged"}
-        asked = {t.name: t for m in (*metrics.values(), METRICS["impressions"]) for t in m.terms if set(t.columns) <= names}
+    def __init__(
+        self, log: EventLog, metrics: Mapping[str, Metric], place: Array, n_arms: int, days: int
+    ) -> None:
+        names = {
+            *log.kinds,
+            "t",
+            "position",
+            "click",
+            "watch",
+            "duration",
+            "item",
+            "propensity",
+            "channel",
+            "logged",
+        }
+        asked = {
+            t.name: t
+            for m in (*metrics.values(), METRICS["impressions"])
+            for t in m.terms
+            if set(t.columns) <= names
+        }
         first = {t.of: t for t in reversed(asked.values())}
         self.terms = list(first.values())
-        self.columns = sorted({c for t in self.terms for c in t.columns} | {"arm", "user", "session", "request", "t"})
+        self.columns = sorted(
+            {c for t in self.terms for c in t.columns} | {"arm", "user", "session", "request", "t"}
+        )
         self.place, self.days, self.n_users = place, days, log.metadata.n_users
         self.bounded = log.metadata.days > 0
         shape = (n_arms, self.n_users, days)
@@ -371,7 +454,10 @@ class _Pass:
                     del self.cubes[term.name], self.before[term.name]
         for name, term in asked.items():
             if first[term.of].name in self.cubes:
-                self.cubes[name], self.before[name] = self.cubes[first[term.of].name], self.before[first[term.of].name]
+                self.cubes[name], self.before[name] = (
+                    self.cubes[first[term.of].name],
+                    self.before[first[term.of].name],
+                )
 
     def _add(self, batch: pa.RecordBatch) -> None:
         rows: dict[str, Array] = {}
@@ -387,13 +473,17 @@ class _Pass:
         day = np.maximum(t, 0) // DAY if self.bounded else np.zeros(len(t), dtype=np.int64)
         user = rows["user"].astype(np.int64)
         now = (t >= 0) & (arm >= 0) & (day < self.days)
-        self._accumulate(self.cubes, rows, now, ((arm * self.n_users + user) * self.days + day)[now])
+        self._accumulate(
+            self.cubes, rows, now, ((arm * self.n_users + user) * self.days + day)[now]
+        )
         old = t < 0
         if old.any():
             self._accumulate(self.before, rows, old, user[old])
 
     def _accumulate(self, into: Mapping[str, Array], rows: Rows, keep: Array, key: Array) -> None:
-        """Add the kept rows to the flat cells `key`; a batch touches a narrow range of cells, and only that range is added."""
+        """Add the kept rows to the flat cells `key`; a batch touches a narrow range of cells, and
+        only that range is added.
+        """
         if not len(key):
             return
         low = int(key.min())
@@ -402,11 +492,15 @@ class _Pass:
         for term in self.terms:
             value = term.of(rows)[keep]
             counted = value.dtype == bool
-            sums = np.bincount(key[value] if counted else key, None if counted else value, minlength=width)
+            sums = np.bincount(
+                key[value] if counted else key, None if counted else value, minlength=width
+            )
             into[term.name].reshape(-1)[low : low + width] += sums
 
     def _openings(self, rows: dict[str, Array]) -> None:
-        """Mark the first impression of each session and request; within an arm, rows come in KEY order, across batches too."""
+        """Mark the first impression of each session and request; within an arm, rows come in KEY
+        order, across batches too.
+        """
         keys = [rows[n].astype(np.int64) for n in ("arm", "user", "session", "request")]
         changed: Array = np.zeros(len(keys[0]), dtype=bool)
         ordered: Array = np.ones(len(keys[0]), dtype=bool)
@@ -419,6 +513,8 @@ class _Pass:
         rows["opens_request"] = changed
         arms = keys[0][np.flatnonzero(np.diff(keys[0], prepend=self._last[0]))].tolist()
         if not ordered.all() or len({*arms, *self._done}) < len(arms) + len(self._done):
-            raise TableError("the log is not in the order (arm, user, session, request): use `log.sorted()`")
+            raise TableError(
+                "the log is not in the order (arm, user, session, request): use `log.sorted()`"
+            )
         self._done.update(arms)
         self._last = np.array([key[-1] for key in keys])

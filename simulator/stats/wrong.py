@@ -1,4 +1,6 @@
-"""What the usual wrong analyses of an A/B test would have done to the same data: false positives where both arms answer alike."""
+"""What the usual wrong analyses of an A/B test would have done to the same data: false positives
+where both arms answer alike.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from simulator.stats.units import UserDays
 
 Mask = npt.NDArray[np.bool_]
 Rejects = Callable[[Floats, Floats], Mask]
-"""From the counts of heads and tails `[R, users]` to the samples `[R]` in which the analysis rejects."""
+"""From the counts of heads and tails `[R, users]` to the samples `[R]` in which the analysis
+rejects.
+"""
 
 Z = 1.959963984540054
 """The two-sided 5% quantile of the normal distribution."""
@@ -42,8 +46,8 @@ class Wrong:
 def wrong_analyses(days: UserDays, control: str, repetitions: int, seed: int) -> tuple[Wrong, ...]:
     """Apply the usual wrong analyses to samples in which both arms answer as the control did.
 
-    For watch time and clicks: days as units with the normal quantile, user-days as independent units, a look at each day's end. For
-    the click rate: impressions as independent.
+    For watch time and clicks: days as units with the normal quantile, user-days as independent
+    units, a look at each day's end. For the click rate: impressions as independent.
     """
     other = next(arm for arm in days.arms if arm != control)
     names = [m for m in ("watch_time", "click") if m in days.metrics and m not in days.missing]
@@ -51,7 +55,10 @@ def wrong_analyses(days: UserDays, control: str, repetitions: int, seed: int) ->
     for name in names:
         o = outcomes(days, control, other, name)
         cases = {
-            f"{days.days} days with z": ("the normal quantile where t with days - 1 degrees of freedom belongs", _days_with_z(o)),
+            f"{days.days} days with z": (
+                "the normal quantile where t with days - 1 degrees of freedom belongs",
+                _days_with_z(o),
+            ),
             "user-days as independent": ("days of one user are alike", _user_days(o)),
             f"{days.days} peeks": ("stopping at the first daily p < 0.05", _peeks(o)),
         }
@@ -59,7 +66,11 @@ def wrong_analyses(days: UserDays, control: str, repetitions: int, seed: int) ->
         for heads, tails in draws(days.n_users, days.n_users, repetitions, seed):
             for case, (_, rejects) in cases.items():
                 counts[case] += int(np.count_nonzero(rejects(heads, tails)))
-        found += [Wrong(case, name, why, Rate.of(counts[case], repetitions)) for case, (why, _) in cases.items() if days.days > 1]
+        found += [
+            Wrong(case, name, why, Rate.of(counts[case], repetitions))
+            for case, (why, _) in cases.items()
+            if days.days > 1
+        ]
     if {"click", "impressions"} <= set(days.terms):
         found.append(_impressions(days, control, repetitions, seed))
     return tuple(found)
@@ -106,13 +117,24 @@ def _peeks(o: Outcomes) -> Rejects:
 
 
 def _impressions(days: UserDays, control: str, repetitions: int, seed: int) -> Wrong:
-    """A two-proportion z test of clicks per impression of a split test, as if impressions were independent."""
+    """A two-proportion z test of clicks per impression of a split test, as if impressions were
+    independent.
+    """
     arm = days.arms.index(control)
-    clicks, shown = (days.terms[name][arm].sum(axis=1).astype(np.float64) for name in ("click", "impressions"))
+    clicks, shown = (
+        days.terms[name][arm].sum(axis=1).astype(np.float64) for name in ("click", "impressions")
+    )
     count = 0
     for heads, tails in draws(days.n_users, days.n_users, repetitions, seed):
         n, m = matmul(heads, shown), matmul(tails, shown)
         a, b = matmul(heads, clicks), matmul(tails, clicks)
         p = (a + b) / (n + m)
-        count += int(np.count_nonzero(np.abs(b / m - a / n) > Z * np.sqrt(p * (1 - p) * (1 / n + 1 / m))))
-    return Wrong("impressions as independent", "click_rate", "impressions of one user are alike", Rate.of(count, repetitions))
+        count += int(
+            np.count_nonzero(np.abs(b / m - a / n) > Z * np.sqrt(p * (1 - p) * (1 / n + 1 / m)))
+        )
+    return Wrong(
+        "impressions as independent",
+        "click_rate",
+        "impressions of one user are alike",
+        Rate.of(count, repetitions),
+    )

@@ -1,4 +1,6 @@
-"""The `Users` protocol: who answers a slate. Simulated, learned, logged and held-out users differ in nothing else."""
+"""The `Users` protocol: who answers a slate. Simulated, learned, logged and held-out users differ
+in nothing else.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,15 @@ from policies.base import Catalogue, IntArray, Progress, Slates
 from simulator.log.eventlog import EventLog
 
 CALIBRATION = "calibration.json"
-"""A file that `Population.fit` may leave in its folder: what it has measured of itself on answers that it was not fitted on (`basis`,
-`tolerance`, `rows` as `simulator.report.worlds.calibration` gives them). A run takes it into its log's notes."""
+"""A file that `Population.fit` may leave in its folder: what it has measured of itself on answers
+that it was not fitted on (`basis`, `tolerance`, `rows` as `simulator.report.worlds.calibration`
+gives them). A run takes it into its log's notes."""
 
 
 class UsersError(ValueError):
-    """Users that cannot be fitted to or built from the data of a scenario; the message says what is missing."""
+    """Users that cannot be fitted to or built from the data of a scenario; the message says what is
+    missing.
+    """
 
 
 NEVER = np.iinfo(np.int64).max
@@ -31,11 +36,14 @@ class Feedback:
     """The answers to a block of slates.
 
     Attributes:
-        click: `[B, k]` int8: 1 = click, 0 = unclick, -1 = not observed (the row is logged with null) .
+        click: `[B, k]` int8: 1 = click, 0 = unclick, -1 = not observed (the row is logged with
+            null) .
         watch: `[B, k]` float32 seconds, NaN = not observed.
         kinds: further feedback by column name of the event log, each `[B, k]` int8 as `click`.
-        shown: `[B]` int64: how many positions were shown before the user left; later positions are not logged.
-        logged: `[B, k]` bool: True where a real log answered, False where a model did; or None: all False.
+        shown: `[B]` int64: how many positions were shown before the user left; later positions are
+            not logged.
+        logged: `[B, k]` bool: True where a real log answered, False where a model did; or None: all
+            False.
         next: `[B]` int64 ms: when the user asks again; NEVER = not in this run.
         leaves: `[B]` bool: the session ended with this request (the next request opens a new one).
     """
@@ -50,10 +58,12 @@ class Feedback:
 
 
 class Users(Protocol):
-    """A population in one arm. An instance keeps its own state (interests, satiation, patience), so every (arm, shard) has its own.
+    """A population in one arm. An instance keeps its own state (interests, satiation, patience), so
+    every (arm, shard) has its own.
 
-    Promises: users are independent of one another; a user's answers depend on that user's past only, never on how users are
-    batched; clicks and watch times are keyed by (user, step, item), not by position in a batch nor by arm.
+    Promises: users are independent of one another; a user's answers depend on that user's past
+    only, never on how users are batched; clicks and watch times are keyed by (user, step, item),
+    not by position in a batch nor by arm.
     """
 
     n_users: int
@@ -62,22 +72,30 @@ class Users(Protocol):
     """Feedback columns of the event log that `respond` fills, besides click and watch."""
 
     def first(self, user: IntArray) -> IntArray:
-        """When each user first asks, `[B]` ms from where the engine starts this instance's clock, or NEVER.
+        """When each user first asks, `[B]` ms from where the engine starts this instance's clock,
+        or NEVER.
 
-        A synthetic world is started once, at t = -history_days; its A/B continues from `restore`. `respond` and `Feedback.next`
-        are on the scenario's clock, where t = 0 is the start of the A/B.
+        A synthetic world is started once, at t = -history_days; its A/B continues from `restore`.
+        `respond` and `Feedback.next` are on the scenario's clock, where t = 0 is the start of the
+        A/B.
         """
 
     def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
-        """How many positions each request has, `[B]`, or None for the scenario's own constant size."""
+        """How many positions each request has, `[B]`, or None for the scenario's own constant
+        size.
+        """
 
     def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
-        """Answer the slates served to `user` at their `step`-th request (from 0) at time `t` ms, all `[B]`; each user at most once."""
+        """Answer the slates served to `user` at their `step`-th request (from 0) at time `t` ms,
+        all `[B]`; each user at most once.
+        """
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """All that has changed since the instance was built, as named arrays; enough to continue another day or another process.
+        """All that has changed since the instance was built, as named arrays; enough to continue
+        another day or another process.
 
-        The first axis of every array is the user, `[n_users, ...]`: a shard keeps the rows of its own users only.
+        The first axis of every array is the user, `[n_users, ...]`: a shard keeps the rows of its
+        own users only.
         """
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -90,9 +108,10 @@ class Source:
 
     Attributes:
         catalogue: users, items and their features.
-        history: what happened before t = 0 (one arm, `history`), or None where the engine is to make it (synthetic worlds).
-        future: what the log says happened from t = 0 on (one arm, `history`): the clock and the answers of logged and
-            held-out users; or None.
+        history: what happened before t = 0 (one arm, `history`), or None where the engine is to
+            make it (synthetic worlds).
+        future: what the log says happened from t = 0 on (one arm, `history`): the clock and the
+            answers of logged and held-out users; or None.
         notes: what the reader wants said in the report (rows read, duplicates dropped, ...).
     """
 
@@ -108,7 +127,11 @@ class Population(Protocol):
     kind: str
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
-        """What must be learned or drawn once, before any worker starts, kept in `folder` (a response model); often nothing."""
+        """What must be learned or drawn once, before any worker starts, kept in `folder` (a
+        response model); often nothing.
+        """
 
     def build(self, source: Source, seed: int, days: int, folder: Path) -> Users:
-        """A fresh instance, the same from the same arguments in every process; `days` is the length of the A/B."""
+        """A fresh instance, the same from the same arguments in every process; `days` is the length
+        of the A/B.
+        """

@@ -1,4 +1,6 @@
-"""The clock of real users: who came when, with how many requests of which size, as a log says. No answers live here."""
+"""The clock of real users: who came when, with how many requests of which size, as a log says. No
+answers live here.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,16 @@ class Clock:
     def of(cls, log: EventLog, days: int) -> Clock:
         """The requests of a log with one arm in its first `days` days from t = 0."""
         table = log.table
-        table = table.filter(pc.and_(pc.greater_equal(table["t"], 0), pc.less(table["t"], days * DAY)))
-        user, session, request = (table[name].to_numpy().astype(np.int64) for name in ("user", "session", "request"))
+        table = table.filter(
+            pc.and_(pc.greater_equal(table["t"], 0), pc.less(table["t"], days * DAY))
+        )
+        user, session, request = (
+            table[name].to_numpy().astype(np.int64) for name in ("user", "session", "request")
+        )
         t = table["t"].to_numpy()
-        first = np.flatnonzero(np.diff(user, prepend=-1) | np.diff(session, prepend=-1) | np.diff(request, prepend=-1))
+        first = np.flatnonzero(
+            np.diff(user, prepend=-1) | np.diff(session, prepend=-1) | np.diff(request, prepend=-1)
+        )
         size = np.diff(np.append(first, len(user)))
         tab = np.full(len(first), -1, dtype=np.int64)
         if TAB in table.column_names:
@@ -53,7 +61,8 @@ class Clock:
 
 
 class ClockedUsers:
-    """The half of `Users` that a clock decides: each user comes when the log says, and asks as often and for as many items.
+    """The half of `Users` that a clock decides: each user comes when the log says, and asks as
+    often and for as many items.
 
     State: how many requests each user has made.
     """
@@ -79,16 +88,23 @@ class ClockedUsers:
         place = self.clock.offsets[user] + self._asked[user]
         over = place >= self.clock.offsets[user + 1]
         if over.any():
-            raise ValueError(f"user {int(user[over][0])} has no request left: the log's sessions have {int(self._asked[user[over][0]])}")
+            raise ValueError(
+                f"user {int(user[over][0])} has no request left: the log's sessions have"
+                f" {int(self._asked[user[over][0]])}"
+            )
         return place
 
     def advance(self, user: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-        """End each user's request: (when the next one comes `[B]` ms or NEVER, whether the session is over `[B]`)."""
+        """End each user's request: (when the next one comes `[B]` ms or NEVER, whether the session
+        is over `[B]`).
+        """
         here = self.place(user)
         self._asked[user] += 1
         following = np.minimum(here + 1, len(self.clock.t) - 1)
         ends = here + 1 >= self.clock.offsets[user + 1]
-        return self._time(user, here + 1), ends | (self.clock.session[following] != self.clock.session[here])
+        return self._time(user, here + 1), ends | (
+            self.clock.session[following] != self.clock.session[here]
+        )
 
     def _time(self, user: IntArray, place: IntArray) -> IntArray:
         there = place < self.clock.offsets[user + 1]

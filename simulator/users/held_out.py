@@ -1,4 +1,6 @@
-"""Held-out users: each asks once and clicks what the log held out; so HR@k and NDCG@k are metrics of the event log."""
+"""Held-out users: each asks once and clicks what the log held out; so HR@k and NDCG@k are metrics
+of the event log.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,17 @@ from simulator.users.base import NEVER, Feedback, Source, UsersError
 
 
 class HeldOut(Section):
-    """Leave-one-out evaluation as a population: a user's first clicks from t = 0 on are the items to be found.
+    """Leave-one-out evaluation as a population: a user's first clicks from t = 0 on are the items
+    to be found.
 
-    Every user who has as many asks once, at t = 0; the slate is `serving.slate` long and is shown whole. Where a held-out item stands
-    in it, it is clicked; every other item is an unclick.
+    Every user who has as many asks once, at t = 0; the slate is `serving.slate` long and is shown
+    whole. Where a held-out item stands in it, it is clicked; every other item is an unclick.
     """
 
     kind: Literal["held_out"] = "held_out"
-    clicks: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="a user's next clicks that one slate is to find")
+    clicks: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="a user's next clicks that one slate is to find"
+    )
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
         """Nothing is to be learned."""
@@ -35,7 +40,10 @@ class HeldOut(Section):
             UsersError: the data has no future to hold out, or no user has as many clicks in it.
         """
         if source.future is None:
-            raise UsersError("users.kind held_out needs data with held-out items: data.source must be s3rec, inter, kuairand or log")
+            raise UsersError(
+                "users.kind held_out needs data with held-out items: data.source must be s3rec,"
+                " inter, kuairand or log"
+            )
         table = source.future.table
         user, item, t = (table[name].to_numpy().astype(np.int64) for name in ("user", "item", "t"))
         clicked = table["click"].fill_null(False).to_numpy()
@@ -45,8 +53,9 @@ class HeldOut(Section):
         count = np.diff(first, append=len(user))
         if count.max(initial=0) < self.clicks:
             raise UsersError(
-                f"no user has the {self.clicks} clicks from t = 0 on that users.clicks = {self.clicks} asks for; the most that one has "
-                f"is {int(count.max(initial=0))}: make users.clicks smaller, or data.hold_out (data.test_days) greater"
+                f"no user has the {self.clicks} clicks from t = 0 on that users.clicks ="
+                f" {self.clicks} asks for; the most that one has is {int(count.max(initial=0))}:"
+                " make users.clicks smaller, or data.hold_out (data.test_days) greater"
             )
         first = first[count >= self.clicks]
         held = np.zeros((source.catalogue.n_users, self.clicks), dtype=np.int64)

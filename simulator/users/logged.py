@@ -1,4 +1,6 @@
-"""Logged users: what the log shows a user answers as logged, everything else by a response model fitted on the history only."""
+"""Logged users: what the log shows a user answers as logged, everything else by a response model
+fitted on the history only.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from simulator.users.learned import Learned, LearnedUsers
 
 
 class Logged(Section):
-    """The log's own sessions as the clock, its answers where it has them, a response model where it has none.
+    """The log's own sessions as the clock, its answers where it has them, a response model where it
+    has none.
 
     `Feedback.logged` says of every impression which it was.
     """
@@ -27,7 +30,10 @@ class Logged(Section):
     response: Learned = Learned()
     match: Literal["user", "session", "request"] = Field(
         default="user",
-        description="the log answers for an item that it shows this user: at any time of the A/B, in this session, in this request",
+        description=(
+            "the log answers for an item that it shows this user: at any time of the A/B, in this"
+            " session, in this request"
+        ),
     )
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
@@ -50,7 +56,10 @@ class Occurrences:
 
     def __init__(self, log: EventLog, days: int, kinds: tuple[str, ...]) -> None:
         table = log.table
-        observed = pc.and_(pc.is_valid(table["click"]), pc.and_(pc.greater_equal(table["t"], 0), pc.less(table["t"], days * DAY)))
+        observed = pc.and_(
+            pc.is_valid(table["click"]),
+            pc.and_(pc.greater_equal(table["t"], 0), pc.less(table["t"], days * DAY)),
+        )
         table = table.filter(observed)
         self._span = days * DAY + 1
         self._n_items = log.metadata.n_items + 1
@@ -63,10 +72,14 @@ class Occurrences:
         self.session = table["session"].to_numpy().astype(np.int64)[order]
         self.click = table["click"].cast("int8").to_numpy()[order]
         self.watch = table["watch"].to_numpy().astype(np.float32)[order]
-        self.kinds = {name: pc.fill_null(table[name].cast("int8"), -1).to_numpy()[order] for name in kinds}
+        self.kinds = {
+            name: pc.fill_null(table[name].cast("int8"), -1).to_numpy()[order] for name in kinds
+        }
 
     def nearest(self, user: IntArray, items: IntArray, t: IntArray) -> IntArray:
-        """The impression of each item to each user that is nearest in time (the earlier of two equally near), `[B, k]`; -1 = none."""
+        """The impression of each item to each user that is nearest in time (the earlier of two
+        equally near), `[B, k]`; -1 = none.
+        """
         found = np.full(items.shape, -1, dtype=np.int64)
         if not len(self._pairs):
             return found
@@ -113,6 +126,9 @@ class LoggedUsers(LearnedUsers):
             shown=modelled.shown,
             next=modelled.next,
             leaves=modelled.leaves,
-            kinds={name: np.where(known, log.kinds[name][found], answers) for name, answers in modelled.kinds.items()},
+            kinds={
+                name: np.where(known, log.kinds[name][found], answers)
+                for name, answers in modelled.kinds.items()
+            },
             logged=known,
         )

@@ -1,4 +1,6 @@
-"""A first-order Markov world: what a user wants next is where the last click leads. No interests of users' own live here."""
+"""A first-order Markov world: what a user wants next is where the last click leads. No interests of
+users' own live here.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,26 @@ _PATH, _BRANCH, _ONWARD = 50, 51, 52
 
 
 class Succession(Section):
-    """Where a click leads: to a tag drawn among the `branches` successors of the video's tag, the same each time, and a deviation.
+    """Where a click leads: to a tag drawn among the `branches` successors of the video's tag, the
+    same each time, and a deviation.
 
-    A first-order Markov chain over videos whose transitions go through tags (Rendle, Freudenthaler & Schmidt-Thieme, "Factorizing
-    personalized Markov chains", WWW 2010, without the personal part).
+    A first-order Markov chain over videos whose transitions go through tags (Rendle, Freudenthaler
+    & Schmidt-Thieme, "Factorizing personalized Markov chains", WWW 2010, without the personal
+    part).
     """
 
     branches: Annotated[int, Field(ge=1, le=1000)] = 3
-    spread: Spread = Field(default=0.4, description="length of a video's deviation from the next tag's centre")
+    spread: Spread = Field(
+        default=0.4, description="length of a video's deviation from the next tag's centre"
+    )
 
 
 class Markov(Choice):
-    """The world of `choice` in all but one thing: a user's only interest is where his last click leads; before it, a random one.
+    """The world of `choice` in all but one thing: a user's only interest is where his last click
+    leads; before it, a random one.
 
-    Nothing of a user's past before the last click matters, and all users follow the same successions: the opposite assumption
-    to several slowly drifting interests.
+    Nothing of a user's past before the last click matters, and all users follow the same
+    successions: the opposite assumption to several slowly drifting interests.
     """
 
     kind: Literal["markov"] = "markov"  # type: ignore[assignment]
@@ -51,13 +58,21 @@ class Markov(Choice):
         return Walkers(self, World.draw(self, seed), seed)
 
     def onward(self, world: World, seed: int) -> npt.NDArray[np.float64]:
-        """`[n_items + 1, D]` the direction that a click on each video leads to, of length 1; row 0 is padding."""
+        """`[n_items + 1, D]` the direction that a click on each video leads to, of length 1; row 0
+        is padding.
+        """
         tag, item = np.arange(self.videos.tags), np.arange(1, self.n_items + 1)
-        paths = uniform(seed, Purpose.WORLD, tag[:, None], _PATH, np.arange(self.succession.branches))
-        branch = (uniform(seed, Purpose.WORLD, item, _BRANCH) * self.succession.branches).astype(np.int64)
+        paths = uniform(
+            seed, Purpose.WORLD, tag[:, None], _PATH, np.arange(self.succession.branches)
+        )
+        branch = (uniform(seed, Purpose.WORLD, item, _BRANCH) * self.succession.branches).astype(
+            np.int64
+        )
         follows = (paths * self.videos.tags).astype(np.int64)[world.tag[1:], branch]
         own = unit(normal(seed, item, _ONWARD, self.interests.dimensions)) * self.succession.spread
-        return np.concatenate((np.zeros((1, self.interests.dimensions)), unit(world.centres[follows] + own)))
+        return np.concatenate(
+            (np.zeros((1, self.interests.dimensions)), unit(world.centres[follows] + own))
+        )
 
 
 class Walkers(People):
@@ -76,7 +91,9 @@ class Walkers(People):
         return self.n_items + 1
 
     def estimate(self, known: tuple[int, int], noise: float) -> npt.NDArray[np.float64]:
-        """`[n_items + 1]` utilities as the app estimates them from the last click, the same for all users."""
+        """`[n_items + 1]` utilities as the app estimates them from the last click, the same for all
+        users.
+        """
         from simulator.users.choice import kernel
 
         item, _ = known

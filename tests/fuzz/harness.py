@@ -1,4 +1,6 @@
-"""One case after another: each in a folder of its own, under a watchdog, with warnings as errors; what fails is its seed."""
+"""One case after another: each in a folder of its own, under a watchdog, with warnings as errors;
+what fails is its seed.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +46,14 @@ class Chance(random.Random):
 
 
 Case = Callable[[Chance, Path], str]
-"""From a source of chance and an empty folder to how the case ended; raises where it ended wrongly."""
+"""From a source of chance and an empty folder to how the case ended; raises where it ended wrongly.
+"""
 
 
 class WrongEndError(AssertionError):
-    """An input that was accepted with another answer than the same content has, or refused unreadably."""
+    """An input that was accepted with another answer than the same content has, or refused
+    unreadably.
+    """
 
 
 class Hang(BaseException):
@@ -69,7 +74,11 @@ class Found:
 
 
 def run(
-    kind: str, case: Case, seeds: Iterable[int], told: Callable[[int], None] = lambda seed: None, seconds: float = SECONDS
+    kind: str,
+    case: Case,
+    seeds: Iterable[int],
+    told: Callable[[int], None] = lambda seed: None,
+    seconds: float = SECONDS,
 ) -> Found:
     """Run the case of every seed; `told` is called after each. The rest as `one`."""
     found = Found()
@@ -139,7 +148,11 @@ def readable(message: str) -> None:
     """Raise WrongEndError where nobody could read a message."""
     if not message.strip() or len(message) > LONGEST:
         raise WrongEndError(f"a message of {len(message)} characters: {message[:200]!r}")
-    strange = {c for c in message if (ord(c) < 32 and c not in "\n\t") or 0xD800 <= ord(c) < 0xE000 or c in "\x7f\u202e"}
+    strange = {
+        c
+        for c in message
+        if (ord(c) < 32 and c not in "\n\t") or 0xD800 <= ord(c) < 0xE000 or c in "\x7f\u202e"
+    }
     if strange or "Traceback (most recent call last)" in message:
         raise WrongEndError(f"a message with {sorted(strange)!r}: {message[:200]!r}")
 

@@ -1,4 +1,6 @@
-"""Event logs: flipped, cut and lost bytes; metadata of other types; rows and columns lost, doubled, moved and changed."""
+"""Event logs: flipped, cut and lost bytes; metadata of other types; rows and columns lost, doubled,
+moved and changed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ USERS, ITEMS, DAYS = 40, 30, 2
 
 
 def case(chance: random.Random, folder: Path) -> str:
-    """A mutated log is refused by `abtest report`, or says what the whole one says; changed metadata may say something else."""
+    """A mutated log is refused by `abtest report`, or says what the whole one says; changed
+    metadata may say something else.
+    """
     kind = chance.choice(["bytes", "metadata", "rows", "columns", "order"])
     path = folder / "log.parquet"
     if kind == "bytes":
@@ -32,7 +36,9 @@ def case(chance: random.Random, folder: Path) -> str:
         text = _metadata_text(chance)
         pq.write_table(_log().table.replace_schema_metadata({b"abtest": text}), path)
     else:
-        table = {"rows": _other_rows, "columns": _other_columns, "order": _other_order}[kind](chance, _log().table)
+        table = {"rows": _other_rows, "columns": _other_columns, "order": _other_order}[kind](
+            chance, _log().table
+        )
         pq.write_table(table.replace_schema_metadata(_stored_metadata()), path)
     if not command("report", path, "--quiet", "--out", folder / "out"):
         return f"{kind} refused"
@@ -51,20 +57,37 @@ def _log() -> EventLog:
     n = len(arm)
     t = (session - np.where(arm == 0, DAYS, 0)) * DAY + request * 1000
     columns: dict[str, Any] = {
-        "arm": arm, "user": user, "session": session, "request": request, "position": position, "t": t,
+        "arm": arm,
+        "user": user,
+        "session": session,
+        "request": request,
+        "position": position,
+        "t": t,
         "item": rng.integers(1, ITEMS, n),
         "click": rng.integers(-1, 2, n).astype(np.int8),
         "watch": np.where(rng.random(n) < 0.2, np.nan, rng.random(n) * 20),
         "duration": rng.random(n) * 30,
         "propensity": rng.random(n) * 0.9 + 0.05,
         "like": rng.integers(0, 2, n).astype(np.int8),
-    }  # fmt: skip
+    }
     scenario = {
-        "name": "x", "seed": 3, "design": {"kind": "paired"}, "metrics": ["click", "watch_time"], "users": {"kind": "choice"},
-        "data": {"source": "log"}, "arms": {"a": {"policy": "popularity"}, "b": {"policy": "random"}},
-    }  # fmt: skip
+        "name": "x",
+        "seed": 3,
+        "design": {"kind": "paired"},
+        "metrics": ["click", "watch_time"],
+        "users": {"kind": "choice"},
+        "data": {"source": "log"},
+        "arms": {"a": {"policy": "popularity"}, "b": {"policy": "random"}},
+    }
     metadata = Metadata(
-        ("history", "a", "b"), USERS, ITEMS, days=DAYS, control="a", scenario=scenario, versions={"abtest": "1"}, notes={"n": 3}
+        ("history", "a", "b"),
+        USERS,
+        ITEMS,
+        days=DAYS,
+        control="a",
+        scenario=scenario,
+        versions={"abtest": "1"},
+        notes={"n": 3},
     )
     return EventLog.from_columns(columns, metadata)
 
@@ -121,7 +144,18 @@ def _metadata_text(chance: random.Random) -> bytes:
     if chance.random() < 0.15:
         whole = json.dumps(tree)
         return chance.choice(
-            [b"", b"{", b"[]", b"null", b"3", b'"x"', b"{}", b"[" * 100_000, whole[:-1].encode(), b"\xff" + whole.encode()]
+            [
+                b"",
+                b"{",
+                b"[]",
+                b"null",
+                b"3",
+                b'"x"',
+                b"{}",
+                b"[" * 100_000,
+                whole[:-1].encode(),
+                b"\xff" + whole.encode(),
+            ]
         )
     return json.dumps(mutations.of_tree(chance, tree)).encode("utf-8", "surrogatepass")
 
@@ -138,7 +172,9 @@ def _other_rows(chance: random.Random, table: pa.Table) -> pa.Table:
 
 
 def _other_columns(chance: random.Random, table: pa.Table) -> pa.Table:
-    """A column lost, of another type, with a null or a value that no rule allows; or one that nobody knows."""
+    """A column lost, of another type, with a null or a value that no rule allows; or one that
+    nobody knows.
+    """
     name = chance.choice(table.column_names)
     place = table.column_names.index(name)
     kind = chance.randrange(4)
@@ -151,9 +187,18 @@ def _other_columns(chance: random.Random, table: pa.Table) -> pa.Table:
     field = table.schema.field(name)
     values = table[name].to_pylist()
     bad: dict[str, Any] = {
-        "arm": 9, "user": USERS + 5, "t": 10**15, "item": 0, "propensity": 1.5,
-        "click": None, "watch": -1.0, "duration": float("inf"), "channel": 9, "logged": None, "like": None,
-    }  # fmt: skip
+        "arm": 9,
+        "user": USERS + 5,
+        "t": 10**15,
+        "item": 0,
+        "propensity": 1.5,
+        "click": None,
+        "watch": -1.0,
+        "duration": float("inf"),
+        "channel": 9,
+        "logged": None,
+        "like": None,
+    }
     if name in ("click", "like"):
         return table.drop_columns(["item"])  # a null is an answer that was not observed
     at = chance.randrange(1, table.num_rows - 1)

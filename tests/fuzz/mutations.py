@@ -8,24 +8,117 @@ from collections.abc import Iterator
 from typing import Any
 
 TOKENS = [
-    b'"', b"'", b"\t", b",", b";", b"\n", b"\r\n", b"\r", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"0x1F", b"1e400", b"nan", b"inf", b"-1",
-    b" ", b"9" * 30, b"9" * 5000, b"\xe2\x80\xa8", b"\xc2\xa0", b"[", b"{", b"}", b"null", b"true", b"2019-13-45", b"\\", b"x" * 5000,
-    b"1_0", b"+5", b"\xd9\xa3", b"::", b":token", b":float", b"\x1a", b"\x0c", b"&a ", b"*a", b"<<: ", b"---\n", b"...\n", b": ", b"- ",
-    b"|\n", b"!!int ", b"!!python/object:os.system ", b"%YAML 9.9\n", b"#", b"@", b"`", b"0x_", b".nan", b"\xed\xa0\x80", b"\x1b[31m",
+    b'"',
+    b"'",
+    b"\t",
+    b",",
+    b";",
+    b"\n",
+    b"\r\n",
+    b"\r",
+    b"\x00",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"0x1F",
+    b"1e400",
+    b"nan",
+    b"inf",
+    b"-1",
+    b" ",
+    b"9" * 30,
+    b"9" * 5000,
+    b"\xe2\x80\xa8",
+    b"\xc2\xa0",
+    b"[",
+    b"{",
+    b"}",
+    b"null",
+    b"true",
+    b"2019-13-45",
+    b"\\",
+    b"x" * 5000,
+    b"1_0",
+    b"+5",
+    b"\xd9\xa3",
+    b"::",
+    b":token",
+    b":float",
+    b"\x1a",
+    b"\x0c",
+    b"&a ",
+    b"*a",
+    b"<<: ",
+    b"---\n",
+    b"...\n",
+    b": ",
+    b"- ",
+    b"|\n",
+    b"!!int ",
+    b"!!python/object:os.system ",
+    b"%YAML 9.9\n",
+    b"#",
+    b"@",
+    b"`",
+    b"0x_",
+    b".nan",
+    b"\xed\xa0\x80",
+    b"\x1b[31m",
     b"\xf0\x9f\x98\x80",
-]  # fmt: skip
+]
 
 VALUES = [
-    None, True, False, 0, 1, -1, 3.5, 0.5, 10**12, 10**30, 2**32, 1e308, -1e308, 1e-308, float("nan"), float("inf"), "", " ", "x",
-    ".", "..",
-    "history", "../../x", "a/b", "\x00", "\x1b[31m", "\u202eabc", "<script>", "a|b`", "y" * 5000,
-    "\u00e9", [], {}, [1], ["a", "a"], [[[]]],
-    {"a": {"b": [None]}}, {"kind": 5}, "mine.py:X", "choice", "markov", "held_out", "popularity", "random", "2020-01-01",
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    3.5,
+    0.5,
+    10**12,
+    10**30,
+    2**32,
+    1e308,
+    -1e308,
+    1e-308,
+    float("nan"),
+    float("inf"),
+    "",
+    " ",
+    "x",
+    ".",
+    "..",
+    "history",
+    "../../x",
+    "a/b",
+    "\x00",
+    "\x1b[31m",
+    "\u202eabc",
+    "<script>",
+    "a|b`",
+    "y" * 5000,
+    "\u00e9",
+    [],
+    {},
+    [1],
+    ["a", "a"],
+    [[[]]],
+    {"a": {"b": [None]}},
+    {"kind": 5},
+    "mine.py:X",
+    "choice",
+    "markov",
+    "held_out",
+    "popularity",
+    "random",
+    "2020-01-01",
+]
 
 
 def of_bytes(chance: random.Random, content: bytes) -> bytes:
-    """The content with one to five places changed: a token put in, bytes lost, doubled or changed, lines lost or doubled, an end cut."""
+    """The content with one to five places changed: a token put in, bytes lost, doubled or changed,
+    lines lost or doubled, an end cut.
+    """
     mutated = bytearray(content)
     for _ in range(chance.choice([1, 1, 1, 2, 5])):
         at = chance.randrange(len(mutated) + 1)
@@ -50,7 +143,9 @@ def of_bytes(chance: random.Random, content: bytes) -> bytes:
 
 
 def of_tree(chance: random.Random, tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with a key lost, renamed, added, or given a value from VALUES, from elsewhere in it, or a little larger or smaller."""
+    """The tree with a key lost, renamed, added, or given a value from VALUES, from elsewhere in it,
+    or a little larger or smaller.
+    """
     mutated = copy.deepcopy(tree)
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
         places = list(_places(mutated))
@@ -76,7 +171,13 @@ def of_tree(chance: random.Random, tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    entries = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     for key, value in list(entries):
         yield tree, key
         yield from _places(value)

@@ -1,4 +1,6 @@
-"""Data sets: every reader with one of its files mutated byte by byte or packed; refused, or a log that keeps every rule."""
+"""Data sets: every reader with one of its files mutated byte by byte or packed; refused, or a log
+that keeps every rule.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def _of_source(source: str, chance: random.Random, folder: Path) -> str:
         where = there if where == path else where
 
     def read() -> None:
-        found = datasets.read(Data.model_validate({"source": source, "path": str(where), "test_days": 1}), Path())
+        found = datasets.read(
+            Data.model_validate({"source": source, "path": str(where), "test_days": 1}), Path()
+        )
         for log in (found.history, found.future):
             assert log is not None
             log.validate()
@@ -52,7 +56,9 @@ def _of_reviews(kind: str, chance: random.Random, folder: Path) -> str:
     review = {"amazon": made_files.amazon, "yelp": made_files.yelp}[kind]
     rows = [review(f"u{i % 3}", f"i{i % 2}", i, text="hi", reviewText="ho") for i in range(6)]
     dump = folder / "d.json"
-    dump.write_bytes(mutations.of_bytes(chance, "".join(json.dumps(row) + "\n" for row in rows).encode()))
+    dump.write_bytes(
+        mutations.of_bytes(chance, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    )
 
     def read() -> None:
         write(prepare(dump, FORMATS[kind], core=1), folder / "out", "N", {})

@@ -1,4 +1,6 @@
-"""Scenarios: every shipped one and a few small ones, mutated as trees and as bytes; the valid small ones are run to their report."""
+"""Scenarios: every shipped one and a few small ones, mutated as trees and as bytes; the valid small
+ones are run to their report.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +32,32 @@ USERS: dict[str, dict[str, Any]] = {
 
 
 def case(chance: random.Random, folder: Path) -> str:
-    """A mutated scenario is refused by `scenario check` with file, line and key; or it is valid, and if small, it runs."""
+    """A mutated scenario is refused by `scenario check` with file, line and key; or it is valid,
+    and if small, it runs.
+    """
     path = folder / "s.yaml"
     base = chance.choice([_small, _small, _shipped])(chance)
     if chance.random() < 0.3:
-        path.write_bytes(mutations.of_bytes(chance, yaml.safe_dump(base, sort_keys=False, allow_unicode=True).encode()))
+        path.write_bytes(
+            mutations.of_bytes(
+                chance, yaml.safe_dump(base, sort_keys=False, allow_unicode=True).encode()
+            )
+        )
     else:
         tree = mutations.of_tree(chance, base)
-        path.write_text(json.dumps(tree, ensure_ascii=True), encoding="utf-8")  # JSON is YAML, and keeps surrogates escaped
+        path.write_text(
+            json.dumps(tree, ensure_ascii=True), encoding="utf-8"
+        )  # JSON is YAML, and keeps surrogates escaped
     if not command("scenario", "check", path):
         return "refused"
     try:
         scenario = Scenario.load(path)
     except ScenarioError as error:
         raise WrongEndError("checked, and then refused") from error
-    if Scenario.model_validate(json.loads(json.dumps(scenario.resolved(), allow_nan=False))) != scenario:
+    if (
+        Scenario.model_validate(json.loads(json.dumps(scenario.resolved(), allow_nan=False)))
+        != scenario
+    ):
         raise WrongEndError("resolved to another scenario")
     if not _is_small(scenario):
         return "valid"
@@ -65,9 +78,19 @@ def _small(chance: random.Random) -> dict[str, Any]:
         "users": users,
         "data": {"source": "synthetic", "history_days": 1},
         "days": chance.choice([1, 2]),
-        "serving": {"slate": 3, "recall": 8, "ranking": {"kind": chance.choice(["pointwise", "recall"])}},
-        "arms": {"a": {"policy": "popularity"}, "b": {"policy": "itemknn", "params": {"neighbours": 5}}},
-        "design": {"kind": chance.choice(["paired", "split", "interleave", "switchback"]), "control": "a"},
+        "serving": {
+            "slate": 3,
+            "recall": 8,
+            "ranking": {"kind": chance.choice(["pointwise", "recall"])},
+        },
+        "arms": {
+            "a": {"policy": "popularity"},
+            "b": {"policy": "itemknn", "params": {"neighbours": 5}},
+        },
+        "design": {
+            "kind": chance.choice(["paired", "split", "interleave", "switchback"]),
+            "control": "a",
+        },
         "engine": {"executor": "serial", "shards": chance.choice([1, 2])},
         "published": {"click": 0.01},
     }
@@ -91,13 +114,32 @@ def _shipped(chance: random.Random) -> dict[str, Any]:
 
 
 def _is_small(scenario: Scenario) -> bool:
-    """Whether a run of it takes a second or two: few users and days, policies without training, answers that nothing is fitted for."""
+    """Whether a run of it takes a second or two: few users and days, policies without training,
+    answers that nothing is fitted for.
+    """
     worlds = [scenario.users, *(world.users for world in scenario.worlds.values())]
     sizes = [
-        getattr(users, name, most + 1) <= most for users in worlds for name, most in (("n_users", MOST_USERS), ("n_items", MOST_ITEMS))
+        getattr(users, name, most + 1) <= most
+        for users in worlds
+        for name, most in (("n_users", MOST_USERS), ("n_items", MOST_ITEMS))
     ]
     policies = [spec.policy in (*CHEAP, "production") for _, spec in scenario.policies()]
     days = scenario.days + scenario.data.history_days <= MOST_DAYS + 1
-    small = scenario.serving.recall <= 500 and scenario.serving.history <= 1000 and scenario.engine.shards <= 8
-    tick = scenario.engine.tick >= 600 and scenario.engine.block >= 8 and scenario.engine.executor != "ray"
-    return all(sizes) and all(policies) and days and small and tick and scenario.data.source == "synthetic"
+    small = (
+        scenario.serving.recall <= 500
+        and scenario.serving.history <= 1000
+        and scenario.engine.shards <= 8
+    )
+    tick = (
+        scenario.engine.tick >= 600
+        and scenario.engine.block >= 8
+        and scenario.engine.executor != "ray"
+    )
+    return (
+        all(sizes)
+        and all(policies)
+        and days
+        and small
+        and tick
+        and scenario.data.source == "synthetic"
+    )

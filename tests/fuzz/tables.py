@@ -1,4 +1,6 @@
-"""Tables of users: one content in many dresses has one verdict; what is damaged is refused or read, never with a traceback."""
+"""Tables of users: one content in many dresses has one verdict; what is damaged is refused or read,
+never with a traceback.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ COUNT = 1000
 
 
 def case(chance: random.Random, folder: Path) -> str:
-    """The verdict of a table in another dress is that of the table; a mutated one ends refused or read."""
+    """The verdict of a table in another dress is that of the table; a mutated one ends refused or
+    read.
+    """
     frame = _frame(chance)
     if chance.random() < 0.5:
         plain, dressed = folder / "plain.csv", _dressed(chance, frame, folder)
@@ -29,13 +33,19 @@ def case(chance: random.Random, folder: Path) -> str:
         return "the same in another dress"
     path = folder / "t.csv"
     path.write_bytes(mutations.of_bytes(chance, frame.to_csv(index=False).encode()))
-    return "mutated, read" if command("report", path, "--control", "control", "--quiet", "--out", folder / "out") else "mutated, refused"
+    return (
+        "mutated, read"
+        if command("report", path, "--control", "control", "--quiet", "--out", folder / "out")
+        else "mutated, refused"
+    )
 
 
 def _frame(chance: random.Random) -> pd.DataFrame:
     rng = np.random.default_rng(chance.randrange(2**32))
     n = chance.choice([8, 30, 60])
-    users = chance.choice([[f"{i:04}" for i in range(n)], [f"u{i}" for i in range(n)], list(range(10**6, 10**6 + n))])
+    users = chance.choice(
+        [[f"{i:04}" for i in range(n)], [f"u{i}" for i in range(n)], list(range(10**6, 10**6 + n))]
+    )
     columns: dict[str, Any] = {
         "user": users,
         "arm": ["control", "new"] * (n // 2),
@@ -53,10 +63,14 @@ def _frame(chance: random.Random) -> pd.DataFrame:
 
 
 def _dressed(chance: random.Random, frame: pd.DataFrame, folder: Path) -> Path:
-    kind = chance.choice(["tsv", "gz", "bom", "crlf", "quoted", "parquet", "folder", "index", "columns"])
+    kind = chance.choice(
+        ["tsv", "gz", "bom", "crlf", "quoted", "parquet", "folder", "index", "columns"]
+    )
     if kind in ("parquet", "index"):
         path = folder / f"{kind}.parquet"
-        (frame.set_index("user") if kind == "index" else frame).to_parquet(path, index=kind == "index")
+        (frame.set_index("user") if kind == "index" else frame).to_parquet(
+            path, index=kind == "index"
+        )
         return path
     if kind == "folder":
         path = folder / "parts"
@@ -72,7 +86,9 @@ def _dressed(chance: random.Random, frame: pd.DataFrame, folder: Path) -> Path:
         kept = [name for name in frame.columns if name in ("clicks", "minutes", "bought", "profit")]
         rest = [name for name in names if name not in kept]
         frame = frame[rest + kept]  # metrics are printed in the order of the table
-    text = frame.to_csv(index=False, sep="\t" if kind == "tsv" else ",", quoting=1 if kind == "quoted" else 0)
+    text = frame.to_csv(
+        index=False, sep="\t" if kind == "tsv" else ",", quoting=1 if kind == "quoted" else 0
+    )
     content = {"bom": "\ufeff" + text, "crlf": text.replace("\n", "\r\n")}.get(kind, text).encode()
     path.write_bytes(gzip.compress(content) if kind == "gz" else content)
     return path

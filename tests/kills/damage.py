@@ -1,4 +1,6 @@
-"""Damage from outside: a disk that is full, a clock that jumps, pieces that are torn, flipped, lost, swapped or not of the run."""
+"""Damage from outside: a disk that is full, a clock that jumps, pieces that are torn, flipped,
+lost, swapped or not of the run.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,14 @@ UNLISTED = (".lock", "scenario.yaml")
 
 
 def full_disk(chance: Chance, folder: Path) -> str:
-    """The disk is full, or files may not grow, in the middle of a run; when there is room it is resumed."""
+    """The disk is full, or files may not grow, in the middle of a run; when there is room it is
+    resumed.
+    """
     variant = Variant(chance.choice(DESIGNS), chance.random() < 0.5)
     whole = undisturbed(variant)[0]
-    place = Place(folder, variant.scenario(), ["serial", "serial", "serial", "processes"][chance.number % 4])
+    place = Place(
+        folder, variant.scenario(), ["serial", "serial", "serial", "processes"][chance.number % 4]
+    )
     with _small_disk(place.out, chance.choice([4, 16, 32, 64, 128, 300])) as more:
         if more is None or chance.random() < 0.3:
             ended = expect(place.run(fate=place.fate(largest=chance.randrange(1, 40_000))), 0, 2)
@@ -43,7 +49,9 @@ def full_disk(chance: Chance, folder: Path) -> str:
 
 @contextmanager
 def _small_disk(place: Path, kib: int) -> Iterator[Callable[[], object] | None]:
-    """A file system of its own at `place`; gives what makes room there. None where only root may do that and we are not."""
+    """A file system of its own at `place`; gives what makes room there. None where only root may do
+    that and we are not.
+    """
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(place)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
@@ -56,7 +64,9 @@ def _small_disk(place: Path, kib: int) -> Iterator[Callable[[], object] | None]:
 
 
 def clock(chance: Chance, folder: Path) -> str:
-    """Every look at the clock gives another year; the run dies, and is resumed by name or as the latest."""
+    """Every look at the clock gives another year; the run dies, and is resumed by name or as the
+    latest.
+    """
     variant = Variant(chance.choice(DESIGNS), chance.random() < 0.5)
     whole, renames, _ = undisturbed(variant)
     place = Place(folder, variant.scenario(), ["serial", "serial", "processes"][chance.number % 3])
@@ -83,14 +93,18 @@ def _unfinished(variant: Variant) -> Path:
 
 
 def pieces(chance: Chance, folder: Path) -> str:
-    """A piece is damaged: `--resume` and `report` name it, or nothing depends on it. Put back, all is as it was."""
+    """A piece is damaged: `--resume` and `report` name it, or nothing depends on it. Put back, all
+    is as it was.
+    """
     variant = Variant(DESIGNS[chance.number % 4], refit=True)
     whole = undisturbed(variant)[0]
     finished = chance.random() < 0.5
     place = Place(folder, variant.scenario())
     source = whole if finished else _unfinished(variant)
     shutil.copytree(source, place.out)
-    files = sorted(path for path in place.out.rglob("*") if path.is_file() and not path.name.endswith(".part"))
+    files = sorted(
+        path for path in place.out.rglob("*") if path.is_file() and not path.name.endswith(".part")
+    )
     file = chance.choice(files)
     before = file.read_bytes()
     name = chance.choice(list(DAMAGE))

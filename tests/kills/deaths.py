@@ -1,4 +1,6 @@
-"""Deaths: at every publication of a piece, at any change of a file, at any moment; of the main process, of a worker, of all."""
+"""Deaths: at every publication of a piece, at any change of a file, at any moment; of the main
+process, of a worker, of all.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,17 @@ def _variant(chance: random.Random) -> Variant:
 
 
 def at_rename(chance: Chance, folder: Path) -> str:
-    """The run dies before or after one of its renames, seed by seed all of them; every eighth time under processes."""
+    """The run dies before or after one of its renames, seed by seed all of them; every eighth time
+    under processes.
+    """
     variant = Variant(DESIGNS[chance.number // 2 % 4], refit=True)
     whole, renames, _ = undisturbed(variant)
     at, after = 1 + chance.number // 2 % renames, bool(chance.number % 2)
     first = EXECUTORS[chance.number % 8 == 7]
     place = Place(folder, variant.scenario(), first)
-    ends = (0, KILLED, 2) if after and at == renames else (KILLED, 2)  # nothing may come after the last one
+    ends = (
+        (0, KILLED, 2) if after and at == renames else (KILLED, 2)
+    )  # nothing may come after the last one
     expect(place.run(fate=place.fate(at=at, after=after)), *ends)
     place.executor = chance.choice(EXECUTORS)
     place.resumed()
@@ -56,9 +62,15 @@ def at_step(chance: Chance, folder: Path) -> str:
     first = EXECUTORS[chance.random() < 0.25]
     place = Place(folder, variant.scenario(), first)
     which = chance.choice(list(SIGNALS))
-    target = chance.choice(["main", "all"]) if which == signal.SIGKILL or place.executor == "serial" else "main"
+    target = (
+        chance.choice(["main", "all"])
+        if which == signal.SIGKILL or place.executor == "serial"
+        else "main"
+    )
     for _ in range(chance.choice([1, 1, 3])):
-        fate = place.fate(renames=False, at=1 + chance.randrange(steps), signal=which, target=target)
+        fate = place.fate(
+            renames=False, at=1 + chance.randrange(steps), signal=which, target=target
+        )
         expect(place.run("--resume", fate=fate), SIGNALS[which], 0)
     place.executor = chance.choice(EXECUTORS)
     place.resumed()
@@ -76,7 +88,15 @@ def at_moment(chance: Chance, folder: Path) -> str:
     which = signal.SIGKILL if target == "worker" else chance.choice(list(SIGNALS))
     disturb = _after(chance.random() * (6 if place.executor == "processes" else 1.2), which, target)
     ended = place.run(disturb=disturb)
-    expect(ended, 0, *((2, KILLED) if target == "worker" else (SIGNALS[which], 2 if target == "all" else SIGNALS[which])))
+    expect(
+        ended,
+        0,
+        *(
+            (2, KILLED)
+            if target == "worker"
+            else (SIGNALS[which], 2 if target == "all" else SIGNALS[which])
+        ),
+    )
     if chance.random() < 0.3:
         expect(place.run("--resume", disturb=disturb), 0, 2, KILLED, *SIGNALS.values())
     place.executor = chance.choice(EXECUTORS)
@@ -87,7 +107,9 @@ def at_moment(chance: Chance, folder: Path) -> str:
 
 
 def _after(seconds: float, which: int, target: str) -> Callable[[int], None]:
-    """What sends the signal when the run has used so much time of the processor: the same moment on a machine that is busy."""
+    """What sends the signal when the run has used so much time of the processor: the same moment on
+    a machine that is busy.
+    """
 
     def disturb(main: int) -> None:
         while (group := members(main)) and sum(map(_used, group)) < seconds:

@@ -1,4 +1,6 @@
-"""What is done to a run from inside its processes: death at an exact step, a limit of file sizes, a clock that jumps."""
+"""What is done to a run from inside its processes: death at an exact step, a limit of file sizes, a
+clock that jumps.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-STEPS = {"os.rename": 1, "open": 0, "os.mkdir": 0, "os.remove": 0, "os.rmdir": 0, "os.truncate": 0, "shutil.rmtree": 0}
+STEPS = {
+    "os.rename": 1,
+    "open": 0,
+    "os.mkdir": 0,
+    "os.remove": 0,
+    "os.rmdir": 0,
+    "os.truncate": 0,
+    "shutil.rmtree": 0,
+}
 """Python's audit events of changes of files -> which of their arguments says where."""
 
 FATE = "ABTEST_TESTS_FATE"
@@ -26,10 +36,12 @@ class Fate:
 
     Attributes:
         root: only steps below this folder count.
-        counter: file of one byte a step, of all processes together, `r` of a rename; outside of `root`.
+        counter: file of one byte a step, of all processes together, `r` of a rename; outside of
+            `root`.
         renames: only renames are steps; else whatever changes files is one.
         at: the step at which the signal comes, from 1; 0: it never comes.
-        after: it comes with the first thing that the process does after the step, not before the step.
+        after: it comes with the first thing that the process does after the step, not before the
+            step.
         signal: which.
         target: to the process that takes the step, to the main process, or to all.
         largest: bytes beyond which no file may grow; None: any.
@@ -100,7 +112,9 @@ class Fate:
 
 
 def begin(arguments: list[str], fate: Fate, folder: str) -> None:
-    """`abtest` with these arguments: in a process group of its own, with `folder` as its own and its words in files there."""
+    """`abtest` with these arguments: in a process group of its own, with `folder` as its own and
+    its words in files there.
+    """
     os.setsid()
     os.chdir(folder)
     for name, handle in (("stdout", 1), ("stderr", 2)):

@@ -48,7 +48,8 @@ class Lie(NamedTuple):
     Attributes:
         place: the part of PLUG_IN that it stands in.
         code: what it does.
-        end: the run is refused; or it is what the honest plug-in's is; or, in a process that has no other above it, it ends at once.
+        end: the run is refused; or it is what the honest plug-in's is; or, in a process that has no
+            other above it, it ends at once.
     """
 
     place: Literal["top", "fit", "recall", "changed"]
@@ -72,15 +73,33 @@ LIES = {
     "crashes": Lie("recall", "ctypes.string_at(0)", "ended"),
     "returns nothing": Lie("changed", "return None", "refused"),
     "returns text": Lie("changed", "return 'items'", "refused"),
-    "returns numbers of items with fractions": Lie("changed", "slates = Slates(slates.items + .5, slates.scores)", "refused"),
-    "returns objects": Lie("changed", "slates = Slates(slates.items.astype(object), slates.scores)", "refused"),
-    "returns lists": Lie("changed", "slates = Slates(slates.items.tolist(), slates.scores)", "refused"),
-    "returns unknown items": Lie("changed", "slates = Slates(slates.items + 10**6, slates.scores)", "refused"),
-    "returns one item again and again": Lie("changed", "slates = Slates(np.ones_like(slates.items), slates.scores)", "refused"),
-    "returns scores that are no numbers": Lie("changed", "slates = Slates(slates.items, slates.scores * np.nan)", "refused"),
-    "returns scores of text": Lie("changed", "slates = Slates(slates.items, slates.scores.astype(str))", "refused"),
-    "returns complex scores": Lie("changed", "slates = Slates(slates.items, slates.scores * 1j)", "refused"),
-    "returns too little": Lie("changed", "slates = Slates(slates.items[:, :1], slates.scores[:, :1])", "refused"),
+    "returns numbers of items with fractions": Lie(
+        "changed", "slates = Slates(slates.items + .5, slates.scores)", "refused"
+    ),
+    "returns objects": Lie(
+        "changed", "slates = Slates(slates.items.astype(object), slates.scores)", "refused"
+    ),
+    "returns lists": Lie(
+        "changed", "slates = Slates(slates.items.tolist(), slates.scores)", "refused"
+    ),
+    "returns unknown items": Lie(
+        "changed", "slates = Slates(slates.items + 10**6, slates.scores)", "refused"
+    ),
+    "returns one item again and again": Lie(
+        "changed", "slates = Slates(np.ones_like(slates.items), slates.scores)", "refused"
+    ),
+    "returns scores that are no numbers": Lie(
+        "changed", "slates = Slates(slates.items, slates.scores * np.nan)", "refused"
+    ),
+    "returns scores of text": Lie(
+        "changed", "slates = Slates(slates.items, slates.scores.astype(str))", "refused"
+    ),
+    "returns complex scores": Lie(
+        "changed", "slates = Slates(slates.items, slates.scores * 1j)", "refused"
+    ),
+    "returns too little": Lie(
+        "changed", "slates = Slates(slates.items[:, :1], slates.scores[:, :1])", "refused"
+    ),
     "raises what has no words": Lie("recall", "raise Sly()", "refused"),
     "raises what cannot be pickled": Lie("fit", "raise Local(1, 2)", "refused"),
     "raises a very long message": Lie("recall", "raise ValueError('x' * 1_000_000)", "refused"),
@@ -92,9 +111,14 @@ LIES = {
     "moves elsewhere": Lie("fit", "os.chdir('/')", "same"),
     "makes NumPy raise": Lie("fit", "np.seterr(all='raise')", "same"),
     "keeps what it returned, and changes it": Lie(
-        "changed", "old = getattr(self, 'old', None); self.old = slates; old is not None and old.items.fill(1)", "same"
+        "changed",
+        "old = getattr(self, 'old', None); self.old = slates; old is not None and"
+        " old.items.fill(1)",
+        "same",
     ),
-    "leaves a thread behind": Lie("fit", "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()", "same"),
+    "leaves a thread behind": Lie(
+        "fit", "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()", "same"
+    ),
 }
 
 

@@ -1,4 +1,6 @@
-"""Small runs as processes of their own: started, ended, resumed, and held to an undisturbed run of the same scenario."""
+"""Small runs as processes of their own: started, ended, resumed, and held to an undisturbed run of
+the same scenario.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,16 @@ class Variant:
             "users": {"kind": "choice", "n_users": 40, "n_items": 60},
             "data": {"source": "synthetic", "history_days": 1},
             "days": 2,
-            "serving": {"slate": 3, "recall": 8, "history": 8, "refit": "daily" if self.refit else "never"},
-            "arms": {"a": {"policy": "popularity"}, "b": {"policy": "itemknn", "params": {"neighbours": 5}}},
+            "serving": {
+                "slate": 3,
+                "recall": 8,
+                "history": 8,
+                "refit": "daily" if self.refit else "never",
+            },
+            "arms": {
+                "a": {"policy": "popularity"},
+                "b": {"policy": "itemknn", "params": {"neighbours": 5}},
+            },
             "design": {"kind": self.design, "control": "a"},
             "engine": {"executor": "serial", "shards": self.shards},
             **changes,
@@ -91,21 +101,37 @@ class Place:
         Path(self.harmless.counter).unlink(missing_ok=True)
         return replace(self.harmless, **what)
 
-    def run(self, *options: str, fate: Fate | None = None, disturb: Callable[[int], None] | None = None, home: bool = True) -> Ended:
-        """`abtest run` of the scenario. `disturb` is called with the process id of the main process, and ends in its own time."""
+    def run(
+        self,
+        *options: str,
+        fate: Fate | None = None,
+        disturb: Callable[[int], None] | None = None,
+        home: bool = True,
+    ) -> Ended:
+        """`abtest run` of the scenario. `disturb` is called with the process id of the main
+        process, and ends in its own time.
+        """
         where = ["--out", str(self.out)] if home else []
         command = ["run", "s.yaml", "--quiet", "--engine.executor", self.executor, *where, *options]
         return self.abtest(command, fate or self.fate(), disturb)
 
-    def abtest(self, command: list[str], fate: Fate | None = None, disturb: Callable[[int], None] | None = None) -> Ended:
+    def abtest(
+        self,
+        command: list[str],
+        fate: Fate | None = None,
+        disturb: Callable[[int], None] | None = None,
+    ) -> Ended:
         """Any command of abtest, from this folder.
 
         Raises:
-            WrongEndError: a traceback, a hang, processes that outlive the main one, an unreadable message.
+            WrongEndError: a traceback, a hang, processes that outlive the main one, an unreadable
+                message.
         """
         begun = self.folder / "begun"
         begun.unlink(missing_ok=True)
-        process = _server().Process(target=begin, args=(command, fate or self.harmless, str(self.folder)))
+        process = _server().Process(
+            target=begin, args=(command, fate or self.harmless, str(self.folder))
+        )
         process.start()
         assert process.pid is not None
         try:
@@ -119,9 +145,14 @@ class Place:
         finally:
             _end(process.pid)
             process.join()
-        ended = Ended(process.exitcode or 0, *((self.folder / name).read_text(errors="replace") for name in ("stdout", "stderr")))
+        ended = Ended(
+            process.exitcode or 0,
+            *((self.folder / name).read_text(errors="replace") for name in ("stdout", "stderr")),
+        )
         if late or left:
-            raise WrongEndError(f"{'a hang' if late else f'processes that outlive the run: {left}'}: {ended}")
+            raise WrongEndError(
+                f"{'a hang' if late else f'processes that outlive the run: {left}'}: {ended}"
+            )
         if "Traceback (most recent call last)" in ended.err + ended.out:
             raise WrongEndError(f"a traceback: {ended}")
         if ended.code == 2:
@@ -146,7 +177,9 @@ def expect(ended: Ended, *codes: int) -> Ended:
         WrongEndError: it did not.
     """
     if ended.code not in codes:
-        raise WrongEndError(f"ended with {ended.code}, not with {' or '.join(map(str, codes))}: {ended}")
+        raise WrongEndError(
+            f"ended with {ended.code}, not with {' or '.join(map(str, codes))}: {ended}"
+        )
     return ended
 
 
@@ -154,23 +187,36 @@ def hold(out: Path, whole: Path) -> None:
     """Hold a finished run to an undisturbed one.
 
     Raises:
-        WrongEndError: a byte of the log, the models or the report is another one, or something half done is left.
+        WrongEndError: a byte of the log, the models or the report is another one, or something half
+            done is left.
     """
     ours, theirs = content(out), content(whole)
-    different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    different = sorted(
+        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
+    )
     if different:
         raise WrongEndError(f"other bytes than those of an undisturbed run: {different}")
-    debris = [path.name for path in out.rglob("*") if path.name.endswith(".part") or path.name == "work"]
+    debris = [
+        path.name for path in out.rglob("*") if path.name.endswith(".part") or path.name == "work"
+    ]
     if debris:
         raise WrongEndError(f"left half done: {debris}")
 
 
 def content(out: Path) -> dict[str, Any]:
     """Log and models of a finished run as bytes, and its report without the runtime."""
-    files = [path for name in ("log", "models") for path in sorted((out / name).rglob("*")) if path.is_file()]
+    files = [
+        path
+        for name in ("log", "models")
+        for path in sorted((out / name).rglob("*"))
+        if path.is_file()
+    ]
     found: dict[str, Any] = {str(path.relative_to(out)): path.read_bytes() for path in files}
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    return {**found, "report.json": {name: value for name, value in report.items() if name != "runtime"}}
+    return {
+        **found,
+        "report.json": {name: value for name, value in report.items() if name != "runtime"},
+    }
 
 
 @cache
@@ -199,7 +245,9 @@ def members(group: int) -> dict[int, str]:
 
 
 def _patience() -> float:
-    """Seconds after which a process hangs: 60 where the processors are free for it, in proportion more where they are not."""
+    """Seconds after which a process hangs: 60 where the processors are free for it, in proportion
+    more where they are not.
+    """
     return 60 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
@@ -218,7 +266,9 @@ def _end(group: int) -> None:
 
 @cache
 def _server() -> Any:
-    """Where processes are forked from: a process of its own, without threads, that has imported everything."""
+    """Where processes are forked from: a process of its own, without threads, that has imported
+    everything.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.kills.warm"])
     return context

@@ -1,4 +1,6 @@
-"""Imported by the process that runs are forked from: a whole run, so that its libraries and kernels are loaded once."""
+"""Imported by the process that runs are forked from: a whole run, so that its libraries and kernels
+are loaded once.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The arithmetic of the synthetic world as compiled scalar loops: one request after the other, so that the batch cannot matter.
+"""The arithmetic of the synthetic world as compiled scalar loops: one request after the other, so
+that the batch cannot matter.
 
-Importing this module imports numba. What its numbers mean is in `parameters`, how they get here in `law`.
-Without `fastmath`, and with the functions of `policies.elementary`, a request's bits depend on its own numbers alone, not on the processor.
+Importing this module imports numba. What its numbers mean is in `parameters`, how they get here in
+`law`. Without `fastmath`, and with the functions of `policies.elementary`, a request's bits depend
+on its own numbers alone, not on the processor.
 """
 
 from __future__ import annotations
@@ -19,12 +21,19 @@ from policies.streams import Purpose
 from simulator.users.choice.law import UNBORN, Answers, Floats, Ints, Law, Lives, Truth
 from simulator.users.choice.parameters import DAY_MS, LONG_VIEW, VALID_PLAY
 
-_EXAMINE, _LEAVE, _RETURN, _ARRIVE = int(Purpose.EXAMINE), int(Purpose.LEAVE), int(Purpose.RETURN), int(Purpose.ARRIVE)
+_EXAMINE, _LEAVE, _RETURN, _ARRIVE = (
+    int(Purpose.EXAMINE),
+    int(Purpose.LEAVE),
+    int(Purpose.RETURN),
+    int(Purpose.ARRIVE),
+)
 _RESPONSE, _FEEDBACK, _DRIFT, _WORLD = (
     int(Purpose.RESPONSE), int(Purpose.FEEDBACK), int(Purpose.DRIFT), int(Purpose.WORLD),
 )  # fmt: skip
 AUTHOR_TASTE, VIDEO_TASTE, ESTIMATE, INTEREST = 30, 31, 32, 33
-"""Further meanings of `step` under Purpose.WORLD (the others are in `world`); lane = author, video, video, interest."""
+"""Further meanings of `step` under Purpose.WORLD (the others are in `world`); lane = author, video,
+video, interest.
+"""
 
 Words = npt.NDArray[np.uint32]
 
@@ -32,8 +41,9 @@ FAR = 2.0**62
 """ms: a time that no run reaches and 64 bits hold; heavy tails of watch times lie beyond it."""
 
 STREAMS, CHUNK = 5, 32
-"""Blocks of words that an impression may take: examination, response, feedback, taste for the author and for the video; requests
-whose words are computed together (their number changes no bit)."""
+"""Blocks of words that an impression may take: examination, response, feedback, taste for the
+author and for the video; requests whose words are computed together (their number changes no
+bit)."""
 
 
 @njit(cache=True)
@@ -44,7 +54,9 @@ def _unit32(word: Any) -> float:
 
 @njit(cache=True)
 def _bell(w0: Any, w1: Any, w2: Any, w3: Any) -> float:
-    """A number of mean 0 and variance 1 out of four words: the sum of four uniforms, normal to the eye (Irwin-Hall) and cheap."""
+    """A number of mean 0 and variance 1 out of four words: the sum of four uniforms, normal to the
+    eye (Irwin-Hall) and cheap.
+    """
     total = (np.float64(w0) + np.float64(w1)) + (np.float64(w2) + np.float64(w3)) + 2.0
     return float(total * (1.7320508075688772 / 4294967296.0) - 3.4641016151377544)
 
@@ -66,10 +78,16 @@ def _gauss(seed: Any, purpose: int, user: int, step: int, lane: int) -> tuple[fl
 
 
 @njit(cache=True)
-def _new_interest(law: Law, seed: Any, truth: Truth, user: int, m: int, age: int, out: Floats) -> None:
-    """Draw the direction of interest `m` that begins at `age`: a tag's centre and a deviation from it, length 1."""
+def _new_interest(
+    law: Law, seed: Any, truth: Truth, user: int, m: int, age: int, out: Floats
+) -> None:
+    """Draw the direction of interest `m` that begins at `age`: a tag's centre and a deviation from
+    it, length 1.
+    """
     n = len(out)
-    tag = int(np.searchsorted(truth.tag_cdf, uniform(seed, _WORLD, user, INTEREST + age, m), side="right"))
+    tag = int(
+        np.searchsorted(truth.tag_cdf, uniform(seed, _WORLD, user, INTEREST + age, m), side="right")
+    )
     tag = min(tag, len(truth.tag_cdf) - 1)
     norm = 0.0
     for d in range(n):
@@ -94,7 +112,9 @@ def settle(law: Law, seed: Any, truth: Truth, logits: Floats, interests: Floats)
 
 
 @njit(cache=True)
-def drift(law: Law, seed: Any, truth: Truth, user: int, age: int, logits: Floats, interests: Floats) -> None:
+def drift(
+    law: Law, seed: Any, truth: Truth, user: int, age: int, logits: Floats, interests: Floats
+) -> None:
     """One day: the interests of `user`, `[M]` and `[M, D]`, go from `age - 1` to `age`."""
     noise = math.sqrt(1.0 - law.persistence * law.persistence) * law.concentration
     for m in range(len(logits)):
@@ -107,7 +127,9 @@ def drift(law: Law, seed: Any, truth: Truth, user: int, age: int, logits: Floats
 
 @njit(cache=True)
 def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
-    """Weights of the interests, the largest 1 before the session's `focus` (-1: none) takes `strength` of the others."""
+    """Weights of the interests, the largest 1 before the session's `focus` (-1: none) takes
+    `strength` of the others.
+    """
     top = logits.max()
     for m in range(len(logits)):
         out[m] = exp(logits[m] - top) * (1.0 if focus < 0 or m == focus else 1.0 - strength)
@@ -115,7 +137,8 @@ def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
 
 @njit(cache=True)
 def fold(weights: Floats, interests: Floats, user: int, lens: Floats) -> None:
-    """What `matching` reads of a user, from `[n, M]` and `[n, M, D]`: interests four abreast, their weights below.
+    """What `matching` reads of a user, from `[n, M]` and `[n, M, D]`: interests four abreast, their
+    weights below.
 
     `lens` is `[ceil(M / 4), D + 1, 4]`, 0 where there is none.
     """
@@ -130,7 +153,8 @@ def fold(weights: Floats, interests: Floats, user: int, lens: Floats) -> None:
 
 @njit(cache=True)
 def matching(lens: Floats, places: Floats, i: int) -> float:
-    """`sum_m w_m max(0, <p_m, v>)^2` of row `i` of places `[N, >= D]`; four interests at a time, so that their sums overlap.
+    """`sum_m w_m max(0, <p_m, v>)^2` of row `i` of places `[N, >= D]`; four interests at a time, so
+    that their sums overlap.
 
     Here and below, rows are given by number: a slice would cost an atomic count of references.
     """
@@ -153,7 +177,9 @@ def matching(lens: Floats, places: Floats, i: int) -> float:
 
 @njit(cache=True)
 def matches(weights: Floats, interests: Floats, user: int, places: Floats, out: Floats) -> None:
-    """`matching` of all items, `[n_items + 1]`, for a user of `[n, M]` and `[n, M, D]`; `places` `[n_items + 1, >= D]`."""
+    """`matching` of all items, `[n_items + 1]`, for a user of `[n, M]` and `[n, M, D]`; `places`
+    `[n_items + 1, >= D]`.
+    """
     lens = np.empty(((weights.shape[1] + 3) // 4, interests.shape[2] + 1, 4))
     fold(weights, interests, user, lens)
     for i in range(len(out)):
@@ -161,7 +187,9 @@ def matches(weights: Floats, interests: Floats, user: int, places: Floats, out: 
 
 
 @njit(cache=True)
-def tastes(seed: Any, user: int, author: int, item: int, by_author: float, by_video: float) -> float:
+def tastes(
+    seed: Any, user: int, author: int, item: int, by_author: float, by_video: float
+) -> float:
     """A user's own liking for an author and for a video, on the scale of the logit."""
     x = 0.0
     if by_author > 0.0:
@@ -178,7 +206,9 @@ def sigmoid(x: float) -> float:
 
 @njit(cache=True)
 def fatigue(strength: float, memory: Floats, user: int, places: Floats, i: int) -> float:
-    """What the memory `[n, D]` of near-duplicates takes from a user's logit of row `i` of places `[N, >= D]`."""
+    """What the memory `[n, D]` of near-duplicates takes from a user's logit of row `i` of places
+    `[N, >= D]`.
+    """
     n = memory.shape[1]
     a = b = c = e = 0.0
     for d in range(0, n - 3, 4):  # four sums that need not wait for one another
@@ -194,7 +224,9 @@ def fatigue(strength: float, memory: Floats, user: int, places: Floats, i: int) 
 
 @njit(cache=True)
 def suiting(y: float) -> float:
-    """How well a video suits, -1..1; `y` is the click's logit with the user's own level set to `base`."""
+    """How well a video suits, -1..1; `y` is the click's logit with the user's own level set to
+    `base`.
+    """
     return tanh(0.5 * y)
 
 
@@ -206,7 +238,9 @@ def survival(scale: float, shape: float, seconds: float) -> float:
 
 @njit(cache=True)
 def _real_watch(scale: float, shape: float, duration: float, u: float) -> float:
-    """Attention (s) that a clicked video gets: log-logistic, beyond the click's threshold; may exceed the duration."""
+    """Attention (s) that a clicked video gets: log-logistic, beyond the click's threshold; may
+    exceed the duration.
+    """
     threshold = min(VALID_PLAY, duration)
     attention = scale * power((1.0 + power(threshold / scale, shape)) / u - 1.0, 1.0 / shape)
     return float(max(attention, threshold))
@@ -220,15 +254,19 @@ def _weibull(scale: float, shape: float, seconds: float) -> float:
 
 @njit(cache=True)
 def _skip_watch(scale: float, shape: float, most: float, u: float) -> float:
-    """Watch time (s) of an examined video that was not clicked: Weibull, cut above where its probability is `most`."""
+    """Watch time (s) of an examined video that was not clicked: Weibull, cut above where its
+    probability is `most`.
+    """
     return float(scale * power(-log(1.0 - u * most), 1.0 / shape))
 
 
 @njit(cache=True)
 def arrival(hours: Floats, start: float, rate: float, exponential: float) -> float:
-    """The time (ms) after `start` at which an inhomogeneous Poisson process of `rate` per day has done `exponential` more.
+    """The time (ms) after `start` at which an inhomogeneous Poisson process of `rate` per day has
+    done `exponential` more.
 
-    Inversion of the cumulative rate (Cinlar 1975), which is linear within an hour; `hours` as `Law.hours`.
+    Inversion of the cumulative rate (Cinlar 1975), which is linear within an hour; `hours` as
+    `Law.hours`.
     """
     day = math.floor(start / DAY_MS)
     hour = (start - day * DAY_MS) / 3_600_000.0
@@ -255,7 +293,9 @@ def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> 
 
 @njit(cache=True)
 def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints) -> None:
-    """Bring users `[n]` to the times `[n]` of their requests: birth, drift, a new session, recovery from satiation."""
+    """Bring users `[n]` to the times `[n]` of their requests: birth, drift, a new session, recovery
+    from satiation.
+    """
     birth, age, logits, interests, weights, session, open_, focus, memory, last = lives[:10]
     for b in range(len(users)):
         user, day = users[b], t[b] // DAY_MS
@@ -289,7 +329,9 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints)
 
 @njit(cache=True)
 def _count(user: Ints, step: Ints, items: Ints, author: Ints, counters: Words) -> int:
-    """Fill the counters of all words that the answers to `[n]` slates may take, request by request, `[4, n * STREAMS * k]`; how many."""
+    """Fill the counters of all words that the answers to `[n]` slates may take, request by request,
+    `[4, n * STREAMS * k]`; how many.
+    """
     at, k = 0, items.shape[1]
     for b in range(len(user)):
         for stream in range(STREAMS):
@@ -305,7 +347,9 @@ def _count(user: Ints, step: Ints, items: Ints, author: Ints, counters: Words) -
 
 @njit(cache=True)
 def _gather(video: Floats, items: Ints, out: Floats) -> None:
-    """Copy the rows of `items` `[n, k]` to `out` `[>= n * k, W]`: reads that do not wait for one another, unlike those of the answers."""
+    """Copy the rows of `items` `[n, k]` to `out` `[>= n * k, W]`: reads that do not wait for one
+    another, unlike those of the answers.
+    """
     at = 0
     for b in range(items.shape[0]):
         for p in range(items.shape[1]):
@@ -316,18 +360,48 @@ def _gather(video: Floats, items: Ints, out: Floats) -> None:
 
 
 @njit(cache=True)
-def _answer(law: Law, truth: Truth, lives: Lives, user: Ints, items: Ints, words: Words, first: int, out: Answers, mood: Floats) -> None:
-    """Answer slates `[n, k]`, the matches of a slate first, then its places one after the other; `first` is the row of `out`.
+def _answer(
+    law: Law,
+    truth: Truth,
+    lives: Lives,
+    user: Ints,
+    items: Ints,
+    words: Words,
+    first: int,
+    out: Answers,
+    mood: Floats,
+) -> None:
+    """Answer slates `[n, k]`, the matches of a slate first, then its places one after the other;
+    `first` is the row of `out`.
 
-    `mood` `[n, 3]`: seconds spent, long views, whether the app was put away. One long loop over locals: handing arrays to functions, and
-    arrays in tuples, costs atomic counts of references.
+    `mood` `[n, 3]`: seconds spent, long views, whether the app was put away. One long loop over
+    locals: handing arrays to functions, and arrays in tuples, costs atomic counts of references.
     """
     video, level, onward = truth.video, truth.level, truth.onward
-    weights, interests, memory, last_click = lives.weights, lives.interests, lives.memory, lives.clicked
-    clicks, watches, kinds, shown, reactions = out.click, out.watch, out.kinds, out.shown, law.reactions
-    k, n_places, usual = items.shape[1], memory.shape[1], _weibull(law.skip_scale, law.skip_shape, VALID_PLAY)
+    weights, interests, memory, last_click = (
+        lives.weights,
+        lives.interests,
+        lives.memory,
+        lives.clicked,
+    )
+    clicks, watches, kinds, shown, reactions = (
+        out.click,
+        out.watch,
+        out.kinds,
+        out.shown,
+        law.reactions,
+    )
+    k, n_places, usual = (
+        items.shape[1],
+        memory.shape[1],
+        _weibull(law.skip_scale, law.skip_shape, VALID_PLAY),
+    )
     l0, l1, l2, l3, l4, l5 = law.most
-    videos, lens, match = np.empty((CHUNK * k, video.shape[1])), np.empty(((weights.shape[1] + 3) // 4, n_places + 1, 4)), np.empty(k)
+    videos, lens, match = (
+        np.empty((CHUNK * k, video.shape[1])),
+        np.empty(((weights.shape[1] + 3) // 4, n_places + 1, 4)),
+        np.empty(k),
+    )
     _gather(video, items, videos)
     for b in range(len(user)):
         u, row, at, to = user[b], b * k, b * STREAMS * k, first + b
@@ -338,22 +412,41 @@ def _answer(law: Law, truth: Truth, lives: Lives, user: Ints, items: Ints, words
         n, abandoned = 0, False
         while n < k and not abandoned and items[b, n] != 0:
             p, n = n, n + 1
-            examine, response, feedback, by_author, by_video = at + p, at + k + p, at + 2 * k + p, at + 3 * k + p, at + 4 * k + p
+            examine, response, feedback, by_author, by_video = (
+                at + p,
+                at + k + p,
+                at + 2 * k + p,
+                at + 3 * k + p,
+                at + 4 * k + p,
+            )
             click, long, watch = False, False, 0.0
             if _unit32(words[0, examine]) < chance:
                 duration = videos[row + p, n_places + 1]
                 x = level[u] + videos[row + p, n_places] + law.match * match[p]
-                taste = law.author * _bell(words[0, by_author], words[1, by_author], words[2, by_author], words[3, by_author])
-                taste += law.taste * _bell(words[0, by_video], words[1, by_video], words[2, by_video], words[3, by_video])
+                taste = law.author * _bell(
+                    words[0, by_author],
+                    words[1, by_author],
+                    words[2, by_author],
+                    words[3, by_author],
+                )
+                taste += law.taste * _bell(
+                    words[0, by_video], words[1, by_video], words[2, by_video], words[3, by_video]
+                )
                 x += taste - fatigue(law.satiation, memory, u, videos, row + p)
                 y, suits = x - level[u] + law.base, 0.0
                 click = _unit32(words[0, response]) < sigmoid(x)
                 if click:
                     suits = suiting(y)
                     scale = law.attention * exp(law.attention_affinity * suits)
-                    watch = _real_watch(scale, law.attention_shape, duration, _unit32(words[1, response]))
+                    watch = _real_watch(
+                        scale, law.attention_shape, duration, _unit32(words[1, response])
+                    )
                     if watch >= duration:
-                        watch = duration if _unit32(words[2, response]) < law.stop else duration + law.loop * (watch - duration)
+                        watch = (
+                            duration
+                            if _unit32(words[2, response]) < law.stop
+                            else duration + law.loop * (watch - duration)
+                        )
                     long = watch >= min(LONG_VIEW, duration)
                     last_click[u] = items[b, p]
                     if law.succession:
@@ -363,23 +456,40 @@ def _answer(law: Law, truth: Truth, lives: Lives, user: Ints, items: Ints, words
                         for later in range(p + 1, k):
                             match[later] = matching(lens, videos, row + later)
                 else:
-                    most = usual if duration >= VALID_PLAY else _weibull(law.skip_scale, law.skip_shape, duration)
-                    watch = _skip_watch(law.skip_scale, law.skip_shape, most, _unit32(words[1, response]))
-                f0, f1, f2, f3 = words[0, feedback], words[1, feedback], words[2, feedback], words[3, feedback]
+                    most = (
+                        usual
+                        if duration >= VALID_PLAY
+                        else _weibull(law.skip_scale, law.skip_shape, duration)
+                    )
+                    watch = _skip_watch(
+                        law.skip_scale, law.skip_shape, most, _unit32(words[1, response])
+                    )
+                f0, f1, f2, f3 = (
+                    words[0, feedback],
+                    words[1, feedback],
+                    words[2, feedback],
+                    words[3, feedback],
+                )
                 f4, f5 = words[2, examine], words[3, examine]
-                if f0 < l0 or f1 < l1 or f2 < l2 or f3 < l3 or f4 < l4 or f5 < l5:  # seldom: spares exponentials
+                if (
+                    f0 < l0 or f1 < l1 or f2 < l2 or f3 < l3 or f4 < l4 or f5 < l5
+                ):  # seldom: spares exponentials
                     suits = suits if click else suiting(y)
                     for kind in range(6):
                         mark = _unit32((f0, f1, f2, f3, f4, f5)[kind])
                         factor = 1.0 if click else reactions[kind, 2]
-                        kinds[1 + kind, to, p] = mark < factor * sigmoid(reactions[kind, 0] + reactions[kind, 1] * suits)
+                        kinds[1 + kind, to, p] = mark < factor * sigmoid(
+                            reactions[kind, 0] + reactions[kind, 1] * suits
+                        )
                 for d in range(n_places):
                     memory[u, d] = law.fade * memory[u, d] + videos[row + p, d]
             clicks[to, p], watches[to, p], kinds[0, to, p] = click, watch, long
             satisfied += long
             spent += watch + law.gap
             chance *= law.examine_decay
-            abandoned = _unit32(words[1, examine]) < (law.abandon_click if click else law.abandon_unclick)
+            abandoned = _unit32(words[1, examine]) < (
+                law.abandon_click if click else law.abandon_unclick
+            )
         for p in range(n, k):
             clicks[to, p], watches[to, p] = -1, np.nan
             for kind in range(7):
@@ -390,10 +500,27 @@ def _answer(law: Law, truth: Truth, lives: Lives, user: Ints, items: Ints, words
 
 @njit(cache=True)
 def _go_on(
-    law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: Ints, t: Ints, mood: Floats, first: int, out: Answers
+    law: Law,
+    seed: Any,
+    truth: Truth,
+    lives: Lives,
+    user: Ints,
+    step: Ints,
+    t: Ints,
+    mood: Floats,
+    first: int,
+    out: Answers,
 ) -> None:
-    """Whether the sessions of users `[n]` end, and when each asks next; `mood` and `first` as in `_answer`."""
-    satisfaction, open_, clock, rates, hours = lives.satisfaction, lives.open, lives.clock, truth.rate, law.hours
+    """Whether the sessions of users `[n]` end, and when each asks next; `mood` and `first` as in
+    `_answer`.
+    """
+    satisfaction, open_, clock, rates, hours = (
+        lives.satisfaction,
+        lives.open,
+        lives.clock,
+        truth.rate,
+        law.hours,
+    )
     shown, leaves, following = out.shown, out.leaves, out.next
     for b in range(len(user)):
         u, to = user[b], first + b
@@ -402,20 +529,41 @@ def _go_on(
         end = t[b] + 1000.0 * mood[b, 0]
         leaves[to] = mood[b, 2] != 0.0
         if not leaves[to]:
-            odds = law.leave / (1.0 - law.leave) * exp(-law.leave_satisfaction * (share - law.leave_reference))
+            odds = (
+                law.leave
+                / (1.0 - law.leave)
+                * exp(-law.leave_satisfaction * (share - law.leave_reference))
+            )
             leaves[to] = uniform(seed, _LEAVE, u, step[b], 0) < odds / (1.0 + odds)
         if leaves[to]:
             open_[u] = 0
-            rate = rates[u] * exp(law.return_satisfaction * (satisfaction[u] - law.return_reference))
+            rate = rates[u] * exp(
+                law.return_satisfaction * (satisfaction[u] - law.return_reference)
+            )
             end = arrival(hours, end, rate, -log(1.0 - uniform(seed, _RETURN, u, step[b], 0)))
         following[to] = clock[u] = max(int(min(end, FAR)), t[b] + 1)
 
 
 @njit(cache=True)
-def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: Ints, t: Ints, items: Ints, out: Answers) -> None:
-    """Answer `[B]` slates `[B, k]` of different users, CHUNK at a time; all noise of an impression is keyed by (user, step, item)."""
+def respond(
+    law: Law,
+    seed: Any,
+    truth: Truth,
+    lives: Lives,
+    user: Ints,
+    step: Ints,
+    t: Ints,
+    items: Ints,
+    out: Answers,
+) -> None:
+    """Answer `[B]` slates `[B, k]` of different users, CHUNK at a time; all noise of an impression
+    is keyed by (user, step, item).
+    """
     k = items.shape[1]
-    counters, words = np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32), np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32)
+    counters, words = (
+        np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32),
+        np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32),
+    )
     mood = np.empty((CHUNK, 3))
     for first in range(0, len(user), CHUNK):
         end = min(first + CHUNK, len(user))
@@ -427,13 +575,19 @@ def respond(law: Law, seed: Any, truth: Truth, lives: Lives, user: Ints, step: I
 
 
 @njit(cache=True)
-def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: bool, out: Floats) -> None:
-    """P(valid play), or P(long view), of every examined video for `user` as he is now, `[n_items + 1]`; out[0] is 0."""
+def expected(
+    law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: bool, out: Floats
+) -> None:
+    """P(valid play), or P(long view), of every examined video for `user` as he is now,
+    `[n_items + 1]`; out[0] is 0.
+    """
     matches(lives.weights, lives.interests, user, truth.video, out)
     own, n_places, out[0] = truth.level[user], lives.memory.shape[1], 0.0
     for i in range(1, len(out)):
         x = own + truth.video[i, n_places] + law.match * out[i]
-        x += tastes(seed, user, truth.author[i], i, law.author, law.taste) - fatigue(law.satiation, lives.memory, user, truth.video, i)
+        x += tastes(seed, user, truth.author[i], i, law.author, law.taste) - fatigue(
+            law.satiation, lives.memory, user, truth.video, i
+        )
         out[i] = sigmoid(x)
         if long:
             duration = truth.video[i, n_places + 1]
@@ -443,10 +597,21 @@ def expected(law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: b
 
 
 @njit(cache=True)
-def estimates(law: Law, seed: Any, truth: Truth, birth: tuple[Floats, Floats], user: int, age: int, noise: float, out: Floats) -> None:
-    """What the app knows of a user's utilities, `[n_items + 1]`: interests as they were at `age`, no taste, an error of sd `noise`.
+def estimates(
+    law: Law,
+    seed: Any,
+    truth: Truth,
+    birth: tuple[Floats, Floats],
+    user: int,
+    age: int,
+    noise: float,
+    out: Floats,
+) -> None:
+    """What the app knows of a user's utilities, `[n_items + 1]`: interests as they were at `age`,
+    no taste, an error of sd `noise`.
 
-    `birth` are the user's interests at age 0 (`[M]` logits, `[M, D]` directions), which are drifted in place.
+    `birth` are the user's interests at age 0 (`[M]` logits, `[M, D]` directions), which are drifted
+    in place.
     """
     logits, interests = birth
     for day in range(1, age + 1):
@@ -466,8 +631,17 @@ def estimates(law: Law, seed: Any, truth: Truth, birth: tuple[Floats, Floats], u
 
 
 @njit(cache=True)
-def best_unseen(order: npt.NDArray[np.int32], value: npt.NDArray[np.float32], seen: Ints, n_items: int, items: Ints, scores: Any) -> None:
-    """Fill `items` `[k]` and `scores` `[k]` with the first of `order` `[m]`, and their `value`, that are not in `seen`."""
+def best_unseen(
+    order: npt.NDArray[np.int32],
+    value: npt.NDArray[np.float32],
+    seen: Ints,
+    n_items: int,
+    items: Ints,
+    scores: Any,
+) -> None:
+    """Fill `items` `[k]` and `scores` `[k]` with the first of `order` `[m]`, and their `value`,
+    that are not in `seen`.
+    """
     gone = np.zeros(n_items + 1, dtype=np.bool_)
     for i in seen:
         if 0 < i <= n_items:

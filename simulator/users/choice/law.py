@@ -1,4 +1,5 @@
-"""The parameters of a world as numbers, and its truth, state and answers as named arrays: what compiled code is handed.
+"""The parameters of a world as numbers, and its truth, state and answers as named arrays: what
+compiled code is handed.
 
 No arithmetic of the world lives here, and nothing imports numba.
 """
@@ -28,14 +29,17 @@ class Truth(NamedTuple):
     """The arrays of `World`, for compiled code."""
 
     video: Floats
-    """`[n_items + 1, >= D + 2]` place (D numbers), appeal, duration (s): side by side, because an impression reads them all."""
+    """`[n_items + 1, >= D + 2]` place (D numbers), appeal, duration (s): side by side, because an
+    impression reads them all.
+    """
     author: Ints
     centres: Floats
     tag_cdf: Floats
     level: Floats
     rate: Floats
     onward: Floats
-    """`[n_items + 1, D]` where a click on the video leads in a world of successions; else `[1, D]`."""
+    """`[n_items + 1, D]` where a click on the video leads in a world of successions; else `[1, D]`.
+    """
 
 
 class Law(NamedTuple):
@@ -76,7 +80,9 @@ class Law(NamedTuple):
     hours: Floats
     """`[25]` cumulative share of the day's arrivals at each full hour."""
     reactions: Floats
-    """`[6, 3]` logit of the rate, affinity, factor without a click; in the order of parameters.KINDS without long_view."""
+    """`[6, 3]` logit of the rate, affinity, factor without a click; in the order of
+    parameters.KINDS without long_view.
+    """
     most: tuple[int, ...]
     """6 words: no reaction is given where its random word (of 2^32) is not below this."""
 
@@ -135,11 +141,18 @@ def law(choice: Choice, *, succession: bool) -> Law:
     """The parameters as numbers for compiled code; what is off gets its neutral values."""
     from policies.elementary import exps
 
-    examination, cascade, watch, satiation = choice.examination, choice.cascade, choice.watch, choice.satiation
+    examination, cascade, watch, satiation = (
+        choice.examination,
+        choice.cascade,
+        choice.watch,
+        choice.satiation,
+    )
     drift, patience, returning = choice.drift, choice.patience, choice.returning
     hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
     reactions = np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]])
-    most = np.maximum(reactions[:, 2], 1.0) / (1.0 + exps(-reactions[:, 0] - np.abs(reactions[:, 1])))
+    most = np.maximum(reactions[:, 2], 1.0) / (
+        1.0 + exps(-reactions[:, 0] - np.abs(reactions[:, 1]))
+    )
     return Law(
         interest_spread=choice.interests.spread,
         concentration=choice.interests.concentration,

@@ -1,4 +1,6 @@
-"""`People`: the users of a synthetic world in one arm - their state, and the `Users` protocol around the compiled kernel."""
+"""`People`: the users of a synthetic world in one arm - their state, and the `Users` protocol
+around the compiled kernel.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,16 @@ if TYPE_CHECKING:
 class People:
     """Users of `Choice` in one arm: born at their first request, living by their own clocks.
 
-    Promises: as `simulator.users.base.Users`. A user's state depends on that user's own past only, and the bits of an answer do not
-    depend on the batch (scalar compiled code). Drift is keyed by the user's age in days, whatever was shown: arms share it.
+    Promises: as `simulator.users.base.Users`. A user's state depends on that user's own past only,
+    and the bits of an answer do not depend on the batch (scalar compiled code). Drift is keyed by
+    the user's age in days, whatever was shown: arms share it.
     """
 
     kinds: tuple[str, ...] = KINDS
 
-    def __init__(self, choice: Choice, world: World, seed: int, onward: npt.NDArray[np.float64] | None = None) -> None:
+    def __init__(
+        self, choice: Choice, world: World, seed: int, onward: npt.NDArray[np.float64] | None = None
+    ) -> None:
         from simulator.users.choice import kernel
 
         self.n_users, self.n_items = world.n_users, world.n_items
@@ -61,7 +66,9 @@ class People:
         from simulator.users.choice import kernel
 
         out = np.empty(len(user), dtype=np.int64)
-        kernel.first_arrivals(self.law, self.seed, self.world.rate, np.asarray(user, dtype=np.int64), out)
+        kernel.first_arrivals(
+            self.law, self.seed, self.world.rate, np.asarray(user, dtype=np.int64), out
+        )
         return out
 
     def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
@@ -69,7 +76,9 @@ class People:
         return None
 
     def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
-        """Answer slates `[B, k]`; ends a row at its first padding, and where the user puts the app away."""
+        """Answer slates `[B, k]`; ends a row at its first padding, and where the user puts the app
+        away.
+        """
         from simulator.users.choice import kernel
 
         b, k = slates.items.shape
@@ -81,18 +90,23 @@ class People:
             next=np.empty(b, dtype=np.int64),
             leaves=np.empty(b, dtype=np.bool_),
         )
-        who, when, at, items = (np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items))
+        who, when, at, items = (
+            np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items)
+        )
         kernel.respond(self.law, self.seed, self.truth, self.lives, who, when, at, items, out)
         kinds = dict(zip(KINDS, out.kinds, strict=True))
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
     def known(self, user: int, refresh: int) -> tuple[int, int]:
-        """What an estimate of the user's utilities rests on: (row, version); equal pairs have equal estimates, rows are below `rows`.
+        """What an estimate of the user's utilities rests on: (row, version); equal pairs have equal
+        estimates, rows are below `rows`.
 
         Here: the user, and the days from the first request to the app's last training.
         """
         lives = self.lives
-        age = 0 if lives.session[user] == 0 else int(lives.clock[user] // DAY_MS - lives.birth[user])
+        age = (
+            0 if lives.session[user] == 0 else int(lives.clock[user] // DAY_MS - lives.birth[user])
+        )
         return user, age // refresh * refresh
 
     @property
@@ -101,7 +115,9 @@ class People:
         return self.n_users
 
     def estimate(self, known: tuple[int, int], noise: float) -> npt.NDArray[np.float64]:
-        """`[n_items + 1]` utilities as the app estimates them, by the interests as they were at its last training."""
+        """`[n_items + 1]` utilities as the app estimates them, by the interests as they were at its
+        last training.
+        """
         from simulator.users.choice import kernel
 
         user, age = known
@@ -126,5 +142,7 @@ class People:
         for name, column in self.lives._asdict().items():
             if name not in state or np.shape(state[name]) != column.shape:
                 got = np.shape(state[name]) if name in state else "nothing"
-                raise ValueError(f"state of choice users: {name!r} must have shape {column.shape}; got {got}")
+                raise ValueError(
+                    f"state of choice users: {name!r} must have shape {column.shape}; got {got}"
+                )
             column[...] = state[name]

@@ -1,4 +1,6 @@
-"""`Choice`: the `users:` section of kind `choice`, which draws the world's catalogue and builds its users."""
+"""`Choice`: the `users:` section of kind `choice`, which draws the world's catalogue and builds its
+users.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,11 @@ from simulator.users.choice.world import World
 
 
 class Choice(Section):
-    """A synthetic population: what it likes, how it looks, watches, reacts, tires, leaves and comes back.
+    """A synthetic population: what it likes, how it looks, watches, reacts, tires, leaves and comes
+    back.
 
-    The world (catalogue, interests, qualities) is drawn from the scenario's seed alone; a policy under test sees what a real log
+    The world (catalogue, interests, qualities) is drawn from the scenario's seed alone; a policy
+    under test sees what a real log
     has: durations, authors, tags, and what was shown and answered.
     """
 
@@ -56,7 +60,9 @@ class Choice(Section):
     returning: Returning = Returning()
 
     def catalogue(self, seed: int) -> Catalogue:
-        """What a real log would show of the world: `duration` (s), `author`, `tag` of each video; nothing latent."""
+        """What a real log would show of the world: `duration` (s), `author`, `tag` of each video;
+        nothing latent.
+        """
         return World.draw(self, seed).catalogue()
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:

@@ -1,4 +1,6 @@
-"""`World`: the hidden truth of a synthetic population, drawn once from a seed; what happens to it over time is in `people`."""
+"""`World`: the hidden truth of a synthetic population, drawn once from a seed; what happens to it
+over time is in `people`.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,24 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-(_TAG_CENTRE, _AUTHOR_TAG, _AUTHOR_PLACE, _ITEM_AUTHOR, _ITEM_TAG, _ITEM_OFF, _ITEM_PLACE, _ITEM_QUALITY, _ITEM_DURATION) = range(1, 10)
-(_USER_LEVEL, _USER_RATE) = range(20, 22)
+(
+    _TAG_CENTRE,
+    _AUTHOR_TAG,
+    _AUTHOR_PLACE,
+    _ITEM_AUTHOR,
+    _ITEM_TAG,
+    _ITEM_OFF,
+    _ITEM_PLACE,
+    _ITEM_QUALITY,
+    _ITEM_DURATION,
+) = range(1, 10)
+_USER_LEVEL, _USER_RATE = range(20, 22)
 """What a world number decides: the `step` of `uniform(seed, Purpose.WORLD, index, step, lane)`."""
 
 SELDOM = 1e-9
-"""Sessions per day of who does not come: a small `arrival.shape` gives rates that are 0 in every bit, and waits that no clock holds."""
+"""Sessions per day of who does not come: a small `arrival.shape` gives rates that are 0 in every
+bit, and waits that no clock holds.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,43 +73,76 @@ class World:
         """The world of these parameters and this seed; every number is keyed by what it decides."""
         from policies import elementary
 
-        videos, affinity, n, d = choice.videos, choice.affinity, choice.n_items, choice.interests.dimensions
+        videos, affinity, n, d = (
+            choice.videos,
+            choice.affinity,
+            choice.n_items,
+            choice.interests.dimensions,
+        )
         item = np.arange(1, n + 1)
-        tag_cdf, author_cdf = _zipf_cdf(videos.tags, videos.tag_zipf), _zipf_cdf(videos.authors, videos.author_zipf)
+        tag_cdf, author_cdf = (
+            _zipf_cdf(videos.tags, videos.tag_zipf),
+            _zipf_cdf(videos.authors, videos.author_zipf),
+        )
         centres = unit(normal(seed, np.arange(videos.tags), _TAG_CENTRE, d))
         main_tag = _pick(tag_cdf, seed, np.arange(videos.authors), _AUTHOR_TAG)
-        deviation = unit(normal(seed, np.arange(videos.authors), _AUTHOR_PLACE, d)) * videos.author_spread
+        deviation = (
+            unit(normal(seed, np.arange(videos.authors), _AUTHOR_PLACE, d)) * videos.author_spread
+        )
         author = _pick(author_cdf, seed, item, _ITEM_AUTHOR)
         off = uniform(seed, Purpose.WORLD, item, _ITEM_OFF) < videos.off_tag
         tag = np.where(off, _pick(tag_cdf, seed, item, _ITEM_TAG), main_tag[author])
         own = unit(normal(seed, item, _ITEM_PLACE, d)) * videos.spread
         quantiles = dict(sorted(videos.duration.items()))
         rank = uniform(seed, Purpose.WORLD, item, _ITEM_DURATION)
-        duration = elementary.exps(np.interp(rank, list(quantiles), elementary.logs(np.array([*quantiles.values()]))))
+        duration = elementary.exps(
+            np.interp(rank, list(quantiles), elementary.logs(np.array([*quantiles.values()])))
+        )
         offsets = dict(sorted(affinity.duration.items()))
         appeal = affinity.quality * normal(seed, item, _ITEM_QUALITY, 1)[:, 0]
-        appeal += np.interp(elementary.logs(duration), elementary.logs(np.array([*offsets])), list(offsets.values()))
+        appeal += np.interp(
+            elementary.logs(duration), elementary.logs(np.array([*offsets])), list(offsets.values())
+        )
         level, rate = _people(choice, seed)
         return cls(
-            choice.n_users, n, _pad(duration), _pad(author), _pad(tag), _pad(unit(centres[tag] + deviation[author] + own)), _pad(appeal),
-            centres, tag_cdf, level, rate,
-        )  # fmt: skip
+            choice.n_users,
+            n,
+            _pad(duration),
+            _pad(author),
+            _pad(tag),
+            _pad(unit(centres[tag] + deviation[author] + own)),
+            _pad(appeal),
+            centres,
+            tag_cdf,
+            level,
+            rate,
+        )
 
     def catalogue(self) -> Catalogue:
         """The columns that a real log shows."""
-        columns: dict[str, npt.NDArray[Any]] = {"duration": self.duration.astype(np.float32), "author": self.author, "tag": self.tag}
+        columns: dict[str, npt.NDArray[Any]] = {
+            "duration": self.duration.astype(np.float32),
+            "author": self.author,
+            "tag": self.tag,
+        }
         return Catalogue(self.n_users, self.n_items, columns)
 
 
 def _people(choice: Choice, seed: int) -> tuple[Floats, Floats]:
-    """(level, sessions per day) of every user, `[n_users]`: active users are pickier where `affinity.activity` is negative."""
+    """(level, sessions per day) of every user, `[n_users]`: active users are pickier where
+    `affinity.activity` is negative.
+    """
     from policies.elementary import gamma_quantiles, normal_quantiles
 
     user = np.arange(choice.n_users)
     arrival, affinity = choice.arrival, choice.affinity
     rank = uniform(seed, Purpose.WORLD, user, _USER_RATE) + 2.0**-54
     rate = gamma_quantiles(arrival.shape, rank) * (arrival.per_day / arrival.shape)
-    level = affinity.base + affinity.user * normal(seed, user, _USER_LEVEL, 1)[:, 0] + affinity.activity * normal_quantiles(rank)
+    level = (
+        affinity.base
+        + affinity.user * normal(seed, user, _USER_LEVEL, 1)[:, 0]
+        + affinity.activity * normal_quantiles(rank)
+    )
     return level, np.clip(rate, SELDOM, arrival.busiest)
 
 
@@ -108,14 +155,20 @@ def _zipf_cdf(n: int, exponent: float) -> Floats:
 
 
 def _pick(cdf: Floats, seed: int, index: npt.NDArray[np.int64], what: int) -> npt.NDArray[np.int64]:
-    return np.minimum(np.searchsorted(cdf, uniform(seed, Purpose.WORLD, index, what), side="right"), len(cdf) - 1)
+    return np.minimum(
+        np.searchsorted(cdf, uniform(seed, Purpose.WORLD, index, what), side="right"), len(cdf) - 1
+    )
 
 
 def normal(seed: int, index: npt.NDArray[np.int64], what: int, d: int) -> Floats:
     """Standard normal `[n, d]`."""
     from policies.elementary import normal_quantiles
 
-    return np.asarray(normal_quantiles(uniform(seed, Purpose.WORLD, index[:, None], what, np.arange(d)) + 2.0**-54))
+    return np.asarray(
+        normal_quantiles(
+            uniform(seed, Purpose.WORLD, index[:, None], what, np.arange(d)) + 2.0**-54
+        )
+    )
 
 
 def unit(vectors: Floats) -> Floats:

@@ -1,4 +1,6 @@
-"""The policies that may look into the synthetic world: its logging policy and its upper bound. No policy under test lives here."""
+"""The policies that may look into the synthetic world: its logging policy and its upper bound. No
+policy under test lives here.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class Yardstick(Policy):
     """A policy that is bound to the users whose truth it reads; it learns nothing from a log."""
 
     def inhabitants(self, user: IntArray) -> IntArray:
-        """The users of the world that are answered for: one that it does not know is taken for one that it does."""
+        """The users of the world that are answered for: one that it does not know is taken for one
+        that it does.
+        """
         return user % self.bound().n_users
 
     def bind(self, users: Any) -> None:
@@ -33,7 +37,10 @@ class Yardstick(Policy):
             ValueError: users of another kind.
         """
         if not isinstance(users, People):
-            raise ValueError(f"policy {type(self).__name__} reads the truth of users of kind 'choice'; got {type(users).__name__}")
+            raise ValueError(
+                f"policy {type(self).__name__} reads the truth of users of kind 'choice'; got"
+                f" {type(users).__name__}"
+            )
         self.users_ = users
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
@@ -55,16 +62,20 @@ class Yardstick(Policy):
             ValueError: not bound.
         """
         if not hasattr(self, "users_"):
-            raise ValueError(f"policy {type(self).__name__} reads the truth of a synthetic world: it needs users of kind 'choice'")
+            raise ValueError(
+                f"policy {type(self).__name__} reads the truth of a synthetic world: it needs users"
+                " of kind 'choice'"
+            )
         return self.users_
 
 
 @dataclass
 class Oracle(Yardstick):
-    """The upper bound: the items of greatest true expected value for the user as he is at this moment.
+    """The upper bound: the items of greatest true expected value for the user as he is at this
+    moment.
 
-    Greedy per item: P(valid play | examined), or P(long view | examined), with today's interests, taste and satiation. One pass over the
-    catalogue per request.
+    Greedy per item: P(valid play | examined), or P(long view | examined), with today's interests,
+    taste and satiation. One pass over the catalogue per request.
     """
 
     value: Literal["click", "long_view"] = "click"
@@ -79,7 +90,15 @@ class Oracle(Yardstick):
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         n = min(k, users.n_items)
         for b, user in enumerate(self.inhabitants(histories.user)):
-            kernel.expected(users.law, users.seed, users.truth, users.lives, user, self.value == "long_view", value)
+            kernel.expected(
+                users.law,
+                users.seed,
+                users.truth,
+                users.lives,
+                user,
+                self.value == "long_view",
+                value,
+            )
             value[histories.seen[b]] = 0.0
             value[0] = -1.0
             best = np.argpartition(-value, n - 1)[:n]
@@ -91,12 +110,15 @@ class Oracle(Yardstick):
 
 @dataclass
 class Production(Yardstick):
-    """The app's existing recommender: the items of greatest *estimated* utility; within `explore` it logs the history.
+    """The app's existing recommender: the items of greatest *estimated* utility; within `explore`
+    it logs the history.
 
-    It knows the users' interests as they were at its last training (`refresh`), authors and qualities, but not the taste that is fixed
-    per (user, video), nor today's satiation, and errs by `noise`; and it gives each video traffic of its own (`boost`: freshness,
-    promotion, popularity), which is what concentrates exposure, and short ones more (`brevity`). Scores are logits: under `explore`
-    with temperature T, a place of the slate is drawn in proportion to exp(score / T) among what is left.
+    It knows the users' interests as they were at its last training (`refresh`), authors and
+    qualities, but not the taste that is fixed per (user, video), nor today's satiation, and errs by
+    `noise`; and it gives each video traffic of its own (`boost`: freshness, promotion, popularity),
+    which is what concentrates exposure, and short ones more (`brevity`). Scores are logits: under
+    `explore` with temperature T, a place of the slate is drawn in proportion to exp(score / T)
+    among what is left.
     """
 
     noise: Annotated[float, Field(ge=0)] = 0.25
@@ -104,8 +126,8 @@ class Production(Yardstick):
     boost: Annotated[float, Field(ge=0)] = 1.9
     """Sd between videos of what is added for their own sake, on the same scale."""
     brevity: float = 0.15
-    """What is taken per unit of ln(duration), on the same scale: the published play/duration quantiles need exposure to be shorter than
-    the catalogue."""
+    """What is taken per unit of ln(duration), on the same scale: the published play/duration
+    quantiles need exposure to be shorter than the catalogue."""
     refresh: Annotated[int, Field(ge=1)] = 7
     """Days (of the user's age) between trainings."""
 
@@ -116,7 +138,9 @@ class Production(Yardstick):
         super().bind(users)
         n_items = users.n_items
         self.kept_: dict[int, tuple[int, npt.NDArray[np.int32], npt.NDArray[np.float32]]] = {}
-        z = normal_quantiles(uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54)
+        z = normal_quantiles(
+            uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54
+        )
         self.boost_ = self.boost * z - self.brevity * logs(users.world.duration[1:])
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
@@ -132,10 +156,14 @@ class Production(Yardstick):
             kernel.best_unseen(order, value, histories.seen[b], users.n_items, items[b], scores[b])
         return Slates(items, scores)
 
-    def _estimated(self, known: tuple[int, int], depth: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """The best items by the estimate that rests on `known`, and their values, best first: at least `depth` of them.
+    def _estimated(
+        self, known: tuple[int, int], depth: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """The best items by the estimate that rests on `known`, and their values, best first: at
+        least `depth` of them.
 
-        Estimated once for each version, and kept for those who ask: memory grows with active users, not with users times items.
+        Estimated once for each version, and kept for those who ask: memory grows with active users,
+        not with users times items.
         """
         row, version = known
         kept = self.kept_.get(row)
@@ -143,5 +171,9 @@ class Production(Yardstick):
             value = self.bound().estimate(known, self.noise)[1:] + self.boost_
             best = np.argpartition(-value, depth - 1)[:depth]
             best = best[np.argsort(-value[best])]  # 53 random bits in every value: no ties to break
-            kept = self.kept_[row] = (version, (best + 1).astype(np.int32), value[best].astype(np.float32))
+            kept = self.kept_[row] = (
+                version,
+                (best + 1).astype(np.int32),
+                value[best].astype(np.float32),
+            )
         return kept[1], kept[2]

@@ -1,4 +1,6 @@
-"""Learned users: a response model fitted to a log answers every impression. torch is imported only while a model is fitted."""
+"""Learned users: a response model fitted to a log answers every impression. torch is imported only
+while a model is fitted.
+"""
 
 from __future__ import annotations
 
@@ -23,33 +25,51 @@ MODEL = "response.npz"
 
 
 class Learned(Section):
-    """Users who come when the log says (`clock.Clock`) and answer as a model of the history expects them to.
+    """Users who come when the log says (`clock.Clock`) and answer as a model of the history expects
+    them to.
 
-    The model is fitted on the impressions of the history whose answer is complete; its inputs are the user, the item, their features,
-    what the days before say of either, hour, surface and position. Heads: click; watch time given the click; every further kind of
-    feedback given both. The last day of the history decides how long to train and calibrates the heads.
+    The model is fitted on the impressions of the history whose answer is complete; its inputs are
+    the user, the item, their features, what the days before say of either, hour, surface and
+    position. Heads: click; watch time given the click; every further kind of feedback given both.
+    The last day of the history decides how long to train and calibrates the heads.
     """
 
     kind: Literal["learned"] = "learned"
-    dim: Annotated[int, Field(ge=1, le=256)] = Field(default=16, description="length of the user and item vectors")
-    hidden: Annotated[int, Field(ge=1, le=1024)] = Field(default=64, description="width of the shared encoder")
-    bins: Annotated[int, Field(ge=12, le=400)] = Field(default=48, description="bins of positive watch times")
+    dim: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=16, description="length of the user and item vectors"
+    )
+    hidden: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=64, description="width of the shared encoder"
+    )
+    bins: Annotated[int, Field(ge=12, le=400)] = Field(
+        default=48, description="bins of positive watch times"
+    )
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
-    rate: Annotated[float, Field(gt=0, le=10)] = Field(default=4e-3, description="learning rate of the shared weights")
+    rate: Annotated[float, Field(gt=0, le=10)] = Field(
+        default=4e-3, description="learning rate of the shared weights"
+    )
     vector_rate: Annotated[float, Field(gt=0, le=1000)] = Field(
         default=0.03, description="learning rate of vectors and features, times `rate`"
     )
-    decay: Annotated[float, Field(ge=0, le=1e9)] = Field(default=300.0, description="weight decay of vectors and features")
+    decay: Annotated[float, Field(ge=0, le=1e9)] = Field(
+        default=300.0, description="weight decay of vectors and features"
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     batch: Annotated[int, Field(ge=1, le=2**24)] = 2048
     bootstrap: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        default=0, description="0: fitted to the log as it is; 1, 2, ...: to the log with users drawn anew, another world each"
+        default=0,
+        description=(
+            "0: fitted to the log as it is; 1, 2, ...: to the log with users drawn anew, another"
+            " world each"
+        ),
     )
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
-        """Fit the response model on `source.history` and keep it in `folder`, with its calibration on `source.future`.
+        """Fit the response model on `source.history` and keep it in `folder`, with its calibration
+        on `source.future`.
 
-        The future is looked at after the fit, to say how far off the model is on days that it has not seen; it changes no answer.
+        The future is looked at after the fit, to say how far off the model is on days that it has
+        not seen; it changes no answer.
 
         Raises:
             UsersError: the history has too few complete answers.
@@ -68,15 +88,20 @@ class Learned(Section):
         """The users; `fit` must have been called with the same `folder`.
 
         Raises:
-            UsersError: the data has no future whose sessions could be the clock, or it is shorter than `days`.
+            UsersError: the data has no future whose sessions could be the clock, or it is shorter
+                than `days`.
         """
         if source.future is None:
-            raise UsersError(f"users.kind {self.kind} needs a log whose sessions are the clock: data.source must be kuairand or log")
+            raise UsersError(
+                f"users.kind {self.kind} needs a log whose sessions are the clock: data.source must"
+                " be kuairand or log"
+            )
         t = source.future.table["t"].to_numpy()
         there = int(t.max(initial=-1)) // DAY + 1
         if there < days:
             raise UsersError(
-                f"days must be at most the {there} days that the log has from the start of the A/B; got {days}: see data.test_days"
+                f"days must be at most the {there} days that the log has from the start of the A/B;"
+                f" got {days}: see data.test_days"
             )
         return LearnedUsers(Clock.of(source.future, days), Response.load(folder / MODEL), seed)
 
@@ -95,7 +120,11 @@ class LearnedUsers(ClockedUsers):
     def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
         """Draw every answer from the model; all positions are shown."""
         tab = surface(self.clock.tab[self.place(user)])
-        click, watch, kinds = self.response.answer(self.seed, user, step, slates.items, tab, t % DAY // HOUR)
+        click, watch, kinds = self.response.answer(
+            self.seed, user, step, slates.items, tab, t % DAY // HOUR
+        )
         following, leaves = self.advance(user)
         shown = (slates.items > 0).sum(axis=1).astype(np.int64)
-        return Feedback(click, watch, shown, following, leaves, kinds, np.zeros(click.shape, dtype=bool))
+        return Feedback(
+            click, watch, shown, following, leaves, kinds, np.zeros(click.shape, dtype=bool)
+        )

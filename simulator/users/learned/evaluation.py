@@ -21,12 +21,15 @@ BINS = 15
 """Bins of the reliability plot, with equally many impressions each."""
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 DRAWS = 8
-"""Complete answers drawn for each impression where further feedback is averaged over clicks and watch times."""
+"""Complete answers drawn for each impression where further feedback is averaged over clicks and
+watch times.
+"""
 
 
 @dataclass(frozen=True)
 class Head:
-    """One kind of answer: how well it is ranked, and how much better than its base rate in the history it is foretold.
+    """One kind of answer: how well it is ranked, and how much better than its base rate in the
+    history it is foretold.
 
     Attributes:
         name: `click`, or a kind of further feedback given the real click and watch time.
@@ -73,11 +76,15 @@ class Evaluation:
     Attributes:
         impressions: evaluated.
         heads: click first.
-        calibration_error: expected calibration error of the click: the mean over BINS bins with equally many impressions of
-            |mean predicted - share clicked| (Naeini, Cooper & Hauskrecht 2015, with bins of equal mass).
-        calibration_noise: what a perfectly calibrated model would show on so few impressions (mean of simulated clicks).
+        calibration_error: expected calibration error of the click: the mean over BINS bins with
+            equally many impressions of
+            |mean predicted - share clicked| (Naeini, Cooper & Hauskrecht 2015, with bins of
+            equal mass).
+        calibration_noise: what a perfectly calibrated model would show on so few impressions (mean
+            of simulated clicks).
         reliability: of each bin (mean predicted, share clicked, impressions).
-        coverage: level -> share of watch times below the predicted quantile, ties at zero broken at random; ideally the level.
+        coverage: level -> share of watch times below the predicted quantile, ties at zero broken at
+            random; ideally the level.
         totals: by day, and by how much of the user's past the model had seen.
     """
 
@@ -94,20 +101,33 @@ class Evaluation:
         return asdict(self)
 
     def calibration(self) -> dict[str, Any]:
-        """What a report says of the world: every kind of answer on each unseen day, per impression, foretold against real.
+        """What a report says of the world: every kind of answer on each unseen day, per impression,
+        foretold against real.
 
         Kinds that never occurred on a day have no ratio, and no row.
         """
         rows = []
         for total in self.totals:
             if total.group.startswith("day ") and total.actual > 0:
-                target, simulated = total.actual / total.impressions, total.predicted / total.impressions
+                target, simulated = (
+                    total.actual / total.impressions,
+                    total.predicted / total.impressions,
+                )
                 rows.append(
-                    {"name": f"{total.what}, {total.group}", "target": target, "simulated": simulated, "se": total.noise * target,
-                     "ratio": simulated / target, "within": abs(total.error) <= TOLERANCE}
-                )  # fmt: skip
+                    {
+                        "name": f"{total.what}, {total.group}",
+                        "target": target,
+                        "simulated": simulated,
+                        "se": total.noise * target,
+                        "ratio": simulated / target,
+                        "within": abs(total.error) <= TOLERANCE,
+                    }
+                )
         days = len({total.group for total in self.totals if total.group.startswith("day ")})
-        basis = f"{self.impressions:,} real impressions of the {days} days after the history, which the response model was not fitted on"
+        basis = (
+            f"{self.impressions:,} real impressions of the {days} days after the history, which the"
+            " response model was not fitted on"
+        )
         return {"basis": basis, "tolerance": TOLERANCE, "rows": rows}
 
 
@@ -118,14 +138,19 @@ def evaluate(response: Response, source: Source, seed: int = 0) -> Evaluation:
         UsersError: the data has no future with clicks and watch times.
     """
     if source.history is None or source.future is None:
-        raise UsersError("held-out evaluation needs a log with history and future: data.source must be kuairand or log")
+        raise UsersError(
+            "held-out evaluation needs a log with history and future: data.source must be kuairand"
+            " or log"
+        )
     past, future = source.history.sequences("history"), source.future.sequences("history")
     duration = response.duration
     observed = ~np.isnan(past.columns["watch"])
     earlier = Answers.of(past, observed, duration)
     answers = Answers.of(future, ~np.isnan(future.columns["watch"]), duration)
     if not len(answers):
-        raise UsersError("held-out evaluation: no impression of the future has a click and a watch time")
+        raise UsersError(
+            "held-out evaluation: no impression of the future has a click and a watch time"
+        )
     rows = (answers.user, answers.item, answers.tab, answers.hour, answers.position)
     click, bins = response.predict(*rows)
     real = answers.click.astype(np.float64)
@@ -134,8 +159,14 @@ def evaluate(response: Response, source: Source, seed: int = 0) -> Evaluation:
     for i, name in enumerate(response.names):
         known = answers.kinds[name] >= 0
         base = float((earlier.kinds[name][earlier.kinds[name] >= 0] == 1).mean())
-        heads.append(_head(name, given[known, i], answers.kinds[name][known].astype(np.float64), base))
-    expected = {"click": click, "watch": response.mean_watch(bins), **_expected_kinds(response, answers, click, bins, seed)}
+        heads.append(
+            _head(name, given[known, i], answers.kinds[name][known].astype(np.float64), base)
+        )
+    expected = {
+        "click": click,
+        "watch": response.mean_watch(bins),
+        **_expected_kinds(response, answers, click, bins, seed),
+    }
     actual = {"click": real, "watch": answers.watch.astype(np.float64)}
     actual |= {name: (answers.kinds[name] == 1).astype(np.float64) for name in response.names}
     drawn = uniform(seed, Purpose.RESAMPLE, np.arange(len(real)))
@@ -145,14 +176,23 @@ def evaluate(response: Response, source: Source, seed: int = 0) -> Evaluation:
         tuple(heads),
         _calibration_error(click, real),
         _calibration_error(click, (drawn < click).astype(np.float64)),
-        tuple((float(click[part].mean()), float(real[part].mean()), len(part)) for part in _bins(click)),
+        tuple(
+            (float(click[part].mean()), float(real[part].mean()), len(part))
+            for part in _bins(click)
+        ),
         _coverage(response, bins, answers.watch, drawn),
-        tuple(_total(group, what, mask, expected[what], actual[what]) for group, mask in groups for what in expected),
+        tuple(
+            _total(group, what, mask, expected[what], actual[what])
+            for group, mask in groups
+            for what in expected
+        ),
     )
 
 
 def auc(score: F64, y: F64) -> float:
-    """P(a random 1 scores above a random 0), ties counted half (Mann & Whitney 1947); NaN without both."""
+    """P(a random 1 scores above a random 0), ties counted half (Mann & Whitney 1947); NaN without
+    both.
+    """
     from scipy.stats import rankdata
 
     ones = float(y.sum())
@@ -164,7 +204,13 @@ def auc(score: F64, y: F64) -> float:
 def _head(name: str, p: F64, y: F64, base: float) -> Head:
     limited = np.clip(base, 1e-6, 1 - 1e-6)
     loss = float(-np.log(np.clip(np.where(y == 1, p, 1 - p), 1e-12, 1)).mean())
-    return Head(name, int(y.sum()), auc(p, y), loss, float(-(y.mean() * np.log(limited) + (1 - y.mean()) * np.log(1 - limited))))
+    return Head(
+        name,
+        int(y.sum()),
+        auc(p, y),
+        loss,
+        float(-(y.mean() * np.log(limited) + (1 - y.mean()) * np.log(1 - limited))),
+    )
 
 
 def _bins(p: F64) -> list[npt.NDArray[np.int64]]:
@@ -175,8 +221,12 @@ def _calibration_error(p: F64, y: F64) -> float:
     return float(sum(abs(p[part].sum() - y[part].sum()) for part in _bins(p)) / len(p))
 
 
-def _coverage(response: Response, bins: F64, watch: npt.NDArray[np.float32], drawn: F64) -> dict[float, float]:
-    """Share of watch times below each predicted quantile, by the randomised probability integral transform (zero is a point mass)."""
+def _coverage(
+    response: Response, bins: F64, watch: npt.NDArray[np.float32], drawn: F64
+) -> dict[float, float]:
+    """Share of watch times below each predicted quantile, by the randomised probability integral
+    transform (zero is a point mass).
+    """
     edges = response.edges.astype(np.float64)
     place = np.where(watch > 0, np.searchsorted(edges[1:-1], watch, side="left") + 1, 0)
     row = np.arange(len(watch))
@@ -187,14 +237,18 @@ def _coverage(response: Response, bins: F64, watch: npt.NDArray[np.float32], dra
     return {level: float((reached <= level).mean()) for level in LEVELS}
 
 
-def _expected_kinds(response: Response, answers: Answers, click: F64, bins: F64, seed: int) -> dict[str, F64]:
+def _expected_kinds(
+    response: Response, answers: Answers, click: F64, bins: F64, seed: int
+) -> dict[str, F64]:
     """P(kind) of each impression by the whole chain, click and watch time drawn DRAWS times."""
     rows = (answers.user, answers.item, answers.tab, answers.hour, answers.position)
     total = np.zeros((len(answers), len(response.names)))
     zero = np.zeros((len(answers), 1), dtype=np.int64)
     for draw in range(DRAWS):
         step = np.arange(len(answers)) * DRAWS + draw
-        drawn, watch, _ = response.answer(seed, answers.user, step, answers.item[:, None] + zero, answers.tab, answers.hour)
+        drawn, watch, _ = response.answer(
+            seed, answers.user, step, answers.item[:, None] + zero, answers.tab, answers.hour
+        )
         total += response.kind_probabilities(*rows, drawn[:, 0], watch[:, 0])
     return {name: total[:, i] / DRAWS for i, name in enumerate(response.names)}
 
@@ -211,10 +265,16 @@ def _pasts(answers: Answers, earlier: Answers) -> Iterator[tuple[str, npt.NDArra
     for low, high in ((0, 0), (1, 5), (6, 15), (16, None)):
         mask = (past >= low) & (past <= (np.inf if high is None else high))
         if mask.any():
-            yield "user history " + ("none" if high == 0 else f"{low}+" if high is None else f"{low}-{high}"), mask
+            yield (
+                "user history "
+                + ("none" if high == 0 else f"{low}+" if high is None else f"{low}-{high}"),
+                mask,
+            )
 
 
-def _total(group: str, what: str, mask: npt.NDArray[np.bool_], predicted: F64, actual: F64) -> Total:
+def _total(
+    group: str, what: str, mask: npt.NDArray[np.bool_], predicted: F64, actual: F64
+) -> Total:
     p, a = float(predicted[mask].sum()), float(actual[mask].sum())
     n = int(mask.sum())
     noise = float(actual[mask].std() * n**0.5 / a) if a else float("nan")

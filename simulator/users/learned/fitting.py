@@ -14,7 +14,16 @@ from policies.base import Progress
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source, UsersError
 from simulator.users.learned.inputs import DURATIONS, Answers, Evidence, Features
-from simulator.users.learned.network import Inputs, Network, Shape, Training, duration_class, duration_limits, train, watch_edges
+from simulator.users.learned.network import (
+    Inputs,
+    Network,
+    Shape,
+    Training,
+    duration_class,
+    duration_limits,
+    train,
+    watch_edges,
+)
 from simulator.users.learned.posthoc import margins, scale, shift
 from simulator.users.learned.response import Response
 
@@ -27,7 +36,9 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scale and shift of the click head and of each further kind `[K]`, and shifts `[durations, 2 (bins + 1)]` of the watch head."""
+    """Scale and shift of the click head and of each further kind `[K]`, and shifts
+    `[durations, 2 (bins + 1)]` of the watch head.
+    """
 
     click: tuple[float, float]
     kinds: tuple[tuple[float, float], ...]
@@ -41,7 +52,9 @@ def fit(config: Learned, source: Source, seed: int, progress: Progress) -> Respo
         UsersError: no history, or fewer than two days of complete answers.
     """
     if source.history is None:
-        raise UsersError("users.kind learned needs a history to learn from: data.source must be a real log")
+        raise UsersError(
+            "users.kind learned needs a history to learn from: data.source must be a real log"
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -55,11 +68,16 @@ def _fit(config: Learned, source: Source, seed: int, progress: Progress) -> Resp
     catalogue = source.catalogue
     history = source.history.sequences("history")
     observed = ~np.isnan(history.columns["watch"])
-    duration = np.asarray(catalogue.items.get("duration", np.zeros(catalogue.n_items + 1)), dtype=np.float32)
+    duration = np.asarray(
+        catalogue.items.get("duration", np.zeros(catalogue.n_items + 1)), dtype=np.float32
+    )
     answers = Answers.of(history, observed, duration)
     days = np.unique(answers.day)
     if len(days) < 2:
-        raise UsersError(f"a response model needs at least two days with clicks and watch times in the history; it has {len(days)}")
+        raise UsersError(
+            "a response model needs at least two days with clicks and watch times in the history;"
+            f" it has {len(days)}"
+        )
     evidence = Evidence(history, observed, catalogue.n_items)
     edges = watch_edges(answers.watch, config.bins)
     limits = duration_limits(answers.duration, DURATIONS)
@@ -76,16 +94,27 @@ def _fit(config: Learned, source: Source, seed: int, progress: Progress) -> Resp
     )
     users = Features.of(dict(catalogue.users), catalogue.n_users)
     items = Features.of(dict(catalogue.items), catalogue.n_items + 1)
-    plan = Training(config.epochs, config.rate, config.vector_rate, config.batch, config.decay, config.dropout)
+    plan = Training(
+        config.epochs, config.rate, config.vector_rate, config.batch, config.decay, config.dropout
+    )
     held = torch.from_numpy(answers.day == days[-1])
     network = Network(shape, users, items)
-    train(network, rows.rows(~held), rows.rows(held), plan, seed, lambda n, f: progress("response model", n, config.epochs, f))
+    train(
+        network,
+        rows.rows(~held),
+        rows.rows(held),
+        plan,
+        seed,
+        lambda n, f: progress("response model", n, config.epochs, f),
+    )
     calibration = _calibrate(network, rows, held)
     return _fold(network, evidence, calibration, edges, duration, limits)
 
 
 def _weights(answers: Answers, bootstrap: int, seed: int) -> F32:
-    """Each user's weight in the loss: 1, or Exponential(1) in a bootstrap world (the Bayesian bootstrap, Rubin 1981)."""
+    """Each user's weight in the loss: 1, or Exponential(1) in a bootstrap world (the Bayesian
+    bootstrap, Rubin 1981).
+    """
     if bootstrap == 0:
         return np.ones(len(answers), dtype=np.float32)
     drawn = -np.log1p(-uniform(seed, Purpose.RESPONSE, answers.user, bootstrap))
@@ -93,10 +122,11 @@ def _weights(answers: Answers, bootstrap: int, seed: int) -> F32:
 
 
 def _calibrate(network: Network, rows: Inputs, held: Tensor) -> Calibration:
-    """How steep a head may be is learned on the day that the training has not seen (`held`), how high it stands on all days.
+    """How steep a head may be is learned on the day that the training has not seen (`held`), how
+    high it stands on all days.
 
-    For the level that day counts as much as all others together: the level of days that were trained on is a little too good, and a
-    single day has a mood of its own and few rare answers.
+    For the level that day counts as much as all others together: the level of days that were
+    trained on is a little too good, and a single day has a mood of its own and few rare answers.
     """
     with torch.no_grad():
         encoded = network.encode(rows)
@@ -120,15 +150,28 @@ def _calibrate(network: Network, rows: Inputs, held: Tensor) -> Calibration:
     return Calibration(two(click, y, 0.25), scales, watch.reshape(len(watch), -1))
 
 
-def _fold(network: Network, evidence: Evidence, calibration: Calibration, edges: F32, duration: F32, limits: F32) -> Response:
-    """Everything that depends on the user alone or the item alone, computed once; calibration goes into the heads."""
+def _fold(
+    network: Network,
+    evidence: Evidence,
+    calibration: Calibration,
+    edges: F32,
+    duration: F32,
+    limits: F32,
+) -> Response:
+    """Everything that depends on the user alone or the item alone, computed once; calibration goes
+    into the heads.
+    """
     shape = network.shape
     user = np.arange(shape.n_users, dtype=np.int64)
     item = np.arange(shape.n_items + 1, dtype=np.int64)
     with torch.no_grad():
         bag = torch.from_numpy(evidence.bags(user, None))
-        user_first, user_vector = network.user_part(torch.from_numpy(user), torch.from_numpy(evidence.of_users(user, None)), bag)
-        item_first, item_vector = network.item_part(torch.from_numpy(item), torch.from_numpy(evidence.of_items(item, None)))
+        user_first, user_vector = network.user_part(
+            torch.from_numpy(user), torch.from_numpy(evidence.of_users(user, None)), bag
+        )
+        item_first, item_vector = network.item_part(
+            torch.from_numpy(item), torch.from_numpy(evidence.of_items(item, None))
+        )
     steep, level = calibration.click
     kind_scale = np.array([pair[0] for pair in calibration.kinds], dtype=np.float32)
     kind_shift = np.array([pair[1] for pair in calibration.kinds], dtype=np.float32)

@@ -1,4 +1,6 @@
-"""A history and a catalogue -> the inputs of the response model. No input of an impression comes from its own day."""
+"""A history and a catalogue -> the inputs of the response model. No input of an impression comes
+from its own day.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ HOUR = 3_600_000
 BINS = 20
 """Quantile bins of a numeric feature; one more holds the missing values."""
 RARE = 5
-"""Categories with fewer users or items than this share one category: nothing can be learned of them."""
+"""Categories with fewer users or items than this share one category: nothing can be learned of
+them.
+"""
 DURATIONS = 24
 """Classes of duration."""
 BAG = 32
@@ -30,7 +34,8 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Answers:
-    """Impressions whose answer is complete (click and watch time observed), in the order of the history.
+    """Impressions whose answer is complete (click and watch time observed), in the order of the
+    history.
 
     Attributes:
         user: `[N]`.
@@ -58,12 +63,18 @@ class Answers:
 
     @classmethod
     def of(cls, history: Sequences, observed: npt.NDArray[np.bool_], duration: F32) -> Answers:
-        """The impressions at `observed` `[N]`; `duration` `[n_items + 1]` stands in where the log has none."""
+        """The impressions at `observed` `[N]`; `duration` `[n_items + 1]` stands in where the log
+        has none.
+        """
         columns = history.columns
         user = np.repeat(history.user, np.diff(history.offsets))[observed]
         item, t = history.items[observed], history.t[observed]
         stated = columns["duration"][observed].astype(np.float32)
-        tab = np.nan_to_num(columns[TAB][observed], nan=-1) if TAB in columns else np.full(len(user), -1)
+        tab = (
+            np.nan_to_num(columns[TAB][observed], nan=-1)
+            if TAB in columns
+            else np.full(len(user), -1)
+        )
         return cls(
             user,
             item,
@@ -82,7 +93,11 @@ class Answers:
 
     def rows(self, index: npt.NDArray[np.generic]) -> Answers:
         """The impressions at `index`."""
-        fields = {name: getattr(self, name)[index] for name in self.__dataclass_fields__ if name != "kinds"}
+        fields = {
+            name: getattr(self, name)[index]
+            for name in self.__dataclass_fields__
+            if name != "kinds"
+        }
         return Answers(**fields, kinds={name: values[index] for name, values in self.kinds.items()})
 
 
@@ -93,14 +108,18 @@ def surface(tab: IntArray) -> IntArray:
 
 @dataclass(frozen=True)
 class Categories:
-    """Features as categories: `codes` `[n, F]`, each column already shifted so that all share one table of `size` rows."""
+    """Features as categories: `codes` `[n, F]`, each column already shifted so that all share one
+    table of `size` rows.
+    """
 
     codes: IntArray
     size: int
 
     @classmethod
     def of(cls, columns: dict[str, npt.NDArray[np.generic]], n: int) -> Categories:
-        """Whole numbers are categories, floats are cut at their quantiles; ids and constants say nothing and are left out."""
+        """Whole numbers are categories, floats are cut at their quantiles; ids and constants say
+        nothing and are left out.
+        """
         parts, size = [], 0
         for name, values in sorted(columns.items()):
             if name == "id" or values.ndim != 1:
@@ -114,7 +133,9 @@ class Categories:
 
 @dataclass(frozen=True)
 class Features:
-    """What is known of users or of items apart from the log: `categories`, and the numbers among them as `numbers` `[n, F]`."""
+    """What is known of users or of items apart from the log: `categories`, and the numbers among
+    them as `numbers` `[n, F]`.
+    """
 
     categories: Categories
     numbers: F32
@@ -126,20 +147,30 @@ class Features:
 
 
 def _numbers(columns: dict[str, npt.NDArray[np.generic]], n: int) -> F32:
-    """The float columns as inputs `[n, F]`: signed ln(1 + |x|), mean 0, standard deviation 1, missing = 0."""
+    """The float columns as inputs `[n, F]`: signed ln(1 + |x|), mean 0, standard deviation 1,
+    missing = 0.
+    """
     parts = []
     for name, values in sorted(columns.items()):
         if name != "id" and values.ndim == 1 and values.dtype.kind == "f":
             x = np.sign(values) * np.log1p(np.abs(values.astype(np.float64)))
             x = (x - np.nanmean(x)) / max(float(np.nanstd(x)), 1e-6) if np.isfinite(x).any() else x
             parts.append(np.nan_to_num(x))
-    return np.stack(parts, axis=1).astype(np.float32) if parts else np.zeros((n, 0), dtype=np.float32)
+    return (
+        np.stack(parts, axis=1).astype(np.float32) if parts else np.zeros((n, 0), dtype=np.float32)
+    )
 
 
 def _cut(values: npt.NDArray[np.float64]) -> IntArray:
     finite = values[np.isfinite(values)]
-    edges = np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1)[1:-1])) if len(finite) else np.zeros(0)
-    return np.where(np.isfinite(values), np.searchsorted(edges, values, side="right") + 1, 0).astype(np.int64)
+    edges = (
+        np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1)[1:-1]))
+        if len(finite)
+        else np.zeros(0)
+    )
+    return np.where(
+        np.isfinite(values), np.searchsorted(edges, values, side="right") + 1, 0
+    ).astype(np.int64)
 
 
 def _common(values: npt.NDArray[np.generic]) -> IntArray:
@@ -150,13 +181,17 @@ def _common(values: npt.NDArray[np.generic]) -> IntArray:
 
 
 class Evidence:
-    """What the history says of users and items, seen from any of its days: rates, volumes, and each user's latest clicks.
+    """What the history says of users and items, seen from any of its days: rates, volumes, and each
+    user's latest clicks.
 
-    Of each user and of each item: impressions, clicks, ln(1 + watch) and long views of complete answers, and exposures and clicks of
-    the others (a log may know of early exposures only which were clicked), and every kind of further feedback where it was observed.
-    The asked day itself is never counted: an impression's inputs must not hold its answer. The other days of the history are, later ones
-    too: on each day of the fit the model is then given as much as it will be given from t = 0 on. (Only days before: it learns from users
-    of whom little is known yet, and takes ten impressions to be many.) The last day, which calibrates, has earlier days only.
+    Of each user and of each item: impressions, clicks, ln(1 + watch) and long views of complete
+    answers, and exposures and clicks of the others (a log may know of early exposures only which
+    were clicked), and every kind of further feedback where it was observed. The asked day itself is
+    never counted: an impression's inputs must not hold its answer. The other days of the history
+    are, later ones
+    too: on each day of the fit the model is then given as much as it will be given from t = 0 on.
+    (Only days before: it learns from users of whom little is known yet, and takes ten impressions
+    to be many.) The last day, which calibrates, has earlier days only.
 
     Attributes:
         width: numbers for a user or an item.
@@ -168,11 +203,18 @@ class Evidence:
         self.n_users, self.n_items = int(history.user.max(initial=-1)) + 1, n_items
         watch = np.where(observed, np.log1p(np.nan_to_num(history.columns["watch"])), 0.0)
         self.values = np.stack(
-            [observed, observed & self.clicked, watch, ~observed, ~observed & self.clicked], axis=1, dtype=np.float64, casting="unsafe"
+            [observed, observed & self.clicked, watch, ~observed, ~observed & self.clicked],
+            axis=1,
+            dtype=np.float64,
+            casting="unsafe",
         )
         kinds = [history.columns[name] for name in FEEDBACK if name in history.columns]
         self.values = np.concatenate(
-            (self.values, *(np.stack([kind >= 0, kind == 1], axis=1).astype(np.float64) for kind in kinds)), axis=1
+            (
+                self.values,
+                *(np.stack([kind >= 0, kind == 1], axis=1).astype(np.float64) for kind in kinds),
+            ),
+            axis=1,
         )
         self.width = 7 + len(kinds)
         self.first_day = int(self.day[observed].min(initial=-1))
@@ -190,23 +232,32 @@ class Evidence:
         """Numbers `[B, width]` of each item on all days but `day` `[B]` (None: on all days)."""
         return self._summary(self._sums(self.item, item, day), day)
 
-    def _sums(self, entity: IntArray, asked: IntArray, day: IntArray | None) -> npt.NDArray[np.float64]:
+    def _sums(
+        self, entity: IntArray, asked: IntArray, day: IntArray | None
+    ) -> npt.NDArray[np.float64]:
         order = np.lexsort((self.day, entity))
-        running = np.concatenate((np.zeros((1, self.values.shape[1])), np.cumsum(self.values[order], axis=0)))
+        running = np.concatenate(
+            (np.zeros((1, self.values.shape[1])), np.cumsum(self.values[order], axis=0))
+        )
         start = np.searchsorted(entity[order], asked, side="left")
         end, today = np.searchsorted(entity[order], asked, side="right"), np.zeros(1)
         if day is not None:
             low = min(int(self.day.min(initial=0)), int(day.min(initial=0)))
             span = max(int(self.day.max(initial=0)), int(day.max(initial=0))) - low + 1
             keys, wanted = entity[order] * span + self.day[order] - low, asked * span + day - low
-            today = running[np.searchsorted(keys, wanted, side="right")] - running[np.searchsorted(keys, wanted, side="left")]
+            today = (
+                running[np.searchsorted(keys, wanted, side="right")]
+                - running[np.searchsorted(keys, wanted, side="left")]
+            )
         found: npt.NDArray[np.float64] = running[end] - running[start] - today
         return found
 
     def _summary(self, sums: npt.NDArray[np.float64], day: IntArray | None) -> F32:
-        """Rates as log-odds or differences, and ln(1 + volumes); the volume of complete answers is per day.
+        """Rates as log-odds or differences, and ln(1 + volumes); the volume of complete answers is
+        per day.
 
-        A rate is shrunk towards the whole history's by a prior of 5 impressions, that of a kind of further feedback by 50.
+        A rate is shrunk towards the whole history's by a prior of 5 impressions, that of a kind of
+        further feedback by 50.
         """
         n, clicks, watch, early, early_clicks = sums.T[:5]
         prior = 5.0
@@ -228,7 +279,11 @@ class Evidence:
 
     def bags(self, user: IntArray, day: IntArray | None) -> IntArray:
         """The last BAG items that each user clicked before `day`, `[B, BAG]`, 0 = fewer."""
-        owner, day_of, item = self.user[self.clicked], self.day[self.clicked], self.item[self.clicked]
+        owner, day_of, item = (
+            self.user[self.clicked],
+            self.day[self.clicked],
+            self.item[self.clicked],
+        )
         start = np.searchsorted(owner, user, side="left")
         if day is None:
             end = np.searchsorted(owner, user, side="right")

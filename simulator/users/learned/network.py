@@ -1,4 +1,6 @@
-"""The response model as a torch network, and its training. The only file of the simulator that imports torch."""
+"""The response model as a torch network, and its training. The only file of the simulator that
+imports torch.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from simulator.users.learned.inputs import POSITIONS, TABS, Answers, Evidence, F
 
 F32 = npt.NDArray[np.float32]
 ANSWER = 4
-"""Numbers by which the heads of further feedback know the click and the watch time, see `answer_features`."""
+"""Numbers by which the heads of further feedback know the click and the watch time, see
+`answer_features`.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ class Inputs:
     kinds: Tensor
 
     @classmethod
-    def of(cls, answers: Answers, evidence: Evidence, edges: F32, durations: F32, weight: F32) -> Inputs:
+    def of(
+        cls, answers: Answers, evidence: Evidence, edges: F32, durations: F32, weight: F32
+    ) -> Inputs:
         """The inputs of `answers`, each from the days before its own.
 
         Args:
@@ -74,8 +80,14 @@ class Inputs:
             durations: upper limits of the classes of duration, see `duration_class`.
             weight: `[N]` of each impression in the loss.
         """
-        watch_bin = np.where(answers.watch > 0, np.searchsorted(edges[1:-1], answers.watch, side="left") + 1, 0)
-        kinds = np.stack([answers.kinds[name] for name in answers.kinds], axis=1) if answers.kinds else np.zeros((len(answers), 0))
+        watch_bin = np.where(
+            answers.watch > 0, np.searchsorted(edges[1:-1], answers.watch, side="left") + 1, 0
+        )
+        kinds = (
+            np.stack([answers.kinds[name] for name in answers.kinds], axis=1)
+            if answers.kinds
+            else np.zeros((len(answers), 0))
+        )
         return cls(
             torch.from_numpy(answers.user),
             torch.from_numpy(answers.item),
@@ -108,16 +120,20 @@ class Inputs:
 
 
 def answer_features(click: npt.NDArray[np.bool_], watch: F32, duration: F32) -> F32:
-    """What further feedback depends on: click, ln(1 + watch), share of the duration watched (at most 2), and whether it is known."""
+    """What further feedback depends on: click, ln(1 + watch), share of the duration watched (at
+    most 2), and whether it is known.
+    """
     share = np.where(duration > 0, np.minimum(watch / np.maximum(duration, 0.001), 2.0), 0.0)
     return np.stack([click, np.log1p(watch), share, duration > 0], axis=1).astype(np.float32)
 
 
 class Network(nn.Module):
-    """Shared encoder of (user, item, context); heads for click, watch time given the click, and further feedback given both.
+    """Shared encoder of (user, item, context); heads for click, watch time given the click, and
+    further feedback given both.
 
-    h1 = relu(a_user + b_item + c_context + (p_user * q_item) W); h2 = relu(h1 W + b): the product of the two vectors is the
-    interaction of a factorisation machine (Rendle 2010), the rest a multi-task network with a shared bottom (Caruana 1997).
+    h1 = relu(a_user + b_item + c_context + (p_user * q_item) W); h2 = relu(h1 W + b): the product
+    of the two vectors is the interaction of a factorisation machine (Rendle 2010), the rest a
+    multi-task network with a shared bottom (Caruana 1997).
     """
 
     user_codes: Tensor
@@ -135,8 +151,12 @@ class Network(nn.Module):
         self.user_features = nn.EmbeddingBag(max(users.categories.size, 1), h, mode="sum")
         self.item_features = nn.EmbeddingBag(max(items.categories.size, 1), h, mode="sum")
         self.item_features_vector = nn.EmbeddingBag(max(items.categories.size, 1), d, mode="sum")
-        self.register_buffer("user_codes", torch.from_numpy(users.categories.codes), persistent=False)
-        self.register_buffer("item_codes", torch.from_numpy(items.categories.codes), persistent=False)
+        self.register_buffer(
+            "user_codes", torch.from_numpy(users.categories.codes), persistent=False
+        )
+        self.register_buffer(
+            "item_codes", torch.from_numpy(items.categories.codes), persistent=False
+        )
         self.register_buffer("user_numbers", torch.from_numpy(users.numbers), persistent=False)
         self.register_buffer("item_numbers", torch.from_numpy(items.numbers), persistent=False)
         self.from_user = nn.Linear(d + shape.evidence + users.numbers.shape[1], h)
@@ -153,10 +173,16 @@ class Network(nn.Module):
         self.kinds = nn.Linear(32, len(shape.kinds))
 
     def start(self, generator: torch.Generator) -> None:
-        """Draw the starting weights: small vectors, features at zero, the rest by He et al. (2015)."""
+        """Draw the starting weights: small vectors, features at zero, the rest by He et al.
+        (2015).
+        """
         for name, weight in self.named_parameters():
             with torch.no_grad():
-                if "features" in name or name.startswith(("tab", "hour", "position", "watch_duration")) or weight.dim() == 1:
+                if (
+                    "features" in name
+                    or name.startswith(("tab", "hour", "position", "watch_duration"))
+                    or weight.dim() == 1
+                ):
                     weight.zero_()
                 elif "vector" in name:
                     weight.normal_(0, 0.05, generator=generator)
@@ -193,7 +219,9 @@ class Network(nn.Module):
         return functional.relu(self.second(first))
 
     def heads(self, rows: Inputs, encoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(click `[B]`, watch bins given the click `[B, bins + 1]`, kinds given click and watch `[B, K]`), all logits."""
+        """(click `[B]`, watch bins given the click `[B, bins + 1]`, kinds given click and watch
+        `[B, K]`), all logits.
+        """
         given = self.watch_logits(rows, encoded)[torch.arange(len(encoded)), rows.click.long()]
         hidden = functional.relu(self.kinds_hidden(torch.cat((encoded, rows.answer), 1)))
         return self.click(encoded).squeeze(1), given, self.kinds(hidden)
@@ -214,7 +242,12 @@ class Network(nn.Module):
         parts = (
             functional.binary_cross_entropy_with_logits(click, rows.click, reduction="none"),
             functional.cross_entropy(watch, rows.watch_bin, reduction="none"),
-            (functional.binary_cross_entropy_with_logits(kinds, rows.kinds.clamp(min=0), reduction="none") * known).sum(1),
+            (
+                functional.binary_cross_entropy_with_logits(
+                    kinds, rows.kinds.clamp(min=0), reduction="none"
+                )
+                * known
+            ).sum(1),
         )
         return torch.stack([(part * rows.weight).sum() / rows.weight.sum() for part in parts])
 
@@ -229,9 +262,11 @@ class Training:
     Attributes:
         epochs: over which the learning rate falls linearly to a tenth.
         rate: of Adam (Kingma & Ba 2015) for the shared weights.
-        vector_rate: times `rate`: of the vectors; that of the weights of features is its geometric mean with 1.
+        vector_rate: times `rate`: of the vectors; that of the weights of features is its geometric
+            mean with 1.
         batch: impressions.
-        decay: weight decay of the vectors, and a tenth of it of features (decoupled: Loshchilov & Hutter 2019).
+        decay: weight decay of the vectors, and a tenth of it of features (decoupled: Loshchilov &
+            Hutter 2019).
         dropout: of the encoder's output.
     """
 
@@ -243,22 +278,32 @@ class Training:
     dropout: float
 
 
-def train(network: Network, rows: Inputs, validation: Inputs, plan: Training, seed: int, report: Report) -> None:
-    """Train `network` in place; the weights of the epoch with the least loss on `validation` are kept.
+def train(
+    network: Network, rows: Inputs, validation: Inputs, plan: Training, seed: int, report: Report
+) -> None:
+    """Train `network` in place; the weights of the epoch with the least loss on `validation` are
+    kept.
 
     Raises:
         UsersError: the loss is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     network.start(generator)
-    vectors = [weight for name, weight in network.named_parameters() if "_vector" in name and "features" not in name]
+    vectors = [
+        weight
+        for name, weight in network.named_parameters()
+        if "_vector" in name and "features" not in name
+    ]
     features = [weight for name, weight in network.named_parameters() if "features" in name]
     known = {id(weight) for weight in (*vectors, *features)}
     optimiser = torch.optim.AdamW(
         [
             {"params": vectors, "weight_decay": plan.decay, "lr": plan.rate * plan.vector_rate},
             {"params": features, "weight_decay": plan.decay, "lr": plan.rate * plan.vector_rate},
-            {"params": [weight for weight in network.parameters() if id(weight) not in known], "weight_decay": 0.01},
+            {
+                "params": [weight for weight in network.parameters() if id(weight) not in known],
+                "weight_decay": 0.01,
+            },
         ],
         lr=plan.rate,
     )
@@ -268,7 +313,10 @@ def train(network: Network, rows: Inputs, validation: Inputs, plan: Training, se
         figures = {"loss": _epoch(network, rows, plan, optimiser, generator)}
         schedule.step()
         if not math.isfinite(figures["loss"]):
-            raise UsersError(f"the response model's loss is not finite in epoch {epoch}: use a smaller learning rate than {plan.rate}")
+            raise UsersError(
+                f"the response model's loss is not finite in epoch {epoch}: use a smaller learning"
+                f" rate than {plan.rate}"
+            )
         with torch.no_grad():
             held = network.losses(validation, 0.0, generator)
         figures |= {"click": float(held[0]), "watch": float(held[1]), "kinds": float(held[2])}
@@ -279,7 +327,13 @@ def train(network: Network, rows: Inputs, validation: Inputs, plan: Training, se
     network.load_state_dict(kept)
 
 
-def _epoch(network: Network, rows: Inputs, plan: Training, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> float:
+def _epoch(
+    network: Network,
+    rows: Inputs,
+    plan: Training,
+    optimiser: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> float:
     total = 0.0
     for batch in rows.batches(plan.batch, generator):
         loss = network.losses(batch, plan.dropout, generator).sum()
@@ -291,18 +345,27 @@ def _epoch(network: Network, rows: Inputs, plan: Training, optimiser: torch.opti
 
 
 def duration_limits(duration: F32, classes: int) -> F32:
-    """Upper limits of `classes` classes of known durations with equally many impressions (fewer, where many are equal)."""
+    """Upper limits of `classes` classes of known durations with equally many impressions (fewer,
+    where many are equal).
+    """
     known = duration[duration > 0]
-    return np.unique(np.quantile(known, np.linspace(0, 1, classes + 1)[1:-1]).astype(np.float32)) if len(known) else np.zeros(0, np.float32)
+    return (
+        np.unique(np.quantile(known, np.linspace(0, 1, classes + 1)[1:-1]).astype(np.float32))
+        if len(known)
+        else np.zeros(0, np.float32)
+    )
 
 
 def duration_class(duration: F32, limits: F32) -> npt.NDArray[np.int64]:
     """0 where the duration is unknown (not above 0), else 1, 2, ..., `len(limits) + 1`."""
-    return np.where(duration > 0, np.searchsorted(limits, duration, side="left") + 1, 0).astype(np.int64)
+    return np.where(duration > 0, np.searchsorted(limits, duration, side="left") + 1, 0).astype(
+        np.int64
+    )
 
 
 def watch_edges(watch: F32, bins: int) -> F32:
-    """Edges `[bins + 1]` of the bins of positive watch times, s: quantiles, closer in the upper tail, where the seconds are.
+    """Edges `[bins + 1]` of the bins of positive watch times, s: quantiles, closer in the upper
+    tail, where the seconds are.
 
     The first edge is 0, the last is just above the longest watch time.
     """

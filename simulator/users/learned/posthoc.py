@@ -1,4 +1,6 @@
-"""Post-hoc calibration of a head on held-out answers: scale, shift, and the margins of a distribution. No network lives here."""
+"""Post-hoc calibration of a head on held-out answers: scale, shift, and the margins of a
+distribution. No network lives here.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ F64 = npt.NDArray[np.float64]
 
 
 def scale(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> float:
-    """The factor a of the calibrated logit a * logit + b (Platt 1999) on answers that the fit has not seen, by Newton's method.
+    """The factor a of the calibrated logit a * logit + b (Platt 1999) on answers that the fit has
+    not seen, by Newton's method.
 
     A rare kind of feedback says little of a: it has the prior Normal(1, spread^2).
 
@@ -25,7 +28,9 @@ def scale(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> float:
         error, curve = weight * (p - y), weight * p * (1 - p)
         gradient = np.array([(error * logits).sum() + (a - 1) / spread**2, error.sum() + b])
         across = (curve * logits).sum()
-        hessian = np.array([[(curve * logits**2).sum() + spread**-2, across], [across, curve.sum() + 1.0]])
+        hessian = np.array(
+            [[(curve * logits**2).sum() + spread**-2, across], [across, curve.sum() + 1.0]]
+        )
         step = np.linalg.solve(hessian, gradient)
         a, b = float(a - step[0]), float(b - step[1])
         if np.abs(step).max() < 1e-8:
@@ -34,9 +39,11 @@ def scale(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> float:
 
 
 def shift(logits: F64, y: F64, weight: F64) -> float:
-    """The b with which 1s are expected as often as they occurred: sum of sigmoid(logits + b) = sum of y, by Newton's method.
+    """The b with which 1s are expected as often as they occurred: sum of sigmoid(logits + b) = sum
+    of y, by Newton's method.
 
-    Half an occurrence is added to either answer, so that a kind that never occurred keeps a finite b.
+    Half an occurrence is added to either answer, so that a kind that never occurred keeps a finite
+    b.
     """
     b = 0.0
     total = weight.sum()
@@ -51,10 +58,12 @@ def shift(logits: F64, y: F64, weight: F64) -> float:
 
 
 def margins(logits: F64, y: npt.NDArray[np.int64], weight: F64, prior: float = 5.0) -> F64:
-    """Shifts `[C]` of `logits` `[N, C]` after which each class of `y` `[N]` is expected as often as it occurred.
+    """Shifts `[C]` of `logits` `[N, C]` after which each class of `y` `[N]` is expected as often as
+    it occurred.
 
-    The bias half of vector scaling (Guo et al. 2017), by iterative proportional fitting; `prior` occurrences are added to what was
-    expected and to what occurred, so that a class that is hardly ever seen is hardly ever moved.
+    The bias half of vector scaling (Guo et al. 2017), by iterative proportional fitting; `prior`
+    occurrences are added to what was expected and to what occurred, so that a class that is hardly
+    ever seen is hardly ever moved.
     """
     size = logits.shape[1]
     shift = np.zeros(size)

@@ -1,4 +1,6 @@
-"""The fitted response model at work: tables and numba kernels, no torch. An impression's answer depends on no other's."""
+"""The fitted response model at work: tables and numba kernels, no torch. An impression's answer
+depends on no other's.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ LANES = 16
 class Response:
     """A fitted response model.
 
-    The first layer is a sum of tables (see `network.Network`), so a user and an item are folded once; what remains for an impression
-    is one product of vectors, one hidden layer and the heads. Heads are calibrated: scale and shift are folded into them.
+    The first layer is a sum of tables (see `network.Network`), so a user and an item are folded
+    once; what remains for an impression is one product of vectors, one hidden layer and the heads.
+    Heads are calibrated: scale and shift are folded into them.
 
     Attributes:
         user_first, user_vector: `[n_users, h]`, `[n_users, d]`.
@@ -36,7 +39,8 @@ class Response:
         product: `[d, h]`.
         second, second_bias: `[h, h]`, `[h]`.
         click, click_bias: `[h]`, `[1]`.
-        watch: `[h, 2 (bins + 1)]`: given no click, then given a click; bin 0 is a watch time of zero.
+        watch: `[h, 2 (bins + 1)]`: given no click, then given a click; bin 0 is a watch time of
+            zero.
         watch_bias: `[durations, 2 (bins + 1)]`: of each class of duration.
         duration_class: `[n_items + 1]`.
         edges: `[bins + 1]` s.
@@ -68,23 +72,45 @@ class Response:
     duration_class: IntArray
     names: tuple[str, ...]
 
-    def predict(self, user: IntArray, item: IntArray, tab: IntArray, hour: IntArray, position: IntArray) -> tuple[F64, F64]:
-        """(P(click) `[N]`, P(watch bin) `[N, bins + 1]`, the click averaged out) of each impression, all arguments `[N]`."""
+    def predict(
+        self, user: IntArray, item: IntArray, tab: IntArray, hour: IntArray, position: IntArray
+    ) -> tuple[F64, F64]:
+        """(P(click) `[N]`, P(watch bin) `[N, bins + 1]`, the click averaged out) of each
+        impression, all arguments `[N]`.
+        """
         encoded = self._encode(user, item, tab, hour, position)
-        chance, bins = _given(encoded, self.duration_class[item], self.click, self.click_bias, self.watch, self.watch_bias)
+        chance, bins = _given(
+            encoded,
+            self.duration_class[item],
+            self.click,
+            self.click_bias,
+            self.watch,
+            self.watch_bias,
+        )
         return chance, bins[:, 0] * (1 - chance[:, None]) + bins[:, 1] * chance[:, None]
 
     def mean_watch(self, bins: F64) -> F64:
-        """Expected watch time, s, `[N]`, of the bin probabilities `[N, bins + 1]`: a bin's watch times are uniform between its edges."""
+        """Expected watch time, s, `[N]`, of the bin probabilities `[N, bins + 1]`: a bin's watch
+        times are uniform between its edges.
+        """
         middle = np.concatenate(([0.0], (self.edges[1:].astype(np.float64) + self.edges[:-1]) / 2))
         return np.asarray(bins @ middle)
 
     def watch_quantile(self, bins: F64, level: float) -> F64:
         """The `level` quantile of the watch time, s, `[N]`."""
-        return np.asarray(_quantile(np.ascontiguousarray(bins), np.full(len(bins), level), self.edges))
+        return np.asarray(
+            _quantile(np.ascontiguousarray(bins), np.full(len(bins), level), self.edges)
+        )
 
     def kind_probabilities(
-        self, user: IntArray, item: IntArray, tab: IntArray, hour: IntArray, position: IntArray, click: npt.NDArray[np.int8], watch: F32
+        self,
+        user: IntArray,
+        item: IntArray,
+        tab: IntArray,
+        hour: IntArray,
+        position: IntArray,
+        click: npt.NDArray[np.int8],
+        watch: F32,
     ) -> F64:
         """P(kind | click, watch) `[N, K]`."""
         encoded = self._encode(user, item, tab, hour, position)
@@ -92,9 +118,16 @@ class Response:
         return np.asarray(_kinds(encoded, click, watch, self.duration[item], *heads))
 
     def answer(
-        self, seed: int, user: IntArray, step: IntArray, items: IntArray, tab: IntArray, hour: IntArray
+        self,
+        seed: int,
+        user: IntArray,
+        step: IntArray,
+        items: IntArray,
+        tab: IntArray,
+        hour: IntArray,
     ) -> tuple[npt.NDArray[np.int8], F32, dict[str, npt.NDArray[np.int8]]]:
-        """Draw the answers to slates; the same (seed, user, step, item) draws the same noise in any slate of any arm.
+        """Draw the answers to slates; the same (seed, user, step, item) draws the same noise in any
+        slate of any arm.
 
         Args:
             seed: of the run.
@@ -109,20 +142,45 @@ class Response:
         what = np.ascontiguousarray(items).ravel()
         place = np.tile(np.minimum(np.arange(k), POSITIONS - 1), batch)
         encoded = self._encode(who, what, np.repeat(tab, k), np.repeat(hour, k), place)
-        chance, bins = _given(encoded, self.duration_class[what], self.click, self.click_bias, self.watch, self.watch_bias)
+        chance, bins = _given(
+            encoded,
+            self.duration_class[what],
+            self.click,
+            self.click_bias,
+            self.watch,
+            self.watch_bias,
+        )
         click = (uniform(seed, Purpose.CLICK, who, when, what) < chance).astype(np.int8)
         given = bins[np.arange(len(click)), click.astype(np.int64)]
-        watch = _quantile(given, uniform(seed, Purpose.WATCH, who, when, what), self.edges).astype(np.float32)
-        chances = _kinds(encoded, click, watch, self.duration[what], self.hidden, self.hidden_bias, self.kinds, self.kinds_bias)
+        watch = _quantile(given, uniform(seed, Purpose.WATCH, who, when, what), self.edges).astype(
+            np.float32
+        )
+        chances = _kinds(
+            encoded,
+            click,
+            watch,
+            self.duration[what],
+            self.hidden,
+            self.hidden_bias,
+            self.kinds,
+            self.kinds_bias,
+        )
         kinds = {
-            name: (uniform(seed, Purpose.FEEDBACK, who, when, what * LANES + FEEDBACK.index(name)) < chances[:, i])
-            .astype(np.int8)
-            .reshape(batch, k)
+            name: (
+                (
+                    uniform(seed, Purpose.FEEDBACK, who, when, what * LANES + FEEDBACK.index(name))
+                    < chances[:, i]
+                )
+                .astype(np.int8)
+                .reshape(batch, k)
+            )
             for i, name in enumerate(self.names)
         }
         return click.reshape(batch, k), watch.reshape(batch, k), kinds
 
-    def _encode(self, user: IntArray, item: IntArray, tab: IntArray, hour: IntArray, position: IntArray) -> F32:
+    def _encode(
+        self, user: IntArray, item: IntArray, tab: IntArray, hour: IntArray, position: IntArray
+    ) -> F32:
         rows = (user, item, tab, hour, position)
         tables = (self.user_first, self.item_first, self.tab, self.hour, self.position)
         weights = (self.user_vector, self.item_vector, self.product, self.second, self.second_bias)
@@ -141,7 +199,9 @@ class Response:
 
 
 def _jit(function: Any) -> Any:
-    """Compile at the first call, so that importing this module costs nothing; no fast-math: bits do not depend on the batch."""
+    """Compile at the first call, so that importing this module costs nothing; no fast-math: bits do
+    not depend on the batch.
+    """
     compiled: list[Any] = []
 
     def call(*arguments: Any) -> Any:
@@ -165,7 +225,11 @@ def _encode(rows: Any, tables: Any, weights: Any) -> Any:
     for i in range(n):
         for j in range(h):
             first[j] = (
-                user_first[user[i], j] + item_first[item[i], j] + of_tab[tab[i], j] + of_hour[hour[i], j] + of_position[position[i], j]
+                user_first[user[i], j]
+                + item_first[item[i], j]
+                + of_tab[tab[i], j]
+                + of_hour[hour[i], j]
+                + of_position[position[i], j]
             )
         for a in range(d):
             both = user_vector[user[i], a] * item_vector[item[i], a]
@@ -183,7 +247,9 @@ def _encode(rows: Any, tables: Any, weights: Any) -> Any:
 
 
 @_jit
-def _given(encoded: Any, duration: Any, click: Any, click_bias: Any, watch: Any, watch_bias: Any) -> Any:
+def _given(
+    encoded: Any, duration: Any, click: Any, click_bias: Any, watch: Any, watch_bias: Any
+) -> Any:
     """(P(click) [N], P(watch bin | click = 0, 1) [N, 2, bins + 1])."""
     n, h = encoded.shape
     width = watch_bias.shape[1] // 2
@@ -216,7 +282,9 @@ def _given(encoded: Any, duration: Any, click: Any, click_bias: Any, watch: Any,
 
 @_jit
 def _quantile(bins: Any, level: Any, edges: Any) -> Any:
-    """The watch time, s, at `level` [N] of bins [N, bins + 1]: bin 0 is zero, the others are uniform between their edges."""
+    """The watch time, s, at `level` [N] of bins [N, bins + 1]: bin 0 is zero, the others are
+    uniform between their edges.
+    """
     n, width = bins.shape
     out = np.empty(n)
     for i in range(n):
@@ -233,7 +301,16 @@ def _quantile(bins: Any, level: Any, edges: Any) -> Any:
 
 
 @_jit
-def _kinds(encoded: Any, click: Any, watch: Any, duration: Any, hidden: Any, hidden_bias: Any, kinds: Any, kinds_bias: Any) -> Any:
+def _kinds(
+    encoded: Any,
+    click: Any,
+    watch: Any,
+    duration: Any,
+    hidden: Any,
+    hidden_bias: Any,
+    kinds: Any,
+    kinds_bias: Any,
+) -> Any:
     """P(kind | click, watch) [N, K]; the four answer features as in `network.answer_features`."""
     n, h = encoded.shape
     m, size = len(hidden_bias), len(kinds_bias)

@@ -1,4 +1,6 @@
-"""How far what the arms show is from what was logged: where a response model is asked about items of which it knows little."""
+"""How far what the arms show is from what was logged: where a response model is asked about items
+of which it knows little.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,12 @@ class Support:
         arm: its name.
         impressions: in the A/B.
         logged: share that the log itself answered.
-        overlap: sum over items of the smaller of the arm's and the history's share of impressions: 1 = the same items in the same
-            proportions, 0 = no item in common (1 less the total variation distance).
-        effective: 1 / sum p^2 / q, p the arm's and q the history's shares: of 1,000 logged impressions, how many the arm's mean click is
-            worth if it were estimated by reweighting them (Kong 1992). Items that were never logged are left out of it.
+        overlap: sum over items of the smaller of the arm's and the history's share of impressions:
+            1 = the same items in the same proportions, 0 = no item in common (1 less the total
+            variation distance).
+        effective: 1 / sum p^2 / q, p the arm's and q the history's shares: of 1,000 logged
+            impressions, how many the arm's mean click is worth if it were estimated by reweighting
+            them (Kong 1992). Items that were never logged are left out of it.
         thin: share of impressions of items with fewer than THIN logged answers.
         never: share of impressions of items without any.
         cold: share of impressions of users without any logged answer.
@@ -47,7 +51,8 @@ class Support:
 
 
 def support(log: EventLog) -> list[Support]:
-    """The support of each arm of a run's log; the answers of its arm `history` are what the model knows.
+    """The support of each arm of a run's log; the answers of its arm `history` are what the model
+    knows.
 
     Raises:
         LogError: the log has no history, or no history with complete answers.
@@ -56,7 +61,10 @@ def support(log: EventLog) -> list[Support]:
     if "history" not in arms:
         raise LogError("support diagnostics need the run's history: no arm 'history' in this log")
     table = log.table.select(["arm", "user", "item", "t", "watch", "click", "logged"])
-    known = pc.and_(pc.equal(table["arm"], arms.index("history")), pc.and_(pc.is_valid(table["watch"]), pc.is_valid(table["click"])))
+    known = pc.and_(
+        pc.equal(table["arm"], arms.index("history")),
+        pc.and_(pc.is_valid(table["watch"]), pc.is_valid(table["click"])),
+    )
     past = table.filter(known)
     if not past.num_rows:
         raise LogError("support diagnostics need a history with clicks and watch times")
@@ -70,7 +78,9 @@ def support(log: EventLog) -> list[Support]:
     return found
 
 
-def _support(arm: str, rows: pa.Table, answers: npt.NDArray[np.int64], met: npt.NDArray[np.int64]) -> Support:
+def _support(
+    arm: str, rows: pa.Table, answers: npt.NDArray[np.int64], met: npt.NDArray[np.int64]
+) -> Support:
     item, user = rows["item"].to_numpy(), rows["user"].to_numpy()
     shown = np.bincount(item, minlength=len(answers))
     p, q = shown / shown.sum(), answers / answers.sum()
