@@ -294,9 +294,8 @@ class Experiment:
         if not kept.is_file():
             logged = read_places(EventLog.open(folder / "log"))
             with staged(kept) as staging, staging.open("wb") as stream:
-                np.savez_compressed(
-                    stream, **{f"system {name}": values for name, values in logged.items()}
-                )  # type: ignore[arg-type]
+                arrays = {f"system {name}": values for name, values in logged.items()}
+                np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
         return {name.removeprefix("system "): values for name, values in load_arrays(kept).items()}
 
     def _run(self, folder: Path, start: Path | None, progress: Progress) -> None:

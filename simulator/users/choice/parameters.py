@@ -71,8 +71,8 @@ class Videos(Section):
 
     Tags and authors are Zipf-distributed (Cha et al., "I tube, you tube, everybody tubes", IMC
     2007). A latent vector is the tag's centre + the author's deviation + its own, scaled to unit
-    length. Durations are drawn from the published quantiles. Without structure: exponents and lengths 0
-    (all tags and authors equally frequent, every video at its tag's centre).
+    length. Durations are drawn from the published quantiles. Without structure: exponents and
+    lengths 0 (all tags and authors equally frequent, every video at its tag's centre).
     """
 
     authors: Count = 800
