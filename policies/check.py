@@ -497,8 +497,13 @@ def check_one(
         raise BrokenPromise(f"{name}: {result.promise}\n{result.detail}")
 
 
+def promise_of(name: str) -> str:
+    """What a check holds a policy to, on one line."""
+    return " ".join((CHECKS[name].__doc__ or "").split())
+
+
 def _run(subject: Subject, name: str) -> Result:
-    promise = (CHECKS[name].__doc__ or "").strip()
+    promise = promise_of(name)
     if isinstance(subject.policy, WorldBound) and subject.world is None:
         return Result(
             name, promise, False, True, "a yardstick that must be bound to a simulated world"

@@ -39,7 +39,7 @@ def apart(
     """
     import multiprocessing
 
-    from policies.check import CHECKS, Result
+    from policies.check import Result, promise_of
     from simulator.run.executors import ending, spawning
 
     context = multiprocessing.get_context("spawn")
@@ -54,7 +54,7 @@ def apart(
 
     def fallen(how: str) -> Result:
         doing = note.value.decode(errors="replace").partition(": ")[2] or "it"
-        promise = (CHECKS[waiting[0]].__doc__ or "").strip()
+        promise = promise_of(waiting[0])
         return Result(waiting[0], promise, False, detail=f"{doing} {how}", stops=True, crashed=True)
 
     try:
