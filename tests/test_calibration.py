@@ -27,8 +27,8 @@ from simulator.calibration.targets import (
     measured,
 )
 from simulator.cli import main
-from simulator.designs.assignment import DAY
 from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.time import DAY
 from simulator.scenario.model import Scenario
 from simulator.users.base import Source
 

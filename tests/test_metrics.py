@@ -7,7 +7,8 @@ import pytest
 
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.metrics import METRICS, MetricError, chosen, metric
-from simulator.stats.units import DAY, TableError, read
+from simulator.log.time import DAY
+from simulator.stats.units import TableError, read
 
 
 def small_log(**changes: object) -> EventLog:

@@ -11,9 +11,10 @@ import pytest
 from scipy import stats
 
 from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.time import DAY
 from simulator.stats import efficiency as designs
 from simulator.stats import moments, units, verdict
-from simulator.stats.units import DAY, TableError
+from simulator.stats.units import TableError
 from tests.test_stats_audit import paired_log
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.elementary import logs
-from simulator.designs.assignment import DAY
 from simulator.log.eventlog import FEEDBACK, EventLog
+from simulator.log.time import DAY
 
 Floats = npt.NDArray[np.float64]
 

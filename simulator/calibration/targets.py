@@ -16,7 +16,7 @@ import numpy as np
 from policies.base import Histories, IntArray, Progress, Slates
 from policies.streams import Purpose, uniform
 from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
-from simulator.designs.assignment import DAY
+from simulator.log.time import DAY
 from simulator.run.progress import silent
 from simulator.users.base import Source, Users
 

@@ -11,11 +11,7 @@ import numpy as np
 
 from policies.base import IntArray
 from policies.streams import Purpose, uniform
-from simulator.log.metadata import HISTORY as HISTORY
-from simulator.log.metadata import LogError, Metadata
-
-DAY = 86_400_000
-"""ms."""
+from simulator.log.metadata import HISTORY, LogError, Metadata
 
 
 def arm_names(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:

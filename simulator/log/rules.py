@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from simulator.designs.assignment import DAY, HISTORY, assigned
+from simulator.designs.assignment import assigned
 from simulator.log.eventlog import (
     KEY,
     NULLABLE,
@@ -39,7 +39,8 @@ from simulator.log.eventlog import (
     rises,
     seal_of,
 )
-from simulator.log.metadata import Metadata
+from simulator.log.metadata import HISTORY, Metadata
+from simulator.log.time import DAY
 
 Array = npt.NDArray[Any]
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from policies.base import Catalogue, Fitting, Histories, Progress, Slates
 from policies.registry import make
-from simulator.designs.assignment import HISTORY
 from simulator.log.eventlog import EventLog
+from simulator.log.metadata import HISTORY
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.jobs import Wanted, fitted, training
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from policies.base import Progress
-from simulator.designs.assignment import HISTORY
 from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.metadata import HISTORY
 from simulator.log.metrics import Better, Metric, directed
 from simulator.page.words import bounded, headline, sentence, sentenced, title
 from simulator.report import ROW, SCHEMA_VERSION, ReportError, finite

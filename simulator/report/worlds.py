@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from simulator.designs.assignment import HISTORY
 from simulator.log.eventlog import EventLog
+from simulator.log.metadata import HISTORY
 from simulator.report import finite
 from simulator.report.run_checks import CALIBRATION
 from simulator.stats.checks import Check

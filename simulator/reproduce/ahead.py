@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Progress
-from simulator.designs.assignment import HISTORY
 from simulator.log.eventlog import EventLog
+from simulator.log.metadata import HISTORY
 from simulator.reproduce.claims import Answer, Claim, answer, corrected
 from simulator.reproduce.experiment import Floats, Plan, ReproduceError
 from simulator.reproduce.systems import FAMILIES

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, Progress
-from simulator.designs.assignment import HISTORY
 from simulator.log.eventlog import EventLog
 from simulator.log.files import load_arrays, staged, write_text
 from simulator.log.ledger import Ledger
+from simulator.log.metadata import HISTORY
 from simulator.reproduce.published import DATASETS
 from simulator.reproduce.systems import FAMILIES, Family, Protocol
 from simulator.run.executors import executor

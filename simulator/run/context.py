@@ -25,10 +25,12 @@ from policies.calls import Calls
 from policies.explore import Explore
 from policies.registry import make, resolve
 from policies.sources import sources
-from simulator.designs.assignment import DAY, HISTORY, arm_names, assignment, switched
+from simulator.designs.assignment import arm_names, assignment, switched
 from simulator.engine import tape
 from simulator.log.eventlog import FEEDBACK, EventLog, Metadata, Propensity, schema
 from simulator.log.files import load_arrays, reading
+from simulator.log.metadata import HISTORY
+from simulator.log.time import DAY
 from simulator.run.workspace import Workspace, load_catalogue, open_log, versions
 from simulator.scenario.model import PolicySpec, Scenario, population
 from simulator.serving.desk import Channel, Desk, Serves

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
 from policies.sources import OWN, digest, package
-from simulator.designs.assignment import DAY, HISTORY
 from simulator.log.eventlog import EventLog
 from simulator.log.files import FileError, write_text
+from simulator.log.metadata import HISTORY
+from simulator.log.time import DAY
 from simulator.run import executors, tasks
 from simulator.run.context import Job, context, lanes
 from simulator.run.progress import silent

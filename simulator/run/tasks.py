@@ -23,7 +23,6 @@ from policies.calls import CallError, Calls, Limit
 from policies.explore import Explore
 from policies.registry import PolicyError, is_built_in, locate, make
 from policies.sources import sources
-from simulator.designs.assignment import DAY, HISTORY
 from simulator.engine import tape
 from simulator.engine.lives import Engine, Lives, Span
 from simulator.log.eventlog import Writer, schema
@@ -37,6 +36,8 @@ from simulator.log.files import (
     staging_of,
     writing,
 )
+from simulator.log.metadata import HISTORY
+from simulator.log.time import DAY
 from simulator.run.context import (
     Context,
     Job,

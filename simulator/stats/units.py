@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.products import matmul
-from simulator.designs.assignment import DAY, HISTORY, assigned
+from simulator.designs.assignment import assigned
 from simulator.log.eventlog import EventLog
+from simulator.log.metadata import HISTORY
 from simulator.log.metrics import METRICS, Metric, Rows, Term, chosen
+from simulator.log.time import DAY
 
 if TYPE_CHECKING:
     import pandas as pd
