@@ -292,7 +292,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("production", {}),
     ("implicit", {"model": "als", "arguments": {"factors": 17, "iterations": 2}}),
     ("implicit", {"model": "cosine"}),
-    ("tests.test_scored:CoClicks", {}),
+    ("tests.worlds:CoClicks", {}),
 ]
 """Policies under check; a promise of serving holds of any fit, so fits are short, and widths such
 that vectors begin anywhere in memory.
@@ -361,7 +361,7 @@ NEURAL: dict[str, Any] = {
             **STAGES,
         },
     },
-    "coclicks": {"policy": "tests.test_scored:CoClicks"},
+    "coclicks": {"policy": "tests.worlds:CoClicks"},
 }
 
 

@@ -19,16 +19,14 @@ from simulator.cli import main
 from simulator.log.eventlog import EventLog
 from simulator.report import comparison
 from simulator.report import worlds as world
-from tests.test_report import made_log
-from tests.test_stats_audit import paired_log
-from tests.test_stats_designs import interleaved_log
+from tests.worlds import feedback_log, interleaved_log, paired_log
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     home = tmp_path_factory.mktemp("runs")
     for seed in (5, 6):
-        report.write(made_log(n_users=150, seed=seed), home / f"seed{seed}")
+        report.write(feedback_log(n_users=150, seed=seed), home / f"seed{seed}")
     return [home / "seed5", home / "seed6"]
 
 
@@ -98,7 +96,7 @@ def test_repeats_are_pooled_as_in_statsmodels(runs: list[Path]) -> None:
 
 def test_runs_of_one_seed_are_not_independent(tmp_path: Path) -> None:
     for i, n_users in enumerate((120, 150)):
-        report.write(made_log(n_users=n_users, seed=5), tmp_path / str(i))
+        report.write(feedback_log(n_users=n_users, seed=5), tmp_path / str(i))
     found = comparison.read([tmp_path / "0", tmp_path / "1"])
     assert all(row["differ"] is row["pooled"] is None for row in found["rows"])
     assert any("not independent" in note for note in found["notes"])
@@ -176,8 +174,8 @@ def test_what_is_no_report_is_named(runs: list[Path], tmp_path: Path) -> None:
 
 
 def test_further_worlds_stand_beside_the_run(runs: list[Path], tmp_path: Path) -> None:
-    log = made_log(n_users=150, seed=5)
-    report.write(made_log(n_users=150, seed=6), tmp_path / "worlds" / "markov")
+    log = feedback_log(n_users=150, seed=5)
+    report.write(feedback_log(n_users=150, seed=6), tmp_path / "worlds" / "markov")
     found = report.write(log, tmp_path)
     click = next(
         row for row in found["worlds"] if (row["metric"], row["arm"]) == ("click", "recgpt")

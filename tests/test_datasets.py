@@ -22,29 +22,9 @@ from simulator.datasets.numbering import Numbering
 from simulator.datasets.sequences import leave_out
 from simulator.datasets.sessions import sessions
 from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.time import DAY
 from simulator.scenario.model import Data
-
-HEAD = (
-    "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
-    "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab"
-)
-MIDNIGHT = 1_650_816_000_000
-"""2022-04-25 00:00 in China, ms."""
-DAY = 86_400_000
-
-
-def row(
-    user: int,
-    video: int,
-    t: int,
-    click: int = 0,
-    play: int = 1000,
-    duration: int = 20_000,
-    rand: int = 0,
-    tab: int = 1,
-) -> str:
-    answers = f"{click},0,0,0,0,0,{click},{play},{duration}"
-    return f"{user},{video},20220425,0,{t},{answers},0,0,0,{rand},{tab}"
+from tests.worlds import KUAIRAND_HEAD, MIDNIGHT, kuairand_row
 
 
 @pytest.fixture
@@ -53,19 +33,19 @@ def folder(tmp_path: Path) -> Path:
     and a sequence.
     """
     standard = [
-        row(70, 9, MIDNIGHT + 5000, click=1),
-        row(70, 4, MIDNIGHT + 65_000),
-        row(70, 9, MIDNIGHT + 5000, click=1),  # twice
-        row(12, 4, MIDNIGHT + 5000, duration=0),
-        row(70, 6, MIDNIGHT + DAY + 1000, tab=0),
-        row(70, 4, MIDNIGHT + DAY + 1000, click=1, tab=0),
-        row(70, 9, MIDNIGHT + DAY + 9_000_000),
-        row(70, 9, MIDNIGHT + 5000, click=1),  # thrice
+        kuairand_row(70, 9, MIDNIGHT + 5000, click=1),
+        kuairand_row(70, 4, MIDNIGHT + 65_000),
+        kuairand_row(70, 9, MIDNIGHT + 5000, click=1),  # twice
+        kuairand_row(12, 4, MIDNIGHT + 5000, duration=0),
+        kuairand_row(70, 6, MIDNIGHT + DAY + 1000, tab=0),
+        kuairand_row(70, 4, MIDNIGHT + DAY + 1000, click=1, tab=0),
+        kuairand_row(70, 9, MIDNIGHT + DAY + 9_000_000),
+        kuairand_row(70, 9, MIDNIGHT + 5000, click=1),  # thrice
     ]
     with gzip.open(tmp_path / "log_standard_1_pure.csv.gz", "wt") as stream:
-        stream.write("\n".join([HEAD, *standard]) + "\n")
+        stream.write("\n".join([KUAIRAND_HEAD, *standard]) + "\n")
     (tmp_path / "log_random_2_pure.csv").write_text(
-        "\n".join([HEAD, row(12, 6, MIDNIGHT + DAY, rand=1)]) + "\n"
+        "\n".join([KUAIRAND_HEAD, kuairand_row(12, 6, MIDNIGHT + DAY, rand=1)]) + "\n"
     )
     (tmp_path / "user_features_pure.csv").write_text(
         "user_id,user_active_degree,follow_user_num,fans_user_num,friend_user_num,register_days\n"
@@ -188,21 +168,24 @@ def test_kuairand_features(folder: Path) -> None:
     ("bad", "said"),
     [
         (
-            row(1, 2, MIDNIGHT).replace(",0,0,0,0,0,0,", ",2,0,0,0,0,0,", 1),
+            kuairand_row(1, 2, MIDNIGHT).replace(",0,0,0,0,0,0,", ",2,0,0,0,0,0,", 1),
             "line 3: is_click must be an integer in [0, 1]; got '2'",
         ),
-        (row(1, 2, MIDNIGHT) + ",5", "line 3: must have 19 cells as the header; got 20"),
-        (row(-1, 2, MIDNIGHT), "line 3: user_id must be an integer in [0, 2^63 - 1]; got '-1'"),
+        (kuairand_row(1, 2, MIDNIGHT) + ",5", "line 3: must have 19 cells as the header; got 20"),
         (
-            row(1, 2, 5),
+            kuairand_row(-1, 2, MIDNIGHT),
+            "line 3: user_id must be an integer in [0, 2^63 - 1]; got '-1'",
+        ),
+        (
+            kuairand_row(1, 2, 5),
             "line 3: time_ms must be an integer in [1000000000000, 9999999999999]; got '5'",
         ),
         (
-            row(1, 2, MIDNIGHT).replace("20220425", ""),
+            kuairand_row(1, 2, MIDNIGHT).replace("20220425", ""),
             "line 3: date must be an integer in [19700101, 99991231]; got ''",
         ),
         (
-            row(1, 2, MIDNIGHT).replace("1000", "1e3", 1),
+            kuairand_row(1, 2, MIDNIGHT).replace("1000", "1e3", 1),
             "line 3: play_time_ms must be an integer in [0, 2^63 - 1]; got '1e3'",
         ),
         (",", "line 3: must have 19 cells as the header; got 2"),
@@ -210,7 +193,12 @@ def test_kuairand_features(folder: Path) -> None:
 )
 def test_kuairand_names_every_bad_row(tmp_path: Path, bad: str, said: str) -> None:
     file = tmp_path / "log_standard_1_pure.csv"
-    file.write_text("\n".join([HEAD, row(1, 2, MIDNIGHT), bad, row(1, 2, MIDNIGHT + 1)]) + "\n")
+    file.write_text(
+        "\n".join(
+            [KUAIRAND_HEAD, kuairand_row(1, 2, MIDNIGHT), bad, kuairand_row(1, 2, MIDNIGHT + 1)]
+        )
+        + "\n"
+    )
     with pytest.raises(DataError) as caught:
         datasets.read(Data(source="kuairand", path=str(tmp_path)), Path())
     assert str(file) in str(caught.value)
@@ -219,7 +207,7 @@ def test_kuairand_names_every_bad_row(tmp_path: Path, bad: str, said: str) -> No
 
 def test_kuairand_missing_column_is_named_with_its_near_miss(tmp_path: Path) -> None:
     (tmp_path / "log_standard_1_pure.csv").write_text(
-        HEAD.replace("long_view", "longview") + "\n" + row(1, 2, MIDNIGHT) + "\n"
+        KUAIRAND_HEAD.replace("long_view", "longview") + "\n" + kuairand_row(1, 2, MIDNIGHT) + "\n"
     )
     with pytest.raises(DataError, match="line 1: no column 'long_view'; did 'longview' mean it"):
         datasets.read(Data(source="kuairand", path=str(tmp_path)), Path())
@@ -237,7 +225,9 @@ def test_kuairand_truncated_gzip_is_named(tmp_path: Path, folder: Path) -> None:
 def test_kuairand_without_logs_or_history_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no log there: expected files named"):
         datasets.read(Data(source="kuairand", path=str(tmp_path)), Path())
-    (tmp_path / "log_standard_1_pure.csv").write_text(HEAD + "\n" + row(1, 2, MIDNIGHT) + "\n")
+    (tmp_path / "log_standard_1_pure.csv").write_text(
+        KUAIRAND_HEAD + "\n" + kuairand_row(1, 2, MIDNIGHT) + "\n"
+    )
     with pytest.raises(DataError, match="leaves no history"):
         datasets.read(Data(source="kuairand", path=str(tmp_path)), Path())
 

@@ -24,7 +24,7 @@ from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats.frames import from_frame
 from simulator.stats.margins import Margins, judged
 from simulator.stats.units import TableError
-from tests.test_stats_audit import paired_log
+from tests.worlds import paired_log
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ from simulator.cli import main
 from simulator.cli.failure import failures
 from simulator.log.eventlog import EventLog, Metadata, Writer
 from simulator.log.files import FileError, load_arrays, read_json, save_arrays, write_text
-from tests.test_ledger import SCENARIO
-from tests.test_ledger import start as started
+from tests.worlds import STOPPABLE, run_stoppable
 
 SLOW = """
 import time
@@ -85,7 +84,9 @@ def _limited(size: int) -> None:
 
 def test_a_run_that_finds_no_room_can_go_on(tmp_path):
     """A limit of file sizes is met in the middle of the run; without it, --resume ends it."""
-    root = started(tmp_path, None)  # also compiles the kernels, whose files the limit would forbid
+    root = run_stoppable(
+        tmp_path, None
+    )  # also compiles the kernels, whose files the limit would forbid
     whole = {part.name: part.read_bytes() for part in (root / "log").iterdir()}
     out = tmp_path / "again"
     command = [sys.executable, "-m", "simulator", "run", str(tmp_path / "scenario.yaml"), "--quiet"]
@@ -222,7 +223,7 @@ def _slow_run(folder: Path, executor: str) -> subprocess.Popen[str]:
     (folder / "mine.py").write_text(SLOW)
     import yaml
 
-    started_of.write_text(yaml.safe_dump(SCENARIO, sort_keys=False))
+    started_of.write_text(yaml.safe_dump(STOPPABLE, sort_keys=False))
     command = [sys.executable, "-m", "simulator", "run", str(started_of), "--quiet"]
     command += ["--out", str(folder / "out"), "--engine.executor", executor]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)

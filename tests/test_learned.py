@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from policies.base import Catalogue, Slates
+from policies.base import Slates
 from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.time import DAY
 from simulator.users.base import CALIBRATION, NEVER, Feedback, Source
 from simulator.users.clock import Clock
 from simulator.users.learned import Learned, LearnedUsers
@@ -23,88 +24,29 @@ from simulator.users.learned.inputs import Evidence, Features
 from simulator.users.learned.posthoc import margins, scale, shift
 from simulator.users.learned.response import Response
 from simulator.users.logged import Logged, LoggedUsers
-
-DAY = 86_400_000
-N_USERS, N_ITEMS, DAYS, TEST_DAYS = 300, 60, 8, 2
-SETTINGS: dict[str, Any] = {
-    "dim": 4,
-    "hidden": 16,
-    "bins": 16,
-    "epochs": 12,
-    "batch": 512,
-    "rate": 1e-2,
-}
-
-
-def silent(*_: Any) -> None:
-    """No progress."""
-
-
-def chance(item: npt.NDArray[np.int64], tab: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """The world: items come in three qualities, surface 1 has many more clicks than surface 0."""
-    return 1 / (1 + np.exp(-(-2.0 + 1.2 * (item % 3) + 1.5 * tab)))
-
-
-def columns(seed: int, low: int, high: int) -> dict[str, npt.NDArray[Any]]:
-    """About 12 impressions a user-day: one or two a request, one session a day."""
-    generator = np.random.default_rng(seed)
-    n = N_USERS * (high - low) * 8
-    user = generator.integers(0, N_USERS, n)
-    day = generator.integers(low, high, n)
-    t = day * DAY + generator.integers(0, DAY // 1000, n) * 1000
-    order = np.lexsort((t, user))
-    user, t, day = user[order], t[order], day[order]
-    item, tab = generator.integers(1, N_ITEMS + 1, n), generator.integers(0, 2, n)
-    click = generator.random(n) < chance(item, tab)
-    watch = np.where(
-        click,
-        generator.exponential(30, n),
-        np.where(generator.random(n) < 0.25, 0, generator.exponential(2, n)),
-    )
-    session = day - low
-    first = np.searchsorted(user * 1000 + session, user * 1000 + session)
-    return {
-        "user": user,
-        "session": session,
-        "request": np.arange(n) - first,
-        "position": np.zeros(n, dtype=np.int64),
-        "t": t,
-        "item": item,
-        "click": click.astype(np.int8),
-        "watch": watch.astype(np.float32),
-        "duration": np.full(n, 40.0),
-        "tab": tab,
-        "comment": (click & (generator.random(n) < 0.01)).astype(np.int8),
-        "like": (click & (generator.random(n) < 0.06)).astype(np.int8),
-    }
+from tests.worlds import (
+    LEARNED_DAYS,
+    LEARNED_ITEMS,
+    LEARNED_SETTINGS,
+    LEARNED_TEST_DAYS,
+    LEARNED_USERS,
+    click_chance,
+    impression_columns,
+    learned_source,
+    silent,
+)
 
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    """Eight days of history, two to come."""
-    metadata = Metadata(("history",), N_USERS, N_ITEMS)
-    generator = np.random.default_rng(8)
-    catalogue = Catalogue(
-        N_USERS,
-        N_ITEMS,
-        {
-            "duration": np.concatenate(([0], np.full(N_ITEMS, 40.0))).astype(np.float32),
-            "tag": np.arange(N_ITEMS + 1) % 3,
-        },
-        {
-            "degree": generator.integers(0, 3, N_USERS),
-            "age": generator.normal(size=N_USERS).astype(np.float32),
-        },
-    )
-    history = EventLog.from_columns(columns(1, -DAYS, 0), metadata)
-    return Source(catalogue, history, EventLog.from_columns(columns(2, 0, TEST_DAYS), metadata))
+    return learned_source()
 
 
 @pytest.fixture(scope="module")
 def folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fitted model."""
     where = tmp_path_factory.mktemp("model")
-    Learned(**SETTINGS).fit(source, 0, where, silent)
+    Learned(**LEARNED_SETTINGS).fit(source, 0, where, silent)
     return where
 
 
@@ -120,8 +62,8 @@ def every(n: int) -> tuple[npt.NDArray[np.int64], ...]:
     tab = generator.integers(0, 2, n)
     places = np.zeros(n, dtype=np.int64)
     return (
-        generator.integers(0, N_USERS, n),
-        generator.integers(1, N_ITEMS + 1, n),
+        generator.integers(0, LEARNED_USERS, n),
+        generator.integers(1, LEARNED_ITEMS + 1, n),
         tab + 1,
         generator.integers(0, 24, n),
         places,
@@ -131,7 +73,7 @@ def every(n: int) -> tuple[npt.NDArray[np.int64], ...]:
 def test_click_chances_are_found(response: Response) -> None:
     user, item, tab, hour, position = every(20_000)
     found, _ = response.predict(user, item, tab, hour, position)
-    truth = chance(item, tab - 1)
+    truth = click_chance(item, tab - 1)
     assert np.corrcoef(found, truth)[0, 1] > 0.93
     for quality in range(3):
         for surface in (1, 2):
@@ -171,7 +113,7 @@ def test_watch_quantiles_cover(response: Response) -> None:
     """
     user, item, tab, hour, position = every(5000)
     p, bins = response.predict(user, item, tab, hour, position)
-    truth = chance(item, tab - 1)
+    truth = click_chance(item, tab - 1)
     for level in (0.5, 0.75, 0.9):
         at = response.watch_quantile(bins, level)
         below = truth * (1 - np.exp(-at / 30)) + (1 - truth) * (0.25 + 0.75 * (1 - np.exp(-at / 2)))
@@ -216,7 +158,7 @@ def vars_of(response: Response) -> dict[str, Any]:
 def test_the_fit_is_repeatable_and_a_bootstrap_world_is_another(
     source: Source, folder: Path, tmp_path: Path
 ) -> None:
-    quick = {**SETTINGS, "epochs": 2}
+    quick = {**LEARNED_SETTINGS, "epochs": 2}
     Learned(**quick).fit(source, 0, tmp_path / "a", silent)
     Learned(**quick).fit(source, 0, tmp_path / "b", silent)
     Learned(**quick, bootstrap=1).fit(source, 0, tmp_path / "c", silent)
@@ -228,7 +170,7 @@ def test_the_fit_is_repeatable_and_a_bootstrap_world_is_another(
 
 
 def test_the_fit_reads_no_future(source: Source, tmp_path: Path) -> None:
-    quick = {**SETTINGS, "epochs": 1}
+    quick = {**LEARNED_SETTINGS, "epochs": 1}
     Learned(**quick).fit(source, 0, tmp_path / "a", silent)
     Learned(**quick).fit(Source(source.catalogue, source.history, None), 0, tmp_path / "b", silent)
     a, b = (Response.load(tmp_path / name / "response.npz") for name in "ab")
@@ -240,13 +182,13 @@ def test_evidence_is_of_other_days_and_clicks_are_of_earlier_ones(source: Source
     assert source.history is not None
     history = source.history.sequences("history")
     observed = np.ones(len(history.items), dtype=bool)
-    evidence = Evidence(history, observed, N_ITEMS)
+    evidence = Evidence(history, observed, LEARNED_ITEMS)
     user = np.repeat(history.user, np.diff(history.offsets))
     day = history.t // DAY
     for who, when in ((3, -5), (10, -8), (299, -1), (7, 0)):
         earlier, others = (user == who) & (day < when), (user == who) & (day != when)
         found = evidence.of_users(np.array([who]), np.array([when]))[0]
-        assert found[3] == pytest.approx(np.log1p(others.sum() / (DAYS - 1)))
+        assert found[3] == pytest.approx(np.log1p(others.sum() / (LEARNED_DAYS - 1)))
         bag = evidence.bags(np.array([who]), np.array([when]))[0]
         clicked = history.items[earlier & history.clicked][-32:]
         assert bag[bag > 0].tolist() == clicked.tolist()
@@ -266,14 +208,18 @@ def test_features_leave_out_ids_and_constants_and_merge_the_rare() -> None:
 
 
 def test_one_day_of_history_is_too_little(source: Source, tmp_path: Path) -> None:
-    history = EventLog.from_columns(columns(1, -1, 0), Metadata(("history",), N_USERS, N_ITEMS))
+    history = EventLog.from_columns(
+        impression_columns(1, -1, 0), Metadata(("history",), LEARNED_USERS, LEARNED_ITEMS)
+    )
     with pytest.raises(ValueError, match="at least two days"):
-        Learned(**SETTINGS).fit(Source(source.catalogue, history, None), 0, tmp_path, silent)
+        Learned(**LEARNED_SETTINGS).fit(
+            Source(source.catalogue, history, None), 0, tmp_path, silent
+        )
 
 
 def test_clock_is_the_log(source: Source) -> None:
     assert source.future is not None
-    clock = Clock.of(source.future, TEST_DAYS)
+    clock = Clock.of(source.future, LEARNED_TEST_DAYS)
     rows = source.future.table.to_pylist()
     for who in (0, 17, 299):
         own = [(r["t"], r["session"]) for r in rows if r["user"] == who]
@@ -298,7 +244,7 @@ def live(users: LearnedUsers, who: int, items: npt.NDArray[np.int64]) -> list[tu
 
 
 def test_users_come_when_the_log_says(source: Source, folder: Path) -> None:
-    users = Learned(**SETTINGS).build(source, 0, TEST_DAYS, folder)
+    users = Learned(**LEARNED_SETTINGS).build(source, 0, LEARNED_TEST_DAYS, folder)
     assert source.future is not None
     rows = [r for r in source.future.table.to_pylist() if r["user"] == 5]
     told = live(users, 5, np.array([1, 2]))
@@ -310,8 +256,8 @@ def test_users_come_when_the_log_says(source: Source, folder: Path) -> None:
 
 
 def test_state_continues_a_life(source: Source, folder: Path) -> None:
-    settings = Learned(**SETTINGS)
-    whole, half, rest = (settings.build(source, 0, TEST_DAYS, folder) for _ in range(3))
+    settings = Learned(**LEARNED_SETTINGS)
+    whole, half, rest = (settings.build(source, 0, LEARNED_TEST_DAYS, folder) for _ in range(3))
     user, zero = np.array([9]), np.array([0])
     slates = Slates(np.array([[1, 2, 3]]), np.zeros((1, 3), dtype=np.float32))
     expected = [whole.respond(user, zero + i, np.array([i]), slates) for i in range(2)][1]
@@ -324,15 +270,17 @@ def test_state_continues_a_life(source: Source, folder: Path) -> None:
 
 def test_more_days_than_the_log_has_are_refused(source: Source, folder: Path) -> None:
     with pytest.raises(ValueError, match="days must be at most the 2"):
-        Learned(**SETTINGS).build(source, 0, 3, folder)
+        Learned(**LEARNED_SETTINGS).build(source, 0, 3, folder)
     with pytest.raises(ValueError, match="needs a log whose sessions are the clock"):
-        Learned(**SETTINGS).build(Source(source.catalogue, source.history, None), 0, 1, folder)
+        Learned(**LEARNED_SETTINGS).build(
+            Source(source.catalogue, source.history, None), 0, 1, folder
+        )
 
 
 def logged(source: Source, folder: Path, match: str) -> LoggedUsers:
     """Logged users with the fitted model."""
-    return Logged.model_validate({"match": match, "response": SETTINGS}).build(
-        source, 0, TEST_DAYS, folder
+    return Logged.model_validate({"match": match, "response": LEARNED_SETTINGS}).build(
+        source, 0, LEARNED_TEST_DAYS, folder
     )
 
 
@@ -372,7 +320,7 @@ def test_how_far_a_logged_answer_reaches(source: Source, folder: Path, match: st
         if r["session"] != first["session"]
         and all(r["item"] != x["item"] for x in rows if x["session"] == 0)
     )
-    never = next(i for i in range(1, N_ITEMS + 1) if all(r["item"] != i for r in rows))
+    never = next(i for i in range(1, LEARNED_ITEMS + 1) if all(r["item"] != i for r in rows))
     users = logged(source, folder, match)
     items = np.array([[first["item"], same_session["item"], later["item"], never]])
     answer = users.respond(
@@ -388,7 +336,7 @@ def test_how_far_a_logged_answer_reaches(source: Source, folder: Path, match: st
         "request": [True, False, False, False],
     }
     assert answer.logged[0].tolist() == expected[match]
-    modelled = Learned(**SETTINGS).build(source, 0, TEST_DAYS, folder)
+    modelled = Learned(**LEARNED_SETTINGS).build(source, 0, LEARNED_TEST_DAYS, folder)
     alone = modelled.respond(
         np.array([40]),
         np.array([0]),

@@ -17,9 +17,12 @@ from simulator.users.learned.ensemble import pool_reports, pooled
 from simulator.users.learned.evaluation import auc, evaluate
 from simulator.users.learned.response import Response
 from simulator.users.learned.support import support
-from tests.test_learned import SETTINGS, silent, source
+from tests.worlds import LEARNED_SETTINGS, learned_source, silent
 
-__all__ = ["source"]  # the fixture of the same small world
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return learned_source()
 
 
 def test_auc_is_the_chance_that_a_one_scores_above_a_zero() -> None:
@@ -36,7 +39,7 @@ def test_auc_is_the_chance_that_a_one_scores_above_a_zero() -> None:
 def fitted(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Response:
     """A model of the small world."""
     folder = tmp_path_factory.mktemp("evaluated")
-    Learned(**SETTINGS).fit(source, 0, folder, silent)
+    Learned(**LEARNED_SETTINGS).fit(source, 0, folder, silent)
     return Response.load(folder / "response.npz")
 
 

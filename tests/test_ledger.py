@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from policies.registry import PolicyError
@@ -20,53 +19,9 @@ from simulator.cli import main
 from simulator.datasets import read
 from simulator.log.files import load_arrays, read_json, save_arrays, write_text
 from simulator.log.ledger import FileError, Ledger, Piece, commit
-from simulator.run.pipeline import simulate
 from simulator.run.workspace import RunError, Workspace
-from simulator.scenario.model import Data, Scenario
-
-SCENARIO: dict[str, Any] = {
-    "name": "tiny",
-    "seed": 9,
-    "data": {"source": "synthetic", "history_days": 2},
-    "users": {"kind": "choice", "n_users": 40, "n_items": 80},
-    "days": 2,
-    "serving": {"slate": 4, "recall": 12, "history": 16, "ranking": {"kind": "pointwise"}},
-    "arms": {"a": {"policy": "popularity"}, "z": {"policy": "mine.py:Stops"}},
-    "design": {"kind": "paired", "control": "a"},
-    "engine": {"executor": "serial"},
-}
-STOPS = """
-import os
-from dataclasses import dataclass
-from policies.popularity import Random
-
-@dataclass
-class Stops(Random):
-    def recall(self, histories, k, seed):
-        if os.environ.get("STOP_HERE") and (histories.step > 6).any():
-            os.kill(os.getpid(), 2)
-        return super().recall(histories, k, seed)
-"""
-
-
-def start(folder: Path, monkeypatch: pytest.MonkeyPatch | None) -> Path:
-    """A run into `folder`/out: interrupted in the middle of arm z, or whole."""
-    (folder / "mine.py").write_text(STOPS)
-    (folder / "scenario.yaml").write_text(yaml.safe_dump(SCENARIO, sort_keys=False))
-    if monkeypatch is None:
-        again(folder, resume=False)
-    else:
-        with monkeypatch.context() as patch:
-            patch.setenv("STOP_HERE", "1")
-            with pytest.raises(KeyboardInterrupt):
-                again(folder, resume=False)
-    return folder / "out"
-
-
-def again(folder: Path, *, resume: bool = True) -> Path:
-    return simulate(
-        Scenario.load(folder / "scenario.yaml"), folder / "out", folder=folder, resume=resume
-    ).root
+from simulator.scenario.model import Data
+from tests.worlds import run_again, run_stoppable
 
 
 def log_of(root: Path) -> dict[str, bytes]:
@@ -77,13 +32,13 @@ def log_of(root: Path) -> dict[str, bytes]:
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interrupted")
     with pytest.MonkeyPatch.context() as patch:
-        start(folder, patch)
+        run_stoppable(folder, patch)
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return start(tmp_path_factory.mktemp("whole"), None)
+    return run_stoppable(tmp_path_factory.mktemp("whole"), None)
 
 
 def copy(folder: Path, to: Path) -> Path:
@@ -106,7 +61,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(interrupted, whole, tmp_pa
     assert len(list(out.glob("work/a/*/day-1.npz"))) == 2
     assert not list(out.glob("work/z/*/day-1.npz"))
     assert not list(out.rglob("*.part"))
-    again(tmp_path)
+    run_again(tmp_path)
     assert log_of(out) == log_of(whole)
 
 
@@ -204,7 +159,7 @@ def test_no_damaged_run_is_resumed(interrupted, tmp_path, damage, message):
     out = copy(interrupted, tmp_path)
     damage(out)
     with pytest.raises(FileError, match=message):
-        again(tmp_path)
+        run_again(tmp_path)
 
 
 def test_a_line_of_the_ledger_that_is_lost_leaves_a_stranger(interrupted, tmp_path):
@@ -214,7 +169,7 @@ def test_a_line_of_the_ledger_that_is_lost_leaves_a_stranger(interrupted, tmp_pa
         "".join(line for line in lines if "work/a/users-0-20/day-0.npz" not in line)
     )
     with pytest.raises(FileError, match=r"work/a/users-0-20/day-0\.npz is not of this run"):
-        again(tmp_path)
+        run_again(tmp_path)
 
 
 def test_one_flipped_bit_in_any_file_of_a_finished_run_is_named(whole, tmp_path):
@@ -357,7 +312,7 @@ def test_a_fit_that_is_damaged_while_the_run_uses_it_is_named(interrupted, tmp_p
         PolicyError,
         match=r"policy .mine.py:Stops.: loading the fit in .*models/stops-\w+ raised BadZipFile",
     ):
-        again(tmp_path)
+        run_again(tmp_path)
 
 
 def test_a_report_of_a_run_that_another_process_holds_is_not_written(whole, tmp_path):

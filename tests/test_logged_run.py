@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from simulator.cli import main
 from simulator.log.eventlog import EventLog
-from tests.test_datasets import DAY, HEAD, MIDNIGHT, row
+from simulator.log.time import DAY
+from tests.worlds import KUAIRAND_HEAD, MIDNIGHT, kuairand_row
 
 SCENARIO = """
 name: small
@@ -37,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty users, thirty videos, six days; each comes once a day for two requests."""
     where = tmp_path_factory.mktemp("kuairand")
     generator = np.random.default_rng(6)
-    lines = [HEAD]
+    lines = [KUAIRAND_HEAD]
     for user in range(60):
         for day in range(6):
             for request in range(2):
@@ -45,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for video in generator.choice(30, size=2, replace=False):
                     click = int(generator.random() < 0.3 + 0.4 * (video % 2))
                     lines.append(
-                        row(
+                        kuairand_row(
                             user,
                             int(video),
                             t,

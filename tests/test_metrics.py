@@ -7,35 +7,8 @@ import pytest
 
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.metrics import METRICS, MetricError, chosen, metric
-from simulator.log.time import DAY
 from simulator.stats.units import TableError, read
-
-
-def small_log(**changes: object) -> EventLog:
-    """Arms a and b, three users, two days. User 0 in a: two sessions on day 0, one on day 1; user 1
-    in a: day 1 only; user 2: none.
-    """
-    rows = [
-        # arm user session request position t click watch comment
-        (1, 0, 0, 0, 0, 10, 1, 3.0, 0),
-        (1, 0, 0, 0, 1, 10, 0, 0.0, -1),
-        (1, 0, 0, 1, 0, 20, -1, np.nan, 0),
-        (1, 0, 1, 0, 0, 30, 1, 1.5, 1),
-        (1, 0, 2, 0, 0, DAY + 5, 1, 2.0, 0),
-        (1, 1, 0, 0, 0, DAY, 0, 0.5, 0),
-        (2, 0, 0, 0, 0, 10, 0, 0.0, 0),
-        (2, 1, 0, 0, 1, 2 * DAY - 1, 1, 4.0, 1),
-        (2, 1, 0, 0, 2, 2 * DAY, 1, 9.0, 1),
-        (0, 0, 0, 0, 0, -5, 1, 7.0, 0),
-    ]
-    names = ("arm", "user", "session", "request", "position", "t", "click", "watch", "comment")
-    columns = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
-    columns["click"] = columns["click"].astype(np.int8)
-    columns["comment"] = columns["comment"].astype(np.int8)
-    columns["item"] = np.ones(len(rows), dtype=int)
-    given = {"arms": ("history", "a", "b"), "n_users": 3, "n_items": 1, "days": 2} | changes
-    return EventLog.from_columns(columns, Metadata(**given))  # type: ignore[arg-type]
-
+from tests.worlds import hand_counted_log
 
 WANTED = (
     "comment",
@@ -67,26 +40,26 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", WANTED)
 def test_by_hand(name: str) -> None:
-    table = read(small_log(), WANTED).by("user")
+    table = read(hand_counted_log(), WANTED).by("user")
     assert table.numerators[name] == pytest.approx(np.array(BY_HAND[name]))
 
 
 def test_denominators_by_hand() -> None:
-    table = read(small_log(), WANTED).by("user")
+    table = read(hand_counted_log(), WANTED).by("user")
     assert table.denominators["return"].tolist() == [[1, 0, 0], [1, 0, 0]]
     assert table.denominators["click_rate"].tolist() == [[5, 1, 0], [1, 1, 0]]
     assert "click" not in table.denominators
 
 
 def test_history_is_a_covariate_and_no_arm() -> None:
-    days = read(small_log(), WANTED)
+    days = read(hand_counted_log(), WANTED)
     assert days.arms == ("a", "b")
     assert days.by("user").covariates["watch_time"].tolist() == [7.0, 0.0, 0.0]
     assert days.by("user").groups["newness"].tolist() == ["known", "new", "new"]
 
 
 def test_days_and_user_days() -> None:
-    days = read(small_log(), WANTED)
+    days = read(hand_counted_log(), WANTED)
     assert days.by("day").numerators["watch_time"] == pytest.approx(
         np.array([[4.5, 2.5], [0, 4.0]]) / 3
     )
@@ -99,7 +72,7 @@ def test_days_and_user_days() -> None:
 
 
 def test_a_column_that_is_not_logged_or_never_observed_is_no_data() -> None:
-    days = read(small_log(), ("like", "click"))
+    days = read(hand_counted_log(), ("like", "click"))
     assert days.missing == ("like",)
     columns = {
         "user": [0],
@@ -115,7 +88,7 @@ def test_a_column_that_is_not_logged_or_never_observed_is_no_data() -> None:
 
 
 def test_the_streaming_pass_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = small_log()
+    log = hand_counted_log()
     whole = read(log, WANTED)
     original = EventLog.batches
     for rows in (1, 2, 3):
@@ -128,14 +101,14 @@ def test_the_streaming_pass_does_not_depend_on_the_batch(monkeypatch: pytest.Mon
 
 
 def test_rows_out_of_order_are_refused() -> None:
-    log = small_log()
+    log = hand_counted_log()
     shuffled = EventLog(log.metadata, log.table.take([3, 0, 1, 2, 4, 5, 6, 7, 8, 9]))
     with pytest.raises(TableError, match="order"):
         read(shuffled, WANTED)
 
 
 def test_a_pure_history_cannot_be_compared() -> None:
-    log = small_log()
+    log = hand_counted_log()
     with pytest.raises(TableError, match="pure history"):
         read(EventLog(Metadata(("history",), 3, 1), log.table.slice(0, 1)), ("click",))
 
@@ -156,7 +129,7 @@ def test_metrics_that_do_not_exist(name: str, message: str) -> None:
 
 def test_a_log_without_days_is_one_stretch_of_time() -> None:
     """Held-out users: `days` is 0, every row from t = 0 on counts, and nothing is said by day."""
-    days = read(small_log(days=0), ("watch_time", "hit_rate@1"))
+    days = read(hand_counted_log(days=0), ("watch_time", "hit_rate@1"))
     assert (days.days, days.by("user").numerators["watch_time"].tolist()) == (
         1,
         [[6.5, 0.5, 0], [0, 13.0, 0]],
@@ -165,7 +138,7 @@ def test_a_log_without_days_is_one_stretch_of_time() -> None:
 
 
 def test_a_ratio_of_two_metrics() -> None:
-    ratio = read(small_log(), ("watch_time/impressions", "click_rate")).by("user")
+    ratio = read(hand_counted_log(), ("watch_time/impressions", "click_rate")).by("user")
     assert ratio.denominators["watch_time/impressions"] == pytest.approx(
         ratio.denominators["click_rate"]
     )

@@ -4,7 +4,6 @@ encoder.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from torch import nn
 from policies.dropout import Dropout
 from recgpt.attention import ATTENTION
 from recgpt.model import GENERATED, GPT, REAL, Shape
+from tests.worlds import small_gpt
 
 FORMS: list[dict[str, Any]] = [
     {"attention": a, "norm": n, "layers": 2} for a in ATTENTION for n in ("post", "pre")
@@ -23,20 +23,6 @@ FORMS += [
     {"trace": True, "layers": 2},
     {"trace": True, "norm": "pre"},
 ]
-
-
-def network(seed: int = 0, **form: Any) -> GPT:
-    shape = dataclasses.replace(Shape.written(), width=16, feedforward=24, length=12, **form)
-    model = GPT(30, 6, shape).initialise(torch.Generator().manual_seed(seed))
-    generator = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        for name, weights in model.named_parameters():
-            if not name.endswith("norm.weight"):
-                weights.normal_(0, 0.3, generator=generator)
-        model.items.weight[0] = 0
-        if model.users is not None:
-            model.users.weight[0] = 0
-    return model.eval()
 
 
 def sequences() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -51,7 +37,7 @@ def sequences() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_no_token_sees_a_later_one(form: dict[str, Any]) -> None:
-    model, (tokens, users, segments) = network(**form), sequences()
+    model, (tokens, users, segments) = small_gpt(**form), sequences()
     before = model(tokens, users, segments)
     changed = tokens.clone()
     real = tokens[:, 6] != 0
@@ -64,14 +50,14 @@ def test_no_token_sees_a_later_one(form: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_padding_changes_nothing(form: dict[str, Any]) -> None:
-    model, (tokens, users, segments) = network(**form), sequences()
+    model, (tokens, users, segments) = small_gpt(**form), sequences()
     wide = model(tokens, users, segments)
     alone = model(tokens[1:2, 4:], users[1:2], segments[1:2, 4:])
     torch.testing.assert_close(wide[1:2, 4:], alone, atol=2e-6, rtol=2e-5)
 
 
 def test_unmasked_padding_is_seen_as_in_the_released_code() -> None:
-    model, (tokens, users, _) = network(masked=False), sequences()
+    model, (tokens, users, _) = small_gpt(masked=False), sequences()
     assert not torch.allclose(
         model(tokens, users)[1, -1], model(tokens[:, 4:], users)[1, -1], atol=1e-3
     )
@@ -79,7 +65,7 @@ def test_unmasked_padding_is_seen_as_in_the_released_code() -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_token_by_token_equals_the_whole_sequence(form: dict[str, Any]) -> None:
-    model, (tokens, users, segments) = network(**form), sequences()
+    model, (tokens, users, segments) = small_gpt(**form), sequences()
     tokens, segments = tokens[:2], segments[:2]
     segments[:, -3:] = torch.tensor([REAL, GENERATED, REAL])
     whole = model(tokens, users[:2], segments)
@@ -127,14 +113,14 @@ def test_segments_start_at_nothing_and_then_tell_prompts_from_items() -> None:
     )
     tokens, users, segments = sequences()
     assert torch.equal(fresh(tokens, users, segments), fresh(tokens, users))
-    model = network()
+    model = small_gpt()
     assert not torch.allclose(
         model(tokens, users, segments)[0, -1], model(tokens, users, 1 - segments)[0, -1], atol=1e-3
     )
 
 
 def test_unknown_users_add_nothing_and_known_ones_do() -> None:
-    model, (tokens, _, _) = network(), sequences()
+    model, (tokens, _, _) = small_gpt(), sequences()
     unknown = model(tokens, torch.full((4,), -1))
     assert torch.equal(unknown, model(tokens, torch.full((4,), 6)))  # 6 users: 0..5
     assert not torch.allclose(
@@ -143,7 +129,7 @@ def test_unknown_users_add_nothing_and_known_ones_do() -> None:
 
 
 def test_dropping_all_users_in_training_trains_no_user() -> None:
-    model = network(user_dropout=1.0).train()
+    model = small_gpt(user_dropout=1.0).train()
     tokens, _, _ = sequences()
     model(tokens, torch.arange(4)).sum().backward()
     assert model.users is not None
@@ -153,7 +139,7 @@ def test_dropping_all_users_in_training_trains_no_user() -> None:
 @pytest.mark.parametrize("norm", ["post", "pre"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_blocks_agree_with_torch_under_shared_weights(norm: str, activation: str) -> None:
-    model = network(norm=norm, activation=activation, layers=2)
+    model = small_gpt(norm=norm, activation=activation, layers=2)
     layer = nn.TransformerEncoderLayer(
         16, 2, 24, 0.0, activation, batch_first=True, norm_first=norm == "pre"
     )
@@ -206,12 +192,12 @@ def test_flow_attention_is_its_definition() -> None:
 
 def test_the_trace_is_a_decayed_mean_of_the_embedded_clicks() -> None:
     """Prompts are in no mean and age none."""
-    model, (tokens, users, segments) = network(trace=True), sequences()
+    model, (tokens, users, segments) = small_gpt(trace=True), sequences()
     assert (segments[tokens != 0] == GENERATED).any()
     trace = model.trace
     assert trace is not None
     x, real = model._embed(tokens, users, segments)
-    without = network(trace=True)
+    without = small_gpt(trace=True)
     without.trace = None
     got = model(tokens, users, segments) - without(tokens, users, segments)
     g = float(trace.decay.detach().sigmoid())

@@ -16,7 +16,7 @@ from policies.base import Sequences
 from recgpt.model import GENERATED, GPT, REAL
 from recgpt.prompts import exposures, generate, interleave, recent
 from recgpt.tuning import Lessons, Prompts, converse
-from tests.test_recgpt_model import network
+from tests.worlds import small_gpt
 
 V = 30
 
@@ -91,7 +91,7 @@ FORMS: list[dict[str, Any]] = [
 def test_generated_prompts_are_algorithm_1_token_for_token(
     form: dict[str, Any], window: int, fresh: bool
 ) -> None:
-    model, sequences = network(seed=3, **form), random_log(1)
+    model, sequences = small_gpt(seed=3, **form), random_log(1)
     dialogues = converse(model, sequences, Prompts(window, "model", fresh=fresh), "model", "items")
     checked = 0
     for user in range(len(sequences)):
@@ -110,7 +110,7 @@ def test_generated_prompts_are_algorithm_1_token_for_token(
 
 
 def test_prompts_do_not_depend_on_who_else_is_there() -> None:
-    model, sequences = network(seed=3), random_log(2, n_users=20)
+    model, sequences = small_gpt(seed=3), random_log(2, n_users=20)
     together = converse(model, sequences, Prompts(2, "model"), "model", "items", rows=8)
     for user in np.flatnonzero(np.diff(sequences.offsets) > 1):
         part = slice(sequences.offsets[user], sequences.offsets[user + 1])
@@ -127,7 +127,7 @@ def test_prompts_do_not_depend_on_who_else_is_there() -> None:
 
 
 def test_given_prompts_are_kept_and_answered() -> None:
-    model = network(seed=4)
+    model = small_gpt(seed=4)
     offsets, items = np.array([0, 3]), np.array([5, 6, 7])
     given = np.array([[0, 0], [9, 0], [0, 0]])
     filled = generate(model, np.array([0]), offsets, items, given)
@@ -217,7 +217,7 @@ def test_recent_tokens_are_the_end_of_the_dialogue(seed: int, window: int, lengt
 @pytest.mark.parametrize("cut", ["last", "all"])
 def test_lessons_hold_every_target_with_its_token_once(cut: Any, everywhere: bool) -> None:
     sequences = random_log(5, n_users=30, longest=30, clicks=0.6)
-    dialogues = converse(network(), sequences, Prompts(2, "exposed"), "exposed", "items")
+    dialogues = converse(small_gpt(), sequences, Prompts(2, "exposed"), "exposed", "items")
     target = dialogues.following() if everywhere else dialogues.target
     lessons = Lessons(sequences.user, dialogues, 6, cut, everywhere)
     tokens, _, targets, row, users = lessons.batch(np.arange(len(lessons.row)), False, "cpu")
@@ -249,7 +249,7 @@ def test_windows_out_of_range_and_tails_of_exposures_are_refused() -> None:
 
 
 def test_doubtful_prompts_are_walked_over_but_do_not_stand() -> None:
-    model, sequences = network(seed=2), random_log(3)
+    model, sequences = small_gpt(seed=2), random_log(3)
     clicks = sequences.clicks()
     empty = np.zeros((len(clicks.items), 2), dtype=np.int64)
     every = generate(model, clicks.user, clicks.offsets, clicks.items, empty)
@@ -281,7 +281,7 @@ def test_doubtful_prompts_are_walked_over_but_do_not_stand() -> None:
 
 @pytest.mark.parametrize(("beyond", "until"), [(0, 5), (5, 0), (3, 6)])
 def test_prompts_beyond_and_until_so_many_clicks(beyond: int, until: int) -> None:
-    model, sequences = network(seed=2), random_log(3)
+    model, sequences = small_gpt(seed=2), random_log(3)
     clicks = sequences.clicks()
     given = (Prompts(2, "model"), Prompts(2, "model", beyond=beyond, until=until))
     every, some = (converse(model, sequences, prompts, "model", "items") for prompts in given)

@@ -30,82 +30,12 @@ from simulator.report.counts import DAY_MS, count
 from simulator.report.terminal import show
 from simulator.scenario.model import METRICS
 from tests.browser import PROGRAM, Browser
-
-
-def made_log(
-    n_users: int = 300,
-    days: int = 5,
-    arms: tuple[str, ...] = ("comirec", "recgpt1", "recgpt"),
-    seed: int = 3,
-) -> EventLog:
-    """A paired log: the users live in every arm with shared noise; the last arm is truly better,
-    the one before it is equal.
-    """
-    random = np.random.default_rng(seed)
-    columns: dict[str, list[np.ndarray]] = {}
-    taste = random.normal(0, 0.5, n_users)
-    shape = (n_users, days, 2, 2, 6)
-    noise = {
-        name: random.random(shape)
-        for name in ("click", "long_view", "like", "comment", "forward", "follow", "watch", "item")
-    }
-    lives = np.broadcast_to((random.random((n_users, days)) < 0.8)[:, :, None, None, None], shape)
-    user, day, session, request, position = np.indices(shape)
-    for arm, _ in enumerate(arms):
-        lift = 0.06 if arm == len(arms) - 1 and arm > 0 else 0.0
-        other = np.random.default_rng((seed, arm))
-        own = other.random(shape) < (0.3 if arm else 0)
-        roll = {name: np.where(own, other.random(shape), v) for name, v in noise.items()}
-        click = roll["click"] < 1 / (1 + np.exp(0.2 - taste[user] - lift + 0.08 * position))
-        watch = np.where(roll["watch"] < 0.1, 0, np.exp(1.3 + 1.6 * click + roll["watch"])).astype(
-            np.float32
-        )
-        given = {
-            "arm": np.full(shape, arm),
-            "user": user,
-            "session": session + 2 * day,
-            "request": request,
-            "position": position,
-            "t": day * DAY_MS + session * 9 * 3_600_000 + request * 60_000,
-            "item": 1 + (roll["item"] * 500).astype(np.int64),
-            "click": click,
-            "watch": watch,
-            "duration": np.full(shape, 60.0),
-            "channel": (roll["item"] * 97 % 1 < 0.2).astype(np.int64),
-            "long_view": click & (roll["long_view"] < 0.7),
-            "like": click & (roll["like"] < 0.08),
-            "comment": click & (roll["comment"] < 0.03),
-            "forward": click & (roll["forward"] < 0.02),
-            "follow": click & (roll["follow"] < 0.01),
-        }
-        for name, values in given.items():
-            columns.setdefault(name, []).append(values[lives])
-    scenario = {
-        "name": "made",
-        "seed": seed,
-        "days": days,
-        "arms": {name: {"policy": name, "params": {}} for name in arms},
-        "published": {"comment": 0.00772, "watch_time": 0.00017},
-        "design": {"kind": "paired", "control": arms[0]},
-    }
-    return EventLog.from_columns(
-        {name: np.concatenate(parts) for name, parts in columns.items()},
-        Metadata(
-            arms,
-            n_users,
-            500,
-            control=arms[0],
-            days=days,
-            channels=("popular",),
-            scenario=scenario,
-            versions={"abtest": "0.1.0"},
-        ),
-    )
+from tests.worlds import feedback_log, paired_log
 
 
 @pytest.fixture(scope="session")
 def log() -> EventLog:
-    return made_log()
+    return feedback_log()
 
 
 def test_counts_agree_with_pandas(log: EventLog) -> None:
@@ -717,7 +647,7 @@ def test_a_log_that_breaks_a_rule_is_named_with_its_row(
     tmp_path: Path, column: str, value: int | None, message: str
 ) -> None:
     """Exit code 2, one message with file and row, and nothing written."""
-    log = made_log(n_users=20, days=2)
+    log = feedback_log(n_users=20, days=2)
     place = log.write(tmp_path / "log" / "0.parquet")
     table = log.table.replace_schema_metadata({"abtest": log.metadata.to_json()})
     if value is None:
@@ -743,7 +673,7 @@ def test_days_on_which_nothing_was_shown_are_said(tmp_path: Path) -> None:
     """A log whose times are s lies on its first day as a whole; one with all its days says nothing
     of them.
     """
-    log = made_log(days=3, arms=("old", "new"))
+    log = feedback_log(days=3, arms=("old", "new"))
     whole = report.write(log, tmp_path / "ms")["checks"]
     assert "Days" not in {check["name"] for check in whole}
     t = pc.divide(log.table["t"], 1000)
@@ -765,7 +695,6 @@ def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
     from simulator.cli.audit import plain
     from simulator.stats import audit as audits
     from simulator.stats import units
-    from tests.test_stats_audit import paired_log
 
     log = paired_log(n_users=80)
     found = plain(

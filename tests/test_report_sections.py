@@ -29,9 +29,7 @@ from simulator.stats import audit as audits
 from simulator.stats import units
 from simulator.stats.choices import Choices
 from simulator.stats.margins import Margins
-from tests.test_report import made_log
-from tests.test_stats_audit import paired_log
-from tests.test_stats_designs import interleaved_log, switchback_log
+from tests.worlds import feedback_log, interleaved_log, paired_log, switchback_log
 
 Content = dict[str, Any]
 
@@ -40,7 +38,7 @@ def a_paired_run(home: Path) -> Content:
     """With everything beside it that a run may have: an audit, a replay, another world, margins,
     resampling.
     """
-    log = made_log(n_users=120)
+    log = feedback_log(n_users=120)
     found = plain(
         audits.audit(
             units.read(paired_log(n_users=80), ("click", "watch_time")),
@@ -75,7 +73,7 @@ def a_paired_run(home: Path) -> Content:
     ]
     foretold = {"reward": "click", "policies": policies, "figures": [figure]}
     (home / "fidelity" / "fidelity.json").write_text(json.dumps(foretold))
-    report.write(made_log(n_users=100, seed=8), home / "worlds" / "other")
+    report.write(feedback_log(n_users=100, seed=8), home / "worlds" / "other")
     calibration = {
         "basis": "a test",
         "tolerance": 0.1,

@@ -21,7 +21,7 @@ from simulator.log.eventlog import EventLog
 from simulator.report import ReportError
 from simulator.report import run_checks as checks
 from simulator.report import worlds as world
-from tests.test_report import made_log
+from tests.worlds import feedback_log
 
 
 def row(ratio: float, se: float = 0.0) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def with_history(log: EventLog) -> EventLog:
 
 @pytest.fixture(scope="module")
 def synthetic() -> EventLog:
-    return with_history(made_log(n_users=200))
+    return with_history(feedback_log(n_users=200))
 
 
 def test_calibration_is_measured_on_the_history_of_the_log(synthetic: EventLog) -> None:
@@ -130,7 +130,7 @@ def test_strict_refuses_to_print_a_lift(synthetic: EventLog, tmp_path: Path) -> 
 
 
 def test_a_world_may_bring_its_own_calibration(tmp_path: Path) -> None:
-    log = made_log(n_users=60)
+    log = feedback_log(n_users=60)
     given = {"basis": "the last two days, held out", "tolerance": 0.05, "rows": [row(1.0)]}
     content = report.write(
         EventLog(dataclasses.replace(log.metadata, notes={"calibration": given}), log.table),
@@ -144,7 +144,7 @@ def test_a_world_may_bring_its_own_calibration(tmp_path: Path) -> None:
 
 
 def test_an_arm_without_impressions_is_left_out_and_named(tmp_path: Path) -> None:
-    log = made_log(n_users=100)
+    log = feedback_log(n_users=100)
     meta = dataclasses.replace(log.metadata, arms=(*log.metadata.arms, "broken"))
     content = report.write(EventLog(meta, log.table), tmp_path)
     assert "broken" not in content["arms"]
@@ -164,7 +164,7 @@ def test_offline_estimates_stand_beside_the_online_lift(tmp_path: Path) -> None:
     (tmp_path / "replay").mkdir()
     stored = [{"reward": "click", "logged": {"value": 0.39}, "policies": [policy]}]
     (tmp_path / "replay" / "replay.json").write_text(json.dumps(stored))
-    content = report.write(made_log(n_users=100), tmp_path)
+    content = report.write(feedback_log(n_users=100), tmp_path)
     online = next(
         r["lift"]
         for r in content["lifts"]

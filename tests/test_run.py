@@ -4,7 +4,6 @@ identical, bad input named.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from policies.registry import PolicyError
@@ -28,6 +26,7 @@ from simulator.run.pipeline import run, simulate
 from simulator.run.workspace import RunError
 from simulator.scenario.model import Scenario
 from simulator.serving.desk import ServingError
+from tests.worlds import PLAIN_ARMS, log_digests, simulate_scenario, tiny_scenario, write_scenario
 
 NEURAL: dict[str, Any] = {
     "comirec": {
@@ -43,55 +42,11 @@ NEURAL: dict[str, Any] = {
         },
     },
 }
-PLAIN: dict[str, Any] = {
-    "a": {"policy": "popularity"},
-    "b": {"policy": "random"},
-    "c": {"policy": "popularity"},
-}
-
-
-def scenario(arms: dict[str, Any] = PLAIN, **changes: Any) -> dict[str, Any]:
-    return {
-        "name": "tiny",
-        "seed": 9,
-        "data": {"source": "synthetic", "history_days": 2},
-        "users": {"kind": "choice", "n_users": 60, "n_items": 120},
-        "days": 2,
-        "serving": {
-            "slate": 4,
-            "recall": 12,
-            "history": 16,
-            "channels": [{"name": "new", "policy": "random", "quota": 3}],
-        },
-        "arms": arms,
-        "design": {"kind": "paired", "control": next(iter(arms))},
-        "engine": {"executor": "serial"},
-        **changes,
-    }
-
-
-def put(folder: Path, content: dict[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "scenario.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
-
-
-def go(folder: Path, content: dict[str, Any], **options: Any) -> Path:
-    loaded = Scenario.load(put(folder, content))
-    return simulate(loaded, folder / "out", folder=folder, **options).root
-
-
-def digest(root: Path) -> dict[str, str]:
-    return {
-        part.name: hashlib.sha256(part.read_bytes()).hexdigest()
-        for part in sorted((root / "log").glob("*"))
-    }
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return go(tmp_path_factory.mktemp("plain"), scenario())
+    return simulate_scenario(tmp_path_factory.mktemp("plain"), tiny_scenario())
 
 
 def test_the_log_keeps_its_rules_and_explains_itself(plain):
@@ -136,8 +91,12 @@ def test_a_paired_a_a_gives_exactly_nothing(plain):
 
 
 def test_an_a_a_report_says_nothing(tmp_path):
-    arms = {"a": PLAIN["a"], "c": PLAIN["c"]}
-    outcome = run(Scenario.load(put(tmp_path, scenario(arms))), tmp_path / "out", folder=tmp_path)
+    arms = {"a": PLAIN_ARMS["a"], "c": PLAIN_ARMS["c"]}
+    outcome = run(
+        Scenario.load(write_scenario(tmp_path, tiny_scenario(arms))),
+        tmp_path / "out",
+        folder=tmp_path,
+    )
     report = json.loads((outcome.root / "report.json").read_text())
     same = [row for row in report["lifts"] if row["arm"] == "c"]
     assert same
@@ -153,23 +112,25 @@ ENGINES = [
 
 @pytest.fixture(scope="module")
 def neural(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return digest(go(tmp_path_factory.mktemp("neural"), scenario(NEURAL)))
+    return log_digests(simulate_scenario(tmp_path_factory.mktemp("neural"), tiny_scenario(NEURAL)))
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda e: "-".join(str(v) for v in e.values()))
 def test_tick_block_shards_and_executor_change_no_byte(engine, neural, tmp_path):
-    assert digest(go(tmp_path, scenario(NEURAL, engine=engine))) == neural
+    assert log_digests(simulate_scenario(tmp_path, tiny_scenario(NEURAL, engine=engine))) == neural
 
 
 def test_the_order_of_arms_in_the_file_changes_no_byte(neural, tmp_path):
-    turned = scenario(
+    turned = tiny_scenario(
         dict(reversed(NEURAL.items())), design={"kind": "paired", "control": "comirec"}
     )
-    assert digest(go(tmp_path, turned)) == neural
+    assert log_digests(simulate_scenario(tmp_path, turned)) == neural
 
 
 def test_another_seed_changes_the_log(plain, tmp_path):
-    assert set(digest(go(tmp_path, scenario(seed=10))).values()).isdisjoint(digest(plain).values())
+    assert set(
+        log_digests(simulate_scenario(tmp_path, tiny_scenario(seed=10))).values()
+    ).isdisjoint(log_digests(plain).values())
 
 
 def test_equal_fits_are_made_once(plain):
@@ -179,7 +140,9 @@ def test_equal_fits_are_made_once(plain):
 
 
 def test_a_split_gives_each_user_one_arm(tmp_path, plain):
-    log = EventLog.open(go(tmp_path, scenario(design={"kind": "split", "control": "a"})) / "log")
+    log = EventLog.open(
+        simulate_scenario(tmp_path, tiny_scenario(design={"kind": "split", "control": "a"})) / "log"
+    )
     arm = assigned(log.metadata)
     assert arm is not None
     table = log.table.filter(pc.greater(log.table["arm"], 0))
@@ -202,7 +165,7 @@ def test_a_split_gives_each_user_one_arm(tmp_path, plain):
 
 def test_a_run_killed_without_warning_ends_with_the_same_bytes(plain, tmp_path):
     """kill -9 as soon as the first day of the A/B is on disk, then --resume."""
-    file = put(tmp_path, scenario())
+    file = write_scenario(tmp_path, tiny_scenario())
     out = tmp_path / "out"
     command = [
         sys.executable,
@@ -237,14 +200,14 @@ def test_a_run_killed_without_warning_ends_with_the_same_bytes(plain, tmp_path):
     assert kept
     resumed = CliRunner().invoke(main, ["run", str(file), "--out", str(out), "--quiet", "--resume"])
     assert resumed.exit_code == 0, resumed.output
-    assert digest(out) == digest(plain)
+    assert log_digests(out) == log_digests(plain)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, (
         "finished fits are not made again"
     )
 
 
 def test_a_changed_scenario_is_not_resumed(plain, tmp_path):
-    changed = Scenario.load(put(tmp_path, scenario(seed=11)))
+    changed = Scenario.load(write_scenario(tmp_path, tiny_scenario(seed=11)))
     with pytest.raises(RunError, match=r"scenario\.seed: the run there has 9, now it is 11"):
         run(changed, plain, resume=True)
 
@@ -253,16 +216,16 @@ def test_a_finished_run_is_not_overwritten(plain):
     again = Scenario.load(plain.parent / "scenario.yaml")
     with pytest.raises(RunError, match="already holds a run"):
         run(again, plain)
-    before = digest(plain)
+    before = log_digests(plain)
     assert simulate(again, plain, resume=True).runtime == {}
-    assert digest(plain) == before
+    assert log_digests(plain) == before
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("my life")
     with pytest.raises(RunError, match="not empty"):
-        go(tmp_path, scenario())
+        simulate_scenario(tmp_path, tiny_scenario())
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
@@ -284,8 +247,8 @@ class Broken(Random):
 
 def test_a_plug_in_that_raises_stops_the_run_or_only_its_arm(tmp_path):
     (tmp_path / "mine.py").write_text(BROKEN)
-    arms = {**PLAIN, "mine": {"policy": "mine.py:Broken"}}
-    file = put(tmp_path, scenario(arms))
+    arms = {**PLAIN_ARMS, "mine": {"policy": "mine.py:Broken"}}
+    file = write_scenario(tmp_path, tiny_scenario(arms))
     stopped = CliRunner().invoke(
         main, ["run", str(file), "--out", str(tmp_path / "one"), "--quiet"]
     )
@@ -311,7 +274,9 @@ def test_a_plug_in_whose_fit_raises_is_named(tmp_path):
             "def recall(self, histories, k, seed):", "def fit(self, *args):\n        1 / 0"
         )
     )
-    file = put(tmp_path, scenario({**PLAIN, "mine": {"policy": "mine.py:Broken"}}))
+    file = write_scenario(
+        tmp_path, tiny_scenario({**PLAIN_ARMS, "mine": {"policy": "mine.py:Broken"}})
+    )
     done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
     assert done.exit_code == 2
     assert (
@@ -327,7 +292,9 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, plain):
             'raise RuntimeError("the model server is gone")', "import os; os.kill(os.getpid(), 2)"
         )
     )
-    file = put(tmp_path, scenario({**PLAIN, "z": {"policy": "mine.py:Broken"}}))
+    file = write_scenario(
+        tmp_path, tiny_scenario({**PLAIN_ARMS, "z": {"policy": "mine.py:Broken"}})
+    )
     done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
     assert done.exit_code == 130
     assert f"abtest run {file} --out {tmp_path / 'out'} --resume" in done.output
@@ -338,19 +305,17 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, plain):
 def test_nothing_is_reported_without_the_control(tmp_path):
     (tmp_path / "mine.py").write_text(BROKEN)
     loaded = Scenario.load(
-        put(tmp_path, scenario({"mine": {"policy": "mine.py:Broken"}, "b": PLAIN["b"]}))
+        write_scenario(
+            tmp_path, tiny_scenario({"mine": {"policy": "mine.py:Broken"}, "b": PLAIN_ARMS["b"]})
+        )
     )
     with pytest.raises(RunError, match=r"nothing is left to compare[\s\S]*model server"):
         simulate(loaded, tmp_path / "out", folder=tmp_path, keep_going=True)
 
 
-SLEEPY = BROKEN.replace(
-    'raise RuntimeError("the model server is gone")', "import time; time.sleep(30)"
-)
-IDLE = (
-    BROKEN
-    + "    def fit(self, sequences, catalogue, fitting):\n        import time; time.sleep(30)\n"
-)
+HANGS = "import pathlib, time; time.sleep(30); pathlib.Path({woken!r}).touch()"
+SLEEPY = BROKEN.replace('raise RuntimeError("the model server is gone")', HANGS)
+IDLE = BROKEN + f"    def fit(self, sequences, catalogue, fitting):\n        {HANGS}\n"
 
 
 @pytest.mark.parametrize(
@@ -371,13 +336,15 @@ IDLE = (
     ],
 )
 def test_a_plug_in_that_hangs_is_stopped(tmp_path, plain, text, limit, error, message):
-    (tmp_path / "mine.py").write_text(text)
-    arms = {"a": PLAIN["a"], "mine": {"policy": "mine.py:Broken"}}
-    loaded = Scenario.load(put(tmp_path, scenario(arms, engine={"executor": "serial", **limit})))
-    start = time.monotonic()
+    woken = tmp_path / "woken"
+    (tmp_path / "mine.py").write_text(text.replace("{woken!r}", repr(str(woken))))
+    arms = {"a": PLAIN_ARMS["a"], "mine": {"policy": "mine.py:Broken"}}
+    loaded = Scenario.load(
+        write_scenario(tmp_path, tiny_scenario(arms, engine={"executor": "serial", **limit}))
+    )
     with pytest.raises(error, match=f"policy 'mine.py:Broken'{message}"):
         simulate(loaded, tmp_path / "out", folder=tmp_path)
-    assert time.monotonic() - start < 25
+    assert not woken.exists(), "the call was waited for"
 
 
 @pytest.mark.parametrize(
@@ -397,9 +364,13 @@ def test_a_plug_in_that_hangs_is_stopped(tmp_path, plain, text, limit, error, me
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(change, message, tmp_path):
-    file = put(
+    file = write_scenario(
         tmp_path,
-        {**scenario(), **change, **({} if "design" in change else {"design": {"control": "a"}})},
+        {
+            **tiny_scenario(),
+            **change,
+            **({} if "design" in change else {"design": {"control": "a"}}),
+        },
     )
     done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
     assert done.exit_code == 2, done.output
@@ -409,6 +380,8 @@ def test_bad_input_is_one_message_and_exit_code_2(change, message, tmp_path):
 
 def test_resume_without_a_run_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["run", str(put(tmp_path, scenario())), "--resume"])
+    done = CliRunner().invoke(
+        main, ["run", str(write_scenario(tmp_path, tiny_scenario())), "--resume"]
+    )
     assert done.exit_code == 2
     assert "nothing to resume" in done.output

@@ -18,14 +18,14 @@ from simulator.log.time import DAY
 from simulator.run.pipeline import run
 from simulator.scenario.model import Scenario
 from simulator.serving.feedback import blocks
-from tests.test_run import PLAIN, digest, go, put, scenario
+from tests.worlds import PLAIN_ARMS, log_digests, simulate_scenario, tiny_scenario, write_scenario
 
-TWO = {"a": PLAIN["a"], "b": PLAIN["b"]}
+TWO = {"a": PLAIN_ARMS["a"], "b": PLAIN_ARMS["b"]}
 
 
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return go(tmp_path_factory.mktemp("paired"), scenario(TWO))
+    return simulate_scenario(tmp_path_factory.mktemp("paired"), tiny_scenario(TWO))
 
 
 def rows(root: Path, arm: int) -> pa.Table:
@@ -34,8 +34,8 @@ def rows(root: Path, arm: int) -> pa.Table:
 
 
 def test_a_switchback_changes_the_arm_of_everybody_by_day(tmp_path):
-    content = scenario(TWO, design={"kind": "switchback", "control": "a"}, days=4)
-    root = go(tmp_path, content)
+    content = tiny_scenario(TWO, design={"kind": "switchback", "control": "a"}, days=4)
+    root = simulate_scenario(tmp_path, content)
     log = EventLog.open(root / "log")
     log.validate()
     given = switched(9, 4, 2)
@@ -43,26 +43,31 @@ def test_a_switchback_changes_the_arm_of_everybody_by_day(tmp_path):
     day = table["t"].to_numpy() // DAY
     np.testing.assert_array_equal(table["arm"].to_numpy(), given[day] + 1)
     assert set(day) == {0, 1, 2, 3}
-    again = digest(
-        go(
+    again = log_digests(
+        simulate_scenario(
             tmp_path / "again",
             {**content, "engine": {"executor": "serial", "block": 5, "shards": 3}},
         )
     )
-    assert again == digest(root)
+    assert again == log_digests(root)
 
 
 def test_the_first_day_of_a_switchback_is_that_of_the_arm_alone(tmp_path, paired):
     first = int(switched(9, 2, 2)[0]) + 1
-    table = rows(go(tmp_path, scenario(TWO, design={"kind": "switchback", "control": "a"})), first)
+    table = rows(
+        simulate_scenario(
+            tmp_path, tiny_scenario(TWO, design={"kind": "switchback", "control": "a"})
+        ),
+        first,
+    )
     alone = rows(paired, first)
     assert table.equals(alone.filter(pc.less(alone["t"], DAY)))
 
 
 def test_interleaved_slates_credit_each_item_to_its_drafter(tmp_path):
-    content = scenario(TWO, design={"kind": "interleave", "control": "a"})
+    content = tiny_scenario(TWO, design={"kind": "interleave", "control": "a"})
     content["serving"] = {"slate": 4, "recall": 12, "history": 16, "ranking": {"kind": "recall"}}
-    root = go(tmp_path, content)
+    root = simulate_scenario(tmp_path, content)
     log = EventLog.open(root / "log")
     log.validate()
     table = log.table.filter(pc.greater(log.table["arm"], 0)).to_pandas()
@@ -75,16 +80,19 @@ def test_interleaved_slates_credit_each_item_to_its_drafter(tmp_path):
     first = table[table["position"] == 0]["arm"]
     assert abs((first == 1).mean() - 0.5) < 5 * (0.25 / len(first)) ** 0.5
     again = {**content, "engine": {"executor": "serial", "block": 5, "shards": 3, "tick": 60.0}}
-    assert digest(go(tmp_path / "again", again)) == digest(root)
+    assert log_digests(simulate_scenario(tmp_path / "again", again)) == log_digests(root)
 
 
 def test_interleaving_an_arm_with_itself_serves_its_own_slates(tmp_path, paired):
     """Both teams have the same list, so the slates are those of the arm alone, whoever drafted an
     item.
     """
-    root = go(
+    root = simulate_scenario(
         tmp_path,
-        scenario({"a": PLAIN["a"], "c": PLAIN["a"]}, design={"kind": "interleave", "control": "a"}),
+        tiny_scenario(
+            {"a": PLAIN_ARMS["a"], "c": PLAIN_ARMS["a"]},
+            design={"kind": "interleave", "control": "a"},
+        ),
     )
     table = EventLog.open(root / "log").table
     order = [(name, "ascending") for name in ("user", "session", "request", "position")]
@@ -97,9 +105,13 @@ DAILY = {"slate": 4, "recall": 12, "history": 16, "refit": "daily"}
 
 @pytest.mark.parametrize("on", ["own", "pooled"])
 def test_a_daily_refit_learns_from_the_days_before_and_changes_no_earlier_one(on, tmp_path):
-    arms = {"a": PLAIN["a"], "b": PLAIN["b"], "c": PLAIN["a"]}
-    never = go(tmp_path / "never", scenario(arms, serving={**DAILY, "refit": "never"}, days=3))
-    daily = go(tmp_path / "daily", scenario(arms, serving={**DAILY, "refit_on": on}, days=3))
+    arms = {"a": PLAIN_ARMS["a"], "b": PLAIN_ARMS["b"], "c": PLAIN_ARMS["a"]}
+    never = simulate_scenario(
+        tmp_path / "never", tiny_scenario(arms, serving={**DAILY, "refit": "never"}, days=3)
+    )
+    daily = simulate_scenario(
+        tmp_path / "daily", tiny_scenario(arms, serving={**DAILY, "refit_on": on}, days=3)
+    )
     one, other = rows(never, 1), rows(daily, 1)
     assert one.filter(pc.less(one["t"], DAY)).equals(other.filter(pc.less(other["t"], DAY)))
     assert not one.equals(other)
@@ -117,7 +129,7 @@ def test_a_refit_on_the_own_log_counts_its_clicks(tmp_path):
     """Popularity fitted again before day 1 counts the clicks of the history and of the arm's own
     first day.
     """
-    root = go(tmp_path, scenario(TWO, serving=DAILY))
+    root = simulate_scenario(tmp_path, tiny_scenario(TWO, serving=DAILY))
     own = rows(root, 1)
     seen = pa.concat_tables([rows(root, 0), own.filter(pc.less(own["t"], DAY))])
     clicks = np.bincount(
@@ -128,16 +140,16 @@ def test_a_refit_on_the_own_log_counts_its_clicks(tmp_path):
 
 
 def test_a_daily_refit_is_exact_however_it_is_computed(tmp_path):
-    one = go(tmp_path / "one", scenario(TWO, serving=DAILY))
-    two = go(
+    one = simulate_scenario(tmp_path / "one", tiny_scenario(TWO, serving=DAILY))
+    two = simulate_scenario(
         tmp_path / "two",
-        scenario(
+        tiny_scenario(
             TWO,
             serving=DAILY,
             engine={"executor": "serial", "block": 3, "shards": 4, "tick": 600.0},
         ),
     )
-    assert digest(one) == digest(two)
+    assert log_digests(one) == log_digests(two)
 
 
 BANDIT = """
@@ -154,9 +166,11 @@ class Bandit(Popularity):
 
 def test_an_updatable_policy_is_given_the_answers_of_the_day(tmp_path):
     (tmp_path / "bandit.py").write_text(BANDIT)
-    root = go(
+    root = simulate_scenario(
         tmp_path,
-        scenario({"a": PLAIN["a"], "bandit": {"policy": "bandit.py:Bandit"}}, serving=DAILY),
+        tiny_scenario(
+            {"a": PLAIN_ARMS["a"], "bandit": {"policy": "bandit.py:Bandit"}}, serving=DAILY
+        ),
     )
     fits = sorted((root / "models").glob("bandit-*"), key=lambda p: len(p.name))
     before, after = (np.load(fit / "state.npz")["counts"] for fit in fits)
@@ -189,7 +203,7 @@ def test_logged_requests_are_given_back_as_they_were():
 
 def test_further_worlds_run_the_same_arms(tmp_path):
     worlds = {"smaller": {"users": {"kind": "choice", "n_users": 40, "n_items": 80}}}
-    loaded = Scenario.load(put(tmp_path, scenario(TWO, worlds=worlds)))
+    loaded = Scenario.load(write_scenario(tmp_path, tiny_scenario(TWO, worlds=worlds)))
     outcome = run(loaded, tmp_path / "out", folder=tmp_path)
     there = EventLog.open(tmp_path / "out" / "worlds" / "smaller" / "log").metadata
     assert (there.n_users, there.arms) == (40, ("history", "a", "b"))

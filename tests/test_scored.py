@@ -5,51 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
 
 import numpy as np
 import pytest
 
-from policies.base import Catalogue, Fitting, Histories, Scorer, Sequences
+from policies.base import Fitting, Scorer
 from policies.blocks import ROWS
 from policies.check import check_policy
 from policies.examples import mixed
-from policies.products import matmul
-from policies.scored import Scored
-
-
-@dataclass
-class CoClicks(Scored):
-    """Items by the users that they share with the clicked ones, by the dense product that policies
-    are offered.
-    """
-
-    learns: ClassVar[tuple[str, ...]] = ("checkerboard",)
-
-    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
-        clicks = sequences.clicks()
-        table = np.zeros((len(clicks), catalogue.n_items + 1), dtype=np.float32)
-        table[np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets)), clicks.items] = 1
-        table /= np.maximum(np.linalg.norm(table, axis=0), 1)
-        self.alike_ = (table.T @ table).astype(np.float32)
-        self.asked: list[int] = []
-        return self
-
-    def scores(self, histories: Histories) -> np.ndarray:
-        self.asked.append(len(histories))
-        read = np.zeros((len(histories), len(self.alike_)), dtype=np.float32)
-        np.put_along_axis(read, histories.clicks(20), 0.7, axis=1)
-        return matmul(read, self.alike_)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"alike": self.alike_}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
-        self.alike_, self.asked = state["alike"], []
-        return self
+from tests.worlds import CoClicks
 
 
 def test_it_keeps_every_promise() -> None:
@@ -76,11 +41,11 @@ def test_recall_is_the_best_of_the_scores_and_blocks_are_full() -> None:
 
 PLAIN = """
 from policies.check import check_one
-from tests import test_scored
+from tests import worlds
 
-test_scored.matmul = lambda rows, table: rows @ table
+worlds.matmul = lambda rows, table: rows @ table
 for name in ("batch_invariance", "permutation"):
-    check_one(test_scored.CoClicks(), name)
+    check_one(worlds.CoClicks(), name)
 """
 
 

@@ -14,49 +14,11 @@ from click.testing import CliRunner
 from scipy import stats
 
 from simulator.cli.audit import audit as command
-from simulator.log.eventlog import EventLog, Metadata
 from simulator.stats import adjustment, moments, ordered, quantiles, randomise, tests, units, wrong
 from simulator.stats import audit as audits
 from simulator.stats.analyses import ANALYSES
 from simulator.stats.randomise import Outcomes, draws
-
-DAY = units.DAY
-
-
-def paired_log(n_users: int = 400, days: int = 5, lift: float = 0.05, seed: int = 0) -> EventLog:
-    """Arms a and b over the same users, with a history; users differ, half of the noise is shared
-    by the arms.
-    """
-    columns: dict[str, list[np.ndarray]] = {}
-    rng = np.random.default_rng(seed)
-    rate, taste = rng.gamma(2.0, 4.0, n_users), rng.beta(3, 5, n_users)
-    for arm in range(3):
-        own = np.random.default_rng([seed, arm])
-        for day in range(-3, 0) if arm == 0 else range(days):
-            shared = np.random.default_rng([seed, 100 + day])
-            n = shared.poisson(rate)
-            user = np.repeat(np.arange(n_users), n)
-            k = len(user)
-            noise = np.where(shared.random(k) < 0.5, shared.random(k), own.random(k))
-            click = noise < taste[user] * (1 + lift * (arm == 2))
-            index = np.arange(k) - np.repeat(np.cumsum(n) - n, n)
-            part = {
-                "arm": np.full(k, arm),
-                "user": user,
-                "session": np.full(k, day + 3),
-                "request": index,
-                "position": np.zeros(k, dtype=int),
-                "t": day * DAY + index,
-                "item": np.ones(k, dtype=int),
-                "click": click,
-                "watch": np.where(click, shared.lognormal(3, 1, k), 0),
-            }
-            for name, values in part.items():
-                columns.setdefault(name, []).append(values)
-    meta = Metadata(("history", "a", "b"), n_users, 1, days=days, control="a")
-    return EventLog.from_columns(
-        {name: np.concatenate(parts) for name, parts in columns.items()}, meta
-    )
+from tests.worlds import paired_log
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from scipy import stats
 
 from simulator.stats import checks, moments, units
 from simulator.stats.units import UserDays
-from tests.test_stats_audit import paired_log
-from tests.test_stats_designs import switchback_log
+from tests.worlds import paired_log, switchback_log
 
 
 @pytest.fixture(scope="module")

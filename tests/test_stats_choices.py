@@ -29,7 +29,7 @@ from simulator.stats.contrasts import compare
 from simulator.stats.frames import from_frame
 from simulator.stats.randomise import Outcomes, draws
 from simulator.stats.units import TableError, UnitTable
-from tests.test_stats_audit import paired_log
+from tests.worlds import paired_log
 
 
 def split_frame(n: int = 600, seed: int = 0, lift: float = 0.1) -> pd.DataFrame:

@@ -11,39 +11,10 @@ import pytest
 from scipy import stats
 
 from simulator.log.eventlog import EventLog, Metadata
-from simulator.log.time import DAY
 from simulator.stats import efficiency as designs
 from simulator.stats import moments, units, verdict
 from simulator.stats.units import TableError
-from tests.test_stats_audit import paired_log
-
-
-def switchback_log(arm_of_day: list[int], plays: np.ndarray) -> EventLog:
-    """`plays` `[users, days]` impressions, each watched one second, a click on the first of a
-    day.
-    """
-    user, day = (np.repeat(index.ravel(), plays.ravel()) for index in np.indices(plays.shape))
-    within = (
-        np.concatenate([np.arange(n) for n in plays.ravel()])
-        if plays.sum()
-        else np.zeros(0, dtype=int)
-    )
-    columns = {
-        "arm": np.array(arm_of_day)[day],
-        "user": user,
-        "session": day,
-        "request": within,
-        "position": np.zeros_like(day),
-        "t": day * DAY + within,
-        "item": np.ones_like(day),
-        "click": within == 0,
-        "watch": np.ones(len(day)),
-    }
-    scenario = {"design": {"kind": "switchback"}, "seed": 1}
-    meta = Metadata(
-        ("a", "b"), plays.shape[0], 1, days=plays.shape[1], control="a", scenario=scenario
-    )
-    return EventLog.from_columns(columns, meta)
+from tests.worlds import interleaved_log, paired_log, switchback_log
 
 
 def test_a_switchback_by_hand() -> None:
@@ -69,54 +40,6 @@ def test_a_day_of_two_arms_is_no_switchback() -> None:
     meta = Metadata(log.metadata.arms, 30, 1, days=2, scenario={"design": {"kind": "switchback"}})
     with pytest.raises(TableError, match="more than one arm"):
         units.read(EventLog(meta, log.table), ("click",))
-
-
-def team_draft(
-    first: np.ndarray, second: np.ndarray, k: int, rng: np.random.Generator
-) -> list[tuple[int, int]]:
-    """(item, team) of a slate drafted from two rankings: the shorter team picks next, a coin
-    decides ties (Radlinski et al. 2008).
-    """
-    slate: list[tuple[int, int]] = []
-    taken: set[int] = set()
-    sizes = [0, 0]
-    while len(slate) < k:
-        team = int(rng.integers(2)) if sizes[0] == sizes[1] else int(sizes[1] < sizes[0])
-        item = next(i for i in (first, second)[team] if i not in taken)
-        slate.append((int(item), team))
-        taken.add(int(item))
-        sizes[team] += 1
-    return slate
-
-
-def interleaved_log(n_users: int, skill: float, seed: int = 0) -> EventLog:
-    """Two policies rank 30 items whose click chance falls by rank; the second sees the truth
-    through less noise as `skill` grows.
-    """
-    rng = np.random.default_rng(seed)
-    chance = np.concatenate(([0.0], np.linspace(0.5, 0.05, 30)))
-    rows: dict[str, list[int]] = {
-        name: [] for name in ("arm", "user", "request", "position", "item", "click")
-    }
-    for user in range(n_users):
-        for request in range(4):
-            rankings = [
-                1 + np.argsort(-(chance[1:] + rng.normal(0, sd, 30)))
-                for sd in (0.3, 0.3 * (1 - skill))
-            ]
-            for position, (item, team) in enumerate(team_draft(*rankings, 6, rng)):
-                found = (team, user, request, position, item, int(rng.random() < chance[item]))
-                for name, value in zip(rows, found, strict=True):
-                    rows[name].append(value)
-    columns = {name: np.array(column) for name, column in rows.items()} | {
-        "session": np.zeros(len(rows["arm"]), dtype=int)
-    }
-    columns["t"] = columns["request"]
-    columns["click"] = columns["click"].astype(np.int8)
-    scenario = {"design": {"kind": "interleave"}}
-    return EventLog.from_columns(
-        columns, Metadata(("a", "b"), n_users, 30, days=1, control="a", scenario=scenario)
-    )
 
 
 def test_preference_is_the_sign_and_the_t_test() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from simulator.log.metrics import METRICS
 from simulator.stats import checks, sequential, units
 from simulator.stats.verdict import Lift
-from tests.test_stats_audit import paired_log
+from tests.worlds import paired_log
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "statistics.md").read_text()
 

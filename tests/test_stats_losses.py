@@ -32,7 +32,7 @@ from simulator.stats.contrasts import compare
 from simulator.stats.frames import from_frame
 from simulator.stats.moments import Moments
 from simulator.stats.randomise import outcomes
-from tests.test_stats_audit import paired_log
+from tests.worlds import paired_log
 
 
 def losses(mean: float = -10.0, shift: float = 0.0, n: int = 3_000, seed: int = 0) -> pd.DataFrame:

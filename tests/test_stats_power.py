@@ -16,7 +16,7 @@ from simulator.cli.power import power as command
 from simulator.stats import power, units
 from simulator.stats.frames import from_frame
 from simulator.stats.power import Pilot, PowerError
-from tests.test_stats_audit import paired_log
+from tests.worlds import paired_log
 
 PILOT = Pilot("x", mean=20.0, sd=10.0, sd_difference=4.0, correlation=0.6)
 

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from simulator.stats import sequential, units
 from simulator.stats.moments import linearised
 from simulator.stats.units import UserDays
-from tests.test_stats_audit import paired_log
+from tests.worlds import paired_log
 
 FIFTHS = [0.2, 0.4, 0.6, 0.8, 1.0]
 

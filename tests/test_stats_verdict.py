@@ -14,7 +14,7 @@ from statsmodels.stats.power import TTestPower
 from simulator.stats import intervals, moments, tests, verdict
 from simulator.stats.frames import from_frame
 from simulator.stats.units import TableError, UnitTable
-from tests.test_metrics import small_log
+from tests.worlds import hand_counted_log
 
 RNG = np.random.default_rng
 
@@ -259,7 +259,7 @@ def test_no_data_is_nan_with_its_count() -> None:
 
     rows = {
         r.metric: r
-        for r in verdict.verdict(read(small_log(), ("like", "click")), "a", units=("user",))
+        for r in verdict.verdict(read(hand_counted_log(), ("like", "click")), "a", units=("user",))
     }
     assert (rows["like"].words, rows["like"].n_units) == ("no data", 0)
     assert np.isnan(rows["like"].lift)
@@ -276,7 +276,7 @@ def test_one_unit_has_no_test() -> None:
 def test_the_papers_day_table() -> None:
     from simulator.stats.units import read
 
-    days = read(small_log(), ("watch_time",))
+    days = read(hand_counted_log(), ("watch_time",))
     row = verdict.lifts(days.by("day"), "a")[0]
     theirs = stats.ttest_rel([0.0, 4 / 3], [1.5, 2.5 / 3])
     assert (row.t, row.df, row.p) == pytest.approx((theirs.statistic, 1, theirs.pvalue))
