@@ -8,20 +8,21 @@ policy.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from policies.base import Policy
+from policies.base import Params, Policy
 from policies.calls import CallError, PolicyError, calling
 
 __all__ = ["Entry", "PolicyError", "available", "complaint", "locate", "make", "resolve"]
@@ -228,13 +229,42 @@ def complaint(name: str, policy: type[Policy], issue: Any) -> str:
     """One line for one pydantic error: whose, which key, the rule, the value."""
     path = ".".join(str(part) for part in issue["loc"])
     if issue["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = list(policy.__dataclass_fields__)
-        near = difflib.get_close_matches(path, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
-        return f"policy {name!r}: no hyper-parameter {path!r}; {hint}"
+        return f"policy {name!r}: no hyper-parameter {path!r}; {_advice(policy, issue['loc'])}"
     if not path:
         return f"policy {name!r}: {str(issue['msg']).removeprefix('Value error, ')}"
     return (
         f"policy {name!r}: hyper-parameter {path!r}: {issue['msg']}. Got {issue['input']!r}"
         " instead."
     )
+
+
+def _advice(policy: type[Policy], unknown: tuple[str | int, ...]) -> str:
+    """What may be meant by the key path of a hyper-parameter that does not exist.
+
+    The same key in another place of the policy comes first (`epochs` for `training.epochs`), then
+    the most similar key in the same place, then all keys of that place.
+    """
+    *owner, key = (str(part) for part in unknown)
+    paths = list(_key_paths(policy))
+    elsewhere = [".".join(path) for path in paths if path[-1] == key]
+    if elsewhere:
+        return f"did you mean {' or '.join(repr(path) for path in elsewhere)}?"
+    beside = [path for path in paths if path[:-1] == tuple(owner)]
+    similar = difflib.get_close_matches(key, [path[-1] for path in beside], n=1)
+    if similar:
+        return f"did you mean {'.'.join((*owner, similar[0]))!r}?"
+    whose = f"{'.'.join(owner)!r}" if owner else "it"
+    return f"{whose} has {', '.join(path[-1] for path in beside) or 'none'}"
+
+
+def _key_paths(owner: type[Params]) -> Iterator[tuple[str, ...]]:
+    """The key path of every hyper-parameter of a policy, and of those within its parts
+    (`training`, then `training.epochs`).
+    """
+    hints = get_type_hints(owner)
+    for field in dataclasses.fields(owner):
+        yield (field.name,)
+        kind = hints[field.name]
+        for part in (kind, *get_args(kind)):  # `Search`, or the first of `Counts | None`
+            if inspect.isclass(part) and issubclass(part, Params):
+                yield from ((field.name, *path) for path in _key_paths(part))

@@ -73,6 +73,31 @@ def test_hyper_parameters_are_checked_with_their_path() -> None:
         make("remote", {"timeout": -1})
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "advice"),
+    [
+        ("sasrec", {"epochs": 3}, "'epochs'; did you mean 'training.epochs'?"),
+        ("comirec", {"kind": "bpr"}, "'kind'; did you mean 'loss.kind' or 'search.kind'?"),
+        ("sasrec", {"training": {"width": 3}}, "'training.width'; did you mean 'width'?"),
+        ("sasrec", {"training": {"epoch": 3}}, "'training.epoch'; did you mean 'training.epochs'?"),
+        ("recgpt", {"counts": {"flor": 0.1}}, "'counts.flor'; did you mean 'counts.floor'?"),
+        ("popularity", {"xyz": 3}, "'xyz'; it has half_life"),
+        ("random", {"xyz": 3}, "'xyz'; it has none"),
+        (
+            "pretrain",
+            {"smoothing": {"xyz": 3}},
+            "'smoothing.xyz'; 'smoothing' has targets, inputs, neighbours",
+        ),
+    ],
+)
+def test_an_unknown_hyper_parameter_is_answered_by_those_that_exist(
+    name: str, params: dict[str, Any], advice: str
+) -> None:
+    with pytest.raises(PolicyError) as caught:
+        make(name, params)
+    assert str(caught.value) == f"policy {name!r}: no hyper-parameter {advice}"
+
+
 def test_a_file_is_a_policy_and_its_failing_import_is_named(tmp_path: Path) -> None:
     write_package("filed_policy", tmp_path)
     (tmp_path / "mine.py").write_text(
