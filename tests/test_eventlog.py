@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from policies.base import Slates
 from simulator.cli import main
-from simulator.designs.assignment import assigned
 from simulator.engine import tape
 from simulator.engine.tape import Asked, Tape
 from simulator.log.eventlog import EventLog, LogError, Metadata, Writer, merge, schema
@@ -443,7 +442,7 @@ def test_a_split_log_has_each_user_in_the_arm_of_the_seed():
     n = 40
     scenario = {"design": {"kind": "split"}, "seed": 3}
     meta = Metadata(("history", "a", "b"), n, 9, days=1, control="a", scenario=scenario)
-    arm = assigned(meta)
+    arm = meta.arm_of_user()
     assert arm is not None
     rows = {
         "user": range(n),

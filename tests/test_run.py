@@ -20,7 +20,6 @@ from click.testing import CliRunner
 
 from policies.registry import PolicyError
 from simulator.cli import main
-from simulator.designs.assignment import assigned
 from simulator.log.eventlog import EventLog
 from simulator.run.pipeline import run, simulate
 from simulator.run.workspace import RunError
@@ -143,7 +142,7 @@ def test_a_split_gives_each_user_one_arm(tmp_path, plain):
     log = EventLog.open(
         simulate_scenario(tmp_path, tiny_scenario(design={"kind": "split", "control": "a"})) / "log"
     )
-    arm = assigned(log.metadata)
+    arm = log.metadata.arm_of_user()
     assert arm is not None
     table = log.table.filter(pc.greater(log.table["arm"], 0))
     np.testing.assert_array_equal(table["arm"].to_numpy(), arm[table["user"].to_numpy()])

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from policies.base import Sequences
-from simulator.designs.assignment import switched
+from simulator.designs.switchback import Switchback
 from simulator.log.eventlog import EventLog
 from simulator.log.time import DAY
 from simulator.run.pipeline import run
@@ -38,7 +38,7 @@ def test_a_switchback_changes_the_arm_of_everybody_by_day(tmp_path):
     root = simulate_scenario(tmp_path, content)
     log = EventLog.open(root / "log")
     log.validate()
-    given = switched(9, 4, 2)
+    given = Switchback(("a", "b"), 9, 4).schedule()
     table = log.table.filter(pc.greater(log.table["arm"], 0))
     day = table["t"].to_numpy() // DAY
     np.testing.assert_array_equal(table["arm"].to_numpy(), given[day] + 1)
@@ -53,7 +53,7 @@ def test_a_switchback_changes_the_arm_of_everybody_by_day(tmp_path):
 
 
 def test_the_first_day_of_a_switchback_is_that_of_the_arm_alone(tmp_path, paired):
-    first = int(switched(9, 2, 2)[0]) + 1
+    first = int(Switchback(("a", "b"), 9, 2).schedule()[0]) + 1
     table = rows(
         simulate_scenario(
             tmp_path, tiny_scenario(TWO, design={"kind": "switchback", "control": "a"})

@@ -310,7 +310,7 @@ def _days(
 
 def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
     """The plans for a terminal."""
-    from simulator.stats.power import DESIGNS
+    from simulator.stats.power import PLANS
 
     yield f"{_rule(plans)}, power {target:.0%}. Users are users in all; a twin pair is one user."
     for plan in plans:
@@ -329,7 +329,7 @@ def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
         for design, figures in plan["designs"].items():
             need = figures["users_needed"]
             line = (
-                f"  {design:<7} {DESIGNS[design]:<52} {_count(need):>20} users for"
+                f"  {design:<7} {PLANS[design].words:<52} {_count(need):>20} users for"
                 f" {plan['lift']:+.3%}"
             )
             if figures["detectable"] is not None:

@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from policies.base import IntArray
+from simulator.designs.base import Design, DesignError
+from simulator.designs.registry import DESIGNS, DesignSpec, Kind
 
 SCHEMA_VERSION = 1
 
@@ -34,6 +39,24 @@ class LogError(ValueError):
     """A log that breaks a rule of the schema; the message names file, row, column, rule and
     value.
     """
+
+
+def arm_names(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """The arms of a run's log: `history`, then the scenario's arms in the order of their *names*.
+
+    Sorted, because the index of an arm is a column of the log and decides the order of its rows: if
+    it followed the scenario file, exchanging two arms there would change every byte of a log in
+    which nothing happened differently.
+
+    Raises:
+        LogError: an arm is called `history`.
+    """
+    if HISTORY in names:
+        raise LogError(
+            f"arms.{HISTORY}: this name is kept for what happened before the A/B; give the arm"
+            " another name"
+        )
+    return (HISTORY, *sorted(names))
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,32 @@ class Metadata:
     scenario: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The arms of the A/B: all but the history."""
+        return tuple(name for name in self.arms if name != HISTORY)
+
+    @property
+    def design(self) -> Design:
+        """The design of the A/B, as the scenario says it; paired where none does."""
+        kind = self.scenario.get("design", {}).get("kind", DesignSpec().kind)
+        return DESIGNS[kind](self.compared, self.scenario.get("seed"), self.days)
+
+    def arm_of_user(self) -> IntArray | None:
+        """The arm of each user of the A/B, `[n_users]` index into `arms`, or None where every user
+        was in every arm: in any design but a split, and in a pure history.
+
+        Raises:
+            LogError: the users were split, and nothing says by which seed.
+        """
+        try:
+            arm = self.design.arm_of_user(self.n_users)
+        except DesignError as error:
+            raise LogError(str(error)) from error
+        if arm is None:
+            return None
+        return np.array([self.arms.index(name) for name in self.compared], dtype=np.int64)[arm]
 
     def to_json(self) -> str:
         return json.dumps({"schema": SCHEMA_VERSION, **self.__dict__}, sort_keys=True)
@@ -152,7 +201,7 @@ class _Data(_Told):
 
 
 class _Design(_Told):
-    kind: Literal["paired", "split", "switchback", "interleave"] = "paired"
+    kind: Kind = DesignSpec().kind
 
 
 class _Serving(_Told):

@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from simulator.designs.assignment import assigned
 from simulator.log.eventlog import (
     KEY,
     NULLABLE,
@@ -106,7 +105,7 @@ class Inspector:
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
         self._history = metadata.arms.index(HISTORY) if HISTORY in metadata.arms else -1
-        self._assigned = assigned(metadata)
+        self._arm_of_user = metadata.arm_of_user()
         self._last: list[Array] | None = None
 
     def inspect(self, place: str, row: int, batch: pa.RecordBatch) -> None:
@@ -196,13 +195,13 @@ class Inspector:
 
     def _split(self, place: str, row: int, values: dict[str, Array]) -> None:
         """Rows of the A/B are in the arm of their user."""
-        if self._assigned is None:
+        if self._arm_of_user is None:
             return
         arm, user = values["arm"], values["user"]
-        strange = (arm != self._history) & (arm != self._assigned[user])
+        strange = (arm != self._history) & (arm != self._arm_of_user[user])
         if strange.any():
             bad = int(np.argmax(strange))
-            arms, theirs = self._metadata.arms, int(self._assigned[user[bad]])
+            arms, theirs = self._metadata.arms, int(self._arm_of_user[user[bad]])
             raise LogError(
                 f"{place}: row {row + bad}: arm must be that of its user: the scenario's seed gives"
                 f" user {user[bad]} the arm {arms[theirs]!r}; got {arms[int(arm[bad])]!r}"

@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from simulator.designs.registry import DESIGNS
+
 LEVEL = 0.05
 
 SIGNS: dict[str, str] = {
@@ -41,21 +43,7 @@ AGREEMENTS: dict[str, str] = {
 }
 """Whether runs or worlds agree on a lift (`world.across`)."""
 
-DESIGNS: dict[str, str] = {
-    "paired": "every user lives in every arm",
-    "split": "each user is in one arm",
-    "switchback": "all users share one arm at a time, which changes by day",
-    "interleave": "two policies share each slate by team draft",
-}
-
-
-COMPARED = {
-    "paired": "Paired",
-    "split": "Split",
-    "cuped": "Split, CUPED",
-    "switchback": "Switchback",
-    "interleave": "Interleaved",
-}
+COMPARED = {name: head for design in DESIGNS.values() for name, head in design.titles.items()}
 """The designs whose sensitivity is compared, in the order of print."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.base import Progress
+from simulator.designs.registry import DESIGNS
 from simulator.log.files import write_texts
 from simulator.page import words
 from simulator.page.blocks import (
@@ -346,7 +347,7 @@ def _notes(runs: Mapping[str, Mapping[str, Any]], independent: bool, repeats: bo
             f"The runs have different controls ({', '.join(sorted(controls))}): their lifts are"
             " lifts over different things."
         )
-    drafted = [name for name, run in runs.items() if run["design"] == "interleave"]
+    drafted = [name for name, run in runs.items() if DESIGNS[run["design"]].shares_slates]
     if drafted and len(drafted) < len(runs):
         notes.append(
             f"{', '.join(drafted)}: interleaved; its lifts are of credits within shared slates, not"

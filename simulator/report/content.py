@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 
 from policies.base import Progress
+from simulator.designs.base import Design
+from simulator.designs.paired import Paired
+from simulator.designs.split import Split
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.metadata import HISTORY
 from simulator.log.metrics import Better, Metric, directed
@@ -115,10 +118,7 @@ def gather(
     progress("report: calibration", 2, 4, {})
     calibration = world.calibration(log)
     progress("report: lifts", 3, 4, {})
-    kind = meta.scenario.get("design", {}).get(
-        "kind", "paired" if sums.assigned is None else "split"
-    )
-    unit: Unit = "day" if kind == "switchback" else "user"
+    kind, unit = meta.design.kind, meta.design.unit
     by_all = verdict.verdict(
         sums, who.control, method=choices.interval, correction=choices.correction
     )
@@ -163,7 +163,7 @@ def gather(
         "daily": daily,
         "sequential": (
             [_peeks(found) for found in sequential.peeks(sums, who.control)]
-            if sums.days > 1 and kind != "switchback"
+            if sums.days > 1 and sums.switched is None
             else []
         ),
         "distributions": distributions(by_user, who.arms),
@@ -176,13 +176,11 @@ def gather(
         "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
         "calibration": calibration,
         "support": world.support(log, who.arms),
-        "published": _published(
-            published, rows, power, "paired" if sums.assigned is None else "split"
-        ),
+        "published": _published(published, rows, power, _of_table(by_user).kind),
         "power": power,
-        "designs": _designs(sums, who, kind, level),
+        "designs": _designs(sums, who, meta.design, level),
         "preference": (
-            preferences(by_user, who.control, who.treatments) if kind == "interleave" else []
+            preferences(by_user, who.control, who.treatments) if meta.design.shares_slates else []
         ),
         "offline": [],
         "foretold": [],
@@ -227,7 +225,7 @@ def gather_table(
         **_frame(rows, who, table.metrics, "user", choices),
         "scenario": name,
         "seed": None,
-        "design": "paired" if table.paired else "split",
+        "design": _of_table(table).kind,
         "checks": _checks(*design.checks(table, control, shares=shares)),
         "runtime": None,
         "paired": table.paired,
@@ -445,10 +443,18 @@ def _level_of_one(rows: Sequence[Lift], choices: Choices) -> float:
     return 1.0 - level_of_one(tested, choices.correction)
 
 
-def _designs(sums: UserDays, who: Comparison, kind: str, level: float) -> list[dict[str, Any]]:
+def _of_table(table: UnitTable) -> type[Design]:
+    """The design of a table of users, for which nobody needs to say it."""
+    return Paired if table.paired else Split
+
+
+def _designs(sums: UserDays, who: Comparison, design: Design, level: float) -> list[dict[str, Any]]:
     """Users that each design which the log can speak of would need."""
-    made = {"paired": compared_designs, "interleave": interleaved_designs}.get(kind)
-    return made(sums, who.control, who.treatments, level) if made else []
+    if design.has_twins:
+        return compared_designs(sums, who.control, who.treatments, level)
+    if design.shares_slates:
+        return interleaved_designs(sums, who.control, who.treatments, level)
+    return []
 
 
 def _verdicts(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from simulator.designs.registry import DESIGNS
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -30,7 +31,6 @@ from simulator.page.blocks import (
 )
 from simulator.page.words import (
     AGREEMENTS,
-    DESIGNS,
     LIGHTS,
     MEANINGS,
     SIGNS,
@@ -91,7 +91,7 @@ def _facts(c: Content) -> Facts:
     items = [
         ("Control", c["control"]),
         ("Against it", listed(c["arms"][1:])),
-        ("Design", f"{c['design']}: {DESIGNS[c['design']]}"),
+        ("Design", f"{c['design']}: {DESIGNS[c['design']].words}"),
     ]
     items.append(
         (f"Clusters ({c['clusters']})" if c["clusters"] else "Users", whole(size["users"]))
@@ -721,7 +721,7 @@ def _designs(c: Content) -> Section:
         "Users that each design would need, on the same world, to find this difference of credits"
         " four times in five, after the adjustment. A preference within one slate is not the lift"
         " of a whole feed; abtest compare puts it beside a paired run of the same scenario."
-        if c["design"] == "interleave"
+        if DESIGNS[c["design"]].shares_slates
         else (
             "Users that each design would need, on the same world, to find the lift found here four"
             " times in five, after the adjustment. A paired run knows both answers of every user,"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -25,11 +24,11 @@ from policies.calls import Calls
 from policies.explore import Explore
 from policies.registry import make, resolve
 from policies.sources import sources
-from simulator.designs.assignment import arm_names, assignment, switched
+from simulator.designs.base import Design
 from simulator.engine import tape
 from simulator.log.eventlog import FEEDBACK, EventLog, Metadata, Propensity, schema
 from simulator.log.files import load_arrays, reading
-from simulator.log.metadata import HISTORY
+from simulator.log.metadata import HISTORY, arm_names
 from simulator.log.time import DAY
 from simulator.run.workspace import Workspace, load_catalogue, open_log, versions
 from simulator.scenario.model import PolicySpec, Scenario, population
@@ -55,17 +54,6 @@ class Job:
     scenario: str
 
 
-def lanes(scenario: Scenario) -> tuple[str, ...]:
-    """What is simulated apart from one another, by name.
-
-    Each arm lives its own lives, except where the arms share the same lives: a switchback (by day)
-    and an interleaving (within each slate) are one lane, called by the kind of the design.
-    """
-    if scenario.design.kind in ("switchback", "interleave"):
-        return (scenario.design.kind,)
-    return tuple(sorted(scenario.arms))
-
-
 class Context:
     """A run as its tasks see it."""
 
@@ -74,6 +62,7 @@ class Context:
         self.folder = Path(job.folder)
         self.scenario = Scenario.model_validate(json.loads(job.scenario))
         self.seed = self.scenario.seed
+        self.design: Design = self.scenario.assignment
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -118,7 +107,7 @@ class Context:
             with_columns(batch, schema(self.kinds))
             for batch in history.batches(schema(history.kinds).names)
         ]
-        for one in [lane] if lane is not None else lanes(self.scenario):
+        for one in [lane] if lane is not None else self.design.lanes():
             for first, last in self.shards:
                 days = self.tapes(one, first, last, until=day)
                 if days:
@@ -230,10 +219,7 @@ class Context:
     def who(self, lane: str, first: int, last: int) -> IntArray:
         """The users of a range that live in a lane, ascending."""
         user = np.arange(first, last)
-        if self.scenario.design.kind == "split" and lane != HISTORY:
-            names = sorted(self.scenario.arms)
-            user = user[assignment(self.seed, last, len(names))[user] == names.index(lane)]
-        return user
+        return user if lane == HISTORY else self.design.who(lane, user)
 
     def policy(self, spec: PolicySpec) -> Policy:
         """An unfitted policy of the scenario."""
@@ -260,14 +246,10 @@ class Context:
                 scenario.engine.time_limit,
                 witness,
             )
-        names = sorted(scenario.arms)
-        if scenario.design.kind == "interleave":
-            first, second = (self._arm(name, lane, day, users, witness) for name in names)
-            return Draft(first, second, self.seed)
-        if scenario.design.kind == "switchback":
-            lane_arm = names[int(switched(self.seed, scenario.days, len(names))[day])]
-            return self._arm(lane_arm, lane, day, users, witness)
-        return self._arm(lane, lane, day, users, witness)
+        one, *other = (
+            self._arm(name, lane, day, users, witness) for name in self.design.served_by(lane, day)
+        )
+        return Draft(one, other[0], self.seed) if other else one
 
     def _arm(self, name: str, lane: str, day: int, users: Users, witness: Witness) -> Desk:
         arm, serving = self.scenario.arms[name], self.scenario.serving
@@ -380,14 +362,3 @@ def one_torch_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
-
-
-def switch_days(scenario: Scenario, arm: str) -> frozenset[int] | None:
-    """The days whose rows belong to an arm: those of a switchback that it was given, else all
-    (None).
-    """
-    if scenario.design.kind != "switchback":
-        return None
-    names: Sequence[str] = sorted(scenario.arms)
-    given = switched(scenario.seed, scenario.days, len(names))
-    return frozenset(int(day) for day in np.flatnonzero(given == names.index(arm)))

@@ -24,7 +24,7 @@ from simulator.log.files import FileError, write_text
 from simulator.log.metadata import HISTORY
 from simulator.log.time import DAY
 from simulator.run import executors, tasks
-from simulator.run.context import Job, context, lanes
+from simulator.run.context import Job, context
 from simulator.run.progress import silent
 from simulator.run.workspace import RunError, Workspace, save_catalogue
 from simulator.scenario.document import Keys
@@ -325,7 +325,8 @@ class _Run:
 
     def _lanes(self) -> list[str]:
         """The lanes that have not been given up, by name."""
-        return [name for name in lanes(self.scenario) if name not in self.outcome.failed]
+        lanes = self.scenario.assignment.lanes()
+        return [name for name in lanes if name not in self.outcome.failed]
 
     def _source(self) -> None:
         """Put catalogue, history and future into the folder, and fit the users."""
@@ -374,13 +375,14 @@ class _Run:
         """Fit the policies of the arms again before `day`: each on its own lane's log, or equal
         ones once on the log of all.
         """
-        shared = {"switchback", "interleave"} & {self.scenario.design.kind}
         pieces: dict[tuple[str, str | None], tuple[tasks.Fit, list[str | None]]] = {}
         arms = self._arms()
         for arm, name in zip(
             arms, self._names([self.scenario.arms[arm] for arm in arms]), strict=True
         ):
-            lane = None if self.scenario.serving.refit_on == "pooled" else next(iter(shared), arm)
+            lane = None
+            if self.scenario.serving.refit_on == "own":
+                lane = self.scenario.assignment.rows_of(arm).lane
             fit = tasks.Fit(self.job, self.scenario.arms[arm], day, lane)
             pieces.setdefault((name, lane), (fit, []))[1].append(arm)
         self._go(

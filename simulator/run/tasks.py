@@ -23,6 +23,7 @@ from policies.calls import CallError, Calls, Limit
 from policies.explore import Explore
 from policies.registry import PolicyError, is_built_in, locate, make
 from policies.sources import sources
+from simulator.designs.base import Design, Rows
 from simulator.engine import tape
 from simulator.engine.lives import Engine, Lives, Span
 from simulator.log.eventlog import Writer, schema
@@ -44,7 +45,6 @@ from simulator.run.context import (
     context,
     fit_name,
     one_torch_thread,
-    switch_days,
     with_columns,
 )
 from simulator.run.device import device
@@ -282,8 +282,8 @@ class Simulate:
 
     Attributes:
         job: the run.
-        lane: as `context.lanes`; `history` makes the history of a synthetic world under its logging
-            policy.
+        lane: one of `Design.lanes`; `history` makes the history of a synthetic world under its
+            logging policy.
         first, last: range of users.
         days: stop after so many days of the A/B, to be continued after a refit.
     """
@@ -335,7 +335,7 @@ class Simulate:
             again = self.lane == HISTORY or t < scenario.days * DAY
             _keep(folder, t, engine, again=again)
             engine.tape = tape.Tape(run.kinds)
-            if t < end and scenario.design.kind == "switchback" and self.lane != HISTORY:
+            if t < end and self._is_handed_over(run.design, t // DAY):
                 engine.desk = run.desk(self.lane, t // DAY, users, witness)
             label = f"simulate {self.lane} {self.first}-{self.last - 1}"
             progress(label, (t - start) // DAY, (end - start) // DAY, {"requests": float(requests)})
@@ -346,6 +346,12 @@ class Simulate:
             "impressions": float(rows),
             "requests": float(requests),
         }
+
+    def _is_handed_over(self, design: Design, day: int) -> bool:
+        """Whether others serve the lane on a day than on the day before."""
+        if self.lane == HISTORY:
+            return False
+        return design.served_by(self.lane, day) != design.served_by(self.lane, day - 1)
 
     def _resume(self, run: Context, users: Users, folder: Path, start: int) -> tuple[Lives, int]:
         """The lives at the last finished day's end, and that time; the users are put there, too."""
@@ -418,26 +424,19 @@ class Merge:
         path = run.workspace.history if self.arm == HISTORY else run.workspace.part(index, self.arm)
         if path.is_file():
             return {"seconds": 0.0}
-        shared = scenario.design.kind in ("switchback", "interleave") and self.arm != HISTORY
-        lane = scenario.design.kind if shared else self.arm
-        only = switch_days(scenario, self.arm) if shared else None
-        team = (
-            sorted(scenario.arms).index(self.arm)
-            if shared and scenario.design.kind == "interleave"
-            else None
-        )
+        rows = Rows(HISTORY) if self.arm == HISTORY else run.design.rows_of(self.arm)
         with Writer(path, metadata, run.kinds) as writer:
             for done, (first, last) in enumerate(run.shards):
                 end = 0 if self.arm == HISTORY else scenario.days * DAY
-                if run.reached(lane, first, last) < end:
-                    folder = run.workspace.shard(lane, first, last)
+                if run.reached(rows.lane, first, last) < end:
+                    folder = run.workspace.shard(rows.lane, first, last)
                     raise FileError(
                         f"{folder}: the days of users {first} to {last - 1} are no longer whole"
                         " there: use --resume"
                     )
-                days = run.tapes(lane, first, last, until=scenario.days, only=only)
+                days = run.tapes(rows.lane, first, last, until=scenario.days, only=rows.days)
                 if days:
-                    for table in tape.tables(days, index, run.duration, run.kinds, team):
+                    for table in tape.tables(days, index, run.duration, run.kinds, rows.team):
                         writer.add(table)
                 progress(f"write {self.arm}", done + 1, len(run.shards), {})
         return {"seconds": time.process_time() - start}

@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from simulator.designs.base import Design
+from simulator.designs.registry import DesignSpec
 from simulator.run.device import Device
 from simulator.scenario.document import (
     Document,
@@ -168,21 +170,6 @@ class Serving(Section):
     )
 
 
-class Design(Section):
-    """Who gets which arm, and who is compared with whom."""
-
-    kind: Literal["paired", "split", "switchback", "interleave"] = Field(
-        default="paired",
-        description=(
-            "every user in every arm; users split by hash; arms that change by day; two arms"
-            " drafting one slate"
-        ),
-    )
-    control: str | None = Field(
-        default=None, description="name of the control arm; the first arm if left out"
-    )
-
-
 class Engine(Section):
     """Speed only: nothing in here may change a byte of the log, but for the last bits that a fit
     has from its kind of processor.
@@ -264,7 +251,7 @@ class Scenario(Section):
     arms: dict[Name, Arm] = Field(
         min_length=1, max_length=255, description="name -> policy under test"
     )
-    design: Design = Field(default=Design(), description="who gets which arm")
+    design: DesignSpec = Field(default=DesignSpec(), description="who gets which arm")
     metrics: tuple[
         Annotated[str | dict[str, Literal["higher", "lower"]], BeforeValidator(_named)], ...
     ] = Field(
@@ -344,6 +331,11 @@ class Scenario(Section):
     def control(self) -> str:
         """Name of the control arm."""
         return self.design.control or next(iter(self.arms))
+
+    @property
+    def assignment(self) -> Design:
+        """Who gets which arm: the design over the arms, in the order of the log."""
+        return self.design.over(tuple(sorted(self.arms)), self.seed, self.days)
 
     def resolved(self) -> dict[str, Any]:
         """All keys with their values, as plain JSON types."""
@@ -600,21 +592,10 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     if design.control is not None and design.control not in arms:
         yield ("design", "control"), f"no arm {shown(design.control)}; {near(design.control, arms)}"
     if serving.recall < serving.slate:
-        yield (
-            (
-                "serving",
-                "recall",
-            ),
-            f"must be at least serving.slate ({serving.slate}); got {serving.recall}",
-        )
-    if design.kind == "interleave" and len(arms) != 2:
-        yield (
-            (
-                "design",
-                "kind",
-            ),
-            f"interleave mixes exactly 2 arms in one slate; got {len(arms)}: {', '.join(arms)}",
-        )
+        rule = f"must be at least serving.slate ({serving.slate}); got {serving.recall}"
+        yield ("serving", "recall"), rule
+    for key, rule in scenario.assignment.disagreements():
+        yield ("design", key), rule
     if not scenario.metrics:
         yield ("metrics",), "must name at least one metric"
     yield from _names_clash(scenario)

@@ -26,7 +26,10 @@ from simulator.stats.randomise import (
 )
 
 Array = npt.NDArray[Any]
-Design = Literal["paired", "split", "day"]
+Sampling = Literal["paired", "split", "day"]
+
+SHARES: dict[Sampling, float] = {"paired": 1.0, "split": 0.5, "day": 1.0}
+"""The share of a sample's users whose answers an arm has."""
 
 LEVEL = 0.95
 CUT = 0.001
@@ -68,7 +71,7 @@ class Analysis:
     """
 
     name: str
-    design: Design
+    design: Sampling
     make: Callable[[Outcomes, Floats, Floats], tuple[Any, Any]]
     read: Callable[[Any], Reading]
     verdict: bool = False
@@ -174,13 +177,16 @@ def _has_strata(o: Outcomes, n: int) -> bool:
 _adjusted: Callable[[Outcomes, Floats, Floats], Pair] = partial(split_pair, adjusted=True)
 
 
+TWO_SAMPLES: tuple[tuple[Sampling, bool], ...] = (("paired", True), ("split", False))
+"""How the samples of the two arms are drawn, and whether they are twins."""
+
+
 def _around_quantile(level: float) -> tuple[Analysis, ...]:
     truth, name = partial(_quantile_lift, level=level), f"p{level:.0%}".rstrip("%")
     found = []
-    designs: tuple[Design, ...] = ("paired", "split")
-    for d in designs:
-        make = partial(quantiles.quantile_pair, level=level, paired=d == "paired")
-        fits = partial(_has_quantile, level=level, paired=d == "paired")
+    for d, paired in TWO_SAMPLES:
+        make = partial(quantiles.quantile_pair, level=level, paired=paired)
+        fits = partial(_has_quantile, level=level, paired=paired)
         found.append(
             Analysis(f"{d}, {name}", d, make, _by_t, slow=True, smooth=True, truth=truth, fits=fits)
         )
@@ -255,9 +261,7 @@ def resampled(resamples: int, samples: int = 1000) -> tuple[Analysis, ...]:
     prints on request.
     """
     found = []
-    designs: tuple[Design, ...] = ("paired", "split")
-    for d in designs:
-        paired = d == "paired"
+    for d, paired in TWO_SAMPLES:
         exchanged, own = (
             partial(_written_out, paired=paired, common=common) for common in (True, False)
         )

@@ -17,7 +17,7 @@ import numpy as np
 
 from policies.base import Progress
 from simulator.stats import intervals, moments
-from simulator.stats.analyses import ANALYSES, LEVEL, Analysis, Design, Reading, resampled
+from simulator.stats.analyses import ANALYSES, LEVEL, SHARES, Analysis, Reading, Sampling, resampled
 from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Outcomes, Rate, draws, outcomes
@@ -61,7 +61,7 @@ class Row:
 
     metric: str
     arm: str
-    design: Design
+    design: Sampling
     analysis: str
     n: int
     repetitions: int
@@ -119,7 +119,7 @@ class Planted:
     """
 
     metric: str
-    design: Design
+    design: Sampling
     n: int
     planted: float
     mean: float
@@ -179,7 +179,7 @@ class _Tally:
         )
 
     def row(self, o: Outcomes, a: Analysis, n: int) -> Row:
-        events = float((o.control[0] != 0).mean() * (n / 2 if a.design == "split" else n))
+        events = float((o.control[0] != 0).mean() * (n * SHARES[a.design]))
         error, power = (Rate.of(count, self.total) for count in (self.rejected_null, self.rejected))
         coverage = Rate.of(self.covered, self.total) if a.truth is not None else Rate.of(0, 0)
         lift = float("nan") if a.truth is None else a.truth(a.prepare(o))

@@ -73,7 +73,7 @@ def checks(
         found += [
             a_a(source, control),
             novelty(source, control),
-            carry_over(source, control, scenario or {}),
+            carry_over(source, control),
             interference(scenario or {}),
         ]
     return found
@@ -454,13 +454,12 @@ def novelty(days: UserDays, control: str) -> Check:
     )
 
 
-def carry_over(days: UserDays, control: str, scenario: Mapping[str, Any]) -> Check:
+def carry_over(days: UserDays, control: str) -> Check:
     """Whether what was before leaks into an arm: users' state for twins, the pre-period for splits,
     the day before for switchbacks.
     """
     name = "carry-over"
-    kind = scenario.get("design", {}).get("kind", "paired" if days.assigned is None else "split")
-    if kind == "switchback":
+    if days.switched is not None:
         meaning = (
             "users take their memory of yesterday's arm along: days after a switch mix both"
             " policies, and lifts are drawn towards 0"

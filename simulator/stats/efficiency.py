@@ -11,6 +11,8 @@ from itertools import combinations, islice
 import numpy as np
 import numpy.typing as npt
 
+from simulator.designs.interleave import Interleave
+from simulator.designs.switchback import Switchback
 from simulator.stats import moments, tests
 from simulator.stats.contrasts import compare
 from simulator.stats.power import MOST, Pilot, pilot, users_needed
@@ -182,7 +184,7 @@ def _switchback(
         return Sensitivity(
             metric,
             treatment,
-            "switchback",
+            Switchback.kind,
             effect,
             float("nan"),
             float("inf"),
@@ -198,7 +200,7 @@ def _switchback(
     return Sensitivity(
         metric,
         treatment,
-        "switchback",
+        Switchback.kind,
         effect,
         float(np.sqrt(by_users + by_days)),
         need if need <= MOST else float("inf"),
@@ -241,7 +243,7 @@ def interleaved_sensitivity(
     return Sensitivity(
         metric,
         treatment,
-        "interleave",
+        Interleave.kind,
         effect,
         error,
         need,

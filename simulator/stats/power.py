@@ -22,15 +22,7 @@ from simulator.stats.units import TableError, UnitTable, UserDays
 from simulator.stats.verdict import noncentrality
 
 Design = Literal["paired", "split", "cuped"]
-
-DESIGNS: dict[Design, str] = {
-    "paired": "twins: every user in both arms",
-    "split": "each user in one arm",
-    "cuped": "each user in one arm, adjusted for the pre-period",
-}
-"""Twins with a covariate are not a further design: both twins have the same past, and it cancels in
-their difference.
-"""
+"""The names of the PLANS."""
 
 PUBLISHED = {
     "comment": 0.00772,
@@ -89,37 +81,82 @@ class Pilot:
     @property
     def designs(self) -> tuple[Design, ...]:
         """The designs whose variance is known."""
-        known: dict[Design, bool] = {
-            "paired": self.sd_difference is not None,
-            "split": True,
-            "cuped": self.correlation is not None,
-        }
-        return tuple(d for d in DESIGNS if known[d])
+        return tuple(name for name, plan in PLANS.items() if plan.spread(self) is not None)
 
     def relative_error(self, design: Design, n: float) -> float:
         """Standard error of the relative difference with `n` users in all: twins are one user,
         splits have n / 2 in each of two arms.
 
-        Split: 2 sd / (mean sqrt(n)); CUPED: times sqrt(1 - r^2) (Deng et al., WSDM 2013, eq. 4);
-            paired: sd_difference / (mean sqrt(n)).
+        Raises:
+            PowerError: the design's variance is not known.
         """
-        if design == "paired":
-            if self.sd_difference is None:
-                raise PowerError(
-                    f"{self.metric}: without twins the paired design's variance is not known"
-                )
-            spread = self.sd_difference
-        else:
-            shrink = 1.0
-            if design == "cuped":
-                if self.correlation is None:
-                    raise PowerError(
-                        f"{self.metric}: without a pre-period the adjusted design's variance is not"
-                        " known"
-                    )
-                shrink = np.sqrt(1.0 - self.correlation**2)
-            spread = 2.0 * self.sd * shrink
+        plan = PLANS[design]
+        spread = plan.spread(self)
+        if spread is None:
+            raise PowerError(f"{self.metric}: {plan.without}")
         return float(spread / abs(self.mean) / np.sqrt(n))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A design as a test is planned with it.
+
+    Attributes:
+        words: what it is.
+        spread: of a pilot: the standard error of the difference times sqrt(users in all); None
+            where the pilot does not know it.
+        without: what the pilot then lacks.
+        arms: the number of users comes in multiples of it.
+        estimated: means and slopes that are estimated, taken off the degrees of freedom.
+        make: the samples that `simulate` tests.
+    """
+
+    words: str
+    spread: Callable[[Pilot], float | None]
+    without: str
+    arms: int
+    estimated: int
+    make: Callable[[Outcomes, Floats, Floats], Pair]
+
+    def df(self, n: float) -> float:
+        """Degrees of freedom of the t test with `n` users in all, at least 1."""
+        return max(n - self.estimated, 1.0)
+
+
+def _of_halves(p: Pilot) -> float:
+    """Two arms of n / 2 users: 2 sd."""
+    return 2.0 * p.sd
+
+
+def _of_adjusted_halves(p: Pilot) -> float | None:
+    """2 sd sqrt(1 - r^2) (Deng et al., WSDM 2013, eq. 4)."""
+    if p.correlation is None:
+        return None
+    return float(2.0 * p.sd * np.sqrt(1.0 - p.correlation**2))
+
+
+PLANS: dict[Design, Plan] = {
+    "paired": Plan(
+        "twins: every user in both arms",
+        lambda p: p.sd_difference,
+        "without twins the paired design's variance is not known",
+        arms=1,
+        estimated=1,
+        make=paired_pair,
+    ),
+    "split": Plan("each user in one arm", _of_halves, "", arms=2, estimated=2, make=split_pair),
+    "cuped": Plan(
+        "each user in one arm, adjusted for the pre-period",
+        _of_adjusted_halves,
+        "without a pre-period the adjusted design's variance is not known",
+        arms=2,
+        estimated=3,
+        make=partial(split_pair, adjusted=True),
+    ),
+}
+"""Twins with a covariate are not a further design: both twins have the same past, and it cancels in
+their difference.
+"""
 
 
 def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = None) -> Pilot:
@@ -163,7 +200,7 @@ def power(p: Pilot, lift: float, n: int, design: Design, level: float = 0.95) ->
     """
     from scipy.special import chdtri, ndtr
 
-    df = _df(design, n)
+    df = PLANS[design].df(n)
     q, shift = float(quantile(df, level)), abs(lift) / p.relative_error(design, n)
     node, weight = legendre(400)
     s = np.sqrt(chdtri(df, (1.0 + node) / 2.0) / df)
@@ -174,7 +211,7 @@ def power(p: Pilot, lift: float, n: int, design: Design, level: float = 0.95) ->
 
 def detectable(p: Pilot, n: int, design: Design, target: float = 0.8, level: float = 0.95) -> float:
     """The smallest relative lift that `n` users in all would show with power `target`."""
-    return noncentrality(float(_df(design, n)), target, level) * p.relative_error(design, n)
+    return noncentrality(PLANS[design].df(n), target, level) * p.relative_error(design, n)
 
 
 def users_needed(
@@ -200,11 +237,7 @@ def users_needed(
             if detectable(p, middle, design, target, level) > abs(lift)
             else (low, middle)
         )
-    return float(high + high % 2 if design != "paired" else high)
-
-
-def _df(design: Design, n: float) -> float:
-    return max(n - 1.0 if design == "paired" else n - 2.0 - (design == "cuped"), 1.0)
+    return float(high + high % PLANS[design].arms)
 
 
 @dataclass(frozen=True)
@@ -278,14 +311,7 @@ def simulate(
     """Power by simulation: samples of `n` users drawn from the run with a planted `lift`, each put
     through the t test of the design.
     """
-    makers: dict[Design, Callable[[Outcomes, Floats, Floats], Pair]]
-    makers = {
-        "paired": paired_pair,
-        "split": split_pair,
-        "cuped": partial(split_pair, adjusted=True),
-    }
-    make = makers[design]
-    planted = o.planted(lift)
+    make, planted = PLANS[design].make, o.planted(lift)
     count = 0
     for heads, tails in draws(len(o.control[0]), n, repetitions, seed):
         with np.errstate(invalid="ignore"):

@@ -17,9 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.products import matmul
-from simulator.designs.assignment import assigned
+from simulator.designs.base import DesignError
 from simulator.log.eventlog import EventLog
-from simulator.log.metadata import HISTORY
 from simulator.log.metrics import METRICS, Metric, Rows, Term, chosen
 from simulator.log.time import DAY
 
@@ -349,7 +348,8 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
         requests, return) have no data: both arms share it.
 
     Raises:
-        TableError: fewer than one arm besides the history, or rows not in KEY order.
+        TableError: fewer than one arm besides the history, rows not in KEY order, or rows that
+            cannot be of the log's design.
         MetricError: a metric that does not exist.
     """
     meta = log.metadata
@@ -359,45 +359,27 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
             metrics if metrics is not None else meta.scenario.get("metrics", _default())
         )
     }
-    arms = tuple(name for name in meta.arms if name != HISTORY)
+    arms, design = meta.compared, meta.design
     if not arms:
         raise TableError(
             f"this log is a pure history (arms {list(meta.arms)}): there is nothing to compare"
         )
-    given = assigned(meta)
     place = np.array(
         [arms.index(name) if name in arms else -1 for name in meta.arms], dtype=np.int64
     )
-    if given is not None:
-        given = np.where(given >= 0, place[np.maximum(given, 0)], -1)
     reader = _Pass(log, wanted, place, len(arms), max(meta.days, 1))
     cubes = reader.cubes
-    if meta.scenario.get("design", {}).get("kind") == "interleave":
+    try:
+        assigned = design.arm_of_user(meta.n_users)
+        switched = design.arm_of_day(cubes["impressions"].sum(axis=1))
+    except DesignError as error:
+        raise TableError(str(error)) from error
+    if design.shares_slates:
         visits = {t.name for m in wanted.values() for t in m.terms if t.visit}
         cubes = {name: cube for name, cube in cubes.items() if name not in visits}
-    switched = None
-    if meta.scenario.get("design", {}).get("kind") == "switchback":
-        switched = _switched(reader.cubes["impressions"])
     return UserDays(
-        arms, meta.n_users, max(meta.days, 1), wanted, cubes, reader.before, given, switched
+        arms, meta.n_users, max(meta.days, 1), wanted, cubes, reader.before, assigned, switched
     )
-
-
-def _switched(impressions: Array) -> Array:
-    """The arm of each day `[days]` of a switchback, from who was served; -1 on a day without
-    impressions.
-
-    Raises:
-        TableError: two arms were served on one day.
-    """
-    by_day = impressions.sum(axis=1)
-    both = np.flatnonzero((by_day > 0).sum(axis=0) > 1)
-    if len(both):
-        raise TableError(
-            f"day {int(both[0])} of this switchback has impressions of more than one arm; it must"
-            " have one"
-        )
-    return np.where(by_day.any(axis=0), by_day.argmax(axis=0), -1)
 
 
 def _default() -> Sequence[str]:
