@@ -472,11 +472,11 @@ def test_bca_is_scipys(paired: bool) -> None:
     assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.03 * width)
 
 
-def test_rerandomised_experiments_are_the_plain_ones() -> None:
+def test_experiments_split_by_coins_are_the_plain_ones() -> None:
     rng = np.random.default_rng(9)
     control, treatment = rng.gamma(2, 1, (2, 50))
     (heads,) = list(resampling.coins(50, 20, 1))
-    ((m,),) = list(resampling.rerandomised([(control, treatment)], 20, 1))
+    m = moments.split_by(control, treatment, heads)
     for r in range(20):
         one = moments.split(control[heads[r] == 0], treatment[heads[r] == 1])
         assert tests.t_test(m).p[r] == pytest.approx(tests.t_test(one).p)

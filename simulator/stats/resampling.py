@@ -13,7 +13,7 @@ from policies.elementary import power
 from policies.products import matmul
 from simulator.stats import moments, tests
 from simulator.stats.intervals import Interval
-from simulator.stats.moments import Floats, Moments
+from simulator.stats.moments import Floats
 from simulator.stats.randomise import CELLS
 from simulator.stats.tests import Test
 
@@ -33,24 +33,6 @@ def coins(units: int, repetitions: int, seed: int, share: float = 0.5) -> Iterat
             yield np.unpackbits(packed, axis=1, count=units)
         else:
             yield (generator.random((rows, units), dtype=np.float32) < share).view(np.uint8)
-
-
-def rerandomised(
-    metrics: list[tuple[Floats, Floats]], repetitions: int, seed: int = 0
-) -> Iterator[list[Moments]]:
-    """Split experiments on the same units, in chunks: both answers of every unit are known, a coin
-    decides which is seen.
-
-    Args:
-        metrics: (answers in the control, answers in the treatment), each `[units]`.
-        repetitions: experiments.
-        seed: of the coins.
-
-    Yields:
-        For each metric the moments of a chunk of experiments.
-    """
-    for heads in coins(len(metrics[0][0]), repetitions, seed):
-        yield [moments.split_by(control, treatment, heads) for control, treatment in metrics]
 
 
 def permutation(
