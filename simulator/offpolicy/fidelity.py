@@ -27,6 +27,7 @@ from simulator.offpolicy.target import PolicyTargets, Rank, apart
 from simulator.offpolicy.uncertainty import Ratios, bootstrap
 from simulator.run.device import device
 from simulator.scenario.model import Arm, Scenario
+from simulator.stats.moments import relative
 from simulator.stats.tests import adjust
 
 FEWEST = 8
@@ -219,13 +220,13 @@ def online(log: EventLog, control: str, reward: str, resamples: int, seed: int) 
             " over it; take another reward"
         )
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample may miss all of a rare reward
-        lifts = drawn / drawn[base] - 1
+        lifts = relative(drawn[base], drawn)
     return Online(
         arms,
         control,
         np.array([o.value for o in per_request]),
         errors,
-        means / means[base] - 1,
+        relative(means[base], means),
         lifts,
     )
 
@@ -366,7 +367,7 @@ def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed
         else float("nan")
     )
     pairs, ordered, ordered_error = _order(value, lift, resampled)
-    relative = value / truth.value[have] - 1
+    biases = relative(truth.value[have], value)
     held = [bool(c) for c, h in zip(covers, have, strict=True) if h and c is not None]
     pick = int(np.flatnonzero(have)[int(np.argmax(value))])
     return Agreement(
@@ -387,7 +388,7 @@ def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed
         kendall=(
             float(kendalltau(value, lift).statistic) if len(np.unique(value)) > 1 else float("nan")
         ),
-        error=float(np.sqrt(np.square(relative).mean())) if figure.estimates else float("nan"),
+        error=float(np.sqrt(np.square(biases).mean())) if figure.estimates else float("nan"),
         covered=sum(held) if figure.estimates else None,
         pick=truth.arms[pick],
         regret=float(np.nanmax(truth.lift) - truth.lift[pick]),

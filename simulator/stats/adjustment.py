@@ -133,7 +133,7 @@ def clustered(table: UnitTable) -> UnitTable:
     """
     if table.cluster is None:
         raise TableError("these units are independent: there are no clusters to respect")
-    names, index = np.unique(table.cluster, return_inverse=True)
+    names, index = levels(table.cluster)
     k = len(names)
 
     def summed(column: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from policies.products import matmul
 from simulator.stats import moments
 from simulator.stats.adjustment import stratified
 from simulator.stats.moments import Floats, Moments
-from simulator.stats.units import TableError, UserDays
+from simulator.stats.units import TableError, UserDays, levels
 
 CELLS = 4_000_000
 """Weights held at once (repetitions x users x arms)."""
@@ -141,7 +141,7 @@ def outcomes(days: UserDays, control: str, treatment: str, metric: str) -> Outco
         parts = {arm: tuple(v[:, some] for v in both) for arm, both in parts.items()}
     varied = past if past is not None and np.ptp(past) > 0 else None
     group = table.groups.get("activity")
-    strata = None if group is None else np.unique(group, return_inverse=True)[1]
+    strata = None if group is None else levels(group)[1]
     return Outcomes(
         metric,
         treatment,
