@@ -335,3 +335,11 @@ def test_what_a_terminal_would_act_upon_is_shown_as_an_escape(tmp_path):
     assert "\\x1b[31m\\u202e" in result.output
     assert "\x1b" not in result.output
     assert "\u202e" not in result.output
+
+
+@pytest.mark.parametrize("command", ["support", "worlds"])
+def test_a_run_that_is_not_there_is_named_with_the_place_where_it_was_looked_up(command, tmp_path):
+    missing = tmp_path / "nowhere"
+    result = CliRunner().invoke(main, ["data", command, str(missing)])
+    assert result.exit_code == 2
+    assert f"abtest: {missing}: no such file or folder; give a run's folder" in result.output

@@ -326,6 +326,25 @@ def test_nothing_is_post_stratified_by_what_depends_on_the_arm(tmp_path: Any) ->
     assert (check["status"], "differ in plan" in check["meaning"]) == ("amber", True)
 
 
+def test_a_segment_of_many_levels_is_no_set_of_strata_and_the_report_says_so(tmp_path: Any) -> None:
+    n = 1200
+    frame = pd.DataFrame(
+        {
+            "user": range(n),
+            "arm": np.where(np.arange(n) % 2 == 1, "new", "control"),
+            "x": np.random.default_rng(9).gamma(2, 3, n),
+            "city": [f"city {i // 2 % 60}" for i in range(n)],
+            "country": [f"country {i // 2 % 3}" for i in range(n)],
+        }
+    )
+    content = tables.write(frame, tmp_path)
+    strata = {r["method"]: r for r in content["otherwise"] if "strat" in r["method"]}
+    assert strata["post-stratified by country"]["note"] == ""
+    city = strata["post-stratified by city"]
+    assert city["lift"] is None
+    assert city["note"] == "not made with more than 50 strata; there are 60"
+
+
 def test_levels_are_sorted_and_every_unit_has_its_own() -> None:
     labels = np.array(["b", "a", "(blank)", "b", "é"], dtype=object)
     names, codes = levels(labels)

@@ -238,7 +238,7 @@ def _print_evaluation(found: Evaluation) -> None:
 
 
 @data.command()
-@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
 def support(run: Path) -> None:
     """How far what the arms of RUN showed is from what the model of its users was fitted on.
 
@@ -274,7 +274,7 @@ def support(run: Path) -> None:
 
 
 @data.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
 def worlds(run: Path) -> None:
     """The lifts of RUN over its own and its further worlds, with intervals that include what the
     worlds disagree about.

@@ -71,7 +71,7 @@ def computed_otherwise(
     strata = [
         name
         for name, p in segments.dependence(table).items()
-        if p >= segments.DEPENDENT and 1 < _levels(table, name) <= STRATA
+        if p >= segments.DEPENDENT and _levels(table, name) > 1
     ]
     samples = compare.Samples(table, {})
     rows = []
@@ -154,6 +154,9 @@ def _quantile(
 
 def _stratified(table: UnitTable, metric: str, control: str, arm: str, group: str) -> Row:
     name = f"post-stratified by {group}"
+    strata = _levels(table, group)
+    if strata > STRATA:
+        return _said(name, note=f"not made with more than {STRATA} strata; there are {strata:,}")
     try:
         return _row(
             name,
