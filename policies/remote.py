@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import queue
 import socket
 import ssl
 import threading
@@ -30,6 +31,10 @@ from pydantic import Field
 from policies.base import PADDING, Catalogue, Fitting, Histories, Policy, Sequences, Slates
 
 
+LONGEST_WAIT = 60.0
+"""s between two tries beyond which waiting is not doubled any more."""
+
+
 class RemoteError(ValueError):
     """A remote policy that does not answer, or not as the protocol says; the message names the url,
     the request and what to do.
@@ -43,11 +48,11 @@ class Remote(Policy):
 
     Attributes:
         url: of the endpoint, http or https.
-        timeout: s that one try may take as a whole: connecting (once the system has resolved the
-            name), sending, and reading the answer to its end.
+        timeout: s that one try may take as a whole: resolving the name, connecting, sending, and
+            reading the answer to its end.
         retries: further tries after a connection that fails, a time-out or a 5xx answer; a 4xx
             answer is final.
-        backoff: s before the first retry, doubled before each further one.
+        backoff: s before the first retry, doubled before each further one, up to a minute.
         batch: requests in one call.
         largest: MiB that an answer may have; a larger one is refused, and not read any further.
     """
@@ -127,10 +132,11 @@ class Remote(Policy):
     def _ask(self, line: _Line, body: bytes, rows: slice) -> list[Any]:
         """One batch with its retries: the `slates` of the answer."""
         whose = f"remote policy {self.url} (requests {rows.start}..{rows.stop - 1} of the batch)"
-        problem = ""
+        problem, wait = "", min(self.backoff, LONGEST_WAIT)
         for attempt in range(self.retries + 1):
             if attempt:
-                time.sleep(self.backoff * 2 ** (attempt - 1))
+                time.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
             try:
                 status, reason, text = line.post(body)
             except _TooLarge as error:
@@ -258,9 +264,7 @@ class _Line:
         """
         host, port = self._connection.host, self._connection.port
         problem = OSError(f"{host} has no address")
-        for family, kind, protocol, _, place in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        ):
+        for family, kind, protocol, _, place in _resolved(host, port, end):
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.settimeout(max(end - time.monotonic(), 1e-3))
@@ -287,6 +291,30 @@ class _Line:
         if self._raw is not None:
             self._raw.close()
             self._raw = None
+
+
+def _resolved(host: str, port: int, end: float) -> list[Any]:
+    """The addresses of a host, as `socket.getaddrinfo` gives them, if they are known before `end`.
+
+    The resolver of the system takes no time limit and cannot be interrupted. So a thread asks it,
+    which is left to itself when the time is over.
+    """
+    answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, ValueError) as error:  # ValueError: a name that DNS has no form for
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=max(end - time.monotonic(), 0))
+    except queue.Empty as error:
+        raise TimeoutError(f"{host} was not resolved in time") from error
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _no_constant(name: str) -> float:

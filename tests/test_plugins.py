@@ -380,6 +380,38 @@ def test_the_time_limit_is_of_the_whole_try_and_a_dripping_answer_is_cut_off(pie
         )
 
 
+def test_the_time_limit_holds_while_a_name_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def slow(*_: object, **__: object) -> list[Any]:
+        answered.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(RemoteError, match=r"no answer in 1 tries .*not done within 0\.2 s"):
+        make("remote", {"url": "http://slow.example/", "timeout": 0.2, "retries": 0}).recall(
+            asked(4), 5, 0
+        )
+    answered.set()
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".example"])
+def test_a_name_that_is_not_resolved_is_one_message(host: str) -> None:
+    with pytest.raises(RemoteError, match="no answer in 1 tries .*is the service up"):
+        make("remote", {"url": f"http://{host}/", "retries": 0}).recall(asked(4), 5, 0)
+
+
+def test_the_wait_between_tries_is_doubled_up_to_a_minute(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("policies.remote.time.sleep", waits.append)
+    service.failures = 99
+    with pytest.raises(RemoteError, match="no answer in 6 tries"):
+        remote(service, retries=5, backoff=8.0).recall(asked(4), 5, 0)
+    assert waits == [8.0, 16.0, 32.0, 60.0, 60.0]
+
+
 def endless() -> Iterator[bytes]:
     yield HEAD + b"\r\n"
     while True:
