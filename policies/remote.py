@@ -30,7 +30,6 @@ from pydantic import Field
 
 from policies.base import PADDING, Catalogue, Fitting, Histories, Policy, Sequences, Slates
 
-
 LONGEST_WAIT = 60.0
 """s between two tries beyond which waiting is not doubled any more."""
 
