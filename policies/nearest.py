@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from policies.base import FloatArray, Histories, IntArray, Policy, Slates
-from policies.products import chosen, padded
+from policies.products import pad, score_items
 from policies.retrieval import Index, Search, by_max, by_quota, shares
 
 
@@ -79,7 +79,7 @@ def largest_product(queries: FloatArray, vectors: FloatArray, items: IntArray) -
 
     Bit for bit those of exact search; -inf where the item is 0.
     """
-    vectors = padded(vectors)
-    products = [chosen(padded(queries[:, i]), vectors, items) for i in range(queries.shape[1])]
+    vectors = pad(vectors)
+    products = [score_items(pad(queries[:, i]), vectors, items) for i in range(queries.shape[1])]
     largest: FloatArray = np.maximum.reduce(products)
     return largest

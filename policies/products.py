@@ -1,12 +1,14 @@
-"""Products in a fixed order of addition: rows with a table, queries with chosen items; and rough
-ones that say what may be left out.
+"""Products in a fixed order of addition (rows with a table, queries with some items each), and
+rough products that say which items can be left out.
 
 A library's product adds the terms of one element in an order that depends on the shapes of its
-operands and, by the processor, on the place of the row in its block or in memory. Here the order is
-written below: an element's bytes depend on the two vectors alone, not on the batch, the processor,
-its libraries or their threads. `matmul` is what policies use in place of `@`. Searching so takes up
-to twice as long as by a library's product. So a product of rounded integers says which items need
-not be looked at, with a bound on its error. No ranking lives here.
+operands and, on some processors, on the place of the row in its block or in memory. Here the order
+is written below: an element's bytes depend on the two vectors alone, not on the batch, the
+processor, its libraries or their threads. `matmul` is what policies use in place of `@`.
+
+A search by such products takes up to twice as long as one by a library's. So a product of rounded
+integers first finds the items that cannot be among the best, by a proven bound on its error. No
+ranking lives here.
 """
 
 from __future__ import annotations
@@ -19,31 +21,31 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import DoubleArray, FloatArray, IntArray
-from policies.integers import GROUP, ROWS, Words, grouped, multiply
+from policies.integers import GROUP, ROWS, Words, group_items, multiply
 
 LANES = 8
 """Products that are added as a tree before they are added to the sum; vectors are padded with zeros
 to a multiple of it.
 """
 
-TILE = 1024
-"""Columns of a table that are in the cache while the rows go by, and"""
+TILE_COLUMNS = 1024
+"""Columns of a table that stay in the cache while the rows of a tile go by."""
 
-TOGETHER = 64
-"""rows whose sums of these columns are, while the terms go by."""
+TILE_ROWS = 64
+"""Rows whose sums of a tile's columns stay in the cache while the terms go by."""
 
 
-def padded(vectors: FloatArray) -> FloatArray:
-    """`vectors` `[N, d]` as float32 `[N, D]`, D the next multiple of `LANES`; zeros change no
-    sum.
+def pad(vectors: FloatArray) -> FloatArray:
+    """`vectors` `[N, d]` as float32 `[N, D]`, D the next multiple of `LANES`; the zeros that are
+    appended change no sum.
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    short = -vectors.shape[1] % LANES
-    return np.pad(vectors, ((0, 0), (0, short))) if short else vectors
+    n_missing = -vectors.shape[1] % LANES
+    return np.pad(vectors, ((0, 0), (0, n_missing))) if n_missing else vectors
 
 
 @numba.njit(cache=True, nogil=True)
-def _chosen(queries: Any, vectors: Any, ids: Any, out: Any) -> None:
+def _score_items(queries: Any, vectors: Any, ids: Any, out: Any) -> None:
     for row in range(len(queries)):
         q = queries[row]
         for place in range(ids.shape[1]):
@@ -62,53 +64,36 @@ def _chosen(queries: Any, vectors: Any, ids: Any, out: Any) -> None:
             out[row, place] = total
 
 
-def chosen(queries: FloatArray, vectors: FloatArray, ids: IntArray) -> FloatArray:
-    """Inner products `[B, C]` of each of `queries` `[B, D]` with its items `ids` `[B, C]`; -inf
+def score_items(queries: FloatArray, vectors: FloatArray, ids: IntArray) -> FloatArray:
+    """Inner products `[B, C]` of each of `queries` `[B, D]` with its own items `ids` `[B, C]`; -inf
     where the id is 0.
 
     Args:
-        queries, vectors: as `padded` gives them.
+        queries, vectors: as `pad` gives them.
         ids: rows of `vectors`.
     """
     out = np.full(ids.shape, -np.inf, dtype=np.float32)
-    _chosen(queries, vectors, ids, out)
+    _score_items(queries, vectors, ids, out)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
 def _add(rows: Any, table: Any, out: Any) -> None:
-    """Add `rows @ table` to `out`, in the order of `_chosen`; the number of columns of `rows` is a
-    multiple of `LANES`.
+    """Add `rows @ table` to `out`, in the order of `_score_items`; the number of columns of `rows`
+    is a multiple of `LANES`.
     """
-    for start in range(0, table.shape[1], TILE):
-        stop = min(start + TILE, table.shape[1])
-        for first in range(0, len(rows), TOGETHER):
-            last = min(first + TOGETHER, len(rows))
+    for start in range(0, table.shape[1], TILE_COLUMNS):
+        stop = min(start + TILE_COLUMNS, table.shape[1])
+        for first in range(0, len(rows), TILE_ROWS):
+            last = min(first + TILE_ROWS, len(rows))
             for i in range(0, len(table), LANES):
-                x0, x1, x2, x3 = (
-                    table[i, start:stop],
-                    table[i + 1, start:stop],
-                    table[i + 2, start:stop],
-                    table[i + 3, start:stop],
-                )
-                x4, x5, x6, x7 = (
-                    table[i + 4, start:stop],
-                    table[i + 5, start:stop],
-                    table[i + 6, start:stop],
-                    table[i + 7, start:stop],
-                )
+                terms = table[i : i + LANES, start:stop]
+                x0, x1, x2, x3 = terms[0], terms[1], terms[2], terms[3]
+                x4, x5, x6, x7 = terms[4], terms[5], terms[6], terms[7]
                 for row in range(first, last):
-                    q, total = rows[row], out[row, start:stop]
-                    q0, q1, q2, q3, q4, q5, q6, q7 = (
-                        q[i],
-                        q[i + 1],
-                        q[i + 2],
-                        q[i + 3],
-                        q[i + 4],
-                        q[i + 5],
-                        q[i + 6],
-                        q[i + 7],
-                    )
+                    q, total = rows[row, i : i + LANES], out[row, start:stop]
+                    q0, q1, q2, q3 = q[0], q[1], q[2], q[3]
+                    q4, q5, q6, q7 = q[4], q[5], q[6], q[7]
                     for c in range(len(total)):
                         low = (q0 * x0[c] + q1 * x1[c]) + (q2 * x2[c] + q3 * x3[c])
                         high = (q4 * x4[c] + q5 * x5[c]) + (q6 * x6[c] + q7 * x7[c])
@@ -132,12 +117,12 @@ def _add_dots(rows: Any, vector: Any, out: Any) -> None:
 
 
 def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
-    """`rows @ table`, a row's bytes depending on the row and the table alone: on every processor,
-    in every batch and place.
+    """`rows @ table`. A row's bytes depend on the row and the table alone: they are the same on
+    every processor, in every batch and at every place.
 
-    Products are added by `LANES` as a tree, and the trees one after the other (float32: bit for bit
-    the sums of `chosen`). A table that is contiguous in memory (`np.ascontiguousarray`) is not
-    copied.
+    `LANES` products at a time are added as a tree, and the trees one after the other (in float32
+    bit for bit the sums of `score_items`). A table that is contiguous in memory
+    (`np.ascontiguousarray`) is not copied.
 
     Args:
         rows: `[B, d]`, or `[d]` for one row.
@@ -148,7 +133,7 @@ def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
         float64.
 
     Raises:
-        ValueError: operands that are neither matrices nor vectors, or do not fit.
+        ValueError: operands that are neither matrices nor vectors, or whose shapes do not fit.
     """
     rows, table = np.asarray(rows), np.asarray(table)
     if not (rows.ndim in (1, 2) and table.ndim in (1, 2) and rows.shape[-1] == len(table)):
@@ -157,24 +142,22 @@ def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
             f" {table.shape}"
         )
     dtype = np.float32 if rows.dtype == table.dtype == np.float32 else np.float64
-    left = np.ascontiguousarray(rows if rows.ndim == 2 else rows[None], dtype)
-    right = np.ascontiguousarray(table if table.ndim == 2 else table[:, None], dtype)
+    left = np.ascontiguousarray(np.atleast_2d(rows), dtype)
+    columns = table if table.ndim == 2 else table[:, None]
+    right = np.ascontiguousarray(columns, dtype)
     out = np.zeros((len(left), right.shape[1]), dtype)
-    whole = len(table) // LANES * LANES
-    parts = [(left[:, :whole], right[:whole])]
-    if whole < len(table):
-        short = LANES - (len(table) - whole)
-        parts.append(
-            (
-                np.pad(left[:, whole:], ((0, 0), (0, short))),
-                np.pad(right[whole:], ((0, short), (0, 0))),
-            )
-        )
-    for some, of_table in parts:
+    n_whole = len(table) // LANES * LANES
+    parts = [(left[:, :n_whole], right[:n_whole])]
+    if n_whole < len(table):
+        n_missing = LANES - (len(table) - n_whole)
+        last_terms = np.pad(left[:, n_whole:], ((0, 0), (0, n_missing)))
+        last_table = np.pad(right[n_whole:], ((0, n_missing), (0, 0)))
+        parts.append((last_terms, last_table))
+    for terms, of_table in parts:
         if right.shape[1] == 1:
-            _add_dots(some, of_table[:, 0], out[:, 0])
+            _add_dots(terms, of_table[:, 0], out[:, 0])
         else:
-            _add(some, of_table, out)
+            _add(terms, of_table, out)
     return out.reshape(rows.shape[:-1] + table.shape[1:])
 
 
@@ -225,20 +208,20 @@ def solve(matrix: DoubleArray, right: DoubleArray) -> DoubleArray:
 
 @numba.njit(cache=True, nogil=True)
 def _diagonalise(a: Any, v: Any) -> None:
-    """Turn the symmetric `a` `[n, n]` into its eigenvalues, on its diagonal, and the unit matrix
-    `v` into their vectors, by columns.
+    """Turn the symmetric `a` `[n, n]` into its eigenvalues (on its diagonal) and the unit matrix
+    `v` into the eigenvectors (its columns).
 
     Jacobi's rotations, row by row (Golub & Van Loan 2013, Matrix Computations, 8.5), until what is
-    beside the diagonal is rounding.
+    left off the diagonal is rounding.
     """
     n = len(a)
-    for _ in range(60):
-        beside = whole = 0.0
+    for _ in range(60):  # they converge quadratically: some ten sweeps are enough
+        off_diagonal = whole = 0.0
         for i in range(n):
             for j in range(n):
                 whole += a[i, j] * a[i, j]
-                beside += 0.0 if i == j else a[i, j] * a[i, j]
-        if not beside > 1e-36 * whole:
+                off_diagonal += 0.0 if i == j else a[i, j] * a[i, j]
+        if not off_diagonal > 1e-36 * whole:
             return
         for p in range(n - 1):
             for q in range(p + 1, n):
@@ -293,26 +276,41 @@ def pseudo_inverse(matrices: DoubleArray) -> DoubleArray:
 
 
 LOWEST = np.int16(-(2**15))
-"""What is left out; below every rough score."""
+"""The rough score of an item that is left out; below that of every other item."""
+
+FIRST_STEP = 1024
+"""Items that are multiplied before it is looked whether shorter ones can still be among the best.
+Every later step takes half as many items as there were so far.
+"""
+
+BLOCK = 4 * ROWS
+"""Queries that are multiplied with the items of a step, while these are in the cache."""
+
+TINY = 2.0**-40
+"""Products of shorter vectors may be lost to underflow, those of vectors longer than its inverse
+to overflow.
+"""
 
 
 @numba.njit(cache=True, nogil=True)
-def _reached(upper: Any, k: int, low: int) -> int:
-    """The k-th largest of `upper`, by halving the range, where it is at least `low`; else `low`."""
-    high = np.int16(low)
-    for hand in range(len(upper)):
-        high = max(high, upper[hand])
-    least = np.int16(low)
-    while least < high:
-        middle = np.int16((np.int32(least) + np.int32(high) + 1) >> 1)
-        reach = np.int32(0)
-        for hand in range(len(upper)):
-            reach += np.int32(upper[hand] >= middle)
-        if reach >= k:
-            least = middle
+def _kth_largest(values: Any, k: int, floor: int) -> int:
+    """The k-th largest of 16-bit integers, or `floor` where that is larger; by halving the
+    range.
+    """
+    high = np.int16(floor)
+    for i in range(len(values)):
+        high = max(high, values[i])
+    low = np.int16(floor)
+    while low < high:
+        middle = np.int16((np.int32(low) + np.int32(high) + 1) >> 1)
+        n_above = np.int32(0)
+        for i in range(len(values)):
+            n_above += np.int32(values[i] >= middle)
+        if n_above >= k:
+            low = middle
         else:
             high = np.int16(middle - 1)
-    return int(least)
+    return int(low)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -321,88 +319,107 @@ def _shortlist(
     groups: Any,
     ids: Any,
     places: Any,
-    most: Any,
+    largest: Any,
     seen: Any,
     k: int,
     margin: int,
-    width: int,
-    short: Any,
-    found: Any,
+    n_buckets: int,
+    candidates: Any,
+    n_candidates: Any,
 ) -> None:
-    """Fill `short` `[B, C]` with the unseen items that may be among the first k, `found` `[B]` with
-    their number, which may exceed C.
+    """Fill `candidates` `[B, C]` with the unseen items that may be among the k best, and
+    `n_candidates` `[B]` with their number, which may exceed C.
 
-    Items stand in `groups` from the longest to the shortest, `ids` `[N]`, each with the `most`
-    `[N]` that a rough score of it can be. They are multiplied with `queries`, pairs
-    `[B filled up to ROWS, D / 2]`, until what is left is below the k-th largest score so far by
-    more than the `margin`. To find that one, items are dealt into `width` hands: the k-th largest
-    of the hands' maxima is at most the k-th largest score, and only hands whose maximum comes near
-    it are looked through.
+    Items stand in `groups` from the longest to the shortest. They are multiplied with the queries
+    until the shorter ones cannot come within `margin` of the k-th largest score so far.
+
+    A lower bound on that score is enough. The item at place p is in bucket p modulo `n_buckets`.
+    The k largest of the buckets' maxima are scores of k different items, so the k-th largest
+    maximum is at most the k-th largest score. And only a bucket whose maximum reaches the bound is
+    looked through for candidates.
+
+    Args:
+        queries: `[B filled up to ROWS, D / 2]` pairs of 16-bit integers.
+        groups: the items' integers, as `group_items` gives them.
+        ids: `[N]` which item stands at each place.
+        places: `[N + 1]` where each item stands.
+        largest: `[N]` what a rough score of the item at each place can be at most; never rises.
+        seen: `[B, S]` items left out, 0 = none.
+        k: wanted.
+        margin: by how much a rough score and another one can be wrong together.
+        n_buckets: more than k.
+        candidates, n_candidates: outputs.
     """
     n = len(ids)
     scores = np.empty((BLOCK, len(groups) * GROUP), dtype=np.int16)
-    upper = np.empty((BLOCK, width), dtype=np.int16)
-    reached, multiplied = np.empty(BLOCK, dtype=np.int64), np.empty(BLOCK, dtype=np.int64)
-    for first in range(0, len(short), BLOCK):
-        rows = min(BLOCK, len(short) - first)
-        upper[:], reached[:] = LOWEST, LOWEST
+    bucket_max = np.empty((BLOCK, n_buckets), dtype=np.int16)
+    lower_bound = np.empty(BLOCK, dtype=np.int64)
+    n_multiplied = np.empty(BLOCK, dtype=np.int64)
+    for first in range(0, len(candidates), BLOCK):
+        rows = min(BLOCK, len(candidates) - first)
+        bucket_max[:], lower_bound[:] = LOWEST, LOWEST
         end = 0
         while end < n:
-            start, step = end, max(STEP, end // 2)
-            end = min(start + max(step // width, 1) * width, n)
-            for some in range(0, rows, ROWS):
-                last = min(some + ROWS, rows)
-                if most[start] < reached[some:last].min() - margin:
+            start, step = end, max(FIRST_STEP, end // 2)
+            end = min(start + max(step // n_buckets, 1) * n_buckets, n)
+            for tile in range(0, rows, ROWS):
+                last = min(tile + ROWS, rows)
+                if largest[start] < lower_bound[tile:last].min() - margin:
                     continue
                 multiply(
-                    queries[first + some : first + some + ROWS],
+                    queries[first + tile : first + tile + ROWS],
                     groups,
                     start // GROUP,
                     -(-end // GROUP),
                     15,
-                    scores[some : some + ROWS],
+                    scores[tile : tile + ROWS],
                 )
-                for row in range(some, last):
-                    mine, best = scores[row], upper[row]
+                for row in range(tile, last):
+                    row_scores, row_max = scores[row], bucket_max[row]
                     for item in seen[first + row]:
                         if start <= places[item] < end:
-                            mine[places[item]] = LOWEST
-                    for hands in range(start, end, width):
-                        dealt = mine[hands : min(hands + width, end)]
-                        for hand in range(len(dealt)):
-                            best[hand] = max(best[hand], dealt[hand])
-                    reached[row], multiplied[row] = _reached(best, k, reached[row]), end
+                            row_scores[places[item]] = LOWEST
+                    for round_start in range(start, end, n_buckets):
+                        # One item for each bucket: a loop that is compiled to vector instructions
+                        one_each = row_scores[round_start : min(round_start + n_buckets, end)]
+                        for bucket in range(len(one_each)):
+                            row_max[bucket] = max(row_max[bucket], one_each[bucket])
+                    lower_bound[row] = _kth_largest(row_max, k, lower_bound[row])
+                    n_multiplied[row] = end
         for row in range(rows):
-            bound, m = max(reached[row] - margin, LOWEST + 1), 0
-            for hand in range(width):
-                if upper[row, hand] < bound:
+            bound, n_row = max(lower_bound[row] - margin, LOWEST + 1), 0
+            for bucket in range(n_buckets):
+                if bucket_max[row, bucket] < bound:
                     continue
-                for place in range(hand, multiplied[row], width):
+                for place in range(bucket, n_multiplied[row], n_buckets):
                     if scores[row, place] >= bound:
-                        if m < short.shape[1]:
-                            short[first + row, m] = ids[place]
-                        m += 1
-            found[first + row] = m
+                        if n_row < candidates.shape[1]:
+                            candidates[first + row, n_row] = ids[place]
+                        n_row += 1
+            n_candidates[first + row] = n_row
 
 
 class Rough:
     """Approximate inner products with all items that are long enough, in 16-bit integers.
 
     With M the largest length of an item and s = 2^15 - 1 - sqrt(d)/2, a query q and an item x
-    become Q = s q / |q| and X = s x / M, rounded to integers: off by at most sqrt(d)/2, and so no
-    longer than 2^15 - 1. Q . X is exact, and off from s^2 q . x / (|q| M) by at most sqrt(d)/2 (|X|
-    + s) < 2^15 sqrt(d). A score in `chosen`'s order is off by less than 2^-23 d |q| M (Higham,
-    Accuracy and Stability of Numerical Algorithms, 2002, section 3.1), less than 2^7 d here. So in
-    units of 2^15, of which one more is lost with the lower bits, every score is within `error` =
-    sqrt(d) + d/256 + 1 of its rough one; their range is 2^16.
+    become Q = s q / |q| and X = s x / M, rounded to integers. Rounding moves a vector by at most
+    sqrt(d)/2, so none is longer than 2^15 - 1. Q . X is exact, and differs from s^2 q . x / (|q| M)
+    by at most sqrt(d)/2 (|X| + s) < 2^15 sqrt(d). A score of `score_items` is off by less than
+    2^-23 d |q| M (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1), which
+    is less than 2^7 d in the units of Q . X. The lower 15 bits are dropped, which loses less than
+    one unit of 2^15. So in these units every score is within `error` = sqrt(d) + d/256 + 1 of its
+    rough one; rough scores range over 2^16.
 
     No rough score exceeds |X| (Cauchy-Schwarz), so after the k best of the longer items the shorter
-    ones need not be looked at (Teflioudi, Gemulla & Mykytiuk, LEMP, SIGMOD 2015). Where lengths say
-    nothing, all are.
+    ones need not be looked at (Teflioudi, Gemulla & Mykytiuk, LEMP, SIGMOD 2015). Where all items
+    are about equally long, all are looked at.
     """
 
     def __init__(self, vectors: FloatArray) -> None:
-        """Of the items' finite `vectors` `[N + 1, D]` as `padded` gives them; row 0 is padding."""
+        """Prepare the items' finite `vectors` `[N + 1, D]` as `pad` gives them; row 0 is
+        padding.
+        """
         width = vectors.shape[1]
         self._scale = 2.0**15 - 1 - width**0.5 / 2
         self.error = width**0.5 + width / 256 + 1
@@ -412,84 +429,70 @@ class Rough:
         self._places = np.full(len(vectors), -1)
         self._places[self._ids] = np.arange(len(self._ids))
         scale = self._scale / max(self.longest, TINY)
-        self._groups = grouped(_rounded(vectors[self._ids], np.full(len(self._ids), scale)))
-        self._most = np.ceil(lengths[self._ids - 1] * scale + width**0.5 / 2)
+        scales = np.full(len(self._ids), scale)
+        self._groups = group_items(_round(vectors[self._ids], scales))
+        self._largest = np.ceil(lengths[self._ids - 1] * scale + width**0.5 / 2)
 
     def fits(self, k: int) -> bool:
-        """Whether a shortlist of k is worth its while: more hands than wanted items, and some items
-        in a hand.
+        """Whether a shortlist of k saves time: there are more buckets than wanted items, and two or
+        more items in a bucket.
         """
-        return 2 * self._hands(k) <= len(self._ids)
+        return 2 * self._n_buckets(k) <= len(self._ids)
 
     @staticmethod
-    def _hands(k: int) -> int:
-        """A multiple of `GROUP`."""
+    def _n_buckets(k: int) -> int:
+        """A multiple of `GROUP`, so that a step ends with a group."""
         return max(256, -(-2 * k // GROUP) * GROUP)
 
     def shortlist(
         self, queries: FloatArray, k: int, seen: IntArray
     ) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-        """Items that may be among the k of largest score, seen ones left out.
+        """Items that may be among the k of largest score; seen ones are left out.
 
         Args:
-            queries: `[B, D]` as `padded` gives them.
+            queries: `[B, D]` as `pad` gives them.
             k: wanted.
             seen: `[B, S]` items left out, 0 = none.
 
         Returns:
-            Items `[B, C]`, 0 = none, and `[B]` whether they hold the k best for certain: not where
-            too many are near one another, and not for queries so short or long (or not finite) that
-            the bound on the error does not hold.
+            Candidates `[B, C]`, 0 = none, and `[B]` whether they hold the k best for certain. They
+            do not where too many scores lie near one another, and for a query so short or long (or
+            not finite) that the bound on the error does not hold.
         """
-        ids = np.zeros((len(queries), 3 * k + 64), dtype=np.int64)
-        found = np.zeros(len(queries), dtype=np.int64)
-        length = _lengths(queries)
-        holds = (length >= TINY) & (length <= 1 / TINY) & (TINY <= self.longest <= 1 / TINY)
-        if not holds.all():
-            queries, length = (
-                np.where(holds[:, None], queries, np.float32(0)),
-                np.where(holds, length, 1),
-            )
-        words = np.pad(
-            _rounded(queries, self._scale / length), ((0, -len(queries) % ROWS), (0, 0))
-        ).view(np.int32)
-        margin = math.ceil(2 * self.error)
+        candidates = np.zeros((len(queries), 3 * k + 64), dtype=np.int64)
+        n_candidates = np.zeros(len(queries), dtype=np.int64)
+        lengths = _lengths(queries)
+        is_bounded = (lengths >= TINY) & (lengths <= 1 / TINY)
+        is_bounded &= TINY <= self.longest <= 1 / TINY
+        if not is_bounded.all():
+            queries = np.where(is_bounded[:, None], queries, np.float32(0))
+            lengths = np.where(is_bounded, lengths, 1)
+        words = _round(queries, self._scale / lengths)
+        words = np.pad(words, ((0, -len(queries) % ROWS), (0, 0)))
         _shortlist(
-            words,
+            words.view(np.int32),
             self._groups,
             self._ids,
             self._places,
-            self._most,
+            self._largest,
             seen,
             k,
-            margin,
-            self._hands(k),
-            ids,
-            found,
+            math.ceil(2 * self.error),
+            self._n_buckets(k),
+            candidates,
+            n_candidates,
         )
-        certain: npt.NDArray[np.bool_] = holds & (found <= ids.shape[1])
-        return ids[:, : found.max(initial=1)], certain
+        is_certain: npt.NDArray[np.bool_] = is_bounded & (n_candidates <= candidates.shape[1])
+        return candidates[:, : n_candidates.max(initial=1)], is_certain
 
 
 def _lengths(vectors: FloatArray) -> npt.NDArray[np.float64]:
-    """`[N]` of `vectors` `[N, D]`."""
+    """The Euclidean lengths `[N]` of `vectors` `[N, D]`."""
     wide = vectors.astype(np.float64)
     squares: npt.NDArray[np.float64] = np.einsum("nd,nd->n", wide, wide)
     return np.sqrt(squares)
 
 
-def _rounded(vectors: FloatArray, scale: npt.NDArray[np.float64]) -> Words:
-    """`vectors` `[N, D]`, each times its `scale` `[N]`, as the nearest integers."""
-    return np.rint(vectors * scale[:, None]).astype(np.int16)
-
-
-STEP = 1024
-"""Items that are multiplied before it is looked whether shorter ones can be among the best; later
-half as many as there were so far.
-"""
-
-BLOCK = 4 * ROWS
-"""Queries that are multiplied with them, while they are in the cache."""
-
-TINY = 2.0**-40
-"""Lengths below it may lose products to underflow, lengths above its inverse to overflow."""
+def _round(vectors: FloatArray, scales: npt.NDArray[np.float64]) -> Words:
+    """`vectors` `[N, D]`, each times its own one of `scales` `[N]`, as the nearest integers."""
+    return np.rint(vectors * scales[:, None]).astype(np.int16)

@@ -16,7 +16,7 @@ import numpy as np
 
 from policies.base import PADDING, FloatArray, IntArray, Params, Slates
 from policies.blocks import by_rows
-from policies.products import Rough, chosen, matmul, padded
+from policies.products import Rough, matmul, pad, score_items
 from policies.streams import Purpose, uniform
 
 Ranked = tuple[IntArray, FloatArray]
@@ -202,7 +202,7 @@ class Exact:
 
     def __init__(self, vectors: FloatArray) -> None:
         self.n_items = len(vectors) - 1
-        self._vectors = padded(vectors)
+        self._vectors = pad(vectors)
         self._columns = np.ascontiguousarray(self._vectors.T)
         self._rough = Rough(self._vectors) if np.isfinite(self._vectors).all() else None
 
@@ -210,17 +210,17 @@ class Exact:
         """Inner products `[B, n_items + 1]` with `queries` `[B, d]`, bit for bit those of
         `search`.
         """
-        return matmul(padded(queries), self._columns)
+        return matmul(pad(queries), self._columns)
 
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
-        queries = padded(queries)
+        queries = pad(queries)
         check_wanted(k, seen, self.n_items)
         if self._rough is None or not self._rough.fits(k):
             return top_k(matmul(queries, self._columns), k, seen)
         ids, certain = self._rough.shortlist(queries, k, seen)
         items, scores = top_k_of(
             ids,
-            chosen(queries, self._vectors, ids),
+            score_items(queries, self._vectors, ids),
             k,
             np.zeros((len(ids), 0), dtype=np.int64),
             self.n_items,
@@ -271,7 +271,7 @@ class Approximate:
             2**31 - 1
         )  # a BLAS product rounds by a query's place in its block
         self.n_items = len(vectors) - 1
-        self._vectors = padded(vectors)
+        self._vectors = pad(vectors)
         squares = (self._vectors[1:].astype(np.float64) ** 2).sum(axis=1)
         extra = np.sqrt(np.maximum(squares.max(initial=0.0) - squares, 0.0))
         points = np.ascontiguousarray(np.column_stack([self._vectors[1:], extra]), dtype=np.float32)
@@ -296,7 +296,7 @@ class Approximate:
             faiss.omp_set_num_threads(threads)
 
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
-        queries = padded(queries)
+        queries = pad(queries)
         wanted = np.minimum(k + (seen != PADDING).sum(axis=1), self.n_items)
         size = np.minimum(
             2 ** np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64), self.n_items
@@ -308,7 +308,7 @@ class Approximate:
             found = by_rows(
                 lambda block, fetch=fetch: self._nearest(block, int(fetch)), queries[rows]
             )
-            inner = chosen(queries[rows], self._vectors, found)
+            inner = score_items(queries[rows], self._vectors, found)
             items[rows], scores[rows] = top_k_of(found, inner, k, seen[rows], self.n_items)
         return items, scores
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policies.integers import GROUP, ROWS, grouped, multiply
+from policies.integers import GROUP, ROWS, group_items, multiply
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_products_are_those_of_numpy(n: int, d: int, shift: int) -> None:
         rng.integers(-largest, largest + 1, (rows, d)).astype(np.int16) for rows in (ROWS, n)
     )
     queries[0], items[0] = largest, -largest
-    groups = grouped(items)
+    groups = group_items(items)
     out = np.full((ROWS, len(groups) * GROUP), 7, dtype=np.int16)
     multiply(queries.view(np.int32), groups, 0, len(groups), shift, out)
     np.testing.assert_array_equal(
@@ -29,7 +29,7 @@ def test_products_are_those_of_numpy(n: int, d: int, shift: int) -> None:
 
 def test_other_columns_stay_as_they_are() -> None:
     groups, out = (
-        grouped(np.ones((3 * GROUP, 2), dtype=np.int16)),
+        group_items(np.ones((3 * GROUP, 2), dtype=np.int16)),
         np.full((ROWS, 3 * GROUP), 7, dtype=np.int16),
     )
     multiply(np.ones((ROWS, 2), dtype=np.int16).view(np.int32), groups, 1, 2, 0, out)
@@ -40,6 +40,6 @@ def test_the_longest_vectors_do_not_overflow() -> None:
     queries, items = np.zeros((ROWS, 64), dtype=np.int16), np.zeros((2, 64), dtype=np.int16)
     queries[:, 5], items[0, 5], items[1, 5] = 2**15 - 1, 2**15 - 1, 1 - 2**15
     out = np.zeros((ROWS, GROUP), dtype=np.int16)
-    multiply(queries.view(np.int32), grouped(items), 0, 1, 15, out)
+    multiply(queries.view(np.int32), group_items(items), 0, 1, 15, out)
     assert (out[:, 0] == 2**15 - 2).all()
     assert (out[:, 1] == -((2**15 - 1) ** 2) >> 15).all()

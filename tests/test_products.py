@@ -14,19 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.integers import GROUP, ROWS, multiply
-from policies.products import Rough, _rounded, chosen, matmul, padded, pseudo_inverse, solve
+from policies.products import Rough, _round, matmul, pad, pseudo_inverse, score_items, solve
 from policies.retrieval import Exact, top_k
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 17, 64, 65])
 def test_a_score_is_the_same_bits_alone_and_among_all(width: int) -> None:
     rng = np.random.default_rng(width)
-    vectors = padded(rng.standard_normal((2500, width)))
-    queries = padded(rng.standard_normal((9, width)))
+    vectors = pad(rng.standard_normal((2500, width)))
+    queries = pad(rng.standard_normal((9, width)))
     scores = matmul(queries, np.ascontiguousarray(vectors.T))
     ids = rng.integers(0, 2500, (9, 40))
     np.testing.assert_array_equal(
-        chosen(queries, vectors, ids),
+        score_items(queries, vectors, ids),
         np.where(ids > 0, np.take_along_axis(scores, ids, 1), -np.inf),
     )
     exact = queries.astype(np.float64) @ vectors.T.astype(np.float64)
@@ -47,7 +47,7 @@ def test_the_order_of_addition_is_the_one_that_is_written() -> None:
         total += ((p[i] + p[i + 1]) + (p[i + 2] + p[i + 3])) + (
             (p[i + 4] + p[i + 5]) + (p[i + 6] + p[i + 7])
         )
-    assert chosen(q[None], np.stack([0 * x, x]), np.array([[1]]))[0, 0] == total
+    assert score_items(q[None], np.stack([0 * x, x]), np.array([[1]]))[0, 0] == total
 
 
 @settings(max_examples=60, deadline=None)
@@ -69,22 +69,22 @@ def test_the_rough_product_is_within_its_bound_and_misses_nothing(
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors *= np.exp(rng.normal(0, spread, (3000, 1))) * 2.0**scale
     vectors[600:700] = vectors[:100] * (1 + 1e-6 * rng.standard_normal((100, 1)))
-    queries = padded(rng.standard_normal((5, width)))
+    queries = pad(rng.standard_normal((5, width)))
     seen = rng.integers(0, 3000, (5, 30))
-    index, items = Exact(vectors), padded(vectors)
+    index, items = Exact(vectors), pad(vectors)
     scores = matmul(queries, np.ascontiguousarray(items.T))
     rough = index._rough
     assert rough is not None
     length = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
-    words = np.pad(_rounded(queries, rough._scale / length[:, 0]), ((0, ROWS - 5), (0, 0)))
+    words = np.pad(_round(queries, rough._scale / length[:, 0]), ((0, ROWS - 5), (0, 0)))
     near = np.empty((ROWS, len(rough._groups) * GROUP), dtype=np.int16)
     multiply(words.view(np.int32), rough._groups, 0, len(rough._groups), 15, near)
     off = near[:5, : len(rough._ids)] - scores[:, rough._ids] * (
         rough._scale**2 / 2**15 / rough.longest / length
     )
     assert (np.abs(off) <= rough.error).all()
-    assert (np.abs(near[:5, : len(rough._ids)]) <= rough._most).all()
-    assert (np.diff(rough._most) <= 0).all()
+    assert (np.abs(near[:5, : len(rough._ids)]) <= rough._largest).all()
+    assert (np.diff(rough._largest) <= 0).all()
     found, best = index.search(queries[:, :width], k, seen)
     expected, expected_best = top_k(scores, k, seen)
     np.testing.assert_array_equal(found, expected)
@@ -93,9 +93,9 @@ def test_the_rough_product_is_within_its_bound_and_misses_nothing(
 
 def test_most_items_are_left_out() -> None:
     rng = np.random.default_rng(1)
-    rough = Rough(padded(rng.standard_normal((6001, 64))))
+    rough = Rough(pad(rng.standard_normal((6001, 64))))
     ids, certain = rough.shortlist(
-        padded(rng.standard_normal((100, 64))), 10, np.zeros((100, 0), dtype=np.int64)
+        pad(rng.standard_normal((100, 64))), 10, np.zeros((100, 0), dtype=np.int64)
     )
     assert certain.all()
     assert (ids > 0).sum(axis=1).mean() < 15
