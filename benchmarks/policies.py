@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402 (threads first)
 
 from policies.base import Catalogue, Fitting, Histories, IntArray, Policy, Sequences  # noqa: E402
 from policies.registry import make  # noqa: E402
+from policies.validation import discount  # noqa: E402
 
 JOBS = {
     "SASRec:CE": ("sasrec", {"loss": {"kind": "softmax"}}),
@@ -48,11 +49,11 @@ def read(file: Path, leave: int) -> tuple[Sequences, IntArray, Catalogue]:
     catalogue.
     """
     users = [[int(field) for field in line.split()[1:]] for line in file.read_text().splitlines()]
-    kept = [user[: len(user) - leave] for user in users]
+    kept = [user[: max(len(user) - leave, 0)] for user in users]
     items = np.concatenate([np.array(user, dtype=np.int64) for user in kept])
     offsets = np.concatenate([[0], np.cumsum([len(user) for user in kept])]).astype(np.int64)
     clicked = np.ones(len(items), dtype=bool)
-    target = np.array([user[-leave] if leave else 0 for user in users])
+    target = np.array([user[-leave] if 0 < leave <= len(user) else 0 for user in users])
     sequences = Sequences(np.arange(len(users)), offsets, items, clicked, np.arange(len(items)))
     return (
         sequences,
@@ -89,7 +90,7 @@ def evaluate(policy: Policy, sequences: Sequences, target: IntArray) -> dict[str
         histories = Histories(rows, np.zeros(len(rows), dtype=np.int64), items, items > 0, items)
         hits[rows] = policy.recall(histories, 10, 0).items == target[rows, None]
     seconds = time.process_time() - start
-    gains = hits / np.log2(np.arange(10) + 2)
+    gains = hits * discount(np.arange(10))
     found = {
         f"{name}@{k}": float(values[:, :k].sum() / len(order))
         for k in (5, 10)
@@ -103,11 +104,13 @@ def ours(file: Path, name: str, params: Mapping[str, Any]) -> dict[str, float]:
     evaluation.
     """
     sequences, target, catalogue = read(file, 1)
-    known = sequences.drop_last(1)
+    training_log, _, _ = read(file, 2)
     policy = make(name, {**FORMS[name], **params, "training": {"epochs": 2, "patience": 0}})
     ends: list[float] = []
-    policy.fit(known, catalogue, Fitting(progress=lambda *_: ends.append(time.process_time())))
-    targets = int(np.minimum(np.maximum(np.diff(known.offsets) - 1, 0), 50).sum())
+    policy.fit(
+        training_log, catalogue, Fitting(progress=lambda *_: ends.append(time.process_time()))
+    )
+    targets = int(np.minimum(np.maximum(np.diff(training_log.offsets) - 1, 0), 50).sum())
     evaluate(policy, sequences, target)
     seconds = ends[1] - ends[0]
     users = evaluate(policy, sequences, target)["users_per_s"]

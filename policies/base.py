@@ -161,11 +161,6 @@ class Sequences:
             {name: column[keep] for name, column in self.columns.items()},
         )
 
-    def drop_last(self, n: int) -> Sequences:
-        """Every user's sequence without its last `n` impressions."""
-        ends = np.repeat(self.offsets[1:], np.diff(self.offsets))
-        return self.where(np.arange(len(self.items)) < ends - n)
-
     def last(self, length: int) -> Histories:
         """The last `length` impressions of each user as requests, `[U, length]`; `step` is 0."""
         items, clicked = (

@@ -7,10 +7,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.base import DoubleArray, Histories, IntArray, Sequences, right_aligned
+from policies.elementary import logs2
 
 ROWS = 1024
+"""Users that are asked for at once."""
+
+
+def discount(place: npt.ArrayLike) -> DoubleArray:
+    """What an item at the 0-based `place` of a slate counts in DCG: 1 / log2(place + 2).
+
+    Järvelin & Kekäläinen, TOIS 2002, with gain 1 for a relevant item. With one relevant item the
+    ideal DCG is 1, so this is also the NDCG of a slate that has it there.
+    """
+    discounts: DoubleArray = 1.0 / logs2(np.asarray(place, dtype=np.float64) + 2.0)
+    return discounts
 
 
 class LastClicks:
@@ -74,9 +87,8 @@ class LastClicks:
         )
 
     def gains(self, found: IntArray, some: slice) -> DoubleArray:
-        """1 / log2(p + 2) where place p of `found` `[B, k]` is the last click of some users, else
+        """The `discount` of a place of `found` `[B, k]` that holds the last click of its user, else
         0, `[B, k]`: a row's sum is NDCG@k.
         """
-        return np.where(
-            found == self.target[some, None], 1 / np.log2(np.arange(found.shape[1]) + 2), 0.0
-        )
+        is_hit = found == self.target[some, None]
+        return np.where(is_hit, discount(np.arange(found.shape[1])), 0.0)

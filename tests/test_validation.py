@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from policies.base import Sequences
-from policies.validation import LastClicks
+from policies.validation import LastClicks, discount
 
 LOG = Sequences(  # user 10: two clicks; 11: none; 12: three and an unclick at the end; 13: one
     np.array([10, 11, 12, 13]),
@@ -34,6 +34,11 @@ def test_a_click_counts_by_the_place_where_it_is_found() -> None:
     (some,) = held.blocks()
     found = np.array([[4, 3, 9], [7, 6, 5]])
     np.testing.assert_allclose(held.gains(found, some).sum(axis=1), [1 / np.log2(3), 0])
+
+
+def test_a_hit_counts_less_from_place_to_place() -> None:
+    np.testing.assert_allclose(discount([0, 1, 2, 6]), [1, 1 / np.log2(3), 1 / 2, 1 / 3])
+    assert (np.diff(discount(np.arange(500))) < 0).all()
 
 
 def test_at_most_so_many_are_drawn_the_same_in_any_order() -> None:

@@ -163,15 +163,15 @@ def hit_rate(k: int) -> Metric:
 def ndcg(k: int) -> Metric:
     """Discounted hits in the first `k` positions per request.
 
-    A click at 0-based position p counts 1 / log2(p + 2) (Järvelin & Kekäläinen 2002). With one
-    held-out item per request the ideal gain is 1, so this is NDCG@k.
+    A click counts the `policies.validation.discount` of its position. With one held-out item per
+    request the ideal gain is 1, so this is NDCG@k.
     """
 
     def gain(rows: Rows) -> Array:
-        from policies.elementary import logs2
+        from policies.validation import discount
 
-        position = rows["position"].astype(np.float64)
-        return np.where((rows["click"] == 1) & (position < k), 1.0 / logs2(position + 2.0), 0.0)
+        position = rows["position"]
+        return np.where((rows["click"] == 1) & (position < k), discount(position), 0.0)
 
     term = Term(f"ndcg@{k}", ("click", "position"), gain)
     return Metric(

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.elementary import logs2
+from policies.validation import discount
 from simulator.log.eventlog import Propensity
 from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Float, Rounds
@@ -280,7 +280,7 @@ class Gain(HitRate):
     name, paper = "ndcg", "Järvelin & Kekäläinen 2002"
 
     def worth(self, rank: np.ndarray) -> Float:
-        return np.where(rank < self.k, 1 / logs2(rank + 2), 0.0)
+        return np.where(rank < self.k, discount(rank), 0.0)
 
 
 class IPS(Estimator):

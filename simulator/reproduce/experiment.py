@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, Progress
+from policies.validation import discount
 from simulator.log.eventlog import EventLog
 from simulator.log.files import load_arrays, staged, write_text
 from simulator.log.ledger import Ledger
@@ -347,10 +348,9 @@ def values(place: npt.NDArray[np.int8], metric: str) -> Floats:
     """
     stem, _, k = metric.partition("@")
     hit = (place >= 0) & (place < int(k))
-    gain = (
-        hit if stem == "hit_rate" else np.where(hit, 1 / np.log2(np.maximum(place, 0) + 2.0), 0.0)
-    )
-    return gain.astype(np.float64)
+    if stem == "hit_rate":
+        return hit.astype(np.float64)
+    return np.where(hit, discount(np.maximum(place, 0)), 0.0)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from policies.base import Catalogue, Fitting, Params, Policy, Sequences, WorldBound
 from policies.registry import available, make, resolve
+from policies.validation import discount
 
 BRINGS_A_MODEL = ("exported", "implicit", "recbole", "remote")
 """Policies that serve a model from elsewhere: described, not measured."""
@@ -88,7 +89,7 @@ def measure(
         ).items
     served = time.process_time() - began
     found = ranked[:, :k] == target[:, None]
-    gain = (found / np.log2(np.arange(k) + 2)).sum(axis=1)
+    gain = (found * discount(np.arange(k))).sum(axis=1)
     half = 1.96 / np.sqrt(len(users))
     hit = found.any(axis=1)
     return Measured(
