@@ -12,22 +12,33 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import kendalltau, spearmanr
 
+from policies.base import Fitting
 from policies.registry import make
 from simulator.cli.fidelity import fidelity as command
 from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.time import DAY
 from simulator.offpolicy.fidelity import (
     FEWEST,
     POLICIES,
     YARDSTICKS,
     Figure,
     Online,
+    Ran,
     agreement,
     for_new_policies,
     online,
+    served,
     widened,
 )
+from simulator.offpolicy.jobs import training
 from simulator.offpolicy.replay import ReplayError
+from simulator.offpolicy.rounds import Stream
+from simulator.offpolicy.target import PolicyTargets, apart
+from simulator.run.pipeline import simulate
+from simulator.run.progress import silent
+from simulator.run.workspace import Workspace, load_catalogue
 from simulator.scenario.model import Arm, Scenario
+from simulator.serving.ranking import Ranker
 
 WORLD = """
 name: small
@@ -225,6 +236,44 @@ def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     )
     assert again.exit_code == 0, again.output
     assert json.loads((out / "fidelity.json").read_text()) == content
+
+
+def test_the_offline_side_shows_what_a_run_serves(tmp_path: Path) -> None:
+    """The candidates of the arm and of the channels, without repeats, by the ranker's score, best
+    first; equal scores in the order of recall.
+    """
+    quotas = "serving: {slate: 4, recall: 8, channels: [{name: c, policy: random, quota: 5}]}"
+    file = tmp_path / "small.yaml"
+    file.write_text(WORLD.split("  itemknn:")[0].replace("serving: {slate: 4, recall: 20}", quotas))
+    scenario = Scenario.load(file)
+    assert scenario.serving.ranking.kind == "pointwise"
+    where = Workspace(tmp_path / "run")
+    simulate(scenario, where.root)
+    log, catalogue = EventLog.open(where.log), load_catalogue(where.models / "catalogue.npz")
+    past, since, seed = scenario.serving.history, -2 * DAY, apart(scenario.seed)
+    sequences = training(log, "history", since, None)
+    policies, desks = served(Ran(scenario, log, catalogue, tmp_path), sequences, silent)
+    assert [desk.arm for desk in desks] == ["random", "popularity"]
+    beside = make("random", {}).fit(sequences, catalogue, Fitting(scenario.seed))
+    ranker = Ranker.fit(sequences, catalogue, past, scenario.serving.ranking.watch_weight)
+    (rounds,) = (one for one in Stream(log, "click", "history", since, past) if one.length == 4)
+    histories = rounds.histories
+    assert histories is not None
+    by_channel = 0
+    for (_, policy), desk in zip(policies, desks, strict=True):
+        target = PolicyTargets(desk.arm, desk)(rounds)
+        assert target.deterministic
+        lists = policy.recall(histories, 8, seed).items, beside.recall(histories, 5, seed).items
+        np.testing.assert_array_equal(target.recalled, lists[0])
+        for row in range(len(rounds)):
+            own, others = lists[0][row].tolist(), lists[1][row].tolist()
+            candidates = list(dict.fromkeys(item for item in own + others if item))
+            scores = ranker.score(histories.rows([row]), np.array([candidates]))[0]
+            order = sorted(range(len(candidates)), key=lambda place: -scores[place])
+            slate = [candidates[place] for place in order[:4]]
+            assert target.slates[row, 0].tolist() == slate
+            by_channel += len(set(slate) - set(own))
+    assert by_channel > 0
 
 
 def test_no_policy_stands_twice_among_the_points(tmp_path: Path) -> None:

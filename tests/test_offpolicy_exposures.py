@@ -20,7 +20,7 @@ from simulator.datasets.kuairand import LOG
 from simulator.log.eventlog import EventLog, LogError, Metadata
 from simulator.offpolicy.replay import Settings, evaluate
 from simulator.offpolicy.rounds import Stream, Uniform
-from simulator.offpolicy.target import PolicyTargets
+from simulator.offpolicy.target import PolicyTargets, alone
 from simulator.scenario.model import Data
 
 USERS, VIDEOS, DAYS = 250, 40, 6
@@ -175,7 +175,7 @@ def test_what_is_certain_is_found_exactly() -> None:
     stream = Stream(log, history=1, uniform=Uniform("random", n_items))
     (found,) = evaluate(
         stream,
-        [PolicyTargets("popularity", policy, recall=1)],
+        [PolicyTargets("popularity", alone("popularity", policy, n_items, 1))],
         n // 10,
         n_items,
         Settings(resamples=20),

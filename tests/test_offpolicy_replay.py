@@ -28,7 +28,7 @@ from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Sett
 from simulator.offpolicy.result import gather, markdown, save
 from simulator.offpolicy.rounds import DAY_MS, Rounds, Stream
 from simulator.offpolicy.scores import orderings
-from simulator.offpolicy.target import PolicyTargets, Target, apart
+from simulator.offpolicy.target import PolicyTargets, Target, alone, apart
 from simulator.run.progress import silent
 
 USERS, ITEMS = 300, 8
@@ -332,7 +332,8 @@ def test_policy_targets_do_not_depend_on_their_block() -> None:
     stream = Stream(log, history=6)
     policy = Popularity().fit(log.sequences(), Catalogue(USERS, ITEMS), Fitting())
     rounds = next(iter(stream))
-    one, other = (PolicyTargets("p", policy, recall=4, block=block)(rounds) for block in (7, 4096))
+    desk = alone("p", policy, ITEMS, 4)
+    one, other = (PolicyTargets("p", desk, block=block)(rounds) for block in (7, 4096))
     np.testing.assert_array_equal(one.slates, other.slates)
     np.testing.assert_array_equal(one.probability, other.probability)
 
@@ -354,7 +355,7 @@ def test_a_stochastic_policy_says_what_it_expects_after_the_logged_items(text: s
             asked = rounds.item.copy()
             asked[:, place] = item
             want[:, place] += (
-                target.policy.slate_propensities(rounds.histories, asked, 1)[:, place]
+                target.desk.recall.policy.slate_propensities(rounds.histories, asked, 1)[:, place]
                 * values[rows[:, place], item]
             )  # type: ignore[attr-defined]
     reached = np.column_stack(

@@ -7,14 +7,14 @@ own log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policies.base import Catalogue, Fitting, Histories, Progress, Slates
+from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
 from policies.registry import make
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
@@ -23,10 +23,12 @@ from simulator.offpolicy.jobs import Wanted, fitted, training
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
 from simulator.offpolicy.rounds import DAY_MS, Float, Stream
 from simulator.offpolicy.scores import Ordering, orderings
-from simulator.offpolicy.target import PolicyTargets, Rank, apart
+from simulator.offpolicy.target import PolicyTargets, apart
 from simulator.offpolicy.uncertainty import Ratios, bootstrap
 from simulator.run.device import device
 from simulator.scenario.model import Arm, Scenario
+from simulator.serving.desk import Desk
+from simulator.serving.ranking import Ranker
 from simulator.stats.moments import relative
 from simulator.stats.tests import adjust
 
@@ -291,27 +293,17 @@ def offline(
         progress: told of every fit and of the replay.
     """
     scenario, log, catalogue = ran.scenario, ran.log, ran.catalogue
-    serving, since = scenario.serving, -test_days * DAY_MS
-    stream = Stream(log, reward, HISTORY, since, serving.history, contexts=settings.contexts)
+    history, since = scenario.serving.history, -test_days * DAY_MS
+    stream = Stream(log, reward, HISTORY, since, history, contexts=settings.contexts)
     sequences = training(log, HISTORY, since, None)
-    wanted = [
-        Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()
-    ]
-    policies = fitted(
-        wanted,
-        sequences,
-        catalogue,
-        Fitting(scenario.seed, device(scenario.engine.device), progress),
-    )
-    rank = _ranking(scenario, sequences, catalogue)
-    targets = [
-        PolicyTargets(
-            name, policy, apart(scenario.seed), serving.recall, rank=rank, n_items=catalogue.n_items
-        )
-        for name, policy in policies
-    ]
+    policies, desks = served(ran, sequences, progress)
     evaluations = evaluate(
-        stream, targets, catalogue.n_users, catalogue.n_items, settings, progress
+        stream,
+        [PolicyTargets(desk.arm, desk) for desk in desks],
+        catalogue.n_users,
+        catalogue.n_items,
+        settings,
+        progress,
     )
     orders = orderings(
         replace(stream, reward="click", by="session", contexts=1), policies, catalogue.n_users
@@ -319,24 +311,30 @@ def offline(
     return Offline(tuple(evaluations), tuple(orders))
 
 
-def _ranking(scenario: Scenario, sequences: Any, catalogue: Catalogue) -> Rank | None:
-    """The scenario's ranking stage, fitted on what the policies are fitted on."""
-    from simulator.serving.ranking import Ranker
-
-    serving = scenario.serving
-    if serving.ranking.kind != "pointwise":
-        return None
-    ranker = Ranker.fit(sequences, catalogue, serving.history, serving.ranking.watch_weight)
-
-    def rank(histories: Histories, candidates: Slates, k: int) -> Slates:
-        scores = ranker.score(histories, candidates.items)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return Slates(
-            np.take_along_axis(candidates.items, best, axis=1),
-            np.take_along_axis(scores, best, axis=1),
+def served(
+    ran: Ran, sequences: Sequences, progress: Progress
+) -> tuple[list[tuple[str, Policy]], list[Desk]]:
+    """The arms' policies by name, and the desk of each arm: with the scenario's channels, quotas
+    and ranking stage, all fitted on `sequences`.
+    """
+    scenario, catalogue, serving = ran.scenario, ran.catalogue, ran.scenario.serving
+    arms = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
+    channels = [Wanted(one.name, one.policy, one.params, ran.folder) for one in serving.channels]
+    fitting = Fitting(scenario.seed, device(scenario.engine.device), progress)
+    policies = fitted([*arms, *channels], sequences, catalogue, fitting)
+    beside = [policy for _, policy in policies[len(arms) :]]
+    ranker = None
+    if serving.ranking.kind == "pointwise":
+        weight = serving.ranking.watch_weight
+        ranker = Ranker.fit(sequences, catalogue, serving.history, weight)
+    seed = apart(scenario.seed)
+    desks = [
+        replace(
+            Desk.of_arm(scenario, name, [policy, *beside], ranker, catalogue.n_items), seed=seed
         )
-
-    return rank
+        for name, policy in policies[: len(arms)]
+    ]
+    return policies[: len(arms)], desks
 
 
 def settings(seed: int, resamples: int, recall: int) -> Settings:
@@ -345,7 +343,7 @@ def settings(seed: int, resamples: int, recall: int) -> Settings:
     return Settings((*ranked, *ESTIMATORS), ranked, resamples, seed=seed, contexts=3)
 
 
-def agreement(figure: Figure, truth: Online, covers: Sequence[bool | None], seed: int) -> Agreement:
+def agreement(figure: Figure, truth: Online, covers: Iterable[bool | None], seed: int) -> Agreement:
     """One offline figure against the truth."""
     from scipy.stats import kendalltau
 

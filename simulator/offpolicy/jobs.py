@@ -22,7 +22,7 @@ from simulator.log.eventlog import EventLog, merge
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import DAY_MS, Stream, Uniform
-from simulator.offpolicy.target import PolicyTargets, Targets, apart
+from simulator.offpolicy.target import PolicyTargets, Targets, alone, apart
 from simulator.offpolicy.uncertainty import Interval, Ratios, delta
 from simulator.run.device import device
 
@@ -236,10 +236,9 @@ def replay_log(
             f"{title}: nothing to fit on before day {since // DAY_MS}: make --test-days smaller"
         )
     policies = fitted(wanted, sequences, known, Fitting(options.seed, device("auto"), progress))
+    seed = apart(options.seed)
     targets = tuple(
-        PolicyTargets(
-            name, policy, apart(options.seed), options.recall, options.draws, n_items=known.n_items
-        )
+        PolicyTargets(name, alone(name, policy, known.n_items, options.recall, seed), options.draws)
         for name, policy in policies
     )
     return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)

@@ -5,16 +5,16 @@ it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from policies.base import Expectant, Histories, IntArray, Policy, Slates, Stochastic
-from policies.calls import CallError, Calls
-from policies.form import fault
+from policies.base import Expectant, Histories, IntArray, Policy, Stochastic
+from policies.calls import Calls
 from simulator.offpolicy.rounds import Float, Rounds
+from simulator.serving.desk import Channel, Desk
 
 Above = Callable[[Float, IntArray], Float]
 """(values `[V, n_items + 1]`, row of it for each place `[R, K]`) -> mean value at each place after
@@ -91,45 +91,54 @@ def apart(seed: int) -> int:
     return seed + 0x9E3779B9
 
 
-Rank = Callable[[Histories, Slates, int], Slates]
-"""The stages behind recall: (requests, candidates, places) -> the slates that are shown."""
+def alone(name: str, policy: Policy, n_items: int, recall: int = 0, seed: int = 0) -> Desk:
+    """A desk that shows what one policy recalls: no channels, no ranking, no A/B.
+
+    Args:
+        name: of the policy, for complaints.
+        policy: fitted.
+        n_items: items are 1..n_items.
+        recall: candidates asked for; 0: as many as there are places.
+        seed: of its random numbers.
+    """
+    return Desk("", Channel(name, policy, recall), (), None, n_items, seed)
 
 
 @dataclass
 class PolicyTargets:
-    """A fitted recall policy as a target: it shows its best items, one for each place of the logged
-    slate.
+    """A fitted recall policy as a target: what its desk serves, one item for each place of the
+    logged slate.
 
-    A policy with the ability `Stochastic` gives exact probabilities; its slates are `draws` draws.
-    Any other is a pure function of the request and the seed: a deterministic target (for a policy
-    with random numbers, that of this seed, whose value is the policy's on average).
+    A policy with the ability `Stochastic` whose recall is shown as it is gives exact probabilities;
+    its slates are `draws` draws. Any other is a pure function of the request and the seed: a
+    deterministic target (for a policy with random numbers, that of this seed, whose value is the
+    policy's on average).
 
     Attributes:
         name: of the policy, as it is reported.
-        policy: fitted.
-        seed: of its random numbers; not the one the log was written with.
-        recall: candidates asked for, for matching within the set.
+        desk: asks the policy, the channels beside it and the ranking stage, as in a run. Its seed
+            is not the one that the log was written with (`apart`). Where nothing stands behind
+            recall, a quota below the number of places is raised to it.
         draws: slates drawn from a stochastic policy for the expectation of the reward model, and
             for its marginals.
-        rank: the stages behind recall; None: the first candidates are shown.
         block: requests asked at once.
-        n_items: of the catalogue; None: not known here, so that no id is too large.
     """
 
     name: str
-    policy: Policy
-    seed: int = 0
-    recall: int = 0
+    desk: Desk
     draws: int = 1
-    rank: Rank | None = None
     block: int = 4096
-    n_items: int | None = None
 
     @cached_property
     def _calls(self) -> Calls:
-        return Calls(self.policy, self.name)
+        return Calls(self.desk.recall.policy, self.name)
 
     def __call__(self, rounds: Rounds) -> Target:
+        """What the policy does in `rounds`.
+
+        Raises:
+            ServingError, CallError: the policy raised or broke its contract.
+        """
         parts = [
             self._ask(rounds.rows(slice(at, at + self.block)))
             for at in range(0, len(rounds), self.block)
@@ -141,48 +150,33 @@ class PolicyTargets:
             "a policy can only be asked with histories: Stream(history=...)"
         )
         histories, k = rounds.histories, int(rounds.position.max()) + 1
-        exact = isinstance(self.policy, Stochastic) and self.rank is None
-        drawn = [
-            self._slates(histories, k, draw, rounds.position)
-            for draw in range(self.draws if exact else 1)
-        ]
-        slates = np.stack([shown for shown, _ in drawn], axis=1)
+        desk, own = self.desk, self.desk.recall
+        if desk.shows_recall:
+            desk = replace(desk, recall=replace(own, quota=max(k, own.quota)))
+        exact = desk.shows_recall and isinstance(own.policy, Stochastic)
+        draws = self.draws if exact else 1
+        served = [replace(desk, seed=desk.seed + d).serve(histories, k) for d in range(draws)]
+        shown = [np.take_along_axis(one.slates.items, rounds.position, axis=1) for one in served]
+        slates = np.stack(shown, axis=1)
+        recalled = None
+        if own.quota and served[0].recalled is not None:
+            recalled = served[0].recalled.items
         if not exact:
             agree = (slates[:, 0] == rounds.item).astype(np.float64)
-            return Target(agree, slates, deterministic=True, recalled=drawn[0][1])
-        assert isinstance(self.policy, Stochastic)
+            return Target(agree, slates, deterministic=True, recalled=recalled)
         if rounds.kind == "marginal" and k > 1:
             often = (slates == rounds.item[:, None, :]).mean(axis=1)
-            return Target(often, slates, recalled=drawn[0][1])
-        chance = self._calls.slate_propensities(histories, rounds.item, self.seed)
-        above = self._above(rounds, histories) if isinstance(self.policy, Expectant) else None
-        return Target(chance.astype(np.float64), slates, above=above, recalled=drawn[0][1])
+            return Target(often, slates, recalled=recalled)
+        chance = self._calls.slate_propensities(histories, rounds.item, desk.seed)
+        above = self._above(rounds, histories) if isinstance(own.policy, Expectant) else None
+        return Target(chance.astype(np.float64), slates, above=above, recalled=recalled)
 
     def _above(self, rounds: Rounds, histories: Histories) -> Above:
         """What the policy expects at each place of these rounds, asked when a model has values to
         expect.
         """
-        assert isinstance(self.policy, Expectant)
-        calls, item, seed = self._calls, rounds.item, self.seed
+        calls, item, seed = self._calls, rounds.item, self.desk.seed
         return lambda values, rows: calls.slate_expectations(histories, item, values, rows, seed)
-
-    def _slates(
-        self, histories: Histories, k: int, draw: int, position: IntArray
-    ) -> tuple[IntArray, IntArray | None]:
-        """What is shown at the logged places `[R, K]`, and the candidates `[R, M]` where they are
-        wanted.
-        """
-        found = self._calls.recall(histories, max(k, self.recall), self.seed + draw)
-        n_items = int(found.items.max(initial=0)) if self.n_items is None else self.n_items
-        wrong = fault(found, histories, n_items)
-        if wrong is not None:
-            row, rule = wrong
-            whose = f"for user {histories.user[row]} at step {histories.step[row]}"
-            raise CallError(self.name, f"recall {whose}: {rule}", "form")
-        shown = found if self.rank is None else self.rank(histories, found, k)
-        return np.take_along_axis(shown.items, position, axis=1), (
-            found.items if self.recall else None
-        )
 
 
 def _joined(parts: list[Target]) -> Target:

@@ -256,20 +256,11 @@ class Context:
         ranker = None
         if serving.ranking.kind == "pointwise":
             ranker = Ranker.restore(load_arrays(self.workspace.models / "ranking.npz"))
-        channels = tuple(
-            Channel(c.policy, self._fitted(c, None, 0, users), c.quota) for c in serving.channels
-        )
-        own = Channel(arm.policy, self._fitted(arm, lane, day, users), serving.recall)
-        return Desk(
-            name,
-            own,
-            channels,
-            ranker,
-            self.catalogue.n_items,
-            self.seed,
-            self.scenario.engine.time_limit,
-            witness,
-        )
+        policies = [
+            self._fitted(arm, lane, day, users),
+            *(self._fitted(channel, None, 0, users) for channel in serving.channels),
+        ]
+        return Desk.of_arm(self.scenario, name, policies, ranker, self.catalogue.n_items, witness)
 
     def _fitted(self, spec: PolicySpec, lane: str | None, day: int, users: Users) -> Policy:
         """A policy with its fit of a day loaded; yardsticks get their world."""

@@ -1,5 +1,5 @@
-"""The engine's compiled loops: moving columns, memories of users, inspecting and merging slates; no
-policy and no world.
+"""The compiled loops of serving and of the engine: moving columns, memories of users, uniting
+candidates and cutting slates; no policy and no world.
 
 Importing this module imports numba: do so inside the function that needs it.
 """
@@ -184,32 +184,28 @@ def unite(lists: Any, quotas: Any, n_items: int, out_items: Any, out_channel: An
 
 
 @njit(cache=True)
-def best(
-    items: Any, scores: Any, channel: Any, out_items: Any, out_scores: Any, out_channel: Any
-) -> None:
-    """The `out_items.shape[1]` candidates of highest score in each row, best first; equal scores
-    keep their order.
+def best(items: Any, scores: Any, places: Any) -> None:
+    """The columns of the candidates of highest score in each row, best first; equal scores keep
+    their order.
 
-    Items that are 0 are no candidates. The outputs are 0, -inf and 0 on entry.
+    Args:
+        items, scores: `[B, n]` candidates; items that are 0 are none.
+        places: `[B, k]`, filled from the left; -1 on entry.
     """
-    k = out_items.shape[1]
+    k = places.shape[1]
     for b in range(items.shape[0]):
         n = 0
         for j in range(items.shape[1]):
             if items[b, j] == 0:
                 continue
             score = scores[b, j]
-            if n == k and score <= out_scores[b, k - 1]:
+            if n == k and score <= scores[b, places[b, k - 1]]:
                 continue
             at = n if n < k else k - 1
-            while at > 0 and out_scores[b, at - 1] < score:
-                out_items[b, at] = out_items[b, at - 1]
-                out_scores[b, at] = out_scores[b, at - 1]
-                out_channel[b, at] = out_channel[b, at - 1]
+            while at > 0 and scores[b, places[b, at - 1]] < score:
+                places[b, at] = places[b, at - 1]
                 at -= 1
-            out_items[b, at] = items[b, j]
-            out_scores[b, at] = score
-            out_channel[b, at] = channel[b, j]
+            places[b, at] = j
             n = min(n + 1, k)
 
 
