@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from policies.base import IntArray
 from simulator.designs.base import Design, DesignError
-from simulator.designs.registry import DESIGNS, DesignSpec, Kind
+from simulator.designs.registry import DesignSpec
 
 SCHEMA_VERSION = 1
 
@@ -96,8 +96,8 @@ class Metadata:
     @property
     def design(self) -> Design:
         """The design of the A/B, as the scenario says it; paired where none does."""
-        kind = self.scenario.get("design", {}).get("kind", DesignSpec().kind)
-        return DESIGNS[kind](self.compared, self.scenario.get("seed"), self.days)
+        spec = _Design.model_validate(self.scenario.get("design", {}))
+        return spec.over(self.compared, self.scenario.get("seed"), self.days)
 
     def arm_of_user(self) -> IntArray | None:
         """The arm of each user of the A/B, `[n_users]` index into `arms`, or None where every user
@@ -200,8 +200,10 @@ class _Data(_Told):
     source: str | None = None
 
 
-class _Design(_Told):
-    kind: Kind = DesignSpec().kind
+class _Design(DesignSpec):
+    """As a scenario has it; further keys are only shown."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class _Serving(_Told):

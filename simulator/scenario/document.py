@@ -12,7 +12,7 @@ import difflib
 import math
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -331,25 +331,23 @@ def disagreement(broken: Sequence[tuple[Keys, str]]) -> PydanticCustomError:
 
 
 def complaint(
-    document: Document, issue: Mapping[str, Any], known: Iterable[str], prefix: Keys = ()
+    document: Document, issue: Mapping[str, Any], keys_around: Callable[[], Iterable[str]]
 ) -> str:
     """The message for one pydantic error.
 
     Args:
         document: where the value stands.
         issue: of `ValidationError.errors()`.
-        known: the keys that the section around the value has, for the near miss of an unknown key.
-        prefix: key path of the section that was validated.
+        keys_around: of an unknown key: gives those that its section has, for the near miss.
     """
-    path = (*prefix, *issue["loc"])
+    path: Keys = issue["loc"]
     if issue["type"] == DISAGREEMENT:
         return "\n".join(
             f"{document.where((*path, *keys))}: {rule}" for keys, rule in issue["ctx"]["broken"]
         )
     if issue["type"] == "extra_forbidden":
-        return (
-            f"{document.where(path)}: no such key {shown(path[-1])}; {near(str(path[-1]), known)}"
-        )
+        near_miss = near(str(path[-1]), keys_around())
+        return f"{document.where(path)}: no such key {shown(path[-1])}; {near_miss}"
     if issue["type"] == "missing":
         return f"{document.where(path)}: this key must be given"
     rule = str(issue["msg"]).removeprefix("Value error, ")

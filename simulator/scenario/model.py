@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import unicodedata
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -378,29 +379,18 @@ class Scenario(Section):
         Raises:
             ScenarioError: as `load`.
         """
-        values: dict[str, Any] = dict(document.values)
-        wrong: list[tuple[Keys, str]] = []
-        for keys in [
-            ("users",),
-            *(("worlds", name, "users") for name in _keys(values.get("worlds"))),
-        ]:
-            wrong += _check_population(document, values, keys)
         try:
-            scenario = cls.model_validate(values)
+            scenario = cls.model_validate(document.values)
         except ValidationError as error:
-            broken = {tuple(line[0]) for line in wrong}
-            for issue in error.errors():
-                if not any(issue["loc"][: len(keys)] == keys for keys in broken):
-                    wrong.append(
-                        (issue["loc"], complaint(document, issue, _known(cls, issue["loc"])))
-                    )
-        if not wrong:
-            wrong += [
-                (keys, f"{document.where(keys)}: {rule}")
-                for keys, rule in _check_names(scenario, Path(document.file).parent)
+            lines = [
+                complaint(document, issue, partial(_keys_around, document.values, issue["loc"]))
+                for issue in error.errors()
             ]
+            raise ScenarioError("\n".join(lines)) from error
+        wrong = _check_names(scenario, Path(document.file).parent)
         if wrong:
-            raise ScenarioError("\n".join(line for _, line in wrong))
+            lines = [f"{document.where(keys)}: {rule}" for keys, rule in wrong]
+            raise ScenarioError("\n".join(lines))
         scenario._document = document
         return scenario
 
@@ -486,79 +476,33 @@ def population(value: Any) -> Section:
     if isinstance(value, Section):
         return value
     if not isinstance(value, Mapping):
-        raise ValueError("users must be a mapping with the key `kind`")
-    if not _is_kind(value.get("kind")):
-        raise ValueError(f"users.kind: {_no_kind(value.get('kind'))}")
-    return population_class(value["kind"]).model_validate(dict(value))
+        raise ValueError("must be a mapping with the key `kind`")
+    kind = value.get("kind")
+    if not (isinstance(kind, str) and kind in POPULATIONS):
+        rule = f"no kind {shown(kind)}; {near(str(kind), POPULATIONS)}"
+        raise disagreement([(("kind",), rule)])
+    return population_class(kind).model_validate(dict(value))
 
 
-def _is_kind(kind: Any) -> bool:
-    return isinstance(kind, str) and kind in POPULATIONS
-
-
-def _no_kind(kind: Any) -> str:
-    return f"no kind {shown(kind)}; {near(str(kind), POPULATIONS)}"
-
-
-def _keys(value: Any) -> list[str]:
-    return list(value) if isinstance(value, dict) else []
-
-
-def _check_population(
-    document: Document, values: dict[str, Any], keys: Keys
-) -> list[tuple[Keys, str]]:
-    """Check one `users` section under its own class, so that its complaints carry its own key
-    paths.
-    """
+def _keys_around(values: Mapping[str, Any], path: tuple[str | int, ...]) -> list[str]:
+    """The keys that the section around the unknown key `path` may have."""
+    section: Any = Scenario
     here: Any = values
-    for key in keys:
-        if not isinstance(here, dict) or key not in here:
-            return []
-        here = here[key]
-    if not isinstance(here, dict):
-        return [
-            (
-                keys,
-                f"{document.where(keys)}: must be a mapping with the key `kind`; got {shown(here)}",
-            )
-        ]
-    if not _is_kind(here.get("kind")):
-        return [(keys, f"{document.where((*keys, 'kind'))}: {_no_kind(here.get('kind'))}")]
-    cls = population_class(here["kind"])
-    try:
-        cls.model_validate(here)
-    except ValidationError as error:
-        return [
-            (keys, complaint(document, issue, _known(cls, issue["loc"]), keys))
-            for issue in error.errors()
-        ]
-    return []
-
-
-def _known(cls: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """The keys that the section around `path` may have."""
-    section: Any = cls
     for part in path[:-1]:
-        if (
-            not (isinstance(section, type) and issubclass(section, BaseModel))
-            or part not in section.model_fields
-        ):
-            return list(Arm.model_fields) if "arms" in path else []
-        section = _section_in(section.model_fields[str(part)].annotation)
-    return (
-        list(section.model_fields)
-        if isinstance(section, type) and issubclass(section, BaseModel)
-        else []
-    )
+        here = here[part]
+        if part == "users":
+            section = population_class(here["kind"])
+        elif isinstance(part, str) and part in section.model_fields:
+            section = _section_in(section.model_fields[part].annotation)
+    return list(section.model_fields)
 
 
 def _section_in(annotation: Any) -> Any:
     """The section class inside `X | None`, `tuple[X, ...]`, `dict[str, X]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(
-        (found for found in map(_section_in, get_args(annotation)) if found is not None), None
-    )
+    sections = map(_section_in, get_args(annotation))
+    return next((section for section in sections if section is not None), None)
 
 
 def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:

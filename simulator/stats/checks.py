@@ -348,7 +348,8 @@ def a_a(
             continue
         o = outcomes(alike, control, "again", metric)
         rejected = 0
-        for heads, tails in draws(alike.n_users, alike.n_users, repetitions, seed):
+        units = len(o.control[0])
+        for heads, tails in draws(units, units, repetitions, seed):
             rejected += int(
                 np.count_nonzero(np.asarray(tests.t_test(split_pair(o, heads, tails)[0]).p) < 0.05)
             )
