@@ -106,6 +106,15 @@ def test_flags_override_and_are_named_in_complaints(tmp_path: Path) -> None:
             r"s\.yaml:2: serving\.recall: must be at least serving\.slate \(6\); got 3",
         ),
         (
+            ("seed: 7", "serving: {channels: [{name: x, policy: random, quota: 3, quot: 4}]}"),
+            r"s\.yaml:2: serving\.channels\.0\.quot: no such key 'quot'; did you mean 'quota'\?",
+        ),
+        (
+            ("seed: 7", "worlds: {w: {users: {kind: markov, n_userz: 4}, dat: {}}}"),
+            r"s\.yaml:2: worlds\.w\.users\.n_userz: no such key 'n_userz'; did you mean 'n_users'"
+            r"(.|\n)*s\.yaml:2: worlds\.w\.dat: no such key 'dat'; did you mean 'data'\?",
+        ),
+        (
             ("seed: 7", "serving: {slte: 6}"),
             r"s\.yaml:2: serving\.slte: no such key 'slte'; did you mean 'slate'\?",
         ),
