@@ -11,7 +11,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from simulator.offpolicy.estimators import IPS, DirectMethod, DoublyRobust, Evidence, Matching
+from simulator.offpolicy.estimators import IPS, DirectMethod, DoublyRobust, Matching
+from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.settings import ESTIMATORS

@@ -21,12 +21,12 @@ from simulator.offpolicy.estimators import (
     DirectMethod,
     DoublyRobust,
     Estimator,
-    Evidence,
     Matching,
     SelfNormalisedDR,
     ShrunkDR,
     SwitchDR,
 )
+from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.target import Target

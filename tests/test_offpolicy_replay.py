@@ -21,7 +21,7 @@ from policies.popularity import Popularity
 from simulator.cli.replay import replay as command
 from simulator.log.eventlog import EventLog, LogError, Metadata
 from simulator.offpolicy.diagnostics import Weights
-from simulator.offpolicy.estimators import Evidence
+from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.jobs import Options, Wanted, replay_log, training
 from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from policies.base import IntArray
-from simulator.offpolicy.estimators import Evidence
+from simulator.offpolicy.evidence import Evidence, Facts
 from simulator.offpolicy.rounds import Float
 from simulator.offpolicy.uncertainty import Interval
 
@@ -164,10 +164,31 @@ class Verdict:
         return f"{self.word}: {'; '.join(self.reasons)}" if self.reasons else self.word
 
 
-def weighted(
-    summary: Weights, mean_weight: Interval, own: Interval, self_normalised: bool
-) -> Verdict:
-    """The verdict on an estimate with the interval `own` that rests on the weights of `summary`."""
+@dataclass(frozen=True)
+class Findings:
+    """What is known of an estimate when its estimator judges it.
+
+    Attributes:
+        facts: of the log and the target.
+        weights: summary of the target's weights.
+        mean_weight: interval of the mean weight of whole slates, which should hold 1.
+        residual: interval of the mean weighted residual of the reward model, which should hold 0;
+            NaN where there is none.
+        own: the estimate's own interval.
+        count: sum of the estimate's denominators (matched impressions, clicks, rounds).
+    """
+
+    facts: Facts
+    weights: Weights
+    mean_weight: Interval
+    residual: Interval
+    own: Interval
+    count: float
+
+
+def weighted(findings: Findings, *, self_normalised: bool) -> Verdict:
+    """The verdict on an estimate that rests on weights."""
+    summary, mean_weight = findings.weights, findings.mean_weight
     bad, poor = [], []
     mean = summary.total / max(summary.rounds, 1)
     if summary.matched_rounds == 0:
@@ -195,20 +216,19 @@ def weighted(
         poor.append(f"only {summary.events} rounds with a reward carry it")
     if summary.coverage < COVERAGE:
         poor.append(f"the log shows only {summary.coverage:.0%} of what the target shows")
-    return _finish(summary, own, bad, poor)
+    return _finish(findings, bad, poor)
 
 
-def modelled(summary: Weights, contradiction: Interval, own: Interval) -> Verdict:
-    """The verdict on the direct method; `contradiction` is the interval of the mean weighted
-    residual of its model.
-    """
+def modelled(findings: Findings) -> Verdict:
+    """The verdict on an estimate that rests on the reward model alone."""
+    summary, residual = findings.weights, findings.residual
     bad, poor = [], []
-    if not np.isfinite(contradiction.low):
+    if not np.isfinite(residual.low):
         poor.append("no weighted residual to hold the reward model against")
-    elif not contradiction.covers(0.0):
+    elif not residual.covers(0.0):
         bad.append(
             "the reward model is contradicted: its mean weighted residual is in"
-            f" [{contradiction.low:.3g}, {contradiction.high:.3g}]"
+            f" [{residual.low:.3g}, {residual.high:.3g}]"
         )
     elif summary.effective < LEAST_SAMPLE:
         poor.append(
@@ -221,28 +241,32 @@ def modelled(summary: Weights, contradiction: Interval, own: Interval) -> Verdic
         )
     if summary.coverage < COVERAGE:
         poor.append(f"the log shows only {summary.coverage:.0%} of what the target shows")
-    return _finish(summary, own, bad, poor)
+    return _finish(findings, bad, poor)
 
 
-def matched(summary: Weights, count: float, own: Interval, uniform: bool) -> Verdict:
-    """The verdict on matching with `count` matched impressions."""
+def matched(findings: Findings, *, fair: bool) -> Verdict:
+    """The verdict on an estimate from what the log and the target agree on; `fair`: the log chose
+    uniformly at random.
+    """
+    count = findings.count
     bad, poor = [], []
     if count == 0:
         return Verdict("unusable", ("0 logged impressions agree with the target",))
     if count < LEAST_SAMPLE:
         bad.append(f"only {count:.0f} impressions matched")
-    if not uniform:
+    if not fair:
         poor.append(
             "the log did not choose uniformly at random: the figure inherits the logging policy's"
             " bias"
         )
-    return _finish(summary, own, bad, poor)
+    return _finish(findings, bad, poor)
 
 
-def _finish(summary: Weights, own: Interval, bad: list[str], poor: list[str]) -> Verdict:
+def _finish(findings: Findings, bad: list[str], poor: list[str]) -> Verdict:
     """What any estimate is held to: an interval with a width, not too wide, and a log that does not
     drift.
     """
+    own = findings.own
     if own.low == own.high:
         bad.append("every unit says the same: nothing is known of its error")
     middle = (own.low + own.high) / 2
@@ -251,7 +275,10 @@ def _finish(summary: Weights, own: Interval, bad: list[str], poor: list[str]) ->
             f"the interval is {abs((own.high - own.low) / 2 / middle):.0%} of the estimate to"
             " either side"
         )
-    chi, p = summary.drift()
+    chi, p = findings.weights.drift()
     if p < DRIFT:
         poor.append(f"the log's daily reward drifts (chi-square {chi:.1f}, p = {p:.1g})")
-    return Verdict("unusable" if bad else "weak" if poor else "trustworthy", (*bad, *poor))
+    word: Word = "trustworthy"
+    if bad or poor:
+        word = "unusable" if bad else "weak"
+    return Verdict(word, (*bad, *poor))

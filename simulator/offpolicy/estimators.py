@@ -1,114 +1,22 @@
 """Off-policy estimators of a target policy's reward per request; each says its paper, its
 assumption, when it is valid.
 
-An estimator turns rounds into numerators and denominators; sums over units, intervals and verdicts
-are made elsewhere.
+An estimator turns rounds into numerators and denominators, and judges what came of them; sums over
+units and intervals are made elsewhere.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from policies.validation import discount
-from simulator.log.eventlog import Propensity
-from simulator.offpolicy.reward_model import RewardTable
-from simulator.offpolicy.rounds import Float, Rounds
-from simulator.offpolicy.target import Target
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What decides which estimators are right for a log and a target.
-
-    Attributes:
-        kind: of the log's propensities.
-        length: impressions of the longest slate.
-        uniform: every logged slate was drawn uniformly without replacement, as its propensities
-            show.
-        foretells: the target can say what it expects at a place after the logged items above.
-        recalled: the target gives the set of its candidates.
-    """
-
-    kind: Propensity
-    length: int
-    uniform: bool = False
-    foretells: bool = True
-    recalled: bool = False
-
-
-class Evidence:
-    """Rounds and what the target does in them, with the weights that estimators share; everything
-    is computed once.
-    """
-
-    def __init__(self, rounds: Rounds, target: Target, model: RewardTable | None = None) -> None:
-        self.rounds, self.target, self.model = rounds, target, model
-
-    def __len__(self) -> int:
-        return len(self.rounds)
-
-    @cached_property
-    def step(self) -> Float:
-        """Target's over log's probability of each logged item, `[R, K]`."""
-        return self.target.probability / self.rounds.propensity
-
-    @cached_property
-    def running(self) -> Float:
-        """Product of `step` down to each place, `[R, K]`: exact for propensities conditional on the
-        items above.
-        """
-        return np.multiply.accumulate(self.step, axis=1)
-
-    @cached_property
-    def weight(self) -> Float:
-        """Target's over log's probability of the whole logged slate, `[R]`."""
-        whole: Float = self.running[:, -1]
-        return whole
-
-    @cached_property
-    def total(self) -> Float:
-        """Reward of the logged slate, `[R]`."""
-        total: Float = self.rounds.reward.sum(axis=1)
-        return total
-
-    @cached_property
-    def share(self) -> Float:
-        """Probability of each of the target's slates, `[R, D]`: equal shares where they are
-        draws.
-        """
-        if self.target.share is not None:
-            return self.target.share
-        return np.full(self.target.slates.shape[:2], 1.0 / self.target.slates.shape[1])
-
-    @cached_property
-    def predicted(self) -> Float:
-        """Predicted reward of each logged impression, `[R, K]`."""
-        assert self.model is not None
-        return self.model.predict(self.model.fold(self.rounds.user), self.rounds)
-
-    @cached_property
-    def expected(self) -> Float:
-        """Predicted reward at each place under the target, `[R, K]`."""
-        assert self.model is not None
-        return self.model.expected(self.rounds, self.target)
-
-    @cached_property
-    def residual(self) -> Float:
-        """Reward of the logged slate less its prediction, `[R]`."""
-        left: Float = self.total - self.predicted.sum(axis=1)
-        return left
-
-    @cached_property
-    def value(self) -> Float:
-        """Predicted reward of the target's slate, `[R]`."""
-        value: Float = self.expected.sum(axis=1)
-        return value
-
+from simulator.offpolicy.diagnostics import Findings, Verdict, matched, modelled, weighted
+from simulator.offpolicy.evidence import Evidence, Facts
+from simulator.offpolicy.rounds import Float
 
 Ratio = tuple[Float, Float | None]
 """Numerator `[R]` and denominator `[R]` (None: 1 for each round). An estimate is a sum of ratios of
@@ -150,6 +58,10 @@ class Estimator(ABC):
         """
         return np.zeros(e.rounds.item.shape)
 
+    def judge(self, findings: Findings) -> Verdict:
+        """May the estimate be believed? By default it is judged by the weights that it rests on."""
+        return weighted(findings, self_normalised=self.normalised)
+
 
 def single(facts: Facts, same: str) -> str | None:
     """Why an estimator made for slates has nothing to do where there are none."""
@@ -188,6 +100,9 @@ class Matching(Estimator):
         agree = e.target.probability
         return [((agree * e.rounds.reward).sum(axis=1), agree.sum(axis=1))]
 
+    def judge(self, findings: Findings) -> Verdict:
+        return matched(findings, fair=findings.facts.uniform)
+
 
 class Recalled(Estimator):
     """Matching within a set: mean reward of the logged impressions whose item is among the target's
@@ -208,6 +123,10 @@ class Recalled(Estimator):
     def ratios(self, e: Evidence) -> list[Ratio]:
         assert e.target.recalled is not None
         return [_within(e, within(e.rounds.item, e.target.recalled))]
+
+    def judge(self, findings: Findings) -> Verdict:
+        facts = findings.facts
+        return matched(findings, fair=facts.uniform and facts.length == 1)
 
 
 def within(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:
@@ -268,6 +187,9 @@ class HitRate(Estimator):
                 clicked.sum(axis=1),
             )
         ]
+
+    def judge(self, findings: Findings) -> Verdict:
+        return matched(findings, fair=False)
 
 
 @dataclass(frozen=True)
@@ -349,6 +271,9 @@ class DirectMethod(Estimator):
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.value, None)]
+
+    def judge(self, findings: Findings) -> Verdict:
+        return modelled(findings)
 
 
 class DoublyRobust(Estimator):

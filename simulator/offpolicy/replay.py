@@ -15,17 +15,9 @@ from typing import Any
 import numpy as np
 
 from policies.base import Progress
-from simulator.offpolicy import diagnostics
-from simulator.offpolicy.diagnostics import Verdict, Weights
-from simulator.offpolicy.estimators import (
-    DirectMethod,
-    Estimator,
-    Evidence,
-    Facts,
-    HitRate,
-    Matching,
-    Recalled,
-)
+from simulator.offpolicy.diagnostics import Findings, Verdict, Weights
+from simulator.offpolicy.estimators import Estimator
+from simulator.offpolicy.evidence import Evidence, Facts
 from simulator.offpolicy.rounds import Float, Rounds
 from simulator.offpolicy.settings import DEFAULT, ESTIMATORS, ReplayError, Settings
 from simulator.offpolicy.sums import UnitSums
@@ -287,7 +279,7 @@ class _Case:
         mean_weight = delta(
             Ratios(self._column("weight"), self._column("rounds")), self.settings.level
         )
-        contradiction = self._contradiction()
+        residual = self._residual()
         estimates, at = [], 0
         for name in self.settings.estimators:
             first = self.settings.family(name)[0]
@@ -299,7 +291,11 @@ class _Case:
                 )
                 continue
             pick = chosen[name]
-            verdict = self._verdict(pick, mean_weight, contradiction)
+            own_interval = delta(pick.ratios, self.settings.level)
+            count = float(pick.ratios.denominators.sum())
+            verdict = pick.estimator.judge(
+                Findings(self.facts, self.weights, mean_weight, residual, own_interval, count)
+            )
             estimates.append(
                 self._estimate(name, pick, resampled[at : at + len(pick.both())], verdict)
             )
@@ -365,22 +361,11 @@ class _Case:
             members[best], ratios[members[best].label], last, threshold, bound, tuple(curve)
         )
 
-    def _contradiction(self) -> Interval:
+    def _residual(self) -> Interval:
+        """Of the mean weighted residual of the reward model; NaN where there is none."""
         if "residual" not in self.sums:
             return Interval("delta", float("nan"), float("nan"))
         return delta(Ratios(self._column("residual"), self._column("rounds")), self.settings.level)
-
-    def _verdict(self, pick: _Pick, mean_weight: Interval, contradiction: Interval) -> Verdict:
-        own = delta(pick.ratios, self.settings.level)
-        if isinstance(pick.estimator, (Matching, Recalled, HitRate)):
-            alone = isinstance(pick.estimator, Recalled) and self.known.length == 1
-            fair = self.known.uniform and (alone or isinstance(pick.estimator, Matching))
-            return diagnostics.matched(
-                self.weights, float(pick.ratios.denominators.sum()), own, fair
-            )
-        if isinstance(pick.estimator, DirectMethod):
-            return diagnostics.modelled(self.weights, contradiction, own)
-        return diagnostics.weighted(self.weights, mean_weight, own, pick.estimator.normalised)
 
     def _estimate(self, name: str, pick: _Pick, resampled: Float, verdict: Verdict) -> Estimate:
         value, error, intervals = pick.ratios.value, float("nan"), tuple[Interval, ...]()

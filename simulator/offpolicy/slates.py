@@ -9,7 +9,8 @@ import numpy as np
 
 from policies.base import IntArray
 from policies.products import matmul, pseudo_inverse
-from simulator.offpolicy.estimators import Estimator, Evidence, Facts, Ratio, single, within
+from simulator.offpolicy.estimators import Estimator, Ratio, single, within
+from simulator.offpolicy.evidence import Evidence, Facts
 from simulator.offpolicy.rounds import Float, Rounds
 
 

@@ -1,0 +1,104 @@
+"""What an estimator is given: facts of a log and a target, and the rounds with the weights that
+estimators share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from simulator.log.eventlog import Propensity
+from simulator.offpolicy.reward_model import RewardTable
+from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decides which estimators are right for a log and a target.
+
+    Attributes:
+        kind: of the log's propensities.
+        length: impressions of the longest slate.
+        uniform: every logged slate was drawn uniformly without replacement, as its propensities
+            show.
+        foretells: the target can say what it expects at a place after the logged items above.
+        recalled: the target gives the set of its candidates.
+    """
+
+    kind: Propensity
+    length: int
+    uniform: bool = False
+    foretells: bool = True
+    recalled: bool = False
+
+
+class Evidence:
+    """Rounds and what the target does in them, with the weights that estimators share; everything
+    is computed once.
+    """
+
+    def __init__(self, rounds: Rounds, target: Target, model: RewardTable | None = None) -> None:
+        self.rounds, self.target, self.model = rounds, target, model
+
+    def __len__(self) -> int:
+        return len(self.rounds)
+
+    @cached_property
+    def step(self) -> Float:
+        """Target's over log's probability of each logged item, `[R, K]`."""
+        return self.target.probability / self.rounds.propensity
+
+    @cached_property
+    def running(self) -> Float:
+        """Product of `step` down to each place, `[R, K]`: exact for propensities conditional on the
+        items above.
+        """
+        return np.multiply.accumulate(self.step, axis=1)
+
+    @cached_property
+    def weight(self) -> Float:
+        """Target's over log's probability of the whole logged slate, `[R]`."""
+        whole: Float = self.running[:, -1]
+        return whole
+
+    @cached_property
+    def total(self) -> Float:
+        """Reward of the logged slate, `[R]`."""
+        total: Float = self.rounds.reward.sum(axis=1)
+        return total
+
+    @cached_property
+    def share(self) -> Float:
+        """Probability of each of the target's slates, `[R, D]`: equal shares where they are
+        draws.
+        """
+        if self.target.share is not None:
+            return self.target.share
+        return np.full(self.target.slates.shape[:2], 1.0 / self.target.slates.shape[1])
+
+    @cached_property
+    def predicted(self) -> Float:
+        """Predicted reward of each logged impression, `[R, K]`."""
+        assert self.model is not None
+        return self.model.predict(self.model.fold(self.rounds.user), self.rounds)
+
+    @cached_property
+    def expected(self) -> Float:
+        """Predicted reward at each place under the target, `[R, K]`."""
+        assert self.model is not None
+        return self.model.expected(self.rounds, self.target)
+
+    @cached_property
+    def residual(self) -> Float:
+        """Reward of the logged slate less its prediction, `[R]`."""
+        left: Float = self.total - self.predicted.sum(axis=1)
+        return left
+
+    @cached_property
+    def value(self) -> Float:
+        """Predicted reward of the target's slate, `[R]`."""
+        value: Float = self.expected.sum(axis=1)
+        return value
