@@ -196,8 +196,8 @@ Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """
 
 
-def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-    return None
+def silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    """The progress of what nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ class Fitting:
 
     seed: int = 0
     device: str = "cpu"
-    progress: Progress = _silent
+    progress: Progress = silent
     folder: Path | None = None
     resume: bool = False
     identity: str = ""

@@ -26,8 +26,8 @@ from policies.lending import Frozen, Shared
 from policies.sources import ABSENT, sources
 from simulator.cli import main
 from simulator.log.eventlog import EventLog
+from simulator.log.workspace import RunError
 from simulator.run.pipeline import simulate
-from simulator.run.workspace import RunError
 from simulator.scenario.model import Scenario
 
 HEAD = """

@@ -12,12 +12,12 @@ import torch
 
 from policies.base import Fitting
 from policies.check import CHECKS, check_policy
+from policies.device import device
 from policies.examples import chain
 from policies.registry import make
 from policies.train import Training
 from recgpt.model import GPT, Shape
 from recgpt.prompts import generate
-from simulator.run.device import device
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="torch sees no CUDA device here"

@@ -23,7 +23,7 @@ from simulator.datasets.sequences import leave_out
 from simulator.datasets.sessions import sessions
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.time import DAY
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 from tests.worlds import KUAIRAND_HEAD, MIDNIGHT, kuairand_row
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from simulator.run.device import DeviceError, device
+from policies.device import DeviceError, device
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 

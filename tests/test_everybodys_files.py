@@ -20,7 +20,7 @@ from simulator import datasets
 from simulator.cli import main
 from simulator.datasets import DataError
 from simulator.datasets.prepare import FORMATS, attributes, prepare
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 from simulator.users.base import Source
 from tests.made_files import (
     BANDIT,

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import kendalltau, spearmanr
 
-from policies.base import Fitting
+from policies.base import Fitting, silent
 from policies.registry import make
 from simulator.cli.fidelity import fidelity as command
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.time import DAY
+from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.fidelity import (
     FEWEST,
     POLICIES,
@@ -35,9 +36,8 @@ from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.target import PolicyTargets, apart
 from simulator.run.pipeline import simulate
-from simulator.run.progress import silent
-from simulator.run.workspace import Workspace, load_catalogue
-from simulator.scenario.model import Arm, Scenario
+from simulator.scenario.model import Scenario
+from simulator.scenario.parts import Arm
 from simulator.serving.ranking import Ranker
 
 WORLD = """

@@ -183,7 +183,7 @@ def test_kuairand_response_model_meets_its_bar(data_root: Path, tmp_path: Path) 
     seen.
     """
     from simulator import datasets
-    from simulator.scenario.model import Data
+    from simulator.scenario.parts import Data
 
     real = datasets.read(
         Data(source="kuairand", path=str(data_root / "kuairand"), test_days=2), Path()

@@ -19,8 +19,8 @@ from simulator.cli import main
 from simulator.datasets import read
 from simulator.log.files import load_arrays, read_json, save_arrays, write_text
 from simulator.log.ledger import FileError, Ledger, Piece, commit
-from simulator.run.workspace import RunError, Workspace
-from simulator.scenario.model import Data
+from simulator.log.workspace import RunError, Workspace
+from simulator.scenario.parts import Data
 from tests.worlds import run_again, run_stoppable
 
 

@@ -21,7 +21,7 @@ from simulator.log.eventlog import EventLog, LogError, Metadata
 from simulator.offpolicy.replay import Settings, evaluate
 from simulator.offpolicy.rounds import Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets, alone
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 
 USERS, VIDEOS, DAYS = 250, 40, 6
 QUALITY = np.linspace(0.1, 0.7, VIDEOS)

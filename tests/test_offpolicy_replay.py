@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from policies.base import Catalogue, Fitting, Histories
+from policies.base import Catalogue, Fitting, Histories, silent
 from policies.explore import Explore
 from policies.popularity import Popularity
 from simulator.cli.replay import replay as command
@@ -29,7 +29,6 @@ from simulator.offpolicy.result import gather, markdown, save
 from simulator.offpolicy.rounds import DAY_MS, Rounds, Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import PolicyTargets, Target, alone, apart
-from simulator.run.progress import silent
 
 USERS, ITEMS = 300, 8
 QUICK = Settings(resamples=60)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from simulator.cli.replay import replay as command
 from simulator.datasets import open_bandit
 from simulator.datasets.delimited import DataError
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 
 HEADER = ",timestamp,item_id,position,click,propensity_score,user_feature_0,user-item_affinity_0\n"
 ROWS = [

@@ -17,7 +17,7 @@ from simulator import datasets
 from simulator.cli import main
 from simulator.datasets import DataError
 from simulator.datasets.prepare import FORMATS, attributes, k_core, prepare, write
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 
 AMAZON, YELP = FORMATS["amazon"], FORMATS["yelp"]
 

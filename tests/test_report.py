@@ -25,10 +25,10 @@ from scipy import stats
 from simulator import report
 from simulator.cli import main
 from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.metrics import DEFAULT_METRICS
 from simulator.page import words
 from simulator.report.counts import DAY_MS, count
 from simulator.report.terminal import show
-from simulator.scenario.model import METRICS
 from tests.browser import PROGRAM, Browser
 from tests.worlds import feedback_log, paired_log
 
@@ -125,7 +125,7 @@ def test_rows_have_exactly_the_promised_keys(content: dict[str, Any]) -> None:
     assert all(list(row) == keys for row in content["lifts"])
     assert {(row["metric"], row["arm"], row["unit"]) for row in content["lifts"]} == {
         (metric, arm, unit)
-        for metric in METRICS
+        for metric in DEFAULT_METRICS
         for arm in ("recgpt1", "recgpt")
         for unit in ("user", "day")
     }
@@ -360,7 +360,7 @@ def test_figures_are_drawn_with_and_without_script(
     assert browser.errors == []
     assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
     boxes = browser.ask(FIGURES)
-    assert len(boxes) >= 2 * len(METRICS) + len(content["funnel"])
+    assert len(boxes) >= 2 * len(DEFAULT_METRICS) + len(content["funnel"])
     assert min(boxes) >= 10
     assert browser.ask("document.documentElement.scrollWidth") <= width, (
         "no sideways scrolling of the page"
@@ -371,7 +371,7 @@ def test_figures_are_drawn_with_and_without_script(
     )
     assert min(w for w in browser.ask(marks)) > 0
     text = browser.ask("document.body.innerText")
-    for said in content["verdicts"][: len(METRICS)]:
+    for said in content["verdicts"][: len(DEFAULT_METRICS)]:
         assert said["sentence"].replace("-", "−") in text.replace("-", "−").replace("\u00a0", " ")
 
 

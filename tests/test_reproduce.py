@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from policies.base import Catalogue, Fitting, Policy, Sequences
+from policies.base import Catalogue, Fitting, Policy, Sequences, silent
 from policies.bert4rec import BERT4Rec
 from policies.losses import Loss
 from policies.registry import make
@@ -57,7 +57,6 @@ from simulator.reproduce.systems import (
     Family,
     Protocol,
 )
-from simulator.run.progress import silent
 
 PAPER = PROTOCOLS["paper"]
 

@@ -21,8 +21,8 @@ from click.testing import CliRunner
 from policies.registry import PolicyError
 from simulator.cli import main
 from simulator.log.eventlog import EventLog
+from simulator.log.workspace import RunError
 from simulator.run.pipeline import run, simulate
-from simulator.run.workspace import RunError
 from simulator.scenario.model import Scenario
 from simulator.serving.desk import ServingError
 from tests.worlds import PLAIN_ARMS, log_digests, simulate_scenario, tiny_scenario, write_scenario

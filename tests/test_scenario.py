@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from simulator.cli import main
-from simulator.run.workspace import file_name
+from simulator.log.workspace import file_name
 from simulator.scenario.model import Scenario, ScenarioError, find, json_schema
 
 GOOD = """\

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from policies.base import Histories, IntArray, Progress, Slates
+from policies.base import Histories, IntArray, Progress, Slates, silent
 from policies.streams import Purpose, uniform
 from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
 from simulator.log.time import DAY
-from simulator.run.progress import silent
 from simulator.users.base import Source, Users
 
 if TYPE_CHECKING:

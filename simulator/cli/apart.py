@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from policies.device import Device
 from simulator.cli.failure import Failure
-from simulator.run.device import Device
 
 if TYPE_CHECKING:
     from policies.check import Result
@@ -94,9 +94,9 @@ def _child(
     from policies.base import WorldBound
     from policies.calls import note_in
     from policies.check import check_policy
+    from policies.device import DeviceError
+    from policies.device import device as there
     from policies.registry import PolicyError, make
-    from simulator.run.device import DeviceError
-    from simulator.run.device import device as there
     from simulator.run.executors import follow_parent
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -285,8 +285,8 @@ def worlds(run: Path) -> None:
       again-2: {users: {kind: logged, response: {bootstrap: 2}}}
     """
     from simulator.datasets import DataError
+    from simulator.log.workspace import Workspace
     from simulator.report import load
-    from simulator.run.workspace import Workspace
     from simulator.users.learned.ensemble import pool_reports
 
     with failures():

@@ -61,9 +61,9 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
     abtest fidelity scenarios/kuaishou_like.yaml
     abtest fidelity my.yaml --reward watch --out runs/fidelity-watch
     """
+    from simulator.log.workspace import file_name
     from simulator.offpolicy.fidelity_page import markdown, save
     from simulator.run.progress import board
-    from simulator.run.workspace import file_name
     from simulator.scenario.model import Scenario, find
 
     again = f"interrupted; finished parts are kept: abtest fidelity {scenario} --resume"
@@ -87,9 +87,9 @@ def _content(
     progress: Progress,
 ) -> dict[str, Any]:
     from simulator.log.eventlog import EventLog
+    from simulator.log.workspace import Workspace, load_catalogue
     from simulator.offpolicy.fidelity import Ran, compare, offline, online, settings, widened
     from simulator.run.pipeline import simulate
-    from simulator.run.workspace import Workspace, load_catalogue
 
     wide = widened(scenario, given["policies"])
     where = Workspace(root / "run")

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from policies.device import Device
 from simulator.cli.apart import apart
 from simulator.cli.failure import Failure, failures
 from simulator.cli.say import say
-from simulator.run.device import Device
 
 
 @click.group()

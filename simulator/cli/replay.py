@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from policies.base import Progress
     from simulator.offpolicy.jobs import Job, Options, Wanted
-    from simulator.scenario.model import Data
+    from simulator.scenario.parts import Data
     from simulator.users.base import Source
 
 COUNT = click.IntRange(min=1)
@@ -196,7 +196,7 @@ def _of_data(
     name: str, path: Path, wanted: list[Wanted], options: Options, progress: Progress
 ) -> Iterator[Job]:
     from simulator.datasets import read
-    from simulator.scenario.model import Data
+    from simulator.scenario.parts import Data
 
     data = Data.model_validate(
         {"source": name, "path": str(path.resolve()), "test_days": options.test_days}

@@ -172,9 +172,9 @@ def report(
     abtest report users.csv --control A --interval log --correction bh --resamples 4000
     """
     from simulator import report as reports
+    from simulator.log.workspace import held_if_run
     from simulator.report import user_table as tables
     from simulator.run.progress import board
-    from simulator.run.workspace import held_if_run
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
 

@@ -114,9 +114,9 @@ def run(
 
 
 def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options: Any) -> None:
+    from simulator.log.notices import WARNINGS
     from simulator.run.pipeline import run as go
     from simulator.run.progress import board
-    from simulator.serving.promises import WARNINGS
 
     with board(quiet=quiet) as progress:
         outcome = go(scenario, root, folder=folder, progress=progress, **options)
@@ -142,7 +142,7 @@ def _folder(name: str, *, resume: bool) -> Path:
     Raises:
         RunError: nothing is there to be resumed.
     """
-    from simulator.run.workspace import RunError, file_name
+    from simulator.log.workspace import RunError, file_name
 
     home = Path("runs") / file_name(name)
     if not resume:

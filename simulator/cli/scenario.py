@@ -35,11 +35,11 @@ def check(files: tuple[str, ...], plug_ins: bool) -> None:
     \b
     abtest scenario check scenarios/kuaishou_like.yaml
     """
+    from policies.base import silent
     from policies.registry import is_built_in
     from simulator.cli.failure import Failure
     from simulator.run.executors import Serial
     from simulator.run.pipeline import check as check_outside
-    from simulator.run.progress import silent
     from simulator.scenario.model import Scenario, ScenarioError, find
 
     wrong = []

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from simulator.datasets.delimited import DataError
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
 __all__ = ["SOURCES", "DataError", "locate", "place", "read"]

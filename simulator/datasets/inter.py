@@ -29,7 +29,7 @@ from simulator.datasets.delimited import (
     spread,
 )
 from simulator.datasets.sequences import leave_out
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
 _ID = Column(TEXT)

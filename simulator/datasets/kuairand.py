@@ -33,7 +33,7 @@ from simulator.datasets.delimited import (
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sessions import sessions
 from simulator.log.eventlog import EventLog, Metadata
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
 DAY = 86_400_000

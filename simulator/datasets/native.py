@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from policies.base import Catalogue
 from simulator.datasets.delimited import DataError
 from simulator.log.eventlog import EventLog, LogError, Metadata
-from simulator.run.workspace import sound_log
-from simulator.scenario.model import Data
+from simulator.log.workspace import sound_log
+from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
 DAY = 86_400_000

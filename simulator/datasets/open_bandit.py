@@ -25,7 +25,7 @@ from simulator.datasets.delimited import (
     spread,
 )
 from simulator.log.eventlog import EventLog, Metadata
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
 DAY = 86_400_000

@@ -15,7 +15,7 @@ from simulator.datasets.beside import coverage, packed_or_plain, presence
 from simulator.datasets.delimited import LAYOUT_ERRORS, DataError, open_text, unreadable
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sequences import leave_out
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from simulator.config.section import Section
 from simulator.designs.base import Design
 from simulator.designs.interleave import Interleave
 from simulator.designs.paired import Paired
@@ -19,10 +20,8 @@ DESIGNS: dict[str, type[Design]] = {
 }
 
 
-class DesignSpec(BaseModel):
+class DesignSpec(Section):
     """Who gets which arm, and who is compared with whom."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Kind = Field(
         default="paired", description="; ".join(design.words for design in DESIGNS.values())

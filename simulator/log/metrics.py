@@ -116,6 +116,19 @@ def _register(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return {m.name: m for m in metrics}
 
 
+DEFAULT_METRICS = (
+    "comment",
+    "forward",
+    "play",
+    "follow",
+    "watch_time",
+    "click",
+    "like",
+    "sessions",
+    "return",
+)
+"""The default metrics, in the order of print: the paper's five first (section 5.5)."""
+
 METRICS: dict[str, Metric] = _register(
     (
         Metric("comment", "comments written", "comments", _flag("comment")),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
+from policies.device import device
 from policies.registry import make
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
@@ -25,8 +26,8 @@ from simulator.offpolicy.rounds import DAY_MS, Float, Stream
 from simulator.offpolicy.scores import Ordering, orderings
 from simulator.offpolicy.target import PolicyTargets, apart
 from simulator.offpolicy.uncertainty import Ratios, bootstrap
-from simulator.run.device import device
-from simulator.scenario.model import Arm, Scenario
+from simulator.scenario.model import Scenario
+from simulator.scenario.parts import Arm
 from simulator.serving.desk import Desk
 from simulator.serving.ranking import Ranker
 from simulator.stats.moments import relative

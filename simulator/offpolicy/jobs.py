@@ -17,6 +17,7 @@ import yaml
 
 from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
 from policies.calls import Calls
+from policies.device import device
 from policies.registry import make
 from simulator.log.eventlog import EventLog, merge
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
@@ -24,7 +25,6 @@ from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import DAY_MS, Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets, Targets, alone, apart
 from simulator.offpolicy.uncertainty import Interval, Ratios, delta
-from simulator.run.device import device
 
 _TRAIN_COLUMNS = (
     "arm",

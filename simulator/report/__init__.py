@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policies.base import Progress
+from policies.base import Progress, silent
 from simulator.log.eventlog import EventLog
 from simulator.log.files import looked_up, read_json, write_texts
-from simulator.run.workspace import Workspace, sound_log
+from simulator.log.workspace import Workspace, sound_log
 
 if TYPE_CHECKING:
     from simulator.log.metrics import Better
@@ -51,10 +51,6 @@ class ReportError(ValueError):
     """
 
 
-def _silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-    return None
-
-
 def write(
     log: EventLog,
     folder: Path,
@@ -65,7 +61,7 @@ def write(
     margins: Margins | None = None,
     choices: Choices | None = None,
     better: Mapping[str, Better] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each
     by temporary name and rename.
@@ -97,11 +93,11 @@ def write(
             whose direction is not known.
         MetricError: `better` of no metric, or no direction.
     """
+    from simulator.log import notices as noticed
     from simulator.report import audited, offline
     from simulator.report import run_checks as checks
     from simulator.report import worlds as world
     from simulator.report.content import add_check, gather
-    from simulator.serving import promises
 
     content = gather(
         log, runtime=runtime, progress=progress, margins=margins, choices=choices, better=better
@@ -114,7 +110,7 @@ def write(
     content["audit"] = audited.beside(home)
     if content["audit"]:
         add_check(content, audited.check(content["audit"]))
-    notices = promises.kept(home.glob(promises.FILE))
+    notices = noticed.kept(home.glob(noticed.FILE))
     if notices:
         add_check(content, checks.promises(notices))
     worlds = {
@@ -157,7 +153,7 @@ def load(source: Path) -> dict[str, Any]:
 
     file = source / "report.json" if source.is_dir() else source
     if file.suffix != ".json" or not file.is_file():
-        return gather(find(source)[0], runtime=None, progress=_silent)
+        return gather(find(source)[0], runtime=None, progress=silent)
     stored = read_json(file, "Rebuild it with `abtest report`")
     if (
         not isinstance(stored, dict)

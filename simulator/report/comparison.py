@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policies.base import Progress
+from policies.base import Progress, silent
 from simulator.designs.registry import DESIGNS
 from simulator.log.files import write_texts
 from simulator.page import words
@@ -27,7 +27,6 @@ from simulator.page.blocks import (
 )
 from simulator.report import SCHEMA_VERSION, ReportError, as_json, load
 from simulator.report.worlds import across
-from simulator.run.progress import silent
 
 
 def read(paths: Sequence[Path], progress: Progress = silent) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from policies.base import Progress
 from simulator.designs.base import Design
 from simulator.designs.paired import Paired
 from simulator.designs.split import Split
+from simulator.log import workspace
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.metadata import HISTORY
 from simulator.log.metrics import Better, Metric, directed
@@ -31,7 +32,6 @@ from simulator.report.counts import Cells, Counts, count
 from simulator.report.otherwise import computed_otherwise
 from simulator.report.plan import compared_designs, interleaved_designs, needs, preferences
 from simulator.report.spread import distributions
-from simulator.run import workspace
 from simulator.stats import checks as design
 from simulator.stats import segments, sequential, units, verdict
 from simulator.stats.checks import Check

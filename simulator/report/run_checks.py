@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simulator.serving.promises import Notice
+from simulator.log.notices import Notice
 from simulator.stats.checks import Check
 from simulator.stats.units import UserDays
 

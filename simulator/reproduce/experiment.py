@@ -113,7 +113,7 @@ class Dataset:
         worker.
         """
         from simulator.datasets import read
-        from simulator.scenario.model import Data
+        from simulator.scenario.parts import Data
 
         source = read(Data(source=self.source, path=str(self.path)), Path())
         assert source.history is not None

@@ -30,8 +30,9 @@ from simulator.log.eventlog import FEEDBACK, EventLog, Metadata, Propensity, sch
 from simulator.log.files import load_arrays, reading
 from simulator.log.metadata import HISTORY, arm_names
 from simulator.log.time import DAY
-from simulator.run.workspace import Workspace, load_catalogue, open_log, versions
-from simulator.scenario.model import PolicySpec, Scenario, population
+from simulator.log.workspace import Workspace, load_catalogue, open_log, versions
+from simulator.scenario.model import Scenario, population
+from simulator.scenario.parts import PolicySpec
 from simulator.serving.desk import Channel, Desk, Serves
 from simulator.serving.draft import Draft
 from simulator.serving.promises import Witness

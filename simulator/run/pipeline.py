@@ -17,19 +17,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policies.base import Progress
+from policies.base import Progress, silent
 from policies.sources import OWN, digest, package
+from simulator.config.document import Keys, ScenarioError
 from simulator.log.eventlog import EventLog
 from simulator.log.files import FileError, write_text
 from simulator.log.metadata import HISTORY
+from simulator.log.notices import Notice
 from simulator.log.time import DAY
+from simulator.log.workspace import RunError, Workspace, save_catalogue
 from simulator.run import executors, tasks
 from simulator.run.context import Job, context
-from simulator.run.progress import silent
-from simulator.run.workspace import RunError, Workspace, save_catalogue
-from simulator.scenario.document import Keys
-from simulator.scenario.model import Data, PolicySpec, Scenario, ScenarioError
-from simulator.serving.promises import Notice
+from simulator.scenario import memory
+from simulator.scenario.model import Scenario
+from simulator.scenario.parts import Data, PolicySpec
 
 if TYPE_CHECKING:
     from simulator.run.executors import Executor
@@ -337,7 +338,6 @@ class _Run:
                 catalogue = population.catalogue(scenario.seed)
             else:
                 from simulator import datasets
-                from simulator.scenario import memory
 
                 source = datasets.read(scenario.data, self.folder)
                 catalogue = source.catalogue

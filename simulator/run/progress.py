@@ -12,11 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from policies.base import Progress
-
-
-def silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-    """The progress of a run that nobody watches."""
+from policies.base import Progress, silent
 
 
 @contextmanager

@@ -20,9 +20,11 @@ import numpy.typing as npt
 
 from policies.base import Fitting, Progress, Sequences, Updatable
 from policies.calls import CallError, Calls, Limit
+from policies.device import device
 from policies.explore import Explore
 from policies.registry import PolicyError, is_built_in, locate, make
 from policies.sources import sources
+from simulator.config.document import Keys
 from simulator.designs.base import Design, Rows
 from simulator.engine import tape
 from simulator.engine.lives import Engine, Lives, Span
@@ -38,7 +40,9 @@ from simulator.log.files import (
     writing,
 )
 from simulator.log.metadata import HISTORY
+from simulator.log.notices import FILE, as_text, keep, kept, of_warnings
 from simulator.log.time import DAY
+from simulator.log.workspace import open_log
 from simulator.run.context import (
     Context,
     Job,
@@ -47,12 +51,9 @@ from simulator.run.context import (
     one_torch_thread,
     with_columns,
 )
-from simulator.run.device import device
-from simulator.run.workspace import open_log
-from simulator.scenario.document import Keys
-from simulator.scenario.model import PolicySpec
+from simulator.scenario.parts import PolicySpec
 from simulator.serving.feedback import blocks
-from simulator.serving.promises import FILE, Witness, as_text, keep, kept, of_warnings
+from simulator.serving.promises import Witness
 from simulator.serving.ranking import Ranker
 from simulator.users.base import NEVER, Users
 

@@ -9,11 +9,11 @@ and main process were measured at 7.2 GB in all (docs/results.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from simulator.scenario.document import Keys
-    from simulator.scenario.model import Scenario
+from simulator.config.document import Keys
+from simulator.config.section import Section
+from simulator.scenario.parts import Data, Engine, Serving
 
 GIB = 2**30
 
@@ -37,6 +37,19 @@ channel, order.
 """
 
 
+class Sized(Protocol):
+    """What the estimate reads of a scenario."""
+
+    @property
+    def users(self) -> Section: ...
+    @property
+    def data(self) -> Data: ...
+    @property
+    def serving(self) -> Serving: ...
+    @property
+    def engine(self) -> Engine: ...
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of the memory of one process.
@@ -52,7 +65,7 @@ class Part:
     size: float
 
 
-def needed(scenario: Scenario, n_users: int, n_items: int) -> list[Part]:
+def needed(scenario: Sized, n_users: int, n_items: int) -> list[Part]:
     """What one process of the run holds."""
     serving, engine = scenario.serving, scenario.engine
     lives = -(-n_users // min(engine.shards, n_users))
@@ -111,7 +124,7 @@ def requests_a_day(users: Any) -> float:
     return float(min(users.arrival.per_day, users.arrival.busiest) / users.patience.leave)
 
 
-def excess(scenario: Scenario, n_users: int, n_items: int) -> tuple[Keys, str] | None:
+def excess(scenario: Sized, n_users: int, n_items: int) -> tuple[Keys, str] | None:
     """The key and the rule where a process would need more than `engine.memory_limit`, else
     None.
     """

@@ -8,7 +8,7 @@ import inspect
 import json
 from typing import Any
 
-from simulator.scenario.section import MAX_IDS
+from simulator.config.section import MAX_IDS
 
 HEAD = """\
 # Scenario reference

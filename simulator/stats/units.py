@@ -7,7 +7,7 @@ of `simulator.stats`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from policies.products import matmul
 from simulator.designs.base import DesignError
 from simulator.log.eventlog import EventLog
-from simulator.log.metrics import METRICS, Metric, Rows, Term, chosen
+from simulator.log.metrics import DEFAULT_METRICS, METRICS, Metric, Rows, Term, chosen
 from simulator.log.time import DAY
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
     wanted = {
         m.name: m
         for m in chosen(
-            metrics if metrics is not None else meta.scenario.get("metrics", _default())
+            metrics if metrics is not None else meta.scenario.get("metrics", DEFAULT_METRICS)
         )
     }
     arms, design = meta.compared, meta.design
@@ -380,12 +380,6 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
     return UserDays(
         arms, meta.n_users, max(meta.days, 1), wanted, cubes, reader.before, assigned, switched
     )
-
-
-def _default() -> Sequence[str]:
-    from simulator.scenario.model import METRICS
-
-    return METRICS
 
 
 class _Pass:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
-from simulator.scenario.section import Section
+from simulator.config.section import Section
 from simulator.users.base import NEVER, Feedback, Source, UsersError
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from policies.streams import Purpose, uniform
-from simulator.scenario.section import Section
+from simulator.config.section import Section
 from simulator.users.base import Source
 from simulator.users.choice.parameters import Affinity, Drift, Focus, Interests, Spread
 from simulator.users.choice.people import People

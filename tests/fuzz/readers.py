@@ -13,7 +13,7 @@ from pathlib import Path
 
 from simulator import datasets
 from simulator.datasets.prepare import FORMATS, prepare, write
-from simulator.scenario.model import Data
+from simulator.scenario.parts import Data
 from tests import made_files
 from tests.fuzz import mutations
 from tests.fuzz.harness import Case, refused

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 import scenarios
-from simulator.scenario.document import ScenarioError
+from simulator.config.document import ScenarioError
 from simulator.scenario.model import Scenario
 from tests.fuzz import mutations
 from tests.fuzz.harness import WrongEndError, command

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from simulator.scenario.section import MAX_IDS, DistinctNumbers, Section
+from simulator.config.section import MAX_IDS, DistinctNumbers, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from policies.base import Catalogue, Progress
-from simulator.scenario.section import Section
+from simulator.config.section import Section
 from simulator.users.base import Source
 from simulator.users.choice.parameters import (
     Affinity,

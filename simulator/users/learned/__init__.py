@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
+from simulator.config.section import Section
 from simulator.log.files import write_text
-from simulator.scenario.section import Section
 from simulator.users.base import CALIBRATION, Feedback, Source, UsersError
 from simulator.users.clock import Clock, ClockedUsers
 from simulator.users.learned.inputs import DAY, HOUR, surface

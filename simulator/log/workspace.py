@@ -41,7 +41,7 @@ from simulator.log.files import (
     writing,
 )
 from simulator.log.ledger import CLAIM, LEDGER, PART, Ledger
-from simulator.serving.promises import FILE, Notice, keep, kept
+from simulator.log.notices import FILE, Notice, keep, kept
 
 DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
 """Libraries whose version may decide bytes."""

@@ -96,7 +96,7 @@ for _tag, _pattern, _first in (
 
 
 @dataclass
-class Document:
+class YamlDocument:
     """The plain values of a YAML file and where each key stands.
 
     Attributes:
@@ -112,7 +112,7 @@ class Document:
     flags: dict[Keys, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> Document:
+    def read(cls, path: Path) -> YamlDocument:
         """Read one YAML mapping.
 
         Raises:
@@ -140,7 +140,7 @@ class Document:
         return cls.parse(text, str(path))
 
     @classmethod
-    def parse(cls, text: str, file: str) -> Document:
+    def parse(cls, text: str, file: str) -> YamlDocument:
         """As `read`, from text.
 
         Raises:
@@ -331,7 +331,7 @@ def disagreement(broken: Sequence[tuple[Keys, str]]) -> PydanticCustomError:
 
 
 def complaint(
-    document: Document, issue: Mapping[str, Any], keys_around: Callable[[], Iterable[str]]
+    document: YamlDocument, issue: Mapping[str, Any], keys_around: Callable[[], Iterable[str]]
 ) -> str:
     """The message for one pydantic error.
 

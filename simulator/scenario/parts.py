@@ -1,0 +1,160 @@
+"""The parts of a scenario that stand on their own: policies, data, serving, engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from policies.device import Device
+from simulator.config.section import MAX_DAYS, MAX_IDS, Name, Params, Section
+
+Count = Annotated[int, Field(ge=1, le=MAX_IDS)]
+
+Reference = Annotated[str, Field(min_length=1, max_length=1000)]
+"""What stands for something else: a policy, a file."""
+
+
+class PolicySpec(Section):
+    """A policy by name, with its hyper-parameters."""
+
+    policy: Reference = Field(
+        description="a registered name (`abtest policies list`), `module:Class` or `file.py:Class`"
+    )
+    params: Params = Field(
+        default_factory=dict,
+        description="hyper-parameters, checked against the policy's dataclass fields",
+    )
+
+
+class Arm(PolicySpec):
+    """An arm: a policy under test."""
+
+
+class Logging(PolicySpec):
+    """The stochastic logging policy that wrote the history of a synthetic world: a policy within
+    `explore`.
+    """
+
+    policy: Reference = Field(
+        default="production",
+        description="whose scores it explores; a stochastic policy logs by its own propensities",
+    )
+    temperature: Annotated[float, Field(gt=0, le=1e6)] = Field(
+        default=1.0, description="of the softmax over the scores; higher explores more"
+    )
+    epsilon: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, description="share of uniform exploration: every item has support"
+    )
+
+
+class Data(Section):
+    """Where the history comes from."""
+
+    source: Literal["synthetic", "kuairand", "open_bandit", "s3rec", "inter", "log"] = Field(
+        default="synthetic",
+        description="`synthetic`: made by the users; else the reader of a real log (docs/data.md)",
+    )
+    path: Reference | None = Field(
+        default=None,
+        description=(
+            "file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data"
+        ),
+    )
+    history_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
+        default=14, description="synthetic: days of history before the A/B"
+    )
+    logging: Logging = Field(default=Logging(), description="synthetic: who wrote the history")
+    test_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
+        default=2, description="real logs: the last days become the A/B; the rest is history"
+    )
+    hold_out: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1,
+        description="s3rec, inter: clicks at the end of each user's sequence that are held out",
+    )
+    session_gap: Annotated[float, Field(gt=0, le=1e9)] = Field(
+        default=1800.0, description="real logs: seconds of silence that end a session"
+    )
+
+
+class Channel(PolicySpec):
+    """A recall channel beside the tested one, the same for all arms."""
+
+    name: Name = Field(description="what the report calls it")
+    quota: Count = Field(description="candidates of a request")
+
+
+class Ranking(Section):
+    """The stage between recall and the slate, fitted on the history, the same for all arms."""
+
+    kind: Literal["pointwise", "recall"] = Field(
+        default="pointwise", description="fitted pointwise ranker, or the recall order as it is"
+    )
+    watch_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=1.0, description="weight of the expected watch time beside the click"
+    )
+
+
+class Serving(Section):
+    """How a request is served."""
+
+    slate: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=6, description="positions of a request"
+    )
+    recall: Count = Field(
+        default=60, description="candidates that the arm's policy gives for a request"
+    )
+    history: Count = Field(
+        default=128, description="impressions of the past that a policy is given"
+    )
+    seen: Count | None = Field(
+        default=None, description="impressions not recalled again; `history` if left out"
+    )
+    channels: Annotated[tuple[Channel, ...], Field(max_length=255)] = Field(
+        default=(), description="further recall channels, the same for all arms"
+    )
+    ranking: Ranking = Field(
+        default=Ranking(), description="the stage between recall and the slate"
+    )
+    refit: Literal["never", "daily"] = Field(
+        default="never", description="`daily`: every arm is fitted anew at the day's end"
+    )
+    refit_on: Literal["own", "pooled"] = Field(
+        default="own", description="whose log a refit learns from: the arm's, or all arms'"
+    )
+
+
+class Engine(Section):
+    """Speed only: nothing in here may change a byte of the log, but for the last bits that a fit
+    has from its kind of processor.
+    """
+
+    tick: Annotated[float, Field(gt=0, le=86_400 * MAX_DAYS)] = Field(
+        default=86_400.0,
+        description="simulated seconds whose requests are served together; a day at most",
+    )
+    block: Count = Field(default=2048, description="requests in one call of a policy")
+    shards: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=2, description="parts that the users are cut into"
+    )
+    executor: Literal["serial", "processes", "ray"] = Field(
+        default="processes", description="where the work is done"
+    )
+    device: Device = Field(
+        default="auto",
+        description=(
+            "where policies are fitted: auto = cuda where torch has one, else cpu; a fit ends with"
+            " other last bits on another kind of processor, as on another CPU; requests are served"
+            " on the CPU"
+        ),
+    )
+    time_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
+        default=300.0, description="seconds that one call of a policy may take; 0 = any"
+    )
+    fit_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
+        default=43_200.0, description="seconds that one fit of a policy may take; 0 = any"
+    )
+    memory_limit: Annotated[float, Field(gt=0, le=1e9)] = Field(
+        default=64.0,
+        description="GiB that a process may be estimated to need, before anything is simulated",
+    )
