@@ -434,6 +434,26 @@ def test_all_readers_keep_the_same_rules(change, meta, message, tmp_path):
         assert str(by_replay.value) == str(by_rules.value)
 
 
+def test_the_replay_holds_a_part_to_its_seal(tmp_path):
+    """A value that is not the one that was written, under page check sums that are right."""
+    log = EventLog.from_columns(columns(), META)
+    part = log.write(tmp_path / "x.parquet")
+    seal = pq.read_metadata(part).metadata
+    other = EventLog.from_columns(columns(watch=[0.5, 2.0, 0.25, 1.0]), META).table
+    pq.write_table(
+        other.replace_schema_metadata(
+            {b"abtest": seal[b"abtest"], b"abtest.seal": seal[b"abtest.seal"]}
+        ),
+        part,
+    )
+    message = r"x\.parquet: damaged: the values of column 'watch' are not those that were written"
+    with pytest.raises(LogError, match=message) as by_rules:
+        EventLog.open(part).validate()
+    with pytest.raises(LogError) as by_replay:
+        list(Stream(EventLog.open(part), arm="b", chunk=2))
+    assert str(by_replay.value) == str(by_rules.value)
+
+
 def test_equal_times_are_allowed():
     EventLog.from_columns(columns(t=[5, 5, 3, 7]), META).validate()
 

@@ -1,5 +1,5 @@
 """The rules of an event log, in one place: `EventLog.validate`, `abtest report` and `abtest replay`
-hold a log to the same ones.
+read a log through `inspected`, which holds every row to them.
 
 - A row's key (arm, user, session, request, position) comes after the key of the row above, so no
     key comes twice.
@@ -20,7 +20,7 @@ hold a log to the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,12 @@ Array = npt.NDArray[Any]
 TIME = 200 * 365 * DAY
 """ms. Farther from t = 0 no row lies; a time in microseconds does."""
 
+ROWS = 1 << 18
+"""Rows that are held at once."""
+
+MEMORY = "the log in memory"
+"""What messages call a log that is no file."""
+
 INSPECTED = (*KEY, "t", "item", "propensity", "watch", "duration", "channel")
 """The columns that rules speak of."""
 
@@ -57,26 +63,59 @@ def validate(log: EventLog) -> None:
         LogError: the first row that breaks a rule, with file, row (from 0 within the file), column,
             rule and value.
     """
+    for _ in inspected(log):
+        pass
+
+
+def inspected(
+    log: EventLog, columns: Sequence[str] | None = None, rows: int = ROWS
+) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+    """Stream the rows of a log, at most `rows` at a time, each held to the rules before it is
+    given out.
+
+    Args:
+        log: its metadata and rows are checked.
+        columns: those that are read, INSPECTED among them; None: all.
+        rows: of a batch, at most.
+
+    Yields:
+        The part as messages name it, the batch's first row within the part, the batch.
+
+    Raises:
+        LogError: as `validate`. What a part's seal says of its values is known once the part has
+            been read to its end.
+    """
     Metadata.from_json(log.metadata.to_json())
     log.metadata.plausible(log.n_rows)
     inspector = Inspector(log.metadata)
-    for place, batches, written in _parts(log):
+    for place, part, written in _parts(log):
         seal, row = Seal(), 0
-        for batch in batches:
+        for batch in part.batches(columns, rows):
             inspector.inspect(place, row, batch)
+            yield place, row, batch
             seal.add(batch)
             row += batch.num_rows
         if written is not None:
             seal.compare(written, place)
 
 
-def _parts(log: EventLog) -> Iterator[tuple[str, Iterator[pa.RecordBatch], dict[str, Any] | None]]:
-    """Of each part: how it is called in messages, its rows, and the seal that it carries."""
+def _parts(log: EventLog) -> Iterator[tuple[str, EventLog, dict[str, Any] | None]]:
+    """Each part: how it is called in messages, its rows, and the seal that it carries."""
     if log.memory is not None:
-        check_columns("the log in memory", log.memory.schema)
-        yield "the log in memory", iter(log.memory.to_batches(max_chunksize=ROWS)), None
+        check_columns(MEMORY, log.memory.schema)
+        yield MEMORY, log, None
     for part in log.parts:
-        yield str(part), EventLog(log.metadata, None, (part,)).batches(rows=ROWS), seal_of(part)
+        yield str(part), EventLog(log.metadata, None, (part,)), seal_of(part)
+
+
+def place_of(log: EventLog, row: int) -> str:
+    """Where a row of the whole log is, in words: its part and its row there."""
+    for part in log.parts:
+        count = EventLog(log.metadata, None, (part,)).n_rows
+        if row < count:
+            return f"{part}: row {row}"
+        row -= count
+    return f"{MEMORY}: row {row}"
 
 
 def _other_unit(t: int, end: int) -> str:
@@ -94,9 +133,6 @@ def _other_unit(t: int, end: int) -> str:
 
 SINCE_1970 = (10**9, 4 * 10**9)
 """s: times since 1970 of the years 2001 to 2096."""
-
-ROWS = 1 << 18
-"""Rows that are held at once."""
 
 
 class Inspector:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from policies.base import Histories, IntArray
 from simulator.log.eventlog import FEEDBACK, KEY, EventLog, LogError, Propensity, column_values
-from simulator.log.rules import INSPECTED, Inspector
+from simulator.log.rules import INSPECTED, inspected
 
 Float = npt.NDArray[np.float64]
 Columns = dict[str, npt.NDArray[Any]]
@@ -175,12 +175,12 @@ class Stream:
         """The arm's rows as numpy columns, checked, and whether they are the last ones."""
         names = list(dict.fromkeys([*INSPECTED, "click", self.reward]))
         arm = 0 if self.arm is None else self.log.metadata.arms.index(self.arm)
-        inspector = Inspector(self.log.metadata)
         waiting: Columns | None = None
-        for part, row, first, batch in _batches(self.log, names, self.chunk):
-            inspector.inspect(part, row, batch)
+        first = 0
+        for _, _, batch in inspected(self.log, names, self.chunk):
             columns = _arrays(batch, self.reward)
             columns["row"] = np.arange(first, first + batch.num_rows, dtype=np.int64)
+            first += batch.num_rows
             mine = columns["arm"] == arm
             if not mine.all():
                 columns = {name: column[mine] for name, column in columns.items()}
@@ -212,15 +212,6 @@ class Stream:
                 else np.tile(np.arange(length), (len(at), 1))
             )
             yield self._made(columns, at, cells, position, begin, past)
-
-    def place(self, row: int) -> str:
-        """Where a row of the log is, in words: its file and its row there."""
-        for part in self.log.parts:
-            count = EventLog(self.log.metadata, None, (part,)).n_rows
-            if row < count:
-                return f"{part}: row {row}"
-            row -= count
-        return f"the log in memory: row {row}"
 
     def _exposed(
         self, columns: Columns, starts: IntArray, rows: IntArray, begin: IntArray, past: int
@@ -343,21 +334,6 @@ def _number(columns: Columns, by: str, step: int) -> tuple[IntArray, IntArray]:
     begin = np.flatnonzero(opens)[np.cumsum(opens) - 1]
     columns["step"] = ordinal - ordinal[begin] + np.where(begin == 0, step, 0)
     return np.flatnonzero(request), begin
-
-
-def _batches(
-    log: EventLog, names: list[str], rows: int
-) -> Iterator[tuple[str, int, int, pa.RecordBatch]]:
-    """(part, first row within it, first row within the log, rows) of at most `rows` rows; the part
-    is named for complaints.
-    """
-    row = 0
-    for part in log.parts or (None,):
-        here = log if part is None else EventLog(log.metadata, None, (part,))
-        begin = row
-        for batch in here.batches(names, rows):
-            yield "the log in memory" if part is None else str(part), row - begin, row, batch
-            row += batch.num_rows
 
 
 def _arrays(batch: pa.RecordBatch, reward: str) -> Columns:
