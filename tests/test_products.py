@@ -91,6 +91,27 @@ def test_the_rough_product_is_within_its_bound_and_misses_nothing(
     np.testing.assert_array_equal(best, expected_best)
 
 
+@pytest.mark.parametrize("width", [16, 64, 256])
+def test_rounding_that_is_as_bad_as_can_be_hides_no_best_item(width: int) -> None:
+    """Every number of the best item is rounded down by nearly a half, every number but one of a
+    slightly worse item is rounded up: in the rough product the worse one is far ahead.
+    """
+    length = 2.0**15 - 1 - width**0.5 / 2
+    number = int(0.97 * length / width**0.5)
+    vectors = np.random.default_rng(0).normal(0, 5, (1001, width))
+    vectors[1, :2] = np.array([1, -1]) * length / 2**0.5  # the longest, so the others keep scale 1
+    best, worse = 2, 3
+    vectors[best] = number + 0.48
+    vectors[worse] = number + 0.52
+    vectors[worse, -1] = number + 0.48 - 0.04 * (width - 1) - 0.5
+    query = np.ones((1, width))
+    assert (1 + np.argsort(-(vectors[1:] @ query[0])))[:2].tolist() == [best, worse]
+    rough = Rough(pad(vectors))
+    candidates, certain = rough.shortlist(pad(query), 1, np.zeros((1, 0), dtype=np.int64))
+    assert certain.all()
+    assert best in candidates
+
+
 def test_most_items_are_left_out() -> None:
     rng = np.random.default_rng(1)
     rough = Rough(pad(rng.standard_normal((6001, 64))))

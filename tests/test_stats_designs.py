@@ -5,6 +5,7 @@ how many users.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -120,6 +121,45 @@ def test_switchback_error_is_that_of_repeated_switchbacks() -> None:
         m = moments.paired(cube[0][:, ~treated].mean(axis=1), cube[1][:, treated].mean(axis=1))
         estimates.append(m.treatment / m.control - 1)
     assert predicted == pytest.approx(np.std(estimates), rel=0.25)
+
+
+def switchback_of(cube: np.ndarray) -> designs.Sensitivity:
+    """What is said of a switchback on clicks `[arms, users, days]`."""
+    metrics = {m.name: m for m in units.chosen(["click"])}
+    days = units.UserDays(("a", "b"), cube.shape[1], cube.shape[2], metrics, {"click": cube}, {})
+    return next(s for s in designs.sensitivity(days, "click", "a", "b") if s.design == "switchback")
+
+
+def test_users_whose_days_differ_by_chance_add_their_own_variance_and_no_other() -> None:
+    """Every user-day is drawn alone, with mean 10 and variance 25: then a mean of three days of one
+    arm by a mean of the three others varies by 25/3 (1 + 1) / (10^2 n), and all of it falls with
+    the number of users.
+    """
+    n = 200
+    said = [
+        switchback_of(np.random.default_rng(seed).gamma(4, 2.5, (2, n, 6))) for seed in range(30)
+    ]
+    variance = np.mean([s.relative_error**2 for s in said])
+    assert variance == pytest.approx(25 / 3 * 2 / 100 / n, rel=0.12)
+
+
+def test_days_that_differ_for_everybody_are_what_no_number_of_users_helps_against() -> None:
+    """Users are all alike, days are not: the error is the spread of the estimates over all 20 ways
+    to give three of six days to an arm.
+    """
+    of_day = np.array([8.0, 12, 9, 14, 7, 10])
+    cube = np.stack([np.tile(of_day, (50, 1)), np.tile(of_day * 1.01, (50, 1))])
+    cube += np.linspace(-0.1, 0.1, 50)[:, None]
+    ways = [list(way) for way in itertools.combinations(range(6), 3)]
+    others = [[day for day in range(6) if day not in way] for way in ways]
+    estimates = [
+        cube[1][:, way].mean() / cube[0][:, other].mean()
+        for way, other in zip(ways, others, strict=True)
+    ]
+    said = switchback_of(cube)
+    assert said.relative_error == pytest.approx(np.std(estimates), rel=1e-3)
+    assert said.users_needed == np.inf
+    assert "days differ too much for any number of users" in said.note
 
 
 def test_no_credit_in_either_arm_is_no_effect_and_no_number_of_users() -> None:
