@@ -218,7 +218,7 @@ def test_the_terminal_table_is_in_the_papers_style_within_80_columns(
         for r in content["lifts"]
         if (r["metric"], r["arm"], r["unit"]) == ("click", "recgpt", "user")
     )
-    assert f"{100 * row['lift']:+.3f}% Click" in text
+    assert f"{100 * row['lift']:+.3f}%  Click" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text, "no colour where there is no terminal"
 

@@ -236,7 +236,7 @@ def test_page_and_markdown_have_the_same_words(homes: dict[str, Path], kind: str
         )
     )
     written = written.replace("**", "").replace("#", "")
-    ours = {"Skip to the verdict", "What was checked", "A/B report"}
+    ours = {"Skip to the content", "What was checked", "A/B report"}
     stored = json.loads((homes[kind] / "report.json").read_text())
     nav = {section.short for section in sections.document(stored).sections}
     titles = {metric.replace("_", " ").capitalize() for metric in stored["metrics"]}  # of figures

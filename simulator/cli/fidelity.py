@@ -62,7 +62,8 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
     abtest fidelity my.yaml --reward watch --out runs/fidelity-watch
     """
     from simulator.log.workspace import file_name
-    from simulator.offpolicy.fidelity_page import markdown, save
+    from simulator.offpolicy.fidelity_page import document, save
+    from simulator.page.terminal import show
     from simulator.run.progress import board
     from simulator.scenario.model import Scenario, find
 
@@ -74,7 +75,7 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
             content = _content(loaded, root, find(scenario).parent, resume, given, progress)
         page = save(content, root)
         if not quiet:
-            say(markdown(content))
+            show(document(content))
         say(page)
 
 

@@ -106,7 +106,9 @@ def replay(
     abtest replay scenarios/replay_kuairand.yaml --reward click,long_view,watch
     abtest replay log.parquet --policy my_policy.py:Mine:dim=32 --estimators rips,cascade_dr
     """
-    from simulator.offpolicy.result import markdown, save
+    from simulator.offpolicy.replay_page import document
+    from simulator.offpolicy.result import save
+    from simulator.page.terminal import show
     from simulator.run.progress import board
 
     with failures():
@@ -119,7 +121,7 @@ def replay(
             ]
         page = save(results, out or Path("runs") / "replay" / source.stem)
         if not quiet:
-            say(markdown(results))
+            show(document(results))
         say(page)
 
 

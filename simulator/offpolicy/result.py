@@ -1,5 +1,5 @@
-"""What a replay says, once: a plain mapping for replay.json, from which Markdown, the page and the
-terminal are made.
+"""What a replay says, once: a plain mapping for replay.json, from which its document is made
+(`replay_page`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from simulator.offpolicy.jobs import Job, Truth, truth
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.scores import Ordering
 from simulator.offpolicy.uncertainty import Interval
-from simulator.page.markdown import text
 
 COVERED_OFTEN = (
     "the truth is a sample too: covered means that the interval holds the truth's mean, which has"
@@ -185,63 +184,6 @@ def _plain(value: float | None) -> float | str | None:
     return "inf" if math.isinf(value) else float(value)
 
 
-def number(value: Any, digits: int = 4) -> str:
-    """A figure as text: four significant digits, n/a where there is none."""
-    if value is None:
-        return "n/a"
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.{digits}g}"
-
-
-def share(value: Any) -> str:
-    return "n/a" if value is None else f"{value:.1%}"
-
-
-def markdown(results: Sequence[Mapping[str, Any]]) -> str:
-    """All replays as one Markdown document."""
-    return "\n".join(line for result in results for line in [*_section(result), ""])
-
-
-def _section(c: Mapping[str, Any]) -> list[str]:
-    lines = [f"# {text(c['title'])} ({text(c['reward'])})", ""]
-    own = c["logged"]
-    lines += [
-        f"Reward: {text(c['reward'])}. {c['rounds']:,} rounds, {c['impressions']:,} impressions of"
-        f" arm {text(c['arm'])}; propensities: {c['propensity']}. The log's own policy:"
-        f" {number(own['value'])} per request [{number(own['low'])}, {number(own['high'])}]."
-    ]
-    if c["unobserved"]:
-        lines.append(f"{c['unobserved']:,} rounds left out: their reward was not observed.")
-    if len(c["policies"]) > 1:
-        lines += ["", "| policy | by | value | 95% interval | verdict |", "|---|---|---|---|---|"]
-        lines += [_headline(policy) for policy in c["policies"]]
-    for policy in c["policies"]:
-        lines += ["", f"## {text(policy['policy'])}: {policy['verdict']}", ""]
-        lines += [
-            *(f"- {text(reason)}" for reason in policy["reasons"]),
-            *([""] if policy["reasons"] else []),
-        ]
-        lines += [*_estimates(policy), "", *_diagnosed(policy["diagnostics"])]
-    if c["orders"]:
-        lines += [
-            "",
-            "## Order of what was shown",
-            "",
-            "| policy | AUC | grouped AUC | NDCG | sessions |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [_ordered(order) for order in c["orders"]]
-    if c["notes"]:
-        lines += ["", "What the reader of the data says:", ""]
-        lines += [f"- {text(name)}: {text(_listed(value))}" for name, value in c["notes"].items()]
-    return lines
-
-
-def _listed(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def headline(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     """The estimate of a policy that is to be read first."""
     row: Mapping[str, Any] = next(
@@ -250,106 +192,15 @@ def headline(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     return row
 
 
-def _headline(policy: Mapping[str, Any]) -> str:
-    row = headline(policy)
-    value, interval = (
-        f"{number(row['value'])} per {row['unit']}",
-        f"{number(row['low'])} to {number(row['high'])}",
-    )
-    return (
-        f"| {text(policy['policy'])} | {row['estimator']} | {value} | {interval} |"
-        f" {policy['verdict']} |"
-    )
-
-
-def _estimates(policy: Mapping[str, Any]) -> list[str]:
-    truth = policy["truth"]
-    head = ["estimator", "value", "95% interval", "verdict"] + (
-        ["truth", "covered", "z"] if truth else []
-    )
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in policy["estimates"]:
-        if row["refused"]:
-            lines.append(
-                f"| {row['estimator']} | did not run: {text(row['refused'])} |"
-                + " |" * (len(head) - 2)
-            )
-            continue
-        name = row["estimator"] + (
-            f" ({number(row['threshold'])})" if row["threshold"] is not None else ""
-        )
-        unit = (
-            "" if row["unit"] == "request" else f" per {row['unit']}, {row['count']:,.0f} matched"
-        )
-        cells = [
-            name,
-            number(row["value"]) + unit,
-            f"{number(row['low'])} to {number(row['high'])}",
-            row["verdict"],
-        ]
-        if truth:
-            covered = {True: "yes", False: "no", None: "n/a"}[row["covered"]]
-            cells += [
-                f"{number(truth['value'])} (se {share(truth['relative_error'])})",
-                covered,
-                number(row["z"], 2),
-            ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def _diagnosed(d: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"- Matched: {share(d['matched_impressions'])} of impressions; the log shows"
-        f" {share(d['coverage'])} of what the target shows."
-    ]
-    w = d["weights"]
-    if w is not None:
-        lines += [
-            (
-                f"- Effective sample size {number(w['effective_sample'])}"
-                f" ({share(w['effective_share'])} of the rounds)."
-            ),
-            (
-                f"- {share(w['matched_rounds'])} of whole slates have a weight, {w['events']:,} of"
-                " them a reward."
-            ),
-            (
-                f"- Mean weight {number(w['mean'])} [{number(w['low'])}, {number(w['high'])}]; it"
-                " should be 1."
-            ),
-        ]
-        if w["largest"]:
-            top = w["largest"][0]
-            lines.append(
-                f"- Largest weight {number(top['weight'])}, {share(top['share'])} of all, at row"
-                f" {top['row']} of the log."
-            )
-    if d["drift"]["p"] is not None:
-        lines.append(
-            f"- Daily reward of the log: chi-square {number(d['drift']['chi_square'])}, p ="
-            f" {number(d['drift']['p'], 2)}."
-        )
-    return lines
-
-
-def _ordered(order: Mapping[str, Any]) -> str:
-    if order["refused"]:
-        return f"| {text(order['policy'])} | {text(order['refused'])} | | | |"
-    figures = [
-        f"{number(order[n]['value'])} [{number(order[n]['low'])}, {number(order[n]['high'])}]"
-        for n in ("auc", "gauc", "ndcg")
-    ]
-    return f"| {text(order['policy'])} | {' | '.join(figures)} | {order['sessions']:,} |"
-
-
 def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write replay.json, replay.md and replay.html, each by rename; returns the page."""
-    from simulator.offpolicy.replay_page import page
+    from simulator.offpolicy.replay_page import document
+    from simulator.page.html import page
+    from simulator.page.markdown import markdown
 
     stored = json.dumps(list(results), indent=1, allow_nan=False) + "\n"
+    shown = document(results)
     write_texts(
-        folder,
-        {"replay.json": stored, "replay.md": markdown(results), "replay.html": page(results)},
+        folder, {"replay.json": stored, "replay.md": markdown(shown), "replay.html": page(shown)}
     )
     return folder / "replay.html"

@@ -1,14 +1,36 @@
-"""What a report is made of: sections of words, tables and figures. Page and Markdown show these
-blocks and add nothing to them.
+"""What a document is made of: sections of words, tables and figures. The page, Markdown and the
+terminal show these blocks and add nothing to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from markupsafe import Markup
+
+MARKED = re.compile(r"`([^`]+)`|\[([^\]]+)\]\(([^)\s]+)\)")
+
+
+class Prose(str):
+    """Our own words, in which `...` is code and [...](...) is a link. In any other text these
+    signs are shown as they stand: it may be a name of somebody's file.
+    """
+
+    def parts(self) -> Iterator[tuple[Literal["words", "code", "link"], str, str]]:
+        """The text piece by piece: (what it is, its words, the address of a link)."""
+        end = 0
+        for match in MARKED.finditer(self):
+            yield "words", self[end : match.start()], ""
+            code, link, address = match.groups()
+            if code:
+                yield "code", code, ""
+            else:
+                yield "link", link, address
+            end = match.end()
+        yield "words", self[end:], ""
 
 
 @dataclass(frozen=True)
@@ -18,7 +40,7 @@ class Column:
     Attributes:
         head: its name; that of a column of figures is for those who cannot see them.
         number: numbers, set to the right and sorted as such.
-        figure: figures of what the other columns say in numbers; Markdown leaves it out.
+        figure: figures of what the other columns say in numbers; only the page has them.
         sorts: whether the reader may sort by it.
         label: stands before the value where a phone has no room for the head.
     """
@@ -42,8 +64,8 @@ class Cell:
         sign: before the text.
         hint: shown on hover.
         lines: in place of `text`, one line for each arm.
-        span: rows that the cell goes on for; 0: the cell above goes on here (Markdown says it
-            anew).
+        span: rows that the cell goes on for; 0: the cell above goes on here (only the page joins
+            them).
         figure: in place of text.
     """
 
@@ -129,8 +151,8 @@ class Code:
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks that are folded away on the screen; on paper they are shown, unless they are for the
-    `screen` only (long tables).
+    """Blocks that are folded away on the screen unless they are `open`, and left out in the
+    terminal; on paper they are shown, unless they are for the `screen` only (long tables).
     """
 
     summary: str
@@ -139,7 +161,19 @@ class Fold:
     screen: bool = False
 
 
-Block = Table | Words | Heading | Points | Legend | Multiples | Facts | Code | Fold
+Status = Literal["red", "amber", "green"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What must be read before what follows: a colour, a bold beginning, words."""
+
+    status: Status
+    lead: str
+    text: str = ""
+
+
+Block = Table | Words | Heading | Points | Legend | Multiples | Facts | Code | Fold | Gate
 
 
 @dataclass(frozen=True)
@@ -157,12 +191,9 @@ class Section:
     bare: bool = False
 
 
-Status = Literal["red", "amber", "green"]
-
-
 @dataclass(frozen=True)
 class Document:
-    """A whole report.
+    """A whole document.
 
     Attributes:
         title: of the page.
@@ -170,7 +201,7 @@ class Document:
         heading: the largest words.
         about: one sentence, or "".
         facts: names and values on the first screen.
-        gates: what must be read before anything else: (colour, bold beginning, words).
+        gates: what must be read before anything else.
         sections: in the order of reading.
         closing: how to read it.
     """
@@ -180,11 +211,16 @@ class Document:
     heading: str
     about: str
     facts: Facts
-    gates: Sequence[tuple[Status, str, str]]
+    gates: Sequence[Gate]
     sections: Sequence[Section]
     closing: str = ""
 
 
 def plain(text: Any, value: float | str | None = "") -> Cell:
     """A cell of text."""
-    return Cell(str(text), value)
+    return Cell(text if isinstance(text, str) else str(text), value)
+
+
+def columns(*heads: str, text: int = 1) -> list[Column]:
+    """Columns of which the first `text` are text and the others numbers."""
+    return [Column(head, number=i >= text) for i, head in enumerate(heads)]

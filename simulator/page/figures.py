@@ -9,14 +9,15 @@ stands beside a table with the same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from simulator.page.assets import asset
 from simulator.page.escapes import printable
-from simulator.page.words import interval, percent, title
+from simulator.page.words import interval, number, percent, title
 
 SHAPES = ("circle", "square", "diamond", "triangle")
 """Shapes of the arms, in turn: an arm is never told by colour alone."""
@@ -45,13 +46,17 @@ def _seen(child: Any) -> Any:
 class Scale:
     """A linear scale from values to percent of the width (or to pixels).
 
-    Values outside are drawn at the edge; `inside` tells.
+    Values outside are drawn at the edge; `inside` tells. `origin` is where nothing differs.
     """
 
     low: float
     high: float
     start: float = 0.0
     end: float = 100.0
+
+    @property
+    def origin(self) -> float:
+        return 0.0
 
     def __call__(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low)
@@ -73,6 +78,34 @@ class Scale:
         return [i * step for i in range(first, last + 1)]
 
 
+class Ratios(Scale):
+    """A logarithmic scale of ratios: a half is as far from 1 as the double."""
+
+    @property
+    def origin(self) -> float:
+        return 1.0
+
+    def __call__(self, value: float) -> float:
+        inside = min(max(value, self.low), self.high)
+        share = math.log(inside / self.low) / math.log(self.high / self.low)
+        return self.start + (self.end - self.start) * share
+
+    def ticks(self, n: int = 7) -> list[float]:
+        """Ratios whose names are short; `n` is not asked for more of them than there are."""
+        return [tick for tick in RATIOS if self.inside(tick)]
+
+
+RATIOS = (0.5, 0.7, 0.9, 1.0, 1.1, 1.4, 2.0)
+"""The ticks of ratios: neighbours look about as far from one another."""
+
+
+def around(values: Sequence[float], start: float, end: float) -> Scale:
+    """A scale of all values with a margin."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = 0.08 * (high - low or abs(high) or 1.0)
+    return Scale(low - margin, high + margin, start, end)
+
+
 def around_zero(
     rows: Iterable[Mapping[str, Any]], *, clip: float = 4.0, margin: float = 1.08
 ) -> Scale:
@@ -92,15 +125,26 @@ def around_zero(
     return Scale(-limit, limit, 2, 98)
 
 
-def _tick(value: float, step: float) -> str:
+def percents(ticks: Sequence[float]) -> list[str]:
+    """Labels of ticks that are fractions: `−2%`, `0`, `+2%`, with as many digits as their step
+    needs.
+    """
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(ticks[0]) if ticks else 0.0
+    return [_percent(tick, step) for tick in ticks]
+
+
+def _percent(value: float, step: float) -> str:
     digits = max(0, -math.floor(math.log10(step * 100) + 1e-9)) if step else 0
     text = f"{100 * value:.{digits}f}"
     return "0" if float(text) == 0 else f"{'+' if value > 0 else ''}{text}%".replace("-", "−")
 
 
-def _labels(ticks: Sequence[float]) -> list[str]:
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(ticks[0]) if ticks else 0
-    return [_tick(t, step) for t in ticks]
+def numbers(ticks: Sequence[float]) -> list[str]:
+    """Labels of ticks that are numbers of any size."""
+    return [number(tick).replace("-", "−") for tick in ticks]
+
+
+Labels = Callable[[Sequence[float]], list[str]]
 
 
 def marker(shape: str, x: str, y: float, size: float = 4.5, class_: str = "") -> Markup:
@@ -131,42 +175,68 @@ def mark(tip: str, *children: Markup, class_: str = "") -> Markup:
     )
 
 
-def strip(row: Mapping[str, Any], scale: Scale, tone: str, label: str) -> Markup:
-    """One row of a forest plot: the interval as a line, the lift as a dot, zero as a rule.
+def strip(
+    row: Mapping[str, Any],
+    scale: Scale,
+    tone: str,
+    label: str,
+    *,
+    key: str = "lift",
+    region: tuple[float, float] | None = None,
+    shape: str = "circle",
+    height: int = 30,
+) -> Markup:
+    """One row of a forest plot: the interval as a line, the value as a dot, zero as a rule.
 
     Args:
-        row: of `lifts`.
+        row: with `low`, `high` and the value; an end that is None is open.
         scale: shared by all rows of the plot.
         tone: `good`, `bad` or `open`: the colour class.
         label: what the row says, for screen readers and hover.
+        key: of the value in `row`; where it is None, nothing is drawn.
+        region: what the interval is held against (the interval of the truth, a tolerance), a band
+            behind it.
+        shape: of the mark at the value.
+        height: px.
     """
-    middle = 15.0
-    rules = [
+    middle = height / 2
+    behind = [
         element(
-            "line", x1=scale.at(t), x2=scale.at(t), y1=0, y2=30, class_="zero" if t == 0 else "rule"
+            "line",
+            x1=scale.at(t),
+            x2=scale.at(t),
+            y1=0,
+            y2=height,
+            class_="zero" if t == scale.origin else "rule",
         )
         for t in scale.ticks()
     ]
+    if region is not None:
+        left, right = map(scale, region)
+        width = f"{right - left:.3f}%"
+        behind.append(
+            element("rect", x=f"{left:.3f}%", y=0, width=width, height=height, class_="region")
+        )
     shapes: list[Markup] = []
-    if row["lift"] is not None:
+    if row[key] is not None:
         low = -math.inf if row["low"] is None else row["low"]
         high = math.inf if row["high"] is None else row["high"]
         shapes.append(
             element("line", x1=scale.at(low), x2=scale.at(high), y1=middle, y2=middle, class_="bar")
         )
         shapes += [_end(scale, value, middle) for value in (low, high)]
-        if scale.inside(row["lift"]):
-            shapes.append(marker("circle", scale.at(row["lift"]), middle, 5))
-        shapes.append(element("rect", x="0", y=0, width="100%", height=30, class_="hit"))
+        if scale.inside(row[key]):
+            shapes.append(marker(shape, scale.at(row[key]), middle, min(5, height / 4)))
+        shapes.append(element("rect", x="0", y=0, width="100%", height=height, class_="hit"))
     return element(
         "svg",
-        *rules,
+        *behind,
         mark(label, *shapes),
         class_=f"strip {tone}",
         role="img",
         aria_label=label,
         width="100%",
-        height=30,
+        height=height,
     )
 
 
@@ -187,109 +257,221 @@ def _end(scale: Scale, value: float, y: float) -> Markup:
     )
 
 
-def axis(scale: Scale, height: int = 22) -> Markup:
+def axis(scale: Scale, labels: Labels = percents, height: int = 22) -> Markup:
     """The axis of a forest plot."""
     ticks = scale.ticks()
     parts = [
-        element("text", escape(label), x=scale.at(t), y=14, class_="tick", text_anchor="middle")
-        for t, label in zip(ticks, _labels(ticks), strict=True)
+        element("text", label, x=scale.at(t), y=14, class_="tick", text_anchor="middle")
+        for t, label in zip(ticks, labels(ticks), strict=True)
     ]
     return element("svg", *parts, class_="axis", aria_hidden="true", width="100%", height=height)
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of a forest plot that stands alone: a name, its strip and a few words to the right;
+    without a strip a heading.
+    """
+
+    name: str
+    strip: Markup | None = None
+    note: str = ""
+
+
+def forest(lines: Sequence[Line], scale: Scale, labels: Labels, label: str) -> Markup:
+    """A forest plot with its names, for a file of its own (on a page it is a table with strips).
+
+    `scale` leaves room for the names to the left, and for the notes to the right.
+    """
+    parts = []
+    for i, line in enumerate(lines):
+        y = LINE * i
+        if line.strip is None:
+            parts.append(element("text", line.name, x="0", y=y + 13, class_="head"))
+            continue
+        left = f"{scale.start - 2:.1f}%"
+        parts += [
+            element("svg", line.strip, y=y, width="100%", height=LINE),
+            element("text", line.name, x=left, y=y + 13, class_="name", text_anchor="end"),
+            element("text", line.note, x="100%", y=y + 13, class_="tick", text_anchor="end"),
+        ]
+    parts.append(element("svg", axis(scale, labels), y=LINE * len(lines), width="100%"))
+    return element(
+        "svg",
+        *parts,
+        class_="lines",
+        role="img",
+        aria_label=label,
+        width="100%",
+        height=forest_height(len(lines)),
+    )
+
+
+LINE = 18
+"""The height of a line of a forest plot that stands alone, px."""
+
+
+def forest_height(n_lines: int) -> int:
+    """The height of a forest plot that stands alone, px."""
+    return LINE * n_lines + 22
+
+
 Point = tuple[int, float | None, float | None, float | None, str]
-"""Day from 0, middle, low, high (None where not defined), tip."""
+"""Place from 0, middle, low, high (None where not defined), tip."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One arm's values over days; `index` gives its colour and shape."""
+    """One arm's values over days, or over other steps; `index` gives its colour and shape, and
+    `large` is the place whose mark stands out.
+    """
 
     name: str
     index: int
     points: Sequence[Point]
+    large: int | None = None
 
 
 def over_days(
     series: Sequence[Series], days: int, label: str, *, band: bool = False, height: int = 170
 ) -> Markup:
-    """Lift by day with intervals, the arms side by side within a day (or, with `band`, as lines
-    with a bound above and below).
+    """Lift by day about zero; the scale is cut at six times the middle of all values, so that one
+    day of few events does not flatten the others.
     """
-    values = [
-        v for s in series for p in s.points for v in p[1:4] if v is not None and math.isfinite(v)
-    ]
-    reach = sorted(abs(v) for v in values)
+    reach = sorted(map(abs, _values(series)))
     limit = (
         max(min(reach[-1], 6 * reach[len(reach) // 2] or reach[-1]) if reach else 0.0, 1e-4) * 1.1
     )
-    x = Scale(-0.5, days - 0.5, 15, 99)
     y = Scale(-limit, limit, height - 22, 6)
-    ticks = y.ticks(5)
-    parts = [
-        element(
-            "line",
-            x1="15%",
-            x2="99%",
-            y1=f"{y(t):.1f}",
-            y2=f"{y(t):.1f}",
-            class_="zero" if abs(t) < 1e-15 else "rule",
-        )
-        for t in ticks
-    ]
+    names = [str(day + 1) for day in range(days)]
+    return _along(series, names, label, y, percents, band=band, height=height)
+
+
+def over_steps(
+    series: Sequence[Series], names: Sequence[str], label: str, *, band: bool = False
+) -> Markup:
+    """Values over steps that have names (thresholds, hyper-parameters), from the least to the
+    greatest.
+    """
+    height = 170
+    y = around(_values(series), height - 22, 6)
+    return _along(series, names, label, y, numbers, band=band, height=height)
+
+
+def _values(series: Sequence[Series]) -> list[float]:
+    every = (value for one in series for point in one.points for value in point[1:4])
+    return [value for value in every if value is not None and math.isfinite(value)]
+
+
+def _along(
+    series: Sequence[Series],
+    names: Sequence[str],
+    label: str,
+    y: Scale,
+    labels: Labels,
+    *,
+    band: bool,
+    height: int,
+) -> Markup:
+    """The series with their intervals, side by side within a step; with `band` as lines with a
+    bound above and below.
+    """
+    x = Scale(-0.5, len(names) - 0.5, 15, 99)
+    parts = _horizontals(y, labels, "15%", "14%")
+    every = max(1, math.ceil(len(names) / 10))
     parts += [
-        element(
-            "text", escape(text), x="14%", y=f"{y(t) + 4:.1f}", class_="tick", text_anchor="end"
-        )
-        for t, text in zip(ticks, _labels(ticks), strict=True)
+        element("text", names[i], x=x.at(i), y=height - 6, class_="tick", text_anchor="middle")
+        for i in range(0, len(names), every)
     ]
-    every = max(1, math.ceil(days / 10))
-    parts += [
-        element("text", str(d + 1), x=x.at(d), y=height - 6, class_="tick", text_anchor="middle")
-        for d in range(0, days, every)
-    ]
+    width = min(0.18, 0.7 / max(len(series), 1))
     for s in series:
-        offset = (
-            0.0
-            if band
-            else (s.index - (len(series) - 1) / 2) * min(0.18, 0.7 / max(len(series), 1))
-        )
+        offset = 0.0 if band or len(series) == 1 else (s.index - (len(series) - 1) / 2) * width
         parts.append(_series(s, x, y, offset, band))
     return element(
         "svg", *parts, class_="days", role="img", aria_label=label, width="100%", height=height
     )
 
 
+def _horizontals(y: Scale, labels: Labels, start: str, names: str) -> list[Markup]:
+    """The rules of a vertical scale, from `start` to the right edge, and the names of its ticks."""
+    ticks = y.ticks(5)
+    parts = []
+    for tick in ticks:
+        at, kind = f"{y(tick):.1f}", "zero" if abs(tick) < 1e-15 else "rule"
+        parts.append(element("line", x1=start, x2="99%", y1=at, y2=at, class_=kind))
+    for tick, text in zip(ticks, labels(ticks), strict=True):
+        at = f"{y(tick) + 4:.1f}"
+        parts.append(element("text", text, x=names, y=at, class_="tick", text_anchor="end"))
+    return parts
+
+
 def _series(series: Series, x: Scale, y: Scale, offset: float, band: bool) -> Markup:
+    shape = SHAPES[series.index % len(SHAPES)]
     shapes: list[Markup] = []
-    previous: tuple[int, float | None, float | None, float | None] | None = None
-    for day, middle, low, high, tip in series.points:
-        at = x.at(day + offset)
+    previous: Point | None = None
+    for point in series.points:
+        place, middle, low, high, tip = point
+        at = x.at(place + offset)
         drawn: list[Markup] = []
         if low is not None and high is not None and not band:
             drawn.append(
                 element("line", x1=at, x2=at, y1=f"{y(low):.1f}", y2=f"{y(high):.1f}", class_="bar")
             )
         if band and previous is not None:
-            for now, then, kind in (
-                (middle, previous[1], "bar"),
-                (low, previous[2], "bound"),
-                (high, previous[3], "bound"),
-            ):
-                if now is not None and then is not None:
+            for now, before, kind in zip(point[1:4], previous[1:4], KINDS, strict=True):
+                if now is not None and before is not None:
                     ends = {
                         "x1": x.at(previous[0]),
                         "x2": at,
-                        "y1": f"{y(then):.1f}",
+                        "y1": f"{y(before):.1f}",
                         "y2": f"{y(now):.1f}",
                     }
                     shapes.append(element("line", class_=kind, **ends))
         if middle is not None:
-            drawn.append(marker(SHAPES[series.index % len(SHAPES)], at, round(y(middle), 1), 3.6))
+            size = 6.0 if place == series.large else 3.6
+            drawn.append(marker(shape, at, round(y(middle), 1), size))
         if drawn:
             shapes.append(mark(tip, *drawn))
-        previous = (day, middle, low, high)
+        previous = point
     return element("g", *shapes, class_=f"arm-{series.index % 6}")
+
+
+KINDS = ("bar", "bound", "bound")
+"""How the middle, the lower and the upper bound of a band are drawn."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A point of a scatter plot: (low, value, high) of both ways, a name beside it and a tip."""
+
+    across: tuple[float, float, float]
+    up: tuple[float, float, float]
+    name: str
+    tip: str
+
+
+def scatter(spots: Sequence[Spot], label: str, height: int = 200) -> Markup:
+    """Numbers across against fractions up, with the intervals of both."""
+    x = around([v for spot in spots for v in spot.across], 18, 97)
+    y = around([v for spot in spots for v in spot.up], height - 22, 6)
+    parts = _horizontals(y, percents, "18%", "17%")
+    ticks = x.ticks(4)
+    for tick, text in zip(ticks, numbers(ticks), strict=True):
+        at = x.at(tick)
+        parts.append(element("text", text, x=at, y=height - 6, class_="tick", text_anchor="middle"))
+    for spot in spots:
+        left, across, right = map(x.at, spot.across)
+        low, up, high = (f"{y(value):.1f}" for value in spot.up)
+        shapes = (
+            element("line", x1=left, x2=right, y1=up, y2=up, class_="bound"),
+            element("line", x1=across, x2=across, y1=low, y2=high, class_="bound"),
+            marker("circle", across, float(up), 3.6),
+            element("text", spot.name, x=across, y=up, dx=5, dy=-5, class_="tick"),
+        )
+        parts.append(mark(spot.tip, *shapes, class_="arm-1"))
+    return element(
+        "svg", *parts, class_="scatter", role="img", aria_label=label, width="100%", height=height
+    )
 
 
 def bars(
@@ -370,4 +552,39 @@ def spoken(row: Mapping[str, Any]) -> str:
     return (
         f"{title(row['metric'])}, {row['arm']}: {percent(row['lift'])}, 95% interval"
         f" {interval(row['low'], row['high'])}"
+    )
+
+
+def picture(
+    plots: Sequence[tuple[str, Markup]],
+    columns: int,
+    size: tuple[int, int],
+    label: str,
+    *,
+    heading: str = "",
+) -> str:
+    """Figures with their titles as one self-contained SVG file, `columns` side by side; `size` is
+    the width of each and the height of the highest, px.
+    """
+    gap, title_height, top = 18, 22, 30 if heading else 6
+    step = size[0] + gap, size[1] + title_height + gap
+    width, height = columns * step[0] + gap, top + -(-len(plots) // columns) * step[1]
+    parts = [element("text", heading, x=gap, y=20, class_="head")] if heading else []
+    for i, (name, figure) in enumerate(plots):
+        x, y = gap + i % columns * step[0], top + i // columns * step[1]
+        parts.append(element("text", name, x=x, y=y + 14, class_="head"))
+        parts.append(element("svg", figure, x=x, y=y + title_height, width=size[0]))
+    return str(
+        element(
+            "svg",
+            element("style", Markup(asset("figure.css"))),
+            element("rect", width="100%", height="100%", class_="paper"),
+            *parts,
+            xmlns="http://www.w3.org/2000/svg",
+            viewBox=f"0 0 {width} {height}",
+            width=width,
+            height=height,
+            role="img",
+            aria_label=label,
+        )
     )

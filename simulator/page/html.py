@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML page: no network, readable without script, on a phone, in
+"""A document as one self-contained HTML page: no network, readable without script, on a phone, in
 print, in light and dark.
 """
 
@@ -7,31 +7,32 @@ from __future__ import annotations
 import base64
 import hashlib
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simulator.page import figures, words
-from simulator.page.blocks import Block, Document
+from simulator.page.assets import asset
+from simulator.page.blocks import Block, Document, Prose
 from simulator.page.escapes import printable
 
 
 def page(document: Document) -> str:
-    """The page of a report, with its style and script within; the content security policy admits
+    """The page of a document, with its style and script within; the content security policy admits
     that one script and no request.
 
     All text of the document is escaped.
     """
-    script = _asset("report.js")
+    script = asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template("page.html.j2")
         .render(
             d=document,
-            style=Markup(_asset("report.css")),
+            checks=any(section.id == "checks" for section in document.sections),
+            style=Markup(asset("figure.css") + asset("page.css")),
             script=Markup(script),
             script_hash=digest,
         )
@@ -41,29 +42,37 @@ def page(document: Document) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("simulator.report", "templates"),
+        loader=PackageLoader("simulator.page", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=seen,
+        finalize=_seen,
     )
-    environment.globals |= {"swatch": figures.swatch, "kind": _kind}
-    environment.filters |= {"typeset": words.typeset}
+    environment.globals |= {
+        "swatch": figures.swatch,
+        "kind": _kind,
+        "lights": words.LIGHTS,
+    }
+    environment.filters |= {"typeset": _typeset}
     return environment
 
 
-def seen(value: Any) -> Any:
-    """What a template prints, before it is escaped: text of others with what nobody could see as
-    escapes.
+def _seen(value: Any) -> Any:
+    """What the template prints, before it is escaped: text of others with what nobody could see as
+    escapes; our own prose with its code and links.
     """
+    if isinstance(value, Prose):
+        return Markup("").join(Markup(FORMS[kind]).format(*texts) for kind, *texts in value.parts())
     return printable(value) if type(value) is str else value
+
+
+FORMS = {"words": "{}", "code": "<code>{}</code>", "link": '<a href="{1}">{0}</a>'}
+
+
+def _typeset(text: str) -> str:
+    return type(text)(words.typeset(text))
 
 
 def _kind(block: Block) -> str:
     return type(block).__name__
-
-
-@cache
-def _asset(name: str) -> str:
-    return files("simulator.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A report as Markdown: the same blocks as the page, but for its figures, whose numbers stand in
+"""A document as Markdown: the same blocks as the page, but for its figures, whose numbers stand in
 tables.
 """
 
@@ -15,10 +15,12 @@ from simulator.page.blocks import (
     Document,
     Facts,
     Fold,
+    Gate,
     Heading,
     Legend,
     Multiples,
     Points,
+    Prose,
     Table,
     Words,
 )
@@ -30,19 +32,39 @@ MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~]|&(?=#?\w+;)")
 
 
 def text(value: Any) -> str:
-    """A name as Markdown that shows it literally, on one line."""
+    """A name as Markdown that shows it literally, on one line; of `Prose` code and links are
+    Markdown's own.
+    """
     shown = " ".join(printable(str(value)).split())
+    if not isinstance(value, Prose):
+        return _escaped(shown)
+    pieces = []
+    for kind, words, address in Prose(shown).parts():
+        if kind == "code":
+            pieces.append(f"`{words.replace('|', BAR)}`")
+        elif kind == "link":
+            pieces.append(f"[{_escaped(words)}]({address})")
+        else:
+            pieces.append(_escaped(words))
+    return "".join(pieces)
+
+
+BAR = "\\|"
+"""What would end the cell of a table also within code."""
+
+
+def _escaped(shown: str) -> str:
     return MARKUP.sub(lambda sign: {"<": "&lt;", ">": "&gt;"}.get(sign[0], "\\" + sign[0]), shown)
 
 
 def markdown(document: Document) -> str:
-    """The Markdown text of a report. Names are escaped, so that none of them becomes markup."""
+    """The Markdown text of a document. Names are escaped, so that none of them becomes markup."""
     d = document
     blocks = [
         f"# {text(d.title)}",
         text(d.about),
         _facts(d.facts),
-        *(f"**{LIGHTS[status]} {text(lead)}** {text(said)}" for status, lead, said in d.gates),
+        *map(_gate, d.gates),
     ]
     for section in d.sections:
         blocks += [f"## {text(section.title)}", *_shown(section.blocks)]
@@ -63,7 +85,10 @@ def _shown(blocks: Sequence[Block]) -> Iterable[str]:
             case Heading():
                 yield f"### {text(block.text)}"
             case Points():
-                yield "\n".join(f"- {sign} {text(said)}" for sign, said in block.items)
+                yield "\n".join(
+                    f"- {sign} {text(said)}" if sign else f"- {text(said)}"
+                    for sign, said in block.items
+                )
             case Facts():
                 yield _facts(block)
             case Code():
@@ -73,8 +98,14 @@ def _shown(blocks: Sequence[Block]) -> Iterable[str]:
                 yield f"<details{is_open}><summary>{text(block.summary)}</summary>"
                 yield from _shown(block.blocks)
                 yield "</details>"
+            case Gate():
+                yield _gate(block)
             case Legend() | Multiples():
                 pass  # figures
+
+
+def _gate(gate: Gate) -> str:
+    return f"**{LIGHTS[gate.status]} {text(gate.lead)}** {text(gate.text)}".rstrip()
 
 
 def _facts(facts: Facts) -> str:

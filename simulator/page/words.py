@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from simulator.designs.registry import DESIGNS
@@ -157,7 +157,7 @@ def interval(low: float | None, high: float | None, digits: int = 3, sign: bool 
 
 def probability(p: float | None) -> str:
     """`.034`; below a thousandth `<.001`; `n/a` where it is not defined."""
-    if p is None:
+    if p is None or math.isnan(p):
         return "n/a"
     if p < 0.001:
         return "<.001"
@@ -165,12 +165,34 @@ def probability(p: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A mean to four significant digits, thousands separated."""
-    if value is None:
+    """A mean to four significant digits, thousands separated; `n/a` where it is not defined."""
+    if value is None or math.isnan(value):
         return "n/a"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2e}"
+
+
+def two(value: float | None) -> str:
+    """A correlation or a statistic of a test to two decimals."""
+    return "n/a" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def score(value: float, sign: bool = False) -> str:
+    """A hit rate or NDCG to four decimals, as papers print it: `.0339`; a difference of two with
+    its `sign`.
+    """
+    if math.isnan(value):
+        return "n/a"
+    form = "+.4f" if sign else ".4f"
+    return re.sub(r"^([+-]?)0\.", r"\1.", format(value, form))
+
+
+def between(low: float | None, high: float | None, show: Callable[[float | None], str]) -> str:
+    """The ends of an interval of numbers: `1.2 to 3.4`; `n/a` where neither is known."""
+    return "n/a" if low is None and high is None else f"{show(low)} to {show(high)}"
 
 
 def whole(n: float | None) -> str:

@@ -19,12 +19,12 @@ from simulator.page.blocks import (
     Document,
     Facts,
     Fold,
+    Gate,
     Heading,
     Legend,
     Multiples,
     Points,
     Section,
-    Status,
     Table,
     Words,
     plain,
@@ -107,16 +107,17 @@ def _facts(c: Content) -> Facts:
     return Facts(items)
 
 
-def _gates(c: Content) -> Iterator[tuple[Status, str, str]]:
+def _gates(c: Content) -> Iterator[Gate]:
     """What must be read before the lifts: each red check whole, amber ones by name."""
     for check in c["checks"]:
         if check["status"] == "red":
-            yield "red", f"Red: {check['name']}.", f"{check['value']} {check['meaning']}"
+            yield Gate("red", f"Red: {check['name']}.", f"{check['value']} {check['meaning']}")
     amber = [check["name"].lower() for check in c["checks"] if check["status"] == "amber"]
     if amber:
-        yield "amber", f"{len(amber)} amber", f"of {len(c['checks'])} checks: {listed(amber)}."
+        which = f"of {len(c['checks'])} checks: {listed(amber)}."
+        yield Gate("amber", f"{len(amber)} amber", which)
     elif c["checks"] and all(check["status"] == "green" for check in c["checks"]):
-        yield "green", f"All {len(c['checks'])} checks are green.", ""
+        yield Gate("green", f"All {len(c['checks'])} checks are green.")
 
 
 def _shown(show: Callable[..., str], value: float | None, *how: Any, **more: Any) -> Cell:

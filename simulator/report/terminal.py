@@ -1,17 +1,16 @@
-"""The report in the terminal: the lift table in the paper's style, at 80 columns, without colour
-where there is none.
+"""The report in the terminal: red checks, the lifts of the verdict in the paper's style, what is
+needed to read them, amber checks. At 80 columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from simulator.page.escapes import printable
+from simulator.page import terminal
+from simulator.page.blocks import Block, Cell, Column, Facts, Gate, Heading, Table, Words, plain
 from simulator.page.words import (
     AGREEMENTS,
     SIGNS,
@@ -30,142 +29,120 @@ from simulator.page.words import (
     whole,
 )
 
-STYLES = {"good": "green", "bad": "red", "open": ""}
-STATUS = {"green": ("●", "green"), "amber": ("▲", "yellow"), "red": ("■", "bold red")}
-
 
 def show(content: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the lifts by user of every arm, what is not green, and nothing that the log does not
     say.
     """
-    console = console or Console(highlight=False, soft_wrap=False)
+    terminal.show(_blocks(content), console)
+
+
+def _blocks(content: Mapping[str, Any]) -> Iterator[Block]:
     size = content["size"]
-    _flags(content, console, ("red",))
-    for said in content["headlines"]:
-        arm = said["arm"]
-        console.print()
-        console.print(
-            _text(f"{arm} against {content['control']}", style="bold")
-            + _text(
-                f"  {content['design']}, {whole(size['users'])}"
-                f" {'clusters' if content['clusters'] else 'users'}"
-                + (f", {size['days']} days" if size["days"] else "")
-            )
-        )
-        console.print(_table(content, arm))
-        console.print(_text(said["sentence"]))
-    console.print(
-        _text(
-            f"\n95% intervals by {content['unit']}; adjusted p: {corrected(content)}.", style="dim"
-        )
-    )
-    console.print(
-        _text("detects: the true lift that the verdict would find four times in five.", style="dim")
-    )
-    for text in directions(content["metrics"]):
-        console.print(_text(text))
-    for row in content["margins"]:
-        console.print(_text(f"{row['kind']}: {row['sentence']}"))
-    for line in uses(content["columns"]):
-        console.print(_text(line, style="dim"))
-    _flags(content, console, ("amber",))
+    units = "clusters" if content["clusters"] else "users"
+    days = f", {size['days']} days" if size["days"] else ""
+    yield from _gates(content, "red")
+    for headline in content["headlines"]:
+        arm = headline["arm"]
+        yield Heading(f"{arm} against {content['control']}")
+        yield Words(f"{content['design']}, {whole(size['users'])} {units}{days}", note=True)
+        yield _lifts(content, arm)
+        yield Words(headline["sentence"])
+    note = f"95% intervals by {content['unit']}; adjusted p: {corrected(content)}."
+    detected = "detects: the true lift that the verdict would find four times in five."
+    yield from (Words(text, note=True) for text in (note, detected))
+    yield from map(Words, directions(content["metrics"]))
+    yield from (Words(f"{row['kind']}: {row['sentence']}") for row in content["margins"])
+    yield from (Words(line, note=True) for line in uses(content["columns"]))
+    yield from _gates(content, "amber")
 
 
-def _text(text: str, style: str = "") -> Text:
-    """Text that the terminal shows and does not act upon: names are those of people's files."""
-    return Text(printable(text), style=style)
-
-
-def _flags(content: Mapping[str, Any], console: Console, statuses: tuple[str, ...]) -> None:
-    """The checks of the given colours: red ones stand before the lifts."""
+def _gates(content: Mapping[str, Any], status: str) -> Iterator[Gate]:
+    """The checks of a colour: red ones stand before the lifts."""
     for check in content["checks"]:
-        if check["status"] in statuses:
-            sign, style = STATUS[check["status"]]
-            head = _text(f"{sign} {check['status']}: {check['name']}. ", style=style)
-            console.print(head + _text(f"{check['value']} {check['meaning']}"))
+        if check["status"] == status:
+            lead = f"{status}: {check['name']}."
+            yield Gate(check["status"], lead, f"{check['value']} {check['meaning']}")
 
 
-def _table(content: Mapping[str, Any], arm: str) -> Table:
-    table = Table(
-        box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim"
-    )
-    for name, how in (
-        ("lift", "left"),
-        ("95% interval", "right"),
-        ("adj. p", "right"),
-        ("", "left"),
-        ("detects", "right"),
-    ):
-        table.add_column(name, justify=how, no_wrap=name != "lift", overflow="fold")  # type: ignore[arg-type]
+def _lifts(content: Mapping[str, Any], arm: str) -> Table:
+    columns = [
+        Column("lift", number=True),
+        Column(""),
+        Column("95% interval", number=True),
+        Column("adj. p", number=True),
+        Column(""),
+        Column("detects", number=True),
+    ]
+    rows = []
     for row, said in zip(content["lifts"], content["verdicts"], strict=True):
         if row["arm"] != arm or row["unit"] != content["unit"]:
             continue
         direction = content["metrics"][row["metric"]]["higher_is_better"]
-        style = STYLES[tone(said["verdict"], direction)]
-        table.add_row(
-            _text(f"{percent(row['lift']):>9} {title(row['metric'])}", style=style),
-            _text(interval(row["low"], row["high"])),
-            _text(probability(row["p_adjusted"])),
-            _text(f"{SIGNS[said['verdict']]} {stated(said['verdict'], direction)}", style=style),
-            _text(detects(row["mde"])),
+        kind = tone(said["verdict"], direction)
+        verdict = stated(said["verdict"], direction)
+        rows.append(
+            (
+                Cell(percent(row["lift"]), kind=kind),
+                Cell(title(row["metric"]), kind=kind),
+                plain(interval(row["low"], row["high"])),
+                plain(probability(row["p_adjusted"])),
+                Cell(verdict, kind=kind, sign=SIGNS[said["verdict"]]),
+                plain(detects(row["mde"])),
+            )
         )
-    return table
+    return Table(f"Lifts of {arm}", columns, rows)
 
 
 def show_comparison(content: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the lift of every arm and metric in each run, and whether the runs agree."""
-    console = console or Console(highlight=False)
+    terminal.show(_comparison(content), console)
+
+
+def _comparison(content: Mapping[str, Any]) -> Iterator[Block]:
     names = list(content["runs"])
-    for number, (name, run) in enumerate(content["runs"].items(), 1):
-        console.print(_text(f"[{number}] {name}: {run['scenario']}, seed {run['seed']}"))
-    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for head in ("arm", "metric", *(f"[{i}]" for i in range(1, len(names) + 1)), "agreement"):
-        shown.add_column(_text(head), justify="right" if head.startswith("[") else "left")
+    runs = content["runs"].items()
+    yield Facts(
+        [
+            (f"[{number}] {name}", f"{run['scenario']}, seed {run['seed']}")
+            for number, (name, run) in enumerate(runs, 1)
+        ]
+    )
+    tones = {"same sign": "good", "opposite": "bad"}
+    rows = []
     for row in content["rows"]:
-        cells = [row["lifts"].get(name) for name in names]
+        cells = (row["lifts"].get(name) for name in names)
         lifts = [
-            _text("n/a" if cell is None else f"{SIGNS[cell['verdict']]} {percent(cell['lift'])}")
+            plain("n/a")
+            if cell is None
+            else Cell(percent(cell["lift"]), sign=SIGNS[cell["verdict"]])
             for cell in cells
         ]
-        style = {"same sign": "green", "opposite": "bold red"}.get(row["agree"], "")
-        shown.add_row(
-            _text(row["arm"]),
-            _text(title(row["metric"])),
-            *lifts,
-            _text(AGREEMENTS[row["agree"]], style=style),
-        )
-    console.print(shown)
-    _show_designs(content["designs"], console)
+        agreement = Cell(AGREEMENTS[row["agree"]], kind=tones.get(row["agree"], "open"))
+        rows.append((plain(row["arm"]), plain(title(row["metric"])), *lifts, agreement))
+    numbered = (Column(f"[{i}]", number=True) for i in range(1, len(names) + 1))
+    columns = [Column("arm"), Column("metric"), *numbered, Column("agreement")]
+    yield Table("Lift by run", columns, rows)
+    if content["designs"]:
+        yield _needed(content["designs"])
     for row in content["differences"][:20]:
-        console.print(
-            _text(
-                f"{row['key']}: {' | '.join(str(row['values'][name]) for name in names)}",
-                style="dim",
-            )
-        )
-    for note in content["notes"]:
-        console.print(_text(note))
+        values = " | ".join(str(row["values"][name]) for name in names)
+        yield Words(f"{row['key']}: {values}", note=True)
+    yield from map(Words, content["notes"])
 
 
-def _show_designs(designs: Sequence[Mapping[str, Any]], console: Console) -> None:
+def _needed(designs: Sequence[Mapping[str, Any]]) -> Table:
     """Users that each design needs on the world that the runs share."""
-    if not designs:
-        return
     names = compared(designs)
-    shown = Table(
-        box=None,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        header_style="dim",
-        title="Users needed on this world",
-        title_justify="left",
-    )
-    for head in ("arm", "metric", *names.values()):
-        shown.add_column(_text(head.lower()), justify="right" if head in names.values() else "left")
-    for row in designs:
-        shown.add_row(
-            _text(row["arm"]),
-            _text(title(row["metric"])),
-            *(_text(needed(row, name)) for name in names),
+    heads = (Column(shown.lower(), number=True) for shown in names.values())
+    columns = [Column("arm"), Column("metric"), *heads]
+    rows = [
+        (
+            plain(row["arm"]),
+            plain(title(row["metric"])),
+            *(plain(needed(row, name)) for name in names),
         )
-    console.print(shown)
+        for row in designs
+    ]
+    name = "Users needed on this world"
+    return Table(name, columns, rows, caption=name)
