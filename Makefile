@@ -7,7 +7,7 @@ PIP := pip install --quiet --disable-pip-version-check --only-binary :all:
 
 TOOLS := .venv-tools
 
-.PHONY: run test kernels lint peers lock licences audit clean
+.PHONY: run test kernels lint house peers lock licences audit clean
 
 run: $(STAMP)
 	$(BIN)/abtest run scenarios/kuaishou_like.yaml
@@ -59,6 +59,11 @@ $(STAMP): pyproject.toml constraints.txt requirements.lock
 
 lock: $(TOOLS)/.installed
 	.ci/lock $(TOOLS)/bin/uv
+
+# The figures of docs/design.md, of this tree or of others (TREES=...), and its picture.
+house: $(STAMP)
+	$(BIN)/python .ci/house.py $(TREES)
+	$(BIN)/python .ci/house.py --draw docs/house.svg
 
 licences: $(STAMP)
 	$(BIN)/python .ci/licences.py
