@@ -1,1 +1,1 @@
-"""Who gets which arm."""
+"""Designs of A/B tests: who gets which arm, and all that follows from it."""

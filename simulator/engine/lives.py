@@ -100,10 +100,8 @@ class Lives:
         """The requests of `rows`: the last `length` impressions; the last `seen_length` may not be
         recalled again.
         """
-        items, clicked = (
-            np.empty((len(rows), length), dtype=np.int64),
-            np.empty((len(rows), length), dtype=np.bool_),
-        )
+        items = np.empty((len(rows), length), dtype=np.int64)
+        clicked = np.empty((len(rows), length), dtype=np.bool_)
         kernels.recollect(self.items, rows, items)
         kernels.recollect(self.clicked, rows, clicked)
         seen = items

@@ -44,8 +44,9 @@ IMPRESSIONS: dict[str, Any] = {
     "team": np.uint8,
 }
 """Columns with one value an impression; the int8 columns of feedback follow. NaN and -1 are null.
-All but `team` are columns of the log; `team` says which of two interleaved arms a row belongs
-to."""
+All but `team` are columns of the log; `team` says which of the two arms that draft a slate an item
+is of.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,16 @@ class Asked:
 
 
 def _absent(name: str) -> Any:
-    """What stands where nothing was given: null in the columns of answers and of propensities, else
-    0.
+    """What stands in a place without a value: null in the columns of answers and of propensities,
+    else 0.
     """
     return {"propensity": np.nan, "channel": 0, "logged": False, "team": 0}.get(name, -1)
 
 
 class _Column:
-    """A growing array, doubled when full; as long as nothing is put into it, only its length."""
+    """A growing array, doubled when full. As long as nothing is put into it, only its length is
+    kept.
+    """
 
     def __init__(self, dtype: Any, absent: Any) -> None:
         self.dtype, self.absent = np.dtype(dtype), absent
@@ -126,7 +129,7 @@ class Tape:
             put[name].room(len(shown))[:] = getattr(asked, name)
         put["shown"].room(len(shown))[:] = shown
         n = int(shown.sum())
-        given: dict[str, Array | None] = {
+        blocks: dict[str, Array | None] = {
             "item": slates.items,
             "propensity": slates.propensities,
             "click": feedback.click,
@@ -136,7 +139,7 @@ class Tape:
             "team": served.team,
             **{name: feedback.kinds.get(name) for name in self.kinds},
         }
-        for name, block in given.items():
+        for name, block in blocks.items():
             column = put[name]
             if block is None:
                 column.skip(n)
@@ -147,13 +150,13 @@ class Tape:
         """The filled part of every column, without copying; columns into which nothing was put are
         left out of a tape with rows.
         """
-        found = {}
+        parts = {}
         for name, column in self._columns.items():
             if column.values is not None:
-                found[name] = column.values[: column.n]
+                parts[name] = column.values[: column.n]
             elif column.n == 0:
-                found[name] = np.empty(0, dtype=column.dtype)
-        return found
+                parts[name] = np.empty(0, dtype=column.dtype)
+        return parts
 
     def save(self, path: Path) -> None:
         """Write the columns, by rename; `files.load_arrays` reads them."""
@@ -187,31 +190,28 @@ def tables(
         arm: index of the arm.
         duration: `[n_items + 1]` seconds of each item.
         kinds: FEEDBACK columns that the log has; those that the tapes lack are null.
-        team: only the rows of one of two interleaved arms; they keep their positions in the slate.
-        most: rows of a table, up to a request: what is written at once may lie where the table
-            before it lay.
+        team: only the rows of one of the two arms that draft each slate; they keep their positions
+            in the slate.
+        most: rows of a table, rounded up to whole requests: so that the memory of the table before
+            it is used again.
     """
     from simulator.serving.kernels import group_by_user
 
-    whole = {name: _joined(days, name) for name in {name for day in days for name in day}}
+    names = {name for day in days for name in day}
+    whole = {name: _joined(days, name) for name in names}
     order = group_by_user(whole["user"])
     shown = whole["shown"][order].astype(np.int64)
     starts = (np.cumsum(whole["shown"], dtype=np.int64) - whole["shown"])[order]
     ends = np.cumsum(shown)
-    cuts = [
-        0,
-        *np.searchsorted(
-            ends, np.arange(most, ends[-1] if len(ends) else 0, most), side="right"
-        ).tolist(),
-        len(order),
-    ]
+    n_rows = int(ends[-1]) if len(ends) else 0
+    inner = np.searchsorted(ends, np.arange(most, n_rows, most), side="right")
+    cuts = [0, *inner.tolist(), len(order)]
     seconds = np.asarray(duration, dtype=np.float32)
     for first, last in pairwise(cuts):
         if first < last or len(order) == 0:
             part = slice(first, last)
-            yield _table(
-                whole, (order[part], starts[part], shown[part]), arm, seconds, schema(kinds), team
-            )
+            runs = (order[part], starts[part], shown[part])
+            yield _table(whole, runs, arm, seconds, schema(kinds), team)
 
 
 def _table(
@@ -241,21 +241,18 @@ def _table(
         column = target.field(name)
         if name in whole:
             out[name] = _arrow(take_runs(whole[name], starts, shown, n), column)
+        elif column.nullable:
+            out[name] = pa.nulls(n, column.type)
         else:
-            out[name] = (
-                pa.nulls(n, column.type)
-                if column.nullable
-                else pa.array(np.full(n, _absent(name), dtype=IMPRESSIONS[name]))
-            )
+            out[name] = pa.array(np.full(n, _absent(name), dtype=IMPRESSIONS[name]))
     out["duration"] = pa.array(take(seconds, out["item"].to_numpy()))
     table = pa.table([out[name] for name in target.names], schema=target)
     if team is None:
         return table
-    drafted = (
-        take_runs(whole["team"], starts, shown, n)
-        if "team" in whole
-        else np.zeros(n, dtype=np.uint8)
-    )
+    if "team" in whole:
+        drafted = take_runs(whole["team"], starts, shown, n)
+    else:
+        drafted = np.full(n, _absent("team"), dtype=IMPRESSIONS["team"])
     return table.filter(pa.array(drafted == team))
 
 
@@ -273,12 +270,10 @@ def _arrow(values: Array, column: pa.Field) -> pa.Array:
     """A numpy column as an Arrow array of the log's type: -1 and NaN become null."""
     if pa.types.is_boolean(column.type):
         bits = pa.py_buffer(np.packbits(values == 1, bitorder="little"))
-        known = values >= 0 if values.dtype != np.bool_ else None
-        valid = (
-            None
-            if known is None or known.all()
-            else pa.py_buffer(np.packbits(known, bitorder="little"))
-        )
+        is_valid = values >= 0  # of True and False, too
+        valid = None
+        if not is_valid.all():
+            valid = pa.py_buffer(np.packbits(is_valid, bitorder="little"))
         return pa.Array.from_buffers(pa.bool_(), len(values), [valid, bits])
     if column.nullable and pa.types.is_floating(column.type):
         unknown = np.isnan(values)
