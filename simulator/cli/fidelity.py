@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from simulator.cli.failure import failures
 from simulator.cli.say import say
-
-if TYPE_CHECKING:
-    from policies.base import Progress
-    from simulator.scenario.model import Scenario
 
 COUNT = click.IntRange(min=1)
 
@@ -50,7 +46,7 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
 )
-def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **given: Any) -> None:
+def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **how: Any) -> None:
     """Run SCENARIO's policies (filled up with cheap yardsticks) in the simulated A/B, compute every
     offline figure of the same policies from the history log of the same world, and say how well
     each foretells the true lift.
@@ -62,6 +58,7 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
     abtest fidelity my.yaml --reward watch --out runs/fidelity-watch
     """
     from simulator.log.workspace import file_name
+    from simulator.offpolicy import fidelity as offline
     from simulator.offpolicy.fidelity_page import document, save
     from simulator.page.terminal import show
     from simulator.run.progress import board
@@ -69,41 +66,18 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **give
 
     again = f"interrupted; finished parts are kept: abtest fidelity {scenario} --resume"
     with failures(again):
-        loaded = Scenario.load(scenario, {"seed": given["seed"], "days": given["days"]})
+        loaded = Scenario.load(scenario, {key: how.pop(key) for key in ("seed", "days")})
         root = out or Path("runs") / "fidelity" / file_name(loaded.name)
         with board(quiet=quiet) as progress:
-            content = _content(loaded, root, find(scenario).parent, resume, given, progress)
+            content = offline.fidelity(
+                loaded,
+                root,
+                folder=find(scenario).parent,
+                resume=resume,
+                progress=progress,
+                **how,
+            )
         page = save(content, root)
         if not quiet:
             show(document(content))
         say(page)
-
-
-def _content(
-    scenario: Scenario,
-    root: Path,
-    folder: Path,
-    resume: bool,
-    given: dict[str, Any],
-    progress: Progress,
-) -> dict[str, Any]:
-    from simulator.log.eventlog import EventLog
-    from simulator.log.workspace import Workspace, load_catalogue
-    from simulator.offpolicy.fidelity import Ran, compare, offline, online, settings, widened
-    from simulator.run.pipeline import simulate
-
-    wide = widened(scenario, given["policies"])
-    where = Workspace(root / "run")
-    if not (resume and where.finished):
-        simulate(wide, where.root, folder=folder, resume=resume, progress=progress)
-    log = EventLog.open(where.log)
-    truth = online(log, wide.control, given["reward"], given["resamples"], wide.seed)
-    how = settings(wide.seed, given["resamples"], wide.serving.recall)
-    ran = Ran(wide, log, load_catalogue(where.models / "catalogue.npz"), folder)
-    found = offline(ran, given["reward"], how, given["test_days"], progress)
-    return {
-        "scenario": wide.name,
-        "reward": given["reward"],
-        "test_days": given["test_days"],
-        **compare(truth, found, wide.seed),
-    }

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
+from policies.base import Catalogue, Fitting, Policy, Progress, Sequences, silent
 from policies.device import device
 from policies.registry import make
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
+from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.jobs import Wanted, fitted, training
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
@@ -26,6 +27,7 @@ from simulator.offpolicy.rounds import DAY_MS, Float, Stream
 from simulator.offpolicy.scores import Ordering, orderings
 from simulator.offpolicy.target import PolicyTargets, apart
 from simulator.offpolicy.uncertainty import Ratios, bootstrap
+from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm
 from simulator.serving.desk import Desk
@@ -153,6 +155,56 @@ class Agreement:
     covered: int | None
     pick: str
     regret: float
+
+
+def fidelity(
+    scenario: Scenario,
+    out: Path,
+    *,
+    folder: Path = Path(),
+    resume: bool = False,
+    reward: str = "click",
+    policies: int = POLICIES,
+    test_days: int = 2,
+    resamples: int = 1000,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Run a scenario's policies, filled up with cheap yardsticks, in the simulated A/B, and compare
+    every offline figure of the same policies with their lifts.
+
+    Args:
+        scenario: of a synthetic world.
+        out: the run is written into its folder `run`.
+        folder: where plug-in files are looked up.
+        resume: take over the finished pieces of the run that is there.
+        reward: what is counted, online and offline.
+        policies: yardsticks are added up to this many arms; at least FEWEST.
+        test_days: the last days of the history, which are the offline side.
+        resamples: of users, on both sides.
+        progress: told of the run, the fits and the replay.
+
+    Returns:
+        The content of fidelity.json (docs/offpolicy.md).
+
+    Raises:
+        ReplayError: too few policies, or none with a lift.
+        RunError, ScenarioError, DataError, PolicyError: as `simulator.run.pipeline.run`.
+    """
+    wide = widened(scenario, policies)
+    where = Workspace(out / "run")
+    if not (resume and where.finished):
+        simulate(wide, where.root, folder=folder, resume=resume, progress=progress)
+    log = EventLog.open(where.log)
+    truth = online(log, wide.control, reward, resamples, wide.seed)
+    how = settings(wide.seed, resamples, wide.serving.recall)
+    ran = Ran(wide, log, load_catalogue(where.models / "catalogue.npz"), folder)
+    figures = offline(ran, reward, how, test_days, progress)
+    return {
+        "scenario": wide.name,
+        "reward": reward,
+        "test_days": test_days,
+        **compare(truth, figures, wide.seed),
+    }
 
 
 def widened(scenario: Scenario, policies: int = POLICIES) -> Scenario:

@@ -1,0 +1,164 @@
+"""What a path holds to replay: an event log, a data set with published propensities, a scenario's
+data; and the replay of all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from policies.base import Progress, silent
+from simulator import datasets
+from simulator.datasets import kuairand, open_bandit
+from simulator.offpolicy.jobs import Job, Options, Wanted, ab_test, exposures, joined, replay_log
+from simulator.offpolicy.replay import ESTIMATORS, Settings, evaluate
+from simulator.offpolicy.result import gather
+from simulator.offpolicy.rounds import Uniform
+from simulator.offpolicy.scores import orderings
+from simulator.report import find
+from simulator.scenario import model
+from simulator.scenario.model import Scenario
+from simulator.scenario.parts import Data
+from simulator.users.base import Source
+
+
+def replay(
+    source: Path | str,
+    policies: Sequence[str] = (),
+    *,
+    rewards: Sequence[str] = ("click",),
+    estimators: Sequence[str] = tuple(ESTIMATORS),
+    options: Options | None = None,
+    resamples: int = 1000,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Estimate what policies would have got on what another policy logged.
+
+    Args:
+        source: an event log (file, folder of parts, run), the folder of a data set with published
+            propensities, or a scenario on such data, whose arms are then policies to evaluate.
+        policies: by name, each `NAME`, `NAME:key=value,key=value` or `NAME:{yaml}`. A data set
+            with two policies that served at the same time needs none: each is evaluated on the
+            other's log, against its own as the truth.
+        rewards: columns of feedback; one replay each.
+        estimators: in this order; those that are not right for the log say why.
+        options: how rounds are cut from the log; `reward` is taken from `rewards`.
+        resamples: of the bootstrap by user.
+        progress: told of fitting and evaluating.
+
+    Returns:
+        The content of each result of replay.json (docs/offpolicy.md), as plain dicts and lists.
+
+    Raises:
+        ReplayError: a source, a policy or a reward that cannot be replayed.
+        ReportError, LogError, DataError: no log there, or one that breaks a rule.
+    """
+    options = replace(options or Options(), reward=rewards[0])
+    wanted = [Wanted.parse(text) for text in policies]
+    settings = Settings(
+        tuple(estimators), resamples=resamples, seed=options.seed, contexts=options.contexts
+    )
+    return [
+        _replayed(job.of(reward), settings, progress)
+        for job in _jobs(Path(source), wanted, options, progress)
+        for reward in rewards
+    ]
+
+
+def _replayed(job: Job, settings: Settings, progress: Progress) -> dict[str, Any]:
+    stored = job.stream.log.metadata
+    evaluations = evaluate(
+        job.stream, job.targets, stored.n_users, stored.n_items, settings, progress
+    )
+    orders = []
+    if job.policies and job.stream.reward == "click":
+        orders = orderings(
+            replace(job.stream, by="session", contexts=1), job.policies, stored.n_users
+        )
+    return gather(job, evaluations, orders)
+
+
+def _jobs(
+    source: Path, wanted: list[Wanted], options: Options, progress: Progress
+) -> Iterator[Job]:
+    """What there is to replay, each with the policies fitted on what came before."""
+    if source.suffix in (".yaml", ".yml"):
+        yield from _of_scenario(source, wanted, options, progress)
+        return
+    tests = open_bandit.campaigns(source) if source.is_dir() else []
+    if not tests and (
+        source.parent.name in open_bandit.ARMS
+        or any((source / arm).is_dir() for arm in open_bandit.ARMS)
+    ):
+        tests = [source]
+    if tests:
+        for folder in tests:
+            found = open_bandit.campaign(folder)
+            yield from ab_test(f"{found.name}", found.log, found.catalogue, options, progress)
+        return
+    if source.is_dir() and any(source.glob("log_*.csv*")):
+        yield from _of_data("kuairand", source, wanted, options, progress)
+        return
+    log, _ = find(source)
+    yield replay_log(source.name, log, wanted, options, progress)
+
+
+def _of_data(
+    name: str, path: Path, wanted: list[Wanted], options: Options, progress: Progress
+) -> Iterator[Job]:
+    data = Data.model_validate(
+        {"source": name, "path": str(path.resolve()), "test_days": options.test_days}
+    )
+    yield from _of_read(path.name, data, datasets.read(data, path), wanted, options, progress)
+
+
+def _of_read(
+    title: str,
+    data: Data,
+    found: Source,
+    wanted: list[Wanted],
+    options: Options,
+    progress: Progress,
+) -> Iterator[Job]:
+    """The rounds of a data set; what it is known to have drawn uniformly a second time, with the
+    propensities of that.
+    """
+    log = joined(found.history, found.future)
+    job = replay_log(title, log, wanted, options, progress, found.catalogue)
+    yield job
+    if data.source == "kuairand" and "random" in log.metadata.channels:
+        drawn = exposures(job, Uniform("random", min(kuairand.POOL, found.catalogue.n_items)))
+        if drawn is not None:
+            yield drawn
+
+
+def _of_scenario(
+    source: Path, wanted: list[Wanted], options: Options, progress: Progress
+) -> Iterator[Job]:
+    """A scenario's data, its arms as the target policies (further ones after them), its
+    serving's recall and history.
+    """
+    scenario, folder = Scenario.load(source), model.find(source).parent
+    if scenario.data.source == "open_bandit":
+        root = datasets.locate(scenario.data.path or "open_bandit", folder)
+        for one in open_bandit.campaigns(root) or [root]:
+            found = open_bandit.campaign(one)
+            yield from ab_test(found.name, found.log, found.catalogue, options, progress)
+        return
+    arms = [Wanted(name, arm.policy, arm.params, folder) for name, arm in scenario.arms.items()]
+    options = replace(
+        options,
+        recall=scenario.serving.recall,
+        history=scenario.serving.history,
+        seed=scenario.seed,
+    )
+    yield from _of_read(
+        scenario.name,
+        scenario.data,
+        datasets.read(scenario.data, folder),
+        [*arms, *wanted],
+        options,
+        progress,
+    )
