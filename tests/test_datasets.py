@@ -28,7 +28,7 @@ from tests.worlds import KUAIRAND_HEAD, MIDNIGHT, kuairand_row
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def kuairand_folder(tmp_path: Path) -> Path:
     """Two log files with two exact duplicates, one user over two days, a random exposure, features
     and a sequence.
     """
@@ -69,8 +69,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_kuairand_reads_duplicates_days_and_ids(folder: Path) -> None:
-    source = datasets.read(Data(source="kuairand", path=str(folder), test_days=1), Path())
+def test_kuairand_reads_duplicates_days_and_ids(kuairand_folder: Path) -> None:
+    source = datasets.read(Data(source="kuairand", path=str(kuairand_folder), test_days=1), Path())
     assert source.notes["impressions read"] == 9
     assert source.notes["exact duplicates dropped"] == 2
     assert source.notes["sequence users"] == 2
@@ -99,8 +99,8 @@ def test_kuairand_reads_duplicates_days_and_ids(folder: Path) -> None:
     assert max(source.history.table["t"].to_pylist()) < 0
 
 
-def test_kuairand_requests_and_sessions_follow_the_stated_rules(folder: Path) -> None:
-    source = datasets.read(Data(source="kuairand", path=str(folder), test_days=1), Path())
+def test_kuairand_requests_and_sessions_follow_the_stated_rules(kuairand_folder: Path) -> None:
+    source = datasets.read(Data(source="kuairand", path=str(kuairand_folder), test_days=1), Path())
     assert source.future is not None
     rows = source.future.table.to_pylist()
     seventy = [r for r in rows if source.catalogue.users["id"][r["user"]] == 70]
@@ -115,8 +115,8 @@ def test_kuairand_requests_and_sessions_follow_the_stated_rules(folder: Path) ->
     assert source.future.metadata.channels == ("random",)
 
 
-def test_kuairand_sequences_come_first_and_know_only_long_views(folder: Path) -> None:
-    source = datasets.read(Data(source="kuairand", path=str(folder), test_days=1), Path())
+def test_kuairand_sequences_come_first_and_know_only_long_views(kuairand_folder: Path) -> None:
+    source = datasets.read(Data(source="kuairand", path=str(kuairand_folder), test_days=1), Path())
     assert source.history is not None
     who = int(np.flatnonzero(source.catalogue.users["id"] == 12)[0])
     rows = [r for r in source.history.table.to_pylist() if r["user"] == who]
@@ -128,11 +128,13 @@ def test_kuairand_sequences_come_first_and_know_only_long_views(folder: Path) ->
     assert [r["session"] for r in rows] == [0, 0, 1]
 
 
-def test_kuairand_sequence_that_reaches_into_the_log_is_not_counted_twice(folder: Path) -> None:
-    stored = pq.read_table(folder / "user_sequences_1.parquet")
+def test_kuairand_sequence_that_reaches_into_the_log_is_not_counted_twice(
+    kuairand_folder: Path,
+) -> None:
+    stored = pq.read_table(kuairand_folder / "user_sequences_1.parquet")
     late = stored.set_column(1, "last_time_ms", pa.array([MIDNIGHT + 5000, MIDNIGHT - 2000]))
-    pq.write_table(late, folder / "user_sequences_1.parquet")
-    source = datasets.read(Data(source="kuairand", path=str(folder), test_days=1), Path())
+    pq.write_table(late, kuairand_folder / "user_sequences_1.parquet")
+    source = datasets.read(Data(source="kuairand", path=str(kuairand_folder), test_days=1), Path())
     assert source.notes["sequence users left out, they reach into the log"] == 1
     assert source.history is not None
     who = int(np.flatnonzero(source.catalogue.users["id"] == 12)[0])
@@ -141,8 +143,8 @@ def test_kuairand_sequence_that_reaches_into_the_log_is_not_counted_twice(folder
     ]
 
 
-def test_kuairand_features(folder: Path) -> None:
-    source = datasets.read(Data(source="kuairand", path=str(folder), test_days=1), Path())
+def test_kuairand_features(kuairand_folder: Path) -> None:
+    source = datasets.read(Data(source="kuairand", path=str(kuairand_folder), test_days=1), Path())
     items = source.catalogue.items
     place = {int(original): number for number, original in enumerate(items["id"])}
     assert items["duration"][[place[4], place[6], place[9]]].tolist() == [
@@ -213,10 +215,10 @@ def test_kuairand_missing_column_is_named_with_its_near_miss(tmp_path: Path) -> 
         datasets.read(Data(source="kuairand", path=str(tmp_path)), Path())
 
 
-def test_kuairand_truncated_gzip_is_named(tmp_path: Path, folder: Path) -> None:
+def test_kuairand_truncated_gzip_is_named(tmp_path: Path, kuairand_folder: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    whole = (folder / "log_standard_1_pure.csv.gz").read_bytes()
+    whole = (kuairand_folder / "log_standard_1_pure.csv.gz").read_bytes()
     (broken / "log_standard_1_pure.csv.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"log_standard_1_pure\.csv\.gz"):
         datasets.read(Data(source="kuairand", path=str(broken)), Path())

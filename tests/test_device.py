@@ -31,7 +31,7 @@ class Recorder(Popularity):
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def device_as_before() -> Iterator[None]:
     """torch chooses its kernels for the other tests as it did."""
     yield
     torch.use_deterministic_algorithms(False)

@@ -43,7 +43,7 @@ def source() -> Source:
 
 
 @pytest.fixture(scope="module")
-def folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fitted model."""
     where = tmp_path_factory.mktemp("model")
     Learned(**LEARNED_SETTINGS).fit(source, 0, where, silent)
@@ -51,9 +51,9 @@ def folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def response(folder: Path) -> Response:
+def response(model_folder: Path) -> Response:
     """The fitted model at work."""
-    return Response.load(folder / "response.npz")
+    return Response.load(model_folder / "response.npz")
 
 
 def every(n: int) -> tuple[npt.NDArray[np.int64], ...]:
@@ -156,7 +156,7 @@ def vars_of(response: Response) -> dict[str, Any]:
 
 
 def test_the_fit_is_repeatable_and_a_bootstrap_world_is_another(
-    source: Source, folder: Path, tmp_path: Path
+    source: Source, model_folder: Path, tmp_path: Path
 ) -> None:
     quick = {**LEARNED_SETTINGS, "epochs": 2}
     Learned(**quick).fit(source, 0, tmp_path / "a", silent)
@@ -243,8 +243,8 @@ def live(users: LearnedUsers, who: int, items: npt.NDArray[np.int64]) -> list[tu
     return told
 
 
-def test_users_come_when_the_log_says(source: Source, folder: Path) -> None:
-    users = Learned(**LEARNED_SETTINGS).build(source, 0, LEARNED_TEST_DAYS, folder)
+def test_users_come_when_the_log_says(source: Source, model_folder: Path) -> None:
+    users = Learned(**LEARNED_SETTINGS).build(source, 0, LEARNED_TEST_DAYS, model_folder)
     assert source.future is not None
     rows = [r for r in source.future.table.to_pylist() if r["user"] == 5]
     told = live(users, 5, np.array([1, 2]))
@@ -255,9 +255,11 @@ def test_users_come_when_the_log_says(source: Source, folder: Path) -> None:
         users.slate_size(np.array([5]), np.array([0]))
 
 
-def test_state_continues_a_life(source: Source, folder: Path) -> None:
+def test_state_continues_a_life(source: Source, model_folder: Path) -> None:
     settings = Learned(**LEARNED_SETTINGS)
-    whole, half, rest = (settings.build(source, 0, LEARNED_TEST_DAYS, folder) for _ in range(3))
+    whole, half, rest = (
+        settings.build(source, 0, LEARNED_TEST_DAYS, model_folder) for _ in range(3)
+    )
     user, zero = np.array([9]), np.array([0])
     slates = Slates(np.array([[1, 2, 3]]), np.zeros((1, 3), dtype=np.float32))
     expected = [whole.respond(user, zero + i, np.array([i]), slates) for i in range(2)][1]
@@ -268,12 +270,12 @@ def test_state_continues_a_life(source: Source, folder: Path) -> None:
     assert np.array_equal(expected.next, again.next)
 
 
-def test_more_days_than_the_log_has_are_refused(source: Source, folder: Path) -> None:
+def test_more_days_than_the_log_has_are_refused(source: Source, model_folder: Path) -> None:
     with pytest.raises(ValueError, match="days must be at most the 2"):
-        Learned(**LEARNED_SETTINGS).build(source, 0, 3, folder)
+        Learned(**LEARNED_SETTINGS).build(source, 0, 3, model_folder)
     with pytest.raises(ValueError, match="needs a log whose sessions are the clock"):
         Learned(**LEARNED_SETTINGS).build(
-            Source(source.catalogue, source.history, None), 0, 1, folder
+            Source(source.catalogue, source.history, None), 0, 1, model_folder
         )
 
 
@@ -284,13 +286,13 @@ def logged(source: Source, folder: Path, match: str) -> LoggedUsers:
     )
 
 
-def test_what_the_log_shows_answers_as_logged(source: Source, folder: Path) -> None:
+def test_what_the_log_shows_answers_as_logged(source: Source, model_folder: Path) -> None:
     """A user who is shown just what the log shows answers just as the log says, in every
     request.
     """
     assert source.future is not None
     rows = [r for r in source.future.table.to_pylist() if r["user"] == 21]
-    users = logged(source, folder, "request")
+    users = logged(source, model_folder, "request")
     user = np.array([21])
     for i, told in enumerate(rows):
         slates = Slates(np.array([[told["item"]]]), np.zeros((1, 1), dtype=np.float32))
@@ -303,7 +305,7 @@ def test_what_the_log_shows_answers_as_logged(source: Source, folder: Path) -> N
 
 
 @pytest.mark.parametrize("match", ["user", "session", "request"])
-def test_how_far_a_logged_answer_reaches(source: Source, folder: Path, match: str) -> None:
+def test_how_far_a_logged_answer_reaches(source: Source, model_folder: Path, match: str) -> None:
     assert source.future is not None
     rows = [r for r in source.future.table.to_pylist() if r["user"] == 40]
     first, same_session = (
@@ -321,7 +323,7 @@ def test_how_far_a_logged_answer_reaches(source: Source, folder: Path, match: st
         and all(r["item"] != x["item"] for x in rows if x["session"] == 0)
     )
     never = next(i for i in range(1, LEARNED_ITEMS + 1) if all(r["item"] != i for r in rows))
-    users = logged(source, folder, match)
+    users = logged(source, model_folder, match)
     items = np.array([[first["item"], same_session["item"], later["item"], never]])
     answer = users.respond(
         np.array([40]),
@@ -336,7 +338,7 @@ def test_how_far_a_logged_answer_reaches(source: Source, folder: Path, match: st
         "request": [True, False, False, False],
     }
     assert answer.logged[0].tolist() == expected[match]
-    modelled = Learned(**LEARNED_SETTINGS).build(source, 0, LEARNED_TEST_DAYS, folder)
+    modelled = Learned(**LEARNED_SETTINGS).build(source, 0, LEARNED_TEST_DAYS, model_folder)
     alone = modelled.respond(
         np.array([40]),
         np.array([0]),
@@ -347,10 +349,10 @@ def test_how_far_a_logged_answer_reaches(source: Source, folder: Path, match: st
     assert answer.watch[0, 3] == alone.watch[0, 3]
 
 
-def test_the_nearest_of_several_answers_is_taken(source: Source, folder: Path) -> None:
+def test_the_nearest_of_several_answers_is_taken(source: Source, model_folder: Path) -> None:
     """Against a literal search."""
     assert source.future is not None
-    users = logged(source, folder, "user")
+    users = logged(source, model_folder, "user")
     rows = [r for r in source.future.table.to_pylist() if r["user"] == 77]
     item = max({r["item"] for r in rows}, key=lambda i: sum(r["item"] == i for r in rows))
     own = [r for r in rows if r["item"] == item]
@@ -383,9 +385,9 @@ def test_margins_are_met() -> None:
 
 
 def test_a_fit_says_how_far_off_it_is_on_days_that_it_has_not_seen(
-    source: Source, folder: Path, response: Response
+    source: Source, model_folder: Path, response: Response
 ) -> None:
-    stored = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+    stored = json.loads((model_folder / CALIBRATION).read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(evaluate(response, source, 0).calibration()))
     assert source.future is not None
     future = source.future.sequences("history")

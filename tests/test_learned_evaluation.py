@@ -36,15 +36,17 @@ def test_auc_is_the_chance_that_a_one_scores_above_a_zero() -> None:
 
 
 @pytest.fixture(scope="module")
-def fitted(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Response:
+def fitted_response(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Response:
     """A model of the small world."""
     folder = tmp_path_factory.mktemp("evaluated")
     Learned(**LEARNED_SETTINGS).fit(source, 0, folder, silent)
     return Response.load(folder / "response.npz")
 
 
-def test_a_good_model_of_a_known_world_is_found_good(source: Source, fitted: Response) -> None:
-    found = evaluate(fitted, source)
+def test_a_good_model_of_a_known_world_is_found_good(
+    source: Source, fitted_response: Response
+) -> None:
+    found = evaluate(fitted_response, source)
     assert source.future is not None
     assert found.impressions == source.future.n_rows
     click = found.heads[0]
@@ -65,21 +67,23 @@ def test_a_good_model_of_a_known_world_is_found_good(source: Source, fitted: Res
     )
 
 
-def test_a_bad_model_is_found_bad(source: Source, fitted: Response) -> None:
+def test_a_bad_model_is_found_bad(source: Source, fitted_response: Response) -> None:
     """The same model, a click shifted by one logit and a watch head that knows no zero."""
-    fields = {name: getattr(fitted, name) for name in fitted.__dataclass_fields__}
-    watch = fitted.watch_bias.copy()
-    watch[:, [0, len(fitted.edges)]] = -20
-    worse = Response(**{**fields, "click_bias": fitted.click_bias + 1, "watch_bias": watch})
-    good, bad = evaluate(fitted, source), evaluate(worse, source)
+    fields = {name: getattr(fitted_response, name) for name in fitted_response.__dataclass_fields__}
+    watch = fitted_response.watch_bias.copy()
+    watch[:, [0, len(fitted_response.edges)]] = -20
+    worse = Response(
+        **{**fields, "click_bias": fitted_response.click_bias + 1, "watch_bias": watch}
+    )
+    good, bad = evaluate(fitted_response, source), evaluate(worse, source)
     assert bad.calibration_error > 0.15 > good.calibration_error
     assert bad.heads[0].auc == pytest.approx(good.heads[0].auc, abs=0.002)
     assert bad.coverage[0.1] > good.coverage[0.1] + 0.03  # zeros lie below all that it expects
 
 
-def test_evaluation_needs_a_future(source: Source, fitted: Response) -> None:
+def test_evaluation_needs_a_future(source: Source, fitted_response: Response) -> None:
     with pytest.raises(UsersError, match="needs a log with history and future"):
-        evaluate(fitted, Source(source.catalogue, source.history, None))
+        evaluate(fitted_response, Source(source.catalogue, source.history, None))
 
 
 def run_log(shown: list[int]) -> EventLog:

@@ -29,7 +29,7 @@ def log_of(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def interrupted_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interrupted")
     with pytest.MonkeyPatch.context() as patch:
         run_stoppable(folder, patch)
@@ -37,7 +37,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_stoppable(tmp_path_factory.mktemp("whole"), None)
 
 
@@ -56,13 +56,13 @@ def one(root: Path, pattern: str) -> Path:
     return sorted(root.glob(pattern))[0]
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(interrupted, whole, tmp_path):
-    out = copy(interrupted, tmp_path)
+def test_an_interrupted_run_goes_on_to_the_same_bytes(interrupted_run, whole_run, tmp_path):
+    out = copy(interrupted_run, tmp_path)
     assert len(list(out.glob("work/a/*/day-1.npz"))) == 2
     assert not list(out.glob("work/z/*/day-1.npz"))
     assert not list(out.rglob("*.part"))
     run_again(tmp_path)
-    assert log_of(out) == log_of(whole)
+    assert log_of(out) == log_of(whole_run)
 
 
 def _swapped(out: Path) -> None:
@@ -155,15 +155,15 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
 @pytest.mark.parametrize(
     ("damage", "message"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE]
 )
-def test_no_damaged_run_is_resumed(interrupted, tmp_path, damage, message):
-    out = copy(interrupted, tmp_path)
+def test_no_damaged_run_is_resumed(interrupted_run, tmp_path, damage, message):
+    out = copy(interrupted_run, tmp_path)
     damage(out)
     with pytest.raises(FileError, match=message):
         run_again(tmp_path)
 
 
-def test_a_line_of_the_ledger_that_is_lost_leaves_a_stranger(interrupted, tmp_path):
-    out = copy(interrupted, tmp_path)
+def test_a_line_of_the_ledger_that_is_lost_leaves_a_stranger(interrupted_run, tmp_path):
+    out = copy(interrupted_run, tmp_path)
     lines = (out / "pieces.jsonl").read_text().splitlines(keepends=True)
     (out / "pieces.jsonl").write_text(
         "".join(line for line in lines if "work/a/users-0-20/day-0.npz" not in line)
@@ -172,17 +172,17 @@ def test_a_line_of_the_ledger_that_is_lost_leaves_a_stranger(interrupted, tmp_pa
         run_again(tmp_path)
 
 
-def test_one_flipped_bit_in_any_file_of_a_finished_run_is_named(whole, tmp_path):
+def test_one_flipped_bit_in_any_file_of_a_finished_run_is_named(whole_run, tmp_path):
     files = [
         file
-        for file in sorted(whole.rglob("*"))
+        for file in sorted(whole_run.rglob("*"))
         if file.is_file() and file.name not in (".lock", "scenario.yaml")
     ]
     assert len(files) > 8
     for number, file in enumerate(files):
         out = tmp_path / str(number)
-        shutil.copytree(whole, out)
-        flip(out / file.relative_to(whole), (number % 10) / 10)
+        shutil.copytree(whole_run, out)
+        flip(out / file.relative_to(whole_run), (number % 10) / 10)
         done = CliRunner().invoke(main, ["report", str(out), "--quiet"])
         assert done.exit_code == 2, (file, done.output)
         assert file.name in done.output
@@ -190,7 +190,7 @@ def test_one_flipped_bit_in_any_file_of_a_finished_run_is_named(whole, tmp_path)
         assert not (out / "report.json").exists()
 
 
-def test_a_missing_and_an_added_part_of_the_log_are_named(whole, tmp_path):
+def test_a_missing_and_an_added_part_of_the_log_are_named(whole_run, tmp_path):
     for name, change in {
         "missing": lambda out: (out / "log/01-a.parquet").unlink(),
         "is not of this run": lambda out: shutil.copy(
@@ -198,7 +198,7 @@ def test_a_missing_and_an_added_part_of_the_log_are_named(whole, tmp_path):
         ),
     }.items():
         out = tmp_path / name
-        shutil.copytree(whole, out)
+        shutil.copytree(whole_run, out)
         change(out)
         for source in (out, out / "log"):
             done = CliRunner().invoke(
@@ -208,15 +208,15 @@ def test_a_missing_and_an_added_part_of_the_log_are_named(whole, tmp_path):
             assert name in done.output
 
 
-def test_an_unfinished_run_is_not_reported(interrupted):
-    done = CliRunner().invoke(main, ["report", str(interrupted / "out"), "--quiet"])
+def test_an_unfinished_run_is_not_reported(interrupted_run):
+    done = CliRunner().invoke(main, ["report", str(interrupted_run / "out"), "--quiet"])
     assert done.exit_code == 2
     assert "is not finished" in done.output
 
 
-def test_a_report_that_was_changed_is_not_read(whole, tmp_path):
+def test_a_report_that_was_changed_is_not_read(whole_run, tmp_path):
     out = tmp_path / "out"
-    shutil.copytree(whole, out)
+    shutil.copytree(whole_run, out)
     assert CliRunner().invoke(main, ["report", str(out), "--quiet"]).exit_code == 0
     text = (out / "report.json").read_text()
     (out / "report.json").write_text(text.replace("1", "2"))
@@ -299,8 +299,10 @@ def test_a_run_folder_is_held_by_one_process(tmp_path):
         pass
 
 
-def test_a_fit_that_is_damaged_while_the_run_uses_it_is_named(interrupted, tmp_path, monkeypatch):
-    out = copy(interrupted, tmp_path)
+def test_a_fit_that_is_damaged_while_the_run_uses_it_is_named(
+    interrupted_run, tmp_path, monkeypatch
+):
+    out = copy(interrupted_run, tmp_path)
     check = Ledger.check
 
     def then_damaged(ledger: Ledger, within: Path | None = None) -> None:
@@ -315,9 +317,9 @@ def test_a_fit_that_is_damaged_while_the_run_uses_it_is_named(interrupted, tmp_p
         run_again(tmp_path)
 
 
-def test_a_report_of_a_run_that_another_process_holds_is_not_written(whole, tmp_path):
+def test_a_report_of_a_run_that_another_process_holds_is_not_written(whole_run, tmp_path):
     out = tmp_path / "out"
-    shutil.copytree(whole, out)
+    shutil.copytree(whole_run, out)
     with Workspace(out).held():
         done = CliRunner().invoke(main, ["report", str(out), "--quiet"])
     assert done.exit_code == 2
@@ -325,23 +327,23 @@ def test_a_report_of_a_run_that_another_process_holds_is_not_written(whole, tmp_
     assert not (out / "report.json").exists()
 
 
-def test_a_log_as_data_is_held_to_its_ledger(whole, interrupted, tmp_path):
+def test_a_log_as_data_is_held_to_its_ledger(whole_run, interrupted_run, tmp_path):
     out = tmp_path / "out"
-    shutil.copytree(whole, out)
+    shutil.copytree(whole_run, out)
     data = Data(source="log", path=str(out))
     assert read(data, tmp_path).history is not None
     flip(out / "log/01-a.parquet")
     with pytest.raises(FileError, match=r"log/01-a\.parquet has changed"):
         read(data, tmp_path)
     with pytest.raises(RunError, match="is not finished"):
-        read(Data(source="log", path=str(interrupted / "out")), tmp_path)
+        read(Data(source="log", path=str(interrupted_run / "out")), tmp_path)
 
 
-def test_rows_are_listed(whole):
+def test_rows_are_listed(whole_run):
     """Every impression of the log is on one of the tapes that were listed: none lost, none
     twice.
     """
-    pieces = Ledger(whole).pieces()
+    pieces = Ledger(whole_run).pieces()
     for arm in ("a", "z"):
         tapes = {
             name: piece.rows

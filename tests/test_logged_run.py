@@ -34,7 +34,7 @@ engine: {{executor: serial, shards: 2}}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kuairand_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty users, thirty videos, six days; each comes once a day for two requests."""
     where = tmp_path_factory.mktemp("kuairand")
     generator = np.random.default_rng(6)
@@ -59,10 +59,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def test_a_real_log_becomes_an_ab_test(folder: Path) -> None:
-    out = folder / "run"
+def test_a_real_log_becomes_an_ab_test(kuairand_folder: Path) -> None:
+    out = kuairand_folder / "run"
     done = CliRunner().invoke(
-        main, ["run", str(folder / "scenario.yaml"), "--out", str(out), "--quiet"]
+        main, ["run", str(kuairand_folder / "scenario.yaml"), "--out", str(out), "--quiet"]
     )
     assert done.exit_code == 0, done.output
     log = EventLog.open(out / "log")
@@ -89,19 +89,27 @@ def test_a_real_log_becomes_an_ab_test(folder: Path) -> None:
     assert {line["metric"] for line in report["lifts"]} >= {"click", "watch_time", "comment"}
 
 
-def test_more_days_than_the_log_has_end_with_one_message(folder: Path) -> None:
-    arguments = ["run", str(folder / "scenario.yaml"), "--out", str(folder / "long"), "--quiet"]
-    text = (folder / "scenario.yaml").read_text()
-    (folder / "scenario.yaml").write_text(text.replace("days: 2\nserving", "days: 9\nserving"))
+def test_more_days_than_the_log_has_end_with_one_message(kuairand_folder: Path) -> None:
+    arguments = [
+        "run",
+        str(kuairand_folder / "scenario.yaml"),
+        "--out",
+        str(kuairand_folder / "long"),
+        "--quiet",
+    ]
+    text = (kuairand_folder / "scenario.yaml").read_text()
+    (kuairand_folder / "scenario.yaml").write_text(
+        text.replace("days: 2\nserving", "days: 9\nserving")
+    )
     try:
         done = CliRunner().invoke(main, arguments)
     finally:
-        (folder / "scenario.yaml").write_text(text)
+        (kuairand_folder / "scenario.yaml").write_text(text)
     assert done.exit_code == 2, done.output
     assert "days: must be at most data.test_days (2); got 9" in done.output
 
 
-def test_missing_data_end_with_one_message(folder: Path, tmp_path: Path) -> None:
+def test_missing_data_end_with_one_message(kuairand_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SCENARIO.format(path="not/there"))
     done = CliRunner().invoke(
         main, ["run", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "run"), "--quiet"]
@@ -111,13 +119,15 @@ def test_missing_data_end_with_one_message(folder: Path, tmp_path: Path) -> None
     assert "Looked at" in done.output
 
 
-def test_what_the_data_has_after_the_ab_is_said(folder: Path) -> None:
+def test_what_the_data_has_after_the_ab_is_said(kuairand_folder: Path) -> None:
     """Two days are the future, the A/B takes one: 60 users with 4 impressions each come after
     it.
     """
-    shorter = folder / "shorter.yaml"
-    shorter.write_text((folder / "scenario.yaml").read_text().replace("\ndays: 2", "\ndays: 1"))
-    out = folder / "shorter"
+    shorter = kuairand_folder / "shorter.yaml"
+    shorter.write_text(
+        (kuairand_folder / "scenario.yaml").read_text().replace("\ndays: 2", "\ndays: 1")
+    )
+    out = kuairand_folder / "shorter"
     done = CliRunner().invoke(main, ["run", str(shorter), "--out", str(out), "--quiet"])
     assert done.exit_code == 0, done.output
     notes = json.loads((out / "report.json").read_text())["notes"]

@@ -64,7 +64,7 @@ def rows(random: np.random.Generator, *, uniform: bool, per_day: int) -> np.ndar
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kuairand_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder named and filled as the publishers do it."""
     root = tmp_path_factory.mktemp("kuairand")
     random = np.random.Generator(np.random.Philox(key=31))
@@ -82,10 +82,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_random_exposures_are_replayed_with_the_propensities_that_they_have(
-    folder: Path, tmp_path: Path
+    kuairand_folder: Path, tmp_path: Path
 ) -> None:
     arguments = [
-        str(folder),
+        str(kuairand_folder),
         "--policy",
         "popularity",
         "--recall",
@@ -126,9 +126,10 @@ def test_the_random_exposures_are_replayed_with_the_propensities_that_they_have(
     assert weights["low"] < 1 < weights["high"]
 
 
-def test_a_uniform_stream_is_the_literal_reading(folder: Path) -> None:
+def test_a_uniform_stream_is_the_literal_reading(kuairand_folder: Path) -> None:
     found = kuairand.read(
-        Data.model_validate({"source": "kuairand", "path": str(folder), "test_days": 2}), folder
+        Data.model_validate({"source": "kuairand", "path": str(kuairand_folder), "test_days": 2}),
+        kuairand_folder,
     )
     assert found.future is not None
     log = found.future

@@ -79,7 +79,7 @@ def write_sequences(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sequences_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     write_sequences(root)
     return root
@@ -131,21 +131,21 @@ def test_both_modes_of_the_network_are_those_of_the_model() -> None:
         assert asdict(shape) == {**params, "relative": False, "trace": False}
 
 
-def test_data_sets_are_found_by_either_name(folder: Path) -> None:
-    assert [d.name for d in find(folder, ())] == ["beauty"]
-    assert find(folder, ("BEAUTY",))[0].path == folder / "Beauty.txt"
+def test_data_sets_are_found_by_either_name(sequences_folder: Path) -> None:
+    assert [d.name for d in find(sequences_folder, ())] == ["beauty"]
+    assert find(sequences_folder, ("BEAUTY",))[0].path == sequences_folder / "Beauty.txt"
     with pytest.raises(
         ReproduceError, match=r"--datasets Beuty: no such file .*did you mean 'beauty'"
     ):
-        find(folder, ("Beuty",))
+        find(sequences_folder, ("Beuty",))
     with pytest.raises(ReproduceError, match="no such folder"):
-        find(folder / "nowhere", ())
+        find(sequences_folder / "nowhere", ())
 
 
-def test_statistics_are_those_of_the_file(folder: Path) -> None:
-    rows = [line.split()[1:] for line in (folder / "Beauty.txt").read_text().splitlines()]
+def test_statistics_are_those_of_the_file(sequences_folder: Path) -> None:
+    rows = [line.split()[1:] for line in (sequences_folder / "Beauty.txt").read_text().splitlines()]
     items = {item for row in rows for item in row}
-    assert Dataset("beauty", folder / "Beauty.txt").statistics == (
+    assert Dataset("beauty", sequences_folder / "Beauty.txt").statistics == (
         60,
         len(items),
         sum(map(len, rows)),
@@ -153,16 +153,16 @@ def test_statistics_are_those_of_the_file(folder: Path) -> None:
     )
 
 
-def test_places_are_those_of_the_recall_itself(folder: Path, tmp_path: Path) -> None:
+def test_places_are_those_of_the_recall_itself(sequences_folder: Path, tmp_path: Path) -> None:
     """The log's clicks against ranking by hand: an arm that recalls what the policy recalls outside
     of any run.
     """
-    dataset = Dataset("beauty", folder / "Beauty.txt")
+    dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
     experiment = Experiment(dataset, FAMILIES["Transitions"], PAPER, 0)
     places = experiment.places(tmp_path, silent)["Transitions"]
     rows = [
         [int(item) for item in line.split()[1:]]
-        for line in (folder / "Beauty.txt").read_text().splitlines()
+        for line in (sequences_folder / "Beauty.txt").read_text().splitlines()
     ]
     number: dict[int, int] = {}
     for row in rows:
@@ -194,9 +194,9 @@ def test_places_are_those_of_the_recall_itself(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_finished_experiment_is_not_run_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sequences_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = Dataset("beauty", folder / "Beauty.txt")
+    dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
     plan = Plan((dataset,), (FAMILIES["PopRec"], SMALL), PAPER, 2, tmp_path)
     assert len(list(plan.experiments())) == 3  # the deterministic one once
     first = plan.run(silent)
@@ -224,7 +224,7 @@ def test_a_finished_experiment_is_not_run_again(
     ],
 )
 def test_a_changed_default_makes_another_experiment(
-    folder: Path,
+    sequences_folder: Path,
     tmp_path: Path,
     name: str,
     policy: type[Policy],
@@ -234,7 +234,7 @@ def test_a_changed_default_makes_another_experiment(
 ) -> None:
     def where(family: str) -> Path:
         return Experiment(
-            Dataset("beauty", folder / "Beauty.txt"), FAMILIES[family], PAPER, 0
+            Dataset("beauty", sequences_folder / "Beauty.txt"), FAMILIES[family], PAPER, 0
         ).folder(tmp_path)
 
     before, other = where(name), where("GRU4Rec")
@@ -271,8 +271,10 @@ def test_changed_data_or_another_foundation_makes_another_experiment(
     assert len(set(keys)) == 5
 
 
-def test_side_by_side_is_the_same_as_one_after_another(folder: Path, tmp_path: Path) -> None:
-    dataset = Dataset("beauty", folder / "Beauty.txt")
+def test_side_by_side_is_the_same_as_one_after_another(
+    sequences_folder: Path, tmp_path: Path
+) -> None:
+    dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
     news: list[tuple[str, int, int]] = []
     apart, beside = (
         Plan((dataset,), (FAMILIES["Transitions"], SMALL), PAPER, 2, tmp_path / str(workers)).run(
@@ -290,18 +292,22 @@ def test_side_by_side_is_the_same_as_one_after_another(folder: Path, tmp_path: P
     ] * 2
 
 
-def test_a_failure_beside_others_is_told(folder: Path, tmp_path: Path) -> None:
+def test_a_failure_beside_others_is_told(sequences_folder: Path, tmp_path: Path) -> None:
     wrong = Family(
         "wrong", "recgpt", {"shape": TINY, "pretraining": {**BRIEF, "rate": 1e30}, "tuning": BRIEF}
     )
     with pytest.raises(ValueError, match="the loss must be finite"):
-        Plan((Dataset("beauty", folder / "Beauty.txt"),), (wrong, SMALL), PAPER, 1, tmp_path).run(
-            silent, 2
-        )
+        Plan(
+            (Dataset("beauty", sequences_folder / "Beauty.txt"),),
+            (wrong, SMALL),
+            PAPER,
+            1,
+            tmp_path,
+        ).run(silent, 2)
 
 
-def test_foundations_come_first_and_once(folder: Path, tmp_path: Path) -> None:
-    dataset = Dataset("beauty", folder / "Beauty.txt")
+def test_foundations_come_first_and_once(sequences_folder: Path, tmp_path: Path) -> None:
+    dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
     pair = [Experiment(dataset, FAMILIES[name], PAPER, 0) for name in ("Fine-tuning", "RecGPT K=1")]
     assert [experiment.depth for experiment in pair] == [1, 1]
     assert (
@@ -317,9 +323,9 @@ def test_foundations_come_first_and_once(folder: Path, tmp_path: Path) -> None:
 
 
 def test_one_step_and_two_steps_share_the_fit_and_the_first_nine_places(
-    folder: Path, tmp_path: Path
+    sequences_folder: Path, tmp_path: Path
 ) -> None:
-    experiment = Experiment(Dataset("beauty", folder / "Beauty.txt"), SMALL, PAPER, 0)
+    experiment = Experiment(Dataset("beauty", sequences_folder / "Beauty.txt"), SMALL, PAPER, 0)
     places = experiment.places(tmp_path, silent)
     fits = [
         p
@@ -332,7 +338,7 @@ def test_one_step_and_two_steps_share_the_fit_and_the_first_nine_places(
 
 
 def test_tuned_models_start_from_the_pre_trained_one(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sequences_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = {"shape": TINY}
     monkeypatch.setitem(
@@ -347,7 +353,7 @@ def test_tuned_models_start_from_the_pre_trained_one(
         foundation="base",
     )
     stages: list[str] = []
-    dataset = Dataset("beauty", folder / "Beauty.txt")
+    dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
     found = Experiment(dataset, tuned, PAPER, 0).places(
         tmp_path, lambda stage, *_: stages.append(stage)
     )["tuned"]
@@ -417,10 +423,10 @@ def test_cells_intervals_and_tests_against_scipy() -> None:
     assert best.against == ""
 
 
-def test_claims_are_paired_tests_over_users_and_groups(folder: Path) -> None:
-    dataset = Dataset("beauty", folder / "Beauty.txt")
+def test_claims_are_paired_tests_over_users_and_groups(sequences_folder: Path) -> None:
+    dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
     lengths, popularity = dataset.held
-    rows = [line.split()[1:] for line in (folder / "Beauty.txt").read_text().splitlines()]
+    rows = [line.split()[1:] for line in (sequences_folder / "Beauty.txt").read_text().splitlines()]
     assert lengths.tolist() == [len(row) - 1 for row in rows]
     assert popularity.tolist() == [sum(other[:-1].count(row[-1]) for other in rows) for row in rows]
     draw = np.random.default_rng(4)
@@ -515,7 +521,7 @@ def test_a_forest_has_a_line_for_each_of_several_systems(tmp_path: Path) -> None
 
 
 def test_claims_and_ahead_by_the_command(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sequences_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
     for system in SMALL.systems():
@@ -523,7 +529,7 @@ def test_claims_and_ahead_by_the_command(
     monkeypatch.setattr(claims, "CLAIMS", (claims.Claim("two steps help", "one", "two"),))
     common = [
         "--data",
-        str(folder),
+        str(sequences_folder),
         "--out",
         str(tmp_path),
         "--quiet",
@@ -701,7 +707,7 @@ def test_a_training_in_words(given: Training, said: str) -> None:
 
 
 def test_all_three_modes_stand_in_table_2_and_the_long_ones_on_request(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sequences_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes = {row: OWNER[ROWS[row]] for row in ("RecGPT", "RecGPT as released", "Best RecGPT")}
     assert [family.params["shape"] for family in modes.values()] == [WRITTEN, RELEASED, BEST]
@@ -722,7 +728,7 @@ def test_all_three_modes_stand_in_table_2_and_the_long_ones_on_request(
         "reproduce",
         "table2",
         "--data",
-        str(folder),
+        str(sequences_folder),
         "--out",
         str(tmp_path),
         "--quiet",
@@ -740,7 +746,7 @@ def test_all_three_modes_stand_in_table_2_and_the_long_ones_on_request(
 
 
 def test_the_command_prints_tables_and_writes_files_and_figures(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sequences_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
     for system in SMALL.systems():
@@ -749,7 +755,7 @@ def test_the_command_prints_tables_and_writes_files_and_figures(
         "fig5", {"10_0": "one", "9_1": "two"}, METRICS[2:], {}, ("10_0",), "m_n"
     )
     monkeypatch.setitem(artefacts.ARTEFACTS, "fig5", figure)
-    common = ["--data", str(folder), "--out", str(tmp_path), "--quiet"]
+    common = ["--data", str(sequences_folder), "--out", str(tmp_path), "--quiet"]
     ran = CliRunner().invoke(
         main,
         ["reproduce", "table2", *common, "--models", "PopRec,Transitions"],
@@ -771,19 +777,21 @@ def test_the_command_prints_tables_and_writes_files_and_figures(
     assert len(root.findall(".//{*}circle")) == 4
 
 
-def test_missing_attributes_are_named_before_anything_is_run(folder: Path, tmp_path: Path) -> None:
+def test_missing_attributes_are_named_before_anything_is_run(
+    sequences_folder: Path, tmp_path: Path
+) -> None:
     common = [
         "reproduce",
         "table2",
         "--data",
-        str(folder),
+        str(sequences_folder),
         "--out",
         str(tmp_path / "out"),
         "--quiet",
     ]
     ran = CliRunner().invoke(main, [*common, "--models", "PopRec,S3-Rec attributes"])
     assert ran.exit_code == 2, ran.output
-    missing = folder / "Beauty_item2attributes.json"
+    missing = sequences_folder / "Beauty_item2attributes.json"
     assert (
         "S3-Rec attributes on beauty: its objectives aap, map need attributes of the items, and"
         f" {missing} is not there" in ran.output
@@ -796,11 +804,11 @@ def test_missing_attributes_are_named_before_anything_is_run(folder: Path, tmp_p
         inter.check()
 
 
-def test_bad_input_is_one_message_and_exit_code_2(folder: Path) -> None:
+def test_bad_input_is_one_message_and_exit_code_2(sequences_folder: Path) -> None:
     for arguments, said in (
-        (["--data", str(folder), "--datasets", "Tois"], "no such file"),
-        (["--data", str(folder / "none")], "no such folder"),
-        (["--data", str(folder), "--models", "SASReC2"], "did you mean 'SASRec'"),
+        (["--data", str(sequences_folder), "--datasets", "Tois"], "no such file"),
+        (["--data", str(sequences_folder / "none")], "no such folder"),
+        (["--data", str(sequences_folder), "--models", "SASReC2"], "did you mean 'SASRec'"),
     ):
         ran = CliRunner().invoke(main, ["reproduce", "table2", *arguments])
         assert ran.exit_code == 2, ran.output

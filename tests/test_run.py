@@ -44,12 +44,12 @@ NEURAL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate_scenario(tmp_path_factory.mktemp("plain"), tiny_scenario())
 
 
-def test_the_log_keeps_its_rules_and_explains_itself(plain):
-    log = EventLog.open(plain / "log")
+def test_the_log_keeps_its_rules_and_explains_itself(plain_run):
+    log = EventLog.open(plain_run / "log")
     log.validate()
     assert log.metadata.arms == ("history", "a", "b", "c")
     assert log.metadata.control == "a"
@@ -65,7 +65,7 @@ def test_the_log_keeps_its_rules_and_explains_itself(plain):
     assert pc.max(t).as_py() < 2 * days
     assert pc.sum(pc.is_null(table["propensity"].filter(history))).as_py() == 0
     assert set(table["channel"].filter(pc.invert(history)).to_pylist()) == {0, 1}
-    assert sorted(p.name for p in plain.iterdir()) == [
+    assert sorted(p.name for p in plain_run.iterdir()) == [
         ".lock",
         "claim.json",
         "log",
@@ -74,16 +74,16 @@ def test_the_log_keeps_its_rules_and_explains_itself(plain):
         "scenario.yaml",
     ]
     assert (
-        Scenario.load(plain / "scenario.yaml").resolved()
-        == Scenario.load(plain.parent / "scenario.yaml").resolved()
+        Scenario.load(plain_run / "scenario.yaml").resolved()
+        == Scenario.load(plain_run.parent / "scenario.yaml").resolved()
     )
 
 
-def test_a_paired_a_a_gives_exactly_nothing(plain):
+def test_a_paired_a_a_gives_exactly_nothing(plain_run):
     """Arms a and c have the same policy under different names: every row but its arm is the
     same.
     """
-    table = EventLog.open(plain / "log").table
+    table = EventLog.open(plain_run / "log").table
     a, b, c = (table.filter(pc.equal(table["arm"], i)).drop_columns(["arm"]) for i in (1, 2, 3))
     assert a.equals(c)
     assert not a.equals(b)
@@ -110,35 +110,38 @@ ENGINES = [
 
 
 @pytest.fixture(scope="module")
-def neural(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def neural_digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return log_digests(simulate_scenario(tmp_path_factory.mktemp("neural"), tiny_scenario(NEURAL)))
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda e: "-".join(str(v) for v in e.values()))
-def test_tick_block_shards_and_executor_change_no_byte(engine, neural, tmp_path):
-    assert log_digests(simulate_scenario(tmp_path, tiny_scenario(NEURAL, engine=engine))) == neural
+def test_tick_block_shards_and_executor_change_no_byte(engine, neural_digests, tmp_path):
+    assert (
+        log_digests(simulate_scenario(tmp_path, tiny_scenario(NEURAL, engine=engine)))
+        == neural_digests
+    )
 
 
-def test_the_order_of_arms_in_the_file_changes_no_byte(neural, tmp_path):
+def test_the_order_of_arms_in_the_file_changes_no_byte(neural_digests, tmp_path):
     turned = tiny_scenario(
         dict(reversed(NEURAL.items())), design={"kind": "paired", "control": "comirec"}
     )
-    assert log_digests(simulate_scenario(tmp_path, turned)) == neural
+    assert log_digests(simulate_scenario(tmp_path, turned)) == neural_digests
 
 
-def test_another_seed_changes_the_log(plain, tmp_path):
+def test_another_seed_changes_the_log(plain_run, tmp_path):
     assert set(
         log_digests(simulate_scenario(tmp_path, tiny_scenario(seed=10))).values()
-    ).isdisjoint(log_digests(plain).values())
+    ).isdisjoint(log_digests(plain_run).values())
 
 
-def test_equal_fits_are_made_once(plain):
+def test_equal_fits_are_made_once(plain_run):
     assert sorted(
-        p.name.rpartition("-")[0] for p in (plain / "models").iterdir() if p.is_dir()
+        p.name.rpartition("-")[0] for p in (plain_run / "models").iterdir() if p.is_dir()
     ) == ["popularity", "random"]
 
 
-def test_a_split_gives_each_user_one_arm(tmp_path, plain):
+def test_a_split_gives_each_user_one_arm(tmp_path, plain_run):
     log = EventLog.open(
         simulate_scenario(tmp_path, tiny_scenario(design={"kind": "split", "control": "a"})) / "log"
     )
@@ -146,7 +149,7 @@ def test_a_split_gives_each_user_one_arm(tmp_path, plain):
     assert arm is not None
     table = log.table.filter(pc.greater(log.table["arm"], 0))
     np.testing.assert_array_equal(table["arm"].to_numpy(), arm[table["user"].to_numpy()])
-    paired = EventLog.open(plain / "log").table
+    paired = EventLog.open(plain_run / "log").table
     assert table.num_rows < paired.num_rows / 2
     mine = pc.equal(paired["arm"], 2)
     twin = paired.filter(
@@ -162,7 +165,7 @@ def test_a_split_gives_each_user_one_arm(tmp_path, plain):
     )
 
 
-def test_a_run_killed_without_warning_ends_with_the_same_bytes(plain, tmp_path):
+def test_a_run_killed_without_warning_ends_with_the_same_bytes(plain_run, tmp_path):
     """kill -9 as soon as the first day of the A/B is on disk, then --resume."""
     file = write_scenario(tmp_path, tiny_scenario())
     out = tmp_path / "out"
@@ -199,25 +202,25 @@ def test_a_run_killed_without_warning_ends_with_the_same_bytes(plain, tmp_path):
     assert kept
     resumed = CliRunner().invoke(main, ["run", str(file), "--out", str(out), "--quiet", "--resume"])
     assert resumed.exit_code == 0, resumed.output
-    assert log_digests(out) == log_digests(plain)
+    assert log_digests(out) == log_digests(plain_run)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, (
         "finished fits are not made again"
     )
 
 
-def test_a_changed_scenario_is_not_resumed(plain, tmp_path):
+def test_a_changed_scenario_is_not_resumed(plain_run, tmp_path):
     changed = Scenario.load(write_scenario(tmp_path, tiny_scenario(seed=11)))
     with pytest.raises(RunError, match=r"scenario\.seed: the run there has 9, now it is 11"):
-        run(changed, plain, resume=True)
+        run(changed, plain_run, resume=True)
 
 
-def test_a_finished_run_is_not_overwritten(plain):
-    again = Scenario.load(plain.parent / "scenario.yaml")
+def test_a_finished_run_is_not_overwritten(plain_run):
+    again = Scenario.load(plain_run.parent / "scenario.yaml")
     with pytest.raises(RunError, match="already holds a run"):
-        run(again, plain)
-    before = log_digests(plain)
-    assert simulate(again, plain, resume=True).runtime == {}
-    assert log_digests(plain) == before
+        run(again, plain_run)
+    before = log_digests(plain_run)
+    assert simulate(again, plain_run, resume=True).runtime == {}
+    assert log_digests(plain_run) == before
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
@@ -284,7 +287,7 @@ def test_a_plug_in_whose_fit_raises_is_named(tmp_path):
     )
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, plain):
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, plain_run):
     """The key is pressed in the middle of the A/B."""
     (tmp_path / "mine.py").write_text(
         BROKEN.replace(
@@ -334,7 +337,7 @@ IDLE = BROKEN + f"    def fit(self, sequences, catalogue, fitting):\n        {HA
         ),
     ],
 )
-def test_a_plug_in_that_hangs_is_stopped(tmp_path, plain, text, limit, error, message):
+def test_a_plug_in_that_hangs_is_stopped(tmp_path, plain_run, text, limit, error, message):
     woken = tmp_path / "woken"
     (tmp_path / "mine.py").write_text(text.replace("{woken!r}", repr(str(woken))))
     arms = {"a": PLAIN_ARMS["a"], "mine": {"policy": "mine.py:Broken"}}

@@ -24,7 +24,7 @@ TWO = {"a": PLAIN_ARMS["a"], "b": PLAIN_ARMS["b"]}
 
 
 @pytest.fixture(scope="module")
-def paired(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def paired_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate_scenario(tmp_path_factory.mktemp("paired"), tiny_scenario(TWO))
 
 
@@ -52,7 +52,7 @@ def test_a_switchback_changes_the_arm_of_everybody_by_day(tmp_path):
     assert again == log_digests(root)
 
 
-def test_the_first_day_of_a_switchback_is_that_of_the_arm_alone(tmp_path, paired):
+def test_the_first_day_of_a_switchback_is_that_of_the_arm_alone(tmp_path, paired_run):
     first = int(Switchback(("a", "b"), 9, 2).schedule()[0]) + 1
     table = rows(
         simulate_scenario(
@@ -60,7 +60,7 @@ def test_the_first_day_of_a_switchback_is_that_of_the_arm_alone(tmp_path, paired
         ),
         first,
     )
-    alone = rows(paired, first)
+    alone = rows(paired_run, first)
     assert table.equals(alone.filter(pc.less(alone["t"], DAY)))
 
 
@@ -83,7 +83,7 @@ def test_interleaved_slates_credit_each_item_to_its_drafter(tmp_path):
     assert log_digests(simulate_scenario(tmp_path / "again", again)) == log_digests(root)
 
 
-def test_interleaving_an_arm_with_itself_serves_its_own_slates(tmp_path, paired):
+def test_interleaving_an_arm_with_itself_serves_its_own_slates(tmp_path, paired_run):
     """Both teams have the same list, so the slates are those of the arm alone, whoever drafted an
     item.
     """
@@ -97,7 +97,7 @@ def test_interleaving_an_arm_with_itself_serves_its_own_slates(tmp_path, paired)
     table = EventLog.open(root / "log").table
     order = [(name, "ascending") for name in ("user", "session", "request", "position")]
     table = table.filter(pc.greater(table["arm"], 0)).sort_by(order)
-    assert table.drop_columns(["arm"]).equals(rows(paired, 1).drop_columns(["arm"]))
+    assert table.drop_columns(["arm"]).equals(rows(paired_run, 1).drop_columns(["arm"]))
 
 
 DAILY = {"slate": 4, "recall": 12, "history": 16, "refit": "daily"}

@@ -22,13 +22,13 @@ from tests.worlds import paired_log
 
 
 @pytest.fixture(scope="module")
-def days() -> units.UserDays:
+def paired_days() -> units.UserDays:
     return units.read(paired_log(), ("watch_time", "click", "click_rate", "like"))
 
 
 @pytest.fixture(scope="module")
-def found(days: units.UserDays) -> audits.Audit:
-    return audits.audit(days, "a", repetitions=2000, sizes=(400,), seed=1)
+def audit_of_log(paired_days: units.UserDays) -> audits.Audit:
+    return audits.audit(paired_days, "a", repetitions=2000, sizes=(400,), seed=1)
 
 
 def test_draws_have_the_size_and_do_not_depend_on_the_chunk(
@@ -43,10 +43,12 @@ def test_draws_have_the_size_and_do_not_depend_on_the_chunk(
 
 
 @pytest.mark.parametrize("metric", ["watch_time", "click_rate"])
-def test_moments_of_samples_are_those_of_the_users_drawn(days: units.UserDays, metric: str) -> None:
+def test_moments_of_samples_are_those_of_the_users_drawn(
+    paired_days: units.UserDays, metric: str
+) -> None:
     """Each sample is written out user by user and given to the plain analyses."""
-    o = randomise.outcomes(days, "a", "b", metric)
-    heads, tails = next(draws(days.n_users, 120, 3, 0))
+    o = randomise.outcomes(paired_days, "a", "b", metric)
+    heads, tails = next(draws(paired_days.n_users, 120, 3, 0))
     (s_null, s_effect), (p_null, p_effect) = (
         randomise.split_pair(o, heads, tails),
         randomise.paired_pair(o, heads, tails),
@@ -57,7 +59,7 @@ def test_moments_of_samples_are_those_of_the_users_drawn(days: units.UserDays, m
         return answers[0] if len(answers) == 1 else moments.linearised(*answers)
 
     for r in range(3):
-        h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
+        h, t = (np.repeat(np.arange(paired_days.n_users), w[r].astype(int)) for w in (heads, tails))
         both = np.concatenate((h, t))
         take = lambda v, at: tuple(x[at] for x in v)  # noqa: E731
         crossed = [
@@ -90,15 +92,15 @@ def test_moments_of_samples_are_those_of_the_users_drawn(days: units.UserDays, m
             assert many_t == pytest.approx(one_t, rel=1e-8), name
             ratio = np.asarray(many.treatment)[r] / np.asarray(many.control)[r]
             assert ratio == pytest.approx(one.treatment / one.control, rel=1e-10), name
-    assert d_null.df[0] == days.days - 1
+    assert d_null.df[0] == paired_days.days - 1
 
 
 @pytest.mark.parametrize("metric", ["click", "watch_time"])
 def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(
-    days: units.UserDays, metric: str
+    paired_days: units.UserDays, metric: str
 ) -> None:
-    o = randomise.outcomes(days, "a", "b", metric)
-    heads, tails = next(draws(days.n_users, 300, 4, 5))
+    o = randomise.outcomes(paired_days, "a", "b", metric)
+    heads, tails = next(draws(paired_days.n_users, 300, 4, 5))
     ranks, nobody = (
         ordered.rank_sum_z(o.control[0], heads, o.treatment[0], tails),
         np.zeros_like(heads),
@@ -113,7 +115,7 @@ def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(
     _, split = quantiles.quantile_pair(o, heads, tails, 0.5, paired=False)
     _, twins = quantiles.quantile_pair(o, heads, tails, 0.9, paired=True)
     for r in range(4):
-        h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
+        h, t = (np.repeat(np.arange(paired_days.n_users), w[r].astype(int)) for w in (heads, tails))
         p = stats.mannwhitneyu(
             o.treatment[0][t], o.control[0][h], use_continuity=False, method="asymptotic"
         ).pvalue
@@ -140,17 +142,17 @@ def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(
             assert np.sqrt(many.variance[r]) == pytest.approx(np.sqrt(one.variance), rel=1e-6)
 
 
-def test_ranks_of_a_ratio_are_those_that_the_report_prints(days: units.UserDays) -> None:
+def test_ranks_of_a_ratio_are_those_that_the_report_prints(paired_days: units.UserDays) -> None:
     """Each sample written out user by user, on the one scale of both arms; the null of twins leaves
     ranks as the swap does.
     """
-    o = randomise.outcomes(days, "a", "b", "click_rate")
-    heads, tails = next(draws(days.n_users, 300, 3, 5))
+    o = randomise.outcomes(paired_days, "a", "b", "click_rate")
+    heads, tails = next(draws(paired_days.n_users, 300, 3, 5))
     by_name = {a.name: a for a in ANALYSES}
     sums = by_name["rank sum"].make(o, heads, tails)[1]
     null, signed = by_name["Wilcoxon"].make(o, heads, tails)
     for r in range(3):
-        h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
+        h, t = (np.repeat(np.arange(paired_days.n_users), w[r].astype(int)) for w in (heads, tails))
         control, treatment = (
             tuple(v[rows] for v in side) for side, rows in ((o.control, h), (o.treatment, t))
         )
@@ -169,8 +171,8 @@ def test_ranks_of_a_ratio_are_those_that_the_report_prints(days: units.UserDays)
         assert 2 * stats.norm.sf(abs(null[r])) == pytest.approx(tests.wilcoxon(*swapped).p)
 
 
-def test_what_is_printed_beside_the_verdict_is_audited(found: audits.Audit) -> None:
-    rows = {(row.metric, row.analysis): row for row in found.rows}
+def test_what_is_printed_beside_the_verdict_is_audited(audit_of_log: audits.Audit) -> None:
+    rows = {(row.metric, row.analysis): row for row in audit_of_log.rows}
     known = {a.name for a in ANALYSES}
     few = {
         "split, p90",
@@ -187,17 +189,17 @@ def test_what_is_printed_beside_the_verdict_is_audited(found: audits.Audit) -> N
     assert np.isnan(rows["click", "Wilcoxon"].coverage.value)
 
 
-def test_defaults_hold_on_a_well_behaved_world(found: audits.Audit) -> None:
-    for row in found.rows:
+def test_defaults_hold_on_a_well_behaved_world(audit_of_log: audits.Audit) -> None:
+    for row in audit_of_log.rows:
         if row.default:
             assert row.holds, row.warning
             assert row.error.low < 0.05 < row.error.high or row.holds
             assert abs(row.bias) < 0.02
-    assert {row.metric for row in found.rows} == {"watch_time", "click", "click_rate"}
+    assert {row.metric for row in audit_of_log.rows} == {"watch_time", "click", "click_rate"}
 
 
-def test_twins_are_more_powerful_and_cuped_helps(found: audits.Audit) -> None:
-    power = {(row.metric, row.analysis): row.power.value for row in found.rows}
+def test_twins_are_more_powerful_and_cuped_helps(audit_of_log: audits.Audit) -> None:
+    power = {(row.metric, row.analysis): row.power.value for row in audit_of_log.rows}
     for metric in ("watch_time", "click"):
         assert (
             power[metric, "paired t, Fieller"]
@@ -206,16 +208,16 @@ def test_twins_are_more_powerful_and_cuped_helps(found: audits.Audit) -> None:
         )
 
 
-def test_a_planted_lift_is_recovered(found: audits.Audit) -> None:
-    assert len(found.planted) == 6
-    for p in found.planted:
+def test_a_planted_lift_is_recovered(audit_of_log: audits.Audit) -> None:
+    assert len(audit_of_log.planted) == 6
+    for p in audit_of_log.planted:
         assert p.pooled == pytest.approx(0.005, abs=4 * p.error)
         assert p.coverage.near(0.95, 2000)
-    assert min(p.error for p in found.planted) < 0.0005
+    assert min(p.error for p in audit_of_log.planted) < 0.0005
 
 
-def test_wrong_analyses_are_wrong(found: audits.Audit) -> None:
-    rate = {(w.analysis, w.metric): w.error for w in found.wrong}
+def test_wrong_analyses_are_wrong(audit_of_log: audits.Audit) -> None:
+    rate = {(w.analysis, w.metric): w.error for w in audit_of_log.wrong}
     assert rate["user-days as independent", "click"].low > 0.15
     assert rate["impressions as independent", "click_rate"].low > 0.15
     assert rate["5 peeks", "click"].low > 0.055
@@ -244,19 +246,19 @@ def test_five_peeks_at_independent_increments_reject_14_percent() -> None:
     assert count / 2000 == pytest.approx(0.142, abs=4 * np.sqrt(0.142 * 0.858 / 2000))
 
 
-def test_looking_every_day_is_honest_on_the_run(found: audits.Audit) -> None:
-    assert {(look.metric, look.design) for look in found.looking} == {
+def test_looking_every_day_is_honest_on_the_run(audit_of_log: audits.Audit) -> None:
+    assert {(look.metric, look.design) for look in audit_of_log.looking} == {
         (m, d) for m in ("watch_time", "click") for d in ("paired", "split")
     }
-    for look in found.looking:
+    for look in audit_of_log.looking:
         assert look.error.low < 0.05, look
-    strict = [look.error.value for look in found.looking if look.rule == "always_valid"]
+    strict = [look.error.value for look in audit_of_log.looking if look.rule == "always_valid"]
     assert max(strict) < 0.05
 
 
-def test_resampling_is_audited_on_request(days: units.UserDays) -> None:
+def test_resampling_is_audited_on_request(paired_days: units.UserDays) -> None:
     found = audits.audit(
-        days,
+        paired_days,
         "a",
         repetitions=200,
         sizes=(60,),
@@ -274,22 +276,22 @@ def test_resampling_is_audited_on_request(days: units.UserDays) -> None:
         assert exact or row.coverage.value > 0.86
     assert (found.planted, found.wrong, found.looking) == ((), (), ())
     with pytest.raises(units.TableError, match="no analysis is called zzz; there are paired t"):
-        audits.audit(days, "a", analyses=["zzz"])
+        audits.audit(paired_days, "a", analyses=["zzz"])
 
 
-def test_post_stratified_samples_are_those_of_the_users_drawn(days: units.UserDays) -> None:
-    o = randomise.outcomes(days, "a", "b", "watch_time")
+def test_post_stratified_samples_are_those_of_the_users_drawn(paired_days: units.UserDays) -> None:
+    o = randomise.outcomes(paired_days, "a", "b", "watch_time")
     assert o.strata is not None
     o = replace(o, strata=o.strata % 2)
     assert o.strata is not None
-    heads, tails = next(draws(days.n_users, 300, 3, 5))
+    heads, tails = next(draws(paired_days.n_users, 300, 3, 5))
     _, effect = randomise.stratified_pair(o, heads, tails)
     for r in range(3):
-        h, t = (np.repeat(np.arange(days.n_users), w[r].astype(int)) for w in (heads, tails))
+        h, t = (np.repeat(np.arange(paired_days.n_users), w[r].astype(int)) for w in (heads, tails))
         table = units.UnitTable(
             "user",
             ("a", "b"),
-            {"watch_time": days.metrics["watch_time"]},
+            {"watch_time": paired_days.metrics["watch_time"]},
             {"watch_time": np.concatenate((o.control[0][h], o.treatment[0][t]))},
             assigned=np.repeat([0, 1], [len(h), len(t)]),
             groups={"g": np.concatenate((o.strata[h], o.strata[t]))},
@@ -301,17 +303,17 @@ def test_post_stratified_samples_are_those_of_the_users_drawn(days: units.UserDa
         assert (effect.variance[r], effect.df[r]) == pytest.approx((one.variance, one.df))
 
 
-def test_a_large_run_is_audited_on_some_of_its_users(days: units.UserDays) -> None:
-    found = audits.audit(days, "a", repetitions=100, sizes=(50,), most=150)
+def test_a_large_run_is_audited_on_some_of_its_users(paired_days: units.UserDays) -> None:
+    found = audits.audit(paired_days, "a", repetitions=100, sizes=(50,), most=150)
     assert found.n_users == 150
-    some = days.users(np.array([3, 1]))
-    assert np.array_equal(some.terms["click"], days.terms["click"][:, [3, 1]])
-    assert some.before["click"].tolist() == days.before["click"][[3, 1]].tolist()
+    some = paired_days.users(np.array([3, 1]))
+    assert np.array_equal(some.terms["click"], paired_days.terms["click"][:, [3, 1]])
+    assert some.before["click"].tolist() == paired_days.before["click"][[3, 1]].tolist()
 
 
-def test_a_split_run_cannot_be_audited(days: units.UserDays) -> None:
+def test_a_split_run_cannot_be_audited(paired_days: units.UserDays) -> None:
     with pytest.raises(units.TableError, match="both answers"):
-        audits.audit(replace(days, assigned=np.zeros(days.n_users, dtype=int)), "a")
+        audits.audit(replace(paired_days, assigned=np.zeros(paired_days.n_users, dtype=int)), "a")
 
 
 def test_command(tmp_path: Path) -> None:

@@ -14,24 +14,29 @@ from tests.worlds import paired_log, switchback_log
 
 
 @pytest.fixture(scope="module")
-def days() -> UserDays:
+def paired_days() -> UserDays:
     return units.read(paired_log(), ("watch_time", "click"))
 
 
 @pytest.fixture(scope="module")
-def split(days: UserDays) -> UserDays:
-    return replace(days, assigned=np.random.default_rng(3).permutation(np.arange(days.n_users) % 2))
+def split_days(paired_days: UserDays) -> UserDays:
+    return replace(
+        paired_days,
+        assigned=np.random.default_rng(3).permutation(np.arange(paired_days.n_users) % 2),
+    )
 
 
-def test_sound_data_is_green(days: UserDays, split: UserDays) -> None:
-    for source in (days, split):
+def test_sound_data_is_green(paired_days: UserDays, split_days: UserDays) -> None:
+    for source in (paired_days, split_days):
         found = checks.checks(source, "a")
         assert [c.status for c in found] == ["green"] * len(found), found
         assert len({c.name for c in found}) == len(found)
 
 
-def test_sample_ratio_is_chi_square(split: UserDays) -> None:
-    skewed = replace(split, assigned=(np.arange(split.n_users) % 5 == 0).astype(int)).by("user")
+def test_sample_ratio_is_chi_square(split_days: UserDays) -> None:
+    skewed = replace(split_days, assigned=(np.arange(split_days.n_users) % 5 == 0).astype(int)).by(
+        "user"
+    )
     found = checks.sample_ratio(skewed)
     assert found.status == "red"
     assert f"{stats.chisquare([320, 80]).pvalue:.3g}" in found.value
@@ -52,46 +57,50 @@ def test_log_bayes_factor_is_a_martingale_under_the_null() -> None:
     assert total == pytest.approx(1.0)
 
 
-def test_users_lost_in_one_arm_are_found_by_day(split: UserDays) -> None:
-    lost = {name: v.copy() for name, v in split.terms.items()}
+def test_users_lost_in_one_arm_are_found_by_day(split_days: UserDays) -> None:
+    lost = {name: v.copy() for name, v in split_days.terms.items()}
     lost["impressions"][1, 100:] = 0
-    assert checks.sequential_sample_ratio(replace(split, terms=lost)).status == "red"
+    assert checks.sequential_sample_ratio(replace(split_days, terms=lost)).status == "red"
 
 
-def test_unlike_arms_are_found(split: UserDays) -> None:
-    order = np.argsort(split.before["click"])
-    assigned = np.zeros(split.n_users, dtype=int)
-    assigned[order[split.n_users // 2 :]] = 1
-    unlike = replace(split, assigned=assigned)
+def test_unlike_arms_are_found(split_days: UserDays) -> None:
+    order = np.argsort(split_days.before["click"])
+    assigned = np.zeros(split_days.n_users, dtype=int)
+    assigned[order[split_days.n_users // 2 :]] = 1
+    unlike = replace(split_days, assigned=assigned)
     assert checks.balance(unlike.by("user"), "a").status == "red"
     assert checks.carry_over(unlike, "a").status == "red"
 
 
-def test_rare_events(days: UserDays) -> None:
+def test_rare_events(paired_days: UserDays) -> None:
     rare = {
-        **days.terms,
-        "click": days.terms["click"] * (np.arange(days.n_users) < 20)[None, :, None],
+        **paired_days.terms,
+        "click": paired_days.terms["click"] * (np.arange(paired_days.n_users) < 20)[None, :, None],
     }
-    found = checks.rare_events(replace(days, terms=rare).by("user"), "a")
+    found = checks.rare_events(replace(paired_days, terms=rare).by("user"), "a")
     assert found.status == "amber"
     assert "click (" in found.value
 
 
-def test_one_user_who_decides_is_found(days: UserDays) -> None:
+def test_one_user_who_decides_is_found(paired_days: UserDays) -> None:
     rng = np.random.default_rng(0)
-    base = rng.normal(10, 1, days.n_users)
-    treatment = base + rng.normal(0, 0.1, days.n_users)
+    base = rng.normal(10, 1, paired_days.n_users)
+    treatment = base + rng.normal(0, 0.1, paired_days.n_users)
     treatment -= treatment.mean() - base.mean() - 0.008
-    cube = np.zeros((2, days.n_users, days.days))
+    cube = np.zeros((2, paired_days.n_users, paired_days.days))
     cube[0, :, 0], cube[1, :, 0] = base, treatment
     quiet = replace(
-        days, metrics={"click": days.metrics["click"]}, terms={**days.terms, "click": cube}
+        paired_days,
+        metrics={"click": paired_days.metrics["click"]},
+        terms={**paired_days.terms, "click": cube},
     ).by("user")
     assert checks.outliers(quiet, "a").status == "green"
     cube[1, 7, 0] += 1.2
     assert checks.outliers(quiet.where(slice(None)), "a").status in {"green", "amber"}
     loud = replace(
-        days, metrics={"click": days.metrics["click"]}, terms={**days.terms, "click": cube}
+        paired_days,
+        metrics={"click": paired_days.metrics["click"]},
+        terms={**paired_days.terms, "click": cube},
     ).by("user")
     assert checks.outliers(loud, "a").status == "amber"
 
@@ -105,20 +114,25 @@ def test_leaving_one_out_is_exact() -> None:
     assert left.cov == pytest.approx(direct.cov)
 
 
-def test_a_fading_effect_is_found(days: UserDays) -> None:
-    fading = days.terms["click"].astype(float).copy()
+def test_a_fading_effect_is_found(paired_days: UserDays) -> None:
+    fading = paired_days.terms["click"].astype(float).copy()
     fading[1] = fading[0] * (1 + np.array([0.6, 0.3, 0.15, 0.05, 0.0]))
-    found = checks.novelty(replace(days, terms={**days.terms, "click": fading}), "a")
+    found = checks.novelty(replace(paired_days, terms={**paired_days.terms, "click": fading}), "a")
     assert found.status == "amber"
     assert "fades" in found.meaning
     worse = fading[[1, 0]]  # the same of an arm that is worse: it falls behind by less and less
     assert (
-        "fades" in checks.novelty(replace(days, terms={**days.terms, "click": worse}), "a").meaning
+        "fades"
+        in checks.novelty(
+            replace(paired_days, terms={**paired_days.terms, "click": worse}), "a"
+        ).meaning
     )
     growing = fading[..., ::-1]
     assert (
         "grows"
-        in checks.novelty(replace(days, terms={**days.terms, "click": growing}), "a").meaning
+        in checks.novelty(
+            replace(paired_days, terms={**paired_days.terms, "click": growing}), "a"
+        ).meaning
     )
 
 
@@ -141,6 +155,6 @@ def test_a_sound_switchback_has_no_false_alarm() -> None:
     assert {name for name, colour in status.items() if colour != "green"} == {"carry-over"}
 
 
-def test_switchback_carries_over(days: UserDays) -> None:
-    switched = replace(days, switched=np.arange(days.days) % 2)
+def test_switchback_carries_over(paired_days: UserDays) -> None:
+    switched = replace(paired_days, switched=np.arange(paired_days.days) % 2)
     assert checks.carry_over(switched, "a").status == "amber"

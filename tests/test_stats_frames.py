@@ -27,7 +27,7 @@ WAYS: dict[str, Callable[[pd.DataFrame], Any]] = {
 
 
 @pytest.fixture(params=list(WAYS))
-def way(request: pytest.FixtureRequest) -> Callable[[pd.DataFrame], Any]:
+def wrap(request: pytest.FixtureRequest) -> Callable[[pd.DataFrame], Any]:
     return WAYS[request.param]
 
 
@@ -73,8 +73,8 @@ def alike(ids: Callable[[int], str], other: Callable[[int], str]) -> list[str]:
         pd.array(2**60 + np.arange(N), dtype="Int64"),
     ],
 )
-def test_users_are_who_they_are(ids: Any, way: Callable[[pd.DataFrame], Any]) -> None:
-    table = from_frame(way(users(user=ids)))
+def test_users_are_who_they_are(ids: Any, wrap: Callable[[pd.DataFrame], Any]) -> None:
+    table = from_frame(wrap(users(user=ids)))
     assert (table.paired, table.n_units) == (False, N)
 
 
@@ -115,9 +115,9 @@ def test_a_blank_segment_is_a_segment(missing: Any) -> None:
     ],
 )
 def test_arms_are_text(
-    arms: list[Any], names: tuple[str, ...], way: Callable[[pd.DataFrame], Any]
+    arms: list[Any], names: tuple[str, ...], wrap: Callable[[pd.DataFrame], Any]
 ) -> None:
-    assert from_frame(way(users(arm=arms * (N // 2)))).arms == names
+    assert from_frame(wrap(users(arm=arms * (N // 2)))).arms == names
 
 
 def test_bytes_that_are_no_text_are_refused_for_arms() -> None:
@@ -149,7 +149,7 @@ def test_a_metric_in_another_dress_is_the_metric(dress: Callable[[Any], Any]) ->
 
 
 def test_an_outcome_of_yes_and_no_is_a_metric_and_never_conditioned_on(
-    way: Callable[[pd.DataFrame], Any],
+    wrap: Callable[[pd.DataFrame], Any],
 ) -> None:
     bought = np.arange(N) % 3 == 0
     expected = from_frame(users(bought=bought.astype(int))).numerators["bought"]
@@ -159,18 +159,18 @@ def test_an_outcome_of_yes_and_no_is_a_metric_and_never_conditioned_on(
         np.where(bought, "yes", "no"),
         pd.Series(bought).map({True: "True", False: "False"}),
     ):
-        table = from_frame(way(users(bought=values)))
+        table = from_frame(wrap(users(bought=values)))
         assert table.numerators["bought"].tolist() == expected.tolist()
         assert table.groups == {}
         assert said(table)["bought"][0] == "metric"
-    named = from_frame(way(users(bought=bought)), groups=["bought"])
+    named = from_frame(wrap(users(bought=bought)), groups=["bought"])
     assert (list(named.numerators), set(named.groups["bought"])) == (
         ["clicks", "spent"],
         {"True", "False"},
     )
 
 
-def test_what_is_no_metric_is_named_with_its_reason(way: Callable[[pd.DataFrame], Any]) -> None:
+def test_what_is_no_metric_is_named_with_its_reason(wrap: Callable[[pd.DataFrame], Any]) -> None:
     frame = users(
         ids=[f"x{i}" for i in range(N)],
         zip=["01234", "99999"] * (N // 2),
@@ -182,7 +182,7 @@ def test_what_is_no_metric_is_named_with_its_reason(way: Callable[[pd.DataFrame]
         spent_before=1.5,
         age=pd.Categorical([1, 2, 3] * (N // 3)),
     ).rename(columns={"ids": "Unnamed: 0"})
-    uses = said(from_frame(way(frame)))
+    uses = said(from_frame(wrap(frame)))
     assert uses == {
         "user": ("user", ""),
         "arm": ("arm", ""),
@@ -199,7 +199,7 @@ def test_what_is_no_metric_is_named_with_its_reason(way: Callable[[pd.DataFrame]
         "age": ("segment", "3 levels: 1, 2, 3"),
     }
     assert "not one value in each row" in uses["tags"][1]
-    asked = said(from_frame(way(frame), metrics=["clicks"]))
+    asked = said(from_frame(wrap(frame), metrics=["clicks"]))
     assert asked["spent"] == ("left out", "not asked for")
     assert asked["spent_before"] == ("left out", "the past of 'spent', which is no metric")
 
@@ -251,16 +251,16 @@ def test_labels_of_columns_may_be_anything_but_alike() -> None:
     assert said(from_frame(unnamed))["Unnamed: 4"] == ("left out", "it has no name")
 
 
-def test_row_labels_are_used_where_they_are_asked_for(way: Callable[[pd.DataFrame], Any]) -> None:
+def test_row_labels_are_used_where_they_are_asked_for(wrap: Callable[[pd.DataFrame], Any]) -> None:
     plain = from_frame(users())
     for index in ("user", ["arm", "user"]):
-        table = from_frame(way(users().set_index(index)))
+        table = from_frame(wrap(users().set_index(index)))
         assert table.numerators["clicks"].tolist() == plain.numerators["clicks"].tolist()
         assert said(table)["user"] == ("user", "")
-    other = from_frame(way(users().rename_axis("id")))
+    other = from_frame(wrap(users().rename_axis("id")))
     assert list(other.numerators) == ["clicks", "spent"]
     with pytest.raises(TableError, match=r"no column 'user' \(is it 'User'\?"):
-        from_frame(way(users().rename(columns={"user": "User"})))
+        from_frame(wrap(users().rename(columns={"user": "User"})))
 
 
 def test_arrow_in_any_wrapping_is_a_table() -> None:

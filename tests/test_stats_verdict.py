@@ -20,7 +20,7 @@ RNG = np.random.default_rng
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[np.ndarray, np.ndarray]:
+def two_samples() -> tuple[np.ndarray, np.ndarray]:
     rng = RNG(1)
     control = rng.gamma(2.0, 3.0, 400)
     return control, control * rng.normal(1.03, 0.2, 400)
@@ -38,26 +38,31 @@ def table(control: np.ndarray, treatment: np.ndarray) -> UnitTable:
     return from_frame(frame)
 
 
-def test_paired_t_is_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    ours, theirs = tests.t_test(moments.paired(*pair)), stats.ttest_rel(pair[1], pair[0])
-    assert ours == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue))
-
-
-def test_welch_t_is_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_paired_t_is_scipys(two_samples: tuple[np.ndarray, np.ndarray]) -> None:
     ours, theirs = (
-        tests.t_test(moments.split(pair[0], pair[1][:150])),
-        stats.ttest_ind(pair[1][:150], pair[0], equal_var=False),
+        tests.t_test(moments.paired(*two_samples)),
+        stats.ttest_rel(two_samples[1], two_samples[0]),
     )
     assert ours == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue))
 
 
-def test_difference_interval_is_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    theirs = stats.ttest_ind(pair[1], pair[0], equal_var=False).confidence_interval(0.9)
-    assert intervals.difference(moments.split(*pair), 0.9) == pytest.approx(tuple(theirs))
+def test_welch_t_is_scipys(two_samples: tuple[np.ndarray, np.ndarray]) -> None:
+    ours, theirs = (
+        tests.t_test(moments.split(two_samples[0], two_samples[1][:150])),
+        stats.ttest_ind(two_samples[1][:150], two_samples[0], equal_var=False),
+    )
+    assert ours == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue))
 
 
-def test_ranks_are_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    control, treatment = (np.round(v) for v in pair)
+def test_difference_interval_is_scipys(two_samples: tuple[np.ndarray, np.ndarray]) -> None:
+    theirs = stats.ttest_ind(two_samples[1], two_samples[0], equal_var=False).confidence_interval(
+        0.9
+    )
+    assert intervals.difference(moments.split(*two_samples), 0.9) == pytest.approx(tuple(theirs))
+
+
+def test_ranks_are_scipys(two_samples: tuple[np.ndarray, np.ndarray]) -> None:
+    control, treatment = (np.round(v) for v in two_samples)
     theirs = stats.wilcoxon(treatment - control, zero_method="pratt", method="approx")
     assert tests.wilcoxon(control, treatment).p == pytest.approx(theirs.pvalue)
     assert tests.rank_sum(control, treatment).p == pytest.approx(
@@ -67,12 +72,12 @@ def test_ranks_are_scipys(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_fieller_is_the_inversion_of_the_t_test(
-    pair: tuple[np.ndarray, np.ndarray], same: bool
+    two_samples: tuple[np.ndarray, np.ndarray], same: bool
 ) -> None:
     """The ends are the ratios theta at which a t test of treatment - theta control = 0 has |t| =
     its quantile (numerically solved).
     """
-    m = (moments.paired if same else moments.split)(*pair)
+    m = (moments.paired if same else moments.split)(*two_samples)
     q = stats.t.ppf(0.975, m.df)
 
     def excess(theta: float) -> float:
@@ -97,8 +102,8 @@ def test_paired_fieller_excludes_zero_exactly_where_the_t_test_rejects() -> None
             assert (low > 0 or high < 0) == (tests.t_test(m).p < 0.05)
 
 
-def test_delta_and_log_by_numerical_derivatives(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    m = moments.paired(*pair)
+def test_delta_and_log_by_numerical_derivatives(two_samples: tuple[np.ndarray, np.ndarray]) -> None:
+    m = moments.paired(*two_samples)
     cov = np.array([[m.var_control, m.cov], [m.cov, m.var_treatment]])
     at, q = np.array([m.control, m.treatment]), stats.t.ppf(0.975, m.df)
     for ours, f, back in (
@@ -167,16 +172,20 @@ def test_smallest_detectable_lift_is_detected_eight_times_in_ten() -> None:
     assert one.mde == pytest.approx(true * np.std(noise[0], ddof=1) / control[0].mean())
 
 
-def test_a_row_has_exactly_the_keys_of_the_report(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    (row,) = verdict.lifts(table(*pair), "a")
+def test_a_row_has_exactly_the_keys_of_the_report(
+    two_samples: tuple[np.ndarray, np.ndarray],
+) -> None:
+    (row,) = verdict.lifts(table(*two_samples), "a")
     keys = "metric arm unit control_mean treatment_mean lift low high t df p p_adjusted n_units mde"
     assert list(row.to_dict()) == keys.split()
-    assert row.lift == pytest.approx(pair[1].mean() / pair[0].mean() - 1)
+    assert row.lift == pytest.approx(two_samples[1].mean() / two_samples[0].mean() - 1)
     assert (row.unit, row.arm, row.n_units, row.words) == ("user", "b", 400, "up")
 
 
-def test_identical_arms_are_said_to_be_identical(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    (row,) = verdict.lifts(table(pair[0], pair[0]), "a")
+def test_identical_arms_are_said_to_be_identical(
+    two_samples: tuple[np.ndarray, np.ndarray],
+) -> None:
+    (row,) = verdict.lifts(table(two_samples[0], two_samples[0]), "a")
     assert (row.words, row.lift, row.low, row.high) == ("identical", 0.0, 0.0, 0.0)
     assert np.isnan([row.t, row.p, row.p_adjusted, row.mde]).all()
     assert row.to_dict()["p"] is None
@@ -282,8 +291,8 @@ def test_the_papers_day_table() -> None:
     assert (row.t, row.df, row.p) == pytest.approx((theirs.statistic, 1, theirs.pvalue))
 
 
-def test_split_tables_use_welch(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    control, treatment = pair[0], pair[1][:100]
+def test_split_tables_use_welch(two_samples: tuple[np.ndarray, np.ndarray]) -> None:
+    control, treatment = two_samples[0], two_samples[1][:100]
     frame = pd.DataFrame(
         {
             "user": range(500),
