@@ -143,10 +143,10 @@ class Scenario(Section):
         """Every policy of the scenario with its key path: arms, channels, and the logging policies
         of synthetic histories.
         """
-        yield from ((("arms", name), arm) for name, arm in self.arms.items())
-        yield from (
-            (("serving", "channels", i), channel) for i, channel in enumerate(self.serving.channels)
-        )
+        for name, arm in self.arms.items():
+            yield ("arms", name), arm
+        for i, channel in enumerate(self.serving.channels):
+            yield ("serving", "channels", i), channel
         if self.data.source == "synthetic":
             yield ("data", "logging"), self.data.logging
         for name, world in self.worlds.items():
@@ -156,15 +156,13 @@ class Scenario(Section):
     def within(self, world: str) -> Scenario:
         """The same arms in one of the further worlds, as a scenario of its own."""
         other = self.worlds[world]
-        data = self.data if other.data is None else other.data
-        return self.model_copy(
-            update={
-                "name": _within(self.name, world),
-                "users": other.users,
-                "data": data,
-                "worlds": {},
-            }
-        )
+        changes = {
+            "name": _within(self.name, world),
+            "users": other.users,
+            "data": self.data if other.data is None else other.data,
+            "worlds": {},
+        }
+        return self.model_copy(update=changes)
 
     @property
     def control(self) -> str:
@@ -248,13 +246,9 @@ def find(path: Path | str) -> Path:
             return path
         if path.parent in (Path(), Path("scenarios")) and (shipped / path.name).is_file():
             return shipped / path.name
-        what = (
-            "is a folder"
-            if path.is_dir()
-            else "is no regular file"
-            if path.exists()
-            else "no such file"
-        )
+        what = "no such file"
+        if path.exists():
+            what = "is a folder" if path.is_dir() else "is no regular file"
     except OSError as error:  # a name that no file system takes, a folder that may not be entered
         raise ScenarioError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
     names = [entry.name for entry in sorted(shipped.glob("*.yaml"))]
@@ -301,8 +295,8 @@ real log.
 def population_class(kind: str) -> type[Section]:
     """The section class of a kind of users."""
     module, name = POPULATIONS[kind].split(":")
-    found: type[Section] = getattr(importlib.import_module(module), name)
-    return found
+    section: type[Section] = getattr(importlib.import_module(module), name)
+    return section
 
 
 def population(value: Any) -> Section:
@@ -356,11 +350,9 @@ def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
             locate(spec.policy, folder)
         except PolicyError as error:
             wrong.append(((*keys, "policy"), str(error)))
-    metrics: list[tuple[Keys, Any]] = [
-        (("metrics", i), metric) for i, metric in enumerate(scenario.metrics)
-    ]
-    metrics += [(("published", metric), metric) for metric in scenario.published]
-    for keys, metric in metrics:
+    metrics: dict[Keys, Any] = {("metrics", i): one for i, one in enumerate(scenario.metrics)}
+    metrics |= {("published", one): one for one in scenario.published}
+    for keys, metric in metrics.items():
         try:
             chosen((metric,))
         except MetricError as error:
@@ -391,48 +383,42 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
 
 def _names_clash(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     """Names that others have or that the report needs for itself."""
-    channels = [channel.name for channel in scenario.serving.channels]
-    metrics = [
-        metric if isinstance(metric, str) else next(iter(metric)) for metric in scenario.metrics
-    ]
     users: Any = scenario.users
-    for keys, names, reserved in (
-        (("arms",), list(scenario.arms), {"history": "what happened before the A/B"}),
-        (
-            ("worlds",),
-            list(scenario.worlds),
-            {users.kind: "the scenario's own world, which the report calls by its kind"},
-        ),
-        (
-            ("serving", "channels"),
-            channels,
-            {"tested policy": "the channel of the arm's own policy"},
-        ),
-        (("metrics",), metrics, {}),
-    ):
-        first: dict[str, str] = {}
-        for i, name in enumerate(names):
-            place: Keys = (*keys, i) if keys[0] in ("serving", "metrics") else (*keys, name)
-            alike = unicodedata.normalize("NFKC", name).casefold()
-            if name in reserved:
-                yield place, f"the name {name!r} is kept for {reserved[name]}; give another"
-            elif alike in first:
-                how = (
-                    "is there twice"
-                    if first[alike] == name
-                    else f"differs from {first[alike]!r} only in how it is written"
-                )
-                yield place, f"{name!r} {how}; give another name"
-            first.setdefault(alike, name)
-    for name in scenario.worlds:
-        if len(_within(scenario.name, name)) > 200:
-            yield (
-                ("name",),
-                (
-                    "with the world's name it must be at most 200 characters:"
-                    f" {shown(_within(scenario.name, name))}"
-                ),
-            )
+    past = {"history": "what happened before the A/B"}
+    own_world = {users.kind: "the scenario's own world, which the report calls by its kind"}
+    own_channel = {"tested policy": "the channel of the arm's own policy"}
+    yield from _alike({("arms", name): name for name in scenario.arms}, past)
+    yield from _alike({("worlds", name): name for name in scenario.worlds}, own_world)
+    channels: dict[Keys, str] = {
+        ("serving", "channels", i): one.name for i, one in enumerate(scenario.serving.channels)
+    }
+    yield from _alike(channels, own_channel)
+    metrics: dict[Keys, str] = {}
+    for i, metric in enumerate(scenario.metrics):
+        metrics["metrics", i] = metric if isinstance(metric, str) else next(iter(metric))
+    yield from _alike(metrics, {})
+    for world in scenario.worlds:
+        name = _within(scenario.name, world)
+        if len(name) > 200:
+            rule = "with the world's name it must be at most 200 characters"
+            yield ("name",), f"{rule}: {shown(name)}"
+
+
+def _alike(names: Mapping[Keys, str], reserved: Mapping[str, str]) -> Iterator[tuple[Keys, str]]:
+    """Those of the names, by their keys, that are reserved (for what) or that one before them has,
+    but for case and form of Unicode.
+    """
+    first: dict[str, str] = {}
+    for keys, name in names.items():
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        if name in reserved:
+            yield keys, f"the name {name!r} is kept for {reserved[name]}; give another"
+        elif first.get(folded) == name:
+            yield keys, f"{name!r} is there twice; give another name"
+        elif folded in first:
+            how = f"differs from {first[folded]!r} only in how it is written"
+            yield keys, f"{name!r} {how}; give another name"
+        first.setdefault(folded, name)
 
 
 def _within(name: str, world: str) -> str:
@@ -449,38 +435,28 @@ def _world_broken(
     if (source == "synthetic") != synthetic:
         kinds = " or ".join(name for name in POPULATIONS if (name in SYNTHETIC) != synthetic)
         path = "" if scenario.data.path is None else f" ({shown(scenario.data.path)})"
-        yield (
-            (*users, "kind"),
-            f"{kind} users do not go with data.source {source}{path}; it has users of kind {kinds}",
-        )
-    elif (
-        kind in ("learned", "logged")
-        and source in ("kuairand", "open_bandit")
-        and scenario.days > scenario.data.test_days
-    ):
-        yield (
-            ("days",),
-            (
-                f"must be at most {'.'.join(map(str, data))}.test_days ({scenario.data.test_days});"
-                f" got {scenario.days}"
-            ),
-        )
+        rule = f"{kind} users do not go with data.source {source}{path}"
+        yield (*users, "kind"), f"{rule}; it has users of kind {kinds}"
     elif synthetic:
-        population: Any = scenario.users
-        too_much = memory.excess(scenario, population.n_users, population.n_items)
-        if too_much is not None:
-            keys, rule = too_much
-            place = {"users": (*users, *keys[1:]), "data": (*data, *keys[1:])}.get(
-                str(keys[0]), keys
-            )
-            yield place, rule
-            return
-        for key in ("n_users", "n_items"):
-            if getattr(population, key) > MAX_IDS:
-                yield (
-                    (*users, key),
-                    (
-                        f"must be at most {MAX_IDS:,}: a log numbers them in 32 bits; got"
-                        f" {getattr(population, key):,}"
-                    ),
-                )
+        yield from _too_large(scenario, users, data)
+    elif kind in ("learned", "logged") and source in ("kuairand", "open_bandit"):
+        test_days = scenario.data.test_days
+        if scenario.days > test_days:
+            rule = f"must be at most {dotted((*data, 'test_days'))} ({test_days})"
+            yield ("days",), f"{rule}; got {scenario.days}"
+
+
+def _too_large(scenario: Scenario, users: Keys, data: Keys) -> Iterator[tuple[Keys, str]]:
+    """Whether a synthetic world needs more memory than allowed, or more ids than a log has."""
+    world: Any = scenario.users
+    too_much = memory.excess(scenario, world.n_users, world.n_items)
+    if too_much is not None:
+        keys, rule = too_much
+        here = {"users": users, "data": data}.get(str(keys[0]), keys[:1])
+        yield (*here, *keys[1:]), rule
+        return
+    for key in ("n_users", "n_items"):
+        n = getattr(world, key)
+        if n > MAX_IDS:
+            rule = f"must be at most {MAX_IDS:,}: a log numbers them in 32 bits"
+            yield (*users, key), f"{rule}; got {n:,}"
