@@ -120,9 +120,9 @@ class BERT4Rec(SequencePolicy):
         """All places but the mask's."""
         return self.length - 1
 
-    def samples(self, known: Sequences) -> Windows:
+    def samples(self, log: Sequences) -> Windows:
         """Windows whose inputs and last target together fill the places."""
-        return Windows(known, self.length - 1, self.windows)
+        return Windows(log, self.length - 1, self.windows)
 
     def batch_loss(self, network: BERT4RecNetwork, batch: Batch, objective: Objective) -> Tensor:
         """The loss of the replaced clicks; every sequence has at least one."""

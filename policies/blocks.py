@@ -87,8 +87,8 @@ def length_blocks(items: IntArray) -> Iterator[tuple[IntArray, int]]:
             yield index[start : start + ROWS], int(steps[place])
 
 
-def filled(array: Array, index: IntArray) -> Array:
-    """The rows of `array` at `index`, followed by zeros: a block of `ROWS` rows."""
+def fill(array: Array, index: IntArray) -> Array:
+    """A block of `ROWS` rows: those of `array` at `index`, then zeros."""
     block = np.zeros((ROWS, *array.shape[1:]), array.dtype)
     block[: len(index)] = array[index]
     return block
@@ -111,8 +111,8 @@ def by_length(compute: Callable[..., Array], items: IntArray, *arrays: Array) ->
         length_blocks(items) if len(items) else [(np.zeros(0, dtype=np.int64), items.shape[1])]
     ):
         part = compute(
-            filled(items[:, items.shape[1] - width :], index),
-            *(filled(array, index) for array in arrays),
+            fill(items[:, items.shape[1] - width :], index),
+            *(fill(array, index) for array in arrays),
         )
         if result is None:
             result = np.empty((len(items), *part.shape[1:]), part.dtype)

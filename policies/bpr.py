@@ -86,9 +86,9 @@ class BPR(VectorPolicy):
         """No clicks: the user alone counts."""
         return 0
 
-    def samples(self, known: Sequences) -> Clicks:
+    def samples(self, log: Sequences) -> Clicks:
         """All clicks."""
-        return Clicks(known)
+        return Clicks(log)
 
     def batch_loss(self, network: BPRNetwork, batch: Batch, objective: Objective) -> Tensor:
         """The loss of the users' clicks."""

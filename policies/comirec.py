@@ -199,7 +199,7 @@ class ComiRec(VectorPolicy):
         return ComiRecNetwork(n_users, n_items, self)
 
     def prepare(
-        self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting
+        self, network: Network, log: Sequences, catalogue: Catalogue, fitting: Fitting
     ) -> None:
         """Number the categories of the items, where the catalogue has them."""
         column = catalogue.items.get(self.category)
@@ -224,9 +224,9 @@ class ComiRec(VectorPolicy):
         """`length` clicks."""
         return self.length
 
-    def samples(self, known: Sequences) -> Cuts:
+    def samples(self, log: Sequences) -> Cuts:
         """Random places of every user's sequence."""
-        return Cuts(known, self.length, self.cuts)
+        return Cuts(log, self.length, self.cuts)
 
     def batch_loss(self, network: ComiRecNetwork, batch: Batch, objective: Objective) -> Tensor:
         """The loss of the interest nearest to the target (Cen et al. 2020, section 3.2)."""

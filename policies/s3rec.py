@@ -190,7 +190,7 @@ class S3Rec(SASRec):
             )
 
     def prepare(
-        self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting
+        self, network: Network, log: Sequences, catalogue: Catalogue, fitting: Fitting
     ) -> None:
         """Pre-train the network."""
         wants = [kind for kind in self.objectives if kind in ("aap", "map")]
@@ -201,11 +201,11 @@ class S3Rec(SASRec):
             )
         assert isinstance(network, SASRecNetwork)
         with seeded(fitting.seed, "pre-training"):
-            outside = Objective(Loss(), known, catalogue.n_items, fitting.device).outside
+            outside = Objective(Loss(), log, catalogue.n_items, fitting.device).outside
             model = Pretraining(network, self, catalogue.attributes if wants else None, outside).to(
                 fitting.device
             )
-        windows = Windows(known, self.length, self.windows)
+        windows = Windows(log, self.length, self.windows)
         train(
             model,
             lambda index: model(windows.batch(index, fitting.device)),

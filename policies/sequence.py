@@ -107,9 +107,9 @@ class SequencePolicy(VectorPolicy):
         """`length` clicks."""
         return self.length
 
-    def samples(self, known: Sequences) -> Windows:
+    def samples(self, log: Sequences) -> Windows:
         """Windows of the click sequences."""
-        return Windows(known, self.length, self.windows)
+        return Windows(log, self.length, self.windows)
 
     def batch_loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
         """Every real target is predicted from the hidden vector before it; padding is never

@@ -127,6 +127,7 @@ def train(
     stage: str = "fit",
     validate: Callable[[], float] | None = None,
     targets: IntArray | None = None,
+    before_epoch: Callable[[], None] | None = None,
 ) -> Progressed:
     """Train `model` in place by Adam and leave the chosen weights in it.
 
@@ -143,6 +144,8 @@ def train(
         validate: NDCG@10 of the model as it is (in `eval` mode), or None.
         targets: `[N]` what each row has to predict, so that batches hold about the same number of
             them; None: one each.
+        before_epoch: called before every epoch, to renew what is trained on; may change the mode of
+            `model`.
 
     Raises:
         ValueError: nothing to train on, a loss that is not finite, or a checkpoint of another
@@ -188,6 +191,8 @@ def train(
         while done.epoch < training.epochs and not (patience and done.waited >= patience):
             done.epoch += 1
             with seeded(fitting.seed, stage, done.epoch):
+                if before_epoch is not None:
+                    before_epoch()
                 done.losses.append(
                     _epoch(
                         model, optimizer, step, batches(done.epoch), training, (stage, done.epoch)

@@ -1,10 +1,10 @@
-"""What epochs and weights are chosen by: how early each user's last click, held out, is found among
-all items. Nothing is trained here.
+"""What epochs and weights are chosen by: how early each user's last click, which is held out, is
+found among all items. Nothing is trained here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -27,68 +27,81 @@ def discount(place: npt.ArrayLike) -> DoubleArray:
 
 
 class LastClicks:
-    """Each user's last click, to be found among all items from what came before it; the user's own
+    """Each user's last click, to be found among all items from what came before it. The user's own
     past is left out of the ranking.
 
     Attributes:
-        known: the log up to each user's last click.
-        rows: `[R]` users with a click to find and one to go by, at most `most` of them, drawn by
-            `seed`.
+        history: the log before each user's last click.
+        rows: `[R]` users with a click to find and an earlier one to go by, at most `most` of them,
+            drawn by `seed`.
         target: `[R]` their last clicks.
     """
 
     def __init__(
         self, sequences: Sequences, most: int, seed: int, *, shortest_first: bool = False
     ) -> None:
-        """Draw the users, in the order of `sequences` or of how much is known of them: then blocks
-        are no wider than need be.
+        """Draw the users.
+
+        Args:
+            sequences: the whole log.
+            most: number of users.
+            seed: decides which, where there are more.
+            shortest_first: order the users by the length of their history, so that blocks are no
+                wider than need be; else they stand in the order of `sequences`.
         """
-        n = np.diff(sequences.clicks().offsets)
-        at = np.flatnonzero(sequences.clicked)
+        n_clicks = np.diff(sequences.clicks().offsets)
+        clicked = np.flatnonzero(sequences.clicked)
+        has_clicks = n_clicks > 0
         last = np.full(len(sequences), -1)
-        last[n > 0] = at[np.cumsum(n)[n > 0] - 1]
-        self.known = sequences.where(
-            np.arange(len(sequences.items)) < np.repeat(last, np.diff(sequences.offsets))
-        )
-        rows = np.flatnonzero(n >= 2)
+        last[has_clicks] = clicked[np.cumsum(n_clicks)[has_clicks] - 1]
+        last_of_row = np.repeat(last, np.diff(sequences.offsets))
+        self.history = sequences.where(np.arange(len(sequences.items)) < last_of_row)
+        rows = np.flatnonzero(n_clicks >= 2)
         if len(rows) > most:
             rows = np.random.default_rng([seed, len(rows)]).choice(rows, most, replace=False)
-        self.rows = (
-            rows[np.argsort(np.diff(self.known.offsets)[rows], kind="stable")]
-            if shortest_first
-            else np.sort(rows)
-        )
+        if shortest_first:
+            lengths = np.diff(self.history.offsets)[rows]
+            self.rows = rows[np.argsort(lengths, kind="stable")]
+        else:
+            self.rows = np.sort(rows)
         self.target = sequences.items[last[self.rows]]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def blocks(self) -> Iterator[slice]:
-        """Users some at a time."""
+        """Users some at a time, as slices of `rows`."""
         for start in range(0, len(self), ROWS):
             yield slice(start, start + ROWS)
 
-    def asked(self, some: slice, length: int) -> Histories:
-        """The requests of some users: the last `length` impressions before the last click, all of
-        which may not be recalled.
+    def requests(self, block: slice, length: int) -> Histories:
+        """The requests of some users: the last `length` impressions before the last click. All
+        earlier impressions may not be recalled.
         """
-        rows = self.rows[some]
-        end, n = self.known.offsets[1:][rows], np.diff(self.known.offsets)[rows]
-        seen, clicked = (
-            right_aligned(flat, end, n) for flat in (self.known.items, self.known.clicked)
-        )
+        rows = self.rows[block]
+        end, n = self.history.offsets[1:][rows], np.diff(self.history.offsets)[rows]
+        seen = right_aligned(self.history.items, end, n)
+        clicked = right_aligned(self.history.clicked, end, n)
         recent = slice(max(seen.shape[1] - length, 0), None)
         return Histories(
-            self.known.user[rows],
+            self.history.user[rows],
             np.zeros(len(rows), dtype=np.int64),
             seen[:, recent],
             clicked[:, recent],
             seen,
         )
 
-    def gains(self, found: IntArray, some: slice) -> DoubleArray:
-        """The `discount` of a place of `found` `[B, k]` that holds the last click of its user, else
-        0, `[B, k]`: a row's sum is NDCG@k.
+    def gains(self, items: IntArray, block: slice) -> DoubleArray:
+        """The `discount` of each place of `items` `[B, k]` that holds the last click of its user,
+        else 0, `[B, k]`: a row's sum is NDCG@k.
         """
-        is_hit = found == self.target[some, None]
-        return np.where(is_hit, discount(np.arange(found.shape[1])), 0.0)
+        is_hit = items == self.target[block, None]
+        return np.where(is_hit, discount(np.arange(items.shape[1])), 0.0)
+
+    def ndcg(self, slates: Iterable[IntArray]) -> float:
+        """The mean NDCG@k of the items `[B, k]` that were recalled for each of `blocks`, in their
+        order.
+        """
+        pairs = zip(slates, self.blocks(), strict=True)
+        per_user = [self.gains(items, block).sum(axis=1) for items, block in pairs]
+        return float(np.concatenate(per_user).mean())

@@ -1,8 +1,9 @@
-"""The base of all policies whose scores are inner products of query and item vectors: fitting,
-serving, validation.
+"""The base of all policies whose scores are inner products of query and item vectors of a torch
+network: fitting, serving, validation.
 
-What a network looks like belongs to the model's own file, how it is trained to `train`, its loss to
-`losses`.
+`NetworkPolicy` is what holds however a network is trained, `VectorPolicy` what is trained in one
+stage. What a network looks like belongs to the model's own file, how an epoch goes to `train`, the
+loss to `losses`.
 """
 
 from __future__ import annotations
@@ -93,26 +94,19 @@ class Samples(Protocol):
 
 
 @dataclass
-class VectorPolicy(Policy, ABC):
-    """A policy that recalls the items of largest inner product with the query vectors of a torch
-    network.
+class NetworkPolicy(Policy, ABC):
+    """A policy that serves a torch network by inner products of query and item vectors, however the
+    network is trained.
+
+    A subclass says what an untrained network is, how it learns, and what its query vectors are.
 
     Attributes:
-        width: d, of the item vectors.
-        loss: of the training.
-        training: epochs, batch, learning rate, early stopping on NDCG@10 of each user's last click.
         search: exact or approximate search at serving.
     """
 
-    width: int = 64
-    loss: Loss = field(default_factory=Loss)
-    training: Training = field(default_factory=Training)
     search: Search = field(default_factory=Search)
 
     serving_fields: ClassVar[frozenset[str]] = frozenset({"search"})
-
-    def __post_init__(self) -> None:
-        self.at_least(1, "width")
 
     def at_least(self, least: int, *names: str) -> None:
         """Check hyper-parameters.
@@ -128,73 +122,44 @@ class VectorPolicy(Policy, ABC):
                 )
 
     @abstractmethod
-    def network(self, n_users: int, n_items: int) -> Network:
+    def network(self, n_users: int, n_items: int) -> nn.Module:
         """An untrained network, its weights drawn from torch's default generator."""
 
     @abstractmethod
-    def reads(self) -> int:
-        """How many clicks of a history the network is given."""
+    def learn(
+        self, network: Any, sequences: Sequences, catalogue: Catalogue, fitting: Fitting
+    ) -> None:
+        """Move `network` to `fitting.device` and train it in place; `self` serves it already."""
 
     @abstractmethod
-    def samples(self, known: Sequences) -> Samples:
-        """What is trained on."""
-
-    @abstractmethod
-    def batch_loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
-        """The loss of a batch."""
+    def queries(self, histories: Histories) -> FloatArray:
+        """Query vectors `[B, I, d]`, the same bytes for a request however requests are batched."""
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
-        """Train on the clicks of `sequences`; with early stopping each user's last click is held
-        out for validation.
+        """Train a network on the clicks of `sequences`; with early stopping each user's last click
+        is held out for validation.
         """
-        fitting = replace(fitting, identity=self.fit_key())
-        clicks = sequences.clicks()
-        held = (
-            LastClicks(clicks, self.training.sample, fitting.seed, shortest_first=True)
-            if self.training.patience
-            else None
-        )
-        known = clicks if held is None else held.known
         with seeded(fitting.seed, "weights"):
-            network = self.network(catalogue.n_users, catalogue.n_items).to(fitting.device)
-        self._take(network, catalogue.n_users, catalogue.n_items)
-        self.prepare(network, known, catalogue, fitting)
-        samples = self.samples(known)
-        objective = Objective(self.loss, known, catalogue.n_items, fitting.device)
-        train(
-            network,
-            lambda index: self.batch_loss(network, samples.batch(index, fitting.device), objective),
-            samples.lengths,
-            self.training,
-            fitting,
-            validate=partial(self._ndcg, held) if held else None,
-            targets=samples.targets,
-        )
-        self._take(network.cpu(), catalogue.n_users, catalogue.n_items)
+            network = self.network(catalogue.n_users, catalogue.n_items)
+        self._serve(network, catalogue.n_users, catalogue.n_items)
+        self.learn(network, sequences, catalogue, replace(fitting, identity=self.fit_key()))
+        self._serve(network.cpu(), catalogue.n_users, catalogue.n_items)
         return self
 
-    def prepare(
-        self, network: Network, known: Sequences, catalogue: Catalogue, fitting: Fitting
-    ) -> None:
-        """What comes before the training proper (pre-training, item features); nothing unless a
-        model says otherwise.
-        """
-
-    def _ndcg(self, held: LastClicks) -> float:
-        """NDCG@10 of the last clicks, by exact search."""
-        index = Exact(self.item_vectors())
-        found = (
-            (some, self.nearest(index, held.asked(some, self.reads()), 10).items)
-            for some in held.blocks()
-        )
-        return float(
-            np.concatenate([held.gains(items, some).sum(axis=1) for some, items in found]).mean()
-        )
-
-    def _take(self, network: Network, n_users: int, n_items: int) -> None:
+    def _serve(self, network: nn.Module, n_users: int, n_items: int) -> None:
+        """Answer from this network from now on."""
         self.network_, self.n_users_, self.n_items_ = network.eval(), n_users, n_items
         for derived in ("index_", "vectors_"):
             self.__dict__.pop(derived, None)
+
+    def _fitted(self) -> Any:
+        """The network that is served."""
+        if not hasattr(self, "network_"):
+            raise ValueError(
+                f"{type(self).__name__} has learned nothing yet: call `fit`, `load` or `restore`"
+                " first"
+            )
+        return self.network_
 
     @cached_property
     def index_(self) -> Index:
@@ -206,50 +171,14 @@ class VectorPolicy(Policy, ABC):
         """The item vectors as they are served, `[n_items + 1, d]`."""
         return self.item_vectors()
 
-    def _fitted(self) -> Network:
-        if not hasattr(self, "network_"):
-            raise ValueError(
-                f"{type(self).__name__} has learned nothing yet: call `fit`, `load` or `restore`"
-                " first"
-            )
-        return self.network_
-
-    def queries(self, histories: Histories) -> FloatArray:
-        """Query vectors `[B, I, d]`, the same bytes for a request however requests are batched."""
-        network = self._fitted()
-        device = network.items.weight.device
-
-        def compute(items: IntArray, user: IntArray) -> FloatArray:
-            return (
-                network.last(torch.from_numpy(items).to(device), torch.from_numpy(user).to(device))
-                .float()
-                .cpu()
-                .numpy()
-            )
-
-        known = (histories.user >= 0) & (histories.user < self.n_users_)
-        with one_thread(), torch.inference_mode():
-            return by_length(
-                compute, histories.clicks(self.reads()), np.where(known, histories.user + 1, 0)
-            )
-
     def item_vectors(self) -> FloatArray:
         """Item vectors `[n_items + 1, d]`; row 0 is padding."""
         with one_thread(), torch.inference_mode():
-            return self._fitted().vectors().float().cpu().numpy().copy()
+            return self._item_tensor().float().cpu().numpy().copy()
 
-    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """The k unseen items of largest inner product with the query vector (the nearest one, where
-        there are several).
-        """
-        return self.nearest(self.index_, histories, k)
-
-    def nearest(self, index: Index, histories: Histories, k: int) -> Slates:
-        """The k unseen items of largest inner product, by a given index."""
-        queries = self.queries(histories)
-        if queries.shape[1] > 1:
-            return by_max(index, queries, k, histories.seen)
-        return Slates(*index.search(queries[:, 0], k, histories.seen))
+    def _item_tensor(self) -> Tensor:
+        vectors: Tensor = self._fitted().vectors()
+        return vectors
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Inner products `[B, n]` of `items` `[B, n]` with the query vector, the largest one where
@@ -259,11 +188,8 @@ class VectorPolicy(Policy, ABC):
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The weights by name, and the numbers of users and items."""
-        weights = {
-            name: tensor.cpu().numpy() for name, tensor in self._fitted().state_dict().items()
-        }
         return {
-            **weights,
+            **weights_of(self._fitted()),
             "n_users": np.asarray(self.n_users_),
             "n_items": np.asarray(self.n_items_),
         }
@@ -273,8 +199,131 @@ class VectorPolicy(Policy, ABC):
         n_users, n_items = int(state["n_users"]), int(state["n_items"])
         with seeded(0, "weights"):
             network = self.network(n_users, n_items)
-        network.load_state_dict(
-            {name: torch.from_numpy(np.array(state[name])) for name in network.state_dict()}
-        )
-        self._take(network, n_users, n_items)
+        load_weights(network, state)
+        self._serve(network, n_users, n_items)
         return self
+
+
+def weights_of(network: nn.Module, prefix: str = "") -> dict[str, npt.NDArray[Any]]:
+    """The weights of a network as arrays, by `prefix` and their names."""
+    tensors = network.state_dict().items()
+    return {prefix + name: tensor.cpu().numpy() for name, tensor in tensors}
+
+
+def load_weights(
+    network: nn.Module, state: Mapping[str, npt.NDArray[Any]], prefix: str = ""
+) -> None:
+    """Take the weights over that `weights_of` gave.
+
+    Raises:
+        KeyError: a weight is missing.
+        RuntimeError: one has another shape.
+    """
+    names = network.state_dict().keys()
+    network.load_state_dict(
+        {name: torch.from_numpy(np.array(state[prefix + name])) for name in names}
+    )
+
+
+@dataclass
+class VectorPolicy(NetworkPolicy, ABC):
+    """A policy that recalls the items of largest inner product with the query vectors of a torch
+    network, trained in one stage on one loss.
+
+    Attributes:
+        width: d, of the item vectors.
+        loss: of the training.
+        training: epochs, batch, learning rate, early stopping on NDCG@10 of each user's last click.
+    """
+
+    width: int = 64
+    loss: Loss = field(default_factory=Loss)
+    training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "width")
+
+    @abstractmethod
+    def network(self, n_users: int, n_items: int) -> Network:
+        """An untrained network, its weights drawn from torch's default generator."""
+
+    @abstractmethod
+    def reads(self) -> int:
+        """How many clicks of a history the network is given."""
+
+    @abstractmethod
+    def samples(self, log: Sequences) -> Samples:
+        """What is trained on."""
+
+    @abstractmethod
+    def batch_loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
+        """The loss of a batch."""
+
+    def prepare(
+        self, network: Network, log: Sequences, catalogue: Catalogue, fitting: Fitting
+    ) -> None:
+        """What comes before the training proper (pre-training, item features); nothing unless a
+        model says otherwise.
+        """
+
+    def learn(
+        self, network: Network, sequences: Sequences, catalogue: Catalogue, fitting: Fitting
+    ) -> None:
+        """Prepare, then train on the samples of the log."""
+        network.to(fitting.device)
+        log, validate = sequences.clicks(), None
+        if self.training.patience:
+            sample = self.training.sample
+            held_out = LastClicks(log, sample, fitting.seed, shortest_first=True)
+            log = held_out.history
+            validate = partial(self._ndcg, held_out) if len(held_out) else None
+        self.prepare(network, log, catalogue, fitting)
+        samples = self.samples(log)
+        objective = Objective(self.loss, log, catalogue.n_items, fitting.device)
+
+        def step(index: IntArray) -> Tensor:
+            return self.batch_loss(network, samples.batch(index, fitting.device), objective)
+
+        train(
+            network,
+            step,
+            samples.lengths,
+            self.training,
+            fitting,
+            validate=validate,
+            targets=samples.targets,
+        )
+
+    def _ndcg(self, held_out: LastClicks) -> float:
+        """NDCG@10 of the last clicks, by exact search."""
+        index = Exact(self.item_vectors())
+        requests = (held_out.requests(block, self.reads()) for block in held_out.blocks())
+        return held_out.ndcg(self._nearest(index, each, 10).items for each in requests)
+
+    def queries(self, histories: Histories) -> FloatArray:
+        """Query vectors `[B, I, d]`, the same bytes for a request however requests are batched."""
+        network = self._fitted()
+        device = network.items.weight.device
+
+        def compute(items: IntArray, user: IntArray) -> FloatArray:
+            tensors = (torch.from_numpy(array).to(device) for array in (items, user))
+            vectors: FloatArray = network.last(*tensors).float().cpu().numpy()
+            return vectors
+
+        is_known = (histories.user >= 0) & (histories.user < self.n_users_)
+        user = np.where(is_known, histories.user + 1, 0)
+        with one_thread(), torch.inference_mode():
+            return by_length(compute, histories.clicks(self.reads()), user)
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """The k unseen items of largest inner product with the query vector (the nearest one, where
+        there are several).
+        """
+        return self._nearest(self.index_, histories, k)
+
+    def _nearest(self, index: Index, histories: Histories, k: int) -> Slates:
+        """`recall` by any index."""
+        queries = self.queries(histories)
+        if queries.shape[1] > 1:
+            return by_max(index, queries, k, histories.seen)
+        return Slates(*index.search(queries[:, 0], k, histories.seen))

@@ -287,7 +287,7 @@ class GPT(nn.Module):
 
     def __init__(self, n_items: int, n_users: int, shape: Shape) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.n_users, self.n_items = shape, n_users, n_items
         self.items = nn.Embedding(n_items + 1, shape.width, padding_idx=0)
         self.positions = nn.Embedding(shape.length, shape.width)
         self.segments = nn.Embedding(2, shape.width)

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from policies.base import (
     PADDING,
@@ -22,23 +23,22 @@ from policies.base import (
     FloatArray,
     Histories,
     IntArray,
-    Policy,
     Sequences,
     Slates,
 )
 from policies.blocks import ROWS, one_thread
 from policies.losses import Loss
-from policies.nearest import largest_product
-from policies.retrieval import Exact, Index, Search, shares, top_k
+from policies.retrieval import Exact, Index, shares
 from policies.train import Training
+from policies.vectors import NetworkPolicy, load_weights, weights_of
 from recgpt.mixture import Counts, Mixture
 from recgpt.model import GPT, Layer, Shape
-from recgpt.prompts import recent
+from recgpt.prompts import Prompts, converse, recent
 from recgpt.smoothing import Smoothing
 from recgpt.spectral import spectral
-from recgpt.tuning import Goal, Prompts, converse, pretrain, tune
+from recgpt.tuning import Goal, pretrain, tune
 from recgpt.validation import Validation
-from recgpt.walk import Reading, Walk, merged
+from recgpt.walk import Merge, Reading, Walk
 
 MODEL, GENERATOR, MIXED = "model/", "generator/", "mixture/"
 """What the names of the network's weights, of its generator's, and of the mixture's counts begin
@@ -47,7 +47,7 @@ with in the state of a policy.
 
 
 @dataclass
-class PreTrain(Policy):
+class PreTrain(NetworkPolicy):
     """The pre-trained GPT (4.2): next-item prediction on the clicks; recall by inner product.
 
     With one quota it recalls in one step (Variant 3 of Table 3), with two it is the two-step recall
@@ -64,7 +64,6 @@ class PreTrain(Policy):
             has, whatever its quota, and the best by score are taken. Scores of different interests
             are log probabilities, and so comparable, where `counts` are pooled in; else they are
             inner products.
-        search: exact or approximate search at serving.
         windows: what of a longer history is trained on: the `last` tokens, or `all` in pieces.
         start: item vectors before training: `normal` draws, or `spectral`, from a singular value
             decomposition of the log.
@@ -78,8 +77,7 @@ class PreTrain(Policy):
 
     shape: Shape = field(default_factory=Shape)
     quotas: tuple[int, ...] = (1,)
-    merge: Literal["interest", "score", "pool"] = "interest"
-    search: Search = field(default_factory=Search)
+    merge: Merge = "interest"
     windows: Literal["last", "all"] = "all"
     start: Literal["normal", "spectral"] = "normal"
     pretraining_loss: Loss = field(default_factory=lambda: Loss("softmax"))
@@ -87,8 +85,7 @@ class PreTrain(Policy):
     smoothing: Smoothing = field(default_factory=Smoothing)
     counts: Counts | None = None
 
-    serving_fields: ClassVar[frozenset[str]] = frozenset({"quotas", "merge", "search"})
-    layer_: ClassVar[Layer] = "items"
+    serving_fields: ClassVar[frozenset[str]] = NetworkPolicy.serving_fields | {"quotas", "merge"}
 
     def __post_init__(self) -> None:
         try:
@@ -104,39 +101,42 @@ class PreTrain(Policy):
 
     # Fitting
 
-    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+    def network(self, n_users: int, n_items: int) -> GPT:
+        """An untrained GPT; `learn` draws its weights."""
+        return GPT(n_items, n_users, self.shape)
+
+    def learn(
+        self, network: GPT, sequences: Sequences, catalogue: Catalogue, fitting: Fitting
+    ) -> None:
         """Pre-train, and tune where the class does; with early stopping each user's last click is
         held out for validation.
         """
-        fitting = replace(fitting, identity=self.fit_key())
         random = torch.Generator().manual_seed(fitting.seed % 2**63)
-        model = (
-            GPT(catalogue.n_items, catalogue.n_users, self.shape)
-            .initialise(random)
-            .to(fitting.device)
-        )
-        clicks = np.bincount(sequences.clicks().items, minlength=catalogue.n_items + 1).astype(
-            np.float32
-        )
-        source, validation = (
-            self._source(sequences),
-            Validation(self, sequences, self.pretraining.sample, fitting.seed),
-        )
-        known = validation.known if self._held_out else sequences
-        mixture = (
-            None
-            if self.counts is None
-            else Mixture(self.counts, 1.0).fit(known, catalogue, fitting)
-        )
-        self._take(model, clicks, source, mixture=mixture)
-        self._train(sequences, validation, fitting)
-        generator = self.generator_
-        self._take(
-            model.cpu(), clicks, source, None if generator is None else generator.cpu(), mixture
-        )
-        if mixture is not None and self._held_out and len(validation.rows):
-            mixture.weight = validation.best_weight(mixture)
-        return self
+        network.initialise(random).to(fitting.device)
+        clicked = sequences.items[sequences.clicked]
+        clicks = np.bincount(clicked, minlength=catalogue.n_items + 1)
+        self.clicks_ = clicks.astype(np.float32)
+        self.source_ = self._source(sequences)
+        self.generator_: GPT | None = None
+        self.mixture_: Mixture | None = None
+        validation = self._validation(sequences, self.pretraining.sample, fitting.seed)
+        log = self._log(sequences, validation)
+        if self.counts is not None:
+            self.mixture_ = Mixture(self.counts, 1.0).fit(log, catalogue, fitting)
+        self._train(network, sequences, validation, fitting)
+        for trained in (network, self.generator_):
+            if trained is not None:
+                trained.cpu()
+        if self.mixture_ is not None and self._held_out and len(validation):
+            weight = validation.best_weight(self._walk(), self.mixture_, self.tokens)
+            self.mixture_.weight = weight
+
+    def _validation(self, sequences: Sequences, most: int, seed: int) -> Validation:
+        return Validation(sequences, most, seed, 4 * self.shape.length)
+
+    def _log(self, sequences: Sequences, validation: Validation) -> Sequences:
+        """What is trained on."""
+        return validation.history if self._held_out else sequences
 
     @property
     def _held_out(self) -> bool:
@@ -146,57 +146,55 @@ class PreTrain(Policy):
         return self.pretraining.patience > 0
 
     def _source(self, sequences: Sequences) -> str:
+        """Where prompts come from: `model`, `exposed` or `both`."""
         return "model"
 
-    def _train(self, sequences: Sequences, validation: Validation, fitting: Fitting) -> None:
-        self._pretrain(sequences, validation, fitting)
-
-    def _pretrain(self, sequences: Sequences, validation: Validation, fitting: Fitting) -> None:
-        known = validation.known if self._held_out else sequences
-        if self.start == "spectral":
-            items, vectors = spectral(known, len(self.clicks_) - 1, self.shape.width, fitting.seed)
-            self.model_.place(items, vectors)
-        goal = Goal.of(
-            self.pretraining_loss, self.smoothing, known, len(self.clicks_) - 1, fitting.device
-        )
-        validate = (
-            validation.of("items", PreTrain(self.shape))
-            if self.pretraining.patience and len(validation.rows)
-            else None
-        )
-        with one_thread():
-            pretrain(self.model_, known, goal, self.pretraining, fitting, self.windows, validate)
-
-    def _take(
-        self,
-        model: GPT,
-        clicks: FloatArray,
-        source: str,
-        generator: GPT | None = None,
-        mixture: Mixture | None = None,
+    def _train(
+        self, network: GPT, sequences: Sequences, validation: Validation, fitting: Fitting
     ) -> None:
-        self.model_, self.clicks_, self.source_ = model.eval(), clicks, source
-        self.generator_: GPT | None = generator
-        self.mixture_: Mixture | None = mixture
-        self.__dict__.pop("index_", None)
+        self._pretrain(network, sequences, validation, fitting)
+
+    def _pretrain(
+        self, network: GPT, sequences: Sequences, validation: Validation, fitting: Fitting
+    ) -> None:
+        log, n_items = self._log(sequences, validation), len(self.clicks_) - 1
+        if self.start == "spectral":
+            network.place(*spectral(log, n_items, self.shape.width, fitting.seed))
+        goal = Goal.of(self.pretraining_loss, self.smoothing, log, n_items, fitting.device)
+        validate = None
+        if self.pretraining.patience and len(validation):
+            walk = Walk(network, "items", False, self.clicks_, self.mixture_)
+            read = partial(recent, window=0, length=self.shape.length)
+            validate = validation.ndcg_of(walk, read, once=True)
+        with one_thread():
+            pretrain(network, log, goal, self.pretraining, fitting, self.windows, validate)
 
     # Serving
+
+    @property
+    def layer(self) -> Layer:
+        """What items are ranked by."""
+        return "items"
+
+    @property
+    def _segmented(self) -> bool:
+        """Whether the network is told which tokens are prompts."""
+        return False
 
     @cached_property
     def index_(self) -> Index:
         """The search index over the item vectors, built when first used; a mixture looks at every
         item.
         """
-        return (
-            Exact(self.item_vectors())
-            if self.counts is not None
-            else self.search.index(self.item_vectors())
-        )
+        return self.search.index(self.vectors_) if self.counts is None else Exact(self.vectors_)
 
-    def item_vectors(self) -> FloatArray:
-        """Item vectors `[n_items + 1, d]`; row 0 is padding."""
-        with one_thread(), torch.inference_mode():
-            return self._fitted().vectors(self.layer_).float().cpu().numpy().copy()
+    def _item_tensor(self) -> Tensor:
+        model: GPT = self._fitted()
+        return model.vectors(self.layer)
+
+    def _walk(self) -> Walk:
+        """Recall by the network that is served."""
+        return Walk(self._fitted(), self.layer, self._segmented, self.clicks_, self.mixture_)
 
     def tokens(self, histories: Histories) -> Reading:
         """What the network reads of each history: tokens and segments `[B, length - steps + 1]`,
@@ -205,165 +203,88 @@ class PreTrain(Policy):
         The appended items of later steps take the places that are left free; where padding is read
         as well, they push the oldest out, and all `length` places are read at every step.
         """
-        return recent(histories, 0, self._room)
+        n_appended = len(self.quotas) - 1 if self.shape.masked else 0
+        return self._read(histories, self.shape.length - n_appended)
 
-    @property
-    def _room(self) -> int:
-        return self.shape.length - (len(self.quotas) - 1 if self.shape.masked else 0)
+    def _read(self, histories: Histories, length: int) -> Reading:
+        """The last `length` tokens of each history and their segments, `[B, length]`."""
+        return recent(histories, 0, length)
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The items of the user's successive interests by their quotas, without repeats; the most
         clicked ones without any click.
         """
-        if self.merge != "pool":
-            return self.nearest(self.index_, histories, k, shares(self.quotas, k))
-        steps = len(self.quotas)
-        found = self.nearest(self.index_, histories, k * steps, (k,) * steps)
-        assert found.interest is not None
-        return Slates(found.items[:, :k], found.scores[:, :k], interest=found.interest[:, :k])
-
-    def nearest(
-        self,
-        index: Index,
-        histories: Histories,
-        k: int,
-        quotas: tuple[int, ...],
-        layer: Layer | None = None,
-        reading: Reading | None = None,
-    ) -> Slates:
-        """`recall` by a given index and whole-numbered quotas; the slate is as long as their sum.
-        `reading`: if known, what is read.
-        """
-        steps = max(i for i, quota in enumerate(quotas) if quota) + 1
-        walk = Walk(
-            self._fitted(),
-            index,
-            quotas[:steps],
-            layer or self.layer_,
-            self._segmented,
-            self.mixture_,
-        )
+        n_steps = len(self.quotas)
+        quotas = (k,) * n_steps if self.merge == "pool" else shares(self.quotas, k)
+        walk, users, seen = self._walk(), histories.user, histories.seen
         with one_thread(), torch.inference_mode():
-            tokens, segments = self.tokens(histories) if reading is None else reading
-            known = np.where(histories.user >= 0, histories.user, -1)
-            items, scores = walk(tokens, segments, known, histories.seen)
-        interest = np.repeat(np.arange(steps), quotas[:steps])
-        slates = merged(items, scores, interest, self.merge)
-        cold = ~tokens.any(axis=1)
-        if cold.any():
-            popular = np.broadcast_to(self.clicks_, (int(cold.sum()), len(self.clicks_)))
-            slates.items[cold], slates.scores[cold] = top_k(popular, k, histories.seen[cold])
-            assert slates.interest is not None
-            slates.interest[cold] = 0
-        return slates
-
-    @property
-    def _segmented(self) -> bool:
-        return False
-
-    @property
-    def reads_the_same(self) -> bool:
-        """Whether what is read of a history stays the same while the network is trained."""
-        return True
+            reading = self.tokens(histories)
+            slates = walk.slates(self.index_, quotas, reading, users, seen, self.merge)
+        assert slates.interest is not None
+        return Slates(slates.items[:, :k], slates.scores[:, :k], interest=slates.interest[:, :k])
 
     def queries(self, histories: Histories) -> FloatArray:
         """The query vector of the first interest, `[B, 1, d]`; the later ones follow from what it
         recalls.
         """
-        with torch.inference_mode():
-            return self.asked(self.tokens(histories), histories.user)[:, None]
-
-    def asked(self, reading: Reading, users: IntArray) -> FloatArray:
-        """The query vector `[B, d]` of the first interest of `users` `[B]`, from what is read."""
-        walk = Walk(self._fitted(), None, (1,), self.layer_, self._segmented)
         with one_thread(), torch.inference_mode():
-            return walk.queries(*reading, users)
+            return self._walk().queries(self.tokens(histories), histories.user)[:, None]
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Inner products `[B, n]` of `items` `[B, n]` with the query vector of the first interest;
         log probabilities of a mixture.
         """
-        vectors = self.item_vectors()
-        with torch.inference_mode():
-            tokens, segments = self.tokens(histories)
-        query = self.asked((tokens, segments), histories.user)
         if self.mixture_ is None:
-            return largest_product(query[:, None], vectors, items)
-        every = Exact(vectors)
-        parts = [
-            self.mixture_.scores(
-                every.scores(query[rows]), tokens[rows], segments[rows], histories.user[rows]
-            )
-            for rows in (slice(start, start + ROWS) for start in range(0, max(len(items), 1), ROWS))
-        ]
+            return super().score(histories, items)
+        index = Exact(self.vectors_)
+        with one_thread(), torch.inference_mode():
+            tokens, segments = self.tokens(histories)
+            query = self._walk().queries((tokens, segments), histories.user)
+        parts = []
+        for start in range(0, max(len(items), 1), ROWS):
+            rows = slice(start, start + ROWS)
+            inner, user = index.scores(query[rows]), histories.user[rows]
+            parts.append(self.mixture_.scores(inner, tokens[rows], segments[rows], user))
         return np.take_along_axis(np.concatenate(parts), items, axis=1)
 
     # Keeping
 
-    def _fitted(self) -> GPT:
-        if not hasattr(self, "model_"):
-            raise ValueError(
-                f"{type(self).__name__} has learned nothing yet: call `fit`, `load` or `restore`"
-                " first"
-            )
-        return self.model_
-
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The weights by name, the clicks of each item, and where prompts come from."""
-        weights = {
-            MODEL + name: tensor.cpu().numpy()
-            for name, tensor in self._fitted().state_dict().items()
-        }
+        state = weights_of(self._fitted(), MODEL)
         if self.generator_ is not None:
-            weights |= {
-                GENERATOR + name: tensor.cpu().numpy()
-                for name, tensor in self.generator_.state_dict().items()
-            }
-        mixed = (
-            {}
-            if self.mixture_ is None
-            else {MIXED + name: array for name, array in self.mixture_.state().items()}
-        )
-        return {**weights, **mixed, "clicks": self.clicks_, "source": np.asarray(self.source_)}
+            state |= weights_of(self.generator_, GENERATOR)
+        if self.mixture_ is not None:
+            state |= {MIXED + name: array for name, array in self.mixture_.state().items()}
+        return {**state, "clicks": self.clicks_, "source": np.asarray(self.source_)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Take over what another instance's `state` gave."""
-        model = self._network(state, MODEL)
-        assert model is not None
-        mixed = {
-            name.removeprefix(MIXED): array
-            for name, array in state.items()
-            if name.startswith(MIXED)
-        }
-        mixture = None if self.counts is None else Mixture(self.counts).restore(mixed)
-        self._take(
-            model,
-            np.array(state["clicks"]),
-            str(state["source"]),
-            self._network(state, GENERATOR),
-            mixture,
-        )
-        self._complete()
+        self.clicks_, self.source_ = np.array(state["clicks"]), str(state["source"])
+        network = self._restored(state, MODEL)
+        self.generator_ = None
+        if any(name.startswith(GENERATOR) for name in state):
+            self.generator_ = self._restored(state, GENERATOR)
+        self.mixture_ = None
+        if self.counts is not None:
+            names = [name for name in state if name.startswith(MIXED)]
+            counted = {name.removeprefix(MIXED): state[name] for name in names}
+            self.mixture_ = Mixture(self.counts).restore(counted)
+        self._serve(network, network.n_users, network.n_items)
+        self._check_state()
         return self
 
-    def _complete(self) -> None:
+    def _check_state(self) -> None:
         """Raises ValueError where a state lacks what these hyper-parameters need."""
 
-    def _network(self, state: Mapping[str, npt.NDArray[Any]], prefix: str) -> GPT | None:
-        """The network whose weights begin with `prefix` in a state; None where there is none."""
-        weights = {
-            name.removeprefix(prefix): torch.from_numpy(np.array(a))
-            for name, a in state.items()
-            if name.startswith(prefix)
-        }
-        if not weights:
-            return None
-        users = weights.get("users.weight")
-        model = GPT(
-            len(weights["items.weight"]) - 1, 0 if users is None else len(users) - 1, self.shape
-        )
-        model.load_state_dict(weights)
-        return model.eval()
+    def _restored(self, state: Mapping[str, npt.NDArray[Any]], prefix: str) -> GPT:
+        """The network whose weights begin with `prefix` in a state."""
+        n_items = len(state[prefix + "items.weight"]) - 1
+        users = state.get(prefix + "users.weight")
+        n_users = 0 if users is None else len(users) - 1
+        network = self.network(n_users, n_items)
+        load_weights(network, state, prefix)
+        return network.eval()
 
 
 @dataclass
@@ -385,71 +306,66 @@ class FineTune(PreTrain):
     tuning_loss: Loss = field(default_factory=lambda: Loss("softmax"))
     tuning: Training = field(default_factory=lambda: Training(patience=3, epochs=40, rate=5e-4))
 
-    def _prompts(self) -> Prompts:
-        return Prompts(0, "model")
-
     @property
-    def _held_out(self) -> bool:
-        return self.pretraining.patience > 0 or self.tuning.patience > 0
-
-    def _generator(self) -> GPT | None:
-        """What prompts will be generated by, as training goes on: the pre-trained network as it is
-        now, or None.
-        """
-        return None
-
-    def _train(self, sequences: Sequences, validation: Validation, fitting: Fitting) -> None:
-        if self.pretrained:
-            self._start_from(Path(self.pretrained))
-        else:
-            self._pretrain(sequences, validation, fitting)
-        self.generator_ = self._generator()
-        if self.tuning.sample != self.pretraining.sample:
-            validation = Validation(self, sequences, self.tuning.sample, fitting.seed)
-        known = validation.known if self._held_out else sequences
-        goal = Goal.of(
-            self.tuning_loss, self.smoothing, known, len(self.clicks_) - 1, fitting.device
-        )
-        validate = (
-            validation.of(self.layer_, self.with_params(quotas=(1,)))
-            if self.tuning.patience and len(validation.rows)
-            else None
-        )
-        with one_thread():
-            tune(
-                self.model_,
-                known,
-                self._prompts(),
-                self.source_,
-                goal,
-                self.tuning,
-                fitting,
-                self.windows,
-                validate,
-            )
-
-    def _start_from(self, folder: Path) -> None:
-        """Take over the weights of a saved PreTrain."""
-        start = PreTrain(self.shape)
-        try:
-            start.load(folder)
-            self.model_.load_state_dict(start.model_.state_dict())
-        except (FileNotFoundError, KeyError, RuntimeError) as error:
-            raise ValueError(
-                f"the 'pretrained' parameter of {type(self).__name__} must be the folder of a saved"
-                f" PreTrain of the same shape, users and items. Got {folder}:"
-                f" {str(error).splitlines()[0]}"
-            ) from error
-        self.model_.start_output()
-
-    @property
-    def layer_(self) -> Layer:  # type: ignore[override]
+    def layer(self) -> Layer:
         """What items are ranked by."""
         return self.ranking
 
     @property
     def _segmented(self) -> bool:
         return True
+
+    @property
+    def _held_out(self) -> bool:
+        return self.pretraining.patience > 0 or self.tuning.patience > 0
+
+    def _prompts(self) -> Prompts:
+        return Prompts(0, "model")
+
+    def _generator(self, network: GPT) -> GPT | None:
+        """What prompts will be generated by as training goes on: the pre-trained network as it is
+        now, or None.
+        """
+        return None
+
+    @property
+    def _reads_weights(self) -> bool:
+        """Whether what is read of a history changes while the network is trained."""
+        return False
+
+    def _train(
+        self, network: GPT, sequences: Sequences, validation: Validation, fitting: Fitting
+    ) -> None:
+        if self.pretrained:
+            self._start_from(network, Path(self.pretrained))
+        else:
+            self._pretrain(network, sequences, validation, fitting)
+        self.generator_ = self._generator(network)
+        if self.tuning.sample != self.pretraining.sample:
+            validation = self._validation(sequences, self.tuning.sample, fitting.seed)
+        log, n_items = self._log(sequences, validation), len(self.clicks_) - 1
+        goal = Goal.of(self.tuning_loss, self.smoothing, log, n_items, fitting.device)
+        validate = None
+        if self.tuning.patience and len(validation):
+            read = partial(self._read, length=self.shape.length)
+            validate = validation.ndcg_of(self._walk(), read, once=not self._reads_weights)
+        prompts, source, windows = self._prompts(), self.source_, self.windows
+        with one_thread():
+            tune(network, log, prompts, source, goal, self.tuning, fitting, windows, validate)
+
+    def _start_from(self, network: GPT, folder: Path) -> None:
+        """Take over the weights of a saved PreTrain."""
+        start = PreTrain(shape=self.shape)
+        try:
+            start.load(folder)
+            network.load_state_dict(start._fitted().state_dict())
+        except (FileNotFoundError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"the 'pretrained' parameter of {type(self).__name__} must be the folder of a saved"
+                f" PreTrain of the same shape, users and items. Got {folder}:"
+                f" {str(error).splitlines()[0]}"
+            ) from error
+        network.start_output()
 
 
 @dataclass
@@ -491,34 +407,32 @@ class RecGPT(FineTune):
         """Whether a history is read with prompts that a network makes."""
         return self.prompts.between > 0 and self.source_ != "exposed"
 
-    def _generator(self) -> GPT | None:
-        return (
-            copy.deepcopy(self.model_).eval() if self._generates and not self.prompts.anew else None
-        )
+    @property
+    def _reads_weights(self) -> bool:
+        return self._generates and self.prompts.anew
 
-    def _complete(self) -> None:
+    def _generator(self, network: GPT) -> GPT | None:
+        if not self._generates or self.prompts.anew:
+            return None
+        return copy.deepcopy(network).eval()
+
+    def _check_state(self) -> None:
         if self._generates and not self.prompts.anew and self.generator_ is None:
             raise ValueError(
                 f"this state of {type(self).__name__} lacks the pre-trained network that its"
                 " prompts come from: fit it again"
             )
 
-    @property
-    def reads_the_same(self) -> bool:
-        """Unless its prompts are made anew."""
-        return not (self._generates and self.prompts.anew)
-
-    def tokens(self, histories: Histories) -> Reading:
-        """As `PreTrain.tokens`, with the prompts between the items."""
+    def _read(self, histories: Histories, length: int) -> Reading:
+        """As `PreTrain._read`, with the prompts between the items."""
         if not self._generates:
-            return recent(histories, self.prompts.between, self._room)
-        model, layer = (
-            self.generator_ or self._fitted(),
-            (self.layer_ if self.generator_ is None else "items"),
-        )
-        return converse(model, _ragged(histories), self.prompts, self.source_, layer, ROWS).last(
-            self._room
-        )
+            return recent(histories, self.prompts.between, length)
+        model, layer = self._fitted(), self.layer
+        if self.generator_ is not None:
+            model, layer = self.generator_, "items"
+        log = _ragged(histories)
+        dialogues = converse(model, log, self.prompts, self.source_, layer, ROWS)
+        return dialogues.last(length)
 
 
 @dataclass

@@ -5,68 +5,69 @@ trained here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from policies.base import Sequences
+from policies.base import Histories, IntArray, Sequences
+from policies.blocks import one_thread
 from policies.retrieval import Exact, top_k
 from policies.validation import LastClicks
 from recgpt.mixture import WEIGHTS, Mixture
-from recgpt.model import Layer
-from recgpt.walk import Reading
+from recgpt.walk import Reading, Walk
 
-if TYPE_CHECKING:
-    from recgpt.policy import PreTrain
+Read = Callable[[Histories], Reading]
+"""What a network is given of a batch of histories."""
+
+K = 10
 
 
 class Validation(LastClicks):
-    """The last clicks as a RecGPT finds them, or its counts do."""
+    """The last clicks as a network finds them by one-step recall, or its counts do."""
 
-    def __init__(self, policy: PreTrain, sequences: Sequences, most: int, seed: int) -> None:
+    def __init__(self, sequences: Sequences, most: int, seed: int, length: int) -> None:
+        """As `LastClicks`; `length` impressions of a history are looked at."""
         super().__init__(sequences, most, seed)
-        self._policy, self._length = policy, 4 * policy.shape.length
+        self._length = length
 
-    def of(self, layer: Layer, reader: PreTrain) -> Callable[[], float]:
-        """The NDCG@10 of one-step recall as a function: of the network, or, where there are counts,
-        of both pooled with weight 1.
+    def ndcg_of(self, walk: Walk, read: Read, *, once: bool) -> Callable[[], float]:
+        """A function that gives the NDCG@10 of a walk with the weights as they then are; of network
+        and counts pooled, where the walk has counts.
 
-        Histories are read as `reader` reads them, once, unless what is read depends on the trained
-        weights.
+        Args:
+            walk: whose first step recalls.
+            read: what the network is given.
+            once: the histories are read once and for all, because what is read does not depend on
+                the weights.
         """
-        policy = self._policy
-        reading: dict[int, Reading] = {}
+        readings: dict[int, Reading] = {}
+
+        def items(index: Exact, block: slice) -> IntArray:
+            requests = self.requests(block, self._length)
+            if block.start not in readings or not once:
+                readings[block.start] = read(requests)
+            reading = readings[block.start]
+            return walk.slates(index, (K,), reading, requests.user, requests.seen).items
 
         def ndcg() -> float:
-            reader._take(
-                policy.model_, policy.clicks_, policy.source_, policy.generator_, policy.mixture_
-            )
-            index = Exact(policy.model_.vectors(layer).detach().float().cpu().numpy())
-            gain = 0.0
-            for some in self.blocks():
-                asked = self.asked(some, self._length)
-                if some.start not in reading or not reader.reads_the_same:
-                    reading[some.start] = reader.tokens(asked)
-                found = reader.nearest(index, asked, 10, (10,), layer, reading[some.start]).items
-                gain += float(self.gains(found, some).sum())
-            return gain / len(self)
+            with one_thread(), torch.inference_mode():
+                index = Exact(walk.model.vectors(walk.layer).float().cpu().numpy())
+                return self.ndcg(items(index, block) for block in self.blocks())
 
         return ndcg
 
-    def best_weight(self, mixture: Mixture) -> float:
-        """The weight of the counts with the best NDCG@10 of one-step recall; the smaller one of two
-        equal ones.
-        """
-        policy = self._policy
-        index = Exact(policy.item_vectors())
+    def best_weight(self, walk: Walk, mixture: Mixture, read: Read) -> float:
+        """The weight of the counts with the best NDCG@10; the smaller one of two equal ones."""
+        index = Exact(walk.model.vectors(walk.layer).detach().float().cpu().numpy())
         gains = np.zeros(len(WEIGHTS))
-        for some in self.blocks():
-            asked = self.asked(some, self._length)
-            tokens, segments = policy.tokens(asked)
-            inner = index.scores(policy.asked((tokens, segments), asked.user))
+        for block in self.blocks():
+            requests = self.requests(block, self._length)
+            tokens, segments = read(requests)
+            with one_thread(), torch.inference_mode():
+                query = walk.queries((tokens, segments), requests.user)
+            inner = index.scores(query)
             for place, weight in enumerate(WEIGHTS):
-                found, _ = top_k(
-                    mixture.scores(inner, tokens, segments, asked.user, weight), 10, asked.seen
-                )
-                gains[place] += float(self.gains(found, some).sum())
+                pooled = mixture.scores(inner, tokens, segments, requests.user, weight)
+                items, _ = top_k(pooled, K, requests.seen)
+                gains[place] += float(self.gains(items, block).sum())
         return WEIGHTS[int(gains.argmax())]

@@ -1,11 +1,12 @@
-"""Autoregressive recall (4.4): from what is read of a history to the items of its successive
-interests. Nothing is trained here.
+"""Autoregressive recall (4.4): from what a network reads of a history to the items of its
+successive interests. Nothing is trained here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from policies.base import PADDING, FloatArray, IntArray, Slates
-from policies.blocks import ROWS, filled, length_blocks
-from policies.retrieval import Exact, Index, top_k
+from policies.blocks import ROWS, fill, length_blocks
+from policies.retrieval import Exact, Index, Ranked, top_k
 from recgpt.attention import State
 from recgpt.mixture import Mixture
 from recgpt.model import GPT, REAL, Layer, Memory
@@ -22,196 +23,222 @@ from recgpt.model import GPT, REAL, Layer, Memory
 Reading = tuple[IntArray, IntArray]
 """What a network reads of a batch of histories: tokens and segments `[B, L]`, right-aligned."""
 
+Merge = Literal["interest", "score", "pool"]
+
+
+CHUNK = 1024
+"""Requests whose states are remembered at once."""
+
 
 class Walk:
     """Autoregressive recall (4.4): recall a quota, append its best item as the next click, recall
     again.
 
-    Histories are read in blocks of one length; from then on all are alike, and walk on in full
-    blocks.
+    Histories are read in blocks of one length. After that all requests are alike, and walk on in
+    full blocks.
     """
-
-    CHUNK = 1024
-    """Requests that are remembered at once."""
 
     def __init__(
         self,
         model: GPT,
-        index: Index | None,
-        quotas: tuple[int, ...],
         layer: Layer,
         segmented: bool,
+        clicks: FloatArray,
         mixture: Mixture | None = None,
     ) -> None:
-        self.model, self.index, self.quotas, self.layer, self.segmented, self.mixture = (
-            model,
-            index,
-            quotas,
-            layer,
-            segmented,
-            mixture,
-        )
-        self.device = model.items.weight.device
-
-    def __call__(
-        self, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray
-    ) -> tuple[IntArray, FloatArray]:
-        """Items and scores of each step's quota, `[B, k]` both.
+        """A walk with a network as it is.
 
         Args:
-            tokens, segments: `[B, L]` right-aligned.
-            users: `[B]`, -1 = unknown.
+            model: in evaluation mode whenever it is asked.
+            layer: what items are ranked by.
+            segmented: whether the network is told which tokens are prompts.
+            clicks: `[n_items + 1]` clicks of each item; a user without any click gets the most
+                clicked items.
+            mixture: counts that are pooled with the network, or None.
+        """
+        self.model, self.layer, self.segmented = model, layer, segmented
+        self.clicks, self.mixture = clicks, mixture
+
+    def slates(
+        self,
+        index: Index,
+        quotas: tuple[int, ...],
+        reading: Reading,
+        users: IntArray,
+        seen: IntArray,
+        merge: Merge = "interest",
+    ) -> Slates:
+        """The items of each step's quota in one slate, `[B, sum(quotas)]`.
+
+        Args:
+            index: of the item vectors.
+            quotas: items of each step.
+            reading: `[B, L]` tokens and segments.
+            users: `[B]`, negative = unknown.
             seen: `[B, S]` items left out, 0 = none.
+            merge: as the hyper-parameter of `PreTrain`.
         """
-        k = sum(self.quotas)
-        items, scores = (
-            np.zeros((len(tokens), k), dtype=np.int64),
-            np.full((len(tokens), k), -np.inf, dtype=np.float32),
-        )
-        for start in range(0, len(tokens), self.CHUNK):
-            some = slice(start, start + self.CHUNK)
-            items[some], scores[some] = self._go(
-                tokens[some], segments[some], users[some], seen[some]
-            )
-        return items, scores
+        tokens, segments = reading
+        n_steps = max(i for i, quota in enumerate(quotas) if quota) + 1
+        quotas = quotas[:n_steps]
+        users = np.where(users >= 0, users, -1)
+        items = np.zeros((len(tokens), sum(quotas)), dtype=np.int64)
+        scores = np.full(items.shape, -np.inf, dtype=np.float32)
+        for start in range(0, len(tokens), CHUNK):
+            rows = slice(start, start + CHUNK)
+            chunk = tokens[rows], segments[rows]
+            items[rows], scores[rows] = self._steps(index, quotas, chunk, users[rows], seen[rows])
+        slates = merge_steps(items, scores, np.repeat(np.arange(n_steps), quotas), merge)
+        is_cold = ~tokens.any(axis=1)
+        if is_cold.any():
+            popular = np.broadcast_to(self.clicks, (int(is_cold.sum()), len(self.clicks)))
+            best = top_k(popular, items.shape[1], seen[is_cold])
+            slates.items[is_cold], slates.scores[is_cold] = best
+            assert slates.interest is not None
+            slates.interest[is_cold] = 0
+        return slates
 
-    def queries(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
+    def queries(self, reading: Reading, users: IntArray) -> FloatArray:
         """The query vector of the first step, `[B, d]`."""
-        hidden = self._read(tokens, segments, users).hidden
-        return self.model.query(hidden, self.layer).float().cpu().numpy()[: len(tokens)]
+        hidden = self._read(reading, users, 0).hidden
+        return self.model.query(hidden, self.layer).float().cpu().numpy()[: len(users)]
 
-    def _window(self, tokens: IntArray, segments: IntArray) -> Reading:
-        """Both as they are; where padding is read, with as much of it as in training."""
-        lack = 0 if self.model.shape.masked else self.model.shape.length - tokens.shape[1]
-        return (
-            (np.pad(tokens, ((0, 0), (lack, 0))), np.pad(segments, ((0, 0), (lack, 0))))
-            if lack
-            else (tokens, segments)
-        )
+    def _window(self, reading: Reading) -> Reading:
+        """What is read as it is; where padding is read, with as much of it as in training."""
+        tokens, segments = reading
+        n_missing = self.model.shape.length - tokens.shape[1]
+        if self.model.shape.masked or not n_missing:
+            return reading
+        left = ((0, 0), (n_missing, 0))
+        return np.pad(tokens, left), np.pad(segments, left)
 
-    def _read(self, tokens: IntArray, segments: IntArray, users: IntArray) -> Read:
-        """Where the network stands after the histories; rows are filled up to whole blocks."""
-        masked = self.model.shape.masked
-        tokens, segments = self._window(tokens, segments)
-        n, length = -(-len(tokens) // ROWS) * ROWS, tokens.shape[1]
-        used = tokens if masked else np.ones_like(tokens)
-        keep = len(self.quotas) - 1 if masked else 0
-        every: Read | None = None
-        for index, width in (
-            length_blocks(used) if len(tokens) else [(np.zeros(0, dtype=np.int64), length)]
-        ):
-            token, segment, user = self._tensors(
-                index, tokens[:, length - width :], segments[:, length - width :], users
-            )
-            hidden, memory = self.model.begin(
-                token, user, segment if self.segmented else None, keep, length
-            )
-            read = Read(hidden, memory if keep else None)
-            every = read.room(n) if every is None else every
-            every.put(torch.from_numpy(index).to(self.device), read)
-        assert every is not None
-        every.rows(slice(len(tokens), n)).each(Tensor.zero_)
-        return every
-
-    def _tensors(self, index: IntArray, *arrays: npt.NDArray[Any]) -> list[Tensor]:
-        """A block of the rows at `index`."""
-        return [torch.from_numpy(filled(array, index)).to(self.device) for array in arrays]
-
-    def _go(
-        self, tokens: IntArray, segments: IntArray, users: IntArray, seen: IntArray
-    ) -> tuple[IntArray, FloatArray]:
-        """The steps of some requests: all take one before any takes the next, so that network and
-        search find their own in the cache.
+    def _read(self, reading: Reading, users: IntArray, n_further: int) -> Read:
+        """Where the network stands after the histories, with room for `n_further` tokens; rows are
+        filled up to whole blocks.
         """
-        read = self._read(tokens, segments, users)
-        rows = [slice(start, start + ROWS) for start in range(0, len(tokens), ROWS)]
-        hidden, blocks = read.hidden, [read.rows(some) for some in rows]
-        tokens, segments = self._window(tokens, segments)
+        tokens, segments = self._window(reading)
+        masked, (n, length) = self.model.shape.masked, tokens.shape
+        n_rows = -(-n // ROWS) * ROWS
+        room = n_further if masked else 0
+        blocks: Iterable[tuple[IntArray, int]] = [(np.zeros(0, dtype=np.int64), length)]
+        if n:
+            blocks = length_blocks(tokens if masked else np.ones_like(tokens))
+        whole: Read | None = None
+        for rows, width in blocks:
+            first = length - width
+            token, segment, user = self._tensors(
+                rows, tokens[:, first:], segments[:, first:], users
+            )
+            roles = segment if self.segmented else None
+            hidden, memory = self.model.begin(token, user, roles, room, length)
+            read = Read(hidden, memory if room else None)
+            whole = read.room(n_rows) if whole is None else whole
+            whole.put(torch.from_numpy(rows).to(hidden.device), read)
+        assert whole is not None
+        whole.rows(slice(n, n_rows)).each(Tensor.zero_)
+        return whole
+
+    def _tensors(self, rows: IntArray, *arrays: npt.NDArray[Any]) -> list[Tensor]:
+        """A block of these rows on the network's device."""
+        device = self.model.items.weight.device
+        return [torch.from_numpy(fill(array, rows)).to(device) for array in arrays]
+
+    def _steps(
+        self,
+        index: Index,
+        quotas: tuple[int, ...],
+        reading: Reading,
+        users: IntArray,
+        seen: IntArray,
+    ) -> tuple[IntArray, FloatArray]:
+        """Items and scores of each step's quota, `[B, sum(quotas)]`.
+
+        All requests take a step before any takes the next, so that network and search each find
+        what they need in the cache.
+        """
+        read = self._read(reading, users, len(quotas) - 1)
+        tokens, segments = self._window(reading)
+        blocks = [slice(start, start + ROWS) for start in range(0, len(tokens), ROWS)]
+        hidden, states = read.hidden, [read.rows(block) for block in blocks]
         taken: list[IntArray] = []
         scores: list[FloatArray] = []
-        for step, quota in enumerate(self.quotas, 1):
+        for step, quota in enumerate(quotas, 1):
             query = self.model.query(hidden, self.layer).float().cpu().numpy()[: len(tokens)]
-            found, inner = self._search(
-                query,
-                max(quota, 1),
-                tokens,
-                segments,
-                users,
-                np.concatenate([seen, *taken], axis=1),
-            )
-            taken.append(found[:, :quota])
+            left_out = np.concatenate([seen, *taken], axis=1)
+            # A quota of 0 takes nothing, but its best item is the next click all the same
+            k = max(quota, 1)
+            items, inner = self._search(index, query, k, (tokens, segments), users, left_out)
+            taken.append(items[:, :quota])
             scores.append(inner[:, :quota])
-            if step < len(self.quotas):
-                tokens, segments = (
-                    np.append(tokens[:, 1:], found[:, :1], axis=1),
-                    np.append(segments[:, 1:], 0 * found[:, :1], axis=1),
-                )
-                hidden = torch.cat(
-                    [
-                        self._step(block, tokens[some], segments[some], users[some])
-                        for block, some in zip(blocks, rows, strict=True)
-                    ]
-                )
+            if step < len(quotas):
+                best = items[:, :1]
+                tokens = np.append(tokens[:, 1:], best, axis=1)
+                segments = np.append(segments[:, 1:], np.full_like(best, REAL), axis=1)
+                further = [
+                    self._step(state, (tokens[block], segments[block]), users[block])
+                    for state, block in zip(states, blocks, strict=True)
+                ]
+                hidden = torch.cat(further)
         return np.concatenate(taken, axis=1), np.concatenate(scores, axis=1)
 
-    def _step(self, read: Read, tokens: IntArray, segments: IntArray, users: IntArray) -> Tensor:
-        """The hidden states `[ROWS, d]` of a block after the last of `tokens` `[n, L]`, which it
-        has not read yet.
+    def _step(self, read: Read, reading: Reading, users: IntArray) -> Tensor:
+        """The hidden states `[ROWS, d]` of a block after the last token of `reading`, which the
+        network has not read yet.
         """
-        every = np.arange(len(tokens))
+        tokens, segments = reading
+        rows = np.arange(len(tokens))
         if read.memory is not None:
-            (best,) = self._tensors(every, tokens[:, -1])
+            (best,) = self._tensors(rows, tokens[:, -1])
             return self.model.extend(best, read.memory, REAL if self.segmented else None)
-        token, segment, user = self._tensors(
-            every, tokens, segments, users
-        )  # a token more moves all that is read
+        # Without a memory every token moves when one is appended, and all are read anew
+        token, segment, user = self._tensors(rows, tokens, segments, users)
         return self.model.begin(token, user, segment if self.segmented else None)[0]
 
     def _search(
         self,
+        index: Index,
         query: FloatArray,
         k: int,
-        tokens: IntArray,
-        segments: IntArray,
+        reading: Reading,
         users: IntArray,
         seen: IntArray,
-    ) -> tuple[IntArray, FloatArray]:
-        """The k best items of queries `[B, d]`, made from `tokens` `[B, L]`."""
-        assert self.index is not None
+    ) -> Ranked:
+        """The k best items of queries `[B, d]`, which were made from `reading` `[B, L]`."""
         if self.mixture is None:
-            return self.index.search(query, k, seen)
-        assert isinstance(self.index, Exact)
-        found = []
-        for some in (slice(start, start + ROWS) for start in range(0, len(query), ROWS)):
-            mixed = self.mixture.scores(
-                self.index.scores(query[some]), tokens[some], segments[some], users[some]
-            )
-            found.append(top_k(mixed, k, seen[some]))
-        items, scores = zip(*found, strict=True)
+            return index.search(query, k, seen)
+        assert isinstance(index, Exact)
+        tokens, segments = reading
+        items, scores = [], []
+        for start in range(0, len(query), ROWS):
+            rows = slice(start, start + ROWS)
+            inner = index.scores(query[rows])
+            pooled = self.mixture.scores(inner, tokens[rows], segments[rows], users[rows])
+            best, best_scores = top_k(pooled, k, seen[rows])
+            items.append(best)
+            scores.append(best_scores)
         return np.concatenate(items), np.concatenate(scores)
 
 
 @dataclass
 class Read(State):
-    """Where the network stands after the histories: its hidden states `[N, d]`, and what `extend`
-    goes on from, if it does.
+    """Where the network stands after the histories: its hidden states `[N, d]`, and the memory from
+    which `extend` goes on, where there is a further step.
     """
 
     hidden: Tensor
     memory: Memory | None
 
 
-def merged(items: IntArray, scores: FloatArray, interest: IntArray, merge: str) -> Slates:
-    """Each step's items in one slate; zeros to the end, scores made non-increasing."""
+def merge_steps(items: IntArray, scores: FloatArray, interest: IntArray, merge: Merge) -> Slates:
+    """Each step's items `[B, k]` in one slate: zeros at the end, scores lowered to that of the item
+    above where they would rise.
+    """
     key = items == PADDING if merge == "interest" else -scores
     place = np.argsort(key, axis=1, kind="stable")
-    items, scores = (
-        np.take_along_axis(items, place, axis=1),
-        np.take_along_axis(scores, place, axis=1),
-    )
+    items = np.take_along_axis(items, place, axis=1)
+    scores = np.take_along_axis(scores, place, axis=1)
     source = np.where(items == PADDING, 0, interest[place])
-    for column in range(
-        1, scores.shape[1]
-    ):  # a loop over places is twenty times faster than `accumulate` over rows
+    # A loop over places is twenty times faster than `accumulate` over rows
+    for column in range(1, scores.shape[1]):
         np.minimum(scores[:, column], scores[:, column - 1], out=scores[:, column])
     return Slates(items, scores, interest=source)

@@ -17,7 +17,7 @@ from policies.examples import chain
 from policies.registry import make
 from policies.train import Training
 from recgpt.model import GPT, Shape
-from recgpt.prompts import generate
+from recgpt.prompts import Prompts, generate
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="torch sees no CUDA device here"
@@ -97,6 +97,6 @@ def test_prompts_are_the_same_there() -> None:
     clicks = example.sequences.clicks()
     model = GPT(40, 200, Shape()).initialise(torch.Generator().manual_seed(1)).eval()
     nothing = np.zeros((len(clicks.items), 2), dtype=np.int64)
-    here = generate(model, clicks.user, clicks.offsets, clicks.items, nothing)
-    there = generate(model.cuda(), clicks.user, clicks.offsets, clicks.items, nothing)
+    here = generate(model, clicks, nothing, Prompts(2))
+    there = generate(model.cuda(), clicks, nothing, Prompts(2))
     assert (here == there).mean() > 0.999  # equal scores but for the order of addition

@@ -19,13 +19,14 @@ from policies.registry import make
 from policies.retrieval import Search, shares
 from policies.train import Training
 from policies.transitions import Transitions
+from policies.vectors import weights_of
 from recgpt.mixture import WEIGHTS, Counts
 from recgpt.model import GENERATED, GPT, REAL, Shape
 from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, _ragged
-from recgpt.prompts import interleave
+from recgpt.prompts import Prompts, converse, interleave
 from recgpt.smoothing import Neighbours, Smoothing
 from recgpt.spectral import spectral
-from recgpt.tuning import Goal, Lessons, Prompts, converse
+from recgpt.tuning import Goal, Lessons
 from recgpt.validation import Validation
 
 SMALL = Shape(width=16, feedforward=32, length=12)
@@ -92,7 +93,7 @@ def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_o
     share = np.exp(alone - alone.max(1, keepdims=True))
     share /= share.sum(1, keepdims=True)
     counted = Transitions(200, 50, 0.8, 6.0, 1.0).fit(
-        Validation(policy, example.sequences, 99, 0).known, example.catalogue, Fitting()
+        Validation(example.sequences, 99, 0, 48).history, example.catalogue, Fitting()
     )
     counts = counted.score(asked, every)
     total = counts.sum(1, keepdims=True)
@@ -100,13 +101,13 @@ def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_o
     expected = share * (counts / np.where(total > 0, total, 1) + 0.003) ** 0.75
     expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(np.exp(policy.score(asked, every)), expected, rtol=2e-4, atol=1e-7)
-    validation = Validation(policy, example.sequences, 10**6, 0)
-    best = validation.best_weight(mixture)
+    validation = Validation(example.sequences, 10**6, 0, 48)
+    best = validation.best_weight(policy._walk(), mixture, policy.tokens)
     judged = []
     for weight in WEIGHTS:
         mixture.weight = weight
         gains = [
-            validation.gains(policy.recall(validation.asked(some, 48), 10, 0).items, some).sum()
+            validation.gains(policy.recall(validation.requests(some, 48), 10, 0).items, some).sum()
             for some in validation.blocks()
         ]
         judged.append(sum(gains))
@@ -200,7 +201,7 @@ def test_recall_is_autoregressive_step_by_step(fitted: RecGPT, example: Example)
         for quota in (4, 2, 3):
             with torch.no_grad():
                 user = torch.tensor([int(asked.user[row])])
-                hidden = policy.model_(torch.tensor([history]), user, torch.tensor([roles]))[
+                hidden = policy.network_(torch.tensor([history]), user, torch.tensor([roles]))[
                     0, -1
                 ].numpy()
             scores = vectors @ hidden
@@ -317,7 +318,7 @@ def test_prompts_are_made_by_the_pre_trained_model_unless_anew(example: Example)
     )
     asked = example.requests(12)
     base: dict[str, Any] = {"shape": SMALL, "pretraining": BRIEF["pretraining"]}
-    start = PreTrain(**base).fit(example.sequences, example.catalogue, Fitting(seed=1)).model_
+    start = PreTrain(**base).fit(example.sequences, example.catalogue, Fitting(seed=1)).network_
     for anew in (False, True):
         prompts = Prompts(2, "model", anew=anew)
         policy = RecGPT1(**base, tuning=training, prompts=prompts).fit(
@@ -328,7 +329,7 @@ def test_prompts_are_made_by_the_pre_trained_model_unless_anew(example: Example)
             converse(model, _ragged(asked), prompts, "model", layer, ROWS).last(12)[0]
             for model, layer in (
                 (start, "items"),
-                (policy.model_, "output"),
+                (policy.network_, "output"),
             )
         ]
         assert (read[0] != read[1]).any()
@@ -364,15 +365,15 @@ def test_where_padding_is_read_serving_reads_as_much_of_it_as_training(
     assert (window[:, 0] == 0).any()
     with torch.no_grad():
         token, real = torch.from_numpy(window), torch.zeros(window.shape, dtype=torch.long)
-        expected = policy.model_(token, torch.from_numpy(asked.user), real)[:, -1]
+        expected = policy.network_(token, torch.from_numpy(asked.user), real)[:, -1]
     np.testing.assert_allclose(policy.queries(asked)[:, 0], expected, rtol=1e-4, atol=1e-6)
     if len(quotas) > 1:
         first = policy.with_params(quotas=(1,)).restore(policy.state()).recall(asked, 3, 0).items
         after = torch.from_numpy(np.append(window[:, 1:], first[:, :1], axis=1))
         with torch.no_grad():
             scores = (
-                policy.model_(after, torch.from_numpy(asked.user), real)[:, -1]
-                @ policy.model_.items.weight.T
+                policy.network_(after, torch.from_numpy(asked.user), real)[:, -1]
+                @ policy.network_.items.weight.T
             ).numpy()
         scores[:, 0] = -np.inf
         np.put_along_axis(scores, np.concatenate([asked.seen, first], axis=1), -np.inf, axis=1)
@@ -418,7 +419,7 @@ def test_epochs_are_compared_as_they_are_served() -> None:
     policy.fit(example.sequences, example.catalogue, fitting)
     assert policy.mixture_ is not None
     policy.mixture_.weight = 1.0
-    validation = Validation(policy, example.sequences, 10**6, 0)
+    validation = Validation(example.sequences, 10**6, 0, 48)
     judged = []
     for served in (
         policy,
@@ -427,7 +428,7 @@ def test_epochs_are_compared_as_they_are_served() -> None:
         ),
     ):
         gains = [
-            validation.gains(served.recall(validation.asked(some, 48), 10, 0).items, some).sum()
+            validation.gains(served.recall(validation.requests(some, 48), 10, 0).items, some).sum()
             for some in validation.blocks()
         ]
         judged.append(sum(gains) / len(validation))
@@ -491,11 +492,11 @@ def test_stages_resume_where_they_were_cut(example: Example, tmp_path: Path) -> 
 def test_validation_ranks_each_last_click_and_sees_nothing_after_what_came_before_it(
     example: Example,
 ) -> None:
-    validation = Validation(RecGPT(**BRIEF), example.sequences, 10**6, 0)
+    validation = Validation(example.sequences, 10**6, 0, 48)
     for user in range(len(example.sequences)):
         mine = slice(*example.sequences.offsets[user : user + 2])
         clicks = np.flatnonzero(example.sequences.clicked[mine])
-        known = validation.known.items[slice(*validation.known.offsets[user : user + 2])]
+        known = validation.history.items[slice(*validation.history.offsets[user : user + 2])]
         assert (
             known.tolist()
             == example.sequences.items[mine][: clicks[-1] if len(clicks) else 0].tolist()
@@ -574,7 +575,7 @@ def test_training_may_start_from_the_spectrum_even_where_it_is_narrower_than_the
     policy.fit(example.sequences, example.catalogue, Fitting(seed=4))
     items, vectors = spectral(example.sequences, example.catalogue.n_items, 64, 4)
     assert vectors.shape[1] < 64
-    assert torch.equal(policy.model_.items.weight[items, : vectors.shape[1]], vectors)
+    assert torch.equal(policy.network_.items.weight[items, : vectors.shape[1]], vectors)
     empty = example.sequences.where(np.zeros(len(example.sequences.items), dtype=bool))
     assert [len(part) for part in spectral(empty, 60, 12, 0)] == [0, 0]
 
@@ -615,7 +616,7 @@ def apart_scores(policy: RecGPT, asked: Histories, row: int) -> Any:
     tokens one by one.
     """
     one = asked.rows(np.array([row]))
-    model, walk = policy.model_, same_fit(policy, quotas=(1, 1))
+    model, walk = policy.network_, same_fit(policy, quotas=(1, 1))
     slate = walk.recall(one, 12, 0)
     tokens, segments = walk.tokens(one)
     token, segment, user = (
@@ -629,9 +630,9 @@ def apart_scores(policy: RecGPT, asked: Histories, row: int) -> Any:
         second = model(grown, user, torch.cat([segment, torch.zeros(1, 1, dtype=torch.int64)], 1))[
             0, -1
         ]
-        vectors = model.vectors(policy.layer_)
+        vectors = model.vectors(policy.layer)
         query = torch.stack(
-            [model.query(first, policy.layer_)] * 6 + [model.query(second, policy.layer_)] * 6
+            [model.query(first, policy.layer)] * 6 + [model.query(second, policy.layer)] * 6
         )
         return (query * vectors[slate.items[0]]).sum(1).numpy()
 
@@ -645,10 +646,10 @@ def test_six_interests_among_many_items_do_not_depend_on_the_company(shape: Shap
     """
     n_items, n = 3000, 150
     policy, rng = RecGPT(shape=shape, quotas=(1,) * 6), np.random.default_rng(3)
-    policy._take(
-        GPT(n_items, n, shape).initialise(torch.Generator().manual_seed(1)),
-        np.arange(n_items + 1, dtype=np.float32),
-        "exposed",
+    network = GPT(n_items, n, shape).initialise(torch.Generator().manual_seed(1))
+    clicks = np.arange(n_items + 1, dtype=np.float32)
+    policy.restore(
+        {**weights_of(network, "model/"), "clicks": clicks, "source": np.array("exposed")}
     )
     items = rng.integers(1, n_items + 1, (n, 60)) * (
         np.arange(60) >= 60 - rng.integers(0, 61, (n, 1))

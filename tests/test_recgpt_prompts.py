@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from policies.base import Sequences
 from recgpt.model import GENERATED, GPT, REAL
-from recgpt.prompts import exposures, generate, interleave, recent
-from recgpt.tuning import Lessons, Prompts, converse
+from recgpt.prompts import Prompts, converse, exposures, generate, interleave, recent
+from recgpt.tuning import Lessons
 from tests.worlds import small_gpt
 
 V = 30
@@ -126,11 +126,12 @@ def test_prompts_do_not_depend_on_who_else_is_there() -> None:
         )
 
 
-def test_given_prompts_are_kept_and_answered() -> None:
+def test_exposed_prompts_are_kept_and_answered() -> None:
     model = small_gpt(seed=4)
-    offsets, items = np.array([0, 3]), np.array([5, 6, 7])
-    given = np.array([[0, 0], [9, 0], [0, 0]])
-    filled = generate(model, np.array([0]), offsets, items, given)
+    items = np.array([5, 6, 7])
+    clicks = Sequences(np.array([0]), np.array([0, 3]), items, np.ones(3, dtype=bool), items)
+    exposed = np.array([[0, 0], [9, 0], [0, 0]])
+    filled = generate(model, clicks, exposed, Prompts(2))
     assert filled[0].tolist() == [0, 0]
     assert filled[1, 0] == 9
     tokens = [5, 9]
@@ -252,7 +253,7 @@ def test_doubtful_prompts_are_walked_over_but_do_not_stand() -> None:
     model, sequences = small_gpt(seed=2), random_log(3)
     clicks = sequences.clicks()
     empty = np.zeros((len(clicks.items), 2), dtype=np.int64)
-    every = generate(model, clicks.user, clicks.offsets, clicks.items, empty)
+    every = generate(model, clicks, empty, Prompts(2))
     sure = np.ones(every.shape)
     for row in range(len(clicks)):
         start, end = clicks.offsets[row], clicks.offsets[row + 1]
@@ -272,7 +273,7 @@ def test_doubtful_prompts_are_walked_over_but_do_not_stand() -> None:
                 tokens, segments = [*tokens, int(every[place, k])], [*segments, GENERATED]
             tokens, segments = [*tokens, int(clicks.items[place])], [*segments, REAL]
     least = float(np.median(sure[every > 0])) + 1e-6
-    some = generate(model, clicks.user, clicks.offsets, clicks.items, empty, least=least)
+    some = generate(model, clicks, empty, Prompts(2, least=least))
     clear = abs(sure - least) > 1e-5
     assert clear.mean() > 0.9
     np.testing.assert_array_equal(some[clear], np.where(sure >= least, every, 0)[clear])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from policies.base import Sequences
 from policies.validation import LastClicks, discount
@@ -17,23 +18,24 @@ LOG = Sequences(  # user 10: two clicks; 11: none; 12: three and an unclick at t
 
 
 def test_the_last_click_is_held_out_and_all_before_it_is_known() -> None:
-    held = LastClicks(LOG, 99, 0)
-    assert held.known.offsets.tolist() == [0, 2, 2, 5, 5]
-    assert held.known.items.tolist() == [1, 2, 5, 6, 7]
-    assert (held.rows.tolist(), held.target.tolist()) == ([0, 2], [3, 8])
-    (some,) = held.blocks()
-    asked = held.asked(some, 2)
-    assert asked.user.tolist() == [10, 12]
-    assert asked.items.tolist() == [[1, 2], [6, 7]]
-    assert asked.clicked.tolist() == [[True, False], [True, False]]
-    assert asked.seen.tolist() == [[0, 1, 2], [5, 6, 7]]
+    held_out = LastClicks(LOG, 99, 0)
+    assert held_out.history.offsets.tolist() == [0, 2, 2, 5, 5]
+    assert held_out.history.items.tolist() == [1, 2, 5, 6, 7]
+    assert (held_out.rows.tolist(), held_out.target.tolist()) == ([0, 2], [3, 8])
+    (block,) = held_out.blocks()
+    requests = held_out.requests(block, 2)
+    assert requests.user.tolist() == [10, 12]
+    assert requests.items.tolist() == [[1, 2], [6, 7]]
+    assert requests.clicked.tolist() == [[True, False], [True, False]]
+    assert requests.seen.tolist() == [[0, 1, 2], [5, 6, 7]]
 
 
 def test_a_click_counts_by_the_place_where_it_is_found() -> None:
-    held = LastClicks(LOG, 99, 0)
-    (some,) = held.blocks()
-    found = np.array([[4, 3, 9], [7, 6, 5]])
-    np.testing.assert_allclose(held.gains(found, some).sum(axis=1), [1 / np.log2(3), 0])
+    held_out = LastClicks(LOG, 99, 0)
+    (block,) = held_out.blocks()
+    items = np.array([[4, 3, 9], [7, 6, 5]])
+    np.testing.assert_allclose(held_out.gains(items, block).sum(axis=1), [1 / np.log2(3), 0])
+    assert held_out.ndcg([items]) == pytest.approx(0.5 / np.log2(3))
 
 
 def test_a_hit_counts_less_from_place_to_place() -> None:
@@ -55,6 +57,6 @@ def test_at_most_so_many_are_drawn_the_same_in_any_order() -> None:
     assert np.array_equal(by_row.rows, np.sort(by_length.rows))
     assert not np.array_equal(by_row.rows, other.rows)
     assert (np.diff(n[by_length.rows]) >= 0).all()
-    for held in (by_row, by_length):
-        assert [some.start for some in held.blocks()] == [0, 1024]
-        assert np.array_equal(held.target, items[offsets[1:][held.rows] - 1])
+    for held_out in (by_row, by_length):
+        assert [block.start for block in held_out.blocks()] == [0, 1024]
+        assert np.array_equal(held_out.target, items[offsets[1:][held_out.rows] - 1])

@@ -107,7 +107,7 @@ def training(chosen: Training) -> str:
 
 
 def prompts(chosen: Mapping[str, Any]) -> str:
-    """Hyper-parameters of prompts (`recgpt.tuning.Prompts`) in words."""
+    """Hyper-parameters of prompts (`recgpt.prompts.Prompts`) in words."""
     if chosen["form"] == "tail":
         how = (
             f"the last {chosen['window']} input{'s' * (chosen['window'] > 1)} replaced by generated"
