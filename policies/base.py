@@ -263,10 +263,23 @@ class Policy(Params, ABC):
     popularity claims nothing.
     """
 
+    draws_in_fit: ClassVar[bool] = True
+    """Whether `fit` draws random numbers. A policy that does not is fitted once, however many fits
+    a scenario asks for.
+    """
+
     on_examples: ClassVar[Mapping[str, Any]] = {}
     """Hyper-parameters that the learning checks change: defaults may be meant for far more data
     than `policies.examples`.
     """
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether fits with other seeds are other models; of a policy that consists of others,
+        whether those of any of them are.
+        """
+        parts = self.parts()
+        return any(part.is_seeded for part in parts) if parts else self.draws_in_fit
 
     @abstractmethod
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:

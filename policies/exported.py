@@ -45,6 +45,7 @@ class Exported(Scored):
     input: str = "items"
     output: str = "scores"
 
+    draws_in_fit: ClassVar[bool] = False
     learns: ClassVar[tuple[str, ...]] = ()
 
     def files(self) -> tuple[Path, ...]:

@@ -32,6 +32,7 @@ class Random(Policy):
     only.
     """
 
+    draws_in_fit: ClassVar[bool] = False
     learns: ClassVar[tuple[str, ...]] = ()
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
@@ -117,6 +118,7 @@ class Popularity(Policy):
 
     half_life: float = 0.0
 
+    draws_in_fit: ClassVar[bool] = False
     learns: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

@@ -63,6 +63,7 @@ class Remote(Policy):
     batch: Annotated[int, Field(ge=1)] = 256
     largest: Annotated[int, Field(ge=1)] = 64
 
+    draws_in_fit: ClassVar[bool] = False
     learns: ClassVar[tuple[str, ...]] = ()
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:

@@ -37,6 +37,7 @@ class Purpose(IntEnum):
     RESAMPLE = 16
     SPLIT = 17
     RESPONSE = 18
+    FIT = 19
 
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

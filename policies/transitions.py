@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ class Transitions(Scored):
         markov: weight of the transitions; 0 = item-kNN alone.
         shrink: how many users speak against a similarity of few.
     """
+
+    draws_in_fit: ClassVar[bool] = False
 
     neighbours: int = 200
     length: int = 50

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import IntArray
-from simulator.log.eventlog import FEEDBACK, ROW_GROUP, schema
+from simulator.log.eventlog import FEEDBACK, FIT, ROW_GROUP, schema
 from simulator.log.files import save_arrays
 from simulator.serving.desk import Served
 from simulator.users.base import Feedback
@@ -180,6 +180,7 @@ def tables(
     duration: Array,
     kinds: Sequence[str],
     team: int | None = None,
+    fit: int | Array = 0,
     most: int = ROW_GROUP,
 ) -> Iterator[pa.Table]:
     """The log rows of one (arm, shard), in KEY order, out of the columns of its days (in the order
@@ -189,9 +190,10 @@ def tables(
         days: columns of tapes over the same users.
         arm: index of the arm.
         duration: `[n_items + 1]` seconds of each item.
-        kinds: FEEDBACK columns that the log has; those that the tapes lack are null.
+        kinds: optional columns that the log has; those that the tapes lack are null.
         team: only the rows of one of the two arms that draft each slate; they keep their positions
             in the slate.
+        fit: which served, of all users or of each user `[n_users]`; for the column FIT.
         most: rows of a table, rounded up to whole requests: so that the memory of the table before
             it is used again.
     """
@@ -211,7 +213,7 @@ def tables(
         if first < last or len(order) == 0:
             part = slice(first, last)
             runs = (order[part], starts[part], shown[part])
-            yield _table(whole, runs, arm, seconds, schema(kinds), team)
+            yield _table(whole, runs, arm, seconds, schema(kinds), team, fit)
 
 
 def _table(
@@ -221,6 +223,7 @@ def _table(
     seconds: Array,
     target: pa.Schema,
     team: int | None,
+    fit: int | Array,
 ) -> pa.Table:
     """The rows of requests: `runs` names them, their first impressions, and how many each has,
     `[R]` each.
@@ -235,6 +238,9 @@ def _table(
     }
     for name in ("user", "session", "request", "t"):
         out[name] = pa.array(repeat(whole[name], order, shown, n))
+    if FIT in target.names:
+        theirs = np.full(n, fit) if isinstance(fit, int) else fit[out["user"].to_numpy()]
+        out[FIT] = pa.array(theirs.astype(np.uint8))
     for name in target.names:
         if name in out or name == "duration":
             continue

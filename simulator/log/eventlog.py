@@ -23,11 +23,12 @@ import pyarrow.parquet as pq
 from policies.base import Sequences
 from simulator.log.files import staging_of, writing
 from simulator.log.ledger import commit
-from simulator.log.metadata import LogError, Metadata, Propensity
+from simulator.log.metadata import FIT, HISTORY, KEY, LogError, Metadata, Propensity
 
 __all__ = [
     "COLUMNS",
     "FEEDBACK",
+    "FIT",
     "KEY",
     "NULLABLE",
     "ROW_GROUP",
@@ -46,9 +47,6 @@ __all__ = [
     "seal_of",
 ]
 
-KEY = ("arm", "user", "session", "request", "position")
-"""The sort order and the identity of a row."""
-
 FEEDBACK = ("long_view", "like", "comment", "forward", "follow", "hate", "profile_enter")
 """Kinds of feedback besides click and watch; a log has a column for each kind that it knows."""
 
@@ -56,6 +54,9 @@ TAB = "tab"
 """Optional column (u8) of logs of a real service: the surface that a request came from, as the
 source numbers it.
 """
+
+OPTIONAL = (*FEEDBACK, TAB, FIT)
+"""The columns that a log has only where it knows them, in order."""
 
 COLUMNS: dict[str, pa.DataType] = {
     "arm": pa.uint8(),
@@ -72,8 +73,8 @@ COLUMNS: dict[str, pa.DataType] = {
     "channel": pa.uint8(),
     "logged": pa.bool_(),
 }
-"""The columns that every log has, in order; FEEDBACK columns (bool) and TAB follow where the log
-knows them.
+"""The columns that every log has, in order; FEEDBACK columns (bool), TAB and FIT follow where the
+log knows them.
 
 arm: index into `Metadata.arms`. session: per (arm, user), from 0. request: within the session, from
 0. position: within the slate, from 0. t: ms, the scenario starts at 0, history has t < 0. item:
@@ -88,9 +89,9 @@ NULLABLE = frozenset({"propensity", "click", "watch", TAB, *FEEDBACK})
 
 
 def schema(kinds: Iterable[str]) -> pa.Schema:
-    """The Arrow schema of a log with the given optional columns: FEEDBACK `kinds`, TAB."""
+    """The Arrow schema of a log with the given optional columns: FEEDBACK `kinds`, TAB, FIT."""
     kinds = set(kinds)
-    unknown = kinds - {*FEEDBACK, TAB}
+    unknown = kinds - {*OPTIONAL}
     if unknown:
         raise LogError(
             f"unknown kinds of feedback {sorted(unknown)}; an event log knows {list(FEEDBACK)}"
@@ -98,6 +99,7 @@ def schema(kinds: Iterable[str]) -> pa.Schema:
     fields = [pa.field(name, kind, nullable=name in NULLABLE) for name, kind in COLUMNS.items()]
     fields += [pa.field(name, pa.bool_(), nullable=True) for name in FEEDBACK if name in kinds]
     fields += [pa.field(TAB, pa.uint8(), nullable=True)] if TAB in kinds else []
+    fields += [pa.field(FIT, pa.uint8(), nullable=False)] if FIT in kinds else []
     return pa.schema(fields)
 
 
@@ -132,7 +134,7 @@ class EventLog:
             LogError: a column missing, unknown, of another length, or with a value that its type
                 has not, by row.
         """
-        kinds = [name for name in (*FEEDBACK, TAB) if name in columns]
+        kinds = [name for name in OPTIONAL if name in columns]
         target = schema(kinds)
         unknown = set(columns) - set(target.names)
         if unknown:
@@ -192,22 +194,22 @@ class EventLog:
             with _parquet(part):
                 tables.append(pq.read_table(part, page_checksum_verification=True))
         read = pa.concat_tables(tables)
-        return read if len(self.parts) == 1 else _in_order(read)
+        return read if len(self.parts) == 1 else _in_order(read, self.metadata.key)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The FEEDBACK columns that this log has."""
-        return tuple(name for name in self.optional if name != TAB)
+        return tuple(name for name in self.optional if name in FEEDBACK)
 
     @property
     def optional(self) -> tuple[str, ...]:
-        """The optional columns that this log has: FEEDBACK kinds, then TAB."""
+        """The optional columns that this log has: FEEDBACK kinds, then TAB and FIT."""
         names = (
             self.memory.schema.names
             if self.memory is not None
             else _footer(self.parts[0]).schema.names
         )
-        return tuple(name for name in (*FEEDBACK, TAB) if name in names)
+        return tuple(name for name in OPTIONAL if name in names)
 
     @property
     def n_rows(self) -> int:
@@ -236,7 +238,7 @@ class EventLog:
 
     def sorted(self) -> EventLog:
         """The same log in memory in KEY order."""
-        return EventLog(self.metadata, _in_order(self.table))
+        return EventLog(self.metadata, _in_order(self.table, self.metadata.key))
 
     def write(self, path: Path, row_group: int | None = None) -> Path:
         """Write one Parquet file by temporary name and rename; the same rows give the same bytes.
@@ -265,6 +267,10 @@ class EventLog:
             of session, request, position, propensity, watch, duration, TAB and FEEDBACK (null: -1
             in int8 columns, NaN in float ones).
         """
+        if self.metadata.fits.crossed and arm != HISTORY:
+            raise LogError(
+                "users of this log live with every fit of an arm, so they have no one sequence"
+            )
         table = self.table
         if arm is not None or len(self.metadata.arms) > 1:
             if arm not in self.metadata.arms:
@@ -538,7 +544,7 @@ def check_columns(place: str, given: pa.Schema) -> None:
                 f"{place}: two columns are called {name!r}, columns {places[name]} and {number}"
             )
         places[name] = number
-    expected = schema([name for name in given.names if name in {*FEEDBACK, TAB}])
+    expected = schema([name for name in given.names if name in OPTIONAL])
     if list(given.names) != list(expected.names):
         raise LogError(f"{place}: columns are {given.names}; the schema says {expected.names}")
     for column in expected:
@@ -561,7 +567,10 @@ def merge(logs: Sequence[EventLog], metadata: Metadata) -> EventLog:
     """
     return EventLog(
         metadata,
-        _in_order(pa.concat_tables([log.table.replace_schema_metadata(None) for log in logs])),
+        _in_order(
+            pa.concat_tables([log.table.replace_schema_metadata(None) for log in logs]),
+            metadata.key,
+        ),
     )
 
 
@@ -576,9 +585,9 @@ def rises(key: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _in_order(table: pa.Table) -> pa.Table:
+def _in_order(table: pa.Table, names: Sequence[str]) -> pa.Table:
     table = table.combine_chunks()
-    key = [column_values(table, name).astype(np.int64) for name in KEY]
+    key = [column_values(table, name).astype(np.int64) for name in names]
     if rises(key).all():
         return table
     return table.take(pa.array(np.lexsort(key[::-1])))
@@ -596,7 +605,7 @@ def column_values(table: pa.Table, name: str) -> np.ndarray:
     )
 
 
-_DEFAULTS: dict[str, Any] = {"arm": 0, "channel": 0, "logged": False, "duration": 0.0}
+_DEFAULTS: dict[str, Any] = {"arm": 0, FIT: 0, "channel": 0, "logged": False, "duration": 0.0}
 
 
 def _as_arrow(name: str, given: Any) -> pa.Array:

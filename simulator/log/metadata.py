@@ -15,9 +15,16 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from policies.base import IntArray
 from simulator.designs.base import Design, DesignError
+from simulator.designs.fits import FitsSpec
 from simulator.designs.registry import DesignSpec
 
 SCHEMA_VERSION = 1
+
+KEY = ("arm", "user", "session", "request", "position")
+"""The sort order and the identity of a row (but see `Metadata.key`)."""
+
+FIT = "fit"
+"""Optional column (u8): which of an arm's models served, from 0. A log without it is of one fit."""
 
 HISTORY = "history"
 """The arm that holds what happened before the A/B; always index 0 of a run's log."""
@@ -98,6 +105,25 @@ class Metadata:
         """The design of the A/B, as the scenario says it; paired where none does."""
         spec = _Design.model_validate(self.scenario.get("design", {}))
         return spec.over(self.compared, self.scenario.get("seed"), self.days)
+
+    @property
+    def fits(self) -> FitsSpec:
+        """How often each method was trained, as the scenario says it; once where it does not."""
+        return FitsSpec.model_validate(self.scenario.get("fits", {}))
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns that identify a row, in the order of the log: KEY, and where users live with
+        every fit, the fit after the arm.
+        """
+        return (KEY[0], FIT, *KEY[1:]) if self.fits.crossed else KEY
+
+    def fits_of_arm(self) -> IntArray:
+        """How many fits each arm has, `[arms]`: one in the history, and where the arm says so."""
+        arms = self.scenario.get("arms", {})
+        own = [arms.get(name, {}).get("fits") or self.fits.number for name in self.arms]
+        once = [name == HISTORY for name in self.arms]
+        return np.where(once, 1, np.array(own, dtype=np.int64))
 
     def arm_of_user(self) -> IntArray | None:
         """The arm of each user of the A/B, `[n_users]` index into `arms`, or None where every user
@@ -218,6 +244,7 @@ class _Scenario(_Told):
     description: str | None = None
     seed: Annotated[int, Ge(0), Le(2**64 - 1)] = 0
     design: _Design = _Design()
+    fits: FitsSpec = FitsSpec()
     metrics: list[str] | None = None
     users: _Kind = _Kind()
     data: _Data = _Data()

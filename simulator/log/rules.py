@@ -28,6 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from simulator.log.eventlog import (
+    FIT,
     KEY,
     NULLABLE,
     EventLog,
@@ -142,6 +143,8 @@ class Inspector:
         self._metadata = metadata
         self._history = metadata.arms.index(HISTORY) if HISTORY in metadata.arms else -1
         self._arm_of_user = metadata.arm_of_user()
+        self._fits = metadata.fits
+        self._fits_of_arm = metadata.fits_of_arm()
         self._last: list[Array] | None = None
 
     def inspect(self, place: str, row: int, batch: pa.RecordBatch) -> None:
@@ -160,6 +163,7 @@ class Inspector:
         table = pa.Table.from_batches([batch])
         self._nulls(place, row, table)
         values = {name: column_values(table, name) for name in INSPECTED}
+        values[FIT] = self._fit(place, table)
         broken = [
             (int(np.argmin(good)), name, rule)
             for name, good, rule in self._rules(values)
@@ -172,6 +176,7 @@ class Inspector:
             hint = _other_unit(value, self._metadata.days * DAY) if name == "t" else ""
             raise LogError(f"{place}: row {row + bad}: {name} must be {rule}; got {value!r}{hint}")
         self._split(place, row, values)
+        self._divided(place, row, values)
         self._order(place, row, values)
 
     def _nulls(self, place: str, row: int, table: pa.Table) -> None:
@@ -243,9 +248,37 @@ class Inspector:
                 f" user {user[bad]} the arm {arms[theirs]!r}; got {arms[int(arm[bad])]!r}"
             )
 
+    def _fit(self, place: str, table: pa.Table) -> Array:
+        """The fit of each row; 0 in a log without the column, which must be of one fit."""
+        if FIT in table.column_names:
+            return column_values(table, FIT)
+        if self._fits.number > 1:
+            raise LogError(
+                f"{place}: column {FIT!r} is missing: the scenario has {self._fits.number} fits"
+            )
+        return np.zeros(table.num_rows, dtype=np.uint8)
+
+    def _divided(self, place: str, row: int, values: dict[str, Array]) -> None:
+        """Each fit is one that its arm has, and of a user whom the fits divide, the user's."""
+        arm, user, fit = values["arm"], values["user"], values[FIT]
+        number = self._fits_of_arm[arm]
+        seed = self._metadata.scenario.get("seed")
+        theirs = fit
+        if self._fits.number > 1 and not self._fits.crossed and seed is not None:
+            theirs = self._fits.fit_of_user(seed, user.astype(np.int64), number)
+        strange = (fit >= number) | (fit != theirs)
+        if strange.any():
+            bad = int(np.argmax(strange))
+            name = self._metadata.arms[int(arm[bad])]
+            rule = f"below {number[bad]}, the number of fits of the arm {name!r}"
+            if fit[bad] < number[bad]:
+                rule = f"that of its user: the scenario's seed gives user {user[bad]} the fit"
+                rule = f"{rule} {theirs[bad]} of the arm {name!r}"
+            raise LogError(f"{place}: row {row + bad}: {FIT} must be {rule}; got {int(fit[bad])}")
+
     def _order(self, place: str, row: int, values: dict[str, Array]) -> None:
         """Keys ascend, and a user's time does not go back, from the last batch on."""
-        columns = [values[name].astype(np.int64) for name in (*KEY, "t")]
+        columns = [values[name].astype(np.int64) for name in (*self._metadata.key, "t")]
         shift = 1
         if self._last is not None:
             columns = [np.concatenate(pair) for pair in zip(self._last, columns, strict=True)]
@@ -256,15 +289,16 @@ class Inspector:
             bad = int(np.argmin(ascending))
             above, here = (tuple(int(column[i]) for column in key) for i in (bad, bad + 1))
             raise LogError(
-                f"{place}: row {row + bad + shift}: key {KEY} = {here} must come after {above}:"
-                " unsorted or twice"
+                f"{place}: row {row + bad + shift}: key {self._metadata.key} = {here} must come"
+                f" after {above}: unsorted or twice"
             )
-        back = (np.diff(key[0]) == 0) & (np.diff(key[1]) == 0) & (np.diff(t) < 0)
+        same = [np.diff(column) == 0 for column in key[: -len(KEY[2:])]]
+        back = np.logical_and.reduce(same) & (np.diff(t) < 0)
         if back.any():
             bad = int(np.argmax(back))
             raise LogError(
                 f"{place}: row {row + bad + shift}: t = {t[bad + 1]} ms is before that of the row"
-                f" above ({t[bad]} ms): sessions and requests of user {key[1][bad]} must be"
+                f" above ({t[bad]} ms): sessions and requests of user {key[-4][bad]} must be"
                 " numbered in the order of time"
             )
         self._last = [column[-1:] for column in columns]

@@ -63,6 +63,23 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Lane:
+    """What is simulated apart: one of `Design.lanes`, or the history, under one fit of its
+    policies.
+
+    Attributes:
+        name: of the lane.
+        fit: from 0; None where there is but one.
+    """
+
+    name: str
+    fit: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.fit is None else f"{self.name} (fit {self.fit})"
+
+
+@dataclass(frozen=True)
 class Workspace:
     """The folder of one run."""
 
@@ -126,9 +143,12 @@ class Workspace:
         """The log part of an arm."""
         return self.log / f"{index:02d}-{file_name(arm)}.parquet"
 
-    def shard(self, arm: str, first: int, last: int) -> Path:
-        """Folder of the tapes and snapshots of users first..last-1 in an arm."""
-        return self.work / file_name(arm) / f"users-{first}-{last}"
+    def shard(self, lane: Lane, first: int, last: int) -> Path:
+        """Folder of the tapes and snapshots of users first..last-1 in a lane."""
+        place = self.work / file_name(lane.name)
+        if lane.fit is not None:
+            place /= f"fit-{lane.fit}"
+        return place / f"users-{first}-{last}"
 
     @property
     def ledger(self) -> Ledger:

@@ -45,6 +45,7 @@ class Published(Policy):
         every: hours over which propensities are taken to be constant.
     """
 
+    draws_in_fit: ClassVar[bool] = False
     learns: ClassVar[tuple[str, ...]] = ()
 
     every: int = 1

@@ -15,7 +15,6 @@ from simulator.log.eventlog import EventLog
 
 DAY_MS = 86_400_000
 
-_KEY = ("arm", "user", "session", "request")
 
 Cells = npt.NDArray[np.float64]
 
@@ -63,14 +62,15 @@ def count(log: EventLog, rows: int = 1 << 20) -> Counts:
     def tally(index: npt.NDArray[np.int64]) -> Cells:
         return np.bincount(index, minlength=n_arms * days).reshape(n_arms, days).astype(float)
 
+    names = log.metadata.key[:-1]
     above: list[int] | None = None
-    for batch in log.batches([*_KEY, "t", "watch", "channel", "logged", *kinds], rows):
+    for batch in log.batches([*names, "t", "watch", "channel", "logged", *kinds], rows):
         past = batch["t"].to_numpy() < 0
         ab = batch.filter(pa.array(~past)) if past.any() else batch
         if not ab.num_rows:
             continue
         day = np.minimum(ab["t"].to_numpy() // DAY_MS, days - 1)
-        key = [*(ab[name].to_numpy().astype(np.int64) for name in _KEY), day]
+        key = [*(ab[name].to_numpy().astype(np.int64) for name in names), day]
         cell = key[0] * days + day
         new_user, new_session, new_request, new_day = _begins(key, above)
         above = [int(column[-1]) for column in key]
@@ -99,8 +99,8 @@ def _begins(
         np.concatenate(([above is None or column[0] != above[i]], column[1:] != column[:-1]))
         for i, column in enumerate(key)
     ]
-    arm, user, session, request, day = changed
-    user = arm | user
+    *outer, session, request, day = changed
+    user = np.logical_or.reduce(outer)
     session = user | session
     return user, session, session | request, user | day
 

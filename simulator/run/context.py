@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -26,11 +27,11 @@ from policies.registry import make, resolve
 from policies.sources import sources
 from simulator.designs.base import Design
 from simulator.engine import tape
-from simulator.log.eventlog import FEEDBACK, EventLog, Metadata, Propensity, schema
+from simulator.log.eventlog import FEEDBACK, FIT, EventLog, Metadata, Propensity, schema
 from simulator.log.files import load_arrays, reading
 from simulator.log.metadata import HISTORY, arm_names
 from simulator.log.time import DAY
-from simulator.log.workspace import Workspace, load_catalogue, open_log, versions
+from simulator.log.workspace import Lane, Workspace, load_catalogue, open_log, versions
 from simulator.scenario.model import Scenario, population
 from simulator.scenario.parts import PolicySpec
 from simulator.serving.desk import Channel, Desk, Serves
@@ -53,6 +54,30 @@ class Job:
     root: str
     folder: str
     scenario: str
+
+
+def fit_numbers(number: int) -> Sequence[int | None]:
+    """The fits of a method; None where there is but one."""
+    return range(number) if number > 1 else (None,)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a refit learns from besides the history: the days of the A/B before `day`.
+
+    Attributes:
+        day: before which it is made.
+        lane: whose log; None: that of all lanes.
+        fit: in the lives with this fit only; None: with all fits.
+    """
+
+    day: int
+    lane: str | None = None
+    fit: int | None = None
+
+    def includes(self, lane: Lane) -> bool:
+        """Whether the log of a lane is learned from."""
+        return self.lane in (None, lane.name) and self.fit in (None, lane.fit)
 
 
 class Context:
@@ -97,9 +122,9 @@ class Context:
         for name in ("catalogue", "sequences", "population", "_built"):
             self.__dict__.pop(name, None)
 
-    def sequences_until(self, day: int, lane: str | None) -> Sequences:
-        """The history and what has been simulated before `day`: in one lane, or pooled (None) in
-        all, each user's merged in time.
+    def sequences_until(self, day: int, lanes: Sequence[Lane]) -> Sequences:
+        """The history and what has been simulated before `day` in some lanes, each user's merged
+        in time.
         """
         history = self.source.history
         assert history is not None
@@ -108,9 +133,9 @@ class Context:
             with_columns(batch, schema(self.kinds))
             for batch in history.batches(schema(history.kinds).names)
         ]
-        for one in [lane] if lane is not None else self.design.lanes():
+        for lane in lanes:
             for first, last in self.shards:
-                days = self.tapes(one, first, last, until=day)
+                days = self.tapes(lane, first, last, until=day)
                 if days:
                     tables.append(tape.rows(days, 0, self.duration, self.kinds).select(names))
         whole = pa.concat_tables(tables)
@@ -120,14 +145,14 @@ class Context:
         ).sequences()
 
     def tapes(
-        self, lane: str, first: int, last: int, *, until: int, only: frozenset[int] | None = None
+        self, lane: Lane, first: int, last: int, *, until: int, only: frozenset[int] | None = None
     ) -> list[dict[str, Any]]:
         """The finished days before `until` of one shard of a lane, in the order of time.
 
         Raises:
             FileError: the tape of a day that the shard has finished is missing or damaged.
         """
-        begin = -self.scenario.data.history_days if lane == HISTORY else 0
+        begin = -self.scenario.data.history_days if lane.name == HISTORY else 0
         end = min(until, self.reached(lane, first, last) // DAY)
         folder = self.workspace.shard(lane, first, last)
         return [
@@ -136,7 +161,7 @@ class Context:
             if only is None or day in only
         ]
 
-    def reached(self, lane: str, first: int, last: int) -> int:
+    def reached(self, lane: Lane, first: int, last: int) -> int:
         """The time (ms) up to which a shard is finished, as its snapshot says; far in the past
         where nothing is.
         """
@@ -178,6 +203,11 @@ class Context:
         return tuple(name for name in FEEDBACK if name in known)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The optional columns of the run's log."""
+        return (*self.kinds, FIT) if self.scenario.fits.number > 1 else self.kinds
+
+    @property
     def duration(self) -> npt.NDArray[Any]:
         """Seconds of each item, `[n_items + 1]`; 0 where unknown."""
         catalogue = self.catalogue
@@ -217,10 +247,45 @@ class Context:
         with reading(file):
             return {"calibration": json.loads(file.read_text(encoding="utf-8"))}
 
-    def who(self, lane: str, first: int, last: int) -> IntArray:
+    def lanes(self) -> list[Lane]:
+        """What is simulated in the A/B, each lane under each of its fits."""
+        lanes = []
+        for name in self.design.lanes():
+            lanes += [Lane(name, fit) for fit in fit_numbers(self._fits_in(name))]
+        return lanes
+
+    def lanes_called(self, name: str) -> list[Lane]:
+        """A lane of the design under each of its fits."""
+        return [lane for lane in self.lanes() if lane.name == name]
+
+    def _fits_in(self, lane: str) -> int:
+        """How many fits a lane of the design has: those of the arms that serve in it."""
+        arms = [arm for arm in self.design.arms if self.design.rows_of(arm).lane == lane]
+        return max(self.scenario.fits_of(arm) for arm in arms)
+
+    def who(self, lane: Lane, first: int, last: int) -> IntArray:
         """The users of a range that live in a lane, ascending."""
         user = np.arange(first, last)
-        return user if lane == HISTORY else self.design.who(lane, user)
+        if lane.name == HISTORY:
+            return user
+        if lane.fit is not None and not self.scenario.fits.crossed:
+            fit = self.scenario.fits.fit_of_user(self.seed, user, self._fits_in(lane.name))
+            user = user[fit == lane.fit]
+        return self.design.who(lane.name, user)
+
+    def fit_of(self, arm: str, lanes: Sequence[Lane]) -> int | npt.NDArray[Any]:
+        """The fit that served an arm's rows of some lanes: the same for all, or by user
+        `[n_users]`.
+        """
+        number = 1 if arm == HISTORY else self.scenario.fits_of(arm)
+        if number == 1 or len(lanes) == 1:
+            return (lanes[0].fit or 0) if number > 1 else 0
+        everybody = np.arange(self.catalogue.n_users)
+        return self.scenario.fits.fit_of_user(self.seed, everybody, number)
+
+    def training_seed(self, policy: Policy, fit: int | None) -> int:
+        """With which a policy is trained; one that draws nothing has the same in every fit."""
+        return self.scenario.fits.training_seed(self.seed, (fit or 0) if policy.is_seeded else 0)
 
     def policy(self, spec: PolicySpec) -> Policy:
         """An unfitted policy of the scenario."""
@@ -230,10 +295,10 @@ class Context:
         one_torch_thread()
         return made
 
-    def desk(self, lane: str, day: int, users: Users, witness: Witness) -> Serves:
+    def desk(self, lane: Lane, day: int, users: Users, witness: Witness) -> Serves:
         """Who serves a lane on a day; `witness` is told what it notices of the policies."""
         scenario = self.scenario
-        if lane == HISTORY:
+        if lane.name == HISTORY:
             channel = Channel(
                 scenario.data.logging.policy, self._logging(users), scenario.serving.slate
             )
@@ -248,36 +313,48 @@ class Context:
                 witness,
             )
         one, *other = (
-            self._arm(name, lane, day, users, witness) for name in self.design.served_by(lane, day)
+            self._arm(name, lane, day, users, witness)
+            for name in self.design.served_by(lane.name, day)
         )
         return Draft(one, other[0], self.seed) if other else one
 
-    def _arm(self, name: str, lane: str, day: int, users: Users, witness: Witness) -> Desk:
+    def _arm(self, name: str, lane: Lane, day: int, users: Users, witness: Witness) -> Desk:
         arm, serving = self.scenario.arms[name], self.scenario.serving
         ranker = None
         if serving.ranking.kind == "pointwise":
             ranker = Ranker.restore(load_arrays(self.workspace.models / "ranking.npz"))
+        learned = self.learned(name, lane.fit, day)
+        fit = lane.fit if self.scenario.fits_of(name) > 1 else None
         policies = [
-            self._fitted(arm, lane, day, users),
-            *(self._fitted(channel, None, 0, users) for channel in serving.channels),
+            self._fitted(arm, fit, users, learned),
+            *(self._fitted(channel, lane.fit, users) for channel in serving.channels),
         ]
         return Desk.of_arm(self.scenario, name, policies, ranker, self.catalogue.n_items, witness)
 
-    def _fitted(self, spec: PolicySpec, lane: str | None, day: int, users: Users) -> Policy:
-        """A policy with its fit of a day loaded; yardsticks get their world."""
+    def _fitted(
+        self, spec: PolicySpec, fit: int | None, users: Users, learned: Learned | None = None
+    ) -> Policy:
+        """A policy with one of its fits loaded; yardsticks get their world."""
         policy = self.policy(spec)
-        refit = day if self.scenario.serving.refit == "daily" and lane is not None else 0
         calls = Calls(policy, spec.policy)
-        calls.load(
-            self.workspace.models / fit_name(policy, self.seed, refit, self.trained_on(lane))
-        )
+        calls.load(self.workspace.models / self.fit_name(policy, fit, learned))
         if isinstance(policy, WorldBound):
             calls.bind(users)
         return policy
 
-    def trained_on(self, lane: str | None) -> str | None:
-        """The lane whose log a refit takes, or None: that of all lanes."""
-        return lane if self.scenario.serving.refit_on == "own" else None
+    def learned(self, arm: str, fit: int | None, day: int) -> Learned | None:
+        """What the policy of an arm has learned from by the beginning of a day besides the history;
+        None: nothing.
+        """
+        serving = self.scenario.serving
+        if day == 0 or serving.refit == "never":
+            return None
+        lane = self.design.rows_of(arm).lane if serving.refit_on == "own" else None
+        return Learned(day, lane, fit if self.scenario.fits.crossed else None)
+
+    def fit_name(self, policy: Policy, fit: int | None, learned: Learned | None = None) -> str:
+        """Folder of one fit of a policy."""
+        return fit_name(policy, self.training_seed(policy, fit), learned)
 
     def _logging(self, users: Users) -> Policy:
         """The policy that writes the history of a synthetic world: stochastic, with exact
@@ -312,15 +389,14 @@ def context(job: Job) -> Context:
     return Context(job)
 
 
-def fit_name(policy: Policy, seed: int, day: int = 0, lane: str | None = None) -> str:
+def fit_name(policy: Policy, seed: int, learned: Learned | None = None) -> str:
     """Folder of a policy's fit: policies that differ only in how they serve share it, unless the
     files behind them differ.
 
     Args:
         policy: with its hyper-parameters.
-        seed: of the scenario.
-        day: 0: the fit on the history; later: the refit before that day of the A/B.
-        lane: whose log a refit takes; None: that of all.
+        seed: of the training.
+        learned: from what, besides the history.
     """
     import hashlib
 
@@ -330,20 +406,25 @@ def fit_name(policy: Policy, seed: int, day: int = 0, lane: str | None = None) -
         key += json.dumps(behind, sort_keys=True)
     who = json.loads(policy.fit_key())[0].rpartition(":")[2].lower()
     name = f"{who}-{hashlib.sha256(f'{key} {seed}'.encode()).hexdigest()[:12]}"
-    if day == 0:
+    if learned is None:
         return name
-    return f"{name}-day-{day}-" + (
-        "pooled" if lane is None else hashlib.sha256(lane.encode()).hexdigest()[:8]
-    )
+    lane = learned.lane
+    whose = "pooled" if lane is None else hashlib.sha256(lane.encode()).hexdigest()[:8]
+    with_fit = "" if learned.fit is None else f"-fit-{learned.fit}"
+    return f"{name}-day-{learned.day}-{whose}{with_fit}"
 
 
 def with_columns(batch: pa.RecordBatch, target: pa.Schema) -> pa.Table:
     """Rows with the columns of the run's log; feedback that was not logged is null."""
     names = batch.schema.names
-    columns = [
-        batch.column(f.name) if f.name in names else pa.nulls(batch.num_rows, f.type)
-        for f in target
-    ]
+    columns = []
+    for f in target:
+        if f.name in names:
+            columns.append(batch.column(f.name))
+        elif f.name == FIT:  # what happened before the A/B is of one fit
+            columns.append(pa.array(np.zeros(batch.num_rows, dtype=np.uint8)))
+        else:
+            columns.append(pa.nulls(batch.num_rows, f.type))
     return pa.table(columns, schema=target)
 
 

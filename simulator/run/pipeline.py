@@ -25,12 +25,12 @@ from simulator.log.files import FileError, write_text
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import Notice
 from simulator.log.time import DAY
-from simulator.log.workspace import RunError, Workspace, save_catalogue
+from simulator.log.workspace import Lane, RunError, Workspace, save_catalogue
 from simulator.run import executors, tasks
-from simulator.run.context import Job, context
+from simulator.run.context import Job, context, fit_numbers
 from simulator.scenario import memory
 from simulator.scenario.model import Scenario
-from simulator.scenario.parts import Data, PolicySpec
+from simulator.scenario.parts import Data
 
 if TYPE_CHECKING:
     from simulator.run.executors import Executor
@@ -304,7 +304,7 @@ class _Run:
         scenario = self.scenario
         self._source()
         if scenario.data.source == "synthetic":
-            self._simulate([HISTORY], scenario.days)
+            self._simulate([Lane(HISTORY)], scenario.days)
             self._go("write", [tasks.Merge(self.job, HISTORY)])
         self._fits()
         daily = scenario.serving.refit == "daily"
@@ -324,10 +324,9 @@ class _Run:
         """The arms that have not been given up, by name."""
         return [name for name in sorted(self.scenario.arms) if name not in self.outcome.failed]
 
-    def _lanes(self) -> list[str]:
-        """The lanes that have not been given up, by name."""
-        lanes = self.scenario.assignment.lanes()
-        return [name for name in lanes if name not in self.outcome.failed]
+    def _lanes(self) -> list[Lane]:
+        """The lanes that have not been given up."""
+        return [lane for lane in context(self.job).lanes() if lane.name not in self.outcome.failed]
 
     def _source(self) -> None:
         """Put catalogue, history and future into the folder, and fit the users."""
@@ -356,57 +355,60 @@ class _Run:
         self._go("users", [tasks.FitUsers(self.job)])
 
     def _fits(self) -> None:
-        """Fit every distinct policy once, and the ranking stage."""
-        specs: list[tuple[PolicySpec, str | None]] = [
-            (self.scenario.arms[name], name) for name in self._arms()
+        """Fit every distinct policy as often as it is asked for, and the ranking stage."""
+        wanted: list[tuple[tasks.Fit, str | None]] = [
+            (tasks.Fit(self.job, self.scenario.arms[arm], fit), arm)
+            for arm in self._arms()
+            for fit in self._fits_of(arm)
         ]
-        specs += [(channel, None) for channel in self.scenario.serving.channels]
-        distinct: dict[str, tuple[PolicySpec, list[str | None]]] = {}
-        for name, (spec, arm) in zip(self._names([spec for spec, _ in specs]), specs, strict=True):
-            distinct.setdefault(name, (spec, []))[1].append(arm)
-        pieces: list[Any] = [tasks.Fit(self.job, spec) for spec, _ in distinct.values()]
-        owners = [arms for _, arms in distinct.values()]
+        wanted += [
+            (tasks.Fit(self.job, channel, fit), None)
+            for channel in self.scenario.serving.channels
+            for fit in fit_numbers(self.scenario.fits.number)
+        ]
+        pieces, owners = self._distinct(wanted)
         if self.scenario.serving.ranking.kind == "pointwise":
-            pieces.append(tasks.FitRanking(self.job))
-            owners.append([None])
-        self._go("fit", pieces, owners)
+            self._go("fit", [*pieces, tasks.FitRanking(self.job)], [*owners, [None]])
+        else:
+            self._go("fit", pieces, owners)
 
     def _refits(self, day: int) -> None:
         """Fit the policies of the arms again before `day`: each on its own lane's log, or equal
         ones once on the log of all.
         """
-        pieces: dict[tuple[str, str | None], tuple[tasks.Fit, list[str | None]]] = {}
-        arms = self._arms()
-        for arm, name in zip(
-            arms, self._names([self.scenario.arms[arm] for arm in arms]), strict=True
-        ):
-            lane = None
-            if self.scenario.serving.refit_on == "own":
-                lane = self.scenario.assignment.rows_of(arm).lane
-            fit = tasks.Fit(self.job, self.scenario.arms[arm], day, lane)
-            pieces.setdefault((name, lane), (fit, []))[1].append(arm)
-        self._go(
-            "refit", [fit for fit, _ in pieces.values()], [owners for _, owners in pieces.values()]
-        )
+        run = context(self.job)
+        wanted: list[tuple[tasks.Fit, str | None]] = [
+            (tasks.Fit(self.job, self.scenario.arms[arm], fit, run.learned(arm, fit, day)), arm)
+            for arm in self._arms()
+            for fit in self._fits_of(arm)
+        ]
+        self._go("refit", *self._distinct(wanted))
 
-    def _names(self, specs: Sequence[PolicySpec]) -> list[str]:
-        """What each policy's fit is called; equal names are equal fits."""
+    def _fits_of(self, arm: str) -> Sequence[int | None]:
+        return fit_numbers(self.scenario.fits_of(arm))
+
+    def _distinct(
+        self, wanted: Sequence[tuple[tasks.Fit, str | None]]
+    ) -> tuple[list[tasks.Fit], list[list[str | None]]]:
+        """The fits that differ, and the arms that each is for: equal names are equal fits."""
         names: list[str] = []
-        self.executor.run(
-            [tasks.FitNames(self.job, tuple(specs))], lambda _, found: names.extend(_checked(found))
-        )
-        return names
+        asked = tasks.FitNames(self.job, tuple(piece for piece, _ in wanted))
+        self.executor.run([asked], lambda _, result: names.extend(_checked(result)))
+        distinct: dict[str, tuple[tasks.Fit, list[str | None]]] = {}
+        for name, (piece, arm) in zip(names, wanted, strict=True):
+            distinct.setdefault(name, (piece, []))[1].append(arm)
+        return [piece for piece, _ in distinct.values()], [arms for _, arms in distinct.values()]
 
-    def _simulate(self, lanes: Sequence[str], days: int) -> None:
+    def _simulate(self, lanes: Sequence[Lane], days: int) -> None:
         pieces = [
             tasks.Simulate(self.job, lane, first, last, days)
             for lane in lanes
             for first, last in context(self.job).shards
         ]
         self._go(
-            "history" if list(lanes) == [HISTORY] else "simulate",
+            "history" if lanes[0].name == HISTORY else "simulate",
             pieces,
-            [[piece.lane] for piece in pieces],
+            [[piece.lane.name] for piece in pieces],
         )
 
     def _go(

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,12 @@ from simulator.log.files import (
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import FILE, as_text, keep, kept, of_warnings
 from simulator.log.time import DAY
-from simulator.log.workspace import open_log
+from simulator.log.workspace import Lane, open_log
 from simulator.run.context import (
     Context,
     Job,
+    Learned,
     context,
-    fit_name,
     one_torch_thread,
     with_columns,
 )
@@ -75,9 +75,9 @@ class FitUsers:
         one_torch_thread()
         past = open_log(run.workspace.past)
         if past is not None and not run.workspace.history.is_file():
-            with Writer(run.workspace.history, run.metadata(), run.kinds) as writer:
+            with Writer(run.workspace.history, run.metadata(), run.columns) as writer:
                 for batch in past.batches(schema(past.kinds).names):
-                    writer.add(with_columns(batch, schema(run.kinds)))
+                    writer.add(with_columns(batch, schema(run.columns)))
         return {"seconds": time.process_time() - start}
 
 
@@ -137,17 +137,20 @@ class CheckPolicies:
 
 @dataclass(frozen=True)
 class FitNames:
-    """The folder of each policy's fit; asked of a worker, since policies may bring torch."""
+    """The folder of each policy's fits; asked of a worker, since policies may bring torch."""
 
     job: Job
-    specs: tuple[PolicySpec, ...]
+    pieces: tuple[Fit, ...]
 
     def __str__(self) -> str:
-        return f"importing the policies {', '.join(sorted({spec.policy for spec in self.specs}))}"
+        policies = sorted({piece.spec.policy for piece in self.pieces})
+        return f"importing the policies {', '.join(policies)}"
 
     def __call__(self, progress: Progress) -> list[str]:
         run = context(self.job)
-        return [fit_name(run.policy(spec), run.seed) for spec in self.specs]
+        return [
+            run.fit_name(run.policy(piece.spec), piece.fit, piece.learned) for piece in self.pieces
+        ]
 
 
 @dataclass(frozen=True)
@@ -157,49 +160,49 @@ class Fit:
     Attributes:
         job: the run.
         spec: the policy.
-        day: 0: on the history; later: again before that day of the A/B, on the history and what has
-            been simulated since. A policy that is `Updatable` is not fitted again but given the
-            answers of the day before.
-        lane: whose log a refit takes; None: that of all lanes.
+        fit: which of its fits, each with a seed of its own; None where there is but one.
+        learned: of a refit, what it learns from besides the history. A policy that is `Updatable`
+            is not fitted again but given the answers of the day before.
     """
 
     job: Job
     spec: PolicySpec
-    day: int = 0
-    lane: str | None = None
+    fit: int | None = None
+    learned: Learned | None = None
 
     def __str__(self) -> str:
-        return f"fitting policy {self.spec.policy!r}" + (
-            f" before day {self.day}" if self.day else ""
-        )
+        which = "" if self.fit is None else f" (fit {self.fit})"
+        when = "" if self.learned is None else f" before day {self.learned.day}"
+        return f"fitting policy {self.spec.policy!r}{which}{when}"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
         policy = run.policy(self.spec)
-        folder = run.workspace.models / fit_name(policy, run.seed, self.day, self.lane)
+        folder = run.workspace.models / run.fit_name(policy, self.fit, self.learned)
         if (folder / "state.npz").is_file():
             return {"seconds": 0.0}
         processor = device(run.scenario.engine.device)
         start = time.process_time()
-        label = f"fit {self.spec.policy}" + (f" day {self.day}" if self.day else "")
+        label = f"fit {self.spec.policy}" + ("" if self.fit is None else f" {self.fit}")
+        label += "" if self.learned is None else f" day {self.learned.day}"
 
         def named(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
             progress(f"{label}: {stage}", done, total, figures)
 
-        log = run.sequences if self.day == 0 else run.sequences_until(self.day, self.lane)
+        log = run.sequences
+        if self.learned is not None:
+            lanes = [lane for lane in run.lanes() if self.learned.includes(lane)]
+            log = run.sequences_until(self.learned.day, lanes)
         limit = run.scenario.engine.fit_limit
         rule = f"engine.fit_limit ({limit:g} s); fewer epochs or a higher limit may help"
         calls = Calls(policy, self.spec.policy, Limit(limit, rule))
         with _disk(folder):
-            if self.day and isinstance(policy, Updatable):
-                self._update(run, calls, log)
+            if self.learned is not None and isinstance(policy, Updatable):
+                self._update(run, calls, log, self.learned)
             else:
-                self._fit(
-                    run,
-                    calls,
-                    log,
-                    Fitting(run.seed, processor, named, folder / "checkpoints", True),
-                )
+                seed = run.training_seed(policy, self.fit)
+                fitting = Fitting(seed, processor, named, folder / "checkpoints", True)
+                self._fit(run, calls, log, fitting)
             _save(calls, folder)
         return {"seconds": time.process_time() - start}
 
@@ -210,11 +213,13 @@ class Fit:
             run.forget()
             raise
 
-    def _update(self, run: Context, calls: Calls, log: Sequences) -> None:
-        calls.load(run.workspace.models / fit_name(calls.policy, run.seed, self.day - 1, self.lane))
+    def _update(self, run: Context, calls: Calls, log: Sequences, learned: Learned) -> None:
+        day = learned.day - 1
+        before = replace(learned, day=day) if day else None
+        calls.load(run.workspace.models / run.fit_name(calls.policy, self.fit, before))
         serving = run.scenario.serving
         for histories, slates, clicked in blocks(
-            log, (self.day - 1) * DAY, serving.history, serving.seen or serving.history
+            log, day * DAY, serving.history, serving.seen or serving.history
         ):
             calls.update(histories, slates, clicked)
 
@@ -283,26 +288,26 @@ class Simulate:
 
     Attributes:
         job: the run.
-        lane: one of `Design.lanes`; `history` makes the history of a synthetic world under its
+        lane: of the A/B; that called `history` makes the history of a synthetic world under its
             logging policy.
         first, last: range of users.
         days: stop after so many days of the A/B, to be continued after a refit.
     """
 
     job: Job
-    lane: str
+    lane: Lane
     first: int
     last: int
     days: int
 
     def __str__(self) -> str:
-        return f"simulating {self.lane!r}, users {self.first} to {self.last - 1}"
+        return f"simulating {str(self.lane)!r}, users {self.first} to {self.last - 1}"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
         scenario, serving = run.scenario, run.scenario.serving
         start, end = (
-            (-scenario.data.history_days * DAY, 0) if self.lane == HISTORY else (0, self.days * DAY)
+            (-scenario.data.history_days * DAY, 0) if self._is_history else (0, self.days * DAY)
         )
         folder = run.workspace.shard(self.lane, self.first, self.last)
         if run.reached(self.lane, self.first, self.last) >= end:
@@ -333,7 +338,7 @@ class Simulate:
             nonlocal rows, requests
             rows, requests = rows + engine.tape.n_rows, requests + engine.tape.n_requests
             keep(folder, noticed + witness.notices())
-            again = self.lane == HISTORY or t < scenario.days * DAY
+            again = self._is_history or t < scenario.days * DAY
             _keep(folder, t, engine, again=again)
             engine.tape = tape.Tape(run.kinds)
             if t < end and self._is_handed_over(run.design, t // DAY):
@@ -348,11 +353,16 @@ class Simulate:
             "requests": float(requests),
         }
 
+    @property
+    def _is_history(self) -> bool:
+        return self.lane.name == HISTORY
+
     def _is_handed_over(self, design: Design, day: int) -> bool:
         """Whether others serve the lane on a day than on the day before."""
-        if self.lane == HISTORY:
+        if self._is_history:
             return False
-        return design.served_by(self.lane, day) != design.served_by(self.lane, day - 1)
+        lane = self.lane.name
+        return design.served_by(lane, day) != design.served_by(lane, day - 1)
 
     def _resume(self, run: Context, users: Users, folder: Path, start: int) -> tuple[Lives, int]:
         """The lives at the last finished day's end, and that time; the users are put there, too."""
@@ -361,8 +371,9 @@ class Simulate:
             state = load_arrays(snapshot)
             return _restore(state, users), int(state["now"])
         user = run.who(self.lane, self.first, self.last)
-        inherited = run.workspace.shard(HISTORY, self.first, self.last) / "snapshot.npz"
-        if self.lane != HISTORY and inherited.is_file():
+        past = run.workspace.shard(Lane(HISTORY), self.first, self.last)
+        inherited = past / "snapshot.npz"
+        if not self._is_history and inherited.is_file():
             lives = _restore(load_arrays(inherited), users).renumbered()
             return lives.rows(np.isin(lives.user, user)), start
         first = users.first(user)
@@ -372,7 +383,7 @@ class Simulate:
             np.where(first == NEVER, NEVER, first + start),
             max(serving.history, serving.seen or 0),
         )
-        return (lives if self.lane == HISTORY else lives.with_past(run.sequences)), start
+        return (lives if self._is_history else lives.with_past(run.sequences)), start
 
 
 def _keep(folder: Path, t: int, engine: Engine, *, again: bool) -> None:
@@ -426,18 +437,30 @@ class Merge:
         if path.is_file():
             return {"seconds": 0.0}
         rows = Rows(HISTORY) if self.arm == HISTORY else run.design.rows_of(self.arm)
-        with Writer(path, metadata, run.kinds) as writer:
-            for done, (first, last) in enumerate(run.shards):
-                end = 0 if self.arm == HISTORY else scenario.days * DAY
-                if run.reached(rows.lane, first, last) < end:
-                    folder = run.workspace.shard(rows.lane, first, last)
-                    raise FileError(
-                        f"{folder}: the days of users {first} to {last - 1} are no longer whole"
-                        " there: use --resume"
-                    )
-                days = run.tapes(rows.lane, first, last, until=scenario.days, only=rows.days)
-                if days:
-                    for table in tape.tables(days, index, run.duration, run.kinds, rows.team):
-                        writer.add(table)
-                progress(f"write {self.arm}", done + 1, len(run.shards), {})
+        lanes = [Lane(HISTORY)] if self.arm == HISTORY else run.lanes_called(rows.lane)
+        end = 0 if self.arm == HISTORY else scenario.days * DAY
+        # In KEY order: users who live with one fit each are one part, users with several lives one
+        # for each fit.
+        parts = [[lane] for lane in lanes] if scenario.fits.crossed else [lanes]
+        done, pieces = 0, len(parts) * len(run.shards)
+        with Writer(path, metadata, run.columns) as writer:
+            for part in parts:
+                for first, last in run.shards:
+                    days: list[dict[str, Any]] = []
+                    for lane in part:
+                        if run.reached(lane, first, last) < end:
+                            raise FileError(
+                                f"{run.workspace.shard(lane, first, last)}: the days of users"
+                                f" {first} to {last - 1} are no longer whole there: use --resume"
+                            )
+                        days += run.tapes(lane, first, last, until=scenario.days, only=rows.days)
+                    if days:
+                        fit = run.fit_of(self.arm, part)
+                        columns = run.columns
+                        for table in tape.tables(
+                            days, index, run.duration, columns, rows.team, fit
+                        ):
+                            writer.add(table)
+                    done += 1
+                    progress(f"write {self.arm}", done, pieces, {})
         return {"seconds": time.process_time() - start}

@@ -37,6 +37,7 @@ from simulator.config.document import (
 )
 from simulator.config.section import MAX_DAYS, MAX_IDS, Name, Section, Title
 from simulator.designs.base import Design
+from simulator.designs.fits import FitsSpec, as_section
 from simulator.designs.registry import DesignSpec
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.scenario import memory
@@ -91,6 +92,9 @@ class Scenario(Section):
         min_length=1, max_length=255, description="name -> policy under test"
     )
     design: DesignSpec = Field(default=DesignSpec(), description="who gets which arm")
+    fits: Annotated[FitsSpec, BeforeValidator(as_section)] = Field(
+        default=FitsSpec(), description="how often each method is trained; a number, or a section"
+    )
     metrics: tuple[
         Annotated[str | dict[str, Literal["higher", "lower"]], BeforeValidator(_named)], ...
     ] = Field(
@@ -174,9 +178,21 @@ class Scenario(Section):
         """Who gets which arm: the design over the arms, in the order of the log."""
         return self.design.over(tuple(sorted(self.arms)), self.seed, self.days)
 
+    def fits_of(self, arm: str) -> int:
+        """How often the policy of an arm is trained."""
+        return self.arms[arm].fits or self.fits.number
+
     def resolved(self) -> dict[str, Any]:
-        """All keys with their values, as plain JSON types."""
-        return self.model_dump(mode="json")
+        """All keys with their values, as plain JSON types; `fits` only where it says something, so
+        that one fit is the scenario, and the bytes, that it always was.
+        """
+        values = self.model_dump(mode="json")
+        if self.fits == FitsSpec():
+            del values["fits"]
+        for arm in values["arms"].values():
+            if arm["fits"] is None:
+                del arm["fits"]
+        return values
 
     def identity(self) -> dict[str, Any]:
         """`resolved` without `engine`: what the log carries, since `engine` may not change a
@@ -370,6 +386,13 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
         yield ("serving", "recall"), rule
     for key, rule in scenario.assignment.disagreements():
         yield ("design", key), rule
+    for name, arm in arms.items():
+        if arm.fits not in (None, 1, scenario.fits.number):
+            rule = f"must be 1 or the scenario's fits.number ({scenario.fits.number})"
+            yield ("arms", name, "fits"), f"{rule}; got {arm.fits}"
+        elif arm.fits == 1 and scenario.fits.crossed:
+            rule = "where users live with every fit, each arm has as many fits as the others"
+            yield ("arms", name, "fits"), f"{rule} ({scenario.fits.number}); got 1"
     if not scenario.metrics:
         yield ("metrics",), "must name at least one metric"
     yield from _names_clash(scenario)

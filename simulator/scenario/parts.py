@@ -8,6 +8,7 @@ from pydantic import Field
 
 from policies.device import Device
 from simulator.config.section import MAX_DAYS, MAX_IDS, Name, Params, Section
+from simulator.designs.fits import MOST
 
 Count = Annotated[int, Field(ge=1, le=MAX_IDS)]
 
@@ -29,6 +30,10 @@ class PolicySpec(Section):
 
 class Arm(PolicySpec):
     """An arm: a policy under test."""
+
+    fits: Annotated[int, Field(ge=1, le=MOST)] | None = Field(
+        default=None, description="how often it is trained: 1, or as often as `fits.number` says"
+    )
 
 
 class Logging(PolicySpec):

@@ -7,7 +7,7 @@ of `simulator.stats`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from policies.products import matmul
 from simulator.designs.base import DesignError
-from simulator.log.eventlog import EventLog
+from simulator.log.eventlog import FIT, EventLog
 from simulator.log.metrics import DEFAULT_METRICS, METRICS, Metric, Rows, Term, chosen
 from simulator.log.time import DAY
 
@@ -192,6 +192,11 @@ class UserDays:
         assigned: `[n_users]` index into `arms` (-1: in none), or None when every user was in every
             arm.
         switched: `[days]` index into `arms` that everybody got on each day (a switchback), or None.
+        fits: `[arms]` how many fits each arm has; () for one each.
+        fit_of_user: `[n_users]` the fit that each user lives with, of as many as the arms with
+            most have, where users are divided over fits; else None.
+        lives: what users had with each fit, where they lived with every one; then `terms` are the
+            means over fits. Else ().
     """
 
     arms: tuple[str, ...]
@@ -202,6 +207,9 @@ class UserDays:
     before: Mapping[str, Floats]
     assigned: Array | None = None
     switched: Array | None = None
+    fits: tuple[int, ...] = ()
+    fit_of_user: Array | None = None
+    lives: tuple[UserDays, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -220,6 +228,8 @@ class UserDays:
         In a switchback each day belongs to one arm: days are then a split table, and a user's value
         in an arm is the mean per day that the arm was served (a ratio metric's sums stay sums).
         """
+        if self.lives:
+            return _mean([life.by(unit, first=first, until=until) for life in self.lives])
         span = slice(first, self.days if until is None else until)
         tops: dict[str, Array] = {}
         bottoms: dict[str, Array] = {}
@@ -270,6 +280,8 @@ class UserDays:
             terms={name: cube[:, index] for name, cube in self.terms.items()},
             before={name: column[index] for name, column in self.before.items()},
             assigned=None if self.assigned is None else self.assigned[index],
+            fit_of_user=None if self.fit_of_user is None else self.fit_of_user[index],
+            lives=tuple(life.users(index) for life in self.lives),
         )
 
     @property
@@ -367,28 +379,65 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
     place = np.array(
         [arms.index(name) if name in arms else -1 for name in meta.arms], dtype=np.int64
     )
-    reader = _Pass(log, wanted, place, len(arms), max(meta.days, 1))
+    number = meta.fits.number if meta.fits.crossed else 1
+    reader = _Pass(log, wanted, place, len(arms), max(meta.days, 1), number)
     cubes = reader.cubes
     try:
         assigned = design.arm_of_user(meta.n_users)
-        switched = design.arm_of_day(cubes["impressions"].sum(axis=1))
+        switched = design.arm_of_day(cubes["impressions"].sum(axis=(1, 2)))
     except DesignError as error:
         raise TableError(str(error)) from error
     if design.shares_slates:
         visits = {t.name for m in wanted.values() for t in m.terms if t.visit}
         cubes = {name: cube for name, cube in cubes.items() if name not in visits}
-    return UserDays(
-        arms, meta.n_users, max(meta.days, 1), wanted, cubes, reader.before, assigned, switched
+    lives = tuple(
+        UserDays(
+            arms,
+            meta.n_users,
+            max(meta.days, 1),
+            wanted,
+            {name: cube[:, fit] for name, cube in cubes.items()},
+            reader.before,
+            assigned,
+            switched,
+        )
+        for fit in range(number)
     )
+    fits = tuple(int(meta.fits_of_arm()[meta.arms.index(name)]) for name in arms)
+    if max(fits) == 1:
+        return lives[0]
+    if meta.fits.crossed:
+        means = {name: cube.mean(axis=1) for name, cube in cubes.items()}
+        return replace(lives[0], terms=means, fits=fits, lives=lives)
+    everybody = np.arange(meta.n_users)
+    theirs = meta.fits.fit_of_user(meta.scenario.get("seed", 0), everybody, meta.fits.number)
+    return replace(lives[0], fits=fits, fit_of_user=theirs)
+
+
+def _mean(tables: Sequence[UnitTable]) -> UnitTable:
+    """One table of the means over tables of the same units: what a unit has on average."""
+    first = tables[0]
+
+    def mean(part: str) -> dict[str, Array]:
+        names: Mapping[str, Array] = getattr(first, part)
+        return {n: np.mean([getattr(table, part)[n] for table in tables], axis=0) for n in names}
+
+    return replace(first, numerators=mean("numerators"), denominators=mean("denominators"))
 
 
 class _Pass:
-    """One pass over the rows: adds each batch to the cubes `[arms, users, days]` and the sums
+    """One pass over the rows: adds each batch to the cubes `[arms, fits, users, days]` and the sums
     before t = 0 `[users]`.
     """
 
     def __init__(
-        self, log: EventLog, metrics: Mapping[str, Metric], place: Array, n_arms: int, days: int
+        self,
+        log: EventLog,
+        metrics: Mapping[str, Metric],
+        place: Array,
+        n_arms: int,
+        days: int,
+        fits: int,
     ) -> None:
         names = {
             *log.kinds,
@@ -410,16 +459,16 @@ class _Pass:
         }
         first = {t.of: t for t in reversed(asked.values())}
         self.terms = list(first.values())
-        self.columns = sorted(
-            {c for t in self.terms for c in t.columns} | {"arm", "user", "session", "request", "t"}
-        )
+        self.key = log.metadata.key[:-1]
+        self.columns = sorted({c for t in self.terms for c in t.columns} | {*self.key, "t"})
         self.place, self.days, self.n_users = place, days, log.metadata.n_users
         self.bounded = log.metadata.days > 0
-        shape = (n_arms, self.n_users, days)
+        self.n_fits = fits
+        shape = (n_arms, fits, self.n_users, days)
         self.cubes: dict[str, Array] = {t.name: np.zeros(shape) for t in self.terms}
         self.before: dict[str, Floats] = {t.name: np.zeros(self.n_users) for t in self.terms}
         self._observed = dict.fromkeys(self.columns, 0)
-        self._last: Array = np.full(4, -1, dtype=np.int64)
+        self._last: Array = np.full(len(self.key), -1, dtype=np.int64)
         self._done: set[int] = set()
         n_rows = 0
         for batch in log.batches(self.columns):
@@ -450,6 +499,8 @@ class _Pass:
         arm = self.place[rows["arm"]]
         day = np.maximum(t, 0) // DAY if self.bounded else np.zeros(len(t), dtype=np.int64)
         user = rows["user"].astype(np.int64)
+        if FIT in self.key:
+            arm = arm * self.n_fits + rows[FIT]
         now = (t >= 0) & (arm >= 0) & (day < self.days)
         self._accumulate(
             self.cubes, rows, now, ((arm * self.n_users + user) * self.days + day)[now]
@@ -479,20 +530,20 @@ class _Pass:
         """Mark the first impression of each session and request; within an arm, rows come in KEY
         order, across batches too.
         """
-        keys = [rows[n].astype(np.int64) for n in ("arm", "user", "session", "request")]
+        keys = [rows[n].astype(np.int64) for n in self.key]
         changed: Array = np.zeros(len(keys[0]), dtype=bool)
         ordered: Array = np.ones(len(keys[0]), dtype=bool)
         for place, key in enumerate(keys):
             above = np.concatenate((self._last[place : place + 1], key[:-1]))
             ordered &= changed | (key >= above) | (place == 0)
             changed = changed | (key != above)
-            if place == 2:
+            if self.key[place] == "session":
                 rows["opens_session"] = changed
         rows["opens_request"] = changed
         arms = keys[0][np.flatnonzero(np.diff(keys[0], prepend=self._last[0]))].tolist()
         if not ordered.all() or len({*arms, *self._done}) < len(arms) + len(self._done):
             raise TableError(
-                "the log is not in the order (arm, user, session, request): use `log.sorted()`"
+                f"the log is not in the order ({', '.join(self.key)}): use `log.sorted()`"
             )
         self._done.update(arms)
         self._last = np.array([key[-1] for key in keys])

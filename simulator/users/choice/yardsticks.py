@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ _BOOST = 40
 @dataclass
 class Yardstick(Policy):
     """A policy that is bound to the users whose truth it reads; it learns nothing from a log."""
+
+    draws_in_fit: ClassVar[bool] = False
 
     def inhabitants(self, user: IntArray) -> IntArray:
         """The users of the world that are answered for: one that it does not know is taken for one

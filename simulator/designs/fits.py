@@ -1,0 +1,67 @@
+"""Fits: how often each method is trained, and who lives with which of its models.
+
+A lift of one model of each method holds the luck of its training. With several fits a log can tell
+what is the models' from what is the methods' (`stats.replication`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from policies.base import IntArray
+from policies.streams import Purpose, philox, uniform
+
+MOST = 255
+"""A fit is a u8 of the log."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+class FitsSpec(BaseModel):
+    """How often every policy that draws numbers in training is trained, each time with a seed of
+    its own. A number alone is `number`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: Annotated[int, Field(ge=1, le=MOST)] = Field(
+        default=1, description="fits of each arm; its own `fits` comes first"
+    )
+    design: Literal["divided", "crossed"] = Field(
+        default="divided",
+        description=(
+            "`divided`: each user lives with one fit, the same in every arm, so that more fits cost"
+            " no more simulation; `crossed`: each user lives with every fit"
+        ),
+    )
+    seed: Seed | None = Field(
+        default=None,
+        description="of the training alone; the scenario's if left out. Fit 0 is trained with it",
+    )
+
+    @property
+    def crossed(self) -> bool:
+        """Whether a user has several lives in each arm, one with each fit."""
+        return self.number > 1 and self.design == "crossed"
+
+    def training_seed(self, seed: int, fit: int) -> int:
+        """The seed of one fit; `seed` is the scenario's."""
+        first = seed if self.seed is None else self.seed
+        if fit == 0:
+            return first
+        words = philox(first, fit, 0, Purpose.FIT, 0)
+        return int(words[0]) | int(words[1]) << 32
+
+    def fit_of_user(self, seed: int, user: IntArray, number: int | IntArray) -> IntArray:
+        """With which of `number` fits each of the users `[n]` lives, where they are divided:
+        keyed by the user alone, with equal shares.
+        """
+        return (uniform(seed, Purpose.FIT, user) * number).astype(np.int64)
+
+
+def as_section(value: Any) -> Any:
+    """`fits: 4` is `fits: {number: 4}`."""
+    return {"number": value} if isinstance(value, int) and not isinstance(value, bool) else value
