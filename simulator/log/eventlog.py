@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from policies.base import Sequences
 from simulator.log.files import staging_of, writing
 from simulator.log.ledger import commit
-from simulator.log.metadata import FIT, HISTORY, KEY, LogError, Metadata, Propensity
+from simulator.log.metadata import FIT, KEY, LogError, Metadata, Propensity
 
 __all__ = [
     "COLUMNS",
@@ -267,10 +267,6 @@ class EventLog:
             of session, request, position, propensity, watch, duration, TAB and FEEDBACK (null: -1
             in int8 columns, NaN in float ones).
         """
-        if self.metadata.fits.crossed and arm != HISTORY:
-            raise LogError(
-                "users of this log live with every fit of an arm, so they have no one sequence"
-            )
         table = self.table
         if arm is not None or len(self.metadata.arms) > 1:
             if arm not in self.metadata.arms:
@@ -278,6 +274,11 @@ class EventLog:
             table = table.filter(pc.equal(table["arm"], self.metadata.arms.index(arm)))
         if before is not None:
             table = table.filter(pc.less(table["t"], before))
+        if self.metadata.fits.crossed and (pc.max(table[FIT]).as_py() or 0) > 0:
+            raise LogError(
+                f"users of the arm {arm!r} live with each of its fits, so they have no one"
+                " sequence: give the log of one fit"
+            )
         user = column_values(table, "user").astype(np.int64)
         t = column_values(table, "t")
         order = np.lexsort((np.arange(len(t)), t, user))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from policies.base import IntArray
 from simulator.designs.base import Design, DesignError
@@ -19,6 +19,9 @@ from simulator.designs.fits import FitsSpec
 from simulator.designs.registry import DesignSpec
 
 SCHEMA_VERSION = 1
+
+FITTED_ONCE = "fitted once"
+"""The note that names the arms whose fits are all the same: their policies draw nothing."""
 
 KEY = ("arm", "user", "session", "request", "position")
 """The sort order and the identity of a row (but see `Metadata.key`)."""
@@ -272,6 +275,7 @@ class _Notes(_Told):
     """The notes of a log that are read again."""
 
     calibration: _Calibration | None = None
+    fitted_once: list[str] = Field(default=[], alias=FITTED_ONCE)
 
 
 @lru_cache(maxsize=1)

@@ -335,12 +335,7 @@ def _answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
         if sums.assigned is None
         else np.where(sums.assigned >= 0, place[np.maximum(sums.assigned, 0)], -1)
     )
-    left = dataclasses.replace(
-        sums,
-        arms=tuple(sums.arms[i] for i in kept),
-        terms={name: cube[kept] for name, cube in sums.terms.items()},
-        assigned=assigned,
-    )
+    left = dataclasses.replace(sums.of_arms(kept), assigned=assigned)
     return left, tuple(sums.arms[i] for i in np.flatnonzero(~shown))
 
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from simulator.report import finite
 from simulator.stats.efficiency import interleaved_sensitivity, preference, sensitivity
 from simulator.stats.power import PowerError, pilot, users_needed
@@ -72,11 +74,7 @@ def compared_designs(
         by design.
     """
     k = min(days.n_users, PILOTS)
-    terms, before = (
-        {n: v[:, :k] for n, v in days.terms.items()},
-        {n: v[:k] for n, v in days.before.items()},
-    )
-    few = dataclasses.replace(days, n_users=k, terms=terms, before=before)
+    few = days.users(np.arange(k))
     rows = []
     for arm in treatments:
         for metric in few.metrics:

@@ -29,7 +29,7 @@ from simulator.designs.base import Design
 from simulator.engine import tape
 from simulator.log.eventlog import FEEDBACK, FIT, EventLog, Metadata, Propensity, schema
 from simulator.log.files import load_arrays, reading
-from simulator.log.metadata import HISTORY, arm_names
+from simulator.log.metadata import FITTED_ONCE, HISTORY, arm_names
 from simulator.log.time import DAY
 from simulator.log.workspace import Lane, Workspace, load_catalogue, open_log, versions
 from simulator.scenario.model import Scenario, population
@@ -234,8 +234,17 @@ class Context:
             tuple(channel.name for channel in scenario.serving.channels),
             scenario.identity(),
             versions(),
-            {**source.notes, **self._calibration()},
+            {**source.notes, **self._calibration(), **self._fitted_once()},
         )
+
+    def _fitted_once(self) -> dict[str, Any]:
+        """A note for the log where methods are trained several times: the arms whose policies draw
+        nothing in training, so that all their fits are one.
+        """
+        if self.scenario.fits.number == 1:
+            return {}
+        arms = [a for a, spec in self.scenario.arms.items() if not self.policy(spec).is_seeded]
+        return {FITTED_ONCE: sorted(arms)}
 
     def _calibration(self) -> dict[str, Any]:
         """What fitted users have said of how close they are to real ones, for the notes of the log;

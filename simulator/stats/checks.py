@@ -341,7 +341,7 @@ def a_a(
     members = members[:most]
     chosen = _served_by(days.users(members), control)
     twice = {name: cube[[days.arms.index(control)] * 2] for name, cube in chosen.terms.items()}
-    alike = replace(chosen, arms=(control, "again"), assigned=None, switched=None, terms=twice)
+    alike = replace(chosen.pooled(twice), arms=(control, "again"), assigned=None, switched=None)
     rates = {}
     for metric in alike.metrics:
         if metric in alike.missing or len(members) < 50:
@@ -395,13 +395,8 @@ def _served_by(days: UserDays, arm: str) -> UserDays:
         return days
     at = np.flatnonzero(days.switched == days.arms.index(arm))
     kept = {name: m for name, m in days.metrics.items() if all(t.days is None for t in m.terms)}
-    return replace(
-        days,
-        days=len(at),
-        metrics=kept,
-        terms={n: cube[:, :, at] for n, cube in days.terms.items()},
-        switched=None,
-    )
+    served = {n: cube[:, :, at] for n, cube in days.terms.items()}
+    return replace(days.pooled(served), days=len(at), metrics=kept, switched=None)
 
 
 def novelty(days: UserDays, control: str) -> Check:
@@ -423,11 +418,8 @@ def novelty(days: UserDays, control: str) -> Check:
     for metric, m in days.metrics.items():
         if metric in days.missing or m.denominator is not None or m.numerator.days is not None:
             continue
-        tilted = replace(
-            days,
-            metrics={metric: m},
-            terms={**days.terms, m.numerator.name: days.terms[m.numerator.name] * line},
-        ).by("user")
+        sloped = {**days.terms, m.numerator.name: days.terms[m.numerator.name] * line}
+        tilted = replace(days.pooled(sloped), metrics={metric: m}).by("user")
         for arm in days.arms:
             if arm != control:
                 moment = Samples(tilted, {}).moments(metric, control, arm)

@@ -84,6 +84,13 @@ class Replicated:
     components: Components | None
 
 
+def same_model(pooled: Moments, n_fits: int) -> Replicated:
+    """Methods whose fits are all the same: what is said of the models is true of the methods."""
+    n_users = float(pooled.n_units)
+    parts = Components(pooled.variance * n_users, 0.0, np.nan, n_users, n_fits)
+    return Replicated(pooled, pooled, parts)
+
+
 def divided(pooled: Moments, fits: Sequence[Moments]) -> Replicated:
     """Users divided over fits: the comparison of all users, and that of the users of each fit, of
     whatever design.

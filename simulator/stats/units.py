@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from policies.products import matmul
 from simulator.designs.base import DesignError
 from simulator.log.eventlog import FIT, EventLog
+from simulator.log.metadata import FITTED_ONCE
 from simulator.log.metrics import DEFAULT_METRICS, METRICS, Metric, Rows, Term, chosen
 from simulator.log.time import DAY
 
@@ -195,6 +196,7 @@ class UserDays:
         fits: `[arms]` how many fits each arm has; () for one each.
         fit_of_user: `[n_users]` the fit that each user lives with, of as many as the arms with
             most have, where users are divided over fits; else None.
+        fitted_once: arms whose fits are all the same model, for their policies draw nothing.
         lives: what users had with each fit, where they lived with every one; then `terms` are the
             means over fits. Else ().
     """
@@ -209,6 +211,7 @@ class UserDays:
     switched: Array | None = None
     fits: tuple[int, ...] = ()
     fit_of_user: Array | None = None
+    fitted_once: frozenset[str] = frozenset()
     lives: tuple[UserDays, ...] = ()
 
     @property
@@ -283,6 +286,20 @@ class UserDays:
             fit_of_user=None if self.fit_of_user is None else self.fit_of_user[index],
             lives=tuple(life.users(index) for life in self.lives),
         )
+
+    def of_arms(self, index: Array) -> UserDays:
+        """Some of the arms `[k]`, in the order given; who is in which arm stays as it was."""
+        return replace(
+            self,
+            arms=tuple(self.arms[i] for i in index),
+            terms={name: cube[index] for name, cube in self.terms.items()},
+            fits=tuple(self.fits[i] for i in index) if self.fits else (),
+            lives=tuple(life.of_arms(index) for life in self.lives),
+        )
+
+    def pooled(self, terms: Mapping[str, Array]) -> UserDays:
+        """The same users with other sums, of which nobody says with which fit they were had."""
+        return replace(self, terms=terms, fits=(), fit_of_user=None, lives=())
 
     @property
     def groups(self) -> dict[str, Array]:
@@ -406,12 +423,13 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
     fits = tuple(int(meta.fits_of_arm()[meta.arms.index(name)]) for name in arms)
     if max(fits) == 1:
         return lives[0]
+    once = frozenset(meta.notes.get(FITTED_ONCE, ()))
     if meta.fits.crossed:
         means = {name: cube.mean(axis=1) for name, cube in cubes.items()}
-        return replace(lives[0], terms=means, fits=fits, lives=lives)
+        return replace(lives[0], terms=means, fits=fits, fitted_once=once, lives=lives)
     everybody = np.arange(meta.n_users)
     theirs = meta.fits.fit_of_user(meta.scenario.get("seed", 0), everybody, meta.fits.number)
-    return replace(lives[0], fits=fits, fit_of_user=theirs)
+    return replace(lives[0], fits=fits, fit_of_user=theirs, fitted_once=once)
 
 
 def _mean(tables: Sequence[UnitTable]) -> UnitTable:

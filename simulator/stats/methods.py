@@ -1,0 +1,137 @@
+"""The verdict on methods: the same lifts as the verdict's, with fits as random as users.
+
+What is simulated is a few models of each method. The verdict (`stats.verdict`) speaks of these
+models; here are the intervals and tests that speak of the methods which trained them
+(`stats.replication`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.stats import moments
+from simulator.stats.contrasts import Samples, compare
+from simulator.stats.intervals import Method
+from simulator.stats.moments import Floats, Sample
+from simulator.stats.replication import (
+    Columns,
+    Components,
+    Replicated,
+    crossed_pairs,
+    crossed_split,
+    divided,
+    same_model,
+)
+from simulator.stats.tests import Correction
+from simulator.stats.units import Unit, UnitTable, UserDays
+from simulator.stats.verdict import Lift, in_family, row
+
+
+@dataclass(frozen=True, slots=True)
+class MethodLift:
+    """A row of the verdict on methods.
+
+    Attributes:
+        lift: as the verdict's, its interval and test with fits as random as users.
+        components: what the variance of the difference is made of.
+    """
+
+    lift: Lift
+    components: Components
+
+
+def unknown(days: UserDays, control: str, arm: str) -> str | None:
+    """Why nothing is known of two methods apart from their models, in words; None where it is."""
+    fits = days.fits or (1,) * len(days.arms)
+    once = [
+        name
+        for name in (control, arm)
+        if fits[days.arms.index(name)] == 1 and name not in days.fitted_once
+    ]
+    if not once:
+        return None
+    return "one fit" if len(once) == 2 else f"one fit of {once[0]}"
+
+
+def method_lifts(
+    days: UserDays,
+    control: str,
+    *,
+    unit: Unit = "user",
+    interval: Method = "fieller",
+    correction: Correction = "holm",
+) -> list[MethodLift]:
+    """The verdict on methods: each arm against `control` in every metric that has data, corrected
+    over all rows returned. Arms of one fit have no rows (`unknown`).
+
+    Args:
+        days: of a log with several fits.
+        control: name of the control arm.
+        unit: the verdict's: what is assigned as a whole.
+        interval: of the relative lift.
+        correction: of the p values.
+    """
+    arms = [a for a in days.arms if a != control and unknown(days, control, a) is None]
+    if not arms:
+        return []
+    read = _Fits(days, unit)
+    found: list[tuple[Lift, Components]] = []
+    for arm in arms:
+        for metric in days.metrics:
+            if metric in days.missing:
+                continue
+            result = read.replicated(metric, control, arm)
+            if result.methods is not None and result.components is not None:
+                of_methods = row(result.methods, metric, arm, unit, interval)
+                found.append((of_methods, result.components))
+    rows = in_family([lift for lift, _ in found], correction)
+    return [MethodLift(lift, parts) for lift, (_, parts) in zip(rows, found, strict=True)]
+
+
+class _Fits:
+    """The tables of a log with several fits: pooled, and of each fit."""
+
+    def __init__(self, days: UserDays, unit: Unit) -> None:
+        self.pooled = days.by(unit)
+        self.fitted_once = days.fitted_once
+        self.n_fits = max(days.fits)
+        self.crossed = bool(days.lives)
+        self.each: Sequence[UnitTable]
+        if self.crossed:
+            self.each = [life.by(unit) for life in days.lives]
+            return
+        assert days.fit_of_user is not None
+        fits = range(max(days.fits))
+        members = [np.flatnonzero(days.fit_of_user == fit) for fit in fits]
+        self.each = [days.users(index).by(unit) for index in members if len(index)]
+        self._samples = [Samples(table, {}) for table in self.each]
+
+    def replicated(self, metric: str, control: str, arm: str) -> Replicated:
+        """One comparison by both questions."""
+        pooled = compare(self.pooled, metric, control, arm)
+        if {control, arm} <= self.fitted_once:
+            return same_model(pooled, self.n_fits)
+        if not self.crossed:
+            parts = [samples.moments(metric, control, arm) for samples in self._samples]
+            return divided(pooled, parts)
+        if self.pooled.paired:
+            both, columns = self._sample(metric, (control, arm))
+            half = len(columns) // 2
+            return crossed_pairs(pooled, both, columns[:half], columns[half:])
+        return crossed_split(pooled, self._sample(metric, (control,)), self._sample(metric, (arm,)))
+
+    def _sample(self, metric: str, arms: Sequence[str]) -> tuple[Sample, list[Columns]]:
+        """What units have in some arms with each fit: a variable for each numerator and
+        denominator, and where they are, arm by arm.
+        """
+        variables: list[Floats] = []
+        columns: list[Columns] = []
+        for arm in arms:
+            for table in self.each:
+                top, bottom = table.sums(metric, arm)
+                columns.append((len(variables), None if bottom is None else len(variables) + 1))
+                variables += [top] if bottom is None else [top, bottom]
+        return moments.sample(variables), columns
