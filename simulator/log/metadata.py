@@ -275,7 +275,7 @@ class _Notes(_Told):
     """The notes of a log that are read again."""
 
     calibration: _Calibration | None = None
-    fitted_once: list[str] = Field(default=[], alias=FITTED_ONCE)
+    fitted_once: list[str] = Field(default=[], alias="fitted once")
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,254 @@
+"""Several fits of each method: who lives with which, what the log says, what a verdict may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from policies.base import Policy
+from policies.registry import make
+from simulator.designs.fits import FitsSpec
+from simulator.log.eventlog import FIT, EventLog, LogError
+from simulator.scenario.model import Scenario, ScenarioError
+from simulator.stats import units
+from simulator.stats.methods import method_lifts, unknown
+from tests.worlds import log_digests, simulate_scenario, tiny_scenario, write_scenario
+
+BPR: dict[str, Any] = {"policy": "bpr", "params": {"width": 8, "training": {"epochs": 1}}}
+ARMS: dict[str, Any] = {"counts": {"policy": "itemknn"}, "network": BPR}
+DIVIDED: dict[str, Any] = {"number": 3}
+CROSSED: dict[str, Any] = {"number": 3, "design": "crossed"}
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    content = tiny_scenario(ARMS, fits=DIVIDED)
+    return simulate_scenario(tmp_path_factory.mktemp("divided"), content)
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    content = tiny_scenario(ARMS, fits=CROSSED)
+    return simulate_scenario(tmp_path_factory.mktemp("crossed"), content)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate_scenario(tmp_path_factory.mktemp("single"), tiny_scenario(ARMS))
+
+
+def rows_of(root: Path, arm: str, fit: int | None = None) -> pa.Table:
+    log = EventLog.open(root / "log")
+    table = log.table
+    table = table.filter(pc.equal(table["arm"], log.metadata.arms.index(arm)))
+    if fit is not None:
+        table = table.filter(pc.equal(table[FIT], fit))
+    return table.drop_columns([FIT]) if FIT in table.column_names else table
+
+
+def test_one_fit_is_the_scenario_that_it_always_was(single: Path, tmp_path: Path) -> None:
+    """The same bytes, and no column."""
+    said = simulate_scenario(tmp_path, tiny_scenario(ARMS, fits=1))
+    assert log_digests(said) == log_digests(single)
+    assert FIT not in EventLog.open(single / "log").table.column_names
+
+
+def test_divided_users_live_with_one_fit_in_every_arm(divided: Path) -> None:
+    log = EventLog.open(divided / "log")
+    log.validate()
+    table = log.table.filter(pc.greater(log.table["arm"], 0))
+    user, fit = table["user"].to_numpy().astype(int), table[FIT].to_numpy()
+    theirs = FitsSpec(number=3).fit_of_user(9, np.arange(log.metadata.n_users), 3)
+    np.testing.assert_array_equal(fit, theirs[user])
+    assert set(fit) == {0, 1, 2}
+
+
+def test_crossed_users_live_with_every_fit(crossed: Path) -> None:
+    log = EventLog.open(crossed / "log")
+    log.validate()
+    assert log.metadata.key == ("arm", "fit", "user", "session", "request", "position")
+    who = [set(rows_of(crossed, "network", fit)["user"].to_pylist()) for fit in range(3)]
+    assert who[0] == who[1] == who[2]
+    assert not rows_of(crossed, "network", 0).equals(rows_of(crossed, "network", 1))
+
+
+def test_the_first_fit_is_the_only_one_of_a_run_with_one(single: Path, crossed: Path) -> None:
+    """And a policy that draws nothing is the same in every fit."""
+    for arm, fits in (("network", [0]), ("counts", [0, 1, 2])):
+        for fit in fits:
+            assert rows_of(crossed, arm, fit).equals(rows_of(single, arm))
+
+
+def test_divided_users_do_as_their_fit_makes_them_do(divided: Path, crossed: Path) -> None:
+    """The users of a fit have the lives that they have with it where everybody has."""
+    theirs = FitsSpec(number=3).fit_of_user(9, np.arange(1000), 3)
+    for fit in range(3):
+        whole = rows_of(crossed, "network", fit)
+        mine = whole.filter(pa.array(theirs[whole["user"].to_numpy()] == fit))
+        assert rows_of(divided, "network", fit).equals(mine)
+
+
+@pytest.mark.parametrize("fits", [DIVIDED, CROSSED], ids=["divided", "crossed"])
+def test_the_cut_of_the_work_changes_no_byte(
+    fits: dict[str, Any], divided: Path, crossed: Path, tmp_path: Path
+) -> None:
+    engine = {"executor": "serial", "block": 7, "shards": 3}
+    again = simulate_scenario(tmp_path, tiny_scenario(ARMS, fits=fits, engine=engine))
+    assert log_digests(again) == log_digests(divided if fits is DIVIDED else crossed)
+
+
+@pytest.mark.parametrize("kind", ["split", "switchback", "interleave"])
+@pytest.mark.parametrize("fits", [DIVIDED, CROSSED], ids=["divided", "crossed"])
+def test_every_design_takes_part(kind: str, fits: dict[str, Any], tmp_path: Path) -> None:
+    content = tiny_scenario(ARMS, fits=fits, design={"kind": kind}, days=4)
+    log = EventLog.open(simulate_scenario(tmp_path, content) / "log")
+    log.validate()
+    days = units.read(log)
+    assert days.fits == (3, 3)
+    unit = log.metadata.design.unit
+    found = {row.lift.metric: row for row in method_lifts(days, "counts", unit=unit)}
+    assert found["click"].components.n_fits == 3
+    assert np.isfinite(found["click"].lift.p)
+
+
+def test_refits_channels_and_worlds_take_part(tmp_path: Path) -> None:
+    """A refit of a divided run learns from everybody, one of a crossed run from its own lives."""
+    channel = {"name": "network", "quota": 5, **BPR}
+    serving = {"slate": 3, "recall": 8, "refit": "daily", "channels": [channel]}
+    models = {}
+    for name, fits in (("divided", DIVIDED), ("crossed", CROSSED)):
+        content = tiny_scenario(ARMS, fits=fits, serving=serving)
+        root = simulate_scenario(tmp_path / name, content)
+        EventLog.open(root / "log").validate()
+        models[name] = sorted(place.name for place in (root / "models").iterdir())
+    own = [name for name in models["crossed"] if "-day-1-" in name]
+    assert len([name for name in own if name.startswith("transitions")]) == 3
+    own = [name for name in models["divided"] if "-day-1-" in name]
+    assert len([name for name in own if name.startswith("transitions")]) == 1
+    assert len([name for name in own if name.startswith("bpr")]) == 3
+
+
+def test_the_seed_of_the_fits_is_a_key_of_its_own(tmp_path: Path, single: Path) -> None:
+    """Another seed of the fits: the world and the counts stay, the network does not."""
+    other = simulate_scenario(tmp_path, tiny_scenario(ARMS, fits={"number": 1, "seed": 4}))
+    assert rows_of(other, "counts").equals(rows_of(single, "counts"))
+    assert not rows_of(other, "network").equals(rows_of(single, "network"))
+
+
+def test_an_arm_of_one_fit_among_several(tmp_path: Path) -> None:
+    """It serves everybody with that one, and nothing is said of its method; one that draws nothing
+    is known by it.
+    """
+    arms = {"counts": {**ARMS["counts"], "fits": 1}, "again": {**BPR, "fits": 1}, "network": BPR}
+    root = simulate_scenario(tmp_path, tiny_scenario(arms, fits=DIVIDED))
+    log = EventLog.open(root / "log")
+    log.validate()
+    days = units.read(log)
+    assert unknown(days, "counts", "network") is None
+    assert unknown(days, "counts", "again") == "one fit of again"
+    assert {row.lift.arm for row in method_lifts(days, "counts")} == {"network"}
+
+
+def test_policies_that_draw_nothing_are_known_by_their_models(tmp_path: Path) -> None:
+    arms = {"counts": ARMS["counts"], "popularity": {"policy": "popularity"}}
+    root = simulate_scenario(tmp_path, tiny_scenario(arms, fits=DIVIDED))
+    days = units.read(EventLog.open(root / "log"))
+    (row,) = [r for r in method_lifts(days, "counts") if r.lift.metric == "click"]
+    assert row.components.share_of_fits == 0.0
+    assert row.lift.df == days.n_users - 1
+    assert len(list((root / "models").glob("transitions-*"))) == 1
+
+
+def test_a_log_without_the_column_is_of_one_fit(single: Path) -> None:
+    days = units.read(EventLog.open(single / "log"))
+    assert unknown(days, "counts", "network") == "one fit"
+    assert method_lifts(days, "counts") == []
+
+
+def test_crossed_sums_are_means_over_fits(crossed: Path) -> None:
+    days = units.read(EventLog.open(crossed / "log"))
+    whole = days.by("user")
+    for metric, sums in whole.numerators.items():
+        each = [life.by("user").numerators[metric] for life in days.lives]
+        np.testing.assert_allclose(sums, np.mean(each, axis=0))
+
+
+def relabelled(root: Path, change: Any) -> EventLog:
+    """The log of a run with other fits in its rows."""
+    log = EventLog.open(root / "log")
+    table = log.table
+    fit = change(table)
+    place = table.column_names.index(FIT)
+    return EventLog(log.metadata, table.set_column(place, table.schema.field(place), [fit]))
+
+
+def test_a_fit_that_cannot_be_is_refused_with_its_row(divided: Path) -> None:
+    def moved(table: pa.Table) -> pa.Array:
+        fit = table[FIT].to_numpy().copy()
+        fit[-1] = (fit[-1] + 1) % 3
+        return pa.array(fit)
+
+    def beyond(table: pa.Table) -> pa.Array:
+        fit = table[FIT].to_numpy().copy()
+        fit[-1] = 7
+        return pa.array(fit)
+
+    with pytest.raises(LogError, match=r"row \d+: fit must be that of its user: .*got"):
+        relabelled(divided, moved).validate()
+    with pytest.raises(LogError, match=r"fit must be below 3, the number of fits of the arm"):
+        relabelled(divided, beyond).validate()
+
+
+def test_a_log_of_several_fits_must_say_which(divided: Path) -> None:
+    log = EventLog.open(divided / "log")
+    without = EventLog(log.metadata, log.table.drop_columns([FIT]))
+    with pytest.raises(LogError, match="column 'fit' is missing: the scenario has 3 fits"):
+        without.validate()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"fits": 0}, "fits"),
+        ({"fits": -2}, "fits"),
+        ({"fits": True}, "fits"),
+        ({"fits": {"number": 300}}, "fits.number"),
+        ({"fits": {"numbers": 3}}, "fits.numbers"),
+        ({"fits": {"number": 3, "design": "nested"}}, "fits.design"),
+        ({"fits": 3, "arms": {**ARMS, "two": {**BPR, "fits": 2}}}, "arms.two.fits: must be 1 or"),
+        (
+            {"fits": CROSSED, "arms": {**ARMS, "two": {**BPR, "fits": 1}}},
+            "each arm has as many fits as the others",
+        ),
+    ],
+)
+def test_fits_that_cannot_be_are_refused(
+    change: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    content = tiny_scenario(ARMS)
+    with pytest.raises(ScenarioError, match=complaint.replace(".", r"\.")):
+        Scenario.load(write_scenario(tmp_path, {**content, **change}))
+
+
+def test_who_draws_in_training() -> None:
+    def draws(policy: Policy) -> bool:
+        return policy.is_seeded
+
+    assert not any(draws(make(name, {})) for name in ("popularity", "random", "itemknn"))
+    assert all(draws(make(name, {})) for name in ("bpr", "sasrec", "recgpt", "comirec"))
+    assert not draws(make("explore", {"policy": "itemknn"}))
+    assert draws(make("explore", {"policy": "bpr"}))
+
+
+def test_training_seeds_are_all_different_and_the_first_is_the_scenario_s() -> None:
+    spec = FitsSpec(number=255)
+    seeds = [spec.training_seed(2**63 + 5, fit) for fit in range(255)]
+    assert seeds[0] == 2**63 + 5
+    assert len(set(seeds)) == 255
+    assert all(0 <= seed < 2**64 for seed in seeds)
+    assert FitsSpec(number=2, seed=7).training_seed(1, 0) == 7
