@@ -19,7 +19,8 @@ from simulator.cli import main
 from simulator.log.eventlog import EventLog
 from simulator.report import comparison
 from simulator.report import worlds as world
-from tests.worlds import feedback_log, interleaved_log, paired_log
+from simulator.report.content import Content
+from tests.worlds import decided_content, feedback_log, interleaved_log, paired_log
 
 
 @pytest.fixture(scope="module")
@@ -30,34 +31,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [home / "seed5", home / "seed6"]
 
 
-def content(**verdicts: dict[str, str]) -> dict[str, Any]:
+def contents(**verdicts: dict[str, str]) -> dict[str, Content]:
     """Reports of one arm by name, from metric -> verdict."""
-    lift = {"up": 0.1, "down": -0.1}
-
-    def one(metric: str, verdict: str) -> dict[str, Any]:
-        middle = lift.get(verdict, 0.0)
-        return {
-            "metric": metric,
-            "arm": "b",
-            "unit": "user",
-            "lift": middle,
-            "low": middle - 0.05,
-            "high": middle + 0.05,
-        }
-
+    sizes = {"up": 0.1, "down": -0.1}
     return {
-        name: {
-            "unit": "user",
-            "lifts": [one(m, v) for m, v in said.items()],
-            "verdicts": [{"verdict": v} for v in said.values()],
-        }
-        for name, said in verdicts.items()
+        name: decided_content("b", {m: sizes.get(v, 0.0) for m, v in says.items()}, says)
+        for name, says in verdicts.items()
     }
 
 
 def test_signs_agree_only_where_every_world_shows_the_same() -> None:
     rows = world.across(
-        content(
+        contents(
             one={
                 "click": "up",
                 "like": "up",
@@ -68,7 +53,7 @@ def test_signs_agree_only_where_every_world_shows_the_same() -> None:
             two={"click": "up", "like": "down", "play": "undecided", "comment": "identical"},
         )
     )
-    assert {row["metric"]: row["agree"] for row in rows} == {
+    assert {row.metric: row.agree for row in rows} == {
         "click": "same sign",
         "like": "opposite",
         "play": "undecided",
@@ -81,25 +66,27 @@ def test_repeats_are_pooled_as_in_statsmodels(runs: list[Path]) -> None:
     from statsmodels.stats.meta_analysis import combine_effects
 
     found = comparison.read(runs)
-    assert found["differences"] == [{"key": "seed", "values": {"seed5": 5, "seed6": 6}}]
-    row = next(r for r in found["rows"] if r["metric"] == "click" and r["arm"] == "recgpt")
-    cells = list(row["lifts"].values())
-    effects = np.array([c["lift"] for c in cells])
-    variances = np.array([((c["high"] - c["low"]) / 2 / norm.ppf(0.975)) ** 2 for c in cells])
+    assert found.differences == (comparison.Difference("seed", {"seed5": 5, "seed6": 6}),)
+    row = next(r for r in found.rows if r.metric == "click" and r.arm == "recgpt")
+    cells = list(row.lifts.values())
+    effects = np.array([c.lift for c in cells])
+    variances = np.array([((c.high - c.low) / 2 / norm.ppf(0.975)) ** 2 for c in cells])
     expected = combine_effects(effects, variances)
-    assert row["pooled"] == pytest.approx(expected.mean_effect_fe, rel=1e-9)
-    assert (row["high"] - row["low"]) / 2 == pytest.approx(
+    assert row.pooled == pytest.approx(expected.mean_effect_fe, rel=1e-9)
+    assert row.high is not None
+    assert row.low is not None
+    assert (row.high - row.low) / 2 == pytest.approx(
         norm.ppf(0.975) * expected.sd_eff_w_fe, rel=1e-9
     )
-    assert row["differ"] == pytest.approx(chi2.sf(expected.q, 1), rel=1e-9)
+    assert row.differ == pytest.approx(chi2.sf(expected.q, 1), rel=1e-9)
 
 
 def test_runs_of_one_seed_are_not_independent(tmp_path: Path) -> None:
     for i, n_users in enumerate((120, 150)):
         report.write(feedback_log(n_users=n_users, seed=5), tmp_path / str(i))
     found = comparison.read([tmp_path / "0", tmp_path / "1"])
-    assert all(row["differ"] is row["pooled"] is None for row in found["rows"])
-    assert any("not independent" in note for note in found["notes"])
+    assert all(row.differ is row.pooled is None for row in found.rows)
+    assert any("not independent" in note for note in found.notes)
 
 
 def test_the_command_writes_all_three_and_prints_a_table(runs: list[Path], tmp_path: Path) -> None:
@@ -127,14 +114,14 @@ def test_designs_are_compared_on_one_world(tmp_path: Path) -> None:
     )
     report.write(interleaved_log(150, 0.5), tmp_path / "mixed")
     found = comparison.read([tmp_path / "paired", tmp_path / "mixed"])
-    (row,) = (r for r in found["designs"] if r["metric"] == "click")
-    assert set(row["users"]) == {"paired", "split", "cuped", "switchback", "interleave"}
+    (row,) = (r for r in found.designs if r.metric == "click")
+    assert set(row.users) == {"paired", "split", "cuped", "switchback", "interleave"}
     alone = json.loads((tmp_path / "mixed" / "report.json").read_text())["designs"]
-    assert row["users"]["interleave"] == next(
+    assert row.users["interleave"] == next(
         r["users"]["interleave"] for r in alone if r["metric"] == "click"
     )
-    assert row["lifts"]["interleave"] != row["lifts"]["paired"]
-    assert any("credits within shared slates" in note for note in found["notes"])
+    assert row.lifts["interleave"] != row.lifts["paired"]
+    assert any("credits within shared slates" in note for note in found.notes)
     result = CliRunner().invoke(
         main,
         [
@@ -155,7 +142,7 @@ def test_designs_are_compared_on_one_world(tmp_path: Path) -> None:
         paired_log(n_users=150), {"design": {"kind": "paired"}, "users": {"kind": "other"}}
     )
     report.write(other, tmp_path / "elsewhere")
-    assert comparison.read([tmp_path / "elsewhere", tmp_path / "mixed"])["designs"] == []
+    assert comparison.read([tmp_path / "elsewhere", tmp_path / "mixed"]).designs == ()
 
 
 @pytest.mark.parametrize("which", [[0], [0, 0]])
@@ -177,14 +164,11 @@ def test_further_worlds_stand_beside_the_run(runs: list[Path], tmp_path: Path) -
     log = feedback_log(n_users=150, seed=5)
     report.write(feedback_log(n_users=150, seed=6), tmp_path / "worlds" / "markov")
     found = report.write(log, tmp_path)
-    click = next(
-        row for row in found["worlds"] if (row["metric"], row["arm"]) == ("click", "recgpt")
-    )
-    assert set(click["lifts"]) == {"this world", "markov"}
-    assert click["all"]["lift"] == pytest.approx(
-        np.mean([cell["lift"] for cell in click["lifts"].values()])
-    )
-    assert click["all"]["low"] < min(cell["lift"] for cell in click["lifts"].values())
+    click = next(row for row in found.worlds if (row.metric, row.arm) == ("click", "recgpt"))
+    assert set(click.lifts) == {"this world", "markov"}
+    assert click.all is not None
+    assert click.all.lift == pytest.approx(np.mean([cell.lift for cell in click.lifts.values()]))
+    assert click.all.low < min(cell.lift for cell in click.lifts.values())
     assert "## The same arms in other worlds" in (tmp_path / "report.md").read_text(
         encoding="utf-8"
     )

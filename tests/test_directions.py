@@ -5,6 +5,7 @@ safe.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from scipy import stats
 from simulator import report
 from simulator.cli import main
 from simulator.log.metrics import MetricError, chosen, directed, direction_of, metric
-from simulator.page import words
-from simulator.report import comparison
+from simulator.report import comparison, sentences
 from simulator.report import user_table as tables
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats.frames import from_frame
@@ -149,8 +149,8 @@ def test_disasters_are_never_safe(ops: pd.DataFrame) -> None:
         assert m.p == pytest.approx(theirs.pvalue)
         assert (m.low < m.margin < m.high) == (0.05 < m.p < 0.95), "the interval is the test's own"
     few = judged(from_frame(ops.iloc[:200]), "control", Margins({"hate": 0.001}))[0]
-    open_answer = words.bounded(
-        {**vars(few), "answer": "not shown"}, "control", higher_is_better=False
+    open_answer = sentences.margin_sentence(
+        replace(few, answer="not shown"), "control", higher_is_better=False
     )
     assert open_answer.startswith(
         "Hate (less is better): a rise of 0.10% under new is not excluded"
@@ -236,7 +236,7 @@ def test_a_comparison_says_which_way_is_better(ops: pd.DataFrame, tmp_path: Path
     for i, part in enumerate((ops[ops["user"] % 3 > 0], ops[ops["user"] % 3 == 0])):
         tables.write(part, tmp_path / str(i), metrics=["crashes"])
     content = comparison.read([tmp_path / "0", tmp_path / "1"])
-    assert "Less is better (known by its name): crashes." in content["notes"]
+    assert "Less is better (known by its name): crashes." in content.notes
     comparison.save(content, tmp_path / "both")
     assert (
         "Less is better (known by its name): crashes."
@@ -249,19 +249,17 @@ def test_a_comparison_says_which_way_is_better(ops: pd.DataFrame, tmp_path: Path
     [("up", False, "bad"), ("down", False, "good"), ("up", None, "open")],
 )
 def test_tones_follow_the_direction(verdict: str, higher: bool | None, tone: str) -> None:
-    assert words.tone(verdict, higher) == tone
+    assert sentences.tone(verdict, higher) == tone
 
 
 def test_metrics_of_a_log_may_be_declared(tmp_path: Path) -> None:
     content = report.write(
         paired_log(200, 2), tmp_path, better={"click": "lower"}, margins=Margins({"click": 0.01})
     )
-    assert content["metrics"]["click"]["higher_is_better"] is False
-    assert content["margins"][0]["answer"] != "safe", "clicks of the arm b are up by 5%"
-    assert (
-        content["metrics"]["like"] | {"higher_is_better": True, "known_by": ""}
-        == content["metrics"]["like"]
-    )
+    assert content.metrics["click"].higher_is_better is False
+    assert content.margins[0].answer != "safe", "clicks of the arm b are up by 5%"
+    like = content.metrics["like"]
+    assert (like.higher_is_better, like.known_by) == (True, "")
 
 
 def test_a_scenario_declares_directions(tmp_path: Path) -> None:
@@ -290,4 +288,4 @@ def test_a_scenario_declares_directions(tmp_path: Path) -> None:
 
 def test_the_python_report_takes_directions(ops: pd.DataFrame, tmp_path: Path) -> None:
     content = tables.write(ops, tmp_path, margins=Margins({"zeal": 0.3}), better={"zeal": "higher"})
-    assert content["margins"][0]["answer"] == "safe"
+    assert content.margins[0].answer == "safe"

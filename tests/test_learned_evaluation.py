@@ -4,6 +4,7 @@ truth.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 from simulator.log.eventlog import EventLog, LogError, Metadata
+from simulator.stats.pooling import pool_lifts, pooled
+from simulator.stats.verdict import Lift
 from simulator.users.base import Source, UsersError
 from simulator.users.learned import Learned
-from simulator.users.learned.ensemble import pool_reports, pooled
 from simulator.users.learned.evaluation import auc, evaluate
 from simulator.users.learned.response import Response
 from simulator.users.learned.support import support
@@ -162,23 +164,17 @@ def test_pooled_intervals_cover_a_truth_that_worlds_only_approach() -> None:
     assert alone.mean() < 0.6
 
 
-def test_reports_are_pooled_row_by_row() -> None:
-    def report(lift: float) -> dict[str, Any]:
-        row = {
-            "arm": "a",
-            "metric": "click",
-            "unit": "user",
-            "lift": lift,
-            "low": lift - 1.959964,
-            "high": lift + 1.959964,
-            "df": 1e9,
-        }
-        none = {**row, "metric": "sessions", "low": 0.0, "high": 0.0}
-        return {"lifts": [row, {**row, "unit": "day"}, none]}
+def test_verdicts_are_pooled_row_by_row() -> None:
+    def rows(lift: float) -> list[Lift]:
+        z = 1.959964
+        row = Lift(
+            "click", "a", "user", 1.0, 1 + lift, lift, lift - z, lift + z, 1, 1e9, 0.5, 0.5, 9, 1
+        )
+        return [row, replace(row, unit="day"), replace(row, metric="sessions", low=0.0, high=0.0)]
 
-    found = pool_reports([report(1.0), report(3.0)])
-    assert list(found) == [("a", "click")]
-    assert found[("a", "click")].within == pytest.approx(1.0, abs=1e-5)
+    pools = pool_lifts([rows(1.0), rows(3.0)])
+    assert list(pools) == [("a", "click")]
+    assert pools[("a", "click")].within == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.data

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,12 @@ from simulator.cli import main
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.page import words
+from simulator.report.content import Content, Headline
 from simulator.report.counts import DAY_MS, count
+from simulator.report.sentences import headline, verdict_sentence
+from simulator.report.stored import decode, encode
 from simulator.report.terminal import show
+from simulator.stats.verdict import Lift
 from tests.browser import PROGRAM, Browser
 from tests.worlds import feedback_log, paired_log
 
@@ -172,7 +177,7 @@ def test_the_log_alone_rebuilds_the_same_report(
     folder: Path, tmp_path: Path, content: dict[str, Any]
 ) -> None:
     rebuilt = report.write(EventLog.open(folder / "log"), tmp_path)
-    assert {**rebuilt, "runtime": None} == {**content, "runtime": None}
+    assert {**encode(rebuilt), "runtime": None} == {**content, "runtime": None}
     again = CliRunner().invoke(main, ["report", str(folder), "--quiet"])
     assert again.exit_code == 0, again.output
     assert again.output.strip() == str(folder / "report.html")
@@ -199,11 +204,9 @@ def test_an_a_a_run_is_identical_in_every_metric(log: EventLog, tmp_path: Path) 
     )
     meta = dataclasses.replace(log.metadata, arms=("a", "b"), control="a")
     content = report.write(EventLog(meta, pa.concat_tables([table, twin])), tmp_path)
-    assert {said["verdict"] for said in content["verdicts"]} == {"identical"}
-    assert all(row["lift"] == 0 and row["p"] is None for row in content["lifts"])
-    assert content["headlines"] == [
-        {"arm": "b", "sentence": "b and a are identical in every metric."}
-    ]
+    assert {said.verdict for said in content.verdicts} == {"identical"}
+    assert all(row.lift == 0 and math.isnan(row.p) for row in content.lifts)
+    assert content.headlines == (Headline("b", "b and a are identical in every metric."),)
     assert "identical" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -211,7 +214,7 @@ def test_the_terminal_table_is_in_the_papers_style_within_80_columns(
     content: dict[str, Any],
 ) -> None:
     out = io.StringIO()
-    show(content, Console(file=out, width=80, highlight=False))
+    show(decode(Content, content), Console(file=out, width=80, highlight=False))
     text = out.getvalue()
     row = next(
         r
@@ -260,34 +263,36 @@ def test_percent_is_in_the_papers_style(fraction: float | None, text: str) -> No
 
 
 def test_sentences_say_what_the_row_says() -> None:
-    row = {
-        "metric": "watch_time",
-        "arm": "b",
-        "unit": "user",
-        "control_mean": 1.0,
-        "treatment_mean": 1.01,
-        "lift": 0.01,
-        "low": -0.01,
-        "high": 0.03,
-        "t": 1.0,
-        "df": 9.0,
-        "p": 0.04,
-        "p_adjusted": 0.4,
-        "n_units": 10,
-        "mde": 0.02,
-    }
-    said = words.sentence(row, "undecided", "a", 9)
+    row = Lift(
+        metric="watch_time",
+        arm="b",
+        unit="user",
+        control_mean=1.0,
+        treatment_mean=1.01,
+        lift=0.01,
+        low=-0.01,
+        high=0.03,
+        t=1.0,
+        df=9.0,
+        p=0.04,
+        p_adjusted=0.4,
+        n_units=10,
+        mde=0.02,
+    )
+    said = verdict_sentence(row, "a", 9)
     assert said.startswith(
         "Watch time: not shown. +1.000%, 95% interval -1.000% to +3.000%; alone it would pass (p"
         " .040)"
     )
     assert "±2.00% or more" in said
-    assert "unbounded" in words.sentence({**row, "low": None, "high": None}, "undecided", "a", 9)
-    assert "a relative lift of nothing is not defined" in words.sentence(
-        {**row, "lift": None, "control_mean": 0.0}, "undecided", "a", 9
+    assert "unbounded" in verdict_sentence(
+        dataclasses.replace(row, low=-math.inf, high=math.inf), "a", 9
+    )
+    assert "a relative lift of nothing is not defined" in verdict_sentence(
+        dataclasses.replace(row, lift=math.nan, control_mean=0.0), "a", 9
     )
     assert (
-        words.headline([("click", "down"), ("like", "up"), ("return", "undecided")], "b", "a")
+        headline([("click", "down"), ("like", "up"), ("return", "undecided")], "b", "a")
         == "b against a: higher on like; lower on click; 1 of 3 metrics undecided."
     )
 
@@ -674,18 +679,18 @@ def test_days_on_which_nothing_was_shown_are_said(tmp_path: Path) -> None:
     of them.
     """
     log = feedback_log(days=3, arms=("old", "new"))
-    whole = report.write(log, tmp_path / "ms")["checks"]
-    assert "Days" not in {check["name"] for check in whole}
+    whole = report.write(log, tmp_path / "ms").checks
+    assert "Days" not in {check.name for check in whole}
     t = pc.divide(log.table["t"], 1000)
     table = log.table.set_column(
         log.table.schema.get_field_index("t"), log.table.schema.field("t"), t
     )
     (check,) = (
         c
-        for c in report.write(EventLog(log.metadata, table), tmp_path / "s")["checks"]
-        if c["name"] == "Days"
+        for c in report.write(EventLog(log.metadata, table), tmp_path / "s").checks
+        if c.name == "Days"
     )
-    assert (check["status"], check["value"]) == ("amber", "Nothing was shown on 2 of 3 days: 2, 3.")
+    assert (check.status, check.value) == ("amber", "Nothing was shown on 2 of 3 days: 2, 3.")
 
 
 def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
@@ -702,15 +707,16 @@ def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
     )
     (tmp_path / "audit.json").write_text(json.dumps(found))
     content = report.write(log, tmp_path)
-    assert content["audit"]["repetitions"] == 100
-    assert {row["n"] for row in content["audit"]["rows"]} == {20, 80}
-    assert content["audit"]["beside"]["of"] >= content["audit"]["beside"]["held"] > 0
-    (check,) = (c for c in content["checks"] if c["name"] == "Audit of the tests")
-    assert "100 samples of 80 users" in check["value"]
+    assert content.audit is not None
+    assert content.audit.repetitions == 100
+    assert {row.n for row in content.audit.rows} == {20, 80}
+    assert content.audit.beside.of >= content.audit.beside.held > 0
+    (check,) = (c for c in content.checks if c.name == "Audit of the tests")
+    assert "100 samples of 80 users" in check.value
     by_day = [r for r in found["rows"] if r["analysis"] == "paired t by day" and r["n"] == 80]
-    assert content["audit"]["by_day"]["error"] == [
-        how(r["error"]["value"] for r in by_day) for how in (min, max)
-    ]
+    errors = [r["error"]["value"] for r in by_day]
+    assert content.audit.by_day is not None
+    assert content.audit.by_day.error == (min(errors), max(errors))
     assert f"{max(r['error']['value'] for r in by_day):.1%} of tests in place of 5%" in (
         tmp_path / "report.html"
     ).read_text(encoding="utf-8")
@@ -721,10 +727,8 @@ def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
     for row in found["rows"]:
         row["holds"] &= not row["default"]
     (tmp_path / "audit.json").write_text(json.dumps(found))
-    (check,) = (
-        c for c in report.write(log, tmp_path)["checks"] if c["name"] == "Audit of the tests"
-    )
-    assert check["status"] == "amber"
+    (check,) = (c for c in report.write(log, tmp_path).checks if c.name == "Audit of the tests")
+    assert check.status == "amber"
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(report.ReportError, match="not an audit"):
         report.write(log, tmp_path)

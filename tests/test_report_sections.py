@@ -8,7 +8,7 @@ import dataclasses
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,15 @@ from simulator.log.eventlog import EventLog
 from simulator.page.blocks import Fold, Table
 from simulator.page.html import page
 from simulator.page.markdown import markdown
-from simulator.report import comparison, sections
+from simulator.report import ReportError, comparison, load, sections
 from simulator.report import user_table as tables
+from simulator.report.content import Content
+from simulator.report.stored import as_json
 from simulator.stats import audit as audits
 from simulator.stats import units
 from simulator.stats.choices import Choices
 from simulator.stats.margins import Margins
 from tests.worlds import feedback_log, interleaved_log, paired_log, switchback_log
-
-Content = dict[str, Any]
 
 
 def a_paired_run(home: Path) -> Content:
@@ -237,22 +237,21 @@ def test_page_and_markdown_have_the_same_words(homes: dict[str, Path], kind: str
     )
     written = written.replace("**", "").replace("#", "")
     ours = {"Skip to the content", "What was checked", "A/B report"}
-    stored = json.loads((homes[kind] / "report.json").read_text())
-    nav = {section.short for section in sections.document(stored).sections}
-    titles = {metric.replace("_", " ").capitalize() for metric in stored["metrics"]}  # of figures
+    content = load(homes[kind])
+    nav = {section.short for section in sections.document(content).sections}
+    titles = {metric.replace("_", " ").capitalize() for metric in content.metrics}  # of figures
     for text in shown.words:
         said = _letters(text).replace("*", "").replace("#", "")
-        if said and text.strip() not in {*ours, *nav, *titles, *stored["arms"]}:
+        if said and text.strip() not in {*ours, *nav, *titles, *content.arms}:
             assert said.rstrip(":.,") in written or text == "Unnamed scenario", text
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_section_has_its_heading_in_both(homes: dict[str, Path], kind: str) -> None:
-    stored = json.loads((homes[kind] / "report.json").read_text())
     page, text = (
         (homes[kind] / f"report.{ending}").read_text(encoding="utf-8") for ending in ("html", "md")
     )
-    for section in sections.document(stored).sections:
+    for section in sections.document(load(homes[kind])).sections:
         assert f'<section id="{section.id}"' in page
         assert f"## {section.title}" in text.replace("\\", "")
 
@@ -260,43 +259,72 @@ def test_every_section_has_its_heading_in_both(homes: dict[str, Path], kind: str
 def test_together_the_kinds_have_every_section(homes: dict[str, Path]) -> None:
     found = set()
     for home in homes.values():
-        found |= {
-            section.id
-            for section in sections.document(
-                json.loads((home / "report.json").read_text())
-            ).sections
-        }
+        found |= {section.id for section in sections.document(load(home)).sections}
     assert len(found) == len(sections.SECTIONS)
 
 
-class _Watched(dict[str, Any]):
-    """A content that remembers which of its keys were asked for."""
+def _unread(value: Any, show: Callable[[Any], object]) -> set[str]:
+    """The fields of a dataclass that `show` does not ask for."""
+    asked = set()
 
-    def __init__(self, content: Content) -> None:
-        super().__init__(content)
-        self.asked: set[str] = set()
+    class Watched(type(value)):  # type: ignore[misc]
+        def __getattribute__(self, name: str) -> Any:
+            asked.add(name)
+            return super().__getattribute__(name)
 
-    def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
-        return super().__getitem__(key)
+    names = [field.name for field in dataclasses.fields(value)]
+    watched = Watched(**{name: getattr(value, name) for name in names})
+    asked.clear()
+    show(watched)
+    return set(names) - asked
 
 
 def test_nothing_in_the_json_is_left_out(homes: dict[str, Path]) -> None:
-    content = _Watched(json.loads((homes["a_paired_run"] / "report.json").read_text()))
-    sections.document(content)
-    assert set(content) - content.asked == set()
-    compared = _Watched(
-        comparison.compare(
-            {name: json.loads((home / "report.json").read_text()) for name, home in homes.items()}
-        )
-    )
-    comparison.document(compared)
-    assert set(compared) - compared.asked == {"schema"}
+    contents = {name: load(home) for name, home in homes.items()}
+    assert _unread(contents["a_paired_run"], sections.document) == set()
+    assert _unread(comparison.compare(contents), comparison.document) == {"schema"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_is_what_was_written(homes: dict[str, Path], kind: str) -> None:
+    """report.json -> types -> report.json is the same, byte for byte."""
+    assert as_json(load(homes[kind])) == (homes[kind] / "report.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "rule"),
+    [
+        (("lifts", 0, "lift"), "much", "lifts.0.lift: must be a number or null; got 'much'"),
+        (("arms",), "a", "arms: must be a list; got 'a'"),
+        (("checks", 0, "status"), "blue", "checks.0.status: must be one of"),
+        (("size", "users"), 1.5, "size.users: must be a whole number; got 1.5"),
+        (("daily", 0), None, "daily.0: must be an object; got None"),
+    ],
+)
+def test_a_damaged_report_is_refused_with_its_key(
+    homes: dict[str, Path], tmp_path: Path, place: tuple[Any, ...], value: Any, rule: str
+) -> None:
+    stored = json.loads((homes["a_paired_run"] / "report.json").read_text(encoding="utf-8"))
+    inner = stored
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (tmp_path / "report.json").write_text(json.dumps(stored))
+    with pytest.raises(ReportError, match=re.escape(rule)):
+        load(tmp_path)
+
+
+def test_a_report_without_a_key_is_refused(homes: dict[str, Path], tmp_path: Path) -> None:
+    stored = json.loads((homes["a_split_table"] / "report.json").read_text(encoding="utf-8"))
+    del stored["lifts"][0]["p"]
+    (tmp_path / "report.json").write_text(json.dumps(stored))
+    with pytest.raises(ReportError, match=r"lifts\.0: has no 'p'"):
+        load(tmp_path)
 
 
 def test_a_report_is_made_of_the_json_alone(homes: dict[str, Path]) -> None:
     for home in homes.values():
-        shown = sections.document(json.loads((home / "report.json").read_text()))
+        shown = sections.document(load(home))
         assert page(shown) == (home / "report.html").read_text(encoding="utf-8")
         assert markdown(shown) == (home / "report.md").read_text(encoding="utf-8")
 
@@ -310,7 +338,7 @@ def test_rows_have_as_many_cells_as_their_table_has_columns(homes: dict[str, Pat
                 yield from walk(block.blocks)
 
     for home in homes.values():
-        for section in sections.document(json.loads((home / "report.json").read_text())).sections:
+        for section in sections.document(load(home)).sections:
             for table in walk(section.blocks):
                 assert {len(row) for row in table.rows} <= {len(table.columns)}, table.name
 

@@ -5,6 +5,7 @@ pandas; bad tables are named.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from click.testing import CliRunner
 from scipy import stats
 
 from simulator.cli import main
-from simulator.report import ROW, ReportError
+from simulator.report import ReportError
 from simulator.report import user_table as tables
+from simulator.stats.adjustment import pre_periods
 from simulator.stats.frames import from_frame
 from simulator.stats.units import TableError
+from simulator.stats.verdict import ROW
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +63,19 @@ def test_a_metric_with_a_past_is_adjusted_for_it_and_the_plain_rows_stand_beside
     users: pd.DataFrame, tmp_path: Path
 ) -> None:
     content = tables.write(users, tmp_path, metrics=["money", "clicks"])
-    assert content["adjusted"] == ["money"]
-    row = next(r for r in content["lifts"] if r["metric"] == "money" and r["arm"] == "b")
-    plain = next(r for r in content["beside"]["rows"] if r["metric"] == "money" and r["arm"] == "b")
+    assert content.adjusted == ("money",)
+    assert content.beside is not None
+    row = next(r for r in content.lifts if r.metric == "money" and r.arm == "b")
+    plain = next(r for r in content.beside.rows if r.metric == "money" and r.arm == "b")
     expected = stats.ttest_ind(
         users.money[users.arm == "b"], users.money[users.arm == "control"], equal_var=False
     )
-    assert plain["t"] == pytest.approx(expected.statistic, rel=1e-9)
-    assert row["high"] - row["low"] < 0.6 * (plain["high"] - plain["low"])
-    assert row["low"] < 0.4 / users.money[users.arm == "control"].mean() < row["high"], (
-        "the planted lift"
-    )
+    assert plain.t == pytest.approx(expected.statistic, rel=1e-9)
+    assert row.high - row.low < 0.6 * (plain.high - plain.low)
+    assert row.low < 0.4 / users.money[users.arm == "control"].mean() < row.high, "the planted lift"
     kept = [key for key in ROW if key != "p_adjusted"]
-    both = [*content["lifts"], *content["beside"]["rows"]]
-    clicks = [[r[key] for key in kept] for r in both if r["metric"] == "clicks"]
+    both = [*content.lifts, *content.beside.rows]
+    clicks = [[getattr(r, key) for key in kept] for r in both if r.metric == "clicks"]
     assert clicks[:2] == clicks[2:], "a metric without a past is not changed"
 
 
@@ -111,7 +113,7 @@ def test_a_paired_table_is_tested_as_pairs(tmp_path: Path) -> None:
     expected = stats.ttest_rel(frame.x[n:], frame.x[:n])
     assert row.t == pytest.approx(expected.statistic, rel=1e-9)
     assert row.n_units == n
-    assert tables.write(frame, tmp_path)["design"] == "paired"
+    assert tables.write(frame, tmp_path).design == "paired"
 
 
 def test_a_ratio_is_a_ratio_of_sums(users: pd.DataFrame) -> None:
@@ -190,7 +192,7 @@ def test_covariates_adjust_their_metric_or_all(users: pd.DataFrame) -> None:
     frame["money"] += 0.3 * frame.age_before
     frame["minutes_before"] = frame.money + random.normal(0, 5, len(frame))
     table = from_frame(frame, metrics=["money", "clicks"])
-    assert tables.adjustments(table) == {
+    assert pre_periods(table) == {
         "money": ("money", "age", "minutes"),
         "clicks": ("age", "minutes"),
     }
@@ -388,10 +390,10 @@ def test_an_unbounded_interval_is_said_in_words(tmp_path: Path) -> None:
         }
     )
     content = tables.write(frame, tmp_path)
-    assert (content["lifts"][0]["low"], content["lifts"][0]["high"]) == (None, None)
+    assert (content.lifts[0].low, content.lifts[0].high) == (-math.inf, math.inf)
     assert (
         "The control's mean is not distinguishable from 0 at 95%, so no bounded interval"
-        in content["verdicts"][0]["sentence"]
+        in content.verdicts[0].sentence
     )
 
 

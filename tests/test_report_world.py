@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,18 +20,14 @@ from simulator.log.eventlog import EventLog
 from simulator.report import ReportError
 from simulator.report import run_checks as checks
 from simulator.report import worlds as world
-from tests.worlds import feedback_log
+from simulator.report.content import Calibration, Content, Estimate, Marginal
+from simulator.report.stored import encode
+from simulator.stats.checks import Check
+from tests.worlds import decided_content, feedback_log
 
 
-def row(ratio: float, se: float = 0.0) -> dict[str, Any]:
-    return {
-        "name": "click",
-        "target": 0.4,
-        "simulated": 0.4 * ratio,
-        "se": se,
-        "ratio": ratio,
-        "within": abs(ratio - 1) <= 0.1,
-    }
+def row(ratio: float, se: float = 0.0) -> Marginal:
+    return Marginal(None, "click", 0.4, 0.4 * ratio, se, ratio, abs(ratio - 1) <= 0.1)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +41,10 @@ def row(ratio: float, se: float = 0.0) -> dict[str, Any]:
     ],
 )
 def test_the_gate_is_red_beyond_tolerance_and_sampling_error(
-    rows: list[dict[str, Any]] | None, status: str
+    rows: list[Marginal] | None, status: str
 ) -> None:
-    given = None if rows is None else {"basis": "a history", "tolerance": 0.1, "rows": rows}
-    assert checks.calibrated(given).status == status
+    calibration = None if rows is None else Calibration("a history", 0.1, tuple(rows))
+    assert checks.calibrated(calibration).status == status
 
 
 def with_history(log: EventLog) -> EventLog:
@@ -81,10 +76,10 @@ def test_calibration_is_measured_on_the_history_of_the_log(synthetic: EventLog) 
     found = world.calibration(synthetic)
     assert found is not None
     expected = measure(Impressions.of(synthetic, "history"))
-    assert {r["name"]: r["simulated"] for r in found["rows"]} == {
-        r["name"]: pytest.approx(expected[r["name"]].value) for r in found["rows"]
+    assert {r.name: r.simulated for r in found.rows} == {
+        r.name: pytest.approx(expected[r.name].value) for r in found.rows
     }
-    assert {"click", "like", "watch p50"} <= {r["name"] for r in found["rows"]}
+    assert {"click", "like", "watch p50"} <= {r.name for r in found.rows}
 
 
 def test_a_longer_history_is_measured_on_its_first_users(
@@ -102,14 +97,14 @@ def test_a_longer_history_is_measured_on_its_first_users(
     last = users[
         5_999
     ]  # the second batch passes 5,000; its last user may be cut in two and is left out
-    assert f"{(users < last).sum():,} impressions of {last:,} users" in found["basis"]
+    assert f"{(users < last).sum():,} impressions of {last:,} users" in found.basis
 
 
 def test_history_is_no_arm_and_red_stands_first(synthetic: EventLog, tmp_path: Path) -> None:
     content = report.write(synthetic, tmp_path)
-    assert content["arms"] == ["comirec", "recgpt1", "recgpt"]
-    assert content["checks"][0]["status"] == "red"
-    assert content["checks"][0]["name"] == "Calibration of the world"
+    assert content.arms == ("comirec", "recgpt1", "recgpt")
+    assert content.checks[0].status == "red"
+    assert content.checks[0].name == "Calibration of the world"
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.index('class="gate red"') < html.index('id="verdict"')
     assert (
@@ -131,25 +126,23 @@ def test_strict_refuses_to_print_a_lift(synthetic: EventLog, tmp_path: Path) -> 
 
 def test_a_world_may_bring_its_own_calibration(tmp_path: Path) -> None:
     log = feedback_log(n_users=60)
-    given = {"basis": "the last two days, held out", "tolerance": 0.05, "rows": [row(1.0)]}
+    calibration = Calibration("the last two days, held out", 0.05, (row(1.0),))
+    notes = {"calibration": encode(calibration)}
     content = report.write(
-        EventLog(dataclasses.replace(log.metadata, notes={"calibration": given}), log.table),
+        EventLog(dataclasses.replace(log.metadata, notes=notes), log.table),
         tmp_path,
     )
-    assert content["calibration"] == given
-    assert (
-        next(c for c in content["checks"] if c["name"].startswith("Calibration"))["status"]
-        == "green"
-    )
+    assert content.calibration == calibration
+    assert next(c for c in content.checks if c.name.startswith("Calibration")).status == "green"
 
 
 def test_an_arm_without_impressions_is_left_out_and_named(tmp_path: Path) -> None:
     log = feedback_log(n_users=100)
     meta = dataclasses.replace(log.metadata, arms=(*log.metadata.arms, "broken"))
     content = report.write(EventLog(meta, log.table), tmp_path)
-    assert "broken" not in content["arms"]
-    assert content["lifts"] == report.write(log, tmp_path / "without")["lifts"]
-    assert any(c["status"] == "red" and "broken" in c["value"] for c in content["checks"])
+    assert "broken" not in content.arms
+    assert encode(content.lifts) == encode(report.write(log, tmp_path / "without").lifts)
+    assert any("broken" in check.value for check in content.red())
 
 
 def test_offline_estimates_stand_beside_the_online_lift(tmp_path: Path) -> None:
@@ -166,22 +159,23 @@ def test_offline_estimates_stand_beside_the_online_lift(tmp_path: Path) -> None:
     (tmp_path / "replay" / "replay.json").write_text(json.dumps(stored))
     content = report.write(feedback_log(n_users=100), tmp_path)
     online = next(
-        r["lift"]
-        for r in content["lifts"]
-        if (r["metric"], r["arm"], r["unit"]) == ("click", "recgpt", "user")
+        r.lift for r in content.lifts if (r.metric, r.arm, r.unit) == ("click", "recgpt", "user")
     )
-    assert content["offline"] == [
-        {
-            "policy": "recgpt",
-            "verdict": "weak",
-            "reasons": ["few matches"],
-            "reward": "click",
-            "logged": 0.39,
-            "arm": "recgpt",
-            "online": online,
-            **estimate,
-        }
-    ]
+    assert content.offline == (
+        Estimate(
+            policy="recgpt",
+            verdict="weak",
+            reasons=("few matches",),
+            estimator="snips",
+            value=0.41,
+            low=0.40,
+            high=0.42,
+            reward="click",
+            logged=0.39,
+            arm="recgpt",
+            online=online,
+        ),
+    )
     assert "few matches" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -194,37 +188,25 @@ def test_the_support_of_a_fitted_world_is_that_of_the_history(
         EventLog(dataclasses.replace(synthetic.metadata, scenario=scenario), synthetic.table),
         tmp_path,
     )
-    assert [row["arm"] for row in content["support"]] == content["arms"]
-    assert content["support"][0]["overlap"] == pytest.approx(1.0), (
+    assert [row.arm for row in content.support] == list(content.arms)
+    assert content.support[0].overlap == pytest.approx(1.0), (
         "the first arm shows just what the history has"
     )
-    assert content["support"][1]["overlap"] < 1.0
-    assert report.write(synthetic, tmp_path)["support"] == []
+    assert content.support[1].overlap < 1.0
+    assert report.write(synthetic, tmp_path).support == ()
 
 
 def test_worlds_that_contradict_one_another_are_amber() -> None:
     """Two worlds by hand: recgpt is better in one and worse in the other on clicks, undecided on
     plays.
     """
-    red = {"name": "Calibration of the world", "status": "red"}
+    red = Check("Calibration of the world", "red", "", "")
 
-    def content(lift: float, checks: list[dict[str, str]]) -> dict[str, Any]:
-        rows = [
-            {
-                "metric": metric,
-                "arm": "recgpt",
-                "unit": "user",
-                "lift": lift,
-                "low": lift - 0.01,
-                "high": lift + 0.01,
-                "df": 99,
-            }
-            for metric in ("click", "play")
-        ]
-        verdicts = [{"verdict": "up" if lift > 0 else "down"}, {"verdict": "undecided"}]
-        return {"lifts": rows, "verdicts": verdicts, "unit": "user", "checks": checks}
+    def content(lift: float, *checks: Check) -> Content:
+        says = {"click": "up" if lift > 0 else "down", "play": "undecided"}
+        return decided_content("recgpt", dict.fromkeys(says, lift), says, checks=checks)
 
-    own, like, unlike = content(0.1, []), content(-0.1, []), content(0.2, [red])
+    own, like, unlike = content(0.1), content(-0.1), content(0.2, red)
     opposite = world.agreement(world.over({"choice": own, "markov": like}), {"markov": like})
     assert opposite.status == "amber"
     assert "click of recgpt (up in choice, down in markov)" in opposite.value

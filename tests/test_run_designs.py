@@ -208,4 +208,4 @@ def test_further_worlds_run_the_same_arms(tmp_path):
     there = EventLog.open(tmp_path / "out" / "worlds" / "smaller" / "log").metadata
     assert (there.n_users, there.arms) == (40, ("history", "a", "b"))
     assert outcome.report is not None
-    assert outcome.report["worlds"]
+    assert outcome.report.worlds

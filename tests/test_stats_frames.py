@@ -319,11 +319,11 @@ def test_nothing_is_post_stratified_by_what_depends_on_the_arm(tmp_path: Any) ->
     by_group = dependence(table)
     assert by_group["plan"] < DEPENDENT < by_group["country"]
     content = tables.write(frame, tmp_path)
-    assert {row["method"] for row in content["otherwise"] if "strat" in row["method"]} == {
+    assert {row.method for row in content.otherwise if "strat" in row.method} == {
         "post-stratified by country"
     }
-    (check,) = [check for check in content["checks"] if check["name"] == "Segment balance"]
-    assert (check["status"], "differ in plan" in check["meaning"]) == ("amber", True)
+    (check,) = [check for check in content.checks if check.name == "Segment balance"]
+    assert (check.status, "differ in plan" in check.meaning) == ("amber", True)
 
 
 def test_a_segment_of_many_levels_is_no_set_of_strata_and_the_report_says_so(tmp_path: Any) -> None:

@@ -169,19 +169,20 @@ def test_post_stratified_ratios_are_ratios_of_post_stratified_means() -> None:
 def test_whatever_stands_beside_a_verdict_has_its_lift(tmp_path: Path) -> None:
     frame = shop(400).drop(columns="past_before")
     content = tables.write(frame, tmp_path, metrics=METRICS, choices=tables.Choices(resamples=200))
-    for row in content["otherwise"]:
-        if row["lift"] is not None and not row["method"].startswith("post-stratified"):
-            assert row["lift"] == pytest.approx(of_sums(frame)), row
-    assert {row["method"] for row in content["otherwise"] if row["low"] is not None} == {
+    for row in content.otherwise:
+        if row.lift is not None and not row.method.startswith("post-stratified"):
+            assert row.lift == pytest.approx(of_sums(frame)), row
+    assert {row.method for row in content.otherwise if row.low is not None} == {
         "as in the verdict",
         "log-delta interval",
         "delta interval",
         "post-stratified by country",
         "BCa bootstrap",
     }
-    for row in content["segments"]["rows"]:
-        mine = frame[frame["country"] == row["level"]]
-        assert (row["lift"], row["n_units"]) == (pytest.approx(of_sums(mine)), len(mine))
+    assert content.segments is not None
+    for segment in content.segments.rows:
+        mine = frame[frame["country"] == segment.level]
+        assert (segment.row.lift, segment.row.n_units) == (pytest.approx(of_sums(mine)), len(mine))
 
 
 def test_values_and_influences_are_those_of_all_users() -> None:

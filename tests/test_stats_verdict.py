@@ -11,6 +11,7 @@ from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+from simulator.report.stored import encode
 from simulator.stats import intervals, moments, tests, verdict
 from simulator.stats.frames import from_frame
 from simulator.stats.units import TableError, UnitTable
@@ -177,7 +178,7 @@ def test_a_row_has_exactly_the_keys_of_the_report(
 ) -> None:
     (row,) = verdict.lifts(table(*two_samples), "a")
     keys = "metric arm unit control_mean treatment_mean lift low high t df p p_adjusted n_units mde"
-    assert list(row.to_dict()) == keys.split()
+    assert list(verdict.ROW) == list(encode(row)) == keys.split()
     assert row.lift == pytest.approx(two_samples[1].mean() / two_samples[0].mean() - 1)
     assert (row.unit, row.arm, row.n_units, row.words) == ("user", "b", 400, "up")
 
@@ -188,7 +189,7 @@ def test_identical_arms_are_said_to_be_identical(
     (row,) = verdict.lifts(table(two_samples[0], two_samples[0]), "a")
     assert (row.words, row.lift, row.low, row.high) == ("identical", 0.0, 0.0, 0.0)
     assert np.isnan([row.t, row.p, row.p_adjusted, row.mde]).all()
-    assert row.to_dict()["p"] is None
+    assert encode(row)["p"] is None
 
 
 def test_what_is_detected_is_what_the_corrected_verdict_would_call() -> None:

@@ -22,6 +22,8 @@ from simulator.page.figures import element
 from simulator.page.markdown import text
 from simulator.report import load
 from simulator.report.terminal import show
+from simulator.stats.checks import Check, Status
+from tests.worlds import decided_content
 
 EVIL = "\x1b[31mred|`x`\u202e<script>alert(1)</script>&lt;**b**"
 
@@ -112,12 +114,9 @@ def test_a_report_of_a_table_with_such_names(tmp_path: Path) -> None:
 
 
 def test_quiet_hides_no_red_check(capsys: pytest.CaptureFixture[str]) -> None:
-    words = {"value": "1 of 2.", "meaning": "Do not."}
-    checks = [
-        {"status": status, "name": f"Name {status}", **words}
-        for status in ("green", "red", "amber")
-    ]
-    say_report({"checks": checks}, Path("report.html"), quiet=True)
+    statuses: tuple[Status, ...] = ("green", "red", "amber")
+    checks = tuple(Check(f"Name {status}", status, "1 of 2.", "Do not.") for status in statuses)
+    say_report(decided_content("a", {}, {}, checks=checks), Path("report.html"), quiet=True)
     said = capsys.readouterr()
     assert said.out == "report.html\n"
     assert said.err == "abtest: red: Name red. 1 of 2. Do not.\n"

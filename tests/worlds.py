@@ -24,8 +24,12 @@ from policies.scored import Scored
 from recgpt.model import GPT, Shape
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.time import DAY
+from simulator.report.content import Content, Size, Verdict
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
+from simulator.stats.checks import Check
+from simulator.stats.choices import Choices
+from simulator.stats.verdict import Lift
 from simulator.users.base import Source
 
 # Logs.
@@ -237,6 +241,46 @@ def interleaved_log(n_users: int, skill: float, seed: int = 0) -> EventLog:
     scenario = {"design": {"kind": "interleave"}}
     return EventLog.from_columns(
         columns, Metadata(("a", "b"), n_users, 30, days=1, control="a", scenario=scenario)
+    )
+
+
+# Reports.
+
+
+def decided_content(
+    arm: str,
+    lifts: Mapping[str, float],
+    verdicts: Mapping[str, str],
+    *,
+    checks: tuple[Check, ...] = (),
+) -> Content:
+    """A report by hand of one arm against a control: by metric its lift, with an interval of .01 to
+    either side, and its verdict.
+    """
+    return Content(
+        control="control",
+        arms=("control", arm),
+        unit="user",
+        lifts=tuple(
+            Lift(m, arm, "user", 1.0, 1 + v, v, v - 0.01, v + 0.01, 1.0, 99.0, 0.5, 0.5, 100, 0.01)
+            for m, v in lifts.items()
+        ),
+        verdicts=tuple(Verdict(m, arm, "user", words, "") for m, words in verdicts.items()),
+        headlines=(),
+        metrics={},
+        choices=Choices(),
+        scenario=None,
+        design="split",
+        checks=checks,
+        paired=False,
+        margins=(),
+        size=Size(100),
+        units={},
+        distributions=(),
+        segments=None,
+        otherwise=(),
+        power=(),
+        versions={},
     )
 
 

@@ -287,18 +287,16 @@ def worlds(run: Path) -> None:
     from simulator.datasets import DataError
     from simulator.log.workspace import Workspace
     from simulator.report import load
-    from simulator.users.learned.ensemble import pool_reports
+    from simulator.stats.pooling import pool_lifts
 
     with failures():
         own = load(run)
-        worlds = {
-            name: load(place) for name, place in Workspace(run).worlds(own["settings"]).items()
-        }
+        worlds = {name: load(place) for name, place in Workspace(run).worlds(own.settings).items()}
         if not worlds:
             raise DataError(
                 f"{run}: no further worlds there: name some under `worlds:` in the scenario"
             )
-        found = pool_reports([own, *worlds.values()])
+        found = pool_lifts([world.lifts for world in (own, *worlds.values())])
     say(f"{1 + len(worlds)} worlds: {', '.join(['its own', *worlds])}")
     rows = []
     for (arm, metric), p in found.items():

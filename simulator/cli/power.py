@@ -213,9 +213,9 @@ def _from(
 
 def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:
     from simulator.log.files import looked_up
-    from simulator.page.words import uses
     from simulator.report import ReportError, find
     from simulator.report import user_table as tables
+    from simulator.report.sentences import uses
     from simulator.stats import frames, units
 
     if not source.exists():
@@ -227,7 +227,7 @@ def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable
     if not tables.is_log(source):
         with tables.of(source):
             table = frames.from_frame(tables.read(source))
-        for line in uses(map(asdict, table.columns)):
+        for line in uses(table.columns):
             say(line)
         return None, table, tables.named(table, control)
     log, _ = find(source)

@@ -5,13 +5,15 @@ would act upon.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from simulator.page.escapes import printable
+
+if TYPE_CHECKING:
+    from simulator.report.content import Content
 
 
 def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
@@ -23,12 +25,12 @@ def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
     )
 
 
-def say_report(content: Mapping[str, Any], page: Path, *, quiet: bool) -> None:
+def say_report(content: Content, page: Path, *, quiet: bool) -> None:
     """Show a report and where it is; `quiet` leaves out all but its red checks, which nobody may
     overlook.
     """
     if quiet:
-        from simulator.page.words import reds
+        from simulator.report.sentences import reds
 
         for sentence in reds(content):
             say(f"abtest: {sentence}", err=True)

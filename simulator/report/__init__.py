@@ -8,8 +8,8 @@ No measurement lives here: counts come from one pass over the log, figures with 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,29 +20,9 @@ from simulator.log.workspace import Workspace, sound_log
 
 if TYPE_CHECKING:
     from simulator.log.metrics import Better
+    from simulator.report.content import Content
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
-
-SCHEMA_VERSION = 2
-
-ROW = (
-    "metric",
-    "arm",
-    "unit",
-    "control_mean",
-    "treatment_mean",
-    "lift",
-    "low",
-    "high",
-    "t",
-    "df",
-    "p",
-    "p_adjusted",
-    "n_units",
-    "mde",
-)
-"""The keys of a row of `lifts`, exactly these and in this order. `lift`, `low`, `high` and `mde`
-are fractions of the size of the control's mean."""
 
 
 class ReportError(ValueError):
@@ -62,7 +42,7 @@ def write(
     choices: Choices | None = None,
     better: Mapping[str, Better] | None = None,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Content:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each
     by temporary name and rename.
 
@@ -84,8 +64,7 @@ def write(
         progress: called as (stage, steps done, steps, {}).
 
     Returns:
-        The content of `report.json`: plain dicts, lists, strings and numbers, with None for what is
-        not defined.
+        What the three files say.
 
     Raises:
         ReportError: the log holds nothing to compare, or `strict` and a red check.
@@ -97,51 +76,50 @@ def write(
     from simulator.report import audited, offline
     from simulator.report import run_checks as checks
     from simulator.report import worlds as world
-    from simulator.report.content import add_check, gather
+    from simulator.report.gather import gather, with_check
 
     content = gather(
         log, runtime=runtime, progress=progress, margins=margins, choices=choices, better=better
     )
     home = run or folder
-    content["offline"], content["foretold"] = (
-        offline.beside(home, content),
-        offline.foretold(home, content),
+    content = replace(
+        content,
+        offline=offline.beside(home, content),
+        foretold=offline.foretold(home, content),
+        audit=audited.beside(home),
     )
-    content["audit"] = audited.beside(home)
-    if content["audit"]:
-        add_check(content, audited.check(content["audit"]))
+    if content.audit is not None:
+        content = with_check(content, audited.check(content.audit))
     notices = noticed.kept(home.glob(noticed.FILE))
     if notices:
-        add_check(content, checks.promises(notices))
-    worlds = {
-        name: load(place) for name, place in Workspace(home).worlds(content["settings"]).items()
-    }
+        content = with_check(content, checks.promises(notices))
+    worlds = {name: load(place) for name, place in Workspace(home).worlds(content.settings).items()}
     if worlds:
-        own = content["settings"].get("users", {}).get("kind", "this world")
-        content["worlds"] = world.over({own: content, **worlds})
-        add_check(content, world.agreement(content["worlds"], worlds))
+        own = content.settings.get("users", {}).get("kind", "this world")
+        content = replace(content, worlds=world.over({own: content, **worlds}))
+        content = with_check(content, world.agreement(content.worlds, worlds))
     if strict:
         refuse(content)
     save(content, folder)
     return content
 
 
-def refuse(content: Mapping[str, Any]) -> None:
+def refuse(content: Content) -> None:
     """Refuse to report a lift where a check is red.
 
     Raises:
         ReportError: one is.
     """
-    red = [check for check in content["checks"] if check["status"] == "red"]
+    red = content.red()
     if red:
-        why = "\n".join(f"  {check['name']}: {check['value']} {check['meaning']}" for check in red)
+        why = "\n".join(f"  {check.name}: {check.value} {check.meaning}" for check in red)
         raise ReportError(
-            f"strict: no lift is reported, because {len(red)} of {len(content['checks'])} checks"
+            f"strict: no lift is reported, because {len(red)} of {len(content.checks)} checks"
             f" are red:\n{why}"
         )
 
 
-def load(source: Path) -> dict[str, Any]:
+def load(source: Path) -> Content:
     """The content of a report: as report.json of a run's folder (or that file) keeps it, else
     gathered from the log there.
 
@@ -149,21 +127,24 @@ def load(source: Path) -> dict[str, Any]:
         ReportError: nothing is there, or the file is no report of this schema.
         LogError: something is there, but it is not an event log.
     """
-    from simulator.report.content import gather
+    from simulator.report.content import SCHEMA_VERSION, Content
+    from simulator.report.gather import gather
+    from simulator.report.stored import decode
 
     file = source / "report.json" if source.is_dir() else source
     if file.suffix != ".json" or not file.is_file():
         return gather(find(source)[0], runtime=None, progress=silent)
     stored = read_json(file, "Rebuild it with `abtest report`")
-    if (
-        not isinstance(stored, dict)
-        or stored.get("schema") != SCHEMA_VERSION
-        or "lifts" not in stored
-    ):
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA_VERSION:
         raise ReportError(
             f"{file}: not a report of schema {SCHEMA_VERSION}; rebuild it with `abtest report`"
         )
-    return stored
+    try:
+        return decode(Content, stored)
+    except ValueError as error:
+        raise ReportError(
+            f"{file}: not a report: {error}; rebuild it with `abtest report`"
+        ) from error
 
 
 def find(source: Path) -> tuple[EventLog, Path]:
@@ -197,31 +178,19 @@ def runtime(folder: Path) -> dict[str, Any] | None:
         stored = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    found = stored.get("runtime") if isinstance(stored, dict) else None
-    return found if isinstance(found, dict) else None
+    figures = stored.get("runtime") if isinstance(stored, dict) else None
+    return figures if isinstance(figures, dict) else None
 
 
-def save(content: Mapping[str, Any], folder: Path) -> None:
+def save(content: Content, folder: Path) -> None:
     """Write a gathered report as JSON, Markdown and HTML into `folder`."""
     from simulator.page.html import page
     from simulator.page.markdown import markdown
     from simulator.report.sections import document
+    from simulator.report.stored import as_json
 
     shown = document(content)
     write_texts(
         folder,
         {"report.json": as_json(content), "report.md": markdown(shown), "report.html": page(shown)},
     )
-
-
-def finite(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, with None for NaN and infinite numbers: JSON has neither."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in given.items()
-    }
-
-
-def as_json(content: Mapping[str, Any]) -> str:
-    """Indented JSON without NaN."""
-    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

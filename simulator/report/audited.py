@@ -10,7 +10,11 @@ from typing import Any
 
 from simulator.log.files import read_json
 from simulator.report import ReportError
+from simulator.report.content import AuditBeside, AuditRow, AuditSummary, ErrorsByDay
+from simulator.report.stored import StoredError, decode
 from simulator.stats.checks import Check
+from simulator.stats.looking import Looking
+from simulator.stats.wrong import Wrong
 
 FILE = "audit.json"
 """Where a run's folder keeps its audit: `abtest audit RUN`."""
@@ -18,17 +22,9 @@ FILE = "audit.json"
 BY_DAY = "paired t by day"
 """The analysis of a paired run's table by day."""
 
-ROW = ("metric", "arm", "analysis", "n", "error", "power", "coverage", "bias", "lift", "holds")
 
-
-def beside(folder: Path) -> dict[str, Any] | None:
+def beside(folder: Path) -> AuditSummary | None:
     """The audit that lies in a run's folder, in short; None where there is none.
-
-    Returns:
-        `repetitions`, `n_users`; `rows`: what the verdict rests on, at every size (ROW);
-        `warnings`: of these rows; `beside`: of what is printed beside the verdict, how many rows
-        `held`, `of` how many, and the `warnings` of the others; `by_day`: the least and the
-        greatest `error` and `coverage` of the table by day; `wrong` and `looking` as there.
 
     Raises:
         ReportError: the file is no audit.
@@ -37,65 +33,64 @@ def beside(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        stored = read_json(file)
-        rows = stored["rows"]
-        largest = {row["analysis"]: row["n"] for row in sorted(rows, key=lambda row: row["n"])}
-        others = [
-            row for row in rows if not row["default"] and row["n"] == largest[row["analysis"]]
-        ]
-        return {
-            **{key: stored[key] for key in ("repetitions", "n_users", "wrong", "looking")},
-            "rows": [{key: row[key] for key in ROW} for row in rows if row["default"]],
-            "warnings": [_warned(row) for row in rows if row["default"] and row["warning"]],
-            "by_day": _by_day(
-                [row for row in rows if row["analysis"] == BY_DAY and row["undefined"] < 1]
-            ),
-            "beside": {
-                "held": sum(row["holds"] for row in others),
-                "of": len(others),
-                "warnings": [_warned(row) for row in others if row["warning"]],
-            },
-        }
-    except (KeyError, TypeError, AttributeError) as error:
+        return _summary(read_json(file))
+    except (KeyError, TypeError, AttributeError, StoredError) as error:
         raise ReportError(
             f"{file}: not an audit ({error}); make it anew with `abtest audit {folder}`, or"
             " remove it"
         ) from error
 
 
-def _by_day(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]] | None:
+def _summary(stored: Any) -> AuditSummary:
+    rows = stored["rows"]
+    largest = {row["analysis"]: row["n"] for row in sorted(rows, key=lambda row: row["n"])}
+    verdict = [row for row in rows if row["default"]]
+    others = [row for row in rows if not row["default"] and row["n"] == largest[row["analysis"]]]
+    by_day = [row for row in rows if row["analysis"] == BY_DAY and row["undefined"] < 1]
+    return AuditSummary(
+        repetitions=stored["repetitions"],
+        n_users=stored["n_users"],
+        wrong=tuple(decode(Wrong, row) for row in stored["wrong"]),
+        looking=tuple(decode(Looking, row) for row in stored["looking"]),
+        rows=tuple(decode(AuditRow, row) for row in verdict),
+        warnings=_warnings(verdict),
+        by_day=_by_day(by_day),
+        beside=AuditBeside(sum(row["holds"] for row in others), len(others), _warnings(others)),
+    )
+
+
+def _by_day(rows: Sequence[Mapping[str, Any]]) -> ErrorsByDay | None:
     """The range of what the table by day does at the largest size; None where it was not
     audited.
     """
-    mine = [row for row in rows if row["n"] == max(row["n"] for row in rows)]
-    if not mine:
+    if not rows:
         return None
-    return {
-        key: [how(row[key]["value"] for row in mine) for how in (min, max)]
-        for key in ("error", "coverage")
-    }
+    largest = max(row["n"] for row in rows)
+    last = [row for row in rows if row["n"] == largest]
+    errors, coverages = ([row[key]["value"] for row in last] for key in ("error", "coverage"))
+    return ErrorsByDay((min(errors), max(errors)), (min(coverages), max(coverages)))
 
 
-def check(found: Mapping[str, Any]) -> Check:
+def _warnings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(f"{row['warning']} [{row['arm']}]" for row in rows if row["warning"])
+
+
+def check(audit: AuditSummary) -> Check:
     """The audit as a check: amber where a test that the verdict rests on did not hold at the
     largest size.
     """
-    largest = max(row["n"] for row in found["rows"])
-    last = [row for row in found["rows"] if row["n"] == largest]
-    held = sum(row["holds"] for row in last)
+    largest = max(row.n for row in audit.rows)
+    last = [row for row in audit.rows if row.n == largest]
+    held = sum(row.holds for row in last)
     value = (
         f"{held} of {len(last)} tests and intervals of the verdict hold their level,"
-        f" {found['repetitions']:,} samples of {largest:,} users."
+        f" {audit.repetitions:,} samples of {largest:,} users."
     )
-    fine = "Counted on this run's own users: what the verdict rests on errs as often as it says."
-    off = (
-        "Read the p and interval of those that do not hold with care: "
-        + "; ".join(found["warnings"][-(len(last) - held) :])
-        + "."
-    )
-    good = held == len(last)
-    return Check("audit of the tests", "green" if good else "amber", value, fine if good else off)
-
-
-def _warned(row: Mapping[str, Any]) -> str:
-    return f"{row['warning']} [{row['arm']}]"
+    if held == len(last):
+        meaning = (
+            "Counted on this run's own users: what the verdict rests on errs as often as it says."
+        )
+        return Check("audit of the tests", "green", value, meaning)
+    warnings = "; ".join(audit.warnings[held - len(last) :])
+    meaning = f"Read the p and interval of those that do not hold with care: {warnings}."
+    return Check("audit of the tests", "amber", value, meaning)

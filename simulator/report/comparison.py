@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,90 @@ from simulator.page.blocks import (
     Words,
     plain,
 )
-from simulator.report import SCHEMA_VERSION, ReportError, as_json, load
+from simulator.report import ReportError, load
+from simulator.report.content import SCHEMA_VERSION, Across, Content, DecidedLift, Size, Users
+from simulator.report.sentences import compared, directions, needed
+from simulator.report.stored import as_json
 from simulator.report.worlds import across
 
 
-def read(paths: Sequence[Path], progress: Progress = silent) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run is; `red`: the names of its red checks."""
+
+    scenario: str | None
+    seed: int | None
+    design: str
+    control: str
+    arms: tuple[str, ...]
+    size: Size
+    red: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A dotted key of the resolved scenarios whose value is not the same in all runs; None where a
+    run does not have it.
+    """
+
+    key: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """What independent runs say together; each None where it cannot be said.
+
+    Attributes:
+        differ: p-value that the true lift is the same in all runs (Cochran's Q).
+        pooled, low, high: the pooled lift and its 95% interval, of repeats of one scenario.
+    """
+
+    differ: float | None = None
+    pooled: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class AcrossRuns(Pooling, Across):
+    """The lift in each run, and what the runs say together."""
+
+
+@dataclass(frozen=True)
+class DesignUsers:
+    """How many users each design needs on one world to find what it has found there: a lift, or
+    with interleaving a relative difference of credits (`lifts`, by design).
+    """
+
+    metric: str
+    arm: str
+    lifts: dict[str, float]
+    users: Users
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Several runs side by side, its fields in the order of compare.json.
+
+    Attributes:
+        schema: version of compare.json.
+        runs: by name.
+        differences: the settings that are not the same in all.
+        rows: the lifts.
+        designs: users that each design needs, where the runs are of one world.
+        notes: what to know before the lifts are read.
+    """
+
+    schema: int
+    runs: Mapping[str, RunFacts]
+    differences: tuple[Difference, ...]
+    rows: tuple[AcrossRuns, ...]
+    designs: tuple[DesignUsers, ...]
+    notes: tuple[str, ...]
+
+
+def read(paths: Sequence[Path], progress: Progress = silent) -> Compared:
     """The comparison of the runs, logs or reports at `paths`, each named by as much of its path as
     tells it from the others.
 
@@ -43,7 +123,7 @@ def read(paths: Sequence[Path], progress: Progress = silent) -> dict[str, Any]:
             "a comparison needs at least two different runs; got"
             f" {', '.join(map(str, paths)) or 'none'}"
         )
-    contents: dict[str, dict[str, Any]] = {}
+    contents: dict[str, Content] = {}
     for i, (name, path) in enumerate(zip(_names(places), paths, strict=True)):
         progress("read the runs", i, len(paths), {})
         contents[name] = load(path)
@@ -51,42 +131,38 @@ def read(paths: Sequence[Path], progress: Progress = silent) -> dict[str, Any]:
     return compare(contents)
 
 
-def compare(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def compare(contents: Mapping[str, Content]) -> Compared:
     """Put gathered reports side by side.
 
     Args:
         contents: by name of the run.
-
-    Returns:
-        `schema`, `runs` (their scenario, seed, control, size and red checks), `differences`
-        (settings that are not the same in all: `key`, `values` by run), `rows` (see `world.across`;
-        with `differ`, `pooled`, `low`, `high`), `designs` and `notes`.
     """
     runs = {name: _facts(content) for name, content in contents.items()}
-    differences = list(
-        _differences({name: dict(content["settings"]) for name, content in contents.items()})
-    )
-    seeds = [content["seed"] for content in contents.values()]
+    settings = {name: content.settings for name, content in contents.items()}
+    differences = tuple(_differences(settings))
+    keys = {row.key for row in differences}
+    seeds = [content.seed for content in contents.values()]
     independent = None not in seeds and len(set(seeds)) == len(seeds)
-    repeats = independent and {row["key"] for row in differences} <= {"seed", "name", "description"}
-    rows = [
-        {**row, **_together(row["lifts"], contents, independent, repeats)}
-        for row in across(contents)
-    ]
+    repeats = independent and keys <= {"seed", "name", "description"}
+    rows = []
+    for row in across(contents):
+        whole = independent and len(row.lifts) == len(contents)
+        together = _pool(list(row.lifts.values()), repeats) if whole else Pooling()
+        rows.append(AcrossRuns(**vars(row), **vars(together)))
     metrics = {
-        name: metric for content in contents.values() for name, metric in content["metrics"].items()
+        name: metric for content in contents.values() for name, metric in content.metrics.items()
     }
-    return {
-        "schema": SCHEMA_VERSION,
-        "runs": runs,
-        "differences": differences,
-        "rows": rows,
-        "designs": _designs(contents, {row["key"] for row in differences}),
-        "notes": [*_notes(runs, independent, repeats), *words.directions(metrics)],
-    }
+    return Compared(
+        SCHEMA_VERSION,
+        runs,
+        differences,
+        tuple(rows),
+        _designs(contents, keys),
+        (*_notes(runs, independent, repeats), *directions(metrics)),
+    )
 
 
-def save(content: Mapping[str, Any], folder: Path) -> Path:
+def save(content: Compared, folder: Path) -> Path:
     """Write compare.json, compare.md and compare.html into `folder`, each by temporary name and
     rename; returns the page.
     """
@@ -105,11 +181,11 @@ def save(content: Mapping[str, Any], folder: Path) -> Path:
     return folder / "compare.html"
 
 
-def document(content: Mapping[str, Any]) -> Document:
+def document(content: Compared) -> Document:
     """The comparison as a report is shown."""
     from simulator.report.sections import across
 
-    names, rows = list(content["runs"]), content["rows"]
+    names, rows = list(content.runs), content.rows
     note = (
         "Per user, over the control of the run, with 95% intervals. Same sign: the verdict is up in"
         " all runs, or down in all. Opposite: up in one and down in another. Undecided: no"
@@ -119,19 +195,19 @@ def document(content: Mapping[str, Any]) -> Document:
         Section(
             "verdict",
             "Lift in each run",
-            [*map(Words, content["notes"]), Words(note, note=True), across(rows)],
+            [*map(Words, content.notes), Words(note, note=True), across(rows)],
             "Lifts",
         )
     ]
-    together = [row for row in rows if row["differ"] is not None]
+    together = [row for row in rows if row.differ is not None]
     if together:
         sections.append(Section("together", "Taken together", _pooled(together), "Together"))
-    if content["designs"]:
+    if content.designs:
         sections.append(
             Section(
                 "designs",
                 "Users that each design needs on this world",
-                _needed(content["designs"]),
+                _needed(content.designs),
                 "Designs",
             )
         )
@@ -148,7 +224,7 @@ def document(content: Mapping[str, Any]) -> Document:
     )
 
 
-def _pooled(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _pooled(rows: Sequence[AcrossRuns]) -> list[Block]:
     note = (
         "Differ: the p-value that the true lift is the same in all runs (Cochran's Q). Pooled: the"
         " inverse-variance mean, for repeats of one scenario only."
@@ -158,72 +234,66 @@ def _pooled(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
         Column("Arm"),
         *(Column(head, number=True) for head in ("Differ, p", "Pooled", "95% interval")),
     ]
-    lines = [
-        (
-            plain(words.title(row["metric"])),
-            plain(row["arm"]),
-            Cell(words.probability(row["differ"]), row["differ"]),
-            Cell(words.percent(row["pooled"]), row["pooled"]),
-            plain("n/a" if row["pooled"] is None else words.interval(row["low"], row["high"])),
+    lines = []
+    for row in rows:
+        ends = "n/a" if row.pooled is None else words.interval(row.low, row.high)
+        lines.append(
+            (
+                plain(words.title(row.metric)),
+                plain(row.arm),
+                Cell(words.probability(row.differ), row.differ),
+                Cell(words.percent(row.pooled), row.pooled),
+                plain(ends),
+            )
         )
-        for row in rows
-    ]
     return [Words(note, note=True), Table("Runs taken together", columns, lines)]
 
 
-def _needed(designs: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _needed(designs: Sequence[DesignUsers]) -> list[Block]:
     note = (
         "To find, four times in five after the adjustment of each run's report, what was there."
         " Whole feeds (paired, split, switchback) show a lift; interleaving shows a preference"
         " within one slate, a relative difference of credits, which is larger than the lift of a"
         " feed and not the same question. The switchback is given at its best, without carry-over."
     )
-    names = words.compared(designs)
+    names = compared(designs)
     columns = [
         Column("Metric"),
         Column("Arm"),
         *(Column(shown, number=True) for shown in names.values()),
     ]
-    lines = [
-        (
-            plain(words.title(row["metric"])),
-            plain(row["arm"]),
-            *(
-                Cell(
-                    words.needed(row, n),
-                    row["users"].get(n),
-                    under=f"for {words.percent(row['lifts'].get(n))}",
-                )
-                for n in names
-            ),
-        )
-        for row in designs
-    ]
+    lines = []
+    for row in designs:
+        cells = []
+        for name in names:
+            lift = words.percent(row.lifts.get(name))
+            cells.append(Cell(needed(row, name), row.users.get(name), under=f"for {lift}"))
+        lines.append((plain(words.title(row.metric)), plain(row.arm), *cells))
     return [Words(note, note=True), Table("Users needed by each design", columns, lines)]
 
 
-def _settings(content: Mapping[str, Any]) -> list[Block]:
+def _settings(content: Compared) -> list[Block]:
     """What the runs are, and in which settings they differ."""
     columns = [Column(head) for head in ("Run", "Scenario", "Seed", "Design", "Control", "Arms")]
     runs = [
         (
             plain(name),
-            plain(run["scenario"]),
-            plain(run["seed"]),
-            plain(run["design"]),
-            plain(run["control"]),
-            plain(words.listed(run["arms"])),
-            plain(words.whole(run["size"]["users"])),
-            plain(run["size"]["days"] or "n/a"),
-            plain(", ".join(run["red"]) or "none"),
+            plain(run.scenario),
+            plain(run.seed),
+            plain(run.design),
+            plain(run.control),
+            plain(words.listed(run.arms)),
+            plain(words.whole(run.size.users)),
+            plain(run.size.days or "n/a"),
+            plain(", ".join(run.red) or "none"),
         )
-        for name, run in content["runs"].items()
+        for name, run in content.runs.items()
     ]
     columns += [Column("Users", number=True), Column("Days", number=True), Column("Red checks")]
-    heads = [Column("Key"), *map(Column, content["runs"])]
+    heads = [Column("Key"), *map(Column, content.runs)]
     rows = [
-        (plain(row["key"]), *(plain(row["values"][name]) for name in content["runs"]))
-        for row in content["differences"]
+        (plain(row.key), *(plain(row.values[name]) for name in content.runs))
+        for row in content.differences
     ]
     differ: Block = (
         Table("Settings that differ", heads, rows, sortable=False) if rows else Words("None.")
@@ -239,23 +309,25 @@ def _names(places: Sequence[Path]) -> list[str]:
     return list(map(str, places))
 
 
-def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
-    red = [check["name"] for check in content["checks"] if check["status"] == "red"]
-    return {
-        **{key: content[key] for key in ("scenario", "seed", "design", "control", "arms", "size")},
-        "red": red,
-    }
+def _facts(content: Content) -> RunFacts:
+    return RunFacts(
+        content.scenario,
+        content.seed,
+        content.design,
+        content.control,
+        content.arms,
+        content.size,
+        tuple(check.name for check in content.red()),
+    )
 
 
-def _differences(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Every dotted key of the resolved scenarios whose value is not the same in all runs; a missing
-    key is None.
-    """
-    flat = {name: dict(_flat(given, "")) for name, given in settings.items()}
+def _differences(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
+    """Every dotted key of the resolved scenarios whose value is not the same in all runs."""
+    flat = {name: dict(_flat(scenario, "")) for name, scenario in settings.items()}
     for key in sorted(set().union(*flat.values())):
-        values = {name: given.get(key) for name, given in flat.items()}
+        values = {name: scenario.get(key) for name, scenario in flat.items()}
         if len({repr(value) for value in values.values()}) > 1:
-            yield {"key": key, "values": values}
+            yield Difference(key, values)
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -266,14 +338,9 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _together(
-    lifts: Mapping[str, Mapping[str, Any]],
-    contents: Mapping[str, Any],
-    independent: bool,
-    repeats: bool,
-) -> dict[str, Any]:
+def _pool(lifts: Sequence[DecidedLift], repeats: bool) -> Pooling:
     """What independent runs say together: whether they differ (p of Cochran's Q), and, of repeats
-    of one scenario, the pooled lift.
+    of one scenario, the pooled lift. Nothing where a run has no interval of some width.
 
     Q = sum w_i (l_i - l)^2 with w_i = 1 / se_i^2 and l the weighted mean is chi-square with k - 1
     degrees of freedom where all true lifts are equal; the fixed-effect estimate l has variance 1 /
@@ -282,80 +349,63 @@ def _together(
     """
     from scipy.stats import chi2, norm
 
-    nothing = {"differ": None, "pooled": None, "low": None, "high": None}
-    known = [
-        cell
-        for cell in lifts.values()
-        if None not in (cell["lift"], cell["low"], cell["high"]) and cell["high"] > cell["low"]
-    ]
-    if not independent or len(known) < 2 or len(known) < len(contents):
-        return nothing
+    for one in lifts:
+        ends = one.low, one.high
+        if not all(map(words.is_defined, (one.lift, *ends))) or one.high <= one.low:
+            return Pooling()
+    if len(lifts) < 2:
+        return Pooling()
     q = float(norm.ppf(0.975))
-    weights = [(2 * q / (cell["high"] - cell["low"])) ** 2 for cell in known]
-    mean = sum(w * cell["lift"] for w, cell in zip(weights, known, strict=True)) / sum(weights)
-    heterogeneity = sum(
-        w * (cell["lift"] - mean) ** 2 for w, cell in zip(weights, known, strict=True)
-    )
-    half = q / math.sqrt(sum(weights))
-    differ = {"differ": float(chi2.sf(heterogeneity, len(known) - 1))}
-    return (
-        nothing
-        | differ
-        | ({"pooled": mean, "low": mean - half, "high": mean + half} if repeats else {})
-    )
+    weights = [(2 * q / (one.high - one.low)) ** 2 for one in lifts]
+    total = sum(weights)
+    mean = sum(w * one.lift for w, one in zip(weights, lifts, strict=True)) / total
+    squares = sum(w * (one.lift - mean) ** 2 for w, one in zip(weights, lifts, strict=True))
+    differ = float(chi2.sf(squares, len(lifts) - 1))
+    if not repeats:
+        return Pooling(differ)
+    half = q / math.sqrt(total)
+    return Pooling(differ, mean, mean - half, mean + half)
 
 
-def _designs(
-    contents: Mapping[str, Mapping[str, Any]], differences: set[str]
-) -> list[dict[str, Any]]:
+def _designs(contents: Mapping[str, Content], differences: set[str]) -> tuple[DesignUsers, ...]:
     """How many users each design needs on one world: of a paired run and an interleaved one of the
-    same scenario, seeds aside.
-
-    Returns:
-        Rows with `metric`, `arm`, `lifts` (what each design finds: a lift, or a relative difference
-        of credits) and `users` by design; none where the runs are of different worlds or of one
-        design.
+    same scenario, seeds aside. No rows where the runs are of different worlds or of one design.
     """
-    by_kind = {content["design"]: content for content in contents.values() if content["designs"]}
+    by_kind = {content.design: content for content in contents.values() if content.designs}
     same_world = all(
         key.split(".")[0] in ("design", "seed", "name", "description") for key in differences
     )
-    if (
-        not same_world
-        or len(by_kind) < 2
-        or len({content["control"] for content in by_kind.values()}) > 1
-    ):
-        return []
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    controls = {content.control for content in by_kind.values()}
+    if not same_world or len(by_kind) < 2 or len(controls) > 1:
+        return ()
+    rows: dict[tuple[str, str], DesignUsers] = {}
     for content in by_kind.values():
-        for one in content["designs"]:
-            row = rows.setdefault(
-                (one["arm"], one["metric"]),
-                {"metric": one["metric"], "arm": one["arm"], "lifts": {}, "users": {}},
-            )
-            row["lifts"] |= dict.fromkeys(one["users"], one["lift"])
-            row["users"] |= one["users"]
-    return [row for row in rows.values() if set(by_kind) <= set(row["users"])]
+        for need in content.designs:
+            key = need.arm, need.metric
+            row = rows.setdefault(key, DesignUsers(need.metric, need.arm, {}, {}))
+            row.lifts.update(dict.fromkeys(need.users, need.lift))
+            row.users.update(need.users)
+    return tuple(row for row in rows.values() if set(by_kind) <= set(row.users))
 
 
-def _notes(runs: Mapping[str, Mapping[str, Any]], independent: bool, repeats: bool) -> list[str]:
+def _notes(runs: Mapping[str, RunFacts], independent: bool, repeats: bool) -> list[str]:
     notes = []
-    controls = {run["control"] for run in runs.values()}
+    controls = {run.control for run in runs.values()}
     if len(controls) > 1:
         notes.append(
             f"The runs have different controls ({', '.join(sorted(controls))}): their lifts are"
             " lifts over different things."
         )
-    drafted = [name for name, run in runs.items() if DESIGNS[run["design"]].shares_slates]
+    drafted = [name for name, run in runs.items() if DESIGNS[run.design].shares_slates]
     if drafted and len(drafted) < len(runs):
         notes.append(
             f"{', '.join(drafted)}: interleaved; its lifts are of credits within shared slates, not"
             " of whole feeds."
         )
     notes += [
-        f"{name}: red checks: {', '.join(run['red']).lower()}. Do not act on its lifts."
+        f"{name}: red checks: {', '.join(run.red).lower()}. Do not act on its lifts."
         for name, run in runs.items()
-        if run["red"]
+        if run.red
     ]
     if not independent:
         notes.append(

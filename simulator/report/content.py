@@ -1,549 +1,532 @@
-"""The content of a report: everything that is said of a run, gathered from its event log as plain
-dicts, lists and numbers.
+"""What a report says, as types: `Content` is one report, whole, and every part of it has a name.
 
-Every rendering (terminal, JSON, Markdown, HTML) shows this content and adds nothing to it.
+Every rendering (terminal, JSON, Markdown, HTML) shows a `Content` and adds nothing to it. What
+statistics has as a type stands here as it is. A number that is not defined is NaN (or infinite, an
+open end of an interval) in these types, and null in report.json (`simulator.report.stored`).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import numpy as np
-
-from policies.base import Progress
-from simulator.designs.base import Design
-from simulator.designs.paired import Paired
-from simulator.designs.split import Split
-from simulator.log import workspace
-from simulator.log.eventlog import EventLog, Metadata
-from simulator.log.metadata import HISTORY
-from simulator.log.metrics import Better, Metric, directed
-from simulator.page.words import bounded, headline, sentence, sentenced, title
-from simulator.report import ROW, SCHEMA_VERSION, ReportError, finite
-from simulator.report import run_checks as checks
-from simulator.report import worlds as world
-from simulator.report.counts import Cells, Counts, count
-from simulator.report.otherwise import computed_otherwise
-from simulator.report.plan import compared_designs, interleaved_designs, needs, preferences
-from simulator.report.spread import distributions
-from simulator.stats import checks as design
-from simulator.stats import segments, sequential, units, verdict
+from simulator.designs.registry import DESIGNS
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
-from simulator.stats.margins import Margins, judged
-from simulator.stats.tests import level_of_one
-from simulator.stats.units import Unit, UnitTable, UserDays
-from simulator.stats.verdict import Lift
+from simulator.stats.efficiency import Preference
+from simulator.stats.looking import Looking
+from simulator.stats.margins import Margin
+from simulator.stats.randomise import Rate
+from simulator.stats.segments import Interaction, Segment
+from simulator.stats.sequential import Peeks
+from simulator.stats.units import Unit, Use
+from simulator.stats.verdict import FAMILY, Lift
+from simulator.stats.wrong import Wrong
+from simulator.users.learned.support import Support
 
-FUNNEL = (
-    "sessions",
-    "requests",
-    "impressions",
-    "play",
-    "click",
-    "long_view",
-    "like",
-    "comment",
-    "follow",
-    "forward",
-)
-"""The steps of the funnel, in order, as far as the log has them."""
+SCHEMA_VERSION = 2
+
+Agreement = Literal["same sign", "opposite", "identical", "undecided"]
+
+Users = dict[str, int | None]
+"""Users needed, by design; None: no number of users suffices."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Who is compared with whom.
+class Verdict:
+    """What a row of `lifts` says.
 
     Attributes:
-        arms: names, in the order of the log, the control first.
-        control: name of the control arm.
-        index: of each of `arms` in the log's own list.
+        metric, arm, unit: those of the row.
+        verdict: `Lift.words`.
+        sentence: the row in plain words.
     """
 
-    arms: tuple[str, ...]
-    control: str
-    index: tuple[int, ...]
+    metric: str
+    arm: str
+    unit: Unit
+    verdict: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The sentence that sums an arm up."""
+
+    arm: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class MetricNote:
+    """What a metric is: the fields of `log.metrics.Metric` that a reader needs."""
+
+    description: str
+    measure: str
+    higher_is_better: bool | None
+    known_by: Literal["", "name", "declared"] = ""
+
+
+@dataclass(frozen=True)
+class BoundedMargin(Margin):
+    """The answer to a margin, with its sentence."""
+
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The same rows computed in another way, under a title."""
+
+    title: str
+    rows: tuple[Lift, ...]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is; None: only a log can tell."""
+
+    users: int
+    items: int | None = None
+    days: int | None = None
+    impressions: int | None = None
+
+
+@dataclass(frozen=True)
+class DailyLift:
+    """The lift by user of one day alone; `day` counts from 0, the rest is as in `Lift`."""
+
+    day: int
+    metric: str
+    arm: str
+    control_mean: float
+    treatment_mean: float
+    lift: float
+    low: float
+    high: float
+    p: float
+    n_units: int
 
     @classmethod
-    def of(cls, meta: Metadata, without: tuple[str, ...] = ()) -> Comparison:
-        """The comparison that a log declares, `without` some arms; where it declares no control, it
-        is the first arm.
+    def of(cls, day: int, row: Lift) -> DailyLift:
+        return cls(
+            day,
+            row.metric,
+            row.arm,
+            row.control_mean,
+            row.treatment_mean,
+            row.lift,
+            row.low,
+            row.high,
+            row.p,
+            row.n_units,
+        )
 
-        Raises:
-            ReportError: fewer than two arms, or no such control.
-        """
-        there = [name for name in meta.arms if name != HISTORY and name not in without]
-        if len(there) < 2:
-            raise ReportError(
-                f"a report compares at least two arms; this log has {there or 'none'}"
-            )
-        control = meta.control or there[0]
-        if control not in there:
-            raise ReportError(f"the control arm {control!r} is not among the arms {there}")
-        arms = (control, *(name for name in there if name != control))
-        return cls(arms, control, tuple(meta.arms.index(name) for name in arms))
+
+@dataclass(frozen=True)
+class Distribution:
+    """How a metric is spread over the units of an arm: a unit's sum, or its own ratio.
+
+    Attributes:
+        metric, arm: of what.
+        n: units; of a ratio metric those that have a denominator.
+        mean: of the units' values.
+        zeros: share of the units whose value is 0.
+        quantiles: at `spread.QUANTILES`.
+        max: the largest value.
+    """
+
+    metric: str
+    arm: str
+    n: int
+    mean: float
+    zeros: float
+    quantiles: tuple[float, ...]
+    max: float
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Lifts in groups of users known before the test, the tests of whether they differ, and the
+    warning that belongs beside them.
+    """
+
+    warning: str
+    rows: tuple[Segment, ...]
+    interactions: tuple[Interaction, ...]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One comparison computed by one method. A figure that the method does not give is None, one
+    that it could not compute is NaN; `note` says why.
+    """
+
+    metric: str
+    arm: str
+    method: str
+    lift: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the funnel with its count in each arm."""
+
+    step: str
+    counts: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Share of the impressions that each recall channel brought, by arm, in the order of `names`
+    (the tested policy first).
+    """
+
+    names: tuple[str, ...]
+    shares: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Marginal:
+    """A marginal of the world beside its target: see `calibration.targets.Row`; `feed` is None for
+    a world fitted to a log.
+    """
+
+    feed: str | None
+    name: str
+    target: float
+    simulated: float
+    se: float
+    ratio: float
+    within: bool
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the world of a log is from real users.
+
+    Attributes:
+        basis: on what it was measured, in words.
+        tolerance: relative: how far a marginal may be from its target.
+        rows: the marginals.
+    """
+
+    basis: str
+    tolerance: float
+    rows: tuple[Marginal, ...]
+
+
+@dataclass(frozen=True)
+class PublishedLift:
+    """A published lift beside ours by user.
+
+    Attributes:
+        metric, arm: of what.
+        published: the published lift.
+        lift, low, high: ours, with its 95% interval.
+        inside: whether the published lift lies within our interval; None where we have none.
+        users: how many this run's design needs to show the published lift.
+    """
+
+    metric: str
+    arm: str
+    published: float
+    lift: float
+    low: float
+    high: float
+    inside: bool | None
+    users: int | None
+
+
+@dataclass(frozen=True)
+class Need:
+    """Users that each design needs to find `lift` four times in five; `published`: whether it is
+    the published lift.
+    """
+
+    metric: str
+    arm: str
+    lift: float
+    published: bool
+    users: Users
 
     @property
-    def treatments(self) -> tuple[str, ...]:
-        return self.arms[1:]
-
-    def by_arm(self, cells: Cells) -> dict[str, Any]:
-        """The rows of `cells` `[arms of the log, ...]` under the names of the compared arms."""
-        return {name: cells[i].tolist() for name, i in zip(self.arms, self.index, strict=True)}
+    def notes(self) -> dict[str, str]:
+        """Nothing is to be known of a need by design (`DesignNeed`)."""
+        return {}
 
 
-def gather(
-    log: EventLog,
-    *,
-    runtime: Mapping[str, Any] | None,
-    progress: Progress,
-    margins: Margins | None = None,
-    choices: Choices | None = None,
-    better: Mapping[str, Better] | None = None,
-) -> dict[str, Any]:
-    """Everything that the report says of a log, as JSON types. See `simulator.report.write`."""
-    meta, choices = log.metadata, choices or Choices()
-    progress("report: sums", 0, 4, {})
-    sums, silent = _answered(units.read(log))
-    sums = dataclasses.replace(sums, metrics=directed(sums.metrics, better or {}))
-    who = Comparison.of(meta, silent)
-    progress("report: counts", 1, 4, {})
-    counts = count(log)
-    progress("report: calibration", 2, 4, {})
-    calibration = world.calibration(log)
-    progress("report: lifts", 3, 4, {})
-    kind, unit = meta.design.kind, meta.design.unit
-    by_all = verdict.verdict(
-        sums, who.control, method=choices.interval, correction=choices.correction
-    )
-    rows = sorted(by_all, key=lambda row: (row.unit != unit, who.arms.index(row.arm)))
-    scenario, notes = (
-        json.loads(json.dumps(given, sort_keys=True)) for given in (meta.scenario, meta.notes)
-    )
-    by_user = sums.by("user")
-    published = scenario.get("published", {})
-    level = _level_of_one(by_all, choices)
-    power = needs(by_user, who.control, who.treatments, published, level)
-    daily = [_on_day(row, day) for day, lifts in verdict.by_day(sums, who.control) for row in lifts]
-    content = {
-        **_frame(rows, who, sums.metrics, unit, choices),
-        "scenario": scenario.get("name"),
-        "seed": scenario.get("seed"),
-        "design": kind,
-        "checks": _checks(
-            checks.calibrated(calibration),
-            *checks.complete(sums, silent, counts.steps["impressions"].sum(axis=0)),
-            *design.checks(sums, who.control, scenario=scenario),
-        ),
-        "runtime": None if runtime is None else dict(runtime),
-        "paired": by_user.paired,
-        "margins": _margins(by_user, who.control, margins),
-        "adjusted": [],
-        "clusters": None,
-        "columns": [],
-        "command": (
-            f"abtest run {shlex.quote(scenario['name'] + '.yaml')}"
-            if scenario.get("name")
-            else None
-        ),
-        "beside": _with_the_past(by_user, who) if sums.assigned is not None else None,
-        "size": {
-            "users": meta.n_users,
-            "items": meta.n_items,
-            "days": sums.days,
-            "impressions": int(counts.steps["impressions"].sum()),
-        },
-        "units": _units(sums, who),
-        "daily": daily,
-        "sequential": (
-            [_peeks(found) for found in sequential.peeks(sums, who.control)]
-            if sums.days > 1 and sums.switched is None
-            else []
-        ),
-        "distributions": distributions(by_user, who.arms),
-        "segments": _segments(by_user, who.control),
-        "otherwise": computed_otherwise(
-            by_user, who.control, who.treatments, choices, progress=progress
-        ),
-        "funnel": _funnel(counts, who),
-        "channels": _channels(counts, meta, who),
-        "answered_by_log": _share(counts.logged, counts.steps["impressions"].sum(axis=1), who),
-        "calibration": calibration,
-        "support": world.support(log, who.arms),
-        "published": _published(published, rows, power, _of_table(by_user).kind),
-        "power": power,
-        "designs": _designs(sums, who, meta.design, level),
-        "preference": (
-            preferences(by_user, who.control, who.treatments) if meta.design.shares_slates else []
-        ),
-        "offline": [],
-        "foretold": [],
-        "audit": None,
-        "worlds": [],
-        "settings": scenario,
-        "versions": dict(sorted(meta.versions.items())),
-        "notes": {name: value for name, value in notes.items() if name != "calibration"},
-    }
-    progress("report: lifts", 4, 4, {})
-    return content
-
-
-def gather_table(
-    table: UnitTable,
-    control: str,
-    name: str,
-    margins: Margins | None = None,
-    choices: Choices | None = None,
-    *,
-    cluster: str | None = None,
-    shares: Mapping[str, float] | None = None,
-    command: str | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Everything that the report says of a plain per-user table, in the same form; what only a log
-    can tell is empty.
-
-    `adjusted` are the metrics whose lifts are adjusted for their pre-period column; `beside` has
-    the same rows without. `cluster`: the column of clusters that are the table's units; `shares`:
-    of users that were meant for each arm; `command`: that makes this report.
+@dataclass(frozen=True)
+class DesignNeed:
+    """Users that each design needs to find what was found here: a lift, or with interleaving a
+    relative difference of credits; `notes`: what to know of a design's figure.
     """
-    from simulator.report.user_table import adjustments, compared
 
-    choices = choices or Choices()
-    arms = (control, *(arm for arm in table.arms if arm != control))
-    who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
-    adjusted = adjustments(table)
-    rows = compared(table, control, choices)
-    plain = [_row(row) for row in compared(table, control, choices, adjusted=False)]
-    return {
-        **_frame(rows, who, table.metrics, "user", choices),
-        "scenario": name,
-        "seed": None,
-        "design": _of_table(table).kind,
-        "checks": _checks(*design.checks(table, control, shares=shares)),
-        "runtime": None,
-        "paired": table.paired,
-        "margins": _margins(table, control, margins),
-        "adjusted": sorted(adjusted),
-        "clusters": cluster,
-        "columns": [dataclasses.asdict(use) for use in table.columns],
-        "command": command,
-        "beside": {"title": "Without adjustment", "rows": plain} if adjusted else None,
-        "units": {arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
-        "size": {"users": table.n_units, "items": None, "days": None, "impressions": None},
-        "daily": [],
-        "sequential": [],
-        "distributions": distributions(table, arms),
-        "segments": _segments(table, control),
-        "otherwise": computed_otherwise(
-            table, control, who.treatments, choices, adjusted, progress
-        ),
-        "funnel": [],
-        "channels": None,
-        "answered_by_log": {},
-        "calibration": None,
-        "support": [],
-        "published": [],
-        "power": needs(table, control, who.treatments, {}, _level_of_one(rows, choices)),
-        "designs": [],
-        "preference": [],
-        "offline": [],
-        "foretold": [],
-        "audit": None,
-        "worlds": [],
-        "settings": {},
-        "versions": workspace.versions(),
-        "notes": {},
-    }
+    metric: str
+    arm: str
+    lift: float
+    users: Users
+    notes: Mapping[str, str]
 
 
-def _frame(
-    rows: Sequence[Lift],
-    who: Comparison,
-    metrics: Mapping[str, Metric],
-    unit: Unit,
-    choices: Choices,
-) -> dict[str, Any]:
-    """What every report begins with: the lifts, and what they say; `unit`: of the verdict on the
-    first screen.
+@dataclass(frozen=True)
+class Estimate:
+    """The headline estimate of a policy that was replayed on the log of a run.
+
+    Attributes:
+        policy: its name.
+        verdict: `trustworthy`, `weak` or `unusable`; None: not judged.
+        reasons: of the verdict.
+        estimator: that made it.
+        value, low, high: per impression, with its 95% interval.
+        reward: the metric.
+        logged: the logging policy's own value.
+        arm: the arm that the policy is; None where it is none.
+        online: that arm's lift in the metric.
     """
-    return {
-        "schema": SCHEMA_VERSION,
-        "control": who.control,
-        "arms": list(who.arms),
-        "unit": unit,
-        "lifts": [_row(row) for row in rows],
-        "verdicts": _verdicts(rows, who.control, metrics),
-        "headlines": [
-            _headline([row for row in rows if row.unit == unit], arm, who.control, metrics)
-            for arm in who.treatments
-        ],
-        "metrics": {name: _described(metric) for name, metric in metrics.items()},
-        "family": verdict.FAMILY,
-        "choices": dataclasses.asdict(choices),
-    }
+
+    policy: str
+    verdict: str | None
+    reasons: tuple[str, ...]
+    estimator: str
+    value: float | None
+    low: float | None
+    high: float | None
+    reward: str
+    logged: float | None
+    arm: str | None
+    online: float | None
 
 
-def _checks(*found: Check) -> list[dict[str, Any]]:
-    """Red first, then amber; each a sentence."""
-    said = [
-        {
-            "name": title(check.name),
-            "status": check.status,
-            "value": sentenced(check.value),
-            "meaning": sentenced(check.meaning),
-        }
-        for check in found
-    ]
-    return sorted(said, key=_urgency)
+@dataclass(frozen=True)
+class OfflineFigure:
+    """An offline figure of an arm, and how well such figures foretell the online lift.
 
-
-def _urgency(check: Mapping[str, Any]) -> int:
-    return ("red", "amber", "green").index(check["status"])
-
-
-def add_check(content: dict[str, Any], found: Check) -> None:
-    """One more check for a content that is gathered already."""
-    content["checks"] = sorted([*content["checks"], *_checks(found)], key=_urgency)
-
-
-def _described(metric: Metric) -> dict[str, Any]:
-    return {
-        key: getattr(metric, key)
-        for key in ("description", "measure", "higher_is_better", "known_by")
-    }
-
-
-def _answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
-    """The sums without the arms that nobody has seen anything of (an arm that was given up), and
-    the names of those.
+    Attributes:
+        figure: its name (hit rate, NDCG, an off-policy estimate on held-out days).
+        reward: the metric of the online lift.
+        arm: the arm.
+        value, control: the arm's value and the control's.
+        online: the arm's true lift there.
+        rho: rank correlation of the figure with the online lift over all policies.
+        ordered: share of pairs of policies that the figure puts in the right order.
     """
-    shown = np.asarray(sums.terms["impressions"].any(axis=(1, 2)))
-    if shown.all():
-        return sums, ()
-    kept = np.flatnonzero(shown)
-    place = np.full(len(shown), -1)
-    place[kept] = np.arange(len(kept))
-    assigned = (
-        None
-        if sums.assigned is None
-        else np.where(sums.assigned >= 0, place[np.maximum(sums.assigned, 0)], -1)
-    )
-    left = dataclasses.replace(sums.of_arms(kept), assigned=assigned)
-    return left, tuple(sums.arms[i] for i in np.flatnonzero(~shown))
+
+    figure: str
+    reward: str
+    arm: str
+    value: float | None
+    control: float | None
+    online: float | None
+    rho: float | None
+    ordered: float | None
 
 
-def _row(lift: Lift) -> dict[str, Any]:
-    given = lift.to_dict()
-    return {key: given[key] for key in ROW}
+@dataclass(frozen=True)
+class AuditRow:
+    """What one analysis does to one metric at one sample size: see `stats.audit.Row`."""
+
+    metric: str
+    arm: str
+    analysis: str
+    n: int
+    error: Rate
+    power: Rate
+    coverage: Rate
+    bias: float
+    lift: float
+    holds: bool
 
 
-def _on_day(lift: Lift, day: int) -> dict[str, Any]:
-    given = lift.to_dict()
-    return {
-        "day": day,
-        **{
-            key: given[key]
-            for key in (
-                "metric",
-                "arm",
-                "control_mean",
-                "treatment_mean",
-                "lift",
-                "low",
-                "high",
-                "p",
-                "n_units",
+@dataclass(frozen=True)
+class AuditBeside:
+    """Of the analyses printed beside the verdict: how many rows hold, of how many, and the warnings
+    of the others.
+    """
+
+    held: int
+    of: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ErrorsByDay:
+    """Least and greatest false positives and coverage of the table by day."""
+
+    error: tuple[float, ...]
+    coverage: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AuditSummary:
+    """The audit of a run in short.
+
+    Attributes:
+        repetitions, n_users: samples of each size, and the users that they were drawn from.
+        wrong: the usual wrong analyses.
+        looking: the rules for looking every day.
+        rows: what the verdict rests on, at every size.
+        warnings: of these rows.
+        by_day: of the table by day; None where it was not audited.
+        beside: what is printed beside the verdict.
+    """
+
+    repetitions: int
+    n_users: int
+    wrong: tuple[Wrong, ...]
+    looking: tuple[Looking, ...]
+    rows: tuple[AuditRow, ...]
+    warnings: tuple[str, ...]
+    by_day: ErrorsByDay | None
+    beside: AuditBeside
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A lift with its 95% interval."""
+
+    lift: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class DecidedLift(Interval):
+    """A lift with its 95% interval and its verdict."""
+
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Across:
+    """The lift of an arm and metric in each of several worlds or runs.
+
+    Attributes:
+        metric, arm: of what.
+        lifts: by name of the world or run.
+        agree: `same sign` (the verdict is up in all, or down in all), `opposite` (up in one, down
+            in another), `identical` in all, or `undecided` (no contradiction, but not all say so).
+    """
+
+    metric: str
+    arm: str
+    lifts: Mapping[str, DecidedLift]
+    agree: Agreement
+
+
+@dataclass(frozen=True)
+class AcrossWorlds(Across):
+    """`all`: the lift over the worlds, with an interval that includes what they disagree about;
+    None where a world has no finite interval.
+    """
+
+    all: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """One report, its fields in the order of report.json.
+
+    Attributes:
+        schema: version of report.json.
+        control, arms: names; the control is the first of `arms`.
+        unit: of the verdict on the first screen.
+        lifts: the rows of the verdict; `verdicts` says what each means, in the same order.
+        headlines: of each arm.
+        metrics: by name, in the order of print.
+        family: the tests that `p_adjusted` is corrected for.
+        choices: how the lifts were computed.
+        scenario, seed, design: of the run; the name of a table stands in `scenario`.
+        checks: red first, then amber; each a sentence.
+        runtime: seconds, rates and sizes of the run.
+        paired: whether every user was in every arm.
+        margins: guardrails and equivalences that were asked.
+        adjusted: metrics whose lifts are adjusted for their pre-period (CUPED).
+        clusters: the column of clusters that are the units of a table.
+        columns: what each column of a table was taken for.
+        command: that makes this report.
+        beside: the lifts with, or without, the adjustment that `lifts` have not, or have.
+        size, units: how much there is, and the users of each arm.
+        daily: each day alone; `sequential`: all days up to each.
+        distributions: of every metric and arm.
+        segments: lifts in groups of users.
+        otherwise: the same comparisons by other methods.
+        funnel, channels, answered_by_log: what was served.
+        calibration, support: how far the world is from real users.
+        published: published lifts beside ours.
+        power, designs: users needed for a lift, and by each design for the lift found here.
+        preference: of interleaved slates.
+        offline, foretold: replayed estimates and offline figures beside the online lift.
+        audit: of the tests.
+        worlds: the same arms in further worlds.
+        settings, versions, notes: the resolved scenario, versions and notes of the log.
+    """
+
+    schema: int = SCHEMA_VERSION
+    control: str
+    arms: tuple[str, ...]
+    unit: Unit
+    lifts: tuple[Lift, ...]
+    verdicts: tuple[Verdict, ...]
+    headlines: tuple[Headline, ...]
+    metrics: Mapping[str, MetricNote]
+    family: str = FAMILY
+    choices: Choices
+    scenario: str | None
+    seed: int | None = None
+    design: str
+    checks: tuple[Check, ...]
+    runtime: Mapping[str, Any] | None = None
+    paired: bool
+    margins: tuple[BoundedMargin, ...]
+    adjusted: tuple[str, ...] = ()
+    clusters: str | None = None
+    columns: tuple[Use, ...] = ()
+    command: str | None = None
+    beside: Beside | None = None
+    size: Size
+    units: Mapping[str, int]
+    daily: tuple[DailyLift, ...] = ()
+    sequential: tuple[Peeks, ...] = ()
+    distributions: tuple[Distribution, ...]
+    segments: Segments | None
+    otherwise: tuple[Alternative, ...]
+    funnel: tuple[Step, ...] = ()
+    channels: Channels | None = None
+    answered_by_log: Mapping[str, float | None] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    support: tuple[Support, ...] = ()
+    published: tuple[PublishedLift, ...] = ()
+    power: tuple[Need, ...]
+    designs: tuple[DesignNeed, ...] = ()
+    preference: tuple[Preference, ...] = ()
+    offline: tuple[Estimate, ...] = ()
+    foretold: tuple[OfflineFigure, ...] = ()
+    audit: AuditSummary | None = None
+    worlds: tuple[AcrossWorlds, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.design not in DESIGNS:
+            raise ValueError(f"design: must be one of {list(DESIGNS)}; got {self.design!r:.60}")
+        if len(self.verdicts) != len(self.lifts):
+            raise ValueError(
+                f"verdicts: one for each row of lifts; got {len(self.verdicts)} for"
+                f" {len(self.lifts)}"
             )
-        },
-    }
 
+    def decided(self) -> list[tuple[Lift, Verdict]]:
+        """The rows on the first screen, each with its verdict: those of `unit`."""
+        pairs = zip(self.lifts, self.verdicts, strict=True)
+        return [pair for pair in pairs if pair[0].unit == self.unit]
 
-def _units(sums: UserDays, who: Comparison) -> dict[str, int]:
-    """Users in each arm, those that never came included."""
-    if sums.assigned is None:
-        return dict.fromkeys(who.arms, sums.n_users)
-    return {arm: int(np.count_nonzero(sums.assigned == sums.arms.index(arm))) for arm in who.arms}
-
-
-def _peeks(found: sequential.Peeks) -> dict[str, Any]:
-    looks = [finite(dataclasses.asdict(look)) for look in found.looks]
-    return {
-        "metric": found.metric,
-        "arm": found.arm,
-        "looks": looks,
-        "stop": {
-            "always_valid": found.stop("always_valid"),
-            "obrien_fleming": found.stop("obrien_fleming"),
-            "pocock": found.stop("pocock"),
-        },
-    }
-
-
-def _segments(table: UnitTable, control: str) -> dict[str, Any] | None:
-    """Lifts in groups of users known before the test, the tests of whether they differ, and the
-    warning that belongs beside.
-    """
-    rows, interactions = segments.segments(table, control)
-    if not rows:
-        return None
-    found = [{"group": one.group, "level": one.level, **_row(one.row)} for one in rows]
-    return {
-        "warning": segments.WARNING,
-        "rows": found,
-        "interactions": [finite(dataclasses.asdict(one)) for one in interactions],
-    }
-
-
-def _with_the_past(table: UnitTable, who: Comparison) -> dict[str, Any] | None:
-    """The lifts of a split log adjusted for each user's past, beside the plain ones."""
-    from simulator.report.user_table import adjustments
-
-    adjusted = adjustments(table)
-    if not adjusted:
-        return None
-    rows = verdict.lifts(table, who.control, metrics=adjusted, covariates=adjusted)
-    return {"title": "Adjusted for each user's past (CUPED)", "rows": [_row(row) for row in rows]}
-
-
-def _margins(table: UnitTable, control: str, margins: Margins | None) -> list[dict[str, Any]]:
-    """The answers to guardrails and equivalences that were asked, each with its sentence."""
-    from simulator.report.user_table import adjustments
-
-    rows = (
-        [
-            finite(dataclasses.asdict(one))
-            for one in judged(table, control, margins, adjustments(table))
-        ]
-        if margins
-        else []
-    )
-    return [
-        {**row, "sentence": bounded(row, control, table.metrics[row["metric"]].higher_is_better)}
-        for row in rows
-    ]
-
-
-def _level_of_one(rows: Sequence[Lift], choices: Choices) -> float:
-    """The level of the two-sided test that one true difference must pass in the family of the
-    verdict by user.
-    """
-    tested = sum(1 for row in rows if row.unit == "user" and not math.isnan(row.p))
-    return 1.0 - level_of_one(tested, choices.correction)
-
-
-def _of_table(table: UnitTable) -> type[Design]:
-    """The design of a table of users, for which nobody needs to say it."""
-    return Paired if table.paired else Split
-
-
-def _designs(sums: UserDays, who: Comparison, design: Design, level: float) -> list[dict[str, Any]]:
-    """Users that each design which the log can speak of would need."""
-    if design.has_twins:
-        return compared_designs(sums, who.control, who.treatments, level)
-    if design.shares_slates:
-        return interleaved_designs(sums, who.control, who.treatments, level)
-    return []
-
-
-def _verdicts(
-    rows: Sequence[Lift], control: str, metrics: Mapping[str, Metric]
-) -> list[dict[str, str]]:
-    """Verdict and sentence of each row of `lifts`, in the same order."""
-    comparisons = {
-        unit: sum(1 for row in rows if row.unit == unit and not math.isnan(row.p))
-        for unit in {row.unit for row in rows}
-    }
-    return [
-        {
-            "metric": row.metric,
-            "arm": row.arm,
-            "unit": row.unit,
-            "verdict": row.words,
-            "sentence": sentence(
-                _row(row),
-                row.words,
-                control,
-                comparisons[row.unit],
-                row.note,
-                metrics[row.metric].higher_is_better,
-            ),
-        }
-        for row in rows
-    ]
-
-
-def _headline(
-    rows: Sequence[Lift], arm: str, control: str, metrics: Mapping[str, Metric]
-) -> dict[str, str]:
-    mine = [(row.metric, row.words) for row in rows if row.arm == arm]
-    turned = {name for name, metric in metrics.items() if metric.higher_is_better is False}
-    return {"arm": arm, "sentence": headline(mine, arm, control, turned)}
-
-
-def _funnel(counts: Counts, who: Comparison) -> list[dict[str, Any]]:
-    """Steps with their count in each arm, users first."""
-    totals = {
-        "users": counts.users,
-        **{name: counts.steps[name].sum(axis=1) for name in FUNNEL if name in counts.steps},
-    }
-    return [{"step": name, "counts": who.by_arm(total)} for name, total in totals.items()]
-
-
-def _channels(counts: Counts, meta: Metadata, who: Comparison) -> dict[str, Any] | None:
-    """Share of the impressions that each recall channel brought, by arm; None where there is but
-    one.
-    """
-    if not meta.channels:
-        return None
-    whole = counts.channels.sum(axis=1, keepdims=True)
-    return {
-        "names": ["tested policy", *meta.channels],
-        "shares": who.by_arm(counts.channels / whole.clip(min=1)),
-    }
-
-
-def _share(part: Cells, whole: Cells, who: Comparison) -> dict[str, float | None]:
-    return {
-        name: None if whole[i] == 0 else float(part[i] / whole[i])
-        for name, i in zip(who.arms, who.index, strict=True)
-    }
-
-
-def _published(
-    published: Mapping[str, float],
-    rows: Sequence[Lift],
-    power: Sequence[Mapping[str, Any]],
-    design: str,
-) -> list[dict[str, Any]]:
-    """Published lifts beside ours by user, for every arm and metric that has one.
-
-    `inside`: within our interval. `users`: how many this design needs to show the published lift.
-    """
-    needed = {
-        (row["metric"], row["arm"]): row["users"].get(design) for row in power if row["published"]
-    }
-    found = []
-    for lift in rows:
-        if lift.unit == "user" and lift.metric in published:
-            row, value = _row(lift), published[lift.metric]
-            inside = None if row["lift"] is None else bool(lift.low <= value <= lift.high)
-            ours = {key: row[key] for key in ("lift", "low", "high")}
-            users = needed.get((lift.metric, lift.arm))
-            found.append(
-                {
-                    "metric": lift.metric,
-                    "arm": lift.arm,
-                    "published": value,
-                    **ours,
-                    "inside": inside,
-                    "users": users,
-                }
-            )
-    return found
+    def red(self) -> list[Check]:
+        """The checks that say not to act on the lifts."""
+        return [check for check in self.checks if check.status == "red"]

@@ -3,12 +3,12 @@ have said of the same arms, if they were asked. Nothing is estimated here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from simulator.log.files import read_json
 from simulator.report import ReportError
+from simulator.report.content import Content, Estimate, OfflineFigure
 
 PLACE = Path("replay") / "replay.json"
 """Where a run's folder keeps its replay: `abtest replay RUN --out RUN/replay`."""
@@ -18,45 +18,48 @@ FORETOLD = Path("fidelity") / "fidelity.json"
 """Where a run's folder keeps it: `abtest fidelity SCENARIO --out RUN/fidelity`."""
 
 
-def foretold(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def foretold(folder: Path, content: Content) -> tuple[OfflineFigure, ...]:
     """Every offline figure of the run's arms (hit rate, NDCG, off-policy estimates on held-out
     days), and how well the figure foretells.
 
-    Returns:
-        Rows with `figure`, `arm`, `value`, `control` (the control's value), `online` (the arm's
-        true lift there, in `reward`), `rho` (rank correlation of the figure with the online lift
-        over all policies) and `ordered` (share of pairs of policies that it orders right).
+    Raises:
+        ReportError: the file is not what `abtest fidelity` writes.
     """
     file = folder / FORETOLD
     if not file.is_file():
-        return []
+        return ()
     try:
-        stored = read_json(file)
-        names = [policy["policy"] for policy in stored["policies"]]
-        at = {arm: names.index(arm) for arm in content["arms"] if arm in names}
-        base = at.get(content["control"])
-        return [
-            {
-                "figure": figure["figure"],
-                "reward": stored["reward"],
-                "arm": arm,
-                "value": figure["points"][i]["value"],
-                "control": None if base is None else figure["points"][base]["value"],
-                "online": stored["policies"][i]["lift"],
-                "rho": figure["rho"],
-                "ordered": figure["ordered"],
-            }
-            for figure in stored["figures"]
-            for arm, i in at.items()
-            if arm != content["control"]
-        ]
+        return _figures(read_json(file), content)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ReportError(
             f"{file}: not what abtest fidelity writes ({error}); make it anew, or remove it"
         ) from error
 
 
-def beside(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _figures(stored: Any, content: Content) -> tuple[OfflineFigure, ...]:
+    names = [policy["policy"] for policy in stored["policies"]]
+    place = {arm: names.index(arm) for arm in content.arms if arm in names}
+    base = place.pop(content.control, None)
+    rows = []
+    for figure in stored["figures"]:
+        points = figure["points"]
+        for arm, i in place.items():
+            rows.append(
+                OfflineFigure(
+                    figure=figure["figure"],
+                    reward=stored["reward"],
+                    arm=arm,
+                    value=points[i]["value"],
+                    control=None if base is None else points[base]["value"],
+                    online=stored["policies"][i]["lift"],
+                    rho=figure["rho"],
+                    ordered=figure["ordered"],
+                )
+            )
+    return tuple(rows)
+
+
+def beside(folder: Path, content: Content) -> tuple[Estimate, ...]:
     """The headline estimate of every policy that was replayed on the log of a run, beside the lift
     of the arm that it is.
 
@@ -64,14 +67,12 @@ def beside(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
         folder: of the run.
         content: gathered report of the run; names arms, their policies and lifts.
 
-    Returns:
-        Rows with `policy`, `reward`, `estimator`, `value`, `low`, `high` (per impression), `logged`
-        (the logging policy's own value), `verdict` (trustworthy, weak, unusable), `reasons`, and
-        `arm`, `online` (its lift in that reward; None where the policy is no arm).
+    Raises:
+        ReportError: the file is not what `abtest replay` writes.
     """
     file = folder / PLACE
     if not file.is_file():
-        return []
+        return ()
     stored = read_json(file)
     try:
         return _estimates(stored, content)
@@ -81,35 +82,33 @@ def beside(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
         ) from error
 
 
-def _estimates(stored: Any, content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    arms = {
+def _estimates(stored: Any, content: Content) -> tuple[Estimate, ...]:
+    arm_of = {
         spec.get("policy"): arm
-        for arm, spec in content["settings"].get("arms", {}).items()
+        for arm, spec in content.settings.get("arms", {}).items()
         if not spec.get("params")
     }
-    online = {
-        (row["arm"], row["metric"]): row["lift"]
-        for row in content["lifts"]
-        if row["unit"] == "user"
-    }
+    online = {(row.arm, row.metric): row.lift for row in content.lifts if row.unit == "user"}
     rows = []
     for replay in stored:
         metric = {"watch": "watch_time"}.get(replay["reward"], replay["reward"])
         for policy in replay["policies"]:
-            arm = (
-                policy["policy"]
-                if policy["policy"] in content["arms"]
-                else arms.get(policy["policy"])
-            )
+            name = policy["policy"]
+            arm = name if name in content.arms else arm_of.get(name)
             estimate = next(e for e in policy["estimates"] if e["estimator"] == policy["headline"])
             rows.append(
-                {
-                    **{key: policy[key] for key in ("policy", "verdict", "reasons")},
-                    **{key: estimate[key] for key in ("estimator", "value", "low", "high")},
-                    "reward": metric,
-                    "logged": replay["logged"]["value"],
-                    "arm": arm,
-                    "online": online.get((arm, metric)),
-                }
+                Estimate(
+                    policy=name,
+                    verdict=policy["verdict"],
+                    reasons=tuple(policy["reasons"]),
+                    estimator=estimate["estimator"],
+                    value=estimate["value"],
+                    low=estimate["low"],
+                    high=estimate["high"],
+                    reward=metric,
+                    logged=replay["logged"]["value"],
+                    arm=arm,
+                    online=None if arm is None else online.get((arm, metric)),
+                )
             )
-    return rows
+    return tuple(rows)

@@ -4,15 +4,19 @@ that this run has measured.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from simulator.report import finite
-from simulator.stats.efficiency import interleaved_sensitivity, preference, sensitivity
+from simulator.report.content import DesignNeed, Need, Users
+from simulator.stats.efficiency import (
+    Preference,
+    Sensitivity,
+    interleaved_sensitivity,
+    preference,
+    sensitivity,
+)
 from simulator.stats.power import PowerError, pilot, users_needed
 from simulator.stats.units import UnitTable, UserDays
 
@@ -29,49 +33,40 @@ def needs(
     treatments: tuple[str, ...],
     published: Mapping[str, float],
     level: float,
-) -> list[dict[str, Any]]:
+) -> tuple[Need, ...]:
     """Users that each design needs to find a lift four times in five, at the `level` of the
     verdict's own rule.
 
-    Returns:
-        Rows with `metric`, `arm`, `lift`, `published` (whether it is the published lift) and
-        `users` by design (`paired`: twins count once; `split`; `cuped`: split, adjusted for the
-        pre-period); None beyond any number of users. A metric that does not vary has no row.
+    Designs: `paired` (twins count once), `split`, and `cuped` (split, adjusted for the pre-period).
+    A metric that does not vary has no row.
     """
     rows = []
     for arm in treatments:
         for metric in table.numerators:
             try:
-                known = pilot(table, metric, control, arm)
+                spread = pilot(table, metric, control, arm)
             except PowerError:
                 continue
             lifts = {ROUND: False} | ({published[metric]: True} if published.get(metric) else {})
             for lift, is_published in lifts.items():
-                users = {
-                    name: users_needed(known, lift, name, level=level) for name in known.designs
+                users: Users = {
+                    design: _whole(users_needed(spread, lift, design, level=level))
+                    for design in spread.designs
                 }
-                finite = {name: int(n) if math.isfinite(n) else None for name, n in users.items()}
-                rows.append(
-                    {
-                        "metric": metric,
-                        "arm": arm,
-                        "lift": lift,
-                        "published": is_published,
-                        "users": finite,
-                    }
-                )
-    return rows
+                rows.append(Need(metric, arm, lift, is_published, users))
+    return tuple(rows)
+
+
+def _whole(users: float) -> int | None:
+    """Whole users; None beyond any number of them."""
+    return int(users) if math.isfinite(users) else None
 
 
 def compared_designs(
     days: UserDays, control: str, treatments: tuple[str, ...], level: float
-) -> list[dict[str, Any]]:
+) -> tuple[DesignNeed, ...]:
     """How many users each design would need, with power .8, to find the lift that a paired log has
     found in its first PILOTS users.
-
-    Returns:
-        Rows with `metric`, `arm`, `lift`, `users` by design (None: no number of users), and `notes`
-        by design.
     """
     k = min(days.n_users, PILOTS)
     few = days.users(np.arange(k))
@@ -81,68 +76,42 @@ def compared_designs(
             if metric in few.missing:
                 continue
             try:
-                found = sensitivity(few, metric, control, arm, level=level)
+                designs = sensitivity(few, metric, control, arm, level=level)
             except PowerError:
                 continue
-            users = {
-                one.design: int(one.users_needed) if math.isfinite(one.users_needed) else None
-                for one in found
-            }
-            notes = {one.design: one.note for one in found if one.note}
-            rows.append(
-                {
-                    "metric": metric,
-                    "arm": arm,
-                    "lift": found[0].effect,
-                    "users": users,
-                    "notes": notes,
-                }
-            )
-    return rows
+            rows.append(_need(designs))
+    return tuple(rows)
 
 
 def interleaved_designs(
     days: UserDays, control: str, treatments: tuple[str, ...], level: float
-) -> list[dict[str, Any]]:
-    """The same of an interleaved log: rows as `compared_designs`, with the one design; `lift` is
-    the relative difference of credits.
+) -> tuple[DesignNeed, ...]:
+    """The same of an interleaved log, with the one design; `lift` is the relative difference of
+    credits.
     """
     rows = []
     for arm in treatments:
         for metric, kind in days.metrics.items():
             if metric not in days.missing and kind.denominator is None:
-                found = interleaved_sensitivity(days, metric, control, arm, level)
-                users = {
-                    found.design: (
-                        int(found.users_needed) if math.isfinite(found.users_needed) else None
-                    )
-                }
-                row = {
-                    "metric": metric,
-                    "arm": arm,
-                    "lift": found.effect,
-                    "users": users,
-                    "notes": {found.design: found.note},
-                }
-                rows.append(row if math.isfinite(found.effect) else {**row, "lift": None})
-    return rows
+                rows.append(_need([interleaved_sensitivity(days, metric, control, arm, level)]))
+    return tuple(rows)
+
+
+def _need(designs: Sequence[Sensitivity]) -> DesignNeed:
+    """The row of one metric of one arm, from what each design would need."""
+    first = designs[0]
+    users: Users = {one.design: _whole(one.users_needed) for one in designs}
+    notes = {one.design: one.note for one in designs if one.note}
+    return DesignNeed(first.metric, first.arm, first.effect, users, notes)
 
 
 def preferences(
     table: UnitTable, control: str, treatments: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    """The preference tests of interleaved slates, as `stats.designs.Preference` has them; only
-    metrics that are credited to an item.
-    """
-    rows = []
-    for arm in treatments:
-        for metric in table.numerators:
-            if metric not in table.denominators and metric != "sessions":
-                found = preference(table, metric, control, arm)
-                rows.append(
-                    {
-                        **finite(dataclasses.asdict(found)),
-                        "wins": finite(dataclasses.asdict(found.wins)),
-                    }
-                )
-    return rows
+) -> tuple[Preference, ...]:
+    """The preference tests of interleaved slates; only of metrics that are credited to an item."""
+    return tuple(
+        preference(table, metric, control, arm)
+        for arm in treatments
+        for metric in table.numerators
+        if metric not in table.denominators and metric != "sessions"
+    )

@@ -4,46 +4,40 @@ same section.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from simulator.page import figures, words
+from simulator.report.content import Content, Distribution
+from simulator.report.sentences import tone
+from simulator.report.stored import encode
 
 
-def forests(c: Mapping[str, Any]) -> tuple[dict[tuple[str, str], Markup], Markup]:
+def forests(c: Content) -> tuple[dict[tuple[str, str], Markup], Markup]:
     """The interval of each (arm, metric) of the verdict, all on one scale, and its axis."""
-    rows = [
-        (row, said)
-        for row, said in zip(c["lifts"], c["verdicts"], strict=True)
-        if row["unit"] == c["unit"]
-    ]
-    scale = figures.around_zero(row for row, _ in rows)
-    strips = {
-        (row["arm"], row["metric"]): figures.strip(
-            row, scale, tone(c, row["metric"], said["verdict"]), words.typeset(figures.spoken(row))
-        )
-        for row, said in rows
-    }
+    rows = c.decided()
+    scale = figures.around_zero(encode(row) for row, _ in rows)
+    strips = {}
+    for row, verdict in rows:
+        kind = tone(verdict.verdict, c.metrics[row.metric].higher_is_better)
+        drawn = encode(row)
+        label = words.typeset(figures.spoken(drawn))
+        strips[row.arm, row.metric] = figures.strip(drawn, scale, kind, label)
     return strips, figures.axis(scale)
 
 
-def tone(c: Mapping[str, Any], metric: str, verdict: str) -> str:
-    """Whether a verdict on a metric is welcome."""
-    return words.tone(verdict, c["metrics"][metric]["higher_is_better"])
-
-
-def daily(c: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+def daily(c: Content) -> list[tuple[str, Markup]]:
     """One small figure for each metric whose arms differ on some day: each day alone, with its
     interval.
     """
 
     def points(metric: str, arm: str) -> list[figures.Point]:
-        rows = [row for row in c["daily"] if row["metric"] == metric and row["arm"] == arm]
-        tips = [words.typeset(f"Day {row['day'] + 1}. {figures.spoken(row)}") for row in rows]
+        rows = [row for row in c.daily if row.metric == metric and row.arm == arm]
+        tips = [words.typeset(f"Day {row.day + 1}. {figures.spoken(encode(row))}") for row in rows]
         return [
-            (row["day"], row["lift"], row["low"], row["high"], tip)
+            (row.day, *_finite(row.lift, row.low, row.high), tip)
             for row, tip in zip(rows, tips, strict=True)
         ]
 
@@ -52,30 +46,23 @@ def daily(c: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     )
 
 
-def so_far(c: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+def so_far(c: Content) -> list[tuple[str, Markup]]:
     """One small figure for each metric: the lift of all days so far within its confidence
     sequence.
     """
-    peeks = {(peek["metric"], peek["arm"]): peek for peek in c["sequential"]}
+    looks = {(peeks.metric, peeks.arm): peeks.looks for peeks in c.sequential}
 
     def points(metric: str, arm: str) -> list[figures.Point]:
-        found = []
-        for look in peeks[metric, arm]["looks"] if (metric, arm) in peeks else ():
-            low, high = look["sequence_low"], look["sequence_high"]
-            said = (
-                f"{words.title(metric)}, {arm}: {words.percent(look['lift'])}, confidence sequence"
-                f" {words.interval(low, high)}"
+        series = []
+        for look in looks.get((metric, arm), ()):
+            low, high = look.sequence_low, look.sequence_high
+            tip = (
+                f"After day {look.day}. {words.title(metric)}, {arm}: {words.percent(look.lift)},"
+                f" confidence sequence {words.interval(low, high)}"
             )
-            found.append(
-                (
-                    look["day"] - 1,
-                    look["lift"],
-                    low,
-                    high,
-                    words.typeset(f"After day {look['day']}. {said}"),
-                )
-            )
-        return found
+            ends = _finite(look.lift, low, high)
+            series.append((look.day - 1, *ends, words.typeset(tip)))
+        return series
 
     return _over_days(
         c,
@@ -85,40 +72,65 @@ def so_far(c: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     )
 
 
+def _finite(
+    middle: float, low: float, high: float
+) -> tuple[float | None, float | None, float | None]:
+    """The same, with None for what is not defined: it is not drawn."""
+    first, second, third = encode((middle, low, high))
+    return first, second, third
+
+
 def _over_days(
-    c: Mapping[str, Any],
+    c: Content,
     points: Callable[[str, str], list[figures.Point]],
     what: str,
     *,
     band: bool,
 ) -> list[tuple[str, Markup]]:
-    treatments = c["arms"][1:]
-    what = what.format(control=c["control"], arms=words.listed(treatments))
+    treatments = c.arms[1:]
+    what = what.format(control=c.control, arms=words.listed(treatments))
     plots = []
-    for metric in c["metrics"]:
+    for metric in c.metrics:
         series = [
             figures.Series(arm, i, points(metric, arm)) for i, arm in enumerate(treatments, 1)
         ]
-        if any(point[1] for one in series for point in one.points):
+        middles = [point[1] for one in series for point in one.points]
+        if any(middles):
             figure = figures.over_days(
-                series, c["size"]["days"], f"{words.title(metric)}: {what}", band=band
+                series, c.size.days or 1, f"{words.title(metric)}: {what}", band=band
             )
             plots.append((metric, figure))
     return plots
 
 
-def funnel(c: Mapping[str, Any]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class FunnelStep:
+    """A step of the funnel as it is shown.
+
+    Attributes:
+        step, counts: as in `content.Step`.
+        per_1000: impressions, by arm.
+        change: per user over the control, by treatment arm; None: the control has none.
+        is_rare: below a tenth of the impressions in every arm.
+        figure: a bar for each arm.
+    """
+
+    step: str
+    counts: Mapping[str, float]
+    per_1000: Mapping[str, float]
+    change: Mapping[str, float | None]
+    is_rare: bool
+    figure: Markup
+
+
+def funnel(c: Content) -> list[FunnelStep]:
     """The funnel's steps with a bar for each arm; bars of two groups of steps (the way to a view,
     what follows it) share a scale each.
-
-    Returns:
-        Of each step `step`, `counts`, `per_1000` impressions, `change` per user over the control,
-        `rare` and `figure`.
     """
-    arms, steps = c["arms"], c["funnel"]
-    impressions = next(step["counts"] for step in steps if step["step"] == "impressions")
+    arms, steps = c.arms, c.funnel
+    impressions = next(step.counts for step in steps if step.step == "impressions")
     rate = {
-        step["step"]: {a: step["counts"][a] / max(impressions[a], 1) for a in arms}
+        step.step: {arm: step.counts[arm] / max(impressions[arm], 1) for arm in arms}
         for step in steps
     }
     rare = {
@@ -126,51 +138,36 @@ def funnel(c: Mapping[str, Any]) -> list[dict[str, Any]]:
         for name, by_arm in rate.items()
         if name not in ("users", "sessions", "requests") and max(by_arm.values()) < 0.1
     }
-    limits = {
-        flag: max(
-            (v for n, by_arm in rate.items() if (n in rare) == flag for v in by_arm.values()),
-            default=1.0,
-        )
-        for flag in (True, False)
-    }
+    limits = {}
+    for is_rare in (True, False):
+        shown = [by_arm.values() for name, by_arm in rate.items() if (name in rare) == is_rare]
+        limits[is_rare] = max((value for values in shown for value in values), default=1.0)
     result = []
     for step in steps:
-        name = step["step"]
+        name, counts = step.step, step.counts
+        per_1000 = {arm: 1000 * rate[name][arm] for arm in arms}
         tips = [
-            f"{words.title(name)}, {arm}: {words.whole(step['counts'][arm])},"
-            f" {words.number(1000 * rate[name][arm])} per 1,000 impressions"
+            f"{words.title(name)}, {arm}: {words.whole(counts[arm])},"
+            f" {words.number(per_1000[arm])} per 1,000 impressions"
             for arm in arms
         ]
-        figure = figures.bars(
-            [(arm, i, rate[name][arm]) for i, arm in enumerate(arms)],
-            limits[name in rare],
-            "; ".join(tips),
-            tips,
-        )
-        per_user = {arm: step["counts"][arm] / max(c["units"][arm], 1) for arm in arms}
-        change = {
-            arm: per_user[arm] / per_user[arms[0]] - 1 if per_user[arms[0]] else None
-            for arm in arms[1:]
-        }
-        result.append(
-            {
-                **step,
-                "per_1000": {a: 1000 * rate[name][a] for a in arms},
-                "figure": figure,
-                "change": change,
-                "rare": name in rare,
-            }
-        )
+        bars = [(arm, i, rate[name][arm]) for i, arm in enumerate(arms)]
+        figure = figures.bars(bars, limits[name in rare], "; ".join(tips), tips)
+        per_user = {arm: counts[arm] / max(c.units[arm], 1) for arm in arms}
+        base = per_user[c.control]
+        change = {arm: per_user[arm] / base - 1 if base else None for arm in arms[1:]}
+        result.append(FunnelStep(name, counts, per_1000, change, name in rare, figure))
     return result
 
 
-def spread(rows: list[dict[str, Any]]) -> Markup:
+def spread(rows: Sequence[Distribution]) -> Markup:
     """The distributions of one metric, a line for each arm's row."""
-    tips = [
-        f"{words.title(row['metric'])}, {row['arm']}: half of {words.whole(row['n'])} units between"
-        f" {words.number(row['quantiles'][1])} and {words.number(row['quantiles'][3])}, 90% between"
-        f" {words.number(row['quantiles'][0])} and {words.number(row['quantiles'][4])}, mean"
-        f" {words.number(row['mean'])}"
-        for row in rows
-    ]
-    return figures.boxes(rows, "; ".join(tips), tips)
+    tips = []
+    for row in rows:
+        ends = [words.number(quantile) for quantile in row.quantiles]
+        tips.append(
+            f"{words.title(row.metric)}, {row.arm}: half of {words.whole(row.n)} units between"
+            f" {ends[1]} and {ends[3]}, 90% between {ends[0]} and {ends[4]}, mean"
+            f" {words.number(row.mean)}"
+        )
+    return figures.boxes([encode(row) for row in rows], "; ".join(tips), tips)

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from simulator.log.notices import Notice
+from simulator.report.content import Calibration, Marginal
 from simulator.stats.checks import Check
 from simulator.stats.units import UserDays
 
@@ -20,48 +20,48 @@ CALIBRATION = "calibration of the world"
 """Name of the calibration gate."""
 
 
-def calibrated(calibration: Mapping[str, Any] | None) -> Check:
+def calibrated(calibration: Calibration | None) -> Check:
     """The calibration gate: red where a marginal is out of tolerance beyond its sampling error,
     amber where it may be.
     """
     name = CALIBRATION
     if calibration is None:
-        found = "Not measured: the log says nothing of how close its users are to real ones."
-        return Check(name, "amber", found, "The lifts are statements about these users only.")
-    rows, tolerance, basis = calibration["rows"], calibration["tolerance"], calibration["basis"]
-    wrong = [row for row in rows if not row["within"]]
-    if not wrong:
-        found = f"All {len(rows)} marginals are within {tolerance:.0%} of their targets ({basis})."
-        return Check(
-            name, "green", found, "The world behaves like its data in everything that was measured."
-        )
-    surely = [row for row in wrong if _beyond(row, tolerance)]
-    worst = sorted(surely or wrong, key=lambda row: -abs(math.log(max(row["ratio"] or 0.0, 1e-9))))[
-        :3
-    ]
-    some = ", ".join(f"{row['name']} {row['ratio']:.2f} times its target" for row in worst)
+        value = "Not measured: the log says nothing of how close its users are to real ones."
+        return Check(name, "amber", value, "The lifts are statements about these users only.")
+    rows, tolerance, basis = calibration.rows, calibration.tolerance, calibration.basis
+    outside = [row for row in rows if not row.within]
+    if not outside:
+        value = f"All {len(rows)} marginals are within {tolerance:.0%} of their targets ({basis})."
+        meaning = "The world behaves like its data in everything that was measured."
+        return Check(name, "green", value, meaning)
+    surely = [row for row in outside if _beyond(row, tolerance)]
+    worst = sorted(surely or outside, key=_closeness)[:3]
+    some = ", ".join(f"{row.name} {row.ratio:.2f} times its target" for row in worst)
     if surely:
-        found = (
+        value = (
             f"{len(surely)} of {len(rows)} marginals are more than {tolerance:.0%} off: {some}"
             f" ({basis})."
         )
-        return Check(
-            name,
-            "red",
-            found,
-            "Do not act on these lifts: they are statements about users unlike the real ones.",
-        )
-    found = (
-        f"{len(wrong)} of {len(rows)} marginals are more than {tolerance:.0%} off, but within their"
-        f" sampling error: {some} ({basis})."
+        meaning = "Do not act on these lifts: they are statements about users unlike the real ones."
+        return Check(name, "red", value, meaning)
+    value = (
+        f"{len(outside)} of {len(rows)} marginals are more than {tolerance:.0%} off, but within"
+        f" their sampling error: {some} ({basis})."
     )
-    return Check(name, "amber", found, "The history is too short to tell; a longer one would.")
+    return Check(name, "amber", value, "The history is too short to tell; a longer one would.")
 
 
-def _beyond(row: Mapping[str, Any], tolerance: float) -> bool:
+def _closeness(row: Marginal) -> float:
+    """How near a marginal is to its target, on the scale of logarithms: the furthest is least."""
+    ratio = 0.0 if math.isnan(row.ratio) else row.ratio
+    return -abs(math.log(max(ratio, 1e-9)))
+
+
+def _beyond(row: Marginal, tolerance: float) -> bool:
     """Whether a marginal is out of tolerance by more than two of its standard errors."""
-    excess = abs(row["simulated"] - row["target"]) - tolerance * abs(row["target"])
-    return bool(excess > 2 * (row.get("se") or 0.0))
+    excess = abs(row.simulated - row.target) - tolerance * abs(row.target)
+    error = 0.0 if math.isnan(row.se) else row.se
+    return bool(excess > 2 * error)
 
 
 def complete(sums: UserDays, silent: Sequence[str], shown: npt.NDArray[np.float64]) -> list[Check]:
@@ -75,7 +75,7 @@ def complete(sums: UserDays, silent: Sequence[str], shown: npt.NDArray[np.float6
     checks = []
     empty = [str(day + 1) for day in np.flatnonzero(shown == 0)]
     if empty:
-        found = (
+        value = (
             f"Nothing was shown on {len(empty)} of {len(shown)} days:"
             f" {', '.join(empty[:10])}{', ...' if empty[10:] else ''}."
         )
@@ -83,17 +83,17 @@ def complete(sums: UserDays, silent: Sequence[str], shown: npt.NDArray[np.float6
             "The test ended early, or the log counts t in another unit than ms (s, say: then all of"
             " it lies on the first day)."
         )
-        checks.append(Check("days", "amber", found, meaning))
+        checks.append(Check("days", "amber", value, meaning))
     if silent:
-        found = f"Without a single impression, and left out: {', '.join(silent)}."
+        value = f"Without a single impression, and left out: {', '.join(silent)}."
         checks.append(
             Check(
-                "arms", "red", found, "An arm that was given up or never served cannot be compared."
+                "arms", "red", value, "An arm that was given up or never served cannot be compared."
             )
         )
     if sums.missing:
-        found = f"The log has no data for {', '.join(sums.missing)}."
-        checks.append(Check("metrics", "amber", found, "These rows of the verdict are empty."))
+        value = f"The log has no data for {', '.join(sums.missing)}."
+        checks.append(Check("metrics", "amber", value, "These rows of the verdict are empty."))
     return checks
 
 

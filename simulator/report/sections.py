@@ -8,7 +8,7 @@ files say the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from simulator.designs.registry import DESIGNS
 from simulator.page.blocks import (
@@ -30,30 +30,45 @@ from simulator.page.blocks import (
     plain,
 )
 from simulator.page.words import (
-    AGREEMENTS,
     LIGHTS,
-    MEANINGS,
-    SIGNS,
-    better,
-    compared,
-    corrected,
     detects,
-    directions,
-    errors_by_day,
     interval,
+    is_defined,
     listed,
-    needed,
     number,
     percent,
     probability,
-    stated,
     title,
     whole,
 )
 from simulator.report import plots
+from simulator.report.content import (
+    Across,
+    AcrossWorlds,
+    Content,
+    DecidedLift,
+    Headline,
+    Verdict,
+)
+from simulator.report.sentences import (
+    AGREEMENTS,
+    MEANINGS,
+    SIGNS,
+    NeedsUsers,
+    better,
+    compared,
+    corrected,
+    directions,
+    errors_by_day,
+    needed,
+    stated,
+    tone,
+)
 from simulator.report.spread import QUANTILES
-
-Content = Mapping[str, Any]
+from simulator.stats.randomise import Rate
+from simulator.stats.sequential import Look, Rule
+from simulator.stats.verdict import Lift
+from simulator.users.learned.support import Support
 
 LEVELS = {"none": 0, "low": 1, "middle": 2, "high": 3}
 """The order of levels that have one; others stay in the order of the alphabet."""
@@ -69,72 +84,90 @@ READING = (
 
 def document(c: Content) -> Document:
     """The report of a gathered content."""
-    name = c["scenario"] or "A/B report"
+    name = c.scenario or "A/B report"
     return Document(
-        title=f"{name}: {listed(c['arms'][1:])} against {c['control']}",
+        title=f"{name}: {listed(c.arms[1:])} against {c.control}",
         kicker="A/B report",
-        heading=c["scenario"] or "Unnamed scenario",
-        about=str(c["settings"].get("description") or ""),
+        heading=c.scenario or "Unnamed scenario",
+        about=str(c.settings.get("description") or ""),
         facts=_facts(c),
         gates=list(_gates(c)),
-        sections=[
-            section
-            for key, make in SECTIONS
-            if (not key or c[key]) and (section := make(c)) is not None and section.blocks
-        ],
+        sections=[section for section in (make(c) for make in SECTIONS) if section is not None],
         closing=READING,
     )
 
 
 def _facts(c: Content) -> Facts:
-    size = c["size"]
+    size = c.size
     items = [
-        ("Control", c["control"]),
-        ("Against it", listed(c["arms"][1:])),
-        ("Design", f"{c['design']}: {DESIGNS[c['design']].words}"),
+        ("Control", c.control),
+        ("Against it", listed(c.arms[1:])),
+        ("Design", f"{c.design}: {DESIGNS[c.design].words}"),
     ]
-    items.append(
-        (f"Clusters ({c['clusters']})" if c["clusters"] else "Users", whole(size["users"]))
-    )
-    if size["days"]:
+    items.append((f"Clusters ({c.clusters})" if c.clusters else "Users", whole(size.users)))
+    if size.days:
         items += [
-            ("Days", str(size["days"])),
-            ("Items", whole(size["items"])),
-            ("Impressions", whole(size["impressions"])),
+            ("Days", str(size.days)),
+            ("Items", whole(size.items)),
+            ("Impressions", whole(size.impressions)),
         ]
-    if c["seed"] is not None:
-        items.append(("Seed", str(c["seed"])))
+    if c.seed is not None:
+        items.append(("Seed", str(c.seed)))
     return Facts(items)
 
 
 def _gates(c: Content) -> Iterator[Gate]:
     """What must be read before the lifts: each red check whole, amber ones by name."""
-    for check in c["checks"]:
-        if check["status"] == "red":
-            yield Gate("red", f"Red: {check['name']}.", f"{check['value']} {check['meaning']}")
-    amber = [check["name"].lower() for check in c["checks"] if check["status"] == "amber"]
+    for check in c.red():
+        yield Gate("red", f"Red: {check.name}.", f"{check.value} {check.meaning}")
+    amber = [check.name.lower() for check in c.checks if check.status == "amber"]
     if amber:
-        which = f"of {len(c['checks'])} checks: {listed(amber)}."
-        yield Gate("amber", f"{len(amber)} amber", which)
-    elif c["checks"] and all(check["status"] == "green" for check in c["checks"]):
-        yield Gate("green", f"All {len(c['checks'])} checks are green.")
+        yield Gate("amber", f"{len(amber)} amber", f"of {len(c.checks)} checks: {listed(amber)}.")
+    elif c.checks and not c.red():
+        yield Gate("green", f"All {len(c.checks)} checks are green.")
+
+
+class _HasLift(Protocol):
+    @property
+    def lift(self) -> float | None: ...
+
+
+class _HasInterval(_HasLift, Protocol):
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+class _OfArm(Protocol):
+    @property
+    def metric(self) -> str: ...
+    @property
+    def arm(self) -> str: ...
 
 
 def _shown(show: Callable[..., str], value: float | None, *how: Any, **more: Any) -> Cell:
     """A number as `show` writes it, sorted by its value."""
-    return Cell(show(value, *how), value, **more)
+    finite = value if is_defined(value) else None
+    return Cell(show(finite, *how), finite, **more)
 
 
-def _lift(row: Mapping[str, Any], key: str = "lift", **more: Any) -> Cell:
-    return _shown(percent, row[key], **more)
+def _lift(row: _HasLift, **more: Any) -> Cell:
+    return _shown(percent, row.lift, **more)
 
 
 def _p(p: float | None) -> Cell:
     return _shown(probability, p)
 
 
-def _interval(row: Mapping[str, Any], low: str = "low", high: str = "high") -> Cell:
-    return Cell(interval(row[low], row[high]) if row["lift"] is not None else "n/a")
+def _interval(row: _HasInterval) -> Cell:
+    return Cell(interval(row.low, row.high) if is_defined(row.lift) else "n/a")
+
+
+def _sequence(look: Look) -> Cell:
+    """The confidence sequence of a look."""
+    ends = interval(look.sequence_low, look.sequence_high)
+    return Cell(ends if is_defined(look.lift) else "n/a")
 
 
 def _columns(*heads: str, text: int = 2) -> list[Column]:
@@ -142,16 +175,18 @@ def _columns(*heads: str, text: int = 2) -> list[Column]:
     return [Column(head, number=i >= text) for i, head in enumerate(heads)]
 
 
-def _of(row: Mapping[str, Any]) -> tuple[Cell, Cell]:
-    return plain(title(row["metric"])), plain(row["arm"])
+def _of(row: _OfArm) -> tuple[Cell, Cell]:
+    return plain(title(row.metric)), plain(row.arm)
 
 
 def _legend(c: Content, first: int = 1) -> Legend:
-    return Legend(list(enumerate(c["arms"]))[first:])
+    return Legend(list(enumerate(c.arms))[first:])
 
 
-def _verdict(c: Content) -> Section:
+def _verdict(c: Content) -> Section | None:
     """The lifts of each arm under the sentence that sums them up: what is decided on."""
+    if not c.headlines:
+        return None
     strips, axis = plots.forests(c)
     columns = [
         Column("Metric"),
@@ -163,66 +198,65 @@ def _verdict(c: Content) -> Section:
         Column("Detects", number=True, label="detects"),
     ]
     blocks: list[Block] = []
-    for i, (said, rows) in enumerate(_by_arm(c), 1):
+    for i, (summary, rows) in enumerate(_by_arm(c), 1):
         lines = []
         for row, verdict in rows:
-            tone = plots.tone(c, row["metric"], verdict["verdict"])
+            kind = tone(verdict.verdict, c.metrics[row.metric].higher_is_better)
             lines.append(
                 (
-                    Cell(title(row["metric"]), sign=SIGNS[verdict["verdict"]], kind=tone),
-                    _lift(row, kind=f"lift {tone}"),
-                    Cell(figure=strips[row["arm"], row["metric"]]),
+                    Cell(title(row.metric), sign=SIGNS[verdict.verdict], kind=kind),
+                    _lift(row, kind=f"lift {kind}"),
+                    Cell(figure=strips[row.arm, row.metric]),
                     _interval(row),
-                    _p(row["p_adjusted"]),
+                    _p(row.p_adjusted),
                     Cell(
                         _stated(c, verdict),
-                        kind=f"verdict {tone}",
-                        hint=MEANINGS[verdict["verdict"]],
+                        kind=f"verdict {kind}",
+                        hint=MEANINGS[verdict.verdict],
                     ),
-                    _shown(detects, row["mde"]),
+                    _shown(detects, row.mde),
                 )
             )
         blocks += [
-            Heading(said["sentence"], loud=True, id=f"arm-{i}"),
-            Table(said["sentence"], columns, lines, kind="forest", foot=axis),
+            Heading(summary.sentence, loud=True, id=f"arm-{i}"),
+            Table(summary.sentence, columns, lines, kind="forest", foot=axis),
         ]
     note = (
-        f"Per {c['unit']}; lift over the control with its 95% interval. Adjusted p: {corrected(c)}."
+        f"Per {c.unit}; lift over the control with its 95% interval. Adjusted p: {corrected(c)}."
         " Detects: the smallest true lift that a run of this size calls up or down four times in"
         " five, after the adjustment. ▲ higher and ▼ lower than the control after adjustment; ○"
         " undecided: a difference is neither shown nor excluded; = identical. An arrow at the end"
         " of an interval: it goes on beyond the scale."
     )
-    notes = [Words(text, note=True) for text in (note, *directions(c["metrics"]))]
+    notes = [Words(text, note=True) for text in (note, *directions(c.metrics))]
     return Section("verdict", "Verdict", [*blocks, *notes], "Verdict", bare=True)
 
 
-def _stated(c: Content, verdict: Mapping[str, Any]) -> str:
-    return stated(verdict["verdict"], c["metrics"][verdict["metric"]]["higher_is_better"])
+def _stated(c: Content, verdict: Verdict) -> str:
+    return stated(verdict.verdict, c.metrics[verdict.metric].higher_is_better)
 
 
-def _by_arm(
-    c: Content,
-) -> Iterator[tuple[dict[str, Any], list[tuple[dict[str, Any], dict[str, Any]]]]]:
+def _by_arm(c: Content) -> Iterator[tuple[Headline, list[tuple[Lift, Verdict]]]]:
     """Headline and rows, each with its verdict, of every arm."""
-    pairs = [
-        pair for pair in zip(c["lifts"], c["verdicts"], strict=True) if pair[0]["unit"] == c["unit"]
-    ]
-    for said in c["headlines"]:
-        yield said, [pair for pair in pairs if pair[0]["arm"] == said["arm"]]
+    for summary in c.headlines:
+        yield summary, [pair for pair in c.decided() if pair[0].arm == summary.arm]
 
 
-def _words(c: Content) -> Section:
+def _words(c: Content) -> Section | None:
+    if not c.headlines:
+        return None
     blocks: list[Block] = []
-    for said, rows in _by_arm(c):
+    for summary, rows in _by_arm(c):
         blocks += [
-            Heading(f"{said['arm']} against {c['control']}"),
-            Points([(SIGNS[verdict["verdict"]], verdict["sentence"]) for _, verdict in rows]),
+            Heading(f"{summary.arm} against {c.control}"),
+            Points([(SIGNS[verdict.verdict], verdict.sentence) for _, verdict in rows]),
         ]
     return Section("words", "In words", blocks, "In words")
 
 
-def _margins(c: Content) -> Section:
+def _margins(c: Content) -> Section | None:
+    if not c.margins:
+        return None
     note = (
         "A guardrail is safe where it is shown not to lose its margin (non-inferiority), harmed"
         " where it is shown to lose more. Equivalent: two one-sided tests show the lift to lie"
@@ -232,51 +266,52 @@ def _margins(c: Content) -> Section:
     )
     tones = {"safe": "good", "equivalent": "good", "harmed": "bad"}
     rows = []
-    for row in c["margins"]:
+    for row in c.margins:
         asked = (
-            plain(row["kind"]),
-            plain(better(c["metrics"][row["metric"]])),
-            _shown(percent, row["margin"], 2, False),
+            plain(row.kind),
+            plain(better(c.metrics[row.metric])),
+            _shown(percent, row.margin, 2, False),
         )
-        within = plain("n/a" if row["answer"] == "no data" else interval(row["low"], row["high"]))
-        answer = Cell(row["answer"], kind=tones.get(row["answer"], "open"))
-        rows.append(
-            (*_of(row), *asked, _lift(row), within, _p(row["p"]), _p(row["p_adjusted"]), answer)
-        )
-    level = f"{c['margins'][0]['level']:.0%} interval"
+        within = plain("n/a" if row.answer == "no data" else interval(row.low, row.high))
+        answer = Cell(row.answer, kind=tones.get(row.answer, "open"))
+        rows.append((*_of(row), *asked, _lift(row), within, _p(row.p), _p(row.p_adjusted), answer))
+    level = f"{c.margins[0].level:.0%} interval"
     heads = _columns(
         "Metric", "Arm", "Asked", "Direction", "Margin", "Lift", level, "p", "Adjusted p", text=4
     )
     table = Table("Guardrails and equivalence", [*heads, Column("Answer")], rows)
     signs = {"safe": "✓", "equivalent": SIGNS["identical"], "harmed": "✗"}
-    said = Points(
-        [(signs.get(row["answer"], SIGNS["undecided"]), row["sentence"]) for row in c["margins"]]
+    sentences = Points(
+        [(signs.get(row.answer, SIGNS["undecided"]), row.sentence) for row in c.margins]
     )
     return Section(
-        "margins", "Guardrails and equivalence", [Words(note, note=True), table, said], "Guardrails"
+        "margins",
+        "Guardrails and equivalence",
+        [Words(note, note=True), table, sentences],
+        "Guardrails",
     )
 
 
-def _days(c: Content) -> Section:
+def _days(c: Content) -> Section | None:
+    if not c.daily:
+        return None
     note = (
         "Each day alone, per user, with 95% intervals that are not adjusted for looking at several"
         " days. A lift that fades or grows is a novelty or a learning effect."
     )
     figures = plots.daily(c)
     same = [
-        title(name).lower()
-        for name in c["metrics"]
-        if name not in {metric for metric, _ in figures}
+        title(name).lower() for name in c.metrics if name not in {metric for metric, _ in figures}
     ]
     rows = [
-        (*_of(row), plain(row["day"] + 1, row["day"]), _shown(number, row["control_mean"]),
-         _shown(number, row["treatment_mean"]), _lift(row), _interval(row), _p(row["p"]),
-         _shown(whole, row["n_units"]))
-        for row in c["daily"]
-        if row["lift"] is not None
+        (*_of(row), plain(row.day + 1, row.day), _shown(number, row.control_mean),
+         _shown(number, row.treatment_mean), _lift(row), _interval(row), _p(row.p),
+         _shown(whole, row.n_units))
+        for row in c.daily
+        if is_defined(row.lift)
     ]  # fmt: skip
     columns = _columns(
-        "Metric", "Arm", "Day", c["control"], "Arm's mean", "Lift", "95% interval", "p", "Units"
+        "Metric", "Arm", "Day", c.control, "Arm's mean", "Lift", "95% interval", "p", "Units"
     )
     blocks: list[Block] = [
         Words(note, note=True),
@@ -293,42 +328,46 @@ def _days(c: Content) -> Section:
     )
 
 
-RULES = {"always_valid": "Always valid", "obrien_fleming": "O'Brien-Fleming", "pocock": "Pocock"}
+RULES: dict[Rule, str] = {
+    "always_valid": "Always valid",
+    "obrien_fleming": "O'Brien-Fleming",
+    "pocock": "Pocock",
+}
 """The stopping rules that are shown (fields of `sequential.Look`)."""
 
 
-def _sequential(c: Content) -> Section:
+def _sequential(c: Content) -> Section | None:
+    if not c.sequential:
+        return None
     note = (
         "All days up to each day, with a 95% confidence sequence: unlike an ordinary interval it"
         " may be looked at every day, and the whole of it covers the true lift in 95 of 100 runs."
         " It is wider; that is the price of peeking."
     )
     rows, looks = [], []
-    for peek in c["sequential"]:
-        last = peek["looks"][-1]
-        stops = (
-            Cell(f"day {day}" if day else "not yet", day)
-            for day in (peek["stop"][rule] for rule in RULES)
-        )
+    for peek in c.sequential:
+        last = peek.looks[-1]
+        stops = (Cell(f"day {day}" if day else "not yet", day) for day in map(peek.stop, RULES))
         rows.append(
             (
                 *_of(peek),
                 _lift(last),
-                _interval(last, "sequence_low", "sequence_high"),
-                _p(last["p"]),
+                _sequence(last),
+                _p(last.p),
                 *stops,
             )
         )
-        for look in peek["looks"]:
-            numbers = (_shown(number, look[key]) for key in ("t", *RULES))
-            intervals = (_interval(look), _interval(look, "sequence_low", "sequence_high"))
+        for look in peek.looks:
+            bounds = (look.always_valid, look.obrien_fleming, look.pocock)
+            numbers = (_shown(number, value) for value in (look.t, *bounds))
+            intervals = (_interval(look), _sequence(look))
             looks.append(
                 (
                     *_of(peek),
-                    _shown(str, look["day"]),
+                    _shown(str, look.day),
                     _lift(look),
                     *intervals,
-                    _p(look["p"]),
+                    _p(look.p),
                     *numbers,
                 )
             )
@@ -376,11 +415,13 @@ def _sequential(c: Content) -> Section:
     return Section("sequential", "Lift so far, and when one could have stopped", blocks, "So far")
 
 
-def _funnel(c: Content) -> Section:
-    arms, steps = c["arms"], plots.funnel(c)
+def _funnel(c: Content) -> Section | None:
+    if not c.funnel:
+        return None
+    arms, steps = c.arms, plots.funnel(c)
     note = (
         "Totals of the run; the last columns say how much more or less each user does than under"
-        f" {c['control']}. Bars are per impression; the steps below the rule are rarer and have a"
+        f" {c.control}. Bars are per impression; the steps below the rule are rarer and have a"
         " scale of their own."
     )
     columns = [
@@ -392,28 +433,30 @@ def _funnel(c: Content) -> Section:
     ]
     rows = [
         (
-            plain(title(step["step"])),
-            Cell(figure=step["figure"]),
-            *(plain(whole(step["counts"][arm])) for arm in arms),
-            Cell(lines=tuple(number(step["per_1000"][arm]) for arm in arms)),
-            *(plain(percent(step["change"][arm], 2)) for arm in arms[1:]),
+            plain(title(step.step)),
+            Cell(figure=step.figure),
+            *(plain(whole(step.counts[arm])) for arm in arms),
+            Cell(lines=tuple(number(step.per_1000[arm]) for arm in arms)),
+            *(plain(percent(step.change[arm], 2)) for arm in arms[1:]),
         )
         for step in steps
     ]
     rules = frozenset(
-        i for i in range(1, len(steps)) if steps[i]["rare"] and not steps[i - 1]["rare"]
+        i for i in range(1, len(steps)) if steps[i].is_rare and not steps[i - 1].is_rare
     )
     table = Table("Funnel of each arm", columns, rows, kind="funnel", sortable=False, rules=rules)
     users = Words(
         "Users in each arm, those who never came included:"
-        f" {', '.join(f'{arm} {whole(n)}' for arm, n in c['units'].items())}."
+        f" {', '.join(f'{arm} {whole(n)}' for arm, n in c.units.items())}."
     )
     return Section(
         "funnel", "Funnel", [Words(note, note=True), users, _legend(c, 0), table], "Funnel"
     )
 
 
-def _spread(c: Content) -> Section:
+def _spread(c: Content) -> Section | None:
+    if not c.distributions:
+        return None
     note = (
         "How a metric is spread over the users of each arm: the thin line from the 5% to the 95%"
         " quantile, the thick one over the middle half, a tick at the median, a dot at the mean."
@@ -430,8 +473,8 @@ def _spread(c: Content) -> Section:
     ]
     rows: list[Sequence[Cell]] = []
     rules = set()
-    for metric in c["metrics"]:
-        mine = [row for row in c["distributions"] if row["metric"] == metric]
+    for metric in c.metrics:
+        mine = [row for row in c.distributions if row.metric == metric]
         rules.add(len(rows))
         for i, row in enumerate(mine):
             first, figure = (Cell(title(metric), span=0), Cell(span=0))
@@ -440,20 +483,20 @@ def _spread(c: Content) -> Section:
                     Cell(title(metric), span=len(mine)),
                     Cell(figure=plots.spread(mine), span=len(mine)),
                 )
-            quantiles = (plain(number(q)) for q in row["quantiles"])
+            quantiles = (plain(number(q)) for q in row.quantiles)
             shown = (
-                plain(number(row["mean"])),
-                plain(percent(row["zeros"], 1, False)),
+                plain(number(row.mean)),
+                plain(percent(row.zeros, 1, False)),
                 *quantiles,
-                plain(number(row["max"])),
+                plain(number(row.max)),
             )
             rows.append(
                 (
                     first,
                     figure,
-                    Cell(row["arm"], kind=f"arm-{c['arms'].index(row['arm']) % 6}"),
+                    Cell(row.arm, kind=f"arm-{c.arms.index(row.arm) % 6}"),
                     *shown,
-                    plain(whole(row["n"])),
+                    plain(whole(row.n)),
                 )
             )
     table = Table(
@@ -469,38 +512,34 @@ def _spread(c: Content) -> Section:
     )
 
 
-def _segments(c: Content) -> Section:
+def _segments(c: Content) -> Section | None:
     """For each group of users a line for each metric and arm: the lift in every level and the
     interaction test.
     """
+    if not c.segments:
+        return None
     note = (
         "Below each lift its 95% interval, and p adjusted by Holm over all segments, metrics and"
         " arms."
     )
     blocks: list[Block] = [
-        Words(c["segments"]["warning"], lead="A warning."),
+        Words(c.segments.warning, lead="A warning."),
         Words(note, note=True),
     ]
-    for group in dict.fromkeys(row["group"] for row in c["segments"]["rows"]):
+    for group in dict.fromkeys(segment.group for segment in c.segments.rows):
         cells = {
-            (row["metric"], row["arm"], row["level"]): row
-            for row in c["segments"]["rows"]
-            if row["group"] == group
+            (segment.row.metric, segment.row.arm, segment.level): segment.row
+            for segment in c.segments.rows
+            if segment.group == group
         }
         levels = sorted(
             dict.fromkeys(level for _, _, level in cells), key=lambda level: LEVELS.get(level, 0)
         )
         rows = []
-        for test in c["segments"]["interactions"]:
-            if test["group"] == group:
-                found = (cells.get((test["metric"], test["arm"], level)) for level in levels)
-                rows.append(
-                    (
-                        *_of(test),
-                        *(Cell("n/a", None) if row is None else _within(row) for row in found),
-                        _p(test["p_adjusted"]),
-                    )
-                )
+        for test in c.segments.interactions:
+            if test.group == group:
+                lifts = (cells.get((test.metric, test.arm, level)) for level in levels)
+                rows.append((*_of(test), *map(_within, lifts), _p(test.p_adjusted)))
         heads = (
             *(f"{level} ({_sizes(cells, level)} users)" for level in levels),
             "Do they differ? Adjusted p",
@@ -512,105 +551,103 @@ def _segments(c: Content) -> Section:
     return Section("segments", "Segments", blocks, "Segments")
 
 
-def _sizes(cells: Mapping[tuple[str, str, str], Mapping[str, Any]], level: str) -> str:
+def _sizes(cells: Mapping[tuple[str, str, str], Lift], level: str) -> str:
     """The users of a level who are compared: of each pair of arms, or once where all pairs have as
     many.
     """
     by_arm: dict[str, int] = {}
     for (_, arm, at), row in cells.items():
         if at == level:
-            by_arm[arm] = max(by_arm.get(arm, 0), row["n_units"])
+            by_arm[arm] = max(by_arm.get(arm, 0), row.n_units)
     if len(set(by_arm.values())) == 1:
         return whole(next(iter(by_arm.values())))
     return ", ".join(f"{arm} {whole(n)}" for arm, n in by_arm.items())
 
 
-def _within(row: Mapping[str, Any]) -> Cell:
+def _within(row: Lift | None) -> Cell:
     """The lift in a segment, its interval and adjusted p below."""
-    if row["lift"] is None:
+    if row is None or not is_defined(row.lift):
         return Cell("n/a", None)
-    return _lift(
-        row, under=f"{interval(row['low'], row['high'], 1)}; p {probability(row['p_adjusted'])}"
-    )
+    return _lift(row, under=f"{interval(row.low, row.high, 1)}; p {probability(row.p_adjusted)}")
 
 
-FIGURES: tuple[tuple[str, str, Callable[..., str]], ...] = (
-    ("control_mean", "", number),
-    ("treatment_mean", "Arm's mean", number),
-    ("lift", "Lift", percent),
-    ("low", "Low", percent),
-    ("high", "High", percent),
-    ("t", "t", number),
-    ("df", "df", number),
-    ("p", "p", probability),
-    ("p_adjusted", "Adjusted p", probability),
-    ("n_units", "Units", whole),
-    ("mde", "Detects", detects),
-)
-"""The figures of a row of `lifts`: key, head (that of the control's mean is its name), and how it
-is shown.
+FIGURES = ("Arm's mean", "Lift", "Low", "High", "t", "df", "p", "Adjusted p", "Units", "Detects")
+"""The heads of the figures of a row of `lifts`, below that of the control's mean, which is its
+name.
 """
 
 
-def _all(row: Mapping[str, Any]) -> Iterator[Cell]:
-    for key, _, show in FIGURES:
-        open_end = key in ("low", "high") and row[key] is None and row["lift"] is not None
-        yield Cell("unbounded" if open_end else show(row[key]), row[key])
+def _all(row: Lift) -> Iterator[Cell]:
+    """Every figure of a row, in the order of FIGURES, the control's mean first."""
+    yield _shown(number, row.control_mean)
+    yield _shown(number, row.treatment_mean)
+    yield _lift(row)
+    for end in (row.low, row.high):
+        is_open = is_defined(row.lift) and not is_defined(end)
+        yield Cell("unbounded", None) if is_open else _shown(percent, end)
+    yield _shown(number, row.t)
+    yield _shown(number, row.df)
+    yield _p(row.p)
+    yield _p(row.p_adjusted)
+    yield _shown(whole, row.n_units)
+    yield _shown(detects, row.mde)
 
 
-def _numbers(c: Content) -> Section:
-    heads = [head or c["control"] for _, head, _ in FIGURES]
-    how = "paired across arms" if c["paired"] else "compared between arms"
+def _numbers(c: Content) -> Section | None:
+    if not c.lifts:
+        return None
+    heads = [c.control, *FIGURES]
+    how = "paired across arms" if c.paired else "compared between arms"
     blocks: list[Block] = [Words(f"By user: the unit is a user, {how}. {_chosen(c)}", note=True)]
-    if c["adjusted"]:
-        said = (
+    if c.adjusted:
+        adjusted = (
             "Adjusted for the pre-period of the same user (CUPED):"
-            f" {listed([title(m).lower() for m in c['adjusted']])}. The same "
+            f" {listed([title(m).lower() for m in c.adjusted])}. The same without adjustment stands"
+            " below."
         )
-        blocks.append(Words(f"{said}without adjustment stands below.", note=True))
-    shown = [row for row in c["lifts"] if row["unit"] == c["unit"] or row["unit"] == "user"]
-    units = len({row["unit"] for row in shown}) > 1
-    rows = [(*_of(row), *([plain(row["unit"])] if units else []), *_all(row)) for row in shown]
+        blocks.append(Words(adjusted, note=True))
+    shown = [row for row in c.lifts if row.unit == c.unit or row.unit == "user"]
+    units = len({row.unit for row in shown}) > 1
+    rows = [(*_of(row), *([plain(row.unit)] if units else []), *_all(row)) for row in shown]
     columns = _columns("Metric", "Arm", *(["Unit"] if units else []), *heads, text=2 + units)
     blocks.append(Table("All numbers", columns, rows, id="lifts"))
     described = [
-        (title(name), f"{metric['description']} ({better(metric)})")
-        for name, metric in c["metrics"].items()
+        (title(name), f"{metric.description} ({better(metric)})")
+        for name, metric in c.metrics.items()
     ]
     blocks.append(Fold("What each metric is", [Facts(described)]))
-    if c["beside"]:
-        rows = [(*_of(row), *_all(row)) for row in c["beside"]["rows"]]
+    if c.beside:
+        rows = [(*_of(row), *_all(row)) for row in c.beside.rows]
         blocks += [
-            Heading(c["beside"]["title"]),
-            Table(c["beside"]["title"], _columns("Metric", "Arm", *heads), rows, id="beside"),
+            Heading(c.beside.title),
+            Table(c.beside.title, _columns("Metric", "Arm", *heads), rows, id="beside"),
         ]
     return Section("numbers", "All numbers", blocks, "All numbers")
 
 
 def _chosen(c: Content) -> str:
-    chosen = c["choices"]
     names = {
         "fieller": "Fieller's theorem",
         "log": "the delta method on the logarithm",
         "delta": "the delta method",
     }
     return (
-        f"Intervals of the relative lift by {names[chosen['interval']]}; adjusted p:"
+        f"Intervals of the relative lift by {names[c.choices.interval]}; adjusted p:"
         f" {corrected(c)}."
     )
 
 
 def _paper(c: Content) -> Section | None:
     """The day x arm table that papers print."""
-    rows = [(*_of(row), *_all(row)) for row in c["lifts"] if row["unit"] == "day"]
-    if not rows or c["unit"] == "day":
+    rows = [(*_of(row), *_all(row)) for row in c.lifts if row.unit == "day"]
+    days = c.size.days
+    if not rows or days is None or c.unit == "day":
         return None
-    days = c["size"]["days"]
     note = (
         f"The unit is a day, paired across arms, with t({days - 1}): the kind of table that the"
-        f" paper prints. {errors_by_day(c['audit'], c['paired'])} The verdict rests on the users."
+        f" paper prints. {errors_by_day(c.audit, c.paired)} The verdict rests on the users."
     )
-    heads = [head or c["control"] for _, head, _ in FIGURES]
+    heads = [c.control, *FIGURES]
     table = Table(
         "By day, as in the paper", _columns("Metric", "Arm", *heads), rows, id="paper-table"
     )
@@ -619,12 +656,13 @@ def _paper(c: Content) -> Section | None:
     )
 
 
-def _otherwise(c: Content) -> Section:
+def _otherwise(c: Content) -> Section | None:
     """Whether the verdict hangs on the method: p of each, and the lifts and intervals of each."""
-    found = c["otherwise"]
-    tested = list(dict.fromkeys(row["method"] for row in found if row["p"] is not None))
-    p = {(row["metric"], row["arm"], row["method"]): row["p"] for row in found}
-    pairs = list(dict.fromkeys((row["metric"], row["arm"]) for row in found))
+    if not c.otherwise:
+        return None
+    tested = list(dict.fromkeys(row.method for row in c.otherwise if is_defined(row.p)))
+    p = {(row.metric, row.arm, row.method): row.p for row in c.otherwise}
+    pairs = list(dict.fromkeys((row.metric, row.arm) for row in c.otherwise))
     rows = [
         (plain(title(metric)), plain(arm), *(_p(p.get((metric, arm, method))) for method in tested))
         for metric, arm in pairs
@@ -636,20 +674,20 @@ def _otherwise(c: Content) -> Section:
         + (
             " The verdict is adjusted for the pre-period where there is one, the other methods are"
             " not."
-            if c["adjusted"]
+            if c.adjusted
             else ""
         )
     )
     lifts = [
         (
             *_of(row),
-            plain(row["method"]),
+            plain(row.method),
             _lift(row),
             _interval(row),
-            _p(row["p"]),
-            plain(row["note"]),
+            _p(row.p),
+            plain(row.note),
         )
-        for row in found
+        for row in c.otherwise
     ]
     every = Table(
         "Lift by each method",
@@ -673,8 +711,10 @@ def _otherwise(c: Content) -> Section:
     )
 
 
-def _power(c: Content) -> Section:
-    names = compared(c["power"])
+def _power(c: Content) -> Section | None:
+    if not c.power:
+        return None
+    names = compared(c.power)
     caption = (
         "To find a true lift four times in five after the adjustment of this report, as the only"
         " one among its comparisons. Paired: the same users in both arms; split: all users of two"
@@ -683,24 +723,24 @@ def _power(c: Content) -> Section:
     rows = [
         (
             *_of(row),
-            plain("published" if row["published"] else "round figure"),
+            plain("published" if row.published else "round figure"),
             _lift(row),
             *_needs(row, names),
         )
-        for row in c["power"]
+        for row in c.power
     ]
     columns = _columns("Metric", "Arm", "From", "Lift to find", *names.values(), text=3)
     said = []
-    for row in c["power"]:
-        if not row["published"]:
+    for row in c.power:
+        if not row.published:
             continue
         users = [
             f"{needed(row, name)} users ({shown[0].lower()}{shown[1:]})"
             for name, shown in names.items()
         ]
         sentence = (
-            f"To see the published {percent(row['lift'])} {title(row['metric']).lower()} of"
-            f" {row['arm']} you would need {listed(users, 'or')}."
+            f"To see the published {percent(row.lift)} {title(row.metric).lower()} of"
+            f" {row.arm} you would need {listed(users, 'or')}."
         )
         said.append(("○", sentence))
     blocks: list[Block] = [Table("Users needed", columns, rows, caption=caption, id="power")]
@@ -709,20 +749,23 @@ def _power(c: Content) -> Section:
     )
 
 
-def _needs(row: Mapping[str, Any], names: Iterable[str]) -> Iterator[Cell]:
+def _needs(
+    row: NeedsUsers, names: Iterable[str], notes: Mapping[str, str] | None = None
+) -> Iterator[Cell]:
     for name in names:
-        yield Cell(
-            needed(row, name), row["users"].get(name), hint=row.get("notes", {}).get(name, "")
-        )
+        hint = (notes or {}).get(name, "")
+        yield Cell(needed(row, name), row.users.get(name), hint=hint)
 
 
-def _designs(c: Content) -> Section:
-    names = compared(c["designs"])
+def _designs(c: Content) -> Section | None:
+    if not c.designs:
+        return None
+    names = compared(c.designs)
     caption = (
         "Users that each design would need, on the same world, to find this difference of credits"
         " four times in five, after the adjustment. A preference within one slate is not the lift"
         " of a whole feed; abtest compare puts it beside a paired run of the same scenario."
-        if DESIGNS[c["design"]].shares_slates
+        if DESIGNS[c.design].shares_slates
         else (
             "Users that each design would need, on the same world, to find the lift found here four"
             " times in five, after the adjustment. A paired run knows both answers of every user,"
@@ -730,7 +773,7 @@ def _designs(c: Content) -> Section:
             " told by abtest compare with an interleaved run of the same scenario."
         )
     )
-    rows = [(*_of(row), _lift(row), *_needs(row, names)) for row in c["designs"]]
+    rows = [(*_of(row), _lift(row), *_needs(row, names, row.notes)) for row in c.designs]
     table = Table(
         "Users needed by each design",
         _columns("Metric", "Arm", "Lift", *names.values()),
@@ -739,7 +782,7 @@ def _designs(c: Content) -> Section:
         id="designs",
     )
     notes = sorted(
-        {f"{names[name]}: {note}." for row in c["designs"] for name, note in row["notes"].items()}
+        {f"{names[name]}: {note}." for row in c.designs for name, note in row.notes.items()}
     )
     return Section(
         "designs",
@@ -749,7 +792,9 @@ def _designs(c: Content) -> Section:
     )
 
 
-def _preference(c: Content) -> Section:
+def _preference(c: Content) -> Section | None:
+    if not c.preference:
+        return None
     caption = (
         "Team-draft interleaving: each credit goes to the arm that drafted the item. Users who"
         " credited the arm more, less, and equally; the share of the former two that prefer it,"
@@ -757,23 +802,23 @@ def _preference(c: Content) -> Section:
         " and of the paired t test."
     )
     rows = []
-    for row in c["preference"]:
-        wins = row["wins"]
-        counts = (_shown(whole, row[key]) for key in ("preferring", "against", "tied"))
+    for row in c.preference:
+        wins = row.wins
+        counts = (_shown(whole, n) for n in (row.preferring, row.against, row.tied))
         shares = (
-            _shown(percent, wins["value"], 1, False),
-            plain(interval(wins["low"], wins["high"], 1, sign=False)),
+            _shown(percent, wins.value, 1, False),
+            plain(interval(wins.low, wins.high, 1, sign=False)),
         )
         tests = (
-            _p(row["p_sign"]),
-            _shown(number, row["t"]),
-            _shown(number, row["df"]),
-            _p(row["p"]),
+            _p(row.p_sign),
+            _shown(number, row.t),
+            _shown(number, row.df),
+            _p(row.p),
         )
-        rows.append((*_of(row), *counts, *shares, _shown(percent, row["share"], 1), *tests))
+        rows.append((*_of(row), *counts, *shares, _shown(percent, row.share, 1), *tests))
     heads = (
         "Prefer it",
-        f"Prefer {c['control']}",
+        f"Prefer {c.control}",
         "Tied",
         "Share",
         "95% interval",
@@ -793,15 +838,17 @@ def _preference(c: Content) -> Section:
     return Section("preferred", "Preference within slates", [table], "Preference")
 
 
-def _published(c: Content) -> Section:
+def _published(c: Content) -> Section | None:
+    if not c.published:
+        return None
     caption = (
         "Published lifts come from another system, its users and its days; a simulated world is not"
         " expected to repeat them."
     )
     rows = [
-        (*_of(row), _shown(percent, row["published"]), _lift(row), _interval(row),
-         plain({True: "yes", False: "no", None: "n/a"}[row["inside"]]), _shown(whole, row["users"]))
-        for row in c["published"]
+        (*_of(row), _shown(percent, row.published), _lift(row), _interval(row),
+         plain({True: "yes", False: "no", None: "n/a"}[row.inside]), _shown(whole, row.users))
+        for row in c.published
     ]  # fmt: skip
     columns = [
         *_columns("Metric", "Arm", "Published", "Here", "95% interval"),
@@ -817,62 +864,58 @@ def _published(c: Content) -> Section:
     return Section("published", "Published beside ours", [table], "Published")
 
 
-def across(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The lift of each arm and metric in each of several worlds or runs (rows of
-    `world.across`).
-    """
-    names = list(rows[0]["lifts"])
-    over = any("all" in row for row in rows)
+def across(rows: Sequence[Across]) -> Table:
+    """The lift of each arm and metric in each of several worlds or runs."""
+    names = list(rows[0].lifts)
     tones = {"same sign": "good", "opposite": "bad"}
     lines = []
     for row in rows:
-        cells = [_signed(row["lifts"].get(name)) for name in names]
-        if over:
-            cells.append(
-                Cell("n/a", None)
-                if not row.get("all")
-                else _lift(row["all"], under=interval(row["all"]["low"], row["all"]["high"]))
-            )
-        lines.append(
-            (
-                *_of(row),
-                *cells,
-                Cell(AGREEMENTS[row["agree"]], kind=tones.get(row["agree"], "open")),
-            )
-        )
-    heads = [*names, *(["Over all worlds"] if over else [])]
+        cells = [_signed(row.lifts.get(name)) for name in names]
+        if isinstance(row, AcrossWorlds):
+            cells.append(_with_interval(row.all))
+        agreement = Cell(AGREEMENTS[row.agree], kind=tones.get(row.agree, "open"))
+        lines.append((*_of(row), *cells, agreement))
+    over = ["Over all worlds"] if isinstance(rows[0], AcrossWorlds) else []
     return Table(
         "Lift by world or run",
-        [*_columns("Metric", "Arm", *heads), Column("Agreement")],
+        [*_columns("Metric", "Arm", *names, *over), Column("Agreement")],
         lines,
         kind="across",
     )
 
 
-def _signed(cell: Mapping[str, Any] | None) -> Cell:
-    if cell is None or cell["lift"] is None:
+def _with_interval(row: _HasInterval | None) -> Cell:
+    if row is None:
+        return Cell("n/a", None)
+    return _lift(row, under=interval(row.low, row.high))
+
+
+def _signed(cell: DecidedLift | None) -> Cell:
+    if cell is None or not is_defined(cell.lift):
         return Cell("n/a", None)
     return Cell(
-        f"{SIGNS[cell['verdict']]} {percent(cell['lift'])}",
-        cell["lift"],
-        under=interval(cell["low"], cell["high"]),
+        f"{SIGNS[cell.verdict]} {percent(cell.lift)}",
+        cell.lift,
+        under=interval(cell.low, cell.high),
     )
 
 
-def _worlds(c: Content) -> Section:
+def _worlds(c: Content) -> Section | None:
+    if not c.worlds:
+        return None
     said = (
         "A policy may win because it shares its assumptions with the simulated users. A lift that"
         " keeps its sign among users of another kind does not. The lift over all worlds has an"
         " interval that includes what they disagree about."
     )
     return Section(
-        "worlds", "The same arms in other worlds", [Words(said), across(c["worlds"])], "Worlds"
+        "worlds", "The same arms in other worlds", [Words(said), across(c.worlds)], "Worlds"
     )
 
 
-def _offline(c: Content) -> Section:
+def _offline(c: Content) -> Section | None:
     blocks: list[Block] = []
-    if c["offline"]:
+    if c.offline:
         said = (
             "What a replay of this run's log says of the policies: estimated value per impression"
             " with its 95% interval, the logging policy's own value, and whether the estimate may"
@@ -880,23 +923,21 @@ def _offline(c: Content) -> Section:
         )
         rows = [
             (
-                plain(row["policy"]),
-                plain(row["arm"] or "no arm"),
-                plain(title(row["reward"])),
-                plain(row["estimator"]),
-                _shown(number, row["value"]),
-                plain(f"{number(row['low'])} to {number(row['high'])}"),
-                _shown(number, row["logged"]),
-                _shown(percent, row["online"]),
+                plain(row.policy),
+                plain(row.arm or "no arm"),
+                plain(title(row.reward)),
+                plain(row.estimator),
+                _shown(number, row.value),
+                plain(f"{number(row.low)} to {number(row.high)}"),
+                _shown(number, row.logged),
+                _shown(percent, row.online),
                 plain(
                     ": ".join(
-                        part
-                        for part in (row["verdict"] or "n/a", "; ".join(row["reasons"]))
-                        if part
+                        part for part in (row.verdict or "n/a", "; ".join(row.reasons)) if part
                     )
                 ),
             )
-            for row in c["offline"]
+            for row in c.offline
         ]
         heads = _columns(
             "Policy",
@@ -913,7 +954,7 @@ def _offline(c: Content) -> Section:
             Words(said),
             Table("Offline estimates", [*heads, Column("May one believe it?")], rows),
         ]
-    if c["foretold"]:
+    if c.foretold:
         said = (
             "Offline figures of the same arms, from the history's last days, and how well each"
             " figure foretells the online lift over all policies that abtest fidelity has tried:"
@@ -921,22 +962,22 @@ def _offline(c: Content) -> Section:
         )
         figures = [
             (
-                plain(row["figure"]),
-                plain(row["arm"]),
-                plain(title(row["reward"])),
-                _shown(number, row["control"]),
-                _shown(number, row["value"]),
-                _shown(percent, row["online"]),
-                _shown(number, row["rho"]),
-                _shown(percent, row["ordered"], 0, False),
+                plain(row.figure),
+                plain(row.arm),
+                plain(title(row.reward)),
+                _shown(number, row.control),
+                _shown(number, row.value),
+                _shown(percent, row.online),
+                _shown(number, row.rho),
+                _shown(percent, row.ordered, 0, False),
             )
-            for row in c["foretold"]
+            for row in c.foretold
         ]
         heads = _columns(
             "Offline figure",
             "Arm",
             "Reward",
-            c["control"],
+            c.control,
             "Arm's figure",
             "Online lift",
             "Rank correlation",
@@ -944,18 +985,20 @@ def _offline(c: Content) -> Section:
             text=3,
         )
         blocks += [Words(said), Table("Offline figures", heads, figures)]
+    if not blocks:
+        return None
     return Section(
         "offline", "Offline figures and estimates beside the online lift", blocks, "Offline"
     )
 
 
-def _served(c: Content) -> Section:
+def _served(c: Content) -> Section | None:
     blocks: list[Block] = []
-    if c["channels"]:
-        shares = c["channels"]["shares"]
+    if c.channels:
+        shares = c.channels.shares
         rows = [
-            (plain(name), *(plain(percent(shares[arm][i], 1, False)) for arm in c["arms"]))
-            for i, name in enumerate(c["channels"]["names"])
+            (plain(name), *(plain(percent(shares[arm][i], 1, False)) for arm in c.arms))
+            for i, name in enumerate(c.channels.names)
         ]
         said = (
             "Only part of each slate came from the policy under test; the rest came from recall"
@@ -964,34 +1007,31 @@ def _served(c: Content) -> Section:
         )
         table = Table(
             "Share of impressions by recall channel",
-            _columns("Channel", *c["arms"], text=1),
+            _columns("Channel", *c.arms, text=1),
             rows,
             sortable=False,
         )
         blocks += [Words(said), table]
-    if any(c["answered_by_log"].values()):
-        answered = ", ".join(
-            f"{arm} {percent(c['answered_by_log'][arm], 1, False)}" for arm in c["arms"]
-        )
+    if any(c.answered_by_log.values()):
+        answered = ", ".join(f"{arm} {percent(c.answered_by_log[arm], 1, False)}" for arm in c.arms)
         blocks.append(
             Words(
                 f"Impressions that the real log answered, in place of a model of users: {answered}."
             )
         )
-    if c["support"]:
+    if c.support:
         said = (
             "A model answers best where it has data. An arm that shows items of which little was"
             " logged is judged by a guess, and may win by it. Shares are of its impressions."
         )
-        keys = ("logged", "overlap", "thin", "never", "cold")
         rows = [
             (
-                plain(row["arm"]),
-                *(plain(percent(row[key], 1, False)) for key in keys),
-                plain(whole(row["items"])),
-                plain(percent(row["top"], 1, False)),
+                plain(row.arm),
+                *(plain(percent(share, 1, False)) for share in _shares(row)),
+                plain(whole(row.items)),
+                plain(percent(row.top, 1, False)),
             )
-            for row in c["support"]
+            for row in c.support
         ]
         heads = (
             "Answered by the log",
@@ -1010,14 +1050,22 @@ def _served(c: Content) -> Section:
             sortable=False,
         )
         blocks += [Words(said), table]
+    if not blocks:
+        return None
     return Section("served", "What was served, and who answered", blocks, "Served")
 
 
-def _calibration(c: Content) -> Section:
-    found = c["calibration"]
+def _shares(row: Support) -> tuple[float, ...]:
+    return row.logged, row.overlap, row.thin, row.never, row.cold
+
+
+def _calibration(c: Content) -> Section | None:
+    if not c.calibration:
+        return None
+    found = c.calibration
     said = (
         "What the simulated users do, against what real ones are known to do. "
-        f"Measured on {found['basis']}; tolerance {percent(found['tolerance'], 0, False)}."
+        f"Measured on {found.basis}; tolerance {percent(found.tolerance, 0, False)}."
     )
     columns = _columns(
         "Marginal", "Target", "Simulated", "Standard error", "Simulated / target", text=1
@@ -1025,29 +1073,31 @@ def _calibration(c: Content) -> Section:
     blocks: list[Block] = [Words(said)]
     for within in (False, True):
         rows = [
-            (Cell(row["name"], sign="✓" if within else "✗", kind="good" if within else "bad"),
-             *(_shown(number, row[key]) for key in ("target", "simulated", "se", "ratio")))
-            for row in found["rows"]
-            if row["within"] == within
+            (Cell(row.name, sign="✓" if within else "✗", kind="good" if within else "bad"),
+             *(_shown(number, v) for v in (row.target, row.simulated, row.se, row.ratio)))
+            for row in found.rows
+            if row.within == within
         ]  # fmt: skip
         if rows:
             summary = (
-                f"{len(rows)} of {len(found['rows'])} marginals {'within' if within else 'out of'}"
+                f"{len(rows)} of {len(found.rows)} marginals {'within' if within else 'out of'}"
                 " tolerance"
             )
             blocks.append(Fold(summary, [Table("Calibration", columns, rows)], open=not within))
     return Section("calibration", "Calibration of the world", blocks, "Calibration")
 
 
-def _checks(c: Content) -> Section:
+def _checks(c: Content) -> Section | None:
+    if not c.checks:
+        return None
     rows = [
         (
-            plain(check["name"]),
-            Cell(f"{LIGHTS[check['status']]} {check['status']}", kind=f"status {check['status']}"),
-            plain(check["value"]),
-            plain(check["meaning"]),
+            plain(check.name),
+            Cell(f"{LIGHTS[check.status]} {check.status}", kind=f"status {check.status}"),
+            plain(check.value),
+            plain(check.meaning),
         )
-        for check in c["checks"]
+        for check in c.checks
     ]
     columns = [Column("Check"), Column("Status"), Column("Found"), Column("What it means")]
     return Section(
@@ -1058,27 +1108,29 @@ def _checks(c: Content) -> Section:
     )
 
 
-def _audit(c: Content) -> Section:
-    found = c["audit"]
+def _audit(c: Content) -> Section | None:
+    if not c.audit:
+        return None
+    found = c.audit
     note = (
         "This run knows both answers of every user, so the assignment can be drawn anew:"
-        f" {whole(found['repetitions'])} samples of each size from {whole(found['n_users'])} users."
+        f" {whole(found.repetitions)} samples of each size from {whole(found.n_users)} users."
         " False positives where both arms answer alike (nominal 5%), power for what was there, how"
         " often the 95% interval holds the true lift, and the mean error of the lift. Of what is"
-        f" printed beside the verdict, {found['beside']['held']} of {found['beside']['of']} rows"
+        f" printed beside the verdict, {found.beside.held} of {found.beside.of} rows"
         " hold."
     )
     rows = [
         (
             *_of(row),
-            plain(row["analysis"]),
-            _shown(whole, row["n"]),
-            *(_rate(row[k]) for k in ("error", "power", "coverage")),
-            _lift(row, "bias"),
+            plain(row.analysis),
+            _shown(whole, row.n),
+            *map(_rate, (row.error, row.power, row.coverage)),
+            _shown(percent, row.bias),
             _lift(row),
-            Cell("yes" if row["holds"] else "no", kind="good" if row["holds"] else "bad"),
+            Cell("yes" if row.holds else "no", kind="good" if row.holds else "bad"),
         )
-        for row in found["rows"]
+        for row in found.rows
     ]
     heads = _columns(
         "Metric",
@@ -1097,8 +1149,8 @@ def _audit(c: Content) -> Section:
         Table("Audit of the tests", [*heads, Column("Holds")], rows),
     ]
     for summary, warnings in (
-        ("What the verdict rests on and does not hold", found["warnings"]),
-        ("What is printed beside the verdict and does not hold", found["beside"]["warnings"]),
+        ("What the verdict rests on and does not hold", found.warnings),
+        ("What is printed beside the verdict and does not hold", found.beside.warnings),
     ):
         if warnings:
             blocks.append(
@@ -1109,27 +1161,27 @@ def _audit(c: Content) -> Section:
             )
     wrong = [
         (
-            plain(row["analysis"]),
-            plain(title(row["metric"])),
-            plain(row["why"]),
-            _rate(row["error"]),
+            plain(row.analysis),
+            plain(title(row.metric)),
+            plain(row.why),
+            _rate(row.error),
         )
-        for row in found["wrong"]
+        for row in found.wrong
     ]
     columns = _columns("Analysis", "Metric", "What is wrong", "False positives", text=3)
     blocks += [
         Heading("What the usual wrong analyses would have done"),
         Table("Usual wrong analyses", columns, wrong),
     ]
-    if found["looking"]:
+    if found.looking:
         looks = [
             (
-                plain(title(row["rule"])),
-                plain(title(row["metric"])),
-                plain(row["design"]),
-                _rate(row["error"]),
+                plain(title(row.rule)),
+                plain(title(row.metric)),
+                plain(row.design),
+                _rate(row.error),
             )
-            for row in found["looking"]
+            for row in found.looking
         ]
         columns = _columns("Rule", "Metric", "Design", "False positives", text=3)
         blocks += [
@@ -1139,94 +1191,92 @@ def _audit(c: Content) -> Section:
     return Section("audit", "Audit of the tests", blocks, "Audit")
 
 
-def _rate(rate: Mapping[str, float | None]) -> Cell:
+def _rate(rate: Rate) -> Cell:
     """A share of samples with its Monte-Carlo interval."""
-    within = (
-        ""
-        if rate["value"] is None
-        else f"{percent(rate['low'], 1, False)} to {percent(rate['high'], 1, False)}"
-    )
-    return _shown(percent, rate["value"], 1, False, under=within)
+    ends = ""
+    if is_defined(rate.value):
+        ends = f"{percent(rate.low, 1, False)} to {percent(rate.high, 1, False)}"
+    return _shown(percent, rate.value, 1, False, under=ends)
 
 
-def _uses(c: Content) -> Section:
+def _uses(c: Content) -> Section | None:
+    if not c.columns:
+        return None
     note = (
         "What each column of the table was taken for, and how it was read. Only metrics are tested;"
         " nothing else of the table is."
     )
-    rows = [(plain(use["column"]), plain(use["role"]), plain(use["note"])) for use in c["columns"]]
+    rows = [(plain(use.column), plain(use.role), plain(use.note)) for use in c.columns]
     table = Table("Columns", _columns("Column", "Taken for", "How, or why", text=3), rows)
     return Section("columns", "Columns of the table", [Words(note, note=True), table], "Columns")
 
 
-def _repeat(c: Content) -> Section:
+def _repeat(c: Content) -> Section | None:
     blocks: list[Block] = []
-    if c["settings"]:
+    if c.settings:
         blocks += [
             Words(
                 "The same scenario and seed give the same log, byte for byte. Save the scenario"
                 " below and run:"
             ),
-            Code(c["command"] or "abtest run scenario.yaml"),
+            Code(c.command or "abtest run scenario.yaml"),
             Fold("Scenario, resolved", [Code(settings(c))], open=True),
         ]
-    elif c["size"]["days"]:
+    elif c.size.days:
         blocks.append(Words("The log carries no scenario: it was not written by abtest run."))
     else:
         blocks.append(Words("Made by abtest report from a table of users."))
-        if c["command"]:
-            blocks.append(Code(c["command"]))
-    if c["versions"]:
+        if c.command:
+            blocks.append(Code(c.command))
+    if c.versions:
         blocks.append(
             Words(
                 "Versions:"
-                f" {', '.join(f'{name} {version}' for name, version in c['versions'].items())}.",
+                f" {', '.join(f'{name} {version}' for name, version in c.versions.items())}.",
                 note=True,
             )
         )
-    if c["notes"]:
+    if c.notes:
         blocks += [
             Heading("Notes that the log carries"),
-            Facts([(name, str(value)) for name, value in c["notes"].items()]),
+            Facts([(name, str(value)) for name, value in c.notes.items()]),
         ]
-    if c["runtime"]:
+    if c.runtime:
         times = [
             (title(k), number(v) if isinstance(v, (int, float)) else str(v))
-            for k, v in c["runtime"].items()
+            for k, v in c.runtime.items()
         ]
         blocks += [Heading("Run time"), Facts(times)]
-    blocks.append(Words(f"Schema of report.json: {c['schema']}.", note=True))
+    blocks.append(Words(f"Schema of report.json: {c.schema}.", note=True))
     return Section("repeat", "Repeat it", blocks, "Repeat it")
 
 
-SECTIONS: tuple[tuple[str, Callable[[Content], Section | None]], ...] = (
-    ("headlines", _verdict),
-    ("headlines", _words),
-    ("margins", _margins),
-    ("checks", _checks),
-    ("lifts", _paper),
-    ("daily", _days),
-    ("sequential", _sequential),
-    ("funnel", _funnel),
-    ("distributions", _spread),
-    ("segments", _segments),
-    ("lifts", _numbers),
-    ("otherwise", _otherwise),
-    ("power", _power),
-    ("designs", _designs),
-    ("preference", _preference),
-    ("published", _published),
-    ("worlds", _worlds),
-    ("", _offline),
-    ("", _served),
-    ("calibration", _calibration),
-    ("audit", _audit),
-    ("columns", _uses),
-    ("", _repeat),
+SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
+    _verdict,
+    _words,
+    _margins,
+    _checks,
+    _paper,
+    _days,
+    _sequential,
+    _funnel,
+    _spread,
+    _segments,
+    _numbers,
+    _otherwise,
+    _power,
+    _designs,
+    _preference,
+    _published,
+    _worlds,
+    _offline,
+    _served,
+    _calibration,
+    _audit,
+    _uses,
+    _repeat,
 )
-"""Every section in the order of reading, with the key of the content without which there is nothing
-to show ("": it has several).
-"""
+"""Every section in the order of reading; one with nothing to show is None."""
 
 
 def settings(c: Content) -> str:
@@ -1235,12 +1285,12 @@ def settings(c: Content) -> str:
 
     return (
         yaml.safe_dump(
-            dict(c["settings"]),
+            dict(c.settings),
             sort_keys=False,
             allow_unicode=True,
             width=100,
             default_flow_style=None,
         )
-        if c["settings"]
+        if c.settings
         else ""
     )

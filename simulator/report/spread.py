@@ -4,17 +4,18 @@ does not show.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from simulator.report.content import Distribution
 from simulator.stats.units import UnitTable
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
-def distributions(table: UnitTable, arms: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row for each metric and arm: `quantiles` (at QUANTILES), `mean`, `zeros` (share), `n`.
+def distributions(table: UnitTable, arms: Sequence[str]) -> tuple[Distribution, ...]:
+    """One row for each metric with data and arm that has units.
 
     A ratio metric's values are each unit's own ratio, of the units that have a denominator.
     """
@@ -27,15 +28,9 @@ def distributions(table: UnitTable, arms: tuple[str, ...]) -> list[dict[str, Any
             values = top if bottom is None else top[bottom > 0] / bottom[bottom > 0]
             if len(values):
                 quantiles = np.quantile(values, QUANTILES, method="inverted_cdf").tolist()
+                zeros = float((values == 0).mean())
+                mean, largest = float(values.mean()), float(values.max())
                 rows.append(
-                    {
-                        "metric": name,
-                        "arm": arm,
-                        "n": len(values),
-                        "mean": float(values.mean()),
-                        "zeros": float((values == 0).mean()),
-                        "quantiles": quantiles,
-                        "max": float(values.max()),
-                    }
+                    Distribution(name, arm, len(values), mean, zeros, tuple(quantiles), largest)
                 )
-    return rows
+    return tuple(rows)

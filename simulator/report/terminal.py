@@ -4,68 +4,64 @@ needed to read them, amber checks. At 80 columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
 from simulator.page import terminal
 from simulator.page.blocks import Block, Cell, Column, Facts, Gate, Heading, Table, Words, plain
-from simulator.page.words import (
+from simulator.page.words import detects, interval, percent, probability, title, whole
+from simulator.report.comparison import Compared, DesignUsers
+from simulator.report.content import Content
+from simulator.report.sentences import (
     AGREEMENTS,
     SIGNS,
     compared,
     corrected,
-    detects,
     directions,
-    interval,
     needed,
-    percent,
-    probability,
     stated,
-    title,
     tone,
     uses,
-    whole,
 )
 
 
-def show(content: Mapping[str, Any], console: Console | None = None) -> None:
+def show(content: Content, console: Console | None = None) -> None:
     """Print the lifts by user of every arm, what is not green, and nothing that the log does not
     say.
     """
     terminal.show(_blocks(content), console)
 
 
-def _blocks(content: Mapping[str, Any]) -> Iterator[Block]:
-    size = content["size"]
-    units = "clusters" if content["clusters"] else "users"
-    days = f", {size['days']} days" if size["days"] else ""
+def _blocks(content: Content) -> Iterator[Block]:
+    size = content.size
+    units = "clusters" if content.clusters else "users"
+    days = f", {size.days} days" if size.days else ""
     yield from _gates(content, "red")
-    for headline in content["headlines"]:
-        arm = headline["arm"]
-        yield Heading(f"{arm} against {content['control']}")
-        yield Words(f"{content['design']}, {whole(size['users'])} {units}{days}", note=True)
+    for headline in content.headlines:
+        arm = headline.arm
+        yield Heading(f"{arm} against {content.control}")
+        yield Words(f"{content.design}, {whole(size.users)} {units}{days}", note=True)
         yield _lifts(content, arm)
-        yield Words(headline["sentence"])
-    note = f"95% intervals by {content['unit']}; adjusted p: {corrected(content)}."
+        yield Words(headline.sentence)
+    note = f"95% intervals by {content.unit}; adjusted p: {corrected(content)}."
     detected = "detects: the true lift that the verdict would find four times in five."
     yield from (Words(text, note=True) for text in (note, detected))
-    yield from map(Words, directions(content["metrics"]))
-    yield from (Words(f"{row['kind']}: {row['sentence']}") for row in content["margins"])
-    yield from (Words(line, note=True) for line in uses(content["columns"]))
+    yield from map(Words, directions(content.metrics))
+    yield from (Words(f"{row.kind}: {row.sentence}") for row in content.margins)
+    yield from (Words(line, note=True) for line in uses(content.columns))
     yield from _gates(content, "amber")
 
 
-def _gates(content: Mapping[str, Any], status: str) -> Iterator[Gate]:
+def _gates(content: Content, status: str) -> Iterator[Gate]:
     """The checks of a colour: red ones stand before the lifts."""
-    for check in content["checks"]:
-        if check["status"] == status:
-            lead = f"{status}: {check['name']}."
-            yield Gate(check["status"], lead, f"{check['value']} {check['meaning']}")
+    for check in content.checks:
+        if check.status == status:
+            lead = f"{status}: {check.name}."
+            yield Gate(check.status, lead, f"{check.value} {check.meaning}")
 
 
-def _lifts(content: Mapping[str, Any], arm: str) -> Table:
+def _lifts(content: Content, arm: str) -> Table:
     columns = [
         Column("lift", number=True),
         Column(""),
@@ -75,71 +71,69 @@ def _lifts(content: Mapping[str, Any], arm: str) -> Table:
         Column("detects", number=True),
     ]
     rows = []
-    for row, said in zip(content["lifts"], content["verdicts"], strict=True):
-        if row["arm"] != arm or row["unit"] != content["unit"]:
+    for row, decided in content.decided():
+        if row.arm != arm:
             continue
-        direction = content["metrics"][row["metric"]]["higher_is_better"]
-        kind = tone(said["verdict"], direction)
-        verdict = stated(said["verdict"], direction)
+        direction = content.metrics[row.metric].higher_is_better
+        kind = tone(decided.verdict, direction)
+        verdict = stated(decided.verdict, direction)
         rows.append(
             (
-                Cell(percent(row["lift"]), kind=kind),
-                Cell(title(row["metric"]), kind=kind),
-                plain(interval(row["low"], row["high"])),
-                plain(probability(row["p_adjusted"])),
-                Cell(verdict, kind=kind, sign=SIGNS[said["verdict"]]),
-                plain(detects(row["mde"])),
+                Cell(percent(row.lift), kind=kind),
+                Cell(title(row.metric), kind=kind),
+                plain(interval(row.low, row.high)),
+                plain(probability(row.p_adjusted)),
+                Cell(verdict, kind=kind, sign=SIGNS[decided.verdict]),
+                plain(detects(row.mde)),
             )
         )
     return Table(f"Lifts of {arm}", columns, rows)
 
 
-def show_comparison(content: Mapping[str, Any], console: Console | None = None) -> None:
+def show_comparison(content: Compared, console: Console | None = None) -> None:
     """Print the lift of every arm and metric in each run, and whether the runs agree."""
     terminal.show(_comparison(content), console)
 
 
-def _comparison(content: Mapping[str, Any]) -> Iterator[Block]:
-    names = list(content["runs"])
-    runs = content["runs"].items()
+def _comparison(content: Compared) -> Iterator[Block]:
+    names = list(content.runs)
+    runs = content.runs.items()
     yield Facts(
         [
-            (f"[{number}] {name}", f"{run['scenario']}, seed {run['seed']}")
+            (f"[{number}] {name}", f"{run.scenario}, seed {run.seed}")
             for number, (name, run) in enumerate(runs, 1)
         ]
     )
     tones = {"same sign": "good", "opposite": "bad"}
     rows = []
-    for row in content["rows"]:
-        cells = (row["lifts"].get(name) for name in names)
+    for row in content.rows:
+        cells = (row.lifts.get(name) for name in names)
         lifts = [
-            plain("n/a")
-            if cell is None
-            else Cell(percent(cell["lift"]), sign=SIGNS[cell["verdict"]])
+            plain("n/a") if cell is None else Cell(percent(cell.lift), sign=SIGNS[cell.verdict])
             for cell in cells
         ]
-        agreement = Cell(AGREEMENTS[row["agree"]], kind=tones.get(row["agree"], "open"))
-        rows.append((plain(row["arm"]), plain(title(row["metric"])), *lifts, agreement))
+        agreement = Cell(AGREEMENTS[row.agree], kind=tones.get(row.agree, "open"))
+        rows.append((plain(row.arm), plain(title(row.metric)), *lifts, agreement))
     numbered = (Column(f"[{i}]", number=True) for i in range(1, len(names) + 1))
     columns = [Column("arm"), Column("metric"), *numbered, Column("agreement")]
     yield Table("Lift by run", columns, rows)
-    if content["designs"]:
-        yield _needed(content["designs"])
-    for row in content["differences"][:20]:
-        values = " | ".join(str(row["values"][name]) for name in names)
-        yield Words(f"{row['key']}: {values}", note=True)
-    yield from map(Words, content["notes"])
+    if content.designs:
+        yield _needed(content.designs)
+    for difference in content.differences[:20]:
+        values = " | ".join(str(difference.values[name]) for name in names)
+        yield Words(f"{difference.key}: {values}", note=True)
+    yield from map(Words, content.notes)
 
 
-def _needed(designs: Sequence[Mapping[str, Any]]) -> Table:
+def _needed(designs: Sequence[DesignUsers]) -> Table:
     """Users that each design needs on the world that the runs share."""
     names = compared(designs)
     heads = (Column(shown.lower(), number=True) for shown in names.values())
     columns = [Column("arm"), Column("metric"), *heads]
     rows = [
         (
-            plain(row["arm"]),
-            plain(title(row["metric"])),
+            plain(row.arm),
+            plain(title(row.metric)),
             *(plain(needed(row, name)) for name in names),
         )
         for row in designs

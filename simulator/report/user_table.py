@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from policies.base import Progress
 from simulator.log.metrics import Better
-from simulator.report import ROW, ReportError
+from simulator.report import ReportError
 from simulator.report.table_files import is_log, read
 from simulator.stats import verdict
+from simulator.stats.adjustment import pre_periods
 from simulator.stats.choices import Choices
 from simulator.stats.frames import Columns, from_frame
 from simulator.stats.margins import Margins
@@ -24,6 +23,8 @@ from simulator.stats.units import TableError, UnitTable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from simulator.report.content import Content
 
 __all__ = [
     "bound",
@@ -97,48 +98,16 @@ def lifts(
     table = from_frame(
         frame, metrics=metrics, covariates=covariates, user=user, arm=arm, cluster=cluster
     )
-    rows = compared(table, named(table, control), choices or Choices())
-    return pd.DataFrame(
-        {
-            **{key: [getattr(row, key) for row in rows] for key in ROW},
-            "verdict": [row.words for row in rows],
-        }
-    )
-
-
-def compared(
-    table: UnitTable, control: str, choices: Choices, *, adjusted: bool = True
-) -> list[verdict.Lift]:
-    """The verdict on a table; in a split design, metrics with a pre-period column are adjusted for
-    it (or not).
-    """
-    covariates = adjustments(table) if adjusted else None
-    return verdict.lifts(
+    choices = choices or Choices()
+    rows = verdict.lifts(
         table,
-        control,
-        covariates=covariates,
+        named(table, control),
+        covariates=pre_periods(table),
         method=choices.interval,
         correction=choices.correction,
     )
-
-
-def adjustments(table: UnitTable) -> dict[str, tuple[str, ...]]:
-    """Which metrics of a split table are adjusted for which pre-period columns: a column called
-    after a metric (`<metric>_before`) for that metric, any other for all of them. Columns that do
-    not vary are left out.
-
-    CUPED: Deng, Xu, Kohavi & Walker, "Improving the sensitivity of online controlled experiments by
-    utilizing pre-experiment data", WSDM 2013, with several covariates. Twins of a paired table have
-    the same past, and need none.
-    """
-    if table.paired:
-        return {}
-    varied = [name for name, column in table.covariates.items() if np.ptp(column) > 0]
-    shared = tuple(name for name in varied if name not in table.metrics)
-    chosen = {
-        metric: (*((metric,) if metric in varied else ()), *shared) for metric in table.metrics
-    }
-    return {metric: names for metric, names in chosen.items() if names}
+    columns = {key: [getattr(row, key) for row in rows] for key in verdict.ROW}
+    return pd.DataFrame({**columns, "verdict": [row.words for row in rows]})
 
 
 def named(table: UnitTable, control: str | None) -> str:
@@ -171,7 +140,7 @@ def write(
     command: str | None = None,
     progress: Progress | None = None,
     **columns: Any,
-) -> dict[str, Any]:
+) -> Content:
     """Write report.json, report.md and report.html of a per-user table.
 
     Args:
@@ -192,14 +161,14 @@ def write(
             far as their names tell; a guardrail needs it).
 
     Returns:
-        The content of `report.json`.
+        What the three files say.
 
     Raises:
         TableError, ReportError: as `lifts`; a guardrail of a metric whose direction is not known.
         MetricError: `better` of no metric, or no direction.
     """
     from simulator.report import refuse, save
-    from simulator.report.content import gather_table
+    from simulator.report.gather import gather_table
 
     table = from_frame(frame, **columns)
     content = gather_table(
@@ -241,10 +210,10 @@ def bound(spec: str) -> tuple[str, float]:
     Raises:
         ReportError: no metric, or no number above 0.
     """
-    name, _, given = spec.partition("=")
+    name, _, text = spec.partition("=")
     return _amount(
         name,
-        given,
+        text,
         f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, with a number above 0",
     )
 
@@ -255,19 +224,19 @@ def weight(spec: str) -> tuple[str, float]:
     Raises:
         ReportError: no arm, or no number above 0.
     """
-    name, _, given = spec.rpartition("=")
+    name, _, text = spec.rpartition("=")
     return _amount(
         name,
-        given,
+        text,
         f"--ratio {spec!r}: written ARM=9 or ARM=90%, for every arm, with a number above 0",
     )
 
 
-def _amount(name: str, given: str, rule: str) -> tuple[str, float]:
-    found = _fraction(given)
-    if not name or not 0.0 < found < float("inf"):
+def _amount(name: str, text: str, rule: str) -> tuple[str, float]:
+    amount = _fraction(text)
+    if not name or not 0.0 < amount < float("inf"):
         raise ReportError(rule)
-    return name, found
+    return name, amount
 
 
 def share(spec: str) -> float:
@@ -276,12 +245,12 @@ def share(spec: str) -> float:
     Raises:
         ReportError: no number in [0, 0.5).
     """
-    found = _fraction(spec)
-    if not 0.0 <= found < 0.5:
+    amount = _fraction(spec)
+    if not 0.0 <= amount < 0.5:
         raise ReportError(
             f"--winsorise {spec!r}: a share is written 1% or 0.01, at least 0 and below 50%"
         )
-    return found
+    return amount
 
 
 def direction(spec: str) -> tuple[str, Better]:
@@ -290,13 +259,13 @@ def direction(spec: str) -> tuple[str, Better]:
     Raises:
         ReportError: no metric, or neither higher nor lower.
     """
-    name, _, given = spec.rpartition("=")
-    if not name or given not in ("higher", "lower"):
+    name, _, text = spec.rpartition("=")
+    if not name or text not in ("higher", "lower"):
         raise ReportError(
             f"--better {spec!r}: written METRIC=lower where less of it is better, METRIC=higher"
             " where more is"
         )
-    return name, "lower" if given == "lower" else "higher"
+    return name, "lower" if text == "lower" else "higher"
 
 
 def _fraction(text: str) -> float:

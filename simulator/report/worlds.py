@@ -7,16 +7,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
-from simulator.report import finite
+from simulator.report import ReportError
+from simulator.report.content import (
+    Across,
+    AcrossWorlds,
+    Agreement,
+    Calibration,
+    Content,
+    DecidedLift,
+    Interval,
+    Marginal,
+)
 from simulator.report.run_checks import CALIBRATION
+from simulator.report.stored import StoredError, decode
 from simulator.stats.checks import Check
+from simulator.users.learned.support import Support
+from simulator.users.learned.support import support as measured_support
 
 ENOUGH = 4_000_000
 """Impressions of the history on which a calibration is measured; of a longer history, the first
@@ -24,7 +36,7 @@ users only.
 """
 
 
-def calibration(log: EventLog) -> dict[str, Any] | None:
+def calibration(log: EventLog) -> Calibration | None:
     """How far the world of a log is from its published marginals.
 
     A synthetic world is measured on the history that its logging policy wrote, which the log
@@ -32,12 +44,17 @@ def calibration(log: EventLog) -> dict[str, Any] | None:
     (`notes["calibration"]` of the log: `basis`, `tolerance`, `rows`).
 
     Returns:
-        `basis` (on what, in words), `tolerance` (relative) and `rows` (`name`, `target`,
-        `simulated`, `se`, `ratio`, `within`), or None for a log that says neither.
+        None for a log that says neither.
+
+    Raises:
+        ReportError: the notes are not what a fit writes.
     """
-    given = log.metadata.notes.get("calibration")
-    if given is not None:
-        return dict(given)
+    measured_by_fit = log.metadata.notes.get("calibration")
+    if measured_by_fit is not None:
+        try:
+            return decode(Calibration, measured_by_fit)
+        except StoredError as error:
+            raise ReportError(f"the log's notes on its calibration: {error}") from error
     if (
         log.metadata.scenario.get("data", {}).get("source") != "synthetic"
         or HISTORY not in log.metadata.arms
@@ -50,7 +67,7 @@ def calibration(log: EventLog) -> dict[str, Any] | None:
     if not history.n_rows:
         return None
     rows = [
-        row
+        Marginal(*row)
         for row in compare({LOGGING: measure(Impressions.of(history))})
         if math.isfinite(row.simulated)
     ]
@@ -58,22 +75,18 @@ def calibration(log: EventLog) -> dict[str, Any] | None:
         f"the logged history ({history.n_rows:,} impressions of {history.metadata.n_users:,} users)"
         " against KuaiRand-Pure's standard feed"
     )
-    return {"basis": basis, "tolerance": TOLERANCE, "rows": [finite(row._asdict()) for row in rows]}
+    return Calibration(basis, TOLERANCE, tuple(rows))
 
 
-def support(log: EventLog, arms: tuple[str, ...]) -> list[dict[str, Any]]:
+def support(log: EventLog, arms: tuple[str, ...]) -> tuple[Support, ...]:
     """How far what each arm shows is from what was logged, where a model fitted to the log answers;
-    [] of any other world.
+    () of any other world.
     """
     kind = log.metadata.scenario.get("users", {}).get("kind")
     if kind not in ("learned", "logged") or HISTORY not in log.metadata.arms:
-        return []
-    from simulator.users.learned.support import support as measured
-
-    rows = [finite(dataclasses.asdict(row)) for row in measured(log)]
-    return sorted(
-        (row for row in rows if row["arm"] in arms), key=lambda row: arms.index(row["arm"])
-    )
+        return ()
+    rows = [row for row in measured_support(log) if row.arm in arms]
+    return tuple(sorted(rows, key=lambda row: arms.index(row.arm)))
 
 
 def _history(log: EventLog) -> EventLog:
@@ -105,57 +118,43 @@ def _history(log: EventLog) -> EventLog:
     )
 
 
-def across(contents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def across(contents: Mapping[str, Content]) -> list[Across]:
     """The lift of each arm and metric by user in each of several worlds or runs, and whether they
     agree.
 
     Args:
         contents: gathered reports by name of the world or run.
-
-    Returns:
-        Rows with `metric`, `arm`, `lifts` (by name: `lift`, `low`, `high`, `verdict`) and `agree`:
-        `same sign` (the verdict is up in all, or down in all), `opposite` (up in one, down in
-        another), `identical` in all, or `undecided` (no contradiction, but not all say so).
     """
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    lifts: dict[tuple[str, str], dict[str, DecidedLift]] = {}
     for name, content in contents.items():
-        for row, said in zip(content["lifts"], content["verdicts"], strict=True):
-            if row["unit"] == content["unit"]:
-                cell = {**{k: row[k] for k in ("lift", "low", "high")}, "verdict": said["verdict"]}
-                rows.setdefault((row["metric"], row["arm"]), {})[name] = cell
-    return [
-        {
-            "metric": metric,
-            "arm": arm,
-            "lifts": lifts,
-            "agree": _agree([cell["verdict"] for cell in lifts.values()], len(contents)),
-        }
-        for (metric, arm), lifts in rows.items()
-    ]
-
-
-def over(contents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """`across` of worlds, each row with `all`: the lift over the worlds and an interval that
-    includes what they disagree about.
-
-    None where a world has no finite interval. Worlds count as draws of what the world may be (Rubin
-    1987, `users.learned.ensemble`).
-    """
-    from simulator.users.learned.ensemble import pool_reports
-
-    pooled = pool_reports(list(contents.values()))
-    rows = across(contents)
-    for row in rows:
-        found = pooled.get((row["arm"], row["metric"]))
-        row["all"] = (
-            None
-            if found is None
-            else finite({"lift": found.lift, "low": found.low, "high": found.high})
-        )
+        for row, verdict in content.decided():
+            cell = DecidedLift(row.lift, row.low, row.high, verdict.verdict)
+            lifts.setdefault((row.metric, row.arm), {})[name] = cell
+    rows = []
+    for (metric, arm), cells in lifts.items():
+        verdicts = [cell.verdict for cell in cells.values()]
+        rows.append(Across(metric, arm, cells, _agree(verdicts, len(contents))))
     return rows
 
 
-def agreement(rows: Sequence[Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]]) -> Check:
+def over(contents: Mapping[str, Content]) -> tuple[AcrossWorlds, ...]:
+    """`across` of worlds, each row with the lift over the worlds and an interval that includes what
+    they disagree about.
+
+    Worlds count as draws of what the world may be (Rubin 1987, `stats.pooling`).
+    """
+    from simulator.stats.pooling import pool_lifts
+
+    pooled = pool_lifts([content.lifts for content in contents.values()])
+    rows = []
+    for row in across(contents):
+        lift = pooled.get((row.arm, row.metric))
+        all_worlds = None if lift is None else Interval(lift.lift, lift.low, lift.high)
+        rows.append(AcrossWorlds(row.metric, row.arm, row.lifts, row.agree, all_worlds))
+    return tuple(rows)
+
+
+def agreement(rows: Sequence[Across], others: Mapping[str, Content]) -> Check:
     """Whether worlds contradict one another: amber where an arm is better in one and worse in
     another, or one is out of calibration.
 
@@ -163,55 +162,42 @@ def agreement(rows: Sequence[Mapping[str, Any]], others: Mapping[str, Mapping[st
         rows: of `over`.
         others: the contents of the further worlds by name.
     """
-    name, opposite = "agreement of worlds", [row for row in rows if row["agree"] == "opposite"]
+    name, opposite = "agreement of worlds", [row for row in rows if row.agree == "opposite"]
     unlike = [
         world
         for world, content in others.items()
-        if any(_red_calibration(check) for check in content["checks"])
+        if any(check.name.lower() == CALIBRATION for check in content.red())
     ]
     out = f" Out of calibration themselves: {', '.join(unlike)}." if unlike else ""
     if opposite:
-        some = "; ".join(
-            f"{row['metric']} of {row['arm']} ({_sides(row['lifts'])})" for row in opposite
-        )
-        found = f"Opposite in sign: {some}.{out}"
-        return Check(
-            name,
-            "amber",
-            found,
+        some = "; ".join(f"{row.metric} of {row.arm} ({_sides(row.lifts)})" for row in opposite)
+        value = f"Opposite in sign: {some}.{out}"
+        meaning = (
             "Which arm is better depends on what users are like: these lifts say as much of the"
-            " world as of the arm.",
+            " world as of the arm."
         )
-    same = sum(row["agree"] == "same sign" for row in rows)
-    found = (
+        return Check(name, "amber", value, meaning)
+    same = sum(row.agree == "same sign" for row in rows)
+    value = (
         f"No arm is better in one world and worse in another; {same} of {len(rows)} lifts are"
         f" decided alike in all.{out}"
     )
     if unlike:
-        return Check(
-            name,
-            "amber",
-            found,
-            "What holds in a world unlike its data need not hold among real users.",
-        )
-    return Check(
-        name, "green", found, "No lift here is won by sharing the assumptions of one world."
-    )
+        meaning = "What holds in a world unlike its data need not hold among real users."
+        return Check(name, "amber", value, meaning)
+    meaning = "No lift here is won by sharing the assumptions of one world."
+    return Check(name, "green", value, meaning)
 
 
-def _red_calibration(check: Mapping[str, Any]) -> bool:
-    return bool(check["status"] == "red" and check["name"].lower() == CALIBRATION)
-
-
-def _sides(lifts: Mapping[str, Mapping[str, Any]]) -> str:
+def _sides(lifts: Mapping[str, DecidedLift]) -> str:
     sides = {
-        side: [name for name, cell in lifts.items() if cell["verdict"] == side]
+        side: [name for name, cell in lifts.items() if cell.verdict == side]
         for side in ("up", "down")
     }
     return ", ".join(f"{side} in {' and '.join(names)}" for side, names in sides.items())
 
 
-def _agree(verdicts: Sequence[str], n: int) -> str:
+def _agree(verdicts: Sequence[str], n: int) -> Agreement:
     states = set(verdicts)
     if {"up", "down"} <= states:
         return "opposite"

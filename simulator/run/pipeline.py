@@ -33,6 +33,7 @@ from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Data
 
 if TYPE_CHECKING:
+    from simulator.report.content import Content
     from simulator.run.executors import Executor
 
 
@@ -42,14 +43,14 @@ class Outcome:
 
     Attributes:
         root: the run's folder.
-        report: the content of report.json, or None where fewer than two arms are left.
+        report: what report.json says, or None where fewer than two arms are left.
         failed: arm -> why it was given up (only with `keep_going`).
         notices: what was noticed of the policies without stopping the run, and how often.
         runtime: seconds (CPU) by stage, impressions, peak memory (MiB).
     """
 
     root: Path
-    report: dict[str, Any] | None = None
+    report: Content | None = None
     failed: dict[str, str] = field(default_factory=dict)
     notices: Counter[Notice] = field(default_factory=Counter)
     runtime: dict[str, float] = field(default_factory=dict)

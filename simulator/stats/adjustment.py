@@ -1,5 +1,5 @@
-"""Stated choices about a comparison: winsorising, post-stratification, clusters. Regression on the
-pre-period (CUPED) is in `moments`.
+"""Stated choices about a comparison: which pre-period columns adjust which metric (the regression
+on them, CUPED, is in `moments`), winsorising, post-stratification, clusters.
 """
 
 from __future__ import annotations
@@ -12,6 +12,30 @@ import numpy as np
 from simulator.stats import moments
 from simulator.stats.moments import Moments, Sample
 from simulator.stats.units import TableError, UnitTable, levels
+
+
+def pre_periods(table: UnitTable) -> dict[str, tuple[str, ...]]:
+    """Which metrics of a split table are adjusted for which pre-period columns: a column of the
+    name of a metric for that metric, any other for all of them. A column that does not vary adjusts
+    nothing.
+
+    CUPED: Deng, Xu, Kohavi & Walker, "Improving the sensitivity of online controlled experiments by
+    utilizing pre-experiment data", WSDM 2013, with several covariates. Twins of a paired table have
+    the same past, and need none.
+
+    Returns:
+        By metric, names of `table.covariates`; metrics without any are left out.
+    """
+    if table.paired:
+        return {}
+    varied = [name for name, column in table.covariates.items() if np.ptp(column) > 0]
+    shared = tuple(name for name in varied if name not in table.metrics)
+    chosen = {}
+    for metric in table.metrics:
+        names = (metric, *shared) if metric in varied else shared
+        if names:
+            chosen[metric] = names
+    return chosen
 
 
 def winsorised(

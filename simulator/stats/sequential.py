@@ -23,6 +23,7 @@ from simulator.stats.quadrature import legendre
 from simulator.stats.units import UnitTable, UserDays
 
 Shape = Literal["obrien-fleming", "pocock"]
+Rule = Literal["always_valid", "obrien_fleming", "pocock"]
 
 ALPHA = 0.05
 NODES = 160
@@ -237,7 +238,7 @@ class Peeks:
     arm: str
     looks: tuple[Look, ...]
 
-    def stop(self, rule: Literal["always_valid", "obrien_fleming", "pocock"]) -> int | None:
+    def stop(self, rule: Rule) -> int | None:
         """The first day on which |t| is beyond the rule's boundary."""
         return next((look.day for look in self.looks if abs(look.t) > getattr(look, rule)), None)
 

@@ -5,9 +5,8 @@ correction and smallest detectable lift.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -88,15 +87,9 @@ class Lift:
             return "undecided"
         return "up" if self.treatment_mean > self.control_mean else "down"
 
-    def to_dict(self) -> dict[str, Any]:
-        """The row's figures by name, without the words of `note`; NaN and infinite numbers are
-        None, as JSON has none.
-        """
-        return {
-            k: None if isinstance(v, float) and not np.isfinite(v) else v
-            for k, v in asdict(self).items()
-            if k != "note"
-        }
+
+ROW = tuple(one.name for one in fields(Lift) if one.name != "note")
+"""The figures of a row, in order: the keys of a row of `lifts` in report.json."""
 
 
 def lifts(

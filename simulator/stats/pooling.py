@@ -4,11 +4,12 @@ about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from simulator.stats.verdict import Lift
 
 
 @dataclass(frozen=True)
@@ -63,30 +64,28 @@ def pooled(lifts: Sequence[float], errors: Sequence[float], level: float = 0.95)
     return Pooled(mean, mean - reach, mean + reach, within**0.5, between**0.5, df)
 
 
-def pool_reports(
-    reports: Sequence[Mapping[str, Any]], level: float = 0.95
+def pool_lifts(
+    worlds: Sequence[Sequence[Lift]], level: float = 0.95
 ) -> dict[tuple[str, str], Pooled]:
-    """The pooled lift of every (arm, metric) by user that all `reports` (contents of report.json,
-    one a world) have.
+    """The pooled lift of every (arm, metric) by user that the verdict of each of the `worlds` has.
 
-    A standard error is the width of the report's own 95% interval over that of t with its df; rows
+    A standard error is the width of the world's own 95% interval over that of t with its df; rows
     without a finite interval or without any difference are left out.
     """
     from scipy.stats import t
 
-    rows: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for report in reports:
-        for row in report["lifts"]:
-            if row["unit"] != "user" or not all(
-                isinstance(row[k], (int, float)) for k in ("lift", "low", "high", "df")
-            ):
+    estimates: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for rows in worlds:
+        for row in rows:
+            width = row.high - row.low
+            if row.unit != "user" or not np.isfinite([row.lift, width, row.df]).all():
                 continue
-            width = row["high"] - row["low"]
-            if np.isfinite(width) and width > 0:
-                found = (row["lift"], width / (2 * float(t.ppf(0.975, row["df"]))))
-                rows.setdefault((row["arm"], row["metric"]), []).append(found)
-    full = {key: found for key, found in rows.items() if len(found) == len(reports)}
-    return {
-        key: pooled([lift for lift, _ in found], [error for _, error in found], level)
-        for key, found in full.items()
-    }
+            if width > 0:
+                error = width / (2 * float(t.ppf(0.975, row.df)))
+                estimates.setdefault((row.arm, row.metric), []).append((row.lift, error))
+    pools = {}
+    for key, pairs in estimates.items():
+        if len(pairs) == len(worlds):
+            lifts, errors = zip(*pairs, strict=True)
+            pools[key] = pooled(lifts, errors, level)
+    return pools

@@ -1,0 +1,445 @@
+"""Gathering a report: everything that is said of a run or of a table, from its event log or its
+units, as one `Content`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from policies.base import Progress
+from simulator.designs.base import Design
+from simulator.designs.paired import Paired
+from simulator.designs.split import Split
+from simulator.log import workspace
+from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.metadata import HISTORY
+from simulator.log.metrics import Better, Metric, directed
+from simulator.page.words import sentenced, title
+from simulator.report import ReportError
+from simulator.report import run_checks as checks
+from simulator.report import worlds as world
+from simulator.report.content import (
+    Beside,
+    BoundedMargin,
+    Channels,
+    Content,
+    DailyLift,
+    DesignNeed,
+    Headline,
+    MetricNote,
+    Need,
+    PublishedLift,
+    Segments,
+    Size,
+    Step,
+    Verdict,
+)
+from simulator.report.counts import Cells, Counts, count
+from simulator.report.otherwise import computed_otherwise
+from simulator.report.plan import compared_designs, interleaved_designs, needs, preferences
+from simulator.report.sentences import headline, margin_sentence, verdict_sentence
+from simulator.report.spread import distributions
+from simulator.stats import checks as design
+from simulator.stats import segments, sequential, units, verdict
+from simulator.stats.adjustment import pre_periods
+from simulator.stats.checks import Check
+from simulator.stats.choices import Choices
+from simulator.stats.margins import Margins, judged
+from simulator.stats.tests import level_of_one
+from simulator.stats.units import Unit, UnitTable, UserDays
+from simulator.stats.verdict import Lift
+
+T = TypeVar("T")
+
+FUNNEL = (
+    "sessions",
+    "requests",
+    "impressions",
+    "play",
+    "click",
+    "long_view",
+    "like",
+    "comment",
+    "follow",
+    "forward",
+)
+"""The steps of the funnel, in order, as far as the log has them."""
+
+URGENCY = ("red", "amber", "green")
+"""The order of checks."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Who is compared with whom.
+
+    Attributes:
+        arms: names, in the order of the log, the control first.
+        control: name of the control arm.
+        index: of each of `arms` in the log's own list.
+    """
+
+    arms: tuple[str, ...]
+    control: str
+    index: tuple[int, ...]
+
+    @classmethod
+    def of(cls, meta: Metadata, without: tuple[str, ...] = ()) -> Comparison:
+        """The comparison that a log declares, `without` some arms; where it declares no control, it
+        is the first arm.
+
+        Raises:
+            ReportError: fewer than two arms, or no such control.
+        """
+        there = [name for name in meta.arms if name != HISTORY and name not in without]
+        if len(there) < 2:
+            raise ReportError(
+                f"a report compares at least two arms; this log has {there or 'none'}"
+            )
+        control = meta.control or there[0]
+        if control not in there:
+            raise ReportError(f"the control arm {control!r} is not among the arms {there}")
+        arms = (control, *(name for name in there if name != control))
+        return cls(arms, control, tuple(meta.arms.index(name) for name in arms))
+
+    @property
+    def treatments(self) -> tuple[str, ...]:
+        return self.arms[1:]
+
+    def by_arm(self, rows: Sequence[T]) -> dict[str, T]:
+        """The entries of `rows`, one for each arm of the log, under the names of the compared
+        arms.
+        """
+        return {name: rows[i] for name, i in zip(self.arms, self.index, strict=True)}
+
+
+def gather(
+    log: EventLog,
+    *,
+    runtime: Mapping[str, Any] | None,
+    progress: Progress,
+    margins: Margins | None = None,
+    choices: Choices | None = None,
+    better: Mapping[str, Better] | None = None,
+) -> Content:
+    """Everything that the report says of a log. See `simulator.report.write`."""
+    meta, choices = log.metadata, choices or Choices()
+    progress("report: sums", 0, 4, {})
+    sums, silent = _answered(units.read(log))
+    sums = dataclasses.replace(sums, metrics=directed(sums.metrics, better or {}))
+    who = Comparison.of(meta, silent)
+    progress("report: counts", 1, 4, {})
+    counts = count(log)
+    progress("report: calibration", 2, 4, {})
+    calibration = world.calibration(log)
+    progress("report: lifts", 3, 4, {})
+    unit = meta.design.unit
+    rows = verdict.verdict(
+        sums, who.control, method=choices.interval, correction=choices.correction
+    )
+    own_rows = [row for row in rows if row.unit == "user"]
+    rows = sorted(rows, key=lambda row: (row.unit != unit, who.arms.index(row.arm)))
+    scenario, notes = (
+        json.loads(json.dumps(stored, sort_keys=True)) for stored in (meta.scenario, meta.notes)
+    )
+    by_user = sums.by("user")
+    published = scenario.get("published", {})
+    level = _level_of_one(own_rows, choices)
+    power = needs(by_user, who.control, who.treatments, published, level)
+    shown = counts.steps["impressions"]
+    name = scenario.get("name")
+    is_sequential = sums.days > 1 and sums.switched is None
+    content = Content(
+        control=who.control,
+        arms=who.arms,
+        unit=unit,
+        lifts=tuple(rows),
+        verdicts=_verdicts(rows, who.control, sums.metrics),
+        headlines=_headlines(rows, who, unit, sums.metrics),
+        metrics=_described(sums.metrics),
+        choices=choices,
+        scenario=name,
+        seed=scenario.get("seed"),
+        design=meta.design.kind,
+        checks=in_order(
+            checks.calibrated(calibration),
+            *checks.complete(sums, silent, shown.sum(axis=0)),
+            *design.checks(sums, who.control, scenario=scenario),
+        ),
+        runtime=None if runtime is None else dict(runtime),
+        paired=by_user.paired,
+        margins=_margins(by_user, who.control, margins),
+        command=f"abtest run {shlex.quote(name + '.yaml')}" if name else None,
+        beside=_with_the_past(by_user, who) if sums.assigned is not None else None,
+        size=Size(meta.n_users, meta.n_items, sums.days, int(shown.sum())),
+        units=_units(sums, who),
+        daily=tuple(
+            DailyLift.of(day, row)
+            for day, lifts in verdict.by_day(sums, who.control)
+            for row in lifts
+        ),
+        sequential=tuple(sequential.peeks(sums, who.control)) if is_sequential else (),
+        distributions=distributions(by_user, who.arms),
+        segments=_segments(by_user, who.control),
+        otherwise=computed_otherwise(
+            by_user, own_rows, who.control, who.treatments, choices, progress=progress
+        ),
+        funnel=_funnel(counts, who),
+        channels=_channels(counts, meta, who),
+        answered_by_log=_share(counts.logged, shown.sum(axis=1), who),
+        calibration=calibration,
+        support=world.support(log, who.arms),
+        published=_published(published, own_rows, power, _design_of(by_user).kind),
+        power=power,
+        designs=_designs(sums, who, meta.design, level),
+        preference=(
+            preferences(by_user, who.control, who.treatments) if meta.design.shares_slates else ()
+        ),
+        settings=scenario,
+        versions=dict(sorted(meta.versions.items())),
+        notes={key: value for key, value in notes.items() if key != "calibration"},
+    )
+    progress("report: lifts", 4, 4, {})
+    return content
+
+
+def gather_table(
+    table: UnitTable,
+    control: str,
+    name: str,
+    margins: Margins | None = None,
+    choices: Choices | None = None,
+    *,
+    cluster: str | None = None,
+    shares: Mapping[str, float] | None = None,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Content:
+    """Everything that the report says of a plain per-user table; what only a log can tell is empty.
+
+    `adjusted` are the metrics whose lifts are adjusted for their pre-period column; `beside` has
+    the same rows without.
+
+    Args:
+        table: by user, or by cluster.
+        control: the control arm.
+        name: title of the report.
+        margins: guardrails and equivalences that were planned.
+        choices: how the lifts are computed.
+        cluster: the column of clusters that are the table's units.
+        shares: of users that were meant for each arm, up to a common factor.
+        command: that makes this report.
+        progress: of what takes time.
+    """
+    choices = choices or Choices()
+    arms = (control, *(arm for arm in table.arms if arm != control))
+    who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
+    adjusted = pre_periods(table)
+    method, correction = choices.interval, choices.correction
+    rows = verdict.lifts(table, control, covariates=adjusted, method=method, correction=correction)
+    beside = None
+    if adjusted:
+        plain = verdict.lifts(table, control, method=method, correction=correction)
+        beside = Beside("Without adjustment", tuple(plain))
+    return Content(
+        control=who.control,
+        arms=who.arms,
+        unit="user",
+        lifts=tuple(rows),
+        verdicts=_verdicts(rows, control, table.metrics),
+        headlines=_headlines(rows, who, "user", table.metrics),
+        metrics=_described(table.metrics),
+        choices=choices,
+        scenario=name,
+        design=_design_of(table).kind,
+        checks=in_order(*design.checks(table, control, shares=shares)),
+        paired=table.paired,
+        margins=_margins(table, control, margins),
+        adjusted=tuple(sorted(adjusted)),
+        clusters=cluster,
+        columns=table.columns,
+        command=command,
+        beside=beside,
+        size=Size(table.n_units),
+        units={arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
+        distributions=distributions(table, arms),
+        segments=_segments(table, control),
+        otherwise=computed_otherwise(table, rows, control, who.treatments, choices, progress),
+        power=needs(table, control, who.treatments, {}, _level_of_one(rows, choices)),
+        versions=workspace.versions(),
+    )
+
+
+def in_order(*unsorted: Check) -> tuple[Check, ...]:
+    """Checks in whole sentences, red first, then amber."""
+    sentences = [
+        Check(title(check.name), check.status, sentenced(check.value), sentenced(check.meaning))
+        for check in unsorted
+    ]
+    return tuple(sorted(sentences, key=lambda check: URGENCY.index(check.status)))
+
+
+def with_check(content: Content, check: Check) -> Content:
+    """The content with one more check."""
+    return dataclasses.replace(content, checks=in_order(*content.checks, check))
+
+
+def _described(metrics: Mapping[str, Metric]) -> dict[str, MetricNote]:
+    return {
+        name: MetricNote(
+            metric.description, metric.measure, metric.higher_is_better, metric.known_by
+        )
+        for name, metric in metrics.items()
+    }
+
+
+def _answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
+    """The sums without the arms that nobody has seen anything of (an arm that was given up), and
+    the names of those.
+    """
+    shown = np.asarray(sums.terms["impressions"].any(axis=(1, 2)))
+    if shown.all():
+        return sums, ()
+    kept = np.flatnonzero(shown)
+    place = np.full(len(shown), -1)
+    place[kept] = np.arange(len(kept))
+    assigned = (
+        None
+        if sums.assigned is None
+        else np.where(sums.assigned >= 0, place[np.maximum(sums.assigned, 0)], -1)
+    )
+    left = dataclasses.replace(sums.of_arms(kept), assigned=assigned)
+    return left, tuple(sums.arms[i] for i in np.flatnonzero(~shown))
+
+
+def _units(sums: UserDays, who: Comparison) -> dict[str, int]:
+    """Users in each arm, those that never came included."""
+    if sums.assigned is None:
+        return dict.fromkeys(who.arms, sums.n_users)
+    return {arm: int(np.count_nonzero(sums.assigned == sums.arms.index(arm))) for arm in who.arms}
+
+
+def _segments(table: UnitTable, control: str) -> Segments | None:
+    rows, interactions = segments.segments(table, control)
+    return Segments(segments.WARNING, tuple(rows), tuple(interactions)) if rows else None
+
+
+def _with_the_past(table: UnitTable, who: Comparison) -> Beside | None:
+    """The lifts of a split log adjusted for each user's past, beside the plain ones."""
+    adjusted = pre_periods(table)
+    if not adjusted:
+        return None
+    rows = verdict.lifts(table, who.control, metrics=adjusted, covariates=adjusted)
+    return Beside("Adjusted for each user's past (CUPED)", tuple(rows))
+
+
+def _margins(table: UnitTable, control: str, margins: Margins | None) -> tuple[BoundedMargin, ...]:
+    """The answers to guardrails and equivalences that were asked, each with its sentence."""
+    answers = judged(table, control, margins, pre_periods(table)) if margins else []
+    rows = []
+    for answer in answers:
+        direction = table.metrics[answer.metric].higher_is_better
+        said = margin_sentence(answer, control, direction)
+        rows.append(BoundedMargin(**vars(answer), sentence=said))
+    return tuple(rows)
+
+
+def _level_of_one(rows: Sequence[Lift], choices: Choices) -> float:
+    """The level of the two-sided test that one true difference must pass in the family of `rows`,
+    the verdict by user.
+    """
+    tested = sum(1 for row in rows if not math.isnan(row.p))
+    return 1.0 - level_of_one(tested, choices.correction)
+
+
+def _design_of(table: UnitTable) -> type[Design]:
+    """The design of a table of users, for which nobody needs to say it."""
+    return Paired if table.paired else Split
+
+
+def _designs(
+    sums: UserDays, who: Comparison, design: Design, level: float
+) -> tuple[DesignNeed, ...]:
+    """Users that each design which the log can speak of would need."""
+    if design.has_twins:
+        return compared_designs(sums, who.control, who.treatments, level)
+    if design.shares_slates:
+        return interleaved_designs(sums, who.control, who.treatments, level)
+    return ()
+
+
+def _verdicts(
+    rows: Sequence[Lift], control: str, metrics: Mapping[str, Metric]
+) -> tuple[Verdict, ...]:
+    """Verdict and sentence of each row of `lifts`, in the same order."""
+    comparisons = Counter(row.unit for row in rows if not math.isnan(row.p))
+    verdicts = []
+    for row in rows:
+        direction = metrics[row.metric].higher_is_better
+        sentence = verdict_sentence(row, control, comparisons[row.unit], direction)
+        verdicts.append(Verdict(row.metric, row.arm, row.unit, row.words, sentence))
+    return tuple(verdicts)
+
+
+def _headlines(
+    rows: Sequence[Lift], who: Comparison, unit: Unit, metrics: Mapping[str, Metric]
+) -> tuple[Headline, ...]:
+    lower_is_better = {name for name, metric in metrics.items() if metric.higher_is_better is False}
+    headlines = []
+    for arm in who.treatments:
+        words = [(row.metric, row.words) for row in rows if row.unit == unit and row.arm == arm]
+        headlines.append(Headline(arm, headline(words, arm, who.control, lower_is_better)))
+    return tuple(headlines)
+
+
+def _funnel(counts: Counts, who: Comparison) -> tuple[Step, ...]:
+    """Steps with their count in each arm, users first."""
+    totals = {
+        "users": counts.users,
+        **{name: counts.steps[name].sum(axis=1) for name in FUNNEL if name in counts.steps},
+    }
+    return tuple(Step(name, who.by_arm(total.tolist())) for name, total in totals.items())
+
+
+def _channels(counts: Counts, meta: Metadata, who: Comparison) -> Channels | None:
+    """Share of the impressions that each recall channel brought, by arm; None where there is but
+    one.
+    """
+    if not meta.channels:
+        return None
+    whole = counts.channels.sum(axis=1, keepdims=True)
+    shares = (counts.channels / whole.clip(min=1)).tolist()
+    return Channels(("tested policy", *meta.channels), who.by_arm(list(map(tuple, shares))))
+
+
+def _share(part: Cells, whole: Cells, who: Comparison) -> dict[str, float | None]:
+    shares = [None if n == 0 else float(k / n) for k, n in zip(part, whole, strict=True)]
+    return who.by_arm(shares)
+
+
+def _published(
+    published: Mapping[str, float], rows: Sequence[Lift], power: Sequence[Need], design: str
+) -> tuple[PublishedLift, ...]:
+    """Published lifts beside ours by user, for every arm and metric that has one."""
+    needed = {(row.metric, row.arm): row.users.get(design) for row in power if row.published}
+    beside = []
+    for row in rows:
+        if row.metric in published:
+            value = published[row.metric]
+            inside = bool(row.low <= value <= row.high) if math.isfinite(row.lift) else None
+            users = needed.get((row.metric, row.arm))
+            beside.append(
+                PublishedLift(
+                    row.metric, row.arm, value, row.lift, row.low, row.high, inside, users
+                )
+            )
+    return tuple(beside)

@@ -1,0 +1,337 @@
+"""The sentences of a report: how a verdict, a margin, a direction or a need of users reads. Pure
+functions of what a report says; numbers are written by `simulator.page.words`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from simulator.designs.registry import DESIGNS
+from simulator.page.words import (
+    detects,
+    interval,
+    is_defined,
+    listed,
+    number,
+    percent,
+    probability,
+    sentenced,
+    title,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from simulator.report.content import AuditSummary, Content, MetricNote, Users
+    from simulator.stats.margins import Margin
+    from simulator.stats.units import Use
+    from simulator.stats.verdict import Lift
+
+LEVEL = 0.05
+
+SIGNS: dict[str, str] = {
+    "up": "▲",
+    "down": "▼",
+    "undecided": "○",
+    "identical": "=",
+    "not computable": "–",
+    "no data": "–",
+}
+"""A sign beside every verdict (`Lift.words`), so that none is told by colour alone."""
+
+MEANINGS: dict[str, str] = {
+    "up": "higher than the control, also after adjustment for the number of comparisons",
+    "down": "lower than the control, also after adjustment for the number of comparisons",
+    "undecided": "a difference is neither shown nor excluded",
+    "identical": "every unit has the same value in both arms",
+    "not computable": "the values do not vary within the arms, or are too few: no test is possible",
+    "no data": "the log has no data for this metric",
+}
+
+AGREEMENTS: dict[str, str] = {
+    "same sign": "✓ same sign",
+    "opposite": "✗ opposite signs",
+    "identical": "= identical",
+    "undecided": "○ undecided",
+}
+"""Whether runs or worlds agree on a lift (`content.Across`)."""
+
+COMPARED = {name: head for design in DESIGNS.values() for name, head in design.titles.items()}
+"""The designs whose sensitivity is compared, in the order of print."""
+
+
+class NeedsUsers(Protocol):
+    """A row that says how many users each design needs."""
+
+    @property
+    def users(self) -> Users: ...
+
+
+def compared(rows: Iterable[NeedsUsers]) -> dict[str, str]:
+    """The designs of COMPARED that any of `rows` has users for."""
+    tried = {name for row in rows for name in row.users}
+    return {name: shown for name, shown in COMPARED.items() if name in tried}
+
+
+def needed(row: NeedsUsers, design: str) -> str:
+    """The users that a design needs; `no number` where none suffices, `n/a` where the design was
+    not tried.
+    """
+    if design not in row.users:
+        return "n/a"
+    n = row.users[design]
+    return "no number" if n is None else whole(n)
+
+
+def tone(verdict: str, higher_is_better: bool | None) -> str:
+    """`good`, `bad` or `open`: whether a verdict is welcome, as far as the metric's direction is
+    known; a class of the style sheet.
+    """
+    if verdict not in ("up", "down") or higher_is_better is None:
+        return "open"
+    return "good" if (verdict == "up") == higher_is_better else "bad"
+
+
+def welcome(verdict: str, higher_is_better: bool | None) -> str:
+    """`worse` or `better` where a difference is shown of a metric of which less is better; else "":
+    there the sign says it.
+    """
+    if verdict not in ("up", "down") or higher_is_better is not False:
+        return ""
+    return "worse" if verdict == "up" else "better"
+
+
+def stated(verdict: str, higher_is_better: bool | None) -> str:
+    """The verdict as a table shows it: `up`, `undecided`; of a metric of which less is better
+    `up: worse`.
+    """
+    return ": ".join(part for part in (verdict, welcome(verdict, higher_is_better)) if part)
+
+
+SOURCES = {"": "", "name": "known by its name", "declared": "as declared"}
+"""How a direction is known (`Metric.known_by`), in words."""
+
+
+def better(metric: MetricNote) -> str:
+    """Which values of a metric are better, and how that is known:
+    `lower is better, known by its name`.
+    """
+    if metric.higher_is_better is None:
+        return "not known whether higher or lower is better"
+    way = f"{'higher' if metric.higher_is_better else 'lower'} is better"
+    return ", ".join(part for part in (way, SOURCES[metric.known_by]) if part)
+
+
+def directions(metrics: Mapping[str, MetricNote]) -> list[str]:
+    """What must be known to read an arrow: of which metrics less is better, and of which the
+    direction is not known.
+    """
+    sentences = []
+    for source, aside in SOURCES.items():
+        names = [
+            title(name).lower()
+            for name, metric in metrics.items()
+            if metric.higher_is_better is False and metric.known_by == source
+        ]
+        if names:
+            how = aside if len(names) == 1 else aside.replace("its name", "their names")
+            sentences.append(f"Less is better{f' ({how})' if how else ''}: {listed(names)}.")
+    unknown = [name for name, metric in metrics.items() if metric.higher_is_better is None]
+    if unknown:
+        what = listed([title(name).lower() for name in unknown])
+        sentences.append(
+            f"Not known whether more or less is better: {what}; --better {unknown[0]}=lower (or"
+            " =higher) declares it."
+        )
+    return sentences
+
+
+def verdict_sentence(
+    row: Lift, control: str, comparisons: int, higher_is_better: bool | None = None
+) -> str:
+    """The verdict on one row in plain words.
+
+    Args:
+        row: of the verdict.
+        control: name of the control arm.
+        comparisons: how many tests the adjusted p-value accounts for.
+        higher_is_better: of the metric; None: not known.
+    """
+    aside = f" {sentenced(row.note)}" if row.note else ""
+    what, arm, unit, words = title(row.metric), row.arm, row.unit, row.words
+    if words == "no data":
+        return f"{what}: the log has no data."
+    if words == "identical":
+        return (
+            f"{what}: identical. Each of {whole(row.n_units)} {unit}s has the same value under"
+            f" {arm} as under {control}."
+        )
+    means = f"{number(row.treatment_mean)} under {arm}, {number(row.control_mean)} under {control}"
+    if words == "not computable":
+        return (
+            f"{what}: not computable ({means}): the {whole(row.n_units)} {unit}s are too few, or"
+            f" all {unit}s of an arm have one value, so that nothing tells a difference from"
+            " chance."
+        )
+    size = f"{percent(row.lift)}, 95% interval {interval(row.low, row.high)}"
+    if not is_defined(row.lift):
+        size = (
+            f"{number(row.treatment_mean)} against {number(row.control_mean)} per {unit}; a"
+            " relative lift of nothing is not defined"
+        )
+    alone = f"p {probability(row.p)}"
+    adjusted = alone
+    if comparisons > 1:
+        adjusted = f"adjusted p {probability(row.p_adjusted)} over {comparisons} comparisons"
+    if words in ("up", "down"):
+        way = "higher" if words == "up" else "lower"
+        quality = welcome(words, higher_is_better)
+        which = f", which is {quality}" if quality else ""
+        return f"{what}: {way} under {arm} than under {control}{which}: {size} ({adjusted}).{aside}"
+    sees = ""
+    if is_defined(row.mde):
+        sees = (
+            f" A true change of {detects(row.mde)} or more would be called so in four runs of five."
+        )
+    if row.p < LEVEL:
+        return (
+            f"{what}: not shown. {size}; alone it would pass ({alone}), among all comparisons it"
+            f" does not ({adjusted}).{sees}{aside}"
+        )
+    return f"{what}: no difference shown: {size} ({alone}).{sees}{aside}"
+
+
+def margin_sentence(row: Margin, control: str, higher_is_better: bool | None = None) -> str:
+    """The answer to a margin in plain words; `higher_is_better`: of its metric."""
+    what, arm, margin = title(row.metric), row.arm, percent(row.margin, 2, sign=False)
+    if row.kind == "guardrail" and higher_is_better is False:
+        what += " (less is better)"
+    if row.answer == "no data":
+        return f"{what}: no data."
+    size = f"{percent(row.lift)}, {row.level:.0%} interval {interval(row.low, row.high)}"
+    aside = f" {sentenced(row.note)}" if row.note else ""
+    shown = "identical"
+    if is_defined(row.p):
+        shown = f"adjusted p {probability(row.p_adjusted)}"
+    answers = {
+        "safe": f"not worse under {arm} than under {control} by {margin} or more ({shown})",
+        "harmed": f"WORSE under {arm} than under {control} by more than {margin}",
+        "equivalent": f"the same under {arm} as under {control} to within {margin} ({shown})",
+    }
+    not_shown = f"a difference of {margin} between {arm} and {control} is not excluded ({shown})"
+    if row.kind == "guardrail":
+        way = "rise" if higher_is_better is False else "loss"
+        not_shown = f"a {way} of {margin} under {arm} is not excluded ({shown})"
+    return f"{what}: {answers.get(row.answer, not_shown)}: {size}.{aside}"
+
+
+def headline(
+    verdicts: Iterable[tuple[str, str]],
+    arm: str,
+    control: str,
+    lower_is_better: Collection[str] = (),
+) -> str:
+    """One sentence on an arm: on which metrics it is higher, lower, or undecided.
+
+    Args:
+        verdicts: (metric, `Lift.words`) of the arm's rows by the design's unit.
+        arm: the treatment arm.
+        control: name of the control arm.
+        lower_is_better: the metrics of which less is better.
+    """
+    pairs = list(verdicts)
+    n = len(pairs)
+    same = sum(words == "identical" for _, words in pairs)
+    if pairs and same == n:
+        return f"{arm} and {control} are identical in every metric."
+    if pairs and all(words in ("not computable", "no data") for _, words in pairs):
+        return f"{arm} and {control} cannot be compared: no test is possible on any of {n} metrics."
+    shown: dict[str, list[str]] = {}
+    for less_is_better in (False, True):
+        for words, way in (("up", "higher"), ("down", "lower")):
+            names = [
+                title(metric).lower()
+                for metric, own in pairs
+                if own == words and (metric in lower_is_better) == less_is_better
+            ]
+            how = f"{way}, which is {welcome(words, False)}," if less_is_better else way
+            if names:
+                shown[how] = names
+    if not shown:
+        return f"No difference between {arm} and {control} is shown on any of {n} metrics."
+    parts = [f"{how} on {listed(names)}" for how, names in shown.items()]
+    rest = n - same - sum(map(len, shown.values()))
+    if rest:
+        parts.append(f"{rest} of {n} metrics undecided")
+    if same:
+        parts.append(f"{same} of {n} metrics identical")
+    return f"{arm} against {control}: {'; '.join(parts)}."
+
+
+CORRECTIONS: dict[str, str] = {
+    "holm": "Holm over {}",
+    "hochberg": "Hochberg over {} (valid where the tests are positively dependent)",
+    "bh": (
+        "Benjamini and Hochberg over {} (of the differences shown, at most 5% are false; a single"
+        " one may be)"
+    ),
+    "none": "none: each p stands alone, and of {} one in twenty is below .05 by chance",
+}
+"""What `p_adjusted` is corrected by, in words, with the family."""
+
+
+def uses(columns: Iterable[Use]) -> Iterator[str]:
+    """What columns of a table were taken for, a line for each kind of use, where it is not plain:
+    who, where and plain numbers are.
+    """
+    alike: dict[tuple[str, str], list[str]] = {}
+    for use in columns:
+        if use.note or use.role in ("covariate", "segment", "left out"):
+            alike.setdefault((use.role, use.note), []).append(use.column)
+    for (role, note), names in alike.items():
+        taken = f"taken for a {role}" if len(names) == 1 else f"taken for {role}s"
+        if role == "left out":
+            taken = "left out"
+        yield f"{listed(names)}: {taken}{f', {note}' if note else ''}"
+
+
+def corrected(content: Content) -> str:
+    """How p was adjusted, and over which family."""
+    return CORRECTIONS[content.choices.correction].format(content.family)
+
+
+def errors_by_day(audit: AuditSummary | None, paired: bool) -> str:
+    """How often a table by day errs: what the run's own audit has counted, or why nobody can rely
+    on it.
+    """
+    if not paired:
+        return (
+            "The same users make up an arm on every day, so that what differs between them by"
+            " chance differs on all days alike: this table finds differences where there are none"
+            " several times as often as in 5 of 100 runs. Do not decide on it."
+        )
+    why = (
+        "Days of the same users are not independent, and what differs between the days counts as"
+        " noise"
+    )
+    by_day = None if audit is None else audit.by_day
+    if by_day is None:
+        return (
+            f"{why}: it may find differences where there are none more often than in 5 of 100 runs;"
+            " abtest audit counts how often."
+        )
+    return (
+        f"{why}: audited on this run's own users, it finds differences where there are none in"
+        f" {_range(by_day.error)} of tests in place of 5%, and its intervals cover the true lift in"
+        f" {_range(by_day.coverage)} in place of 95%."
+    )
+
+
+def _range(ends: Iterable[float]) -> str:
+    low, high = (percent(end, 1, sign=False) for end in ends)
+    return low if low == high else f"{low} to {high}"
+
+
+def reds(content: Content) -> list[str]:
+    """What must be said of a report even where nothing else is: its red checks, a sentence each."""
+    return [f"red: {check.name}. {check.value} {check.meaning}" for check in content.red()]
