@@ -1,0 +1,174 @@
+"""abtest for Python: everything that its pages use, under one name (docs/api.md).
+
+Nothing is defined here. A name is imported when it is first used, so that `import abtest` loads
+neither torch nor numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import policies  # noqa: F401 (chooses how numba and MKL work, before anything loads them)
+
+if TYPE_CHECKING:
+    from policies.base import (
+        Catalogue,
+        Expectant,
+        Fitting,
+        Histories,
+        Policy,
+        Progress,
+        Retriever,
+        Scorer,
+        Sequences,
+        Slates,
+        Stochastic,
+        Updatable,
+        WorldBound,
+    )
+    from policies.check import CHECKS, check_one, check_policy
+    from policies.nearest import Nearest
+    from policies.products import matmul
+    from policies.registry import PolicyError, available, make
+    from policies.retrieval import top_k
+    from policies.scored import Scored
+    from policies.streams import Purpose, uniform
+    from policies.vectors import Batch, Network, Samples, VectorPolicy
+    from simulator.config.document import ScenarioError
+    from simulator.log.eventlog import EventLog, LogError
+    from simulator.log.metadata import Metadata
+    from simulator.log.workspace import RunError
+    from simulator.offpolicy.fidelity import fidelity
+    from simulator.offpolicy.jobs import Options as ReplayOptions
+    from simulator.offpolicy.replay import ESTIMATORS, ReplayError, evaluate
+    from simulator.offpolicy.replay import Settings as ReplaySettings
+    from simulator.offpolicy.rounds import Rounds, Stream
+    from simulator.offpolicy.sources import replay
+    from simulator.offpolicy.target import Target
+    from simulator.report import ReportError
+    from simulator.report import load as load_report
+    from simulator.report import write as report
+    from simulator.report.comparison import read as compare
+    from simulator.report.user_table import lifts
+    from simulator.report.user_table import write as report_table
+    from simulator.run.pipeline import Outcome, run, simulate
+    from simulator.scenario.model import Scenario
+    from simulator.stats.choices import Choices
+    from simulator.stats.margins import Margins
+    from simulator.stats.units import TableError
+    from simulator.users.choice import Choice
+
+_NAMES = {
+    "simulator.run.pipeline": "Outcome run simulate",
+    "simulator.scenario.model": "Scenario",
+    "simulator.config.document": "ScenarioError",
+    "simulator.log.workspace": "RunError",
+    "simulator.log.eventlog": "EventLog LogError",
+    "simulator.log.metadata": "Metadata",
+    "simulator.report": "ReportError load:load_report write:report",
+    "simulator.report.user_table": "lifts write:report_table",
+    "simulator.report.comparison": "read:compare",
+    "simulator.stats.choices": "Choices",
+    "simulator.stats.margins": "Margins",
+    "simulator.stats.units": "TableError",
+    "simulator.offpolicy.sources": "replay",
+    "simulator.offpolicy.jobs": "Options:ReplayOptions",
+    "simulator.offpolicy.fidelity": "fidelity",
+    "simulator.offpolicy.replay": "ESTIMATORS ReplayError Settings:ReplaySettings evaluate",
+    "simulator.offpolicy.rounds": "Rounds Stream",
+    "simulator.offpolicy.target": "Target",
+    "simulator.users.choice": "Choice",
+    "policies.base": "Catalogue Expectant Fitting Histories"
+    " Policy Progress Retriever Scorer Sequences Slates Stochastic Updatable WorldBound",
+    "policies.scored": "Scored",
+    "policies.nearest": "Nearest",
+    "policies.vectors": "Batch Network Samples VectorPolicy",
+    "policies.registry": "PolicyError available make",
+    "policies.check": "CHECKS check_one check_policy",
+    "policies.retrieval": "top_k",
+    "policies.products": "matmul",
+    "policies.streams": "Purpose uniform",
+}
+"""Module -> the names it gives, `its name:our name` where they differ. The imports above are the
+same for type checkers (tests/test_api.py holds both equal).
+"""
+
+_PLACES = {
+    pair.rpartition(":")[2]: (module, pair.partition(":")[0])
+    for module, names in _NAMES.items()
+    for pair in names.split()
+}
+
+__all__ = [
+    "CHECKS",
+    "ESTIMATORS",
+    "Batch",
+    "Catalogue",
+    "Choice",
+    "Choices",
+    "EventLog",
+    "Expectant",
+    "Fitting",
+    "Histories",
+    "LogError",
+    "Margins",
+    "Metadata",
+    "Nearest",
+    "Network",
+    "Outcome",
+    "Policy",
+    "PolicyError",
+    "Progress",
+    "Purpose",
+    "ReplayError",
+    "ReplayOptions",
+    "ReplaySettings",
+    "ReportError",
+    "Retriever",
+    "Rounds",
+    "RunError",
+    "Samples",
+    "Scenario",
+    "ScenarioError",
+    "Scored",
+    "Scorer",
+    "Sequences",
+    "Slates",
+    "Stochastic",
+    "Stream",
+    "TableError",
+    "Target",
+    "Updatable",
+    "VectorPolicy",
+    "WorldBound",
+    "available",
+    "check_one",
+    "check_policy",
+    "compare",
+    "evaluate",
+    "fidelity",
+    "lifts",
+    "load_report",
+    "make",
+    "matmul",
+    "replay",
+    "report",
+    "report_table",
+    "run",
+    "simulate",
+    "top_k",
+    "uniform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'abtest' has no attribute {name!r}; docs/api.md lists all")
+    module, attribute = _PLACES[name]
+    value = globals()[name] = getattr(importlib.import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
