@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from policies.base import IntArray
 from policies.streams import Purpose, philox, uniform
+from simulator.config.section import Section
 
 MOST = 255
 """A fit is a u8 of the log."""
@@ -20,12 +21,10 @@ MOST = 255
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
-class FitsSpec(BaseModel):
+class FitsSpec(Section):
     """How often every policy that draws numbers in training is trained, each time with a seed of
     its own. A number alone is `number`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     number: Annotated[int, Field(ge=1, le=MOST)] = Field(
         default=1, description="fits of each arm; its own `fits` comes first"

@@ -17,6 +17,7 @@ import numpy as np
 from policies.base import Catalogue, Fitting, Policy, Progress, Sequences, silent
 from policies.device import device
 from policies.registry import make
+from simulator.designs.paired import Paired
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
@@ -238,7 +239,7 @@ def widened(scenario: Scenario, policies: int = POLICIES) -> Scenario:
             f" {len(YARDSTICKS)} yardsticks, {more} of them other than these; write more arms, or"
             " ask for fewer policies"
         )
-    paired = scenario.design.model_copy(update={"control": scenario.control, "kind": "paired"})
+    paired = scenario.design.model_copy(update={"control": scenario.control, "kind": Paired.kind})
     return scenario.model_copy(update={"arms": arms, "design": paired})
 
 

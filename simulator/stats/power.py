@@ -21,7 +21,7 @@ from simulator.stats.randomise import Outcomes, Pair, Rate, draws, paired_pair, 
 from simulator.stats.units import TableError, UnitTable, UserDays
 from simulator.stats.verdict import noncentrality
 
-Design = Literal["paired", "split", "cuped"]
+PlanName = Literal["paired", "split", "cuped"]
 """The names of the PLANS."""
 
 PUBLISHED = {
@@ -79,11 +79,11 @@ class Pilot:
             )
 
     @property
-    def designs(self) -> tuple[Design, ...]:
+    def designs(self) -> tuple[PlanName, ...]:
         """The designs whose variance is known."""
         return tuple(name for name, plan in PLANS.items() if plan.spread(self) is not None)
 
-    def relative_error(self, design: Design, n: float) -> float:
+    def relative_error(self, design: PlanName, n: float) -> float:
         """Standard error of the relative difference with `n` users in all: twins are one user,
         splits have n / 2 in each of two arms.
 
@@ -135,7 +135,7 @@ def _of_adjusted_halves(p: Pilot) -> float | None:
     return float(2.0 * p.sd * np.sqrt(1.0 - p.correlation**2))
 
 
-PLANS: dict[Design, Plan] = {
+PLANS: dict[PlanName, Plan] = {
     "paired": Plan(
         "twins: every user in both arms",
         lambda p: p.sd_difference,
@@ -191,7 +191,7 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     )
 
 
-def power(p: Pilot, lift: float, n: int, design: Design, level: float = 0.95) -> float:
+def power(p: Pilot, lift: float, n: int, design: PlanName, level: float = 0.95) -> float:
     """The chance that a two-sided t test finds a true relative `lift` with `n` users in all.
 
     P(|T| > q) for noncentral T = (Z + shift) / S, by integrating over S = chi(df) / sqrt(df) (the
@@ -209,13 +209,15 @@ def power(p: Pilot, lift: float, n: int, design: Design, level: float = 0.95) ->
     )
 
 
-def detectable(p: Pilot, n: int, design: Design, target: float = 0.8, level: float = 0.95) -> float:
+def detectable(
+    p: Pilot, n: int, design: PlanName, target: float = 0.8, level: float = 0.95
+) -> float:
     """The smallest relative lift that `n` users in all would show with power `target`."""
     return noncentrality(PLANS[design].df(n), target, level) * p.relative_error(design, n)
 
 
 def users_needed(
-    p: Pilot, lift: float, design: Design, target: float = 0.8, level: float = 0.95
+    p: Pilot, lift: float, design: PlanName, target: float = 0.8, level: float = 0.95
 ) -> float:
     """Users in all (twins count once) for a relative `lift` to be found with power `target`; inf
     beyond a million billions.
@@ -303,7 +305,7 @@ def simulate(
     o: Outcomes,
     lift: float,
     n: int,
-    design: Design,
+    design: PlanName,
     repetitions: int = 2000,
     seed: int = 0,
     level: float = 0.95,
@@ -393,7 +395,7 @@ class Curve:
         simulated: (users, rate) pairs.
     """
 
-    design: Design
+    design: PlanName
     users: tuple[int, ...]
     formula: tuple[float, ...]
     simulated: tuple[tuple[int, Rate], ...] = ()
@@ -402,7 +404,7 @@ class Curve:
 def curve(
     p: Pilot,
     lift: float,
-    design: Design,
+    design: PlanName,
     *,
     level: float = 0.95,
     points: int = 25,
