@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before torch is loaded: the workers of pytest-xdist have one processor each. With more threads,
+# small products wait for a thread that waits for a processor (eight times as long, measured).
+
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:

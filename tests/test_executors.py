@@ -70,7 +70,8 @@ def test_results_errors_and_progress_arrive(kind):
     assert sorted(figures["n"] for _, figures in news) == [2.0, 5.0, 13.0]
 
 
-def test_workers_compute_with_one_thread():
+def test_workers_compute_with_one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert collect("processes", [Threads()])[0] == {0: "1"}
 
 

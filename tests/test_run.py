@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+import torch
 from click.testing import CliRunner
 
 from policies.registry import PolicyError
@@ -111,6 +112,7 @@ ENGINES = [
 
 @pytest.fixture(scope="module")
 def neural_digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    torch.set_num_threads(3)  # a worker has one; the number must not matter
     return log_digests(simulate_scenario(tmp_path_factory.mktemp("neural"), tiny_scenario(NEURAL)))
 
 
