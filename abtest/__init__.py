@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from simulator.report import load as load_report
     from simulator.report import write as report
     from simulator.report.comparison import read as compare
+    from simulator.report.content import Content
     from simulator.report.user_table import lifts
     from simulator.report.user_table import write as report_table
     from simulator.run.pipeline import Outcome, run, simulate
@@ -67,6 +68,7 @@ _NAMES = {
     "simulator.log.eventlog": "EventLog LogError",
     "simulator.log.metadata": "Metadata",
     "simulator.report": "ReportError load:load_report write:report",
+    "simulator.report.content": "Content",
     "simulator.report.user_table": "lifts write:report_table",
     "simulator.report.comparison": "read:compare",
     "simulator.stats.choices": "Choices",
@@ -107,6 +109,7 @@ __all__ = [
     "Catalogue",
     "Choice",
     "Choices",
+    "Content",
     "EventLog",
     "Expectant",
     "Fitting",

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from policies.time import DAY
+
 ITEMS, PLACES, REQUESTS_PER_USER = 5_000, 5, 25
 USERS_PER_PART = 20_000
-DAY_MS = 86_400_000
 
 
 def make(folder: Path, impressions: int) -> int:
@@ -70,7 +71,7 @@ def columns(part: int, first: int, users: int) -> dict[str, np.ndarray]:
         "session": spread(number),
         "request": np.zeros(items.size, dtype=np.int64),
         "position": np.tile(np.arange(PLACES), requests),
-        "t": spread((number - 1) * DAY_MS // 8),
+        "t": spread((number - 1) * DAY // 8),
         "item": items.ravel(),
         "click": click.ravel().astype(np.int8),
         "propensity": np.tile(1 / (ITEMS - np.arange(PLACES)), requests),

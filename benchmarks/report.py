@@ -19,9 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from policies.time import DAY
 from simulator.log.eventlog import EventLog, Metadata
-
-DAY = 86_400_000
 
 
 def arm(index: int, n_users: int, days: int, impressions: int, meta: Metadata) -> EventLog:

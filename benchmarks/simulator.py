@@ -24,11 +24,11 @@ import numpy as np
 from policies.base import Fitting, Policy, Sequences
 from policies.explore import Explore
 from policies.registry import make
+from policies.time import DAY
 from simulator.engine import tape
 from simulator.engine.lives import Engine, Lives, Span
 from simulator.engine.tape import Tape
 from simulator.log.eventlog import EventLog, Metadata, Writer
-from simulator.log.time import DAY
 from simulator.run.context import one_torch_thread
 from simulator.serving.desk import Channel, Desk
 from simulator.serving.ranking import Ranker

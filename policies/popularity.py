@@ -22,6 +22,7 @@ from policies.base import (
 )
 from policies.elementary import exp2s
 from policies.retrieval import top_k, top_k_of
+from policies.time import DAY
 
 
 @dataclass
@@ -131,9 +132,7 @@ class Popularity(Policy):
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Count clicks."""
         clicks = sequences.clicks()
-        age = (
-            (clicks.t.max(initial=0) - clicks.t) / 86_400_000 if len(clicks.items) else np.zeros(0)
-        )
+        age = (clicks.t.max(initial=0) - clicks.t) / DAY if len(clicks.items) else np.zeros(0)
         weight = exp2s(-age / self.half_life) if self.half_life else np.ones(len(clicks.items))
         self.counts_ = np.bincount(clicks.items, weight, minlength=catalogue.n_items + 1).astype(
             np.float32

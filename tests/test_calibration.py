@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from policies.time import DAY
 from simulator.calibration import search as fitting
 from simulator.calibration import targets as calibration
 from simulator.calibration.figure import draw
@@ -28,7 +29,6 @@ from simulator.calibration.targets import (
 )
 from simulator.cli import main
 from simulator.log.eventlog import EventLog, Metadata
-from simulator.log.time import DAY
 from simulator.scenario.model import Scenario
 from simulator.users.base import Source
 

@@ -12,11 +12,12 @@ import pytest
 
 from policies.base import Histories, Slates
 from policies.explore import Explore
+from policies.time import DAY
 from simulator.users.base import Source
 from simulator.users.choice import Choice, Oracle, Production
 from simulator.users.choice import kernel as compiled
 from simulator.users.choice.parameters import HOURS
-from simulator.users.choice.people import DAY_MS, People
+from simulator.users.choice.people import People
 
 OFF = {
     name: {"enabled": False}
@@ -256,7 +257,7 @@ def test_a_click_is_a_valid_play_and_a_long_view_a_long_one() -> None:
     for salt in range(3):
         items = some(people, 6, salt)
         answer = people.respond(
-            np.arange(1000), np.full(1000, salt), np.full(1000, salt * DAY_MS), slates(items)
+            np.arange(1000), np.full(1000, salt), np.full(1000, salt * DAY), slates(items)
         )
         shown, duration = answer.click >= 0, durations[items]
         valid, long = (
@@ -363,7 +364,7 @@ def test_drift_off_keeps_interests_and_on_moves_them_alike_in_every_arm() -> Non
             people.respond(
                 np.arange(50),
                 np.full(50, day),
-                np.full(50, day * DAY_MS),
+                np.full(50, day * DAY),
                 slates(some(people, 6, salt + day)),
             )
     assert np.array_equal(still.lives.logits, before)
@@ -382,7 +383,7 @@ def test_the_weights_drift_as_a_stationary_process() -> None:
     start = people.lives.logits.copy()
     for day in range(3):
         people.respond(
-            np.arange(4000), np.full(4000, day), np.full(4000, day * DAY_MS), slates(some(people))
+            np.arange(4000), np.full(4000, day), np.full(4000, day * DAY), slates(some(people))
         )
     now, n = people.lives.logits.ravel(), people.lives.logits.size
     assert close(now.var(), 1.5**2, 1.5**2 * np.sqrt(2 / n))
@@ -395,7 +396,7 @@ def test_renewal_replaces_interests_at_its_rate() -> None:
     start = people.lives.interests.copy()
     for day in (0, 10):
         people.respond(
-            np.arange(3000), np.full(3000, day), np.full(3000, day * DAY_MS), slates(some(people))
+            np.arange(3000), np.full(3000, day), np.full(3000, day * DAY), slates(some(people))
         )
     kept = (people.lives.interests == start).all(axis=2)
     expected = 0.95**10
@@ -428,9 +429,9 @@ def test_sessions_start_as_a_poisson_process_along_the_hour_curve() -> None:
         **{k: v for k, v in OFF.items() if k != "diurnal"},
     )
     first = people.first(np.arange(4000))
-    hour = np.bincount(first % DAY_MS // 3_600_000, minlength=24) / 4000
+    hour = np.bincount(first % DAY // 3_600_000, minlength=24) / 4000
     share = np.array(HOURS) / sum(HOURS)
-    days, within = first // DAY_MS, first % DAY_MS / 3_600_000
+    days, within = first // DAY, first % DAY / 3_600_000
     done = days + np.interp(within, np.arange(25), people.law.hours)
     assert close(done.mean(), 1.0, 1 / np.sqrt(4000))
     assert close((done > 1).mean(), np.exp(-1), np.sqrt(0.24 / 4000))
@@ -484,7 +485,7 @@ def test_noise_is_keyed_by_user_step_and_item_not_by_place_or_arm() -> None:
 def test_answers_do_not_depend_on_the_batch(blocks: list[int]) -> None:
     whole, cut = world(300), world(300)
     for step in range(3):
-        items, t = some(whole, 6, step), np.full(300, step * DAY_MS)
+        items, t = some(whole, 6, step), np.full(300, step * DAY)
         expected = whole.respond(np.arange(300), np.full(300, step), t, slates(items))
         order, at = np.random.default_rng(step).permutation(300), 0
         for size in blocks:
@@ -504,7 +505,7 @@ def test_state_and_restore_continue_the_same_lives() -> None:
     ask(whole, 3)
     ask(first, 3)
     second.restore(first.state())
-    t, items = np.full(100, 40 * DAY_MS), some(whole, 6, 77)
+    t, items = np.full(100, 40 * DAY), some(whole, 6, 77)
     a, b = (
         people.respond(np.arange(100), np.full(100, 3), t, slates(items))
         for people in (whole, second)
@@ -574,7 +575,7 @@ def test_production_estimates_are_a_function_of_the_user_and_the_week() -> None:
     first = early.recall(request(people), 20, 0)
     for day in range(9):
         people.respond(
-            np.arange(60), np.full(60, day), np.full(60, day * DAY_MS), slates(some(people, 6, day))
+            np.arange(60), np.full(60, day), np.full(60, day * DAY), slates(some(people, 6, day))
         )
     again = early.recall(request(people), 20, 0)
     late.bind(people)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from policies.base import Catalogue
+from policies.time import DAY
 from simulator import datasets
 from simulator.datasets import DataError
 from simulator.datasets.delimited import Column, codes, feature, read_csv
@@ -22,7 +23,6 @@ from simulator.datasets.numbering import Numbering
 from simulator.datasets.sequences import leave_out
 from simulator.datasets.sessions import sessions
 from simulator.log.eventlog import EventLog, Metadata
-from simulator.log.time import DAY
 from simulator.scenario.parts import Data
 from tests.worlds import KUAIRAND_HEAD, MIDNIGHT, kuairand_row
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from policies.base import Catalogue, Fitting, Histories, IntArray, Policy, Sequences, Slates
+from policies.time import DAY
 from simulator.engine import tape
 from simulator.engine.lives import Engine, EngineError, Lives, Span
 from simulator.engine.tape import Tape
-from simulator.log.time import DAY
 from simulator.serving.desk import Channel, Desk, ServingError
 from simulator.users.base import NEVER, Feedback
 

@@ -14,9 +14,9 @@ from scipy.stats import kendalltau, spearmanr
 
 from policies.base import Fitting, silent
 from policies.registry import make
+from policies.time import DAY
 from simulator.cli.fidelity import fidelity as command
 from simulator.log.eventlog import EventLog, Metadata
-from simulator.log.time import DAY
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.fidelity import (
     FEWEST,

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pytest
 
 from policies.base import Slates
+from policies.time import DAY
 from simulator.log.eventlog import EventLog, Metadata
-from simulator.log.time import DAY
 from simulator.users.base import CALIBRATION, NEVER, Feedback, Source
 from simulator.users.clock import Clock
 from simulator.users.learned import Learned, LearnedUsers

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from policies.time import DAY
 from simulator.cli import main
 from simulator.log.eventlog import EventLog
-from simulator.log.time import DAY
 from tests.worlds import KUAIRAND_HEAD, MIDNIGHT, kuairand_row
 
 SCENARIO = """

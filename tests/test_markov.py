@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from policies.base import Histories, Slates
+from policies.time import DAY
 from simulator.users.base import Source
 from simulator.users.choice import Production
-from simulator.users.choice.people import DAY_MS
 from simulator.users.markov import Markov, Walkers
 
 
@@ -24,7 +24,7 @@ def walkers(n_users: int = 200, n_items: int = 120, **parameters: Any) -> Walker
 def answer(people: Walkers, step: int, items: np.ndarray) -> Any:
     n = people.n_users
     slates = Slates(items, np.zeros(items.shape, dtype=np.float32))
-    return people.respond(np.arange(n), np.full(n, step), np.full(n, step * DAY_MS), slates)
+    return people.respond(np.arange(n), np.full(n, step), np.full(n, step * DAY), slates)
 
 
 def slate(people: Walkers, step: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from policies.base import Catalogue, Fitting
 from policies.popularity import Popularity
+from policies.time import DAY
 from simulator.cli.replay import replay as command
 from simulator.datasets import kuairand
 from simulator.datasets.kuairand import LOG
@@ -47,7 +48,7 @@ def rows(random: np.random.Generator, *, uniform: bool, per_day: int) -> np.ndar
         0.0 if uniform else 0.25
     )  # the feed shows a video to those who like it
     click = (random.uniform(size=n) < rate).astype(int)
-    t = DAWN + day * kuairand.DAY + random.integers(0, kuairand.DAY, n)
+    t = DAWN + day * DAY + random.integers(0, DAY, n)
     columns = dict.fromkeys(LOG, np.zeros(n, dtype=np.int64)) | {
         "user_id": user,
         "video_id": video,

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from policies.base import Catalogue, Fitting, Histories, silent
 from policies.explore import Explore
 from policies.popularity import Popularity
+from policies.time import DAY
 from simulator.cli.replay import replay as command
 from simulator.log.eventlog import EventLog, LogError, Metadata
 from simulator.offpolicy.diagnostics import Weights
@@ -26,7 +27,7 @@ from simulator.offpolicy.jobs import Options, Wanted, replay_log, training
 from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
 from simulator.offpolicy.result import gather, save
-from simulator.offpolicy.rounds import DAY_MS, Rounds, Stream
+from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import PolicyTargets, Target, alone, apart
 
@@ -55,7 +56,7 @@ def made_log(kind: str = "conditional", places: int = 2, seed: int = 1, days: in
             "session": flat(day),
             "request": flat(np.zeros(n, dtype=int)),
             "position": np.tile(np.arange(places), n),
-            "t": flat(day * DAY_MS - (days - 2) * DAY_MS),
+            "t": flat(day * DAY - (days - 2) * DAY),
             "item": slates.ravel() + 1,
             "click": click.ravel().astype(np.int8),
             "propensity": None if kind == "unknown" else propensity.ravel(),
@@ -292,7 +293,7 @@ def test_a_policy_is_asked_with_what_came_before_and_fitted_on_the_past_only() -
     )
     assert job.stream.since == 0
     assert int(training(log, "history", 0, None).t.max()) < 0
-    assert int(training(log, "history", 0, 1).t.min()) >= -DAY_MS
+    assert int(training(log, "history", 0, 1).t.min()) >= -DAY
     (found,) = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
     assert found.weights.rounds == USERS * 2
     assert found["recalled"].count > found["matching"].count > 0

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policies.time import DAY
 from simulator.log.eventlog import EventLog, LogError, Metadata
-from simulator.offpolicy.rounds import DAY_MS, Rounds, Stream
+from simulator.offpolicy.rounds import Rounds, Stream
 
 N_USERS, N_ITEMS, PAST = 40, 30, 9
 
@@ -23,10 +24,10 @@ def columns(seed: int = 3) -> dict[str, np.ndarray]:
     rows: list[tuple[int, ...]] = []
     for arm in range(2):
         for user in range(N_USERS):
-            t = int(random.integers(-3 * DAY_MS, -2 * DAY_MS))
+            t = int(random.integers(-3 * DAY, -2 * DAY))
             for session in range(int(random.integers(0, 5))):
                 for request in range(int(random.integers(1, 5))):
-                    t += int(random.integers(1, DAY_MS // 2))
+                    t += int(random.integers(1, DAY // 2))
                     items = random.permutation(N_ITEMS)[: int(random.integers(1, 5))] + 1
                     rows += [
                         (arm, user, session, request, place, t, int(item))
@@ -108,7 +109,7 @@ def collected(rounds: Iterator[Rounds]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("by", ["request", "session"])
-@pytest.mark.parametrize("since", [None, -DAY_MS])
+@pytest.mark.parametrize("since", [None, -DAY])
 @pytest.mark.parametrize("chunk", [1, 7, 100, 1 << 18])
 def test_a_stream_is_the_literal_reading(
     log: EventLog, chunk: int, since: int | None, by: Any
@@ -190,7 +191,7 @@ def test_an_unsorted_a_repeated_and_a_backward_row_are_named(tmp_path: Path) -> 
             "back",
             lambda c: {
                 **c,
-                "t": np.where(np.arange(len(c["t"])) == 25, c["t"] - 10 * DAY_MS, c["t"]),
+                "t": np.where(np.arange(len(c["t"])) == 25, c["t"] - 10 * DAY, c["t"]),
             },
             "row 25: t =",
         ),

@@ -23,13 +23,14 @@ from click.testing import CliRunner
 from rich.console import Console
 from scipy import stats
 
+from policies.time import DAY
 from simulator import report
 from simulator.cli import main
 from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.page import words
 from simulator.report.content import Content, Headline
-from simulator.report.counts import DAY_MS, count
+from simulator.report.counts import count
 from simulator.report.sentences import headline, verdict_sentence
 from simulator.report.stored import decode, encode
 from simulator.report.terminal import show
@@ -45,7 +46,7 @@ def log() -> EventLog:
 
 def test_counts_agree_with_pandas(log: EventLog) -> None:
     frame = log.table.to_pandas()
-    frame["day"] = frame.t // DAY_MS
+    frame["day"] = frame.t // DAY
     found = count(log, rows=997)
     by = frame.groupby(["arm", "day"])
     assert (found.steps["impressions"] == by.size().unstack().to_numpy()).all()
@@ -156,7 +157,7 @@ def test_lifts_agree_with_scipy_on_the_same_log(log: EventLog, content: dict[str
     assert row["lift"] == pytest.approx(sums[2].mean() / sums[0].mean() - 1, rel=1e-6)
     assert row["n_units"] == 300
     by_day = (
-        frame.assign(day=frame.t // DAY_MS)
+        frame.assign(day=frame.t // DAY)
         .groupby(["arm", "day"])
         .watch.sum()
         .unstack()

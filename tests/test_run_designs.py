@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pytest
 
 from policies.base import Sequences
+from policies.time import DAY
 from simulator.designs.switchback import Switchback
 from simulator.log.eventlog import EventLog
-from simulator.log.time import DAY
 from simulator.run.pipeline import run
 from simulator.scenario.model import Scenario
 from simulator.serving.feedback import blocks

@@ -21,9 +21,9 @@ import yaml
 from policies.base import Catalogue, Fitting, Histories, Sequences
 from policies.products import matmul
 from policies.scored import Scored
+from policies.time import DAY
 from recgpt.model import GPT, Shape
 from simulator.log.eventlog import EventLog, Metadata
-from simulator.log.time import DAY
 from simulator.report.content import Content, Size, Verdict
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario

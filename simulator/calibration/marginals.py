@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.elementary import logs
+from policies.time import DAY, HOUR
 from simulator.log.eventlog import FEEDBACK, EventLog
-from simulator.log.time import DAY
 
 Floats = npt.NDArray[np.float64]
 
@@ -224,7 +224,7 @@ def _exposure(seen: Impressions) -> dict[str, Marginal]:
 
 
 def _curves(seen: Impressions) -> dict[str, Marginal]:
-    hour = seen.t % DAY // 3_600_000
+    hour = seen.t % DAY // HOUR
     rows = {f"hour {h:02d}": _mean(hour == h, seen) for h in range(24)}
     for name, (low, high) in DURATIONS.items():
         rows[f"click {name}"] = _mean(

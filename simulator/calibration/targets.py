@@ -15,8 +15,8 @@ import numpy as np
 
 from policies.base import Histories, IntArray, Progress, Slates, silent
 from policies.streams import Purpose, uniform
+from policies.time import DAY
 from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
-from simulator.log.time import DAY
 from simulator.users.base import Source, Users
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from policies.base import Catalogue, IntArray
+from policies.time import DAY, HOUR
 from simulator.datasets.beside import coverage, presence
 from simulator.datasets.delimited import (
     TEXT,
@@ -36,8 +37,7 @@ from simulator.log.eventlog import EventLog, Metadata
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
-DAY = 86_400_000
-CHINA = 8 * 3_600_000
+CHINA = 8 * HOUR
 """China time is UTC + 8 h; days of the data start at its midnight (ms)."""
 POOL = 7_583
 """Videos from which the impressions with is_rand = 1 were drawn uniformly, in every version of the

@@ -11,13 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.base import Catalogue
+from policies.time import DAY
 from simulator.datasets.delimited import DataError
 from simulator.log.eventlog import EventLog, LogError, Metadata
 from simulator.log.workspace import sound_log
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
-
-DAY = 86_400_000
 
 
 def read(data: Data, path: Path) -> Source:

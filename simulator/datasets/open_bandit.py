@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.base import Catalogue
+from policies.time import DAY
 from simulator.datasets.beside import coverage, packed_or_plain, presence
 from simulator.datasets.delimited import (
     TEXT,
@@ -28,7 +29,6 @@ from simulator.log.eventlog import EventLog, Metadata
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
-DAY = 86_400_000
 ARMS = ("random", "bts")
 """The two policies that served at the same time: uniform, and Bernoulli Thompson sampling."""
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import simpy
 
 from policies.base import BoolArray, Histories, IntArray, Sequences
+from policies.time import DAY
 from simulator.engine.tape import Asked, Tape
-from simulator.log.time import DAY
 from simulator.serving import kernels
 from simulator.serving.desk import Serves
 from simulator.users.base import NEVER, Feedback, Users

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from policies.time import DAY
 from simulator.log.eventlog import (
     FIT,
     KEY,
@@ -40,7 +41,6 @@ from simulator.log.eventlog import (
     seal_of,
 )
 from simulator.log.metadata import HISTORY, Metadata
-from simulator.log.time import DAY
 
 Array = npt.NDArray[Any]
 

@@ -17,6 +17,7 @@ import numpy as np
 from policies.base import Catalogue, Fitting, Policy, Progress, Sequences, silent
 from policies.device import device
 from policies.registry import make
+from policies.time import DAY
 from simulator.designs.paired import Paired
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
@@ -24,7 +25,7 @@ from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.jobs import Wanted, fitted, training
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
-from simulator.offpolicy.rounds import DAY_MS, Float, Stream
+from simulator.offpolicy.rounds import Float, Stream
 from simulator.offpolicy.scores import Ordering, orderings
 from simulator.offpolicy.target import PolicyTargets, apart
 from simulator.offpolicy.uncertainty import Ratios, bootstrap
@@ -347,7 +348,7 @@ def offline(
         progress: told of every fit and of the replay.
     """
     scenario, log, catalogue = ran.scenario, ran.log, ran.catalogue
-    history, since = scenario.serving.history, -test_days * DAY_MS
+    history, since = scenario.serving.history, -test_days * DAY
     stream = Stream(log, reward, HISTORY, since, history, contexts=settings.contexts)
     sequences = training(log, HISTORY, since, None)
     policies, desks = served(ran, sequences, progress)

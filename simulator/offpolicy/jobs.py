@@ -19,10 +19,11 @@ from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
 from policies.calls import Calls
 from policies.device import device
 from policies.registry import make
+from policies.time import DAY
 from simulator.log.eventlog import EventLog, merge
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
-from simulator.offpolicy.rounds import DAY_MS, Stream, Uniform
+from simulator.offpolicy.rounds import Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets, Targets, alone, apart
 from simulator.offpolicy.uncertainty import Interval, Ratios, delta
 
@@ -233,7 +234,7 @@ def replay_log(
     sequences = training(log, arm, since, options.fit_days)
     if not len(sequences.items):
         raise ReplayError(
-            f"{title}: nothing to fit on before day {since // DAY_MS}: make --test-days smaller"
+            f"{title}: nothing to fit on before day {since // DAY}: make --test-days smaller"
         )
     policies = fitted(wanted, sequences, known, Fitting(options.seed, device("auto"), progress))
     seed = apart(options.seed)
@@ -327,7 +328,7 @@ def training(log: EventLog, arm: str | None, before: int, days: int | None) -> S
     for batch in log.batches([*_TRAIN_COLUMNS, "channel", "logged", *log.kinds]):
         mine = pc.and_(pc.equal(batch["arm"], index), pc.less(batch["t"], before))
         if days is not None:
-            mine = pc.and_(mine, pc.greater_equal(batch["t"], before - days * DAY_MS))
+            mine = pc.and_(mine, pc.greater_equal(batch["t"], before - days * DAY))
         kept.append(pa.Table.from_batches([batch]).filter(mine))
     return EventLog(log.metadata, pa.concat_tables(kept)).sequences(arm)
 
@@ -347,7 +348,7 @@ def _since(title: str, log: EventLog, arm: str | None, test_days: int) -> int:
         raise ReplayError(f"{title}: no impressions of arm {arm or log.metadata.arms[0]!r} there")
     if low < 0 <= high:
         return 0
-    return int((high // DAY_MS + 1 - test_days) * DAY_MS)
+    return int((high // DAY + 1 - test_days) * DAY)
 
 
 def _named(progress: Progress, label: str) -> Progress:

@@ -23,10 +23,9 @@ from policies.base import (
 )
 from policies.elementary import logs1p
 from policies.streams import Purpose, uniform
+from policies.time import HOUR
 from simulator.offpolicy.rounds import Float, Rounds
 from simulator.offpolicy.target import Target
-
-HOUR = 3_600_000
 
 
 @dataclass

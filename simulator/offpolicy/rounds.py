@@ -15,13 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import Histories, IntArray
+from policies.time import DAY
 from simulator.log.eventlog import FEEDBACK, KEY, EventLog, LogError, Propensity, column_values
 from simulator.log.rules import INSPECTED, inspected
 
 Float = npt.NDArray[np.float64]
 Columns = dict[str, npt.NDArray[Any]]
 
-DAY_MS = 86_400_000
 REWARDS = ("click", "watch", *FEEDBACK)
 """Log columns that may be a reward. `watch` is in seconds; the others count 0 or 1."""
 
@@ -252,7 +252,7 @@ class Stream:
         t = columns["t"][at]
         return Rounds(
             columns["user"][at],
-            t // DAY_MS,
+            t // DAY,
             t,
             columns["row"][at],
             position,

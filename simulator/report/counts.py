@@ -11,10 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from policies.time import DAY
 from simulator.log.eventlog import EventLog
-
-DAY_MS = 86_400_000
-
 
 Cells = npt.NDArray[np.float64]
 
@@ -69,7 +67,7 @@ def count(log: EventLog, rows: int = 1 << 20) -> Counts:
         ab = batch.filter(pa.array(~past)) if past.any() else batch
         if not ab.num_rows:
             continue
-        day = np.minimum(ab["t"].to_numpy() // DAY_MS, days - 1)
+        day = np.minimum(ab["t"].to_numpy() // DAY, days - 1)
         key = [*(ab[name].to_numpy().astype(np.int64) for name in names), day]
         cell = key[0] * days + day
         new_user, new_session, new_request, new_day = _begins(key, above)

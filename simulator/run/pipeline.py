@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress, silent
 from policies.sources import OWN, digest, package
+from policies.time import DAY
 from simulator.config.document import Keys, ScenarioError
 from simulator.log.eventlog import EventLog
 from simulator.log.files import FileError, write_text
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import Notice
-from simulator.log.time import DAY
 from simulator.log.workspace import Lane, RunError, Workspace, save_catalogue
 from simulator.run import executors, tasks
 from simulator.run.context import Job, context, fit_numbers

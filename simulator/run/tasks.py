@@ -24,6 +24,7 @@ from policies.device import device
 from policies.explore import Explore
 from policies.registry import PolicyError, is_built_in, locate, make
 from policies.sources import sources
+from policies.time import DAY
 from simulator.config.document import Keys
 from simulator.designs.base import Design, Rows
 from simulator.engine import tape
@@ -41,7 +42,6 @@ from simulator.log.files import (
 )
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import FILE, as_text, keep, kept, of_warnings
-from simulator.log.time import DAY
 from simulator.log.workspace import Lane, open_log
 from simulator.run.context import (
     Context,

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.products import matmul
+from policies.time import DAY
 from simulator.designs.base import DesignError
 from simulator.log.eventlog import FIT, EventLog
 from simulator.log.metadata import FITTED_ONCE
 from simulator.log.metrics import DEFAULT_METRICS, METRICS, Metric, Rows, Term, chosen
-from simulator.log.time import DAY
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,10 +13,9 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from policies.base import IntArray
+from policies.time import DAY
 from simulator.log.eventlog import TAB, EventLog
 from simulator.users.base import NEVER
-
-DAY = 86_400_000
 
 
 @dataclass(frozen=True)

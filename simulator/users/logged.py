@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
+from policies.time import DAY
 from simulator.config.section import Section
 from simulator.log.eventlog import EventLog
 from simulator.users.base import Feedback, Source
-from simulator.users.clock import DAY
 from simulator.users.learned import Learned, LearnedUsers
 
 

@@ -18,8 +18,9 @@ from numba import njit
 from policies.elementary import circle, exp, exp2, log, power, tanh
 from policies.philox import philox, philox_words, uniform
 from policies.streams import Purpose
+from policies.time import DAY, HOUR
 from simulator.users.choice.law import UNBORN, Answers, Floats, Ints, Law, Lives, Truth
-from simulator.users.choice.parameters import DAY_MS, LONG_VIEW, VALID_PLAY
+from simulator.users.choice.parameters import LONG_VIEW, VALID_PLAY
 
 _EXAMINE, _LEAVE, _RETURN, _ARRIVE = (
     int(Purpose.EXAMINE),
@@ -268,8 +269,8 @@ def arrival(hours: Floats, start: float, rate: float, exponential: float) -> flo
     Inversion of the cumulative rate (Cinlar 1975), which is linear within an hour; `hours` as
     `Law.hours`.
     """
-    day = math.floor(start / DAY_MS)
-    hour = (start - day * DAY_MS) / 3_600_000.0
+    day = math.floor(start / DAY)
+    hour = (start - day * DAY) / HOUR
     h = min(int(hour), 23)
     done = hours[h] + (hour - h) * (hours[h + 1] - hours[h])
     target = done + exponential / rate
@@ -280,7 +281,7 @@ def arrival(hours: Floats, start: float, rate: float, exponential: float) -> flo
         h += 1
     width = hours[h + 1] - hours[h]
     within = (rest - hours[h]) / width if width > 0.0 else 0.0
-    return float((day + days) * DAY_MS + (h + min(within, 1.0)) * 3_600_000.0)
+    return float((day + days) * DAY + (h + min(within, 1.0)) * HOUR)
 
 
 @njit(cache=True)
@@ -298,7 +299,7 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints)
     """
     birth, age, logits, interests, weights, session, open_, focus, memory, last = lives[:10]
     for b in range(len(users)):
-        user, day = users[b], t[b] // DAY_MS
+        user, day = users[b], t[b] // DAY
         changed = open_[user] == 0
         if birth[user] == UNBORN:
             birth[user] = day
@@ -321,7 +322,7 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints)
         if changed:
             weigh(logits[user], focus[user], law.focus, weights[user])
         if law.satiation > 0.0:
-            keep = exp2(-(t[b] - last[user]) / (law.half_life * 3_600_000.0))
+            keep = exp2(-(t[b] - last[user]) / (law.half_life * HOUR))
             for d in range(memory.shape[1]):
                 memory[user, d] *= keep
         last[user] = t[b]

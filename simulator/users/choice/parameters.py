@@ -40,8 +40,6 @@ HOURS = (
 )
 """Share of impressions by hour of day, 0..23 h, %: measured on KuaiRand."""
 
-DAY_MS = 86_400_000
-"""A day in ms."""
 
 KINDS = ("long_view", "like", "comment", "forward", "follow", "hate", "profile_enter")
 """Feedback beside click and watch time, as columns of the event log."""

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import IntArray, Slates
+from policies.time import DAY
 from simulator.users.base import Feedback
 from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Truth, law, videos
-from simulator.users.choice.parameters import DAY_MS, KINDS
+from simulator.users.choice.parameters import KINDS
 from simulator.users.choice.world import World
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ class People:
         Here: the user, and the days from the first request to the app's last training.
         """
         lives = self.lives
-        age = (
-            0 if lives.session[user] == 0 else int(lives.clock[user] // DAY_MS - lives.birth[user])
-        )
+        age = 0 if lives.session[user] == 0 else int(lives.clock[user] // DAY - lives.birth[user])
         return user, age // refresh * refresh
 
     @property

@@ -12,11 +12,12 @@ import numpy as np
 from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
+from policies.time import DAY, HOUR
 from simulator.config.section import Section
 from simulator.log.files import write_text
 from simulator.users.base import CALIBRATION, Feedback, Source, UsersError
 from simulator.users.clock import Clock, ClockedUsers
-from simulator.users.learned.inputs import DAY, HOUR, surface
+from simulator.users.learned.inputs import surface
 from simulator.users.learned.response import Response
 
 __all__ = ["Learned", "LearnedUsers"]

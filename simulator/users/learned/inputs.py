@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import IntArray, Sequences
+from policies.time import DAY, HOUR
 from simulator.log.eventlog import FEEDBACK, TAB
 
-DAY = 86_400_000
-HOUR = 3_600_000
 BINS = 20
 """Quantile bins of a numeric feature; one more holds the missing values."""
 RARE = 5
