@@ -254,7 +254,8 @@ def test_rows_of_a_cluster_are_not_independent(tmp_path: Path) -> None:
     [
         (["--winsorise", "x"], "a share is written"),
         (["--winsorise", "60%"], "below 50%"),
-        (["--resamples", "5"], "at least 100"),
+        (["--resamples", "5"], "from 100 to 1,000,000, or 0 for none; got 5"),
+        (["--resamples", "1000001"], "from 100 to 1,000,000"),
         (["--cluster", "nope"], "no column 'nope'"),
     ],
 )

@@ -11,6 +11,10 @@ from simulator.stats.tests import CORRECTIONS, Correction
 from simulator.stats.units import TableError
 
 
+MOST_RESAMPLES = 1_000_000
+"""A p-value of 1e-6 is the least that so many permutations can show; more take hours."""
+
+
 @dataclass(frozen=True)
 class Choices:
     """How the lifts of a report are computed.
@@ -42,5 +46,7 @@ class Choices:
             )
         if not 0 <= self.winsorise < 0.5:
             raise TableError(f"winsorise: the share must be in [0, 0.5); got {self.winsorise:g}")
-        if self.resamples and self.resamples < 100:
-            raise TableError(f"resamples: at least 100, or 0 for none; got {self.resamples}")
+        if self.resamples and not 100 <= self.resamples <= MOST_RESAMPLES:
+            raise TableError(
+                f"resamples: from 100 to {MOST_RESAMPLES:,}, or 0 for none; got {self.resamples:,}"
+            )

@@ -389,18 +389,15 @@ class _Sheet:
                 with.
         """
         values = self.read[column].values
-        if not np.isfinite(
-            values.sum()
-        ):  # a sum is finite where every value is, unless it overflows
-            bad = np.flatnonzero(~np.isfinite(values))
-            if len(bad):
-                cell = self.rows.cells(column)[int(bad[0])]
-                blank = not cell.is_valid or (str(cell) == "nan" and not self.rows.text)
-                raise TableError(
-                    f"{self.rows.place(int(bad[0]))}: column {column!r}"
-                    f" {'has no value' if blank else f'is {cell}'}; {len(bad):,} such values: fill"
-                    " them (a user without events has 0) or drop them"
-                )
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            cell = self.rows.cells(column)[int(bad[0])]
+            blank = not cell.is_valid or (str(cell) == "nan" and not self.rows.text)
+            raise TableError(
+                f"{self.rows.place(int(bad[0]))}: column {column!r}"
+                f" {'has no value' if blank else f'is {cell}'}; {len(bad):,} such values: fill"
+                " them (a user without events has 0) or drop them"
+            )
         largest = float(np.abs(values).max(initial=0.0))
         if largest and not SMALLEST <= largest <= LARGEST:
             at = int(np.abs(values).argmax())
