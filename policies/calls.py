@@ -305,7 +305,8 @@ def calling(
     """Code of policy `name` runs inside.
 
     What it prints goes to stderr (stdout is for results), and its warnings are counted in `warned`
-    instead of shown. How NumPy treats overflow and the like is after it what it was before.
+    instead of shown. How NumPy treats overflow and the like, and torch's settings for the whole
+    process, are after it what they were before: the next arm's policy may run in this process, too.
 
     Raises:
         CallError: whatever was raised inside, `SystemExit`, `MemoryError` and the like too, or out
@@ -317,6 +318,7 @@ def calling(
             warnings.catch_warnings(record=True) as caught,
             redirect_stdout(sys.stderr),
             np.errstate(),
+            _torch_settings(),
             _interrupts() as interrupted,
         ):
             try:
@@ -374,6 +376,23 @@ def _is_write(error: BaseException) -> bool:
     return any(
         words in text for words in ("read-only", "readonly array", "cannot set WRITEABLE flag")
     )
+
+
+@contextmanager
+def _torch_settings() -> Iterator[None]:
+    """Torch's default type of numbers and whether it keeps gradients, put back afterwards; torch is
+    not imported for it.
+    """
+    torch: Any = sys.modules.get("torch")
+    kept = (torch.get_default_dtype(), torch.is_grad_enabled()) if torch is not None else None
+    try:
+        yield
+    finally:
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            dtype, gradients = kept or (torch.float32, True)
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(gradients)
 
 
 @contextmanager

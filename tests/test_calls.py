@@ -796,3 +796,30 @@ def test_an_installed_package_counts_by_its_record_and_any_other_by_its_files(
         assert list(sources(policy)) == ["h3-package 1.2"]
     finally:
         module._distributions.cache_clear()
+
+
+def test_settings_of_the_process_are_what_they_were_before() -> None:
+    import torch
+
+    before = torch.get_default_dtype(), torch.is_grad_enabled(), np.geterr()
+    with calling("x", "fit"):
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        np.seterr(all="raise")
+    assert (torch.get_default_dtype(), torch.is_grad_enabled(), np.geterr()) == before
+
+
+def test_torch_that_a_policy_imports_keeps_its_own_settings() -> None:
+    """In a process of its own, which has no torch before the policy imports it."""
+    code = """
+import sys
+from policies.calls import calling
+assert "torch" not in sys.modules
+with calling("x", "fit"):
+    import torch
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+assert torch.get_default_dtype() == torch.float32
+assert torch.is_grad_enabled()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

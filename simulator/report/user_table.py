@@ -120,7 +120,7 @@ def named(table: UnitTable, control: str | None) -> str:
         return CONTROL
     if control is None:
         raise ReportError(
-            f"which arm is the control? Name one of {list(table.arms)} (a sign depends on it)"
+            f"which arm is the control? Name it (--control): one of {list(table.arms)}"
         )
     if control not in table.arms:
         raise ReportError(f"no arm {control!r} in the table; it has {list(table.arms)}")

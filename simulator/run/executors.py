@@ -144,7 +144,8 @@ class Processes:
             if worker.exitcode != 0:
                 inside = f" ({note.text})" if note.text else ""
                 raise _death(f"{_ended(worker.exitcode)} while it was {waiting[note.task]}{inside}")
-        raise _death("was ended from outside")
+        inside = "; ".join(note.text for note in notes.values() if note.text)
+        raise _death(f"was ended from outside{f' ({inside})' if inside else ''}")
 
     def close(self, *, kill: bool) -> None:
         """End the workers; with `kill`, at once (whatever they have finished is whole)."""
