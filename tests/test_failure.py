@@ -343,3 +343,9 @@ def test_a_run_that_is_not_there_is_named_with_the_place_where_it_was_looked_up(
     result = CliRunner().invoke(main, ["data", command, str(missing)])
     assert result.exit_code == 2
     assert f"abtest: {missing}: no such file or folder; give a run's folder" in result.output
+
+
+def test_a_mistyped_command_is_answered_by_a_near_one() -> None:
+    result = CliRunner().invoke(main, ["rnu"])
+    assert result.exit_code == 2
+    assert "No such command 'rnu'. Did you mean 'run'?" in result.output

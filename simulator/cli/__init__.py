@@ -4,6 +4,7 @@ called.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from contextlib import suppress
 from typing import Any
@@ -58,6 +59,18 @@ class Lazy(click.Group):
         command: Any = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            similar = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if not similar:
+                raise
+            hint = f"{error.message} Did you mean {similar[0]!r}?"
+            raise click.UsageError(hint, ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         with terminable(), failures():

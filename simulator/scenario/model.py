@@ -39,6 +39,7 @@ from simulator.config.section import MAX_DAYS, MAX_IDS, Name, Section, Title
 from simulator.designs.base import Design
 from simulator.designs.fits import FitsSpec, as_section
 from simulator.designs.registry import DesignSpec
+from simulator.log.files import looked_up
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.scenario import memory
 from simulator.scenario.parts import Arm, Data, Engine, PolicySpec, Serving
@@ -262,14 +263,14 @@ def find(path: Path | str) -> Path:
             return path
         if path.parent in (Path(), Path("scenarios")) and (shipped / path.name).is_file():
             return shipped / path.name
-        what = "no such file"
+        what = f"no such file{looked_up(path)}"
         if path.exists():
             what = "is a folder" if path.is_dir() else "is no regular file"
     except OSError as error:  # a name that no file system takes, a folder that may not be entered
         raise ScenarioError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
     names = [entry.name for entry in sorted(shipped.glob("*.yaml"))]
     raise ScenarioError(
-        f"{path}: {what}; a scenario is a YAML file, and these are shipped:"
+        f"{path}: {what}; a scenario is a YAML file; of those that are shipped:"
         f" {near(path.name, names)}"
     )
 

@@ -10,7 +10,6 @@ from simulator.stats.intervals import METHODS, Method
 from simulator.stats.tests import CORRECTIONS, Correction
 from simulator.stats.units import TableError
 
-
 MOST_RESAMPLES = 1_000_000
 """A p-value of 1e-6 is the least that so many permutations can show; more take hours."""
 
