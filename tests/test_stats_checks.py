@@ -69,7 +69,7 @@ def test_unlike_arms_are_found(split_days: UserDays) -> None:
     assigned[order[split_days.n_users // 2 :]] = 1
     unlike = replace(split_days, assigned=assigned)
     assert checks.balance(unlike.by("user"), "a").status == "red"
-    assert checks.carry_over(unlike, "a").status == "red"
+    assert checks.carry_over(unlike, checks.balance(unlike.by("user"), "a")).status == "red"
 
 
 def test_rare_events(paired_days: UserDays) -> None:
@@ -157,4 +157,4 @@ def test_a_sound_switchback_has_no_false_alarm() -> None:
 
 def test_switchback_carries_over(paired_days: UserDays) -> None:
     switched = replace(paired_days, switched=np.arange(paired_days.days) % 2)
-    assert checks.carry_over(switched, "a").status == "amber"
+    assert checks.carry_over(switched, checks.balance(switched.by("user"), "a")).status == "amber"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from policies.elementary import exp, log
-from simulator.stats import moments, segments, tests, verdict
+from simulator.stats import intervals, moments, segments, tests, verdict
 from simulator.stats.contrasts import Samples, values
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
@@ -60,23 +60,23 @@ def checks(
         TableError: shares that are not one positive number for each arm.
     """
     table = source.by("user") if isinstance(source, UserDays) else source
-    found = [
-        sample_ratio(table, _intended(table, shares)),
-        balance(table, control),
-        rare_events(table, control),
-        outliers(table, control),
+    ratio, before = sample_ratio(table, _intended(table, shares)), balance(table, control)
+    events, influence = rare_events(table, control), outliers(table, control)
+    if not isinstance(source, UserDays):
+        segmented = table.assigned is not None and table.groups
+        groups = [segment_balance(table)] if segmented else []
+        return [ratio, before, *groups, events, influence]
+    return [
+        ratio,
+        sequential_sample_ratio(source),
+        before,
+        events,
+        influence,
+        a_a(source, control),
+        novelty(source, control),
+        carry_over(source, before),
+        interference(scenario or {}),
     ]
-    if table.assigned is not None and table.groups and not isinstance(source, UserDays):
-        found.insert(2, segment_balance(table))
-    if isinstance(source, UserDays):
-        found[1:1] = [sequential_sample_ratio(source)]
-        found += [
-            a_a(source, control),
-            novelty(source, control),
-            carry_over(source, control),
-            interference(scenario or {}),
-        ]
-    return found
 
 
 def _intended(table: UnitTable, shares: Mapping[str, float] | None) -> list[float] | None:
@@ -260,21 +260,22 @@ def outliers(table: UnitTable, control: str) -> Check:
     """Whether one user decides: each of the most influential users left out in turn, for every
     metric and arm.
     """
+    samples = Samples(table, {})
     turned, largest, where = [], 0.0, ""
     for arm in table.arms:
         for metric in table.numerators if arm != control else ():
-            full = verdict.lift(table, metric, control, arm)
-            if np.isnan(full.p):
+            m = samples.moments(metric, control, arm)
+            whole = float(tests.t_test(m).p)
+            if np.isnan(whole):
                 continue
+            low, high = intervals.fieller(m, verdict.LEVEL)
             for lift, p in _without_one(table, metric, control, arm):
-                shift = (
-                    abs(lift - full.lift) / max(full.high - full.low, 1e-300)
-                    if np.isfinite(full.high)
-                    else 0.0
-                )
+                shift = 0.0
+                if np.isfinite(high):
+                    shift = abs(lift - float(m.lift)) / max(float(high - low), 1e-300)
                 if shift > largest:
                     largest, where = shift, f"{metric} in {arm}"
-                if (p < 0.05) != (full.p < 0.05):
+                if (p < 0.05) != (whole < 0.05):
                     turned.append(f"{metric} in {arm}")
     value = f"largest shift of a lift by one user: {largest:.0%} of its interval's width" + (
         f" ({where})" if where else ""
@@ -414,25 +415,30 @@ def novelty(days: UserDays, control: str) -> Check:
             "no arm is served every day, so its days show no trend of the lift",
         )
     line = np.arange(days.days) - (days.days - 1) / 2.0
-    whole, found = Samples(days.by("user"), {}), []
-    for metric, m in days.metrics.items():
-        if metric in days.missing or m.denominator is not None or m.numerator.days is not None:
-            continue
-        sloped = {**days.terms, m.numerator.name: days.terms[m.numerator.name] * line}
-        tilted = replace(days.pooled(sloped), metrics={metric: m}).by("user")
+    sums = {
+        metric: m
+        for metric, m in days.metrics.items()
+        if metric not in days.missing and m.denominator is None and m.numerator.days is None
+    }
+    names = {m.numerator.name for m in sums.values()}
+    sloped = {**days.terms, **{term: days.terms[term] * line for term in names}}
+    tilted = Samples(replace(days.pooled(sloped), metrics=sums).by("user"), {})
+    whole = Samples(days.by("user"), {})
+    trends = []
+    for metric in sums:
         for arm in days.arms:
             if arm != control:
-                moment = Samples(tilted, {}).moments(metric, control, arm)
-                growth = float(
-                    moment.difference * whole.moments(metric, control, arm).difference
-                )  # both up, or both down
-                found.append((float(tests.t_test(moment).p), growth, f"{metric} in {arm}"))
-    p = tests.adjust(np.array([f[0] for f in found]))
+                slope = tilted.moments(metric, control, arm)
+                difference = whole.moments(metric, control, arm).difference
+                grows = float(slope.difference * difference) > 0  # both up, or both down
+                trends.append((float(tests.t_test(slope).p), grows, f"{metric} in {arm}"))
+    p = tests.adjust(np.array([trend[0] for trend in trends]))
     if not np.isfinite(p).any():
         return Check(name, "green", "no variation", "the difference does not vary over the days")
     at = int(np.nanargmin(p))
-    direction = "grows" if found[at][1] > 0 else "fades"
-    value = f"strongest trend: {found[at][2]}, Holm p = {p[at]:.3g}"
+    _, grows, where = trends[at]
+    direction = "grows" if grows else "fades"
+    value = f"strongest trend: {where}, Holm p = {p[at]:.3g}"
     if p[at] < 0.05:
         meaning = (
             f"the effect {direction} over the days: the mean over the test will not last; look at"
@@ -447,9 +453,9 @@ def novelty(days: UserDays, control: str) -> Check:
     )
 
 
-def carry_over(days: UserDays, control: str) -> Check:
-    """Whether what was before leaks into an arm: users' state for twins, the pre-period for splits,
-    the day before for switchbacks.
+def carry_over(days: UserDays, before: Check) -> Check:
+    """Whether what was before leaks into an arm: users' state for twins, the pre-period for splits
+    (`before`: their `balance`), the day before for switchbacks.
     """
     name = "carry-over"
     if days.switched is not None:
@@ -465,7 +471,6 @@ def carry_over(days: UserDays, control: str) -> Check:
             "same state at the start",
             "every arm begins with the same users in the same state",
         )
-    before = balance(days.by("user"), control)
     meaning = (
         "no difference between the arms was there before the start"
         if before.status == "green"

@@ -70,7 +70,7 @@ def _influence(top: Floats, bottom: Floats | None) -> Floats:
 
 class Samples:
     """The second moments behind all comparisons of a table: each column of each arm is read once,
-    however many comparisons use it.
+    however many comparisons use it, and whoever asks (the table keeps what was read).
     """
 
     def __init__(self, table: UnitTable, covariates: Mapping[str, Sequence[str]]) -> None:
@@ -102,7 +102,7 @@ class Samples:
         self._arrays = list({id(array): array for array in arrays.values()}.values())
         place = {id(array): i for i, array in enumerate(self._arrays)}
         self._columns = {key: place[id(array)] for key, array in arrays.items()}
-        self._read: dict[str, Sample] = {}
+        self._read = table.samples.setdefault(tuple(used), {})
 
     def moments(self, metric: str, control: str, treatment: str) -> Moments:
         """The moments of one comparison; covariates as given for the metric.
@@ -136,13 +136,8 @@ class Samples:
         table = self._table
         if not self._read:
             assert table.assigned is not None
-            self._read = dict(
-                zip(
-                    table.arms,
-                    moments.samples(self._arrays, table.assigned, len(table.arms)),
-                    strict=True,
-                )
-            )
+            samples = moments.samples(self._arrays, table.assigned, len(table.arms))
+            self._read.update(zip(table.arms, samples, strict=True))
         return self._read[arm]
 
     def _pair(self) -> Sample:

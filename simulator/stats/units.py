@@ -26,6 +26,8 @@ from simulator.log.metrics import DEFAULT_METRICS, METRICS, Metric, Rows, Term, 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from simulator.stats.moments import Sample
+
 Unit = Literal["user", "day", "user-day"]
 Role = Literal["user", "arm", "cluster", "metric", "covariate", "segment", "left out"]
 Array = npt.NDArray[Any]
@@ -74,6 +76,7 @@ class UnitTable:
         groups: segments by name, `[units]` of str or int.
         columns: what each column of a per-user table was taken for; empty where the units come from
             a log.
+        samples: the second moments that have been read of it, by covariates (`contrasts.Samples`).
     """
 
     unit: Unit
@@ -86,6 +89,9 @@ class UnitTable:
     covariates: Mapping[str, Floats] = field(default_factory=dict)
     groups: Mapping[str, Array] = field(default_factory=dict)
     columns: tuple[Use, ...] = ()
+    samples: dict[tuple[str, ...], dict[str, Sample]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def paired(self) -> bool:
@@ -213,6 +219,9 @@ class UserDays:
     fit_of_user: Array | None = None
     fitted_once: frozenset[str] = frozenset()
     lives: tuple[UserDays, ...] = ()
+    _tables: dict[tuple[Unit, int], UnitTable] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -231,9 +240,18 @@ class UserDays:
         In a switchback each day belongs to one arm: days are then a split table, and a user's value
         in an arm is the mean per day that the arm was served (a ratio metric's sums stay sums).
         """
+        last = self.days if until is None else until
+        # Of all days, and of the first one (a day alone, and the days so far), a table is asked for
+        # again and again; of any other days once, and keeping them all would need their room.
+        if first > 0 or last not in (1, self.days):
+            return self._build(unit, slice(first, last))
+        if (unit, last) not in self._tables:
+            self._tables[unit, last] = self._build(unit, slice(first, last))
+        return self._tables[unit, last]
+
+    def _build(self, unit: Unit, span: slice) -> UnitTable:
         if self.lives:
-            return _mean([life.by(unit, first=first, until=until) for life in self.lives])
-        span = slice(first, self.days if until is None else until)
+            return _mean([life._build(unit, span) for life in self.lives])
         tops: dict[str, Array] = {}
         bottoms: dict[str, Array] = {}
         for name, metric in self.metrics.items():
