@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from recgpt.model import Shape
 from recgpt.policy import RecGPT
 from simulator.cli import main
 from simulator.log.eventlog import EventLog, Metadata
+from simulator.page.blocks import Table
+from simulator.page.markdown import text
 from simulator.reproduce import ahead, artefacts, claims, curves
 from simulator.reproduce import result_tables as tables
 from simulator.reproduce.experiment import (
@@ -464,9 +467,10 @@ def test_claims_are_paired_tests_over_users_and_groups(sequences_folder: Path) -
     assert sum(row.users for row in parts) == 60
     assert parts[0].difference == 0
     assert max(row.difference for row in parts) > 0.5
-    words = claims.text(found, PAPER)
-    assert "| s beats w | s > w | hit_rate@10 |" in words
-    assert words.count("holds") == 2
+    (section,) = claims.sections(found)
+    whole = next(block for block in section.blocks if isinstance(block, Table))
+    assert [cell.text for cell in whole.rows[0][:3]] == ["s beats w", "s > w", "hit_rate@10"]
+    assert [row[-1].text for row in whole.rows].count("holds") == 2
 
 
 def test_what_a_slate_finds_ahead_by_hand() -> None:
@@ -495,7 +499,7 @@ def test_what_a_slate_finds_ahead_by_hand() -> None:
     assert found["diversity"] == pytest.approx([0.0, 1.0], abs=1e-6)
 
 
-def test_a_forest_has_a_line_for_each_of_several_systems(tmp_path: Path) -> None:
+def test_a_forest_has_a_line_for_each_of_several_systems() -> None:
     numbers = {
         "users": 60,
         "seeds": 1,
@@ -511,7 +515,7 @@ def test_a_forest_has_a_line_for_each_of_several_systems(tmp_path: Path) -> None
         for better in ("9_1", "8_2", "7_3")
         for metric in ("hit", "novelty")
     ]
-    drawn = ElementTree.parse(curves.forest(rows, tmp_path / "forest.svg")).getroot()
+    drawn = ElementTree.fromstring(curves.differences(rows))
     words = [text.text for text in drawn.iterfind(".//{*}text")]
     assert [word for word in words if word in ("9_1", "8_2", "7_3")] == ["9_1", "8_2", "7_3"] * 2
     assert [word for word in words if word and "tiny" in word] == [
@@ -540,12 +544,14 @@ def test_claims_and_ahead_by_the_command(
     ]
     ran = CliRunner().invoke(main, ["reproduce", "claims", *common], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output
-    assert "| two steps help | two > one | hit_rate@10 |" in ran.output
+    assert "two steps help" in ran.output
+    page = (tmp_path / "claims-paper.md").read_text()
+    assert r"| two steps help | two &gt; one | hit\_rate@10 |" in page
     stored = json.loads((tmp_path / "claims-paper.json").read_text())["cells"]
     assert {row["seeds"] for row in stored} == {2}
     assert {row["group"] == "" for row in stored} == {True, False}
     drawn = ElementTree.parse(tmp_path / "claims-paper.svg").getroot()
-    marks = [mark.text for mark in drawn.iterfind(".//{*}circle/{*}title")]
+    marks = [mark.text for mark in drawn.iterfind(".//{*}g/{*}title")]
     assert len(marks) == len(stored)
     assert (
         sum("users" in (text.text or "") for text in drawn.iterfind(".//{*}text")) == 2
@@ -740,9 +746,9 @@ def test_all_three_modes_stand_in_table_2_and_the_long_ones_on_request(
         for asked in ("", "--models all")
     }
     assert "\nNot made: long (" in said[""]
-    assert "| long |" not in said[""]
+    assert not re.search(r"^long +hit_rate@5 ", said[""], re.MULTILINE)
     assert "Not made" not in said["--models all"]
-    assert "| long | hit_rate@5 |" in said["--models all"]
+    assert re.search(r"^long +hit_rate@5 ", said["--models all"], re.MULTILINE)
 
 
 def test_the_command_prints_tables_and_writes_files_and_figures(
@@ -762,19 +768,22 @@ def test_the_command_prints_tables_and_writes_files_and_figures(
         catch_exceptions=False,
     )
     assert ran.exit_code == 0, ran.output
-    assert "protocol: paper" in ran.output
-    assert "| PopRec | hit_rate@5 |" in ran.output
+    assert "measured by the protocol paper" in ran.output
+    assert re.search(r"^PopRec +hit_rate@5 ", ran.output, re.MULTILINE)
+    page = (tmp_path / "table2-paper.md").read_text()
+    assert r"| PopRec | hit\_rate@5 |" in page
     stored = json.loads((tmp_path / "table2-paper.json").read_text())
     assert stored["protocol"]["name"] == "paper"
-    assert stored["protocol"]["fit of Transitions, PopRec"] in ran.output
+    assert text(stored["protocol"]["fit of Transitions, PopRec"]) in page
     assert len(stored["cells"]) == pq.read_table(tmp_path / "table2-paper.parquet").num_rows == 8
     ran = CliRunner().invoke(
         main, ["reproduce", "fig5", *common, "--seeds", "2"], catch_exceptions=False
     )
     assert ran.exit_code == 0, ran.output
     root = ElementTree.parse(tmp_path / "fig5-paper.svg").getroot()
-    assert len(root.findall(".//{*}polyline")) == len(root.findall(".//{*}polygon")) == 2
-    assert len(root.findall(".//{*}circle")) == 4
+    assert len(root.findall(".//{*}g/{*}title")) == 4  # two points in each of two panels
+    drawn = [line.get("class") for line in root.findall(".//{*}g/{*}line")]
+    assert sorted(drawn) == ["bar", "bar", "bound", "bound", "bound", "bound"]
 
 
 def test_missing_attributes_are_named_before_anything_is_run(
@@ -818,6 +827,8 @@ def test_bad_input_is_one_message_and_exit_code_2(sequences_folder: Path) -> Non
 
 @pytest.mark.data
 def test_table_1_is_exact(data_root: Path) -> None:
-    text = artefacts.table1(find(data_root, ("Beauty", "Sports")))
-    assert "| beauty | measured | 22,363 | 12,101 | 198,502 | 8.9 |" in text
-    assert "| sports | measured | 35,598 | 18,357 | 296,337 | 8.3 |" in text
+    table = artefacts.table1(find(data_root, ("Beauty", "Sports")))[0]
+    assert isinstance(table, Table)
+    lines = [[cell.text for cell in row[:6]] for row in table.rows]
+    assert ["beauty", "measured", "22,363", "12,101", "198,502", "8.9"] in lines
+    assert ["sports", "measured", "35,598", "18,357", "296,337", "8.3"] in lines

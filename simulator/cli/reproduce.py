@@ -78,8 +78,8 @@ def reproduce(
     Leave-one-out, all items ranked. What is finished in --out is not computed again, so an
     interrupted command is simply repeated; fig5 is Figures 5 and 6; claims compares the systems
     that the paper compares, over all users and by group; ahead asks what one slate finds of the
-    next three clicks, and how novel and diverse it is. Results are written as Markdown, JSON and
-    Parquet, figures as SVG.
+    next three clicks, and how novel and diverse it is. Results are written as a page, Markdown,
+    JSON and Parquet, figures as SVG.
 
     \b
     abtest reproduce table1 --data ../shared/data/s3rec
@@ -89,6 +89,7 @@ def reproduce(
     abtest reproduce fig5 --data ../shared/data/s3rec --datasets Beauty
     abtest reproduce claims --data ../shared/data/s3rec --datasets Beauty --seeds 3
     """
+    from simulator.page.terminal import show
     from simulator.reproduce import artefacts
     from simulator.reproduce.experiment import Plan, find
     from simulator.reproduce.systems import PROTOCOLS
@@ -98,14 +99,14 @@ def reproduce(
     with failures("interrupted; finished experiments are kept: repeat the command to go on"):
         found = find(data, _split(datasets))
         if what == "table1":
-            say(artefacts.table1(found), nl=False)
+            show(artefacts.table1(found))
             return
         plan = Plan(tuple(found), (), PROTOCOLS[protocol], seeds, out)
         with board(quiet=quiet) as progress:
             further = {"claims": artefacts.claims, "ahead": artefacts.ahead}
             make = further.get(what) or partial(artefacts.make, artefacts.ARTEFACTS[what])
-            text, files = make(_split(models), plan, progress, workers or cores())
-        say(text)
+            shown, files = make(_split(models), plan, progress, workers or cores())
+        show(shown)
         for file in files:
             say(file)
 

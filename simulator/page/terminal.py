@@ -97,16 +97,20 @@ def _text(text: str, style: str = "") -> Text:
 
 
 def _table(table: Table, console: Console) -> None:
-    """A table without its columns of figures, its caption above; heads of numbers are wrapped only
-    where the console is too narrow for them.
+    """A table without its columns of figures, its caption above.
+
+    Where the console is too narrow, words are wrapped, then the heads of numbers. What is too wide
+    even so runs on, and is not squeezed either.
     """
     if table.caption:
         console.print(_text(table.caption, "dim"))
     kept = [i for i, column in enumerate(table.columns) if not column.figure]
     columns = [(table.columns[i], [_cell(row[i]) for row in table.rows]) for i in kept]
-    least = [_least(column, cells, column.head) for column, cells in columns]
-    if sum(least) + GAP * (len(least) - 1) > console.width:
-        least = [_least(column, cells, *column.head.split()) for column, cells in columns]
+    gaps = GAP * (len(columns) - 1)
+    for whole_words, whole_heads in ((False, True), (False, False), (True, False)):
+        least = [_least(*column, whole_words, whole_heads) for column in columns]
+        if sum(least) + gaps <= console.width:
+            break
     grid = Grid(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
     for (column, _), width in zip(columns, least, strict=True):
         if column.number:
@@ -115,28 +119,34 @@ def _table(table: Table, console: Console) -> None:
             grid.add_column(_text(column.head), overflow="fold", min_width=width)
     for row in zip(*(cells for _, cells in columns), strict=True):
         grid.add_row(*row)
-    width = max(console.width, sum(least) + GAP * (len(least) - 1))
+    width = max(console.width, sum(least) + gaps)
     segments = console.render(grid, console.options.update(width=width))
     console.print(Segments(segments), crop=False, end="")
 
 
-def _least(column: Column, cells: Sequence[Text], *head: str) -> int:
-    """The least width of a column: of numbers that of the longest and of the longest part of
-    its `head`, of words that of the longest word.
+def _least(column: Column, cells: Sequence[Text], whole_words: bool, whole_heads: bool) -> int:
+    """The least width of a column: of its longest number or its longest word, or of its whole texts
+    up to a limit; and of its head or the longest word of that.
     """
+    head = [_text(column.head)]
     if column.number:
-        texts = [*map(_text, head), *cells]
-        return max(text.cell_len for text in texts)
-    texts = [_text(column.head), *cells]
-    words = (cell_len(word) for text in texts for word in text.plain.split())
-    return min(max(words, default=0), LONGEST)
+        return max(_longest(head, whole_heads), _longest(cells, True))
+    return max(_longest(head, False), min(_longest(cells, whole_words), LONGEST))
+
+
+def _longest(texts: Sequence[Text], whole: bool) -> int:
+    """The width of the longest text, or of the longest word of all."""
+    if whole:
+        return max((text.cell_len for text in texts), default=0)
+    words = (word for text in texts for word in text.plain.split())
+    return max(map(cell_len, words), default=0)
 
 
 GAP = 2
 """Between two columns."""
 
 LONGEST = 24
-"""Of a word that is not broken, so that one long name does not push everything else aside."""
+"""Width up to which a text is not broken: one long name must not push everything else aside."""
 
 
 def _cell(cell: Cell) -> Text:

@@ -68,13 +68,19 @@ def two(value: float | None) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
-def score(value: float, sign: bool = False) -> str:
-    """A hit rate or NDCG to four decimals, as papers print it: `.0339`; a difference of two with
-    its `sign`.
-    """
-    if math.isnan(value):
+def score(value: float | None) -> str:
+    """A hit rate or NDCG to four decimals, as papers print it: `.0339`."""
+    return _score(value, ".4f")
+
+
+def signed_score(value: float | None) -> str:
+    """A difference of two scores: `+.0012`."""
+    return _score(value, "+.4f")
+
+
+def _score(value: float | None, form: str) -> str:
+    if value is None or math.isnan(value):
         return "n/a"
-    form = "+.4f" if sign else ".4f"
     return re.sub(r"^([+-]?)0\.", r"\1.", format(value, form))
 
 

@@ -8,6 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from policies.base import Progress
+from simulator.log.files import write_text
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Document,
+    Multiples,
+    Section,
+    Table,
+    Words,
+    columns,
+    plain,
+)
+from simulator.page.words import percent, whole
 from simulator.reproduce import ahead as several
 from simulator.reproduce import claims as answered
 from simulator.reproduce import curves
@@ -120,7 +133,7 @@ def families(rows: Mapping[str, str]) -> tuple[Family, ...]:
 
 def make(
     artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1
-) -> tuple[str, list[Path]]:
+) -> tuple[Document, list[Path]]:
     """Run what is missing and write the artefact's files.
 
     Args:
@@ -132,7 +145,7 @@ def make(
         workers: experiments side by side.
 
     Returns:
-        The table as Markdown, and the files.
+        The table, and the files.
     """
     rows = chosen(artefact.rows, models, artefact.on_request)
     asked = families(rows)
@@ -142,23 +155,28 @@ def make(
         results, rows, names, artefact.metrics, artefact.published, artefact.baselines
     )
     protocol, out = printed(plan.protocol, asked), plan.out
-    words = tables.text(cells, protocol)
-    if left := [row for row in artefact.on_request if row not in rows and not models]:
-        words += (
-            f"\nNot made: {', '.join(left)} (long; name them in --models, or --models {ALL} for the"
-            " whole table)\n"
+    sections = tables.sections(cells)
+    plots = curves.figures(cells, artefact.axis) if artefact.axis else []
+    if plots:
+        sections.insert(0, Section("figure", "Figure", [Multiples(plots)], "Figure"))
+    left_out = [row for row in artefact.on_request if row not in rows and not models]
+    about = ""
+    if left_out:
+        about = (
+            f"Not made: {', '.join(left_out)} (long; name them in --models, or --models {ALL} for"
+            " the whole table)."
         )
-    files = tables.write(artefact.name, [asdict(cell) for cell in cells], words, protocol, out)
-    if artefact.axis:
-        files.append(
-            curves.figure(cells, artefact.axis, out / f"{artefact.name}-{protocol.name}.svg")
-        )
-    return words, files
+    shown = tables.document(artefact.name, sections, protocol, about)
+    files = tables.write(artefact.name, [asdict(cell) for cell in cells], shown, protocol, out)
+    if plots:
+        svg = curves.figure(plots, len(artefact.metrics))
+        files.append(write_text(out / f"{artefact.name}-{protocol.name}.svg", svg))
+    return shown, files
 
 
 def claims(
     models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1
-) -> tuple[str, list[Path]]:
+) -> tuple[Document, list[Path]]:
     """The paper's claims answered, over all users and by group; of `models` only, if there are any.
     As `make`.
     """
@@ -175,7 +193,7 @@ def claims(
 
 def ahead(
     models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1
-) -> tuple[str, list[Path]]:
+) -> tuple[Document, list[Path]]:
     """One slate for the next several clicks: two steps against one, by m:n; of `Pre-train` and
     `RecGPT K=1` without `models`. As `make`.
     """
@@ -189,35 +207,35 @@ def ahead(
     return _write("ahead", several.answers(plan, progress, workers), plan)
 
 
-def _write(name: str, rows: Sequence[answered.Answer], plan: Plan) -> tuple[str, list[Path]]:
+def _write(name: str, rows: Sequence[answered.Answer], plan: Plan) -> tuple[Document, list[Path]]:
     protocol = printed(plan.protocol, plan.families)
-    words = answered.text(rows, protocol)
-    files = tables.write(name, [answered.record(row) for row in rows], words, protocol, plan.out)
-    return words, (
-        [*files, curves.forest(rows, plan.out / f"{name}-{protocol.name}.svg")] if rows else files
-    )
+    shown = tables.document(name, answered.sections(rows), protocol)
+    files = tables.write(name, [answered.record(row) for row in rows], shown, protocol, plan.out)
+    if rows:
+        svg = curves.differences(rows)
+        files.append(write_text(plan.out / f"{name}-{protocol.name}.svg", svg))
+    return shown, files
 
 
-def table1(datasets: Sequence[Dataset]) -> str:
+def table1(datasets: Sequence[Dataset]) -> list[Block]:
     """Table 1: what the files hold beside what was published; sparsity is 1 - actions / (users x
     items).
     """
-    lines = [
-        "| data set | | users | items | actions | mean length | sparsity |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for dataset in datasets:
         users, items, actions, _ = dataset.statistics
-        lines.append(_line(dataset.name, "measured", users, items, actions, actions / users))
+        rows.append(_line(dataset.name, "measured", users, items, actions, actions / users))
         if dataset.name in STATISTICS:
-            u, i, a, mean = STATISTICS[dataset.name]
-            lines.append(_line(dataset.name, "published", u, i, a, mean))
+            rows.append(_line(dataset.name, "published", *STATISTICS[dataset.name]))
+    heads = ("Users", "Items", "Actions", "Mean length", "Sparsity")
+    blocks: list[Block] = [Table("Data sets", columns("Data set", "", *heads, text=2), rows)]
     missing = [name for name in DATASETS if name not in {dataset.name for dataset in datasets}]
-    return "\n".join(lines) + "\n" + (f"\nNot there: {', '.join(missing)}\n" if missing else "")
+    return [*blocks, Words(f"Not there: {', '.join(missing)}.")] if missing else blocks
 
 
-def _line(name: str, kind: str, users: int, items: int, actions: int, mean: float) -> str:
-    return (
-        f"| {name} | {kind} | {users:,} | {items:,} | {actions:,} | {mean:.1f} |"
-        f" {1 - actions / (users * items):.2%} |"
-    )
+def _line(
+    name: str, kind: str, users: int, items: int, actions: int, mean: float
+) -> tuple[Cell, ...]:
+    sparsity = percent(1 - actions / (users * items), 2, sign=False)
+    counts = (plain(whole(n)) for n in (users, items, actions))
+    return (plain(name), plain(kind), *counts, plain(f"{mean:.1f}"), plain(sparsity))

@@ -11,9 +11,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Column,
+    Heading,
+    Section,
+    Table,
+    Words,
+    columns,
+    plain,
+)
+from simulator.page.words import between, probability, score, signed_score, two, whole
 from simulator.reproduce.experiment import Dataset, Results
-from simulator.reproduce.result_tables import chance, number
-from simulator.reproduce.systems import Protocol
+from simulator.reproduce.result_tables import shown
 from simulator.stats import intervals
 from simulator.stats.moments import Moments, paired
 from simulator.stats.segments import heterogeneity
@@ -211,50 +222,65 @@ def corrected(rows: list[Answer]) -> list[Answer]:
     ]
 
 
-def text(rows: Sequence[Answer], protocol: Protocol) -> str:
-    """All answers in Markdown, with the protocol."""
-    out = ["```", *protocol.lines(), "```"]
+def sections(rows: Sequence[Answer]) -> list[Section]:
+    """The answers of each data set: all users, then groups of them."""
+    shown_sections = []
     for dataset in dict.fromkeys(row.dataset for row in rows):
         here = [row for row in rows if row.dataset == dataset]
-        out += [
-            "",
-            f"**{dataset}**, all users",
-            "",
-            "| claim | better > worse | metric | worse | difference (95%) | t | Holm p | |",
-        ]
-        out += ["|---|---|---|---|---|---|---|---|"]
-        out += [
-            f"| {row.says} | {row.better} > {row.worse} | {_shared(row)} | {row.verdict} |"
+        everyone = [
+            (plain(row.says), _systems(row), *_figures(row), _verdict(row))
             for row in here
             if not row.group
         ]
-        parts = [row for row in here if row.group]
-        if parts:
-            out += [
-                "",
-                f"**{dataset}**, by group; *same*: p of equal lifts in all groups of a kind",
-                "",
-            ]
-            out += [
-                "| better > worse | group | users | metric | worse | difference (95%) | t | Holm p"
-                " | same |"
-            ]
-            out += ["|---|---|---|---|---|---|---|---|---|"]
-        for row in parts:
-            out.append(
-                f"| {row.better} > {row.worse} | {row.group} | {row.users:,} | {_shared(row)} |"
-                f" {chance(row.interaction)} |"
+        heads = columns("Claim", "Better > worse", "Metric", *FIGURES, text=3)
+        blocks: list[Block] = [Table("All users", [*heads, Column("Answer")], everyone)]
+        parts = [
+            (
+                _systems(row),
+                plain(row.group),
+                Cell(whole(row.users), row.users),
+                *_figures(row),
+                shown(probability, row.interaction),
             )
-    return "\n".join(out) + "\n"
+            for row in here
+            if row.group
+        ]
+        if parts:
+            note = "Same: the p-value that the lifts are equal in all groups of a kind."
+            heads = [
+                *columns("Better > worse", "Group", "Users", text=2),
+                *columns("Metric", *FIGURES, "Same, p"),
+            ]
+            blocks += [Heading("By group"), Words(note, note=True), Table("By group", heads, parts)]
+        shown_sections.append(Section(dataset, dataset, blocks, dataset))
+    return shown_sections
 
 
-def _shared(row: Answer) -> str:
-    t = "-" if np.isnan(row.t) else f"{row.t:.2f}"
-    span = (
-        f"{number(row.difference, sign=True)} ({number(row.low, sign=True)} to"
-        f" {number(row.high, sign=True)})"
+FIGURES = ("Worse", "Difference", "95% interval", "t", "Holm p")
+
+
+def _systems(row: Answer) -> Cell:
+    return plain(f"{row.better} > {row.worse}")
+
+
+def _figures(row: Answer) -> tuple[Cell, ...]:
+    within = "n/a" if np.isnan(row.low) else between(row.low, row.high, signed_score)
+    return (
+        plain(row.metric),
+        shown(score, row.control),
+        shown(signed_score, row.difference),
+        plain(within),
+        shown(two, row.t),
+        shown(probability, row.p_adjusted),
     )
-    return f"{row.metric} | {number(row.control)} | {span} | {t} | {chance(row.p_adjusted)}"
+
+
+TONES = {"holds": "good", "contradicted": "bad", "undecided": "open", "identical": "open"}
+"""Colours of the verdicts."""
+
+
+def _verdict(row: Answer) -> Cell:
+    return Cell(row.verdict, kind=TONES[row.verdict])
 
 
 def record(row: Answer) -> dict[str, Any]:

@@ -1,18 +1,23 @@
-"""Measured beside published: rows, intervals over seeds, paired t-tests over users; as text, JSON
-and Parquet. Nothing is run here.
+"""Measured beside published: rows, intervals over seeds, paired t-tests over users; as a page,
+Markdown, JSON and Parquet. Nothing is run here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simulator.log.files import staged, write_text
+from simulator.log.files import staged, write_texts
+from simulator.page import blocks
+from simulator.page.blocks import Column, Document, Facts, Section, Table, columns, plain
+from simulator.page.html import page
+from simulator.page.markdown import markdown
+from simulator.page.words import between, probability, score, signed_score, two
 from simulator.reproduce.experiment import Floats, Results
 from simulator.reproduce.systems import Protocol
 
@@ -136,49 +141,75 @@ def cells(
     return table
 
 
-def number(value: float, sign: bool = False) -> str:
-    """Four decimals without the leading zero, as the paper prints; a dash for NaN."""
-    if np.isnan(value):
-        return "-"
-    return f"{value:+.4f}".replace("0.", ".", 1) if sign else f"{value:.4f}".replace("0.", ".", 1)
+COLUMNS = (
+    *columns("Row", "Metric", text=2),
+    *(
+        Column(head, number=True)
+        for head in ("Measured", "95% over seeds", "Published", "Difference", "Seeds")
+    ),
+    Column("Against"),
+    *(Column(head, number=True) for head in ("t", "p")),
+)
 
 
-def chance(p: float) -> str:
-    """A p value in few characters."""
-    return "-" if np.isnan(p) else ("<.0001" if p < 1e-4 else f"{p:.4f}".replace("0.", ".", 1))
-
-
-def text(table: Sequence[Cell], protocol: Protocol) -> str:
-    """The table in Markdown, one block a data set, with its protocol."""
-    lines = ["```", *protocol.lines(), "```"]
+def sections(table: Sequence[Cell]) -> list[Section]:
+    """The cells as a table for each data set."""
+    shown = []
     for dataset in dict.fromkeys(cell.dataset for cell in table):
-        lines += ["", f"**{dataset}**", ""]
-        lines += [
-            "| row | metric | measured | 95% over seeds | published | difference | seeds | against"
-            " | t | p |"
-        ]
-        lines += ["|---|---|---|---|---|---|---|---|---|---|"]
-        for cell in table:
-            if cell.dataset == dataset:
-                spread = "-" if np.isnan(cell.low) else f"{number(cell.low)} to {number(cell.high)}"
-                t = "-" if np.isnan(cell.t) else f"{cell.t:.2f}"
-                lines.append(
-                    f"| {cell.row} | {cell.metric} | {number(cell.measured)} | {spread} |"
-                    f" {number(cell.published)} | {number(cell.difference, sign=True)} |"
-                    f" {cell.seeds} | {cell.against or 'itself'} | {t} | {chance(cell.p)} |"
-                )
-    return "\n".join(lines) + "\n"
+        rows = [_line(cell) for cell in table if cell.dataset == dataset]
+        name = f"Measured beside published: {dataset}"
+        shown.append(Section(dataset, dataset, [Table(name, COLUMNS, rows)], dataset))
+    return shown
+
+
+def _line(cell: Cell) -> list[blocks.Cell]:
+    over_seeds = "n/a" if np.isnan(cell.low) else between(cell.low, cell.high, score)
+    return [
+        plain(cell.row),
+        plain(cell.metric),
+        blocks.Cell(score(cell.measured), cell.measured),
+        plain(over_seeds),
+        shown(score, cell.published),
+        shown(signed_score, cell.difference),
+        plain(cell.seeds, cell.seeds),
+        plain(cell.against or "itself"),
+        shown(two, cell.t),
+        shown(probability, cell.p),
+    ]
+
+
+def shown(show: Callable[[float], str], value: float) -> blocks.Cell:
+    """A number as `show` writes it, sorted by its value; NaN last."""
+    return blocks.Cell(show(value), None if np.isnan(value) else value)
+
+
+def document(
+    name: str, sections: Sequence[Section], protocol: Protocol, about: str = ""
+) -> Document:
+    """An artefact of the paper as a page: its tables, and the protocol under which they hold."""
+    rows = [(plain(what), plain(how)) for what, how in protocol.says.items()]
+    choices = Table("Protocol", columns("Choice", "How", text=2), rows, sortable=False)
+    title = f"{name}, measured by the protocol {protocol.name}"
+    return Document(
+        title=title,
+        kicker="Reproduction of arXiv 2404.08675",
+        heading=title,
+        about=about,
+        facts=Facts([]),
+        gates=[],
+        sections=[*sections, Section("protocol", "Protocol", [choices], "Protocol")],
+    )
 
 
 def write(
-    name: str, rows: Sequence[Mapping[str, Any]], words: str, protocol: Protocol, out: Path
+    name: str, rows: Sequence[Mapping[str, Any]], shown: Document, protocol: Protocol, out: Path
 ) -> list[Path]:
-    """`NAME-PROTOCOL.json`, `.md` and `.parquet` in `out`, each by rename.
+    """`NAME-PROTOCOL.json`, `.md`, `.html` and `.parquet` in `out`, each by rename.
 
     Args:
         name: of the artefact.
         rows: of the table, all with the same keys; NaN is written as null.
-        words: the table as Markdown.
+        shown: the table as a document.
         protocol: stands in the JSON, and in the file names.
         out: folder.
     """
@@ -192,9 +223,12 @@ def write(
         for row in rows
     ]
     content = {"table": name, "protocol": {"name": protocol.name, **protocol.says}, "cells": cells}
-    files = [out / f"{stem}.{ending}" for ending in ("json", "md", "parquet")]
-    write_text(files[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
-    write_text(files[1], words)
-    with staged(files[2]) as staging:
+    texts = {
+        f"{stem}.json": json.dumps(content, indent=1, allow_nan=False) + "\n",
+        f"{stem}.md": markdown(shown),
+        f"{stem}.html": page(shown),
+    }
+    write_texts(out, texts)
+    with staged(out / f"{stem}.parquet") as staging:
         pq.write_table(pa.Table.from_pylist(cells), staging)
-    return files
+    return [out / file for file in (*texts, f"{stem}.parquet")]

@@ -28,10 +28,6 @@ class Protocol:
     loss: Mapping[str, Any]
     says: Mapping[str, str]
 
-    def lines(self) -> list[str]:
-        """One line for each choice."""
-        return [f"protocol: {self.name}", *(f"  {what}: {how}" for what, how in self.says.items())]
-
 
 _COMMON = {
     "split": "leave-one-out: AB -> C trains, ABC -> D validates, ABCD -> E tests",
