@@ -11,6 +11,8 @@ import click
 
 from simulator.cli.failure import failures
 from simulator.cli.say import say
+from simulator.page.blocks import Cell, Column, Table, columns, plain
+from simulator.page.words import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,6 +79,7 @@ def calibrate(
     """
     from simulator.calibration.targets import compare, measured
     from simulator.log.files import write_text
+    from simulator.page.terminal import show
     from simulator.run.progress import board
     from simulator.scenario.model import Scenario
 
@@ -91,7 +94,7 @@ def calibrate(
             rows = compare(
                 measured(loaded, replications=replications, progress=progress), tolerance
             )
-    _table(rows)
+    show([_table(rows)])
     if picture is not None:
         from simulator.calibration.figure import draw
 
@@ -105,14 +108,18 @@ def calibrate(
         raise SystemExit(1)
 
 
-def _table(rows: list[Row]) -> None:
-    say(f"{'measured on':<11} {'marginal':<28} {'target':>10} {'simulated':>10} {'ratio':>6}")
-    for row in rows:
-        sign = "" if row.within else "  out"
-        say(
-            f"{row.feed:<11} {row.name:<28} {row.target:>10.5g} {row.simulated:>10.5g}"
-            f" {row.ratio:>6.3f}{sign}"
+def _table(rows: list[Row]) -> Table:
+    lines = [
+        (
+            plain(row.feed),
+            plain(row.name),
+            *(plain(number(value)) for value in (row.target, row.simulated, row.ratio)),
+            Cell("" if row.within else "out", kind="open" if row.within else "bad"),
         )
+        for row in rows
+    ]
+    heads = columns("measured on", "marginal", "target", "simulated", "ratio", text=2)
+    return Table("Marginals", [*heads, Column("")], lines)
 
 
 def _step(stage: str, values: Mapping[str, float], cost: float) -> None:

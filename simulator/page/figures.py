@@ -246,7 +246,7 @@ def _end(scale: Scale, value: float, y: float) -> Markup:
         return element(
             "line", x1=scale.at(value), x2=scale.at(value), y1=y - 4, y2=y + 4, class_="bar thin"
         )
-    right = value > 0
+    right = value > scale.high
     points = "0,-5 6,0 0,5" if right else "0,-5 -6,0 0,5"
     return element(
         "svg",
