@@ -698,12 +698,12 @@ def test_an_audit_of_the_run_stands_beside_it(tmp_path: Path) -> None:
     """What `abtest audit` has written is shown in every rendering, and its verdict on the tests is
     a check.
     """
-    from simulator.cli.audit import plain
+    from simulator.cli.audit import content as audit_content
     from simulator.stats import audit as audits
     from simulator.stats import units
 
     log = paired_log(n_users=80)
-    found = plain(
+    found = audit_content(
         audits.audit(units.read(log, ("click", "watch_time")), "a", repetitions=100, sizes=(20, 80))
     )
     (tmp_path / "audit.json").write_text(json.dumps(found))

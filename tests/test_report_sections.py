@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from simulator import report
-from simulator.cli.audit import plain
+from simulator.cli.audit import content as audit_content
 from simulator.log.eventlog import EventLog
 from simulator.page.blocks import Fold, Table
 from simulator.page.html import page
@@ -39,7 +39,7 @@ def a_paired_run(home: Path) -> Content:
     resampling.
     """
     log = feedback_log(n_users=120)
-    found = plain(
+    found = audit_content(
         audits.audit(
             units.read(paired_log(n_users=80), ("click", "watch_time")),
             "a",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,25 @@ import click
 
 from simulator.cli.failure import failures
 from simulator.cli.say import say
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Column,
+    Heading,
+    Points,
+    Table,
+    Words,
+    columns,
+    plain,
+)
+from simulator.page.terminal import show
+from simulator.page.words import interval, percent, whole
 
 if TYPE_CHECKING:
-    from simulator.stats.audit import Audit, Row
+    from simulator.stats.audit import Audit, Planted, Row
+    from simulator.stats.looking import Looking
+    from simulator.stats.randomise import Rate
+    from simulator.stats.wrong import Wrong
 
 
 def _sizes(_: click.Context, __: click.Parameter, given: str | None) -> tuple[int, ...]:
@@ -116,10 +132,9 @@ def audit(
                 progress=progress,
             )
         target = out or home / ("audit-part.json" if analyses else "audit.json")
-        write_text(target, json.dumps(plain(found), indent=1, allow_nan=False) + "\n")
+        write_text(target, json.dumps(content(found), indent=1, allow_nan=False) + "\n")
         if not quiet:
-            for line in lines(found):
-                say(line)
+            show(blocks(found))
         say(target)
 
 
@@ -141,7 +156,7 @@ def _progress(quiet: bool) -> Any:
     return bar()
 
 
-def plain(found: Audit) -> dict[str, Any]:
+def content(found: Audit) -> dict[str, Any]:
     """The audit as JSON types; what is not defined is None."""
     from dataclasses import asdict
 
@@ -157,87 +172,123 @@ def plain(found: Audit) -> dict[str, Any]:
             else value
         )
 
-    content: dict[str, Any] = clean(asdict(found))
-    for row, given in zip(found.rows, content["rows"], strict=True):
+    stored: dict[str, Any] = clean(asdict(found))
+    for row, given in zip(found.rows, stored["rows"], strict=True):
         given |= {"holds": row.holds, "warning": row.warning}
-    return content
+    return stored
 
 
-def lines(found: Audit) -> Iterable[str]:
+def blocks(found: Audit) -> Iterator[Block]:
     """The audit for a terminal: what the verdict rests on, planted lifts, wrong analyses,
     warnings.
     """
-    yield (
-        f"Audit by re-randomisation: {found.repetitions:,} samples of each size from"
-        f" {found.n_users:,} users, control {found.control}."
+    yield Words(
+        f"Audit by re-randomisation: {whole(found.repetitions)} samples of each size from"
+        f" {whole(found.n_users)} users, control {found.control}. False positives are nominally 5%,"
+        " coverage 95%; ± is three Monte-Carlo standard errors."
     )
-    yield "False positives are nominally 5%, coverage 95%; ± is three Monte-Carlo standard errors."
-    yield ""
-    rates = f"{'false positives':>16} {'power':>7}  {'coverage':>15}  {'bias of lift':>13}"
-    yield f"{'metric':<12} {'arm':<12} {'analysis':<22} {'users':>7}  {rates}"
-    whole = any(row.default for row in found.rows)
-    for row in found.rows:
-        if row.default or not whole:
-            yield _line(row)
+    is_whole = any(row.default for row in found.rows)
+    yield _analyses([row for row in found.rows if row.default or not is_whole])
     largest = {row.analysis: row.n for row in sorted(found.rows, key=lambda row: row.n)}
     beside = [row for row in found.rows if not row.default and row.n == largest[row.analysis]]
     off = [row for row in beside if not row.holds]
-    yield ""
-    yield (
+    yield Words(
         f"Printed beside the verdict, at the largest size of each: {len(beside) - len(off)} of"
         f" {len(beside)} rows hold."
     )
-    yield from (f"  {row.warning} [{row.arm}]" for row in off)
-    if not whole:
+    yield Points([("▲", f"{row.warning} [{row.arm}]") for row in off])
+    if not is_whole:
         return
-    yield ""
-    yield "A planted lift, recovered:"
-    for p in found.planted:
-        where = f"{p.metric:<12} {p.design:<7} {p.n:>7} users"
-        yield (
-            f"  {where}  planted {p.planted:+.3%}  recovered {p.pooled:+.3%} ± {3 * p.error:.3%} "
-            f" coverage {p.coverage.value:.1%}"
-        )
-    yield ""
-    yield "What the usual wrong analyses would have done where there is no effect (nominal 5%):"
-    for w in found.wrong:
-        yield (
-            f"  {w.analysis:<28} {w.metric:<12} {w.error.value:6.1%} [{w.error.low:.1%},"
-            f" {w.error.high:.1%}]  {w.why}"
-        )
+    yield Heading("A planted lift, recovered")
+    yield _planted(found.planted)
+    yield Heading("What the usual wrong analyses would have done where there is no effect")
+    yield _wrong(found.wrong)
     if found.looking:
-        yield ""
-        yield "Looking at the end of every day, where there is no effect (nominal: at most 5%):"
-    for rule in dict.fromkeys(look.rule for look in found.looking):
-        said = [
-            f"{look.metric} ({look.design}) {look.error.value:.1%}"
-            for look in found.looking
-            if look.rule == rule
-        ]
-        yield f"  {rule.replace('_', ' '):<16} " + ", ".join(said)
+        yield Heading("Looking at the end of every day, where there is no effect")
+        yield Words("False positives; nominal: at most 5%.", note=True)
+        yield _looking(found.looking)
     warnings = [row.warning for row in found.rows if row.warning and row.default]
-    yield ""
-    yield "Warnings:" if warnings else "Every default holds at every size."
-    yield from (f"  {warning}" for warning in warnings)
+    yield Heading("Warnings" if warnings else "Every default holds at every size.")
+    yield Points([("▲", warning) for warning in warnings])
 
 
-def _line(row: Row) -> str:
-    wide = 3 * (0.05 * 0.95 / row.repetitions) ** 0.5
-    mark = " " if row.holds else "!"
-    name = f"{row.metric:<12} {row.arm:<12} {row.analysis:<22} {row.n:>7}"
-    if row.undefined == 1.0:
-        return f"{name}  identical in both arms"
-    covered = (
-        f"{'n/a':>15}"
-        if math.isnan(row.coverage.value)
-        else f"{row.coverage.value:7.2%} ± {wide:.2%}"
-    )
-    rates = f"{row.error.value:7.2%} ± {wide:.2%} {row.power.value:8.1%}  {covered}"
-    bias = (
-        f"{'n/a':>12}"
-        if math.isnan(row.bias)
-        else f"{row.bias:+12.3%}"
-        if abs(row.bias) < 10
-        else f"{'beyond 1,000%':>12}"
-    )
-    return f"{name} {mark} {rates}  {bias}"
+def _analyses(rows: Iterable[Row]) -> Table:
+    lines = []
+    for row in rows:
+        names = (plain(row.metric), plain(row.arm), plain(row.analysis), plain(whole(row.n)))
+        if row.undefined == 1.0:
+            lines.append((*names, *[plain("n/a")] * 4, plain("identical in both arms")))
+            continue
+        wide = percent(3 * (0.05 * 0.95 / row.repetitions) ** 0.5, 2, sign=False)
+        beyond = not math.isnan(row.bias) and abs(row.bias) >= 10
+        bias = "beyond 1,000%" if beyond else percent(row.bias)
+        coverage = "n/a"
+        if not math.isnan(row.coverage.value):
+            coverage = f"{_rate(row.coverage, 2)} ± {wide}"
+        lines.append(
+            (
+                *names,
+                plain(f"{_rate(row.error, 2)} ± {wide}"),
+                plain(_rate(row.power)),
+                plain(coverage),
+                plain(bias),
+                Cell("yes", kind="good") if row.holds else Cell("no", kind="bad"),
+            )
+        )
+    heads = [
+        *columns("metric", "arm", "analysis", text=3),
+        *columns("users", "false positives", "power", "coverage", "bias of lift", text=0),
+    ]
+    return Table("Audit of the tests", [*heads, Column("holds")], lines)
+
+
+def _planted(planted: Iterable[Planted]) -> Table:
+    heads = columns("metric", "design", "users", "planted", "recovered", "coverage", text=2)
+    rows = [
+        (
+            plain(one.metric),
+            plain(one.design),
+            plain(whole(one.n)),
+            plain(percent(one.planted)),
+            plain(f"{percent(one.pooled)} ± {percent(3 * one.error, sign=False)}"),
+            plain(_rate(one.coverage)),
+        )
+        for one in planted
+    ]
+    return Table("A planted lift", heads, rows)
+
+
+def _wrong(wrong: Iterable[Wrong]) -> Table:
+    heads = [
+        *columns("analysis", "metric", "false positives", "95% interval", text=2),
+        Column("what is wrong"),
+    ]
+    rows = [
+        (
+            plain(one.analysis),
+            plain(one.metric),
+            plain(_rate(one.error)),
+            plain(interval(one.error.low, one.error.high, 1, sign=False)),
+            plain(one.why),
+        )
+        for one in wrong
+    ]
+    return Table("Usual wrong analyses", heads, rows)
+
+
+def _looking(looking: Iterable[Looking]) -> Table:
+    heads = columns("rule", "metric", "design", "false positives", text=3)
+    rows = [
+        (
+            plain(look.rule.replace("_", " ")),
+            plain(look.metric),
+            plain(look.design),
+            plain(_rate(look.error)),
+        )
+        for look in looking
+    ]
+    return Table("Looking every day", heads, rows)
+
+
+def _rate(rate: Rate, digits: int = 1) -> str:
+    return percent(rate.value, digits, sign=False)

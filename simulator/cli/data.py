@@ -13,6 +13,8 @@ import click
 
 from simulator.cli.failure import failures
 from simulator.cli.say import say
+from simulator.page.blocks import Heading, Table, Words, columns, plain
+from simulator.page.terminal import show
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -122,7 +124,7 @@ def describe(files: tuple[Path, ...]) -> None:
 
 
 def _print_statistics(found: list[tuple[str, Statistics]]) -> None:
-    _table(
+    table = _table(
         ("data set", "users", "items", "actions/user", "actions/item", "actions", "sparsity"),
         (
             (
@@ -137,6 +139,7 @@ def _print_statistics(found: list[tuple[str, Statistics]]) -> None:
             for name, s in found
         ),
     )
+    show([table])
 
 
 @data.command()
@@ -192,48 +195,56 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
 
 
 def _print_evaluation(found: Evaluation) -> None:
-    say(f"{found.impressions:,} impressions of days that the model has not seen\n")
-    _table(
-        ("answer", "occurred", "AUC", "log loss", "base rate's"),
+    heads = [
         (
-            (
-                h.name,
-                f"{h.occurred:,}",
-                _share(h.auc, ".4f"),
-                f"{h.log_loss:.5f}",
-                f"{h.base_log_loss:.5f}",
-            )
-            for h in found.heads
-        ),
-    )
-    say(
-        f"\nexpected calibration error of the click: {found.calibration_error:.4f} "
-        f"(a perfect model on as many impressions: {found.calibration_noise:.4f})"
-    )
-    _table(
-        ("predicted", "clicked", "impressions"),
-        ((f"{p:.3f}", f"{y:.3f}", f"{n:,}") for p, y, n in found.reliability),
-    )
-    say()
-    _table(
-        ("watch quantile", "below it"),
-        ((f"{level:.0%}", f"{share:.1%}") for level, share in found.coverage.items()),
-    )
-    say()
-    _table(
-        ("group", "total of", "impressions", "predicted", "actual", "error", "noise (1 s.e.)"),
+            head.name,
+            f"{head.occurred:,}",
+            _share(head.auc, ".4f"),
+            f"{head.log_loss:.5f}",
+            f"{head.base_log_loss:.5f}",
+        )
+        for head in found.heads
+    ]
+    reliability = [(f"{p:.3f}", f"{y:.3f}", f"{n:,}") for p, y, n in found.reliability]
+    coverage = [(f"{level:.0%}", f"{share:.1%}") for level, share in found.coverage.items()]
+    totals = [
         (
-            (
-                t.group,
-                t.what,
-                f"{t.impressions:,}",
-                f"{t.predicted:,.0f}",
-                f"{t.actual:,.0f}",
-                _share(t.error, "+.1%"),
-                _share(t.noise, ".1%"),
-            )
-            for t in found.totals
-        ),
+            total.group,
+            total.what,
+            f"{total.impressions:,}",
+            f"{total.predicted:,.0f}",
+            f"{total.actual:,.0f}",
+            _share(total.error, "+.1%"),
+            _share(total.noise, ".1%"),
+        )
+        for total in found.totals
+    ]
+    names = (
+        "group",
+        "total of",
+        "impressions",
+        "predicted",
+        "actual",
+        "error",
+        "noise (1 s.e.)",
+    )
+    calibration = (
+        f"Expected calibration error of the click: {found.calibration_error:.4f} (a perfect model"
+        f" on as many impressions: {found.calibration_noise:.4f})."
+    )
+    show(
+        [
+            Words(f"{found.impressions:,} impressions of days that the model has not seen."),
+            Heading("Each kind of answer"),
+            _table(("answer", "occurred", "AUC", "log loss", "base rate's"), heads),
+            Heading("Calibration of the click"),
+            Words(calibration),
+            _table(("predicted", "clicked", "impressions"), reliability),
+            Heading("Coverage of watch-time quantiles"),
+            _table(("watch quantile", "below it"), coverage),
+            Heading("Totals"),
+            _table(names, totals),
+        ]
     )
 
 
@@ -270,7 +281,7 @@ def support(run: Path) -> None:
     for s in found:
         shares = (f"{x:.1%}" for x in (s.logged, s.overlap, s.effective, s.thin, s.never, s.cold))
         rows.append((s.arm, f"{s.impressions:,}", *shares, f"{s.items:,}", f"{s.top:.1%}"))
-    _table(names, rows)
+    show([_table(names, rows)])
 
 
 @data.command()
@@ -310,20 +321,13 @@ def worlds(run: Path) -> None:
                 f"{p.between:.3%}",
             )
         )
-    _table(("lift", "mean", "low", "high", "s.e. within", "s.d. between"), rows)
+    show([_table(("lift", "mean", "low", "high", "s.e. within", "s.d. between"), rows)])
 
 
 def _share(value: float, form: str) -> str:
     return "n/a" if value != value else format(value, form)
 
 
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Columns as wide as they need to be: the first to the left, figures to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    for line in lines:
-        cells = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        say("  ".join(cells).rstrip())
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    """A table of which the first column is text and the others are numbers."""
+    return Table(header[0], columns(*header), [tuple(map(plain, row)) for row in rows])

@@ -35,6 +35,8 @@ def list_(as_json: bool) -> None:
     import json
 
     from policies.registry import available
+    from simulator.page.blocks import Table, columns, plain
+    from simulator.page.terminal import show
 
     entries = available()
     if as_json:
@@ -48,9 +50,9 @@ def list_(as_json: bool) -> None:
             )
         )
         return
-    width = max(len(name) for name in entries) if entries else 0
-    for name, entry in entries.items():
-        say(f"{name:<{width}}  {entry.target}  ({entry.distribution})")
+    rows = [(plain(name), plain(e.target), plain(e.distribution)) for name, e in entries.items()]
+    heads = columns("policy", "class", "distribution", text=3)
+    show([Table("Policies", heads, rows)])
 
 
 @policies.command()

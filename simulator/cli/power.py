@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,9 @@ import click
 
 from simulator.cli.failure import failures
 from simulator.cli.say import say
+from simulator.page.blocks import Block, Cell, Heading, Table, Words, columns, plain
+from simulator.page.terminal import show
+from simulator.page.words import interval, number, percent, title, two, whole
 
 if TYPE_CHECKING:
     from policies.base import Progress
@@ -37,12 +40,12 @@ class Percent(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     ) -> float:
         try:
             text = str(value).strip()
-            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            fraction = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         except ValueError:
             self.fail(f"a lift is written 0.5% or 0.005; got {value!r}", param, ctx)
-        if not math.isfinite(number) or number == 0:
+        if not math.isfinite(fraction) or fraction == 0:
             self.fail(f"a lift must be a number other than 0; got {value!r}", param, ctx)
-        return number
+        return fraction
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,7 @@ def power(source: Path | None, out: Path | None, **options: Any) -> None:
                 if source is None
                 else list(_from(source, wish, options, progress))
             )
-        for line in lines(plans, wish.target):
-            say(line)
+        show(blocks(plans, wish.target))
         if out is not None:
             say(write_text(out, json.dumps(plans, indent=1, allow_nan=False) + "\n"))
 
@@ -308,61 +310,71 @@ def _days(
     return found
 
 
-def lines(plans: list[dict[str, Any]], target: float) -> Iterator[str]:
+def blocks(plans: Sequence[Mapping[str, Any]], target: float) -> Iterator[Block]:
     """The plans for a terminal."""
-    from simulator.stats.power import PLANS
-
-    yield f"{_rule(plans)}, power {target:.0%}. Users are users in all; a twin pair is one user."
+    users = "Users are users in all; a twin pair is one user."
+    yield Words(f"{_rule(plans)}, power {percent(target, 0, sign=False)}. {users}")
     for plan in plans:
-        twins = (
-            ""
-            if plan["sd_difference"] is None
-            else f", twins' difference {plan['sd_difference']:.4g}"
-        )
-        past = (
-            ""
-            if plan["correlation"] is None
-            else f", correlation with the pre-period {plan['correlation']:.2f}"
-        )
-        yield ""
-        yield f"{plan['metric']}: mean {plan['mean']:.4g}, sd {plan['sd']:.4g}{twins}{past}"
-        for design, figures in plan["designs"].items():
-            need = figures["users_needed"]
-            line = (
-                f"  {design:<7} {PLANS[design].words:<52} {_count(need):>20} users for"
-                f" {plan['lift']:+.3%}"
+        yield Heading(f"{title(plan['metric'])}: a lift of {percent(plan['lift'])}")
+        known = [f"mean {number(plan['mean'])}", f"sd {number(plan['sd'])}"]
+        if plan["sd_difference"] is not None:
+            known.append(f"sd of twins' difference {number(plan['sd_difference'])}")
+        if plan["correlation"] is not None:
+            known.append(f"correlation with the pre-period {two(plan['correlation'])}")
+        yield Words(", ".join(known), note=True)
+        yield _needs(plan)
+        simulated = [
+            (
+                plain(design),
+                plain(whole(n)),
+                plain(percent(rate["value"], 1, sign=False)),
+                plain(interval(rate["low"], rate["high"], 1, sign=False)),
             )
-            if figures["detectable"] is not None:
-                line += f"; {plan['users']:,} users show {figures['detectable']:.2%}"
-            yield line
-            if figures["by_power"]:
-                steps = ", ".join(
-                    f"{float(t):.0%} with {_count(n)}" for t, n in figures["by_power"].items()
-                )
-                yield f"          power {steps}"
-            for n, rate in (figures["curve"] or {}).get("simulated", ()):
-                yield (
-                    f"          simulated power with {n:,} users: {rate['value']:.1%}"
-                    f" [{rate['low']:.1%}, {rate['high']:.1%}]"
-                )
+            for design, figures in plan["designs"].items()
+            for n, rate in (figures["curve"] or {}).get("simulated", ())
+        ]
+        if simulated:
+            heads = columns("simulated", "users", "power", "95% interval")
+            yield Table("Simulated power", heads, simulated)
         for design, need in plan.get("days", {}).items():
-            said = (
-                f"{need:,.0f} {'day' if need == 1 else 'days'}"
-                if need is not None
-                else "no number of days is enough, users differ too much"
-            )
-            yield f"  {design:<7} with {plan['users']:,} users for {plan['lift']:+.3%}: {said}"
+            days = "no number of days is enough, users differ too much"
+            if need is not None:
+                days = f"{whole(need)} {'day' if need == 1 else 'days'}"
+            yield Words(f"{design} with {whole(plan['users'])} users: {days}")
         if plan["published"]:
             needs = " or ".join(
                 f"{_count(f['users_needed'])} ({d})" for d, f in plan["designs"].items()
             )
-            yield (
-                f"  To see the paper's {plan['lift']:+.3%} {plan['metric'].replace('_', ' ')} you"
+            yield Words(
+                f"To see the paper's {percent(plan['lift'])} {title(plan['metric']).lower()} you"
                 f" would need {needs} users."
             )
 
 
-def _rule(plans: list[dict[str, Any]]) -> str:
+def _needs(plan: Mapping[str, Any]) -> Table:
+    """The users that each design needs, at the wished power and at others, and the smallest lift
+    that given users show.
+    """
+    from simulator.stats.power import PLANS
+
+    designs = plan["designs"]
+    shows = any(figures["detectable"] is not None for figures in designs.values())
+    heads = ["design", "users needed", *(f"at {percent(power, 0, sign=False)}" for power in CURVE)]
+    if shows:
+        heads.append(f"{whole(plan['users'])} users show")
+    rows = []
+    for design, figures in designs.items():
+        by_power = figures["by_power"] or {}
+        cells = [_count(figures["users_needed"])]
+        cells += [_count(by_power.get(f"{power:g}")) for power in CURVE]
+        if shows:
+            cells.append(percent(figures["detectable"], 2, sign=False))
+        name = Cell(design, under=PLANS[design].words)
+        rows.append((name, *map(plain, cells)))
+    return Table("Users needed", columns(*heads), rows)
+
+
+def _rule(plans: Sequence[Mapping[str, Any]]) -> str:
     """The test that is planned for, as the verdict of a report makes it."""
     if not plans or plans[0]["comparisons"] == 1 or plans[0]["correction"] == "none":
         return "Two-sided test at 5%"
@@ -379,4 +391,4 @@ def _finite(n: float) -> float | None:
 
 
 def _count(n: float | None) -> str:
-    return "more than 10^15" if n is None else f"{n:,.0f}"
+    return "more than 10^15" if n is None else whole(n)
