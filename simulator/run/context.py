@@ -32,7 +32,7 @@ from simulator.log.eventlog import FEEDBACK, FIT, EventLog, Metadata, Propensity
 from simulator.log.files import load_arrays, reading
 from simulator.log.metadata import FITTED_ONCE, HISTORY, arm_names
 from simulator.log.workspace import Lane, Workspace, load_catalogue, open_log, versions
-from simulator.scenario.model import Scenario, population
+from simulator.scenario.model import Scenario
 from simulator.scenario.parts import PolicySpec
 from simulator.serving.desk import Channel, Desk, Serves
 from simulator.serving.draft import Draft
@@ -177,7 +177,7 @@ class Context:
     @cached_property
     def population(self) -> Population:
         """The users section of the scenario."""
-        section: Any = population(self.scenario.users)
+        section: Any = self.scenario.users
         return section  # type: ignore[no-any-return]
 
     @cached_property

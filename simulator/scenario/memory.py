@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from simulator.config.document import Keys
+from simulator.config.document import Keys, dotted
 from simulator.config.section import Section
 from simulator.scenario.parts import Data, Engine, Serving
 
@@ -71,9 +71,8 @@ def needed(scenario: Sized, n_users: int, n_items: int) -> list[Part]:
     lives = -(-n_users // min(engine.shards, n_users))
     memory = max(serving.history, serving.seen or 0)
     past: Keys = ("serving", "seen" if memory > serving.history else "history")
-    unusual: Keys = (
-        ("engine", "block") if engine.block > 16 * memory else past
-    )  # 16: of the defaults, 2048 and 128
+    # Whichever is further above its default is named; 16 is the ratio of the defaults, 2048 / 128.
+    unusual: Keys = ("engine", "block") if engine.block > 16 * memory else past
     candidates = serving.recall + sum(channel.quota for channel in serving.channels)
     parts = [
         Part("users' memories", past, REMEMBERED * lives * memory),
@@ -105,16 +104,13 @@ def _of_world(users: Any) -> tuple[float, float, float]:
     """
     m, d = users.interests.per_user, users.interests.dimensions
     state = 8 * (m + m * d + m + d + 10)  # `law.Lives`, `World.level`, `World.rate`
-    of_user = 2 * state + 8 * (
-        m + m * d
-    )  # and as they were built, and as the production policy knows them
+    # Twice: as they are and as they were built; and as the production policy knows the users.
+    of_user = 2 * state + 8 * (m + m * d)
     of_item = 8 * (3 * d + 20)  # `World`, `Truth.video`, `Walkers.onward`, a row of estimates
     branches = users.succession.branches if hasattr(users, "succession") else 0
-    return (
-        of_user,
-        of_item,
-        8 * (users.videos.tags * (3 * d + branches) + users.videos.authors * (3 * d + 2)),
-    )
+    videos = users.videos
+    others = 8 * (videos.tags * (3 * d + branches) + videos.authors * (3 * d + 2))
+    return of_user, of_item, others
 
 
 def requests_a_day(users: Any) -> float:
@@ -132,11 +128,9 @@ def excess(scenario: Sized, n_users: int, n_items: int) -> tuple[Keys, str] | No
     total, limit = sum(part.size for part in parts), scenario.engine.memory_limit
     if total <= limit * GIB:
         return None
-    key = ".".join(map(str, parts[0].keys))
-    need = (
-        f"about {_size(total)} of memory in one process"
-        f" ({', '.join(f'{part.what} {_size(part.size)}' for part in parts[:3])})"
-    )
+    key = dotted(parts[0].keys)
+    largest = ", ".join(f"{part.what} {_size(part.size)}" for part in parts[:3])
+    need = f"about {_size(total)} of memory in one process ({largest})"
     advice = f"make {key} smaller, raise engine.shards, or raise engine.memory_limit"
     return parts[0].keys, f"needs {need}, more than engine.memory_limit ({limit:g} GiB); {advice}"
 

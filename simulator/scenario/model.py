@@ -6,7 +6,6 @@ JSON schema, and the resolved form that a log carries. Nothing is run here.
 
 from __future__ import annotations
 
-import importlib
 import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -19,9 +18,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PrivateAttr,
-    SerializeAsAny,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -43,6 +40,7 @@ from simulator.log.files import looked_up
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.scenario import memory
 from simulator.scenario.parts import Arm, Data, Engine, PolicySpec, Serving
+from simulator.scenario.populations import POPULATIONS, SYNTHETIC, Users, population_class
 
 __all__ = ["Scenario", "ScenarioError", "json_schema"]
 
@@ -50,27 +48,19 @@ __all__ = ["Scenario", "ScenarioError", "json_schema"]
 class World(Section):
     """One more world for the same arms."""
 
-    users: SerializeAsAny[Section]
+    users: Users
     data: Data | None = Field(default=None, description="its own data; the scenario's if left out")
 
-    @field_validator("users", mode="before")
-    @classmethod
-    def _population(cls, value: Any) -> Section:
-        return population(value)
 
-
-def _named(metric: Any) -> Any:
+def _metric(value: Any) -> Any:
     """An entry of `metrics`, before its type is looked at: one complaint, and not one for each type
     that it might have had.
     """
-    declared = (
-        isinstance(metric, Mapping)
-        and len(metric) == 1
-        and next(iter(metric.values())) in ("higher", "lower")
-    )
-    if not declared and not (isinstance(metric, str) and len(metric) <= 100):
+    is_name = isinstance(value, str) and len(value) <= 100
+    is_declared = isinstance(value, Mapping) and [*value.values()] in (["higher"], ["lower"])
+    if not (is_name or is_declared):
         raise ValueError("must be a metric's name, or {name: higher} or {name: lower}")
-    return metric
+    return value
 
 
 class Scenario(Section):
@@ -82,9 +72,7 @@ class Scenario(Section):
         default=0, description="decides every random number, below 2^64"
     )
     data: Data = Field(default=Data(), description="where the history comes from")
-    users: SerializeAsAny[Section] = Field(
-        description="who answers; `kind` decides which further keys there are"
-    )
+    users: Users = Field(description="who answers; `kind` decides which further keys there are")
     days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
         default=5, description="length of the A/B"
     )
@@ -97,7 +85,7 @@ class Scenario(Section):
         default=FitsSpec(), description="how often each method is trained; a number, or a section"
     )
     metrics: tuple[
-        Annotated[str | dict[str, Literal["higher", "lower"]], BeforeValidator(_named)], ...
+        Annotated[str | dict[str, Literal["higher", "lower"]], BeforeValidator(_metric)], ...
     ] = Field(
         default=DEFAULT_METRICS,
         description=(
@@ -117,11 +105,6 @@ class Scenario(Section):
         default_factory=dict,
         description="published lifts by metric, shown beside ours (a fraction)",
     )
-
-    @field_validator("users", mode="before")
-    @classmethod
-    def _population(cls, value: Any) -> Section:
-        return population(value)
 
     @model_validator(mode="after")
     def _agree(self) -> Scenario:
@@ -292,45 +275,6 @@ def json_schema() -> dict[str, Any]:
         }
     definitions.pop("Section", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
-
-
-POPULATIONS: dict[str, str] = {
-    "choice": "simulator.users.choice:Choice",
-    "markov": "simulator.users.markov:Markov",
-    "learned": "simulator.users.learned:Learned",
-    "logged": "simulator.users.logged:Logged",
-    "held_out": "simulator.users.held_out:HeldOut",
-}
-"""Kinds of users -> the section that configures them; imported only when a scenario names them."""
-
-SYNTHETIC = ("choice", "markov")
-"""The kinds of users who make their own catalogue and history; all others live on the data of a
-real log.
-"""
-
-
-def population_class(kind: str) -> type[Section]:
-    """The section class of a kind of users."""
-    module, name = POPULATIONS[kind].split(":")
-    section: type[Section] = getattr(importlib.import_module(module), name)
-    return section
-
-
-def population(value: Any) -> Section:
-    """The users section from its plain values; an instance passes through.
-
-    Raises:
-        ValueError: not a mapping, no or an unknown `kind`, or what the section itself complains of.
-    """
-    if isinstance(value, Section):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError("must be a mapping with the key `kind`")
-    kind = value.get("kind")
-    if not (isinstance(kind, str) and kind in POPULATIONS):
-        rule = f"no kind {shown(kind)}; {near(str(kind), POPULATIONS)}"
-        raise disagreement([(("kind",), rule)])
-    return population_class(kind).model_validate(dict(value))
 
 
 def _keys_around(values: Mapping[str, Any], path: tuple[str | int, ...]) -> list[str]:

@@ -40,33 +40,29 @@ How a file is read:
 
 def markdown() -> str:
     """The page: one table for each section, the scenario itself first, then the kinds of users."""
-    from simulator.scenario.model import POPULATIONS, Scenario, json_schema, population_class
+    from simulator.scenario.model import Scenario, json_schema
+    from simulator.scenario.populations import POPULATIONS, population_class
 
     schema = json_schema()
     definitions = schema["$defs"]
     populations = {kind: population_class(kind) for kind in POPULATIONS}
-    order = _reachable(
-        {"properties": {k: v for k, v in schema["properties"].items() if k != "users"}}, definitions
-    )
+    of_users = {cls.__name__ for cls in populations.values()}
+    keys = {key: part for key, part in schema["properties"].items() if key != "users"}
+    order = _reachable({"properties": keys}, definitions)
     parts = [HEAD, _section("Scenario", schema, Scenario.__doc__)]
-    titles = {cls.__name__ for cls in populations.values()}
-    parts += [
-        _section(name, definitions[name], definitions[name].get("description"))
-        for name in order
-        if name not in titles
-    ]
-    told = set(order)
+    for name in order:
+        if name not in of_users:
+            part = definitions[name]
+            parts.append(_section(name, part, part.get("description")))
+    written = {*order, *of_users}
     for kind, cls in populations.items():
-        name = cls.__name__
-        parts.append(_section(f"users of kind `{kind}`", definitions[name], cls.__doc__))
-        for inner in _reachable(definitions[name], definitions):
-            if inner not in told and inner not in titles:
-                parts.append(
-                    _section(
-                        inner, definitions[inner], definitions[inner].get("description"), level=3
-                    )
-                )
-                told.add(inner)
+        whole = definitions[cls.__name__]
+        parts.append(_section(f"users of kind `{kind}`", whole, cls.__doc__))
+        for name in _reachable(whole, definitions):
+            if name not in written:
+                part = definitions[name]
+                parts.append(_section(name, part, part.get("description"), level=3))
+                written.add(name)
     return "\n".join(parts)
 
 
@@ -123,13 +119,13 @@ def _type(field: dict[str, Any]) -> str:
 
 def _reachable(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
     """Names of the definitions that a schema refers to, depth first, in order of mention."""
-    found: list[str] = []
+    names: list[str] = []
 
     def visit(node: Any) -> None:
         if isinstance(node, dict):
             name = str(node.get("$ref", "")).rsplit("/", 1)[-1]
-            if name in definitions and name not in found:
-                found.append(name)
+            if name in definitions and name not in names:
+                names.append(name)
                 visit(definitions[name])
             for value in node.values():
                 visit(value)
@@ -138,4 +134,4 @@ def _reachable(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]
                 visit(value)
 
     visit(schema)
-    return found
+    return names
