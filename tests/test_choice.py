@@ -16,7 +16,7 @@ from policies.time import DAY
 from simulator.users.base import Source
 from simulator.users.choice import Choice, Oracle, Production
 from simulator.users.choice import kernel as compiled
-from simulator.users.choice.parameters import HOURS
+from simulator.users.choice.parameters import HOURS, Reaction, Reactions
 from simulator.users.choice.people import People
 
 OFF = {
@@ -328,6 +328,44 @@ def test_reactions_have_their_conditional_rates() -> None:
     for given, rate in ((click, 0.2), (~click, 0.1)):  # at p = 1/2 the affinity has no say
         assert close(likes[given].mean(), rate, np.sqrt(rate * (1 - rate) / given.sum()))
     assert not np.concatenate([answer.kinds["hate"].ravel() for answer in answers]).any()
+
+
+class More(Reactions):
+    """Six reactions more than the log's: words that are left over, then two further streams."""
+
+    a: Reaction = Reaction(rate=0.3, affinity=0.0, unclicked=1.0)
+    b: Reaction = a
+    c: Reaction = a
+    d: Reaction = a
+    e: Reaction = a
+    f: Reaction = a
+
+
+def test_another_reaction_is_data_and_changes_no_answer() -> None:
+    few = Choice(n_users=1500, n_items=300)
+    many = few.model_copy(update={"reactions": More()})
+    answers = [
+        ask(choice.build(Source(choice.catalogue(5)), 5, 5, Path()), 2, salt=1)
+        for choice in (few, many)
+    ]
+    for one, other in zip(*answers, strict=True):
+        np.testing.assert_array_equal(one.click, other.click)
+        np.testing.assert_array_equal(one.watch, other.watch)
+        np.testing.assert_array_equal(one.next, other.next)
+        for name, given in one.kinds.items():
+            np.testing.assert_array_equal(given, other.kinds[name])
+    examined = np.concatenate([answer.watch.ravel() for answer in answers[1]]) > 0
+    new = np.array(
+        [np.concatenate([answer.kinds[name].ravel() for answer in answers[1]]) for name in "abcdef"]
+    )[:, examined]
+    error = np.sqrt(0.3 * 0.7 / examined.sum())
+    for given in new:
+        assert close(given.mean(), 0.3, error)
+    # Each has random words of its own: independent of the others, and of the click.
+    assert np.abs(np.corrcoef(new) - np.eye(6)).max() < 5 / np.sqrt(examined.sum())
+    click = np.concatenate([answer.click.ravel() for answer in answers[1]])[examined]
+    for given in new:
+        assert abs(np.corrcoef(given, click)[0, 1]) < 5 / np.sqrt(examined.sum())
 
 
 def test_satiation_lowers_near_duplicates_and_recovers() -> None:

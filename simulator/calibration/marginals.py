@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from policies.elementary import logs
 from policies.time import DAY, HOUR
-from simulator.log.eventlog import FEEDBACK, EventLog
+from simulator.log.eventlog import EventLog
+from simulator.log.kinds import FEEDBACK
 
 Floats = npt.NDArray[np.float64]
 

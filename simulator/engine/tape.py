@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import IntArray
-from simulator.log.eventlog import FEEDBACK, FIT, ROW_GROUP, schema
+from simulator.log.eventlog import FIT, ROW_GROUP, schema
 from simulator.log.files import save_arrays
+from simulator.log.kinds import FEEDBACK
 from simulator.serving.desk import Served
 from simulator.users.base import Feedback
 

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 
 from policies.base import Sequences
 from simulator.log.files import staging_of, writing
+from simulator.log.kinds import FEEDBACK
 from simulator.log.ledger import commit
 from simulator.log.metadata import FIT, KEY, LogError, Metadata, Propensity
 
 __all__ = [
     "COLUMNS",
-    "FEEDBACK",
     "FIT",
     "KEY",
     "NULLABLE",
@@ -47,8 +47,6 @@ __all__ = [
     "seal_of",
 ]
 
-FEEDBACK = ("long_view", "like", "comment", "forward", "follow", "hate", "profile_enter")
-"""Kinds of feedback besides click and watch; a log has a column for each kind that it knows."""
 
 TAB = "tab"
 """Optional column (u8) of logs of a real service: the surface that a request came from, as the

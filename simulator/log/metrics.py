@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from simulator.log.kinds import FEEDBACK
+
 Array = npt.NDArray[Any]
 Rows = Mapping[str, Array]
 """Log columns of a stretch of rows, each `[rows]`: bools as int8 with -1 for null, floats with NaN
@@ -85,6 +87,11 @@ def _flag(column: str) -> Term:
     return Term(column, (column,), lambda rows: rows[column] == 1)
 
 
+def _feedback(name: str) -> Metric:
+    kind = FEEDBACK[name]
+    return Metric(name, kind.counts, kind.unit, _flag(name), higher_is_better=kind.higher_is_better)
+
+
 def _ones(rows: Rows) -> Array:
     return np.ones(len(rows["t"]), dtype=bool)
 
@@ -131,13 +138,13 @@ DEFAULT_METRICS = (
 
 METRICS: dict[str, Metric] = _register(
     (
-        Metric("comment", "comments written", "comments", _flag("comment")),
-        Metric("forward", "videos forwarded", "forwards", _flag("forward")),
+        _feedback("comment"),
+        _feedback("forward"),
         Metric("play", "videos that started (watch time above zero)", "plays", PLAYS),
-        Metric("follow", "authors followed", "follows", _flag("follow")),
+        _feedback("follow"),
         Metric("watch_time", "time watched", "s", WATCH),
         Metric("click", "clicks (on single-column feeds: valid plays)", "clicks", CLICKS),
-        Metric("like", "likes", "likes", _flag("like")),
+        _feedback("like"),
         Metric("sessions", "sessions opened", "sessions", SESSIONS),
         Metric(
             "return",
@@ -147,9 +154,7 @@ METRICS: dict[str, Metric] = _register(
             ACTIVE_DAYS,
         ),
         Metric("click_rate", "clicks per impression", "share", CLICKS, IMPRESSIONS),
-        Metric("long_view", "long views", "long views", _flag("long_view")),
-        Metric("hate", "reports of dislike", "reports", _flag("hate"), higher_is_better=False),
-        Metric("profile_enter", "visits to an author's profile", "visits", _flag("profile_enter")),
+        *map(_feedback, [kind for kind in FEEDBACK if kind not in DEFAULT_METRICS]),
         Metric("impressions", "videos shown", "impressions", IMPRESSIONS),
         Metric("requests", "slates asked for", "requests", REQUESTS),
     )

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from policies.base import Histories, IntArray
 from policies.time import DAY
-from simulator.log.eventlog import FEEDBACK, KEY, EventLog, LogError, Propensity, column_values
+from simulator.log.eventlog import KEY, EventLog, LogError, Propensity, column_values
+from simulator.log.kinds import FEEDBACK
 from simulator.log.rules import INSPECTED, inspected
 
 Float = npt.NDArray[np.float64]

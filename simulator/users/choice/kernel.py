@@ -19,7 +19,21 @@ from policies.elementary import circle, exp, exp2, log, power, tanh
 from policies.philox import philox, philox_words, uniform
 from policies.streams import Purpose
 from policies.time import DAY, HOUR
-from simulator.users.choice.law import UNBORN, Answers, Floats, Ints, Law, Lives, Truth
+from simulator.users.choice.law import (
+    AUTHOR,
+    EXAMINE,
+    RESPONSE,
+    STREAMS,
+    UNBORN,
+    VIDEO,
+    Answers,
+    Floats,
+    Ints,
+    Law,
+    Lives,
+    Truth,
+    Words,
+)
 from simulator.users.choice.parameters import LONG_VIEW, VALID_PLAY
 
 _EXAMINE, _LEAVE, _RETURN, _ARRIVE = (
@@ -36,15 +50,14 @@ AUTHOR_TASTE, VIDEO_TASTE, ESTIMATE, INTEREST = 30, 31, 32, 33
 video, interest.
 """
 
-Words = npt.NDArray[np.uint32]
-
 FAR = 2.0**62
 """ms: a time that no run reaches and 64 bits hold; heavy tails of watch times lie beyond it."""
 
-STREAMS, CHUNK = 5, 32
-"""Blocks of words that an impression may take: examination, response, feedback, taste for the
-author and for the video; requests whose words are computed together (their number changes no
-bit)."""
+CHUNK = 32
+"""Requests whose random words are computed together; their number changes no bit."""
+
+FURTHER = 256
+"""Purpose.FEEDBACK + 256, + 512, ... key the further streams of worlds with many reactions."""
 
 
 @njit(cache=True)
@@ -329,21 +342,39 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints)
 
 
 @njit(cache=True)
-def _count(user: Ints, step: Ints, items: Ints, author: Ints, counters: Words) -> int:
-    """Fill the counters of all words that the answers to `[n]` slates may take, request by request,
-    `[4, n * STREAMS * k]`; how many.
+def _count(user: Ints, step: Ints, items: Ints, author: Ints, streams: int, counters: Words) -> int:
+    """Fill the counters of all words that the answers to `[n]` slates may take, stream by stream,
+    `[4, >= streams * n * k]`; how many.
     """
     at, k = 0, items.shape[1]
-    for b in range(len(user)):
-        for stream in range(STREAMS):
+    for stream in range(streams):
+        purpose = _FEEDBACK + FURTHER * (stream - STREAMS + 1)
+        if stream < STREAMS:
             purpose = (_EXAMINE, _RESPONSE, _FEEDBACK, _WORLD, _WORLD)[stream]
-            what = step[b] if stream < 3 else (AUTHOR_TASTE if stream == 3 else VIDEO_TASTE)
+        for b in range(len(user)):
+            what = step[b]
+            if stream == AUTHOR:
+                what = AUTHOR_TASTE
+            elif stream == VIDEO:
+                what = VIDEO_TASTE
             for p in range(k):
-                lane = author[items[b, p]] if stream == 3 else items[b, p]
+                lane = author[items[b, p]] if stream == AUTHOR else items[b, p]
                 counters[0, at + p], counters[1, at + p] = np.uint32(user[b]), np.uint32(what)
                 counters[2, at + p], counters[3, at + p] = np.uint32(purpose), np.uint32(lane)
             at += k
     return at
+
+
+@njit(cache=True)
+def _likely(law: Law, words: Words, size: int) -> npt.NDArray[np.bool_]:
+    """Whether any reaction to each of `size` impressions is possible, by its random word alone."""
+    out = np.zeros(size, dtype=np.bool_)
+    for kind in range(len(law.most)):
+        begin, most = law.words[kind, 0] * size, law.most[kind]
+        drawn = words[law.words[kind, 1], begin : begin + size]
+        for i in range(size):  # contiguous: LLVM compares many at a time
+            out[i] |= drawn[i] <= most
+    return out
 
 
 @njit(cache=True)
@@ -385,19 +416,15 @@ def _answer(
         lives.memory,
         lives.clicked,
     )
-    clicks, watches, kinds, shown, reactions = (
-        out.click,
-        out.watch,
-        out.kinds,
-        out.shown,
-        law.reactions,
-    )
+    clicks, watches, kinds, shown = out.click, out.watch, out.kinds, out.shown
+    reactions = law.reactions
     k, n_places, usual = (
         items.shape[1],
         memory.shape[1],
         _weibull(law.skip_scale, law.skip_shape, VALID_PLAY),
     )
-    l0, l1, l2, l3, l4, l5 = law.most
+    size = len(user) * k
+    likely, of_reaction = _likely(law, words, size), law.words
     videos, lens, match = (
         np.empty((CHUNK * k, video.shape[1])),
         np.empty(((weights.shape[1] + 3) // 4, n_places + 1, 4)),
@@ -405,7 +432,7 @@ def _answer(
     )
     _gather(video, items, videos)
     for b in range(len(user)):
-        u, row, at, to = user[b], b * k, b * STREAMS * k, first + b
+        u, row, to = user[b], b * k, first + b
         fold(weights, interests, u, lens)
         for p in range(k):
             match[p] = matching(lens, videos, row + p)
@@ -413,13 +440,8 @@ def _answer(
         n, abandoned = 0, False
         while n < k and not abandoned and items[b, n] != 0:
             p, n = n, n + 1
-            examine, response, feedback, by_author, by_video = (
-                at + p,
-                at + k + p,
-                at + 2 * k + p,
-                at + 3 * k + p,
-                at + 4 * k + p,
-            )
+            examine, response = EXAMINE * size + row + p, RESPONSE * size + row + p
+            by_author, by_video = AUTHOR * size + row + p, VIDEO * size + row + p
             click, long, watch = False, False, 0.0
             if _unit32(words[0, examine]) < chance:
                 duration = videos[row + p, n_places + 1]
@@ -457,27 +479,17 @@ def _answer(
                         for later in range(p + 1, k):
                             match[later] = matching(lens, videos, row + later)
                 else:
-                    most = (
-                        usual
-                        if duration >= VALID_PLAY
-                        else _weibull(law.skip_scale, law.skip_shape, duration)
-                    )
+                    below = usual
+                    if duration < VALID_PLAY:
+                        below = _weibull(law.skip_scale, law.skip_shape, duration)
                     watch = _skip_watch(
-                        law.skip_scale, law.skip_shape, most, _unit32(words[1, response])
+                        law.skip_scale, law.skip_shape, below, _unit32(words[1, response])
                     )
-                f0, f1, f2, f3 = (
-                    words[0, feedback],
-                    words[1, feedback],
-                    words[2, feedback],
-                    words[3, feedback],
-                )
-                f4, f5 = words[2, examine], words[3, examine]
-                if (
-                    f0 < l0 or f1 < l1 or f2 < l2 or f3 < l3 or f4 < l4 or f5 < l5
-                ):  # seldom: spares exponentials
+                if likely[row + p]:  # seldom: spares exponentials
                     suits = suits if click else suiting(y)
-                    for kind in range(6):
-                        mark = _unit32((f0, f1, f2, f3, f4, f5)[kind])
+                    for kind in range(len(reactions)):
+                        place = of_reaction[kind, 0] * size + row + p
+                        mark = _unit32(words[of_reaction[kind, 1], place])
                         factor = 1.0 if click else reactions[kind, 2]
                         kinds[1 + kind, to, p] = mark < factor * sigmoid(
                             reactions[kind, 0] + reactions[kind, 1] * suits
@@ -493,7 +505,7 @@ def _answer(
             )
         for p in range(n, k):
             clicks[to, p], watches[to, p] = -1, np.nan
-            for kind in range(7):
+            for kind in range(len(kinds)):
                 kinds[kind, to, p] = -1
         shown[to] = n
         mood[b, 0], mood[b, 1], mood[b, 2] = spent, satisfied, abandoned
@@ -560,17 +572,16 @@ def respond(
     """Answer `[B]` slates `[B, k]` of different users, CHUNK at a time; all noise of an impression
     is keyed by (user, step, item).
     """
-    k = items.shape[1]
-    counters, words = (
-        np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32),
-        np.empty((4, CHUNK * STREAMS * k), dtype=np.uint32),
-    )
+    size = CHUNK * law.streams * items.shape[1]
+    counters = np.empty((4, size), dtype=np.uint32)
+    words = np.empty((4, size), dtype=np.uint32)
     mood = np.empty((CHUNK, 3))
     for first in range(0, len(user), CHUNK):
         end = min(first + CHUNK, len(user))
         who, when, at, slates = user[first:end], step[first:end], t[first:end], items[first:end]
         _wake(law, seed, truth, lives, who, at)
-        philox_words(seed, counters, _count(who, when, slates, truth.author, counters), words)
+        n = _count(who, when, slates, truth.author, law.streams, counters)
+        philox_words(seed, counters, n, words)
         _answer(law, truth, lives, who, slates, words, first, out, mood)
         _go_on(law, seed, truth, lives, who, when, at, mood, first, out)
 

@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.users.choice.parameters import KINDS
-
 if TYPE_CHECKING:
     from simulator.users.choice.population import Choice
     from simulator.users.choice.world import World
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint32]
 
 UNBORN = int(np.iinfo(np.int64).min)
 """The day of birth of a user who has not asked yet."""
+
+
+EXAMINE, RESPONSE, FEEDBACK, AUTHOR, VIDEO = range(5)
+"""The streams: blocks of four random words of an impression, by what they decide."""
+
+STREAMS = 5
+
+SPARE = (*((FEEDBACK, word) for word in range(4)), (EXAMINE, 2), (EXAMINE, 3), (RESPONSE, 3))
+"""(stream, word) that the first reactions take: what examination and response leave over."""
 
 
 class Truth(NamedTuple):
@@ -80,11 +88,15 @@ class Law(NamedTuple):
     hours: Floats
     """`[25]` cumulative share of the day's arrivals at each full hour."""
     reactions: Floats
-    """`[6, 3]` logit of the rate, affinity, factor without a click; in the order of
-    parameters.KINDS without long_view.
+    """`[F, 3]` logit of the rate, affinity, factor without a click; in the order of
+    parameters.Reactions.
     """
-    most: tuple[int, ...]
-    """6 words: no reaction is given where its random word (of 2^32) is not below this."""
+    most: Words
+    """`[F]` no reaction is given where its random word (of 2^32) is above this."""
+    streams: int
+    """Blocks of random words that an impression may take: STREAMS, and more for many reactions."""
+    words: Ints
+    """`[F, 2]` of each reaction: the stream of its random word, and which of its four words."""
 
 
 class Lives(NamedTuple):
@@ -149,7 +161,7 @@ def law(choice: Choice, *, succession: bool) -> Law:
     )
     drift, patience, returning = choice.drift, choice.patience, choice.returning
     hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
-    reactions = np.array([_reaction(getattr(choice.reactions, name)) for name in KINDS[1:]])
+    reactions = np.array([_reaction(reaction) for _, reaction in choice.reactions])
     most = np.maximum(reactions[:, 2], 1.0) / (
         1.0 + exps(-reactions[:, 0] - np.abs(reactions[:, 1]))
     )
@@ -187,8 +199,18 @@ def law(choice: Choice, *, succession: bool) -> Law:
         succession=succession,
         hours=np.concatenate(([0.0], np.cumsum(hours) / hours.sum())),
         reactions=reactions,
-        most=tuple(int(chance * 2**32) + 1 for chance in most),
+        most=np.array([min(int(chance * 2**32), 2**32 - 1) for chance in most], dtype=np.uint32),
+        streams=STREAMS + max(0, -(-(len(reactions) - len(SPARE)) // 4)),
+        words=np.array([_words_of(number) for number in range(len(reactions))]),
     )
+
+
+def _words_of(reaction: int) -> tuple[int, int]:
+    """The stream, and the word in it, that a reaction (numbered from 0) is drawn with."""
+    if reaction < len(SPARE):
+        return SPARE[reaction]
+    stream, word = divmod(reaction - len(SPARE), 4)
+    return STREAMS + stream, word
 
 
 def _reaction(reaction: Any) -> tuple[float, float, float]:

@@ -41,9 +41,6 @@ HOURS = (
 """Share of impressions by hour of day, 0..23 h, %: measured on KuaiRand."""
 
 
-KINDS = ("long_view", "like", "comment", "forward", "follow", "hate", "profile_enter")
-"""Feedback beside click and watch time, as columns of the event log."""
-
 VALID_PLAY = 7.0
 """s: a play of at least this, or of the whole video if it is shorter, is a click (the rule that
 KuaiRand's logs follow).
@@ -202,12 +199,22 @@ class Reactions(Section):
     KuaiRand).
     """
 
+    # Another kind is one more line, at the end (the order decides the random words), and a column
+    # of the log (`simulator.log.kinds.FEEDBACK`).
+
     like: Reaction = Reaction(rate=0.01443, affinity=1.7, unclicked=0.52)
     comment: Reaction = Reaction(rate=0.00058, affinity=3.47, unclicked=0.028)
     forward: Reaction = Reaction(rate=0.00143, affinity=0.74, unclicked=0.21)
     follow: Reaction = Reaction(rate=0.00102, affinity=1.28, unclicked=0.36)
     hate: Reaction = Reaction(rate=0.00021, affinity=-1.82, unclicked=1.44)
     profile_enter: Reaction = Reaction(rate=0.0282, affinity=1.34, unclicked=0.06)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All feedback beside click and watch time: what follows from the watch time, then the
+        reactions.
+        """
+        return ("long_view", *type(self).model_fields)
 
 
 class Satiation(Mechanism):

@@ -14,7 +14,6 @@ from policies.base import IntArray, Slates
 from policies.time import DAY
 from simulator.users.base import Feedback
 from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Truth, law, videos
-from simulator.users.choice.parameters import KINDS
 from simulator.users.choice.world import World
 
 if TYPE_CHECKING:
@@ -29,8 +28,6 @@ class People:
     the user's age in days, whatever was shown: arms share it.
     """
 
-    kinds: tuple[str, ...] = KINDS
-
     def __init__(
         self, choice: Choice, world: World, seed: int, onward: npt.NDArray[np.float64] | None = None
     ) -> None:
@@ -38,6 +35,7 @@ class People:
 
         self.n_users, self.n_items = world.n_users, world.n_items
         self.world, self.seed = world, np.uint64(seed)
+        self.kinds: tuple[str, ...] = choice.reactions.kinds
         n, m, d = choice.n_users, choice.interests.per_user, choice.interests.dimensions
         self.law: Law = law(choice, succession=onward is not None)
         self.truth = Truth(
@@ -86,7 +84,7 @@ class People:
         out = Answers(
             click=np.empty((b, k), dtype=np.int8),
             watch=np.empty((b, k), dtype=np.float32),
-            kinds=np.zeros((len(KINDS), b, k), dtype=np.int8),
+            kinds=np.zeros((len(self.kinds), b, k), dtype=np.int8),
             shown=np.empty(b, dtype=np.int64),
             next=np.empty(b, dtype=np.int64),
             leaves=np.empty(b, dtype=np.bool_),
@@ -95,7 +93,7 @@ class People:
             np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items)
         )
         kernel.respond(self.law, self.seed, self.truth, self.lives, who, when, at, items, out)
-        kinds = dict(zip(KINDS, out.kinds, strict=True))
+        kinds = dict(zip(self.kinds, out.kinds, strict=True))
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
     def known(self, user: int, refresh: int) -> tuple[int, int]:

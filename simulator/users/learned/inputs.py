@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from policies.base import IntArray, Sequences
 from policies.time import DAY, HOUR
-from simulator.log.eventlog import FEEDBACK, TAB
+from simulator.log.eventlog import TAB
+from simulator.log.kinds import FEEDBACK
 
 BINS = 20
 """Quantile bins of a numeric feature; one more holds the missing values."""

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from policies.base import IntArray
 from policies.streams import Purpose, uniform
-from simulator.log.eventlog import FEEDBACK
 from simulator.log.files import load_arrays, save_arrays
+from simulator.log.kinds import FEEDBACK
 from simulator.users.learned.inputs import POSITIONS
 
 F32 = npt.NDArray[np.float32]
@@ -165,10 +165,11 @@ class Response:
             self.kinds,
             self.kinds_bias,
         )
+        order = list(FEEDBACK)
         kinds = {
             name: (
                 (
-                    uniform(seed, Purpose.FEEDBACK, who, when, what * LANES + FEEDBACK.index(name))
+                    uniform(seed, Purpose.FEEDBACK, who, when, what * LANES + order.index(name))
                     < chances[:, i]
                 )
                 .astype(np.int8)
