@@ -78,10 +78,12 @@ def _compact(values: IntArray, keep: BoolArray, length: int) -> IntArray:
 def right_aligned(
     flat: npt.NDArray[Any], end: IntArray, n: IntArray, width: int | None = None
 ) -> npt.NDArray[Any]:
-    """Pieces of a flat array `[N]` as rows `[B, width]`: the last of the `n[i]` values before
-    `end[i]`, 0 on the left; None: max(n).
+    """Pieces of a flat array `[N]` as rows `[B, width]`: row i ends with the `n[i]` values before
+    `end[i]` (the last `width` of them); 0 stands on the left. A width of None is max(n).
     """
-    place = end[:, None] + np.arange(-int(n.max(initial=1)) if width is None else -width, 0)
+    if width is None:
+        width = int(n.max(initial=1))
+    place = end[:, None] + np.arange(-width, 0)
     inside = place >= (end - n)[:, None]
     out = np.zeros(inside.shape, dtype=flat.dtype)
     out[inside] = flat[place[inside]]
@@ -111,12 +113,12 @@ class Slates:
 
     def rows(self, index: Any) -> Slates:
         """The slates at `index` (a slice, an index array or a mask)."""
-        return Slates(
-            self.items[index],
-            self.scores[index],
-            None if self.propensities is None else self.propensities[index],
-            None if self.interest is None else self.interest[index],
-        )
+        propensities, interest = self.propensities, self.interest
+        if propensities is not None:
+            propensities = propensities[index]
+        if interest is not None:
+            interest = interest[index]
+        return Slates(self.items[index], self.scores[index], propensities, interest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +165,9 @@ class Sequences:
 
     def last(self, length: int) -> Histories:
         """The last `length` impressions of each user as requests, `[U, length]`; `step` is 0."""
-        items, clicked = (
-            right_aligned(flat, self.offsets[1:], np.diff(self.offsets), length)
-            for flat in (self.items, self.clicked)
-        )
+        end, n = self.offsets[1:], np.diff(self.offsets)
+        items = right_aligned(self.items, end, n, length)
+        clicked = right_aligned(self.clicked, end, n, length)
         return Histories(self.user, np.zeros(len(self), dtype=np.int64), items, clicked, items)
 
 
@@ -391,16 +392,9 @@ def _arrays(state: Any) -> dict[str, npt.NDArray[Any]]:
     if not isinstance(state, Mapping):
         raise TypeError(f"state must give a dict of arrays by name; got {type(state).__name__}")
     for name, values in state.items():
-        if (
-            not isinstance(name, str)
-            or not isinstance(values, np.ndarray)
-            or values.dtype.hasobject
-        ):
-            got = (
-                f"an array of {values.dtype}"
-                if isinstance(values, np.ndarray)
-                else type(values).__name__
-            )
+        is_array = isinstance(values, np.ndarray)
+        if not isinstance(name, str) or not is_array or values.dtype.hasobject:
+            got = f"an array of {values.dtype}" if is_array else type(values).__name__
             raise TypeError(
                 f"state must give numpy arrays without objects by name; got {got} under {name!r}"
             )

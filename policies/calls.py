@@ -144,70 +144,64 @@ class Calls:
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> None:
         """Fit the policy. Raises `CallError`, as every method here."""
         lend = self._lending(Shared)
-        log, known = lend(sequences), lend(catalogue)
+        log, lent_catalogue = lend(sequences), lend(catalogue)
         with self._calling("fit", lend):
-            fitted = self.policy.fit(log, known, fitting)
+            fitted = self.policy.fit(log, lent_catalogue, fitting)
         if fitted is not self.policy:
-            raise CallError(self.name, f"fit must return self; got {_shown(fitted)}", "form")
+            raise CallError(self.name, f"fit must return self; got {_describe(fitted)}", "form")
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """Slates `[B, k]` of the right form in arrays of the caller's own; what they hold is
         checked by `policies.form.fault`.
         """
         lend = self._lending(Frozen)
-        asked = lend(histories)
+        requests = lend(histories)
         with self._calling("recall", lend):
-            slates = self.policy.recall(asked, k, seed)
+            slates = self.policy.recall(requests, k, seed)
         if not isinstance(slates, Slates):
             raise CallError(
-                self.name, f"recall must return policies.base.Slates; got {_shown(slates)}", "form"
+                self.name,
+                f"recall must return policies.base.Slates; got {_describe(slates)}",
+                "form",
             )
-        shape = (len(histories), k)
-        return Slates(
-            self._owned("recall", "items", slates.items, np.int64, shape),
-            self._owned("recall", "scores", slates.scores, np.float32, shape),
-            (
-                None
-                if slates.propensities is None
-                else self._owned("recall", "propensities", slates.propensities, np.float32, shape)
-            ),
-            (
-                None
-                if slates.interest is None
-                else self._owned("recall", "interest", slates.interest, np.int64, shape)
-            ),
-        )
+        shape, propensities, interest = (len(histories), k), slates.propensities, slates.interest
+        items = self._copy("recall", "items", slates.items, np.int64, shape)
+        scores = self._copy("recall", "scores", slates.scores, np.float32, shape)
+        if propensities is not None:
+            propensities = self._copy("recall", "propensities", propensities, np.float32, shape)
+        if interest is not None:
+            interest = self._copy("recall", "interest", interest, np.int64, shape)
+        return Slates(items, scores, propensities, interest)
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Scores `[B, n]` of a `Scorer`; none is NaN."""
         assert isinstance(self.policy, Scorer)
         lend = self._lending(Frozen)
-        asked, which = lend(histories), lend(items)
+        requests, candidates = lend(histories), lend(items)
         with self._calling("score", lend):
-            scores = self.policy.score(asked, which)
+            scores = self.policy.score(requests, candidates)
         return self._numbers("score", "scores", scores, np.float32, items.shape)
 
     def update(self, histories: Histories, slates: Slates, clicked: BoolArray) -> None:
         """Let an `Updatable` learn from answers."""
         assert isinstance(self.policy, Updatable)
         lend = self._lending(Frozen)
-        given = lend(histories), lend(slates), lend(clicked)
+        arguments = lend(histories), lend(slates), lend(clicked)
         with self._calling("update", lend):
-            self.policy.update(*given)
+            self.policy.update(*arguments)
 
     def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
         """Probabilities `[B, k]` of a `Stochastic` policy."""
         assert isinstance(self.policy, Stochastic)
         lend = self._lending(Frozen)
-        asked, which = lend(histories), lend(items)
-        with self._calling("slate_propensities", lend):
-            chances = self.policy.slate_propensities(asked, which, seed)
-        chances = self._numbers(
-            "slate_propensities", "probabilities", chances, np.float32, items.shape
-        )
-        if chances.size and not (chances.min() >= 0 and chances.max() <= _SURE):
+        requests, shown = lend(histories), lend(items)
+        method = "slate_propensities"
+        with self._calling(method, lend):
+            chances = self.policy.slate_propensities(requests, shown, seed)
+        chances = self._numbers(method, "probabilities", chances, np.float32, items.shape)
+        if chances.size and not (chances.min() >= 0 and chances.max() <= _LARGEST_CHANCE):
             rule = f"probabilities must be in [0, 1]; got {chances.min()}..{chances.max()}"
-            raise CallError(self.name, f"slate_propensities: {rule}", "form")
+            raise CallError(self.name, f"{method}: {rule}", "form")
         return chances
 
     def slate_expectations(
@@ -216,10 +210,10 @@ class Calls:
         """Expectations `[B, k]` of an `Expectant` policy."""
         assert isinstance(self.policy, Expectant)
         lend = self._lending(Frozen)
-        given = lend(histories), lend(items), lend(values), lend(rows)
+        arguments = lend(histories), lend(items), lend(values), lend(rows)
         with self._calling("slate_expectations", lend):
-            means = self.policy.slate_expectations(*given, seed)
-        return self._owned("slate_expectations", "means", means, np.float64, items.shape)
+            means = self.policy.slate_expectations(*arguments, seed)
+        return self._copy("slate_expectations", "means", means, np.float64, items.shape)
 
     def save(self, folder: Path) -> None:
         """Write the policy into `folder`."""
@@ -258,7 +252,7 @@ class Calls:
         if changed is not None:
             raise CallError(self.name, f"{method} wrote into {changed}; {_READ_ONLY}", "write")
 
-    def _owned(
+    def _copy(
         self, method: str, name: str, got: Any, dtype: type, shape: tuple[int, ...]
     ) -> npt.NDArray[Any]:
         """A copy of an array that a policy gave back, which must be a plain numpy array of this
@@ -267,30 +261,28 @@ class Calls:
         if type(got) is np.ndarray and got.dtype == np.dtype(dtype) and got.shape == shape:
             return np.array(got, order="C")
         rule = f"{name} must be a numpy array of {np.dtype(dtype)} and shape {shape}"
-        raise CallError(self.name, f"{method}: {rule}; got {_shown(got)}", "form")
+        raise CallError(self.name, f"{method}: {rule}; got {_describe(got)}", "form")
 
     def _numbers(
         self, method: str, name: str, got: Any, dtype: type, shape: tuple[int, ...]
     ) -> npt.NDArray[Any]:
-        owned = self._owned(method, name, got, dtype, shape)
-        if np.isnan(owned).any():
-            row, column = np.argwhere(np.isnan(owned))[0]
-            raise CallError(
-                self.name,
-                f"{method}: {name} must be numbers; got NaN for request {row} at place {column}",
-                "form",
-            )
-        return owned
+        """As `_copy`, and none of the values is NaN."""
+        copy = self._copy(method, name, got, dtype, shape)
+        if np.isnan(copy).any():
+            row, column = np.argwhere(np.isnan(copy))[0]
+            rule = f"{name} must be numbers; got NaN for request {row} at place {column}"
+            raise CallError(self.name, f"{method}: {rule}", "form")
+        return copy
 
 
-_SURE = 1.000001
-"""The largest probability: 1 and the rounding of float32."""
+_LARGEST_CHANCE = 1.000001
+"""The largest probability that is accepted: 1, and the rounding of float32."""
 
 _READ_ONLY = "what a policy is handed belongs to the test: work on a copy (`array.copy()`)"
 
 
-def _shown(got: Any) -> str:
-    """What was got, in a few words."""
+def _describe(got: Any) -> str:
+    """What a policy gave back, in a few words."""
     if isinstance(got, np.ndarray):
         kind = "" if type(got) is np.ndarray else f"{type(got).__name__} of "
         return f"{kind}{got.dtype} {got.shape}"
@@ -331,9 +323,8 @@ def calling(
             except BaseException as error:  # a plug-in may raise anything
                 if isinstance(error, KeyboardInterrupt) and interrupted():
                     raise
-                raise CallError(
-                    name, f"{method} {raised(error)}", "write" if _is_write(error) else "raised"
-                ) from error
+                kind: Kind = "write" if _is_write(error) else "raised"
+                raise CallError(name, f"{method} {raised(error)}", kind) from error
             finally:
                 if warned is not None:
                     warned.add(method, caught)

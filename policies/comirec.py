@@ -93,12 +93,11 @@ class ComiRecNetwork(Network):
             )
         else:
             self.extractor = SelfAttention(policy.length, policy.width, policy.interests)
-        self.users = (
-            nn.Embedding(n_users + 1, policy.width, padding_idx=0) if policy.user_aware else None
-        )
-        self.user_map = (
-            nn.Linear(policy.width, policy.width, bias=False) if policy.user_aware else None
-        )
+        self.users: nn.Embedding | None = None
+        self.user_map: nn.Linear | None = None
+        if policy.user_aware:
+            self.users = nn.Embedding(n_users + 1, policy.width, padding_idx=0)
+            self.user_map = nn.Linear(policy.width, policy.width, bias=False)
         self.user_dropout = policy.user_dropout
         initialise(self, std=policy.width**-0.5)
 
@@ -107,9 +106,8 @@ class ComiRecNetwork(Network):
         interests: Tensor = self.extractor(self.items(items), items != 0)
         if self.users is not None and self.user_map is not None:
             if self.training:
-                user = torch.where(
-                    torch.rand(user.shape, device=user.device) < self.user_dropout, 0, user
-                )
+                is_hidden = torch.rand(user.shape, device=user.device) < self.user_dropout
+                user = torch.where(is_hidden, 0, user)
             interests = interests + self.user_map(self.users(user))[:, None]
         return interests
 
@@ -122,17 +120,14 @@ class Cuts:
         targets = np.maximum(np.diff(clicks.offsets) - 1, 0)
         self.row = np.repeat(np.arange(len(clicks)), np.minimum(targets, most))
         self._after, self._length, self._clicks = targets, length, clicks
-        self.lengths, self.targets = (
-            np.minimum(targets[self.row], length),
-            np.ones(len(self.row), dtype=np.int64),
-        )
+        self.lengths = np.minimum(targets[self.row], length)
+        self.targets = np.ones(len(self.row), dtype=np.int64)
 
     def batch(self, index: IntArray, device: str) -> Batch:
         """A fresh draw for the samples at `index`; `targets` is `[B, 1]`."""
         row = self.row[index]
-        before = 1 + (torch.rand(len(row), dtype=torch.float64).numpy() * self._after[row]).astype(
-            np.int64
-        )
+        draw = torch.rand(len(row), dtype=torch.float64).numpy()
+        before = 1 + (draw * self._after[row]).astype(np.int64)
         end = self._clicks.offsets[row] + before
         items = right_aligned(self._clicks.items, end, np.minimum(before, self._length))
         arrays = items, self._clicks.items[end][:, None], row, self._clicks.user[row] + 1
@@ -209,16 +204,14 @@ class ComiRec(VectorPolicy):
                 f" {self.category!r} has shape {column.shape}"
             )
         if column is None and self.diversity > 0:
-            known_columns = sorted(catalogue.items)
+            columns = sorted(catalogue.items)
             raise ValueError(
                 f"'diversity' of ComiRec needs the item column {self.category!r}; the catalogue has"
-                f" {known_columns}"
+                f" {columns}"
             )
-        self.categories_ = (
-            np.zeros(0, np.int64)
-            if column is None
-            else np.unique(column, return_inverse=True)[1].astype(np.int64)
-        )
+        self.categories_ = np.zeros(0, np.int64)
+        if column is not None:
+            self.categories_ = np.unique(column, return_inverse=True)[1].astype(np.int64)
 
     def reads(self) -> int:
         """`length` clicks."""
@@ -230,18 +223,11 @@ class ComiRec(VectorPolicy):
 
     def batch_loss(self, network: ComiRecNetwork, batch: Batch, objective: Objective) -> Tensor:
         """The loss of the interest nearest to the target (Cen et al. 2020, section 3.2)."""
-        interests, vectors, target = (
-            network.last(batch.items, batch.user),
-            network.vectors(),
-            batch.targets[:, 0],
-        )
+        interests = network.last(batch.items, batch.user)
+        vectors, target = network.vectors(), batch.targets[:, 0]
         nearest = torch.einsum("bid,bd->bi", interests, vectors[target]).argmax(1)
-        return objective(
-            interests[torch.arange(len(target), device=target.device), nearest],
-            vectors,
-            target,
-            batch.row,
-        )
+        rows = torch.arange(len(target), device=target.device)
+        return objective(interests[rows, nearest], vectors, target, batch.row)
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The k best of the pooled candidates, by the controllable aggregation."""

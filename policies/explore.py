@@ -99,10 +99,8 @@ class Explore(Policy):
 
         pool = self._pool(histories, k, seed)
         key = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
-        slate, propensities = (
-            np.zeros((len(histories), k), dtype=np.int64),
-            np.zeros((len(histories), k)),
-        )
+        slate = np.zeros((len(histories), k), dtype=np.int64)
+        propensities = np.zeros((len(histories), k))
         draw(
             key,
             histories.user,

@@ -59,19 +59,19 @@ class Exported(Scored):
                 wrong shape.
         """
         self.n_items_ = catalogue.n_items
-        self._asked(np.zeros((ROWS, self.length), dtype=np.int64))
+        self._ask(np.zeros((ROWS, self.length), dtype=np.int64))
         return self
 
     def scores(self, histories: Histories) -> FloatArray:
         """What the model gives for the last `length` clicks, `[B, n_items + 1]`."""
-        return self._asked(histories.clicks(self.length))
+        return self._ask(histories.clicks(self.length))
 
     @cached_property
     def _model(self) -> Callable[[IntArray], FloatArray]:
         path = Path(self.file)
         if path.suffix not in FORMATS:
-            known = ", ".join(f"{suffix} ({name})" for suffix, name in FORMATS.items())
-            raise ExportedError(f"exported policy: file must end in {known}; got {self.file!r}")
+            endings = ", ".join(f"{suffix} ({name})" for suffix, name in FORMATS.items())
+            raise ExportedError(f"exported policy: file must end in {endings}; got {self.file!r}")
         if not path.is_file():
             raise ExportedError(f"exported policy: no model file {self.file!r}")
         try:
@@ -87,7 +87,7 @@ class Exported(Scored):
                 f"exported policy {self.file}: not a readable {FORMATS[path.suffix]} model: {error}"
             ) from error
 
-    def _asked(self, items: IntArray) -> FloatArray:
+    def _ask(self, items: IntArray) -> FloatArray:
         scores = self._model(items)
         expected = (len(items), self.n_items_ + 1)
         if scores.shape != expected:
@@ -116,13 +116,12 @@ def _onnx(path: Path, source: str, target: str) -> Callable[[IntArray], FloatArr
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    for kind, name, found in [
-        ("input", source, [one.name for one in session.get_inputs()]),
-        ("output", target, [one.name for one in session.get_outputs()]),
-    ]:
-        if name not in found:
+    inputs = [each.name for each in session.get_inputs()]
+    outputs = [each.name for each in session.get_outputs()]
+    for kind, name, names in [("input", source, inputs), ("output", target, outputs)]:
+        if name not in names:
             raise ExportedError(
-                f"exported policy {path}: the model has no {kind} {name!r}; its {kind}s are {found}"
+                f"exported policy {path}: the model has no {kind} {name!r}; its {kind}s are {names}"
             )
 
     def call(items: IntArray) -> FloatArray:

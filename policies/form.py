@@ -9,7 +9,7 @@ import numpy as np
 
 from policies.base import Histories, Slates
 
-FINE, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED = range(7)
+KEPT, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED = range(7)
 
 _RULES = {
     UNKNOWN_ITEM: "items must be 0 or of 1..{n_items}; got {item} at place {place}",
@@ -33,20 +33,15 @@ def fault(slates: Slates, histories: Histories, n_items: int) -> tuple[int, str]
         histories: for these requests.
         n_items: items are 1..n_items.
     """
-    what, row, column = _inspect(slates.items, slates.scores, histories.seen, n_items)
-    if what != FINE:
+    rule, row, column = _inspect(slates.items, slates.scores, histories.seen, n_items)
+    if rule != KEPT:
         item, score = slates.items[row, column], slates.scores[row, column]
-        return row, _RULES[what].format(item=item, score=score, n_items=n_items, place=column)
+        return row, _RULES[rule].format(item=item, score=score, n_items=n_items, place=column)
     if slates.propensities is not None:
         row, column = _improper(slates.items, slates.propensities)
         if row >= 0:
-            return (
-                row,
-                (
-                    f"the propensity at place {column} must be in (0, 1]; got"
-                    f" {slates.propensities[row, column]}"
-                ),
-            )
+            chance = slates.propensities[row, column]
+            return row, f"the propensity at place {column} must be in (0, 1]; got {chance}"
     return None
 
 
@@ -60,15 +55,14 @@ def short(slates: Slates, histories: Histories, n_items: int) -> int | None:
     seen = np.sort(histories.seen[rows], axis=1)
     seen[:, 1:][seen[:, 1:] == seen[:, :-1]] = 0
     unseen = n_items - np.count_nonzero(seen, axis=1)
-    wanting = np.count_nonzero(slates.items[rows], axis=1) < np.minimum(
-        slates.items.shape[1], unseen
-    )
-    return int(rows[wanting.argmax()]) if wanting.any() else None
+    n_recalled = np.count_nonzero(slates.items[rows], axis=1)
+    is_short = n_recalled < np.minimum(slates.items.shape[1], unseen)
+    return int(rows[is_short.argmax()]) if is_short.any() else None
 
 
 @numba.njit(cache=True)
 def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int, int]:
-    """The first rule that is broken: (what, row, column); (FINE, 0, 0) if none.
+    """The first rule that is broken: (rule, row, column); (KEPT, 0, 0) if none is.
 
     Args:
         items, scores: `[B, k]` of a policy.
@@ -77,7 +71,6 @@ def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int
     """
     mark = np.full(n_items + 1, -1, dtype=np.int32)
     for b in range(items.shape[0]):
-        known = seen[b]
         for j in range(items.shape[1]):
             item, score = items[b, j], scores[b, j]
             if item < 0 or item > n_items:
@@ -90,12 +83,12 @@ def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int
                 continue
             if j > 0 and items[b, j - 1] == 0:
                 return GAP, b, j
-            if _among(item, known):
+            if _is_among(item, seen[b]):
                 return SEEN_ITEM, b, j
             if mark[item] == b:
                 return REPEATED_ITEM, b, j
             mark[item] = b
-    return FINE, 0, 0
+    return KEPT, 0, 0
 
 
 @numba.njit(cache=True)
@@ -111,9 +104,11 @@ def _improper(items: Any, propensities: Any) -> tuple[int, int]:
 
 
 @numba.njit(cache=True)
-def _among(item: Any, known: Any) -> bool:
-    """Whether `item` is in `known` `[S]`: a plain loop, because LLVM compares many at a time."""
-    found = 0
-    for j in range(len(known)):
-        found |= known[j] == item
-    return found != 0
+def _is_among(item: Any, items: Any) -> bool:
+    """Whether `item` is in `items` `[S]`: a loop without an exit, which LLVM turns into comparisons
+    of many items at a time.
+    """
+    is_among = 0
+    for j in range(len(items)):
+        is_among |= items[j] == item
+    return is_among != 0

@@ -63,12 +63,12 @@ class Implicit(Scored):
         from scipy.sparse import csr_matrix
 
         self.n_items_ = catalogue.n_items
-        found = self._class()
+        kind = self._class()
         if self.file:
             if not Path(self.file).is_file():
                 raise ImplicitError(f"implicit policy: no model file {self.file!r}")
             try:
-                model = found.load(self.file)
+                model = kind.load(self.file)
             except Exception as error:  # whatever the package raises on a file that is not its own
                 raise ImplicitError(
                     f"implicit policy: {self.file}: not a saved {self.model} model: {error}"
@@ -80,32 +80,29 @@ class Implicit(Scored):
             matrix = csr_matrix(
                 (np.ones(len(owner), dtype=np.float32), (owner, clicks.items - 1)), shape=shape
             )
-            seeded = (
-                {"random_state": fitting.seed, "num_threads": 1}
-                if self.model == "als"
-                else {"num_threads": 1}
-            )
+            arguments: dict[str, Any] = {"num_threads": 1}
+            if self.model == "als":
+                arguments["random_state"] = fitting.seed
             try:
-                model = found(**{**seeded, **self.arguments})
+                model = kind(**{**arguments, **self.arguments})
             except TypeError as error:
                 raise ImplicitError(
                     f"implicit policy: arguments of {self.model}: {error}"
                 ) from error
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # the package warns of its own conversions between sparse formats
+                # The package warns of its own conversions between sparse formats
+                warnings.simplefilter("ignore")
                 model.fit(matrix, show_progress=False)
         if self.model == "als":
             self.vectors_ = np.asarray(model.item_factors, dtype=np.float64)
             self.weights_ = np.array([model.regularization, model.alpha])
-            found_items = len(self.vectors_)
+            n_items = len(self.vectors_)
         else:
             self.similarity_ = csr_matrix(model.similarity)
-            found_items = self.similarity_.shape[0]
-        if found_items != self.n_items_:
+            n_items = self.similarity_.shape[0]
+        if n_items != self.n_items_:
             raise ImplicitError(
-                f"implicit policy: {self.file}: the model has {found_items} items, the catalogue"
+                f"implicit policy: {self.file}: the model has {n_items} items, the catalogue"
                 f" {self.n_items_}"
             )
         return self
@@ -138,12 +135,10 @@ class Implicit(Scored):
         users = np.empty((len(clicks), self.vectors_.shape[1]))
         for i, row in enumerate(clicks):
             items, counts = np.unique(row[row != PADDING], return_counts=True)
-            chosen = vectors[items]
+            clicked = vectors[items]
             confidence = alpha * counts
-            users[i] = solve(
-                gram + matmul(chosen.T * (confidence - 1), chosen),
-                (chosen.T * confidence).sum(axis=1),
-            )
+            matrix = gram + matmul(clicked.T * (confidence - 1), clicked)
+            users[i] = solve(matrix, (clicked.T * confidence).sum(axis=1))
         return np.asarray(matmul(users, vectors.T), dtype=np.float32)
 
     def _neighbours(self, clicks: IntArray) -> FloatArray:

@@ -47,34 +47,30 @@ class Random(Policy):
         """
         from policies.race import alike
 
-        items, chances = (
-            np.zeros((len(histories), k), dtype=np.int64),
-            np.zeros((len(histories), k), dtype=np.float32),
-        )
+        items = np.zeros((len(histories), k), dtype=np.int64)
+        chances = np.zeros((len(histories), k), dtype=np.float32)
         key = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
         alike(key, histories.user, histories.step, histories.seen, self.n_items_, items, chances)
-        return Slates(
-            items, np.where(items > 0, -np.arange(k), -np.inf).astype(np.float32), chances
-        )
+        scores = np.where(items > 0, -np.arange(k), -np.inf).astype(np.float32)
+        return Slates(items, scores, chances)
 
     def _chances(self, histories: Histories, k: int) -> npt.NDArray[np.float64]:
         """1 / (number of unseen items not yet placed) at each of k places, `[B, k]`."""
         ordered = np.sort(histories.seen, axis=1)
         distinct = (ordered > 0) & (np.diff(ordered, axis=1, prepend=0) > 0)
-        return np.asarray(
-            1 / np.maximum(self.n_items_ - distinct.sum(axis=1)[:, None] - np.arange(k), 1)
-        )
+        n_left = self.n_items_ - distinct.sum(axis=1)[:, None] - np.arange(k)
+        return np.asarray(1 / np.maximum(n_left, 1))
 
     def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
         """1 / (number of unseen items not yet placed) for each unseen item, 0 for a seen, repeated
         or missing one.
         """
-        allowed = (items > 0) & ~(items[:, :, None] == histories.seen[:, None, :]).any(axis=2)
-        repeated = (items[:, :, None] == items[:, None, :]) & np.tril(
-            np.ones((items.shape[1],) * 2, dtype=bool), -1
-        )
-        allowed &= ~repeated.any(axis=2)
-        return np.where(allowed, self._chances(histories, items.shape[1]), 0).astype(np.float32)
+        k = items.shape[1]
+        is_seen = (items[:, :, None] == histories.seen[:, None, :]).any(axis=2)
+        is_above = np.tril(np.ones((k, k), dtype=bool), -1)
+        is_repeated = ((items[:, :, None] == items[:, None, :]) & is_above).any(axis=2)
+        is_possible = (items > 0) & ~is_seen & ~is_repeated
+        return np.where(is_possible, self._chances(histories, k), 0).astype(np.float32)
 
     def slate_expectations(
         self, histories: Histories, items: IntArray, values: DoubleArray, rows: IntArray, seed: int
@@ -132,11 +128,12 @@ class Popularity(Policy):
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Count clicks."""
         clicks = sequences.clicks()
-        age = (clicks.t.max(initial=0) - clicks.t) / DAY if len(clicks.items) else np.zeros(0)
-        weight = exp2s(-age / self.half_life) if self.half_life else np.ones(len(clicks.items))
-        self.counts_ = np.bincount(clicks.items, weight, minlength=catalogue.n_items + 1).astype(
-            np.float32
-        )
+        weight = np.ones(len(clicks.items))
+        if self.half_life and len(clicks.items):
+            age = (clicks.t.max() - clicks.t) / DAY
+            weight = exp2s(-age / self.half_life)
+        counts = np.bincount(clicks.items, weight, minlength=catalogue.n_items + 1)
+        self.counts_ = counts.astype(np.float32)
         return self
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
@@ -145,14 +142,12 @@ class Popularity(Policy):
         Only the `k + S` most clicked ones need be looked at, S the number of seen items.
         """
         n_items = len(self.counts_) - 1
-        most = min(k + histories.seen.shape[1], n_items)
-        items, scores = top_k(self.counts_[None], max(most, 1), np.zeros((1, 0), dtype=np.int64))
-        candidates = np.broadcast_to(items, (len(histories), items.shape[1]))
-        return Slates(
-            *top_k_of(
-                candidates, np.broadcast_to(scores, candidates.shape), k, histories.seen, n_items
-            )
-        )
+        n_candidates = max(min(k + histories.seen.shape[1], n_items), 1)
+        nothing = np.zeros((1, 0), dtype=np.int64)
+        items, scores = top_k(self.counts_[None], n_candidates, nothing)
+        shape = (len(histories), n_candidates)
+        candidates, counts = np.broadcast_to(items, shape), np.broadcast_to(scores, shape)
+        return Slates(*top_k_of(candidates, counts, k, histories.seen, n_items))
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """The (weighted) number of clicks of each item, whoever asks."""

@@ -59,12 +59,10 @@ class RecBole(Scored):
                 matches.
         """
         self.n_items_ = catalogue.n_items
-        given = (
-            catalogue.items["id"][1:]
-            if "id" in catalogue.items
-            else np.arange(1, catalogue.n_items + 1)
-        )
-        self.names_ = np.concatenate(([""], np.asarray(given).astype(np.str_)))
+        ids = np.arange(1, catalogue.n_items + 1)
+        if "id" in catalogue.items:
+            ids = np.asarray(catalogue.items["id"][1:])
+        self.names_ = np.concatenate(([""], ids.astype(np.str_)))
         if not (self._worker().ids > 0).any():
             examples = f"{self._worker().tokens[1:4].tolist()} and {self.names_[1:4].tolist()}"
             raise RecBoleError(
@@ -78,14 +76,12 @@ class RecBole(Scored):
         checkpoint does not know the item.
         """
         worker = self._worker()
-        known = worker.ids[
-            histories.clicks(histories.items.shape[1])
-        ]  # RecBole's ids, 0 = padding or unknown
-        question = np.zeros((len(known), worker.longest + 1), dtype=np.int64)
-        for row, ids in enumerate(known):
-            used = ids[ids > 0][-worker.longest :]
-            question[row, 0] = max(len(used), 1)  # an empty history is asked as one padding item
-            question[row, 1 : 1 + len(used)] = used
+        clicks = histories.clicks(histories.items.shape[1])
+        question = np.zeros((len(clicks), worker.longest + 1), dtype=np.int64)
+        for row, ids in enumerate(worker.ids[clicks]):
+            recent = ids[ids > 0][-worker.longest :]  # RecBole's ids; 0 = padding or unknown to it
+            question[row, 0] = max(len(recent), 1)  # an empty history is asked as one padding item
+            question[row, 1 : 1 + len(recent)] = recent
         scores = worker.ask(question)[:, worker.ids]
         scores[:, worker.ids == 0] = -np.inf
         return scores
@@ -120,13 +116,13 @@ class _Worker:
         script = str(Path(recbole_worker.__file__).resolve())
         command = [python, script, checkpoint]
         try:
-            self.said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker; a pipe nobody reads would fill up and stop the worker
+            self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker; a pipe nobody reads would fill up and stop the worker
             pipe = subprocess.PIPE
             self.process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=self.said, cwd=folder
+                command, stdin=pipe, stdout=pipe, stderr=self.stderr, cwd=folder
             )
         except OSError as error:
-            self.said.close()
+            self.stderr.close()
             raise RecBoleError(
                 f"{self.whose}: interpreter {python!r} cannot be started: {error.strerror}"
             ) from error
@@ -148,18 +144,18 @@ class _Worker:
         answer = recbole_worker.receive(self.process.stdout)  # type: ignore[arg-type]
         if answer is None:
             self.process.wait()
-            self.said.seek(0)
-            said = self.said.read().decode(errors="replace").strip().splitlines()
+            self.stderr.seek(0)
+            lines = self.stderr.read().decode(errors="replace").strip().splitlines()
+            last = lines[-1] if lines else "it wrote nothing"
             raise RecBoleError(
-                f"{self.whose}: the worker ended: {said[-1] if said else 'it said nothing'}; is"
-                " RecBole installed there?"
+                f"{self.whose}: the worker ended: {last}; is RecBole installed there?"
             )
         return np.asarray(answer)
 
     def __del__(self) -> None:
         process = self.__dict__.get("process")
         if process is not None:
-            for stream in (process.stdin, process.stdout, self.said):
+            for stream in (process.stdin, process.stdout, self.stderr):
                 stream.close()
             process.kill()
             process.wait()

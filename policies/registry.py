@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -46,9 +46,11 @@ class Entry:
 
 def available() -> dict[str, Entry]:
     """All registered policies by name, in alphabetical order; nothing is imported."""
-    found = metadata.entry_points(group=GROUP)
-    entries = (Entry(e.name, e.value, e.dist.name if e.dist is not None else "?") for e in found)
-    return {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
+    entries = {}
+    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
+        distribution = "?" if point.dist is None else point.dist.name
+        entries[point.name] = Entry(point.name, point.value, distribution)
+    return entries
 
 
 def locate(name: str, folder: Path | None = None) -> str:
@@ -61,43 +63,36 @@ def locate(name: str, folder: Path | None = None) -> str:
     if ":" not in name:
         entries = available()
         if name not in entries:
-            near = difflib.get_close_matches(name, entries, n=1)
-            hint = (
-                f"; did you mean {near[0]!r}?"
-                if near
-                else "; see `abtest policies list`, or give `module:Class` or `file.py:Class`"
-            )
-            raise PolicyError(f"no policy {name!r}{hint}")
+            others = "see `abtest policies list`, or give `module:Class` or `file.py:Class`"
+            raise PolicyError(f"no policy {name!r}; {_suggestion(name, entries, others)}")
         return entries[name].target
     module, _, class_name = name.rpartition(":")
     if module.endswith(".py"):
         file = _find_file(module, folder)
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-        except (
-            SyntaxError,
-            ValueError,
-            RecursionError,
-            MemoryError,
-        ) as error:  # what `ast.parse` raises, and text that is not UTF-8
+        # What `ast.parse` raises, and ValueError also for text that is not UTF-8
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = error.lineno if isinstance(error, SyntaxError) else 1
             raise PolicyError(f"plug-in file {file}:{line}: not Python: {error}") from error
         except OSError as error:
             raise PolicyError(f"plug-in file {file}: cannot be read: {error.strerror}") from error
         classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-        names = classes + [
-            alias.asname or alias.name
-            for node in tree.body
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-        ]
-        if class_name not in names:
-            near = difflib.get_close_matches(class_name, classes, n=1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"it has {', '.join(classes) or 'none'}"
-            )
-            raise PolicyError(f"plug-in file {file} has no class {class_name!r}; {hint}")
+        imported = []
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom):
+                imported += [alias.asname or alias.name for alias in node.names]
+        if class_name not in classes + imported:
+            others = f"it has {', '.join(classes) or 'none'}"
+            advice = _suggestion(class_name, classes, others)
+            raise PolicyError(f"plug-in file {file} has no class {class_name!r}; {advice}")
     return name
+
+
+def _suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
+    """The most similar one of `names` as a question; `otherwise` where none is similar."""
+    similar = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {similar[0]!r}?" if similar else otherwise
 
 
 def is_built_in(name: str) -> bool:
@@ -134,48 +129,45 @@ def resolve(name: str, folder: Path | None = None) -> type[Policy]:
     file = _find_file(module_name, folder) if module_name.endswith(".py") else None
     with calling(name, f"importing {module_name!r}"):
         module = importlib.import_module(module_name) if file is None else _load_file(file)
-    found = getattr(module, class_name, None)
-    if found is None:
-        classes = [
-            n
-            for n, c in vars(module).items()
-            if isinstance(c, type) and issubclass(c, Policy) and c is not Policy
-        ]
-        near = difflib.get_close_matches(class_name, classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; its policies are {classes}"
-        raise PolicyError(f"policy {name!r}: {module_name!r} has no class {class_name!r}{hint}")
-    if not (isinstance(found, type) and issubclass(found, Policy)):
+    policy = getattr(module, class_name, None)
+    if policy is None:
+        classes = [key for key, value in vars(module).items() if _is_policy(value)]
+        advice = _suggestion(class_name, classes, f"its policies are {classes}")
+        raise PolicyError(f"policy {name!r}: {module_name!r} has no class {class_name!r}; {advice}")
+    if not (isinstance(policy, type) and issubclass(policy, Policy)):
         raise PolicyError(
             f"policy {name!r}: {class_name!r} must be a subclass of policies.base.Policy; got"
-            f" {found!r}"
+            f" {policy!r}"
         )
-    if found.__abstractmethods__:
-        missing = ", ".join(sorted(found.__abstractmethods__))
+    if policy.__abstractmethods__:
+        missing = ", ".join(sorted(policy.__abstractmethods__))
         raise PolicyError(
             f"policy {name!r}: the class {class_name!r} does not have all methods of a policy;"
             f" write {missing}"
         )
-    fields = sorted(inspect.get_annotations(found).keys() - found.__dataclass_fields__.keys())
+    fields = sorted(inspect.get_annotations(policy).keys() - policy.__dataclass_fields__.keys())
     if fields:
         rule = (
             f"the class {class_name!r} must be a dataclass, else nobody can set"
             f" {', '.join(fields)}; write @dataclass above it"
         )
         raise PolicyError(f"policy {name!r}: {rule}")
-    return found
+    return policy
+
+
+def _is_policy(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Policy) and value is not Policy
 
 
 def _find_file(path: str, folder: Path | None) -> Path:
-    places = [base / path for base in (folder, Path()) if base is not None]
-    try:
-        file = next((place for place in places if place.is_file()), None)
-    except OSError as error:  # a name that no file system takes
-        raise PolicyError(f"plug-in file {path[:80]!r}: {error.strerror}") from error
-    if file is None:
-        raise PolicyError(
-            f"no plug-in file {path!r}; looked at {', '.join(str(place) for place in places)}"
-        )
-    return file
+    places = [Path(path)] if folder is None else [folder / path, Path(path)]
+    for place in places:
+        try:
+            if place.is_file():
+                return place
+        except OSError as error:  # a name that no file system takes
+            raise PolicyError(f"plug-in file {path[:80]!r}: {error.strerror}") from error
+    raise PolicyError(f"no plug-in file {path!r}; looked at {', '.join(map(str, places))}")
 
 
 def _load_file(file: Path) -> ModuleType:
@@ -208,21 +200,21 @@ def make(name: str, params: Mapping[str, Any] | None = None, folder: Path | None
     """
     import pydantic
 
-    found = resolve(name, folder)
+    kind = resolve(name, folder)
     try:
-        with calling(name, f"making {found.__name__}"):
-            made: Policy = pydantic.TypeAdapter(found).validate_python(dict(params or {}))
+        with calling(name, f"making {kind.__name__}"):
+            policy: Policy = pydantic.TypeAdapter(kind).validate_python(dict(params or {}))
     except CallError as error:
         why = error.__cause__
         if isinstance(why, pydantic.ValidationError):
-            complaints = tuple(
-                (tuple(issue["loc"]), complaint(name, found, issue)) for issue in why.errors()
-            )
-            raise PolicyError("\n".join(text for _, text in complaints), complaints) from why
+            issues = why.errors()
+            complaints = [(tuple(issue["loc"]), complaint(name, kind, issue)) for issue in issues]
+            message = "\n".join(text for _, text in complaints)
+            raise PolicyError(message, tuple(complaints)) from why
         if isinstance(why, ValueError):
             raise PolicyError(f"policy {name!r}: {why}") from why
         raise
-    return made
+    return policy
 
 
 def complaint(name: str, policy: type[Policy], issue: Any) -> str:
@@ -253,8 +245,8 @@ def _advice(policy: type[Policy], unknown: tuple[str | int, ...]) -> str:
     similar = difflib.get_close_matches(key, [path[-1] for path in beside], n=1)
     if similar:
         return f"did you mean {'.'.join((*owner, similar[0]))!r}?"
-    whose = f"{'.'.join(owner)!r}" if owner else "it"
-    return f"{whose} has {', '.join(path[-1] for path in beside) or 'none'}"
+    place = repr(".".join(owner)) if owner else "it"
+    return f"{place} has {', '.join(path[-1] for path in beside) or 'none'}"
 
 
 def _key_paths(owner: type[Params]) -> Iterator[tuple[str, ...]]:

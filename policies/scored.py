@@ -36,24 +36,22 @@ class Scored(Policy):
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The k unseen items of highest score."""
-        parts = [top_k(scores, k, histories.seen[some]) for some, scores in self._blocks(histories)]
-        return Slates(
-            np.concatenate([items for items, _ in parts]),
-            np.concatenate([best for _, best in parts]),
-        )
+        items, scores = [], []
+        for rows, block in self._blocks(histories):
+            best, best_scores = top_k(block, k, histories.seen[rows])
+            items.append(best)
+            scores.append(best_scores)
+        return Slates(np.concatenate(items), np.concatenate(scores))
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """The score of each of `items` `[B, n]`."""
-        return np.concatenate(
-            [
-                np.take_along_axis(scores, items[some], axis=1)
-                for some, scores in self._blocks(histories)
-            ]
-        )
+        blocks = self._blocks(histories)
+        parts = [np.take_along_axis(scores, items[rows], axis=1) for rows, scores in blocks]
+        return np.concatenate(parts)
 
     def _blocks(self, histories: Histories) -> Iterator[tuple[slice, FloatArray]]:
-        """Some requests after others, with their scores."""
+        """The rows of a block of requests, and their scores `[ROWS or fewer, n_items + 1]`."""
         for start in range(0, max(len(histories), 1), ROWS):
-            some = slice(start, start + ROWS)
-            columns = [getattr(histories, name)[some] for name in Histories.__slots__]
-            yield some, by_rows(lambda *block: self.scores(Histories(*block)), *columns)
+            rows = slice(start, start + ROWS)
+            columns = [getattr(histories, name)[rows] for name in Histories.__slots__]
+            yield rows, by_rows(lambda *block: self.scores(Histories(*block)), *columns)

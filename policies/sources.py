@@ -36,14 +36,14 @@ def sources(policy: Policy) -> dict[str, str]:
     class of any other package (one installed with `-e`, or found on the path) with every source
     file of the package.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for kind in type(policy).__mro__:
-        found |= _behind(kind.__module__)
+        digests |= _of_module(kind.__module__)
     for file in policy.files():
-        found[str(file)] = digest(file)
+        digests[str(file)] = digest(file)
     for part in policy.parts():
-        found |= sources(part)
-    return dict(sorted(found.items()))
+        digests |= sources(part)
+    return dict(sorted(digests.items()))
 
 
 @cache
@@ -64,7 +64,7 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
 
 
-def _behind(module: str) -> dict[str, str]:
+def _of_module(module: str) -> dict[str, str]:
     """Digests by name of the files behind a module; {} for those of abtest and of Python."""
     top = module.partition(".")[0]
     if top in OWN or top in sys.stdlib_module_names:
@@ -80,13 +80,15 @@ def _behind(module: str) -> dict[str, str]:
             version = metadata.version(distribution)
             return {f"{distribution} {version}": hashlib.sha256(record.encode()).hexdigest()[:32]}
     if file.name == "__init__.py":
-        folder = file.parent
-        return {
-            str(one.relative_to(folder.parent)): digest(one)
-            for one in sorted(folder.rglob("*"))
-            if one.name.endswith(_CODE)
-        }
-    return {str(one.relative_to(file.parent)): digest(one) for one in sorted(_imported(file))}
+        root, files = file.parent.parent, _code_in(file.parent)
+    else:
+        root, files = file.parent, sorted(_with_imports(file))
+    return {str(source.relative_to(root)): digest(source) for source in files}
+
+
+def _code_in(folder: Path) -> list[Path]:
+    """All Python files and compiled modules in a folder, however deep."""
+    return sorted(file for file in folder.rglob("*") if file.name.endswith(_CODE))
 
 
 @cache
@@ -94,26 +96,23 @@ def _distributions() -> dict[str, list[str]]:
     return dict(metadata.packages_distributions())
 
 
-def _imported(file: Path) -> set[Path]:
+def _with_imports(file: Path) -> set[Path]:
     """A Python file and what it imports from its own folder, directly or through one another."""
-    found: set[Path] = set()
-    waiting = [file]
-    while waiting:
-        one = waiting.pop()
-        if one in found or not one.is_file():
+    files: set[Path] = set()
+    to_visit = [file]
+    while to_visit:
+        source = to_visit.pop()
+        if source in files or not source.is_file():
             continue
-        found.add(one)
-        if one.suffix != ".py":
+        files.add(source)
+        if source.suffix != ".py":
             continue
-        for name in _imports(one):
+        for name in _imports(source):
             top = file.parent / name.partition(".")[0]
-            waiting.append(top.with_suffix(".py"))
-            waiting += (
-                sorted(inner for inner in top.rglob("*") if inner.name.endswith(_CODE))
-                if top.is_dir()
-                else []
-            )
-    return found
+            to_visit.append(top.with_suffix(".py"))
+            if top.is_dir():
+                to_visit += _code_in(top)
+    return files
 
 
 def _imports(file: Path) -> Iterator[str]:

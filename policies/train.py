@@ -53,18 +53,12 @@ class Training(Params):
     average: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 0),
-            ("batch", 1),
-            ("patience", 0),
-            ("every", 1),
-            ("sample", 1),
-            ("average", 1),
-        ):
-            if getattr(self, name) < least:
+        smallest = {"epochs": 0, "batch": 1, "patience": 0, "every": 1, "sample": 1, "average": 1}
+        for name, bound in smallest.items():
+            value = getattr(self, name)
+            if value < bound:
                 raise ValueError(
-                    f"the {name!r} of a training must be at least {least}; got"
-                    f" {getattr(self, name)}"
+                    f"the {name!r} of a training must be at least {bound}; got {value}"
                 )
         if not self.rate > 0:
             raise ValueError(f"the 'rate' of a training must be above 0; got {self.rate}")
@@ -74,21 +68,19 @@ class Training(Params):
 def seeded(seed: int, *key: int | str) -> Iterator[None]:
     """torch's default generators seeded by `seed` and `key`, and put back afterwards."""
     with torch.random.fork_rng():
-        torch.manual_seed(
-            int(_sequence(seed, *key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        )
+        state = _sequence(seed, *key).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(state >> np.uint64(1)))  # torch takes 63 bits
         yield
 
 
 def _sequence(seed: int, *key: int | str) -> np.random.SeedSequence:
-    return np.random.SeedSequence(
-        [seed, *(part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key)]
-    )
+    numbers = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
+    return np.random.SeedSequence([seed, *numbers])
 
 
 @dataclass
-class Progressed:
-    """Where a training stands after some epochs; what a checkpoint holds besides the model and its
+class TrainingState:
+    """Where a training stands after some epochs: what a checkpoint holds besides the model and its
     optimiser.
 
     Attributes:
@@ -128,7 +120,7 @@ def train(
     validate: Callable[[], float] | None = None,
     targets: IntArray | None = None,
     before_epoch: Callable[[], None] | None = None,
-) -> Progressed:
+) -> TrainingState:
     """Train `model` in place by Adam and leave the chosen weights in it.
 
     The random numbers of an epoch depend on (`fitting.seed`, `stage`, epoch) only, so that a
@@ -159,66 +151,74 @@ def train(
     optimizer = torch.optim.Adam(
         model.parameters(), lr=training.rate, weight_decay=training.decay, fused=True
     )
-    checkpoint = None
-    if fitting.folder is not None:
-        identity = {
-            "training": {**asdict(training), "epochs": None},
-            "seed": fitting.seed,
-            "policy": fitting.identity,
-            "data": [
-                zlib.crc32(np.ascontiguousarray(part).tobytes())
-                for part in (lengths, targets)
-                if part is not None
-            ],
-        }
-        checkpoint = Checkpoint(
-            fitting.folder / f"{stage}.safetensors", json.dumps(identity, sort_keys=True)
-        )
-    done = Progressed()
+    checkpoint = _checkpoint(training, fitting, stage, lengths, targets)
+    progress = TrainingState()
     if checkpoint is not None and fitting.resume:
-        done = checkpoint.read(model, optimizer)
+        progress = checkpoint.read(model, optimizer)
     patience = training.patience if validate is not None else 0
-
-    def batches(epoch: int) -> Sequence[IntArray]:
-        generator = np.random.default_rng(_sequence(fitting.seed, stage, "batches", epoch))
-        return length_batches(lengths, training.batch, generator, targets=targets)
-
     with one_thread():
-        if validate is not None and patience and not done.figures:
+        if validate is not None and patience and not progress.figures:
             model.eval()
-            done.figures[0] = validate()
-            done.keep(done.figures[0], model.state_dict(), training.average)
-        while done.epoch < training.epochs and not (patience and done.waited >= patience):
-            done.epoch += 1
-            with seeded(fitting.seed, stage, done.epoch):
+            progress.figures[0] = validate()
+            progress.keep(progress.figures[0], model.state_dict(), training.average)
+        while progress.epoch < training.epochs and not (patience and progress.waited >= patience):
+            progress.epoch += 1
+            epoch = progress.epoch
+            generator = np.random.default_rng(_sequence(fitting.seed, stage, "batches", epoch))
+            batches = length_batches(lengths, training.batch, generator, targets=targets)
+            with seeded(fitting.seed, stage, epoch):
                 if before_epoch is not None:
                     before_epoch()
-                done.losses.append(
-                    _epoch(
-                        model, optimizer, step, batches(done.epoch), training, (stage, done.epoch)
-                    )
-                )
-                figures = {"loss": done.losses[-1]}
-                if validate is not None and patience and done.epoch % training.every == 0:
+                loss = _epoch(model, optimizer, step, batches, training, (stage, epoch))
+                progress.losses.append(loss)
+                figures = {"loss": loss}
+                if validate is not None and patience and epoch % training.every == 0:
                     model.eval()
-                    done.figures[done.epoch] = figures["ndcg@10"] = validate()
-                    done.keep(figures["ndcg@10"], model.state_dict(), training.average)
-                elif not patience and done.epoch > training.epochs - training.average:
-                    done.keep(float(done.epoch), model.state_dict(), training.average)
+                    progress.figures[epoch] = figures["ndcg@10"] = validate()
+                    progress.keep(figures["ndcg@10"], model.state_dict(), training.average)
+                elif not patience and epoch > training.epochs - training.average:
+                    progress.keep(float(epoch), model.state_dict(), training.average)
             if checkpoint is not None:
-                checkpoint.write(model, optimizer, done)
-            fitting.progress(stage, done.epoch, training.epochs, figures)
-        if done.kept:
-            model.load_state_dict(mean_weights([weights for _, weights in done.kept]))
-        model.eval()
-        if (
-            validate is not None
-            and patience
-            and len(done.kept) > 1
-            and validate() < done.kept[0][0]
-        ):
-            model.load_state_dict(done.kept[0][1])
-    return done
+                checkpoint.write(model, optimizer, progress)
+            fitting.progress(stage, epoch, training.epochs, figures)
+        _take_best(model, progress, validate if patience else None)
+    return progress
+
+
+def _checkpoint(
+    training: Training,
+    fitting: Fitting,
+    stage: str,
+    lengths: IntArray,
+    targets: IntArray | None,
+) -> Checkpoint | None:
+    """The checkpoint of a training, or None where none is kept. More epochs of the same training
+    have the same one.
+    """
+    if fitting.folder is None:
+        return None
+    rows = [lengths] if targets is None else [lengths, targets]
+    identity = {
+        "training": {**asdict(training), "epochs": None},
+        "seed": fitting.seed,
+        "policy": fitting.identity,
+        "data": [zlib.crc32(np.ascontiguousarray(part).tobytes()) for part in rows],
+    }
+    file = fitting.folder / f"{stage}.safetensors"
+    return Checkpoint(file, json.dumps(identity, sort_keys=True))
+
+
+def _take_best(
+    model: nn.Module, progress: TrainingState, validate: Callable[[], float] | None
+) -> None:
+    """Leave the mean of the kept weights in `model`; the best ones alone where they validate
+    better.
+    """
+    if progress.kept:
+        model.load_state_dict(mean_weights([weights for _, weights in progress.kept]))
+    model.eval()
+    if validate is not None and len(progress.kept) > 1 and validate() < progress.kept[0][0]:
+        model.load_state_dict(progress.kept[0][1])
 
 
 def _epoch(
@@ -256,23 +256,24 @@ def mean_weights(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     first = weights[0]
     if len(weights) == 1:
         return first
-    return {
-        name: (
-            torch.stack([each[name] for each in weights]).mean(0)
-            if tensor.is_floating_point()
-            else tensor
-        )
-        for name, tensor in first.items()
-    }
+    mean = dict(first)
+    for name, tensor in first.items():
+        if tensor.is_floating_point():
+            mean[name] = torch.stack([each[name] for each in weights]).mean(0)
+    return mean
 
 
-def _digest(tensors: Mapping[str, Tensor], progress: str) -> str:
-    """BLAKE2b-256 of named tensors and of what is said of them."""
-    whole = hashlib.blake2b(progress.encode(), digest_size=32)
+def _digest(tensors: Mapping[str, Tensor], note: str) -> str:
+    """BLAKE2b-256 of named tensors and of the note that is stored with them."""
+    whole = hashlib.blake2b(note.encode(), digest_size=32)
     for name in sorted(tensors):
         whole.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         whole.update(tensors[name].cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 class Checkpoint:
@@ -283,7 +284,9 @@ class Checkpoint:
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
 
-    def write(self, model: nn.Module, optimizer: torch.optim.Optimizer, done: Progressed) -> None:
+    def write(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: TrainingState
+    ) -> None:
         """Write model, optimiser and progress.
 
         Raises:
@@ -294,23 +297,25 @@ class Checkpoint:
         tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
         for number, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
-        for place, (_, weights) in enumerate(done.kept):
+        for place, (_, weights) in enumerate(progress.kept):
             tensors |= {f"kept/{place}/{name}": tensor for name, tensor in weights.items()}
         note = {
-            "epoch": done.epoch,
-            "waited": done.waited,
-            "losses": done.losses,
-            "figures": done.figures,
+            "epoch": progress.epoch,
+            "waited": progress.waited,
+            "losses": progress.losses,
+            "figures": progress.figures,
+            "values": [value for value, _ in progress.kept],
+            "identity": self.identity,
         }
-        note |= {"values": [value for value, _ in done.kept], "identity": self.identity}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         staging = self.path.with_suffix(".part")
-        whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-        progress = json.dumps(note)
-        staging.write_bytes(save(whole, {"progress": progress, "digest": _digest(whole, progress)}))
+        copies = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+        text = json.dumps(note)
+        metadata = {"progress": text, "digest": _digest(copies, text)}
+        staging.write_bytes(save(copies, metadata))
         staging.rename(self.path)
 
-    def read(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progressed:
+    def read(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
         """Take model and optimiser over from the file; where there is none, nothing changes and
         epoch is 0.
 
@@ -321,14 +326,14 @@ class Checkpoint:
         from safetensors import SafetensorError, safe_open
 
         if not self.path.is_file():
-            return Progressed()
+            return TrainingState()
         try:
             with safe_open(self.path, framework="pt") as file:
-                said = file.metadata()
+                metadata = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-            if said["digest"] != _digest(tensors, said["progress"]):
+            if metadata["digest"] != _digest(tensors, metadata["progress"]):
                 raise ValueError("its digest is another one")
-            note = json.loads(said["progress"])
+            note = json.loads(metadata["progress"])
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"checkpoint {self.path} is damaged ({error}): remove it, and the training starts"
@@ -339,11 +344,7 @@ class Checkpoint:
             for name, tensor in tensors.items()
             if name.startswith("model/")
         }
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        if (
-            note["identity"] != self.identity
-            or {name: tensor.shape for name, tensor in state.items()} != shapes
-        ):
+        if note["identity"] != self.identity or _shapes(state) != _shapes(model.state_dict()):
             raise ValueError(
                 f"checkpoint {self.path} is of another training (policy, parameters, seed, data or"
                 " shapes): remove it, or do not resume"
@@ -360,7 +361,7 @@ class Checkpoint:
                 kept[int(number)][slot] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
         figures = {int(epoch): value for epoch, value in note["figures"].items()}
-        return Progressed(
+        return TrainingState(
             note["epoch"],
             note["waited"],
             list(zip(note["values"], kept, strict=True)),

@@ -15,6 +15,9 @@ from policies.base import Catalogue, Fitting, FloatArray, Histories, Sequences
 from policies.elementary import powers
 from policies.scored import Scored
 
+PARTS = ("data", "indices", "indptr")
+"""The arrays of a sparse matrix, in the order in which scipy takes them."""
+
 
 @dataclass
 class Transitions(Scored):
@@ -76,10 +79,9 @@ class Transitions(Scored):
         moves = sparse.csr_array(
             (np.ones(len(before), np.float32), (before, after)), shape=(size, size)
         )
-        out = np.repeat(np.bincount(before, minlength=size), np.diff(moves.indptr)).astype(
-            np.float32
-        )
-        moves.data /= out + self.shrink
+        n_before = np.bincount(before, minlength=size)
+        of_each = np.repeat(n_before, np.diff(moves.indptr)).astype(np.float32)
+        moves.data /= of_each + self.shrink
         self._take(_strongest(together, self.neighbours), moves)
         return self
 
@@ -112,26 +114,22 @@ class Transitions(Scored):
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The two sparse matrices."""
         named = {"similar": self.similar_, "moves": self.moves_}
-        return {
-            f"{name}_{part}": getattr(matrix, part)
-            for name, matrix in named.items()
-            for part in ("data", "indices", "indptr")
-        }
+        arrays = {}
+        for name, matrix in named.items():
+            for part in PARTS:
+                arrays[f"{name}_{part}"] = getattr(matrix, part)
+        return arrays
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Take over the two sparse matrices."""
         from scipy import sparse
 
         size = len(state["similar_indptr"]) - 1
-        self._take(
-            *(
-                sparse.csr_array(
-                    tuple(state[f"{name}_{part}"] for part in ("data", "indices", "indptr")),
-                    shape=(size, size),
-                )
-                for name in ("similar", "moves")
-            )
-        )
+        matrices = []
+        for name in ("similar", "moves"):
+            parts = tuple(state[f"{name}_{part}"] for part in PARTS)
+            matrices.append(sparse.csr_array(parts, shape=(size, size)))
+        self._take(*matrices)
         return self
 
 

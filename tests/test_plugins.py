@@ -77,7 +77,7 @@ def test_hyper_parameters_are_checked_with_their_path() -> None:
     ("name", "params", "advice"),
     [
         ("sasrec", {"epochs": 3}, "'epochs'; did you mean 'training.epochs'?"),
-        ("comirec", {"kind": "bpr"}, "'kind'; did you mean 'loss.kind' or 'search.kind'?"),
+        ("comirec", {"kind": "bpr"}, "'kind'; did you mean 'search.kind' or 'loss.kind'?"),
         ("sasrec", {"training": {"width": 3}}, "'training.width'; did you mean 'width'?"),
         ("sasrec", {"training": {"epoch": 3}}, "'training.epoch'; did you mean 'training.epochs'?"),
         ("recgpt", {"counts": {"flor": 0.1}}, "'counts.flor'; did you mean 'counts.floor'?"),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.base import Fitting, IntArray
-from policies.train import Progressed, Training, mean_weights, train
+from policies.train import Training, TrainingState, mean_weights, train
 
 
 class Line(nn.Module):
@@ -87,7 +87,7 @@ def test_early_stopping_restores_the_best_weights() -> None:
     assert done.figures == {0: 0.05, 1: 0.1, 2: 0.3, 3: 0.2, 4: 0.25, 5: 0.28}
 
 
-def validated(scores: list[float], average: int = 1) -> tuple[Progressed, Tensor, list[Tensor]]:
+def validated(scores: list[float], average: int = 1) -> tuple[TrainingState, Tensor, list[Tensor]]:
     """A training whose validations find these scores, the first before any epoch: its course, its
     result, the weights at each.
     """
