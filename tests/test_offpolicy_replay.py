@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -499,6 +500,54 @@ def test_what_was_not_shown_in_an_hour_shares_what_is_left_of_it() -> None:
         [1, 0, 0, 0],
     ]
     np.testing.assert_allclose(law, want, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "places"), [("conditional", 2), ("marginal", 1)])
+def test_a_uniform_draw_is_recognised_by_its_propensities(kind: str, places: int) -> None:
+    log = made_log(kind, places)
+    place = log.table.column_names.index("propensity")
+    drawn = pa.array(1 / (ITEMS - log.table["position"].to_numpy()), pa.float32())
+    uniform = EventLog(log.metadata, log.table.set_column(place, "propensity", drawn))
+    for one, expected in ((log, False), (uniform, True)):
+        (found,) = evaluate(Stream(one), [Uniform()], USERS, ITEMS, Settings(("ips",), resamples=9))
+        assert found.facts.uniform is expected
+
+
+def test_self_normalised_estimates_do_not_depend_on_the_scale_of_the_weights() -> None:
+    """Half the propensities are twice the weights: what divides by their sum is the same, with its
+    error.
+    """
+    log = made_log(places=1, kind="marginal")
+    half = pc.multiply(log.table["propensity"].cast("float64"), 0.5).cast("float32")
+    place = log.table.column_names.index("propensity")
+    halved = EventLog(log.metadata, log.table.set_column(place, "propensity", half))
+    settings = Settings(("snips", "sndr"), resamples=60)
+    once, twice = (
+        {
+            e.estimator: e
+            for e in evaluate(Stream(one), [Uniform()], USERS, ITEMS, settings)[0].estimates
+        }
+        for one in (log, halved)
+    )
+    for name in ("snips", "sndr"):
+        assert twice[name].value == pytest.approx(once[name].value, rel=1e-6)
+        assert twice[name].error == pytest.approx(once[name].error, rel=1e-6)
+
+
+def test_an_estimate_is_held_against_the_truth_where_there_is_one() -> None:
+    job = replay_log("made", made_log(), [Wanted.parse("popularity")], Options(recall=3), silent)
+    own = replace(job.stream, log=made_log(seed=5))
+    job = replace(job, truths={job.targets[0].name: own})
+    found = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
+    (policy,) = gather(job, found)["policies"]
+    mean, error = policy["truth"]["value"], policy["truth"]["error"]
+    assert mean == pytest.approx(np.concatenate([r.reward.sum(axis=1) for r in own]).mean())
+    held = [one for one in policy["estimates"] if one.get("relative") is not None]
+    assert len(held) > 3
+    for one in held:
+        assert one["relative"] == pytest.approx(one["value"] / mean - 1)
+        assert one["z"] == pytest.approx((one["value"] - mean) / np.hypot(one["error"], error))
+        assert one["covered"] == (one["low"] <= mean <= one["high"])
 
 
 def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:

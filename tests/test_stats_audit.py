@@ -246,6 +246,31 @@ def test_five_peeks_at_independent_increments_reject_14_percent() -> None:
     assert count / 2000 == pytest.approx(0.142, abs=4 * np.sqrt(0.142 * 0.858 / 2000))
 
 
+def test_impressions_that_are_independent_are_rightly_taken_for_independent() -> None:
+    """Every impression is clicked with the same chance, whoever sees it: the test that is wrong for
+    people is right here, and rejects 5%.
+    """
+    rng = np.random.default_rng(0)
+    shown = rng.poisson(8, (1, 400, 1)) + 1.0
+    metrics = {metric.name: metric for metric in units.chosen(["click_rate"])}
+    terms = {"click": rng.binomial(shown.astype(int), 0.3).astype(float), "impressions": shown}
+    alike = {name: np.repeat(cube, 2, axis=0) for name, cube in terms.items()}
+    days = units.UserDays(("a", "b"), 400, 1, metrics, alike, {})
+    (one,) = wrong.wrong_analyses(days, "a", 2000, 3)
+    assert one.analysis == "impressions as independent"
+    assert one.error.value == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 2000))
+
+
+def test_events_are_the_users_of_an_arm_that_have_any(
+    audit_of_log: audits.Audit, paired_days: units.UserDays
+) -> None:
+    by_user = paired_days.by("user").numerators
+    for row in audit_of_log.rows:
+        share = (by_user[row.metric][0] != 0).mean()
+        users = row.n / 2 if row.design == "split" else row.n
+        assert row.events == pytest.approx(share * users)
+
+
 def test_looking_every_day_is_honest_on_the_run(audit_of_log: audits.Audit) -> None:
     assert {(look.metric, look.design) for look in audit_of_log.looking} == {
         (m, d) for m in ("watch_time", "click") for d in ("paired", "split")

@@ -472,6 +472,22 @@ def test_bca_is_scipys(paired: bool) -> None:
     assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.03 * width)
 
 
+@pytest.mark.parametrize("outlier", [0, 19])
+def test_every_unit_is_drawn(outlier: int) -> None:
+    """One unit has nearly all of the sum: an interval that is as wide as it must be has drawn it,
+    wherever it stands.
+    """
+    control = np.ones(20)
+    treatment = np.ones(20)
+    treatment[outlier] = 1000.0
+    interval = resampling.bootstrap(control, treatment, paired=True, repetitions=2000)
+    assert interval.high > 49  # drawn at least once, as in 64% of the samples
+    assert interval == pytest.approx(
+        resampling.bootstrap(control, treatment[::-1].copy(), paired=True, repetitions=2000),
+        rel=0.2,
+    )
+
+
 def test_experiments_split_by_coins_are_the_plain_ones() -> None:
     rng = np.random.default_rng(9)
     control, treatment = rng.gamma(2, 1, (2, 50))
