@@ -21,6 +21,7 @@ from simulator.page.blocks import (
     Multiples,
     Points,
     Prose,
+    Section,
     Table,
     Words,
 )
@@ -66,11 +67,18 @@ def markdown(document: Document) -> str:
         _facts(d.facts),
         *map(_gate, d.gates),
     ]
-    for section in d.sections:
-        blocks += [f"## {text(section.title)}", *_shown(section.blocks)]
+    blocks += map(sections, [d.sections] if d.sections else [])
     if d.closing:
         blocks.append(f"**How to read it.** {text(d.closing)}")
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def sections(shown: Sequence[Section]) -> str:
+    """Sections as Markdown: of a document, or of a page whose beginning is written by hand."""
+    blocks: list[str] = []
+    for section in shown:
+        blocks += [f"## {text(section.title)}", *_shown(section.blocks)]
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _shown(blocks: Sequence[Block]) -> Iterable[str]:

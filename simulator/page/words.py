@@ -86,7 +86,9 @@ def _score(value: float | None, form: str) -> str:
 
 def between(low: float | None, high: float | None, show: Callable[[float | None], str]) -> str:
     """The ends of an interval of numbers: `1.2 to 3.4`; `n/a` where neither is known."""
-    return "n/a" if low is None and high is None else f"{show(low)} to {show(high)}"
+    if not is_defined(low) and not is_defined(high):
+        return "n/a"
+    return f"{show(low)} to {show(high)}"
 
 
 def whole(n: float | None) -> str:

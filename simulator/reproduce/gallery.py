@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,19 @@ import numpy as np
 from policies.base import Catalogue, Fitting, Params, Policy, Sequences, WorldBound
 from policies.registry import available, make, resolve
 from policies.validation import discount
+from simulator.page.blocks import (
+    Block,
+    Document,
+    Facts,
+    Prose,
+    Section,
+    Table,
+    Words,
+    columns,
+    plain,
+)
+from simulator.page.markdown import markdown
+from simulator.page.words import whole
 
 BRINGS_A_MODEL = ("exported", "implicit", "recbole", "remote")
 """Policies that serve a model from elsewhere: described, not measured."""
@@ -34,16 +47,15 @@ SCENARIO = {
 }
 """The synthetic history that everything is measured on."""
 
-HEAD = """\
-# The built-in policies
-
-Written by `abtest policies gallery`. Measured on the history of a synthetic world ({users:,} users,
-{items:,} items, {clicks:,} clicks, seed 1), with default parameters, on one core: *fit* is CPU
-seconds, *requests* are requests per CPU second in blocks of 1,024, 60 candidates each; *HR@10* and
-*NDCG@10* are of each user's last click (one held-out item a user, all items ranked, items seen
-before excluded), with the 95% interval over users. They say what a policy does with clicks from a
-feed of that size; the paper's tables are in [results](results.md). Machine: {machine}.
-"""
+HEAD = (
+    "Written by `abtest policies gallery`. Measured on the history of a synthetic world ({users:,}"
+    " users, {items:,} items, {clicks:,} clicks, seed 1), with default parameters, on one core: fit"
+    " is CPU seconds, requests are requests per CPU second in blocks of 1,024, 60 candidates each;"
+    " HR@10 and NDCG@10 are of each user's last click (one held-out item a user, all items ranked,"
+    " items seen before excluded), with the 95% interval over users. They say what a policy does"
+    " with clicks from a feed of that size; the paper's tables are in [results](results.md)."
+    " Machine: {machine}."
+)
 
 
 @dataclass(frozen=True)
@@ -120,79 +132,87 @@ def _leave_last_click(sequences: Sequences) -> tuple[Sequences, Any, Any]:
 def page(progress: Callable[[str], None] = lambda name: None) -> str:
     """The whole page as Markdown; `progress` is told each policy's name before it is measured."""
     sequences, catalogue = history()
-    rows, sections = [], []
+    measured, names = {}, []
     for name in sorted(
         entry.name for entry in available().values() if entry.distribution == "abtest"
     ):
-        found = resolve(name)
-        if name not in BRINGS_A_MODEL and not issubclass(found, WorldBound):
+        names.append(name)
+        if name not in BRINGS_A_MODEL and not issubclass(resolve(name), WorldBound):
             progress(name)
-            one = measure(make(name), sequences, catalogue)
-            hit, gain = (
-                f"{100 * mean:.2f} ± {100 * half:.2f}" for mean, half in (one.hit_rate, one.ndcg)
-            )
-            rows.append(
-                (
-                    one.hit_rate[0],
-                    f"| `{name}` | {one.fit:.1f} | {one.requests:,.0f} | {hit} | {gain} |",
-                )
-            )
-        sections.append(_section(name, found))
-    table = [
-        "| policy | fit, s | requests, 1/s | HR@10, % | NDCG@10, % |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    table += [row for _, row in sorted(rows, reverse=True)]
-    clicks = int(sequences.clicked.sum())
+            measured[name] = measure(make(name), sequences, catalogue)
     head = HEAD.format(
-        users=catalogue.n_users, items=catalogue.n_items, clicks=clicks, machine=_machine()
+        users=catalogue.n_users,
+        items=catalogue.n_items,
+        clicks=int(sequences.clicked.sum()),
+        machine=_machine(),
     )
-    return "\n".join([head, *table, "", *sections])
+    return markdown(document(head, measured, names))
 
 
-def _section(name: str, found: type[Policy]) -> str:
-    module = sys.modules[found.__module__]
-    source = " ".join((inspect.getdoc(module) or "").split("\n\n")[0].split())
-    text = " ".join((inspect.getdoc(found) or "").split("\n\nAttributes:")[0].split())
-    lines = [f"## {name}", "", text, "", f"*{found.__module__}*: {source}", ""]
-    said = _attributes(found)
-    if fields(found):
-        lines += ["| parameter | default | meaning |", "|---|---|---|"]
-        lines += [
-            f"| `{f.name}` | {_default(f)} | {said.get(f.name, '').replace('|', chr(92) + '|')} |"
-            for f in fields(found)
-        ]
-        lines.append("")
-    return "\n".join(lines)
+def document(head: str, measured: Mapping[str, Measured], names: Sequence[str]) -> Document:
+    """The gallery: what was measured, the best first, and what each policy says of itself."""
+    order = sorted(measured.items(), key=lambda pair: pair[1].hit_rate[0], reverse=True)
+    rows = []
+    for name, one in order:
+        shares = (f"{100 * mean:.2f} ± {100 * half:.2f}" for mean, half in (one.hit_rate, one.ndcg))
+        cells = (Prose(f"`{name}`"), f"{one.fit:.1f}", whole(one.requests), *shares)
+        rows.append([plain(cell) for cell in cells])
+    heads = columns("policy", "fit, s", "requests, 1/s", "HR@10, %", "NDCG@10, %")
+    figures = Section("measured", "What was measured", [Table("Measured", heads, rows)])
+    return Document(
+        title="The built-in policies",
+        kicker="Policies",
+        heading="The built-in policies",
+        about=Prose(head),
+        facts=Facts([]),
+        gates=[],
+        sections=[figures, *(_section(name, resolve(name)) for name in names)],
+    )
 
 
-def _attributes(found: type[Any]) -> dict[str, str]:
+def _section(name: str, policy: type[Policy]) -> Section:
+    module = sys.modules[policy.__module__]
+    source = (inspect.getdoc(module) or "").split("\n\n")[0]
+    text = (inspect.getdoc(policy) or "").split("\n\nAttributes:")[0]
+    blocks: list[Block] = [
+        Words(Prose(text)),
+        Words(Prose(source), note=True, lead=f"{policy.__module__}:"),
+    ]
+    meanings = _attributes(policy)
+    rows = []
+    for field in fields(policy):
+        cells = (f"`{field.name}`", _default(field), meanings.get(field.name, ""))
+        rows.append([plain(Prose(cell)) for cell in cells])
+    if rows:
+        heads = columns("parameter", "default", "meaning", text=3)
+        blocks.append(Table(f"Parameters of {name}", heads, rows))
+    return Section(name, name, blocks)
+
+
+def _attributes(policy: type[Any]) -> dict[str, str]:
     """What the `Attributes:` parts of a class and its bases say of each field."""
-    said: dict[str, str] = {}
-    for cls in reversed(found.__mro__):
+    meanings: dict[str, str] = {}
+    for cls in reversed(policy.__mro__):
         _, _, text = (inspect.cleandoc(cls.__doc__) if cls.__doc__ else "").partition(
             "Attributes:\n"
         )
         for name, meaning in re.findall(r"^ {4}(\w+): (.+(?:\n {8,}.+)*)", text, re.MULTILINE):
-            said[name] = " ".join(meaning.split())
-    return said
+            meanings[name] = " ".join(meaning.split())
+    return meanings
 
 
 def _default(field: Field[Any]) -> str:
-    if field.default is not MISSING:
-        value = field.default
-    else:
-        value = field.default_factory() if field.default_factory is not MISSING else "required"
-    if isinstance(value, Params):
-        changed = {f.name: getattr(value, f.name) for f in fields(value)}
-        return (
-            "`"
-            + ", ".join(
-                f"{key}: {one}" for key, one in changed.items() if not isinstance(one, Params)
-            )
-            + "`"
-        )
-    return f"`{value!r}`"
+    """The default of a hyper-parameter as code; of a section its own hyper-parameters."""
+    value = field.default
+    if field.default_factory is not MISSING:
+        value = field.default_factory()
+    if value is MISSING:
+        return "required"
+    if not isinstance(value, Params):
+        return f"`{value!r}`"
+    own = {inner.name: getattr(value, inner.name) for inner in fields(value)}
+    shown = [f"{key}: {one}" for key, one in own.items() if not isinstance(one, Params)]
+    return f"`{', '.join(shown)}`"
 
 
 def _machine() -> str:

@@ -9,13 +9,15 @@ import json
 from typing import Any
 
 from simulator.config.section import MAX_IDS
+from simulator.page.blocks import Block, Heading, Prose, Section, Table, Words, columns, plain
+from simulator.page.markdown import sections
 
 HEAD = """\
 # Scenario reference
 
 Written by `abtest scenario reference` from the models themselves; a test holds this page to them. A
 scenario is one YAML file. Unknown keys are errors; every key has a default unless it says
-*required*. `abtest scenario schema` prints the JSON schema for editors.
+required. `abtest scenario schema` prints the JSON schema for editors.
 
 `abtest scenario check FILE` refuses, with file, line and key path, what `abtest run` would refuse
 before it simulates: unknown keys, values out of range, data that are not there, hyper-parameters of
@@ -49,45 +51,40 @@ def markdown() -> str:
     of_users = {cls.__name__ for cls in populations.values()}
     keys = {key: part for key, part in schema["properties"].items() if key != "users"}
     order = _reachable({"properties": keys}, definitions)
-    parts = [HEAD, _section("Scenario", schema, Scenario.__doc__)]
+    shown = [Section("scenario", "Scenario", _keys("Scenario", schema, Scenario.__doc__))]
     for name in order:
         if name not in of_users:
             part = definitions[name]
-            parts.append(_section(name, part, part.get("description")))
+            shown.append(Section(name, name, _keys(name, part, part.get("description"))))
     written = {*order, *of_users}
     for kind, cls in populations.items():
         whole = definitions[cls.__name__]
-        parts.append(_section(f"users of kind `{kind}`", whole, cls.__doc__))
+        blocks = _keys(cls.__name__, whole, cls.__doc__)
         for name in _reachable(whole, definitions):
             if name not in written:
                 part = definitions[name]
-                parts.append(_section(name, part, part.get("description"), level=3))
+                blocks += [Heading(name), *_keys(name, part, part.get("description"))]
                 written.add(name)
-    return "\n".join(parts)
+        shown.append(Section(cls.__name__, Prose(f"users of kind `{kind}`"), blocks))
+    return f"{HEAD}\n{sections(shown)}\n"
 
 
-def _section(title: str, schema: dict[str, Any], text: str | None, level: int = 2) -> str:
+def _keys(name: str, schema: dict[str, Any], text: str | None) -> list[Block]:
+    """What a section is, and the table of its keys."""
+    words = inspect.cleandoc(text or "").split("\n\nAttributes:")[0]
     required = set(schema.get("required", ()))
-    lines = [
-        f"{'#' * level} {title}",
-        "",
-        inspect.cleandoc(text or "").split("\n\nAttributes:")[0],
-        "",
-    ]
-    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    rows = []
     for key, field in schema.get("properties", {}).items():
-        default = (
-            "*required*"
-            if key in required
-            else f"`{json.dumps(field.get('default'))}`"
-            if "default" in field
-            else ""
-        )
-        if len(default) > 60:
+        default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+        if key in required:
+            default = "required"
+        elif len(default) > 60:
             default = "see its section"
-        meaning = str(field.get("description", "")).replace("\n", " ").replace("|", "\\|")
-        lines.append(f"| `{key}` | {_type(field)} | {default} | {meaning} |")
-    return "\n".join(lines) + "\n"
+        meaning = str(field.get("description", ""))
+        cells = (f"`{key}`", _type(field), default, meaning)
+        rows.append([plain(Prose(cell)) for cell in cells])
+    heads = columns("key", "type", "default", "meaning", text=4)
+    return [*(Words(Prose(part)) for part in words.split("\n\n")), Table(name, heads, rows)]
 
 
 def _type(field: dict[str, Any]) -> str:
