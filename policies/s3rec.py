@@ -160,6 +160,7 @@ class S3Rec(SASRec):
         pretraining: epochs, batch and learning rate of the pre-training; it has no validation.
     """
 
+    training: Training = field(default_factory=Training)
     heads: int = 2
     inner: int = 256
     activation: Activation = "gelu"

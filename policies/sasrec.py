@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from policies.dropout import Dropout
 from policies.layers import Activation, Block, Norm, Places, attention_mask, initialise
 from policies.sequence import SequenceNetwork, SequencePolicy
+from policies.train import Training
 
 
 class SASRecNetwork(SequenceNetwork):
@@ -73,6 +74,11 @@ class SASRec(SequencePolicy):
     Defaults are the paper's (two blocks, one head, dropout .5, binary cross-entropy with one
     negative at every position); the width is that of the RecGPT tables.
 
+    A small log has few batches in an epoch, and an epoch then adds less to the validation than the
+    validation's own noise. With 1,000 users (four batches) a patience of 10 stopped one seed of
+    four at HR@10 .195 and one at .257, where all 100 epochs reach .300 and .308. So it waits 20
+    epochs.
+
     Attributes:
         blocks: attention blocks.
         heads: of a block.
@@ -83,6 +89,7 @@ class SASRec(SequencePolicy):
             embedding and what leaves a sublayer (as in S3-Rec's and RecBole's SASRec).
     """
 
+    training: Training = field(default_factory=lambda: Training(patience=20))
     blocks: int = 2
     heads: int = 1
     inner: int = 0
