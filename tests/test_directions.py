@@ -22,7 +22,7 @@ from simulator.report import comparison, sentences
 from simulator.report import user_table as tables
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats.frames import from_frame
-from simulator.stats.margins import Margins, judged
+from simulator.stats.margins import Margins, answer_margins
 from simulator.stats.units import TableError
 from tests.worlds import paired_log
 
@@ -134,7 +134,7 @@ def test_disasters_are_never_safe(ops: pd.DataFrame) -> None:
     table = from_frame(ops)
     found = {
         m.metric: m
-        for m in judged(
+        for m in answer_margins(
             table, "control", Margins({"latency_ms": 0.05, "crashes": 0.1, "hate": 0.05})
         )
     }
@@ -148,14 +148,14 @@ def test_disasters_are_never_safe(ops: pd.DataFrame) -> None:
         theirs = stats.ttest_ind(new, (1 + m.margin) * old, equal_var=False, alternative="less")
         assert m.p == pytest.approx(theirs.pvalue)
         assert (m.low < m.margin < m.high) == (0.05 < m.p < 0.95), "the interval is the test's own"
-    few = judged(from_frame(ops.iloc[:200]), "control", Margins({"hate": 0.001}))[0]
+    few = answer_margins(from_frame(ops.iloc[:200]), "control", Margins({"hate": 0.001}))[0]
     open_answer = sentences.margin_sentence(
         replace(few, answer="not shown"), "control", higher_is_better=False
     )
     assert open_answer.startswith(
         "Hate (less is better): a rise of 0.10% under new is not excluded"
     )
-    turned = judged(
+    turned = answer_margins(
         from_frame(ops, better={"crashes": "higher"}), "control", Margins({"crashes": 0.1})
     )
     assert turned[0].answer == "safe"
@@ -163,7 +163,7 @@ def test_disasters_are_never_safe(ops: pd.DataFrame) -> None:
 
 def test_a_guardrail_without_a_direction_is_refused(ops: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"is more of 'zeal' better, or less.*--better zeal=lower"):
-        judged(from_frame(ops), "control", Margins({"zeal": 0.05}))
+        answer_margins(from_frame(ops), "control", Margins({"zeal": 0.05}))
     ops.to_csv(tmp_path / "t.csv", index=False)
     given = [
         "report",
@@ -187,7 +187,7 @@ def test_a_guardrail_without_a_direction_is_refused(ops: pd.DataFrame, tmp_path:
     ):
         result = CliRunner().invoke(main, [*given, "--better", bad])
         assert (result.exit_code, rule in result.output) == (2, True), result.output
-    equivalence = judged(from_frame(ops), "control", Margins(equivalence={"zeal": 0.3}))
+    equivalence = answer_margins(from_frame(ops), "control", Margins(equivalence={"zeal": 0.3}))
     assert equivalence[0].answer == "equivalent", "neither side of an equivalence is the better one"
 
 

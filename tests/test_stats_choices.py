@@ -266,7 +266,7 @@ def test_guardrails_answer() -> None:
     asked = margins.Margins(
         {"fine": 0.01, "worse": 0.01, "noisy": 0.0001}, {"fine": 0.01, "worse": 0.01}
     )
-    found = {(g.kind, g.metric): g for g in margins.judged(table, "a", asked)}
+    found = {(g.kind, g.metric): g for g in margins.answer_margins(table, "a", asked)}
     assert {name: g.answer for (kind, name), g in found.items() if kind == "guardrail"} == {
         "fine": "safe", "worse": "harmed", "noisy": "not shown"
     }  # fmt: skip
@@ -279,11 +279,11 @@ def test_guardrails_answer() -> None:
         tests.adjust(np.array([g.p for g in guards]))
     )
     alike = from_frame(frame.assign(fine=np.tile(base, 2)), better=more)
-    same = margins.judged(alike, "a", margins.Margins({"fine": 0.01}, {"fine": 0.01}))
+    same = margins.answer_margins(alike, "a", margins.Margins({"fine": 0.01}, {"fine": 0.01}))
     assert [one.answer for one in same] == ["safe", "equivalent"]
     for bad, rule in (({"fine": 0.0}, "margin"), ({"like": 0.01}, "no metric 'like'")):
         with pytest.raises(TableError, match=rule):
-            margins.judged(table, "a", margins.Margins(bad))
+            margins.answer_margins(table, "a", margins.Margins(bad))
 
 
 POPULATIONS = {

@@ -59,7 +59,7 @@ def test_an_a_a_test_of_a_loss_is_safe() -> None:
     """
     frame = losses()
     old, new = (frame.loc[frame["arm"] == arm, "profit"].to_numpy() for arm in ("control", "new"))
-    guard, same = margins.judged(
+    guard, same = margins.answer_margins(
         from_frame(frame, covariates=()),
         "control",
         margins.Margins({"profit": 0.05}, {"profit": 0.05}),
@@ -82,7 +82,7 @@ def test_a_larger_loss_is_worse(shift: float, answer: str, words: str) -> None:
     assert (row.words, np.sign(row.lift)) == (words, np.sign(shift))
     assert row.low < row.lift < row.high
     assert (row.low > 0 or row.high < 0) == (row.p < 0.05)
-    guard = margins.judged(table, "control", margins.Margins({"profit": 0.05}))[0]
+    guard = margins.answer_margins(table, "control", margins.Margins({"profit": 0.05}))[0]
     assert guard.answer == answer
     assert (guard.low > -0.05) == (answer == "safe")
 

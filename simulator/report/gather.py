@@ -44,7 +44,7 @@ from simulator.report.content import (
     Verdict,
 )
 from simulator.report.counts import Cells, Counts, count
-from simulator.report.otherwise import computed_otherwise
+from simulator.report.otherwise import compute_otherwise
 from simulator.report.plan import compared_designs, interleaved_designs, needs, preferences
 from simulator.report.sentences import headline, margin_sentence, verdict_sentence
 from simulator.report.spread import distributions
@@ -53,7 +53,7 @@ from simulator.stats import segments, sequential, units, verdict
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
-from simulator.stats.margins import Margins, judged
+from simulator.stats.margins import Margins, answer_margins
 from simulator.stats.tests import level_of_one
 from simulator.stats.units import Unit, UnitTable, UserDays
 from simulator.stats.verdict import Lift
@@ -190,7 +190,7 @@ def gather(
         sequential=tuple(sequential.peeks(sums, who.control)) if is_sequential else (),
         distributions=distributions(by_user, who.arms),
         segments=_segments(by_user, who.control),
-        otherwise=computed_otherwise(
+        otherwise=compute_otherwise(
             by_user, own_rows, who.control, who.treatments, choices, progress=progress
         ),
         funnel=_funnel(counts, who),
@@ -273,7 +273,7 @@ def gather_table(
         units={arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
         distributions=distributions(table, arms),
         segments=_segments(table, control),
-        otherwise=computed_otherwise(table, rows, control, who.treatments, choices, progress),
+        otherwise=compute_otherwise(table, rows, control, who.treatments, choices, progress),
         power=needs(table, control, who.treatments, {}, _level_of_one(rows, choices)),
         versions=workspace.versions(),
     )
@@ -344,12 +344,12 @@ def _with_the_past(table: UnitTable, who: Comparison) -> Beside | None:
 
 def _margins(table: UnitTable, control: str, margins: Margins | None) -> tuple[BoundedMargin, ...]:
     """The answers to guardrails and equivalences that were asked, each with its sentence."""
-    answers = judged(table, control, margins, pre_periods(table)) if margins else []
+    answers = answer_margins(table, control, margins, pre_periods(table)) if margins else []
     rows = []
     for answer in answers:
         direction = table.metrics[answer.metric].higher_is_better
-        said = margin_sentence(answer, control, direction)
-        rows.append(BoundedMargin(**vars(answer), sentence=said))
+        words = margin_sentence(answer, control, direction)
+        rows.append(BoundedMargin(**vars(answer), sentence=words))
     return tuple(rows)
 
 

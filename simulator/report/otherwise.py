@@ -32,7 +32,7 @@ STRATA = 50
 """Levels of a group beyond which it is not used for post-stratification."""
 
 
-def computed_otherwise(
+def compute_otherwise(
     table: UnitTable,
     rows: Sequence[verdict.Lift],
     control: str,

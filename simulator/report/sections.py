@@ -730,7 +730,7 @@ def _power(c: Content) -> Section | None:
         for row in c.power
     ]
     columns = _columns("Metric", "Arm", "From", "Lift to find", *names.values(), text=3)
-    said = []
+    sentences = []
     for row in c.power:
         if not row.published:
             continue
@@ -742,10 +742,13 @@ def _power(c: Content) -> Section | None:
             f"To see the published {percent(row.lift)} {title(row.metric).lower()} of"
             f" {row.arm} you would need {listed(users, 'or')}."
         )
-        said.append(("○", sentence))
+        sentences.append(("○", sentence))
     blocks: list[Block] = [Table("Users needed", columns, rows, caption=caption, id="power")]
     return Section(
-        "needed", "Users needed", [*blocks, Points(said)] if said else blocks, "Users needed"
+        "needed",
+        "Users needed",
+        [*blocks, Points(sentences)] if sentences else blocks,
+        "Users needed",
     )
 
 
@@ -903,20 +906,20 @@ def _signed(cell: DecidedLift | None) -> Cell:
 def _worlds(c: Content) -> Section | None:
     if not c.worlds:
         return None
-    said = (
+    text = (
         "A policy may win because it shares its assumptions with the simulated users. A lift that"
         " keeps its sign among users of another kind does not. The lift over all worlds has an"
         " interval that includes what they disagree about."
     )
     return Section(
-        "worlds", "The same arms in other worlds", [Words(said), across(c.worlds)], "Worlds"
+        "worlds", "The same arms in other worlds", [Words(text), across(c.worlds)], "Worlds"
     )
 
 
 def _offline(c: Content) -> Section | None:
     blocks: list[Block] = []
     if c.offline:
-        said = (
+        note = (
             "What a replay of this run's log says of the policies: estimated value per impression"
             " with its 95% interval, the logging policy's own value, and whether the estimate may"
             " be believed."
@@ -951,11 +954,11 @@ def _offline(c: Content) -> Section | None:
             text=4,
         )
         blocks += [
-            Words(said),
+            Words(note),
             Table("Offline estimates", [*heads, Column("May one believe it?")], rows),
         ]
     if c.foretold:
-        said = (
+        note = (
             "Offline figures of the same arms, from the history's last days, and how well each"
             " figure foretells the online lift over all policies that abtest fidelity has tried:"
             " rank correlation, and share of pairs in the right order."
@@ -984,7 +987,7 @@ def _offline(c: Content) -> Section | None:
             "In order",
             text=3,
         )
-        blocks += [Words(said), Table("Offline figures", heads, figures)]
+        blocks += [Words(note), Table("Offline figures", heads, figures)]
     if not blocks:
         return None
     return Section(
@@ -1000,7 +1003,7 @@ def _served(c: Content) -> Section | None:
             (plain(name), *(plain(percent(shares[arm][i], 1, False)) for arm in c.arms))
             for i, name in enumerate(c.channels.names)
         ]
-        said = (
+        note = (
             "Only part of each slate came from the policy under test; the rest came from recall"
             " channels that all arms share. The smaller the tested share, the smaller an online"
             " lift can be."
@@ -1011,7 +1014,7 @@ def _served(c: Content) -> Section | None:
             rows,
             sortable=False,
         )
-        blocks += [Words(said), table]
+        blocks += [Words(note), table]
     if any(c.answered_by_log.values()):
         answered = ", ".join(f"{arm} {percent(c.answered_by_log[arm], 1, False)}" for arm in c.arms)
         blocks.append(
@@ -1020,7 +1023,7 @@ def _served(c: Content) -> Section | None:
             )
         )
     if c.support:
-        said = (
+        note = (
             "A model answers best where it has data. An arm that shows items of which little was"
             " logged is judged by a guess, and may win by it. Shares are of its impressions."
         )
@@ -1049,7 +1052,7 @@ def _served(c: Content) -> Section | None:
             id="support",
             sortable=False,
         )
-        blocks += [Words(said), table]
+        blocks += [Words(note), table]
     if not blocks:
         return None
     return Section("served", "What was served, and who answered", blocks, "Served")
@@ -1062,25 +1065,25 @@ def _shares(row: Support) -> tuple[float, ...]:
 def _calibration(c: Content) -> Section | None:
     if not c.calibration:
         return None
-    found = c.calibration
-    said = (
+    measured = c.calibration
+    note = (
         "What the simulated users do, against what real ones are known to do. "
-        f"Measured on {found.basis}; tolerance {percent(found.tolerance, 0, False)}."
+        f"Measured on {measured.basis}; tolerance {percent(measured.tolerance, 0, False)}."
     )
     columns = _columns(
         "Marginal", "Target", "Simulated", "Standard error", "Simulated / target", text=1
     )
-    blocks: list[Block] = [Words(said)]
+    blocks: list[Block] = [Words(note)]
     for within in (False, True):
         rows = [
             (Cell(row.name, sign="✓" if within else "✗", kind="good" if within else "bad"),
              *(_shown(number, v) for v in (row.target, row.simulated, row.se, row.ratio)))
-            for row in found.rows
+            for row in measured.rows
             if row.within == within
         ]  # fmt: skip
         if rows:
             summary = (
-                f"{len(rows)} of {len(found.rows)} marginals {'within' if within else 'out of'}"
+                f"{len(rows)} of {len(measured.rows)} marginals {'within' if within else 'out of'}"
                 " tolerance"
             )
             blocks.append(Fold(summary, [Table("Calibration", columns, rows)], open=not within))
@@ -1111,13 +1114,13 @@ def _checks(c: Content) -> Section | None:
 def _audit(c: Content) -> Section | None:
     if not c.audit:
         return None
-    found = c.audit
+    result = c.audit
     note = (
         "This run knows both answers of every user, so the assignment can be drawn anew:"
-        f" {whole(found.repetitions)} samples of each size from {whole(found.n_users)} users."
+        f" {whole(result.repetitions)} samples of each size from {whole(result.n_users)} users."
         " False positives where both arms answer alike (nominal 5%), power for what was there, how"
         " often the 95% interval holds the true lift, and the mean error of the lift. Of what is"
-        f" printed beside the verdict, {found.beside.held} of {found.beside.of} rows"
+        f" printed beside the verdict, {result.beside.held} of {result.beside.of} rows"
         " hold."
     )
     rows = [
@@ -1130,7 +1133,7 @@ def _audit(c: Content) -> Section | None:
             _lift(row),
             Cell("yes" if row.holds else "no", kind="good" if row.holds else "bad"),
         )
-        for row in found.rows
+        for row in result.rows
     ]
     heads = _columns(
         "Metric",
@@ -1149,8 +1152,8 @@ def _audit(c: Content) -> Section | None:
         Table("Audit of the tests", [*heads, Column("Holds")], rows),
     ]
     for summary, warnings in (
-        ("What the verdict rests on and does not hold", found.warnings),
-        ("What is printed beside the verdict and does not hold", found.beside.warnings),
+        ("What the verdict rests on and does not hold", result.warnings),
+        ("What is printed beside the verdict and does not hold", result.beside.warnings),
     ):
         if warnings:
             blocks.append(
@@ -1166,14 +1169,14 @@ def _audit(c: Content) -> Section | None:
             plain(row.why),
             _rate(row.error),
         )
-        for row in found.wrong
+        for row in result.wrong
     ]
     columns = _columns("Analysis", "Metric", "What is wrong", "False positives", text=3)
     blocks += [
         Heading("What the usual wrong analyses would have done"),
         Table("Usual wrong analyses", columns, wrong),
     ]
-    if found.looking:
+    if result.looking:
         looks = [
             (
                 plain(title(row.rule)),
@@ -1181,7 +1184,7 @@ def _audit(c: Content) -> Section | None:
                 plain(row.design),
                 _rate(row.error),
             )
-            for row in found.looking
+            for row in result.looking
         ]
         columns = _columns("Rule", "Metric", "Design", "False positives", text=3)
         blocks += [

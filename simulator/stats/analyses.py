@@ -183,14 +183,14 @@ TWO_SAMPLES: tuple[tuple[Sampling, bool], ...] = (("paired", True), ("split", Fa
 
 def _around_quantile(level: float) -> tuple[Analysis, ...]:
     truth, name = partial(_quantile_lift, level=level), f"p{level:.0%}".rstrip("%")
-    found = []
+    analyses = []
     for d, paired in TWO_SAMPLES:
         make = partial(quantiles.quantile_pair, level=level, paired=paired)
         fits = partial(_has_quantile, level=level, paired=paired)
-        found.append(
+        analyses.append(
             Analysis(f"{d}, {name}", d, make, _by_t, slow=True, smooth=True, truth=truth, fits=fits)
         )
-    return tuple(found)
+    return tuple(analyses)
 
 
 Drawn = list[tuple[Floats, Floats]]
@@ -260,7 +260,7 @@ def resampled(resamples: int, samples: int = 1000) -> tuple[Analysis, ...]:
     """Permutation test and BCa bootstrap, each sample resampled `resamples` times: what a report
     prints on request.
     """
-    found = []
+    analyses = []
     for d, paired in TWO_SAMPLES:
         exchanged, own = (
             partial(_written_out, paired=paired, common=common) for common in (True, False)
@@ -268,13 +268,13 @@ def resampled(resamples: int, samples: int = 1000) -> tuple[Analysis, ...]:
         test, ends = (
             partial(read, paired=paired, resamples=resamples) for read in (_permuted, _bootstrapped)
         )
-        found.append(
+        analyses.append(
             Analysis(
                 f"{d}, permutation", d, exchanged, test, slow=True, samples=samples, truth=None
             )
         )
-        found.append(Analysis(f"{d}, BCa bootstrap", d, own, ends, slow=True, samples=samples))
-    return tuple(found)
+        analyses.append(Analysis(f"{d}, BCa bootstrap", d, own, ends, slow=True, samples=samples))
+    return tuple(analyses)
 
 
 ANALYSES: tuple[Analysis, ...] = (

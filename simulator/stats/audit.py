@@ -312,22 +312,22 @@ def _count(
         tally = counts.get((o.arm, o.metric, a.name))
         if tally is None or (a.samples and tally.total >= a.samples):
             continue
-        given = a.prepare(o)
+        prepared = a.prepare(o)
         key = (a.make, a.prepare)
         if key not in made:
             some = slice(a.samples - tally.total if a.samples else None)
-            made[key] = a.make(given, heads[some], tails[some])
+            made[key] = a.make(prepared, heads[some], tails[some])
         null, effect = made[key]
         tally.add(
-            a.read(null), a.read(effect), a.truth(given) if a.truth is not None else float("nan")
+            a.read(null), a.read(effect), a.truth(prepared) if a.truth is not None else float("nan")
         )
 
 
 def _planted(metric: str, a: Analysis, n: int, tally: _Tally) -> Planted:
     bias, _ = tally.bias
     control, treatment = (np.concatenate(parts) for parts in zip(*tally.means, strict=True))
-    known = np.isfinite(control) & np.isfinite(treatment)
-    pooled = moments.paired(control[known], treatment[known])
+    finite = np.isfinite(control) & np.isfinite(treatment)
+    pooled = moments.paired(control[finite], treatment[finite])
     low, high = intervals.delta(pooled, LEVEL)
     error = float(high - low) / (2.0 * float(intervals.quantile(pooled.df, LEVEL)))
     coverage, power = Rate.of(tally.covered, tally.total), Rate.of(tally.rejected, tally.total)

@@ -143,19 +143,19 @@ def sensitivity(
     p = pilot(table, metric, control, treatment)
     m = compare(table, metric, control, treatment)
     effect = float(m.lift)
-    found = []
+    rows = []
     for design in p.designs:
         need = users_needed(p, effect, design, level=level) if effect else float("inf")
-        found.append(
+        rows.append(
             Sensitivity(
                 metric, treatment, design, effect, p.relative_error(design, days.n_users), need
             )
         )
     if days.days > 1 and days.metrics[metric].denominator is None:
-        found.append(_switchback(days, metric, control, treatment, effect, level))
+        rows.append(_switchback(days, metric, control, treatment, effect, level))
     if interleaved is not None:
-        found.append(interleaved_sensitivity(interleaved, metric, control, treatment, level))
-    return found
+        rows.append(interleaved_sensitivity(interleaved, metric, control, treatment, level))
+    return rows
 
 
 def _switchback(

@@ -426,15 +426,15 @@ def _counts_rows(column: str, values: Floats) -> bool:
 
 
 def _metric(name: str, column: str | tuple[str, str]) -> Metric:
-    known = METRICS.get(name)
+    standard = METRICS.get(name)
     top, bottom = (column, None) if isinstance(column, str) else column
     higher = direction_of(name, top, bottom)
     source: Literal["", "name"] = "" if higher is None else "name"
     if bottom is None:
         return Metric(
             name,
-            known.description if known else name,
-            known.measure if known else "",
+            standard.description if standard else name,
+            standard.measure if standard else "",
             _named(top),
             None,
             higher,
@@ -449,29 +449,29 @@ def _named(column: str) -> Term:
 
 def _arms(rows: Rows, arm: str) -> tuple[Array, tuple[str, ...]]:
     """Arm index of each row and the names, in the order of first appearance."""
-    found = labels(rows, arm)
-    missing = np.flatnonzero(found.codes < 0)
+    coded = labels(rows, arm)
+    missing = np.flatnonzero(coded.codes < 0)
     if len(missing):
         raise TableError(
             f"{rows.place(int(missing[0]))}: column {arm!r} has no value; every row must be in"
             " an arm"
         )
-    if len(found.names) < 2:
+    if len(coded.names) < 2:
         raise TableError(
-            f"column {arm!r} has the arms {list(found.names)}: a comparison needs at least two"
+            f"column {arm!r} has the arms {list(coded.names)}: a comparison needs at least two"
         )
-    return found.codes, found.names
+    return coded.codes, coded.names
 
 
 def _cluster(rows: Rows, cluster: str) -> Array:
-    found = labels(rows, cluster)
-    missing = np.flatnonzero(found.codes < 0)
+    coded = labels(rows, cluster)
+    missing = np.flatnonzero(coded.codes < 0)
     if len(missing):
         raise TableError(
             f"{rows.place(int(missing[0]))}: column {cluster!r} has no value; every row must be in"
             " a cluster"
         )
-    return np.array(found.names, dtype=object)[found.codes]
+    return np.array(coded.names, dtype=object)[coded.codes]
 
 
 def _clustered(table: UnitTable, cluster: str) -> UnitTable:

@@ -36,7 +36,7 @@ def looking(days: UserDays, control: str, repetitions: int, seed: int) -> tuple[
     if days.days < 2:
         return ()
     other = next(arm for arm in days.arms if arm != control)
-    found = []
+    rates = []
     for name, metric in days.metrics.items():
         if name in days.missing or metric.denominator is not None:
             continue
@@ -50,11 +50,11 @@ def looking(days: UserDays, control: str, repetitions: int, seed: int) -> tuple[
                 for rule, stopped in _stopped(*so_far).items():
                     counts[design, rule] += stopped
         if np.ptp(o.control_days[0]) > 0:
-            found += [
+            rates += [
                 Looking(rule, name, design, Rate.of(count, repetitions))
                 for (design, rule), count in counts.items()
             ]
-    return tuple(found)
+    return tuple(rates)
 
 
 def _split(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
@@ -83,14 +83,14 @@ def _stopped(difference: Floats, cov: Floats) -> dict[str, int]:
     once, not for every sample).
     """
     variance = np.diagonal(cov, axis1=1, axis2=2)
-    known = (variance > 0).all(axis=1)
+    varied = (variance > 0).all(axis=1)
     result = dict.fromkeys(RULES, 0)
-    if not known.any():
+    if not varied.any():
         return result
-    error = np.sqrt(variance[known])
-    z, n = np.abs(difference[known]) / error, error.shape[1]
+    error = np.sqrt(variance[varied])
+    z, n = np.abs(difference[varied]) / error, error.shape[1]
     information = sequential.clock(
-        np.diagonal(cov[known], offset=1, axis1=1, axis2=2) / (error[:, :-1] * error[:, 1:])
+        np.diagonal(cov[varied], offset=1, axis1=1, axis2=2) / (error[:, :-1] * error[:, 1:])
     )
     result["always_valid"] = int(
         np.count_nonzero((z > sequential.mixture_boundary(information, 1.0)).any(axis=1))

@@ -48,8 +48,8 @@ def one_sided(m: Moments, bound: float, *, above: bool) -> float:
     control's mean is not distinguishable from 0 (its sign is not known), the larger p of the two.
     NaN without variance.
     """
-    known = np.square(m.control) > np.square(quantile(m.df, SHOWN)) * m.var_control
-    signs = (float(np.sign(m.control)),) if known else (1.0, -1.0)
+    is_distinct = np.square(m.control) > np.square(quantile(m.df, SHOWN)) * m.var_control
+    signs = (float(np.sign(m.control)),) if is_distinct else (1.0, -1.0)
     return float(np.max([_beyond(m, 1.0 + sign * bound, above=above) for sign in signs]))
 
 
@@ -133,7 +133,7 @@ class Margin:
     note: str = ""
 
 
-def judged(
+def answer_margins(
     table: UnitTable,
     control: str,
     margins: Margins,
@@ -153,7 +153,7 @@ def judged(
             whose direction is not known.
     """
     samples, metrics = Samples(table, covariates or {}), table.metrics
-    found: list[tuple[Margin, bool]] = []
+    answers: list[tuple[Margin, bool]] = []
     asked: list[tuple[Kind, Mapping[str, float]]] = [
         ("guardrail", margins.guardrails),
         ("equivalence", margins.equivalence),
@@ -167,7 +167,7 @@ def judged(
                     f"guardrail: is more of {metric!r} better, or less? {UNDIRECTED.format(metric)}"
                 )
             if arm != control:
-                found.append(
+                answers.append(
                     _judge(
                         samples if metric in table.numerators else None,
                         table,
@@ -179,7 +179,7 @@ def judged(
                 )
     rows = []
     for kind, _ in asked:
-        mine = [pair for pair in found if pair[0].kind == kind]
+        mine = [pair for pair in answers if pair[0].kind == kind]
         adjusted = adjust(np.array([one.p for one, _ in mine]))
         rows += [
             replace(one, p_adjusted=float(q), answer=_answer(one, float(q), harm))

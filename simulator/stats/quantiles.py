@@ -131,14 +131,14 @@ def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
             )
             / error
         )
-    known = (curve.n * min(level, 1.0 - level) >= LEAST) & (variance > 0)
+    enough = (curve.n * min(level, 1.0 - level) >= LEAST) & (variance > 0)
     x_lower, x_upper = (
         curve.distinct[lower],
         curve.distinct[np.minimum(upper, len(curve.distinct) - 1)],
     )
     value = x_lower + share * (x_upper - x_lower)
     return MidQuantile(
-        value, x_lower, x_upper, share, np.where(known, slope, np.nan), variance, curve.n
+        value, x_lower, x_upper, share, np.where(enough, slope, np.nan), variance, curve.n
     )
 
 

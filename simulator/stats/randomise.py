@@ -211,9 +211,9 @@ def paired_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
     """Every user is in both arms; under the null, tails exchange a user's two answers."""
     k = len(o.control)
     at = ((0, o.bottom), (k, None if o.bottom is None else k + 1))
-    given = [np.concatenate((c, t)) for c, t in zip(o.control, o.treatment, strict=True)]
+    both = [np.concatenate((c, t)) for c, t in zip(o.control, o.treatment, strict=True)]
     exchanged = [np.concatenate((t, c)) for c, t in zip(o.control, o.treatment, strict=True)]
-    null = moments.weighted((*given, *exchanged), np.concatenate((heads, tails), axis=1))
+    null = moments.weighted((*both, *exchanged), np.concatenate((heads, tails), axis=1))
     effect = moments.weighted((*o.control, *o.treatment), heads + tails)
     return moments.paired_moments(null, *at), moments.paired_moments(effect, *at)
 

@@ -354,11 +354,11 @@ def _separated(column: _Texts, numbers: Cells, is_amount: Mask) -> tuple[Floats,
                 f"{text!r}, which may be {values[at]:.12g} or {other[at]:.12g}: whether {sign!r}"
                 " stands between thousands or before decimals is not clear from the whole column",
             )
-    said = {thousands: f"{thousands!r} between thousands"} | (
+    marks = {thousands: f"{thousands!r} between thousands"} | (
         {decimal: f"{decimal!r} before decimals"} if decimal != "." else {}
     )
     read = numbers.filter(pa.array(~np.isnan(values)))
-    words = [word for sign, word in said.items() if pc.any(pc.match_substring(read, sign)).as_py()]
+    words = [word for sign, word in marks.items() if pc.any(pc.match_substring(read, sign)).as_py()]
     return values, f"with {' and '.join(words)}" if words else ""
 
 

@@ -109,14 +109,14 @@ def _bootstrapped(
 ) -> Floats:
     """Lifts of resampled units, `[repetitions]`."""
     generator = np.random.default_rng([seed, len(control)])
-    found = []
+    lifts = []
     chunk = max(1, CELLS // max(len(control), len(treatment)))
     for start in range(0, repetitions, chunk):
         rows = min(chunk, repetitions - start)
         pick = generator.integers(0, len(control), (rows, len(control)))
         other = pick if paired else generator.integers(0, len(treatment), (rows, len(treatment)))
-        found.append(moments.relative(control[pick].mean(axis=1), treatment[other].mean(axis=1)))
-    return np.concatenate(found)
+        lifts.append(moments.relative(control[pick].mean(axis=1), treatment[other].mean(axis=1)))
+    return np.concatenate(lifts)
 
 
 def _jackknife(control: Floats, treatment: Floats, paired: bool) -> Floats:

@@ -68,18 +68,18 @@ class Rows:
         return self._read[column]
 
     def _getter(self, column: str) -> Callable[[], Cells]:
-        found = self.columns.get(column) or self.labels.get(column)
-        if found is None:
+        getter = self.columns.get(column) or self.labels.get(column)
+        if getter is None:
             raise TableError(
                 f"the table has no column {column!r}{_near(column, self.columns)}; it has"
                 f" {list(self.columns)}"
             )
-        return found
+        return getter
 
 
-def _near(column: str, known: Iterable[str]) -> str:
+def _near(column: str, names: Iterable[str]) -> str:
     """A column that may have been meant: of another case, or nearly so."""
-    by_case = {name.strip().lower(): name for name in known}
+    by_case = {name.strip().lower(): name for name in names}
     near = difflib.get_close_matches(column.strip().lower(), by_case, n=1, cutoff=0.6)
     return f" (is it {by_case[near[0]]!r}? name it: --user, --arm, --metric, ...)" if near else ""
 

@@ -119,7 +119,7 @@ def dependence(table: UnitTable) -> dict[str, float]:
 
     if table.assigned is None:
         return {}
-    found = {}
+    by_group = {}
     here = table.assigned >= 0
     for group, labels in table.groups.items():
         names, codes = levels(labels[here])
@@ -130,12 +130,12 @@ def dependence(table: UnitTable) -> dict[str, float]:
         rare = counts.sum(axis=1) < LEAST
         pooled = np.vstack([counts[~rare], counts[rare].sum(axis=0, keepdims=True)])
         pooled = pooled[pooled.sum(axis=1) > 0][:, pooled.sum(axis=0) > 0]
-        found[group] = (
+        by_group[group] = (
             float(chi2_contingency(pooled, correction=False).pvalue)
             if min(pooled.shape, default=0) > 1
             else 1.0
         )
-    return dict(zip(found, adjust(np.array(list(found.values()))).tolist(), strict=True))
+    return dict(zip(by_group, adjust(np.array(list(by_group.values()))).tolist(), strict=True))
 
 
 def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
@@ -147,16 +147,16 @@ def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
     """
     from scipy.stats import chi2
 
-    known = [m for m in parts if m.variance > 0 and m.control != 0]
-    if len(known) < 2:
+    varied = [m for m in parts if m.variance > 0 and m.control != 0]
+    if len(varied) < 2:
         return float("nan"), 0, float("nan")
-    if len({float(np.sign(mean)) for m in known for mean in (m.control, m.treatment)}) == 1:
-        effect = np.array([log(m.treatment / m.control) for m in known])
-        variance = np.array([intervals.log_variance(m) for m in known])
+    if len({float(np.sign(mean)) for m in varied for mean in (m.control, m.treatment)}) == 1:
+        effect = np.array([log(m.treatment / m.control) for m in varied])
+        variance = np.array([intervals.log_variance(m) for m in varied])
     else:
         effect, variance = (
-            np.array([m.lift for m in known]),
-            np.array([intervals.lift_variance(m) for m in known]),
+            np.array([m.lift for m in varied]),
+            np.array([intervals.lift_variance(m) for m in varied]),
         )
     # An arm without any event at a level has no variance by the delta method, and so no weight.
     spread = variance > 0

@@ -106,25 +106,25 @@ def boundaries(
 
     clock = np.asarray(fractions if informations is None else informations, dtype=np.float64)
     budget = np.diff(spent(shape, np.asarray(fractions, dtype=np.float64), alpha), prepend=0.0)
-    found: list[float] = []
+    bounds: list[float] = []
     walk = _Walk()
     left = 0.0
     for information, error in zip(clock, budget, strict=True):
         left += error
-        if found and information < walk.information * (1 + STILL):
-            found.append(
-                found[-1]
+        if bounds and information < walk.information * (1 + STILL):
+            bounds.append(
+                bounds[-1]
             )  # nothing new is known: no new look, its error is spent at the next one
             continue
         exceeds = walk.at(information)
-        found.append(
+        bounds.append(
             float(brentq(lambda c, e=left, tail=exceeds: tail(c) - e, 0.0, 38.0, xtol=1e-10))
             if exceeds(38.0) < left
             else 38.0
         )
         left = 0.0
-        walk.stop_at(found[-1])
-    return np.array(found)
+        walk.stop_at(bounds[-1])
+    return np.array(bounds)
 
 
 def clock(correlations: Floats) -> Floats:
@@ -266,18 +266,18 @@ def successive(tables: Sequence[UnitTable], metric: str, control: str, treatment
     """Correlations `[looks - 1]` of a comparison's estimate at successive looks, from the same
     units' values; NaN without variance.
     """
-    found, before = [], None
+    correlations, before = [], None
     for table in tables:
         here = influences(table, metric, control, treatment)
         if before is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
-                found.append(
+                correlations.append(
                     float(
                         matmul(before, here) / np.sqrt(matmul(before, before) * matmul(here, here))
                     )
                 )
         before = here
-    return np.array(found)
+    return np.array(correlations)
 
 
 def _looks(moments: Sequence[Moments], correlations: Floats) -> tuple[Look, ...]:
@@ -286,21 +286,21 @@ def _looks(moments: Sequence[Moments], correlations: Floats) -> tuple[Look, ...]
     """
     n = len(moments)
     z = np.array([tests.t_test(m).statistic for m in moments], dtype=np.float64)
-    known = np.isfinite(z)
-    known[: n - int(known[::-1].cumprod().sum())] = (
+    defined = np.isfinite(z)
+    defined[: n - int(defined[::-1].cumprod().sum())] = (
         False  # from the first look after which all have a variance
     )
     mixture, obrien_fleming, pocock = (np.full(n, np.inf) for _ in range(3))
     p = np.full(n, np.nan)
-    if known.any():
+    if defined.any():
         information, share = (
-            clock(correlations[known[:-1]]),
-            (np.arange(1, n + 1) / n)[known].tolist(),
+            clock(correlations[defined[:-1]]),
+            (np.arange(1, n + 1) / n)[defined].tolist(),
         )
-        mixture[known] = mixture_boundary(information, 1.0)
-        obrien_fleming[known] = boundaries("obrien-fleming", share, information.tolist())
-        pocock[known] = boundaries("pocock", share, information.tolist())
-        p[known] = always_valid_p(z[known], information, 1.0)
+        mixture[defined] = mixture_boundary(information, 1.0)
+        obrien_fleming[defined] = boundaries("obrien-fleming", share, information.tolist())
+        pocock[defined] = boundaries("pocock", share, information.tolist())
+        p[defined] = always_valid_p(z[defined], information, 1.0)
     return tuple(
         Look(
             i + 1,

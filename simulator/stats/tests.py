@@ -90,9 +90,9 @@ def adjust(p: Floats, method: Correction = "holm") -> Floats:
 
     p = np.asarray(p, dtype=np.float64)
     result = p.copy()
-    known = ~np.isnan(p)
-    if method != "none" and known.any():
-        result[known] = multipletests(p[known], method=_STATSMODELS[method])[1]
+    defined = ~np.isnan(p)
+    if method != "none" and defined.any():
+        result[defined] = multipletests(p[defined], method=_STATSMODELS[method])[1]
     return result
 
 
