@@ -15,7 +15,7 @@ from simulator.report.content import Alternative
 from simulator.stats import contrasts, quantiles, resampling, segments, tests, verdict
 from simulator.stats.adjustment import post_stratified, winsorised
 from simulator.stats.choices import Choices
-from simulator.stats.intervals import METHODS
+from simulator.stats.intervals import METHODS, TITLES
 from simulator.stats.moments import Floats, Moments, relative
 from simulator.stats.units import TableError, UnitTable, levels
 
@@ -25,8 +25,6 @@ the report may.
 """
 
 QUANTILES = {"median": 0.5, "ninth decile": 0.9}
-
-INTERVALS = {"fieller": "Fieller interval", "log": "log-delta interval", "delta": "delta interval"}
 
 STRATA = 50
 """Levels of a group beyond which it is not used for post-stratification."""
@@ -127,7 +125,7 @@ class _Pair:
         for name, method in METHODS.items():
             if name != choices.interval:
                 low, high = method(m, verdict.LEVEL)
-                yield self.by(INTERVALS[name], float(m.lift), float(low), float(high))
+                yield self.by(TITLES[name], float(m.lift), float(low), float(high))
 
     def ranks(self) -> Alternative:
         name = "Wilcoxon" if self.table.paired else "rank sum"

@@ -65,6 +65,7 @@ from simulator.report.sentences import (
     tone,
 )
 from simulator.report.spread import QUANTILES
+from simulator.stats.intervals import GROUNDS
 from simulator.stats.randomise import Rate
 from simulator.stats.sequential import Look, Rule
 from simulator.stats.verdict import Lift
@@ -626,15 +627,8 @@ def _numbers(c: Content) -> Section | None:
 
 
 def _chosen(c: Content) -> str:
-    names = {
-        "fieller": "Fieller's theorem",
-        "log": "the delta method on the logarithm",
-        "delta": "the delta method",
-    }
-    return (
-        f"Intervals of the relative lift by {names[c.choices.interval]}; adjusted p:"
-        f" {corrected(c)}."
-    )
+    ground = GROUNDS[c.choices.interval]
+    return f"Intervals of the relative lift by {ground}; adjusted p: {corrected(c)}."
 
 
 def _paper(c: Content) -> Section | None:

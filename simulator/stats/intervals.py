@@ -121,6 +121,15 @@ def log_variance(m: Moments) -> Number:
 METHODS = {"fieller": fieller, "log": log_delta, "delta": delta}
 """Relative-lift intervals by name; `fieller` is the default everywhere."""
 
+TITLES = {"fieller": "Fieller interval", "log": "log-delta interval", "delta": "delta interval"}
+
+GROUNDS = {
+    "fieller": "Fieller's theorem",
+    "log": "the delta method on the logarithm",
+    "delta": "the delta method",
+}
+"""What each of the METHODS rests on, in words."""
+
 
 def unbounded(m: Moments, level: float = 0.95) -> str | None:
     """What an unbounded Fieller set says, in words; None where the set is an interval (or there is
