@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 class Purpose(IntEnum):
     """What a random number decides. Values are part of the log's reproducibility: never renumber,
-    only append.
+    only append (6 was one that nothing used).
     """
 
     CLICK = 1
@@ -24,7 +24,6 @@ class Purpose(IntEnum):
     FEEDBACK = 3
     EXAMINE = 4
     LEAVE = 5
-    DELAY = 6
     RETURN = 7
     ARRIVE = 8
     DRIFT = 9

@@ -22,7 +22,7 @@ from simulator.users.learned import Learned, LearnedUsers
 from simulator.users.learned.evaluation import evaluate
 from simulator.users.learned.inputs import Evidence, Features
 from simulator.users.learned.posthoc import margins, scale, shift
-from simulator.users.learned.response import Response
+from simulator.users.learned.response import Response, _quantile
 from simulator.users.logged import Logged, LoggedUsers
 from tests.worlds import (
     LEARNED_DAYS,
@@ -115,7 +115,7 @@ def test_watch_quantiles_cover(response: Response) -> None:
     p, bins = response.predict(user, item, tab, hour, position)
     truth = click_chance(item, tab - 1)
     for level in (0.5, 0.75, 0.9):
-        at = response.watch_quantile(bins, level)
+        at = _quantile(np.ascontiguousarray(bins), np.full(len(bins), level), response.edges)
         below = truth * (1 - np.exp(-at / 30)) + (1 - truth) * (0.25 + 0.75 * (1 - np.exp(-at / 2)))
         assert below.mean() == pytest.approx(level, abs=0.03)
     expected = truth * 30 + (1 - truth) * 0.75 * 2

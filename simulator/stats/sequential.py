@@ -143,17 +143,6 @@ def clock(correlations: Floats) -> Floats:
     )
 
 
-def exit_probability(bounds: Sequence[float], informations: Sequence[float]) -> float:
-    """The chance that |Z| crosses one of `bounds` at the given `informations`, without an
-    effect.
-    """
-    walk, total = _Walk(), 0.0
-    for bound, information in zip(bounds, informations, strict=True):
-        total += 2.0 * walk.at(information)(bound)
-        walk.stop_at(bound)
-    return total
-
-
 class _Walk:
     """Z at successive looks under no effect, among walks that have not yet left: nodes, their
     weights times density.

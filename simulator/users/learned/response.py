@@ -96,12 +96,6 @@ class Response:
         middle = np.concatenate(([0.0], (self.edges[1:].astype(np.float64) + self.edges[:-1]) / 2))
         return np.asarray(bins @ middle)
 
-    def watch_quantile(self, bins: F64, level: float) -> F64:
-        """The `level` quantile of the watch time, s, `[N]`."""
-        return np.asarray(
-            _quantile(np.ascontiguousarray(bins), np.full(len(bins), level), self.edges)
-        )
-
     def kind_probabilities(
         self,
         user: IntArray,
