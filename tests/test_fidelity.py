@@ -31,6 +31,7 @@ from simulator.offpolicy.fidelity import (
     served,
     widened,
 )
+from simulator.offpolicy.fidelity_page import answer
 from simulator.offpolicy.jobs import training
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream
@@ -193,6 +194,25 @@ def test_few_arms_are_filled_up_with_yardsticks(tmp_path: Path) -> None:
         ReplayError, match="--policies 99: small has 2 arms, and there are 16 yardsticks"
     ):
         widened(scenario, 99)
+
+
+def test_the_answer_is_of_every_policy_where_any_figure_is() -> None:
+    """The first figure orders most, but one policy has none of it; the third is not usable."""
+    common = {"p_adjusted": 0.01, "pairs": 3, "ordered_error": 0.1, "rho": 0.5, "new_low": 0.1}
+    common |= {"new_high": 0.9, "pick": "x", "regret": 0.01}
+    figures = [
+        {"figure": name, "policies": policies, "usable": usable, "ordered": ordered, **common}
+        for name, policies, usable, ordered in (
+            ("first", 2, 2, 1.0),
+            ("second", 3, 3, 0.7),
+            ("third", 3, 2, 0.9),
+            ("fourth", 2, 3, 0.8),
+        )
+    ]
+    policies = [{"lift": lift} for lift in (0.0, 0.1, 0.2)]
+    content = {"policies": policies, "figures": figures}
+    assert answer(content).startswith("Read second:")
+    assert answer(content | {"figures": figures[:1] + figures[2:]}).startswith("Read first:")
 
 
 def test_the_command_on_a_small_world(tmp_path: Path) -> None:

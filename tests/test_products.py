@@ -112,6 +112,27 @@ def test_rounding_that_is_as_bad_as_can_be_hides_no_best_item(width: int) -> Non
     assert best in candidates
 
 
+def test_the_best_item_may_be_shorter_than_all_that_were_multiplied_first() -> None:
+    """1024 items are of length 1, one of them with a score of .9. The next one is of length .9002
+    and lies in the direction of the query: how near its rough score may come to the bound is within
+    the error.
+    """
+    width, n, best = 64, 1500, 1025
+    query = np.eye(width)[:1]
+    vectors = np.zeros((n + 1, width))
+    across = np.random.default_rng(0).standard_normal((n, width - 1))
+    vectors[1:, 1:] = across / np.linalg.norm(across, axis=1, keepdims=True)
+    vectors[7] *= np.sqrt(1 - 0.9**2)
+    vectors[7, 0] = 0.9
+    vectors[best] = query[0] * 0.9002
+    vectors[best + 1 :] *= 0.1
+    candidates, certain = Rough(pad(vectors)).shortlist(
+        pad(query), 1, np.zeros((1, 0), dtype=np.int64)
+    )
+    assert certain.all()
+    assert best in candidates
+
+
 def test_most_items_are_left_out() -> None:
     rng = np.random.default_rng(1)
     rough = Rough(pad(rng.standard_normal((6001, 64))))
