@@ -154,3 +154,11 @@ def test_a_ratio_of_two_metrics() -> None:
         "sessions",
         "return",
     }
+
+
+def test_a_frame_has_a_row_for_every_unit_of_every_arm() -> None:
+    frame = read(hand_counted_log(), ("watch_time", "click")).by("user").frame()
+    assert frame["arm"].tolist() == ["a"] * 3 + ["b"] * 3
+    assert frame["unit"].tolist() == [0, 1, 2] * 2
+    for name in ("watch_time", "click"):
+        assert frame[name].tolist() == BY_HAND[name][0] + BY_HAND[name][1]

@@ -27,6 +27,7 @@ from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.jobs import Options, Wanted, replay_log, training
 from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
+from simulator.offpolicy.replay_page import _scale
 from simulator.offpolicy.result import gather, save
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.scores import orderings
@@ -570,6 +571,18 @@ def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
     assert "did not run" in text
     assert r"cascade\_dr |" in text
     assert "Grouped AUC".lower() in text.lower()
+
+
+def test_the_scale_of_the_intervals_leaves_out_the_widest() -> None:
+    """Eight estimators, 24 ends: the three outermost of each side are left out, 8% is added to each
+    side.
+    """
+    wild = [{"low": -1e6 + i, "value": 5.0, "high": 1e6 + i} for i in range(3)]
+    calm = [{"low": 1.0 + i, "value": 5.0, "high": 11.0 - i} for i in range(5)]
+    scale = _scale([*wild, *calm], None, 5.0)
+    assert (scale.low, scale.high) == pytest.approx((1.0 - 0.8, 11.0 + 0.8))
+    truth = {"low": -3.0, "high": 2.0}
+    assert _scale([*wild, *calm], truth, 17.0).low == pytest.approx(-3.0 - 1.6)
 
 
 def test_the_command_on_a_log(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ def test_a_switchback_by_hand() -> None:
     assert by_day.assigned is not None
     assert by_day.assigned.tolist() == [0, 1, 1, 0]
     assert by_day.numerators["watch_time"] == pytest.approx(np.array([3, 7, 3, 6]) / 3)
+    frame = by_day.frame()
+    assert frame[["arm", "unit"]].to_numpy().tolist() == [["a", 0], ["a", 3], ["b", 1], ["b", 2]]
+    assert frame["watch_time"].to_numpy() == pytest.approx(np.array([3, 6, 7, 3]) / 3)
     row = verdict.lifts(by_day, "a", metrics=["watch_time"])[0]
     theirs = stats.ttest_ind([7, 3], [3, 6], equal_var=False)
     assert (row.p, row.n_units) == (pytest.approx(theirs.pvalue), 4)
