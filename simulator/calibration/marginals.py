@@ -94,17 +94,17 @@ class Impressions:
         """
         sequences = log.sequences(arm)
         columns = sequences.columns
-        known = ~np.isnan(columns["watch"])
-        t = sequences.t[known]
+        has_watch = ~np.isnan(columns["watch"])
+        t = sequences.t[has_watch]
         days = int(t.max() // DAY - t.min() // DAY + 1) if len(t) else 0
         return cls(
-            user=np.repeat(sequences.user, np.diff(sequences.offsets))[known],
-            item=sequences.items[known],
+            user=np.repeat(sequences.user, np.diff(sequences.offsets))[has_watch],
+            item=sequences.items[has_watch],
             t=t,
-            click=sequences.clicked[known],
-            watch=columns["watch"][known].astype(np.float64),
-            duration=columns["duration"][known].astype(np.float64),
-            kinds={kind: (columns[kind] == 1)[known] for kind in FEEDBACK if kind in columns},
+            click=sequences.clicked[has_watch],
+            watch=columns["watch"][has_watch].astype(np.float64),
+            duration=columns["duration"][has_watch].astype(np.float64),
+            kinds={kind: (columns[kind] == 1)[has_watch] for kind in FEEDBACK if kind in columns},
             n_users=log.metadata.n_users,
             n_items=log.metadata.n_items,
             days=days,
@@ -152,10 +152,10 @@ def _mean(
 
 def _rates(seen: Impressions) -> dict[str, Marginal]:
     rows = {"click": _mean(seen.click, seen)}
-    for kind, given in seen.kinds.items():
-        rows[kind] = _mean(given, seen)
-        rows[f"{kind} | click"] = _mean(given, seen, seen.click)
-        rows[f"{kind} | no click"] = _mean(given, seen, ~seen.click)
+    for kind, answers in seen.kinds.items():
+        rows[kind] = _mean(answers, seen)
+        rows[f"{kind} | click"] = _mean(answers, seen, seen.click)
+        rows[f"{kind} | no click"] = _mean(answers, seen, ~seen.click)
     return rows
 
 

@@ -188,9 +188,9 @@ def fit_stage(
     def residuals(z: Floats) -> Floats:
         if z.tobytes() not in memory:
             tried = at(z)
-            found = measured(tried)
+            simulated = measured(tried)
             memory[z.tobytes()] = np.array(
-                [_residual(wanted[name], found[name[0]][name[1]].value) for name in names]
+                [_residual(wanted[name], simulated[name[0]][name[1]].value) for name in names]
             )
             report(
                 stage.name,

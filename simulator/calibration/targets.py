@@ -169,16 +169,16 @@ def compare(
         measured = {**measured, GAP: _gaps(measured[LOGGING], measured[RANDOM])}
     rows = []
     for target in TARGETS:
-        found = measured.get(target.feed, {}).get(target.name)
-        if found is None:
+        marginal = measured.get(target.feed, {}).get(target.name)
+        if marginal is None:
             continue
-        ratio = found.value / target.value
+        ratio = marginal.value / target.value
         rows.append(
             Row(
                 *target[:2],
                 target.value,
-                found.value,
-                found.se,
+                marginal.value,
+                marginal.se,
                 ratio,
                 bool(abs(ratio - 1.0) <= tolerance),
             )
@@ -250,7 +250,7 @@ def expose(
         seen[user[row], (count[user][row] + place) % memory] = item
         count[user] += answer.shown
         clock[user], step[user] = answer.next, step[user] + 1
-    user, item, t, click, watch, *given = (
+    user, item, t, click, watch, *kinds = (
         np.concatenate(column) for column in zip(*waves, strict=True)
     )
     return Impressions(
@@ -260,7 +260,7 @@ def expose(
         click,
         watch.astype(np.float64),
         np.asarray(durations, dtype=np.float64)[item],
-        dict(zip(users.kinds, given, strict=True)),
+        dict(zip(users.kinds, kinds, strict=True)),
         users.n_users,
         users.n_items,
         days,
@@ -315,10 +315,10 @@ def measured(
     }
 
 
-def _mean(found: Sequence[Marginal]) -> Marginal:
-    if len(found) == 1:
-        return found[0]
-    values = np.array([marginal.value for marginal in found])
+def _mean(marginals: Sequence[Marginal]) -> Marginal:
+    if len(marginals) == 1:
+        return marginals[0]
+    values = np.array([marginal.value for marginal in marginals])
     return Marginal(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 

@@ -120,7 +120,7 @@ def audit(
         control = log.metadata.control or days.arms[0]
         chosen = sizes or tuple(sorted({min(n, days.n_users) for n in (100, 500, 2000)}))
         with _progress(quiet) as progress:
-            found = audits.audit(
+            result = audits.audit(
                 days,
                 control,
                 repetitions=repetitions,
@@ -132,9 +132,9 @@ def audit(
                 progress=progress,
             )
         target = out or home / ("audit-part.json" if analyses else "audit.json")
-        write_text(target, json.dumps(content(found), indent=1, allow_nan=False) + "\n")
+        write_text(target, json.dumps(content(result), indent=1, allow_nan=False) + "\n")
         if not quiet:
-            show(blocks(found))
+            show(blocks(result))
         say(target)
 
 
@@ -156,7 +156,7 @@ def _progress(quiet: bool) -> Any:
     return bar()
 
 
-def content(found: Audit) -> dict[str, Any]:
+def content(result: Audit) -> dict[str, Any]:
     """The audit as JSON types; what is not defined is None."""
     from dataclasses import asdict
 
@@ -172,25 +172,25 @@ def content(found: Audit) -> dict[str, Any]:
             else value
         )
 
-    stored: dict[str, Any] = clean(asdict(found))
-    for row, given in zip(found.rows, stored["rows"], strict=True):
-        given |= {"holds": row.holds, "warning": row.warning}
+    stored: dict[str, Any] = clean(asdict(result))
+    for row, stored_row in zip(result.rows, stored["rows"], strict=True):
+        stored_row |= {"holds": row.holds, "warning": row.warning}
     return stored
 
 
-def blocks(found: Audit) -> Iterator[Block]:
+def blocks(result: Audit) -> Iterator[Block]:
     """The audit for a terminal: what the verdict rests on, planted lifts, wrong analyses,
     warnings.
     """
     yield Words(
-        f"Audit by re-randomisation: {whole(found.repetitions)} samples of each size from"
-        f" {whole(found.n_users)} users, control {found.control}. False positives are nominally 5%,"
-        " coverage 95%; ± is three Monte-Carlo standard errors."
+        f"Audit by re-randomisation: {whole(result.repetitions)} samples of each size from"
+        f" {whole(result.n_users)} users, control {result.control}. False positives are nominally"
+        " 5%, coverage 95%; ± is three Monte-Carlo standard errors."
     )
-    is_whole = any(row.default for row in found.rows)
-    yield _analyses([row for row in found.rows if row.default or not is_whole])
-    largest = {row.analysis: row.n for row in sorted(found.rows, key=lambda row: row.n)}
-    beside = [row for row in found.rows if not row.default and row.n == largest[row.analysis]]
+    is_whole = any(row.default for row in result.rows)
+    yield _analyses([row for row in result.rows if row.default or not is_whole])
+    largest = {row.analysis: row.n for row in sorted(result.rows, key=lambda row: row.n)}
+    beside = [row for row in result.rows if not row.default and row.n == largest[row.analysis]]
     off = [row for row in beside if not row.holds]
     yield Words(
         f"Printed beside the verdict, at the largest size of each: {len(beside) - len(off)} of"
@@ -200,14 +200,14 @@ def blocks(found: Audit) -> Iterator[Block]:
     if not is_whole:
         return
     yield Heading("A planted lift, recovered")
-    yield _planted(found.planted)
+    yield _planted(result.planted)
     yield Heading("What the usual wrong analyses would have done where there is no effect")
-    yield _wrong(found.wrong)
-    if found.looking:
+    yield _wrong(result.wrong)
+    if result.looking:
         yield Heading("Looking at the end of every day, where there is no effect")
         yield Words("False positives; nominal: at most 5%.", note=True)
-        yield _looking(found.looking)
-    warnings = [row.warning for row in found.rows if row.warning and row.default]
+        yield _looking(result.looking)
+    warnings = [row.warning for row in result.rows if row.warning and row.default]
     yield Heading("Warnings" if warnings else "Every default holds at every size.")
     yield Points([("▲", warning) for warning in warnings])
 

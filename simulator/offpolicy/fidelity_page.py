@@ -84,9 +84,9 @@ def _scatters(content: Mapping[str, Any]) -> list[tuple[str, Markup]]:
             across = (value - error, value, value + error)
             up = (policy["low"], policy["lift"], policy["high"])
             spots.append(Spot(across, up, str(place[policy["policy"]]), tip))
-        said = f"rho {two(figure['rho'])}, {_share(figure['ordered'])} ordered right"
-        label = f"{figure['figure']} against online lift: {said}"
-        plots.append((f"{figure['figure']}: {said}", scatter(spots, label, SIZE[1])))
+        agreement = f"rho {two(figure['rho'])}, {_share(figure['ordered'])} ordered right"
+        label = f"{figure['figure']} against online lift: {agreement}"
+        plots.append((f"{figure['figure']}: {agreement}", scatter(spots, label, SIZE[1])))
     return plots
 
 
@@ -109,13 +109,13 @@ def answer(content: Mapping[str, Any]) -> str:
         for f in content["figures"]
         if f["policies"] == n and f["usable"] == n and f["ordered"] is not None
     ]
-    known = whole or [f for f in content["figures"] if f["ordered"] is not None]
-    if not known:
+    candidates = whole or [f for f in content["figures"] if f["ordered"] is not None]
+    if not candidates:
         return (
             "No two policies differ online beyond noise, so no offline figure can be judged: more"
             " users or days are needed."
         )
-    best = max(known, key=lambda f: f["ordered"])
+    best = max(candidates, key=lambda f: f["ordered"])
     shown = best["p_adjusted"] is not None and best["p_adjusted"] < 0.05
     head = (
         "Read"
@@ -131,8 +131,8 @@ def answer(content: Mapping[str, Any]) -> str:
         f" Its rank correlation with the lift is {two(best['rho'])}, for other policies of this"
         f" kind between {two(best['new_low'])} and {two(best['new_high'])}. Taking its pick,"
         f" {best['pick']}, loses {_share(best['regret'])} of lift against the best of the {n}"
-        f" policies. It was picked as the best of {len(known)} figures on these policies, so expect"
-        " less of it on others."
+        f" policies. It was picked as the best of {len(candidates)} figures on these policies, so"
+        " expect less of it on others."
     )
 
 

@@ -64,8 +64,8 @@ def _section(i: int, c: Row, bare: bool) -> Section:
     title = f"{c['title']} ({c['reward']})"
     blocks: list[Block] = [_facts(c)]
     if c["unobserved"]:
-        said = f"{whole(c['unobserved'])} rounds left out: their reward was not observed."
-        blocks.append(Words(said, note=True))
+        note = f"{whole(c['unobserved'])} rounds left out: their reward was not observed."
+        blocks.append(Words(note, note=True))
     if len(c["policies"]) > 1:
         blocks.append(_headlines(c["policies"]))
     for policy in c["policies"]:
@@ -141,9 +141,11 @@ def _policy(policy: Row, logged: float) -> Iterator[Block]:
         )
     yield _estimates(policy, estimates, _scale(estimates, truth, logged))
     if refused:
-        said = [("–", f"{row['estimator']} ({row['paper']}): {row['refused']}.") for row in refused]
+        reasons = [
+            ("–", f"{row['estimator']} ({row['paper']}): {row['refused']}.") for row in refused
+        ]
         number_of = f"{len(refused)} estimator{'s' if len(refused) > 1 else ''}"
-        yield Fold(f"{number_of} did not run", [Points(said)])
+        yield Fold(f"{number_of} did not run", [Points(reasons)])
     yield Fold("Why: reasons, diagnostics, sensitivity", list(_why(policy, estimates)))
 
 
@@ -168,7 +170,7 @@ def _estimates(policy: Row, estimates: Sequence[Row], scale: Scale) -> Table:
     rows = []
     for row in estimates:
         tone = TONES[row["verdict"]]
-        said = f"{row['estimator']}: {number(row['value'])}, 95% interval {_interval(row).text}"
+        label = f"{row['estimator']}: {number(row['value'])}, 95% interval {_interval(row).text}"
         name = row["estimator"]
         if row["threshold"] is not None:
             name += f" ({_threshold(row['threshold'])})"
@@ -178,7 +180,7 @@ def _estimates(policy: Row, estimates: Sequence[Row], scale: Scale) -> Table:
         cells = [
             Cell(name, sign=SIGNS[row["verdict"]], kind=tone, under=matched),
             Cell(number(row["value"]), row["value"], kind="lift"),
-            Cell(figure=strip(row, scale, tone, said, key="value", region=region)),
+            Cell(figure=strip(row, scale, tone, label, key="value", region=region)),
             _interval(row),
         ]
         if truth:

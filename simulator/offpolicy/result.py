@@ -50,15 +50,15 @@ def gather(
     }
 
 
-def _policy(one: Evaluation, known: Truth | None) -> dict[str, Any]:
+def _policy(one: Evaluation, truth: Truth | None) -> dict[str, Any]:
     head = one.headline
     return {
         "policy": one.policy,
         "headline": head.estimator,
         "verdict": head.verdict.word if head.verdict else None,
         "reasons": list(head.verdict.reasons) if head.verdict else [],
-        "truth": None if known is None else _truth(known),
-        "estimates": [_estimate(estimate, known) for estimate in one.estimates],
+        "truth": None if truth is None else _truth(truth),
+        "estimates": [_estimate(estimate, truth) for estimate in one.estimates],
         "diagnostics": _diagnostics(one),
     }
 
@@ -106,19 +106,19 @@ def _day(
     }
 
 
-def _truth(known: Truth) -> dict[str, Any]:
-    relative = known.error / known.value if known.value else math.nan
+def _truth(truth: Truth) -> dict[str, Any]:
+    relative = truth.error / truth.value if truth.value else math.nan
     return {
-        "value": _plain(known.value),
-        "error": _plain(known.error),
-        "rounds": known.rounds,
+        "value": _plain(truth.value),
+        "error": _plain(truth.error),
+        "rounds": truth.rounds,
         "relative_error": _plain(relative),
-        "low": _plain(known.interval.low),
-        "high": _plain(known.interval.high),
+        "low": _plain(truth.interval.low),
+        "high": _plain(truth.interval.high),
     }
 
 
-def _estimate(one: Estimate, known: Truth | None) -> dict[str, Any]:
+def _estimate(one: Estimate, truth: Truth | None) -> dict[str, Any]:
     interval = one.interval()
     out: dict[str, Any] = {
         "estimator": one.estimator,
@@ -140,21 +140,21 @@ def _estimate(one: Estimate, known: Truth | None) -> dict[str, Any]:
         "verdict": one.verdict.word if one.verdict else None,
         "reasons": list(one.verdict.reasons) if one.verdict else [],
     }
-    if known is not None and one.refused is None:
-        out |= _against(one, interval, known)
+    if truth is not None and one.refused is None:
+        out |= _against(one, interval, truth)
     return out
 
 
-def _against(one: Estimate, interval: Interval, known: Truth) -> dict[str, Any]:
+def _against(one: Estimate, interval: Interval, truth: Truth) -> dict[str, Any]:
     """Estimate against truth: covered, and the distance in standard errors of the difference of two
     independent samples.
     """
-    distance = one.value - known.value
-    both = math.hypot(one.error, known.error)
+    distance = one.value - truth.value
+    both = math.hypot(one.error, truth.error)
     return {
-        "covered": None if math.isnan(interval.low) else interval.covers(known.value),
+        "covered": None if math.isnan(interval.low) else interval.covers(truth.value),
         "z": _plain(distance / both if both > 0 else math.nan),
-        "relative": _plain(distance / known.value if known.value else math.nan),
+        "relative": _plain(distance / truth.value if truth.value else math.nan),
     }
 
 

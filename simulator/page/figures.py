@@ -32,9 +32,9 @@ def element(tag: str, *children: Any, **attributes: Any) -> Markup:
         for name, value in attributes.items()
         if value is not None
     }
-    given = "".join(f' {name}="{escape(_seen(value))}"' for name, value in names.items())
+    pairs = "".join(f' {name}="{escape(_seen(value))}"' for name, value in names.items())
     return Markup("<{}{}>{}</{}>").format(
-        Markup(tag), Markup(given), Markup("").join(map(_seen, children)), Markup(tag)
+        Markup(tag), Markup(pairs), Markup("").join(map(_seen, children)), Markup(tag)
     )
 
 

@@ -94,8 +94,8 @@ def _shown(blocks: Sequence[Block]) -> Iterable[str]:
                 yield f"### {text(block.text)}"
             case Points():
                 yield "\n".join(
-                    f"- {sign} {text(said)}" if sign else f"- {text(said)}"
-                    for sign, said in block.items
+                    f"- {sign} {text(words)}" if sign else f"- {text(words)}"
+                    for sign, words in block.items
                 )
             case Facts():
                 yield _facts(block)
@@ -132,9 +132,9 @@ def _table(table: Table) -> Iterable[str]:
 
 
 def _cell(cell: Cell) -> str:
-    said = " / ".join(cell.lines) if cell.lines else cell.text
+    words = " / ".join(cell.lines) if cell.lines else cell.text
     return " ".join(
         part
-        for part in (cell.sign, text(said), f"({text(cell.under)})" if cell.under else "")
+        for part in (cell.sign, text(words), f"({text(cell.under)})" if cell.under else "")
         if part
     )

@@ -72,8 +72,8 @@ def _blocks(blocks: Iterable[Block], console: Console) -> None:
                 console.print()
                 console.print(_text(block.text, "bold"))
             case Points():
-                for sign, said in block.items:
-                    console.print(_text(f"{sign or '-'} {said}"))
+                for sign, words in block.items:
+                    console.print(_text(f"{sign or '-'} {words}"))
             case Facts():
                 for name, value in block.items:
                     console.print(_text(f"{name}: {value}"))

@@ -36,11 +36,11 @@ def measures(log: EventLog, ahead: int = AHEAD) -> dict[str, dict[str, Floats]]:
     """
     from scipy import sparse
 
-    known = log.sequences(HISTORY).clicks()
+    history = log.sequences(HISTORY).clicks()
     n_users, n_items = log.metadata.n_users, log.metadata.n_items
-    row = np.repeat(known.user, np.diff(known.offsets))
+    row = np.repeat(history.user, np.diff(history.offsets))
     owns = sparse.csr_array(
-        (np.ones(len(row), np.float32), (row, known.items)), shape=(n_users, n_items + 1)
+        (np.ones(len(row), np.float32), (row, history.items)), shape=(n_users, n_items + 1)
     )
     owns.sum_duplicates()
     owns.data[:] = 1
@@ -48,18 +48,18 @@ def measures(log: EventLog, ahead: int = AHEAD) -> dict[str, dict[str, Floats]]:
     surprise = -np.log2((owners + 1) / (n_users + 1))
     cosine = sparse.csr_array(owns / np.sqrt(np.maximum(owners, 1)))
     similar = sparse.csr_array(cosine.T @ cosine)
-    found = {}
+    by_arm = {}
     for arm, (items, hits) in slates(log).items():
         pairs = np.concatenate(
             [_alike(items[start : start + ROWS], similar) for start in range(0, len(items), ROWS)]
         )
-        found[arm] = {
+        by_arm[arm] = {
             "hit": hits.any(axis=1).astype(np.float64),
             "found": hits.sum(axis=1) / ahead,
             "novelty": surprise[items].mean(axis=1),
             "diversity": 1 - pairs,
         }
-    return found
+    return by_arm
 
 
 def answers(plan: Plan, progress: Progress, workers: int) -> list[Answer]:
@@ -123,18 +123,18 @@ def slates(log: EventLog) -> dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[
                 .to_numpy(zero_copy_only=False)[asked]
             )
     arm, user, position, item, click = (np.concatenate(parts) for parts in columns.values())
-    found = {}
+    by_arm = {}
     for number, name in enumerate(arms):
         here = np.flatnonzero(arm == number)
         if name == HISTORY or not len(here):
             continue
         here = here[np.lexsort((position[here], user[here]))]
         k = int(position[here].max()) + 1
-        found[name] = (
+        by_arm[name] = (
             item[here].astype(np.int64).reshape(-1, k),
             click[here].astype(bool).reshape(-1, k),
         )
-    return found
+    return by_arm
 
 
 def _alike(items: npt.NDArray[np.int64], similar: Any) -> Floats:

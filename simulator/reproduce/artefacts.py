@@ -102,11 +102,11 @@ def chosen(
     """
     if not models:
         return {row: system for row, system in rows.items() if row not in on_request}
-    found: dict[str, str] = {}
+    asked_for: dict[str, str] = {}
     names = {name.lower(): name for name in [*FAMILIES, *OWNER, *rows]}
     for model in models:
         if model.lower() == ALL:
-            found |= rows
+            asked_for |= rows
             continue
         name = names.get(model.lower())
         if name is None:
@@ -118,11 +118,11 @@ def chosen(
             )
             raise ReproduceError(f"--models {model}: nothing of that name; {hint}")
         if name in rows:
-            found[name] = rows[name]
+            asked_for[name] = rows[name]
         else:
             systems = [name] if name in OWNER else list(FAMILIES[name].systems())
-            found |= {system: system for system in systems}
-    return found
+            asked_for |= {system: system for system in systems}
+    return asked_for
 
 
 def families(rows: Mapping[str, str]) -> tuple[Family, ...]:

@@ -147,16 +147,16 @@ def _quarters(values: npt.NDArray[np.int64], unit: str) -> Groups:
     place = np.searchsorted(
         np.unique(np.quantile(values, [0.25, 0.5, 0.75]).astype(np.int64)), values
     )
-    found = {}
+    quarters = {}
     for i in np.unique(place):
         low, high = values[place == i].min(), values[place == i].max()
-        found[f"{low} {unit}" if low == high else f"{low}-{high} {unit}"] = place == i
-    return found
+        quarters[f"{low} {unit}" if low == high else f"{low}-{high} {unit}"] = place == i
+    return quarters
 
 
 def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Claim]) -> list[Answer]:
     """Every claim whose two systems were run, for all users and then by group."""
-    found: list[Answer] = []
+    every: list[Answer] = []
     for dataset in datasets:
         everyone, parts = [], []
         kinds = groups(dataset)
@@ -180,8 +180,8 @@ def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Clai
                         answer(dataset.name, claim, metric, m, seeds, name, same)
                         for name, m in moments.items()
                     ]
-        found += corrected(everyone) + corrected(parts)
-    return found
+        every += corrected(everyone) + corrected(parts)
+    return every
 
 
 def answer(

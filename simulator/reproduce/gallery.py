@@ -87,11 +87,11 @@ def measure(
     policy: Policy, sequences: Sequences, catalogue: Catalogue, k: int = 10, candidates: int = 60
 ) -> Measured:
     """Fit on all but each user's last click and what follows it; rank everything for that click."""
-    known, users, target = _leave_last_click(sequences)
+    training, users, target = _leave_last_click(sequences)
     began = time.process_time()
-    policy.fit(known, catalogue, Fitting(seed=1))
+    policy.fit(training, catalogue, Fitting(seed=1))
     fitted = time.process_time() - began
-    requests = known.last(128).rows(users)
+    requests = training.last(128).rows(users)
     policy.recall(requests.rows(slice(0, 64)), candidates, 1)
     ranked = np.zeros((len(users), candidates), dtype=np.int64)
     began = time.process_time()
@@ -100,10 +100,10 @@ def measure(
             requests.rows(slice(start, start + 1024)), candidates, 1
         ).items
     served = time.process_time() - began
-    found = ranked[:, :k] == target[:, None]
-    gain = (found * discount(np.arange(k))).sum(axis=1)
+    is_hit = ranked[:, :k] == target[:, None]
+    gain = (is_hit * discount(np.arange(k))).sum(axis=1)
     half = 1.96 / np.sqrt(len(users))
-    hit = found.any(axis=1)
+    hit = is_hit.any(axis=1)
     return Measured(
         fitted,
         len(users) / served,
@@ -120,13 +120,13 @@ def _leave_last_click(sequences: Sequences) -> tuple[Sequences, Any, Any]:
     row = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
     last = np.full(len(sequences), -1)
     np.maximum.at(last, row[sequences.clicked], place[sequences.clicked])
-    known = sequences.where(place < last[row])
-    seen = known.last(128).items
+    training = sequences.where(place < last[row])
+    seen = training.last(128).items
     target = np.where(last >= 0, sequences.items[last], 0)
     users = np.flatnonzero(
         (target > 0) & ~(seen == target[:, None]).any(axis=1) & (seen > 0).any(axis=1)
     )
-    return known, users, target[users]
+    return training, users, target[users]
 
 
 def page(progress: Callable[[str], None] = lambda name: None) -> str:
