@@ -349,3 +349,19 @@ def test_a_mistyped_command_is_answered_by_a_near_one() -> None:
     result = CliRunner().invoke(main, ["rnu"])
     assert result.exit_code == 2
     assert "No such command 'rnu'. Did you mean 'run'?" in result.output
+
+
+def test_the_command_that_resumes_has_the_options_of_the_run(tmp_path, monkeypatch) -> None:
+    """Without the seed it would be refused: another scenario."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    scenario = tmp_path / "my s.yaml"
+    scenario.write_text(yaml.safe_dump(STOPPABLE, sort_keys=False))
+    monkeypatch.setattr("simulator.cli.run._go", interrupted)
+    options = ["--out", str(tmp_path / "o"), "--seed", "5", "--engine.executor", "serial"]
+    result = CliRunner().invoke(main, ["run", str(scenario), *options, "--quiet"])
+    assert result.exit_code == 130
+    again = f"abtest run '{scenario}' --out {tmp_path / 'o'} --seed 5 --engine.executor serial"
+    assert f"kept: {again} --quiet --resume" in result.output

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.options import SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import (
     Block,
@@ -46,7 +47,7 @@ def _sizes(_: click.Context, __: click.Parameter, given: str | None) -> tuple[in
 
 
 @click.command()
-@click.argument("source", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("source", metavar="RUN", type=SOURCE)
 @click.option(
     "--repetitions",
     type=click.IntRange(100),

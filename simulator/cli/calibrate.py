@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.options import SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import Cell, Column, Table, columns, plain
 from simulator.page.words import number
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("scenario", type=click.Path(path_type=Path))
+@click.argument("scenario", type=SOURCE)
 @click.option(
     "--seed",
     type=int,

@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.options import SOURCE
 from simulator.cli.say import say
 
 
 @click.command()
-@click.argument(
-    "runs", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=SOURCE)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.options import SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import Heading, Table, Words, columns, plain
 from simulator.page.terminal import show
@@ -35,7 +36,7 @@ def data() -> None:
 
 @data.command()
 @click.argument("kind", type=click.Choice(["amazon", "yelp"]))
-@click.argument("dump", type=click.Path(path_type=Path))
+@click.argument("dump", type=SOURCE)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -56,7 +57,7 @@ def data() -> None:
 @click.option("--until", type=click.DateTime(), help="Last moment taken.")
 @click.option(
     "--meta",
-    type=click.Path(path_type=Path),
+    type=SOURCE,
     help="Item descriptions: categories and brand become attributes.",
 )
 def prepare(
@@ -102,7 +103,7 @@ def prepare(
 
 
 @data.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=SOURCE)
 def describe(files: tuple[Path, ...]) -> None:
     """What sequence files hold: users, items, actions, actions a user and an item, sparsity (the
     paper's Table 1).
@@ -143,7 +144,7 @@ def _print_statistics(found: list[tuple[str, Statistics]]) -> None:
 
 
 @data.command()
-@click.argument("scenario", type=click.Path(path_type=Path))
+@click.argument("scenario", type=SOURCE)
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON there."
@@ -249,7 +250,7 @@ def _print_evaluation(found: Evaluation) -> None:
 
 
 @data.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=SOURCE)
 def support(run: Path) -> None:
     """How far what the arms of RUN showed is from what the model of its users was fitted on.
 
@@ -285,7 +286,7 @@ def support(run: Path) -> None:
 
 
 @data.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=SOURCE)
 def worlds(run: Path) -> None:
     """The lifts of RUN over its own and its further worlds, with intervals that include what the
     worlds disagree about.

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.options import SOURCE
 from simulator.cli.say import say
 
 COUNT = click.IntRange(min=1)
 
 
 @click.command()
-@click.argument("scenario", type=click.Path(path_type=Path))
+@click.argument("scenario", type=SOURCE)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

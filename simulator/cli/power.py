@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.options import SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import Block, Cell, Heading, Table, Words, columns, plain
 from simulator.page.terminal import show
@@ -71,9 +72,7 @@ class Wish:
 
 
 @click.command()
-@click.argument(
-    "source", metavar="[RUN|LOG|TABLE]", required=False, type=click.Path(path_type=Path)
-)
+@click.argument("source", metavar="[RUN|LOG|TABLE]", required=False, type=SOURCE)
 @click.option(
     "--metric", "metrics", multiple=True, help="Metric; repeatable; all of the source if left out."
 )

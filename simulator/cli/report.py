@@ -15,37 +15,15 @@ if TYPE_CHECKING:
     from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
+from simulator.cli.options import SOURCE, written
 from simulator.cli.say import say_report
 
 TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "cluster")
 """Options that only a table needs."""
 
 
-def _given() -> dict[str, str]:
-    """The options of the command line by name, as they were written, but for where the report
-    goes.
-    """
-    context, found = click.get_current_context(), {}
-    for option in context.command.params:
-        name, value = option.opts[0].lstrip("-"), context.params.get(option.name or "")
-        if (
-            isinstance(option, click.Option)
-            and name not in ("out", "quiet")
-            and _written(context, option)
-        ):
-            values = value if isinstance(value, tuple) else (value,)
-            found[name] = " ".join(
-                f"--{name}" if option.is_flag else f"--{name} {shlex.quote(str(v))}" for v in values
-            )
-    return found
-
-
-def _written(context: click.Context, option: click.Option) -> bool:
-    return context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
-
-
 @click.command()
-@click.argument("source", metavar="RUN_OR_LOG_OR_TABLE", type=click.Path(path_type=Path))
+@click.argument("source", metavar="RUN_OR_LOG_OR_TABLE", type=SOURCE)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -185,7 +163,8 @@ def report(
         )
         better = dict(map(tables.direction, directions))
         if tables.is_log(source) or not source.exists():
-            strangers = [f"--{name}" for name in TABLE if name in _given()]
+            options = written()
+            strangers = [f"--{name}" for name in TABLE if name in options]
             if source.exists() and strangers:
                 raise reports.ReportError(
                     f"{', '.join(strangers)}: for tables; {source} is a log, which says so itself"
@@ -217,7 +196,11 @@ def report(
                     shares=dict(map(tables.weight, ratios)) or None,
                     strict=strict,
                     command=" ".join(
-                        ["abtest report", shlex.quote(str(source)), *_given().values()]
+                        [
+                            "abtest report",
+                            shlex.quote(str(source)),
+                            *written("out", "quiet").values(),
+                        ]
                     ),
                     progress=progress,
                     metrics=dict(map(tables.parse, metrics)) or None,

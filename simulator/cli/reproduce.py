@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.options import SOURCE
 from simulator.cli.say import say
 
 
@@ -18,7 +19,7 @@ from simulator.cli.say import say
 @click.option(
     "--data",
     required=True,
-    type=click.Path(path_type=Path),
+    type=SOURCE,
     help="Folder of NAME.txt (S3-Rec) or NAME.inter (RecBole) files.",
 )
 @click.option(

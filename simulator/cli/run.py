@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
+from simulator.cli.options import SOURCE, written
 from simulator.cli.say import say, say_report
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("scenario", type=click.Path(path_type=Path))
+@click.argument("scenario", type=SOURCE)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -100,8 +102,10 @@ def run(
     with failures():
         loaded = Scenario.load(scenario, {keys[name]: value for name, value in overrides.items()})
         root = out or _folder(loaded.name, resume=resume)
-        again = f"interrupted; finished parts are kept: abtest run {scenario} --out {root} --resume"
-        with failures(again):
+        options = written("out", "resume").values()
+        again = ["abtest run", shlex.quote(str(scenario)), "--out", shlex.quote(str(root))]
+        again += [*options, "--resume"]
+        with failures(f"interrupted; finished parts are kept: {' '.join(again)}"):
             _go(
                 loaded,
                 root,

@@ -19,7 +19,7 @@ def scenario() -> None:
 
 
 @scenario.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option(
     "--plug-ins",
     is_flag=True,

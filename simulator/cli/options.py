@@ -1,0 +1,32 @@
+"""What options and arguments of several commands share."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+SOURCE = click.Path(readable=False, path_type=Path)
+"""A path that is read; whoever reads it says what is wrong with it, and not Click."""
+
+
+def written(*left_out: str) -> dict[str, str]:
+    """The options of this command line by name, as they were written: `--seed 3` of `seed`.
+
+    Args:
+        left_out: names of options that are not of interest.
+    """
+    context, options = click.get_current_context(), {}
+    for option in context.command.params:
+        if not isinstance(option, click.Option):
+            continue
+        name, value = option.opts[0].lstrip("-"), context.params.get(option.name or "")
+        source = context.get_parameter_source(option.name or "")
+        if name in left_out or source is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        options[name] = " ".join(
+            f"--{name}" if option.is_flag else f"--{name} {shlex.quote(str(v))}" for v in values
+        )
+    return options
