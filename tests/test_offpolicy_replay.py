@@ -27,8 +27,8 @@ from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.jobs import Options, Wanted, replay_log, training
 from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
-from simulator.offpolicy.replay_page import _scale
-from simulator.offpolicy.result import gather, save
+from simulator.offpolicy.replay_page import _scale, save
+from simulator.offpolicy.result import gather
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import PolicyTargets, Target, alone, apart

@@ -99,8 +99,7 @@ def replay(
     abtest replay scenarios/replay_kuairand.yaml --reward click,long_view,watch
     abtest replay log.parquet --policy my_policy.py:Mine:dim=32 --estimators rips,cascade_dr
     """
-    from simulator.offpolicy.replay_page import document
-    from simulator.offpolicy.result import save
+    from simulator.offpolicy.replay_page import document, save
     from simulator.page.terminal import show
     from simulator.run.progress import board
 

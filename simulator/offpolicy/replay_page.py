@@ -4,10 +4,13 @@ from the gathered content.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from simulator.log.files import write_texts
 from simulator.offpolicy.result import COVERED_OFTEN, headline
 from simulator.page.blocks import (
     Block,
@@ -28,6 +31,8 @@ from simulator.page.blocks import (
     plain,
 )
 from simulator.page.figures import Scale, Series, axis, numbers, over_steps, strip
+from simulator.page.html import page
+from simulator.page.markdown import markdown
 from simulator.page.words import between, number, percent, probability, two, whole
 
 Row = Mapping[str, Any]
@@ -58,6 +63,17 @@ def document(results: Sequence[Row]) -> Document:
         ],
         closing=READING,
     )
+
+
+def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Write replay.json, replay.md and replay.html, each by rename; returns the page."""
+
+    stored = json.dumps(list(results), indent=1, allow_nan=False) + "\n"
+    shown = document(results)
+    write_texts(
+        folder, {"replay.json": stored, "replay.md": markdown(shown), "replay.html": page(shown)}
+    )
+    return folder / "replay.html"
 
 
 def _section(i: int, c: Row, bare: bool) -> Section:

@@ -4,13 +4,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from simulator.log.files import write_texts
 from simulator.offpolicy.jobs import Job, Truth, truth
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.scores import Ordering
@@ -190,17 +187,3 @@ def headline(policy: Mapping[str, Any]) -> Mapping[str, Any]:
         row for row in policy["estimates"] if row["estimator"] == policy["headline"]
     )
     return row
-
-
-def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
-    """Write replay.json, replay.md and replay.html, each by rename; returns the page."""
-    from simulator.offpolicy.replay_page import document
-    from simulator.page.html import page
-    from simulator.page.markdown import markdown
-
-    stored = json.dumps(list(results), indent=1, allow_nan=False) + "\n"
-    shown = document(results)
-    write_texts(
-        folder, {"replay.json": stored, "replay.md": markdown(shown), "replay.html": page(shown)}
-    )
-    return folder / "replay.html"

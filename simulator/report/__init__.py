@@ -17,6 +17,7 @@ from policies.base import Progress, silent
 from simulator.log.eventlog import EventLog
 from simulator.log.files import looked_up, read_json, write_texts
 from simulator.log.workspace import Workspace, sound_log
+from simulator.report.errors import ReportError
 
 if TYPE_CHECKING:
     from simulator.log.metrics import Better
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
 
-
-class ReportError(ValueError):
-    """A log, table or folder that no report can be made of; the message names it, the rule and what
-    to do.
-    """
+__all__ = ["ReportError", "find", "load", "refuse", "runtime", "save", "write"]
 
 
 def write(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from simulator.log.files import read_json
-from simulator.report import ReportError
 from simulator.report.content import AuditBeside, AuditRow, AuditSummary, ErrorsByDay
+from simulator.report.errors import ReportError
 from simulator.report.stored import StoredError, decode
 from simulator.stats.checks import Check
 from simulator.stats.looking import Looking

@@ -26,8 +26,9 @@ from simulator.page.blocks import (
     Words,
     plain,
 )
-from simulator.report import ReportError, load
+from simulator.report import load
 from simulator.report.content import SCHEMA_VERSION, Across, Content, DecidedLift, Size, Users
+from simulator.report.errors import ReportError
 from simulator.report.sentences import compared, directions, needed
 from simulator.report.stored import as_json
 from simulator.report.worlds import across

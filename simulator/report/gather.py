@@ -24,7 +24,6 @@ from simulator.log.eventlog import EventLog, Metadata
 from simulator.log.metadata import HISTORY
 from simulator.log.metrics import Better, Metric, directed
 from simulator.page.words import sentenced, title
-from simulator.report import ReportError
 from simulator.report import run_checks as checks
 from simulator.report import worlds as world
 from simulator.report.content import (
@@ -44,6 +43,7 @@ from simulator.report.content import (
     Verdict,
 )
 from simulator.report.counts import Cells, Counts, count
+from simulator.report.errors import ReportError
 from simulator.report.otherwise import compute_otherwise
 from simulator.report.plan import compared_designs, interleaved_designs, needs, preferences
 from simulator.report.sentences import headline, margin_sentence, verdict_sentence

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from simulator.log.files import read_json
-from simulator.report import ReportError
 from simulator.report.content import Content, Estimate, OfflineFigure
+from simulator.report.errors import ReportError
 
 PLACE = Path("replay") / "replay.json"
 """Where a run's folder keeps its replay: `abtest replay RUN --out RUN/replay`."""

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from simulator.report import ReportError
+from simulator.report.errors import ReportError
 from simulator.stats.rows import Rows, named, of_arrow, with_index
 from simulator.stats.units import TableError
 

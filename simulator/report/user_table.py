@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
 from simulator.log.metrics import Better
-from simulator.report import ReportError
+from simulator.report.errors import ReportError
 from simulator.report.table_files import is_log, read
 from simulator.stats import verdict
 from simulator.stats.adjustment import pre_periods

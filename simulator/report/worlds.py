@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
-from simulator.report import ReportError
 from simulator.report.content import (
     Across,
     AcrossWorlds,
@@ -24,6 +23,7 @@ from simulator.report.content import (
     Interval,
     Marginal,
 )
+from simulator.report.errors import ReportError
 from simulator.report.run_checks import CALIBRATION
 from simulator.report.stored import StoredError, decode
 from simulator.stats.checks import Check

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from simulator.users.choice.parameters import ChoiceParameters
+
 if TYPE_CHECKING:
-    from simulator.users.choice.population import Choice
     from simulator.users.choice.world import World
 
 Floats = npt.NDArray[np.float64]
@@ -149,7 +150,7 @@ def videos(world: World) -> Floats:
     return rows
 
 
-def law(choice: Choice, *, succession: bool) -> Law:
+def law(choice: ChoiceParameters, *, succession: bool) -> Law:
     """The parameters as numbers for compiled code; what is off gets its neutral values."""
     from policies.elementary import exps
 

@@ -10,7 +10,7 @@ them.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -323,3 +323,25 @@ class Returning(Mechanism):
     satisfaction: Pull = 1.0
     reference: Share = 0.33
     memory: Share = Field(default=0.8, description="weight of the past at each request in S")
+
+
+class ChoiceParameters(Section):
+    """The keys of the `users:` section of kind `choice`."""
+
+    kind: Literal["choice"] = "choice"
+    n_users: Annotated[int, Field(ge=1)] = 3000
+    n_items: Annotated[int, Field(ge=1)] = 4000
+    videos: Videos = Videos()
+    interests: Interests = Interests()
+    affinity: Affinity = Affinity()
+    examination: Examination = Examination()
+    cascade: Cascade = Cascade()
+    watch: Watch = Watch()
+    reactions: Reactions = Reactions()
+    satiation: Satiation = Satiation()
+    drift: Drift = Drift()
+    focus: Focus = Focus()
+    patience: Patience = Patience()
+    arrival: Arrival = Arrival()
+    diurnal: Diurnal = Diurnal()
+    returning: Returning = Returning()

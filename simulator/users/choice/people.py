@@ -5,7 +5,7 @@ around the compiled kernel.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,8 @@ from policies.base import IntArray, Slates
 from policies.time import DAY
 from simulator.users.base import Feedback
 from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Truth, law, videos
+from simulator.users.choice.parameters import ChoiceParameters
 from simulator.users.choice.world import World
-
-if TYPE_CHECKING:
-    from simulator.users.choice.population import Choice
 
 
 class People:
@@ -29,7 +27,11 @@ class People:
     """
 
     def __init__(
-        self, choice: Choice, world: World, seed: int, onward: npt.NDArray[np.float64] | None = None
+        self,
+        choice: ChoiceParameters,
+        world: World,
+        seed: int,
+        onward: npt.NDArray[np.float64] | None = None,
     ) -> None:
         from simulator.users.choice import kernel
 

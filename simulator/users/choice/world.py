@@ -5,16 +5,14 @@ over time is in `people`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue
 from policies.streams import Purpose, uniform
-
-if TYPE_CHECKING:
-    from simulator.users.choice.population import Choice
+from simulator.users.choice.parameters import ChoiceParameters
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,7 +67,7 @@ class World:
     rate: Floats
 
     @classmethod
-    def draw(cls, choice: Choice, seed: int) -> World:
+    def draw(cls, choice: ChoiceParameters, seed: int) -> World:
         """The world of these parameters and this seed; every number is keyed by what it decides."""
         from policies import elementary
 
@@ -128,7 +126,7 @@ class World:
         return Catalogue(self.n_users, self.n_items, columns)
 
 
-def _people(choice: Choice, seed: int) -> tuple[Floats, Floats]:
+def _people(choice: ChoiceParameters, seed: int) -> tuple[Floats, Floats]:
     """(level, sessions per day) of every user, `[n_users]`: active users are pickier where
     `affinity.activity` is negative.
     """

@@ -6,17 +6,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
 from policies.time import DAY, HOUR
-from simulator.config.section import Section
 from simulator.log.files import write_text
 from simulator.users.base import CALIBRATION, Feedback, Source, UsersError
 from simulator.users.clock import Clock, ClockedUsers
+from simulator.users.learned.hyperparameters import Hyperparameters
 from simulator.users.learned.inputs import surface
 from simulator.users.learned.response import Response
 
@@ -25,7 +23,7 @@ __all__ = ["Learned", "LearnedUsers"]
 MODEL = "response.npz"
 
 
-class Learned(Section):
+class Learned(Hyperparameters):
     """Users who come when the log says (`clock.Clock`) and answer as a model of the history expects
     them to.
 
@@ -34,36 +32,6 @@ class Learned(Section):
     position. Heads: click; watch time given the click; every further kind of feedback given both.
     The last day of the history decides how long to train and calibrates the heads.
     """
-
-    kind: Literal["learned"] = "learned"
-    dim: Annotated[int, Field(ge=1, le=256)] = Field(
-        default=16, description="length of the user and item vectors"
-    )
-    hidden: Annotated[int, Field(ge=1, le=1024)] = Field(
-        default=64, description="width of the shared encoder"
-    )
-    bins: Annotated[int, Field(ge=12, le=400)] = Field(
-        default=48, description="bins of positive watch times"
-    )
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
-    rate: Annotated[float, Field(gt=0, le=10)] = Field(
-        default=4e-3, description="learning rate of the shared weights"
-    )
-    vector_rate: Annotated[float, Field(gt=0, le=1000)] = Field(
-        default=0.03, description="learning rate of vectors and features, times `rate`"
-    )
-    decay: Annotated[float, Field(ge=0, le=1e9)] = Field(
-        default=300.0, description="weight decay of vectors and features"
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    batch: Annotated[int, Field(ge=1, le=2**24)] = 2048
-    bootstrap: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        default=0,
-        description=(
-            "0: fitted to the log as it is; 1, 2, ...: to the log with users drawn anew, another"
-            " world each"
-        ),
-    )
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
         """Fit the response model on `source.history` and keep it in `folder`, with its calibration

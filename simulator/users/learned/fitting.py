@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from torch import Tensor
 from policies.base import Progress
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source, UsersError
+from simulator.users.learned.hyperparameters import Hyperparameters
 from simulator.users.learned.inputs import DURATIONS, Answers, Evidence, Features
 from simulator.users.learned.network import (
     Inputs,
@@ -26,9 +26,6 @@ from simulator.users.learned.network import (
 )
 from simulator.users.learned.posthoc import margins, scale, shift
 from simulator.users.learned.response import Response
-
-if TYPE_CHECKING:
-    from simulator.users.learned import Learned
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -45,7 +42,7 @@ class Calibration:
     watch: F32
 
 
-def fit(config: Learned, source: Source, seed: int, progress: Progress) -> Response:
+def fit(config: Hyperparameters, source: Source, seed: int, progress: Progress) -> Response:
     """Fit the response model of `config` on the history of `source`.
 
     Raises:
@@ -63,7 +60,7 @@ def fit(config: Learned, source: Source, seed: int, progress: Progress) -> Respo
         torch.set_num_threads(threads)
 
 
-def _fit(config: Learned, source: Source, seed: int, progress: Progress) -> Response:
+def _fit(config: Hyperparameters, source: Source, seed: int, progress: Progress) -> Response:
     assert source.history is not None
     catalogue = source.catalogue
     history = source.history.sequences("history")
