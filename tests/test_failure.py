@@ -5,6 +5,7 @@ nothing left behind.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
@@ -358,7 +359,8 @@ def test_the_command_that_resumes_has_the_options_of_the_run(tmp_path, monkeypat
         raise KeyboardInterrupt
 
     scenario = tmp_path / "my s.yaml"
-    scenario.write_text(yaml.safe_dump(STOPPABLE, sort_keys=False))
+    arms = {"a": {"policy": "popularity"}, "b": {"policy": "random"}}
+    scenario.write_text(json.dumps({**STOPPABLE, "arms": arms}))
     monkeypatch.setattr("simulator.cli.run._go", interrupted)
     options = ["--out", str(tmp_path / "o"), "--seed", "5", "--engine.executor", "serial"]
     result = CliRunner().invoke(main, ["run", str(scenario), *options, "--quiet"])
