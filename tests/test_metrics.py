@@ -162,3 +162,4 @@ def test_a_frame_has_a_row_for_every_unit_of_every_arm() -> None:
     assert frame["unit"].tolist() == [0, 1, 2] * 2
     for name in ("watch_time", "click"):
         assert frame[name].tolist() == BY_HAND[name][0] + BY_HAND[name][1]
+        assert frame[f"{name}.before"].tolist() == [7.0 if name == "watch_time" else 1.0, 0, 0] * 2

@@ -147,7 +147,7 @@ class UnitTable:
 
     def frame(self) -> pd.DataFrame:
         """One row per (arm, unit): `arm`, `unit`, each metric's sum (and `<metric>.denominator`),
-        covariates and groups.
+        covariates (`<metric>.before` where one is the metric of the days before) and groups.
         """
         import pandas as pd
 
@@ -164,9 +164,10 @@ class UnitTable:
                 columns[metric] = top[pick]
                 if metric in self.denominators:
                     columns[f"{metric}.denominator"] = self.denominators[metric][pick]
-            columns |= {n: v[at] for n, v in self.covariates.items()} | {
-                n: v[at] for n, v in self.groups.items()
-            }
+            for covariate, values in self.covariates.items():
+                taken = covariate in self.numerators
+                columns[f"{covariate}.before" if taken else covariate] = values[at]
+            columns |= {n: v[at] for n, v in self.groups.items()}
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
 
