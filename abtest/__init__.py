@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from policies.streams import Purpose, uniform
     from policies.vectors import Batch, Network, Samples, VectorPolicy
     from simulator.config.document import ScenarioError
-    from simulator.log.eventlog import EventLog, LogError
-    from simulator.log.metadata import Metadata
+    from simulator.log.eventlog import EventLog
+    from simulator.log.metadata import LogError, Metadata
     from simulator.log.workspace import RunError
     from simulator.offpolicy.fidelity import fidelity
     from simulator.offpolicy.jobs import Options as ReplayOptions
@@ -65,8 +65,8 @@ _NAMES = {
     "simulator.scenario.model": "Scenario",
     "simulator.config.document": "ScenarioError",
     "simulator.log.workspace": "RunError",
-    "simulator.log.eventlog": "EventLog LogError",
-    "simulator.log.metadata": "Metadata",
+    "simulator.log.eventlog": "EventLog",
+    "simulator.log.metadata": "LogError Metadata",
     "simulator.report": "ReportError load:load_report write:report",
     "simulator.report.content": "Content",
     "simulator.report.user_table": "lifts write:report_table",

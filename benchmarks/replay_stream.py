@@ -28,7 +28,8 @@ USERS_PER_PART = 20_000
 
 def make(folder: Path, impressions: int) -> int:
     """Write the log part by part; returns the number of impressions from t = 0 on."""
-    from simulator.log.eventlog import EventLog, Metadata
+    from simulator.log.eventlog import EventLog
+    from simulator.log.metadata import Metadata
 
     per_user = (REQUESTS_PER_USER - 1) * PLACES
     users = -(-impressions // per_user)

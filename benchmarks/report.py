@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from policies.time import DAY
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 
 
 def arm(index: int, n_users: int, days: int, impressions: int, meta: Metadata) -> EventLog:

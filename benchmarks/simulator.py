@@ -28,7 +28,8 @@ from policies.time import DAY
 from simulator.engine import tape
 from simulator.engine.lives import Engine, Lives, Span
 from simulator.engine.tape import Tape
-from simulator.log.eventlog import EventLog, Metadata, Writer
+from simulator.log.eventlog import EventLog, Writer
+from simulator.log.metadata import Metadata
 from simulator.run.context import one_torch_thread
 from simulator.serving.desk import Channel, Desk
 from simulator.serving.ranking import Ranker

@@ -29,7 +29,8 @@ from simulator.calibration.targets import (
     measured,
 )
 from simulator.cli import main
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.scenario.model import Scenario
 from simulator.users.base import Source
 

@@ -22,7 +22,8 @@ from simulator.datasets.delimited import Column, codes, feature, read_csv
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sequences import leave_out
 from simulator.datasets.sessions import sessions
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.scenario.parts import Data
 from tests.worlds import KUAIRAND_HEAD, MIDNIGHT, kuairand_row
 

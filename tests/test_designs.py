@@ -18,8 +18,7 @@ from simulator.designs.paired import Paired
 from simulator.designs.registry import DESIGNS, DesignSpec, Kind
 from simulator.designs.split import Split
 from simulator.designs.switchback import Switchback
-from simulator.log.eventlog import LogError, Metadata
-from simulator.log.metadata import arm_names
+from simulator.log.metadata import LogError, Metadata, arm_names
 
 ROOM = Path(simulator.__file__).parent
 

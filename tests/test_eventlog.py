@@ -24,8 +24,10 @@ from policies.base import Slates
 from simulator.cli import main
 from simulator.engine import tape
 from simulator.engine.tape import Asked, Tape
-from simulator.log.eventlog import EventLog, LogError, Metadata, Writer, merge, schema
+from simulator.log.eventlog import EventLog, Writer, merge
 from simulator.log.files import load_arrays
+from simulator.log.metadata import LogError, Metadata
+from simulator.log.schema import schema
 from simulator.offpolicy.rounds import Stream
 from simulator.serving.desk import Served
 from simulator.users.base import Feedback

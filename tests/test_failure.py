@@ -23,8 +23,9 @@ from click.testing import CliRunner
 import policies
 from simulator.cli import main
 from simulator.cli.failure import failures
-from simulator.log.eventlog import EventLog, Metadata, Writer
+from simulator.log.eventlog import EventLog, Writer
 from simulator.log.files import FileError, load_arrays, read_json, save_arrays, write_text
+from simulator.log.metadata import Metadata
 from tests.worlds import STOPPABLE, run_stoppable
 
 SLOW = """

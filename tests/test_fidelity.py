@@ -16,7 +16,8 @@ from policies.base import Fitting, silent
 from policies.registry import make
 from policies.time import DAY
 from simulator.cli.fidelity import fidelity as command
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.fidelity import (
     FEWEST,

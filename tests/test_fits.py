@@ -13,7 +13,8 @@ import pytest
 from policies.base import Policy
 from policies.registry import make
 from simulator.designs.fits import FitsSpec
-from simulator.log.eventlog import FIT, EventLog, LogError
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import FIT, LogError
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats import units
 from simulator.stats.methods import method_lifts, unknown

@@ -15,7 +15,8 @@ import pytest
 
 from policies.base import Slates
 from policies.time import DAY
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.users.base import CALIBRATION, NEVER, Feedback, Source
 from simulator.users.clock import Clock
 from simulator.users.learned import Learned, LearnedUsers

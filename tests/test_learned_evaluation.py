@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.log.eventlog import EventLog, LogError, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import LogError, Metadata
 from simulator.stats.pooling import pool_lifts, pooled
 from simulator.stats.verdict import Lift
 from simulator.users.base import Source, UsersError

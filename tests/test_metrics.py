@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.log.metrics import METRICS, MetricError, chosen, metric
 from simulator.stats.units import TableError, read
 from tests.worlds import hand_counted_log

@@ -18,7 +18,8 @@ from policies.time import DAY
 from simulator.cli.replay import replay as command
 from simulator.datasets import kuairand
 from simulator.datasets.kuairand import LOG
-from simulator.log.eventlog import EventLog, LogError, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import LogError, Metadata
 from simulator.offpolicy.replay import Settings, evaluate
 from simulator.offpolicy.rounds import Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets, alone

@@ -21,7 +21,8 @@ from policies.explore import Explore
 from policies.popularity import Popularity
 from policies.time import DAY
 from simulator.cli.replay import replay as command
-from simulator.log.eventlog import EventLog, LogError, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import LogError, Metadata
 from simulator.offpolicy.diagnostics import Weights
 from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.jobs import Options, Wanted, replay_log, training

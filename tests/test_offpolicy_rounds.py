@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from policies.time import DAY
-from simulator.log.eventlog import EventLog, LogError, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import LogError, Metadata
 from simulator.offpolicy.rounds import Rounds, Stream
 
 N_USERS, N_ITEMS, PAST = 40, 30, 9

@@ -26,7 +26,8 @@ from scipy import stats
 from policies.time import DAY
 from simulator import report
 from simulator.cli import main
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.page import words
 from simulator.report.content import Content, Headline

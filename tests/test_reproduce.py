@@ -29,7 +29,8 @@ from policies.transitions import Transitions
 from recgpt.model import Shape
 from recgpt.policy import RecGPT
 from simulator.cli import main
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.page.blocks import Table
 from simulator.page.markdown import text
 from simulator.reproduce import ahead, artefacts, claims, curves

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.stats import efficiency as designs
 from simulator.stats import moments, units, verdict
 from simulator.stats.units import TableError

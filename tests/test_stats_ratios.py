@@ -13,7 +13,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.report import user_table as tables
 from simulator.stats import adjustment, moments, power, segments, sequential, tests, units, verdict
 from simulator.stats.contrasts import compare, influences, values

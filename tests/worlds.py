@@ -23,7 +23,8 @@ from policies.products import matmul
 from policies.scored import Scored
 from policies.time import DAY
 from recgpt.model import GPT, Shape
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.report.content import Content, Size, Verdict
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario

@@ -33,7 +33,8 @@ from simulator.datasets.delimited import (
 )
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sessions import sessions
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 

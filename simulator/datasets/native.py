@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from policies.base import Catalogue
 from policies.time import DAY
 from simulator.datasets.delimited import DataError
-from simulator.log.eventlog import EventLog, LogError, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import LogError, Metadata
 from simulator.log.workspace import sound_log
 from simulator.scenario.parts import Data
 from simulator.users.base import Source

@@ -25,7 +25,8 @@ from simulator.datasets.delimited import (
     read_csv,
     spread,
 )
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from policies.base import BoolArray, Catalogue, IntArray
 from simulator.datasets.delimited import DataError
 from simulator.datasets.sessions import LIMIT
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from simulator.users.base import Source
 
 

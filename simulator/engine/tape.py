@@ -18,9 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import IntArray
-from simulator.log.eventlog import FIT, ROW_GROUP, schema
+from simulator.log.eventlog import ROW_GROUP
 from simulator.log.files import save_arrays
 from simulator.log.kinds import FEEDBACK
+from simulator.log.metadata import FIT
+from simulator.log.schema import schema
 from simulator.serving.desk import Served
 from simulator.users.base import Feedback
 

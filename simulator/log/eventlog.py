@@ -1,8 +1,9 @@
 """The spine: one row per impression. Everything abtest says is read from an event log; nothing else
 is.
 
-Here live the schema, validation, the Parquet parts and their merge, and the view of a log as
-training sequences. No measurement, no world and no policy belongs here.
+Here live the Parquet parts of a log and their merge, the streaming of its rows, held to the rules
+(`simulator.log.rules`), and its view as training sequences. No measurement, no world and no policy
+belongs here; the columns are in `simulator.log.schema`.
 """
 
 from __future__ import annotations
@@ -24,81 +25,24 @@ from policies.base import Sequences
 from simulator.log.files import staging_of, writing
 from simulator.log.kinds import FEEDBACK
 from simulator.log.ledger import commit
-from simulator.log.metadata import FIT, KEY, LogError, Metadata, Propensity
+from simulator.log.metadata import FIT, LogError, Metadata
+from simulator.log.rules import Inspector
+from simulator.log.schema import (
+    NULLABLE,
+    OPTIONAL,
+    TAB,
+    Seal,
+    check_columns,
+    column_values,
+    rises,
+    schema,
+)
 
-__all__ = [
-    "COLUMNS",
-    "FIT",
-    "KEY",
-    "NULLABLE",
-    "ROW_GROUP",
-    "TAB",
-    "EventLog",
-    "LogError",
-    "Metadata",
-    "Propensity",
-    "Seal",
-    "Writer",
-    "check_columns",
-    "column_values",
-    "merge",
-    "rises",
-    "schema",
-    "seal_of",
-]
+ROWS = 1 << 18
+"""Rows that are held at once."""
 
-
-TAB = "tab"
-"""Optional column (u8) of logs of a real service: the surface that a request came from, as the
-source numbers it.
-"""
-
-OPTIONAL = (*FEEDBACK, TAB, FIT)
-"""The columns that a log has only where it knows them, in order."""
-
-COLUMNS: dict[str, pa.DataType] = {
-    "arm": pa.uint8(),
-    "user": pa.uint32(),
-    "session": pa.uint32(),
-    "request": pa.uint16(),
-    "position": pa.uint16(),
-    "t": pa.int64(),
-    "item": pa.uint32(),
-    "propensity": pa.float32(),
-    "click": pa.bool_(),
-    "watch": pa.float32(),
-    "duration": pa.float32(),
-    "channel": pa.uint8(),
-    "logged": pa.bool_(),
-}
-"""The columns that every log has, in order; FEEDBACK columns (bool), TAB and FIT follow where the
-log knows them.
-
-arm: index into `Metadata.arms`. session: per (arm, user), from 0. request: within the session, from
-0. position: within the slate, from 0. t: ms, the scenario starts at 0, history has t < 0. item:
-1..n_items. propensity: null where unknown.
-click: true = click, false = unclick, null = not observed. watch: s, null = not observed. duration:
-    s, NaN-free, 0 where unknown.
-channel: 0 = the recall policy of the arm, 1, 2, ... = `Metadata.channels`. logged: true where a
-real log answered, false where a model of users did.
-"""
-
-NULLABLE = frozenset({"propensity", "click", "watch", TAB, *FEEDBACK})
-
-
-def schema(kinds: Iterable[str]) -> pa.Schema:
-    """The Arrow schema of a log with the given optional columns: FEEDBACK `kinds`, TAB, FIT."""
-    kinds = set(kinds)
-    unknown = kinds - {*OPTIONAL}
-    if unknown:
-        raise LogError(
-            f"unknown kinds of feedback {sorted(unknown)}; an event log knows {list(FEEDBACK)}"
-        )
-    fields = [pa.field(name, kind, nullable=name in NULLABLE) for name, kind in COLUMNS.items()]
-    fields += [pa.field(name, pa.bool_(), nullable=True) for name in FEEDBACK if name in kinds]
-    fields += [pa.field(TAB, pa.uint8(), nullable=True)] if TAB in kinds else []
-    fields += [pa.field(FIT, pa.uint8(), nullable=False)] if FIT in kinds else []
-    return pa.schema(fields)
+MEMORY = "the log in memory"
+"""What messages call a log that is no file."""
 
 
 @dataclass(frozen=True)
@@ -302,14 +246,60 @@ class EventLog:
         )
 
     def validate(self) -> None:
-        """Check every rule of the schema on every row.
+        """Check every rule on every row; memory does not grow with the log.
 
         Raises:
-            LogError: the first broken rule, with file, row and value.
+            LogError: the first row that breaks a rule, with file, row (from 0 within the file),
+                column, rule and value.
         """
-        from simulator.log.rules import validate
+        for _ in self.inspected():
+            pass
 
-        validate(self)
+    def inspected(
+        self, columns: Sequence[str] | None = None, rows: int = ROWS
+    ) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+        """Stream the rows, at most `rows` at a time, each held to the rules before it is given out.
+
+        Args:
+            columns: those that are read, `rules.INSPECTED` among them; None: all.
+            rows: of a batch, at most.
+
+        Yields:
+            The part as messages name it, the batch's first row within the part, the batch.
+
+        Raises:
+            LogError: as `validate`. What a part's seal says of its values is known once the part
+                has been read to its end.
+        """
+        Metadata.from_json(self.metadata.to_json())
+        self.metadata.plausible(self.n_rows)
+        inspector = Inspector(self.metadata)
+        for place, part, written in self._parts():
+            seal, row = Seal(), 0
+            for batch in part.batches(columns, rows):
+                inspector.inspect(place, row, batch)
+                yield place, row, batch
+                seal.add(batch)
+                row += batch.num_rows
+            if written is not None:
+                seal.compare(written, place)
+
+    def _parts(self) -> Iterator[tuple[str, EventLog, dict[str, Any] | None]]:
+        """Each part: how it is called in messages, its rows, and the seal that it carries."""
+        if self.memory is not None:
+            check_columns(MEMORY, self.memory.schema)
+            yield MEMORY, self, None
+        for part in self.parts:
+            yield str(part), EventLog(self.metadata, None, (part,)), seal_of(part)
+
+    def place_of(self, row: int) -> str:
+        """Where a row of the whole log is, in words: its part and its row there."""
+        for part in self.parts:
+            count = EventLog(self.metadata, None, (part,)).n_rows
+            if row < count:
+                return f"{part}: row {row}"
+            row -= count
+        return f"{MEMORY}: row {row}"
 
 
 ROW_GROUP = 1 << 18
@@ -319,63 +309,6 @@ NOISE = frozenset({"item", "watch", "duration"})
 """Columns in which zstd finds little: items are packed to the bits that they need, and seconds are
 nearly random.
 """
-
-
-class Seal:
-    """Check sums of the rows and columns of a part, which it carries beside its metadata; they do
-    not depend on how rows are cut.
-
-    Page check sums guard the pages of a Parquet file but not its footer, where sizes and names
-    stand: the seal guards what is read.
-    """
-
-    KEY = b"abtest.seal"
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.columns: dict[str, int] = {}
-
-    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Take the next rows in."""
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
-        self.rows += table.num_rows
-        for name in table.column_names:
-            values = np.ascontiguousarray(_plain(table, name)).data
-            self.columns[name] = zlib.crc32(values, self.columns.get(name, 0))
-
-    def to_json(self, metadata: bytes) -> str:
-        """The seal of these rows and of the `metadata` that goes with them."""
-        return json.dumps(
-            {"rows": self.rows, "columns": self.columns, "metadata": zlib.crc32(metadata)},
-            sort_keys=True,
-        )
-
-    def compare(self, written: Mapping[str, Any], place: str) -> None:
-        """Hold the rows that were read to the seal of those that were written.
-
-        Raises:
-            LogError: they are not the same.
-        """
-        if self.rows != written.get("rows"):
-            raise LogError(
-                f"{place}: damaged: {self.rows} rows can be read, {written.get('rows')} were"
-                " written"
-            )
-        for name, value in self.columns.items():
-            columns = written.get("columns")
-            if not isinstance(columns, dict) or columns.get(name) != value:
-                raise LogError(
-                    f"{place}: damaged: the values of column {name!r} are not those that were"
-                    " written"
-                )
-
-
-def _plain(table: pa.Table, name: str) -> np.ndarray:
-    """A column's values as numbers of one type, whether or not this piece of it has nulls."""
-    column = table[name]
-    if pa.types.is_integer(column.type) and name in NULLABLE:
-        return np.asarray(pc.fill_null(pc.cast(column, pa.int16()), -1))
-    return column_values(table, name)
 
 
 class Writer:
@@ -530,28 +463,6 @@ def seal_of(part: Path) -> dict[str, Any] | None:
     return seal
 
 
-def check_columns(place: str, given: pa.Schema) -> None:
-    """Hold columns to the schema: names, order and types.
-
-    Raises:
-        LogError: they are others; `place` is named.
-    """
-    places: dict[str, int] = {}
-    for number, name in enumerate(given.names, start=1):
-        if name in places:
-            raise LogError(
-                f"{place}: two columns are called {name!r}, columns {places[name]} and {number}"
-            )
-        places[name] = number
-    expected = schema([name for name in given.names if name in OPTIONAL])
-    if list(given.names) != list(expected.names):
-        raise LogError(f"{place}: columns are {given.names}; the schema says {expected.names}")
-    for column in expected:
-        kind = given.field(column.name).type
-        if kind != column.type:
-            raise LogError(f"{place}: column {column.name!r} must be {column.type}; it is {kind}")
-
-
 def _difference(one: Metadata, other: Metadata) -> str:
     """The first key in which the metadata of two parts differs."""
     name = next(
@@ -573,35 +484,12 @@ def merge(logs: Sequence[EventLog], metadata: Metadata) -> EventLog:
     )
 
 
-def rises(key: Sequence[np.ndarray]) -> np.ndarray:
-    """Whether each row's key is greater than the one above, `[N - 1]`."""
-    result = np.zeros(max(len(key[0]) - 1, 0), dtype=bool)
-    equal = np.ones_like(result)
-    for column in key:
-        step = np.diff(column)
-        result |= equal & (step > 0)
-        equal &= step == 0
-    return result
-
-
 def _in_order(table: pa.Table, names: Sequence[str]) -> pa.Table:
     table = table.combine_chunks()
     key = [column_values(table, name).astype(np.int64) for name in names]
     if rises(key).all():
         return table
     return table.take(pa.array(np.lexsort(key[::-1])))
-
-
-def column_values(table: pa.Table, name: str) -> np.ndarray:
-    """A column as numpy: nullable bools as int8 with -1 for null, nullable floats with NaN."""
-    column = table[name]
-    if pa.types.is_boolean(column.type):
-        column = pc.fill_null(pc.cast(column, pa.int8()), -1)
-    return np.asarray(
-        column.to_numpy()
-        if isinstance(column, pa.ChunkedArray)
-        else column.to_numpy(zero_copy_only=False)
-    )
 
 
 _DEFAULTS: dict[str, Any] = {"arm": 0, FIT: 0, "channel": 0, "logged": False, "duration": 0.0}

@@ -20,7 +20,7 @@ read a log through `inspected`, which holds every row to them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,95 +28,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.time import DAY
-from simulator.log.eventlog import (
-    FIT,
-    KEY,
-    NULLABLE,
-    EventLog,
-    LogError,
-    Seal,
-    check_columns,
-    column_values,
-    rises,
-    seal_of,
-)
-from simulator.log.metadata import HISTORY, Metadata
+from simulator.log.metadata import FIT, HISTORY, KEY, LogError, Metadata
+from simulator.log.schema import NULLABLE, column_values, rises
 
 Array = npt.NDArray[Any]
 
 TIME = 200 * 365 * DAY
 """ms. Farther from t = 0 no row lies; a time in microseconds does."""
 
-ROWS = 1 << 18
-"""Rows that are held at once."""
-
-MEMORY = "the log in memory"
-"""What messages call a log that is no file."""
-
 INSPECTED = (*KEY, "t", "item", "propensity", "watch", "duration", "channel")
 """The columns that rules speak of."""
-
-
-def validate(log: EventLog) -> None:
-    """Check every rule on every row; memory does not grow with the log.
-
-    Raises:
-        LogError: the first row that breaks a rule, with file, row (from 0 within the file), column,
-            rule and value.
-    """
-    for _ in inspected(log):
-        pass
-
-
-def inspected(
-    log: EventLog, columns: Sequence[str] | None = None, rows: int = ROWS
-) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-    """Stream the rows of a log, at most `rows` at a time, each held to the rules before it is
-    given out.
-
-    Args:
-        log: its metadata and rows are checked.
-        columns: those that are read, INSPECTED among them; None: all.
-        rows: of a batch, at most.
-
-    Yields:
-        The part as messages name it, the batch's first row within the part, the batch.
-
-    Raises:
-        LogError: as `validate`. What a part's seal says of its values is known once the part has
-            been read to its end.
-    """
-    Metadata.from_json(log.metadata.to_json())
-    log.metadata.plausible(log.n_rows)
-    inspector = Inspector(log.metadata)
-    for place, part, written in _parts(log):
-        seal, row = Seal(), 0
-        for batch in part.batches(columns, rows):
-            inspector.inspect(place, row, batch)
-            yield place, row, batch
-            seal.add(batch)
-            row += batch.num_rows
-        if written is not None:
-            seal.compare(written, place)
-
-
-def _parts(log: EventLog) -> Iterator[tuple[str, EventLog, dict[str, Any] | None]]:
-    """Each part: how it is called in messages, its rows, and the seal that it carries."""
-    if log.memory is not None:
-        check_columns(MEMORY, log.memory.schema)
-        yield MEMORY, log, None
-    for part in log.parts:
-        yield str(part), EventLog(log.metadata, None, (part,)), seal_of(part)
-
-
-def place_of(log: EventLog, row: int) -> str:
-    """Where a row of the whole log is, in words: its part and its row there."""
-    for part in log.parts:
-        count = EventLog(log.metadata, None, (part,)).n_rows
-        if row < count:
-            return f"{part}: row {row}"
-        row -= count
-    return f"{MEMORY}: row {row}"
 
 
 def _other_unit(t: int, end: int) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from simulator.log.eventlog import Propensity
+from simulator.log.metadata import Propensity
 from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Float, Rounds
 from simulator.offpolicy.target import Target

@@ -16,9 +16,11 @@ import pyarrow as pa
 
 from policies.base import Histories, IntArray
 from policies.time import DAY
-from simulator.log.eventlog import KEY, EventLog, LogError, Propensity, column_values
+from simulator.log.eventlog import EventLog
 from simulator.log.kinds import FEEDBACK
-from simulator.log.rules import INSPECTED, inspected
+from simulator.log.metadata import KEY, LogError, Propensity
+from simulator.log.rules import INSPECTED
+from simulator.log.schema import column_values
 
 Float = npt.NDArray[np.float64]
 Columns = dict[str, npt.NDArray[Any]]
@@ -178,7 +180,7 @@ class Stream:
         arm = 0 if self.arm is None else self.log.metadata.arms.index(self.arm)
         waiting: Columns | None = None
         first = 0
-        for _, _, batch in inspected(self.log, names, self.chunk):
+        for _, _, batch in self.log.inspected(names, self.chunk):
             columns = _arrays(batch, self.reward)
             columns["row"] = np.arange(first, first + batch.num_rows, dtype=np.int64)
             first += batch.num_rows

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.base import Progress
-from simulator.log.eventlog import LogError, Propensity
-from simulator.log.rules import place_of
+from simulator.log.metadata import LogError, Propensity
 from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.settings import ReplayError, Settings
@@ -81,7 +80,7 @@ def _complete(chunk: Rounds, rounds: Iterable[Rounds]) -> None:
     if lacks.any():
         first, place = np.argwhere(lacks)[0]
         row = int(chunk.row[first] + place)
-        where = place_of(rounds.log, row) if isinstance(rounds, Stream) else f"row {row}"
+        where = rounds.log.place_of(row) if isinstance(rounds, Stream) else f"row {row}"
         raise LogError(
             f"{where}: propensity is null in a log that says its propensities are {chunk.kind};"
             " mark the log unknown or fill it"

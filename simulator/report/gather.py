@@ -20,8 +20,8 @@ from simulator.designs.base import Design
 from simulator.designs.paired import Paired
 from simulator.designs.split import Split
 from simulator.log import workspace
-from simulator.log.eventlog import EventLog, Metadata
-from simulator.log.metadata import HISTORY
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import HISTORY, Metadata
 from simulator.log.metrics import Better, Metric, directed
 from simulator.page.words import sentenced, title
 from simulator.report import run_checks as checks

@@ -28,10 +28,11 @@ from policies.sources import sources
 from policies.time import DAY
 from simulator.designs.base import Design
 from simulator.engine import tape
-from simulator.log.eventlog import FIT, EventLog, Metadata, Propensity, schema
+from simulator.log.eventlog import EventLog
 from simulator.log.files import load_arrays, reading
 from simulator.log.kinds import FEEDBACK
-from simulator.log.metadata import FITTED_ONCE, HISTORY, arm_names
+from simulator.log.metadata import FIT, FITTED_ONCE, HISTORY, Metadata, Propensity, arm_names
+from simulator.log.schema import schema
 from simulator.log.workspace import Lane, Workspace, load_catalogue, open_log, versions
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import PolicySpec

@@ -29,7 +29,7 @@ from simulator.config.document import Keys
 from simulator.designs.base import Design, Rows
 from simulator.engine import tape
 from simulator.engine.lives import Engine, Lives, Span
-from simulator.log.eventlog import Writer, schema
+from simulator.log.eventlog import Writer
 from simulator.log.files import (
     FULL,
     FileError,
@@ -42,6 +42,7 @@ from simulator.log.files import (
 )
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import FILE, as_text, keep, kept, of_warnings
+from simulator.log.schema import schema
 from simulator.log.workspace import Lane, open_log
 from simulator.run.context import (
     Context,

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from policies.products import matmul
 from policies.time import DAY
 from simulator.designs.base import DesignError
-from simulator.log.eventlog import FIT, EventLog
-from simulator.log.metadata import FITTED_ONCE
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import FIT, FITTED_ONCE
 from simulator.log.metrics import DEFAULT_METRICS, METRICS, Metric, Rows, Term, chosen
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from policies.base import IntArray
 from policies.time import DAY
-from simulator.log.eventlog import TAB, EventLog
+from simulator.log.eventlog import EventLog
+from simulator.log.schema import TAB
 from simulator.users.base import NEVER
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simulator.log.eventlog import EventLog, Metadata
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
 from tests.fuzz import mutations
 from tests.fuzz.harness import WrongEndError, command
 

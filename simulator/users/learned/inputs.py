@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from policies.base import IntArray, Sequences
 from policies.time import DAY, HOUR
-from simulator.log.eventlog import TAB
 from simulator.log.kinds import FEEDBACK
+from simulator.log.schema import TAB
 
 BINS = 20
 """Quantile bins of a numeric feature; one more holds the missing values."""

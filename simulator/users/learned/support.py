@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from simulator.log.eventlog import EventLog, LogError
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import LogError
 
 THIN = 20
 """An item with fewer logged answers than this is one of which the model knows little."""
