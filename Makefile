@@ -7,7 +7,7 @@ PIP := pip install --quiet --disable-pip-version-check --only-binary :all:
 
 TOOLS := .venv-tools
 
-.PHONY: run test kernels lint house peers lock licences audit clean
+.PHONY: run test kernels lint house fuzz kills mutants peers lock licences audit clean
 
 run: $(STAMP)
 	$(BIN)/abtest run scenarios/kuaishou_like.yaml
@@ -31,6 +31,11 @@ fuzz: $(STAMP)
 
 kills: $(STAMP)
 	$(BIN)/python -m tests.kills
+
+# One place of the statistics, the estimators or the products changed at a time: does a test notice? A sample (MUTANTS=--all for all):
+# some hours, and it goes on where it was stopped: docs/design.md.
+mutants: $(STAMP) $(TOOLS)/.installed
+	$(TOOLS)/bin/python .ci/mutants.py --python $(BIN)/python $(MUTANTS)
 
 # Other packages that some tests compare with, each in an environment of its own because they need older libraries.
 peers: .venv-recbole/.installed .venv-obp/.installed
@@ -71,9 +76,9 @@ licences: $(STAMP)
 audit: $(TOOLS)/.installed
 	$(TOOLS)/bin/python .ci/audit.py $(TOOLS)/bin/pip-audit
 
-$(TOOLS)/.installed:
+$(TOOLS)/.installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m $(PIP) uv==0.13.9 pip-audit==2.10.1
+	$(TOOLS)/bin/python -m $(PIP) uv==0.13.9 pip-audit==2.10.1 cosmic-ray==8.7.0
 	touch $@
 
 clean:

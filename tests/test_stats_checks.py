@@ -63,15 +63,15 @@ def test_users_lost_in_one_arm_are_found_by_day(split_days: UserDays) -> None:
     assert checks.sequential_sample_ratio(replace(split_days, terms=lost)).status == "red"
 
 
-def test_users_who_never_come_are_nobodys_arrivals() -> None:
-    """400 users come in each arm, every day; 200 more were assigned to the second one and never
-    came.
-    """
-    assigned = np.repeat([0, 1], [400, 600])
-    impressions = np.zeros((2, 1000, 3))
-    impressions[0, :400] = impressions[1, 400:800] = 1
-    days = UserDays(("a", "b"), 1000, 3, {}, {"impressions": impressions}, {}, assigned=assigned)
-    assert checks.sequential_sample_ratio(days).status == "green"
+@pytest.mark.parametrize(("come", "status"), [((100, 100), "green"), ((100, 40), "red")])
+def test_users_who_never_come_are_nobodys_arrivals(come: tuple[int, int], status: str) -> None:
+    """Of 5000 users an arm a few come, every day."""
+    impressions = np.zeros((2, 10_000, 3))
+    for arm, n in enumerate(come):
+        impressions[arm, 5000 * arm : 5000 * arm + n] = 1
+    assigned = np.repeat([0, 1], 5000)
+    days = UserDays(("a", "b"), 10_000, 3, {}, {"impressions": impressions}, {}, assigned=assigned)
+    assert checks.sequential_sample_ratio(days).status == status
 
 
 def test_unlike_arms_are_found(split_days: UserDays) -> None:
