@@ -34,8 +34,13 @@ kills: $(STAMP)
 
 # One place of the statistics, the estimators or the products changed at a time: does a test notice? A sample (MUTANTS=--all for all):
 # some hours, and it goes on where it was stopped: docs/design.md.
-mutants: $(STAMP) $(TOOLS)/.installed
-	$(TOOLS)/bin/python .ci/mutants.py --python $(BIN)/python $(MUTANTS)
+mutants: $(STAMP) .venv-mutants/.installed
+	.venv-mutants/bin/python .ci/mutants.py --python $(BIN)/python $(MUTANTS)
+
+.venv-mutants/.installed:
+	$(PYTHON) -m venv .venv-mutants
+	.venv-mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
+	touch $@
 
 # Other packages that some tests compare with, each in an environment of its own because they need older libraries.
 peers: .venv-recbole/.installed .venv-obp/.installed
@@ -76,9 +81,9 @@ licences: $(STAMP)
 audit: $(TOOLS)/.installed
 	$(TOOLS)/bin/python .ci/audit.py $(TOOLS)/bin/pip-audit
 
-$(TOOLS)/.installed: Makefile
+$(TOOLS)/.installed:
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m $(PIP) uv==0.13.9 pip-audit==2.10.1 cosmic-ray==8.7.0
+	$(TOOLS)/bin/python -m $(PIP) uv==0.13.9 pip-audit==2.10.1
 	touch $@
 
 clean:

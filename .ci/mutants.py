@@ -251,6 +251,8 @@ def report(db: WorkDB) -> int:
             for item, result in db.completed_work_items
             if module(item).startswith(room)
         ]
+        if not done:
+            continue
         survivors = [one for one in done if outcome(one[1]) == "survived"]
         unlisted = [one for one in survivors if change(*one) not in equivalent]
         for item, result in unlisted:
