@@ -470,6 +470,24 @@ def test_published_reads_its_law_from_propensities() -> None:
     np.testing.assert_allclose(drawn, law[1], atol=4 * 0.5 / np.sqrt(n / 2))
 
 
+def test_a_law_of_a_stray_item_is_refused_before_it_takes_memory() -> None:
+    n = 3
+    zero = np.zeros(n, int)
+    columns = {"user": np.arange(n), "session": zero, "request": zero, "position": zero}
+    log = EventLog.from_columns(
+        {
+            **columns,
+            "t": np.array([0, 1, 200]) * HOUR,
+            "item": np.array([1, 2, 900_000]),
+            "click": zero.astype(np.int8),
+            "propensity": np.full(n, 0.5),
+        },
+        Metadata(("history",), n, 900_000, "marginal"),
+    )
+    with pytest.raises(ReplayError, match=r"201 stretches .* 900,001 items, .*a stray one\?"):
+        Published().fit(log.sequences(), Catalogue(n, 900_000), Fitting())
+
+
 def test_what_was_not_shown_in_an_hour_shares_what_is_left_of_it() -> None:
     """Hour 0 shows all of four items; hour 1 shows two with .5 and .3: the others share .2 as they
     stood, 3 to 1. Hour 2 is empty.

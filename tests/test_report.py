@@ -297,6 +297,10 @@ def test_sentences_say_what_the_row_says() -> None:
         headline([("click", "down"), ("like", "up"), ("return", "undecided")], "b", "a")
         == "b against a: higher on like; lower on click; 1 of 3 metrics undecided."
     )
+    assert (
+        headline([("watch_time", "undecided")], "b", "a")
+        == "No difference between b and a is shown on watch time."
+    )
 
 
 NASTY = "<script>window.hit=1</script>\"&'|`*"

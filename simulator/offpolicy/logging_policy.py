@@ -4,6 +4,7 @@ fitted here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -25,7 +26,13 @@ from policies.elementary import logs1p
 from policies.streams import Purpose, uniform
 from policies.time import HOUR
 from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.settings import ReplayError
 from simulator.offpolicy.target import Target
+
+CELLS = 50_000_000
+"""Figures that a law may have: stretches, places and items multiplied. To make it takes 40 bytes
+for each, so 2 GB; a week of Open Bandit's campaign "all" has 40,000.
+"""
 
 
 @dataclass
@@ -70,8 +77,15 @@ class Published(Policy):
             int(position.max()) + 1,
             catalogue.n_items + 1,
         )
+        if math.prod(shape) > CELLS:
+            hours, places, items = (f"{n:,}" for n in shape)
+            raise ReplayError(
+                f"the law behind the log has {hours} stretches of time, {places} places and"
+                f" {items} items, together more than {CELLS:,} figures; is a time or an item of the"
+                " log a stray one?"
+            )
         cell = np.ravel_multi_index((stretch - self.first_, position, sequences.items), shape)
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         shown = np.bincount(cell, minlength=size).reshape(shape)
         total = np.bincount(
             cell, weights=sequences.columns["propensity"].astype(np.float64), minlength=size

@@ -241,11 +241,12 @@ def headline(
     """
     pairs = list(verdicts)
     n = len(pairs)
+    anywhere = f"any of {n} metrics" if n != 1 else title(pairs[0][0]).lower()
     same = sum(words == "identical" for _, words in pairs)
     if pairs and same == n:
         return f"{arm} and {control} are identical in every metric."
     if pairs and all(words in ("not computable", "no data") for _, words in pairs):
-        return f"{arm} and {control} cannot be compared: no test is possible on any of {n} metrics."
+        return f"{arm} and {control} cannot be compared: no test is possible on {anywhere}."
     shown: dict[str, list[str]] = {}
     for less_is_better in (False, True):
         for words, way in (("up", "higher"), ("down", "lower")):
@@ -258,7 +259,7 @@ def headline(
             if names:
                 shown[how] = names
     if not shown:
-        return f"No difference between {arm} and {control} is shown on any of {n} metrics."
+        return f"No difference between {arm} and {control} is shown on {anywhere}."
     parts = [f"{how} on {listed(names)}" for how, names in shown.items()]
     rest = n - same - sum(map(len, shown.values()))
     if rest:
