@@ -12,6 +12,7 @@ import pytest
 
 from policies.base import Policy
 from policies.registry import make
+from simulator import report
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, LogError
@@ -253,3 +254,27 @@ def test_training_seeds_are_all_different_and_the_first_is_the_scenario_s() -> N
     assert len(set(seeds)) == 255
     assert all(0 <= seed < 2**64 for seed in seeds)
     assert FitsSpec(number=2, seed=7).training_seed(1, 0) == 7
+
+
+def test_a_report_says_both_verdicts(divided: Path, tmp_path: Path) -> None:
+    content = report.write(EventLog.open(divided / "log"), tmp_path)
+    (method,) = content["methods"]
+    assert (method["arm"], method["fits"], method["unknown"]) == ("network", 3, None)
+    assert [row["row"]["metric"] for row in method["rows"]] == list(content["metrics"])
+    page = (tmp_path / "report.html").read_text()
+    assert "Models and methods" in page
+    assert "fits are as random as users" in page
+    click = next(row for row in method["rows"] if row["row"]["metric"] == "click")
+    assert click["components"]["n_fits"] == 3
+    assert click["row"]["df"] == 2.0
+
+
+def test_a_report_of_one_fit_says_that_the_methods_are_not_known(
+    single: Path, tmp_path: Path
+) -> None:
+    content = report.write(EventLog.open(single / "log"), tmp_path)
+    (method,) = content["methods"]
+    assert method == {"arm": "network", "fits": 1, "unknown": "one fit", "rows": []}
+    text = (tmp_path / "report.md").read_text()
+    assert "Of the methods: not known, one fit." in text
+    assert "Models and methods" not in text

@@ -18,6 +18,7 @@ from simulator.stats.efficiency import Preference
 from simulator.stats.looking import Looking
 from simulator.stats.margins import Margin
 from simulator.stats.randomise import Rate
+from simulator.stats.replication import Components
 from simulator.stats.segments import Interaction, Segment
 from simulator.stats.sequential import Peeks
 from simulator.stats.units import Unit, Use
@@ -56,6 +57,40 @@ class Headline:
 
     arm: str
     sentence: str
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A lift of a method, with fits as random as users.
+
+    Attributes:
+        row: its interval and test are of the methods, its means those of the models.
+        verdict: `Lift.words`.
+        components: what the variance of the difference is made of.
+        share_of_fits: the part of it that more users would not lessen, in [0, 1].
+    """
+
+    row: Lift
+    verdict: str
+    components: Components
+    share_of_fits: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is known of the method of an arm against the control's, apart from their models.
+
+    Attributes:
+        arm: the arm.
+        fits: how often it was trained.
+        unknown: why nothing is known, in words; None where it is.
+        rows: by metric; () where nothing is known.
+    """
+
+    arm: str
+    fits: int
+    unknown: str | None
+    rows: tuple[MethodRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -438,6 +473,7 @@ class Content:
         unit: of the verdict on the first screen.
         lifts: the rows of the verdict; `verdicts` says what each means, in the same order.
         headlines: of each arm.
+        methods: of each arm, what is known of its method; () for what no scenario has made.
         metrics: by name, in the order of print.
         family: the tests that `p_adjusted` is corrected for.
         choices: how the lifts were computed.
@@ -474,6 +510,7 @@ class Content:
     lifts: tuple[Lift, ...]
     verdicts: tuple[Verdict, ...]
     headlines: tuple[Headline, ...]
+    methods: tuple[Method, ...] = ()
     metrics: Mapping[str, MetricNote]
     family: str = FAMILY
     choices: Choices

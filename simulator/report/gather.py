@@ -34,6 +34,8 @@ from simulator.report.content import (
     DailyLift,
     DesignNeed,
     Headline,
+    Method,
+    MethodRow,
     MetricNote,
     Need,
     PublishedLift,
@@ -54,6 +56,7 @@ from simulator.stats.adjustment import pre_periods
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
 from simulator.stats.margins import Margins, answer_margins
+from simulator.stats.methods import method_lifts, unknown
 from simulator.stats.tests import level_of_one
 from simulator.stats.units import Unit, UnitTable, UserDays
 from simulator.stats.verdict import Lift
@@ -165,6 +168,7 @@ def gather(
         lifts=tuple(rows),
         verdicts=_verdicts(rows, who.control, sums.metrics),
         headlines=_headlines(rows, who, unit, sums.metrics),
+        methods=_methods(sums, who, unit, choices) if scenario.get("arms") else (),
         metrics=_described(sums.metrics),
         choices=choices,
         scenario=name,
@@ -399,6 +403,23 @@ def _headlines(
         words = [(row.metric, row.words) for row in rows if row.unit == unit and row.arm == arm]
         headlines.append(Headline(arm, headline(words, arm, who.control, lower_is_better)))
     return tuple(headlines)
+
+
+def _methods(sums: UserDays, who: Comparison, unit: Unit, choices: Choices) -> tuple[Method, ...]:
+    """What is known of the method of each arm: the verdict's rows with fits as random as users."""
+    of_methods = method_lifts(
+        sums, who.control, unit=unit, interval=choices.interval, correction=choices.correction
+    )
+    methods = []
+    for arm in who.treatments:
+        rows = [
+            MethodRow(one.lift, one.lift.words, one.components, one.components.share_of_fits)
+            for one in of_methods
+            if one.lift.arm == arm
+        ]
+        fits = sums.fits[sums.arms.index(arm)] if sums.fits else 1
+        methods.append(Method(arm, fits, unknown(sums, who.control, arm), tuple(rows)))
+    return tuple(methods)
 
 
 def _funnel(counts: Counts, who: Comparison) -> tuple[Step, ...]:

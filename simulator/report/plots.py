@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from simulator.page import figures, words
-from simulator.report.content import Content, Distribution
+from simulator.report.content import Content, Distribution, MethodRow
 from simulator.report.sentences import tone
 from simulator.report.stored import encode
 
@@ -158,6 +158,17 @@ def funnel(c: Content) -> list[FunnelStep]:
         change = {arm: per_user[arm] / base - 1 if base else None for arm in arms[1:]}
         result.append(FunnelStep(name, counts, per_1000, change, name in rare, figure))
     return result
+
+
+def share_of_fits(row: MethodRow, arm: int) -> Markup:
+    """How much of the variance of a method's lift is that of its fits: a bar of the whole width
+    for all of it.
+    """
+    share = row.share_of_fits
+    if not words.is_defined(share):
+        return Markup("")
+    tip = f"{words.title(row.row.metric)}: {share:.0%} of the variance is that of the fits"
+    return figures.bars([(row.row.arm, arm, share)], 1.0, tip, [tip])
 
 
 def spread(rows: Sequence[Distribution]) -> Markup:

@@ -60,6 +60,8 @@ from simulator.report.sentences import (
     corrected,
     directions,
     errors_by_day,
+    fits_or_users,
+    method_line,
     needed,
     stated,
     tone,
@@ -229,8 +231,77 @@ def _verdict(c: Content) -> Section | None:
         " undecided: a difference is neither shown nor excluded; = identical. An arrow at the end"
         " of an interval: it goes on beyond the scale."
     )
+    about = method_line(c.methods, c.unit)
     notes = [Words(text, note=True) for text in (note, *directions(c.metrics))]
+    if about is not None:
+        notes.insert(0, Words(about))
     return Section("verdict", "Verdict", [*blocks, *notes], "Verdict", bare=True)
+
+
+def _methods(c: Content) -> Section | None:
+    """Models and methods side by side, and what the uncertainty of a method is made of."""
+    known = [method for method in c.methods if method.rows]
+    if not known:
+        return None
+    columns = [
+        *_columns("Metric", "Arm", "Lift", "These models"),
+        Column("Verdict"),
+        Column("The methods", number=True),
+        Column("Adjusted p", number=True),
+        Column("Verdict "),
+        Column("Share of the fit", number=True),
+        Column("Bar", figure=True, sorts=False),
+        Column("Users", number=True),
+        Column("Fits", number=True),
+        Column("Interaction", number=True),
+    ]
+    of_models = {(row.arm, row.metric): (row, verdict) for row, verdict in c.decided()}
+    lines, points = [], []
+    for method in known:
+        for one in method.rows:
+            row, verdict = of_models[method.arm, one.row.metric]
+            parts = one.components
+            lines.append(
+                (
+                    *_of(row),
+                    _lift(row),
+                    _interval(row),
+                    _sign(c, row.metric, verdict.verdict),
+                    _interval(one.row),
+                    _p(one.row.p_adjusted),
+                    _sign(c, row.metric, one.verdict),
+                    _shown(percent, one.share_of_fits, 0, False),
+                    Cell(figure=plots.share_of_fits(one, c.arms.index(row.arm))),
+                    _shown(number, parts.users),
+                    _shown(number, parts.fits),
+                    _shown(number, parts.interaction),
+                )
+            )
+            points.append((SIGNS[one.verdict], f"{method.arm}: {fits_or_users(one)}"))
+    fits = max(method.fits for method in known)
+    note = (
+        f"Each method was trained {fits} times, with seeds of their own. *These models*: users are"
+        " random, the models are these. *The methods*: fits are as random as users, so another"
+        " training is within the interval, too. Share of the fit: the part of the variance of the"
+        " methods' difference that more users would not lessen. Users, fits, interaction:"
+        " components of that variance, in squared units of the metric; below 0 by chance where"
+        " they are small."
+    )
+    blocks: list[Block] = [
+        Words(note, note=True),
+        Table("Models and methods", columns, lines),
+        Points(points),
+    ]
+    return Section("methods", "Models and methods", blocks, "Methods")
+
+
+def _sign(c: Content, metric: str, verdict: str) -> Cell:
+    kind = tone(verdict, c.metrics[metric].higher_is_better)
+    return Cell(
+        stated(verdict, c.metrics[metric].higher_is_better),
+        sign=SIGNS[verdict],
+        kind=f"verdict {kind}",
+    )
 
 
 def _stated(c: Content, verdict: Verdict) -> str:
@@ -1250,6 +1321,7 @@ def _repeat(c: Content) -> Section | None:
 
 SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
     _verdict,
+    _methods,
     _words,
     _margins,
     _checks,

@@ -4,7 +4,8 @@ functions of what a report says; numbers are written by `simulator.page.words`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from simulator.designs.registry import DESIGNS
@@ -22,7 +23,14 @@ from simulator.page.words import (
 )
 
 if TYPE_CHECKING:
-    from simulator.report.content import AuditSummary, Content, MetricNote, Users
+    from simulator.report.content import (
+        AuditSummary,
+        Content,
+        Method,
+        MethodRow,
+        MetricNote,
+        Users,
+    )
     from simulator.stats.margins import Margin
     from simulator.stats.units import Use
     from simulator.stats.verdict import Lift
@@ -99,6 +107,32 @@ def welcome(verdict: str, higher_is_better: bool | None) -> str:
     if verdict not in ("up", "down") or higher_is_better is not False:
         return ""
     return "worse" if verdict == "up" else "better"
+
+
+def method_line(methods: Sequence[Method], unit: str) -> str | None:
+    """Of what the lifts on the first screen speak, in a line; None where no scenario says it."""
+    if not methods:
+        return None
+    models = "These lifts are of the models that were trained."
+    reasons = {method.unknown for method in methods} - {None}
+    if len(reasons) == 0:
+        return f"{models} Of the methods: fits are as random as {unit}s."
+    return f"{models} Of the methods: not known, {listed(sorted(map(str, reasons)))}."
+
+
+def fits_or_users(row: MethodRow) -> str:
+    """What would make the interval of a method's lift shorter, in a sentence."""
+    share = row.share_of_fits
+    if not is_defined(share):
+        return f"{title(row.row.metric)}: nothing differs, so there is nothing to share out."
+    name = title(row.row.metric).lower()
+    doubled = 1.0 - math.sqrt(1.0 - share / 2.0)
+    if share >= 0.5:
+        return (
+            f"{share:.0%} of what is not known of {name} is the luck of training: more users will"
+            f" not lessen it, twice the fits would make the interval {doubled:.0%} shorter."
+        )
+    return f"{1.0 - share:.0%} of what is not known of {name} is the users': more of them help."
 
 
 def stated(verdict: str, higher_is_better: bool | None) -> str:

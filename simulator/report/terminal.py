@@ -19,6 +19,7 @@ from simulator.report.sentences import (
     compared,
     corrected,
     directions,
+    method_line,
     needed,
     stated,
     tone,
@@ -44,6 +45,10 @@ def _blocks(content: Content) -> Iterator[Block]:
         yield Words(f"{content.design}, {whole(size.users)} {units}{days}", note=True)
         yield _lifts(content, arm)
         yield Words(headline.sentence)
+        yield from _method(content, arm)
+    about = method_line(content.methods, content.unit)
+    if about is not None:
+        yield Words(about)
     note = f"95% intervals by {content.unit}; adjusted p: {corrected(content)}."
     detected = "detects: the true lift that the verdict would find four times in five."
     yield from (Words(text, note=True) for text in (note, detected))
@@ -59,6 +64,37 @@ def _gates(content: Content, status: str) -> Iterator[Gate]:
         if check.status == status:
             lead = f"{status}: {check.name}."
             yield Gate(check.status, lead, f"{check.value} {check.meaning}")
+
+
+def _method(content: Content, arm: str) -> Iterator[Block]:
+    """The lifts of the arm's method, where its fits say something of it."""
+    columns = [
+        Column("methods", number=True),
+        Column(""),
+        Column("95% interval", number=True),
+        Column("adj. p", number=True),
+        Column(""),
+        Column("fit", number=True),
+    ]
+    for method in content.methods:
+        if method.arm != arm or not method.rows:
+            continue
+        rows = []
+        for one in method.rows:
+            direction = content.metrics[one.row.metric].higher_is_better
+            kind = tone(one.verdict, direction)
+            rows.append(
+                (
+                    Cell(percent(one.row.lift), kind=kind),
+                    Cell(title(one.row.metric), kind=kind),
+                    plain(interval(one.row.low, one.row.high)),
+                    plain(probability(one.row.p_adjusted)),
+                    Cell(stated(one.verdict, direction), kind=kind, sign=SIGNS[one.verdict]),
+                    plain(percent(one.share_of_fits, 0, False)),
+                )
+            )
+        yield Table(f"Lifts of the method of {arm}", columns, rows)
+        yield Words("fit: how much of the variance is the luck of training.", note=True)
 
 
 def _lifts(content: Content, arm: str) -> Table:
