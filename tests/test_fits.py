@@ -16,6 +16,7 @@ from simulator import report
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, LogError
+from simulator.report.stored import encode
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats import units
 from simulator.stats.methods import method_lifts, unknown
@@ -258,23 +259,23 @@ def test_training_seeds_are_all_different_and_the_first_is_the_scenario_s() -> N
 
 def test_a_report_says_both_verdicts(divided: Path, tmp_path: Path) -> None:
     content = report.write(EventLog.open(divided / "log"), tmp_path)
-    (method,) = content["methods"]
-    assert (method["arm"], method["fits"], method["unknown"]) == ("network", 3, None)
-    assert [row["row"]["metric"] for row in method["rows"]] == list(content["metrics"])
+    (method,) = content.methods
+    assert (method.arm, method.fits, method.unknown) == ("network", 3, None)
+    assert [row.row.metric for row in method.rows] == list(content.metrics)
     page = (tmp_path / "report.html").read_text()
     assert "Models and methods" in page
     assert "fits are as random as users" in page
-    click = next(row for row in method["rows"] if row["row"]["metric"] == "click")
-    assert click["components"]["n_fits"] == 3
-    assert click["row"]["df"] == 2.0
+    click = next(row for row in method.rows if row.row.metric == "click")
+    assert (click.components.n_fits, click.row.df) == (3, 2.0)
+    assert encode(report.load(tmp_path).methods) == encode(content.methods)
 
 
 def test_a_report_of_one_fit_says_that_the_methods_are_not_known(
     single: Path, tmp_path: Path
 ) -> None:
     content = report.write(EventLog.open(single / "log"), tmp_path)
-    (method,) = content["methods"]
-    assert method == {"arm": "network", "fits": 1, "unknown": "one fit", "rows": []}
+    (method,) = content.methods
+    assert (method.arm, method.fits, method.unknown, method.rows) == ("network", 1, "one fit", ())
     text = (tmp_path / "report.md").read_text()
     assert "Of the methods: not known, one fit." in text
     assert "Models and methods" not in text

@@ -60,13 +60,13 @@ class Components:
         return users[()], np.maximum(self.fits, 0.0) / self.n_fits
 
     @property
-    def share_of_fits(self) -> Number:
+    def share_of_fits(self) -> float:
         """The share of the variance of the estimated difference that more users would not
         lessen, in [0, 1].
         """
         users, fits = self.of_the_mean
         with np.errstate(divide="ignore", invalid="ignore"):
-            return fits / (users + fits)
+            return float(fits / (users + fits))
 
 
 @dataclass(frozen=True, slots=True)
