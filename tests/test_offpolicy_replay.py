@@ -33,6 +33,7 @@ from simulator.offpolicy.result import gather
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import PolicyTargets, Target, alone, apart
+from simulator.offpolicy.uncertainty import percentile
 
 USERS, ITEMS = 300, 8
 QUICK = Settings(resamples=60)
@@ -590,6 +591,29 @@ def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
     assert "did not run" in text
     assert r"cascade\_dr |" in text
     assert "Grouped AUC".lower() in text.lower()
+
+
+def test_a_percentile_interval_allows_a_tenth_to_be_undefined() -> None:
+    interval = percentile(np.arange(1001.0))
+    assert (interval.low, interval.high) == pytest.approx((25, 975))
+    undefined = np.full(10, np.nan)
+    assert percentile(np.concatenate((np.arange(90.0), undefined))).high > 80
+    assert math.isnan(percentile(np.concatenate((np.arange(89.0), undefined))).high)
+
+
+def test_days_drift_by_the_spread_of_their_precisely_weighted_means() -> None:
+    """Cochran's Q of three days: rounds, sum of rewards, of their squares."""
+    rewards = [np.array([0.0, 1, 1, 0, 1]), np.array([0.0, 0, 0, 1]), np.array([1.0, 1, 0])]
+    weights = Weights(ITEMS)
+    for day, reward in enumerate(rewards):
+        weights.days[day] = np.array([len(reward), reward.sum(), np.square(reward).sum(), 1, 1])
+    means = np.array([reward.mean() for reward in rewards])
+    precision = np.array([len(reward) - 1 for reward in rewards]) / np.array(
+        [reward.var() for reward in rewards]
+    )
+    middle = np.average(means, weights=precision)
+    chi, _ = weights.drift()
+    assert chi == pytest.approx((precision * np.square(means - middle)).sum())
 
 
 def test_the_scale_of_the_intervals_leaves_out_the_widest() -> None:

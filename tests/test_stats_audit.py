@@ -269,6 +269,7 @@ def test_events_are_the_users_of_an_arm_that_have_any(
         share = (by_user[row.metric][0] != 0).mean()
         users = row.n / 2 if row.design == "split" else row.n
         assert row.events == pytest.approx(share * users)
+        assert row.undefined == 0
 
 
 def test_looking_every_day_is_honest_on_the_run(audit_of_log: audits.Audit) -> None:

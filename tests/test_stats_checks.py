@@ -63,7 +63,9 @@ def test_users_lost_in_one_arm_are_found_by_day(split_days: UserDays) -> None:
     assert checks.sequential_sample_ratio(replace(split_days, terms=lost)).status == "red"
 
 
-@pytest.mark.parametrize(("come", "status"), [((100, 100), "green"), ((100, 40), "red")])
+@pytest.mark.parametrize(
+    ("come", "status"), [((100, 100), "green"), ((100, 47), "amber"), ((100, 40), "red")]
+)
 def test_users_who_never_come_are_nobodys_arrivals(come: tuple[int, int], status: str) -> None:
     """Of 5000 users an arm a few come, every day."""
     impressions = np.zeros((2, 10_000, 3))

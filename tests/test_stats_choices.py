@@ -183,6 +183,10 @@ def test_post_stratification_is_the_saturated_regression() -> None:
     """
     frame = split_frame()
     m = adjustment.post_stratified(from_frame(frame), "x", "a", "b", "country")
+    assert (m.n_control, m.n_treatment) == (
+        (frame["arm"] == "a").sum(),
+        (frame["arm"] == "b").sum(),
+    )
     dummies = pd.get_dummies(frame["country"], drop_first=True).to_numpy(float)
     centred = dummies - dummies.mean(axis=0)
     arm = (frame["arm"] == "b").to_numpy(float)
