@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from policies.time import DAY
@@ -286,3 +287,24 @@ def test_the_command_fits_and_writes_a_scenario(
         for rows in (before, after)
     ]
     assert worst[1] < 0.5 * worst[0]
+
+
+def test_any_policy_may_have_written_the_history_and_a_fault_of_its_code_is_named(tmp_path) -> None:
+    """A policy that needs no world is measured; a plug-in is looked up beside the scenario."""
+    (tmp_path / "mine.py").write_text(
+        "from policies.popularity import Popularity\n"
+        "class Broken(Popularity):\n"
+        "    def recall(self, histories, k, seed):\n"
+        "        raise RuntimeError('no')\n"
+    )
+    for policy, code, words in (
+        ("popularity", 1, "marginals within 10%"),
+        ("mine.py:Broken", 2, "policy 'mine.py:Broken': recall raised RuntimeError: no at mine.py"),
+    ):
+        plain = yaml.safe_load(SCENARIO.read_text())
+        plain["users"] |= {"n_users": 40, "n_items": 60}
+        plain["data"] = {"source": "synthetic", "history_days": 2, "logging": {"policy": policy}}
+        file = tmp_path / "s.yaml"
+        file.write_text(yaml.safe_dump(plain))
+        result = CliRunner().invoke(main, ["calibrate", str(file)])
+        assert (result.exit_code, words in result.output) == (code, True), result.output

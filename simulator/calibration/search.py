@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,7 +144,9 @@ Report = Callable[[str, Mapping[str, float], float], None]
 """Called after every simulation as (stage, values by key, cost)."""
 
 
-def fit(scenario: Scenario, report: Report, rounds: int = 1) -> Scenario:
+def fit(
+    scenario: Scenario, report: Report, rounds: int = 1, folder: Path | None = None
+) -> Scenario:
     """The scenario with its free parameters moved to the targets, stage by stage.
 
     Least squares of log(simulated / target) / tolerance by the trust-region method (Branch, Coleman
@@ -153,15 +156,20 @@ def fit(scenario: Scenario, report: Report, rounds: int = 1) -> Scenario:
         scenario: synthetic, of `choice` users.
         report: told of every step.
         rounds: how often all stages are gone through; later stages move earlier marginals a little.
+        folder: that of the scenario, where plug-in files are looked up.
     """
     for _ in range(rounds):
         for stage in STAGES:
-            scenario = fit_stage(scenario, stage, report)
+            scenario = fit_stage(scenario, stage, report, folder=folder)
     return scenario
 
 
 def fit_stage(
-    scenario: Scenario, stage: Stage, report: Report, targets: Sequence[Target] = TARGETS
+    scenario: Scenario,
+    stage: Stage,
+    report: Report,
+    targets: Sequence[Target] = TARGETS,
+    folder: Path | None = None,
 ) -> Scenario:
     """The scenario with the knobs of one stage moved to the targets of its blocks' marginals; the
     best that was tried.
@@ -188,7 +196,7 @@ def fit_stage(
     def residuals(z: Floats) -> Floats:
         if z.tobytes() not in memory:
             tried = at(z)
-            simulated = measured(tried)
+            simulated = measured(tried, folder=folder)
             memory[z.tobytes()] = np.array(
                 [_residual(wanted[name], simulated[name[0]][name[1]].value) for name in names]
             )

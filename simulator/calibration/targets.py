@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from policies.base import Histories, IntArray, Progress, Slates, silent
+from policies.base import Catalogue, Histories, IntArray, Progress, Slates, silent
 from policies.streams import Purpose, uniform
 from policies.time import DAY
 from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
@@ -281,6 +281,7 @@ def measured(
     feeds: Sequence[str] = (LOGGING, RANDOM, CATALOGUE),
     replications: int = 1,
     progress: Progress = silent,
+    folder: Path | None = None,
 ) -> Measured:
     """The marginals of a synthetic scenario by feed: its history, the same users under random
     exposure, its videos.
@@ -293,6 +294,7 @@ def measured(
             worlds. One world is what a run makes; several say whether its parameters fit, where one
             history is too short for what is rare.
         progress: told of each feed of each world.
+        folder: that of the scenario, where plug-in files are looked up.
 
     Raises:
         CalibrationError: the data is not synthetic.
@@ -307,7 +309,9 @@ def measured(
         worlds.append({})
         for i, feed in enumerate(feeds):
             progress("measure the world", r * len(feeds) + i, replications * len(feeds), {})
-            worlds[r][feed] = _marginals(scenario, (scenario.seed + r) % 2**64, feed)
+            worlds[r][feed] = _marginals(
+                scenario, (scenario.seed + r) % 2**64, feed, folder or Path()
+            )
     progress("measure the world", replications * len(feeds), replications * len(feeds), {})
     return {
         feed: {name: _mean([world[feed][name] for world in worlds]) for name in worlds[0][feed]}
@@ -322,7 +326,7 @@ def _mean(marginals: Sequence[Marginal]) -> Marginal:
     return Marginal(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
-def _marginals(scenario: Scenario, seed: int, feed: str) -> dict[str, Marginal]:
+def _marginals(scenario: Scenario, seed: int, feed: str, folder: Path) -> dict[str, Marginal]:
     """The marginals of one feed of the world of this seed."""
     population: Any = scenario.users
     source = Source(population.catalogue(seed))
@@ -343,22 +347,20 @@ def _marginals(scenario: Scenario, seed: int, feed: str) -> dict[str, Marginal]:
         )
 
     if feed == LOGGING:
-        return exposed(lambda users: _logging(scenario, users, n_items, seed))
+        return exposed(lambda users: _logging(scenario, source.catalogue, users, seed, folder))
     if feed == RANDOM:
         return exposed(lambda users: uniformly(seed, n_items))
     return catalogue(np.asarray(durations[1:], dtype=np.float64))
 
 
-def _logging(scenario: Scenario, users: Users, n_items: int, seed: int) -> Recall:
+def _logging(scenario: Scenario, known: Catalogue, users: Users, seed: int, folder: Path) -> Recall:
     """The scenario's logging policy, as the engine serves it."""
-    from policies.explore import Explore
-    from policies.registry import make
+    from policies.calls import Calls
+    from simulator.serving.history import logging_policy
 
-    spec = scenario.data.logging
-    base: Any = make(spec.policy, spec.params)
-    base.bind(users)
-    explore = Explore(spec.policy, spec.params, spec.temperature, spec.epsilon).over(base, n_items)
-    return lambda histories, k: explore.recall(histories, k, seed)
+    logging = scenario.data.logging
+    calls = Calls(logging_policy(logging, known, users, seed, folder), logging.policy)
+    return lambda histories, k: calls.recall(histories, k, seed)
 
 
 def uniformly(seed: int, n_items: int) -> Recall:

@@ -82,18 +82,20 @@ def calibrate(
     from simulator.log.files import write_text
     from simulator.page.terminal import show
     from simulator.run.progress import board
-    from simulator.scenario.model import Scenario
+    from simulator.scenario.model import Scenario, find
 
     with failures():
+        folder = find(scenario).parent
         loaded = Scenario.load(scenario, {"seed": seed})
         if fitted is not None:
             from simulator.calibration.search import fit
 
-            loaded = fit(loaded, _step, rounds)
+            loaded = fit(loaded, _step, rounds, folder)
             write_text(fitted, loaded.to_yaml())
         with board() as progress:
             rows = compare(
-                measured(loaded, replications=replications, progress=progress), tolerance
+                measured(loaded, replications=replications, progress=progress, folder=folder),
+                tolerance,
             )
     show([_table(rows)])
     if picture is not None:

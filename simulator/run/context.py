@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from policies.base import Catalogue, Fitting, IntArray, Policy, Sequences, Stochastic, WorldBound
+from policies.base import Catalogue, IntArray, Policy, Sequences, WorldBound
 from policies.calls import Calls
 from policies.explore import Explore
-from policies.registry import make, resolve
+from policies.registry import make
 from policies.sources import sources
 from policies.time import DAY
 from simulator.designs.base import Design
@@ -38,6 +38,7 @@ from simulator.scenario.model import Scenario
 from simulator.scenario.parts import PolicySpec
 from simulator.serving.desk import Channel, Desk, Serves
 from simulator.serving.draft import Draft
+from simulator.serving.history import logging_policy
 from simulator.serving.promises import Witness
 from simulator.serving.ranking import Ranker
 from simulator.users.base import CALIBRATION, NEVER, Population, Source, Users
@@ -310,9 +311,10 @@ class Context:
         """Who serves a lane on a day; `witness` is told what it notices of the policies."""
         scenario = self.scenario
         if lane.name == HISTORY:
-            channel = Channel(
-                scenario.data.logging.policy, self._logging(users), scenario.serving.slate
-            )
+            logging = scenario.data.logging
+            one_torch_thread()
+            policy = logging_policy(logging, self.catalogue, users, self.seed, self.folder)
+            channel = Channel(logging.policy, policy, scenario.serving.slate)
             return Desk(
                 HISTORY,
                 channel,
@@ -366,32 +368,6 @@ class Context:
     def fit_name(self, policy: Policy, fit: int | None, learned: Learned | None = None) -> str:
         """Folder of one fit of a policy."""
         return fit_name(policy, self.training_seed(policy, fit), learned)
-
-    def _logging(self, users: Users) -> Policy:
-        """The policy that writes the history of a synthetic world: stochastic, with exact
-        conditional propensities.
-        """
-        logging, catalogue = self.scenario.data.logging, self.catalogue
-        kind = resolve(logging.policy, self.folder)
-        spread: dict[str, Any] = {"temperature": logging.temperature, "epsilon": logging.epsilon}
-        policy: Policy
-        if issubclass(kind, Stochastic):
-            known = {
-                name: value for name, value in spread.items() if name in kind.__dataclass_fields__
-            }
-            policy = self.policy(logging.model_copy(update={"params": {**known, **logging.params}}))
-        else:
-            policy = Explore(logging.policy, logging.params, **spread).found_in(self.folder)
-        nothing = np.zeros(0, dtype=np.int64)
-        offsets = np.zeros(catalogue.n_users + 1, dtype=np.int64)
-        nobody = Sequences(
-            np.arange(catalogue.n_users), offsets, nothing, nothing.astype(np.bool_), nothing
-        )
-        calls = Calls(policy, logging.policy)
-        calls.fit(nobody, catalogue, Fitting(self.seed))
-        if isinstance(policy, WorldBound):
-            calls.bind(users)
-        return policy
 
 
 @lru_cache(maxsize=2)
