@@ -261,6 +261,15 @@ def test_impressions_that_are_independent_are_rightly_taken_for_independent() ->
     assert one.error.value == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 2000))
 
 
+def test_stacked_samples_are_numpys_means_and_covariances() -> None:
+    columns = np.random.default_rng(0).normal(size=(2, 3, 5))
+    sample = moments.stacked(list(columns))
+    for i in range(3):
+        assert sample.n[i] == 5
+        assert sample.mean[i] == pytest.approx(columns[:, i].mean(axis=-1))
+        assert sample.cov[i] == pytest.approx(np.cov(columns[:, i]))
+
+
 def test_events_are_the_users_of_an_arm_that_have_any(
     audit_of_log: audits.Audit, paired_days: units.UserDays
 ) -> None:
