@@ -40,9 +40,8 @@ if TYPE_CHECKING:
     from simulator.log.metadata import LogError, Metadata
     from simulator.log.workspace import RunError
     from simulator.offpolicy.fidelity import fidelity
-    from simulator.offpolicy.jobs import Options as ReplayOptions
-    from simulator.offpolicy.replay import ESTIMATORS, ReplayError, evaluate
-    from simulator.offpolicy.replay import Settings as ReplaySettings
+    from simulator.offpolicy.jobs import ReplayOptions
+    from simulator.offpolicy.replay import ESTIMATORS, ReplayError, ReplaySettings, evaluate
     from simulator.offpolicy.rounds import Rounds, Stream
     from simulator.offpolicy.sources import replay
     from simulator.offpolicy.target import Target
@@ -75,9 +74,9 @@ _NAMES = {
     "simulator.stats.margins": "Margins",
     "simulator.stats.units": "TableError",
     "simulator.offpolicy.sources": "replay",
-    "simulator.offpolicy.jobs": "Options:ReplayOptions",
+    "simulator.offpolicy.jobs": "ReplayOptions",
     "simulator.offpolicy.fidelity": "fidelity",
-    "simulator.offpolicy.replay": "ESTIMATORS ReplayError Settings:ReplaySettings evaluate",
+    "simulator.offpolicy.replay": "ESTIMATORS ReplayError ReplaySettings evaluate",
     "simulator.offpolicy.rounds": "Rounds Stream",
     "simulator.offpolicy.target": "Target",
     "simulator.users.choice": "Choice",

@@ -46,7 +46,7 @@ def rounds(count: int, items: int) -> dict[str, np.ndarray]:
 
 def ours(case: str, count: int, items: int) -> dict[str, float]:
     """Estimate by abtest: chunks of 65,536 rounds, the target gives its slate."""
-    from simulator.offpolicy.replay import Settings, evaluate
+    from simulator.offpolicy.replay import ReplaySettings, evaluate
     from simulator.offpolicy.rounds import Rounds
     from simulator.offpolicy.target import Target
 
@@ -78,7 +78,7 @@ def ours(case: str, count: int, items: int) -> dict[str, float]:
 
     started = time.process_time()
     (found,) = evaluate(
-        chunks, [Best()], count, items, Settings((case,), resamples=RESAMPLES, contexts=10)
+        chunks, [Best()], count, items, ReplaySettings((case,), resamples=RESAMPLES, contexts=10)
     )
     seconds = time.process_time() - started
     estimate = found[case]

@@ -26,7 +26,7 @@ from policies.explore import Explore
 from policies.registry import make
 from policies.time import DAY
 from simulator.engine import tape
-from simulator.engine.lives import Engine, Lives, Span
+from simulator.engine.lives import Engine, ShardLives, Span
 from simulator.engine.tape import Tape
 from simulator.log.eventlog import EventLog, Writer
 from simulator.log.metadata import Metadata
@@ -103,7 +103,7 @@ def live(
     users, source = world(n_users, n_items)
     policy = fitted(make("random", {}), source)
     user = np.arange(n_users)
-    lives, recorder = Lives.born(user, users.first(user), HISTORY), Tape(users.kinds)
+    lives, recorder = ShardLives.born(user, users.first(user), HISTORY), Tape(users.kinds)
     desk = Desk("random", Channel("random", policy, SLATE), (), None, n_items, 1)
     engine = Engine(
         lives,
@@ -190,7 +190,7 @@ def serving(names: list[str], n_users: int, n_items: int, days: int, interests: 
     users, source = world(n_users, n_items)
     user = np.arange(n_users)
 
-    def run(desk: Desk, lives: Lives, first: int, end: int) -> tuple[Engine, float]:
+    def run(desk: Desk, lives: ShardLives, first: int, end: int) -> tuple[Engine, float]:
         engine = Engine(
             lives,
             users,
@@ -211,7 +211,7 @@ def serving(names: list[str], n_users: int, n_items: int, days: int, interests: 
     fitted(logging, source)
     logging.bind(users)
     desk = Desk("production", Channel("production", logging, 6), (), None, n_items, 1)
-    past, _ = run(desk, Lives.born(user, users.first(user), HISTORY), 0, PAST)
+    past, _ = run(desk, ShardLives.born(user, users.first(user), HISTORY), 0, PAST)
     fresh = {name: column.copy() for name, column in users.state().items()}
     rows = tape.rows(
         [past.tape.columns()], 0, np.asarray(source.catalogue.items["duration"]), users.kinds

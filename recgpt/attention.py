@@ -64,7 +64,7 @@ def _each(value: Any, act: Callable[[Tensor], Tensor]) -> Any:
     return value.each(act) if isinstance(value, State) else value
 
 
-class Attention(nn.Module, ABC):
+class AttentionLayer(nn.Module, ABC):
     """Base: `m` heads of width `d/m`, joint projection of queries, keys and values, output
     projection `W^S` (eq. 2).
 
@@ -159,7 +159,7 @@ class Cache(State):
     used: int
 
 
-class SoftmaxAttention(Attention):
+class SoftmaxAttention(AttentionLayer):
     """Scaled dot-product attention (Vaswani et al. 2017; RecGPT eq. 2).
 
     Eq. 2 prints `sqrt(d)` under the scores of a head; here it is the head's own width, `sqrt(d/m)`,
@@ -261,7 +261,7 @@ class Flows(State):
 SUMS = ("keys", "queries", "keys_out", "queries_in", "exponentials")
 
 
-class FlowAttention(Attention):
+class FlowAttention(AttentionLayer):
     """Flow attention (Wu et al., "Flowformer", ICML 2022) in its causal form: every sum runs over
     the tokens so far.
 
@@ -327,4 +327,4 @@ class FlowAttention(Attention):
         return self.join(mixed)[:, 0]
 
 
-ATTENTION: dict[str, type[Attention]] = {"softmax": SoftmaxAttention, "flow": FlowAttention}
+ATTENTION: dict[str, type[AttentionLayer]] = {"softmax": SoftmaxAttention, "flow": FlowAttention}

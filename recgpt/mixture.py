@@ -20,7 +20,7 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
 @dataclass
-class Counts(Params):
+class TransitionCounts(Params):
     """The counts that are mixed in, as in `policies.transitions`.
 
     Attributes:
@@ -54,7 +54,7 @@ class Mixture:
         weight: w; 0 = the network alone.
     """
 
-    def __init__(self, counts: Counts, weight: float = 0.0) -> None:
+    def __init__(self, counts: TransitionCounts, weight: float = 0.0) -> None:
         self._transitions = Transitions(
             counts.neighbours, 50, counts.decay, counts.markov, counts.shrink
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from policies.base import Params
 from policies.dropout import Dropout
-from recgpt.attention import ATTENTION, Attention, State
+from recgpt.attention import ATTENTION, AttentionLayer, State
 
 Layer = Literal["items", "output"]
 """What a hidden state is compared with: the item embedding W_e, or the output layer W_l."""
@@ -36,7 +36,7 @@ class Shape(Params):
         attention: `softmax` (eq. 2), or causal `flow` attention.
         relative: whether each head of softmax attention also learns a term for the distance of two
             tokens.
-        norm: `post` or `pre`, see `Block`.
+        norm: `post` or `pre`, see `RecGPTBlock`.
         embedding_norm: whether `h0` is normalised.
         embedding_dropout: of `h0`.
         attention_dropout: of the attention weights.
@@ -128,7 +128,7 @@ class Shape(Params):
         )
 
 
-class Block(nn.Module):
+class RecGPTBlock(nn.Module):
     """A Transformer block: attention and a position-wise feed-forward network, each with dropout
     after it, a residual and a layer norm.
 
@@ -137,7 +137,7 @@ class Block(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.attention: Attention = ATTENTION[shape.attention](
+        self.attention: AttentionLayer = ATTENTION[shape.attention](
             shape.width, shape.heads, shape.attention_dropout, shape.length if shape.relative else 0
         )
         self.expand = nn.Linear(shape.width, shape.feedforward)
@@ -296,7 +296,7 @@ class GPT(nn.Module):
         )
         self.norm = nn.LayerNorm(shape.width) if shape.embedding_norm else nn.Identity()
         self.dropout = Dropout(shape.embedding_dropout)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(RecGPTBlock(shape) for _ in range(shape.layers))
         self.final = nn.LayerNorm(shape.width) if shape.norm == "pre" else nn.Identity()
         self.trace = Trace(shape.width) if shape.trace else None
         self.output = (
@@ -319,7 +319,7 @@ class GPT(nn.Module):
                     module.bias.zero_()
             self.segments.weight.zero_()
             for block in self.blocks:
-                if isinstance(block, Block) and block.attention.distance is not None:
+                if isinstance(block, RecGPTBlock) and block.attention.distance is not None:
                     block.attention.distance.zero_()
             if self.trace is not None:
                 self.trace.start()
@@ -411,7 +411,7 @@ class GPT(nn.Module):
             x += self.segments.weight[segment]
         x = start = self.dropout(self.norm(x))
         for block, state in zip(self.blocks, memory.states, strict=True):
-            assert isinstance(block, Block)
+            assert isinstance(block, RecGPTBlock)
             x = block.step(x, state)
         memory.count = memory.count + 1
         out: Tensor = self.final(x)

@@ -31,7 +31,7 @@ from policies.losses import Loss
 from policies.retrieval import Exact, Index, shares
 from policies.train import Training
 from policies.vectors import NetworkPolicy, load_weights, weights_of
-from recgpt.mixture import Counts, Mixture
+from recgpt.mixture import Mixture, TransitionCounts
 from recgpt.model import GPT, Layer, Shape
 from recgpt.prompts import Prompts, converse, recent
 from recgpt.smoothing import Smoothing
@@ -83,7 +83,7 @@ class PreTrain(NetworkPolicy):
     pretraining_loss: Loss = field(default_factory=lambda: Loss("softmax"))
     pretraining: Training = field(default_factory=lambda: Training(patience=3, epochs=60))
     smoothing: Smoothing = field(default_factory=Smoothing)
-    counts: Counts | None = None
+    counts: TransitionCounts | None = None
 
     serving_fields: ClassVar[frozenset[str]] = NetworkPolicy.serving_fields | {"quotas", "merge"}
 

@@ -307,7 +307,7 @@ def generate(
     n = np.minimum(n_clicks, model.shape.length)
     order = np.argsort(np.where(is_asked, n, 0), kind="stable")
     order = order[is_asked[order]]
-    search = Search(model, layer)
+    search = PromptSearch(model, layer)
     for start in range(0, len(order), rows or ROWS):
         users = order[start : start + (rows or ROWS)]
         length = n[users]
@@ -323,7 +323,7 @@ def generate(
     return filled
 
 
-class Search:
+class PromptSearch:
     """The best item for hidden states: argmax over all items of the inner product (Algorithm 1,
     line 8).
 
@@ -381,7 +381,7 @@ class Search:
 
 
 def _walk(
-    search: Search, users: IntArray, items: IntArray, exposed: IntArray, prompts: Prompts
+    search: PromptSearch, users: IntArray, items: IntArray, exposed: IntArray, prompts: Prompts
 ) -> IntArray:
     """Algorithm 1: `items` `[B, n]` and the prompts that are there `[B, n - 1, K]` -> all prompts
     `[B, n - 1, K]`. Rows of users with fewer items are filled up with any.

@@ -17,7 +17,7 @@ from policies.losses import Loss, Objective
 from policies.sequence import pieces
 from policies.train import Training, train
 from recgpt.model import GENERATED, GPT, Layer
-from recgpt.prompts import Dialogues, Prompts, Search, Talk, converse, interleave
+from recgpt.prompts import Dialogues, Prompts, PromptSearch, Talk, converse, interleave
 from recgpt.smoothing import Neighbours, Smoothing
 
 
@@ -205,7 +205,7 @@ def _replace_tail(
     if window < 1:
         return tokens, segments
     model.eval()
-    search = Search(model, "output")
+    search = PromptSearch(model, "output")
     is_item = tokens != 0
     is_first = is_item & (is_item.cumsum(1) == 1)
     talk = Talk(model, users, tokens[:, :-window], window)

@@ -24,7 +24,7 @@ from simulator.calibration.targets import (
     GAP,
     LOGGING,
     RANDOM,
-    Row,
+    TargetRow,
     compare,
     expose,
     measured,
@@ -162,12 +162,17 @@ def test_the_fit_finds_what_was_moved() -> None:
     truth = measured(scenario)
     knob = fitting.Knob("users.affinity.base", 0.1, log=False)
     names = ((LOGGING, "click"), (RANDOM, "click"))
-    targets = [calibration.Target(feed, name, truth[feed][name].value) for feed, name in names]
+    targets = [
+        calibration.PublishedFigure(feed, name, truth[feed][name].value) for feed, name in names
+    ]
     moved = fitting.with_values(
         scenario, {"users.affinity.base": scenario.users.affinity.base + 0.6}
     )
     found = fitting.fit_stage(
-        moved, fitting.Stage("one", (fitting.Block((knob,), names),), 6), lambda *_: None, targets
+        moved,
+        fitting.Stage("one", (fitting.KnobBlock((knob,), names),), 6),
+        lambda *_: None,
+        targets,
     )
     assert found.users.affinity.base == pytest.approx(scenario.users.affinity.base, abs=0.05)
 
@@ -186,11 +191,11 @@ def test_every_knob_is_a_parameter_of_the_scenario() -> None:
 
 def test_the_picture_is_well_formed_and_marks_what_is_out() -> None:
     rows = [
-        Row(LOGGING, "a < b", 1.0, 1.02, 0.01, 1.02, True),
-        Row(RANDOM, "c", 1.0, 9.0, math.nan, 9.0, False),
+        TargetRow(LOGGING, "a < b", 1.0, 1.02, 0.01, 1.02, True),
+        TargetRow(RANDOM, "c", 1.0, 9.0, math.nan, 9.0, False),
     ]
     root = ET.fromstring(
-        draw([*rows, Row(RANDOM, "d", 1.0, math.nan, math.nan, math.nan, False)], 0.1, "w")
+        draw([*rows, TargetRow(RANDOM, "d", 1.0, math.nan, math.nan, math.nan, False)], 0.1, "w")
     )
     assert "1 of 3 marginals" in root.attrib["aria-label"]
     strips = [element for element in root.iter() if "strip" in element.get("class", "")]
@@ -273,7 +278,7 @@ def test_the_command_fits_and_writes_a_scenario(
         ),
     )
     monkeypatch.setattr(
-        fitting, "STAGES", (fitting.Stage("level", (fitting.Block((knob,), names),), 4),)
+        fitting, "STAGES", (fitting.Stage("level", (fitting.KnobBlock((knob,), names),), 4),)
     )
     file, fitted = tmp_path / "world.yaml", tmp_path / "fitted.yaml"
     off = fitting.with_values(small(200, 150, 3), {"users.affinity.base": -6.0})

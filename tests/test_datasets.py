@@ -18,7 +18,7 @@ from policies.base import Catalogue
 from policies.time import DAY
 from simulator import datasets
 from simulator.datasets import DataError
-from simulator.datasets.delimited import Column, codes, feature, read_csv
+from simulator.datasets.delimited import ColumnRule, codes, feature, read_csv
 from simulator.datasets.numbering import Numbering
 from simulator.datasets.sequences import leave_out
 from simulator.datasets.sessions import sessions
@@ -282,7 +282,7 @@ def test_tables_read_gzip_codes_and_features(tmp_path: Path) -> None:
     with gzip.open(file, "wt") as stream:
         stream.write('a,b,c\n1,x,\n2,"y,z",0.5\n3,x,1\n')
     table = read_csv(
-        file, {"a": Column(pa.int64(), low=1, high=3), "c": Column(pa.float64(), null=True)}
+        file, {"a": ColumnRule(pa.int64(), low=1, high=3), "c": ColumnRule(pa.float64(), null=True)}
     )
     assert codes(table["b"])[0].tolist() == [1, 2, 1]
     assert codes(table["b"])[1] == ["x", "y,z"]

@@ -13,7 +13,7 @@ import torch
 from policies.base import Catalogue, Fitting, Histories, IntArray, Policy, Sequences, Slates
 from policies.time import DAY
 from simulator.engine import tape
-from simulator.engine.lives import Engine, EngineError, Lives, Span
+from simulator.engine.lives import Engine, EngineError, ShardLives, Span
 from simulator.engine.tape import Tape
 from simulator.serving.desk import Channel, Desk, ServingError
 from simulator.users.base import NEVER, Feedback
@@ -97,7 +97,7 @@ def engine(
     slate: int = 3,
 ) -> Engine:
     user = np.arange(users.n_users)
-    lives = Lives.born(user, users.first(user), memory)
+    lives = ShardLives.born(user, users.first(user), memory)
     return Engine(
         lives, users, desk(), Tape(users.kinds), Span(0, end, tick, block, slate, memory, memory)
     )
@@ -172,7 +172,9 @@ def test_a_snapshot_continues_as_if_nothing_had_happened():
     whole.run()
     first = engine(Metronomes(), end=DAY)
     first.run()
-    lives = Lives.restore({name: column.copy() for name, column in first.lives.state().items()})
+    lives = ShardLives.restore(
+        {name: column.copy() for name, column in first.lives.state().items()}
+    )
     second = Engine(
         lives, Metronomes(), desk(), Tape(("like",)), Span(DAY, 2 * DAY, HOUR, 2, 3, 4, 4)
     )
@@ -210,7 +212,7 @@ def test_the_past_of_a_log_is_remembered():
     history = Sequences(
         np.arange(3), np.array([0, 1, 1, 6]), np.array([4, 1, 2, 3, 4, 5]), clicked, np.arange(6)
     )
-    lives = Lives.born(np.array([0, 2]), np.zeros(2), 3).with_past(history)
+    lives = ShardLives.born(np.array([0, 2]), np.zeros(2), 3).with_past(history)
     assert lives.items.tolist() == [[0, 0, 4], [3, 4, 5]]
     assert lives.clicked.tolist() == [[False, False, True], [False, True, False]]
     asked = lives.histories(np.array([1]), 2, 3)

@@ -21,7 +21,7 @@ from simulator.users.base import CALIBRATION, NEVER, Feedback, Source
 from simulator.users.clock import Clock
 from simulator.users.learned import Learned, LearnedUsers
 from simulator.users.learned.evaluation import evaluate
-from simulator.users.learned.inputs import Evidence, Features
+from simulator.users.learned.inputs import Features, HistoryEvidence
 from simulator.users.learned.posthoc import margins, scale, shift
 from simulator.users.learned.response import Response, _quantile
 from simulator.users.logged import Logged, LoggedUsers
@@ -183,7 +183,7 @@ def test_evidence_is_of_other_days_and_clicks_are_of_earlier_ones(source: Source
     assert source.history is not None
     history = source.history.sequences("history")
     observed = np.ones(len(history.items), dtype=bool)
-    evidence = Evidence(history, observed, LEARNED_ITEMS)
+    evidence = HistoryEvidence(history, observed, LEARNED_ITEMS)
     user = np.repeat(history.user, np.diff(history.offsets))
     day = history.t // DAY
     for who, when in ((3, -5), (10, -8), (299, -1), (7, 0)):

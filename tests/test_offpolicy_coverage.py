@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulator.offpolicy.replay import Evaluation, Settings, evaluate
+from simulator.offpolicy.replay import Evaluation, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.target import Target
 
@@ -173,7 +173,7 @@ WORLDS: dict[str, tuple[type[World], tuple[str, ...], int]] = {
 }
 
 
-def _covered(world: World, settings: Settings, n_items: int) -> dict[tuple[str, str], float]:
+def _covered(world: World, settings: ReplaySettings, n_items: int) -> dict[tuple[str, str], float]:
     """How often each printed interval holds the truth (of a place, where a figure is per
     impression).
     """
@@ -192,7 +192,7 @@ def _covered(world: World, settings: Settings, n_items: int) -> dict[tuple[str, 
 @pytest.mark.parametrize("kind", WORLDS)
 def test_every_printed_interval_covers_as_often_as_it_says(kind: str) -> None:
     make, names, n_items = WORLDS[kind]
-    settings = Settings(names, resamples=300, contexts=2 if kind == "single" else 1)
+    settings = ReplaySettings(names, resamples=300, contexts=2 if kind == "single" else 1)
     shares = _covered(make(), settings, n_items)
     assert {name for name, _ in shares} == set(names)
     error = float(np.sqrt(0.95 * 0.05 / LOGS))

@@ -20,7 +20,7 @@ from simulator.datasets import kuairand
 from simulator.datasets.kuairand import LOG
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import LogError, Metadata
-from simulator.offpolicy.replay import Settings, evaluate
+from simulator.offpolicy.replay import ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets, alone
 from simulator.scenario.parts import Data
@@ -181,7 +181,7 @@ def test_what_is_certain_is_found_exactly() -> None:
         [PolicyTargets("popularity", alone("popularity", policy, n_items, 1))],
         n // 10,
         n_items,
-        Settings(resamples=20),
+        ReplaySettings(resamples=20),
     )
     assert found.facts.uniform
     for name in ("matching", "snips", "recalled"):

@@ -25,9 +25,9 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import LogError, Metadata
 from simulator.offpolicy.diagnostics import Weights
 from simulator.offpolicy.evidence import Evidence
-from simulator.offpolicy.jobs import Options, Wanted, replay_log, training
+from simulator.offpolicy.jobs import ReplayOptions, Wanted, replay_log, training
 from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
-from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
+from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
 from simulator.offpolicy.replay_page import _scale, save
 from simulator.offpolicy.result import gather
 from simulator.offpolicy.rounds import Rounds, Stream
@@ -36,7 +36,7 @@ from simulator.offpolicy.target import PolicyTargets, Target, alone, apart
 from simulator.offpolicy.uncertainty import percentile
 
 USERS, ITEMS = 300, 8
-QUICK = Settings(resamples=60)
+QUICK = ReplaySettings(resamples=60)
 
 
 def made_log(kind: str = "conditional", places: int = 2, seed: int = 1, days: int = 6) -> EventLog:
@@ -293,7 +293,7 @@ def test_effective_sample_size_and_largest_weights() -> None:
 def test_a_policy_is_asked_with_what_came_before_and_fitted_on_the_past_only() -> None:
     log = made_log(places=2)
     job = replay_log(
-        "made", log, [Wanted.parse("popularity")], Options(history=6, recall=3), silent
+        "made", log, [Wanted.parse("popularity")], ReplayOptions(history=6, recall=3), silent
     )
     assert job.stream.since == 0
     assert int(training(log, "history", 0, None).t.max()) < 0
@@ -347,7 +347,7 @@ def test_policy_targets_do_not_depend_on_their_block() -> None:
 )
 def test_a_stochastic_policy_says_what_it_expects_after_the_logged_items(text: str) -> None:
     log = made_log(places=2)
-    job = replay_log("made", log, [Wanted.parse(text)], Options(history=2), silent)
+    job = replay_log("made", log, [Wanted.parse(text)], ReplayOptions(history=2), silent)
     rounds = next(iter(job.stream))
     (target,) = job.targets
     assert isinstance(target, PolicyTargets)
@@ -531,7 +531,9 @@ def test_a_uniform_draw_is_recognised_by_its_propensities(kind: str, places: int
     drawn = pa.array(1 / (ITEMS - 1 - log.table["position"].to_numpy()), pa.float32())
     uniform = EventLog(log.metadata, log.table.set_column(place, "propensity", drawn))
     for one, expected in ((log, False), (uniform, True)):
-        (found,) = evaluate(Stream(one), [Uniform()], USERS, ITEMS, Settings(("ips",), resamples=9))
+        (found,) = evaluate(
+            Stream(one), [Uniform()], USERS, ITEMS, ReplaySettings(("ips",), resamples=9)
+        )
         assert found.facts.uniform is expected
 
 
@@ -543,7 +545,7 @@ def test_self_normalised_estimates_do_not_depend_on_the_scale_of_the_weights() -
     half = pc.multiply(log.table["propensity"].cast("float64"), 0.5).cast("float32")
     place = log.table.column_names.index("propensity")
     halved = EventLog(log.metadata, log.table.set_column(place, "propensity", half))
-    settings = Settings(("snips", "sndr"), resamples=60)
+    settings = ReplaySettings(("snips", "sndr"), resamples=60)
     once, twice = (
         {
             e.estimator: e
@@ -557,7 +559,9 @@ def test_self_normalised_estimates_do_not_depend_on_the_scale_of_the_weights() -
 
 
 def test_an_estimate_is_held_against_the_truth_where_there_is_one() -> None:
-    job = replay_log("made", made_log(), [Wanted.parse("popularity")], Options(recall=3), silent)
+    job = replay_log(
+        "made", made_log(), [Wanted.parse("popularity")], ReplayOptions(recall=3), silent
+    )
     own = replace(job.stream, log=made_log(seed=5))
     job = replace(job, truths={job.targets[0].name: own})
     found = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
@@ -577,7 +581,7 @@ def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
         "made <log>",
         made_log(places=2),
         [Wanted.parse("popularity")],
-        Options(history=6, recall=3),
+        ReplayOptions(history=6, recall=3),
         silent,
     )
     found = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
@@ -706,7 +710,7 @@ def test_broken_bytes_and_a_missing_propensity_are_named_by_file(tmp_path: Path)
 
 def test_settings_name_an_unknown_estimator() -> None:
     with pytest.raises(ReplayError, match="no estimator 'xyz'"):
-        Settings(("xyz",))
+        ReplaySettings(("xyz",))
 
 
 @pytest.mark.data

@@ -151,7 +151,7 @@ def test_a_picture_is_well_formed_and_holds_its_figures() -> None:
 
 
 def test_an_interval_below_a_scale_of_positive_values_ends_in_an_arrow_to_the_left() -> None:
-    scale = figures.Ratios(0.5, 2.0)
+    scale = figures.RatioScale(0.5, 2.0)
     row = {"lift": 0.6, "low": 0.3, "high": 0.7}
     assert 'points="0,-5 -6,0 0,5"' in figures.strip(row, scale, "bad", "")
     assert scale(1.0) == pytest.approx(50.0)

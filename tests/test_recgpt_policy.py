@@ -20,7 +20,7 @@ from policies.retrieval import Search, shares
 from policies.train import Training
 from policies.transitions import Transitions
 from policies.vectors import weights_of
-from recgpt.mixture import WEIGHTS, Counts
+from recgpt.mixture import WEIGHTS, TransitionCounts
 from recgpt.model import GENERATED, GPT, REAL, Shape
 from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, _ragged
 from recgpt.prompts import Prompts, converse, interleave
@@ -66,7 +66,9 @@ def test_keeps_the_promises(policy: PreTrain) -> None:
     [
         RecGPT(**BRIEF, prompts=Prompts(2, "model")),
         RecGPT(**BRIEF, prompts=Prompts(2, "both")),
-        RecGPT(**{**BRIEF, "pretraining": Training(epochs=2, patience=1)}, counts=Counts()),
+        RecGPT(
+            **{**BRIEF, "pretraining": Training(epochs=2, patience=1)}, counts=TransitionCounts()
+        ),
     ],
     ids=["generated prompts", "generated and real prompts", "mixture"],
 )
@@ -81,7 +83,7 @@ def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_o
 ) -> None:
     policy = RecGPT1(
         **{**BRIEF, "pretraining": Training(epochs=2, patience=1)},
-        counts=Counts(shrink=1.0),
+        counts=TransitionCounts(shrink=1.0),
         prompts=Prompts(0),
     )
     policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
@@ -411,7 +413,9 @@ def test_epochs_are_compared_as_they_are_served() -> None:
     """With counts, by the pool: a network that knows nothing is validated at the counts' level."""
     example, told = chain(1), []
     policy = PreTrain(
-        shape=SMALL, pretraining=Training(epochs=1, patience=1, rate=1e-9), counts=Counts()
+        shape=SMALL,
+        pretraining=Training(epochs=1, patience=1, rate=1e-9),
+        counts=TransitionCounts(),
     )
     fitting = Fitting(
         seed=1, progress=lambda stage, done, total, figures: told.append(figures["ndcg@10"])

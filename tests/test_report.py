@@ -30,11 +30,11 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.page import words
+from simulator.report.console import show
 from simulator.report.content import Content, Headline
 from simulator.report.counts import count
 from simulator.report.sentences import headline, verdict_sentence
 from simulator.report.stored import decode, encode
-from simulator.report.terminal import show
 from simulator.stats.verdict import Lift
 from tests.browser import PROGRAM, Browser
 from tests.worlds import feedback_log, paired_log

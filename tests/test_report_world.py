@@ -20,14 +20,14 @@ from simulator.log.eventlog import EventLog
 from simulator.report import ReportError
 from simulator.report import run_checks as checks
 from simulator.report import worlds as world
-from simulator.report.content import Calibration, Content, Estimate, Marginal
+from simulator.report.content import Calibration, Content, HeadlineEstimate, WorldMarginal
 from simulator.report.stored import encode
 from simulator.stats.checks import Check
 from tests.worlds import decided_content, feedback_log
 
 
-def row(ratio: float, se: float = 0.0) -> Marginal:
-    return Marginal(None, "click", 0.4, 0.4 * ratio, se, ratio, abs(ratio - 1) <= 0.1)
+def row(ratio: float, se: float = 0.0) -> WorldMarginal:
+    return WorldMarginal(None, "click", 0.4, 0.4 * ratio, se, ratio, abs(ratio - 1) <= 0.1)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def row(ratio: float, se: float = 0.0) -> Marginal:
     ],
 )
 def test_the_gate_is_red_beyond_tolerance_and_sampling_error(
-    rows: list[Marginal] | None, status: str
+    rows: list[WorldMarginal] | None, status: str
 ) -> None:
     calibration = None if rows is None else Calibration("a history", 0.1, tuple(rows))
     assert checks.calibrated(calibration).status == status
@@ -162,7 +162,7 @@ def test_offline_estimates_stand_beside_the_online_lift(tmp_path: Path) -> None:
         r.lift for r in content.lifts if (r.metric, r.arm, r.unit) == ("click", "recgpt", "user")
     )
     assert content.offline == (
-        Estimate(
+        HeadlineEstimate(
             policy="recgpt",
             verdict="weak",
             reasons=("few matches",),

@@ -38,7 +38,7 @@ from simulator.reproduce import result_tables as tables
 from simulator.reproduce.experiment import (
     Dataset,
     Experiment,
-    Plan,
+    ExperimentPlan,
     ReproduceError,
     Results,
     find,
@@ -201,7 +201,7 @@ def test_a_finished_experiment_is_not_run_again(
     sequences_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
-    plan = Plan((dataset,), (FAMILIES["PopRec"], SMALL), PAPER, 2, tmp_path)
+    plan = ExperimentPlan((dataset,), (FAMILIES["PopRec"], SMALL), PAPER, 2, tmp_path)
     assert len(list(plan.experiments())) == 3  # the deterministic one once
     first = plan.run(silent)
     assert {name: len(found) for (_, name), found in first.places.items()} == {
@@ -281,9 +281,9 @@ def test_side_by_side_is_the_same_as_one_after_another(
     dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
     news: list[tuple[str, int, int]] = []
     apart, beside = (
-        Plan((dataset,), (FAMILIES["Transitions"], SMALL), PAPER, 2, tmp_path / str(workers)).run(
-            lambda stage, done, total, _: news.append((stage, done, total)), workers
-        )
+        ExperimentPlan(
+            (dataset,), (FAMILIES["Transitions"], SMALL), PAPER, 2, tmp_path / str(workers)
+        ).run(lambda stage, done, total, _: news.append((stage, done, total)), workers)
         for workers in (1, 2)
     )
     assert apart.places.keys() == beside.places.keys()
@@ -301,7 +301,7 @@ def test_a_failure_beside_others_is_told(sequences_folder: Path, tmp_path: Path)
         "wrong", "recgpt", {"shape": TINY, "pretraining": {**BRIEF, "rate": 1e30}, "tuning": BRIEF}
     )
     with pytest.raises(ValueError, match="the loss must be finite"):
-        Plan(
+        ExperimentPlan(
             (Dataset("beauty", sequences_folder / "Beauty.txt"),),
             (wrong, SMALL),
             PAPER,

@@ -21,7 +21,7 @@ from simulator.page.escapes import printable
 from simulator.page.figures import element
 from simulator.page.markdown import text
 from simulator.report import load
-from simulator.report.terminal import show
+from simulator.report.console import show
 from simulator.stats.checks import Check, Status
 from tests.worlds import decided_content
 

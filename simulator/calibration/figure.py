@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from simulator.calibration.targets import Row
-from simulator.page.figures import Line, Ratios, forest, forest_height, numbers, picture, strip
+from simulator.calibration.targets import TargetRow
+from simulator.page.figures import Line, RatioScale, forest, forest_height, numbers, picture, strip
 from simulator.page.words import number, percent
 
 WIDTH = 860
-SCALE = Ratios(0.5, 2.0, 30, 80)
+SCALE = RatioScale(0.5, 2.0, 30, 80)
 """Ratios at the edges; what lies beyond is drawn at the edge, as an arrow."""
 
 FEEDS = {
@@ -21,7 +21,7 @@ FEEDS = {
 }
 
 
-def draw(rows: Sequence[Row], tolerance: float, name: str) -> str:
+def draw(rows: Sequence[TargetRow], tolerance: float, name: str) -> str:
     """The SVG: a mark at simulated / target for every row, its standard error as a line, the
     tolerance as a band, grouped by feed; simulated (target) to the right.
 
@@ -43,7 +43,7 @@ def draw(rows: Sequence[Row], tolerance: float, name: str) -> str:
     )
 
 
-def _line(row: Row, tolerance: float) -> Line:
+def _line(row: TargetRow, tolerance: float) -> Line:
     note = f"{number(row.simulated)} ({number(row.target)})"
     error = 0.0 if math.isnan(row.se) else row.se / abs(row.target)
     is_drawn = math.isfinite(row.ratio) and row.ratio > 0

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simulator.calibration.targets import LOGGING, RANDOM, TARGETS, TOLERANCE, Target, measured
+from simulator.calibration.targets import (
+    LOGGING,
+    RANDOM,
+    TARGETS,
+    TOLERANCE,
+    PublishedFigure,
+    measured,
+)
 
 if TYPE_CHECKING:
     from simulator.scenario.model import Scenario
@@ -36,7 +43,7 @@ class Knob:
 
 
 @dataclass(frozen=True)
-class Block:
+class KnobBlock:
     """Knobs and the marginals that they answer for, as (feed, name)."""
 
     knobs: tuple[Knob, ...]
@@ -50,7 +57,7 @@ class Stage:
     """
 
     name: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[KnobBlock, ...]
     evaluations: int
 
 
@@ -58,7 +65,7 @@ def _both(*names: str) -> tuple[tuple[str, str], ...]:
     return tuple((feed, name) for name in names for feed in (LOGGING, RANDOM))
 
 
-def _reaction(kind: str) -> Block:
+def _reaction(kind: str) -> KnobBlock:
     # What is given to unclicked videos is identified only where its rate is published (like); the
     # others keep theirs.
     conditional = tuple((LOGGING, f"{kind} | {given}") for given in ("click", "no click"))
@@ -69,11 +76,13 @@ def _reaction(kind: str) -> Block:
     ]
     if any(name in published for name in conditional):
         knobs.append(Knob(f"users.reactions.{kind}.unclicked", 0.3))
-    return Block(tuple(knobs), (*_both(kind), *(name for name in conditional if name in published)))
+    return KnobBlock(
+        tuple(knobs), (*_both(kind), *(name for name in conditional if name in published))
+    )
 
 
-def _duration(key: str, bucket: str) -> Block:
-    return Block(
+def _duration(key: str, bucket: str) -> KnobBlock:
+    return KnobBlock(
         (Knob(f"users.affinity.duration.{key}", 0.05, log=False),), _both(f"click {bucket}")
     )
 
@@ -86,7 +95,7 @@ _DURATIONS = {
     "240.0": ">120 s",
 }
 
-_CLICKS = Block(
+_CLICKS = KnobBlock(
     (
         Knob("users.affinity.base", 0.1, log=False),
         Knob("users.affinity.user"),
@@ -105,7 +114,7 @@ _CLICKS = Block(
         (LOGGING, "exposure top 20%"),
     ),
 )
-_WATCH = Block(
+_WATCH = KnobBlock(
     (
         Knob("users.examination.first", 0.01, most=1.0),
         Knob("users.watch.skip_scale"),
@@ -168,7 +177,7 @@ def fit_stage(
     scenario: Scenario,
     stage: Stage,
     report: Report,
-    targets: Sequence[Target] = TARGETS,
+    targets: Sequence[PublishedFigure] = TARGETS,
     folder: Path | None = None,
 ) -> Scenario:
     """The scenario with the knobs of one stage moved to the targets of its blocks' marginals; the
@@ -241,7 +250,7 @@ def fit_stage(
     return at(np.frombuffer(min(memory, key=lambda z: float((memory[z] ** 2).sum()))))
 
 
-def _residual(target: Target, value: float) -> float:
+def _residual(target: PublishedFigure, value: float) -> float:
     return float(np.log(max(value, 1e-3 * target.value) / target.value) / TOLERANCE)
 
 

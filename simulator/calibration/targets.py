@@ -56,7 +56,7 @@ _DURATION_CLICKS = {
 }
 
 
-class Target(NamedTuple):
+class PublishedFigure(NamedTuple):
     """A published figure.
 
     Attributes:
@@ -70,11 +70,11 @@ class Target(NamedTuple):
     value: float
 
 
-def _targets() -> Iterable[Target]:
+def _targets() -> Iterable[PublishedFigure]:
     for name, (standard, random, gap) in _TABLE.items():
-        yield Target(LOGGING, name, standard)
-        yield Target(RANDOM, name, random)
-        yield Target(GAP, name, gap)
+        yield PublishedFigure(LOGGING, name, standard)
+        yield PublishedFigure(RANDOM, name, random)
+        yield PublishedFigure(GAP, name, gap)
     conditional = {
         "long_view": 0.719,
         "like": 0.0340,
@@ -82,8 +82,10 @@ def _targets() -> Iterable[Target]:
         "follow": 0.0021,
         "forward": 0.0019,
     }
-    yield from (Target(LOGGING, f"{name} | click", value) for name, value in conditional.items())
-    yield Target(LOGGING, "like | no click", 0.0053)
+    yield from (
+        PublishedFigure(LOGGING, f"{name} | click", value) for name, value in conditional.items()
+    )
+    yield PublishedFigure(LOGGING, "like | no click", 0.0053)
     watch = {
         "p10": 0.23,
         "p25": 1.54,
@@ -95,9 +97,9 @@ def _targets() -> Iterable[Target]:
         "zero": 0.098,
     }
     watch |= {"p50 | click": 25.9, "mean | click": 45.8}
-    yield from (Target(LOGGING, f"watch {name}", value) for name, value in watch.items())
+    yield from (PublishedFigure(LOGGING, f"watch {name}", value) for name, value in watch.items())
     yield from (
-        Target(LOGGING, f"watch/duration {name}", value)
+        PublishedFigure(LOGGING, f"watch/duration {name}", value)
         for name, value in (("p50", 0.092), ("p75", 0.55), ("p90", 1.03))
     )
     same = {"click mean of videos": (0.389, 0.193), "watch mean of videos": (19.7, 7.8)}
@@ -106,35 +108,39 @@ def _targets() -> Iterable[Target]:
         **same,
         **{f"click {k}": v for k, v in _DURATION_CLICKS.items()},
     }.items():
-        yield Target(LOGGING, name, standard)
-        yield Target(RANDOM, name, random)
+        yield PublishedFigure(LOGGING, name, standard)
+        yield PublishedFigure(RANDOM, name, random)
     yield from (
-        Target(LOGGING, f"click sd of {name}", value)
+        PublishedFigure(LOGGING, f"click sd of {name}", value)
         for name, value in (("users", 0.19), ("videos", 0.16))
     )
     activity = {"full-active": 0.42, "high": 0.50, "middle": 0.53, "low": 0.57}
     yield from (
-        Target(LOGGING, f"click of {name} users", value) for name, value in activity.items()
+        PublishedFigure(LOGGING, f"click of {name} users", value)
+        for name, value in activity.items()
     )
-    yield Target(LOGGING, "exposure gini", 0.75)
-    yield Target(LOGGING, "exposure top 20%", 0.785)
-    yield Target(LOGGING, "active user-days", 0.592)
-    yield from (Target(LOGGING, f"hour {h:02d}", share / 100.0) for h, share in enumerate(_HOURS))
+    yield PublishedFigure(LOGGING, "exposure gini", 0.75)
+    yield PublishedFigure(LOGGING, "exposure top 20%", 0.785)
+    yield PublishedFigure(LOGGING, "active user-days", 0.592)
+    yield from (
+        PublishedFigure(LOGGING, f"hour {h:02d}", share / 100.0) for h, share in enumerate(_HOURS)
+    )
     durations = {"p10": 14.6, "p25": 32.0, "p50": 81.0, "p75": 148.0, "p90": 238.0}
     yield from (
-        Target(CATALOGUE, f"catalogue duration {name}", value) for name, value in durations.items()
+        PublishedFigure(CATALOGUE, f"catalogue duration {name}", value)
+        for name, value in durations.items()
     )
-    yield Target(CATALOGUE, "catalogue ln duration mean", 4.23)
-    yield Target(CATALOGUE, "catalogue ln duration sd", 1.03)
+    yield PublishedFigure(CATALOGUE, "catalogue ln duration mean", 4.23)
+    yield PublishedFigure(CATALOGUE, "catalogue ln duration sd", 1.03)
 
 
-TARGETS: tuple[Target, ...] = tuple(_targets())
+TARGETS: tuple[PublishedFigure, ...] = tuple(_targets())
 """Published figures of Kuaishou's logs: KuaiRand-Pure (Gao et al., CIKM 2022); active user-days:
 Kuaishou's DAU/MAU of 2022 Q2.
 """
 
 
-class Row(NamedTuple):
+class TargetRow(NamedTuple):
     """A marginal beside its target.
 
     Attributes:
@@ -158,7 +164,7 @@ class Row(NamedTuple):
 
 def compare(
     measured: Mapping[str, Mapping[str, Marginal]], tolerance: float = TOLERANCE
-) -> list[Row]:
+) -> list[TargetRow]:
     """The rows of all targets whose feed was measured, in the order of TARGETS.
 
     Args:
@@ -174,7 +180,7 @@ def compare(
             continue
         ratio = marginal.value / target.value
         rows.append(
-            Row(
+            TargetRow(
                 *target[:2],
                 target.value,
                 marginal.value,

@@ -31,7 +31,7 @@ from simulator.page.terminal import show
 from simulator.page.words import interval, percent, whole
 
 if TYPE_CHECKING:
-    from simulator.stats.audit import Audit, Planted, Row
+    from simulator.stats.audit import Audit, AuditedAnalysis, Planted
     from simulator.stats.looking import Looking
     from simulator.stats.randomise import Rate
     from simulator.stats.wrong import Wrong
@@ -213,7 +213,7 @@ def blocks(result: Audit) -> Iterator[Block]:
     yield Points([("▲", warning) for warning in warnings])
 
 
-def _analyses(rows: Iterable[Row]) -> Table:
+def _analyses(rows: Iterable[AuditedAnalysis]) -> Table:
     lines = []
     for row in rows:
         names = (plain(row.metric), plain(row.arm), plain(row.analysis), plain(whole(row.n)))

@@ -18,7 +18,7 @@ from simulator.page.words import number
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from simulator.calibration.targets import Row
+    from simulator.calibration.targets import TargetRow
 
 
 @click.command()
@@ -111,7 +111,7 @@ def calibrate(
         raise SystemExit(1)
 
 
-def _table(rows: list[Row]) -> Table:
+def _table(rows: list[TargetRow]) -> Table:
     lines = [
         (
             plain(row.feed),

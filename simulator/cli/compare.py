@@ -29,7 +29,7 @@ def compare(runs: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     abtest compare runs/kuaishou_like/seed1 runs/kuaishou_like/seed2 --out runs/compared
     """
     from simulator.report import comparison
-    from simulator.report.terminal import show_comparison
+    from simulator.report.console import show_comparison
     from simulator.run.progress import board
 
     with failures():

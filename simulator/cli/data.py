@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from simulator.datasets.prepare import Statistics
-    from simulator.users.learned.evaluation import Evaluation
+    from simulator.users.learned.evaluation import ResponseEvaluation
 
 
 @click.group()
@@ -195,7 +195,7 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
         say(out)
 
 
-def _print_evaluation(found: Evaluation) -> None:
+def _print_evaluation(found: ResponseEvaluation) -> None:
     heads = [
         (
             head.name,

@@ -105,7 +105,7 @@ def replay(
 
     with failures():
         from simulator.offpolicy import sources
-        from simulator.offpolicy.jobs import Options
+        from simulator.offpolicy.jobs import ReplayOptions
 
         cut = dict(asked)
         resamples, rewards, estimators = map(cut.pop, ("resamples", "reward", "estimators"))
@@ -116,7 +116,7 @@ def replay(
             results = sources.replay(
                 source,
                 policies,
-                options=Options(**cut),
+                options=ReplayOptions(**cut),
                 resamples=resamples,
                 progress=progress,
                 **chosen,

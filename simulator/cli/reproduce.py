@@ -92,7 +92,7 @@ def reproduce(
     """
     from simulator.page.terminal import show
     from simulator.reproduce import artefacts
-    from simulator.reproduce.experiment import Plan, find
+    from simulator.reproduce.experiment import ExperimentPlan, find
     from simulator.reproduce.systems import PROTOCOLS
     from simulator.run.executors import cores
     from simulator.run.progress import board
@@ -102,7 +102,7 @@ def reproduce(
         if what == "table1":
             show(artefacts.table1(found))
             return
-        plan = Plan(tuple(found), (), PROTOCOLS[protocol], seeds, out)
+        plan = ExperimentPlan(tuple(found), (), PROTOCOLS[protocol], seeds, out)
         with board(quiet=quiet) as progress:
             further = {"claims": artefacts.claims, "ahead": artefacts.ahead}
             make = further.get(what) or partial(artefacts.make, artefacts.ARTEFACTS[what])

@@ -35,7 +35,7 @@ def say_report(content: Content, page: Path, *, quiet: bool) -> None:
         for sentence in reds(content):
             say(f"abtest: {sentence}", err=True)
     else:
-        from simulator.report.terminal import show
+        from simulator.report.console import show
 
         show(content)
     say(page)

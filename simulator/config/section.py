@@ -20,7 +20,7 @@ NAME_LENGTH = 80
 """Characters of a name: one line of a terminal."""
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """Base of every section: frozen, no unknown keys, no silent coercion of types, no infinite
     number and no NaN.
     """

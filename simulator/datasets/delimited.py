@@ -48,7 +48,7 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnRule:
     """What a column must hold.
 
     Attributes:
@@ -205,7 +205,7 @@ def once(path: Path, names: Sequence[str]) -> None:
 
 
 def read_csv(
-    path: Path, columns: Mapping[str, Column], delimiter: str = ",", *, others: bool = True
+    path: Path, columns: Mapping[str, ColumnRule], delimiter: str = ",", *, others: bool = True
 ) -> pa.Table:
     """Read a delimited file with a header line, plain or gzip.
 
@@ -285,7 +285,7 @@ def _tidy(path: Path, delimiter: str) -> IO[bytes]:
     return io.BytesIO("".join(kept).encode())
 
 
-def read_all(paths: Sequence[Path], columns: Mapping[str, Column]) -> pa.Table:
+def read_all(paths: Sequence[Path], columns: Mapping[str, ColumnRule]) -> pa.Table:
     """Read files of one kind as one table (`read_csv` of each); a unique column is unique over all
     of them.
 
@@ -319,7 +319,7 @@ def line_of(path: Path, row: int, delimiter: str = ",") -> int:
     raise IndexError(f"{path} has no row {row}")
 
 
-def _line_of(path: Path, name: str, column: Column, value: Any) -> str:
+def _line_of(path: Path, name: str, column: ColumnRule, value: Any) -> str:
     place = header(path).index(name)
     for line, cells in _lines(path, ","):
         if column.parse(cells[place]) == value:
@@ -335,7 +335,7 @@ def _trimmed(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, TEXT), trimmed)
 
 
-def _allowed(values: pa.ChunkedArray, column: Column) -> bool:
+def _allowed(values: pa.ChunkedArray, column: ColumnRule) -> bool:
     if values.null_count and not column.null:
         return False
     if column.unique and pc.count_distinct(values).as_py() < len(values) - values.null_count:
@@ -368,7 +368,7 @@ def _needs_care(path: Path) -> bool:
 
 
 def _first_fault(
-    path: Path, names: list[str], columns: Mapping[str, Column], delimiter: str
+    path: Path, names: list[str], columns: Mapping[str, ColumnRule], delimiter: str
 ) -> DataError | None:
     """The first line that breaks a rule, found by reading slowly; None where every line keeps
     them.
@@ -454,13 +454,13 @@ def numbers(values: pa.ChunkedArray) -> pa.ChunkedArray:
     is.
     """
     for kind in (pa.int64(), pa.float64()):
-        column = Column(kind, null=True)
+        column = ColumnRule(kind, null=True)
         if all(_fits(cell, column) for cell in pc.unique(values).to_pylist()):
             return pc.cast(values, kind)
     return values
 
 
-def _fits(cell: str | None, column: Column) -> bool:
+def _fits(cell: str | None, column: ColumnRule) -> bool:
     try:
         column.parse(cell or "")
     except ValueError:

@@ -18,7 +18,7 @@ from policies.base import Catalogue, IntArray
 from simulator.datasets.beside import coverage, packed_or_plain, presence
 from simulator.datasets.delimited import (
     TEXT,
-    Column,
+    ColumnRule,
     DataError,
     codes,
     feature,
@@ -32,12 +32,12 @@ from simulator.datasets.sequences import leave_out
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
-_ID = Column(TEXT)
+_ID = ColumnRule(TEXT)
 NEEDED = {
     "user_id": ("token", _ID),
     "item_id": ("token", _ID),
-    "timestamp": ("float", Column(pa.float64())),
-    "label": ("float", Column(pa.float64(), values=(0, 1))),
+    "timestamp": ("float", ColumnRule(pa.float64())),
+    "label": ("float", ColumnRule(pa.float64(), values=(0, 1))),
 }
 """Fields of an `.inter` file that decide what happened: the type that each must have, and its rule.
 """
@@ -147,7 +147,7 @@ def _inter_file(path: Path) -> Path:
 
 
 def _atomic(
-    path: Path, needed: Mapping[str, tuple[str, Column]], number: pa.DataType
+    path: Path, needed: Mapping[str, tuple[str, ColumnRule]], number: pa.DataType
 ) -> tuple[pa.Table, dict[str, str]]:
     """A file of the format, its columns by bare name, and their types.
 
@@ -174,7 +174,7 @@ def _atomic(
     once(path, bare)
     rules = {}
     for name, kind in types.items():
-        free = Column(number if kind == "float" else TEXT, null=True)
+        free = ColumnRule(number if kind == "float" else TEXT, null=True)
         rules[f"{name}:{kind}"] = needed[name][1] if name in needed else free
     table = read_csv(path, rules, "\t")
     return table.rename_columns(list(types)), types
@@ -224,7 +224,7 @@ def _features(
     """
     if path is None:
         return {}, None, {}
-    table, types = _atomic(path, {key: ("token", Column(TEXT, unique=True))}, pa.float32())
+    table, types = _atomic(path, {key: ("token", ColumnRule(TEXT, unique=True))}, pa.float32())
     if key not in types:
         raise DataError(f"{path}: line 1: needs the field {key}:token")
     if "id" in types:

@@ -20,7 +20,7 @@ from policies.time import DAY, HOUR
 from simulator.datasets.beside import coverage, presence
 from simulator.datasets.delimited import (
     TEXT,
-    Column,
+    ColumnRule,
     DataError,
     codes,
     feature,
@@ -45,16 +45,16 @@ POOL = 7_583
 data (Gao et al. 2022, section 3).
 """
 
-_ID = Column(pa.int64(), low=0)
-_FLAG = Column(pa.int64(), low=0, high=1)
-_MS = Column(pa.int64(), low=0)
+_ID = ColumnRule(pa.int64(), low=0)
+_FLAG = ColumnRule(pa.int64(), low=0, high=1)
+_MS = ColumnRule(pa.int64(), low=0)
 
 LOG = {
     "user_id": _ID,
     "video_id": _ID,
-    "date": Column(pa.int64(), low=19_700_101, high=99_991_231),
-    "hourmin": Column(pa.int64(), low=0, high=2359),
-    "time_ms": Column(pa.int64(), low=1_000_000_000_000, high=9_999_999_999_999),
+    "date": ColumnRule(pa.int64(), low=19_700_101, high=99_991_231),
+    "hourmin": ColumnRule(pa.int64(), low=0, high=2359),
+    "time_ms": ColumnRule(pa.int64(), low=1_000_000_000_000, high=9_999_999_999_999),
     **dict.fromkeys(
         ("is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view"),
         _FLAG,
@@ -65,7 +65,7 @@ LOG = {
     "comment_stay_time": _MS,
     "is_profile_enter": _FLAG,
     "is_rand": _FLAG,
-    "tab": Column(pa.int64(), low=0, high=254),
+    "tab": ColumnRule(pa.int64(), low=0, high=254),
 }
 """The 19 columns of a log file and their rules."""
 
@@ -80,15 +80,15 @@ KINDS = {
 }
 """Feedback column of the event log -> column of the file."""
 
-_KEY = Column(pa.int64(), low=0, unique=True)
-_COUNT = Column(pa.float32(), null=True)
+_KEY = ColumnRule(pa.int64(), low=0, unique=True)
+_COUNT = ColumnRule(pa.float32(), null=True)
 USERS = {
     "user_id": _KEY,
     **dict.fromkeys(
         ("follow_user_num", "fans_user_num", "friend_user_num", "register_days"), _COUNT
     ),
 }
-_TEXT = Column(TEXT, null=True)
+_TEXT = ColumnRule(TEXT, null=True)
 SIDES = {
     "user_features": r"user_features_.*\.csv(\.gz)?",
     "video_features_basic": r"video_features_basic_.*\.csv(\.gz)?",
@@ -101,7 +101,7 @@ VIDEOS = {
     "video_id": _KEY,
     "author_id": _TEXT,
     "upload_dt": _TEXT,
-    "video_duration": Column(pa.float64(), low=0, null=True),
+    "video_duration": ColumnRule(pa.float64(), low=0, null=True),
     "tag": _TEXT,
 }
 

@@ -16,7 +16,7 @@ from policies.time import DAY
 from simulator.datasets.beside import coverage, packed_or_plain, presence
 from simulator.datasets.delimited import (
     TEXT,
-    Column,
+    ColumnRule,
     DataError,
     feature,
     line_of,
@@ -33,13 +33,13 @@ from simulator.users.base import Source
 ARMS = ("random", "bts")
 """The two policies that served at the same time: uniform, and Bernoulli Thompson sampling."""
 
-_ITEM = Column(pa.int64(), low=0, high=1_000_000)
+_ITEM = ColumnRule(pa.int64(), low=0, high=1_000_000)
 LOG = {
-    "timestamp": Column(TEXT),
+    "timestamp": ColumnRule(TEXT),
     "item_id": _ITEM,
-    "position": Column(pa.int64(), low=1, high=3),
-    "click": Column(pa.int64(), low=0, high=1),
-    "propensity_score": Column(pa.float64(), low=np.nextafter(0, 1), high=1),
+    "position": ColumnRule(pa.int64(), low=1, high=3),
+    "click": ColumnRule(pa.int64(), low=0, high=1),
+    "propensity_score": ColumnRule(pa.float64(), low=np.nextafter(0, 1), high=1),
 }
 """The columns of a log file that are read, and their rules."""
 

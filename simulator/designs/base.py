@@ -20,7 +20,7 @@ class DesignError(ValueError):
 
 
 @dataclass(frozen=True)
-class Rows:
+class ArmRows:
     """Which of the simulated rows are those of one arm.
 
     Attributes:
@@ -87,9 +87,9 @@ class Design:
         """The arms that serve a lane on a day: one, or the two that draft each slate."""
         return (lane,)
 
-    def rows_of(self, arm: str) -> Rows:
+    def rows_of(self, arm: str) -> ArmRows:
         """Which of the simulated rows are an arm's."""
-        return Rows(arm)
+        return ArmRows(arm)
 
     def arm_of_user(self, n_users: int) -> IntArray | None:
         """The arm of each user `[n_users]`, as an index into `arms`; None where every user is in
@@ -117,5 +117,5 @@ class OneLane(Design):
     def lanes(self) -> tuple[str, ...]:
         return (self.kind,)
 
-    def rows_of(self, arm: str) -> Rows:
-        return Rows(self.kind)
+    def rows_of(self, arm: str) -> ArmRows:
+        return ArmRows(self.kind)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from policies.base import IntArray
 from policies.streams import Purpose, philox, uniform
-from simulator.config.section import Section
+from simulator.config.section import ConfigSection
 
 MOST = 255
 """A fit is a u8 of the log."""
@@ -21,7 +21,7 @@ MOST = 255
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
-class FitsSpec(Section):
+class FitsSpec(ConfigSection):
     """How often every policy that draws numbers in training is trained, each time with a seed of
     its own. A number alone is `number`.
     """

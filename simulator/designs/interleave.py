@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from simulator.designs.base import OneLane, Rows
+from simulator.designs.base import ArmRows, OneLane
 
 
 @dataclass(frozen=True)
@@ -29,5 +29,5 @@ class Interleave(OneLane):
     def served_by(self, lane: str, day: int) -> tuple[str, ...]:
         return self.arms
 
-    def rows_of(self, arm: str) -> Rows:
-        return Rows(self.kind, team=self.arms.index(arm))
+    def rows_of(self, arm: str) -> ArmRows:
+        return ArmRows(self.kind, team=self.arms.index(arm))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from simulator.config.section import Section
+from simulator.config.section import ConfigSection
 from simulator.designs.base import Design
 from simulator.designs.interleave import Interleave
 from simulator.designs.paired import Paired
@@ -20,7 +20,7 @@ DESIGNS: dict[str, type[Design]] = {
 }
 
 
-class DesignSpec(Section):
+class DesignSpec(ConfigSection):
     """Who gets which arm, and who is compared with whom."""
 
     kind: Kind = Field(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from policies.base import IntArray
 from policies.streams import Purpose, uniform
-from simulator.designs.base import DesignError, OneLane, Rows
+from simulator.designs.base import ArmRows, DesignError, OneLane
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Switchback(OneLane):
     def served_by(self, lane: str, day: int) -> tuple[str, ...]:
         return (self.arms[self.schedule()[day]],)
 
-    def rows_of(self, arm: str) -> Rows:
+    def rows_of(self, arm: str) -> ArmRows:
         days = np.flatnonzero(self.schedule() == self.arms.index(arm))
-        return Rows(self.kind, days=frozenset(days.tolist()))
+        return ArmRows(self.kind, days=frozenset(days.tolist()))
 
     def schedule(self) -> IntArray:
         """The arm of each day of a run, `[days]`, as an index into `arms`.

@@ -32,7 +32,7 @@ class EngineError(ValueError):
 
 
 @dataclass
-class Lives:
+class ShardLives:
     """The users of one shard, one row each.
 
     Attributes:
@@ -156,7 +156,9 @@ class Engine:
     that records it.
     """
 
-    def __init__(self, lives: Lives, users: Users, desk: Serves, tape: Tape, span: Span) -> None:
+    def __init__(
+        self, lives: ShardLives, users: Users, desk: Serves, tape: Tape, span: Span
+    ) -> None:
         self.lives, self.users, self.desk, self.tape, self.span = lives, users, desk, tape, span
 
     def run(self, barrier: Barrier = _no_barrier) -> None:

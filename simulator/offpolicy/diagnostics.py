@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from policies.base import IntArray
-from simulator.offpolicy.evidence import Evidence, Facts
+from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.rounds import Float
-from simulator.offpolicy.uncertainty import Interval
+from simulator.offpolicy.uncertainty import EstimateInterval
 
 Word = Literal["trustworthy", "weak", "unusable"]
 
@@ -154,7 +154,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EstimateVerdict:
     """`trustworthy`, `weak` or `unusable`, and every reason for it."""
 
     word: Word
@@ -178,21 +178,21 @@ class Findings:
         count: sum of the estimate's denominators (matched impressions, clicks, rounds).
     """
 
-    facts: Facts
+    facts: ReplayFacts
     weights: Weights
-    mean_weight: Interval
-    residual: Interval
-    own: Interval
+    mean_weight: EstimateInterval
+    residual: EstimateInterval
+    own: EstimateInterval
     count: float
 
 
-def weighted(findings: Findings, *, self_normalised: bool) -> Verdict:
+def weighted(findings: Findings, *, self_normalised: bool) -> EstimateVerdict:
     """The verdict on an estimate that rests on weights."""
     summary, mean_weight = findings.weights, findings.mean_weight
     bad, poor = [], []
     mean = summary.total / max(summary.rounds, 1)
     if summary.matched_rounds == 0:
-        return Verdict("unusable", ("0 logged rounds agree with the target",))
+        return EstimateVerdict("unusable", ("0 logged rounds agree with the target",))
     if summary.effective < LEAST_SAMPLE:
         bad.append(f"effective sample size {summary.effective:.1f} of {summary.rounds:,} rounds")
     elif summary.effective < ENOUGH_SAMPLE:
@@ -219,7 +219,7 @@ def weighted(findings: Findings, *, self_normalised: bool) -> Verdict:
     return _finish(findings, bad, poor)
 
 
-def modelled(findings: Findings) -> Verdict:
+def modelled(findings: Findings) -> EstimateVerdict:
     """The verdict on an estimate that rests on the reward model alone."""
     summary, residual = findings.weights, findings.residual
     bad, poor = [], []
@@ -244,14 +244,14 @@ def modelled(findings: Findings) -> Verdict:
     return _finish(findings, bad, poor)
 
 
-def matched(findings: Findings, *, fair: bool) -> Verdict:
+def matched(findings: Findings, *, fair: bool) -> EstimateVerdict:
     """The verdict on an estimate from what the log and the target agree on; `fair`: the log chose
     uniformly at random.
     """
     count = findings.count
     bad, poor = [], []
     if count == 0:
-        return Verdict("unusable", ("0 logged impressions agree with the target",))
+        return EstimateVerdict("unusable", ("0 logged impressions agree with the target",))
     if count < LEAST_SAMPLE:
         bad.append(f"only {count:.0f} impressions matched")
     if not fair:
@@ -262,7 +262,7 @@ def matched(findings: Findings, *, fair: bool) -> Verdict:
     return _finish(findings, bad, poor)
 
 
-def _finish(findings: Findings, bad: list[str], poor: list[str]) -> Verdict:
+def _finish(findings: Findings, bad: list[str], poor: list[str]) -> EstimateVerdict:
     """What any estimate is held to: an interval with a width, not too wide, and a log that does not
     drift.
     """
@@ -281,4 +281,4 @@ def _finish(findings: Findings, bad: list[str], poor: list[str]) -> Verdict:
     word: Word = "trustworthy"
     if bad or poor:
         word = "unusable" if bad else "weak"
-    return Verdict(word, (*bad, *poor))
+    return EstimateVerdict(word, (*bad, *poor))

@@ -14,8 +14,8 @@ from typing import ClassVar
 import numpy as np
 
 from policies.validation import discount
-from simulator.offpolicy.diagnostics import Findings, Verdict, matched, modelled, weighted
-from simulator.offpolicy.evidence import Evidence, Facts
+from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, matched, modelled, weighted
+from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.rounds import Float
 
 Ratio = tuple[Float, Float | None]
@@ -42,7 +42,7 @@ class Estimator(ABC):
         """The name, and the threshold where weights are cut, switched or shrunk."""
         return self.name if np.isinf(self.threshold) else f"{self.name}({self.threshold:g})"
 
-    def refuses(self, facts: Facts) -> str | None:
+    def refuses(self, facts: ReplayFacts) -> str | None:
         """Why the estimator is not right for this log and target, or None: by default it needs
         weights of whole slates.
         """
@@ -58,17 +58,17 @@ class Estimator(ABC):
         """
         return np.zeros(e.rounds.item.shape)
 
-    def judge(self, findings: Findings) -> Verdict:
+    def judge(self, findings: Findings) -> EstimateVerdict:
         """May the estimate be believed? By default it is judged by the weights that it rests on."""
         return weighted(findings, self_normalised=self.normalised)
 
 
-def single(facts: Facts, same: str) -> str | None:
+def single(facts: ReplayFacts, same: str) -> str | None:
     """Why an estimator made for slates has nothing to do where there are none."""
     return f"every slate has one item: the same as {same}" if facts.length == 1 else None
 
 
-def _no_slate_weights(facts: Facts) -> str | None:
+def _no_slate_weights(facts: ReplayFacts) -> str | None:
     if facts.kind == "unknown":
         return "the log's propensities are unknown"
     if facts.kind == "marginal" and facts.length > 1:
@@ -93,14 +93,14 @@ class Matching(Estimator):
 
     name, paper, unit = "matching", "Li et al. 2011", "impression"
 
-    def refuses(self, facts: Facts) -> str | None:
+    def refuses(self, facts: ReplayFacts) -> str | None:
         return None
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         agree = e.target.probability
         return [((agree * e.rounds.reward).sum(axis=1), agree.sum(axis=1))]
 
-    def judge(self, findings: Findings) -> Verdict:
+    def judge(self, findings: Findings) -> EstimateVerdict:
         return matched(findings, fair=findings.facts.uniform)
 
 
@@ -117,14 +117,14 @@ class Recalled(Estimator):
 
     name, paper, unit = "recalled", "Li et al. 2011, within the recalled set", "impression"
 
-    def refuses(self, facts: Facts) -> str | None:
+    def refuses(self, facts: ReplayFacts) -> str | None:
         return None if facts.recalled else "the target gives no set of candidates"
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         assert e.target.recalled is not None
         return [_within(e, within(e.rounds.item, e.target.recalled))]
 
-    def judge(self, findings: Findings) -> Verdict:
+    def judge(self, findings: Findings) -> EstimateVerdict:
         facts = findings.facts
         return matched(findings, fair=facts.uniform and facts.length == 1)
 
@@ -171,7 +171,7 @@ class HitRate(Estimator):
     def label(self) -> str:
         return f"{self.name}@{self.k}"
 
-    def refuses(self, facts: Facts) -> str | None:
+    def refuses(self, facts: ReplayFacts) -> str | None:
         return None if facts.recalled else "the target gives no set of candidates"
 
     def worth(self, rank: np.ndarray) -> Float:
@@ -188,7 +188,7 @@ class HitRate(Estimator):
             )
         ]
 
-    def judge(self, findings: Findings) -> Verdict:
+    def judge(self, findings: Findings) -> EstimateVerdict:
         return matched(findings, fair=False)
 
 
@@ -262,7 +262,7 @@ class DirectMethod(Estimator):
 
     name, paper, model = "dm", "Beygelzimer & Langford 2009", True
 
-    def refuses(self, facts: Facts) -> str | None:
+    def refuses(self, facts: ReplayFacts) -> str | None:
         return (
             "the log's propensities are unknown, so nothing can contradict the model"
             if facts.kind == "unknown"
@@ -272,7 +272,7 @@ class DirectMethod(Estimator):
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.value, None)]
 
-    def judge(self, findings: Findings) -> Verdict:
+    def judge(self, findings: Findings) -> EstimateVerdict:
         return modelled(findings)
 
 

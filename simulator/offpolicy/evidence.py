@@ -16,7 +16,7 @@ from simulator.offpolicy.target import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ReplayFacts:
     """What decides which estimators are right for a log and a target.
 
     Attributes:

@@ -24,7 +24,7 @@ from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.jobs import Wanted, fitted, training
-from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Settings, evaluate
+from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Float, Stream
 from simulator.offpolicy.scores import Ordering, orderings
 from simulator.offpolicy.target import PolicyTargets, apart
@@ -335,7 +335,7 @@ class Ran:
 
 
 def offline(
-    ran: Ran, reward: str, settings: Settings, test_days: int, progress: Progress
+    ran: Ran, reward: str, settings: ReplaySettings, test_days: int, progress: Progress
 ) -> Offline:
     """Fit every arm's policy (and the ranking stage) on the history before its last `test_days`
     days, and replay these.
@@ -392,10 +392,10 @@ def served(
     return policies[: len(arms)], desks
 
 
-def settings(seed: int, resamples: int, recall: int) -> Settings:
+def settings(seed: int, resamples: int, recall: int) -> ReplaySettings:
     """Every off-policy estimator, HR and NDCG at 10 and at the length of recall."""
     ranked = {"hr@10": (HitRate(10),), "ndcg@10": (Gain(10),), f"hr@{recall}": (HitRate(recall),)}
-    return Settings((*ranked, *ESTIMATORS), ranked, resamples, seed=seed, contexts=3)
+    return ReplaySettings((*ranked, *ESTIMATORS), ranked, resamples, seed=seed, contexts=3)
 
 
 def agreement(figure: Figure, truth: Online, covers: Iterable[bool | None], seed: int) -> Agreement:

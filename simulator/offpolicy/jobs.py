@@ -25,7 +25,7 @@ from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets, Targets, alone, apart
-from simulator.offpolicy.uncertainty import Interval, Ratios, delta
+from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, delta
 
 _TRAIN_COLUMNS = (
     "arm",
@@ -83,7 +83,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Truth:
+class OwnLogTruth:
     """What a target really got, by its own log of the same time.
 
     Attributes:
@@ -96,11 +96,11 @@ class Truth:
     value: float
     error: float
     rounds: int
-    interval: Interval
+    interval: EstimateInterval
 
 
 @dataclass(frozen=True)
-class Options:
+class ReplayOptions:
     """How rounds are cut from a log.
 
     Attributes:
@@ -130,7 +130,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Job:
+class ReplayJob:
     """Rounds of one log and the policies to evaluate on them.
 
     Attributes:
@@ -149,15 +149,15 @@ class Job:
     policies: tuple[tuple[str, Policy], ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
-    def of(self, reward: str) -> Job:
+    def of(self, reward: str) -> ReplayJob:
         """The same replay of another reward; nothing is fitted again."""
         truths = {name: replace(stream, reward=reward) for name, stream in self.truths.items()}
         return replace(self, stream=replace(self.stream, reward=reward), truths=truths)
 
 
 def ab_test(
-    name: str, log: EventLog, catalogue: Catalogue, options: Options, progress: Progress
-) -> Iterator[Job]:
+    name: str, log: EventLog, catalogue: Catalogue, options: ReplayOptions, progress: Progress
+) -> Iterator[ReplayJob]:
     """Every arm of a real A/B log with published propensities, evaluated from every other arm, with
     its own log as the truth.
     """
@@ -169,7 +169,7 @@ def ab_test(
         stream = Stream(log, options.reward, arm, chunk=options.chunk)
         targets = tuple(PublishedTargets(other, laws[other], options.seed) for other in others)
         truths = {other: replace(stream, arm=other) for other in others}
-        yield Job(
+        yield ReplayJob(
             f"{name}: {', '.join(others)} from the log of {arm}",
             stream,
             targets,
@@ -178,7 +178,7 @@ def ab_test(
         )
 
 
-def truth(stream: Stream) -> Truth:
+def truth(stream: Stream) -> OwnLogTruth:
     """The mean reward of a stream's own rounds, clustered by user."""
     n = stream.log.metadata.n_users
     total, count = np.zeros(n), np.zeros(n)
@@ -188,17 +188,17 @@ def truth(stream: Stream) -> Truth:
         )
         count += np.bincount(rounds.user, minlength=n)
     own = Ratios(total[count > 0, None], count[count > 0, None])
-    return Truth(own.value, own.error(), int(count.sum()), delta(own))
+    return OwnLogTruth(own.value, own.error(), int(count.sum()), delta(own))
 
 
 def replay_log(
     title: str,
     log: EventLog,
     wanted: Sequence[Wanted],
-    options: Options,
+    options: ReplayOptions,
     progress: Progress,
     catalogue: Catalogue | None = None,
-) -> Job:
+) -> ReplayJob:
     """Policies fitted on a log's past, evaluated on its later requests.
 
     Rounds are the requests from t = 0 on where the log has a history before it, else those of its
@@ -242,10 +242,10 @@ def replay_log(
         PolicyTargets(name, alone(name, policy, known.n_items, options.recall, seed), options.draws)
         for name, policy in policies
     )
-    return Job(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
+    return ReplayJob(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
 
 
-def exposures(job: Job, uniform: Uniform) -> Job | None:
+def exposures(job: ReplayJob, uniform: Uniform) -> ReplayJob | None:
     """The same policies over the uniformly drawn impressions only, whose propensities are known;
     None where there are none.
     """
@@ -259,7 +259,7 @@ def exposures(job: Job, uniform: Uniform) -> Job | None:
             " items"
         ),
     }
-    return Job(f"{job.title}: uniformly drawn impressions", stream, job.targets, notes=notes)
+    return ReplayJob(f"{job.title}: uniformly drawn impressions", stream, job.targets, notes=notes)
 
 
 def fitted(

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from policies.base import Progress
-from simulator.offpolicy.diagnostics import Findings, Verdict, Weights
+from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, Weights
 from simulator.offpolicy.estimators import Estimator
-from simulator.offpolicy.evidence import Evidence, Facts
+from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.rounds import Float, Rounds
-from simulator.offpolicy.settings import DEFAULT, ESTIMATORS, ReplayError, Settings
+from simulator.offpolicy.settings import DEFAULT, ESTIMATORS, ReplayError, ReplaySettings
 from simulator.offpolicy.sums import UnitSums
 from simulator.offpolicy.survey import Survey, observed, survey
 from simulator.offpolicy.target import Targets
 from simulator.offpolicy.uncertainty import (
-    Interval,
+    EstimateInterval,
     Ratios,
     bernstein,
     bootstrap,
@@ -32,7 +32,7 @@ from simulator.offpolicy.uncertainty import (
     percentile,
 )
 
-__all__ = ["ESTIMATORS", "Estimate", "Evaluation", "ReplayError", "Settings", "evaluate"]
+__all__ = ["ESTIMATORS", "Estimate", "Evaluation", "ReplayError", "ReplaySettings", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,17 @@ class Estimate:
     value: float = float("nan")
     count: float = 0.0
     error: float = float("nan")
-    intervals: tuple[Interval, ...] = ()
+    intervals: tuple[EstimateInterval, ...] = ()
     threshold: float | None = None
     bias: float = 0.0
     curve: tuple[tuple[float, float, float, float], ...] = ()
-    verdict: Verdict | None = None
+    verdict: EstimateVerdict | None = None
     refused: str | None = None
 
-    def interval(self, method: str = "bootstrap") -> Interval:
+    def interval(self, method: str = "bootstrap") -> EstimateInterval:
         return next(
             (i for i in self.intervals if i.method == method),
-            Interval(method, float("nan"), float("nan")),
+            EstimateInterval(method, float("nan"), float("nan")),
         )
 
 
@@ -90,10 +90,10 @@ class Evaluation:
     """
 
     policy: str
-    facts: Facts
+    facts: ReplayFacts
     estimates: tuple[Estimate, ...]
     weights: Weights
-    mean_weight: Interval
+    mean_weight: EstimateInterval
     logged: Estimate
     unobserved: int
 
@@ -118,7 +118,7 @@ def evaluate(
     targets: Sequence[Targets],
     n_users: int,
     n_items: int,
-    settings: Settings = DEFAULT,
+    settings: ReplaySettings = DEFAULT,
     progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Estimate the value of every target on the same rounds.
@@ -161,11 +161,13 @@ def evaluate(
 class _Case:
     """One target under way: sums over units of every estimator's terms."""
 
-    def __init__(self, target: Targets, known: Survey, n_users: int, settings: Settings) -> None:
+    def __init__(
+        self, target: Targets, known: Survey, n_users: int, settings: ReplaySettings
+    ) -> None:
         self.target, self.known, self.settings = target, known, settings
         self.sums = UnitSums(n_users, settings.units)
         self.weights = Weights(known.model.n_items)
-        self.facts: Facts | None = None
+        self.facts: ReplayFacts | None = None
         self.refused: dict[str, str] = {}
         self.running: list[Estimator] = []
         self.mass: Float | None = None
@@ -237,7 +239,7 @@ class _Case:
     def _decide(self, e: Evidence) -> None:
         """Which estimators are right for this log and target."""
         t, known = e.target, self.known
-        self.facts = Facts(
+        self.facts = ReplayFacts(
             known.kind, known.length, known.uniform, t.foretells, t.recalled is not None
         )
         for name in self.settings.estimators:
@@ -361,14 +363,16 @@ class _Case:
             members[best], ratios[members[best].label], last, threshold, bound, tuple(curve)
         )
 
-    def _residual(self) -> Interval:
+    def _residual(self) -> EstimateInterval:
         """Of the mean weighted residual of the reward model; NaN where there is none."""
         if "residual" not in self.sums:
-            return Interval("delta", float("nan"), float("nan"))
+            return EstimateInterval("delta", float("nan"), float("nan"))
         return delta(Ratios(self._column("residual"), self._column("rounds")), self.settings.level)
 
-    def _estimate(self, name: str, pick: _Pick, resampled: Float, verdict: Verdict) -> Estimate:
-        value, error, intervals = pick.ratios.value, float("nan"), tuple[Interval, ...]()
+    def _estimate(
+        self, name: str, pick: _Pick, resampled: Float, verdict: EstimateVerdict
+    ) -> Estimate:
+        value, error, intervals = pick.ratios.value, float("nan"), tuple[EstimateInterval, ...]()
         if np.isfinite(value) and len(pick.ratios.numerators) > 1:
             error = pick.ratios.error()
             intervals = pick.intervals(resampled, self.settings.level)
@@ -391,7 +395,7 @@ class _Pick:
     def both(self) -> list[Ratios]:
         return [self.ratios] if self.judge is None else [self.ratios, self.judge]
 
-    def intervals(self, resampled: Float, level: float) -> tuple[Interval, ...]:
+    def intervals(self, resampled: Float, level: float) -> tuple[EstimateInterval, ...]:
         """By bootstrap (from `resampled` `[1 or 2, B]`), delta method and empirical Bernstein.
 
         A threshold was chosen on the same log that it is applied to, so the intervals of the chosen

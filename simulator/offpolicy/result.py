@@ -8,10 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simulator.offpolicy.jobs import Job, Truth, truth
+from simulator.offpolicy.jobs import OwnLogTruth, ReplayJob, truth
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.scores import Ordering
-from simulator.offpolicy.uncertainty import Interval
+from simulator.offpolicy.uncertainty import EstimateInterval
 
 COVERED_OFTEN = (
     "the truth is a sample too: covered means that the interval holds the truth's mean, which has"
@@ -20,7 +20,7 @@ COVERED_OFTEN = (
 
 
 def gather(
-    job: Job, evaluations: Sequence[Evaluation], orders: Sequence[Ordering] = ()
+    job: ReplayJob, evaluations: Sequence[Evaluation], orders: Sequence[Ordering] = ()
 ) -> dict[str, Any]:
     """One replay as plain JSON types; NaN becomes None."""
     first = evaluations[0]
@@ -47,7 +47,7 @@ def gather(
     }
 
 
-def _policy(one: Evaluation, truth: Truth | None) -> dict[str, Any]:
+def _policy(one: Evaluation, truth: OwnLogTruth | None) -> dict[str, Any]:
     head = one.headline
     return {
         "policy": one.policy,
@@ -103,7 +103,7 @@ def _day(
     }
 
 
-def _truth(truth: Truth) -> dict[str, Any]:
+def _truth(truth: OwnLogTruth) -> dict[str, Any]:
     relative = truth.error / truth.value if truth.value else math.nan
     return {
         "value": _plain(truth.value),
@@ -115,7 +115,7 @@ def _truth(truth: Truth) -> dict[str, Any]:
     }
 
 
-def _estimate(one: Estimate, truth: Truth | None) -> dict[str, Any]:
+def _estimate(one: Estimate, truth: OwnLogTruth | None) -> dict[str, Any]:
     interval = one.interval()
     out: dict[str, Any] = {
         "estimator": one.estimator,
@@ -142,7 +142,7 @@ def _estimate(one: Estimate, truth: Truth | None) -> dict[str, Any]:
     return out
 
 
-def _against(one: Estimate, interval: Interval, truth: Truth) -> dict[str, Any]:
+def _against(one: Estimate, interval: EstimateInterval, truth: OwnLogTruth) -> dict[str, Any]:
     """Estimate against truth: covered, and the distance in standard errors of the difference of two
     independent samples.
     """

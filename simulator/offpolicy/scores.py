@@ -15,7 +15,7 @@ from policies.elementary import logs2
 from policies.streams import Purpose, uniform
 from simulator.offpolicy.rounds import Float, Rounds
 from simulator.offpolicy.sums import UnitSums
-from simulator.offpolicy.uncertainty import Interval, Ratios, delta
+from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Ordering:
     """
 
     policy: str
-    auc: tuple[float, Interval] | None = None
-    gauc: tuple[float, Interval] | None = None
-    ndcg: tuple[float, Interval] | None = None
+    auc: tuple[float, EstimateInterval] | None = None
+    gauc: tuple[float, EstimateInterval] | None = None
+    ndcg: tuple[float, EstimateInterval] | None = None
     sessions: int = 0
     refused: str | None = None
 
@@ -135,6 +135,6 @@ def _ordering(name: str, sums: UnitSums) -> Ordering:
     return Ordering(name, auc, gauc, mean, int(sessions.sum()))
 
 
-def _figure(above: Float, below: Float) -> tuple[float, Interval]:
+def _figure(above: Float, below: Float) -> tuple[float, EstimateInterval]:
     ratio = Ratios(above[:, None], below[:, None])
     return ratio.value, delta(ratio)

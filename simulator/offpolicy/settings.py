@@ -59,7 +59,7 @@ class ReplayError(ValueError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class ReplaySettings:
     """How a replay is made; none of it changes what is estimated.
 
     Attributes:
@@ -98,5 +98,5 @@ class Settings:
         return self.members[name] if name in self.members else ESTIMATORS[name]
 
 
-DEFAULT = Settings()
+DEFAULT = ReplaySettings()
 """Every estimator, 1,000 resamples, 3 folds, seed 0."""

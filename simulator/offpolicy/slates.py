@@ -10,7 +10,7 @@ import numpy as np
 from policies.base import IntArray
 from policies.products import matmul, pseudo_inverse
 from simulator.offpolicy.estimators import Estimator, Ratio, single, within
-from simulator.offpolicy.evidence import Evidence, Facts
+from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.rounds import Float, Rounds
 
 
@@ -27,7 +27,7 @@ class IndependentIPS(Estimator):
 
     name, paper = "iips", "Li et al. 2018"
 
-    def refuses(self, facts: Facts) -> str | None:
+    def refuses(self, facts: ReplayFacts) -> str | None:
         if facts.kind == "unknown":
             return "the log's propensities are unknown"
         if facts.kind == "conditional" and facts.length > 1:
@@ -53,7 +53,7 @@ class RewardInteractionIPS(Estimator):
 
     name, paper = "rips", "McInerney et al. 2020"
 
-    def refuses(self, facts: Facts) -> str | None:
+    def refuses(self, facts: ReplayFacts) -> str | None:
         return super().refuses(facts) or single(facts, "ips")
 
     def ratios(self, e: Evidence) -> list[Ratio]:
@@ -74,7 +74,7 @@ class CascadeDR(Estimator):
 
     name, paper, model = "cascade_dr", "Kiyohara et al. 2022", True
 
-    def refuses(self, facts: Facts) -> str | None:
+    def refuses(self, facts: ReplayFacts) -> str | None:
         if not facts.foretells:
             return (
                 "the target is stochastic and cannot say what it expects at a place after the"
@@ -127,7 +127,7 @@ class PseudoInverse(Estimator):
     logging: SlateDistribution | None = None
     name, paper = "pseudo_inverse", "Swaminathan et al. 2017"
 
-    def refuses(self, facts: Facts) -> str | None:
+    def refuses(self, facts: ReplayFacts) -> str | None:
         if self.logging is not None:
             return None
         if facts.kind == "unknown":

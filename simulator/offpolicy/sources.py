@@ -12,8 +12,16 @@ from typing import Any
 from policies.base import Progress, silent
 from simulator import datasets
 from simulator.datasets import kuairand, open_bandit
-from simulator.offpolicy.jobs import Job, Options, Wanted, ab_test, exposures, joined, replay_log
-from simulator.offpolicy.replay import ESTIMATORS, Settings, evaluate
+from simulator.offpolicy.jobs import (
+    ReplayJob,
+    ReplayOptions,
+    Wanted,
+    ab_test,
+    exposures,
+    joined,
+    replay_log,
+)
+from simulator.offpolicy.replay import ESTIMATORS, ReplaySettings, evaluate
 from simulator.offpolicy.result import gather
 from simulator.offpolicy.rounds import Uniform
 from simulator.offpolicy.scores import orderings
@@ -30,7 +38,7 @@ def replay(
     *,
     rewards: Sequence[str] = ("click",),
     estimators: Sequence[str] = tuple(ESTIMATORS),
-    options: Options | None = None,
+    options: ReplayOptions | None = None,
     resamples: int = 1000,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
@@ -55,9 +63,9 @@ def replay(
         ReplayError: a source, a policy or a reward that cannot be replayed.
         ReportError, LogError, DataError: no log there, or one that breaks a rule.
     """
-    options = replace(options or Options(), reward=rewards[0])
+    options = replace(options or ReplayOptions(), reward=rewards[0])
     wanted = [Wanted.parse(text) for text in policies]
-    settings = Settings(
+    settings = ReplaySettings(
         tuple(estimators), resamples=resamples, seed=options.seed, contexts=options.contexts
     )
     return [
@@ -67,7 +75,7 @@ def replay(
     ]
 
 
-def _replayed(job: Job, settings: Settings, progress: Progress) -> dict[str, Any]:
+def _replayed(job: ReplayJob, settings: ReplaySettings, progress: Progress) -> dict[str, Any]:
     stored = job.stream.log.metadata
     evaluations = evaluate(
         job.stream, job.targets, stored.n_users, stored.n_items, settings, progress
@@ -81,8 +89,8 @@ def _replayed(job: Job, settings: Settings, progress: Progress) -> dict[str, Any
 
 
 def _jobs(
-    source: Path, wanted: list[Wanted], options: Options, progress: Progress
-) -> Iterator[Job]:
+    source: Path, wanted: list[Wanted], options: ReplayOptions, progress: Progress
+) -> Iterator[ReplayJob]:
     """What there is to replay, each with the policies fitted on what came before."""
     if source.suffix in (".yaml", ".yml"):
         yield from _of_scenario(source, wanted, options, progress)
@@ -106,8 +114,8 @@ def _jobs(
 
 
 def _of_data(
-    name: str, path: Path, wanted: list[Wanted], options: Options, progress: Progress
-) -> Iterator[Job]:
+    name: str, path: Path, wanted: list[Wanted], options: ReplayOptions, progress: Progress
+) -> Iterator[ReplayJob]:
     data = Data.model_validate(
         {"source": name, "path": str(path.resolve()), "test_days": options.test_days}
     )
@@ -119,9 +127,9 @@ def _of_read(
     data: Data,
     found: Source,
     wanted: list[Wanted],
-    options: Options,
+    options: ReplayOptions,
     progress: Progress,
-) -> Iterator[Job]:
+) -> Iterator[ReplayJob]:
     """The rounds of a data set; what it is known to have drawn uniformly a second time, with the
     propensities of that.
     """
@@ -135,8 +143,8 @@ def _of_read(
 
 
 def _of_scenario(
-    source: Path, wanted: list[Wanted], options: Options, progress: Progress
-) -> Iterator[Job]:
+    source: Path, wanted: list[Wanted], options: ReplayOptions, progress: Progress
+) -> Iterator[ReplayJob]:
     """A scenario's data, its arms as the target policies (further ones after them), its
     serving's recall and history.
     """

@@ -13,7 +13,7 @@ from policies.base import Progress
 from simulator.log.metadata import LogError, Propensity
 from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds, Stream
-from simulator.offpolicy.settings import ReplayError, Settings
+from simulator.offpolicy.settings import ReplayError, ReplaySettings
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ def observed(rounds: Iterable[Rounds]) -> Iterator[Rounds]:
 
 
 def survey(
-    rounds: Iterable[Rounds], n_items: int, settings: Settings, progress: Progress | None = None
+    rounds: Iterable[Rounds],
+    n_items: int,
+    settings: ReplaySettings,
+    progress: Progress | None = None,
 ) -> Survey:
     """The first pass: kinds, lengths, whether slates are uniform, and the reward model.
 

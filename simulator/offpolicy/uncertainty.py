@@ -18,7 +18,7 @@ _BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class EstimateInterval:
     """An interval and how it was made: `delta`, `bootstrap` or `bernstein`."""
 
     method: str
@@ -28,9 +28,9 @@ class Interval:
     def covers(self, value: float) -> bool:
         return self.low <= value <= self.high
 
-    def hull(self, other: Interval) -> Interval:
+    def hull(self, other: EstimateInterval) -> EstimateInterval:
         """The smallest interval that holds both."""
-        return Interval(self.method, min(self.low, other.low), max(self.high, other.high))
+        return EstimateInterval(self.method, min(self.low, other.low), max(self.high, other.high))
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Ratios:
         return np.concatenate((above, self.denominators), axis=1)
 
 
-def delta(estimate: Ratios, level: float = 0.95) -> Interval:
+def delta(estimate: Ratios, level: float = 0.95) -> EstimateInterval:
     """Normal interval by the delta method (Cochran, Sampling Techniques, 1977, eq. 6.13 for
     ratios), clustered by unit.
 
@@ -110,10 +110,10 @@ def delta(estimate: Ratios, level: float = 0.95) -> Interval:
 
     units = len(estimate.numerators)
     half = float(stdtrit(max(units - 1, 1), (1 + level) / 2)) * estimate.error()
-    return Interval("delta", estimate.value - half, estimate.value + half)
+    return EstimateInterval("delta", estimate.value - half, estimate.value + half)
 
 
-def bernstein(estimate: Ratios, level: float = 0.95) -> Interval:
+def bernstein(estimate: Ratios, level: float = 0.95) -> EstimateInterval:
     """Empirical Bernstein interval (Maurer & Pontil, COLT 2009, theorem 4, both sides) over units.
 
     Holds for any number of units if no unit's part can be larger than the largest one seen; wide by
@@ -126,7 +126,7 @@ def bernstein(estimate: Ratios, level: float = 0.95) -> Interval:
     half = float(np.sqrt(2 * moved.var(ddof=1) * log / units)) + 7 * spread * float(log) / (
         3 * (units - 1)
     )
-    return Interval("bernstein", estimate.value - half, estimate.value + half)
+    return EstimateInterval("bernstein", estimate.value - half, estimate.value + half)
 
 
 def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> Float:
@@ -156,15 +156,15 @@ def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> Float:
     return out
 
 
-def percentile(resampled: Float, level: float = 0.95) -> Interval:
+def percentile(resampled: Float, level: float = 0.95) -> EstimateInterval:
     """Percentile interval from resamples `[B]`; NaN where more than a tenth of them had an empty
     denominator.
     """
     known = resampled[np.isfinite(resampled)]
     if len(known) < 0.9 * len(resampled):
-        return Interval("bootstrap", float("nan"), float("nan"))
+        return EstimateInterval("bootstrap", float("nan"), float("nan"))
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Interval("bootstrap", float(low), float(high))
+    return EstimateInterval("bootstrap", float(low), float(high))
 
 
 def _counts(units: int, resamples: int, seed: int) -> Iterator[Float]:

@@ -78,7 +78,7 @@ class Scale:
         return [i * step for i in range(first, last + 1)]
 
 
-class Ratios(Scale):
+class RatioScale(Scale):
     """A logarithmic scale of ratios: a half is as far from 1 as the double."""
 
     @property

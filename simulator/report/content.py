@@ -227,9 +227,9 @@ class Channels:
 
 
 @dataclass(frozen=True)
-class Marginal:
-    """A marginal of the world beside its target: see `calibration.targets.Row`; `feed` is None for
-    a world fitted to a log.
+class WorldMarginal:
+    """A marginal of the world beside its target (`calibration.targets.TargetRow`); `feed` is None
+    for a world fitted to a log.
     """
 
     feed: str | None
@@ -253,7 +253,7 @@ class Calibration:
 
     basis: str
     tolerance: float
-    rows: tuple[Marginal, ...]
+    rows: tuple[WorldMarginal, ...]
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ class DesignNeed:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class HeadlineEstimate:
     """The headline estimate of a policy that was replayed on the log of a run.
 
     Attributes:
@@ -364,7 +364,7 @@ class OfflineFigure:
 
 @dataclass(frozen=True)
 class AuditRow:
-    """What one analysis does to one metric at one sample size: see `stats.audit.Row`."""
+    """What one analysis does to one metric at one sample size (`stats.audit.AuditedAnalysis`)."""
 
     metric: str
     arm: str
@@ -422,7 +422,7 @@ class AuditSummary:
 
 
 @dataclass(frozen=True)
-class Interval:
+class LiftInterval:
     """A lift with its 95% interval."""
 
     lift: float
@@ -431,7 +431,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class DecidedLift(Interval):
+class DecidedLift(LiftInterval):
     """A lift with its 95% interval and its verdict."""
 
     verdict: str
@@ -460,7 +460,7 @@ class AcrossWorlds(Across):
     None where a world has no finite interval.
     """
 
-    all: Interval | None
+    all: LiftInterval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -542,7 +542,7 @@ class Content:
     power: tuple[Need, ...]
     designs: tuple[DesignNeed, ...] = ()
     preference: tuple[Preference, ...] = ()
-    offline: tuple[Estimate, ...] = ()
+    offline: tuple[HeadlineEstimate, ...] = ()
     foretold: tuple[OfflineFigure, ...] = ()
     audit: AuditSummary | None = None
     worlds: tuple[AcrossWorlds, ...] = ()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.log.files import read_json
-from simulator.report.content import Content, Estimate, OfflineFigure
+from simulator.report.content import Content, HeadlineEstimate, OfflineFigure
 from simulator.report.errors import ReportError
 
 PLACE = Path("replay") / "replay.json"
@@ -59,7 +59,7 @@ def _figures(stored: Any, content: Content) -> tuple[OfflineFigure, ...]:
     return tuple(rows)
 
 
-def beside(folder: Path, content: Content) -> tuple[Estimate, ...]:
+def beside(folder: Path, content: Content) -> tuple[HeadlineEstimate, ...]:
     """The headline estimate of every policy that was replayed on the log of a run, beside the lift
     of the arm that it is.
 
@@ -82,7 +82,7 @@ def beside(folder: Path, content: Content) -> tuple[Estimate, ...]:
         ) from error
 
 
-def _estimates(stored: Any, content: Content) -> tuple[Estimate, ...]:
+def _estimates(stored: Any, content: Content) -> tuple[HeadlineEstimate, ...]:
     arm_of = {
         spec.get("policy"): arm
         for arm, spec in content.settings.get("arms", {}).items()
@@ -97,7 +97,7 @@ def _estimates(stored: Any, content: Content) -> tuple[Estimate, ...]:
             arm = name if name in content.arms else arm_of.get(name)
             estimate = next(e for e in policy["estimates"] if e["estimator"] == policy["headline"])
             rows.append(
-                Estimate(
+                HeadlineEstimate(
                     policy=name,
                     verdict=policy["verdict"],
                     reasons=tuple(policy["reasons"]),

@@ -61,7 +61,7 @@ def compute_otherwise(
         for name, p in segments.dependence(table).items()
         if p >= segments.DEPENDENT and _levels(table, name) > 1
     ]
-    samples = contrasts.Samples(table, {})
+    samples = contrasts.TableMoments(table, {})
     alternatives: list[Alternative] = []
     done, of = 0, len(treatments) * len(table.numerators)
     for arm in treatments:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.log.notices import Notice
-from simulator.report.content import Calibration, Marginal
+from simulator.report.content import Calibration, WorldMarginal
 from simulator.stats.checks import Check
 from simulator.stats.units import UserDays
 
@@ -51,13 +51,13 @@ def calibrated(calibration: Calibration | None) -> Check:
     return Check(name, "amber", value, "The history is too short to tell; a longer one would.")
 
 
-def _closeness(row: Marginal) -> float:
+def _closeness(row: WorldMarginal) -> float:
     """How near a marginal is to its target, on the scale of logarithms: the furthest is least."""
     ratio = 0.0 if math.isnan(row.ratio) else row.ratio
     return -abs(math.log(max(ratio, 1e-9)))
 
 
-def _beyond(row: Marginal, tolerance: float) -> bool:
+def _beyond(row: WorldMarginal, tolerance: float) -> bool:
     """Whether a marginal is out of tolerance by more than two of its standard errors."""
     excess = abs(row.simulated - row.target) - tolerance * abs(row.target)
     error = 0.0 if math.isnan(row.se) else row.se

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from simulator.report.content import Marginal
+from simulator.report.content import WorldMarginal
 from simulator.stats.segments import Segment
 from simulator.stats.sequential import Peeks
 from simulator.stats.verdict import Lift
@@ -28,7 +28,7 @@ NOT_STORED = {(Lift, "note")}
 SPREAD_OUT = {(Segment, "row")}
 """Fields whose own keys stand in their place."""
 
-LEFT_OUT_IF_NONE = {(Marginal, "feed")}
+LEFT_OUT_IF_NONE = {(WorldMarginal, "feed")}
 
 DERIVED: dict[type, Callable[[Any], dict[str, Any]]] = {
     Peeks: lambda peeks: {

@@ -20,8 +20,8 @@ from simulator.report.content import (
     Calibration,
     Content,
     DecidedLift,
-    Interval,
-    Marginal,
+    LiftInterval,
+    WorldMarginal,
 )
 from simulator.report.errors import ReportError
 from simulator.report.run_checks import CALIBRATION
@@ -67,7 +67,7 @@ def calibration(log: EventLog) -> Calibration | None:
     if not history.n_rows:
         return None
     rows = [
-        Marginal(*row)
+        WorldMarginal(*row)
         for row in compare({LOGGING: measure(Impressions.of(history))})
         if math.isfinite(row.simulated)
     ]
@@ -149,7 +149,7 @@ def over(contents: Mapping[str, Content]) -> tuple[AcrossWorlds, ...]:
     rows = []
     for row in across(contents):
         lift = pooled.get((row.arm, row.metric))
-        all_worlds = None if lift is None else Interval(lift.lift, lift.low, lift.high)
+        all_worlds = None if lift is None else LiftInterval(lift.lift, lift.low, lift.high)
         rows.append(AcrossWorlds(row.metric, row.arm, row.lifts, row.agree, all_worlds))
     return tuple(rows)
 

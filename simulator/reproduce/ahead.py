@@ -13,7 +13,7 @@ from policies.base import Progress
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
 from simulator.reproduce.claims import Answer, Claim, answer, corrected
-from simulator.reproduce.experiment import Floats, Plan, ReproduceError
+from simulator.reproduce.experiment import ExperimentPlan, Floats, ReproduceError
 from simulator.reproduce.systems import FAMILIES
 from simulator.stats.moments import paired
 
@@ -62,7 +62,7 @@ def measures(log: EventLog, ahead: int = AHEAD) -> dict[str, dict[str, Floats]]:
     return by_arm
 
 
-def answers(plan: Plan, progress: Progress, workers: int) -> list[Answer]:
+def answers(plan: ExperimentPlan, progress: Progress, workers: int) -> list[Answer]:
     """Two steps against one, m:n by m:n, for every family of the plan; run now what was not run
     before.
 

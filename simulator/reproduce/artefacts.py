@@ -25,7 +25,7 @@ from simulator.reproduce import ahead as several
 from simulator.reproduce import claims as answered
 from simulator.reproduce import curves
 from simulator.reproduce import result_tables as tables
-from simulator.reproduce.experiment import Dataset, Plan, ReproduceError
+from simulator.reproduce.experiment import Dataset, ExperimentPlan, ReproduceError
 from simulator.reproduce.protocol import printed
 from simulator.reproduce.published import DATASETS, METRICS, STATISTICS, TABLE_2, TABLE_3
 from simulator.reproduce.systems import FAMILIES, ON_REQUEST, OWNER, ROWS, SPLITS, VARIANTS, Family
@@ -132,7 +132,11 @@ def families(rows: Mapping[str, str]) -> tuple[Family, ...]:
 
 
 def make(
-    artefact: Artefact, models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1
+    artefact: Artefact,
+    models: Sequence[str],
+    plan: ExperimentPlan,
+    progress: Progress,
+    workers: int = 1,
 ) -> tuple[Document, list[Path]]:
     """Run what is missing and write the artefact's files.
 
@@ -175,7 +179,7 @@ def make(
 
 
 def claims(
-    models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1
+    models: Sequence[str], plan: ExperimentPlan, progress: Progress, workers: int = 1
 ) -> tuple[Document, list[Path]]:
     """The paper's claims answered, over all users and by group; of `models` only, if there are any.
     As `make`.
@@ -192,7 +196,7 @@ def claims(
 
 
 def ahead(
-    models: Sequence[str], plan: Plan, progress: Progress, workers: int = 1
+    models: Sequence[str], plan: ExperimentPlan, progress: Progress, workers: int = 1
 ) -> tuple[Document, list[Path]]:
     """One slate for the next several clicks: two steps against one, by m:n; of `Pre-train` and
     `RecGPT K=1` without `models`. As `make`.
@@ -207,7 +211,9 @@ def ahead(
     return _write("ahead", several.answers(plan, progress, workers), plan)
 
 
-def _write(name: str, rows: Sequence[answered.Answer], plan: Plan) -> tuple[Document, list[Path]]:
+def _write(
+    name: str, rows: Sequence[answered.Answer], plan: ExperimentPlan
+) -> tuple[Document, list[Path]]:
     protocol = printed(plan.protocol, plan.families)
     shown = tables.document(name, answered.sections(rows), protocol)
     files = tables.write(name, [answered.record(row) for row in rows], shown, protocol, plan.out)

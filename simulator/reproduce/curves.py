@@ -22,7 +22,7 @@ from simulator.page.figures import (
 )
 from simulator.page.words import between, score, signed_score, whole
 from simulator.reproduce.claims import TONES, Answer
-from simulator.reproduce.result_tables import Cell
+from simulator.reproduce.result_tables import ResultCell
 
 WIDTH, HEIGHT, FOREST = 300, 170, 460
 """Of a panel: width and height of one of Figures 4 to 6, width of a forest plot; px."""
@@ -30,7 +30,7 @@ WIDTH, HEIGHT, FOREST = 300, 170, 460
 Plots = list[tuple[str, Markup]]
 
 
-def figures(table: Sequence[Cell], axis: str) -> Plots:
+def figures(table: Sequence[ResultCell], axis: str) -> Plots:
     """A panel for each data set and metric of the cells, whose rows are the points along the axis,
     in the order of the axis.
     """

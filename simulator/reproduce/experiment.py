@@ -354,7 +354,7 @@ def values(place: npt.NDArray[np.int8], metric: str) -> Floats:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """Experiments that tables are made of.
 
     Attributes:

@@ -23,7 +23,7 @@ from simulator.reproduce.systems import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ResultCell:
     """One number of a table.
 
     Attributes:
@@ -87,7 +87,7 @@ def cells(
     metrics: Sequence[str],
     published: Mapping[tuple[str, str, str], float],
     baselines: Sequence[str],
-) -> list[Cell]:
+) -> list[ResultCell]:
     """The cells of a table.
 
     Args:
@@ -122,7 +122,7 @@ def cells(
                 mean = float(seeds.mean())
                 against = best if row != best else ""
                 table.append(
-                    Cell(
+                    ResultCell(
                         dataset,
                         row,
                         system,
@@ -152,7 +152,7 @@ COLUMNS = (
 )
 
 
-def sections(table: Sequence[Cell]) -> list[Section]:
+def sections(table: Sequence[ResultCell]) -> list[Section]:
     """The cells as a table for each data set."""
     shown = []
     for dataset in dict.fromkeys(cell.dataset for cell in table):
@@ -162,7 +162,7 @@ def sections(table: Sequence[Cell]) -> list[Section]:
     return shown
 
 
-def _line(cell: Cell) -> list[blocks.Cell]:
+def _line(cell: ResultCell) -> list[blocks.Cell]:
     over_seeds = "n/a" if np.isnan(cell.low) else between(cell.low, cell.high, score)
     return [
         plain(cell.row),

@@ -65,7 +65,7 @@ def fit_numbers(number: int) -> Sequence[int | None]:
 
 
 @dataclass(frozen=True)
-class Learned:
+class RefitDays:
     """What a refit learns from besides the history: the days of the A/B before `day`.
 
     Attributes:
@@ -345,7 +345,7 @@ class Context:
         return Desk.of_arm(self.scenario, name, policies, ranker, self.catalogue.n_items, witness)
 
     def _fitted(
-        self, spec: PolicySpec, fit: int | None, users: Users, learned: Learned | None = None
+        self, spec: PolicySpec, fit: int | None, users: Users, learned: RefitDays | None = None
     ) -> Policy:
         """A policy with one of its fits loaded; yardsticks get their world."""
         policy = self.policy(spec)
@@ -355,7 +355,7 @@ class Context:
             calls.bind(users)
         return policy
 
-    def learned(self, arm: str, fit: int | None, day: int) -> Learned | None:
+    def learned(self, arm: str, fit: int | None, day: int) -> RefitDays | None:
         """What the policy of an arm has learned from by the beginning of a day besides the history;
         None: nothing.
         """
@@ -363,9 +363,9 @@ class Context:
         if day == 0 or serving.refit == "never":
             return None
         lane = self.design.rows_of(arm).lane if serving.refit_on == "own" else None
-        return Learned(day, lane, fit if self.scenario.fits.crossed else None)
+        return RefitDays(day, lane, fit if self.scenario.fits.crossed else None)
 
-    def fit_name(self, policy: Policy, fit: int | None, learned: Learned | None = None) -> str:
+    def fit_name(self, policy: Policy, fit: int | None, learned: RefitDays | None = None) -> str:
         """Folder of one fit of a policy."""
         return fit_name(policy, self.training_seed(policy, fit), learned)
 
@@ -376,7 +376,7 @@ def context(job: Job) -> Context:
     return Context(job)
 
 
-def fit_name(policy: Policy, seed: int, learned: Learned | None = None) -> str:
+def fit_name(policy: Policy, seed: int, learned: RefitDays | None = None) -> str:
     """Folder of a policy's fit: policies that differ only in how they serve share it, unless the
     files behind them differ.
 

@@ -26,9 +26,9 @@ from policies.registry import PolicyError, is_built_in, locate, make
 from policies.sources import sources
 from policies.time import DAY
 from simulator.config.document import Keys
-from simulator.designs.base import Design, Rows
+from simulator.designs.base import ArmRows, Design
 from simulator.engine import tape
-from simulator.engine.lives import Engine, Lives, Span
+from simulator.engine.lives import Engine, ShardLives, Span
 from simulator.log.eventlog import Writer
 from simulator.log.files import (
     FULL,
@@ -47,7 +47,7 @@ from simulator.log.workspace import Lane, open_log
 from simulator.run.context import (
     Context,
     Job,
-    Learned,
+    RefitDays,
     context,
     one_torch_thread,
     with_columns,
@@ -169,7 +169,7 @@ class Fit:
     job: Job
     spec: PolicySpec
     fit: int | None = None
-    learned: Learned | None = None
+    learned: RefitDays | None = None
 
     def __str__(self) -> str:
         which = "" if self.fit is None else f" (fit {self.fit})"
@@ -214,7 +214,7 @@ class Fit:
             run.forget()
             raise
 
-    def _update(self, run: Context, calls: Calls, log: Sequences, learned: Learned) -> None:
+    def _update(self, run: Context, calls: Calls, log: Sequences, learned: RefitDays) -> None:
         day = learned.day - 1
         before = replace(learned, day=day) if day else None
         calls.load(run.workspace.models / run.fit_name(calls.policy, self.fit, before))
@@ -365,7 +365,9 @@ class Simulate:
         lane = self.lane.name
         return design.served_by(lane, day) != design.served_by(lane, day - 1)
 
-    def _resume(self, run: Context, users: Users, folder: Path, start: int) -> tuple[Lives, int]:
+    def _resume(
+        self, run: Context, users: Users, folder: Path, start: int
+    ) -> tuple[ShardLives, int]:
         """The lives at the last finished day's end, and that time; the users are put there, too."""
         snapshot = folder / "snapshot.npz"
         if snapshot.is_file():
@@ -379,7 +381,7 @@ class Simulate:
             return lives.rows(np.isin(lives.user, user)), start
         first = users.first(user)
         serving = run.scenario.serving
-        lives = Lives.born(
+        lives = ShardLives.born(
             user,
             np.where(first == NEVER, NEVER, first + start),
             max(serving.history, serving.seen or 0),
@@ -402,9 +404,9 @@ def _keep(folder: Path, t: int, engine: Engine, *, again: bool) -> None:
     save_arrays(folder / "snapshot.npz", state)
 
 
-def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> Lives:
+def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> ShardLives:
     """The lives of a snapshot; the users' own state is put back into `users`."""
-    lives = Lives.restore(
+    lives = ShardLives.restore(
         {
             name.removeprefix("lives."): column
             for name, column in state.items()
@@ -437,7 +439,7 @@ class Merge:
         path = run.workspace.history if self.arm == HISTORY else run.workspace.part(index, self.arm)
         if path.is_file():
             return {"seconds": 0.0}
-        rows = Rows(HISTORY) if self.arm == HISTORY else run.design.rows_of(self.arm)
+        rows = ArmRows(HISTORY) if self.arm == HISTORY else run.design.rows_of(self.arm)
         lanes = [Lane(HISTORY)] if self.arm == HISTORY else run.lanes_called(rows.lane)
         end = 0 if self.arm == HISTORY else scenario.days * DAY
         # In KEY order: users who live with one fit each are one part, users with several lives one

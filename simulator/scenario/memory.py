@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from simulator.config.document import Keys, dotted
-from simulator.config.section import Section
-from simulator.scenario.parts import Data, Engine, Serving
+from simulator.config.section import ConfigSection
+from simulator.scenario.parts import Data, EngineSpec, Serving
 
 GIB = 2**30
 
@@ -41,13 +41,13 @@ class Sized(Protocol):
     """What the estimate reads of a scenario."""
 
     @property
-    def users(self) -> Section: ...
+    def users(self) -> ConfigSection: ...
     @property
     def data(self) -> Data: ...
     @property
     def serving(self) -> Serving: ...
     @property
-    def engine(self) -> Engine: ...
+    def engine(self) -> EngineSpec: ...
 
 
 @dataclass(frozen=True)

@@ -32,20 +32,20 @@ from simulator.config.document import (
     near,
     shown,
 )
-from simulator.config.section import MAX_DAYS, MAX_IDS, Name, Section, Title
+from simulator.config.section import MAX_DAYS, MAX_IDS, ConfigSection, Name, Title
 from simulator.designs.base import Design
 from simulator.designs.fits import FitsSpec, as_section
 from simulator.designs.registry import DesignSpec
 from simulator.log.files import looked_up
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.scenario import memory
-from simulator.scenario.parts import Arm, Data, Engine, PolicySpec, Serving
+from simulator.scenario.parts import Arm, Data, EngineSpec, PolicySpec, Serving
 from simulator.scenario.populations import POPULATIONS, SYNTHETIC, Users, population_class
 
 __all__ = ["Scenario", "ScenarioError", "json_schema"]
 
 
-class World(Section):
+class WorldSpec(ConfigSection):
     """One more world for the same arms."""
 
     users: Users
@@ -63,7 +63,7 @@ def _metric(value: Any) -> Any:
     return value
 
 
-class Scenario(Section):
+class Scenario(ConfigSection):
     """A scenario, resolved: everything that decides the log, plus `engine`, which may not."""
 
     name: Title = Field(description="of the run's folder and the report's title")
@@ -93,13 +93,13 @@ class Scenario(Section):
             " is better"
         ),
     )
-    worlds: dict[Name, World] = Field(
+    worlds: dict[Name, WorldSpec] = Field(
         default_factory=dict,
         max_length=255,
         description="further worlds in which the same arms are run",
     )
-    engine: Engine = Field(
-        default=Engine(), description="speed only: may not change a byte of the log"
+    engine: EngineSpec = Field(
+        default=EngineSpec(), description="speed only: may not change a byte of the log"
     )
     published: dict[Name, Annotated[float, Field(gt=-1, le=1000)]] = Field(
         default_factory=dict,
@@ -268,12 +268,12 @@ def json_schema() -> dict[str, Any]:
         definitions.update(part.pop("$defs", {}))
         definitions[part["title"]] = part
         choices.append({"$ref": f"#/$defs/{part['title']}"})
-    for section in (whole, definitions["World"]):
+    for section in (whole, definitions["WorldSpec"]):
         section["properties"]["users"] = {
             "oneOf": choices,
             "description": "who answers; `kind` decides which further keys there are",
         }
-    definitions.pop("Section", None)
+    definitions.pop("ConfigSection", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
 

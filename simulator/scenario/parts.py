@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from policies.device import Device
-from simulator.config.section import MAX_DAYS, MAX_IDS, Name, Params, Section
+from simulator.config.section import MAX_DAYS, MAX_IDS, ConfigSection, Name, Params
 from simulator.designs.fits import MOST
 
 Count = Annotated[int, Field(ge=1, le=MAX_IDS)]
@@ -16,7 +16,7 @@ Reference = Annotated[str, Field(min_length=1, max_length=1000)]
 """What stands for something else: a policy, a file."""
 
 
-class PolicySpec(Section):
+class PolicySpec(ConfigSection):
     """A policy by name, with its hyper-parameters."""
 
     policy: Reference = Field(
@@ -53,7 +53,7 @@ class Logging(PolicySpec):
     )
 
 
-class Data(Section):
+class Data(ConfigSection):
     """Where the history comes from."""
 
     source: Literal["synthetic", "kuairand", "open_bandit", "s3rec", "inter", "log"] = Field(
@@ -82,14 +82,14 @@ class Data(Section):
     )
 
 
-class Channel(PolicySpec):
+class ChannelSpec(PolicySpec):
     """A recall channel beside the tested one, the same for all arms."""
 
     name: Name = Field(description="what the report calls it")
     quota: Count = Field(description="candidates of a request")
 
 
-class Ranking(Section):
+class Ranking(ConfigSection):
     """The stage between recall and the slate, fitted on the history, the same for all arms."""
 
     kind: Literal["pointwise", "recall"] = Field(
@@ -100,7 +100,7 @@ class Ranking(Section):
     )
 
 
-class Serving(Section):
+class Serving(ConfigSection):
     """How a request is served."""
 
     slate: Annotated[int, Field(ge=1, le=1000)] = Field(
@@ -115,7 +115,7 @@ class Serving(Section):
     seen: Count | None = Field(
         default=None, description="impressions not recalled again; `history` if left out"
     )
-    channels: Annotated[tuple[Channel, ...], Field(max_length=255)] = Field(
+    channels: Annotated[tuple[ChannelSpec, ...], Field(max_length=255)] = Field(
         default=(), description="further recall channels, the same for all arms"
     )
     ranking: Ranking = Field(
@@ -129,7 +129,7 @@ class Serving(Section):
     )
 
 
-class Engine(Section):
+class EngineSpec(ConfigSection):
     """Speed only: nothing in here may change a byte of the log, but for the last bits that a fit
     has from its kind of processor.
     """

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from simulator.config.document import disagreement, near, shown
-from simulator.config.section import Section
+from simulator.config.section import ConfigSection
 
 POPULATIONS: dict[str, str] = {
     "choice": "simulator.users.choice:Choice",
@@ -26,20 +26,20 @@ real log.
 """
 
 
-def population_class(kind: str) -> type[Section]:
+def population_class(kind: str) -> type[ConfigSection]:
     """The section class of a kind of users."""
     module, name = POPULATIONS[kind].split(":")
-    section: type[Section] = getattr(importlib.import_module(module), name)
+    section: type[ConfigSection] = getattr(importlib.import_module(module), name)
     return section
 
 
-def population(value: Any) -> Section:
+def population(value: Any) -> ConfigSection:
     """The users section from its plain values; an instance passes through.
 
     Raises:
         ValueError: not a mapping, no or an unknown `kind`, or what the section itself complains of.
     """
-    if isinstance(value, Section):
+    if isinstance(value, ConfigSection):
         return value
     if not isinstance(value, Mapping):
         raise ValueError("must be a mapping with the key `kind`")
@@ -50,5 +50,5 @@ def population(value: Any) -> Section:
     return population_class(kind).model_validate(dict(value))
 
 
-Users = Annotated[SerializeAsAny[Section], BeforeValidator(population)]
+Users = Annotated[SerializeAsAny[ConfigSection], BeforeValidator(population)]
 """The type of a `users` section: its `kind` decides which further keys there are."""

@@ -37,7 +37,7 @@ PLANTED = 0.005
 
 
 @dataclass(frozen=True)
-class Row:
+class AuditedAnalysis:
     """What one analysis does to one metric at one sample size.
 
     Attributes:
@@ -136,7 +136,7 @@ class Audit:
     control: str
     repetitions: int
     n_users: int
-    rows: tuple[Row, ...]
+    rows: tuple[AuditedAnalysis, ...]
     planted: tuple[Planted, ...]
     wrong: tuple[Wrong, ...]
     looking: tuple[Looking, ...]
@@ -178,12 +178,12 @@ class _Tally:
             else (np.nan, np.nan)
         )
 
-    def row(self, o: Outcomes, a: Analysis, n: int) -> Row:
+    def row(self, o: Outcomes, a: Analysis, n: int) -> AuditedAnalysis:
         events = float((o.control[0] != 0).mean() * (n * SHARES[a.design]))
         error, power = (Rate.of(count, self.total) for count in (self.rejected_null, self.rejected))
         coverage = Rate.of(self.covered, self.total) if a.truth is not None else Rate.of(0, 0)
         lift = float("nan") if a.truth is None else a.truth(a.prepare(o))
-        return Row(
+        return AuditedAnalysis(
             o.metric,
             o.arm,
             a.design,
@@ -247,7 +247,7 @@ def audit(
     names = [m for m in days.metrics if m not in days.missing]
     both = [outcomes(days, control, arm, m) for arm in treatments for m in names]
     both = [o for o in both if np.isfinite(o.lift)]
-    rows: list[Row] = []
+    rows: list[AuditedAnalysis] = []
     planted: list[Planted] = []
     done, last = 0, max(sizes)
     small = max((n for n in sizes if n * ROOM <= days.n_users), default=min(sizes))

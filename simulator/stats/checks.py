@@ -12,7 +12,7 @@ import numpy as np
 
 from policies.elementary import exp, log
 from simulator.stats import intervals, moments, segments, tests, verdict
-from simulator.stats.contrasts import Samples, values
+from simulator.stats.contrasts import TableMoments, values
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
 from simulator.stats.units import TableError, UnitTable, UserDays
@@ -260,7 +260,7 @@ def outliers(table: UnitTable, control: str) -> Check:
     """Whether one user decides: each of the most influential users left out in turn, for every
     metric and arm.
     """
-    samples = Samples(table, {})
+    samples = TableMoments(table, {})
     turned, largest, where = [], 0.0, ""
     for arm in table.arms:
         for metric in table.numerators if arm != control else ():
@@ -422,8 +422,8 @@ def novelty(days: UserDays, control: str) -> Check:
     }
     names = {m.numerator.name for m in sums.values()}
     sloped = {**days.terms, **{term: days.terms[term] * line for term in names}}
-    tilted = Samples(replace(days.pooled(sloped), metrics=sums).by("user"), {})
-    whole = Samples(days.by("user"), {})
+    tilted = TableMoments(replace(days.pooled(sloped), metrics=sums).by("user"), {})
+    whole = TableMoments(days.by("user"), {})
     trends = []
     for metric in sums:
         for arm in days.arms:

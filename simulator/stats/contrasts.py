@@ -17,7 +17,7 @@ def compare(
     table: UnitTable, metric: str, control: str, treatment: str, covariates: Sequence[str] = ()
 ) -> Moments:
     """The moments of one comparison, paired or split as the table is."""
-    return Samples(table, {metric: covariates}).moments(metric, control, treatment)
+    return TableMoments(table, {metric: covariates}).moments(metric, control, treatment)
 
 
 def values(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
@@ -68,7 +68,7 @@ def _influence(top: Floats, bottom: Floats | None) -> Floats:
     return (top - top.sum() / total * bottom) / total if total != 0 else np.zeros(len(top))
 
 
-class Samples:
+class TableMoments:
     """The second moments behind all comparisons of a table: each column of each arm is read once,
     however many comparisons use it, and whoever asks (the table keeps what was read).
     """

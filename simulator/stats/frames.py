@@ -15,8 +15,8 @@ import numpy.typing as npt
 from simulator.log.metrics import METRICS, Better, Metric, Term, directed, direction_of
 from simulator.stats.adjustment import clustered
 from simulator.stats.readings import (
+    ColumnReading,
     Floats,
-    Reading,
     UnreadableError,
     has_leading_zeros,
     is_number,
@@ -154,7 +154,7 @@ class _Sheet:
     pasts: list[str] | None
     segments: list[str] | None
     uses: dict[str, Use] = field(default_factory=dict)
-    read: dict[str, Reading] = field(default_factory=dict)
+    read: dict[str, ColumnReading] = field(default_factory=dict)
     levels: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -220,7 +220,7 @@ class _Sheet:
         self.read[column] = reading
         self.uses.setdefault(column, Use(column, role, _read_how(reading)))
 
-    def _numbers(self, column: str) -> Reading | None:
+    def _numbers(self, column: str) -> ColumnReading | None:
         """The numbers of a column, None where it holds none.
 
         Raises:
@@ -282,7 +282,7 @@ class _Sheet:
         else:
             self._number(column, reading, "metric", taken=self.asked is None)
 
-    def _number(self, column: str, reading: Reading, role: Role, *, taken: bool) -> None:
+    def _number(self, column: str, reading: ColumnReading, role: Role, *, taken: bool) -> None:
         if not taken:
             self._leave(column, "not asked for")
             return
@@ -409,7 +409,7 @@ class _Sheet:
         return values
 
 
-def _read_how(reading: Reading) -> str:
+def _read_how(reading: ColumnReading) -> str:
     return f"read {reading.how}" if reading.how else ""
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.stats import intervals, verdict
-from simulator.stats.contrasts import Samples
+from simulator.stats.contrasts import TableMoments
 from simulator.stats.intervals import quantile
 from simulator.stats.moments import Moments
 from simulator.stats.tests import adjust
@@ -152,7 +152,7 @@ def answer_margins(
         TableError: a margin that is not positive, no such metric or arm, a guardrail of a metric
             whose direction is not known.
     """
-    samples, metrics = Samples(table, covariates or {}), table.metrics
+    samples, metrics = TableMoments(table, covariates or {}), table.metrics
     answers: list[tuple[Margin, bool]] = []
     asked: list[tuple[Kind, Mapping[str, float]]] = [
         ("guardrail", margins.guardrails),
@@ -189,7 +189,7 @@ def answer_margins(
 
 
 def _judge(
-    samples: Samples | None,
+    samples: TableMoments | None,
     table: UnitTable,
     kind: Kind,
     metric: str,

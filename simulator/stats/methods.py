@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.stats import moments
-from simulator.stats.contrasts import Samples, compare
+from simulator.stats.contrasts import TableMoments, compare
 from simulator.stats.intervals import Method
 from simulator.stats.moments import Floats, Sample
 from simulator.stats.replication import (
@@ -107,7 +107,7 @@ class _Fits:
         fits = range(max(days.fits))
         members = [np.flatnonzero(days.fit_of_user == fit) for fit in fits]
         self.each = [days.users(index).by(unit) for index in members if len(index)]
-        self._samples = [Samples(table, {}) for table in self.each]
+        self._samples = [TableMoments(table, {}) for table in self.each]
 
     def replicated(self, metric: str, control: str, arm: str) -> Replicated:
         """One comparison by both questions."""

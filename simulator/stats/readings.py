@@ -66,7 +66,7 @@ SECONDS = {"days": 86_400.0, "hours": 3_600.0, "minutes": 60.0, "seconds": 1.0}
 
 
 @dataclass(frozen=True)
-class Reading:
+class ColumnReading:
     """A column of numbers.
 
     Attributes:
@@ -102,7 +102,7 @@ def encoded(cells: Cells) -> tuple[Cells, npt.NDArray[np.int64]]:
     return coded.dictionary, indices.to_numpy().astype(np.int64)
 
 
-def read_numbers(cells: Cells) -> Reading | None:
+def read_numbers(cells: Cells) -> ColumnReading | None:
     """The numbers of a column of any type; None where it holds none (text, dates, categories,
     lists).
 
@@ -118,15 +118,15 @@ def read_numbers(cells: Cells) -> Reading | None:
             else None
         )
     if is_number(kind):
-        return Reading(_floats(cells))
+        return ColumnReading(_floats(cells))
     if pa.types.is_boolean(kind):
-        return Reading(_floats(pc.cast(cells, pa.int8())), "with true as 1, false as 0")
+        return ColumnReading(_floats(pc.cast(cells, pa.int8())), "with true as 1, false as 0")
     if pa.types.is_decimal(kind):
-        return Reading(_floats(pc.cast(cells, pa.float64())), "as decimals")
+        return ColumnReading(_floats(pc.cast(cells, pa.float64())), "as decimals")
     if pa.types.is_duration(kind) or pa.types.is_time(kind):
         ticks = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
         whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
-        return Reading(_floats(pc.cast(cells, whole)) / ticks, "as seconds")
+        return ColumnReading(_floats(pc.cast(cells, whole)) / ticks, "as seconds")
     return _from_text(cells) if is_text(kind) else None
 
 
@@ -165,12 +165,12 @@ def _floats(cells: Cells) -> Floats:
     return np.asarray(as_numpy(cells), dtype=np.float64)
 
 
-def _from_text(cells: Cells) -> Reading | None:
+def _from_text(cells: Cells) -> ColumnReading | None:
     try:
         values = _floats(pc.cast(cells, pa.float64()))
     except pa.ArrowInvalid:
         return _dressed(cells)
-    return _dressed(cells) if _may_have_thousands(cells, values) else Reading(values)
+    return _dressed(cells) if _may_have_thousands(cells, values) else ColumnReading(values)
 
 
 def _may_have_thousands(cells: Cells, values: Floats) -> bool:
@@ -231,7 +231,7 @@ class _Texts:
         return np.where(self.rows >= 0, values[self.rows], np.nan)
 
 
-def _dressed(cells: Cells) -> Reading | None:
+def _dressed(cells: Cells) -> ColumnReading | None:
     """Text that is not plain numbers, by the rule that most of its values keep."""
     column = _Texts.of(cells)
     if not column.counts.sum():
@@ -243,12 +243,12 @@ def _dressed(cells: Cells) -> Reading | None:
     )
     yes_no = _booleans(words, used)
     if yes_no is not None:
-        return Reading(column.column(yes_no[0]), yes_no[1])
+        return ColumnReading(column.column(yes_no[0]), yes_no[1])
     for rule in (_amounts, _durations):
         values, how = rule(column)
         strays = used & np.isnan(values)
         if not strays.any():
-            return Reading(column.column(values), how)
+            return ColumnReading(column.column(values), how)
         if _mostly_numbers(column, strays):
             row, text = column.first(strays)
             count = int(column.counts[strays].sum())

@@ -17,7 +17,7 @@ import numpy as np
 from policies.elementary import exps, log, log1p, logs, logs1p
 from policies.products import matmul
 from simulator.stats import intervals, tests
-from simulator.stats.contrasts import Samples, influences
+from simulator.stats.contrasts import TableMoments, influences
 from simulator.stats.moments import Floats, Moments, Number
 from simulator.stats.quadrature import legendre
 from simulator.stats.units import UnitTable, UserDays
@@ -235,7 +235,7 @@ class Peeks:
 def peeks(days: UserDays, control: str) -> list[Peeks]:
     """Daily looks at every metric with data of every arm, planned for all days of the test."""
     tables = [days.by("user", until=d) for d in range(1, days.days + 1)]
-    so_far = [Samples(table, {}) for table in tables]
+    so_far = [TableMoments(table, {}) for table in tables]
     return [
         Peeks(
             metric,

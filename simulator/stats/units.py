@@ -76,7 +76,8 @@ class UnitTable:
         groups: segments by name, `[units]` of str or int.
         columns: what each column of a per-user table was taken for; empty where the units come from
             a log.
-        samples: the second moments that have been read of it, by covariates (`contrasts.Samples`).
+        samples: the second moments that have been read of it, by covariates
+            (`contrasts.TableMoments`).
     """
 
     unit: Unit

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from simulator.stats import intervals, tests
-from simulator.stats.contrasts import Samples, compare
+from simulator.stats.contrasts import TableMoments, compare
 from simulator.stats.intervals import Method
 from simulator.stats.moments import Moments
 from simulator.stats.tests import Correction
@@ -121,7 +121,7 @@ def lifts(
     """
     table.arm(control)
     names = tuple(table.metrics if metrics is None else metrics)
-    samples = Samples(table, covariates or {})
+    samples = TableMoments(table, covariates or {})
     rows = []
     for arm in table.arms:
         for name in names if arm != control else ():

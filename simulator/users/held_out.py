@@ -13,11 +13,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
-from simulator.config.section import Section
+from simulator.config.section import ConfigSection
 from simulator.users.base import NEVER, Feedback, Source, UsersError
 
 
-class HeldOut(Section):
+class HeldOut(ConfigSection):
     """Leave-one-out evaluation as a population: a user's first clicks from t = 0 on are the items
     to be found.
 

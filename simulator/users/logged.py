@@ -13,13 +13,13 @@ from pydantic import Field
 
 from policies.base import IntArray, Progress, Slates
 from policies.time import DAY
-from simulator.config.section import Section
+from simulator.config.section import ConfigSection
 from simulator.log.eventlog import EventLog
 from simulator.users.base import Feedback, Source
 from simulator.users.learned import Learned, LearnedUsers
 
 
-class Logged(Section):
+class Logged(ConfigSection):
     """The log's own sessions as the clock, its answers where it has them, a response model where it
     has none.
 

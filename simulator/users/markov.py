@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from policies.streams import Purpose, uniform
-from simulator.config.section import Section
+from simulator.config.section import ConfigSection
 from simulator.users.base import Source
 from simulator.users.choice.parameters import Affinity, Drift, Focus, Interests, Spread
 from simulator.users.choice.people import People
@@ -23,7 +23,7 @@ _PATH, _BRANCH, _ONWARD = 50, 51, 52
 """Further meanings of `step` under Purpose.WORLD."""
 
 
-class Succession(Section):
+class Succession(ConfigSection):
     """Where a click leads: to a tag drawn among the `branches` successors of the video's tag, the
     same each time, and a deviation.
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from simulator.config.section import MAX_IDS, DistinctNumbers, Section
+from simulator.config.section import MAX_IDS, ConfigSection, DistinctNumbers
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -52,7 +52,7 @@ KuaiRand's logs follow).
 """
 
 
-class Mechanism(Section):
+class Mechanism(ConfigSection):
     """Base of the blocks that can be switched off."""
 
     enabled: bool = Field(
@@ -60,7 +60,7 @@ class Mechanism(Section):
     )
 
 
-class Videos(Section):
+class Videos(ConfigSection):
     """The catalogue: a video has one author, one visible tag, a duration, and a hidden place among
     latent topics.
 
@@ -88,7 +88,7 @@ class Videos(Section):
     )
 
 
-class Interests(Section):
+class Interests(ConfigSection):
     """Several interests per user, each a direction in the latent space near a tag's centre, with
     weights.
 
@@ -107,7 +107,7 @@ class Interests(Section):
     )
 
 
-class Affinity(Section):
+class Affinity(ConfigSection):
     """The logit of a valid play of an examined video: base + user + activity + quality + match +
     author + taste + duration.
 
@@ -161,7 +161,7 @@ class Cascade(Mechanism):
     after_unclick: Share = 0.03
 
 
-class Watch(Section):
+class Watch(ConfigSection):
     """Watch time has two humps: a skip after a second or two (Weibull, below the click threshold)
     or real watching.
 
@@ -194,7 +194,7 @@ class Reaction(Mechanism):
     unclicked: Annotated[float, Field(ge=0, le=1000)]
 
 
-class Reactions(Section):
+class Reactions(ConfigSection):
     """Feedback beside click and watch time, conditional on the click (conditional rates:
     KuaiRand).
     """
@@ -272,7 +272,7 @@ class Patience(Mechanism):
     reference: Share = 0.33
 
 
-class Arrival(Section):
+class Arrival(ConfigSection):
     """Sessions start as a Poisson process whose rate follows the hour of the day; users differ by a
     gamma-distributed rate.
 
@@ -325,7 +325,7 @@ class Returning(Mechanism):
     memory: Share = Field(default=0.8, description="weight of the past at each request in S")
 
 
-class ChoiceParameters(Section):
+class ChoiceParameters(ConfigSection):
     """The keys of the `users:` section of kind `choice`."""
 
     kind: Literal["choice"] = "choice"

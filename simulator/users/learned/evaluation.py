@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source, UsersError
-from simulator.users.learned.inputs import Answers
+from simulator.users.learned.inputs import AnsweredImpressions
 from simulator.users.learned.response import Response
 
 F64 = npt.NDArray[np.float64]
@@ -70,7 +70,7 @@ class Total:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ResponseEvaluation:
     """A response model against the answers of later days.
 
     Attributes:
@@ -131,7 +131,7 @@ class Evaluation:
         return {"basis": basis, "tolerance": TOLERANCE, "rows": rows}
 
 
-def evaluate(response: Response, source: Source, seed: int = 0) -> Evaluation:
+def evaluate(response: Response, source: Source, seed: int = 0) -> ResponseEvaluation:
     """Hold `response`, fitted on `source.history`, against `source.future`.
 
     Raises:
@@ -145,8 +145,8 @@ def evaluate(response: Response, source: Source, seed: int = 0) -> Evaluation:
     past, future = source.history.sequences("history"), source.future.sequences("history")
     duration = response.duration
     observed = ~np.isnan(past.columns["watch"])
-    earlier = Answers.of(past, observed, duration)
-    answers = Answers.of(future, ~np.isnan(future.columns["watch"]), duration)
+    earlier = AnsweredImpressions.of(past, observed, duration)
+    answers = AnsweredImpressions.of(future, ~np.isnan(future.columns["watch"]), duration)
     if not len(answers):
         raise UsersError(
             "held-out evaluation: no impression of the future has a click and a watch time"
@@ -171,7 +171,7 @@ def evaluate(response: Response, source: Source, seed: int = 0) -> Evaluation:
     actual |= {name: (answers.kinds[name] == 1).astype(np.float64) for name in response.names}
     drawn = uniform(seed, Purpose.RESAMPLE, np.arange(len(real)))
     groups = [*_days(answers), *_pasts(answers, earlier)]
-    return Evaluation(
+    return ResponseEvaluation(
         len(real),
         tuple(heads),
         _calibration_error(click, real),
@@ -238,7 +238,7 @@ def _coverage(
 
 
 def _expected_kinds(
-    response: Response, answers: Answers, click: F64, bins: F64, seed: int
+    response: Response, answers: AnsweredImpressions, click: F64, bins: F64, seed: int
 ) -> dict[str, F64]:
     """P(kind) of each impression by the whole chain, click and watch time drawn DRAWS times."""
     rows = (answers.user, answers.item, answers.tab, answers.hour, answers.position)
@@ -253,12 +253,14 @@ def _expected_kinds(
     return {name: total[:, i] / DRAWS for i, name in enumerate(response.names)}
 
 
-def _days(answers: Answers) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _days(answers: AnsweredImpressions) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     for day in np.unique(answers.day):
         yield f"day {day + 1}", answers.day == day
 
 
-def _pasts(answers: Answers, earlier: Answers) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _pasts(
+    answers: AnsweredImpressions, earlier: AnsweredImpressions
+) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     """Users by how many of their impressions the model was fitted on."""
     top = int(max(answers.user.max(), earlier.user.max())) + 1
     past = np.bincount(earlier.user, minlength=top)[answers.user]

@@ -13,12 +13,12 @@ from policies.base import Progress
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source, UsersError
 from simulator.users.learned.hyperparameters import Hyperparameters
-from simulator.users.learned.inputs import DURATIONS, Answers, Evidence, Features
+from simulator.users.learned.inputs import DURATIONS, AnsweredImpressions, Features, HistoryEvidence
 from simulator.users.learned.network import (
     Inputs,
-    Network,
-    Shape,
-    Training,
+    ResponseNetwork,
+    ResponseShape,
+    ResponseTraining,
     duration_class,
     duration_limits,
     train,
@@ -32,7 +32,7 @@ F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Calibration:
+class HeadCalibration:
     """Scale and shift of the click head and of each further kind `[K]`, and shifts
     `[durations, 2 (bins + 1)]` of the watch head.
     """
@@ -68,18 +68,18 @@ def _fit(config: Hyperparameters, source: Source, seed: int, progress: Progress)
     duration = np.asarray(
         catalogue.items.get("duration", np.zeros(catalogue.n_items + 1)), dtype=np.float32
     )
-    answers = Answers.of(history, observed, duration)
+    answers = AnsweredImpressions.of(history, observed, duration)
     days = np.unique(answers.day)
     if len(days) < 2:
         raise UsersError(
             "a response model needs at least two days with clicks and watch times in the history;"
             f" it has {len(days)}"
         )
-    evidence = Evidence(history, observed, catalogue.n_items)
+    evidence = HistoryEvidence(history, observed, catalogue.n_items)
     edges = watch_edges(answers.watch, config.bins)
     limits = duration_limits(answers.duration, DURATIONS)
     rows = Inputs.of(answers, evidence, edges, limits, _weights(answers, config.bootstrap, seed))
-    shape = Shape(
+    shape = ResponseShape(
         catalogue.n_users,
         catalogue.n_items,
         config.dim,
@@ -91,11 +91,11 @@ def _fit(config: Hyperparameters, source: Source, seed: int, progress: Progress)
     )
     users = Features.of(dict(catalogue.users), catalogue.n_users)
     items = Features.of(dict(catalogue.items), catalogue.n_items + 1)
-    plan = Training(
+    plan = ResponseTraining(
         config.epochs, config.rate, config.vector_rate, config.batch, config.decay, config.dropout
     )
     held = torch.from_numpy(answers.day == days[-1])
-    network = Network(shape, users, items)
+    network = ResponseNetwork(shape, users, items)
     train(
         network,
         rows.rows(~held),
@@ -108,7 +108,7 @@ def _fit(config: Hyperparameters, source: Source, seed: int, progress: Progress)
     return _fold(network, evidence, calibration, edges, duration, limits)
 
 
-def _weights(answers: Answers, bootstrap: int, seed: int) -> F32:
+def _weights(answers: AnsweredImpressions, bootstrap: int, seed: int) -> F32:
     """Each user's weight in the loss: 1, or Exponential(1) in a bootstrap world (the Bayesian
     bootstrap, Rubin 1981).
     """
@@ -118,7 +118,7 @@ def _weights(answers: Answers, bootstrap: int, seed: int) -> F32:
     return np.asarray(drawn, dtype=np.float32)
 
 
-def _calibrate(network: Network, rows: Inputs, held: Tensor) -> Calibration:
+def _calibrate(network: ResponseNetwork, rows: Inputs, held: Tensor) -> HeadCalibration:
     """How steep a head may be is learned on the day that the training has not seen (`held`), how
     high it stands on all days.
 
@@ -144,13 +144,13 @@ def _calibrate(network: Network, rows: Inputs, held: Tensor) -> Calibration:
         for of_class in range(len(watch)):
             of = (y == side) & (rows.duration.numpy() == of_class)
             watch[of_class, side] = margins(both[of, side], bins[of], level[of])
-    return Calibration(two(click, y, 0.25), scales, watch.reshape(len(watch), -1))
+    return HeadCalibration(two(click, y, 0.25), scales, watch.reshape(len(watch), -1))
 
 
 def _fold(
-    network: Network,
-    evidence: Evidence,
-    calibration: Calibration,
+    network: ResponseNetwork,
+    evidence: HistoryEvidence,
+    calibration: HeadCalibration,
     edges: F32,
     duration: F32,
     limits: F32,

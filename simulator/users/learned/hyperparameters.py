@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from simulator.config.section import Section
+from simulator.config.section import ConfigSection
 
 
-class Hyperparameters(Section):
+class Hyperparameters(ConfigSection):
     """How the response model is fitted."""
 
     kind: Literal["learned"] = "learned"

@@ -33,7 +33,7 @@ F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnsweredImpressions:
     """Impressions whose answer is complete (click and watch time observed), in the order of the
     history.
 
@@ -62,7 +62,9 @@ class Answers:
     kinds: dict[str, npt.NDArray[np.int8]]
 
     @classmethod
-    def of(cls, history: Sequences, observed: npt.NDArray[np.bool_], duration: F32) -> Answers:
+    def of(
+        cls, history: Sequences, observed: npt.NDArray[np.bool_], duration: F32
+    ) -> AnsweredImpressions:
         """The impressions at `observed` `[N]`; `duration` `[n_items + 1]` stands in where the log
         has none.
         """
@@ -91,14 +93,16 @@ class Answers:
     def __len__(self) -> int:
         return len(self.user)
 
-    def rows(self, index: npt.NDArray[np.generic]) -> Answers:
+    def rows(self, index: npt.NDArray[np.generic]) -> AnsweredImpressions:
         """The impressions at `index`."""
         fields = {
             name: getattr(self, name)[index]
             for name in self.__dataclass_fields__
             if name != "kinds"
         }
-        return Answers(**fields, kinds={name: values[index] for name, values in self.kinds.items()})
+        return AnsweredImpressions(
+            **fields, kinds={name: values[index] for name, values in self.kinds.items()}
+        )
 
 
 def surface(tab: IntArray) -> IntArray:
@@ -180,7 +184,7 @@ def _common(values: npt.NDArray[np.generic]) -> IntArray:
     return number[codes].astype(np.int64)
 
 
-class Evidence:
+class HistoryEvidence:
     """What the history says of users and items, seen from any of its days: rates, volumes, and each
     user's latest clicks.
 

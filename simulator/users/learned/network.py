@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simulator.users.base import UsersError
-from simulator.users.learned.inputs import POSITIONS, TABS, Answers, Evidence, Features
+from simulator.users.learned.inputs import (
+    POSITIONS,
+    TABS,
+    AnsweredImpressions,
+    Features,
+    HistoryEvidence,
+)
 
 F32 = npt.NDArray[np.float32]
 ANSWER = 4
@@ -25,7 +31,7 @@ ANSWER = 4
 
 
 @dataclass(frozen=True)
-class Shape:
+class ResponseShape:
     """Sizes of a network.
 
     Attributes:
@@ -69,7 +75,12 @@ class Inputs:
 
     @classmethod
     def of(
-        cls, answers: Answers, evidence: Evidence, edges: F32, durations: F32, weight: F32
+        cls,
+        answers: AnsweredImpressions,
+        evidence: HistoryEvidence,
+        edges: F32,
+        durations: F32,
+        weight: F32,
     ) -> Inputs:
         """The inputs of `answers`, each from the days before its own.
 
@@ -127,7 +138,7 @@ def answer_features(click: npt.NDArray[np.bool_], watch: F32, duration: F32) -> 
     return np.stack([click, np.log1p(watch), share, duration > 0], axis=1).astype(np.float32)
 
 
-class Network(nn.Module):
+class ResponseNetwork(nn.Module):
     """Shared encoder of (user, item, context); heads for click, watch time given the click, and
     further feedback given both.
 
@@ -141,7 +152,7 @@ class Network(nn.Module):
     user_numbers: Tensor
     item_numbers: Tensor
 
-    def __init__(self, shape: Shape, users: Features, items: Features) -> None:
+    def __init__(self, shape: ResponseShape, users: Features, items: Features) -> None:
         super().__init__()
         d, h = shape.dim, shape.hidden
         self.shape = shape
@@ -256,7 +267,7 @@ Report = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Training:
+class ResponseTraining:
     """How a network is trained.
 
     Attributes:
@@ -279,7 +290,12 @@ class Training:
 
 
 def train(
-    network: Network, rows: Inputs, validation: Inputs, plan: Training, seed: int, report: Report
+    network: ResponseNetwork,
+    rows: Inputs,
+    validation: Inputs,
+    plan: ResponseTraining,
+    seed: int,
+    report: Report,
 ) -> None:
     """Train `network` in place; the weights of the epoch with the least loss on `validation` are
     kept.
@@ -328,9 +344,9 @@ def train(
 
 
 def _epoch(
-    network: Network,
+    network: ResponseNetwork,
     rows: Inputs,
-    plan: Training,
+    plan: ResponseTraining,
     optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> float:

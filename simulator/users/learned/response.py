@@ -28,7 +28,7 @@ LANES = 16
 class Response:
     """A fitted response model.
 
-    The first layer is a sum of tables (see `network.Network`), so a user and an item are folded
+    The first layer is a sum of tables (`network.ResponseNetwork`), so a user and an item are folded
     once; what remains for an impression is one product of vectors, one hidden layer and the heads.
     Heads are calibrated: scale and shift are folded into them.
 
