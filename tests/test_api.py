@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import abtest
-from tests.test_docs import PAGES, ROOT, blocks
+from tests.pages import PAGES, ROOT, blocks
 
 OURS = {"abtest", "policies", "recgpt", "simulator"}
 

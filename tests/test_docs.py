@@ -15,19 +15,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-FENCE = re.compile(r"^```(\w+)?[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from tests.pages import PAGES, ROOT, blocks
+
 INSTALLS = ("make ", "pip ", "git ", "python -m venv", ". .venv", "cd ", "pytest", "#")
 """Commands that set a machine up or take it over: read, not run, by this test (CI runs `make test`
 itself).
 """
-
-
-def blocks(page: Path) -> list[tuple[str, str]]:
-    return [
-        (language or "", body) for language, body in FENCE.findall(page.read_text(encoding="utf-8"))
-    ]
 
 
 def same(expected: str, got: str) -> bool:
