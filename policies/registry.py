@@ -33,6 +33,10 @@ DISTRIBUTION = "abtest"
 """The distribution whose policies are the built-in ones."""
 
 
+LONGEST_FILE = 1 << 20
+"""Bytes of a plug-in file: to parse it takes some 500 times as much memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A registered policy: its name, the `module:Class` behind it, and the distribution that brings
@@ -70,13 +74,19 @@ def locate(name: str, folder: Path | None = None) -> str:
     if module.endswith(".py"):
         file = _find_file(module, folder)
         try:
-            tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+            with file.open("rb") as stream:
+                text = stream.read(LONGEST_FILE + 1)
+        except OSError as error:
+            raise PolicyError(f"plug-in file {file}: cannot be read: {error.strerror}") from error
+        if len(text) > LONGEST_FILE:
+            rule = f"has more than {LONGEST_FILE:,} bytes; put large data into a file of its own"
+            raise PolicyError(f"plug-in file {file} {rule}")
+        try:
+            tree = ast.parse(text.decode("utf-8"), str(file))
         # What `ast.parse` raises, and ValueError also for text that is not UTF-8
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = error.lineno if isinstance(error, SyntaxError) else 1
             raise PolicyError(f"plug-in file {file}:{line}: not Python: {error}") from error
-        except OSError as error:
-            raise PolicyError(f"plug-in file {file}: cannot be read: {error.strerror}") from error
         classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         imported = []
         for node in tree.body:

@@ -522,6 +522,11 @@ def test_the_checks_end_where_nothing_more_can_be_said(what: str, tmp_path: Path
             ),
         ),
         ("class Mine(:", "plug-in file mine.py:1: not Python"),
+        pytest.param(
+            f"x = [{'1,' * 600_000}]\nclass Mine: ...",
+            "plug-in file mine.py has more than 1,048,576 bytes",
+            id="a file of a MiB",
+        ),
         ("class Mine: ...", "'Mine' must be a subclass of policies.base.Policy"),
         (
             HEAD.replace("(Popularity)", "(Policy)") + "    def fit(self, *a): ...",

@@ -292,6 +292,7 @@ def _ray(progress: Progress) -> Iterator[Cluster]:
     started = not ray.is_initialized()
     if started:
         threads = dict.fromkeys(_THREADS, "1")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
         ray.init(
             include_dashboard=False,
             log_to_driver=False,
