@@ -173,11 +173,6 @@ LIES = {
         "top", "import torch; torch.set_default_dtype(torch.float64)", "same"
     ),
     "forgets its environment": Lie("fit", "os.environ.clear()", "same"),
-    "takes the alarm": Lie(
-        "fit",
-        "__import__('signal').signal(14, __import__('signal').SIG_IGN); time.sleep(1000)",
-        "refused",
-    ),
     "leaves a thread behind": Lie(
         "fit", "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()", "same"
     ),
