@@ -117,7 +117,7 @@ def requests_a_day(users: Any) -> float:
     """Mean requests of a user per day in a synthetic world: sessions, each of 1 / `leave`
     requests.
     """
-    return float(min(users.arrival.per_day, users.arrival.busiest) / users.patience.leave)
+    return float(users.arrival.most_sessions / users.patience.leave)
 
 
 def excess(scenario: Sized, n_users: int, n_items: int) -> tuple[Keys, str] | None:

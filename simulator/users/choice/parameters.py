@@ -296,6 +296,11 @@ class Arrival(ConfigSection):
         default=1.0, description="s between the end of a video and what comes next"
     )
 
+    @property
+    def most_sessions(self) -> float:
+        """At most so many sessions a user starts per day on average."""
+        return min(self.per_day, self.busiest)
+
 
 class Diurnal(Mechanism):
     """The hour curve of arrivals. Off: all hours are the same."""
