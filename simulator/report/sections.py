@@ -60,8 +60,8 @@ from simulator.report.sentences import (
     corrected,
     directions,
     errors_by_day,
-    fits_or_users,
     method_line,
+    more_fits,
     needed,
     stated,
     tone,
@@ -243,65 +243,61 @@ def _methods(c: Content) -> Section | None:
     known = [method for method in c.methods if method.rows]
     if not known:
         return None
-    columns = [
-        *_columns("Metric", "Arm", "Lift", "These models"),
-        Column("Verdict"),
-        Column("The methods", number=True),
-        Column("Adjusted p", number=True),
-        Column("Verdict "),
-        Column("Share of the fit", number=True),
-        Column("Bar", figure=True, sorts=False),
-        Column("Users", number=True),
-        Column("Fits", number=True),
-        Column("Interaction", number=True),
-    ]
+    heads = ("Metric", "Arm", "Lift", "These models", "The methods", "Adjusted p", "Share of fits")
+    columns = [*_columns(*heads), Column("", figure=True, sorts=False)]
     of_models = {(row.arm, row.metric): (row, verdict) for row, verdict in c.decided()}
-    lines, points = [], []
+    lines, parts, points = [], [], []
     for method in known:
         for one in method.rows:
             row, verdict = of_models[method.arm, one.row.metric]
-            parts = one.components
             lines.append(
                 (
                     *_of(row),
                     _lift(row),
-                    _interval(row),
-                    _sign(c, row.metric, verdict.verdict),
-                    _interval(one.row),
+                    _decided(c, row, verdict.verdict),
+                    _decided(c, one.row, one.verdict),
                     _p(one.row.p_adjusted),
-                    _sign(c, row.metric, one.verdict),
                     _shown(percent, one.share_of_fits, 0, False),
                     Cell(figure=plots.share_of_fits(one, c.arms.index(row.arm))),
-                    _shown(number, parts.users),
-                    _shown(number, parts.fits),
-                    _shown(number, parts.interaction),
                 )
             )
-            points.append((SIGNS[one.verdict], f"{method.arm}: {fits_or_users(one)}"))
+            made_of = one.components
+            variances = (made_of.users, made_of.fits, made_of.interaction)
+            parts.append((*_of(row), *(_shown(number, variance) for variance in variances)))
+            if one.share_of_fits >= 0.5:
+                points.append((SIGNS[one.verdict], f"{method.arm}: {more_fits(one)}"))
     fits = max(method.fits for method in known)
     note = (
-        f"Each method was trained {fits} times, with seeds of their own. *These models*: users are"
-        " random, the models are these. *The methods*: fits are as random as users, so another"
-        " training is within the interval, too. Share of the fit: the part of the variance of the"
-        " methods' difference that more users would not lessen. Users, fits, interaction:"
-        " components of that variance, in squared units of the metric; below 0 by chance where"
-        " they are small."
+        f"Each method was trained {fits} times, with seeds of their own. These models: users are"
+        " random, the models are these. The methods: fits are as random as users, so that another"
+        " training is within the interval, too. Share of fits: the part of the variance of the"
+        " methods' difference that more users would not lessen."
     )
+    of_parts = (
+        "Variance of what one user, one fit, or one user with one fit adds to the difference, in"
+        " squared units of the metric. It is estimated without a limit at 0, and so below 0 by"
+        " chance where it is small. Where users are divided over fits, the interaction is in the"
+        " users' part."
+    )
+    variances_of = _columns("Metric", "Arm", "Users", "Fits", "Interaction")
     blocks: list[Block] = [
         Words(note, note=True),
         Table("Models and methods", columns, lines),
         Points(points),
+        Fold(
+            "What the variance is made of",
+            [Words(of_parts, note=True), Table("Components of variance", variances_of, parts)],
+        ),
     ]
     return Section("methods", "Models and methods", blocks, "Methods")
 
 
-def _sign(c: Content, metric: str, verdict: str) -> Cell:
-    kind = tone(verdict, c.metrics[metric].higher_is_better)
-    return Cell(
-        stated(verdict, c.metrics[metric].higher_is_better),
-        sign=SIGNS[verdict],
-        kind=f"verdict {kind}",
-    )
+def _decided(c: Content, row: Lift, verdict: str) -> Cell:
+    """The interval of a lift under the sign and in the colour of its verdict."""
+    direction = c.metrics[row.metric].higher_is_better
+    kind = tone(verdict, direction)
+    ends = _interval(row).text
+    return Cell(ends, sign=SIGNS[verdict], kind=kind, hint=stated(verdict, direction))
 
 
 def _stated(c: Content, verdict: Verdict) -> str:

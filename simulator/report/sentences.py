@@ -120,19 +120,14 @@ def method_line(methods: Sequence[Method], unit: str) -> str | None:
     return f"{models} Of the methods: not known, {listed(sorted(map(str, reasons)))}."
 
 
-def fits_or_users(row: MethodRow) -> str:
-    """What would make the interval of a method's lift shorter, in a sentence."""
-    share = row.share_of_fits
-    if not is_defined(share):
-        return f"{title(row.row.metric)}: nothing differs, so there is nothing to share out."
-    name = title(row.row.metric).lower()
-    doubled = 1.0 - math.sqrt(1.0 - share / 2.0)
-    if share >= 0.5:
-        return (
-            f"{share:.0%} of what is not known of {name} is the luck of training: more users will"
-            f" not lessen it, twice the fits would make the interval {doubled:.0%} shorter."
-        )
-    return f"{1.0 - share:.0%} of what is not known of {name} is the users': more of them help."
+def more_fits(row: MethodRow) -> str:
+    """What more fits would do where they are the larger part of what is not known."""
+    share, name = row.share_of_fits, title(row.row.metric).lower()
+    shorter = 1.0 - math.sqrt(1.0 - share / 2.0)
+    return (
+        f"{share:.0%} of what is not known of {name} is the luck of training: more users will not"
+        f" lessen it, twice the fits would make the interval {shorter:.0%} shorter."
+    )
 
 
 def stated(verdict: str, higher_is_better: bool | None) -> str:
