@@ -32,7 +32,7 @@ from simulator.offpolicy.fidelity import (
     served,
     widened,
 )
-from simulator.offpolicy.fidelity_page import answer
+from simulator.offpolicy.fidelity_page import _figures, answer
 from simulator.offpolicy.jobs import training
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream
@@ -180,6 +180,25 @@ def test_online_counts_users_without_requests() -> None:
     assert found.resampled.shape == (2, 50)
 
 
+def test_there_is_no_lift_over_a_control_without_any_reward() -> None:
+    log = EventLog.from_columns(
+        {
+            "arm": [0, 0, 1, 1],
+            "user": [0, 1, 0, 1],
+            "session": [0] * 4,
+            "request": [0] * 4,
+            "position": [0] * 4,
+            "t": [0, 5, 0, 5],
+            "item": [1] * 4,
+            "click": np.array([0, 0, 0, 1], dtype=np.int8),
+        },
+        Metadata(("a", "b"), n_users=2, n_items=2, control="a"),
+    )
+    with pytest.raises(ReplayError, match="the control 'a' got no click"):
+        online(log, "a", "click", 50, 0)
+    np.testing.assert_allclose(online(log, "b", "click", 50, 0).lift, [-1, 0])
+
+
 def test_few_arms_are_filled_up_with_yardsticks(tmp_path: Path) -> None:
     file = tmp_path / "few.yaml"
     file.write_text(WORLD.split("  itemknn:")[0])
@@ -214,6 +233,20 @@ def test_the_answer_is_of_every_policy_where_any_figure_is() -> None:
     content = {"policies": policies, "figures": figures}
     assert answer(content).startswith("Read second:")
     assert answer(content | {"figures": figures[:1] + figures[2:]}).startswith("Read first:")
+
+
+def test_only_an_estimate_of_the_reward_has_a_relative_error() -> None:
+    same = {"usable": 8, "policies": 8, "ordered": 0.9, "ordered_error": 0.1, "rho": 0.5}
+    same |= dict.fromkeys(("low", "high", "new_low", "new_high", "p_adjusted", "regret"), 0.1)
+    ranking = {"figure": "hr@10", "error": None, "covered": None, **same}
+    estimate = {"figure": "ips", "error": 0.25, "covered": 7, **same}
+    table = _figures({"figures": [ranking, estimate]})
+    heads = [column.head for column in table.columns]
+    shown = [
+        (row[heads.index("Relative error")].text, row[heads.index("Covered")].text)
+        for row in table.rows
+    ]
+    assert shown == [("n/a", "n/a"), ("25.0%", "7 of 8")]
 
 
 def test_the_command_on_a_small_world(tmp_path: Path) -> None:

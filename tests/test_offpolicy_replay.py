@@ -288,6 +288,8 @@ def test_effective_sample_size_and_largest_weights() -> None:
     assert summary.effective == pytest.approx(w.sum() ** 2 / (w**2).sum())
     assert [weight for weight, _ in summary.largest] == pytest.approx(sorted(w, reverse=True)[:10])
     assert summary.coverage == 1.0
+    drawn = Uniform()(rounds).slates[:, 0]
+    assert summary.matched_impressions == np.count_nonzero(drawn == rounds.item)
 
 
 def test_a_policy_is_asked_with_what_came_before_and_fitted_on_the_past_only() -> None:
@@ -595,6 +597,12 @@ def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
     assert "did not run" in text
     assert r"cascade\_dr |" in text
     assert "Grouped AUC".lower() in text.lower()
+    side_by_side = "The estimate to read first of each policy"
+    assert side_by_side not in text  # nothing to compare one policy with
+    (policy,) = result["policies"]
+    two = result | {"policies": [policy, policy | {"policy": "another"}]}
+    save([two], tmp_path)
+    assert side_by_side in (tmp_path / "replay.md").read_text()
 
 
 def test_a_percentile_interval_allows_a_tenth_to_be_undefined() -> None:

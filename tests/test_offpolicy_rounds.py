@@ -148,6 +148,26 @@ def test_contexts_are_bands_of_the_past_click_share(log: EventLog) -> None:
         np.testing.assert_array_equal(rounds.context[whole], np.minimum((share * 3).astype(int), 2))
 
 
+def test_a_context_looks_back_over_32_impressions() -> None:
+    n, bands = 200, 64
+    click = np.random.Generator(np.random.Philox(key=6)).integers(0, 2, n)
+    log = EventLog.from_columns(
+        {
+            "user": np.zeros(n, dtype=int),
+            "session": np.arange(n),
+            "request": np.zeros(n, dtype=int),
+            "position": np.zeros(n, dtype=int),
+            "t": np.arange(n),
+            "item": np.ones(n, dtype=int),
+            "click": click.astype(np.int8),
+        },
+        Metadata(("history",), 1, 1),
+    )
+    (rounds,) = Stream(log, contexts=bands)
+    shares = [0.5] + [click[max(0, i - 32) : i].mean() for i in range(1, n)]
+    assert rounds.context.tolist() == [min(int(share * bands), bands - 1) for share in shares]
+
+
 @pytest.mark.parametrize(
     ("column", "row", "value", "message"),
     [
