@@ -31,6 +31,8 @@ def test_sound_data_is_green(paired_days: UserDays, split_days: UserDays) -> Non
         found = checks.checks(source, "a")
         assert [c.status for c in found] == ["green"] * len(found), found
         assert len({c.name for c in found}) == len(found)
+        (a_a,) = [c for c in found if c.name == "A/A"]
+        assert a_a.value.startswith("400 A/A tests a metric")  # as docs/statistics.md says
 
 
 def test_sample_ratio_is_chi_square(split_days: UserDays) -> None:

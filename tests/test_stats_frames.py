@@ -84,6 +84,9 @@ def test_ids_that_arrow_has_no_type_for_are_text() -> None:
     assert not from_frame(users(user=mixed)).paired
     with pytest.raises(TableError, match=r"user 7 has several rows \(row 8"):
         from_frame(users(user=[*range(8), "7", *range(9, N)]))
+    for missing in (None, np.nan, pd.NA):
+        with pytest.raises(TableError, match="row 5: column 'user' has no value"):
+            from_frame(users(user=[*range(5), missing, *map(str, range(6, N))]))
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NaT, pd.NA, "", "  "])
