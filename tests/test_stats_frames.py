@@ -341,11 +341,11 @@ def test_a_segment_of_many_levels_is_no_set_of_strata_and_the_report_says_so(tmp
         }
     )
     content = tables.write(frame, tmp_path)
-    strata = {r["method"]: r for r in content["otherwise"] if "strat" in r["method"]}
-    assert strata["post-stratified by country"]["note"] == ""
+    strata = {r.method: r for r in content.otherwise if "strat" in r.method}
+    assert strata["post-stratified by country"].note == ""
     city = strata["post-stratified by city"]
-    assert city["lift"] is None
-    assert city["note"] == "not made with more than 50 strata; there are 60"
+    assert city.lift is None
+    assert city.note == "not made with more than 50 strata; there are 60"
 
 
 def test_levels_are_sorted_and_every_unit_has_its_own() -> None:
