@@ -355,3 +355,32 @@ def test_levels_are_sorted_and_every_unit_has_its_own() -> None:
     assert names[codes].tolist() == labels.tolist()
     expected, index = np.unique(labels.astype(str), return_inverse=True)
     assert (names.tolist(), codes.tolist()) == (expected.tolist(), index.tolist())
+
+
+BEYOND = [2**53 + i for i in range(N)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series(BEYOND, dtype="int64"),
+        pd.Series(BEYOND, dtype="UInt64"),
+        pd.Series([decimal.Decimal(10**30 + i) for i in range(N)], dtype=object),
+        pd.Series([10**30 + i for i in range(N)], dtype=object),
+        pd.Series([str(x) for x in BEYOND]),
+    ],
+)
+def test_digits_are_not_lost_without_a_word(
+    values: pd.Series[Any], wrap: Callable[[pd.DataFrame], Any]
+) -> None:
+    frame = users(spend=values)
+    if isinstance(values[0], int) and values[0] >= 2**64:
+        wrap = WAYS["pandas"]  # Arrow has no such integers
+    with pytest.raises(TableError, match=r"row \d+: column 'spend' is \d+, which would become"):
+        from_frame(wrap(frame))
+    assert from_frame(wrap(frame), metrics={"clicks": "clicks"}).metrics.keys() == {"clicks"}
+
+
+def test_long_labels_with_leading_zeros_stay_labels() -> None:
+    table = from_frame(users(bank=["01234567890123456789", "00000000000000000001"] * (N // 2)))
+    assert "bank" in table.groups

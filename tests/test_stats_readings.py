@@ -184,7 +184,7 @@ def test_text_stays_text(values: list[str]) -> None:
     [
         (cells([decimal.Decimal("1.10"), decimal.Decimal("-2")]), [1.1, -2.0]),
         (cells(["1", "2"]).dictionary_encode(), [1.0, 2.0]),
-        (cells([2**64 - 1, 1], pa.uint64()), [float(2**64 - 1), 1.0]),
+        (cells([2**63, 1], pa.uint64()), [float(2**63), 1.0]),
         (cells([1, None]), [1.0, np.nan]),
         (cells([1, 2]).dictionary_encode(), None),
         (cells([[1], [2]]), None),
@@ -206,3 +206,44 @@ def test_leading_zeros_are_of_labels() -> None:
     assert has_leading_zeros(cells(["01234", "99999"]))
     assert not has_leading_zeros(cells(["0", "0.5", "10"]))
     assert not has_leading_zeros(cells([0, 10]))
+
+
+LOST = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        cells([1, LOST]),
+        cells([1, LOST], pa.uint64()),
+        cells([None, -LOST]),
+        cells([1, 2**64 - 1], pa.uint64()),
+        cells([decimal.Decimal(1), decimal.Decimal(LOST)]),
+        cells([decimal.Decimal("1.00"), decimal.Decimal(f"{LOST}.25")]),
+        cells([decimal.Decimal(1), decimal.Decimal(10**30 + 1)]),
+        cells(["1", str(LOST)]),
+        cells(["1", str(10**30 + 1)]),
+        cells(["1", f"{LOST}.0"]),
+        cells(["$1", f"${LOST:,}"]),
+        cells(["1,5", f"{LOST:,}".replace(",", ".")]),
+        cells(["1", str(LOST)]).dictionary_encode(),
+    ],
+)
+def test_a_whole_number_that_loses_digits_is_refused_with_its_row(column: pa.ChunkedArray) -> None:
+    with pytest.raises(UnreadableError, match="which would become") as refusal:
+        read_numbers(column)
+    assert refusal.value.row == 1
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.decimal128(38, 2), pa.string()])
+def test_large_numbers_that_are_held_exactly_are_read(kind: pa.DataType) -> None:
+    whole = [2**53, 2**53 + 2, 2**60, 5 * 2**55]
+    given = [str(x) if pa.types.is_string(kind) else x for x in whole]
+    reading = read_numbers(cells(given, kind))
+    assert reading is not None
+    assert [int(x) for x in reading.values] == whole
+
+
+def test_floats_are_as_they_came() -> None:
+    for column in (cells([1e30, 0.1]), cells(["1e30", "0.1"]), cells(["1e+16", "inf"])):
+        assert read_numbers(column) is not None

@@ -234,8 +234,8 @@ class _Sheet:
             reading = read_numbers(cells)
         except UnreadableError as error:
             advice = (
-                f"write plain numbers, such as 1234.5; or name {column!r} as a segment if it is"
-                " one, or the metrics that you want"
+                f"{error.advice}; or name {column!r} as a segment if it is one, or the metrics that"
+                " you want"
             )
             raise TableError(
                 f"{self.rows.place(error.row)}: column {column!r} is {error.why}; {advice}"
@@ -266,7 +266,7 @@ class _Sheet:
         try:
             reading = self._numbers(column)
         except TableError:
-            if self.asked is None:
+            if self.asked is None and not has_leading_zeros(cells):
                 raise
             reading = None
         if reading is None:

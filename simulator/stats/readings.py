@@ -9,6 +9,7 @@ is 1234 or 1.234), nothing is guessed: the row is named.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ MOST = 0.5
 """Share of a column's values from which those that are no numbers are mistakes, and the column is
 not simply text.
 """
+
+WHOLE = 2.0**53
+"""float64 holds every whole number up to this one; beyond it neighbours become one value."""
 
 ABSENT = ("na", "n/a", "nan", "null", "none", "nil", "nat", "#n/a", "-", "--", "?")
 """Words that people write in a column of numbers where there is none."""
@@ -84,11 +88,14 @@ class UnreadableError(Exception):
     Attributes:
         row: of the first such value.
         why: the value, and the rule that it breaks.
+        advice: how to write it.
     """
 
-    def __init__(self, row: int, why: str) -> None:
+    def __init__(
+        self, row: int, why: str, advice: str = "write plain numbers, such as 1234.5"
+    ) -> None:
         super().__init__(why)
-        self.row, self.why = row, why
+        self.row, self.why, self.advice = row, why, advice
 
 
 def encoded(cells: Cells) -> tuple[Cells, npt.NDArray[np.int64]]:
@@ -107,7 +114,8 @@ def read_numbers(cells: Cells) -> ColumnReading | None:
     lists).
 
     Raises:
-        UnreadableError: most values are numbers, but not all; or they can be read in two ways.
+        UnreadableError: most values are numbers, but not all; or they can be read in two ways; or
+            float64 would lose digits of a whole number.
     """
     kind = cells.type
     if pa.types.is_dictionary(kind):
@@ -117,12 +125,14 @@ def read_numbers(cells: Cells) -> ColumnReading | None:
             if pa.types.is_boolean(inner) or is_text(inner)
             else None
         )
-    if is_number(kind):
+    if pa.types.is_floating(kind):
         return ColumnReading(_floats(cells))
+    if pa.types.is_integer(kind):
+        return ColumnReading(_exact(cells, _floats(cells)))
     if pa.types.is_boolean(kind):
         return ColumnReading(_floats(pc.cast(cells, pa.int8())), "with true as 1, false as 0")
     if pa.types.is_decimal(kind):
-        return ColumnReading(_floats(pc.cast(cells, pa.float64())), "as decimals")
+        return ColumnReading(_exact(cells, _floats(pc.cast(cells, pa.float64()))), "as decimals")
     if pa.types.is_duration(kind) or pa.types.is_time(kind):
         ticks = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
         whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
@@ -170,7 +180,42 @@ def _from_text(cells: Cells) -> ColumnReading | None:
         values = _floats(pc.cast(cells, pa.float64()))
     except pa.ArrowInvalid:
         return _dressed(cells)
-    return _dressed(cells) if _may_have_thousands(cells, values) else ColumnReading(values)
+    if _may_have_thousands(cells, values):
+        return _dressed(cells)
+    return ColumnReading(_exact(cells, values))
+
+
+def _exact(cells: Cells, values: Floats) -> Floats:
+    """The values `[n]` of the cells.
+
+    Raises:
+        UnreadableError: one of them has lost digits.
+    """
+    at = _first_inexact(cells, values)
+    if at is not None:
+        raise _lost_digits(at, cells[at].as_py(), values[at])
+    return values
+
+
+def _first_inexact(cells: Cells, values: Floats) -> int | None:
+    """The first cell of more than 2^53 that is not exactly its value; None where all are. Fractions
+    are rounded as float64 always rounds them, and so is text with an exponent: it was a float.
+    """
+    for at in np.flatnonzero(np.abs(values) >= WHOLE).tolist():
+        cell = cells[at].as_py()
+        is_float = isinstance(cell, str) and "e" in cell.lower()
+        if not is_float and np.isfinite(values[at]) and Decimal(cell) != Decimal(values[at]):
+            return int(at)
+    return None
+
+
+def _lost_digits(row: int, cell: object, value: float) -> UnreadableError:
+    return UnreadableError(
+        row,
+        f"{cell}, which would become {value:.0f}: a number is held as float64, which has no place"
+        " for every whole number beyond 2^53 (9007199254740992)",
+        "if the last digits do not matter, write the column as floats, with an exponent (9.007e15)",
+    )
 
 
 def _may_have_thousands(cells: Cells, values: Floats) -> bool:
@@ -333,7 +378,7 @@ def _separated(column: _Texts, numbers: Cells, is_amount: Mask) -> tuple[Floats,
     """Values by the convention of separators that most keep, and its name.
 
     Raises:
-        UnreadableError: two conventions fit, and read a value differently.
+        UnreadableError: two conventions fit, and read a value differently; or digits are lost.
     """
     found = []
     for thousands, decimal in CONVENTIONS:
@@ -354,6 +399,11 @@ def _separated(column: _Texts, numbers: Cells, is_amount: Mask) -> tuple[Floats,
                 f"{text!r}, which may be {values[at]:.12g} or {other[at]:.12g}: whether {sign!r}"
                 " stands between thousands or before decimals is not clear from the whole column",
             )
+    plain = _plainly(numbers, thousands, decimal)
+    inexact = _first_inexact(plain, values) if best == 1.0 else None
+    if inexact is not None:
+        row, text = column.first(np.arange(len(values)) == inexact)
+        raise _lost_digits(row, repr(text), values[inexact])
     marks = {thousands: f"{thousands!r} between thousands"} | (
         {decimal: f"{decimal!r} before decimals"} if decimal != "." else {}
     )
@@ -371,10 +421,15 @@ def _by_convention(numbers: Cells, thousands: str, decimal: str) -> Floats:
     fits = pc.match_substring_regex(
         numbers, rf"^(?:(?:{grouped}|\d+)(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+)?$"
     )
-    plain = pc.replace_substring(pc.replace_substring(numbers, thousands, ""), decimal, ".")
+    plain = _plainly(numbers, thousands, decimal)
     return np.array(
         _floats(pc.cast(pc.if_else(fits, plain, pa.scalar(None, plain.type)), pa.float64()))
     )
+
+
+def _plainly(numbers: Cells, thousands: str, decimal: str) -> Cells:
+    """Numbers `[k]` without what stands between thousands, and with a dot before decimals."""
+    return pc.replace_substring(pc.replace_substring(numbers, thousands, ""), decimal, ".")
 
 
 def _one_unit(column: _Texts, unit: Cells, read: Mask, values: Floats) -> str:
