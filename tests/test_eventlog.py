@@ -191,6 +191,19 @@ def test_files_that_are_no_log_are_named(tmp_path):
         EventLog.open(tmp_path)
 
 
+def test_what_is_no_parquet_or_may_not_be_read_is_told_apart(tmp_path):
+    table = tmp_path / "users.csv"
+    table.write_text("user,arm,clicks\n1,a,3\n")
+    with pytest.raises(LogError, match=r"users\.csv: .* does not begin as one; an event log is a"):
+        EventLog.open(table)
+    endless = tmp_path / "log" / "a.parquet"
+    endless.parent.mkdir()
+    endless.symlink_to(endless)
+    with pytest.raises(LogError, match=r"a\.parquet: cannot be read: Too many levels") as refusal:
+        EventLog.open(endless.parent)
+    assert "Parquet file:" not in str(refusal.value)
+
+
 def test_a_cut_file_and_a_wrong_column_are_named(tmp_path):
     whole = EventLog.from_columns(columns(), META).write(tmp_path / "a.parquet")
     log = EventLog.open(whole)

@@ -9,6 +9,7 @@ belongs here; the columns are in `simulator.log.schema`.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -40,6 +41,9 @@ from simulator.log.schema import (
 
 ROWS = 1 << 18
 """Rows that are held at once."""
+
+FORMS = "an event log is a Parquet file that abtest wrote, or a folder of them"
+"""What messages say to somebody who named something else."""
 
 MEMORY = "the log in memory"
 """What messages call a log that is no file."""
@@ -401,14 +405,31 @@ class Writer:
             self._staging.unlink(missing_ok=True)
 
 
+def _begins_as_parquet(part: Path) -> bool:
+    with part.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
 @contextmanager
 def _parquet(part: Path) -> Iterator[None]:
-    """Turn whatever is wrong with the bytes of a part into a LogError that names it."""
+    """Turn whatever is wrong with a part into a LogError that names it: what the system says where
+    it does not let us read it, else what is wrong with its bytes.
+    """
     try:
         yield
     except LogError:
         raise
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise LogError(
+                f"{part}: cannot be read: {os.strerror(error.errno)}; it must be a file that you"
+                f" may read: {FORMS}"
+            ) from error
+        if not _begins_as_parquet(part):
+            raise LogError(
+                f"{part}: not a readable Parquet file: it does not begin as one; {FORMS}; a table"
+                " of users (csv, tsv) is read by `abtest report`"
+            ) from error
         raise LogError(
             f"{part}: not a readable Parquet file: {error}; put back a whole copy, or write it"
             " again"
