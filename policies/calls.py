@@ -7,6 +7,7 @@ through `calling`.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -297,16 +298,18 @@ def calling(
     """Code of policy `name` runs inside.
 
     What it prints goes to stderr (stdout is for results), and its warnings are counted in `warned`
-    instead of shown. How NumPy treats overflow and the like, and torch's settings for the whole
-    process, are after it what they were before: the next arm's policy may run in this process, too.
+    instead of shown. How NumPy treats overflow and the like, torch's settings for the whole
+    process, and stdout and stderr are after it what they were before: the next arm's policy may run
+    in this process, too.
 
     Raises:
         CallError: whatever was raised inside, `SystemExit`, `MemoryError` and the like too, or out
-            of time. Ctrl-C passes.
+            of time; or stdout or stderr was closed. Ctrl-C passes.
     """
     tell(f"policy {name!r}: {method}")
     try:
         with (
+            _streams(name, method),
             warnings.catch_warnings(record=True) as caught,
             redirect_stdout(sys.stderr),
             np.errstate(),
@@ -367,6 +370,62 @@ def _is_write(error: BaseException) -> bool:
     return any(
         words in text for words in ("read-only", "readonly array", "cannot set WRITEABLE flag")
     )
+
+
+@contextmanager
+def _streams(name: str, method: str) -> Iterator[None]:
+    """Stdout and stderr of the process, put back afterwards: without them no message can name the
+    policy.
+
+    Raises:
+        CallError: one was closed, or its descriptor became that of something else.
+    """
+    streams = (1, "stdout", sys.stdout), (2, "stderr", sys.stderr)
+    copies = {number: _duplicate(number) for number, _, _ in streams}
+    lost = []
+    try:
+        yield
+    finally:
+        for number, word, stream in streams:
+            copy, usable = copies[number], stream
+            if copy is not None:
+                if not _is_same(number, copy):
+                    os.dup2(copy, number)
+                    lost.append(word)
+                os.close(copy)
+            if stream is not None and _is_closed(stream):
+                usable = os.fdopen(
+                    number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
+                )
+                lost.append(word)
+            setattr(sys, word, usable)
+    if lost:
+        closed = " and ".join(dict.fromkeys(lost))
+        rule = f"{method} closed {closed}, which belong to the whole process; leave them open"
+        raise CallError(name, rule, "raised")
+
+
+def _duplicate(number: int) -> int | None:
+    """A second descriptor of the same file; None where there is none, as after `2>&-`."""
+    try:
+        return os.dup(number)
+    except OSError:
+        return None
+
+
+def _is_same(number: int, copy: int) -> bool:
+    """Whether a descriptor is still that of the file of its copy."""
+    try:
+        return os.path.sameopenfile(number, copy)
+    except OSError:  # closed
+        return False
+
+
+def _is_closed(stream: TextIO) -> bool:
+    try:
+        return getattr(stream, "closed", False)  # what stands in for a stream may only write
+    except ValueError:  # its buffer was detached
+        return True
 
 
 @contextmanager

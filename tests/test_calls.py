@@ -419,6 +419,35 @@ def test_what_breaks_is_one_message_in_a_run(what: str, tmp_path: Path) -> None:
     assert BROKEN[what][1] in done.output
 
 
+CLOSED = {
+    "stdout": ("sys.__stdout__.close()", "stdout"),
+    "stderr": ("sys.stderr.close()", "stderr"),
+    "the descriptor of stderr": ("os.close(2)", "stderr"),
+    "both descriptors": ("os.close(1); os.close(2)", "stdout and stderr"),
+    "stderr, detached": ("sys.stderr.detach()", "stderr"),
+    "another file in its place": ("os.dup2(os.open(os.devnull, os.O_WRONLY), 2)", "stderr"),
+}
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+@pytest.mark.parametrize("what", CLOSED)
+def test_a_closed_stream_is_one_message(what: str, executor: str, tmp_path: Path) -> None:
+    code, words = CLOSED[what]
+    (tmp_path / "mine.py").write_text(plug_in(f"def fit(self, *a):\n    {code}\n    return self"))
+    scenario(tmp_path, executor)
+    command = [sys.executable, "-m", "simulator", "run", "scenario.yaml", "--out", "out"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    rule = f"policy 'mine.py:Mine': fit closed {words}, which belong to the whole process"
+    assert (done.returncode, done.stderr.count(rule)) == (2, 1), done
+    assert "Traceback" not in done.stderr
+
+
 DEATHS = {
     "os._exit in fit": ("def fit(self, *a): os._exit(0)", "fit ended its process (exit code 0)"),
     "a segfault in recall": (

@@ -108,6 +108,10 @@ LIES = {
     "recurses without end": Lie("recall", "return self.recall(histories, k, seed)", "refused"),
     "prints": Lie("recall", "print('hello'); print('hello', file=sys.stderr)", "same"),
     "warns": Lie("recall", "warnings.warn('beware')", "same"),
+    "closes stdout": Lie("recall", "sys.__stdout__.close()", "refused"),
+    "closes stderr": Lie("recall", "sys.stderr.close()", "refused"),
+    "closes what stderr is": Lie("fit", "os.close(2)", "refused"),
+    "closes all that it may print to": Lie("recall", "os.close(1); os.close(2)", "refused"),
     "moves elsewhere": Lie("fit", "os.chdir('/')", "same"),
     "makes NumPy raise": Lie("fit", "np.seterr(all='raise')", "same"),
     "keeps what it returned, and changes it": Lie(
