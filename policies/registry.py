@@ -18,8 +18,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, get_args, get_type_hints
 
 from policies.base import Params, Policy
@@ -180,6 +181,16 @@ def _find_file(path: str, folder: Path | None) -> Path:
     raise PolicyError(f"no plug-in file {path!r}; looked at {', '.join(map(str, places))}")
 
 
+class _Uncached(SourceFileLoader):
+    """A loader that compiles a file as it is: a cache of compiled code counts as fresh where size
+    and second of the last change are those of the file, and would be of another policy.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _load_file(file: Path) -> ModuleType:
     """A plug-in file as a module whose name no other module has: neither one of Python nor a file
     of the same name elsewhere.
@@ -188,7 +199,7 @@ def _load_file(file: Path) -> ModuleType:
     name = f"abtest_plugin_{file.stem}_{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
     if name in sys.modules and sys.modules[name].__file__ == str(file):
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=_Uncached(name, str(file)))
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)

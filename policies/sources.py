@@ -87,8 +87,14 @@ def _of_module(module: str) -> dict[str, str]:
 
 
 def _code_in(folder: Path) -> list[Path]:
-    """All Python files and compiled modules in a folder, however deep."""
-    return sorted(file for file in folder.rglob("*") if file.name.endswith(_CODE))
+    """All Python files and compiled modules in a folder, however deep; not the caches of compiled
+    code, which Python writes when it likes.
+    """
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.name.endswith(_CODE) and "__pycache__" not in file.relative_to(folder).parts
+    )
 
 
 @cache

@@ -11,6 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before torch is loaded: the workers of pytest-xdist have one processor each. With more threads,
 # small products wait for a thread that waits for a processor (eight times as long, measured).
 
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+# For child processes: some run with a full disk or a limit of file sizes, under which Python before
+# 3.12 leaves a cache of compiled code cut short, which no later process can read.
+
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:

@@ -301,7 +301,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, plain_run
     )
     done = CliRunner().invoke(main, ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"])
     assert done.exit_code == 130
-    assert f"abtest run {file} --out {tmp_path / 'out'} --resume" in done.output
+    assert f"abtest run {file} --out {tmp_path / 'out'} --quiet --resume" in done.output
     assert not list((tmp_path / "out").rglob("*.part"))
     assert list((tmp_path / "out" / "work" / "a").glob("*/snapshot.npz"))
 

@@ -162,19 +162,20 @@ def test_every_number_of_a_report_mirrors(tmp_path: Path) -> None:
         for given, way in ((frame, "higher"), (turned, "lower"))
     ]
 
-    def ends(row: dict[str, Any]) -> list[Any]:
-        return [row["lift"], row["low"], row["high"]]
+    def ends(row: Any) -> list[Any]:
+        return [row.lift, row.low, row.high]
 
     def pairs() -> Any:
-        for key in ("lifts", "margins"):
-            yield from zip(contents[0][key], contents[1][key], strict=True)
-        yield from zip(
-            contents[0]["segments"]["rows"], contents[1]["segments"]["rows"], strict=True
-        )
-        for one, other in zip(contents[0]["otherwise"], contents[1]["otherwise"], strict=True):
-            if one["lift"] is not None and not one["method"].startswith(
-                ("winsorised", "ninth")
-            ):  # those look at the top only
+        first, second = contents
+        yield from zip(first.lifts, second.lifts, strict=True)
+        yield from zip(first.margins, second.margins, strict=True)
+        assert first.segments is not None
+        assert second.segments is not None
+        segments = (first.segments.rows, second.segments.rows)
+        yield from ((one.row, other.row) for one, other in zip(*segments, strict=True))
+        for one, other in zip(first.otherwise, second.otherwise, strict=True):
+            looks_at_the_top_only = one.method.startswith(("winsorised", "ninth"))
+            if one.lift is not None and not looks_at_the_top_only:
                 yield one, other
 
     seen = 0
@@ -184,15 +185,16 @@ def test_every_number_of_a_report_mirrors(tmp_path: Path) -> None:
         seen += 1
     assert seen >= 10
     assert (
-        [m["answer"] for m in contents[0]["margins"]]
-        == [m["answer"] for m in contents[1]["margins"]]
+        [m.answer for m in contents[0].margins]
+        == [m.answer for m in contents[1].margins]
         == ["safe", "equivalent"]
     )
-    for one, other in zip(*(c["segments"]["interactions"] for c in contents), strict=True):
-        assert one["q"] == pytest.approx(other["q"])
-    assert contents[0]["power"][0]["users"] == contents[1]["power"][0]["users"]
-    assert "lower" in contents[1]["headlines"][0]["sentence"]
-    assert "higher on profit" in contents[0]["headlines"][0]["sentence"]
+    interactions = [c.segments.interactions for c in contents if c.segments is not None]
+    for one, other in zip(*interactions, strict=True):
+        assert one.q == pytest.approx(other.q)
+    assert contents[0].power[0].users == contents[1].power[0].users
+    assert "lower" in contents[1].headlines[0].sentence
+    assert "higher on profit" in contents[0].headlines[0].sentence
 
 
 def test_looks_designs_and_planted_lifts_of_a_loss() -> None:

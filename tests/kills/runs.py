@@ -153,7 +153,9 @@ class Place:
             raise WrongEndError(
                 f"{'a hang' if late else f'processes that outlive the run: {left}'}: {ended}"
             )
-        if "Traceback (most recent call last)" in ended.err + ended.out:
+        orphaned = ended.code == -signal.SIGKILL and "spawn_main" in ended.err
+        if "Traceback (most recent call last)" in ended.err + ended.out and not orphaned:
+            # Python itself says so of a worker that is starting while its parent is killed.
             raise WrongEndError(f"a traceback: {ended}")
         if ended.code == 2:
             readable(ended.err)

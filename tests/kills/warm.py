@@ -18,6 +18,7 @@ from tests.kills.runs import Variant
 
 def _run() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # a cache cut short would be read by the next run
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         scenario = Path(folder) / "s.yaml"
         scenario.write_text(yaml.safe_dump(Variant().scenario()))
