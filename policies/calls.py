@@ -401,7 +401,7 @@ def _streams(name: str, method: str) -> Iterator[None]:
             setattr(sys, word, usable)
     if lost:
         closed = " and ".join(dict.fromkeys(lost))
-        rule = f"{method} closed {closed}, which belong to the whole process; leave them open"
+        rule = f"{method} closed {closed}, which belongs to the whole process: leave it open"
         raise CallError(name, rule, "raised")
 
 

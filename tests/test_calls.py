@@ -443,7 +443,7 @@ def test_a_closed_stream_is_one_message(what: str, executor: str, tmp_path: Path
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
-    rule = f"policy 'mine.py:Mine': fit closed {words}, which belong to the whole process"
+    rule = f"policy 'mine.py:Mine': fit closed {words}, which belongs to the whole process"
     assert (done.returncode, done.stderr.count(rule)) == (2, 1), done
     assert "Traceback" not in done.stderr
 

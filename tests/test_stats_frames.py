@@ -377,7 +377,12 @@ def test_digits_are_not_lost_without_a_word(
     if isinstance(values[0], int) and values[0] >= 2**64:
         wrap = WAYS["pandas"]  # Arrow has no such integers
     with pytest.raises(TableError, match=r"row \d+: column 'spend' is \d+, which would become"):
-        from_frame(wrap(frame))
+        from_frame(wrap(frame), metrics={"spend": "spend"})
+    table = from_frame(wrap(frame))
+    assert "spend" not in table.metrics
+    (use,) = [use for use in table.columns if use.column == "spend"]
+    assert use.role == "left out"
+    assert "which would become" in use.note
     assert from_frame(wrap(frame), metrics={"clicks": "clicks"}).metrics.keys() == {"clicks"}
 
 

@@ -17,6 +17,7 @@ from simulator.stats.adjustment import clustered
 from simulator.stats.readings import (
     ColumnReading,
     Floats,
+    LostDigitsError,
     UnreadableError,
     has_leading_zeros,
     is_number,
@@ -265,7 +266,10 @@ class _Sheet:
             return
         try:
             reading = self._numbers(column)
-        except TableError:
+        except TableError as error:
+            if isinstance(error.__cause__, LostDigitsError) and not has_leading_zeros(cells):
+                self._leave(column, f"it holds {error.__cause__.why}")
+                return
             if self.asked is None and not has_leading_zeros(cells):
                 raise
             reading = None

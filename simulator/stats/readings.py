@@ -98,6 +98,10 @@ class UnreadableError(Exception):
         self.row, self.why, self.advice = row, why, advice
 
 
+class LostDigitsError(UnreadableError):
+    """A whole number of which float64 would lose digits."""
+
+
 def encoded(cells: Cells) -> tuple[Cells, npt.NDArray[np.int64]]:
     """The distinct values of a column in the order of their first rows, and the index `[n]` of each
     row's (-1: blank); by hashing.
@@ -209,8 +213,8 @@ def _first_inexact(cells: Cells, values: Floats) -> int | None:
     return None
 
 
-def _lost_digits(row: int, cell: object, value: float) -> UnreadableError:
-    return UnreadableError(
+def _lost_digits(row: int, cell: object, value: float) -> LostDigitsError:
+    return LostDigitsError(
         row,
         f"{cell}, which would become {value:.0f}: a number is held as float64, which has no place"
         " for every whole number beyond 2^53 (9007199254740992)",
