@@ -124,3 +124,25 @@ def test_an_audit_that_could_ask_nobody_is_not_a_clean_one(
     program.chmod(0o755)
     assert script("audit").main(str(program)) == code
     assert message in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("once", "now"),
+    [
+        ("simulator.eventlog:EventLog", "simulator.log.eventlog:EventLog"),
+        ("simulator.eventlog:Metadata", "simulator.log.metadata:Metadata"),
+        ("simulator.report.tables:lifts", "simulator.report.user_table:lifts"),
+        ("simulator.scenario:Scenario", "simulator.scenario.model:Scenario"),
+        ("simulator.scenario:Data", "simulator.scenario.parts:Data"),
+        ("simulator.run:run", "simulator.run.pipeline:run"),
+        ("simulator.stats.compare:compare", "simulator.stats.contrasts:compare"),
+    ],
+)
+def test_what_the_pages_once_imported_is_found_and_told(once: str, now: str) -> None:
+    place, name = once.split(":")
+    with pytest.warns(DeprecationWarning, match=f"{once.replace(':', '.')} is now"):
+        found = getattr(importlib.import_module(place), name)
+    place, name = now.split(":")
+    assert found is getattr(importlib.import_module(place), name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = importlib.import_module(once.split(":")[0]).nothing
