@@ -16,6 +16,7 @@ from simulator import report
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, LogError
+from simulator.offpolicy.rounds import Stream
 from simulator.report.stored import encode
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats import units
@@ -279,3 +280,13 @@ def test_a_report_of_one_fit_says_that_the_methods_are_not_known(
     text = (tmp_path / "report.md").read_text()
     assert "Of the methods: not known, one fit." in text
     assert "Models and methods" not in text
+
+
+@pytest.mark.parametrize("kind", ["divided", "crossed"])
+def test_an_arm_of_several_fits_is_replayed(kind: str, request: pytest.FixtureRequest) -> None:
+    """Each life is a user's with one fit: rounds are those of the rows, and none crosses lives."""
+    log = EventLog.open(request.getfixturevalue(kind) / "log")
+    stream = Stream(log, reward="click", arm="network", history=5)
+    rows = log.table.filter(pc.equal(log.table["arm"], log.metadata.arms.index("network")))
+    requests = {tuple(row.values()) for row in rows.select([*log.metadata.key[:-1]]).to_pylist()}
+    assert sum(len(chunk.user) for chunk in stream) == len(requests)

@@ -26,7 +26,7 @@ from policies.base import Sequences
 from simulator.log.files import staging_of, writing
 from simulator.log.kinds import FEEDBACK
 from simulator.log.ledger import commit
-from simulator.log.metadata import FIT, LogError, Metadata
+from simulator.log.metadata import FIT, HISTORY, LogError, Metadata
 from simulator.log.rules import Inspector
 from simulator.log.schema import (
     NULLABLE,
@@ -220,7 +220,7 @@ class EventLog:
             table = table.filter(pc.equal(table["arm"], self.metadata.arms.index(arm)))
         if before is not None:
             table = table.filter(pc.less(table["t"], before))
-        if self.metadata.fits.crossed and (pc.max(table[FIT]).as_py() or 0) > 0:
+        if self.metadata.fits.crossed and arm != HISTORY and not _is_of_one_fit(table):
             raise LogError(
                 f"users of the arm {arm!r} live with each of its fits, so they have no one"
                 " sequence: give the log of one fit"
@@ -265,7 +265,8 @@ class EventLog:
         """Stream the rows, at most `rows` at a time, each held to the rules before it is given out.
 
         Args:
-            columns: those that are read, `rules.INSPECTED` among them; None: all.
+            columns: those that are read, `rules.INSPECTED` among them; None: all. FIT is read
+                where the log has it.
             rows: of a batch, at most.
 
         Yields:
@@ -278,6 +279,8 @@ class EventLog:
         Metadata.from_json(self.metadata.to_json())
         self.metadata.plausible(self.n_rows)
         inspector = Inspector(self.metadata)
+        if columns is not None and FIT in self.optional:
+            columns = [*columns, FIT]
         for place, part, written in self._parts():
             seal, row = Seal(), 0
             for batch in part.batches(columns, rows):
@@ -490,6 +493,10 @@ def _difference(one: Metadata, other: Metadata) -> str:
         name for name in one.__dataclass_fields__ if getattr(one, name) != getattr(other, name)
     )
     return f"metadata.{name} is not the same"
+
+
+def _is_of_one_fit(table: pa.Table) -> bool:
+    return FIT in table.column_names and len(pc.unique(table[FIT])) <= 1
 
 
 def merge(logs: Sequence[EventLog], metadata: Metadata) -> EventLog:
