@@ -558,7 +558,7 @@ def test_parts_of_different_logs_and_a_part_twice_are_named(tmp_path):
 
 def test_a_folder_with_the_name_of_a_part_is_named(tmp_path):
     (tmp_path / "a.parquet").mkdir()
-    with pytest.raises(LogError, match=r"a\.parquet: not a readable Parquet file"):
+    with pytest.raises(LogError, match=r"a\.parquet: cannot be read: Is a directory"):
         EventLog.open(tmp_path)
 
 

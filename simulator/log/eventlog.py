@@ -423,20 +423,21 @@ def _parquet(part: Path) -> Iterator[None]:
     except LogError:
         raise
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise LogError(
-                f"{part}: cannot be read: {os.strerror(error.errno)}; it must be a file that you"
-                f" may read: {FORMS}"
-            ) from error
-        if not _begins_as_parquet(part):
-            raise LogError(
-                f"{part}: not a readable Parquet file: it does not begin as one; {FORMS}; a table"
-                " of users (csv, tsv) is read by `abtest report`"
-            ) from error
-        raise LogError(
-            f"{part}: not a readable Parquet file: {error}; put back a whole copy, or write it"
-            " again"
-        ) from error
+        raise LogError(f"{part}: {_what_is_wrong(part, error)}") from error
+
+
+def _what_is_wrong(part: Path, error: Exception) -> str:
+    try:
+        is_parquet = _begins_as_parquet(part)
+    except OSError as refused:  # the system says it better than Arrow
+        error = refused
+    if isinstance(error, OSError) and error.errno is not None:
+        rule = f"it must be a file that you may read: {FORMS}"
+        return f"cannot be read: {os.strerror(error.errno)}; {rule}"
+    if is_parquet:
+        return f"not a readable Parquet file: {error}; put back a whole copy, or write it again"
+    advice = "a table of users (csv, tsv) is read by `abtest report`"
+    return f"not a readable Parquet file: it does not begin as one; {FORMS}; {advice}"
 
 
 def _footer(part: Path) -> pq.FileMetaData:
