@@ -262,12 +262,12 @@ def test_a_report_says_both_verdicts(divided: Path, tmp_path: Path) -> None:
     content = report.write(EventLog.open(divided / "log"), tmp_path)
     (method,) = content.methods
     assert (method.arm, method.fits, method.unknown) == ("network", 3, None)
-    assert [row.row.metric for row in method.rows] == list(content.metrics)
+    assert [row.lift.metric for row in method.rows] == list(content.metrics)
     page = (tmp_path / "report.html").read_text()
     assert "Models and methods" in page
     assert "fits are as random as users" in page
-    click = next(row for row in method.rows if row.row.metric == "click")
-    assert (click.components.n_fits, click.row.df) == (3, 2.0)
+    click = next(row for row in method.rows if row.lift.metric == "click")
+    assert (click.components.n_fits, click.lift.df) == (3, 2.0)
     assert encode(report.load(tmp_path).methods) == encode(content.methods)
 
 

@@ -162,3 +162,5 @@ def test_the_share_of_what_more_users_would_not_lessen() -> None:
     assert parts.share_of_fits == pytest.approx(0.25 / 0.34)
     below = replication.Components(users=8.0, fits=-1.0, interaction=np.nan, n_users=100, n_fits=4)
     assert below.share_of_fits == 0.0
+    by_chance = replication.Components(users=-9.0, fits=1.0, interaction=4.0, n_users=9, n_fits=4)
+    assert by_chance.share_of_fits == 1.0

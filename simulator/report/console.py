@@ -81,16 +81,16 @@ def _method(content: Content, arm: str) -> Iterator[Block]:
             continue
         rows = []
         for one in method.rows:
-            direction = content.metrics[one.row.metric].higher_is_better
-            kind = tone(one.verdict, direction)
+            direction = content.metrics[one.lift.metric].higher_is_better
+            kind = tone(one.lift.words, direction)
             rows.append(
                 (
-                    Cell(percent(one.row.lift), kind=kind),
-                    Cell(title(one.row.metric), kind=kind),
-                    plain(interval(one.row.low, one.row.high)),
-                    plain(probability(one.row.p_adjusted)),
-                    Cell(stated(one.verdict, direction), kind=kind, sign=SIGNS[one.verdict]),
-                    plain(percent(one.share_of_fits, 0, False)),
+                    Cell(percent(one.lift.lift), kind=kind),
+                    Cell(title(one.lift.metric), kind=kind),
+                    plain(interval(one.lift.low, one.lift.high)),
+                    plain(probability(one.lift.p_adjusted)),
+                    Cell(stated(one.lift.words, direction), kind=kind, sign=SIGNS[one.lift.words]),
+                    plain(percent(one.components.share_of_fits, 0, False)),
                 )
             )
         yield Table(f"Lifts of the method of {arm}", columns, rows)

@@ -17,8 +17,8 @@ from simulator.stats.choices import Choices
 from simulator.stats.efficiency import Preference
 from simulator.stats.looking import Looking
 from simulator.stats.margins import Margin
+from simulator.stats.methods import MethodLift
 from simulator.stats.randomise import Rate
-from simulator.stats.replication import Components
 from simulator.stats.segments import Interaction, Segment
 from simulator.stats.sequential import Peeks
 from simulator.stats.units import Unit, Use
@@ -60,23 +60,6 @@ class Headline:
 
 
 @dataclass(frozen=True)
-class MethodRow:
-    """A lift of a method, with fits as random as users.
-
-    Attributes:
-        row: its interval and test are of the methods, its means those of the models.
-        verdict: `Lift.words`.
-        components: what the variance of the difference is made of.
-        share_of_fits: the part of it that more users would not lessen, in [0, 1].
-    """
-
-    row: Lift
-    verdict: str
-    components: Components
-    share_of_fits: float
-
-
-@dataclass(frozen=True)
 class Method:
     """What is known of the method of an arm against the control's, apart from their models.
 
@@ -90,7 +73,7 @@ class Method:
     arm: str
     fits: int
     unknown: str | None
-    rows: tuple[MethodRow, ...] = ()
+    rows: tuple[MethodLift, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ from simulator.report.content import (
     DesignNeed,
     Headline,
     Method,
-    MethodRow,
     MetricNote,
     Need,
     PublishedLift,
@@ -412,13 +411,9 @@ def _methods(sums: UserDays, who: Comparison, unit: Unit, choices: Choices) -> t
     )
     methods = []
     for arm in who.treatments:
-        rows = [
-            MethodRow(one.lift, one.lift.words, one.components, one.components.share_of_fits)
-            for one in of_methods
-            if one.lift.arm == arm
-        ]
+        rows = tuple(one for one in of_methods if one.lift.arm == arm)
         fits = sums.fits[sums.arms.index(arm)] if sums.fits else 1
-        methods.append(Method(arm, fits, unknown(sums, who.control, arm), tuple(rows)))
+        methods.append(Method(arm, fits, unknown(sums, who.control, arm), rows))
     return tuple(methods)
 
 

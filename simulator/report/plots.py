@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from simulator.page import figures, words
-from simulator.report.content import Content, Distribution, MethodRow
+from simulator.report.content import Content, Distribution
 from simulator.report.sentences import tone
 from simulator.report.stored import encode
+from simulator.stats.methods import MethodLift
 
 
 def forests(c: Content) -> tuple[dict[tuple[str, str], Markup], Markup]:
@@ -160,15 +161,15 @@ def funnel(c: Content) -> list[FunnelStep]:
     return result
 
 
-def share_of_fits(row: MethodRow, arm: int) -> Markup:
+def share_of_fits(row: MethodLift, arm: int) -> Markup:
     """How much of the variance of a method's lift is that of its fits: a bar of the whole width
     for all of it.
     """
-    share = row.share_of_fits
+    share = row.components.share_of_fits
     if not words.is_defined(share):
         return Markup("")
-    tip = f"{words.title(row.row.metric)}: {share:.0%} of the variance is that of the fits"
-    return figures.bars([(row.row.arm, arm, share)], 1.0, tip, [tip])
+    tip = f"{words.title(row.lift.metric)}: {share:.0%} of the variance is that of the fits"
+    return figures.bars([(row.lift.arm, arm, share)], 1.0, tip, [tip])
 
 
 def spread(rows: Sequence[Distribution]) -> Markup:

@@ -249,23 +249,23 @@ def _methods(c: Content) -> Section | None:
     lines, parts, points = [], [], []
     for method in known:
         for one in method.rows:
-            row, verdict = of_models[method.arm, one.row.metric]
+            row, verdict = of_models[method.arm, one.lift.metric]
             lines.append(
                 (
                     *_of(row),
                     _lift(row),
                     _decided(c, row, verdict.verdict),
-                    _decided(c, one.row, one.verdict),
-                    _p(one.row.p_adjusted),
-                    _shown(percent, one.share_of_fits, 0, False),
+                    _decided(c, one.lift, one.lift.words),
+                    _p(one.lift.p_adjusted),
+                    _shown(percent, one.components.share_of_fits, 0, False),
                     Cell(figure=plots.share_of_fits(one, c.arms.index(row.arm))),
                 )
             )
             made_of = one.components
             variances = (made_of.users, made_of.fits, made_of.interaction)
             parts.append((*_of(row), *(_shown(number, variance) for variance in variances)))
-            if one.share_of_fits >= 0.5:
-                points.append((SIGNS[one.verdict], f"{method.arm}: {more_fits(one)}"))
+            if one.components.share_of_fits >= 0.5:
+                points.append((SIGNS[one.lift.words], f"{method.arm}: {more_fits(one)}"))
     fits = max(method.fits for method in known)
     note = (
         f"Each method was trained {fits} times, with seeds of their own. These models: users are"

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
         AuditSummary,
         Content,
         Method,
-        MethodRow,
         MetricNote,
         Users,
     )
     from simulator.stats.margins import Margin
+    from simulator.stats.methods import MethodLift
     from simulator.stats.units import Use
     from simulator.stats.verdict import Lift
 
@@ -120,9 +120,9 @@ def method_line(methods: Sequence[Method], unit: str) -> str | None:
     return f"{models} Of the methods: not known, {listed(sorted(map(str, reasons)))}."
 
 
-def more_fits(row: MethodRow) -> str:
+def more_fits(row: MethodLift) -> str:
     """What more fits would do where they are the larger part of what is not known."""
-    share, name = row.share_of_fits, title(row.row.metric).lower()
+    share, name = row.components.share_of_fits, title(row.lift.metric).lower()
     shorter = 1.0 - math.sqrt(1.0 - share / 2.0)
     return (
         f"{share:.0%} of what is not known of {name} is the luck of training: more users will not"

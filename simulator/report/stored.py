@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from simulator.report.content import WorldMarginal
+from simulator.stats.methods import MethodLift
 from simulator.stats.segments import Segment
 from simulator.stats.sequential import Peeks
 from simulator.stats.verdict import Lift
@@ -31,9 +32,13 @@ SPREAD_OUT = {(Segment, "row")}
 LEFT_OUT_IF_NONE = {(WorldMarginal, "feed")}
 
 DERIVED: dict[type, Callable[[Any], dict[str, Any]]] = {
+    MethodLift: lambda one: {
+        "verdict": one.lift.words,
+        "share_of_fits": encode(one.components.share_of_fits),
+    },
     Peeks: lambda peeks: {
         "stop": {rule: peeks.stop(rule) for rule in ("always_valid", "obrien_fleming", "pocock")}
-    }
+    },
 }
 """Keys that are written and not read: they follow from the others."""
 

@@ -78,7 +78,7 @@ def method_lifts(
     if not arms:
         return []
     read = _Fits(days, unit)
-    found: list[tuple[Lift, Components]] = []
+    uncorrected: list[tuple[Lift, Components]] = []
     for arm in arms:
         for metric in days.metrics:
             if metric in days.missing:
@@ -86,9 +86,9 @@ def method_lifts(
             result = read.replicated(metric, control, arm)
             if result.methods is not None and result.components is not None:
                 of_methods = row(result.methods, metric, arm, unit, interval)
-                found.append((of_methods, result.components))
-    rows = in_family([lift for lift, _ in found], correction)
-    return [MethodLift(lift, parts) for lift, (_, parts) in zip(rows, found, strict=True)]
+                uncorrected.append((of_methods, result.components))
+    rows = in_family([lift for lift, _ in uncorrected], correction)
+    return [MethodLift(lift, parts) for lift, (_, parts) in zip(rows, uncorrected, strict=True)]
 
 
 class _Fits:

@@ -19,13 +19,14 @@ Both are `Moments`, so that every test and interval of `stats` is right for them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from policies.products import matmul
-from simulator.stats.moments import Floats, Moments, Number, Sample, ratio
+from simulator.stats.moments import Floats, Moments, Sample, ratio
 
 Columns = tuple[int, int | None]
 """Where numerator and denominator stand among the variables of a sample."""
@@ -45,19 +46,19 @@ class Components:
         n_fits: fits.
     """
 
-    users: Number
-    fits: Number
-    interaction: Number
-    n_users: Number
+    users: float
+    fits: float
+    interaction: float
+    n_users: float
     n_fits: int
 
     @property
-    def of_the_mean(self) -> tuple[Number, Number]:
+    def of_the_mean(self) -> tuple[float, float]:
         """The parts of the variance of the estimated difference that users and fits bring."""
-        crossed = ~np.isnan(self.interaction)
-        with_fits = self.interaction / (self.n_users * self.n_fits)
-        users = self.users / self.n_users + np.where(crossed, with_fits, 0.0)
-        return users[()], np.maximum(self.fits, 0.0) / self.n_fits
+        users = self.users / self.n_users
+        if not math.isnan(self.interaction):
+            users += self.interaction / (self.n_users * self.n_fits)
+        return max(users, 0.0), max(self.fits, 0.0) / self.n_fits
 
     @property
     def share_of_fits(self) -> float:
@@ -65,8 +66,7 @@ class Components:
         lessen, in [0, 1].
         """
         users, fits = self.of_the_mean
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(fits / (users + fits))
+        return fits / (users + fits) if users + fits else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Replicated:
 def same_model(pooled: Moments, n_fits: int) -> Replicated:
     """Methods whose fits are all the same: what is said of the models is true of the methods."""
     n_users = float(pooled.n_units)
-    parts = Components(pooled.variance * n_users, 0.0, np.nan, n_users, n_fits)
+    parts = Components(float(pooled.variance) * n_users, 0.0, np.nan, n_users, n_fits)
     return Replicated(pooled, pooled, parts)
 
 
