@@ -184,7 +184,7 @@ def save(content: Compared, folder: Path) -> Path:
 
 def document(content: Compared) -> Document:
     """The comparison as a report is shown."""
-    from simulator.report.sections import across
+    from simulator.report.sections.elsewhere import across
 
     names, rows = list(content.runs), content.rows
     note = (

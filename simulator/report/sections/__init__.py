@@ -1,0 +1,106 @@
+"""The sections of a report, in the order of reading: from its content to the blocks that page and
+Markdown show.
+
+Every key of the content is shown by some section, and nothing is shown that is not in it: the three
+files say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from simulator.designs.registry import DESIGNS
+from simulator.page.blocks import Document, Facts, Gate, Section
+from simulator.page.words import listed, whole
+from simulator.report.content import Content
+from simulator.report.sections import (
+    behaviour,
+    decision,
+    elsewhere,
+    numbers,
+    over_days,
+    provenance,
+    sample_sizes,
+    trust,
+)
+
+READING = (
+    "A lift is the difference of the arm's mean from the control's, as a share of the size of the"
+    " control's. A 95% interval of a lift covers the true one in 95 of 100 runs; an adjusted"
+    " p-value below .05 would be seen on any of the comparisons in at most 5 of 100 runs in which"
+    " nothing differs. The detectable lift is the true change that a run of this size finds in four"
+    " of five runs."
+)
+
+SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
+    decision.verdict,
+    decision.methods,
+    decision.words,
+    decision.margins,
+    trust.checks,
+    numbers.by_day,
+    over_days.daily,
+    over_days.so_far,
+    behaviour.funnel,
+    behaviour.spread,
+    behaviour.segments,
+    numbers.all_numbers,
+    numbers.otherwise,
+    sample_sizes.users_needed,
+    sample_sizes.designs,
+    numbers.preference,
+    elsewhere.published_lifts,
+    elsewhere.worlds,
+    elsewhere.offline,
+    provenance.served,
+    trust.calibration,
+    trust.audit,
+    provenance.table_columns,
+    provenance.repeat,
+)
+"""Every section in the order of reading; one with nothing to show is None."""
+
+
+def document(c: Content) -> Document:
+    """The report of a gathered content."""
+    name = c.scenario or "A/B report"
+    return Document(
+        title=f"{name}: {listed(c.arms[1:])} against {c.control}",
+        kicker="A/B report",
+        heading=c.scenario or "Unnamed scenario",
+        about=str(c.settings.get("description") or ""),
+        facts=_facts(c),
+        gates=list(_gates(c)),
+        sections=[section for section in (make(c) for make in SECTIONS) if section is not None],
+        closing=READING,
+    )
+
+
+def _facts(c: Content) -> Facts:
+    size = c.size
+    items = [
+        ("Control", c.control),
+        ("Against it", listed(c.arms[1:])),
+        ("Design", f"{c.design}: {DESIGNS[c.design].words}"),
+    ]
+    items.append((f"Clusters ({c.clusters})" if c.clusters else "Users", whole(size.users)))
+    if size.days:
+        items += [
+            ("Days", str(size.days)),
+            ("Items", whole(size.items)),
+            ("Impressions", whole(size.impressions)),
+        ]
+    if c.seed is not None:
+        items.append(("Seed", str(c.seed)))
+    return Facts(items)
+
+
+def _gates(c: Content) -> Iterator[Gate]:
+    """What must be read before the lifts: each red check whole, amber ones by name."""
+    for check in c.red():
+        yield Gate("red", f"Red: {check.name}.", f"{check.value} {check.meaning}")
+    amber = [check.name.lower() for check in c.checks if check.status == "amber"]
+    if amber:
+        yield Gate("amber", f"{len(amber)} amber", f"of {len(c.checks)} checks: {listed(amber)}.")
+    elif c.checks and not c.red():
+        yield Gate("green", f"All {len(c.checks)} checks are green.")

@@ -1,0 +1,227 @@
+"""What is decided: the verdict on these models and on the methods, in words, and on guardrails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Column,
+    Fold,
+    Heading,
+    Points,
+    Section,
+    Table,
+    Words,
+    plain,
+)
+from simulator.page.words import detects, interval, number, percent, title
+from simulator.report import plots
+from simulator.report.content import Content, Headline, Verdict
+from simulator.report.sections.cells import (
+    columns_of,
+    interval_cell,
+    lift_cell,
+    metric_and_arm,
+    number_cell,
+    p_cell,
+)
+from simulator.report.sentences import (
+    MEANINGS,
+    SIGNS,
+    better,
+    corrected,
+    directions,
+    method_line,
+    more_fits,
+    stated,
+    tone,
+)
+from simulator.stats.verdict import Lift
+
+
+def verdict(c: Content) -> Section | None:
+    """The lifts of each arm under the sentence that sums them up: what is decided on."""
+    if not c.headlines:
+        return None
+    strips, axis = plots.forests(c)
+    columns = [
+        Column("Metric"),
+        Column("Lift", number=True),
+        Column("Forest plot", figure=True, sorts=False),
+        Column("95% interval", number=True, sorts=False),
+        Column("Adjusted p", number=True, label="adjusted p"),
+        Column("Verdict"),
+        Column("Detects", number=True, label="detects"),
+    ]
+    blocks: list[Block] = []
+    for i, (summary, rows) in enumerate(_by_arm(c), 1):
+        lines = []
+        for row, verdict in rows:
+            kind = tone(verdict.verdict, c.metrics[row.metric].higher_is_better)
+            lines.append(
+                (
+                    Cell(title(row.metric), sign=SIGNS[verdict.verdict], kind=kind),
+                    lift_cell(row, kind=f"lift {kind}"),
+                    Cell(figure=strips[row.arm, row.metric]),
+                    interval_cell(row),
+                    p_cell(row.p_adjusted),
+                    Cell(
+                        _stated(c, verdict),
+                        kind=f"verdict {kind}",
+                        hint=MEANINGS[verdict.verdict],
+                    ),
+                    number_cell(detects, row.mde),
+                )
+            )
+        blocks += [
+            Heading(summary.sentence, loud=True, id=f"arm-{i}"),
+            Table(summary.sentence, columns, lines, kind="forest", foot=axis),
+        ]
+    note = (
+        f"Per {c.unit}; lift over the control with its 95% interval. Adjusted p: {corrected(c)}."
+        " Detects: the smallest true lift that a run of this size calls up or down four times in"
+        " five, after the adjustment. ▲ higher and ▼ lower than the control after adjustment; ○"
+        " undecided: a difference is neither shown nor excluded; = identical. An arrow at the end"
+        " of an interval: it goes on beyond the scale."
+    )
+    about = method_line(c.methods, c.unit)
+    notes = [Words(text, note=True) for text in (note, *directions(c.metrics))]
+    if about is not None:
+        notes.insert(0, Words(about))
+    return Section("verdict", "Verdict", [*blocks, *notes], "Verdict", bare=True)
+
+
+def methods(c: Content) -> Section | None:
+    """Models and methods side by side, and what the uncertainty of a method is made of."""
+    known = [method for method in c.methods if method.rows]
+    if not known:
+        return None
+    heads = ("Metric", "Arm", "Lift", "These models", "The methods", "Adjusted p", "Share of fits")
+    columns = [*columns_of(*heads), Column("", figure=True, sorts=False)]
+    of_models = {(row.arm, row.metric): (row, verdict) for row, verdict in c.decided()}
+    lines, parts, points = [], [], []
+    for method in known:
+        for one in method.rows:
+            row, verdict = of_models[method.arm, one.lift.metric]
+            lines.append(
+                (
+                    *metric_and_arm(row),
+                    lift_cell(row),
+                    _decided(c, row, verdict.verdict),
+                    _decided(c, one.lift, one.lift.words),
+                    p_cell(one.lift.p_adjusted),
+                    number_cell(percent, one.components.share_of_fits, 0, False),
+                    Cell(figure=plots.share_of_fits(one, c.arms.index(row.arm))),
+                )
+            )
+            made_of = one.components
+            variances = (made_of.users, made_of.fits, made_of.interaction)
+            parts.append(
+                (*metric_and_arm(row), *(number_cell(number, variance) for variance in variances))
+            )
+            if one.components.share_of_fits >= 0.5:
+                points.append((SIGNS[one.lift.words], f"{method.arm}: {more_fits(one)}"))
+    fits = max(method.fits for method in known)
+    note = (
+        f"Each method was trained {fits} times, with seeds of their own. These models: users are"
+        " random, the models are these. The methods: fits are as random as users, so that another"
+        " training is within the interval, too. Share of fits: the part of the variance of the"
+        " methods' difference that more users would not lessen."
+    )
+    of_parts = (
+        "Variance of what one user, one fit, or one user with one fit adds to the difference, in"
+        " squared units of the metric. It is estimated without a limit at 0, and so below 0 by"
+        " chance where it is small. Where users are divided over fits, the interaction is in the"
+        " users' part."
+    )
+    variances_of = columns_of("Metric", "Arm", "Users", "Fits", "Interaction")
+    blocks: list[Block] = [
+        Words(note, note=True),
+        Table("Models and methods", columns, lines),
+        Points(points),
+        Fold(
+            "What the variance is made of",
+            [Words(of_parts, note=True), Table("Components of variance", variances_of, parts)],
+        ),
+    ]
+    return Section("methods", "Models and methods", blocks, "Methods")
+
+
+def _decided(c: Content, row: Lift, verdict: str) -> Cell:
+    """The interval of a lift under the sign and in the colour of its verdict."""
+    direction = c.metrics[row.metric].higher_is_better
+    kind = tone(verdict, direction)
+    ends = interval_cell(row).text
+    return Cell(ends, sign=SIGNS[verdict], kind=kind, hint=stated(verdict, direction))
+
+
+def _stated(c: Content, verdict: Verdict) -> str:
+    return stated(verdict.verdict, c.metrics[verdict.metric].higher_is_better)
+
+
+def _by_arm(c: Content) -> Iterator[tuple[Headline, list[tuple[Lift, Verdict]]]]:
+    """Headline and rows, each with its verdict, of every arm."""
+    for summary in c.headlines:
+        yield summary, [pair for pair in c.decided() if pair[0].arm == summary.arm]
+
+
+def words(c: Content) -> Section | None:
+    if not c.headlines:
+        return None
+    blocks: list[Block] = []
+    for summary, rows in _by_arm(c):
+        blocks += [
+            Heading(f"{summary.arm} against {c.control}"),
+            Points([(SIGNS[verdict.verdict], verdict.sentence) for _, verdict in rows]),
+        ]
+    return Section("words", "In words", blocks, "In words")
+
+
+def margins(c: Content) -> Section | None:
+    if not c.margins:
+        return None
+    note = (
+        "A guardrail is safe where it is shown not to lose its margin (non-inferiority), harmed"
+        " where it is shown to lose more. Equivalent: two one-sided tests show the lift to lie"
+        " within the margin. Not shown is not a fault of the arm: the test is too small. Adjusted"
+        " p: Holm over all guardrails, and over all equivalences. The interval is the test's own:"
+        " it holds the margin where the one-sided test at 5% does not reject it, before adjustment."
+    )
+    tones = {"safe": "good", "equivalent": "good", "harmed": "bad"}
+    rows = []
+    for row in c.margins:
+        asked = (
+            plain(row.kind),
+            plain(better(c.metrics[row.metric])),
+            number_cell(percent, row.margin, 2, False),
+        )
+        within = plain("n/a" if row.answer == "no data" else interval(row.low, row.high))
+        answer = Cell(row.answer, kind=tones.get(row.answer, "open"))
+        rows.append(
+            (
+                *metric_and_arm(row),
+                *asked,
+                lift_cell(row),
+                within,
+                p_cell(row.p),
+                p_cell(row.p_adjusted),
+                answer,
+            )
+        )
+    level = f"{c.margins[0].level:.0%} interval"
+    heads = columns_of(
+        "Metric", "Arm", "Asked", "Direction", "Margin", "Lift", level, "p", "Adjusted p", text=4
+    )
+    table = Table("Guardrails and equivalence", [*heads, Column("Answer")], rows)
+    signs = {"safe": "✓", "equivalent": SIGNS["identical"], "harmed": "✗"}
+    sentences = Points(
+        [(signs.get(row.answer, SIGNS["undecided"]), row.sentence) for row in c.margins]
+    )
+    return Section(
+        "margins",
+        "Guardrails and equivalence",
+        [Words(note, note=True), table, sentences],
+        "Guardrails",
+    )

@@ -1,0 +1,232 @@
+"""Every number behind the verdict: by unit, by method, and within interleaved slates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Column,
+    Facts,
+    Fold,
+    Heading,
+    Section,
+    Table,
+    Words,
+    plain,
+)
+from simulator.page.words import (
+    detects,
+    interval,
+    is_defined,
+    listed,
+    number,
+    percent,
+    title,
+    whole,
+)
+from simulator.report.content import Content
+from simulator.report.sections.cells import (
+    columns_of,
+    interval_cell,
+    lift_cell,
+    metric_and_arm,
+    number_cell,
+    p_cell,
+)
+from simulator.report.sentences import better, corrected, errors_by_day
+from simulator.stats.intervals import GROUNDS
+from simulator.stats.verdict import Lift
+
+FIGURES = ("Arm's mean", "Lift", "Low", "High", "t", "df", "p", "Adjusted p", "Units", "Detects")
+"""The heads of the figures of a row of `lifts`, below that of the control's mean, which is its
+name.
+"""
+
+
+def _figures_of(row: Lift) -> Iterator[Cell]:
+    """Every figure of a row, in the order of FIGURES, the control's mean first."""
+    yield number_cell(number, row.control_mean)
+    yield number_cell(number, row.treatment_mean)
+    yield lift_cell(row)
+    for end in (row.low, row.high):
+        is_open = is_defined(row.lift) and not is_defined(end)
+        yield Cell("unbounded", None) if is_open else number_cell(percent, end)
+    yield number_cell(number, row.t)
+    yield number_cell(number, row.df)
+    yield p_cell(row.p)
+    yield p_cell(row.p_adjusted)
+    yield number_cell(whole, row.n_units)
+    yield number_cell(detects, row.mde)
+
+
+def all_numbers(c: Content) -> Section | None:
+    if not c.lifts:
+        return None
+    heads = [c.control, *FIGURES]
+    how = "paired across arms" if c.paired else "compared between arms"
+    blocks: list[Block] = [
+        Words(f"By user: the unit is a user, {how}. {_grounds_of(c)}", note=True)
+    ]
+    if c.adjusted:
+        adjusted = (
+            "Adjusted for the pre-period of the same user (CUPED):"
+            f" {listed([title(m).lower() for m in c.adjusted])}. The same without adjustment stands"
+            " below."
+        )
+        blocks.append(Words(adjusted, note=True))
+    shown = [row for row in c.lifts if row.unit == c.unit or row.unit == "user"]
+    units = len({row.unit for row in shown}) > 1
+    rows = [
+        (*metric_and_arm(row), *([plain(row.unit)] if units else []), *_figures_of(row))
+        for row in shown
+    ]
+    columns = columns_of("Metric", "Arm", *(["Unit"] if units else []), *heads, text=2 + units)
+    blocks.append(Table("All numbers", columns, rows, id="lifts"))
+    described = [
+        (title(name), f"{metric.description} ({better(metric)})")
+        for name, metric in c.metrics.items()
+    ]
+    blocks.append(Fold("What each metric is", [Facts(described)]))
+    if c.beside:
+        rows = [(*metric_and_arm(row), *_figures_of(row)) for row in c.beside.rows]
+        blocks += [
+            Heading(c.beside.title),
+            Table(c.beside.title, columns_of("Metric", "Arm", *heads), rows, id="beside"),
+        ]
+    return Section("numbers", "All numbers", blocks, "All numbers")
+
+
+def _grounds_of(c: Content) -> str:
+    ground = GROUNDS[c.choices.interval]
+    return f"Intervals of the relative lift by {ground}; adjusted p: {corrected(c)}."
+
+
+def by_day(c: Content) -> Section | None:
+    """The day x arm table that papers print."""
+    rows = [(*metric_and_arm(row), *_figures_of(row)) for row in c.lifts if row.unit == "day"]
+    days = c.size.days
+    if not rows or days is None or c.unit == "day":
+        return None
+    note = (
+        f"The unit is a day, paired across arms, with t({days - 1}): the kind of table that the"
+        f" paper prints. {errors_by_day(c.audit, c.paired)} The verdict rests on the users."
+    )
+    heads = [c.control, *FIGURES]
+    table = Table(
+        "By day, as in the paper", columns_of("Metric", "Arm", *heads), rows, id="paper-table"
+    )
+    return Section(
+        "paper", "By day, as in the paper", [Words(note, note=True), table], "As in the paper"
+    )
+
+
+def otherwise(c: Content) -> Section | None:
+    """Whether the verdict hangs on the method: p of each, and the lifts and intervals of each."""
+    if not c.otherwise:
+        return None
+    tested = list(dict.fromkeys(row.method for row in c.otherwise if is_defined(row.p)))
+    p = {(row.metric, row.arm, row.method): row.p for row in c.otherwise}
+    pairs = list(dict.fromkeys((row.metric, row.arm) for row in c.otherwise))
+    rows = [
+        (
+            plain(title(metric)),
+            plain(arm),
+            *(p_cell(p.get((metric, arm, method))) for method in tested),
+        )
+        for metric, arm in pairs
+    ]
+    caption = (
+        "Whether the verdict hangs on the method: p of each, none of them adjusted for several"
+        " metrics. Ranks test another hypothesis than equal means. n/a: not asked, or not to be had"
+        " (the reason stands in the table below)."
+        + (
+            " The verdict is adjusted for the pre-period where there is one, the other methods are"
+            " not."
+            if c.adjusted
+            else ""
+        )
+    )
+    lifts = [
+        (
+            *metric_and_arm(row),
+            plain(row.method),
+            lift_cell(row),
+            interval_cell(row),
+            p_cell(row.p),
+            plain(row.note),
+        )
+        for row in c.otherwise
+    ]
+    every = Table(
+        "Lift by each method",
+        [
+            *columns_of("Metric", "Arm", "Method", "Lift", "95% interval", "p", text=3),
+            Column("Note"),
+        ],
+        lifts,
+    )
+    blocks = [
+        Table(
+            "Computed otherwise",
+            columns_of("Metric", "Arm", *tested),
+            rows,
+            caption=caption,
+            id="otherwise",
+        )
+    ]
+    return Section(
+        "otherwise",
+        "Computed otherwise",
+        [*blocks, Fold("Lift and interval by each method", [every], screen=True)],
+        "Otherwise",
+    )
+
+
+def preference(c: Content) -> Section | None:
+    if not c.preference:
+        return None
+    caption = (
+        "Team-draft interleaving: each credit goes to the arm that drafted the item. Users who"
+        " credited the arm more, less, and equally; the share of the former two that prefer it,"
+        " with its interval; half of the ties given to each side, less a half; p of the sign test"
+        " and of the paired t test."
+    )
+    rows = []
+    for row in c.preference:
+        wins = row.wins
+        counts = (number_cell(whole, n) for n in (row.preferring, row.against, row.tied))
+        shares = (
+            number_cell(percent, wins.value, 1, False),
+            plain(interval(wins.low, wins.high, 1, sign=False)),
+        )
+        tests = (
+            p_cell(row.p_sign),
+            number_cell(number, row.t),
+            number_cell(number, row.df),
+            p_cell(row.p),
+        )
+        rows.append(
+            (*metric_and_arm(row), *counts, *shares, number_cell(percent, row.share, 1), *tests)
+        )
+    heads = (
+        "Prefer it",
+        f"Prefer {c.control}",
+        "Tied",
+        "Share",
+        "95% interval",
+        "Margin",
+        "Sign test, p",
+        "t",
+        "df",
+        "t test, p",
+    )
+    table = Table(
+        "Preference within slates",
+        columns_of("Metric", "Arm", *heads),
+        rows,
+        caption=caption,
+        id="preference",
+    )
+    return Section("preferred", "Preference within slates", [table], "Preference")

@@ -1,0 +1,147 @@
+"""The lift day by day, and what could have been said at the end of each."""
+
+from __future__ import annotations
+
+from simulator.page.blocks import Block, Cell, Fold, Multiples, Section, Table, Words, plain
+from simulator.page.words import interval, is_defined, listed, number, title, whole
+from simulator.report import plots
+from simulator.report.content import Content
+from simulator.report.sections.cells import (
+    columns_of,
+    interval_cell,
+    legend,
+    lift_cell,
+    metric_and_arm,
+    number_cell,
+    p_cell,
+)
+from simulator.stats.sequential import Look, Rule
+
+
+def daily(c: Content) -> Section | None:
+    if not c.daily:
+        return None
+    note = (
+        "Each day alone, per user, with 95% intervals that are not adjusted for looking at several"
+        " days. A lift that fades or grows is a novelty or a learning effect."
+    )
+    figures = plots.daily(c)
+    same = [
+        title(name).lower() for name in c.metrics if name not in {metric for metric, _ in figures}
+    ]
+    rows = [
+        (*metric_and_arm(row), plain(row.day + 1, row.day), number_cell(number, row.control_mean),
+         number_cell(number, row.treatment_mean), lift_cell(row), interval_cell(row), p_cell(row.p),
+         number_cell(whole, row.n_units))
+        for row in c.daily
+        if is_defined(row.lift)
+    ]  # fmt: skip
+    columns = columns_of(
+        "Metric", "Arm", "Day", c.control, "Arm's mean", "Lift", "95% interval", "p", "Units"
+    )
+    blocks: list[Block] = [
+        Words(note, note=True),
+        legend(c),
+        Multiples([(title(metric), figure) for metric, figure in figures]),
+    ]
+    if same:
+        blocks.append(Words(f"Without any difference on any day: {listed(same)}.", note=True))
+    return Section(
+        "days",
+        "Lift by day",
+        [*blocks, Fold("The same as a table", [Table("Lift by day", columns, rows)], screen=True)],
+        "By day",
+    )
+
+
+RULES: dict[Rule, str] = {
+    "always_valid": "Always valid",
+    "obrien_fleming": "O'Brien-Fleming",
+    "pocock": "Pocock",
+}
+"""The stopping rules that are shown (fields of `sequential.Look`)."""
+
+
+def so_far(c: Content) -> Section | None:
+    if not c.sequential:
+        return None
+    note = (
+        "All days up to each day, with a 95% confidence sequence: unlike an ordinary interval it"
+        " may be looked at every day, and the whole of it covers the true lift in 95 of 100 runs."
+        " It is wider; that is the price of peeking."
+    )
+    rows, looks = [], []
+    for peek in c.sequential:
+        last = peek.looks[-1]
+        stops = (Cell(f"day {day}" if day else "not yet", day) for day in map(peek.stop, RULES))
+        rows.append(
+            (
+                *metric_and_arm(peek),
+                lift_cell(last),
+                _sequence_cell(last),
+                p_cell(last.p),
+                *stops,
+            )
+        )
+        for look in peek.looks:
+            bounds = (look.always_valid, look.obrien_fleming, look.pocock)
+            numbers = (number_cell(number, value) for value in (look.t, *bounds))
+            intervals = (interval_cell(look), _sequence_cell(look))
+            looks.append(
+                (
+                    *metric_and_arm(peek),
+                    number_cell(str, look.day),
+                    lift_cell(look),
+                    *intervals,
+                    p_cell(look.p),
+                    *numbers,
+                )
+            )
+    caption = (
+        "The first day on which each rule, fixed beforehand, would have stopped with a difference"
+        " shown in that metric alone (level 5%, a look every day)."
+    )
+    stopping = Table(
+        "When one could have stopped",
+        columns_of(
+            "Metric",
+            "Arm",
+            "Lift at the end",
+            "Confidence sequence",
+            "Always-valid p",
+            *RULES.values(),
+        ),
+        rows,
+        caption=caption,
+        id="stopping",
+    )
+    every = Table(
+        "Every look",
+        columns_of(
+            "Metric",
+            "Arm",
+            "After day",
+            "Lift so far",
+            "Interval for one look",
+            "Confidence sequence",
+            "Always-valid p",
+            "t",
+            *(f"{rule}: stop beyond" for rule in RULES.values()),
+        ),
+        looks,
+    )
+    figures = Multiples([(title(metric), figure) for metric, figure in plots.so_far(c)])
+    blocks: list[Block] = [
+        Words(note, note=True),
+        legend(c),
+        figures,
+        stopping,
+        Fold("Every day's look as a table", [every], screen=True),
+    ]
+    return Section("sequential", "Lift so far, and when one could have stopped", blocks, "So far")
+
+
+def _sequence_cell(look: Look) -> Cell:
+    """The confidence sequence of a look."""
+    ends = interval(look.sequence_low, look.sequence_high)
+    return Cell(ends if is_defined(look.lift) else "n/a")

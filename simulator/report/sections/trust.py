@@ -1,0 +1,160 @@
+"""Whether the numbers may be trusted: checks, calibration of the world, audit of the tests."""
+
+from __future__ import annotations
+
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Column,
+    Fold,
+    Heading,
+    Points,
+    Section,
+    Table,
+    Words,
+    plain,
+)
+from simulator.page.words import LIGHTS, is_defined, number, percent, title, whole
+from simulator.report.content import Content
+from simulator.report.sections.cells import columns_of, lift_cell, metric_and_arm, number_cell
+from simulator.stats.randomise import Rate
+
+
+def checks(c: Content) -> Section | None:
+    if not c.checks:
+        return None
+    rows = [
+        (
+            plain(check.name),
+            Cell(f"{LIGHTS[check.status]} {check.status}", kind=f"status {check.status}"),
+            plain(check.value),
+            plain(check.meaning),
+        )
+        for check in c.checks
+    ]
+    columns = [Column("Check"), Column("Status"), Column("Found"), Column("What it means")]
+    return Section(
+        "checks",
+        "Checks",
+        [Table("Checks", columns, rows, kind="checks", sortable=False)],
+        "Checks",
+    )
+
+
+def calibration(c: Content) -> Section | None:
+    if not c.calibration:
+        return None
+    measured = c.calibration
+    note = (
+        "What the simulated users do, against what real ones are known to do. "
+        f"Measured on {measured.basis}; tolerance {percent(measured.tolerance, 0, False)}."
+    )
+    columns = columns_of(
+        "Marginal", "Target", "Simulated", "Standard error", "Simulated / target", text=1
+    )
+    blocks: list[Block] = [Words(note)]
+    for within in (False, True):
+        rows = [
+            (Cell(row.name, sign="✓" if within else "✗", kind="good" if within else "bad"),
+             *(number_cell(number, v) for v in (row.target, row.simulated, row.se, row.ratio)))
+            for row in measured.rows
+            if row.within == within
+        ]  # fmt: skip
+        if rows:
+            summary = (
+                f"{len(rows)} of {len(measured.rows)} marginals {'within' if within else 'out of'}"
+                " tolerance"
+            )
+            blocks.append(Fold(summary, [Table("Calibration", columns, rows)], open=not within))
+    return Section("calibration", "Calibration of the world", blocks, "Calibration")
+
+
+def audit(c: Content) -> Section | None:
+    if not c.audit:
+        return None
+    result = c.audit
+    note = (
+        "This run knows both answers of every user, so the assignment can be drawn anew:"
+        f" {whole(result.repetitions)} samples of each size from {whole(result.n_users)} users."
+        " False positives where both arms answer alike (nominal 5%), power for what was there, how"
+        " often the 95% interval holds the true lift, and the mean error of the lift. Of what is"
+        f" printed beside the verdict, {result.beside.held} of {result.beside.of} rows"
+        " hold."
+    )
+    rows = [
+        (
+            *metric_and_arm(row),
+            plain(row.analysis),
+            number_cell(whole, row.n),
+            *map(_rate, (row.error, row.power, row.coverage)),
+            number_cell(percent, row.bias),
+            lift_cell(row),
+            Cell("yes" if row.holds else "no", kind="good" if row.holds else "bad"),
+        )
+        for row in result.rows
+    ]
+    heads = columns_of(
+        "Metric",
+        "Arm",
+        "Analysis",
+        "Users",
+        "False positives",
+        "Power",
+        "Coverage",
+        "Bias",
+        "True lift",
+        text=3,
+    )
+    blocks: list[Block] = [
+        Words(note, note=True),
+        Table("Audit of the tests", [*heads, Column("Holds")], rows),
+    ]
+    for summary, warnings in (
+        ("What the verdict rests on and does not hold", result.warnings),
+        ("What is printed beside the verdict and does not hold", result.beside.warnings),
+    ):
+        if warnings:
+            blocks.append(
+                Fold(
+                    f"{summary} ({len(warnings)})",
+                    [Points([("▲", warning) for warning in warnings])],
+                )
+            )
+    wrong = [
+        (
+            plain(row.analysis),
+            plain(title(row.metric)),
+            plain(row.why),
+            _rate(row.error),
+        )
+        for row in result.wrong
+    ]
+    columns = columns_of("Analysis", "Metric", "What is wrong", "False positives", text=3)
+    blocks += [
+        Heading("What the usual wrong analyses would have done"),
+        Table("Usual wrong analyses", columns, wrong),
+    ]
+    if result.looking:
+        looks = [
+            (
+                plain(title(row.rule)),
+                plain(title(row.metric)),
+                plain(row.design),
+                _rate(row.error),
+            )
+            for row in result.looking
+        ]
+        columns = columns_of("Rule", "Metric", "Design", "False positives", text=3)
+        blocks += [
+            Heading("Looking at the end of every day"),
+            Table("Looking every day", columns, looks),
+        ]
+    return Section("audit", "Audit of the tests", blocks, "Audit")
+
+
+def _rate(rate: Rate) -> Cell:
+    """A share of samples with its Monte-Carlo interval."""
+    ends = ""
+    if is_defined(rate.value):
+        ends = f"{percent(rate.low, 1, False)} to {percent(rate.high, 1, False)}"
+    return number_cell(percent, rate.value, 1, False, under=ends)
