@@ -237,8 +237,8 @@ def expose(
     count = np.zeros(users.n_users, dtype=np.int64)
     waves: list[tuple[Any, ...]] = []
     while len(user := np.flatnonzero(clock < 0)):
-        # As wide from the first wave on: a policy that keeps as many of a user's items as `seen` may
-        # hide would count them anew with every width (2.9 s in place of .8 for 1,000 users).
+        # As wide from the first wave on: a policy that orders as many of a user's items as `seen`
+        # may hide would do so anew for every width (2.9 s in place of .8 for 1,000 users).
         slates = recall(_request(user, step[user], seen[user]), slate)
         answer = users.respond(user, step[user], clock[user], slates)
         row, place = np.nonzero(np.arange(slate) < answer.shown[:, None])

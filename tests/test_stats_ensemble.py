@@ -1,0 +1,122 @@
+"""The verdict over worlds: its intervals cover what they promise, noise is no sign, and a parameter
+is ranked only where it moves the lift.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from simulator.stats.ensemble import FEWEST, WorldsLift, estimate, over_worlds
+from simulator.stats.sensitivity import Influence, influences, ranked
+from simulator.stats.verdict import Lift
+
+
+def of(lifts: np.ndarray, errors: np.ndarray) -> WorldsLift:
+    worlds = over_worlds("click", "new", lifts, errors)
+    assert worlds is not None
+    return worlds
+
+
+def test_with_many_exact_worlds_it_is_the_normal_theory() -> None:
+    """Errors near 0: the mean has Student's interval; one more world lies within its own."""
+    rng = np.random.default_rng(1)
+    lifts = rng.normal(0.01, 0.02, 40)
+    found = of(lifts, np.full(40, 1e-6))
+    mean, sd = lifts.mean(), lifts.std(ddof=1)
+    half = 2.0227 * sd  # Student's t with 39 degrees of freedom
+    assert found.lift == pytest.approx(mean, abs=1e-5)
+    assert found.mean_high - mean == pytest.approx(half / math.sqrt(40), rel=0.03)
+    assert found.high - mean == pytest.approx(half * math.sqrt(1 + 1 / 40), rel=0.03)
+    assert found.up == pytest.approx(np.mean(lifts > 0))
+    assert found.between == pytest.approx(sd, rel=0.05)
+
+
+def test_worlds_that_do_not_differ_are_weighted_by_their_errors() -> None:
+    lifts, errors = np.array([0.02, 0.02, 0.02, 0.02]), np.array([0.001, 0.004, 0.01, 0.02])
+    found = of(lifts, errors)
+    assert found.lift == pytest.approx(0.02)
+    assert found.within == pytest.approx(math.sqrt(np.mean(errors**2)))
+    assert found.low < found.mean_low < 0.02 < found.mean_high < found.high
+
+
+@pytest.mark.parametrize(("k", "tau"), [(8, 1.0), (20, 0.5), (50, 2.0)])
+def test_the_band_holds_one_more_world_and_the_mean_its_mean(k: int, tau: float) -> None:
+    """400 ensembles: 95% within Monte-Carlo error (3 sd: 3%), and not much more."""
+    rng = np.random.default_rng(k)
+    band, mean, share = [], [], []
+    for _ in range(400):
+        errors = rng.gamma(8.0, 1 / 8, k)
+        lifts = rng.normal(0.5 + tau * rng.normal(size=k), errors)
+        found, one_more = of(lifts, errors), 0.5 + tau * rng.normal()
+        band.append(found.low <= one_more <= found.high)
+        mean.append(found.mean_low <= 0.5 <= found.mean_high)
+        share.append(found.up_low <= norm.cdf(0.5 / tau) <= found.up_high)
+    assert 0.915 <= np.mean(band) <= 0.995
+    assert 0.915 <= np.mean(mean) <= 0.995
+    assert np.mean(share) >= 0.915
+
+
+def test_noise_within_worlds_is_no_share_of_signs() -> None:
+    """All true lifts are +0.5; the errors put 3 of 10 estimates below 0."""
+    rng = np.random.default_rng(7)
+    lifts = rng.normal(0.5, 1.0, 200)
+    found = of(lifts, np.ones(200))
+    assert np.mean(lifts > 0) < 0.75
+    assert found.up > 0.85
+    assert found.up_high > 0.98
+
+
+def test_few_worlds_say_nothing() -> None:
+    assert over_worlds("click", "new", [0.1] * (FEWEST - 1), [0.1] * (FEWEST - 1)) is None
+
+
+def test_the_error_of_a_row_is_that_of_its_interval() -> None:
+    def row(low: float, high: float) -> Lift:
+        nan = math.nan
+        return Lift("m", "a", "user", 1.0, 1.1, 0.1, low, high, nan, 9.0, nan, nan, 10, nan)
+
+    assert estimate(row(0.1 - 2.2622, 0.1 + 2.2622)) == pytest.approx((0.1, 1.0), rel=1e-4)
+    assert estimate(row(-math.inf, math.inf)) is None
+    assert estimate(row(0.1, 0.1)) is None
+
+
+def planted(rng: np.random.Generator, k: int, n_parameters: int) -> list[Influence]:
+    """Lifts that parameter p0 moves across 0 at the middle of its range; the others do nothing."""
+    parameters = {f"p{i}": rng.random(k) for i in range(n_parameters)}
+    lifts = 1.5 * (parameters["p0"] - 0.5) + 0.3 * rng.normal(size=k)
+    return ranked(influences("click", "new", parameters, lifts, np.ones(k)))
+
+
+def test_the_parameter_that_flips_the_sign_is_first_and_no_other_is_shown() -> None:
+    rng = np.random.default_rng(3)
+    true = 1.5**2 / 12 / (1.5**2 / 12 + 0.3**2)
+    false, within = 0, []
+    for _ in range(80):
+        first, *others = planted(rng, 60, 12)
+        assert first.parameter == "p0"
+        assert first.flips
+        assert first.flip == pytest.approx(0.5, abs=0.25)
+        assert first.at_low < 0 < first.at_high
+        false += any(row.is_shown for row in others)
+        within.append(first.low <= true <= first.high)
+    assert false <= 10  # 5% of 80, and two standard deviations more
+    assert np.mean(within) >= 0.87
+
+
+def test_a_bend_is_seen_and_a_constant_is_not_ranked() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.random(80)
+    parameters = {"bend": x, "constant": np.ones(80)}
+    lifts = np.square(x - 0.5) + 0.01 * rng.normal(size=80)
+    (row,) = influences("click", "new", parameters, lifts, np.ones(80))
+    assert row.parameter == "bend"
+    assert row.share > 0.9
+
+
+def test_too_few_worlds_rank_nothing() -> None:
+    rng = np.random.default_rng(2)
+    assert planted(rng, 8, 3) == []
