@@ -5,7 +5,10 @@ world.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +26,11 @@ from simulator.offpolicy.fidelity import (
     FEWEST,
     POLICIES,
     YARDSTICKS,
+    Agreement,
+    FidelityResult,
     Figure,
     Online,
+    OnlinePolicy,
     Ran,
     agreement,
     for_new_policies,
@@ -216,12 +222,24 @@ def test_few_arms_are_filled_up_with_yardsticks(tmp_path: Path) -> None:
         widened(scenario, 99)
 
 
+def made_agreement(**of: Any) -> Agreement:
+    """One that is shown: `of` says what else it is."""
+    tenths = ("low", "high", "new_low", "new_high", "ordered_error", "kendall", "error", "regret")
+    values = dict.fromkeys(tenths, 0.1)
+    values |= {"p": 0.01, "p_adjusted": 0.01, "rho": 0.5, "ordered": 0.9, "pairs": 3, "points": ()}
+    return Agreement(**(values | {"policies": 8, "usable": 8, "covered": 7, "pick": "x"} | of))
+
+
+def made_result(figures: Sequence[Agreement]) -> FidelityResult:
+    """A result of three policies."""
+    policies = tuple(OnlinePolicy(str(i), i / 10, 0.0, 0.3, 1.0, 0.1) for i in range(3))
+    return FidelityResult("made", "click", 2, "0", policies, tuple(figures), 1.0, 9)
+
+
 def test_the_answer_is_of_every_policy_where_any_figure_is() -> None:
     """The first figure orders most, but one policy has none of it; the third is not usable."""
-    common = {"p_adjusted": 0.01, "pairs": 3, "ordered_error": 0.1, "rho": 0.5, "new_low": 0.1}
-    common |= {"new_high": 0.9, "pick": "x", "regret": 0.01}
     figures = [
-        {"figure": name, "policies": policies, "usable": usable, "ordered": ordered, **common}
+        made_agreement(figure=name, policies=policies, usable=usable, ordered=ordered)
         for name, policies, usable, ordered in (
             ("first", 2, 2, 1.0),
             ("second", 3, 3, 0.7),
@@ -229,18 +247,14 @@ def test_the_answer_is_of_every_policy_where_any_figure_is() -> None:
             ("fourth", 2, 3, 0.8),
         )
     ]
-    policies = [{"lift": lift} for lift in (0.0, 0.1, 0.2)]
-    content = {"policies": policies, "figures": figures}
-    assert answer(content).startswith("Read second:")
-    assert answer(content | {"figures": figures[:1] + figures[2:]}).startswith("Read first:")
+    assert answer(made_result(figures)).startswith("Read second:")
+    assert answer(made_result(figures[:1] + figures[2:])).startswith("Read first:")
 
 
 def test_only_an_estimate_of_the_reward_has_a_relative_error() -> None:
-    same = {"usable": 8, "policies": 8, "ordered": 0.9, "ordered_error": 0.1, "rho": 0.5}
-    same |= dict.fromkeys(("low", "high", "new_low", "new_high", "p_adjusted", "regret"), 0.1)
-    ranking = {"figure": "hr@10", "error": None, "covered": None, **same}
-    estimate = {"figure": "ips", "error": 0.25, "covered": 7, **same}
-    table = _figures({"figures": [ranking, estimate]})
+    ranking = made_agreement(figure="hr@10", error=math.nan, covered=None)
+    estimate = made_agreement(figure="ips", error=0.25, covered=7)
+    table = _figures(made_result([ranking, estimate]))
     heads = [column.head for column in table.columns]
     shown = [
         (row[heads.index("Relative error")].text, row[heads.index("Covered")].text)

@@ -25,15 +25,22 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import LogError, Metadata
 from simulator.offpolicy.diagnostics import Weights
 from simulator.offpolicy.evidence import Evidence
-from simulator.offpolicy.jobs import ReplayOptions, Wanted, replay_log, training
+from simulator.offpolicy.jobs import OwnLogTruth, ReplayOptions, Wanted, replay_log, training
 from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
-from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
+from simulator.offpolicy.replay import (
+    ESTIMATORS,
+    Estimate,
+    Evaluation,
+    ReplayError,
+    ReplaySettings,
+    evaluate,
+)
 from simulator.offpolicy.replay_page import _scale, save
-from simulator.offpolicy.result import gather
+from simulator.offpolicy.result import as_json, gather
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import PolicyTargets, Target, alone, apart
-from simulator.offpolicy.uncertainty import percentile
+from simulator.offpolicy.uncertainty import EstimateInterval, percentile
 
 USERS, ITEMS = 300, 8
 QUICK = ReplaySettings(resamples=60)
@@ -567,7 +574,7 @@ def test_an_estimate_is_held_against_the_truth_where_there_is_one() -> None:
     own = replace(job.stream, log=made_log(seed=5))
     job = replace(job, truths={job.targets[0].name: own})
     found = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
-    (policy,) = gather(job, found)["policies"]
+    (policy,) = as_json(gather(job, found))["policies"]
     mean, error = policy["truth"]["value"], policy["truth"]["error"]
     assert mean == pytest.approx(np.concatenate([r.reward.sum(axis=1) for r in own]).mean())
     held = [one for one in policy["estimates"] if one.get("relative") is not None]
@@ -589,7 +596,9 @@ def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
     found = evaluate(job.stream, job.targets, USERS, ITEMS, QUICK)
     result = gather(job, found, orderings(replace(job.stream, by="session"), job.policies, USERS))
     page = save([result], tmp_path)
-    assert json.loads((tmp_path / "replay.json").read_text()) == json.loads(json.dumps([result]))
+    assert json.loads((tmp_path / "replay.json").read_text()) == json.loads(
+        json.dumps([as_json(result)])
+    )
     html = page.read_text()
     assert "made &lt;log&gt;" in html
     assert "http" not in html.replace("http-equiv", "")
@@ -599,9 +608,8 @@ def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
     assert "Grouped AUC".lower() in text.lower()
     side_by_side = "The estimate to read first of each policy"
     assert side_by_side not in text  # nothing to compare one policy with
-    (policy,) = result["policies"]
-    two = result | {"policies": [policy, policy | {"policy": "another"}]}
-    save([two], tmp_path)
+    (one,) = result.evaluations
+    save([replace(result, evaluations=(one, replace(one, policy="another")))], tmp_path)
     assert side_by_side in (tmp_path / "replay.md").read_text()
 
 
@@ -632,11 +640,16 @@ def test_the_scale_of_the_intervals_leaves_out_the_widest() -> None:
     """Eight estimators, 24 ends: the three outermost of each side are left out, 8% is added to each
     side.
     """
-    wild = [{"low": -1e6 + i, "value": 5.0, "high": 1e6 + i} for i in range(3)]
-    calm = [{"low": 1.0 + i, "value": 5.0, "high": 11.0 - i} for i in range(5)]
+
+    def estimate(low: float, high: float) -> Estimate:
+        ends = EstimateInterval("bootstrap", low, high)
+        return Estimate("policy", "name", "", "request", value=5.0, intervals=(ends,))
+
+    wild = [estimate(-1e6 + i, 1e6 + i) for i in range(3)]
+    calm = [estimate(1.0 + i, 11.0 - i) for i in range(5)]
     scale = _scale([*wild, *calm], None, 5.0)
     assert (scale.low, scale.high) == pytest.approx((1.0 - 0.8, 11.0 + 0.8))
-    truth = {"low": -3.0, "high": 2.0}
+    truth = OwnLogTruth(-0.5, 1.0, 9, EstimateInterval("delta", -3.0, 2.0))
     assert _scale([*wild, *calm], truth, 17.0).low == pytest.approx(-3.0 - 1.6)
 
 

@@ -139,7 +139,7 @@ def test_a_table_in_the_terminal_wraps_words_and_never_numbers() -> None:
 
 def test_a_picture_is_well_formed_and_holds_its_figures() -> None:
     strip = figures.strip(
-        {"lift": 3.0, "low": 2.0, "high": 9.0}, figures.Scale(1, 4, 30, 90), "good", "said <b>"
+        figures.Whiskers(3.0, 2.0, 9.0), figures.Scale(1, 4, 30, 90), "good", "said <b>"
     )
     lines = [figures.Line("head"), figures.Line("a < b", strip, "note")]
     drawn = figures.forest(lines, figures.Scale(1, 4, 30, 90), figures.numbers, "label")
@@ -152,6 +152,6 @@ def test_a_picture_is_well_formed_and_holds_its_figures() -> None:
 
 def test_an_interval_below_a_scale_of_positive_values_ends_in_an_arrow_to_the_left() -> None:
     scale = figures.RatioScale(0.5, 2.0)
-    row = {"lift": 0.6, "low": 0.3, "high": 0.7}
+    row = figures.Whiskers(0.6, 0.3, 0.7)
     assert 'points="0,-5 -6,0 0,5"' in figures.strip(row, scale, "bad", "")
     assert scale(1.0) == pytest.approx(50.0)

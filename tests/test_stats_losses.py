@@ -16,6 +16,7 @@ from scipy import optimize, stats
 
 from simulator.page import figures
 from simulator.report import user_table as tables
+from simulator.report.content import Distribution
 from simulator.stats import (
     adjustment,
     intervals,
@@ -327,7 +328,8 @@ def test_post_stratified_and_clustered_losses() -> None:
 
 
 def test_figures_of_losses_have_their_zero_at_the_end() -> None:
-    row = {"quantiles": [-9.0, -7.0, -5.0, -3.0, -2.0, -1.0], "mean": -5.0}
+    quantiles = (-9.0, -7.0, -5.0, -3.0, -2.0, -1.0)
+    row = Distribution("profit", "control", 6, -5.0, 0.0, quantiles, -1.0)
     zero = figures.Scale(-9.0, 0.0, 1, 99)
     drawn = figures.boxes([row], "", [""])
     assert f'x1="{zero.at(0.0)}"' in drawn

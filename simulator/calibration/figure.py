@@ -6,7 +6,16 @@ import math
 from collections.abc import Sequence
 
 from simulator.calibration.targets import TargetRow
-from simulator.page.figures import Line, RatioScale, forest, forest_height, numbers, picture, strip
+from simulator.page.figures import (
+    Line,
+    RatioScale,
+    Whiskers,
+    forest,
+    forest_height,
+    numbers,
+    picture,
+    strip,
+)
 from simulator.page.words import number, percent
 
 WIDTH = 860
@@ -47,17 +56,12 @@ def _line(row: TargetRow, tolerance: float) -> Line:
     note = f"{number(row.simulated)} ({number(row.target)})"
     error = 0.0 if math.isnan(row.se) else row.se / abs(row.target)
     is_drawn = math.isfinite(row.ratio) and row.ratio > 0
-    drawn = {
-        "ratio": row.ratio if is_drawn else None,
-        "low": row.ratio - error,
-        "high": row.ratio + error,
-    }
+    ratio = row.ratio if is_drawn else math.nan
     mark = strip(
-        drawn,
+        Whiskers(ratio, row.ratio - error, row.ratio + error),
         SCALE,
         "good" if row.within else "bad",
         f"{row.name}: {note}, ratio {number(row.ratio)}",
-        key="ratio",
         region=(1 - tolerance, 1 + tolerance),
         shape="circle" if row.within else "diamond",
         height=18,

@@ -4,6 +4,7 @@ reason.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,6 +42,25 @@ WIDTH = 1 / 3
 DRIFT = 0.001
 """A heterogeneity of the log's daily mean reward with a p-value below this is named as drift."""
 KEEP = 10
+
+
+@dataclass(frozen=True)
+class WeightsOfDay:
+    """One day of a replay.
+
+    Attributes:
+        day: of the log.
+        rounds: how many.
+        logged: mean reward of the log.
+        mean_weight: of whole slates.
+        snips: the day's self-normalised estimate; NaN where no round has a weight.
+    """
+
+    day: int
+    rounds: int
+    logged: float
+    mean_weight: float
+    snips: float
 
 
 @dataclass
@@ -123,12 +143,41 @@ class Weights:
         return self.total**2 / self.squares if self.squares > 0 else 0.0
 
     @property
+    def effective_share(self) -> float:
+        """Effective sample size as a share of the rounds."""
+        return self.effective / max(self.rounds, 1)
+
+    @property
+    def effective_by_place(self) -> list[float]:
+        """Effective sample size of the running weight, down to each place."""
+        return [total**2 / squares if squares > 0 else 0.0 for total, squares in self.places]
+
+    @property
+    def mean(self) -> float:
+        """Mean weight of whole slates; 1 is expected."""
+        return self.total / max(self.rounds, 1)
+
+    @property
+    def share_of_rounds_matched(self) -> float:
+        return self.matched_rounds / max(self.rounds, 1)
+
+    @property
+    def share_of_impressions_matched(self) -> float:
+        return self.matched_impressions / max(self.impressions, 1)
+
+    @property
     def coverage(self) -> float:
         """Share of what the target shows that the log shows at all; NaN where the target shows
         nothing.
         """
         wanted = self.wanted[1:].sum()
         return float(self.wanted[1:][self.shown[1:]].sum() / wanted) if wanted > 0 else float("nan")
+
+    def by_day(self) -> Iterator[WeightsOfDay]:
+        """Each day with rounds, in order."""
+        for day, (n, reward, _, weight, weighted) in sorted(self.days.items()):
+            snips = weighted / weight if weight > 0 else float("nan")
+            yield WeightsOfDay(day, int(n), reward / n, weight / n, snips)
 
     def drift(self) -> tuple[float, float]:
         """Heterogeneity of the log's daily mean reward: chi-square and p (Cochran 1954); NaN with
@@ -190,7 +239,7 @@ def weighted(findings: Findings, *, self_normalised: bool) -> EstimateVerdict:
     """The verdict on an estimate that rests on weights."""
     summary, mean_weight = findings.weights, findings.mean_weight
     bad, poor = [], []
-    mean = summary.total / max(summary.rounds, 1)
+    mean = summary.mean
     if summary.matched_rounds == 0:
         return EstimateVerdict("unusable", ("0 logged rounds agree with the target",))
     if summary.effective < LEAST_SAMPLE:

@@ -7,7 +7,7 @@ own log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,25 @@ class Online:
     lift: Float
     resampled: Float
 
+    def of(self, arms: Sequence[str]) -> Online:
+        """The same of these arms, in their order."""
+        rows = [self.arms.index(arm) for arm in arms]
+        return replace(
+            self,
+            arms=tuple(arms),
+            value=self.value[rows],
+            value_error=self.value_error[rows],
+            lift=self.lift[rows],
+            resampled=self.resampled[rows],
+        )
+
+    def policies(self) -> Iterator[OnlinePolicy]:
+        """Each arm with its intervals."""
+        low, high = np.nanquantile(self.resampled, [0.025, 0.975], axis=1)
+        columns = (self.lift, low, high, self.value, self.value_error)
+        for arm, *row in zip(self.arms, *columns, strict=True):
+            yield OnlinePolicy(arm, *map(float, row))
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -138,6 +157,8 @@ class Agreement:
         covered: for how many policies the figure's interval held the truth.
         pick: the policy that the figure puts first.
         regret: online lift of the best policy less that of `pick`, a fraction.
+        p_adjusted: `p` by Holm over all figures; NaN until they are put together.
+        points: the figure of each policy, in the order of the policies.
     """
 
     figure: str
@@ -157,6 +178,62 @@ class Agreement:
     covered: int | None
     pick: str
     regret: float
+    p_adjusted: float
+    points: tuple[FigurePoint, ...]
+
+
+@dataclass(frozen=True)
+class FigurePoint:
+    """An offline figure of one policy: value (NaN: it could not be had), standard error and the
+    word of its verdict.
+    """
+
+    value: float
+    error: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class OnlinePolicy:
+    """A policy in the simulated A/B.
+
+    Attributes:
+        policy: its name.
+        lift, low, high: of reward per user over the control, a fraction, with its 95% interval.
+        per_request, error: reward per request, with its standard error.
+    """
+
+    policy: str
+    lift: float
+    low: float
+    high: float
+    per_request: float
+    error: float
+
+
+@dataclass(frozen=True)
+class FidelityResult:
+    """How well offline figures foretell the lift online; the keys of fidelity.json.
+
+    Attributes:
+        scenario: its name.
+        reward: what was counted on both sides.
+        test_days: the last days of the history, which were the offline side.
+        control: lifts are over it.
+        policies: what each got online.
+        figures: the offline figures, the best correlated first.
+        logged: the log's own reward per request.
+        rounds: requests of the offline side.
+    """
+
+    scenario: str
+    reward: str
+    test_days: int
+    control: str
+    policies: tuple[OnlinePolicy, ...]
+    figures: tuple[Agreement, ...]
+    logged: float
+    rounds: int
 
 
 def fidelity(
@@ -170,7 +247,7 @@ def fidelity(
     test_days: int = 2,
     resamples: int = 1000,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> FidelityResult:
     """Run a scenario's policies, filled up with cheap yardsticks, in the simulated A/B, and compare
     every offline figure of the same policies with their lifts.
 
@@ -186,7 +263,7 @@ def fidelity(
         progress: told of the run, the fits and the replay.
 
     Returns:
-        The content of fidelity.json (docs/offpolicy.md).
+        What fidelity.json keeps (docs/offpolicy.md).
 
     Raises:
         ReplayError: too few policies, or none with a lift.
@@ -200,13 +277,19 @@ def fidelity(
     truth = online(log, wide.control, reward, resamples, wide.seed)
     how = settings(wide.seed, resamples, wide.serving.recall)
     ran = Ran(wide, log, load_catalogue(where.models / "catalogue.npz"), folder)
-    figures = offline(ran, reward, how, test_days, progress)
-    return {
-        "scenario": wide.name,
-        "reward": reward,
-        "test_days": test_days,
-        **compare(truth, figures, wide.seed),
-    }
+    replayed = offline(ran, reward, how, test_days, progress)
+    truth = truth.of([one.policy for one in replayed.evaluations])
+    logged = replayed.evaluations[0]
+    return FidelityResult(
+        scenario=wide.name,
+        reward=reward,
+        test_days=test_days,
+        control=truth.control,
+        policies=tuple(truth.policies()),
+        figures=tuple(agreements(truth, replayed, wide.seed)),
+        logged=logged.logged.value,
+        rounds=logged.weights.rounds,
+    )
 
 
 def widened(scenario: Scenario, policies: int = POLICIES) -> Scenario:
@@ -445,6 +528,11 @@ def agreement(figure: Figure, truth: Online, covers: Iterable[bool | None], seed
         covered=sum(held) if figure.estimates else None,
         pick=truth.arms[pick],
         regret=float(np.nanmax(truth.lift) - truth.lift[pick]),
+        p_adjusted=float("nan"),
+        points=tuple(
+            FigurePoint(float(value), float(error), word)
+            for value, error, word in zip(figure.value, figure.error, figure.verdict, strict=True)
+        ),
     )
 
 
@@ -500,77 +588,20 @@ def _spearman(left: Float, right: Float) -> Float:
     return out
 
 
-def compare(truth: Online, found: Offline, seed: int = 0) -> dict[str, Any]:
-    """Everything as plain JSON types: policies with their truth, figures with their agreement, best
-    first.
-    """
-    figures = found.figures()
-    at = {arm: i for i, arm in enumerate(truth.arms)}
-    order = np.array([at[one.policy] for one in found.evaluations])
-    sorted_truth = replace(
-        truth,
-        arms=tuple(truth.arms[i] for i in order),
-        value=truth.value[order],
-        value_error=truth.value_error[order],
-        lift=truth.lift[order],
-        resampled=truth.resampled[order],
-    )
+def agreements(truth: Online, replayed: Offline, seed: int) -> Iterator[Agreement]:
+    """Every offline figure against the truth of the same policies, the best correlated first."""
     rows = []
-    for figure in figures:
+    for figure in replayed.figures():
         covers = [
             _covers(one, figure.name, float(value))
-            for one, value in zip(found.evaluations, sorted_truth.value, strict=True)
+            for one, value in zip(replayed.evaluations, truth.value, strict=True)
         ]
-        rows.append((figure, agreement(figure, sorted_truth, covers, seed)))
-    rows.sort(key=lambda pair: -pair[1].rho if np.isfinite(pair[1].rho) else 2.0)
-    adjusted = adjust(np.array([said.p for _, said in rows]))
-    return {
-        "control": truth.control,
-        "policies": [_policy(i, sorted_truth) for i in range(len(order))],
-        "figures": [
-            {**_plain(_fields(said)), "p_adjusted": _number(p), "points": _points(figure)}
-            for (figure, said), p in zip(rows, adjusted, strict=True)
-        ],
-        "logged": _number(found.evaluations[0].logged.value),
-        "rounds": found.evaluations[0].weights.rounds,
-    }
+        rows.append(agreement(figure, truth, covers, seed))
+    rows.sort(key=lambda row: -row.rho if np.isfinite(row.rho) else 2.0)
+    for row, p in zip(rows, adjust(np.array([row.p for row in rows])), strict=True):
+        yield replace(row, p_adjusted=float(p))
 
 
 def _covers(one: Evaluation, figure: str, truth: float) -> bool | None:
     match = next((e for e in one.estimates if e.estimator == figure and e.intervals), None)
     return None if match is None else match.interval().covers(truth)
-
-
-def _policy(i: int, truth: Online) -> dict[str, Any]:
-    low, high = np.nanquantile(truth.resampled[i], [0.025, 0.975])
-    figures = {
-        "lift": truth.lift[i],
-        "low": low,
-        "high": high,
-        "per_request": truth.value[i],
-        "error": truth.value_error[i],
-    }
-    return _plain({"policy": truth.arms[i], **figures})
-
-
-def _points(figure: Figure) -> list[dict[str, Any]]:
-    return [
-        {"value": _number(value), "error": _number(error), "verdict": word}
-        for value, error, word in zip(figure.value, figure.error, figure.verdict, strict=True)
-    ]
-
-
-def _fields(said: Agreement) -> dict[str, Any]:
-    """The fields of an agreement by name."""
-    return {name: getattr(said, name) for name in said.__dataclass_fields__}
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _number(float(value)) if isinstance(value, (float, np.floating)) else value
-        for name, value in values.items()
-    }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

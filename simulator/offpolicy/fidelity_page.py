@@ -5,13 +5,13 @@ scatter figure as a file of its own. Every number comes from the content.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from simulator.log.files import write_texts
+from simulator.offpolicy.fidelity import FidelityResult, OnlinePolicy
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -23,25 +23,36 @@ from simulator.page.blocks import (
     Table,
     Words,
     columns,
+    numeric,
     plain,
 )
-from simulator.page.figures import Spot, picture, scatter
+from simulator.page.figures import Spot, Whiskers, picture, scatter
 from simulator.page.html import page
 from simulator.page.markdown import markdown
-from simulator.page.words import between, interval, number, percent, probability, two, whole
+from simulator.page.words import (
+    between,
+    interval,
+    is_defined,
+    number,
+    percent,
+    probability,
+    two,
+    whole,
+)
+from simulator.report.stored import encode
 
 COLUMNS, SIZE = 3, (300, 200)
 """Of the scatter figure as a file: panels side by side, their width and height in px."""
 
 
-def document(content: Mapping[str, Any]) -> Document:
+def document(content: FidelityResult) -> Document:
     """The report: the answer, the truth, every offline figure against it."""
-    title = f"Does offline predict online? {content['scenario']}"
+    title = f"Does offline predict online? {content.scenario}"
     truth = (
-        f"The simulated A/B: lift of {content['reward']} per user over {content['control']}."
-        f" Offline: the last {content['test_days']} days of the history"
-        f" ({whole(content['rounds'])} requests), every policy fitted on the days before. The log's"
-        f" own policy got {number(content['logged'])} per request."
+        f"The simulated A/B: lift of {content.reward} per user over {content.control}."
+        f" Offline: the last {content.test_days} days of the history"
+        f" ({whole(content.rounds)} requests), every policy fitted on the days before. The log's"
+        f" own policy got {number(content.logged)} per request."
     )
     left_out = "Figures that could not be had for three policies are left out."
     note = "A mark's number is the policy's place online, 1 the best, as in the table of policies."
@@ -66,27 +77,27 @@ def document(content: Mapping[str, Any]) -> Document:
     )
 
 
-def _scatters(content: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+def _scatters(content: FidelityResult) -> list[tuple[str, Markup]]:
     """Each offline figure (across) against the true online lift (up), one mark a policy."""
-    policies = content["policies"]
-    place = {policy["policy"]: i for i, policy in enumerate(_ranked(policies), 1)}
+    policies = content.policies
+    place = {policy.policy: i for i, policy in enumerate(_ranked(policies), 1)}
     plots = []
-    for figure in content["figures"]:
+    for figure in content.figures:
         spots = []
-        for point, policy in zip(figure["points"], policies, strict=True):
-            value, error = point["value"], point["error"] or 0.0
-            if value is None:
+        for point, policy in zip(figure.points, policies, strict=True):
+            value, error = point.value, point.error if is_defined(point.error) else 0.0
+            if not is_defined(value):
                 continue
             tip = (
-                f"{policy['policy']}: {figure['figure']} {number(value)}, online lift"
-                f" {percent(policy['lift'], 1)}"
+                f"{policy.policy}: {figure.figure} {number(value)}, online lift"
+                f" {percent(policy.lift, 1)}"
             )
-            across = (value - error, value, value + error)
-            up = (policy["low"], policy["lift"], policy["high"])
-            spots.append(Spot(across, up, str(place[policy["policy"]]), tip))
-        agreement = f"rho {two(figure['rho'])}, {_share(figure['ordered'])} ordered right"
-        label = f"{figure['figure']} against online lift: {agreement}"
-        plots.append((f"{figure['figure']}: {agreement}", scatter(spots, label, SIZE[1])))
+            across = Whiskers(value, value - error, value + error)
+            up = Whiskers(policy.lift, policy.low, policy.high)
+            spots.append(Spot(across, up, str(place[policy.policy]), tip))
+        agreement = f"rho {two(figure.rho)}, {_share(figure.ordered)} ordered right"
+        label = f"{figure.figure} against online lift: {agreement}"
+        plots.append((f"{figure.figure}: {agreement}", scatter(spots, label, SIZE[1])))
     return plots
 
 
@@ -94,43 +105,36 @@ def _share(value: float | None) -> str:
     return percent(value, 1, sign=False)
 
 
-def _ranked(policies: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _ranked(policies: Sequence[OnlinePolicy]) -> list[OnlinePolicy]:
     """The policies, best online first."""
-    return sorted(policies, key=lambda p: -p["lift"])
+    return sorted(policies, key=lambda p: -p.lift)
 
 
-def answer(content: Mapping[str, Any]) -> str:
+def answer(content: FidelityResult) -> str:
     """Which offline figure to read, and how far it may be believed: the figure of every policy that
     orders most differences right.
     """
-    n = len(content["policies"])
-    whole = [
-        f
-        for f in content["figures"]
-        if f["policies"] == n and f["usable"] == n and f["ordered"] is not None
-    ]
-    candidates = whole or [f for f in content["figures"] if f["ordered"] is not None]
+    n = len(content.policies)
+    whole = [f for f in content.figures if f.policies == n == f.usable and is_defined(f.ordered)]
+    candidates = whole or [f for f in content.figures if is_defined(f.ordered)]
     if not candidates:
         return (
             "No two policies differ online beyond noise, so no offline figure can be judged: more"
             " users or days are needed."
         )
-    best = max(candidates, key=lambda f: f["ordered"])
-    shown = best["p_adjusted"] is not None and best["p_adjusted"] < 0.05
-    head = (
-        "Read"
-        if shown
-        else (
+    best = max(candidates, key=lambda f: f.ordered)
+    head = "Read"
+    if not best.p_adjusted < 0.05:  # NaN: no permutation could be held against it
+        head = (
             "No figure is shown to foretell the order online, whatever it says of itself; the least"
             " bad is"
         )
-    )
     return (
-        f"{head} {best['figure']}: it orders {_share(best['ordered'])} of the {best['pairs']}"
-        f" proven differences right (standard error {_share(best['ordered_error'])}; a coin: 50%)."
-        f" Its rank correlation with the lift is {two(best['rho'])}, for other policies of this"
-        f" kind between {two(best['new_low'])} and {two(best['new_high'])}. Taking its pick,"
-        f" {best['pick']}, loses {_share(best['regret'])} of lift against the best of the {n}"
+        f"{head} {best.figure}: it orders {_share(best.ordered)} of the {best.pairs}"
+        f" proven differences right (standard error {_share(best.ordered_error)}; a coin: 50%)."
+        f" Its rank correlation with the lift is {two(best.rho)}, for other policies of this"
+        f" kind between {two(best.new_low)} and {two(best.new_high)}. Taking its pick,"
+        f" {best.pick}, loses {_share(best.regret)} of lift against the best of the {n}"
         f" policies. It was picked as the best of {len(candidates)} figures on these policies, so"
         " expect less of it on others."
     )
@@ -149,42 +153,42 @@ NOTE = Prose(
 )
 
 
-def _policies(content: Mapping[str, Any]) -> Table:
+def _policies(content: FidelityResult) -> Table:
     """A row for each policy, the best first."""
     rows = [
         (
             plain(i, i),
-            plain(p["policy"]),
-            Cell(percent(p["lift"], 2), p["lift"]),
-            plain(interval(p["low"], p["high"], 2)),
-            Cell(number(p["per_request"]), p["per_request"]),
+            plain(p.policy),
+            numeric(percent, p.lift, 2),
+            plain(interval(p.low, p.high, 2)),
+            numeric(number, p.per_request),
         )
-        for i, p in enumerate(_ranked(content["policies"]), 1)
+        for i, p in enumerate(_ranked(content.policies), 1)
     ]
     heads = columns("Place", "Policy", "Online lift", "95% interval", "Per request", text=2)
     return Table("Policies online", heads, rows)
 
 
-def _figures(content: Mapping[str, Any]) -> Table:
+def _figures(content: FidelityResult) -> Table:
     """A row for each offline figure, the best correlated first."""
     rows = []
-    for f in content["figures"]:
-        ordered = "n/a"
-        if f["ordered"] is not None:
-            ordered = f"{_share(f['ordered'])} ± {_share(f['ordered_error'])}"
-        covered = "n/a" if f["covered"] is None else f"{f['covered']} of {f['policies']}"
+    for f in content.figures:
+        ordered = Cell("n/a", None)
+        if is_defined(f.ordered):
+            ordered = Cell(f"{_share(f.ordered)} ± {_share(f.ordered_error)}", f.ordered)
+        covered = "n/a" if f.covered is None else f"{f.covered} of {f.policies}"
         rows.append(
             (
-                plain(f["figure"]),
-                Cell(f"{f['usable']} of {f['policies']}", f["usable"]),
-                Cell(ordered, f["ordered"]),
-                Cell(two(f["rho"]), f["rho"]),
-                plain(between(f["low"], f["high"], two)),
-                plain(between(f["new_low"], f["new_high"], two)),
-                Cell(probability(f["p_adjusted"]), f["p_adjusted"]),
-                Cell(_share(f["error"]), f["error"]),
+                plain(f.figure),
+                Cell(f"{f.usable} of {f.policies}", f.usable),
+                ordered,
+                numeric(two, f.rho),
+                plain(between(f.low, f.high, two)),
+                plain(between(f.new_low, f.new_high, two)),
+                numeric(probability, f.p_adjusted),
+                numeric(_share, f.error),
                 plain(covered),
-                Cell(_share(f["regret"]), f["regret"]),
+                numeric(_share, f.regret),
             )
         )
     heads = columns(
@@ -202,12 +206,12 @@ def _figures(content: Mapping[str, Any]) -> Table:
     return Table("Offline figures", heads, rows)
 
 
-def save(content: Mapping[str, Any], folder: Path) -> Path:
+def save(content: FidelityResult, folder: Path) -> Path:
     """Write fidelity.json, .md, .svg and .html, each by rename; returns the page."""
     shown = document(content)
     label = "offline figures against online lift"
     texts = {
-        "fidelity.json": json.dumps(content, indent=1, allow_nan=False) + "\n",
+        "fidelity.json": json.dumps(encode(content), indent=1, allow_nan=False) + "\n",
         "fidelity.md": markdown(shown),
         "fidelity.svg": picture(_scatters(content), COLUMNS, SIZE, label) + "\n",
         "fidelity.html": page(shown),

@@ -98,6 +98,11 @@ class OwnLogTruth:
     rounds: int
     interval: EstimateInterval
 
+    @property
+    def relative_error(self) -> float:
+        """The standard error as a share of the value; NaN where that is 0."""
+        return self.error / self.value if self.value else float("nan")
+
 
 @dataclass(frozen=True)
 class ReplayOptions:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from policies.base import Progress
-from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, Weights
+from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, Weights, Word
 from simulator.offpolicy.estimators import Estimator
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.rounds import Float, Rounds
@@ -35,6 +35,15 @@ from simulator.offpolicy.uncertainty import (
 __all__ = ["ESTIMATORS", "Estimate", "Evaluation", "ReplayError", "ReplaySettings", "evaluate"]
 
 
+class CurvePoint(NamedTuple):
+    """An estimate at one threshold of its family: value, standard error, bound on the bias."""
+
+    threshold: float
+    value: float
+    error: float
+    bias: float
+
+
 @dataclass(frozen=True)
 class Estimate:
     """One estimator's answer for one policy, or why it gave none.
@@ -48,7 +57,7 @@ class Estimate:
         intervals: `delta`, `bootstrap` and, where it applies, `bernstein`.
         threshold: chosen by the least estimated mean squared error, for estimators that have one.
         bias: bound on the estimator's own bias at that threshold, which widens its intervals.
-        curve: (threshold, value, error, bias) for every threshold: the sensitivity to it.
+        curve: the same for every threshold: the sensitivity to it.
         verdict: may I believe this?
         refused: why the estimator did not run, or None.
     """
@@ -63,9 +72,19 @@ class Estimate:
     intervals: tuple[EstimateInterval, ...] = ()
     threshold: float | None = None
     bias: float = 0.0
-    curve: tuple[tuple[float, float, float, float], ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
     verdict: EstimateVerdict | None = None
     refused: str | None = None
+
+    @property
+    def word(self) -> Word | None:
+        """The verdict in a word; None where nothing was estimated."""
+        return None if self.verdict is None else self.verdict.word
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the verdict is no better."""
+        return () if self.verdict is None else self.verdict.reasons
 
     def interval(self, method: str = "bootstrap") -> EstimateInterval:
         return next(
@@ -355,7 +374,7 @@ class _Case:
         for member in members:
             one = ratios[member.label]
             bound = float(np.hypot(one.value - last.value, one.distance_error(last)))
-            curve.append((member.threshold, one.value, one.error(), bound))
+            curve.append(CurvePoint(member.threshold, one.value, one.error(), bound))
             errors.append(one.error() ** 2 + bound**2)
         best = int(np.argmin(errors))
         threshold, _, _, bound = curve[best]
@@ -390,7 +409,7 @@ class _Pick:
     judge: Ratios | None = None
     threshold: float | None = None
     bound: float = 0.0
-    curve: tuple[tuple[float, float, float, float], ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
 
     def both(self) -> list[Ratios]:
         return [self.ratios] if self.judge is None else [self.ratios, self.judge]

@@ -1,17 +1,22 @@
-"""A replay as a document: the page, its Markdown and what the terminal shows. Every number comes
-from the gathered content.
-"""
+"""A replay as a document: the page, its Markdown and what the terminal shows."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from simulator.log.files import write_texts
-from simulator.offpolicy.result import COVERED_OFTEN, headline
+from simulator.offpolicy.diagnostics import Weights
+from simulator.offpolicy.jobs import OwnLogTruth
+from simulator.offpolicy.replay import Estimate, Evaluation
+from simulator.offpolicy.result import COVERED_OFTEN, ReplayResult, as_json, deviation
+from simulator.offpolicy.scores import Ordering
+from simulator.offpolicy.uncertainty import EstimateInterval
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -28,14 +33,22 @@ from simulator.page.blocks import (
     Table,
     Words,
     columns,
+    numeric,
     plain,
 )
-from simulator.page.figures import Scale, Series, axis, numbers, over_steps, strip
+from simulator.page.figures import (
+    Point,
+    Scale,
+    Series,
+    Whiskers,
+    axis,
+    numbers,
+    over_steps,
+    strip,
+)
 from simulator.page.html import page
 from simulator.page.markdown import markdown
-from simulator.page.words import between, number, percent, probability, two, whole
-
-Row = Mapping[str, Any]
+from simulator.page.words import between, is_defined, number, percent, probability, two, whole
 
 TONES = {"trustworthy": "good", "weak": "open", "unusable": "bad", None: "open"}
 SIGNS = {"trustworthy": "●", "weak": "◐", "unusable": "○", None: "·"}
@@ -47,9 +60,9 @@ READING = (
 )
 
 
-def document(results: Sequence[Row]) -> Document:
+def document(results: Sequence[ReplayResult]) -> Document:
     """All replays of a command, a section for each."""
-    first = results[0]["title"]
+    first = results[0].title
     several = "What would these policies have got?"
     return Document(
         title=f"Offline replay: {first}",
@@ -65,10 +78,9 @@ def document(results: Sequence[Row]) -> Document:
     )
 
 
-def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+def save(results: Sequence[ReplayResult], folder: Path) -> Path:
     """Write replay.json, replay.md and replay.html, each by rename; returns the page."""
-
-    stored = json.dumps(list(results), indent=1, allow_nan=False) + "\n"
+    stored = json.dumps([as_json(result) for result in results], indent=1, allow_nan=False) + "\n"
     shown = document(results)
     write_texts(
         folder, {"replay.json": stored, "replay.md": markdown(shown), "replay.html": page(shown)}
@@ -76,133 +88,133 @@ def save(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     return folder / "replay.html"
 
 
-def _section(i: int, c: Row, bare: bool) -> Section:
-    title = f"{c['title']} ({c['reward']})"
-    blocks: list[Block] = [_facts(c)]
-    if c["unobserved"]:
-        note = f"{whole(c['unobserved'])} rounds left out: their reward was not observed."
+def _section(i: int, result: ReplayResult, bare: bool) -> Section:
+    title = f"{result.title} ({result.reward})"
+    blocks: list[Block] = [_facts(result)]
+    if result.log.unobserved:
+        note = f"{whole(result.log.unobserved)} rounds left out: their reward was not observed."
         blocks.append(Words(note, note=True))
-    if len(c["policies"]) > 1:
-        blocks.append(_headlines(c["policies"]))
-    for policy in c["policies"]:
-        blocks += _policy(policy, c["logged"]["value"])
-    if c["orders"]:
-        blocks += [Heading("Order of what was shown"), _orders(c["orders"])]
-    if c["notes"]:
-        notes = [(name, _listed(value)) for name, value in c["notes"].items()]
+    if len(result.evaluations) > 1:
+        blocks.append(_headlines(result.evaluations))
+    for one in result.evaluations:
+        blocks += _policy(one, result.truths.get(one.policy))
+    if result.orders:
+        blocks += [Heading("Order of what was shown"), _orders(result.orders)]
+    if result.notes:
+        notes = [(name, _listed(value)) for name, value in result.notes.items()]
         blocks.append(Fold("What the reader of the data says", [Facts(notes)]))
     return Section(f"replay-{i}", title, blocks, title, bare)
 
 
-def _facts(c: Row) -> Facts:
-    own = c["logged"]
+def _facts(result: ReplayResult) -> Facts:
+    log = result.log
+    own = _with_interval(log.logged.value, log.logged.interval())
     return Facts(
         [
-            ("Reward", c["reward"]),
-            ("Rounds", whole(c["rounds"])),
-            ("Impressions", whole(c["impressions"])),
-            ("Written by", c["arm"]),
-            ("Propensities", c["propensity"]),
-            ("The log's own value per request", _with_interval(own)),
+            ("Reward", result.reward),
+            ("Rounds", whole(log.weights.rounds)),
+            ("Impressions", whole(log.weights.impressions)),
+            ("Written by", result.arm),
+            ("Propensities", log.facts.kind),
+            ("The log's own value per request", own),
         ]
     )
 
 
-def _with_interval(row: Row) -> str:
+def _with_interval(value: float, interval: EstimateInterval) -> str:
     """`.31 [.30, .32]`: a value and the ends of its 95% interval."""
-    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]"
+    return f"{number(value)} [{number(interval.low)}, {number(interval.high)}]"
 
 
-def _interval(row: Row) -> Cell:
-    return plain(between(row["low"], row["high"], number))
+def _interval(row: Estimate) -> Cell:
+    interval = row.interval()
+    return plain(between(interval.low, interval.high, number))
 
 
-def _verdict(verdict: str | None, **more: Any) -> Cell:
-    return Cell(verdict or "no verdict", kind=f"verdict {TONES[verdict]}", **more)
+def _verdict(row: Estimate, **more: Any) -> Cell:
+    return Cell(row.word or "no verdict", kind=f"verdict {TONES[row.word]}", **more)
 
 
-def _headlines(policies: Sequence[Row]) -> Table:
+def _headlines(evaluations: Sequence[Evaluation]) -> Table:
     rows = []
-    for policy in policies:
-        row = headline(policy)
-        rows.append(
-            (
-                plain(policy["policy"]),
-                plain(row["estimator"]),
-                Cell(f"{number(row['value'])} per {row['unit']}", row["value"]),
-                _interval(row),
-                _verdict(policy["verdict"]),
-            )
-        )
+    for one in evaluations:
+        row = one.headline
+        value = row.value if is_defined(row.value) else None
+        shown = Cell(f"{number(value)} per {row.unit}", value)
+        by = plain(one.policy), plain(row.estimator)
+        rows.append((*by, shown, _interval(row), _verdict(row)))
     heads = columns("Policy", "By", "Value", "95% interval", text=2)
     name = "The estimate to read first of each policy"
     return Table(name, [*heads, Column("May one believe it?")], rows, caption=name)
 
 
-def _policy(policy: Row, logged: float) -> Iterator[Block]:
-    estimates = [row for row in policy["estimates"] if not row["refused"]]
-    refused = [row for row in policy["estimates"] if row["refused"]]
-    verdict, truth = policy["verdict"], policy["truth"]
-    yield Heading(policy["policy"])
-    why = f": {'; '.join(policy['reasons'])}" if policy["reasons"] else ""
+def _policy(one: Evaluation, truth: OwnLogTruth | None) -> Iterator[Block]:
+    estimates = [row for row in one.estimates if not row.refused]
+    refused = [row for row in one.estimates if row.refused]
+    head = one.headline
+    yield Heading(one.policy)
+    why = f": {'; '.join(head.reasons)}" if head.reasons else ""
     yield Gate(
-        LIGHTS.get(verdict, "amber"), verdict or "no verdict", f"by {policy['headline']}{why}."
+        LIGHTS.get(head.word, "amber"), head.word or "no verdict", f"by {head.estimator}{why}."
     )
     if truth:
-        error = percent(truth["relative_error"], 1, sign=False)
+        error = percent(truth.relative_error, 1, sign=False)
         yield Words(
-            f"Truth: {number(truth['value'])} by its own log of the same time"
-            f" ({whole(truth['rounds'])} rounds, standard error {error} of it), the band behind"
+            f"Truth: {number(truth.value)} by its own log of the same time"
+            f" ({whole(truth.rounds)} rounds, standard error {error} of it), the band behind"
             f" the intervals; {COVERED_OFTEN}."
         )
-    yield _estimates(policy, estimates, _scale(estimates, truth, logged))
+    yield _estimates(one.policy, estimates, truth, _scale(estimates, truth, one.logged.value))
     if refused:
-        reasons = [
-            ("–", f"{row['estimator']} ({row['paper']}): {row['refused']}.") for row in refused
-        ]
+        reasons = [("–", f"{row.estimator} ({row.paper}): {row.refused}.") for row in refused]
         number_of = f"{len(refused)} estimator{'s' if len(refused) > 1 else ''}"
         yield Fold(f"{number_of} did not run", [Points(reasons)])
-    yield Fold("Why: reasons, diagnostics, sensitivity", list(_why(policy, estimates)))
+    yield Fold("Why: reasons, diagnostics, sensitivity", list(_why(one, estimates)))
 
 
-def _scale(estimates: Sequence[Row], truth: Row | None, logged: float) -> Scale:
+def _scale(estimates: Sequence[Estimate], truth: OwnLogTruth | None, logged: float) -> Scale:
     """From the middle three quarters of all ends of intervals on, the truth and the log's own value
     inside; the widest intervals end in an arrow.
     """
-    every = (row[key] for row in estimates for key in ("low", "high", "value"))
-    ends = sorted(value for value in every if value is not None)
+    every = (
+        end for row in estimates for end in (row.value, row.interval().low, row.interval().high)
+    )
+    ends = sorted(end for end in every if is_defined(end))
     inner = ends[len(ends) // 8 : len(ends) - len(ends) // 8] or [logged]
     if truth:
-        inner = [*inner, truth["low"], truth["high"]]
+        inner = [*inner, truth.interval.low, truth.interval.high]
     low, high = min([*inner, logged]), max([*inner, logged])
     margin = (high - low or abs(high) or 1.0) * 0.08
     return Scale(low - margin, high + margin, 2, 98)
 
 
-def _estimates(policy: Row, estimates: Sequence[Row], scale: Scale) -> Table:
+def _estimates(
+    policy: str, estimates: Sequence[Estimate], truth: OwnLogTruth | None, scale: Scale
+) -> Table:
     """A forest plot of all estimators; the truth's interval is a band behind them."""
-    truth = policy["truth"]
-    region = (truth["low"], truth["high"]) if truth else None
+    region = (truth.interval.low, truth.interval.high) if truth else None
     rows = []
     for row in estimates:
-        tone = TONES[row["verdict"]]
-        label = f"{row['estimator']}: {number(row['value'])}, 95% interval {_interval(row).text}"
-        name = row["estimator"]
-        if row["threshold"] is not None:
-            name += f" ({_threshold(row['threshold'])})"
+        tone, ends = TONES[row.word], row.interval()
+        label = f"{row.estimator}: {number(row.value)}, 95% interval {_interval(row).text}"
+        name = row.estimator
+        if row.threshold is not None:
+            name += f" ({_threshold(row.threshold)})"
         matched = ""
-        if row["unit"] != "request":
-            matched = f"per {row['unit']}, {whole(row['count'])} matched"
+        if row.unit != "request":
+            matched = f"per {row.unit}, {whole(row.count)} matched"
+        drawn = Whiskers(row.value, ends.low, ends.high)
         cells = [
-            Cell(name, sign=SIGNS[row["verdict"]], kind=tone, under=matched),
-            Cell(number(row["value"]), row["value"], kind="lift"),
-            Cell(figure=strip(row, scale, tone, label, key="value", region=region)),
+            Cell(name, sign=SIGNS[row.word], kind=tone, under=matched),
+            numeric(number, row.value, kind="lift"),
+            Cell(figure=strip(drawn, scale, tone, label, region=region)),
             _interval(row),
         ]
         if truth:
-            covered = {True: "yes", False: "no", None: "n/a"}[row["covered"]]
-            cells += [plain(covered), Cell(two(row["z"]), row["z"])]
-        rows.append((*cells, _verdict(row["verdict"], hint="; ".join(row["reasons"]))))
+            against = deviation(row, truth)
+            covered = {True: "yes", False: "no", None: "n/a"}[against.covered]
+            cells += [plain(covered), numeric(two, against.z)]
+        rows.append((*cells, _verdict(row, hint="; ".join(row.reasons))))
     heads = [
         Column("Estimator"),
         Column("Value", number=True),
@@ -212,7 +224,7 @@ def _estimates(policy: Row, estimates: Sequence[Row], scale: Scale) -> Table:
     if truth:
         heads += [Column("Covered", label="covered"), Column("z", number=True, label="z")]
     return Table(
-        f"Estimates of {policy['policy']}",
+        f"Estimates of {policy}",
         [*heads, Column("May one believe it?")],
         rows,
         kind="forest",
@@ -220,22 +232,21 @@ def _estimates(policy: Row, estimates: Sequence[Row], scale: Scale) -> Table:
     )
 
 
-def _why(policy: Row, estimates: Sequence[Row]) -> Iterator[Block]:
+def _why(one: Evaluation, estimates: Sequence[Estimate]) -> Iterator[Block]:
     reasons = [
-        (SIGNS[row["verdict"]], f"{row['estimator']}: {'; '.join(row['reasons'])}.")
+        (SIGNS[row.word], f"{row.estimator}: {'; '.join(row.reasons)}.")
         for row in estimates
-        if row["reasons"]
+        if row.reasons
     ]
     if reasons:
         yield Points(reasons)
-    diagnostics = policy["diagnostics"]
-    rows = [(plain(name), plain(value)) for name, value in _diagnostics(diagnostics)]
+    rows = [(plain(name), plain(value)) for name, value in _diagnostics(one)]
     yield Table("Diagnostics", columns("Diagnostic", "Value", text=2), rows, sortable=False)
-    yield _days(diagnostics["days"])
+    yield _days(one.weights)
     curves = [
-        (f"{row['estimator']} by threshold", _curve(row))
+        (f"{row.estimator} by threshold", _curve(row))
         for row in estimates
-        if any(point["value"] is not None for point in row["curve"])
+        if any(is_defined(point.value) for point in row.curve)
     ]
     if curves:
         yield Multiples([(name, figure) for name, (figure, _) in curves])
@@ -245,81 +256,69 @@ def _why(policy: Row, estimates: Sequence[Row]) -> Iterator[Block]:
             yield Fold(f"{name} as a table", [table], screen=True)
 
 
-def _diagnostics(d: Row) -> Iterator[tuple[str, str]]:
-    def share(value: float | None) -> str:
+def _diagnostics(one: Evaluation) -> Iterator[tuple[str, str]]:
+    def share(value: float) -> str:
         return percent(value, 1, sign=False)
 
-    w = d["weights"]
-    if w is not None:
-        of_rounds = share(w["effective_share"])
-        yield (
-            "Effective sample size",
-            f"{number(w['effective_sample'])} ({of_rounds} of the rounds)",
-        )
-        if w["effective_by_place"]:
-            yield "Down to each place", ", ".join(map(number, w["effective_by_place"]))
-        events = f"{whole(w['events'])} of them with a reward"
-        yield "Whole slates with a weight", f"{share(w['matched_rounds'])}; {events}"
-        mean = {"value": w["mean"], "low": w["low"], "high": w["high"]}
-        yield "Mean weight (should be 1)", _with_interval(mean)
-        if w["largest"]:
-            largest = (f"{number(top['weight'])} ({top['row']})" for top in w["largest"][:5])
-            yield "Largest weights (row of the log)", ", ".join(largest)
-            yield "The largest, of the sum of all", share(w["largest"][0]["share"])
-    yield "Impressions that match", share(d["matched_impressions"])
-    yield "The log shows", f"{share(d['coverage'])} of what the target shows"
-    drift = d["drift"]
-    chi = f"chi-square {number(drift['chi_square'])}, p {probability(drift['p'])}"
-    yield "Drift of the daily reward", chi
+    w = one.weights
+    if one.facts.kind != "unknown":
+        of_rounds = share(w.effective_share)
+        yield "Effective sample size", f"{number(w.effective)} ({of_rounds} of the rounds)"
+        if w.effective_by_place:
+            yield "Down to each place", ", ".join(map(number, w.effective_by_place))
+        events = f"{whole(w.events)} of them with a reward"
+        yield "Whole slates with a weight", f"{share(w.share_of_rounds_matched)}; {events}"
+        yield "Mean weight (should be 1)", _with_interval(w.mean, one.mean_weight)
+        largest = [(weight, row) for weight, row in w.largest if weight > 0]
+        if largest:
+            shown = (f"{number(weight)} ({row})" for weight, row in largest[:5])
+            yield "Largest weights (row of the log)", ", ".join(shown)
+            yield "The largest, of the sum of all", share(largest[0][0] / w.total)
+    yield "Impressions that match", share(w.share_of_impressions_matched)
+    yield "The log shows", f"{share(w.coverage)} of what the target shows"
+    chi, p = w.drift()
+    yield "Drift of the daily reward", f"chi-square {number(chi)}, p {probability(p)}"
 
 
-def _days(days: Sequence[Row]) -> Table:
+def _days(weights: Weights) -> Table:
     heads = columns("Day", "Rounds", "Logged reward", "Mean weight", "Self-normalised")
     rows = [
         (
-            plain(day["day"], day["day"]),
-            Cell(whole(day["rounds"]), day["rounds"]),
-            *(Cell(number(day[key]), day[key]) for key in ("logged", "mean_weight", "snips")),
+            plain(day.day, day.day),
+            numeric(whole, day.rounds),
+            *(numeric(number, value) for value in (day.logged, day.mean_weight, day.snips)),
         )
-        for day in days
+        for day in weights.by_day()
     ]
     return Table("By day", heads, rows, caption="By day")
 
 
-def _curve(row: Row) -> tuple[Any, Table]:
+def _curve(row: Estimate) -> tuple[Markup, Table]:
     """The value with one standard error to either side, by threshold, as a figure and as a
     table.
     """
-    points = [point for point in row["curve"] if point["value"] is not None]
-    places, rows, chosen = [], [], None
-    for i, point in enumerate(points):
-        value, error = point["value"], point["error"]
-        low, high = (None, None) if error is None else (value - error, value + error)
-        threshold = _threshold(point["threshold"])
+    curve = [point for point in row.curve if is_defined(point.value)]
+    points, rows, chosen = [], [], None
+    for i, (at, value, error, bias) in enumerate(curve):
+        threshold = _threshold(at)
         tip = (
             f"threshold {threshold}: {number(value)}, standard error {number(error)}, bias"
-            f" {number(_finite(point['bias']))}"
+            f" {number(bias)}"
         )
-        places.append((i, value, low, high, tip))
-        shown = (plain(number(_finite(point[key]))) for key in ("value", "error", "bias"))
-        rows.append((plain(threshold), *shown))
-        if point["threshold"] == row["threshold"]:
+        points.append(Point(i, Whiskers(value, value - error, value + error), tip))
+        rows.append((plain(threshold), *(plain(number(one)) for one in (value, error, bias))))
+        if at == row.threshold:
             chosen = i
-    name = f"{row['estimator']} by threshold"
-    series = Series(row["estimator"], 1, places, large=chosen)
-    names = [_threshold(point["threshold"]) for point in points]
+    name = f"{row.estimator} by threshold"
+    series = Series(row.estimator, 1, points, large=chosen)
     heads = columns("Threshold", "Value", "Standard error", "Bias")
+    names = [_threshold(point.threshold) for point in curve]
     return over_steps([series], names, name), Table(name, heads, rows)
 
 
-def _finite(value: float | str | None) -> float | None:
-    """A number of the content, where JSON has a word for what is infinite."""
-    return math.inf if isinstance(value, str) else value
-
-
-def _threshold(threshold: float | str) -> str:
+def _threshold(threshold: float) -> str:
     """A threshold in few characters: 30, 1k, 1M, ∞."""
-    if isinstance(threshold, str):
+    if math.isinf(threshold):
         return "∞"
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if threshold >= size:
@@ -327,20 +326,20 @@ def _threshold(threshold: float | str) -> str:
     return f"{threshold:.4g}"
 
 
-def _orders(orders: Sequence[Row]) -> Table:
+def _orders(orders: Sequence[Ordering]) -> Table:
     caption = (
         "How each policy's scores order the clicks above the unclicks of the same session, scored"
         " from what came before the session."
     )
     rows = []
     for order in orders:
-        if order["refused"]:
-            figures = [plain(order["refused"]), *[plain("")] * 3]
+        if order.refused:
+            cells = [plain(order.refused), *[plain("")] * 3]
         else:
-            names = ("auc", "gauc", "ndcg")
-            figures = [Cell(_with_interval(order[name]), order[name]["value"]) for name in names]
-            figures.append(Cell(whole(order["sessions"]), order["sessions"]))
-        rows.append((plain(order["policy"]), *figures))
+            figures = [figure for figure in order.figures.values() if figure is not None]
+            cells = [Cell(_with_interval(*figure), figure[0]) for figure in figures]
+            cells.append(numeric(whole, order.sessions))
+        rows.append((plain(order.policy), *cells))
     heads = columns("Policy", "AUC", "Grouped AUC", "NDCG", "Sessions")
     return Table("Order of what was shown", heads, rows, caption=caption)
 

@@ -1,17 +1,17 @@
-"""What a replay says, once: a plain mapping for replay.json, from which its document is made
-(`replay_page`).
+"""What one replay says: the evaluation of every policy and what it is held against; replay.json
+keeps it, and `replay_page` shows it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from simulator.offpolicy.jobs import OwnLogTruth, ReplayJob, truth
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.scores import Ordering
-from simulator.offpolicy.uncertainty import EstimateInterval
 
 COVERED_OFTEN = (
     "the truth is a sample too: covered means that the interval holds the truth's mean, which has"
@@ -19,32 +19,103 @@ COVERED_OFTEN = (
 )
 
 
+@dataclass(frozen=True)
+class ReplayResult:
+    """What policies would have got on the same rounds.
+
+    Attributes:
+        title: what was replayed, in words.
+        reward: what was counted.
+        arm: whose rounds they are.
+        n_items: items of the log.
+        evaluations: of each policy, in order.
+        truths: by policy, what it really got, where the log has its own rounds of the same time.
+        orders: how the scores of each policy order what was shown.
+        notes: what the reader of the data says.
+    """
+
+    title: str
+    reward: str
+    arm: str
+    n_items: int
+    evaluations: tuple[Evaluation, ...]
+    truths: Mapping[str, OwnLogTruth]
+    orders: tuple[Ordering, ...]
+    notes: Mapping[str, Any]
+
+    @property
+    def log(self) -> Evaluation:
+        """An evaluation, asked for what it says of the log: that is the same in all of them."""
+        return self.evaluations[0]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far an estimate is from the truth.
+
+    Attributes:
+        covered: whether the interval holds the truth; None: there is no interval.
+        z: distance in standard errors of the difference of two independent samples.
+        relative: distance as a share of the truth.
+    """
+
+    covered: bool | None
+    z: float
+    relative: float
+
+
 def gather(
     job: ReplayJob, evaluations: Sequence[Evaluation], orders: Sequence[Ordering] = ()
-) -> dict[str, Any]:
-    """One replay as plain JSON types; NaN becomes None."""
-    first = evaluations[0]
-    return {
-        "title": job.title,
-        "reward": job.stream.reward,
-        "arm": job.stream.arm or job.stream.log.metadata.arms[0],
-        "propensity": first.facts.kind,
-        "rounds": first.weights.rounds,
-        "impressions": first.weights.impressions,
-        "unobserved": first.unobserved,
-        "n_items": job.stream.log.metadata.n_items,
-        "logged": _estimate(first.logged, None),
-        "policies": [
-            _policy(one, truth(job.truths[one.policy]) if one.policy in job.truths else None)
-            for one in evaluations
-        ],
-        "orders": [_order(order) for order in orders],
-        "notes": {
-            name: value
-            for name, value in job.notes.items()
-            if isinstance(value, (str, int, float, list))
-        },
-    }
+) -> ReplayResult:
+    """The result of one job: the truths are computed, all else is put together."""
+    log = job.stream.log.metadata
+    return ReplayResult(
+        title=job.title,
+        reward=job.stream.reward,
+        arm=job.stream.arm or log.arms[0],
+        n_items=log.n_items,
+        evaluations=tuple(evaluations),
+        truths={one.policy: truth(job.truths[one.policy])
+                for one in evaluations if one.policy in job.truths},
+        orders=tuple(orders),
+        notes={name: value for name, value in job.notes.items()
+               if isinstance(value, (str, int, float, list))},
+    )  # fmt: skip
+
+
+def deviation(estimate: Estimate, truth: OwnLogTruth) -> Deviation:
+    """Estimate against truth."""
+    interval, distance = estimate.interval(), estimate.value - truth.value
+    both = math.hypot(estimate.error, truth.error)
+    return Deviation(
+        None if math.isnan(interval.low) else interval.covers(truth.value),
+        distance / both if both > 0 else math.nan,
+        distance / truth.value if truth.value else math.nan,
+    )
+
+
+def as_json(result: ReplayResult) -> dict[str, Any]:
+    """A result of replay.json (docs/offpolicy.md). NaN is null there, and infinity `inf`: that is
+    the threshold which cuts no weight.
+    """
+    log = result.log
+    stored: dict[str, Any] = _finite(
+        {
+            "title": result.title,
+            "reward": result.reward,
+            "arm": result.arm,
+            "propensity": log.facts.kind,
+            "rounds": log.weights.rounds,
+            "impressions": log.weights.impressions,
+            "unobserved": log.unobserved,
+            "n_items": result.n_items,
+            "logged": _estimate(log.logged, None),
+            "policies": [_policy(one, result.truths.get(one.policy)) for one in result.evaluations],
+            "orders": [_order(order) for order in result.orders],
+            "notes": dict(result.notes),
+        }
+    )
+    return stored
 
 
 def _policy(one: Evaluation, truth: OwnLogTruth | None) -> dict[str, Any]:
@@ -52,8 +123,8 @@ def _policy(one: Evaluation, truth: OwnLogTruth | None) -> dict[str, Any]:
     return {
         "policy": one.policy,
         "headline": head.estimator,
-        "verdict": head.verdict.word if head.verdict else None,
-        "reasons": list(head.verdict.reasons) if head.verdict else [],
+        "verdict": head.word,
+        "reasons": list(head.reasons),
         "truth": None if truth is None else _truth(truth),
         "estimates": [_estimate(estimate, truth) for estimate in one.estimates],
         "diagnostics": _diagnostics(one),
@@ -61,129 +132,89 @@ def _policy(one: Evaluation, truth: OwnLogTruth | None) -> dict[str, Any]:
 
 
 def _diagnostics(one: Evaluation) -> dict[str, Any]:
-    w, rounds = one.weights, max(one.weights.rounds, 1)
+    w = one.weights
     chi, p = w.drift()
-    out: dict[str, Any] = {
-        "matched_impressions": _plain(w.matched_impressions / max(w.impressions, 1)),
-        "coverage": _plain(w.coverage),
-        "drift": {"chi_square": _plain(chi), "p": _plain(p)},
-        "days": [_day(day, *w.days[day]) for day in sorted(w.days)],
-        "weights": None,
-    }
+    weights = None
     if one.facts.kind != "unknown":
-        out["weights"] = {
-            "effective_sample": _plain(w.effective),
-            "effective_share": _plain(w.effective / rounds),
-            "effective_by_place": [
-                _plain(total**2 / squares if squares > 0 else 0.0) for total, squares in w.places
-            ],
-            "matched_rounds": _plain(w.matched_rounds / rounds),
+        weights = {
+            "effective_sample": w.effective,
+            "effective_share": w.effective_share,
+            "effective_by_place": w.effective_by_place,
+            "matched_rounds": w.share_of_rounds_matched,
             "events": w.events,
-            "mean": _plain(w.total / rounds),
-            "low": _plain(one.mean_weight.low),
-            "high": _plain(one.mean_weight.high),
+            "mean": w.mean,
+            "low": one.mean_weight.low,
+            "high": one.mean_weight.high,
             "largest": [
-                {"weight": weight, "share": _plain(weight / w.total), "row": row}
+                {"weight": weight, "share": weight / w.total, "row": row}
                 for weight, row in w.largest
                 if weight > 0
             ],
         }
-    return out
-
-
-def _day(
-    day: int, n: float, reward: float, _: float, weight: float, weighted: float
-) -> dict[str, Any]:
     return {
-        "day": day,
-        "rounds": int(n),
-        "logged": _plain(reward / n),
-        "mean_weight": _plain(weight / n),
-        "snips": _plain(weighted / weight if weight > 0 else math.nan),
+        "matched_impressions": w.share_of_impressions_matched,
+        "coverage": w.coverage,
+        "drift": {"chi_square": chi, "p": p},
+        "days": [asdict(day) for day in w.by_day()],
+        "weights": weights,
     }
 
 
 def _truth(truth: OwnLogTruth) -> dict[str, Any]:
-    relative = truth.error / truth.value if truth.value else math.nan
     return {
-        "value": _plain(truth.value),
-        "error": _plain(truth.error),
+        "value": truth.value,
+        "error": truth.error,
         "rounds": truth.rounds,
-        "relative_error": _plain(relative),
-        "low": _plain(truth.interval.low),
-        "high": _plain(truth.interval.high),
+        "relative_error": truth.relative_error,
+        "low": truth.interval.low,
+        "high": truth.interval.high,
     }
 
 
 def _estimate(one: Estimate, truth: OwnLogTruth | None) -> dict[str, Any]:
     interval = one.interval()
-    out: dict[str, Any] = {
+    stored = {
         "estimator": one.estimator,
         "paper": one.paper,
         "unit": one.unit,
-        "value": _plain(one.value),
-        "count": _plain(one.count),
-        "error": _plain(one.error),
-        "low": _plain(interval.low),
-        "high": _plain(interval.high),
-        "intervals": {i.method: [_plain(i.low), _plain(i.high)] for i in one.intervals},
-        "threshold": _plain(one.threshold),
-        "bias": _plain(one.bias),
-        "curve": [
-            dict(zip(("threshold", "value", "error", "bias"), map(_plain, point), strict=True))
-            for point in one.curve
-        ],
+        "value": one.value,
+        "count": one.count,
+        "error": one.error,
+        "low": interval.low,
+        "high": interval.high,
+        "intervals": {each.method: [each.low, each.high] for each in one.intervals},
+        "threshold": one.threshold,
+        "bias": one.bias,
+        "curve": [point._asdict() for point in one.curve],
         "refused": one.refused,
-        "verdict": one.verdict.word if one.verdict else None,
-        "reasons": list(one.verdict.reasons) if one.verdict else [],
+        "verdict": one.word,
+        "reasons": list(one.reasons),
     }
     if truth is not None and one.refused is None:
-        out |= _against(one, interval, truth)
-    return out
-
-
-def _against(one: Estimate, interval: EstimateInterval, truth: OwnLogTruth) -> dict[str, Any]:
-    """Estimate against truth: covered, and the distance in standard errors of the difference of two
-    independent samples.
-    """
-    distance = one.value - truth.value
-    both = math.hypot(one.error, truth.error)
-    return {
-        "covered": None if math.isnan(interval.low) else interval.covers(truth.value),
-        "z": _plain(distance / both if both > 0 else math.nan),
-        "relative": _plain(distance / truth.value if truth.value else math.nan),
-    }
+        stored |= asdict(deviation(one, truth))
+    return stored
 
 
 def _order(order: Ordering) -> dict[str, Any]:
-    out: dict[str, Any] = {
+    stored: dict[str, Any] = {
         "policy": order.policy,
         "sessions": order.sessions,
         "refused": order.refused,
     }
-    for name in ("auc", "gauc", "ndcg"):
-        figure = getattr(order, name)
-        out[name] = (
-            None
-            if figure is None
-            else {
-                "value": _plain(figure[0]),
-                "low": _plain(figure[1].low),
-                "high": _plain(figure[1].high),
-            }
-        )
-    return out
+    for name, figure in order.figures.items():
+        stored[name] = None
+        if figure is not None:
+            value, ends = figure
+            stored[name] = {"value": value, "low": ends.low, "high": ends.high}
+    return stored
 
 
-def _plain(value: float | None) -> float | str | None:
-    if value is None or math.isnan(value):
-        return None
-    return "inf" if math.isinf(value) else float(value)
-
-
-def headline(policy: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The estimate of a policy that is to be read first."""
-    row: Mapping[str, Any] = next(
-        row for row in policy["estimates"] if row["estimator"] == policy["headline"]
-    )
-    return row
+def _finite(value: Any) -> Any:
+    """The same without the floats that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf"
+    return value

@@ -41,6 +41,11 @@ class Ordering:
     sessions: int = 0
     refused: str | None = None
 
+    @property
+    def figures(self) -> dict[str, tuple[float, EstimateInterval] | None]:
+        """The three figures by name."""
+        return {"auc": self.auc, "gauc": self.gauc, "ndcg": self.ndcg}
+
 
 def orderings(
     sessions: Iterable[Rounds],

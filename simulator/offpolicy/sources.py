@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from policies.base import Progress, silent
 from simulator import datasets
@@ -22,7 +21,7 @@ from simulator.offpolicy.jobs import (
     replay_log,
 )
 from simulator.offpolicy.replay import ESTIMATORS, ReplaySettings, evaluate
-from simulator.offpolicy.result import gather
+from simulator.offpolicy.result import ReplayResult, gather
 from simulator.offpolicy.rounds import Uniform
 from simulator.offpolicy.scores import orderings
 from simulator.report import find
@@ -41,7 +40,7 @@ def replay(
     options: ReplayOptions | None = None,
     resamples: int = 1000,
     progress: Progress = silent,
-) -> list[dict[str, Any]]:
+) -> list[ReplayResult]:
     """Estimate what policies would have got on what another policy logged.
 
     Args:
@@ -57,7 +56,7 @@ def replay(
         progress: told of fitting and evaluating.
 
     Returns:
-        The content of each result of replay.json (docs/offpolicy.md), as plain dicts and lists.
+        What each replay says; replay.json keeps the same (docs/offpolicy.md).
 
     Raises:
         ReplayError: a source, a policy or a reward that cannot be replayed.
@@ -75,7 +74,7 @@ def replay(
     ]
 
 
-def _replayed(job: ReplayJob, settings: ReplaySettings, progress: Progress) -> dict[str, Any]:
+def _replayed(job: ReplayJob, settings: ReplaySettings, progress: Progress) -> ReplayResult:
     stored = job.stream.log.metadata
     evaluations = evaluate(
         job.stream, job.targets, stored.n_users, stored.n_items, settings, progress

@@ -5,11 +5,13 @@ terminal show these blocks and add nothing to them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from markupsafe import Markup
+
+from simulator.page.words import is_defined
 
 MARKED = re.compile(r"`([^`]+)`|\[([^\]]+)\]\(([^)\s]+)\)")
 
@@ -219,6 +221,12 @@ class Document:
 def plain(text: Any, value: float | str | None = "") -> Cell:
     """A cell of text."""
     return Cell(text if isinstance(text, str) else str(text), value)
+
+
+def numeric(show: Callable[..., str], value: float | None, *how: Any, **more: Any) -> Cell:
+    """A number as `show` writes it (with `how`), sorted by its value; `more`: of the cell."""
+    finite = value if is_defined(value) else None
+    return Cell(show(finite, *how), finite, **more)
 
 
 def columns(*heads: str, text: int = 1) -> list[Column]:

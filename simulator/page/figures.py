@@ -9,15 +9,15 @@ stands beside a table with the same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from markupsafe import Markup, escape
 
 from simulator.page.assets import asset
 from simulator.page.escapes import printable
-from simulator.page.words import interval, number, percent, title
+from simulator.page.words import interval, is_defined, number, percent, title
 
 SHAPES = ("circle", "square", "diamond", "triangle")
 """Shapes of the arms, in turn: an arm is never told by colour alone."""
@@ -40,6 +40,15 @@ def element(tag: str, *children: Any, **attributes: Any) -> Markup:
 
 def _seen(child: Any) -> Any:
     return printable(child) if type(child) is str else child
+
+
+@dataclass(frozen=True)
+class Whiskers:
+    """A value and the two ends of its interval. NaN: the value is not known, or the end is open."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -106,18 +115,16 @@ def around(values: Sequence[float], start: float, end: float) -> Scale:
     return Scale(low - margin, high + margin, start, end)
 
 
-def around_zero(
-    rows: Iterable[Mapping[str, Any]], *, clip: float = 4.0, margin: float = 1.08
-) -> Scale:
-    """A scale symmetric about zero for rows with `lift`, `low`, `high`.
+def around_zero(rows: Iterable[Whiskers], *, clip: float = 4.0, margin: float = 1.08) -> Scale:
+    """A scale symmetric about zero.
 
     The widest intervals are cut (and drawn with an arrow) where they are more than `clip` times the
     median half-width of all, so that one rare metric does not flatten the others.
     """
     reach = sorted(
-        max(abs(v) for v in (row["lift"], row["low"], row["high"]) if v is not None)
+        max(abs(end) for end in (row.value, row.low, row.high) if is_defined(end))
         for row in rows
-        if row["lift"] is not None
+        if is_defined(row.value)
     )
     if not reach or reach[-1] == 0:
         return Scale(-0.01, 0.01, 2, 98)
@@ -176,12 +183,11 @@ def mark(tip: str, *children: Markup, class_: str = "") -> Markup:
 
 
 def strip(
-    row: Mapping[str, Any],
+    row: Whiskers,
     scale: Scale,
     tone: str,
     label: str,
     *,
-    key: str = "lift",
     region: tuple[float, float] | None = None,
     shape: str = "circle",
     height: int = 30,
@@ -189,11 +195,10 @@ def strip(
     """One row of a forest plot: the interval as a line, the value as a dot, zero as a rule.
 
     Args:
-        row: with `low`, `high` and the value; an end that is None is open.
+        row: nothing is drawn of it where its value is not defined.
         scale: shared by all rows of the plot.
         tone: `good`, `bad` or `open`: the colour class.
         label: what the row says, for screen readers and hover.
-        key: of the value in `row`; where it is None, nothing is drawn.
         region: what the interval is held against (the interval of the truth, a tolerance), a band
             behind it.
         shape: of the mark at the value.
@@ -218,15 +223,15 @@ def strip(
             element("rect", x=f"{left:.3f}%", y=0, width=width, height=height, class_="region")
         )
     shapes: list[Markup] = []
-    if row[key] is not None:
-        low = -math.inf if row["low"] is None else row["low"]
-        high = math.inf if row["high"] is None else row["high"]
+    if is_defined(row.value):
+        low = row.low if is_defined(row.low) else -math.inf
+        high = row.high if is_defined(row.high) else math.inf
         shapes.append(
             element("line", x1=scale.at(low), x2=scale.at(high), y1=middle, y2=middle, class_="bar")
         )
         shapes += [_end(scale, value, middle) for value in (low, high)]
-        if scale.inside(row[key]):
-            shapes.append(marker(shape, scale.at(row[key]), middle, min(5, height / 4)))
+        if scale.inside(row.value):
+            shapes.append(marker(shape, scale.at(row.value), middle, min(5, height / 4)))
         shapes.append(element("rect", x="0", y=0, width="100%", height=height, class_="hit"))
     return element(
         "svg",
@@ -316,8 +321,13 @@ def forest_height(n_lines: int) -> int:
     return LINE * n_lines + 22
 
 
-Point = tuple[int, float | None, float | None, float | None, str]
-"""Place from 0, middle, low, high (None where not defined), tip."""
+@dataclass(frozen=True)
+class Point:
+    """What a series has at a step: the step's place from 0, and what is said of it."""
+
+    place: int
+    at: Whiskers
+    tip: str
 
 
 @dataclass(frozen=True)
@@ -359,8 +369,11 @@ def over_steps(
 
 
 def _values(series: Sequence[Series]) -> list[float]:
-    every = (value for one in series for point in one.points for value in point[1:4])
-    return [value for value in every if value is not None and math.isfinite(value)]
+    return _ends(point.at for one in series for point in one.points)
+
+
+def _ends(rows: Iterable[Whiskers]) -> list[float]:
+    return [end for row in rows for end in (row.value, row.low, row.high) if is_defined(end)]
 
 
 def _along(
@@ -410,58 +423,52 @@ def _series(series: Series, x: Scale, y: Scale, offset: float, band: bool) -> Ma
     shapes: list[Markup] = []
     previous: Point | None = None
     for point in series.points:
-        place, middle, low, high, tip = point
-        at = x.at(place + offset)
+        now, at = point.at, x.at(point.place + offset)
         drawn: list[Markup] = []
-        if low is not None and high is not None and not band:
-            drawn.append(
-                element("line", x1=at, x2=at, y1=f"{y(low):.1f}", y2=f"{y(high):.1f}", class_="bar")
-            )
+        if is_defined(now.low) and is_defined(now.high) and not band:
+            low, high = f"{y(now.low):.1f}", f"{y(now.high):.1f}"
+            drawn.append(element("line", x1=at, x2=at, y1=low, y2=high, class_="bar"))
         if band and previous is not None:
-            for now, before, kind in zip(point[1:4], previous[1:4], KINDS, strict=True):
-                if now is not None and before is not None:
-                    ends = {
-                        "x1": x.at(previous[0]),
-                        "x2": at,
-                        "y1": f"{y(before):.1f}",
-                        "y2": f"{y(now):.1f}",
-                    }
-                    shapes.append(element("line", class_=kind, **ends))
-        if middle is not None:
-            size = 6.0 if place == series.large else 3.6
-            drawn.append(marker(shape, at, round(y(middle), 1), size))
+            x1, then = x.at(previous.place), previous.at
+            for kind, before, after in (
+                ("bar", then.value, now.value),
+                ("bound", then.low, now.low),
+                ("bound", then.high, now.high),
+            ):
+                if is_defined(before) and is_defined(after):
+                    y1, y2 = f"{y(before):.1f}", f"{y(after):.1f}"
+                    shapes.append(element("line", class_=kind, x1=x1, x2=at, y1=y1, y2=y2))
+        if is_defined(now.value):
+            size = 6.0 if point.place == series.large else 3.6
+            drawn.append(marker(shape, at, round(y(now.value), 1), size))
         if drawn:
-            shapes.append(mark(tip, *drawn))
+            shapes.append(mark(point.tip, *drawn))
         previous = point
     return element("g", *shapes, class_=f"arm-{series.index % 6}")
 
 
-KINDS = ("bar", "bound", "bound")
-"""How the middle, the lower and the upper bound of a band are drawn."""
-
-
 @dataclass(frozen=True)
 class Spot:
-    """A point of a scatter plot: (low, value, high) of both ways, a name beside it and a tip."""
+    """A point of a scatter plot with its intervals both ways, a name beside it and a tip."""
 
-    across: tuple[float, float, float]
-    up: tuple[float, float, float]
+    across: Whiskers
+    up: Whiskers
     name: str
     tip: str
 
 
 def scatter(spots: Sequence[Spot], label: str, height: int = 200) -> Markup:
     """Numbers across against fractions up, with the intervals of both."""
-    x = around([v for spot in spots for v in spot.across], 18, 97)
-    y = around([v for spot in spots for v in spot.up], height - 22, 6)
+    x = around(_ends(spot.across for spot in spots), 18, 97)
+    y = around(_ends(spot.up for spot in spots), height - 22, 6)
     parts = _horizontals(y, percents, "18%", "17%")
     ticks = x.ticks(4)
     for tick, text in zip(ticks, numbers(ticks), strict=True):
         at = x.at(tick)
         parts.append(element("text", text, x=at, y=height - 6, class_="tick", text_anchor="middle"))
     for spot in spots:
-        left, across, right = map(x.at, spot.across)
-        low, up, high = (f"{y(value):.1f}" for value in spot.up)
+        across, left, right = map(x.at, (spot.across.value, spot.across.low, spot.across.high))
+        up, low, high = (f"{y(end):.1f}" for end in (spot.up.value, spot.up.low, spot.up.high))
         shapes = (
             element("line", x1=left, x2=right, y1=up, y2=up, class_="bound"),
             element("line", x1=across, x2=across, y1=low, y2=high, class_="bound"),
@@ -506,22 +513,33 @@ def bars(
     )
 
 
-def boxes(rows: Sequence[Mapping[str, Any]], label: str, tips: Sequence[str]) -> Markup:
+class Box(Protocol):
+    """A distribution: its 5%, 25%, 50%, 75% and 95% quantiles (further ones are not drawn), and its
+    mean.
+    """
+
+    @property
+    def quantiles(self) -> Sequence[float]: ...
+    @property
+    def mean(self) -> float: ...
+
+
+def boxes(rows: Sequence[Box], label: str, tips: Sequence[str]) -> Markup:
     """One line for each arm's distribution: 5% to 95%, the middle half, the median and the mean."""
     height = 34
-    low = min(0.0, *(row["quantiles"][0] for row in rows))
-    high = max(0.0, *(max(row["quantiles"][4], row["mean"]) for row in rows))
+    low = min(0.0, *(row.quantiles[0] for row in rows))
+    high = max(0.0, *(max(row.quantiles[4], row.mean) for row in rows))
     x = Scale(low, high if high > low else low + 1.0, 1, 99)
     shapes = [element("line", x1=x.at(0), x2=x.at(0), y1=0, y2=height * len(rows), class_="rule")]
     for i, (row, tip) in enumerate(zip(rows, tips, strict=True)):
         y = height * i + height / 2
-        at = [x.at(q) for q in row["quantiles"]]
+        at = [x.at(q) for q in row.quantiles]
         drawn = (
             element("rect", x=0, y=height * i, width="100%", height=height, class_="hit"),
             element("line", x1=at[0], x2=at[4], y1=y, y2=y, class_="bar thin"),
             element("line", x1=at[1], x2=at[3], y1=y, y2=y, class_="half"),
             element("line", x1=at[2], x2=at[2], y1=y - 8, y2=y + 8, class_="bar"),
-            marker("circle", x.at(row["mean"]), y, 3.2),
+            marker("circle", x.at(row.mean), y, 3.2),
         )
         shapes.append(mark(tip, *drawn, class_=f"arm-{i % 6}"))
     return element(
@@ -547,12 +565,10 @@ def swatch(index: int) -> Markup:
     )
 
 
-def spoken(row: Mapping[str, Any]) -> str:
+def describe(metric: str, arm: str, lift: Whiskers) -> str:
     """What a mark says: `Comment, recgpt: +0.772%, 95% interval -0.310% to +1.854%`."""
-    return (
-        f"{title(row['metric'])}, {row['arm']}: {percent(row['lift'])}, 95% interval"
-        f" {interval(row['low'], row['high'])}"
-    )
+    ends = interval(lift.low, lift.high)
+    return f"{title(metric)}, {arm}: {percent(lift.value)}, 95% interval {ends}"
 
 
 def picture(

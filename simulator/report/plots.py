@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from simulator.page import figures, words
-from simulator.report.content import Content, Distribution
+from simulator.report.content import Content, DailyLift, Distribution
 from simulator.report.sentences import tone
-from simulator.report.stored import encode
 from simulator.stats.methods import MethodLift
+from simulator.stats.verdict import Lift
 
 
 def forests(c: Content) -> tuple[dict[tuple[str, str], Markup], Markup]:
     """The interval of each (arm, metric) of the verdict, all on one scale, and its axis."""
     rows = c.decided()
-    scale = figures.around_zero(encode(row) for row, _ in rows)
+    scale = figures.around_zero(_whiskers(row) for row, _ in rows)
     strips = {}
     for row, verdict in rows:
         kind = tone(verdict.verdict, c.metrics[row.metric].higher_is_better)
-        drawn = encode(row)
-        label = words.typeset(figures.spoken(drawn))
-        strips[row.arm, row.metric] = figures.strip(drawn, scale, kind, label)
+        lift = _whiskers(row)
+        label = words.typeset(figures.describe(row.metric, row.arm, lift))
+        strips[row.arm, row.metric] = figures.strip(lift, scale, kind, label)
     return strips, figures.axis(scale)
 
 
@@ -35,12 +35,13 @@ def daily(c: Content) -> list[tuple[str, Markup]]:
     """
 
     def points(metric: str, arm: str) -> list[figures.Point]:
-        rows = [row for row in c.daily if row.metric == metric and row.arm == arm]
-        tips = [words.typeset(f"Day {row.day + 1}. {figures.spoken(encode(row))}") for row in rows]
-        return [
-            (row.day, *_finite(row.lift, row.low, row.high), tip)
-            for row, tip in zip(rows, tips, strict=True)
-        ]
+        series = []
+        for row in c.daily:
+            if row.metric == metric and row.arm == arm:
+                lift = _whiskers(row)
+                tip = f"Day {row.day + 1}. {figures.describe(metric, arm, lift)}"
+                series.append(figures.Point(row.day, lift, words.typeset(tip)))
+        return series
 
     return _over_days(
         c, points, "lift over {control} on each day with 95% interval, for {arms}", band=False
@@ -61,8 +62,8 @@ def so_far(c: Content) -> list[tuple[str, Markup]]:
                 f"After day {look.day}. {words.title(metric)}, {arm}: {words.percent(look.lift)},"
                 f" confidence sequence {words.interval(low, high)}"
             )
-            ends = _finite(look.lift, low, high)
-            series.append((look.day - 1, *ends, words.typeset(tip)))
+            lift = figures.Whiskers(look.lift, low, high)
+            series.append(figures.Point(look.day - 1, lift, words.typeset(tip)))
         return series
 
     return _over_days(
@@ -73,12 +74,8 @@ def so_far(c: Content) -> list[tuple[str, Markup]]:
     )
 
 
-def _finite(
-    middle: float, low: float, high: float
-) -> tuple[float | None, float | None, float | None]:
-    """The same, with None for what is not defined: it is not drawn."""
-    first, second, third = encode((middle, low, high))
-    return first, second, third
+def _whiskers(row: Lift | DailyLift) -> figures.Whiskers:
+    return figures.Whiskers(row.lift, row.low, row.high)
 
 
 def _over_days(
@@ -95,8 +92,8 @@ def _over_days(
         series = [
             figures.Series(arm, i, points(metric, arm)) for i, arm in enumerate(treatments, 1)
         ]
-        middles = [point[1] for one in series for point in one.points]
-        if any(middles):
+        lifts = [point.at.value for one in series for point in one.points]
+        if any(words.is_defined(lift) and lift != 0 for lift in lifts):
             figure = figures.over_days(
                 series, c.size.days or 1, f"{words.title(metric)}: {what}", band=band
             )
@@ -182,4 +179,4 @@ def spread(rows: Sequence[Distribution]) -> Markup:
             f" {ends[1]} and {ends[3]}, 90% between {ends[0]} and {ends[4]}, mean"
             f" {words.number(row.mean)}"
         )
-    return figures.boxes([encode(row) for row in rows], "; ".join(tips), tips)
+    return figures.boxes(rows, "; ".join(tips), tips)

@@ -11,8 +11,10 @@ from markupsafe import Markup
 
 from simulator.page.figures import (
     Line,
+    Point,
     Scale,
     Series,
+    Whiskers,
     forest,
     forest_height,
     numbers,
@@ -39,9 +41,8 @@ def figures(table: Sequence[ResultCell], axis: str) -> Plots:
         cells = [cell for cell in table if (cell.dataset, cell.metric) == (dataset, metric)]
         points = []
         for i, cell in enumerate(cells):
-            ends = [end if math.isfinite(end) else None for end in (cell.low, cell.high)]
             tip = f"{cell.row}: {score(cell.measured)}, {cell.seeds} seeds"
-            points.append((i, cell.measured, ends[0], ends[1], tip))
+            points.append(Point(i, Whiskers(cell.measured, cell.low, cell.high), tip))
         title = f"{dataset}: {metric} by {axis}"
         names = [cell.row for cell in cells]
         plots.append((title, over_steps([Series(metric, 1, points)], names, title, band=True)))
@@ -89,8 +90,8 @@ def _differences(rows: Sequence[Answer]) -> tuple[str, Markup]:
         low, high = row.low, row.high
         if math.isnan(low):
             low = high = row.difference
-        drawn = {"value": row.difference, "low": low, "high": high}
+        drawn = Whiskers(row.difference, low, high)
         tip = f"{signed_score(row.difference)} ({between(low, high, signed_score)})"
         tone = TONES[row.verdict]
-        lines.append(Line(name, strip(drawn, scale, tone, tip, key="value", height=18)))
+        lines.append(Line(name, strip(drawn, scale, tone, tip, height=18)))
     return title, forest(lines, scale, numbers, title)

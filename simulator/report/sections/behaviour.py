@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from simulator.page.blocks import Block, Cell, Column, Heading, Section, Table, Words, plain
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Column,
+    Heading,
+    Section,
+    Table,
+    Words,
+    columns,
+    plain,
+)
 from simulator.page.words import interval, is_defined, number, percent, probability, title, whole
 from simulator.report import plots
 from simulator.report.content import Content
-from simulator.report.sections.cells import columns_of, legend, lift_cell, metric_and_arm, p_cell
+from simulator.report.sections.cells import legend, lift_cell, metric_and_arm, p_cell
 from simulator.report.spread import QUANTILES
 from simulator.stats.verdict import Lift
 
@@ -22,7 +32,7 @@ def funnel(c: Content) -> Section | None:
         f" {c.control}. Bars are per impression; the steps below the rule are rarer and have a"
         " scale of their own."
     )
-    columns = [
+    heads = [
         Column("Step"),
         Column("Bars", figure=True, sorts=False),
         *(Column(arm, number=True) for arm in arms),
@@ -42,7 +52,7 @@ def funnel(c: Content) -> Section | None:
     rules = frozenset(
         i for i in range(1, len(steps)) if steps[i].is_rare and not steps[i - 1].is_rare
     )
-    table = Table("Funnel of each arm", columns, rows, kind="funnel", sortable=False, rules=rules)
+    table = Table("Funnel of each arm", heads, rows, kind="funnel", sortable=False, rules=rules)
     users = Words(
         "Users in each arm, those who never came included:"
         f" {', '.join(f'{arm} {whole(n)}' for arm, n in c.units.items())}."
@@ -59,7 +69,7 @@ def spread(c: Content) -> Section | None:
         "How a metric is spread over the users of each arm: the thin line from the 5% to the 95%"
         " quantile, the thick one over the middle half, a tick at the median, a dot at the mean."
     )
-    columns = [
+    heads = [
         Column("Metric"),
         Column("Figure", figure=True, sorts=False),
         Column("Arm"),
@@ -99,7 +109,7 @@ def spread(c: Content) -> Section | None:
             )
     table = Table(
         "Distribution of each metric",
-        columns,
+        heads,
         rows,
         kind="spread",
         sortable=False,
@@ -148,7 +158,7 @@ def segments(c: Content) -> Section | None:
         )
         blocks += [
             Heading(f"By {title(group).lower()}"),
-            Table(f"Lift by {group}", columns_of("Metric", "Arm", *heads), rows),
+            Table(f"Lift by {group}", columns("Metric", "Arm", *heads, text=2), rows),
         ]
     return Section("segments", "Segments", blocks, "Segments")
 

@@ -14,19 +14,14 @@ from simulator.page.blocks import (
     Section,
     Table,
     Words,
+    columns,
+    numeric,
     plain,
 )
 from simulator.page.words import detects, interval, number, percent, title
 from simulator.report import plots
 from simulator.report.content import Content, Headline, Verdict
-from simulator.report.sections.cells import (
-    columns_of,
-    interval_cell,
-    lift_cell,
-    metric_and_arm,
-    number_cell,
-    p_cell,
-)
+from simulator.report.sections.cells import interval_cell, lift_cell, metric_and_arm, p_cell
 from simulator.report.sentences import (
     MEANINGS,
     SIGNS,
@@ -46,7 +41,7 @@ def verdict(c: Content) -> Section | None:
     if not c.headlines:
         return None
     strips, axis = plots.forests(c)
-    columns = [
+    heads = [
         Column("Metric"),
         Column("Lift", number=True),
         Column("Forest plot", figure=True, sorts=False),
@@ -72,12 +67,12 @@ def verdict(c: Content) -> Section | None:
                         kind=f"verdict {kind}",
                         hint=MEANINGS[verdict.verdict],
                     ),
-                    number_cell(detects, row.mde),
+                    numeric(detects, row.mde),
                 )
             )
         blocks += [
             Heading(summary.sentence, loud=True, id=f"arm-{i}"),
-            Table(summary.sentence, columns, lines, kind="forest", foot=axis),
+            Table(summary.sentence, heads, lines, kind="forest", foot=axis),
         ]
     note = (
         f"Per {c.unit}; lift over the control with its 95% interval. Adjusted p: {corrected(c)}."
@@ -98,8 +93,8 @@ def methods(c: Content) -> Section | None:
     known = [method for method in c.methods if method.rows]
     if not known:
         return None
-    heads = ("Metric", "Arm", "Lift", "These models", "The methods", "Adjusted p", "Share of fits")
-    columns = [*columns_of(*heads), Column("", figure=True, sorts=False)]
+    names = ("Metric", "Arm", "Lift", "These models", "The methods", "Adjusted p", "Share of fits")
+    heads = [*columns(*names, text=2), Column("", figure=True, sorts=False)]
     of_models = {(row.arm, row.metric): (row, verdict) for row, verdict in c.decided()}
     lines, parts, points = [], [], []
     for method in known:
@@ -112,14 +107,14 @@ def methods(c: Content) -> Section | None:
                     _decided(c, row, verdict.verdict),
                     _decided(c, one.lift, one.lift.words),
                     p_cell(one.lift.p_adjusted),
-                    number_cell(percent, one.components.share_of_fits, 0, False),
+                    numeric(percent, one.components.share_of_fits, 0, False),
                     Cell(figure=plots.share_of_fits(one, c.arms.index(row.arm))),
                 )
             )
             made_of = one.components
             variances = (made_of.users, made_of.fits, made_of.interaction)
             parts.append(
-                (*metric_and_arm(row), *(number_cell(number, variance) for variance in variances))
+                (*metric_and_arm(row), *(numeric(number, variance) for variance in variances))
             )
             if one.components.share_of_fits >= 0.5:
                 points.append((SIGNS[one.lift.words], f"{method.arm}: {more_fits(one)}"))
@@ -136,10 +131,10 @@ def methods(c: Content) -> Section | None:
         " chance where it is small. Where users are divided over fits, the interaction is in the"
         " users' part."
     )
-    variances_of = columns_of("Metric", "Arm", "Users", "Fits", "Interaction")
+    variances_of = columns("Metric", "Arm", "Users", "Fits", "Interaction", text=2)
     blocks: list[Block] = [
         Words(note, note=True),
-        Table("Models and methods", columns, lines),
+        Table("Models and methods", heads, lines),
         Points(points),
         Fold(
             "What the variance is made of",
@@ -195,7 +190,7 @@ def margins(c: Content) -> Section | None:
         asked = (
             plain(row.kind),
             plain(better(c.metrics[row.metric])),
-            number_cell(percent, row.margin, 2, False),
+            numeric(percent, row.margin, 2, False),
         )
         within = plain("n/a" if row.answer == "no data" else interval(row.low, row.high))
         answer = Cell(row.answer, kind=tones.get(row.answer, "open"))
@@ -211,7 +206,7 @@ def margins(c: Content) -> Section | None:
             )
         )
     level = f"{c.margins[0].level:.0%} interval"
-    heads = columns_of(
+    heads = columns(
         "Metric", "Arm", "Asked", "Direction", "Margin", "Lift", level, "p", "Adjusted p", text=4
     )
     table = Table("Guardrails and equivalence", [*heads, Column("Answer")], rows)

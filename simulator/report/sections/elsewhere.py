@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.page.blocks import Block, Cell, Column, Section, Table, Words, plain
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Column,
+    Section,
+    Table,
+    Words,
+    columns,
+    numeric,
+    plain,
+)
 from simulator.page.words import interval, is_defined, number, percent, title, whole
 from simulator.report.content import Across, AcrossWorlds, Content, DecidedLift
-from simulator.report.sections.cells import (
-    HasInterval,
-    columns_of,
-    interval_cell,
-    lift_cell,
-    metric_and_arm,
-    number_cell,
-)
+from simulator.report.sections.cells import HasInterval, interval_cell, lift_cell, metric_and_arm
 from simulator.report.sentences import AGREEMENTS, SIGNS
 
 
@@ -28,16 +31,16 @@ def published_lifts(c: Content) -> Section | None:
     answers = {True: "yes", False: "no", None: "n/a"}
     rows = []
     for row in c.published:
-        lifts = (number_cell(percent, row.published), lift_cell(row), interval_cell(row))
-        needed = number_cell(whole, row.users)
+        lifts = (numeric(percent, row.published), lift_cell(row), interval_cell(row))
+        needed = numeric(whole, row.users)
         rows.append((*metric_and_arm(row), *lifts, plain(answers[row.inside]), needed))
-    columns = [
-        *columns_of("Metric", "Arm", "Published", "Here", "95% interval"),
+    heads = [
+        *columns("Metric", "Arm", "Published", "Here", "95% interval", text=2),
         Column("Published within it"),
     ]
     table = Table(
         "Published figures",
-        [*columns, Column("Users needed to show it", number=True)],
+        [*heads, Column("Users needed to show it", number=True)],
         rows,
         caption=caption,
         id="published-table",
@@ -72,7 +75,7 @@ def across(rows: Sequence[Across]) -> Table:
     over = ["Over all worlds"] if isinstance(rows[0], AcrossWorlds) else []
     return Table(
         "Lift by world or run",
-        [*columns_of("Metric", "Arm", *names, *over), Column("Agreement")],
+        [*columns("Metric", "Arm", *names, *over, text=2), Column("Agreement")],
         lines,
         kind="across",
     )
@@ -108,10 +111,10 @@ def offline(c: Content) -> Section | None:
                 plain(row.arm or "no arm"),
                 plain(title(row.reward)),
                 plain(row.estimator),
-                number_cell(number, row.value),
+                numeric(number, row.value),
                 plain(f"{number(row.low)} to {number(row.high)}"),
-                number_cell(number, row.logged),
-                number_cell(percent, row.online),
+                numeric(number, row.logged),
+                numeric(percent, row.online),
                 plain(
                     ": ".join(
                         part for part in (row.verdict or "n/a", "; ".join(row.reasons)) if part
@@ -120,7 +123,7 @@ def offline(c: Content) -> Section | None:
             )
             for row in c.offline
         ]
-        heads = columns_of(
+        heads = columns(
             "Policy",
             "Arm",
             "Reward",
@@ -146,15 +149,15 @@ def offline(c: Content) -> Section | None:
                 plain(row.figure),
                 plain(row.arm),
                 plain(title(row.reward)),
-                number_cell(number, row.control),
-                number_cell(number, row.value),
-                number_cell(percent, row.online),
-                number_cell(number, row.rho),
-                number_cell(percent, row.ordered, 0, False),
+                numeric(number, row.control),
+                numeric(number, row.value),
+                numeric(percent, row.online),
+                numeric(number, row.rho),
+                numeric(percent, row.ordered, 0, False),
             )
             for row in c.foretold
         ]
-        heads = columns_of(
+        heads = columns(
             "Offline figure",
             "Arm",
             "Reward",

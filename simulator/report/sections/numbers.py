@@ -14,6 +14,8 @@ from simulator.page.blocks import (
     Section,
     Table,
     Words,
+    columns,
+    numeric,
     plain,
 )
 from simulator.page.words import (
@@ -27,14 +29,7 @@ from simulator.page.words import (
     whole,
 )
 from simulator.report.content import Content
-from simulator.report.sections.cells import (
-    columns_of,
-    interval_cell,
-    lift_cell,
-    metric_and_arm,
-    number_cell,
-    p_cell,
-)
+from simulator.report.sections.cells import interval_cell, lift_cell, metric_and_arm, p_cell
 from simulator.report.sentences import better, corrected, errors_by_day
 from simulator.stats.intervals import GROUNDS
 from simulator.stats.verdict import Lift
@@ -47,18 +42,18 @@ name.
 
 def _figures_of(row: Lift) -> Iterator[Cell]:
     """Every figure of a row, in the order of FIGURES, the control's mean first."""
-    yield number_cell(number, row.control_mean)
-    yield number_cell(number, row.treatment_mean)
+    yield numeric(number, row.control_mean)
+    yield numeric(number, row.treatment_mean)
     yield lift_cell(row)
     for end in (row.low, row.high):
         is_open = is_defined(row.lift) and not is_defined(end)
-        yield Cell("unbounded", None) if is_open else number_cell(percent, end)
-    yield number_cell(number, row.t)
-    yield number_cell(number, row.df)
+        yield Cell("unbounded", None) if is_open else numeric(percent, end)
+    yield numeric(number, row.t)
+    yield numeric(number, row.df)
     yield p_cell(row.p)
     yield p_cell(row.p_adjusted)
-    yield number_cell(whole, row.n_units)
-    yield number_cell(detects, row.mde)
+    yield numeric(whole, row.n_units)
+    yield numeric(detects, row.mde)
 
 
 def all_numbers(c: Content) -> Section | None:
@@ -82,8 +77,8 @@ def all_numbers(c: Content) -> Section | None:
         (*metric_and_arm(row), *([plain(row.unit)] if units else []), *_figures_of(row))
         for row in shown
     ]
-    columns = columns_of("Metric", "Arm", *(["Unit"] if units else []), *heads, text=2 + units)
-    blocks.append(Table("All numbers", columns, rows, id="lifts"))
+    named = ["Metric", "Arm", *(["Unit"] if units else [])]
+    blocks.append(Table("All numbers", columns(*named, *heads, text=2 + units), rows, id="lifts"))
     described = [
         (title(name), f"{metric.description} ({better(metric)})")
         for name, metric in c.metrics.items()
@@ -93,7 +88,7 @@ def all_numbers(c: Content) -> Section | None:
         rows = [(*metric_and_arm(row), *_figures_of(row)) for row in c.beside.rows]
         blocks += [
             Heading(c.beside.title),
-            Table(c.beside.title, columns_of("Metric", "Arm", *heads), rows, id="beside"),
+            Table(c.beside.title, columns("Metric", "Arm", *heads, text=2), rows, id="beside"),
         ]
     return Section("numbers", "All numbers", blocks, "All numbers")
 
@@ -115,7 +110,7 @@ def by_day(c: Content) -> Section | None:
     )
     heads = [c.control, *FIGURES]
     table = Table(
-        "By day, as in the paper", columns_of("Metric", "Arm", *heads), rows, id="paper-table"
+        "By day, as in the paper", columns("Metric", "Arm", *heads, text=2), rows, id="paper-table"
     )
     return Section(
         "paper", "By day, as in the paper", [Words(note, note=True), table], "As in the paper"
@@ -162,7 +157,7 @@ def otherwise(c: Content) -> Section | None:
     every = Table(
         "Lift by each method",
         [
-            *columns_of("Metric", "Arm", "Method", "Lift", "95% interval", "p", text=3),
+            *columns("Metric", "Arm", "Method", "Lift", "95% interval", "p", text=3),
             Column("Note"),
         ],
         lifts,
@@ -170,7 +165,7 @@ def otherwise(c: Content) -> Section | None:
     blocks = [
         Table(
             "Computed otherwise",
-            columns_of("Metric", "Arm", *tested),
+            columns("Metric", "Arm", *tested, text=2),
             rows,
             caption=caption,
             id="otherwise",
@@ -196,19 +191,19 @@ def preference(c: Content) -> Section | None:
     rows = []
     for row in c.preference:
         wins = row.wins
-        counts = (number_cell(whole, n) for n in (row.preferring, row.against, row.tied))
+        counts = (numeric(whole, n) for n in (row.preferring, row.against, row.tied))
         shares = (
-            number_cell(percent, wins.value, 1, False),
+            numeric(percent, wins.value, 1, False),
             plain(interval(wins.low, wins.high, 1, sign=False)),
         )
         tests = (
             p_cell(row.p_sign),
-            number_cell(number, row.t),
-            number_cell(number, row.df),
+            numeric(number, row.t),
+            numeric(number, row.df),
             p_cell(row.p),
         )
         rows.append(
-            (*metric_and_arm(row), *counts, *shares, number_cell(percent, row.share, 1), *tests)
+            (*metric_and_arm(row), *counts, *shares, numeric(percent, row.share, 1), *tests)
         )
     heads = (
         "Prefer it",
@@ -224,7 +219,7 @@ def preference(c: Content) -> Section | None:
     )
     table = Table(
         "Preference within slates",
-        columns_of("Metric", "Arm", *heads),
+        columns("Metric", "Arm", *heads, text=2),
         rows,
         caption=caption,
         id="preference",

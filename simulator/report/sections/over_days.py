@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from simulator.page.blocks import Block, Cell, Fold, Multiples, Section, Table, Words, plain
+from simulator.page.blocks import (
+    Block,
+    Cell,
+    Fold,
+    Multiples,
+    Section,
+    Table,
+    Words,
+    columns,
+    numeric,
+    plain,
+)
 from simulator.page.words import interval, is_defined, listed, number, title, whole
 from simulator.report import plots
 from simulator.report.content import Content
-from simulator.report.sections.cells import (
-    columns_of,
-    interval_cell,
-    legend,
-    lift_cell,
-    metric_and_arm,
-    number_cell,
-    p_cell,
-)
+from simulator.report.sections.cells import interval_cell, legend, lift_cell, metric_and_arm, p_cell
 from simulator.stats.sequential import Look, Rule
 
 
@@ -30,15 +33,14 @@ def daily(c: Content) -> Section | None:
         title(name).lower() for name in c.metrics if name not in {metric for metric, _ in figures}
     ]
     rows = [
-        (*metric_and_arm(row), plain(row.day + 1, row.day), number_cell(number, row.control_mean),
-         number_cell(number, row.treatment_mean), lift_cell(row), interval_cell(row), p_cell(row.p),
-         number_cell(whole, row.n_units))
+        (*metric_and_arm(row), plain(row.day + 1, row.day), numeric(number, row.control_mean),
+         numeric(number, row.treatment_mean), lift_cell(row), interval_cell(row), p_cell(row.p),
+         numeric(whole, row.n_units))
         for row in c.daily
         if is_defined(row.lift)
     ]  # fmt: skip
-    columns = columns_of(
-        "Metric", "Arm", "Day", c.control, "Arm's mean", "Lift", "95% interval", "p", "Units"
-    )
+    names = ("Metric", "Arm", "Day", c.control, "Arm's mean", "Lift", "95% interval", "p", "Units")
+    heads = columns(*names, text=2)
     blocks: list[Block] = [
         Words(note, note=True),
         legend(c),
@@ -49,7 +51,7 @@ def daily(c: Content) -> Section | None:
     return Section(
         "days",
         "Lift by day",
-        [*blocks, Fold("The same as a table", [Table("Lift by day", columns, rows)], screen=True)],
+        [*blocks, Fold("The same as a table", [Table("Lift by day", heads, rows)], screen=True)],
         "By day",
     )
 
@@ -85,12 +87,12 @@ def so_far(c: Content) -> Section | None:
         )
         for look in peek.looks:
             bounds = (look.always_valid, look.obrien_fleming, look.pocock)
-            numbers = (number_cell(number, value) for value in (look.t, *bounds))
+            numbers = (numeric(number, value) for value in (look.t, *bounds))
             intervals = (interval_cell(look), _sequence_cell(look))
             looks.append(
                 (
                     *metric_and_arm(peek),
-                    number_cell(str, look.day),
+                    numeric(str, look.day),
                     lift_cell(look),
                     *intervals,
                     p_cell(look.p),
@@ -103,13 +105,14 @@ def so_far(c: Content) -> Section | None:
     )
     stopping = Table(
         "When one could have stopped",
-        columns_of(
+        columns(
             "Metric",
             "Arm",
             "Lift at the end",
             "Confidence sequence",
             "Always-valid p",
             *RULES.values(),
+            text=2,
         ),
         rows,
         caption=caption,
@@ -117,7 +120,7 @@ def so_far(c: Content) -> Section | None:
     )
     every = Table(
         "Every look",
-        columns_of(
+        columns(
             "Metric",
             "Arm",
             "After day",
@@ -127,6 +130,7 @@ def so_far(c: Content) -> Section | None:
             "Always-valid p",
             "t",
             *(f"{rule}: stop beyond" for rule in RULES.values()),
+            text=2,
         ),
         looks,
     )

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from simulator.page.blocks import Block, Code, Facts, Fold, Heading, Section, Table, Words, plain
+from simulator.page.blocks import (
+    Block,
+    Code,
+    Facts,
+    Fold,
+    Heading,
+    Section,
+    Table,
+    Words,
+    columns,
+    plain,
+)
 from simulator.page.words import number, percent, title, whole
 from simulator.report.content import Content
-from simulator.report.sections.cells import columns_of
 from simulator.users.learned.support import Support
 
 
@@ -24,7 +34,7 @@ def served(c: Content) -> Section | None:
         )
         table = Table(
             "Share of impressions by recall channel",
-            columns_of("Channel", *c.arms, text=1),
+            columns("Channel", *c.arms, text=1),
             rows,
             sortable=False,
         )
@@ -61,7 +71,7 @@ def served(c: Content) -> Section | None:
         )
         table = Table(
             "Support of each arm in the log",
-            columns_of("Arm", *heads, text=1),
+            columns("Arm", *heads, text=1),
             rows,
             id="support",
             sortable=False,
@@ -84,7 +94,7 @@ def table_columns(c: Content) -> Section | None:
         " nothing else of the table is."
     )
     rows = [(plain(use.column), plain(use.role), plain(use.note)) for use in c.columns]
-    table = Table("Columns", columns_of("Column", "Taken for", "How, or why", text=3), rows)
+    table = Table("Columns", columns("Column", "Taken for", "How, or why", text=3), rows)
     return Section("columns", "Columns of the table", [Words(note, note=True), table], "Columns")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from simulator.designs.registry import DESIGNS
-from simulator.page.blocks import Block, Cell, Points, Section, Table, Words, plain
+from simulator.page.blocks import Block, Cell, Points, Section, Table, Words, columns, plain
 from simulator.page.words import listed, percent, title
 from simulator.report.content import Content
-from simulator.report.sections.cells import columns_of, lift_cell, metric_and_arm
+from simulator.report.sections.cells import lift_cell, metric_and_arm
 from simulator.report.sentences import NeedsUsers, compared, needed
 
 
@@ -30,7 +30,7 @@ def users_needed(c: Content) -> Section | None:
         )
         for row in c.power
     ]
-    columns = columns_of("Metric", "Arm", "From", "Lift to find", *names.values(), text=3)
+    heads = columns("Metric", "Arm", "From", "Lift to find", *names.values(), text=3)
     sentences = []
     for row in c.power:
         if not row.published:
@@ -44,7 +44,7 @@ def users_needed(c: Content) -> Section | None:
             f" {row.arm} you would need {listed(users, 'or')}."
         )
         sentences.append(("○", sentence))
-    blocks: list[Block] = [Table("Users needed", columns, rows, caption=caption, id="power")]
+    blocks: list[Block] = [Table("Users needed", heads, rows, caption=caption, id="power")]
     return Section(
         "needed",
         "Users needed",
@@ -82,7 +82,7 @@ def designs(c: Content) -> Section | None:
     ]
     table = Table(
         "Users needed by each design",
-        columns_of("Metric", "Arm", "Lift", *names.values()),
+        columns("Metric", "Arm", "Lift", *names.values(), text=2),
         rows,
         caption=caption,
         id="designs",

@@ -12,11 +12,13 @@ from simulator.page.blocks import (
     Section,
     Table,
     Words,
+    columns,
+    numeric,
     plain,
 )
 from simulator.page.words import LIGHTS, is_defined, number, percent, title, whole
 from simulator.report.content import Content
-from simulator.report.sections.cells import columns_of, lift_cell, metric_and_arm, number_cell
+from simulator.report.sections.cells import lift_cell, metric_and_arm
 from simulator.stats.randomise import Rate
 
 
@@ -32,11 +34,11 @@ def checks(c: Content) -> Section | None:
         )
         for check in c.checks
     ]
-    columns = [Column("Check"), Column("Status"), Column("Found"), Column("What it means")]
+    heads = [Column("Check"), Column("Status"), Column("Found"), Column("What it means")]
     return Section(
         "checks",
         "Checks",
-        [Table("Checks", columns, rows, kind="checks", sortable=False)],
+        [Table("Checks", heads, rows, kind="checks", sortable=False)],
         "Checks",
     )
 
@@ -49,14 +51,14 @@ def calibration(c: Content) -> Section | None:
         "What the simulated users do, against what real ones are known to do. "
         f"Measured on {measured.basis}; tolerance {percent(measured.tolerance, 0, False)}."
     )
-    columns = columns_of(
+    heads = columns(
         "Marginal", "Target", "Simulated", "Standard error", "Simulated / target", text=1
     )
     blocks: list[Block] = [Words(note)]
     for within in (False, True):
         rows = [
             (Cell(row.name, sign="✓" if within else "✗", kind="good" if within else "bad"),
-             *(number_cell(number, v) for v in (row.target, row.simulated, row.se, row.ratio)))
+             *(numeric(number, v) for v in (row.target, row.simulated, row.se, row.ratio)))
             for row in measured.rows
             if row.within == within
         ]  # fmt: skip
@@ -65,7 +67,7 @@ def calibration(c: Content) -> Section | None:
                 f"{len(rows)} of {len(measured.rows)} marginals {'within' if within else 'out of'}"
                 " tolerance"
             )
-            blocks.append(Fold(summary, [Table("Calibration", columns, rows)], open=not within))
+            blocks.append(Fold(summary, [Table("Calibration", heads, rows)], open=not within))
     return Section("calibration", "Calibration of the world", blocks, "Calibration")
 
 
@@ -85,15 +87,15 @@ def audit(c: Content) -> Section | None:
         (
             *metric_and_arm(row),
             plain(row.analysis),
-            number_cell(whole, row.n),
+            numeric(whole, row.n),
             *map(_rate, (row.error, row.power, row.coverage)),
-            number_cell(percent, row.bias),
+            numeric(percent, row.bias),
             lift_cell(row),
             Cell("yes" if row.holds else "no", kind="good" if row.holds else "bad"),
         )
         for row in result.rows
     ]
-    heads = columns_of(
+    heads = columns(
         "Metric",
         "Arm",
         "Analysis",
@@ -129,10 +131,10 @@ def audit(c: Content) -> Section | None:
         )
         for row in result.wrong
     ]
-    columns = columns_of("Analysis", "Metric", "What is wrong", "False positives", text=3)
+    heads = columns("Analysis", "Metric", "What is wrong", "False positives", text=3)
     blocks += [
         Heading("What the usual wrong analyses would have done"),
-        Table("Usual wrong analyses", columns, wrong),
+        Table("Usual wrong analyses", heads, wrong),
     ]
     if result.looking:
         looks = [
@@ -144,10 +146,10 @@ def audit(c: Content) -> Section | None:
             )
             for row in result.looking
         ]
-        columns = columns_of("Rule", "Metric", "Design", "False positives", text=3)
+        heads = columns("Rule", "Metric", "Design", "False positives", text=3)
         blocks += [
             Heading("Looking at the end of every day"),
-            Table("Looking every day", columns, looks),
+            Table("Looking every day", heads, looks),
         ]
     return Section("audit", "Audit of the tests", blocks, "Audit")
 
@@ -157,4 +159,4 @@ def _rate(rate: Rate) -> Cell:
     ends = ""
     if is_defined(rate.value):
         ends = f"{percent(rate.low, 1, False)} to {percent(rate.high, 1, False)}"
-    return number_cell(percent, rate.value, 1, False, under=ends)
+    return numeric(percent, rate.value, 1, False, under=ends)
