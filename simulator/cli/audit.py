@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +111,7 @@ def audit(
     """
     from simulator.log.files import write_text
     from simulator.report import find
+    from simulator.run.progress import board
     from simulator.stats import audit as audits
     from simulator.stats import units
 
@@ -120,7 +120,7 @@ def audit(
         days = units.read(log)
         control = log.metadata.control or days.arms[0]
         chosen = sizes or tuple(sorted({min(n, days.n_users) for n in (100, 500, 2000)}))
-        with _progress(quiet) as progress:
+        with board(quiet=quiet) as progress:
             result = audits.audit(
                 days,
                 control,
@@ -139,41 +139,11 @@ def audit(
         say(target)
 
 
-def _progress(quiet: bool) -> Any:
-    from contextlib import contextmanager
-
-    from rich.progress import Progress
-
-    @contextmanager
-    def bar() -> Any:
-        with Progress(disable=quiet or not os.isatty(2), transient=True) as shown:
-            task = shown.add_task("re-randomising", total=None)
-
-            def tell(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-                shown.update(task, description=stage, completed=done, total=total)
-
-            yield tell
-
-    return bar()
-
-
 def content(result: Audit) -> dict[str, Any]:
     """The audit as JSON types; what is not defined is None."""
-    from dataclasses import asdict
+    from simulator.report.stored import encode
 
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: clean(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [clean(v) for v in value]
-        return (
-            None
-            if isinstance(value, float)
-            and (value != value or value in (float("inf"), float("-inf")))
-            else value
-        )
-
-    stored: dict[str, Any] = clean(asdict(result))
+    stored: dict[str, Any] = encode(result)
     for row, stored_row in zip(result.rows, stored["rows"], strict=True):
         stored_row |= {"holds": row.holds, "warning": row.warning}
     return stored

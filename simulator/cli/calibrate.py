@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE
+from simulator.cli.options import COUNT, FILE, SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import Cell, Column, Table, columns, plain
 from simulator.page.words import number
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
     help="Overrides the scenario's seed: is it the world that fits, or one draw of it?",
 )
 @click.option(
-    "--replications",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Worlds to draw and average.",
+    "--replications", type=COUNT, default=1, show_default=True, help="Worlds to draw and average."
 )
 @click.option(
     "--tolerance",
@@ -42,20 +38,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Relative.",
 )
-@click.option(
-    "--picture",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the comparison as a self-contained SVG.",
-)
-@click.option(
-    "--fit",
-    "fitted",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Fit the free parameters, write them there.",
-)
+@click.option("--picture", type=FILE, help="Write the comparison as a self-contained SVG.")
+@click.option("--fit", "fitted", type=FILE, help="Fit the free parameters, write them there.")
 @click.option(
     "--rounds",
-    type=click.IntRange(1),
+    type=COUNT,
     default=1,
     show_default=True,
     help="How often --fit goes through all its stages.",

@@ -7,16 +7,14 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE
+from simulator.cli.options import FOLDER, SOURCE
 from simulator.cli.say import say
 
 
 @click.command()
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=SOURCE)
 @click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Also write compare.json, compare.md and compare.html there.",
+    "--out", type=FOLDER, help="Also write compare.json, compare.md and compare.html there."
 )
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the page.")
 def compare(runs: tuple[Path, ...], out: Path | None, quiet: bool) -> None:

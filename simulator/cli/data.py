@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE
+from simulator.cli.options import COUNT, FILE, FOLDER, SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import Heading, Table, Words, columns, plain
 from simulator.page.terminal import show
@@ -37,16 +37,11 @@ def data() -> None:
 @data.command()
 @click.argument("kind", type=click.Choice(["amazon", "yelp"]))
 @click.argument("dump", type=SOURCE)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the result.",
-)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the result.")
 @click.option("--name", required=True, help="Of the data set: NAME.txt, NAME_item2attributes.json.")
 @click.option(
     "--core",
-    type=click.IntRange(1),
+    type=COUNT,
     default=5,
     show_default=True,
     help="Users and items with fewer reviews are left out.",
@@ -56,9 +51,7 @@ def data() -> None:
 )
 @click.option("--until", type=click.DateTime(), help="Last moment taken.")
 @click.option(
-    "--meta",
-    type=SOURCE,
-    help="Item descriptions: categories and brand become attributes.",
+    "--meta", type=SOURCE, help="Item descriptions: categories and brand become attributes."
 )
 def prepare(
     kind: str,
@@ -146,12 +139,10 @@ def _print_statistics(found: list[tuple[str, Statistics]]) -> None:
 @data.command()
 @click.argument("scenario", type=SOURCE)
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON there."
-)
+@click.option("--out", type=FILE, help="Write everything as JSON there.")
 @click.option(
     "--days",
-    type=click.IntRange(1),
+    type=COUNT,
     help="Overrides data.test_days: fit on all days but so many, evaluate on these.",
 )
 def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | None) -> None:

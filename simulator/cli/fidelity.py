@@ -8,18 +8,14 @@ from typing import Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE
+from simulator.cli.options import COUNT, FOLDER, SOURCE
 from simulator.cli.say import say
-
-COUNT = click.IntRange(min=1)
 
 
 @click.command()
 @click.argument("scenario", type=SOURCE)
 @click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of run and report; runs/fidelity/<name> if left out.",
+    "--out", type=FOLDER, help="Folder of run and report; runs/fidelity/<name> if left out."
 )
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
 @click.option(

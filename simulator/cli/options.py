@@ -9,6 +9,11 @@ import click
 
 SOURCE = click.Path(readable=False, path_type=Path)
 """A path that is read; whoever reads it says what is wrong with it, and not Click."""
+FILE = click.Path(dir_okay=False, path_type=Path)
+"""A file that is written."""
+FOLDER = click.Path(file_okay=False, path_type=Path)
+"""A folder that is written."""
+COUNT = click.IntRange(1)
 
 
 def written(*left_out: str) -> dict[str, str]:

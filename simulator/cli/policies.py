@@ -10,6 +10,7 @@ import click
 from policies.device import Device
 from simulator.cli.apart import apart
 from simulator.cli.failure import Failure, failures
+from simulator.cli.options import FILE, FOLDER
 from simulator.cli.say import say
 
 
@@ -153,12 +154,7 @@ def _unchecked(waiting: list[str]) -> str:
 
 @policies.command()
 @click.argument("name")
-@click.option(
-    "--into",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(),
-    help="Parent folder.  [default: here]",
-)
+@click.option("--into", type=FOLDER, default=Path(), help="Parent folder.  [default: here]")
 def new(name: str, into: Path) -> None:
     """Write an installable package for a new policy NAME: policy, test, scenario, README.
 
@@ -177,11 +173,7 @@ def new(name: str, into: Path) -> None:
 
 
 @policies.command()
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write; standard output if left out.",
-)
+@click.option("--out", type=FILE, help="File to write; standard output if left out.")
 def gallery(out: Path | None) -> None:
     """Measure every built-in policy on one synthetic history and write the gallery page.
 

@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE
+from simulator.cli.options import COUNT, FOLDER, SOURCE
 from simulator.cli.say import say
-
-COUNT = click.IntRange(min=1)
 
 
 @click.command()
@@ -75,11 +73,7 @@ COUNT = click.IntRange(min=1)
     "--resamples", default=1000, type=COUNT, show_default=True, help="Of the bootstrap by user."
 )
 @click.option("--seed", default=0, show_default=True, help="Of fits, folds and resamples.")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the result; runs/replay/<source> if left out.",
-)
+@click.option("--out", type=FOLDER, help="Folder of the result; runs/replay/<source> if left out.")
 @click.option(
     "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
 )

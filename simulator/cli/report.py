@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE, written
+from simulator.cli.options import FOLDER, SOURCE, written
 from simulator.cli.say import say_report
 
 TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "cluster")
@@ -24,11 +24,7 @@ TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "c
 
 @click.command()
 @click.argument("source", metavar="RUN_OR_LOG_OR_TABLE", type=SOURCE)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the report; by default that of the run or log.",
-)
+@click.option("--out", type=FOLDER, help="Folder of the report; by default that of the run or log.")
 @click.option("--strict", is_flag=True, help="Report no lift where a check is red; exit code 2.")
 @click.option("--quiet", is_flag=True, help="Print only what is red, and the path of the page.")
 @click.option("--control", help="Table: the control arm; by default the arm called `control`.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE
+from simulator.cli.options import COUNT, FOLDER, SOURCE
 from simulator.cli.say import say
 
 
@@ -37,7 +37,7 @@ from simulator.cli.say import say
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(1),
+    type=COUNT,
     default=3,
     show_default=True,
     help="Fits of each model, with seeds 0, 1, ...",
@@ -51,15 +51,11 @@ from simulator.cli.say import say
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1),
+    type=COUNT,
     help="Experiments side by side, one thread each; all cores if left out.",
 )
 @click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs/reproduce"),
-    show_default=True,
-    help="Folder.",
+    "--out", type=FOLDER, default=Path("runs/reproduce"), show_default=True, help="Folder."
 )
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def reproduce(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE, written
+from simulator.cli.options import FOLDER, SOURCE, written
 from simulator.cli.say import say, say_report
 
 if TYPE_CHECKING:
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("scenario", type=SOURCE)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the run; runs/<name>/<time> if left out.",
-)
+@click.option("--out", type=FOLDER, help="Folder of the run; runs/<name>/<time> if left out.")
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
 @click.option(
     "--engine.tick",
