@@ -44,10 +44,8 @@ class BERT4RecNetwork(Network):
             )
             for _ in range(policy.blocks)
         )
-        self.output, self.output_norm = (
-            nn.Linear(policy.width, policy.width),
-            nn.LayerNorm(policy.width),
-        )
+        self.output = nn.Linear(policy.width, policy.width)
+        self.output_norm = nn.LayerNorm(policy.width)
         self.bias = nn.Parameter(torch.zeros(n_items + 1, 1))
         initialise(self)
 

@@ -98,11 +98,9 @@ class Subject:
     wrote: CallError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        size = (
-            {}
-            if self.world is None
-            else {"n_users": int(self.world.n_users), "n_items": int(self.world.n_items)}
-        )
+        size = {}
+        if self.world is not None:
+            size = {"n_users": int(self.world.n_users), "n_items": int(self.world.n_items)}
         self.example = mixed(self.seed, **size)
 
     def calls(self, policy: Policy, *, own: bool = True) -> Calls:

@@ -179,11 +179,9 @@ class Objective:
             return -functional.logsigmoid(positive[:, None] - negative).mean()
         if loss.kind == "top1":  # Hidasi et al. 2016, section 3.1.3: s(x- - x+) + s(x-^2)
             return (torch.sigmoid(negative - positive[:, None]) + torch.sigmoid(negative**2)).mean()
-        power = (
-            gbce_power(self.n_items, loss.negatives, loss.calibration)
-            if loss.kind == "gbce"
-            else 1.0
-        )
+        power = 1.0
+        if loss.kind == "gbce":
+            power = gbce_power(self.n_items, loss.negatives, loss.calibration)
         return binary(positive, negative, power)
 
     def draw(self, n: int) -> Tensor:

@@ -89,7 +89,7 @@ def _owner(name: str) -> str:
     try:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
-        return (
-            f"the installed module {name!r}" if importlib.util.find_spec(name) is not None else ""
-        )
+        if importlib.util.find_spec(name) is not None:
+            return f"the installed module {name!r}"
+        return ""
     return f"the installed package {distribution.name} {distribution.version}"

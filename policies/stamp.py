@@ -24,10 +24,8 @@ class STAMPNetwork(SequenceNetwork):
     def __init__(self, n_items: int, policy: STAMP) -> None:
         super().__init__(n_items, policy.width)
         width = policy.width
-        self.last_click, self.memory = (
-            nn.Linear(width, width, bias=False),
-            nn.Linear(width, width, bias=False),
-        )
+        self.last_click = nn.Linear(width, width, bias=False)
+        self.memory = nn.Linear(width, width, bias=False)
         self.attention = AdditiveAttention(width, bias=True)
         self.session, self.recent = nn.Linear(width, width), nn.Linear(width, width)
         initialise(self, std=policy.std)

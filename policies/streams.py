@@ -58,12 +58,10 @@ def philox(
     k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
     for _ in range(10):
         p0, p1 = x0 * _M0, x2 * _M1
-        x0, x1, x2, x3 = (
-            (p1 >> _SHIFT) ^ x1 ^ np.uint64(k0),
-            p1 & _LOW,
-            (p0 >> _SHIFT) ^ x3 ^ np.uint64(k1),
-            p0 & _LOW,
-        )
+        x0 = (p1 >> _SHIFT) ^ x1 ^ np.uint64(k0)
+        x1 = p1 & _LOW
+        x2 = (p0 >> _SHIFT) ^ x3 ^ np.uint64(k1)
+        x3 = p0 & _LOW
         k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
     return x0, x1, x2, x3
 

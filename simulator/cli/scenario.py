@@ -54,13 +54,11 @@ def check(files: tuple[str, ...], plug_ins: bool) -> None:
             f"{file}: ok: {loaded.name}, {len(loaded.arms)} arms ({', '.join(loaded.arms)}),"
             f" {loaded.days} days"
         )
-        unmade = (
-            []
-            if plug_ins
-            else sorted(
+        unmade = []
+        if not plug_ins:
+            unmade = sorted(
                 {spec.policy for _, spec in loaded.policies() if not is_built_in(spec.policy)}
             )
-        )
         if unmade:
             say(
                 f"  {', '.join(unmade)}: there, but not imported; --plug-ins or a run checks the"

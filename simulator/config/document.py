@@ -288,11 +288,9 @@ class YamlDocument:
         known = path
         while known not in self.lines:
             known = known[:-1]
-        return (
-            f"{self.file}:{self.lines[known]}: {dotted(path)}"
-            if path
-            else f"{self.file}:{self.lines[known]}"
-        )
+        if path:
+            return f"{self.file}:{self.lines[known]}: {dotted(path)}"
+        return f"{self.file}:{self.lines[known]}"
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -351,9 +349,7 @@ def complaint(
     if issue["type"] == "missing":
         return f"{document.where(path)}: this key must be given"
     rule = str(issue["msg"]).removeprefix("Value error, ")
-    quotes = (
-        "; write it in quotes"
-        if issue["type"] == "string_type" and isinstance(issue["input"], (int, float))
-        else ""
-    )
+    quotes = ""
+    if issue["type"] == "string_type" and isinstance(issue["input"], (int, float)):
+        quotes = "; write it in quotes"
     return f"{document.where(path)}: {rule}; got {shown(issue.get('input'))}{quotes}"

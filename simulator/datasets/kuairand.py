@@ -126,9 +126,9 @@ def read(data: Data, path: Path) -> Source:
     log, duplicates = _read_logs(logs)
     sides = {name: _matching(folder, pattern) for name, pattern in SIDES.items()}
     users = read_all(sides["user_features"], USERS) if sides["user_features"] else None
-    videos = (
-        read_all(sides["video_features_basic"], VIDEOS) if sides["video_features_basic"] else None
-    )
+    videos = None
+    if sides["video_features_basic"]:
+        videos = read_all(sides["video_features_basic"], VIDEOS)
     exposures, found = _read_sequences(sides["user_sequences"], log)
     user_of = Numbering.by_appearance(log["user_id"], exposures["user"], base=0)
     known = [] if videos is None else [videos["video_id"].to_numpy()]
@@ -472,11 +472,9 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """Event-log columns of log rows."""
     order = np.lexsort((rows["time_ms"], user))
-    rows, user, item = (
-        {name: column[order] for name, column in rows.items()},
-        user[order],
-        item[order],
-    )
+    rows = {name: column[order] for name, column in rows.items()}
+    user = user[order]
+    item = item[order]
     session, request, position = sessions(user, rows["time_ms"], gap)
     stated = rows["duration_ms"] / 1000
     return {
@@ -509,10 +507,8 @@ def _exposure_columns(
     order = np.lexsort((np.arange(len(user)), exposures["time_ms"], user))
     user, item = user[order], item[order]
     n = len(user)
-    long_view, unknown = (
-        exposures["long_view"][order].astype(np.int8),
-        np.full(n, -1, dtype=np.int8),
-    )
+    long_view = exposures["long_view"][order].astype(np.int8)
+    unknown = np.full(n, -1, dtype=np.int8)
     first = np.searchsorted(user, user)
     return {
         "user": user,

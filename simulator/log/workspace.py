@@ -372,11 +372,9 @@ def load_catalogue(path: Path) -> Catalogue:
         side, _, column = name.partition(".")
         if side in columns:
             columns[side][column] = values
-    attributes = (
-        (arrays["attributes.offsets"], arrays["attributes.ids"])
-        if "attributes.ids" in arrays
-        else None
-    )
+    attributes = None
+    if "attributes.ids" in arrays:
+        attributes = (arrays["attributes.offsets"], arrays["attributes.ids"])
     return Catalogue(n_users, n_items, columns["items"], columns["users"], attributes)
 
 

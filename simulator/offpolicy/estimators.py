@@ -263,11 +263,9 @@ class DirectMethod(Estimator):
     name, paper, model = "dm", "Beygelzimer & Langford 2009", True
 
     def refuses(self, facts: ReplayFacts) -> str | None:
-        return (
-            "the log's propensities are unknown, so nothing can contradict the model"
-            if facts.kind == "unknown"
-            else None
-        )
+        if facts.kind == "unknown":
+            return "the log's propensities are unknown, so nothing can contradict the model"
+        return None
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.value, None)]

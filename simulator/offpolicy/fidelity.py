@@ -390,10 +390,8 @@ class Offline:
         for first in self.evaluations[0].estimates:
             estimates = [one[first.estimator] for one in self.evaluations]
             words = tuple(e.verdict.word if e.verdict else "" for e in estimates)
-            value, error = (
-                np.array([e.value for e in estimates]),
-                np.array([e.error for e in estimates]),
-            )
+            value = np.array([e.value for e in estimates])
+            error = np.array([e.error for e in estimates])
             found.append(Figure(first.estimator, value, error, words, first.unit == "request"))
         for name in ("auc", "gauc", "ndcg"):
             pairs = [getattr(order, name) for order in self.orders]
@@ -497,11 +495,9 @@ def agreement(figure: Figure, truth: Online, covers: Iterable[bool | None], seed
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
     new_low, new_high = for_new_policies(rho, len(value))
     shuffled = random.permuted(np.broadcast_to(lift, (5000, len(lift))), axis=1)
-    p = (
-        float((np.abs(_spearman(value[None], shuffled)) >= abs(rho) - 1e-12).mean())
-        if np.isfinite(rho)
-        else float("nan")
-    )
+    p = float("nan")
+    if np.isfinite(rho):
+        p = float((np.abs(_spearman(value[None], shuffled)) >= abs(rho) - 1e-12).mean())
     pairs, ordered, ordered_error = _order(value, lift, resampled)
     biases = relative(truth.value[have], value)
     held = [bool(c) for c, h in zip(covers, have, strict=True) if h and c is not None]
@@ -554,10 +550,8 @@ def _order(value: Float, lift: Float, resampled: Float) -> tuple[int, float, flo
     n = len(value)
     low, high = np.nanquantile(resampled[:, None] - resampled[None, :], [0.025, 0.975], axis=2)
     proven = np.triu((low > 0) | (high < 0), 1)
-    offline, online = (
-        np.sign(value[:, None] - value[None, :]),
-        np.sign(lift[:, None] - lift[None, :]),
-    )
+    offline = np.sign(value[:, None] - value[None, :])
+    online = np.sign(lift[:, None] - lift[None, :])
     right = np.where(proven, (offline == online) + 0.5 * (offline == 0), 0.0)
     count, total = int(proven.sum()), float(right.sum())
     if not count:
@@ -565,11 +559,9 @@ def _order(value: Float, lift: Float, resampled: Float) -> tuple[int, float, flo
     counts = count - proven.sum(axis=0) - proven.sum(axis=1)
     totals = total - right.sum(axis=0) - right.sum(axis=1)
     left_out = np.divide(totals, counts, out=np.full(n, np.nan), where=counts > 0)
-    spread = (
-        np.nansum(np.square(left_out - np.nanmean(left_out)))
-        if np.isfinite(left_out).any()
-        else np.nan
-    )
+    spread = np.nan
+    if np.isfinite(left_out).any():
+        spread = np.nansum(np.square(left_out - np.nanmean(left_out)))
     return count, total / count, float(np.sqrt((n - 1) / n * spread))
 
 

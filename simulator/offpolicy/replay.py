@@ -222,10 +222,8 @@ class _Case:
         """Add how often the target shows each cell of the model, and with which weight each
         estimator corrects it.
         """
-        model, modelled = (
-            self.known.model,
-            [estimator for estimator in self.running if estimator.model],
-        )
+        model = self.known.model
+        modelled = [estimator for estimator in self.running if estimator.model]
         if not modelled:
             return
         mass = model.mass(e.rounds, e.target)
@@ -425,8 +423,6 @@ class _Pick:
             (percentile(r, level), delta(one, level), bernstein(one, level))
             for one, r in zip(self.both(), resampled, strict=True)
         ]
-        return (
-            tuple(own.hull(*rest) for own, *rest in zip(*each, strict=True))
-            if len(each) > 1
-            else each[0]
-        )
+        if len(each) > 1:
+            return tuple(own.hull(*rest) for own, *rest in zip(*each, strict=True))
+        return each[0]

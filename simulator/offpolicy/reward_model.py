@@ -53,11 +53,9 @@ class RewardTable:
         reach = int(rounds.position.max(initial=-1)) + 1
         if reach > self.n_positions:
             wider = ((0, 0), (0, 0), (0, reach - self.n_positions), (0, 0))
-            self._count, self._sum, self.n_positions = (
-                np.pad(self._count, wider),
-                np.pad(self._sum, wider),
-                reach,
-            )
+            self._count = np.pad(self._count, wider)
+            self._sum = np.pad(self._sum, wider)
+            self.n_positions = reach
         cell = self._cells(self.fold(rounds.user), rounds).ravel()
         shape, size = self._count.shape, self._count.size
         self._count += np.bincount(cell, minlength=size).reshape(shape)

@@ -132,11 +132,9 @@ def _ordering(name: str, sums: UnitSums) -> Ordering:
     right, pairs, ndcg, sessions, weight = (
         sums[c][told] for c in ("right", "pairs", "ndcg", "sessions", "impressions")
     )
-    auc, gauc, mean = (
-        _figure(right, pairs),
-        _figure(weight * right / pairs, weight),
-        _figure(ndcg, sessions),
-    )
+    auc = _figure(right, pairs)
+    gauc = _figure(weight * right / pairs, weight)
+    mean = _figure(ndcg, sessions)
     return Ordering(name, auc, gauc, mean, int(sessions.sum()))
 
 

@@ -72,22 +72,18 @@ class Ratios:
     def error(self) -> float:
         """Standard error of the estimate, clustered by unit."""
         units = len(self.numerators)
-        return (
-            float(np.sqrt(np.square(self.influence()).sum() * units / (units - 1)))
-            if units > 1
-            else float("nan")
-        )
+        if units > 1:
+            return float(np.sqrt(np.square(self.influence()).sum() * units / (units - 1)))
+        return float("nan")
 
     def distance_error(self, other: Ratios) -> float:
         """Standard error of the distance to another estimate over the same units."""
         units = len(self.numerators)
-        return (
-            float(
+        if units > 1:
+            return float(
                 np.sqrt(np.square(self.influence() - other.influence()).sum() * units / (units - 1))
             )
-            if units > 1
-            else float("nan")
-        )
+        return float("nan")
 
     def columns(self) -> Float:
         """What a resample sums: numerators (the model's effect added to the first) and

@@ -44,11 +44,9 @@ class Counts:
 
 def count(log: EventLog, rows: int = 1 << 20) -> Counts:
     """Count a log in KEY order, `rows` impressions at a time: memory does not grow with the log."""
-    n_arms, days, n_channels = (
-        len(log.metadata.arms),
-        max(log.metadata.days, 1),
-        len(log.metadata.channels) + 1,
-    )
+    n_arms = len(log.metadata.arms)
+    days = max(log.metadata.days, 1)
+    n_channels = len(log.metadata.channels) + 1
     kinds = ("click", *log.kinds)
     steps = {
         name: np.zeros((n_arms, days))

@@ -315,11 +315,9 @@ def _answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
     kept = np.flatnonzero(shown)
     place = np.full(len(shown), -1)
     place[kept] = np.arange(len(kept))
-    assigned = (
-        None
-        if sums.assigned is None
-        else np.where(sums.assigned >= 0, place[np.maximum(sums.assigned, 0)], -1)
-    )
+    assigned = None
+    if sums.assigned is not None:
+        assigned = np.where(sums.assigned >= 0, place[np.maximum(sums.assigned, 0)], -1)
     left = dataclasses.replace(sums.of_arms(kept), assigned=assigned)
     return left, tuple(sums.arms[i] for i in np.flatnonzero(~shown))
 

@@ -64,9 +64,9 @@ class Dataset:
         """The file that would have the attributes of the items."""
         from simulator.datasets import inter, s3rec
 
-        return (
-            inter.item_file(self.path) if self.source == "inter" else s3rec.attributes_of(self.path)
-        )
+        if self.source == "inter":
+            return inter.item_file(self.path)
+        return s3rec.attributes_of(self.path)
 
     @cached_property
     def digest(self) -> str:
@@ -220,11 +220,9 @@ class Experiment:
     @property
     def foundation(self) -> Experiment | None:
         """The experiment whose fit this one starts from."""
-        return (
-            replace(self, family=FAMILIES[self.family.foundation])
-            if self.family.foundation
-            else None
-        )
+        if self.family.foundation:
+            return replace(self, family=FAMILIES[self.family.foundation])
+        return None
 
     @property
     def depth(self) -> int:
@@ -428,11 +426,9 @@ class ExperimentPlan:
 
 def _line(experiment: Experiment) -> list[Experiment]:
     """The experiment and those that it starts from, the first one first."""
-    return (
-        [*_line(experiment.foundation), experiment]
-        if experiment.foundation is not None
-        else [experiment]
-    )
+    if experiment.foundation is not None:
+        return [*_line(experiment.foundation), experiment]
+    return [experiment]
 
 
 @dataclass(frozen=True)

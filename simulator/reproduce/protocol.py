@@ -94,11 +94,9 @@ def training(chosen: Training) -> str:
     if not chosen.patience:
         last = f"mean of the last {chosen.average} epochs" if chosen.average > 1 else "last epoch"
         return f"{how}; no validation, weights: {last}"
-    best = (
-        f"mean of the {chosen.average} best epochs, unless the best alone is better"
-        if chosen.average > 1
-        else "best epoch"
-    )
+    best = "best epoch"
+    if chosen.average > 1:
+        best = f"mean of the {chosen.average} best epochs, unless the best alone is better"
     every = f"every {chosen.every} epochs " if chosen.every > 1 else ""
     return (
         f"{how}; validated {every}on at most {chosen.sample:,} users, drawn by the seed; patience"

@@ -215,11 +215,9 @@ class Context:
         """Seconds of each item, `[n_items + 1]`; 0 where unknown."""
         catalogue = self.catalogue
         known = catalogue.items.get("duration")
-        return (
-            np.zeros(catalogue.n_items + 1, dtype=np.float32)
-            if known is None
-            else np.asarray(known, dtype=np.float32)
-        )
+        if known is None:
+            return np.zeros(catalogue.n_items + 1, dtype=np.float32)
+        return np.asarray(known, dtype=np.float32)
 
     def metadata(self) -> Metadata:
         """What the run's log says of itself."""

@@ -287,12 +287,10 @@ class _Run:
         outcome: Outcome,
         keep_going: bool,
     ) -> None:
-        self.scenario, self.folder, self.workspace, self.executor = (
-            scenario,
-            folder,
-            workspace,
-            executor,
-        )
+        self.scenario = scenario
+        self.folder = folder
+        self.workspace = workspace
+        self.executor = executor
         self.outcome, self.keep_going = outcome, keep_going
         self.job = Job(
             str(workspace.root.resolve()),

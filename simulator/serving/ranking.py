@@ -231,10 +231,8 @@ def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArra
         np.isfinite(seconds) if seconds is not None else np.zeros(len(log.items), dtype=np.bool_)
     )
     logs = logs1p(np.where(known, seconds if seconds is not None else 0.0, 0.0).astype(np.float64))
-    watched, watches = (
-        np.bincount(log.items, weights=logs, minlength=n),
-        np.bincount(log.items, weights=known, minlength=n),
-    )
+    watched = np.bincount(log.items, weights=logs, minlength=n)
+    watches = np.bincount(log.items, weights=known, minlength=n)
     mean_watch = float(watched.sum() / max(watches.sum(), 1))
     by_author = _rate(_sum_by(author, clicks), _sum_by(author, shown), overall)
     by_tag = _rate(_sum_by(tag, clicks), _sum_by(tag, shown), overall)

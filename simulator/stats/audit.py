@@ -95,9 +95,9 @@ class AuditedAnalysis:
             parts.append(f"false positives {self.error.value:.1%} instead of 5%")
         if not self.coverage.near(LEVEL, self.repetitions):
             parts.append(f"coverage {self.coverage.value:.1%} instead of 95%")
-        rare = (
-            f" (only about {self.events:.0f} users with events an arm)" if self.events < 100 else ""
-        )
+        rare = ""
+        if self.events < 100:
+            rare = f" (only about {self.events:.0f} users with events an arm)"
         return f"{self.metric}, {self.analysis}, {self.n} users: {', '.join(parts)}{rare}"
 
 
@@ -172,11 +172,9 @@ class _Tally:
     def bias(self) -> tuple[float, float]:
         """Mean error of the lift and its Monte-Carlo standard error."""
         error = np.concatenate(self.errors)
-        return (
-            (float(error.mean()), float(error.std() / np.sqrt(len(error))))
-            if len(error)
-            else (np.nan, np.nan)
-        )
+        if len(error):
+            return (float(error.mean()), float(error.std() / np.sqrt(len(error))))
+        return (np.nan, np.nan)
 
     def row(self, o: Outcomes, a: Analysis, n: int) -> AuditedAnalysis:
         events = float((o.control[0] != 0).mean() * (n * SHARES[a.design]))

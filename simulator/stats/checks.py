@@ -119,11 +119,9 @@ def _ratio_meaning(p: float) -> str:
             "the arms' sizes are not those intended: users were lost or assigned wrongly; believe"
             " no lift before that is found"
         )
-    return (
-        "the arms' sizes fit the intended ratio"
-        if p >= 0.01
-        else "the arms' sizes are unlikely but possible: look for users lost in one arm"
-    )
+    if p >= 0.01:
+        return "the arms' sizes fit the intended ratio"
+    return "the arms' sizes are unlikely but possible: look for users lost in one arm"
 
 
 def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
@@ -142,11 +140,9 @@ def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
     new = np.array([np.bincount(first[a], minlength=days.days + 1)[: days.days] for a in range(k)])
     p = 1.0 / max(1.0, float(exp(np.max(log_bayes_factor(np.cumsum(new, axis=1), prior)))))
     value = f"new users by day, always-valid p = {p:.3g}"
-    meaning = (
-        "on no day did the arrivals in the arms leave the intended ratio"
-        if p >= 0.01
-        else "arrivals left the intended ratio on some day"
-    )
+    meaning = "arrivals left the intended ratio on some day"
+    if p >= 0.01:
+        meaning = "on no day did the arrivals in the arms leave the intended ratio"
     return Check(
         name,
         _status(p, 0.01, 0.001),
@@ -488,11 +484,9 @@ def interference(scenario: Mapping[str, Any]) -> Check:
             " are not the arms' own"
         )
         return Check("interference", "amber", "arms share training data", meaning)
-    learns = (
-        "no arm is retrained"
-        if serving.get("refit", "never") == "never"
-        else "each arm is retrained on its own log only"
-    )
+    learns = "each arm is retrained on its own log only"
+    if serving.get("refit", "never") == "never":
+        learns = "no arm is retrained"
     return Check(
         "interference",
         "green",

@@ -230,10 +230,8 @@ def interleaved_sensitivity(
     with np.errstate(
         divide="ignore", invalid="ignore"
     ):  # neither arm may have any credit: then there is no effect to speak of
-        effect, error = (
-            float(np.divide(m.difference, middle)),
-            float(np.divide(np.sqrt(m.variance), middle)),
-        )
+        effect = float(np.divide(m.difference, middle))
+        error = float(np.divide(np.sqrt(m.variance), middle))
     alone = Pilot(
         metric, 1.0, 1.0, error * np.sqrt(days.n_users) if error > 0 else None, None, days.n_users
     )

@@ -85,9 +85,9 @@ def non_inferiority(m: Moments, margin: float, higher_is_better: bool = True) ->
     """
     if not margin > 0:
         raise TableError(f"non-inferiority: the margin must be above 0; got {margin}")
-    return (
-        one_sided(m, -margin, above=True) if higher_is_better else one_sided(m, margin, above=False)
-    )
+    if higher_is_better:
+        return one_sided(m, -margin, above=True)
+    return one_sided(m, margin, above=False)
 
 
 @dataclass(frozen=True)
@@ -202,10 +202,8 @@ def _judge(
     if samples is None:
         return blank, False
     m = samples.moments(metric, *arms)
-    row, better = (
-        verdict.row(m, metric, arms[1], table.unit),
-        bool(table.metrics[metric].higher_is_better),
-    )
+    row = verdict.row(m, metric, arms[1], table.unit)
+    better = bool(table.metrics[metric].higher_is_better)
     if row.n_units == 0:
         return blank, False
     if row.identical:

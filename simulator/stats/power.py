@@ -172,9 +172,9 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     covariate = table.covariates.get(metric)
     correlation = None
     if covariate is not None:
-        own = (
-            covariate if table.assigned is None else covariate[table.assigned == table.arm(control)]
-        )
+        own = covariate
+        if table.assigned is not None:
+            own = covariate[table.assigned == table.arm(control)]
         if len(own) == len(base) and np.ptp(own) > 0 and np.ptp(base) > 0:
             correlation = float(
                 np.clip(matmul(_standard(base), _standard(own)) / len(base), -0.999999, 0.999999)
@@ -423,9 +423,9 @@ def curve(
             np.maximum(np.geomspace(centre / 20, centre * 4, points), 8).astype(np.int64)
         )
     )
-    checked: Sequence[int] = (
-        [] if population is None else [max(int(centre * share), 8) for share in (0.25, 0.5, 1.0)]
-    )
+    checked: Sequence[int] = []
+    if population is not None:
+        checked = [max(int(centre * share), 8) for share in (0.25, 0.5, 1.0)]
     drawn = tuple(
         (n, simulate(population, lift, n, design, repetitions, seed, level))
         for n in checked

@@ -132,10 +132,8 @@ def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
             / error
         )
     enough = (curve.n * min(level, 1.0 - level) >= LEAST) & (variance > 0)
-    x_lower, x_upper = (
-        curve.distinct[lower],
-        curve.distinct[np.minimum(upper, len(curve.distinct) - 1)],
-    )
+    x_lower = curve.distinct[lower]
+    x_upper = curve.distinct[np.minimum(upper, len(curve.distinct) - 1)]
     value = x_lower + share * (x_upper - x_lower)
     return MidQuantile(
         value, x_lower, x_upper, share, np.where(enough, slope, np.nan), variance, curve.n

@@ -124,11 +124,9 @@ def read_numbers(cells: Cells) -> ColumnReading | None:
     kind = cells.type
     if pa.types.is_dictionary(kind):
         inner = kind.value_type
-        return (
-            read_numbers(cells.cast(inner))
-            if pa.types.is_boolean(inner) or is_text(inner)
-            else None
-        )
+        if pa.types.is_boolean(inner) or is_text(inner):
+            return read_numbers(cells.cast(inner))
+        return None
     if pa.types.is_floating(kind):
         return ColumnReading(_floats(cells))
     if pa.types.is_integer(kind):

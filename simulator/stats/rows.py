@@ -159,11 +159,9 @@ def named(labels: Iterable[Any]) -> list[str]:
             names[i] = f"Unnamed: {i}"
             while names[i] in names[:i] + names[i + 1 :]:
                 names[i] += ".1"
-    twice = (
-        [name for i, name in enumerate(names) if name in names[:i]]
-        if len(set(names)) < len(names)
-        else []
-    )
+    twice = []
+    if len(set(names)) < len(names):
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
         raise TableError(
             f"two columns are called {twice[0]!r}; give every column a name of its own"
@@ -241,9 +239,9 @@ def _without_extension(cells: Cells) -> Cells:
             [_without_extension(chunk) for chunk in cells.chunks],
             type=None if cells.num_chunks else pa.string(),
         )
-    return (
-        _as_text(cells.to_pylist()) if cells.type.extension_name == "arrow.uuid" else cells.storage
-    )
+    if cells.type.extension_name == "arrow.uuid":
+        return _as_text(cells.to_pylist())
+    return cells.storage
 
 
 @dataclass(frozen=True)

@@ -154,10 +154,8 @@ def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
         effect = np.array([log(m.treatment / m.control) for m in varied])
         variance = np.array([intervals.log_variance(m) for m in varied])
     else:
-        effect, variance = (
-            np.array([m.lift for m in varied]),
-            np.array([intervals.lift_variance(m) for m in varied]),
-        )
+        effect = np.array([m.lift for m in varied])
+        variance = np.array([intervals.lift_variance(m) for m in varied])
     # An arm without any event at a level has no variance by the delta method, and so no weight.
     spread = variance > 0
     if np.count_nonzero(spread) < 2:

@@ -282,10 +282,8 @@ def _looks(moments: Sequence[Moments], correlations: Floats) -> tuple[Look, ...]
     mixture, obrien_fleming, pocock = (np.full(n, np.inf) for _ in range(3))
     p = np.full(n, np.nan)
     if defined.any():
-        information, share = (
-            clock(correlations[defined[:-1]]),
-            (np.arange(1, n + 1) / n)[defined].tolist(),
-        )
+        information = clock(correlations[defined[:-1]])
+        share = (np.arange(1, n + 1) / n)[defined].tolist()
         mixture[defined] = mixture_boundary(information, 1.0)
         obrien_fleming[defined] = boundaries("obrien-fleming", share, information.tolist())
         pocock[defined] = boundaries("pocock", share, information.tolist())

@@ -87,10 +87,8 @@ def spread(c: Content) -> Section | None:
         for i, row in enumerate(mine):
             first, figure = (Cell(title(metric), span=0), Cell(span=0))
             if i == 0:
-                first, figure = (
-                    Cell(title(metric), span=len(mine)),
-                    Cell(figure=plots.spread(mine), span=len(mine)),
-                )
+                first = Cell(title(metric), span=len(mine))
+                figure = Cell(figure=plots.spread(mine), span=len(mine))
             quantiles = (plain(number(q)) for q in row.quantiles)
             shown = (
                 plain(number(row.mean)),

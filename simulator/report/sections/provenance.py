@@ -142,14 +142,12 @@ def settings(c: Content) -> str:
     """The resolved scenario as YAML, as the log carries it."""
     import yaml
 
-    return (
-        yaml.safe_dump(
+    if c.settings:
+        return yaml.safe_dump(
             dict(c.settings),
             sort_keys=False,
             allow_unicode=True,
             width=100,
             default_flow_style=None,
         )
-        if c.settings
-        else ""
-    )
+    return ""

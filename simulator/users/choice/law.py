@@ -154,12 +154,10 @@ def law(choice: ChoiceParameters, *, succession: bool) -> Law:
     """The parameters as numbers for compiled code; what is off gets its neutral values."""
     from policies.elementary import exps
 
-    examination, cascade, watch, satiation = (
-        choice.examination,
-        choice.cascade,
-        choice.watch,
-        choice.satiation,
-    )
+    examination = choice.examination
+    cascade = choice.cascade
+    watch = choice.watch
+    satiation = choice.satiation
     drift, patience, returning = choice.drift, choice.patience, choice.returning
     hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
     reactions = np.array([_reaction(reaction) for _, reaction in choice.reactions])

@@ -71,17 +71,13 @@ class World:
         """The world of these parameters and this seed; every number is keyed by what it decides."""
         from policies import elementary
 
-        videos, affinity, n, d = (
-            choice.videos,
-            choice.affinity,
-            choice.n_items,
-            choice.interests.dimensions,
-        )
+        videos = choice.videos
+        affinity = choice.affinity
+        n = choice.n_items
+        d = choice.interests.dimensions
         item = np.arange(1, n + 1)
-        tag_cdf, author_cdf = (
-            _zipf_cdf(videos.tags, videos.tag_zipf),
-            _zipf_cdf(videos.authors, videos.author_zipf),
-        )
+        tag_cdf = _zipf_cdf(videos.tags, videos.tag_zipf)
+        author_cdf = _zipf_cdf(videos.authors, videos.author_zipf)
         centres = unit(normal(seed, np.arange(videos.tags), _TAG_CENTRE, d))
         main_tag = _pick(tag_cdf, seed, np.arange(videos.authors), _AUTHOR_TAG)
         deviation = (

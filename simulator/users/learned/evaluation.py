@@ -109,10 +109,8 @@ class ResponseEvaluation:
         rows = []
         for total in self.totals:
             if total.group.startswith("day ") and total.actual > 0:
-                target, simulated = (
-                    total.actual / total.impressions,
-                    total.predicted / total.impressions,
-                )
+                target = total.actual / total.impressions
+                simulated = total.predicted / total.impressions
                 rows.append(
                     {
                         "name": f"{total.what}, {total.group}",

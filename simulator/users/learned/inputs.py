@@ -160,9 +160,9 @@ def _numbers(columns: dict[str, npt.NDArray[np.generic]], n: int) -> F32:
             x = np.sign(values) * np.log1p(np.abs(values.astype(np.float64)))
             x = (x - np.nanmean(x)) / max(float(np.nanstd(x)), 1e-6) if np.isfinite(x).any() else x
             parts.append(np.nan_to_num(x))
-    return (
-        np.stack(parts, axis=1).astype(np.float32) if parts else np.zeros((n, 0), dtype=np.float32)
-    )
+    if parts:
+        return np.stack(parts, axis=1).astype(np.float32)
+    return np.zeros((n, 0), dtype=np.float32)
 
 
 def _cut(values: npt.NDArray[np.float64]) -> IntArray:
@@ -283,11 +283,9 @@ class HistoryEvidence:
 
     def bags(self, user: IntArray, day: IntArray | None) -> IntArray:
         """The last BAG items that each user clicked before `day`, `[B, BAG]`, 0 = fewer."""
-        owner, day_of, item = (
-            self.user[self.clicked],
-            self.day[self.clicked],
-            self.item[self.clicked],
-        )
+        owner = self.user[self.clicked]
+        day_of = self.day[self.clicked]
+        item = self.item[self.clicked]
         start = np.searchsorted(owner, user, side="left")
         if day is None:
             end = np.searchsorted(owner, user, side="right")

@@ -365,11 +365,11 @@ def duration_limits(duration: F32, classes: int) -> F32:
     where many are equal).
     """
     known = duration[duration > 0]
-    return (
-        np.unique(np.quantile(known, np.linspace(0, 1, classes + 1)[1:-1]).astype(np.float32))
-        if len(known)
-        else np.zeros(0, np.float32)
-    )
+    if len(known):
+        return np.unique(
+            np.quantile(known, np.linspace(0, 1, classes + 1)[1:-1]).astype(np.float32)
+        )
+    return np.zeros(0, np.float32)
 
 
 def duration_class(duration: F32, limits: F32) -> npt.NDArray[np.int64]:
