@@ -50,9 +50,28 @@ def test_crossed_components_are_those_of_the_analysis_of_variance() -> None:
     assert result.components.fits == pytest.approx((rows - rest) / n)
     assert result.methods.variance == pytest.approx((rows + columns - rest) / (n * n_fits))
     assert result.methods.difference == pytest.approx(d.mean())
-    parts = np.array([rows, columns, -rest])
-    free = np.array([n_fits - 1, n - 1, (n - 1) * (n_fits - 1)])
-    assert result.methods.df == pytest.approx(parts.sum() ** 2 / (np.square(parts) / free).sum())
+    of_fits = rows / (rows + columns)
+    critical = of_fits * intervals.quantile(n_fits - 1, 0.95)
+    critical += (1 - of_fits) * intervals.quantile(n - 1, 0.95)
+    assert intervals.quantile(result.methods.df, 0.95) == pytest.approx(critical)
+
+
+@pytest.mark.parametrize("share_of_fits", [0.3, 0.7, 0.9, 0.97])
+def test_degrees_of_freedom_of_three_fits_do_not_trust_fits_that_are_alike(
+    share_of_fits: float,
+) -> None:
+    """Differences of equal methods, from variances that 2 and endlessly many degrees of freedom
+    tell: Satterthwaite's degrees of freedom find 7.8% of them where fits bring ten times the
+    variance of users.
+    """
+    rng, repetitions = np.random.default_rng(2), 20_000
+    of_users = 1.0 - share_of_fits
+    wrong = 0
+    for of_fits in share_of_fits * rng.chisquare(2, repetitions) / 2:
+        df = replication._mixed_df((of_fits, of_users), (2.0, 1e6))
+        standard_error = np.sqrt(of_fits + of_users)
+        wrong += abs(rng.standard_normal()) > intervals.quantile(df, 0.95) * standard_error
+    assert 0.02 < wrong / repetitions < 0.055
 
 
 def test_divided_with_equal_fits_is_the_t_test_of_the_fits_means() -> None:
