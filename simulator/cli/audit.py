@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,18 @@ if TYPE_CHECKING:
     from simulator.stats.wrong import Wrong
 
 
-def _sizes(_: click.Context, __: click.Parameter, given: str | None) -> tuple[int, ...]:
-    if given is None:
-        return ()
-    parts = given.split(",")
-    if not all(part.strip().isdecimal() and int(part) >= 4 for part in parts):
-        raise click.BadParameter(f"whole numbers >= 4 with commas between; got {given!r}")
-    return tuple(sorted({int(part) for part in parts}))
+def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
+    """An option of whole numbers from `least` on, with commas between; () where it is left out."""
+
+    def read(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
+        if text is None:
+            return ()
+        parts = text.split(",")
+        if not all(part.strip().isdecimal() and int(part) >= least for part in parts):
+            raise click.BadParameter(f"whole numbers >= {least} with commas between; got {text!r}")
+        return tuple(sorted({int(part) for part in parts}))
+
+    return read
 
 
 @click.command()
@@ -56,7 +61,7 @@ def _sizes(_: click.Context, __: click.Parameter, given: str | None) -> tuple[in
 )
 @click.option(
     "--sizes",
-    callback=_sizes,
+    callback=_whole_numbers(4),
     help="Users in a sample, e.g. 100,500,2000; by default 100, 500 and 2000 or all users.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -78,6 +83,21 @@ def _sizes(_: click.Context, __: click.Parameter, given: str | None) -> tuple[in
     ),
 )
 @click.option(
+    "--fits",
+    callback=_whole_numbers(2),
+    help=(
+        "Fits of an arm in the samples for the verdict on methods, e.g. 3,5,10 (default): of twins"
+        " who live with every fit, of which it takes four for each."
+    ),
+)
+@click.option(
+    "--fit-repetitions",
+    type=click.IntRange(100),
+    default=1000,
+    show_default=True,
+    help="Samples of each kind for the verdict on methods.",
+)
+@click.option(
     "--analysis",
     "analyses",
     multiple=True,
@@ -97,6 +117,8 @@ def audit(
     seed: int,
     population: int,
     resamples: int,
+    fits: tuple[int, ...],
+    fit_repetitions: int,
     analyses: tuple[str, ...],
     out: Path | None,
     quiet: bool,
@@ -113,7 +135,7 @@ def audit(
     from simulator.report import find
     from simulator.run.progress import board
     from simulator.stats import audit as audits
-    from simulator.stats import units
+    from simulator.stats import fit_audit, units
 
     with failures("the audit was interrupted; nothing was written"):
         log, home = find(source)
@@ -130,6 +152,8 @@ def audit(
                 most=population,
                 resamples=resamples,
                 analyses=analyses,
+                fits=fits or fit_audit.FITS,
+                fit_repetitions=fit_repetitions,
                 progress=progress,
             )
         target = out or home / ("audit-part.json" if analyses else "audit.json")
@@ -150,24 +174,17 @@ def content(result: Audit) -> dict[str, Any]:
 
 
 def blocks(result: Audit) -> Iterator[Block]:
-    """The audit for a terminal: what the verdict rests on, planted lifts, wrong analyses,
-    warnings.
+    """The audit for a terminal: what the verdict rests on, the verdict on methods, planted lifts,
+    wrong analyses, warnings.
     """
-    yield Words(
-        f"Audit by re-randomisation: {whole(result.repetitions)} samples of each size from"
-        f" {whole(result.n_users)} users, control {result.control}. False positives are nominally"
-        " 5%, coverage 95%; ± is three Monte-Carlo standard errors."
-    )
+    from simulator.report.audited import of_methods
+
     is_whole = any(row.default for row in result.rows)
-    yield _analyses([row for row in result.rows if row.default or not is_whole])
-    largest = {row.analysis: row.n for row in sorted(result.rows, key=lambda row: row.n)}
-    beside = [row for row in result.rows if not row.default and row.n == largest[row.analysis]]
-    off = [row for row in beside if not row.holds]
-    yield Words(
-        f"Printed beside the verdict, at the largest size of each: {len(beside) - len(off)} of"
-        f" {len(beside)} rows hold."
-    )
-    yield Points([("▲", f"{row.warning} [{row.arm}]") for row in off])
+    if result.rows:
+        yield from _tests(result, is_whole)
+    if result.methods:
+        yield Heading("The verdict on methods")
+        yield from of_methods(result.methods)
     if not is_whole:
         return
     yield Heading("A planted lift, recovered")
@@ -181,6 +198,26 @@ def blocks(result: Audit) -> Iterator[Block]:
     warnings = [row.warning for row in result.rows if row.warning and row.default]
     yield Heading("Warnings" if warnings else "Every default holds at every size.")
     yield Points([("▲", warning) for warning in warnings])
+
+
+def _tests(result: Audit, is_whole: bool) -> Iterator[Block]:
+    """What the verdict rests on, or what was asked for, and of the others whatever does not
+    hold.
+    """
+    yield Words(
+        f"Audit by re-randomisation: {whole(result.repetitions)} samples of each size from"
+        f" {whole(result.n_users)} users, control {result.control}. False positives are nominally"
+        " 5%, coverage 95%; ± is three Monte-Carlo standard errors."
+    )
+    yield _analyses([row for row in result.rows if row.default or not is_whole])
+    largest = {row.analysis: row.n for row in sorted(result.rows, key=lambda row: row.n)}
+    beside = [row for row in result.rows if not row.default and row.n == largest[row.analysis]]
+    off = [row for row in beside if not row.holds]
+    yield Words(
+        f"Printed beside the verdict, at the largest size of each: {len(beside) - len(off)} of"
+        f" {len(beside)} rows hold."
+    )
+    yield Points([("▲", f"{row.warning} [{row.arm}]") for row in off])
 
 
 def _analyses(rows: Iterable[AuditedAnalysis]) -> Table:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from simulator.log.files import read_json
+from simulator.page.blocks import Block, Cell, Column, Points, Table, Words, columns, plain
+from simulator.page.words import is_defined, percent, title, whole
 from simulator.report.content import AuditBeside, AuditRow, AuditSummary, ErrorsByDay
 from simulator.report.errors import ReportError
 from simulator.report.stored import StoredError, decode
 from simulator.stats.checks import Check
+from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.looking import Looking
 from simulator.stats.wrong import Wrong
 
@@ -56,6 +59,7 @@ def _summary(stored: Any) -> AuditSummary:
         warnings=_warnings(verdict),
         by_day=_by_day(by_day),
         beside=AuditBeside(sum(row["holds"] for row in others), len(others), _warnings(others)),
+        methods=tuple(decode(AuditedMethods, row) for row in stored.get("methods", ())),
     )
 
 
@@ -94,3 +98,47 @@ def check(audit: AuditSummary) -> Check:
     warnings = "; ".join(audit.warnings[held - len(last) :])
     meaning = f"Read the p and interval of those that do not hold with care: {warnings}."
     return Check("audit of the tests", "amber", value, meaning)
+
+
+def of_methods(rows: Sequence[AuditedMethods]) -> list[Block]:
+    """What the verdict on methods does, in words and as a table, with what does not hold."""
+    naive = [row.models_error.value for row in rows]
+    held = sum(row.holds for row in rows)
+    words = (
+        "Both arms have fits of one method, drawn from those of this run with its users:"
+        f" {whole(rows[0].repetitions)} samples of {whole(rows[0].n)} users each. The verdict on"
+        " methods may call them different in 5%; the verdict on these models, read as if it spoke"
+        f" of the methods, does so in {_rate(min(naive))} to {_rate(max(naive))}. {held} of"
+        f' {len(rows)} rows hold. ± is three Monte-Carlo standard errors; under "other fits" are'
+        " three standard errors from the choice of this run's fits. Power and coverage are of the"
+        " lift over the control, which is known: that of all fits and users of the run."
+    )
+    heads = [
+        *columns("metric", "arm", "users", "fits", text=4),
+        *columns("false positives", "other fits", "of these models", "power", "coverage", text=0),
+        Column("holds"),
+    ]
+    lines = [
+        (
+            plain(title(row.metric)),
+            plain(row.arm),
+            plain(row.assignment),
+            plain(f"{row.n_fits} {row.dealing}"),
+            plain(f"{_rate(row.error.value)} ± {_rate(_three_errors(row.repetitions))}"),
+            plain(f"± {_rate(3 * row.between_fits)}"),
+            *(plain(_rate(r.value)) for r in (row.models_error, row.power, row.coverage)),
+            Cell("yes", kind="good") if row.holds else Cell("no", kind="bad"),
+        )
+        for row in rows
+    ]
+    warnings = [("▲", f"{row.warning} [{row.arm}]") for row in rows if row.warning]
+    return [Words(words, note=True), Table("Audit of the methods", heads, lines), Points(warnings)]
+
+
+def _rate(share: float) -> str:
+    return percent(share, 1, sign=False) if is_defined(share) else "n/a"
+
+
+def _three_errors(repetitions: int) -> float:
+    """Three Monte-Carlo standard errors of a share that is 5%."""
+    return float(3 * (0.05 * 0.95 / repetitions) ** 0.5)

@@ -15,6 +15,7 @@ from simulator.designs.registry import DESIGNS
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
 from simulator.stats.efficiency import Preference
+from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.looking import Looking
 from simulator.stats.margins import Margin
 from simulator.stats.methods import MethodLift
@@ -392,6 +393,7 @@ class AuditSummary:
         warnings: of these rows.
         by_day: of the table by day; None where it was not audited.
         beside: what is printed beside the verdict.
+        methods: the verdict on methods; empty where it was not audited.
     """
 
     repetitions: int
@@ -402,6 +404,7 @@ class AuditSummary:
     warnings: tuple[str, ...]
     by_day: ErrorsByDay | None
     beside: AuditBeside
+    methods: tuple[AuditedMethods, ...] = ()
 
 
 @dataclass(frozen=True)

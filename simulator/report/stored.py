@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from simulator.report.content import WorldMarginal
+from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.methods import MethodLift
 from simulator.stats.segments import Segment
 from simulator.stats.sequential import Peeks
@@ -36,6 +37,7 @@ DERIVED: dict[type, Callable[[Any], dict[str, Any]]] = {
         "verdict": one.lift.words,
         "share_of_fits": encode(one.components.share_of_fits),
     },
+    AuditedMethods: lambda one: {"holds": one.holds, "warning": one.warning},
     Peeks: lambda peeks: {
         "stop": {rule: peeks.stop(rule) for rule in ("always_valid", "obrien_fleming", "pocock")}
     },

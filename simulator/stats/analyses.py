@@ -4,7 +4,7 @@ truth is that it estimates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -34,6 +34,11 @@ SHARES: dict[Sampling, float] = {"paired": 1.0, "split": 0.5, "day": 1.0}
 LEVEL = 0.95
 CUT = 0.001
 """Share of the largest sums that the winsorised comparison cuts."""
+
+
+def is_asked(name: str, analyses: Sequence[str]) -> bool:
+    """Whether an analysis is to be counted: its name has one of these in it, or none is named."""
+    return not analyses or any(part in name for part in analyses)
 
 
 class Reading(NamedTuple):

@@ -17,20 +17,25 @@ import numpy as np
 
 from policies.base import Progress
 from simulator.stats import intervals, moments
-from simulator.stats.analyses import ANALYSES, LEVEL, SHARES, Analysis, Reading, Sampling, resampled
+from simulator.stats.analyses import (
+    ANALYSES,
+    LEVEL,
+    SHARES,
+    Analysis,
+    Reading,
+    Sampling,
+    is_asked,
+    resampled,
+)
+from simulator.stats.fit_audit import FITS, REPETITIONS, AuditedMethods, fit_audit
 from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats
-from simulator.stats.randomise import Outcomes, Rate, draws, outcomes
+from simulator.stats.randomise import ROOM, Outcomes, Rate, draws, outcomes
 from simulator.stats.units import TableError, UserDays
 from simulator.stats.wrong import Wrong, wrong_analyses
 
 MOST = 2000
 """Users of the run that samples are drawn from; more cost time and show nothing new."""
-
-ROOM = 4
-"""Users of the population for each one of a sample, where the analysis leans on a smooth
-distribution.
-"""
 
 PLANTED = 0.005
 """The true lift that is planted, to see it recovered."""
@@ -140,6 +145,7 @@ class Audit:
     planted: tuple[Planted, ...]
     wrong: tuple[Wrong, ...]
     looking: tuple[Looking, ...]
+    methods: tuple[AuditedMethods, ...] = ()
 
 
 @dataclass
@@ -210,10 +216,13 @@ def audit(
     most: int = MOST,
     resamples: int = 0,
     analyses: Sequence[str] = (),
+    fits: Sequence[int] = FITS,
+    fit_repetitions: int = REPETITIONS,
     progress: Progress | None = None,
 ) -> Audit:
     """Count the error rates of every analysis on a paired run; those of ranks at the largest size
-    only, those of quantiles at the largest that leaves ROOM.
+    only, those of quantiles at the largest that leaves ROOM. Where users live with many fits, also
+    those of the verdict on methods (`stats.fit_audit`).
 
     Args:
         days: sums of the run.
@@ -227,20 +236,34 @@ def audit(
             first samples of the largest size.
         analyses: count only those whose name has one of these in it, and nothing else (no planted
             lifts, wrong analyses, looks).
-        progress: called as ("audit", samples done, samples, {}).
+        fits: fits of an arm in the samples for the verdict on methods.
+        fit_repetitions: how many of these samples of each kind.
+        progress: called as ("audit" or "methods", samples done, samples, {}).
 
     Raises:
         TableError: the run is not paired, has no data, or there is no such analysis.
     """
     every = ANALYSES + (resampled(resamples) if resamples else ())
-    counted = tuple(a for a in every if not analyses or any(part in a.name for part in analyses))
-    if not counted:
-        raise TableError(
-            f"no analysis is called {' or '.join(analyses)}; there are"
-            f" {', '.join(a.name for a in every)}"
-        )
+    counted = tuple(a for a in every if is_asked(a.name, analyses))
     if days.n_users > most:
         days = days.users(np.sort(np.random.default_rng(seed).permutation(days.n_users)[:most]))
+    methods = fit_audit(
+        days,
+        control,
+        arms=arms,
+        repetitions=fit_repetitions,
+        sizes=fits,
+        n=max(sizes),
+        seed=seed,
+        analyses=analyses,
+        progress=progress,
+    )
+    if not counted and not methods:
+        raise TableError(
+            f"no analysis is called {' or '.join(analyses)}; there are"
+            f" {', '.join(a.name for a in every)}; and methods, in a run of twins who live with"
+            f" every fit, of which it takes {ROOM * min(fits)} or more"
+        )
     treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
     names = [m for m in days.metrics if m not in days.missing]
     both = [outcomes(days, control, arm, m) for arm in treatments for m in names]
@@ -249,7 +272,7 @@ def audit(
     planted: list[Planted] = []
     done, last = 0, max(sizes)
     small = max((n for n in sizes if n * ROOM <= days.n_users), default=min(sizes))
-    for n in sizes:
+    for n in sizes if counted else ():
         counts = {
             (o.arm, o.metric, a.name): _Tally()
             for o in both
@@ -286,7 +309,8 @@ def audit(
         ]
     wrong = () if analyses else wrong_analyses(days, control, repetitions, seed)
     looks = () if analyses else looking(days, control, repetitions, seed)
-    return Audit(control, repetitions, days.n_users, tuple(rows), tuple(planted), wrong, looks)
+    found = tuple(rows), tuple(planted), wrong, looks, methods
+    return Audit(control, repetitions, days.n_users, *found)
 
 
 PLANTS = ("paired t, Fieller", "Welch t, Fieller")

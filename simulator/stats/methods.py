@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.stats import moments
-from simulator.stats.contrasts import TableMoments, compare
+from simulator.stats.contrasts import compare
 from simulator.stats.intervals import Method
 from simulator.stats.moments import Floats, Sample
 from simulator.stats.replication import (
@@ -77,7 +77,7 @@ def method_lifts(
     arms = [a for a in days.arms if a != control and unknown(days, control, a) is None]
     if not arms:
         return []
-    read = _Fits(days, unit)
+    read = FitTables.read(days, unit)
     uncorrected: list[tuple[Lift, Components]] = []
     for arm in arms:
         for metric in days.metrics:
@@ -91,32 +91,40 @@ def method_lifts(
     return [MethodLift(lift, parts) for lift, (_, parts) in zip(rows, uncorrected, strict=True)]
 
 
-class _Fits:
-    """The tables of a log with several fits: pooled, and of each fit."""
+@dataclass(frozen=True)
+class FitTables:
+    """What units did in two arms or more, with each of several fits.
 
-    def __init__(self, days: UserDays, unit: Unit) -> None:
-        self.pooled = days.by(unit)
-        self.fitted_once = days.fitted_once
-        self.n_fits = max(days.fits)
-        self.crossed = bool(days.lives)
-        self.each: Sequence[UnitTable]
-        if self.crossed:
-            self.each = [life.by(unit) for life in days.lives]
-            return
-        assert days.fit_of_user is not None
-        fits = range(max(days.fits))
-        members = [np.flatnonzero(days.fit_of_user == fit) for fit in fits]
-        self.each = [days.users(index).by(unit) for index in members if len(index)]
-        self._samples = [TableMoments(table, {}) for table in self.each]
+    Attributes:
+        pooled: all units; where they are crossed with fits, their means over fits.
+        each: of each fit: the units who live with it, which are all of them where they are crossed.
+        crossed: whether every unit lives with every fit.
+        fitted_once: arms whose fits are all the same model.
+    """
+
+    pooled: UnitTable
+    each: Sequence[UnitTable]
+    crossed: bool
+    fitted_once: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, days: UserDays, unit: Unit) -> FitTables:
+        """Those of a log with several fits; a fit that nobody lives with is none."""
+        if days.lives:
+            each = [life.by(unit) for life in days.lives]
+        else:
+            assert days.fit_of_user is not None
+            members = [np.flatnonzero(days.fit_of_user == fit) for fit in range(max(days.fits))]
+            each = [days.users(index).by(unit) for index in members if len(index)]
+        return cls(days.by(unit), each, bool(days.lives), days.fitted_once)
 
     def replicated(self, metric: str, control: str, arm: str) -> Replicated:
         """One comparison by both questions."""
         pooled = compare(self.pooled, metric, control, arm)
         if {control, arm} <= self.fitted_once:
-            return same_model(pooled, self.n_fits)
+            return same_model(pooled, len(self.each))
         if not self.crossed:
-            parts = [samples.moments(metric, control, arm) for samples in self._samples]
-            return divided(pooled, parts)
+            return divided(pooled, [compare(table, metric, control, arm) for table in self.each])
         if self.pooled.paired:
             both, columns = self._sample(metric, (control, arm))
             half = len(columns) // 2

@@ -22,6 +22,11 @@ CELLS = 4_000_000
 MANY = 16
 """Users per cell from which counts are drawn as such (multinomial) and not user by user."""
 
+ROOM = 4
+"""Users, or fits, of the population for each one of a sample, where the analysis leans on a smooth
+distribution.
+"""
+
 Pair = tuple[Moments, Moments]
 """Moments of the same samples under the null (both arms answer alike) and under the effect (each as
 it did).
@@ -45,14 +50,13 @@ class Rate:
         low, high = proportion_confint(count, total, method="beta")
         return cls(count / total, float(low), float(high))
 
-    def near(self, nominal: float, total: int) -> bool:
-        """Whether the rate is within three Monte-Carlo standard errors of `nominal`; a rate that
-        does not exist is not off.
+    def near(self, nominal: float, total: int, further: float = 0.0) -> bool:
+        """Whether the rate is within three standard errors of `nominal`: that of Monte Carlo, and
+        a `further` one from what the samples were drawn from. A rate that does not exist is not
+        off.
         """
-        return bool(
-            np.isnan(self.value)
-            or abs(self.value - nominal) <= 3.0 * np.sqrt(nominal * (1.0 - nominal) / total)
-        )
+        error = np.sqrt(nominal * (1.0 - nominal) / total + further**2)
+        return bool(np.isnan(self.value) or abs(self.value - nominal) <= 3.0 * error)
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,7 @@ class UserDays:
 
     def _build(self, unit: Unit, span: slice) -> UnitTable:
         if self.lives:
-            return _mean([life._build(unit, span) for life in self.lives])
+            return mean_table([life._build(unit, span) for life in self.lives])
         tops: dict[str, Array] = {}
         bottoms: dict[str, Array] = {}
         for name, metric in self.metrics.items():
@@ -452,7 +452,7 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
     return replace(lives[0], fits=fits, fit_of_user=theirs, fitted_once=once)
 
 
-def _mean(tables: Sequence[UnitTable]) -> UnitTable:
+def mean_table(tables: Sequence[UnitTable]) -> UnitTable:
     """One table of the means over tables of the same units: what a unit has on average."""
     first = tables[0]
 

@@ -17,6 +17,7 @@ from simulator.page.blocks import (
     plain,
 )
 from simulator.page.words import LIGHTS, is_defined, number, percent, title, whole
+from simulator.report.audited import of_methods
 from simulator.report.content import Content
 from simulator.report.sections.cells import lift_cell, metric_and_arm
 from simulator.stats.randomise import Rate
@@ -122,6 +123,8 @@ def audit(c: Content) -> Section | None:
                     [Points([("▲", warning) for warning in warnings])],
                 )
             )
+    if result.methods:
+        blocks += [Heading("The verdict on methods"), *of_methods(result.methods)]
     wrong = [
         (
             plain(row.analysis),
