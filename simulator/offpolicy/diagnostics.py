@@ -14,6 +14,7 @@ from policies.base import IntArray
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.rounds import Float
 from simulator.offpolicy.uncertainty import EstimateInterval
+from simulator.stats.pooling import fixed_effect
 
 Word = Literal["trustworthy", "weak", "unusable"]
 
@@ -183,8 +184,6 @@ class Weights:
         """Heterogeneity of the log's daily mean reward: chi-square and p (Cochran 1954); NaN with
         fewer than two days.
         """
-        from scipy.special import chdtrc
-
         table = np.array([d for d in self.days.values() if d[0] > 1])
         if len(table) < 2:
             return float("nan"), float("nan")
@@ -193,13 +192,8 @@ class Weights:
         use = variance > 0
         if use.sum() < 2:
             return float("nan"), float("nan")
-        precision = 1 / variance[use]
-        chi = float(
-            (
-                precision * np.square(mean[use] - (precision * mean[use]).sum() / precision.sum())
-            ).sum()
-        )
-        return chi, float(chdtrc(use.sum() - 1, chi))
+        together = fixed_effect(mean[use], variance[use])
+        return together.q, together.p
 
 
 @dataclass(frozen=True, slots=True)

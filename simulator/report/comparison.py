@@ -4,11 +4,13 @@ agree, and the lift over all of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from policies.base import Progress, silent
 from simulator.designs.registry import DESIGNS
@@ -24,6 +26,8 @@ from simulator.page.blocks import (
     Section,
     Table,
     Words,
+    columns,
+    numeric,
     plain,
 )
 from simulator.report import load
@@ -32,6 +36,7 @@ from simulator.report.errors import ReportError
 from simulator.report.sentences import compared, directions, needed
 from simulator.report.stored import as_json
 from simulator.report.worlds import across
+from simulator.stats.pooling import fixed_effect
 
 
 @dataclass(frozen=True)
@@ -230,11 +235,7 @@ def _pooled(rows: Sequence[AcrossRuns]) -> list[Block]:
         "Differ: the p-value that the true lift is the same in all runs (Cochran's Q). Pooled: the"
         " inverse-variance mean, for repeats of one scenario only."
     )
-    columns = [
-        Column("Metric"),
-        Column("Arm"),
-        *(Column(head, number=True) for head in ("Differ, p", "Pooled", "95% interval")),
-    ]
+    heads = columns("Metric", "Arm", "Differ, p", "Pooled", "95% interval", text=2)
     lines = []
     for row in rows:
         ends = "n/a" if row.pooled is None else words.interval(row.low, row.high)
@@ -242,12 +243,12 @@ def _pooled(rows: Sequence[AcrossRuns]) -> list[Block]:
             (
                 plain(words.title(row.metric)),
                 plain(row.arm),
-                Cell(words.probability(row.differ), row.differ),
-                Cell(words.percent(row.pooled), row.pooled),
+                numeric(words.probability, row.differ),
+                numeric(words.percent, row.pooled),
                 plain(ends),
             )
         )
-    return [Words(note, note=True), Table("Runs taken together", columns, lines)]
+    return [Words(note, note=True), Table("Runs taken together", heads, lines)]
 
 
 def _needed(designs: Sequence[DesignUsers]) -> list[Block]:
@@ -258,11 +259,7 @@ def _needed(designs: Sequence[DesignUsers]) -> list[Block]:
         " feed and not the same question. The switchback is given at its best, without carry-over."
     )
     names = compared(designs)
-    columns = [
-        Column("Metric"),
-        Column("Arm"),
-        *(Column(shown, number=True) for shown in names.values()),
-    ]
+    heads = columns("Metric", "Arm", *names.values(), text=2)
     lines = []
     for row in designs:
         cells = []
@@ -270,12 +267,15 @@ def _needed(designs: Sequence[DesignUsers]) -> list[Block]:
             lift = words.percent(row.lifts.get(name))
             cells.append(Cell(needed(row, name), row.users.get(name), under=f"for {lift}"))
         lines.append((plain(words.title(row.metric)), plain(row.arm), *cells))
-    return [Words(note, note=True), Table("Users needed by each design", columns, lines)]
+    return [Words(note, note=True), Table("Users needed by each design", heads, lines)]
 
 
 def _settings(content: Compared) -> list[Block]:
     """What the runs are, and in which settings they differ."""
-    columns = [Column(head) for head in ("Run", "Scenario", "Seed", "Design", "Control", "Arms")]
+    heads = [
+        *columns("Run", "Scenario", "Seed", "Design", "Control", "Arms", "Users", "Days", text=6),
+        Column("Red checks"),
+    ]
     runs = [
         (
             plain(name),
@@ -290,16 +290,15 @@ def _settings(content: Compared) -> list[Block]:
         )
         for name, run in content.runs.items()
     ]
-    columns += [Column("Users", number=True), Column("Days", number=True), Column("Red checks")]
-    heads = [Column("Key"), *map(Column, content.runs)]
+    keys = [Column("Key"), *map(Column, content.runs)]
     rows = [
         (plain(row.key), *(plain(row.values[name]) for name in content.runs))
         for row in content.differences
     ]
-    differ: Block = (
-        Table("Settings that differ", heads, rows, sortable=False) if rows else Words("None.")
-    )
-    return [Table("Runs", columns, runs, sortable=False), Heading("Settings that differ"), differ]
+    differ: Block = Words("None.")
+    if rows:
+        differ = Table("Settings that differ", keys, rows, sortable=False)
+    return [Table("Runs", heads, runs, sortable=False), Heading("Settings that differ"), differ]
 
 
 def _names(places: Sequence[Path]) -> list[str]:
@@ -343,29 +342,21 @@ def _pool(lifts: Sequence[DecidedLift], repeats: bool) -> Pooling:
     """What independent runs say together: whether they differ (p of Cochran's Q), and, of repeats
     of one scenario, the pooled lift. Nothing where a run has no interval of some width.
 
-    Q = sum w_i (l_i - l)^2 with w_i = 1 / se_i^2 and l the weighted mean is chi-square with k - 1
-    degrees of freedom where all true lifts are equal; the fixed-effect estimate l has variance 1 /
-    sum w_i (Cochran, "The combination of estimates from different experiments", Biometrics 1954).
-    se_i is the half-width of the 95% interval over the normal quantile.
+    A standard error is the half-width of the 95% interval over the normal quantile.
     """
-    from scipy.stats import chi2, norm
+    from scipy.stats import norm
 
-    for one in lifts:
-        ends = one.low, one.high
-        if not all(map(words.is_defined, (one.lift, *ends))) or one.high <= one.low:
-            return Pooling()
-    if len(lifts) < 2:
+    ends = [(one.lift, one.low, one.high) for one in lifts]
+    is_wide = all(map(words.is_defined, chain(*ends))) and all(low < high for _, low, high in ends)
+    if len(lifts) < 2 or not is_wide:
         return Pooling()
     q = float(norm.ppf(0.975))
-    weights = [(2 * q / (one.high - one.low)) ** 2 for one in lifts]
-    total = sum(weights)
-    mean = sum(w * one.lift for w, one in zip(weights, lifts, strict=True)) / total
-    squares = sum(w * (one.lift - mean) ** 2 for w, one in zip(weights, lifts, strict=True))
-    differ = float(chi2.sf(squares, len(lifts) - 1))
+    errors = np.array([(high - low) / (2 * q) for _, low, high in ends])
+    together = fixed_effect(np.array([lift for lift, _, _ in ends]), np.square(errors))
     if not repeats:
-        return Pooling(differ)
-    half = q / math.sqrt(total)
-    return Pooling(differ, mean, mean - half, mean + half)
+        return Pooling(together.p)
+    half = q * together.error
+    return Pooling(together.p, together.mean, together.mean - half, together.mean + half)
 
 
 def _designs(contents: Mapping[str, Content], differences: set[str]) -> tuple[DesignUsers, ...]:

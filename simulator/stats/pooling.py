@@ -1,5 +1,5 @@
-"""One lift out of several worlds: the interval that includes what the worlds themselves disagree
-about.
+"""One lift out of several: of several worlds, with an interval that includes what they disagree
+about; of independent estimates of one effect, with a test of whether it is one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policies.products import matmul
+from simulator.stats.moments import Floats
 from simulator.stats.verdict import Lift
 
 
@@ -30,6 +32,39 @@ class Pooled:
     within: float
     between: float
     df: float
+
+
+@dataclass(frozen=True)
+class FixedEffect:
+    """Independent estimates taken together, as if the effect were the same in all of them.
+
+    Attributes:
+        mean, error: the inverse-variance mean and its standard error.
+        q, df, p: Cochran's Q, its degrees of freedom, and the p-value that the effect is the same.
+    """
+
+    mean: float
+    error: float
+    q: float
+    df: int
+    p: float
+
+
+def fixed_effect(effects: Floats, variances: Floats) -> FixedEffect:
+    """Two or more independent estimates `[n]` with their variances `[n]`, all above 0.
+
+    With w = 1 / variance and l the mean weighted by w, which has variance 1 / sum w, Q = sum w (l_i
+    - l)^2 is chi-square with n - 1 degrees of freedom where all true effects are equal (Cochran,
+    "The combination of estimates from different experiments", Biometrics 1954).
+    """
+    from scipy.stats import chi2
+
+    weights = 1.0 / variances
+    total = float(weights.sum())
+    mean = float(matmul(weights, effects)) / total
+    q = float(matmul(weights, np.square(effects - mean)))
+    df = len(effects) - 1
+    return FixedEffect(mean, total**-0.5, q, df, float(chi2.sf(q, df)))
 
 
 def pooled(lifts: Sequence[float], errors: Sequence[float], level: float = 0.95) -> Pooled:

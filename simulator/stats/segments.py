@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policies.elementary import log
-from policies.products import matmul
 from simulator.stats import intervals, verdict
 from simulator.stats.contrasts import compare
 from simulator.stats.moments import Moments
+from simulator.stats.pooling import fixed_effect
 from simulator.stats.tests import adjust
 from simulator.stats.units import UnitTable, levels
 
@@ -145,8 +145,6 @@ def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
     Of log(treatment / control) where the control's mean has one sign in all of them and the
     treatment's has it, too; else of the lifts themselves, with their delta-method variances.
     """
-    from scipy.stats import chi2
-
     varied = [m for m in parts if m.variance > 0 and m.control != 0]
     if len(varied) < 2:
         return float("nan"), 0, float("nan")
@@ -160,10 +158,8 @@ def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
     spread = variance > 0
     if np.count_nonzero(spread) < 2:
         return float("nan"), 0, float("nan")
-    effect, weight = effect[spread], 1.0 / variance[spread]
-    q = float(matmul(weight, np.square(effect - matmul(weight, effect) / weight.sum())))
-    df = int(np.count_nonzero(spread)) - 1
-    return q, df, float(chi2.sf(q, df))
+    together = fixed_effect(effect[spread], variance[spread])
+    return together.q, together.df, together.p
 
 
 def _smallest(table: UnitTable) -> int:
