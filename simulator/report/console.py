@@ -25,6 +25,7 @@ from simulator.report.sentences import (
     tone,
     uses,
 )
+from simulator.stats.verdict import Lift
 
 
 def show(content: Content, console: Console | None = None) -> None:
@@ -68,62 +69,49 @@ def _gates(content: Content, status: str) -> Iterator[Gate]:
 
 def _method(content: Content, arm: str) -> Iterator[Block]:
     """The lifts of the arm's method, where its fits say something of it."""
-    columns = [
-        Column("methods", number=True),
-        Column(""),
-        Column("95% interval", number=True),
-        Column("adj. p", number=True),
-        Column(""),
-        Column("fit", number=True),
-    ]
     for method in content.methods:
         if method.arm != arm or not method.rows:
             continue
         rows = []
         for one in method.rows:
-            direction = content.metrics[one.lift.metric].higher_is_better
-            kind = tone(one.lift.words, direction)
-            rows.append(
-                (
-                    Cell(percent(one.lift.lift), kind=kind),
-                    Cell(title(one.lift.metric), kind=kind),
-                    plain(interval(one.lift.low, one.lift.high)),
-                    plain(probability(one.lift.p_adjusted)),
-                    Cell(stated(one.lift.words, direction), kind=kind, sign=SIGNS[one.lift.words]),
-                    plain(percent(one.components.share_of_fits, 0, False)),
-                )
-            )
-        yield Table(f"Lifts of the method of {arm}", columns, rows)
+            share = plain(percent(one.components.share_of_fits, 0, False))
+            rows.append((*_cells(content, one.lift, one.lift.words), share))
+        yield Table(f"Lifts of the method of {arm}", _columns("methods", "fit"), rows)
         yield Words("fit: how much of the variance is the luck of training.", note=True)
 
 
 def _lifts(content: Content, arm: str) -> Table:
-    columns = [
-        Column("lift", number=True),
+    rows = [
+        (*_cells(content, row, decided.verdict), plain(detects(row.mde)))
+        for row, decided in content.decided()
+        if row.arm == arm
+    ]
+    return Table(f"Lifts of {arm}", _columns("lift", "detects"), rows)
+
+
+def _columns(first: str, last: str) -> list[Column]:
+    """Those of `_cells`, the first with its name, and one more."""
+    return [
+        Column(first, number=True),
         Column(""),
         Column("95% interval", number=True),
         Column("adj. p", number=True),
         Column(""),
-        Column("detects", number=True),
+        Column(last, number=True),
     ]
-    rows = []
-    for row, decided in content.decided():
-        if row.arm != arm:
-            continue
-        direction = content.metrics[row.metric].higher_is_better
-        kind = tone(decided.verdict, direction)
-        verdict = stated(decided.verdict, direction)
-        rows.append(
-            (
-                Cell(percent(row.lift), kind=kind),
-                Cell(title(row.metric), kind=kind),
-                plain(interval(row.low, row.high)),
-                plain(probability(row.p_adjusted)),
-                Cell(verdict, kind=kind, sign=SIGNS[decided.verdict]),
-                plain(detects(row.mde)),
-            )
-        )
-    return Table(f"Lifts of {arm}", columns, rows)
+
+
+def _cells(content: Content, row: Lift, verdict: str) -> tuple[Cell, ...]:
+    """A lift as a line of the terminal, in the colour of its verdict."""
+    direction = content.metrics[row.metric].higher_is_better
+    kind = tone(verdict, direction)
+    return (
+        Cell(percent(row.lift), kind=kind),
+        Cell(title(row.metric), kind=kind),
+        plain(interval(row.low, row.high)),
+        plain(probability(row.p_adjusted)),
+        Cell(stated(verdict, direction), kind=kind, sign=SIGNS[verdict]),
+    )
 
 
 def show_comparison(content: Compared, console: Console | None = None) -> None:
