@@ -74,6 +74,29 @@ def test_sampled_softmax_by_hand() -> None:
     )
 
 
+def test_sampled_softmax_and_its_gradient_are_torchs_cross_entropy() -> None:
+    """In several blocks, of one item drawn twice; the last position has only its own item among
+    the negatives of the second case.
+    """
+    torch.manual_seed(0)
+    hidden = torch.randn(2500, 6, dtype=torch.float64, requires_grad=True)
+    vectors = torch.randn(31, 6, dtype=torch.float64, requires_grad=True)
+    log_q = torch.randn(31, dtype=torch.float64)
+    target = torch.randint(1, 31, (2500,))
+    for negatives in (torch.cat([torch.arange(1, 31), torch.tensor([7, 7])]), target[-1:]):
+        own = (hidden * vectors[target]).sum(1) - log_q[target]
+        logits = hidden @ vectors[negatives].T - log_q[negatives]
+        logits = logits.masked_fill(target[:, None] == negatives, -torch.inf)
+        logits = torch.cat([own[:, None], logits], 1)
+        expected = 3 * functional.cross_entropy(logits, torch.zeros_like(target))
+        loss = 3 * sampled_softmax(hidden, vectors, target, negatives, log_q)
+        torch.testing.assert_close(loss, expected)
+        mine = torch.autograd.grad(loss, (hidden, vectors))
+        theirs = torch.autograd.grad(expected, (hidden, vectors))
+        for a, b in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(a, b)
+
+
 def test_sampled_softmax_with_correction_estimates_the_full_one() -> None:
     """With logQ correction the gradient of each position points as the full softmax's; without it
     popular items are pushed down.
