@@ -45,18 +45,22 @@ class DynamicRouting(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` `[B, L, d]`, `valid` `[B, L]` -> interests `[B, I, d]`."""
-        length = x.shape[1]
+        batch, length, (interests, width) = len(x), x.shape[1], self.shape
         maps = self.maps[len(self.maps) - length :]
-        votes = (
-            torch.bmm(x.transpose(0, 1), maps).view(length, -1, *self.shape).permute(1, 2, 0, 3)
-        )  # [B, I, L, d]
-        still = votes.detach()
-        logits = torch.zeros_like(still[..., 0])
-        mask = valid[:, None, :]
+        # Each row's interests are batches of the products, so that no vote is moved or copied.
+        votes = torch.bmm(x.transpose(0, 1), maps).view(length, -1, width).transpose(0, 1)
+        still = votes.detach()  # [B * I, L, d]
+        mask = valid[:, None]
+        logits = x.new_zeros(batch, interests, length)
         for _ in range(self.rounds - 1):
-            capsules = squash(torch.matmul((logits.softmax(1) * mask)[:, :, None], still))
-            logits = logits + (still * capsules).sum(-1)
-        return squash(torch.matmul((logits.softmax(1) * mask)[:, :, None], votes)[:, :, 0])
+            capsules = squash(torch.bmm(_shares(logits, mask), still))
+            logits = logits + torch.bmm(still, capsules.transpose(1, 2)).view(logits.shape)
+        return squash(torch.bmm(_shares(logits, mask), votes)).view(batch, interests, width)
+
+
+def _shares(logits: Tensor, mask: Tensor) -> Tensor:
+    """The interests' shares of each click `[B * I, 1, L]`, by `logits` `[B, I, L]`; 0 of padding."""
+    return (logits.softmax(1) * mask).flatten(0, 1)[:, None]
 
 
 class SelfAttention(nn.Module):
