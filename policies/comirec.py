@@ -59,7 +59,9 @@ class DynamicRouting(nn.Module):
 
 
 def _shares(logits: Tensor, mask: Tensor) -> Tensor:
-    """The interests' shares of each click `[B * I, 1, L]`, by `logits` `[B, I, L]`; 0 of padding."""
+    """The interests' shares of each click `[B * I, 1, L]`, by `logits` `[B, I, L]`; 0 of padding
+    (`mask` `[B, 1, L]`).
+    """
     return (logits.softmax(1) * mask).flatten(0, 1)[:, None]
 
 
