@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from simulator.calibration.targets import (
     PublishedFigure,
     measured,
 )
+
+from simulator.scenario.changes import value_of, with_values
 
 if TYPE_CHECKING:
     from simulator.scenario.model import Scenario
@@ -252,29 +254,3 @@ def fit_stage(
 
 def _residual(target: PublishedFigure, value: float) -> float:
     return float(np.log(max(value, 1e-3 * target.value) / target.value) / TOLERANCE)
-
-
-def value_of(scenario: Scenario, key: str) -> float:
-    """The number at a dotted key."""
-    here: Any = scenario.resolved()
-    for part in _path(key):
-        here = here[part]
-    return float(here)
-
-
-def with_values(scenario: Scenario, values: Mapping[str, float]) -> Scenario:
-    """The scenario with the numbers at some dotted keys changed, checked again."""
-    changed = scenario.resolved()
-    for key, value in values.items():
-        *path, last = _path(key)
-        inner: Any = changed
-        for part in path:
-            inner = inner[part]
-        inner[last] = value
-    return type(scenario).model_validate(changed)
-
-
-def _path(key: str) -> list[str]:
-    """The parts of a dotted key; the key of a duration keeps its own dot."""
-    head, mark, tail = key.partition("affinity.duration.")
-    return [*head.rstrip(".").split("."), "affinity", "duration", tail] if mark else key.split(".")

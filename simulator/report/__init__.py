@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
 
-__all__ = ["ReportError", "find", "load", "refuse", "runtime", "save", "write"]
+__all__ = ["ReportError", "find", "keep_lifts", "load", "refuse", "runtime", "save", "write"]
 
 
 def write(
@@ -70,7 +70,7 @@ def write(
         MetricError: `better` of no metric, or no direction.
     """
     from simulator.log import notices as noticed
-    from simulator.report import audited, offline
+    from simulator.report import audited, drawn, offline
     from simulator.report import run_checks as checks
     from simulator.report import worlds as world
     from simulator.report.gather import gather, with_check
@@ -90,7 +90,13 @@ def write(
     notices = noticed.kept(home.glob(noticed.FILE))
     if notices:
         content = with_check(content, checks.promises(notices))
-    worlds = {name: load(place) for name, place in Workspace(home).worlds(content.settings).items()}
+    places = Workspace(home).worlds(content.settings)
+    draws = drawn.among(places, content.settings)
+    worlds = {name: load(place) for name, place in places.items() if name not in draws}
+    if draws:
+        over_worlds = drawn.over({name: drawn.load(place) for name, place in draws.items()}, content)
+        content = replace(content, drawn=over_worlds)
+        content = with_check(content, drawn.check(over_worlds, content))
     if worlds:
         own = content.settings.get("users", {}).get("kind", "this world")
         content = replace(content, worlds=world.over({own: content, **worlds}))
@@ -99,6 +105,13 @@ def write(
         refuse(content)
     save(content, folder)
     return content
+
+
+def keep_lifts(run: Path) -> None:
+    """Keep the lifts of the run of a drawn world in its folder, for the report over all of them."""
+    from simulator.report import drawn
+
+    drawn.keep(run)
 
 
 def refuse(content: Content) -> None:

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from simulator.designs.registry import DESIGNS
-from simulator.stats.checks import Check
+from simulator.stats.checks import Check, Status
 from simulator.stats.choices import Choices
 from simulator.stats.efficiency import Preference
 from simulator.stats.fit_audit import AuditedMethods
+from simulator.stats.ensemble import WorldsLift
 from simulator.stats.looking import Looking
 from simulator.stats.margins import Margin
 from simulator.stats.methods import MethodLift
 from simulator.stats.randomise import Rate
 from simulator.stats.segments import Interaction, Segment
+from simulator.stats.sensitivity import Influence
 from simulator.stats.sequential import Peeks
 from simulator.stats.units import Unit, Use
 from simulator.stats.verdict import FAMILY, Lift
@@ -449,6 +451,40 @@ class AcrossWorlds(Across):
     all: LiftInterval | None
 
 
+@dataclass(frozen=True)
+class WorldLifts:
+    """The lifts in one drawn world.
+
+    Attributes:
+        calibration: the status of the calibration gate there.
+        lifts: the rows of the verdict by the unit of its design.
+    """
+
+    calibration: Status
+    lifts: tuple[Lift, ...]
+
+
+@dataclass(frozen=True)
+class DrawnWorlds:
+    """The same arms in drawn worlds: draws of what the scenario's own world may be.
+
+    Attributes:
+        names: of the worlds.
+        rows: the verdict over worlds.
+        influences: the parameters with the largest shares in each of the rows.
+        parameters: what each of `influences` is in each world.
+        lifts: the lift of each of the rows in each world, NaN where it has no finite interval.
+        uncalibrated: names of the worlds that are out of calibration.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[WorldsLift, ...]
+    influences: tuple[Influence, ...]
+    parameters: Mapping[str, tuple[float, ...]]
+    lifts: tuple[tuple[float, ...], ...]
+    uncalibrated: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """One report, its fields in the order of report.json.
@@ -486,6 +522,7 @@ class Content:
         offline, foretold: replayed estimates and offline figures beside the online lift.
         audit: of the tests.
         worlds: the same arms in further worlds.
+        drawn: the same arms in draws of the scenario's own world; None where there are none.
         settings, versions, notes: the resolved scenario, versions and notes of the log.
     """
 
@@ -532,6 +569,7 @@ class Content:
     foretold: tuple[OfflineFigure, ...] = ()
     audit: AuditSummary | None = None
     worlds: tuple[AcrossWorlds, ...] = ()
+    drawn: DrawnWorlds | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str]
     notes: Mapping[str, Any] = field(default_factory=dict)

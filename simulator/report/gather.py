@@ -136,7 +136,7 @@ def gather(
     """Everything that the report says of a log. See `simulator.report.write`."""
     meta, choices = log.metadata, choices or Choices()
     progress("report: sums", 0, 4, {})
-    sums, silent = _answered(units.read(log))
+    sums, silent = answered(units.read(log))
     sums = dataclasses.replace(sums, metrics=directed(sums.metrics, better or {}))
     who = Comparison.of(meta, silent)
     progress("report: counts", 1, 4, {})
@@ -305,7 +305,7 @@ def _described(metrics: Mapping[str, Metric]) -> dict[str, MetricNote]:
     }
 
 
-def _answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
+def answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
     """The sums without the arms that nobody has seen anything of (an arm that was given up), and
     the names of those.
     """

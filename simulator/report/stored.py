@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from simulator.report.content import WorldMarginal
 from simulator.stats.fit_audit import AuditedMethods
+from simulator.stats.ensemble import WorldsLift
 from simulator.stats.methods import MethodLift
 from simulator.stats.segments import Segment
 from simulator.stats.sequential import Peeks
@@ -38,6 +39,10 @@ DERIVED: dict[type, Callable[[Any], dict[str, Any]]] = {
         "share_of_fits": encode(one.components.share_of_fits),
     },
     AuditedMethods: lambda one: {"holds": one.holds, "warning": one.warning},
+    WorldsLift: lambda row: {
+        "verdict": row.words,
+        "share_of_worlds": row.share_of_worlds,
+    },
     Peeks: lambda peeks: {
         "stop": {rule: peeks.stop(rule) for rule in ("always_valid", "obrien_fleming", "pocock")}
     },

@@ -30,7 +30,7 @@ from simulator.run import executors, tasks
 from simulator.run.context import Job, context, fit_numbers
 from simulator.scenario import memory
 from simulator.scenario.model import Scenario
-from simulator.scenario.parts import Data
+from simulator.scenario.parts import Data, EngineSpec
 
 if TYPE_CHECKING:
     from simulator.report.content import Content
@@ -108,30 +108,21 @@ def _run(
     start = time.monotonic()
     outcome = _simulate(scenario, out, held, folder, resume, keep_going, progress, fits)
     for name in scenario.worlds:
-        alone = scenario.within(name)
+        if name in scenario.drawn:
+            continue
         there = Workspace(out).world(name)
-        begun = resume and there.exists()
-        same = (
-            alone.data == scenario.data and alone.data.source != "synthetic"
-        )  # then the history is the same, and so is every fit
-        fits = Workspace(out).models if same else None
         inner = run(
-            alone,
+            scenario.within(name),
             there,
             folder=folder,
-            resume=begun,
+            resume=resume and there.exists(),
             keep_going=keep_going,
             strict=strict,
             progress=_within(name, progress),
-            fits=fits,
+            fits=_lent_fits(scenario, name, out),
         )
-        outcome.failed |= {f"{arm} in {name}": why for arm, why in inner.failed.items()}
-        outcome.notices.update(
-            {
-                replace(notice, arm=f"{notice.arm} in {name}".lstrip()): n
-                for notice, n in inner.notices.items()
-            }
-        )
+        _include(outcome, inner, name)
+    _draws(scenario, out, outcome, folder, resume, keep_going, progress)
     log = EventLog.open(Workspace(out).log)
     outcome.runtime["wall seconds"] = time.monotonic() - start
     outcome.runtime["peak MiB"] = peak_memory() / 2**20
@@ -143,6 +134,106 @@ def _run(
         log, out, runtime=outcome.runtime, strict=strict, progress=progress
     )
     return outcome
+
+
+def _lent_fits(scenario: Scenario, world: str, out: Path) -> Path | None:
+    """The fits of the own world where those of a further world are the same: of the same real
+    history with the same seed.
+    """
+    alone = scenario.within(world)
+    is_same = alone.data == scenario.data and alone.seed == scenario.seed
+    return Workspace(out).models if is_same and alone.data.source != "synthetic" else None
+
+
+def _include(outcome: Outcome, inner: Outcome, world: str) -> None:
+    """Add what went wrong in a further world to what the whole run leaves."""
+    outcome.failed |= {f"{arm} in {world}": why for arm, why in inner.failed.items()}
+    outcome.notices.update(
+        {
+            replace(notice, arm=f"{notice.arm} in {world}".lstrip()): n
+            for notice, n in inner.notices.items()
+        }
+    )
+
+
+def _draws(
+    scenario: Scenario,
+    out: Path,
+    outcome: Outcome,
+    folder: Path,
+    resume: bool,
+    keep_going: bool,
+    progress: Progress,
+) -> None:
+    """Simulate the drawn worlds, each whole in one worker: a hundred small worlds would pay more
+    for a hundred pools of workers than for their lives.
+    """
+    names = scenario.drawn
+    if not names:
+        return
+    whole = json.dumps(scenario.resolved(), sort_keys=True)
+    pieces = [
+        DrawnWorld(whole, name, str(out.resolve()), str(folder.resolve()), resume, keep_going)
+        for name in names
+    ]
+    finished = 0
+
+    def done(i: int, result: Any) -> None:
+        nonlocal finished
+        _include(outcome, _checked(result), names[i])
+        seconds = "drawn worlds CPU seconds"
+        outcome.runtime[seconds] = outcome.runtime.get(seconds, 0.0) + result.runtime["seconds"]
+        finished += 1
+        progress("drawn worlds", finished, len(names), {})
+
+    progress("drawn worlds", 0, len(names), {})
+    with executors.executor(scenario.engine.executor, silent, len(pieces)) as executor:
+        executor.run(pieces, done)
+
+
+@dataclass(frozen=True)
+class DrawnWorld:
+    """Simulate one drawn world of a scenario and keep its lifts.
+
+    Attributes:
+        scenario: as JSON of `Scenario.resolved()`.
+        name: of the world.
+        out: folder of the run of the scenario.
+        folder: where the scenario lies.
+        resume, keep_going: as `run`.
+    """
+
+    scenario: str
+    name: str
+    out: str
+    folder: str
+    resume: bool
+    keep_going: bool
+
+    def __str__(self) -> str:
+        return f"simulating the drawn world {self.name!r}"
+
+    def __call__(self, progress: Progress) -> Outcome:
+        from simulator import report
+
+        start = time.process_time()
+        scenario = Scenario.model_validate(json.loads(self.scenario))
+        alone = scenario.within(self.name)
+        here = EngineSpec.model_validate(
+            {**alone.engine.model_dump(), "executor": "serial", "shards": 1}
+        )
+        there = Workspace(Path(self.out)).world(self.name)
+        outcome = simulate(
+            alone.model_copy(update={"engine": here}),
+            there,
+            folder=Path(self.folder),
+            resume=self.resume and there.exists(),
+            keep_going=self.keep_going,
+            fits=_lent_fits(scenario, self.name, Path(self.out)),
+        )
+        report.keep_lifts(there)
+        outcome.runtime["seconds"] = time.process_time() - start
+        return outcome
 
 
 def simulate(

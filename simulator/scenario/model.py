@@ -39,17 +39,40 @@ from simulator.designs.registry import DesignSpec
 from simulator.log.files import looked_up
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.scenario import memory
+from simulator.scenario.changes import changed
 from simulator.scenario.parts import Arm, Data, EngineSpec, PolicySpec, Serving
-from simulator.scenario.populations import POPULATIONS, SYNTHETIC, Users, population_class
+from simulator.scenario.populations import (
+    POPULATIONS,
+    SYNTHETIC,
+    Users,
+    population,
+    population_class,
+)
 
 __all__ = ["Scenario", "ScenarioError", "json_schema"]
 
 
 class WorldSpec(ConfigSection):
-    """One more world for the same arms."""
+    """One more world for the same arms: a world of its own with `users` (and `data`); or one that
+    is *drawn*, the scenario's own world with another `seed` and some numbers changed.
+    """
 
-    users: Users
+    users: Users | None = Field(
+        default=None, description="who answers; `kind` decides which further keys there are"
+    )
     data: Data | None = Field(default=None, description="its own data; the scenario's if left out")
+    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = Field(
+        default=None, description="of a drawn world; the scenario's if left out"
+    )
+    changes: dict[str, int | float] = Field(
+        default_factory=dict,
+        description="of a drawn world: dotted keys of the scenario (`users.drift.renewal`)",
+    )
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it is a draw of what the scenario's own world may be."""
+        return self.users is None
 
 
 def _metric(value: Any) -> Any:
@@ -96,7 +119,10 @@ class Scenario(ConfigSection):
     worlds: dict[Name, WorldSpec] = Field(
         default_factory=dict,
         max_length=255,
-        description="further worlds in which the same arms are run",
+        description=(
+            "further worlds in which the same arms are run; or the name of a file that has them"
+            " (`abtest calibrate --ensemble`), beside the scenario"
+        ),
     )
     engine: EngineSpec = Field(
         default=EngineSpec(), description="speed only: may not change a byte of the log"
@@ -142,15 +168,32 @@ class Scenario(ConfigSection):
                 yield ("worlds", name, "data", "logging"), world.data.logging
 
     def within(self, world: str) -> Scenario:
-        """The same arms in one of the further worlds, as a scenario of its own."""
+        """The same arms in one of the further worlds, as a scenario of its own.
+
+        Raises:
+            ValueError: a drawn world changes a key that there is not, or to a number that the key
+                does not take.
+        """
         other = self.worlds[world]
+        users, data = other.users, self.data if other.data is None else other.data
+        if users is None:
+            own = self.model_dump(mode="json", include={"users", "data"})
+            numbers = changed(own, other.changes)
+            users = population(numbers["users"])
+            data = Data.model_validate(numbers["data"])
         changes = {
             "name": _within(self.name, world),
-            "users": other.users,
-            "data": self.data if other.data is None else other.data,
+            "seed": self.seed if other.seed is None else other.seed,
+            "users": users,
+            "data": data,
             "worlds": {},
         }
         return self.model_copy(update=changes)
+
+    @property
+    def drawn(self) -> list[str]:
+        """The further worlds that are drawn, by name."""
+        return [name for name, world in self.worlds.items() if world.is_drawn]
 
     @property
     def control(self) -> str:
@@ -167,8 +210,8 @@ class Scenario(ConfigSection):
         return self.arms[arm].fits or self.fits.number
 
     def resolved(self) -> dict[str, Any]:
-        """All keys with their values, as plain JSON types; `fits` only where it says something, so
-        that one fit is the scenario, and the bytes, that it always was.
+        """All keys with their values, as plain JSON types; `fits`, and what a world leaves out, only
+        where they say something, so that a scenario of one fit has the bytes that it always had.
         """
         values = self.model_dump(mode="json")
         if self.fits == FitsSpec():
@@ -176,6 +219,10 @@ class Scenario(ConfigSection):
         for arm in values["arms"].values():
             if arm["fits"] is None:
                 del arm["fits"]
+        for world in values["worlds"].values():
+            left_out = ("users", "data") if world["users"] is None else ("seed", "changes")
+            for key in left_out:
+                del world[key]
         return values
 
     def identity(self) -> dict[str, Any]:
@@ -203,6 +250,7 @@ class Scenario(ConfigSection):
                 the rule and the value.
         """
         document = YamlDocument.read(find(path))
+        _read_worlds(document)
         for key, value in (overrides or {}).items():
             if value is not None:
                 document.put(key.split("."), value, f"--{key}")
@@ -229,6 +277,25 @@ class Scenario(ConfigSection):
             raise ScenarioError("\n".join(lines))
         scenario._document = document
         return scenario
+
+
+def _read_worlds(document: YamlDocument) -> None:
+    """Put the worlds of another file in the place of its name.
+
+    Raises:
+        ScenarioError: it cannot be read, or has other keys than `worlds`.
+    """
+    name = document.values.get("worlds")
+    if not isinstance(name, str):
+        return
+    try:
+        other = YamlDocument.read(Path(document.file).parent / name)
+    except ScenarioError as error:
+        raise ScenarioError(f"{document.where(('worlds',))}: {error}") from error
+    if list(other.values) != ["worlds"]:
+        rule = f"a file of worlds has the key `worlds` alone; got {shown(list(other.values))}"
+        raise ScenarioError(f"{document.where(('worlds',))}: {other.file}: {rule}")
+    document.values["worlds"] = other.values["worlds"]
 
 
 def find(path: Path | str) -> Path:
@@ -268,11 +335,15 @@ def json_schema() -> dict[str, Any]:
         definitions.update(part.pop("$defs", {}))
         definitions[part["title"]] = part
         choices.append({"$ref": f"#/$defs/{part['title']}"})
-    for section in (whole, definitions["WorldSpec"]):
-        section["properties"]["users"] = {
-            "oneOf": choices,
-            "description": "who answers; `kind` decides which further keys there are",
-        }
+    who = {
+        "oneOf": choices,
+        "description": "who answers; `kind` decides which further keys there are",
+    }
+    whole["properties"]["users"] = who
+    definitions["WorldSpec"]["properties"]["users"] = {**who, "default": None}
+    worlds = whole["properties"]["worlds"]
+    described = {key: worlds.pop(key) for key in ("description", "title")}
+    whole["properties"]["worlds"] = {"anyOf": [worlds, {"type": "string"}], **described}
     definitions.pop("ConfigSection", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
@@ -344,9 +415,43 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     own: Any = scenario.users
     yield from _world_broken(scenario, ("users",), ("data",), own.kind)
     for name, world in scenario.worlds.items():
+        if world.is_drawn:
+            yield from _draw_broken(scenario, name, world)
+            continue
+        if world.changes or world.seed is not None:
+            rule = "a world with `users` of its own says everything there"
+            yield ("worlds", name), f"{rule}: leave out `changes` and `seed`, or `users`"
         users: Any = world.users
         data = ("data",) if world.data is None else ("worlds", name, "data")
         yield from _world_broken(scenario.within(name), ("worlds", name, "users"), data, users.kind)
+
+
+def _draw_broken(scenario: Scenario, name: str, world: WorldSpec) -> Iterator[tuple[Keys, str]]:
+    """What is wrong with a drawn world."""
+    here: Keys = ("worlds", name)
+    if world.data is not None:
+        yield (*here, "data"), "data of its own go with `users` of its own; give these, too"
+        return
+    if not world.changes and world.seed is None:
+        yield here, "must have `users`, or differ from the scenario's own world: `seed`, `changes`"
+    outside = [key for key in world.changes if not key.startswith(("users.", "data."))]
+    for key in outside:
+        yield (*here, "changes", key), "a world may change keys of `users` and `data` only"
+    if outside:
+        return
+    try:
+        alone = scenario.within(name)
+    except ValidationError as error:
+        for issue in error.errors():
+            where = dotted(issue["loc"])
+            keys = [key for key in world.changes if key.endswith(f".{where}")]
+            rule = str(issue["msg"]).removeprefix("Value error, ")
+            yield (*here, "changes", *keys[:1]), f"{where}: {rule}; got {shown(issue.get('input'))}"
+    except ValueError as error:
+        yield (*here, "changes"), str(error)
+    else:
+        users: Any = alone.users
+        yield from _world_broken(alone, (*here, "changes"), (*here, "changes"), users.kind)
 
 
 def _names_clash(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
