@@ -25,14 +25,15 @@ from simulator.log.metadata import FIT, HISTORY
 from simulator.page.blocks import Fold, Table
 from simulator.page.html import page
 from simulator.page.markdown import markdown
-from simulator.report import ReportError, comparison, load, sections
+from simulator.report import ReportError, comparison, drawn, load, sections
 from simulator.report import user_table as tables
-from simulator.report.content import Content
+from simulator.report.content import Content, WorldLifts
 from simulator.report.stored import as_json
 from simulator.stats import audit as audits
 from simulator.stats import units
 from simulator.stats.choices import Choices
 from simulator.stats.margins import Margins
+from simulator.stats.verdict import lifts
 from tests.worlds import feedback_log, interleaved_log, paired_log, switchback_log
 
 
@@ -88,6 +89,14 @@ def a_paired_run(home: Path) -> Content:
     foretold = {"reward": "click", "policies": policies, "figures": [figure]}
     (home / "fidelity" / "fidelity.json").write_text(json.dumps(foretold))
     report.write(feedback_log(n_users=100, seed=8), home / "worlds" / "other")
+    changes = {f"w{i}": {"seed": i, "changes": {"users.drift.renewal": i / 99}} for i in range(14)}
+    for i, name in enumerate(changes):
+        rows = lifts(units.read(feedback_log(n_users=40, seed=20 + i)).by("user"), "comirec")
+        status = "red" if i == 3 else "green"
+        home.joinpath("worlds", name).mkdir()
+        home.joinpath("worlds", name, drawn.FILE).write_text(
+            as_json(WorldLifts(status, tuple(rows)))
+        )
     calibration = {
         "basis": "a test",
         "tolerance": 0.1,
@@ -111,7 +120,9 @@ def a_paired_run(home: Path) -> Content:
         ],
     }
     log = with_fits(log, 3)
-    meta = dataclasses.replace(log.metadata, notes={"calibration": calibration, "source": "made"})
+    notes = {"calibration": calibration, "source": "made"}
+    scenario = {**log.metadata.scenario, "worlds": changes}
+    meta = dataclasses.replace(log.metadata, notes=notes, scenario=scenario)
     margins = Margins({"watch_time": 0.05}, {"click": 0.02})
     return report.write(
         EventLog(meta, log.table),

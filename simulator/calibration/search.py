@@ -23,8 +23,7 @@ from simulator.calibration.targets import (
     PublishedFigure,
     measured,
 )
-
-from simulator.scenario.changes import value_of, with_values
+from simulator.scenario.changes import changed, number_at
 
 if TYPE_CHECKING:
     from simulator.scenario.model import Scenario
@@ -254,3 +253,21 @@ def fit_stage(
 
 def _residual(target: PublishedFigure, value: float) -> float:
     return float(np.log(max(value, 1e-3 * target.value) / target.value) / TOLERANCE)
+
+
+def value_of(scenario: Scenario, key: str) -> float:
+    """The number at a dotted key.
+
+    Raises:
+        ValueError: no such key.
+    """
+    return number_at(scenario.resolved(), key)
+
+
+def with_values(scenario: Scenario, values: Mapping[str, float]) -> Scenario:
+    """The scenario with the numbers at some dotted keys changed, checked again.
+
+    Raises:
+        ValueError: no such key, or a number that its key does not take.
+    """
+    return type(scenario).model_validate(changed(scenario.resolved(), values))

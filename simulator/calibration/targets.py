@@ -7,9 +7,10 @@ shows on its first screen.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -162,19 +163,40 @@ class TargetRow(NamedTuple):
     within: bool
 
 
+class IsCompared(Protocol):
+    """A marginal beside its target."""
+
+    @property
+    def target(self) -> float: ...
+    @property
+    def simulated(self) -> float: ...
+    @property
+    def se(self) -> float: ...
+
+
+def is_beyond(row: IsCompared, tolerance: float = TOLERANCE) -> bool:
+    """Whether a marginal is out of tolerance by more than two of its standard errors."""
+    excess = abs(row.simulated - row.target) - tolerance * abs(row.target)
+    error = 0.0 if math.isnan(row.se) else row.se
+    return not excess <= 2 * error
+
+
 def compare(
-    measured: Mapping[str, Mapping[str, Marginal]], tolerance: float = TOLERANCE
+    measured: Mapping[str, Mapping[str, Marginal]],
+    tolerance: float = TOLERANCE,
+    targets: Sequence[PublishedFigure] = TARGETS,
 ) -> list[TargetRow]:
-    """The rows of all targets whose feed was measured, in the order of TARGETS.
+    """The rows of all targets whose feed was measured, in their order.
 
     Args:
         measured: marginals by feed, then by name.
         tolerance: relative.
+        targets: what to compare with.
     """
     if LOGGING in measured and RANDOM in measured:
         measured = {**measured, GAP: _gaps(measured[LOGGING], measured[RANDOM])}
     rows = []
-    for target in TARGETS:
+    for target in targets:
         marginal = measured.get(target.feed, {}).get(target.name)
         if marginal is None:
             continue

@@ -13,12 +13,15 @@ from simulator.cli.failure import failures
 from simulator.cli.options import COUNT, FILE, SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import Cell, Column, Table, columns, plain
-from simulator.page.words import number
+from simulator.page.terminal import show
+from simulator.page.words import number as written
+from simulator.page.words import percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from simulator.calibration.targets import TargetRow
+    from simulator.scenario.model import Scenario
 
 
 @click.command()
@@ -47,6 +50,24 @@ if TYPE_CHECKING:
     show_default=True,
     help="How often --fit goes through all its stages.",
 )
+@click.option(
+    "--ensemble",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw worlds that all meet the targets, write them there, for `worlds:` of a scenario.",
+)
+@click.option(
+    "--number",
+    type=click.IntRange(3, 255),
+    default=100,
+    show_default=True,
+    help="Worlds of --ensemble.",
+)
+@click.option(
+    "--vary",
+    multiple=True,
+    metavar="KEY",
+    help="Parameters that --ensemble draws, or a section of them (users.drift); all if left out.",
+)
 def calibrate(
     scenario: Path,
     seed: int | None,
@@ -55,25 +76,39 @@ def calibrate(
     picture: Path | None,
     fitted: Path | None,
     rounds: int,
+    ensemble: Path | None,
+    number: int,
+    vary: tuple[str, ...],
 ) -> None:
     """Hold SCENARIO's synthetic world to its published marginals: under its logging policy, under
     random exposure, in its catalogue.
 
     Exit code 0: all within the tolerance. 1: at least one is out of it. 2: bad input.
 
+    --ensemble draws worlds in place of comparing one: parameters that the marginals say nothing of
+    are drawn from all of their range, the others so that every world meets all targets. Worlds of
+    learned and logged users are fitted to the log with its users drawn anew.
+
     \b
     abtest calibrate scenarios/kuaishou_like.yaml --picture calibration.svg
     abtest calibrate scenarios/kuaishou_like.yaml --fit fitted.yaml
+    abtest calibrate scenarios/drawn_worlds.yaml --ensemble worlds.yaml --number 30
     """
     from simulator.calibration.targets import compare, measured
     from simulator.log.files import write_text
-    from simulator.page.terminal import show
     from simulator.run.progress import board
     from simulator.scenario.model import Scenario, find
 
+    if vary and ensemble is None:
+        raise click.UsageError("--vary goes with --ensemble")
+    if ensemble is not None and (fitted is not None or picture is not None):
+        raise click.UsageError("--ensemble goes without --fit and --picture")
     with failures():
         folder = find(scenario).parent
         loaded = Scenario.load(scenario, {"seed": seed})
+        if ensemble is not None:
+            _draw(loaded, ensemble, number, vary, tolerance, folder)
+            return
         if fitted is not None:
             from simulator.calibration.search import fit
 
@@ -98,12 +133,51 @@ def calibrate(
         raise SystemExit(1)
 
 
+def _draw(
+    scenario: Scenario,
+    file: Path,
+    number: int,
+    vary: tuple[str, ...],
+    tolerance: float,
+    folder: Path,
+) -> None:
+    """Draw an ensemble, write it, and print what is left of the range of each parameter."""
+    from simulator.calibration.draws import bootstraps, draw
+    from simulator.log.files import write_text
+    from simulator.run.progress import board
+
+    if scenario.data.source == "synthetic":
+        with board() as progress:
+            drawn = draw(
+                scenario, number, vary, tolerance=tolerance, progress=progress, folder=folder
+            )
+        about = (
+            f"{number} worlds that meet all published marginals within {tolerance:.0%}, of"
+            f" {drawn.tried} simulated, drawn around the scenario {scenario.name!r} (seed"
+            f" {scenario.seed})\nby `abtest calibrate SCENARIO --ensemble FILE --number {number}"
+            f"{''.join(f' --vary {key}' for key in vary)}`."
+        )
+    else:
+        drawn = bootstraps(scenario, number)
+        about = f"{number} worlds of users fitted to the log with its users drawn anew."
+    write_text(file, drawn.to_yaml(about))
+    lines = [
+        (plain(key), plain(percent(left, 0, False)))
+        for key, left in sorted(drawn.left.items(), key=lambda pair: -pair[1])
+    ]
+    if lines:
+        heads = columns("parameter", "left of its range")
+        show([Table("What the marginals leave of each parameter", heads, lines)])
+    say(about.splitlines()[0])
+    say(file)
+
+
 def _table(rows: list[TargetRow]) -> Table:
     lines = [
         (
             plain(row.feed),
             plain(row.name),
-            *(plain(number(value)) for value in (row.target, row.simulated, row.ratio)),
+            *(plain(written(value)) for value in (row.target, row.simulated, row.ratio)),
             Cell("" if row.within else "out", kind="open" if row.within else "bad"),
         )
         for row in rows

@@ -94,7 +94,8 @@ def write(
     draws = drawn.among(places, content.settings)
     worlds = {name: load(place) for name, place in places.items() if name not in draws}
     if draws:
-        over_worlds = drawn.over({name: drawn.load(place) for name, place in draws.items()}, content)
+        lifts = {name: drawn.load(place) for name, place in draws.items()}
+        over_worlds = drawn.over(lifts, content)
         content = replace(content, drawn=over_worlds)
         content = with_check(content, drawn.check(over_worlds, content))
     if worlds:

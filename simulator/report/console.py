@@ -13,6 +13,7 @@ from simulator.page.blocks import Block, Cell, Column, Facts, Gate, Heading, Tab
 from simulator.page.words import detects, interval, percent, probability, title, whole
 from simulator.report.comparison import Compared, DesignUsers
 from simulator.report.content import Content
+from simulator.report.drawn import flips
 from simulator.report.sentences import (
     AGREEMENTS,
     SIGNS,
@@ -47,6 +48,7 @@ def _blocks(content: Content) -> Iterator[Block]:
         yield _lifts(content, arm)
         yield Words(headline.sentence)
         yield from _method(content, arm)
+        yield from _over_worlds(content, arm)
     about = method_line(content.methods, content.unit)
     if about is not None:
         yield Words(about)
@@ -78,6 +80,43 @@ def _method(content: Content, arm: str) -> Iterator[Block]:
             rows.append((*_cells(content, one.lift, one.lift.words), share))
         yield Table(f"Lifts of the method of {arm}", _columns("methods", "fit"), rows)
         yield Words("fit: how much of the variance is the luck of training.", note=True)
+
+
+def _over_worlds(content: Content, arm: str) -> Iterator[Block]:
+    """The lifts of the arm over drawn worlds, and which parameter changes a sign."""
+    drawn = content.drawn
+    rows = [] if drawn is None else [row for row in drawn.rows if row.arm == arm]
+    if drawn is None or not rows:
+        return
+    heads = [
+        Column("worlds", number=True),
+        Column(""),
+        Column("95% interval", number=True),
+        Column("higher in", number=True),
+        Column(""),
+        Column("worlds", number=True),
+    ]
+    lines = []
+    for row in rows:
+        direction = content.metrics[row.metric].higher_is_better
+        kind = tone(row.words, direction)
+        lines.append(
+            (
+                Cell(percent(row.lift), kind=kind),
+                Cell(title(row.metric), kind=kind),
+                plain(interval(row.low, row.high)),
+                plain(percent(row.up, 0, False)),
+                Cell(stated(row.words, direction), kind=kind, sign=SIGNS[row.words]),
+                plain(percent(row.share_of_worlds, 0, False)),
+            )
+        )
+    yield Table(f"Lifts of {arm} over drawn worlds", heads, lines)
+    note = (
+        f"over {len(drawn.names)} drawn worlds: the lift in one more; in how many it is higher;"
+        " worlds: how much of its variance is theirs."
+    )
+    yield Words(note, note=True)
+    yield from map(Words, flips(drawn, arm))
 
 
 def _lifts(content: Content, arm: str) -> Table:

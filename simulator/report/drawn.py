@@ -71,7 +71,7 @@ def _lifts_in(log: EventLog) -> WorldLifts:
 
 
 def among(places: Mapping[str, Path], settings: Mapping[str, Any]) -> dict[str, Path]:
-    """Those of the folders of further worlds whose world is drawn, as the resolved scenario says."""
+    """The folders of those further worlds that are drawn, as the resolved scenario says."""
     worlds = settings.get("worlds", {})
     return {
         name: place
@@ -160,6 +160,8 @@ def check(worlds: DrawnWorlds, content: Content) -> Check:
         meaning = "What is decided in this world need not hold in another that fits as well."
         return Check(name, "amber", value, meaning)
     value = f"All {decided} lifts decided here keep their sign over {n} worlds.{out}"
+    if not decided:
+        value = f"No lift is decided here; {n} worlds were drawn.{out}"
     if worlds.uncalibrated:
         return Check(name, "amber", value, "Those worlds say nothing of real users.")
     return Check(name, "green", value, "What is decided does not rest on this one world.")
@@ -184,13 +186,17 @@ def flip_sentence(row: Influence) -> str:
     )
 
 
-def flips(worlds: DrawnWorlds) -> list[str]:
-    """What flips a sign, in sentences; one that says that nothing is shown to."""
-    flipping = [flip_sentence(row) for row in worlds.influences if row.flips]
+def flips(worlds: DrawnWorlds, arm: str | None = None) -> list[str]:
+    """What changes the sign of a lift, of one arm or of all, in sentences; one that says that
+    nothing is shown to.
+    """
+    if not worlds.influences:
+        return []
+    rows = [row for row in worlds.influences if row.is_shown and arm in (None, row.arm)]
+    flipping = [flip_sentence(row) for row in rows if row.flips]
     if flipping:
         return flipping
-    moving = [row.parameter for row in worlds.influences if row.is_shown]
-    if moving:
-        keys = listed(sorted(set(moving)))
+    if rows:
+        keys = listed(sorted({row.parameter for row in rows}))
         return [f"No parameter is shown to change a sign; {keys} move a lift within its sign."]
     return ["No parameter of the world is shown to move a lift."]

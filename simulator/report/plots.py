@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from simulator.page import figures, words
-from simulator.report.content import Content, DailyLift, Distribution
+from simulator.report.content import Content, DailyLift, Distribution, DrawnWorlds
 from simulator.report.sentences import tone
 from simulator.stats.methods import MethodLift
 from simulator.stats.verdict import Lift
@@ -167,6 +167,45 @@ def share_of_fits(row: MethodLift, arm: int) -> Markup:
         return Markup("")
     tip = f"{words.title(row.lift.metric)}: {share:.0%} of the variance is that of the fits"
     return figures.bars([(row.lift.arm, arm, share)], 1.0, tip, [tip])
+
+
+def over_worlds(c: Content, drawn: DrawnWorlds) -> tuple[list[Markup], Markup]:
+    """The interval over worlds of each row, all on one scale, and its axis."""
+    whiskers = [figures.Whiskers(row.lift, row.low, row.high) for row in drawn.rows]
+    scale = figures.around_zero(whiskers)
+    strips = []
+    for row, whisker in zip(drawn.rows, whiskers, strict=True):
+        kind = tone(row.words, c.metrics[row.metric].higher_is_better)
+        label = words.typeset(
+            f"Over worlds: {figures.describe(row.metric, row.arm, whisker)};"
+            f" higher in {words.percent(row.up, 0, False)} of worlds"
+        )
+        strips.append(figures.strip(whisker, scale, kind, label))
+    return strips, figures.axis(scale)
+
+
+MOST_PICTURES = 6
+"""Pictures of parameters, the largest shares first."""
+
+
+def against_parameters(drawn: DrawnWorlds) -> list[tuple[str, Markup]]:
+    """The lift in each world against the parameter, of those that are shown to move it."""
+    shown = sorted((row for row in drawn.influences if row.is_shown), key=lambda row: -row.share)
+    place = {(row.metric, row.arm): i for i, row in enumerate(drawn.rows)}
+    plots = []
+    for row in shown[:MOST_PICTURES]:
+        lifts = drawn.lifts[place[row.metric, row.arm]]
+        spots = []
+        for name, value, lift in zip(
+            drawn.names, drawn.parameters[row.parameter], lifts, strict=True
+        ):
+            if words.is_defined(lift):
+                tip = f"{name}: {row.parameter} {words.number(value)}, {words.percent(lift)}"
+                at, up = (figures.Whiskers(x, x, x) for x in (value, lift))
+                spots.append(figures.Spot(at, up, "", words.typeset(tip)))
+        what = f"{words.title(row.metric)} of {row.arm} against {row.parameter}"
+        plots.append((what, figures.scatter(spots, f"{what}, a point for each world")))
+    return plots
 
 
 def spread(rows: Sequence[Distribution]) -> Markup:

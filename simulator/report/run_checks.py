@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from simulator.calibration.targets import is_beyond
 from simulator.log.notices import Notice
 from simulator.report.content import Calibration, WorldMarginal
 from simulator.stats.checks import Check
@@ -34,7 +35,7 @@ def calibrated(calibration: Calibration | None) -> Check:
         value = f"All {len(rows)} marginals are within {tolerance:.0%} of their targets ({basis})."
         meaning = "The world behaves like its data in everything that was measured."
         return Check(name, "green", value, meaning)
-    surely = [row for row in outside if _beyond(row, tolerance)]
+    surely = [row for row in outside if is_beyond(row, tolerance)]
     worst = sorted(surely or outside, key=_closeness)[:3]
     some = ", ".join(f"{row.name} {row.ratio:.2f} times its target" for row in worst)
     if surely:
@@ -55,13 +56,6 @@ def _closeness(row: WorldMarginal) -> float:
     """How near a marginal is to its target, on the scale of logarithms: the furthest is least."""
     ratio = 0.0 if math.isnan(row.ratio) else row.ratio
     return -abs(math.log(max(ratio, 1e-9)))
-
-
-def _beyond(row: WorldMarginal, tolerance: float) -> bool:
-    """Whether a marginal is out of tolerance by more than two of its standard errors."""
-    excess = abs(row.simulated - row.target) - tolerance * abs(row.target)
-    error = 0.0 if math.isnan(row.se) else row.se
-    return bool(excess > 2 * error)
 
 
 def complete(sums: UserDays, silent: Sequence[str], shown: npt.NDArray[np.float64]) -> list[Check]:

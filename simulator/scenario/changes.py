@@ -1,35 +1,23 @@
-"""Numbers of a scenario by their dotted keys: how they are read, and how they are changed."""
+"""Numbers of a scenario at their dotted keys: how plain sections are read, and how changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.config.document import near, shown
 
-if TYPE_CHECKING:
-    from simulator.scenario.model import Scenario
 
-
-def value_of(scenario: Scenario, key: str) -> float:
-    """The number at a dotted key.
+def number_at(sections: Mapping[str, Any], key: str) -> float:
+    """The number at a dotted key of plain sections.
 
     Raises:
         ValueError: no such key.
     """
-    here: Any = scenario.resolved()
-    for part in path_of(here, key):
+    here: Any = sections
+    for part in path_of(sections, key):
         here = here[part]
     return float(here)
-
-
-def with_values(scenario: Scenario, values: Mapping[str, float]) -> Scenario:
-    """The scenario with the numbers at some dotted keys changed, checked again.
-
-    Raises:
-        ValueError: no such key, or a number that its key does not take.
-    """
-    return type(scenario).model_validate(changed(scenario.resolved(), values))
 
 
 def changed(sections: dict[str, Any], values: Mapping[str, float]) -> dict[str, Any]:

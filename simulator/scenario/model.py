@@ -210,8 +210,8 @@ class Scenario(ConfigSection):
         return self.arms[arm].fits or self.fits.number
 
     def resolved(self) -> dict[str, Any]:
-        """All keys with their values, as plain JSON types; `fits`, and what a world leaves out, only
-        where they say something, so that a scenario of one fit has the bytes that it always had.
+        """All keys with their values, as plain JSON types; `fits`, and the keys of the other kind
+        of world, only where they say something, so that older scenarios keep their bytes.
         """
         values = self.model_dump(mode="json")
         if self.fits == FitsSpec():

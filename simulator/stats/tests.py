@@ -17,7 +17,7 @@ LEAST = float(np.nextafter(0.0, 1.0))
 as this.
 """
 
-_STATSMODELS = {"holm": "holm", "hochberg": "simes-hochberg", "bh": "fdr_bh"}
+_STATSMODELS = {"hochberg": "simes-hochberg", "bh": "fdr_bh"}
 
 
 class Test(NamedTuple):
@@ -86,14 +86,26 @@ def adjust(p: Floats, method: Correction = "holm") -> Floats:
     Holm (1979), valid under any dependence; Hochberg (1988), under positive dependence; Benjamini &
     Hochberg (1995) controls the false discovery rate instead; "none" leaves them as they are.
     """
-    from statsmodels.stats.multitest import multipletests
-
     p = np.asarray(p, dtype=np.float64)
     result = p.copy()
     defined = ~np.isnan(p)
-    if method != "none" and defined.any():
+    if method == "holm":
+        result[defined] = _holm(p[defined])
+    elif method != "none" and defined.any():
+        from statsmodels.stats.multitest import multipletests
+
         result[defined] = multipletests(p[defined], method=_STATSMODELS[method])[1]
     return result
+
+
+def _holm(p: Floats) -> Floats:
+    """As statsmodels, to the bit. Theirs ends with a collection of garbage: .07 s of a whole
+    process for each family, and a report has dozens.
+    """
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(adjusted, 1.0)
 
 
 def level_of_one(comparisons: int, correction: Correction, alpha: float = 0.05) -> float:

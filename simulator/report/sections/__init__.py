@@ -19,6 +19,7 @@ from simulator.report.sections import (
     elsewhere,
     numbers,
     over_days,
+    over_worlds,
     provenance,
     sample_sizes,
     trust,
@@ -35,6 +36,7 @@ READING = (
 SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
     decision.verdict,
     decision.methods,
+    over_worlds.worlds,
     decision.words,
     decision.margins,
     trust.checks,

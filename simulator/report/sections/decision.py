@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import nan
 
 from simulator.page.blocks import (
     Block,
@@ -112,7 +113,11 @@ def methods(c: Content) -> Section | None:
                 )
             )
             made_of = one.components
-            variances = (made_of.users, made_of.fits, made_of.interaction)
+            variances: tuple[float, ...] = (made_of.users, made_of.fits, made_of.interaction)
+            if c.drawn is not None:
+                of_worlds = {(one.metric, one.arm): one.between for one in c.drawn.rows}
+                spread = of_worlds.get((row.metric, row.arm), nan) * abs(row.control_mean)
+                variances = (*variances, spread**2)
             parts.append(
                 (*metric_and_arm(row), *(numeric(number, variance) for variance in variances))
             )
@@ -131,7 +136,11 @@ def methods(c: Content) -> Section | None:
         " chance where it is small. Where users are divided over fits, the interaction is in the"
         " users' part."
     )
-    variances_of = columns("Metric", "Arm", "Users", "Fits", "Interaction", text=2)
+    kinds = ["Users", "Fits", "Interaction"]
+    if c.drawn is not None:
+        kinds.append("Worlds")
+        of_parts += " Worlds: that of the difference between one drawn world and another."
+    variances_of = columns("Metric", "Arm", *kinds, text=2)
     blocks: list[Block] = [
         Words(note, note=True),
         Table("Models and methods", heads, lines),

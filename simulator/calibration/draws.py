@@ -1,0 +1,384 @@
+"""An ensemble of worlds that all meet the published marginals: what a synthetic world may be, given
+what is known.
+
+Each world is drawn from all that its parameters may be, and then moved to the targets, no further
+than it must: randomised maximum likelihood (Oliver, He & Reynolds, "Conditioning permeability
+fields to pressure data", 1996), which draws from the posterior where marginals are linear in the
+parameters and is a good proposal where they are not. An emulator, a regression of the marginals on
+the parameters, says where to move; as in history matching (Craig et al. 1997; Vernon, Goldstein &
+Bower, Bayesian Analysis 2010) it decides what is tried, never what is kept: a world is kept only if
+all marginals of its own simulation are within tolerance, as a rejection sampler would (Beaumont,
+"Approximate Bayesian computation in evolution and ecology", 2010).
+
+Parameters that the marginals identify so end near the scenario's, together, one making up for
+another; those of which they say nothing (`OPEN`) stay spread over all of their range. Every world
+has a seed, and so a catalogue and users, of its own, the same while it is moved: what its seed
+brings is met as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from policies.base import Progress, silent
+from simulator.calibration.search import STAGES, value_of, with_values
+from simulator.calibration.targets import (
+    TARGETS,
+    TOLERANCE,
+    CalibrationError,
+    PublishedFigure,
+    compare,
+    is_beyond,
+    measured,
+)
+from simulator.config.document import near
+
+if TYPE_CHECKING:
+    from simulator.scenario.model import Scenario
+
+Floats = npt.NDArray[np.float64]
+
+STEPS = 6
+"""Steps of a fitted parameter (`search.Knob.step`) to either side of the scenario's value."""
+
+TRIES = 5
+"""Simulations of a world before another is drawn in its place; most need two or three."""
+
+PATIENCE = 3
+"""Worlds drawn for each that is wanted, after which the targets count as out of reach."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a parameter may be before anything is matched: anything from `low` to `high`, alike.
+
+    Attributes:
+        key: dotted, in the scenario.
+        low, high: its ends.
+        log: whether its logarithm is alike, in place of itself.
+        whole: whether it is a whole number.
+        near: share of the range, around its middle, on which the emulator is made.
+    """
+
+    key: str
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+    near: float = 1.0
+
+    def at(self, place: float) -> float:
+        """The value at a place in -1..1."""
+        share = (place + 1.0) / 2.0
+        if self.log:
+            value = self.low * (self.high / self.low) ** share
+        else:
+            value = self.low + (self.high - self.low) * share
+        return round(value) if self.whole else float(f"{value:.5g}")
+
+
+OPEN: tuple[Range, ...] = (
+    Range("users.interests.per_user", 1, 8, whole=True),
+    Range("users.interests.spread", 0.2, 0.8),
+    Range("users.interests.concentration", 0.3, 2.0),
+    Range("users.videos.author_spread", 0.2, 1.0),
+    Range("users.videos.spread", 0.15, 0.7),
+    Range("users.affinity.author", 0.0, 0.8),
+    Range("users.affinity.taste", 0.0, 1.2),
+    Range("users.satiation.strength", 0.0, 0.3),
+    Range("users.satiation.recovery", 1.0, 48.0, log=True),
+    Range("users.drift.persistence", 0.5, 1.0),
+    Range("users.drift.renewal", 0.001, 0.1, log=True),
+    Range("users.focus.strength", 0.0, 0.8),
+    Range("users.patience.leave", 0.3, 0.55),
+    Range("users.patience.satisfaction", 0.0, 2.0),
+    Range("users.returning.satisfaction", 0.0, 2.0),
+    Range("users.returning.memory", 0.5, 0.95),
+)
+"""Parameters of which nothing is published, and what we would believe of each."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Worlds that all meet the targets.
+
+    Attributes:
+        worlds: by name, its `seed` and what it `changes` in the scenario.
+        tried: how many were simulated for it.
+        left: by parameter, the spread over the ensemble as a share of that of its whole range: 1
+            where the marginals say nothing of it.
+    """
+
+    worlds: Mapping[str, Mapping[str, Any]]
+    tried: int
+    left: Mapping[str, float]
+
+    def to_yaml(self, about: str) -> str:
+        """The file that a scenario names under `worlds`; `about` is its comment."""
+        comment = "".join(f"# {line}\n" for line in about.splitlines())
+        return comment + yaml.safe_dump(
+            {"worlds": {name: dict(world) for name, world in self.worlds.items()}},
+            sort_keys=False,
+            default_flow_style=None,
+            width=120,
+        )
+
+
+def ranges(scenario: Scenario, vary: Sequence[str] = ()) -> list[Range]:
+    """The parameters to draw: those that `abtest calibrate --fit` fits, near the scenario's values,
+    and those of which nothing is published (`OPEN`).
+
+    Args:
+        scenario: of `choice` users.
+        vary: keys, or beginnings of keys (`users.drift`); all if empty.
+
+    Raises:
+        CalibrationError: one of `vary` names none of them.
+    """
+    every = {one.key: one for one in (*_around(scenario), *OPEN)}
+    chosen = {
+        key: one
+        for key, one in every.items()
+        if not vary or any(key == name or key.startswith(f"{name}.") for name in vary)
+    }
+    for name in vary:
+        if not any(key == name or key.startswith(f"{name}.") for key in chosen):
+            raise CalibrationError(
+                f"--vary {name}: no parameter that can be drawn; {near(name, every)}"
+            )
+    return list(chosen.values())
+
+
+def _around(scenario: Scenario) -> Iterator[Range]:
+    """The ranges of the parameters that are fitted. One that the scenario does not name (of its
+    logging policy) stays what it is.
+    """
+    for stage in STAGES:
+        for knob in (knob for block in stage.blocks for knob in block.knobs):
+            try:
+                here = value_of(scenario, knob.key)
+            except ValueError:
+                continue
+            reach = STEPS * knob.step
+            low, high = here - reach, here + reach
+            if knob.log:
+                low, high = here * np.exp(-reach), here * np.exp(reach)
+            yield Range(knob.key, low, min(high, knob.most), log=knob.log and here > 0, near=0.3)
+
+
+def draw(
+    scenario: Scenario,
+    number: int,
+    vary: Sequence[str] = (),
+    *,
+    tolerance: float = TOLERANCE,
+    targets: Sequence[PublishedFigure] = TARGETS,
+    progress: Progress = silent,
+    folder: Path | None = None,
+) -> Ensemble:
+    """Draw worlds that meet all targets; the same again from the same scenario.
+
+    Args:
+        scenario: synthetic, of `choice` users; its seed decides all draws.
+        number: of worlds.
+        vary: parameters to draw (`ranges`).
+        tolerance: relative.
+        targets: what to meet.
+        progress: told of worlds.
+        folder: that of the scenario, where plug-in files are looked up.
+
+    Raises:
+        CalibrationError: the data is not synthetic, or too few worlds meet the targets.
+    """
+    parameters = ranges(scenario, vary)
+    search = _Search(scenario, parameters, tuple(targets), tolerance, folder)
+    search.make_emulator()
+    kept: list[_Try] = []
+    for i in range(PATIENCE * number):
+        if len(kept) == number:
+            break
+        progress("draw worlds", len(kept), number, {"tried": float(len(search.tries))})
+        world = search.draw_world((scenario.seed + 1 + i) % 2**64)
+        if world is not None:
+            kept.append(world)
+        elif i + 1 >= GIVE_UP and len(kept) < (i + 1) / PATIENCE:
+            break
+    if len(kept) < number:
+        raise CalibrationError(search.out_of_reach(len(kept), number))
+    digits = max(2, len(str(number)))
+    worlds = {
+        f"w{i:0{digits}d}": {"seed": one.seed, "changes": search.changes(one.place)}
+        for i, one in enumerate(kept, 1)
+    }
+    # A uniform law on -1..1 has variance 1/3.
+    left = np.std(np.array([one.place for one in kept]), axis=0) * np.sqrt(3.0)
+    keys = [one.key for one in parameters]
+    return Ensemble(worlds, len(search.tries), dict(zip(keys, left.tolist(), strict=True)))
+
+
+GIVE_UP = 12
+"""Worlds after which the share of those that meet the targets is looked at."""
+
+
+@dataclass(frozen=True)
+class _Try:
+    """A simulated world: the place of its parameters `[p]` in -1..1, its seed, and log(simulated /
+    target) `[t]`.
+    """
+
+    place: Floats
+    seed: int
+    away: Floats
+    broken: tuple[tuple[str, str], ...]
+
+
+class _Search:
+    """What has been simulated so far, and what the emulator makes of it."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        parameters: Sequence[Range],
+        targets: tuple[PublishedFigure, ...],
+        tolerance: float,
+        folder: Path | None,
+    ) -> None:
+        self.scenario, self.parameters, self.targets = scenario, parameters, targets
+        self.tolerance, self.folder = tolerance, folder
+        self.random = np.random.default_rng(scenario.seed)
+        self.tries: list[_Try] = []
+
+    def changes(self, place: Floats) -> dict[str, float]:
+        """The numbers at a place."""
+        return {one.key: one.at(x) for one, x in zip(self.parameters, place.tolist(), strict=True)}
+
+    def make_emulator(self) -> None:
+        """Simulate a Latin hypercube of places, all with the scenario's own seed: what they differ
+        in is then the parameters' doing.
+        """
+        from scipy.stats.qmc import LatinHypercube
+
+        p = len(self.parameters)
+        share = LatinHypercube(p, seed=self.random).random(max(16, 3 * p // 2))
+        for place in (2.0 * share - 1.0) * [one.near for one in self.parameters]:
+            self.simulate(place, self.scenario.seed)
+        self.learn()
+
+    def learn(self) -> None:
+        """Regress the marginals on the places of the simulations that are nearest to the
+        targets.
+        """
+        z = np.array([one.place for one in self.tries])
+        y = np.array([one.away for one in self.tries])
+        near = np.argsort(np.square(y).sum(axis=1), kind="stable")[: 3 * len(self.parameters) + 16]
+        self.slope, self.intercept, noise = _regression(z[near], y[near])
+        # What parameters do not explain is not chased.
+        self.weight = 1.0 / np.sqrt(np.square(self.tolerance / 3.0) + noise)
+
+    def draw_world(self, seed: int) -> _Try | None:
+        """A world that meets all targets, from a place drawn at random; None where it is not
+        reached.
+
+        It aims at targets of its own, anywhere within half the tolerance of the published ones, so
+        that the ensemble has the spread that the tolerance leaves.
+        """
+        p, t = len(self.parameters), len(self.intercept)
+        drawn = self.random.uniform(-1.0, 1.0, p)
+        aim = self.random.uniform(-0.5, 0.5, t) * self.tolerance
+        slope = self.slope
+        place = self.moved(drawn, drawn, self.intercept + drawn @ slope - aim, slope)
+        before: _Try | None = None
+        for _ in range(TRIES):
+            here = self.simulate(place, seed)
+            if not here.broken:
+                self.learn()
+                return here
+            if before is not None:
+                # Broyden: the slopes that explain what the last move has done.
+                step = here.place - before.place
+                surprise = here.away - before.away - step @ slope
+                slope = slope + np.outer(step, surprise) / max(float(step @ step), 1e-9)
+            before = here
+            place = self.moved(drawn, place, here.away - aim, slope)
+        self.learn()
+        return None
+
+    def moved(self, drawn: Floats, place: Floats, away: Floats, slope: Floats) -> Floats:
+        """The place within the box that balances how far its marginals are from their aims and how
+        far it is from where it was drawn.
+
+        Least squares with one row for each target and one for each parameter, whose prior standard
+        deviation, of a uniform law on -1..1, is 1 / sqrt 3.
+        """
+        from scipy.optimize import lsq_linear
+
+        prior = np.sqrt(3.0) * np.eye(len(place))
+        rows = np.vstack([(slope * self.weight).T, prior])
+        wanted = np.concatenate([self.weight * (place @ slope - away), np.sqrt(3.0) * drawn])
+        return np.asarray(lsq_linear(rows, wanted, bounds=(-1.0, 1.0)).x)
+
+    def simulate(self, place: Floats, seed: int) -> _Try:
+        """Simulate a world and compare its marginals."""
+        world = with_values(self.scenario, self.changes(place)).model_copy(update={"seed": seed})
+        rows = compare(measured(world, folder=self.folder), self.tolerance, self.targets)
+        # A rate of which nobody has an event counts as a tenth of its target: it must not bend
+        # the regression of all.
+        ratio = np.nan_to_num(np.array([row.ratio for row in rows]), nan=0.1)
+        broken = tuple((row.feed, row.name) for row in rows if is_beyond(row, self.tolerance))
+        self.tries.append(_Try(place, seed, np.log(np.clip(ratio, 0.1, 10.0)), broken))
+        return self.tries[-1]
+
+    def out_of_reach(self, kept: int, number: int) -> str:
+        """Why there are not enough worlds, in words."""
+        broken = Counter(name for one in self.tries[len(self.tries) // 2 :] for name in one.broken)
+        worst = ", ".join(f"{feed} {name} ({n})" for (feed, name), n in broken.most_common(5))
+        return (
+            f"{kept} of {number} worlds after {len(self.tries)} simulations: most often out of"
+            f" tolerance were {worst}. Fit the scenario first (--fit), give it more users or a"
+            " longer history, vary more of what moves them, or raise --tolerance"
+        )
+
+
+def _regression(z: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """Slopes `[p, t]`, intercepts `[t]` and residual variances `[t]` of targets `y` on places `z`:
+    ridge regression, with the penalty of slopes that are SLOPE in size and noise of NOISE.
+    """
+    centre, mean = z.mean(axis=0), y.mean(axis=0)
+    x = z - centre
+    gram = x.T @ x + (NOISE / SLOPE) ** 2 * np.eye(x.shape[1])
+    slope = np.linalg.solve(gram, x.T @ (y - mean))
+    degrees = float(np.trace(np.linalg.solve(gram, x.T @ x)))
+    left = np.square(y - mean - x @ slope).sum(axis=0)
+    return slope, mean - centre @ slope, left / max(len(z) - 1.0 - degrees, 1.0)
+
+
+NOISE, SLOPE = 0.05, 0.2
+"""What two simulations of like parameters differ by, and what half a range moves, both of the
+logarithm of a marginal: typical of the targets of a history of 100,000 impressions.
+"""
+
+
+def bootstraps(scenario: Scenario, number: int) -> Ensemble:
+    """Worlds of users who are fitted to the log with its users drawn anew, each another time: the
+    Bayesian bootstrap (Rubin, Annals of Statistics 1981).
+
+    Raises:
+        CalibrationError: the users are not fitted to a log.
+    """
+    key = {"learned": "users.bootstrap", "logged": "users.response.bootstrap"}
+    users: Any = scenario.users
+    if users.kind not in key:
+        raise CalibrationError(
+            f"users.kind: worlds are drawn of choice, learned and logged users; got {users.kind!r}"
+        )
+    digits = max(2, len(str(number)))
+    worlds = {f"w{i:0{digits}d}": {"changes": {key[users.kind]: i}} for i in range(1, number + 1)}
+    return Ensemble(worlds, number, {})
