@@ -15,8 +15,8 @@ from simulator.designs.registry import DESIGNS
 from simulator.stats.checks import Check, Status
 from simulator.stats.choices import Choices
 from simulator.stats.efficiency import Preference
-from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.ensemble import WorldsLift
+from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.looking import Looking
 from simulator.stats.margins import Margin
 from simulator.stats.methods import MethodLift

@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from simulator.report.content import WorldMarginal
-from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.ensemble import WorldsLift
+from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.methods import MethodLift
 from simulator.stats.segments import Segment
 from simulator.stats.sequential import Peeks
