@@ -267,7 +267,7 @@ class _Search:
         from scipy.stats.qmc import LatinHypercube
 
         p = len(self.parameters)
-        share = LatinHypercube(p, seed=self.random).random(max(16, 3 * p // 2))
+        share = LatinHypercube(p, seed=self.random).random(max(16, 5 * p // 2))
         for place in (2.0 * share - 1.0) * [one.near for one in self.parameters]:
             self.simulate(place, self.scenario.seed)
         self.learn()
@@ -293,25 +293,16 @@ class _Search:
         p, t = len(self.parameters), len(self.intercept)
         drawn = self.random.uniform(-1.0, 1.0, p)
         aim = self.random.uniform(-0.5, 0.5, t) * self.tolerance
-        slope = self.slope
-        place = self.moved(drawn, drawn, self.intercept + drawn @ slope - aim, slope)
-        before: _Try | None = None
+        place = self.moved(drawn, drawn, self.intercept + drawn @ self.slope - aim)
         for _ in range(TRIES):
             here = self.simulate(place, seed)
             if not here.broken:
-                self.learn()
-                return here
-            if before is not None:
-                # Broyden: the slopes that explain what the last move has done.
-                step = here.place - before.place
-                surprise = here.away - before.away - step @ slope
-                slope = slope + np.outer(step, surprise) / max(float(step @ step), 1e-9)
-            before = here
-            place = self.moved(drawn, place, here.away - aim, slope)
+                break
+            place = self.moved(drawn, place, here.away - aim)
         self.learn()
-        return None
+        return None if here.broken else here
 
-    def moved(self, drawn: Floats, place: Floats, away: Floats, slope: Floats) -> Floats:
+    def moved(self, drawn: Floats, place: Floats, away: Floats) -> Floats:
         """The place within the box that balances how far its marginals are from their aims and how
         far it is from where it was drawn.
 
@@ -321,8 +312,8 @@ class _Search:
         from scipy.optimize import lsq_linear
 
         prior = np.sqrt(3.0) * np.eye(len(place))
-        rows = np.vstack([(slope * self.weight).T, prior])
-        wanted = np.concatenate([self.weight * (place @ slope - away), np.sqrt(3.0) * drawn])
+        rows = np.vstack([(self.slope * self.weight).T, prior])
+        wanted = np.concatenate([self.weight * (place @ self.slope - away), prior @ drawn])
         return np.asarray(lsq_linear(rows, wanted, bounds=(-1.0, 1.0)).x)
 
     def simulate(self, place: Floats, seed: int) -> _Try:
