@@ -74,7 +74,9 @@ def test_several_clicks_ahead_are_held_out_and_found_by_one_slate() -> None:
     items = np.array([1, 2, 3, 4, 5, 1, 2, 3, 5, 1, 2, 2, 3, 4])
     clicked = np.ones(14, dtype=bool)
     clicked[10] = False
-    several = leave_out(np.array([0, 5, 8, 14]), items, Catalogue(3, 5), {}, clicked, held=3)
+    several = leave_out(
+        np.array([0, 5, 8, 14]), items, Catalogue(3, 5), {}, {"click": clicked}, held=3
+    )
     assert several.history is not None
     assert several.future is not None
     history = several.history.sequences()
@@ -109,7 +111,10 @@ def test_a_data_set_where_nobody_has_enough_clicks_is_refused() -> None:
         np.array([1, 2, 3, 1, 2]),
         np.array([True, True, True, True, False]),
     )
-    assert leave_out(offsets, items, Catalogue(3, 3), {}, clicked).notes["users held out"] == 1
+    assert (
+        leave_out(offsets, items, Catalogue(3, 3), {}, {"click": clicked}).notes["users held out"]
+        == 1
+    )
     with pytest.raises(
         DataError,
         match=(
@@ -117,10 +122,10 @@ def test_a_data_set_where_nobody_has_enough_clicks_is_refused() -> None:
             r" has 2"
         ),
     ):
-        leave_out(offsets, items, Catalogue(3, 3), {}, clicked, held=2)
+        leave_out(offsets, items, Catalogue(3, 3), {}, {"click": clicked}, held=2)
     clicked[:] = False
     with pytest.raises(
         DataError,
         match=r"no user has the 2 clicks that data.hold_out = 1 needs.* most clicks has 0",
     ):
-        leave_out(offsets, items, Catalogue(3, 3), {}, clicked)
+        leave_out(offsets, items, Catalogue(3, 3), {}, {"click": clicked})

@@ -12,9 +12,10 @@ from simulator.datasets.delimited import DataError
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
-__all__ = ["SOURCES", "DataError", "locate", "place", "read"]
+__all__ = ["SOURCES", "DataError", "files", "locate", "place", "read"]
 
 SOURCES: dict[str, tuple[str, str | None]] = {
+    "table": ("simulator.datasets.table", None),
     "kuairand": ("simulator.datasets.kuairand", "kuairand"),
     "open_bandit": ("simulator.datasets.open_bandit", "open_bandit"),
     "s3rec": ("simulator.datasets.s3rec", None),
@@ -77,6 +78,22 @@ def place(data: Data, folder: Path) -> Path:
     if path is None:
         raise DataError(f"data.path: the source {data.source!r} needs the path of its file")
     return locate(path, folder)
+
+
+def files(data: Data, folder: Path) -> list[Path]:
+    """The files that a scenario's `data` section reads, or may read: those of a folder are all.
+
+    Raises:
+        DataError: as `place`.
+    """
+    here = place(data, folder)
+    if not here.is_file():
+        return sorted(file for file in here.rglob("*") if file.is_file())
+    if data.source == "table":
+        from simulator.datasets.table import beside
+
+        return [here, *beside(data, here)]
+    return [here]
 
 
 def read(data: Data, folder: Path) -> Source:

@@ -87,7 +87,9 @@ def read(data: Data, path: Path) -> Source:
         times = table["timestamp"].to_numpy()
         _hold_to_one_unit(file, times)
     order = np.lexsort((times, user))
-    clicked = (table["label"].to_numpy() != 0)[order] if "label" in types else None
+    answers = {}
+    if "label" in types:
+        answers["click"] = (table["label"].to_numpy() != 0)[order]
     sides = {name: packed_or_plain(file.parent, name) for name in _side_names(file)}
     of_items, of_users = sides.values()
     by_item, attributes, item_notes = _features(of_items, "item_id", items, base=1)
@@ -112,7 +114,7 @@ def read(data: Data, path: Path) -> Source:
         **item_notes,
         **user_notes,
     }
-    return leave_out(offsets, item[order], catalogue, notes, clicked, data.hold_out)
+    return leave_out(offsets, item[order], catalogue, notes, answers, data.hold_out)
 
 
 def beside(file: Path) -> list[Path]:

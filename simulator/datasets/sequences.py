@@ -4,12 +4,13 @@ ones are held out (leave-one-out).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import BoolArray, Catalogue, IntArray
+from policies.base import Catalogue, IntArray
 from simulator.datasets.delimited import DataError
 from simulator.datasets.sessions import LIMIT
 from simulator.log.eventlog import EventLog
@@ -22,7 +23,7 @@ def leave_out(
     items: IntArray,
     catalogue: Catalogue,
     notes: dict[str, Any],
-    clicked: BoolArray | None = None,
+    answers: Mapping[str, npt.NDArray[Any]] | None = None,
     held: int = 1,
 ) -> Source:
     """Hold out the last `held` clicks of every user with at least one more; what is not clicked
@@ -37,7 +38,8 @@ def leave_out(
         items: `[N]` in time order within a user.
         catalogue: users, items, features.
         notes: for the report; `file` is named in messages.
-        clicked: `[N]` False where the item was shown and not clicked; None: all clicked.
+        answers: columns of the event log by name, each `[N]`: `click` (without it, all clicked),
+            and what else the log says of an interaction.
         held: clicks held out of each user.
 
     Returns:
@@ -48,7 +50,8 @@ def leave_out(
     """
     n_users = len(offsets) - 1
     user = np.repeat(np.arange(n_users), np.diff(offsets))
-    click = np.ones(len(items), dtype=bool) if clicked is None else clicked
+    answers = {"click": np.ones(len(items), dtype=bool), **(answers or {})}
+    click = answers["click"] == 1
     if np.diff(offsets).max(initial=0) > LIMIT:
         raise DataError(
             f"user {int(np.diff(offsets).argmax())} (as numbered here) has more than {LIMIT}"
@@ -75,10 +78,10 @@ def leave_out(
     }
     metadata = Metadata(("history",), n_users, catalogue.n_items, "unknown", notes=notes)
     request, n_before = place - offsets[:-1][user], np.bincount(user[before], minlength=n_users)
-    history = _columns(user, request, (request - n_before[user]) * 1000, items, click, before)
+    history = _columns(user, request, (request - n_before[user]) * 1000, items, answers, before)
     number = np.zeros(len(items), dtype=np.int64)
     number[rows] = np.arange(held)
-    future = _columns(user, number, number * 1000, items, click, rows.ravel())
+    future = _columns(user, number, number * 1000, items, answers, rows.ravel())
     return Source(
         catalogue,
         EventLog.from_columns(history, metadata),
@@ -92,7 +95,7 @@ def _columns(
     request: IntArray,
     t: IntArray,
     items: IntArray,
-    click: BoolArray,
+    answers: Mapping[str, npt.NDArray[Any]],
     rows: npt.NDArray[Any],
 ) -> dict[str, Any]:
     chosen = items[rows]
@@ -104,6 +107,6 @@ def _columns(
         "position": zeros,
         "t": t[rows],
         "item": chosen,
-        "click": click[rows],
         "logged": np.ones(len(chosen), dtype=bool),
+        **{name: values[rows] for name, values in answers.items()},
     }

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,11 @@ import numpy.typing as npt
 from simulator.log.ledger import PART, REMEDY, FileError, Ledger, commit
 
 __all__ = [
+    "HIDDEN",
     "FileError",
     "adopt",
     "load_arrays",
+    "partitions",
     "read_json",
     "save_arrays",
     "staged",
@@ -33,6 +36,22 @@ __all__ = [
     "write_texts",
     "writing",
 ]
+
+
+HIDDEN = "_."
+"""What the names of files begin with that writers of tables hide (`_temporary`, `.crc`)."""
+
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+def partitions(inside: Path) -> list[tuple[str, str | None]]:
+    """The columns that the folders of a part name, and their values, as Hive writes them
+    (`arm=new/part-0.parquet`).
+    """
+    steps = [step.partition("=") for step in inside.parts[:-1] if "=" in step]
+    return [
+        (unquote(name), None if value == HIVE_NULL else unquote(value)) for name, _, value in steps
+    ]
 
 
 def staging_of(path: Path) -> Path:

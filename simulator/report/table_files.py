@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from simulator.log.files import HIDDEN, partitions
 from simulator.report.errors import ReportError
 from simulator.stats.rows import Rows, named, of_arrow, with_index
 from simulator.stats.units import TableError
@@ -32,8 +32,6 @@ BLOCK = 1 << 24
 
 HEAD = 1 << 20
 """Bytes in which the first line ends."""
-
-HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 MAGIC = {
     b"PAR1": "a Parquet file",
@@ -96,7 +94,7 @@ def _parts(folder: Path) -> list[Path]:
     return [
         part
         for part in sorted(folder.rglob("*.parquet"))
-        if not any(n[0] in "_." for n in part.relative_to(folder).parts)
+        if not any(n[0] in HIDDEN for n in part.relative_to(folder).parts)
     ]
 
 
@@ -138,7 +136,7 @@ def _read_folder(folder: Path) -> Rows:
     try:
         rows = of_arrow(whole.replace_schema_metadata(None), place, index[0])
         return replace(
-            rows, marks=frozenset(name for name, _ in _partitions(paths[0].relative_to(folder)))
+            rows, marks=frozenset(name for name, _ in partitions(paths[0].relative_to(folder)))
         )
     except TableError as error:
         raise ReportError(f"{folder}: {error}") from error
@@ -160,21 +158,13 @@ def _kind(head: bytes) -> str:
     return next((kind for mark, kind in MAGIC.items() if head.startswith(mark)), "")
 
 
-def _partitions(inside: Path) -> list[tuple[str, str | None]]:
-    """The columns that the folders of a part name, and their values."""
-    steps = [step.partition("=") for step in inside.parts[:-1] if "=" in step]
-    return [
-        (unquote(name), None if value == HIVE_NULL else unquote(value)) for name, _, value in steps
-    ]
-
-
 def _with_partitions(table: pa.Table, inside: Path, path: Path) -> pa.Table:
     """A part with the columns of its path.
 
     Raises:
         ReportError: it has such a column itself, with other values.
     """
-    for name, value in _partitions(inside):
+    for name, value in partitions(inside):
         text = pa.array([value] * table.num_rows, pa.large_string())
         if name not in table.column_names:
             table = table.append_column(name, text)

@@ -8,6 +8,7 @@ The order of the pieces and what of them is finished already; each piece itself 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import time
 from collections import Counter
@@ -325,11 +326,9 @@ def _data(scenario: Scenario, folder: Path) -> dict[str, str]:
         return {}
     from simulator import datasets
 
-    place = datasets.place(scenario.data, folder)
-    files = (
-        [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
-    )
-    return {f"data file {file.relative_to(place.parent)}": digest(file) for file in files}
+    home = datasets.place(scenario.data, folder).parent
+    files = datasets.files(scenario.data, folder)
+    return {f"data file {os.path.relpath(file, home)}": digest(file) for file in files}
 
 
 def _missing_data(scenario: Scenario, folder: Path) -> Iterator[tuple[Keys, str]]:

@@ -512,7 +512,7 @@ def _world_broken(
         yield (*users, "kind"), f"{rule}; it has users of kind {kinds}"
     elif synthetic:
         yield from _too_large(scenario, users, data)
-    elif kind in ("learned", "logged") and source in ("kuairand", "open_bandit"):
+    elif kind in ("learned", "logged") and scenario.data.by_days:
         test_days = scenario.data.test_days
         if scenario.days > test_days:
             rule = f"must be at most {dotted((*data, 'test_days'))} ({test_days})"

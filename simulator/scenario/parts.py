@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from policies.device import Device
 from simulator.config.section import MAX_DAYS, MAX_IDS, ConfigSection, Name, Params
 from simulator.designs.fits import MOST
+from simulator.scenario.tables import (
+    ROLES,
+    Columns,
+    FeatureTable,
+    Ready,
+    Text,
+    TextLayout,
+    Zone,
+    spelled_out,
+)
 
 Count = Annotated[int, Field(ge=1, le=MAX_IDS)]
 
@@ -53,12 +63,18 @@ class Logging(PolicySpec):
     )
 
 
+OF_TABLES = ("columns", "files", "text", "items", "users", "zone", "missing", "split")
+"""Keys of `data` that only `source: table` has."""
+
+
 class Data(ConfigSection):
     """Where the history comes from."""
 
-    source: Literal["synthetic", "kuairand", "open_bandit", "s3rec", "inter", "log"] = Field(
-        default="synthetic",
-        description="`synthetic`: made by the users; else the reader of a real log (docs/data.md)",
+    source: Literal["synthetic", "table", "kuairand", "open_bandit", "s3rec", "inter", "log"] = (
+        Field(
+            default="synthetic",
+            description="`synthetic`: made by the users; else a kind of real log (docs/data.md)",
+        )
     )
     path: Reference | None = Field(
         default=None,
@@ -75,11 +91,78 @@ class Data(ConfigSection):
     )
     hold_out: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1,
-        description="s3rec, inter: clicks at the end of each user's sequence that are held out",
+        description="s3rec, inter, table: clicks at the end of each sequence that are held out",
     )
     session_gap: Annotated[float, Field(gt=0, le=1e9)] = Field(
         default=1800.0, description="real logs: seconds of silence that end a session"
     )
+    format: Ready | None = Field(
+        default=None,
+        description="table: the keys below of a published data set, by name; own keys win",
+    )
+    columns: Columns = Field(
+        default={},
+        description=f"table: which column is what ({', '.join(ROLES)}); user and item are needed",
+    )
+    files: Text | None = Field(
+        default=None, description="table: which files of a folder are read, as `log_*.csv`"
+    )
+    text: TextLayout = Field(default=TextLayout(), description="table: how a text file is cut")
+    items: FeatureTable | None = Field(default=None, description="table: features of the items")
+    users: FeatureTable | None = Field(default=None, description="table: features of the users")
+    zone: Zone | None = Field(
+        default=None,
+        description="table: of times that say none, and of midnight, where days begin; else UTC",
+    )
+    missing: Literal["refuse", "drop"] = Field(
+        default="refuse", description="table: what becomes of rows without user, item or time"
+    )
+    split: Literal["days", "last"] | None = Field(
+        default=None,
+        description=(
+            "table: the A/B is the last `test_days`, or the last `hold_out` clicks of each user;"
+            " if left out, days where there are times"
+        ),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, values: Any) -> Any:
+        return spelled_out(values)
+
+    @model_validator(mode="after")
+    def _hold_tables(self) -> Self:
+        own = [key for key in OF_TABLES if key in self.model_fields_set]
+        if self.source != "table":
+            if own:
+                raise ValueError(f"{own[0]} goes with source: table only; got {self.source}")
+            return self
+        absent = [role for role in ("user", "item") if role not in self.columns]
+        if absent:
+            raise ValueError(
+                f"source: table needs columns.{absent[0]}: the name of its column"
+                " (`abtest data describe FILE` guesses all), or a format"
+            )
+        if self.split == "days" and "time" not in self.columns:
+            raise ValueError("split: days needs columns.time")
+        return self
+
+    @property
+    def by_days(self) -> bool:
+        """Whether the A/B is the last `test_days` of a real log, and not the last clicks."""
+        if self.source == "table":
+            return self.split == "days" or (self.split is None and "time" in self.columns)
+        return self.source in ("kuairand", "open_bandit")
+
+    @model_serializer(mode="wrap")
+    def _of_its_source(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The keys of other sources than tables are what they always were."""
+        values: dict[str, Any] = handler(self)
+        del values["format"]  # spelled out
+        if self.source != "table":
+            for key in OF_TABLES:
+                del values[key]
+        return values
 
 
 class ChannelSpec(PolicySpec):
