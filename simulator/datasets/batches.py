@@ -47,7 +47,7 @@ UNIT_SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True)
-class Batch:
+class TableBatch:
     """Rows of a table.
 
     Attributes:
@@ -72,7 +72,7 @@ class Tabular(Protocol):
     names: list[str]
     files: list[Path]
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         """The rows in their order, with `columns` only.
 
         Raises:
@@ -135,12 +135,12 @@ class _Relation:
         self.stream = pa.RecordBatchReader.from_stream(source)
         self.names = list(self.stream.schema.names)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         first = 0
         for batch in self.stream:
             for start in range(0, batch.num_rows, ROWS):
                 table = pa.Table.from_batches([batch.slice(start, ROWS)]).select(list(columns))
-                yield Batch(table, _row(self.name, first + start))
+                yield TableBatch(table, _row(self.name, first + start))
             first += batch.num_rows
 
 
@@ -163,13 +163,13 @@ class _Parquet:
         self.starts = list(accumulate(counts, initial=0))
         once(path, self.names)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         first = 0
         try:
             with pq.ParquetFile(self.files[0], page_checksum_verification=True) as file:
                 for batch in file.iter_batches(ROWS, columns=list(columns)):
                     table = pa.Table.from_batches([batch]).select(list(columns))
-                    yield Batch(table, self._place(first))
+                    yield TableBatch(table, self._place(first))
                     first += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self._place(first)(0)}: cannot be read: {error}") from error
@@ -197,14 +197,14 @@ class _Arrow:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.name}: not a readable Arrow file: {error}") from error
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         with self._file() as file:
             for number in range(file.num_record_batches):
                 try:
                     table = pa.Table.from_batches([file.get_batch(number)]).select(list(columns))
                 except (pa.ArrowException, OSError) as error:
                     raise DataError(f"{self.name}: batch {number}: {error}") from error
-                yield Batch(table, _row(f"{self.name}: batch {number}", 0))
+                yield TableBatch(table, _row(f"{self.name}: batch {number}", 0))
 
 
 class _Text:
@@ -224,7 +224,7 @@ class _Text:
         self.names = list(layout.names) or self._header()
         once(path, self.names)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         names = [name or f"\0{place}" for place, name in enumerate(self.names)]
         several = len(self.delimiter) > 1
         first = 0
@@ -246,7 +246,7 @@ class _Text:
                 ),
             )
             for batch in reader:
-                yield Batch(_trimmed(pa.Table.from_batches([batch])), self._place(first))
+                yield TableBatch(_trimmed(pa.Table.from_batches([batch])), self._place(first))
                 first += batch.num_rows
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):
@@ -452,7 +452,7 @@ class _Folder:
                     f" only one of it and {first.name}"
                 )
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         for part in self.parts:
             values = dict(partitions(part.files[0].relative_to(self.folder)))
             inner = [name for name in columns if name in part.names]
@@ -462,7 +462,7 @@ class _Folder:
                     if name not in part.names:
                         cells = pa.array([values.get(name)] * table.num_rows, pa.string())
                         table = table.append_column(name, cells)
-                yield Batch(table.select(list(columns)), batch.place)
+                yield TableBatch(table.select(list(columns)), batch.place)
 
 
 def write_table(source: Any, path: Path) -> Path:

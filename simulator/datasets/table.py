@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 
 from policies.base import Catalogue, IntArray
 from simulator.datasets import table_cells as cells
-from simulator.datasets.batches import Batch, Tabular, tabular
+from simulator.datasets.batches import TableBatch, Tabular, tabular
 from simulator.datasets.delimited import DataError
 from simulator.datasets.sequences import leave_out
-from simulator.datasets.sessions import LIMIT, sessions
+from simulator.datasets.sessions import sessions
 from simulator.datasets.table_cells import Cells, Numbers
 from simulator.datasets.table_features import TableFeatures, files_of
 from simulator.datasets.table_features import catalogue as catalogue_of
@@ -49,9 +49,9 @@ READERS: dict[str, Callable[[Cells], npt.NDArray[Any]]] = {
     "click": cells.answers,
     "watch": cells.lengths,
     "duration": cells.lengths,
-    "position": lambda column: cells.wholes(column, LIMIT - 1).astype(np.int32),
+    "position": cells.positions,
     "propensity": cells.shares,
-    "tab": lambda column: cells.wholes(column, 254).astype(np.int16),
+    "tab": cells.surfaces,
     **dict.fromkeys(FEEDBACK, cells.answers),
 }
 """How the columns are read that are neither ids nor times."""
@@ -103,7 +103,7 @@ def _hold_to_names(table: Tabular, wanted: Mapping[str, str]) -> None:
             )
 
 
-def _place_of(batch: Batch, source: IntArray) -> Callable[[int], str]:
+def _place_of(batch: TableBatch, source: IntArray) -> Callable[[int], str]:
     """Where a row stands that came from the row `source` of a batch."""
     return lambda row: batch.place(int(source[row]))
 
@@ -113,6 +113,7 @@ class _Interactions:
     """All rows of a table as numbers of the house, in its order.
 
     Attributes:
+        data: the scenario's section.
         rows: where they wait.
         users, items: the ids by number, from 0.
         counts: rows of each user.
@@ -121,7 +122,8 @@ class _Interactions:
         notes: what was read, dropped and left unread.
     """
 
-    rows: _Waiting
+    data: Data
+    rows: _Waiting = field(default_factory=lambda: _Waiting())
     users: Numbers = field(default_factory=Numbers)
     items: Numbers = field(default_factory=Numbers)
     counts: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -138,13 +140,13 @@ class _Interactions:
         """Read all rows once."""
         used = [spec.column for spec in data.columns.values()]
         unused = [name for name in table.names if name and name not in used]
-        rows = cls(_Waiting())
+        rows = cls(data)
         rows.notes = {
             **({"files": [file.name for file in table.files]} if table.files else {}),
             "rows read": 0,
             **({f"columns of {Path(table.name).name} that nothing uses": unused} if unused else {}),
         }
-        clock = cells.Clock(data.zone)
+        read_time = cells.TimeReader(data.zone)
         for batch in table.batches(list(dict.fromkeys(used))):
             values, source, is_slate = cells.explode(batch.table, data.columns, batch.place)
             at = rows.notes["rows read"] + source
@@ -154,12 +156,15 @@ class _Interactions:
                 role: Cells(role, data.columns[role], column, place)
                 for role, column in values.items()
             }
-            rows.add(read, data, clock, at if is_slate else None)
+            rows.add(read, read_time, at if is_slate else None)
         rows.rows.close()
         return rows
 
     def add(
-        self, read: dict[str, Cells], data: Data, clock: cells.Clock, slate: IntArray | None
+        self,
+        read: Mapping[str, Cells],
+        read_time: cells.TimeReader,
+        slate: IntArray | None,
     ) -> None:
         """Take a batch in; `slate` is the row of the table that each row came from, where that one
         is a whole slate.
@@ -169,21 +174,18 @@ class _Interactions:
             if role not in read:
                 continue
             empty = read[role].empty
-            if data.missing == "refuse":
+            if self.data.missing == "refuse":
                 read[role].refuse(empty, "there", ": data.missing: drop leaves such rows out")
-            words = f"rows without {role}, dropped"
-            dropped = int((empty & kept).sum())
-            if dropped:
-                self.notes[words] = self.notes.get(words, 0) + dropped
+            _add_to(self.notes, f"rows without {role}, dropped", int((empty & kept).sum()))
             kept &= ~empty
         keep = pa.array(kept)
         columns: Columns = {
             "user": self.users(cells.ids(read["user"]).filter(keep)),
             "item": self.items(cells.ids(read["item"]).filter(keep)) + np.int32(1),
         }
-        columns["us"] = (
-            clock(read["time"])[kept] if "time" in read else np.zeros(kept.sum(), np.int64)
-        )
+        columns["us"] = np.zeros(int(kept.sum()), dtype=np.int64)
+        if "time" in read:
+            columns["us"] = read_time(read["time"])[kept]
         for role in ("session", "request"):
             if role in read:
                 names = pc.fill_null(cells.ids(read[role]), "").filter(keep)
@@ -213,6 +215,12 @@ class _Interactions:
         if "duration" in columns:
             self.duration = np.pad(self.duration, (0, len(self.items.of) + 1 - len(self.duration)))
             np.fmax.at(self.duration, item, columns["duration"])  # NaN: it states none
+
+
+def _add_to(notes: dict[str, Any], words: str, count: int) -> None:
+    """Count what was dropped or changed; what never happened is not said."""
+    if count:
+        notes[words] = notes.get(words, 0) + count
 
 
 class _Waiting:
@@ -289,8 +297,7 @@ def _ordered(columns: Columns, row: IntArray, notes: dict[str, Any], *, timed: b
     if not timed:
         return columns
     again = pd.DataFrame(columns).duplicated().to_numpy()
-    words = "exact duplicates dropped"
-    notes[words] = notes.get(words, 0) + int(again.sum())
+    notes["exact duplicates dropped"] = notes.get("exact duplicates dropped", 0) + int(again.sum())
     return {name: values[~again] for name, values in columns.items()}
 
 
@@ -360,9 +367,11 @@ def _log_columns(
         if name in columns:
             runs = _runs(user, session, request if name == "request" else None)
             ids = len(pd.DataFrame({"user": user, "id": columns[name]}).drop_duplicates())
-            if runs > ids:
-                words = f"{name}s in pieces, for others of the user came between"
-                rows.notes[words] = rows.notes.get(words, 0) + runs - ids
+            words = f"{name}s in pieces, for others of the user came between"
+            _add_to(rows.notes, words, runs - ids)
+    if "position" in columns:
+        position = columns["position"].astype(np.int64)
+        _hold_to_places(rows, user, session, request, position)
     n = len(user)
     duration = np.asarray(catalogue.items.get("duration", np.zeros(catalogue.n_items + 1)))[item]
     if "duration" in columns:
@@ -381,6 +390,21 @@ def _log_columns(
         "logged": np.ones(n, dtype=bool),
         **{name: columns[name] for name in ("tab", *FEEDBACK) if name in columns},
     }
+
+
+def _hold_to_places(
+    rows: _Interactions, user: IntArray, session: IntArray, request: IntArray, position: IntArray
+) -> None:
+    keys = (user, session, request, position)
+    again = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    if again.any():
+        row = int(np.argmax(again))
+        who = rows.users.original()[user[row]]
+        raise DataError(
+            f"{rows.data.path}: columns.position: user {who} has two rows at position"
+            f" {position[row]} of one slate (see columns.request): leave columns.position out, or"
+            " name the slates"
+        )
 
 
 def _runs(user: IntArray, session: IntArray, request: IntArray | None) -> int:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from policies.base import FloatArray, IntArray
 from simulator.datasets.delimited import DataError
+from simulator.datasets.sessions import LIMIT
 from simulator.scenario.tables import PER_SECOND, ColumnSpec, Unit
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -230,16 +231,31 @@ def lengths(cells: Cells) -> npt.NDArray[np.float32]:
     return (value / PER_SECOND[cells.spec.unit or "s"]).astype(np.float32)
 
 
-def wholes(cells: Cells, high: int) -> IntArray:
-    """Whole numbers `[N]` of 0 to `high`, -1 where the cell is empty.
+def positions(cells: Cells) -> npt.NDArray[np.int32]:
+    """Places in a slate `[N]`, from 0.
 
     Raises:
-        DataError: any other cell.
+        DataError: a cell that is none.
     """
-    rule = f"a whole number of 0 to {high:,}"
+    rule = f"a place in the slate of 0 to {LIMIT - 1:,}"
+    cells.refuse(cells.empty, rule)
+    return _wholes(cells, LIMIT - 1, rule).astype(np.int32)
+
+
+def surfaces(cells: Cells) -> npt.NDArray[np.int16]:
+    """Surfaces of an app `[N]`, -1 where the cell is empty.
+
+    Raises:
+        DataError: a cell that is none.
+    """
+    return _wholes(cells, 254, "a surface of 0 to 254").astype(np.int16)
+
+
+def _wholes(cells: Cells, high: int, rule: str) -> FloatArray:
     value = numbers(cells, rule)
-    cells.refuse((value < 0) | (value > high) | (value != np.floor(value)) & ~np.isnan(value), rule)
-    return np.where(np.isnan(value), -1, value).astype(np.int64)
+    is_whole = np.isnan(value) | (value == np.floor(value))
+    cells.refuse((value < 0) | (value > high) | ~is_whole, rule)
+    return np.where(np.isnan(value), -1, value)
 
 
 def shares(cells: Cells) -> npt.NDArray[np.float32]:
@@ -262,7 +278,7 @@ def unit_of(low: float, high: float) -> Unit | None:
 
 
 @dataclass
-class Clock:
+class TimeReader:
     """Reads times; what the first batch was taken for holds for all.
 
     Attributes:
