@@ -20,7 +20,7 @@ from simulator.log.eventlog import EventLog
 from simulator.report import comparison
 from simulator.report import worlds as world
 from simulator.report.content import Content
-from tests.worlds import decided_content, feedback_log, interleaved_log, paired_log
+from tests.worlds import decided_content, feedback_log, interleaved_log, paired_log, with_fits
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,40 @@ def test_runs_of_one_seed_are_not_independent(tmp_path: Path) -> None:
     found = comparison.read([tmp_path / "0", tmp_path / "1"])
     assert all(row.differ is row.pooled is None for row in found.rows)
     assert any("not independent" in note for note in found.notes)
+
+
+def test_both_verdicts_are_compared(runs: list[Path], tmp_path: Path) -> None:
+    """A run of one fit says nothing of the methods, and stands there without a lift."""
+    for seed in (5, 6):
+        log = with_fits(feedback_log(n_users=150, seed=seed), 3)
+        report.write(log, tmp_path / f"fits{seed}")
+    several = [tmp_path / "fits5", tmp_path / "fits6"]
+    both = comparison.read(several)
+    row = next(r for r in both.methods if (r.metric, r.arm) == ("click", "recgpt"))
+    models = next(r for r in both.rows if (r.metric, r.arm) == ("click", "recgpt"))
+    written = report.load(several[0])
+    (method,) = [m for m in written.methods if m.arm == "recgpt"]
+    lift = next(one.lift for one in method.rows if one.lift.metric == "click")
+    assert row.lifts["fits5"].low == lift.low
+    assert row.pooled is not None
+    assert row.pooled != models.pooled
+    assert any("fits are as random as users" in note for note in both.notes)
+
+    mixed = comparison.read([several[0], runs[1]])
+    row = next(r for r in mixed.methods if (r.metric, r.arm) == ("click", "recgpt"))
+    assert list(row.lifts) == ["fits5"]
+    assert (row.agree, row.pooled) == ("undecided", None)
+    assert any(note.startswith("seed6: ") and "one fit" in note for note in mixed.notes)
+    answer = CliRunner().invoke(
+        main, ["compare", *map(str, several), "--out", str(tmp_path / "out")]
+    )
+    assert answer.exit_code == 0, answer.output
+    assert "Lift of the methods by run" in answer.output
+    text = (tmp_path / "out" / "compare.md").read_text(encoding="utf-8")
+    assert "## Lift of the methods in each run" in text
+    assert "Runs taken together: methods" in (tmp_path / "out" / "compare.html").read_text()
+
+    assert comparison.read(runs).methods == ()
 
 
 def test_the_command_writes_all_three_and_prints_a_table(runs: list[Path], tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ from simulator.page.blocks import (
 from simulator.report import load
 from simulator.report.content import SCHEMA_VERSION, Across, Content, DecidedLift, Size, Users
 from simulator.report.errors import ReportError
-from simulator.report.sentences import compared, directions, needed
+from simulator.report.sentences import compared, directions, method_line, needed
 from simulator.report.stored import as_json
-from simulator.report.worlds import across
+from simulator.report.worlds import across, across_methods
 from simulator.stats.pooling import fixed_effect
 
 
@@ -102,7 +102,8 @@ class Compared:
         schema: version of compare.json.
         runs: by name.
         differences: the settings that are not the same in all.
-        rows: the lifts.
+        rows: the lifts of the models that were trained.
+        methods: those of the methods, where the fits of a run say something of them.
         designs: users that each design needs, where the runs are of one world.
         notes: what to know before the lifts are read.
     """
@@ -111,6 +112,7 @@ class Compared:
     runs: Mapping[str, RunFacts]
     differences: tuple[Difference, ...]
     rows: tuple[AcrossRuns, ...]
+    methods: tuple[AcrossRuns, ...]
     designs: tuple[DesignUsers, ...]
     notes: tuple[str, ...]
 
@@ -150,11 +152,15 @@ def compare(contents: Mapping[str, Content]) -> Compared:
     seeds = [content.seed for content in contents.values()]
     independent = None not in seeds and len(set(seeds)) == len(seeds)
     repeats = independent and keys <= {"seed", "name", "description"}
-    rows = []
-    for row in across(contents):
-        whole = independent and len(row.lifts) == len(contents)
-        together = _pool(list(row.lifts.values()), repeats) if whole else Pooling()
-        rows.append(AcrossRuns(**vars(row), **vars(together)))
+
+    def pooled(rows: Sequence[Across]) -> tuple[AcrossRuns, ...]:
+        together = []
+        for row in rows:
+            whole = independent and len(row.lifts) == len(contents)
+            pooling = _pool(list(row.lifts.values()), repeats) if whole else Pooling()
+            together.append(AcrossRuns(**vars(row), **vars(pooling)))
+        return tuple(together)
+
     metrics = {
         name: metric for content in contents.values() for name, metric in content.metrics.items()
     }
@@ -162,9 +168,10 @@ def compare(contents: Mapping[str, Content]) -> Compared:
         SCHEMA_VERSION,
         runs,
         differences,
-        tuple(rows),
+        pooled(across(contents)),
+        pooled(across_methods(contents)),
         _designs(contents, keys),
-        (*_notes(runs, independent, repeats), *directions(metrics)),
+        (*_notes(runs, independent, repeats), *_of_what(contents), *directions(metrics)),
     )
 
 
@@ -205,9 +212,20 @@ def document(content: Compared) -> Document:
             "Lifts",
         )
     ]
-    together = [row for row in rows if row.differ is not None]
+    if content.methods:
+        note = (
+            "As above, with fits as random as users: what another training would get, too. Runs of"
+            " one fit say nothing of it and are left out."
+        )
+        blocks: list[Block] = [Words(note, note=True), across(content.methods)]
+        sections.append(Section("methods", "Lift of the methods in each run", blocks, "Methods"))
+    together: list[Block] = []
+    for what, some in (("models", rows), ("methods", content.methods)):
+        independent = [row for row in some if row.differ is not None]
+        if independent:
+            together += _pooled(independent, what)
     if together:
-        sections.append(Section("together", "Taken together", _pooled(together), "Together"))
+        sections.append(Section("together", "Taken together", together, "Together"))
     if content.designs:
         sections.append(
             Section(
@@ -230,10 +248,10 @@ def document(content: Compared) -> Document:
     )
 
 
-def _pooled(rows: Sequence[AcrossRuns]) -> list[Block]:
+def _pooled(rows: Sequence[AcrossRuns], what: str) -> list[Block]:
     note = (
-        "Differ: the p-value that the true lift is the same in all runs (Cochran's Q). Pooled: the"
-        " inverse-variance mean, for repeats of one scenario only."
+        f"The lifts of the {what}. Differ: the p-value that the true lift is the same in all runs"
+        " (Cochran's Q). Pooled: the inverse-variance mean, for repeats of one scenario only."
     )
     heads = columns("Metric", "Arm", "Differ, p", "Pooled", "95% interval", text=2)
     lines = []
@@ -248,7 +266,7 @@ def _pooled(rows: Sequence[AcrossRuns]) -> list[Block]:
                 plain(ends),
             )
         )
-    return [Words(note, note=True), Table("Runs taken together", heads, lines)]
+    return [Words(note, note=True), Table(f"Runs taken together: {what}", heads, lines)]
 
 
 def _needed(designs: Sequence[DesignUsers]) -> list[Block]:
@@ -378,6 +396,19 @@ def _designs(contents: Mapping[str, Content], differences: set[str]) -> tuple[De
             row.lifts.update(dict.fromkeys(need.users, need.lift))
             row.users.update(need.users)
     return tuple(row for row in rows.values() if set(by_kind) <= set(row.users))
+
+
+def _of_what(contents: Mapping[str, Content]) -> Iterator[str]:
+    """Whether the runs speak of models or of methods: once where all say the same."""
+    lines = {}
+    for name, content in contents.items():
+        line = method_line(content.methods, content.unit)
+        if line is not None:
+            lines[name] = line
+    if len(lines) == len(contents) and len(set(lines.values())) == 1:
+        yield next(iter(lines.values()))
+    else:
+        yield from (f"{name}: {line}" for name, line in lines.items())
 
 
 def _notes(runs: Mapping[str, RunFacts], independent: bool, repeats: bool) -> list[str]:

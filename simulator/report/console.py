@@ -11,7 +11,7 @@ from rich.console import Console
 from simulator.page import terminal
 from simulator.page.blocks import Block, Cell, Column, Facts, Gate, Heading, Table, Words, plain
 from simulator.page.words import detects, interval, percent, probability, title, whole
-from simulator.report.comparison import Compared, DesignUsers
+from simulator.report.comparison import AcrossRuns, Compared, DesignUsers
 from simulator.report.content import Content
 from simulator.report.drawn import flips
 from simulator.report.sentences import (
@@ -167,25 +167,34 @@ def _comparison(content: Compared) -> Iterator[Block]:
             for number, (name, run) in enumerate(runs, 1)
         ]
     )
-    tones = {"same sign": "good", "opposite": "bad"}
-    rows = []
-    for row in content.rows:
-        cells = (row.lifts.get(name) for name in names)
-        lifts = [
-            plain("n/a") if cell is None else Cell(percent(cell.lift), sign=SIGNS[cell.verdict])
-            for cell in cells
-        ]
-        agreement = Cell(AGREEMENTS[row.agree], kind=tones.get(row.agree, "open"))
-        rows.append((plain(row.arm), plain(title(row.metric)), *lifts, agreement))
-    numbered = (Column(f"[{i}]", number=True) for i in range(1, len(names) + 1))
-    columns = [Column("arm"), Column("metric"), *numbered, Column("agreement")]
-    yield Table("Lift by run", columns, rows)
+    yield _by_run(content.rows, names, "Lift by run")
+    if content.methods:
+        yield _by_run(content.methods, names, "Lift of the methods by run", caption=True)
     if content.designs:
         yield _needed(content.designs)
     for difference in content.differences[:20]:
         values = " | ".join(str(difference.values[name]) for name in names)
         yield Words(f"{difference.key}: {values}", note=True)
     yield from map(Words, content.notes)
+
+
+def _by_run(
+    rows: Sequence[AcrossRuns], names: Sequence[str], title_of_all: str, *, caption: bool = False
+) -> Table:
+    """The lift of each arm and metric in each run, and whether the runs agree."""
+    tones = {"same sign": "good", "opposite": "bad"}
+    lines = []
+    for row in rows:
+        cells = (row.lifts.get(name) for name in names)
+        lifts = [
+            plain("n/a") if cell is None else Cell(percent(cell.lift), sign=SIGNS[cell.verdict])
+            for cell in cells
+        ]
+        agreement = Cell(AGREEMENTS[row.agree], kind=tones.get(row.agree, "open"))
+        lines.append((plain(row.arm), plain(title(row.metric)), *lifts, agreement))
+    numbered = (Column(f"[{i}]", number=True) for i in range(1, len(names) + 1))
+    columns = [Column("arm"), Column("metric"), *numbered, Column("agreement")]
+    return Table(title_of_all, columns, lines, caption=title_of_all if caption else "")
 
 
 def _needed(designs: Sequence[DesignUsers]) -> Table:

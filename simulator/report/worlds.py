@@ -27,6 +27,7 @@ from simulator.report.errors import ReportError
 from simulator.report.run_checks import CALIBRATION
 from simulator.report.stored import StoredError, decode
 from simulator.stats.checks import Check
+from simulator.stats.verdict import Lift
 from simulator.users.learned.support import Support
 from simulator.users.learned.support import support as measured_support
 
@@ -125,16 +126,39 @@ def across(contents: Mapping[str, Content]) -> list[Across]:
     Args:
         contents: gathered reports by name of the world or run.
     """
-    lifts: dict[tuple[str, str], dict[str, DecidedLift]] = {}
+    cells = {}
     for name, content in contents.items():
-        for row, verdict in content.decided():
-            cell = DecidedLift(row.lift, row.low, row.high, verdict.verdict)
-            lifts.setdefault((row.metric, row.arm), {})[name] = cell
-    rows = []
-    for (metric, arm), cells in lifts.items():
-        verdicts = [cell.verdict for cell in cells.values()]
-        rows.append(Across(metric, arm, cells, _agree(verdicts, len(contents))))
-    return rows
+        cells[name] = [
+            (row, DecidedLift(row.lift, row.low, row.high, verdict.verdict))
+            for row, verdict in content.decided()
+        ]
+    return _side_by_side(cells)
+
+
+def across_methods(contents: Mapping[str, Content]) -> list[Across]:
+    """As `across`, of the methods: without the runs whose fits tell nothing of them; [] where those
+    of none do.
+    """
+    cells = {}
+    for name, content in contents.items():
+        lifts = [row.lift for method in content.methods for row in method.rows]
+        cells[name] = [
+            (lift, DecidedLift(lift.lift, lift.low, lift.high, lift.words)) for lift in lifts
+        ]
+    return _side_by_side(cells)
+
+
+def _side_by_side(cells: Mapping[str, Sequence[tuple[Lift, DecidedLift]]]) -> list[Across]:
+    """The rows of several worlds or runs by name, put together by metric and arm."""
+    lifts: dict[tuple[str, str], dict[str, DecidedLift]] = {}
+    for name, rows in cells.items():
+        for row, decided in rows:
+            lifts.setdefault((row.metric, row.arm), {})[name] = decided
+    together = []
+    for (metric, arm), decided_in in lifts.items():
+        verdicts = [decided.verdict for decided in decided_in.values()]
+        together.append(Across(metric, arm, decided_in, _agree(verdicts, len(cells))))
+    return together
 
 
 def over(contents: Mapping[str, Content]) -> tuple[AcrossWorlds, ...]:

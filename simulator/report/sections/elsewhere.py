@@ -63,7 +63,7 @@ def worlds(c: Content) -> Section | None:
 
 def across(rows: Sequence[Across]) -> Table:
     """The lift of each arm and metric in each of several worlds or runs."""
-    names = list(rows[0].lifts)
+    names = list(dict.fromkeys(name for row in rows for name in row.lifts))
     tones = {"same sign": "good", "opposite": "bad"}
     lines = []
     for row in rows:
