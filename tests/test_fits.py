@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from click.testing import CliRunner
 
 from policies.base import Policy
 from policies.registry import make
 from simulator import report
+from simulator.cli import main
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, LogError
@@ -20,6 +22,7 @@ from simulator.offpolicy.rounds import Stream
 from simulator.report.stored import encode
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats import units
+from simulator.stats.checks import fits_ratio
 from simulator.stats.methods import method_lifts, unknown
 from tests.worlds import log_digests, simulate_scenario, tiny_scenario, write_scenario
 
@@ -213,6 +216,50 @@ def test_a_log_of_several_fits_must_say_which(divided: Path) -> None:
     without = EventLog(log.metadata, log.table.drop_columns([FIT]))
     with pytest.raises(LogError, match="column 'fit' is missing: the scenario has 3 fits"):
         without.validate()
+
+
+def without(root: Path, arm: str, fit: int, users: int | None = None) -> EventLog:
+    """The log of a run without the rows of one fit of an arm, of its first users or of all."""
+    log = EventLog.open(root / "log")
+    table = log.table
+    lost = pc.and_(pc.equal(table["arm"], log.metadata.arms.index(arm)), pc.equal(table[FIT], fit))
+    if users is not None:
+        theirs = np.unique(table["user"].filter(lost).to_numpy())[:users]
+        lost = pc.and_(lost, pc.is_in(table["user"], pa.array(theirs)))
+    return EventLog(log.metadata, table.filter(pc.invert(lost)))
+
+
+@pytest.mark.parametrize("kind", ["divided", "crossed"])
+def test_a_log_without_the_rows_of_a_fit_is_refused(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """And so is a file of it that somebody gives to `abtest report`."""
+    damaged = without(request.getfixturevalue(kind), "network", 2)
+    with pytest.raises(LogError, match="the arm 'network' has no row of fit 2, with which"):
+        damaged.validate()
+    damaged.write(tmp_path / "log.parquet")
+    answer = CliRunner().invoke(main, ["report", str(tmp_path / "log.parquet")])
+    assert answer.exit_code == 2
+    assert "has no row of fit 2" in answer.output
+    assert "give the whole log" in answer.output
+
+
+@pytest.mark.parametrize("kind", ["divided", "crossed"])
+def test_users_that_a_fit_has_lost_are_seen(kind: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(kind)
+    whole = fits_ratio(units.read(EventLog.open(root / "log")))
+    assert (whole.name, whole.status) == ("users by fit", "green")
+    few = 15 if kind == "divided" else 40
+    damaged = fits_ratio(units.read(without(root, "network", 1, few)))
+    assert damaged.status == "red"
+    assert damaged.meaning.startswith("users of a fit are missing")
+
+
+def test_fits_of_an_arm_whose_policy_draws_nothing_are_refused(tmp_path: Path) -> None:
+    arms = {"counts": {**ARMS["counts"], "fits": 3}, "network": BPR}
+    rule = "arms.counts.fits: policy 'itemknn' draws nothing in training"
+    with pytest.raises(ScenarioError, match=rule):
+        simulate_scenario(tmp_path, tiny_scenario(arms, fits=DIVIDED))
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,7 @@ class EventLog:
                 row += batch.num_rows
             if written is not None:
                 seal.compare(written, place)
+        inspector.finish()
 
     def _parts(self) -> Iterator[tuple[str, EventLog, dict[str, Any] | None]]:
         """Each part: how it is called in messages, its rows, and the seal that it carries."""

@@ -14,6 +14,8 @@ read a log through `inspected`, which holds every row to them.
     known stands null, never NaN.
 - In a log that was split by users, as its scenario says, rows are in the arm that the scenario's
     seed gives their user.
+- In a log of several fits, rows are of the fit that the scenario's seed gives their user (where
+    users are divided over them), and every fit of an arm has rows where it has users.
 - Only NULLABLE columns have nulls.
 - A part that carries a seal has the rows, the values and the metadata that were written.
 """
@@ -35,6 +37,9 @@ Array = npt.NDArray[Any]
 
 TIME = 200 * 365 * DAY
 """ms. Farther from t = 0 no row lies; a time in microseconds does."""
+
+LOST = 1e-6
+"""No row of a fit is taken for loss where the chance that none of its users came is below this."""
 
 INSPECTED = (*KEY, "t", "item", "propensity", "watch", "duration", "channel")
 """The columns that rules speak of."""
@@ -66,6 +71,9 @@ class Inspector:
         self._arm_of_user = metadata.arm_of_user()
         self._fits = metadata.fits
         self._fits_of_arm = metadata.fits_of_arm()
+        lives = self._fits.number if self._fits.crossed else 1
+        shape = (len(metadata.arms), lives, metadata.n_users)
+        self._came = np.zeros(shape if self._fits.number > 1 else 0, dtype=bool)
         self._last: list[Array] | None = None
 
     def inspect(self, place: str, row: int, batch: pa.RecordBatch) -> None:
@@ -99,6 +107,42 @@ class Inspector:
         self._split(place, row, values)
         self._divided(place, row, values)
         self._order(place, row, values)
+        if self._fits.number > 1:
+            life = values[FIT] if self._fits.crossed else 0
+            self._came[values["arm"], life, values["user"]] = True
+
+    def finish(self) -> None:
+        """Check what can be told when all rows are known.
+
+        Raises:
+            LogError: a fit without rows.
+        """
+        if self._fits.number == 1:
+            return
+        for arm, name in enumerate(self._metadata.arms):
+            if self._fits_of_arm[arm] == 1:
+                continue
+            came, users = self._by_fit(arm)
+            for fit in np.flatnonzero((came == 0) & (users > 0)):
+                others = (came.sum() - came[fit]) / max(users.sum() - users[fit], 1)
+                if (1.0 - others) ** users[fit] < LOST:
+                    raise LogError(
+                        f"the arm {name!r} has no row of fit {fit}, with which {users[fit]:,} users"
+                        f" live, though {others:.0%} of the users of its other fits came: rows are"
+                        " missing; give the whole log"
+                    )
+
+    def _by_fit(self, arm: int) -> tuple[Array, Array]:
+        """Of each fit of an arm, how many users have rows, and how many live with it."""
+        number = int(self._fits_of_arm[arm])
+        user = np.arange(self._metadata.n_users)
+        if self._arm_of_user is not None:
+            user = user[self._arm_of_user == arm]
+        came = self._came[arm][:, user]
+        if self._fits.crossed:
+            return came[:number].sum(axis=1), np.full(number, len(user))
+        fit = self._fits.fit_of_user(self._metadata.scenario.get("seed", 0), user, number)
+        return np.bincount(fit[came[0]], minlength=number), np.bincount(fit, minlength=number)
 
     def _nulls(self, place: str, row: int, table: pa.Table) -> None:
         for name in table.column_names:

@@ -66,9 +66,11 @@ def checks(
         segmented = table.assigned is not None and table.groups
         groups = [segment_balance(table)] if segmented else []
         return [ratio, before, *groups, events, influence]
+    several = [fits_ratio(source)] if max(source.fits, default=1) > 1 else []
     return [
         ratio,
         sequential_sample_ratio(source),
+        *several,
         before,
         events,
         influence,
@@ -111,6 +113,50 @@ def sample_ratio(table: UnitTable, shares: Sequence[float] | None = None) -> Che
     p = float(chisquare(counts, expected).pvalue) if counts.sum() else float("nan")
     value = f"{' : '.join(f'{c:,}' for c in counts)}, chi-square p = {p:.3g}"
     return Check(name, _status(p, 0.01, 0.001), value, _ratio_meaning(p))
+
+
+def fits_ratio(days: UserDays) -> Check:
+    """Users who came, by fit, in each arm with several: whether a user comes at all does not depend
+    on the fit, so their shares are equal but for chance (Pearson's chi-square, Bonferroni over the
+    arms).
+    """
+    from scipy.stats import chi2_contingency
+
+    name = "users by fit"
+    smallest = 1.0
+    texts = []
+    arms = [i for i, number in enumerate(days.fits) if number > 1]
+    for arm in arms:
+        came, users = _users_by_fit(days, arm)
+        texts.append(f"{' : '.join(f'{n:,.0f}' for n in came)} in {days.arms[arm]}")
+        table = np.stack([came, users - came])
+        if (table.sum(axis=1) > 0).all():
+            smallest = min(smallest, float(chi2_contingency(table).pvalue))
+    p = min(smallest * len(arms), 1.0)
+    value = f"who came: {', '.join(texts)}; chi-square p = {p:.3g}"
+    meaning = "as many users have come to each fit as were dealt to it, but for chance"
+    if p < 0.01:
+        meaning = (
+            "users of a fit are missing: find where their rows were lost before you read a lift,"
+            " most of all one of a method"
+        )
+    return Check(name, _status(p, 0.01, 0.001), value, meaning)
+
+
+def _users_by_fit(days: UserDays, arm: int) -> tuple[Floats, Floats]:
+    """Of each fit of an arm, how many users have impressions, and how many live with it."""
+    everybody = np.arange(days.n_users)
+    here = everybody if days.assigned is None else everybody[days.assigned == arm]
+    if days.lives:
+        seen = [life.terms["impressions"][arm, here].any(axis=1).sum() for life in days.lives]
+        return np.array(seen, dtype=np.float64), np.full(len(seen), float(len(here)))
+    assert days.fit_of_user is not None
+    fit = days.fit_of_user[here]
+    seen_here = days.terms["impressions"][arm, here].any(axis=1).astype(np.float64)
+    users = np.bincount(fit, minlength=days.fits[arm]).astype(np.float64)
+    came = np.bincount(fit, seen_here, minlength=days.fits[arm])
+    dealt = users > 0
+    return np.asarray(came[dealt], dtype=np.float64), users[dealt]
 
 
 def _ratio_meaning(p: float) -> str:
