@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from simulator import report
 from simulator.cli.audit import content as audit_content
 from simulator.log.eventlog import EventLog
-from simulator.log.metadata import FIT, HISTORY
 from simulator.page.blocks import Fold, Table
 from simulator.page.html import page
 from simulator.page.markdown import markdown
@@ -34,24 +32,19 @@ from simulator.stats import units
 from simulator.stats.choices import Choices
 from simulator.stats.margins import Margins
 from simulator.stats.verdict import lifts
-from tests.worlds import feedback_log, interleaved_log, paired_log, switchback_log
-
-
-def with_fits(log: EventLog, number: int) -> EventLog:
-    """The log as if its users had been divided over fits of every arm."""
-    arms = {name: {} for name in log.metadata.arms if name != HISTORY}
-    scenario = {"seed": 0, **log.metadata.scenario, "fits": {"number": number}, "arms": arms}
-    meta = dataclasses.replace(log.metadata, scenario=scenario)
-    user = log.table["user"].to_numpy().astype(np.int64)
-    fit = meta.fits.fit_of_user(scenario["seed"], user, number)
-    fit = np.where(log.table["t"].to_numpy() < 0, 0, fit)
-    column = pa.array(fit.astype(np.uint8))
-    return EventLog(meta, log.table.append_column(pa.field(FIT, pa.uint8(), False), column))
+from tests.worlds import (
+    feedback_log,
+    fit_values,
+    interleaved_log,
+    paired_log,
+    switchback_log,
+    with_fits,
+)
 
 
 def a_paired_run(home: Path) -> Content:
-    """With everything beside it that a run may have: an audit, a replay, another world, margins,
-    resampling.
+    """With everything beside it that a run may have: an audit, a replay, another world, fits,
+    margins, resampling.
     """
     log = feedback_log(n_users=120)
     found = audit_content(
@@ -119,6 +112,7 @@ def a_paired_run(home: Path) -> Content:
             },
         ],
     }
+    fit_values([0.2, 0.21, 0.05], 100, np.random.default_rng(2)).save(home)
     log = with_fits(log, 3)
     notes = {"calibration": calibration, "source": "made"}
     scenario = {**log.metadata.scenario, "worlds": changes}

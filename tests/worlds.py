@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -24,7 +25,8 @@ from policies.scored import Scored
 from policies.time import DAY
 from recgpt.model import GPT, Shape
 from simulator.log.eventlog import EventLog
-from simulator.log.metadata import Metadata
+from simulator.log.fit_values import FitValues
+from simulator.log.metadata import FIT, HISTORY, Metadata
 from simulator.report.content import Content, Size, Verdict
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
@@ -169,6 +171,18 @@ def feedback_log(
     )
 
 
+def with_fits(log: EventLog, number: int) -> EventLog:
+    """The log as if its users had been divided over fits of every arm."""
+    arms = {name: {} for name in log.metadata.arms if name != HISTORY}
+    scenario = {"seed": 0, **log.metadata.scenario, "fits": {"number": number}, "arms": arms}
+    meta = dataclasses.replace(log.metadata, scenario=scenario)
+    user = log.table["user"].to_numpy().astype(np.int64)
+    fit = meta.fits.fit_of_user(scenario["seed"], user, number)
+    fit = np.where(log.table["t"].to_numpy() < 0, 0, fit)
+    column = pa.array(fit.astype(np.uint8))
+    return EventLog(meta, log.table.append_column(pa.field(FIT, pa.uint8(), False), column))
+
+
 def switchback_log(arm_of_day: list[int], plays: np.ndarray) -> EventLog:
     """`plays` `[users, days]` impressions, each watched one second, a click on the first of a
     day.
@@ -283,6 +297,21 @@ def decided_content(
         power=(),
         versions={},
     )
+
+
+def fit_values(
+    mean: list[float], n_users: int, draws: np.random.Generator, floor: float = 0.05
+) -> FitValues:
+    """What fits of one arm find of held-out clicks at some rates, and the floor."""
+    rates = np.array([*mean, floor, floor])
+    clicks = 1.0 + draws.poisson(3.0, n_users)
+    taste = draws.gamma(2.0, 0.5, n_users)
+    chance = np.minimum(rates[:, None] * taste, 1.0)
+    hits = draws.binomial(clicks.astype(int), chance).astype(np.float64)
+    arms = (*("arm" for _ in mean), "", "")
+    policies = (*("p" for _ in mean), "popularity", "itemknn")
+    fits = (*range(len(mean)), 0, 0)
+    return FitValues(10, arms, policies, fits, clicks, hits, hits)
 
 
 # Scenarios and their runs.

@@ -8,7 +8,7 @@ spread over processes (shards) cannot change a byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -86,6 +86,12 @@ class ShardLives:
     def rows(self, index: Any) -> Self:
         """The lives at `index`."""
         return type(self)(**{name: column[index] for name, column in self.state().items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[ShardLives]) -> ShardLives:
+        """The lives of several shards, in the order of their users."""
+        names = cls.__dataclass_fields__
+        return cls(**{n: np.concatenate([getattr(part, n) for part in parts]) for n in names})
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """All columns by name."""

@@ -50,8 +50,8 @@ def write(
             nothing else depends on it.
         run: the run's folder, where the same arms in further worlds (`worlds/<name>`), a replay of
             the log (`replay`) and an audit (`audit.json`) may lie, offline figures (`fidelity`),
-            and what the run has noticed of its policies (`notices.json`), to be shown beside;
-            `folder` if left out.
+            what the fits find of held-out clicks (`fits.npz`), and what the run has noticed of its
+            policies (`notices.json`), to be shown beside; `folder` if left out.
         strict: refuse to report a lift, and write nothing, where a check is red (a world out of
             calibration, an arm given up).
         margins: guardrails and equivalences that were planned, by user.
@@ -70,10 +70,12 @@ def write(
         MetricError: `better` of no metric, or no direction.
     """
     from simulator.log import notices as noticed
+    from simulator.log.fit_values import FitValues
     from simulator.report import audited, drawn, offline
     from simulator.report import run_checks as checks
     from simulator.report import worlds as world
     from simulator.report.gather import gather, with_check
+    from simulator.stats.fit_checks import check_fits, judge_fits
 
     content = gather(
         log, runtime=runtime, progress=progress, margins=margins, choices=choices, better=better
@@ -87,6 +89,10 @@ def write(
     )
     if content.audit is not None:
         content = with_check(content, audited.check(content.audit))
+    held_out = FitValues.load(home)
+    if held_out is not None:
+        content = replace(content, fits=tuple(judge_fits(held_out)))
+        content = with_check(content, check_fits(content.fits))
     notices = noticed.kept(home.glob(noticed.FILE))
     if notices:
         content = with_check(content, checks.promises(notices))

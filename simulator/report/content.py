@@ -17,6 +17,7 @@ from simulator.stats.choices import Choices
 from simulator.stats.efficiency import Preference
 from simulator.stats.ensemble import WorldsLift
 from simulator.stats.fit_audit import AuditedMethods
+from simulator.stats.fit_checks import FitFigure
 from simulator.stats.looking import Looking
 from simulator.stats.margins import Margin
 from simulator.stats.methods import MethodLift
@@ -521,6 +522,8 @@ class Content:
         preference: of interleaved slates.
         offline, foretold: replayed estimates and offline figures beside the online lift.
         audit: of the tests.
+        fits: what each fit finds of held-out clicks, and the floor; () where no policy draws in
+            training.
         worlds: the same arms in further worlds.
         drawn: the same arms in draws of the scenario's own world; None where there are none.
         settings, versions, notes: the resolved scenario, versions and notes of the log.
@@ -568,6 +571,7 @@ class Content:
     offline: tuple[HeadlineEstimate, ...] = ()
     foretold: tuple[OfflineFigure, ...] = ()
     audit: AuditSummary | None = None
+    fits: tuple[FitFigure, ...] = ()
     worlds: tuple[AcrossWorlds, ...] = ()
     drawn: DrawnWorlds | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -27,7 +27,7 @@ from simulator.log.files import FileError, write_text
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import Notice
 from simulator.log.workspace import Lane, RunError, Workspace, save_catalogue
-from simulator.run import executors, tasks
+from simulator.run import executors, held_out_clicks, tasks
 from simulator.run.context import Job, context, fit_numbers
 from simulator.scenario import memory
 from simulator.scenario.model import Scenario
@@ -396,6 +396,7 @@ class _Run:
             self._simulate([Lane(HISTORY)], scenario.days)
             self._go("write", [tasks.Merge(self.job, HISTORY)])
         self._fits()
+        self._held_out()
         daily = scenario.serving.refit == "daily"
         for day in range(1, scenario.days + 1) if daily else (scenario.days,):
             if daily and day > 1:
@@ -460,6 +461,28 @@ class _Run:
             self._go("fit", [*pieces, tasks.FitRanking(self.job)], [*owners, [None]])
         else:
             self._go("fit", pieces, owners)
+
+    def _held_out(self) -> None:
+        """What every fit finds among clicks that it has not seen, and what the floor finds; nothing
+        where no policy draws in training.
+        """
+        arms: list[str] = []
+        asked = held_out_clicks.LearnedArms(self.job)
+        self.executor.run([asked], lambda _, result: arms.extend(_checked(result)))
+        learned = [arm for arm in self._arms() if arm in arms]
+        if not learned:
+            return
+        self._go("held-out", [held_out_clicks.RandomLives(self.job)])
+        pieces = [
+            held_out_clicks.Find(self.job, self.scenario.arms[arm], arm, fit)
+            for arm in learned
+            for fit in self._fits_of(arm)
+        ]
+        floor = [held_out_clicks.Find(self.job, spec) for spec in held_out_clicks.FLOOR]
+        owners = [[piece.arm or None] for piece in (*pieces, *floor)]
+        self._go("held-out", [*pieces, *floor], owners)
+        left = [piece for piece in pieces if piece.arm not in self.outcome.failed]
+        held_out_clicks.collect(self.workspace, [*left, *floor], self.scenario.serving.recall)
 
     def _refits(self, day: int) -> None:
         """Fit the policies of the arms again before `day`: each on its own lane's log, or equal

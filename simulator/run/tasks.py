@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Fitting, Progress, Sequences, Updatable
+from policies.base import Fitting, IntArray, Progress, Sequences, Updatable
 from policies.calls import CallError, Calls, Limit
 from policies.device import device
 from policies.explore import Explore
@@ -52,7 +52,7 @@ from simulator.run.context import (
     one_torch_thread,
     with_columns,
 )
-from simulator.scenario.parts import PolicySpec
+from simulator.scenario.parts import Arm, PolicySpec
 from simulator.serving.feedback import blocks
 from simulator.serving.promises import Witness
 from simulator.serving.ranking import Ranker
@@ -107,8 +107,20 @@ class CheckPolicies:
         behind: dict[str, str] = {}
         wrong: list[tuple[Keys, str]] = []
         for keys, spec in self.specs:
-            wrong += self._check(keys, "params", spec.policy, spec.params, behind)
+            complaints = self._check(keys, "params", spec.policy, spec.params, behind)
+            if isinstance(spec, Arm) and not complaints:
+                complaints = self._fits_that_differ(keys, spec)
+            wrong += complaints
         return wrong, behind
+
+    def _fits_that_differ(self, keys: Keys, arm: Arm) -> list[tuple[Keys, str]]:
+        """An arm's own `fits` are of a policy whose fits can differ."""
+        if (arm.fits or 1) == 1 or not (self.strangers or is_built_in(arm.policy)):
+            return []
+        if make(arm.policy, arm.params, Path(self.folder)).is_seeded:
+            return []
+        rule = f"policy {arm.policy!r} draws nothing in training, so that all its fits are one"
+        return [((*keys, "fits"), f"{rule}: leave `fits` out, or give 1; got {arm.fits}")]
 
     def _check(
         self, keys: Keys, inner: str, name: str, params: Mapping[str, Any], behind: dict[str, str]
@@ -373,20 +385,28 @@ class Simulate:
         if snapshot.is_file():
             state = load_arrays(snapshot)
             return _restore(state, users), int(state["now"])
-        user = run.who(self.lane, self.first, self.last)
-        past = run.workspace.shard(Lane(HISTORY), self.first, self.last)
-        inherited = past / "snapshot.npz"
-        if not self._is_history and inherited.is_file():
-            lives = _restore(load_arrays(inherited), users).renumbered()
-            return lives.rows(np.isin(lives.user, user)), start
-        first = users.first(user)
-        serving = run.scenario.serving
-        lives = ShardLives.born(
-            user,
-            np.where(first == NEVER, NEVER, first + start),
-            max(serving.history, serving.seen or 0),
-        )
-        return (lives if self._is_history else lives.with_past(run.sequences)), start
+        shard, who = (self.first, self.last), run.who(self.lane, self.first, self.last)
+        if not self._is_history:
+            return lives_at_start(run, users, shard, who), start
+        first = users.first(who)
+        return born(run, who, np.where(first == NEVER, NEVER, first + start)), start
+
+
+def lives_at_start(run: Context, users: Users, shard: tuple[int, int], who: IntArray) -> ShardLives:
+    """The lives of some users of a shard (first, last + 1) at t = 0, with the past that the history
+    gives them; the users are put there, too.
+    """
+    inherited = run.workspace.shard(Lane(HISTORY), *shard) / "snapshot.npz"
+    if inherited.is_file():
+        lives = _restore(load_arrays(inherited), users).renumbered()
+        return lives.rows(np.isin(lives.user, who))
+    return born(run, who, users.first(who)).with_past(run.sequences)
+
+
+def born(run: Context, user: IntArray, first: IntArray) -> ShardLives:
+    """Lives without a past that ask for the first time at `first` (ms)."""
+    serving = run.scenario.serving
+    return ShardLives.born(user, first, max(serving.history, serving.seen or 0))
 
 
 def _keep(folder: Path, t: int, engine: Engine, *, again: bool) -> None:

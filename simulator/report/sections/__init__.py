@@ -55,6 +55,7 @@ SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
     elsewhere.worlds,
     elsewhere.offline,
     provenance.served,
+    trust.fits,
     trust.calibration,
     trust.audit,
     provenance.table_columns,

@@ -16,7 +16,7 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.words import LIGHTS, is_defined, number, percent, title, whole
+from simulator.page.words import LIGHTS, is_defined, number, percent, probability, title, whole
 from simulator.report.audited import of_methods
 from simulator.report.content import Content
 from simulator.report.sections.cells import lift_cell, metric_and_arm
@@ -42,6 +42,37 @@ def checks(c: Content) -> Section | None:
         [Table("Checks", heads, rows, kind="checks", sortable=False)],
         "Checks",
     )
+
+
+def fits(c: Content) -> Section | None:
+    if not c.fits:
+        return None
+    note = (
+        "Before the A/B some users live among slates drawn uniformly from all items. Their first"
+        " clicks, which no fit has seen, are looked for among the candidates that each fit recalls"
+        " for them: a click at place p, from 0, is worth 1 / log2(p + 2). Last comes the floor:"
+        " policies that count. Below the floor: p that the fit finds at least as much as the lower"
+        " of them. Falls out: p that no fit of the arm falls out of the others."
+    )
+    numbers = ("Fit", "NDCG", "Standard error", "Clicks found", "Below the floor", "Falls out")
+    heads = [*columns("Arm", "Policy", *numbers, text=2), Column("Verdict")]
+    rows = []
+    for row in c.fits:
+        verdict = Cell(row.fault or "nothing is wrong", kind="bad" if row.fault else "")
+        rows.append(
+            (
+                plain(row.arm or "floor"),
+                plain(row.policy),
+                numeric(whole, row.fit),
+                numeric(number, row.ndcg),
+                numeric(number, row.se),
+                numeric(percent, row.hit_rate, 2, False),
+                numeric(probability, row.below),
+                numeric(probability, row.apart),
+                verdict if row.arm else plain(""),
+            )
+        )
+    return Section("fits", "The fits", [Words(note), Table("The fits", heads, rows)], "Fits")
 
 
 def calibration(c: Content) -> Section | None:
