@@ -23,6 +23,7 @@ import hashlib
 import multiprocessing.util
 import os
 import random
+import resource
 import shlex
 import shutil
 import sys
@@ -30,6 +31,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
 from pathlib import Path
 
 import attrs
@@ -61,6 +63,7 @@ FIRST = {
     "stats/intervals": "stats_verdict",
     "stats/looking": "stats_audit",
     "stats/margins": "directions",
+    "stats/methods": "stats_replication",
     "stats/moments": "stats_verdict stats_designs stats_checks",
     "stats/ordered": "stats_audit",
     "stats/power": "stats_power",
@@ -68,6 +71,7 @@ FIRST = {
     "stats/quantiles": "stats_choices",
     "stats/randomise": "stats_audit",
     "stats/readings": "stats_readings",
+    "stats/replication": "stats_replication",
     "stats/resampling": "stats_choices",
     "stats/rows": "report_tables stats_frames",
     "stats/segments": "stats_ratios stats_frames",
@@ -94,9 +98,10 @@ SAMPLE = {"simulator/stats": 90, "simulator/offpolicy": 60, "policies/products.p
 UNSEEN = ("njit", "overload", "cache", "lru_cache")
 """Decorators without which a function returns the same."""
 
-MEMORY, PATIENCE = 12, 60
-"""GiB of address space and seconds of computing per test file; a mutant may ask for more memory
-than there is, or never end. The seconds are of the processor: a busy machine kills no mutant.
+MEMORY, PATIENCE, SPARE = 12, 5, 30
+"""GiB of address space; how many times the seconds of computing that tests take without a mutant,
+and seconds beyond. A mutant may ask for more memory than there is, or never end. Seconds are of the
+processor, and a busy machine makes them longer: so they are measured where the mutants are tried.
 """
 
 
@@ -116,10 +121,10 @@ def stages(path: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(stage) for stage in (first, room) if stage)
 
 
-def command(python: str, tests: tuple[str, ...]) -> str:
+def command(python: str, tests: tuple[str, ...], seconds: str | int = "unlimited") -> str:
     run = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     run += [f"tests/test_{name}.py" for name in tests]
-    limits = f"ulimit -v {MEMORY << 20} && ulimit -t {PATIENCE * len(tests)}"
+    limits = f"ulimit -v {MEMORY << 20} && ulimit -t {seconds}"
     return shlex.join(["sh", "-c", f"{limits} && exec {shlex.join(run)}"])
 
 
@@ -201,25 +206,39 @@ def begin() -> None:
     os.environ.setdefault("ABTEST_DATA", str(ROOT.parent / "shared" / "data"))
 
 
+LONGEST = 14400
+"""Seconds of a clock after which tests are ended that wait for something instead of computing."""
+
+
 def attempt(item: WorkItem, python: str) -> WorkResult:
     """One mutant: its first tests, and where it survives them the others of the room."""
     own = attrs.evolve(item.mutations[0], module_path=Path(module(item)))
     for tests in stages(module(item)):
-        result = mutate_and_test([own], command(python, tests), 20 * PATIENCE * len(tests))
+        limited = command(python, tests, limit(tests, python))
+        result = mutate_and_test([own], limited, LONGEST)
         if result.test_outcome != TestOutcome.SURVIVED:
             break
     return result
 
 
-def baseline(tests: tuple[str, ...], python: str) -> None:
-    """Run tests of the unchanged code.
+@lru_cache
+def limit(tests: tuple[str, ...], python: str) -> int:
+    """The seconds of computing that these tests may take; they are run without a mutant to see.
 
     Raises:
         RuntimeError: they fail, so they could not tell anything of a mutant.
     """
-    outcome, output = run_tests(command(python, tests), 20 * PATIENCE * len(tests))
+    before = computed()
+    outcome, output = run_tests(command(python, tests), LONGEST)
     if outcome != TestOutcome.SURVIVED:
         raise RuntimeError(f"{' '.join(tests)} fail without any mutant:\n{output[-3000:]}")
+    return SPARE + PATIENCE * round(computed() - before)
+
+
+def computed() -> float:
+    """Seconds of computing of the tests so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # What came out.
@@ -307,10 +326,7 @@ def main() -> int:
 
 def run(db: WorkDB, pending: list[WorkItem], python: str, workers: int) -> None:
     """Try the mutants, those of a module by any worker; each result is kept as it comes."""
-    groups = {tests for item in pending for tests in stages(module(item))}
     with ProcessPoolExecutor(workers, initializer=begin) as pool:
-        for job in [pool.submit(baseline, tests, python) for tests in sorted(groups)]:
-            job.result()
         tries = {pool.submit(attempt, item, python): item for item in pending}
         for n, job in enumerate(as_completed(tries), 1):
             item, result = tries[job], job.result()
