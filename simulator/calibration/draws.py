@@ -180,7 +180,7 @@ def draw(
     vary: Sequence[str] = (),
     *,
     tolerance: float = TOLERANCE,
-    targets: Sequence[PublishedFigure] = TARGETS,
+    targets: Sequence[PublishedFigure] | None = None,
     progress: Progress = silent,
     folder: Path | None = None,
 ) -> Ensemble:
@@ -191,7 +191,7 @@ def draw(
         number: of worlds.
         vary: parameters to draw (`ranges`).
         tolerance: relative.
-        targets: what to meet.
+        targets: what to meet; all published figures if left out.
         progress: told of worlds.
         folder: that of the scenario, where plug-in files are looked up.
 
@@ -199,7 +199,7 @@ def draw(
         CalibrationError: the data is not synthetic, or too few worlds meet the targets.
     """
     parameters = ranges(scenario, vary)
-    search = _Search(scenario, parameters, tuple(targets), tolerance, folder)
+    search = _Search(scenario, parameters, tuple(targets or TARGETS), tolerance, folder)
     search.make_emulator()
     kept: list[_Try] = []
     for i in range(PATIENCE * number):
