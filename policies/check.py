@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.base import (
     PADDING,
@@ -111,15 +112,16 @@ class Subject:
             policy, type(policy).__name__, Limit(0, f"the {self.limit:g} s of a check"), own
         )
 
-    def fit(self, example: Example, *, own: bool = True, **changes: Any) -> Policy:
+    def fit(
+        self, example: Example, *, own: bool = True, seed: int | None = None, **changes: Any
+    ) -> Policy:
         """A fresh copy of the policy with some hyper-parameters changed, bound and fitted on
-        `example`.
+        `example`; with the subject's seed, or another one.
         """
         policy = self.policy.with_params(**changes)
         self.bind(policy)
-        self.calls(policy, own=own).fit(
-            example.sequences, example.catalogue, Fitting(self.seed, self.device)
-        )
+        fitting = Fitting(self.seed if seed is None else seed, self.device)
+        self.calls(policy, own=own).fit(example.sequences, example.catalogue, fitting)
         return policy
 
     def recall(self, policy: Policy, histories: Histories, k: int, seed: int) -> Slates:
@@ -225,6 +227,29 @@ def determinism(subject: Subject) -> None:
         subject.recall(again, subject.requests, K, 5),
         "a second fit with the same seed",
     )
+
+
+def seedless_fit(subject: Subject) -> None:
+    """where it says that its fit draws nothing (draws_in_fit), fits with two seeds have the same
+    state
+    """
+    if subject.policy.is_seeded:
+        raise NotPromised("its fit draws random numbers")
+    other = subject.fit(subject.example, seed=subject.seed + 1)
+    one, two = subject.calls(subject.fitted).state(), subject.calls(other).state()
+    for name in sorted(one.keys() | two.keys()):
+        if name in one and name in two and _equal_bytes(one[name], two[name]):
+            continue
+        raise BrokenPromise(
+            f"{name!r} of its state is not the same after fits with the seeds {subject.seed} and"
+            f" {subject.seed + 1}: a run would train it once, however many fits are asked for; say"
+            " draws_in_fit = True"
+        )
+
+
+def _equal_bytes(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    is_alike = one.shape == other.shape and one.dtype == other.dtype
+    return is_alike and np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes()
 
 
 def purity(subject: Subject) -> None:
@@ -433,6 +458,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         leaves_inputs,
         seen_items,
         determinism,
+        seedless_fit,
         purity,
         batch_invariance,
         permutation,

@@ -256,11 +256,26 @@ class Slow(Neighbours):
         return super().recall(histories, k, seed)
 
 
+@dataclass
+class DrawsUnsaid(Neighbours):
+    """Breaks ties by its seed, and says that it draws nothing."""
+
+    draws_in_fit: ClassVar[bool] = False
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        super().fit(sequences, catalogue, fitting)
+        self.popular_ = self.popular_ + 1e-6 * np.random.default_rng(fitting.seed).random(
+            len(self.popular_)
+        )
+        return self
+
+
 FAULTS: dict[str, type[Policy]] = {
     "shapes": WrongType,
     "leaves_inputs": WritesWhereItReads,
     "seen_items": ForgetsSeen,
     "determinism": UnseededFit,
+    "seedless_fit": DrawsUnsaid,
     "purity": Counting,
     "batch_invariance": AloneIsDifferent,
     "permutation": OrderMatters,
