@@ -90,7 +90,7 @@ def test_worlds_may_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
     worlds = {"a": {"seed": 9, "changes": {KEY: 0.2}}}
     (tmp_path / "worlds.yaml").write_text(yaml.safe_dump({"worlds": worlds}))
     assert load(tmp_path, worlds="worlds.yaml").worlds == scenario(worlds=worlds).worlds
-    with pytest.raises(ScenarioError, match="worlds: .*nowhere.yaml: cannot be read"):
+    with pytest.raises(ScenarioError, match=r"worlds: .*nowhere\.yaml: cannot be read"):
         load(tmp_path, worlds="nowhere.yaml")
     (tmp_path / "worlds.yaml").write_text(yaml.safe_dump({"worlds": worlds, "days": 3}))
     with pytest.raises(ScenarioError, match="the key `worlds` alone"):
