@@ -367,8 +367,11 @@ def propensities(subject: Subject) -> None:
             drawn = slates.items[:, position] == item
             chance = np.median(slates.propensities[drawn, position])
             weight = drawn / np.where(drawn, slates.propensities[:, position], 1.0)
+            # An item that stands above cannot be drawn again: such requests say nothing of it.
             possible = np.ones(n, dtype=bool) if position == 0 else slates.items[:, 0] != item
             error = np.sqrt(max((1 - chance) / chance, 1e-9) / possible.sum())
+            # Five standard errors: of some 16 comparisons a policy that keeps the promise fails one
+            # in 100,000 times. 1e-4: propensities are float32.
             if abs(weight[possible].mean() - 1) > 5 * error + 1e-4:
                 raise BrokenPromise(
                     f"item {item} at position {position} was drawn {int(drawn.sum())} times in {n}"
@@ -387,6 +390,7 @@ def learns_chain(subject: Subject) -> None:
     """learns what follows what: the certain next item of a cycle is among the first 3 for at least
     half of the users
     """
+    # Of three items recalled one can be right, so half of the users are a sixth of the items.
     _learns(subject, "chain", chain(subject.seed), 3, 0.5 / 3)
 
 
@@ -394,6 +398,7 @@ def no_look_ahead(subject: Subject) -> None:
     """what a user did later changes nothing: neither in the same batch nor in an earlier call"""
     policy = subject.fitted
     full = subject.requests
+    # Two impressions are taken away, and two must be left to recall from.
     rows = np.flatnonzero((full.items != PADDING).sum(axis=1) >= 4)[:12]
     full = full.rows(rows)
     prefix_items, prefix_clicked = np.roll(full.items, 2, axis=1), np.roll(full.clicked, 2, axis=1)
@@ -446,6 +451,7 @@ def _cost(subject: Subject, policy: Policy, asked: Histories) -> tuple[float, in
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+    # Tracing memory makes code several times slower, so time is taken in a call of its own.
     began = time.process_time()
     subject.recall(policy, asked, K, 3)
     return time.process_time() - began, peak

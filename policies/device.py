@@ -29,9 +29,8 @@ def device(wanted: Device) -> Literal["cpu", "cuda"]:
     import torch
 
     if torch.cuda.is_available():
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # cuBLAS adds in a fixed order only with a workspace of fixed size
+        # cuBLAS adds in a fixed order only with a workspace of fixed size.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # for those who read what they did not write
         return "cuda"

@@ -31,7 +31,7 @@ from pydantic import Field
 from policies.base import PADDING, Catalogue, Fitting, Histories, Policy, Sequences, Slates
 
 LONGEST_WAIT = 60.0
-"""s between two tries beyond which waiting is not doubled any more."""
+"""Seconds between two tries from which on waiting is not doubled any more."""
 
 
 class RemoteError(ValueError):
@@ -215,7 +215,7 @@ class _Line:
             self._shut()
 
         timer = threading.Timer(self._timeout, cut)
-        timer.daemon = True
+        timer.daemon = True  # a command that is interrupted does not wait for it
         timer.start()
         try:
             if self._connection.sock is None:
@@ -269,7 +269,10 @@ class _Line:
             try:
                 sock.settimeout(max(end - time.monotonic(), 1e-3))
                 sock.connect(place)
+                # Head and body are two writes: without this the second waits for
+                # the acknowledgement of the first.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # Of its own, since TLS takes the socket over, and a shutdown must reach below it.
                 self._raw = sock.dup()
                 if self._secure:
                     return ssl.create_default_context().wrap_socket(sock, server_hostname=host)

@@ -134,9 +134,8 @@ class Pretraining(nn.Module):
         )
         place = torch.arange(items.shape[1], device=items.device)
         inside = (place >= first[:, None]) & (place < (first + size)[:, None])
-        own = items.gather(
-            1, (place + (first + size)[:, None]) % items.shape[1]
-        )  # the segment's end at the last place
+        # Turned so that the segment's end is at the last place.
+        own = items.gather(1, (place + (first + size)[:, None]) % items.shape[1])
         own = own.masked_fill(place < (items.shape[1] - size)[:, None], 0)
         nothing = torch.zeros_like(inside)
         rest = self.maps["sp"](self._encode(items, inside)[:, -1])

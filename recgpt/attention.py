@@ -208,10 +208,9 @@ class SoftmaxAttention(AttentionLayer):
             given.new_empty(*given.shape[:2], used + keep, given.shape[3]) for given in (k, v)
         )
         for room, given in ((keys, k), (values, v)):
-            room[:, :, :before], room[:, :, before:used] = (
-                0,
-                given,
-            )  # padding has weight 0, which not every number survives
+            # Padding has weight 0, which not every number survives.
+            room[:, :, :before] = 0
+            room[:, :, before:used] = given
         return Cache(
             keys,
             values,

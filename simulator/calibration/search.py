@@ -236,9 +236,8 @@ def fit_stage(
             for s, knob in zip(start, knobs, strict=True)
         ]
     )
-    most = np.maximum(
-        most - 0.02, 1e-9
-    )  # leaves room for a step; a knob that starts at its most stays there
+    # This leaves room for a step; a knob that starts at its most stays there.
+    most = np.maximum(most - 0.02, 1e-9)
     least_squares(
         residuals,
         np.zeros(len(knobs)),

@@ -83,6 +83,7 @@ class _Column:
         """The next `n` places, to be filled."""
         end = self.n + n
         if self.values is None or end > len(self.values):
+            # Twice as long each time: all copies together cost no more than the rows themselves.
             grown = np.empty(max(end, 2 * self.n, 1 << 12), dtype=self.dtype)
             if self.n:
                 grown[: self.n] = self.absent if self.values is None else self.values[: self.n]

@@ -187,9 +187,8 @@ class Ledger:
                 " run again into another folder (--out)"
             )
         text = self.file.read_bytes()
-        whole = text[
-            : text.rfind(b"\n") + 1
-        ]  # a death may have cut the last line: its piece then has no name yet
+        # A death may have cut the last line: its piece then has no name yet.
+        whole = text[: text.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 entry: dict[str, Any] = json.loads(line)

@@ -119,6 +119,8 @@ class Published(Policy):
         for place in range(min(k, n - 1)):
             law = self.law_[-1, min(place, self.law_.shape[1] - 1)]
             with np.errstate(divide="ignore"):
+                # The first of exponential times with rates `law` is a draw with these chances; an
+                # item of chance 0 comes last, but before what was shown.
                 arrival = np.where(free, -logs1p(-noise) / np.maximum(law, 1e-300), np.inf)
             best = arrival.argmin(axis=1)
             items[:, place] = np.where(np.isfinite(arrival.min(axis=1)), best, 0)
@@ -181,9 +183,8 @@ def _completed(mean: Float) -> Float:
         weight = np.where(shown, 0.0, before)
         weight = np.where(weight.sum(axis=1, keepdims=True) > 0, weight, ~shown)
         part = np.maximum(left, 0.0) / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
-        rest = np.where(
-            left > -1e-6, part * weight, np.where(shown, 0.0, before)
-        )  # float32 propensities may add to a little over 1
+        # Propensities are float32, and may add to a little over 1.
+        rest = np.where(left > -1e-6, part * weight, np.where(shown, 0.0, before))
         now[:] = given + rest
         now /= now.sum(axis=1, keepdims=True)
         before = now

@@ -68,6 +68,7 @@ class RewardTable:
         total = self._sum.sum(axis=0) - self._sum
         per_place = np.maximum(count.sum(axis=3, keepdims=True), 1.0)
         prior = total.sum(axis=3, keepdims=True) / per_place
+        # Both variances stay above 0, so that their ratio is a number where rewards do not vary.
         within = max(
             self._squares / max(self._count.sum(), 1.0) - float(np.square(prior).mean()), 1e-12
         )

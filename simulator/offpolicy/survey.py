@@ -98,5 +98,7 @@ def _uniform(chunk: Rounds) -> bool:
         return False
     candidates = 1.0 / chunk.propensity
     drop = np.arange(chunk.length) if chunk.kind == "conditional" else 0
+    # Propensities are float32, so 1 / p is right to six digits; from 50,000 candidates on, every
+    # number is whole within the tolerance.
     whole = bool(np.allclose(candidates[:, 0], np.rint(candidates[:, 0]), rtol=1e-5))
     return whole and bool(np.allclose(candidates + drop, candidates[:, :1], rtol=1e-5))

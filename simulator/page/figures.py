@@ -410,6 +410,7 @@ def _horizontals(y: Scale, labels: Labels, start: str, names: str) -> list[Marku
     ticks = y.ticks(5)
     parts = []
     for tick in ticks:
+        # A tick is a whole number of steps, which in binary may miss 0 by a last bit.
         at, kind = f"{y(tick):.1f}", "zero" if abs(tick) < 1e-15 else "rule"
         parts.append(element("line", x1=start, x2="99%", y1=at, y2=at, class_=kind))
     for tick, text in zip(ticks, labels(ticks), strict=True):

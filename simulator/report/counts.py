@@ -59,6 +59,7 @@ def count(log: EventLog, rows: int = 1 << 20) -> Counts:
         return np.bincount(index, minlength=n_arms * days).reshape(n_arms, days).astype(float)
 
     names = log.metadata.key[:-1]
+    # What begins in a row is seen beside the row above, for the first one the last of its batch.
     above: list[int] | None = None
     for batch in log.batches([*names, "t", "watch", "channel", "logged", *kinds], rows):
         past = batch["t"].to_numpy() < 0

@@ -321,9 +321,8 @@ class _Text:
 
     def _records(self, content: bytes) -> Iterator[tuple[int, list[str]]]:
         """The line of each record, and its values. What is no UTF-8 is shown as it is."""
-        csv.field_size_limit(
-            max(csv.field_size_limit(), len(content))
-        )  # a cell may be as long as the file
+        # A cell may be as long as the file.
+        csv.field_size_limit(max(csv.field_size_limit(), len(content)))
         reader = csv.reader(
             io.StringIO(content.decode("utf-8", "backslashreplace"), newline=""),
             delimiter=self.separator,

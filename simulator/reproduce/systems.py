@@ -314,10 +314,8 @@ FAMILIES = {
         Family(
             "BERT4Rec",
             "bert4rec",
-            {
-                "width": 64,
-                "length": 50,
-            },  # trained by its own default: it needs more epochs than the others
+            # Trained by its own default: it needs more epochs than the others.
+            {"width": 64, "length": 50},
             says={
                 "augmentation": "Cloze: masks drawn anew in every epoch, only they are predicted"
             },

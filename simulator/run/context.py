@@ -60,7 +60,7 @@ class Job:
 
 
 def fit_numbers(number: int) -> Sequence[int | None]:
-    """The fits of a method; None where there is but one."""
+    """The numbers of the fits of a method; None alone where there is but one."""
     return range(number) if number > 1 else (None,)
 
 
@@ -294,7 +294,7 @@ class Context:
         return self.scenario.fits.fit_of_user(self.seed, everybody, number)
 
     def training_seed(self, policy: Policy, fit: int | None) -> int:
-        """With which a policy is trained; one that draws nothing has the same in every fit."""
+        """The seed of a policy's training; one that draws nothing has the same in every fit."""
         return self.scenario.fits.training_seed(self.seed, (fit or 0) if policy.is_seeded else 0)
 
     def policy(self, spec: PolicySpec) -> Policy:

@@ -70,9 +70,8 @@ class Processes:
     def _start(self) -> None:
         from concurrent.futures import ProcessPoolExecutor
 
-        with spawning(
-            threads=1
-        ):  # the queue starts a process, too, which keeps account of shared memory
+        # The queue starts a process, too, which keeps account of shared memory.
+        with spawning(threads=1):
             self._news: Any = self._context.Queue()
             # A worker that is killed while it writes keeps the queue's lock for ever: nobody may
             # wait for it, and the next workers have a queue of their own.
@@ -92,10 +91,11 @@ class Processes:
         waiting = dict(enumerate(tasks))
         while waiting:
             futures = {}
+            # The first tasks may break the pool while the last ones are submitted.
             with (
                 spawning(threads=1),
                 suppress(BrokenProcessPool),
-            ):  # by the first tasks while the last ones are submitted
+            ):
                 for i, task in waiting.items():
                     futures[self._pool.submit(_work, i, task)] = i
             workers = list((self._pool._processes or {}).values())
@@ -122,9 +122,8 @@ class Processes:
         Raises:
             WorkerError: a worker died otherwise.
         """
-        time.sleep(
-            SHORTLY
-        )  # a SIGTERM to all processes of a run is for the main process to speak of
+        # Of a SIGTERM to all processes of a run the main process speaks itself, in this time.
+        time.sleep(SHORTLY)
         for worker in workers:
             worker.join(timeout=SHORTLY)
         notes = {note.pid: note for note in self._notes if note.task in waiting}
@@ -165,7 +164,7 @@ class Processes:
 
 
 SHORTLY = 0.5
-"""s."""
+"""Seconds after which a process that is ending has ended."""
 
 
 def _ended(code: int) -> str:

@@ -533,9 +533,8 @@ class _Run:
         def done(i: int, result: Any) -> None:
             if isinstance(result, BaseException):
                 arms = [arm for arm in (owners[i] if owners else ()) if arm in self.scenario.arms]
-                theirs = isinstance(result, ValueError) and not isinstance(
-                    result, FileError
-                )  # a full disk is no arm's fault
+                # A full disk is no arm's fault.
+                theirs = isinstance(result, ValueError) and not isinstance(result, FileError)
                 if not (self.keep_going and theirs and owners and len(arms) == len(owners[i])):
                     raise result
                 self.outcome.failed |= {str(arm): str(result) for arm in arms}

@@ -177,7 +177,7 @@ def logistic(x: Floats, y: Floats, steps: int = 25) -> Floats:
     """
     beta = np.zeros(x.shape[1])
     penalty = np.full(x.shape[1], RIDGE)
-    penalty[0] = 1e-6
+    penalty[0] = 1e-6  # the level is free, and the matrix not singular where all answers are alike
     for _ in range(steps):
         p = 1 / (1 + exps(-np.clip(_times(x, beta), -30, 30)))
         gradient = _times(x.T, y - p) - penalty * beta

@@ -227,9 +227,8 @@ def interleaved_sensitivity(
     """
     m = compare(days.by("user"), metric, control, treatment)
     middle = abs(m.control + m.treatment) / 2.0
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # neither arm may have any credit: then there is no effect to speak of
+    # Neither arm may have any credit: then there is no effect to speak of.
+    with np.errstate(divide="ignore", invalid="ignore"):
         effect = float(np.divide(m.difference, middle))
         error = float(np.divide(np.sqrt(m.variance), middle))
     alone = Pilot(

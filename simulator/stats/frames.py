@@ -206,7 +206,7 @@ class _Sheet:
                     )
 
     def _take(self, column: str, role: Role) -> None:
-        """Take a column that was named for numbers.
+        """Take a column that was named as one of numbers.
 
         Raises:
             TableError: it holds none.

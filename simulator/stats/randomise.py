@@ -99,9 +99,8 @@ class Outcomes:
         """The same users with treatment numerators scaled so that the true lift is exactly
         `lift`.
         """
-        sign = np.sign(
-            self.means[0]
-        )  # of a loss, a positive lift makes the treatment's mean smaller in size
+        # Of a loss, a positive lift makes the treatment's mean smaller in size.
+        sign = np.sign(self.means[0])
         scale = (1.0 + sign * lift) / (1.0 + sign * self.lift)
         whole, parts = ((v[0] * scale, *v[1:]) for v in (self.treatment, self.treatment_days))
         return replace(self, treatment=whole, treatment_days=parts)

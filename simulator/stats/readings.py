@@ -473,9 +473,10 @@ def _durations(column: _Texts) -> tuple[Floats, str]:
         return values, ""
     for pattern in CLOCK:
         part = pc.extract_regex(column.texts, pattern)
+        # PT alone is Portugal, and no duration.
         fits = np.asarray(pc.is_valid(part)) & np.asarray(
             pc.match_substring_regex(column.texts, r"\d")
-        )  # PT is Portugal
+        )
         if fits.any():
             values = np.where(fits, _seconds(part), values)
     pairs = np.asarray(pc.match_substring_regex(column.texts, r"^\d+:[0-5]\d$")) & (

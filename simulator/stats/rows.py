@@ -173,9 +173,8 @@ def _text(label: Any) -> str:
     """A label of a column as text; that of several levels, joined as one usually flattens them."""
     if isinstance(label, tuple):
         return "_".join(part for part in map(_text, label) if part)
-    return (
-        "" if label is None or label != label else str(label)
-    )  # a label that is not itself is NaN
+    # A label that is not itself is NaN.
+    return "" if label is None or label != label else str(label)
 
 
 def _of_series(series: pd.Series[Any]) -> Cells:
@@ -192,9 +191,8 @@ def _of_series(series: pd.Series[Any]) -> Cells:
         )
     if isinstance(dtype, pd.SparseDtype):
         return _of_series(pd.Series(series.to_numpy()))
-    if (
-        isinstance(dtype, np.dtype) and dtype.kind in "iuf"
-    ):  # NaN stays: looking for it takes longer than the verdict
+    # NaN stays: looking for it takes longer than the verdict.
+    if isinstance(dtype, np.dtype) and dtype.kind in "iuf":
         return pa.array(series.to_numpy().astype(dtype.newbyteorder("="), copy=False))
     if isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype)):
         return _as_text(series)

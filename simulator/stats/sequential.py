@@ -112,9 +112,8 @@ def boundaries(
     for information, error in zip(clock, budget, strict=True):
         left += error
         if bounds and information < walk.information * (1 + STILL):
-            bounds.append(
-                bounds[-1]
-            )  # nothing new is known: no new look, its error is spent at the next one
+            # Nothing new is known: no new look, its error is spent at the next one.
+            bounds.append(bounds[-1])
             continue
         exceeds = walk.at(information)
         bounds.append(

@@ -194,9 +194,8 @@ def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller
     ratio = m.lift
     if m.control == m.treatment and m.variance == 0:
         ratio = low = high = 0.0
-    nothing = np.isnan(m.control) and np.isnan(
-        m.treatment
-    )  # a ratio of which neither arm has a denominator
+    # Nothing is known of a ratio of which neither arm has a denominator.
+    nothing = np.isnan(m.control) and np.isnan(m.treatment)
     return Lift(
         metric,
         arm,

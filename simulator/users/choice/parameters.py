@@ -26,13 +26,13 @@ bit.
 Spread = Annotated[float, Field(ge=0, le=100)]
 """The standard deviation, length or weight of a part of a logit."""
 Exponent = Annotated[float, Field(ge=0, le=20)]
-"""Of a law of rank: at 20, the second of a list has a millionth of the first."""
+"""The exponent of a law of rank: at 20, the second of a list has a millionth of the first."""
 Pull = Annotated[float, Field(ge=-10, le=10)]
 """A factor within an exponential of a rate or of odds: 10 is a change by 22,000."""
 Seconds = Annotated[float, Field(ge=0.001, le=86_400)]
 """A length of time that is drawn in ms, at most a day."""
 Shape = Annotated[float, Field(ge=0.05, le=20)]
-"""Of a Weibull, log-logistic or gamma law: outside, its draws leave what 64 bits hold."""
+"""The shape of a Weibull, log-logistic or gamma law: outside, its draws leave what 64 bits hold."""
 
 HOURS = (
     *(3.65, 2.28, 1.48, 0.94, 0.78, 0.98, 1.77, 2.66, 3.38, 4.02, 4.60, 5.15),

@@ -158,6 +158,7 @@ def _numbers(columns: dict[str, npt.NDArray[np.generic]], n: int) -> F32:
     for name, values in sorted(columns.items()):
         if name != "id" and values.ndim == 1 and values.dtype.kind == "f":
             x = np.sign(values) * np.log1p(np.abs(values.astype(np.float64)))
+            # A column that never varies becomes 0, and not 0 / 0.
             x = (x - np.nanmean(x)) / max(float(np.nanstd(x)), 1e-6) if np.isfinite(x).any() else x
             parts.append(np.nan_to_num(x))
     if parts:

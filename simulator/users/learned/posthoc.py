@@ -50,6 +50,7 @@ def shift(logits: F64, y: F64, weight: F64) -> float:
     goal = ((weight * y).sum() + 0.5) / (total + 1) * total
     for _ in range(100):
         p = 1 / (1 + np.exp(-(logits + b)))
+        # Far from the goal the curve is flat, and a whole Newton step would leave for infinity.
         step = np.clip((goal - (weight * p).sum()) / max((weight * p * (1 - p)).sum(), 1e-9), -1, 1)
         b += float(step)
         if abs(step) < 1e-9:
