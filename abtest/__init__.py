@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from policies.streams import Purpose, uniform
     from policies.vectors import Batch, Network, Samples, VectorPolicy
     from simulator.config.document import ScenarioError
+    from simulator.datasets.batches import write_table
+    from simulator.datasets.delimited import DataError
+    from simulator.datasets.describe import TableDescription
+    from simulator.datasets.describe import describe as describe_table
     from simulator.log.eventlog import EventLog
     from simulator.log.metadata import LogError, Metadata
     from simulator.log.workspace import RunError
@@ -63,6 +67,9 @@ _NAMES = {
     "simulator.run.pipeline": "Outcome run simulate",
     "simulator.scenario.model": "Scenario",
     "simulator.config.document": "ScenarioError",
+    "simulator.datasets.batches": "write_table",
+    "simulator.datasets.delimited": "DataError",
+    "simulator.datasets.describe": "TableDescription describe:describe_table",
     "simulator.log.workspace": "RunError",
     "simulator.log.eventlog": "EventLog",
     "simulator.log.metadata": "LogError Metadata",
@@ -109,6 +116,7 @@ __all__ = [
     "Choice",
     "Choices",
     "Content",
+    "DataError",
     "EventLog",
     "Expectant",
     "Fitting",
@@ -139,6 +147,7 @@ __all__ = [
     "Slates",
     "Stochastic",
     "Stream",
+    "TableDescription",
     "TableError",
     "Target",
     "Updatable",
@@ -148,6 +157,7 @@ __all__ = [
     "check_one",
     "check_policy",
     "compare",
+    "describe_table",
     "evaluate",
     "fidelity",
     "lifts",
@@ -161,6 +171,7 @@ __all__ = [
     "simulate",
     "top_k",
     "uniform",
+    "write_table",
 ]
 
 

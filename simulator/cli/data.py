@@ -97,24 +97,79 @@ def prepare(
 
 @data.command()
 @click.argument("files", nargs=-1, required=True, type=SOURCE)
-def describe(files: tuple[Path, ...]) -> None:
-    """What sequence files hold: users, items, actions, actions a user and an item, sparsity (the
-    paper's Table 1).
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the data: section there, too.",
+)
+def describe(files: tuple[Path, ...], out: Path | None) -> None:
+    """What tables of interactions hold: a guess for each column and why, what is odd about the
+    rows, and the data: section of a scenario that reads them.
+
+    Of sequence files (.txt, one user a line): users, items, actions a user and an item, sparsity
+    (the paper's Table 1). Exit code 2 where user and item cannot be guessed.
 
     \b
+    abtest data describe ml-latest-small/ratings.csv
+    abtest data describe events.parquet --out data.yaml
     abtest data describe ../shared/data/s3rec/*.txt
     """
+    from simulator.log.files import write_text
+
+    with failures():
+        if all(file.name.removesuffix(".gz").endswith(".txt") for file in files):
+            _print_sequences(files)
+            return
+        for file in files:
+            section = _print_description(file)
+            if out is not None:
+                write_text(out, section)
+                say(out)
+
+
+def _print_sequences(files: tuple[Path, ...]) -> None:
     import numpy as np
 
     from simulator.datasets.prepare import Statistics
     from simulator.datasets.s3rec import read_lines
 
-    found = []
-    with failures():
-        for file in files:
-            users, _, items = read_lines(file)
-            found.append((file.name, Statistics(len(users), len(np.unique(items)), len(items))))
-    _print_statistics(found)
+    rows = []
+    for file in files:
+        users, _, items = read_lines(file)
+        rows.append((file.name, Statistics(len(users), len(np.unique(items)), len(items))))
+    _print_statistics(rows)
+
+
+def _print_description(file: Path) -> str:
+    """Print what a table holds; its section as YAML."""
+    import yaml
+
+    from simulator.datasets import DataError
+    from simulator.datasets.describe import describe as describe_table
+
+    table = describe_table(file)
+    if table.format is not None:
+        say(f"{file} is of the format {table.format}.")
+    heads = columns("column", "type", "first values", "taken for", "why", text=5)
+    rows = []
+    for guess in table.columns:
+        examples = ", ".join(f"{one!s:.20}" for one in guess.examples)
+        cells = (guess.name, guess.type, examples, guess.role or "-", guess.why)
+        rows.append([plain(cell) for cell in cells])
+    show([Table("columns", heads, rows)])
+    if not table.section:
+        absent = {"user", "item"} - {guess.role for guess in table.columns}
+        raise DataError(
+            f"{file}: no column is called like {' or '.join(sorted(absent))}: say which it is,"
+            f" data: {{source: table, path: {file}, columns: {{user: ..., item: ...}}}}"
+        )
+    for words, count in table.counts.items():
+        say(f"{words}: {count}")
+    for words, count in table.odd.items():
+        say(f"odd: {count:,} {words}")
+    section = yaml.safe_dump({"data": table.section}, sort_keys=False, allow_unicode=True)
+    say(f"\n# {table.why}\n{section}", nl=False)
+    return section
 
 
 def _print_statistics(found: list[tuple[str, Statistics]]) -> None:

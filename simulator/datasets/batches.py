@@ -405,6 +405,35 @@ def _trimmed(table: pa.Table) -> pa.Table:
     return table
 
 
+def plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """One array without dictionary, extension or large types: how a writer encodes a value is none
+    of its meaning. UUIDs become their text.
+    """
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.ChunkedArray):  # of no chunk
+        values = pa.array([], values.type)
+    if isinstance(values.type, pa.BaseExtensionType):
+        values = values.storage
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return plain(values.dictionary).take(values.indices)
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
+        return pa.array([_uuid(cell) for cell in values.to_pylist()], pa.string())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return values.cast(pa.string())
+    if pa.types.is_large_string(kind) or "string_view" in str(kind):
+        return values.cast(pa.string())
+    return values
+
+
+def _uuid(cell: bytes | None) -> str | None:
+    if cell is None:
+        return None
+    digits = cell.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 class _Folder:
     """The tables below a folder as one, with the columns that their paths name, as text."""
 
@@ -485,8 +514,10 @@ def write_table(source: Any, path: Path) -> Path:
     with staged(path) as staging:
         writer = None
         for batch in table.batches(table.names):
-            writer = writer or pq.ParquetWriter(staging, batch.table.schema, compression="zstd")
-            writer.write_table(batch.table)
+            columns = {name: plain(batch.table[name]) for name in batch.table.column_names}
+            rows = pa.table(columns)
+            writer = writer or pq.ParquetWriter(staging, rows.schema, compression="zstd")
+            writer.write_table(rows)
         if writer is None:
             raise DataError(f"{table.name}: has no rows")
         writer.close()

@@ -75,7 +75,7 @@ def read(data: Data, path: Path) -> Source:
     """
     table = tabular(path, data.text, data.files)
     _hold_to_names(table, {role: spec.column for role, spec in data.columns.items()})
-    rows = _Interactions.of(table, data)
+    rows = Interactions.of(table, data)
     if not rows.n_rows:
         raise DataError(f"{table.name}: no interactions there")
     home = path if path.is_dir() else path.parent
@@ -109,7 +109,7 @@ def _place_of(batch: TableBatch, source: IntArray) -> Callable[[int], str]:
 
 
 @dataclass
-class _Interactions:
+class Interactions:
     """All rows of a table as numbers of the house, in its order.
 
     Attributes:
@@ -136,7 +136,7 @@ class _Interactions:
         return int(self.counts.sum())
 
     @classmethod
-    def of(cls, table: Tabular, data: Data) -> _Interactions:
+    def of(cls, table: Tabular, data: Data) -> Interactions:
         """Read all rows once."""
         used = [spec.column for spec in data.columns.values()]
         unused = [name for name in table.names if name and name not in used]
@@ -301,7 +301,7 @@ def _ordered(columns: Columns, row: IntArray, notes: dict[str, Any], *, timed: b
     return {name: values[~again] for name, values in columns.items()}
 
 
-def _by_days(data: Data, rows: _Interactions, features: FeatureTables, path: Path) -> Source:
+def _by_days(data: Data, rows: Interactions, features: FeatureTables, path: Path) -> Source:
     """The last days are the future."""
     start = cells.midnight(rows.last, data.zone, data.test_days)
     catalogue, notes = rows.catalogue(features, unseen=True)
@@ -356,7 +356,7 @@ class _Parts:
 
 
 def _log_columns(
-    data: Data, columns: Columns, t: IntArray, catalogue: Catalogue, rows: _Interactions
+    data: Data, columns: Columns, t: IntArray, catalogue: Catalogue, rows: Interactions
 ) -> dict[str, Any]:
     """Columns of the event log of ordered rows."""
     user, item = columns["user"].astype(np.int64), columns["item"]
@@ -393,7 +393,7 @@ def _log_columns(
 
 
 def _hold_to_places(
-    rows: _Interactions, user: IntArray, session: IntArray, request: IntArray, position: IntArray
+    rows: Interactions, user: IntArray, session: IntArray, request: IntArray, position: IntArray
 ) -> None:
     keys = (user, session, request, position)
     again = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
@@ -415,7 +415,7 @@ def _runs(user: IntArray, session: IntArray, request: IntArray | None) -> int:
     return 1 + int(np.logical_or.reduce([key[1:] != key[:-1] for key in keys]).sum())
 
 
-def _last(data: Data, rows: _Interactions, features: FeatureTables) -> Source:
+def _last(data: Data, rows: Interactions, features: FeatureTables) -> Source:
     """Each user's last clicks are the future."""
     timed = "time" in data.columns
     groups = [

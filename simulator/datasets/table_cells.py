@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.base import FloatArray, IntArray
+from simulator.datasets.batches import plain
 from simulator.datasets.delimited import DataError
 from simulator.datasets.sessions import LIMIT
 from simulator.scenario.tables import PER_SECOND, ColumnSpec, Unit
@@ -75,35 +76,6 @@ class Cells:
     def empty(self) -> npt.NDArray[np.bool_]:
         """Which cells hold nothing, `[N]`: null, and in columns of numbers NaN."""
         return np.asarray(pc.is_null(self.values, nan_is_null=True).to_numpy(zero_copy_only=False))
-
-
-def plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """One array without dictionary, extension or large types: how a writer encodes a value is none
-    of its meaning. UUIDs become their text.
-    """
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    if isinstance(values, pa.ChunkedArray):  # of no chunk
-        values = pa.array([], values.type)
-    if isinstance(values.type, pa.BaseExtensionType):
-        values = values.storage
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        return plain(values.cast(kind.value_type))
-    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
-        return pa.array([_uuid(cell) for cell in values.to_pylist()], pa.string())
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return values.cast(pa.string())
-    if pa.types.is_large_string(kind) or "string_view" in str(kind):
-        return values.cast(pa.string())
-    return values
-
-
-def _uuid(cell: bytes | None) -> str | None:
-    if cell is None:
-        return None
-    digits = cell.hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def ids(cells: Cells) -> pa.Array:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from policies.base import BoolArray, Catalogue, IntArray
 from simulator.datasets import table_cells as cells
-from simulator.datasets.batches import Tabular, tabular
+from simulator.datasets.batches import Tabular, plain, tabular
 from simulator.datasets.beside import coverage, presence
 from simulator.datasets.delimited import DataError, feature, numbers, spread
 from simulator.datasets.table_cells import Cells, Numbers
@@ -82,7 +82,7 @@ class TableFeatures:
         lengths = []
         for table in tables:
             for batch in table.batches(list(parts)):
-                columns = {name: cells.plain(batch.table[name]) for name in parts}
+                columns = {name: plain(batch.table[name]) for name in parts}
                 key = Cells("id", ColumnSpec(column=spec.id), columns[spec.id], batch.place)
                 _add(ids, key, f"data.{side}.id")
                 if spec.duration is not None:

@@ -5,6 +5,7 @@ imports torch.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -181,7 +182,10 @@ class ResponseNetwork(nn.Module):
         self.watch = nn.Linear(h, 2 * (shape.bins + 1), bias=False)
         self.watch_duration = nn.Embedding(shape.durations, 2 * (shape.bins + 1))
         self.kinds_hidden = nn.Linear(h + ANSWER, 32)
-        self.kinds = nn.Linear(32, len(shape.kinds))
+        with warnings.catch_warnings():
+            # A log without further kinds of feedback has a head of nothing.
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.kinds = nn.Linear(32, len(shape.kinds))
 
     def start(self, generator: torch.Generator) -> None:
         """Draw the starting weights: small vectors, features at zero, the rest by He et al.
