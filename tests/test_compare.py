@@ -20,7 +20,15 @@ from simulator.log.eventlog import EventLog
 from simulator.report import comparison
 from simulator.report import worlds as world
 from simulator.report.content import Content
-from tests.worlds import decided_content, feedback_log, interleaved_log, paired_log, with_fits
+from simulator.stats.fit_checks import judge_fits
+from tests.worlds import (
+    decided_content,
+    feedback_log,
+    fit_values,
+    interleaved_log,
+    paired_log,
+    with_fits,
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +95,15 @@ def test_runs_of_one_seed_are_not_independent(tmp_path: Path) -> None:
     found = comparison.read([tmp_path / "0", tmp_path / "1"])
     assert all(row.differ is row.pooled is None for row in found.rows)
     assert any("not independent" in note for note in found.notes)
+
+
+def test_a_fit_that_went_wrong_in_a_further_world_is_red() -> None:
+    found = contents(one={"click": "up"}, two={"click": "up"})
+    broken = judge_fits(fit_values([0.01], 2000, np.random.default_rng(0)))
+    found["two"] = dataclasses.replace(found["two"], fits=tuple(broken))
+    check = world.agreement(world.over(found), {"two": found["two"]})
+    assert check.status == "red"
+    assert check.value.startswith("A fit went wrong in two: ")
 
 
 def test_both_verdicts_are_compared(runs: list[Path], tmp_path: Path) -> None:

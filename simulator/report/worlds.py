@@ -180,12 +180,17 @@ def over(contents: Mapping[str, Content]) -> tuple[AcrossWorlds, ...]:
 
 def agreement(rows: Sequence[Across], others: Mapping[str, Content]) -> Check:
     """Whether worlds contradict one another: amber where an arm is better in one and worse in
-    another, or one is out of calibration.
+    another, or one is out of calibration; red where a fit of one went wrong.
 
     Args:
         rows: of `over`.
         others: the contents of the further worlds by name.
     """
+    faulty = [world for world, content in others.items() if any(one.fault for one in content.fits)]
+    if faulty:
+        value = f"A fit went wrong in {', '.join(faulty)}: see the fits in that world's own report."
+        meaning = "What its arm does there is no method's doing: do not read these lifts together."
+        return Check("agreement of worlds", "red", value, meaning)
     name, opposite = "agreement of worlds", [row for row in rows if row.agree == "opposite"]
     unlike = [
         world
