@@ -45,7 +45,14 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".mutants"
 
 ROOMS = {
-    "simulator/stats": ("stats_*", "metrics", "directions", "report_tables", "table_files"),
+    "simulator/stats": (
+        "stats_*",
+        "fits",
+        "metrics",
+        "directions",
+        "report_tables",
+        "table_files",
+    ),
     "simulator/offpolicy": ("offpolicy_*", "fidelity"),
     "policies/products.py": ("products", "retrieval", "nearest", "scored"),
 }
@@ -63,7 +70,7 @@ FIRST = {
     "stats/intervals": "stats_verdict",
     "stats/looking": "stats_audit",
     "stats/margins": "directions",
-    "stats/methods": "stats_replication",
+    "stats/methods": "fits",
     "stats/moments": "stats_verdict stats_designs stats_checks",
     "stats/ordered": "stats_audit",
     "stats/power": "stats_power",
