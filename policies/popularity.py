@@ -54,7 +54,7 @@ class Random(Policy):
         scores = np.where(items > 0, -np.arange(k), -np.inf).astype(np.float32)
         return Slates(items, scores, chances)
 
-    def _chances(self, histories: Histories, k: int) -> npt.NDArray[np.float64]:
+    def _chances(self, histories: Histories, k: int) -> DoubleArray:
         """1 / (number of unseen items not yet placed) at each of k places, `[B, k]`."""
         ordered = np.sort(histories.seen, axis=1)
         distinct = (ordered > 0) & (np.diff(ordered, axis=1, prepend=0) > 0)

@@ -28,7 +28,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from policies.base import PADDING, Catalogue, Fitting, Histories, Policy, Sequences, Slates
+from policies.base import (
+    PADDING,
+    Catalogue,
+    Fitting,
+    FloatArray,
+    Histories,
+    Policy,
+    Sequences,
+    Slates,
+)
 
 LONGEST_WAIT = 60.0
 """Seconds between two tries from which on waiting is not doubled any more."""
@@ -85,7 +94,7 @@ class Remote(Policy):
         line = _Line(self._address(), self.timeout, self.largest << 20)
         items = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        chances: npt.NDArray[np.float32] | None = None
+        chances: FloatArray | None = None
         try:
             for start in range(0, len(histories), self.batch):
                 rows = slice(start, min(start + self.batch, len(histories)))

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from policies.base import IntArray
 from simulator.log.files import looked_up
 
 LAYOUT_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError)
@@ -434,7 +435,7 @@ def _cells(path: Path, number: int, line: str, delimiter: str) -> list[str]:
         ) from error
 
 
-def codes(values: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[Any]]:
+def codes(values: pa.ChunkedArray) -> tuple[IntArray, list[Any]]:
     """Categories as numbers: `[N]` 1, 2, ... by first appearance, 0 = empty; and the category of
     each number from 1 on.
     """
@@ -482,7 +483,7 @@ def feature(values: pa.ChunkedArray) -> npt.NDArray[Any]:
     return codes(values)[0]
 
 
-def spread(values: npt.NDArray[Any], row: npt.NDArray[np.int64], n: int) -> npt.NDArray[Any]:
+def spread(values: npt.NDArray[Any], row: IntArray, n: int) -> npt.NDArray[Any]:
     """`[n]` a feature's `values` at `row`; elsewhere it is unknown: 0 for codes and whole numbers,
     NaN for numbers.
     """

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from policies.base import Catalogue, IntArray
+from policies.base import Catalogue, DoubleArray, IntArray
 from simulator.datasets.beside import coverage, packed_or_plain, presence
 from simulator.datasets.delimited import (
     TEXT,
@@ -195,7 +195,7 @@ def _ids(file: Path, values: list[str]) -> npt.NDArray[Any]:
     return np.array(values, dtype=np.str_)
 
 
-def _hold_to_one_unit(file: Path, times: npt.NDArray[np.float64]) -> None:
+def _hold_to_one_unit(file: Path, times: DoubleArray) -> None:
     """Refuse a file of which some times are seconds and others milliseconds since 1970: they have
     no common order.
     """

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from policies.base import Catalogue, IntArray
+from policies.base import BoolArray, Catalogue, IntArray
 from policies.time import DAY, HOUR
 from simulator.datasets.beside import coverage, presence
 from simulator.datasets.delimited import (
@@ -377,9 +376,7 @@ def _flat(lists: pa.ChunkedArray, user: np.ndarray) -> tuple[IntArray, IntArray]
     return np.repeat(user, counts), np.asarray(items, dtype=np.int64)
 
 
-def _is_among(
-    pairs: tuple[IntArray, IntArray], chosen: tuple[IntArray, IntArray]
-) -> npt.NDArray[np.bool_]:
+def _is_among(pairs: tuple[IntArray, IntArray], chosen: tuple[IntArray, IntArray]) -> BoolArray:
     """Which (user, item) of `pairs` `[M]` are among `chosen`."""
     n = len(pairs[0])
     user, item = (

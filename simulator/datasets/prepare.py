@@ -226,7 +226,7 @@ def _first_of_each(*columns: npt.NDArray[Any]) -> BoolArray:
     return first
 
 
-def k_core(user: npt.NDArray[np.int64], item: npt.NDArray[np.int64], core: int) -> BoolArray:
+def k_core(user: IntArray, item: IntArray, core: int) -> BoolArray:
     """Which rows are in the k-core `[N]`: rows of users or items with fewer than `core` rows are
     taken away until there are none.
     """
@@ -404,7 +404,7 @@ def _literal(line: str) -> Any:
         return None
 
 
-def _by_appearance(values: npt.NDArray[np.int64]) -> tuple[IntArray, IntArray]:
+def _by_appearance(values: IntArray) -> tuple[IntArray, IntArray]:
     """(1, 2, ... in the order of first appearance `[N]`, the value of each)."""
     distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")

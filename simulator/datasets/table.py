@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from policies.base import Catalogue, IntArray
+from policies.base import Catalogue, FloatArray, IntArray
 from simulator.datasets import table_cells as cells
 from simulator.datasets.batches import TableBatch, Tabular, tabular
 from simulator.datasets.delimited import DataError
@@ -128,7 +128,7 @@ class Interactions:
     items: Numbers = field(default_factory=Numbers)
     counts: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     last: int = -(2**63)
-    duration: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    duration: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property

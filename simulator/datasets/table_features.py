@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from policies.base import BoolArray, Catalogue, IntArray
+from policies.base import BoolArray, Catalogue, FloatArray, IntArray
 from simulator.datasets import table_cells as cells
 from simulator.datasets.batches import Tabular, plain, tabular
 from simulator.datasets.beside import coverage, presence
@@ -53,7 +53,7 @@ class TableFeatures:
     files: list[Path]
     ids: list[str]
     columns: Mapping[str, npt.NDArray[Any]]
-    duration: npt.NDArray[np.float32] | None
+    duration: FloatArray | None
     attributes: tuple[IntArray, IntArray] | None
     unused: list[str]
 
@@ -170,7 +170,7 @@ def _attributes(values: pa.ChunkedArray, spec: ColumnSpec) -> tuple[IntArray, In
 def catalogue(
     users: Numbers,
     items: Numbers,
-    stated: npt.NDArray[np.float32],
+    stated: FloatArray,
     tables: Mapping[str, TableFeatures | None],
     *,
     unseen: bool,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from policies.base import DoubleArray
 from simulator.log.files import load_arrays, save_arrays
 from simulator.log.ledger import Ledger
 
@@ -36,9 +36,9 @@ class FitValues:
     arm: tuple[str, ...]
     policy: tuple[str, ...]
     fit: tuple[int, ...]
-    clicks: npt.NDArray[np.float64]
-    hits: npt.NDArray[np.float64]
-    gains: npt.NDArray[np.float64]
+    clicks: DoubleArray
+    hits: DoubleArray
+    gains: DoubleArray
 
     def save(self, folder: Path) -> None:
         """Write them into the folder of a run.

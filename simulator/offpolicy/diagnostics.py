@@ -10,9 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from policies.base import IntArray
+from policies.base import DoubleArray, IntArray
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
-from simulator.offpolicy.rounds import Float
 from simulator.offpolicy.uncertainty import EstimateInterval
 from simulator.stats.pooling import fixed_effect
 
@@ -89,15 +88,15 @@ class Weights:
     events: int = 0
     total: float = 0.0
     squares: float = 0.0
-    places: Float = field(default_factory=lambda: np.zeros((0, 2)))
+    places: DoubleArray = field(default_factory=lambda: np.zeros((0, 2)))
     largest: list[tuple[float, int]] = field(default_factory=list)
-    days: dict[int, Float] = field(default_factory=dict)
+    days: dict[int, DoubleArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shown = np.zeros(self.n_items + 1, dtype=bool)
         self.wanted = np.zeros(self.n_items + 1)
 
-    def add(self, e: Evidence, weight: Float) -> None:
+    def add(self, e: Evidence, weight: DoubleArray) -> None:
         """Take in a chunk; `weight` `[R]` is that of the whole slate (NaN where propensities are
         unknown).
         """
@@ -129,7 +128,7 @@ class Weights:
         )[:KEEP]
         self._by_day(r.day, e.total, known)
 
-    def _by_day(self, day: IntArray, reward: Float, weight: Float) -> None:
+    def _by_day(self, day: IntArray, reward: DoubleArray, weight: DoubleArray) -> None:
         days, index = np.unique(day, return_inverse=True)
         columns = np.stack(
             [np.ones_like(reward), reward, np.square(reward), weight, weight * reward]

@@ -13,12 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from policies.base import DoubleArray
 from policies.validation import discount
 from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, matched, modelled, weighted
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
-from simulator.offpolicy.rounds import Float
 
-Ratio = tuple[Float, Float | None]
+Ratio = tuple[DoubleArray, DoubleArray | None]
 """Numerator `[R]` and denominator `[R]` (None: 1 for each round). An estimate is a sum of ratios of
 their sums.
 """
@@ -52,7 +52,7 @@ class Estimator(ABC):
     def ratios(self, e: Evidence) -> list[Ratio]:
         """Numerators and denominators of each round."""
 
-    def trust(self, e: Evidence) -> Float:
+    def trust(self, e: Evidence) -> DoubleArray:
         """Weight `[R, K]` with which the model's residual of each impression enters; none where
         there is no model.
         """
@@ -174,7 +174,7 @@ class HitRate(Estimator):
     def refuses(self, facts: ReplayFacts) -> str | None:
         return None if facts.recalled else "the target gives no set of candidates"
 
-    def worth(self, rank: np.ndarray) -> Float:
+    def worth(self, rank: np.ndarray) -> DoubleArray:
         """What a click on the candidate at each 0-based `rank` counts; k or more: nothing."""
         return (rank < self.k).astype(np.float64)
 
@@ -201,7 +201,7 @@ class Gain(HitRate):
 
     name, paper = "ndcg", "Järvelin & Kekäläinen 2002"
 
-    def worth(self, rank: np.ndarray) -> Float:
+    def worth(self, rank: np.ndarray) -> DoubleArray:
         return np.where(rank < self.k, discount(rank), 0.0)
 
 
@@ -286,7 +286,7 @@ class DoublyRobust(Estimator):
 
     name, paper, model = "dr", "Dudík, Langford & Li 2011", True
 
-    def kept(self, e: Evidence) -> Float:
+    def kept(self, e: Evidence) -> DoubleArray:
         """What is left of the weight of each slate, `[R]`: all of it; other members of the family
         cut it.
         """
@@ -295,7 +295,7 @@ class DoublyRobust(Estimator):
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.value + self.kept(e) * e.residual, None)]
 
-    def trust(self, e: Evidence) -> Float:
+    def trust(self, e: Evidence) -> DoubleArray:
         """The kept weight of the slate for each of its impressions."""
         return np.broadcast_to(self.kept(e)[:, None], e.rounds.item.shape)
 
@@ -327,7 +327,7 @@ class SwitchDR(DoublyRobust):
     threshold: float
     name, paper = "switch_dr", "Wang, Agarwal & Dudík 2017"
 
-    def kept(self, e: Evidence) -> Float:
+    def kept(self, e: Evidence) -> DoubleArray:
         return np.where(e.weight <= self.threshold, e.weight, 0.0)
 
 
@@ -345,7 +345,7 @@ class ShrunkDR(DoublyRobust):
     threshold: float
     name, paper = "shrunk_dr", "Su et al. 2020"
 
-    def kept(self, e: Evidence) -> Float:
+    def kept(self, e: Evidence) -> DoubleArray:
         if np.isinf(self.threshold):
             return e.weight
         return self.threshold * e.weight / (np.square(e.weight) + self.threshold)

@@ -9,9 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
+from policies.base import DoubleArray
 from simulator.log.metadata import Propensity
 from simulator.offpolicy.reward_model import RewardTable
-from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.target import Target
 
 
@@ -47,31 +48,31 @@ class Evidence:
         return len(self.rounds)
 
     @cached_property
-    def step(self) -> Float:
+    def step(self) -> DoubleArray:
         """Target's over log's probability of each logged item, `[R, K]`."""
         return self.target.probability / self.rounds.propensity
 
     @cached_property
-    def running(self) -> Float:
+    def running(self) -> DoubleArray:
         """Product of `step` down to each place, `[R, K]`: exact for propensities conditional on the
         items above.
         """
         return np.multiply.accumulate(self.step, axis=1)
 
     @cached_property
-    def weight(self) -> Float:
+    def weight(self) -> DoubleArray:
         """Target's over log's probability of the whole logged slate, `[R]`."""
-        whole: Float = self.running[:, -1]
+        whole: DoubleArray = self.running[:, -1]
         return whole
 
     @cached_property
-    def total(self) -> Float:
+    def total(self) -> DoubleArray:
         """Reward of the logged slate, `[R]`."""
-        total: Float = self.rounds.reward.sum(axis=1)
+        total: DoubleArray = self.rounds.reward.sum(axis=1)
         return total
 
     @cached_property
-    def share(self) -> Float:
+    def share(self) -> DoubleArray:
         """Probability of each of the target's slates, `[R, D]`: equal shares where they are
         draws.
         """
@@ -80,25 +81,25 @@ class Evidence:
         return np.full(self.target.slates.shape[:2], 1.0 / self.target.slates.shape[1])
 
     @cached_property
-    def predicted(self) -> Float:
+    def predicted(self) -> DoubleArray:
         """Predicted reward of each logged impression, `[R, K]`."""
         assert self.model is not None
         return self.model.predict(self.model.fold(self.rounds.user), self.rounds)
 
     @cached_property
-    def expected(self) -> Float:
+    def expected(self) -> DoubleArray:
         """Predicted reward at each place under the target, `[R, K]`."""
         assert self.model is not None
         return self.model.expected(self.rounds, self.target)
 
     @cached_property
-    def residual(self) -> Float:
+    def residual(self) -> DoubleArray:
         """Reward of the logged slate less its prediction, `[R]`."""
-        left: Float = self.total - self.predicted.sum(axis=1)
+        left: DoubleArray = self.total - self.predicted.sum(axis=1)
         return left
 
     @cached_property
-    def value(self) -> Float:
+    def value(self) -> DoubleArray:
         """Predicted reward of the target's slate, `[R]`."""
-        value: Float = self.expected.sum(axis=1)
+        value: DoubleArray = self.expected.sum(axis=1)
         return value

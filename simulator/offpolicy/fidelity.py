@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.base import Catalogue, Fitting, Policy, Progress, Sequences, silent
+from policies.base import Catalogue, DoubleArray, Fitting, Policy, Progress, Sequences, silent
 from policies.device import device
 from policies.registry import make
 from policies.time import DAY
@@ -25,7 +25,7 @@ from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.jobs import Wanted, fitted, training
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
-from simulator.offpolicy.rounds import Float, Stream
+from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import Ordering, orderings
 from simulator.offpolicy.target import PolicyTargets, apart
 from simulator.offpolicy.uncertainty import Ratios, bootstrap
@@ -86,10 +86,10 @@ class Online:
 
     arms: tuple[str, ...]
     control: str
-    value: Float
-    value_error: Float
-    lift: Float
-    resampled: Float
+    value: DoubleArray
+    value_error: DoubleArray
+    lift: DoubleArray
+    resampled: DoubleArray
 
     def of(self, arms: Sequence[str]) -> Online:
         """The same of these arms, in their order."""
@@ -125,8 +125,8 @@ class Figure:
     """
 
     name: str
-    value: Float
-    error: Float
+    value: DoubleArray
+    error: DoubleArray
     verdict: tuple[str, ...]
     estimates: bool
 
@@ -546,7 +546,9 @@ def for_new_policies(rho: float, n: int) -> tuple[float, float]:
     return float(np.tanh(z - half)), float(np.tanh(z + half))
 
 
-def _order(value: Float, lift: Float, resampled: Float) -> tuple[int, float, float]:
+def _order(
+    value: DoubleArray, lift: DoubleArray, resampled: DoubleArray
+) -> tuple[int, float, float]:
     """Pairs whose online difference is proven, the share of them that `value` orders right, and its
     jackknife standard error.
     """
@@ -568,7 +570,7 @@ def _order(value: Float, lift: Float, resampled: Float) -> tuple[int, float, flo
     return count, total / count, float(np.sqrt((n - 1) / n * spread))
 
 
-def _spearman(left: Float, right: Float) -> Float:
+def _spearman(left: DoubleArray, right: DoubleArray) -> DoubleArray:
     """Spearman's rank correlation of each row of `left` with the same row of `right` (one row
     serves all), ties by mean ranks.
     """
@@ -577,7 +579,7 @@ def _spearman(left: Float, right: Float) -> Float:
     a, b = np.broadcast_arrays(rankdata(left, axis=1), rankdata(right, axis=1))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        out: Float = (a * b).sum(axis=1) / np.sqrt(
+        out: DoubleArray = (a * b).sum(axis=1) / np.sqrt(
             np.square(a).sum(axis=1) * np.square(b).sum(axis=1)
         )
     return out

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from policies.base import (
     Catalogue,
+    DoubleArray,
     Fitting,
     FloatArray,
     Histories,
@@ -25,7 +26,7 @@ from policies.base import (
 from policies.elementary import logs1p
 from policies.streams import Purpose, uniform
 from policies.time import HOUR
-from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.settings import ReplayError
 from simulator.offpolicy.target import Target
 
@@ -90,17 +91,17 @@ class Published(Policy):
         total = np.bincount(
             cell, weights=sequences.columns["propensity"].astype(np.float64), minlength=size
         ).reshape(shape)
-        self.law_: Float = _completed(
+        self.law_: DoubleArray = _completed(
             np.divide(total, shown, out=np.full(shape, np.nan), where=shown > 0)
         )
         return self
 
-    def at(self, t: IntArray, position: IntArray) -> Float:
+    def at(self, t: IntArray, position: IntArray) -> DoubleArray:
         """Probability of each item at `position` `[R, K]` at `t` `[R]` ms,
         `[R, K, n_items + 1]`.
         """
         stretch = np.clip(t // (self.every * HOUR) - self.first_, 0, len(self.law_) - 1)
-        law: Float = self.law_[stretch[:, None], np.minimum(position, self.law_.shape[1] - 1)]
+        law: DoubleArray = self.law_[stretch[:, None], np.minimum(position, self.law_.shape[1] - 1)]
         return law
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
@@ -163,7 +164,7 @@ class PublishedTargets:
         return Target(probability, drawn[:, None, :], None, law)
 
 
-def _completed(mean: Float) -> Float:
+def _completed(mean: DoubleArray) -> DoubleArray:
     """Each place's law over items 1..: the known propensities `mean` (NaN: not shown), the rest of
     1 shared among the others.
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.base import Progress
+from policies.base import DoubleArray, Progress
 from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, Weights, Word
 from simulator.offpolicy.estimators import Estimator
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
-from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.settings import DEFAULT, ESTIMATORS, ReplayError, ReplaySettings
 from simulator.offpolicy.sums import UnitSums
 from simulator.offpolicy.survey import Survey, observed, survey
@@ -189,8 +189,8 @@ class _Case:
         self.facts: ReplayFacts | None = None
         self.refused: dict[str, str] = {}
         self.running: list[Estimator] = []
-        self.mass: Float | None = None
-        self.shown: dict[str, Float] = {}
+        self.mass: DoubleArray | None = None
+        self.shown: dict[str, DoubleArray] = {}
         self.terms: dict[str, int] = {}
 
     def add(self, chunk: Rounds) -> None:
@@ -233,7 +233,7 @@ class _Case:
                 e.rounds, estimator.trust(e)
             )
 
-    def _gradient(self, label: str) -> Float:
+    def _gradient(self, label: str) -> DoubleArray:
         """Derivative of an estimator's total with respect to each cell of the model."""
         assert self.mass is not None
         normalised = next(
@@ -241,15 +241,15 @@ class _Case:
         )
         weight = self.sums["weight"].sum()
         scale = self.sums["rounds"].sum() / weight if normalised and weight > 0 else 1.0
-        moved: Float = self.mass - scale * self.shown[label]
+        moved: DoubleArray = self.mass - scale * self.shown[label]
         return moved
 
-    def _slate_weight(self, e: Evidence) -> Float:
+    def _slate_weight(self, e: Evidence) -> DoubleArray:
         """Weight of the whole slate; the mean weight of its places where only marginal propensities
         are known.
         """
         if e.rounds.kind == "marginal" and e.rounds.length > 1:
-            mean: Float = e.step.mean(axis=1)
+            mean: DoubleArray = e.step.mean(axis=1)
             return mean
         return e.weight
 
@@ -276,7 +276,7 @@ class _Case:
         )
 
     @cached_property
-    def _gradients(self) -> Float:
+    def _gradients(self) -> DoubleArray:
         """The derivative of every modelled estimator's total, once the targets have been asked
         about all rounds.
         """
@@ -343,7 +343,7 @@ class _Case:
             self.known.unobserved,
         )
 
-    def _column(self, name: Any) -> Float:
+    def _column(self, name: Any) -> DoubleArray:
         return self.sums[name][self.present][:, None]
 
     def _ratios(self, estimator: Estimator) -> Ratios:
@@ -387,7 +387,7 @@ class _Case:
         return delta(Ratios(self._column("residual"), self._column("rounds")), self.settings.level)
 
     def _estimate(
-        self, name: str, pick: _Pick, resampled: Float, verdict: EstimateVerdict
+        self, name: str, pick: _Pick, resampled: DoubleArray, verdict: EstimateVerdict
     ) -> Estimate:
         value, error, intervals = pick.ratios.value, float("nan"), tuple[EstimateInterval, ...]()
         if np.isfinite(value) and len(pick.ratios.numerators) > 1:
@@ -412,7 +412,7 @@ class _Pick:
     def both(self) -> list[Ratios]:
         return [self.ratios] if self.judge is None else [self.ratios, self.judge]
 
-    def intervals(self, resampled: Float, level: float) -> tuple[EstimateInterval, ...]:
+    def intervals(self, resampled: DoubleArray, level: float) -> tuple[EstimateInterval, ...]:
         """By bootstrap (from `resampled` `[1 or 2, B]`), delta method and empirical Bernstein.
 
         A threshold was chosen on the same log that it is applied to, so the intervals of the chosen

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from policies.base import IntArray
+from policies.base import DoubleArray, IntArray
 from policies.streams import Purpose, uniform
-from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.target import Target
 
 FOLDS = 3
@@ -78,19 +77,19 @@ class RewardTable:
             np.square(count).sum(axis=3, keepdims=True) / per_place
         ).sum(axis=(1, 2, 3))
         between = np.maximum((spread - places * within) / np.maximum(weighted, 1.0), within * 1e-6)
-        self.kappa: Float = (within / between)[:, None, None, None]
-        self.support: Float = count + self.kappa
-        self.prior: Float = prior
-        self.shown_at: Float = per_place
-        self.table: Float = (total + self.kappa * prior) / self.support
+        self.kappa: DoubleArray = (within / between)[:, None, None, None]
+        self.support: DoubleArray = count + self.kappa
+        self.prior: DoubleArray = prior
+        self.shown_at: DoubleArray = per_place
+        self.table: DoubleArray = (total + self.kappa * prior) / self.support
 
-    def predict(self, fold: IntArray, rounds: Rounds) -> Float:
+    def predict(self, fold: IntArray, rounds: Rounds) -> DoubleArray:
         """Predicted reward of the logged impressions by the table that has not seen `fold`,
         `[R, K]`.
         """
         return self.table.reshape(-1)[self._cells(fold, rounds)]
 
-    def expected(self, rounds: Rounds, target: Target) -> Float:
+    def expected(self, rounds: Rounds, target: Target) -> DoubleArray:
         """Predicted reward at each place under the target's own slates, `[R, K]`."""
         if target.foretells and rounds.length == 1:
             return self.given_above(rounds, target)
@@ -100,21 +99,21 @@ class RewardTable:
         share = (
             np.full(drawn.shape[:2], 1.0 / drawn.shape[1]) if target.share is None else target.share
         )
-        mean: Float = np.einsum("rd,rdk->rk", share, drawn)
+        mean: DoubleArray = np.einsum("rd,rdk->rk", share, drawn)
         return mean
 
-    def given_above(self, rounds: Rounds, target: Target) -> Float:
+    def given_above(self, rounds: Rounds, target: Target) -> DoubleArray:
         """Predicted reward at each place if the target chose it after the *logged* items above,
         `[R, K]`.
         """
         return target.expects(self.table.reshape(-1, self.n_items + 1), self._places(rounds))
 
-    def mass(self, rounds: Rounds, target: Target) -> Float:
+    def mass(self, rounds: Rounds, target: Target) -> DoubleArray:
         """How much of the target's showing falls into each cell, summed over rounds: the shape of
         `table`.
         """
         cells = self._places(rounds)
-        flat: Float = np.zeros((self.table.size // (self.n_items + 1), self.n_items + 1))
+        flat: DoubleArray = np.zeros((self.table.size // (self.n_items + 1), self.n_items + 1))
         if target.given is not None and rounds.length == 1:
             for place in np.unique(cells):
                 flat[place] = target.given[:, 0][cells[:, 0] == place].sum(axis=0)
@@ -129,14 +128,14 @@ class RewardTable:
             flat = _sums(index, weight, flat.size).reshape(flat.shape)
         return flat.reshape(self.table.shape)
 
-    def shown(self, rounds: Rounds, weight: Float) -> Float:
+    def shown(self, rounds: Rounds, weight: DoubleArray) -> DoubleArray:
         """`weight` `[R, K]` of each logged impression summed over its cells: the shape of
         `table`.
         """
         cell = self._cells(self.fold(rounds.user), rounds).ravel()
         return _sums(cell, weight, self.table.size).reshape(self.table.shape)
 
-    def influence(self, rounds: Rounds, gradient: Float) -> Float:
+    def influence(self, rounds: Rounds, gradient: DoubleArray) -> DoubleArray:
         """What each round adds to a sum of predictions by having been in the fit, `[R, ...]`.
 
         Args:
@@ -172,16 +171,16 @@ class RewardTable:
             :, None
         ] + rounds.position
 
-    def _cells(self, fold: IntArray, rounds: Rounds) -> npt.NDArray[np.int64]:
+    def _cells(self, fold: IntArray, rounds: Rounds) -> IntArray:
         place = ((fold * self.n_contexts + rounds.context) * self.n_positions)[
             :, None
         ] + rounds.position
         return place * (self.n_items + 1) + rounds.item
 
 
-def _sums(cell: npt.NDArray[np.int64], weight: Float, size: int) -> Float:
+def _sums(cell: IntArray, weight: DoubleArray, size: int) -> DoubleArray:
     """`weight` summed over each cell, `[size]`."""
-    total: Float = np.bincount(cell.ravel(), weights=weight.ravel(), minlength=size).astype(
+    total: DoubleArray = np.bincount(cell.ravel(), weights=weight.ravel(), minlength=size).astype(
         np.float64, copy=False
     )
     return total

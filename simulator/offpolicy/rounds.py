@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from policies.base import Histories, IntArray
+from policies.base import DoubleArray, Histories, IntArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
 from simulator.log.kinds import FEEDBACK
@@ -22,7 +22,6 @@ from simulator.log.metadata import KEY, LogError, Propensity
 from simulator.log.rules import INSPECTED
 from simulator.log.schema import column_values
 
-Float = npt.NDArray[np.float64]
 Columns = dict[str, npt.NDArray[Any]]
 
 REWARDS = ("click", "watch", *FEEDBACK)
@@ -55,8 +54,8 @@ class Rounds:
     row: IntArray
     position: IntArray
     item: IntArray
-    reward: Float
-    propensity: Float
+    reward: DoubleArray
+    propensity: DoubleArray
     kind: Propensity
     context: IntArray
     histories: Histories | None = None

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.base import BoolArray, Histories, IntArray, Policy, Scorer
+from policies.base import BoolArray, DoubleArray, Histories, IntArray, Policy, Scorer
 from policies.calls import Calls
 from policies.elementary import logs2
 from policies.streams import Purpose, uniform
-from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.sums import UnitSums
 from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, delta
 
@@ -103,7 +103,7 @@ def _unseen(histories: Histories) -> Histories:
     )
 
 
-def _counts(scores: Float, clicked: BoolArray, item: IntArray) -> dict[str, Float]:
+def _counts(scores: DoubleArray, clicked: BoolArray, item: IntArray) -> dict[str, DoubleArray]:
     """Ordered pairs, pairs, NDCG, sessions and impressions of each session `[R]`."""
     from scipy.stats import rankdata
 
@@ -138,6 +138,6 @@ def _ordering(name: str, sums: UnitSums) -> Ordering:
     return Ordering(name, auc, gauc, mean, int(sessions.sum()))
 
 
-def _figure(above: Float, below: Float) -> tuple[float, EstimateInterval]:
+def _figure(above: DoubleArray, below: DoubleArray) -> tuple[float, EstimateInterval]:
     ratio = Ratios(above[:, None], below[:, None])
     return ratio.value, delta(ratio)

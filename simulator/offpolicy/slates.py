@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.base import IntArray
+from policies.base import DoubleArray, IntArray
 from policies.products import matmul, pseudo_inverse
 from simulator.offpolicy.estimators import Estimator, Ratio, single, within
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
-from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.rounds import Rounds
 
 
 class IndependentIPS(Estimator):
@@ -91,14 +91,14 @@ class CascadeDR(Estimator):
         planned = e.model.given_above(e.rounds, e.target) + follows
         return [((e.running * (e.rounds.reward - future) + above * planned).sum(axis=1), None)]
 
-    def trust(self, e: Evidence) -> Float:
+    def trust(self, e: Evidence) -> DoubleArray:
         """The running weight: what else the model adds at and above a place cancels by telescoping,
         or has mean 0.
         """
         return e.running
 
 
-SlateDistribution = Callable[[Rounds], tuple[IntArray, Float]]
+SlateDistribution = Callable[[Rounds], tuple[IntArray, DoubleArray]]
 """The logging policy over whole slates, for small candidate sets: slates `[S, K]`, and their
 probability `[R, S]`.
 """
@@ -149,7 +149,7 @@ class PseudoInverse(Estimator):
         return [(weight * e.total, None)]
 
 
-def _uniform(e: Evidence) -> Float:
+def _uniform(e: Evidence) -> DoubleArray:
     """`q' pinv(G) 1_s`, `[R]`, where the log draws K of m items uniformly without replacement.
 
     G is a combination of Kronecker products of identities and all-one matrices over places and
@@ -171,7 +171,7 @@ def _uniform(e: Evidence) -> Float:
     return 1.0 + (m - 1) * (agree - common / k) + contrast
 
 
-def _enumerated(e: Evidence, slates: IntArray, probability: Float) -> Float:
+def _enumerated(e: Evidence, slates: IntArray, probability: DoubleArray) -> DoubleArray:
     """`q' pinv(G) 1_s`, `[R]`, from the log's whole distribution over `slates` `[S, K]`,
     `probability` `[R, S]`.
     """
@@ -191,7 +191,7 @@ def _enumerated(e: Evidence, slates: IntArray, probability: Float) -> Float:
     return out
 
 
-def _indicators(slates: IntArray, items: int) -> Float:
+def _indicators(slates: IntArray, items: int) -> DoubleArray:
     """1 at each (place, item) of each slate, `[S, K * items]`."""
     out = np.zeros((len(slates), slates.shape[1] * items))
     cell = np.arange(slates.shape[1]) * items + slates

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import IntArray
-from simulator.offpolicy.rounds import Float
+from policies.base import DoubleArray, IntArray
 
 UNITS = 8192
 """Most units kept apart. More users are folded into this many groups by a hash of the user: groups
@@ -29,7 +28,7 @@ class UnitSums:
     def __init__(self, n_users: int, units: int = UNITS) -> None:
         self.n_units = min(n_users, units)
         self._folded = n_users > units
-        self._sums: dict[Hashable, Float] = {}
+        self._sums: dict[Hashable, DoubleArray] = {}
 
     def unit(self, user: IntArray) -> IntArray:
         """The unit of each user, `[R]`."""
@@ -38,10 +37,10 @@ class UnitSums:
         high = _mixed(user) >> np.uint64(32)
         return (high * np.uint64(self.n_units) >> np.uint64(32)).astype(np.int64)
 
-    def add(self, unit: IntArray, columns: Mapping[Any, Float]) -> None:
+    def add(self, unit: IntArray, columns: Mapping[Any, DoubleArray]) -> None:
         """Add the columns `[R]` of rounds whose units are `unit` `[R]`."""
         for name, values in columns.items():
-            total: Float = np.bincount(unit, weights=values, minlength=self.n_units).astype(
+            total: DoubleArray = np.bincount(unit, weights=values, minlength=self.n_units).astype(
                 np.float64
             )
             if name in self._sums:
@@ -49,7 +48,7 @@ class UnitSums:
             else:
                 self._sums[name] = total
 
-    def __getitem__(self, name: Hashable) -> Float:
+    def __getitem__(self, name: Hashable) -> DoubleArray:
         """A column, `[U]`."""
         return self._sums[name]
 

@@ -11,12 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
-from policies.base import Expectant, Histories, IntArray, Policy, Stochastic
+from policies.base import DoubleArray, Expectant, Histories, IntArray, Policy, Stochastic
 from policies.calls import Calls
-from simulator.offpolicy.rounds import Float, Rounds
+from simulator.offpolicy.rounds import Rounds
 from simulator.serving.desk import Channel, Desk
 
-Above = Callable[[Float, IntArray], Float]
+Above = Callable[[DoubleArray, IntArray], DoubleArray]
 """(values `[V, n_items + 1]`, row of it for each place `[R, K]`) -> mean value at each place after
 the logged items above, `[R, K]`.
 """
@@ -44,10 +44,10 @@ class Target:
             matching within a set.
     """
 
-    probability: Float
+    probability: DoubleArray
     slates: IntArray
-    share: Float | None = None
-    given: Float | None = None
+    share: DoubleArray | None = None
+    given: DoubleArray | None = None
     above: Above | None = None
     deterministic: bool = False
     recalled: IntArray | None = None
@@ -57,7 +57,7 @@ class Target:
         """It can say what it expects at each place after the logged items above."""
         return self.deterministic or self.given is not None or self.above is not None
 
-    def expects(self, values: Float, rows: IntArray) -> Float:
+    def expects(self, values: DoubleArray, rows: IntArray) -> DoubleArray:
         """Mean of `values` `[V, n_items + 1]` in row `rows` `[R, K]` at each place after the logged
         items above, `[R, K]`.
 
@@ -65,7 +65,7 @@ class Target:
         the next of its slate.
         """
         if self.given is not None:
-            exact: Float = np.einsum("rka,rka->rk", self.given, values[rows])
+            exact: DoubleArray = np.einsum("rka,rka->rk", self.given, values[rows])
             return exact
         if self.above is not None:
             return self.above(values, rows)
@@ -185,7 +185,7 @@ def _joined(parts: list[Target]) -> Target:
     above = [part.above for part in parts if part.above is not None]
     cuts = np.cumsum([len(part.probability) for part in parts])[:-1]
 
-    def joined(values: Float, rows: IntArray) -> Float:
+    def joined(values: DoubleArray, rows: IntArray) -> DoubleArray:
         return np.concatenate(
             [one(values, here) for one, here in zip(above, np.split(rows, cuts), strict=True)]
         )

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies import elementary
+from policies.base import DoubleArray
 from policies.products import matmul
-from simulator.offpolicy.rounds import Float
 
 RESAMPLES = 1000
 _BLOCK = 64
@@ -43,9 +43,9 @@ class Ratios:
             model, 0 where there is none; it moves intervals, not the estimate.
     """
 
-    numerators: Float
-    denominators: Float
-    shift: Float | None = None
+    numerators: DoubleArray
+    denominators: DoubleArray
+    shift: DoubleArray | None = None
 
     @property
     def value(self) -> float:
@@ -55,7 +55,7 @@ class Ratios:
             return float("nan")
         return float((self.numerators.sum(axis=0) / below).sum())
 
-    def influence(self) -> Float:
+    def influence(self) -> DoubleArray:
         """First-order effect of each unit's weight on the estimate, `[U]`, adding to 0
         (infinitesimal jackknife); NaN where it is NaN.
         """
@@ -66,7 +66,7 @@ class Ratios:
         moved = ((self.numerators - each * self.denominators) / below).sum(axis=1)
         if self.shift is not None:
             moved = moved + (self.shift - self.shift.mean()) / below[0]
-        out: Float = moved
+        out: DoubleArray = moved
         return out
 
     def error(self) -> float:
@@ -85,7 +85,7 @@ class Ratios:
             )
         return float("nan")
 
-    def columns(self) -> Float:
+    def columns(self) -> DoubleArray:
         """What a resample sums: numerators (the model's effect added to the first) and
         denominators, `[U, 2 T]`.
         """
@@ -125,7 +125,7 @@ def bernstein(estimate: Ratios, level: float = 0.95) -> EstimateInterval:
     return EstimateInterval("bernstein", estimate.value - half, estimate.value + half)
 
 
-def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> Float:
+def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> DoubleArray:
     """Every estimate in every resample of units with replacement (Efron 1979; Field & Welsh, JRSS B
     2007 for clusters), `[E, B]`.
 
@@ -152,7 +152,7 @@ def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> Float:
     return out
 
 
-def percentile(resampled: Float, level: float = 0.95) -> EstimateInterval:
+def percentile(resampled: DoubleArray, level: float = 0.95) -> EstimateInterval:
     """Percentile interval from resamples `[B]`; NaN where more than a tenth of them had an empty
     denominator.
     """
@@ -163,7 +163,7 @@ def percentile(resampled: Float, level: float = 0.95) -> EstimateInterval:
     return EstimateInterval("bootstrap", float(low), float(high))
 
 
-def _counts(units: int, resamples: int, seed: int) -> Iterator[Float]:
+def _counts(units: int, resamples: int, seed: int) -> Iterator[DoubleArray]:
     """How often each unit is drawn in each resample, in blocks `[<= 64, U]`."""
     random = np.random.Generator(np.random.Philox(key=seed))
     for start in range(0, resamples, _BLOCK):

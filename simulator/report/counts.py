@@ -7,14 +7,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from policies.base import BoolArray, DoubleArray, IntArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
 
-Cells = npt.NDArray[np.float64]
+Cells = DoubleArray
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def count(log: EventLog, rows: int = 1 << 20) -> Counts:
     observed = {name: np.zeros((n_arms, days)) for name in ("watch_time", *kinds)}
     users, channels, logged = np.zeros(n_arms), np.zeros((n_arms, n_channels)), np.zeros(n_arms)
 
-    def tally(index: npt.NDArray[np.int64]) -> Cells:
+    def tally(index: IntArray) -> Cells:
         return np.bincount(index, minlength=n_arms * days).reshape(n_arms, days).astype(float)
 
     names = log.metadata.key[:-1]
@@ -86,9 +86,7 @@ def count(log: EventLog, rows: int = 1 << 20) -> Counts:
     return Counts(days, steps, observed, users, channels, logged)
 
 
-def _begins(
-    key: list[npt.NDArray[np.int64]], above: list[int] | None
-) -> tuple[npt.NDArray[np.bool_], ...]:
+def _begins(key: list[IntArray], above: list[int] | None) -> tuple[BoolArray, ...]:
     """Where a user, a session, a request and a user's day begin, `[N]` each; `above` is the row
     before the first.
     """
@@ -104,7 +102,7 @@ def _begins(
 
 def _add_feedback(
     batch: pa.RecordBatch,
-    cell: npt.NDArray[np.int64],
+    cell: IntArray,
     kinds: tuple[str, ...],
     steps: dict[str, Cells],
     observed: dict[str, Cells],

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from policies.base import DoubleArray
 from simulator.calibration.targets import is_beyond
 from simulator.log.notices import Notice
 from simulator.report.content import Calibration, WorldMarginal
@@ -58,7 +58,7 @@ def _closeness(row: WorldMarginal) -> float:
     return -abs(math.log(max(ratio, 1e-9)))
 
 
-def complete(sums: UserDays, silent: Sequence[str], shown: npt.NDArray[np.float64]) -> list[Check]:
+def complete(sums: UserDays, silent: Sequence[str], shown: DoubleArray) -> list[Check]:
     """Whether everything that was to be compared is there.
 
     Args:

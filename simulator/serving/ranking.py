@@ -14,12 +14,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, FloatArray, Histories, IntArray, Sequences
+from policies.base import Catalogue, DoubleArray, FloatArray, Histories, IntArray, Sequences
 from policies.elementary import exps, logs, logs1p
 from policies.products import matmul, solve
 
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 STATIC = (
     "bias",
@@ -75,14 +74,14 @@ class Ranker:
         quality: `[2]` log loss of the held-out clicks, of the model and of the overall rate.
     """
 
-    static: Floats
+    static: DoubleArray
     author: IntArray
     tag: IntArray
-    click: Floats
-    watch: Floats
+    click: DoubleArray
+    watch: DoubleArray
     rate: float
     weight: float
-    quality: Floats
+    quality: DoubleArray
 
     @classmethod
     def fit(cls, history: Sequences, catalogue: Catalogue, window: int, weight: float) -> Self:
@@ -166,7 +165,7 @@ class Ranker:
         return {"log loss": float(self.quality[0]), "base": float(self.quality[1])}
 
 
-def logistic(x: Floats, y: Floats, steps: int = 25) -> Floats:
+def logistic(x: DoubleArray, y: DoubleArray, steps: int = 25) -> DoubleArray:
     """Ridge logistic regression by Newton's method (iteratively reweighted least squares; McCullagh
     & Nelder 1989, 2.5).
 
@@ -189,7 +188,7 @@ def logistic(x: Floats, y: Floats, steps: int = 25) -> Floats:
     return beta
 
 
-def ridge(x: Floats, y: Floats) -> Floats:
+def ridge(x: DoubleArray, y: DoubleArray) -> DoubleArray:
     """Ridge regression (Hoerl & Kennard 1970); column 0 of `x` `[N, F]` is constant and not
     penalised.
     """
@@ -198,12 +197,12 @@ def ridge(x: Floats, y: Floats) -> Floats:
     return solve(_gram(x, np.ones(len(x))) + np.diag(penalty), _times(x.T, y))
 
 
-def _times(x: Floats, v: Floats) -> Floats:
+def _times(x: DoubleArray, v: DoubleArray) -> DoubleArray:
     """`x @ v`."""
     return matmul(x, v[:, None])[:, 0]
 
 
-def _gram(x: Floats, weight: Floats) -> Floats:
+def _gram(x: DoubleArray, weight: DoubleArray) -> DoubleArray:
     """`x.T @ diag(weight) @ x`."""
     return matmul((x * weight[:, None]).T, x)
 
@@ -220,7 +219,7 @@ def _rate(clicks: Any, shown: Any, prior: Any) -> Any:
     return (clicks + PRIOR * prior) / (shown + PRIOR)
 
 
-def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArray) -> Floats:
+def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArray) -> DoubleArray:
     """The STATIC features of every item, `[n_items + 1, len(STATIC)]`."""
     n = catalogue.n_items + 1
     shown = np.bincount(log.items, minlength=n).astype(np.float64)
@@ -254,18 +253,18 @@ def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArra
     return np.stack(columns, axis=1)
 
 
-def _sum_by(group: IntArray, values: Array) -> Floats:
+def _sum_by(group: IntArray, values: Array) -> DoubleArray:
     return np.bincount(group, weights=values, minlength=int(group.max(initial=0)) + 1).astype(
         np.float64
     )
 
 
-def _logit(p: Floats) -> Floats:
-    result: Floats = logs(p / (1 - p))
+def _logit(p: DoubleArray) -> DoubleArray:
+    result: DoubleArray = logs(p / (1 - p))
     return result
 
 
-def _log_loss(y: Floats, p: Floats) -> float:
+def _log_loss(y: DoubleArray, p: DoubleArray) -> float:
     p = np.clip(p, 1e-9, 1 - 1e-9)
     return float(-(y * logs(p) + (1 - y) * logs(1 - p)).mean()) if len(y) else float("nan")
 
@@ -274,11 +273,11 @@ def _training_features(
     history: Sequences,
     rows: IntArray,
     window: int,
-    static: Floats,
+    static: DoubleArray,
     author: IntArray,
     tag: IntArray,
     rate: float,
-) -> Floats:
+) -> DoubleArray:
     """Features of the impressions `rows`, each as it looked when its request came: only impressions
     of earlier requests are past.
     """

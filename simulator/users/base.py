@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, IntArray, Progress, Slates
+from policies.base import BoolArray, Catalogue, FloatArray, IntArray, Progress, Slates
 from simulator.log.eventlog import EventLog
 
 CALIBRATION = "calibration.json"
@@ -49,12 +49,12 @@ class Feedback:
     """
 
     click: npt.NDArray[np.int8]
-    watch: npt.NDArray[np.float32]
+    watch: FloatArray
     shown: IntArray
     next: IntArray
-    leaves: npt.NDArray[np.bool_]
+    leaves: BoolArray
     kinds: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
-    logged: npt.NDArray[np.bool_] | None = None
+    logged: BoolArray | None = None
 
 
 class Users(Protocol):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from policies.base import IntArray
+from policies.base import BoolArray, IntArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
 from simulator.log.schema import TAB
@@ -94,7 +94,7 @@ class ClockedUsers:
             )
         return place
 
-    def advance(self, user: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+    def advance(self, user: IntArray) -> tuple[IntArray, BoolArray]:
         """End each user's request: (when the next one comes `[B]` ms or NEVER, whether the session
         is over `[B]`).
         """

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
+from policies.base import DoubleArray
 from policies.streams import Purpose, uniform
 from simulator.config.section import ConfigSection
 from simulator.users.base import Source
@@ -57,7 +57,7 @@ class Markov(Choice):
         """Fresh users, who have not asked yet; the same from the same seed in every process."""
         return Walkers(self, World.draw(self, seed), seed)
 
-    def onward(self, world: World, seed: int) -> npt.NDArray[np.float64]:
+    def onward(self, world: World, seed: int) -> DoubleArray:
         """`[n_items + 1, D]` the direction that a click on each video leads to, of length 1; row 0
         is padding.
         """
@@ -90,7 +90,7 @@ class Walkers(People):
         """Number of rows that `known` gives."""
         return self.n_items + 1
 
-    def estimate(self, known: tuple[int, int], noise: float) -> npt.NDArray[np.float64]:
+    def estimate(self, known: tuple[int, int], noise: float) -> DoubleArray:
         """`[n_items + 1]` utilities as the app estimates them from the last click, the same for all
         users.
         """

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import IntArray, Slates
+from policies.base import DoubleArray, IntArray, Slates
 from policies.time import DAY
 from simulator.users.base import Feedback
 from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Truth, law, videos
@@ -31,7 +31,7 @@ class People:
         choice: ChoiceParameters,
         world: World,
         seed: int,
-        onward: npt.NDArray[np.float64] | None = None,
+        onward: DoubleArray | None = None,
     ) -> None:
         from simulator.users.choice import kernel
 
@@ -60,7 +60,7 @@ class People:
             satisfaction=np.full(n, choice.returning.reference),
         )
         kernel.settle(self.law, self.seed, self.truth, self.lives.logits, self.lives.interests)
-        self._born: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+        self._born: tuple[DoubleArray, DoubleArray] | None = None
 
     def first(self, user: IntArray) -> IntArray:
         """When each user first asks, `[B]` ms from midnight of the first day."""
@@ -113,7 +113,7 @@ class People:
         """Number of rows that `known` gives."""
         return self.n_users
 
-    def estimate(self, known: tuple[int, int], noise: float) -> npt.NDArray[np.float64]:
+    def estimate(self, known: tuple[int, int], noise: float) -> DoubleArray:
         """`[n_items + 1]` utilities as the app estimates them, by the interests as they were at its
         last training.
         """

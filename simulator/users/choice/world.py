@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue
+from policies.base import Catalogue, DoubleArray, IntArray
 from policies.streams import Purpose, uniform
 from simulator.users.choice.parameters import ChoiceParameters
-
-Floats = npt.NDArray[np.float64]
 
 (
     _TAG_CENTRE,
@@ -56,15 +54,15 @@ class World:
 
     n_users: int
     n_items: int
-    duration: Floats
-    author: npt.NDArray[np.int64]
-    tag: npt.NDArray[np.int64]
-    place: Floats
-    appeal: Floats
-    centres: Floats
-    tag_cdf: Floats
-    level: Floats
-    rate: Floats
+    duration: DoubleArray
+    author: IntArray
+    tag: IntArray
+    place: DoubleArray
+    appeal: DoubleArray
+    centres: DoubleArray
+    tag_cdf: DoubleArray
+    level: DoubleArray
+    rate: DoubleArray
 
     @classmethod
     def draw(cls, choice: ChoiceParameters, seed: int) -> World:
@@ -122,7 +120,7 @@ class World:
         return Catalogue(self.n_users, self.n_items, columns)
 
 
-def _people(choice: ChoiceParameters, seed: int) -> tuple[Floats, Floats]:
+def _people(choice: ChoiceParameters, seed: int) -> tuple[DoubleArray, DoubleArray]:
     """(level, sessions per day) of every user, `[n_users]`: active users are pickier where
     `affinity.activity` is negative.
     """
@@ -140,7 +138,7 @@ def _people(choice: ChoiceParameters, seed: int) -> tuple[Floats, Floats]:
     return level, np.clip(rate, SELDOM, arrival.busiest)
 
 
-def _zipf_cdf(n: int, exponent: float) -> Floats:
+def _zipf_cdf(n: int, exponent: float) -> DoubleArray:
     """Cumulative shares `[n]` of the ranks 1..n, each in proportion to rank^-exponent."""
     from policies.elementary import powers
 
@@ -148,13 +146,13 @@ def _zipf_cdf(n: int, exponent: float) -> Floats:
     return np.asarray(np.cumsum(weight) / weight.sum())
 
 
-def _pick(cdf: Floats, seed: int, index: npt.NDArray[np.int64], what: int) -> npt.NDArray[np.int64]:
+def _pick(cdf: DoubleArray, seed: int, index: IntArray, what: int) -> IntArray:
     return np.minimum(
         np.searchsorted(cdf, uniform(seed, Purpose.WORLD, index, what), side="right"), len(cdf) - 1
     )
 
 
-def normal(seed: int, index: npt.NDArray[np.int64], what: int, d: int) -> Floats:
+def normal(seed: int, index: IntArray, what: int, d: int) -> DoubleArray:
     """Standard normal `[n, d]`."""
     from policies.elementary import normal_quantiles
 
@@ -165,7 +163,7 @@ def normal(seed: int, index: npt.NDArray[np.int64], what: int, d: int) -> Floats
     )
 
 
-def unit(vectors: Floats) -> Floats:
+def unit(vectors: DoubleArray) -> DoubleArray:
     return np.asarray(vectors / np.sqrt((vectors * vectors).sum(axis=1, keepdims=True)))
 
 

@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from policies.base import Catalogue, Fitting, Histories, IntArray, Policy, Sequences, Slates
+from policies.base import (
+    Catalogue,
+    Fitting,
+    FloatArray,
+    Histories,
+    IntArray,
+    Policy,
+    Sequences,
+    Slates,
+)
 from policies.streams import Purpose, uniform
 from simulator.users.choice.people import People
 
@@ -139,7 +148,7 @@ class Production(Yardstick):
 
         super().bind(users)
         n_items = users.n_items
-        self.kept_: dict[int, tuple[int, npt.NDArray[np.int32], npt.NDArray[np.float32]]] = {}
+        self.kept_: dict[int, tuple[int, npt.NDArray[np.int32], FloatArray]] = {}
         z = normal_quantiles(
             uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54
         )
@@ -160,7 +169,7 @@ class Production(Yardstick):
 
     def _estimated(
         self, known: tuple[int, int], depth: int
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    ) -> tuple[npt.NDArray[np.int32], FloatArray]:
         """The best items by the estimate that rests on `known`, and their values, best first: at
         least `depth` of them.
 

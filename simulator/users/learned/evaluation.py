@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from policies.base import BoolArray, DoubleArray, FloatArray, IntArray
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source, UsersError
 from simulator.users.learned.inputs import AnsweredImpressions
 from simulator.users.learned.response import Response
 
-F64 = npt.NDArray[np.float64]
 TOLERANCE = 0.1
 """Relative: how far an unseen day's total may be from the real one before a report warns."""
 BINS = 15
@@ -187,7 +186,7 @@ def evaluate(response: Response, source: Source, seed: int = 0) -> ResponseEvalu
     )
 
 
-def auc(score: F64, y: F64) -> float:
+def auc(score: DoubleArray, y: DoubleArray) -> float:
     """P(a random 1 scores above a random 0), ties counted half (Mann & Whitney 1947); NaN without
     both.
     """
@@ -199,7 +198,7 @@ def auc(score: F64, y: F64) -> float:
     return float((rankdata(score)[y == 1].sum() - ones * (ones + 1) / 2) / (ones * (len(y) - ones)))
 
 
-def _head(name: str, p: F64, y: F64, base: float) -> Head:
+def _head(name: str, p: DoubleArray, y: DoubleArray, base: float) -> Head:
     limited = np.clip(base, 1e-6, 1 - 1e-6)
     loss = float(-np.log(np.clip(np.where(y == 1, p, 1 - p), 1e-12, 1)).mean())
     return Head(
@@ -211,16 +210,16 @@ def _head(name: str, p: F64, y: F64, base: float) -> Head:
     )
 
 
-def _bins(p: F64) -> list[npt.NDArray[np.int64]]:
+def _bins(p: DoubleArray) -> list[IntArray]:
     return [part for part in np.array_split(np.argsort(p, kind="stable"), BINS) if len(part)]
 
 
-def _calibration_error(p: F64, y: F64) -> float:
+def _calibration_error(p: DoubleArray, y: DoubleArray) -> float:
     return float(sum(abs(p[part].sum() - y[part].sum()) for part in _bins(p)) / len(p))
 
 
 def _coverage(
-    response: Response, bins: F64, watch: npt.NDArray[np.float32], drawn: F64
+    response: Response, bins: DoubleArray, watch: FloatArray, drawn: DoubleArray
 ) -> dict[float, float]:
     """Share of watch times below each predicted quantile, by the randomised probability integral
     transform (zero is a point mass).
@@ -236,8 +235,12 @@ def _coverage(
 
 
 def _expected_kinds(
-    response: Response, answers: AnsweredImpressions, click: F64, bins: F64, seed: int
-) -> dict[str, F64]:
+    response: Response,
+    answers: AnsweredImpressions,
+    click: DoubleArray,
+    bins: DoubleArray,
+    seed: int,
+) -> dict[str, DoubleArray]:
     """P(kind) of each impression by the whole chain, click and watch time drawn DRAWS times."""
     rows = (answers.user, answers.item, answers.tab, answers.hour, answers.position)
     total = np.zeros((len(answers), len(response.names)))
@@ -251,14 +254,14 @@ def _expected_kinds(
     return {name: total[:, i] / DRAWS for i, name in enumerate(response.names)}
 
 
-def _days(answers: AnsweredImpressions) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _days(answers: AnsweredImpressions) -> Iterator[tuple[str, BoolArray]]:
     for day in np.unique(answers.day):
         yield f"day {day + 1}", answers.day == day
 
 
 def _pasts(
     answers: AnsweredImpressions, earlier: AnsweredImpressions
-) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+) -> Iterator[tuple[str, BoolArray]]:
     """Users by how many of their impressions the model was fitted on."""
     top = int(max(answers.user.max(), earlier.user.max())) + 1
     past = np.bincount(earlier.user, minlength=top)[answers.user]
@@ -273,7 +276,7 @@ def _pasts(
 
 
 def _total(
-    group: str, what: str, mask: npt.NDArray[np.bool_], predicted: F64, actual: F64
+    group: str, what: str, mask: BoolArray, predicted: DoubleArray, actual: DoubleArray
 ) -> Total:
     p, a = float(predicted[mask].sum()), float(actual[mask].sum())
     n = int(mask.sum())

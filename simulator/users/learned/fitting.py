@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from policies.base import Progress
+from policies.base import DoubleArray, FloatArray, Progress
 from policies.streams import Purpose, uniform
 from simulator.users.base import Source, UsersError
 from simulator.users.learned.hyperparameters import Hyperparameters
@@ -27,9 +26,6 @@ from simulator.users.learned.network import (
 from simulator.users.learned.posthoc import margins, scale, shift
 from simulator.users.learned.response import Response
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class HeadCalibration:
@@ -39,7 +35,7 @@ class HeadCalibration:
 
     click: tuple[float, float]
     kinds: tuple[tuple[float, float], ...]
-    watch: F32
+    watch: FloatArray
 
 
 def fit(config: Hyperparameters, source: Source, seed: int, progress: Progress) -> Response:
@@ -108,7 +104,7 @@ def _fit(config: Hyperparameters, source: Source, seed: int, progress: Progress)
     return _fold(network, evidence, calibration, edges, duration, limits)
 
 
-def _weights(answers: AnsweredImpressions, bootstrap: int, seed: int) -> F32:
+def _weights(answers: AnsweredImpressions, bootstrap: int, seed: int) -> FloatArray:
     """Each user's weight in the loss: 1, or Exponential(1) in a bootstrap world (the Bayesian
     bootstrap, Rubin 1981).
     """
@@ -132,7 +128,7 @@ def _calibrate(network: ResponseNetwork, rows: Inputs, held: Tensor) -> HeadCali
     y, weight, last = rows.click.double().numpy(), rows.weight.double().numpy(), held.numpy()
     level = weight * np.where(last, weight[~last].sum() / weight[last].sum(), 1.0)
 
-    def two(logits: F64, answer: F64, spread: float) -> tuple[float, float]:
+    def two(logits: DoubleArray, answer: DoubleArray, spread: float) -> tuple[float, float]:
         known = answer >= 0
         a = scale(logits[known & last], answer[known & last], weight[known & last], spread)
         return a, shift(a * logits[known], answer[known], level[known])
@@ -151,9 +147,9 @@ def _fold(
     network: ResponseNetwork,
     evidence: HistoryEvidence,
     calibration: HeadCalibration,
-    edges: F32,
-    duration: F32,
-    limits: F32,
+    edges: FloatArray,
+    duration: FloatArray,
+    limits: FloatArray,
 ) -> Response:
     """Everything that depends on the user alone or the item alone, computed once; calibration goes
     into the heads.
@@ -198,5 +194,5 @@ def _fold(
     )
 
 
-def _table(values: torch.Tensor) -> F32:
+def _table(values: torch.Tensor) -> FloatArray:
     return np.ascontiguousarray(values.detach().numpy(), dtype=np.float32)

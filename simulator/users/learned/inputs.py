@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import IntArray, Sequences
+from policies.base import BoolArray, DoubleArray, FloatArray, IntArray, Sequences
 from policies.time import DAY, HOUR
 from simulator.log.kinds import FEEDBACK
 from simulator.log.schema import TAB
@@ -28,8 +28,6 @@ POSITIONS = 12
 """Later positions of a request share the last one's number."""
 TABS = 32
 """Numbers of surfaces that are told apart; 0 = unknown."""
-
-F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,14 @@ class AnsweredImpressions:
     hour: IntArray
     tab: IntArray
     position: IntArray
-    click: npt.NDArray[np.bool_]
-    watch: F32
-    duration: F32
+    click: BoolArray
+    watch: FloatArray
+    duration: FloatArray
     kinds: dict[str, npt.NDArray[np.int8]]
 
     @classmethod
     def of(
-        cls, history: Sequences, observed: npt.NDArray[np.bool_], duration: F32
+        cls, history: Sequences, observed: BoolArray, duration: FloatArray
     ) -> AnsweredImpressions:
         """The impressions at `observed` `[N]`; `duration` `[n_items + 1]` stands in where the log
         has none.
@@ -142,7 +140,7 @@ class Features:
     """
 
     categories: Categories
-    numbers: F32
+    numbers: FloatArray
 
     @classmethod
     def of(cls, columns: dict[str, npt.NDArray[np.generic]], n: int) -> Features:
@@ -150,7 +148,7 @@ class Features:
         return cls(Categories.of(columns, n), _numbers(columns, n))
 
 
-def _numbers(columns: dict[str, npt.NDArray[np.generic]], n: int) -> F32:
+def _numbers(columns: dict[str, npt.NDArray[np.generic]], n: int) -> FloatArray:
     """The float columns as inputs `[n, F]`: signed ln(1 + |x|), mean 0, standard deviation 1,
     missing = 0.
     """
@@ -166,7 +164,7 @@ def _numbers(columns: dict[str, npt.NDArray[np.generic]], n: int) -> F32:
     return np.zeros((n, 0), dtype=np.float32)
 
 
-def _cut(values: npt.NDArray[np.float64]) -> IntArray:
+def _cut(values: DoubleArray) -> IntArray:
     finite = values[np.isfinite(values)]
     edges = (
         np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1)[1:-1]))
@@ -202,7 +200,7 @@ class HistoryEvidence:
         width: numbers for a user or an item.
     """
 
-    def __init__(self, history: Sequences, observed: npt.NDArray[np.bool_], n_items: int) -> None:
+    def __init__(self, history: Sequences, observed: BoolArray, n_items: int) -> None:
         self.user = np.repeat(history.user, np.diff(history.offsets))
         self.item, self.day, self.clicked = history.items, history.t // DAY, history.clicked
         self.n_users, self.n_items = int(history.user.max(initial=-1)) + 1, n_items
@@ -229,17 +227,15 @@ class HistoryEvidence:
         self.watch_mean = total[2] / max(total[0], 1)
         self.early_rate = (total[4] + 1) / (total[3] + 2)
 
-    def of_users(self, user: IntArray, day: IntArray | None) -> F32:
+    def of_users(self, user: IntArray, day: IntArray | None) -> FloatArray:
         """Numbers `[B, width]` of each user on all days but `day` `[B]` (None: on all days)."""
         return self._summary(self._sums(self.user, user, day), day)
 
-    def of_items(self, item: IntArray, day: IntArray | None) -> F32:
+    def of_items(self, item: IntArray, day: IntArray | None) -> FloatArray:
         """Numbers `[B, width]` of each item on all days but `day` `[B]` (None: on all days)."""
         return self._summary(self._sums(self.item, item, day), day)
 
-    def _sums(
-        self, entity: IntArray, asked: IntArray, day: IntArray | None
-    ) -> npt.NDArray[np.float64]:
+    def _sums(self, entity: IntArray, asked: IntArray, day: IntArray | None) -> DoubleArray:
         order = np.lexsort((self.day, entity))
         running = np.concatenate(
             (np.zeros((1, self.values.shape[1])), np.cumsum(self.values[order], axis=0))
@@ -254,10 +250,10 @@ class HistoryEvidence:
                 running[np.searchsorted(keys, wanted, side="right")]
                 - running[np.searchsorted(keys, wanted, side="left")]
             )
-        found: npt.NDArray[np.float64] = running[end] - running[start] - today
+        found: DoubleArray = running[end] - running[start] - today
         return found
 
-    def _summary(self, sums: npt.NDArray[np.float64], day: IntArray | None) -> F32:
+    def _summary(self, sums: DoubleArray, day: IntArray | None) -> FloatArray:
         """Rates as log-odds or differences, and ln(1 + volumes); the volume of complete answers is
         per day.
 
@@ -299,5 +295,5 @@ class HistoryEvidence:
         return np.where(real, item[np.where(real, place, 0)] if len(item) else 0, 0)
 
 
-def _logit(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _logit(p: DoubleArray) -> DoubleArray:
     return np.log(p) - np.log1p(-p)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from policies.base import BoolArray, FloatArray, IntArray
 from simulator.users.base import UsersError
 from simulator.users.learned.inputs import (
     POSITIONS,
@@ -24,7 +24,6 @@ from simulator.users.learned.inputs import (
     HistoryEvidence,
 )
 
-F32 = npt.NDArray[np.float32]
 ANSWER = 4
 """Numbers by which the heads of further feedback know the click and the watch time, see
 `answer_features`.
@@ -79,9 +78,9 @@ class Inputs:
         cls,
         answers: AnsweredImpressions,
         evidence: HistoryEvidence,
-        edges: F32,
-        durations: F32,
-        weight: F32,
+        edges: FloatArray,
+        durations: FloatArray,
+        weight: FloatArray,
     ) -> Inputs:
         """The inputs of `answers`, each from the days before its own.
 
@@ -131,7 +130,7 @@ class Inputs:
             yield self.rows(order[start : start + size])
 
 
-def answer_features(click: npt.NDArray[np.bool_], watch: F32, duration: F32) -> F32:
+def answer_features(click: BoolArray, watch: FloatArray, duration: FloatArray) -> FloatArray:
     """What further feedback depends on: click, ln(1 + watch), share of the duration watched (at
     most 2), and whether it is known.
     """
@@ -364,7 +363,7 @@ def _epoch(
     return total
 
 
-def duration_limits(duration: F32, classes: int) -> F32:
+def duration_limits(duration: FloatArray, classes: int) -> FloatArray:
     """Upper limits of `classes` classes of known durations with equally many impressions (fewer,
     where many are equal).
     """
@@ -376,14 +375,14 @@ def duration_limits(duration: F32, classes: int) -> F32:
     return np.zeros(0, np.float32)
 
 
-def duration_class(duration: F32, limits: F32) -> npt.NDArray[np.int64]:
+def duration_class(duration: FloatArray, limits: FloatArray) -> IntArray:
     """0 where the duration is unknown (not above 0), else 1, 2, ..., `len(limits) + 1`."""
     return np.where(duration > 0, np.searchsorted(limits, duration, side="left") + 1, 0).astype(
         np.int64
     )
 
 
-def watch_edges(watch: F32, bins: int) -> F32:
+def watch_edges(watch: FloatArray, bins: int) -> FloatArray:
     """Edges `[bins + 1]` of the bins of positive watch times, s: quantiles, closer in the upper
     tail, where the seconds are.
 

@@ -5,12 +5,11 @@ distribution. No network lives here.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from policies.base import DoubleArray, IntArray
 
 
-def scale(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> float:
+def scale(logits: DoubleArray, y: DoubleArray, weight: DoubleArray, spread: float = 0.25) -> float:
     """The factor a of the calibrated logit a * logit + b (Platt 1999) on answers that the fit has
     not seen, by Newton's method.
 
@@ -38,7 +37,7 @@ def scale(logits: F64, y: F64, weight: F64, spread: float = 0.25) -> float:
     return a
 
 
-def shift(logits: F64, y: F64, weight: F64) -> float:
+def shift(logits: DoubleArray, y: DoubleArray, weight: DoubleArray) -> float:
     """The b with which 1s are expected as often as they occurred: sum of sigmoid(logits + b) = sum
     of y, by Newton's method.
 
@@ -58,7 +57,9 @@ def shift(logits: F64, y: F64, weight: F64) -> float:
     return b
 
 
-def margins(logits: F64, y: npt.NDArray[np.int64], weight: F64, prior: float = 5.0) -> F64:
+def margins(
+    logits: DoubleArray, y: IntArray, weight: DoubleArray, prior: float = 5.0
+) -> DoubleArray:
     """Shifts `[C]` of `logits` `[N, C]` after which each class of `y` `[N]` is expected as often as
     it occurred.
 

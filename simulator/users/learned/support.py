@@ -7,10 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from policies.base import IntArray
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import LogError
 
@@ -79,9 +79,7 @@ def support(log: EventLog) -> list[Support]:
     return found
 
 
-def _support(
-    arm: str, rows: pa.Table, answers: npt.NDArray[np.int64], met: npt.NDArray[np.int64]
-) -> Support:
+def _support(arm: str, rows: pa.Table, answers: IntArray, met: IntArray) -> Support:
     item, user = rows["item"].to_numpy(), rows["user"].to_numpy()
     shown = np.bincount(item, minlength=len(answers))
     p, q = shown / shown.sum(), answers / answers.sum()
