@@ -19,8 +19,9 @@ from simulator.report.content import Content
 from simulator.report.errors import ReportError
 from simulator.report.stored import encode
 from simulator.run.held_out_clicks import FLOOR, LearnedArms
-from simulator.run.pipeline import run
+from simulator.run.pipeline import run, simulate
 from simulator.scenario.model import Scenario
+from simulator.serving.desk import ServingError
 from simulator.stats.checks import Check
 from simulator.stats.fit_checks import LEVEL, check_fits, judge_fits
 from tests.worlds import fit_values, log_digests, simulate_scenario, tiny_scenario, write_scenario
@@ -151,6 +152,27 @@ def test_the_random_day_changes_no_byte_of_the_log(
     assert log_digests(measured) == log_digests(plain)
     assert (measured / FILE).is_file()
     assert not (plain / FILE).exists()
+
+
+def test_an_arm_that_fails_among_random_slates_is_given_up(tmp_path: Path) -> None:
+    """With `keep_going` the others are judged; what an arm is called is no matter."""
+    (tmp_path / "counter.py").write_text(
+        COUNTER + "\n    def recall(self, histories, k, seed):\n"
+        "        if self.broken:\n            raise RuntimeError('no model')\n"
+        "        return super().recall(histories, k, seed)\n"
+    )
+    mine = {"policy": "counter.py:Counter"}
+    arms = {"clicks": mine, "found": mine, "lost": {**mine, "params": {"broken": True}}}
+    content = tiny_scenario(arms)
+    loaded = Scenario.load(write_scenario(tmp_path, content))
+    with pytest.raises(ServingError, match=r"arm 'lost': policy 'counter\.py:Counter'"):
+        simulate(loaded, tmp_path / "stopped", folder=tmp_path)
+    outcome = simulate(loaded, tmp_path / "out", folder=tmp_path, keep_going=True)
+    assert list(outcome.failed) == ["lost"]
+    values = FitValues.load(outcome.root)
+    assert values is not None
+    assert values.arm == ("clicks", "found", "", "")
+    assert (values.gains[0] == values.gains[1]).all()
 
 
 def test_arms_that_only_count_are_not_judged(tmp_path: Path) -> None:

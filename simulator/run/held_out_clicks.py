@@ -41,7 +41,6 @@ FLOOR = (PolicySpec(policy="popularity"), PolicySpec(policy="itemknn"))
 USERS = 2000
 """Users whose clicks are looked for, at most; they are spread evenly over all ids."""
 
-
 DAYS = 7
 """Days that they live for it, at most."""
 
@@ -148,20 +147,19 @@ class Find:
         which = "" if self.fit is None else f" (fit {self.fit})"
         return f"looking for held-out clicks with policy {self.spec.policy!r}{which}"
 
-    @property
-    def name(self) -> str:
-        """Of the piece."""
-        arm = file_name(self.arm) if self.arm else f"floor~{self.spec.policy}"
-        return arm if self.fit is None else f"{arm}~fit-{self.fit}"
+    def place(self, workspace: Workspace) -> Path:
+        """Where it keeps what it finds."""
+        name = file_name(self.arm) if self.arm else f"floor~{self.spec.policy}"
+        fit = "" if self.fit is None else f"~fit-{self.fit}"
+        return _place(workspace) / "found" / f"{name}{fit}.npz"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
-        place = _place(run.workspace)
-        file = place / f"{self.name}.npz"
+        file = self.place(run.workspace)
         if file.is_file():
             return {"seconds": 0.0}
         start = time.process_time()
-        stored = load_arrays(place / "clicks.npz")
+        stored = load_arrays(_place(run.workspace) / "clicks.npz")
         row, item = stored.pop("row"), stored.pop("item")
         asked = Histories(**stored)
         k, block = run.scenario.serving.recall, run.scenario.engine.block
@@ -172,12 +170,9 @@ class Find:
             here = np.flatnonzero((first <= row) & (row < first + block))
             at, rank = np.nonzero(candidates[row[here] - first] == item[here, None])
             gain[here[at]] = 1.0 / np.log2(rank + 2.0)
-        user = asked.user[row]
-        n_users = run.catalogue.n_users
-        sums = {"clicks": None, "hits": gain > 0, "gains": gain}
-        save_arrays(
-            file, {name: np.bincount(user, weights, n_users) for name, weights in sums.items()}
-        )
+        sums = {"clicks": np.ones(len(row)), "hits": gain > 0, "gains": gain}
+        n = len(asked)
+        save_arrays(file, {name: np.bincount(row, each, n) for name, each in sums.items()})
         return {"seconds": time.process_time() - start}
 
     def _policy(self, run: Context) -> Policy:
@@ -194,16 +189,19 @@ class Find:
 
 
 def collect(workspace: Workspace, pieces: Sequence[Find], candidates: int) -> None:
-    """Put what all fits have found into one file of the run's folder."""
-    stored = [load_arrays(_place(workspace) / f"{piece.name}.npz") for piece in pieces]
-    clicks = stored[0]["clicks"].astype(np.float64)
-    came = clicks > 0
+    """Put what all fits have found into one file of the run's folder; where nobody has clicked
+    anything there is nothing to be found, and no file.
+    """
+    stored = [load_arrays(piece.place(workspace)) for piece in pieces]
+    came = stored[0]["clicks"] > 0
+    if not came.any():
+        return
     FitValues(
         candidates,
         tuple(piece.arm for piece in pieces),
         tuple(piece.spec.policy for piece in pieces),
         tuple(piece.fit or 0 for piece in pieces),
-        clicks[came],
+        stored[0]["clicks"][came],
         np.stack([one["hits"][came] for one in stored]),
         np.stack([one["gains"][came] for one in stored]),
     ).save(workspace.root)

@@ -482,7 +482,8 @@ class _Run:
         owners = [[piece.arm or None] for piece in (*pieces, *floor)]
         self._go("held-out", [*pieces, *floor], owners)
         left = [piece for piece in pieces if piece.arm not in self.outcome.failed]
-        held_out_clicks.collect(self.workspace, [*left, *floor], self.scenario.serving.recall)
+        if left:
+            held_out_clicks.collect(self.workspace, [*left, *floor], self.scenario.serving.recall)
 
     def _refits(self, day: int) -> None:
         """Fit the policies of the arms again before `day`: each on its own lane's log, or equal
