@@ -347,11 +347,10 @@ def _slate(answer: Any, k: int, whose: str) -> dict[str, list[Any]]:
             f"{whose}: at most k = {k} items, and one score each; got lengths {lengths}"
         )
     for name, values in slate.items():
-        good, rule = (
-            (_is_item, "items must be whole numbers")
-            if name == "items"
-            else (_is_number, f"{name} must be numbers")
-        )
+        if name == "items":
+            good, rule = (_is_item, "items must be whole numbers")
+        else:
+            good, rule = (_is_number, f"{name} must be numbers")
         place = next((i for i, value in enumerate(values) if not good(value)), None)
         if place is not None:
             raise RemoteError(f"{whose}: {rule}; got {_shown(values[place])} at place {place}")

@@ -335,11 +335,9 @@ class Search(Params):
 
     def index(self, vectors: FloatArray) -> Index:
         """The index over `vectors` `[n_items + 1, d]`."""
-        return (
-            Exact(vectors)
-            if self.kind == "exact"
-            else Approximate(vectors, self.kind, self.links, self.effort)
-        )
+        if self.kind == "exact":
+            return Exact(vectors)
+        return Approximate(vectors, self.kind, self.links, self.effort)
 
 
 def shares(quotas: Sequence[int], k: int) -> tuple[int, ...]:

@@ -46,11 +46,10 @@ def locate(path: str, folder: Path) -> Path:
     roots = [folder, Path.cwd(), Path(__file__).resolve().parents[3] / "shared" / "data"]
     if "ABTEST_DATA" in os.environ:
         roots.insert(0, Path(os.environ["ABTEST_DATA"]))
-    places = (
-        [given]
-        if given.is_absolute()
-        else list(dict.fromkeys((root / given).resolve() for root in roots))
-    )
+    if given.is_absolute():
+        places = [given]
+    else:
+        places = list(dict.fromkeys((root / given).resolve() for root in roots))
     try:
         here = next((place for place in places if place.exists()), None)
     except OSError as error:  # a name that no file system takes

@@ -441,11 +441,10 @@ def codes(values: pa.ChunkedArray) -> tuple[IntArray, list[Any]]:
     """
     encoded = pc.dictionary_encode(values).combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
-        encoded = (
-            encoded.chunk(0)
-            if encoded.num_chunks
-            else pa.array([], values.type).dictionary_encode()
-        )
+        if encoded.num_chunks:
+            encoded = encoded.chunk(0)
+        else:
+            encoded = pa.array([], values.type).dictionary_encode()
     indices = pc.fill_null(pc.cast(encoded.indices, pa.int64()), -1)
     return indices.to_numpy(zero_copy_only=False) + 1, encoded.dictionary.to_pylist()
 

@@ -276,11 +276,10 @@ def _read_sequences(
         starts = np.where(
             first_user[place] == user, log["time_ms"][first_row[place]], np.iinfo(np.int64).max
         )
-        last = (
-            stored["last_time_ms"].to_numpy()
-            if "last_time_ms" in stored.column_names
-            else np.full(len(user), log["time_ms"].min() - 1)
-        )
+        if "last_time_ms" in stored.column_names:
+            last = stored["last_time_ms"].to_numpy()
+        else:
+            last = np.full(len(user), log["time_ms"].min() - 1)
         keep = last < starts
         found["sequence users"] += len(user)
         found["sequence users left out, they reach into the log"] += int((~keep).sum())

@@ -338,11 +338,10 @@ class TimeReader:
     def _text(self, cells: Cells) -> IntArray:
         """ISO 8601 with a zone each or none, or the stated format."""
         form = cells.spec.format
-        rule = (
-            "a time as ISO 8601, such as 2024-05-01T10:00:00+08:00"
-            if form is None
-            else f"a time of the form {form}"
-        )
+        if form is None:
+            rule = "a time as ISO 8601, such as 2024-05-01T10:00:00+08:00"
+        else:
+            rule = f"a time of the form {form}"
         text = pd.Series(cells.values.to_pylist(), dtype=object)
         zoned = pc.fill_null(pc.match_substring_regex(cells.values, ZONED), True)
         zoned = zoned.to_numpy(zero_copy_only=False)

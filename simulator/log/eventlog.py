@@ -150,11 +150,10 @@ class EventLog:
     @property
     def optional(self) -> tuple[str, ...]:
         """The optional columns that this log has: FEEDBACK kinds, then TAB and FIT."""
-        names = (
-            self.memory.schema.names
-            if self.memory is not None
-            else _footer(self.parts[0]).schema.names
-        )
+        if self.memory is not None:
+            names = self.memory.schema.names
+        else:
+            names = _footer(self.parts[0]).schema.names
         return tuple(name for name in OPTIONAL if name in names)
 
     @property

@@ -220,11 +220,9 @@ class Ledger:
         for name in sorted(required):
             path = root / name
             if path.is_relative_to(within):
-                fault = (
-                    "is not listed"
-                    if name not in listed
-                    else _fault(path, listed[name], earlier.get(name, ()))
-                )
+                fault: str | None = "is not listed"
+                if name in listed:
+                    fault = _fault(path, listed[name], earlier.get(name, ()))
                 if fault is not None:
                     yield f"{name} {fault}"
         for file in sorted(file for folder in folders for file in (root / folder).rglob("*")):

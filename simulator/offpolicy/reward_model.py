@@ -118,11 +118,10 @@ class RewardTable:
             for place in np.unique(cells):
                 flat[place] = target.given[:, 0][cells[:, 0] == place].sum(axis=0)
         else:
-            share = (
-                np.full(target.slates.shape[:2], 1.0 / target.slates.shape[1])
-                if target.share is None
-                else target.share
-            )
+            if target.share is None:
+                share = np.full(target.slates.shape[:2], 1.0 / target.slates.shape[1])
+            else:
+                share = target.share
             index = cells[:, None, :] * (self.n_items + 1) + target.slates
             weight = np.where(target.slates > 0, share[:, :, None], 0.0)
             flat = _sums(index, weight, flat.size).reshape(flat.shape)

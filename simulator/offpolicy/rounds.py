@@ -208,11 +208,10 @@ class Stream:
         for length in np.unique(lengths):
             at = starts[lengths == length]
             cells = at[:, None] + np.arange(length)
-            position = (
-                columns["position"][cells]
-                if self.by == "request"
-                else np.tile(np.arange(length), (len(at), 1))
-            )
+            if self.by == "request":
+                position = columns["position"][cells]
+            else:
+                position = np.tile(np.arange(length), (len(at), 1))
             yield self._made(columns, at, cells, position, begin, past)
 
     def _exposed(

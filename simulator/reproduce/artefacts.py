@@ -111,11 +111,10 @@ def chosen(
         name = names.get(model.lower())
         if name is None:
             near = difflib.get_close_matches(model.lower(), names, n=1)
-            hint = (
-                f"did you mean {names[near[0]]!r}?"
-                if near
-                else f"there are {', '.join([*rows, *FAMILIES])}"
-            )
+            if near:
+                hint = f"did you mean {names[near[0]]!r}?"
+            else:
+                hint = f"there are {', '.join([*rows, *FAMILIES])}"
             raise ReproduceError(f"--models {model}: nothing of that name; {hint}")
         if name in rows:
             asked_for[name] = rows[name]

@@ -161,11 +161,10 @@ def find(folder: Path, names: tuple[str, ...]) -> list[Dataset]:
         key = DATASETS.get(name.lower(), name).lower()
         if key not in files:
             near = difflib.get_close_matches(key, files, n=1)
-            hint = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else f"it holds {', '.join(sorted(files)) or 'no .txt or .inter file'}"
-            )
+            if near:
+                hint = f"did you mean {near[0]!r}?"
+            else:
+                hint = f"it holds {', '.join(sorted(files)) or 'no .txt or .inter file'}"
             raise ReproduceError(f"--datasets {name}: no such file in {folder}; {hint}")
         chosen.append(Dataset(short.get(key, files[key].name.partition(".")[0]), files[key]))
     return chosen

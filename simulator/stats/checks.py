@@ -354,11 +354,10 @@ def _without_one(
     for side, i in worst:
         left = list(samples)
         left[side] = samples[side].without(spans[side][i])
-        m = (
-            moments.paired_moments(left[0], (0, None), (1, None))
-            if table.paired
-            else moments.split_moments(left[0], left[1], 0, None)
-        )
+        if table.paired:
+            m = moments.paired_moments(left[0], (0, None), (1, None))
+        else:
+            m = moments.split_moments(left[0], left[1], 0, None)
         yield float(m.lift), float(tests.t_test(m).p)
 
 
@@ -376,11 +375,10 @@ def a_a(
     In a split log only the control's own users are drawn.
     """
     name = "A/A"
-    members = (
-        np.arange(days.n_users)
-        if days.assigned is None
-        else np.flatnonzero(days.assigned == days.arms.index(control))
-    )
+    if days.assigned is None:
+        members = np.arange(days.n_users)
+    else:
+        members = np.flatnonzero(days.assigned == days.arms.index(control))
     members = members[:most]
     chosen = _served_by(days.users(members), control)
     twice = {name: cube[[days.arms.index(control)] * 2] for name, cube in chosen.terms.items()}
@@ -513,11 +511,10 @@ def carry_over(days: UserDays, before: Check) -> Check:
             "same state at the start",
             "every arm begins with the same users in the same state",
         )
-    meaning = (
-        "no difference between the arms was there before the start"
-        if before.status == "green"
-        else before.meaning
-    )
+    if before.status == "green":
+        meaning = "no difference between the arms was there before the start"
+    else:
+        meaning = before.meaning
     return Check(name, before.status, before.value, meaning)
 
 

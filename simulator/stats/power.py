@@ -234,11 +234,10 @@ def users_needed(
             return float("inf")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (
-            (middle, high)
-            if detectable(p, middle, design, target, level) > abs(lift)
-            else (low, middle)
-        )
+        if detectable(p, middle, design, target, level) > abs(lift):
+            low = middle
+        else:
+            high = middle
     return float(high + high % PLANS[design].arms)
 
 

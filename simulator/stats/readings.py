@@ -448,17 +448,15 @@ def _one_unit(column: _Texts, unit: Cells, read: Mask, values: Floats) -> str:
     bare = np.asarray(pc.fill_null(pc.equal(unit, ""), False)) & counted & (values != 0)
     if len(named) == 1 and not bare.any():
         return str(named[0])
-    odd = (
-        bare
-        if len(named) == 1
-        else counted & np.asarray(pc.fill_null(pc.equal(unit, named[1]), False))
-    )
+    if len(named) == 1:
+        odd = bare
+    else:
+        odd = counted & np.asarray(pc.fill_null(pc.equal(unit, named[1]), False))
     row, text = column.first(odd)
-    rule = (
-        f"without the {named[0]!r} of others"
-        if len(named) == 1
-        else f"and others have {named[0]!r}: amounts of several units"
-    )
+    if len(named) == 1:
+        rule = f"without the {named[0]!r} of others"
+    else:
+        rule = f"and others have {named[0]!r}: amounts of several units"
     raise UnreadableError(row, f"{text!r} {rule}")
 
 

@@ -130,11 +130,10 @@ def dependence(table: UnitTable) -> dict[str, float]:
         rare = counts.sum(axis=1) < LEAST
         pooled = np.vstack([counts[~rare], counts[rare].sum(axis=0, keepdims=True)])
         pooled = pooled[pooled.sum(axis=1) > 0][:, pooled.sum(axis=0) > 0]
-        by_group[group] = (
-            float(chi2_contingency(pooled, correction=False).pvalue)
-            if min(pooled.shape, default=0) > 1
-            else 1.0
-        )
+        if min(pooled.shape, default=0) > 1:
+            by_group[group] = float(chi2_contingency(pooled, correction=False).pvalue)
+        else:
+            by_group[group] = 1.0
     return dict(zip(by_group, adjust(np.array(list(by_group.values()))).tolist(), strict=True))
 
 

@@ -154,11 +154,10 @@ class UnitTable:
 
         parts = []
         for index, name in enumerate(self.arms):
-            at = (
-                np.arange(self.n_units)
-                if self.assigned is None
-                else np.flatnonzero(self.assigned == index)
-            )
+            if self.assigned is None:
+                at = np.arange(self.n_units)
+            else:
+                at = np.flatnonzero(self.assigned == index)
             pick = (index, at) if self.assigned is None else at
             columns: dict[str, Any] = {"arm": name, "unit": at}
             for metric, top in self.numerators.items():
@@ -357,11 +356,10 @@ class UserDays:
             counts = self.n_users if self.assigned is None else self._members()[:, None]
             with np.errstate(invalid="ignore"):
                 return np.asarray(cube.sum(axis=1, dtype=np.float64) / counts)
-        by_unit = (
-            cube.sum(axis=2, dtype=np.float64)
-            if unit == "user"
-            else cube.reshape(len(self.arms), -1).astype(np.float64)
-        )
+        if unit == "user":
+            by_unit = cube.sum(axis=2, dtype=np.float64)
+        else:
+            by_unit = cube.reshape(len(self.arms), -1).astype(np.float64)
         if self.assigned is None:
             return np.asarray(by_unit)
         n = by_unit.shape[1] // max(self.n_users, 1)

@@ -65,18 +65,20 @@ def designs(c: Content) -> Section | None:
     if not c.designs:
         return None
     names = compared(c.designs)
-    caption = (
-        "Users that each design would need, on the same world, to find this difference of credits"
-        " four times in five, after the adjustment. A preference within one slate is not the lift"
-        " of a whole feed; abtest compare puts it beside a paired run of the same scenario."
-        if DESIGNS[c.design].shares_slates
-        else (
+    if DESIGNS[c.design].shares_slates:
+        caption = (
+            "Users that each design would need, on the same world, to find this difference of"
+            " credits four times in five, after the adjustment. A preference within one slate is"
+            " not the lift of a whole feed; abtest compare puts it beside a paired run of the same"
+            " scenario."
+        )
+    else:
+        caption = (
             "Users that each design would need, on the same world, to find the lift found here four"
             " times in five, after the adjustment. A paired run knows both answers of every user,"
             " so every design that serves whole feeds can be tried on it; how interleaving does is"
             " told by abtest compare with an interleaved run of the same scenario."
         )
-    )
     rows = [
         (*metric_and_arm(row), lift_cell(row), *_needs(row, names, row.notes)) for row in c.designs
     ]

@@ -70,11 +70,10 @@ class AnsweredImpressions:
         user = np.repeat(history.user, np.diff(history.offsets))[observed]
         item, t = history.items[observed], history.t[observed]
         stated = columns["duration"][observed].astype(np.float32)
-        tab = (
-            np.nan_to_num(columns[TAB][observed], nan=-1)
-            if TAB in columns
-            else np.full(len(user), -1)
-        )
+        if TAB in columns:
+            tab = np.nan_to_num(columns[TAB][observed], nan=-1)
+        else:
+            tab = np.full(len(user), -1)
         return cls(
             user,
             item,
@@ -166,11 +165,10 @@ def _numbers(columns: dict[str, npt.NDArray[np.generic]], n: int) -> FloatArray:
 
 def _cut(values: DoubleArray) -> IntArray:
     finite = values[np.isfinite(values)]
-    edges = (
-        np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1)[1:-1]))
-        if len(finite)
-        else np.zeros(0)
-    )
+    if len(finite):
+        edges = np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1)[1:-1]))
+    else:
+        edges = np.zeros(0)
     return np.where(
         np.isfinite(values), np.searchsorted(edges, values, side="right") + 1, 0
     ).astype(np.int64)
