@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from policies.base import Policy
 from policies.registry import make
 from simulator import report
 from simulator.cli import main
+from simulator.cli.power import power
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, LogError
@@ -337,3 +339,37 @@ def test_an_arm_of_several_fits_is_replayed(kind: str, request: pytest.FixtureRe
     rows = log.table.filter(pc.equal(log.table["arm"], log.metadata.arms.index("network")))
     requests = {tuple(row.values()) for row in rows.select([*log.metadata.key[:-1]]).to_pylist()}
     assert sum(len(chunk.user) for chunk in stream) == len(requests)
+
+
+@pytest.mark.parametrize("kind", ["divided", "crossed"])
+def test_a_test_of_methods_is_planned_from_a_run(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Users who live with every fit tell both ways of dealing fits, others only their own."""
+    root = request.getfixturevalue(kind)
+    figure, figures = tmp_path / "plan.svg", tmp_path / "plan.json"
+    wishes = ["--lift", "30%", "--comparisons", "1", "--fit-seconds", "2", "--metric", "click"]
+    wishes += ["--picture", str(figure), "--out", str(figures), "--user-day-seconds", "0.01"]
+    result = CliRunner().invoke(power, [str(root), *wishes])
+    assert result.exit_code == 0, result.output
+    assert "luck of training" in " ".join(result.output.split())
+    assert "CPU s by fits, divided" in figure.read_text()
+    (plan,) = json.loads(figures.read_text())
+    methods = plan["methods"]
+    assert {one["dealing"] for one in methods["frontier"]} == (
+        {"divided"} if kind == "divided" else {"divided", "crossed"}
+    )
+    assert methods["costs"] == {"fit": 2.0, "user": 0.02, "world": 0.0}
+    assert methods["best"] in methods["frontier"]
+
+
+def test_what_is_not_known_of_methods_is_not_planned(
+    single: Path, divided: Path, tmp_path: Path
+) -> None:
+    for root, why in ((single, "not known: one fit"), (divided, "give --fit-seconds and")):
+        result = CliRunner().invoke(power, [str(root), "--metric", "click"])
+        assert result.exit_code == 0, result.output
+        assert why in " ".join(result.output.split())
+    result = CliRunner().invoke(power, [str(single), "--picture", str(tmp_path / "plan.svg")])
+    assert result.exit_code == 2
+    assert "no plan of these was made" in result.output

@@ -13,6 +13,7 @@ from simulator.report import audited
 from simulator.stats import audit as audits
 from simulator.stats import fit_audit, moments, units
 from simulator.stats.fit_audit import AuditedMethods
+from simulator.stats.replication import Dealing
 
 N_USERS, N_FITS, LIFT = 300, 40, 0.05
 
@@ -87,7 +88,7 @@ def test_without_differences_of_fits_both_verdicts_hold() -> None:
 @pytest.mark.parametrize("dealing", ["divided", "crossed"])
 @pytest.mark.parametrize("assignment", ["paired", "split"])
 def test_tables_of_a_sample_are_those_of_the_users_and_fits_drawn(
-    dealing: fit_audit.Dealing, assignment: fit_audit.Assignment
+    dealing: Dealing, assignment: fit_audit.Assignment
 ) -> None:
     days = lived(0.4, metrics=("click", "click_rate"))
     people = fit_audit._Population(days)

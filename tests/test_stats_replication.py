@@ -68,7 +68,7 @@ def test_degrees_of_freedom_of_three_fits_do_not_trust_fits_that_are_alike(
     of_users = 1.0 - share_of_fits
     wrong = 0
     for of_fits in share_of_fits * rng.chisquare(2, repetitions) / 2:
-        df = replication._mixed_df((of_fits, of_users), (2.0, 1e6))
+        df = replication.mixed_df((of_fits, of_users), (2.0, 1e6))
         standard_error = np.sqrt(of_fits + of_users)
         wrong += abs(rng.standard_normal()) > intervals.quantile(df, 0.95) * standard_error
     assert 0.02 < wrong / repetitions < 0.055

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE
+from simulator.cli.options import FILE, SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import Block, Cell, Heading, Table, Words, columns, plain
 from simulator.page.terminal import show
@@ -22,6 +22,7 @@ from simulator.page.words import interval, number, percent, title, two, whole
 
 if TYPE_CHECKING:
     from policies.base import Progress
+    from simulator.stats.allocation import Costs, MethodPlan
     from simulator.stats.power import Pilot
     from simulator.stats.tests import Correction
     from simulator.stats.units import UnitTable, UserDays
@@ -125,13 +126,29 @@ class Wish:
     help="Of p, as in the report.",
 )
 @click.option(
+    "--fit-seconds",
+    type=click.FloatRange(0, min_open=True),
+    help="CPU seconds of one more fit of every arm; measured by the run if left out.",
+)
+@click.option(
+    "--user-day-seconds",
+    type=click.FloatRange(0, min_open=True),
+    help="CPU seconds of one user's day in all arms; measured by the run if left out.",
+)
+@click.option(
+    "--picture",
+    type=FILE,
+    help="Of a run with several fits: CPU time by number of fits, as an SVG file.",
+)
+@click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="Write figures and power curves as JSON.",
 )
-def power(source: Path | None, out: Path | None, **options: Any) -> None:
+def power(source: Path | None, picture: Path | None, out: Path | None, **options: Any) -> None:
     """How many users or days a lift needs, and the smallest lift that given users can show, for
-    twins, splits and adjusted splits.
+    twins, splits and adjusted splits. From a run with several fits also: how many users and fits
+    show a lift of the methods at the least CPU time.
 
     \b
     abtest power runs/kuaishou_like/latest --lift 0.5%
@@ -142,14 +159,17 @@ def power(source: Path | None, out: Path | None, **options: Any) -> None:
     from simulator.run.progress import board
 
     wish = Wish(**{name: options.pop(name) for name in Wish.__dataclass_fields__})
+    seconds = {name: options.pop(name) for name in ("fit_seconds", "user_day_seconds")}
     with failures():
+        methods: dict[str, MethodPlan] = {}
         with board() as progress:
-            plans = (
-                [_by_hand(wish, **options)]
-                if source is None
-                else list(_from(source, wish, options, progress))
-            )
-        show(blocks(plans, wish.target))
+            if source is None:
+                plans = [_by_hand(wish, **options)]
+            else:
+                plans = list(_from(source, wish, options, seconds, methods, progress))
+        show(blocks(plans, wish, methods))
+        if picture is not None:
+            say(write_text(picture, _picture(plans, methods)))
         if out is not None:
             say(write_text(out, json.dumps(plans, indent=1, allow_nan=False) + "\n"))
 
@@ -173,10 +193,18 @@ def _by_hand(
 
 
 def _from(
-    source: Path, wish: Wish, hand: Mapping[str, float | None], progress: Progress
+    source: Path,
+    wish: Wish,
+    hand: Mapping[str, float | None],
+    seconds: Mapping[str, float | None],
+    methods: dict[str, MethodPlan],
+    progress: Progress,
 ) -> Iterator[dict[str, Any]]:
-    """A plan for each metric of a run, log or table."""
+    """A plan for each metric of a run, log or table; those of the methods come into `methods`."""
+    from simulator.report.allocations import method_plan
+    from simulator.report.stored import encode
     from simulator.stats import power as powers
+    from simulator.stats.allocation import Requirement
 
     given = [f"--{name.replace('_', '-')}" for name, value in hand.items() if value is not None]
     if given:
@@ -187,6 +215,7 @@ def _from(
     days, table, control = _read(source, wish.control)
     progress("read", 1, 1, {})
     other = next(arm for arm in table.arms if arm != control)
+    why, costs = _methods(source, days, (control, other), seconds)
     comparisons = wish.comparisons or len(table.numerators) * (len(table.arms) - 1)
     names = wish.metrics or tuple(table.numerators)
     for done, name in enumerate(names):
@@ -208,8 +237,58 @@ def _from(
         )
         if days is not None and days.switched is None:
             plan["days"] = _days(days, name, (control, other), lift, here, comparisons)
+        if why is not None:
+            plan["methods"] = why
+        if days is not None and costs is not None:
+            goal = Requirement(lift, wish.target, wish.level(comparisons))
+            of_methods = method_plan(days, name, control, other, costs, goal)
+            if of_methods is not None:
+                methods[name] = of_methods
+                plan["methods"] = encode(of_methods)
         yield plan
     progress("plan", len(names), len(names), {})
+
+
+def _methods(
+    source: Path,
+    days: UserDays | None,
+    arms: tuple[str, str],
+    seconds: Mapping[str, float | None],
+) -> tuple[str | None, Costs | None]:
+    """Why no plan of the methods can be made, in words; or what fits and users cost. Neither of a
+    table, which knows no fits.
+    """
+    from simulator.report import allocations, find, runtime
+    from simulator.stats.methods import unknown
+
+    if days is None or days.switched is not None:
+        return None, None
+    why = unknown(days, *arms)
+    if why is not None:
+        return f"not known: {why}; `fits: 4` in the scenario tells what training brings", None
+    if set(arms) <= days.fitted_once or not days.fits:
+        return None, None
+    costs = allocations.costs(days, runtime(find(source)[1]), **seconds)
+    if costs is None:
+        return (
+            "not planned: the run's report.json does not say what a fit and a user's day cost; give"
+            " --fit-seconds and --user-day-seconds"
+        ), None
+    return None, costs
+
+
+def _picture(plans: Sequence[Mapping[str, Any]], methods: Mapping[str, MethodPlan]) -> str:
+    """The frontiers of all metrics as an SVG file.
+
+    Raises:
+        PowerError: there is none.
+    """
+    from simulator.report.allocations import drawn
+    from simulator.stats.power import PowerError
+
+    if not any(one.best for one in methods.values()):
+        raise PowerError("--picture draws users and fits of methods, and no plan of these was made")
+    return drawn(methods, {plan["metric"]: plan["lift"] for plan in plans})
 
 
 def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:
@@ -309,8 +388,14 @@ def _days(
     return found
 
 
-def blocks(plans: Sequence[Mapping[str, Any]], target: float) -> Iterator[Block]:
+def blocks(
+    plans: Sequence[Mapping[str, Any]], wish: Wish, methods: Mapping[str, MethodPlan]
+) -> Iterator[Block]:
     """The plans for a terminal."""
+    from simulator.report import allocations
+    from simulator.stats.allocation import Requirement
+
+    target = wish.target
     users = "Users are users in all; a twin pair is one user."
     yield Words(f"{_rule(plans)}, power {percent(target, 0, sign=False)}. {users}")
     for plan in plans:
@@ -340,6 +425,12 @@ def blocks(plans: Sequence[Mapping[str, Any]], target: float) -> Iterator[Block]
             if need is not None:
                 days = f"{whole(need)} {'day' if need == 1 else 'days'}"
             yield Words(f"{design} with {whole(plan['users'])} users: {days}")
+        of_methods = methods.get(plan["metric"])
+        if of_methods is not None:
+            goal = Requirement(plan["lift"], target, plan["level"])
+            yield from allocations.blocks(plan["metric"], of_methods, goal)
+        elif plan.get("methods"):
+            yield Words(f"Of the methods: {plan['methods']}.")
         if plan["published"]:
             needs = " or ".join(
                 f"{_count(f['users_needed'])} ({d})" for d, f in plan["designs"].items()

@@ -25,12 +25,11 @@ from simulator.stats.analyses import LEVEL, is_asked
 from simulator.stats.methods import FitTables
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.randomise import ROOM, Rate
-from simulator.stats.replication import Replicated
+from simulator.stats.replication import Dealing, Replicated
 from simulator.stats.units import UnitTable, UserDays, mean_table
 
 Indices = npt.NDArray[np.int64]
 Assignment = Literal["paired", "split"]
-Dealing = Literal["divided", "crossed"]
 SAMPLINGS: tuple[Assignment, ...] = ("paired", "split")
 DEALINGS: tuple[Dealing, ...] = ("divided", "crossed")
 
@@ -188,7 +187,7 @@ class _Sample:
 
 
 @dataclass
-class _Tally:
+class _Verdicts:
     """Both verdicts on one metric in many samples."""
 
     models: list[Moments] = field(default_factory=list)
@@ -252,8 +251,8 @@ def fit_audit(
     ]
     rows: list[AuditedMethods] = []
     for done, (arm, size, dealing, assignment) in enumerate(kinds):
-        null = {metric: _Tally() for metric in people.metrics}
-        effect = {metric: _Tally() for metric in people.metrics if arm != control}
+        null = {metric: _Verdicts() for metric in people.metrics}
+        effect = {metric: _Verdicts() for metric in people.metrics if arm != control}
         absent = np.ones((repetitions, people.n_fits), dtype=bool)
         generator = np.random.default_rng([seed, size, n])
         for r in range(repetitions):
@@ -300,7 +299,7 @@ def _draw(
     )
 
 
-def _count(tables: FitTables, tallies: Mapping[str, _Tally]) -> None:
+def _count(tables: FitTables, tallies: Mapping[str, _Verdicts]) -> None:
     for metric, tally in tallies.items():
         tally.add(tables.replicated(metric, *SIDES))
 
@@ -309,8 +308,8 @@ def _row(
     metric: str,
     arm: str,
     kind: tuple[Assignment, Dealing, int, int],
-    null: _Tally,
-    effect: _Tally | None,
+    null: _Verdicts,
+    effect: _Verdicts | None,
     lift: float,
     absent: npt.NDArray[np.bool_],
 ) -> AuditedMethods:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from simulator.stats.moments import Floats, Moments, Sample, ratio
 
 LEVEL = 0.95
 """Of the interval whose width is held where degrees of freedom are mixed."""
+
+Dealing = Literal["divided", "crossed"]
+"""How users live with fits: each with one of them, or each with every one."""
 
 Columns = tuple[int, int | None]
 """Where numerator and denominator stand among the variables of a sample."""
@@ -227,7 +231,7 @@ def _crossed(
     candidates = (of_fits + of_users - of_interaction, of_fits, of_users)
     total = max(candidates, key=_of_difference)
     parts = [_of_difference(part) for part in (of_fits, of_users, of_interaction)]
-    df = _mixed_df(parts[:2], (n_fits - 1.0, float(pooled.df)))
+    df = mixed_df(parts[:2], (n_fits - 1.0, float(pooled.df)))
     size = float(sizes[0]) if pooled.paired else float(sum(sizes))
     e = parts[2] * n_fits * size
     components = Components(
@@ -240,7 +244,7 @@ def _crossed(
     return Replicated(pooled, _moments_of(pooled, total, df), components)
 
 
-def _mixed_df(variances: Sequence[float], df: Sequence[float]) -> float:
+def mixed_df(variances: Sequence[float], df: Sequence[float]) -> float:
     """Degrees of freedom of a difference whose variance has parts that are known with different
     degrees of freedom.
 

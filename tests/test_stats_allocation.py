@@ -1,0 +1,178 @@
+"""Users, fits and worlds at the least CPU time: closed forms, and planned power realised."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from simulator.report.allocations import costs
+from simulator.stats import allocation, moments, replication, tests, units
+from simulator.stats.allocation import Costs, Requirement, Spread
+from simulator.stats.power import PowerError
+from simulator.stats.replication import Components, Dealing
+
+
+def spread(users: float, fits: float, interaction: float, worlds: float | None = None) -> Spread:
+    """Components of a control whose mean is 1, from 500 users and 4 fits."""
+    parts = Components(users, fits, interaction, n_users=500, n_fits=4)
+    return Spread.of(parts, 1.0, worlds)
+
+
+def test_components_are_relative_to_the_control_and_known_as_well_as_their_degrees_of_freedom() -> (
+    None
+):
+    parts = Components(users=50.0, fits=2.0, interaction=100.0, n_users=500, n_fits=4)
+    one = Spread.of(parts, -5.0)
+    assert (one.users, one.fits, one.interaction) == (2.0, 0.08, 4.0)
+    of_users = 100.0 / 500
+    for end, tail in zip(one.fits_ends, (0.975, 0.025), strict=True):
+        by_hand = (2.0 + of_users) * 3 / stats.chi2.ppf(tail, 3) - of_users
+        assert end == pytest.approx(by_hand / 25)
+    assert one.users_ends[0] < one.users < one.users_ends[1]
+    below = Spread.of(Components(50.0, -2.0, math.nan, 500, 4), 5.0)
+    assert below.fits == 0.0
+    assert below.fits_ends[0] == 0.0
+    assert below.dealings == ("divided",)
+    with pytest.raises(PowerError, match="must be a number other than 0"):
+        Spread.of(parts, 0.0)
+
+
+def test_intervals_of_the_fits_variance_hold_it() -> None:
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(400):
+        own = rng.normal(0, 0.5, 5)[:, None] + rng.normal(0, 2.0, (5, 100)) + 10.0
+        parts = [moments.paired(np.full(100, 10.0), values) for values in own]
+        pooled = moments.paired(np.full(500, 10.0), own.ravel())
+        made_of = replication.divided(pooled, parts).components
+        assert made_of is not None
+        low, high = Spread.of(made_of, 10.0).fits_ends
+        held.append(low <= 0.5**2 / 100 <= high)
+    assert np.mean(held) == pytest.approx(0.95, abs=4 * np.sqrt(0.05 * 0.95 / 400))
+
+
+@pytest.mark.parametrize(("ratio", "lift"), [(4.0, 0.03), (100.0, 0.02), (2500.0, 0.02)])
+def test_divided_users_per_fit_are_those_of_sampling_in_two_stages(
+    ratio: float, lift: float
+) -> None:
+    """n / F = sqrt(A f / (B u)) where fits are many."""
+    one = spread(1.0, 0.01, math.nan)
+    plans = allocation.frontier(one, "divided", Costs(fit=ratio, user=1.0), Requirement(lift))
+    best = allocation.cheapest(plans)
+    assert best is not None
+    assert best.n_fits > 40
+    assert best.n_users / best.n_fits == pytest.approx(math.sqrt(ratio / 0.01), rel=0.15)
+    assert best.seconds == pytest.approx(min(ratio * p.n_fits + p.n_users for p in plans))
+
+
+def test_crossed_users_are_those_of_two_stages_where_users_alone_differ_in_nothing() -> None:
+    """Without a user effect each fit has its own sample: n = sqrt(E f / (B u)) users of each."""
+    one = spread(0.0, 0.01, 1.0)
+    plans = allocation.frontier(one, "crossed", Costs(fit=16.0, user=1.0), Requirement(0.02))
+    best = allocation.cheapest(plans)
+    assert best is not None
+    assert best.n_fits > 40
+    assert best.n_users == pytest.approx(math.sqrt(16.0 / 0.01), rel=0.15)
+
+
+@pytest.mark.parametrize("n_fits", [2, 3, 10])
+def test_few_fits_are_judged_by_the_noncentral_t(n_fits: int) -> None:
+    one = spread(1.0, 0.02, math.nan)
+    shown = allocation.detectable(one, "divided", 400, n_fits, 1, Requirement(0.1, 0.8))
+    shift = shown / math.sqrt(0.02 / n_fits + 1.0 / 400)
+    bound = stats.t.ppf(0.975, n_fits - 1)
+    assert stats.nct.sf(bound, n_fits - 1, shift) == pytest.approx(0.8, abs=1e-3)
+    assert allocation.detectable(one, "divided", 400, 1, 1, Requirement(0.1)) == math.inf
+
+
+@pytest.mark.parametrize("dealing", ["divided", "crossed"])
+@pytest.mark.parametrize("n_fits", [4, 8])
+def test_planned_power_is_realised(dealing: Dealing, n_fits: int) -> None:
+    """Tests of the methods on data with the planned components, users and fits."""
+    one = spread(0.6, 0.004, 0.5)
+    lift = 0.2
+    n = int(allocation.users_needed(one, dealing, n_fits, Requirement(lift)))
+    n += -n % n_fits
+    rng, repetitions = np.random.default_rng(n_fits), 800
+    found = 0
+    for _ in range(repetitions):
+        y = (
+            1.0
+            + lift
+            + rng.normal(0, math.sqrt(0.6), n)
+            + rng.normal(0, math.sqrt(0.004), (n_fits, 1))
+        )
+        y = y + rng.normal(0, math.sqrt(0.5), (n_fits, n))
+        base = np.ones(n)
+        if dealing == "crossed":
+            pooled = moments.paired(base, y.mean(axis=0))
+            sample = moments.sample([base, *y])
+            columns = [(1 + f, None) for f in range(n_fits)]
+            result = replication.crossed_pairs(pooled, sample, [(0, None)] * n_fits, columns)
+        else:
+            own = y[np.arange(n) % n_fits, np.arange(n)].reshape(-1, n_fits)
+            parts = [moments.paired(base[: len(own)], own[:, f]) for f in range(n_fits)]
+            result = replication.divided(moments.paired(base, own.ravel()), parts)
+        assert result.methods is not None
+        found += tests.t_test(result.methods).p < 0.05
+    assert found / repetitions == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / repetitions))
+
+
+def test_users_needed_show_the_lift_and_fewer_do_not() -> None:
+    one, goal = spread(1.0, 0.001, 0.5), Requirement(0.1, 0.9, 0.99)
+    for dealing in one.dealings:
+        for n_fits in (5, 12):
+            n = allocation.users_needed(one, dealing, n_fits, goal)
+            assert allocation.detectable(one, dealing, n, n_fits, 1, goal) <= 0.1
+            assert allocation.detectable(one, dealing, 0.99 * n, n_fits, 1, goal) > 0.1
+    assert allocation.users_needed(one, "divided", 2, goal) == math.inf
+    hopeless = allocation.frontier(
+        spread(1.0, 5.0, math.nan), "divided", Costs(1, 1), Requirement(1e-3)
+    )
+    assert hopeless == []
+
+
+def test_a_plan_says_what_users_and_fits_would_do() -> None:
+    """Where fits are nearly all, twice the users change little; fits that differ more cost more."""
+    one = spread(0.1, 0.01, math.nan)
+    planned = allocation.plan(one, "divided", Costs(10.0, 0.1), Requirement(0.1))
+    assert planned.share_of_fits == pytest.approx(0.0025 / (0.0025 + 0.1 / 500))
+    assert planned.with_fits < 0.75 * planned.shows
+    assert 0.95 * planned.shows < planned.with_users < planned.shows
+    assert planned.best is not None
+    assert planned.cautious is not None
+    assert planned.cautious.seconds > planned.best.seconds
+    assert planned.cautious.n_fits > planned.best.n_fits
+
+
+def test_over_worlds_fits_and_users_are_of_each_world() -> None:
+    one, goal = spread(1.0, 0.01, math.nan, worlds=0.02), Requirement(0.2)
+    shown = allocation.detectable(one, "divided", 200, 2, 6, goal)
+    standard_error = math.sqrt((1 / 200 + 0.01 / 2 + 0.02) / 6)
+    shift = shown / standard_error
+    assert stats.nct.sf(stats.t.ppf(0.975, 5), 5, shift) == pytest.approx(0.8, abs=1e-3)
+    cost = Costs(fit=3.0, user=0.5, world=7.0)
+    assert cost.of("divided", 200, 2, 6) == 6 * (7 + 2 * 3 + 200 * 0.5)
+    assert cost.of("crossed", 200, 2, 6) == 6 * (7 + 2 * 3 + 2 * 200 * 0.5)
+    few = allocation.frontier(one, "divided", cost, goal, n_worlds=10)
+    assert few[0].n_fits == 1
+    assert all(p.n_worlds == 10 and 0 < p.share_of_fits < 1 for p in few)
+
+
+def test_costs_are_measured_by_the_run_or_given() -> None:
+    metrics = {metric.name: metric for metric in units.chosen(["click"])}
+    cube = {"click": np.ones((2, 50, 4))}
+    days = units.UserDays(
+        ("a", "b"), 50, 4, metrics, cube, {}, fits=(1, 5), fit_of_user=np.arange(50) % 5
+    )
+    runtime = {"fit CPU seconds": 30.0, "simulate CPU seconds": 100.0}
+    assert costs(days, runtime) == Costs(fit=6.0, user=2.0)
+    assert costs(days, runtime, fit_seconds=1.0) == Costs(fit=1.0, user=2.0)
+    assert costs(days, runtime, user_day_seconds=0.1) == Costs(fit=6.0, user=0.4)
+    assert costs(days, None) is None
+    assert costs(days, None, 1.0, 0.1) == Costs(fit=1.0, user=0.4)
+    with pytest.raises(PowerError, match="seconds of a fit must be a number above 0"):
+        Costs(0.0, 1.0)
