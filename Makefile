@@ -7,7 +7,7 @@ PIP := pip install --quiet --disable-pip-version-check --only-binary :all:
 
 TOOLS := .venv-tools
 
-.PHONY: run test kernels lint house fuzz kills mutants peers lock licences audit clean
+.PHONY: run test kernels lint house site fuzz kills mutants peers lock licences audit clean
 
 run: $(STAMP)
 	$(BIN)/abtest run scenarios/kuaishou_like.yaml
@@ -74,6 +74,15 @@ lock: $(TOOLS)/.installed
 house: $(STAMP)
 	$(BIN)/python .ci/house.py $(TREES)
 	$(BIN)/python .ci/house.py --draw docs/house.svg
+
+# README.md and docs/ as a site with search, in build/site; every link and anchor must lead somewhere.
+site: $(TOOLS)/.site
+	NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet --strict -f .ci/mkdocs.yml
+
+$(TOOLS)/.site:
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m $(PIP) mkdocs-material==9.8.1
+	touch $@
 
 licences: $(STAMP)
 	$(BIN)/python .ci/licences.py

@@ -14,6 +14,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.pages import PAGES, ROOT, blocks
 
@@ -89,6 +90,12 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *PAGES]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_site_shows_every_page() -> None:
+    site = yaml.safe_load((ROOT / ".ci" / "mkdocs.yml").read_text(encoding="utf-8"))
+    shown = re.findall(r"'([^']+\.md)'", str(site["nav"]))
+    assert sorted(shown) == sorted(["index.md", *(page.name for page in PAGES)])
 
 
 def test_the_scenario_reference_is_what_the_models_say() -> None:

@@ -159,9 +159,27 @@ def test_a_plugin_file_is_checked_without_being_run(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_names_the_shipped_ones(tmp_path: Path) -> None:
-    with pytest.raises(ScenarioError, match=r"no such file.*did you mean 'kuaishou_like.yaml'"):
+    with pytest.raises(ScenarioError, match=r"no such file.*did you mean 'kuaishou_like'"):
         find(tmp_path / "kuaishu_like.yaml")
     assert find("scenarios/kuaishou_like.yaml").is_file()
+
+
+def test_a_shipped_scenario_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find("kuaishou_like") == find("kuaishou_like.yaml")
+    assert find("kuaishou_like").stem == "kuaishou_like"
+    with pytest.raises(
+        ScenarioError, match=r"did you mean 'kuaishou_like'\? \(`abtest scenario li"
+    ):
+        find("kuaishu_like")
+    own = tmp_path / "kuaishou_like"
+    own.write_text("name: mine")
+    assert find("kuaishou_like") == Path("kuaishou_like")
+    told = CliRunner().invoke(main, ["scenario", "list"])
+    assert told.exit_code == 0
+    assert {"kuaishou_like", "kuairand"} <= set(told.output.split())
 
 
 def test_the_shipped_scenarios_are_valid() -> None:

@@ -39,8 +39,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "simulator.cli.calibrate:calibrate",
         "Hold a world to its published marginals, or fit it to them.",
     ),
-    "data": ("simulator.cli.data:data", "Prepare raw data sets."),
-    "scenario": ("simulator.cli.scenario:scenario", "Check scenarios; print their JSON schema."),
+    "data": ("simulator.cli.data:data", "Describe tables of interactions; prepare raw data sets."),
+    "scenario": (
+        "simulator.cli.scenario:scenario",
+        "List and check scenarios; print their JSON schema.",
+    ),
     "policies": ("simulator.cli.policies:policies", "List, check and start recall policies."),
 }
 """Command -> ("module:object", one line for --help)."""

@@ -1,5 +1,5 @@
-"""`abtest data`: raw data sets -> sequence files; what a file holds; how good users fitted to a log
-are.
+"""`abtest data`: what a table of interactions holds; raw data sets -> sequence files; how good
+users fitted to a log are.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """Prepare and describe data sets; hold learned users against days that they have not seen.
+    """Describe and prepare data sets; hold learned users against days that they have not seen.
 
     \b
-    abtest data describe Beauty.txt
+    abtest data describe events.csv
     abtest data prepare amazon reviews_Beauty.json.gz --name Beauty --out prepared
     """
 

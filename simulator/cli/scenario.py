@@ -1,4 +1,4 @@
-"""`abtest scenario`: check scenario files and print their JSON schema."""
+"""`abtest scenario`: list those that are shipped, check scenario files, print their JSON schema."""
 
 from __future__ import annotations
 
@@ -10,12 +10,32 @@ from simulator.cli.say import say
 
 @click.group()
 def scenario() -> None:
-    """Check scenarios; print their JSON schema and the reference of their keys.
+    """List and check scenarios; print their JSON schema and the reference of their keys.
 
     \b
+    abtest scenario list
     abtest scenario check scenarios/kuaishou_like.yaml
     abtest scenario schema > scenario.schema.json
     """
+
+
+@scenario.command("list")
+def list_shipped() -> None:
+    """List the scenarios that come with abtest: `abtest run NAME` runs one from any folder.
+
+    \b
+    abtest scenario list
+    """
+    from simulator.page.blocks import Table, columns, plain
+    from simulator.page.terminal import show
+    from simulator.scenario.model import Scenario, shipped
+
+    with failures():
+        rows = [
+            [plain(name), plain(Scenario.load(file).description)]
+            for name, file in shipped().items()
+        ]
+        show([Table("scenarios", columns("scenario", "what it is for", text=2), rows)])
 
 
 @scenario.command()

@@ -298,30 +298,37 @@ def _read_worlds(document: YamlDocument) -> None:
     document.values["worlds"] = other.values["worlds"]
 
 
+def shipped() -> dict[str, Path]:
+    """The scenarios that come with abtest, by name."""
+    from importlib.resources import files
+
+    folder = Path(str(files("scenarios")))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
 def find(path: Path | str) -> Path:
-    """The scenario file at `path`, else the shipped one of that name.
+    """The scenario file at `path`, else the shipped one of that name (`kuaishou_like`,
+    `kuaishou_like.yaml`, `scenarios/kuaishou_like.yaml`).
 
     Raises:
         ScenarioError: neither is there.
     """
-    from importlib.resources import files
-
     path = Path(path)
-    shipped = Path(str(files("scenarios")))
+    ours = shipped()
     try:
         if path.is_file():
             return path
-        if path.parent in (Path(), Path("scenarios")) and (shipped / path.name).is_file():
-            return shipped / path.name
+        name = path.name.removesuffix(".yaml")
+        if path.parent in (Path(), Path("scenarios")) and name in ours:
+            return ours[name]
         what = f"no such file{looked_up(path)}"
         if path.exists():
             what = "is a folder" if path.is_dir() else "is no regular file"
     except OSError as error:  # a name that no file system takes, a folder that may not be entered
         raise ScenarioError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
-    names = [entry.name for entry in sorted(shipped.glob("*.yaml"))]
     raise ScenarioError(
         f"{path}: {what}; a scenario is a YAML file; of those that are shipped:"
-        f" {near(path.name, names)}"
+        f" {near(name, ours)} (`abtest scenario list`)"
     )
 
 
