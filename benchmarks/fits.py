@@ -118,14 +118,14 @@ def stacked(rows: int) -> tuple[float, float]:
         return (logits.logsumexp(1) - own[:, 0]).mean()
 
     weights = {name: value.detach() for name, value in stack_module_state(models)[0].items()}
-    apart = [{name: value[i] for name, value in weights.items()} for i in range(N_STACKED)]
+    singles = [{name: value[i] for name, value in weights.items()} for i in range(N_STACKED)]
     batch = tokens, targets, users, negatives
     gradient, together = grad(loss), vmap(grad(loss))
     seconds: list[list[float]] = [[], []]
     for _ in range(7):
         start = time.thread_time()
-        for i, alone in enumerate(apart):
-            gradient(alone, *(part[i] for part in batch))
+        for i, single in enumerate(singles):
+            gradient(single, *(part[i] for part in batch))
         middle = time.thread_time()
         together(weights, *batch)
         seconds[0].append(middle - start)
