@@ -20,11 +20,11 @@ from simulator.page.blocks import (
     Table,
     Words,
     columns,
+    numeric,
     plain,
 )
 from simulator.page.words import between, probability, score, signed_score, two, whole
 from simulator.reproduce.experiment import Dataset, Results
-from simulator.reproduce.result_tables import shown
 from simulator.stats import intervals
 from simulator.stats.moments import Moments, paired
 from simulator.stats.segments import heterogeneity
@@ -238,9 +238,9 @@ def sections(rows: Sequence[Answer]) -> list[Section]:
             (
                 _systems(row),
                 plain(row.group),
-                Cell(whole(row.users), row.users),
+                numeric(whole, row.users),
                 *_figures(row),
-                shown(probability, row.interaction),
+                numeric(probability, row.interaction),
             )
             for row in here
             if row.group
@@ -267,11 +267,11 @@ def _figures(row: Answer) -> tuple[Cell, ...]:
     within = "n/a" if np.isnan(row.low) else between(row.low, row.high, signed_score)
     return (
         plain(row.metric),
-        shown(score, row.control),
-        shown(signed_score, row.difference),
+        numeric(score, row.control),
+        numeric(signed_score, row.difference),
         plain(within),
-        shown(two, row.t),
-        shown(probability, row.p_adjusted),
+        numeric(two, row.t),
+        numeric(probability, row.p_adjusted),
     )
 
 

@@ -5,7 +5,7 @@ Markdown, JSON and Parquet. Nothing is run here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,16 @@ from typing import Any
 import numpy as np
 
 from simulator.log.files import staged, write_texts
-from simulator.page import blocks
-from simulator.page.blocks import Column, Document, Facts, Section, Table, columns, plain
+from simulator.page.blocks import (
+    Cell,
+    Document,
+    Facts,
+    Section,
+    Table,
+    columns,
+    numeric,
+    plain,
+)
 from simulator.page.html import page
 from simulator.page.markdown import markdown
 from simulator.page.words import between, probability, score, signed_score, two
@@ -142,13 +150,9 @@ def cells(
 
 
 COLUMNS = (
-    *columns("Row", "Metric", text=2),
-    *(
-        Column(head, number=True)
-        for head in ("Measured", "95% over seeds", "Published", "Difference", "Seeds")
-    ),
-    Column("Against"),
-    *(Column(head, number=True) for head in ("t", "p")),
+    *columns("Row", "Metric", "Measured", "95% over seeds", "Published", text=2),
+    *columns("Difference", "Seeds", text=0),
+    *columns("Against", "t", "p"),
 )
 
 
@@ -162,25 +166,20 @@ def sections(table: Sequence[ResultCell]) -> list[Section]:
     return shown
 
 
-def _line(cell: ResultCell) -> list[blocks.Cell]:
+def _line(cell: ResultCell) -> list[Cell]:
     over_seeds = "n/a" if np.isnan(cell.low) else between(cell.low, cell.high, score)
     return [
         plain(cell.row),
         plain(cell.metric),
-        blocks.Cell(score(cell.measured), cell.measured),
+        numeric(score, cell.measured),
         plain(over_seeds),
-        shown(score, cell.published),
-        shown(signed_score, cell.difference),
+        numeric(score, cell.published),
+        numeric(signed_score, cell.difference),
         plain(cell.seeds, cell.seeds),
         plain(cell.against or "itself"),
-        shown(two, cell.t),
-        shown(probability, cell.p),
+        numeric(two, cell.t),
+        numeric(probability, cell.p),
     ]
-
-
-def shown(show: Callable[[float], str], value: float) -> blocks.Cell:
-    """A number as `show` writes it, sorted by its value; NaN last."""
-    return blocks.Cell(show(value), None if np.isnan(value) else value)
 
 
 def document(
