@@ -186,9 +186,6 @@ def test_the_command_writes_what_a_scenario_reads(
 ) -> None:
     targets = [PublishedFigure(LOGGING, "watch zero", 0.098)]
     monkeypatch.setattr(draws, "TARGETS", targets)
-    monkeypatch.setattr(
-        draws.draw, "__kwdefaults__", {**draws.draw.__kwdefaults__, "targets": targets}
-    )
     file, out = tmp_path / "s.yaml", tmp_path / "worlds.yaml"
     file.write_text(yaml.safe_dump(SMALL))
     asked = ["calibrate", str(file), "--ensemble", str(out), "--number", "3", "--vary"]

@@ -49,7 +49,7 @@ Floats = npt.NDArray[np.float64]
 STEPS = 6
 """Steps of a fitted parameter (`search.Knob.step`) to either side of the scenario's value."""
 
-TRIES = 5
+TRIES = 7
 """Simulations of a world before another is drawn in its place; most need two or three."""
 
 PATIENCE = 3
@@ -230,13 +230,20 @@ GIVE_UP = 12
 
 @dataclass(frozen=True)
 class _Try:
-    """A simulated world: the place of its parameters `[p]` in -1..1, its seed, and log(simulated /
-    target) `[t]`.
+    """A simulated world.
+
+    Attributes:
+        place: of its parameters, `[p]` in -1..1.
+        seed: of the world.
+        away: log(simulated / target), `[t]`.
+        error: its standard error, `[t]`, 0 where none is known.
+        broken: feed and name of the marginals that are out of tolerance.
     """
 
     place: Floats
     seed: int
     away: Floats
+    error: Floats
     broken: tuple[tuple[str, str], ...]
 
 
@@ -279,9 +286,7 @@ class _Search:
         z = np.array([one.place for one in self.tries])
         y = np.array([one.away for one in self.tries])
         near = np.argsort(np.square(y).sum(axis=1), kind="stable")[: 3 * len(self.parameters) + 16]
-        self.slope, self.intercept, noise = _regression(z[near], y[near])
-        # What parameters do not explain is not chased.
-        self.weight = 1.0 / np.sqrt(np.square(self.tolerance / 3.0) + noise)
+        self.slope, self.intercept, self.noise = _regression(z[near], y[near])
 
     def draw_world(self, seed: int) -> _Try | None:
         """A world that meets all targets, from a place drawn at random; None where it is not
@@ -293,16 +298,34 @@ class _Search:
         p, t = len(self.parameters), len(self.intercept)
         drawn = self.random.uniform(-1.0, 1.0, p)
         aim = self.random.uniform(-0.5, 0.5, t) * self.tolerance
-        place = self.moved(drawn, drawn, self.intercept + drawn @ self.slope - aim)
+        weight = 1.0 / np.sqrt(np.square(self.tolerance / 3.0) + self.noise)
+        start = self.intercept + drawn @ self.slope - aim
+        place = self.moved(drawn, drawn, start, self.slope, weight)
+        tries: list[_Try] = []
         for _ in range(TRIES):
             here = self.simulate(place, seed)
             if not here.broken:
                 break
-            place = self.moved(drawn, place, here.away - aim)
+            tries.append(here)
+            slope = self.slope_at(here, tries)
+            weight = 1.0 / np.hypot(self.tolerance / 3.0, here.error)
+            place = self.moved(drawn, place, here.away - aim, slope, weight)
         self.learn()
         return None if here.broken else here
 
-    def moved(self, drawn: Floats, place: Floats, away: Floats) -> Floats:
+    def slope_at(self, here: _Try, tries: Sequence[_Try]) -> Floats:
+        """The emulator's slopes with the least change that explains what a world's own tries have
+        shown (Broyden, "A class of methods for solving nonlinear simultaneous equations", 1965,
+        damped as the regression is, so that short steps do not bend them).
+        """
+        steps = np.array([one.place for one in tries]) - here.place
+        surprise = np.array([one.away for one in tries]) - here.away - steps @ self.slope
+        gram = steps.T @ steps + DAMPING * np.eye(steps.shape[1])
+        return np.asarray(self.slope + np.linalg.solve(gram, steps.T @ surprise))
+
+    def moved(
+        self, drawn: Floats, place: Floats, away: Floats, slope: Floats, weight: Floats
+    ) -> Floats:
         """The place within the box that balances how far its marginals are from their aims and how
         far it is from where it was drawn.
 
@@ -312,8 +335,8 @@ class _Search:
         from scipy.optimize import lsq_linear
 
         prior = np.sqrt(3.0) * np.eye(len(place))
-        rows = np.vstack([(self.slope * self.weight).T, prior])
-        wanted = np.concatenate([self.weight * (place @ self.slope - away), prior @ drawn])
+        rows = np.vstack([(slope * weight).T, prior])
+        wanted = np.concatenate([weight * (place @ slope - away), prior @ drawn])
         return np.asarray(lsq_linear(rows, wanted, bounds=(-1.0, 1.0)).x)
 
     def simulate(self, place: Floats, seed: int) -> _Try:
@@ -323,8 +346,9 @@ class _Search:
         # A rate of which nobody has an event counts as a tenth of its target: it must not bend
         # the regression of all.
         ratio = np.nan_to_num(np.array([row.ratio for row in rows]), nan=0.1)
+        error = np.nan_to_num(np.array([row.se / row.target for row in rows]))
         broken = tuple((row.feed, row.name) for row in rows if is_beyond(row, self.tolerance))
-        self.tries.append(_Try(place, seed, np.log(np.clip(ratio, 0.1, 10.0)), broken))
+        self.tries.append(_Try(place, seed, np.log(np.clip(ratio, 0.1, 10.0)), error, broken))
         return self.tries[-1]
 
     def out_of_reach(self, kept: int, number: int) -> str:
@@ -340,20 +364,20 @@ class _Search:
 
 def _regression(z: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     """Slopes `[p, t]`, intercepts `[t]` and residual variances `[t]` of targets `y` on places `z`:
-    ridge regression, with the penalty of slopes that are SLOPE in size and noise of NOISE.
+    ridge regression.
     """
     centre, mean = z.mean(axis=0), y.mean(axis=0)
     x = z - centre
-    gram = x.T @ x + (NOISE / SLOPE) ** 2 * np.eye(x.shape[1])
+    gram = x.T @ x + DAMPING * np.eye(x.shape[1])
     slope = np.linalg.solve(gram, x.T @ (y - mean))
     degrees = float(np.trace(np.linalg.solve(gram, x.T @ x)))
     left = np.square(y - mean - x @ slope).sum(axis=0)
     return slope, mean - centre @ slope, left / max(len(z) - 1.0 - degrees, 1.0)
 
 
-NOISE, SLOPE = 0.05, 0.2
-"""What two simulations of like parameters differ by, and what half a range moves, both of the
-logarithm of a marginal: typical of the targets of a history of 100,000 impressions.
+DAMPING = (0.05 / 0.2) ** 2
+"""What two simulations of like parameters differ by over what half a range moves, both of the
+logarithm of a marginal, squared: typical of the targets of a history of 100,000 impressions.
 """
 
 

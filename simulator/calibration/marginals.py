@@ -7,7 +7,7 @@ What a marginal is called says what it is: `click`, `long_view | click`, `watch 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -161,21 +161,35 @@ def _rates(seen: Impressions) -> dict[str, Marginal]:
 
 def _watching(seen: Impressions) -> dict[str, Marginal]:
     watched = seen.watch
-    rows = {
-        f"watch p{q}": Marginal(float(v), np.nan)
-        for q, v in zip(QUANTILES, np.percentile(watched, QUANTILES), strict=True)
-    }
+    rows = _quantiles("watch", watched, QUANTILES, seen)
     rows["watch mean"] = _mean(watched, seen)
     rows["watch zero"] = _mean(watched == 0.0, seen)
-    rows["watch p50 | click"] = Marginal(
-        float(np.median(watched[seen.click])) if seen.click.any() else np.nan, np.nan
-    )
+    clicked = _quantiles("watch", watched, (50,), seen, seen.click) if seen.click.any() else {}
+    rows["watch p50 | click"] = clicked.get("watch p50", _NONE)
     rows["watch mean | click"] = _mean(watched, seen, seen.click)
-    ratio = watched / seen.duration
-    rows |= {
-        f"watch/duration p{q}": Marginal(float(np.percentile(ratio, q)), np.nan)
-        for q in (50, 75, 90)
-    }
+    return rows | _quantiles("watch/duration", watched / seen.duration, (50, 75, 90), seen)
+
+
+def _quantiles(
+    name: str,
+    values: Floats,
+    levels: Sequence[int],
+    seen: Impressions,
+    among: npt.NDArray[np.bool_] | None = None,
+) -> dict[str, Marginal]:
+    """Quantiles at some levels (%) over the impressions `among`. The standard error of a quantile
+    is half the way between those one standard error of the share below it to either side (Woodruff,
+    "Confidence intervals for medians and other position measures", JASA 1952): where few values
+    lie, as just above the mass at 0 s, it is large.
+    """
+    ordered = np.sort(values if among is None else values[among])
+    rows = {}
+    for level in levels:
+        value = float(np.percentile(ordered, level))
+        error = 100.0 * _mean(values <= value, seen, among).se
+        ends = np.clip([level - error, level + error], 0.0, 100.0)
+        low, high = np.percentile(ordered, ends)
+        rows[f"{name} p{level}"] = Marginal(value, float(high - low) / 2.0)
     return rows
 
 
