@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from policies.time import DAY
 from simulator.cli import main
 from simulator.log.eventlog import EventLog
-from tests.worlds import KUAIRAND_HEAD, MIDNIGHT, kuairand_row
+from simulator.log.fit_values import FitValues
+from tests.worlds import KUAIRAND_HEAD, MIDNIGHT, kuairand_row, simulate_scenario
 
 SCENARIO = """
 name: small
@@ -133,3 +135,20 @@ def test_what_the_data_has_after_the_ab_is_said(kuairand_folder: Path) -> None:
     notes = json.loads((out / "report.json").read_text())["notes"]
     assert notes["impressions of the data after the A/B (days: 1)"] == 240
     assert "impressions of the data after the A/B (days: 1): 240" in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize("users", ["logged", "learned"])
+def test_fits_are_judged_where_users_are_real(
+    users: str, kuairand_folder: Path, tmp_path: Path
+) -> None:
+    """Users of a log live among random slates, too: the fits of an arm find what they click."""
+    content = yaml.safe_load(SCENARIO.format(path=kuairand_folder))
+    if users == "learned":
+        content["users"] = {"kind": "learned", **content["users"]["response"]}
+    content["arms"]["bpr"] = {"policy": "bpr", "params": {"training": {"epochs": 1}}}
+    root = simulate_scenario(tmp_path, content)
+    values = FitValues.load(root)
+    assert values is not None
+    assert values.arm == ("bpr", "", "")
+    assert values.clicks.sum() > 60
+    assert (values.hits.sum(axis=1) > 0).all()
