@@ -157,6 +157,14 @@ def test_over_worlds_fits_and_users_are_of_each_world() -> None:
     cost = Costs(fit=3.0, user=0.5, world=7.0)
     assert cost.of("divided", 200, 2, 6) == 6 * (7 + 2 * 3 + 200 * 0.5)
     assert cost.of("crossed", 200, 2, 6) == 6 * (7 + 2 * 3 + 2 * 200 * 0.5)
+    planned = allocation.plan(one, "divided", cost, goal)
+    assert planned.over_worlds is not None
+    best = planned.over_worlds
+    sizes = best.n_users, best.n_fits, best.n_worlds
+    assert allocation.detectable(one, "divided", *sizes, goal) <= 0.2
+    for n_worlds in range(3, 60):
+        plans = allocation.frontier(one, "divided", cost, goal, n_worlds)
+        assert all(p.seconds >= best.seconds for p in plans)
     few = allocation.frontier(one, "divided", cost, goal, n_worlds=10)
     assert few[0].n_fits == 1
     assert all(p.n_worlds == 10 and 0 < p.share_of_fits < 1 for p in few)

@@ -216,6 +216,7 @@ def _from(
     progress("read", 1, 1, {})
     other = next(arm for arm in table.arms if arm != control)
     why, costs = _methods(source, days, (control, other), seconds)
+    worlds = {} if costs is None else _between_worlds(source, other)
     comparisons = wish.comparisons or len(table.numerators) * (len(table.arms) - 1)
     names = wish.metrics or tuple(table.numerators)
     for done, name in enumerate(names):
@@ -241,7 +242,7 @@ def _from(
             plan["methods"] = why
         if days is not None and costs is not None:
             goal = Requirement(lift, wish.target, wish.level(comparisons))
-            of_methods = method_plan(days, name, control, other, costs, goal)
+            of_methods = method_plan(days, name, (control, other), costs, goal, worlds.get(name))
             if of_methods is not None:
                 methods[name] = of_methods
                 plan["methods"] = encode(of_methods)
@@ -275,6 +276,18 @@ def _methods(
             " --fit-seconds and --user-day-seconds"
         ), None
     return None, costs
+
+
+def _between_worlds(source: Path, arm: str) -> dict[str, float]:
+    """By metric, the sd of an arm's lift between the drawn worlds of a run, if it has any."""
+    from simulator import report
+
+    home = report.find(source)[1]
+    if report.runtime(home) is None:
+        return {}
+    drawn = report.load(home).drawn
+    rows = () if drawn is None else drawn.rows
+    return {row.metric: row.between for row in rows if row.arm == arm}
 
 
 def _picture(plans: Sequence[Mapping[str, Any]], methods: Mapping[str, MethodPlan]) -> str:

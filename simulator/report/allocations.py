@@ -25,7 +25,10 @@ from simulator.stats.replication import Dealing
 from simulator.stats.units import UserDays
 
 FIT, SIMULATE = "fit CPU seconds", "simulate CPU seconds"
-"""What a report keeps of the run time, by the names of the stages."""
+WORLD = ("users CPU seconds", "history CPU seconds")
+"""What a report keeps of the run time, by the names of the stages; a world is made in the last
+two.
+"""
 
 DEAREST = 4.0
 """Plans that cost so many times the cheapest are not shown."""
@@ -49,21 +52,29 @@ def costs(
         user_day_seconds = measured[SIMULATE] / (days.n_users * days.days * lives)
     if not fit_seconds or not user_day_seconds:
         return None
-    return Costs(fit_seconds, user_day_seconds * days.days)
+    world = sum(float(measured.get(stage, 0.0)) for stage in WORLD)
+    return Costs(fit_seconds, user_day_seconds * days.days, world)
 
 
 def method_plan(
-    days: UserDays, metric: str, control: str, arm: str, costs: Costs, goal: Requirement
+    days: UserDays,
+    metric: str,
+    arms: tuple[str, str],
+    costs: Costs,
+    goal: Requirement,
+    between_worlds: float | None = None,
 ) -> MethodPlan | None:
     """The plan for one metric of a run with several fits; None where the policies draw nothing, so
-    that their models are their methods.
+    that their models are their methods. `between_worlds` is the sd of the lift between worlds.
     """
+    control, arm = arms
     if {control, arm} <= days.fitted_once:
         return None
     result = FitTables.read(days, "user").replicated(metric, control, arm)
     if result.components is None:
         return None
-    spread = Spread.of(result.components, float(result.models.control))
+    worlds = None if between_worlds is None else between_worlds**2
+    spread = Spread.of(result.components, float(result.models.control), worlds)
     return plan(spread, dealing_of(days), costs, goal)
 
 
@@ -103,6 +114,13 @@ def blocks(metric: str, planned: MethodPlan, goal: Requirement) -> Iterator[Bloc
             f"If a fit varies by {percent(math.sqrt(spread.fits_ends[1]), 1, sign=False)}, the"
             f" upper end of its interval: {_in_words(planned.cautious)}."
         )
+    if planned.over_worlds is not None and spread.worlds is not None:
+        each = planned.over_worlds
+        yield Words(
+            f"On average over worlds, between which the lift varies by"
+            f" {percent(math.sqrt(spread.worlds), 1, sign=False)}: {whole(each.n_worlds)} worlds,"
+            f" in each {_in_words(each)} in all."
+        )
 
 
 def _lift(lift: float) -> str:
@@ -117,7 +135,8 @@ def _spread(variance: float, ends: tuple[float, float]) -> str:
 
 def _in_words(one: Allocation) -> str:
     how = "divided over" if one.dealing == "divided" else "each with every one of"
-    return f"{whole(one.n_users)} users {how} {one.n_fits} fits, {number(one.seconds)} CPU s"
+    fits = f"{how} {one.n_fits} fits" if one.n_fits > 1 else "with one fit"
+    return f"{whole(one.n_users)} users {fits}, {number(one.seconds)} CPU s"
 
 
 def _shown(planned: MethodPlan) -> list[Allocation]:

@@ -22,12 +22,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from simulator.stats.ensemble import FEWEST
 from simulator.stats.power import MOST, PowerError
 from simulator.stats.replication import Components, Dealing, mixed_df
 from simulator.stats.verdict import noncentrality
 
-MANY_FITS = 1000
-"""Fits of an arm beyond which no plan is looked for."""
+MANY = 1000
+"""Fits of an arm, or worlds, beyond which no plan is looked for."""
 
 FEWEST_USERS = 8
 """Users of each fit where they are divided: fewer have no variance to speak of."""
@@ -239,7 +240,7 @@ def frontier(
 def _numbers(first: int) -> Iterator[int]:
     """Whole numbers: each one up to 20, then in steps of a tenth."""
     n = first
-    while n <= MANY_FITS:
+    while n <= MANY:
         yield n
         n += max(1, n // 10 if n >= 20 else 1)
 
@@ -262,6 +263,8 @@ class MethodPlan:
         frontier: by number of fits and way of dealing.
         best: the cheapest of these; None where none shows the lift.
         cautious: the cheapest where fits differ as much as the upper end of their interval has it.
+        over_worlds: the cheapest that shows the lift on average over worlds; None where what worlds
+            bring is not known, or none does.
     """
 
     spread: Spread
@@ -273,6 +276,7 @@ class MethodPlan:
     frontier: tuple[Allocation, ...]
     best: Allocation | None
     cautious: Allocation | None
+    over_worlds: Allocation | None = None
 
 
 MORE = 3
@@ -298,4 +302,17 @@ def plan(spread: Spread, dealing: Dealing, costs: Costs, goal: Requirement) -> M
         frontier=tuple(plans),
         best=cheapest(plans),
         cautious=cheapest(wary_plans),
+        over_worlds=None if spread.worlds is None else _over_worlds(spread, costs, goal),
     )
+
+
+def _over_worlds(spread: Spread, costs: Costs, goal: Requirement) -> Allocation | None:
+    """The cheapest test over worlds, each with users and fits of its own."""
+    best: Allocation | None = None
+    for n_worlds in _numbers(FEWEST):
+        if best is not None and costs.of("crossed", FEWEST_USERS, 1, n_worlds) > best.seconds:
+            break
+        for dealing in spread.dealings:
+            plans = frontier(spread, dealing, costs, goal, n_worlds)
+            best = cheapest([*plans, *([best] if best else [])])
+    return best
