@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from simulator.offpolicy.fidelity import (
     served,
     widened,
 )
-from simulator.offpolicy.fidelity_page import _figures, answer
+from simulator.offpolicy.fidelity_page import _figures, _policies, answer
 from simulator.offpolicy.jobs import training
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream
@@ -166,6 +167,25 @@ def test_the_interval_for_new_policies_covers_as_often_as_it_says() -> None:
     assert covered / times == pytest.approx(0.95, abs=0.02)
 
 
+def test_the_interval_for_new_policies_has_the_width_of_bonett_and_wright() -> None:
+    """sqrt((1 + .6^2 / 2) / (19 - 3)) = .2716 on Fisher's scale, to either side."""
+    low, high = np.arctanh(for_new_policies(0.6, 19)) - np.arctanh(0.6)
+    assert (low, high) == pytest.approx((-1.96 * 0.271570, 1.96 * 0.271570), abs=1e-4)
+
+
+def test_yardsticks_are_what_their_names_say() -> None:
+    keys = {" neighbours": ("neighbours", 1.0), "% uniform": ("epsilon", 0.01)}
+    keys |= {" days": ("half_life", 1.0)}
+    told = 0
+    for name, spec in YARDSTICKS.items():
+        for word, (key, unit) in keys.items():
+            match = re.search(rf"(\d+){word}", name)
+            if match is not None:
+                assert spec["params"][key] == pytest.approx(unit * int(match[1])), name
+                told += 1
+    assert told == 7
+
+
 def test_online_counts_users_without_requests() -> None:
     log = EventLog.from_columns(
         {
@@ -251,6 +271,11 @@ def test_the_answer_is_of_every_policy_where_any_figure_is() -> None:
     assert answer(made_result(figures[:1] + figures[2:])).startswith("Read first:")
 
 
+def test_the_best_policy_online_has_the_first_place() -> None:
+    rows = _policies(made_result([])).rows
+    assert [(row[0].text, row[1].text) for row in rows] == [("1", "2"), ("2", "1"), ("3", "0")]
+
+
 def test_only_an_estimate_of_the_reward_has_a_relative_error() -> None:
     ranking = made_agreement(figure="hr@10", error=math.nan, covered=None)
     estimate = made_agreement(figure="ips", error=0.25, covered=7)
@@ -305,6 +330,9 @@ def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     )
     assert again.exit_code == 0, again.output
     assert json.loads((out / "fidelity.json").read_text()) == content
+    anew = CliRunner().invoke(command, [str(file), "--out", str(out), "--policies", "8"])
+    assert anew.exit_code == 2  # a finished run is not taken over unless it is asked for
+    assert "resume" in anew.output
 
 
 def test_the_offline_side_shows_what_a_run_serves(tmp_path: Path) -> None:
