@@ -85,6 +85,37 @@ SETS: dict[str, tuple[dict[str, list[str]], str]] = {
 """`data.source` -> its files by line, and what of them `data.path` names."""
 
 
+TABLES: dict[str, dict[str, list[str]]] = {
+    "movielens": {
+        "ratings.csv": [
+            "userId,movieId,rating,timestamp",
+            "1,31,2.5,1500000000",
+            "1,1029,4.0,1500086400",
+            "2,31,5.0,1500000100",
+        ],
+        "movies.csv": [
+            "movieId,title,genres",
+            '31,"Dangerous Minds, The (1995)",Drama',
+            "1029,Dumbo (1941),Animation|Children|Drama|Musical",
+        ],
+    },
+    "movielens-1m": {
+        "ratings.dat": ["1::1193::5::978300760", "1::661::3::978400109", "2::661::4::978300000"],
+        "users.dat": ["1::F::1::10::48067", "2::M::56::16::70072"],
+    },
+    "mind": {
+        "behaviors.tsv": [
+            "1\tU1\t11/11/2019 9:05:58 AM\tN5 N4\tN55-1 N35-0",
+            "2\tU2\t11/12/2019 6:11:30 PM\t\tN20-0",
+        ],
+        "news.tsv": ["N55\tsports\tnfl\tA\tText\thttps://x\t[]\t[]"],
+    },
+}
+"""`data.format` -> files of a folder, by line."""
+
+TABLE_COLUMNS = {"user": "who", "item": "what", "time": "when", "click": "yes"}
+
+
 def write(
     root: Path,
     files: dict[str, list[str]],

@@ -41,8 +41,8 @@ class HeldOut(ConfigSection):
         """
         if source.future is None:
             raise UsersError(
-                "users.kind held_out needs data with held-out items: data.source must be s3rec,"
-                " inter, kuairand or log"
+                "users.kind held_out needs data with held-out items: data.source must be table,"
+                " s3rec, inter, kuairand or log"
             )
         table = source.future.table
         user, item, t = (table[name].to_numpy().astype(np.int64) for name in ("user", "item", "t"))

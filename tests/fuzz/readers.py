@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from simulator import datasets
+from simulator.datasets.describe import describe
 from simulator.datasets.prepare import FORMATS, prepare, write
 from simulator.scenario.parts import Data
 from tests import made_files
@@ -66,5 +70,35 @@ def _of_reviews(kind: str, chance: random.Random, folder: Path) -> str:
     return "refused" if refused(read) else "read"
 
 
+def _of_table(name: str, chance: random.Random, folder: Path) -> str:
+    """A table by its format, and described; every other time as Parquet."""
+    files = made_files.TABLES[name]
+    made_files.write(folder, files)
+    path = folder / chance.choice(list(files))
+    path.write_bytes(mutations.of_bytes(chance, path.read_bytes()))
+    given, columns = folder, {}
+    if chance.random() < 0.5:
+        given, columns = folder / "t.parquet", made_files.TABLE_COLUMNS
+        rows = {one: [1, 2, 1] for one in columns.values()}
+        pq.write_table(pa.table({**rows, "when": [1_500_000_000, 10**9, 10**9]}), given)
+        given.write_bytes(mutations.of_bytes(chance, given.read_bytes()))
+    section = {"source": "table", "path": str(given), "test_days": 1}
+    section |= {"columns": columns} if columns else {"format": name}
+
+    def read() -> None:
+        source = datasets.read(Data.model_validate(section), Path())
+        for log in (source.history, source.future):
+            assert log is not None
+            log.validate()
+        json.dumps(dict(source.notes), allow_nan=False)
+
+    def guess() -> None:
+        describe(path if given == folder else given)
+
+    outcomes = {refused(read), refused(guess)}
+    return "refused" if outcomes == {True} else "read"
+
+
 KINDS = {source: Reader(partial(_of_source, source)) for source in made_files.SETS}
+KINDS |= {f"table-{name}": Reader(partial(_of_table, name)) for name in made_files.TABLES}
 KINDS |= {kind: Reader(partial(_of_reviews, kind)) for kind in ("amazon", "yelp")}

@@ -63,7 +63,7 @@ class Learned(Hyperparameters):
         if source.future is None:
             raise UsersError(
                 f"users.kind {self.kind} needs a log whose sessions are the clock: data.source must"
-                " be kuairand or log"
+                " be table, kuairand or log"
             )
         t = source.future.table["t"].to_numpy()
         there = int(t.max(initial=-1)) // DAY + 1
