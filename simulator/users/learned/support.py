@@ -7,12 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.base import IntArray
 from simulator.log.eventlog import EventLog
-from simulator.log.metadata import LogError
+from simulator.log.metadata import HISTORY, LogError
 
 THIN = 20
 """An item with fewer logged answers than this is one of which the model knows little."""
@@ -52,50 +51,57 @@ class Support:
 
 
 def support(log: EventLog) -> list[Support]:
-    """The support of each arm of a run's log; the answers of its arm `history` are what the model
-    knows.
+    """The support of each arm of a run's log, in one streaming pass; the answers of its arm
+    `history` are what the model knows.
 
     Raises:
         LogError: the log has no history, or no history with complete answers.
     """
-    arms = log.metadata.arms
-    if "history" not in arms:
+    meta = log.metadata
+    if HISTORY not in meta.arms:
         raise LogError("support diagnostics need the run's history: no arm 'history' in this log")
-    table = log.table.select(["arm", "user", "item", "t", "watch", "click", "logged"])
-    known = pc.and_(
-        pc.equal(table["arm"], arms.index("history")),
-        pc.and_(pc.is_valid(table["watch"]), pc.is_valid(table["click"])),
-    )
-    past = table.filter(known)
-    if not past.num_rows:
+    past = meta.arms.index(HISTORY)
+    items = np.zeros((len(meta.arms), meta.n_items + 1), dtype=np.int64)
+    users = np.zeros((len(meta.arms), meta.n_users), dtype=np.int64)
+    logged = np.zeros(len(meta.arms), dtype=np.int64)
+    for batch in log.batches(["arm", "user", "item", "t", "watch", "click", "logged"]):
+        is_complete = pc.and_(pc.is_valid(batch["watch"]), pc.is_valid(batch["click"]))
+        is_live = pc.greater_equal(batch["t"], 0)
+        rows = batch.filter(pc.if_else(pc.equal(batch["arm"], past), is_complete, is_live))
+        arm = rows["arm"].to_numpy()
+        by_log = arm[rows["logged"].to_numpy(zero_copy_only=False)]
+        logged += np.bincount(by_log, minlength=len(logged))
+        for counts, name in ((items, "item"), (users, "user")):
+            cell = arm.astype(np.int64) * counts.shape[1] + rows[name].to_numpy()
+            counts += np.bincount(cell, minlength=counts.size).reshape(counts.shape)
+    if not items[past].any():
         raise LogError("support diagnostics need a history with clicks and watch times")
-    answers = np.bincount(past["item"].to_numpy(), minlength=log.metadata.n_items + 1)
-    met = np.bincount(past["user"].to_numpy(), minlength=log.metadata.n_users)
-    found = []
-    for index, arm in enumerate(arms):
-        rows = table.filter(pc.and_(pc.equal(table["arm"], index), pc.greater_equal(table["t"], 0)))
-        if arm != "history" and rows.num_rows:
-            found.append(_support(arm, rows, answers, met))
-    return found
+    return [
+        _support(name, items[i], users[i], int(logged[i]), items[past], users[past])
+        for i, name in enumerate(meta.arms)
+        if i != past and items[i].any()
+    ]
 
 
-def _support(arm: str, rows: pa.Table, answers: IntArray, met: IntArray) -> Support:
-    item, user = rows["item"].to_numpy(), rows["user"].to_numpy()
-    shown = np.bincount(item, minlength=len(answers))
-    p, q = shown / shown.sum(), answers / answers.sum()
+def _support(
+    arm: str, shown: IntArray, asked: IntArray, logged: int, answers: IntArray, met: IntArray
+) -> Support:
+    """Of an arm's impressions by item and by user, beside the history's answers by both."""
+    n = int(shown.sum())
+    p, q = shown / n, answers / answers.sum()
     both = (p > 0) & (q > 0)
     kept = p[both].sum()
     ratio = float((p[both] ** 2 / q[both]).sum() / kept**2) if kept else float("inf")
     most = max(1, (len(answers) - 1) // 100)
     return Support(
         arm,
-        len(item),
-        float(np.mean(rows["logged"].to_numpy())),
+        n,
+        logged / n,
         float(np.minimum(p, q).sum()),
         1 / ratio,
-        float((answers[item] < THIN).mean()),
-        float((answers[item] == 0).mean()),
-        float((met[user] == 0).mean()),
+        float(shown[answers < THIN].sum() / n),
+        float(shown[answers == 0].sum() / n),
+        float(asked[met == 0].sum() / n),
         int((shown > 0).sum()),
         float(np.sort(p)[-most:].sum()),
     )
