@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +246,23 @@ def test_a_log_without_the_rows_of_a_fit_is_refused(
     assert answer.exit_code == 2
     assert "has no row of fit 2" in answer.output
     assert "give the whole log" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("own", "complaint"),
+    [
+        (0, "metadata.scenario.arms.network.fits must be greater than or equal to 1; got 0"),
+        ("two", "metadata.scenario.arms.network.fits must be a valid integer; got 'two'"),
+        (2, "metadata.scenario.arms.network.fits: must be 1 or the scenario's fits.number (3)"),
+    ],
+)
+def test_metadata_whose_fits_cannot_be_are_refused(own: Any, complaint: str, divided: Path) -> None:
+    log = EventLog.open(divided / "log")
+    scenario = json.loads(json.dumps(log.metadata.scenario))
+    scenario["arms"]["network"]["fits"] = own
+    damaged = dataclasses.replace(log.metadata, scenario=scenario)
+    with pytest.raises(LogError, match=re.escape(complaint)):
+        EventLog(damaged, log.table).validate()
 
 
 @pytest.mark.parametrize("kind", ["divided", "crossed"])

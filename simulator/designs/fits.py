@@ -46,6 +46,15 @@ class FitsSpec(ConfigSection):
         """Whether a user has several lives in each arm, one with each fit."""
         return self.number > 1 and self.design == "crossed"
 
+    def disagreement(self, own: int | None) -> str | None:
+        """What is wrong with an arm's own number of fits, in words; None where nothing is."""
+        if own not in (None, 1, self.number):
+            return f"must be 1 or the scenario's fits.number ({self.number}); got {own}"
+        if own == 1 and self.crossed:
+            rule = "where users live with every fit, each arm has as many fits as the others"
+            return f"{rule} ({self.number}); got 1"
+        return None
+
     def training_seed(self, seed: int, fit: int) -> int:
         """The seed of one fit; `seed` is the scenario's."""
         first = seed if self.seed is None else self.seed

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from policies.base import IntArray
 from simulator.designs.base import Design, DesignError
-from simulator.designs.fits import FitsSpec
+from simulator.designs.fits import MOST, FitsSpec
 from simulator.designs.registry import DesignSpec
 
 SCHEMA_VERSION = 1
@@ -201,6 +201,11 @@ class Metadata:
                 " happened before it"
             )
 
+        for name, arm in self.scenario.get("arms", {}).items():
+            wrong = self.fits.disagreement(arm.get("fits"))
+            if wrong is not None:
+                raise LogError(f"metadata.scenario.arms.{name}.fits: {wrong}")
+
     def plausible(self, rows: int) -> None:
         """Hold the number of users and of items to the size of the log: tables are made with a cell
         for each.
@@ -240,6 +245,10 @@ class _Serving(_Told):
     refit_on: str | None = None
 
 
+class _Arm(_Told):
+    fits: Annotated[int, Ge(1), Le(MOST)] | None = None
+
+
 class _Scenario(_Told):
     """The keys of a log's scenario that are read again."""
 
@@ -252,7 +261,7 @@ class _Scenario(_Told):
     users: _Kind = _Kind()
     data: _Data = _Data()
     serving: _Serving = _Serving()
-    arms: dict[str, dict[str, Any]] = {}
+    arms: dict[str, _Arm] = {}
     published: dict[str, float] = {}
     worlds: dict[str, Any] = {}
 

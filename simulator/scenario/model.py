@@ -410,12 +410,9 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     for key, rule in scenario.assignment.disagreements():
         yield ("design", key), rule
     for name, arm in arms.items():
-        if arm.fits not in (None, 1, scenario.fits.number):
-            rule = f"must be 1 or the scenario's fits.number ({scenario.fits.number})"
-            yield ("arms", name, "fits"), f"{rule}; got {arm.fits}"
-        elif arm.fits == 1 and scenario.fits.crossed:
-            rule = "where users live with every fit, each arm has as many fits as the others"
-            yield ("arms", name, "fits"), f"{rule} ({scenario.fits.number}); got 1"
+        wrong = scenario.fits.disagreement(arm.fits)
+        if wrong is not None:
+            yield ("arms", name, "fits"), wrong
     if not scenario.metrics:
         yield ("metrics",), "must name at least one metric"
     yield from _names_clash(scenario)
