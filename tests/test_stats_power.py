@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
+from simulator.cli.power import Wish, _days
 from simulator.cli.power import power as command
 from simulator.stats import power, units
 from simulator.stats.frames import from_frame
@@ -138,6 +139,24 @@ def test_days_components_of_a_known_process() -> None:
     error = math.sqrt((0.36 + 0.16 / need) / n)
     assert 2.8 * error <= lift * 1.02
     assert parts.needed(10 * n, lift) == 1
+
+
+def test_a_split_needs_at_least_the_days_that_twins_need() -> None:
+    """Twins whose differences last, with users who do not by chance: no number of days is enough
+    for twins, and so for a split, whose own components say that some are.
+    """
+    rng = np.random.default_rng(3)
+    n, own = 300, rng.normal(0, 3, (300, 6))
+    own -= own.mean(axis=1, keepdims=True)  # all users have one mean
+    lasting = np.where(np.arange(n)[:, None] % 2, 4.0, -4.0)
+    cube = 10 + np.stack([own, own[::-1] + lasting])
+    metrics = {m.name: m for m in units.chosen(["click"])}
+    days = units.UserDays(("a", "b"), n, 6, metrics, {"click": cube}, {})
+    split = power.days_components(days, "click", "a")
+    assert split is not None
+    assert math.isfinite(split.needed(n, 0.012))
+    wish = Wish((), 0.012, n, 0.8, 0, "a", 1)
+    assert _days(days, "click", ("a", "b"), 0.012, wish, 1) == {"paired": None, "split": None}
 
 
 SIMULATED = re.compile(r"^(?:paired|split|cuped) +[\d,]+ +[\d.]+% +[\d.]+% to", re.MULTILINE)

@@ -386,6 +386,9 @@ def _days(
 ) -> dict[str, float | None]:
     """Days needed with the wished number of users, twins and split; None where no number of days
     suffices or nothing can be said.
+
+    Where nothing lasts but noise, a component is 0 by chance. A split needs at least what twins
+    need, since (t - c)^2 <= 2 (t^2 + c^2): so its components are no less than theirs.
     """
     from simulator.stats import power as powers
 
@@ -393,9 +396,11 @@ def _days(
     designs: dict[str, str | None] = (
         {"paired": arms[1], "split": None} if days.assigned is None else {"split": None}
     )
+    of_twins = powers.Days(0.0, 0.0)
     for design, treatment in designs.items():
         parts = powers.days_components(days, metric, arms[0], treatment)
         if parts is not None and wish.users is not None:
+            parts = of_twins = parts.at_least(of_twins)
             need = parts.needed(wish.users, lift, wish.target, wish.level(comparisons))
             found[design] = need if math.isfinite(need) else None
     return found

@@ -255,6 +255,10 @@ class Days:
     between: float
     within: float
 
+    def at_least(self, other: Days) -> Days:
+        """These components, and no less than those of `other`."""
+        return Days(max(self.between, other.between), max(self.within, other.within))
+
     def needed(self, n: int, lift: float, target: float = 0.8, level: float = 0.95) -> float:
         """Days for `n` users (twins, or both arms of a split counted by 4 / n already in the
         components) to show `lift`; inf if never.
