@@ -116,6 +116,25 @@ def test_spreads_are_free_of_binomial_noise() -> None:
     assert found["click sd of videos"].value < 0.02
 
 
+def test_a_quantile_has_the_error_that_its_draws_show() -> None:
+    """Users differ and are the clusters; 80 draws: the mean error is the spread within 25%."""
+    rng = np.random.default_rng(8)
+    n, per = 300, 25
+    user = np.repeat(np.arange(n), per)
+    names = ("watch p10", "watch p50", "watch/duration p90")
+    draws = []
+    for _ in range(80):
+        watch = np.exp(1.0 + 0.5 * rng.normal(size=n)[user] + rng.normal(size=n * per))
+        none = np.zeros(n * per, dtype=np.int64)
+        seen = Impressions(
+            user, none + 1, none, watch > 5, watch, np.full(n * per, 30.0), {}, n, 1, 1
+        )
+        found = measure(seen)
+        draws.append([found[name] for name in names])
+    values, errors = np.moveaxis(np.array(draws), 2, 0)
+    assert errors.mean(axis=0) == pytest.approx(values.std(axis=0, ddof=1), rel=0.25)
+
+
 def test_catalogue_figures() -> None:
     found = catalogue(np.exp(np.linspace(0.0, 4.0, 101)))
     assert found["catalogue ln duration mean"].value == pytest.approx(2.0)

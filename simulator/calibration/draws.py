@@ -292,12 +292,12 @@ class _Search:
         """A world that meets all targets, from a place drawn at random; None where it is not
         reached.
 
-        It aims at targets of its own, anywhere within half the tolerance of the published ones, so
-        that the ensemble has the spread that the tolerance leaves.
+        It aims at targets of its own, anywhere within a third of the tolerance of the published
+        ones: the ensemble has the spread that the tolerance leaves, less what a draw may miss.
         """
         p, t = len(self.parameters), len(self.intercept)
         drawn = self.random.uniform(-1.0, 1.0, p)
-        aim = self.random.uniform(-0.5, 0.5, t) * self.tolerance
+        aim = self.random.uniform(-1.0, 1.0, t) * self.tolerance / 3.0
         weight = 1.0 / np.sqrt(np.square(self.tolerance / 3.0) + self.noise)
         start = self.intercept + drawn @ self.slope - aim
         place = self.moved(drawn, drawn, start, self.slope, weight)
@@ -307,9 +307,10 @@ class _Search:
             if not here.broken:
                 break
             tries.append(here)
-            slope = self.slope_at(here, tries)
-            weight = 1.0 / np.hypot(self.tolerance / 3.0, here.error)
-            place = self.moved(drawn, place, here.away - aim, slope, weight)
+            best = min(tries, key=lambda one: len(one.broken))
+            slope = self.slope_at(best, tries)
+            weight = 1.0 / np.hypot(self.tolerance / 3.0, best.error)
+            place = self.moved(drawn, best.place, best.away - aim, slope, weight)
         self.learn()
         return None if here.broken else here
 

@@ -344,17 +344,22 @@ def worlds(run: Path) -> None:
     """
     from simulator.datasets import DataError
     from simulator.log.workspace import Workspace
-    from simulator.report import load
+    from simulator.report import drawn, load
     from simulator.stats.pooling import pool_lifts
 
     with failures():
         own = load(run)
-        worlds = {name: load(place) for name, place in Workspace(run).worlds(own.settings).items()}
+        places = Workspace(run).worlds(own.settings)
+        draws = drawn.among(places, own.settings)
+        worlds = {
+            name: (drawn.load(place) if name in draws else load(place)).lifts
+            for name, place in places.items()
+        }
         if not worlds:
             raise DataError(
                 f"{run}: no further worlds there: name some under `worlds:` in the scenario"
             )
-        found = pool_lifts([world.lifts for world in (own, *worlds.values())])
+        found = pool_lifts([own.lifts, *worlds.values()])
     say(f"{1 + len(worlds)} worlds: {', '.join(['its own', *worlds])}")
     rows = []
     for (arm, metric), p in found.items():
