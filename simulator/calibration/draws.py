@@ -12,8 +12,8 @@ all marginals of its own simulation are within tolerance, as a rejection sampler
 
 Parameters that the marginals identify so end near the scenario's, together, one making up for
 another; those of which they say nothing (`OPEN`) stay spread over all of their range. Every world
-has a seed, and so a catalogue and users, of its own, the same while it is moved: what its seed
-brings is met as well.
+has a seed, and so a catalogue and users, of its own (or all have one), the same while it is moved:
+what its seed brings is met as well.
 """
 
 from __future__ import annotations
@@ -181,6 +181,7 @@ def draw(
     *,
     tolerance: float = TOLERANCE,
     targets: Sequence[PublishedFigure] | None = None,
+    one_seed: bool = False,
     progress: Progress = silent,
     folder: Path | None = None,
 ) -> Ensemble:
@@ -192,6 +193,9 @@ def draw(
         vary: parameters to draw (`ranges`).
         tolerance: relative.
         targets: what to meet; all published figures if left out.
+        one_seed: all worlds have the scenario's seed, and so its catalogue and users, and differ in
+            their parameters alone. Small worlds need it: what their seed brings is more than the
+            tolerance.
         progress: told of worlds.
         folder: that of the scenario, where plug-in files are looked up.
 
@@ -206,7 +210,8 @@ def draw(
         if len(kept) == number:
             break
         progress("draw worlds", len(kept), number, {"tried": float(len(search.tries))})
-        world = search.draw_world((scenario.seed + 1 + i) % 2**64)
+        seed = scenario.seed if one_seed else (scenario.seed + 1 + i) % 2**64
+        world = search.draw_world(seed)
         if world is not None:
             kept.append(world)
         elif i + 1 >= GIVE_UP and len(kept) < (i + 1) / PATIENCE:

@@ -68,6 +68,11 @@ if TYPE_CHECKING:
     metavar="KEY",
     help="Parameters that --ensemble draws, or a section of them (users.drift); all if left out.",
 )
+@click.option(
+    "--one-seed",
+    is_flag=True,
+    help="Worlds of --ensemble differ in their parameters alone, not in catalogue and users.",
+)
 def calibrate(
     scenario: Path,
     seed: int | None,
@@ -79,6 +84,7 @@ def calibrate(
     ensemble: Path | None,
     number: int,
     vary: tuple[str, ...],
+    one_seed: bool,
 ) -> None:
     """Hold SCENARIO's synthetic world to its published marginals: under its logging policy, under
     random exposure, in its catalogue.
@@ -107,7 +113,7 @@ def calibrate(
         folder = find(scenario).parent
         loaded = Scenario.load(scenario, {"seed": seed})
         if ensemble is not None:
-            _draw(loaded, ensemble, number, vary, tolerance, folder)
+            _draw(loaded, ensemble, number, vary, one_seed, tolerance, folder)
             return
         if fitted is not None:
             from simulator.calibration.search import fit
@@ -138,6 +144,7 @@ def _draw(
     file: Path,
     number: int,
     vary: tuple[str, ...],
+    one_seed: bool,
     tolerance: float,
     folder: Path,
 ) -> None:
@@ -149,13 +156,19 @@ def _draw(
     if scenario.data.source == "synthetic":
         with board() as progress:
             drawn = draw(
-                scenario, number, vary, tolerance=tolerance, progress=progress, folder=folder
+                scenario,
+                number,
+                vary,
+                tolerance=tolerance,
+                one_seed=one_seed,
+                progress=progress,
+                folder=folder,
             )
         about = (
             f"{number} worlds that meet all published marginals within {tolerance:.0%}, of"
             f" {drawn.tried} simulated, drawn around the scenario {scenario.name!r} (seed"
             f" {scenario.seed})\nby `abtest calibrate SCENARIO --ensemble FILE --number {number}"
-            f"{''.join(f' --vary {key}' for key in vary)}`."
+            f"{' --one-seed' * one_seed}{''.join(f' --vary {key}' for key in vary)}`."
         )
     else:
         drawn = bootstraps(scenario, number)
