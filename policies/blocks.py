@@ -134,18 +134,21 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+CHUNK = 32
+"""Batches whose rows are sorted by length together."""
+
+
 def length_batches(
     lengths: IntArray,
     size: int,
     generator: np.random.Generator,
     *,
     targets: IntArray | None = None,
-    chunk: int = 32,
 ) -> Sequence[IntArray]:
     """A random partition into batches of rows of similar length and about the same number of
     targets, in random order.
 
-    Rows are shuffled, cut into chunks of `chunk` batches, and sorted by length within a chunk:
+    Rows are shuffled, cut into chunks of CHUNK batches, and sorted by length within a chunk:
     batches stay random, padding stays small. A step takes the mean over a batch's targets; with as
     many targets in a batch of short rows as in one of long rows, every target counts the same.
 
@@ -155,14 +158,13 @@ def length_batches(
         generator: decides the partition.
         targets: `[N]` what each row has to predict; None: one each, so every batch but a chunk's
             last has `size` rows.
-        chunk: batches that are sorted together.
     """
     order = generator.permutation(len(lengths))
     counts = np.ones(len(lengths), dtype=np.int64) if targets is None else np.maximum(targets, 1)
     full = size * counts.mean() if len(counts) else 1.0
     batches: list[IntArray] = []
-    for start in range(0, len(order), size * chunk):
-        part = order[start : start + size * chunk]
+    for start in range(0, len(order), size * CHUNK):
+        part = order[start : start + size * CHUNK]
         part = part[np.argsort(lengths[part], kind="stable")]
         before = np.cumsum(counts[part]) - counts[part]
         batches += np.split(part, np.flatnonzero(np.diff(before // full)) + 1)

@@ -17,6 +17,9 @@ from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.sums import UnitSums
 from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, delta
 
+BLOCK = 1024
+"""Sessions that are scored at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
@@ -51,7 +54,6 @@ def orderings(
     sessions: Iterable[Rounds],
     policies: Sequence[tuple[str, Policy]],
     n_users: int,
-    block: int = 1024,
 ) -> list[Ordering]:
     """Score every impression of every session from the history before the session, by every policy.
 
@@ -59,7 +61,6 @@ def orderings(
         sessions: rounds by session (`Stream(by="session", history=...)`), reward `click`.
         policies: (name, fitted policy).
         n_users: users are 0..n_users-1.
-        block: sessions scored at once, at most.
     """
     scorers = [(name, policy) for name, policy in policies if isinstance(policy, Scorer)]
     sums = {name: UnitSums(n_users, n_users) for name, _ in scorers}
@@ -71,8 +72,8 @@ def orderings(
             & np.isfinite(chunk.reward).all(axis=1)
         )
         told = chunk.rows(mixed)
-        for at in range(0, len(told), block):
-            part = told.rows(slice(at, at + block))
+        for at in range(0, len(told), BLOCK):
+            part = told.rows(slice(at, at + BLOCK))
             assert part.histories is not None
             for name, policy in scorers:
                 scores = (

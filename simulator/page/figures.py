@@ -115,10 +115,10 @@ def around(values: Sequence[float], start: float, end: float) -> Scale:
     return Scale(low - margin, high + margin, start, end)
 
 
-def around_zero(rows: Iterable[Whiskers], *, clip: float = 4.0, margin: float = 1.08) -> Scale:
+def around_zero(rows: Iterable[Whiskers]) -> Scale:
     """A scale symmetric about zero.
 
-    The widest intervals are cut (and drawn with an arrow) where they are more than `clip` times the
+    The widest intervals are cut (and drawn with an arrow) where they are more than four times the
     median half-width of all, so that one rare metric does not flatten the others.
     """
     reach = sorted(
@@ -128,7 +128,7 @@ def around_zero(rows: Iterable[Whiskers], *, clip: float = 4.0, margin: float = 
     )
     if not reach or reach[-1] == 0:
         return Scale(-0.01, 0.01, 2, 98)
-    limit = min(reach[-1], clip * (reach[len(reach) // 2] or reach[-1])) * margin
+    limit = min(reach[-1], 4 * (reach[len(reach) // 2] or reach[-1])) * 1.08
     return Scale(-limit, limit, 2, 98)
 
 
@@ -262,14 +262,14 @@ def _end(scale: Scale, value: float, y: float) -> Markup:
     )
 
 
-def axis(scale: Scale, labels: Labels = percents, height: int = 22) -> Markup:
+def axis(scale: Scale, labels: Labels = percents) -> Markup:
     """The axis of a forest plot."""
     ticks = scale.ticks()
     parts = [
         element("text", label, x=scale.at(t), y=14, class_="tick", text_anchor="middle")
         for t, label in zip(ticks, labels(ticks), strict=True)
     ]
-    return element("svg", *parts, class_="axis", aria_hidden="true", width="100%", height=height)
+    return element("svg", *parts, class_="axis", aria_hidden="true", width="100%", height=22)
 
 
 @dataclass(frozen=True)
@@ -342,9 +342,11 @@ class Series:
     large: int | None = None
 
 
-def over_days(
-    series: Sequence[Series], days: int, label: str, *, band: bool = False, height: int = 170
-) -> Markup:
+SERIES_HEIGHT = 170
+"""The height of values over days or other steps, px."""
+
+
+def over_days(series: Sequence[Series], days: int, label: str, *, band: bool = False) -> Markup:
     """Lift by day about zero; the scale is cut at six times the middle of all values, so that one
     day of few events does not flatten the others.
     """
@@ -352,9 +354,9 @@ def over_days(
     limit = (
         max(min(reach[-1], 6 * reach[len(reach) // 2] or reach[-1]) if reach else 0.0, 1e-4) * 1.1
     )
-    y = Scale(-limit, limit, height - 22, 6)
+    y = Scale(-limit, limit, SERIES_HEIGHT - 22, 6)
     names = [str(day + 1) for day in range(days)]
-    return _along(series, names, label, y, percents, band=band, height=height)
+    return _along(series, names, label, y, percents, band=band)
 
 
 def over_steps(
@@ -363,9 +365,8 @@ def over_steps(
     """Values over steps that have names (thresholds, hyper-parameters), from the least to the
     greatest.
     """
-    height = 170
-    y = around(_values(series), height - 22, 6)
-    return _along(series, names, label, y, numbers, band=band, height=height)
+    y = around(_values(series), SERIES_HEIGHT - 22, 6)
+    return _along(series, names, label, y, numbers, band=band)
 
 
 def _values(series: Sequence[Series]) -> list[float]:
@@ -384,7 +385,6 @@ def _along(
     labels: Labels,
     *,
     band: bool,
-    height: int,
 ) -> Markup:
     """The series with their intervals, side by side within a step; with `band` as lines with a
     bound above and below.
@@ -393,7 +393,9 @@ def _along(
     parts = _horizontals(y, labels, "15%", "14%")
     every = max(1, math.ceil(len(names) / 10))
     parts += [
-        element("text", names[i], x=x.at(i), y=height - 6, class_="tick", text_anchor="middle")
+        element(
+            "text", names[i], x=x.at(i), y=SERIES_HEIGHT - 6, class_="tick", text_anchor="middle"
+        )
         for i in range(0, len(names), every)
     ]
     width = min(0.18, 0.7 / max(len(series), 1))
@@ -401,7 +403,13 @@ def _along(
         offset = 0.0 if band or len(series) == 1 else (s.index - (len(series) - 1) / 2) * width
         parts.append(_series(s, x, y, offset, band))
     return element(
-        "svg", *parts, class_="days", role="img", aria_label=label, width="100%", height=height
+        "svg",
+        *parts,
+        class_="days",
+        role="img",
+        aria_label=label,
+        width="100%",
+        height=SERIES_HEIGHT,
     )
 
 

@@ -153,9 +153,9 @@ def _cells(content: Content, row: Lift, verdict: str) -> tuple[Cell, ...]:
     )
 
 
-def show_comparison(content: Compared, console: Console | None = None) -> None:
+def show_comparison(content: Compared) -> None:
     """Print the lift of every arm and metric in each run, and whether the runs agree."""
-    terminal.show(_comparison(content), console)
+    terminal.show(_comparison(content))
 
 
 def _comparison(content: Compared) -> Iterator[Block]:

@@ -366,9 +366,11 @@ def _largest(score: Floats) -> list[int]:
     return np.argpartition(score, -k)[-k:].tolist() if len(score) > 3 else []
 
 
-def a_a(
-    days: UserDays, control: str, repetitions: int = 400, most: int = 5_000, seed: int = 0
-) -> Check:
+DRAWS, DRAWN = 400, 5_000
+"""Assignments of the control against itself, and users of which they are drawn, at most."""
+
+
+def a_a(days: UserDays, control: str) -> Check:
     """The control against itself: users of the run drawn and assigned anew, the share of p below 5%
     per metric.
 
@@ -379,7 +381,7 @@ def a_a(
         members = np.arange(days.n_users)
     else:
         members = np.flatnonzero(days.assigned == days.arms.index(control))
-    members = members[:most]
+    members = members[:DRAWN]
     chosen = _served_by(days.users(members), control)
     twice = {name: cube[[days.arms.index(control)] * 2] for name, cube in chosen.terms.items()}
     alike = replace(chosen.pooled(twice), arms=(control, "again"), assigned=None, switched=None)
@@ -390,11 +392,11 @@ def a_a(
         o = outcomes(alike, control, "again", metric)
         rejected = 0
         units = len(o.control[0])
-        for heads, tails in draws(units, units, repetitions, seed):
+        for heads, tails in draws(units, units, DRAWS, 0):
             rejected += int(
                 np.count_nonzero(np.asarray(tests.t_test(split_pair(o, heads, tails)[0]).p) < 0.05)
             )
-        rates[metric] = Rate.of(rejected, repetitions)
+        rates[metric] = Rate.of(rejected, DRAWS)
     if not rates:
         return Check(
             name,
@@ -403,13 +405,11 @@ def a_a(
             "the control has too few users to be compared with itself",
         )
     off = {
-        m: r
-        for m, r in rates.items()
-        if abs(r.value - 0.05) > 3.5 * np.sqrt(0.05 * 0.95 / repetitions)
+        m: r for m, r in rates.items() if abs(r.value - 0.05) > 3.5 * np.sqrt(0.05 * 0.95 / DRAWS)
     }
     worst = max(rates, key=lambda m: abs(rates[m].value - 0.05))
     value = (
-        f"{repetitions} A/A tests a metric; false positives furthest from 5%: {worst}"
+        f"{DRAWS} A/A tests a metric; false positives furthest from 5%: {worst}"
         f" {rates[worst].value:.1%}"
     )
     if off:

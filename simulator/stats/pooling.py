@@ -67,17 +67,16 @@ def fixed_effect(effects: Floats, variances: Floats) -> FixedEffect:
     return FixedEffect(mean, total**-0.5, q, df, float(chi2.sf(q, df)))
 
 
-def pooled(lifts: Sequence[float], errors: Sequence[float], level: float = 0.95) -> Pooled:
+def pooled(lifts: Sequence[float], errors: Sequence[float]) -> Pooled:
     """Combine the estimates of m >= 2 worlds, each a draw of what the world may be, by Rubin
     (1987), equations 3.1.2-3.1.6.
 
     With W the mean variance within worlds and B the variance of the lift between them, T = W + (1 +
-    1/m) B and the interval is t with (m - 1) (1 + W / ((1 + 1/m) B))^2 degrees of freedom.
+    1/m) B and the 95% interval is t with (m - 1) (1 + W / ((1 + 1/m) B))^2 degrees of freedom.
 
     Args:
         lifts: of each world.
         errors: standard errors of the lifts, each within its world.
-        level: of the interval.
 
     Raises:
         ValueError: fewer than two worlds.
@@ -91,16 +90,14 @@ def pooled(lifts: Sequence[float], errors: Sequence[float], level: float = 0.95)
     extra = (1 + 1 / m) * between
     total = within + extra
     df = (m - 1) * (1 + within / extra) ** 2 if extra > 0 else float("inf")
-    reach = (
-        float(norm.ppf((1 + level) / 2) if np.isinf(df) else t.ppf((1 + level) / 2, df))
-        * total**0.5
-    )
+    quantile = float(norm.ppf(0.975) if np.isinf(df) else t.ppf(0.975, df))
+    reach = quantile * total**0.5
     mean = float(np.mean(lifts))
     return Pooled(mean, mean - reach, mean + reach, within**0.5, between**0.5, df)
 
 
 def pool_lifts(
-    worlds: Sequence[Sequence[Lift]], level: float = 0.95
+    worlds: Sequence[Sequence[Lift]],
 ) -> dict[tuple[str, str], Pooled]:
     """The pooled lift of every (arm, metric) by user that the verdict of each of the `worlds` has.
 
@@ -122,5 +119,5 @@ def pool_lifts(
     for key, pairs in estimates.items():
         if len(pairs) == len(worlds):
             lifts, errors = zip(*pairs, strict=True)
-            pools[key] = pooled(lifts, errors, level)
+            pools[key] = pooled(lifts, errors)
     return pools
