@@ -50,9 +50,9 @@ class FitFigure:
         hit_rate: share of the clicks that are among the candidates.
         ndcg: mean over clicks of 1 / log2(place + 2); 0 for those which are not found.
         se: standard error of `ndcg` over users.
-        below: p-value that the fit finds at least as much as the floor; NaN for the floor.
-        apart: p-value, over all fits of the arm, that none falls out so far; NaN where fewer than
-            three fits tell nothing.
+        p_below: p-value that the fit finds at least as much as the floor; NaN for the floor itself.
+        p_outlier: p-value that the fit is one of those of its arm, adjusted for their number; NaN
+            where that is not tested: where there are fewer than three, and of the better half.
         fault: what is wrong with it; "" = nothing is seen.
     """
 
@@ -62,8 +62,8 @@ class FitFigure:
     hit_rate: float
     ndcg: float
     se: float
-    below: float = math.nan
-    apart: float = math.nan
+    p_below: float = math.nan
+    p_outlier: float = math.nan
     fault: Fault = ""
 
 
@@ -87,14 +87,14 @@ def judge_fits(values: FitValues) -> list[FitFigure]:
     for i in learned:
         p = _p_less(values.gains[i] - values.gains[lowest])
         fault: Fault = "below the floor" if p <= LEVEL / 2 / len(learned) else ""
-        figures[i] = replace(figures[i], below=p, fault=fault)
+        figures[i] = replace(figures[i], p_below=p, fault=fault)
     arms = {arm: [i for i in learned if values.arm[i] == arm] for arm in values.arm if arm}
     comparable = [members for members in arms.values() if len(members) >= FEWEST]
     for members in comparable:
         for i, p, is_outlier in _outliers(values.gains[members], LEVEL / 2 / len(comparable)):
             at = members[i]
             fault = figures[at].fault or ("outlier" if is_outlier else "")
-            figures[at] = replace(figures[at], apart=p, fault=fault)
+            figures[at] = replace(figures[at], p_outlier=p, fault=fault)
     return figures
 
 
@@ -111,7 +111,7 @@ def _p_less(difference: Floats) -> float:
 
 def _outliers(gains: Floats, level: float) -> Iterator[tuple[int, float, bool]]:
     """Each fit of one arm: its row, the p-value of the step at which it is the lowest, and whether
-    it is an outlier. Fits that are never the lowest in less than half of the steps are not tested.
+    it is an outlier. Only less than half of the fits, the lowest ones, are tested.
 
     Args:
         gains: `[F, n]`, F at least `FEWEST`.

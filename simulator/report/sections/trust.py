@@ -67,8 +67,8 @@ def fits(c: Content) -> Section | None:
                 numeric(number, row.ndcg),
                 numeric(number, row.se),
                 numeric(percent, row.hit_rate, 2, False),
-                numeric(probability, row.below),
-                numeric(probability, row.apart),
+                numeric(probability, row.p_below),
+                numeric(probability, row.p_outlier),
                 verdict if row.arm else plain(""),
             )
         )
