@@ -45,6 +45,44 @@ def test_sample_ratio_is_chi_square(split_days: UserDays) -> None:
     assert checks.sample_ratio(skewed, [0.8, 0.2]).status == "green"
 
 
+@pytest.mark.parametrize(("lost", "status"), [(0, "green"), (10, "amber"), (30, "red")])
+@pytest.mark.parametrize("crossed", [False, True])
+def test_users_missing_of_one_fit_are_found(
+    paired_days: UserDays, lost: int, status: str, crossed: bool
+) -> None:
+    """Two fits in both arms, divided or crossed; of the second fit of arm b, `lost` never came."""
+    fit = np.arange(paired_days.n_users) % 2
+    everybody = np.ones_like(paired_days.terms["impressions"])
+    fewer = everybody.copy()
+    fewer[1, np.flatnonzero(fit == 1)[:lost]] = 0
+    whole = replace(paired_days, terms={**paired_days.terms, "impressions": everybody})
+    damaged = replace(paired_days, terms={**paired_days.terms, "impressions": fewer})
+    if crossed:
+        days = replace(whole, fits=(2, 2), lives=(whole, damaged))
+    else:
+        days = replace(damaged, fits=(2, 2), fit_of_user=fit)
+    found = checks.fits_ratio(days)
+    n = paired_days.n_users if crossed else paired_days.n_users // 2
+    p = 1.0
+    if lost:
+        p = 2 * float(stats.chi2_contingency([[n, n - lost], [0, lost]]).pvalue)
+    assert found.status == status
+    assert f"{n} : {n - lost} in b; chi-square p = {p:.3g}" in found.value
+
+
+def test_segments_are_held_against_the_arms_of_a_split_table_that_has_any(
+    paired_days: UserDays, split_days: UserDays
+) -> None:
+    groups = {"country": np.arange(split_days.n_users) % 3}
+    for table, expected in (
+        (replace(split_days.by("user"), groups={}), False),
+        (replace(split_days.by("user"), groups=groups), True),
+        (replace(paired_days.by("user"), groups=groups), False),
+    ):
+        names = [check.name for check in checks.checks(table, "a")]
+        assert ("segment balance" in names) == expected
+
+
 def test_log_bayes_factor_is_a_martingale_under_the_null() -> None:
     """Its exponential has mean 1 whatever the number of users: here over all outcomes of 6 users in
     3 arms.
