@@ -40,7 +40,7 @@ from simulator.offpolicy.result import as_json, gather
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import PolicyTargets, Target, alone, apart
-from simulator.offpolicy.uncertainty import EstimateInterval, percentile
+from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, percentile
 
 USERS, ITEMS = 300, 8
 QUICK = ReplaySettings(resamples=60)
@@ -611,6 +611,13 @@ def test_the_result_is_plain_and_the_page_stands_alone(tmp_path: Path) -> None:
     (one,) = result.evaluations
     save([replace(result, evaluations=(one, replace(one, policy="another")))], tmp_path)
     assert side_by_side in (tmp_path / "replay.md").read_text()
+
+
+@pytest.mark.parametrize("units", [0, 1])
+def test_fewer_than_two_units_say_nothing_of_the_error(units: int) -> None:
+    few = Ratios(np.zeros((units, 1)), np.ones((units, 1)))
+    assert math.isnan(few.error())
+    assert math.isnan(few.distance_error(few))
 
 
 def test_a_percentile_interval_allows_a_tenth_to_be_undefined() -> None:
