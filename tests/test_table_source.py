@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,10 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from policies.base import silent
 from policies.time import DAY
 from simulator import datasets
 from simulator.datasets import DataError, table
 from simulator.datasets.batches import tabular, write_table
+from simulator.datasets.describe import describe
+from simulator.log.workspace import Workspace, load_catalogue
+from simulator.run.executors import Serial
+from simulator.run.pipeline import check, simulate
+from simulator.scenario.model import Scenario, ScenarioError
 from simulator.scenario.parts import Data
 from simulator.scenario.tables import READY
 from simulator.users.base import Source
@@ -481,6 +488,42 @@ def test_a_file_of_another_kind_says_so(tmp_path: Path) -> None:
         tabular([1, 2])
 
 
+ODD_TYPES: dict[str, pa.Array] = {
+    "struct": pa.array([{"a": 1}, {"a": 2}]),
+    "map": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
+    "decimal": pa.array([1, 2], pa.decimal128(5, 2)),
+    "time": pa.array([1, 2], pa.time32("s")),
+    "duration": pa.array([1, 2], pa.duration("s")),
+    "bytes": pa.array([b"\xff", b"a"]),
+    "bool": pa.array([True, False]),
+    "nothing": pa.nulls(2),
+    "lists": pa.array([[[1]], [[2]]]),
+    "lists of bytes": pa.array([[b"\xff"], [b"a"]]),
+    "lists of nothing": pa.array([[], []], pa.list_(pa.null())),
+    "dictionary of numbers": pa.array([1, 2]).dictionary_encode(),
+    "half floats": pa.array([np.float16(1), np.float16(0)]),
+    "infinite": pa.array([np.inf, np.nan]),
+    "large lists": pa.array([[1], [0]], pa.large_list(pa.int32())),
+    "far dates": pa.array([2**30, -(2**30)], pa.date32()),
+    "nanoseconds": pa.array([1, 2], pa.timestamp("ns")),
+}
+
+
+@pytest.mark.parametrize("role", ["user", "item", "time", "click", "watch", "position", "session"])
+@pytest.mark.parametrize("kind", ODD_TYPES)
+def test_no_type_of_a_column_is_more_than_refused(tmp_path: Path, kind: str, role: str) -> None:
+    times = [MIDNIGHT, MIDNIGHT + DAY]
+    columns = {"user": "user", "item": "item", "time": "time", role: "odd"}
+    rows = {"user": [1, 2], "item": [1, 2], "time": times, "odd": ODD_TYPES[kind]}
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table(rows), path)
+    with suppress(DataError):
+        rows_of(read(path, columns=columns))
+    pq.write_table(pa.table({**rows, role: rows.pop("odd")}), path)
+    with suppress(DataError):
+        describe(path)
+
+
 def _published() -> Iterator[tuple[str, dict[str, list[str]], str, list[Any]]]:
     """(format, files as published, the file that is given, (user, item, click) in order)."""
     day = SECOND + 86400
@@ -652,7 +695,7 @@ def test_own_keys_win_over_those_of_a_format() -> None:
     ("keys", "message"),
     [
         ({"source": "table"}, "needs columns.user: the name of its column"),
-        ({"source": "log", "zone": "UTC"}, "zone goes with source: table only; got log"),
+        ({"source": "log", "zone": "UTC"}, "zone goes with source: table only"),
         ({"source": "table", "format": "movielen"}, "did you mean 'movielens'"),
         (
             {"source": "table", "columns": {"user": "u", "item": "i", "tme": "t"}},
@@ -692,6 +735,38 @@ def of_kuairand(source: Source) -> pd.DataFrame:
     rows["user"] = source.catalogue.users["id"][rows["user"]]
     rows["item"] = source.catalogue.items["id"][rows["item"]]
     return rows.sort_values(["user", "session", "request", "position"], ignore_index=True)
+
+
+def scenario_on(events: Path, **data: Any) -> Scenario:
+    section = {"source": "table", "path": str(events), "columns": COLUMNS, **data}
+    return Scenario.model_validate(
+        {
+            "name": "mine",
+            "users": {"kind": "held_out"},
+            "days": 1,
+            "data": section,
+            "serving": {"slate": 2, "recall": 2},
+            "arms": {"popularity": {"policy": "popularity"}, "random": {"policy": "random"}},
+            "engine": {"executor": "serial", "shards": 1},
+        }
+    )
+
+
+def test_a_run_keeps_the_ids_and_what_was_counted(events: Path, tmp_path: Path) -> None:
+    columns = {role: name for role, name in COLUMNS.items() if role != "click"}
+    simulate(scenario_on(events, columns=columns), tmp_path / "run", folder=tmp_path)
+    run = Workspace(tmp_path / "run")
+    catalogue = load_catalogue(run.models / "catalogue.npz")
+    assert catalogue.users["id"].tolist() == ["007", "7"]
+    assert catalogue.items["id"].tolist() == ["", "a", "b"]
+    assert run.notes["exact duplicates dropped"] == 1
+
+
+def test_a_check_looks_for_the_columns(events: Path, tmp_path: Path) -> None:
+    scenario = scenario_on(events, columns={**COLUMNS, "watch": "seconds"})
+    message = r"data\.path: .*no column 'seconds', which data\.columns\.watch names"
+    with pytest.raises(ScenarioError, match=message):
+        check(scenario, tmp_path, Serial(silent))
 
 
 @pytest.mark.data

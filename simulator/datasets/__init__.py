@@ -12,7 +12,7 @@ from simulator.datasets.delimited import DataError
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
-__all__ = ["SOURCES", "DataError", "files", "locate", "place", "read"]
+__all__ = ["SOURCES", "DataError", "check", "files", "locate", "place", "read"]
 
 SOURCES: dict[str, tuple[str, str | None]] = {
     "table": ("simulator.datasets.table", None),
@@ -77,6 +77,20 @@ def place(data: Data, folder: Path) -> Path:
     if path is None:
         raise DataError(f"data.path: the source {data.source!r} needs the path of its file")
     return locate(path, folder)
+
+
+def check(data: Data, folder: Path) -> None:
+    """Hold a scenario's `data` section to what is there, before anything is read: its file or
+    folder, and of a table the columns that it names.
+
+    Raises:
+        DataError: as `place`; a column that is not there.
+    """
+    here = place(data, folder)
+    if data.source == "table":
+        from simulator.datasets.table import opened
+
+        opened(data, here)
 
 
 def files(data: Data, folder: Path) -> list[Path]:

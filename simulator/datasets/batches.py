@@ -216,10 +216,6 @@ class _Text:
         self.delimiter = layout.delimiter or ("\t" if kind == ".tsv" else ",")
         self.quoted = self.delimiter in (",", ";")
         self.headless = bool(layout.names)
-        try:
-            codecs.lookup(layout.encoding)
-        except LookupError as error:
-            raise DataError(f"{path}: text.encoding: {error}") from error
         self.encoding = layout.encoding
         self.names = list(layout.names) or self._header()
         once(path, self.names)
@@ -421,7 +417,10 @@ def plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
         return pa.array([_uuid(cell) for cell in values.to_pylist()], pa.string())
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return values.cast(pa.string())
+        try:
+            return values.cast(pa.string())
+        except pa.ArrowInvalid:  # bytes that are no text stay bytes, which no column may be
+            return values
     if pa.types.is_large_string(kind) or "string_view" in str(kind):
         return values.cast(pa.string())
     return values

@@ -20,7 +20,7 @@ from simulator.datasets import table_cells as cells
 from simulator.datasets.batches import TableBatch, Tabular, plain, tabular
 from simulator.datasets.delimited import DataError
 from simulator.datasets.table import Interactions
-from simulator.datasets.table_cells import Cells
+from simulator.datasets.table_cells import Cells, flattened
 from simulator.log.kinds import FEEDBACK
 from simulator.scenario.parts import Data
 from simulator.scenario.tables import READY, ColumnSpec, TextLayout
@@ -222,7 +222,8 @@ def _guess(
     batch: TableBatch, column: str, role: str | None, spec: ColumnSpec | None, why: str
 ) -> ColumnGuess:
     values = batch.table[column]
-    examples = tuple(pc.unique(values.drop_null().slice(0, 100)).slice(0, 3).to_pylist())
+    first = [cells.in_python(value) for value in values.drop_null().slice(0, 100)]
+    examples = tuple({str(value): value for value in first}.values())[:3]
     return ColumnGuess(column, str(values.type), examples, role, spec, why)
 
 
@@ -242,7 +243,7 @@ def _guesses(table: Tabular) -> list[ColumnGuess]:
             why = f"{taken[named].name} is the {named} already"
             guesses.append(_guess(batch, column, None, None, why))
             continue
-        values = plain(batch.table[column])
+        values = flattened(plain(batch.table[column]))
         cell = Cells(named, ColumnSpec(column=column), values, batch.place)
         try:
             spec, why = _spec(named, cell)

@@ -74,8 +74,7 @@ def read(data: Data, path: Path) -> Source:
         DataError: a column that is not there, a cell that breaks its rule, no history; by file,
             line or row group, and key.
     """
-    table = tabular(path, data.text, data.files)
-    _hold_to_names(table, {role: spec.column for role, spec in data.columns.items()})
+    table = opened(data, path)
     rows = Interactions.of(table, data)
     if not rows.n_rows:
         raise DataError(f"{table.name}: no interactions there")
@@ -86,6 +85,17 @@ def read(data: Data, path: Path) -> Source:
         if spec is not None
     }
     return _by_days(data, rows, features, path) if data.by_days else _last(data, rows, features)
+
+
+def opened(data: Data, path: Path) -> Tabular:
+    """The table at `path`; no row is read yet.
+
+    Raises:
+        DataError: no table, or a column that `data.columns` names is not there.
+    """
+    table = tabular(path, data.text, data.files)
+    _hold_to_names(table, {role: spec.column for role, spec in data.columns.items()})
+    return table
 
 
 def beside(data: Data, path: Path) -> list[Path]:
@@ -143,7 +153,8 @@ class Interactions:
         unused = [name for name in table.names if name and name not in used]
         rows = cls(data)
         rows.notes = {
-            **({"files": [file.name for file in table.files]} if table.files else {}),
+            "file": Path(table.name).name,
+            **({"files": [file.name for file in table.files]} if len(table.files) > 1 else {}),
             "rows read": 0,
             **({f"columns of {Path(table.name).name} that nothing uses": unused} if unused else {}),
         }

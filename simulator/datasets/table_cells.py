@@ -63,9 +63,10 @@ class Cells:
         if not bad.any():
             return
         row = int(np.argmax(bad))
-        value = self.values[row].as_py()
-        shown = repr(value) if len(repr(value)) <= 80 else f"{value!r:.77}..."
-        raise DataError(f"{self.place(row)}: {self.name} must be {rule}; got {shown}{advice}")
+        value = repr(in_python(self.values[row]))
+        if len(value) > 80:
+            value = f"{value[:77]}..."
+        raise DataError(f"{self.place(row)}: {self.name} must be {rule}; got {value}{advice}")
 
     @property
     def name(self) -> str:
@@ -78,6 +79,16 @@ class Cells:
         return np.asarray(pc.is_null(self.values, nan_is_null=True).to_numpy(zero_copy_only=False))
 
 
+def in_python(value: pa.Scalar) -> Any:
+    """A cell as a value of Python; its type in words where Python has none for it (a date after the
+    year 9999).
+    """
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return f"a far {value.type}"
+
+
 def ids(cells: Cells) -> pa.Array:
     """Ids as text, as they stand: `0007`, `7` and `7.0` are three; a whole number of any width is
     its digits.
@@ -87,7 +98,7 @@ def ids(cells: Cells) -> pa.Array:
     """
     values, kind = cells.values, cells.values.type
     if pa.types.is_floating(kind):
-        number = values.to_numpy(zero_copy_only=False)
+        number = values.to_numpy(zero_copy_only=False).astype(np.float64)
         whole = cells.empty | ((number == np.floor(number)) & (np.abs(number) < 2**53))
         cells.refuse(~whole, "an id: text or a whole number below 2^53")
         values = pc.cast(
@@ -324,12 +335,17 @@ class TimeReader:
 
     def _stamps(self, cells: Cells) -> IntArray:
         """Columns that are times by type."""
-        kind = cells.values.type
-        values = cells.values
-        if pa.types.is_date(kind):
-            values, kind = values.cast(pa.timestamp("us")), pa.timestamp("us")
-        us = values.cast(pa.timestamp("us", kind.tz), safe=False)
-        if kind.tz is None:
+        zone = getattr(cells.values.type, "tz", None)
+        try:
+            us = cells.values.cast(pa.timestamp("us", zone))
+        except pa.ArrowInvalid:
+            if not pa.types.is_timestamp(cells.values.type):
+                raise DataError(
+                    f"{cells.place(0)}: {cells.name} must be times; the column has one that is"
+                    " further away than 292,000 years"
+                ) from None
+            us = cells.values.cast(pa.timestamp("us", zone), safe=False)  # of ns
+        if zone is None:
             us = self._in_zone(us, cells)
         return np.asarray(
             us.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64
@@ -365,8 +381,8 @@ class TimeReader:
         if self.zone is None:
             raise DataError(
                 f"{cells.place(0)}: {cells.name}: a time without a zone"
-                f" ({cells.values.drop_null()[0].as_py()}): say whose clock it is, data.zone: UTC"
-                " or Asia/Shanghai or another"
+                f" ({in_python(cells.values.drop_null()[0])}): say whose clock it is, data.zone:"
+                " UTC or Asia/Shanghai or another"
             )
         return pc.assume_timezone(moments, self.zone, ambiguous="earliest", nonexistent="earliest")
 
@@ -424,8 +440,7 @@ def explode(
         rows = np.repeat(rows, count)
         taken = pa.array(rows)
         for role, values in columns.items():
-            flat = pc.list_flatten(values) if role in counts else values.take(taken)
-            columns[role] = plain(flat)
+            columns[role] = flattened(values) if role in counts else values.take(taken)
     for role, spec in specs.items():
         if spec.pattern is not None:
             cells = Cells(role, spec, columns[role], lambda row: place(int(rows[row])))
@@ -434,6 +449,11 @@ def explode(
             cells.refuse(~fits.to_numpy(zero_copy_only=False), f"of the form {spec.pattern}")
             columns[role] = pc.replace_substring_regex(cells.values, whole, r"\1")
     return columns, rows, bool(several)
+
+
+def flattened(values: pa.Array) -> pa.Array:
+    """The values of a column of lists, of all rows one after the other; another column as it is."""
+    return plain(pc.list_flatten(values)) if _is_list(values.type) else values
 
 
 def _is_list(kind: pa.DataType) -> bool:

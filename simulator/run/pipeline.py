@@ -345,7 +345,7 @@ def _missing_data(scenario: Scenario, folder: Path) -> Iterator[tuple[Keys, str]
         if data.source == "synthetic":
             continue
         try:
-            datasets.place(data, folder)
+            datasets.check(data, folder)
         except datasets.DataError as error:
             yield (*keys, "path"), str(error).removeprefix("data.path: ")
 

@@ -135,7 +135,7 @@ class Data(ConfigSection):
         own = [key for key in OF_TABLES if key in self.model_fields_set]
         if self.source != "table":
             if own:
-                raise ValueError(f"{own[0]} goes with source: table only; got {self.source}")
+                raise ValueError(f"{own[0]} goes with source: table only")
             return self
         absent = [role for role in ("user", "item") if role not in self.columns]
         if absent:

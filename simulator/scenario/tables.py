@@ -4,6 +4,7 @@ sets.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 from collections.abc import Mapping
@@ -106,6 +107,14 @@ def _zone(name: str) -> str:
 Zone = Annotated[str, AfterValidator(_zone)]
 
 
+def _codec(name: str) -> str:
+    try:
+        return codecs.lookup(name).name
+    except LookupError as error:
+        rule = "must be an encoding that Python knows, such as utf-8 or latin-1"
+        raise ValueError(rule) from error
+
+
 class TextLayout(ConfigSection):
     """How a text file is cut into cells."""
 
@@ -115,7 +124,9 @@ class TextLayout(ConfigSection):
     names: tuple[Text, ...] = Field(
         default=(), description="of the columns of a file whose first line does not say them"
     )
-    encoding: Text = Field(default="utf-8", description="of the text")
+    encoding: Annotated[Text, AfterValidator(_codec)] = Field(
+        default="utf-8", description="of the text"
+    )
 
 
 class FeatureTable(ConfigSection):
