@@ -754,7 +754,7 @@ def scenario_on(events: Path, **data: Any) -> Scenario:
 
 def test_a_run_keeps_the_ids_and_what_was_counted(events: Path, tmp_path: Path) -> None:
     columns = {role: name for role, name in COLUMNS.items() if role != "click"}
-    simulate(scenario_on(events, columns=columns), tmp_path / "run", folder=tmp_path)
+    simulate(scenario_on(events, columns=columns, test_days=1), tmp_path / "run", folder=tmp_path)
     run = Workspace(tmp_path / "run")
     catalogue = load_catalogue(run.models / "catalogue.npz")
     assert catalogue.users["id"].tolist() == ["007", "7"]

@@ -34,7 +34,7 @@ from simulator.datasets.table_features import TableFeatures, files_of
 from simulator.datasets.table_features import catalogue as catalogue_of
 from simulator.log.eventlog import EventLog
 from simulator.log.kinds import FEEDBACK
-from simulator.log.metadata import Metadata
+from simulator.log.metadata import Metadata, Propensity
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
@@ -317,8 +317,8 @@ def _by_days(data: Data, rows: Interactions, features: FeatureTables, path: Path
     """The last days are the future."""
     start = cells.midnight(rows.last, data.zone, data.test_days)
     catalogue, notes = rows.catalogue(features, unseen=True)
-    propensity = "marginal" if "propensity" in data.columns else "unknown"
-    metadata = Metadata(("history",), catalogue.n_users, catalogue.n_items, propensity)  # type: ignore[arg-type]
+    propensity: Propensity = "marginal" if "propensity" in data.columns else "unknown"
+    metadata = Metadata(("history",), catalogue.n_users, catalogue.n_items, propensity)
     parts = _Parts(metadata, several=rows.rows.folder is not None)
     for row, group in rows.rows.groups(rows.counts):
         columns = _ordered(group, row, rows.notes, timed=True)
