@@ -453,8 +453,10 @@ class _Folder:
         )
         if not self.files:
             what = f"no file there is called {pattern}" if pattern else "holds no table"
-            known = ", ".join((*COLUMNAR, *TEXT_ENDINGS))
-            raise DataError(f"{folder}: {what}; tables are {known}, text also as .gz, .zst or .bz2")
+            endings_of_tables = ", ".join((*COLUMNAR, *TEXT_ENDINGS))
+            raise DataError(
+                f"{folder}: {what}; tables are {endings_of_tables}, text also as .gz, .zst or .bz2"
+            )
         kinds = {endings(file)[0] for file in self.files}
         if len(kinds) > 1 and pattern is None:
             raise DataError(

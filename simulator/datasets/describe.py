@@ -261,8 +261,8 @@ def _role_called(column: str) -> str | None:
     """The role whose name a column has, written in whatever way and with or without its unit."""
     plain = re.sub(r"[^a-z0-9]", "", column.lower())
     for role, names in NAMES.items():
-        known = (role.replace("_", ""), *names)
-        if plain in known or plain.removesuffix("ms").removesuffix("seconds") in known:
+        spellings = (role.replace("_", ""), *names)
+        if {plain, plain.removesuffix("ms"), plain.removesuffix("seconds")} & {*spellings}:
             return role
     return None
 
@@ -331,8 +331,8 @@ def _answer(role: str, column: Cells) -> tuple[ColumnSpec, str]:
         spec = column.spec.model_copy(update={"at_least": limit})
         scale = f"{np.nanmin(value):g} to {high:g}"
         return spec, f"its name; a scale of {scale}: from {limit:g} on taken for a {role}"
-    known = share[share >= 0]
-    return column.spec, f"its name; 0 or 1, {known.mean() if len(known) else 0:.1%} are 1"
+    answered = int((share >= 0).sum())
+    return column.spec, f"its name; 0 or 1, {(share == 1).sum() / max(answered, 1):.1%} are 1"
 
 
 def _with(column: Cells, spec: ColumnSpec) -> Cells:
@@ -351,7 +351,7 @@ def _counted(
     """What there is, what is odd, and the share of rows of the last `data.test_days` days."""
     timed = "time" in data.columns
     start = cells.midnight(rows.last, data.zone, data.test_days) if rows.n_rows else 0
-    unsorted = repeated = future = late = clicks = known = 0
+    unsorted = repeated = future = late = clicks = answered = 0
     first = rows.last
     one_click = 0
     for row, columns in rows.rows.groups(rows.counts) if rows.n_rows else ():
@@ -361,7 +361,7 @@ def _counted(
         per_user = np.bincount(columns["user"][click == 1], minlength=len(rows.counts))
         one_click += int((per_user == 1).sum())
         clicks += int((click == 1).sum())
-        known += int((click >= 0).sum())
+        answered += int((click >= 0).sum())
         if not timed:
             continue
         unsorted += int(((np.diff(us) < 0) & (np.diff(user) == 0)).sum())
@@ -373,7 +373,7 @@ def _counted(
         "rows": f"{rows.notes['rows read']:,}",
         "users": f"{len(rows.users.of):,}",
         "items": f"{len(rows.items.of):,}",
-        "clicks": f"{clicks:,} ({clicks / max(known, 1):.1%} of the answers)",
+        "clicks": f"{clicks:,} ({clicks / max(answered, 1):.1%} of the answers)",
     }
     if timed and rows.n_rows:
         begin, end = (pd.Timestamp(us, unit="us") for us in (first, rows.last))

@@ -266,7 +266,8 @@ class TimeReader:
 
     Attributes:
         zone: of times that say none, or None.
-        unit: of times that are numbers: stated, or taken from the first batch.
+        unit: of times that are numbers, as the first batch has them.
+        is_number: whether text is numbers, as in the first batch.
     """
 
     zone: str | None
@@ -300,38 +301,38 @@ class TimeReader:
 
     def _counts(self, cells: Cells) -> IntArray:
         """Numbers in one unit."""
-        unit = self.unit or cells.spec.unit
-        value = numbers(cells, "a time: a number" if unit is None else f"a time in {unit}")
-        known = ~np.isnan(value)
-        if unit is None:
-            low, high = float(value[known].min()), float(value[known].max())
-            unit = unit_of(low, high)
-            if unit is None:
-                raise DataError(
-                    f"{cells.place(int(np.argmax(known)))}: {cells.name}: numbers from {low:.15g}"
-                    f" to {high:.15g} are no times since 1970 in one of s, ms, us and ns: say the"
-                    f" unit, columns: {{time: {{column: {cells.spec.column}, unit: s}}}}"
-                )
-        if cells.spec.unit is None:
-            self.unit = unit
-            first, last = SINCE_1970[unit]
-            rule = (
-                f"a time since 1970 in {unit} as in the rows above (or columns.time.unit says it)"
-            )
-            cells.refuse(known & ((value < first) | (value > last)), rule)
+        value = numbers(cells, "a time: a number")
+        unit = cells.spec.unit or self._guessed(cells, value)
         per = PER_SECOND[unit]
         rule = f"a time in {unit} before the year 10000"
-        cells.refuse(known & (np.abs(value) > LAST * per), rule, ": is it another unit?")
+        cells.refuse(np.abs(value) > min(LAST * per, 2**63 - 1), rule, ": is it another unit?")
         exact = cells.values
         if pa.types.is_string(exact.type):
-            whole = pc.all(pc.match_substring_regex(exact, WHOLE)).as_py()
-            exact = exact.cast(pa.int64() if whole else pa.float64())
-        if pa.types.is_integer(exact.type):
-            count = exact.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-            us = count // (per // 1_000_000) if per > 1_000_000 else count * (1_000_000 // per)
-        else:
-            us = np.rint(np.where(known, value, 0) * (1_000_000 / per))
+            is_whole = pc.all(pc.match_substring_regex(exact, WHOLE)).as_py()
+            exact = exact.cast(pa.int64() if is_whole else pa.float64())
+        if not pa.types.is_integer(exact.type):
+            return np.rint(np.nan_to_num(value) * (1_000_000 / per)).astype(np.int64)
+        # Whole numbers stay whole: a float64 does not hold ns.
+        count = exact.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        us = count // (per // 1_000_000) if per > 1_000_000 else count * (1_000_000 // per)
         return np.asarray(us, dtype=np.int64)
+
+    def _guessed(self, cells: Cells, value: FloatArray) -> Unit:
+        """The unit in which all numbers are times since 1970, of this batch and of those before."""
+        if self.unit is None:
+            low, high = float(np.nanmin(value)), float(np.nanmax(value))
+            self.unit = unit_of(low, high)
+            if self.unit is None:
+                example = f"columns: {{time: {{column: {cells.spec.column}, unit: s}}}}"
+                raise DataError(
+                    f"{cells.place(int(np.argmax(~np.isnan(value))))}: {cells.name}: numbers from"
+                    f" {low:.15g} to {high:.15g} are no times since 1970 in one of s, ms, us and"
+                    f" ns: say the unit, {example}"
+                )
+        first, last = SINCE_1970[self.unit]
+        rule = f"a time since 1970 in {self.unit} as in the rows above"
+        cells.refuse((value < first) | (value > last), rule, ": or say columns.time.unit")
+        return self.unit
 
     def _stamps(self, cells: Cells) -> IntArray:
         """Columns that are times by type."""
