@@ -214,6 +214,7 @@ COLUMNS = {
     "cli": 0.9,
     "reproduce": 0.9,
     "offpolicy": 0.1,
+    "surface": 0.5,
     "run": 0.7,
     "report": 0.3,
     "calibration": 0.16,

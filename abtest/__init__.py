@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
     from simulator.stats.units import TableError
+    from simulator.surface.axes import MapError
+    from simulator.surface.mapping import LiftMap, map_lift
     from simulator.users.choice import Choice
 
 _NAMES = {
@@ -86,6 +88,8 @@ _NAMES = {
     "simulator.offpolicy.replay": "ESTIMATORS ReplayError ReplaySettings evaluate",
     "simulator.offpolicy.rounds": "Rounds Stream",
     "simulator.offpolicy.target": "Target",
+    "simulator.surface.axes": "MapError",
+    "simulator.surface.mapping": "LiftMap map_lift",
     "simulator.users.choice": "Choice",
     "policies.base": "Catalogue Expectant Fitting Histories"
     " Policy Progress Retriever Scorer Sequences Slates Stochastic Updatable WorldBound",
@@ -121,7 +125,9 @@ __all__ = [
     "Expectant",
     "Fitting",
     "Histories",
+    "LiftMap",
     "LogError",
+    "MapError",
     "Margins",
     "Metadata",
     "Nearest",
@@ -163,6 +169,7 @@ __all__ = [
     "lifts",
     "load_report",
     "make",
+    "map_lift",
     "matmul",
     "replay",
     "report",

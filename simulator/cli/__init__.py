@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "simulator.cli.fidelity:fidelity",
         "Do offline figures predict the simulated A/B?",
     ),
+    "map": (
+        "simulator.cli.map:map_",
+        "Where over parameters of the world or of a policy does an arm win?",
+    ),
     "reproduce": (
         "simulator.cli.reproduce:reproduce",
         "The paper's tables and figures, measured beside published.",

@@ -390,7 +390,7 @@ def _along(
     bound above and below.
     """
     x = Scale(-0.5, len(names) - 0.5, 15, 99)
-    parts = _horizontals(y, labels, "15%", "14%")
+    parts = horizontals(y, labels, "15%", "14%")
     every = max(1, math.ceil(len(names) / 10))
     parts += [
         element(
@@ -413,7 +413,7 @@ def _along(
     )
 
 
-def _horizontals(y: Scale, labels: Labels, start: str, names: str) -> list[Markup]:
+def horizontals(y: Scale, labels: Labels, start: str, names: str) -> list[Markup]:
     """The rules of a vertical scale, from `start` to the right edge, and the names of its ticks."""
     ticks = y.ticks(5)
     parts = []
@@ -470,7 +470,7 @@ def scatter(spots: Sequence[Spot], label: str, height: int = 200) -> Markup:
     """Numbers across against fractions up, with the intervals of both."""
     x = around(_ends(spot.across for spot in spots), 18, 97)
     y = around(_ends(spot.up for spot in spots), height - 22, 6)
-    parts = _horizontals(y, percents, "18%", "17%")
+    parts = horizontals(y, percents, "18%", "17%")
     ticks = x.ticks(4)
     for tick, text in zip(ticks, numbers(ticks), strict=True):
         at = x.at(tick)

@@ -6,6 +6,7 @@ JSON schema, and the resolved form that a log carries. Nothing is run here.
 
 from __future__ import annotations
 
+import copy
 import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -234,6 +235,26 @@ class Scenario(ConfigSection):
     def to_yaml(self) -> str:
         """The resolved scenario as a YAML file that `load` reads back to an equal scenario."""
         return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True, width=120)
+
+    def changed(self, values: Mapping[str, Any], flag: str) -> Scenario:
+        """The scenario with other values at some dotted keys, checked as a file is.
+
+        Args:
+            values: by key, e.g. `{"users.drift.renewal": 0.1}`.
+            flag: what sets them; complaints of such a value begin with it and its key.
+
+        Raises:
+            ScenarioError: as `load`; or a key that lies within what is no section.
+        """
+        document = copy.deepcopy(self._document)
+        if document is None or type(self).model_validate(document.values) != self:
+            document = YamlDocument(self.name, self.resolved(), {(): 1})  # it was copied or made
+        for key, value in values.items():
+            keys = tuple(key.split("."))
+            document.put(keys, value, f"{flag} {key}")
+            if keys not in document.flags:
+                raise ScenarioError(f"{flag} {key}: lies within a list or a value, not a section")
+        return type(self).check(document)
 
     @classmethod
     def load(cls, path: Path | str, overrides: Mapping[str, Any] | None = None) -> Scenario:
