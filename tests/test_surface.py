@@ -58,7 +58,7 @@ def test_a_surface_is_the_joint_normal_law_given_the_runs(
     monkeypatch.setattr(process, "BETWEEN_SEEDS", (0.5,))
     monkeypatch.setattr(process, "KEPT", 1.0)
     places, runs, vague = line(9), six_runs(seeds), 100.0
-    unit, between = runs.value.std(), 0.5 * np.median(runs.error)
+    unit, between = runs.value.std(), 0.5 * runs.usual_error
     parts = posterior(places, runs).components
     assert len(parts) == 2
     noise = np.diag(runs.error**2 + (1e-3 * unit) ** 2)
@@ -127,8 +127,11 @@ def test_the_next_run_is_where_the_sign_is_open() -> None:
     places = line(17)
     cells = np.array([0, 4, 8, 12, 16])
     runs = Observations(cells, 0.4 - 0.6 * cells / 16.0, np.full(5, 0.02), np.arange(5))
-    chosen = next_cell(posterior(places, runs), 0.02)
+    surface, is_open = posterior(places, runs), np.ones(17, dtype=bool)
+    chosen = next_cell(surface, 0.02, is_open)
     assert 8 <= chosen <= 14
+    is_open[chosen] = False
+    assert next_cell(surface, 0.02, is_open) in (chosen - 1, chosen + 1)
 
 
 def wavy(rng: np.random.Generator, places: Floats) -> Floats:
@@ -156,7 +159,7 @@ def mapped(case: int, places: Floats, n_runs: int, *, placed: bool) -> tuple[boo
     cells = everywhere[:5] if placed else everywhere
     while len(cells) < n_runs:
         surface = posterior(places, runs(cells))
-        cells.append(next_cell(surface, float(np.median(error[: len(cells)]))))
+        cells.append(next_cell(surface, float(error.mean()), np.ones(len(places), dtype=bool)))
     surface = posterior(places, runs(cells))
     low, high = band(surface, 0.95, case)
     holds = bool(((low <= truth) & (truth <= high)).all())

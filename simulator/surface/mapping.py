@@ -228,6 +228,10 @@ class _Survey:
         self.places = np.array(list(product(*steps)))
         self.of: Literal["models", "methods"] = "models"
         self.begun, self.simulated = time.monotonic(), 0
+        self.cells: list[int] = []
+        self.dealt: list[int] = []
+        self.lifts: list[float] = []
+        self.errors: list[float] = []
 
     def _at(self, scenario: Scenario, values: Sequence[Any]) -> Scenario:
         """The scenario of a cell, with the two arms that are compared."""
@@ -241,16 +245,31 @@ class _Survey:
     def all(self) -> LiftMap:
         """Run after run, to the finished map."""
         self._check()
-        cells = spread(self.places, FIRST[len(self.axes)]).tolist()
-        lifts = [self._lift(run, cells) for run in range(len(cells))]
+        for cell in spread(self.places, FIRST[len(self.axes)]):
+            self._add(int(cell))
         while True:
-            runs = self._observations(cells, lifts)
+            runs = Observations(*map(np.array, (self.cells, self.lifts, self.errors, self.dealt)))
             surface = posterior(self.places, runs)
-            ends = self._ends(surface, is_last=len(cells) == self.settings.runs)
+            visits = np.bincount(self.cells, minlength=len(self.places))
+            is_open = visits < self.settings.seeds
+            is_last = len(self.cells) == self.settings.runs or not is_open.any()
+            ends = self._ends(surface, is_last)
             if ends is not None:
-                return self._map(cells, lifts, surface, *ends)
-            cells.append(next_cell(surface, float(np.median(runs.error))))
-            lifts.append(self._lift(len(cells) - 1, cells))
+                return self._map(surface, *ends)
+            self._add(next_cell(surface, runs.usual_error, is_open))
+
+    def _add(self, cell: int) -> None:
+        """Run a cell with the next seed that it has not been run with: the same again would say
+        nothing new.
+        """
+        run, seeds = len(self.cells), self.settings.seeds
+        used = [seed for at, seed in zip(self.cells, self.dealt, strict=True) if at == cell]
+        turns = ((run + i) % seeds for i in range(seeds))
+        self.cells.append(cell)
+        self.dealt.append(next(seed for seed in turns if seed not in used))
+        lift, error = self._lift(run)
+        self.lifts.append(lift)
+        self.errors.append(error)
 
     def _ends(self, surface: Surface, is_last: bool) -> tuple[Floats, Floats] | None:
         """The band, where no more runs are wanted: they are used up, or every sign is decided."""
@@ -271,15 +290,15 @@ class _Survey:
                     check(one, self.folder, here, strangers=False)
 
     def _seed(self, run: int) -> int:
-        return (self.first_seed + run % self.settings.seeds) % 2**64
+        return (self.first_seed + self.dealt[run]) % 2**64
 
-    def _lift(self, run: int, cells: Sequence[int]) -> tuple[float, float]:
+    def _lift(self, run: int) -> tuple[float, float]:
         """Lift and standard error of a run, which is simulated unless it is there."""
         self._tell(run)
-        scenario = self._scenario(run, cells)
+        scenario = self._scenario(run)
         where = Workspace(self.home / f"{run:03d}")
         if not where.finished:
-            self._simulate(scenario, where, run, cells)
+            self._simulate(scenario, where, run)
             self.simulated += 1
         log = EventLog.open(where.log)
         if log.metadata.scenario != scenario.identity():
@@ -289,16 +308,14 @@ class _Survey:
             )
         return self._read(log, run)
 
-    def _scenario(self, run: int, cells: Sequence[int]) -> Scenario:
-        return self.scenarios[cells[run]].model_copy(update={"seed": self._seed(run)})
+    def _scenario(self, run: int) -> Scenario:
+        return self.scenarios[self.cells[run]].model_copy(update={"seed": self._seed(run)})
 
-    def _simulate(
-        self, scenario: Scenario, where: Workspace, run: int, cells: Sequence[int]
-    ) -> None:
+    def _simulate(self, scenario: Scenario, where: Workspace, run: int) -> None:
         """A run, with the fits of the last one before it that has the same past."""
         fits = None
         for other in range(run):
-            if _past(self._scenario(other, cells)) == _past(scenario):
+            if _past(self._scenario(other)) == _past(scenario):
                 fits = Workspace(self.home / f"{other:03d}").models
         simulate(
             scenario,
@@ -341,44 +358,28 @@ class _Survey:
             )
         return row.lift, error
 
-    def _observations(
-        self, cells: Sequence[int], lifts: Sequence[tuple[float, float]]
-    ) -> Observations:
-        values = np.array(lifts)
-        seeds = np.array([run % self.settings.seeds for run in range(len(cells))])
-        return Observations(np.array(cells), values[:, 0], values[:, 1], seeds)
-
-    def _map(
-        self,
-        cells: Sequence[int],
-        lifts: Sequence[tuple[float, float]],
-        surface: Surface,
-        low: Floats,
-        high: Floats,
-    ) -> LiftMap:
-        settings = self.settings
+    def _map(self, surface: Surface, low: Floats, high: Floats) -> LiftMap:
+        asked = self.settings
+        cells = []
+        for values, *numbers in zip(self.values, surface.mean, low, high, strict=True):
+            mean, below, above = map(_rounded, numbers)
+            cells.append(MapCell(values, mean, below, above, _sign(below, above)))
+        runs = []
+        for run, cell in enumerate(self.cells):
+            lift, error = self.lifts[run], self.errors[run]
+            runs.append(MapRun(self.values[cell], self._seed(run), lift, error))
         return LiftMap(
             self.name,
-            settings.arm,
-            settings.control,
-            settings.metric,
+            asked.arm,
+            asked.control,
+            asked.metric,
             self.of,
-            settings.level,
-            settings.seeds,
+            asked.level,
+            asked.seeds,
             _rounded(surface.between_seeds),
             self.axes,
-            tuple(
-                MapCell(
-                    values, _rounded(mean), _rounded(below), _rounded(above), _sign(below, above)
-                )
-                for values, mean, below, above in zip(
-                    self.values, surface.mean, low, high, strict=True
-                )
-            ),
-            tuple(
-                MapRun(self.values[cell], self._seed(run), lift, error)
-                for run, (cell, (lift, error)) in enumerate(zip(cells, lifts, strict=True))
-            ),
+            tuple(cells),
+            tuple(runs),
         )
 
 

@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 LENGTHS = (0.25, 0.4, 0.7, 1.2, 2.5)
 """Over which the surface changes, in lengths of an axis: from a quarter of it to nearly a plane."""
 HEIGHTS = (0.1, 0.3, 0.6, 1.0, 1.5)
 """Standard deviation of the surface, in that of the lifts observed."""
 BETWEEN_SEEDS = (0.0, 0.5, 1.0, 2.0, 4.0)
-"""Standard deviation of d, in the median standard error of a run."""
+"""Standard deviation of d, in the usual standard error of a run."""
 KEPT = 0.98
 """What weighs less than all but this share of the hyper-parameters is left out: it moves no end of
 a band by a twentieth of its width.
@@ -52,6 +53,11 @@ class Observations:
     value: Floats
     error: Floats
     seed: Ints
+
+    @property
+    def usual_error(self) -> float:
+        """The root of the mean squared error: cells in which both arms are the same have none."""
+        return float(np.sqrt(np.square(self.error).mean()))
 
 
 @dataclass(frozen=True)
@@ -117,10 +123,10 @@ def posterior(places: Floats, runs: Observations) -> Surface:
 
 def _weighed(places: Floats, runs: Observations) -> Iterator[Component]:
     """The surface under each set of hyper-parameters that matters."""
-    n, median = len(runs.value), float(np.median(runs.error))
-    unit = max(float(runs.value.std()), median, 1e-6)
+    n, usual = len(runs.value), runs.usual_error
+    unit = max(float(runs.value.std()), usual, 1e-6)
     heights = np.array(HEIGHTS)[:, None, None, None] * unit
-    between = np.array(BETWEEN_SEEDS)[:, None, None] * median
+    between = np.array(BETWEEN_SEEDS)[:, None, None] * usual
     # The last term keeps runs of one cell apart where arms are identical and nothing is noise.
     noise = np.diag(runs.error**2 + (1e-3 * unit) ** 2)
     noise = between**2 * (runs.seed[:, None] == runs.seed) + noise
@@ -196,7 +202,7 @@ def band(surface: Surface, level: float, seed: int) -> tuple[Floats, Floats]:
     return surface.mean - q * sd, surface.mean + q * sd
 
 
-def next_cell(surface: Surface, error: float) -> int:
+def next_cell(surface: Surface, error: float, is_open: Bools) -> int:
     """The cell at which one more run leaves the fewest signs undecided, to be expected.
 
     Stepwise uncertainty reduction for a level set (Bect et al., Statistics and Computing 2012;
@@ -208,6 +214,7 @@ def next_cell(surface: Surface, error: float) -> int:
     Args:
         surface: so far.
         error: standard error that the run is expected to have.
+        is_open: `[m]` whether a cell may be chosen; one at least may.
     """
     from scipy.special import ndtr
 
@@ -217,7 +224,8 @@ def next_cell(surface: Surface, error: float) -> int:
     moves = np.maximum(moves, 1e-9 * surface.sd[:, None])
     reach = WIDTH * np.sqrt(np.maximum(variance[:, None] - moves**2, 0.0))
     undecided = (ndtr((reach - mean) / moves) - ndtr((-reach - mean) / moves)).sum(axis=0)
-    return int(np.argmin(np.round(undecided, 9)))  # rounded: equal cells are taken in their order
+    undecided = np.where(is_open, np.round(undecided, 9), np.inf)
+    return int(np.argmin(undecided))  # rounded: equal cells are taken in their order
 
 
 def spread(places: Floats, number: int) -> Ints:
