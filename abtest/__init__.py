@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from simulator.datasets.describe import describe as describe_table
     from simulator.log.eventlog import EventLog
     from simulator.log.metadata import LogError, Metadata
+    from simulator.log.metrics import Absolute
     from simulator.log.workspace import RunError
     from simulator.offpolicy.fidelity import fidelity
     from simulator.offpolicy.jobs import ReplayOptions
@@ -54,11 +55,12 @@ if TYPE_CHECKING:
     from simulator.report import write as report
     from simulator.report.comparison import read as compare
     from simulator.report.content import Content
-    from simulator.report.user_table import lifts
+    from simulator.report.user_table import decide, lifts
     from simulator.report.user_table import write as report_table
     from simulator.run.pipeline import Outcome, run, simulate
     from simulator.scenario.model import Scenario
     from simulator.stats.choices import Choices
+    from simulator.stats.decision import Decision
     from simulator.stats.margins import Margins
     from simulator.stats.units import TableError
     from simulator.surface.axes import MapError
@@ -77,10 +79,12 @@ _NAMES = {
     "simulator.log.metadata": "LogError Metadata",
     "simulator.report": "ReportError load:load_report write:report",
     "simulator.report.content": "Content",
-    "simulator.report.user_table": "lifts write:report_table",
+    "simulator.report.user_table": "decide lifts write:report_table",
     "simulator.report.comparison": "read:compare",
     "simulator.stats.choices": "Choices",
+    "simulator.stats.decision": "Decision",
     "simulator.stats.margins": "Margins",
+    "simulator.log.metrics": "Absolute",
     "simulator.stats.units": "TableError",
     "simulator.offpolicy.sources": "replay",
     "simulator.offpolicy.jobs": "ReplayOptions",
@@ -115,12 +119,14 @@ _PLACES = {
 __all__ = [
     "CHECKS",
     "ESTIMATORS",
+    "Absolute",
     "Batch",
     "Catalogue",
     "Choice",
     "Choices",
     "Content",
     "DataError",
+    "Decision",
     "EventLog",
     "Expectant",
     "Fitting",
@@ -163,6 +169,7 @@ __all__ = [
     "check_one",
     "check_policy",
     "compare",
+    "decide",
     "describe_table",
     "evaluate",
     "fidelity",

@@ -128,6 +128,15 @@ def test_rows_have_exactly_the_promised_keys(content: dict[str, Any]) -> None:
         "p_adjusted",
         "n_units",
         "mde",
+        "se",
+        "level_adjusted",
+        "low_adjusted",
+        "high_adjusted",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "difference_low_adjusted",
+        "difference_high_adjusted",
     ]
     assert all(list(row) == keys for row in content["lifts"])
     assert {(row["metric"], row["arm"], row["unit"]) for row in content["lifts"]} == {
@@ -280,15 +289,17 @@ def test_sentences_say_what_the_row_says() -> None:
         p_adjusted=0.4,
         n_units=10,
         mde=0.02,
+        low_adjusted=-0.02,
+        high_adjusted=0.04,
     )
     said = verdict_sentence(row, "a", 9)
     assert said.startswith(
-        "Watch time: not shown. +1.000%, 95% interval -1.000% to +3.000%; alone it would pass (p"
-        " .040)"
+        "Watch time: not shown. +1.000%, adjusted 95% interval -2.000% to +4.000%; alone it would"
+        " pass (p .040)"
     )
     assert "±2.00% or more" in said
     assert "unbounded" in verdict_sentence(
-        dataclasses.replace(row, low=-math.inf, high=math.inf), "a", 9
+        dataclasses.replace(row, low_adjusted=-math.inf, high_adjusted=math.inf), "a", 9
     )
     assert "a relative lift of nothing is not defined" in verdict_sentence(
         dataclasses.replace(row, lift=math.nan, control_mean=0.0), "a", 9
@@ -420,9 +431,10 @@ def test_marks_answer_hover_and_arrow_keys(browser: Browser, folder: Path) -> No
         " b.width / 2, b.y + b.height / 2] })()"
     )
     browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
-    assert browser.ask("document.querySelector('#tip').textContent").startswith(
-        "Comment, recgpt1: "
-    )
+    tip = browser.ask("document.querySelector('#tip').textContent")
+    first = browser.ask("document.querySelector('.forest tbody tr').textContent")
+    assert re.match(r"[A-Z][a-z ]+, recgpt1: ", tip)
+    assert tip.partition(",")[0] in first
     browser.ask("document.querySelector('svg.days').focus()")
     for _ in range(2):
         browser.send(

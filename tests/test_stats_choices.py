@@ -279,11 +279,13 @@ def test_guardrails_answer() -> None:
         "worse": "not shown",
     }
     guards = [found["guardrail", name] for name in asked.guardrails]
-    assert [g.p_adjusted for g in guards] == pytest.approx(
-        tests.adjust(np.array([g.p for g in guards]))
+    assert [g.p_adjusted for g in guards] == [g.p for g in guards], "every one of them must hold"
+    alike = [found["equivalence", name] for name in asked.equivalence]
+    assert [g.p_adjusted for g in alike] == pytest.approx(
+        tests.adjust(np.array([g.p for g in alike]))
     )
-    alike = from_frame(frame.assign(fine=np.tile(base, 2)), better=more)
-    same = margins.answer_margins(alike, "a", margins.Margins({"fine": 0.01}, {"fine": 0.01}))
+    twins = from_frame(frame.assign(fine=np.tile(base, 2)), better=more)
+    same = margins.answer_margins(twins, "a", margins.Margins({"fine": 0.01}, {"fine": 0.01}))
     assert [one.answer for one in same] == ["safe", "equivalent"]
     for bad, rule in (({"fine": 0.0}, "margin"), ({"like": 0.01}, "no metric 'like'")):
         with pytest.raises(TableError, match=rule):

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from simulator.log.metrics import MetricRole
     from simulator.stats.intervals import Method
     from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
 from simulator.cli.options import FOLDER, SOURCE, written
-from simulator.cli.say import say_report
+from simulator.cli.say import leave_by_decision, say_report
 
 TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "cluster")
 """Options that only a table needs."""
@@ -59,11 +60,37 @@ TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "c
     help="Table: users meant for an arm; by default as many for each.",
 )
 @click.option(
+    "--success",
+    "successes",
+    multiple=True,
+    metavar="METRIC",
+    help="What the change is made for: asks for a decision, ship, hold or drop.",
+)
+@click.option(
+    "--deterioration",
+    "deteriorations",
+    multiple=True,
+    metavar="METRIC",
+    help="A metric that must not be shown to get worse.",
+)
+@click.option(
+    "--quality",
+    "qualities",
+    multiple=True,
+    metavar="METRIC",
+    help="A metric that does not differ in a sound test.",
+)
+@click.option(
+    "--gate",
+    is_flag=True,
+    help="Exit code by the decision: 0 ship, 3 hold, 4 drop.",
+)
+@click.option(
     "--guardrail",
     "guardrails",
     multiple=True,
     metavar="METRIC=1%",
-    help="A metric that must not get worse by so much.",
+    help="A metric that must not get worse by so much (20abs: in its own units).",
 )
 @click.option(
     "--equivalence",
@@ -90,10 +117,10 @@ TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "c
 )
 @click.option(
     "--correction",
-    type=click.Choice(["holm", "hochberg", "bh", "none"]),
+    type=click.Choice(["holm", "bonferroni", "hochberg", "bh", "none"]),
     default="holm",
     show_default=True,
-    help="Of p, over the family.",
+    help="Of p and of the intervals, over the metrics that have no role.",
 )
 @click.option(
     "--winsorise",
@@ -125,6 +152,10 @@ def report(
     covariates: tuple[str, ...],
     segments: tuple[str, ...],
     ratios: tuple[str, ...],
+    successes: tuple[str, ...],
+    deteriorations: tuple[str, ...],
+    qualities: tuple[str, ...],
+    gate: bool,
     guardrails: tuple[str, ...],
     equivalences: tuple[str, ...],
     directions: tuple[str, ...],
@@ -143,6 +174,7 @@ def report(
     abtest report runs/kuaishou_like/latest
     abtest report users.csv --control A --metric revenue --metric ctr=clicks/impressions
     abtest report users.csv --control A --guardrail latency=2% --better latency=lower
+    abtest report users.csv --control A --success revenue --guardrail latency=2% --gate
     abtest report users.csv --control A --interval log --correction bh --resamples 4000
     """
     from simulator import report as reports
@@ -158,6 +190,11 @@ def report(
             dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences))
         )
         better = dict(map(tables.direction, directions))
+        roles: dict[str, MetricRole] = {
+            **dict.fromkeys(successes, "success"),
+            **dict.fromkeys(deteriorations, "deterioration"),
+            **dict.fromkeys(qualities, "quality"),
+        }
         if tables.is_log(source) or not source.exists():
             options = written()
             strangers = [f"--{name}" for name in TABLE if name in options]
@@ -177,6 +214,7 @@ def report(
                     margins=margins,
                     choices=choices,
                     better=better,
+                    roles=roles,
                     progress=progress,
                 )
         else:
@@ -206,6 +244,9 @@ def report(
                     arm=arm,
                     cluster=cluster,
                     better=better,
+                    roles=roles,
                 )
     with failures():
         say_report(content, folder / "report.html", quiet=quiet)
+        if gate:
+            leave_by_decision(content)

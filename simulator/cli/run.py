@@ -11,7 +11,7 @@ import click
 
 from simulator.cli.failure import failures
 from simulator.cli.options import FOLDER, SOURCE, written
-from simulator.cli.say import say, say_report
+from simulator.cli.say import leave_by_decision, say, say_report
 
 if TYPE_CHECKING:
     from simulator.scenario.model import Scenario
@@ -61,6 +61,11 @@ if TYPE_CHECKING:
     help="Report no lift where a check is red (a world out of calibration, ...).",
 )
 @click.option(
+    "--gate",
+    is_flag=True,
+    help="Exit code by the decision: 0 ship, 3 hold, 4 drop.",
+)
+@click.option(
     "--keep-going",
     is_flag=True,
     help="Give up an arm whose policy breaks its contract, and report the others.",
@@ -71,6 +76,7 @@ def run(
     resume: bool,
     quiet: bool,
     strict: bool,
+    gate: bool,
     keep_going: bool,
     **overrides: Any,
 ) -> None:
@@ -108,12 +114,15 @@ def run(
                 find(scenario).parent,
                 resume=resume,
                 quiet=quiet,
+                gate=gate,
                 strict=strict,
                 keep_going=keep_going,
             )
 
 
-def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options: Any) -> None:
+def _go(
+    scenario: Scenario, root: Path, folder: Path, *, quiet: bool, gate: bool, **options: Any
+) -> None:
     from simulator.log.notices import WARNINGS
     from simulator.run.pipeline import run as go
     from simulator.run.progress import board
@@ -134,6 +143,8 @@ def _go(scenario: Scenario, root: Path, folder: Path, *, quiet: bool, **options:
     say_report(outcome.report, root / "report.html", quiet=quiet)
     if outcome.failed:
         raise SystemExit(1)
+    if gate:
+        leave_by_decision(outcome.report)
 
 
 def _folder(name: str, *, resume: bool) -> Path:

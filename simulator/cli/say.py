@@ -25,13 +25,39 @@ def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
     )
 
 
+GATE = {"ship": 0, "hold": 3, "drop": 4}
+"""Exit codes of `--gate`: 1 and 2 are those of failures and of wrong input."""
+
+
+def leave_by_decision(content: Content) -> None:
+    """End with the exit code of the decision.
+
+    Raises:
+        ReportError: no decision was asked for.
+        SystemExit: the decision is not to ship.
+    """
+    from simulator.report import ReportError
+
+    if content.decision is None:
+        raise ReportError(
+            "--gate: nothing is decided, because no metric is declared a success; name what the"
+            " change is made for: --success METRIC; in a scenario, metrics: [{METRIC: {role:"
+            " success}}]"
+        )
+    code = GATE[content.decision.answer]
+    if code:
+        raise SystemExit(code)
+
+
 def say_report(content: Content, page: Path, *, quiet: bool) -> None:
-    """Show a report and where it is; `quiet` leaves out all but its red checks, which nobody may
-    overlook.
+    """Show a report and where it is; `quiet` leaves out all but its decision and its red checks,
+    which nobody may overlook.
     """
     if quiet:
         from simulator.report.sentences import reds
 
+        for one in content.decision.arms if content.decision is not None else ():
+            say(one.sentence)
         for sentence in reds(content):
             say(f"abtest: {sentence}", err=True)
     else:

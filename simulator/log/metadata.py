@@ -257,7 +257,7 @@ class _Scenario(_Told):
     seed: Annotated[int, Ge(0), Le(2**64 - 1)] = 0
     design: _Design = _Design()
     fits: FitsSpec = FitsSpec()
-    metrics: list[str] | None = None
+    metrics: list[str | dict[str, Any]] | None = None
     users: _Kind = _Kind()
     data: _Data = _Data()
     serving: _Serving = _Serving()

@@ -24,6 +24,39 @@ for null, and the two derived bool columns `opens_session` and `opens_request` (
 of each)."""
 Better = Literal["higher", "lower"]
 """A direction as it is declared: which values of a metric are better for the product."""
+MetricRole = Literal["success", "guardrail", "deterioration", "quality", "exploratory"]
+"""What a metric is for in the decision on a test (`simulator.stats.decision`)."""
+ROLES: dict[MetricRole, str] = {
+    "success": "what the change is made for: it must get better",
+    "guardrail": "must be shown not to get worse by its margin",
+    "deterioration": "must not be shown to get worse",
+    "quality": "must not differ at all, else the test itself is in doubt",
+    "exploratory": "for information; no decision rests on it",
+}
+"""The roles, in the order of print."""
+
+
+class Absolute(float):
+    """A margin in the metric's own units (seconds, euros), where others are shares of the control's
+    mean.
+    """
+
+
+def margin_of(written: str | float) -> float:
+    """A margin as it is written: `1%` or `0.01`, a share of the control's mean, or `20 abs`, in the
+    metric's own units (`Absolute`).
+
+    Raises:
+        ValueError: no number above 0.
+    """
+    text = str(written).strip()
+    in_units, is_share = text.endswith("abs"), text.endswith("%")
+    amount = float(text.removesuffix("abs").removesuffix("%"))
+    if not 0.0 < amount < float("inf"):
+        raise ValueError("must be above 0")
+    if in_units:
+        return Absolute(amount)
+    return amount / 100.0 if is_share else amount
 
 
 class MetricError(ValueError):
@@ -66,7 +99,11 @@ class Metric:
         higher_is_better: the direction that is good for the product; None: not known. Nothing is
             called better or worse then.
         known_by: how the direction of a user's own metric is known: `name` (`direction_of`),
-            `declared` (`directed`); "": by definition.
+            `declared` (`declared`); "": by definition.
+        role: in the decision. No metric has another one by default: what a change is made for is
+            its owner's to say, and a success that is chosen afterwards has no error rate.
+        margin: of a guardrail: the loss that must be excluded, as a share of the control's mean
+            or `Absolute`; None: of other roles.
     """
 
     name: str
@@ -76,6 +113,8 @@ class Metric:
     denominator: Term | None = None
     higher_is_better: bool | None = True
     known_by: Literal["", "name", "declared"] = ""
+    role: MetricRole = "exploratory"
+    margin: float | None = None
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -251,19 +290,44 @@ def _near(name: str) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def chosen(names: Iterable[str | Mapping[str, Better]]) -> tuple[Metric, ...]:
+@dataclass(frozen=True)
+class Declared:
+    """What is declared of a metric beyond its definition.
+
+    Attributes:
+        better: its direction; None: as it is known.
+        role: in the decision; None: guardrail where a margin is declared, else exploratory.
+        margin: of a guardrail, above 0.
+    """
+
+    better: Better | None = None
+    role: MetricRole | None = None
+    margin: float | None = None
+
+    @classmethod
+    def of(cls, entry: Better | Mapping[str, Any]) -> Declared:
+        """As it is written in a scenario: `lower`, or `{role: guardrail, margin: 1%}`."""
+        if isinstance(entry, str):
+            return cls(better=entry)
+        margin = entry.get("margin")
+        return cls(**{**entry, "margin": None if margin is None else margin_of(margin)})
+
+
+def chosen(names: Iterable[str | Mapping[str, Better | Mapping[str, Any]]]) -> tuple[Metric, ...]:
     """The metrics called `names`, in that order, each once; an entry `{name: "lower"}` also
-    declares its direction.
+    declares its direction, an entry `{name: {"role": "success"}}` its role.
 
     Raises:
-        MetricError: one of them does not exist, or the direction does not.
+        MetricError: one of them does not exist, or what is declared of it cannot be.
     """
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for entry in names:
-        declared = {} if isinstance(entry, str) else entry
-        for name in (entry,) if isinstance(entry, str) else declared:
-            found |= directed({name: metric(name)}, declared)
-    return tuple(found.values())
+        if isinstance(entry, str):
+            metrics[entry] = metric(entry)
+            continue
+        for name, what in entry.items():
+            metrics |= declared({name: metric(name)}, {name: Declared.of(what)})
+    return tuple(metrics.values())
 
 
 def directed(metrics: Mapping[str, Metric], better: Mapping[str, Better]) -> dict[str, Metric]:
@@ -272,18 +336,71 @@ def directed(metrics: Mapping[str, Metric], better: Mapping[str, Better]) -> dic
     Raises:
         MetricError: no such metric, or no such direction.
     """
-    for name, direction in better.items():
-        if name not in metrics:
-            raise MetricError(f"better: no metric {name!r}; there are {list(metrics)}")
-        if direction not in ("higher", "lower"):
+    return declared(metrics, {name: Declared(better=way) for name, way in better.items()})
+
+
+def declarations(
+    better: Mapping[str, Better] | None, roles: Mapping[str, MetricRole] | None
+) -> dict[str, Declared]:
+    """Directions and roles by metric as one declaration of each."""
+    better, roles = better or {}, roles or {}
+    return {name: Declared(better.get(name), roles.get(name)) for name in (*better, *roles)}
+
+
+def declared(metrics: Mapping[str, Metric], entries: Mapping[str, Declared]) -> dict[str, Metric]:
+    """The metrics with what is declared of some of them.
+
+    Raises:
+        MetricError: no such metric or direction; no such role, or one that needs a direction or a
+            margin that the metric does not have.
+    """
+    result = dict(metrics)
+    for name, entry in entries.items():
+        if entry.better is not None:
+            if name not in metrics:
+                raise MetricError(f"better: no metric {name!r}; there are {list(metrics)}")
+            if entry.better not in ("higher", "lower"):
+                raise MetricError(
+                    f"better: {name!r} is declared {entry.better!r}; it must be 'higher' or 'lower'"
+                )
+            is_higher = entry.better == "higher"
+            result[name] = replace(result[name], higher_is_better=is_higher, known_by="declared")
+        if entry.role is not None or entry.margin is not None:
+            if name not in metrics:
+                raise MetricError(f"role: no metric {name!r}; there are {list(metrics)}")
+            result[name] = _in_role(result[name], entry)
+    return result
+
+
+UNDIRECTED = (
+    "is more of {0!r} better, or less? Its name does not tell. Declare it: --better {0}=lower (or"
+    " =higher); in Python better={{{0!r}: 'lower'}}; in a scenario, metrics: [{{{0}: lower}}]"
+)
+"""How the direction of a metric is declared."""
+
+
+def _in_role(metric: Metric, entry: Declared) -> Metric:
+    """The metric in the role that an entry declares."""
+    role: MetricRole = entry.role or "guardrail"
+    name, margin = metric.name, entry.margin
+    if role not in ROLES:
+        raise MetricError(f"role: {name!r} is declared {role!r}; it must be one of {list(ROLES)}")
+    if metric.role not in ("exploratory", role):
+        raise MetricError(f"role: {name!r} is declared {metric.role} and {role}; it can have one")
+    if role == "guardrail":
+        if margin is None:
             raise MetricError(
-                f"better: {name!r} is declared {direction!r}; it must be 'higher' or 'lower'"
+                f"guardrail: by how much may {name!r} get worse? Declare a margin: --guardrail"
+                f" {name}=1%; in a scenario, metrics: [{{{name}: {{role: guardrail, margin:"
+                " 0.01}}]"
             )
-    declared = {
-        name: replace(metrics[name], higher_is_better=d == "higher", known_by="declared")
-        for name, d in better.items()
-    }
-    return {**metrics, **declared}
+        if not 0 < margin < float("inf"):
+            raise MetricError(f"guardrail: the margin of {name!r} must be above 0; got {margin}")
+    elif margin is not None:
+        raise MetricError(f"margin: for guardrails; {name!r} is declared {role}")
+    if role in ("success", "guardrail", "deterioration") and metric.higher_is_better is None:
+        raise MetricError(f"{role}: {UNDIRECTED.format(name)}")
+    return replace(metric, role=role, margin=margin)
 
 
 EXPOSURES = frozenset({"impressions", "requests", "sessions"})

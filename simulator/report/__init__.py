@@ -20,7 +20,7 @@ from simulator.log.workspace import Workspace, sound_log
 from simulator.report.errors import ReportError
 
 if TYPE_CHECKING:
-    from simulator.log.metrics import Better
+    from simulator.log.metrics import Better, MetricRole
     from simulator.report.content import Content
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
@@ -38,6 +38,7 @@ def write(
     margins: Margins | None = None,
     choices: Choices | None = None,
     better: Mapping[str, Better] | None = None,
+    roles: Mapping[str, MetricRole] | None = None,
     progress: Progress = silent,
 ) -> Content:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each
@@ -58,6 +59,7 @@ def write(
         choices: how lifts are computed, and what is computed beside them.
         better: by metric, whether `higher` or `lower` values of it are better, where that is not as
             the log says.
+        roles: by metric, what it is for in the decision, where that is not as the log says.
         progress: called as (stage, steps done, steps, {}).
 
     Returns:
@@ -67,18 +69,24 @@ def write(
         ReportError: the log holds nothing to compare, or `strict` and a red check.
         TableError: a margin of no metric, or one that is not positive; a guardrail of a metric
             whose direction is not known.
-        MetricError: `better` of no metric, or no direction.
+        MetricError: `better` or `roles` of no metric, or no direction or role.
     """
     from simulator.log import notices as noticed
     from simulator.log.fit_values import FitValues
     from simulator.report import audited, drawn, offline
     from simulator.report import run_checks as checks
     from simulator.report import worlds as world
-    from simulator.report.gather import gather, with_check
+    from simulator.report.gather import gather, with_check, with_decision
     from simulator.stats.fit_checks import check_fits, judge_fits
 
     content = gather(
-        log, runtime=runtime, progress=progress, margins=margins, choices=choices, better=better
+        log,
+        runtime=runtime,
+        progress=progress,
+        margins=margins,
+        choices=choices,
+        better=better,
+        roles=roles,
     )
     home = run or folder
     content = replace(
@@ -108,6 +116,7 @@ def write(
         own = content.settings.get("users", {}).get("kind", "this world")
         content = replace(content, worlds=world.over({own: content, **worlds}))
         content = with_check(content, world.agreement(content.worlds, worlds))
+    content = with_decision(content)
     if strict:
         refuse(content)
     save(content, folder)

@@ -14,6 +14,7 @@ from simulator.page.words import detects, interval, percent, probability, title,
 from simulator.report.comparison import AcrossRuns, Compared, DesignUsers
 from simulator.report.content import Content
 from simulator.report.drawn import flips
+from simulator.report.sections.decision import decision_gates
 from simulator.report.sentences import (
     AGREEMENTS,
     SIGNS,
@@ -40,6 +41,7 @@ def _blocks(content: Content) -> Iterator[Block]:
     size = content.size
     units = "clusters" if content.clusters else "users"
     days = f", {size.days} days" if size.days else ""
+    yield from decision_gates(content)
     yield from _gates(content, "red")
     for headline in content.headlines:
         arm = headline.arm
@@ -52,7 +54,7 @@ def _blocks(content: Content) -> Iterator[Block]:
     about = method_line(content.methods, content.unit)
     if about is not None:
         yield Words(about)
-    note = f"95% intervals by {content.unit}; adjusted p: {corrected(content)}."
+    note = f"95% intervals and p by {content.unit}, adjusted: {corrected(content)}."
     detected = "detects: the true lift that the verdict would find four times in five."
     yield from (Words(text, note=True) for text in (note, detected))
     yield from map(Words, directions(content.metrics))
@@ -147,7 +149,7 @@ def _cells(content: Content, row: Lift, verdict: str) -> tuple[Cell, ...]:
     return (
         Cell(percent(row.lift), kind=kind),
         Cell(title(row.metric), kind=kind),
-        plain(interval(row.low, row.high)),
+        plain(interval(row.low_adjusted, row.high_adjusted)),
         plain(probability(row.p_adjusted)),
         Cell(stated(verdict, direction), kind=kind, sign=SIGNS[verdict]),
     )

@@ -7,13 +7,16 @@ open end of an interval) in these types, and null in report.json (`simulator.rep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from simulator.designs.registry import DESIGNS
+from simulator.log.metrics import ROLES, MetricRole
 from simulator.stats.checks import Check, Status
 from simulator.stats.choices import Choices
+from simulator.stats.decision import Decision
 from simulator.stats.efficiency import Preference
 from simulator.stats.ensemble import WorldsLift
 from simulator.stats.fit_audit import AuditedMethods
@@ -72,12 +75,14 @@ class Method:
         fits: how often it was trained.
         unknown: why nothing is known, in words; None where it is.
         rows: by metric; () where nothing is known.
+        margins: the answers of the method to guardrails and equivalences.
     """
 
     arm: str
     fits: int
     unknown: str | None
     rows: tuple[MethodLift, ...] = ()
+    margins: tuple[Margin, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ class MetricNote:
     measure: str
     higher_is_better: bool | None
     known_by: Literal["", "name", "declared"] = ""
+    role: MetricRole = "exploratory"
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -494,6 +501,8 @@ class Content:
         schema: version of report.json.
         control, arms: names; the control is the first of `arms`.
         unit: of the verdict on the first screen.
+        decision: on each arm, by the roles of the metrics; None where no metric is declared a
+            success.
         lifts: the rows of the verdict; `verdicts` says what each means, in the same order.
         headlines: of each arm.
         methods: of each arm, what is known of its method; () for what no scenario has made.
@@ -533,6 +542,7 @@ class Content:
     control: str
     arms: tuple[str, ...]
     unit: Unit
+    decision: Decision | None = None
     lifts: tuple[Lift, ...]
     verdicts: tuple[Verdict, ...]
     headlines: tuple[Headline, ...]
@@ -588,9 +598,17 @@ class Content:
             )
 
     def decided(self) -> list[tuple[Lift, Verdict]]:
-        """The rows on the first screen, each with its verdict: those of `unit`."""
+        """The rows on the first screen, each with its verdict: those of `unit`, arm by arm, by the
+        role of the metric where roles are declared, and then by evidence: noise never comes first.
+        """
         pairs = zip(self.lifts, self.verdicts, strict=True)
-        return [pair for pair in pairs if pair[0].unit == self.unit]
+        return sorted((pair for pair in pairs if pair[0].unit == self.unit), key=self._place)
+
+    def _place(self, pair: tuple[Lift, Verdict]) -> tuple[int, int, float]:
+        row, note = pair[0], self.metrics.get(pair[0].metric)
+        role = "exploratory" if note is None else note.role
+        evidence = 1.0 if math.isnan(row.p) else row.p
+        return self.arms.index(row.arm), list(ROLES).index(role), evidence
 
     def red(self) -> list[Check]:
         """The checks that say not to act on the lifts."""

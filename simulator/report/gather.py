@@ -22,7 +22,7 @@ from simulator.designs.split import Split
 from simulator.log import workspace
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY, Metadata
-from simulator.log.metrics import Better, Metric, directed
+from simulator.log.metrics import Better, Metric, MetricRole, declarations, declared
 from simulator.page.words import sentenced, title
 from simulator.report import run_checks as checks
 from simulator.report import worlds as world
@@ -47,18 +47,20 @@ from simulator.report.counts import Cells, Counts, count
 from simulator.report.errors import ReportError
 from simulator.report.otherwise import compute_otherwise
 from simulator.report.plan import compared_designs, interleaved_designs, needs, preferences
-from simulator.report.sentences import headline, margin_sentence, verdict_sentence
+from simulator.report.sentences import headline, in_words, margin_sentence, verdict_sentence
 from simulator.report.spread import distributions
 from simulator.stats import checks as design
 from simulator.stats import segments, sequential, units, verdict
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
-from simulator.stats.margins import Margins, answer_margins
-from simulator.stats.methods import method_lifts, unknown
+from simulator.stats.decision import Ground, decide
+from simulator.stats.margins import Margin, Margins, answer_margins, planned
+from simulator.stats.methods import method_lifts, method_margins, unknown
+from simulator.stats.replication import Components
 from simulator.stats.tests import level_of_one
 from simulator.stats.units import Unit, UnitTable, UserDays
-from simulator.stats.verdict import Lift
+from simulator.stats.verdict import FAMILIES, FAMILY, FAMILY_OF_ROLES, Lift
 
 T = TypeVar("T")
 
@@ -132,12 +134,15 @@ def gather(
     margins: Margins | None = None,
     choices: Choices | None = None,
     better: Mapping[str, Better] | None = None,
+    roles: Mapping[str, MetricRole] | None = None,
 ) -> Content:
     """Everything that the report says of a log. See `simulator.report.write`."""
     meta, choices = log.metadata, choices or Choices()
     progress("report: sums", 0, 4, {})
     sums, silent = answered(units.read(log))
-    sums = dataclasses.replace(sums, metrics=directed(sums.metrics, better or {}))
+    metrics = declared(sums.metrics, declarations(better, roles))
+    metrics, margins = planned(metrics, margins)
+    sums = dataclasses.replace(sums, metrics=metrics)
     who = Comparison.of(meta, silent)
     progress("report: counts", 1, 4, {})
     counts = count(log)
@@ -167,8 +172,9 @@ def gather(
         lifts=tuple(rows),
         verdicts=_verdicts(rows, who.control, sums.metrics),
         headlines=_headlines(rows, who, unit, sums.metrics),
-        methods=_methods(sums, who, unit, choices) if scenario.get("arms") else (),
+        methods=_methods(sums, who, unit, choices, margins) if scenario.get("arms") else (),
         metrics=_described(sums.metrics),
+        family=_family(sums.metrics),
         choices=choices,
         scenario=name,
         seed=scenario.get("seed"),
@@ -176,7 +182,7 @@ def gather(
         checks=in_order(
             checks.calibrated(calibration),
             *checks.complete(sums, silent, shown.sum(axis=0)),
-            *design.checks(sums, who.control, scenario=scenario),
+            *design.checks(sums, who.control, scenario=scenario, correction=choices.correction),
         ),
         runtime=None if runtime is None else dict(runtime),
         paired=by_user.paired,
@@ -244,6 +250,8 @@ def gather_table(
         progress: of what takes time.
     """
     choices = choices or Choices()
+    metrics, margins = planned(table.metrics, margins)
+    table = dataclasses.replace(table, metrics=metrics)
     arms = (control, *(arm for arm in table.arms if arm != control))
     who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
     adjusted = pre_periods(table)
@@ -261,10 +269,11 @@ def gather_table(
         verdicts=_verdicts(rows, control, table.metrics),
         headlines=_headlines(rows, who, "user", table.metrics),
         metrics=_described(table.metrics),
+        family=_family(table.metrics),
         choices=choices,
         scenario=name,
         design=_design_of(table).kind,
-        checks=in_order(*design.checks(table, control, shares=shares)),
+        checks=in_order(*design.checks(table, control, shares=shares, correction=correction)),
         paired=table.paired,
         margins=_margins(table, control, margins),
         adjusted=tuple(sorted(adjusted)),
@@ -296,10 +305,51 @@ def with_check(content: Content, check: Check) -> Content:
     return dataclasses.replace(content, checks=in_order(*content.checks, check))
 
 
+def with_decision(content: Content) -> Content:
+    """The content with the decision that its rows, margins, methods and checks amount to.
+
+    It rests on the methods where the scenario asks for them (`decision.on`), or has several fits
+    and does not say.
+    """
+    asked = content.settings.get("decision", {}).get("on")
+    fits = max((method.fits for method in content.methods), default=1)
+    on: Ground = asked or ("methods" if fits > 1 else "models")
+    rows, answers = [row for row, _ in content.decided()], list[Margin](content.margins)
+    unknown_arms: dict[str, str] = {}
+    components: dict[tuple[str, str], Components] = {}
+    if on == "methods":
+        of_methods = [one for method in content.methods for one in method.rows]
+        rows = [one.lift for one in of_methods]
+        answers = [answer for method in content.methods for answer in method.margins]
+        unknown_arms = {m.arm: m.unknown for m in content.methods if m.unknown is not None}
+        components = {(one.lift.arm, one.lift.metric): one.components for one in of_methods}
+    decision = decide(
+        rows,
+        answers,
+        content.metrics,
+        on=on,
+        red=[check.name for check in content.red()],
+        unknown=unknown_arms,
+        components=components,
+    )
+    return dataclasses.replace(content, decision=in_words(decision, rows, answers))
+
+
+def _family(metrics: Mapping[str, Metric]) -> str:
+    """The tests that are corrected together, in words."""
+    has_roles = any(metric.role != "exploratory" for metric in metrics.values())
+    return FAMILY_OF_ROLES if has_roles else FAMILY
+
+
 def _described(metrics: Mapping[str, Metric]) -> dict[str, MetricNote]:
     return {
         name: MetricNote(
-            metric.description, metric.measure, metric.higher_is_better, metric.known_by
+            metric.description,
+            metric.measure,
+            metric.higher_is_better,
+            metric.known_by,
+            metric.role,
+            metric.margin,
         )
         for name, metric in metrics.items()
     }
@@ -343,9 +393,9 @@ def _with_the_past(table: UnitTable, who: Comparison) -> Beside | None:
     return Beside("Adjusted for each user's past (CUPED)", tuple(rows))
 
 
-def _margins(table: UnitTable, control: str, margins: Margins | None) -> tuple[BoundedMargin, ...]:
+def _margins(table: UnitTable, control: str, margins: Margins) -> tuple[BoundedMargin, ...]:
     """The answers to guardrails and equivalences that were asked, each with its sentence."""
-    answers = answer_margins(table, control, margins, pre_periods(table)) if margins else []
+    answers = answer_margins(table, control, margins, pre_periods(table))
     rows = []
     for answer in answers:
         direction = table.metrics[answer.metric].higher_is_better
@@ -382,11 +432,13 @@ def _verdicts(
     rows: Sequence[Lift], control: str, metrics: Mapping[str, Metric]
 ) -> tuple[Verdict, ...]:
     """Verdict and sentence of each row of `lifts`, in the same order."""
-    comparisons = Counter(row.unit for row in rows if not math.isnan(row.p))
+    families = [(row.unit, FAMILIES[metrics[row.metric].role]) for row in rows]
+    tested = zip(rows, families, strict=True)
+    comparisons = Counter(family for row, family in tested if not math.isnan(row.p))
     verdicts = []
-    for row in rows:
+    for row, family in zip(rows, families, strict=True):
         direction = metrics[row.metric].higher_is_better
-        sentence = verdict_sentence(row, control, comparisons[row.unit], direction)
+        sentence = verdict_sentence(row, control, comparisons[family], direction)
         verdicts.append(Verdict(row.metric, row.arm, row.unit, row.words, sentence))
     return tuple(verdicts)
 
@@ -402,16 +454,20 @@ def _headlines(
     return tuple(headlines)
 
 
-def _methods(sums: UserDays, who: Comparison, unit: Unit, choices: Choices) -> tuple[Method, ...]:
+def _methods(
+    sums: UserDays, who: Comparison, unit: Unit, choices: Choices, margins: Margins
+) -> tuple[Method, ...]:
     """What is known of the method of each arm: the verdict's rows with fits as random as users."""
     of_methods = method_lifts(
         sums, who.control, unit=unit, interval=choices.interval, correction=choices.correction
     )
+    answers = method_margins(sums, who.control, margins, unit=unit)
     methods = []
     for arm in who.treatments:
         rows = tuple(one for one in of_methods if one.lift.arm == arm)
         fits = sums.fits[sums.arms.index(arm)] if sums.fits else 1
-        methods.append(Method(arm, fits, unknown(sums, who.control, arm), rows))
+        own = tuple(answer for answer in answers if answer.arm == arm)
+        methods.append(Method(arm, fits, unknown(sums, who.control, arm), rows, own))
     return tuple(methods)
 
 

@@ -19,11 +19,11 @@ from simulator.stats.verdict import Lift
 def forests(c: Content) -> tuple[dict[tuple[str, str], Markup], Markup]:
     """The interval of each (arm, metric) of the verdict, all on one scale, and its axis."""
     rows = c.decided()
-    scale = figures.around_zero(_whiskers(row) for row, _ in rows)
+    scale = figures.around_zero(_adjusted(row) for row, _ in rows)
     strips = {}
     for row, verdict in rows:
         kind = tone(verdict.verdict, c.metrics[row.metric].higher_is_better)
-        lift = _whiskers(row)
+        lift = _adjusted(row)
         label = words.typeset(figures.describe(row.metric, row.arm, lift))
         strips[row.arm, row.metric] = figures.strip(lift, scale, kind, label)
     return strips, figures.axis(scale)
@@ -74,7 +74,12 @@ def so_far(c: Content) -> list[tuple[str, Markup]]:
     )
 
 
-def _whiskers(row: Lift | DailyLift) -> figures.Whiskers:
+def _adjusted(row: Lift) -> figures.Whiskers:
+    """The lift with the interval that goes with its verdict."""
+    return figures.Whiskers(row.lift, row.low_adjusted, row.high_adjusted)
+
+
+def _whiskers(row: DailyLift) -> figures.Whiskers:
     return figures.Whiskers(row.lift, row.low, row.high)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from simulator.designs.registry import DESIGNS
@@ -21,6 +22,7 @@ from simulator.page.words import (
     title,
     whole,
 )
+from simulator.stats.verdict import FAMILIES, Family, correction_in
 
 if TYPE_CHECKING:
     from simulator.report.content import (
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         MetricNote,
         Users,
     )
+    from simulator.stats.decision import Decision, Reason
     from simulator.stats.margins import Margin
     from simulator.stats.methods import MethodLift
     from simulator.stats.units import Use
@@ -175,6 +178,74 @@ def directions(metrics: Mapping[str, MetricNote]) -> list[str]:
     return sentences
 
 
+def in_words(
+    decision: Decision | None,
+    rows: Iterable[Lift],
+    margins: Iterable[Margin],
+) -> Decision | None:
+    """The decision with its sentences."""
+    if decision is None:
+        return None
+    by_row = {(row.arm, row.metric): row for row in rows}
+    guards = {(one.arm, one.metric): one for one in margins if one.kind == "guardrail"}
+    arms = []
+    for one in decision.arms:
+        reasons = [
+            _reason(
+                reason, by_row.get((one.arm, reason.subject)), guards.get((one.arm, reason.subject))
+            )
+            for reason in one.reasons
+        ]
+        safe = [title(metric).lower() for arm, metric in guards if arm == one.arm]
+        if one.answer == "ship" and safe:
+            reasons.append(f"{listed(safe)} {'are' if len(safe) > 1 else 'is'} safe")
+        sentence = f"{one.answer.capitalize()} {one.arm}: {'; '.join(reasons)}."
+        is_known = all(reason.cause != "unknown" for reason in one.reasons)
+        if decision.on == "methods" and is_known:
+            sentence += " Decided on the methods: fits are as random as users."
+        arms.append(replace(one, sentence=sentence))
+    return replace(decision, arms=tuple(arms))
+
+
+def _reason(reason: Reason, row: Lift | None, guard: Margin | None) -> str:
+    """A reason of a decision, a clause."""
+    if reason.cause == "red":
+        return f"a check is red ({reason.subject.lower()}), so no lift may be acted on"
+    if reason.cause == "unknown":
+        return f"nothing is known of its method ({reason.subject})"
+    name, size = title(reason.subject).lower(), "" if row is None else f" ({percent(row.lift)})"
+    if reason.cause == "unsound":
+        return f"{name} differs{size}, which it must not in a sound test"
+    if reason.cause in ("better", "worse"):
+        return f"{name} is {reason.cause}{size}"
+    margin = "its margin" if guard is None else margin_size(guard)
+    if reason.cause == "harmed":
+        return f"{name} is worse by more than {margin}{size}"
+    if reason.cause == "worse within":
+        return f"{name} is worse{size}, by less than {margin}: a trade that is yours to judge"
+    what = f"{name} is not shown to be better{size}"
+    if reason.cause == "unsafe":
+        what = f"a loss of {margin} of {name} is not excluded{size}"
+    return f"{what}, {_missing(reason, 'user' if row is None else row.unit)}"
+
+
+def _missing(reason: Reason, unit: str) -> str:
+    """What would show what was not shown."""
+    ways = []
+    if is_defined(reason.users):
+        ways.append(f"{whole(reason.users)} more {unit}s")
+    if is_defined(reason.fits):
+        ways.append(f"{whole(reason.fits)} more fits")
+    if not ways:
+        return f"and would not be by any number of {unit}s if the truth is as measured"
+    return f"and needs {' or '.join(ways)} if the truth is as measured"
+
+
+def margin_size(row: Margin) -> str:
+    """A margin as it was declared: `1.00%`, or `20` in the metric's own units."""
+    return number(row.margin) if row.absolute else percent(row.margin, 2, sign=False)
+
+
 def verdict_sentence(
     row: Lift, control: str, comparisons: int, higher_is_better: bool | None = None
 ) -> str:
@@ -202,7 +273,9 @@ def verdict_sentence(
             f" all {unit}s of an arm have one value, so that nothing tells a difference from"
             " chance."
         )
-    size = f"{percent(row.lift)}, 95% interval {interval(row.low, row.high)}"
+    ends = interval(row.low_adjusted, row.high_adjusted)
+    which = "adjusted 95%" if comparisons > 1 else "95%"
+    size = f"{percent(row.lift)}, {which} interval {ends}"
     if not is_defined(row.lift):
         size = (
             f"{number(row.treatment_mean)} against {number(row.control_mean)} per {unit}; a"
@@ -232,16 +305,20 @@ def verdict_sentence(
 
 def margin_sentence(row: Margin, control: str, higher_is_better: bool | None = None) -> str:
     """The answer to a margin in plain words; `higher_is_better`: of its metric."""
-    what, arm, margin = title(row.metric), row.arm, percent(row.margin, 2, sign=False)
+    what, arm, margin = title(row.metric), row.arm, margin_size(row)
     if row.kind == "guardrail" and higher_is_better is False:
         what += " (less is better)"
     if row.answer == "no data":
         return f"{what}: no data."
     size = f"{percent(row.lift)}, {row.level:.0%} interval {interval(row.low, row.high)}"
+    if row.absolute:
+        ends = f"{number(row.low)} to {number(row.high)}"
+        size = f"a difference of {number(row.lift)}, {row.level:.0%} interval {ends}"
     aside = f" {sentenced(row.note)}" if row.note else ""
     shown = "identical"
     if is_defined(row.p):
-        shown = f"adjusted p {probability(row.p_adjusted)}"
+        which = "p" if row.kind == "guardrail" else "adjusted p"
+        shown = f"{which} {probability(row.p_adjusted)}"
     answers = {
         "safe": f"not worse under {arm} than under {control} by {margin} or more ({shown})",
         "harmed": f"WORSE under {arm} than under {control} by more than {margin}",
@@ -298,8 +375,16 @@ def headline(
     return f"{arm} against {control}: {'; '.join(parts)}."
 
 
+FAMILY_WORDS: dict[Family, str] = {
+    "success": "the success metrics",
+    "safety": "guardrails, deterioration and quality metrics",
+    "exploratory": "the other metrics",
+}
+"""Families of tests (`verdict.FAMILIES`) in words."""
+
 CORRECTIONS: dict[str, str] = {
     "holm": "Holm over {}",
+    "bonferroni": "Bonferroni over {}",
     "hochberg": "Hochberg over {} (valid where the tests are positively dependent)",
     "bh": (
         "Benjamini and Hochberg over {} (of the differences shown, at most 5% are false; a single"
@@ -327,7 +412,15 @@ def uses(columns: Iterable[Use]) -> Iterator[str]:
 
 def corrected(content: Content) -> str:
     """How p was adjusted, and over which family."""
-    return CORRECTIONS[content.choices.correction].format(content.family)
+    chosen = content.choices.correction
+    roles = {note.role for note in content.metrics.values()}
+    if roles <= {"exploratory"} or chosen == "none":
+        return CORRECTIONS[chosen].format(content.family)
+    corrections = []
+    for family, what in FAMILY_WORDS.items():
+        if any(FAMILIES[role] == family for role in roles):
+            corrections.append(CORRECTIONS[correction_in(family, chosen)].format(what))
+    return f"{'; '.join(corrections)} (a family: {content.family})"
 
 
 def errors_by_day(audit: AuditSummary | None, paired: bool) -> str:

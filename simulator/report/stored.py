@@ -16,12 +16,13 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from simulator.report.content import WorldMarginal
+from simulator.stats.decision import Decision
 from simulator.stats.ensemble import WorldsLift
 from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.methods import MethodLift
 from simulator.stats.segments import Segment
 from simulator.stats.sequential import Peeks
-from simulator.stats.verdict import Lift
+from simulator.stats.verdict import DIFFERENCE, Lift
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ SPREAD_OUT = {(Segment, "row")}
 LEFT_OUT_IF_NONE = {(WorldMarginal, "feed")}
 
 DERIVED: dict[type, Callable[[Any], dict[str, Any]]] = {
+    Lift: lambda row: {key: encode(getattr(row, key)) for key in DIFFERENCE},
     MethodLift: lambda one: {
         "verdict": one.lift.words,
         "share_of_fits": encode(one.components.share_of_fits),
@@ -43,6 +45,7 @@ DERIVED: dict[type, Callable[[Any], dict[str, Any]]] = {
         "verdict": row.words,
         "share_of_worlds": row.share_of_worlds,
     },
+    Decision: lambda decision: {"answer": decision.answer},
     Peeks: lambda peeks: {
         "stop": {rule: peeks.stop(rule) for rule in ("always_valid", "obrien_fleming", "pocock")}
     },

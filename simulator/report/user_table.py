@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
-from simulator.log.metrics import Better
+from simulator.log.metrics import Better, margin_of
 from simulator.report.errors import ReportError
 from simulator.report.table_files import is_log, read
-from simulator.stats import verdict
+from simulator.stats import decision, verdict
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.choices import Choices
+from simulator.stats.decision import Decision
 from simulator.stats.frames import Columns, from_frame
 from simulator.stats.margins import Margins
 from simulator.stats.rows import Rows
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bound",
+    "decide",
     "direction",
     "is_log",
     "lifts",
@@ -110,6 +112,36 @@ def lifts(
     return pd.DataFrame({**columns, "verdict": [row.words for row in rows]})
 
 
+def decide(
+    frame: pd.DataFrame | Rows | Any,
+    *,
+    control: str | None = None,
+    margins: Margins | None = None,
+    **columns: Any,
+) -> Decision | None:
+    """Ship, hold or drop each arm (`simulator.stats.decision`).
+
+    Args:
+        frame: as `lifts`.
+        control: as `lifts`.
+        margins: the guardrails.
+        columns: as `write`; `roles` names the metrics that are a success (or `deterioration`,
+            `quality`).
+
+    Returns:
+        The decision on each arm with its reasons and a sentence; None where no metric is a success.
+
+    Raises:
+        TableError, ReportError: as `lifts`; a guardrail of a metric whose direction is not known.
+        MetricError: a role of no metric, or one without a direction.
+    """
+    from simulator.report.sentences import in_words
+
+    table = from_frame(frame, **columns)
+    rows, answers, known = decision.evidence(table, named(table, control), margins)
+    return in_words(decision.decide(rows, answers, known), rows, answers)
+
+
 def named(table: UnitTable, control: str | None) -> str:
     """The control arm of a table.
 
@@ -158,7 +190,8 @@ def write(
         columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, `groups`: names of
             segment columns (None: every column of text or of categories with 2 to 250 levels), and
             `better`: by metric, whether `higher` or `lower` values of it are better (of others as
-            far as their names tell; a guardrail needs it).
+            far as their names tell; a guardrail needs it), and `roles`: by metric, what it is for
+            in the decision (`success`, `deterioration`, `quality`; guardrails are in `margins`).
 
     Returns:
         What the three files say.
@@ -168,7 +201,7 @@ def write(
         MetricError: `better` of no metric, or no direction.
     """
     from simulator.report import refuse, save
-    from simulator.report.gather import gather_table
+    from simulator.report.gather import gather_table, with_decision
 
     table = from_frame(frame, **columns)
     content = gather_table(
@@ -182,6 +215,7 @@ def write(
         command=command,
         progress=progress,
     )
+    content = with_decision(content)
     if strict:
         refuse(content)
     save(content, Path(folder))
@@ -205,17 +239,23 @@ def parse(spec: str) -> tuple[str, str | tuple[str, str]]:
 
 
 def bound(spec: str) -> tuple[str, float]:
-    """A margin as the command line names it: `watch_time=1%` or `watch_time=0.01`.
+    """A margin as the command line names it: `watch_time=1%`, `watch_time=0.01`, or
+    `watch_time=20abs` in the metric's own units.
 
     Raises:
         ReportError: no metric, or no number above 0.
     """
     name, _, text = spec.partition("=")
-    return _amount(
-        name,
-        text,
-        f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, with a number above 0",
-    )
+    try:
+        margin = margin_of(text)
+    except ValueError:
+        margin = 0.0
+    if not name or not margin:
+        raise ReportError(
+            f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, or METRIC=20abs in the"
+            " metric's own units, with a number above 0"
+        )
+    return name, margin
 
 
 def weight(spec: str) -> tuple[str, float]:

@@ -41,7 +41,15 @@ from simulator.log.files import looked_up
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.scenario import memory
 from simulator.scenario.changes import changed
-from simulator.scenario.parts import Arm, Data, EngineSpec, PolicySpec, Serving
+from simulator.scenario.parts import (
+    Arm,
+    Data,
+    DecisionSpec,
+    EngineSpec,
+    MetricSpec,
+    PolicySpec,
+    Serving,
+)
 from simulator.scenario.populations import (
     POPULATIONS,
     SYNTHETIC,
@@ -81,9 +89,12 @@ def _metric(value: Any) -> Any:
     that it might have had.
     """
     is_name = isinstance(value, str) and len(value) <= 100
-    is_declared = isinstance(value, Mapping) and [*value.values()] in (["higher"], ["lower"])
-    if not (is_name or is_declared):
-        raise ValueError("must be a metric's name, or {name: higher} or {name: lower}")
+    is_one = isinstance(value, Mapping) and len(value) == 1
+    declared = next(iter(value.values())) if is_one else None
+    if not (is_name or declared in ("higher", "lower") or isinstance(declared, Mapping)):
+        raise ValueError(
+            "must be a metric's name, or {name: higher} or {name: lower}, or {name: {role: ...}}"
+        )
     return value
 
 
@@ -109,13 +120,19 @@ class Scenario(ConfigSection):
         default=FitsSpec(), description="how often each method is trained; a number, or a section"
     )
     metrics: tuple[
-        Annotated[str | dict[str, Literal["higher", "lower"]], BeforeValidator(_metric)], ...
+        Annotated[
+            str | dict[str, Literal["higher", "lower"] | MetricSpec], BeforeValidator(_metric)
+        ],
+        ...,
     ] = Field(
         default=DEFAULT_METRICS,
         description=(
             "what the verdict is about, in the order of print; `{name: lower}` also says that less"
-            " is better"
+            " is better, `{name: {role: success}}` what it is for"
         ),
+    )
+    decision: DecisionSpec = Field(
+        default=DecisionSpec(), description="ship, hold or drop: where a metric is a success"
     )
     worlds: dict[Name, WorldSpec] = Field(
         default_factory=dict,
@@ -211,10 +228,14 @@ class Scenario(ConfigSection):
         return self.arms[arm].fits or self.fits.number
 
     def resolved(self) -> dict[str, Any]:
-        """All keys with their values, as plain JSON types; `fits`, and the keys of the other kind
-        of world, only where they say something, so that older scenarios keep their bytes.
+        """All keys with their values, as plain JSON types; `fits`, `decision`, what is declared of
+        a metric, and the keys of the other kind of world, only where they say something, so that
+        older scenarios keep their bytes.
         """
         values = self.model_dump(mode="json")
+        if self.decision == DecisionSpec():
+            del values["decision"]
+        values["metrics"] = [_without_none(entry) for entry in values["metrics"]]
         if self.fits == FitsSpec():
             del values["fits"]
         for arm in values["arms"].values():
@@ -327,6 +348,16 @@ def shipped() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
+def _without_none(entry: Any) -> Any:
+    """An entry of `metrics` without the keys that are left out."""
+    if isinstance(entry, str):
+        return entry
+    return {
+        name: what if isinstance(what, str) else {k: v for k, v in what.items() if v is not None}
+        for name, what in entry.items()
+    }
+
+
 def find(path: Path | str) -> Path:
     """The scenario file at `path`, else the shipped one of that name (`kuaishou_like`,
     `kuaishou_like.yaml`, `scenarios/kuaishou_like.yaml`).
@@ -410,7 +441,9 @@ def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
             locate(spec.policy, folder)
         except PolicyError as error:
             wrong.append(((*keys, "policy"), str(error)))
-    metrics: dict[Keys, Any] = {("metrics", i): one for i, one in enumerate(scenario.metrics)}
+    metrics: dict[Keys, Any] = {
+        ("metrics", i): one for i, one in enumerate(scenario.resolved()["metrics"])
+    }
     metrics |= {("published", one): one for one in scenario.published}
     for keys, metric in metrics.items():
         try:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from policies.device import Device
 from simulator.config.section import MAX_DAYS, MAX_IDS, ConfigSection, Name, Params
 from simulator.designs.fits import MOST
+from simulator.log.metrics import MetricRole, margin_of
 from simulator.scenario.tables import (
     ROLES,
     Columns,
@@ -65,6 +72,50 @@ class Logging(PolicySpec):
 
 OF_TABLES = ("columns", "files", "text", "items", "users", "zone", "missing", "split")
 """Keys of `data` that only `source: table` has."""
+
+MARGIN = (
+    "must be a share of the control's mean, above 0 (1% or 0.01), or an amount in the metric's own"
+    " units (20 abs)"
+)
+
+
+def _margin(value: Any) -> Any:
+    """A margin as it is written, once it can be read."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(MARGIN)
+    try:
+        margin_of(value)
+    except ValueError as error:
+        raise ValueError(MARGIN) from error
+    return value
+
+
+class MetricSpec(ConfigSection):
+    """What is declared of a metric: which values are better, and what it is for in the decision."""
+
+    better: Literal["higher", "lower"] | None = Field(
+        default=None, description="its direction, where the metric does not have one or another"
+    )
+    role: MetricRole | None = Field(
+        default=None,
+        description="`success`: what must get better; `guardrail`: must be shown not to lose its"
+        " margin; `deterioration`: must not be shown to get worse; `quality`: must not differ;"
+        " `exploratory`: for information",
+    )
+    margin: Annotated[float | str, BeforeValidator(_margin)] | None = Field(
+        default=None,
+        description="of a guardrail: `1%` or `0.01` of the control's mean, or `20 abs` in units",
+    )
+
+
+class DecisionSpec(ConfigSection):
+    """On what the decision rests."""
+
+    on: Literal["models", "methods"] | None = Field(
+        default=None,
+        description="the models that were trained, or the methods (with one fit: hold, not known);"
+        " methods where there are several fits, if left out",
+    )
 
 
 class Data(ConfigSection):

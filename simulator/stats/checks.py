@@ -11,10 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from policies.elementary import exp, log
-from simulator.stats import intervals, moments, segments, tests, verdict
+from simulator.stats import moments, segments, tests, verdict
+from simulator.stats.adjustment import pre_periods
 from simulator.stats.contrasts import TableMoments, values
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
+from simulator.stats.tests import Correction
 from simulator.stats.units import TableError, UnitTable, UserDays
 
 Status = Literal["green", "amber", "red"]
@@ -50,18 +52,23 @@ def checks(
     *,
     scenario: Mapping[str, Any] | None = None,
     shares: Mapping[str, float] | None = None,
+    correction: Correction = "holm",
 ) -> list[Check]:
     """Every check that the source allows: a log's sums by user and day allow all, a plain per-user
     table those without time.
 
     `shares`: of users that were meant for each arm, up to a common factor; equal if left out.
+    `correction`: of the verdict's p.
 
     Raises:
         TableError: shares that are not one positive number for each arm.
     """
-    table = source.by("user") if isinstance(source, UserDays) else source
+    if isinstance(source, UserDays):
+        table, past = source.by("user"), {}
+    else:
+        table, past = source, pre_periods(source)
     ratio, before = sample_ratio(table, _intended(table, shares)), balance(table, control)
-    events, influence = rare_events(table, control), outliers(table, control)
+    events, influence = rare_events(table, control), outliers(table, control, past, correction)
     if not isinstance(source, UserDays):
         segmented = table.assigned is not None and table.groups
         groups = [segment_balance(table)] if segmented else []
@@ -298,27 +305,28 @@ def rare_events(table: UnitTable, control: str) -> Check:
     )
 
 
-def outliers(table: UnitTable, control: str) -> Check:
+def outliers(
+    table: UnitTable,
+    control: str,
+    covariates: Mapping[str, Sequence[str]] | None = None,
+    correction: Correction = "holm",
+) -> Check:
     """Whether one user decides: each of the most influential users left out in turn, for every
-    metric and arm.
+    metric and arm, and the p that the verdict rests on held against what the correction asks of it.
     """
-    samples = TableMoments(table, {})
     turned, largest, where = [], 0.0, ""
-    for arm in table.arms:
-        for metric in table.numerators if arm != control else ():
-            m = samples.moments(metric, control, arm)
-            whole = float(tests.t_test(m).p)
-            if np.isnan(whole):
-                continue
-            low, high = intervals.fieller(m, verdict.LEVEL)
-            for lift, p in _without_one(table, metric, control, arm):
-                shift = 0.0
-                if np.isfinite(high):
-                    shift = abs(lift - float(m.lift)) / max(float(high - low), 1e-300)
-                if shift > largest:
-                    largest, where = shift, f"{metric} in {arm}"
-                if (p < 0.05) != (whole < 0.05):
-                    turned.append(f"{metric} in {arm}")
+    past = covariates or {}
+    for row in verdict.lifts(table, control, covariates=past, correction=correction):
+        if np.isnan(row.p):
+            continue
+        for lift, p in _without_one(table, row.metric, control, row.arm, past.get(row.metric, ())):
+            shift = 0.0
+            if np.isfinite(row.high):
+                shift = abs(lift - row.lift) / max(row.high - row.low, 1e-300)
+            if shift > largest:
+                largest, where = shift, f"{row.metric} in {row.arm}"
+            if (p < 1.0 - row.level_adjusted) != (row.p < 1.0 - row.level_adjusted):
+                turned.append(f"{row.metric} in {row.arm}")
     value = f"largest shift of a lift by one user: {largest:.0%} of its interval's width" + (
         f" ({where})" if where else ""
     )
@@ -328,36 +336,41 @@ def outliers(table: UnitTable, control: str) -> Check:
             "outlier influence",
             "amber",
             value,
-            f"one user decides whether p is below 0.05: {names}; winsorise and compare",
+            f"one user decides whether p is as small as the verdict asks: {names}; winsorise and"
+            " compare",
         )
     return Check(
         "outlier influence",
         "green",
         value,
-        f"leaving out any one of the {TOP} most influential users changes no decision at 5%",
+        f"leaving out any one of the {TOP} most influential users changes no verdict",
     )
 
 
 def _without_one(
-    table: UnitTable, metric: str, control: str, arm: str
+    table: UnitTable, metric: str, control: str, arm: str, covariates: Sequence[str]
 ) -> Iterator[tuple[float, float]]:
     """(lift, p) without each of the most influential units in turn, by updating the moments."""
     c, t = values(table, metric, control, arm)
-    samples: list[moments.Sample]
     if table.paired:
-        samples, spans = [moments.sample([c, t])], [np.stack([c, t], axis=1)]
+        spans = [np.stack([c, t], axis=1)]
         score = np.abs((t - c) - (t - c).mean())
         worst = [(0, i) for i in _largest(score)]
     else:
-        samples, spans = [moments.sample([c]), moments.sample([t])], [c[:, None], t[:, None]]
+        spans = []
+        for v, name in ((c, control), (t, arm)):
+            own = table.assigned == table.arm(name)
+            past = [table.covariates[one][own] for one in covariates]
+            spans.append(np.stack([v, *past], axis=1))
         worst = [(side, i) for side, v in enumerate((c, t)) for i in _largest(np.abs(v - v.mean()))]
+    samples = [moments.sample(list(span.T)) for span in spans]
     for side, i in worst:
         left = list(samples)
         left[side] = samples[side].without(spans[side][i])
         if table.paired:
             m = moments.paired_moments(left[0], (0, None), (1, None))
         else:
-            m = moments.split_moments(left[0], left[1], 0, None)
+            m = moments.split_moments(left[0], left[1], 0, None, range(1, 1 + len(covariates)))
         yield float(m.lift), float(tests.t_test(m).p)
 
 

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from simulator.log.metrics import METRICS, Better, Metric, Term, directed, direction_of
+from simulator.log.metrics import (
+    METRICS,
+    Better,
+    Metric,
+    MetricRole,
+    Term,
+    declarations,
+    declared,
+    direction_of,
+)
 from simulator.stats.adjustment import clustered
 from simulator.stats.readings import (
     ColumnReading,
@@ -68,6 +77,7 @@ def from_frame(
     arm: str = "arm",
     cluster: str | None = None,
     better: Mapping[str, Better] | None = None,
+    roles: Mapping[str, MetricRole] | None = None,
 ) -> UnitTable:
     """A table of one row per user (split design), or one row per user and arm, every user in every
     arm (paired design).
@@ -93,6 +103,8 @@ def from_frame(
             anything (users, or users' days), and the units of the table are the clusters.
         better: by metric, whether `higher` or `lower` values of it are better; of others as far as
             their names tell (`direction_of`).
+        roles: by metric, what it is for in the decision (`log.metrics.ROLES`); guardrails have a
+            margin and are named with it (`Margins`).
 
     Returns:
         A `UnitTable` by user (or cluster), arms in the order of their first row.
@@ -101,7 +113,7 @@ def from_frame(
         TableError: a column missing or not numeric, a value missing, a word among numbers, numbers
             that can be read in two ways, fewer than two arms, or users that are neither in one arm
             nor in all of them.
-        MetricError: `better` of no metric, or no direction.
+        MetricError: `better` or `roles` of no metric, or no direction or role.
     """
     rows = as_rows(frame)
     asked = None if metrics is None else _asked(metrics)
@@ -122,7 +134,7 @@ def from_frame(
     codes, arms = _arms(rows, arm)
     order = _layout(ids(rows, user), codes, len(arms), rows) if cluster is None else None
     table = sheet.table(codes, arms, order, None if cluster is None else _cluster(rows, cluster))
-    table = replace(table, metrics=directed(table.metrics, better or {}))
+    table = replace(table, metrics=declared(table.metrics, declarations(better, roles)))
     return table if cluster is None else _clustered(table, cluster)
 
 

@@ -4,14 +4,15 @@ but "a difference that matters?".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal
 
 import numpy as np
 
-from simulator.stats import intervals, verdict
+from simulator.log.metrics import UNDIRECTED, Absolute, Declared, Metric, declared
+from simulator.stats import intervals
 from simulator.stats.contrasts import TableMoments
 from simulator.stats.intervals import quantile
 from simulator.stats.moments import Moments
@@ -30,16 +31,9 @@ two ends.
 """
 
 
-UNDIRECTED = (
-    "Its name does not tell. Declare it: --better {0}=lower (or =higher); in Python better={{{0!r}:"
-    " 'lower'}}; in a scenario, metrics: [{{{0}: lower}}]"
-)
-"""How the direction of a metric is declared."""
-
-
 def one_sided(m: Moments, bound: float, *, above: bool) -> float:
     """p of the hypothesis that the true relative lift is at or beyond `bound`, against its being
-    above (or below) it.
+    above (or below) it; of an `Absolute` bound that of the difference, a t test.
 
     The lift is above `bound` where treatment > control + bound |control|: the t test of treatment -
     (1 + bound) control, for a negative control of treatment - (1 - bound) control, linear in the
@@ -48,19 +42,21 @@ def one_sided(m: Moments, bound: float, *, above: bool) -> float:
     control's mean is not distinguishable from 0 (its sign is not known), the larger p of the two.
     NaN without variance.
     """
+    if isinstance(bound, Absolute):
+        return _beyond(m, 1.0, above=above, shift=bound)
     is_distinct = np.square(m.control) > np.square(quantile(m.df, SHOWN)) * m.var_control
     signs = (float(np.sign(m.control)),) if is_distinct else (1.0, -1.0)
     return float(np.max([_beyond(m, 1.0 + sign * bound, above=above) for sign in signs]))
 
 
-def _beyond(m: Moments, theta: float, *, above: bool) -> float:
-    """p of the t test of treatment - theta control against its being above (or below) 0."""
+def _beyond(m: Moments, theta: float, *, above: bool, shift: float = 0.0) -> float:
+    """p of the t test of treatment - theta control against its being above (or below) `shift`."""
     from scipy.special import stdtr
 
     variance = m.var_treatment - 2.0 * theta * m.cov + theta**2 * m.var_control
     if not variance > 1e-12 * (m.var_treatment + theta**2 * m.var_control):
         return float("nan")
-    t = (m.treatment - theta * m.control) / np.sqrt(variance)
+    t = (m.treatment - theta * m.control - shift) / np.sqrt(variance)
     return float(stdtr(m.df, -t if above else t))
 
 
@@ -73,7 +69,13 @@ def equivalence(m: Moments, margin: float) -> float:
     """
     if not margin > 0:
         raise TableError(f"equivalence: the margin must be above 0; got {margin}")
-    return float(np.maximum(one_sided(m, -margin, above=True), one_sided(m, margin, above=False)))
+    lower, upper = _opposite(margin), margin
+    return float(np.maximum(one_sided(m, lower, above=True), one_sided(m, upper, above=False)))
+
+
+def _opposite(margin: float) -> float:
+    """The margin on the other side of 0, in its own unit."""
+    return Absolute(-margin) if isinstance(margin, Absolute) else -margin
 
 
 def non_inferiority(m: Moments, margin: float, higher_is_better: bool = True) -> float:
@@ -86,17 +88,48 @@ def non_inferiority(m: Moments, margin: float, higher_is_better: bool = True) ->
     if not margin > 0:
         raise TableError(f"non-inferiority: the margin must be above 0; got {margin}")
     if higher_is_better:
-        return one_sided(m, -margin, above=True)
+        return one_sided(m, _opposite(margin), above=True)
     return one_sided(m, margin, above=False)
+
+
+def harm(m: Moments, margin: float, higher_is_better: bool = True) -> float:
+    """p of the opposite test: below 0.05 shows that the treatment is worse than the control by more
+    than `margin`.
+    """
+    if higher_is_better:
+        return one_sided(m, _opposite(margin), above=False)
+    return one_sided(m, margin, above=True)
 
 
 @dataclass(frozen=True)
 class Margins:
     """What a test was planned to show besides differences, by metric: `guardrails` that must not
-    get worse by a relative margin, and metrics whose `equivalence` within a margin is asked."""
+    get worse by a margin, and metrics whose `equivalence` within a margin is asked. A margin is a
+    share of the control's mean, or `Absolute`.
+    """
 
     guardrails: Mapping[str, float] = field(default_factory=dict)
     equivalence: Mapping[str, float] = field(default_factory=dict)
+
+
+def planned(
+    metrics: Mapping[str, Metric], margins: Margins | None
+) -> tuple[dict[str, Metric], Margins]:
+    """Metrics and margins that say the same: guardrails of `margins` have that role, and those of
+    the metrics' roles their margin.
+
+    Raises:
+        MetricError: a guardrail of no metric, of one whose direction is not known or that has
+            another role, or a margin that is not positive.
+    """
+    margins = margins or Margins()
+    guards = {
+        name: Declared(role="guardrail", margin=margin)
+        for name, margin in margins.guardrails.items()
+    }
+    metrics = declared(metrics, guards)
+    guardrails = {m.name: m.margin for m in metrics.values() if m.margin is not None}
+    return metrics, Margins(guardrails, margins.equivalence)
 
 
 @dataclass(frozen=True)
@@ -106,16 +139,21 @@ class Margin:
     Attributes:
         kind: `guardrail` or `equivalence`.
         metric, arm: of what.
-        margin: the relative difference that matters.
-        lift: as in the verdict.
-        level: of the interval `low` to `high`, Fieller's, which holds a margin exactly where the
-            one-sided test does not reject it (before adjustment).
+        margin: the difference that matters, as `absolute` says.
+        lift: as in the verdict; of an absolute margin the difference of the means.
+        level: of the interval `low` to `high` (Fieller's of a lift, Student's of a difference),
+            which holds a margin exactly where the one-sided test does not reject it.
         low, high: that interval.
-        p: of the non-inferiority test, or of the two one-sided tests; Holm-adjusted over all of its
-            kind in `p_adjusted`.
+        p: of the non-inferiority test, or of the two one-sided tests.
+        p_adjusted: of equivalences Holm-adjusted over all of them. Of guardrails p itself: an arm
+            ships only if all of its guardrails are safe, and a wrong decision needs the harmed one
+            among them to be found safe, so that each may be tested at .05 (an intersection of
+            rejections: Berger, Technometrics 1982; Schultzberg, Ankargren & Fraanberg, arXiv
+            2402.11609, section 3).
         answer: of a guardrail `safe`: shown not to lose the margin; `harmed`: shown to be worse
             than the control by more than the margin; `not shown`: neither. Of an equivalence
             `equivalent` or `not shown`.
+        absolute: whether margin, lift and interval are in units of the metric, not relative.
         note: what an unbounded interval says, in words; else "".
     """
 
@@ -130,7 +168,12 @@ class Margin:
     p: float
     p_adjusted: float
     answer: Answer
+    absolute: bool = False
     note: str = ""
+
+
+Comparer = Callable[[str, str], Moments | None]
+"""The moments of a metric in an arm against the control's; None where there is no data."""
 
 
 def answer_margins(
@@ -139,8 +182,7 @@ def answer_margins(
     margins: Margins,
     covariates: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Margin]:
-    """Every margin for every other arm: guardrails first, Holm over all guardrails and over all
-    equivalences.
+    """Every margin for every other arm: guardrails first, then equivalences, Holm over these.
 
     Args:
         table: of any design.
@@ -152,90 +194,95 @@ def answer_margins(
         TableError: a margin that is not positive, no such metric or arm, a guardrail of a metric
             whose direction is not known.
     """
-    samples, metrics = TableMoments(table, covariates or {}), table.metrics
-    answers: list[tuple[Margin, bool]] = []
-    asked: list[tuple[Kind, Mapping[str, float]]] = [
-        ("guardrail", margins.guardrails),
-        ("equivalence", margins.equivalence),
+    samples = TableMoments(table, covariates or {})
+
+    def moments_of(metric: str, arm: str) -> Moments | None:
+        return samples.moments(metric, control, arm) if metric in table.numerators else None
+
+    arms = [arm for arm in table.arms if arm != control]
+    return answer_compared(moments_of, arms, table.metrics, margins)
+
+
+def answer_compared(
+    moments_of: Comparer, arms: Sequence[str], metrics: Mapping[str, Metric], margins: Margins
+) -> list[Margin]:
+    """The same of comparisons however they were made.
+
+    Raises:
+        TableError: as `answer_margins`.
+    """
+    for name in (*margins.guardrails, *margins.equivalence):
+        if name not in metrics:
+            raise TableError(f"margin: no metric {name!r}; there are {list(metrics)}")
+    for name in margins.guardrails:
+        if metrics[name].higher_is_better is None:
+            raise TableError(f"guardrail: {UNDIRECTED.format(name)}")
+    guardrails = [
+        _guard(moments_of(name, arm), metrics[name], arm, margin)
+        for arm, (name, margin) in product(arms, margins.guardrails.items())
     ]
-    for kind, by_metric in asked:
-        for arm, (metric, margin) in product(table.arms, by_metric.items()):
-            if metric not in metrics:
-                raise TableError(f"{kind}: no metric {metric!r}; there are {list(metrics)}")
-            if kind == "guardrail" and metrics[metric].higher_is_better is None:
-                raise TableError(
-                    f"guardrail: is more of {metric!r} better, or less? {UNDIRECTED.format(metric)}"
-                )
-            if arm != control:
-                answers.append(
-                    _judge(
-                        samples if metric in table.numerators else None,
-                        table,
-                        kind,
-                        metric,
-                        (control, arm),
-                        margin,
-                    )
-                )
-    rows = []
-    for kind, _ in asked:
-        mine = [pair for pair in answers if pair[0].kind == kind]
-        adjusted = adjust(np.array([one.p for one, _ in mine]))
-        rows += [
-            replace(one, p_adjusted=float(q), answer=_answer(one, float(q), harm))
-            for (one, harm), q in zip(mine, adjusted, strict=True)
-        ]
-    return rows
+    alike = [
+        _alike(moments_of(name, arm), metrics[name], arm, margin)
+        for arm, (name, margin) in product(arms, margins.equivalence.items())
+    ]
+    adjusted = adjust(np.array([one.p for one in alike]))
+    equivalences = []
+    for one, p_adjusted in zip(alike, adjusted, strict=True):
+        is_shown = one.answer == "not shown" and p_adjusted < LEVEL
+        answer: Answer = "equivalent" if is_shown else one.answer
+        equivalences.append(replace(one, p_adjusted=float(p_adjusted), answer=answer))
+    return [*guardrails, *equivalences]
 
 
-def _judge(
-    samples: TableMoments | None,
-    table: UnitTable,
-    kind: Kind,
-    metric: str,
-    arms: tuple[str, str],
-    margin: float,
-) -> tuple[Margin, bool]:
-    """One margin, not yet adjusted nor answered, and whether harm beyond it is shown."""
-    nan = float("nan")
-    blank = Margin(kind, metric, arms[1], margin, nan, SHOWN, nan, nan, nan, nan, "no data")
-    if samples is None:
-        return blank, False
-    m = samples.moments(metric, *arms)
-    row = verdict.row(m, metric, arms[1], table.unit)
-    better = bool(table.metrics[metric].higher_is_better)
-    if row.n_units == 0:
-        return blank, False
-    if row.identical:
-        answer: Answer = "safe" if kind == "guardrail" else "equivalent"
-        return replace(blank, lift=0.0, low=0.0, high=0.0, answer=answer), False
-    if kind == "equivalence":
-        p, harm = equivalence(m, margin), False
-    else:
-        p = non_inferiority(m, margin, better)
-        harm = (
-            one_sided(m, -margin, above=False) if better else one_sided(m, margin, above=True)
-        ) < LEVEL
-    low, high = (float(end) for end in intervals.fieller(m, SHOWN))
-    note = (intervals.unbounded(m, SHOWN) or "") if m.variance > 0 else ""
-    return (
-        replace(
-            blank,
-            lift=row.lift,
-            low=low,
-            high=high,
-            p=p,
-            p_adjusted=p,
-            answer="not shown",
-            note=note,
-        ),
-        harm,
+def _guard(m: Moments | None, metric: Metric, arm: str, margin: float) -> Margin:
+    """The answer to a guardrail."""
+    blank = _blank("guardrail", m, metric, arm, margin)
+    if m is None or blank.answer == "no data":
+        return blank
+    if _is_identical(m):
+        return replace(blank, answer="safe")
+    is_better = bool(metric.higher_is_better)
+    p = non_inferiority(m, margin, is_better)
+    answer: Answer = "not shown"
+    if p < LEVEL:
+        answer = "safe"
+    elif harm(m, margin, is_better) < LEVEL:
+        answer = "harmed"
+    return replace(blank, p=p, p_adjusted=p, answer=answer)
+
+
+def _alike(m: Moments | None, metric: Metric, arm: str, margin: float) -> Margin:
+    """The answer to an equivalence, before it is adjusted."""
+    blank = _blank("equivalence", m, metric, arm, margin)
+    if m is None or blank.answer == "no data":
+        return blank
+    if _is_identical(m):
+        return replace(blank, answer="equivalent")
+    p = equivalence(m, margin)
+    return replace(blank, p=p, p_adjusted=p)
+
+
+def _is_identical(m: Moments) -> bool:
+    return bool(m.control == m.treatment and m.variance == 0)
+
+
+def _blank(kind: Kind, m: Moments | None, metric: Metric, arm: str, margin: float) -> Margin:
+    """A margin with its interval, and without an answer."""
+    nan, in_units = float("nan"), isinstance(margin, Absolute)
+    blank = Margin(
+        kind, metric.name, arm, margin, nan, SHOWN, nan, nan, nan, nan, "no data", in_units
     )
-
-
-def _answer(one: Margin, p_adjusted: float, harm: bool) -> Answer:
-    if one.answer != "not shown":
-        return one.answer  # no data, or identical
-    if p_adjusted < LEVEL:
-        return "safe" if one.kind == "guardrail" else "equivalent"
-    return "harmed" if harm else "not shown"
+    if m is None or (np.isnan(m.control) and np.isnan(m.treatment)):
+        return blank
+    if _is_identical(m):
+        return replace(blank, lift=0.0, low=0.0, high=0.0, answer="not shown")
+    low, high = intervals.difference(m, SHOWN) if in_units else intervals.fieller(m, SHOWN)
+    is_ratio = not in_units and m.variance > 0
+    return replace(
+        blank,
+        lift=float(m.difference if in_units else m.lift),
+        low=float(low),
+        high=float(high),
+        answer="not shown",
+        note=(intervals.unbounded(m, SHOWN) or "") if is_ratio else "",
+    )

@@ -15,7 +15,8 @@ import numpy as np
 from simulator.stats import moments
 from simulator.stats.contrasts import compare
 from simulator.stats.intervals import Method
-from simulator.stats.moments import Floats, Sample
+from simulator.stats.margins import Margin, Margins, answer_compared
+from simulator.stats.moments import Floats, Moments, Sample
 from simulator.stats.replication import (
     Columns,
     Components,
@@ -27,7 +28,7 @@ from simulator.stats.replication import (
 )
 from simulator.stats.tests import Correction
 from simulator.stats.units import Unit, UnitTable, UserDays
-from simulator.stats.verdict import Lift, in_family, row
+from simulator.stats.verdict import Lift, Uncorrected, in_families
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +79,37 @@ def method_lifts(
     if not arms:
         return []
     read = FitTables.read(days, unit)
-    uncorrected: list[tuple[Lift, Components]] = []
+    comparisons: list[Uncorrected] = []
+    components: list[Components] = []
     for arm in arms:
         for metric in days.metrics:
             if metric in days.missing:
                 continue
             result = read.replicated(metric, control, arm)
             if result.methods is not None and result.components is not None:
-                of_methods = row(result.methods, metric, arm, unit, interval)
-                uncorrected.append((of_methods, result.components))
-    rows = in_family([lift for lift, _ in uncorrected], correction)
-    return [MethodLift(lift, parts) for lift, (_, parts) in zip(rows, uncorrected, strict=True)]
+                comparisons.append(Uncorrected(metric, arm, unit, result.methods))
+                components.append(result.components)
+    rows = in_families(comparisons, days.metrics, interval, correction)
+    return list(map(MethodLift, rows, components))
+
+
+def method_margins(
+    days: UserDays, control: str, margins: Margins, *, unit: Unit = "user"
+) -> list[Margin]:
+    """The margins of methods (`margins.answer_margins`), of the arms of which something is
+    known.
+    """
+    arms = [a for a in days.arms if a != control and unknown(days, control, a) is None]
+    if not arms:
+        return []
+    read = FitTables.read(days, unit)
+
+    def moments_of(metric: str, arm: str) -> Moments | None:
+        if metric in days.missing:
+            return None
+        return read.replicated(metric, control, arm).methods
+
+    return answer_compared(moments_of, arms, days.metrics, margins)
 
 
 @dataclass(frozen=True)

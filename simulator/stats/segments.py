@@ -74,23 +74,22 @@ def segments(
     names = [
         m for m in (metrics if metrics is not None else table.numerators) if m in table.numerators
     ]
-    rows: list[Segment] = []
+    groups: list[tuple[str, str]] = []
+    comparisons: list[verdict.Uncorrected] = []
     interactions: list[Interaction] = []
     for group in table.groups:
         parts = {level: part for level, part in _parts(table, group) if _smallest(part) >= LEAST}
         for arm in table.arms if len(parts) > 1 else ():
             for metric in names if arm != control else ():
                 moments = [compare(part, metric, control, arm) for part in parts.values()]
-                rows += [
-                    Segment(group, level, verdict.row(m, metric, arm, table.unit))
-                    for level, m in zip(parts, moments, strict=True)
-                ]
+                groups += [(group, level) for level in parts]
+                comparisons += [verdict.Uncorrected(metric, arm, table.unit, m) for m in moments]
                 q, df, p = heterogeneity(moments)
                 interactions.append(Interaction(group, metric, arm, q, df, p, p))
-    corrected = verdict.in_family([s.row for s in rows])
+    corrected = verdict.in_family(comparisons)
     between = adjust(np.array([i.p for i in interactions]))
     return (
-        [replace(s, row=row) for s, row in zip(rows, corrected, strict=True)],
+        [Segment(*place, row) for place, row in zip(groups, corrected, strict=True)],
         [replace(i, p_adjusted=float(p)) for i, p in zip(interactions, between, strict=True)],
     )
 

@@ -7,17 +7,22 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.stats.moments import Floats, Moments, Number
 
-Correction = Literal["holm", "hochberg", "bh", "none"]
-CORRECTIONS: tuple[Correction, ...] = ("holm", "hochberg", "bh", "none")
+Correction = Literal["holm", "bonferroni", "hochberg", "bh", "none"]
+CORRECTIONS: tuple[Correction, ...] = ("holm", "bonferroni", "hochberg", "bh", "none")
 LEAST = float(np.nextafter(0.0, 1.0))
 """The least p that a double can hold (4.9e-324): no test of data gives 0, so a smaller one is told
 as this.
 """
 
-_STATSMODELS = {"hochberg": "simes-hochberg", "bh": "fdr_bh"}
+_STATSMODELS = {
+    "bonferroni": "bonferroni",
+    "hochberg": "simes-hochberg",
+    "bh": "fdr_bh",
+}
 
 
 class Test(NamedTuple):
@@ -83,8 +88,9 @@ def adjust(p: Floats, method: Correction = "holm") -> Floats:
     """p values `[k]` adjusted for the family that they form; NaN stays NaN and does not count in
     the family.
 
-    Holm (1979), valid under any dependence; Hochberg (1988), under positive dependence; Benjamini &
-    Hochberg (1995) controls the false discovery rate instead; "none" leaves them as they are.
+    Holm (1979) and Bonferroni, valid under any dependence; Hochberg (1988), under positive
+    dependence; Benjamini & Hochberg (1995) controls the false discovery rate instead; "none" leaves
+    them as they are.
     """
     p = np.asarray(p, dtype=np.float64)
     result = p.copy()
@@ -106,6 +112,54 @@ def _holm(p: Floats) -> Floats:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     return np.minimum(adjusted, 1.0)
+
+
+def thresholds(p: Floats, method: Correction = "holm", alpha: float = 0.05) -> Floats:
+    """What each of the p values `[k]` must stay below to be called a difference, the others being
+    what they are: `adjust(p) < alpha` exactly where `p < thresholds(p)`. NaN stays NaN.
+
+    An interval at 1 - threshold therefore excludes 0 exactly where the corrected test rejects it:
+    the test inverted for one parameter. Bonferroni's are simultaneous. Holm's of what it does not
+    reject are the compatible simultaneous bounds of Strassburger & Bretz (Statistics in Medicine
+    2008) and Guilbaud (Biometrical Journal 2008), which have nothing more to say of what it rejects
+    than the sign; here that has the interval of the last step that rejects it, which holds by
+    itself. Those of Benjamini & Hochberg are at the level of Benjamini & Yekutieli (JASA 2005).
+    """
+    p = np.asarray(p, dtype=np.float64)
+    result = np.full(p.shape, np.nan)
+    defined = np.flatnonzero(~np.isnan(p))
+    m = len(defined)
+    if m == 0:
+        return result
+    steps = np.arange(1, m + 1)
+    if method == "bh":
+        levels = alpha * steps / m
+    elif method in ("holm", "hochberg"):
+        levels = alpha / (m - steps + 1)
+    else:
+        levels = np.full(m, level_of_one(m, method, alpha))
+    order = defined[np.argsort(p[defined], kind="stable")]
+    ascending = p[order]
+    if method in ("hochberg", "bh"):  # steps up: the largest level that enough others pass
+        below = np.searchsorted(ascending, levels)
+        for place in order:
+            others = below - (p[place] < levels)
+            result[place] = levels[np.flatnonzero(others >= steps - 1)[-1]]
+        return result
+    # Steps down: the others go first for as long as they pass. Those before a p in the order stand
+    # where they do in `ascending`, those after it one step earlier.
+    first = _first_failure(ascending < levels)
+    later = _first_failure(np.append(ascending[1:], np.inf) < levels)
+    for rank, place in enumerate(order):
+        step = first[0] if first[0] < rank else later[rank]
+        result[place] = levels[step]
+    return result
+
+
+def _first_failure(passed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """From each place on, where the first False stands; the last place if there is none."""
+    places = np.where(passed, len(passed) - 1, np.arange(len(passed)))
+    return np.minimum.accumulate(places[::-1])[::-1]
 
 
 def level_of_one(comparisons: int, correction: Correction, alpha: float = 0.05) -> float:

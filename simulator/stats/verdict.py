@@ -4,15 +4,18 @@ correction and smallest detectable lift.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
+from simulator.log.metrics import Metric, MetricRole
 from simulator.stats import intervals, tests
 from simulator.stats.contrasts import TableMoments, compare
-from simulator.stats.intervals import Method
+from simulator.stats.intervals import Interval, Method
 from simulator.stats.moments import Moments
 from simulator.stats.tests import Correction
 from simulator.stats.units import Unit, UnitTable, UserDays
@@ -21,7 +24,28 @@ LEVEL = 0.95
 POWER = 0.8
 
 FAMILY = "all metrics of all treatment arms, for one kind of unit"
-"""The family over which `p_adjusted` is corrected, as the report states it."""
+"""The family over which `p_adjusted` is corrected where no roles are declared, as the report states
+it.
+"""
+
+FAMILY_OF_ROLES = "metrics of like roles of all treatment arms, for one kind of unit"
+"""The same where roles are declared (`FAMILIES`)."""
+
+Family = Literal["success", "safety", "exploratory"]
+
+FAMILIES: dict[MetricRole, Family] = {
+    "success": "success",
+    "guardrail": "safety",
+    "deterioration": "safety",
+    "quality": "safety",
+    "exploratory": "exploratory",
+}
+"""The tests that are corrected together follow from what they are for: a success is not charged for
+what is looked at besides. Of successes, one is enough to ship, so their error is divided among them
+(a union of rejections); of the tests of safety, one is enough not to ship, so that theirs is, too
+(Schultzberg, Ankargren & Fraanberg, arXiv 2402.11609, section 4). Both by Bonferroni, whose
+intervals are simultaneous; the rest as chosen.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +70,11 @@ class Lift:
         mde: the smallest relative lift that the verdict would call a difference with power .8, as
             the only one of its family: at the level that the correction leaves it
             (`tests.level_of_one`).
-        note: what an unbounded interval says, in words; else "".
+        se: standard error of treatment_mean - control_mean.
+        level_adjusted: of the interval that goes with `p_adjusted` (`tests.thresholds`).
+        low_adjusted, high_adjusted: the ends of that interval of `lift`: it excludes 0 exactly
+            where p_adjusted is below .05 (with Fieller's interval).
+        note: what an unbounded interval at `level_adjusted` says, in words; else "".
     """
 
     metric: str
@@ -63,7 +91,41 @@ class Lift:
     p_adjusted: float
     n_units: int
     mde: float
+    se: float = math.nan
+    level_adjusted: float = LEVEL
+    low_adjusted: float = math.nan
+    high_adjusted: float = math.nan
     note: str = ""
+
+    @property
+    def difference(self) -> float:
+        """treatment_mean - control_mean, in units of the metric."""
+        return self.treatment_mean - self.control_mean
+
+    @property
+    def difference_low(self) -> float:
+        """Lower end of the 95% interval of `difference` (Student's)."""
+        return self._difference_end(LEVEL, -1.0)
+
+    @property
+    def difference_high(self) -> float:
+        """Its upper end."""
+        return self._difference_end(LEVEL, 1.0)
+
+    @property
+    def difference_low_adjusted(self) -> float:
+        """Lower end of its interval at `level_adjusted`: it excludes 0 where the lift's does."""
+        return self._difference_end(self.level_adjusted, -1.0)
+
+    @property
+    def difference_high_adjusted(self) -> float:
+        """Its upper end."""
+        return self._difference_end(self.level_adjusted, 1.0)
+
+    def _difference_end(self, level: float, side: float) -> float:
+        if self.se == 0.0:
+            return self.difference
+        return self.difference + side * float(intervals.quantile(self.df, level)) * self.se
 
     @property
     def identical(self) -> bool:
@@ -88,7 +150,16 @@ class Lift:
         return "up" if self.treatment_mean > self.control_mean else "down"
 
 
-ROW = tuple(one.name for one in fields(Lift) if one.name != "note")
+DIFFERENCE = (
+    "difference",
+    "difference_low",
+    "difference_high",
+    "difference_low_adjusted",
+    "difference_high_adjusted",
+)
+"""The figures of a row that follow from the others."""
+
+ROW = (*(one.name for one in fields(Lift) if one.name != "note"), *DIFFERENCE)
 """The figures of a row, in order: the keys of a row of `lifts` in report.json."""
 
 
@@ -102,7 +173,7 @@ def lifts(
     correction: Correction = "holm",
 ) -> list[Lift]:
     """The lift of every other arm against `control` in every metric, corrected over all rows
-    returned.
+    returned, those of each family by themselves (`FAMILIES`).
 
     Args:
         table: per-unit sums; its layout decides between paired and Welch tests.
@@ -111,7 +182,7 @@ def lifts(
         covariates: by metric, the pre-period columns to adjust it for (CUPED; split tables only:
             twins need none); `own` gives the metric's own pre-period.
         method: interval of the relative lift.
-        correction: of the p values over the rows returned.
+        correction: of the p values over the exploratory rows returned; "none": of no row.
 
     Returns:
         Rows by arm, then metric.
@@ -122,30 +193,86 @@ def lifts(
     table.arm(control)
     names = tuple(table.metrics if metrics is None else metrics)
     samples = TableMoments(table, covariates or {})
-    rows = []
+    comparisons = []
     for arm in table.arms:
         for name in names if arm != control else ():
-            known = name in table.numerators
-            rows.append(
-                row(samples.moments(name, control, arm), name, arm, table.unit, method)
-                if known
-                else _no_data(name, arm, table.unit)
-            )
-    return in_family(rows, correction)
+            is_known = name in table.numerators
+            m = samples.moments(name, control, arm) if is_known else None
+            comparisons.append(Uncorrected(name, arm, table.unit, m))
+    return in_families(comparisons, table.metrics, method, correction)
 
 
-def in_family(rows: Sequence[Lift], correction: Correction = "holm") -> list[Lift]:
-    """The rows as one family: p corrected for all of them, and the lift that the corrected verdict
-    would find.
+@dataclass(frozen=True, slots=True)
+class Uncorrected:
+    """One comparison before it joins its family; `moments`: None without data."""
+
+    metric: str
+    arm: str
+    unit: Unit
+    moments: Moments | None
+
+
+def in_families(
+    comparisons: Sequence[Uncorrected],
+    metrics: Mapping[str, Metric],
+    method: Method = "fieller",
+    correction: Correction = "holm",
+) -> list[Lift]:
+    """The rows of comparisons, each corrected in the family of its metric's role; in their
+    order.
     """
-    adjusted = tests.adjust(np.array([row.p for row in rows]), correction)
-    level = 1.0 - tests.level_of_one(
-        int(np.count_nonzero(~np.isnan(adjusted))), correction, 1.0 - LEVEL
-    )
-    return [
-        replace(row, p_adjusted=float(p), mde=_at_level(row, level))
-        for row, p in zip(rows, adjusted, strict=True)
-    ]
+    families: dict[Family, list[int]] = {}
+    for place, one in enumerate(comparisons):
+        families.setdefault(FAMILIES[metrics[one.metric].role], []).append(place)
+    rows: dict[int, Lift] = {}
+    for family, places in families.items():
+        own = correction_in(family, correction)
+        members = in_family([comparisons[place] for place in places], method, own)
+        rows.update(zip(places, members, strict=True))
+    return [rows[place] for place in range(len(comparisons))]
+
+
+def correction_in(family: Family, correction: Correction) -> Correction:
+    """How p is corrected in a family, where `correction` is chosen for what is exploratory."""
+    return correction if family == "exploratory" or correction == "none" else "bonferroni"
+
+
+def in_family(
+    comparisons: Sequence[Uncorrected], method: Method = "fieller", correction: Correction = "holm"
+) -> list[Lift]:
+    """The rows of comparisons as one family: p corrected for all of them, the interval that says
+    the same, and the lift that the corrected verdict would find.
+    """
+    rows = [_uncorrected(one, method) for one in comparisons]
+    p = np.array([row.p for row in rows])
+    adjusted, alphas = tests.adjust(p, correction), tests.thresholds(p, correction, 1.0 - LEVEL)
+    tested = int(np.count_nonzero(~np.isnan(adjusted)))
+    detecting = 1.0 - tests.level_of_one(tested, correction, 1.0 - LEVEL)
+    corrected = []
+    for one, row, p_adjusted, alpha in zip(comparisons, rows, adjusted, alphas, strict=True):
+        level = LEVEL if np.isnan(alpha) else 1.0 - float(alpha)
+        low, high, note = row.low, row.high, row.note
+        if one.moments is not None:
+            low, high = _ends(one.moments, method, level)
+            note = _note(one.moments, method, level)
+        corrected.append(
+            replace(
+                row,
+                p_adjusted=float(p_adjusted),
+                mde=_at_level(row, detecting),
+                level_adjusted=level,
+                low_adjusted=low,
+                high_adjusted=high,
+                note=note,
+            )
+        )
+    return corrected
+
+
+def _uncorrected(one: Uncorrected, method: Method) -> Lift:
+    if one.moments is None:
+        return _no_data(one.metric, one.arm, one.unit)
+    return row(one.moments, one.metric, one.arm, one.unit, method)
 
 
 def _at_level(row: Lift, level: float) -> float:
@@ -187,13 +314,10 @@ def _no_data(metric: str, arm: str, unit: Unit) -> Lift:
 
 def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller") -> Lift:
     """The row that moments of one comparison amount to, however they were made (plain, adjusted,
-    clustered).
+    clustered), as the only one of its family.
     """
     test = tests.t_test(m)
-    low, high = intervals.METHODS[method](m, LEVEL)
-    ratio = m.lift
-    if m.control == m.treatment and m.variance == 0:
-        ratio = low = high = 0.0
+    low, high = _ends(m, method, LEVEL)
     # Nothing is known of a ratio of which neither arm has a denominator.
     nothing = np.isnan(m.control) and np.isnan(m.treatment)
     return Lift(
@@ -202,29 +326,46 @@ def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller
         unit,
         float(m.control),
         float(m.treatment),
-        float(ratio),
-        float(low),
-        float(high),
+        0.0 if _is_identical(m) else float(m.lift),
+        low,
+        high,
         float(test.statistic),
         float(test.df),
         float(test.p),
         float(test.p),
         0 if nothing else int(m.n_units),
         smallest_detectable(m),
-        _note(m, method) if m.variance > 0 else "",
+        float(np.sqrt(m.variance)),
+        LEVEL,
+        low,
+        high,
+        _note(m, method, LEVEL),
     )
 
 
-def _note(m: Moments, method: Method) -> str:
+def _is_identical(m: Moments) -> bool:
+    return bool(m.control == m.treatment and m.variance == 0)
+
+
+def _ends(m: Moments, method: Method, level: float) -> Interval:
+    """The interval of the lift; 0 alone where no unit differs."""
+    if _is_identical(m):
+        return Interval(0.0, 0.0)
+    return Interval(*map(float, intervals.METHODS[method](m, level)))
+
+
+def _note(m: Moments, method: Method, level: float) -> str:
     """Why an interval of the relative lift is unbounded or does not exist, in words; "" where it is
     an ordinary one.
     """
+    if not m.variance > 0:
+        return ""
     if method == "log" and not m.control * m.treatment > 0:
         return (
             "the means do not have one sign, so the logarithm of their ratio, and an interval by"
             " it, does not exist"
         )
-    return (intervals.unbounded(m, LEVEL) or "") if method == "fieller" else ""
+    return (intervals.unbounded(m, level) or "") if method == "fieller" else ""
 
 
 def smallest_detectable(m: Moments, power: float = POWER, level: float = LEVEL) -> float:

@@ -100,6 +100,7 @@ def _facts(c: Content) -> Facts:
 
 def _gates(c: Content) -> Iterator[Gate]:
     """What must be read before the lifts: each red check whole, amber ones by name."""
+    yield from decision.decision_gates(c)
     for check in c.red():
         yield Gate("red", f"Red: {check.name}.", f"{check.value} {check.meaning}")
     amber = [check.name.lower() for check in c.checks if check.status == "amber"]

@@ -178,6 +178,5 @@ def _within(row: Lift | None) -> Cell:
     """The lift in a segment, its interval and adjusted p below."""
     if row is None or not is_defined(row.lift):
         return Cell("n/a", None)
-    return lift_cell(
-        row, under=f"{interval(row.low, row.high, 1)}; p {probability(row.p_adjusted)}"
-    )
+    ends = interval(row.low_adjusted, row.high_adjusted, 1)
+    return lift_cell(row, under=f"{ends}; p {probability(row.p_adjusted)}")

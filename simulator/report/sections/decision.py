@@ -10,9 +10,11 @@ from simulator.page.blocks import (
     Cell,
     Column,
     Fold,
+    Gate,
     Heading,
     Points,
     Section,
+    Status,
     Table,
     Words,
     columns,
@@ -22,19 +24,35 @@ from simulator.page.blocks import (
 from simulator.page.words import detects, interval, number, percent, title
 from simulator.report import plots
 from simulator.report.content import Content, Headline, Verdict
-from simulator.report.sections.cells import interval_cell, lift_cell, metric_and_arm, p_cell
+from simulator.report.sections.cells import (
+    adjusted_cell,
+    both_lifts_cell,
+    lift_cell,
+    metric_and_arm,
+    p_cell,
+)
 from simulator.report.sentences import (
     MEANINGS,
     SIGNS,
     better,
     corrected,
     directions,
+    margin_size,
     method_line,
     more_fits,
     stated,
     tone,
 )
 from simulator.stats.verdict import Lift
+
+DECISION_LIGHTS: dict[str, Status] = {"ship": "green", "hold": "amber", "drop": "red"}
+
+
+def decision_gates(c: Content) -> Iterator[Gate]:
+    """The decision on each arm: the first line of every report."""
+    for one in c.decision.arms if c.decision is not None else ():
+        lead, _, reasons = one.sentence.partition(": ")
+        yield Gate(DECISION_LIGHTS[one.answer], f"{lead}.", f"{reasons[:1].upper()}{reasons[1:]}")
 
 
 def verdict(c: Content) -> Section | None:
@@ -59,9 +77,9 @@ def verdict(c: Content) -> Section | None:
             lines.append(
                 (
                     Cell(title(row.metric), sign=SIGNS[verdict.verdict], kind=kind),
-                    lift_cell(row, kind=f"lift {kind}"),
+                    both_lifts_cell(row, kind=f"lift {kind}"),
                     Cell(figure=strips[row.arm, row.metric]),
-                    interval_cell(row),
+                    adjusted_cell(row),
                     p_cell(row.p_adjusted),
                     Cell(
                         _stated(c, verdict),
@@ -76,7 +94,9 @@ def verdict(c: Content) -> Section | None:
             Table(summary.sentence, heads, lines, kind="forest", foot=axis),
         ]
     note = (
-        f"Per {c.unit}; lift over the control with its 95% interval. Adjusted p: {corrected(c)}."
+        f"Per {c.unit}; lift over the control with its 95% interval, and below it the difference"
+        f" in units of the metric with its own. Intervals and p are adjusted: {corrected(c)}. An"
+        " interval excludes 0 where the verdict is up or down."
         " Detects: the smallest true lift that a run of this size calls up or down four times in"
         " five, after the adjustment. ▲ higher and ▼ lower than the control after adjustment; ○"
         " undecided: a difference is neither shown nor excluded; = identical. An arrow at the end"
@@ -157,7 +177,7 @@ def _decided(c: Content, row: Lift, verdict: str) -> Cell:
     """The interval of a lift under the sign and in the colour of its verdict."""
     direction = c.metrics[row.metric].higher_is_better
     kind = tone(verdict, direction)
-    ends = interval_cell(row).text
+    ends = adjusted_cell(row).text
     return Cell(ends, sign=SIGNS[verdict], kind=kind, hint=stated(verdict, direction))
 
 
@@ -190,8 +210,9 @@ def margins(c: Content) -> Section | None:
         "A guardrail is safe where it is shown not to lose its margin (non-inferiority), harmed"
         " where it is shown to lose more. Equivalent: two one-sided tests show the lift to lie"
         " within the margin. Not shown is not a fault of the arm: the test is too small. Adjusted"
-        " p: Holm over all guardrails, and over all equivalences. The interval is the test's own:"
-        " it holds the margin where the one-sided test at 5% does not reject it, before adjustment."
+        " p: Holm over all equivalences; each guardrail is tested at 5%, since all of an arm's must"
+        " be safe. The interval is the test's own: it holds the margin where the one-sided test at"
+        " 5% does not reject it, before adjustment. A margin without % is in the metric's units."
     )
     tones = {"safe": "good", "equivalent": "good", "harmed": "bad"}
     rows = []
@@ -199,15 +220,18 @@ def margins(c: Content) -> Section | None:
         asked = (
             plain(row.kind),
             plain(better(c.metrics[row.metric])),
-            numeric(percent, row.margin, 2, False),
+            Cell(margin_size(row), row.margin),
         )
-        within = plain("n/a" if row.answer == "no data" else interval(row.low, row.high))
+        ends = interval(row.low, row.high)
+        if row.absolute:
+            ends = f"{number(row.low)} to {number(row.high)}"
+        within = plain("n/a" if row.answer == "no data" else ends)
         answer = Cell(row.answer, kind=tones.get(row.answer, "open"))
         rows.append(
             (
                 *metric_and_arm(row),
                 *asked,
-                lift_cell(row),
+                numeric(number, row.lift) if row.absolute else lift_cell(row),
                 within,
                 p_cell(row.p),
                 p_cell(row.p_adjusted),

@@ -29,12 +29,29 @@ from simulator.page.words import (
     whole,
 )
 from simulator.report.content import Content
-from simulator.report.sections.cells import interval_cell, lift_cell, metric_and_arm, p_cell
+from simulator.report.sections.cells import (
+    both_lifts_cell,
+    interval_cell,
+    lift_cell,
+    metric_and_arm,
+    p_cell,
+)
 from simulator.report.sentences import better, corrected, errors_by_day
 from simulator.stats.intervals import GROUNDS
 from simulator.stats.verdict import Lift
 
-FIGURES = ("Arm's mean", "Lift", "Low", "High", "t", "df", "p", "Adjusted p", "Units", "Detects")
+FIGURES = (
+    "Arm's mean",
+    "Lift",
+    "Low",
+    "High",
+    "t",
+    "df",
+    "p",
+    "Adjusted p",
+    "Units",
+    "Detects",
+)
 """The heads of the figures of a row of `lifts`, below that of the control's mean, which is its
 name.
 """
@@ -44,10 +61,11 @@ def _figures_of(row: Lift) -> Iterator[Cell]:
     """Every figure of a row, in the order of FIGURES, the control's mean first."""
     yield numeric(number, row.control_mean)
     yield numeric(number, row.treatment_mean)
-    yield lift_cell(row)
-    for end in (row.low, row.high):
+    yield both_lifts_cell(row)
+    for end, adjusted in ((row.low, row.low_adjusted), (row.high, row.high_adjusted)):
         is_open = is_defined(row.lift) and not is_defined(end)
-        yield Cell("unbounded", None) if is_open else numeric(percent, end)
+        under = percent(adjusted) if is_defined(adjusted) else ""
+        yield Cell("unbounded", None) if is_open else numeric(percent, end, under=under)
     yield numeric(number, row.t)
     yield numeric(number, row.df)
     yield p_cell(row.p)
@@ -95,7 +113,11 @@ def all_numbers(c: Content) -> Section | None:
 
 def _grounds_of(c: Content) -> str:
     ground = GROUNDS[c.choices.interval]
-    return f"Intervals of the relative lift by {ground}; adjusted p: {corrected(c)}."
+    return (
+        f"Intervals of the relative lift by {ground}. Below a lift stands the difference, below an"
+        f" end of its interval that of the adjusted one, which the verdict shows. Adjusted:"
+        f" {corrected(c)}."
+    )
 
 
 def by_day(c: Content) -> Section | None:

@@ -1,0 +1,332 @@
+"""Ship, hold or drop: what the rows of a verdict amount to, by the roles of their metrics.
+
+The rule is that of Schultzberg, Ankargren & Fraanberg, "Risk-aware product decisions in A/B tests
+with multiple metrics" (arXiv 2402.11609, 2024). An arm ships if and only if
+
+- at least one success metric is shown to be better,
+- every guardrail is shown not to lose its margin,
+- no success, guardrail or deterioration metric is shown to be worse,
+- and nothing says that the test itself is unsound: a red check, a quality metric that differs.
+
+What it promises, with tests at alpha = .05 (`verdict.FAMILIES`, `margins.Margin`):
+
+- where no success metric is better, an arm ships in at most alpha / 2 of tests, whatever the number
+  of success metrics and of arms: a better side of a two-sided test at alpha, divided among them;
+- where a guardrail of an arm loses its margin, that arm ships in at most alpha of tests;
+- where an arm is better in a success metric and loses nothing, it does not ship in at most
+  (G + 1) beta + alpha / 2 of tests: G guardrails and a success that are each found with power
+  1 - beta, and a harm that is not there. `power_of_each` is the power that each of them needs.
+
+A row that is shown to be worse, or a guardrail beyond its margin, drops the arm; all else is held.
+Everything here is a function of rows: no data is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from simulator.log.metrics import Metric, MetricRole
+from simulator.stats import margins as bounds
+from simulator.stats.adjustment import pre_periods
+from simulator.stats.margins import Margin, Margins
+from simulator.stats.replication import Components
+from simulator.stats.units import UnitTable
+from simulator.stats.verdict import POWER, Lift, lifts, noncentrality
+
+
+class HasRole(Protocol):
+    """What a decision must know of a metric (`log.metrics.Metric`)."""
+
+    @property
+    def role(self) -> MetricRole: ...
+    @property
+    def higher_is_better(self) -> bool | None: ...
+
+
+Answer = Literal["ship", "hold", "drop"]
+Ground = Literal["models", "methods"]
+Cause = Literal[
+    "better", "worse", "harmed", "red", "unknown", "unsound", "worse within", "not better", "unsafe"
+]
+"""Why an arm is decided as it is: a success that is better; a metric that is worse; a guardrail
+that loses more than its margin; a red check; methods of which nothing is known; a quality metric
+that differs; a guardrail that is worse, by less than its margin; a success that is not shown to be
+better; a guardrail that is not shown to be safe.
+"""
+
+DROPS: tuple[Cause, ...] = ("worse", "harmed")
+UNSOUND: tuple[Cause, ...] = ("red", "unknown", "unsound")
+"""Causes for which no lift may be acted upon, in either way."""
+
+MOST_FITS = 100
+MOST_TIMES = 100.0
+"""How many times the users there were may be asked for: more is `no number of users`."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason of a decision.
+
+    Attributes:
+        cause: the kind of reason.
+        subject: the metric; of a red check its name, of unknown methods why.
+        users: how many more users (days, where days are the units) would show it with the power
+            that the rule needs (`power_of_each`), if the true lift is the measured one; NaN: no
+            reasonable number.
+        fits: how many more fits would, with as many users; NaN: none, or fits do not matter.
+    """
+
+    cause: Cause
+    subject: str
+    users: float = math.nan
+    fits: float = math.nan
+
+
+@dataclass(frozen=True)
+class ArmDecision:
+    """What is decided on an arm.
+
+    Attributes:
+        arm: the arm.
+        answer: ship, hold or drop.
+        reasons: those that decide first.
+        sentence: the same in words, in a report.
+    """
+
+    arm: str
+    answer: Answer
+    reasons: tuple[Reason, ...]
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is decided on a test.
+
+    Attributes:
+        on: whether the rows speak of the models that were trained or of the methods.
+        arms: each treatment arm, in the order of the report.
+    """
+
+    on: Ground
+    arms: tuple[ArmDecision, ...]
+
+    @property
+    def answer(self) -> Answer:
+        """Of the test: `ship` where an arm ships, `drop` where all are dropped, else `hold`."""
+        answers = {one.answer for one in self.arms}
+        if "ship" in answers:
+            return "ship"
+        return "drop" if answers == {"drop"} else "hold"
+
+
+def power_of_each(guardrails: int, power: float = POWER) -> float:
+    """The power that the success and each guardrail need, so that all are found with `power`."""
+    return 1.0 - (1.0 - power) / (guardrails + 1)
+
+
+def decide(
+    rows: Sequence[Lift],
+    margins: Sequence[Margin],
+    metrics: Mapping[str, HasRole],
+    *,
+    on: Ground = "models",
+    red: Sequence[str] = (),
+    unknown: Mapping[str, str] | None = None,
+    components: Mapping[tuple[str, str], Components] | None = None,
+) -> Decision | None:
+    """The decision on each arm; None where no metric is declared a success.
+
+    Args:
+        rows: of the verdict, of one kind of unit, corrected by role.
+        margins: the answers to the guardrails.
+        metrics: by name, with their roles and directions.
+        on: what the rows speak of.
+        red: names of red checks.
+        unknown: by arm, why nothing is known of its method.
+        components: by arm and metric, what the variance of a method's difference is made of.
+    """
+    if not any(metric.role == "success" for metric in metrics.values()):
+        return None
+    unknown = unknown or {}
+    guardrails = sum(metric.role == "guardrail" for metric in metrics.values())
+    power = power_of_each(guardrails)
+    arms = []
+    for arm in dict.fromkeys([*(row.arm for row in rows), *unknown]):
+        reasons = [Reason("red", name) for name in red]
+        if arm in unknown:
+            reasons.append(Reason("unknown", unknown[arm]))
+        own = [row for row in rows if row.arm == arm]
+        by_metric = {row.metric: row for row in own}
+        parts = {metric: one for (of, metric), one in (components or {}).items() if of == arm}
+        for row in own:
+            reasons += _of_row(row, metrics[row.metric])
+        for margin in margins:
+            if margin.arm == arm and margin.kind == "guardrail":
+                guarded = by_metric.get(margin.metric)
+                reasons += _of_margin(margin, guarded, metrics, power, parts.get(margin.metric))
+        if not any(reason.cause == "better" for reason in reasons):
+            for row in own:
+                if metrics[row.metric].role == "success":
+                    reasons.append(_not_better(row, metrics, power, parts.get(row.metric)))
+        arms.append(_decided(arm, reasons))
+    return Decision(on, tuple(arms))
+
+
+def _decided(arm: str, reasons: Sequence[Reason]) -> ArmDecision:
+    """The answer that reasons amount to, those that make it first."""
+    causes = {reason.cause for reason in reasons}
+    answer: Answer = "hold"
+    if causes & set(UNSOUND):
+        first = UNSOUND
+    elif causes & set(DROPS):
+        answer, first = "drop", DROPS
+    elif causes == {"better"}:
+        answer, first = "ship", ("better",)
+    else:
+        first = ("worse within", "unsafe", "not better")
+    ordered = sorted(reasons, key=lambda reason: reason.cause not in first)
+    return ArmDecision(arm, answer, tuple(ordered))
+
+
+def is_better(row: Lift, metric: HasRole) -> bool | None:
+    """Whether a row is shown to be better (True) or worse (False); None: neither."""
+    if row.words not in ("up", "down") or metric.higher_is_better is None:
+        return None
+    return (row.words == "up") == metric.higher_is_better
+
+
+def _of_row(row: Lift, metric: HasRole) -> list[Reason]:
+    """What a difference that is shown means for the decision."""
+    role: MetricRole = metric.role
+    if role == "quality" and row.words in ("up", "down"):
+        return [Reason("unsound", row.metric)]
+    outcome = is_better(row, metric)
+    if role == "success" and outcome is True:
+        return [Reason("better", row.metric)]
+    if outcome is False and role in ("success", "deterioration"):
+        return [Reason("worse", row.metric)]
+    return []
+
+
+def _of_margin(
+    margin: Margin,
+    row: Lift | None,
+    metrics: Mapping[str, HasRole],
+    power: float,
+    components: Components | None,
+) -> list[Reason]:
+    """What the answer to a guardrail means for the decision; `row`: of the same metric, None where
+    there is none.
+    """
+    metric = metrics[margin.metric]
+    if row is None or margin.answer == "no data":
+        return [Reason("unsafe", margin.metric)]
+    if margin.answer == "harmed":
+        return [Reason("harmed", margin.metric)]
+    if margin.answer == "safe":
+        is_worse = is_better(row, metric) is False
+        return [Reason("worse within", margin.metric)] if is_worse else []
+    sign = 1.0 if metric.higher_is_better else -1.0
+    size = margin.margin * (1.0 if margin.absolute else abs(row.control_mean))
+    distance = size + sign * row.difference
+    return [_missing("unsafe", row, distance, power, 1.0 - 2.0 * bounds.LEVEL, components)]
+
+
+def _not_better(
+    row: Lift, metrics: Mapping[str, HasRole], power: float, components: Components | None
+) -> Reason:
+    """A success that is not shown to be better, with what would show it."""
+    metric = metrics[row.metric]
+    distance = row.difference if metric.higher_is_better else -row.difference
+    return _missing("not better", row, distance, power, row.level_adjusted, components)
+
+
+def _missing(
+    cause: Cause,
+    row: Lift,
+    distance: float,
+    power: float,
+    level: float,
+    components: Components | None,
+) -> Reason:
+    """The reason with the users or fits that are missing, if the truth is as it was measured.
+
+    A test at `level` (two-sided) finds a true `distance` with `power` where its standard error is
+    distance / noncentrality. More users lessen the users' part of the variance, more fits that of
+    the fits, and add degrees of freedom.
+    """
+    if not (distance > 0 and row.se > 0 and row.df >= 1):
+        return Reason(cause, row.metric)
+    if components is None:
+        of_users, of_fits, fits = row.se**2, 0.0, 0
+    else:
+        (of_users, of_fits), fits = components.of_the_mean, components.n_fits
+    needed = (distance / noncentrality(row.df, power, level)) ** 2
+    users = math.nan
+    if needed > of_fits:
+        times = of_users / (needed - of_fits)
+        if times <= MOST_TIMES:
+            users = float(max(math.ceil((times - 1.0) * row.n_units), 0))
+    return Reason(
+        cause, row.metric, users, _more_fits(distance, power, level, (of_users, of_fits), fits)
+    )
+
+
+def _more_fits(
+    distance: float, power: float, level: float, parts: tuple[float, float], fits: int
+) -> float:
+    """How many more fits would show `distance`, with as many users; NaN: none of MOST_FITS."""
+    of_users, of_fits = parts
+    if fits < 2 or of_fits == 0.0:
+        return math.nan
+    for more in range(1, MOST_FITS):
+        variance = of_users + of_fits * fits / (fits + more)
+        if distance >= noncentrality(fits + more - 1.0, power, level) * math.sqrt(variance):
+            return float(more)
+    return math.nan
+
+
+def decide_table(
+    table: UnitTable, control: str, margins: Margins | None = None, red: Sequence[str] = ()
+) -> Decision | None:
+    """The decision on a table of units, on its models: `decide` on the rows of its verdict.
+
+    Raises:
+        MetricError, TableError: as `evidence`.
+    """
+    return decide(*evidence(table, control, margins), red=red)
+
+
+def evidence(
+    table: UnitTable, control: str, margins: Margins | None = None
+) -> tuple[list[Lift], list[Margin], Mapping[str, Metric]]:
+    """What a decision on a table rests on: the rows of its verdict, the answers to its margins, and
+    its metrics with their roles.
+
+    Raises:
+        MetricError, TableError: a margin or a role that cannot be, no such arm.
+    """
+    metrics, asked = bounds.planned(table.metrics, margins)
+    table = replace(table, metrics=metrics)
+    past = pre_periods(table)
+    rows = lifts(table, control, covariates=past)
+    return rows, bounds.answer_margins(table, control, asked, past), metrics
+
+
+def count_answers(
+    tables: Iterable[UnitTable], control: str, margins: Margins | None = None
+) -> dict[str, dict[Answer, int]]:
+    """How often each arm is shipped, held and dropped over many tables (re-randomised ones): what
+    the rule does where the truth is known.
+    """
+    counts: dict[str, dict[Answer, int]] = {}
+    for table in tables:
+        decision = decide_table(table, control, margins)
+        for one in decision.arms if decision is not None else ():
+            own = counts.setdefault(one.arm, {"ship": 0, "hold": 0, "drop": 0})
+            own[one.answer] += 1
+    return counts
