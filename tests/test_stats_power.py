@@ -159,6 +159,33 @@ def test_a_split_needs_at_least_the_days_that_twins_need() -> None:
     assert _days(days, "click", ("a", "b"), 0.012, wish, 1) == {"paired": None, "split": None}
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_users_that_a_lift_needs_are_known_as_well_as_the_pilot_tells(paired: bool) -> None:
+    """Of 300 pilots the logarithm of the need spreads as each says of itself."""
+    rng = np.random.default_rng(6)
+    n = 300
+    needs: dict[str, list[float]] = {}
+    errors: dict[str, list[float]] = {}
+    for _ in range(300):
+        before = rng.gamma(8.0, 1.25, n)
+        own = before * rng.gamma(16.0, 1 / 16, n)
+        other = own + rng.normal(0, 2.0, n)
+        table = units.UnitTable(
+            "user",
+            ("a", "b"),
+            {m.name: m for m in units.chosen(["click"])},
+            {"click": np.stack([own, other]) if paired else own},
+            assigned=None if paired else np.zeros(n, dtype=int),
+            covariates={"click": before},
+        )
+        pilot = power.pilot(table, "click", "a", "b")
+        for design in ("paired", "cuped") if paired else ("split", "cuped"):
+            needs.setdefault(design, []).append(2 * np.log(pilot.relative_error(design, 1)))
+            errors.setdefault(design, []).append(pilot.log_errors[design])
+    for design, logs in needs.items():
+        assert np.median(errors[design]) == pytest.approx(np.std(logs), rel=0.2), design
+
+
 SIMULATED = re.compile(r"^(?:paired|split|cuped) +[\d,]+ +[\d.]+% +[\d.]+% to", re.MULTILINE)
 
 

@@ -363,6 +363,7 @@ def _plan(
         )
         found["designs"][design] = {
             "users_needed": need if known else None,
+            "users_needed_ends": _ends(need, pilot.log_errors.get(design)) if known else None,
             "by_power": (
                 {
                     f"{t:g}": _finite(powers.users_needed(pilot, lift, design, t, level))
@@ -379,6 +380,14 @@ def _plan(
             "curve": None if drawn is None else asdict(drawn),
         }
     return found
+
+
+def _ends(need: float, log_error: float | None) -> tuple[float, float] | None:
+    """The 95% interval of the users needed, as far as the pilot's users leave it open."""
+    if log_error is None:
+        return None
+    factor = math.exp(1.959963984540054 * log_error)
+    return need / factor, need * factor
 
 
 def _days(
@@ -473,7 +482,9 @@ def _needs(plan: Mapping[str, Any]) -> Table:
     rows = []
     for design, figures in designs.items():
         by_power = figures["by_power"] or {}
-        cells = [_count(figures["users_needed"])]
+        ends = figures["users_needed_ends"]
+        between = "" if ends is None else f" ({_count(ends[0])} to {_count(ends[1])})"
+        cells = [_count(figures["users_needed"]) + between]
         cells += [_count(by_power.get(f"{power:g}")) for power in CURVE]
         if shows:
             cells.append(percent(figures["detectable"], 2, sign=False))

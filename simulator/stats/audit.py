@@ -222,7 +222,7 @@ def audit(
 ) -> Audit:
     """Count the error rates of every analysis on a paired run; those of ranks at the largest size
     only, those of quantiles at the largest that leaves ROOM. Where users live with many fits, also
-    those of the verdict on methods (`stats.fit_audit`).
+    those of the verdict on methods (`stats.fit_audit`), at the size of the quantiles.
 
     Args:
         days: sums of the run.
@@ -247,13 +247,14 @@ def audit(
     counted = tuple(a for a in every if is_asked(a.name, analyses))
     if days.n_users > most:
         days = days.users(np.sort(np.random.default_rng(seed).permutation(days.n_users)[:most]))
+    small = max((n for n in sizes if n * ROOM <= days.n_users), default=min(sizes))
     methods = fit_audit(
         days,
         control,
         arms=arms,
         repetitions=fit_repetitions,
         sizes=fits,
-        n=max(sizes),
+        n=small,
         seed=seed,
         analyses=analyses,
         progress=progress,
@@ -271,7 +272,6 @@ def audit(
     rows: list[AuditedAnalysis] = []
     planted: list[Planted] = []
     done, last = 0, max(sizes)
-    small = max((n for n in sizes if n * ROOM <= days.n_users), default=min(sizes))
     for n in sizes if counted else ():
         counts = {
             (o.arm, o.metric, a.name): _Tally()

@@ -169,15 +169,15 @@ class _Sample:
     def _table(self, arms: tuple[str, str], fits: Indices) -> UnitTable:
         """What users do in both arms with the `fits` `[2, n or 1]`."""
         people = self.population
-        tops, bottoms = (
-            {
-                metric: self._seen([values[f, people.arms.index(a), self.users] for a, f in sides])
-                for metric, values in sums.items()
-            }
-            for sides in [list(zip(arms, fits, strict=True))]
-            for sums in (people.top, people.bottom)
+        sides = [(fit, people.arms.index(arm)) for fit, arm in zip(fits, arms, strict=True)]
+
+        def sums(of: Mapping[str, Floats]) -> dict[str, Floats]:
+            answers = {m: [v[fit, arm, self.users] for fit, arm in sides] for m, v in of.items()}
+            return {metric: self._seen(both) for metric, both in answers.items()}
+
+        return UnitTable(
+            "user", SIDES, people.metrics, sums(people.top), sums(people.bottom), self.assigned
         )
-        return UnitTable("user", SIDES, people.metrics, tops, bottoms, self.assigned)
 
     def _seen(self, answers: Sequence[Floats]) -> Floats:
         """Both answers of each user `[2, n]`, or the one that is seen `[n]`."""

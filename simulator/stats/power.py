@@ -4,8 +4,8 @@ formula and by simulation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -53,6 +53,8 @@ class Pilot:
             nobody had twins or they never differ.
         correlation: of a user's value with the pre-period, or None where there is none.
         n_users: users that these come from; 0 for figures given by hand.
+        log_errors: by design, the standard error of the logarithm of the users that a lift needs,
+            from what the pilot's own users leave uncertain; empty for figures given by hand.
     """
 
     metric: str
@@ -61,6 +63,7 @@ class Pilot:
     sd_difference: float | None = None
     correlation: float | None = None
     n_users: int = 0
+    log_errors: Mapping[PlanName, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.mean) and self.mean != 0):
@@ -181,14 +184,30 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
             )
     difference = float((answers - base).std(ddof=1)) if table.paired and len(base) > 1 else 0.0
     sd = float(base.std(ddof=1)) if len(base) > 1 else float("nan")
+    away: dict[PlanName, Floats] = {"split": base - base.mean()} if sd > 0 else {}
+    if difference:
+        away["paired"] = answers - base - (answers - base).mean()
+    if correlation is not None and covariate is not None:
+        away["cuped"] = _standard(base) - correlation * _standard(own)
+    mean = float(base.mean()) if len(base) else float("nan")
     return Pilot(
         metric,
-        float(base.mean()) if len(base) else float("nan"),
+        mean,
         sd,
         difference or None,
         correlation,
         len(base),
+        {design: _log_error(residuals, base) for design, residuals in away.items()} if mean else {},
     )
+
+
+def _log_error(residuals: Floats, values: Floats) -> float:
+    """Standard error of log(variance / mean^2), to which the users that a lift needs are
+    proportional: by the delta method, each user i adds r_i^2 / s^2 - 1 - 2 (z_i - m) / m over n.
+    """
+    variance, mean = np.square(residuals).mean(), values.mean()
+    influence = np.square(residuals) / variance - 1.0 - 2.0 * (values - mean) / mean
+    return float(influence.std(ddof=1) / np.sqrt(len(values)))
 
 
 def power(p: Pilot, lift: float, n: int, design: PlanName, level: float = 0.95) -> float:
