@@ -311,7 +311,8 @@ class TimeReader:
             is_whole = pc.all(pc.match_substring_regex(exact, WHOLE)).as_py()
             exact = exact.cast(pa.int64() if is_whole else pa.float64())
         if not pa.types.is_integer(exact.type):
-            return np.rint(np.nan_to_num(value) * (1_000_000 / per)).astype(np.int64)
+            us = np.rint(np.nan_to_num(value) * (1_000_000 / per))
+            return np.asarray(us, dtype=np.int64)
         # Whole numbers stay whole: a float64 does not hold ns.
         count = exact.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         us = count // (per // 1_000_000) if per > 1_000_000 else count * (1_000_000 // per)
