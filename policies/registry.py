@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -26,6 +26,7 @@ from typing import Any, get_args, get_type_hints
 
 from policies.base import Params, Policy
 from policies.calls import CallError, PolicyError, calling
+from policies.similar import suggest
 
 __all__ = ["Entry", "PolicyError", "available", "complaint", "locate", "make", "resolve"]
 
@@ -78,7 +79,7 @@ def locate(name: str, folder: Path | None = None) -> str:
         entries = available()
         if name not in entries:
             others = "see `abtest policies list`, or give `module:Class` or `file.py:Class`"
-            raise PolicyError(f"no policy {name!r}; {_suggestion(name, entries, others)}")
+            raise PolicyError(f"no policy {name!r}; {suggest(name, entries, others)}")
         return entries[name].target
     module, _, class_name = name.rpartition(":")
     if module.endswith(".py"):
@@ -104,15 +105,9 @@ def locate(name: str, folder: Path | None = None) -> str:
                 imported += [alias.asname or alias.name for alias in node.names]
         if class_name not in classes + imported:
             others = f"it has {', '.join(classes) or 'none'}"
-            advice = _suggestion(class_name, classes, others)
+            advice = suggest(class_name, classes, others)
             raise PolicyError(f"plug-in file {file} has no class {class_name!r}; {advice}")
     return name
-
-
-def _suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
-    """The most similar one of `names` as a question; `otherwise` where none is similar."""
-    similar = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {similar[0]!r}?" if similar else otherwise
 
 
 def is_built_in(name: str) -> bool:
@@ -152,7 +147,7 @@ def resolve(name: str, folder: Path | None = None) -> type[Policy]:
     policy = getattr(module, class_name, None)
     if policy is None:
         classes = [key for key, value in vars(module).items() if _is_policy(value)]
-        advice = _suggestion(class_name, classes, f"its policies are {classes}")
+        advice = suggest(class_name, classes, f"its policies are {classes}")
         raise PolicyError(f"policy {name!r}: {module_name!r} has no class {class_name!r}; {advice}")
     if not (isinstance(policy, type) and issubclass(policy, Policy)):
         raise PolicyError(

@@ -8,7 +8,6 @@ as plain values or as one `ScenarioError`, in bounded time and memory.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import stat
@@ -19,6 +18,8 @@ from typing import Any
 
 import yaml
 from pydantic_core import PydanticCustomError
+
+from policies.similar import suggest
 
 Keys = tuple[str | int, ...]
 
@@ -313,8 +314,7 @@ def shown(value: Any) -> str:
 def near(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?`, or what there is."""
     known = list(known)
-    matches = difflib.get_close_matches(str(name)[:200], known, n=1)
-    return f"did you mean {matches[0]!r}?" if matches else f"there is {', '.join(known) or 'none'}"
+    return suggest(str(name), known, f"there is {', '.join(known) or 'none'}")
 
 
 DISAGREEMENT = "disagreement"

@@ -6,7 +6,6 @@ A metric knows no unit, no arm and no test; `simulator.stats.units` sums it, the
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from policies.similar import suggest
 from simulator.log.kinds import FEEDBACK
 
 Array = npt.NDArray[Any]
@@ -286,8 +286,8 @@ def _sum(name: str, part: str) -> Metric:
 
 
 def _near(name: str) -> str:
-    near = difflib.get_close_matches(name, [*METRICS, *_AT_K], n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = suggest(name, [*METRICS, *_AT_K])
+    return f"; {near}" if near else ""
 
 
 @dataclass(frozen=True)

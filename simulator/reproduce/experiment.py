@@ -4,7 +4,6 @@ users; each is run once.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import time
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import Catalogue, Progress
+from policies.similar import suggest
 from policies.validation import discount
 from simulator.log.eventlog import EventLog
 from simulator.log.files import load_arrays, staged, write_text
@@ -160,11 +160,8 @@ def find(folder: Path, names: tuple[str, ...]) -> list[Dataset]:
     for name in names:
         key = DATASETS.get(name.lower(), name).lower()
         if key not in files:
-            near = difflib.get_close_matches(key, files, n=1)
-            if near:
-                hint = f"did you mean {near[0]!r}?"
-            else:
-                hint = f"it holds {', '.join(sorted(files)) or 'no .txt or .inter file'}"
+            others = f"it holds {', '.join(sorted(files)) or 'no .txt or .inter file'}"
+            hint = suggest(key, files, others)
             raise ReproduceError(f"--datasets {name}: no such file in {folder}; {hint}")
         chosen.append(Dataset(short.get(key, files[key].name.partition(".")[0]), files[key]))
     return chosen
