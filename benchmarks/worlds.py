@@ -20,13 +20,17 @@ from simulator.run.pipeline import run
 from simulator.scenario.model import Scenario
 
 VARY = (
-    "users.interests",
+    "users.interests.concentration",
+    "users.interests.spread",
     "users.drift",
     "users.focus",
     "users.satiation",
-    "users.affinity",
-    "users.watch",
-    "users.examination",
+    "users.affinity.base",
+    "users.affinity.quality",
+    "users.affinity.match",
+    "users.affinity.taste",
+    "users.affinity.author",
+    "users.watch.attention",
     "data.logging",
 )
 """What the worlds of `scenarios/drawn_worlds.yaml` differ in."""
@@ -52,7 +56,7 @@ def main() -> None:
     if asked.shipped:
         whole, number = scenario, len(scenario.drawn)
     else:
-        ensemble = draw(own, asked.worlds, VARY)
+        ensemble = draw(own, asked.worlds, VARY, one_seed=True)
         number = len(ensemble.worlds)
         print(f"draws:  {cpu() - start:7.1f} CPU s, {ensemble.tried} simulations for {number}")
         whole = Scenario.model_validate({**own.resolved(), "worlds": dict(ensemble.worlds)})

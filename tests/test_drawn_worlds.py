@@ -19,6 +19,7 @@ from simulator.calibration.search import STAGES, value_of, with_values
 from simulator.calibration.targets import (
     LOGGING,
     RANDOM,
+    TARGETS,
     CalibrationError,
     PublishedFigure,
     compare,
@@ -169,6 +170,16 @@ def test_every_range_is_one_of_the_scenario() -> None:
 def test_a_range_goes_from_end_to_end() -> None:
     assert [Range("k", 1.0, 4.0, log=True).at(x) for x in (-1, 0, 1)] == [1.0, 2.0, 4.0]
     assert [Range("k", 1, 8, whole=True).at(x) for x in (-1, 0, 1)] == [1, 4, 8]
+
+
+def test_the_shipped_worlds_meet_all_published_marginals() -> None:
+    """Three of them, and the scenario's own; each is one of the 14 as it is run."""
+    whole = Scenario.load("scenarios/drawn_worlds.yaml")
+    own = whole.model_copy(update={"worlds": {}})
+    for world in (own, *(whole.within(name) for name in ("w01", "w07", "w14"))):
+        rows = compare(measured(world))
+        assert len(rows) == len(TARGETS)
+        assert not [(row.name, row.ratio) for row in rows if is_beyond(row)]
 
 
 def test_learned_users_are_drawn_by_the_bayesian_bootstrap() -> None:
