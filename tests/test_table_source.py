@@ -575,6 +575,7 @@ def _published() -> Iterator[tuple[str, dict[str, list[str]], str, list[Any]]]:
                 "0,9598,30000,10984,2020-07-06 00:13:41.297,20200706,1593965621.297,2.731",
                 "0,7,30000,10984,,,,2.731",
             ],
+            "item_categories.csv": ["video_id,feat", '3649,"[27, 9]"', "9598,[8]"],
             "user_features.csv": [
                 "user_id,user_active_degree,is_lowactive_period",
                 "0,high_active,0",
@@ -652,9 +653,21 @@ def test_published_data_sets_are_read_by_their_name(tmp_path: Path, case: Any) -
     sides = [
         file
         for file in files
-        if file.startswith(("movies", "u.user", "users", "user_", "video", "news"))
+        if file.startswith(("movies", "item_", "u.user", "users", "user_", "video", "news"))
     ]
     assert sorted(source.notes.get("side files read", [])) == sorted(sides)
+
+
+def test_categories_of_kuairec_are_attributes(tmp_path: Path) -> None:
+    files = next(case[1] for case in _published() if case[0] == "kuairec")
+    for file, lines in files.items():
+        csv(tmp_path / file, *lines)
+    data = Data(source="table", path=str(tmp_path), format="kuairec", test_days=1)
+    catalogue = datasets.read(data, Path()).catalogue
+    assert catalogue.attributes is not None
+    offsets, codes = catalogue.attributes
+    assert codes[offsets[1] : offsets[2]].tolist() == [27, 9]
+    assert codes[offsets[2] : offsets[3]].tolist() == [8]
 
 
 def test_tenrec_has_no_times_and_keeps_the_last_clicks_back(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ plain or `.gz`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from simulator.datasets.delimited import (
     spread,
 )
 from simulator.datasets.sequences import leave_out
+from simulator.datasets.table_cells import LONGEST_ID, SINCE_1970, id_column
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
@@ -47,12 +47,6 @@ TYPES = ("token", "token_seq", "float", "float_seq")
 
 SIDES = (".item", ".user")
 """Endings of the files that may lie beside."""
-
-LONGEST_ID = 1024
-"""Characters of an id: what a catalogue keeps of n ids is n times the longest."""
-
-SECONDS, MILLISECONDS = (1e8, 5e9), (1e11, 5e12)
-"""Times since 1970 of the years 1973 to 2128 lie here, in s or in ms."""
 
 
 def read(data: Data, path: Path) -> Source:
@@ -183,16 +177,14 @@ def _atomic(
 
 
 def _ids(file: Path, values: list[str]) -> npt.NDArray[Any]:
-    """Ids of a token column: whole numbers where all are written as such, else text."""
-    if all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value) for value in values):
-        return np.array(values, dtype=np.int64)
+    """Ids of a token column as a catalogue keeps them."""
     longest = max(values, key=len)
     if len(longest) > LONGEST_ID:
         raise DataError(
             f"{file}: an id must have at most {LONGEST_ID:,} characters; got one of"
             f" {len(longest):,}: {longest[:60]!r}..."
         )
-    return np.array(values, dtype=np.str_)
+    return id_column(values)
 
 
 def _hold_to_one_unit(file: Path, times: DoubleArray) -> None:
@@ -200,9 +192,9 @@ def _hold_to_one_unit(file: Path, times: DoubleArray) -> None:
     no common order.
     """
     seconds, milliseconds = (
-        (times >= low) & (times <= high) for low, high in (SECONDS, MILLISECONDS)
+        (times >= low) & (times <= high) for low, high in (SINCE_1970["s"], SINCE_1970["ms"])
     )
-    between = (times > SECONDS[1]) & (times < MILLISECONDS[0])
+    between = (times > SINCE_1970["s"][1]) & (times < SINCE_1970["ms"][0])
     if seconds.any() and milliseconds.any() and not between.any():
         rows = [int(np.argmax(seconds)), int(np.argmax(milliseconds))]
         (a, at), (b, bt) = ((line_of(file, row, "\t"), times[row]) for row in rows)

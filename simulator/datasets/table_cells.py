@@ -134,11 +134,17 @@ class Numbers:
         return np.asarray(table[indices], dtype=np.int32)
 
     def original(self) -> npt.NDArray[Any]:
-        """The id of each number: int64 where all are whole numbers in plain digits, else text."""
-        values = list(self.of)
-        if all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value) for value in values):
-            return np.array(values, dtype=np.int64)
-        return np.array(values, dtype=np.str_)
+        """The id of each number, as a catalogue keeps it."""
+        return id_column(list(self.of))
+
+
+def id_column(values: list[str]) -> npt.NDArray[Any]:
+    """Ids as a catalogue keeps them `[n]`: int64 where all are whole numbers in plain digits, else
+    text.
+    """
+    if all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value) for value in values):
+        return np.array(values, dtype=np.int64)
+    return np.array(values, dtype=np.str_)
 
 
 def digests(values: pa.Array) -> npt.NDArray[np.uint64]:

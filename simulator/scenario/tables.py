@@ -217,6 +217,16 @@ READY: dict[str, dict[str, Any]] = {
         "files": "big_matrix.csv*",
         "zone": "Asia/Shanghai",
         "missing": "drop",  # of small_matrix.csv, some rows have no time
+        "items": {
+            "path": "item_categories.csv*",
+            "id": "video_id",
+            "attributes": {  # "[27, 9]"
+                "column": "feat",
+                "separator": ",",
+                "pattern": r"\[? *([0-9]+) *\]?",
+            },
+            "optional": True,
+        },
         "users": {"path": "user_features.csv*", "id": "user_id", "optional": True},
     },
     "kuairand": {  # log_*.csv of Pure, 1K and 27K
