@@ -161,6 +161,19 @@ def test_disasters_are_never_safe(ops: pd.DataFrame) -> None:
     assert turned[0].answer == "safe"
 
 
+def test_what_is_the_same_in_both_arms_is_safe_and_equivalent_without_a_test() -> None:
+    frame = pd.DataFrame({"user": range(8), "arm": ["control", "new"] * 4, "crashes": [2.0] * 8})
+    planned = Margins({"crashes": 0.1}, {"crashes": 0.1})
+    rows = answer_margins(from_frame(frame), "control", planned)
+    assert [(row.kind, row.answer) for row in rows] == [
+        ("guardrail", "safe"),
+        ("equivalence", "equivalent"),
+    ]
+    for row in rows:
+        assert (row.lift, row.low, row.high, row.note) == (0, 0, 0, "")
+        assert np.isnan((row.p, row.p_adjusted)).all()
+
+
 def test_a_guardrail_without_a_direction_is_refused(ops: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"is more of 'zeal' better, or less.*--better zeal=lower"):
         answer_margins(from_frame(ops), "control", Margins({"zeal": 0.05}))
