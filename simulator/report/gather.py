@@ -182,7 +182,7 @@ def gather(
         checks=in_order(
             checks.calibrated(calibration),
             *checks.complete(sums, silent, shown.sum(axis=0)),
-            *design.checks(sums, who.control, scenario=scenario, correction=choices.correction),
+            *design.checks(sums, who.control, scenario=scenario, rows=own_rows),
         ),
         runtime=None if runtime is None else dict(runtime),
         paired=by_user.paired,
@@ -273,7 +273,7 @@ def gather_table(
         choices=choices,
         scenario=name,
         design=_design_of(table).kind,
-        checks=in_order(*design.checks(table, control, shares=shares, correction=correction)),
+        checks=in_order(*design.checks(table, control, shares=shares, rows=rows)),
         paired=table.paired,
         margins=_margins(table, control, margins),
         adjusted=tuple(sorted(adjusted)),

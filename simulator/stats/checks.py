@@ -16,8 +16,8 @@ from simulator.stats.adjustment import pre_periods
 from simulator.stats.contrasts import TableMoments, values
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
-from simulator.stats.tests import Correction
 from simulator.stats.units import TableError, UnitTable, UserDays
+from simulator.stats.verdict import Lift
 
 Status = Literal["green", "amber", "red"]
 
@@ -52,13 +52,13 @@ def checks(
     *,
     scenario: Mapping[str, Any] | None = None,
     shares: Mapping[str, float] | None = None,
-    correction: Correction = "holm",
+    rows: Sequence[Lift] | None = None,
 ) -> list[Check]:
     """Every check that the source allows: a log's sums by user and day allow all, a plain per-user
     table those without time.
 
     `shares`: of users that were meant for each arm, up to a common factor; equal if left out.
-    `correction`: of the verdict's p.
+    `rows`: of the verdict by user; computed if left out.
 
     Raises:
         TableError: shares that are not one positive number for each arm.
@@ -68,7 +68,7 @@ def checks(
     else:
         table, past = source, pre_periods(source)
     ratio, before = sample_ratio(table, _intended(table, shares)), balance(table, control)
-    events, influence = rare_events(table, control), outliers(table, control, past, correction)
+    events, influence = rare_events(table, control), outliers(table, control, rows, past)
     if not isinstance(source, UserDays):
         segmented = table.assigned is not None and table.groups
         groups = [segment_balance(table)] if segmented else []
@@ -308,15 +308,19 @@ def rare_events(table: UnitTable, control: str) -> Check:
 def outliers(
     table: UnitTable,
     control: str,
+    rows: Sequence[Lift] | None = None,
     covariates: Mapping[str, Sequence[str]] | None = None,
-    correction: Correction = "holm",
 ) -> Check:
     """Whether one user decides: each of the most influential users left out in turn, for every
     metric and arm, and the p that the verdict rests on held against what the correction asks of it.
+
+    `rows`: the verdict by user, adjusted for the `covariates`; computed if left out.
     """
     turned, largest, where = [], 0.0, ""
     past = covariates or {}
-    for row in verdict.lifts(table, control, covariates=past, correction=correction):
+    if rows is None:
+        rows = verdict.lifts(table, control, covariates=past)
+    for row in rows:
         if np.isnan(row.p):
             continue
         for lift, p in _without_one(table, row.metric, control, row.arm, past.get(row.metric, ())):
