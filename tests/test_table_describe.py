@@ -150,6 +150,13 @@ def test_the_command_writes_a_section_that_runs(events: Path, tmp_path: Path) ->
     assert checked.exit_code == 0, checked.output
 
 
+def test_one_file_holds_one_section(events: Path, tmp_path: Path) -> None:
+    command = ["data", "describe", str(events), str(events), "--out", str(tmp_path / "data.yaml")]
+    told = CliRunner().invoke(main, command)
+    assert told.exit_code == 2
+    assert "--out holds one section" in told.output
+
+
 def test_the_command_asks_for_what_it_cannot_guess(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("a,b,c\nx,y,z\n")

@@ -116,6 +116,8 @@ def describe(files: tuple[Path, ...], out: Path | None) -> None:
     """
     from simulator.log.files import write_text
 
+    if out is not None and len(files) > 1:
+        raise click.UsageError("--out holds one section: describe one table at a time")
     with failures():
         if all(file.name.removesuffix(".gz").endswith(".txt") for file in files):
             _print_sequences(files)
