@@ -17,6 +17,7 @@ from scipy import stats
 
 from simulator import report
 from simulator.cli import main
+from simulator.log.metadata import Metadata
 from simulator.log.metrics import MetricError, chosen, directed, direction_of, metric
 from simulator.report import comparison, sentences
 from simulator.report import user_table as tables
@@ -294,7 +295,32 @@ def test_a_scenario_declares_directions(tmp_path: Path) -> None:
         ("impressions/click", False),
         ("hit_rate@5", True),
     ]
-    for bad in (["clik"], [{"click": "less"}], [{"nope": "lower"}], ["click/nope"]):
+    roles = [
+        {"click": {"role": "success"}},
+        {"hate": {"margin": "20 abs"}},
+        {"impressions/click": {"better": "lower", "role": "deterioration"}},
+    ]
+    resolved = load(roles).resolved()
+    assert resolved["metrics"] == roles, "what is left out stays out of the log"
+    assert "decision" not in resolved
+    assert [(m.role, m.margin, m.higher_is_better) for m in chosen(resolved["metrics"])] == [
+        ("success", None, True),
+        ("guardrail", 20.0, False),
+        ("deterioration", None, False),
+    ]
+    meta = paired_log(20, 2).metadata
+    kept = replace(meta, scenario={**meta.scenario, "metrics": roles})
+    assert Metadata.from_json(kept.to_json()).scenario["metrics"] == roles
+    for bad in (
+        ["clik"],
+        [{"click": "less"}],
+        [{"nope": "lower"}],
+        ["click/nope"],
+        [{"click": {"role": "winner"}}],
+        [{"click": {"role": "guardrail"}}],
+        [{"click": {"margin": "-1%"}}],
+        [{"impressions/click": {"role": "success"}}],
+    ):
         with pytest.raises(ScenarioError, match="metrics"):
             load(bad)
 

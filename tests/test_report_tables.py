@@ -17,10 +17,12 @@ from click.testing import CliRunner
 from scipy import stats
 
 from simulator.cli import main
-from simulator.report import ReportError
+from simulator.log.metrics import Absolute
+from simulator.report import ReportError, load
 from simulator.report import user_table as tables
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.frames import from_frame
+from simulator.stats.margins import Margins
 from simulator.stats.units import TableError
 from simulator.stats.verdict import ROW
 
@@ -429,3 +431,50 @@ def test_bad_files_end_with_one_message(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert rule in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("shift", "answer", "code"), [(2.0, "ship", 0), (0.0, "hold", 3), (-2.0, "drop", 4)]
+)
+def test_the_decision_is_first_and_is_the_exit_code_of_the_gate(
+    shift: float, answer: str, code: int, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(4)
+    arm = np.arange(800) % 2
+    frame = pd.DataFrame({"user": range(800), "arm": np.where(arm == 1, "new", "control")})
+    noise = random.normal(20.0, 4.0, 800)
+    noise -= np.where(arm == 1, noise[arm == 1].mean(), noise[arm == 0].mean()) - 20.0
+    frame["minutes"] = noise + shift * arm
+    frame["latency"] = random.normal(100.0, 5.0, 800)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    asked = ["--success", "minutes", "--guardrail", "latency=5abs", "--gate"]
+    out = tmp_path / "out"
+    result = CliRunner().invoke(
+        main, ["report", str(tmp_path / "t.csv"), "--out", str(out), *asked]
+    )
+    assert result.exit_code == code, result.output
+    stored = json.loads((out / "report.json").read_text())
+    assert stored["decision"]["answer"] == stored["decision"]["arms"][0]["answer"] == answer
+    lead = f"{answer.capitalize()} new."
+    assert lead in result.output.splitlines()[0]
+    text = (out / "report.md").read_text()
+    assert text.index(lead) < text.index("## Verdict")
+    assert lead in (out / "report.html").read_text()
+    decision = tables.decide(
+        frame,
+        roles={"minutes": "success"},
+        margins=Margins(guardrails={"latency": Absolute(5.0)}),
+    )
+    assert decision is not None
+    assert decision.arms[0].sentence == stored["decision"]["arms"][0]["sentence"]
+    again = load(out)
+    assert again.decision == decision
+
+
+def test_a_gate_without_a_success_is_refused(tmp_path: Path, users: pd.DataFrame) -> None:
+    users.to_csv(tmp_path / "t.csv", index=False)
+    result = CliRunner().invoke(
+        main, ["report", str(tmp_path / "t.csv"), "--out", str(tmp_path / "out"), "--gate"]
+    )
+    assert result.exit_code == 2
+    assert "no metric is declared a success" in result.output
