@@ -60,7 +60,7 @@ from simulator.stats.methods import method_lifts, method_margins, unknown
 from simulator.stats.replication import Components
 from simulator.stats.tests import level_of_one
 from simulator.stats.units import Unit, UnitTable, UserDays
-from simulator.stats.verdict import FAMILIES, FAMILY, FAMILY_OF_ROLES, Lift
+from simulator.stats.verdict import FAMILIES, FAMILY, FAMILY_OF_ROLES, Lift, correction_in
 
 T = TypeVar("T")
 
@@ -160,8 +160,8 @@ def gather(
     )
     by_user = sums.by("user")
     published = scenario.get("published", {})
-    level = _level_of_one(own_rows, choices)
-    power = needs(by_user, who.control, who.treatments, published, level)
+    levels = _levels_of_one(own_rows, sums.metrics, choices)
+    power = needs(by_user, who.control, who.treatments, published, levels)
     shown = counts.steps["impressions"]
     name = scenario.get("name")
     is_sequential = sums.days > 1 and sums.switched is None
@@ -209,7 +209,7 @@ def gather(
         support=world.support(log, who.arms),
         published=_published(published, own_rows, power, _design_of(by_user).kind),
         power=power,
-        designs=_designs(sums, who, meta.design, level),
+        designs=_designs(sums, who, meta.design, levels),
         preference=(
             preferences(by_user, who.control, who.treatments) if meta.design.shares_slates else ()
         ),
@@ -286,7 +286,9 @@ def gather_table(
         distributions=distributions(table, arms),
         segments=_segments(table, control),
         otherwise=compute_otherwise(table, rows, control, who.treatments, choices, progress),
-        power=needs(table, control, who.treatments, {}, _level_of_one(rows, choices)),
+        power=needs(
+            table, control, who.treatments, {}, _levels_of_one(rows, table.metrics, choices)
+        ),
         versions=workspace.versions(),
     )
 
@@ -404,12 +406,18 @@ def _margins(table: UnitTable, control: str, margins: Margins) -> tuple[BoundedM
     return tuple(rows)
 
 
-def _level_of_one(rows: Sequence[Lift], choices: Choices) -> float:
-    """The level of the two-sided test that one true difference must pass in the family of `rows`,
-    the verdict by user.
+def _levels_of_one(
+    rows: Sequence[Lift], metrics: Mapping[str, Metric], choices: Choices
+) -> dict[str, float]:
+    """By metric, the level of the two-sided test that one true difference must pass in its family
+    of `rows`, the verdict by user.
     """
-    tested = sum(1 for row in rows if not math.isnan(row.p))
-    return 1.0 - level_of_one(tested, choices.correction)
+    families = {name: FAMILIES[metric.role] for name, metric in metrics.items()}
+    tested = Counter(families[row.metric] for row in rows if not math.isnan(row.p))
+    return {
+        name: 1.0 - level_of_one(tested[family], correction_in(family, choices.correction))
+        for name, family in families.items()
+    }
 
 
 def _design_of(table: UnitTable) -> type[Design]:
@@ -418,13 +426,13 @@ def _design_of(table: UnitTable) -> type[Design]:
 
 
 def _designs(
-    sums: UserDays, who: Comparison, design: Design, level: float
+    sums: UserDays, who: Comparison, design: Design, levels: Mapping[str, float]
 ) -> tuple[DesignNeed, ...]:
     """Users that each design which the log can speak of would need."""
     if design.has_twins:
-        return compared_designs(sums, who.control, who.treatments, level)
+        return compared_designs(sums, who.control, who.treatments, levels)
     if design.shares_slates:
-        return interleaved_designs(sums, who.control, who.treatments, level)
+        return interleaved_designs(sums, who.control, who.treatments, levels)
     return ()
 
 

@@ -32,9 +32,9 @@ def needs(
     control: str,
     treatments: tuple[str, ...],
     published: Mapping[str, float],
-    level: float,
+    levels: Mapping[str, float],
 ) -> tuple[Need, ...]:
-    """Users that each design needs to find a lift four times in five, at the `level` of the
+    """Users that each design needs to find a lift four times in five, at the level of the
     verdict's own rule.
 
     Designs: `paired` (twins count once), `split`, and `cuped` (split, adjusted for the pre-period).
@@ -50,7 +50,7 @@ def needs(
             lifts = {ROUND: False} | ({published[metric]: True} if published.get(metric) else {})
             for lift, is_published in lifts.items():
                 users: Users = {
-                    design: _whole(users_needed(spread, lift, design, level=level))
+                    design: _whole(users_needed(spread, lift, design, level=levels[metric]))
                     for design in spread.designs
                 }
                 rows.append(Need(metric, arm, lift, is_published, users))
@@ -63,7 +63,7 @@ def _whole(users: float) -> int | None:
 
 
 def compared_designs(
-    days: UserDays, control: str, treatments: tuple[str, ...], level: float
+    days: UserDays, control: str, treatments: tuple[str, ...], levels: Mapping[str, float]
 ) -> tuple[DesignNeed, ...]:
     """How many users each design would need, with power .8, to find the lift that a paired log has
     found in its first PILOTS users.
@@ -76,7 +76,7 @@ def compared_designs(
             if metric in few.missing:
                 continue
             try:
-                designs = sensitivity(few, metric, control, arm, level=level)
+                designs = sensitivity(few, metric, control, arm, level=levels[metric])
             except PowerError:
                 continue
             rows.append(_need(designs))
@@ -84,7 +84,7 @@ def compared_designs(
 
 
 def interleaved_designs(
-    days: UserDays, control: str, treatments: tuple[str, ...], level: float
+    days: UserDays, control: str, treatments: tuple[str, ...], levels: Mapping[str, float]
 ) -> tuple[DesignNeed, ...]:
     """The same of an interleaved log, with the one design; `lift` is the relative difference of
     credits.
@@ -93,7 +93,9 @@ def interleaved_designs(
     for arm in treatments:
         for metric, kind in days.metrics.items():
             if metric not in days.missing and kind.denominator is None:
-                rows.append(_need([interleaved_sensitivity(days, metric, control, arm, level)]))
+                rows.append(
+                    _need([interleaved_sensitivity(days, metric, control, arm, levels[metric])])
+                )
     return tuple(rows)
 
 
