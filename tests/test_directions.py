@@ -18,7 +18,7 @@ from scipy import stats
 from simulator import report
 from simulator.cli import main
 from simulator.log.metadata import Metadata
-from simulator.log.metrics import MetricError, chosen, directed, direction_of, metric
+from simulator.log.metrics import MetricError, chosen, declarations, declared, direction_of, metric
 from simulator.report import comparison, sentences
 from simulator.report import user_table as tables
 from simulator.scenario.model import Scenario, ScenarioError
@@ -116,7 +116,9 @@ def test_the_direction_of_a_ratio_is_its_numerators() -> None:
 
 
 def test_a_declaration_is_above_the_name() -> None:
-    found = directed({"crashes": metric("click")}, {"crashes": "lower"})["crashes"]
+    found = declared({"crashes": metric("click")}, declarations({"crashes": "lower"}, None))[
+        "crashes"
+    ]
     assert (found.higher_is_better, found.known_by) == (False, "declared")
     assert [
         m.higher_is_better
@@ -127,7 +129,7 @@ def test_a_declaration_is_above_the_name() -> None:
         ({"click": "less"}, "must be 'higher' or 'lower'"),
     ):
         with pytest.raises(MetricError, match=rule):
-            directed({"click": metric("click")}, bad)  # type: ignore[arg-type]
+            declared({"click": metric("click")}, declarations(bad, None))  # type: ignore[arg-type]
 
 
 def test_disasters_are_never_safe(ops: pd.DataFrame) -> None:
@@ -160,6 +162,15 @@ def test_disasters_are_never_safe(ops: pd.DataFrame) -> None:
         from_frame(ops, better={"crashes": "higher"}), "control", Margins({"crashes": 0.1})
     )
     assert turned[0].answer == "safe"
+
+
+def test_a_control_of_zeros_has_no_unbounded_interval_without_a_variance() -> None:
+    """Its lift is not defined, which is no statement on how sure it is."""
+    frame = pd.DataFrame(
+        {"user": range(8), "arm": ["control", "new"] * 4, "crashes": [0.0, 2.0] * 4}
+    )
+    (row,) = answer_margins(from_frame(frame), "control", Margins({"crashes": 0.1}))
+    assert row.note == ""
 
 
 def test_what_is_the_same_in_both_arms_is_safe_and_equivalent_without_a_test() -> None:

@@ -330,15 +330,6 @@ def chosen(names: Iterable[str | Mapping[str, Better | Mapping[str, Any]]]) -> t
     return tuple(metrics.values())
 
 
-def directed(metrics: Mapping[str, Metric], better: Mapping[str, Better]) -> dict[str, Metric]:
-    """The metrics with the directions that are declared for some of them.
-
-    Raises:
-        MetricError: no such metric, or no such direction.
-    """
-    return declared(metrics, {name: Declared(better=way) for name, way in better.items()})
-
-
 def declarations(
     better: Mapping[str, Better] | None, roles: Mapping[str, MetricRole] | None
 ) -> dict[str, Declared]:
