@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 # For child processes: some run with a full disk or a limit of file sizes, under which Python before
 # 3.12 leaves a cache of compiled code cut short, which no later process can read.
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts a command in the background with Ctrl-C ignored, which child processes inherit;
+# some tests press it.
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,6 @@ from simulator.stats.replication import Dealing, Replicated
 from simulator.stats.units import UnitTable, UserDays, mean_table
 
 Indices = npt.NDArray[np.int64]
-Assignment = Literal["paired", "split"]
-SAMPLINGS: tuple[Assignment, ...] = ("paired", "split")
 DEALINGS: tuple[Dealing, ...] = ("divided", "crossed")
 
 FITS = (3, 5, 10)
@@ -41,6 +40,15 @@ REPETITIONS = 1000
 
 SIDES = ("control", "treatment")
 """The arms of a sample."""
+
+
+class Assignment(StrEnum):
+    """Who is in which arm of a sample."""
+
+    PAIRED = "paired"
+    """Twins: every user is in both."""
+    SPLIT = "split"
+    """Every user is in one of the two, by a coin."""
 
 
 def name_of(assignment: Assignment, dealing: Dealing, n_fits: int) -> str:
@@ -55,7 +63,7 @@ class AuditedMethods:
     Attributes:
         metric, arm: whose fits both arms have under the null; what the control is compared with
             under the effect.
-        assignment: `paired` (twins) or `split` (each user in one arm).
+        assignment: who is in which arm.
         dealing: users are `divided` over fits, or `crossed` with them.
         n_fits: fits of each arm in a sample.
         n: users in a sample.
@@ -246,7 +254,7 @@ def fit_audit(
     people = _Population(days)
     kinds = [
         (arm, size, dealing, assignment)
-        for arm, size, dealing, assignment in product(own, sizes, DEALINGS, SAMPLINGS)
+        for arm, size, dealing, assignment in product(own, sizes, DEALINGS, Assignment)
         if size * ROOM <= people.n_fits and is_asked(name_of(assignment, dealing, size), analyses)
     ]
     rows: list[AuditedMethods] = []
@@ -295,7 +303,7 @@ def _draw(
         users,
         fits,
         slot if dealing == "divided" else None,
-        coin if assignment == "split" else None,
+        coin if assignment is Assignment.SPLIT else None,
     )
 
 
@@ -342,8 +350,12 @@ def _row(
 
 def _stacked(many: Sequence[Moments]) -> Moments:
     """One `Moments` of arrays."""
-    names = [f.name for f in fields(Moments) if f.name != "paired"]
-    figures: dict[str, Any] = {name: np.array([getattr(m, name) for m in many]) for name in names}
+    columns = {f.name: [getattr(m, f.name) for m in many] for f in fields(Moments)}
+    figures: dict[str, Any] = {
+        name: np.array(column)
+        for name, column in columns.items()
+        if not isinstance(column[0], bool)
+    }
     return replace(many[0], **figures)
 
 
