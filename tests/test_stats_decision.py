@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 from simulator.log.metrics import Absolute, Declared, MetricError, declared, metric
+from simulator.report.sentences import in_words
 from simulator.stats import tests
 from simulator.stats.decision import Answer, count_answers, decide, decide_table, power_of_each
 from simulator.stats.frames import from_frame
@@ -269,6 +270,33 @@ def test_methods_may_miss_fits_that_no_number_of_users_replaces() -> None:
             assert 0.1 / se >= noncentrality(fits - 1, 0.8, 0.95)
             worse = math.sqrt(variance * (1 - share) + variance * share * 4 / (fits - 1))
             assert 0.1 / worse < noncentrality(fits - 2, 0.8, 0.95), "no fit too many"
+
+
+def test_methods_may_miss_users_and_fits_together() -> None:
+    nan = math.nan
+    row = Lift(
+        *("watch", "new", "user"), 1.0, 1.1, 0.1, nan, nan, 1.0, 3.0, 0.39, 0.39, 1000, nan,
+        se=0.1, level_adjusted=0.95,
+    )  # fmt: skip
+    metrics = declared({"watch": replace(metric("click"), name="watch")}, {"watch": ROLES["watch"]})
+    parts = Components(users=0.5e-2 * 1000, fits=2e-2, interaction=nan, n_users=1000.0, n_fits=4)
+    decision = decide([row], [], metrics, on="methods", components={("new", "watch"): parts})
+    assert decision is not None
+    (reason,) = decision.arms[0].reasons
+    assert reason.both
+
+    def is_found(users: float, fits: float) -> bool:
+        se = math.sqrt(0.5e-2 * 1000 / (1000 + users) + 2e-2 / (4 + fits))
+        return bool(0.1 / se >= noncentrality(3.0 + fits, 0.8, 0.95))
+
+    assert is_found(reason.users, reason.fits)
+    assert not is_found(reason.users - 2, reason.fits)
+    assert not is_found(0, 98), "fits alone do not"
+    assert not is_found(1e9, 0), "nor do users"
+    worded = in_words(decision, [row], [])
+    assert worded is not None
+    said = worded.arms[0].sentence
+    assert f"{reason.users:,.0f} more users and {reason.fits:.0f} more fits" in said
 
 
 def test_a_margin_in_units_is_a_t_test_of_the_difference() -> None:

@@ -237,8 +237,9 @@ def _missing(reason: Reason, unit: str) -> str:
     if is_defined(reason.fits):
         ways.append(f"{whole(reason.fits)} more fits")
     if not ways:
-        return f"and would not be by any number of {unit}s if the truth is as measured"
-    return f"and needs {' or '.join(ways)} if the truth is as measured"
+        return f"and would not be by any number of {unit}s or fits if the truth is as measured"
+    together = " and " if reason.both else " or "
+    return f"and needs {together.join(ways)} if the truth is as measured"
 
 
 def margin_size(row: Margin) -> str:

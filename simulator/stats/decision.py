@@ -77,12 +77,14 @@ class Reason:
             that the rule needs (`power_of_each`), if the true lift is the measured one; NaN: no
             reasonable number.
         fits: how many more fits would, with as many users; NaN: none, or fits do not matter.
+        both: neither would alone, so `users` and `fits` are needed together.
     """
 
     cause: Cause
     subject: str
     users: float = math.nan
     fits: float = math.nan
+    both: bool = False
 
 
 @dataclass(frozen=True)
@@ -265,29 +267,34 @@ def _missing(
         of_users, of_fits, fits = row.se**2, 0.0, 0
     else:
         (of_users, of_fits), fits = components.of_the_mean, components.n_fits
-    needed = (distance / noncentrality(row.df, power, level)) ** 2
-    users = math.nan
-    if needed > of_fits:
-        times = of_users / (needed - of_fits)
-        if times <= MOST_TIMES:
-            users = float(max(math.ceil((times - 1.0) * row.n_units), 0))
-    return Reason(
-        cause, row.metric, users, _more_fits(distance, power, level, (of_users, of_fits), fits)
-    )
+    # The times of the users of this test that show it, by the number of fits there would be.
+    times = {fits: _times(distance, row.df, power, level, of_users, of_fits)}
+    if fits >= 2 and of_fits > 0.0:
+        for n in range(fits + 1, fits + MOST_FITS):
+            times[n] = _times(distance, n - 1.0, power, level, of_users, of_fits * fits / n)
+    alone = _more_users(times[fits], row.n_units)
+    as_many = [n for n, needed in times.items() if n > fits and needed <= 1.0]
+    if math.isfinite(alone) or as_many:
+        return Reason(cause, row.metric, alone, float(as_many[0] - fits) if as_many else math.nan)
+    # Together: where neither has to grow by much more than the other.
+    n = min(times, key=lambda n: max(times[n], n / fits if fits else 1.0))
+    more = _more_users(times[n], row.n_units)
+    if not math.isfinite(more):
+        return Reason(cause, row.metric)
+    return Reason(cause, row.metric, more, float(n - fits), both=True)
 
 
-def _more_fits(
-    distance: float, power: float, level: float, parts: tuple[float, float], fits: int
+def _times(
+    distance: float, df: float, power: float, level: float, of_users: float, of_fits: float
 ) -> float:
-    """How many more fits would show `distance`, with as many users; NaN: none of MOST_FITS."""
-    of_users, of_fits = parts
-    if fits < 2 or of_fits == 0.0:
-        return math.nan
-    for more in range(1, MOST_FITS):
-        variance = of_users + of_fits * fits / (fits + more)
-        if distance >= noncentrality(fits + more - 1.0, power, level) * math.sqrt(variance):
-            return float(more)
-    return math.nan
+    """How many times as many users show `distance`; infinite where no number does."""
+    needed = (distance / noncentrality(df, power, level)) ** 2
+    return of_users / (needed - of_fits) if needed > of_fits else math.inf
+
+
+def _more_users(times: float, n_units: int) -> float:
+    """The users that are missing; NaN: more than MOST_TIMES those there are."""
+    return max(math.ceil((times - 1.0) * n_units), 0.0) if times <= MOST_TIMES else math.nan
 
 
 def decide_table(
