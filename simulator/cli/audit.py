@@ -132,6 +132,7 @@ def audit(
     abtest audit runs/kuaishou_like/latest --analysis BCa --resamples 1000 --sizes 500
     """
     from simulator.log.files import write_text
+    from simulator.log.workspace import Workspace
     from simulator.report import find
     from simulator.run.progress import board
     from simulator.stats import audit as audits
@@ -139,7 +140,7 @@ def audit(
 
     with failures("the audit was interrupted; nothing was written"):
         log, home = find(source)
-        days = units.read(log)
+        days = units.read(log).in_order(Workspace(home).declared_arms)
         control = log.metadata.control or days.arms[0]
         chosen = sizes or tuple(sorted({min(n, days.n_users) for n in (100, 500, 2000)}))
         with board(quiet=quiet) as progress:

@@ -306,6 +306,7 @@ def _picture(plans: Sequence[Mapping[str, Any]], methods: Mapping[str, MethodPla
 
 def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:
     from simulator.log.files import looked_up
+    from simulator.log.workspace import Workspace
     from simulator.report import ReportError, find
     from simulator.report import user_table as tables
     from simulator.report.sentences import uses
@@ -323,8 +324,8 @@ def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable
         for line in uses(table.columns):
             say(line)
         return None, table, tables.named(table, control)
-    log, _ = find(source)
-    days = units.read(log)
+    log, home = find(source)
+    days = units.read(log).in_order(Workspace(home).declared_arms)
     name = control or log.metadata.control or days.arms[0]
     days.by("day").arm(name)
     return days, days.by("user"), name

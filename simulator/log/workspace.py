@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from policies.base import Catalogue
 from policies.sources import ABSENT
@@ -116,6 +117,22 @@ class Workspace:
     def future(self) -> Path:
         """What a real log says happened from t = 0 on."""
         return self.work / "future.parquet"
+
+    @property
+    def scenario(self) -> Path:
+        """The resolved scenario."""
+        return self.root / "scenario.yaml"
+
+    @property
+    def declared_arms(self) -> tuple[str, ...]:
+        """The arms in the order in which the scenario declares them, which is that of every page:
+        a log has them by name. () where there is no scenario, of a log alone.
+        """
+        if not (self.log.is_dir() and self.scenario.is_file()):
+            return ()
+        with reading(self.scenario):
+            arms = yaml.safe_load(self.scenario.read_text(encoding="utf-8"))["arms"]
+            return tuple(map(str, arms))
 
     @property
     def notes(self) -> dict[str, Any]:

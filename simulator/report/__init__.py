@@ -79,8 +79,10 @@ def write(
     from simulator.report.gather import gather, with_check, with_decision
     from simulator.stats.fit_checks import check_fits, judge_fits
 
+    home = run or folder
     content = gather(
         log,
+        arms=Workspace(home).declared_arms,
         runtime=runtime,
         progress=progress,
         margins=margins,
@@ -88,7 +90,6 @@ def write(
         better=better,
         roles=roles,
     )
-    home = run or folder
     content = replace(
         content,
         offline=offline.beside(home, content),
@@ -159,7 +160,8 @@ def load(source: Path) -> Content:
 
     file = source / "report.json" if source.is_dir() else source
     if file.suffix != ".json" or not file.is_file():
-        return gather(find(source)[0], runtime=None, progress=silent)
+        log, home = find(source)
+        return gather(log, arms=Workspace(home).declared_arms, runtime=None, progress=silent)
     stored = read_json(file, "Rebuild it with `abtest report`")
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA_VERSION:
         raise ReportError(

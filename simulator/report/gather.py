@@ -87,7 +87,7 @@ class Comparison:
     """Who is compared with whom.
 
     Attributes:
-        arms: names, in the order of the log, the control first.
+        arms: names, the control first, then in the order of declaration.
         control: name of the control arm.
         index: of each of `arms` in the log's own list.
     """
@@ -97,9 +97,11 @@ class Comparison:
     index: tuple[int, ...]
 
     @classmethod
-    def of(cls, meta: Metadata, without: tuple[str, ...] = ()) -> Comparison:
+    def of(
+        cls, meta: Metadata, without: tuple[str, ...] = (), declared: Sequence[str] = ()
+    ) -> Comparison:
         """The comparison that a log declares, `without` some arms; where it declares no control, it
-        is the first arm.
+        is the first arm. Arms stand in the order in which they were `declared`, else in the log's.
 
         Raises:
             ReportError: fewer than two arms, or no such control.
@@ -112,7 +114,8 @@ class Comparison:
         control = meta.control or there[0]
         if control not in there:
             raise ReportError(f"the control arm {control!r} is not among the arms {there}")
-        arms = (control, *(name for name in there if name != control))
+        order = dict.fromkeys((control, *(name for name in declared if name in there), *there))
+        arms = tuple(order)
         return cls(arms, control, tuple(meta.arms.index(name) for name in arms))
 
     @property
@@ -135,15 +138,18 @@ def gather(
     choices: Choices | None = None,
     better: Mapping[str, Better] | None = None,
     roles: Mapping[str, MetricRole] | None = None,
+    arms: Sequence[str] = (),
 ) -> Content:
-    """Everything that the report says of a log. See `simulator.report.write`."""
+    """Everything that the report says of a log, its arms in the order of `arms`. See
+    `simulator.report.write`.
+    """
     meta, choices = log.metadata, choices or Choices()
     progress("report: sums", 0, 4, {})
     sums, silent = answered(units.read(log))
     metrics = declared(sums.metrics, declarations(better, roles))
     metrics, margins = planned(metrics, margins)
-    sums = dataclasses.replace(sums, metrics=metrics)
-    who = Comparison.of(meta, silent)
+    who = Comparison.of(meta, silent, arms)
+    sums = dataclasses.replace(sums, metrics=metrics).in_order(who.arms)
     progress("report: counts", 1, 4, {})
     counts = count(log)
     progress("report: calibration", 2, 4, {})
@@ -364,13 +370,7 @@ def answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
     shown = np.asarray(sums.terms["impressions"].any(axis=(1, 2)))
     if shown.all():
         return sums, ()
-    kept = np.flatnonzero(shown)
-    place = np.full(len(shown), -1)
-    place[kept] = np.arange(len(kept))
-    assigned = None
-    if sums.assigned is not None:
-        assigned = np.where(sums.assigned >= 0, place[np.maximum(sums.assigned, 0)], -1)
-    left = dataclasses.replace(sums.of_arms(kept), assigned=assigned)
+    left = sums.of_arms(np.flatnonzero(shown))
     return left, tuple(sums.arms[i] for i in np.flatnonzero(~shown))
 
 

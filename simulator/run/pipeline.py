@@ -272,7 +272,7 @@ def _simulate(
         files = {**_own(), **check(scenario, folder, executor), **_data(scenario, folder)}
         held.enter_context(workspace.held())
         workspace.claim(scenario.identity(), files, resume=resume)
-        write_text(workspace.root / "scenario.yaml", scenario.to_yaml())
+        write_text(workspace.scenario, scenario.to_yaml())
         if fits is not None:
             workspace.borrow(fits)
         if not workspace.finished:

@@ -307,14 +307,29 @@ class UserDays:
         )
 
     def of_arms(self, index: Array) -> UserDays:
-        """Some of the arms `[k]`, in the order given; who is in which arm stays as it was."""
+        """Some of the arms `[k]`, in the order given; who was in another arm is in none."""
+        place = np.full(len(self.arms), -1)
+        place[index] = np.arange(len(index))
+        assigned, switched = self.assigned, self.switched
+        if assigned is not None:
+            assigned = np.where(assigned >= 0, place[np.maximum(assigned, 0)], -1)
         return replace(
             self,
             arms=tuple(self.arms[i] for i in index),
             terms={name: cube[index] for name, cube in self.terms.items()},
+            assigned=assigned,
+            switched=None if switched is None else place[switched],
             fits=tuple(self.fits[i] for i in index) if self.fits else (),
             lives=tuple(life.of_arms(index) for life in self.lives),
         )
+
+    def in_order(self, arms: Sequence[str]) -> UserDays:
+        """The same with its arms in the order of `arms`, those that are not among them last."""
+        first = [name for name in arms if name in self.arms]
+        names = (*first, *(name for name in self.arms if name not in first))
+        if names == self.arms:
+            return self
+        return self.of_arms(np.array([self.arms.index(name) for name in names]))
 
     def pooled(self, terms: Mapping[str, Array]) -> UserDays:
         """The same users with other sums, of which nobody says with which fit they were had."""
