@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from simulator.log.metadata import LogError, Metadata
     from simulator.log.metrics import Absolute
     from simulator.log.workspace import RunError
+    from simulator.offpolicy.choice import choose as choose_policy
     from simulator.offpolicy.fidelity import fidelity
     from simulator.offpolicy.jobs import ReplayOptions
+    from simulator.offpolicy.lifts import off_policy_lifts
     from simulator.offpolicy.replay import ESTIMATORS, ReplayError, ReplaySettings, evaluate
     from simulator.offpolicy.rounds import Rounds, Stream
     from simulator.offpolicy.sources import replay
@@ -88,7 +90,9 @@ _NAMES = {
     "simulator.stats.units": "TableError",
     "simulator.offpolicy.sources": "replay",
     "simulator.offpolicy.jobs": "ReplayOptions",
+    "simulator.offpolicy.choice": "choose:choose_policy",
     "simulator.offpolicy.fidelity": "fidelity",
+    "simulator.offpolicy.lifts": "off_policy_lifts",
     "simulator.offpolicy.replay": "ESTIMATORS ReplayError ReplaySettings evaluate",
     "simulator.offpolicy.rounds": "Rounds Stream",
     "simulator.offpolicy.target": "Target",
@@ -168,6 +172,7 @@ __all__ = [
     "available",
     "check_one",
     "check_policy",
+    "choose_policy",
     "compare",
     "decide",
     "describe_table",
@@ -178,6 +183,7 @@ __all__ = [
     "make",
     "map_lift",
     "matmul",
+    "off_policy_lifts",
     "replay",
     "report",
     "report_table",

@@ -22,6 +22,12 @@ from simulator.cli.say import say
     help="A target policy; may be repeated.",
 )
 @click.option(
+    "--control",
+    metavar="NAME[:params]",
+    help="The policy that lifts are over, evaluated like the others; the one that wrote the log if"
+    " left out.",
+)
+@click.option(
     "--estimators",
     metavar="A,B,...",
     help="Only these estimators, in this order; all that are right for the log if left out.",
@@ -78,10 +84,15 @@ from simulator.cli.say import say
     "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
 )
 def replay(
-    source: Path, policies: tuple[str, ...], out: Path | None, quiet: bool, **asked: Any
+    source: Path,
+    policies: tuple[str, ...],
+    control: str | None,
+    out: Path | None,
+    quiet: bool,
+    **asked: Any,
 ) -> None:
-    """Estimate the value of policies on LOG (a .parquet file, a folder of parts, a run), DATASET (a
-    folder of published files) or SCENARIO.
+    """Estimate the value of policies, and their lift over a control, on LOG (a .parquet file, a
+    folder of parts, a run), DATASET (a folder of published files) or SCENARIO.
 
     A data set with two policies that served at the same time (Open Bandit) is evaluated both ways,
     each against the other's own log as the truth, without --policy. Exit code 0: reported, whatever
@@ -89,6 +100,7 @@ def replay(
 
     \b
     abtest replay runs/kuaishou_like/latest --policy explore:policy=itemknn,temperature=0.5
+    abtest replay log.parquet --policy itemknn --policy ease --control popularity
     abtest replay ../shared/data/open_bandit
     abtest replay scenarios/replay_kuairand.yaml --reward click,long_view,watch
     abtest replay log.parquet --policy my_policy.py:Mine:dim=32 --estimators rips,cascade_dr
@@ -110,6 +122,7 @@ def replay(
             results = sources.replay(
                 source,
                 policies,
+                control=control,
                 options=ReplayOptions(**cut),
                 resamples=resamples,
                 progress=progress,

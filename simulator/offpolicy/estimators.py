@@ -58,6 +58,12 @@ class Estimator(ABC):
         """
         return np.zeros(e.rounds.item.shape)
 
+    def control_variate(self, e: Evidence) -> DoubleArray | None:
+        """A weight of each round `[R]` whose mean is 1 where the propensities are right, and which
+        moves with the estimate: lifts are adjusted by it. None: there is none.
+        """
+        return e.weight
+
     def judge(self, findings: Findings) -> EstimateVerdict:
         """May the estimate be believed? By default it is judged by the weights that it rests on."""
         return weighted(findings, self_normalised=self.normalised)
@@ -100,6 +106,9 @@ class Matching(Estimator):
         agree = e.target.probability
         return [((agree * e.rounds.reward).sum(axis=1), agree.sum(axis=1))]
 
+    def control_variate(self, e: Evidence) -> DoubleArray | None:
+        return None
+
     def judge(self, findings: Findings) -> EstimateVerdict:
         return matched(findings, fair=findings.facts.uniform)
 
@@ -123,6 +132,9 @@ class Recalled(Estimator):
     def ratios(self, e: Evidence) -> list[Ratio]:
         assert e.target.recalled is not None
         return [_within(e, within(e.rounds.item, e.target.recalled))]
+
+    def control_variate(self, e: Evidence) -> DoubleArray | None:
+        return None
 
     def judge(self, findings: Findings) -> EstimateVerdict:
         facts = findings.facts
@@ -187,6 +199,9 @@ class HitRate(Estimator):
                 clicked.sum(axis=1),
             )
         ]
+
+    def control_variate(self, e: Evidence) -> DoubleArray | None:
+        return None
 
     def judge(self, findings: Findings) -> EstimateVerdict:
         return matched(findings, fair=False)
@@ -269,6 +284,9 @@ class DirectMethod(Estimator):
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [(e.value, None)]
+
+    def control_variate(self, e: Evidence) -> DoubleArray | None:
+        return None
 
     def judge(self, findings: Findings) -> EstimateVerdict:
         return modelled(findings)

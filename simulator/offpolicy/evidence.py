@@ -66,6 +66,15 @@ class Evidence:
         return whole
 
     @cached_property
+    def mean_weight(self) -> DoubleArray:
+        """Mean over places of the weight with which a place's reward enters, `[R]`: `running` where
+        propensities are conditional, `step` where they are marginal. Its expectation is 1.
+        """
+        by_place = self.step if self.rounds.kind == "marginal" else self.running
+        mean: DoubleArray = by_place.mean(axis=1)
+        return mean
+
+    @cached_property
     def total(self) -> DoubleArray:
         """Reward of the logged slate, `[R]`."""
         total: DoubleArray = self.rounds.reward.sum(axis=1)

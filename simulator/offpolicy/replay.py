@@ -8,13 +8,13 @@ the model's own error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.base import DoubleArray, Progress
+from policies.base import DoubleArray, IntArray, Progress
 from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, Weights, Word
 from simulator.offpolicy.estimators import Estimator
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
@@ -25,6 +25,7 @@ from simulator.offpolicy.survey import Survey, observed, survey
 from simulator.offpolicy.target import Targets
 from simulator.offpolicy.uncertainty import (
     EstimateInterval,
+    FirstOrder,
     Ratios,
     bernstein,
     bootstrap,
@@ -60,6 +61,10 @@ class Estimate:
         curve: the same for every threshold: the sensitivity to it.
         verdict: may I believe this?
         refused: why the estimator did not run, or None.
+        first_order: the estimate by its units, and of one with a threshold also the unbiased
+            member's; what lifts are made of.
+        variate: the estimator's control variate by its units, whose expectation is 0; None: it has
+            none.
     """
 
     policy: str
@@ -75,6 +80,8 @@ class Estimate:
     curve: tuple[CurvePoint, ...] = ()
     verdict: EstimateVerdict | None = None
     refused: str | None = None
+    first_order: tuple[FirstOrder, ...] = field(default=(), repr=False, compare=False)
+    variate: FirstOrder | None = field(default=None, repr=False, compare=False)
 
     @property
     def word(self) -> Word | None:
@@ -106,6 +113,7 @@ class Evaluation:
         logged: the log's own reward per request, with its interval: the value of the policy that
             wrote the log.
         unobserved: rounds left out because a reward was not observed.
+        own: the log's own mean reward by its units, per `request` and per `impression`.
     """
 
     policy: str
@@ -115,21 +123,27 @@ class Evaluation:
     mean_weight: EstimateInterval
     logged: Estimate
     unobserved: int
+    own: Mapping[str, FirstOrder] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, estimator: str) -> Estimate:
         return next(e for e in self.estimates if e.estimator == estimator)
 
     @property
-    def headline(self) -> Estimate:
-        """The estimate to read first, by a fixed order: doubly robust for the log's kind of slate,
-        then weights, then matching.
+    def precedence(self) -> tuple[str, ...]:
+        """The estimators that ran, the one to read first first, by a fixed order: doubly robust for
+        the log's kind of slate, then weights, then matching. Others are not among them.
         """
         order = ("dr", "ips") if self.facts.length == 1 else ("cascade_dr", "rips", "iips")
-        ran = {e.estimator: e for e in self.estimates if e.refused is None}
         last = (
             ("recalled", "matching") if self.facts.kind == "unknown" else ("matching", "recalled")
         )
-        return next((ran[name] for name in (*order, *last) if name in ran), self.estimates[0])
+        ran = {e.estimator for e in self.estimates if e.refused is None}
+        return tuple(name for name in (*order, *last) if name in ran)
+
+    @property
+    def headline(self) -> Estimate:
+        """The estimate to read first (`precedence`)."""
+        return self[self.precedence[0]] if self.precedence else self.estimates[0]
 
 
 def evaluate(
@@ -203,8 +217,14 @@ class _Case:
         self.weights.add(e, weight)
         self.sums.add(
             unit,
-            {"rounds": np.ones(len(chunk)), "reward": e.total, "weight": np.nan_to_num(weight)},
+            {
+                "rounds": np.ones(len(chunk)),
+                "impressions": np.full(len(chunk), float(chunk.length)),
+                "reward": e.total,
+                "weight": np.nan_to_num(weight),
+            },
         )
+        self._add_variates(unit, e)
         for estimator in self.running:
             for i, (above, below) in enumerate(estimator.ratios(e)):
                 label = estimator.label
@@ -217,6 +237,14 @@ class _Case:
         self._add_gradients(e)
         if self.settings.modelled and chunk.kind != "unknown":
             self.sums.add(unit, {"residual": weight * e.residual})
+
+    def _add_variates(self, unit: IntArray, e: Evidence) -> None:
+        """Add the control variate of every estimator that has one."""
+        for name in self.settings.estimators:
+            if name not in self.refused:
+                variate = self.settings.family(name)[0].control_variate(e)
+                if variate is not None:
+                    self.sums.add(unit, {(name, "variate"): variate})
 
     def _add_gradients(self, e: Evidence) -> None:
         """Add how often the target shows each cell of the model, and with which weight each
@@ -341,6 +369,12 @@ class _Case:
             mean_weight,
             logged,
             self.known.unobserved,
+            {
+                "request": own.first_order(),
+                "impression": Ratios(
+                    self._column("reward"), self._column("impressions")
+                ).first_order(),
+            },
         )
 
     def _column(self, name: Any) -> DoubleArray:
@@ -395,7 +429,22 @@ class _Case:
             intervals = pick.intervals(resampled, self.settings.level)
         e, count = pick.estimator, float(pick.ratios.denominators[:, 0].sum())
         figures = (value, count, error, intervals, pick.threshold, pick.bound, pick.curve, verdict)
-        return Estimate(self.target.name, name, e.paper, e.unit, *figures)
+        return Estimate(
+            self.target.name,
+            name,
+            e.paper,
+            e.unit,
+            *figures,
+            first_order=tuple(one.first_order() for one in pick.both()),
+            variate=self._variate(name),
+        )
+
+    def _variate(self, name: str) -> FirstOrder | None:
+        """The control variate of an estimator, less its expectation."""
+        if (name, "variate") not in self.sums:
+            return None
+        mean = Ratios(self._column((name, "variate")), self._column("rounds"))
+        return FirstOrder(mean.value - 1.0, mean.influence())
 
 
 @dataclass(frozen=True)

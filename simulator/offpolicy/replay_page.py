@@ -11,8 +11,10 @@ from typing import Any
 from markupsafe import Markup
 
 from simulator.log.files import write_texts
+from simulator.offpolicy.choice import ChoiceCandidate, PolicyChoice
 from simulator.offpolicy.diagnostics import Weights
 from simulator.offpolicy.jobs import OwnLogTruth
+from simulator.offpolicy.lifts import OffPolicyLift
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.result import COVERED_OFTEN, ReplayResult, as_json, deviation
 from simulator.offpolicy.scores import Ordering
@@ -41,6 +43,7 @@ from simulator.page.figures import (
     Scale,
     Series,
     Whiskers,
+    around_zero,
     axis,
     numbers,
     over_steps,
@@ -48,11 +51,26 @@ from simulator.page.figures import (
 )
 from simulator.page.html import page
 from simulator.page.markdown import markdown
-from simulator.page.words import between, is_defined, number, percent, probability, two, whole
+from simulator.page.words import (
+    between,
+    interval,
+    is_defined,
+    number,
+    percent,
+    probability,
+    two,
+    whole,
+)
 
 TONES = {"trustworthy": "good", "weak": "open", "unusable": "bad", None: "open"}
 SIGNS = {"trustworthy": "●", "weak": "◐", "unusable": "○", None: "·"}
 LIGHTS: dict[str | None, Status] = {"trustworthy": "green", "weak": "amber", "unusable": "red"}
+
+LIFTS = (
+    "Both values come from the same rounds: the interval holds their covariance by user, and a"
+    " control variate. Gain: how many times as many rounds two separate estimates would need for"
+    " the same width. Adjusted p: Holm over the policies."
+)
 
 READING = (
     "● trustworthy, ◐ weak, ○ unusable. Intervals are by bootstrap over users; replay.json has the"
@@ -96,6 +114,7 @@ def _section(i: int, result: ReplayResult, bare: bool) -> Section:
         blocks.append(Words(note, note=True))
     if len(result.evaluations) > 1:
         blocks.append(_headlines(result.evaluations))
+    blocks += _lifts(result)
     for one in result.evaluations:
         blocks += _policy(one, result.truths.get(one.policy))
     if result.orders:
@@ -121,14 +140,14 @@ def _facts(result: ReplayResult) -> Facts:
     )
 
 
-def _with_interval(value: float, interval: EstimateInterval) -> str:
+def _with_interval(value: float, ends: EstimateInterval) -> str:
     """`.31 [.30, .32]`: a value and the ends of its 95% interval."""
-    return f"{number(value)} [{number(interval.low)}, {number(interval.high)}]"
+    return f"{number(value)} [{number(ends.low)}, {number(ends.high)}]"
 
 
 def _interval(row: Estimate) -> Cell:
-    interval = row.interval()
-    return plain(between(interval.low, interval.high, number))
+    ends = row.interval()
+    return plain(between(ends.low, ends.high, number))
 
 
 def _verdict(row: Estimate, **more: Any) -> Cell:
@@ -146,6 +165,80 @@ def _headlines(evaluations: Sequence[Evaluation]) -> Table:
     heads = columns("Policy", "By", "Value", "95% interval", text=2)
     name = "The estimate to read first of each policy"
     return Table(name, [*heads, Column("May one believe it?")], rows, caption=name)
+
+
+def _lifts(result: ReplayResult) -> Iterator[Block]:
+    """The lift of each policy to read first, and those by all estimators behind it."""
+    policies = list(dict.fromkeys(lift.policy for lift in result.lifts))
+    if not policies:
+        return
+    first = [result.lift_of(policy) for policy in policies]
+    yield _lift_table(f"Lift over {result.over}", first)
+    yield Words(LIFTS, note=True)
+    choice = result.choice
+    if choice is not None:
+        yield Heading("Which to take")
+        yield Gate("green" if choice.pick else "amber", choice.pick or "none", choice.sentence)
+        yield _candidates(choice)
+    ran = [lift for lift in result.lifts if lift.refused is None]
+    yield Fold("Lifts by every estimator", [_lift_table("Lifts by every estimator", ran)])
+
+
+def _candidates(choice: PolicyChoice) -> Table:
+    """The policies among which was chosen, the largest bound first."""
+    rows = [
+        (
+            Cell(one.policy, under=one.excluded or ""),
+            numeric(percent, one.lift, 1),
+            numeric(percent, one.bound, 1),
+            numeric(percent, one.better, 1, False),
+        )
+        for one in sorted(choice.candidates, key=_bound, reverse=True)
+    ]
+    heads = columns("Policy", "Lift", "At least", "P(better)")
+    caption = (
+        f"Lifts over {choice.control} by {choice.estimator}; all of the bounds hold at once with"
+        f" {choice.level:.0%} confidence"
+    )
+    return Table("Which to take", heads, rows, caption=caption)
+
+
+def _bound(candidate: ChoiceCandidate) -> tuple[bool, float]:
+    """Those that can be chosen first, by their bounds; what has none comes last."""
+    bound = candidate.bound if is_defined(candidate.bound) else -math.inf
+    return candidate.excluded is None, bound
+
+
+def _lift_table(name: str, lifts: Sequence[OffPolicyLift]) -> Table:
+    """A forest plot of lifts."""
+    scale = around_zero([Whiskers(one.lift, one.low, one.high) for one in lifts])
+    rows = []
+    for one in lifts:
+        tone, ends = TONES[one.word], interval(one.low, one.high, 1)
+        label = f"{one.policy} by {one.estimator}: {percent(one.lift, 1)}, 95% interval {ends}"
+        drawn = Whiskers(one.lift, one.low, one.high)
+        rows.append(
+            (
+                Cell(one.policy, sign=SIGNS[one.word], kind=tone, under=one.refused or ""),
+                plain(one.estimator),
+                numeric(percent, one.lift, 1, kind="lift"),
+                Cell(figure=strip(drawn, scale, tone, label)),
+                plain(ends),
+                numeric(probability, one.p_adjusted),
+                numeric(two, one.gain),
+                Cell(one.word or "none", kind=f"verdict {tone}", hint="; ".join(one.reasons)),
+            )
+        )
+    heads = [
+        *columns("Policy", "By", text=2),
+        Column("Lift", number=True, label="lift"),
+        Column("Forest plot", figure=True, sorts=False),
+        Column("95% interval", number=True, sorts=False),
+        Column("Adj. p", number=True),
+        Column("Gain", number=True),
+        Column("May one believe it?"),
+    ]
+    return Table(name, heads, rows, kind="forest", caption=name, foot=axis(scale))
 
 
 def _policy(one: Evaluation, truth: OwnLogTruth | None) -> Iterator[Block]:

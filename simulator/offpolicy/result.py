@@ -5,11 +5,14 @@ keeps it, and `replay_page` shows it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from simulator.offpolicy.choice import PolicyChoice, choose
 from simulator.offpolicy.jobs import OwnLogTruth, ReplayJob, truth
+from simulator.offpolicy.lifts import LOGGING, OffPolicyLift, off_policy_lifts
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.scores import Ordering
 
@@ -32,6 +35,8 @@ class ReplayResult:
         truths: by policy, what it really got, where the log has its own rounds of the same time.
         orders: how the scores of each policy order what was shown.
         notes: what the reader of the data says.
+        control: over whom the lifts are: a policy, or None for the one that wrote the log.
+        lifts: of every other policy, by every estimator.
     """
 
     title: str
@@ -42,11 +47,39 @@ class ReplayResult:
     truths: Mapping[str, OwnLogTruth]
     orders: tuple[Ordering, ...]
     notes: Mapping[str, Any]
+    control: str | None = None
+    lifts: tuple[OffPolicyLift, ...] = ()
 
     @property
     def log(self) -> Evaluation:
         """An evaluation, asked for what it says of the log: that is the same in all of them."""
         return self.evaluations[0]
+
+    @property
+    def over(self) -> str:
+        """What the lifts are over, in words."""
+        return LOGGING if self.control is None else self.control
+
+    @property
+    def choice(self) -> PolicyChoice | None:
+        """Which policy to take, by the lifts of one estimator: the one to read first for most
+        policies. None where there are fewer than two.
+        """
+        policies = list(dict.fromkeys(lift.policy for lift in self.lifts))
+        if len(policies) < 2:
+            return None
+        first = Counter(self.lift_of(policy).estimator for policy in policies)
+        ((estimator, _),) = first.most_common(1)
+        return choose([lift for lift in self.lifts if lift.estimator == estimator])
+
+    def lift_of(self, policy: str) -> OffPolicyLift:
+        """The lift of a policy to read first: by the estimator that is read first for its value, or
+        by the next that the control has, too.
+        """
+        mine = {one.estimator: one for one in self.lifts if one.policy == policy}
+        (evaluation,) = (one for one in self.evaluations if one.policy == policy)
+        ran = [mine[name] for name in evaluation.precedence if not mine[name].refused]
+        return ran[0] if ran else mine[evaluation.headline.estimator]
 
 
 @dataclass(frozen=True)
@@ -65,9 +98,12 @@ class Deviation:
 
 
 def gather(
-    job: ReplayJob, evaluations: Sequence[Evaluation], orders: Sequence[Ordering] = ()
+    job: ReplayJob,
+    evaluations: Sequence[Evaluation],
+    orders: Sequence[Ordering] = (),
+    control: str | None = None,
 ) -> ReplayResult:
-    """The result of one job: the truths are computed, all else is put together."""
+    """The result of one job: truths and lifts are computed, all else is put together."""
     log = job.stream.log.metadata
     return ReplayResult(
         title=job.title,
@@ -80,6 +116,8 @@ def gather(
         orders=tuple(orders),
         notes={name: value for name, value in job.notes.items()
                if isinstance(value, (str, int, float, list))},
+        control=control,
+        lifts=tuple(off_policy_lifts(evaluations, control)),
     )  # fmt: skip
 
 
@@ -111,11 +149,34 @@ def as_json(result: ReplayResult) -> dict[str, Any]:
             "n_items": result.n_items,
             "logged": _estimate(log.logged, None),
             "policies": [_policy(one, result.truths.get(one.policy)) for one in result.evaluations],
+            "control": result.control,
+            "lifts": [_lift(lift) for lift in result.lifts],
+            "choice": None if result.choice is None else _choice(result.choice),
             "orders": [_order(order) for order in result.orders],
             "notes": dict(result.notes),
         }
     )
     return stored
+
+
+def _lift(one: OffPolicyLift) -> dict[str, Any]:
+    """A lift by its own names; both values as they enter it."""
+    stored = {
+        name: getattr(one, name)
+        for name in (
+            *("policy", "control", "estimator", "lift", "low", "high"),
+            *("difference", "difference_low", "difference_high"),
+            *("p", "p_adjusted", "gain", "refused"),
+        )
+    }
+    if one.moments is not None:
+        stored["value"] = float(one.moments.treatment)
+        stored["control_value"] = float(one.moments.control)
+    return stored | {"verdict": one.word, "reasons": list(one.reasons)}
+
+
+def _choice(choice: PolicyChoice) -> dict[str, Any]:
+    return asdict(choice) | {"sentence": choice.sentence}
 
 
 def _policy(one: Evaluation, truth: OwnLogTruth | None) -> dict[str, Any]:

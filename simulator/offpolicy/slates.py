@@ -40,6 +40,9 @@ class IndependentIPS(Estimator):
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [((e.step * e.rounds.reward).sum(axis=1), None)]
 
+    def control_variate(self, e: Evidence) -> DoubleArray | None:
+        return e.mean_weight
+
 
 class RewardInteractionIPS(Estimator):
     """Reward-interaction IPS (RIPS): each place is weighted by the product of the weights down to
@@ -58,6 +61,9 @@ class RewardInteractionIPS(Estimator):
 
     def ratios(self, e: Evidence) -> list[Ratio]:
         return [((e.running * e.rounds.reward).sum(axis=1), None)]
+
+    def control_variate(self, e: Evidence) -> DoubleArray | None:
+        return e.mean_weight
 
 
 class CascadeDR(Estimator):
@@ -90,6 +96,9 @@ class CascadeDR(Estimator):
         future = e.predicted + follows
         planned = e.model.given_above(e.rounds, e.target) + follows
         return [((e.running * (e.rounds.reward - future) + above * planned).sum(axis=1), None)]
+
+    def control_variate(self, e: Evidence) -> DoubleArray | None:
+        return e.mean_weight
 
     def trust(self, e: Evidence) -> DoubleArray:
         """The running weight: what else the model adds at and above a place cancels by telescoping,
@@ -147,6 +156,9 @@ class PseudoInverse(Estimator):
         else:
             weight = _uniform(e)
         return [(weight * e.total, None)]
+
+    def control_variate(self, e: Evidence) -> DoubleArray | None:
+        return None if e.rounds.kind == "unknown" else e.mean_weight
 
 
 def _uniform(e: Evidence) -> DoubleArray:

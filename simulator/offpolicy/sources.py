@@ -5,7 +5,7 @@ data; and the replay of all of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from policies.base import Progress, silent
@@ -20,7 +20,7 @@ from simulator.offpolicy.jobs import (
     joined,
     replay_log,
 )
-from simulator.offpolicy.replay import ESTIMATORS, ReplaySettings, evaluate
+from simulator.offpolicy.replay import ESTIMATORS, ReplayError, ReplaySettings, evaluate
 from simulator.offpolicy.result import ReplayResult, gather
 from simulator.offpolicy.rounds import Uniform
 from simulator.offpolicy.scores import orderings
@@ -31,10 +31,28 @@ from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
 
+@dataclass(frozen=True)
+class AskedPolicies:
+    """The policies that the user named: those to evaluate, and the control, or None."""
+
+    policies: tuple[str, ...]
+    control: str | None
+
+    def beside(self, arms: Sequence[Wanted] = ()) -> list[Wanted]:
+        """All policies to fit: the arms of a scenario, then the named ones, and the control where
+        it is not among them.
+        """
+        wanted = [*arms, *map(Wanted.parse, self.policies)]
+        if self.control is not None and self.control not in [one.label for one in wanted]:
+            wanted.append(Wanted.parse(self.control))
+        return wanted
+
+
 def replay(
     source: Path | str,
     policies: Sequence[str] = (),
     *,
+    control: str | None = None,
     rewards: Sequence[str] = ("click",),
     estimators: Sequence[str] = tuple(ESTIMATORS),
     options: ReplayOptions | None = None,
@@ -49,6 +67,8 @@ def replay(
         policies: by name, each `NAME`, `NAME:key=value,key=value` or `NAME:{yaml}`. A data set
             with two policies that served at the same time needs none: each is evaluated on the
             other's log, against its own as the truth.
+        control: the policy that lifts are over, by its name as above, evaluated like the others;
+            None: the one that wrote the log.
         rewards: columns of feedback; one replay each.
         estimators: in this order; those that are not right for the log say why.
         options: how rounds are cut from the log; `reward` is taken from `rewards`.
@@ -63,19 +83,28 @@ def replay(
         ReportError, LogError, DataError: no log there, or one that breaks a rule.
     """
     options = replace(options or ReplayOptions(), reward=rewards[0])
-    wanted = [Wanted.parse(text) for text in policies]
+    asked = AskedPolicies(tuple(policies), control)
     settings = ReplaySettings(
         tuple(estimators), resamples=resamples, seed=options.seed, contexts=options.contexts
     )
     return [
-        _replayed(job.of(reward), settings, progress)
-        for job in _jobs(Path(source), wanted, options, progress)
+        _replayed(job.of(reward), settings, control, progress)
+        for job in _jobs(Path(source), asked, options, progress)
         for reward in rewards
     ]
 
 
-def _replayed(job: ReplayJob, settings: ReplaySettings, progress: Progress) -> ReplayResult:
+def _replayed(
+    job: ReplayJob, settings: ReplaySettings, control: str | None, progress: Progress
+) -> ReplayResult:
     stored = job.stream.log.metadata
+    names = [target.name for target in job.targets]
+    if control is not None and control not in names:
+        raise ReplayError(
+            f"no policy {control!r} to be the control of {job.title!r}, where lifts are of"
+            f" {', '.join(names)}: leave --control out, and they are over the policy that wrote the"
+            " log"
+        )
     evaluations = evaluate(
         job.stream, job.targets, stored.n_users, stored.n_items, settings, progress
     )
@@ -84,15 +113,15 @@ def _replayed(job: ReplayJob, settings: ReplaySettings, progress: Progress) -> R
         orders = orderings(
             replace(job.stream, by="session", contexts=1), job.policies, stored.n_users
         )
-    return gather(job, evaluations, orders)
+    return gather(job, evaluations, orders, control)
 
 
 def _jobs(
-    source: Path, wanted: list[Wanted], options: ReplayOptions, progress: Progress
+    source: Path, asked: AskedPolicies, options: ReplayOptions, progress: Progress
 ) -> Iterator[ReplayJob]:
     """What there is to replay, each with the policies fitted on what came before."""
     if source.suffix in (".yaml", ".yml"):
-        yield from _of_scenario(source, wanted, options, progress)
+        yield from _of_scenario(source, asked, options, progress)
         return
     tests = open_bandit.campaigns(source) if source.is_dir() else []
     if not tests and (
@@ -106,10 +135,10 @@ def _jobs(
             yield from ab_test(f"{found.name}", found.log, found.catalogue, options, progress)
         return
     if source.is_dir() and any(source.glob("log_*.csv*")):
-        yield from _of_data("kuairand", source, wanted, options, progress)
+        yield from _of_data("kuairand", source, asked.beside(), options, progress)
         return
     log, _ = find(source)
-    yield replay_log(source.name, log, wanted, options, progress)
+    yield replay_log(source.name, log, asked.beside(), options, progress)
 
 
 def _of_data(
@@ -142,7 +171,7 @@ def _of_read(
 
 
 def _of_scenario(
-    source: Path, wanted: list[Wanted], options: ReplayOptions, progress: Progress
+    source: Path, asked: AskedPolicies, options: ReplayOptions, progress: Progress
 ) -> Iterator[ReplayJob]:
     """A scenario's data, its arms as the target policies (further ones after them), its
     serving's recall and history.
@@ -165,7 +194,7 @@ def _of_scenario(
         scenario.name,
         scenario.data,
         datasets.read(scenario.data, folder),
-        [*arms, *wanted],
+        asked.beside(arms),
         options,
         progress,
     )

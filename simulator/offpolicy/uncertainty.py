@@ -34,6 +34,19 @@ class EstimateInterval:
 
 
 @dataclass(frozen=True)
+class FirstOrder:
+    """An estimate to first order: covariances of estimates over the same units are made of it.
+
+    Attributes:
+        value: the estimate.
+        influence: `[U]` effect of each unit's weight on it, adding to 0.
+    """
+
+    value: float
+    influence: DoubleArray
+
+
+@dataclass(frozen=True)
 class Ratios:
     """An estimate as a sum of ratios of sums over units.
 
@@ -68,6 +81,10 @@ class Ratios:
             moved = moved + (self.shift - self.shift.mean()) / below[0]
         out: DoubleArray = moved
         return out
+
+    def first_order(self) -> FirstOrder:
+        """The estimate with its influences."""
+        return FirstOrder(self.value, self.influence())
 
     def error(self) -> float:
         """Standard error of the estimate, clustered by unit."""
@@ -150,6 +167,30 @@ def bootstrap(estimates: Sequence[Ratios], resamples: int, seed: int) -> DoubleA
             ).sum(axis=1)
         start += 2 * terms
     return out
+
+
+def multipliers(influences: DoubleArray, draws: int, seed: int) -> DoubleArray:
+    """Sums of `influences` `[U, E]`, each unit's times a standard normal number of its own,
+    `[draws, E]`: errors of estimates over the same units, with their covariances.
+
+    Such sums are normal with the covariance `influences' influences`, so they are drawn from it
+    and not unit by unit.
+    """
+    root = _root(matmul(influences.T, influences))
+    random = np.random.Generator(np.random.Philox(key=seed))
+    return matmul(random.standard_normal((draws, len(root))), root.T)
+
+
+def _root(cov: DoubleArray) -> DoubleArray:
+    """Lower triangle `[E, E]` whose product with its transpose is `cov` (Cholesky), in a fixed
+    order; an estimate that follows from those before it adds nothing of its own.
+    """
+    root = np.zeros_like(cov)
+    for j in range(len(cov)):
+        left = cov[j:, j] - matmul(root[j:, :j], root[j, :j]) if j else cov[:, 0]
+        if left[0] > 1e-12 * cov[j, j]:
+            root[j:, j] = left / np.sqrt(left[0])
+    return root
 
 
 def percentile(resampled: DoubleArray, level: float = 0.95) -> EstimateInterval:

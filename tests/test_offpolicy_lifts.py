@@ -1,0 +1,221 @@
+"""Off-policy lifts and the choice among policies: their algebra by hand, coverage on logs whose
+truth is known, and what the command says.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.lifts import USERS, Cascades, Singles, coverage, logs
+from simulator.cli.replay import replay as command
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import Metadata
+from simulator.offpolicy.choice import choose
+from simulator.offpolicy.diagnostics import EstimateVerdict
+from simulator.offpolicy.lifts import LOGGING, OffPolicyLift, Pair, off_policy_lifts, separate
+from simulator.offpolicy.replay import ReplaySettings, evaluate
+from simulator.offpolicy.uncertainty import FirstOrder, multipliers
+from simulator.stats import intervals
+
+LOGS = 200
+
+
+def first_order(seed: int, value: float, units: int = 40) -> FirstOrder:
+    influence = np.random.default_rng(seed).standard_normal(units)
+    return FirstOrder(value, (influence - influence.mean()) / units)
+
+
+def test_a_pair_is_the_regression_on_its_control_variates() -> None:
+    treatment, control, z = first_order(0, 2.0), first_order(1, 1.5), first_order(2, 0.3)
+    treatment = replace(treatment, influence=treatment.influence + 2 * z.influence)
+    pair = Pair.of(treatment, control, [z])
+    design = z.influence[:, None]
+    for i, one in enumerate((treatment, control)):
+        (slope,), (left,), *_ = np.linalg.lstsq(design, one.influence, rcond=None)
+        assert pair.values[i] == pytest.approx(one.value - slope * z.value)
+        assert np.square(pair.influences[i]).sum() == pytest.approx(left)
+    difference = treatment.influence - control.influence
+    (_,), (left,), *_ = np.linalg.lstsq(design, difference, rcond=None)
+    assert pair.moments.variance == pytest.approx(left * 40 / 38)
+
+
+def test_a_control_variate_that_does_not_help_is_not_used() -> None:
+    treatment, control = first_order(0, 2.0), first_order(1, 1.5)
+    useless = replace(first_order(2, 5.0), influence=np.zeros(40))
+    pair = Pair.of(treatment, control, [useless])
+    assert pair.values.tolist() == [2.0, 1.5]
+    assert pair.df == 39
+    same = Pair.of(treatment, treatment)
+    assert same.moments.variance == 0
+    assert separate(treatment, control) == pytest.approx(
+        (np.square(treatment.influence).sum() + np.square(control.influence).sum()) * 40 / 39
+    )
+
+
+def test_the_influence_of_a_lift_is_its_derivative() -> None:
+    """Weighting a unit a little more moves the lift by its influence."""
+    pair = Pair(np.array([2.0, 1.6]), np.array([[0.1, -0.1, 0.0], [0.02, 0.01, -0.03]]), 2.0)
+    for unit, influence in enumerate(pair.influence()):
+        moved = pair.values + 1e-6 * pair.influences[:, unit]
+        assert influence == pytest.approx((moved[0] / moved[1] - 1.25) / 1e-6, rel=1e-4)
+
+
+def test_the_lift_of_the_logging_policy_over_itself_is_zero_for_sure() -> None:
+    world = Singles()
+    world.policies = (replace(world.policies[0], name="same", law=world.logging),)
+    (found,) = next(logs(world, 1, ("ips", "dr")))
+    (ips, _) = off_policy_lifts([found])
+    assert ips.control == LOGGING
+    assert ips.lift == pytest.approx(0, abs=1e-12)
+    assert (ips.low, ips.high) == pytest.approx((0, 0), abs=1e-6)
+
+
+def test_exchanging_policy_and_control_turns_the_difference() -> None:
+    found = next(logs(Singles(), 1, ("ips", "matching")))
+    there = off_policy_lifts(found, "policy 0")
+    back = off_policy_lifts(found, "policy 1")
+    (one,) = (x for x in there if (x.policy, x.estimator) == ("policy 1", "ips"))
+    (other,) = (x for x in back if (x.policy, x.estimator) == ("policy 0", "ips"))
+    assert one.difference == pytest.approx(-other.difference)
+    assert one.difference_low == pytest.approx(-other.difference_high)
+    assert (1 + one.lift) * (1 + other.lift) == pytest.approx(1)
+    assert one.p == pytest.approx(other.p)
+    with pytest.raises(KeyError, match="no evaluation of 'policy 9'"):
+        off_policy_lifts(found, "policy 9")
+
+
+@pytest.mark.parametrize(
+    ("world", "estimators"), [(Singles(2), ("ips", "dr")), (Cascades(), ("rips", "cascade_dr"))]
+)
+def test_intervals_of_lifts_cover_and_are_narrower_than_two_estimates(
+    world: Singles | Cascades, estimators: tuple[str, ...]
+) -> None:
+    error = float(np.sqrt(0.95 * 0.05 / LOGS))
+    for key, one in coverage(world, LOGS, estimators).items():
+        share = one.covered / one.total
+        print(*key, f"{share:.3f}", f"{min(one.gains):.2f}")
+        assert abs(share - 0.95) < 3 * error, key
+        assert one.wider == 0, key
+
+
+def test_what_a_control_refuses_and_what_the_log_cannot_say() -> None:
+    world = Singles(2)
+    found = evaluate(
+        [world.log(0)],
+        list(world.policies),
+        USERS,
+        world.items,
+        ReplaySettings(resamples=2, contexts=2),
+    )
+    by_name = {lift.estimator: lift for lift in off_policy_lifts(found, "policy 1")}
+    assert by_name["rips"].refused is not None
+    assert by_name["rips"].moments is None
+    assert by_name["ips"].refused is None
+    assert by_name["matching"].word == "weak"
+    assert any(reason.startswith("of the control: ") for reason in by_name["matching"].reasons)
+
+
+def lift(policy: str, value: float, error: float, seed: int, word: str = "weak") -> OffPolicyLift:
+    """A lift over a control of value 1 that is known exactly."""
+    influence = first_order(seed, 0.0, 400).influence
+    influence = influence / np.sqrt(np.square(influence).sum()) * error
+    pair = Pair(np.array([1 + value, 1.0]), np.stack([influence, np.zeros(400)]), 399.0)
+    ends = intervals.fieller(pair.moments)
+    return OffPolicyLift(
+        policy,
+        "base",
+        "ips",
+        pair.moments,
+        value,
+        float(ends.low),
+        float(ends.high),
+        verdict=EstimateVerdict(word, ("few rounds",)),  # type: ignore[arg-type]
+        influence=pair.influence(),
+    )
+
+
+def test_the_choice_is_the_largest_bound_and_not_the_largest_estimate() -> None:
+    sure, wild = lift("sure", 0.05, 0.01, 0), lift("wild", 0.09, 0.06, 1)
+    unseen = lift("unseen", 0.5, 0.001, 2, "unusable")
+    found = choose([sure, wild, unseen])
+    assert (found.pick, found.favourite) == ("sure", "wild")
+    # Sidak's quantile of two independent errors, to within the error of 10,000 draws.
+    assert found["sure"].bound == pytest.approx(0.05 - 1.955 * 0.01, abs=0.0006)
+    assert found["sure"].better == pytest.approx(1.0, abs=1e-5)
+    assert found["unseen"].excluded == "its estimate is unusable: few rounds"
+    assert "Take sure: with 95% confidence its lift over base is at least +3.0%" in found.sentence
+    alone = choose([sure])
+    assert alone["sure"].bound == pytest.approx(0.05 - 1.65 * 0.01, abs=0.0006)
+
+
+def test_the_control_is_kept_where_nothing_is_shown() -> None:
+    found = choose([lift("wild", 0.05, 0.06, 1), lift("worse", -0.05, 0.01, 2)])
+    assert found.pick is None
+    assert found.favourite == "wild"
+    assert "Keep base: of none of 2 policies is it shown" in found.sentence
+    assert "supports none" in choose([lift("unseen", 0.5, 0.001, 2, "unusable")]).sentence
+    with pytest.raises(ValueError, match="over one control by one estimator"):
+        choose([lift("a", 0.1, 0.1, 0), replace(lift("b", 0.1, 0.1, 0), control="other")])
+
+
+def test_multipliers_have_the_covariances_of_the_influences() -> None:
+    columns = np.random.default_rng(3).standard_normal((50, 3))
+    columns[:, 2] = columns[:, 0] - columns[:, 1]  # follows from the others
+    drawn = multipliers(columns, 40_000, 0)
+    assert np.cov(drawn.T) == pytest.approx(columns.T @ columns, rel=0.05, abs=1.5)
+    assert drawn[:, 2] == pytest.approx(drawn[:, 0] - drawn[:, 1], abs=1e-4)
+
+
+def test_the_guarantee_of_the_choice_holds_among_many_policies() -> None:
+    """120 logs, 8 policies: the bound of the one that is taken is below its true lift 95% of the
+    time or more.
+    """
+    world, held, taken = Singles(8), 0, 0
+    for found in logs(world, 120, ("ips",)):
+        choice = choose(off_policy_lifts(found), resamples=500)
+        if choice.pick is not None:
+            taken += 1
+            truth = world.truth[choice.pick] / world.truth[LOGGING] - 1
+            held += choice[choice.pick].bound <= truth
+    assert taken > 30
+    assert held / taken > 0.95 - 3 * np.sqrt(0.95 * 0.05 / taken)
+
+
+def test_the_command_says_lifts_over_a_control(tmp_path: Path) -> None:
+    rounds = Singles().log(0)
+    n = len(rounds)
+    log = EventLog.from_columns(
+        {
+            "user": rounds.user,
+            "session": np.arange(n) % 3,
+            "request": np.zeros(n, int),
+            "position": np.zeros(n, int),
+            "t": (np.arange(n) % 3 - 1) * 86_400_000 + np.arange(n),
+            "item": rounds.item[:, 0],
+            "click": rounds.reward[:, 0].astype(np.int8),
+            "propensity": rounds.propensity[:, 0],
+        },
+        Metadata(("history",), USERS, Singles.items, "marginal"),
+    )
+    log.write(tmp_path / "log.parquet")
+    chosen = "explore:policy=popularity,temperature=2"
+    arguments = [str(tmp_path / "log.parquet"), "--policy", "random", "--history", "3"]
+    more = ["--resamples", "20", "--policy", chosen, "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(command, [*arguments, *more, "--control", "popularity"])
+    assert done.exit_code == 0, done.output
+    assert "Lift over popularity" in done.output
+    (stored,) = json.loads((tmp_path / "out" / "replay.json").read_text())
+    assert stored["control"] == "popularity"
+    assert {one["policy"] for one in stored["lifts"]} == {"random", chosen}
+    first = next(one for one in stored["lifts"] if one["estimator"] == "ips")
+    assert first["lift"] == pytest.approx(first["value"] / first["control_value"] - 1)
+    assert stored["choice"]["control"] == "popularity"
+    wrong = CliRunner().invoke(command, [*arguments, "--control", "popularty", "--quiet"])
+    assert wrong.exit_code == 2
+    assert "did you mean 'popularity'" in wrong.output
