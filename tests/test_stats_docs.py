@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from simulator.log.metrics import METRICS
-from simulator.stats import checks, sequential, units
+from simulator.stats import checks, spending, units
 from simulator.stats.verdict import Lift
 from tests.worlds import paired_log
 
@@ -26,5 +26,5 @@ def test_every_key_metric_and_check_is_explained() -> None:
 
 def test_published_boundaries_are_ours() -> None:
     for shape in ("obrien-fleming", "pocock"):
-        for bound in sequential.boundaries(shape, [0.2, 0.4, 0.6, 0.8, 1.0]):  # type: ignore[arg-type]
+        for bound in spending.boundaries(shape, [0.2, 0.4, 0.6, 0.8, 1.0]):  # type: ignore[arg-type]
             assert f"{bound:.3f}" in re.findall(r"\d\.\d{3}", TEXT)

@@ -10,7 +10,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from simulator.stats import sequential, units
+from policies.elementary import normal_tail
+from simulator.stats import sequential, spending, units
 from simulator.stats.moments import linearised
 from simulator.stats.units import UserDays
 from tests.worlds import paired_log
@@ -22,21 +23,17 @@ def exit_probability(bounds: Sequence[float], informations: Sequence[float]) -> 
     """The chance that |Z| crosses one of `bounds` at the given `informations`, without an
     effect.
     """
-    walk, total = sequential._Walk(), 0.0
-    for bound, information in zip(bounds, informations, strict=True):
-        total += 2.0 * walk.at(information)(bound)
-        walk.stop_at(bound)
-    return total
+    return float(spending.crossing(bounds, informations).sum())
 
 
 def test_spending_boundaries_match_the_published_tables() -> None:
     """Five equal looks, two-sided 5% (2.5% a side): the tables of the programs of Reboussin,
     DeMets, Kim & Lan (1992, 2000).
     """
-    assert sequential.boundaries("obrien-fleming", FIFTHS) == pytest.approx(
+    assert spending.boundaries("obrien-fleming", FIFTHS) == pytest.approx(
         [4.8769, 3.3569, 2.6803, 2.2898, 2.0310], abs=2e-4
     )
-    assert sequential.boundaries("pocock", FIFTHS) == pytest.approx(
+    assert spending.boundaries("pocock", FIFTHS) == pytest.approx(
         [2.4380, 2.4268, 2.4101, 2.3966, 2.3859], abs=2e-4
     )
 
@@ -72,15 +69,15 @@ def test_five_unadjusted_looks_reject_14_percent() -> None:
 
 
 def test_one_look_is_the_fixed_test() -> None:
-    assert sequential.boundaries("pocock", [1.0]) == pytest.approx([1.959964], abs=1e-6)
-    assert sequential.boundaries("obrien-fleming", [1.0]) == pytest.approx([1.959964], abs=1e-6)
+    assert spending.boundaries("pocock", [1.0]) == pytest.approx([1.959964], abs=1e-6)
+    assert spending.boundaries("obrien-fleming", [1.0]) == pytest.approx([1.959964], abs=1e-6)
 
 
 def test_spending_ends_at_alpha() -> None:
     for shape in ("obrien-fleming", "pocock"):
-        assert sequential.spent(shape, 1.0) == pytest.approx(0.025)  # type: ignore[arg-type]
+        assert spending.spent(shape, 1.0) == pytest.approx(0.025)  # type: ignore[arg-type]
         uneven, clock = [0.3, 0.5, 1.0], [1.0, 4.0, 5.0]
-        bounds = sequential.boundaries(shape, uneven, clock)  # type: ignore[arg-type]
+        bounds = spending.boundaries(shape, uneven, clock)  # type: ignore[arg-type]
         assert exit_probability(bounds.tolist(), clock) == pytest.approx(0.05, abs=1e-6)
 
 
@@ -109,8 +106,7 @@ def test_looking_every_day_is_honest(kind: str) -> None:
     r = np.corrcoef(np.cumsum(DAYS[kind](rng, 20 * n, looks), axis=1).T)
     information = sequential.clock(np.diagonal(r, 1))
     bounds = {
-        s: sequential.boundaries(s, share, information.tolist())
-        for s in ("obrien-fleming", "pocock")
+        s: spending.boundaries(s, share, information.tolist()) for s in ("obrien-fleming", "pocock")
     }  # type: ignore[arg-type]
     bounds |= {
         "always": sequential.mixture_boundary(information, 1.0),
@@ -215,8 +211,8 @@ def test_identical_arms_never_stop() -> None:
 
 
 def test_a_day_that_adds_nothing_is_no_new_look() -> None:
-    plain = sequential.boundaries("pocock", [1 / 4, 3 / 4, 1.0], [1.0, 2.0, 3.0])
-    still = sequential.boundaries("pocock", [1 / 4, 2 / 4, 3 / 4, 1.0], [1.0, 1.0, 2.0, 3.0])
+    plain = spending.boundaries("pocock", [1 / 4, 3 / 4, 1.0], [1.0, 2.0, 3.0])
+    still = spending.boundaries("pocock", [1 / 4, 2 / 4, 3 / 4, 1.0], [1.0, 1.0, 2.0, 3.0])
     assert still[1] == still[0]
     assert still[[0, 2, 3]] == pytest.approx(plain, abs=1e-9), (
         "the error of the empty day is spent on the next one"
@@ -227,3 +223,30 @@ def test_a_single_look_has_all_the_information() -> None:
     """The only look of a test, or the only one with a variance: nothing came before it."""
     assert sequential.clock(np.zeros(0)).tolist() == [1.0]
     assert sequential.clock(np.zeros((3, 0))).tolist() == [[1.0]] * 3
+
+
+def test_thousands_of_series_stop_where_each_alone_does() -> None:
+    """With looks that say nothing, days without anything new, and information of any pace."""
+    rng = np.random.default_rng(5)
+    n, looks = 400, 12
+    z = np.cumsum(rng.normal(0.15, 1.0, (n, looks)), axis=1) / np.sqrt(np.arange(1, looks + 1))
+    information = np.cumsum(rng.gamma(0.5, 1.0, (n, looks)) + 1e-4, axis=1)
+    information /= information[:, -1:]
+    z[rng.random(z.shape) < 0.1] = np.nan
+    share = np.broadcast_to(np.arange(1, looks + 1) / looks, z.shape)
+    for shape in ("obrien-fleming", "pocock"):
+        found = spending.first_crossings(shape, z, share, information)  # type: ignore[arg-type]
+        assert 0.05 < (found >= 0).mean() < 0.4
+        for row, first in enumerate(found):
+            known = np.flatnonzero(np.isfinite(z[row]))
+            bounds = spending.boundaries(  # type: ignore[arg-type]
+                shape, share[row, known].tolist(), information[row, known].tolist()
+            )
+            beyond = known[np.abs(z[row, known]) > bounds]
+            assert first == (beyond[0] if len(beyond) else -1)
+
+
+def test_the_normal_tail_is_scipys_from_far_below_to_far_out() -> None:
+    x = np.linspace(-9.0, 37.0, 2001)
+    ours = np.array([normal_tail(one) for one in x])
+    assert ours == pytest.approx(norm.sf(x), rel=1e-12)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.stats import moments, sequential
+from simulator.stats import moments, sequential, spending
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Outcomes, Rate, draws, outcomes
 from simulator.stats.units import UserDays
@@ -96,9 +96,9 @@ def _stopped(difference: Floats, cov: Floats) -> dict[str, int]:
         np.count_nonzero((z > sequential.mixture_boundary(information, 1.0)).any(axis=1))
     )
     typical, share = np.median(information, axis=0).tolist(), (np.arange(1, n + 1) / n).tolist()
-    shapes: dict[str, sequential.Shape] = {"obrien_fleming": "obrien-fleming", "pocock": "pocock"}
+    shapes: dict[str, spending.Shape] = {"obrien_fleming": "obrien-fleming", "pocock": "pocock"}
     for rule, shape in shapes.items():
         result[rule] = int(
-            np.count_nonzero((z > sequential.boundaries(shape, share, typical)).any(axis=1))
+            np.count_nonzero((z > spending.boundaries(shape, share, typical)).any(axis=1))
         )
     return result

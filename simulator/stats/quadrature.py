@@ -10,7 +10,7 @@ from policies.elementary import circle
 from simulator.stats.moments import Floats
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def legendre(n: int) -> tuple[Floats, Floats]:
     """Nodes in (-1, 1), ascending, and weights `[n]`, exact for polynomials of degree 2 n - 1.
 

@@ -19,23 +19,13 @@ from policies.products import matmul
 from simulator.stats import intervals, tests
 from simulator.stats.contrasts import TableMoments, influences
 from simulator.stats.moments import Floats, Moments, Number
-from simulator.stats.quadrature import legendre
+from simulator.stats.spending import ALPHA, boundaries
 from simulator.stats.units import UnitTable, UserDays
 
-Shape = Literal["obrien-fleming", "pocock"]
 Rule = Literal["always_valid", "obrien_fleming", "pocock"]
-
-ALPHA = 0.05
-NODES = 160
-"""Gauss-Legendre nodes of each look's continuation region."""
 
 FRESH = 0.02
 """Correlation of successive looks below which they are taken as independent."""
-
-STILL = 0.01
-"""Relative growth of information below which a look is no new one (and the integral from look to
-look too steep for the nodes).
-"""
 
 
 def mixture_boundary(information: Number, planned: float, alpha: float = ALPHA) -> Number:
@@ -67,65 +57,6 @@ def _mixing(planned: float, alpha: float) -> float:
     return float(planned / (-2.0 * log(alpha) + log1p(-2.0 * log(alpha))))
 
 
-def spent(shape: Shape, fraction: Number, alpha: float = ALPHA) -> Number:
-    """One-sided error spent by a `fraction` of the test, two-sided level `alpha` (Lan & DeMets,
-    Biometrika 1983).
-
-    O'Brien-Fleming like: 2 - 2 Phi(z / sqrt(t)), Pocock like: a log(1 + (e - 1) t), each with a =
-    alpha / 2 a side.
-    """
-    from scipy.special import ndtr, ndtri
-
-    a = alpha / 2.0
-    if shape == "pocock":
-        return a * logs1p((np.e - 1.0) * np.asarray(fraction, dtype=np.float64))
-    return 2.0 * ndtr(ndtri(a / 2.0) / np.sqrt(fraction))
-
-
-def boundaries(
-    shape: Shape,
-    fractions: Sequence[float],
-    informations: Sequence[float] | None = None,
-    alpha: float = ALPHA,
-) -> Floats:
-    """Two-sided boundaries of |Z| at each look by alpha spending.
-
-    Args:
-        shape: spending function.
-        fractions: share of the planned test at each look, increasing, at most 1: how much error is
-            spent.
-        informations: information at each look (`clock`), increasing: how Z at the looks is
-            correlated; the fractions if left out.
-        alpha: two-sided level.
-
-    Returns:
-        `[looks]`, by recursive numerical integration (Armitage, McPherson & Rowe 1969; Jennison &
-        Turnbull 2000, chapter 19).
-    """
-    from scipy.optimize import brentq
-
-    clock = np.asarray(fractions if informations is None else informations, dtype=np.float64)
-    budget = np.diff(spent(shape, np.asarray(fractions, dtype=np.float64), alpha), prepend=0.0)
-    bounds: list[float] = []
-    walk = _Walk()
-    left = 0.0
-    for information, error in zip(clock, budget, strict=True):
-        left += error
-        if bounds and information < walk.information * (1 + STILL):
-            # Nothing new is known: no new look, its error is spent at the next one.
-            bounds.append(bounds[-1])
-            continue
-        exceeds = walk.at(information)
-        bounds.append(
-            float(brentq(lambda c, e=left, tail=exceeds: tail(c) - e, 0.0, 38.0, xtol=1e-10))
-            if exceeds(38.0) < left
-            else 38.0
-        )
-        left = 0.0
-        walk.stop_at(bounds[-1])
-    return np.array(bounds)
-
-
 def clock(correlations: Floats) -> Floats:
     """Information at each look `[..., looks]`, the last one 1, from the correlations of Z at
     successive looks `[..., looks - 1]`.
@@ -140,53 +71,6 @@ def clock(correlations: Floats) -> Floats:
     return np.concatenate(
         (np.cumprod(steps[..., ::-1], axis=-1)[..., ::-1], np.ones((*steps.shape[:-1], 1))), axis=-1
     )
-
-
-class _Walk:
-    """Z at successive looks under no effect, among walks that have not yet left: nodes, their
-    weights times density.
-    """
-
-    def __init__(self) -> None:
-        self.information = 0.0
-        self.nodes: Floats = np.zeros(1)
-        self.mass: Floats = np.ones(1)
-
-    def at(self, information: float) -> _Exceeds:
-        """Go to the next look; what is returned gives the one-sided chance to exceed a bound
-        there.
-        """
-        kept = np.sqrt(self.information / information)
-        self._kernel = _Exceeds(
-            self.nodes * kept, float(np.sqrt(1.0 - self.information / information)), self.mass
-        )
-        self.information = information
-        return self._kernel
-
-    def stop_at(self, bound: float) -> None:
-        """Keep the walks within `bound` at this look."""
-        node, weight = legendre(NODES)
-        reach = min(bound, 9.0)
-        z = node * reach
-        k = self._kernel
-        density = exps(-0.5 * np.square((z[:, None] - k.means) / k.sd)) / (
-            k.sd * np.sqrt(2.0 * np.pi)
-        )
-        self.nodes, self.mass = z, weight * reach * matmul(density, k.mass)
-
-
-@dataclass(frozen=True)
-class _Exceeds:
-    """The chance that the next Z exceeds c, from a mixture of normals."""
-
-    means: Floats
-    sd: float
-    mass: Floats
-
-    def __call__(self, c: float) -> float:
-        from scipy.special import ndtr
-
-        return float(matmul(self.mass, ndtr((self.means - c) / self.sd)))
 
 
 @dataclass(frozen=True)
@@ -239,7 +123,7 @@ def peeks(days: UserDays, control: str) -> list[Peeks]:
         Peeks(
             metric,
             arm,
-            _looks(
+            looks(
                 [s.moments(metric, control, arm) for s in so_far],
                 successive(tables, metric, control, arm),
             ),
@@ -268,11 +152,19 @@ def successive(tables: Sequence[UnitTable], metric: str, control: str, treatment
     return np.array(correlations)
 
 
-def _looks(moments: Sequence[Moments], correlations: Floats) -> tuple[Look, ...]:
+def looks(
+    moments: Sequence[Moments], correlations: Floats, shares: Floats | None = None
+) -> tuple[Look, ...]:
     """A look for each of `moments`, planned for all; those before the first with a variance know
     nothing.
+
+    Args:
+        moments: of a comparison at each look.
+        correlations: `[looks - 1]` of its estimate at successive looks.
+        shares: `[looks]` of the planned test; equal steps if left out.
     """
     n = len(moments)
+    steps = np.arange(1, n + 1) / n if shares is None else shares
     z = np.array([tests.t_test(m).statistic for m in moments], dtype=np.float64)
     defined = np.isfinite(z)
     defined[: n - int(defined[::-1].cumprod().sum())] = (
@@ -282,7 +174,7 @@ def _looks(moments: Sequence[Moments], correlations: Floats) -> tuple[Look, ...]
     p = np.full(n, np.nan)
     if defined.any():
         information = clock(correlations[defined[:-1]])
-        share = (np.arange(1, n + 1) / n)[defined].tolist()
+        share = steps[defined].tolist()
         mixture[defined] = mixture_boundary(information, 1.0)
         obrien_fleming[defined] = boundaries("obrien-fleming", share, information.tolist())
         pocock[defined] = boundaries("pocock", share, information.tolist())
