@@ -13,13 +13,25 @@ import click
 if TYPE_CHECKING:
     from simulator.log.metrics import MetricRole
     from simulator.stats.intervals import Method
+    from simulator.stats.rows import Rows
     from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
 from simulator.cli.options import FOLDER, SOURCE, written
-from simulator.cli.say import leave_by_decision, say_report
+from simulator.cli.say import leave_by_decision, say, say_report
 
-TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "cluster")
+TABLE = (
+    "control",
+    "user",
+    "arm",
+    "metric",
+    "covariate",
+    "segment",
+    "ratio",
+    "cluster",
+    "day",
+    "experiment",
+)
 """Options that only a table needs."""
 
 
@@ -140,6 +152,16 @@ TABLE = ("control", "user", "arm", "metric", "covariate", "segment", "ratio", "c
     metavar="COLUMN",
     help="Table: rows that were assigned together, e.g. households; or users, of a table by day.",
 )
+@click.option(
+    "--day",
+    metavar="COLUMN",
+    help="Table of moments: the column of looks; by default `day`.",
+)
+@click.option(
+    "--experiment",
+    metavar="NAME",
+    help="Table of published experiments: which one; all of them, one line each, if left out.",
+)
 def report(
     source: Path,
     out: Path | None,
@@ -164,11 +186,15 @@ def report(
     winsorise: str,
     resamples: int,
     cluster: str | None,
+    day: str | None,
+    experiment: str | None,
 ) -> None:
     """Write report.json, report.md and report.html.
 
-    Of a run's folder, an event log (a .parquet file or a folder of parts), or a plain table of
-    users (csv, tsv, Parquet): one row per user with its arm, or one row per user and arm.
+    Of a run's folder, an event log (a .parquet file or a folder of parts), or a plain table (csv,
+    tsv, Parquet): one row per user with its arm, one row per user and arm, or moments as
+    warehouses export them: one row per arm (and day, and segment) with n, and for each metric
+    X_sum and X_sum_squares, or X_mean and X_variance.
 
     \b
     abtest report runs/kuaishou_like/latest
@@ -176,6 +202,7 @@ def report(
     abtest report users.csv --control A --guardrail latency=2% --better latency=lower
     abtest report users.csv --control A --success revenue --guardrail latency=2% --gate
     abtest report users.csv --control A --interval log --correction bh --resamples 4000
+    abtest report moments.csv --control A --day date --metric ctr=clicks/impressions
     """
     from simulator import report as reports
     from simulator.log.workspace import held_if_run
@@ -220,8 +247,12 @@ def report(
         else:
             folder = out or source.parent / "report"
             with tables.of(source):
+                rows = tables.read(source)
+                if experiment is None and tables.are_series(rows.columns):
+                    _all_series(rows, source, folder, quiet=quiet)
+                    return
                 content = tables.write(
-                    tables.read(source),
+                    rows,
                     folder,
                     control=control,
                     name=source.name,
@@ -237,6 +268,8 @@ def report(
                         ]
                     ),
                     progress=progress,
+                    experiment=experiment,
+                    **({} if day is None else {"look": day}),
                     metrics=dict(map(tables.parse, metrics)) or None,
                     covariates=covariates or None,
                     groups=segments or None,
@@ -250,3 +283,29 @@ def report(
         say_report(content, folder / "report.html", quiet=quiet)
         if gate:
             leave_by_decision(content)
+
+
+def _all_series(rows: Rows, source: Path, folder: Path, *, quiet: bool) -> None:
+    """Put every series of a table of experiments through the sequential rules: series.csv, and a
+    summary.
+
+    Raises:
+        ReportError: an option that only one experiment has.
+        TableError: a table that cannot be read.
+    """
+    from simulator.log.files import write_text
+    from simulator.page.terminal import show
+    from simulator.report import ReportError
+    from simulator.report.of_moments import stopped_blocks
+    from simulator.stats.series import read_series, stops
+
+    strangers = [f"--{name}" for name in written("out", "quiet")]
+    if strangers:
+        raise ReportError(
+            f"{source}: {', '.join(strangers)}: for one experiment; this table has many: name one"
+            " (--experiment), or leave the option out"
+        )
+    found = stops(read_series(rows))
+    if not quiet:
+        show(stopped_blocks(found))
+    say(write_text(folder / "series.csv", found.to_csv(index=False)))

@@ -166,7 +166,7 @@ def gather(
     )
     by_user = sums.by("user")
     published = scenario.get("published", {})
-    levels = _levels_of_one(own_rows, sums.metrics, choices)
+    levels = levels_of_one(own_rows, sums.metrics, choices)
     power = needs(by_user, who.control, who.treatments, published, levels)
     shown = counts.steps["impressions"]
     name = scenario.get("name")
@@ -176,11 +176,11 @@ def gather(
         arms=who.arms,
         unit=unit,
         lifts=tuple(rows),
-        verdicts=_verdicts(rows, who.control, sums.metrics),
-        headlines=_headlines(rows, who, unit, sums.metrics),
+        verdicts=verdicts(rows, who.control, sums.metrics),
+        headlines=headlines(rows, who, unit, sums.metrics),
         methods=_methods(sums, who, unit, choices, margins) if scenario.get("arms") else (),
-        metrics=_described(sums.metrics),
-        family=_family(sums.metrics),
+        metrics=described(sums.metrics),
+        family=family_of(sums.metrics),
         choices=choices,
         scenario=name,
         seed=scenario.get("seed"),
@@ -272,10 +272,10 @@ def gather_table(
         arms=who.arms,
         unit="user",
         lifts=tuple(rows),
-        verdicts=_verdicts(rows, control, table.metrics),
-        headlines=_headlines(rows, who, "user", table.metrics),
-        metrics=_described(table.metrics),
-        family=_family(table.metrics),
+        verdicts=verdicts(rows, control, table.metrics),
+        headlines=headlines(rows, who, "user", table.metrics),
+        metrics=described(table.metrics),
+        family=family_of(table.metrics),
         choices=choices,
         scenario=name,
         design=_design_of(table).kind,
@@ -293,7 +293,7 @@ def gather_table(
         segments=_segments(table, control),
         otherwise=compute_otherwise(table, rows, control, who.treatments, choices, progress),
         power=needs(
-            table, control, who.treatments, {}, _levels_of_one(rows, table.metrics, choices)
+            table, control, who.treatments, {}, levels_of_one(rows, table.metrics, choices)
         ),
         versions=workspace.versions(),
     )
@@ -343,13 +343,14 @@ def with_decision(content: Content) -> Content:
     return dataclasses.replace(content, decision=in_words(decision, rows, answers))
 
 
-def _family(metrics: Mapping[str, Metric]) -> str:
+def family_of(metrics: Mapping[str, Metric]) -> str:
     """The tests that are corrected together, in words."""
     has_roles = any(metric.role != "exploratory" for metric in metrics.values())
     return FAMILY_OF_ROLES if has_roles else FAMILY
 
 
-def _described(metrics: Mapping[str, Metric]) -> dict[str, MetricNote]:
+def described(metrics: Mapping[str, Metric]) -> dict[str, MetricNote]:
+    """What a reader needs of each metric."""
     return {
         name: MetricNote(
             metric.description,
@@ -406,7 +407,7 @@ def _margins(table: UnitTable, control: str, margins: Margins) -> tuple[BoundedM
     return tuple(rows)
 
 
-def _levels_of_one(
+def levels_of_one(
     rows: Sequence[Lift], metrics: Mapping[str, Metric], choices: Choices
 ) -> dict[str, float]:
     """By metric, the level of the two-sided test that one true difference must pass in its family
@@ -436,30 +437,31 @@ def _designs(
     return ()
 
 
-def _verdicts(
+def verdicts(
     rows: Sequence[Lift], control: str, metrics: Mapping[str, Metric]
 ) -> tuple[Verdict, ...]:
     """Verdict and sentence of each row of `lifts`, in the same order."""
     families = [(row.unit, FAMILIES[metrics[row.metric].role]) for row in rows]
     tested = zip(rows, families, strict=True)
     comparisons = Counter(family for row, family in tested if not math.isnan(row.p))
-    verdicts = []
+    found = []
     for row, family in zip(rows, families, strict=True):
         direction = metrics[row.metric].higher_is_better
         sentence = verdict_sentence(row, control, comparisons[family], direction)
-        verdicts.append(Verdict(row.metric, row.arm, row.unit, row.words, sentence))
-    return tuple(verdicts)
+        found.append(Verdict(row.metric, row.arm, row.unit, row.words, sentence))
+    return tuple(found)
 
 
-def _headlines(
+def headlines(
     rows: Sequence[Lift], who: Comparison, unit: Unit, metrics: Mapping[str, Metric]
 ) -> tuple[Headline, ...]:
+    """The sentence that sums each arm up."""
     lower_is_better = {name for name, metric in metrics.items() if metric.higher_is_better is False}
-    headlines = []
+    found = []
     for arm in who.treatments:
         words = [(row.metric, row.words) for row in rows if row.unit == unit and row.arm == arm]
-        headlines.append(Headline(arm, headline(words, arm, who.control, lower_is_better)))
-    return tuple(headlines)
+        found.append(Headline(arm, headline(words, arm, who.control, lower_is_better)))
+    return tuple(found)
 
 
 def _methods(

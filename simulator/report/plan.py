@@ -50,14 +50,14 @@ def needs(
             lifts = {ROUND: False} | ({published[metric]: True} if published.get(metric) else {})
             for lift, is_published in lifts.items():
                 users: Users = {
-                    design: _whole(users_needed(spread, lift, design, level=levels[metric]))
+                    design: whole_users(users_needed(spread, lift, design, level=levels[metric]))
                     for design in spread.designs
                 }
                 rows.append(Need(metric, arm, lift, is_published, users))
     return tuple(rows)
 
 
-def _whole(users: float) -> int | None:
+def whole_users(users: float) -> int | None:
     """Whole users; None beyond any number of them."""
     return int(users) if math.isfinite(users) else None
 
@@ -102,7 +102,7 @@ def interleaved_designs(
 def _need(designs: Sequence[Sensitivity]) -> DesignNeed:
     """The row of one metric of one arm, from what each design would need."""
     first = designs[0]
-    users: Users = {one.design: _whole(one.users_needed) for one in designs}
+    users: Users = {one.design: whole_users(one.users_needed) for one in designs}
     notes = {one.design: one.note for one in designs if one.note}
     return DesignNeed(first.metric, first.arm, first.effect, users, notes)
 

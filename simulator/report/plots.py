@@ -99,9 +99,8 @@ def _over_days(
         ]
         lifts = [point.at.value for one in series for point in one.points]
         if any(words.is_defined(lift) and lift != 0 for lift in lifts):
-            figure = figures.over_days(
-                series, c.size.days or 1, f"{words.title(metric)}: {what}", band=band
-            )
+            days = c.size.days or max(len(one.points) for one in series)
+            figure = figures.over_days(series, days, f"{words.title(metric)}: {what}", band=band)
             plots.append((metric, figure))
     return plots
 

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
 from simulator.log.metrics import Better, margin_of
+from simulator.page.words import listed
+from simulator.report import of_moments
 from simulator.report.errors import ReportError
 from simulator.report.table_files import is_log, read
 from simulator.stats import decision, verdict
 from simulator.stats.adjustment import pre_periods
+from simulator.stats.aggregates import Aggregates, are_moments, from_moments
 from simulator.stats.choices import Choices
 from simulator.stats.decision import Decision
 from simulator.stats.frames import Columns, from_frame
 from simulator.stats.margins import Margins
-from simulator.stats.rows import Rows
+from simulator.stats.rows import Rows, as_rows
+from simulator.stats.series import are_series, read_series
+from simulator.stats.series import experiment as series_of_one
 from simulator.stats.units import TableError, UnitTable
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from simulator.report.content import Content
 
 __all__ = [
+    "are_series",
     "bound",
     "decide",
     "direction",
@@ -97,17 +103,21 @@ def lifts(
     """
     import pandas as pd
 
-    table = from_frame(
-        frame, metrics=metrics, covariates=covariates, user=user, arm=arm, cluster=cluster
-    )
-    choices = choices or Choices()
-    rows = verdict.lifts(
-        table,
-        named(table, control),
-        covariates=pre_periods(table),
-        method=choices.interval,
-        correction=choices.correction,
-    )
+    choices, table_rows = choices or Choices(), as_rows(frame)
+    if are_moments(table_rows.columns, user):
+        moments = from_moments(table_rows, metrics=metrics, covariates=covariates, arm=arm)
+        rows = of_moments.lifts(moments, named(moments, control), choices)
+    else:
+        table = from_frame(
+            table_rows, metrics=metrics, covariates=covariates, user=user, arm=arm, cluster=cluster
+        )
+        rows = verdict.lifts(
+            table,
+            named(table, control),
+            covariates=pre_periods(table),
+            method=choices.interval,
+            correction=choices.correction,
+        )
     columns = {key: [getattr(row, key) for row in rows] for key in verdict.ROW}
     return pd.DataFrame({**columns, "verdict": [row.words for row in rows]})
 
@@ -142,7 +152,7 @@ def decide(
     return in_words(decision.decide(rows, answers, known), rows, answers)
 
 
-def named(table: UnitTable, control: str | None) -> str:
+def named(table: UnitTable | Aggregates, control: str | None) -> str:
     """The control arm of a table.
 
     Raises:
@@ -171,9 +181,11 @@ def write(
     strict: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
+    experiment: str | None = None,
     **columns: Any,
 ) -> Content:
-    """Write report.json, report.md and report.html of a per-user table.
+    """Write report.json, report.md and report.html of a per-user table, or of a table of moments
+    (`simulator.stats.aggregates`).
 
     Args:
         frame: as `lifts`.
@@ -187,11 +199,13 @@ def write(
         strict: refuse to report a lift, and write nothing, where a check is red.
         command: that makes this report, to be printed in it.
         progress: of what takes time.
+        experiment: which one, of a table of published experiments (`simulator.stats.series`).
         columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, `groups`: names of
             segment columns (None: every column of text or of categories with 2 to 250 levels), and
             `better`: by metric, whether `higher` or `lower` values of it are better (of others as
             far as their names tell; a guardrail needs it), and `roles`: by metric, what it is for
-            in the decision (`success`, `deterioration`, `quality`; guardrails are in `margins`).
+            in the decision (`success`, `deterioration`, `quality`; guardrails are in `margins`);
+            of a table of moments also `look`, the column of looks.
 
     Returns:
         What the three files say.
@@ -203,23 +217,71 @@ def write(
     from simulator.report import refuse, save
     from simulator.report.gather import gather_table, with_decision
 
-    table = from_frame(frame, **columns)
-    content = gather_table(
-        table,
-        named(table, control),
-        name,
-        margins,
-        choices,
-        cluster=columns.get("cluster"),
-        shares=shares,
-        command=command,
-        progress=progress,
-    )
+    rows = as_rows(frame)
+    user = columns.get("user", "user")
+    if are_series(rows.columns) or are_moments(rows.columns, user):
+        moments = _moments(rows, experiment, columns)
+        content = of_moments.gather_moments(
+            moments,
+            named(moments, control),
+            name,
+            margins,
+            choices,
+            shares=shares,
+            command=command,
+        )
+    else:
+        _no_strangers({"experiment": experiment, "look": columns.pop("look", None)}, "of users")
+        table = from_frame(rows, **columns)
+        content = gather_table(
+            table,
+            named(table, control),
+            name,
+            margins,
+            choices,
+            cluster=columns.get("cluster"),
+            shares=shares,
+            command=command,
+            progress=progress,
+        )
     content = with_decision(content)
     if strict:
         refuse(content)
     save(content, Path(folder))
     return content
+
+
+def _moments(rows: Rows, experiment: str | None, columns: Mapping[str, Any]) -> Aggregates:
+    """The moments of a table, or of one experiment of a table of many.
+
+    Raises:
+        TableError, MetricError: as `from_moments` and `series.experiment`.
+        ReportError: a column is named that only a table of users has; an experiment is named, or is
+            not, against what the table needs.
+    """
+    given = {name: value for name, value in columns.items() if value}
+    directions = {name: given.pop(name, None) for name in ("better", "roles")}
+    defaults = {"user": "user", "arm": "arm"}
+    if are_series(rows.columns):
+        own = {name: value for name, value in given.items() if value != defaults.get(name)}
+        _no_strangers(own, "of published experiments")
+        if experiment is None:
+            raise ReportError("this table has many experiments: name one (--experiment)")
+        return series_of_one(read_series(rows), experiment, **directions)
+    given.pop("user", None)
+    _no_strangers({"experiment": experiment, "cluster": given.pop("cluster", None)}, "of moments")
+    return from_moments(rows, **given, **directions)
+
+
+def _no_strangers(given: Mapping[str, Any], what: str) -> None:
+    """Refuse columns that a table cannot have.
+
+    Raises:
+        ReportError: one is named.
+    """
+    strangers = [name for name, value in given.items() if value]
+    if strangers:
+        raise ReportError(f"a table {what} has no {listed(strangers, 'or')}: leave it out")
 
 
 def parse(spec: str) -> tuple[str, str | tuple[str, str]]:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.elementary import exp, log
 from simulator.stats import moments, segments, tests, verdict
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.contrasts import TableMoments, values
-from simulator.stats.moments import Floats
+from simulator.stats.moments import Floats, Moments
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
 from simulator.stats.units import TableError, UnitTable, UserDays
 from simulator.stats.verdict import Lift
@@ -67,7 +68,7 @@ def checks(
         table, past = source.by("user"), {}
     else:
         table, past = source, pre_periods(source)
-    ratio, before = sample_ratio(table, _intended(table, shares)), balance(table, control)
+    ratio, before = sample_ratio(table, intended(table.arms, shares)), balance(table, control)
     events, influence = rare_events(table, control), outliers(table, control, rows, past)
     if not isinstance(source, UserDays):
         segmented = table.assigned is not None and table.groups
@@ -88,38 +89,48 @@ def checks(
     ]
 
 
-def _intended(table: UnitTable, shares: Mapping[str, float] | None) -> list[float] | None:
+def intended(arms: Sequence[str], shares: Mapping[str, float] | None) -> list[float] | None:
+    """The shares of the arms, in their order, with sum 1; None: equal ones.
+
+    Raises:
+        TableError: there is not one positive number for each arm.
+    """
     if shares is None:
         return None
-    if set(shares) != set(table.arms) or not all(0.0 < w < np.inf for w in shares.values()):
+    if set(shares) != set(arms) or not all(0.0 < w < np.inf for w in shares.values()):
         raise TableError(
-            f"sample ratio: give one positive number for each of the arms {list(table.arms)}; got"
+            f"sample ratio: give one positive number for each of the arms {list(arms)}; got"
             f" {dict(shares)}"
         )
-    return [shares[arm] / sum(shares.values()) for arm in table.arms]
+    return [shares[arm] / sum(shares.values()) for arm in arms]
 
 
 def sample_ratio(table: UnitTable, shares: Sequence[float] | None = None) -> Check:
     """Users per arm against the intended `shares` (equal if left out): Pearson's chi-square
     (Fabijan et al., KDD 2019).
     """
-    name = "sample ratio"
     if table.assigned is None:
         return Check(
-            name,
+            "sample ratio",
             "green",
             f"{table.n_units:,} users in every arm",
             "paired: every user lives in every arm",
         )
+    return ratio_of(
+        np.bincount(table.assigned[table.assigned >= 0], minlength=len(table.arms)), shares
+    )
+
+
+def ratio_of(counts: npt.NDArray[Any], shares: Sequence[float] | None = None) -> Check:
+    """The same of the numbers of users in the arms `[arms]`."""
     from scipy.stats import chisquare
 
-    counts = np.bincount(table.assigned[table.assigned >= 0], minlength=len(table.arms))
     expected = counts.sum() * (
         np.full(len(counts), 1 / len(counts)) if shares is None else np.asarray(shares)
     )
     p = float(chisquare(counts, expected).pvalue) if counts.sum() else float("nan")
     value = f"{' : '.join(f'{c:,}' for c in counts)}, chi-square p = {p:.3g}"
-    return Check(name, _status(p, 0.01, 0.001), value, _ratio_meaning(p))
+    return Check("sample ratio", _status(p, 0.01, 0.001), value, _ratio_meaning(p))
 
 
 def fits_ratio(days: UserDays) -> Check:
@@ -225,27 +236,30 @@ def balance(table: UnitTable, control: str) -> Check:
         return Check(
             name, "green", "same users", "paired: both arms have the same users with the same past"
         )
-    if not table.covariates:
+    pasts = []
+    for covariate, column in table.covariates.items():
+        base = column[table.assigned == table.arm(control)]
+        for arm in table.arms:
+            if arm != control:
+                m = moments.split(base, column[table.assigned == table.arm(arm)])
+                pasts.append((f"{covariate} in {arm}", m, float(column.std())))
+    return balance_of(pasts)
+
+
+def balance_of(pasts: Sequence[tuple[str, Moments, float]]) -> Check:
+    """The same of comparisons of the pre-period: name, moments, standard deviation of users."""
+    name = "covariate balance"
+    if not pasts:
         return Check(
             name,
             "amber",
             "no pre-period",
             "nothing is known of the users before the test: balance cannot be checked",
         )
-    rows = []
-    for covariate, column in table.covariates.items():
-        base = column[table.assigned == table.arm(control)]
-        for arm in table.arms:
-            if arm != control:
-                m = moments.split(base, column[table.assigned == table.arm(arm)])
-                spread = float(column.std())
-                rows.append(
-                    (
-                        float(tests.t_test(m).p),
-                        abs(float(m.difference)) / spread if spread > 0 else 0.0,
-                        f"{covariate} in {arm}",
-                    )
-                )
+    rows = [
+        (float(tests.t_test(m).p), abs(float(m.difference)) / spread if spread > 0 else 0.0, what)
+        for what, m, spread in pasts
+    ]
     p = tests.adjust(np.array([r[0] for r in rows]))
     least = float(np.nanmin(p)) if np.isfinite(p).any() else float("nan")
     _, size, where = max(rows, key=lambda r: r[1])

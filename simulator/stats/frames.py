@@ -116,7 +116,7 @@ def from_frame(
         MetricError: `better` or `roles` of no metric, or no direction or role.
     """
     rows = as_rows(frame)
-    asked = None if metrics is None else _asked(metrics)
+    asked = None if metrics is None else asked_columns(metrics)
     fixed: dict[str, Role] = {user: "user", arm: "arm"}
     if cluster is not None:
         fixed[cluster] = "cluster"
@@ -138,7 +138,7 @@ def from_frame(
     return table if cluster is None else _clustered(table, cluster)
 
 
-def _asked(metrics: Columns | Iterable[str]) -> dict[str, str | tuple[str, str]]:
+def asked_columns(metrics: Columns | Iterable[str]) -> dict[str, str | tuple[str, str]]:
     """Metrics by name, their columns by name, too (a label of pandas may be a number)."""
     if not isinstance(metrics, Mapping):
         return {str(name): str(name) for name in metrics}
@@ -380,7 +380,7 @@ class _Sheet:
         return UnitTable(
             "user",
             arms,
-            {name: _metric(name, column) for name, column in asked.items()},
+            {name: metric_of(name, column) for name, column in asked.items()},
             {
                 name: values(column if isinstance(column, str) else column[0])
                 for name, column in asked.items()
@@ -441,7 +441,8 @@ def _counts_rows(column: str, values: Floats) -> bool:
     return n >= COUNTED and values[-1] - values[0] == n - 1 and bool((np.diff(values) == 1).all())
 
 
-def _metric(name: str, column: str | tuple[str, str]) -> Metric:
+def metric_of(name: str, column: str | tuple[str, str]) -> Metric:
+    """A metric of a table by its column, or by its numerator and denominator."""
     standard = METRICS.get(name)
     top, bottom = (column, None) if isinstance(column, str) else column
     higher = direction_of(name, top, bottom)

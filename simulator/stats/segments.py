@@ -4,7 +4,7 @@ the warning that belongs beside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from simulator.stats.contrasts import compare
 from simulator.stats.moments import Moments
 from simulator.stats.pooling import fixed_effect
 from simulator.stats.tests import adjust
-from simulator.stats.units import UnitTable, levels
+from simulator.stats.units import Unit, UnitTable, levels
 
 WARNING = (
     "Segments are looked at because they are there, not because they were planned: with so many,"
@@ -74,18 +74,35 @@ def segments(
     names = [
         m for m in (metrics if metrics is not None else table.numerators) if m in table.numerators
     ]
-    groups: list[tuple[str, str]] = []
-    comparisons: list[verdict.Uncorrected] = []
-    interactions: list[Interaction] = []
+    compared: list[Compared] = []
     for group in table.groups:
         parts = {level: part for level, part in _parts(table, group) if _smallest(part) >= LEAST}
         for arm in table.arms if len(parts) > 1 else ():
             for metric in names if arm != control else ():
-                moments = [compare(part, metric, control, arm) for part in parts.values()]
-                groups += [(group, level) for level in parts]
-                comparisons += [verdict.Uncorrected(metric, arm, table.unit, m) for m in moments]
-                q, df, p = heterogeneity(moments)
-                interactions.append(Interaction(group, metric, arm, q, df, p, p))
+                moments = {
+                    level: compare(part, metric, control, arm) for level, part in parts.items()
+                }
+                compared.append((group, metric, arm, moments))
+    return of_comparisons(compared, table.unit)
+
+
+Compared = tuple[str, str, str, Mapping[str, Moments]]
+"""A group, a metric, an arm, and the moments of the comparison by level."""
+
+
+def of_comparisons(
+    compared: Iterable[Compared], unit: Unit
+) -> tuple[list[Segment], list[Interaction]]:
+    """The same of comparisons however they were made."""
+    groups: list[tuple[str, str]] = []
+    comparisons: list[verdict.Uncorrected] = []
+    interactions: list[Interaction] = []
+    for group, metric, arm, by_level in compared:
+        moments = list(by_level.values())
+        groups += [(group, level) for level in by_level]
+        comparisons += [verdict.Uncorrected(metric, arm, unit, m) for m in moments]
+        q, df, p = heterogeneity(moments)
+        interactions.append(Interaction(group, metric, arm, q, df, p, p))
     corrected = verdict.in_family(comparisons)
     between = adjust(np.array([i.p for i in interactions]))
     return (

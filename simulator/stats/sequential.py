@@ -46,11 +46,20 @@ def always_valid_p(z: Floats, information: Floats, planned: float, alpha: float 
     """p values `[looks]` that may be read at any look: the running minimum of the inverse mixture
     likelihood ratio (same mixture).
     """
+    return np.asarray(
+        np.minimum.accumulate(inverse_likelihood_ratio(z, information, planned, alpha))
+    )
+
+
+def inverse_likelihood_ratio(
+    z: Floats, information: Floats, planned: float, alpha: float = ALPHA
+) -> Floats:
+    """What a look by itself says: the inverse mixture likelihood ratio, at most 1."""
     r = _mixing(planned, alpha)
     log_ratio = 0.5 * logs(r / (information + r)) + 0.5 * np.square(z) * information / (
         information + r
     )
-    return np.asarray(np.minimum.accumulate(np.minimum(exps(-log_ratio), 1.0)))
+    return np.asarray(np.minimum(exps(-log_ratio), 1.0))
 
 
 def _mixing(planned: float, alpha: float) -> float:

@@ -273,8 +273,8 @@ def _exceeds(
 def _bound(
     c: float, error: float, kept: float, spread: float, z: Floats, mass: Floats, m: int
 ) -> float:
-    """The bound that the next Z exceeds with chance `error`, from a guess `c`: Newton's method on the
-    logarithm, kept between what is known to be too little and too much.
+    """The bound that the next Z exceeds with chance `error`, from a guess `c`, by Newton's method
+    on the logarithm, kept between what is known to be too little and too much.
     """
     low, high = 0.0, HIGHEST
     for _ in range(200):

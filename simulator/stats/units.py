@@ -29,7 +29,18 @@ if TYPE_CHECKING:
     from simulator.stats.moments import Sample
 
 Unit = Literal["user", "day", "user-day"]
-Role = Literal["user", "arm", "cluster", "metric", "covariate", "segment", "left out"]
+Role = Literal[
+    "user",
+    "arm",
+    "cluster",
+    "metric",
+    "covariate",
+    "segment",
+    "left out",
+    "count",
+    "look",
+    "moments",
+]
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
