@@ -15,8 +15,8 @@ from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, P
 from policies.transitions import Transitions
 from recgpt.model import REAL
 
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""The weights of the counts that validation chooses from."""
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 16.0)
+"""The weights of the counts that validation chooses from, to where the network hardly counts."""
 
 
 @dataclass
@@ -66,25 +66,14 @@ class Mixture:
         self._transitions.fit(known, catalogue, fitting)
         return self
 
-    def scores(
-        self,
-        inner: FloatArray,
-        tokens: IntArray,
-        segments: IntArray,
-        users: IntArray,
-        weight: float | None = None,
-    ) -> FloatArray:
-        """log p `[B, n_items + 1]` from inner products `[B, n_items + 1]` and the tokens `[B, L]`
-        read so far.
+    def log_shares(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
+        """log(c_j / sum(c) + floor) `[B, n_items + 1]` of the tokens read so far.
 
         Args:
-            inner: of the network's query with all item vectors.
-            tokens: right-aligned; only real ones are counted from.
+            tokens: `[B, L]`, right-aligned; only real ones are counted from.
             segments: `[B, L]`.
             users: `[B]`.
-            weight: instead of the chosen one.
         """
-        w = np.float32(self.weight if weight is None else weight)
         real = (tokens != 0) & (segments == REAL)
         counted = self._transitions.scores(
             Histories(users, np.zeros_like(users), tokens, real, tokens)
@@ -92,11 +81,16 @@ class Mixture:
         total = counted.sum(axis=1, keepdims=True)
         counted /= np.where(total > 0, total, 1)
         counted += np.float32(self._floor)
-        pooled = np.asarray(inner + w * np.log(counted), dtype=np.float32)
-        pooled[:, 0] = -np.inf
-        pooled -= pooled.max(axis=1, keepdims=True)
-        pooled -= np.log(np.exp(pooled).sum(axis=1, keepdims=True))
-        return pooled
+        return np.asarray(np.log(counted), dtype=np.float32)
+
+    def scores(
+        self, inner: FloatArray, tokens: IntArray, segments: IntArray, users: IntArray
+    ) -> FloatArray:
+        """log p `[B, n_items + 1]` from the inner products `[B, n_items + 1]` of the network's
+        query with all item vectors, and from the tokens read so far (as `log_shares`).
+        """
+        counted = self.log_shares(tokens, segments, users)
+        return log_softmax(inner + np.float32(self.weight) * counted)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The counts and the weight."""
@@ -107,3 +101,11 @@ class Mixture:
         self._transitions.restore(state)
         self.weight = float(state["weight"])
         return self
+
+
+def log_softmax(scores: FloatArray) -> FloatArray:
+    """log p `[B, n_items + 1]` of scores of all items; the padding in column 0 has none."""
+    scores[:, 0] = -np.inf
+    scores -= scores.max(axis=1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    return scores

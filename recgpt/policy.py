@@ -70,9 +70,9 @@ class PreTrain(NetworkPolicy):
         pretraining_loss: of pre-training; the paper's is `bce`.
         pretraining: epochs, batch, rate, early stopping by the NDCG@10 of each user's last click.
         smoothing: of targets and inputs towards similar items, in both stages.
-        counts: pool the network's probabilities with those of counted transitions, by a weight
-            chosen on the validation clicks (1 without any, and while epochs are compared); None =
-            the network alone.
+        counts: pool the network's probabilities with those of counted transitions, by the weight
+            that is best on the validation clicks, with which epochs are compared, too (1 without
+            validation); None = the network alone.
     """
 
     shape: Shape = field(default_factory=Shape)
@@ -128,8 +128,8 @@ class PreTrain(NetworkPolicy):
             if trained is not None:
                 trained.cpu()
         if self.mixture_ is not None and self._held_out and len(validation):
-            weight = validation.best_weight(self._walk(), self.mixture_, self.tokens)
-            self.mixture_.weight = weight
+            read = partial(self._read, length=self.shape.length)
+            validation.ndcg_of(self._walk(), read, once=True)()
 
     def _validation(self, sequences: Sequences, most: int, seed: int) -> Validation:
         return Validation(sequences, most, seed, 4 * self.shape.length)

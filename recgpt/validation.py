@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from policies.base import Histories, IntArray, Sequences
-from policies.blocks import one_thread
-from policies.retrieval import Exact, top_k
-from policies.validation import LastClicks
+from policies.blocks import ROWS, one_thread
+from policies.retrieval import Exact, place_of
+from policies.validation import LastClicks, discount
 from recgpt.mixture import WEIGHTS, Mixture
 from recgpt.walk import Reading, Walk
 
@@ -31,8 +31,9 @@ class Validation(LastClicks):
         self._length = length
 
     def ndcg_of(self, walk: Walk, read: Read, *, once: bool) -> Callable[[], float]:
-        """A function that gives the NDCG@10 of a walk with the weights as they then are; of network
-        and counts pooled, where the walk has counts.
+        """A function that gives the NDCG@10 of a walk with the weights as they then are; where the
+        walk has counts, with them pooled in by the weight that is best for these weights, which
+        the mixture keeps.
 
         Args:
             walk: whose first step recalls.
@@ -42,32 +43,45 @@ class Validation(LastClicks):
         """
         readings: dict[int, Reading] = {}
 
-        def items(index: Exact, block: slice) -> IntArray:
-            requests = self.requests(block, self._length)
+        def requests(block: slice) -> tuple[Histories, Reading]:
+            asked = self.requests(block, self._length)
             if block.start not in readings or not once:
-                readings[block.start] = read(requests)
-            reading = readings[block.start]
-            return walk.slates(index, (K,), reading, requests.user, requests.seen).items
+                readings[block.start] = read(asked)
+            return asked, readings[block.start]
 
         def ndcg() -> float:
             with one_thread(), torch.inference_mode():
                 index = Exact(walk.model.vectors(walk.layer).float().cpu().numpy())
-                return self.ndcg(items(index, block) for block in self.blocks())
+                if walk.mixture is not None:
+                    return self._pool(walk, walk.mixture, index, requests)
+                return self.ndcg(self._items(walk, index, *requests(b)) for b in self.blocks())
 
         return ndcg
 
-    def best_weight(self, walk: Walk, mixture: Mixture, read: Read) -> float:
-        """The weight of the counts with the best NDCG@10; the smaller one of two equal ones."""
-        index = Exact(walk.model.vectors(walk.layer).detach().float().cpu().numpy())
+    def _items(self, walk: Walk, index: Exact, asked: Histories, reading: Reading) -> IntArray:
+        return walk.slates(index, (K,), reading, asked.user, asked.seen).items
+
+    def _pool(
+        self,
+        walk: Walk,
+        mixture: Mixture,
+        index: Exact,
+        requests: Callable[[slice], tuple[Histories, Reading]],
+    ) -> float:
+        """The best NDCG@10 over the weights of the counts; the mixture is left with the smallest
+        weight that has it.
+        """
         gains = np.zeros(len(WEIGHTS))
         for block in self.blocks():
-            requests = self.requests(block, self._length)
-            tokens, segments = read(requests)
-            with one_thread(), torch.inference_mode():
-                query = walk.queries((tokens, segments), requests.user)
-            inner = index.scores(query)
-            for place, weight in enumerate(WEIGHTS):
-                pooled = mixture.scores(inner, tokens, segments, requests.user, weight)
-                items, _ = top_k(pooled, K, requests.seen)
-                gains[place] += float(self.gains(items, block).sum())
-        return WEIGHTS[int(gains.argmax())]
+            asked, (tokens, segments) = requests(block)
+            query, target = walk.queries((tokens, segments), asked.user), self.target[block]
+            for start in range(0, len(query), ROWS):
+                rows = slice(start, start + ROWS)
+                inner = index.scores(query[rows])
+                counted = mixture.log_shares(tokens[rows], segments[rows], asked.user[rows])
+                for number, weight in enumerate(WEIGHTS):
+                    pooled = inner + np.float32(weight) * counted
+                    place = place_of(target[rows], pooled, asked.seen[rows])
+                    gains[number] += discount(place[place < K]).sum()
+        mixture.weight = WEIGHTS[int(gains.argmax())]
+        return float(gains.max() / len(self))
