@@ -208,13 +208,27 @@ class Index(Protocol):
 
     n_items: int
 
+    def score(self, queries: FloatArray, items: IntArray) -> FloatArray:
+        """Inner products `[B, C]` of each of `queries` `[B, d]` with its own `items` `[B, C]`; -inf
+        where the id is 0.
+        """
+
     def search(self, queries: FloatArray, k: int, seen: IntArray) -> Ranked:
         """The k unseen items of largest inner product with each of `queries` `[B, d]`; `seen`
         `[B, S]`, 0 = none.
         """
 
 
-class Exact:
+class _Vectors:
+    """The vectors of all items, scored by name."""
+
+    _vectors: FloatArray
+
+    def score(self, queries: FloatArray, items: IntArray) -> FloatArray:
+        return score_items(pad(queries), self._vectors, items)
+
+
+class Exact(_Vectors):
     """The items of largest score for certain: every item is looked at, roughly, and those that may
     be among the best exactly.
 
@@ -252,7 +266,7 @@ class Exact:
         return items, scores
 
 
-class Approximate:
+class Approximate(_Vectors):
     """Nearest neighbours by faiss, re-scored exactly.
 
     The largest inner product is made a smallest distance by one more coordinate, sqrt(M^2 - |x|^2)

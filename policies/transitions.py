@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, Sequences
+from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
 from policies.elementary import powers
 from policies.scored import Scored
 
@@ -87,6 +88,7 @@ class Transitions(Scored):
 
     def _take(self, similar: Any, moves: Any) -> None:
         self.similar_, self.moves_ = similar, moves
+        self._similar_rows, self._moves_rows = _rows(similar), _rows(moves)
 
     def scores(self, histories: Histories) -> FloatArray:
         """Scores of all items, `[B, n_items + 1]`. Sparse products add a row's terms in its own
@@ -111,6 +113,29 @@ class Transitions(Scored):
             dtype=np.float32,
         )
 
+    def continued(
+        self, histories: Histories, items: IntArray, beam: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Scores of some items after each of the first of them was clicked.
+
+        Args:
+            histories: `B` requests.
+            items: `[B, C]` distinct items, 0 = none at the end.
+            beam: W of them are clicked, each by itself.
+
+        Returns:
+            `[B, W, C]` scores of `items` after the w-th, and `[B, W]` the sums over all items; both
+            those of `scores` for the longer history, but for the order of addition.
+        """
+        beam = min(beam, items.shape[1])
+        scores = np.zeros((*items.shape[:1], beam, items.shape[1]), dtype=np.float32)
+        totals = np.zeros(scores.shape[:2], dtype=np.float32)
+        clicks = histories.clicks(self.length)[:, 1:]  # the item that comes takes a place
+        weight = powers(self.decay, np.arange(self.length - 1, 0, -1)).astype(np.float32)
+        rows = self._similar_rows, self._moves_rows
+        _continue(clicks, weight, items, np.float32(self.markov), *rows, scores, totals)
+        return scores, totals
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The two sparse matrices."""
         named = {"similar": self.similar_, "moves": self.moves_}
@@ -131,6 +156,63 @@ class Transitions(Scored):
             matrices.append(sparse.csr_array(parts, shape=(size, size)))
         self._take(*matrices)
         return self
+
+
+def _rows(matrix: Any) -> tuple[npt.NDArray[Any], ...]:
+    """Values, columns and row starts of a sparse matrix, and the sums of its rows."""
+    parts = (np.ascontiguousarray(getattr(matrix, part)) for part in PARTS)
+    return (*parts, np.asarray(matrix.sum(axis=1), dtype=np.float32))
+
+
+@numba.njit(cache=True, nogil=True)
+def _continue(
+    clicks: Any,
+    weight: Any,
+    items: Any,
+    markov: Any,
+    similar: Any,
+    moves: Any,
+    scores: Any,
+    totals: Any,
+) -> None:
+    """As `Transitions.continued`; the two matrices as `_rows`."""
+    value, to, start, sums = similar
+    move, move_to, move_start, move_sums = moves
+    own = np.zeros(items.shape[1], dtype=np.float32)  # what the history gives to each candidate
+    place = np.full(len(sums), -1, dtype=np.int64)
+    for row in range(len(items)):
+        for c in range(items.shape[1]):
+            if items[row, c] > 0:
+                place[items[row, c]] = c
+        own[:] = 0
+        total = np.float32(0)
+        for h in range(clicks.shape[1]):
+            click = clicks[row, h]
+            if click == 0:
+                continue
+            total += weight[h] * sums[click]
+            for at in range(start[click], start[click + 1]):
+                c = place[to[at]]
+                if c >= 0:
+                    own[c] += weight[h] * value[at]
+        for b in range(scores.shape[1]):
+            click = items[row, b]
+            if click == 0:
+                continue
+            out = scores[row, b]
+            out[:] = own
+            for at in range(start[click], start[click + 1]):
+                c = place[to[at]]
+                if c >= 0:
+                    out[c] += value[at]
+            for at in range(move_start[click], move_start[click + 1]):
+                c = place[move_to[at]]
+                if c >= 0:
+                    out[c] += markov * move[at]
+            totals[row, b] = total + sums[click] + markov * move_sums[click]
+        for c in range(items.shape[1]):
+            if items[row, c] > 0:
+                place[items[row, c]] = -1
 
 
 def _strongest(matrix: Any, most: int) -> Any:

@@ -74,12 +74,33 @@ class Mixture:
             segments: `[B, L]`.
             users: `[B]`.
         """
-        real = (tokens != 0) & (segments == REAL)
-        counted = self._transitions.scores(
-            Histories(users, np.zeros_like(users), tokens, real, tokens)
-        )
-        total = counted.sum(axis=1, keepdims=True)
-        counted /= np.where(total > 0, total, 1)
+        counted = self._transitions.scores(_clicked(tokens, segments, users))
+        return self._logs(counted, counted.sum(axis=1))
+
+    def continued(
+        self,
+        inner: FloatArray,
+        tokens: IntArray,
+        segments: IntArray,
+        users: IntArray,
+        items: IntArray,
+    ) -> FloatArray:
+        """log p `[B, W, C]`, but for a constant of each row, of `items` `[B, C]` after each of the
+        first W of them was clicked.
+
+        Args:
+            inner: `[B, W, C]` of the network's queries after those clicks.
+            tokens, segments, users: the history before them, as in `log_shares`.
+            items: 0 = none at the end of a row.
+        """
+        history = _clicked(tokens, segments, users)
+        counted, totals = self._transitions.continued(history, items, inner.shape[1])
+        pooled: FloatArray = inner + np.float32(self.weight) * self._logs(counted, totals)
+        return pooled
+
+    def _logs(self, counted: FloatArray, totals: FloatArray) -> FloatArray:
+        """log(c / sum(c) + floor); `counted` is overwritten."""
+        counted /= np.where(totals > 0, totals, 1)[..., None]
         counted += np.float32(self._floor)
         return np.asarray(np.log(counted), dtype=np.float32)
 
@@ -101,6 +122,12 @@ class Mixture:
         self._transitions.restore(state)
         self.weight = float(state["weight"])
         return self
+
+
+def _clicked(tokens: IntArray, segments: IntArray, users: IntArray) -> Histories:
+    """What is counted from: the real tokens as clicks."""
+    real = (tokens != 0) & (segments == REAL)
+    return Histories(users, np.zeros_like(users), tokens, real, tokens)
 
 
 def log_softmax(scores: FloatArray) -> FloatArray:

@@ -31,6 +31,7 @@ from policies.losses import Loss
 from policies.retrieval import Exact, Index, shares
 from policies.train import Training
 from policies.vectors import NetworkPolicy, load_weights, weights_of
+from recgpt.continuation import Chosen, Continuation
 from recgpt.mixture import Mixture, TransitionCounts
 from recgpt.model import GPT, Layer, Shape
 from recgpt.prompts import Prompts, converse, recent
@@ -73,6 +74,12 @@ class PreTrain(NetworkPolicy):
         counts: pool the network's probabilities with those of counted transitions, by the weight
             that is best on the validation clicks, with which epochs are compared, too (1 without
             validation); None = the network alone.
+        second: what comes after the first step. `argmax`: each step's best item is appended as the
+            next click, as in the paper. `marginal`: an expectation over the likely next clicks
+            (`recgpt.continuation`); one quota then ranks by it, several recall what follows each
+            of the most likely next items, and a `merge` of them by score ranks by it, too.
+        continuation: of a marginal second step: `beam` next items and the `share` of what follows
+            them (both None: chosen on the validation clicks), over so many `candidates`.
     """
 
     shape: Shape = field(default_factory=Shape)
@@ -84,8 +91,15 @@ class PreTrain(NetworkPolicy):
     pretraining: Training = field(default_factory=lambda: Training(patience=3, epochs=60))
     smoothing: Smoothing = field(default_factory=Smoothing)
     counts: TransitionCounts | None = None
+    second: Literal["argmax", "marginal"] = "argmax"
+    continuation: Continuation = field(default_factory=Continuation)
 
-    serving_fields: ClassVar[frozenset[str]] = NetworkPolicy.serving_fields | {"quotas", "merge"}
+    serving_fields: ClassVar[frozenset[str]] = NetworkPolicy.serving_fields | {
+        "quotas",
+        "merge",
+        "second",
+        "continuation",
+    }
 
     def __post_init__(self) -> None:
         try:
@@ -130,6 +144,10 @@ class PreTrain(NetworkPolicy):
         if self.mixture_ is not None and self._held_out and len(validation):
             read = partial(self._read, length=self.shape.length)
             validation.ndcg_of(self._walk(), read, once=True)()
+        self.chosen_ = Chosen()
+        if self._held_out and len(validation):
+            longer = partial(self._read, length=self.shape.length - self.shape.masked)
+            self.chosen_ = validation.best_continuation(self._walk(self.chosen_), longer)
 
     def _validation(self, sequences: Sequences, most: int, seed: int) -> Validation:
         return Validation(sequences, most, seed, 4 * self.shape.length)
@@ -192,9 +210,15 @@ class PreTrain(NetworkPolicy):
         model: GPT = self._fitted()
         return model.vectors(self.layer)
 
-    def _walk(self) -> Walk:
+    def _walk(self, continuation: Chosen | None = None) -> Walk:
         """Recall by the network that is served."""
-        return Walk(self._fitted(), self.layer, self._segmented, self.clicks_, self.mixture_)
+        network, clicks, mixture = self._fitted(), self.clicks_, self.mixture_
+        return Walk(network, self.layer, self._segmented, clicks, mixture, continuation)
+
+    @property
+    def _continuation(self) -> Chosen | None:
+        """Of the second step that is served."""
+        return self.chosen_.over(self.continuation) if self.second == "marginal" else None
 
     def tokens(self, histories: Histories) -> Reading:
         """What the network reads of each history: tokens and segments `[B, length - steps + 1]`,
@@ -203,7 +227,9 @@ class PreTrain(NetworkPolicy):
         The appended items of later steps take the places that are left free; where padding is read
         as well, they push the oldest out, and all `length` places are read at every step.
         """
-        n_appended = len(self.quotas) - 1 if self.shape.masked else 0
+        n_appended = 1 if self.second == "marginal" else len(self.quotas) - 1
+        if not self.shape.masked:
+            n_appended = 0
         return self._read(histories, self.shape.length - n_appended)
 
     def _read(self, histories: Histories, length: int) -> Reading:
@@ -215,8 +241,9 @@ class PreTrain(NetworkPolicy):
         clicked ones without any click.
         """
         n_steps = len(self.quotas)
-        quotas = (k,) * n_steps if self.merge == "pool" else shares(self.quotas, k)
-        walk, users, seen = self._walk(), histories.user, histories.seen
+        is_pool = self.merge == "pool" and self.second == "argmax"
+        quotas = (k,) * n_steps if is_pool else shares(self.quotas, k)
+        walk, users, seen = self._walk(self._continuation), histories.user, histories.seen
         with one_thread(), torch.inference_mode():
             reading = self.tokens(histories)
             slates = walk.slates(self.index_, quotas, reading, users, seen, self.merge)
@@ -256,11 +283,19 @@ class PreTrain(NetworkPolicy):
             state |= weights_of(self.generator_, GENERATOR)
         if self.mixture_ is not None:
             state |= {MIXED + name: array for name, array in self.mixture_.state().items()}
-        return {**state, "clicks": self.clicks_, "source": np.asarray(self.source_)}
+        chosen = np.asarray([self.chosen_.beam, self.chosen_.share], dtype=np.float64)
+        return {
+            **state,
+            "clicks": self.clicks_,
+            "source": np.asarray(self.source_),
+            "continuation": chosen,
+        }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Take over what another instance's `state` gave."""
         self.clicks_, self.source_ = np.array(state["clicks"]), str(state["source"])
+        beam, share = state.get("continuation", (Chosen.beam, Chosen.share))
+        self.chosen_ = Chosen(int(beam), float(share))
         network = self._restored(state, MODEL)
         self.generator_ = None
         if any(name.startswith(GENERATOR) for name in state):

@@ -13,6 +13,7 @@ from policies.base import Histories, IntArray, Sequences
 from policies.blocks import ROWS, one_thread
 from policies.retrieval import Exact, place_of
 from policies.validation import LastClicks, discount
+from recgpt.continuation import BEAMS, SHARES, Chosen
 from recgpt.mixture import WEIGHTS, Mixture
 from recgpt.walk import Reading, Walk
 
@@ -85,3 +86,26 @@ class Validation(LastClicks):
                     gains[number] += discount(place[place < K]).sum()
         mixture.weight = WEIGHTS[int(gains.argmax())]
         return float(gains.max() / len(self))
+
+    def best_continuation(self, walk: Walk, read: Read) -> Chosen:
+        """The beam and the share of a marginal second step with the best NDCG@10: the smallest of
+        equal ones.
+
+        Args:
+            walk: with a continuation, of which the candidates count.
+            read: what the network is given, with room for a further token.
+        """
+        assert walk.continuation is not None
+        most = walk.continuation.candidates
+        gains = np.zeros((len(BEAMS), len(SHARES)))
+        with one_thread(), torch.inference_mode():
+            index = Exact(walk.model.vectors(walk.layer).float().cpu().numpy())
+            for block in self.blocks():
+                asked, target = self.requests(block, self._length), self.target[block]
+                found = walk.continued(index, read(asked), asked.user, asked.seen, max(BEAMS), most)
+                for i, beam in enumerate(BEAMS):
+                    for j, share in enumerate(SHARES):
+                        place = found.place_of(target, found.marginal(beam, share))
+                        gains[i, j] += discount(place[place < K]).sum()
+        beam, share = divmod(int(gains.argmax()), len(SHARES))
+        return Chosen(BEAMS[beam], SHARES[share], most)

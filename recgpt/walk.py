@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from policies.base import PADDING, FloatArray, IntArray, Slates
 from policies.blocks import ROWS, fill, length_blocks
-from policies.retrieval import Exact, Index, Ranked, top_k
+from policies.retrieval import Exact, Index, Ranked, top_k, top_k_of
 from recgpt.attention import State
+from recgpt.continuation import Chosen, Continued, distribution
 from recgpt.mixture import Mixture
 from recgpt.model import GPT, REAL, Layer, Memory
 
@@ -45,6 +47,7 @@ class Walk:
         segmented: bool,
         clicks: FloatArray,
         mixture: Mixture | None = None,
+        continuation: Chosen | None = None,
     ) -> None:
         """A walk with a network as it is.
 
@@ -55,9 +58,11 @@ class Walk:
             clicks: `[n_items + 1]` clicks of each item; a user without any click gets the most
                 clicked items.
             mixture: counts that are pooled with the network, or None.
+            continuation: of a marginal second step; None: each step's best item is the next
+                click.
         """
         self.model, self.layer, self.segmented = model, layer, segmented
-        self.clicks, self.mixture = clicks, mixture
+        self.clicks, self.mixture, self.continuation = clicks, mixture, continuation
 
     def slates(
         self,
@@ -81,14 +86,20 @@ class Walk:
         tokens, segments = reading
         n_steps = max(i for i, quota in enumerate(quotas) if quota) + 1
         quotas = quotas[:n_steps]
+        steps = self._steps
+        if self.continuation is not None:
+            beam = self.continuation.beam if n_steps == 1 else n_steps - 1
+            steps = partial(self._expect, beam=beam)
+            if merge != "interest":  # by the marginal, whoever brings an item
+                quotas = (sum(quotas),)
         users = np.where(users >= 0, users, -1)
         items = np.zeros((len(tokens), sum(quotas)), dtype=np.int64)
         scores = np.full(items.shape, -np.inf, dtype=np.float32)
         for start in range(0, len(tokens), CHUNK):
             rows = slice(start, start + CHUNK)
             chunk = tokens[rows], segments[rows]
-            items[rows], scores[rows] = self._steps(index, quotas, chunk, users[rows], seen[rows])
-        slates = merge_steps(items, scores, np.repeat(np.arange(n_steps), quotas), merge)
+            items[rows], scores[rows] = steps(index, quotas, chunk, users[rows], seen[rows])
+        slates = merge_steps(items, scores, np.repeat(np.arange(len(quotas)), quotas), merge)
         is_cold = ~tokens.any(axis=1)
         if is_cold.any():
             popular = np.broadcast_to(self.clicks, (int(is_cold.sum()), len(self.clicks)))
@@ -180,6 +191,71 @@ class Walk:
                 ]
                 hidden = torch.cat(further)
         return np.concatenate(taken, axis=1), np.concatenate(scores, axis=1)
+
+    def _expect(
+        self,
+        index: Index,
+        quotas: tuple[int, ...],
+        reading: Reading,
+        users: IntArray,
+        seen: IntArray,
+        beam: int,
+    ) -> tuple[IntArray, FloatArray]:
+        """Items and log probabilities `[B, sum(quotas)]`: of one quota the best of the marginal; of
+        several the best next items, then the best after each of the `beam` most likely ones.
+        """
+        assert self.continuation is not None
+        k = sum(quotas)
+        found = self.continued(index, reading, users, seen, beam, k)
+        if len(quotas) == 1:
+            parts = [found.marginal(beam, self.continuation.share)]
+        else:
+            parts = [found.first, *found.further.swapaxes(0, 1)]
+        taken: list[IntArray] = []
+        scores: list[FloatArray] = []
+        for part, quota in zip(parts, quotas, strict=True):
+            left_out = np.concatenate([seen, *taken], axis=1)
+            with np.errstate(divide="ignore"):
+                known = np.log(part)
+            best = top_k_of(found.items, known, max(quota, 1), left_out, index.n_items)
+            taken.append(best[0][:, :quota])
+            scores.append(best[1][:, :quota])
+        return np.concatenate(taken, axis=1), np.concatenate(scores, axis=1)
+
+    def continued(
+        self, index: Index, reading: Reading, users: IntArray, seen: IntArray, beam: int, k: int
+    ) -> Continued:
+        """The candidates of each request, at least `k`, and what comes after each of the `beam`
+        best.
+
+        The network goes on from one memory of the history, again and again.
+        """
+        assert self.continuation is not None
+        n = len(users)
+        read = self._read(reading, users, 1)
+        tokens, segments = reading = self._window(reading)
+        query = self.model.query(read.hidden, self.layer).float().cpu().numpy()[:n]
+        most = min(max(self.continuation.candidates, k), index.n_items)
+        items, scores = self._search(index, query, most, reading, users, seen)
+        beam = min(beam, most)
+        inner = np.empty((n, beam, most), dtype=np.float32)
+        for start in range(0, n, ROWS):
+            rows = slice(start, start + ROWS)
+            # Padding where there are fewer candidates than the beam: it counts nothing later
+            for b in range(beam):
+                best = items[rows, b : b + 1]
+                longer = (
+                    np.append(tokens[rows, 1:], best, axis=1),
+                    np.append(segments[rows, 1:], np.full_like(best, REAL), axis=1),
+                )
+                again = read.rows(slice(start, start + ROWS)).each(lambda tensor: tensor)
+                hidden = self._step(again, longer, users[rows])
+                further = self.model.query(hidden, self.layer).float().cpu().numpy()
+                inner[rows, b] = index.score(further[: len(best)], items[rows])
+            if self.mixture is not None:
+                asked = tokens[rows], segments[rows], users[rows], items[rows]
+                inner[rows] = self.mixture.continued(inner[rows], *asked)
+        return Continued(items, distribution(scores), distribution(inner))
 
     def _step(self, read: Read, reading: Reading, users: IntArray) -> Tensor:
         """The hidden states `[ROWS, d]` of a block after the last token of `reading`, which the

@@ -20,6 +20,7 @@ from policies.retrieval import Search, shares
 from policies.train import Training
 from policies.transitions import Transitions
 from policies.vectors import weights_of
+from recgpt.continuation import BEAMS, SHARES, Chosen, Continuation
 from recgpt.mixture import WEIGHTS, TransitionCounts
 from recgpt.model import GENERATED, GPT, REAL, Shape
 from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, _ragged
@@ -53,7 +54,12 @@ def same_fit(policy: RecGPT, **serving: Any) -> RecGPT:
 
 @pytest.mark.parametrize(
     "policy",
-    [PreTrain(), FineTune(), RecGPT(quotas=(1,) * 6), RecGPT1()],
+    [
+        PreTrain(),
+        FineTune(),
+        RecGPT(quotas=(1,) * 6),
+        RecGPT1(),
+    ],
     ids=lambda p: type(p).__name__,
 )
 def test_keeps_the_promises(policy: PreTrain) -> None:
@@ -69,8 +75,22 @@ def test_keeps_the_promises(policy: PreTrain) -> None:
         RecGPT(
             **{**BRIEF, "pretraining": Training(epochs=2, patience=1)}, counts=TransitionCounts()
         ),
+        RecGPT1(**BRIEF, counts=TransitionCounts(), second="marginal"),
+        RecGPT(**BRIEF, second="marginal", quotas=(1,) * 6),
+        RecGPT1(
+            **{**BRIEF, "shape": replace(SMALL, masked=False)},
+            prompts=Prompts(1, form="tail"),
+            second="marginal",
+        ),
     ],
-    ids=["generated prompts", "generated and real prompts", "mixture"],
+    ids=[
+        "generated prompts",
+        "generated and real prompts",
+        "mixture",
+        "marginal",
+        "marginal interests",
+        "padding read",
+    ],
 )
 def test_other_forms_keep_the_promises_of_serving_too(policy: RecGPT) -> None:
     for name in CHECKS:
@@ -213,6 +233,106 @@ def test_recall_is_autoregressive_step_by_step(fitted: RecGPT, example: Example)
             taken += best
             history, roles = [*history, best[0]], [*roles, REAL]
         assert slates.items[row].tolist() == taken
+
+
+@pytest.mark.parametrize("quotas", [(1,), (3, 2, 1)])
+def test_a_marginal_step_is_an_expectation(
+    fitted: RecGPT, example: Example, quotas: tuple[int, ...]
+) -> None:
+    """By hand: every continuation through the whole network, all inner products, the softmax over
+    the candidates.
+    """
+    width, c, k = 12, 0.7, 6
+    asked = Continuation(beam=3, share=c, candidates=width)
+    policy = same_fit(fitted, quotas=quotas, second="marginal", continuation=asked)
+    requests = example.requests()
+    slates = policy.recall(requests, k, 0)
+    tokens, segments = policy.tokens(requests)
+    vectors = policy.item_vectors()
+
+    def scores(user: int, history: list[int], roles: list[int]) -> np.ndarray:
+        with torch.no_grad():
+            inputs = torch.tensor([history]), torch.tensor([user]), torch.tensor([roles])
+            return np.asarray(vectors @ policy.network_(*inputs)[0, -1].numpy())
+
+    def softmax(values: np.ndarray) -> np.ndarray:
+        shares = np.exp(values - values.max())
+        return np.asarray(shares / shares.sum())
+
+    for row in np.flatnonzero(tokens.any(axis=1)):
+        is_read, user = tokens[row] != 0, int(requests.user[row])
+        history, roles = tokens[row][is_read].tolist(), segments[row][is_read].tolist()
+        first = scores(user, history, roles)
+        first[[0, *requests.seen[row]]] = -np.inf
+        candidates = np.argsort(-first)[:width]
+        p = softmax(first[candidates])
+        further = [
+            softmax(scores(user, [*history, int(i)], [*roles, REAL])[candidates])
+            for i in candidates[:3]
+        ]
+        if len(quotas) == 1:
+            after = sum(p[b] * further[b] for b in range(3))
+            marginal = (p + c * (after + (1 - p[:3].sum()) * p)) / (1 + c)
+            expected = candidates[np.argsort(-marginal)[:k]].tolist()
+            np.testing.assert_allclose(
+                np.exp(slates.scores[row]), np.sort(marginal)[::-1][:k], rtol=1e-4
+            )
+        else:
+            expected = []
+            for part, quota in zip([p, *further], quotas, strict=False):
+                left = [int(i) for i in candidates[np.argsort(-part)] if i not in expected]
+                expected += left[:quota]
+        assert slates.items[row].tolist() == expected
+
+
+def test_a_share_of_nothing_is_one_step_and_merging_by_score_ranks_by_the_marginal(
+    fitted: RecGPT, example: Example
+) -> None:
+    asked = example.requests(8)
+    none = same_fit(
+        fitted, quotas=(1,), second="marginal", continuation=Continuation(beam=2, share=0.0)
+    ).recall(asked, 8, 0)
+    # A further token takes a place of the history, here as with a second quota of nothing.
+    one = same_fit(fitted, quotas=(1, 0)).recall(asked, 8, 0)
+    assert (none.items == one.items).all()
+    merged, ranked = (
+        same_fit(
+            fitted, quotas=quotas, merge=merge, second="marginal",
+            continuation=Continuation(beam=2, share=0.5),
+        ).recall(asked, 8, 0)
+        for quotas, merge in (((2, 1, 1), "score"), ((1,), "interest"))
+    )  # fmt: skip
+    assert (merged.items == ranked.items).all()
+
+
+def test_beam_and_share_are_chosen_on_the_validation_clicks(example: Example) -> None:
+    brief = {**BRIEF, "pretraining": Training(epochs=3, patience=2, batch=64)}
+    policy = RecGPT1(**brief, second="marginal").fit(
+        example.sequences, example.catalogue, Fitting(seed=1)
+    )
+    validation = Validation(example.sequences, 10**6, 1, 48)
+    judged = {}
+    for beam in BEAMS:
+        for share in SHARES:
+            open_to = same_fit(policy, continuation=Continuation(beam=beam, share=share))
+            judged[beam, share] = validation.ndcg(
+                open_to.recall(validation.requests(some, 48), 10, 0).items
+                for some in validation.blocks()
+            )
+    best = policy.chosen_
+    assert judged[best.beam, best.share] == pytest.approx(max(judged.values()))
+    assert same_fit(policy).chosen_ == best, "it is part of the state"
+    state = {name: part for name, part in policy.state().items() if name != "continuation"}
+    assert policy.with_params().restore(state).chosen_ == Chosen(), "a state from before has none"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"beam": 0}, "'beam'"), ({"share": -0.1}, "'share'"), ({"candidates": 0}, "'candidates'")],
+)
+def test_a_continuation_that_cannot_be_is_one_message(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"{words} of a continuation must be"):
+        make("recgpt", {"second": "marginal", "continuation": wrong})
 
 
 def test_the_first_step_does_not_know_of_the_second(fitted: RecGPT, example: Example) -> None:

@@ -71,6 +71,27 @@ def test_batches_and_reloading_change_nothing() -> None:
         np.testing.assert_array_equal(part.scores, slates.scores[rows])
 
 
+def test_what_follows_each_candidate_is_scored_as_a_longer_history() -> None:
+    rng = np.random.default_rng(1)
+    users = [rng.integers(1, 31, rng.integers(1, 12)).tolist() for _ in range(150)]
+    policy = Transitions(neighbours=9, length=6).fit(log(users), Catalogue(150, 30), Fitting())
+    histories = log(users).last(8)
+    items = np.stack([rng.permutation(30)[:12] + 1 for _ in users])
+    items[3, 7:] = 0
+    scores, totals = policy.continued(histories, items, 4)
+    assert scores.shape == (150, 4, 12)
+    for b in range(4):
+        longer = np.append(histories.items, items[:, b : b + 1], axis=1)
+        asked = Histories(histories.user, histories.step, longer, longer > 0, longer)
+        whole = policy.scores(asked)
+        expected = np.where(items > 0, np.take_along_axis(whole, items, axis=1), 0)
+        np.testing.assert_allclose(scores[:, b], expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(totals[:, b], whole.sum(axis=1), rtol=1e-5)
+    part = policy.continued(histories.rows(slice(3, 4)), items[3:4], 4)
+    np.testing.assert_array_equal(part[0], scores[3:4])
+    np.testing.assert_array_equal(part[1], totals[3:4])
+
+
 @pytest.mark.data
 def test_the_floor_of_beauty(data_root: Path) -> None:
     """Not below what was measured elsewhere by a plain kNN + Markov count: HR@10 .0756, NDCG@10
