@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from simulator.stats.margins import Margins
     from simulator.stats.units import TableError
     from simulator.surface.axes import MapError
+    from simulator.surface.bias import BiasError, BiasResult, design_bias
     from simulator.surface.mapping import LiftMap, map_lift
     from simulator.users.choice import Choice
 
@@ -97,6 +98,7 @@ _NAMES = {
     "simulator.offpolicy.rounds": "Rounds Stream",
     "simulator.offpolicy.target": "Target",
     "simulator.surface.axes": "MapError",
+    "simulator.surface.bias": "BiasError BiasResult design_bias",
     "simulator.surface.mapping": "LiftMap map_lift",
     "simulator.users.choice": "Choice",
     "policies.base": "Catalogue Expectant Fitting Histories"
@@ -125,6 +127,8 @@ __all__ = [
     "ESTIMATORS",
     "Absolute",
     "Batch",
+    "BiasError",
+    "BiasResult",
     "Catalogue",
     "Choice",
     "Choices",
@@ -176,6 +180,7 @@ __all__ = [
     "compare",
     "decide",
     "describe_table",
+    "design_bias",
     "evaluate",
     "fidelity",
     "lifts",

@@ -37,6 +37,7 @@ class Purpose(IntEnum):
     SPLIT = 17
     RESPONSE = 18
     FIT = 19
+    WEIGHT = 20
 
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

@@ -53,8 +53,8 @@ def test_a_split_is_recovered_from_the_metadata_alone():
 
 
 def test_other_designs_and_a_history_have_no_arm_of_a_user():
-    for kind in DESIGNS.keys() - {"split"}:
-        assert metadata(kind).arm_of_user() is None
+    for kind, design in DESIGNS.items():
+        assert (metadata(kind).arm_of_user() is None) == (not design.divides_users)
     nobody = Metadata(("history",), 5, 5, scenario={"seed": 1, "design": {"kind": "split"}})
     assert nobody.arm_of_user() is None
 
@@ -102,7 +102,7 @@ def test_a_split_has_every_user_once_and_the_others_all_in_every_lane():
         design = make(("a", "b", "c"), 3, 6)
         users = np.concatenate([design.who(lane, USERS) for lane in design.lanes()])
         times = np.bincount(users, minlength=len(USERS))
-        assert (times == (1 if kind == "split" else len(design.lanes()))).all()
+        assert (times == (1 if design.divides_users else len(design.lanes()))).all(), kind
 
 
 def test_interleaving_takes_two_arms():

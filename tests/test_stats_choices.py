@@ -215,7 +215,7 @@ def test_cluster_robust_is_statsmodels() -> None:
         arm,
         np.repeat(np.arange(users), days),
     )
-    m = compare(adjustment.clustered(table), "x", "a", "b")
+    m = compare(units.clustered(table), "x", "a", "b")
     ols = sm.OLS(y, sm.add_constant(arm.astype(float))).fit(
         cov_type="cluster",
         cov_kwds={"groups": np.repeat(np.arange(users), days), "use_correction": False},
@@ -224,7 +224,7 @@ def test_cluster_robust_is_statsmodels() -> None:
     assert np.sqrt(m.variance) == pytest.approx(ols.bse[1] * np.sqrt(40 / 39), rel=1e-9)
     assert m.variance > 3 * compare(table, "x", "a", "b").variance
     with pytest.raises(TableError, match="independent"):
-        adjustment.clustered(from_frame(split_frame()))
+        units.clustered(from_frame(split_frame()))
 
 
 def test_user_days_clustered_by_user_are_the_users() -> None:
@@ -234,7 +234,7 @@ def test_user_days_clustered_by_user_are_the_users() -> None:
     days = units.read(paired_log(n_users=60), ("click", "watch_time"))
     for source in (days, replace(days, assigned=np.arange(60) % 2)):
         by_user = verdict.lifts(source.by("user"), "a")
-        clustered = verdict.lifts(adjustment.clustered(source.by("user-day")), "a")
+        clustered = verdict.lifts(units.clustered(source.by("user-day")), "a")
         for one, other in zip(by_user, clustered, strict=True):
             assert (other.lift, other.t, other.df, other.p) == pytest.approx(
                 (one.lift, one.t, one.df, one.p), rel=1e-9

@@ -35,6 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "simulator.cli.map:map_",
         "Where over parameters of the world or of a policy does an arm win?",
     ),
+    "bias": (
+        "simulator.cli.bias:bias",
+        "What would each design report where arms learn from one another?",
+    ),
     "reproduce": (
         "simulator.cli.reproduce:reproduce",
         "The paper's tables and figures, measured beside published.",

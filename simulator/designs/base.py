@@ -41,7 +41,7 @@ class Design:
 
     Attributes:
         arms: names of the compared arms, in the order of the log (ascending, where a run wrote it).
-        seed: of the scenario; None where a log does not say it.
+        seed: of the assignment; None where a log does not say it.
         days: of the A/B.
     """
 
@@ -65,6 +65,9 @@ class Design:
 
     has_twins: ClassVar[bool] = False
     """Whether each user's whole feed is known in every arm, so that others can be tried on it."""
+
+    divides_users: ClassVar[bool] = False
+    """Whether each user is in one arm only, on every day."""
 
     shares_slates: ClassVar[bool] = False
     """Whether the arms are in one slate: a visit is then of no arm, and lifts are of credits."""
@@ -97,6 +100,19 @@ class Design:
 
         Raises:
             DesignError: the users were drawn by a seed that is not known.
+        """
+        return None
+
+    def misfit(self, n_users: int) -> str | None:
+        """Why the design cannot be of so many users, in words; None where it can."""
+        return None
+
+    def cluster_of_user(self, n_users: int) -> IntArray | None:
+        """The cluster that each user was assigned with, `[n_users]`; None where users were assigned
+        one by one, or not at all.
+
+        Raises:
+            DesignError: the clusters are of another number of users.
         """
         return None
 

@@ -19,6 +19,7 @@ class Split(Design):
     kind: ClassVar = "split"
     titles: ClassVar = {"split": "Split", "cuped": "Split, CUPED"}
     words: ClassVar = "each user is in one arm"
+    divides_users: ClassVar = True
 
     def who(self, lane: str, user: IntArray) -> IntArray:
         mine: IntArray = user[self._draw(user) == self.arms.index(lane)]
@@ -31,9 +32,13 @@ class Split(Design):
         """The arm of users `[n]`, keyed by the user alone: it does not depend on who else is
         there.
         """
+        drawn = uniform(self._known_seed(), Purpose.ASSIGN, user)
+        return (drawn * len(self.arms)).astype(np.int64)
+
+    def _known_seed(self) -> int:
         if self.seed is None:
             raise DesignError(
                 "this log was split by users, but its metadata has no scenario.seed to recover the"
                 " assignment from"
             )
-        return (uniform(self.seed, Purpose.ASSIGN, user) * len(self.arms)).astype(np.int64)
+        return self.seed

@@ -63,6 +63,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
+OF_A_DAY = "-day-"
+"""Within the folder's name of a refit, before the day; no fit on the history has it."""
+
+
 @dataclass(frozen=True)
 class Lane:
     """What is simulated apart: one of `Design.lanes`, or the history, under one fit of its
@@ -279,8 +283,8 @@ class Workspace:
             shutil.rmtree(self.work, ignore_errors=True)  # where the last run died while it did so
 
     def borrow(self, models: Path) -> None:
-        """Take over the finished fits of policies in another run's `models`; what is here already
-        stays.
+        """Take over the finished fits of policies on the history in another run's `models`; what is
+        here already stays. Refits are not taken: they have learned from what was shown in that run.
 
         Raises:
             FileError: a fit there is not as it was written.
@@ -288,7 +292,8 @@ class Workspace:
         Ledger(models.parent).check(models)
         for fit in sorted(models.iterdir()):
             here = self.models / fit.name
-            if (fit / "state.npz").is_file() and not here.exists():
+            is_of_history = OF_A_DAY not in fit.name and (fit / "state.npz").is_file()
+            if is_of_history and not here.exists():
                 staging = self.models / f"{fit.name}{PART}"
                 with writing(staging):
                     shutil.copytree(fit, staging, ignore=shutil.ignore_patterns("checkpoints"))

@@ -33,7 +33,7 @@ from simulator.log.files import load_arrays, reading
 from simulator.log.kinds import FEEDBACK
 from simulator.log.metadata import FIT, FITTED_ONCE, HISTORY, Metadata, Propensity, arm_names
 from simulator.log.schema import schema
-from simulator.log.workspace import Lane, Workspace, load_catalogue, open_log, versions
+from simulator.log.workspace import OF_A_DAY, Lane, Workspace, load_catalogue, open_log, versions
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import PolicySpec
 from simulator.serving.desk import Channel, Desk, Serves
@@ -72,11 +72,14 @@ class RefitDays:
         day: before which it is made.
         lane: whose log; None: that of all lanes.
         fit: in the lives with this fit only; None: with all fits.
+        like: the arm that each impression of the days is weighted towards; None: all weigh the
+            same.
     """
 
     day: int
     lane: str | None = None
     fit: int | None = None
+    like: str | None = None
 
     def includes(self, lane: Lane) -> bool:
         """Whether the log of a lane is learned from."""
@@ -361,7 +364,8 @@ class Context:
         if day == 0 or serving.refit == "never":
             return None
         lane = self.design.rows_of(arm).lane if serving.refit_on == "own" else None
-        return RefitDays(day, lane, fit if self.scenario.fits.crossed else None)
+        like = arm if serving.refit_on == "weighted" else None
+        return RefitDays(day, lane, fit if self.scenario.fits.crossed else None, like)
 
     def fit_name(self, policy: Policy, fit: int | None, learned: RefitDays | None = None) -> str:
         """Folder of one fit of a policy."""
@@ -393,10 +397,12 @@ def fit_name(policy: Policy, seed: int, learned: RefitDays | None = None) -> str
     name = f"{who}-{hashlib.sha256(f'{key} {seed}'.encode()).hexdigest()[:12]}"
     if learned is None:
         return name
-    lane = learned.lane
+    lane, like = learned.lane, learned.like
     whose = "pooled" if lane is None else hashlib.sha256(lane.encode()).hexdigest()[:8]
+    if like is not None:
+        whose = f"weighted-{hashlib.sha256(like.encode()).hexdigest()[:8]}"
     with_fit = "" if learned.fit is None else f"-fit-{learned.fit}"
-    return f"{name}-day-{learned.day}-{whose}{with_fit}"
+    return f"{name}{OF_A_DAY}{learned.day}-{whose}{with_fit}"
 
 
 def with_columns(batch: pa.RecordBatch, target: pa.Schema) -> pa.Table:

@@ -433,6 +433,9 @@ class _Run:
                 too_much = memory.excess(scenario, catalogue.n_users, catalogue.n_items)
                 if too_much is not None:
                     raise ScenarioError(f"{scenario.where(too_much[0])}: {too_much[1]}")
+                wrong = scenario.assignment.misfit(catalogue.n_users)
+                if wrong is not None:
+                    raise ScenarioError(f"{scenario.where(('design',))}: {wrong}")
                 if source.history is not None:
                     source.history.write(where.past)
                 if source.future is not None:

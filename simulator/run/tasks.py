@@ -52,6 +52,7 @@ from simulator.run.context import (
     one_torch_thread,
     with_columns,
 )
+from simulator.run.weighting import thinned
 from simulator.scenario.parts import Arm, PolicySpec
 from simulator.serving.feedback import blocks
 from simulator.serving.promises import Witness
@@ -202,10 +203,12 @@ class Fit:
         def named(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
             progress(f"{label}: {stage}", done, total, figures)
 
-        log = run.sequences
+        log, seed = run.sequences, run.training_seed(policy, self.fit)
         if self.learned is not None:
             lanes = [lane for lane in run.lanes() if self.learned.includes(lane)]
             log = run.sequences_until(self.learned.day, lanes)
+            if self.learned.like is not None:
+                log = thinned(run, log, self.learned.like, seed)
         limit = run.scenario.engine.fit_limit
         rule = f"engine.fit_limit ({limit:g} s); fewer epochs or a higher limit may help"
         calls = Calls(policy, self.spec.policy, Limit(limit, rule))
@@ -213,7 +216,6 @@ class Fit:
             if self.learned is not None and isinstance(policy, Updatable):
                 self._update(run, calls, log, self.learned)
             else:
-                seed = run.training_seed(policy, self.fit)
                 fitting = Fitting(seed, processor, named, folder / "checkpoints", True)
                 self._fit(run, calls, log, fitting)
             _save(calls, folder)

@@ -463,6 +463,7 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
         yield ("serving", "recall"), rule
     for key, rule in scenario.assignment.disagreements():
         yield ("design", key), rule
+    yield from _design_broken(scenario)
     for name, arm in arms.items():
         wrong = scenario.fits.disagreement(arm.fits)
         if wrong is not None:
@@ -482,6 +483,17 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
         users: Any = world.users
         data = ("data",) if world.data is None else ("worlds", name, "data")
         yield from _world_broken(scenario.within(name), ("worlds", name, "users"), data, users.kind)
+
+
+def _design_broken(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
+    """Whether the design goes with the number of users and with what refits learn from."""
+    assignment, n_users = scenario.assignment, getattr(scenario.users, "n_users", None)
+    wrong = None if n_users is None else assignment.misfit(n_users)
+    if wrong is not None:
+        yield ("design",), wrong
+    if scenario.serving.refit_on == "weighted" and not assignment.divides_users:
+        rule = "`weighted` tells the arms' impressions apart by user, so each user must be in one"
+        yield ("serving", "refit_on"), f"{rule} arm: design.kind split or clusters"
 
 
 def _draw_broken(scenario: Scenario, name: str, world: WorldSpec) -> Iterator[tuple[Keys, str]]:

@@ -258,8 +258,12 @@ class Serving(ConfigSection):
     refit: Literal["never", "daily"] = Field(
         default="never", description="`daily`: every arm is fitted anew at the day's end"
     )
-    refit_on: Literal["own", "pooled"] = Field(
-        default="own", description="whose log a refit learns from: the arm's, or all arms'"
+    refit_on: Literal["own", "pooled", "weighted"] = Field(
+        default="own",
+        description=(
+            "whose log a refit learns from: the arm's, all arms', or all arms' with each impression"
+            " weighted by how likely it is the arm's (docs/bias.md)"
+        ),
     )
 
 

@@ -165,6 +165,25 @@ class Ranker:
         return {"log loss": float(self.quality[0]), "base": float(self.quality[1])}
 
 
+def impression_features(
+    log: Sequences, rows: IntArray, before: Sequences, catalogue: Catalogue, window: int
+) -> DoubleArray:
+    """The features of logged impressions `[R, F]`, STATIC then DYNAMIC, each as it looked when its
+    request came. The rates in them are of another log.
+
+    Args:
+        log: every user's impressions in time order.
+        rows: `[R]` which of them.
+        before: the log of the rates.
+        catalogue: items' `duration`, `author` and `tag` as far as known.
+        window: impressions of the past that a request brings.
+    """
+    author, tag = (_groups(catalogue, name) for name in ("author", "tag"))
+    rate = _rate(before.clicked.sum(), len(before.clicked), 0.5)
+    static = _static(before, catalogue, author, tag)
+    return _training_features(log, rows, window, static, author, tag, rate)
+
+
 def logistic(x: DoubleArray, y: DoubleArray) -> DoubleArray:
     """Ridge logistic regression by Newton's method (iteratively reweighted least squares; McCullagh
     & Nelder 1989, 2.5).

@@ -22,7 +22,6 @@ from simulator.log.metrics import (
     declared,
     direction_of,
 )
-from simulator.stats.adjustment import clustered
 from simulator.stats.readings import (
     ColumnReading,
     Floats,
@@ -34,7 +33,7 @@ from simulator.stats.readings import (
     read_numbers,
 )
 from simulator.stats.rows import BLANK, UNNAMED, Ids, Rows, as_rows, ids, labels
-from simulator.stats.units import Role, TableError, UnitTable, Use
+from simulator.stats.units import Role, TableError, UnitTable, Use, clustered
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -195,6 +195,57 @@ def levels(labels: Array) -> tuple[Array, Array]:
     return names[order], rank[coded.indices.to_numpy()]
 
 
+def clustered(table: UnitTable) -> UnitTable:
+    """The table of clusters (the users of user-days): every metric becomes a ratio of cluster sums,
+    so that dependence within a cluster is respected.
+
+    The mean over units is sum y / sum 1: a ratio of cluster sums, whose delta-method variance in
+    each arm is the cluster-robust one of that arm's mean: CR1 of Liang & Zeger (1986) on the arm
+    alone, with G / (G - 1) for its G clusters (Deng, Knoblich & Lu, KDD 2018, section 3.2). The
+    arms are then compared as any others: independent arms by Welch's t, with df from both numbers
+    of clusters (one CR1 of both arms would have one factor and one df for them), twins with df =
+    clusters - 1. Covariates are clusters' means; groups that cut through a cluster are dropped.
+
+    Raises:
+        TableError: the units are not clustered, or a cluster is in several arms.
+    """
+    if table.cluster is None:
+        raise TableError("these units are independent: there are no clusters to respect")
+    names, index = levels(table.cluster)
+    k = len(names)
+
+    def summed(column: np.ndarray) -> np.ndarray:
+        rows = column[None] if column.ndim == 1 else column
+        sums = np.stack([np.bincount(index, row, k) for row in rows])
+        return sums[0] if column.ndim == 1 else sums
+
+    first = np.zeros(k, dtype=np.int64)
+    first[index[::-1]] = np.arange(len(index))[::-1]
+    torn = (
+        np.zeros(0)
+        if table.assigned is None
+        else np.flatnonzero(table.assigned != table.assigned[first][index])
+    )
+    if len(torn):
+        raise TableError(
+            f"cluster {names[index[torn[0]]]!r} is in several arms; each cluster must be in one"
+        )
+    tops = {n: summed(v) for n, v in table.numerators.items()}
+    ones = {n: np.ones(v.shape) for n, v in table.numerators.items()}
+    return replace(
+        table,
+        unit="user",
+        numerators=tops,
+        denominators={n: summed(table.denominators.get(n, ones[n])) for n in tops},
+        assigned=None if table.assigned is None else table.assigned[first],
+        cluster=None,
+        covariates={
+            n: summed(v) / np.bincount(index, minlength=k) for n, v in table.covariates.items()
+        },
+        groups={n: v[first] for n, v in table.groups.items() if (v == v[first][index]).all()},
+    )
+
+
 @dataclass(frozen=True)
 class UserDays:
     """The sums of every metric's terms for each arm, user and day: the log, as far as the verdict
@@ -217,6 +268,8 @@ class UserDays:
         fitted_once: arms whose fits are all the same model, for their policies draw nothing.
         lives: what users had with each fit, where they lived with every one; then `terms` are the
             means over fits. Else ().
+        cluster: `[n_users]` that users were assigned with; then these are the units of the table
+            by user. None where users were assigned one by one.
     """
 
     arms: tuple[str, ...]
@@ -231,6 +284,7 @@ class UserDays:
     fit_of_user: Array | None = None
     fitted_once: frozenset[str] = frozenset()
     lives: tuple[UserDays, ...] = ()
+    cluster: Array | None = None
     _tables: dict[tuple[Unit, int], UnitTable] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -293,17 +347,21 @@ class UserDays:
             assigned = np.tile(self.switched[span], self.n_users)
         elif assigned is not None:
             assigned = spread(assigned)
-        return UnitTable(
+        own = self.cluster
+        if unit == "user-day":
+            own = np.repeat(np.arange(self.n_users) if own is None else own, n)
+        table = UnitTable(
             unit,
             self.arms,
             self.metrics,
             tops,
             bottoms,
             assigned,
-            None if unit == "user" else np.repeat(np.arange(self.n_users), n),
+            own,
             covariates,
             {name: spread(group) for name, group in self.groups.items()},
         )
+        return clustered(table) if unit == "user" and own is not None else table
 
     def users(self, index: Array) -> UserDays:
         """Some of the users `[k]`, numbered anew in the order given."""
@@ -314,6 +372,7 @@ class UserDays:
             before={name: column[index] for name, column in self.before.items()},
             assigned=None if self.assigned is None else self.assigned[index],
             fit_of_user=None if self.fit_of_user is None else self.fit_of_user[index],
+            cluster=None if self.cluster is None else self.cluster[index],
             lives=tuple(life.users(index) for life in self.lives),
         )
 
@@ -445,6 +504,7 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
     cubes = reader.cubes
     try:
         assigned = design.arm_of_user(meta.n_users)
+        cluster = design.cluster_of_user(meta.n_users)
         switched = design.arm_of_day(cubes["impressions"].sum(axis=(1, 2)))
     except DesignError as error:
         raise TableError(str(error)) from error
@@ -461,6 +521,7 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
             reader.before,
             assigned,
             switched,
+            cluster=cluster,
         )
         for fit in range(number)
     )
