@@ -115,7 +115,7 @@ def test_blocks_say_the_same_in_every_medium() -> None:
     assert "| Arm | Lift |\n| --- | --: |\n| new | ▲ +1.0% (0 to 2) |" in shown
     assert "- folded away" in shown
     html = page(document(*blocks))
-    assert '<p class="gate red"><strong>■ Stop.</strong>Do not.</p>' in html
+    assert '<p class="gate red"><strong>■ Stop.</strong> Do not.</p>' in html
     assert 'data-value="0.01"' in html
     assert printed(*blocks) == "■ Stop. Do not.\nArm              Lift\nnew  ▲ +1.0% (0 to 2)"
 

@@ -393,8 +393,8 @@ def test_figures_are_drawn_with_and_without_script(
     )
     assert min(w for w in browser.ask(marks)) > 0
     text = browser.ask("document.body.innerText")
-    for said in content["verdicts"][: len(DEFAULT_METRICS)]:
-        assert said["sentence"].replace("-", "−") in text.replace("-", "−").replace("\u00a0", " ")
+    for said in content["headlines"]:
+        assert said["sentence"] in text
 
 
 @pytest.mark.browser

@@ -5,7 +5,7 @@ terminal show these blocks and add nothing to them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +53,20 @@ class Column:
     sorts: bool = True
     label: str = ""
 
+    @property
+    def facet(self) -> str:
+        """The head, where it is one of `FACETS`; else "": the reader may not choose among its
+        values.
+        """
+        is_text = not self.number and not self.figure
+        return self.head if is_text and self.head in FACETS else ""
+
+
+FACETS = ("Arm", "Metric", "Segment", "Verdict", "Verdict on")
+"""Heads of columns of text, and kinds of `Group`, among whose values the reader of a page may
+choose: rows and groups with another value are hidden then, in all tables at once.
+"""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -65,7 +79,6 @@ class Cell:
         kind: class of the style sheet (`good`, `bad`, `open`, `lift`, ...).
         sign: before the text.
         hint: shown on hover.
-        lines: in place of `text`, one line for each arm.
         span: rows that the cell goes on for; 0: the cell above goes on here (only the page joins
             them).
         figure: in place of text.
@@ -77,7 +90,6 @@ class Cell:
     kind: str = ""
     sign: str = ""
     hint: str = ""
-    lines: tuple[str, ...] = ()
     span: int = 1
     figure: Markup | None = None
 
@@ -132,9 +144,12 @@ class Legend:
 
 @dataclass(frozen=True)
 class Multiples:
-    """Small figures with their titles; a table in the same section has their numbers."""
+    """Small figures with their titles; a table in the same section has their numbers. `facet`: of
+    which of the `FACETS` their titles are values.
+    """
 
     plots: Sequence[tuple[str, Markup]]
+    facet: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,19 +178,31 @@ class Fold:
     screen: bool = False
 
 
+@dataclass(frozen=True)
+class Group:
+    """Blocks that are about one value of each of some `FACETS`: {"Arm": "new"}."""
+
+    about: Mapping[str, str]
+    blocks: Sequence[Block]
+
+
 Status = Literal["red", "amber", "green"]
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What must be read before what follows: a colour, a bold beginning, words."""
+    """What must be read before what follows: a colour, a bold beginning, words, and what they rest
+    on. The page prints a `quiet` one on a line without a frame.
+    """
 
     status: Status
     lead: str
     text: str = ""
+    blocks: Sequence[Block] = ()
+    quiet: bool = False
 
 
-Block = Table | Words | Heading | Points | Legend | Multiples | Facts | Code | Fold | Gate
+Block = Table | Words | Heading | Points | Legend | Multiples | Facts | Code | Fold | Group | Gate
 
 
 @dataclass(frozen=True)

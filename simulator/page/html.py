@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -53,8 +55,9 @@ def _environment() -> Environment:
         "swatch": figures.swatch,
         "kind": _kind,
         "lights": words.LIGHTS,
+        "stacking": STACKING,
     }
-    environment.filters |= {"typeset": _typeset}
+    environment.filters |= {"typeset": _typeset, "about": _about}
     return environment
 
 
@@ -68,6 +71,18 @@ def _seen(value: Any) -> Any:
 
 
 FORMS = {"words": "{}", "code": "<code>{}</code>", "link": '<a href="{1}">{0}</a>'}
+
+
+STACKING = ("forest", "checks", "evidence", "decisions")
+"""Kinds of tables whose rows become cards on a phone; any other one scrolls within itself there."""
+
+
+def _about(values: Mapping[str, str]) -> Markup:
+    """Attributes that say which value of which facet an element is about."""
+    pairs = [(facet, value) for facet, value in values.items() if facet]
+    if not pairs:
+        return Markup("")
+    return Markup(" data-about='{}'").format(json.dumps({k: printable(v) for k, v in pairs}))
 
 
 def _typeset(text: str) -> str:

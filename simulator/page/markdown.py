@@ -16,6 +16,7 @@ from simulator.page.blocks import (
     Facts,
     Fold,
     Gate,
+    Group,
     Heading,
     Legend,
     Multiples,
@@ -65,7 +66,7 @@ def markdown(document: Document) -> str:
         f"# {text(d.title)}",
         text(d.about),
         _facts(d.facts),
-        *map(_gate, d.gates),
+        *_shown(d.gates),
     ]
     blocks += map(sections, [d.sections] if d.sections else [])
     if d.closing:
@@ -106,8 +107,11 @@ def _shown(blocks: Sequence[Block]) -> Iterable[str]:
                 yield f"<details{is_open}><summary>{text(block.summary)}</summary>"
                 yield from _shown(block.blocks)
                 yield "</details>"
+            case Group():
+                yield from _shown(block.blocks)
             case Gate():
                 yield _gate(block)
+                yield from _shown(block.blocks)
             case Legend() | Multiples():
                 pass  # figures
 
@@ -132,9 +136,8 @@ def _table(table: Table) -> Iterable[str]:
 
 
 def _cell(cell: Cell) -> str:
-    words = " / ".join(cell.lines) if cell.lines else cell.text
     return " ".join(
         part
-        for part in (cell.sign, text(words), f"({text(cell.under)})" if cell.under else "")
+        for part in (cell.sign, text(cell.text), f"({text(cell.under)})" if cell.under else "")
         if part
     )

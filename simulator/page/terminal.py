@@ -21,6 +21,7 @@ from simulator.page.blocks import (
     Facts,
     Fold,
     Gate,
+    Group,
     Heading,
     Legend,
     Multiples,
@@ -82,6 +83,9 @@ def _blocks(blocks: Iterable[Block], console: Console) -> None:
             case Gate():
                 gate = _text(f"{LIGHTS[block.status]} {block.lead} ", STYLES[block.status])
                 console.print(gate + _text(block.text))
+                _blocks(block.blocks, console)
+            case Group():
+                _blocks(block.blocks, console)
             case Fold():
                 if block.open:
                     _blocks([Heading(block.summary), *block.blocks], console)
@@ -151,7 +155,7 @@ LONGEST = 24
 
 def _cell(cell: Cell) -> Text:
     style = next((STYLES[kind] for kind in cell.kind.split() if kind in STYLES), "")
-    shown = _text(" / ".join(cell.lines) or cell.text, style)
+    shown = _text(cell.text, style)
     if cell.sign:
         shown = _text(f"{cell.sign} ", style) + shown
     return shown + _text(f" ({cell.under})", style) if cell.under else shown

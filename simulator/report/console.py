@@ -14,7 +14,7 @@ from simulator.page.words import detects, interval, percent, probability, title,
 from simulator.report.comparison import AcrossRuns, Compared, DesignUsers
 from simulator.report.content import Content
 from simulator.report.drawn import flips
-from simulator.report.sections.decision import decision_gates
+from simulator.report.sections import first_screen
 from simulator.report.sentences import (
     AGREEMENTS,
     SIGNS,
@@ -41,7 +41,7 @@ def _blocks(content: Content) -> Iterator[Block]:
     size = content.size
     units = "clusters" if content.clusters else "users"
     days = f", {size.days} days" if size.days else ""
-    yield from decision_gates(content)
+    yield from first_screen.lines(content)
     yield from _gates(content, "red")
     for headline in content.headlines:
         arm = headline.arm

@@ -15,17 +15,27 @@ from simulator.report.sentences import tone
 from simulator.stats.methods import MethodLift
 from simulator.stats.verdict import Lift
 
+MODELS, METHODS = "these models", "the methods"
+"""What a verdict speaks of."""
 
-def forests(c: Content) -> tuple[dict[tuple[str, str], Markup], Markup]:
-    """The interval of each (arm, metric) of the verdict, all on one scale, and its axis."""
-    rows = c.decided()
-    scale = figures.around_zero(_adjusted(row) for row, _ in rows)
-    strips = {}
-    for row, verdict in rows:
-        kind = tone(verdict.verdict, c.metrics[row.metric].higher_is_better)
-        lift = _adjusted(row)
-        label = words.typeset(figures.describe(row.metric, row.arm, lift))
-        strips[row.arm, row.metric] = figures.strip(lift, scale, kind, label)
+Strips = dict[tuple[str, str], Markup]
+"""By arm and metric."""
+
+
+def forests(c: Content) -> tuple[dict[str, Strips], Markup]:
+    """The interval of each (arm, metric) of the verdicts on models and on methods, all on one
+    scale, and its axis.
+    """
+    of_models = [(row, verdict.verdict) for row, verdict in c.decided()]
+    of_methods = [(one.lift, one.lift.words) for method in c.methods for one in method.rows]
+    scale = figures.around_zero(_adjusted(row) for row, _ in (*of_models, *of_methods))
+    strips: dict[str, Strips] = {MODELS: {}, METHODS: {}}
+    for what, rows in ((MODELS, of_models), (METHODS, of_methods)):
+        for row, verdict in rows:
+            kind = tone(verdict, c.metrics[row.metric].higher_is_better)
+            lift = _adjusted(row)
+            label = words.typeset(figures.describe(row.metric, row.arm, lift))
+            strips[what][row.arm, row.metric] = figures.strip(lift, scale, kind, label)
     return strips, figures.axis(scale)
 
 
@@ -83,6 +93,15 @@ def _whiskers(row: DailyLift) -> figures.Whiskers:
     return figures.Whiskers(row.lift, row.low, row.high)
 
 
+MOST_DRAWN = 6
+"""Arms in one figure: more lines than there are colours cannot be told apart."""
+
+
+def drawn_arms(c: Content) -> tuple[str, ...]:
+    """The treatment arms that figures over days show, the first ones."""
+    return tuple(c.arms[1 : 1 + MOST_DRAWN])
+
+
 def _over_days(
     c: Content,
     points: Callable[[str, str], list[figures.Point]],
@@ -90,7 +109,7 @@ def _over_days(
     *,
     band: bool,
 ) -> list[tuple[str, Markup]]:
-    treatments = c.arms[1:]
+    treatments = drawn_arms(c)
     what = what.format(control=c.control, arms=words.listed(treatments))
     plots = []
     for metric in c.metrics:
@@ -113,7 +132,6 @@ class FunnelStep:
         step, counts: as in `content.Step`.
         per_1000: impressions, by arm.
         change: per user over the control, by treatment arm; None: the control has none.
-        is_rare: below a tenth of the impressions in every arm.
         figure: a bar for each arm.
     """
 
@@ -121,7 +139,6 @@ class FunnelStep:
     counts: Mapping[str, float]
     per_1000: Mapping[str, float]
     change: Mapping[str, float | None]
-    is_rare: bool
     figure: Markup
 
 
@@ -158,7 +175,7 @@ def funnel(c: Content) -> list[FunnelStep]:
         per_user = {arm: counts[arm] / max(c.units[arm], 1) for arm in arms}
         base = per_user[c.control]
         change = {arm: per_user[arm] / base - 1 if base else None for arm in arms[1:]}
-        result.append(FunnelStep(name, counts, per_1000, change, name in rare, figure))
+        result.append(FunnelStep(name, counts, per_1000, change, figure))
     return result
 
 

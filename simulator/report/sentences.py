@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Method,
         MetricNote,
         Users,
+        Verdict,
     )
     from simulator.stats.decision import Decision, Reason
     from simulator.stats.margins import Margin
@@ -258,7 +259,7 @@ def verdict_sentence(
         comparisons: how many tests the adjusted p-value accounts for.
         higher_is_better: of the metric; None: not known.
     """
-    aside = f" {sentenced(row.note)}" if row.note else ""
+    aside = _aside(row)
     what, arm, unit, words = title(row.metric), row.arm, row.unit, row.words
     if words == "no data":
         return f"{what}: the log has no data."
@@ -304,6 +305,52 @@ def verdict_sentence(
     return f"{what}: no difference shown: {size} ({alone}).{sees}{aside}"
 
 
+def in_short(c: Content, rows: Iterable[tuple[Lift, Verdict]]) -> Iterator[tuple[str, str]]:
+    """What the table of an arm does not say of its rows, each with its sign: the means that differ,
+    what would pass alone, and how large a difference may have been missed.
+    """
+    undecided: list[Lift] = []
+    for row, verdict in rows:
+        name, words = title(row.metric), verdict.verdict
+        if words in ("no data", "not computable", "identical"):
+            yield SIGNS[words], verdict.sentence
+        elif words in ("up", "down"):
+            direction = c.metrics[row.metric].higher_is_better
+            quality = ""
+            if direction is not None:
+                quality = " better:" if (words == "up") == direction else " worse:"
+            yield (
+                SIGNS[words],
+                f"{name} is{quality} {number(row.treatment_mean)} under {row.arm},"
+                f" {number(row.control_mean)} under {c.control}.{_aside(row)}",
+            )
+        else:
+            undecided.append(row)
+            if row.p < LEVEL:
+                yield (
+                    SIGNS[words],
+                    f"{name} would pass alone (p {probability(row.p)}); among all comparisons it"
+                    f" does not.{_aside(row)}",
+                )
+            elif row.note:
+                yield SIGNS[words], f"{name}:{_aside(row)}"
+    missed = sorted((row for row in undecided if is_defined(row.mde)), key=lambda row: row.mde)
+    if missed:
+        least, most = missed[0], missed[-1]
+        ends = f"{detects(least.mde)} ({title(least.metric).lower()})"
+        if len(missed) > 1:
+            ends += f" to {detects(most.mde)} ({title(most.metric).lower()})"
+        yield (
+            SIGNS["undecided"],
+            "Undecided is not the same as equal: true changes below what is detected here,"
+            f" {ends}, may have been missed.",
+        )
+
+
+def _aside(row: Lift | Margin) -> str:
+    return f" {sentenced(row.note)}" if row.note else ""
+
+
 def margin_sentence(row: Margin, control: str, higher_is_better: bool | None = None) -> str:
     """The answer to a margin in plain words; `higher_is_better`: of its metric."""
     what, arm, margin = title(row.metric), row.arm, margin_size(row)
@@ -315,7 +362,7 @@ def margin_sentence(row: Margin, control: str, higher_is_better: bool | None = N
     if row.absolute:
         ends = f"{number(row.low)} to {number(row.high)}"
         size = f"a difference of {number(row.lift)}, {row.level:.0%} interval {ends}"
-    aside = f" {sentenced(row.note)}" if row.note else ""
+    aside = _aside(row)
     shown = "identical"
     if is_defined(row.p):
         which = "p" if row.kind == "guardrail" else "adjusted p"

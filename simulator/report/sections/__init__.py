@@ -17,6 +17,7 @@ from simulator.report.sections import (
     behaviour,
     decision,
     elsewhere,
+    first_screen,
     numbers,
     over_days,
     over_worlds,
@@ -37,7 +38,6 @@ SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
     decision.verdict,
     decision.methods,
     over_worlds.worlds,
-    decision.words,
     decision.margins,
     trust.checks,
     numbers.by_day,
@@ -100,11 +100,12 @@ def _facts(c: Content) -> Facts:
 
 def _gates(c: Content) -> Iterator[Gate]:
     """What must be read before the lifts: each red check whole, amber ones by name."""
-    yield from decision.decision_gates(c)
+    yield from first_screen.decisions(c)
     for check in c.red():
         yield Gate("red", f"Red: {check.name}.", f"{check.value} {check.meaning}")
     amber = [check.name.lower() for check in c.checks if check.status == "amber"]
     if amber:
-        yield Gate("amber", f"{len(amber)} amber", f"of {len(c.checks)} checks: {listed(amber)}.")
+        among = f"of {len(c.checks)} checks: {listed(amber)}."
+        yield Gate("amber", f"{len(amber)} amber", among, quiet=True)
     elif c.checks and not c.red():
-        yield Gate("green", f"All {len(c.checks)} checks are green.")
+        yield Gate("green", f"All {len(c.checks)} checks are green.", quiet=True)

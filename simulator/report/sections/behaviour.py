@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from simulator.page.blocks import (
     Block,
     Cell,
     Column,
-    Heading,
+    Fold,
+    Points,
     Section,
     Table,
     Words,
     columns,
+    numeric,
     plain,
 )
-from simulator.page.words import interval, is_defined, number, percent, probability, title, whole
+from simulator.page.words import is_defined, listed, number, percent, probability, title, whole
 from simulator.report import plots
 from simulator.report.content import Content
-from simulator.report.sections.cells import legend, lift_cell, metric_and_arm, p_cell
+from simulator.report.sections.cells import adjusted_cell, legend, lift_cell, metric_and_arm, p_cell
+from simulator.report.sentences import LEVEL, SIGNS, stated, tone
 from simulator.report.spread import QUANTILES
-from simulator.stats.verdict import Lift
+from simulator.stats.segments import Segment
 
 
 def funnel(c: Content) -> Section | None:
@@ -29,29 +32,33 @@ def funnel(c: Content) -> Section | None:
     arms, steps = c.arms, plots.funnel(c)
     note = (
         "Totals of the run; the last columns say how much more or less each user does than under"
-        f" {c.control}. Bars are per impression; the steps below the rule are rarer and have a"
+        f" {c.control}. Bars are per impression; steps rarer than a tenth of the impressions have a"
         " scale of their own."
     )
     heads = [
         Column("Step"),
         Column("Bars", figure=True, sorts=False),
-        *(Column(arm, number=True) for arm in arms),
+        Column("Arm"),
+        Column("Total", number=True),
         Column("per 1,000 impressions", number=True),
-        *(Column(f"{arm}, per user", number=True) for arm in arms[1:]),
+        Column(f"per user, against {c.control}", number=True),
     ]
-    rows = [
-        (
-            plain(title(step.step)),
-            Cell(figure=step.figure),
-            *(plain(whole(step.counts[arm])) for arm in arms),
-            Cell(lines=tuple(number(step.per_1000[arm]) for arm in arms)),
-            *(plain(percent(step.change[arm], 2)) for arm in arms[1:]),
-        )
-        for step in steps
-    ]
-    rules = frozenset(
-        i for i in range(1, len(steps)) if steps[i].is_rare and not steps[i - 1].is_rare
-    )
+    rows = []
+    for step in steps:
+        for k, arm in enumerate(arms):
+            span = 0 if k else len(arms)
+            change = plain(percent(step.change[arm], 2)) if k else plain("")
+            rows.append(
+                (
+                    Cell(title(step.step), span=span),
+                    Cell(figure=step.figure, span=span),
+                    Cell(arm, kind=f"arm-{k % 6}"),
+                    plain(whole(step.counts[arm])),
+                    plain(number(step.per_1000[arm])),
+                    change,
+                )
+            )
+    rules = frozenset(range(len(arms), len(rows), len(arms)))
     table = Table("Funnel of each arm", heads, rows, kind="funnel", sortable=False, rules=rules)
     users = Words(
         "Users in each arm, those who never came included:"
@@ -121,62 +128,101 @@ def spread(c: Content) -> Section | None:
 LEVELS = {"none": 0, "low": 1, "middle": 2, "high": 3}
 """The order of levels that have one; others stay in the order of the alphabet."""
 
+TOO_WIDE = 1.0
+"""Half the width of an interval of a lift from which on the lift says nothing of its size."""
+
+MOST_ROWS = 1000
+"""Rows of segments on the page; report.json has all."""
+
 
 def segments(c: Content) -> Section | None:
-    """For each group of users a line for each metric and arm: the lift in every level and the
-    interaction test.
+    """The lift in groups of users: first whether it differs between them, then the segments in
+    which a difference is shown, and folded away those in which none is.
     """
     if not c.segments:
         return None
+    differing = [test for test in c.segments.interactions if test.p_adjusted < LEVEL]
+    points = [
+        ("○", f"{title(test.metric)}, {test.arm}: the lift differs by {_words(test.group)},"
+         f" adjusted p {probability(test.p_adjusted)}.")
+        for test in differing
+    ]  # fmt: skip
+    if not differing:
+        groups = dict.fromkeys(_words(test.group) for test in c.segments.interactions)
+        points = [("○", f"No lift is shown to differ between users by {listed(list(groups))}.")]
+    tests = [
+        (*metric_and_arm(test), plain(_words(test.group)), numeric(number, test.q),
+         numeric(whole, test.df), p_cell(test.p), p_cell(test.p_adjusted))
+        for test in c.segments.interactions
+    ]  # fmt: skip
+    heads = columns("Metric", "Arm", "Group", "Q", "df", "p", "Adjusted p", text=3)
+    between = Table("Do lifts differ between groups?", heads, tests, id="interactions")
+    shown: list[Segment] = []
+    quiet: list[Segment] = []
+    for segment in sorted(c.segments.rows, key=lambda one: LEVELS.get(one.level, 0)):
+        (shown if segment.row.words in ("up", "down") else quiet).append(segment)
+    names = ("Metric", "Arm", "Segment", "Users", "Lift", "95% interval", "Adjusted p")
+    heads = [*columns(*names, text=3), Column("Verdict")]
     note = (
-        "Below each lift its 95% interval, and p adjusted by Holm over all segments, metrics and"
-        " arms."
+        "Intervals and p are adjusted by Holm over all segments, metrics and arms. Too uncertain:"
+        " the interval reaches more than 100% to a side, so that the lift says nothing of a size."
     )
     blocks: list[Block] = [
         Words(c.segments.warning, lead="A warning."),
-        Words(note, note=True),
+        Points(points),
+        Fold("Whether each lift differs between groups", [between], screen=True),
     ]
-    for group in dict.fromkeys(segment.group for segment in c.segments.rows):
-        cells = {
-            (segment.row.metric, segment.row.arm, segment.level): segment.row
-            for segment in c.segments.rows
-            if segment.group == group
-        }
-        levels = sorted(
-            dict.fromkeys(level for _, _, level in cells), key=lambda level: LEVELS.get(level, 0)
-        )
-        rows = []
-        for test in c.segments.interactions:
-            if test.group == group:
-                lifts = (cells.get((test.metric, test.arm, level)) for level in levels)
-                rows.append((*metric_and_arm(test), *map(_within, lifts), p_cell(test.p_adjusted)))
-        heads = (
-            *(f"{level} ({_sizes(cells, level)} users)" for level in levels),
-            "Do they differ? Adjusted p",
-        )
-        blocks += [
-            Heading(f"By {title(group).lower()}"),
-            Table(f"Lift by {group}", columns("Metric", "Arm", *heads, text=2), rows),
-        ]
+    if shown:
+        rows = [_segment(c, one) for one in shown[:MOST_ROWS]]
+        blocks.append(Table("Segments in which a difference is shown", heads, rows))
+        blocks += _left_out(len(shown))
+    else:
+        blocks.append(Words("In no segment is a difference shown."))
+    blocks.append(Words(note, note=True))
+    if quiet:
+        name = "Segments in which none is shown"
+        table = Table(name, heads, [_segment(c, one) for one in quiet[:MOST_ROWS]])
+        folded = [table, *_left_out(len(quiet))]
+        blocks.append(Fold(f"{name} ({whole(len(quiet))} rows)", folded, screen=True))
     return Section("segments", "Segments", blocks, "Segments")
 
 
-def _sizes(cells: Mapping[tuple[str, str, str], Lift], level: str) -> str:
-    """The users of a level who are compared: of each pair of arms, or once where all pairs have as
-    many.
+def _left_out(rows: int) -> list[Block]:
+    if rows <= MOST_ROWS:
+        return []
+    text = f"{whole(rows - MOST_ROWS)} more rows stand in report.json (abtest report --csv)."
+    return [Words(text, note=True)]
+
+
+def _words(group: str) -> str:
+    return title(group).lower()
+
+
+def _segment(c: Content, segment: Segment) -> tuple[Cell, ...]:
+    """A line of a segment; one in which nothing is shown is printed quietly, and its lift not at
+    all where its interval says nothing of a size.
     """
-    by_arm: dict[str, int] = {}
-    for (_, arm, at), row in cells.items():
-        if at == level:
-            by_arm[arm] = max(by_arm.get(arm, 0), row.n_units)
-    if len(set(by_arm.values())) == 1:
-        return whole(next(iter(by_arm.values())))
-    return ", ".join(f"{arm} {whole(n)}" for arm, n in by_arm.items())
-
-
-def _within(row: Lift | None) -> Cell:
-    """The lift in a segment, its interval and adjusted p below."""
-    if row is None or not is_defined(row.lift):
-        return Cell("n/a", None)
-    ends = interval(row.low_adjusted, row.high_adjusted, 1)
-    return lift_cell(row, under=f"{ends}; p {probability(row.p_adjusted)}")
+    row, direction = segment.row, c.metrics[segment.row.metric].higher_is_better
+    is_shown = row.words in ("up", "down")
+    quiet = "" if is_shown else "quiet"
+    kind = tone(row.words, direction) if is_shown else quiet
+    ends = adjusted_cell(row)
+    lift = lift_cell(row, kind=f"lift {kind}" if is_shown else quiet)
+    reach = max(abs(row.low_adjusted - row.lift), abs(row.high_adjusted - row.lift))
+    if not is_shown and is_defined(row.lift) and not reach <= TOO_WIDE:
+        hint = f"{percent(row.lift)}, {ends.text}"
+        lift = Cell("too uncertain", row.lift, kind=quiet, hint=hint)
+        ends = Cell("wider than ±100%")
+    return (
+        Cell(title(row.metric), sign=SIGNS[row.words], kind=kind),
+        Cell(row.arm, kind=quiet),
+        Cell(f"{_words(segment.group)}: {segment.level}", kind=quiet),
+        numeric(whole, row.n_units, kind=quiet),
+        lift,
+        Cell(ends.text, kind=quiet),
+        numeric(probability, row.p_adjusted, kind=quiet),
+        Cell(
+            stated(row.words, direction),
+            kind=kind,
+        ),
+    )

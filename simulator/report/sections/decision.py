@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from math import nan
+
+from markupsafe import Markup
 
 from simulator.page.blocks import (
     Block,
     Cell,
     Column,
     Fold,
-    Gate,
+    Group,
     Heading,
     Points,
+    Prose,
     Section,
-    Status,
     Table,
     Words,
     columns,
@@ -24,6 +26,7 @@ from simulator.page.blocks import (
 from simulator.page.words import detects, interval, number, percent, title
 from simulator.report import plots
 from simulator.report.content import Content, Headline, Verdict
+from simulator.report.plots import METHODS, MODELS
 from simulator.report.sections.cells import (
     adjusted_cell,
     both_lifts_cell,
@@ -37,6 +40,8 @@ from simulator.report.sentences import (
     better,
     corrected,
     directions,
+    headline,
+    in_short,
     margin_size,
     method_line,
     more_fits,
@@ -45,14 +50,10 @@ from simulator.report.sentences import (
 )
 from simulator.stats.verdict import Lift
 
-DECISION_LIGHTS: dict[str, Status] = {"ship": "green", "hold": "amber", "drop": "red"}
-
-
-def decision_gates(c: Content) -> Iterator[Gate]:
-    """The decision on each arm: the first line of every report."""
-    for one in c.decision.arms if c.decision is not None else ():
-        lead, _, reasons = one.sentence.partition(": ")
-        yield Gate(DECISION_LIGHTS[one.answer], f"{lead}.", f"{reasons[:1].upper()}{reasons[1:]}")
+UNDECLARED = Prose(
+    "Nothing is decided: no metric is declared a success. `--success METRIC` asks for a decision,"
+    " ship, hold or drop; in a scenario `metrics: [{METRIC: {role: success}}]`."
+)
 
 
 def verdict(c: Content) -> Section | None:
@@ -60,39 +61,27 @@ def verdict(c: Content) -> Section | None:
     if not c.headlines:
         return None
     strips, axis = plots.forests(c)
-    heads = [
-        Column("Metric"),
-        Column("Lift", number=True),
-        Column("Forest plot", figure=True, sorts=False),
-        Column("95% interval", number=True, sorts=False),
-        Column("Adjusted p", number=True, label="adjusted p"),
-        Column("Verdict"),
-        Column("Detects", number=True, label="detects"),
-    ]
     blocks: list[Block] = []
+    if c.decision is None:
+        blocks.append(Words(UNDECLARED, note=True))
+    less_is_better = [name for name, note in c.metrics.items() if note.higher_is_better is False]
+    of_methods = {method.arm: method.rows for method in c.methods if method.rows}
     for i, (summary, rows) in enumerate(_by_arm(c), 1):
-        lines = []
-        for row, verdict in rows:
-            kind = tone(verdict.verdict, c.metrics[row.metric].higher_is_better)
-            lines.append(
-                (
-                    Cell(title(row.metric), sign=SIGNS[verdict.verdict], kind=kind),
-                    both_lifts_cell(row, kind=f"lift {kind}"),
-                    Cell(figure=strips[row.arm, row.metric]),
-                    adjusted_cell(row),
-                    p_cell(row.p_adjusted),
-                    Cell(
-                        _stated(c, verdict),
-                        kind=f"verdict {kind}",
-                        hint=MEANINGS[verdict.verdict],
-                    ),
-                    numeric(detects, row.mde),
-                )
-            )
-        blocks += [
+        models = [(row, verdict.verdict) for row, verdict in rows]
+        arm: list[Block] = [
             Heading(summary.sentence, loud=True, id=f"arm-{i}"),
-            Table(summary.sentence, heads, lines, kind="forest", foot=axis),
+            _forest(c, summary.sentence, models, strips[MODELS], axis),
+            Points(list(in_short(c, rows))),
         ]
+        if summary.arm in of_methods:
+            known = {one.lift.metric: one.lift for one in of_methods[summary.arm]}
+            own = [(known[row.metric], known[row.metric].words) for row, _ in rows]
+            words = [(row.metric, verdict) for row, verdict in own]
+            said = f"The methods: {headline(words, summary.arm, c.control, less_is_better)}"
+            table = _forest(c, said, own, strips[METHODS], axis)
+            arm = [Group({"Verdict on": MODELS}, arm)]
+            arm.append(Group({"Verdict on": METHODS}, [Heading(said), table]))
+        blocks.append(Group({"Arm": summary.arm}, arm))
     note = (
         f"Per {c.unit}; lift over the control with its 95% interval, and below it the difference"
         f" in units of the metric with its own. Intervals and p are adjusted: {corrected(c)}. An"
@@ -107,6 +96,41 @@ def verdict(c: Content) -> Section | None:
     if about is not None:
         notes.insert(0, Words(about))
     return Section("verdict", "Verdict", [*blocks, *notes], "Verdict", bare=True)
+
+
+def _forest(
+    c: Content,
+    name: str,
+    rows: Sequence[tuple[Lift, str]],
+    strips: Mapping[tuple[str, str], Markup],
+    axis: Markup,
+) -> Table:
+    """The lifts of an arm with their verdicts, as a table around a forest plot."""
+    heads = [
+        Column("Metric"),
+        Column("Lift", number=True),
+        Column("Forest plot", figure=True, sorts=False),
+        Column("95% interval", number=True, sorts=False),
+        Column("Adjusted p", number=True, label="adjusted p"),
+        Column("Verdict"),
+        Column("Detects", number=True, label="detects"),
+    ]
+    lines = []
+    for row, verdict in rows:
+        direction = c.metrics[row.metric].higher_is_better
+        kind = tone(verdict, direction)
+        lines.append(
+            (
+                Cell(title(row.metric), sign=SIGNS[verdict], kind=kind),
+                both_lifts_cell(row, kind=f"lift {kind}"),
+                Cell(figure=strips[row.arm, row.metric]),
+                adjusted_cell(row),
+                p_cell(row.p_adjusted),
+                Cell(stated(verdict, direction), kind=f"verdict {kind}", hint=MEANINGS[verdict]),
+                numeric(detects, row.mde),
+            )
+        )
+    return Table(name, heads, lines, kind="forest", foot=axis)
 
 
 def methods(c: Content) -> Section | None:
@@ -181,26 +205,10 @@ def _decided(c: Content, row: Lift, verdict: str) -> Cell:
     return Cell(ends, sign=SIGNS[verdict], kind=kind, hint=stated(verdict, direction))
 
 
-def _stated(c: Content, verdict: Verdict) -> str:
-    return stated(verdict.verdict, c.metrics[verdict.metric].higher_is_better)
-
-
 def _by_arm(c: Content) -> Iterator[tuple[Headline, list[tuple[Lift, Verdict]]]]:
     """Headline and rows, each with its verdict, of every arm."""
     for summary in c.headlines:
         yield summary, [pair for pair in c.decided() if pair[0].arm == summary.arm]
-
-
-def words(c: Content) -> Section | None:
-    if not c.headlines:
-        return None
-    blocks: list[Block] = []
-    for summary, rows in _by_arm(c):
-        blocks += [
-            Heading(f"{summary.arm} against {c.control}"),
-            Points([(SIGNS[verdict.verdict], verdict.sentence) for _, verdict in rows]),
-        ]
-    return Section("words", "In words", blocks, "In words")
 
 
 def margins(c: Content) -> Section | None:

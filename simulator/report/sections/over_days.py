@@ -6,6 +6,7 @@ from simulator.page.blocks import (
     Block,
     Cell,
     Fold,
+    Legend,
     Multiples,
     Section,
     Table,
@@ -43,8 +44,8 @@ def daily(c: Content) -> Section | None:
     heads = columns(*names, text=2)
     blocks: list[Block] = [
         Words(note, note=True),
-        legend(c),
-        Multiples([(title(metric), figure) for metric, figure in figures]),
+        *_signs(c),
+        Multiples([(title(metric), figure) for metric, figure in figures], "Metric"),
     ]
     if same:
         blocks.append(Words(f"Without any difference on any day: {listed(same)}.", note=True))
@@ -54,6 +55,16 @@ def daily(c: Content) -> Section | None:
         [*blocks, Fold("The same as a table", [Table("Lift by day", heads, rows)], screen=True)],
         "By day",
     )
+
+
+def _signs(c: Content) -> list[Block]:
+    """The legend of the figures, and which arms they leave to the tables."""
+    drawn = len(plots.drawn_arms(c))
+    signs = Legend(legend(c).arms[:drawn])
+    if drawn == len(c.arms) - 1:
+        return [signs]
+    text = f"The figures show the first {drawn} of {len(c.arms) - 1} arms, the tables all."
+    return [signs, Words(text, note=True)]
 
 
 RULES: dict[Rule, str] = {
@@ -134,10 +145,10 @@ def so_far(c: Content) -> Section | None:
         ),
         looks,
     )
-    figures = Multiples([(title(metric), figure) for metric, figure in plots.so_far(c)])
+    figures = Multiples([(title(metric), figure) for metric, figure in plots.so_far(c)], "Metric")
     blocks: list[Block] = [
         Words(note, note=True),
-        legend(c),
+        *_signs(c),
         figures,
         stopping,
         Fold("Every day's look as a table", [every], screen=True),

@@ -24,8 +24,8 @@ def served(c: Content) -> Section | None:
     if c.channels:
         shares = c.channels.shares
         rows = [
-            (plain(name), *(plain(percent(shares[arm][i], 1, False)) for arm in c.arms))
-            for i, name in enumerate(c.channels.names)
+            (plain(arm), *(plain(percent(share, 1, False)) for share in shares[arm]))
+            for arm in c.arms
         ]
         note = (
             "Only part of each slate came from the policy under test; the rest came from recall"
@@ -34,7 +34,7 @@ def served(c: Content) -> Section | None:
         )
         table = Table(
             "Share of impressions by recall channel",
-            columns("Channel", *c.arms, text=1),
+            columns("Arm", *c.channels.names, text=1),
             rows,
             sortable=False,
         )
