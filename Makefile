@@ -43,7 +43,7 @@ mutants: $(STAMP) .venv-mutants/.installed
 	touch $@
 
 # Other packages that some tests compare with, each in an environment of its own because they need older libraries.
-peers: .venv-recbole/.installed .venv-obp/.installed
+peers: .venv-recbole/.installed .venv-obp/.installed .venv-mlflow/.installed
 
 .venv-recbole/.installed:
 	$(PYTHON) -m venv .venv-recbole
@@ -55,6 +55,11 @@ peers: .venv-recbole/.installed .venv-obp/.installed
 	.venv-obp/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 'numpy<2' 'pandas==2.1.4' 'scikit-learn==1.5.2' \
 	  matplotlib seaborn pingouin pyyaml tqdm
 	.venv-obp/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python obp==0.5.7 pyieoe==0.1.1
+	touch $@
+
+.venv-mlflow/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-mlflow
+	.venv-mlflow/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt mlflow-skinny==3.17.2
 	touch $@
 
 # requirements.lock has the digests of the files of the versions in constraints.txt; torch is apart, for the reason at its head.

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from simulator.report import write as report
     from simulator.report.comparison import read as compare
     from simulator.report.content import Content
+    from simulator.report.tracking import Record, track
     from simulator.report.user_table import decide, lifts
     from simulator.report.user_table import write as report_table
     from simulator.run.pipeline import Outcome, run, simulate
@@ -82,6 +83,7 @@ _NAMES = {
     "simulator.log.metadata": "LogError Metadata",
     "simulator.report": "ReportError load:load_report write:report",
     "simulator.report.content": "Content",
+    "simulator.report.tracking": "Record track",
     "simulator.report.user_table": "decide lifts write:report_table",
     "simulator.report.comparison": "read:compare",
     "simulator.stats.choices": "Choices",
@@ -151,6 +153,7 @@ __all__ = [
     "PolicyError",
     "Progress",
     "Purpose",
+    "Record",
     "ReplayError",
     "ReplayOptions",
     "ReplaySettings",
@@ -195,6 +198,7 @@ __all__ = [
     "run",
     "simulate",
     "top_k",
+    "track",
     "uniform",
     "write_table",
 ]

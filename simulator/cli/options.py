@@ -16,6 +16,15 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 COUNT = click.IntRange(1)
 
 
+TRACK = click.option(
+    "--track",
+    metavar="TRACKER",
+    help="Log the report: mlflow (its MLFLOW_TRACKING_URI), module:function or file.py:function.",
+)
+"""Of commands that end with a report."""
+CSV = click.option("--csv", is_flag=True, help="Write its rows as CSV files, too, into csv/.")
+
+
 def written(*left_out: str) -> dict[str, str]:
     """The options of this command line by name, as they were written: `--seed 3` of `seed`.
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
-from simulator.cli.options import FOLDER, SOURCE, written
-from simulator.cli.say import leave_by_decision, say, say_report
+from simulator.cli.options import CSV, FOLDER, SOURCE, TRACK, written
+from simulator.cli.say import hand_on, leave_by_decision, say, say_report, tracker_of
 
 TABLE = (
     "control",
@@ -162,6 +162,8 @@ TABLE = (
     metavar="NAME",
     help="Table of published experiments: which one; all of them, one line each, if left out.",
 )
+@CSV
+@TRACK
 def report(
     source: Path,
     out: Path | None,
@@ -188,6 +190,8 @@ def report(
     cluster: str | None,
     day: str | None,
     experiment: str | None,
+    csv: bool,
+    track: str | None,
 ) -> None:
     """Write report.json, report.md and report.html.
 
@@ -201,6 +205,7 @@ def report(
     abtest report users.csv --control A --metric revenue --metric ctr=clicks/impressions
     abtest report users.csv --control A --guardrail latency=2% --better latency=lower
     abtest report users.csv --control A --success revenue --guardrail latency=2% --gate
+    abtest report runs/kuaishou_like/latest --csv --track mlflow
     abtest report users.csv --control A --interval log --correction bh --resamples 4000
     abtest report moments.csv --control A --day date --metric ctr=clicks/impressions
     """
@@ -212,6 +217,7 @@ def report(
     from simulator.stats.margins import Margins
 
     with failures(), board(quiet=quiet) as progress:
+        tracker = tracker_of(track)
         choices = Choices(interval, correction, tables.share(winsorise), resamples)
         margins = Margins(
             dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences))
@@ -264,7 +270,7 @@ def report(
                         [
                             "abtest report",
                             shlex.quote(str(source)),
-                            *written("out", "quiet").values(),
+                            *written("out", "quiet", "csv", "track").values(),
                         ]
                     ),
                     progress=progress,
@@ -281,6 +287,7 @@ def report(
                 )
     with failures():
         say_report(content, folder / "report.html", quiet=quiet)
+        hand_on(content, folder, csv=csv, track=tracker)
         if gate:
             leave_by_decision(content)
 

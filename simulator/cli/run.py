@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import FOLDER, SOURCE, written
-from simulator.cli.say import leave_by_decision, say, say_report
+from simulator.cli.options import CSV, FOLDER, SOURCE, TRACK, written
+from simulator.cli.say import hand_on, leave_by_decision, say, say_report, tracker_of
 
 if TYPE_CHECKING:
+    from simulator.report.tracking import Tracker
     from simulator.scenario.model import Scenario
 
 
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Give up an arm whose policy breaks its contract, and report the others.",
 )
+@CSV
+@TRACK
 def run(
     scenario: Path,
     out: Path | None,
@@ -78,6 +81,8 @@ def run(
     strict: bool,
     gate: bool,
     keep_going: bool,
+    csv: bool,
+    track: str | None,
     **overrides: Any,
 ) -> None:
     """Run SCENARIO: make or read the history, fit the policies, simulate the A/B, report the lift.
@@ -103,6 +108,7 @@ def run(
     }
     with failures():
         loaded = Scenario.load(scenario, {keys[name]: value for name, value in overrides.items()})
+        tracker = tracker_of(track)
         root = out or _folder(loaded.name, resume=resume)
         options = written("out", "resume").values()
         again = ["abtest run", shlex.quote(str(scenario)), "--out", shlex.quote(str(root))]
@@ -115,13 +121,23 @@ def run(
                 resume=resume,
                 quiet=quiet,
                 gate=gate,
+                csv=csv,
+                track=tracker,
                 strict=strict,
                 keep_going=keep_going,
             )
 
 
 def _go(
-    scenario: Scenario, root: Path, folder: Path, *, quiet: bool, gate: bool, **options: Any
+    scenario: Scenario,
+    root: Path,
+    folder: Path,
+    *,
+    quiet: bool,
+    gate: bool,
+    csv: bool,
+    track: Tracker | None,
+    **options: Any,
 ) -> None:
     from simulator.log.notices import WARNINGS
     from simulator.run.pipeline import run as go
@@ -141,6 +157,7 @@ def _go(
         say(f"abtest: one arm, nothing to compare; the log is {root / 'log'}")
         return
     say_report(outcome.report, root / "report.html", quiet=quiet)
+    hand_on(outcome.report, root, csv=csv, track=track)
     if outcome.failed:
         raise SystemExit(1)
     if gate:

@@ -14,6 +14,7 @@ from simulator.page.escapes import printable
 
 if TYPE_CHECKING:
     from simulator.report.content import Content
+    from simulator.report.tracking import Tracker
 
 
 def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
@@ -47,6 +48,35 @@ def leave_by_decision(content: Content) -> None:
     code = GATE[content.decision.answer]
     if code:
         raise SystemExit(code)
+
+
+def tracker_of(name: str | None) -> Tracker | None:
+    """The function that `--track` names, looked for before anything is computed.
+
+    Raises:
+        ReportError: there is no such one.
+    """
+    if name is None:
+        return None
+    from simulator.report.tracking import tracker
+
+    return tracker(name)
+
+
+def hand_on(content: Content, folder: Path, *, csv: bool, track: Tracker | None) -> None:
+    """Write the rows of a report that lies in `folder` as CSV, and give it to a tracker.
+
+    Raises:
+        ReportError: the tracker failed.
+    """
+    if csv:
+        from simulator.report import rows
+
+        say(rows.write(content, folder))
+    if track is not None:
+        from simulator.report import tracking
+
+        tracking.track(content, folder, track)
 
 
 def say_report(content: Content, page: Path, *, quiet: bool) -> None:

@@ -41,6 +41,19 @@ def page(document: Document) -> str:
     )
 
 
+def framed(document: Document, height: int) -> str:
+    """The page of a document within a frame, as a notebook shows it: nothing of the notebook's
+    style reaches the page, and nothing of the page's the notebook.
+
+    Args:
+        document: what is shown.
+        height: of the frame, px.
+    """
+    style = f"width: 100%; height: {height}px; border: 0"
+    frame = Markup('<iframe title="{}" style="{}" srcdoc="{}"></iframe>')
+    return str(frame.format(printable(document.title), style, page(document)))
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

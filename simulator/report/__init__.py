@@ -154,6 +154,7 @@ def load(source: Path) -> Content:
         ReportError: nothing is there, or the file is no report of this schema.
         LogError: something is there, but it is not an event log.
     """
+    from simulator.report import notebook  # noqa: F401 (a notebook can show what is loaded)
     from simulator.report.content import SCHEMA_VERSION, Content
     from simulator.report.gather import gather
     from simulator.report.stored import decode
@@ -214,6 +215,7 @@ def save(content: Content, folder: Path) -> None:
     """Write a gathered report as JSON, Markdown and HTML into `folder`."""
     from simulator.page.html import page
     from simulator.page.markdown import markdown
+    from simulator.report import notebook  # noqa: F401 (a notebook can show what is saved)
     from simulator.report.sections import document
     from simulator.report.stored import as_json
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from simulator.designs.registry import DESIGNS
 from simulator.log.metrics import ROLES, MetricRole
+from simulator.page.notebook import as_html
 from simulator.stats.checks import Check, Status
 from simulator.stats.choices import Choices
 from simulator.stats.decision import Decision
@@ -609,6 +610,10 @@ class Content:
         role = "exploratory" if note is None else note.role
         evidence = 1.0 if math.isnan(row.p) else row.p
         return self.arms.index(row.arm), list(ROLES).index(role), evidence
+
+    def _repr_html_(self) -> str | None:
+        """The first screen, in a notebook."""
+        return as_html(self)
 
     def red(self) -> list[Check]:
         """The checks that say not to act on the lifts."""

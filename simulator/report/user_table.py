@@ -94,14 +94,14 @@ def lifts(
 
     Returns:
         One row for each arm and metric: the columns of `lifts` in report.json, and `verdict`.
-        Numbers that are not defined are NaN.
+        Numbers that are not defined are NaN. A notebook shows it as a forest plot.
 
     Raises:
         TableError: a column missing or not numeric, a value missing, fewer than two arms, or users
             that are neither in one arm nor in all of them.
         ReportError: no such control arm.
     """
-    import pandas as pd
+    from simulator.report import lift_frame
 
     choices, table_rows = choices or Choices(), as_rows(frame)
     if are_moments(table_rows.columns, user):
@@ -119,7 +119,9 @@ def lifts(
             correction=choices.correction,
         )
     columns = {key: [getattr(row, key) for row in rows] for key in verdict.ROW}
-    return pd.DataFrame({**columns, "verdict": [row.words for row in rows]})
+    columns["verdict"] = [row.words for row in rows]
+    directions = {name: metric.higher_is_better for name, metric in table.metrics.items()}
+    return lift_frame.lifts(columns, directions)
 
 
 def decide(

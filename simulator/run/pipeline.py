@@ -56,6 +56,10 @@ class Outcome:
     notices: Counter[Notice] = field(default_factory=Counter)
     runtime: dict[str, float] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str | None:
+        """The first screen of its report, in a notebook; None where it has none."""
+        return None if self.report is None else self.report._repr_html_()
+
 
 def run(
     scenario: Scenario,
