@@ -7,7 +7,7 @@ PIP := pip install --quiet --disable-pip-version-check --only-binary :all:
 
 TOOLS := .venv-tools
 
-.PHONY: run test kernels lint house site fuzz kills mutants peers lock licences audit clean
+.PHONY: run test kernels lint house pictures site fuzz kills mutants peers lock licences audit clean
 
 run: $(STAMP)
 	$(BIN)/abtest run scenarios/kuaishou_like.yaml
@@ -79,6 +79,10 @@ lock: $(TOOLS)/.installed
 house: $(STAMP)
 	$(BIN)/python .ci/house.py $(TREES)
 	$(BIN)/python .ci/house.py --draw docs/house.svg
+
+# The pictures of a report's page in README.md and docs/: make pictures RUN=runs/kuaishou_like/latest
+pictures: $(STAMP)
+	$(BIN)/python -m benchmarks.pictures $(RUN) --out docs
 
 # README.md and docs/ as a site with search, in build/site; every link and anchor must lead somewhere.
 site: $(TOOLS)/.site

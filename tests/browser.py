@@ -161,6 +161,11 @@ class Browser:
         shot = self.send("Page.captureScreenshot", clip=box, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
+    def screen(self, path: Path) -> None:
+        """A PNG of what is seen without scrolling."""
+        shot = self.send("Page.captureScreenshot")
+        path.write_bytes(base64.b64decode(shot["data"]))
+
     def pdf(self, path: Path) -> None:
         path.write_bytes(
             base64.b64decode(self.send("Page.printToPDF", printBackground=False)["data"])

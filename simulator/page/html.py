@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from simulator.page import figures, words
 from simulator.page.assets import asset
-from simulator.page.blocks import Block, Document, Prose
+from simulator.page.blocks import FACETS, Block, Document, Prose
 from simulator.page.escapes import printable
 
 
@@ -69,6 +69,7 @@ def _environment() -> Environment:
         "kind": _kind,
         "lights": words.LIGHTS,
         "stacking": STACKING,
+        "facets": json.dumps(FACETS),
     }
     environment.filters |= {"typeset": _typeset, "about": _about}
     return environment

@@ -182,9 +182,9 @@
       (table.closest(".scroll") ?? table).nextElementSibling.classList.toggle("away", !here);
     }
     const some = sought || Object.values(chosen).some(Boolean);
-    told.textContent = some ? `${seen.toLocaleString("en")} of ${all.toLocaleString("en")} rows` : "";
+    told.textContent = some ? `${seen.toLocaleString("en")} of ${all.toLocaleString("en")}` : "";
     reset.hidden = !some;
-    if (some) for (const fold of main.querySelectorAll("details")) if (fold.querySelector("tbody tr:not(.away)")) fold.open = true;
+    if (sought || chosen.Segment) for (const fold of main.querySelectorAll("details")) if (fold.querySelector("tbody tr:not(.away)")) fold.open = true;
   };
   const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
   const bar = make("form", { className: "choose" });
@@ -192,7 +192,8 @@
   const reset = make("button", { type: "button", textContent: "Show all", hidden: true });
   bar.setAttribute("aria-label", "Choose rows");
   bar.addEventListener("submit", (event) => event.preventDefault());
-  for (const [facet, values] of facets) {
+  for (const facet of JSON.parse(document.querySelector(".bar-top").dataset.facets)) {
+    const values = facets.get(facet) ?? new Set();
     if (values.size < 2) continue;
     const select = make("select", {});
     select.append(make("option", { value: "", textContent: "all" }));
@@ -203,10 +204,11 @@
     bar.append(label);
   }
   if (tables.length) {
-    const search = make("input", { type: "search", placeholder: "part of a row" });
+    const search = make("input", { type: "search", placeholder: "find rows", title: "Rows that have this text" });
     search.addEventListener("input", () => { sought = search.value.trim().toLowerCase(); choose(); });
     const label = make("label", {});
-    label.append("Filter ", search);
+    search.setAttribute("aria-label", "Filter: rows that have this text");
+    label.append(search);
     reset.addEventListener("click", () => {
       bar.reset();
       sought = "";
