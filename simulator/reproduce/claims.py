@@ -60,6 +60,21 @@ CLAIMS = (
     Claim("best network: a second step helps", "Best RecGPT 10_0", "Best RecGPT 9_1"),
     Claim("best network: steps that compete help", "Best RecGPT 10_0", "Best RecGPT pool"),
     Claim(
+        "best network: a second step in expectation helps, untuned",
+        "Best pre-train",
+        "Best pre-train marginal",
+    ),
+    Claim(
+        "best network: a second step in expectation helps",
+        "Best RecGPT 10_0",
+        "Best RecGPT marginal",
+    ),
+    Claim(
+        "best network: an expectation is better than one item",
+        "Best RecGPT 9_1",
+        "Best RecGPT marginal",
+    ),
+    Claim(
         "best network: prompts of fresh items help", "Best fine-tuning", "Best RecGPT fresh 10_0"
     ),
     Claim("best network: prompts it is sure of help", "Best fine-tuning", "Best RecGPT sure 10_0"),

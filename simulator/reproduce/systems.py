@@ -246,11 +246,14 @@ patience stops some seeds there.
 
 
 def _served(name: str) -> dict[str, dict[str, Any]]:
-    """One step, 9:1, and two steps whose items compete by their log probabilities."""
+    """One step, 9:1, two steps whose items compete by their log probabilities, and a second step
+    in expectation.
+    """
     return {
         f"{name} 10_0": {"quotas": [1]},
         f"{name} 9_1": {"quotas": [9, 1]},
         f"{name} pool": {"quotas": [1, 1], "merge": "pool"},
+        f"{name} marginal": {"quotas": [1], "second": "marginal"},
     }
 
 
@@ -347,6 +350,7 @@ FAMILIES = {
             {
                 "Best pre-train": {},
                 **{f"Best pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]},
+                "Best pre-train marginal": {"second": "marginal"},
             },
             role="ours",
         ),
