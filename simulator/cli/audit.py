@@ -83,6 +83,16 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
     ),
 )
 @click.option(
+    "--predictions",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help=(
+        "Also the adjustment for predictions from users' past (abtest report --ml), with models of"
+        " its own in each of so many samples of the largest size, e.g. 400; needs scikit-learn."
+    ),
+)
+@click.option(
     "--fits",
     callback=_whole_numbers(2),
     help=(
@@ -117,6 +127,7 @@ def audit(
     seed: int,
     population: int,
     resamples: int,
+    predictions: int,
     fits: tuple[int, ...],
     fit_repetitions: int,
     analyses: tuple[str, ...],
@@ -152,6 +163,7 @@ def audit(
                 seed=seed,
                 most=population,
                 resamples=resamples,
+                predictions=predictions,
                 analyses=analyses,
                 fits=fits or fit_audit.FITS,
                 fit_repetitions=fit_repetitions,

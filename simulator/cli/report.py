@@ -29,6 +29,8 @@ TABLE = (
     "segment",
     "ratio",
     "cluster",
+    "ml",
+    "predictor",
     "day",
     "experiment",
 )
@@ -153,6 +155,21 @@ TABLE = (
     help="Table: rows that were assigned together, e.g. households; or users, of a table by day.",
 )
 @click.option(
+    "--ml",
+    is_flag=True,
+    help=(
+        "Table: adjust lifts for predictions of each metric from every covariate and segment; needs"
+        " scikit-learn (abtest[ml])."
+    ),
+)
+@click.option(
+    "--predictor",
+    "predictors",
+    multiple=True,
+    metavar="COLUMN",
+    help="Table: the same from this column, known before the test; it may have missing values.",
+)
+@click.option(
     "--day",
     metavar="COLUMN",
     help="Table of moments: the column of looks; by default `day`.",
@@ -188,6 +205,8 @@ def report(
     winsorise: str,
     resamples: int,
     cluster: str | None,
+    ml: bool,
+    predictors: tuple[str, ...],
     day: str | None,
     experiment: str | None,
     csv: bool,
@@ -207,6 +226,7 @@ def report(
     abtest report users.csv --control A --success revenue --guardrail latency=2% --gate
     abtest report runs/kuaishou_like/latest --csv --track mlflow
     abtest report users.csv --control A --interval log --correction bh --resamples 4000
+    abtest report users.csv --control A --predictor age --predictor city --predictor revenue_before
     abtest report moments.csv --control A --day date --metric ctr=clicks/impressions
     """
     from simulator import report as reports
@@ -279,6 +299,7 @@ def report(
                     metrics=dict(map(tables.parse, metrics)) or None,
                     covariates=covariates or None,
                     groups=segments or None,
+                    **({"predictors": predictors} if ml or predictors else {}),
                     user=user,
                     arm=arm,
                     cluster=cluster,

@@ -21,6 +21,7 @@ from simulator.report.sentences import (
     compared,
     corrected,
     directions,
+    gained,
     method_line,
     needed,
     stated,
@@ -57,6 +58,7 @@ def _blocks(content: Content) -> Iterator[Block]:
     note = f"95% intervals and p by {content.unit}, adjusted: {corrected(content)}."
     detected = "detects: the true lift that the verdict would find four times in five."
     yield from (Words(text, note=True) for text in (note, detected))
+    yield from (Words(line, note=True) for line in gained(content))
     yield from map(Words, directions(content.metrics))
     yield from (Words(f"{row.kind}: {row.sentence}") for row in content.margins)
     yield from (Words(line, note=True) for line in uses(content.columns))

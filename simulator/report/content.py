@@ -114,6 +114,24 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What an adjustment makes of a comparison.
+
+    Attributes:
+        metric, arm: of what.
+        by: `CUPED` (the pre-period) or `predictions` (of what users do, by a model).
+        width: standard error of the difference with it, as a share of that without.
+        users: how many more users, as a share, would make the comparison as precise without it.
+    """
+
+    metric: str
+    arm: str
+    by: Literal["CUPED", "predictions"]
+    width: float
+    users: float
+
+
+@dataclass(frozen=True)
 class Size:
     """How much there is; None: only a log can tell."""
 
@@ -515,7 +533,9 @@ class Content:
         runtime: seconds, rates and sizes of the run.
         paired: whether every user was in every arm.
         margins: guardrails and equivalences that were asked.
-        adjusted: metrics whose lifts are adjusted for their pre-period (CUPED).
+        adjusted: metrics whose lifts are adjusted, for their pre-period (CUPED) or predictions.
+        gains: what each adjustment makes of the lifts.
+        predictors: the columns from which metrics are predicted; () where none are.
         clusters: the column of clusters that are the units of a table.
         columns: what each column of a table was taken for.
         command: that makes this report.
@@ -559,6 +579,8 @@ class Content:
     paired: bool
     margins: tuple[BoundedMargin, ...]
     adjusted: tuple[str, ...] = ()
+    gains: tuple[Gain, ...] = ()
+    predictors: tuple[str, ...] = ()
     clusters: str | None = None
     columns: tuple[Use, ...] = ()
     command: str | None = None

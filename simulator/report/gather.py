@@ -11,11 +11,11 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from policies.base import Progress
+from policies.base import Progress, silent
 from simulator.designs.base import Design
 from simulator.designs.paired import Paired
 from simulator.designs.split import Split
@@ -33,6 +33,7 @@ from simulator.report.content import (
     Content,
     DailyLift,
     DesignNeed,
+    Gain,
     Headline,
     Method,
     MetricNote,
@@ -57,6 +58,7 @@ from simulator.stats.choices import Choices
 from simulator.stats.decision import Ground, decide
 from simulator.stats.margins import Margin, Margins, answer_margins, planned
 from simulator.stats.methods import method_lifts, method_margins, unknown
+from simulator.stats.predictions import with_predictions, without_predictions
 from simulator.stats.replication import Components
 from simulator.stats.tests import level_of_one
 from simulator.stats.units import Unit, UnitTable, UserDays
@@ -238,6 +240,7 @@ def gather_table(
     shares: Mapping[str, float] | None = None,
     command: str | None = None,
     progress: Progress | None = None,
+    predict: bool = False,
 ) -> Content:
     """Everything that the report says of a plain per-user table; what only a log can tell is empty.
 
@@ -254,19 +257,36 @@ def gather_table(
         shares: of users that were meant for each arm, up to a common factor.
         command: that makes this report.
         progress: of what takes time.
+        predict: whether lifts are adjusted for predictions from the table's features, in place of
+            the pre-period.
+
+    Raises:
+        TableError: nothing can be predicted (`with_predictions`).
     """
     choices = choices or Choices()
     metrics, margins = planned(table.metrics, margins)
     table = dataclasses.replace(table, metrics=metrics)
     arms = (control, *(arm for arm in table.arms if arm != control))
     who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
+    if predict:
+        table = with_predictions(table, progress or silent)
     adjusted = pre_periods(table)
     method, correction = choices.interval, choices.correction
-    rows = verdict.lifts(table, control, covariates=adjusted, method=method, correction=correction)
-    beside = None
+
+    def lifts(of: UnitTable, covariates: Mapping[str, Sequence[str]]) -> list[Lift]:
+        return verdict.lifts(
+            of, control, covariates=covariates, method=method, correction=correction
+        )
+
+    rows = lifts(table, adjusted)
+    beside, gains = None, list[Gain]()
     if adjusted:
-        plain = verdict.lifts(table, control, method=method, correction=correction)
-        beside = Beside("Without adjustment", tuple(plain))
+        by_past = without_predictions(table)
+        past, unadjusted = pre_periods(by_past), lifts(by_past, {})
+        beside = Beside("Without adjustment", tuple(unadjusted))
+        gains = gains_of(unadjusted, rows, table.predicted, "predictions")
+        if past:
+            gains += gains_of(unadjusted, lifts(by_past, past), past, "CUPED")
     return Content(
         control=who.control,
         arms=who.arms,
@@ -283,6 +303,8 @@ def gather_table(
         paired=table.paired,
         margins=_margins(table, control, margins),
         adjusted=tuple(sorted(adjusted)),
+        gains=tuple(gains),
+        predictors=tuple(table.features) if table.predicted else (),
         clusters=cluster,
         columns=table.columns,
         command=command,
@@ -297,6 +319,21 @@ def gather_table(
         ),
         versions=workspace.versions(),
     )
+
+
+def gains_of(
+    plain: Sequence[Lift],
+    adjusted: Sequence[Lift],
+    metrics: Mapping[str, Sequence[str]],
+    by: Literal["CUPED", "predictions"],
+) -> list[Gain]:
+    """What an adjustment of some metrics makes of the rows of a verdict."""
+    gains = []
+    for one, other in zip(plain, adjusted, strict=True):
+        if one.metric in metrics and one.se > 0 and other.se > 0:
+            width = other.se / one.se
+            gains.append(Gain(one.metric, one.arm, by, width, width**-2 - 1.0))
+    return gains
 
 
 def in_order(*unsorted: Check) -> tuple[Check, ...]:

@@ -20,6 +20,7 @@ from simulator.report.content import (
     Beside,
     BoundedMargin,
     Content,
+    Gain,
     Need,
     Segments,
     Size,
@@ -29,6 +30,7 @@ from simulator.report.gather import (
     Comparison,
     described,
     family_of,
+    gains_of,
     headlines,
     in_order,
     levels_of_one,
@@ -98,10 +100,11 @@ def gather_moments(
     arms = (control, *(arm for arm in table.arms if arm != control))
     who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
     rows = lifts(table, control, choices)
-    beside = None
+    beside, gains = None, list[Gain]()
     if table.covariates:
         plain_rows = lifts(table, control, choices, adjusted=False)
         beside = Beside("Without adjustment", tuple(plain_rows))
+        gains = gains_of(plain_rows, rows, table.covariates, "CUPED")
     users = table.n_users
     return Content(
         control=control,
@@ -124,6 +127,7 @@ def gather_moments(
         paired=False,
         margins=_margins(table, control, margins),
         adjusted=tuple(sorted(table.covariates)),
+        gains=tuple(gains),
         columns=table.columns,
         command=command,
         beside=beside,

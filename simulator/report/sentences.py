@@ -458,6 +458,26 @@ def uses(columns: Iterable[Use]) -> Iterator[str]:
         yield f"{listed(names)}: {taken}{f', {note}' if note else ''}"
 
 
+def gained(content: Content) -> Iterator[str]:
+    """What adjustment makes of the lifts, a line for each kind."""
+    ways = {
+        "predictions": f"predictions from {listed(content.predictors)} (MLRATE)",
+        "CUPED": "the pre-period (CUPED)",
+    }
+    used = "predictions" if content.predictors else "CUPED"
+    for by, what in ways.items():
+        several = len({gain.arm for gain in content.gains}) > 1
+        gains = [
+            f"{title(gain.metric).lower()}{f' of {gain.arm}' if several else ''}"
+            f" {percent(gain.users, 0)}"
+            for gain in content.gains
+            if gain.by == by
+        ]
+        if gains:
+            lead = "Adjusted for" if by == used else "Not used,"
+            yield f"{lead} {what}: as precise as with so many more users: {listed(gains)}."
+
+
 def corrected(content: Content) -> str:
     """How p was adjusted, and over which family."""
     chosen = content.choices.correction

@@ -22,6 +22,7 @@ from simulator.stats.choices import Choices
 from simulator.stats.decision import Decision
 from simulator.stats.frames import Columns, from_frame
 from simulator.stats.margins import Margins
+from simulator.stats.predictions import with_predictions
 from simulator.stats.rows import Rows, as_rows
 from simulator.stats.series import are_series, read_series
 from simulator.stats.series import experiment as series_of_one
@@ -70,6 +71,7 @@ def lifts(
     user: str = "user",
     arm: str = "arm",
     cluster: str | None = None,
+    predictors: Iterable[str] | None = None,
     choices: Choices | None = None,
 ) -> pd.DataFrame:
     """The lift of every arm over the control in every metric.
@@ -90,6 +92,9 @@ def lifts(
         cluster: name of a column of clusters that were assigned as a whole (households, shops; or
             the users, of a table by user and day): rows of a cluster are then not taken for
             independent.
+        predictors: names of columns from which metrics are predicted, to adjust lifts for the
+            predictions (`simulator.stats.predictions`; needs scikit-learn); (): every covariate and
+            segment.
         choices: interval and correction of p.
 
     Returns:
@@ -109,8 +114,16 @@ def lifts(
         rows = of_moments.lifts(moments, named(moments, control), choices)
     else:
         table = from_frame(
-            table_rows, metrics=metrics, covariates=covariates, user=user, arm=arm, cluster=cluster
+            table_rows,
+            metrics=metrics,
+            covariates=covariates,
+            predictors=predictors,
+            user=user,
+            arm=arm,
+            cluster=cluster,
         )
+        if predictors is not None:
+            table = with_predictions(table)
         rows = verdict.lifts(
             table,
             named(table, control),
@@ -150,6 +163,8 @@ def decide(
     from simulator.report.sentences import in_words
 
     table = from_frame(frame, **columns)
+    if columns.get("predictors") is not None:
+        table = with_predictions(table)
     rows, answers, known = decision.evidence(table, named(table, control), margins)
     return in_words(decision.decide(rows, answers, known), rows, answers)
 
@@ -203,7 +218,9 @@ def write(
         progress: of what takes time.
         experiment: which one, of a table of published experiments (`simulator.stats.series`).
         columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, `groups`: names of
-            segment columns (None: every column of text or of categories with 2 to 250 levels), and
+            segment columns (None: every column of text or of categories with 2 to 250 levels),
+            `predictors`: names of columns from which metrics are predicted, to adjust lifts for
+            the predictions in place of the pre-period ((): every covariate and segment), and
             `better`: by metric, whether `higher` or `lower` values of it are better (of others as
             far as their names tell; a guardrail needs it), and `roles`: by metric, what it is for
             in the decision (`success`, `deterioration`, `quality`; guardrails are in `margins`);
@@ -245,6 +262,7 @@ def write(
             shares=shares,
             command=command,
             progress=progress,
+            predict=columns.get("predictors") is not None,
         )
     content = with_decision(content)
     if strict:
@@ -261,7 +279,7 @@ def _moments(rows: Rows, experiment: str | None, columns: Mapping[str, Any]) -> 
         ReportError: a column is named that only a table of users has; an experiment is named, or is
             not, against what the table needs.
     """
-    given = {name: value for name, value in columns.items() if value}
+    given = {name: value for name, value in columns.items() if value or value == ()}
     directions = {name: given.pop(name, None) for name in ("better", "roles")}
     defaults = {"user": "user", "arm": "arm"}
     if are_series(rows.columns):
@@ -271,7 +289,8 @@ def _moments(rows: Rows, experiment: str | None, columns: Mapping[str, Any]) -> 
             raise ReportError("this table has many experiments: name one (--experiment)")
         return series_of_one(read_series(rows), experiment, **directions)
     given.pop("user", None)
-    _no_strangers({"experiment": experiment, "cluster": given.pop("cluster", None)}, "of moments")
+    strangers = {name: given.pop(name, None) for name in ("cluster", "predictors")}
+    _no_strangers({"experiment": experiment, **strangers}, "of moments")
     return from_moments(rows, **given, **directions)
 
 
@@ -281,7 +300,7 @@ def _no_strangers(given: Mapping[str, Any], what: str) -> None:
     Raises:
         ReportError: one is named.
     """
-    strangers = [name for name, value in given.items() if value]
+    strangers = [name for name, value in given.items() if value or value == ()]
     if strangers:
         raise ReportError(f"a table {what} has no {listed(strangers, 'or')}: leave it out")
 

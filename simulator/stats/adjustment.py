@@ -17,7 +17,7 @@ from simulator.stats.units import TableError, UnitTable, levels
 def pre_periods(table: UnitTable) -> dict[str, tuple[str, ...]]:
     """Which metrics of a split table are adjusted for which pre-period columns: a column of the
     name of a metric for that metric, any other for all of them. A column that does not vary adjusts
-    nothing.
+    nothing. A metric that is predicted (`stats.predictions`) is adjusted for its predictions alone.
 
     CUPED: Deng, Xu, Kohavi & Walker, "Improving the sensitivity of online controlled experiments by
     utilizing pre-experiment data", WSDM 2013, with several covariates. Twins of a paired table have
@@ -28,11 +28,17 @@ def pre_periods(table: UnitTable) -> dict[str, tuple[str, ...]]:
     """
     if table.paired:
         return {}
-    varied = [name for name, column in table.covariates.items() if np.ptp(column) > 0]
+    predictions = {name for names in table.predicted.values() for name in names}
+    varied = [
+        name
+        for name, column in table.covariates.items()
+        if name not in predictions and np.ptp(column) > 0
+    ]
     shared = tuple(name for name in varied if name not in table.metrics)
     chosen = {}
     for metric in table.metrics:
         names = (metric, *shared) if metric in varied else shared
+        names = table.predicted.get(metric, names)
         if names:
             chosen[metric] = names
     return chosen

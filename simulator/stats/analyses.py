@@ -15,11 +15,13 @@ import numpy.typing as npt
 from simulator.stats import intervals, moments, ordered, quantiles, resampling, tests
 from simulator.stats.intervals import Interval
 from simulator.stats.moments import Floats, Moments, relative
+from simulator.stats.predictions import FEWEST
 from simulator.stats.randomise import (
     Outcomes,
     Pair,
     day_pair,
     paired_pair,
+    predicted_pair,
     split_day_pair,
     split_pair,
     stratified_pair,
@@ -280,6 +282,23 @@ def resampled(resamples: int, samples: int = 1000) -> tuple[Analysis, ...]:
         )
         analyses.append(Analysis(f"{d}, BCa bootstrap", d, own, ends, slow=True, samples=samples))
     return tuple(analyses)
+
+
+def predicted(samples: int) -> tuple[Analysis, ...]:
+    """Adjustment for predictions, whose models are fitted anew in every one of so many samples:
+    what a report makes of a table on request.
+    """
+    return (
+        Analysis(
+            "MLRATE t, Fieller",
+            "split",
+            predicted_pair,
+            _by_t,
+            slow=True,
+            samples=samples,
+            fits=lambda o, n: o.features is not None and n >= FEWEST,
+        ),
+    )
 
 
 ANALYSES: tuple[Analysis, ...] = (

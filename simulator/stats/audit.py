@@ -25,6 +25,7 @@ from simulator.stats.analyses import (
     Reading,
     Sampling,
     is_asked,
+    predicted,
     resampled,
 )
 from simulator.stats.fit_audit import FITS, REPETITIONS, AuditedMethods, fit_audit
@@ -215,6 +216,7 @@ def audit(
     seed: int = 0,
     most: int = MOST,
     resamples: int = 0,
+    predictions: int = 0,
     analyses: Sequence[str] = (),
     fits: Sequence[int] = FITS,
     fit_repetitions: int = REPETITIONS,
@@ -234,6 +236,8 @@ def audit(
         most: users of the population that samples are drawn from.
         resamples: also count permutation tests and BCa intervals, each of so many resamples, on the
             first samples of the largest size.
+        predictions: also count the adjustment for predictions, on so many samples of the largest
+            size, each with models of its own.
         analyses: count only those whose name has one of these in it, and nothing else (no planted
             lifts, wrong analyses, looks).
         fits: fits of an arm in the samples for the verdict on methods.
@@ -244,6 +248,7 @@ def audit(
         TableError: the run is not paired, has no data, or there is no such analysis.
     """
     every = ANALYSES + (resampled(resamples) if resamples else ())
+    every += predicted(predictions) if predictions else ()
     counted = tuple(a for a in every if is_asked(a.name, analyses))
     if days.n_users > most:
         days = days.users(np.sort(np.random.default_rng(seed).permutation(days.n_users)[:most]))

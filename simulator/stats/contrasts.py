@@ -120,10 +120,11 @@ class TableMoments:
         columns = self._columns
         top, bottom = columns[metric, "numerator"], columns.get((metric, "denominator"))
         if not self._table.paired:
-            adjust = [columns[c, "covariate"] for c in self._covariates.get(metric, ())]
-            return moments.split_moments(
-                self._arm(control), self._arm(treatment), top, bottom, adjust
-            )
+            names = self._covariates.get(metric, ())
+            adjust = [columns[c, "covariate"] for c in names]
+            is_predicted = names and names == self._table.predicted.get(metric)
+            compared = moments.interacted_moments if is_predicted else moments.split_moments
+            return compared(self._arm(control), self._arm(treatment), top, bottom, adjust)
         both, width = self._pair(), len(self._arrays)
         c, t = (self._table.arm(arm) * width for arm in (control, treatment))
         return moments.paired_moments(

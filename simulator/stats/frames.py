@@ -33,7 +33,7 @@ from simulator.stats.readings import (
     read_numbers,
 )
 from simulator.stats.rows import BLANK, UNNAMED, Ids, Rows, as_rows, ids, labels
-from simulator.stats.units import Role, TableError, UnitTable, Use, clustered
+from simulator.stats.units import Role, TableError, UnitTable, Use, clustered, keys_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +72,7 @@ def from_frame(
     metrics: Columns | Iterable[str] | None = None,
     covariates: Iterable[str] | None = None,
     groups: Iterable[str] | None = None,
+    predictors: Iterable[str] | None = None,
     user: str = "user",
     arm: str = "arm",
     cluster: str | None = None,
@@ -96,6 +97,8 @@ def from_frame(
             those of columns that are in the table and no metrics.
         groups: columns of segments; None: every column of text or of categories that has 2 to 250
             levels, blank being one.
+        predictors: columns from which metrics are predicted (`stats.predictions`): numbers, which
+            may be missing, or labels; (): every covariate and every segment; None: nothing is.
         user: name of the user column.
         arm: name of the arm column.
         cluster: name of a column of clusters that were assigned as a whole; the rows may then be
@@ -129,11 +132,16 @@ def from_frame(
         asked,
         covariates if covariates is None else list(covariates),
         groups if groups is None else list(groups),
+        list(predictors or ()),
     )
     codes, arms = _arms(rows, arm)
-    order = _layout(ids(rows, user), codes, len(arms), rows) if cluster is None else None
+    who = ids(rows, user) if cluster is None else None
+    order = None if who is None else _layout(who, codes, len(arms), rows)
     table = sheet.table(codes, arms, order, None if cluster is None else _cluster(rows, cluster))
     table = replace(table, metrics=declared(table.metrics, declarations(better, roles)))
+    if predictors is not None:
+        keys = None if who is None else keys_of(map(who.name, range(len(codes))))
+        table = replace(table, features=sheet.features(table), keys=keys)
     return table if cluster is None else _clustered(table, cluster)
 
 
@@ -158,6 +166,7 @@ class _Sheet:
         asked: metrics that were named; None: every column of numbers.
         pasts: covariates that were named; None: those that end in `_before`.
         segments: that were named; None: every column of text.
+        predictors: that were named.
     """
 
     rows: Rows
@@ -165,9 +174,11 @@ class _Sheet:
     asked: dict[str, str | tuple[str, str]] | None
     pasts: list[str] | None
     segments: list[str] | None
+    predictors: list[str] = field(default_factory=list)
     uses: dict[str, Use] = field(default_factory=dict)
     read: dict[str, ColumnReading] = field(default_factory=dict)
     levels: dict[str, Array] = field(default_factory=dict)
+    labelled: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take every column for something: first those that were named, then the others by what
@@ -186,6 +197,8 @@ class _Sheet:
             self._take(column, "covariate")
         for column in self.segments or ():
             self._segment(column, named=True)
+        for column in self.predictors:
+            self._predictor(column)
         for column in self.rows.columns:
             if column not in self.uses:
                 self._by_content(column)
@@ -207,7 +220,11 @@ class _Sheet:
         Raises:
             TableError: a column was named as a metric and as a covariate or segment.
         """
-        known_before = {"covariate": self.pasts or (), "segment": self.segments or ()}
+        known_before = {
+            "covariate": self.pasts or (),
+            "segment": self.segments or (),
+            "predictor": self.predictors,
+        }
         for role, columns in known_before.items():
             for column in columns:
                 if column in outcomes:
@@ -231,6 +248,44 @@ class _Sheet:
             )
         self.read[column] = reading
         self.uses.setdefault(column, Use(column, role, _read_how(reading)))
+
+    def _predictor(self, column: str) -> None:
+        """Take a column that predicts; one that is whole and from before the test is a covariate,
+        too, and one of labels may be a segment.
+
+        Raises:
+            TableError: it holds neither numbers nor labels.
+        """
+        if column in self.uses and column not in self.levels:
+            return
+        reading = self._numbers(column)
+        if reading is None:
+            found = labels(self.rows, column)
+            self.labelled[column] = np.array([*found.names, BLANK], dtype=object)[found.codes]
+            # One with a few levels is taken for a segment, too, unless segments were named.
+            if self.segments is not None or len(found.names) >= LEVELS:
+                self.uses.setdefault(
+                    column, Use(column, "predictor", f"{len(found.names):,} labels")
+                )
+            return
+        self.read[column] = reading
+        missing = int(np.isnan(reading.values).sum())
+        if column.endswith(BEFORE) and not missing and self.pasts is None:
+            self._number(column, reading, "covariate", taken=True)
+        else:
+            note = f"{missing:,} missing" if missing else _read_how(reading)
+            self.uses[column] = Use(column, "predictor", note)
+
+    def features(self, table: UnitTable) -> dict[str, Array]:
+        """What metrics are predicted from, `[rows]`: the named columns, or every covariate and
+        segment.
+        """
+        if not self.predictors:
+            return {**{f"{n}{BEFORE}": v for n, v in table.covariates.items()}, **table.groups}
+        return {
+            column: self.labelled[column] if column in self.labelled else self.read[column].values
+            for column in self.predictors
+        }
 
     def _numbers(self, column: str) -> ColumnReading | None:
         """The numbers of a column, None where it holds none.

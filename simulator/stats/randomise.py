@@ -5,7 +5,7 @@ samples drawn from them at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from policies.products import matmul
 from simulator.stats import moments
 from simulator.stats.adjustment import stratified
 from simulator.stats.moments import Floats, Moments
-from simulator.stats.units import TableError, UserDays, levels
+from simulator.stats.predictions import cross_fitted
+from simulator.stats.units import TableError, UserDays, keys_of, levels
 
 CELLS = 4_000_000
 """Weights held at once (repetitions x users x arms)."""
@@ -70,6 +71,7 @@ class Outcomes:
             denominator are left out.
         before: pre-period value `[users]`, or None.
         strata: number of each user's stratum (activity before the test) `[users]`, or None.
+        features: what is known of users before the test `[users, p]`; None where nothing is.
     """
 
     metric: str
@@ -80,6 +82,7 @@ class Outcomes:
     treatment_days: tuple[Floats, ...]
     before: Floats | None
     strata: npt.NDArray[np.int64] | None = None
+    features: Floats | None = None
 
     @property
     def means(self) -> tuple[float, float]:
@@ -145,6 +148,7 @@ def outcomes(days: UserDays, control: str, treatment: str, metric: str) -> Outco
     varied = past if past is not None and np.ptp(past) > 0 else None
     group = table.groups.get("activity")
     strata = None if group is None else levels(group)[1]
+    pasts = [column for column in table.covariates.values() if np.ptp(column) > 0]
     return Outcomes(
         metric,
         treatment,
@@ -154,6 +158,7 @@ def outcomes(days: UserDays, control: str, treatment: str, metric: str) -> Outco
         parts[treatment],
         varied,
         strata,
+        np.column_stack(pasts) if pasts else None,
     )
 
 
@@ -195,6 +200,49 @@ def split_pair(o: Outcomes, heads: Floats, tails: Floats, adjusted: bool = False
         moments.split_moments(control, other, 0, o.bottom, covariates) for other in others
     )
     return null, effect
+
+
+def predicted_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:
+    """As `split_pair`, adjusted for predictions that are made anew in every sample
+    (`predictions.cross_fitted`): users who are drawn several times are in one fold.
+    """
+    null, effect = [], []
+    for up, down in zip(heads[:, None], tails[:, None], strict=True):
+        null.append(_predicted(o, o.control, up, down))
+        effect.append(_predicted(o, o.treatment, up, down))
+    return _stacked(null), _stacked(effect)
+
+
+def _predicted(o: Outcomes, answers: tuple[Floats, ...], heads: Floats, tails: Floats) -> Moments:
+    """One sample whose tails give these answers; counts are `[1, users]`."""
+    assert o.features is not None
+    drawn = [np.flatnonzero(counts[0]) for counts in (heads, tails)]
+    users = np.concatenate(drawn)
+    weights = np.concatenate([c[0, at] for c, at in zip((heads, tails), drawn, strict=True)])
+    features, keys = o.features[users], keys_of(map(str, users.tolist()))
+    columns = []
+    for own, other in zip(o.control, answers, strict=True):
+        target = np.concatenate((own[drawn[0]], other[drawn[1]]))
+        found = cross_fitted(features, [False] * features.shape[1], target, keys, weights)
+        by_user = np.zeros(len(own))
+        by_user[users] = found
+        columns.append(by_user)
+    k = len(columns)
+    control, treatment = (
+        moments.weighted((*values, *columns), counts)
+        for values, counts in ((o.control, heads), (answers, tails))
+    )
+    return moments.interacted_moments(control, treatment, 0, o.bottom, range(k, 2 * k))
+
+
+def _stacked(parts: list[Moments]) -> Moments:
+    """Moments of several samples as those of all of them."""
+    numbers = {
+        one.name: np.concatenate([np.atleast_1d(getattr(m, one.name)) for m in parts])
+        for one in fields(Moments)
+        if one.name != "paired"
+    }
+    return Moments(**numbers, paired=False)
 
 
 def stratified_pair(o: Outcomes, heads: Floats, tails: Floats) -> Pair:

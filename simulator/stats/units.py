@@ -7,6 +7,7 @@ of `simulator.stats`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,9 +41,11 @@ Role = Literal[
     "count",
     "look",
     "moments",
+    "predictor",
 ]
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+Keys = npt.NDArray[np.uint64]
 
 
 class TableError(ValueError):
@@ -85,6 +88,10 @@ class UnitTable:
         covariates: pre-period columns by name, `[units]` float64 (known before the A/B, so the same
             in every arm).
         groups: segments by name, `[units]` of str or int.
+        features: what else is known of units before the test, by name, `[units]` numbers (NaN:
+            missing) or labels: what predictions are made from (`stats.predictions`).
+        keys: `[units]` a number of each unit's name, by which folds are made; None: no names.
+        predicted: by metric, the covariates that are predictions of it.
         columns: what each column of a per-user table was taken for; empty where the units come from
             a log.
         samples: the second moments that have been read of it, by covariates
@@ -101,6 +108,9 @@ class UnitTable:
     covariates: Mapping[str, Floats] = field(default_factory=dict)
     groups: Mapping[str, Array] = field(default_factory=dict)
     columns: tuple[Use, ...] = ()
+    features: Mapping[str, Array] = field(default_factory=dict)
+    keys: Array | None = None
+    predicted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     samples: dict[tuple[str, ...], dict[str, Sample]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -155,6 +165,8 @@ class UnitTable:
             cluster=None if self.cluster is None else self.cluster[keep],
             covariates={n: v[keep] for n, v in self.covariates.items()},
             groups={n: v[keep] for n, v in self.groups.items()},
+            features={n: v[keep] for n, v in self.features.items()},
+            keys=None if self.keys is None else self.keys[keep],
         )
 
     def frame(self) -> pd.DataFrame:
@@ -243,7 +255,33 @@ def clustered(table: UnitTable) -> UnitTable:
             n: summed(v) / np.bincount(index, minlength=k) for n, v in table.covariates.items()
         },
         groups={n: v[first] for n, v in table.groups.items() if (v == v[first][index]).all()},
+        features=_of_clusters(table.features, index, first),
+        keys=keys_of(map(str, names)) if table.features else None,
     )
+
+
+def _of_clusters(features: Mapping[str, Array], index: Array, first: Array) -> dict[str, Array]:
+    """What is known of clusters: means of the numbers that are there, labels that all units of each
+    share.
+    """
+    found = {}
+    for name, values in features.items():
+        if values.dtype.kind == "f":
+            there = ~np.isnan(values)
+            sums = np.bincount(index[there], values[there], len(first))
+            counts = np.bincount(index[there], minlength=len(first))
+            found[name] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        elif (values == values[first][index]).all():
+            found[name] = values[first]
+    return found
+
+
+def keys_of(names: Iterable[str]) -> Keys:
+    """A number of 64 bits for each name: who falls into which fold depends on the name alone, not
+    on the order of rows.
+    """
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from simulator.page.words import (
     detects,
     interval,
     is_defined,
-    listed,
     number,
     percent,
     title,
@@ -36,7 +35,7 @@ from simulator.report.sections.cells import (
     metric_and_arm,
     p_cell,
 )
-from simulator.report.sentences import better, corrected, errors_by_day
+from simulator.report.sentences import better, corrected, errors_by_day, gained
 from simulator.stats.intervals import GROUNDS
 from simulator.stats.verdict import Lift
 
@@ -83,12 +82,11 @@ def all_numbers(c: Content) -> Section | None:
         Words(f"By user: the unit is a user, {how}. {_grounds_of(c)}", note=True)
     ]
     if c.adjusted:
-        adjusted = (
-            "Adjusted for the pre-period of the same user (CUPED):"
-            f" {listed([title(m).lower() for m in c.adjusted])}. The same without adjustment stands"
-            " below."
-        )
-        blocks.append(Words(adjusted, note=True))
+        blocks += [
+            Words(f"{line} The lifts without adjustment stand below.", note=True)
+            for line in list(gained(c))[:1]
+        ]
+        blocks += [Words(line, note=True) for line in list(gained(c))[1:]]
     shown = [row for row in c.lifts if row.unit == c.unit or row.unit == "user"]
     units = len({row.unit for row in shown}) > 1
     rows = [
