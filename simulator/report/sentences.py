@@ -460,10 +460,10 @@ def uses(columns: Iterable[Use]) -> Iterator[str]:
 
 def gained(content: Content) -> Iterator[str]:
     """What adjustment makes of the lifts, a line for each kind."""
-    ways = {
-        "predictions": f"predictions from {listed(content.predictors)} (MLRATE)",
-        "CUPED": "the pre-period (CUPED)",
-    }
+    ways = {"CUPED": "the pre-period (CUPED)"}
+    if content.predictors:
+        made = f"predictions from {listed(content.predictors)} (MLRATE)"
+        ways = {"predictions": made, **ways}
     used = "predictions" if content.predictors else "CUPED"
     for by, what in ways.items():
         several = len({gain.arm for gain in content.gains}) > 1

@@ -81,12 +81,9 @@ def all_numbers(c: Content) -> Section | None:
     blocks: list[Block] = [
         Words(f"By user: the unit is a user, {how}. {_grounds_of(c)}", note=True)
     ]
+    blocks += [Words(line, note=True) for line in gained(c)]
     if c.adjusted:
-        blocks += [
-            Words(f"{line} The lifts without adjustment stand below.", note=True)
-            for line in list(gained(c))[:1]
-        ]
-        blocks += [Words(line, note=True) for line in list(gained(c))[1:]]
+        blocks.append(Words("The lifts without adjustment stand below.", note=True))
     shown = [row for row in c.lifts if row.unit == c.unit or row.unit == "user"]
     units = len({row.unit for row in shown}) > 1
     rows = [
