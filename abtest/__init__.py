@@ -57,14 +57,16 @@ if TYPE_CHECKING:
     from simulator.report import write as report
     from simulator.report.comparison import read as compare
     from simulator.report.content import Content
+    from simulator.report.earlier import read_priors
     from simulator.report.tracking import Record, track
-    from simulator.report.user_table import decide, lifts
+    from simulator.report.user_table import decide, lifts, winners
     from simulator.report.user_table import write as report_table
     from simulator.run.pipeline import Outcome, run, simulate
     from simulator.scenario.model import Scenario
     from simulator.stats.choices import Choices
     from simulator.stats.decision import Decision
     from simulator.stats.margins import Margins
+    from simulator.stats.priors import Prior
     from simulator.stats.units import TableError
     from simulator.surface.axes import MapError
     from simulator.surface.bias import BiasError, BiasResult, design_bias
@@ -83,12 +85,14 @@ _NAMES = {
     "simulator.log.metadata": "LogError Metadata",
     "simulator.report": "ReportError load:load_report write:report",
     "simulator.report.content": "Content",
+    "simulator.report.earlier": "read_priors",
     "simulator.report.tracking": "Record track",
-    "simulator.report.user_table": "decide lifts write:report_table",
+    "simulator.report.user_table": "decide lifts winners write:report_table",
     "simulator.report.comparison": "read:compare",
     "simulator.stats.choices": "Choices",
     "simulator.stats.decision": "Decision",
     "simulator.stats.margins": "Margins",
+    "simulator.stats.priors": "Prior",
     "simulator.log.metrics": "Absolute",
     "simulator.stats.units": "TableError",
     "simulator.offpolicy.sources": "replay",
@@ -151,6 +155,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "PolicyError",
+    "Prior",
     "Progress",
     "Purpose",
     "Record",
@@ -192,6 +197,7 @@ __all__ = [
     "map_lift",
     "matmul",
     "off_policy_lifts",
+    "read_priors",
     "replay",
     "report",
     "report_table",
@@ -200,6 +206,7 @@ __all__ = [
     "top_k",
     "track",
     "uniform",
+    "winners",
     "write_table",
 ]
 

@@ -34,6 +34,7 @@ from simulator.offpolicy.fidelity import (
     OnlinePolicy,
     Ran,
     agreement,
+    best_of,
     for_new_policies,
     online,
     served,
@@ -122,6 +123,30 @@ def test_noise_of_either_side_widens_the_interval() -> None:
     assert offline_noise.low < 0.95
 
 
+def test_what_the_pick_loses_is_corrected_for_the_choice_of_the_best() -> None:
+    """Policies that do not differ: the best-looking is ahead by luck, and the pick loses nothing
+    that is shown; one that is far ahead is so after the correction, too.
+    """
+    random = np.random.default_rng(9)
+    luck = 0.02 * random.standard_normal(16)
+    chosen = np.abs(luck).argmin()
+    said = agreement(
+        figure((np.arange(16) == chosen) + 0.0), truth(luck, 0.02), [None] * 16, 0
+    )  # fmt: skip
+    assert said.regret == pytest.approx(luck.max() - luck[chosen])
+    assert said.lost < said.regret
+    assert said.lost_low == 0.0
+    ahead = luck + np.where(np.arange(16) == 3, 0.5, 0.0)
+    worst = agreement(figure(-ahead), truth(ahead, 0.02), [None] * 16, 0)
+    assert worst.lost_low < worst.regret < worst.lost_high
+    assert worst.lost == pytest.approx(worst.regret, abs=0.01)
+    assert agreement(figure(ahead), truth(ahead, 0.02), [None] * 16, 0).lost_high == 0.0
+    best = best_of(truth(luck, 0.02), "click")
+    assert best is not None
+    assert best.estimate < best.lift
+    assert sum(one.best for one in best.arms) == pytest.approx(1.0)
+
+
 def test_error_regret_and_cover() -> None:
     lift = np.array([0.0, 0.2, 0.1])
     said = agreement(
@@ -129,6 +154,7 @@ def test_error_regret_and_cover() -> None:
     )
     assert said.error == pytest.approx(np.sqrt(((1.1 / 1 - 1) ** 2 + 0 + (1.4 / 1.1 - 1) ** 2) / 3))
     assert said.regret == pytest.approx(0.2 - 0.1)  # it would have picked the third
+    assert (said.lost, said.lost_low, said.lost_high) == pytest.approx((0.1,) * 3), "no noise"
     assert said.covered == 1
     missing = agreement(figure(np.array([1.1, np.nan, 1.4])), truth(lift), [None] * 3, 0)
     assert (missing.policies, missing.covered) == (2, None)
@@ -244,8 +270,18 @@ def test_few_arms_are_filled_up_with_yardsticks(tmp_path: Path) -> None:
 
 def made_agreement(**of: Any) -> Agreement:
     """One that is shown: `of` says what else it is."""
-    tenths = ("low", "high", "new_low", "new_high", "ordered_error", "kendall", "error", "regret")
-    values = dict.fromkeys(tenths, 0.1)
+    tenths = (
+        "low",
+        "high",
+        "new_low",
+        "new_high",
+        "ordered_error",
+        "kendall",
+        "error",
+        "regret",
+        "lost",
+    )
+    values = dict.fromkeys((*tenths, "lost", "lost_low", "lost_high"), 0.1)
     values |= {"p": 0.01, "p_adjusted": 0.01, "rho": 0.5, "ordered": 0.9, "pairs": 3, "points": ()}
     return Agreement(**(values | {"policies": 8, "usable": 8, "covered": 7, "pick": "x"} | of))
 
@@ -253,7 +289,7 @@ def made_agreement(**of: Any) -> Agreement:
 def made_result(figures: Sequence[Agreement]) -> FidelityResult:
     """A result of three policies."""
     policies = tuple(OnlinePolicy(str(i), i / 10, 0.0, 0.3, 1.0, 0.1) for i in range(3))
-    return FidelityResult("made", "click", 2, "0", policies, tuple(figures), 1.0, 9)
+    return FidelityResult("made", "click", 2, "0", policies, None, tuple(figures), 1.0, 9)
 
 
 def test_the_answer_is_of_every_policy_where_any_figure_is() -> None:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "simulator.cli.audit:audit",
         "Re-randomise a paired run: the true error rates of every test.",
     ),
+    "prior": ("simulator.cli.prior:prior", "What do earlier tests say of a lift beforehand?"),
     "power": ("simulator.cli.power:power", "Sample size, duration and smallest detectable lift."),
     "replay": ("simulator.cli.replay:replay", "Off-policy value of policies on a log."),
     "fidelity": (

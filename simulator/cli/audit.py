@@ -108,6 +108,13 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
     help="Samples of each kind for the verdict on methods.",
 )
 @click.option(
+    "--decision-repetitions",
+    type=click.IntRange(100),
+    default=1000,
+    show_default=True,
+    help="Samples of each truth for the decision, in a run with a success metric.",
+)
+@click.option(
     "--analysis",
     "analyses",
     multiple=True,
@@ -130,16 +137,19 @@ def audit(
     predictions: int,
     fits: tuple[int, ...],
     fit_repetitions: int,
+    decision_repetitions: int,
     analyses: tuple[str, ...],
     out: Path | None,
     quiet: bool,
 ) -> None:
     """Re-randomise the paired RUN (a run's folder or its log) and count, for every test and
     interval that a report prints: false positives where there is no effect, power, coverage of the
-    95% interval, bias of the lift.
+    95% interval, bias of the lift; and how often the decision ships an arm where all are equal,
+    where a guardrail is harmed by its margin, and where a success is better by its detectable lift.
 
     \b
     abtest audit runs/kuaishou_like/latest
+    abtest audit runs/kuaishou_like/latest --analysis decision
     abtest audit runs/kuaishou_like/latest --analysis BCa --resamples 1000 --sizes 500
     """
     from simulator.log.files import write_text
@@ -167,6 +177,7 @@ def audit(
                 analyses=analyses,
                 fits=fits or fit_audit.FITS,
                 fit_repetitions=fit_repetitions,
+                decision_repetitions=decision_repetitions,
                 progress=progress,
             )
         target = out or home / ("audit-part.json" if analyses else "audit.json")
@@ -190,7 +201,7 @@ def blocks(result: Audit) -> Iterator[Block]:
     """The audit for a terminal: what the verdict rests on, the verdict on methods, planted lifts,
     wrong analyses, warnings.
     """
-    from simulator.report.audited import of_methods
+    from simulator.report.audited import of_decisions, of_methods
 
     is_whole = any(row.default for row in result.rows)
     if result.rows:
@@ -198,6 +209,9 @@ def blocks(result: Audit) -> Iterator[Block]:
     if result.methods:
         yield Heading("The verdict on methods")
         yield from of_methods(result.methods)
+    if result.decisions:
+        yield Heading("The decision")
+        yield from of_decisions(result.decisions)
     if not is_whole:
         return
     yield Heading("A planted lift, recovered")

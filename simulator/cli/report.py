@@ -114,6 +114,11 @@ TABLE = (
     help="Is a metric the same, to within so much?",
 )
 @click.option(
+    "--prior",
+    type=SOURCE,
+    help="What earlier tests say of lifts (`abtest prior`): shrinks the chances of several arms.",
+)
+@click.option(
     "--better",
     "directions",
     multiple=True,
@@ -199,6 +204,7 @@ def report(
     gate: bool,
     guardrails: tuple[str, ...],
     equivalences: tuple[str, ...],
+    prior: Path | None,
     directions: tuple[str, ...],
     interval: Method,
     correction: Correction,
@@ -231,6 +237,7 @@ def report(
     """
     from simulator import report as reports
     from simulator.log.workspace import held_if_run
+    from simulator.report import earlier
     from simulator.report import user_table as tables
     from simulator.run.progress import board
     from simulator.stats.choices import Choices
@@ -243,6 +250,7 @@ def report(
             dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences))
         )
         better = dict(map(tables.direction, directions))
+        priors = None if prior is None else earlier.read_priors(prior)
         roles: dict[str, MetricRole] = {
             **dict.fromkeys(successes, "success"),
             **dict.fromkeys(deteriorations, "deterioration"),
@@ -268,6 +276,7 @@ def report(
                     choices=choices,
                     better=better,
                     roles=roles,
+                    priors=priors,
                     progress=progress,
                 )
         else:
@@ -305,6 +314,7 @@ def report(
                     cluster=cluster,
                     better=better,
                     roles=roles,
+                    priors=priors,
                 )
     with failures():
         say_report(content, folder / "report.html", quiet=quiet)

@@ -36,6 +36,7 @@ from simulator.serving.desk import Desk
 from simulator.serving.ranking import Ranker
 from simulator.stats.moments import relative
 from simulator.stats.tests import adjust
+from simulator.stats.winners import Race, Winner, corrected, winner
 
 FEWEST = 8
 """Fewer policies say nothing of a rank correlation."""
@@ -156,7 +157,10 @@ class Agreement:
             does not claim to be that.
         covered: for how many policies the figure's interval held the truth.
         pick: the policy that the figure puts first.
-        regret: online lift of the best policy less that of `pick`, a fraction.
+        regret: online lift of the best policy less that of `pick`, a fraction, as measured: too
+            high on average, since the best was chosen by its luck, too.
+        lost, lost_low, lost_high: the same, corrected for that, with its 95% interval
+            (`stats.winners`); not below 0.
         p_adjusted: `p` by Holm over all figures; NaN until they are put together.
         points: the figure of each policy, in the order of the policies.
     """
@@ -178,6 +182,9 @@ class Agreement:
     covered: int | None
     pick: str
     regret: float
+    lost: float
+    lost_low: float
+    lost_high: float
     p_adjusted: float
     points: tuple[FigurePoint, ...]
 
@@ -221,6 +228,8 @@ class FidelityResult:
         test_days: the last days of the history, which were the offline side.
         control: lifts are over it.
         policies: what each got online.
+        best: the best of them online, corrected for having been chosen, and the chance of each;
+            None where fewer than two differ from the control.
         figures: the offline figures, the best correlated first.
         logged: the log's own reward per request.
         rounds: requests of the offline side.
@@ -231,6 +240,7 @@ class FidelityResult:
     test_days: int
     control: str
     policies: tuple[OnlinePolicy, ...]
+    best: Winner | None
     figures: tuple[Agreement, ...]
     logged: float
     rounds: int
@@ -286,6 +296,7 @@ def fidelity(
         test_days=test_days,
         control=truth.control,
         policies=tuple(truth.policies()),
+        best=best_of(truth, reward),
         figures=tuple(agreements(truth, replayed, wide.seed)),
         logged=logged.logged.value,
         rounds=logged.weights.rounds,
@@ -526,12 +537,50 @@ def agreement(figure: Figure, truth: Online, covers: Iterable[bool | None], seed
         covered=sum(held) if figure.estimates else None,
         pick=truth.arms[pick],
         regret=float(np.nanmax(truth.lift) - truth.lift[pick]),
+        **dict(zip(("lost", "lost_low", "lost_high"), lost_by(truth, pick), strict=True)),
         p_adjusted=float("nan"),
         points=tuple(
             FigurePoint(float(value), float(error), word)
             for value, error, word in zip(figure.value, figure.error, figure.verdict, strict=True)
         ),
     )
+
+
+def race_from(truth: Online, base: int) -> Race | None:
+    """All policies against one of them, by their lifts and the resamples; None where none differs
+    from it.
+    """
+    others = np.delete(np.arange(len(truth.arms)), base)
+    away = truth.resampled[others] - truth.resampled[base]
+    away = away[:, np.isfinite(away).all(axis=0)]
+    if away.shape[1] < 2:
+        return None
+    cov = np.atleast_2d(np.cov(away))
+    # A policy that differs by nothing but rounding, the same for every user, is no rival.
+    differs = np.diag(cov) > 1e-20
+    if not differs.any():
+        return None
+    names = [truth.arms[place] for place in others[differs]]
+    lifts = truth.lift[others[differs]] - truth.lift[base]
+    return Race.of_lifts(names, lifts, cov[np.ix_(differs, differs)])
+
+
+def best_of(truth: Online, reward: str) -> Winner | None:
+    """The best policy online, corrected for having been chosen."""
+    race = race_from(truth, truth.arms.index(truth.control))
+    return None if race is None or len(race.arms) < 2 else winner(race, truth.control, reward)
+
+
+def lost_by(truth: Online, pick: int) -> tuple[float, float, float]:
+    """What `pick` loses against the best of the others, corrected for that one's having been
+    chosen, with its 95% interval: 0 where it is not behind.
+    """
+    race = race_from(truth, pick)
+    if race is None:  # no noise: the difference is what it is
+        exact = max(0.0, float(np.nanmax(truth.lift) - truth.lift[pick]))
+        return exact, exact, exact
+    estimate, low, high = (max(0.0, float(value)) for value in corrected(race))
+    return estimate, low, high
 
 
 def for_new_policies(rho: float, n: int) -> tuple[float, float]:

@@ -39,7 +39,10 @@ from simulator.page.words import (
     two,
     whole,
 )
+from simulator.report.sections.several_arms import chance_words
+from simulator.report.sections.several_arms import sentence as winner_sentence
 from simulator.report.stored import encode
+from simulator.stats.winners import Winner
 
 COLUMNS, SIZE = 3, (300, 200)
 """Of the scatter figure as a file: panels side by side, their width and height in px."""
@@ -65,7 +68,12 @@ def document(content: FidelityResult) -> Document:
         facts=Facts([]),
         gates=[],
         sections=[
-            Section("truth", "The truth", [Words(truth), _policies(content)], "The truth"),
+            Section(
+                "truth",
+                "The truth",
+                [Words(truth), *_best(content.best), _policies(content)],
+                "The truth",
+            ),
             Section("figures", "Each offline figure against it", figures, "Offline figures"),
             Section(
                 "scatter",
@@ -134,9 +142,10 @@ def answer(content: FidelityResult) -> str:
         f" proven differences right (standard error {_share(best.ordered_error)}; a coin: 50%)."
         f" Its rank correlation with the lift is {two(best.rho)}, for other policies of this"
         f" kind between {two(best.new_low)} and {two(best.new_high)}. Taking its pick,"
-        f" {best.pick}, loses {_share(best.regret)} of lift against the best of the {n}"
-        f" policies. It was picked as the best of {len(candidates)} figures on these policies, so"
-        " expect less of it on others."
+        f" {best.pick}, loses {_share(best.lost)} of lift (95% interval {_share(best.lost_low)} to"
+        f" {_share(best.lost_high)}) against the best of the {n} policies, corrected for the best's"
+        " having been chosen by its luck, too. The figure was picked as the best of"
+        f" {len(candidates)} on these policies, so expect less of it on others."
     )
 
 
@@ -149,23 +158,35 @@ NOTE = Prose(
     " policies, which shrinks as 1 / sqrt(policies - 3). Adjusted p: by permutations, Holm over the"
     " figures. Relative error and covered: only for figures that claim to be the reward per"
     " request. Lift lost by its pick: how much the policy that the figure puts first stays behind"
-    " the best."
+    " the best, corrected for the best's having been chosen by its luck, too, with its 95%"
+    " interval."
 )
+
+
+def _best(best: Winner | None) -> list[Block]:
+    """The best policy online, corrected for having been chosen, in words."""
+    return [] if best is None else [Words(winner_sentence(best, best.arms[0].arm))]
 
 
 def _policies(content: FidelityResult) -> Table:
     """A row for each policy, the best first."""
+    chances = {} if content.best is None else {one.arm: one.best for one in content.best.arms}
     rows = [
         (
             plain(i, i),
             plain(p.policy),
             numeric(percent, p.lift, 2),
             plain(interval(p.low, p.high, 2)),
+            Cell(chance_words(chances[p.policy]), chances[p.policy])
+            if p.policy in chances
+            else plain("n/a"),
             numeric(number, p.per_request),
         )
         for i, p in enumerate(_ranked(content.policies), 1)
     ]
-    heads = columns("Place", "Policy", "Online lift", "95% interval", "Per request", text=2)
+    heads = columns(
+        "Place", "Policy", "Online lift", "95% interval", "Is best", "Per request", text=2
+    )
     return Table("Policies online", heads, rows)
 
 
@@ -188,7 +209,7 @@ def _figures(content: FidelityResult) -> Table:
                 numeric(probability, f.p_adjusted),
                 numeric(_share, f.error),
                 plain(covered),
-                numeric(_share, f.regret),
+                Cell(f"{_share(f.lost)} ({_share(f.lost_low)} to {_share(f.lost_high)})", f.lost),
             )
         )
     heads = columns(

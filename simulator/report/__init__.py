@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from simulator.report.content import Content
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
+    from simulator.stats.priors import Prior
 
 __all__ = ["ReportError", "find", "keep_lifts", "load", "refuse", "runtime", "save", "write"]
 
@@ -39,6 +40,7 @@ def write(
     choices: Choices | None = None,
     better: Mapping[str, Better] | None = None,
     roles: Mapping[str, MetricRole] | None = None,
+    priors: Mapping[str, Prior] | None = None,
     progress: Progress = silent,
 ) -> Content:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each
@@ -60,6 +62,8 @@ def write(
         better: by metric, whether `higher` or `lower` values of it are better, where that is not as
             the log says.
         roles: by metric, what it is for in the decision, where that is not as the log says.
+        priors: by metric, what earlier tests say of its lift, where that is not as the log says
+            (`report.earlier`).
         progress: called as (stage, steps done, steps, {}).
 
     Returns:
@@ -68,7 +72,7 @@ def write(
     Raises:
         ReportError: the log holds nothing to compare, or `strict` and a red check.
         TableError: a margin of no metric, or one that is not positive; a guardrail of a metric
-            whose direction is not known.
+            whose direction is not known; priors of none of the metrics.
         MetricError: `better` or `roles` of no metric, or no direction or role.
     """
     from simulator.log import notices as noticed
@@ -89,6 +93,7 @@ def write(
         choices=choices,
         better=better,
         roles=roles,
+        priors=priors,
     )
     content = replace(
         content,

@@ -15,6 +15,7 @@ from simulator.report.content import AuditBeside, AuditRow, AuditSummary, Errors
 from simulator.report.errors import ReportError
 from simulator.report.stored import StoredError, decode
 from simulator.stats.checks import Check
+from simulator.stats.decision_audit import ANY, AuditedDecision
 from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.looking import Looking
 from simulator.stats.wrong import Wrong
@@ -60,6 +61,7 @@ def _summary(stored: Any) -> AuditSummary:
         by_day=_by_day(by_day),
         beside=AuditBeside(sum(row["holds"] for row in others), len(others), _warnings(others)),
         methods=tuple(decode(AuditedMethods, row) for row in stored.get("methods", ())),
+        decisions=tuple(decode(AuditedDecision, row) for row in stored.get("decisions", ())),
     )
 
 
@@ -90,6 +92,10 @@ def check(audit: AuditSummary) -> Check:
         f"{held} of {len(last)} tests and intervals of the verdict hold their level,"
         f" {audit.repetitions:,} samples of {largest:,} users."
     )
+    broken = [f"{said(row)} {_rate(row.ship.value)}" for row in audit.decisions if not row.holds]
+    if broken:
+        meaning = f"The decision does not hold what it promises: ships {'; '.join(broken)}."
+        return Check("audit of the tests", "amber", value, meaning)
     if held == len(last):
         meaning = (
             "Counted on this run's own users: what the verdict rests on errs as often as it says."
@@ -133,6 +139,62 @@ def of_methods(rows: Sequence[AuditedMethods]) -> list[Block]:
     ]
     warnings = [("▲", f"{row.warning} [{row.arm}]") for row in rows if row.warning]
     return [Words(words, note=True), Table("Audit of the methods", heads, lines), Points(warnings)]
+
+
+TRUTHS = {
+    "equal": "where no arm differs",
+    "harmed": "where {} is harmed by its margin",
+    "better": "where {} is better by its detectable lift",
+}
+"""Under what the decision was counted, in words."""
+
+
+def said(row: AuditedDecision) -> str:
+    """The truth of a row in words."""
+    return TRUTHS[row.truth].format(title(row.metric).lower())
+
+
+def decision_errors(rows: Sequence[AuditedDecision]) -> str:
+    """How often the rule ships under each truth, in one sentence: over arms and designs."""
+    parts = []
+    for words in dict.fromkeys(map(said, rows)):
+        own = [row.ship.value for row in rows if said(row) == words]
+        low, high = _rate(min(own)), _rate(max(own))
+        parts.append(f"{low if low == high else f'{low} to {high}'} {words}")
+    return f"It ships {'; '.join(parts)}."
+
+
+def of_decisions(rows: Sequence[AuditedDecision]) -> list[Block]:
+    """How often the rule ships where the truth is known, beside what it promises."""
+    words = (
+        f"Samples of this run's users, {whole(rows[0].repetitions)} of each truth, decided by the"
+        " rule of the report. Where no arm differs, any ship is an error; where a guardrail is"
+        " harmed, every success is so much better that it is surely found; where a success is"
+        " better by its detectable lift (power 80%), nothing else differs. ± is three Monte-Carlo"
+        " standard errors. The promise of a power is a lower bound: guardrails that are not shown"
+        " to be safe at this size are in it."
+    )
+    heads = [
+        *columns("truth", "arm", "decided on", "users", text=4),
+        *columns("planted", "ship", "promised", "hold", "drop", text=0),
+        Column("kept"),
+    ]
+    lines = [
+        (
+            plain(said(row)),
+            plain("any arm" if row.arm == ANY else row.arm),
+            plain(f"{row.on}, {row.assignment}{', ' if row.fits else ''}{row.fits}"),
+            plain(whole(row.n)),
+            plain(percent(row.lift, 2) if is_defined(row.lift) else ""),
+            plain(f"{_rate(row.ship.value)} ± {_rate(3 * row.error)}"),
+            plain(f"{'at least' if row.at_least else 'at most'} {_rate(row.promise)}"),
+            plain(_rate(row.hold.value)),
+            plain(_rate(row.drop.value)),
+            Cell("yes", kind="good") if row.holds else Cell("no", kind="bad"),
+        )
+        for row in rows
+    ]
+    return [Words(words, note=True), Table("Errors of the decision", heads, lines)]
 
 
 def _rate(share: float) -> str:

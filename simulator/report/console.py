@@ -15,6 +15,8 @@ from simulator.report.comparison import AcrossRuns, Compared, DesignUsers
 from simulator.report.content import Content
 from simulator.report.drawn import flips
 from simulator.report.sections import first_screen
+from simulator.report.sections.decision_errors import error_gates
+from simulator.report.sections.several_arms import chance_words, winners_on
 from simulator.report.sentences import (
     AGREEMENTS,
     SIGNS,
@@ -43,6 +45,7 @@ def _blocks(content: Content) -> Iterator[Block]:
     units = "clusters" if content.clusters else "users"
     days = f", {size.days} days" if size.days else ""
     yield from first_screen.lines(content)
+    yield from error_gates(content)
     yield from _gates(content, "red")
     for headline in content.headlines:
         arm = headline.arm
@@ -55,12 +58,13 @@ def _blocks(content: Content) -> Iterator[Block]:
     about = method_line(content.methods, content.unit)
     if about is not None:
         yield Words(about)
+    yield from _winners(content)
     note = f"95% intervals and p by {content.unit}, adjusted: {corrected(content)}."
     detected = "detects: the true lift that the verdict would find four times in five."
     yield from (Words(text, note=True) for text in (note, detected))
     yield from (Words(line, note=True) for line in gained(content))
     yield from map(Words, directions(content.metrics))
-    yield from (Words(f"{row.kind}: {row.sentence}") for row in content.margins)
+    yield from (Words(f"{row.kind}: {row.sentence}") for row in content.guarded())
     yield from (Words(line, note=True) for line in uses(content.columns))
     yield from _gates(content, "amber")
 
@@ -84,6 +88,43 @@ def _method(content: Content, arm: str) -> Iterator[Block]:
             rows.append((*_cells(content, one.lift, one.lift.words), share))
         yield Table(f"Lifts of the method of {arm}", _columns("methods", "fit"), rows)
         yield Words("fit: how much of the variance is the luck of training.", note=True)
+
+
+def _winners(content: Content) -> Iterator[Block]:
+    """The best of several arms, by what a reader chooses."""
+    rows = winners_on(content)
+    if not rows:
+        return
+    lines = []
+    for one in rows:
+        chance = next(chance for chance in one.arms if chance.arm == one.arm)
+        lines.append(
+            (
+                plain(title(one.metric)),
+                plain(one.arm),
+                plain(percent(one.estimate)),
+                plain(interval(one.low, one.high)),
+                plain(chance_words(chance.best)),
+                plain(percent(chance.regret, 2, sign=False)),
+                plain(chance_words(one.top_two_best)),
+            )
+        )
+    heads = [
+        Column("best"),
+        Column("of the arms"),
+        Column("lift", number=True),
+        Column("95% interval", number=True),
+        Column("is best", number=True),
+        Column("regret", number=True),
+        Column("top two", number=True),
+    ]
+    yield Table("The best of several arms", heads, lines)
+    note = (
+        "best: lift and interval are corrected for the arm's having been chosen; is best: with"
+        " which probability; regret: the lift lost on average by taking it; top two: the best is"
+        " one of the two best-looking, the control included."
+    )
+    yield Words(note, note=True)
 
 
 def _over_worlds(content: Content, arm: str) -> Iterator[Block]:

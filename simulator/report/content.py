@@ -18,6 +18,7 @@ from simulator.page.notebook import as_html
 from simulator.stats.checks import Check, Status
 from simulator.stats.choices import Choices
 from simulator.stats.decision import Decision
+from simulator.stats.decision_audit import AuditedDecision
 from simulator.stats.efficiency import Preference
 from simulator.stats.ensemble import WorldsLift
 from simulator.stats.fit_audit import AuditedMethods
@@ -31,6 +32,7 @@ from simulator.stats.sensitivity import Influence
 from simulator.stats.sequential import Peeks
 from simulator.stats.units import Unit, Use
 from simulator.stats.verdict import FAMILY, Lift
+from simulator.stats.winners import Winner
 from simulator.stats.wrong import Wrong
 from simulator.users.learned.support import Support
 
@@ -68,6 +70,13 @@ class Headline:
 
 
 @dataclass(frozen=True)
+class BoundedMargin(Margin):
+    """The answer to a margin, with its sentence."""
+
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
 class Method:
     """What is known of the method of an arm against the control's, apart from their models.
 
@@ -83,7 +92,7 @@ class Method:
     fits: int
     unknown: str | None
     rows: tuple[MethodLift, ...] = ()
-    margins: tuple[Margin, ...] = ()
+    margins: tuple[BoundedMargin, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,13 +105,6 @@ class MetricNote:
     known_by: Literal["", "name", "declared"] = ""
     role: MetricRole = "exploratory"
     margin: float | None = None
-
-
-@dataclass(frozen=True)
-class BoundedMargin(Margin):
-    """The answer to a margin, with its sentence."""
-
-    sentence: str = ""
 
 
 @dataclass(frozen=True)
@@ -423,6 +425,7 @@ class AuditSummary:
         by_day: of the table by day; None where it was not audited.
         beside: what is printed beside the verdict.
         methods: the verdict on methods; empty where it was not audited.
+        decisions: how often the rule ships; empty where no metric is a success.
     """
 
     repetitions: int
@@ -434,6 +437,7 @@ class AuditSummary:
     by_day: ErrorsByDay | None
     beside: AuditBeside
     methods: tuple[AuditedMethods, ...] = ()
+    decisions: tuple[AuditedDecision, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -525,6 +529,8 @@ class Content:
         lifts: the rows of the verdict; `verdicts` says what each means, in the same order.
         headlines: of each arm.
         methods: of each arm, what is known of its method; () for what no scenario has made.
+        winners: the best of several treatment arms in each metric, of the models and, where they
+            are known, of the methods; () with one treatment arm.
         metrics: by name, in the order of print.
         family: the tests that `p_adjusted` is corrected for.
         choices: how the lifts were computed.
@@ -568,6 +574,7 @@ class Content:
     verdicts: tuple[Verdict, ...]
     headlines: tuple[Headline, ...]
     methods: tuple[Method, ...] = ()
+    winners: tuple[Winner, ...] = ()
     metrics: Mapping[str, MetricNote]
     family: str = FAMILY
     choices: Choices
@@ -636,6 +643,14 @@ class Content:
     def _repr_html_(self) -> str | None:
         """The first screen, in a notebook."""
         return as_html(self)
+
+    def guarded(self) -> list[BoundedMargin]:
+        """The answers to guardrails and equivalences that the decision rests on: of the methods
+        where it is theirs, else of the models.
+        """
+        if self.decision is not None and self.decision.on == "methods":
+            return [answer for method in self.methods for answer in method.margins]
+        return list(self.margins)
 
     def red(self) -> list[Check]:
         """The checks that say not to act on the lifts."""

@@ -51,7 +51,7 @@ from simulator.report.plan import compared_designs, interleaved_designs, needs, 
 from simulator.report.sentences import headline, in_words, margin_sentence, verdict_sentence
 from simulator.report.spread import distributions
 from simulator.stats import checks as design
-from simulator.stats import segments, sequential, units, verdict
+from simulator.stats import segments, sequential, units, verdict, winners
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
@@ -59,10 +59,12 @@ from simulator.stats.decision import Ground, decide
 from simulator.stats.margins import Margin, Margins, answer_margins, planned
 from simulator.stats.methods import method_lifts, method_margins, unknown
 from simulator.stats.predictions import with_predictions, without_predictions
+from simulator.stats.priors import Prior
 from simulator.stats.replication import Components
 from simulator.stats.tests import level_of_one
-from simulator.stats.units import Unit, UnitTable, UserDays
+from simulator.stats.units import TableError, Unit, UnitTable, UserDays
 from simulator.stats.verdict import FAMILIES, FAMILY, FAMILY_OF_ROLES, Lift, correction_in
+from simulator.stats.winners import Winner
 
 T = TypeVar("T")
 
@@ -141,6 +143,7 @@ def gather(
     better: Mapping[str, Better] | None = None,
     roles: Mapping[str, MetricRole] | None = None,
     arms: Sequence[str] = (),
+    priors: Mapping[str, Prior] | None = None,
 ) -> Content:
     """Everything that the report says of a log, its arms in the order of `arms`. See
     `simulator.report.write`.
@@ -167,6 +170,8 @@ def gather(
         json.loads(json.dumps(stored, sort_keys=True)) for stored in (meta.scenario, meta.notes)
     )
     by_user = sums.by("user")
+    if priors is None:
+        priors = _declared_priors(scenario)
     published = scenario.get("published", {})
     levels = levels_of_one(own_rows, sums.metrics, choices)
     power = needs(by_user, who.control, who.treatments, published, levels)
@@ -181,6 +186,7 @@ def gather(
         verdicts=verdicts(rows, who.control, sums.metrics),
         headlines=headlines(rows, who, unit, sums.metrics),
         methods=_methods(sums, who, unit, choices, margins) if scenario.get("arms") else (),
+        winners=_winners(sums, who, unit, known_priors(priors, sums.metrics)),
         metrics=described(sums.metrics),
         family=family_of(sums.metrics),
         choices=choices,
@@ -241,6 +247,7 @@ def gather_table(
     command: str | None = None,
     progress: Progress | None = None,
     predict: bool = False,
+    priors: Mapping[str, Prior] | None = None,
 ) -> Content:
     """Everything that the report says of a plain per-user table; what only a log can tell is empty.
 
@@ -257,6 +264,7 @@ def gather_table(
         shares: of users that were meant for each arm, up to a common factor.
         command: that makes this report.
         progress: of what takes time.
+        priors: by metric, what earlier tests say of its lift.
         predict: whether lifts are adjusted for predictions from the table's features, in place of
             the pre-period.
 
@@ -294,6 +302,9 @@ def gather_table(
         lifts=tuple(rows),
         verdicts=verdicts(rows, control, table.metrics),
         headlines=headlines(rows, who, "user", table.metrics),
+        winners=tuple(
+            winners.of_models(table, control, known_priors(priors, table.metrics), adjusted)
+        ),
         metrics=described(table.metrics),
         family=family_of(table.metrics),
         choices=choices,
@@ -436,10 +447,15 @@ def _with_the_past(table: UnitTable, who: Comparison) -> Beside | None:
 def _margins(table: UnitTable, control: str, margins: Margins) -> tuple[BoundedMargin, ...]:
     """The answers to guardrails and equivalences that were asked, each with its sentence."""
     answers = answer_margins(table, control, margins, pre_periods(table))
+    return _with_sentences(answers, control, table.metrics)
+
+
+def _with_sentences(
+    answers: Sequence[Margin], control: str, metrics: Mapping[str, Metric]
+) -> tuple[BoundedMargin, ...]:
     rows = []
     for answer in answers:
-        direction = table.metrics[answer.metric].higher_is_better
-        words = margin_sentence(answer, control, direction)
+        words = margin_sentence(answer, control, metrics[answer.metric].higher_is_better)
         rows.append(BoundedMargin(**vars(answer), sentence=words))
     return tuple(rows)
 
@@ -509,13 +525,49 @@ def _methods(
         sums, who.control, unit=unit, interval=choices.interval, correction=choices.correction
     )
     answers = method_margins(sums, who.control, margins, unit=unit)
+    said = _with_sentences(answers, who.control, sums.metrics)
     methods = []
     for arm in who.treatments:
         rows = tuple(one for one in of_methods if one.lift.arm == arm)
         fits = sums.fits[sums.arms.index(arm)] if sums.fits else 1
-        own = tuple(answer for answer in answers if answer.arm == arm)
+        own = tuple(answer for answer in said if answer.arm == arm)
         methods.append(Method(arm, fits, unknown(sums, who.control, arm), rows, own))
     return tuple(methods)
+
+
+def _winners(
+    sums: UserDays, who: Comparison, unit: Unit, priors: Mapping[str, Prior]
+) -> tuple[Winner, ...]:
+    """The best of several arms, of the models and of the methods, where there are fits to tell."""
+    of_models = winners.of_models(sums.by(unit), who.control, priors)
+    if max(sums.fits, default=1) == 1:
+        return tuple(of_models)
+    return (*of_models, *winners.of_methods(sums, who.control, priors, unit))
+
+
+def _declared_priors(scenario: Mapping[str, Any]) -> dict[str, Prior]:
+    """Those of a scenario, `decision.prior`."""
+    stored = (scenario.get("decision") or {}).get("prior") or {}
+    return {
+        metric: Prior(one["mean"], one["scale"], one["df"] or math.inf)
+        for metric, one in stored.items()
+    }
+
+
+def known_priors(
+    priors: Mapping[str, Prior] | None, metrics: Mapping[str, Metric]
+) -> dict[str, Prior]:
+    """The priors of the metrics of a test; those of others are of no use to it.
+
+    Raises:
+        TableError: all are.
+    """
+    known = {metric: one for metric, one in (priors or {}).items() if metric in metrics}
+    if priors and not known:
+        raise TableError(
+            f"prior: of {', '.join(priors)}, and none of the metrics {', '.join(metrics)}"
+        )
+    return known
 
 
 def _funnel(counts: Counts, who: Comparison) -> tuple[Step, ...]:

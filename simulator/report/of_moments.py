@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ from simulator.report.gather import (
     gains_of,
     headlines,
     in_order,
+    known_priors,
     levels_of_one,
     verdicts,
 )
@@ -47,7 +49,9 @@ from simulator.stats.intervals import METHODS, TITLES
 from simulator.stats.margins import Margins, answer_compared, planned
 from simulator.stats.moments import Moments
 from simulator.stats.power import Pilot, PowerError, users_needed
+from simulator.stats.priors import Prior
 from simulator.stats.verdict import Lift, Uncorrected
+from simulator.stats.winners import best_of_arms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +86,7 @@ def gather_moments(
     *,
     shares: Mapping[str, float] | None = None,
     command: str | None = None,
+    priors: Mapping[str, Prior] | None = None,
 ) -> Content:
     """Everything that the report says of a table of moments.
 
@@ -93,6 +98,7 @@ def gather_moments(
         choices: how the lifts are computed.
         shares: of users that were meant for each arm, up to a common factor.
         command: that makes this report.
+        priors: by metric, what earlier tests say of its lift.
     """
     choices = choices or Choices()
     metrics, margins = planned(table.metrics, margins)
@@ -113,6 +119,15 @@ def gather_moments(
         lifts=tuple(rows),
         verdicts=verdicts(rows, control, metrics),
         headlines=headlines(rows, who, "user", metrics),
+        winners=tuple(
+            best_of_arms(
+                lambda metric: partial(table.moments, metric),
+                metrics,
+                table.arms,
+                control,
+                priors=known_priors(priors, metrics),
+            )
+        ),
         metrics=described(metrics),
         family=family_of(metrics),
         choices=choices,

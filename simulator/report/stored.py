@@ -12,11 +12,13 @@ import json
 import math
 import types
 from collections.abc import Callable, Mapping
+from enum import Enum
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from simulator.report.content import WorldMarginal
 from simulator.stats.decision import Decision
+from simulator.stats.decision_audit import AuditedDecision
 from simulator.stats.ensemble import WorldsLift
 from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.methods import MethodLift
@@ -40,6 +42,7 @@ DERIVED: dict[type, Callable[[Any], dict[str, Any]]] = {
         "verdict": one.lift.words,
         "share_of_fits": encode(one.components.share_of_fits),
     },
+    AuditedDecision: lambda one: {"holds": one.holds},
     AuditedMethods: lambda one: {"holds": one.holds, "warning": one.warning},
     WorldsLift: lambda row: {
         "verdict": row.words,
@@ -135,6 +138,8 @@ def _decode_plain(hint: Any, stored: Any, place: str) -> Any:
     if hint is int:
         is_whole = isinstance(stored, int) and not isinstance(stored, bool)
         return _expect(is_whole, "a whole number", stored, place)
+    if issubclass(hint, Enum):
+        return hint(_expect(stored in list(hint), f"one of {list(map(str, hint))}", stored, place))
     return _expect(isinstance(stored, hint), f"of type {hint.__name__}", stored, place)
 
 

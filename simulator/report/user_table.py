@@ -4,6 +4,7 @@ pandas in, pandas out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from simulator.report import of_moments
 from simulator.report.errors import ReportError
 from simulator.report.table_files import is_log, read
 from simulator.stats import decision, verdict
+from simulator.stats import winners as races
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.aggregates import Aggregates, are_moments, from_moments
 from simulator.stats.choices import Choices
@@ -23,6 +25,7 @@ from simulator.stats.decision import Decision
 from simulator.stats.frames import Columns, from_frame
 from simulator.stats.margins import Margins
 from simulator.stats.predictions import with_predictions
+from simulator.stats.priors import Prior
 from simulator.stats.rows import Rows, as_rows
 from simulator.stats.series import are_series, read_series
 from simulator.stats.series import experiment as series_of_one
@@ -46,6 +49,7 @@ __all__ = [
     "read",
     "share",
     "weight",
+    "winners",
     "write",
 ]
 
@@ -169,6 +173,48 @@ def decide(
     return in_words(decision.decide(rows, answers, known), rows, answers)
 
 
+def winners(
+    frame: pd.DataFrame | Rows | Any,
+    *,
+    control: str | None = None,
+    priors: Mapping[str, Prior] | None = None,
+    **columns: Any,
+) -> pd.DataFrame:
+    """Of several treatment arms the best in each metric, corrected for having been chosen, and what
+    each choice is worth (`simulator.stats.winners`).
+
+    Args:
+        frame: as `lifts`.
+        control: as `lifts`.
+        priors: by metric, what earlier tests say of its lift.
+        columns: as `write`.
+
+    Returns:
+        One row for each metric whose direction is known, and arm: `metric`, `arm`, `lift`; `best`,
+        the probability that it is the best of all, and `regret`, the lift that is lost on average
+        by taking it; `shrunk`, `shrunk_low`, `shrunk_high` with a prior; of the treatment that came
+        first `estimate`, `low` and `high`, its corrected lift with the 95% interval, NaN for
+        others; `top_two_best`, of the metric. Empty with one treatment arm.
+
+    Raises:
+        TableError, ReportError: as `lifts`.
+    """
+    import pandas as pd
+
+    table = from_frame(frame, **columns)
+    found = races.of_models(table, named(table, control), priors, pre_periods(table))
+    rows = []
+    for one in found:
+        for chance in one.arms:
+            is_first = chance.arm == one.arm
+            corrected = (one.estimate, one.low, one.high) if is_first else (math.nan,) * 3
+            ends = dict(zip(("estimate", "low", "high"), corrected, strict=True))
+            rows.append(
+                {"metric": one.metric, **vars(chance), **ends, "top_two_best": one.top_two_best}
+            )
+    return pd.DataFrame(rows)
+
+
 def named(table: UnitTable | Aggregates, control: str | None) -> str:
     """The control arm of a table.
 
@@ -199,6 +245,7 @@ def write(
     command: str | None = None,
     progress: Progress | None = None,
     experiment: str | None = None,
+    priors: Mapping[str, Prior] | None = None,
     **columns: Any,
 ) -> Content:
     """Write report.json, report.md and report.html of a per-user table, or of a table of moments
@@ -217,6 +264,7 @@ def write(
         command: that makes this report, to be printed in it.
         progress: of what takes time.
         experiment: which one, of a table of published experiments (`simulator.stats.series`).
+        priors: by metric, what earlier tests say of its lift.
         columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, `groups`: names of
             segment columns (None: every column of text or of categories with 2 to 250 levels),
             `predictors`: names of columns from which metrics are predicted, to adjust lifts for
@@ -248,6 +296,7 @@ def write(
             choices,
             shares=shares,
             command=command,
+            priors=priors,
         )
     else:
         _no_strangers({"experiment": experiment, "look": columns.pop("look", None)}, "of users")
@@ -263,6 +312,7 @@ def write(
             command=command,
             progress=progress,
             predict=columns.get("predictors") is not None,
+            priors=priors,
         )
     content = with_decision(content)
     if strict:

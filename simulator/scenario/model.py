@@ -235,6 +235,8 @@ class Scenario(ConfigSection):
         values = self.model_dump(mode="json")
         if self.decision == DecisionSpec():
             del values["decision"]
+        elif self.decision.prior is None:
+            del values["decision"]["prior"]
         values["metrics"] = [_without_none(entry) for entry in values["metrics"]]
         if self.fits == FitsSpec():
             del values["fits"]
@@ -292,7 +294,7 @@ class Scenario(ConfigSection):
                 the rule and the value.
         """
         document = YamlDocument.read(find(path))
-        _read_worlds(document)
+        _read_parts(document)
         for key, value in (overrides or {}).items():
             if value is not None:
                 document.put(key.split("."), value, f"--{key}")
@@ -321,23 +323,40 @@ class Scenario(ConfigSection):
         return scenario
 
 
-def _read_worlds(document: YamlDocument) -> None:
-    """Put the worlds of another file in the place of its name.
+PARTS = {"worlds": "worlds", "prior": "priors"}
+"""What a scenario's keys may have from a file of their own, in words."""
+
+
+def _read_parts(document: YamlDocument) -> None:
+    """Put what other files say, worlds and a prior, in the place of their names.
 
     Raises:
-        ScenarioError: it cannot be read, or has other keys than `worlds`.
+        ScenarioError: a file cannot be read, or has other keys than the one it is named at.
     """
-    name = document.values.get("worlds")
-    if not isinstance(name, str):
-        return
+    decision = document.values.get("decision")
+    places: list[tuple[Keys, Any]] = [
+        (("worlds",), document.values),
+        (("decision", "prior"), decision),
+    ]
+    for keys, section in places:
+        key = str(keys[-1])
+        name = section.get(key) if isinstance(section, dict) else None
+        if isinstance(section, dict) and isinstance(name, str):
+            section[key] = _read_part(document, keys, name)
+
+
+def _read_part(document: YamlDocument, keys: Keys, name: str) -> Any:
+    """The value of the one key of another file, the last of `keys`, at which its name stands."""
+    key = str(keys[-1])
     try:
         other = YamlDocument.read(Path(document.file).parent / name)
     except ScenarioError as error:
-        raise ScenarioError(f"{document.where(('worlds',))}: {error}") from error
-    if list(other.values) != ["worlds"]:
-        rule = f"a file of worlds has the key `worlds` alone; got {shown(list(other.values))}"
-        raise ScenarioError(f"{document.where(('worlds',))}: {other.file}: {rule}")
-    document.values["worlds"] = other.values["worlds"]
+        raise ScenarioError(f"{document.where(keys)}: {error}") from error
+    if list(other.values) != [key]:
+        rule = f"a file of {PARTS[key]} has the key `{key}` alone"
+        rule = f"{rule}; got {shown(list(other.values))}"
+        raise ScenarioError(f"{document.where(keys)}: {other.file}: {rule}")
+    return other.values[key]
 
 
 def shipped() -> dict[str, Path]:
@@ -403,6 +422,7 @@ def json_schema() -> dict[str, Any]:
     worlds = whole["properties"]["worlds"]
     described = {key: worlds.pop(key) for key in ("description", "title")}
     whole["properties"]["worlds"] = {"anyOf": [worlds, {"type": "string"}], **described}
+    definitions["DecisionSpec"]["properties"]["prior"]["anyOf"].append({"type": "string"})
     definitions.pop("ConfigSection", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 

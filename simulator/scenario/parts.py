@@ -108,6 +108,16 @@ class MetricSpec(ConfigSection):
     )
 
 
+class PriorSpec(ConfigSection):
+    """What earlier tests say of a metric's lift: a Student law (`abtest prior` fits one)."""
+
+    mean: float = Field(default=0.0, description="centre of the lifts, a fraction: `0.01` is 1%")
+    scale: Annotated[float, Field(gt=0)] = Field(description="their scale, a fraction")
+    df: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="degrees of freedom: few are fat tails; a normal law if left out"
+    )
+
+
 class DecisionSpec(ConfigSection):
     """On what the decision rests."""
 
@@ -115,6 +125,11 @@ class DecisionSpec(ConfigSection):
         default=None,
         description="the models that were trained, or the methods (with one fit: hold, not known);"
         " methods where there are several fits, if left out",
+    )
+    prior: dict[str, PriorSpec] | None = Field(
+        default=None,
+        description="by metric, what earlier tests say of its lift; or the name of a file that says"
+        " so (`abtest prior`), beside the scenario",
     )
 
 

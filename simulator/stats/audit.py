@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from policies.base import Progress
+from simulator.stats import decision_audit as of_decisions
 from simulator.stats import intervals, moments
 from simulator.stats.analyses import (
     ANALYSES,
@@ -28,6 +29,7 @@ from simulator.stats.analyses import (
     predicted,
     resampled,
 )
+from simulator.stats.decision_audit import AuditedDecision, decision_audit
 from simulator.stats.fit_audit import FITS, REPETITIONS, AuditedMethods, fit_audit
 from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats
@@ -37,6 +39,9 @@ from simulator.stats.wrong import Wrong, wrong_analyses
 
 MOST = 2000
 """Users of the run that samples are drawn from; more cost time and show nothing new."""
+
+DECISION = "decision"
+"""The name of the decision among the analyses."""
 
 PLANTED = 0.005
 """The true lift that is planted, to see it recovered."""
@@ -147,6 +152,7 @@ class Audit:
     wrong: tuple[Wrong, ...]
     looking: tuple[Looking, ...]
     methods: tuple[AuditedMethods, ...] = ()
+    decisions: tuple[AuditedDecision, ...] = ()
 
 
 @dataclass
@@ -220,6 +226,7 @@ def audit(
     analyses: Sequence[str] = (),
     fits: Sequence[int] = FITS,
     fit_repetitions: int = REPETITIONS,
+    decision_repetitions: int = of_decisions.REPETITIONS,
     progress: Progress | None = None,
 ) -> Audit:
     """Count the error rates of every analysis on a paired run; those of ranks at the largest size
@@ -242,7 +249,9 @@ def audit(
             lifts, wrong analyses, looks).
         fits: fits of an arm in the samples for the verdict on methods.
         fit_repetitions: how many of these samples of each kind.
-        progress: called as ("audit" or "methods", samples done, samples, {}).
+        decision_repetitions: samples of each truth under which the decision is counted, where a
+            metric is a success (`stats.decision_audit`), at the largest size.
+        progress: called as ("audit", "methods" or "decisions", samples done, samples, {}).
 
     Raises:
         TableError: the run is not paired, has no data, or there is no such analysis.
@@ -264,11 +273,25 @@ def audit(
         analyses=analyses,
         progress=progress,
     )
-    if not counted and not methods:
+    decided: tuple[AuditedDecision, ...] = ()
+    if is_asked(DECISION, analyses):
+        decided = decision_audit(
+            days,
+            control,
+            arms=arms,
+            repetitions=decision_repetitions,
+            n=max(sizes),
+            fits=fits,
+            fit_n=small,
+            seed=seed,
+            progress=progress,
+        )
+    if not counted and not methods and not decided:
         raise TableError(
             f"no analysis is called {' or '.join(analyses)}; there are"
-            f" {', '.join(a.name for a in every)}; and methods, in a run of twins who live with"
-            f" every fit, of which it takes {ROOM * min(fits)} or more"
+            f" {', '.join(a.name for a in every)}; methods, in a run of twins who live with every"
+            f" fit, of which it takes {ROOM * min(fits)} or more; and decision, in a run with a"
+            " success metric"
         )
     treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
     names = [m for m in days.metrics if m not in days.missing]
@@ -314,7 +337,7 @@ def audit(
         ]
     wrong = () if analyses else wrong_analyses(days, control, repetitions, seed)
     looks = () if analyses else looking(days, control, repetitions, seed)
-    found = tuple(rows), tuple(planted), wrong, looks, methods
+    found = tuple(rows), tuple(planted), wrong, looks, methods, decided
     return Audit(control, repetitions, days.n_users, *found)
 
 

@@ -126,7 +126,7 @@ class AuditedMethods:
         return f"{self.metric}, {self.analysis}, {self.n} users: {', '.join(self.faults)}"
 
 
-class _Population:
+class FitPopulation:
     """What every user of a run does with every fit."""
 
     def __init__(self, days: UserDays) -> None:
@@ -137,16 +137,19 @@ class _Population:
         self.top = {m: np.stack([t.numerators[m] for t in tables]) for m in self.metrics}
         self.bottom = {m: np.stack([t.denominators[m] for t in tables]) for m in first.denominators}
 
+    def mean(self, metric: str, arm: str) -> float:
+        """The true mean (or ratio) of a method: over all fits and users."""
+        place = self.arms.index(arm)
+        mean = self.top[metric][:, place].mean()
+        return float(mean / self.bottom[metric][:, place].mean() if metric in self.bottom else mean)
+
     def lift(self, metric: str, control: str, arm: str) -> float:
-        """The true lift of a method: over all fits and users."""
-        means = self.top[metric].mean(axis=(0, 2))
-        if metric in self.bottom:
-            means = means / self.bottom[metric].mean(axis=(0, 2))
-        return float(moments.relative(*(means[self.arms.index(a)] for a in (control, arm))))
+        """The true lift of a method."""
+        return float(moments.relative(*(self.mean(metric, one) for one in (control, arm))))
 
 
 @dataclass(frozen=True)
-class _Sample:
+class FitSample:
     """Users and fits that were drawn, and who lives with what.
 
     Attributes:
@@ -157,7 +160,7 @@ class _Sample:
         assigned: in which arm a user is `[n]`; None where in both.
     """
 
-    population: _Population
+    population: FitPopulation
     users: Indices
     fits: Indices
     slot: Indices | None
@@ -251,7 +254,7 @@ def fit_audit(
     own = [arm for arm in audited_arms(days) if not arms or arm in arms]
     if not own:
         return ()
-    people = _Population(days)
+    people = FitPopulation(days)
     kinds = [
         (arm, size, dealing, assignment)
         for arm, size, dealing, assignment in product(own, sizes, DEALINGS, Assignment)
@@ -264,7 +267,7 @@ def fit_audit(
         absent = np.ones((repetitions, people.n_fits), dtype=bool)
         generator = np.random.default_rng([seed, size, n])
         for r in range(repetitions):
-            sample = _draw(people, generator, size, n, dealing, assignment)
+            sample = draw_sample(people, generator, size, n, dealing, assignment)
             absent[r, sample.fits.ravel()] = False
             _count(sample.tables((arm, arm), sample.fits), null)
             # A run trains fit f of every arm with the same seed, so that these stay together.
@@ -286,19 +289,19 @@ def fit_audit(
     return tuple(rows)
 
 
-def _draw(
-    people: _Population,
+def draw_sample(
+    people: FitPopulation,
     generator: np.random.Generator,
     size: int,
     n: int,
     dealing: Dealing,
     assignment: Assignment,
-) -> _Sample:
+) -> FitSample:
     """Users and fits with replacement; the fit of a user, and the arm of one, by chance."""
     users = generator.integers(0, people.n_users, n)
     fits = generator.integers(0, people.n_fits, (2, size))
     slot, coin = generator.integers(0, size, n), generator.integers(0, 2, n)
-    return _Sample(
+    return FitSample(
         people,
         users,
         fits,

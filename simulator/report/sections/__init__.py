@@ -16,6 +16,7 @@ from simulator.report.content import Content
 from simulator.report.sections import (
     behaviour,
     decision,
+    decision_errors,
     elsewhere,
     first_screen,
     numbers,
@@ -23,6 +24,7 @@ from simulator.report.sections import (
     over_worlds,
     provenance,
     sample_sizes,
+    several_arms,
     trust,
 )
 
@@ -37,6 +39,8 @@ READING = (
 SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
     decision.verdict,
     decision.methods,
+    several_arms.several_arms,
+    decision_errors.decision_errors_section,
     over_worlds.worlds,
     decision.margins,
     trust.checks,
@@ -101,6 +105,7 @@ def _facts(c: Content) -> Facts:
 def _gates(c: Content) -> Iterator[Gate]:
     """What must be read before the lifts: each red check whole, amber ones by name."""
     yield from first_screen.decisions(c)
+    yield from decision_errors.error_gates(c)
     for check in c.red():
         yield Gate("red", f"Red: {check.name}.", f"{check.value} {check.meaning}")
     amber = [check.name.lower() for check in c.checks if check.status == "amber"]

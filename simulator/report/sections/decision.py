@@ -25,7 +25,7 @@ from simulator.page.blocks import (
 )
 from simulator.page.words import detects, interval, number, percent, title
 from simulator.report import plots
-from simulator.report.content import Content, Headline, Verdict
+from simulator.report.content import BoundedMargin, Content, Headline, Verdict
 from simulator.report.plots import METHODS, MODELS
 from simulator.report.sections.cells import (
     adjusted_cell,
@@ -222,9 +222,19 @@ def margins(c: Content) -> Section | None:
         " be safe. The interval is the test's own: it holds the margin where the one-sided test at"
         " 5% does not reject it, before adjustment. A margin without % is in the metric's units."
     )
+    blocks: list[Block] = [Words(note, note=True), *_answers(c, c.margins)]
+    of_methods = [answer for method in c.methods for answer in method.margins]
+    if of_methods and max(method.fits for method in c.methods) > 1:
+        blocks[1:1] = [Heading("Of the methods"), *_answers(c, of_methods, " of the methods")]
+        blocks.insert(-2, Heading("Of these models"))
+    return Section("margins", "Guardrails and equivalence", blocks, "Guardrails")
+
+
+def _answers(c: Content, answers: Sequence[BoundedMargin], of: str = "") -> list[Block]:
+    """The answers to margins as a table, and in words."""
     tones = {"safe": "good", "equivalent": "good", "harmed": "bad"}
-    rows = []
-    for row in c.margins:
+    rows: list[tuple[Cell, ...]] = []
+    for row in answers:
         asked = (
             plain(row.kind),
             plain(better(c.metrics[row.metric])),
@@ -246,18 +256,13 @@ def margins(c: Content) -> Section | None:
                 answer,
             )
         )
-    level = f"{c.margins[0].level:.0%} interval"
+    level = f"{answers[0].level:.0%} interval"
     heads = columns(
         "Metric", "Arm", "Asked", "Direction", "Margin", "Lift", level, "p", "Adjusted p", text=4
     )
-    table = Table("Guardrails and equivalence", [*heads, Column("Answer")], rows)
+    table = Table(f"Guardrails and equivalence{of}", [*heads, Column("Answer")], rows)
     signs = {"safe": "✓", "equivalent": SIGNS["identical"], "harmed": "✗"}
     sentences = Points(
-        [(signs.get(row.answer, SIGNS["undecided"]), row.sentence) for row in c.margins]
+        [(signs.get(row.answer, SIGNS["undecided"]), row.sentence) for row in answers]
     )
-    return Section(
-        "margins",
-        "Guardrails and equivalence",
-        [Words(note, note=True), table, sentences],
-        "Guardrails",
-    )
+    return [table, sentences]
