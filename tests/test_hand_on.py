@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 import abtest
 from simulator.cli import main
-from simulator.report import load, rows, tracking
+from simulator.report import csv_files, load, tracking
 from simulator.report.content import Content
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,9 +75,9 @@ def test_every_list_of_the_report_is_a_file_with_all_digits(home: Path, content:
 
 
 def test_a_table_that_is_no_longer_there_is_emptied(content: Content, tmp_path: Path) -> None:
-    rows.write(content, tmp_path)
+    csv_files.write(content, tmp_path)
     (tmp_path / "csv" / "mine.csv").write_text("kept")
-    rows.write(dataclasses.replace(content, margins=()), tmp_path)
+    csv_files.write(dataclasses.replace(content, margins=()), tmp_path)
     assert (tmp_path / "csv" / "margins.csv").read_text() == ""
     assert (tmp_path / "csv" / "mine.csv").read_text() == "kept"
 

@@ -70,9 +70,9 @@ def hand_on(content: Content, folder: Path, *, csv: bool, track: Tracker | None)
         ReportError: the tracker failed.
     """
     if csv:
-        from simulator.report import rows
+        from simulator.report import csv_files
 
-        say(rows.write(content, folder))
+        say(csv_files.write(content, folder))
     if track is not None:
         from simulator.report import tracking
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from simulator.designs.registry import DESIGNS
 from simulator.log.metrics import ROLES, MetricRole
-from simulator.page.notebook import as_html
+from simulator.page.display import as_html
 from simulator.stats.checks import Check, Status
 from simulator.stats.choices import Choices
 from simulator.stats.decision import Decision

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from simulator.page.display import as_html
 from simulator.page.html import framed
-from simulator.page.notebook import as_html
 from simulator.report.content import Content
 from simulator.report.sections import document
 

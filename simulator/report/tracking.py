@@ -30,7 +30,7 @@ NAMED = re.compile(r"[^\w.\- ]")
 
 
 @dataclass(frozen=True)
-class Figure:
+class TrackedFigure:
     """A number of a report.
 
     Attributes:
@@ -58,7 +58,7 @@ class Record:
 
     name: str
     params: Mapping[str, str]
-    figures: tuple[Figure, ...]
+    figures: tuple[TrackedFigure, ...]
     sentences: tuple[str, ...]
     files: tuple[Path, ...]
 
@@ -93,12 +93,12 @@ def record(content: Content, folder: Path) -> Record:
     )
 
 
-def _figures(content: Content) -> Iterator[Figure]:
+def _figures(content: Content) -> Iterator[TrackedFigure]:
     arms, metrics = _names(content.arms), _names(content.metrics)
 
-    def of(row: Lift, what: str) -> Iterator[Figure]:
+    def of(row: Lift, what: str) -> Iterator[TrackedFigure]:
         place = f"{arms[row.arm]}/{metrics[row.metric]}{what}"
-        yield from (Figure(f"{place}/{key}", getattr(row, key)) for key in ROW)
+        yield from (TrackedFigure(f"{place}/{key}", getattr(row, key)) for key in ROW)
 
     for row, _ in content.decided():
         yield from of(row, "")
@@ -107,11 +107,12 @@ def _figures(content: Content) -> Iterator[Figure]:
             yield from of(one.lift, "/methods")
     for day in content.daily:
         place = f"{arms[day.arm]}/{metrics[day.metric]}/lift by day"
-        yield Figure(place, day.lift, day.day + 1)
+        yield TrackedFigure(place, day.lift, day.day + 1)
     for arm in content.decision.arms if content.decision is not None else ():
-        yield Figure(f"{arms[arm.arm]}/decision", ANSWERS[arm.answer])
+        yield TrackedFigure(f"{arms[arm.arm]}/decision", ANSWERS[arm.answer])
     for status in ("red", "amber"):
-        yield Figure(f"checks/{status}", float(sum(c.status == status for c in content.checks)))
+        count = sum(check.status == status for check in content.checks)
+        yield TrackedFigure(f"checks/{status}", float(count))
 
 
 def _names(given: Iterable[str]) -> dict[str, str]:
