@@ -301,3 +301,59 @@ def test_the_plan_is_for_the_corrected_verdict(tmp_path: Path) -> None:
         2 * float(np.squeeze(theirs[0.05 / 9])), abs=2
     )
     assert need("--comparisons", "9", "--correction", "none") == need()
+
+
+def test_each_metric_is_planned_for_the_test_of_its_decision(tmp_path: Path) -> None:
+    """Of two arms: a success at 5% / 2 and not over all metrics, a guardrail one-sided against its
+    margin, both with the power that a decision of both needs.
+    """
+    rng = np.random.default_rng(9)
+    n = 3000
+    frame = pd.DataFrame(
+        {
+            "user": range(n),
+            "arm": np.array(["control", "b", "c"])[np.arange(n) % 3],
+            "revenue": rng.gamma(2.0, 3.0, n),
+            "latency": rng.normal(100.0, 20.0, n),
+            "clicks": rng.poisson(5.0, n),
+        }
+    )
+    file, out = tmp_path / "users.csv", tmp_path / "plan.json"
+    frame.to_csv(file, index=False)
+    options = ["--success", "revenue", "--guardrail", "latency=2%", "--lift", "3%"]
+    done = CliRunner().invoke(command, [str(file), *options, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    plans = {(plan["arm"], plan["metric"]): plan for plan in json.loads(out.read_text())}
+    assert set(plans) == {(a, m) for a in "bc" for m in ("revenue", "latency", "clicks")}
+    for arm in "bc":
+        revenue, latency, clicks = (
+            plans[arm, metric] for metric in ("revenue", "latency", "clicks")
+        )
+        assert (revenue["level"], revenue["target"]) == pytest.approx((0.975, 0.9))
+        assert (latency["level"], latency["target"], latency["lift"]) == pytest.approx(
+            (0.9, 0.9, 0.02)
+        )
+        assert (clicks["level"], clicks["target"]) == pytest.approx((0.975, 0.8))
+        p = Pilot("revenue", revenue["mean"], revenue["sd"])
+        need = power.users_needed(p, 0.03, "split", 0.9, 0.975)
+        assert revenue["designs"]["split"]["users_needed"] == need
+    said = " ".join(done.output.split())
+    assert "Latency of b: a loss of 2.000% excluded" in said
+    assert "one-sided at 5.0% against its margin, power 90.0%" in said
+    done = CliRunner().invoke(command, [str(file), "--guardrail", "revenue=x"])
+    assert done.exit_code == 2
+    assert "a margin is written METRIC=1%" in " ".join(done.output.split())
+
+
+def test_a_guardrail_is_found_safe_with_the_power_that_was_planned() -> None:
+    """By simulation: users from the plan, no true difference, non-inferiority by its margin."""
+    from simulator.stats.margins import non_inferiority
+    from simulator.stats.moments import split
+
+    rng = np.random.default_rng(10)
+    need = int(power.users_needed(Pilot("x", 10.0, 5.0), 0.05, "split", 0.8, 0.9))
+    safe = 0
+    for _ in range(1000):
+        control, treatment = rng.normal(10.0, 5.0, (2, need // 2))
+        safe += non_inferiority(split(control, treatment), 0.05) < 0.05
+    assert safe / 1000 == pytest.approx(0.8, abs=0.045)

@@ -22,7 +22,9 @@ from simulator.page.words import interval, number, percent, title, two, whole
 
 if TYPE_CHECKING:
     from policies.base import Progress
+    from simulator.log.metrics import Metric, MetricRole
     from simulator.stats.allocation import Costs, MethodPlan
+    from simulator.stats.decision import PlannedTest
     from simulator.stats.power import Pilot
     from simulator.stats.tests import Correction
     from simulator.stats.units import UnitTable, UserDays
@@ -62,13 +64,16 @@ class Wish:
     control: str | None
     comparisons: int | None
     correction: Correction = "holm"
+    planned: PlannedTest | None = None
 
     def level(self, comparisons: int = 1) -> float:
         """Level of the two-sided test of one true difference among the comparisons that are asked
-        for, or so many.
+        for, or that is planned for the metric, or of so many.
         """
         from simulator.stats.tests import level_of_one
 
+        if self.planned is not None and not self.comparisons:
+            return self.planned.level
         return 1.0 - level_of_one(self.comparisons or comparisons, self.correction)
 
 
@@ -126,6 +131,27 @@ class Wish:
     help="Of p, as in the report.",
 )
 @click.option(
+    "--success",
+    "successes",
+    multiple=True,
+    metavar="METRIC",
+    help="What the change is made for, as in `abtest report`; by default as a log says.",
+)
+@click.option(
+    "--guardrail",
+    "guardrails",
+    multiple=True,
+    metavar="METRIC=1%",
+    help="A metric that must be shown not to get worse by so much (20abs: in its own units).",
+)
+@click.option(
+    "--better",
+    "directions",
+    multiple=True,
+    metavar="METRIC=lower",
+    help="Is lower or higher better? As in `abtest report`.",
+)
+@click.option(
     "--fit-seconds",
     type=click.FloatRange(0, min_open=True),
     help="CPU seconds of one more fit of every arm; measured by the run if left out.",
@@ -154,11 +180,14 @@ def power(source: Path | None, picture: Path | None, out: Path | None, **options
     abtest power runs/kuaishou_like/latest --lift 0.5%
     abtest power --mean 7500 --sd 6000 --correlation 0.7 --lift 0.017%
     abtest power --mean 7500 --sd 6000 --lift 0.5% --comparisons 9
+    abtest power users.csv --control A --success revenue --guardrail latency=2% --lift 1%
     """
     from simulator.log.files import write_text
     from simulator.run.progress import board
 
-    wish = Wish(**{name: options.pop(name) for name in Wish.__dataclass_fields__})
+    roles = {name: options.pop(name) for name in ("successes", "guardrails", "directions")}
+    asked = (name for name in Wish.__dataclass_fields__ if name != "planned")
+    wish = Wish(**{name: options.pop(name) for name in asked})
     seconds = {name: options.pop(name) for name in ("fit_seconds", "user_day_seconds")}
     with failures():
         methods: dict[str, MethodPlan] = {}
@@ -166,7 +195,7 @@ def power(source: Path | None, picture: Path | None, out: Path | None, **options
             if source is None:
                 plans = [_by_hand(wish, **options)]
             else:
-                plans = list(_from(source, wish, options, seconds, methods, progress))
+                plans = list(_from(source, wish, options, seconds, roles, methods, progress))
         show(blocks(plans, wish, methods))
         if picture is not None:
             say(write_text(picture, _picture(plans, methods)))
@@ -197,14 +226,21 @@ def _from(
     wish: Wish,
     hand: Mapping[str, float | None],
     seconds: Mapping[str, float | None],
+    roles: Mapping[str, Sequence[str]],
     methods: dict[str, MethodPlan],
     progress: Progress,
 ) -> Iterator[dict[str, Any]]:
-    """A plan for each metric of a run, log or table; those of the methods come into `methods`."""
+    """A plan for each metric of each treatment arm of a run, log or table; those of the methods
+    come into `methods`.
+
+    Each is planned for the test that the decision makes of the metric (`decision.planned_tests`).
+    """
+    from simulator.log.metrics import Absolute
     from simulator.report.allocations import method_plan
     from simulator.report.stored import encode
     from simulator.stats import power as powers
     from simulator.stats.allocation import Requirement
+    from simulator.stats.decision import planned_tests
 
     given = [f"--{name.replace('_', '-')}" for name, value in hand.items() if value is not None]
     if given:
@@ -214,21 +250,34 @@ def _from(
     progress("read", 0, 1, {})
     days, table, control = _read(source, wish.control)
     progress("read", 1, 1, {})
-    other = next(arm for arm in table.arms if arm != control)
-    why, costs = _methods(source, days, (control, other), seconds)
-    worlds = {} if costs is None else _between_worlds(source, other)
-    comparisons = wish.comparisons or len(table.numerators) * (len(table.arms) - 1)
+    treatments = [arm for arm in table.arms if arm != control]
+    metrics = {
+        name: metric
+        for name, metric in _with_roles(table, roles).items()
+        if name in table.numerators
+    }
+    planned = planned_tests(metrics, len(treatments), wish.correction, wish.target)
     names = wish.metrics or tuple(table.numerators)
-    for done, name in enumerate(names):
-        progress("plan", done, len(names), {})
+    pairs = [(arm, name) for arm in treatments for name in names]
+    for done, (other, name) in enumerate(pairs):
+        progress("plan", done, len(pairs), {})
         try:
             pilot = powers.pilot(table, name, control, other)
         except powers.PowerError:
             if wish.metrics:
                 raise
             continue
+        why, costs = _methods(source, days, (control, other), seconds)
+        worlds = {} if costs is None else _between_worlds(source, other)
+        test = planned[name]
         lift = wish.lift if wish.lift is not None else powers.PUBLISHED.get(name, 0.005)
-        here = wish if wish.users else replace(wish, users=table.n_units)
+        if test.margin is not None:
+            absolute = isinstance(test.margin, Absolute)
+            lift = test.margin / abs(pilot.mean) if absolute else test.margin
+        here = replace(wish, users=wish.users or table.n_units, planned=test)
+        if not wish.comparisons:
+            here = replace(here, target=test.power)
+        comparisons = wish.comparisons or test.tests
         plan = _plan(
             pilot,
             lift,
@@ -236,18 +285,42 @@ def _from(
             comparisons,
             powers.population(table, name, control, other) if wish.simulate else None,
         )
+        plan |= {"arm": other, "role": test.role, "margin": test.margin}
         if days is not None and days.switched is None:
             plan["days"] = _days(days, name, (control, other), lift, here, comparisons)
         if why is not None:
             plan["methods"] = why
         if days is not None and costs is not None:
-            goal = Requirement(lift, wish.target, wish.level(comparisons))
+            goal = Requirement(lift, here.target, here.level(comparisons))
             of_methods = method_plan(days, name, (control, other), costs, goal, worlds.get(name))
             if of_methods is not None:
-                methods[name] = of_methods
+                methods[_of(plan)] = of_methods
                 plan["methods"] = encode(of_methods)
         yield plan
-    progress("plan", len(names), len(names), {})
+    progress("plan", len(pairs), len(pairs), {})
+
+
+def _with_roles(table: UnitTable, roles: Mapping[str, Sequence[str]]) -> Mapping[str, Metric]:
+    """The metrics of a source with the roles of the command line.
+
+    Raises:
+        ReportError, MetricError: a role that cannot be.
+    """
+    from simulator.log.metrics import declarations, declared
+    from simulator.report import user_table as tables
+    from simulator.stats.margins import Margins
+    from simulator.stats.margins import planned as with_margins
+
+    better = dict(map(tables.direction, roles["directions"]))
+    successes: dict[str, MetricRole] = dict.fromkeys(roles["successes"], "success")
+    metrics = declared(table.metrics, declarations(better, successes))
+    margins = Margins(dict(map(tables.bound, roles["guardrails"])))
+    return with_margins(metrics, margins)[0]
+
+
+def _of(plan: Mapping[str, Any]) -> str:
+    """A metric, with its arm where a source has several."""
+    return plan["metric"] if not plan.get("arm") else f"{plan['metric']} of {plan['arm']}"
 
 
 def _methods(
@@ -301,7 +374,7 @@ def _picture(plans: Sequence[Mapping[str, Any]], methods: Mapping[str, MethodPla
 
     if not any(one.best for one in methods.values()):
         raise PowerError("--picture draws users and fits of methods, and no plan of these was made")
-    return drawn(methods, {plan["metric"]: plan["lift"] for plan in plans})
+    return drawn(methods, {_of(plan): plan["lift"] for plan in plans})
 
 
 def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:
@@ -345,6 +418,7 @@ def _plan(
         "lift": lift,
         "published": published,
         "users": wish.users,
+        "target": wish.target,
     }
     found |= {
         "comparisons": comparisons,
@@ -425,9 +499,25 @@ def blocks(
 
     target = wish.target
     users = "Users are users in all; a twin pair is one user."
-    yield Words(f"{_rule(plans)}, power {percent(target, 0, sign=False)}. {users}")
+    if any(plan.get("role", "exploratory") != "exploratory" for plan in plans):
+        yield Words(
+            "Each metric is planned for the test that the decision makes of it, with the power that"
+            f" it needs for a decision with power {percent(target, 0, sign=False)}. {users}"
+        )
+    else:
+        yield Words(f"{_rule(plans)}, power {percent(target, 0, sign=False)}. {users}")
     for plan in plans:
-        yield Heading(f"{title(plan['metric'])}: a lift of {percent(plan['lift'])}")
+        what = f"a lift of {percent(plan['lift'])}"
+        if plan.get("margin") is not None:
+            what = f"a loss of {percent(plan['lift'], sign=False)} excluded"
+        several = len({one.get("arm") for one in plans}) > 1
+        name = title(_of(plan) if several else plan["metric"])
+        yield Heading(f"{name}: {what}")
+        if plan.get("role", "exploratory") != "exploratory":
+            yield Words(
+                f"{plan['role']}: {_test_of(plan)}, power {percent(plan['target'], 1, sign=False)}",
+                note=True,
+            )
         known = [f"mean {number(plan['mean'])}", f"sd {number(plan['sd'])}"]
         if plan["sd_difference"] is not None:
             known.append(f"sd of twins' difference {number(plan['sd_difference'])}")
@@ -453,10 +543,12 @@ def blocks(
             if need is not None:
                 days = f"{whole(need)} {'day' if need == 1 else 'days'}"
             yield Words(f"{design} with {whole(plan['users'])} users: {days}")
-        of_methods = methods.get(plan["metric"])
+        of_methods = methods.get(_of(plan))
         if of_methods is not None:
-            goal = Requirement(plan["lift"], target, plan["level"])
-            yield from allocations.blocks(plan["metric"], of_methods, goal)
+            goal = Requirement(plan["lift"], plan["target"], plan["level"])
+            yield from allocations.blocks(
+                _of(plan) if several else plan["metric"], of_methods, goal
+            )
         elif plan.get("methods"):
             yield Words(f"Of the methods: {plan['methods']}.")
         if plan["published"]:
@@ -504,6 +596,13 @@ def _rule(plans: Sequence[Mapping[str, Any]]) -> str:
         f"Two-sided test at 5% after {names[one['correction']]} over {one['comparisons']}"
         " comparisons (--comparisons)"
     )
+
+
+def _test_of(plan: Mapping[str, Any]) -> str:
+    """The test of a metric with a role."""
+    if plan.get("margin") is not None:
+        return f"one-sided at {percent((1 - plan['level']) / 2, 1, sign=False)} against its margin"
+    return f"two-sided at {percent(1 - plan['level'], 1, sign=False)}"
 
 
 def _finite(n: float) -> float | None:

@@ -33,8 +33,9 @@ from simulator.stats import margins as bounds
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.margins import Margin, Margins
 from simulator.stats.replication import Components
+from simulator.stats.tests import Correction, level_of_one
 from simulator.stats.units import UnitTable
-from simulator.stats.verdict import POWER, Lift, lifts, noncentrality
+from simulator.stats.verdict import FAMILIES, POWER, Lift, correction_in, lifts, noncentrality
 
 
 class HasRole(Protocol):
@@ -128,6 +129,52 @@ class Decision:
 def power_of_each(guardrails: int, power: float = POWER) -> float:
     """The power that the success and each guardrail need, so that all are found with `power`."""
     return 1.0 - (1.0 - power) / (guardrails + 1)
+
+
+@dataclass(frozen=True)
+class PlannedTest:
+    """The test that the decision makes of a metric, as it is planned for.
+
+    Attributes:
+        role: of the metric.
+        level: of the two-sided test that one true difference must pass; of a guardrail that whose
+            one side is the test of its margin.
+        power: with which it must be found, for the decision to find all with the wished power.
+        tests: how many are corrected together; 1 of a guardrail.
+        margin: that a guardrail must be shown not to lose; None of other roles.
+    """
+
+    role: MetricRole
+    level: float
+    power: float
+    tests: int
+    margin: float | None = None
+
+
+def planned_tests(
+    metrics: Mapping[str, Metric],
+    treatments: int,
+    correction: Correction = "holm",
+    power: float = POWER,
+) -> dict[str, PlannedTest]:
+    """The test of each of the metrics against `treatments` other arms, by the families and the
+    power of the rule (`verdict.FAMILIES`, `power_of_each`).
+    """
+    has_success = any(metric.role == "success" for metric in metrics.values())
+    guardrails = sum(metric.role == "guardrail" for metric in metrics.values())
+    each = power_of_each(guardrails, power) if has_success else power
+    planned = {}
+    for name, metric in metrics.items():
+        family = FAMILIES[metric.role]
+        tests = treatments * sum(FAMILIES[one.role] == family for one in metrics.values())
+        level = 1.0 - level_of_one(tests, correction_in(family, correction))
+        if metric.role == "guardrail":
+            shown = 1.0 - 2.0 * bounds.LEVEL
+            planned[name] = PlannedTest("guardrail", shown, each, 1, metric.margin)
+        else:
+            needed = each if metric.role == "success" else power
+            planned[name] = PlannedTest(metric.role, level, needed, tests)
+    return planned
 
 
 def decide(

@@ -239,8 +239,7 @@ def _stacked(parts: list[Moments]) -> Moments:
     """Moments of several samples as those of all of them."""
     numbers = {
         one.name: np.concatenate([np.atleast_1d(getattr(m, one.name)) for m in parts])
-        for one in fields(Moments)
-        if one.name != "paired"
+        for one in fields(Moments)[:-1]
     }
     return Moments(**numbers, paired=False)
 
