@@ -116,7 +116,7 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class Gain:
+class AdjustmentGain:
     """What an adjustment makes of a comparison.
 
     Attributes:
@@ -586,7 +586,7 @@ class Content:
     paired: bool
     margins: tuple[BoundedMargin, ...]
     adjusted: tuple[str, ...] = ()
-    gains: tuple[Gain, ...] = ()
+    gains: tuple[AdjustmentGain, ...] = ()
     predictors: tuple[str, ...] = ()
     clusters: str | None = None
     columns: tuple[Use, ...] = ()

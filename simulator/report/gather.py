@@ -27,13 +27,13 @@ from simulator.page.words import sentenced, title
 from simulator.report import run_checks as checks
 from simulator.report import worlds as world
 from simulator.report.content import (
+    AdjustmentGain,
     Beside,
     BoundedMargin,
     Channels,
     Content,
     DailyLift,
     DesignNeed,
-    Gain,
     Headline,
     Method,
     MetricNote,
@@ -287,7 +287,7 @@ def gather_table(
         )
 
     rows = lifts(table, adjusted)
-    beside, gains = None, list[Gain]()
+    beside, gains = None, list[AdjustmentGain]()
     if adjusted:
         by_past = without_predictions(table)
         past, unadjusted = pre_periods(by_past), lifts(by_past, {})
@@ -337,13 +337,13 @@ def gains_of(
     adjusted: Sequence[Lift],
     metrics: Mapping[str, Sequence[str]],
     by: Literal["CUPED", "predictions"],
-) -> list[Gain]:
+) -> list[AdjustmentGain]:
     """What an adjustment of some metrics makes of the rows of a verdict."""
     gains = []
     for one, other in zip(plain, adjusted, strict=True):
         if one.metric in metrics and one.se > 0 and other.se > 0:
             width = other.se / one.se
-            gains.append(Gain(one.metric, one.arm, by, width, width**-2 - 1.0))
+            gains.append(AdjustmentGain(one.metric, one.arm, by, width, width**-2 - 1.0))
     return gains
 
 

@@ -17,11 +17,11 @@ from simulator.log import workspace
 from simulator.page.blocks import Block, Table, Words, columns, plain
 from simulator.page.words import percent, whole
 from simulator.report.content import (
+    AdjustmentGain,
     Alternative,
     Beside,
     BoundedMargin,
     Content,
-    Gain,
     Need,
     Segments,
     Size,
@@ -106,7 +106,7 @@ def gather_moments(
     arms = (control, *(arm for arm in table.arms if arm != control))
     who = Comparison(arms, control, tuple(table.arms.index(arm) for arm in arms))
     rows = lifts(table, control, choices)
-    beside, gains = None, list[Gain]()
+    beside, gains = None, list[AdjustmentGain]()
     if table.covariates:
         plain_rows = lifts(table, control, choices, adjusted=False)
         beside = Beside("Without adjustment", tuple(plain_rows))

@@ -74,7 +74,7 @@ def _variables(names: Iterable[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellMoments:
     """Moments of the users of some cells, in arrays with like leading axes `[...]`.
 
     Attributes:
@@ -89,7 +89,7 @@ class Cells:
     cov: Floats
     previous: Floats
 
-    def together(self) -> Cells:
+    def together(self) -> CellMoments:
         """The users of all cells of the last leading axis as one sample (Chan, Golub & LeVeque, The
         American Statistician 1983).
         """
@@ -100,7 +100,7 @@ class Cells:
             earlier = self._before(self.mean)
             before = self._before(mean)
             away_before = np.where(self.n > 0, earlier - before[..., None, :], 0.0)
-            return Cells(
+            return CellMoments(
                 n,
                 mean,
                 self._pooled(self.cov, away, away, n),
@@ -146,8 +146,8 @@ class Aggregates:
     covariates: Mapping[str, tuple[str, ...]]
     looks: tuple[str, ...]
     shares: Floats
-    cells: Cells
-    groups: Mapping[str, Mapping[str, Cells]] = field(default_factory=dict)
+    cells: CellMoments
+    groups: Mapping[str, Mapping[str, CellMoments]] = field(default_factory=dict)
     columns: tuple[Use, ...] = ()
 
     @property
@@ -192,7 +192,7 @@ class Aggregates:
 
     def _compared(
         self,
-        cells: Cells,
+        cells: CellMoments,
         at: tuple[int, ...],
         metric: str,
         arms: tuple[str, str],
@@ -510,7 +510,7 @@ class _Sheet:
             result, covariates=adjusting, columns=tuple(self.uses[name] for name in names)
         )
 
-    def read(self) -> tuple[tuple[str, ...], Cells]:
+    def read(self) -> tuple[tuple[str, ...], CellMoments]:
         """The variables, and the moments of each row `[rows]`."""
         raise NotImplementedError
 
@@ -555,14 +555,14 @@ class _Sheet:
         cell = f" in {self.cell_names[at[2]]}" if len(self.cell_names) > 1 else ""
         return look + cell
 
-    def _arranged(self, cells: Cells, index: Array) -> Cells:
+    def _arranged(self, cells: CellMoments, index: Array) -> CellMoments:
         there = index >= 0
 
         def at(values: Floats, blank: float) -> Floats:
             found = values[np.maximum(index, 0)]
             return np.where(there.reshape(there.shape + (1,) * (values.ndim - 1)), found, blank)
 
-        return Cells(
+        return CellMoments(
             at(cells.n, 0.0), at(cells.mean, np.nan), at(cells.cov, np.nan),
             at(cells.previous, np.nan),
         )  # fmt: skip
@@ -594,20 +594,22 @@ class _Sheet:
                 " users once"
             )
 
-    def _of_levels(self, whole: Cells, group: str) -> dict[str, Cells]:
+    def _of_levels(self, whole: CellMoments, group: str) -> dict[str, CellMoments]:
         """Moments `[arms]` of each level of a segment at the last look."""
         column = self.segments[group]
         first = {name: i for i, name in reversed(list(enumerate(self._cell_of_rows())))}
         level_of = np.array([str(column[first[name]]) for name in self.cell_names])
-        last = Cells(*(getattr(whole, part)[:, -1:] for part in ("n", "mean", "cov", "previous")))
+        last = CellMoments(
+            *(getattr(whole, part)[:, -1:] for part in ("n", "mean", "cov", "previous"))
+        )
         levels = {}
         for level in sorted(set(level_of.tolist())):
             mine = level_of == level
-            part = Cells(
+            part = CellMoments(
                 last.n[:, :, mine], last.mean[:, :, mine], last.cov[:, :, mine],
                 last.previous[:, :, mine],
             ).together()  # fmt: skip
-            levels[level] = Cells(
+            levels[level] = CellMoments(
                 part.n[:, 0], part.mean[:, 0], part.cov[:, 0], part.previous[:, 0]
             )
         return levels
@@ -749,7 +751,7 @@ def _spec(part: tuple[str, str | None]) -> str | tuple[str, str]:
 class _WideSheet(_Sheet):
     """One row holds the moments of all variables."""
 
-    def read(self) -> tuple[tuple[str, ...], Cells]:
+    def read(self) -> tuple[tuple[str, ...], CellMoments]:
         names = tuple(self.rows.columns)
         variables = tuple(_variables(names))
         p, rows = len(variables), len(self.n)
@@ -786,7 +788,7 @@ class _WideSheet(_Sheet):
                     column, holds, f"with their variances it makes {a} and {b} correlated beyond 1"
                 )
         n = np.repeat(self.n[:, None], p, axis=1)
-        return variables, Cells(n, mean, cov, previous)
+        return variables, CellMoments(n, mean, cov, previous)
 
     def _pair(self, column: str, variables: Sequence[str]) -> tuple[int, int, bool] | None:
         """The two variables of a product, and whether the second is of the look before.
@@ -862,7 +864,7 @@ class _LongSheet(_Sheet):
             if column in rows.columns:
                 self.uses[column] = Use(column, "metric" if column == "metric" else "moments")
 
-    def read(self) -> tuple[tuple[str, ...], Cells]:
+    def read(self) -> tuple[tuple[str, ...], CellMoments]:
         mean, variance = self.first_two(("sum", "sum_squares"), ("mean", "variance"))
         self.bounded("the metric", mean, variance, "min", "max")
         p, cells = len(self.names), self._cell_of_rows() or [""] * len(mean)
@@ -886,7 +888,7 @@ class _LongSheet(_Sheet):
         self.arm_of, self.look_of = self.arm_of[first], self.look_of[first]
         self.segments = {name: column[first] for name, column in self.segments.items()}
         self.n = n.max(axis=1)
-        return self.names, Cells(n, means, cov, np.full_like(cov, np.nan))
+        return self.names, CellMoments(n, means, cov, np.full_like(cov, np.nan))
 
     def _taken(self, variable: str, role: str, note: str = "") -> None:
         """Rows hold the variables, so that no column is one's own."""

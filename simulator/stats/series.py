@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from simulator.log.metrics import Better, MetricRole, declarations, declared
 from simulator.stats import intervals, sequential, spending, tests
-from simulator.stats.aggregates import Aggregates, Cells, by_variance, shares_of
+from simulator.stats.aggregates import Aggregates, CellMoments, by_variance, shares_of
 from simulator.stats.frames import metric_of
 from simulator.stats.moments import Floats, Moments, welch_df
 from simulator.stats.readings import UnreadableError, read_numbers
@@ -47,7 +47,7 @@ def are_series(columns: Iterable[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Series:
+class PublishedSeries:
     """Every comparison of a file, with its looks; arrays are `[series, looks]`, NaN beyond a
     series' last look and where a moment is not published.
 
@@ -76,7 +76,7 @@ class Series:
         )  # fmt: skip
 
 
-def read_series(rows: Rows) -> Series:
+def read_series(rows: Rows) -> PublishedSeries:
     """The series of a table of published experiments, looks in the order of time.
 
     Raises:
@@ -114,7 +114,7 @@ def read_series(rows: Rows) -> Series:
     found = tuple(
         (names[0][codes[0][i]], names[1][codes[1][i]], names[2][codes[2][i]]) for i in first
     )
-    return Series(found, times, n, mean, variance, _faults(rows, where, n, mean, variance))
+    return PublishedSeries(found, times, n, mean, variance, _faults(rows, where, n, mean, variance))
 
 
 def _coded(rows: Rows, column: str) -> tuple[Array, tuple[str, ...]]:
@@ -159,7 +159,7 @@ def _faults(rows: Rows, where: Array, n: Floats, mean: Floats, variance: Floats)
     return tuple(faults)
 
 
-def stops(series: Series) -> pd.DataFrame:
+def stops(series: PublishedSeries) -> pd.DataFrame:
     """What each rule would have done with each series, planned for all looks that there are.
 
     How looks go together is read from the variances (`aggregates.by_variance`), for nothing else is
@@ -257,7 +257,7 @@ def _first(crossed: Array) -> Array:
 
 
 def experiment(
-    series: Series,
+    series: PublishedSeries,
     name: str,
     better: Mapping[str, Better] | None = None,
     roles: Mapping[str, MetricRole] | None = None,
@@ -316,7 +316,7 @@ def experiment(
         {},
         tuple(f"{time:g}" for time in times[:looks]),
         shares_of(times[:looks]),
-        Cells(n, mean, cov, np.full_like(cov, np.nan)),
+        CellMoments(n, mean, cov, np.full_like(cov, np.nan)),
         columns=(
             Use(KEYS[3], "look", f"{looks} looks, from {times[0]:g} to {times[looks - 1]:g}"),
         ),
