@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from simulator.report.comparison import read as compare
     from simulator.report.content import Content
     from simulator.report.earlier import read_priors
+    from simulator.report.metric_sensitivity import sensitivity
     from simulator.report.tracking import Record, track
     from simulator.report.user_table import decide, lifts, winners
     from simulator.report.user_table import write as report_table
@@ -89,6 +90,7 @@ _NAMES = {
     "simulator.report.tracking": "Record track",
     "simulator.report.user_table": "decide lifts winners write:report_table",
     "simulator.report.comparison": "read:compare",
+    "simulator.report.metric_sensitivity": "sensitivity",
     "simulator.stats.choices": "Choices",
     "simulator.stats.decision": "Decision",
     "simulator.stats.margins": "Margins",
@@ -202,6 +204,7 @@ __all__ = [
     "report",
     "report_table",
     "run",
+    "sensitivity",
     "simulate",
     "top_k",
     "track",

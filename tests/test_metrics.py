@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from simulator.log.eventlog import EventLog
+from simulator.log.items import ItemFacts
 from simulator.log.metadata import Metadata
 from simulator.log.metrics import METRICS, MetricError, chosen, metric
 from simulator.stats.units import TableError, read
@@ -164,3 +165,54 @@ def test_a_frame_has_a_row_for_every_unit_of_every_arm() -> None:
     for name in ("watch_time", "click"):
         assert frame[name].tolist() == BY_HAND[name][0] + BY_HAND[name][1]
         assert frame[f"{name}.before"].tolist() == [7.0 if name == "watch_time" else 1.0, 0, 0] * 2
+
+
+def sliced_log() -> tuple[EventLog, np.ndarray]:
+    """Slates of 4 of 30 items with a history; and the categories of the items."""
+    random = np.random.default_rng(5)
+    n = 60 * 4
+    items = np.concatenate([random.choice(30, 4, replace=False) + 1 for _ in range(60)])
+    index = np.arange(n)
+    columns = {
+        "arm": np.minimum(index // 80, 2),
+        "user": (index // 20) % 4,
+        "session": np.zeros(n, dtype=int),
+        "request": (index // 4) % 5,
+        "position": index % 4,
+        "t": np.where(index < 80, -1, 1),
+        "item": items,
+    }
+    meta = Metadata(("history", "a", "b"), 4, 30, days=1)
+    return EventLog.from_columns(columns, meta), random.integers(-1, 4, 31)
+
+
+def test_diversity_and_novelty_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, tag = sliced_log()
+    monkeypatch.setattr(ItemFacts, "of_log", lambda log: ItemFacts(tag=tag))
+    names = ("diversity", "novelty", "author_diversity")
+    days = read(log, names)
+    table = days.by("user")
+    rows = log.table.to_pandas()
+    counts = np.bincount(rows["item"][rows["arm"] == 0], minlength=31)
+    bits = -np.log2((counts + 1) / (80 + 30))
+    for arm in (1, 2):
+        for user in range(4):
+            own = rows[(rows["arm"] == arm) & (rows["user"] == user)]
+            pairs = unlike = 0
+            for _, slate in own.groupby("request"):
+                tags = tag[slate["item"]]
+                for i in range(4):
+                    for j in range(i):
+                        pairs += tags[i] >= 0 and tags[j] >= 0
+                        unlike += tags[i] >= 0 and tags[j] >= 0 and tags[i] != tags[j]
+            assert table.denominators["diversity"][arm - 1, user] == pairs
+            assert table.numerators["diversity"][arm - 1, user] == unlike
+            expected = bits[own["item"]].sum()
+            assert table.numerators["novelty"][arm - 1, user] == pytest.approx(expected)
+    assert days.missing == ("author_diversity",)
+    # However the rows are cut into batches.
+    plain = EventLog.batches
+    monkeypatch.setattr(EventLog, "batches", lambda self, columns: plain(self, columns, 7))
+    again = read(log, names).by("user")
+    assert np.array_equal(again.numerators["diversity"], table.numerators["diversity"])
+    assert np.array_equal(again.denominators["diversity"], table.denominators["diversity"])

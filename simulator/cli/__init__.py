@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "prior": ("simulator.cli.prior:prior", "What do earlier tests say of a lift beforehand?"),
     "power": ("simulator.cli.power:power", "Sample size, duration and smallest detectable lift."),
+    "sensitivity": (
+        "simulator.cli.which_metric:sensitivity",
+        "Which metric decides soonest, which is hopeless, and which weighted sum would.",
+    ),
     "replay": ("simulator.cli.replay:replay", "Off-policy value of policies on a log."),
     "fidelity": (
         "simulator.cli.fidelity:fidelity",

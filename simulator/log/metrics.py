@@ -85,6 +85,32 @@ class Term:
     visit: bool = False
 
 
+Supplied = Literal["item", "author"]
+"""The units of the supply side."""
+
+
+@dataclass(frozen=True)
+class SupplyAsked:
+    """What a metric of the supply side asks of the sums per item or author.
+
+    Attributes:
+        unit: whose sums.
+        asks: `share`: of the units with a sum of `least` or more; `gini`: the Gini coefficient of
+            the sums (0 = all alike); `fresh`: the share of the sums that items have which were
+            uploaded at most FRESH_DAYS before they were shown; `cold`: that items have which the
+            history does not show.
+        least: of a share.
+    """
+
+    unit: Supplied
+    asks: Literal["share", "gini", "fresh", "cold"]
+    least: int = 1
+
+
+FRESH_DAYS = 7
+"""An item is fresh for so long after its upload."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric of a log.
@@ -104,6 +130,8 @@ class Metric:
             its owner's to say, and a success that is chosen afterwards has no error rate.
         margin: of a guardrail: the loss that must be excluded, as a share of the control's mean
             or `Absolute`; None: of other roles.
+        supply: what a metric of the supply side asks of the sums of `numerator` by item or author;
+            None: a metric of users.
     """
 
     name: str
@@ -115,6 +143,7 @@ class Metric:
     known_by: Literal["", "name", "declared"] = ""
     role: MetricRole = "exploratory"
     margin: float | None = None
+    supply: SupplyAsked | None = None
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -129,6 +158,11 @@ def _flag(column: str) -> Term:
 def _feedback(name: str) -> Metric:
     kind = FEEDBACK[name]
     return Metric(name, kind.counts, kind.unit, _flag(name), higher_is_better=kind.higher_is_better)
+
+
+def _sum_of(column: str) -> Term:
+    """The sum of a column that is derived for every row (`stats.derived`)."""
+    return Term(column, (column,), lambda rows: rows[column])
 
 
 def _ones(rows: Rows) -> Array:
@@ -194,6 +228,27 @@ METRICS: dict[str, Metric] = _register(
         ),
         Metric("click_rate", "clicks per impression", "share", CLICKS, IMPRESSIONS),
         *map(_feedback, [kind for kind in FEEDBACK if kind not in DEFAULT_METRICS]),
+        Metric(
+            "diversity",
+            "share of a slate's pairs of videos that are of different categories",
+            "share",
+            _sum_of("tag_unlike"),
+            _sum_of("tag_pairs"),
+        ),
+        Metric(
+            "author_diversity",
+            "share of a slate's pairs of videos that are of different authors",
+            "share",
+            _sum_of("author_unlike"),
+            _sum_of("author_pairs"),
+        ),
+        Metric(
+            "novelty",
+            "self-information of the videos shown: -log2 of a video's share of the history",
+            "bits",
+            _sum_of("information"),
+            IMPRESSIONS,
+        ),
         Metric("impressions", "videos shown", "impressions", IMPRESSIONS),
         Metric("requests", "slates asked for", "requests", REQUESTS),
     )
@@ -240,24 +295,102 @@ def ndcg(k: int) -> Metric:
     )
 
 
-_AT_K: dict[str, Callable[[int], Metric]] = {"hit_rate": hit_rate, "ndcg": ndcg}
+_SHOWN = {"shown": (IMPRESSIONS, "impression", "exposure"), "clicked": (CLICKS, "click", "click")}
+"""By event of the supply side: what is summed, one of it, and the word for it in names."""
+
+
+def _reached(unit: Supplied, event: str) -> Callable[[int], Metric]:
+    """The share of units that an arm gives `least` impressions (clicks) or more."""
+
+    def share(least: int) -> Metric:
+        term, one, _ = _SHOWN[event]
+        amount = f"an {one}" if one[0] == "i" else f"a {one}"
+        amount = amount if least == 1 else f"{least:,} {one}s or more"
+        whole = {"item": "the catalogue", "author": "its authors"}[unit]
+        at = "" if least == 1 else f"@{least}"
+        return Metric(
+            f"{unit}s_{event}{at}",
+            f"share of {whole} with {amount}",
+            "share",
+            term,
+            supply=SupplyAsked(unit, "share", least),
+        )
+
+    return share
+
+
+def _gini(unit: Supplied, event: str) -> Metric:
+    term, one, word = _SHOWN[event]
+    return Metric(
+        f"{unit}_{word}_gini",
+        f"Gini coefficient of {one}s over {unit}s: 0 where all have as many, 1 where one has all",
+        "share",
+        term,
+        higher_is_better=False,
+        supply=SupplyAsked(unit, "gini"),
+    )
+
+
+def _young(asks: Literal["fresh", "cold"], event: str) -> Metric:
+    term, one, word = _SHOWN[event]
+    what = {
+        "fresh": f"that were uploaded at most {FRESH_DAYS} days before they were shown",
+        "cold": "that nobody was shown before the test",
+    }[asks]
+    return Metric(
+        f"{asks}_{word}_share",
+        f"share of {one}s of items {what}",
+        "share",
+        term,
+        term,
+        supply=SupplyAsked("item", asks),
+    )
+
+
+AUDIENCE = 100
+"""Impressions that an author counts as having an audience with, where nothing else is asked."""
+
+SUPPLY_METRICS: dict[str, Metric] = _register(
+    one
+    for event in _SHOWN
+    for one in (
+        _reached("item", event)(1),
+        _reached("author", event)(1),
+        _reached("author", event)(AUDIENCE),
+        _gini("item", event),
+        _gini("author", event),
+        _young("fresh", event),
+        _young("cold", event),
+    )
+)
+"""The metrics of the supply side that a report shows, by name, in the order of print. `metric`
+knows `items_shown@n` and its like for any n."""
+
+_AT_K: dict[str, Callable[[int], Metric]] = {
+    "hit_rate": hit_rate,
+    "ndcg": ndcg,
+    **{f"items_{event}": _reached("item", event) for event in _SHOWN},
+    **{f"authors_{event}": _reached("author", event) for event in _SHOWN},
+}
 
 
 def metric(name: str) -> Metric:
-    """The metric called `name`: one of `METRICS`, `hit_rate@k`, `ndcg@k`, or `a/b`, the ratio of
-    two metrics of `METRICS` that are sums.
+    """The metric called `name`: one of `METRICS` or `SUPPLY_METRICS`, `hit_rate@k`, `ndcg@k`,
+    `items_shown@n` and its like, or `a/b`, the ratio of two metrics of `METRICS` that are sums.
 
     Raises:
         MetricError: there is no such metric.
     """
     if name in METRICS:
         return METRICS[name]
+    if name in SUPPLY_METRICS:
+        return SUPPLY_METRICS[name]
     stem, at, k = name.partition("@")
     if at and stem in _AT_K:
         if not re.fullmatch(r"[1-9][0-9]{0,4}", k):
+            of = "a slate's places" if stem in ("hit_rate", "ndcg") else "impressions or clicks"
             raise MetricError(
-                f"metric {name!r}: {stem}@k needs a whole number k >= 1 of a slate's places; got"
-                f" {k!r}"
+                f"metric {name!r}: {stem}@k needs a whole number k >= 1 of {of}; got {k!r}"
             )
         return _AT_K[stem](int(k))
     above, slash, below = name.partition("/")
@@ -275,7 +408,7 @@ def metric(name: str) -> Metric:
         )
     raise MetricError(
         f"no metric {name!r}{_near(name)}; there are {list(METRICS)}, hit_rate@k, ndcg@k and a/b"
-        " for two of them"
+        f" for two of them, and of the supply side {list(SUPPLY_METRICS)}"
     )
 
 
@@ -286,7 +419,7 @@ def _sum(name: str, part: str) -> Metric:
 
 
 def _near(name: str) -> str:
-    near = suggest(name, [*METRICS, *_AT_K])
+    near = suggest(name, [*METRICS, *SUPPLY_METRICS, *_AT_K])
     return f"; {near}" if near else ""
 
 

@@ -167,7 +167,12 @@ def load(source: Path) -> Content:
     file = source / "report.json" if source.is_dir() else source
     if file.suffix != ".json" or not file.is_file():
         log, home = find(source)
-        return gather(log, arms=Workspace(home).declared_arms, runtime=None, progress=silent)
+        return gather(
+            log,
+            arms=Workspace(home).declared_arms,
+            runtime=None,
+            progress=silent,
+        )
     stored = read_json(file, "Rebuild it with `abtest report`")
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA_VERSION:
         raise ReportError(

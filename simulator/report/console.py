@@ -17,6 +17,7 @@ from simulator.report.drawn import flips
 from simulator.report.sections import first_screen
 from simulator.report.sections.decision_errors import error_gates
 from simulator.report.sections.several_arms import chance_words, winners_on
+from simulator.report.sections.supply_side import sentences
 from simulator.report.sentences import (
     AGREEMENTS,
     SIGNS,
@@ -65,6 +66,7 @@ def _blocks(content: Content) -> Iterator[Block]:
     yield from (Words(line, note=True) for line in gained(content))
     yield from map(Words, directions(content.metrics))
     yield from (Words(f"{row.kind}: {row.sentence}") for row in content.guarded())
+    yield from map(Words, sentences(content))
     yield from (Words(line, note=True) for line in uses(content.columns))
     yield from _gates(content, "amber")
 

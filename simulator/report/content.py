@@ -30,6 +30,7 @@ from simulator.stats.randomise import Rate
 from simulator.stats.segments import Interaction, Segment
 from simulator.stats.sensitivity import Influence
 from simulator.stats.sequential import Peeks
+from simulator.stats.supply import Level
 from simulator.stats.units import Unit, Use
 from simulator.stats.verdict import FAMILY, Lift
 from simulator.stats.winners import Winner
@@ -516,6 +517,35 @@ class DrawnWorlds:
     uncalibrated: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Supply:
+    """How the arms share impressions and clicks out among items and authors (`stats.supply`).
+
+    Attributes:
+        unknown: why nothing can be said, in words; None where it can.
+        metrics: by name, in the order of print.
+        levels: what each arm has, the control first.
+        rows: lifts over the control, by arm and metric, by author (or item); those of metrics with
+            a role are corrected with the users' metrics of like roles, the others by themselves.
+        verdicts: of each of `rows`.
+        methods: the same lifts with fits as random as authors; () with one fit.
+        absent: by metric, why there is nothing to say of it.
+        users: of each arm who are counted: the same number in every arm.
+        items, authors: of the catalogue; authors None: not known.
+    """
+
+    unknown: str | None = None
+    metrics: Mapping[str, MetricNote] = field(default_factory=dict)
+    levels: tuple[Level, ...] = ()
+    rows: tuple[Lift, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    methods: tuple[MethodLift, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
+    users: Mapping[str, int] = field(default_factory=dict)
+    items: int = 0
+    authors: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """One report, its fields in the order of report.json.
@@ -552,6 +582,7 @@ class Content:
         segments: lifts in groups of users.
         otherwise: the same comparisons by other methods.
         funnel, channels, answered_by_log: what was served.
+        supply: what of the catalogue was shown, and of whom; None: only a log can tell.
         calibration, support: how far the world is from real users.
         published: published lifts beside ours.
         power, designs: users needed for a lift, and by each design for the lift found here.
@@ -602,6 +633,7 @@ class Content:
     funnel: tuple[Step, ...] = ()
     channels: Channels | None = None
     answered_by_log: Mapping[str, float | None] = field(default_factory=dict)
+    supply: Supply | None = None
     calibration: Calibration | None = None
     support: tuple[Support, ...] = ()
     published: tuple[PublishedLift, ...] = ()
@@ -651,6 +683,11 @@ class Content:
         if self.decision is not None and self.decision.on == "methods":
             return [answer for method in self.methods for answer in method.margins]
         return list(self.margins)
+
+    def notes_of_metrics(self) -> dict[str, MetricNote]:
+        """What each metric is, those of the supply side included."""
+        of_supply = {} if self.supply is None else self.supply.metrics
+        return {**of_supply, **self.metrics}
 
     def red(self) -> list[Check]:
         """The checks that say not to act on the lifts."""

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from policies.base import BoolArray, DoubleArray, IntArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
+from simulator.stats.supply import Exposures
 
 Cells = DoubleArray
 
@@ -42,8 +43,10 @@ class Counts:
     logged: Cells
 
 
-def count(log: EventLog, rows: int = 1 << 20) -> Counts:
-    """Count a log in KEY order, `rows` impressions at a time: memory does not grow with the log."""
+def count(log: EventLog, exposures: Exposures | None = None, rows: int = 1 << 20) -> Counts:
+    """Count a log in KEY order, `rows` impressions at a time: memory does not grow with the log.
+    `exposures` are counted in the same pass.
+    """
     n_arms = len(log.metadata.arms)
     days = max(log.metadata.days, 1)
     n_channels = len(log.metadata.channels) + 1
@@ -61,7 +64,12 @@ def count(log: EventLog, rows: int = 1 << 20) -> Counts:
     names = log.metadata.key[:-1]
     # What begins in a row is seen beside the row above, for the first one the last of its batch.
     above: list[int] | None = None
-    for batch in log.batches([*names, "t", "watch", "channel", "logged", *kinds], rows):
+    wanted = [*names, "t", "watch", "channel", "logged", *kinds]
+    if exposures is not None:
+        wanted += [name for name in exposures.columns if name not in wanted]
+    for batch in log.batches(wanted, rows):
+        if exposures is not None and batch.num_rows:
+            exposures.add(batch)
         past = batch["t"].to_numpy() < 0
         ab = batch.filter(pa.array(~past)) if past.any() else batch
         if not ab.num_rows:

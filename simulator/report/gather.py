@@ -21,10 +21,12 @@ from simulator.designs.paired import Paired
 from simulator.designs.split import Split
 from simulator.log import workspace
 from simulator.log.eventlog import EventLog
+from simulator.log.items import ItemFacts
 from simulator.log.metadata import HISTORY, Metadata
 from simulator.log.metrics import Better, Metric, MetricRole, declarations, declared
 from simulator.page.words import sentenced, title
 from simulator.report import run_checks as checks
+from simulator.report import supplied
 from simulator.report import worlds as world
 from simulator.report.content import (
     AdjustmentGain,
@@ -51,13 +53,14 @@ from simulator.report.plan import compared_designs, interleaved_designs, needs, 
 from simulator.report.sentences import headline, in_words, margin_sentence, verdict_sentence
 from simulator.report.spread import distributions
 from simulator.stats import checks as design
-from simulator.stats import segments, sequential, units, verdict, winners
+from simulator.stats import segments, sequential, supply, units, verdict, winners
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
+from simulator.stats.contrasts import Further
 from simulator.stats.decision import Ground, decide
 from simulator.stats.margins import Margin, Margins, answer_margins, planned
-from simulator.stats.methods import method_lifts, method_margins, unknown
+from simulator.stats.methods import MethodLift, method_lifts, method_margins, unknown
 from simulator.stats.predictions import with_predictions, without_predictions
 from simulator.stats.priors import Prior
 from simulator.stats.replication import Components
@@ -151,18 +154,31 @@ def gather(
     meta, choices = log.metadata, choices or Choices()
     progress("report: sums", 0, 4, {})
     sums, silent = answered(units.read(log))
-    metrics = declared(sums.metrics, declarations(better, roles))
-    metrics, margins = planned(metrics, margins)
+    unsupplied = supply.unknown(meta)
+    declares = declarations(better, roles)
+    guarded = () if margins is None else (*margins.guardrails, *margins.equivalence)
+    of_supply = supply.asked(meta, (*declares, *guarded))
+    every = declared({**sums.metrics, **of_supply}, declares)
+    every, margins = planned(every, margins)
+    metrics = {name: every[name] for name in sums.metrics}
     who = Comparison.of(meta, silent, arms)
     sums = dataclasses.replace(sums, metrics=metrics).in_order(who.arms)
     progress("report: counts", 1, 4, {})
-    counts = count(log)
+    exposures = None if unsupplied else supply.Exposures(meta, ItemFacts.of_log(log))
+    counts = count(log, exposures)
+    side = supplied.side_of(exposures, every, who.arms, unsupplied)
     progress("report: calibration", 2, 4, {})
     calibration = world.calibration(log)
     progress("report: lifts", 3, 4, {})
     unit = meta.design.unit
-    rows = verdict.verdict(
-        sums, who.control, method=choices.interval, correction=choices.correction
+    rows, supply_rows = supplied.of_users(
+        verdict.verdict(
+            sums,
+            who.control,
+            method=choices.interval,
+            correction=choices.correction,
+            further=side,
+        )
     )
     own_rows = [row for row in rows if row.unit == "user"]
     rows = sorted(rows, key=lambda row: (row.unit != unit, who.arms.index(row.arm)))
@@ -173,22 +189,26 @@ def gather(
     if priors is None:
         priors = _declared_priors(scenario)
     published = scenario.get("published", {})
-    levels = levels_of_one(own_rows, sums.metrics, choices)
+    levels = levels_of_one([*own_rows, *supply_rows], every, choices)
     power = needs(by_user, who.control, who.treatments, published, levels)
     shown = counts.steps["impressions"]
     name = scenario.get("name")
     is_sequential = sums.days > 1 and sums.switched is None
+    methods: tuple[Method, ...] = ()
+    of_methods: list[MethodLift] = []
+    if scenario.get("arms"):
+        methods, of_methods = _methods(sums, who, unit, choices, margins, side)
     content = Content(
         control=who.control,
         arms=who.arms,
         unit=unit,
         lifts=tuple(rows),
-        verdicts=verdicts(rows, who.control, sums.metrics),
+        verdicts=verdicts(rows, who.control, sums.metrics, supply_rows, every),
         headlines=headlines(rows, who, unit, sums.metrics),
-        methods=_methods(sums, who, unit, choices, margins) if scenario.get("arms") else (),
+        methods=methods,
         winners=_winners(sums, who, unit, known_priors(priors, sums.metrics)),
         metrics=described(sums.metrics),
-        family=family_of(sums.metrics),
+        family=family_of(every),
         choices=choices,
         scenario=name,
         seed=scenario.get("seed"),
@@ -200,7 +220,7 @@ def gather(
         ),
         runtime=None if runtime is None else dict(runtime),
         paired=by_user.paired,
-        margins=_margins(by_user, who.control, margins),
+        margins=_margins(by_user, who.control, margins, side),
         command=f"abtest run {shlex.quote(name + '.yaml')}" if name else None,
         beside=_with_the_past(by_user, who) if sums.assigned is not None else None,
         size=Size(meta.n_users, meta.n_items, sums.days, int(shown.sum())),
@@ -219,6 +239,9 @@ def gather(
         funnel=_funnel(counts, who),
         channels=_channels(counts, meta, who),
         answered_by_log=_share(counts.logged, shown.sum(axis=1), who),
+        supply=supplied.supply(
+            side, who.control, who.arms, described(every), supply_rows, of_methods, sums, choices
+        ),
         calibration=calibration,
         support=world.support(log, who.arms),
         published=_published(published, own_rows, power, _design_of(by_user).kind),
@@ -379,10 +402,15 @@ def with_decision(content: Content) -> Content:
         answers = [answer for method in content.methods for answer in method.margins]
         unknown_arms = {m.arm: m.unknown for m in content.methods if m.unknown is not None}
         components = {(one.lift.arm, one.lift.metric): one.components for one in of_methods}
+    if content.supply is not None:
+        notes, of_supply = content.supply.metrics, content.supply.rows
+        if on == "methods":
+            of_supply = tuple(one.lift for one in content.supply.methods)
+        rows += [row for row in of_supply if notes[row.metric].role != "exploratory"]
     decision = decide(
         rows,
         answers,
-        content.metrics,
+        content.notes_of_metrics(),
         on=on,
         red=[check.name for check in content.red()],
         unknown=unknown_arms,
@@ -444,10 +472,13 @@ def _with_the_past(table: UnitTable, who: Comparison) -> Beside | None:
     return Beside("Adjusted for each user's past (CUPED)", tuple(rows))
 
 
-def _margins(table: UnitTable, control: str, margins: Margins) -> tuple[BoundedMargin, ...]:
+def _margins(
+    table: UnitTable, control: str, margins: Margins, further: Further | None = None
+) -> tuple[BoundedMargin, ...]:
     """The answers to guardrails and equivalences that were asked, each with its sentence."""
-    answers = answer_margins(table, control, margins, pre_periods(table))
-    return _with_sentences(answers, control, table.metrics)
+    answers = answer_margins(table, control, margins, pre_periods(table), further)
+    metrics = {**({} if further is None else further.metrics), **table.metrics}
+    return _with_sentences(answers, control, metrics)
 
 
 def _with_sentences(
@@ -491,12 +522,21 @@ def _designs(
 
 
 def verdicts(
-    rows: Sequence[Lift], control: str, metrics: Mapping[str, Metric]
+    rows: Sequence[Lift],
+    control: str,
+    metrics: Mapping[str, Metric],
+    further: Sequence[Lift] = (),
+    further_metrics: Mapping[str, Metric] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Verdict and sentence of each row of `lifts`, in the same order."""
+    """Verdict and sentence of each row of `lifts`, in the same order; `further` rows were corrected
+    with those by user.
+    """
     families = [(row.unit, FAMILIES[metrics[row.metric].role]) for row in rows]
     tested = zip(rows, families, strict=True)
     comparisons = Counter(family for row, family in tested if not math.isnan(row.p))
+    for row in further:
+        role = (further_metrics or metrics)[row.metric].role
+        comparisons["user", FAMILIES[role]] += not math.isnan(row.p)
     found = []
     for row, family in zip(rows, families, strict=True):
         direction = metrics[row.metric].higher_is_better
@@ -518,21 +558,35 @@ def headlines(
 
 
 def _methods(
-    sums: UserDays, who: Comparison, unit: Unit, choices: Choices, margins: Margins
-) -> tuple[Method, ...]:
-    """What is known of the method of each arm: the verdict's rows with fits as random as users."""
-    of_methods = method_lifts(
-        sums, who.control, unit=unit, interval=choices.interval, correction=choices.correction
+    sums: UserDays,
+    who: Comparison,
+    unit: Unit,
+    choices: Choices,
+    margins: Margins,
+    further: Further,
+) -> tuple[tuple[Method, ...], list[MethodLift]]:
+    """What is known of the method of each arm: the verdict's rows with fits as random as users; and
+    the rows of `further` that were corrected with these.
+    """
+    every = method_lifts(
+        sums,
+        who.control,
+        unit=unit,
+        interval=choices.interval,
+        correction=choices.correction,
+        further=further,
     )
-    answers = method_margins(sums, who.control, margins, unit=unit)
-    said = _with_sentences(answers, who.control, sums.metrics)
+    of_methods = [one for one in every if one.lift.unit == unit]
+    others = [one for one in every if one.lift.unit != unit]
+    answers = method_margins(sums, who.control, margins, unit=unit, further=further)
+    said = _with_sentences(answers, who.control, {**further.metrics, **sums.metrics})
     methods = []
     for arm in who.treatments:
         rows = tuple(one for one in of_methods if one.lift.arm == arm)
         fits = sums.fits[sums.arms.index(arm)] if sums.fits else 1
         own = tuple(answer for answer in said if answer.arm == arm)
         methods.append(Method(arm, fits, unknown(sums, who.control, arm), rows, own))
-    return tuple(methods)
+    return tuple(methods), others
 
 
 def _winners(

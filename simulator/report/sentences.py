@@ -232,6 +232,8 @@ def _reason(reason: Reason, row: Lift | None, guard: Margin | None) -> str:
 
 def _missing(reason: Reason, unit: str) -> str:
     """What would show what was not shown."""
+    if unit in ("item", "author"):
+        return f"by as many {unit}s as the catalogue has"
     ways = []
     if is_defined(reason.users):
         ways.append(f"{whole(reason.users)} more {unit}s")

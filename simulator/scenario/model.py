@@ -465,11 +465,22 @@ def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
         ("metrics", i): one for i, one in enumerate(scenario.resolved()["metrics"])
     }
     metrics |= {("published", one): one for one in scenario.published}
+    of_users = 0
     for keys, metric in metrics.items():
         try:
-            chosen((metric,))
+            (found,) = chosen((metric,))
         except MetricError as error:
             wrong.append((keys, str(error)))
+            of_users += 1  # whatever it was meant to be
+            continue
+        is_of_users = found.supply is None
+        of_users += is_of_users and keys[0] == "metrics"
+        if keys[0] == "published" and not is_of_users:
+            wrong.append(
+                (keys, f"{found.name!r} is of the supply side; published lifts are of users")
+            )
+    if metrics and not of_users:
+        wrong.append((("metrics",), "must name at least one metric of users, e.g. click"))
     return wrong
 
 

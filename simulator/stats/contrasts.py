@@ -5,12 +5,32 @@ and resampling need.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
+from simulator.log.metrics import Metric
 from simulator.stats import moments
 from simulator.stats.moments import Floats, Moments, Sample
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.replication import Replicated
+from simulator.stats.units import TableError, Unit, UnitTable
+
+
+class Further(Protocol):
+    """Comparisons of the same arms by units of another kind (`stats.supply`). Those whose metrics
+    have a role join the families of the users' metrics: a decision rests on both.
+    """
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]: ...
+    def unit(self, metric: str) -> Unit:
+        """The units of a metric."""
+
+    def moments(self, metric: str, control: str, arm: str) -> Moments | None:
+        """A comparison on the models; None without data."""
+
+    def replicated(self, metric: str, control: str, arm: str) -> Replicated | None:
+        """The same on the methods, too."""
 
 
 def compare(

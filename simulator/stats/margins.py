@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.log.metrics import UNDIRECTED, Absolute, Declared, Metric, declared
 from simulator.stats import intervals
-from simulator.stats.contrasts import TableMoments
+from simulator.stats.contrasts import Further, TableMoments
 from simulator.stats.intervals import quantile
 from simulator.stats.moments import Moments
 from simulator.stats.tests import adjust
@@ -181,6 +181,7 @@ def answer_margins(
     control: str,
     margins: Margins,
     covariates: Mapping[str, Sequence[str]] | None = None,
+    further: Further | None = None,
 ) -> list[Margin]:
     """Every margin for every other arm: guardrails first, then equivalences, Holm over these.
 
@@ -189,6 +190,7 @@ def answer_margins(
         control: the control arm.
         margins: by metric.
         covariates: by metric, pre-period columns to adjust for (as `verdict.lifts`).
+        further: comparisons by other units, whose metrics may have margins, too.
 
     Raises:
         TableError: a margin that is not positive, no such metric or arm, a guardrail of a metric
@@ -197,10 +199,13 @@ def answer_margins(
     samples = TableMoments(table, covariates or {})
 
     def moments_of(metric: str, arm: str) -> Moments | None:
-        return samples.moments(metric, control, arm) if metric in table.numerators else None
+        if metric in table.metrics or further is None:
+            return samples.moments(metric, control, arm) if metric in table.numerators else None
+        return further.moments(metric, control, arm)
 
     arms = [arm for arm in table.arms if arm != control]
-    return answer_compared(moments_of, arms, table.metrics, margins)
+    metrics = {**({} if further is None else further.metrics), **table.metrics}
+    return answer_compared(moments_of, arms, metrics, margins)
 
 
 def answer_compared(

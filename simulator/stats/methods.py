@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.stats import moments
-from simulator.stats.contrasts import compare
+from simulator.stats.contrasts import Further, compare
 from simulator.stats.intervals import Method
 from simulator.stats.margins import Margin, Margins, answer_compared
 from simulator.stats.moments import Floats, Moments, Sample
@@ -64,6 +64,7 @@ def method_lifts(
     unit: Unit = "user",
     interval: Method = "fieller",
     correction: Correction = "holm",
+    further: Further | None = None,
 ) -> list[MethodLift]:
     """The verdict on methods: each arm against `control` in every metric that has data, corrected
     over all rows returned. Arms of one fit have no rows (`unknown`).
@@ -74,6 +75,7 @@ def method_lifts(
         unit: the verdict's: what is assigned as a whole.
         interval: of the relative lift.
         correction: of the p values.
+        further: comparisons by other units; those with a role are corrected with these.
     """
     arms = [a for a in days.arms if a != control and unknown(days, control, a) is None]
     if not arms:
@@ -89,12 +91,53 @@ def method_lifts(
             if result.methods is not None and result.components is not None:
                 comparisons.append(Uncorrected(metric, arm, unit, result.methods))
                 components.append(result.components)
-    rows = in_families(comparisons, days.metrics, interval, correction)
+    metrics = dict(days.metrics)
+    if further is not None:
+        more, parts = replicated_further(further, control, arms, with_role=True)
+        comparisons, components = comparisons + more, components + parts
+        metrics |= further.metrics
+    rows = in_families(comparisons, metrics, interval, correction)
     return list(map(MethodLift, rows, components))
 
 
+def further_method_lifts(
+    further: Further,
+    control: str,
+    arms: Sequence[str],
+    interval: Method = "fieller",
+    correction: Correction = "holm",
+) -> list[MethodLift]:
+    """The verdict on methods by other units, of the metrics without a role: a family by itself."""
+    comparisons, components = replicated_further(further, control, arms, with_role=False)
+    rows = in_families(comparisons, further.metrics, interval, correction)
+    return list(map(MethodLift, rows, components))
+
+
+def replicated_further(
+    further: Further, control: str, arms: Sequence[str], *, with_role: bool
+) -> tuple[list[Uncorrected], list[Components]]:
+    """The comparisons of methods by other units, of the metrics that have a role or of the others,
+    with what their variances are made of.
+    """
+    comparisons, components = [], []
+    for arm in arms:
+        for name, metric in further.metrics.items():
+            result = further.replicated(name, control, arm)
+            if (metric.role != "exploratory") != with_role or result is None:
+                continue
+            if result.methods is not None and result.components is not None:
+                comparisons.append(Uncorrected(name, arm, further.unit(name), result.methods))
+                components.append(result.components)
+    return comparisons, components
+
+
 def method_margins(
-    days: UserDays, control: str, margins: Margins, *, unit: Unit = "user"
+    days: UserDays,
+    control: str,
+    margins: Margins,
+    *,
+    unit: Unit = "user",
+    further: Further | None = None,
 ) -> list[Margin]:
     """The margins of methods (`margins.answer_margins`), of the arms of which something is
     known.
@@ -105,11 +148,14 @@ def method_margins(
     read = FitTables.read(days, unit)
 
     def moments_of(metric: str, arm: str) -> Moments | None:
-        if metric in days.missing:
-            return None
-        return read.replicated(metric, control, arm).methods
+        if metric in days.metrics or further is None:
+            is_missing = metric in days.missing
+            return None if is_missing else read.replicated(metric, control, arm).methods
+        result = further.replicated(metric, control, arm)
+        return None if result is None else result.methods
 
-    return answer_compared(moments_of, arms, days.metrics, margins)
+    metrics = {**({} if further is None else further.metrics), **days.metrics}
+    return answer_compared(moments_of, arms, metrics, margins)
 
 
 @dataclass(frozen=True)

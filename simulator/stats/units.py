@@ -23,13 +23,14 @@ from simulator.designs.base import DesignError
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, FITTED_ONCE
 from simulator.log.metrics import DEFAULT_METRICS, METRICS, Metric, Rows, Term, chosen
+from simulator.stats.derived import DerivedColumns
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from simulator.stats.moments import Sample
 
-Unit = Literal["user", "day", "user-day"]
+Unit = Literal["user", "day", "user-day", "item", "author"]
 Role = Literal[
     "user",
     "arm",
@@ -510,7 +511,8 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
 
     Args:
         log: in KEY order (as a run writes it).
-        metrics: names; None: those of the log's own scenario, or the default nine.
+        metrics: names; None: those of the log's own scenario, or the default nine. Those of the
+            supply side are not of users, and left to `stats.supply`.
 
     Returns:
         `UserDays` over the arms of the log other than `history`. In an interleaved log an
@@ -523,12 +525,8 @@ def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
         MetricError: a metric that does not exist.
     """
     meta = log.metadata
-    wanted = {
-        m.name: m
-        for m in chosen(
-            metrics if metrics is not None else meta.scenario.get("metrics", DEFAULT_METRICS)
-        )
-    }
+    asked = metrics if metrics is not None else meta.scenario.get("metrics", DEFAULT_METRICS)
+    wanted = {m.name: m for m in chosen(asked) if m.supply is None}
     arms, design = meta.compared, meta.design
     if not arms:
         raise TableError(
@@ -612,6 +610,9 @@ class _Pass:
             "channel",
             "logged",
         }
+        terms = [t for m in metrics.values() for t in m.terms]
+        self.derived = DerivedColumns(log, {c for t in terms for c in t.columns})
+        names |= self.derived.available
         asked = {
             t.name: t
             for m in (*metrics.values(), METRICS["impressions"])
@@ -621,7 +622,10 @@ class _Pass:
         first = {t.of: t for t in reversed(asked.values())}
         self.terms = list(first.values())
         self.key = log.metadata.key[:-1]
-        self.columns = sorted({c for t in self.terms for c in t.columns} | {*self.key, "t"})
+        columns = {c for t in self.terms for c in t.columns} | {*self.key, "t"}
+        if columns & self.derived.available:
+            columns = (columns - self.derived.available) | {"item"}
+        self.columns = sorted(columns)
         self.place, self.days, self.n_users = place, days, log.metadata.n_users
         self.bounded = log.metadata.days > 0
         self.n_fits = fits
@@ -638,7 +642,7 @@ class _Pass:
                 self._add(batch)
         if n_rows:
             for term in self.terms:
-                if any(self._observed[c] == 0 for c in term.columns):
+                if any(self._observed.get(c) == 0 for c in term.columns):
                     del self.cubes[term.name], self.before[term.name]
         for name, term in asked.items():
             if first[term.of].name in self.cubes:
@@ -656,6 +660,7 @@ class _Pass:
                 column = pc.fill_null(pc.cast(column, pa.int8()), -1)
             rows[name] = np.asarray(column.to_numpy(zero_copy_only=False))
         self._openings(rows)
+        self.derived.add(rows)
         t = rows["t"]
         arm = self.place[rows["arm"]]
         day = np.maximum(t, 0) // DAY if self.bounded else np.zeros(len(t), dtype=np.int64)

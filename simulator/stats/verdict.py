@@ -14,7 +14,7 @@ import numpy as np
 
 from simulator.log.metrics import Metric, MetricRole
 from simulator.stats import intervals, tests
-from simulator.stats.contrasts import TableMoments, compare
+from simulator.stats.contrasts import Further, TableMoments, compare
 from simulator.stats.intervals import Interval, Method
 from simulator.stats.moments import Moments
 from simulator.stats.tests import Correction
@@ -171,6 +171,7 @@ def lifts(
     covariates: Mapping[str, Sequence[str]] | None = None,
     method: Method = "fieller",
     correction: Correction = "holm",
+    further: Further | None = None,
 ) -> list[Lift]:
     """The lift of every other arm against `control` in every metric, corrected over all rows
     returned, those of each family by themselves (`FAMILIES`).
@@ -183,9 +184,10 @@ def lifts(
             twins need none); `own` gives the metric's own pre-period.
         method: interval of the relative lift.
         correction: of the p values over the exploratory rows returned; "none": of no row.
+        further: comparisons by other units; those with a role are corrected with these.
 
     Returns:
-        Rows by arm, then metric.
+        Rows by arm, then metric; then those of `further` that have a role.
 
     Raises:
         TableError: no such arm or covariate.
@@ -199,7 +201,24 @@ def lifts(
             is_known = name in table.numerators
             m = samples.moments(name, control, arm) if is_known else None
             comparisons.append(Uncorrected(name, arm, table.unit, m))
-    return in_families(comparisons, table.metrics, method, correction)
+    metrics_of = dict(table.metrics)
+    if further is not None:
+        arms = [arm for arm in table.arms if arm != control]
+        comparisons += compared_further(further, control, arms, with_role=True)
+        metrics_of |= further.metrics
+    return in_families(comparisons, metrics_of, method, correction)
+
+
+def compared_further(
+    further: Further, control: str, arms: Iterable[str], *, with_role: bool
+) -> list[Uncorrected]:
+    """The comparisons by other units, of the metrics that have a role or of the others."""
+    return [
+        Uncorrected(name, arm, further.unit(name), further.moments(name, control, arm))
+        for arm in arms
+        for name, metric in further.metrics.items()
+        if (metric.role != "exploratory") == with_role
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,13 +308,16 @@ def verdict(
     units: Iterable[Unit] = ("user", "day"),
     method: Method = "fieller",
     correction: Correction = "holm",
+    further: Further | None = None,
 ) -> list[Lift]:
-    """All rows of the verdict of a log: by user and by day, each kind of unit its own family."""
-    return [
-        row
-        for unit in units
-        for row in lifts(days.by(unit), control, method=method, correction=correction)
-    ]
+    """All rows of the verdict of a log: by user and by day, each kind of unit its own family;
+    `further` joins that by user.
+    """
+    rows = []
+    for unit in units:
+        beside = further if unit == "user" else None
+        rows += lifts(days.by(unit), control, method=method, correction=correction, further=beside)
+    return rows
 
 
 def lift(

@@ -25,6 +25,7 @@ from simulator.report.sections import (
     provenance,
     sample_sizes,
     several_arms,
+    supply_side,
     trust,
 )
 
@@ -47,6 +48,7 @@ SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
     numbers.by_day,
     over_days.daily,
     over_days.so_far,
+    supply_side.supply,
     behaviour.funnel,
     behaviour.spread,
     behaviour.segments,

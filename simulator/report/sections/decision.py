@@ -237,7 +237,7 @@ def _answers(c: Content, answers: Sequence[BoundedMargin], of: str = "") -> list
     for row in answers:
         asked = (
             plain(row.kind),
-            plain(better(c.metrics[row.metric])),
+            plain(better(c.notes_of_metrics()[row.metric])),
             Cell(margin_size(row), row.margin),
         )
         ends = interval(row.low, row.high)

@@ -1,0 +1,445 @@
+"""The supply side: how an arm shares its impressions and clicks out among items and authors, and
+what another arm does differently.
+
+The units are authors, each with all of its items, or items where nobody says who made them. Every
+one of them is there in every arm, so that arms are compared in pairs of the same author, whatever
+the design of the users: a lift of the share of the catalogue that is shown rests on the means over
+items of 1{shown in the arm} - 1{shown in the control}, summed by author. From there on everything
+is as for users: moments of means and of ratios of sums, Fieller's interval, margins, families.
+
+What is random. The interval is that of a bootstrap that draws authors with replacement, an item
+that was shown being drawn as one that was shown. It holds what other users would have changed, and
+more: a draw of users moves an item in and out of what is shown by at most the spread between items.
+So it covers what the arms would do on this catalogue with other users in 95% or more of tests; of
+other catalogues it covers somewhat less (`python -m benchmarks.supply` counts both), since authors
+compete for the same slates. Items drawn one by one would not do, for those of one author are alike
+in who likes them; nor would users: a bootstrap's samples have but 63% of them, who are shown less
+of the catalogue than all.
+
+Standard errors are those of the infinitesimal jackknife, which the bootstrap's become with many
+resamples (Jaeckel 1972; Efron, "The jackknife, the bootstrap and other resampling plans", 1982,
+chapter 6): of a share and of a ratio of sums the familiar ones, of the Gini coefficient those of
+its linearisation (`gini_values`).
+
+What is shown grows with who looks. Arms are therefore compared at the same number of users: where
+the arms have users of their own, those of the larger arms are a draw (`Exposures.counted`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from policies.base import BoolArray, IntArray
+from policies.streams import Purpose, uniform
+from policies.time import DAY
+from simulator.log.items import ItemFacts
+from simulator.log.metadata import FIT, FITTED_ONCE, Metadata
+from simulator.log.metrics import (
+    FRESH_DAYS,
+    SUPPLY_METRICS,
+    Metric,
+    MetricError,
+    Supplied,
+    chosen,
+    metric,
+)
+from simulator.stats.contrasts import compare
+from simulator.stats.intervals import quantile
+from simulator.stats.methods import FitTables
+from simulator.stats.moments import Floats, Moments
+from simulator.stats.replication import Replicated
+from simulator.stats.units import UnitTable, mean_table
+
+Counts = npt.NDArray[np.int64]
+Values = tuple[Floats, Floats | None]
+"""Numerators and denominators `[arms, fits, units]`; None: a mean over units."""
+
+LEVEL = 0.95
+
+LANE = 1
+"""Of the random numbers that draw users for equal arms, under Purpose.RESAMPLE."""
+
+EVENTS = ("shown", "clicked")
+
+
+def asked(meta: Metadata, also: Iterable[str] = ()) -> dict[str, Metric]:
+    """The metrics of the supply side that a report of the log has: the usual ones, those that its
+    scenario names, with what it declares of them, and those among the names `also`.
+    """
+    named = {m.name: m for m in chosen(meta.scenario.get("metrics", ())) if m.supply is not None}
+    result = {**{name: named.get(name, one) for name, one in SUPPLY_METRICS.items()}, **named}
+    for name in also:
+        with suppress(MetricError):  # a name of no metric is refused by who declares it
+            one = metric(name)
+            if one.supply is not None:
+                result.setdefault(name, one)
+    return result
+
+
+def unknown(meta: Metadata) -> str | None:
+    """Why nothing can be said of the supply side of a log, in words; None where it can."""
+    if not meta.compared:
+        return "the log is a history: there are no arms"
+    if meta.design.shares_slates:
+        return "the arms share each slate, and what each would show alone is not known"
+    if meta.design.unit != "user":
+        return "the arms serve on different days, and what is shown depends on the days before"
+    return None
+
+
+class Exposures:
+    """The sums of impressions and clicks by arm, fit and item, added up from the batches of a log
+    in any order: memory grows with items, not with impressions.
+
+    Attributes:
+        counted: `[n_users]` whether a user counts; None: everybody.
+        users: `[arms]` users who are counted, by arm (the compared ones, in the order of the log),
+            those who never came included. With fits that users are divided over, of all fits.
+        shown, clicked: `[arms, fits, n_items + 1]`.
+        fresh: by event, the same of items that were fresh at the time; None: no upload times.
+        before: `[n_items + 1]` impressions in the history.
+    """
+
+    def __init__(self, meta: Metadata, items: ItemFacts) -> None:
+        self.meta, self.items = meta, items
+        arms = meta.compared
+        self._arm = np.array([arms.index(n) if n in arms else -1 for n in meta.arms])
+        self._fits = meta.fits.number if max(meta.fits_of_arm(), default=1) > 1 else 1
+        self._fit_of_user: IntArray | None = None
+        everybody = np.arange(meta.n_users)
+        if self._fits > 1 and not meta.fits.crossed:
+            seed = meta.scenario.get("seed", 0)
+            self._fit_of_user = meta.fits.fit_of_user(seed, everybody, self._fits)
+        self.counted, self.users = self._equal_arms(everybody)
+        shape = (len(arms), self._fits, meta.n_items + 1)
+        self.shown: Counts = np.zeros(shape, dtype=np.int64)
+        self.clicked: Counts = np.zeros(shape, dtype=np.int64)
+        self.fresh: dict[str, Counts] | None = None
+        if items.uploaded is not None:
+            self.fresh = {event: np.zeros(shape, dtype=np.int64) for event in EVENTS}
+        self.before: Counts = np.zeros(meta.n_items + 1, dtype=np.int64)
+        self.knows_history = False
+        self.knows_clicks = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the log that `add` reads."""
+        fit = (FIT,) if self.meta.fits.crossed else ()
+        return ("arm", "user", "item", "t", "click", *fit)
+
+    def _equal_arms(self, everybody: IntArray) -> tuple[BoolArray | None, IntArray]:
+        """Who counts, so that arms (within each fit) have as many users each: of the larger ones a
+        draw by a number that belongs to the user.
+        """
+        meta, n_arms = self.meta, len(self.meta.compared)
+        arm = meta.design.arm_of_user(meta.n_users)
+        if arm is None:
+            return None, np.full(n_arms, meta.n_users)
+        fit = np.zeros(meta.n_users, dtype=np.int64)
+        if self._fit_of_user is not None:
+            fit = self._fit_of_user
+        draw = uniform(meta.scenario.get("seed", 0), Purpose.RESAMPLE, everybody, lane=LANE)
+        is_counted = np.zeros(meta.n_users, dtype=bool)
+        for one in range(self._fits):
+            cells = [np.flatnonzero((arm == a) & (fit == one)) for a in range(n_arms)]
+            smallest = min(map(len, cells))
+            for cell in cells:
+                is_counted[cell[np.argsort(draw[cell], kind="stable")[:smallest]]] = True
+        return is_counted, np.bincount(arm[is_counted], minlength=n_arms)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Add rows of the log."""
+        t, item = batch["t"].to_numpy(), batch["item"].to_numpy().astype(np.int64)
+        user = batch["user"].to_numpy().astype(np.int64)
+        is_old = t < 0
+        if is_old.any():
+            self.knows_history = True
+            np.add.at(self.before, item[is_old], 1)
+        arm = self._arm[batch["arm"].to_numpy()]
+        keep = ~is_old & (arm >= 0)
+        if self.meta.days:
+            keep &= t < self.meta.days * DAY
+        if self.counted is not None:
+            keep &= self.counted[user]
+        fit: Any = 0
+        if self._fit_of_user is not None:
+            fit = self._fit_of_user[user]
+        elif self.meta.fits.crossed:
+            fit = batch[FIT].to_numpy().astype(np.int64)
+        cell = (arm * self._fits + fit) * (self.meta.n_items + 1) + item
+        click = batch["click"].fill_null(False).to_numpy(zero_copy_only=False)
+        self.knows_clicks = self.knows_clicks or batch["click"].null_count < batch.num_rows
+        cells = {"shown": cell[keep], "clicked": cell[keep & click]}
+        for event, into in (("shown", self.shown), ("clicked", self.clicked)):
+            np.add.at(into.reshape(-1), cells[event], 1)
+        if self.fresh is None:
+            return
+        assert self.items.uploaded is not None
+        is_fresh = np.abs(t - self.items.uploaded[item] - FRESH_DAYS * DAY / 2) <= (
+            FRESH_DAYS * DAY / 2
+        )
+        for event, of in (("shown", keep), ("clicked", keep & click)):
+            np.add.at(self.fresh[event].reshape(-1), cell[of & is_fresh], 1)
+
+
+@dataclass(frozen=True)
+class Level:
+    """What an arm itself has of a metric.
+
+    Attributes:
+        metric, arm: of what.
+        value: the share or coefficient; with several fits the mean over them.
+        low, high: its 95% interval (Student's, within 0 and 1).
+    """
+
+    metric: str
+    arm: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SupplySide:
+    """The sums of a log by item and author, as tables that arms are compared by.
+
+    Attributes:
+        metrics: by name, those that were asked for.
+        tables: by unit, what each item or author has in each arm with each fit.
+        absent: by metric, why there is nothing to say.
+        arms: names, in the order of the log.
+        users: of each arm that are counted.
+        n_items, n_authors: units; None: authors are not known.
+        reason: why nothing is known, in words; None where something is.
+    """
+
+    metrics: Mapping[str, Metric]
+    tables: Mapping[Supplied, FitTables]
+    absent: Mapping[str, str]
+    arms: tuple[str, ...]
+    users: Mapping[str, int]
+    n_items: int
+    n_authors: int | None
+    reason: str | None = None
+
+    @classmethod
+    def unknown(cls, metrics: Mapping[str, Metric], arms: Sequence[str], reason: str) -> SupplySide:
+        """The supply side of a log that says nothing of it."""
+        absent = dict.fromkeys(metrics, reason)
+        return cls(metrics, {}, absent, tuple(arms), {}, 0, None, reason)
+
+    def moments(self, metric: str, control: str, arm: str) -> Moments | None:
+        """The comparison of an arm with the control on the models that were trained; None without
+        data.
+        """
+        if metric in self.absent or metric not in self.metrics:
+            return None
+        return compare(self._table(metric).pooled, metric, control, arm)
+
+    def replicated(self, metric: str, control: str, arm: str) -> Replicated | None:
+        """The same, and that of the methods: fits are as random as authors; None without data."""
+        if metric in self.absent or metric not in self.metrics:
+            return None
+        return self._table(metric).replicated(metric, control, arm)
+
+    def unit(self, metric: str) -> Supplied:
+        """What the interval of a metric draws."""
+        return "item" if self.n_authors is None else "author"
+
+    def level(self, metric: str, arm: str) -> Level | None:
+        """What an arm itself has; None without data."""
+        m = self.moments(metric, arm, arm)
+        if m is None:
+            return None
+        half = float(quantile(m.df, LEVEL) * np.sqrt(m.var_control))
+        value = float(m.control)
+        return Level(metric, arm, value, max(value - half, 0.0), min(value + half, 1.0))
+
+    def _table(self, metric: str) -> FitTables:
+        supply = self.metrics[metric].supply
+        assert supply is not None
+        return self.tables[supply.unit]
+
+
+def supply_side(
+    exposures: Exposures, metrics: Mapping[str, Metric] | None = None, arms: Sequence[str] = ()
+) -> SupplySide:
+    """The supply side of what was counted.
+
+    Args:
+        exposures: of the whole log.
+        metrics: by name; the usual ones if left out.
+        arms: those that are compared; all if left out.
+    """
+    meta, items = exposures.meta, exposures.items
+    metrics = asked(meta) if metrics is None else dict(metrics)
+    kept = [name for name in meta.compared if not arms or name in arms]
+    index = [meta.compared.index(name) for name in kept]
+    sums = {event: getattr(exposures, event)[index] for event in EVENTS}
+    fresh = None
+    if exposures.fresh is not None:
+        fresh = {event: counts[index] for event, counts in exposures.fresh.items()}
+    author = items.author
+    n_authors = None if author is None else int(author.max()) + 1
+    absent: dict[str, str] = {}
+    columns: dict[Supplied, dict[str, Values]] = {"item": {}, "author": {}}
+    for name, one in metrics.items():
+        supply = one.supply
+        assert supply is not None
+        event = "clicked" if one.numerator.name == "click" else "shown"
+        found: Values | str
+        if event == "clicked" and not exposures.knows_clicks:
+            found = "the log has no clicks"
+        elif supply.asks in ("fresh", "cold"):
+            young = None if fresh is None else fresh[event]
+            found = _young(exposures, sums[event], young, supply.asks)
+        elif supply.unit == "item":
+            found = _of_sums(sums[event][..., 1:], supply.asks, supply.least, event)
+        elif author is None:
+            found = "no catalogue beside the log says who made an item"
+        else:
+            totals = _by_group(sums[event], author, int(author.max()) + 1)
+            found = _of_sums(totals, supply.asks, supply.least, event)
+        if isinstance(found, str):
+            absent[name] = found
+        else:
+            columns[supply.unit][name] = found
+    once = frozenset(meta.notes.get(FITTED_ONCE, ()))
+    if author is not None:
+        columns["item"] = {
+            name: _clustered(top, bottom, author) for name, (top, bottom) in columns["item"].items()
+        }
+    tables: dict[Supplied, FitTables] = {}
+    for unit, named in columns.items():
+        if named:
+            own = {n: m for n, m in metrics.items() if m.supply and m.supply.unit == unit}
+            drawn: Supplied = "item" if author is None else "author"
+            tables[unit] = _tables(drawn, tuple(kept), own, named, once)
+    users = dict(zip(kept, exposures.users[index].tolist(), strict=True))
+    return SupplySide(metrics, tables, absent, tuple(kept), users, meta.n_items, n_authors)
+
+
+def _tables(
+    unit: Supplied,
+    arms: tuple[str, ...],
+    metrics: Mapping[str, Metric],
+    columns: Mapping[str, Values],
+    once: frozenset[str],
+) -> FitTables:
+    """What each unit has with each fit; every unit is there in every arm and with every fit."""
+    n_fits = next(iter(columns.values()))[0].shape[1]
+    each = [
+        UnitTable(
+            unit,
+            arms,
+            metrics,
+            {name: np.ascontiguousarray(top[:, fit]) for name, (top, _) in columns.items()},
+            {
+                name: np.ascontiguousarray(bottom[:, fit])
+                for name, (_, bottom) in columns.items()
+                if bottom is not None
+            },
+        )
+        for fit in range(n_fits)
+    ]
+    pooled = each[0] if n_fits == 1 else mean_table(each)
+    return FitTables(pooled, each, crossed=True, fitted_once=once)
+
+
+def _clustered(top: Floats, bottom: Floats | None, author: IntArray) -> tuple[Floats, Floats]:
+    """Sums of items' values `[arms, fits, n_items]` by author; a mean over items becomes a ratio of
+    sums. An item of nobody known is alone.
+    """
+    own = author[1:].copy()
+    alone = np.flatnonzero(own < 0)
+    own[alone] = int(author.max()) + 1 + np.arange(len(alone))
+    n = int(own.max()) + 1
+    whole = np.ones_like(top) if bottom is None else bottom
+    sums = [np.empty((*top.shape[:-1], n)) for _ in range(2)]
+    for into, values in zip(sums, (top, whole), strict=True):
+        for place in np.ndindex(*top.shape[:-1]):
+            into[place] = np.bincount(own, values[place], minlength=n)
+    return sums[0], sums[1]
+
+
+def _by_group(sums: Counts, group: IntArray, n: int) -> Counts:
+    """Sums `[..., n_items + 1]` by the group of each item, `[..., n]`; items of no known group are
+    left out.
+    """
+    known = np.flatnonzero(group >= 0)
+    totals = np.zeros((*sums.shape[:-1], n), dtype=np.int64)
+    for place in np.ndindex(*sums.shape[:-1]):
+        weights = sums[place][known].astype(np.float64)
+        totals[place] = np.bincount(group[known], weights, minlength=n).astype(np.int64)
+    return totals
+
+
+def _of_sums(sums: Counts, asks: str, least: int, event: str) -> Values | str:
+    """Values `[arms, fits, units]` whose mean over units is the share or the Gini coefficient of
+    sums of that shape; why there are none, in words.
+    """
+    if asks == "share":
+        return (sums >= least).astype(np.float64), None
+    if (sums.sum(axis=-1) == 0).any():
+        return f"nothing was {event} in one of the arms"
+    values = np.empty(sums.shape)
+    for place in np.ndindex(*sums.shape[:-1]):
+        values[place] = gini_values(sums[place].astype(np.float64))
+    return values, None
+
+
+def _young(exposures: Exposures, sums: Counts, fresh: Counts | None, asks: str) -> Values | str:
+    """Numerators and denominators `[arms, fits, items]` of a share of sums that young items have;
+    why there are none, in words.
+    """
+    if asks == "fresh":
+        if fresh is None:
+            return "no catalogue beside the log says when items were uploaded"
+        return fresh[..., 1:].astype(np.float64), sums[..., 1:].astype(np.float64)
+    if not exposures.knows_history:
+        return "the log has no history"
+    is_cold = exposures.before[1:] == 0
+    if not is_cold.any():
+        return "the history shows every item of the catalogue"
+    whole = sums[..., 1:].astype(np.float64)
+    return whole * is_cold, whole
+
+
+def gini(sums: Floats) -> float:
+    """The Gini coefficient of sums `[n]` that are not negative: the mean absolute difference of two
+    units (drawn with replacement) over twice the mean (Gini 1912). 0 where all have as many;
+    1 - 1 / n where one has all; NaN where all are 0.
+    """
+    return float(gini_values(sums).mean())
+
+
+def gini_values(sums: Floats) -> Floats:
+    """Per-unit values `[n]` whose mean is the Gini coefficient G of sums `[n]`, and whose variance
+    is that of G to first order: the linearised variable
+
+        z_i = G + (h_i - D) / m - G (x_i - m) / m,
+
+    h_i the mean absolute difference of unit i from all units, D the mean of the h_i, m that of the
+    x_i (Langel & Tillé, "Variance estimation of the Gini index: revisiting a result several times
+    published", JRSS A 2013). NaN where all are 0.
+    """
+    n, mean = len(sums), sums.mean()
+    if not mean > 0:
+        return np.full(n, np.nan)
+    ordered = np.sort(sums)
+    total = np.concatenate(([0.0], np.cumsum(ordered)))
+    below = np.searchsorted(ordered, sums, side="right")
+    away = (sums * (2.0 * below - n) - 2.0 * total[below] + total[-1]) / n
+    spread = away.mean()
+    coefficient = spread / (2.0 * mean)
+    return np.asarray(
+        coefficient + (away - spread) / mean - coefficient * (sums - mean) / mean,
+        dtype=np.float64,
+    )

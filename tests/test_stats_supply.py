@@ -1,0 +1,280 @@
+"""The supply side: values by hand, arms of unequal size, fits, roles; coverage by simulation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.supply import METRICS, World, compared, lifts
+from policies.base import Catalogue
+from policies.time import DAY
+from simulator import report
+from simulator.log.eventlog import EventLog
+from simulator.log.items import ItemFacts
+from simulator.log.metadata import Metadata
+from simulator.log.metrics import METRICS as OF_USERS
+from simulator.log.metrics import MetricError, declarations, declared, metric
+from simulator.report.counts import count
+from simulator.report.gather import gather, with_decision
+from simulator.report.stored import as_json
+from simulator.stats.margins import Margins
+from simulator.stats.supply import Exposures, SupplySide, asked, gini, gini_values, supply_side
+from tests.worlds import feedback_log, interleaved_log, switchback_log, with_fits
+
+
+def small_log(rows: list[tuple[int, int, int, int]], **more: object) -> EventLog:
+    """A log of (arm, user, item, click); arm 0 is the history; 6 items."""
+    arm, user, item, click = map(np.array, zip(*rows, strict=True))
+    order = np.arange(len(rows))
+    columns = {
+        "arm": arm,
+        "user": user,
+        "session": np.zeros(len(rows), dtype=int),
+        "request": order,
+        "position": np.zeros(len(rows), dtype=int),
+        "t": np.where(arm == 0, -DAY, 0) + order,
+        "item": item,
+        "click": click.astype(np.int8),
+    }
+    given = {"arms": ("history", "a", "b"), "n_users": 4, "n_items": 6, "days": 1, "control": "a"}
+    return EventLog.from_columns(columns, Metadata(**{**given, **more}))  # type: ignore[arg-type]
+
+
+ROWS = [
+    (0, 0, 1, 0), (0, 1, 2, 1),
+    (1, 0, 1, 1), (1, 0, 2, 0), (1, 1, 1, 0), (1, 2, 3, 1),
+    (2, 0, 1, 1), (2, 1, 1, 0), (2, 2, 1, 1), (2, 3, 4, 0),
+]  # fmt: skip
+AUTHORS = np.array([-1, 0, 0, 1, 1, 2, -1])
+
+
+def side_of(log: EventLog, items: ItemFacts | None = None) -> SupplySide:
+    exposures = Exposures(log.metadata, items or ItemFacts())
+    count(log, exposures)
+    metrics = {**asked(log.metadata), "authors_shown@3": metric("authors_shown@3")}
+    return supply_side(exposures, metrics)
+
+
+def levels(side: SupplySide, name: str) -> list[float]:
+    found = [side.level(name, arm) for arm in side.arms]
+    return [level.value for level in found if level is not None]
+
+
+def test_by_hand() -> None:
+    uploaded = np.full(7, np.nan)
+    uploaded[[1, 3]] = [-6 * DAY, -8 * DAY]
+    side = side_of(small_log(ROWS), ItemFacts(author=AUTHORS, uploaded=uploaded))
+    assert levels(side, "items_shown") == pytest.approx([3 / 6, 2 / 6])
+    assert levels(side, "items_clicked") == pytest.approx([2 / 6, 1 / 6])
+    assert levels(side, "authors_shown") == pytest.approx([2 / 3, 2 / 3])
+    assert levels(side, "authors_shown@3") == pytest.approx([1 / 3, 1 / 3])
+    assert levels(side, "cold_exposure_share") == pytest.approx([1 / 4, 1 / 4])
+    assert levels(side, "fresh_exposure_share") == pytest.approx([2 / 4, 3 / 4])
+    assert levels(side, "fresh_click_share") == pytest.approx([1 / 2, 1.0])
+    assert levels(side, "item_exposure_gini") == pytest.approx(
+        [gini(np.array(sums, dtype=float)) for sums in ([2, 1, 1, 0, 0, 0], [3, 0, 0, 1, 0, 0])]
+    )
+    assert side.n_authors == 3
+
+
+def test_gini_of_equal_and_of_one_and_its_influence() -> None:
+    assert gini(np.full(7, 3.0)) == pytest.approx(0.0, abs=1e-12)
+    assert gini(np.array([0.0, 0, 0, 5])) == pytest.approx(1 - 1 / 4)
+    assert np.isnan(gini(np.zeros(3)))
+    draws = np.random.default_rng(2).lognormal(0, 1.5, 400)
+    pairs = np.abs(draws[:, None] - draws).mean() / (2 * draws.mean())
+    assert gini(draws) == pytest.approx(pairs, rel=1e-12)
+    # The spread of the linearised values is that of a bootstrap of the units.
+    random = np.random.default_rng(3)
+    again = [gini(draws[random.integers(0, 400, 400)]) for _ in range(2000)]
+    assert gini_values(draws).std() / 20 == pytest.approx(np.std(again), rel=0.06)
+
+
+def test_the_error_is_that_of_a_bootstrap_of_authors() -> None:
+    world = World.draw(400, 80, 5)
+    side = compared(world, 300, (0.6, 1.2), 5)
+    m = side.moments("items_shown", "a", "b")
+    assert m is not None
+    table = side.tables["item"].pooled
+    sums = [table.sums("items_shown", arm) for arm in ("a", "b")]
+    random = np.random.default_rng(1)
+    differences = []
+    for _ in range(3000):
+        pick = random.integers(0, m.n_units, m.n_units)
+        (top, n), (other, _) = ((a[pick].sum(), b[pick].sum()) for a, b in sums)  # type: ignore[index]
+        differences.append((other - top) / n)
+    assert np.sqrt(m.variance) == pytest.approx(np.std(differences), rel=0.06)
+
+
+def test_intervals_cover_other_users_and_other_catalogues() -> None:
+    # The truth of (.6, 1.2) by `python -m benchmarks.supply`; 3.5 standard errors of 100 draws.
+    names = ("items_shown", "item_exposure_gini", "authors_clicked")
+    for same in (True, False):
+        rows = list(lifts(160, (0.6, 1.2), same_catalogue=same))
+        for name in names:
+            truth = np.mean([row[name][0] for row in rows[:60]])
+            covered = np.mean([row[name][1] <= truth <= row[name][2] for row in rows[60:]])
+            assert covered > 0.87, (same, name)
+    null = list(lifts(100, (0.9, 0.9), same_catalogue=True))
+    for name in names:
+        assert np.mean([row[name][3] < 0.05 for row in null]) < 0.13
+
+
+def test_arms_of_unequal_size_are_compared_over_as_many_users() -> None:
+    # One user in five is in arm b; both arms show each user one item of 2,000, drawn evenly.
+    scenario = {"design": {"kind": "split"}, "seed": 3}
+    meta = Metadata(("a", "b"), 3000, 2000, days=1, control="a", scenario=scenario)
+    arm = meta.arm_of_user()
+    assert arm is not None
+    user = np.flatnonzero((arm == 0) | (np.arange(3000) % 4 == 0))
+    random = np.random.default_rng(4)
+    order = np.lexsort((user, arm[user]))
+    columns = {
+        "arm": arm[user][order], "user": user[order], "session": np.zeros(len(user), int),
+        "request": np.zeros(len(user), int), "position": np.zeros(len(user), int),
+        "t": np.zeros(len(user), int), "item": random.integers(1, 2001, len(user)),
+        "click": np.ones(len(user), np.int8),
+    }  # fmt: skip
+    side = side_of(EventLog.from_columns(columns, meta))
+    assert side.users["a"] == side.users["b"]
+    assert side.users["a"] == min(np.bincount(arm))
+
+
+def test_what_is_not_known_has_a_reason() -> None:
+    side = side_of(small_log([row for row in ROWS if row[0] > 0]))
+    assert "no catalogue" in side.absent["authors_shown"]
+    assert "upload" in side.absent["fresh_exposure_share"]
+    assert side.absent["cold_click_share"] == "the log has no history"
+    for log in (interleaved_log(20, 0.5), switchback_log([0, 1], np.ones((3, 2), dtype=int))):
+        content = gather(log, runtime=None, progress=lambda *_: None)
+        assert content.supply is not None
+        assert content.supply.unknown is not None
+        assert not content.supply.rows
+
+
+def test_each_fit_is_counted_alone_and_is_as_random_as_authors() -> None:
+    log = with_fits(feedback_log(60, arms=("a", "b")), 3)
+    side = side_of(log)
+    exposures = Exposures(log.metadata, ItemFacts())
+    count(log, exposures)
+    each = (exposures.shown[:, :, 1:] > 0).mean(axis=2)
+    assert levels(side, "items_shown") == pytest.approx(each.mean(axis=1).tolist())
+    # Any of the fits shows more than one of them does.
+    assert (exposures.shown.sum(axis=1)[:, 1:] > 0).mean() > each.max()
+    result = side.replicated("items_shown", "a", "b")
+    assert result is not None
+    assert result.methods is not None
+    assert result.components is not None
+    content = gather(log, runtime=None, progress=lambda *_: None)
+    assert content.supply is not None
+    assert {one.lift.metric for one in content.supply.methods} >= {"items_shown"}
+
+
+def test_roles_join_the_families_of_users_and_decide() -> None:
+    log = feedback_log(80, arms=("a", "b"))
+    roles = {"items_clicked@8": "success", "click": "success"}
+    content = gather(
+        log,
+        runtime=None,
+        progress=lambda *_: None,
+        roles=roles,  # type: ignore[arg-type]
+        margins=Margins({"item_exposure_gini": 0.5, "items_shown@12": 0.0001}),
+    )
+    assert content.supply is not None
+    row = next(row for row in content.supply.rows if row.metric == "items_clicked@8")
+    assert row.p_adjusted == pytest.approx(min(2 * row.p, 1.0))
+    click = next(row for row, _ in content.decided() if row.metric == "click")
+    assert click.p_adjusted == pytest.approx(min(2 * click.p, 1.0))
+    answers = {margin.metric: margin.answer for margin in content.margins}
+    assert answers["item_exposure_gini"] == "safe"
+    assert answers["items_shown@12"] != "safe"
+    decision = with_decision(content).decision
+    assert decision is not None
+    assert "items_shown@12" in {reason.subject for reason in decision.arms[0].reasons}
+    assert "items shown@12" in decision.arms[0].sentence
+
+
+def test_a_declared_metric_that_is_not_known_is_not_shown_to_be_safe() -> None:
+    content = gather(
+        feedback_log(40, arms=("a", "b")),
+        runtime=None,
+        progress=lambda *_: None,
+        roles={"click": "success"},
+        margins=Margins({"authors_shown": 0.1}),
+    )
+    assert [margin.answer for margin in content.margins] == ["no data"]
+    decision = with_decision(content).decision
+    assert decision is not None
+    assert decision.answer == "hold"
+
+
+def test_the_log_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = small_log(ROWS)
+    walks = []
+    plain = EventLog.batches
+
+    def counted(self: EventLog, columns: list[str] | None = None, rows: int = 1 << 20) -> object:
+        walks.append(columns)
+        return plain(self, columns, rows)
+
+    monkeypatch.setattr(EventLog, "batches", counted)
+    count(log, Exposures(log.metadata, ItemFacts()))
+    assert len(walks) == 1
+
+
+def test_batches_do_not_matter() -> None:
+    log = feedback_log(30, arms=("a", "b"))
+    found = []
+    for rows in (7, 1 << 20):
+        exposures = Exposures(log.metadata, ItemFacts())
+        for batch in log.batches(list(exposures.columns), rows):
+            exposures.add(batch)
+        found.append((exposures.shown, exposures.clicked))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.array_equal(found[0][1], found[1][1])
+
+
+def test_groups_of_real_data_begin_at_one() -> None:
+    codes = np.array([0, 0, 5, 5, 9])
+    catalogue = Catalogue(2, 4, {"author": codes, "uploaded": np.full(5, 3.0)})
+    real = ItemFacts.of(catalogue, first=1)
+    made = ItemFacts.of(catalogue, first=0)
+    assert real.author is not None
+    assert made.author is not None
+    assert real.author.tolist() == [-1, -1, 0, 0, 1]
+    assert made.author.tolist() == [-1, 0, 1, 1, 2]
+    assert real.uploaded is not None
+    assert real.uploaded[1] == -3 * DAY
+
+
+def test_names() -> None:
+    assert metric("authors_shown@25").supply == dataclasses.replace(
+        metric("authors_shown").supply,
+        least=25,  # type: ignore[type-var]
+    )
+    assert metric("item_click_gini").higher_is_better is False
+    with pytest.raises(MetricError, match="whole number"):
+        metric("items_shown@0")
+    with pytest.raises(MetricError, match="did you mean 'items_shown'"):
+        metric("item_shown")
+    with pytest.raises(MetricError, match="margin"):
+        declared(
+            {"authors_shown": metric("authors_shown")},
+            declarations(None, {"authors_shown": "guardrail"}),
+        )
+    assert set(METRICS).isdisjoint(OF_USERS)
+
+
+def test_the_report_says_it_everywhere(tmp_path: Path) -> None:
+    log = feedback_log(60, arms=("a", "b"))
+    content = report.write(log, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "## Supply side" in text
+    assert "of the catalogue" in text
+    assert 'id="supply"' in page
+    assert as_json(report.load(tmp_path)) == as_json(content)
+    assert content.supply is not None
