@@ -115,6 +115,7 @@ def lifts(
     choices, table_rows = choices or Choices(), as_rows(frame)
     if are_moments(table_rows.columns, user):
         moments = from_moments(table_rows, metrics=metrics, covariates=covariates, arm=arm)
+        known = moments.metrics
         rows = of_moments.lifts(moments, named(moments, control), choices)
     else:
         table = from_frame(
@@ -128,6 +129,7 @@ def lifts(
         )
         if predictors is not None:
             table = with_predictions(table)
+        known = table.metrics
         rows = verdict.lifts(
             table,
             named(table, control),
@@ -137,7 +139,7 @@ def lifts(
         )
     columns = {key: [getattr(row, key) for row in rows] for key in verdict.ROW}
     columns["verdict"] = [row.words for row in rows]
-    directions = {name: metric.higher_is_better for name, metric in table.metrics.items()}
+    directions = {name: metric.higher_is_better for name, metric in known.items()}
     return lift_frame.lifts(columns, directions)
 
 
