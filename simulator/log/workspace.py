@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,11 @@ class RunError(ValueError):
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide bytes; none is imported."""
-    found = {name: metadata.version(name) for name in DECIDING}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **{name: _version(name) for name in DECIDING}}
+
+
+# Read once: a run of many worlds asks for them several times in each.
+_version = cache(metadata.version)
 
 
 OF_A_DAY = "-day-"

@@ -651,17 +651,19 @@ def best_unseen(
     items: Ints,
     scores: Any,
 ) -> None:
-    """Fill `items` `[k]` and `scores` `[k]` with the first of `order` `[m]`, and their `value`,
-    that are not in `seen`.
+    """Fill `items` and `scores` `[B, k]` with the first of each row of `order` `[B, m]`, and their
+    `value`, that are not in that row of `seen` `[B, S]`.
     """
-    gone = np.zeros(n_items + 1, dtype=np.bool_)
-    for i in seen:
-        if 0 < i <= n_items:
-            gone[i] = True
-    place = 0
-    for rank in range(len(order)):
-        if place == len(items):
-            break
-        if not gone[order[rank]]:
-            items[place], scores[place] = order[rank], value[rank]
-            place += 1
+    gone = np.full(n_items + 1, -1, dtype=np.int64)
+    for b in range(len(order)):
+        for i in seen[b]:
+            if 0 < i <= n_items:
+                gone[i] = b
+        place = 0
+        for rank in range(order.shape[1]):
+            if place == items.shape[1]:
+                break
+            item = order[b, rank]
+            if gone[item] != b:
+                items[b, place], scores[b, place] = item, value[b, rank]
+                place += 1

@@ -162,9 +162,16 @@ class Production(Yardstick):
         items = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         depth = min(k + histories.seen.shape[1], users.n_items)
-        for b, user in enumerate(self.inhabitants(histories.user)):
-            order, value = self._estimated(users.known(int(user), self.refresh), depth)
-            kernel.best_unseen(order, value, histories.seen[b], users.n_items, items[b], scores[b])
+        estimated = [
+            self._estimated(users.known(user, self.refresh), depth)
+            for user in self.inhabitants(histories.user).tolist()
+        ]
+        if estimated:
+            order, value = (
+                np.concatenate([column[:depth] for column in columns]).reshape(-1, depth)
+                for columns in zip(*estimated, strict=True)
+            )
+            kernel.best_unseen(order, value, histories.seen, users.n_items, items, scores)
         return Slates(items, scores)
 
     def _estimated(
