@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,8 +155,31 @@ def test_a_handful_of_fits_is_no_population() -> None:
     assert fit_audit.fit_audit(few, "a", repetitions=100) == ()
     some = fit_audit.fit_audit(lived(0.4, n_fits=12), "a", repetitions=100, n=100)
     assert {row.n_fits for row in some} == {3}
-    with pytest.raises(units.TableError, match=r"which it takes 12 or more"):
+    with pytest.raises(units.TableError, match=r"drawn from 12 or more, and this run has 11\. Run"):
         audits.audit(few, "a", analyses=["methods"])
+    assert fit_audit.audited_arms(few, (2,)) == ("a", "b")
+    assert fit_audit.fit_audit(few, "a", repetitions=100, n=100, sizes=(2,))
+
+
+def test_what_cannot_be_audited_of_the_methods_is_said_with_what_to_do() -> None:
+    every = lived(0.4, n_fits=4)
+    one = replace(every, fits=(), lives=())
+    divided = replace(every, lives=(), fit_of_user=np.arange(N_USERS) % 4)
+    counts = replace(every, fitted_once=frozenset({"a", "b"}))
+    remedy = "Run the scenario with `fits: {number: 12, design: crossed}` or more."
+    for days, why in (
+        (one, f"This run has one fit of each policy.* {remedy}"),
+        (divided, f"The users of this run are divided over its 4 fits, .* {remedy}"),
+        (every, f"this run has 4. {remedy}"),
+        (counts, "their models are their methods"),
+    ):
+        with pytest.raises(units.TableError, match=why.replace("{", r"\{")):
+            audits.audit(days, "a", analyses=["methods"])
+        whole = audits.audit(days, "a", repetitions=100, sizes=(50,))
+        text = " ".join(str(block) for block in blocks(whole))
+        assert "The verdict on methods" in text
+        assert f"Not audited. {whole.without_methods}" in text
+        assert not audits.audit(days, "a", repetitions=100, analyses=["Welch"]).without_methods
 
 
 def test_the_audit_of_methods_lies_beside_the_report(tmp_path: Path) -> None:

@@ -209,6 +209,9 @@ def blocks(result: Audit) -> Iterator[Block]:
     if result.methods:
         yield Heading("The verdict on methods")
         yield from of_methods(result.methods)
+    elif result.without_methods:
+        yield Heading("The verdict on methods")
+        yield Words(f"Not audited. {result.without_methods}", note=True)
     if result.decisions:
         yield Heading("The decision")
         yield from of_decisions(result.decisions)

@@ -30,7 +30,14 @@ from simulator.stats.analyses import (
     resampled,
 )
 from simulator.stats.decision_audit import AuditedDecision, decision_audit
-from simulator.stats.fit_audit import FITS, REPETITIONS, AuditedMethods, fit_audit
+from simulator.stats.fit_audit import (
+    FITS,
+    REPETITIONS,
+    AuditedMethods,
+    fit_audit,
+    is_methods_asked,
+    why_not,
+)
 from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import ROOM, Outcomes, Rate, draws, outcomes
@@ -142,7 +149,16 @@ class Planted:
 
 @dataclass(frozen=True)
 class Audit:
-    """The whole audit of a run."""
+    """The whole audit of a run.
+
+    Attributes:
+        control: the arm that the others are compared with.
+        repetitions: samples of each size.
+        n_users: that samples are drawn from.
+        rows, planted, wrong, looking, methods, decisions: what was counted.
+        without_methods: why nothing was counted of the verdict on methods; "" where it was, and
+            where it was not asked for.
+    """
 
     control: str
     repetitions: int
@@ -153,6 +169,7 @@ class Audit:
     looking: tuple[Looking, ...]
     methods: tuple[AuditedMethods, ...] = ()
     decisions: tuple[AuditedDecision, ...] = ()
+    without_methods: str = ""
 
 
 @dataclass
@@ -286,12 +303,15 @@ def audit(
             seed=seed,
             progress=progress,
         )
+    is_of_methods = is_methods_asked(analyses, fits)
+    without_methods = why_not(days, fits) if is_of_methods and not methods else ""
     if not counted and not methods and not decided:
+        if without_methods:
+            raise TableError(f"the verdict on methods cannot be audited here. {without_methods}")
         raise TableError(
             f"no analysis is called {' or '.join(analyses)}; there are"
             f" {', '.join(a.name for a in every)}; methods, in a run of twins who live with every"
-            f" fit, of which it takes {ROOM * min(fits)} or more; and decision, in a run with a"
-            " success metric"
+            " fit; and decision, in a run with a success metric"
         )
     treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
     names = [m for m in days.metrics if m not in days.missing]
@@ -337,7 +357,7 @@ def audit(
         ]
     wrong = () if analyses else wrong_analyses(days, control, repetitions, seed)
     looks = () if analyses else looking(days, control, repetitions, seed)
-    found = tuple(rows), tuple(planted), wrong, looks, methods, decided
+    found = tuple(rows), tuple(planted), wrong, looks, methods, decided, without_methods
     return Audit(control, repetitions, days.n_users, *found)
 
 

@@ -210,18 +210,54 @@ class _Verdicts:
         self.methods.append(result.methods)
 
 
-def audited_arms(days: UserDays) -> tuple[str, ...]:
-    """Arms whose method can be audited: trained often enough, in a log of twins who live with every
-    fit.
+def audited_arms(days: UserDays, sizes: Sequence[int] = FITS) -> tuple[str, ...]:
+    """Arms whose method can be audited: trained often enough for the smallest of `sizes`, in a log
+    of twins who live with every fit.
     """
     if not days.lives or days.assigned is not None or days.switched is not None:
         return ()
-    often = min(FITS) * ROOM
+    often = min(sizes) * ROOM
     return tuple(
         arm
         for arm, number in zip(days.arms, days.fits, strict=True)
         if number >= often and arm not in days.fitted_once
     )
+
+
+def why_not(days: UserDays, sizes: Sequence[int] = FITS) -> str:
+    """Why the verdict on methods of a run cannot be audited, and what to do about it; "" where it
+    can be.
+    """
+    most, least = max(days.fits, default=1), ROOM * min(sizes)
+    learned = [arm for arm in days.arms if arm not in days.fitted_once]
+    remedy = f"Run the scenario with `fits: {{number: {least}, design: crossed}}` or more."
+    if not learned:
+        return (
+            "The policies of this run draw nothing in training, so that their models are their"
+            " methods."
+        )
+    if most < 2:
+        return (
+            "This run has one fit of each policy: of one that draws in training it is not known"
+            f" what another training would bring. {remedy}"
+        )
+    if not days.lives:
+        return (
+            f"The users of this run are divided over its {most} fits, so that nobody has lived with"
+            f" two fits of a method. {remedy}"
+        )
+    if most < least:
+        return (
+            f"Samples of {min(sizes)} fits are drawn from {least} or more, and this run has"
+            f" {most}. {remedy}"
+        )
+    return ""
+
+
+def is_methods_asked(analyses: Sequence[str], sizes: Sequence[int] = FITS) -> bool:
+    """Whether some of the verdicts on methods have one of these in their names."""
+    kinds = product(Assignment, DEALINGS, sizes)
+    return any(is_asked(name_of(*kind), analyses) for kind in kinds)
 
 
 def fit_audit(
@@ -251,7 +287,7 @@ def fit_audit(
         analyses: count only those whose name has one of these in it.
         progress: called as ("methods", samples done, samples, {}).
     """
-    own = [arm for arm in audited_arms(days) if not arms or arm in arms]
+    own = [arm for arm in audited_arms(days, sizes) if not arms or arm in arms]
     if not own:
         return ()
     people = FitPopulation(days)
