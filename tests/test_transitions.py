@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from policies.base import Catalogue, Fitting, Histories, Sequences, right_aligned
+from policies.elementary import powers
 from policies.transitions import Transitions
 
 
@@ -113,3 +115,25 @@ def test_the_floor_of_beauty(data_root: Path) -> None:
         gains[rows] = policy.recall(histories, 10, 0).items == target[rows, None]
     assert gains.sum() / len(users) >= 0.0756
     assert (gains / np.log2(np.arange(10) + 2)).sum() / len(users) >= 0.0491
+
+
+def test_scores_are_the_sparse_products_bit_for_bit() -> None:
+    """As scipy computes them: terms of the similar items in the order of clicks, then the moves."""
+    rng = np.random.default_rng(5)
+    users = [rng.integers(1, 61, rng.integers(0, 40)).tolist() for _ in range(120)]
+    policy = Transitions(neighbours=15, length=20, decay=0.9, markov=0.3).fit(
+        log(users), Catalogue(120, 60), Fitting()
+    )
+    items, clicked = rng.integers(0, 61, (70, 30)), rng.random((70, 30)) < 0.7
+    asked = Histories(np.arange(70), np.zeros(70, np.int64), items, clicked, items)
+    clicks = asked.clicks(20)
+    weights = powers(0.9, np.arange(19, -1, -1)) * (clicks > 0)
+    read, last = np.zeros((2, 70, 20, 61), np.float32)
+    for row, place in np.argwhere(clicks > 0):
+        read[row, place, clicks[row, place]] = weights[row, place]
+    last[np.arange(70), 0, clicks[:, -1]] = 0.3 * (clicks[:, -1] > 0)
+    expected = np.zeros((70, 61), np.float32)
+    for place in range(20):
+        expected += sparse.csr_array(read[:, place]) @ policy.similar_.toarray()
+    expected += sparse.csr_array(last[:, 0]) @ policy.moves_.toarray()
+    assert policy.scores(asked).tobytes() == expected.tobytes()
