@@ -9,6 +9,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from simulator import report
 from simulator.cli.audit import content as audit_content
 from simulator.log.eventlog import EventLog
+from simulator.log.metrics import Declared, declared
 from simulator.page.blocks import Fold, Table
 from simulator.page.html import page
 from simulator.page.markdown import markdown
@@ -47,13 +49,10 @@ def a_paired_run(home: Path) -> Content:
     margins, resampling.
     """
     log = feedback_log(n_users=120)
+    days = units.read(paired_log(n_users=80), ("click", "watch_time"))
+    days = replace(days, metrics=declared(days.metrics, {"click": Declared(role="success")}))
     found = audit_content(
-        audits.audit(
-            units.read(paired_log(n_users=80), ("click", "watch_time")),
-            "a",
-            repetitions=100,
-            sizes=(20, 80),
-        )
+        audits.audit(days, "a", repetitions=100, sizes=(20, 80), decision_repetitions=20)
     )
     (home / "audit.json").write_text(json.dumps(found))
     estimate = {"estimator": "snips", "value": 0.41, "low": 0.40, "high": 0.42}

@@ -92,9 +92,9 @@ def test_tables_of_a_sample_are_those_of_the_users_and_fits_drawn(
     dealing: Dealing, assignment: fit_audit.Assignment
 ) -> None:
     days = lived(0.4, metrics=("click", "click_rate"))
-    people = fit_audit._Population(days)
+    people = fit_audit.FitPopulation(days)
     generator = np.random.default_rng(1)
-    sample = fit_audit._draw(people, generator, 3, 50, dealing, assignment)
+    sample = fit_audit.draw_sample(people, generator, 3, 50, dealing, assignment)
     tables = sample.tables(("a", "b"), sample.fits)
     by_fit = np.stack([life.terms["click"][..., 0] for life in days.lives])
     shown = np.stack([life.terms["impressions"][..., 0] for life in days.lives])
@@ -123,7 +123,7 @@ def test_tables_of_a_sample_are_those_of_the_users_and_fits_drawn(
 
 def test_the_true_lift_is_that_of_all_fits_and_users() -> None:
     days = lived(0.4, metrics=("click", "click_rate"))
-    people = fit_audit._Population(days)
+    people = fit_audit.FitPopulation(days)
     table = days.by("user")
     for metric in ("click", "click_rate"):
         sums = [table.sums(metric, arm) for arm in ("a", "b")]
