@@ -212,21 +212,21 @@ class Chosen:
     Attributes:
         taken: how often it took a policy.
         worse: how often that was worse than the policy that wrote the log.
-        held: how often what it promised was not more than the truth.
+        broken: how often it promised more than the truth.
         truth: true lift of what it took (0 where it took none), summed.
         promise: the lift that it promised, summed over those taken.
     """
 
     taken: int = 0
     worse: int = 0
-    held: int = 0
+    broken: int = 0
     truth: float = 0.0
     promise: float = 0.0
 
     def add(self, promise: float, truth: float) -> None:
         self.taken += 1
         self.worse += truth < 0
-        self.held += promise <= truth
+        self.broken += promise > truth
         self.truth += truth
         self.promise += promise
 
@@ -263,12 +263,12 @@ def main() -> None:
             print(f" {one.total:6}  {gains[0]:12.2f} {gains[1]:6.2f} {one.wider:20}", flush=True)
     print("\nchoosing among policies of the world of single items, by ips")
     print(f"{'policies':>8} {'by':17} {'taken':>6} {'worse':>6} {'true lift':>10} ", end="")
-    print(f"{'promised':>9} {'promise held':>13}")
+    print(f"{'promised':>9} {'more than true':>15}")
     for policies in (4, 16):
         for by, one in choices(policies, count).items():
             print(f"{policies:8} {by:17} {one.taken / count:6.1%} {one.worse / count:6.1%}", end="")
             print(f" {one.truth / count:+10.2%} {one.promise / one.taken:+9.2%}", end="")
-            print(f" {one.held / one.taken:13.1%}", flush=True)
+            print(f" {one.broken / count:15.1%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def ran(found: Evaluation) -> set[str]:
             },
         ),
         ("marginal", 2, {"matching", "dm", "iips", "pseudo_inverse"}),
-        ("unknown", 2, {"matching"}),
+        ("unknown", 2, {"matching", "cips", "cdr"}),
     ],
 )
 def test_the_kind_of_propensities_decides_which_estimators_run(
@@ -742,7 +742,9 @@ def test_settings_name_an_unknown_estimator() -> None:
 
 
 @pytest.mark.data
-def test_kuairand_by_matching_only_and_flagged(data_root: Path, tmp_path: Path) -> None:
+def test_kuairand_by_what_needs_no_propensities_and_flagged(
+    data_root: Path, tmp_path: Path
+) -> None:
     done = CliRunner().invoke(
         command,
         [
@@ -760,7 +762,7 @@ def test_kuairand_by_matching_only_and_flagged(data_root: Path, tmp_path: Path) 
     (result,) = json.loads((tmp_path / "replay.json").read_text())
     (policy,) = result["policies"]
     names = {row["estimator"] for row in policy["estimates"] if row["refused"] is None}
-    assert names == {"matching", "recalled"}
+    assert names == {"matching", "recalled", "cips", "cdr"}
     assert result["propensity"] == "unknown"
     assert policy["verdict"] == "weak"
     assert any("inherits the logging policy's bias" in reason for reason in policy["reasons"])

@@ -4,7 +4,7 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -218,6 +218,7 @@ class Findings:
             NaN where there is none.
         own: the estimate's own interval.
         count: sum of the estimate's denominators (matched impressions, clicks, rounds).
+        checks: `[U]` sums by unit of the columns that the estimator asked for (`Estimator.checks`).
     """
 
     facts: ReplayFacts
@@ -226,6 +227,7 @@ class Findings:
     residual: EstimateInterval
     own: EstimateInterval
     count: float
+    checks: Mapping[str, DoubleArray] = field(default_factory=dict)
 
 
 def weighted(findings: Findings, *, self_normalised: bool) -> EstimateVerdict:
@@ -258,7 +260,7 @@ def weighted(findings: Findings, *, self_normalised: bool) -> EstimateVerdict:
         poor.append(f"only {summary.events} rounds with a reward carry it")
     if summary.coverage < COVERAGE:
         poor.append(f"the log shows only {summary.coverage:.0%} of what the target shows")
-    return _finish(findings, bad, poor)
+    return finished(findings, bad, poor)
 
 
 def modelled(findings: Findings) -> EstimateVerdict:
@@ -283,7 +285,7 @@ def modelled(findings: Findings) -> EstimateVerdict:
         )
     if summary.coverage < COVERAGE:
         poor.append(f"the log shows only {summary.coverage:.0%} of what the target shows")
-    return _finish(findings, bad, poor)
+    return finished(findings, bad, poor)
 
 
 def matched(findings: Findings, *, fair: bool) -> EstimateVerdict:
@@ -301,10 +303,10 @@ def matched(findings: Findings, *, fair: bool) -> EstimateVerdict:
             "the log did not choose uniformly at random: the figure inherits the logging policy's"
             " bias"
         )
-    return _finish(findings, bad, poor)
+    return finished(findings, bad, poor)
 
 
-def _finish(findings: Findings, bad: list[str], poor: list[str]) -> EstimateVerdict:
+def finished(findings: Findings, bad: list[str], poor: list[str]) -> EstimateVerdict:
     """What any estimate is held to: an interval with a width, not too wide, and a log that does not
     drift.
     """

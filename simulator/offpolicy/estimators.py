@@ -8,6 +8,7 @@ units and intervals are made elsewhere.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +35,8 @@ class Estimator(ABC):
     """Where weights are cut, switched or shrunk; infinite: nowhere."""
     model: ClassVar[bool] = False
     """It uses the reward model."""
+    places: ClassVar[bool] = False
+    """It uses the attention that places get (`RewardTable.attention`)."""
     normalised: ClassVar[bool] = False
     """What enters with a weight is divided by the mean weight."""
 
@@ -63,6 +66,12 @@ class Estimator(ABC):
         moves with the estimate: lifts are adjusted by it. None: there is none.
         """
         return e.weight
+
+    def checks(self, e: Evidence) -> Mapping[str, DoubleArray]:
+        """Columns `[R]` of its own by which it is judged; it finds their sums by unit in
+        `Findings.checks`.
+        """
+        return {}
 
     def judge(self, findings: Findings) -> EstimateVerdict:
         """May the estimate be believed? By default it is judged by the weights that it rests on."""

@@ -102,6 +102,39 @@ class Evidence:
         return self.model.expected(self.rounds, self.target)
 
     @cached_property
+    def click_weight(self) -> DoubleArray:
+        """How much likelier each logged item is looked at where the target puts it than where it
+        stood, `[R, K]`; 0 where the target does not show it.
+        """
+        attention = self._attention
+        moved = np.zeros(self.rounds.item.shape)
+        for d in range(self.target.slates.shape[1]):
+            for place in range(self.rounds.length):
+                same = self.target.slates[:, d, place, None] == self.rounds.item
+                moved += same * (self.share[:, d] * attention[:, place])[:, None]
+        weight: DoubleArray = moved / attention
+        return weight
+
+    @cached_property
+    def overlap(self) -> DoubleArray:
+        """Share of the attention to the target's slate that falls on items of the logged slate,
+        `[R]`.
+        """
+        attention = self._attention
+        shown = (self.target.slates > 0) * attention[:, None, :] * self.share[:, :, None]
+        met = (self.click_weight * attention).sum(axis=1)
+        total = shown.sum(axis=(1, 2))
+        share: DoubleArray = np.divide(met, total, out=np.zeros(len(self)), where=total > 0)
+        return share
+
+    @cached_property
+    def _attention(self) -> DoubleArray:
+        """The attention that each place gets, `[R, K]`."""
+        assert self.model is not None
+        at_place: DoubleArray = self.model.attention[self.rounds.position]
+        return at_place
+
+    @cached_property
     def residual(self) -> DoubleArray:
         """Reward of the logged slate less its prediction, `[R]`."""
         left: DoubleArray = self.total - self.predicted.sum(axis=1)

@@ -233,8 +233,9 @@ def replay_log(
         contexts=options.contexts,
         chunk=options.chunk,
     )
-    since = _since(title, log, arm, options.test_days)
-    stream = replace(probe, since=since)
+    since, drawn = _extent(title, log, arm, options.test_days)
+    # A policy that draws nothing has no propensities, whatever the other arms of its log have.
+    stream = replace(probe, since=since, propensity=None if drawn else "unknown")
     known = catalogue or Catalogue(log.metadata.n_users, log.metadata.n_items)
     sequences = training(log, arm, since, options.fit_days)
     if not len(sequences.items):
@@ -338,22 +339,24 @@ def training(log: EventLog, arm: str | None, before: int, days: int | None) -> S
     return EventLog(log.metadata, pa.concat_tables(kept)).sequences(arm)
 
 
-def _since(title: str, log: EventLog, arm: str | None, test_days: int) -> int:
+def _extent(title: str, log: EventLog, arm: str | None, test_days: int) -> tuple[int, bool]:
     """Where the rounds begin, ms: at 0, or `test_days` days before the end of a log that has all
-    its rows on one side of 0.
+    its rows on one side of 0; and whether any impression of the arm has a propensity.
     """
     index = 0 if arm is None else log.metadata.arms.index(arm)
-    low, high = np.iinfo(np.int64).max, np.iinfo(np.int64).min
-    for batch in log.batches(["arm", "t"]):
-        t = batch["t"].filter(pc.equal(batch["arm"], index))
+    low, high, drawn = np.iinfo(np.int64).max, np.iinfo(np.int64).min, False
+    for batch in log.batches(["arm", "t", "propensity"]):
+        mine = pc.equal(batch["arm"], index)
+        t = batch["t"].filter(mine)
         if len(t):
             extremes = pc.min_max(t).as_py()
             low, high = min(low, extremes["min"]), max(high, extremes["max"])
+            drawn = drawn or pc.count(batch["propensity"].filter(mine)).as_py() > 0
     if high < low:
         raise ReplayError(f"{title}: no impressions of arm {arm or log.metadata.arms[0]!r} there")
     if low < 0 <= high:
-        return 0
-    return int((high // DAY + 1 - test_days) * DAY)
+        return 0, drawn
+    return int((high // DAY + 1 - test_days) * DAY), drawn
 
 
 def _named(progress: Progress, label: str) -> Progress:

@@ -131,12 +131,16 @@ class Evaluation:
     @property
     def precedence(self) -> tuple[str, ...]:
         """The estimators that ran, the one to read first first, by a fixed order: doubly robust for
-        the log's kind of slate, then weights, then matching. Others are not among them.
+        the log's kind of slate, then weights, then matching; without propensities the doubly robust
+        estimate by clicks, where it is not unusable, then matching. Others are not among them.
         """
         order = ("dr", "ips") if self.facts.length == 1 else ("cascade_dr", "rips", "iips")
-        last = (
-            ("recalled", "matching") if self.facts.kind == "unknown" else ("matching", "recalled")
-        )
+        last: tuple[str, ...] = ("matching", "recalled")
+        if self.facts.kind == "unknown":
+            believed = any(
+                e.estimator == "cdr" and e.word not in (None, "unusable") for e in self.estimates
+            )
+            last = ("cdr", "recalled", "matching") if believed else ("recalled", "matching")
         ran = {e.estimator for e in self.estimates if e.refused is None}
         return tuple(name for name in (*order, *last) if name in ran)
 
@@ -206,6 +210,7 @@ class _Case:
         self.mass: DoubleArray | None = None
         self.shown: dict[str, DoubleArray] = {}
         self.terms: dict[str, int] = {}
+        self.checks: dict[str, tuple[str, ...]] = {}
 
     def add(self, chunk: Rounds) -> None:
         """Ask the target about a chunk, and add every estimator's terms."""
@@ -224,7 +229,7 @@ class _Case:
                 "weight": np.nan_to_num(weight),
             },
         )
-        self._add_variates(unit, e)
+        self._add_asides(unit, e)
         for estimator in self.running:
             for i, (above, below) in enumerate(estimator.ratios(e)):
                 label = estimator.label
@@ -238,13 +243,18 @@ class _Case:
         if self.settings.modelled and chunk.kind != "unknown":
             self.sums.add(unit, {"residual": weight * e.residual})
 
-    def _add_variates(self, unit: IntArray, e: Evidence) -> None:
-        """Add the control variate of every estimator that has one."""
+    def _add_asides(self, unit: IntArray, e: Evidence) -> None:
+        """Add the control variate of every estimator that has one, and what it is judged by."""
         for name in self.settings.estimators:
-            if name not in self.refused:
-                variate = self.settings.family(name)[0].control_variate(e)
-                if variate is not None:
-                    self.sums.add(unit, {(name, "variate"): variate})
+            if name in self.refused:
+                continue
+            first = self.settings.family(name)[0]
+            variate = first.control_variate(e)
+            if variate is not None:
+                self.sums.add(unit, {(name, "variate"): variate})
+            columns = first.checks(e)
+            self.checks[name] = tuple(columns)
+            self.sums.add(unit, {(name, "check", key): value for key, value in columns.items()})
 
     def _add_gradients(self, e: Evidence) -> None:
         """Add how often the target shows each cell of the model, and with which weight each
@@ -267,8 +277,10 @@ class _Case:
         normalised = next(
             estimator.normalised for estimator in self.running if estimator.label == label
         )
-        weight = self.sums["weight"].sum()
-        scale = self.sums["rounds"].sum() / weight if normalised and weight > 0 else 1.0
+        scale = 1.0
+        if normalised:
+            weight = self.sums[label, "below", self.terms[label] - 1].sum()
+            scale = self.sums["rounds"].sum() / weight if weight > 0 else 1.0
         moved: DoubleArray = self.mass - scale * self.shown[label]
         return moved
 
@@ -340,8 +352,11 @@ class _Case:
             pick = chosen[name]
             own_interval = delta(pick.ratios, self.settings.level)
             count = float(pick.ratios.denominators.sum())
+            checks = {key: self._column((name, "check", key))[:, 0] for key in self.checks[name]}
             verdict = pick.estimator.judge(
-                Findings(self.facts, self.weights, mean_weight, residual, own_interval, count)
+                Findings(
+                    self.facts, self.weights, mean_weight, residual, own_interval, count, checks
+                )
             )
             estimates.append(
                 self._estimate(name, pick, resampled[at : at + len(pick.both())], verdict)
@@ -402,6 +417,8 @@ class _Case:
         if len(members) == 1:
             return _Pick(members[0], ratios[members[0].label])
         last = ratios[members[-1].label]
+        if np.isinf(members[0].threshold):
+            return _Pick(members[0], ratios[members[0].label], last)
         curve, errors = [], []
         for member in members:
             one = ratios[member.label]

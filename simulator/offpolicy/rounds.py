@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from policies.base import DoubleArray, Histories, IntArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
 from simulator.log.kinds import FEEDBACK
-from simulator.log.metadata import KEY, LogError, Propensity
+from simulator.log.metadata import HISTORY, KEY, LogError, Propensity
 from simulator.log.rules import INSPECTED
 from simulator.log.schema import column_values
 
@@ -100,7 +101,11 @@ class Stream:
         arm: name of the arm, or None for the only one.
         since: ms; only requests with t >= since are rounds (earlier ones still fill histories).
             None: all.
-        history: impressions of the past that a policy is given; 0 where no policy is asked.
+        history: impressions of the past that a policy is given; 0 where no policy is asked. Of an
+            arm of a run, the past begins in the log's arm `history`, which all arms share.
+        seen: impressions of the past that may not be recalled again; None: those of `history`.
+        propensity: what propensities mean, where it is not what the metadata says (an arm whose
+            policy drew nothing has none); None: what it says.
         chunk: impressions held at once.
         contexts: how many levels of past click share the reward model may tell apart (1: none).
         by: what a round is: a request, or a whole session (its positions are then counted through
@@ -115,6 +120,8 @@ class Stream:
     arm: str | None = None
     since: int | None = None
     history: int = 0
+    seen: int | None = None
+    propensity: Propensity | None = None
     chunk: int = 1 << 18
     contexts: int = 1
     by: Literal["request", "session"] = "request"
@@ -153,7 +160,7 @@ class Stream:
             LogError: a row that breaks a rule (order, duplicate, user, item, time, propensity),
                 named by file and row.
         """
-        past = max(self.history, _CONTEXT_PAST if self.contexts > 1 else 0)
+        past = self._past
         tail: Columns = {}
         done = 0
         for columns, whole in self._chunks():
@@ -161,7 +168,9 @@ class Stream:
                 columns = {
                     name: np.concatenate((tail[name], column)) for name, column in columns.items()
                 }
-            starts, user_begin = _number(columns, self.by, int(tail["step"][0]) if tail else 0)
+            first = None if self._before is None else self._before.steps
+            before = int(tail["step"][0]) if tail else None
+            starts, user_begin = _number(columns, self.by, before, first)
             ends = np.append(starts[1:], len(columns["row"]))
             fresh = starts >= done
             if not whole:  # the last request may go on in the next chunk
@@ -172,6 +181,38 @@ class Stream:
             keep = max(int(user_begin[last]), last - past)
             tail = {name: column[keep:] for name, column in columns.items()}
             done = last - keep
+
+    @property
+    def _past(self) -> int:
+        """Impressions of the past that are looked at, for a policy or for the context."""
+        asked = max(self.history, self.seen or 0)
+        return max(asked, _CONTEXT_PAST if self.contexts > 1 else 0)
+
+    @cached_property
+    def _before(self) -> Before | None:
+        """What each user was shown before the arm began; None where the arm has no such past."""
+        arms = self.log.metadata.arms
+        if self.arm in (None, HISTORY) or HISTORY not in arms or not self._past:
+            return None
+        shape = self.log.metadata.n_users, self._past
+        found = Before(
+            np.zeros(shape, np.int32), np.zeros(shape, np.bool_), np.zeros(shape[0], int)
+        )
+        history = replace(
+            self,
+            reward="click",
+            arm=HISTORY,
+            since=None,
+            history=self._past,
+            seen=None,
+            propensity="unknown",
+            contexts=1,
+            by="request",
+            uniform=None,
+        )
+        for rounds in history:
+            found.add(rounds)
+        return found
 
     def _chunks(self) -> Iterator[tuple[Columns, bool]]:
         """The arm's rows as numpy columns, checked, and whether they are the last ones."""
@@ -249,7 +290,7 @@ class Stream:
         """Rounds of the rows `cells` `[R, K]`, shown at `position` `[R, K]` in requests that start
         at `at` `[R]`.
         """
-        histories = _histories(columns, at, begin, past) if past else None
+        histories = _histories(columns, at, begin, past, self._before) if past else None
         t = columns["t"][at]
         return Rounds(
             columns["user"][at],
@@ -260,13 +301,26 @@ class Stream:
             columns["item"][cells],
             columns["reward"][cells],
             columns["propensity"][cells],
-            self.log.metadata.propensity,
+            self.propensity or self.log.metadata.propensity,
             (
                 _levels(histories, self.contexts)
                 if histories is not None
                 else np.zeros(len(at), dtype=np.int64)
             ),
-            histories if self.history else None,
+            self._given(histories),
+        )
+
+    def _given(self, histories: Histories | None) -> Histories | None:
+        """What a policy is given of the past that was looked at."""
+        if histories is None or not self.history:
+            return None
+        seen = self.history if self.seen is None else self.seen
+        past = histories.items.shape[1]
+        return replace(
+            histories,
+            items=histories.items[:, past - self.history :],
+            clicked=histories.clicked[:, past - self.history :],
+            seen=histories.seen[:, past - seen :],
         )
 
 
@@ -279,21 +333,55 @@ def _within(starts: IntArray, lengths: IntArray) -> IntArray:
     return rows
 
 
-def _histories(columns: Columns, at: IntArray, begin: IntArray, past: int) -> Histories:
+@dataclass(frozen=True)
+class Before:
+    """The past of every user before an arm began.
+
+    Attributes:
+        items, clicked: `[n_users, past]` the last impressions, right-aligned, 0 = none.
+        steps: `[n_users]` requests.
+    """
+
+    items: npt.NDArray[np.int32]
+    clicked: npt.NDArray[np.bool_]
+    steps: IntArray
+
+    def add(self, rounds: Rounds) -> None:
+        """Take in rounds of the history with what came before each; a user's last one stays,
+        although rounds come ordered by length within a chunk.
+        """
+        assert rounds.histories is not None
+        rounds = rounds.rows(rounds.histories.step + 1 > self.steps[rounds.user])
+        above, past = rounds.histories, self.items.shape[1]
+        if above is None or not len(rounds):
+            return
+        items = np.concatenate((above.items, rounds.item), axis=1)
+        clicked = np.concatenate((above.clicked, rounds.reward == 1), axis=1)
+        self.items[rounds.user] = items[:, -past:]
+        self.clicked[rounds.user] = clicked[:, -past:]
+        self.steps[rounds.user] = above.step + 1
+
+
+def _histories(
+    columns: Columns, at: IntArray, begin: IntArray, past: int, before: Before | None
+) -> Histories:
     """The last `past` impressions of the same user above each request, right-aligned
-    `[R, past]`.
+    `[R, past]`; above the user's first row stands what was `before`.
     """
     index = at[:, None] + np.arange(-past, 0)
-    good = index >= begin[at][:, None]
-    index = np.maximum(index, 0)
-    items = np.where(good, columns["item"][index], 0)
-    return Histories(
-        columns["user"][at],
-        columns["step"][at],
-        items,
-        good & (columns["click"][index] == 1),
-        items,
-    )
+    first = begin[at][:, None]
+    good = index >= first
+    row = np.maximum(index, 0)
+    items = np.where(good, columns["item"][row], 0)
+    clicked = good & (columns["click"][row] == 1)
+    user = columns["user"][at]
+    if before is not None:
+        back = past + index - first  # right-aligned: -1 above the first row is the last column
+        older = ~good & (back >= 0)
+        column = np.maximum(np.minimum(back, past - 1), 0)
+        items = np.where(older, before.items[user[:, None], column], items)
+        clicked |= older & before.clicked[user[:, None], column]
+    return Histories(user, columns["step"][at], items, clicked, items)
 
 
 _CONTEXT_PAST = 32
@@ -313,14 +401,17 @@ def _levels(histories: Histories, contexts: int) -> IntArray:
     return np.minimum((share * contexts).astype(np.int64), contexts - 1)
 
 
-def _number(columns: Columns, by: str, step: int) -> tuple[IntArray, IntArray]:
+def _number(
+    columns: Columns, by: str, step: int | None, before: IntArray | None
+) -> tuple[IntArray, IntArray]:
     """Number the requests of sorted rows: adds the column `step`, the user's rounds before this
     one.
 
     Args:
         columns: rows of one arm in KEY order.
         by: `request` or `session`.
-        step: of the first row.
+        step: of the first row, where it goes on from rows before; None: it opens its user.
+        before: `[n_users]` rounds of each user before the arm began; None: none.
 
     Returns:
         Where each round starts, and for each row where its user begins.
@@ -333,7 +424,10 @@ def _number(columns: Columns, by: str, step: int) -> tuple[IntArray, IntArray]:
         request[1:] |= columns[name][1:] != columns[name][:-1]
     ordinal = np.cumsum(request) - 1
     begin = np.flatnonzero(opens)[np.cumsum(opens) - 1]
-    columns["step"] = ordinal - ordinal[begin] + np.where(begin == 0, step, 0)
+    first = np.zeros(len(user), dtype=np.int64) if before is None else before[user]
+    if step is not None:
+        first = np.where(begin == 0, step, first)
+    columns["step"] = ordinal - ordinal[begin] + first
     return np.flatnonzero(request), begin
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from simulator.offpolicy.deterministic import ClickDR, ClickIPS
 from simulator.offpolicy.estimators import (
     IPS,
     SNIPS,
@@ -48,9 +49,12 @@ ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
     "rips": (RewardInteractionIPS(),),
     "cascade_dr": (CascadeDR(),),
     "pseudo_inverse": (PseudoInverse(),),
+    "cips": (ClickIPS(),),
+    "cdr": (ClickDR(), ClickDR(carried=True)),
 }
-"""Name -> its members: one, or one for each threshold (the last, infinite one is unbiased and
-judges the others).
+"""Name -> its members: one; or one for each threshold (the last, infinite one is unbiased and
+judges the others); or, without thresholds, the estimate and another reading of the same log, whose
+intervals are printed as one.
 """
 
 
@@ -91,8 +95,12 @@ class ReplaySettings:
 
     @property
     def modelled(self) -> bool:
-        """Whether any of the estimators uses the reward model."""
-        return any(member.model for name in self.estimators for member in self.family(name))
+        """Whether any of the estimators uses the reward model, or what it knows of places."""
+        return any(
+            member.model or member.places
+            for name in self.estimators
+            for member in self.family(name)
+        )
 
     def family(self, name: str) -> tuple[Estimator, ...]:
         return self.members[name] if name in self.members else ESTIMATORS[name]
