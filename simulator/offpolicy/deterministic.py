@@ -21,7 +21,7 @@ from simulator.offpolicy.estimators import Estimator, Ratio
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.uncertainty import Ratios, delta
 
-SEEN_TOGETHER = 0.90
+SEEN_TOGETHER = 0.98
 """`cips` is unusable where less of what the target shows stood in the logged slate of the same
 request: the rest counts as nothing.
 """
