@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from simulator.datasets.describe import describe as describe_table
     from simulator.log.eventlog import EventLog
     from simulator.log.metadata import LogError, Metadata
-    from simulator.log.metrics import Absolute
+    from simulator.log.metrics import Absolute, Declared
     from simulator.log.workspace import RunError
     from simulator.offpolicy.choice import choose as choose_policy
     from simulator.offpolicy.fidelity import fidelity
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from simulator.stats.decision import Decision
     from simulator.stats.margins import Margins
     from simulator.stats.priors import Prior
+    from simulator.stats.quantities import Quantity
     from simulator.stats.units import TableError
     from simulator.surface.axes import MapError
     from simulator.surface.bias import BiasError, BiasResult, design_bias
@@ -95,7 +96,8 @@ _NAMES = {
     "simulator.stats.decision": "Decision",
     "simulator.stats.margins": "Margins",
     "simulator.stats.priors": "Prior",
-    "simulator.log.metrics": "Absolute",
+    "simulator.log.metrics": "Absolute Declared",
+    "simulator.stats.quantities": "Quantity",
     "simulator.stats.units": "TableError",
     "simulator.offpolicy.sources": "replay",
     "simulator.offpolicy.jobs": "ReplayOptions",
@@ -143,6 +145,7 @@ __all__ = [
     "Content",
     "DataError",
     "Decision",
+    "Declared",
     "EventLog",
     "Expectant",
     "Fitting",
@@ -160,6 +163,7 @@ __all__ = [
     "Prior",
     "Progress",
     "Purpose",
+    "Quantity",
     "Record",
     "ReplayError",
     "ReplayOptions",

@@ -129,14 +129,16 @@ def test_rows_have_exactly_the_promised_keys(content: dict[str, Any]) -> None:
         "n_units",
         "mde",
         "se",
+        "difference_low",
+        "difference_high",
         "level_adjusted",
         "low_adjusted",
         "high_adjusted",
-        "difference",
-        "difference_low",
-        "difference_high",
         "difference_low_adjusted",
         "difference_high_adjusted",
+        "level",
+        "alternative",
+        "difference",
     ]
     assert all(list(row) == keys for row in content["lifts"])
     assert {(row["metric"], row["arm"], row["unit"]) for row in content["lifts"]} == {

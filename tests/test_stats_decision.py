@@ -18,6 +18,7 @@ from simulator.report.sentences import in_words
 from simulator.stats import tests
 from simulator.stats.decision import Answer, count_answers, decide, decide_table, power_of_each
 from simulator.stats.frames import from_frame
+from simulator.stats.joint import JointLaw
 from simulator.stats.margins import Margins, answer_margins, planned
 from simulator.stats.moments import Moments
 from simulator.stats.replication import Components
@@ -162,13 +163,14 @@ def test_a_threshold_is_where_the_corrected_test_turns(correction: Correction) -
     for _ in range(30):
         p = random.uniform(size=random.integers(1, 9)) ** random.integers(1, 6)
         p[random.random(len(p)) < 0.1] = np.nan
-        thresholds = tests.thresholds(p, correction)
+        law = JointLaw.of(np.eye(len(p)), 20.0, ["two-sided"] * len(p))
+        thresholds = tests.thresholds(p, correction, law=law)
         assert (np.isnan(thresholds) == np.isnan(p)).all()
         for i in np.flatnonzero(~np.isnan(p)):
             for factor, is_rejected in ((0.9999, True), (1.0001, False)):
                 moved = p.copy()
                 moved[i] = factor * thresholds[i]
-                assert (tests.adjust(moved, correction)[i] < 0.05) == is_rejected
+                assert (tests.adjust(moved, correction, law)[i] < 0.05) == is_rejected
 
 
 def excludes_zero(low: float, high: float) -> bool:
@@ -189,7 +191,10 @@ def test_interval_and_verdict_agree(correction: Correction) -> None:
             mean = sign * 5.0
             m = Moments(mean, mean + t * error, half, half, 0.0, 200.0, 101, 101, False)
             comparisons.append(Uncorrected(f"m{i}", "new", "user", m))
-        for row in in_family(comparisons, correction=correction):
+        rows = in_family(
+            comparisons, correction=correction, correlations=lambda some: np.eye(len(some))
+        )
+        for row in rows:
             is_decided = row.words in ("up", "down")
             decided += is_decided
             assert excludes_zero(row.low_adjusted, row.high_adjusted) == is_decided

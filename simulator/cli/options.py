@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,6 +24,51 @@ TRACK = click.option(
 )
 """Of commands that end with a report."""
 CSV = click.option("--csv", is_flag=True, help="Write its rows as CSV files, too, into csv/.")
+
+
+class Level(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A level of confidence, written 95% or 0.95."""
+
+    name = "level"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            text = str(value).strip()
+            level = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            level = 0.0
+        if not 0.5 < level < 1.0:
+            rule = "a level is written 95% or 0.95, above 50% and below 100%"
+            self.fail(f"{rule}; got {value!r}", param, ctx)
+        return level
+
+
+LEVEL = click.option(
+    "--level",
+    type=Level(),
+    default="95%",
+    show_default=True,
+    help="Of intervals; tests reject at what is left.",
+)
+ALTERNATIVE = click.option(
+    "--alternative",
+    type=click.Choice(["two-sided", "better"]),
+    default="two-sided",
+    show_default=True,
+    help=(
+        "better: one-sided tests. Is a metric better; is a guardrail or a deterioration metric"
+        " worse?"
+    ),
+)
+METRIC_FILE = click.option(
+    "--metrics",
+    "metric_file",
+    type=SOURCE,
+    metavar="FILE.yaml",
+    help="Table: metrics with what is declared of them, as in a scenario (docs/report.md).",
+)
 
 
 def written(*left_out: str) -> dict[str, str]:

@@ -14,10 +14,20 @@ if TYPE_CHECKING:
     from simulator.log.metrics import MetricRole
     from simulator.stats.intervals import Method
     from simulator.stats.rows import Rows
+    from simulator.stats.rule import Alternative
     from simulator.stats.tests import Correction
 
 from simulator.cli.failure import failures
-from simulator.cli.options import CSV, FOLDER, SOURCE, TRACK, written
+from simulator.cli.options import (
+    ALTERNATIVE,
+    CSV,
+    FOLDER,
+    LEVEL,
+    METRIC_FILE,
+    SOURCE,
+    TRACK,
+    written,
+)
 from simulator.cli.say import hand_on, leave_by_decision, say, say_report, tracker_of
 
 TABLE = (
@@ -25,6 +35,7 @@ TABLE = (
     "user",
     "arm",
     "metric",
+    "metrics",
     "covariate",
     "segment",
     "ratio",
@@ -52,6 +63,7 @@ TABLE = (
     metavar="NAME[=COLUMN[/DENOMINATOR]]",
     help="Table: a metric; by default every number.",
 )
+@METRIC_FILE
 @click.option(
     "--covariate",
     "covariates",
@@ -129,18 +141,24 @@ TABLE = (
 )
 @click.option(
     "--interval",
-    type=click.Choice(["fieller", "log", "delta"]),
+    type=click.Choice(["fieller", "log", "delta", "newcombe"]),
     default="fieller",
     show_default=True,
-    help="Of the lift.",
+    help="Of the lift; newcombe: of proportions (columns of 0 and 1) by scores, with their test.",
 )
 @click.option(
     "--correction",
-    type=click.Choice(["holm", "bonferroni", "hochberg", "bh", "none"]),
+    type=click.Choice(["holm", "bonferroni", "hochberg", "bh", "dunnett", "none"]),
     default="holm",
     show_default=True,
-    help="Of p and of the intervals, over the metrics that have no role.",
+    help=(
+        "Of p and of the intervals, over the metrics that have no role; dunnett: by the joint law"
+        " of all comparisons, of every role."
+    ),
 )
+@LEVEL
+@ALTERNATIVE
+@click.option("--pairs", is_flag=True, help="Compare every arm with every other one, too.")
 @click.option(
     "--winsorise",
     default="0.1%",
@@ -177,7 +195,10 @@ TABLE = (
 @click.option(
     "--day",
     metavar="COLUMN",
-    help="Table of moments: the column of looks; by default `day`.",
+    help=(
+        "Table of a row for each user and day, or of moments: looks at the end of each (of moments"
+        " by default `day`)."
+    ),
 )
 @click.option(
     "--experiment",
@@ -195,6 +216,7 @@ def report(
     user: str,
     arm: str,
     metrics: tuple[str, ...],
+    metric_file: Path | None,
     covariates: tuple[str, ...],
     segments: tuple[str, ...],
     ratios: tuple[str, ...],
@@ -208,6 +230,9 @@ def report(
     directions: tuple[str, ...],
     interval: Method,
     correction: Correction,
+    level: float,
+    alternative: Alternative,
+    pairs: bool,
     winsorise: str,
     resamples: int,
     cluster: str | None,
@@ -231,6 +256,8 @@ def report(
     abtest report users.csv --control A --guardrail latency=2% --better latency=lower
     abtest report users.csv --control A --success revenue --guardrail latency=2% --gate
     abtest report runs/kuaishou_like/latest --csv --track mlflow
+    abtest report users.csv --control A --metrics metrics.yaml --level 99% --alternative better
+    abtest report days.csv --control A --day date --ratio A=9 --ratio B=1
     abtest report users.csv --control A --interval log --correction bh --resamples 4000
     abtest report users.csv --control A --predictor age --predictor city --predictor revenue_before
     abtest report moments.csv --control A --day date --metric ctr=clicks/impressions
@@ -239,13 +266,22 @@ def report(
     from simulator.log.workspace import held_if_run
     from simulator.report import earlier
     from simulator.report import user_table as tables
+    from simulator.report.metric_file import read_metrics
     from simulator.run.progress import board
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
 
     with failures(), board(quiet=quiet) as progress:
         tracker = tracker_of(track)
-        choices = Choices(interval, correction, tables.share(winsorise), resamples)
+        choices = Choices(
+            interval,
+            correction,
+            tables.share(winsorise),
+            resamples,
+            level=level,
+            alternative=alternative,
+            pairs=pairs,
+        )
         margins = Margins(
             dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences))
         )
@@ -286,6 +322,14 @@ def report(
                 if experiment is None and tables.are_series(rows.columns):
                     _all_series(rows, source, folder, quiet=quiet)
                     return
+            columns, entries = read_metrics(metric_file) if metric_file is not None else ({}, {})
+            columns |= dict(map(tables.parse, metrics))
+            if day is not None and cluster is not None:
+                raise reports.ReportError(
+                    "--day and --cluster: by day the users are what was assigned; leave one out"
+                )
+            more = {} if cluster is None else {"cluster": cluster}
+            with tables.of(source):
                 content = tables.write(
                     rows,
                     folder,
@@ -304,14 +348,15 @@ def report(
                     ),
                     progress=progress,
                     experiment=experiment,
-                    **({} if day is None else {"look": day}),
-                    metrics=dict(map(tables.parse, metrics)) or None,
+                    metrics=columns or None,
+                    entries=entries,
                     covariates=covariates or None,
                     groups=segments or None,
                     **({"predictors": predictors} if ml or predictors else {}),
                     user=user,
                     arm=arm,
-                    cluster=cluster,
+                    day=day,
+                    **more,
                     better=better,
                     roles=roles,
                     priors=priors,

@@ -59,6 +59,19 @@ def margin_of(written: str | float) -> float:
     return amount / 100.0 if is_share else amount
 
 
+def share_of(written: str | float, most: float) -> float:
+    """A share as it is written, `1%` or `0.01`.
+
+    Raises:
+        ValueError: no number above 0 and below `most`.
+    """
+    text = str(written).strip()
+    share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    if not 0.0 < share < most:
+        raise ValueError(f"must be above 0 and below {most:.0%}")
+    return share
+
+
 class MetricError(ValueError):
     """A metric that does not exist; the message names it, the rule and the near miss."""
 
@@ -132,6 +145,11 @@ class Metric:
             or `Absolute`; None: of other roles.
         supply: what a metric of the supply side asks of the sums of `numerator` by item or author;
             None: a metric of users.
+        covariates: the pre-period columns that it is adjusted for, (): none; None: as found.
+        winsorise: share of the largest sums that is cut (`UnitTable.winsorised`).
+        quantile: of which quantile of units' sums it is, or of rows where these are clustered;
+            None: it is a mean or a ratio.
+        quantity: the figure of an arm's units that it is (`stats.quantities`); None: no other one.
     """
 
     name: str
@@ -144,6 +162,15 @@ class Metric:
     role: MetricRole = "exploratory"
     margin: float | None = None
     supply: SupplyAsked | None = None
+    covariates: tuple[str, ...] | None = None
+    winsorise: float = 0.0
+    quantile: float | None = None
+    quantity: Callable[..., float] | None = None
+
+    @property
+    def is_figure(self) -> bool:
+        """Whether it is a figure of its own, and neither a mean nor a ratio of units' sums."""
+        return self.quantile is not None or self.quantity is not None
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -431,19 +458,40 @@ class Declared:
         better: its direction; None: as it is known.
         role: in the decision; None: guardrail where a margin is declared, else exploratory.
         margin: of a guardrail, above 0.
+        covariates: the pre-period columns that it is adjusted for, (): none; None: as found.
+        winsorise: share of the largest values that is cut, below 50%.
+        quantile: the quantile of which it is, between 0 and 1.
     """
 
     better: Better | None = None
     role: MetricRole | None = None
     margin: float | None = None
+    covariates: tuple[str, ...] | None = None
+    winsorise: float | None = None
+    quantile: float | None = None
 
     @classmethod
     def of(cls, entry: Better | Mapping[str, Any]) -> Declared:
         """As it is written in a scenario: `lower`, or `{role: guardrail, margin: 1%}`."""
         if isinstance(entry, str):
             return cls(better=entry)
-        margin = entry.get("margin")
-        return cls(**{**entry, "margin": None if margin is None else margin_of(margin)})
+        margin, covariate = entry.get("margin"), entry.get("covariate")
+        winsorise, quantile = entry.get("winsorise"), entry.get("quantile")
+        return cls(
+            entry.get("better"),
+            entry.get("role"),
+            None if margin is None else margin_of(margin),
+            None if covariate is None else covariates_of(covariate),
+            None if winsorise is None else share_of(winsorise, 0.5),
+            None if quantile is None else share_of(quantile, 1.0),
+        )
+
+
+def covariates_of(written: str | Iterable[str]) -> tuple[str, ...]:
+    """Pre-period columns as they are written: a name, a list of names, or `none`."""
+    if isinstance(written, str):
+        return () if written == "none" else (written,)
+    return tuple(written)
 
 
 def chosen(names: Iterable[str | Mapping[str, Better | Mapping[str, Any]]]) -> tuple[Metric, ...]:
@@ -464,11 +512,26 @@ def chosen(names: Iterable[str | Mapping[str, Better | Mapping[str, Any]]]) -> t
 
 
 def declarations(
-    better: Mapping[str, Better] | None, roles: Mapping[str, MetricRole] | None
+    better: Mapping[str, Better] | None,
+    roles: Mapping[str, MetricRole] | None,
+    entries: Mapping[str, Declared] | None = None,
 ) -> dict[str, Declared]:
-    """Directions and roles by metric as one declaration of each."""
-    better, roles = better or {}, roles or {}
-    return {name: Declared(better.get(name), roles.get(name)) for name in (*better, *roles)}
+    """Directions, roles and whole `entries` by metric as one declaration of each; a direction or a
+    role beside an entry wins.
+    """
+    better, roles, entries = better or {}, roles or {}, entries or {}
+    together = {}
+    for name in dict.fromkeys((*entries, *better, *roles)):
+        entry = entries.get(name, Declared())
+        role = roles.get(name, entry.role)
+        is_kept = role == entry.role
+        together[name] = replace(
+            entry,
+            better=better.get(name, entry.better),
+            role=role,
+            margin=entry.margin if is_kept else None,
+        )
+    return together
 
 
 def declared(metrics: Mapping[str, Metric], entries: Mapping[str, Declared]) -> dict[str, Metric]:
@@ -493,7 +556,38 @@ def declared(metrics: Mapping[str, Metric], entries: Mapping[str, Declared]) -> 
             if name not in metrics:
                 raise MetricError(f"role: no metric {name!r}; there are {list(metrics)}")
             result[name] = _in_role(result[name], entry)
+        if (entry.covariates, entry.winsorise, entry.quantile) != (None, None, None):
+            if name not in metrics:
+                raise MetricError(f"metric {name!r}: there is none; there are {list(metrics)}")
+            result[name] = _analysed(result[name], entry)
     return result
+
+
+def _analysed(metric: Metric, entry: Declared) -> Metric:
+    """The metric, analysed as an entry declares."""
+    name, is_ratio = metric.name, metric.denominator is not None
+    for key, value in (("winsorise", entry.winsorise), ("quantile", entry.quantile)):
+        if value is not None and is_ratio:
+            raise MetricError(
+                f"{key}: {name!r} is a ratio of sums, which has none; declare it of a mean"
+            )
+        if value is not None and metric.quantity is not None:
+            raise MetricError(f"{key}: {name!r} is a quantity of your own, which has none")
+    quantile = metric.quantile if entry.quantile is None else entry.quantile
+    winsorise = metric.winsorise if entry.winsorise is None else entry.winsorise
+    covariates = metric.covariates if entry.covariates is None else entry.covariates
+    is_figure = quantile is not None or metric.quantity is not None
+    if is_figure and (winsorise or covariates):
+        raise MetricError(
+            f"metric {name!r} is no mean: it is neither winsorised nor adjusted for a covariate;"
+            " leave that out"
+        )
+    return replace(
+        metric,
+        quantile=quantile,
+        winsorise=winsorise,
+        covariates=() if is_figure else covariates,
+    )
 
 
 UNDIRECTED = (

@@ -43,6 +43,11 @@ def interval(low: float | None, high: float | None, digits: int = 3, sign: bool 
     return f"{percent(low, digits, sign)} to {percent(high, digits, sign)}"
 
 
+def share(level: float) -> str:
+    """`95%`, `99.5%`: a level, with as many digits as it has."""
+    return f"{100.0 * level:.6g}%"
+
+
 def probability(p: float | None) -> str:
     """`.034`; below a thousandth `<.001`; `n/a` where it is not defined."""
     if p is None or math.isnan(p):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from simulator.page import terminal
 from simulator.page.blocks import Block, Cell, Column, Facts, Gate, Heading, Table, Words, plain
-from simulator.page.words import detects, interval, percent, probability, title, whole
+from simulator.page.words import detects, interval, percent, probability, share, title, whole
 from simulator.report.comparison import AcrossRuns, Compared, DesignUsers
 from simulator.report.content import Content
 from simulator.report.drawn import flips
@@ -21,12 +21,14 @@ from simulator.report.sections.supply_side import sentences
 from simulator.report.sentences import (
     AGREEMENTS,
     SIGNS,
+    analysed,
     compared,
     corrected,
     directions,
     gained,
     method_line,
     needed,
+    sides,
     stated,
     tone,
     uses,
@@ -60,11 +62,13 @@ def _blocks(content: Content) -> Iterator[Block]:
     if about is not None:
         yield Words(about)
     yield from _winners(content)
-    note = f"95% intervals and p by {content.unit}, adjusted: {corrected(content)}."
+    level = share(content.choices.level)
+    note = f"{level} intervals and p by {content.unit}, adjusted: {corrected(content)}."
     detected = "detects: the true lift that the verdict would find four times in five."
-    yield from (Words(text, note=True) for text in (note, detected))
+    yield from (Words(text, note=True) for text in (note, *sides(content), detected))
     yield from (Words(line, note=True) for line in gained(content))
     yield from map(Words, directions(content.metrics))
+    yield from (Words(text, note=True) for text in analysed(content.metrics))
     yield from (Words(f"{row.kind}: {row.sentence}") for row in content.guarded())
     yield from map(Words, sentences(content))
     yield from (Words(line, note=True) for line in uses(content.columns))
@@ -88,7 +92,8 @@ def _method(content: Content, arm: str) -> Iterator[Block]:
         for one in method.rows:
             share = plain(percent(one.components.share_of_fits, 0, False))
             rows.append((*_cells(content, one.lift, one.lift.words), share))
-        yield Table(f"Lifts of the method of {arm}", _columns("methods", "fit"), rows)
+        heads = _columns(content, "methods", "fit")
+        yield Table(f"Lifts of the method of {arm}", heads, rows)
         yield Words("fit: how much of the variance is the luck of training.", note=True)
 
 
@@ -172,15 +177,15 @@ def _lifts(content: Content, arm: str) -> Table:
         for row, decided in content.decided()
         if row.arm == arm
     ]
-    return Table(f"Lifts of {arm}", _columns("lift", "detects"), rows)
+    return Table(f"Lifts of {arm}", _columns(content, "lift", "detects"), rows)
 
 
-def _columns(first: str, last: str) -> list[Column]:
+def _columns(content: Content, first: str, last: str) -> list[Column]:
     """Those of `_cells`, the first with its name, and one more."""
     return [
         Column(first, number=True),
         Column(""),
-        Column("95% interval", number=True),
+        Column(f"{share(content.choices.level)} interval", number=True),
         Column("adj. p", number=True),
         Column(""),
         Column(last, number=True),

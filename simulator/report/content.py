@@ -98,7 +98,9 @@ class Method:
 
 @dataclass(frozen=True)
 class MetricNote:
-    """What a metric is: the fields of `log.metrics.Metric` that a reader needs."""
+    """What a metric is: the fields of `log.metrics.Metric` that a reader needs; `covariates` are
+    the columns that its lifts are adjusted for.
+    """
 
     description: str
     measure: str
@@ -106,6 +108,17 @@ class MetricNote:
     known_by: Literal["", "name", "declared"] = ""
     role: MetricRole = "exploratory"
     margin: float | None = None
+    covariates: tuple[str, ...] = ()
+    winsorise: float = 0.0
+    quantile: float | None = None
+
+
+@dataclass(frozen=True)
+class PairLift:
+    """The lift of an arm over another one, `over`, of the comparison of all pairs."""
+
+    over: str
+    row: Lift
 
 
 @dataclass(frozen=True)
@@ -623,6 +636,7 @@ class Content:
     columns: tuple[Use, ...] = ()
     command: str | None = None
     beside: Beside | None = None
+    pairs: tuple[PairLift, ...] = ()
     size: Size
     units: Mapping[str, int]
     daily: tuple[DailyLift, ...] = ()

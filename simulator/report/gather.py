@@ -40,6 +40,7 @@ from simulator.report.content import (
     Method,
     MetricNote,
     Need,
+    PairLift,
     PublishedLift,
     Segments,
     Size,
@@ -54,11 +55,12 @@ from simulator.report.sentences import headline, in_words, margin_sentence, verd
 from simulator.report.spread import distributions
 from simulator.stats import checks as design
 from simulator.stats import segments, sequential, supply, units, verdict, winners
-from simulator.stats.adjustment import pre_periods
+from simulator.stats.adjustment import declared_periods, pre_periods
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
 from simulator.stats.contrasts import Further
 from simulator.stats.decision import Ground, decide
+from simulator.stats.intervals import two_sided
 from simulator.stats.margins import Margin, Margins, answer_margins, planned
 from simulator.stats.methods import MethodLift, method_lifts, method_margins, unknown
 from simulator.stats.predictions import with_predictions, without_predictions
@@ -171,12 +173,14 @@ def gather(
     calibration = world.calibration(log)
     progress("report: lifts", 3, 4, {})
     unit = meta.design.unit
+    by_user = sums.by("user")
     rows, supply_rows = supplied.of_users(
         verdict.verdict(
             sums,
             who.control,
             method=choices.interval,
             correction=choices.correction,
+            rule=choices.rule,
             further=side,
         )
     )
@@ -185,9 +189,9 @@ def gather(
     scenario, notes = (
         json.loads(json.dumps(stored, sort_keys=True)) for stored in (meta.scenario, meta.notes)
     )
-    by_user = sums.by("user")
     if priors is None:
         priors = _declared_priors(scenario)
+    adjusted = declared_periods(by_user)
     published = scenario.get("published", {})
     levels = levels_of_one([*own_rows, *supply_rows], every, choices)
     power = needs(by_user, who.control, who.treatments, published, levels)
@@ -207,7 +211,8 @@ def gather(
         headlines=headlines(rows, who, unit, sums.metrics),
         methods=methods,
         winners=_winners(sums, who, unit, known_priors(priors, sums.metrics)),
-        metrics=described(sums.metrics),
+        metrics=described(sums.metrics, adjusted),
+        adjusted=tuple(sorted(adjusted)),
         family=family_of(every),
         choices=choices,
         scenario=name,
@@ -220,19 +225,22 @@ def gather(
         ),
         runtime=None if runtime is None else dict(runtime),
         paired=by_user.paired,
-        margins=_margins(by_user, who.control, margins, side),
+        margins=_margins(by_user, who.control, margins, choices, side),
         command=f"abtest run {shlex.quote(name + '.yaml')}" if name else None,
-        beside=_with_the_past(by_user, who) if sums.assigned is not None else None,
+        pairs=_pairs(by_user, who.control, adjusted, choices),
+        beside=_with_the_past(by_user, who, choices) if sums.assigned is not None else None,
         size=Size(meta.n_users, meta.n_items, sums.days, int(shown.sum())),
         units=_units(sums, who),
         daily=tuple(
             DailyLift.of(day, row)
-            for day, lifts in verdict.by_day(sums, who.control)
+            for day, lifts in verdict.by_day(sums, who.control, rule=choices.rule)
             for row in lifts
         ),
-        sequential=tuple(sequential.peeks(sums, who.control)) if is_sequential else (),
+        sequential=(
+            tuple(sequential.peeks(sums, who.control, choices.rule.alpha)) if is_sequential else ()
+        ),
         distributions=distributions(by_user, who.arms),
-        segments=_segments(by_user, who.control),
+        segments=_segments(by_user, who.control, adjusted, choices),
         otherwise=compute_otherwise(
             by_user, own_rows, who.control, who.treatments, choices, progress=progress
         ),
@@ -240,7 +248,14 @@ def gather(
         channels=_channels(counts, meta, who),
         answered_by_log=_share(counts.logged, shown.sum(axis=1), who),
         supply=supplied.supply(
-            side, who.control, who.arms, described(every), supply_rows, of_methods, sums, choices
+            side,
+            who.control,
+            who.arms,
+            described(every, adjusted),
+            supply_rows,
+            of_methods,
+            sums,
+            choices,
         ),
         calibration=calibration,
         support=world.support(log, who.arms),
@@ -271,6 +286,8 @@ def gather_table(
     progress: Progress | None = None,
     predict: bool = False,
     priors: Mapping[str, Prior] | None = None,
+    looks: Sequence[UnitTable] = (),
+    new: Cells | None = None,
 ) -> Content:
     """Everything that the report says of a plain per-user table; what only a log can tell is empty.
 
@@ -290,6 +307,8 @@ def gather_table(
         priors: by metric, what earlier tests say of its lift.
         predict: whether lifts are adjusted for predictions from the table's features, in place of
             the pre-period.
+        looks: the tables at the end of each day of a test that was looked at, the last one `table`.
+        new: users who are new on each day, `[arms, days]`.
 
     Raises:
         TableError: nothing can be predicted (`with_predictions`).
@@ -303,10 +322,11 @@ def gather_table(
         table = with_predictions(table, progress or silent)
     adjusted = pre_periods(table)
     method, correction = choices.interval, choices.correction
+    rule = choices.rule
 
     def lifts(of: UnitTable, covariates: Mapping[str, Sequence[str]]) -> list[Lift]:
         return verdict.lifts(
-            of, control, covariates=covariates, method=method, correction=correction
+            of, control, covariates=covariates, method=method, correction=correction, rule=rule
         )
 
     rows = lifts(table, adjusted)
@@ -328,14 +348,14 @@ def gather_table(
         winners=tuple(
             winners.of_models(table, control, known_priors(priors, table.metrics), adjusted)
         ),
-        metrics=described(table.metrics),
+        metrics=described(table.metrics, adjusted),
         family=family_of(table.metrics),
         choices=choices,
         scenario=name,
         design=_design_of(table).kind,
-        checks=in_order(*design.checks(table, control, shares=shares, rows=rows)),
+        checks=in_order(*design.checks(table, control, shares=shares, rows=rows, new=new)),
         paired=table.paired,
-        margins=_margins(table, control, margins),
+        margins=_margins(table, control, margins, choices),
         adjusted=tuple(sorted(adjusted)),
         gains=tuple(gains),
         predictors=tuple(table.features) if table.predicted else (),
@@ -343,10 +363,14 @@ def gather_table(
         columns=table.columns,
         command=command,
         beside=beside,
-        size=Size(table.n_units),
+        pairs=_pairs(table, control, adjusted, choices),
+        size=Size(table.n_units, days=len(looks) or None),
+        sequential=(
+            tuple(sequential.peeks_at(looks, control, rule.alpha)) if len(looks) > 1 else ()
+        ),
         units={arm: len(table.sums(next(iter(table.numerators)), arm)[0]) for arm in arms},
         distributions=distributions(table, arms),
-        segments=_segments(table, control),
+        segments=_segments(table, control, adjusted, choices),
         otherwise=compute_otherwise(table, rows, control, who.treatments, choices, progress),
         power=needs(
             table, control, who.treatments, {}, levels_of_one(rows, table.metrics, choices)
@@ -425,8 +449,10 @@ def family_of(metrics: Mapping[str, Metric]) -> str:
     return FAMILY_OF_ROLES if has_roles else FAMILY
 
 
-def described(metrics: Mapping[str, Metric]) -> dict[str, MetricNote]:
-    """What a reader needs of each metric."""
+def described(
+    metrics: Mapping[str, Metric], adjusted: Mapping[str, tuple[str, ...]]
+) -> dict[str, MetricNote]:
+    """What a reader needs of each metric; `adjusted`: for which columns of the past."""
     return {
         name: MetricNote(
             metric.description,
@@ -435,6 +461,9 @@ def described(metrics: Mapping[str, Metric]) -> dict[str, MetricNote]:
             metric.known_by,
             metric.role,
             metric.margin,
+            adjusted.get(name, ()),
+            metric.winsorise,
+            metric.quantile,
         )
         for name, metric in metrics.items()
     }
@@ -458,25 +487,52 @@ def _units(sums: UserDays, who: Comparison) -> dict[str, int]:
     return {arm: int(np.count_nonzero(sums.assigned == sums.arms.index(arm))) for arm in who.arms}
 
 
-def _segments(table: UnitTable, control: str) -> Segments | None:
-    rows, interactions = segments.segments(table, control)
+def _segments(
+    table: UnitTable, control: str, adjusted: Mapping[str, tuple[str, ...]], choices: Choices
+) -> Segments | None:
+    rows, interactions = segments.segments(table, control, covariates=adjusted, level=choices.level)
     return Segments(segments.WARNING, tuple(rows), tuple(interactions)) if rows else None
 
 
-def _with_the_past(table: UnitTable, who: Comparison) -> Beside | None:
+def _pairs(
+    table: UnitTable, control: str, adjusted: Mapping[str, tuple[str, ...]], choices: Choices
+) -> tuple[PairLift, ...]:
+    """Every arm over every other one, where that is asked and says more than the verdict."""
+    if not choices.pairs or len(table.arms) < 3:
+        return ()
+    rows = verdict.pairs(
+        table,
+        control,
+        covariates=adjusted,
+        method=choices.interval,
+        correction=choices.correction,
+        rule=choices.rule,
+    )
+    return tuple(PairLift(over, row) for over, row in rows)
+
+
+def _with_the_past(table: UnitTable, who: Comparison, choices: Choices) -> Beside | None:
     """The lifts of a split log adjusted for each user's past, beside the plain ones."""
     adjusted = pre_periods(table)
     if not adjusted:
         return None
-    rows = verdict.lifts(table, who.control, metrics=adjusted, covariates=adjusted)
+    rows = verdict.lifts(
+        table, who.control, metrics=adjusted, covariates=adjusted, rule=choices.rule
+    )
     return Beside("Adjusted for each user's past (CUPED)", tuple(rows))
 
 
 def _margins(
-    table: UnitTable, control: str, margins: Margins, further: Further | None = None
+    table: UnitTable,
+    control: str,
+    margins: Margins,
+    choices: Choices,
+    further: Further | None = None,
 ) -> tuple[BoundedMargin, ...]:
     """The answers to guardrails and equivalences that were asked, each with its sentence."""
-    answers = answer_margins(table, control, margins, pre_periods(table), further)
+    answers = answer_margins(
+        table, control, margins, pre_periods(table), further, choices.rule.alpha
+    )
     metrics = {**({} if further is None else further.metrics), **table.metrics}
     return _with_sentences(answers, control, metrics)
 
@@ -499,10 +555,12 @@ def levels_of_one(
     """
     families = {name: FAMILIES[metric.role] for name, metric in metrics.items()}
     tested = Counter(families[row.metric] for row in rows if not math.isnan(row.p))
-    return {
-        name: 1.0 - level_of_one(tested[family], correction_in(family, choices.correction))
-        for name, family in families.items()
-    }
+    levels = {}
+    for name, family in families.items():
+        own = correction_in(family, choices.correction)
+        alpha = level_of_one(tested[family], own, choices.rule.alpha)
+        levels[name] = two_sided(1.0 - alpha, choices.rule.side(metrics[name]))
+    return levels
 
 
 def _design_of(table: UnitTable) -> type[Design]:
@@ -574,11 +632,14 @@ def _methods(
         unit=unit,
         interval=choices.interval,
         correction=choices.correction,
+        rule=choices.rule,
         further=further,
     )
     of_methods = [one for one in every if one.lift.unit == unit]
     others = [one for one in every if one.lift.unit != unit]
-    answers = method_margins(sums, who.control, margins, unit=unit, further=further)
+    answers = method_margins(
+        sums, who.control, margins, unit=unit, further=further, alpha=choices.rule.alpha
+    )
     said = _with_sentences(answers, who.control, {**further.metrics, **sums.metrics})
     methods = []
     for arm in who.treatments:

@@ -45,11 +45,12 @@ from simulator.stats import segments, verdict
 from simulator.stats.aggregates import Aggregates
 from simulator.stats.checks import Check, balance_of, intended, ratio_of
 from simulator.stats.choices import Choices
-from simulator.stats.intervals import METHODS, TITLES
+from simulator.stats.intervals import METHODS, TITLES, is_proportion, opened, two_sided
 from simulator.stats.margins import Margins, answer_compared, planned
 from simulator.stats.moments import Moments
 from simulator.stats.power import Pilot, PowerError, users_needed
 from simulator.stats.priors import Prior
+from simulator.stats.units import TableError
 from simulator.stats.verdict import Lift, Uncorrected
 from simulator.stats.winners import best_of_arms
 
@@ -74,7 +75,9 @@ def lifts(
         for arm, metric in product(table.arms, table.metrics)
         if arm != control
     ]
-    return verdict.in_families(comparisons, table.metrics, choices.interval, choices.correction)
+    return verdict.in_families(
+        comparisons, table.metrics, choices.interval, choices.correction, choices.rule
+    )
 
 
 def gather_moments(
@@ -101,6 +104,8 @@ def gather_moments(
         priors: by metric, what earlier tests say of its lift.
     """
     choices = choices or Choices()
+    if choices.pairs:
+        raise TableError("pairs: every pair of arms is compared from rows; leave --pairs out")
     metrics, margins = planned(table.metrics, margins)
     table = dataclasses.replace(table, metrics=metrics)
     arms = (control, *(arm for arm in table.arms if arm != control))
@@ -128,7 +133,7 @@ def gather_moments(
                 priors=known_priors(priors, metrics),
             )
         ),
-        metrics=described(metrics),
+        metrics=described(metrics, {name: tuple(own) for name, own in table.covariates.items()}),
         family=family_of(metrics),
         choices=choices,
         scenario=name,
@@ -140,7 +145,7 @@ def gather_moments(
             UNTOLD,
         ),
         paired=False,
-        margins=_margins(table, control, margins),
+        margins=_margins(table, control, margins, choices),
         adjusted=tuple(sorted(table.covariates)),
         gains=tuple(gains),
         columns=table.columns,
@@ -148,9 +153,9 @@ def gather_moments(
         beside=beside,
         size=Size(sum(users.values())),
         units={arm: users[arm] for arm in arms},
-        sequential=tuple(table.peeks(control)),
+        sequential=tuple(table.peeks(control, choices.rule.alpha)),
         distributions=(),
-        segments=_segments(table, control),
+        segments=_segments(table, control, choices),
         otherwise=tuple(_otherwise(table, control, rows, choices)),
         power=tuple(_needs(table, control, levels_of_one(rows, metrics, choices))),
         versions=workspace.versions(),
@@ -197,12 +202,15 @@ def _looked(table: Aggregates) -> Iterator[Check]:
     )
 
 
-def _margins(table: Aggregates, control: str, margins: Margins) -> tuple[BoundedMargin, ...]:
+def _margins(
+    table: Aggregates, control: str, margins: Margins, choices: Choices
+) -> tuple[BoundedMargin, ...]:
     answers = answer_compared(
         lambda metric, arm: table.moments(metric, control, arm, adjusted=True),
         [arm for arm in table.arms if arm != control],
         table.metrics,
         margins,
+        choices.rule.alpha,
     )
     return tuple(
         BoundedMargin(
@@ -215,7 +223,7 @@ def _margins(table: Aggregates, control: str, margins: Margins) -> tuple[Bounded
     )
 
 
-def _segments(table: Aggregates, control: str) -> Segments | None:
+def _segments(table: Aggregates, control: str, choices: Choices) -> Segments | None:
     """Lifts in segments, as `segments.segments` has them from rows."""
     comparisons = []
     for group, levels in table.groups.items():
@@ -226,7 +234,7 @@ def _segments(table: Aggregates, control: str) -> Segments | None:
             found = {level: table.in_segment(group, level, metric, control, arm) for level in shown}
             known = {level: m for level, m in found.items() if m is not None}
             comparisons.append((group, metric, arm, known))
-    rows, interactions = segments.of_comparisons(comparisons, "user")
+    rows, interactions = segments.of_comparisons(comparisons, "user", choices.level)
     return Segments(segments.WARNING, tuple(rows), tuple(interactions)) if rows else None
 
 
@@ -241,10 +249,12 @@ def _otherwise(
         own = (row.lift, row.low, row.high, row.p, row.note)
         yield Alternative(row.metric, row.arm, "as in the verdict", *own)
         for name, method in METHODS.items():
-            if name != choices.interval:
-                low, high = method(m, verdict.LEVEL)
-                lift = float(m.lift)
-                yield Alternative(row.metric, row.arm, TITLES[name], lift, float(low), float(high))
+            if name == choices.interval or (name == "newcombe" and not is_proportion(m)):
+                continue
+            level = two_sided(choices.level, row.alternative)
+            low, high = opened(method(m, level), row.alternative)
+            lift = float(m.lift)
+            yield Alternative(row.metric, row.arm, TITLES[name], lift, float(low), float(high))
 
 
 def _needs(table: Aggregates, control: str, levels: Mapping[str, float]) -> Iterator[Need]:

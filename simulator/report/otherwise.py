@@ -15,7 +15,7 @@ from simulator.report.content import Alternative
 from simulator.stats import contrasts, quantiles, resampling, segments, tests, verdict
 from simulator.stats.adjustment import post_stratified, winsorised
 from simulator.stats.choices import Choices
-from simulator.stats.intervals import METHODS, TITLES
+from simulator.stats.intervals import METHODS, TITLES, Side, is_proportion, opened, two_sided
 from simulator.stats.moments import Floats, Moments, relative
 from simulator.stats.units import TableError, UnitTable, levels
 
@@ -54,7 +54,7 @@ def compute_otherwise(
     own = {(row.metric, row.arm): row for row in rows}
     cut = {
         (row.metric, row.arm): row
-        for row in verdict.lifts(winsorised(table, choices.winsorise), control)
+        for row in verdict.lifts(winsorised(table, choices.winsorise), control, rule=choices.rule)
     }
     strata = [
         name
@@ -66,9 +66,11 @@ def compute_otherwise(
     done, of = 0, len(treatments) * len(table.numerators)
     for arm in treatments:
         for metric in table.numerators:
-            pair = _Pair(table, metric, control, arm)
+            pair = _Pair(table, metric, control, arm, choices)
             alternatives.append(pair.of_row("as in the verdict", own[metric, arm]))
-            alternatives += pair.intervals(samples.moments(metric, control, arm), choices)
+            alternatives += pair.intervals(samples.moments(metric, control, arm))
+            if table.metrics[metric].is_figure:
+                continue
             alternatives.append(pair.ranks())
             if metric not in table.denominators:
                 name = f"winsorised {100 * choices.winsorise:g}%"
@@ -76,7 +78,7 @@ def compute_otherwise(
             alternatives += [pair.quantile(name, level) for name, level in QUANTILES.items()]
             alternatives += [pair.stratified(group) for group in strata]
             if choices.resamples:
-                alternatives += pair.resampled(choices)
+                alternatives += pair.resampled()
                 done += 1
                 if progress is not None:
                     progress("report: resampling", done, of, {})
@@ -95,6 +97,12 @@ class _Pair:
     metric: str
     control: str
     arm: str
+    choices: Choices
+
+    @property
+    def side(self) -> Side:
+        """Of which differences the verdict asks."""
+        return self.choices.rule.side(self.table.metrics[self.metric])
 
     def by(
         self,
@@ -112,7 +120,9 @@ class _Pair:
         return self.by(method, row.lift, row.low, row.high, row.p, row.note)
 
     def of_moments(self, method: str, m: Moments) -> Alternative:
-        return self.of_row(method, verdict.row(m, self.metric, self.arm, self.table.unit))
+        level, side = self.choices.level, self.side
+        row = verdict.row(m, self.metric, self.arm, self.table.unit, "fieller", level, side)
+        return self.of_row(method, row)
 
     def alike(self) -> tuple[Floats, Floats]:
         return contrasts.alike(self.table, self.metric, self.control, self.arm)
@@ -120,12 +130,17 @@ class _Pair:
     def values(self) -> tuple[Floats, Floats]:
         return contrasts.values(self.table, self.metric, self.control, self.arm)
 
-    def intervals(self, m: Moments, choices: Choices) -> Iterator[Alternative]:
-        """The other intervals of the lift; the t test, and so p, is the same."""
+    def intervals(self, m: Moments) -> Iterator[Alternative]:
+        """The other intervals of the lift; the t test, and so p, is the same, but for Newcombe's,
+        which is of proportions only.
+        """
+        level = two_sided(self.choices.level, self.side)
         for name, method in METHODS.items():
-            if name != choices.interval:
-                low, high = method(m, verdict.LEVEL)
-                yield self.by(TITLES[name], float(m.lift), float(low), float(high))
+            if name == self.choices.interval or (name == "newcombe" and not is_proportion(m)):
+                continue
+            low, high = opened(method(m, level), self.side)
+            p = float(tests.score_test(m, self.side).p) if name == "newcombe" else None
+            yield self.by(TITLES[name], float(m.lift), float(low), float(high), p)
 
     def ranks(self) -> Alternative:
         name = "Wilcoxon" if self.table.paired else "rank sum"
@@ -133,7 +148,7 @@ class _Pair:
         if max(len(base), len(other)) > RANKED:
             return self.by(name, note=f"not made beyond {RANKED:,} users")
         test = tests.wilcoxon if self.table.paired else tests.rank_sum
-        return self.by(name, p=float(test(base, other).p))
+        return self.by(name, p=float(test(base, other).p), note=self.both_sides())
 
     def quantile(self, name: str, level: float) -> Alternative:
         """The lift of a quantile of users' sums, where there is one to speak of."""
@@ -158,12 +173,20 @@ class _Pair:
             return self.by(name, note=str(error).removeprefix("post-stratification: "))
         return self.of_moments(name, m)
 
-    def resampled(self, choices: Choices) -> Iterator[Alternative]:
+    def both_sides(self) -> str:
+        """A note where the verdict is one-sided, and a method beside it is not."""
+        return "" if self.side == "two-sided" else "two-sided"
+
+    def resampled(self) -> Iterator[Alternative]:
         """A randomisation test and a BCa interval."""
         base, other = self.values()
-        paired, n, seed = self.table.paired, choices.resamples, choices.seed
+        paired, n, seed = self.table.paired, self.choices.resamples, self.choices.seed
+        level, also = self.choices.level, self.both_sides()
+        beside = f", {also}" if also else ""
         test = resampling.permutation(*self.alike(), paired=paired, repetitions=n, seed=seed)
-        yield self.by("permutation", p=float(test.p), note=f"{n:,} permutations")
-        low, high = resampling.bootstrap(base, other, paired=paired, repetitions=n, seed=seed)
+        yield self.by("permutation", p=float(test.p), note=f"{n:,} permutations{beside}")
+        low, high = resampling.bootstrap(
+            base, other, paired=paired, repetitions=n, seed=seed, level=level
+        )
         lift = float(relative(base.mean(), other.mean())) if len(base) else math.nan
-        yield self.by("BCa bootstrap", lift, low, high, note=f"{n:,} samples")
+        yield self.by("BCa bootstrap", lift, low, high, note=f"{n:,} samples{beside}")

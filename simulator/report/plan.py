@@ -73,7 +73,7 @@ def compared_designs(
     rows = []
     for arm in treatments:
         for metric in few.metrics:
-            if metric in few.missing:
+            if metric in few.missing or few.metrics[metric].is_figure:
                 continue
             try:
                 designs = sensitivity(few, metric, control, arm, level=levels[metric])
@@ -92,7 +92,8 @@ def interleaved_designs(
     rows = []
     for arm in treatments:
         for metric, kind in days.metrics.items():
-            if metric not in days.missing and kind.denominator is None:
+            is_mean = kind.denominator is None and not kind.is_figure
+            if metric not in days.missing and is_mean:
                 rows.append(
                     _need([interleaved_sensitivity(days, metric, control, arm, levels[metric])])
                 )

@@ -19,9 +19,11 @@ from simulator.page.words import (
     percent,
     probability,
     sentenced,
+    share,
     title,
     whole,
 )
+from simulator.stats.adjustment import MISSING
 from simulator.stats.verdict import FAMILIES, Family, correction_in
 
 if TYPE_CHECKING:
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from simulator.stats.methods import MethodLift
     from simulator.stats.units import Use
     from simulator.stats.verdict import Lift
-
-LEVEL = 0.05
 
 SIGNS: dict[str, str] = {
     "up": "▲",
@@ -179,6 +179,29 @@ def directions(metrics: Mapping[str, MetricNote]) -> list[str]:
     return sentences
 
 
+def analysed(metrics: Mapping[str, MetricNote]) -> list[str]:
+    """How metrics are analysed that are not plain means or ratios: of which quantiles they are,
+    what is cut, and for what of the past they are adjusted.
+    """
+    sentences = []
+    for name, metric in metrics.items():
+        what = title(name)
+        if metric.quantile is not None:
+            sentences.append(f"{what}: the {share(metric.quantile)} quantile, not the mean.")
+        if metric.winsorise:
+            cut = share(metric.winsorise)
+            sentences.append(f"{what}: winsorised, the largest {cut} cut down to the next value.")
+    past: dict[tuple[str, ...], list[str]] = {}
+    for name, metric in metrics.items():
+        if metric.covariates:
+            past.setdefault(metric.covariates, []).append(title(name))
+    for columns, names in past.items():
+        before = listed([column for column in columns if not column.endswith(MISSING)])
+        gaps = " with its gaps" if any(column.endswith(MISSING) for column in columns) else ""
+        sentences.append(f"{listed(names)}: adjusted for {before} before the test{gaps} (CUPED).")
+    return sentences
+
+
 def in_words(
     decision: Decision | None,
     rows: Iterable[Lift],
@@ -278,17 +301,18 @@ def verdict_sentence(
             " chance."
         )
     ends = interval(row.low_adjusted, row.high_adjusted)
-    which = "adjusted 95%" if comparisons > 1 else "95%"
+    which = f"adjusted {share(row.level)}" if comparisons > 1 else share(row.level)
     size = f"{percent(row.lift)}, {which} interval {ends}"
     if not is_defined(row.lift):
         size = (
             f"{number(row.treatment_mean)} against {number(row.control_mean)} per {unit}; a"
             " relative lift of nothing is not defined"
         )
-    alone = f"p {probability(row.p)}"
+    p = "p" if row.alternative == "two-sided" else "one-sided p"
+    alone = f"{p} {probability(row.p)}"
     adjusted = alone
     if comparisons > 1:
-        adjusted = f"adjusted p {probability(row.p_adjusted)} over {comparisons} comparisons"
+        adjusted = f"adjusted {p} {probability(row.p_adjusted)} over {comparisons} comparisons"
     if words in ("up", "down"):
         way = "higher" if words == "up" else "lower"
         quality = welcome(words, higher_is_better)
@@ -299,12 +323,13 @@ def verdict_sentence(
         sees = (
             f" A true change of {detects(row.mde)} or more would be called so in four runs of five."
         )
-    if row.p < LEVEL:
+    if row.p < 1.0 - row.level:
         return (
             f"{what}: not shown. {size}; alone it would pass ({alone}), among all comparisons it"
             f" does not ({adjusted}).{sees}{aside}"
         )
-    return f"{what}: no difference shown: {size} ({alone}).{sees}{aside}"
+    shown = {"two-sided": "no difference", "greater": "no rise", "less": "no fall"}
+    return f"{what}: {shown[row.alternative]} shown: {size} ({alone}).{sees}{aside}"
 
 
 def in_short(c: Content, rows: Iterable[tuple[Lift, Verdict]]) -> Iterator[tuple[str, str]]:
@@ -328,7 +353,7 @@ def in_short(c: Content, rows: Iterable[tuple[Lift, Verdict]]) -> Iterator[tuple
             )
         else:
             undecided.append(row)
-            if row.p < LEVEL:
+            if row.p < 1.0 - row.level:
                 yield (
                     SIGNS[words],
                     f"{name} would pass alone (p {probability(row.p)}); among all comparisons it"
@@ -437,10 +462,11 @@ CORRECTIONS: dict[str, str] = {
     "bonferroni": "Bonferroni over {}",
     "hochberg": "Hochberg over {} (valid where the tests are positively dependent)",
     "bh": (
-        "Benjamini and Hochberg over {} (of the differences shown, at most 5% are false; a single"
-        " one may be)"
+        "Benjamini and Hochberg over {} (of the differences shown, at most {alpha} are false; a"
+        " single one may be)"
     ),
-    "none": "none: each p stands alone, and of {} one in twenty is below .05 by chance",
+    "dunnett": "Dunnett, by the joint t distribution of {}",
+    "none": "none: each p stands alone, and of {} {alpha} are below {alpha} by chance",
 }
 """What `p_adjusted` is corrected by, in words, with the family."""
 
@@ -482,15 +508,32 @@ def gained(content: Content) -> Iterator[str]:
 
 def corrected(content: Content) -> str:
     """How p was adjusted, and over which family."""
-    chosen = content.choices.correction
+    chosen, alpha = content.choices.correction, share(1.0 - content.choices.level)
     roles = {note.role for note in content.metrics.values()}
     if roles <= {"exploratory"} or chosen == "none":
-        return CORRECTIONS[chosen].format(content.family)
+        return CORRECTIONS[chosen].format(content.family, alpha=alpha)
     corrections = []
     for family, what in FAMILY_WORDS.items():
         if any(FAMILIES[role] == family for role in roles):
-            corrections.append(CORRECTIONS[correction_in(family, chosen)].format(what))
+            own = CORRECTIONS[correction_in(family, chosen)]
+            corrections.append(own.format(what, alpha=alpha))
     return f"{'; '.join(corrections)} (a family: {content.family})"
+
+
+def sides(content: Content) -> list[str]:
+    """What one-sided tests ask, where they are chosen."""
+    if content.choices.alternative == "two-sided":
+        return []
+    open_ones = [
+        title(name).lower()
+        for name, metric in content.metrics.items()
+        if metric.higher_is_better is None or metric.role == "quality"
+    ]
+    kept = f" Two-sided: {listed(open_ones)}." if open_ones else ""
+    return [
+        "One-sided tests: is a metric better, is a guardrail or a deterioration metric worse?"
+        f" Intervals have one end.{kept}"
+    ]
 
 
 def errors_by_day(audit: AuditSummary | None, paired: bool) -> str:

@@ -16,7 +16,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from simulator.report.content import WorldMarginal
+from simulator.report.content import PairLift, WorldMarginal
 from simulator.stats.decision import Decision
 from simulator.stats.decision_audit import AuditedDecision
 from simulator.stats.ensemble import WorldsLift
@@ -24,20 +24,20 @@ from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.methods import MethodLift
 from simulator.stats.segments import Segment
 from simulator.stats.sequential import Peeks
-from simulator.stats.verdict import DIFFERENCE, Lift
+from simulator.stats.verdict import Lift
 
 T = TypeVar("T")
 
 NOT_STORED = {(Lift, "note")}
 """Fields that are not written: the sentence of a verdict has the note."""
 
-SPREAD_OUT = {(Segment, "row")}
+SPREAD_OUT = {(Segment, "row"), (PairLift, "row")}
 """Fields whose own keys stand in their place."""
 
 LEFT_OUT_IF_NONE = {(WorldMarginal, "feed")}
 
 DERIVED: dict[type, Callable[[Any], dict[str, Any]]] = {
-    Lift: lambda row: {key: encode(getattr(row, key)) for key in DIFFERENCE},
+    Lift: lambda row: {"difference": encode(row.difference)},
     MethodLift: lambda one: {
         "verdict": one.lift.words,
         "share_of_fits": encode(one.components.share_of_fits),

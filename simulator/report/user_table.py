@@ -7,11 +7,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress
-from simulator.log.metrics import Better, margin_of
+from simulator.log.metrics import Better, Declared, declared, margin_of
 from simulator.page.words import listed
 from simulator.report import of_moments
 from simulator.report.errors import ReportError
@@ -22,7 +23,7 @@ from simulator.stats.adjustment import pre_periods
 from simulator.stats.aggregates import Aggregates, are_moments, from_moments
 from simulator.stats.choices import Choices
 from simulator.stats.decision import Decision
-from simulator.stats.frames import Columns, from_frame
+from simulator.stats.frames import Columns, from_frame, looks_from_frame
 from simulator.stats.margins import Margins
 from simulator.stats.predictions import with_predictions
 from simulator.stats.priors import Prior
@@ -77,6 +78,7 @@ def lifts(
     cluster: str | None = None,
     predictors: Iterable[str] | None = None,
     choices: Choices | None = None,
+    entries: Mapping[str, Declared] | None = None,
 ) -> pd.DataFrame:
     """The lift of every arm over the control in every metric.
 
@@ -86,11 +88,11 @@ def lifts(
             zeros.
         control: the control arm; None: the arm called `control`.
         metrics: names of numeric columns; or name -> column; or name -> (numerator column,
-            denominator column), a ratio of sums.
+            denominator column), a ratio of sums; or name -> `Quantity`, a figure of choice.
             None: every column of numbers, or of yes and no, that is not a covariate.
         covariates: numeric pre-period columns; None: those that end in `_before`. In a split design
             they adjust lifts (CUPED): `<metric>_before` those of its metric, any other (of no
-            column of the table) those of all.
+            column of the table) those of all. A value may be missing (`adjustment.imputed`).
         user: name of the user column.
         arm: name of the arm column.
         cluster: name of a column of clusters that were assigned as a whole (households, shops; or
@@ -99,10 +101,13 @@ def lifts(
         predictors: names of columns from which metrics are predicted, to adjust lifts for the
             predictions (`simulator.stats.predictions`; needs scikit-learn); (): every covariate and
             segment.
-        choices: interval and correction of p.
+        choices: interval, correction, level and alternative of the tests.
+        entries: by metric, what is declared of it: direction, role, margin, covariates,
+            winsorising, quantile (`log.metrics.Declared`).
 
     Returns:
-        One row for each arm and metric: the columns of `lifts` in report.json, and `verdict`.
+        One row for each arm and metric: the columns of `lifts` in report.json, and `verdict`; with
+        `choices.pairs` one for each pair of arms and metric, and `over`: the other arm.
         Numbers that are not defined are NaN. A notebook shows it as a forest plot.
 
     Raises:
@@ -113,6 +118,7 @@ def lifts(
     from simulator.report import lift_frame
 
     choices, table_rows = choices or Choices(), as_rows(frame)
+    over: dict[str, list[str]] = {}
     if are_moments(table_rows.columns, user):
         moments = from_moments(table_rows, metrics=metrics, covariates=covariates, arm=arm)
         known = moments.metrics
@@ -126,19 +132,24 @@ def lifts(
             user=user,
             arm=arm,
             cluster=cluster,
+            entries=entries,
         )
         if predictors is not None:
             table = with_predictions(table)
-        known = table.metrics
-        rows = verdict.lifts(
-            table,
-            named(table, control),
-            covariates=pre_periods(table),
-            method=choices.interval,
-            correction=choices.correction,
-        )
+        past, control, known = pre_periods(table), named(table, control), table.metrics
+        method, correction, rule = choices.interval, choices.correction, choices.rule
+        if choices.pairs:
+            both = verdict.pairs(
+                table, control, covariates=past, method=method, correction=correction, rule=rule
+            )
+            over, rows = {"over": [one for one, _ in both]}, [row for _, row in both]
+        else:
+            rows = verdict.lifts(
+                table, control, covariates=past, method=method, correction=correction, rule=rule
+            )
     columns = {key: [getattr(row, key) for row in rows] for key in verdict.ROW}
     columns["verdict"] = [row.words for row in rows]
+    columns |= over
     directions = {name: metric.higher_is_better for name, metric in known.items()}
     return lift_frame.lifts(columns, directions)
 
@@ -148,6 +159,7 @@ def decide(
     *,
     control: str | None = None,
     margins: Margins | None = None,
+    choices: Choices | None = None,
     **columns: Any,
 ) -> Decision | None:
     """Ship, hold or drop each arm (`simulator.stats.decision`).
@@ -156,6 +168,7 @@ def decide(
         frame: as `lifts`.
         control: as `lifts`.
         margins: the guardrails.
+        choices: interval, correction, level and alternative of the tests.
         columns: as `write`; `roles` names the metrics that are a success (or `deterioration`,
             `quality`).
 
@@ -171,7 +184,7 @@ def decide(
     table = from_frame(frame, **columns)
     if columns.get("predictors") is not None:
         table = with_predictions(table)
-    rows, answers, known = decision.evidence(table, named(table, control), margins)
+    rows, answers, known = decision.evidence(table, named(table, control), margins, choices)
     return in_words(decision.decide(rows, answers, known), rows, answers)
 
 
@@ -246,6 +259,7 @@ def write(
     strict: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
+    day: str | None = None,
     experiment: str | None = None,
     priors: Mapping[str, Prior] | None = None,
     **columns: Any,
@@ -265,6 +279,8 @@ def write(
         strict: refuse to report a lift, and write nothing, where a check is red.
         command: that makes this report, to be printed in it.
         progress: of what takes time.
+        day: name of a column of days, of a table of moments or of one with a row for each user and
+            day: the report has looks at the end of each (`frames.looks_from_frame`).
         experiment: which one, of a table of published experiments (`simulator.stats.series`).
         priors: by metric, what earlier tests say of its lift.
         columns: `metrics`, `covariates`, `user`, `arm`, `cluster` as `lifts`, `groups`: names of
@@ -274,7 +290,7 @@ def write(
             `better`: by metric, whether `higher` or `lower` values of it are better (of others as
             far as their names tell; a guardrail needs it), and `roles`: by metric, what it is for
             in the decision (`success`, `deterioration`, `quality`; guardrails are in `margins`);
-            of a table of moments also `look`, the column of looks.
+            or `entries`: by metric, all that is declared of it.
 
     Returns:
         What the three files say.
@@ -289,6 +305,8 @@ def write(
     rows = as_rows(frame)
     user = columns.get("user", "user")
     if are_series(rows.columns) or are_moments(rows.columns, user):
+        if day is not None:
+            columns["look"] = day
         moments = _moments(rows, experiment, columns)
         content = of_moments.gather_moments(
             moments,
@@ -302,7 +320,11 @@ def write(
         )
     else:
         _no_strangers({"experiment": experiment, "look": columns.pop("look", None)}, "of users")
-        table = from_frame(rows, **columns)
+        looks, new = [] if day is not None else [from_frame(rows, **columns)], None
+        if day is not None:
+            _no_strangers({"predictors": columns.pop("predictors", None)}, "of days")
+            looks, new = looks_from_frame(rows, day, **columns)
+        table = looks[-1]
         content = gather_table(
             table,
             named(table, control),
@@ -315,6 +337,8 @@ def write(
             progress=progress,
             predict=columns.get("predictors") is not None,
             priors=priors,
+            looks=() if day is None else looks,
+            new=new,
         )
     content = with_decision(content)
     if strict:
@@ -333,17 +357,26 @@ def _moments(rows: Rows, experiment: str | None, columns: Mapping[str, Any]) -> 
     """
     given = {name: value for name, value in columns.items() if value or value == ()}
     directions = {name: given.pop(name, None) for name in ("better", "roles")}
+    entries: Mapping[str, Declared] = given.pop("entries", {})
+    for metric, entry in entries.items():
+        if (entry.covariates, entry.winsorise, entry.quantile) != (None, None, None):
+            raise ReportError(
+                f"metric {metric!r}: covariate, winsorise and quantile are declared of rows; of"
+                " moments they are what the export has made of them"
+            )
     defaults = {"user": "user", "arm": "arm"}
     if are_series(rows.columns):
         own = {name: value for name, value in given.items() if value != defaults.get(name)}
         _no_strangers(own, "of published experiments")
         if experiment is None:
             raise ReportError("this table has many experiments: name one (--experiment)")
-        return series_of_one(read_series(rows), experiment, **directions)
+        moments = series_of_one(read_series(rows), experiment, **directions)
+        return replace(moments, metrics=declared(moments.metrics, entries))
     given.pop("user", None)
     strangers = {name: given.pop(name, None) for name in ("cluster", "predictors")}
     _no_strangers({"experiment": experiment, **strangers}, "of moments")
-    return from_moments(rows, **given, **directions)
+    moments = from_moments(rows, **given, **directions)
+    return replace(moments, metrics=declared(moments.metrics, entries))
 
 
 def _no_strangers(given: Mapping[str, Any], what: str) -> None:

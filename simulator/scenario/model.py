@@ -38,7 +38,7 @@ from simulator.designs.base import Design
 from simulator.designs.fits import FitsSpec, as_section
 from simulator.designs.registry import DesignSpec
 from simulator.log.files import looked_up
-from simulator.log.metrics import DEFAULT_METRICS
+from simulator.log.metrics import DEFAULT_METRICS, covariates_of
 from simulator.scenario import memory
 from simulator.scenario.changes import changed
 from simulator.scenario.parts import (
@@ -49,6 +49,7 @@ from simulator.scenario.parts import (
     MetricSpec,
     PolicySpec,
     Serving,
+    one_metric,
 )
 from simulator.scenario.populations import (
     POPULATIONS,
@@ -84,20 +85,6 @@ class WorldSpec(ConfigSection):
         return self.users is None
 
 
-def _metric(value: Any) -> Any:
-    """An entry of `metrics`, before its type is looked at: one complaint, and not one for each type
-    that it might have had.
-    """
-    is_name = isinstance(value, str) and len(value) <= 100
-    is_one = isinstance(value, Mapping) and len(value) == 1
-    declared = next(iter(value.values())) if is_one else None
-    if not (is_name or declared in ("higher", "lower") or isinstance(declared, Mapping)):
-        raise ValueError(
-            "must be a metric's name, or {name: higher} or {name: lower}, or {name: {role: ...}}"
-        )
-    return value
-
-
 class Scenario(ConfigSection):
     """A scenario, resolved: everything that decides the log, plus `engine`, which may not."""
 
@@ -121,7 +108,7 @@ class Scenario(ConfigSection):
     )
     metrics: tuple[
         Annotated[
-            str | dict[str, Literal["higher", "lower"] | MetricSpec], BeforeValidator(_metric)
+            str | dict[str, Literal["higher", "lower"] | MetricSpec], BeforeValidator(one_metric)
         ],
         ...,
     ] = Field(
@@ -501,6 +488,7 @@ def _disagreements(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
             yield ("arms", name, "fits"), wrong
     if not scenario.metrics:
         yield ("metrics",), "must name at least one metric"
+    yield from _unfit_analyses(scenario)
     yield from _names_clash(scenario)
     own: Any = scenario.users
     yield from _world_broken(scenario, ("users",), ("data",), own.kind)
@@ -525,6 +513,27 @@ def _design_broken(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     if scenario.serving.refit_on == "weighted" and not assignment.divides_users:
         rule = "`weighted` tells the arms' impressions apart by user, so each user must be in one"
         yield ("serving", "refit_on"), f"{rule} arm: design.kind split or clusters"
+
+
+def _unfit_analyses(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
+    """Analyses of metrics that the design or the fits of the scenario do not allow."""
+    names = [one if isinstance(one, str) else next(iter(one)) for one in scenario.metrics]
+    of_methods = scenario.fits.number > 1 and scenario.decision.on != "models"
+    for i, (name, entry) in enumerate(zip(names, scenario.metrics, strict=True)):
+        what = entry[name] if isinstance(entry, dict) else None
+        if not isinstance(what, MetricSpec):
+            continue
+        if what.quantile is not None and what.role not in (None, "exploratory") and of_methods:
+            rule = "no quantile of methods is known, and the decision is on them"
+            yield ("metrics", i, name, "quantile"), f"{rule}; say decision: {{on: models}}"
+        covariates = () if what.covariate is None else covariates_of(what.covariate)
+        if covariates and scenario.assignment.arm_of_user(1) is None:
+            rule = "in this design every user is in every arm, and the past cancels"
+            yield ("metrics", i, name, "covariate"), f"{rule}; leave it out"
+        for covariate in covariates:
+            if covariate not in names:
+                rule = f"no metric {shown(covariate)}; {near(covariate, names)}"
+                yield ("metrics", i, name, "covariate"), rule
 
 
 def _draw_broken(scenario: Scenario, name: str, world: WorldSpec) -> Iterator[tuple[Keys, str]]:

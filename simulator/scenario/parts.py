@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -15,7 +16,7 @@ from pydantic import (
 from policies.device import Device
 from simulator.config.section import MAX_DAYS, MAX_IDS, ConfigSection, Name, Params
 from simulator.designs.fits import MOST
-from simulator.log.metrics import MetricRole, margin_of
+from simulator.log.metrics import MetricRole, margin_of, share_of
 from simulator.scenario.tables import (
     ROLES,
     Columns,
@@ -90,8 +91,40 @@ def _margin(value: Any) -> Any:
     return value
 
 
+def one_metric(value: Any) -> Any:
+    """An entry of `metrics`, before its type is looked at: one complaint, and not one for each type
+    that it might have had.
+    """
+    is_name = isinstance(value, str) and len(value) <= 100
+    is_one = isinstance(value, Mapping) and len(value) == 1
+    declared = next(iter(value.values())) if is_one else None
+    if not (is_name or declared in ("higher", "lower") or isinstance(declared, Mapping)):
+        raise ValueError(
+            "must be a metric's name, or {name: higher} or {name: lower}, or {name: {role: ...}}"
+        )
+    return value
+
+
+def _share(most: float) -> BeforeValidator:
+    """A share as it is written, once it can be read."""
+    rule = f"must be a share above 0 and below {most:.0%} (1% or 0.01)"
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(rule)
+        try:
+            share_of(value, most)
+        except ValueError as error:
+            raise ValueError(rule) from error
+        return value
+
+    return BeforeValidator(check)
+
+
 class MetricSpec(ConfigSection):
-    """What is declared of a metric: which values are better, and what it is for in the decision."""
+    """What is declared of a metric: which values are better, what it is for in the decision, and
+    how it is analysed.
+    """
 
     better: Literal["higher", "lower"] | None = Field(
         default=None, description="its direction, where the metric does not have one or another"
@@ -105,6 +138,19 @@ class MetricSpec(ConfigSection):
     margin: Annotated[float | str, BeforeValidator(_margin)] | None = Field(
         default=None,
         description="of a guardrail: `1%` or `0.01` of the control's mean, or `20 abs` in units",
+    )
+    covariate: Reference | Annotated[tuple[Reference, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="what it is adjusted for (CUPED), known before the test: a metric of the"
+        " history (of a table: a column), a list of them, or `none`; split designs only",
+    )
+    winsorise: Annotated[float | str, _share(0.5)] | None = Field(
+        default=None,
+        description="share of the largest users' sums that is cut, for all arms alike: `0.1%`",
+    )
+    quantile: Annotated[float | str, _share(1.0)] | None = Field(
+        default=None,
+        description="compare this quantile of users' sums (`90%`), not their mean",
     )
 
 

@@ -10,38 +10,97 @@ from dataclasses import replace
 import numpy as np
 
 from simulator.stats import moments
-from simulator.stats.moments import Moments, Sample
-from simulator.stats.units import TableError, UnitTable, levels
+from simulator.stats.moments import Floats, Moments, Sample
+from simulator.stats.units import Details, TableError, UnitTable, first_rows, levels
+
+MISSING = " (missing)"
+"""Ends the name of the column that says of which units a pre-period column has no value."""
 
 
 def pre_periods(table: UnitTable) -> dict[str, tuple[str, ...]]:
-    """Which metrics of a split table are adjusted for which pre-period columns: a column of the
-    name of a metric for that metric, any other for all of them. A column that does not vary adjusts
-    nothing. A metric that is predicted (`stats.predictions`) is adjusted for its predictions alone.
+    """Which metrics of a split table are adjusted for which pre-period columns: those that are
+    declared of a metric; else a column of the name of a metric for that metric, of a ratio without
+    one those of its numerator and denominator, and any other column for all of them. A column that
+    does not vary adjusts nothing. A metric that is predicted (`stats.predictions`) is adjusted for
+    its predictions alone.
 
     CUPED: Deng, Xu, Kohavi & Walker, "Improving the sensitivity of online controlled experiments by
-    utilizing pre-experiment data", WSDM 2013, with several covariates. Twins of a paired table have
-    the same past, and need none.
+    utilizing pre-experiment data", WSDM 2013, with several covariates. The past of a ratio,
+    linearised as the ratio is, is a weighted sum of its two halves, and the regression finds the
+    weights. Twins of a paired table have the same past, and need none. A column with missing values
+    goes with the one that says which are missing.
 
     Returns:
         By metric, names of `table.covariates`; metrics without any are left out.
+
+    Raises:
+        TableError: a declared column that the table does not have.
     """
+    chosen = declared_periods(table)
     if table.paired:
-        return {}
+        return chosen
     predictions = {name for names in table.predicted.values() for name in names}
     varied = [
         name
         for name, column in table.covariates.items()
-        if name not in predictions and np.ptp(column) > 0
+        if np.ptp(column) > 0 and not name.endswith(MISSING) and name not in predictions
     ]
-    shared = tuple(name for name in varied if name not in table.metrics)
+    own = {
+        name: {name, *(term.name for term in metric.terms)}
+        for name, metric in table.metrics.items()
+    }
+    of_one = set().union(*own.values(), *(one.covariates or () for one in table.metrics.values()))
+    for name, metric in table.metrics.items():
+        if metric.covariates is None:
+            past = {name} if name in varied else own[name]
+            columns = [one for one in varied if one in past or one not in of_one]
+            chosen[name] = table.predicted.get(name, _with_missing(table, columns))
+    return {name: chosen[name] for name in table.metrics if chosen.get(name)}
+
+
+def declared_periods(table: UnitTable) -> dict[str, tuple[str, ...]]:
+    """The pre-period columns by metric that are declared, and no others.
+
+    Raises:
+        TableError: as `pre_periods`.
+    """
     chosen = {}
-    for metric in table.metrics:
-        names = (metric, *shared) if metric in varied else shared
-        names = table.predicted.get(metric, names)
-        if names:
-            chosen[metric] = names
+    for name, metric in table.metrics.items():
+        if not metric.covariates:
+            continue
+        for column in metric.covariates:
+            if not table.paired and column not in table.covariates:
+                raise TableError(
+                    f"metric {name!r}: no pre-period column {column!r} to adjust it for; there are"
+                    f" {list(table.covariates)}"
+                )
+        chosen[name] = _with_missing(table, metric.covariates)
     return chosen
+
+
+def _with_missing(table: UnitTable, columns: Iterable[str]) -> tuple[str, ...]:
+    """Columns, each with the one that says which of its values are missing."""
+    both = (name for column in columns for name in (column, column + MISSING))
+    names = [name for name in both if not name.endswith(MISSING) or name in table.covariates]
+    return tuple(names)
+
+
+def imputed(values: Floats) -> tuple[Floats, Floats]:
+    """A pre-period column with its mean where it has no value, and an indicator of these, both to
+    be adjusted for: with the indicator among the covariates it does not matter which constant is
+    put in, no unit is left out, and the adjusted estimate is never worse for large samples than
+    without the column (the missingness-indicator method: Zhao & Ding, "To adjust or not to adjust?
+    Estimating the average treatment effect in randomized experiments with missing covariates",
+    JASA 2024). It need not be missing at random: what is missing was so before the test.
+
+    Args:
+        values: `[n]`, NaN where there is none; not everywhere.
+
+    Returns:
+        The column and the indicator, each `[n]`.
+    """
+    missing = np.isnan(values)
+    return np.where(missing, values[~missing].mean(), values), missing.astype(np.float64)
 
 
 def winsorised(
@@ -50,27 +109,13 @@ def winsorised(
     """The table with the largest `share` of the values of each mean metric cut down to the value
     that bounds them.
 
-    One bound for all arms together, so that the arms are treated alike (Tukey 1962; Kohavi, Tang &
-    Xu 2020, chapter 22). Ratio metrics are left as they are. It changes what is estimated: the
-    report says so where it is used.
+    As `UnitTable.winsorised`. It changes what is estimated: the report says so where it is used.
 
     Raises:
         TableError: `share` outside [0, 0.5).
     """
-    if not 0 <= share < 0.5:
-        raise TableError(f"winsorising: the share must be in [0, 0.5); got {share}")
-    chosen = set(table.numerators if metrics is None else metrics) - set(table.denominators)
-    return replace(
-        table,
-        numerators={n: _cut(v, share) if n in chosen else v for n, v in table.numerators.items()},
-    )
-
-
-def _cut(values: np.ndarray, share: float) -> np.ndarray:
-    """The `share` of largest values put down to the next one."""
-    largest = int(share * values.size)
-    at = values.size - 1 - largest
-    return np.asarray(np.minimum(values, np.partition(values, at, axis=None)[at]))
+    chosen = table.numerators if metrics is None else metrics
+    return table.winsorised(dict.fromkeys(chosen, share))
 
 
 def post_stratified(
@@ -145,3 +190,52 @@ def stratified(
         )
     c, t, var_c, var_t = (np.asarray(v)[()] for v in (*values, *variances))
     return Moments(c, t, var_c, var_t, 0.0, df[()], n_units[0][()], n_units[1][()], False)
+
+
+def users_so_far(table: UnitTable, day: np.ndarray) -> list[UnitTable]:
+    """The sums of users up to each day, from a table of users' days: what is seen at a look at the
+    end of it. A user who has no row yet has zeros, and is in the arm of the later ones.
+
+    Args:
+        table: a row for each user and day on which the user did something; `cluster` is the user.
+        day: `[rows]` number of the day, from 0.
+
+    Returns:
+        A table by user for each day; what is declared of metrics is done to the sums of users.
+
+    Raises:
+        TableError: a user is in several arms.
+    """
+    assert table.cluster is not None
+    names, index = levels(table.cluster)
+    k = len(names)
+    first = first_rows(table, names, index, "user")
+    groups = {n: v[first] for n, v in table.groups.items() if (v == v[first][index]).all()}
+    covariates = {
+        n: np.bincount(index, v, k) / np.bincount(index, minlength=k)
+        for n, v in table.covariates.items()
+    }
+    assigned = None if table.assigned is None else table.assigned[first]
+    looks = []
+    for last in range(int(day.max()) + 1):
+        rows = day <= last
+
+        def summed(values: np.ndarray, rows: np.ndarray = rows) -> np.ndarray:
+            return np.bincount(index[rows], values[rows], k)
+
+        so_far = replace(
+            table,
+            unit="user",
+            numerators={n: summed(v) for n, v in table.numerators.items()},
+            denominators={n: summed(v) for n, v in table.denominators.items()},
+            assigned=assigned,
+            cluster=None,
+            covariates=covariates,
+            groups=groups,
+            details={
+                n: Details(tuple(map(summed, v.values)), None, assigned)
+                for n, v in table.details.items()
+            },
+        )
+        looks.append(so_far.as_declared())
+    return looks

@@ -30,9 +30,11 @@ from simulator.log.metrics import Better, Metric, MetricRole, declarations, decl
 from simulator.stats import sequential
 from simulator.stats.frames import BEFORE, Columns, asked_columns, metric_of
 from simulator.stats.moments import Floats, Moments, Sample, ratio, split_moments
+from simulator.stats.quantities import Quantity
 from simulator.stats.readings import UnreadableError, read_numbers
 from simulator.stats.rows import BLANK, Rows, labels
 from simulator.stats.sequential import Peeks
+from simulator.stats.spending import ALPHA
 from simulator.stats.units import TableError, Use
 
 Array = npt.NDArray[Any]
@@ -219,7 +221,7 @@ class Aggregates:
             range(len(names), len(columns)),
         )
 
-    def peeks(self, control: str) -> list[Peeks]:
+    def peeks(self, control: str, alpha: float = ALPHA) -> list[Peeks]:
         """Looks at every metric of every arm, planned for all looks of the table; () with one look
         only.
 
@@ -244,7 +246,7 @@ class Aggregates:
                     correlations = self._successive(metric, (control, arm))
                 else:
                     correlations = by_variance(np.array([[m.variance for m in known]]))[0]
-                looks = sequential.looks(known, correlations, self.shares)
+                looks = sequential.looks(known, correlations, self.shares, alpha)
                 found.append(Peeks(metric, arm, looks))
         return found
 
@@ -632,7 +634,11 @@ class _Sheet:
         if metrics is None:
             plain: dict[str, str | tuple[str, str]] = {v: v for v in variables if v not in pasts}
         else:
-            plain = asked_columns(metrics)
+            plain = {}
+            for name, asked in asked_columns(metrics).items():
+                if isinstance(asked, Quantity):
+                    raise TableError(f"metric {name!r}: a quantity needs rows, not moments")
+                plain[name] = asked
         parts: dict[str, tuple[str, str | None]] = {}
         for name, spec in plain.items():
             top, bottom = (spec, None) if isinstance(spec, str) else spec

@@ -314,7 +314,7 @@ def audit(
             " fit; and decision, in a run with a success metric"
         )
     treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
-    names = [m for m in days.metrics if m not in days.missing]
+    names = [m for m, one in days.metrics.items() if m not in days.missing and not one.is_figure]
     both = [outcomes(days, control, arm, m) for arm in treatments for m in names]
     both = [o for o in both if np.isfinite(o.lift)]
     rows: list[AuditedAnalysis] = []

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from policies.elementary import exp, log
+from policies.elementary import exp, logs
 from simulator.stats import moments, segments, tests, verdict
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.contrasts import TableMoments, values
@@ -54,12 +54,14 @@ def checks(
     scenario: Mapping[str, Any] | None = None,
     shares: Mapping[str, float] | None = None,
     rows: Sequence[Lift] | None = None,
+    new: Floats | None = None,
 ) -> list[Check]:
     """Every check that the source allows: a log's sums by user and day allow all, a plain per-user
     table those without time.
 
     `shares`: of users that were meant for each arm, up to a common factor; equal if left out.
-    `rows`: of the verdict by user; computed if left out.
+    `rows`: of the verdict by user; computed if left out. `new`: of a table by user and day, users
+    who are new on each, `[arms, days]`.
 
     Raises:
         TableError: shares that are not one positive number for each arm.
@@ -73,7 +75,11 @@ def checks(
     if not isinstance(source, UserDays):
         segmented = table.assigned is not None and table.groups
         groups = [segment_balance(table)] if segmented else []
-        return [ratio, before, *groups, events, influence]
+        by_day = []
+        if new is not None:
+            meant = intended(table.arms, shares) or np.full(len(table.arms), 1 / len(table.arms))
+            by_day = [sample_ratio_of_new(new, np.asarray(meant))]
+        return [ratio, *by_day, before, *groups, events, influence]
     several = [fits_ratio(source)] if max(source.fits, default=1) > 1 else []
     return [
         ratio,
@@ -202,7 +208,16 @@ def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
     active = days.terms["impressions"] > 0
     first = np.where(active.any(axis=2), active.argmax(axis=2), days.days)
     new = np.array([np.bincount(first[a], minlength=days.days + 1)[: days.days] for a in range(k)])
-    p = 1.0 / max(1.0, float(exp(np.max(log_bayes_factor(np.cumsum(new, axis=1), prior)))))
+    return sample_ratio_of_new(new, np.full(k, 1.0 / k), prior)
+
+
+def sample_ratio_of_new(new: Floats, shares: Floats, prior: float = 100.0) -> Check:
+    """`sequential_sample_ratio` of users who are new on each day `[k, days]`, of which `shares`
+    `[k]` were meant for each arm.
+    """
+    name = "sample ratio by day"
+    factors = log_bayes_factor(np.cumsum(new, axis=1), prior, shares)
+    p = 1.0 / max(1.0, float(exp(np.max(factors))))
     value = f"new users by day, always-valid p = {p:.3g}"
     meaning = "arrivals left the intended ratio on some day"
     if p >= 0.01:
@@ -215,16 +230,18 @@ def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
     )
 
 
-def log_bayes_factor(counts: Floats, prior: float) -> Floats:
-    """Log Bayes factor `[...]` of counts `[k, ...]`: Dirichlet(prior / k each)-multinomial against
-    equal shares.
+def log_bayes_factor(counts: Floats, prior: float, shares: Floats | None = None) -> Floats:
+    """Log Bayes factor `[...]` of counts `[k, ...]`: Dirichlet(prior times the shares)-multinomial
+    against the `shares` `[k]` themselves; equal ones if left out.
     """
     from scipy.special import gammaln
 
     k, n = len(counts), counts.sum(axis=0)
-    a = prior / k
+    meant = np.full(k, 1.0 / k) if shares is None else shares
+    meant = meant.reshape(-1, *[1] * (counts.ndim - 1))
+    a = prior * meant
     mixture = gammaln(prior) - gammaln(prior + n) + (gammaln(a + counts) - gammaln(a)).sum(axis=0)
-    return np.asarray(mixture + n * log(k))
+    return np.asarray(mixture - (counts * logs(meant)).sum(axis=0))
 
 
 def balance(table: UnitTable, control: str) -> Check:
@@ -335,12 +352,13 @@ def outliers(
     if rows is None:
         rows = verdict.lifts(table, control, covariates=past)
     for row in rows:
-        if np.isnan(row.p):
+        if np.isnan(row.p) or table.metrics[row.metric].is_figure:
             continue
-        for lift, p in _without_one(table, row.metric, control, row.arm, past.get(row.metric, ())):
-            shift = 0.0
-            if np.isfinite(row.high):
-                shift = abs(lift - row.lift) / max(row.high - row.low, 1e-300)
+        ends = [end for end in (row.low, row.high) if np.isfinite(end)]
+        # A one-sided interval is half of one.
+        width = sum(abs(end - row.lift) for end in ends) * (2.0 if len(ends) == 1 else 1.0)
+        for lift, p in _without_one(table, row, control, past.get(row.metric, ())):
+            shift = abs(lift - row.lift) / max(width, 1e-300) if ends else 0.0
             if shift > largest:
                 largest, where = shift, f"{row.metric} in {row.arm}"
             if (p < 1.0 - row.level_adjusted) != (row.p < 1.0 - row.level_adjusted):
@@ -366,9 +384,12 @@ def outliers(
 
 
 def _without_one(
-    table: UnitTable, metric: str, control: str, arm: str, covariates: Sequence[str]
+    table: UnitTable, row: Lift, control: str, covariates: Sequence[str]
 ) -> Iterator[tuple[float, float]]:
-    """(lift, p) without each of the most influential units in turn, by updating the moments."""
+    """(lift, p) of a row without each of the most influential units in turn, by updating the
+    moments.
+    """
+    metric, arm = row.metric, row.arm
     c, t = values(table, metric, control, arm)
     if table.paired:
         spans = [np.stack([c, t], axis=1)]
@@ -389,7 +410,7 @@ def _without_one(
             m = moments.paired_moments(left[0], (0, None), (1, None))
         else:
             m = moments.split_moments(left[0], left[1], 0, None, range(1, 1 + len(covariates)))
-        yield float(m.lift), float(tests.t_test(m).p)
+        yield float(m.lift), float(tests.t_test(m, row.alternative).p)
 
 
 def _largest(score: Floats) -> list[int]:

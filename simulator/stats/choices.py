@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulator.stats.intervals import METHODS, Method
+from simulator.stats.rule import STANDARD, Alternative, Rule
 from simulator.stats.tests import CORRECTIONS, Correction
 from simulator.stats.units import TableError
 
@@ -26,6 +27,9 @@ class Choices:
         resamples: permutations and bootstrap samples of the comparison beside the verdict; 0:
             neither is made (they take time).
         seed: of these.
+        level: of every interval; a test rejects below 1 - level.
+        alternative: two-sided, or one-sided as `rule.Rule` says.
+        pairs: whether every arm is compared with every other one, too, beside the verdict.
     """
 
     interval: Method = "fieller"
@@ -33,8 +37,17 @@ class Choices:
     winsorise: float = 0.001
     resamples: int = 0
     seed: int = 0
+    level: float = STANDARD.level
+    alternative: Alternative = STANDARD.alternative
+    pairs: bool = False
+
+    @property
+    def rule(self) -> Rule:
+        """Level and alternative of every test."""
+        return Rule(self.level, self.alternative)
 
     def __post_init__(self) -> None:
+        _ = self.rule
         if self.interval not in METHODS:
             raise TableError(
                 f"interval: must be one of {', '.join(METHODS)}; got {self.interval!r}"

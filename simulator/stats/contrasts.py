@@ -10,8 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from simulator.log.metrics import Metric
-from simulator.stats import moments
+from simulator.stats import moments, quantiles, quantities
 from simulator.stats.moments import Floats, Moments, Sample
+from simulator.stats.quantities import ArmFigure
 from simulator.stats.replication import Replicated
 from simulator.stats.units import TableError, Unit, UnitTable
 
@@ -75,10 +76,24 @@ def influences(table: UnitTable, metric: str, control: str, treatment: str) -> F
 
     (N_i - R D_i) / sum D, D_i = 1 for a mean (the gradient of `moments.ratio`): of twins the
     difference `[n]`, else both arms' units, the control's with a minus. Units of the same arms in
-    the same order give comparable vectors at every look.
+    the same order give comparable vectors at every look. Of a figure that is no mean, what its
+    units or groups of them move.
     """
-    sides = [_influence(*table.sums(metric, arm)) for arm in (control, treatment)]
+    if table.metrics[metric].is_figure:
+        sides = [estimate(table, metric, arm).influence for arm in (control, treatment)]
+    else:
+        sides = [_influence(*table.sums(metric, arm)) for arm in (control, treatment)]
     return sides[1] - sides[0] if table.paired else np.concatenate((-sides[0], sides[1]))
+
+
+def estimate(table: UnitTable, metric: str, arm: str) -> ArmFigure:
+    """A figure of one arm that is no mean: a quantile, or a quantity of choice."""
+    one, details = table.metrics[metric], table.details_of(metric)
+    if one.quantity is not None:
+        return quantities.estimated(details, table.arm(arm), one.quantity)
+    assert one.quantile is not None
+    (values,), units = details.of_arm(table.arm(arm))
+    return quantiles.estimated(values, one.quantile, units)
 
 
 def _influence(top: Floats, bottom: Floats | None) -> Floats:
@@ -131,6 +146,9 @@ class TableMoments:
         counts, as in sums over sums, and leaving users out would select them by an outcome. A day
         on which nobody has a denominator is no unit (the last day of `return`).
         """
+        if self._table.metrics[metric].is_figure:
+            sides = (estimate(self._table, metric, arm) for arm in (control, treatment))
+            return quantities.moments_of(*sides, paired=self._table.paired)
         if self._table.unit == "day" and metric in self._table.denominators:
             some = self._table.denominators[metric] != 0
             if self._table.paired:
@@ -152,6 +170,56 @@ class TableMoments:
             (c + top, None if bottom is None else c + bottom),
             (t + top, None if bottom is None else t + bottom),
         )
+
+    def correlations(self, comparisons: Sequence[tuple[str, str, str]]) -> Floats:
+        """How the estimates of some comparisons (metric, control, treatment) go together, `[k,
+        k]`: by their shared arms, and as the metrics go together on the same units.
+
+        Figures that are no means, and metrics of other units, are taken as independent of all
+        others, which is on the safe side for the smallest of their p values (Sidak, JASA 1967).
+        """
+        blocks = self._blocks()
+        weights = [self._weights(*one) for one in comparisons]
+        k = len(weights)
+        joint = np.eye(k)
+        for i in range(k):
+            for j in range(i + 1):
+                shared = weights[i].keys() & weights[j].keys()
+                parts = (
+                    blocks[arm].covariance(weights[i][arm], weights[j][arm])
+                    for arm in sorted(shared)
+                )
+                joint[i, j] = joint[j, i] = sum(parts)
+        spread = np.sqrt(np.diag(joint))
+        spread = np.where(spread > 0, spread, 1.0)
+        joint = joint / spread[:, None] / spread
+        np.fill_diagonal(joint, 1.0)
+        return joint
+
+    def _blocks(self) -> dict[str, Sample]:
+        """Samples of units that are independent of one another: arms, or all twins."""
+        if self._table.paired:
+            return {"": self._pair()}
+        return {arm: self._arm(arm) for arm in self._table.arms}
+
+    def _weights(self, metric: str, control: str, treatment: str) -> dict[str, Floats]:
+        """By block, how much each variable's mean moves the estimate of a comparison."""
+        if metric not in self._table.numerators or self._table.metrics[metric].is_figure:
+            return {}
+        top = self._columns[metric, "numerator"]
+        bottom = self._columns.get((metric, "denominator"))
+        if not self._table.paired:
+            adjust = [self._columns[c, "covariate"] for c in self._covariates.get(metric, ())]
+            sides = self._arm(control), self._arm(treatment)
+            at_c, at_t = moments.split_gradients(*sides, top, bottom, adjust)
+            return {control: -at_c, treatment: at_t}
+        width, both = len(self._arrays), self._pair()
+        weights = np.zeros(both.mean.shape)
+        for arm, sign in ((control, -1.0), (treatment, 1.0)):
+            at = self._table.arm(arm) * width
+            columns = (at + top, None if bottom is None else at + bottom)
+            weights += sign * moments.ratio(both.mean, *columns)[1]
+        return {"": weights}
 
     def _arm(self, arm: str) -> Sample:
         table = self._table

@@ -11,7 +11,8 @@ with multiple metrics" (arXiv 2402.11609, 2024). An arm ships if and only if
 What it promises, with tests at alpha = .05 (`verdict.FAMILIES`, `margins.Margin`):
 
 - where no success metric is better, an arm ships in at most alpha / 2 of tests, whatever the number
-  of success metrics and of arms: a better side of a two-sided test at alpha, divided among them;
+  of success metrics and of arms: a better side of a two-sided test at alpha, divided among them
+  (with one-sided tests, `Rule.alternative`, in at most alpha: there all of it is on this side);
 - where a guardrail of an arm loses its margin, that arm ships in at most alpha of tests;
 - where an arm is better in a success metric and loses nothing, it does not ship in at most
   (G + 1) beta + alpha / 2 of tests: G guardrails and a success that are each found with power
@@ -31,6 +32,7 @@ from typing import Literal, Protocol
 from simulator.log.metrics import Metric, MetricRole
 from simulator.stats import margins as bounds
 from simulator.stats.adjustment import pre_periods
+from simulator.stats.choices import Choices
 from simulator.stats.margins import Margin, Margins
 from simulator.stats.replication import Components
 from simulator.stats.tests import Correction, level_of_one
@@ -282,7 +284,7 @@ def _of_margin(
     sign = 1.0 if metric.higher_is_better else -1.0
     size = margin.margin * (1.0 if margin.absolute else abs(row.control_mean))
     distance = size + sign * row.difference
-    return [_missing("unsafe", row, distance, power, 1.0 - 2.0 * bounds.LEVEL, components)]
+    return [_missing("unsafe", row, distance, power, margin.level, components)]
 
 
 def _not_better(
@@ -291,7 +293,7 @@ def _not_better(
     """A success that is not shown to be better, with what would show it."""
     metric = metrics[row.metric]
     distance = row.difference if metric.higher_is_better else -row.difference
-    return _missing("not better", row, distance, power, row.level_adjusted, components)
+    return _missing("not better", row, distance, power, row.two_sided_level, components)
 
 
 def _missing(
@@ -345,41 +347,59 @@ def _more_users(times: float, n_units: int) -> float:
 
 
 def decide_table(
-    table: UnitTable, control: str, margins: Margins | None = None, red: Sequence[str] = ()
+    table: UnitTable,
+    control: str,
+    margins: Margins | None = None,
+    red: Sequence[str] = (),
+    choices: Choices | None = None,
 ) -> Decision | None:
     """The decision on a table of units, on its models: `decide` on the rows of its verdict.
 
     Raises:
         MetricError, TableError: as `evidence`.
     """
-    return decide(*evidence(table, control, margins), red=red)
+    return decide(*evidence(table, control, margins, choices), red=red)
 
 
 def evidence(
-    table: UnitTable, control: str, margins: Margins | None = None
+    table: UnitTable,
+    control: str,
+    margins: Margins | None = None,
+    choices: Choices | None = None,
 ) -> tuple[list[Lift], list[Margin], Mapping[str, Metric]]:
     """What a decision on a table rests on: the rows of its verdict, the answers to its margins, and
-    its metrics with their roles.
+    its metrics with their roles. `choices`: interval, correction and rule of the tests.
 
     Raises:
         MetricError, TableError: a margin or a role that cannot be, no such arm.
     """
     metrics, asked = bounds.planned(table.metrics, margins)
     table = replace(table, metrics=metrics)
-    past = pre_periods(table)
-    rows = lifts(table, control, covariates=past)
-    return rows, bounds.answer_margins(table, control, asked, past), metrics
+    past, choices = pre_periods(table), choices or Choices()
+    rows = lifts(
+        table,
+        control,
+        covariates=past,
+        method=choices.interval,
+        correction=choices.correction,
+        rule=choices.rule,
+    )
+    answers = bounds.answer_margins(table, control, asked, past, alpha=choices.rule.alpha)
+    return rows, answers, metrics
 
 
 def count_answers(
-    tables: Iterable[UnitTable], control: str, margins: Margins | None = None
+    tables: Iterable[UnitTable],
+    control: str,
+    margins: Margins | None = None,
+    choices: Choices | None = None,
 ) -> dict[str, dict[Answer, int]]:
     """How often each arm is shipped, held and dropped over many tables (re-randomised ones): what
     the rule does where the truth is known.
     """
     counts: dict[str, dict[Answer, int]] = {}
     for table in tables:
-        decision = decide_table(table, control, margins)
+        decision = decide_table(table, control, margins, choices=choices)
         for one in decision.arms if decision is not None else ():
             own = counts.setdefault(one.arm, {"ship": 0, "hold": 0, "drop": 0})
             own[one.answer] += 1

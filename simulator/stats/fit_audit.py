@@ -393,7 +393,7 @@ def _stacked(many: Sequence[Moments]) -> Moments:
     figures: dict[str, Any] = {
         name: np.array(column)
         for name, column in columns.items()
-        if not isinstance(column[0], bool)
+        if not isinstance(column[0], bool | str)
     }
     return replace(many[0], **figures)
 

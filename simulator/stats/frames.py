@@ -15,6 +15,7 @@ import numpy.typing as npt
 from simulator.log.metrics import (
     METRICS,
     Better,
+    Declared,
     Metric,
     MetricRole,
     Term,
@@ -22,6 +23,8 @@ from simulator.log.metrics import (
     declared,
     direction_of,
 )
+from simulator.stats.adjustment import MISSING, imputed, users_so_far
+from simulator.stats.quantities import Quantity
 from simulator.stats.readings import (
     ColumnReading,
     Floats,
@@ -33,7 +36,16 @@ from simulator.stats.readings import (
     read_numbers,
 )
 from simulator.stats.rows import BLANK, UNNAMED, Ids, Rows, as_rows, ids, labels
-from simulator.stats.units import Role, TableError, UnitTable, Use, clustered, keys_of
+from simulator.stats.units import (
+    Details,
+    Role,
+    TableError,
+    UnitTable,
+    Use,
+    clustered,
+    keys_of,
+    levels,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +75,10 @@ COUNTED = 30
 that by chance.
 """
 
-Columns = Mapping[str, str | tuple[str, str]]
+Asked = str | tuple[str, str] | Quantity
+"""What a metric is computed from: a column, two of which it is the ratio of sums, or a figure."""
+
+Columns = Mapping[str, Asked]
 
 
 def from_frame(
@@ -78,6 +93,7 @@ def from_frame(
     cluster: str | None = None,
     better: Mapping[str, Better] | None = None,
     roles: Mapping[str, MetricRole] | None = None,
+    entries: Mapping[str, Declared] | None = None,
 ) -> UnitTable:
     """A table of one row per user (split design), or one row per user and arm, every user in every
     arm (paired design).
@@ -90,7 +106,7 @@ def from_frame(
         frame: columns `user`, `arm`, metrics, covariates, groups: a pandas DataFrame (row labels of
             these names will do), an Arrow table, or anything that gives one (`__arrow_c_stream__`).
         metrics: names of metric columns, or name -> column, or name -> (numerator column,
-            denominator column) for a ratio of sums;
+            denominator column) for a ratio of sums, or name -> `Quantity`;
             None: every column of numbers or of yes and no that is no covariate, no segment and does
                 not end in `_before`.
         covariates: names of numeric pre-period columns; None: those that end in `_before`, but for
@@ -107,6 +123,7 @@ def from_frame(
             their names tell (`direction_of`).
         roles: by metric, what it is for in the decision (`log.metrics.ROLES`); guardrails have a
             margin and are named with it (`Margins`).
+        entries: by metric, all that is declared of it, in one (`log.metrics.Declared`).
 
     Returns:
         A `UnitTable` by user (or cluster), arms in the order of their first row.
@@ -117,43 +134,163 @@ def from_frame(
             nor in all of them.
         MetricError: `better` or `roles` of no metric, or no direction or role.
     """
-    rows = as_rows(frame)
-    asked = None if metrics is None else asked_columns(metrics)
     fixed: dict[str, Role] = {user: "user", arm: "arm"}
-    if cluster is not None:
-        fixed[cluster] = "cluster"
-    for name in (user, arm) if cluster is None else (arm, cluster):
-        rows.cells(name)
-    if not len(rows.cells(arm)):
-        raise TableError("the table has no rows")
-    sheet = _Sheet(
-        rows,
-        fixed,
-        asked,
-        covariates if covariates is None else list(covariates),
-        groups if groups is None else list(groups),
-        list(predictors or ()),
-    )
+    sheet = _sheet(frame, fixed, cluster, metrics, covariates, groups, entries, predictors)
+    rows = sheet.rows
     codes, arms = _arms(rows, arm)
     who = ids(rows, user) if cluster is None else None
     order = None if who is None else _layout(who, codes, len(arms), rows)
     table = sheet.table(codes, arms, order, None if cluster is None else _cluster(rows, cluster))
-    table = replace(table, metrics=declared(table.metrics, declarations(better, roles)))
+    told = declarations(better, roles, entries)
+    table = replace(table, metrics=declared(table.metrics, told)).as_declared()
     if predictors is not None:
         keys = None if who is None else keys_of(map(who.name, range(len(codes))))
         table = replace(table, features=sheet.features(table), keys=keys)
     return table if cluster is None else _clustered(table, cluster)
 
 
-def asked_columns(metrics: Columns | Iterable[str]) -> dict[str, str | tuple[str, str]]:
+def looks_from_frame(
+    frame: pd.DataFrame | Rows | Any,
+    day: str,
+    *,
+    metrics: Columns | Iterable[str] | None = None,
+    covariates: Iterable[str] | None = None,
+    groups: Iterable[str] | None = None,
+    user: str = "user",
+    arm: str = "arm",
+    better: Mapping[str, Better] | None = None,
+    roles: Mapping[str, MetricRole] | None = None,
+    entries: Mapping[str, Declared] | None = None,
+) -> tuple[list[UnitTable], Array]:
+    """The tables of users at the end of each day, the last one that of the whole test, from a table
+    with a row for each user and day (or several; days without a row are zeros). A user is in one
+    arm. See `from_frame`; a pre-period column is the mean of a user's rows.
+
+    Args:
+        frame: as `from_frame`, with a column of days.
+        day: its name; days are numbers, or dates written 2026-01-31. Those on which nobody has a
+            row are no looks.
+
+    Returns:
+        A table for each day, and how many users had their first row on each, `[arms, days]`.
+
+    Raises:
+        TableError, MetricError: as `from_frame`; days of another kind.
+    """
+    fixed: dict[str, Role] = {user: "user", arm: "arm", day: "day"}
+    sheet = _sheet(frame, fixed, None, metrics, covariates, groups, entries)
+    codes, arms = _arms(sheet.rows, arm)
+    number = _days(sheet.rows, day)
+    table = sheet.table(codes, arms, None, _cluster(sheet.rows, user))
+    table = replace(table, metrics=declared(table.metrics, declarations(better, roles, entries)))
+    looks = users_so_far(table, number)
+    assert table.cluster is not None
+    index = levels(table.cluster)[1]
+    first = np.full(int(index.max()) + 1, number.max())
+    np.minimum.at(first, index, number)
+    assigned = looks[-1].assigned
+    assert assigned is not None
+    new = np.zeros((len(arms), len(looks)))
+    np.add.at(new, (assigned, first), 1.0)
+    return looks, new
+
+
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def _days(rows: Rows, day: str) -> Array:
+    """The number of each row's day, from 0, in the order of time.
+
+    Raises:
+        TableError: a day is missing, or is neither a number nor a date.
+    """
+    coded = labels(rows, day)
+    missing = np.flatnonzero(coded.codes < 0)
+    if len(missing):
+        raise TableError(
+            f"{rows.place(int(missing[0]))}: column {day!r} has no value; every row must be of a"
+            " day"
+        )
+    keys: list[Any] = []
+    is_dates = all(DATE.fullmatch(name[:10]) for name in coded.names)
+    for name in coded.names:
+        try:
+            keys.append(name[:10] if is_dates else float(name))
+        except ValueError:
+            raise TableError(
+                f"column {day!r}: days are numbers (0, 1, 2) or dates (2026-01-31); got {name!r}"
+            ) from None
+    ranks = {key: i for i, key in enumerate(sorted(set(keys)))}
+    return np.array([ranks[key] for key in keys])[coded.codes]
+
+
+def _sheet(
+    frame: Any,
+    fixed: dict[str, Role],
+    cluster: str | None,
+    metrics: Columns | Iterable[str] | None,
+    covariates: Iterable[str] | None,
+    groups: Iterable[str] | None,
+    entries: Mapping[str, Declared] | None,
+    predictors: Iterable[str] | None = None,
+) -> _Sheet:
+    """The columns of a frame, and what each is taken for.
+
+    Args:
+        fixed: columns of who and where, the user's first.
+        cluster: that of clusters; then nobody's user need be known.
+    """
+    rows = as_rows(frame)
+    user, arm = list(fixed)[:2]
+    asked = None if metrics is None else asked_columns(metrics)
+    if cluster is not None:
+        fixed[cluster] = "cluster"
+    for name in fixed:
+        if name != user or cluster is None:
+            rows.cells(name)
+    if not len(rows.cells(arm)):
+        raise TableError("the table has no rows")
+    return _Sheet(
+        rows,
+        fixed,
+        asked,
+        covariates if covariates is None else list(covariates),
+        groups if groups is None else list(groups),
+        _past_columns(rows, entries or {}),
+        list(predictors or ()),
+    )
+
+
+def asked_columns(metrics: Columns | Iterable[str]) -> dict[str, Asked]:
     """Metrics by name, their columns by name, too (a label of pandas may be a number)."""
     if not isinstance(metrics, Mapping):
         return {str(name): str(name) for name in metrics}
-    asked: dict[str, str | tuple[str, str]] = {}
+    asked: dict[str, Asked] = {}
     for name, column in metrics.items():
-        ratio = isinstance(column, tuple)
-        asked[str(name)] = (str(column[0]), str(column[1])) if ratio else str(column)
+        if isinstance(column, Quantity):
+            asked[str(name)] = column
+        elif isinstance(column, tuple):
+            asked[str(name)] = (str(column[0]), str(column[1]))
+        else:
+            asked[str(name)] = str(column)
     return asked
+
+
+def _columns_of(asked: Asked) -> tuple[str, ...]:
+    """The columns that a metric is computed from."""
+    if isinstance(asked, Quantity):
+        return asked.columns
+    return (asked,) if isinstance(asked, str) else asked
+
+
+def _past_columns(rows: Rows, entries: Mapping[str, Declared]) -> tuple[str, ...]:
+    """Columns of the pre-period that are declared of single metrics, with or without `_before`."""
+    columns = []
+    for entry in entries.values():
+        for name in entry.covariates or ():
+            longer = name.removesuffix(BEFORE) + BEFORE
+            columns.append(longer if longer in rows.columns else name)
+    return tuple(dict.fromkeys(columns))
 
 
 @dataclass
@@ -166,14 +303,16 @@ class _Sheet:
         asked: metrics that were named; None: every column of numbers.
         pasts: covariates that were named; None: those that end in `_before`.
         segments: that were named; None: every column of text.
+        declared_pasts: further covariates, of single metrics.
         predictors: that were named.
     """
 
     rows: Rows
     fixed: Mapping[str, Role]
-    asked: dict[str, str | tuple[str, str]] | None
+    asked: dict[str, Asked] | None
     pasts: list[str] | None
     segments: list[str] | None
+    declared_pasts: tuple[str, ...]
     predictors: list[str] = field(default_factory=list)
     uses: dict[str, Use] = field(default_factory=dict)
     read: dict[str, ColumnReading] = field(default_factory=dict)
@@ -187,13 +326,11 @@ class _Sheet:
         for name in (*self.rows.columns, *self.fixed):
             if name in self.fixed and (name in self.rows.columns or name in self.rows.labels):
                 self.uses[name] = Use(name, self.fixed[name])
-        named = []
-        for spec in (self.asked or {}).values():
-            named += [spec] if isinstance(spec, str) else [*spec]
+        named = [column for spec in (self.asked or {}).values() for column in _columns_of(spec)]
         self._no_outcome_twice(named)
         for column in named:
             self._take(column, "metric")
-        for column in self.pasts or ():
+        for column in (*(self.pasts or ()), *self.declared_pasts):
             self._take(column, "covariate")
         for column in self.segments or ():
             self._segment(column, named=True)
@@ -213,6 +350,7 @@ class _Sheet:
         if self.pasts is None:
             self.pasts = [column for column, use in self.uses.items() if use.role == "covariate"]
             self._no_strange_pasts(self.asked)
+        self.pasts = list(dict.fromkeys((*self.pasts, *self.declared_pasts)))
 
     def _no_outcome_twice(self, outcomes: Iterable[str]) -> None:
         """Refuse to condition on an outcome.
@@ -221,7 +359,7 @@ class _Sheet:
             TableError: a column was named as a metric and as a covariate or segment.
         """
         known_before = {
-            "covariate": self.pasts or (),
+            "covariate": (*(self.pasts or ()), *self.declared_pasts),
             "segment": self.segments or (),
             "predictor": self.predictors,
         }
@@ -392,9 +530,11 @@ class _Sheet:
 
     def _no_strange_pasts(self, asked: Mapping[str, Any]) -> None:
         """Leave out the past of a column that is in the table and no metric."""
+        used = {column for spec in asked.values() for column in _columns_of(spec)}
         for column in self.pasts or ():
             of = column.removesuffix(BEFORE)
-            if of in self.rows.columns and of not in asked and of not in self.fixed:
+            is_known = of in asked or of in used or of in self.fixed
+            if of in self.rows.columns and not is_known and column not in self.declared_pasts:
                 self._leave(column, f"the past of {of!r}, which is no metric")
         self.pasts = [
             column for column in self.pasts or () if self.uses[column].role == "covariate"
@@ -431,35 +571,63 @@ class _Sheet:
                 if (level[order] != level[order[0]]).any():
                     del self.levels[column]
                     self._leave(column, "it differs between the rows of a user")
+        assigned = codes if order is None else None
         return UnitTable(
             "user",
             arms,
             {name: metric_of(name, column) for name, column in asked.items()},
-            {
-                name: values(column if isinstance(column, str) else column[0])
-                for name, column in asked.items()
-            },
+            {name: values(_columns_of(column)[0]) for name, column in asked.items()},
             {
                 name: values(column[1])
                 for name, column in asked.items()
-                if not isinstance(column, str)
+                if isinstance(column, tuple)
             },
-            codes if order is None else None,
+            assigned,
             cluster,
-            {column.removesuffix(BEFORE): self._finite(column)[one] for column in self.pasts or ()},
+            self._covariates(one),
             {column: level[one] for column, level in self.levels.items()},
             tuple(self.uses[column] for column in (*self.rows.columns, *self.rows.labels)),
+            details={
+                name: Details(tuple(map(values, figure.columns)), None, assigned)
+                for name, figure in asked.items()
+                if isinstance(figure, Quantity)
+            },
         )
 
-    def _finite(self, column: str) -> Floats:
-        """The numbers of a column.
+    def _covariates(self, rows: Array | slice) -> dict[str, Floats]:
+        """The pre-period columns by name, those with missing values filled, and for each of these
+        the column that says where.
+
+        Raises:
+            TableError: as `_finite`; a column without any value.
+        """
+        columns: dict[str, Floats] = {}
+        for column in self.pasts or ():
+            name, values = column.removesuffix(BEFORE), self._finite(column, may_miss=True)
+            missing = int(np.count_nonzero(np.isnan(values)))
+            if missing == len(values):
+                raise TableError(f"column {column!r} has no value: it cannot be a covariate")
+            columns[name] = values[rows]
+            if missing:
+                filled, indicator = imputed(values)
+                columns[name], columns[name + MISSING] = filled[rows], indicator[rows]
+                how = (
+                    f"{missing:,} of {len(values):,} values missing: filled with the mean, and"
+                    " adjusted for an indicator of them, too"
+                )
+                use = self.uses[column]
+                self.uses[column] = replace(use, note=f"{use.note}; {how}" if use.note else how)
+        return columns
+
+    def _finite(self, column: str, *, may_miss: bool = False) -> Floats:
+        """The numbers of a column, NaN where one is missing and `may_miss`.
 
         Raises:
             TableError: one is missing or infinite, or they are too large or too small to compute
                 with.
         """
         values = self.read[column].values
-        bad = np.flatnonzero(~np.isfinite(values))
+        bad = np.flatnonzero(np.isinf(values) if may_miss else ~np.isfinite(values))
         if len(bad):
             cell = self.rows.cells(column)[int(bad[0])]
             blank = not cell.is_valid or (str(cell) == "nan" and not self.rows.text)
@@ -468,9 +636,9 @@ class _Sheet:
                 f" {'has no value' if blank else f'is {cell}'}; {len(bad):,} such values: fill"
                 " them (a user without events has 0) or drop them"
             )
-        largest = float(np.abs(values).max(initial=0.0))
+        largest = float(np.abs(values[~np.isnan(values)]).max(initial=0.0))
         if largest and not SMALLEST <= largest <= LARGEST:
-            at = int(np.abs(values).argmax())
+            at = int(np.nanargmax(np.abs(values)))
             raise TableError(
                 f"{self.rows.place(at)}: column {column!r} is {values[at]:g}, the largest of it:"
                 f" the largest figure of a column must be between {SMALLEST:g} and {LARGEST:g},"
@@ -495,9 +663,21 @@ def _counts_rows(column: str, values: Floats) -> bool:
     return n >= COUNTED and values[-1] - values[0] == n - 1 and bool((np.diff(values) == 1).all())
 
 
-def metric_of(name: str, column: str | tuple[str, str]) -> Metric:
-    """A metric of a table by its column, or by its numerator and denominator."""
+def metric_of(name: str, column: Asked) -> Metric:
+    """A metric of a table by its column, by its numerator and denominator, or by its figure."""
     standard = METRICS.get(name)
+    if isinstance(column, Quantity):
+        is_high, first = direction_of(name), column.columns[0]
+        return Metric(
+            name,
+            f"a figure of {', '.join(column.columns)}",
+            "",
+            _named(first),
+            higher_is_better=is_high,
+            known_by="" if is_high is None else "name",
+            covariates=(),
+            quantity=column.of,
+        )
     top, bottom = (column, None) if isinstance(column, str) else column
     higher = direction_of(name, top, bottom)
     source: Literal["", "name"] = "" if higher is None else "name"

@@ -11,7 +11,9 @@ import numpy as np
 from policies.elementary import exps
 from simulator.stats.moments import Moments, Number
 
-Method = Literal["fieller", "log", "delta"]
+Method = Literal["fieller", "log", "delta", "newcombe"]
+Side = Literal["two-sided", "greater", "less"]
+"""Of which differences a test asks: any, treatment above control, treatment below it."""
 
 
 class Interval(NamedTuple):
@@ -28,6 +30,21 @@ def quantile(df: Number, level: float) -> Number:
     from scipy.special import stdtrit
 
     return stdtrit(df, 0.5 + level / 2.0)
+
+
+def two_sided(level: float, side: Side) -> float:
+    """The level of the two-sided interval of which one end is the bound at `level` on one side."""
+    return level if side == "two-sided" else 2.0 * level - 1.0
+
+
+def opened(ends: Interval, side: Side) -> Interval:
+    """The ends of `two_sided`, without the one that a one-sided test says nothing of."""
+    low, high = ends
+    if side == "greater":
+        high = np.where(np.isnan(high), np.nan, np.inf)[()]
+    elif side == "less":
+        low = np.where(np.isnan(low), np.nan, -np.inf)[()]
+    return Interval(low, high)
 
 
 def difference(m: Moments, level: float = 0.95) -> Interval:
@@ -118,15 +135,123 @@ def log_variance(m: Moments) -> Number:
         return own - 2.0 * np.divide(m.cov, m.treatment * m.control)
 
 
-METHODS = {"fieller": fieller, "log": log_delta, "delta": delta}
+def is_proportion(m: Moments) -> Number:
+    """Whether both means are of zeros and ones: then, and of whole numbers only then, the mean of
+    the squares is the mean itself, so that a sample's variance is p (1 - p) n / (n - 1).
+    """
+    is_so: Number = True
+    for p, variance, n in (
+        (m.control, m.var_control, m.n_control),
+        (m.treatment, m.var_treatment, m.n_treatment),
+    ):
+        with np.errstate(invalid="ignore"):
+            of_flags = np.asarray(p * (1.0 - p))
+            near = np.abs(variance * (n - 1.0) - of_flags) <= 1e-9 * (of_flags + 1e-9)
+            is_so = is_so & near & (p >= 0) & (p <= 1)
+    return np.asarray(is_so)[()]
+
+
+def wilson(p: Number, n: Number, z: Number) -> Interval:
+    """The score interval of a proportion of `n` units at the normal quantile `z` (Wilson, "Probable
+    inference, the law of succession, and statistical inference", JASA 1927).
+    """
+    square = np.square(z) / n
+    half = np.sqrt(p * (1.0 - p) * square + np.square(square) / 4.0)
+    centre = p + square / 2.0
+    return Interval((centre - half) / (1.0 + square), (centre + half) / (1.0 + square))
+
+
+def _from_wilson(m: Moments, z: Number) -> tuple[tuple[Number, Number, Number], ...]:
+    """Of the lower and the upper end of treatment - control: how far Wilson's ends are away from
+    the treatment's and the control's proportion, and the covariance of the two.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        phi = np.divide(m.cov, np.sqrt(m.var_control * m.var_treatment))
+    phi = np.where(np.isfinite(phi), phi, 0.0)
+    # What is no proportion has another interval (`newcombe`); here it must only be computable.
+    control = wilson(np.clip(m.control, 0.0, 1.0), m.n_control, z)
+    treatment = wilson(np.clip(m.treatment, 0.0, 1.0), m.n_treatment, z)
+    below = (m.treatment - treatment.low, control.high - m.control)
+    above = (treatment.high - m.treatment, m.control - control.low)
+    return tuple((a, b, phi * a * b) for a, b in (below, above))
+
+
+def newcombe_difference(m: Moments, z: Number) -> Interval:
+    """The hybrid score interval of a difference of proportions (Newcombe, "Interval estimation for
+    the difference between independent proportions", Statistics in Medicine 1998, method 10; of
+    twins with the correlation of their answers, his "Improved confidence intervals for the
+    difference between binomial proportions based on paired data", ibid., without the continuity
+    correction: Zou & Donner 2008).
+    """
+    low, high = (np.sqrt(np.maximum(a**2 + b**2 - 2.0 * c, 0.0)) for a, b, c in _from_wilson(m, z))
+    return Interval(m.difference - low, m.difference + high)
+
+
+def newcombe(m: Moments, level: float = 0.95) -> Interval:
+    """The relative lift of proportions from Wilson's intervals of both; of other means by Fieller.
+
+    All theta for which `newcombe_difference` of treatment - theta control holds 0 (Donner & Zou,
+    "Closed-form confidence intervals for functions of the normal mean and standard deviation",
+    Statistical Methods in Medical Research 2012, for ratios): so it excludes a lift of 0 exactly
+    where the interval of the difference does.
+    """
+    (a, b, c), (a_up, b_up, c_up) = _from_wilson(m, quantile(np.inf, level))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        product = m.control * m.treatment
+        top = np.square(m.treatment) - np.square(a)
+        root = np.sqrt(
+            np.maximum(np.square(product - c) - (np.square(m.control) - np.square(b)) * top, 0.0)
+        )
+        low = top / (product - c + root) - 1.0
+        top = np.square(m.treatment) - np.square(a_up)
+        bottom = np.square(m.control) - np.square(b_up)
+        root = np.sqrt(np.maximum(np.square(product - c_up) - bottom * top, 0.0))
+        high = np.where(bottom > 0, (product - c_up + root) / bottom - 1.0, np.inf)
+        other, is_flags = fieller(m, level), is_proportion(m)
+        is_defined = is_flags & (np.asarray(m.control) > 0)
+        low = np.where(is_flags, np.where(is_defined, low, -np.inf), other.low)
+        high = np.where(is_flags, np.where(is_defined, high, np.inf), other.high)
+    return Interval(low[()], high[()])
+
+
+def newcombe_z(m: Moments) -> Number:
+    """The normal quantile, with the sign of the difference, at which the hybrid score interval
+    begins to hold 0: its test (by bisection; at most 38, where p is the least that a double holds).
+    """
+    low, high = np.zeros(np.shape(m.difference)), np.full(np.shape(m.difference), 38.0)
+    for _ in range(60):
+        z = (low + high) / 2.0
+        ends = newcombe_difference(m, z)
+        is_excluded = (ends.low > 0) | (ends.high < 0)
+        low, high = np.where(is_excluded, z, low), np.where(is_excluded, high, z)
+    return (np.sign(m.difference) * low)[()]
+
+
+def difference_by(m: Moments, method: Method, level: float = 0.95) -> Interval:
+    """The interval of the difference that goes with `method` for the lift: Student's, or of
+    proportions by Newcombe's his.
+    """
+    if method == "newcombe" and bool(is_proportion(m)):
+        return newcombe_difference(m, quantile(np.inf, level))
+    return difference(m, level)
+
+
+METHODS = {"fieller": fieller, "log": log_delta, "delta": delta, "newcombe": newcombe}
 """Relative-lift intervals by name; `fieller` is the default everywhere."""
 
-TITLES = {"fieller": "Fieller interval", "log": "log-delta interval", "delta": "delta interval"}
+TITLES = {
+    "fieller": "Fieller interval",
+    "log": "log-delta interval",
+    "delta": "delta interval",
+    "newcombe": "Newcombe's score interval",
+}
 
 GROUNDS = {
     "fieller": "Fieller's theorem",
     "log": "the delta method on the logarithm",
     "delta": "the delta method",
+    "newcombe": "Newcombe's hybrid score method where a metric is a proportion of units, and by"
+    " Fieller's theorem where it is not",
 }
 """What each of the METHODS rests on, in words."""
 

@@ -38,7 +38,7 @@ def looking(days: UserDays, control: str, repetitions: int, seed: int) -> tuple[
     other = next(arm for arm in days.arms if arm != control)
     rates = []
     for name, metric in days.metrics.items():
-        if name in days.missing or metric.denominator is not None:
+        if name in days.missing or metric.denominator is not None or metric.is_figure:
             continue
         o = outcomes(days, control, other, name)
         counts = {(design, rule): 0 for design in ("paired", "split") for rule in RULES}

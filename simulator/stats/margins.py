@@ -23,15 +23,17 @@ Kind = Literal["guardrail", "equivalence"]
 Answer = Literal["safe", "harmed", "equivalent", "not shown", "no data"]
 
 LEVEL = 0.05
-"""Of each one-sided test."""
-
-SHOWN = 1.0 - 2.0 * LEVEL
-"""Level of the interval beside an answer: both one-sided tests at LEVEL read their answers from its
-two ends.
-"""
+"""Of each one-sided test, unless another is chosen (`rule.Rule.alpha`)."""
 
 
-def one_sided(m: Moments, bound: float, *, above: bool) -> float:
+def shown(alpha: float) -> float:
+    """Level of the interval beside an answer: both one-sided tests at `alpha` read their answers
+    from its two ends.
+    """
+    return 1.0 - 2.0 * alpha
+
+
+def one_sided(m: Moments, bound: float, *, above: bool, alpha: float = LEVEL) -> float:
     """p of the hypothesis that the true relative lift is at or beyond `bound`, against its being
     above (or below) it; of an `Absolute` bound that of the difference, a t test.
 
@@ -44,7 +46,7 @@ def one_sided(m: Moments, bound: float, *, above: bool) -> float:
     """
     if isinstance(bound, Absolute):
         return _beyond(m, 1.0, above=above, shift=bound)
-    is_distinct = np.square(m.control) > np.square(quantile(m.df, SHOWN)) * m.var_control
+    is_distinct = np.square(m.control) > np.square(quantile(m.df, shown(alpha))) * m.var_control
     signs = (float(np.sign(m.control)),) if is_distinct else (1.0, -1.0)
     return float(np.max([_beyond(m, 1.0 + sign * bound, above=above) for sign in signs]))
 
@@ -60,9 +62,9 @@ def _beyond(m: Moments, theta: float, *, above: bool, shift: float = 0.0) -> flo
     return float(stdtr(m.df, -t if above else t))
 
 
-def equivalence(m: Moments, margin: float) -> float:
-    """p of the two one-sided tests that the lift is within +-`margin` (Schuirmann 1987): below 0.05
-    shows equivalence.
+def equivalence(m: Moments, margin: float, alpha: float = LEVEL) -> float:
+    """p of the two one-sided tests that the lift is within +-`margin` (Schuirmann 1987): below
+    `alpha` shows equivalence.
 
     Raises:
         TableError: the margin is not positive.
@@ -70,7 +72,8 @@ def equivalence(m: Moments, margin: float) -> float:
     if not margin > 0:
         raise TableError(f"equivalence: the margin must be above 0; got {margin}")
     lower, upper = _opposite(margin), margin
-    return float(np.maximum(one_sided(m, lower, above=True), one_sided(m, upper, above=False)))
+    ends = ((lower, True), (upper, False))
+    return max(one_sided(m, end, above=above, alpha=alpha) for end, above in ends)
 
 
 def _opposite(margin: float) -> float:
@@ -78,8 +81,10 @@ def _opposite(margin: float) -> float:
     return Absolute(-margin) if isinstance(margin, Absolute) else -margin
 
 
-def non_inferiority(m: Moments, margin: float, higher_is_better: bool = True) -> float:
-    """p that the treatment is worse than the control by `margin` or more (relative): below 0.05
+def non_inferiority(
+    m: Moments, margin: float, higher_is_better: bool = True, alpha: float = LEVEL
+) -> float:
+    """p that the treatment is worse than the control by `margin` or more (relative): below `alpha`
     shows that it is not.
 
     Raises:
@@ -88,17 +93,17 @@ def non_inferiority(m: Moments, margin: float, higher_is_better: bool = True) ->
     if not margin > 0:
         raise TableError(f"non-inferiority: the margin must be above 0; got {margin}")
     if higher_is_better:
-        return one_sided(m, _opposite(margin), above=True)
-    return one_sided(m, margin, above=False)
+        return one_sided(m, _opposite(margin), above=True, alpha=alpha)
+    return one_sided(m, margin, above=False, alpha=alpha)
 
 
-def harm(m: Moments, margin: float, higher_is_better: bool = True) -> float:
-    """p of the opposite test: below 0.05 shows that the treatment is worse than the control by more
-    than `margin`.
+def harm(m: Moments, margin: float, higher_is_better: bool = True, alpha: float = LEVEL) -> float:
+    """p of the opposite test: below `alpha` shows that the treatment is worse than the control by
+    more than `margin`.
     """
     if higher_is_better:
-        return one_sided(m, _opposite(margin), above=False)
-    return one_sided(m, margin, above=True)
+        return one_sided(m, _opposite(margin), above=False, alpha=alpha)
+    return one_sided(m, margin, above=True, alpha=alpha)
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,7 @@ def answer_margins(
     margins: Margins,
     covariates: Mapping[str, Sequence[str]] | None = None,
     further: Further | None = None,
+    alpha: float = LEVEL,
 ) -> list[Margin]:
     """Every margin for every other arm: guardrails first, then equivalences, Holm over these.
 
@@ -191,6 +197,7 @@ def answer_margins(
         margins: by metric.
         covariates: by metric, pre-period columns to adjust for (as `verdict.lifts`).
         further: comparisons by other units, whose metrics may have margins, too.
+        alpha: of each one-sided test.
 
     Raises:
         TableError: a margin that is not positive, no such metric or arm, a guardrail of a metric
@@ -205,11 +212,15 @@ def answer_margins(
 
     arms = [arm for arm in table.arms if arm != control]
     metrics = {**({} if further is None else further.metrics), **table.metrics}
-    return answer_compared(moments_of, arms, metrics, margins)
+    return answer_compared(moments_of, arms, metrics, margins, alpha)
 
 
 def answer_compared(
-    moments_of: Comparer, arms: Sequence[str], metrics: Mapping[str, Metric], margins: Margins
+    moments_of: Comparer,
+    arms: Sequence[str],
+    metrics: Mapping[str, Metric],
+    margins: Margins,
+    alpha: float = LEVEL,
 ) -> list[Margin]:
     """The same of comparisons however they were made.
 
@@ -223,47 +234,47 @@ def answer_compared(
         if metrics[name].higher_is_better is None:
             raise TableError(f"guardrail: {UNDIRECTED.format(name)}")
     guardrails = [
-        _guard(moments_of(name, arm), metrics[name], arm, margin)
+        _guard(moments_of(name, arm), metrics[name], arm, margin, alpha)
         for arm, (name, margin) in product(arms, margins.guardrails.items())
     ]
     alike = [
-        _alike(moments_of(name, arm), metrics[name], arm, margin)
+        _alike(moments_of(name, arm), metrics[name], arm, margin, alpha)
         for arm, (name, margin) in product(arms, margins.equivalence.items())
     ]
     adjusted = adjust(np.array([one.p for one in alike]))
     equivalences = []
     for one, p_adjusted in zip(alike, adjusted, strict=True):
-        is_shown = one.answer == "not shown" and p_adjusted < LEVEL
+        is_shown = one.answer == "not shown" and p_adjusted < alpha
         answer: Answer = "equivalent" if is_shown else one.answer
         equivalences.append(replace(one, p_adjusted=float(p_adjusted), answer=answer))
     return [*guardrails, *equivalences]
 
 
-def _guard(m: Moments | None, metric: Metric, arm: str, margin: float) -> Margin:
+def _guard(m: Moments | None, metric: Metric, arm: str, margin: float, alpha: float) -> Margin:
     """The answer to a guardrail."""
-    blank = _blank("guardrail", m, metric, arm, margin)
+    blank = _blank("guardrail", m, metric, arm, margin, shown(alpha))
     if m is None or blank.answer == "no data":
         return blank
     if _is_identical(m):
         return replace(blank, answer="safe")
     is_better = bool(metric.higher_is_better)
-    p = non_inferiority(m, margin, is_better)
+    p = non_inferiority(m, margin, is_better, alpha)
     answer: Answer = "not shown"
-    if p < LEVEL:
+    if p < alpha:
         answer = "safe"
-    elif harm(m, margin, is_better) < LEVEL:
+    elif harm(m, margin, is_better, alpha) < alpha:
         answer = "harmed"
     return replace(blank, p=p, p_adjusted=p, answer=answer)
 
 
-def _alike(m: Moments | None, metric: Metric, arm: str, margin: float) -> Margin:
+def _alike(m: Moments | None, metric: Metric, arm: str, margin: float, alpha: float) -> Margin:
     """The answer to an equivalence, before it is adjusted."""
-    blank = _blank("equivalence", m, metric, arm, margin)
+    blank = _blank("equivalence", m, metric, arm, margin, shown(alpha))
     if m is None or blank.answer == "no data":
         return blank
     if _is_identical(m):
         return replace(blank, answer="equivalent")
-    p = equivalence(m, margin)
+    p = equivalence(m, margin, alpha)
     return replace(blank, p=p, p_adjusted=p)
 
 
@@ -271,17 +282,19 @@ def _is_identical(m: Moments) -> bool:
     return bool(m.control == m.treatment and m.variance == 0)
 
 
-def _blank(kind: Kind, m: Moments | None, metric: Metric, arm: str, margin: float) -> Margin:
+def _blank(
+    kind: Kind, m: Moments | None, metric: Metric, arm: str, margin: float, level: float
+) -> Margin:
     """A margin with its interval, and without an answer."""
     nan, in_units = float("nan"), isinstance(margin, Absolute)
     blank = Margin(
-        kind, metric.name, arm, margin, nan, SHOWN, nan, nan, nan, nan, "no data", in_units
+        kind, metric.name, arm, margin, nan, level, nan, nan, nan, nan, "no data", in_units
     )
     if m is None or (np.isnan(m.control) and np.isnan(m.treatment)):
         return blank
     if _is_identical(m):
         return replace(blank, lift=0.0, low=0.0, high=0.0, answer="not shown")
-    low, high = intervals.difference(m, SHOWN) if in_units else intervals.fieller(m, SHOWN)
+    low, high = intervals.difference(m, level) if in_units else intervals.fieller(m, level)
     is_ratio = not in_units and m.variance > 0
     return replace(
         blank,
@@ -289,5 +302,5 @@ def _blank(kind: Kind, m: Moments | None, metric: Metric, arm: str, margin: floa
         low=float(low),
         high=float(high),
         answer="not shown",
-        note=(intervals.unbounded(m, SHOWN) or "") if is_ratio else "",
+        note=(intervals.unbounded(m, level) or "") if is_ratio else "",
     )

@@ -15,7 +15,7 @@ import numpy as np
 from simulator.stats import moments
 from simulator.stats.contrasts import Further, compare
 from simulator.stats.intervals import Method
-from simulator.stats.margins import Margin, Margins, answer_compared
+from simulator.stats.margins import LEVEL, Margin, Margins, answer_compared
 from simulator.stats.moments import Floats, Moments, Sample
 from simulator.stats.replication import (
     Columns,
@@ -26,6 +26,7 @@ from simulator.stats.replication import (
     divided,
     same_model,
 )
+from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.tests import Correction
 from simulator.stats.units import Unit, UnitTable, UserDays
 from simulator.stats.verdict import Lift, Uncorrected, in_families
@@ -65,6 +66,7 @@ def method_lifts(
     interval: Method = "fieller",
     correction: Correction = "holm",
     further: Further | None = None,
+    rule: Rule = STANDARD,
 ) -> list[MethodLift]:
     """The verdict on methods: each arm against `control` in every metric that has data, corrected
     over all rows returned. Arms of one fit have no rows (`unknown`).
@@ -74,8 +76,10 @@ def method_lifts(
         control: name of the control arm.
         unit: the verdict's: what is assigned as a whole.
         interval: of the relative lift.
-        correction: of the p values.
+        correction: of the p values; Bonferroni for Dunnett's, since how the methods of several arms
+            go together is not known.
         further: comparisons by other units; those with a role are corrected with these.
+        rule: level and alternative of every test.
     """
     arms = [a for a in days.arms if a != control and unknown(days, control, a) is None]
     if not arms:
@@ -85,7 +89,7 @@ def method_lifts(
     components: list[Components] = []
     for arm in arms:
         for metric in days.metrics:
-            if metric in days.missing:
+            if metric in days.missing or days.metrics[metric].is_figure:
                 continue
             result = read.replicated(metric, control, arm)
             if result.methods is not None and result.components is not None:
@@ -96,7 +100,8 @@ def method_lifts(
         more, parts = replicated_further(further, control, arms, with_role=True)
         comparisons, components = comparisons + more, components + parts
         metrics |= further.metrics
-    rows = in_families(comparisons, metrics, interval, correction)
+    own: Correction = "bonferroni" if correction == "dunnett" else correction
+    rows = in_families(comparisons, metrics, interval, own, rule)
     return list(map(MethodLift, rows, components))
 
 
@@ -138,6 +143,7 @@ def method_margins(
     *,
     unit: Unit = "user",
     further: Further | None = None,
+    alpha: float = LEVEL,
 ) -> list[Margin]:
     """The margins of methods (`margins.answer_margins`), of the arms of which something is
     known.
@@ -149,13 +155,13 @@ def method_margins(
 
     def moments_of(metric: str, arm: str) -> Moments | None:
         if metric in days.metrics or further is None:
-            is_missing = metric in days.missing
+            is_missing = metric in days.missing or days.metrics[metric].is_figure
             return None if is_missing else read.replicated(metric, control, arm).methods
         result = further.replicated(metric, control, arm)
         return None if result is None else result.methods
 
     metrics = {**({} if further is None else further.metrics), **days.metrics}
-    return answer_compared(moments_of, arms, metrics, margins)
+    return answer_compared(moments_of, arms, metrics, margins, alpha)
 
 
 @dataclass(frozen=True)

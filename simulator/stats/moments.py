@@ -39,6 +39,7 @@ class Moments:
         n_control: units behind `control`.
         n_treatment: units behind `treatment` (the same units when paired).
         paired: whether the units of the arms are the same.
+        note: why there is no variance, in words, where that is not plain.
     """
 
     control: Number
@@ -50,6 +51,7 @@ class Moments:
     n_control: Number
     n_treatment: Number
     paired: bool
+    note: str = ""
 
     @property
     def difference(self) -> Number:
@@ -343,19 +345,15 @@ def _adjusted(
     nature and uses", Biometrics 1957, section 3; for equal variances and sizes its t is exact). NaN
     where N - 2 - k is below 1.
     """
-    (c, t), (at_c, at_t) = means, (gradients[0].copy(), gradients[1].copy())
+    c, t = means
     n, m = (np.asarray(s.n, dtype=np.float64) for s in (control, treatment))
     k, free = len(x), n + m - 2.0
     share = (n / (n + m))[..., None]
-    spread = share[..., None] * control.cov + (1.0 - share[..., None]) * treatment.cov
-    inverse = pseudo_inverse(spread[..., x[:, None], x])
-    crossed = share * _cross(control, at_c, x) + (1.0 - share) * _cross(treatment, at_t, x)
-    theta = np.einsum("...ij,...j->...i", inverse, crossed)
+    theta, inverse = _slopes(control, treatment, gradients, x)
     gap = treatment.mean[..., x] - control.mean[..., x]
     c = c + np.einsum("...i,...i->...", theta, (1.0 - share) * gap)
     t = t - np.einsum("...i,...i->...", theta, share * gap)
-    at_c[..., x] -= theta
-    at_t[..., x] -= theta
+    at_c, at_t = (_less(gradient, theta, x) for gradient in gradients)
     with np.errstate(divide="ignore", invalid="ignore"):
         lost = np.where(free - k >= 1.0, free / (free - k), np.nan)
         v, w = control.variance(at_c) * lost, treatment.variance(at_t) * lost
@@ -433,6 +431,46 @@ def interacted_moments(
         treatment.n,
         False,
     )
+
+
+def split_gradients(
+    control: Sample,
+    treatment: Sample,
+    numerator: int,
+    denominator: int | None,
+    covariates: Sequence[int] = (),
+) -> tuple[Floats, Floats]:
+    """The gradients `[p]` of the two means of `split_moments` in the variables of their samples:
+    how the estimates of several comparisons go together.
+    """
+    at_c, at_t = (ratio(s.mean, numerator, denominator)[1] for s in (control, treatment))
+    if not covariates:
+        return at_c, at_t
+    x = np.asarray(covariates)
+    theta, _ = _slopes(control, treatment, (at_c, at_t), x)
+    return _less(at_c, theta, x), _less(at_t, theta, x)
+
+
+def _slopes(
+    control: Sample, treatment: Sample, gradients: tuple[Floats, Floats], x: npt.NDArray[Any]
+) -> tuple[Floats, Floats]:
+    """The slopes of the linearised values on the columns `x`, pooled within arms by size, and the
+    inverse of these columns' covariances.
+    """
+    at_c, at_t = gradients
+    n, m = (np.asarray(s.n, dtype=np.float64) for s in (control, treatment))
+    share = (n / (n + m))[..., None]
+    spread = share[..., None] * control.cov + (1.0 - share[..., None]) * treatment.cov
+    inverse = pseudo_inverse(spread[..., x[:, None], x])
+    crossed = share * _cross(control, at_c, x) + (1.0 - share) * _cross(treatment, at_t, x)
+    return np.einsum("...ij,...j->...i", inverse, crossed), inverse
+
+
+def _less(gradient: Floats, theta: Floats, x: npt.NDArray[Any]) -> Floats:
+    """A gradient of the values less their regression on the columns `x`."""
+    result = gradient.copy()
+    result[..., x] -= theta
+    return result
 
 
 def _cross(s: Sample, weights: Floats, columns: npt.NDArray[Any]) -> Floats:

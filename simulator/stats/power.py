@@ -170,6 +170,8 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
         TableError: no such arm, or no data.
         PowerError: the metric is constant or has mean 0.
     """
+    if table.metrics[metric].is_figure:
+        raise PowerError(f"{metric}: tests are planned for means and ratios, and it is neither")
     other = treatment if treatment is not None else next(a for a in table.arms if a != control)
     base, answers = values(table, metric, control, other)
     covariate = table.covariates.get(metric)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from policies.elementary import exps
 from policies.products import matmul
 from simulator.stats.moments import Floats, Moments
+from simulator.stats.quantities import ArmFigure
 from simulator.stats.randomise import Outcomes
 
 Weights = npt.NDArray[Any]
@@ -93,15 +94,31 @@ class MidQuantile:
         (1 - share) m_j + share m_(j+1) with m_j = 1(x < x_j) + 1(x = x_j) / 2: the mid-quantile
         moves by -slope times the mean score.
         """
-        x = values[:, None]
-        return np.asarray(
-            (x < self.lower)
-            + (x == self.lower) * ((1.0 + self.share) / 2.0)
-            + (x == self.upper) * (self.share / 2.0)
-        )
+        return _scores(values, self.lower, self.upper, self.share)
 
 
-def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
+def _scores(values: Floats, lower: Floats, upper: Floats, share: Floats) -> Floats:
+    x = values[:, None]
+    return np.asarray(
+        (x < lower) + (x == lower) * ((1.0 + share) / 2.0) + (x == upper) * (share / 2.0)
+    )
+
+
+def _clustered_variance(score: Floats, units: npt.NDArray[np.int64]) -> float:
+    """Variance of the mean of scores around 0 `[rows]` of rows that belong to `units`: that of a
+    ratio of sums over units.
+    """
+    sums = np.bincount(units, score)
+    n = len(sums)
+    return float(n / (n - 1.0) * matmul(sums, sums) / len(score) ** 2)
+
+
+def mid_quantile(
+    values: Floats,
+    weights: Weights,
+    level: float,
+    units: npt.NDArray[np.int64] | None = None,
+) -> MidQuantile:
     """The mid-quantile at `level` in every sample.
 
     Its slope is that of a line with the same spread: sd of the mid-quantile at level + e over sd of
@@ -115,6 +132,8 @@ def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
         values: `[n]`.
         weights: `[n, R]` counts of the units in each sample.
         level: in (0, 1).
+        units: `[n]` to which unit each value belongs, where these are not independent; then every
+            value counts once in one sample.
     """
     curve = _Curve(*merged(values, weights))
     lower, upper, share = curve.around(np.full(curve.n.shape, level))
@@ -122,6 +141,10 @@ def mid_quantile(values: Floats, weights: Weights, level: float) -> MidQuantile:
     with np.errstate(divide="ignore", invalid="ignore"):
         square = below + at * np.square((1.0 + share) / 2.0) + above * np.square(share / 2.0)
         variance = np.maximum(square - level**2, 0.0) / (curve.n - 1.0)
+        if units is not None:
+            ends = curve.distinct[lower], curve.distinct[np.minimum(upper, len(curve.distinct) - 1)]
+            score = _scores(values, *ends, share)[:, 0] - level
+            variance = np.array([_clustered_variance(score, units)])
         error = np.sqrt(variance)
         nearby = np.stack([curve.value(level + z * error) for z in NODES])
         slope = (
@@ -246,6 +269,37 @@ def quantile_moments(control: Floats, treatment: Floats, level: float, *, paired
         for v in (many.control, many.treatment, many.var_control, many.var_treatment, many.cov)
     )
     return Moments(c, t, var_c, var_t, cov, np.inf, len(control), len(treatment), paired)
+
+
+def estimated(
+    values: Floats, level: float, units: npt.NDArray[np.int64] | None = None
+) -> ArmFigure:
+    """The mid-quantile of one arm, of rows that are independent or that units have several of
+    (page loads of users).
+
+    The mean score is then a ratio of sums over units, with the cluster-robust variance of one
+    (Deng, Knoblich & Lu, KDD 2018, section 4: a quantile of events whose users are the units of
+    randomisation), and the slope is that at its error. df are infinite.
+
+    Args:
+        values: `[rows]`.
+        level: in (0, 1).
+        units: `[rows]` the unit of each row, 0..n-1; None: each row its own.
+    """
+    n = len(values) if units is None else int(units.max(initial=-1)) + 1
+    here = float(np.quantile(values, level, method="inverted_cdf")) if n else np.nan
+    unknown = np.full(n, np.nan)
+    beyond = values > here if level >= 0.5 else values < here
+    if (np.count_nonzero(beyond) if units is None else len(np.unique(units[beyond]))) < ENOUGH:
+        return ArmFigure(here, unknown, np.inf, n, f"fewer than {ENOUGH} units beyond the quantile")
+    q = mid_quantile(values, np.ones((len(values), 1)), level, units)
+    tied = (np.count_nonzero(values == here) - 1) / len(values)
+    if tied > TIED * float(np.sqrt(q.variance[0])):
+        why = f"too many values ({tied:.1%}) are {here:g}, where the quantile is"
+        return ArmFigure(float(q.value[0]), unknown, np.inf, n, why)
+    score = q.scores(values)[:, 0] - level
+    sums = score if units is None else np.bincount(units, score, n)
+    return ArmFigure(float(q.value[0]), -float(q.slope[0]) * sums / len(values), np.inf, n)
 
 
 def quantile_pair(

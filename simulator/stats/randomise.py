@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -237,9 +238,10 @@ def _predicted(o: Outcomes, answers: tuple[Floats, ...], heads: Floats, tails: F
 
 def _stacked(parts: list[Moments]) -> Moments:
     """Moments of several samples as those of all of them."""
-    numbers = {
+    numbers: dict[str, Any] = {
         one.name: np.concatenate([np.atleast_1d(getattr(m, one.name)) for m in parts])
-        for one in fields(Moments)[:-1]
+        for one in fields(Moments)
+        if one.name not in ("paired", "note")
     }
     return Moments(**numbers, paired=False)
 

@@ -4,14 +4,14 @@ the warning that belongs beside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from policies.elementary import log
 from simulator.stats import intervals, verdict
-from simulator.stats.contrasts import compare
+from simulator.stats.contrasts import TableMoments
 from simulator.stats.moments import Moments
 from simulator.stats.pooling import fixed_effect
 from simulator.stats.tests import adjust
@@ -63,27 +63,39 @@ class Interaction:
 
 
 def segments(
-    table: UnitTable, control: str, metrics: Iterable[str] | None = None
+    table: UnitTable,
+    control: str,
+    metrics: Iterable[str] | None = None,
+    *,
+    covariates: Mapping[str, Sequence[str]] | None = None,
+    level: float = verdict.LEVEL,
 ) -> tuple[list[Segment], list[Interaction]]:
     """Lifts by every group that the table has, and the interaction tests.
 
     The interaction test is Cochran's Q over the levels' log ratios (or lifts: `heterogeneity`) with
     their delta-method variances (Cochran 1954; Hedges & Olkin 1985, chapter 6): are the relative
     lifts equal?
+
+    Args:
+        table: of users known by group.
+        control: the control arm.
+        metrics: names; None: all that have data.
+        covariates: by metric, pre-period columns to adjust it for, within each group by a slope of
+            its own.
+        level: of the intervals.
     """
     names = [
         m for m in (metrics if metrics is not None else table.numerators) if m in table.numerators
     ]
     compared: list[Compared] = []
     for group in table.groups:
-        parts = {level: part for level, part in _parts(table, group) if _smallest(part) >= LEAST}
+        parts = {name: part for name, part in _parts(table, group) if _smallest(part) >= LEAST}
+        samples = {name: TableMoments(part, covariates or {}) for name, part in parts.items()}
         for arm in table.arms if len(parts) > 1 else ():
             for metric in names if arm != control else ():
-                moments = {
-                    level: compare(part, metric, control, arm) for level, part in parts.items()
-                }
+                moments = {name: one.moments(metric, control, arm) for name, one in samples.items()}
                 compared.append((group, metric, arm, moments))
-    return of_comparisons(compared, table.unit)
+    return of_comparisons(compared, table.unit, level)
 
 
 Compared = tuple[str, str, str, Mapping[str, Moments]]
@@ -91,19 +103,19 @@ Compared = tuple[str, str, str, Mapping[str, Moments]]
 
 
 def of_comparisons(
-    compared: Iterable[Compared], unit: Unit
+    compared: Iterable[Compared], unit: Unit, level: float = verdict.LEVEL
 ) -> tuple[list[Segment], list[Interaction]]:
-    """The same of comparisons however they were made."""
+    """The same of comparisons however they were made; `level`: of the intervals."""
     groups: list[tuple[str, str]] = []
     comparisons: list[verdict.Uncorrected] = []
     interactions: list[Interaction] = []
     for group, metric, arm, by_level in compared:
         moments = list(by_level.values())
-        groups += [(group, level) for level in by_level]
+        groups += [(group, name) for name in by_level]
         comparisons += [verdict.Uncorrected(metric, arm, unit, m) for m in moments]
         q, df, p = heterogeneity(moments)
         interactions.append(Interaction(group, metric, arm, q, df, p, p))
-    corrected = verdict.in_family(comparisons)
+    corrected = verdict.in_family(comparisons, level=level)
     between = adjust(np.array([i.p for i in interactions]))
     return (
         [Segment(*place, row) for place, row in zip(groups, corrected, strict=True)],

@@ -124,9 +124,18 @@ class Peeks:
         return next((look.day for look in self.looks if abs(look.t) > getattr(look, rule)), None)
 
 
-def peeks(days: UserDays, control: str) -> list[Peeks]:
-    """Daily looks at every metric with data of every arm, planned for all days of the test."""
+def peeks(days: UserDays, control: str, alpha: float = ALPHA) -> list[Peeks]:
+    """Daily looks at every metric with data of every arm, planned for all days of the test;
+    two-sided.
+    """
     tables = [days.by("user", until=d) for d in range(1, days.days + 1)]
+    return peeks_at(tables, control, alpha)
+
+
+def peeks_at(tables: Sequence[UnitTable], control: str, alpha: float = ALPHA) -> list[Peeks]:
+    """The same of the sums so far, one table for each look: the same units in all of them, who have
+    zeros before they come.
+    """
     so_far = [TableMoments(table, {}) for table in tables]
     return [
         Peeks(
@@ -135,11 +144,12 @@ def peeks(days: UserDays, control: str) -> list[Peeks]:
             looks(
                 [s.moments(metric, control, arm) for s in so_far],
                 successive(tables, metric, control, arm),
+                alpha=alpha,
             ),
         )
-        for arm in days.arms
-        for metric in days.metrics
-        if arm != control and metric not in days.missing
+        for arm in tables[-1].arms
+        for metric in tables[-1].numerators
+        if arm != control
     ]
 
 
@@ -162,7 +172,10 @@ def successive(tables: Sequence[UnitTable], metric: str, control: str, treatment
 
 
 def looks(
-    moments: Sequence[Moments], correlations: Floats, shares: Floats | None = None
+    moments: Sequence[Moments],
+    correlations: Floats,
+    shares: Floats | None = None,
+    alpha: float = ALPHA,
 ) -> tuple[Look, ...]:
     """A look for each of `moments`, planned for all; those before the first with a variance know
     nothing.
@@ -184,14 +197,14 @@ def looks(
     if defined.any():
         information = clock(correlations[defined[:-1]])
         share = steps[defined].tolist()
-        mixture[defined] = mixture_boundary(information, 1.0)
-        obrien_fleming[defined] = boundaries("obrien-fleming", share, information.tolist())
-        pocock[defined] = boundaries("pocock", share, information.tolist())
-        p[defined] = always_valid_p(z[defined], information, 1.0)
+        mixture[defined] = mixture_boundary(information, 1.0, alpha)
+        obrien_fleming[defined] = boundaries("obrien-fleming", share, information.tolist(), alpha)
+        pocock[defined] = boundaries("pocock", share, information.tolist(), alpha)
+        p[defined] = always_valid_p(z[defined], information, 1.0, alpha)
     return tuple(
         Look(
             i + 1,
-            *_lift(m, float(mixture[i])),
+            *_lift(m, float(mixture[i]), 1.0 - alpha),
             float(z[i]),
             float(p[i]),
             float(mixture[i]),
@@ -202,11 +215,11 @@ def looks(
     )
 
 
-def _lift(m: Moments, critical: float) -> tuple[float, float, float, float, float]:
+def _lift(m: Moments, critical: float, level: float) -> tuple[float, float, float, float, float]:
     """Lift, its interval for a single look, and its interval for all looks together."""
     if m.variance == 0 and m.control == m.treatment:
         return 0.0, 0.0, 0.0, 0.0, 0.0
-    low, high = intervals.fieller(m)
+    low, high = intervals.fieller(m, level)
     wide_low, wide_high = (
         intervals.fieller(m, critical=critical) if np.isfinite(critical) else (-np.inf, np.inf)
     )

@@ -9,10 +9,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from simulator.stats.intervals import Method, Side, is_proportion, newcombe_z
+from simulator.stats.joint import JointLaw
 from simulator.stats.moments import Floats, Moments, Number
+from simulator.stats.units import TableError
 
-Correction = Literal["holm", "bonferroni", "hochberg", "bh", "none"]
-CORRECTIONS: tuple[Correction, ...] = ("holm", "bonferroni", "hochberg", "bh", "none")
+Correction = Literal["holm", "bonferroni", "hochberg", "bh", "dunnett", "none"]
+CORRECTIONS: tuple[Correction, ...] = ("holm", "bonferroni", "hochberg", "bh", "dunnett", "none")
 LEAST = float(np.nextafter(0.0, 1.0))
 """The least p that a double can hold (4.9e-324): no test of data gives 0, so a smaller one is told
 as this.
@@ -35,19 +38,41 @@ class Test(NamedTuple):
     p: Number
 
 
-def t_test(m: Moments) -> Test:
-    """Student's t (paired moments) or Welch's (split moments): difference / standard error,
-    two-sided p.
+def t_test(m: Moments, side: Side = "two-sided") -> Test:
+    """Student's t (paired moments) or Welch's (split moments): difference / standard error, and p
+    of the differences that `side` asks for.
 
     Without any variance there is no test: NaN, never p = 1 or 0.
     """
-    from scipy.special import stdtr
-
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.asarray(m.variance, dtype=np.float64)
         t = np.where(variance > 0, m.difference / np.sqrt(variance), np.nan)
-        p = np.maximum(2.0 * stdtr(m.df, -np.abs(t)), LEAST)
-        return Test(t[()], np.where(np.isnan(t), np.nan, m.df)[()], p[()])
+        df = np.where(np.isnan(t), np.nan, m.df)
+        return Test(t[()], df[()], _p_of(t, m.df, side)[()])
+
+
+def score_test(m: Moments, side: Side = "two-sided") -> Test:
+    """The test that Newcombe's hybrid score interval of two proportions amounts to: p is that of
+    the level at which the interval begins to hold no difference.
+    """
+    z = np.where(m.variance > 0, newcombe_z(m), np.nan)
+    return Test(z[()], np.where(np.isnan(z), np.nan, np.inf)[()], _p_of(z, np.inf, side)[()])
+
+
+def fitting(m: Moments, method: Method, side: Side = "two-sided") -> Test:
+    """The test that goes with an interval of the lift: the t test, or of proportions by Newcombe's
+    interval its own.
+    """
+    is_score = method == "newcombe" and bool(is_proportion(m))
+    return score_test(m, side) if is_score else t_test(m, side)
+
+
+def _p_of(t: Number, df: Number, side: Side) -> Floats:
+    from scipy.special import stdtr
+
+    if side == "two-sided":
+        return np.asarray(np.maximum(2.0 * stdtr(df, -np.abs(t)), LEAST))
+    return np.asarray(np.maximum(stdtr(df, -t if side == "greater" else t), LEAST))
 
 
 def wilcoxon(control: Floats, treatment: Floats) -> Test:
@@ -84,24 +109,39 @@ def rank_sum(control: Floats, treatment: Floats) -> Test:
     return Test(float(result.statistic), np.nan, max(float(result.pvalue), LEAST))
 
 
-def adjust(p: Floats, method: Correction = "holm") -> Floats:
+def adjust(p: Floats, method: Correction = "holm", law: JointLaw | None = None) -> Floats:
     """p values `[k]` adjusted for the family that they form; NaN stays NaN and does not count in
     the family.
 
     Holm (1979) and Bonferroni, valid under any dependence; Hochberg (1988), under positive
-    dependence; Benjamini & Hochberg (1995) controls the false discovery rate instead; "none" leaves
-    them as they are.
+    dependence; Benjamini & Hochberg (1995) controls the false discovery rate instead; "dunnett"
+    asks the joint `law` of the tests (`joint.JointLaw`); "none" leaves them as they are.
+
+    Raises:
+        TableError: "dunnett" without a law: where only the comparisons are known, and not how they
+            go together.
     """
     p = np.asarray(p, dtype=np.float64)
     result = p.copy()
     defined = ~np.isnan(p)
     if method == "holm":
         result[defined] = _holm(p[defined])
+    elif method == "dunnett":
+        result[defined] = _known(law).adjusted(p[defined]) if defined.any() else p[defined]
     elif method != "none" and defined.any():
         from statsmodels.stats.multitest import multipletests
 
         result[defined] = multipletests(p[defined], method=_STATSMODELS[method])[1]
     return result
+
+
+def _known(law: JointLaw | None) -> JointLaw:
+    if law is None:
+        raise TableError(
+            "dunnett: how the comparisons go together is not known here, which needs their units;"
+            " correct by holm"
+        )
+    return law
 
 
 def _holm(p: Floats) -> Floats:
@@ -114,7 +154,9 @@ def _holm(p: Floats) -> Floats:
     return np.minimum(adjusted, 1.0)
 
 
-def thresholds(p: Floats, method: Correction = "holm", alpha: float = 0.05) -> Floats:
+def thresholds(
+    p: Floats, method: Correction = "holm", alpha: float = 0.05, law: JointLaw | None = None
+) -> Floats:
     """What each of the p values `[k]` must stay below to be called a difference, the others being
     what they are: `adjust(p) < alpha` exactly where `p < thresholds(p)`. NaN stays NaN.
 
@@ -132,7 +174,9 @@ def thresholds(p: Floats, method: Correction = "holm", alpha: float = 0.05) -> F
     if m == 0:
         return result
     steps = np.arange(1, m + 1)
-    if method == "bh":
+    if method == "dunnett":
+        levels = np.full(m, _known(law).threshold(alpha))
+    elif method == "bh":
         levels = alpha * steps / m
     elif method in ("holm", "hochberg"):
         levels = alpha / (m - steps + 1)
@@ -168,6 +212,7 @@ def level_of_one(comparisons: int, correction: Correction, alpha: float = 0.05) 
 
     Holm, Hochberg and Benjamini-Hochberg all compare the smallest p with alpha / comparisons (Holm,
     Scandinavian Journal of Statistics 1979); what they allow beyond that rests on other
-    differences. What a test can find is told at this level, which is its verdict's own.
+    differences. What a test can find is told at this level, which is its verdict's own. Dunnett's
+    is a little above it, as far as the tests go together (`JointLaw.threshold`).
     """
     return alpha if correction == "none" else alpha / max(comparisons, 1)

@@ -35,6 +35,7 @@ Role = Literal[
     "user",
     "arm",
     "cluster",
+    "day",
     "metric",
     "covariate",
     "segment",
@@ -69,6 +70,64 @@ class Use:
 
 
 @dataclass(frozen=True)
+class Details:
+    """What a metric that is no mean is computed from: rows of units.
+
+    Attributes:
+        values: its columns, each `[rows]`, rows in the order of their units; of a paired table
+            `[arms, units]`, a row for each unit.
+        unit: `[rows]` the unit of each row, ascending; None: each row is its own unit.
+        assigned: `[rows]` arm index of each row; None when paired.
+    """
+
+    values: tuple[Array, ...]
+    unit: Array | None = None
+    assigned: Array | None = None
+
+    def of_arm(self, arm: int) -> tuple[list[Floats], Array | None]:
+        """The columns `[n]` of the rows of one arm, and the unit of each row, numbered anew; None:
+        each its own.
+        """
+        if self.assigned is None:
+            return [column[arm] for column in self.values], None
+        here = self.assigned == arm
+        columns = [column[here] for column in self.values]
+        if self.unit is None:
+            return columns, None
+        return columns, np.unique(self.unit[here], return_inverse=True)[1]
+
+    def of_clusters(self, index: Array) -> Details:
+        """The same rows, each a unit of its own so far, those of a cluster `index` `[rows]`
+        together.
+        """
+        order = np.argsort(index, kind="stable")
+        assigned = self.assigned
+        return Details(
+            tuple(column[..., order] for column in self.values),
+            index[order],
+            None if assigned is None else assigned[order],
+        )
+
+    def where(self, keep: Array, n_units: int) -> Details:
+        """The rows of some of `n_units` units, in their order (a mask, or an index array in which
+        a unit may stand several times).
+        """
+        rows, unit = keep, None
+        if self.unit is not None:
+            chosen = np.flatnonzero(keep) if keep.dtype == bool else keep
+            ends = np.searchsorted(self.unit, np.arange(n_units + 1))
+            counts = np.diff(ends)[chosen]
+            unit = np.repeat(np.arange(len(chosen)), counts)
+            first = np.cumsum(counts) - counts
+            rows = np.arange(len(unit)) - np.repeat(first - ends[:-1][chosen], counts)
+        return Details(
+            tuple(column[..., rows] for column in self.values),
+            unit,
+            None if self.assigned is None else self.assigned[rows],
+        )
+
+
+@dataclass(frozen=True)
 class UnitTable:
     """Per-unit sums of every metric in every arm: what all tests are computed from.
 
@@ -95,6 +154,8 @@ class UnitTable:
         predicted: by metric, the covariates that are predictions of it.
         columns: what each column of a per-user table was taken for; empty where the units come from
             a log.
+        details: by metric that is no mean, what it is computed from (a quantile of the units' own
+            sums needs none).
         samples: the second moments that have been read of it, by covariates
             (`contrasts.TableMoments`).
     """
@@ -112,6 +173,7 @@ class UnitTable:
     features: Mapping[str, Array] = field(default_factory=dict)
     keys: Array | None = None
     predicted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    details: Mapping[str, Details] = field(default_factory=dict)
     samples: dict[tuple[str, ...], dict[str, Sample]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -168,7 +230,36 @@ class UnitTable:
             groups={n: v[keep] for n, v in self.groups.items()},
             features={n: v[keep] for n, v in self.features.items()},
             keys=None if self.keys is None else self.keys[keep],
+            details={n: v.where(keep, self.n_units) for n, v in self.details.items()},
         )
+
+    def winsorised(self, shares: Mapping[str, float]) -> UnitTable:
+        """The table with the largest share of the values of some mean metrics cut down to the value
+        that bounds them, one bound for all arms together, so that the arms are treated alike
+        (Tukey 1962; Kohavi, Tang & Xu 2020, chapter 22). Ratio metrics are left as they are.
+
+        Raises:
+            TableError: a share outside [0, 0.5).
+        """
+        for share in shares.values():
+            if not 0 <= share < 0.5:
+                raise TableError(f"winsorising: the share must be in [0, 0.5); got {share}")
+        cut = {
+            name: _cut(values, shares[name])
+            for name, values in self.numerators.items()
+            if shares.get(name) and name not in self.denominators
+        }
+        return replace(self, numerators={**self.numerators, **cut}) if cut else self
+
+    def as_declared(self) -> UnitTable:
+        """The table with the sums of each metric winsorised as its declaration says."""
+        return self.winsorised({name: one.winsorise for name, one in self.metrics.items()})
+
+    def details_of(self, metric: str) -> Details:
+        """What a metric that is no mean is computed from: its rows, or the sums of the units."""
+        if metric in self.details:
+            return self.details[metric]
+        return Details((self.numerators[metric],), None, self.assigned)
 
     def frame(self) -> pd.DataFrame:
         """One row per (arm, unit): `arm`, `unit`, each metric's sum (and `<metric>.denominator`),
@@ -194,6 +285,13 @@ class UnitTable:
             columns |= {n: v[at] for n, v in self.groups.items()}
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
+
+
+def _cut(values: Array, share: float) -> Array:
+    """The `share` of largest values put down to the next one."""
+    largest = int(share * values.size)
+    at = values.size - 1 - largest
+    return np.asarray(np.minimum(values, np.partition(values, at, axis=None)[at]))
 
 
 def levels(labels: Array) -> tuple[Array, Array]:
@@ -232,17 +330,7 @@ def clustered(table: UnitTable) -> UnitTable:
         sums = np.stack([np.bincount(index, row, k) for row in rows])
         return sums[0] if column.ndim == 1 else sums
 
-    first = np.zeros(k, dtype=np.int64)
-    first[index[::-1]] = np.arange(len(index))[::-1]
-    torn = (
-        np.zeros(0)
-        if table.assigned is None
-        else np.flatnonzero(table.assigned != table.assigned[first][index])
-    )
-    if len(torn):
-        raise TableError(
-            f"cluster {names[index[torn[0]]]!r} is in several arms; each cluster must be in one"
-        )
+    first = first_rows(table, names, index, "cluster")
     tops = {n: summed(v) for n, v in table.numerators.items()}
     ones = {n: np.ones(v.shape) for n, v in table.numerators.items()}
     return replace(
@@ -258,6 +346,11 @@ def clustered(table: UnitTable) -> UnitTable:
         groups={n: v[first] for n, v in table.groups.items() if (v == v[first][index]).all()},
         features=_of_clusters(table.features, index, first),
         keys=keys_of(map(str, names)) if table.features else None,
+        details={
+            name: table.details_of(name).of_clusters(index)
+            for name, metric in table.metrics.items()
+            if metric.is_figure
+        },
     )
 
 
@@ -283,6 +376,22 @@ def keys_of(names: Iterable[str]) -> Keys:
     """
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+
+
+def first_rows(table: UnitTable, names: Array, index: Array, what: str) -> Array:
+    """The first row of each cluster.
+
+    Raises:
+        TableError: a cluster is in several arms.
+    """
+    first = np.zeros(len(names), dtype=np.int64)
+    first[index[::-1]] = np.arange(len(index))[::-1]
+    if table.assigned is not None:
+        torn = np.flatnonzero(table.assigned != table.assigned[first][index])
+        if len(torn):
+            name = names[index[torn[0]]]
+            raise TableError(f"{what} {name!r} is in several arms; each {what} must be in one")
+    return first
 
 
 @dataclass(frozen=True)
@@ -349,10 +458,15 @@ class UserDays:
         # Of all days, and of the first one (a day alone, and the days so far), a table is asked for
         # again and again; of any other days once, and keeping them all would need their room.
         if first > 0 or last not in (1, self.days):
-            return self._build(unit, slice(first, last))
+            return self._declared(unit, slice(first, last))
         if (unit, last) not in self._tables:
-            self._tables[unit, last] = self._build(unit, slice(first, last))
+            self._tables[unit, last] = self._declared(unit, slice(first, last))
         return self._tables[unit, last]
+
+    def _declared(self, unit: Unit, span: slice) -> UnitTable:
+        """The table, of users with what is declared of its metrics; days have no largest users."""
+        table = self._build(unit, span)
+        return table.as_declared() if unit == "user" else table
 
     def _build(self, unit: Unit, span: slice) -> UnitTable:
         if self.lives:
@@ -400,7 +514,8 @@ class UserDays:
             covariates,
             {name: spread(group) for name, group in self.groups.items()},
         )
-        return clustered(table) if unit == "user" and own is not None else table
+        is_clustered = unit == "user" and own is not None
+        return clustered(table.as_declared()) if is_clustered else table
 
     def users(self, index: Array) -> UserDays:
         """Some of the users `[k]`, numbered anew in the order given."""

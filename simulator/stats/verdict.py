@@ -5,7 +5,7 @@ correction and smallest detectable lift.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Literal
@@ -14,13 +14,16 @@ import numpy as np
 
 from simulator.log.metrics import Metric, MetricRole
 from simulator.stats import intervals, tests
+from simulator.stats.adjustment import declared_periods
 from simulator.stats.contrasts import Further, TableMoments, compare
-from simulator.stats.intervals import Interval, Method
-from simulator.stats.moments import Moments
+from simulator.stats.intervals import Interval, Method, Side, opened, two_sided
+from simulator.stats.joint import JointLaw
+from simulator.stats.moments import Floats, Moments
+from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.tests import Correction
 from simulator.stats.units import Unit, UnitTable, UserDays
 
-LEVEL = 0.95
+LEVEL = STANDARD.level
 POWER = 0.8
 
 FAMILY = "all metrics of all treatment arms, for one kind of unit"
@@ -60,20 +63,26 @@ class Lift:
         control_mean: mean per unit in the control arm, or the ratio of sums for a ratio metric.
         treatment_mean: the same in the treatment arm.
         lift: (treatment - control) / |control|, a fraction (`moments.relative`).
-        low: lower end of the 95% interval of `lift`; -inf where it is unbounded.
+        low: lower end of the interval of `lift` at `level`; -inf where it is unbounded.
         high: upper end.
-        t: the t statistic of the difference (paired or Welch, by design).
+        t: the t statistic of the difference (paired or Welch, by design); of proportions by
+            Newcombe's interval z.
         df: its degrees of freedom.
-        p: its two-sided p value.
+        p: its p value, of the differences that `alternative` names.
         p_adjusted: p corrected for the family (`FAMILY`).
         n_units: pairs, or the units of both arms in a split design.
         mde: the smallest relative lift that the verdict would call a difference with power .8, as
             the only one of its family: at the level that the correction leaves it
             (`tests.level_of_one`).
         se: standard error of treatment_mean - control_mean.
+        difference_low, difference_high: the interval of `difference` at `level`, in units of the
+            metric (Student's; of proportions by Newcombe's interval his).
         level_adjusted: of the interval that goes with `p_adjusted` (`tests.thresholds`).
         low_adjusted, high_adjusted: the ends of that interval of `lift`: it excludes 0 exactly
-            where p_adjusted is below .05 (with Fieller's interval).
+            where p_adjusted is below 1 - level (with Fieller's interval, and Newcombe's).
+        difference_low_adjusted, difference_high_adjusted: that of the difference.
+        level: of the rule (`rule.Rule`): 95%, or as chosen.
+        alternative: of which differences the row asks. One-sided intervals have one end.
         note: what an unbounded interval at `level_adjusted` says, in words; else "".
     """
 
@@ -92,9 +101,15 @@ class Lift:
     n_units: int
     mde: float
     se: float = math.nan
+    difference_low: float = math.nan
+    difference_high: float = math.nan
     level_adjusted: float = LEVEL
     low_adjusted: float = math.nan
     high_adjusted: float = math.nan
+    difference_low_adjusted: float = math.nan
+    difference_high_adjusted: float = math.nan
+    level: float = LEVEL
+    alternative: Side = "two-sided"
     note: str = ""
 
     @property
@@ -103,29 +118,9 @@ class Lift:
         return self.treatment_mean - self.control_mean
 
     @property
-    def difference_low(self) -> float:
-        """Lower end of the 95% interval of `difference` (Student's)."""
-        return self._difference_end(LEVEL, -1.0)
-
-    @property
-    def difference_high(self) -> float:
-        """Its upper end."""
-        return self._difference_end(LEVEL, 1.0)
-
-    @property
-    def difference_low_adjusted(self) -> float:
-        """Lower end of its interval at `level_adjusted`: it excludes 0 where the lift's does."""
-        return self._difference_end(self.level_adjusted, -1.0)
-
-    @property
-    def difference_high_adjusted(self) -> float:
-        """Its upper end."""
-        return self._difference_end(self.level_adjusted, 1.0)
-
-    def _difference_end(self, level: float, side: float) -> float:
-        if self.se == 0.0:
-            return self.difference
-        return self.difference + side * float(intervals.quantile(self.df, level)) * self.se
+    def two_sided_level(self) -> float:
+        """The level of the two-sided test that is as strict as the corrected one."""
+        return two_sided(self.level_adjusted, self.alternative)
 
     @property
     def identical(self) -> bool:
@@ -145,21 +140,12 @@ class Lift:
             return "identical"
         if np.isnan(self.p_adjusted):
             return "not computable"
-        if self.p_adjusted >= 1 - LEVEL:
+        if self.p_adjusted >= 1 - self.level:
             return "undecided"
         return "up" if self.treatment_mean > self.control_mean else "down"
 
 
-DIFFERENCE = (
-    "difference",
-    "difference_low",
-    "difference_high",
-    "difference_low_adjusted",
-    "difference_high_adjusted",
-)
-"""The figures of a row that follow from the others."""
-
-ROW = (*(one.name for one in fields(Lift) if one.name != "note"), *DIFFERENCE)
+ROW = (*(one.name for one in fields(Lift) if one.name != "note"), "difference")
 """The figures of a row, in order: the keys of a row of `lifts` in report.json."""
 
 
@@ -172,6 +158,7 @@ def lifts(
     method: Method = "fieller",
     correction: Correction = "holm",
     further: Further | None = None,
+    rule: Rule = STANDARD,
 ) -> list[Lift]:
     """The lift of every other arm against `control` in every metric, corrected over all rows
     returned, those of each family by themselves (`FAMILIES`).
@@ -185,6 +172,7 @@ def lifts(
         method: interval of the relative lift.
         correction: of the p values over the exploratory rows returned; "none": of no row.
         further: comparisons by other units; those with a role are corrected with these.
+        rule: level and alternative of every test.
 
     Returns:
         Rows by arm, then metric; then those of `further` that have a role.
@@ -193,20 +181,65 @@ def lifts(
         TableError: no such arm or covariate.
     """
     table.arm(control)
+    places = [(control, arm) for arm in table.arms if arm != control]
+    return _compared(table, places, metrics, covariates, method, correction, rule, further)
+
+
+def pairs(
+    table: UnitTable,
+    control: str,
+    *,
+    metrics: Iterable[str] | None = None,
+    covariates: Mapping[str, Sequence[str]] | None = None,
+    method: Method = "fieller",
+    correction: Correction = "holm",
+    rule: Rule = STANDARD,
+) -> list[tuple[str, Lift]]:
+    """The lift of every arm over every other one, the control first, corrected over all of them;
+    each pair once. The arguments are those of `lifts`; with Dunnett's correction that is Tukey's
+    comparison of all pairs (Tukey 1953; Kramer, Biometrics 1956), of any design and of several
+    metrics at once.
+
+    Returns:
+        (the arm that is compared with, the row), by pair, then metric.
+    """
+    table.arm(control)
+    arms = [control, *(arm for arm in table.arms if arm != control)]
+    places = [(first, then) for i, first in enumerate(arms) for then in arms[i + 1 :]]
+    rows = _compared(table, places, metrics, covariates, method, correction, rule)
+    per_pair = len(rows) // len(places)
+    return [(places[i // per_pair][0], row) for i, row in enumerate(rows)]
+
+
+def _compared(
+    table: UnitTable,
+    places: Sequence[tuple[str, str]],
+    metrics: Iterable[str] | None,
+    covariates: Mapping[str, Sequence[str]] | None,
+    method: Method,
+    correction: Correction,
+    rule: Rule,
+    further: Further | None = None,
+) -> list[Lift]:
+    """The rows of pairs of arms (control, treatment), by pair, then metric."""
     names = tuple(table.metrics if metrics is None else metrics)
     samples = TableMoments(table, covariates or {})
     comparisons = []
-    for arm in table.arms:
-        for name in names if arm != control else ():
+    for control, arm in places:
+        for name in names:
             is_known = name in table.numerators
             m = samples.moments(name, control, arm) if is_known else None
-            comparisons.append(Uncorrected(name, arm, table.unit, m))
+            comparisons.append(Uncorrected(name, arm, table.unit, m, control))
     metrics_of = dict(table.metrics)
     if further is not None:
-        arms = [arm for arm in table.arms if arm != control]
-        comparisons += compared_further(further, control, arms, with_role=True)
+        for control, arm in places:
+            comparisons += compared_further(further, control, [arm], with_role=True)
         metrics_of |= further.metrics
-    return in_families(comparisons, metrics_of, method, correction)
+
+    def correlations(some: Sequence[Uncorrected]) -> Floats:
+        return samples.correlations([(one.metric, one.control, one.arm) for one in some])
+
+    return in_families(comparisons, metrics_of, method, correction, rule, correlations)
 
 
 def compared_further(
@@ -214,7 +247,7 @@ def compared_further(
 ) -> list[Uncorrected]:
     """The comparisons by other units, of the metrics that have a role or of the others."""
     return [
-        Uncorrected(name, arm, further.unit(name), further.moments(name, control, arm))
+        Uncorrected(name, arm, further.unit(name), further.moments(name, control, arm), control)
         for arm in arms
         for name, metric in further.metrics.items()
         if (metric.role != "exploratory") == with_role
@@ -223,12 +256,19 @@ def compared_further(
 
 @dataclass(frozen=True, slots=True)
 class Uncorrected:
-    """One comparison before it joins its family; `moments`: None without data."""
+    """One comparison before it joins its family; `moments`: None without data; `control`: the arm
+    that it is compared with, where that must be known.
+    """
 
     metric: str
     arm: str
     unit: Unit
     moments: Moments | None
+    control: str = ""
+
+
+Correlations = Callable[[Sequence[Uncorrected]], Floats]
+"""How the estimates of comparisons go together, `[k, k]`."""
 
 
 def in_families(
@@ -236,9 +276,13 @@ def in_families(
     metrics: Mapping[str, Metric],
     method: Method = "fieller",
     correction: Correction = "holm",
+    rule: Rule = STANDARD,
+    correlations: Correlations | None = None,
 ) -> list[Lift]:
-    """The rows of comparisons, each corrected in the family of its metric's role; in their
-    order.
+    """The rows of comparisons, each corrected in the family of its metric's role; in their order.
+
+    Raises:
+        TableError: Dunnett's correction, where no `correlations` are known.
     """
     families: dict[Family, list[int]] = {}
     for place, one in enumerate(comparisons):
@@ -246,59 +290,96 @@ def in_families(
     rows: dict[int, Lift] = {}
     for family, places in families.items():
         own = correction_in(family, correction)
-        members = in_family([comparisons[place] for place in places], method, own)
-        rows.update(zip(places, members, strict=True))
+        members = [comparisons[place] for place in places]
+        sides = [rule.side(metrics[one.metric]) for one in members]
+        corrected = in_family(members, method, own, rule.level, sides, correlations)
+        rows.update(zip(places, corrected, strict=True))
     return [rows[place] for place in range(len(comparisons))]
 
 
 def correction_in(family: Family, correction: Correction) -> Correction:
     """How p is corrected in a family, where `correction` is chosen for what is exploratory."""
-    return correction if family == "exploratory" or correction == "none" else "bonferroni"
+    is_kept = family == "exploratory" or correction in ("none", "dunnett")
+    return correction if is_kept else "bonferroni"
 
 
 def in_family(
-    comparisons: Sequence[Uncorrected], method: Method = "fieller", correction: Correction = "holm"
+    comparisons: Sequence[Uncorrected],
+    method: Method = "fieller",
+    correction: Correction = "holm",
+    level: float = LEVEL,
+    sides: Sequence[Side] | None = None,
+    correlations: Correlations | None = None,
 ) -> list[Lift]:
     """The rows of comparisons as one family: p corrected for all of them, the interval that says
     the same, and the lift that the corrected verdict would find.
+
+    Args:
+        comparisons: `[k]`.
+        method: interval of the relative lift.
+        correction: of p.
+        level: of the family.
+        sides: `[k]`; None: two-sided.
+        correlations: for Dunnett's correction.
+
+    Raises:
+        TableError: as `in_families`.
     """
-    rows = [_uncorrected(one, method) for one in comparisons]
+    sides = sides or ["two-sided"] * len(comparisons)
+    rows = [
+        _uncorrected(one, method, level, side) for one, side in zip(comparisons, sides, strict=True)
+    ]
     p = np.array([row.p for row in rows])
-    adjusted, alphas = tests.adjust(p, correction), tests.thresholds(p, correction, 1.0 - LEVEL)
-    tested = int(np.count_nonzero(~np.isnan(adjusted)))
-    detecting = 1.0 - tests.level_of_one(tested, correction, 1.0 - LEVEL)
+    tested = [int(place) for place in np.flatnonzero(~np.isnan(p))]
+    law = None
+    if correction == "dunnett" and correlations is not None and len(tested):
+        law = JointLaw.of(
+            correlations([comparisons[place] for place in tested]),
+            min(rows[place].df for place in tested),
+            [sides[place] for place in tested],
+        )
+    adjusted = tests.adjust(p, correction, law)
+    alphas = tests.thresholds(p, correction, 1.0 - level, law)
+    of_one = tests.level_of_one(len(tested), correction, 1.0 - level)
+    if law is not None:
+        of_one = law.threshold(1.0 - level)
     corrected = []
     for one, row, p_adjusted, alpha in zip(comparisons, rows, adjusted, alphas, strict=True):
-        level = LEVEL if np.isnan(alpha) else 1.0 - float(alpha)
-        low, high, note = row.low, row.high, row.note
-        if one.moments is not None:
-            low, high = _ends(one.moments, method, level)
-            note = _note(one.moments, method, level)
-        corrected.append(
-            replace(
-                row,
-                p_adjusted=float(p_adjusted),
-                mde=_at_level(row, detecting),
-                level_adjusted=level,
-                low_adjusted=low,
-                high_adjusted=high,
-                note=note,
-            )
-        )
+        own = row
+        if one.moments is not None and not np.isnan(alpha):
+            own = _with_ends(row, one.moments, method, 1.0 - float(alpha))
+        mde = _at_level(row, two_sided(1.0 - of_one, row.alternative))
+        corrected.append(replace(own, p_adjusted=float(p_adjusted), mde=mde))
     return corrected
 
 
-def _uncorrected(one: Uncorrected, method: Method) -> Lift:
+def _uncorrected(one: Uncorrected, method: Method, level: float, side: Side) -> Lift:
     if one.moments is None:
         return _no_data(one.metric, one.arm, one.unit)
-    return row(one.moments, one.metric, one.arm, one.unit, method)
+    return row(one.moments, one.metric, one.arm, one.unit, method, level, side)
+
+
+def _with_ends(row: Lift, m: Moments, method: Method, level: float) -> Lift:
+    """The row with its intervals at `level`, and what an unbounded one of them says."""
+    low, high = _ends(m, method, level, row.alternative)
+    difference_low, difference_high = _difference_ends(m, method, level, row.alternative)
+    return replace(
+        row,
+        level_adjusted=level,
+        low_adjusted=low,
+        high_adjusted=high,
+        difference_low_adjusted=difference_low,
+        difference_high_adjusted=difference_high,
+        note=_note(m, method, two_sided(level, row.alternative)),
+    )
 
 
 def _at_level(row: Lift, level: float) -> float:
-    """The row's smallest detectable lift, told at LEVEL, at another level."""
+    """The row's smallest detectable lift, told at its own level, at another one (two-sided)."""
     if np.isnan(row.mde):
         return row.mde
-    return row.mde * noncentrality(row.df, POWER, level) / noncentrality(row.df)
+    own = noncentrality(row.df, POWER, two_sided(row.level, row.alternative))
+    return row.mde * noncentrality(row.df, POWER, level) / own
 
 
 def verdict(
@@ -309,14 +390,24 @@ def verdict(
     method: Method = "fieller",
     correction: Correction = "holm",
     further: Further | None = None,
+    rule: Rule = STANDARD,
 ) -> list[Lift]:
     """All rows of the verdict of a log: by user and by day, each kind of unit its own family;
-    `further` joins that by user.
+    `further` joins that by user. Users are adjusted for the pre-period that is declared of a
+    metric; days have none.
     """
     rows = []
     for unit in units:
-        beside = further if unit == "user" else None
-        rows += lifts(days.by(unit), control, method=method, correction=correction, further=beside)
+        table, by_users = days.by(unit), unit == "user"
+        rows += lifts(
+            table,
+            control,
+            covariates=declared_periods(table) if by_users else {},
+            method=method,
+            correction=correction,
+            further=further if by_users else None,
+            rule=rule,
+        )
     return rows
 
 
@@ -334,12 +425,21 @@ def _no_data(metric: str, arm: str, unit: Unit) -> Lift:
     return Lift(metric, arm, unit, nan, nan, nan, nan, nan, nan, nan, nan, nan, 0, nan)
 
 
-def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller") -> Lift:
+def row(
+    m: Moments,
+    metric: str,
+    arm: str,
+    unit: Unit,
+    method: Method = "fieller",
+    level: float = LEVEL,
+    side: Side = "two-sided",
+) -> Lift:
     """The row that moments of one comparison amount to, however they were made (plain, adjusted,
     clustered), as the only one of its family.
     """
-    test = tests.t_test(m)
-    low, high = _ends(m, method, LEVEL)
+    test = tests.fitting(m, method, side)
+    low, high = _ends(m, method, level, side)
+    difference_low, difference_high = _difference_ends(m, method, level, side)
     # Nothing is known of a ratio of which neither arm has a denominator.
     nothing = np.isnan(m.control) and np.isnan(m.treatment)
     return Lift(
@@ -356,12 +456,18 @@ def row(m: Moments, metric: str, arm: str, unit: Unit, method: Method = "fieller
         float(test.p),
         float(test.p),
         0 if nothing else int(m.n_units),
-        smallest_detectable(m),
+        smallest_detectable(m, level=two_sided(level, side)),
         float(np.sqrt(m.variance)),
-        LEVEL,
+        difference_low,
+        difference_high,
+        level,
         low,
         high,
-        _note(m, method, LEVEL),
+        difference_low,
+        difference_high,
+        level,
+        side,
+        _note(m, method, two_sided(level, side)),
     )
 
 
@@ -369,11 +475,20 @@ def _is_identical(m: Moments) -> bool:
     return bool(m.control == m.treatment and m.variance == 0)
 
 
-def _ends(m: Moments, method: Method, level: float) -> Interval:
+def _ends(m: Moments, method: Method, level: float, side: Side) -> Interval:
     """The interval of the lift; 0 alone where no unit differs."""
     if _is_identical(m):
         return Interval(0.0, 0.0)
-    return Interval(*map(float, intervals.METHODS[method](m, level)))
+    ends = intervals.METHODS[method](m, two_sided(level, side))
+    return Interval(*map(float, opened(ends, side)))
+
+
+def _difference_ends(m: Moments, method: Method, level: float, side: Side) -> Interval:
+    """The interval of the difference; itself alone where no unit differs."""
+    if m.variance == 0:
+        return Interval(float(m.difference), float(m.difference))
+    ends = intervals.difference_by(m, method, two_sided(level, side))
+    return Interval(*map(float, opened(ends, side)))
 
 
 def _note(m: Moments, method: Method, level: float) -> str:
@@ -381,7 +496,7 @@ def _note(m: Moments, method: Method, level: float) -> str:
     an ordinary one.
     """
     if not m.variance > 0:
-        return ""
+        return m.note
     if method == "log" and not m.control * m.treatment > 0:
         return (
             "the means do not have one sign, so the logarithm of their ratio, and an interval by"
@@ -413,8 +528,9 @@ def noncentrality(df: float, power: float = POWER, level: float = LEVEL) -> floa
 
 
 def by_day(
-    days: UserDays, control: str, *, cumulative: bool = False
+    days: UserDays, control: str, *, cumulative: bool = False, rule: Rule = STANDARD
 ) -> Iterator[tuple[int, list[Lift]]]:
     """The rows by user of each day alone, or of the days so far, as (day from 0, rows)."""
     for day in range(days.days):
-        yield day, lifts(days.by("user", first=0 if cumulative else day, until=day + 1), control)
+        first = 0 if cumulative else day
+        yield day, lifts(days.by("user", first=first, until=day + 1), control, rule=rule)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from simulator.designs.registry import DESIGNS
 from simulator.page.blocks import Document, Facts, Gate, Section
-from simulator.page.words import listed, whole
+from simulator.page.words import listed, share, whole
 from simulator.report.content import Content
 from simulator.report.sections import (
     behaviour,
@@ -31,10 +31,10 @@ from simulator.report.sections import (
 
 READING = (
     "A lift is the difference of the arm's mean from the control's, as a share of the size of the"
-    " control's. A 95% interval of a lift covers the true one in 95 of 100 runs; an adjusted"
-    " p-value below .05 would be seen on any of the comparisons in at most 5 of 100 runs in which"
-    " nothing differs. The detectable lift is the true change that a run of this size finds in four"
-    " of five runs."
+    " control's. A {level} interval of a lift covers the true one in {right} of 100 runs; an"
+    " adjusted p-value below {alpha} would be seen on any of the comparisons in at most {wrong} of"
+    " 100 runs in which nothing differs. The detectable lift is the true change that a run of this"
+    " size finds in four of five runs."
 )
 
 SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
@@ -52,6 +52,7 @@ SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
     behaviour.funnel,
     behaviour.spread,
     behaviour.segments,
+    numbers.all_pairs,
     numbers.all_numbers,
     numbers.otherwise,
     sample_sizes.users_needed,
@@ -81,8 +82,14 @@ def document(c: Content) -> Document:
         facts=_facts(c),
         gates=list(_gates(c)),
         sections=[section for section in (make(c) for make in SECTIONS) if section is not None],
-        closing=READING,
+        closing=_reading(c.choices.level),
     )
+
+
+def _reading(level: float) -> str:
+    right, wrong = f"{100 * level:.6g}", f"{100 * (1 - level):.6g}"
+    alpha = f"{1 - level:.6g}".removeprefix("0")
+    return READING.format(level=share(level), right=right, wrong=wrong, alpha=alpha)
 
 
 def _facts(c: Content) -> Facts:

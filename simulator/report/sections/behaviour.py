@@ -17,11 +17,20 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.words import is_defined, listed, number, percent, probability, title, whole
+from simulator.page.words import (
+    is_defined,
+    listed,
+    number,
+    percent,
+    probability,
+    share,
+    title,
+    whole,
+)
 from simulator.report import plots
 from simulator.report.content import Content
 from simulator.report.sections.cells import adjusted_cell, legend, lift_cell, metric_and_arm, p_cell
-from simulator.report.sentences import LEVEL, SIGNS, stated, tone
+from simulator.report.sentences import SIGNS, stated, tone
 from simulator.report.spread import QUANTILES
 from simulator.stats.segments import Segment
 
@@ -141,7 +150,9 @@ def segments(c: Content) -> Section | None:
     """
     if not c.segments:
         return None
-    differing = [test for test in c.segments.interactions if test.p_adjusted < LEVEL]
+    differing = [
+        test for test in c.segments.interactions if test.p_adjusted < 1.0 - c.choices.level
+    ]
     points = [
         ("○", f"{title(test.metric)}, {test.arm}: the lift differs by {_words(test.group)},"
          f" adjusted p {probability(test.p_adjusted)}.")
@@ -161,7 +172,8 @@ def segments(c: Content) -> Section | None:
     quiet: list[Segment] = []
     for segment in sorted(c.segments.rows, key=lambda one: LEVELS.get(one.level, 0)):
         (shown if segment.row.words in ("up", "down") else quiet).append(segment)
-    names = ("Metric", "Arm", "Segment", "Users", "Lift", "95% interval", "Adjusted p")
+    ends = f"{share(c.choices.level)} interval"
+    names = ("Metric", "Arm", "Segment", "Users", "Lift", ends, "Adjusted p")
     heads = [*columns(*names, text=3), Column("Verdict")]
     note = (
         "Intervals and p are adjusted by Holm over all segments, metrics and arms. Too uncertain:"

@@ -23,7 +23,7 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.words import detects, interval, number, percent, title
+from simulator.page.words import detects, interval, number, percent, share, title
 from simulator.report import plots
 from simulator.report.content import BoundedMargin, Content, Headline, Verdict
 from simulator.report.plots import METHODS, MODELS
@@ -37,6 +37,7 @@ from simulator.report.sections.cells import (
 from simulator.report.sentences import (
     MEANINGS,
     SIGNS,
+    analysed,
     better,
     corrected,
     directions,
@@ -45,6 +46,7 @@ from simulator.report.sentences import (
     margin_size,
     method_line,
     more_fits,
+    sides,
     stated,
     tone,
 )
@@ -83,7 +85,7 @@ def verdict(c: Content) -> Section | None:
             arm.append(Group({"Verdict on": METHODS}, [Heading(said), table]))
         blocks.append(Group({"Arm": summary.arm}, arm))
     note = (
-        f"Per {c.unit}; lift over the control with its 95% interval, and below it the difference"
+        f"Per {c.unit}; lift over the control with its interval, and below it the difference"
         f" in units of the metric with its own. Intervals and p are adjusted: {corrected(c)}. An"
         " interval excludes 0 where the verdict is up or down."
         " Detects: the smallest true lift that a run of this size calls up or down four times in"
@@ -92,7 +94,8 @@ def verdict(c: Content) -> Section | None:
         " of an interval: it goes on beyond the scale."
     )
     about = method_line(c.methods, c.unit)
-    notes = [Words(text, note=True) for text in (note, *directions(c.metrics))]
+    texts = (note, *sides(c), *directions(c.metrics), *analysed(c.metrics))
+    notes = [Words(text, note=True) for text in texts]
     if about is not None:
         notes.insert(0, Words(about))
     return Section("verdict", "Verdict", [*blocks, *notes], "Verdict", bare=True)
@@ -110,7 +113,7 @@ def _forest(
         Column("Metric"),
         Column("Lift", number=True),
         Column("Forest plot", figure=True, sorts=False),
-        Column("95% interval", number=True, sorts=False),
+        Column(f"{share(c.choices.level)} interval", number=True, sorts=False),
         Column("Adjusted p", number=True, label="adjusted p"),
         Column("Verdict"),
         Column("Detects", number=True, label="detects"),

@@ -24,18 +24,27 @@ from simulator.page.words import (
     is_defined,
     number,
     percent,
+    share,
     title,
     whole,
 )
 from simulator.report.content import Content
 from simulator.report.sections.cells import (
+    adjusted_cell,
     both_lifts_cell,
     interval_cell,
     lift_cell,
     metric_and_arm,
     p_cell,
 )
-from simulator.report.sentences import better, corrected, errors_by_day, gained
+from simulator.report.sentences import (
+    CORRECTIONS,
+    better,
+    corrected,
+    errors_by_day,
+    gained,
+    stated,
+)
 from simulator.stats.intervals import GROUNDS
 from simulator.stats.verdict import Lift
 
@@ -115,6 +124,32 @@ def _grounds_of(c: Content) -> str:
     )
 
 
+def all_pairs(c: Content) -> Section | None:
+    """Every arm over every other one."""
+    if not c.pairs:
+        return None
+    how = CORRECTIONS[c.choices.correction].format("all pairs", alpha=share(1 - c.choices.level))
+    note = (
+        f"Each arm over each of those before it, by user, corrected as a family of its own: {how}."
+        " The decision rests on the comparisons with the control above."
+    )
+    rows = [
+        (
+            *metric_and_arm(one.row),
+            plain(one.over),
+            both_lifts_cell(one.row),
+            adjusted_cell(one.row),
+            p_cell(one.row.p_adjusted),
+            Cell(stated(one.row.words, c.metrics[one.row.metric].higher_is_better)),
+        )
+        for one in c.pairs
+    ]
+    ends = f"{share(c.choices.level)} interval"
+    heads = columns("Metric", "Arm", "Over", "Lift", ends, "Adjusted p", "Verdict", text=3)
+    table = Table("Every pair of arms", heads, rows, id="pairs-table")
+    return Section("pairs", "Every pair of arms", [Words(note, note=True), table], "Pairs")
+
+
 def by_day(c: Content) -> Section | None:
     """The day x arm table that papers print."""
     rows = [(*metric_and_arm(row), *_figures_of(row)) for row in c.lifts if row.unit == "day"]
@@ -171,10 +206,11 @@ def otherwise(c: Content) -> Section | None:
         )
         for row in c.otherwise
     ]
+    level = share(c.choices.level)
     every = Table(
         "Lift by each method",
         [
-            *columns("Metric", "Arm", "Method", "Lift", "95% interval", "p", text=3),
+            *columns("Metric", "Arm", "Method", "Lift", f"{level} interval", "p", text=3),
             Column("Note"),
         ],
         lifts,

@@ -15,7 +15,7 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.words import interval, is_defined, listed, number, title, whole
+from simulator.page.words import interval, is_defined, listed, number, share, title, whole
 from simulator.report import plots
 from simulator.report.content import Content
 from simulator.report.sections.cells import interval_cell, legend, lift_cell, metric_and_arm, p_cell
@@ -26,8 +26,8 @@ def daily(c: Content) -> Section | None:
     if not c.daily:
         return None
     note = (
-        "Each day alone, per user, with 95% intervals that are not adjusted for looking at several"
-        " days. A lift that fades or grows is a novelty or a learning effect."
+        f"Each day alone, per user, with {share(c.choices.level)} intervals that are not adjusted"
+        " for looking at several days. A lift that fades or grows is novelty or a learning effect."
     )
     figures = plots.daily(c)
     same = [
@@ -40,7 +40,8 @@ def daily(c: Content) -> Section | None:
         for row in c.daily
         if is_defined(row.lift)
     ]  # fmt: skip
-    names = ("Metric", "Arm", "Day", c.control, "Arm's mean", "Lift", "95% interval", "p", "Units")
+    ends = f"{share(c.choices.level)} interval"
+    names = ("Metric", "Arm", "Day", c.control, "Arm's mean", "Lift", ends, "p", "Units")
     heads = columns(*names, text=2)
     blocks: list[Block] = [
         Words(note, note=True),
@@ -78,9 +79,11 @@ RULES: dict[Rule, str] = {
 def so_far(c: Content) -> Section | None:
     if not c.sequential:
         return None
+    level = c.choices.level
     note = (
-        "All days up to each day, with a 95% confidence sequence: unlike an ordinary interval it"
-        " may be looked at every day, and the whole of it covers the true lift in 95 of 100 runs."
+        f"All days up to each day, with a {share(level)} confidence sequence: unlike an ordinary"
+        " interval it may be looked at every day, and the whole of it covers the true lift in"
+        f" {100 * level:.6g} of 100 runs."
         " It is wider; that is the price of peeking."
     )
     rows, looks = [], []
@@ -112,7 +115,7 @@ def so_far(c: Content) -> Section | None:
             )
     caption = (
         "The first day on which each rule, fixed beforehand, would have stopped with a difference"
-        " shown in that metric alone (level 5%, a look every day)."
+        f" shown in that metric alone (level {share(1 - level)}, two-sided, a look every day)."
     )
     stopping = Table(
         "When one could have stopped",
