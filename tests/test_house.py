@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARALLEL = {
     "audit": "the command and what it asks",
     "base": "the protocol that a room's kinds keep",
+    "bias": "the command and what it asks",
     "decision": "the rule and the section that shows it",
     "fidelity": "the command and what it asks",
     "power": "the command and what it asks",
