@@ -136,7 +136,7 @@ def test_rows_have_exactly_the_promised_keys(content: dict[str, Any]) -> None:
         "high_adjusted",
         "difference_low_adjusted",
         "difference_high_adjusted",
-        "level",
+        "confidence",
         "alternative",
         "difference",
     ]

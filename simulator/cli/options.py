@@ -26,7 +26,7 @@ TRACK = click.option(
 CSV = click.option("--csv", is_flag=True, help="Write its rows as CSV files, too, into csv/.")
 
 
-class Level(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class LevelParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A level of confidence, written 95% or 0.95."""
 
     name = "level"
@@ -47,7 +47,7 @@ class Level(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 LEVEL = click.option(
     "--level",
-    type=Level(),
+    type=LevelParam(),
     default="95%",
     show_default=True,
     help="Of intervals; tests reject at what is left.",

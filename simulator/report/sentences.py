@@ -301,7 +301,7 @@ def verdict_sentence(
             " chance."
         )
     ends = interval(row.low_adjusted, row.high_adjusted)
-    which = f"adjusted {share(row.level)}" if comparisons > 1 else share(row.level)
+    which = f"adjusted {share(row.confidence)}" if comparisons > 1 else share(row.confidence)
     size = f"{percent(row.lift)}, {which} interval {ends}"
     if not is_defined(row.lift):
         size = (
@@ -323,7 +323,7 @@ def verdict_sentence(
         sees = (
             f" A true change of {detects(row.mde)} or more would be called so in four runs of five."
         )
-    if row.p < 1.0 - row.level:
+    if row.p < 1.0 - row.confidence:
         return (
             f"{what}: not shown. {size}; alone it would pass ({alone}), among all comparisons it"
             f" does not ({adjusted}).{sees}{aside}"
@@ -353,7 +353,7 @@ def in_short(c: Content, rows: Iterable[tuple[Lift, Verdict]]) -> Iterator[tuple
             )
         else:
             undecided.append(row)
-            if row.p < 1.0 - row.level:
+            if row.p < 1.0 - row.confidence:
                 yield (
                     SIGNS[words],
                     f"{name} would pass alone (p {probability(row.p)}); among all comparisons it"

@@ -241,7 +241,7 @@ def _stacked(parts: list[Moments]) -> Moments:
     numbers: dict[str, Any] = {
         one.name: np.concatenate([np.atleast_1d(getattr(m, one.name)) for m in parts])
         for one in fields(Moments)
-        if one.name not in ("paired", "note")
+        if not isinstance(getattr(parts[0], one.name), bool | str)
     }
     return Moments(**numbers, paired=False)
 

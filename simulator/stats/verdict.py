@@ -63,7 +63,7 @@ class Lift:
         control_mean: mean per unit in the control arm, or the ratio of sums for a ratio metric.
         treatment_mean: the same in the treatment arm.
         lift: (treatment - control) / |control|, a fraction (`moments.relative`).
-        low: lower end of the interval of `lift` at `level`; -inf where it is unbounded.
+        low: lower end of the interval of `lift` at `confidence`; -inf where it is unbounded.
         high: upper end.
         t: the t statistic of the difference (paired or Welch, by design); of proportions by
             Newcombe's interval z.
@@ -75,13 +75,13 @@ class Lift:
             the only one of its family: at the level that the correction leaves it
             (`tests.level_of_one`).
         se: standard error of treatment_mean - control_mean.
-        difference_low, difference_high: the interval of `difference` at `level`, in units of the
-            metric (Student's; of proportions by Newcombe's interval his).
+        difference_low, difference_high: the interval of `difference` at `confidence`, in units of
+            the metric (Student's; with Newcombe's interval, his).
         level_adjusted: of the interval that goes with `p_adjusted` (`tests.thresholds`).
         low_adjusted, high_adjusted: the ends of that interval of `lift`: it excludes 0 exactly
-            where p_adjusted is below 1 - level (with Fieller's interval, and Newcombe's).
+            where p_adjusted is below 1 - confidence (with Fieller's interval, and Newcombe's).
         difference_low_adjusted, difference_high_adjusted: that of the difference.
-        level: of the rule (`rule.Rule`): 95%, or as chosen.
+        confidence: level of the rule (`rule.Rule`): 95%, or as chosen.
         alternative: of which differences the row asks. One-sided intervals have one end.
         note: what an unbounded interval at `level_adjusted` says, in words; else "".
     """
@@ -108,7 +108,7 @@ class Lift:
     high_adjusted: float = math.nan
     difference_low_adjusted: float = math.nan
     difference_high_adjusted: float = math.nan
-    level: float = LEVEL
+    confidence: float = LEVEL
     alternative: Side = "two-sided"
     note: str = ""
 
@@ -140,7 +140,7 @@ class Lift:
             return "identical"
         if np.isnan(self.p_adjusted):
             return "not computable"
-        if self.p_adjusted >= 1 - self.level:
+        if self.p_adjusted >= 1 - self.confidence:
             return "undecided"
         return "up" if self.treatment_mean > self.control_mean else "down"
 
@@ -378,7 +378,7 @@ def _at_level(row: Lift, level: float) -> float:
     """The row's smallest detectable lift, told at its own level, at another one (two-sided)."""
     if np.isnan(row.mde):
         return row.mde
-    own = noncentrality(row.df, POWER, two_sided(row.level, row.alternative))
+    own = noncentrality(row.df, POWER, two_sided(row.confidence, row.alternative))
     return row.mde * noncentrality(row.df, POWER, level) / own
 
 
