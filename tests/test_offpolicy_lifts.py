@@ -150,7 +150,14 @@ def test_the_choice_is_the_largest_bound_and_not_the_largest_estimate() -> None:
     assert found["sure"].better == pytest.approx(1.0, abs=1e-5)
     assert found["unseen"].excluded == "its estimate is unusable: few rounds"
     assert "Take sure: with 95% confidence its lift over base is at least +3.0%" in found.sentence
+    # Two independent posteriors; the control is a third choice.
+    draws = np.random.default_rng(0).standard_normal((2, 400_000))
+    first, second = 0.05 + 0.01 * draws[0], 0.09 + 0.06 * draws[1]
+    assert found["sure"].best == pytest.approx(float((first > second).mean()), abs=0.01)
+    assert found.corrected < 0.09
+    assert found.corrected_low < found.corrected < found.corrected_high
     alone = choose([sure])
+    assert (alone.corrected, alone.corrected_low) == (sure.lift, sure.low)
     assert alone["sure"].bound == pytest.approx(0.05 - 1.65 * 0.01, abs=0.0006)
 
 

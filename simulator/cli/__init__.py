@@ -32,6 +32,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Which metric decides soonest, which is hopeless, and which weighted sum would.",
     ),
     "replay": ("simulator.cli.replay:replay", "Off-policy value of policies on a log."),
+    "pooled": (
+        "simulator.cli.pooled:pooled",
+        "The lift of a run by asking both policies about every request.",
+    ),
     "fidelity": (
         "simulator.cli.fidelity:fidelity",
         "Do offline figures predict the simulated A/B?",

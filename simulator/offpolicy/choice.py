@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policies.products import matmul
 from simulator.offpolicy.lifts import OffPolicyLift
 from simulator.offpolicy.uncertainty import RESAMPLES, multipliers
 from simulator.stats import intervals
+from simulator.stats.winners import Race, chances, corrected
 
 SUPPORT = "its estimate is unusable"
 """Why a policy cannot be chosen: the log does not support its estimate."""
@@ -27,6 +29,8 @@ class ChoiceCandidate:
         bound: lower bound of the lift that holds for all candidates at once.
         better: probability that it is better than the control, by itself: Student's, from a flat
             prior. Whoever takes the best of many by it is misled; `bound` is for that.
+        best: probability that it is the best of all that can be chosen, the control included; NaN
+            where it cannot be.
         excluded: why it cannot be chosen, or None.
     """
 
@@ -34,6 +38,7 @@ class ChoiceCandidate:
     lift: float
     bound: float
     better: float
+    best: float
     excluded: str | None
 
 
@@ -49,8 +54,9 @@ class PolicyChoice:
         pick: the policy with the largest lower bound, if that is above 0; None: keep the control.
         favourite: the policy with the largest estimate among those that the log supports; None:
             there is none.
-        shrunk_low, shrunk_high: interval of the favourite's lift that is right although it was
-            taken for its estimate; it holds for all candidates at once.
+        corrected, corrected_low, corrected_high: the favourite's lift and its 95% interval, right
+            although it was taken for its estimate (`stats.winners.corrected`, as for the best arm
+            of an online test).
     """
 
     control: str
@@ -59,8 +65,9 @@ class PolicyChoice:
     candidates: tuple[ChoiceCandidate, ...]
     pick: str | None
     favourite: str | None
-    shrunk_low: float
-    shrunk_high: float
+    corrected: float
+    corrected_low: float
+    corrected_high: float
 
     def __getitem__(self, policy: str) -> ChoiceCandidate:
         return next(one for one in self.candidates if one.policy == policy)
@@ -115,27 +122,50 @@ def choose(
         raise ValueError(f"a choice is among lifts over one control by one estimator; got {kinds}")
     ((control, estimator),) = kinds
     excluded = [_excluded(one) for one in lifts]
-    open_ = [one for one, why in zip(lifts, excluded, strict=True) if why is None]
-    one_sided, two_sided = _critical(open_, level, resamples, seed)
+    supported = [one for one, why in zip(lifts, excluded, strict=True) if why is None]
+    critical = _critical(supported, level, resamples, seed)
+    race = _race(supported)
+    best = {} if race is None else {one.arm: one.best for one in chances(race, control)}
     candidates = []
     for one, why in zip(lifts, excluded, strict=True):
         bound = better = float("nan")
         if one.moments is not None:
-            bound = float(intervals.fieller(one.moments, critical=one_sided).low)
+            bound = float(intervals.fieller(one.moments, critical=critical).low)
             better = _better(one)
-        candidates.append(ChoiceCandidate(one.policy, one.lift, bound, better, why))
+        candidates.append(
+            ChoiceCandidate(
+                one.policy, one.lift, bound, better, best.get(one.policy, float("nan")), why
+            )
+        )
     pick = favourite = None
-    ends = float("nan"), float("nan")
-    if open_:
-        eligible = [one for one in candidates if one.excluded is None]
-        safest = max(eligible, key=lambda one: one.bound)
+    correction = (float("nan"),) * 3
+    if supported:
+        safest = max((c for c in candidates if c.excluded is None), key=lambda c: c.bound)
         pick = safest.policy if safest.bound > 0 else None
-        best = max(open_, key=lambda one: one.lift)
-        favourite = best.policy
-        if best.moments is not None:
-            shrunk = intervals.fieller(best.moments, critical=two_sided)
-            ends = float(shrunk.low), float(shrunk.high)
-    return PolicyChoice(control, estimator, level, tuple(candidates), pick, favourite, *ends)
+        leader = max(supported, key=lambda lift: lift.lift)
+        favourite = leader.policy
+        correction = leader.lift, leader.low, leader.high
+        if race is not None and len(race.arms) > 1:
+            correction = corrected(race)
+    return PolicyChoice(control, estimator, level, tuple(candidates), pick, favourite, *correction)
+
+
+def _race(lifts: Sequence[OffPolicyLift]) -> Race | None:
+    """The lifts with their covariances, without those that are known exactly; None: there are
+    none.
+    """
+    open_ = [
+        (one, one.influence, one.moments.df)
+        for one in lifts
+        if one.influence is not None and one.moments is not None and one.moments.variance > 0
+    ]
+    if not open_:
+        return None
+    influences = np.stack([influence for _, influence, _ in open_])
+    df = min(df for *_, df in open_)
+    cov = matmul(influences, influences.T) * influences.shape[1] / df
+    values = np.array([one.lift for one, *_ in open_])
+    return Race.of_lifts([one.policy for one, *_ in open_], values, cov, float(df))
 
 
 def _excluded(lift: OffPolicyLift) -> str | None:
@@ -160,23 +190,14 @@ def _better(lift: OffPolicyLift) -> float:
     return float(stdtr(lift.moments.df, lift.moments.difference / np.sqrt(variance)))
 
 
-def _critical(
-    lifts: Sequence[OffPolicyLift], level: float, resamples: int, seed: int
-) -> tuple[float, float]:
-    """The `level` quantiles of the largest studentised error of all lifts, and of the largest in
-    size.
-    """
+def _critical(lifts: Sequence[OffPolicyLift], level: float, resamples: int, seed: int) -> float:
+    """The `level` quantile of the largest studentised error of all lifts."""
     influences = [one.influence for one in lifts if one.influence is not None]
     scales = [float(np.sqrt(np.square(one).sum())) for one in influences]
     columns = [one / scale for one, scale in zip(influences, scales, strict=True) if scale > 0]
     if not columns:
-        return float("nan"), float("nan")
-    drawn = multipliers(np.stack(columns, axis=1), resamples, seed)
-    highest, farthest = drawn.max(axis=1), np.abs(drawn).max(axis=1)
+        return float("nan")
+    highest = multipliers(np.stack(columns, axis=1), resamples, seed).max(axis=1)
     # A single lift keeps at least Student's quantile: a bootstrap knows no degrees of freedom.
-    least = [one.moments.df for one in lifts if one.moments is not None]
-    df = min(least)
-    return (
-        max(float(np.quantile(highest, level)), float(intervals.quantile(df, 2 * level - 1))),
-        max(float(np.quantile(farthest, level)), float(intervals.quantile(df, level))),
-    )
+    df = min(one.moments.df for one in lifts if one.moments is not None)
+    return max(float(np.quantile(highest, level)), float(intervals.quantile(df, 2 * level - 1)))

@@ -180,6 +180,13 @@ def _lifts(result: ReplayResult) -> Iterator[Block]:
         yield Heading("Which to take")
         yield Gate("green" if choice.pick else "amber", choice.pick or "none", choice.sentence)
         yield _candidates(choice)
+        if choice.favourite is not None:
+            ends = interval(choice.corrected_low, choice.corrected_high, 1)
+            yield Words(
+                f"{choice.favourite} has the largest estimate. Corrected for its having been chosen"
+                f" by it: {percent(choice.corrected, 1)}, 95% interval {ends}.",
+                note=True,
+            )
     ran = [lift for lift in result.lifts if lift.refused is None]
     yield Fold("Lifts by every estimator", [_lift_table("Lifts by every estimator", ran)])
 
@@ -192,10 +199,11 @@ def _candidates(choice: PolicyChoice) -> Table:
             numeric(percent, one.lift, 1),
             numeric(percent, one.bound, 1),
             numeric(percent, one.better, 1, False),
+            numeric(percent, one.best, 1, False),
         )
         for one in sorted(choice.candidates, key=_bound, reverse=True)
     ]
-    heads = columns("Policy", "Lift", "At least", "P(better)")
+    heads = columns("Policy", "Lift", "At least", "P(better)", "P(best)")
     caption = (
         f"Lifts over {choice.control} by {choice.estimator}; all of the bounds hold at once with"
         f" {choice.level:.0%} confidence"
