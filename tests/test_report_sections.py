@@ -142,7 +142,7 @@ def a_split_table(home: Path) -> Content:
         }
     )
     asked = {"money": "money", "ctr": ("clicks", "shown")}
-    choices = Choices(interval="log", correction="bh", winsorise=0.01, resamples=100)
+    choices = Choices(interval="log", correction="bh", winsorise=0.01, resamples=100, pairs=True)
     return tables.write(
         frame, home, metrics=asked, margins=Margins({"money": 0.1}), choices=choices
     )
@@ -386,6 +386,9 @@ def test_choices_are_stated_and_computed(homes: dict[str, Path]) -> None:
         "winsorise": 0.01,
         "resamples": 100,
         "seed": 0,
+        "level": 0.95,
+        "alternative": "two-sided",
+        "pairs": True,
     }
     text = (homes["a_split_table"] / "report.md").read_text()
     assert "Benjamini and Hochberg over" in text

@@ -337,7 +337,7 @@ def test_guardrails_and_equivalence_are_answered_in_every_rendering(
         < money["high"]
         < plain["money"]["high"]
     )
-    assert money["confidence"] == pytest.approx(0.9)
+    assert money["level"] == pytest.approx(0.9)
     for row in stored["margins"]:
         assert row["sentence"] in " ".join(result.output.split())
     assert "Guardrails and equivalence" in (tmp_path / "report.html").read_text()

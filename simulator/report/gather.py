@@ -337,7 +337,8 @@ def gather_table(
         beside = Beside("Without adjustment", tuple(unadjusted))
         gains = gains_of(unadjusted, rows, table.predicted, "predictions")
         if past:
-            gains += gains_of(unadjusted, lifts(by_past, past), past, "CUPED")
+            by_cuped = lifts(by_past, past) if table.predicted else rows
+            gains += gains_of(unadjusted, by_cuped, past, "CUPED")
     return Content(
         control=who.control,
         arms=who.arms,

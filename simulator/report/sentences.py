@@ -198,7 +198,9 @@ def analysed(metrics: Mapping[str, MetricNote]) -> list[str]:
     for columns, names in past.items():
         before = listed([column for column in columns if not column.endswith(MISSING)])
         gaps = " with its gaps" if any(column.endswith(MISSING) for column in columns) else ""
-        sentences.append(f"{listed(names)}: adjusted for {before} before the test{gaps} (CUPED).")
+        sentences.append(
+            f"{listed(names)}: adjusted for {before}, from before the test{gaps} (CUPED)."
+        )
     return sentences
 
 

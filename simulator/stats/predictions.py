@@ -176,7 +176,9 @@ def with_predictions(table: UnitTable, progress: Progress = silent) -> UnitTable
 
 
 def without_predictions(table: UnitTable) -> UnitTable:
-    """The table as it was before (`with_predictions`)."""
+    """The table as it was before (`with_predictions`); itself where nothing was predicted."""
+    if not table.predicted:
+        return table
     made = {name for names in table.predicted.values() for name in names}
     left = {name: values for name, values in table.covariates.items() if name not in made}
     return replace(table, covariates=left, predicted={})
