@@ -19,6 +19,7 @@ PARALLEL = {
     "bias": "the command and what it asks",
     "decision": "the rule and the section that shows it",
     "fidelity": "the command and what it asks",
+    "pooled": "the command and what it asks",
     "power": "the command and what it asks",
     "replay": "the command and what it asks",
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -734,6 +735,15 @@ def test_broken_bytes_and_a_missing_propensity_are_named_by_file(tmp_path: Path)
             True,
             True,
         ), done.output
+
+
+def test_the_page_has_a_row_with_the_paper_of_every_estimator() -> None:
+    page = (Path(__file__).parents[1] / "docs/offpolicy.md").read_text(encoding="utf-8")
+    for name, (first, *_) in ESTIMATORS.items():
+        (row,) = re.findall(rf"^\| `{name}` \|.*$", page, re.MULTILINE)
+        assert len(row.strip("|").split("|")) == 5, row
+        author = re.split(r"[ ,]", first.paper)[0]
+        assert author in row, (row, first.paper)
 
 
 def test_settings_name_an_unknown_estimator() -> None:

@@ -39,12 +39,11 @@ class ClickIPS(Estimator):
     """Click-based IPS: the reward of each logged item that the target shows, too, times how much
     likelier it is looked at on the target's place.
 
-    Paper: Tanaka, Kawamura, Muroi, Narita, Sasamoto, Kei, Udagawa, Du & Saito, "Off-policy
-        evaluation for ranking policies under deterministic logging policies", ICLR 2026
-        (arXiv 2603.21485): the ratio of click probabilities as the weight. Here the click
-        probabilities are those of the position-based model (Richardson et al., WWW 2007), in whose
-        ratio the item cancels; this is the estimator of Li et al., KDD 2018 ("item-position"), of a
-        log that draws nothing.
+    Paper: the ratio of click probabilities in place of that of policies is the idea of Tanaka et
+        al., "Off-policy evaluation for ranking policies under deterministic logging policies", ICLR
+        2026 (arXiv 2603.21485, CIPS). What is written here is derived from the position-based model
+        (Richardson et al., WWW 2007), in whose ratio the item cancels, and is the item-position
+        estimator of Li et al., KDD 2018, on a log that draws nothing; it may differ from theirs.
     Assumption: a click is random given the request: an item is looked at with a probability of its
     place, and clicked with one of its own, whatever its neighbours; and all that the target shows
     stood in the logged slate of the same request. Valid: then; it needs no propensity. What did not
@@ -52,7 +51,7 @@ class ClickIPS(Estimator):
     The attention of places comes from the log (`RewardTable.attention`) and is taken as known.
     """
 
-    name, paper = "cips", "Tanaka et al. 2026; Li et al. 2018"
+    name, paper = "cips", "Li et al. 2018; idea: Tanaka et al. 2026"
     places = True
 
     def refuses(self, facts: ReplayFacts) -> str | None:
@@ -89,7 +88,8 @@ class ClickDR(ClickIPS):
     """Click-based doubly robust: the reward model for the target's slate, corrected by the weighted
     residuals of the logged items that the target shows, too.
 
-    Paper: Tanaka et al., ICLR 2026 (CDR), with the weights of `cips` and our reward model.
+    Paper: as `cips`; doubly robust as Dudík, Langford & Li, ICML 2011, with our reward model. It
+        has the name of the CDR of Tanaka et al. 2026, and may differ from it.
     Assumption: as `cips` for the items that stood in the logged slate; for the others, that the
     model errs between not at all and as much as on those. Valid: as far as that holds; the more
     overlap, the less rests on it. Two estimates are made: with the model as it is beyond the
@@ -98,7 +98,7 @@ class ClickDR(ClickIPS):
     """
 
     carried: bool = False
-    name, paper, model = "cdr", "Tanaka et al. 2026", True
+    name, paper, model = "cdr", "Dudík et al. 2011; idea: Tanaka et al. 2026", True
 
     @property
     def normalised(self) -> bool:  # type: ignore[override]
