@@ -85,13 +85,11 @@ def _gates(content: Content, status: str) -> Iterator[Gate]:
 
 def _method(content: Content, arm: str) -> Iterator[Block]:
     """The lifts of the arm's method, where its fits say something of it."""
-    for method in content.methods:
-        if method.arm != arm or not method.rows:
-            continue
-        rows = []
-        for one in method.rows:
-            share = plain(percent(one.components.share_of_fits, 0, False))
-            rows.append((*_cells(content, one.lift, one.lift.words), share))
+    rows = []
+    for one in content.of_methods(arm):
+        share = plain(percent(one.components.share_of_fits, 0, False))
+        rows.append((*_cells(content, one.lift, one.lift.words), share))
+    if rows:
         heads = _columns(content, "methods", "fit")
         yield Table(f"Lifts of the method of {arm}", heads, rows)
         yield Words("fit: how much of the variance is the luck of training.", note=True)

@@ -680,6 +680,14 @@ class Content:
         pairs = zip(self.lifts, self.verdicts, strict=True)
         return sorted((pair for pair in pairs if pair[0].unit == self.unit), key=self._place)
 
+    def of_methods(self, arm: str) -> list[MethodLift]:
+        """The rows of an arm's method, in the order of those of its models; none where its fits say
+        nothing.
+        """
+        order = [row.metric for row, _ in self.decided() if row.arm == arm]
+        rows = [row for method in self.methods if method.arm == arm for row in method.rows]
+        return sorted(rows, key=lambda row: order.index(row.lift.metric))
+
     def _place(self, pair: tuple[Lift, Verdict]) -> tuple[int, int, float]:
         row, note = pair[0], self.metrics.get(pair[0].metric)
         role = "exploratory" if note is None else note.role

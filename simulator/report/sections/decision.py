@@ -146,7 +146,7 @@ def methods(c: Content) -> Section | None:
     of_models = {(row.arm, row.metric): (row, verdict) for row, verdict in c.decided()}
     lines, parts, points = [], [], []
     for method in known:
-        for one in method.rows:
+        for one in c.of_methods(method.arm):
             row, verdict = of_models[method.arm, one.lift.metric]
             lines.append(
                 (
