@@ -10,14 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from policies.base import DoubleArray
 from policies.validation import discount
 from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, matched, modelled, weighted
-from simulator.offpolicy.evidence import Evidence, ReplayFacts
+from simulator.offpolicy.evidence import Evidence, ReplayFacts, within
 
 Ratio = tuple[DoubleArray, DoubleArray | None]
 """Numerator `[R]` and denominator `[R]` (None: 1 for each round). An estimate is a sum of ratios of
@@ -37,6 +37,10 @@ class Estimator(ABC):
     """It uses the reward model."""
     places: ClassVar[bool] = False
     """It uses the attention that places get (`RewardTable.attention`)."""
+    moves_with_model: ClassVar[bool] = True
+    """The sampling error of the reward model moves it, and so its intervals."""
+    scope: ClassVar[Literal["slates", "items"]] = "slates"
+    """Whether its weights are of whole slates, or of single items."""
     normalised: ClassVar[bool] = False
     """What enters with a weight is divided by the mean weight."""
 
@@ -148,16 +152,6 @@ class Recalled(Estimator):
     def judge(self, findings: Findings) -> EstimateVerdict:
         facts = findings.facts
         return matched(findings, fair=facts.uniform and facts.length == 1)
-
-
-def within(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:
-    """Whether each of `items` `[R, K]` is in its row's `recalled` `[R, M]`, `[R, K]`; never rounds
-    x candidates x places.
-    """
-    found = np.zeros(items.shape, dtype=bool)
-    for place in range(items.shape[1]):
-        found[:, place] = (recalled == items[:, place, None]).any(axis=1)
-    return found
 
 
 def ranks(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:

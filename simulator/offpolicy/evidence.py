@@ -75,6 +75,56 @@ class Evidence:
         return mean
 
     @cached_property
+    def inclusion(self) -> DoubleArray:
+        """Probability that the target's slate holds each logged item, at whatever place, `[R, K]`:
+        exact where the target's slates are all that it shows, else that of its draws.
+        """
+        out = np.zeros(self.rounds.item.shape)
+        for d in range(self.target.slates.shape[1]):
+            out += self.share[:, d, None] * within(self.rounds.item, self.target.slates[:, d])
+        return out
+
+    @cached_property
+    def item_weight(self) -> DoubleArray:
+        """Weight of each logged item, `[R, K]`: the sum over a round of weight times what an item
+        has for itself is unbiased for its sum over the items of the target's slate (Des Raj 1956;
+        mean over the places of what stood above and what was drawn here over its propensity).
+        """
+        return self.inclusion * self.drawn_weight
+
+    @cached_property
+    def drawn_weight(self) -> DoubleArray:
+        """`item_weight` of an item that the target's slate surely holds, `[R, K]`."""
+        k = self.rounds.length
+        below = np.arange(k - 1, -1, -1) if self.rounds.kind == "conditional" else np.zeros(k)
+        weight: DoubleArray = (1.0 / self.rounds.propensity + below) / k
+        return weight
+
+    @cached_property
+    def expected_items(self) -> DoubleArray:
+        """What the model expects of each logged item at its place in the target's slates, times
+        `inclusion`, `[R, K]`.
+        """
+        assert self.model is not None
+        out = np.zeros(self.rounds.item.shape)
+        for d in range(self.target.slates.shape[1]):
+            slate = self.target.slates[:, d]
+            shown = self.model.at(self.rounds, slate)
+            for place in range(slate.shape[1]):
+                same = (slate[:, place, None] == self.rounds.item) & (slate[:, place, None] > 0)
+                out += self.share[:, d, None] * same * shown[:, place, None]
+        return out
+
+    @cached_property
+    def mean_item_weight(self) -> DoubleArray:
+        """Sum of `item_weight` over the number of items that the target shows, `[R]`. Its
+        expectation is 1; 0 where the target shows none.
+        """
+        wanted = (self.share[:, :, None] * (self.target.slates > 0)).sum(axis=(1, 2))
+        mean: DoubleArray = self.item_weight.sum(axis=1) / np.maximum(wanted, 1.0)
+        return mean
+
+    @cached_property
     def total(self) -> DoubleArray:
         """Reward of the logged slate, `[R]`."""
         total: DoubleArray = self.rounds.reward.sum(axis=1)
@@ -145,3 +195,13 @@ class Evidence:
         """Predicted reward of the target's slate, `[R]`."""
         value: DoubleArray = self.expected.sum(axis=1)
         return value
+
+
+def within(items: np.ndarray, recalled: np.ndarray) -> np.ndarray:
+    """Whether each of `items` `[R, K]` is in its row's `recalled` `[R, M]`, `[R, K]`; never rounds
+    x candidates x places.
+    """
+    found = np.zeros(items.shape, dtype=bool)
+    for place in range(items.shape[1]):
+        found[:, place] = (recalled == items[:, place, None]).any(axis=1)
+    return found

@@ -204,6 +204,7 @@ class _Case:
         self.target, self.known, self.settings = target, known, settings
         self.sums = UnitSums(n_users, settings.units)
         self.weights = Weights(known.model.n_items)
+        self.of_items = Weights(known.model.n_items)
         self.facts: ReplayFacts | None = None
         self.refused: dict[str, str] = {}
         self.running: list[Estimator] = []
@@ -229,6 +230,9 @@ class _Case:
                 "weight": np.nan_to_num(weight),
             },
         )
+        if any(estimator.scope == "items" for estimator in self.running):
+            self.of_items.add(e, e.mean_item_weight)
+            self.sums.add(unit, {"item weight": e.mean_item_weight})
         self._add_asides(unit, e)
         for estimator in self.running:
             for i, (above, below) in enumerate(estimator.ratios(e)):
@@ -261,7 +265,7 @@ class _Case:
         estimator corrects it.
         """
         model = self.known.model
-        modelled = [estimator for estimator in self.running if estimator.model]
+        modelled = [one for one in self.running if one.model and one.moves_with_model]
         if not modelled:
             return
         mass = model.mass(e.rounds, e.target)
@@ -335,9 +339,10 @@ class _Case:
         own = Ratios(self._column("reward"), self._column("rounds"))
         wanted = [one for pick in chosen.values() for one in pick.both()]
         resampled = bootstrap([*wanted, own], self.settings.resamples, self.settings.seed)
-        mean_weight = delta(
-            Ratios(self._column("weight"), self._column("rounds")), self.settings.level
-        )
+        mean_weight = self._mean_weight("weight")
+        by_scope = {"slates": (self.weights, mean_weight)}
+        if "item weight" in self.sums:
+            by_scope["items"] = self.of_items, self._mean_weight("item weight")
         residual = self._residual()
         estimates, at = [], 0
         for name in self.settings.estimators:
@@ -353,10 +358,9 @@ class _Case:
             own_interval = delta(pick.ratios, self.settings.level)
             count = float(pick.ratios.denominators.sum())
             checks = {key: self._column((name, "check", key))[:, 0] for key in self.checks[name]}
+            weights = by_scope[pick.estimator.scope]
             verdict = pick.estimator.judge(
-                Findings(
-                    self.facts, self.weights, mean_weight, residual, own_interval, count, checks
-                )
+                Findings(self.facts, *weights, residual, own_interval, count, checks)
             )
             estimates.append(
                 self._estimate(name, pick, resampled[at : at + len(pick.both())], verdict)
@@ -391,6 +395,10 @@ class _Case:
                 ).first_order(),
             },
         )
+
+    def _mean_weight(self, name: str) -> EstimateInterval:
+        """The mean of a round's weight, which should be 1."""
+        return delta(Ratios(self._column(name), self._column("rounds")), self.settings.level)
 
     def _column(self, name: Any) -> DoubleArray:
         return self.sums[name][self.present][:, None]

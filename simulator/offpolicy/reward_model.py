@@ -127,6 +127,11 @@ class RewardTable:
         mean: DoubleArray = np.einsum("rd,rdk->rk", share, drawn)
         return mean
 
+    def at(self, rounds: Rounds, slate: IntArray) -> DoubleArray:
+        """Predicted reward of each item of a slate `[R, K]` at its place; of no item (0), 0."""
+        cells = self._places(rounds) * (self.n_items + 1) + slate
+        return np.where(slate > 0, self.table.reshape(-1)[cells], 0.0)
+
     def given_above(self, rounds: Rounds, target: Target) -> DoubleArray:
         """Predicted reward at each place if the target chose it after the *logged* items above,
         `[R, K]`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from simulator.offpolicy.candidates import CandidateDR, CandidateIPS, CandidateSNIPS
 from simulator.offpolicy.deterministic import ClickDR, ClickIPS
 from simulator.offpolicy.estimators import (
     IPS,
@@ -51,6 +52,9 @@ ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
     "pseudo_inverse": (PseudoInverse(),),
     "cips": (ClickIPS(),),
     "cdr": (ClickDR(), ClickDR(carried=True)),
+    "candidate_ips": (CandidateIPS(),),
+    "candidate_snips": (CandidateSNIPS(),),
+    "candidate_dr": (CandidateDR(),),
 }
 """Name -> its members: one; or one for each threshold (the last, infinite one is unbiased and
 judges the others); or, without thresholds, the estimate and another reading of the same log, whose

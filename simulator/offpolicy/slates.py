@@ -9,8 +9,8 @@ import numpy as np
 
 from policies.base import DoubleArray, IntArray
 from policies.products import matmul, pseudo_inverse
-from simulator.offpolicy.estimators import Estimator, Ratio, single, within
-from simulator.offpolicy.evidence import Evidence, ReplayFacts
+from simulator.offpolicy.estimators import Estimator, Ratio, single
+from simulator.offpolicy.evidence import Evidence, ReplayFacts, within
 from simulator.offpolicy.rounds import Rounds
 
 
