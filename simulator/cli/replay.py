@@ -69,6 +69,14 @@ from simulator.cli.say import say
     help="Slates drawn from a stochastic policy for the reward model.",
 )
 @click.option(
+    "--served",
+    is_flag=True,
+    help=(
+        "Ask policies through the serving of the scenario (or of the run that wrote the log):"
+        " channels, quotas, ranking."
+    ),
+)
+@click.option(
     "--contexts",
     default=1,
     type=COUNT,
@@ -102,6 +110,7 @@ def replay(
     abtest replay runs/kuaishou_like/latest --policy explore:policy=itemknn,temperature=0.5
     abtest replay log.parquet --policy itemknn --policy ease --control popularity
     abtest replay ../shared/data/open_bandit
+    abtest replay runs/kuaishou_like/latest --policy bpr --policy itemknn --served
     abtest replay scenarios/replay_kuairand.yaml --reward click,long_view,watch
     abtest replay log.parquet --policy my_policy.py:Mine:dim=32 --estimators rips,cascade_dr
     """

@@ -57,9 +57,9 @@ class CandidateSNIPS(CandidateIPS):
     that all have reward 1, times the number of items that the target shows.
 
     Paper: Swaminathan & Joachims, "The self-normalized estimator for counterfactual learning",
-    NIPS 2015, of Des Raj's weights (Hajek's ratio). Assumption: as `candidate_ips`. Valid:
-    consistent; where the log cannot show some of the target's items it takes them for as good as
-    the others.
+    NIPS 2015, of Des Raj's weights (JASA 1956; Hajek's ratio). Assumption: as `candidate_ips`.
+    Valid: consistent; where the log cannot show some of the target's items it takes them for as
+    good as the others.
     """
 
     name: ClassVar[str] = "candidate_snips"
@@ -75,10 +75,11 @@ class CandidateDR(CandidateIPS):
     the logged items that these would hold were from it, weighted as by `candidate_ips`.
 
     Paper: the difference estimator of Cassel, Sarndal & Wretman, Biometrika 1976, over Des Raj's
-    weights; Dudik, Langford & Li, ICML 2011. Assumption: as `candidate_ips`. Valid: unbiased for
-    any cross-fitted model. An item is held against what the model expects of it at its place in the
-    target's slate, so that the two sums of predictions cancel in the mean whatever the model: its
-    own sampling error enters as a product with that of the weights, and moves no interval.
+    weights (JASA 1956); Dudik, Langford & Li, ICML 2011. Assumption: as `candidate_ips`. Valid:
+    unbiased for any cross-fitted model. An item is held against what the model expects of it at its
+    place in the target's slate, so that the two sums of predictions cancel in the mean whatever the
+    model: its own sampling error enters as a product with that of the weights, and moves no
+    interval.
     """
 
     name: ClassVar[str] = "candidate_dr"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.base import Catalogue, DoubleArray, Fitting, Policy, Progress, Sequences, silent
+from policies.base import Catalogue, DoubleArray, Fitting, Progress, silent
 from policies.device import device
 from policies.registry import make
 from policies.time import DAY
@@ -23,17 +23,15 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.estimators import Gain, HitRate
-from simulator.offpolicy.jobs import Wanted, fitted, training
+from simulator.offpolicy.jobs import Wanted, served, training
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import Ordering, orderings
-from simulator.offpolicy.target import PolicyTargets, apart
+from simulator.offpolicy.target import PolicyTargets
 from simulator.offpolicy.uncertainty import Ratios, bootstrap
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm
-from simulator.serving.desk import Desk
-from simulator.serving.ranking import Ranker
 from simulator.stats.moments import relative
 from simulator.stats.tests import adjust
 from simulator.stats.winners import Race, Winner, corrected, winner
@@ -443,7 +441,9 @@ def offline(
     history, since = scenario.serving.history, -test_days * DAY
     stream = Stream(log, reward, HISTORY, since, history, contexts=settings.contexts)
     sequences = training(log, HISTORY, since, None)
-    policies, desks = served(ran, sequences, progress)
+    arms = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
+    fitting = Fitting(scenario.seed, device(scenario.engine.device), progress)
+    policies, desks = served(scenario, arms, sequences, catalogue, fitting)
     evaluations = evaluate(
         stream,
         [PolicyTargets(desk.arm, desk) for desk in desks],
@@ -456,32 +456,6 @@ def offline(
         replace(stream, reward="click", by="session", contexts=1), policies, catalogue.n_users
     )
     return Offline(tuple(evaluations), tuple(orders))
-
-
-def served(
-    ran: Ran, sequences: Sequences, progress: Progress
-) -> tuple[list[tuple[str, Policy]], list[Desk]]:
-    """The arms' policies by name, and the desk of each arm: with the scenario's channels, quotas
-    and ranking stage, all fitted on `sequences`.
-    """
-    scenario, catalogue, serving = ran.scenario, ran.catalogue, ran.scenario.serving
-    arms = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
-    channels = [Wanted(one.name, one.policy, one.params, ran.folder) for one in serving.channels]
-    fitting = Fitting(scenario.seed, device(scenario.engine.device), progress)
-    policies = fitted([*arms, *channels], sequences, catalogue, fitting)
-    beside = [policy for _, policy in policies[len(arms) :]]
-    ranker = None
-    if serving.ranking.kind == "pointwise":
-        weight = serving.ranking.watch_weight
-        ranker = Ranker.fit(sequences, catalogue, serving.history, weight)
-    seed = apart(scenario.seed)
-    desks = [
-        replace(
-            Desk.of_arm(scenario, name, [policy, *beside], ranker, catalogue.n_items), seed=seed
-        )
-        for name, policy in policies[: len(arms)]
-    ]
-    return policies[: len(arms)], desks
 
 
 def settings(seed: int, resamples: int, recall: int) -> ReplaySettings:

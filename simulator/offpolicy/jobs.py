@@ -26,6 +26,10 @@ from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream, Uniform
 from simulator.offpolicy.target import PolicyTargets, Targets, alone, apart
 from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, delta
+from simulator.scenario.model import Scenario
+from simulator.scenario.parts import Arm
+from simulator.serving.desk import Desk
+from simulator.serving.ranking import Ranker
 
 _TRAIN_COLUMNS = (
     "arm",
@@ -120,6 +124,8 @@ class ReplayOptions:
         contexts: of the reward model.
         seed: of fits and targets.
         chunk: impressions held at once.
+        served: policies are asked through the serving of the scenario (its channels, quotas and
+            ranking stage), and not alone.
     """
 
     reward: str = "click"
@@ -132,6 +138,7 @@ class ReplayOptions:
     contexts: int = 1
     seed: int = 0
     chunk: int = 1 << 18
+    served: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,8 +210,11 @@ def replay_log(
     options: ReplayOptions,
     progress: Progress,
     catalogue: Catalogue | None = None,
+    scenario: Scenario | None = None,
 ) -> ReplayJob:
     """Policies fitted on a log's past, evaluated on its later requests.
+
+    `scenario` says how requests are served where `options.served`; None: as the log's own does.
 
     Rounds are the requests from t = 0 on where the log has a history before it, else those of its
     last `test_days` days. Policies see nothing from then on but what was shown before each request.
@@ -242,13 +252,59 @@ def replay_log(
         raise ReplayError(
             f"{title}: nothing to fit on before day {since // DAY}: make --test-days smaller"
         )
-    policies = fitted(wanted, sequences, known, Fitting(options.seed, device("auto"), progress))
-    seed = apart(options.seed)
+    fitting = Fitting(options.seed, device("auto"), progress)
+    if options.served:
+        how = scenario or _own_scenario(title, log)
+        policies, desks = served(how, wanted, sequences, known, fitting)
+    else:
+        policies, seed = fitted(wanted, sequences, known, fitting), apart(options.seed)
+        desks = [alone(name, one, known.n_items, options.recall, seed) for name, one in policies]
     targets = tuple(
-        PolicyTargets(name, alone(name, policy, known.n_items, options.recall, seed), options.draws)
-        for name, policy in policies
+        PolicyTargets(name, desk, options.draws)
+        for (name, _), desk in zip(policies, desks, strict=True)
     )
     return ReplayJob(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
+
+
+def _own_scenario(title: str, log: EventLog) -> Scenario:
+    """The scenario that a run wrote into its log."""
+    if not log.metadata.scenario:
+        raise ReplayError(
+            f"--served: {title} does not say how requests are served; give the log of a run, or a"
+            " scenario"
+        )
+    return Scenario.model_validate(dict(log.metadata.scenario))
+
+
+def served(
+    scenario: Scenario,
+    wanted: Sequence[Wanted],
+    sequences: Sequences,
+    catalogue: Catalogue,
+    fitting: Fitting,
+) -> tuple[list[tuple[str, Policy]], list[Desk]]:
+    """Policies by label, and the desk of each: with the scenario's channels, quotas and ranking
+    stage, all fitted on `sequences`.
+    """
+    serving = scenario.serving
+    folder = next((one.folder for one in wanted), None)
+    channels = [Wanted(one.name, one.policy, one.params, folder) for one in serving.channels]
+    policies = fitted([*wanted, *channels], sequences, catalogue, fitting)
+    own, beside = policies[: len(wanted)], [policy for _, policy in policies[len(wanted) :]]
+    ranker = None
+    if serving.ranking.kind == "pointwise":
+        weight = serving.ranking.watch_weight
+        ranker = Ranker.fit(sequences, catalogue, serving.history, weight)
+    arms = {one.label: Arm(policy=one.name, params=dict(one.params)) for one in wanted}
+    all_arms = scenario.model_copy(update={"arms": arms})
+    desks = [
+        replace(
+            Desk.of_arm(all_arms, name, [policy, *beside], ranker, catalogue.n_items),
+            seed=apart(scenario.seed),
+        )
+        for name, policy in own
+    ]
+    return own, desks
 
 
 def exposures(job: ReplayJob, uniform: Uniform) -> ReplayJob | None:

@@ -157,12 +157,13 @@ def _of_read(
     wanted: list[Wanted],
     options: ReplayOptions,
     progress: Progress,
+    scenario: Scenario | None = None,
 ) -> Iterator[ReplayJob]:
     """The rounds of a data set; what it is known to have drawn uniformly a second time, with the
     propensities of that.
     """
     log = joined(found.history, found.future)
-    job = replay_log(title, log, wanted, options, progress, found.catalogue)
+    job = replay_log(title, log, wanted, options, progress, found.catalogue, scenario)
     yield job
     if data.source == "kuairand" and "random" in log.metadata.channels:
         drawn = exposures(job, Uniform("random", min(kuairand.POOL, found.catalogue.n_items)))
@@ -197,4 +198,5 @@ def _of_scenario(
         asked.beside(arms),
         options,
         progress,
+        scenario,
     )
