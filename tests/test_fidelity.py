@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import kendalltau, spearmanr
 
-from policies.base import Fitting, silent
+from policies.base import Fitting
 from policies.registry import make
 from policies.time import DAY
 from simulator.cli.fidelity import fidelity as command
@@ -32,16 +32,14 @@ from simulator.offpolicy.fidelity import (
     Figure,
     Online,
     OnlinePolicy,
-    Ran,
     agreement,
     best_of,
     for_new_policies,
     online,
-    served,
     widened,
 )
 from simulator.offpolicy.fidelity_page import _figures, _policies, answer
-from simulator.offpolicy.jobs import training
+from simulator.offpolicy.jobs import Wanted, served, training
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.target import PolicyTargets, apart
@@ -385,7 +383,8 @@ def test_the_offline_side_shows_what_a_run_serves(tmp_path: Path) -> None:
     log, catalogue = EventLog.open(where.log), load_catalogue(where.models / "catalogue.npz")
     past, since, seed = scenario.serving.history, -2 * DAY, apart(scenario.seed)
     sequences = training(log, "history", since, None)
-    policies, desks = served(Ran(scenario, log, catalogue, tmp_path), sequences, silent)
+    arms = [Wanted(name, arm.policy, arm.params, tmp_path) for name, arm in scenario.arms.items()]
+    policies, desks = served(scenario, arms, sequences, catalogue, Fitting(scenario.seed))
     assert [desk.arm for desk in desks] == ["random", "popularity"]
     beside = make("random", {}).fit(sequences, catalogue, Fitting(scenario.seed))
     ranker = Ranker.fit(sequences, catalogue, past, scenario.serving.ranking.watch_weight)

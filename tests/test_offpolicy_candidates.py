@@ -16,7 +16,7 @@ from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.settings import ESTIMATORS
 from simulator.offpolicy.target import Target
 
-LOGS, ROUNDS, USERS = 300, 1500, 500
+LOGS, ROUNDS, USERS = 300, 1000, 500
 NAMES = ("candidate_ips", "candidate_snips", "candidate_dr")
 
 
