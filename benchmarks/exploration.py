@@ -23,7 +23,7 @@ from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.target import Target
 
 USERS, PER_USER, DAYS = 1500, 4, 2
-WIDTHS = (0.05, 0.10)
+WIDTHS = (0.01, 0.02)
 """Half-widths that are planned for."""
 WITHIN = 0.15
 

@@ -171,20 +171,71 @@ class Wish:
     type=FILE,
     help="Write figures and power curves as JSON.",
 )
-def power(source: Path | None, picture: Path | None, out: Path | None, **options: Any) -> None:
+@click.option(
+    "--replay",
+    "of_replay",
+    is_flag=True,
+    help="Plan exploration for an off-policy lift, from LOG as a pilot with known propensities.",
+)
+@click.option("--policy", metavar="NAME[:params]", help="With --replay: whose lift is wanted.")
+@click.option(
+    "--logging",
+    multiple=True,
+    metavar="NAME[:params]",
+    help="With --replay: another policy that could log, such as `explore:{...}`; repeatable.",
+)
+@click.option("--width", type=Percent(), help="With --replay: half of the lift's interval, as 2%.")
+@click.option(
+    "--pilot-days",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="With --replay: the last days of LOG, which are the pilot.",
+)
+@click.option(
+    "--traffic",
+    type=click.FloatRange(0, min_open=True),
+    help="With --replay: requests a day of all users; those of the pilot if left out.",
+)
+@click.option(
+    "--reward", default="click", show_default=True, help="With --replay: what is counted."
+)
+def power(
+    source: Path | None,
+    picture: Path | None,
+    out: Path | None,
+    of_replay: bool,
+    **options: Any,
+) -> None:
     """How many users or days a lift needs, and the smallest lift that given users can show, for
     twins, splits and adjusted splits. From a run with several fits also: how many users and fits
-    show a lift of the methods at the least CPU time.
+    show a lift of the methods at the least CPU time. With --replay: which share of traffic, for how
+    many days, under which logging policy gives an off-policy lift of a wanted width, and its cost.
 
     \b
     abtest power runs/kuaishou_like/latest --lift 0.5%
     abtest power --mean 7500 --sd 6000 --correlation 0.7 --lift 0.017%
     abtest power --mean 7500 --sd 6000 --lift 0.5% --comparisons 9
     abtest power users.csv --control A --success revenue --guardrail latency=2% --lift 1%
+    abtest power runs/pilot --replay --policy explore:policy=itemknn --width 2%
     """
+    from simulator.cli.pilot import ExplorationWish, exploration
     from simulator.log.files import write_text
     from simulator.run.progress import board
 
+    names = [name for name in ExplorationWish.__dataclass_fields__ if name != "control"]
+    explored = {name: options.pop(name) for name in names}
+    if of_replay:
+        wanted = ExplorationWish(control=options["control"], **explored)
+        with failures():
+            if source is None:
+                raise click.UsageError("--replay: give a LOG, which is the pilot")
+            with board() as progress:
+                shown, found = exploration(source, wanted, progress)
+            show(shown)
+            if out is not None:
+                say(write_text(out, json.dumps(found, indent=1) + "\n"))
+        return
     roles = {name: options.pop(name) for name in ("successes", "guardrails", "directions")}
     asked = (name for name in Wish.__dataclass_fields__ if name != "planned")
     wish = Wish(**{name: options.pop(name) for name in asked})

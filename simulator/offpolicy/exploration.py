@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policies.base import DoubleArray
-from policies.products import matmul
+from policies.products import matmul, pseudo_inverse
 from simulator.offpolicy.estimators import Estimator
 from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.replay import ReplaySettings
@@ -26,6 +26,8 @@ OWN = "the log's own"
 DAYS = (1, 2, 4, 7, 14, 28)
 """For which lengths a plan says the share of traffic."""
 NORMAL = 1.959963984540054
+COLUMNS = 8
+"""Of a round, that second moments are kept of."""
 LEAST = 200
 """Rounds that an option must be worth: a variance from fewer is not known to within 10%."""
 
@@ -206,8 +208,9 @@ def _estimator(known: Survey) -> str:
 
 
 class _Moments:
-    """Sums of what the lift is made of under one logging policy: [target above, below, control
-    above, below, reward of the log] of each round, its products, and its sums by user.
+    """Sums of what the lift is made of under one logging policy, of each round [target above,
+    below, control above, below, reward of the log, control variates of both, 1]; the sums of its
+    products, and the sums by user.
     """
 
     def __init__(
@@ -219,7 +222,7 @@ class _Moments:
         n_users: int,
     ) -> None:
         self.estimator, self.sides, self.logging = estimator, (target, control), logging
-        self.total, self.products = np.zeros(5), np.zeros((5, 5))
+        self.total, self.products = np.zeros(COLUMNS), np.zeros((COLUMNS, COLUMNS))
         self.weight = self.squares = 0.0
         self.by_user = UnitSums(n_users)
 
@@ -235,11 +238,14 @@ class _Moments:
             by_place = chunk.kind == "marginal" and chunk.length > 1
             come = ratio.mean(axis=1) if by_place else ratio.prod(axis=1)
             logged = replace(chunk, propensity=shown)
-        columns = []
+        columns, variates = [], []
         for side in self.sides:
-            ((above, below),) = self.estimator.ratios(Evidence(logged, side(chunk)))
+            e = Evidence(logged, side(chunk))
+            ((above, below),) = self.estimator.ratios(e)
             columns += [above, np.ones(n) if below is None else below]
-        z = np.stack([*columns, chunk.reward.sum(axis=1)], axis=1)
+            variate = self.estimator.control_variate(e)
+            variates.append(np.ones(n) if variate is None else variate)
+        z = np.stack([*columns, chunk.reward.sum(axis=1), *variates, np.ones(n)], axis=1)
         weighted = z * come[:, None]
         self.total += weighted.sum(axis=0)
         self.products += matmul(weighted.T, z)
@@ -250,13 +256,23 @@ class _Moments:
         self.by_user.add(unit, {**sums, "rounds": np.ones(n)})
 
     def _gradient(self) -> DoubleArray:
-        """Derivative `[5]` of the lift with respect to the mean of each column."""
-        ta, tb, ca, cb, _ = self.total / self.weight
+        """What each column of a round adds to the lift at first order, `[COLUMNS]`: its derivative
+        with respect to the means, less the best linear control variate, as lifts are printed
+        (`offpolicy.lifts`).
+        """
+        mean = self.total / self.weight
+        ta, tb, ca, cb = mean[:4]
         value, base = ta / tb, ca / cb
-        of_target = np.array([1.0, -value, 0.0, 0.0, 0.0]) / (tb * base)
-        of_control = np.array([0.0, 0.0, 1.0, -base, 0.0]) / cb * value / base**2
-        out: DoubleArray = of_target - of_control
-        return out
+        g = np.zeros(COLUMNS)
+        g[:2] = np.array([1.0, -value]) / (tb * base)
+        g[2:4] = -np.array([1.0, -base]) / cb * value / base**2
+        centred = self.products / self.weight - mean[:, None] * mean
+        variates = slice(5, 7)
+        with_lift = matmul(centred[variates], g[:, None])
+        best = matmul(pseudo_inverse(centred[variates, variates]), with_lift)[:, 0]
+        g[variates] -= best
+        g[7] += float((best * mean[variates]).sum())
+        return g
 
     def per_user(self) -> float:
         """Rounds of a user, weighted by them."""
@@ -269,7 +285,7 @@ class _Moments:
         """
         if per_user <= 1.0 or self._refusal():
             return 0.0
-        columns = np.stack([self.by_user[i] for i in range(5)], axis=1)
+        columns = np.stack([self.by_user[i] for i in range(COLUMNS)], axis=1)
         moved = matmul(columns, self._gradient()[:, None])[:, 0]
         clustered = float(np.square(moved).sum())
         alone = float(self._variance() * self.weight)
@@ -281,7 +297,7 @@ class _Moments:
         return float(matmul(matmul(g[None], self.products / self.weight), g[:, None])[0, 0])
 
     def _refusal(self) -> str:
-        ta, tb, ca, cb, _ = self.total
+        ta, tb, ca, cb = self.total[:4]
         if not (tb > 0 and cb > 0):
             return "no logged round agrees with it and with the control"
         if ca == 0 or ta == 0:
@@ -299,7 +315,7 @@ class _Moments:
         why = self._refusal()
         if why:
             return ExplorationOption(name, refused=why)
-        ta, tb, ca, cb, reward = self.total / self.weight
+        ta, tb, ca, cb, reward = self.total[:5] / self.weight
         variance = self._variance()
         m = self.per_user()
         error = float(np.sqrt(variance * (1.0 + (m - 1.0) * dependence) / rounds))
