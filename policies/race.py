@@ -167,17 +167,23 @@ def draw(
     """
     n_items, temperature, epsilon = shape
     mark = np.full(n_items + 1, -1, dtype=np.int64)
-    weight, arrives = np.empty(pool.shape[1]), np.empty(pool.shape[1])
+    n_pool = pool.shape[1]
+    weight, arrives = np.empty(n_pool), np.empty(n_pool)
+    counters = np.empty((4, n_pool), dtype=np.uint32)
+    words = np.empty((4, n_pool), dtype=np.uint32)
     for b in range(len(users)):
         eligible, outside = _mark(seen[b], pool[b], n_items, mark, b)
         _weigh(pool[b], scores[b], temperature, epsilon, weight)
         each = epsilon / eligible if eligible > 0 else 0.0
-        for j in range(pool.shape[1]):
+        for j in range(n_pool):
+            counters[0, j], counters[1, j] = np.uint32(users[b]), np.uint32(steps[b])
+            counters[2, j], counters[3, j] = np.uint32(_EXPLORE), np.uint32(pool[b, j])
+        philox_words(seed, counters, n_pool, words)
+        for j in range(n_pool):
             arrives[j] = np.inf
             if pool[b, j] != 0 and weight[j] + each > 0:
-                arrives[j] = -log1p(-uniform(seed, _EXPLORE, users[b], steps[b], pool[b, j])) / (
-                    weight[j] + each
-                )
+                u = unit(np.uint64(words[0, j]), np.uint64(words[1, j]))
+                arrives[j] = -log1p(-u) / (weight[j] + each)
         arrivals, next_outside = 0, np.inf
         if outside > 0 and each > 0:
             next_outside = -log1p(-uniform(seed, _EXPLORE, users[b], steps[b], _OUTSIDE)) / (

@@ -48,9 +48,10 @@ def _before(score: float, rank: int, other: float, other_rank: int) -> bool:
 
 
 @numba.njit(cache=True, nogil=True)
-def _sink(scores: Any, ids: Any, n: int, ranks: Any) -> None:
-    """Restore the heap `[n]` whose root comes last of all, after its root was replaced."""
-    node = 0
+def _sink(scores: Any, ids: Any, n: int, ranks: Any, node: int) -> None:
+    """Restore the heap `[n]` whose root comes last of all, after one of its nodes was replaced by
+    what may come before its children.
+    """
     while True:
         child = 2 * node + 1
         if child >= n:
@@ -64,6 +65,13 @@ def _sink(scores: Any, ids: Any, n: int, ranks: Any) -> None:
         scores[node], scores[child] = scores[child], scores[node]
         ids[node], ids[child] = ids[child], ids[node]
         node = child
+
+
+@numba.njit(cache=True, nogil=True)
+def _heap(scores: Any, ids: Any, n: int, ranks: Any) -> None:
+    """Make `[n]` a heap whose root comes last of all (Floyd, "Algorithm 245: Treesort 3", 1964)."""
+    for node in range(n // 2 - 1, -1, -1):
+        _sink(scores, ids, n, ranks, node)
 
 
 STRIP = 64
@@ -95,37 +103,44 @@ def _select(scores: Any, ids: Any, seen: Any, ranks: Any, items: Any, best: Any)
         for c in range(seen.shape[1]):
             excluded[seen[row, c]] = True
         heap_ids, heap = items[row], best[row]
-        found = 0
+        # What comes best first, as candidates of a list in order do, is left as it is: `worst` is
+        # then its end. Else the k first become a heap, and `worst` is its root.
+        found, worst, in_order = 0, k - 1, True
         for start in range(0, scores.shape[1], STRIP):
             strip = scores[row, start : start + STRIP]
-            if found == k and _all_below(strip, heap[0]):
+            if found == k and _all_below(strip, heap[worst]):
                 continue
             for c in range(start, start + len(strip)):
                 score = scores[row, c]
-                if found == k and score < heap[0]:
+                if found == k and score < heap[worst]:
                     continue
                 if np.isnan(score):
                     return row
                 item = ids[row, c] if len(ids) else c
                 if item == 0 or excluded[item] or score == -np.inf:
                     continue
-                if found < k:  # grow: a new leaf rises
-                    node = found
+                if found < k:
+                    end = found - 1
+                    if found > 0 and _before(score, ranks[item], heap[end], ranks[heap_ids[end]]):
+                        in_order = False
+                    heap[found], heap_ids[found] = score, item
                     found += 1
-                    while node > 0:
-                        parent = (node - 1) // 2
-                        if not _before(heap[parent], ranks[heap_ids[parent]], score, ranks[item]):
-                            break
-                        heap[node], heap_ids[node] = heap[parent], heap_ids[parent]
-                        node = parent
-                    heap[node], heap_ids[node] = score, item
-                elif _before(score, ranks[item], heap[0], ranks[heap_ids[0]]):
+                    if found == k and not in_order:
+                        _heap(heap, heap_ids, k, ranks)
+                        worst = 0
+                elif _before(score, ranks[item], heap[worst], ranks[heap_ids[worst]]):
+                    if in_order:
+                        _heap(heap, heap_ids, k, ranks)
+                        in_order, worst = False, 0
                     heap[0], heap_ids[0] = score, item
-                    _sink(heap, heap_ids, k, ranks)
-        for last in range(found - 1, 0, -1):  # take the last one off the heap, again and again
-            heap[0], heap[last] = heap[last], heap[0]
-            heap_ids[0], heap_ids[last] = heap_ids[last], heap_ids[0]
-            _sink(heap, heap_ids, last, ranks)
+                    _sink(heap, heap_ids, k, ranks, 0)
+        if not in_order:
+            if found < k:
+                _heap(heap, heap_ids, found, ranks)
+            for last in range(found - 1, 0, -1):  # take the last one off the heap, again and again
+                heap[0], heap[last] = heap[last], heap[0]
+                heap_ids[0], heap_ids[last] = heap_ids[last], heap_ids[0]
+                _sink(heap, heap_ids, last, ranks, 0)
         for c in range(seen.shape[1]):
             excluded[seen[row, c]] = False
     return -1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -87,6 +88,11 @@ class Impressions:
     n_items: int
     days: int
 
+    @cached_property
+    def per_user(self) -> Floats:
+        """Impressions of each user, `[n_users]`."""
+        return np.bincount(self.user, minlength=self.n_users).astype(np.float64)
+
     @classmethod
     def of(cls, log: EventLog, arm: str | None = None) -> Self:
         """The impressions of one arm of a log, those without an observed click or watch time left
@@ -140,9 +146,15 @@ def _mean(
     """The mean over the impressions `among`, with the standard error of a ratio of users' sums
     (linearisation).
     """
-    weight = np.ones(len(values)) if among is None else among.astype(np.float64)
-    n = np.bincount(seen.user, weight, minlength=seen.n_users)
-    total = np.bincount(seen.user, weight * values, minlength=seen.n_users)
+    if among is None:
+        return _ratio(np.bincount(seen.user, values, minlength=seen.n_users), seen.per_user)
+    user = seen.user[among]
+    n = np.bincount(user, minlength=seen.n_users).astype(np.float64)
+    return _ratio(np.bincount(user, values[among], minlength=seen.n_users), n)
+
+
+def _ratio(total: Floats, n: Floats) -> Marginal:
+    """The ratio of the sums of `total` and `n`, both by user, `[n_users]`."""
     if n.sum() == 0:
         return Marginal(float("nan"), float("nan"))
     mean = total.sum() / n.sum()
@@ -240,7 +252,8 @@ def _exposure(seen: Impressions) -> dict[str, Marginal]:
 
 def _curves(seen: Impressions) -> dict[str, Marginal]:
     hour = seen.t % DAY // HOUR
-    rows = {f"hour {h:02d}": _mean(hour == h, seen) for h in range(24)}
+    by_hour = np.bincount(seen.user * 24 + hour, minlength=seen.n_users * 24).reshape(-1, 24)
+    rows = {f"hour {h:02d}": _ratio(by_hour[:, h], seen.per_user) for h in range(24)}
     for name, (low, high) in DURATIONS.items():
         rows[f"click {name}"] = _mean(
             seen.click, seen, (seen.duration > low) & (seen.duration <= high)

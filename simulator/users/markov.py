@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from policies.base import DoubleArray
+from policies.base import DoubleArray, IntArray
 from policies.streams import Purpose, uniform
 from simulator.config.section import ConfigSection
 from simulator.users.base import Source
@@ -81,9 +81,9 @@ class Walkers(People):
     def __init__(self, markov: Markov, world: World, seed: int) -> None:
         super().__init__(markov, world, seed, markov.onward(world, seed))
 
-    def known(self, user: int, refresh: int) -> tuple[int, int]:
+    def known(self, user: IntArray, refresh: int) -> tuple[IntArray, IntArray]:
         """The last click, which is all that there is to know; before it, nothing (row 0)."""
-        return int(self.lives.clicked[user]), 0
+        return self.lives.clicked[user], np.zeros(len(user), dtype=np.int64)
 
     @property
     def rows(self) -> int:

@@ -56,6 +56,9 @@ FAR = 2.0**62
 CHUNK = 32
 """Requests whose random words are computed together; their number changes no bit."""
 
+TOGETHER = 256
+"""Fixed numbers of a user that are drawn together; how many changes no bit."""
+
 FURTHER = 256
 """Purpose.FEEDBACK + 256, + 512, ... key the further streams of worlds with many reactions."""
 
@@ -80,6 +83,25 @@ def liking(seed: Any, user: int, what: int, lane: int) -> float:
     """A fixed number of mean 0 and variance 1 for a pair."""
     w0, w1, w2, w3 = philox(seed, user, what, _WORLD, lane)
     return _bell(w0, w1, w2, w3)
+
+
+@njit(cache=True)
+def _add_likings(
+    seed: Any, user: int, what: int, scale: float, first: int, end: int, out: Floats
+) -> None:
+    """`out[i] += scale * liking(seed, user, what, i)` for i of `first` to `end` - 1."""
+    counters = np.empty((4, TOGETHER), dtype=np.uint32)
+    words = np.empty((4, TOGETHER), dtype=np.uint32)
+    counters[0], counters[1], counters[2] = np.uint32(user), np.uint32(what), np.uint32(_WORLD)
+    for start in range(first, end, TOGETHER):
+        n = min(TOGETHER, end - start)
+        for j in range(n):
+            counters[3, j] = np.uint32(start + j)
+        philox_words(seed, counters, n, words)
+        for j in range(n):
+            w0, w1 = np.uint64(words[0, j]), np.uint64(words[1, j])
+            w2, w3 = np.uint64(words[2, j]), np.uint64(words[3, j])
+            out[start + j] += scale * _bell(w0, w1, w2, w3)
 
 
 @njit(cache=True)
@@ -630,15 +652,14 @@ def estimates(
         drift(law, seed, truth, user, day, logits, interests)
     weights = np.empty_like(logits)
     weigh(logits, -1, 0.0, weights)
-    authors = np.empty(truth.author.max() + 1)
-    for a in range(len(authors)):
-        authors[a] = law.author * liking(seed, user, AUTHOR_TASTE, a)
+    authors = np.zeros(truth.author.max() + 1)
+    _add_likings(seed, user, AUTHOR_TASTE, law.author, 0, len(authors), authors)
     matches(weights.reshape(1, -1), interests.reshape((1, *interests.shape)), 0, truth.video, out)
     n_places = interests.shape[1]
     for i in range(1, len(out)):
         out[i] = truth.video[i, n_places] + law.match * out[i] + authors[truth.author[i]]
-        if noise > 0.0:
-            out[i] += noise * liking(seed, user, ESTIMATE, i)
+    if noise > 0.0:
+        _add_likings(seed, user, ESTIMATE, noise, 1, len(out), out)
     out[0] = 0.0
 
 
@@ -646,16 +667,17 @@ def estimates(
 def best_unseen(
     order: npt.NDArray[np.int32],
     value: npt.NDArray[np.float32],
+    row: Ints,
     seen: Ints,
     n_items: int,
     items: Ints,
     scores: Any,
 ) -> None:
-    """Fill `items` and `scores` `[B, k]` with the first of each row of `order` `[B, m]`, and their
-    `value`, that are not in that row of `seen` `[B, S]`.
+    """Fill `items` and `scores` `[B, k]` with the first items of the rows `row` `[B]` of `order`
+    `[n, m]`, and their `value`, that are not in `seen` `[B, S]`.
     """
     gone = np.full(n_items + 1, -1, dtype=np.int64)
-    for b in range(len(order)):
+    for b in range(len(row)):
         for i in seen[b]:
             if 0 < i <= n_items:
                 gone[i] = b
@@ -663,7 +685,7 @@ def best_unseen(
         for rank in range(order.shape[1]):
             if place == items.shape[1]:
                 break
-            item = order[b, rank]
+            item = order[row[b], rank]
             if gone[item] != b:
-                items[b, place], scores[b, place] = item, value[b, rank]
+                items[b, place], scores[b, place] = item, value[row[b], rank]
                 place += 1

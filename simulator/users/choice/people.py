@@ -98,14 +98,14 @@ class People:
         kinds = dict(zip(self.kinds, out.kinds, strict=True))
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
-    def known(self, user: int, refresh: int) -> tuple[int, int]:
-        """What an estimate of the user's utilities rests on: (row, version); equal pairs have equal
-        estimates, rows are below `rows`.
+    def known(self, user: IntArray, refresh: int) -> tuple[IntArray, IntArray]:
+        """What an estimate of each user's utilities rests on: rows and versions, `[B]` each; equal
+        pairs have equal estimates, rows are below `rows`.
 
         Here: the user, and the days from the first request to the app's last training.
         """
         lives = self.lives
-        age = 0 if lives.session[user] == 0 else int(lives.clock[user] // DAY - lives.birth[user])
+        age = np.where(lives.session[user] == 0, 0, lives.clock[user] // DAY - lives.birth[user])
         return user, age // refresh * refresh
 
     @property

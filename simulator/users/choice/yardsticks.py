@@ -14,8 +14,8 @@ from pydantic import Field
 
 from policies.base import (
     Catalogue,
+    DoubleArray,
     Fitting,
-    FloatArray,
     Histories,
     IntArray,
     Policy,
@@ -148,7 +148,7 @@ class Production(Yardstick):
 
         super().bind(users)
         n_items = users.n_items
-        self.kept_: dict[int, tuple[int, npt.NDArray[np.int32], FloatArray]] = {}
+        self.estimates_ = _Estimates(users.rows, 0)
         z = normal_quantiles(
             uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54
         )
@@ -162,36 +162,61 @@ class Production(Yardstick):
         items = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         depth = min(k + histories.seen.shape[1], users.n_items)
-        estimated = [
-            self._estimated(users.known(user, self.refresh), depth)
-            for user in self.inhabitants(histories.user).tolist()
-        ]
-        if estimated:
-            order, value = (
-                np.concatenate([column[:depth] for column in columns]).reshape(-1, depth)
-                for columns in zip(*estimated, strict=True)
-            )
-            kernel.best_unseen(order, value, histories.seen, users.n_items, items, scores)
+        if self.estimates_.depth < depth:
+            self.estimates_ = _Estimates(users.rows, depth)
+        kept = self.estimates_
+        row, version = users.known(self.inhabitants(histories.user), self.refresh)
+        for i in kept.outdated(row, version):
+            value = users.estimate((int(row[i]), int(version[i])), self.noise)[1:] + self.boost_
+            kept.keep(row[i], version[i], value)
+        places = kept.place[row]
+        kernel.best_unseen(
+            kept.order, kept.value, places, histories.seen, users.n_items, items, scores
+        )
         return Slates(items, scores)
 
-    def _estimated(
-        self, known: tuple[int, int], depth: int
-    ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        """The best items by the estimate that rests on `known`, and their values, best first: at
-        least `depth` of them.
 
-        Estimated once for each version, and kept for those who ask: memory grows with active users,
-        not with users times items.
+class _Estimates:
+    """The best items of those who asked, by the estimate of one version each: memory grows with
+    active users, not with users times items.
+
+    Attributes:
+        depth: items that are kept of each.
+        place: where a row is kept, `[rows]`; -1: nowhere yet.
+        version: of its estimate, `[rows]`.
+        order, value: its best items and their values, best first, `[places, depth]`.
+    """
+
+    def __init__(self, rows: int, depth: int) -> None:
+        self.depth, self.n_kept = depth, 0
+        self.place = np.full(rows, -1, dtype=np.int64)
+        self.version = np.zeros(rows, dtype=np.int64)
+        self.order = np.empty((0, depth), dtype=np.int32)
+        self.value = np.empty((0, depth), dtype=np.float32)
+
+    def outdated(self, row: IntArray, version: IntArray) -> list[int]:
+        """Where in `row` `[B]` an estimate is missing or of another version; of equal rows the
+        first.
         """
-        row, version = known
-        kept = self.kept_.get(row)
-        if kept is None or kept[0] != version or len(kept[1]) < depth:
-            value = self.bound().estimate(known, self.noise)[1:] + self.boost_
-            best = np.argpartition(-value, depth - 1)[:depth]
-            best = best[np.argsort(-value[best])]  # 53 random bits in every value: no ties to break
-            kept = self.kept_[row] = (
-                version,
-                (best + 1).astype(np.int32),
-                value[best].astype(np.float32),
-            )
-        return kept[1], kept[2]
+        wrong = np.flatnonzero((self.place[row] < 0) | (self.version[row] != version))
+        return list(wrong[np.unique(row[wrong], return_index=True)[1]]) if len(wrong) else []
+
+    def keep(self, row: int, version: int, value: DoubleArray) -> None:
+        """Keep the best of the estimate `value` `[n_items]` for a row."""
+        if self.place[row] < 0:
+            if self.n_kept == len(self.order):
+                self._grow()
+            self.place[row] = self.n_kept
+            self.n_kept += 1
+        best = np.argpartition(-value, self.depth - 1)[: self.depth]
+        best = best[np.argsort(-value[best])]  # 53 random bits in every value: no ties to break
+        place = self.place[row]
+        self.version[row] = version
+        self.order[place], self.value[place] = best + 1, value[best]
+
+    def _grow(self) -> None:
+        size = min(max(64, 2 * len(self.order)), len(self.place))
+        order = np.empty((size, self.depth), dtype=np.int32)
+        value = np.empty((size, self.depth), dtype=np.float32)
+        order[: self.n_kept], value[: self.n_kept] = self.order, self.value
+        self.order, self.value = order, value
