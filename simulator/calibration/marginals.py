@@ -153,7 +153,7 @@ def _mean(
     return _ratio(np.bincount(user, values[among], minlength=seen.n_users), n)
 
 
-def _ratio(total: Floats, n: Floats) -> Marginal:
+def _ratio(total: npt.NDArray[Any], n: Floats) -> Marginal:
     """The ratio of the sums of `total` and `n`, both by user, `[n_users]`."""
     if n.sum() == 0:
         return Marginal(float("nan"), float("nan"))

@@ -8,7 +8,7 @@ A drawn world has no report of its own, which would take longer than its lives: 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,13 @@ def over(worlds: Mapping[str, WorldLifts], content: Content) -> DrawnWorlds:
     """
     names, rows, lifts, moved = tuple(worlds), [], [], []
     parameters = _parameters(names, content.settings)
+    same_users = have_one_seed(names, content.settings)
     by_world = [{(row.metric, row.arm): row for row in one.lifts} for one in worlds.values()]
     for own, _ in content.decided():
         estimates = [_estimate(lifts_of.get((own.metric, own.arm))) for lifts_of in by_world]
         pairs = np.array(estimates, dtype=np.float64)
         known = np.isfinite(pairs).all(axis=1)
-        row = over_worlds(own.metric, own.arm, *pairs[known].T)
+        row = over_worlds(own.metric, own.arm, *pairs[known].T, same_users=same_users)
         if row is None:
             continue
         rows.append(row)
@@ -114,6 +115,11 @@ def over(worlds: Mapping[str, WorldLifts], content: Content) -> DrawnWorlds:
         tuple(lifts),
         tuple(name for name, one in worlds.items() if one.calibration == "red"),
     )
+
+
+def have_one_seed(names: Sequence[str], settings: Mapping[str, Any]) -> bool:
+    """Whether drawn worlds have the same seed, and so the same catalogue and users."""
+    return len({settings["worlds"][name].get("seed") for name in names}) == 1
 
 
 def _estimate(row: Lift | None) -> tuple[float, float]:

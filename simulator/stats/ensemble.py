@@ -11,6 +11,11 @@ hierarchical models", Bayesian Analysis 2006; Roever, "Bayesian random-effects m
 the bayesmeta R package", Journal of Statistical Software 2020). Given tau everything is normal, so
 that the posterior is a sum over a grid of tau: exact up to the grid, and nothing is drawn.
 
+Worlds of one seed have the same users, and so one error, not k: y_i = theta_i + e, e ~ N(0, s^2).
+The spread of the y_i is then that of the worlds as it stands, and e is added once, to the mean and
+so to one more world: many worlds of one seed do not average their users' noise away. (The errors of
+worlds that differ are not quite equal; by what they differ counts as spread, on the safe side.)
+
 Three questions have three answers: the mean over worlds (`mean_low`, `mean_high`), the lift in one
 more world such as the real one (`low`, `high`: the prediction interval of Higgins, Thompson &
 Spiegelhalter, JRSS A 2009), and in how many worlds the lift is above 0 (`up`). The usual plug-in
@@ -94,6 +99,7 @@ class Posterior:
     Attributes:
         lifts, variances: y and s^2 of the worlds, `[k]`.
         tau: nodes, `[N]`; `weight`: their posterior probabilities; `mu`, `var_mu`: given each.
+        common: variance of the error that all worlds share; 0 where each has its own.
     """
 
     lifts: Floats
@@ -102,11 +108,17 @@ class Posterior:
     weight: Floats
     mu: Floats
     var_mu: Floats
+    common: float = 0.0
 
     @classmethod
-    def of(cls, lifts: Floats, errors: Floats) -> Posterior:
-        """From the lifts of k >= 3 worlds and their standard errors, of which one is above 0."""
-        k, variances = len(lifts), np.square(errors)
+    def of(cls, lifts: Floats, errors: Floats, same_users: bool = False) -> Posterior:
+        """From the lifts of k >= 3 worlds and their standard errors, of which one is above 0; the
+        errors are one and the same where all worlds have the same users.
+        """
+        k, variances, common = len(lifts), np.square(errors), 0.0
+        if same_users:
+            # A thousandth of the error stays each world's own: worlds may all show one lift.
+            common, variances = float(variances.mean()), 1e-6 * variances
         # The posterior of tau falls as tau^(1 - k) above the spread that is seen.
         reach = 4.0 * np.sqrt(max(1.0, 20.0 / (k - 1)))
         highest = reach * np.sqrt(lifts.var(ddof=1) + variances.mean())
@@ -117,7 +129,8 @@ class Posterior:
         away = precision * np.square(lifts - mu[:, None])
         log_weight = 0.5 * (np.log(var_mu) + np.log(precision).sum(axis=1) - away.sum(axis=1))
         weight = np.exp(log_weight - log_weight.max())
-        return cls(lifts, variances, tau, weight / weight.sum(), mu, var_mu)
+        weight /= weight.sum()
+        return cls(lifts, variances, tau, weight, mu, var_mu + common, common)
 
     def quantile(self, share: float, variance: Floats) -> float:
         """Where the mixture over tau of N(mu, variance) has `share` of its mass below."""
@@ -154,7 +167,9 @@ class Posterior:
         mu = self.mu[:, None] + np.sqrt(self.var_mu)[:, None] * nodes
         weight = self.weight[:, None] * (chances / chances.sum())
         pull = self.variances / (self.variances + self.tau[:, None] ** 2)
-        centre = pull[:, None, :] * mu[:, :, None] + ((1.0 - pull) * self.lifts)[:, None, :]
+        shared = (np.sqrt(self.common) * nodes)[None, :, None]
+        own = (1.0 - pull)[:, None, :] * (self.lifts + shared)
+        centre = pull[:, None, :] * mu[:, :, None] + own
         sd = self.tau[:, None] * np.sqrt(pull)
         with np.errstate(divide="ignore"):  # a world without error is where it is seen
             above = ndtr(centre / sd[:, None, :])
@@ -178,6 +193,7 @@ def over_worlds(
     lifts: Sequence[float],
     errors: Sequence[float],
     level: float = 0.95,
+    same_users: bool = False,
 ) -> WorldsLift | None:
     """The lift over worlds.
 
@@ -186,6 +202,7 @@ def over_worlds(
         lifts: of each world.
         errors: standard errors of the lifts, each within its world.
         level: of all intervals.
+        same_users: all worlds have the same seed, and so the same users.
 
     Returns:
         None of fewer than three worlds.
@@ -193,7 +210,7 @@ def over_worlds(
     if len(lifts) < FEWEST:
         return None
     estimates, variances = np.asarray(lifts, dtype=np.float64), np.square(errors)
-    posterior = Posterior.of(estimates, np.asarray(errors, dtype=np.float64))
+    posterior = Posterior.of(estimates, np.asarray(errors, dtype=np.float64), same_users)
     new = posterior.var_mu + np.square(posterior.tau)
     tails = (1 - level) / 2, (1 + level) / 2
     mean_low, mean_high = (posterior.quantile(x, posterior.var_mu) for x in tails)

@@ -21,7 +21,7 @@ from simulator.page.blocks import (
 from simulator.page.words import interval, number, percent
 from simulator.report import plots
 from simulator.report.content import Content, DrawnWorlds
-from simulator.report.drawn import flips
+from simulator.report.drawn import flips, have_one_seed
 from simulator.report.sections.cells import interval_cell, lift_cell, metric_and_arm, p_cell
 from simulator.report.sentences import SIGNS, tone
 
@@ -31,11 +31,16 @@ def worlds(c: Content) -> Section | None:
     drawn = c.drawn
     if drawn is None or not drawn.rows:
         return None
+    if have_one_seed(drawn.names, c.settings):
+        whose = "all with the same catalogue and users, whose noise they share"
+        shorter = "more users take no more than this noise from it"
+    else:
+        whose = "each with a seed, a catalogue and users of its own"
+        shorter = "more users do not make it shorter"
     text = (
-        f"{len(drawn.names)} draws of what this world may be, each with a seed, a catalogue and"
-        " users of its own. Over worlds: the 95% interval of the lift in one more world, such as"
-        " the real one; more users do not make it shorter. Higher in: the share of worlds in which"
-        " the true lift is above 0, its noise within worlds left out, with its 95% interval. Share"
+        f"{len(drawn.names)} draws of what this world may be, {whose}. Over worlds: the 95%"
+        f" interval of the lift in one more world, such as the real one; {shorter}. Higher"
+        " in: the share of worlds in which the true lift is above 0, its noise within worlds left out, with its 95% interval. Share"
         " of worlds: of the variance of a lift in one more world, the part that worlds bring."
     )
     blocks: list[Block] = [
