@@ -95,7 +95,10 @@ def over(worlds: Mapping[str, WorldLifts], content: Content) -> DrawnWorlds:
         estimates = [_estimate(lifts_of.get((own.metric, own.arm))) for lifts_of in by_world]
         pairs = np.array(estimates, dtype=np.float64)
         known = np.isfinite(pairs).all(axis=1)
-        row = over_worlds(own.metric, own.arm, *pairs[known].T, same_users=same_users)
+        measured, errors = pairs[known].T
+        row = over_worlds(
+            own.metric, own.arm, measured.tolist(), errors.tolist(), same_users=same_users
+        )
         if row is None:
             continue
         rows.append(row)

@@ -40,8 +40,9 @@ def worlds(c: Content) -> Section | None:
     text = (
         f"{len(drawn.names)} draws of what this world may be, {whose}. Over worlds: the 95%"
         f" interval of the lift in one more world, such as the real one; {shorter}. Higher"
-        " in: the share of worlds in which the true lift is above 0, its noise within worlds left out, with its 95% interval. Share"
-        " of worlds: of the variance of a lift in one more world, the part that worlds bring."
+        " in: the share of worlds in which the true lift is above 0, its noise within worlds"
+        " left out, with its 95% interval. Share of worlds: of the variance of a lift in one more"
+        " world, the part that worlds bring."
     )
     blocks: list[Block] = [
         Words(text, note=True),
