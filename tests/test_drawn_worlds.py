@@ -155,17 +155,16 @@ def test_a_target_is_met_within_what_another_catalogue_brings() -> None:
 
 
 def test_a_band_holds_the_lift_of_a_planted_reality() -> None:
-    """Two realities whose three parameters nobody sees, through draws, lives and verdict
-    (`python -m benchmarks.hidden` has many).
+    """A reality whose three parameters nobody sees, through draws, lives and verdict (`python -m
+    benchmarks.hidden` has many).
     """
-    for number in (1, 2):
-        row = hidden.repetition(number, 5)
-        assert row is not None
-        truth = row.truth["click"][0]
-        band = over_worlds("click", "popularity", *np.array(row.worlds["click"]).T)
-        assert band is not None
-        assert band.low <= truth <= band.high
-        assert band.low > 0  # and says more than nothing
+    row = hidden.repetition(1, 4)
+    assert row is not None
+    truth = row.truth["click"][0]
+    band = over_worlds("click", "popularity", *np.array(row.worlds["click"]).T)
+    assert band is not None
+    assert band.low <= truth <= band.high
+    assert band.high < 4  # and says more than nothing
 
 
 def test_what_is_identified_is_found_and_what_is_not_stays_spread(ensemble: Any) -> None:
