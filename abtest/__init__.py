@@ -48,10 +48,11 @@ if TYPE_CHECKING:
     from simulator.offpolicy.fidelity import fidelity
     from simulator.offpolicy.jobs import ReplayOptions
     from simulator.offpolicy.lifts import off_policy_lifts
+    from simulator.offpolicy.pooled import arm_sums, pooled_lift
     from simulator.offpolicy.replay import ESTIMATORS, ReplayError, ReplaySettings, evaluate
     from simulator.offpolicy.rounds import Rounds, Stream
     from simulator.offpolicy.sources import replay
-    from simulator.offpolicy.target import Target
+    from simulator.offpolicy.target import PolicyTargets, Target
     from simulator.report import ReportError
     from simulator.report import load as load_report
     from simulator.report import write as report
@@ -105,8 +106,9 @@ _NAMES = {
     "simulator.offpolicy.fidelity": "fidelity",
     "simulator.offpolicy.lifts": "off_policy_lifts",
     "simulator.offpolicy.replay": "ESTIMATORS ReplayError ReplaySettings evaluate",
+    "simulator.offpolicy.pooled": "arm_sums pooled_lift",
     "simulator.offpolicy.rounds": "Rounds Stream",
-    "simulator.offpolicy.target": "Target",
+    "simulator.offpolicy.target": "PolicyTargets Target",
     "simulator.surface.axes": "MapError",
     "simulator.surface.bias": "BiasError BiasResult design_bias",
     "simulator.surface.mapping": "LiftMap map_lift",
@@ -160,6 +162,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "PolicyError",
+    "PolicyTargets",
     "Prior",
     "Progress",
     "Purpose",
@@ -187,6 +190,7 @@ __all__ = [
     "Updatable",
     "VectorPolicy",
     "WorldBound",
+    "arm_sums",
     "available",
     "check_one",
     "check_policy",
@@ -203,6 +207,7 @@ __all__ = [
     "map_lift",
     "matmul",
     "off_policy_lifts",
+    "pooled_lift",
     "read_priors",
     "replay",
     "report",

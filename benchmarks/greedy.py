@@ -24,7 +24,7 @@ from simulator.log.metadata import HISTORY
 from simulator.offpolicy.jobs import Wanted, fitted, training
 from simulator.offpolicy.replay import Estimate, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Stream
-from simulator.offpolicy.target import PolicyTargets, alone
+from simulator.offpolicy.target import PolicyTargets
 from simulator.run.context import load_catalogue
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
@@ -69,7 +69,7 @@ def world(seed: int, users: int, folder: Path) -> Iterator[tuple[str, Estimate, 
         propensity="unknown",
     )  # fmt: skip
     targets = [
-        PolicyTargets(name, alone(name, policy, catalogue.n_items, serving.recall, seed))
+        PolicyTargets.of(name, policy, catalogue.n_items, serving.recall, seed)
         for name, policy in policies
     ]
     settings = ReplaySettings(ESTIMATORS, resamples=200, contexts=3)

@@ -143,7 +143,7 @@ class PooledLift:
         if self.alike < WORTH:
             return f"Nothing is gained by asking both policies: {share}; read the split estimate."
         by = ""
-        if self.level != "life":
+        if self.alike < 0.95 * self.gain:
             by = f", {self.alike:.1f} of them by deciding alike, the rest by the number of requests"
         return f"As sure as a split test of {self.gain:.1f} times as many users{by}: {share}."
 

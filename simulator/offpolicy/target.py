@@ -129,6 +129,22 @@ class PolicyTargets:
     draws: int = 1
     block: int = 4096
 
+    @classmethod
+    def of(
+        cls, name: str, policy: Policy, n_items: int, recall: int = 0, seed: int = 0, draws: int = 1
+    ) -> PolicyTargets:
+        """A fitted policy whose recall is shown as it is.
+
+        Args:
+            name: as it is reported; of an arm in a log, the arm's.
+            policy: fitted.
+            n_items: items are 1..n_items.
+            recall: candidates asked for; 0: as many as there are places.
+            seed: of its random numbers: the one that it served with, to be asked about its own log.
+            draws: slates drawn from a stochastic policy.
+        """
+        return cls(name, alone(name, policy, n_items, recall, seed), draws)
+
     @cached_property
     def _calls(self) -> Calls:
         return Calls(self.desk.recall.policy, self.name)
