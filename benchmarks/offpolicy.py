@@ -23,6 +23,9 @@ from pathlib import Path
 import numpy as np
 
 CASES = ("ips", "snips", "dr")
+SLATES = ("candidate_ips", "candidate_snips", "candidate_dr")
+"""On slates of SLATE items, drawn uniformly one after another; obp has none of them."""
+SLATE = 6
 RESAMPLES = 1000
 
 
@@ -84,6 +87,59 @@ def ours(case: str, count: int, items: int) -> dict[str, float]:
     estimate = found[case]
     interval = estimate.interval()
     return {"cpu_s": seconds, "value": estimate.value, "low": interval.low, "high": interval.high}
+
+
+def of_slates(case: str, count: int, items: int) -> dict[str, float]:
+    """Estimate by abtest on slates: the target shows the next SLATE items after that of the
+    context.
+    """
+    from simulator.offpolicy.replay import ReplaySettings, evaluate
+    from simulator.offpolicy.rounds import Rounds
+    from simulator.offpolicy.target import Target
+
+    random = np.random.Generator(np.random.Philox(key=18))
+    context = random.integers(0, 10, count)
+    item = np.zeros((count, SLATE), dtype=np.int64)
+    for place in range(SLATE):  # one of those that are left, counted past the ones above
+        drawn = random.integers(1, items + 1 - place, count)
+        for above in np.sort(item[:, :place], axis=1).T:
+            drawn += drawn >= above
+        item[:, place] = drawn
+    first = context * 7 + 3
+
+    def wanted(start: np.ndarray) -> np.ndarray:
+        return (start[:, None] + np.arange(SLATE)) % items + 1
+
+    good = (item - 1 - first[:, None]) % items < SLATE
+    reward = (random.uniform(size=item.shape) < 0.02 + 0.05 * good).astype(np.float64)
+    chance = np.broadcast_to(1.0 / (items - np.arange(SLATE)), item.shape)
+    place = np.broadcast_to(np.arange(SLATE), item.shape)
+    zero, row = np.zeros(count, dtype=np.int64), np.arange(count)
+    whole = Rounds(
+        row, zero, zero, row * SLATE, place, item, reward, chance, "conditional", context
+    )
+    chunks = [whole.rows(slice(at, at + 65_536)) for at in range(0, count, 65_536)]
+
+    class Next:
+        name = "next"
+
+        def __call__(self, part: Rounds) -> Target:
+            slate = wanted(part.context * 7 + 3)
+            agree = (slate == part.item).astype(np.float64)
+            return Target(agree, slate[:, None, :], deterministic=True)
+
+    started = time.process_time()
+    (found,) = evaluate(
+        chunks, [Next()], count, items, ReplaySettings((case,), resamples=RESAMPLES, contexts=10)
+    )
+    seconds = time.process_time() - started
+    interval = found[case].interval()
+    return {
+        "cpu_s": seconds,
+        "value": found[case].value,
+        "low": interval.low,
+        "high": interval.high,
+    }
 
 
 def theirs(case: str, count: int, items: int) -> dict[str, float]:
@@ -178,10 +234,11 @@ def main() -> None:
         "--obp", default=os.environ.get("ABTEST_OBP"), help="a Python that has obp 0.5.7"
     )
     parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=CASES + SLATES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        result = {"ours": ours, "theirs": theirs}[given.side](given.case, given.rounds, given.items)
+        sides = {"ours": of_slates if given.case in SLATES else ours, "theirs": theirs}
+        result = sides[given.side](given.case, given.rounds, given.items)
         print(
             json.dumps(
                 {**result, "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
@@ -192,12 +249,12 @@ def main() -> None:
         f"{given.rounds:,} rounds x {given.items} items, {RESAMPLES:,} resamples; CPU seconds and"
         " peak memory of one process each"
     )
-    print(f"{'':6} {'abtest s':>9} {'GB':>5} {'obp s':>8} {'GB':>5} {'times':>7}   estimates")
-    for case in CASES:
+    print(f"{'':15} {'abtest s':>9} {'GB':>5} {'obp s':>8} {'GB':>5} {'times':>7}   estimates")
+    for case in CASES + SLATES:
         mine = measured(sys.executable, "ours", case, given.rounds, given.items)
-        line = f"{case:6} {mine['cpu_s']:9.2f} {mine['peak_gb']:5.2f}"
+        line = f"{case:15} {mine['cpu_s']:9.2f} {mine['peak_gb']:5.2f}"
         said = f"{mine['value']:.5f} [{mine['low']:.5f}, {mine['high']:.5f}]"
-        if given.obp:
+        if given.obp and case in CASES:
             other = measured(given.obp, "theirs", case, given.rounds, given.items)
             line += (
                 f" {other['cpu_s']:8.2f} {other['peak_gb']:5.2f}"
