@@ -255,3 +255,26 @@ def test_click_writes_the_script_of_every_shell(shell: str) -> None:
     if shell == "bash" and "not supported for Bash versions older" in done.stderr:
         pytest.skip("an old bash")
     assert "_ABTEST_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arms", "metrics", "rule"),
+    [
+        ("{a: {policy: popularity}, b: {policy: random}}", "[click]", "declared a success"),
+        ("{a: {policy: popularity}}", "[{click: {role: success}}]", "one arm alone"),
+    ],
+)
+def test_a_gate_that_cannot_decide_is_refused_before_the_run(
+    tmp_path: Path, arms: str, metrics: str, rule: str
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        "name: s\nusers: {kind: choice, n_users: 50, n_items: 60}\n"
+        "data: {source: synthetic, history_days: 2}\ndays: 2\nserving: {slate: 3, recall: 10}\n"
+        f"arms: {arms}\nmetrics: {metrics}\ndesign: {{kind: paired, control: a}}\n"
+    )
+    out = tmp_path / "out"
+    result = CliRunner().invoke(main, ["run", str(file), "--out", str(out), "--gate"])
+    assert result.exit_code == 2, result.output
+    assert rule in " ".join(result.output.split())
+    assert not out.exists()

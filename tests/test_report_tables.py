@@ -259,6 +259,14 @@ def test_rows_of_a_cluster_are_not_independent(tmp_path: Path) -> None:
         (["--resamples", "5"], "from 100 to 1,000,000, or 0 for none; got 5"),
         (["--resamples", "1000001"], "from 100 to 1,000,000"),
         (["--cluster", "nope"], "no column 'nope'"),
+        (["--guardrail", "money=2"], "above 0 and below 100% (2% or 0.02)"),
+        (["--equivalence", "money=150%"], "above 0 and below 100% (2% or 0.02)"),
+        (["--guardrail", "money=1%", "--guardrail", "money=5%"], "--guardrail: 'money' is given"),
+        (["--better", "money=lower", "--better", "money=higher"], "--better: 'money' is given"),
+        (["--metric", "money", "--metric", "money=clicks"], "'money' and 'money=clicks': keep one"),
+        (["--ratio", "a=1", "--ratio", "a=2"], "--ratio: 'a' is given twice, 'a=1' and 'a=2'"),
+        (["--success", "money", "--quality", "money"], "declared success and quality"),
+        (["--arm", "user", "--control", "x"], "for users and for arms"),
     ],
 )
 def test_bad_choices_are_named(
@@ -270,6 +278,22 @@ def test_bad_choices_are_named(
     )
     assert (result.exit_code, rule in result.output) == (2, True), result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_arms_of_one_value_each_have_no_interval_and_no_number_of_users(tmp_path: Path) -> None:
+    flat = pd.DataFrame(
+        {"user": range(40), "arm": ["control", "new"] * 20, "money": [3.0, 4.0] * 20}
+    )
+    content = tables.write(flat, tmp_path, control="control", roles={"money": "success"})
+    (row,) = content.lifts
+    assert row.words == "not computable"
+    assert row.lift == pytest.approx(1 / 3)
+    ends = (row.low, row.high, row.low_adjusted, row.high_adjusted)
+    assert np.isnan([*ends, row.difference_low, row.difference_high]).all()
+    assert content.decision is not None
+    sentence = content.decision.arms[0].sentence
+    assert "no test is possible" in sentence
+    assert "any number of users" not in sentence
 
 
 def test_the_ratio_that_was_meant_and_strictness(users: pd.DataFrame, tmp_path: Path) -> None:

@@ -244,6 +244,8 @@ def change(column: str, row: int, value: Any) -> Change:
         ("long", lambda t: (t.__setitem__("min", 0.0), t.__setitem__("max", 2.0)),
          r"line 2: column 'max' is 2.0: with min and the mean it leaves the metric less variance"),
         ("long", change("metric", 2, "other"), r"metric 'money' of arm 'control' at 3 has no row"),
+        ("wide", change("n", 0, "many"), r"line 2: column 'n' is 'many'"),
+        ("wide", change("clicks_mean", 3, 1e200), r"column 'clicks_mean' is .*between 1e-60"),
         ("wide", change("day", 6, 9), r"arm 'new' at 9 in de has no row, but one at the look"),
     ],
 )  # fmt: skip
@@ -261,6 +263,27 @@ def test_what_cannot_be_is_named(tmp_path: Path, of: str, made: Change, message:
     assert f"{file}: " in said
     assert re.search(message, said), said
     assert not (tmp_path / "r").exists()
+
+
+def test_dates_that_are_not_named_are_not_put_together() -> None:
+    dated = MOMENTS.assign(date=[f"2026-05-{day + 1:02d}" for day in MOMENTS.day])
+    dated = dated.drop(columns="day")
+    with pytest.raises(TableError, match=r"'date' holds dates, .*--day date.*--segment date"):
+        from_moments(as_rows(dated))
+    assert len(from_moments(as_rows(dated), look="date").looks) == DAYS
+    with pytest.raises(TableError, match="no column 'day'"):
+        from_moments(as_rows(dated), look="day")
+
+
+@pytest.mark.parametrize(
+    "option", [["--resamples", "400"], ["--winsorise", "1%"], ["--user", "id"]]
+)
+def test_what_needs_rows_is_refused(tmp_path: Path, option: list[str]) -> None:
+    MOMENTS.to_csv(tmp_path / "m.csv", index=False)
+    asked = [str(tmp_path / "m.csv"), "--control", "old", "--out", str(tmp_path / "r"), *option]
+    result = CliRunner().invoke(command, asked)
+    assert result.exit_code == 2, result.output
+    assert f"of moments has no {option[0][2:]}" in result.output
 
 
 def test_a_sum_of_squares_that_is_too_small() -> None:

@@ -321,7 +321,8 @@ def test_a_margin_in_units_is_a_t_test_of_the_difference() -> None:
     [
         ({"x": Declared(role="success")}, "is more of 'x' better, or less"),
         ({"x": Declared("lower", "guardrail")}, "by how much may 'x' get worse"),
-        ({"x": Declared("lower", "guardrail", 0.0)}, "must be above 0"),
+        ({"x": Declared("lower", "guardrail", 0.0)}, "above 0 and below 100%"),
+        ({"x": Declared("lower", "guardrail", 2.0)}, "above 0 and below 100%"),
         ({"x": Declared("lower", "success", 0.1)}, "margin: for guardrails"),
         ({"y": Declared(role="success")}, "no metric 'y'"),
         ({"x": Declared("lower", "winner")}, "must be one of"),  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from simulator.log.metrics import METRICS as OF_USERS
 from simulator.log.metrics import MetricError, declarations, declared, metric
 from simulator.report.counts import count
 from simulator.report.gather import gather, with_decision
+from simulator.report.sections import first_screen
 from simulator.report.stored import as_json
 from simulator.stats.margins import Margins
 from simulator.stats.supply import Exposures, SupplySide, asked, gini, gini_values, supply_side
@@ -195,6 +196,9 @@ def test_roles_join_the_families_of_users_and_decide() -> None:
     assert decision is not None
     assert "items_shown@12" in {reason.subject for reason in decision.arms[0].reasons}
     assert "items shown@12" in decision.arms[0].sentence
+    (frame,) = first_screen.decisions(with_decision(content))
+    shown = str(frame.blocks)
+    assert all(name in shown for name in ("Click", "Items shown@12", "Item exposure gini"))
 
 
 def test_a_declared_metric_that_is_not_known_is_not_shown_to_be_safe() -> None:

@@ -338,6 +338,12 @@ def asos() -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+@pytest.mark.parametrize("far", [1e7, 1e200])
+def test_a_lift_that_is_none_is_refused(far: float) -> None:
+    with pytest.raises(TableError, match="number 3 has lift"):
+        priors.fit([0.0, 0.01, far, *[0.0] * 6], [0.01] * 9)
+
+
 @pytest.mark.skipif(asos() is None, reason="needs the aggregates of ASOS (docs/data.md)")
 def test_priors_of_real_tests_have_fat_tails() -> None:
     lifts, errors = asos_lifts(pd.read_parquet(asos()), metric=1)

@@ -22,7 +22,7 @@ from simulator.page.words import interval, number, percent, title, two, whole
 
 if TYPE_CHECKING:
     from policies.base import Progress
-    from simulator.log.metrics import Metric, MetricRole
+    from simulator.log.metrics import Metric
     from simulator.stats.allocation import Costs, MethodPlan
     from simulator.stats.decision import PlannedTest
     from simulator.stats.power import Pilot
@@ -362,10 +362,10 @@ def _with_roles(table: UnitTable, roles: Mapping[str, Sequence[str]]) -> Mapping
     from simulator.stats.margins import Margins
     from simulator.stats.margins import planned as with_margins
 
-    better = dict(map(tables.direction, roles["directions"]))
-    successes: dict[str, MetricRole] = dict.fromkeys(roles["successes"], "success")
+    better = tables.by_name("--better", roles["directions"], tables.direction)
+    successes = tables.by_role({"success": roles["successes"]})
     metrics = declared(table.metrics, declarations(better, successes))
-    margins = Margins(dict(map(tables.bound, roles["guardrails"])))
+    margins = Margins(tables.by_name("--guardrail", roles["guardrails"], tables.bound))
     return with_margins(metrics, margins)[0]
 
 

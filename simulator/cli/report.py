@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from simulator.log.metrics import MetricRole
     from simulator.stats.intervals import Method
     from simulator.stats.rows import Rows
     from simulator.stats.rule import Alternative
@@ -283,15 +282,14 @@ def report(
             pairs=pairs,
         )
         margins = Margins(
-            dict(map(tables.bound, guardrails)), dict(map(tables.bound, equivalences))
+            tables.by_name("--guardrail", guardrails, tables.bound),
+            tables.by_name("--equivalence", equivalences, tables.bound),
         )
-        better = dict(map(tables.direction, directions))
+        better = tables.by_name("--better", directions, tables.direction)
         priors = None if prior is None else earlier.read_priors(prior)
-        roles: dict[str, MetricRole] = {
-            **dict.fromkeys(successes, "success"),
-            **dict.fromkeys(deteriorations, "deterioration"),
-            **dict.fromkeys(qualities, "quality"),
-        }
+        roles = tables.by_role(
+            {"success": successes, "deterioration": deteriorations, "quality": qualities}
+        )
         if tables.is_log(source) or not source.exists():
             options = written()
             strangers = [f"--{name}" for name in TABLE if name in options]
@@ -323,7 +321,7 @@ def report(
                     _all_series(rows, source, folder, quiet=quiet)
                     return
             columns, entries = read_metrics(metric_file) if metric_file is not None else ({}, {})
-            columns |= dict(map(tables.parse, metrics))
+            columns |= tables.by_name("--metric", metrics, tables.parse)
             if day is not None and cluster is not None:
                 raise reports.ReportError(
                     "--day and --cluster: by day the users are what was assigned; leave one out"
@@ -337,7 +335,7 @@ def report(
                     name=source.name,
                     margins=margins,
                     choices=choices,
-                    shares=dict(map(tables.weight, ratios)) or None,
+                    shares=tables.by_name("--ratio", ratios, tables.weight) or None,
                     strict=strict,
                     command=" ".join(
                         [

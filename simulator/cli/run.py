@@ -11,7 +11,7 @@ import click
 
 from simulator.cli.failure import failures
 from simulator.cli.options import CSV, FOLDER, SOURCE, TRACK, written
-from simulator.cli.say import hand_on, leave_by_decision, say, say_report, tracker_of
+from simulator.cli.say import can_decide, hand_on, leave_by_decision, say, say_report, tracker_of
 
 if TYPE_CHECKING:
     from simulator.report.tracking import Tracker
@@ -109,6 +109,8 @@ def run(
     with failures():
         loaded = Scenario.load(scenario, {keys[name]: value for name, value in overrides.items()})
         tracker = tracker_of(track)
+        if gate:
+            can_decide(loaded)
         root = out or _folder(loaded.name, resume=resume)
         options = written("out", "resume").values()
         again = ["abtest run", shlex.quote(str(scenario)), "--out", shlex.quote(str(root))]

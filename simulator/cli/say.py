@@ -15,6 +15,7 @@ from simulator.page.escapes import printable
 if TYPE_CHECKING:
     from simulator.report.content import Content
     from simulator.report.tracking import Tracker
+    from simulator.scenario.model import Scenario
 
 
 def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
@@ -30,6 +31,28 @@ GATE = {"ship": 0, "hold": 3, "drop": 4}
 """Exit codes of `--gate`: 1 and 2 are those of failures and of wrong input."""
 
 
+NO_SUCCESS = (
+    "--gate: nothing is decided, because no metric is declared a success; name what the change is"
+    " made for: --success METRIC; in a scenario, metrics: [{METRIC: {role: success}}]"
+)
+
+
+def can_decide(scenario: Scenario) -> None:
+    """Look before a run whether it can end with a decision.
+
+    Raises:
+        ReportError: it has no success, or nothing to compare.
+    """
+    from simulator.log.metrics import chosen
+    from simulator.report import ReportError
+
+    if len(scenario.arms) < 2:
+        raise ReportError("--gate: nothing is decided, because the scenario has one arm alone")
+    metrics = chosen(scenario.resolved()["metrics"])
+    if not any(metric.role == "success" for metric in metrics):
+        raise ReportError(NO_SUCCESS)
+
+
 def leave_by_decision(content: Content) -> None:
     """End with the exit code of the decision.
 
@@ -40,11 +63,7 @@ def leave_by_decision(content: Content) -> None:
     from simulator.report import ReportError
 
     if content.decision is None:
-        raise ReportError(
-            "--gate: nothing is decided, because no metric is declared a success; name what the"
-            " change is made for: --success METRIC; in a scenario, metrics: [{METRIC: {role:"
-            " success}}]"
-        )
+        raise ReportError(NO_SUCCESS)
     code = GATE[content.decision.answer]
     if code:
         raise SystemExit(code)

@@ -47,16 +47,29 @@ def margin_of(written: str | float) -> float:
     metric's own units (`Absolute`).
 
     Raises:
-        ValueError: no number above 0.
+        ValueError: it is none (`is_margin`).
     """
     text = str(written).strip()
     in_units, is_share = text.endswith("abs"), text.endswith("%")
     amount = float(text.removesuffix("abs").removesuffix("%"))
-    if not 0.0 < amount < float("inf"):
-        raise ValueError("must be above 0")
-    if in_units:
-        return Absolute(amount)
-    return amount / 100.0 if is_share else amount
+    margin = Absolute(amount) if in_units else amount / 100.0 if is_share else amount
+    if not is_margin(margin):
+        raise ValueError(MARGIN)
+    return margin
+
+
+MARGIN = (
+    "a share of the control's mean, above 0 and below 100% (2% or 0.02), or an amount in the"
+    " metric's own units (2abs)"
+)
+"""What a margin must be."""
+
+
+def is_margin(margin: float) -> bool:
+    """Whether a margin can be meant: a share of 100% or more is a 2 that was written for 2%, and
+    would call every arm safe.
+    """
+    return 0.0 < margin < (float("inf") if isinstance(margin, Absolute) else 1.0)
 
 
 def share_of(written: str | float, most: float) -> float:
@@ -612,8 +625,10 @@ def _in_role(metric: Metric, entry: Declared) -> Metric:
                 f" {name}=1%; in a scenario, metrics: [{{{name}: {{role: guardrail, margin:"
                 " 0.01}}]"
             )
-        if not 0 < margin < float("inf"):
-            raise MetricError(f"guardrail: the margin of {name!r} must be above 0; got {margin}")
+        if not is_margin(margin):
+            raise MetricError(
+                f"guardrail: the margin of {name!r} must be {MARGIN}; got {float(margin):g}"
+            )
     elif margin is not None:
         raise MetricError(f"margin: for guardrails; {name!r} is declared {role}")
     if role in ("success", "guardrail", "deterioration") and metric.higher_is_better is None:

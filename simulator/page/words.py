@@ -111,6 +111,13 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
+def some_of(names: Sequence[str], most: int = 12) -> str:
+    """The names that there are, for a message: `['a', 'b']`, of many the first and their number."""
+    if len(names) <= most:
+        return str(list(names))
+    return f"{list(names[:most])} and {len(names) - most:,} more"
+
+
 def typeset(text: str) -> str:
     """A hyphen before a number becomes a minus sign, and no line breaks between p and its value."""
     return re.sub(r"(?<![\w.-])-(?=[\d.])", "−", re.sub(r"\bp (?=[.<]|1\.000)", "p\u00a0", text))

@@ -21,6 +21,7 @@ from simulator.report.sections.supply_side import sentences
 from simulator.report.sentences import (
     AGREEMENTS,
     SIGNS,
+    adjusted_interval,
     analysed,
     compared,
     corrected,
@@ -197,7 +198,7 @@ def _cells(content: Content, row: Lift, verdict: str) -> tuple[Cell, ...]:
     return (
         Cell(percent(row.lift), kind=kind),
         Cell(title(row.metric), kind=kind),
-        plain(interval(row.low_adjusted, row.high_adjusted)),
+        plain(adjusted_interval(row)),
         plain(probability(row.p_adjusted)),
         Cell(stated(verdict, direction), kind=kind, sign=SIGNS[verdict]),
     )

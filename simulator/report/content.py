@@ -688,6 +688,20 @@ class Content:
         rows = [row for method in self.methods if method.arm == arm for row in method.rows]
         return sorted(rows, key=lambda row: order.index(row.lift.metric))
 
+    def deciding(self) -> list[Lift]:
+        """The rows of metrics that have a role, those of the supply side after the users'."""
+        rows = [row for row, _ in self.decided()]
+        rows += self.supply.rows if self.supply is not None else ()
+        notes = self.notes_of_metrics()
+        return [row for row in rows if notes[row.metric].role != "exploratory"]
+
+    def deciding_methods(self) -> list[MethodLift]:
+        """The same rows of the methods, as far as they are known."""
+        rows = [one for method in self.methods for one in method.rows]
+        rows += self.supply.methods if self.supply is not None else ()
+        notes = self.notes_of_metrics()
+        return [one for one in rows if notes[one.lift.metric].role != "exploratory"]
+
     def _place(self, pair: tuple[Lift, Verdict]) -> tuple[int, int, float]:
         row, note = pair[0], self.metrics.get(pair[0].metric)
         role = "exploratory" if note is None else note.role

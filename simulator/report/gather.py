@@ -418,20 +418,15 @@ def with_decision(content: Content) -> Content:
     asked = content.settings.get("decision", {}).get("on")
     fits = max((method.fits for method in content.methods), default=1)
     on: Ground = asked or ("methods" if fits > 1 else "models")
-    rows, answers = [row for row, _ in content.decided()], list[Margin](content.margins)
+    rows, answers = content.deciding(), list[Margin](content.margins)
     unknown_arms: dict[str, str] = {}
     components: dict[tuple[str, str], Components] = {}
     if on == "methods":
         of_methods = [one for method in content.methods for one in method.rows]
-        rows = [one.lift for one in of_methods]
+        rows = [one.lift for one in content.deciding_methods()]
         answers = [answer for method in content.methods for answer in method.margins]
         unknown_arms = {m.arm: m.unknown for m in content.methods if m.unknown is not None}
         components = {(one.lift.arm, one.lift.metric): one.components for one in of_methods}
-    if content.supply is not None:
-        notes, of_supply = content.supply.metrics, content.supply.rows
-        if on == "methods":
-            of_supply = tuple(one.lift for one in content.supply.methods)
-        rows += [row for row in of_supply if notes[row.metric].role != "exploratory"]
     decision = decide(
         rows,
         answers,

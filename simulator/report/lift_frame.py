@@ -11,7 +11,7 @@ from simulator.page import figures
 from simulator.page.blocks import Cell, Column, Document, Facts, Section, Table, numeric, plain
 from simulator.page.html import framed
 from simulator.page.words import detects, interval, percent, probability, title, typeset
-from simulator.report.sentences import MEANINGS, SIGNS, stated, tone
+from simulator.report.sentences import MEANINGS, SIGNS, UNTESTED, stated, tone
 
 
 class Lifts(pd.DataFrame):
@@ -62,6 +62,7 @@ def _document(frame: Lifts) -> Document:
     for row, at in zip(rows, whiskers, strict=True):
         direction = directions.get(row.metric)
         kind = tone(row.verdict, direction)
+        ends = interval(row.low_adjusted, row.high_adjusted)
         label = typeset(figures.describe(row.metric, row.arm, at))
         lines.append(
             (
@@ -69,7 +70,7 @@ def _document(frame: Lifts) -> Document:
                 plain(row.arm),
                 numeric(percent, row.lift, kind=kind),
                 Cell(figure=figures.strip(at, scale, kind, label)),
-                Cell(interval(row.low_adjusted, row.high_adjusted)),
+                Cell("n/a" if row.verdict in UNTESTED else ends),
                 numeric(probability, row.p_adjusted),
                 Cell(stated(row.verdict, direction), kind=kind, hint=MEANINGS[row.verdict]),
                 numeric(detects, row.mde),

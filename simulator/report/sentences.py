@@ -252,7 +252,23 @@ def _reason(reason: Reason, row: Lift | None, guard: Margin | None) -> str:
     what = f"{name} is not shown to be better{size}"
     if reason.cause == "unsafe":
         what = f"a loss of {margin} of {name} is not excluded{size}"
+    if row is not None and row.words in UNTESTED:
+        return f"{what}: no test is possible, because {UNTESTED[row.words]}"
     return f"{what}, {_missing(reason, 'user' if row is None else row.unit)}"
+
+
+def adjusted_interval(row: Lift, digits: int = 3) -> str:
+    """The interval that goes with the verdict of a row; `n/a` where no test is possible."""
+    if row.words in UNTESTED or not is_defined(row.lift):
+        return "n/a"
+    return interval(row.low_adjusted, row.high_adjusted, digits)
+
+
+UNTESTED = {
+    "not computable": "too few units have it, or it does not vary within the arms",
+    "no data": "there is no data of it",
+}
+"""Why a row has no test, by its words: nothing can be said of what would show it."""
 
 
 def _missing(reason: Reason, unit: str) -> str:

@@ -5,15 +5,15 @@ pandas in, pandas out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from policies.base import Progress
-from simulator.log.metrics import Better, Declared, declared, margin_of
-from simulator.page.words import listed
+from simulator.log.metrics import MARGIN, Better, Declared, MetricRole, declared, margin_of
+from simulator.page.words import listed, some_of
 from simulator.report import of_moments
 from simulator.report.errors import ReportError
 from simulator.report.table_files import is_log, read
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = [
     "are_series",
     "bound",
+    "by_name",
+    "by_role",
     "decide",
     "direction",
     "is_log",
@@ -53,6 +55,8 @@ __all__ = [
     "winners",
     "write",
 ]
+
+T = TypeVar("T")
 
 CONTROL = "control"
 """An arm of this name is the control where none is named."""
@@ -240,10 +244,10 @@ def named(table: UnitTable | Aggregates, control: str | None) -> str:
         return CONTROL
     if control is None:
         raise ReportError(
-            f"which arm is the control? Name it (--control): one of {list(table.arms)}"
+            f"which arm is the control? Name it (--control): one of {some_of(table.arms)}"
         )
     if control not in table.arms:
-        raise ReportError(f"no arm {control!r} in the table; it has {list(table.arms)}")
+        raise ReportError(f"no arm {control!r} in the table; it has {some_of(table.arms)}")
     return control
 
 
@@ -308,6 +312,10 @@ def write(
         if day is not None:
             columns["look"] = day
         moments = _moments(rows, experiment, columns)
+        chosen, default = choices or Choices(), Choices()
+        beside = {name: getattr(chosen, name) for name in ("resamples", "winsorise")}
+        of_rows = {name: value != getattr(default, name) for name, value in beside.items()}
+        _no_strangers(of_rows, "of moments")
         content = of_moments.gather_moments(
             moments,
             named(moments, control),
@@ -372,8 +380,9 @@ def _moments(rows: Rows, experiment: str | None, columns: Mapping[str, Any]) -> 
             raise ReportError("this table has many experiments: name one (--experiment)")
         moments = series_of_one(read_series(rows), experiment, **directions)
         return replace(moments, metrics=declared(moments.metrics, entries))
-    given.pop("user", None)
+    user = given.pop("user", defaults["user"])
     strangers = {name: given.pop(name, None) for name in ("cluster", "predictors")}
+    strangers["user"] = None if user == defaults["user"] else user
     _no_strangers({"experiment": experiment, **strangers}, "of moments")
     moments = from_moments(rows, **given, **directions)
     return replace(moments, metrics=declared(moments.metrics, entries))
@@ -411,7 +420,7 @@ def bound(spec: str) -> tuple[str, float]:
     `watch_time=20abs` in the metric's own units.
 
     Raises:
-        ReportError: no metric, or no number above 0.
+        ReportError: no metric, or no margin (`margin_of`).
     """
     name, _, text = spec.partition("=")
     try:
@@ -419,10 +428,7 @@ def bound(spec: str) -> tuple[str, float]:
     except ValueError:
         margin = 0.0
     if not name or not margin:
-        raise ReportError(
-            f"{spec!r}: a margin is written METRIC=1% or METRIC=0.01, or METRIC=20abs in the"
-            " metric's own units, with a number above 0"
-        )
+        raise ReportError(f"{spec!r}: a margin is written METRIC=2%: it must be {MARGIN}")
     return name, margin
 
 
@@ -474,6 +480,42 @@ def direction(spec: str) -> tuple[str, Better]:
             " where more is"
         )
     return name, "lower" if text == "lower" else "higher"
+
+
+def by_name(
+    option: str, specs: Iterable[str], read: Callable[[str], tuple[str, T]]
+) -> dict[str, T]:
+    """What an option that may be given several times says of each name.
+
+    Raises:
+        ReportError: it says two things of one name; as `read`.
+    """
+    found: dict[str, T] = {}
+    first: dict[str, str] = {}
+    for spec in specs:
+        name, value = read(spec)
+        if first.setdefault(name, spec) != spec:
+            raise ReportError(
+                f"{option}: {name!r} is given twice, {first[name]!r} and {spec!r}: keep one"
+            )
+        found[name] = value
+    return found
+
+
+def by_role(names: Mapping[MetricRole, Iterable[str]]) -> dict[str, MetricRole]:
+    """The role of each metric.
+
+    Raises:
+        ReportError: a metric has two.
+    """
+    found: dict[str, MetricRole] = {}
+    for role, metrics in names.items():
+        for metric in metrics:
+            if found.setdefault(metric, role) != role:
+                raise ReportError(
+                    f"role: {metric!r} is declared {found[metric]} and {role}; it can have one"
+                )
+    return found
 
 
 def _fraction(text: str) -> float:

@@ -16,7 +16,7 @@ from pydantic import (
 from policies.device import Device
 from simulator.config.section import MAX_DAYS, MAX_IDS, ConfigSection, Name, Params
 from simulator.designs.fits import MOST
-from simulator.log.metrics import MetricRole, margin_of, share_of
+from simulator.log.metrics import MARGIN, MetricRole, margin_of, share_of
 from simulator.scenario.tables import (
     ROLES,
     Columns,
@@ -74,20 +74,15 @@ class Logging(PolicySpec):
 OF_TABLES = ("columns", "files", "text", "items", "users", "zone", "missing", "split")
 """Keys of `data` that only `source: table` has."""
 
-MARGIN = (
-    "must be a share of the control's mean, above 0 (1% or 0.01), or an amount in the metric's own"
-    " units (20 abs)"
-)
-
 
 def _margin(value: Any) -> Any:
     """A margin as it is written, once it can be read."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(MARGIN)
+        raise ValueError(f"must be {MARGIN}")
     try:
         margin_of(value)
     except ValueError as error:
-        raise ValueError(MARGIN) from error
+        raise ValueError(f"must be {MARGIN}") from error
     return value
 
 

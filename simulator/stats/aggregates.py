@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from simulator.log.metrics import Better, Metric, MetricRole, declarations, declared
 from simulator.stats import sequential
-from simulator.stats.frames import BEFORE, Columns, asked_columns, metric_of
+from simulator.stats.frames import BEFORE, LARGEST, SMALLEST, Columns, asked_columns, metric_of
 from simulator.stats.moments import Floats, Moments, Sample, ratio, split_moments
 from simulator.stats.quantities import Quantity
 from simulator.stats.readings import UnreadableError, read_numbers
@@ -43,6 +43,8 @@ Mask = npt.NDArray[np.bool_]
 COUNTS = ("n", "users", "count")
 """Names of the column of users."""
 
+LOOK = "day"
+"""The column of looks where none is named."""
 PREVIOUS = "_previous"
 """A product with `<variable>_previous` is one with that variable at the look before."""
 
@@ -285,7 +287,7 @@ def from_moments(
     covariates: Iterable[str] | None = None,
     groups: Iterable[str] | None = None,
     arm: str = "arm",
-    look: str = "day",
+    look: str | None = None,
     better: Mapping[str, Better] | None = None,
     roles: Mapping[str, MetricRole] | None = None,
 ) -> Aggregates:
@@ -301,8 +303,8 @@ def from_moments(
         groups: columns of segments: the rows of an arm and a look are the cells of their crossing.
             None: every column of text.
         arm: name of the arm column.
-        look: name of the column of looks, if there is one: numbers, dates or times. Moments are of
-            all users so far and of their totals so far.
+        look: name of the column of looks: numbers, dates or times. Moments are of all users so far
+            and of their totals so far. None: `day`, if there is such a column.
         better, roles: as `frames.from_frame`.
 
     Raises:
@@ -317,7 +319,7 @@ class _Sheet:
     """A table of moments: its rows are read, checked, and put in their places."""
 
     def __init__(
-        self, rows: Rows, arm: str, look: str, groups: Iterable[str] | None, *fixed: str
+        self, rows: Rows, arm: str, look: str | None, groups: Iterable[str] | None, *fixed: str
     ) -> None:
         self.rows = rows
         self.uses: dict[str, Use] = {arm: Use(arm, "arm")}
@@ -329,7 +331,7 @@ class _Sheet:
         self.look_of, self.looks, self.shares = self._in_time(look)
         self.count = next(name for name in COUNTS if name in rows.columns)
         self.uses[self.count] = Use(self.count, "count")
-        self.segments = self._segments(groups, {arm, look, self.count, *fixed})
+        self.segments = self._segments(groups, {arm, look or LOOK, self.count, *fixed})
         self.n = self._numbers(self.count)
         self.row_of = np.arange(len(self.n))[:, None]
         self._hold(
@@ -348,9 +350,14 @@ class _Sheet:
             raise TableError(f"{where}: column {column!r} has no value; {rule}")
         return coded.codes, coded.names
 
-    def _in_time(self, column: str) -> tuple[Array, tuple[str, ...], Floats]:
-        """The look of each row, and the looks in order with their shares of the test."""
-        if column not in self.rows.columns:
+    def _in_time(self, asked: str | None) -> tuple[Array, tuple[str, ...], Floats]:
+        """The look of each row, and the looks in order with their shares of the test.
+
+        Raises:
+            TableError: the column that is asked for is not there, or holds no looks.
+        """
+        column = LOOK if asked is None else asked
+        if asked is None and column not in self.rows.columns:
             return np.zeros(len(self.arm_of), dtype=np.int64), ("",), np.ones(1)
         codes, names = self._coded(column, "every row must be of a look")
         times = _times(column, names)
@@ -369,6 +376,11 @@ class _Sheet:
             if column in taken or (groups is None and self._is_number(column)):
                 continue
             coded = labels(self.rows, column)
+            if groups is None and _are_dates(coded.names):
+                raise TableError(
+                    f"column {column!r} holds dates, such as {coded.names[0]!r}, and is not named:"
+                    f" is it that of looks (--day {column}), or a segment (--segment {column})?"
+                )
             names = np.array([*coded.names, BLANK], dtype=object)
             found[column] = names[coded.codes]
             self.uses[column] = Use(column, "segment", f"{len(set(found[column]))} levels")
@@ -394,7 +406,12 @@ class _Sheet:
                 f"{where}: column {column!r} is {error.why}; {error.advice}"
             ) from error
         if reading is None:
-            raise TableError(f"column {column!r} must be numeric")
+            cells = self.rows.cells(column)
+            first = next((i for i, cell in enumerate(cells) if str(cell).strip()), 0)
+            raise TableError(
+                f"{self.rows.place(first)}: column {column!r} is {str(cells[first])!r}: must be a"
+                " number"
+            )
         values = reading.values
         self._hold(column, np.isfinite(values) | (blank & np.isnan(values)), "must be a number")
         return values
@@ -423,8 +440,9 @@ class _Sheet:
             TableError: moments that cannot be.
         """
         n = self.n
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if all(name in self.rows.columns for name in means):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            given = all(name in self.rows.columns for name in means)
+            if given:
                 mean, variance = (self._numbers(name, blank=True) for name in means)
                 self._hold(means[0], np.isfinite(mean) | (n < 1), "users have a mean")
                 self._hold(means[1], ~(variance < 0), "a variance is 0 or more")
@@ -448,6 +466,17 @@ class _Sheet:
                     f"export {means[0]} and {means[1]}",
                 )
                 variance = left / (n - 1.0)
+            for column, size in zip(
+                means if given else sums, (np.abs(mean), np.sqrt(variance)), strict=True
+            ):
+                largest = np.nanmax(size, initial=0.0)
+                self._hold(
+                    column,
+                    ~(size == largest) | (largest == 0.0) | (SMALLEST <= largest <= LARGEST),
+                    f"means and standard deviations must be between {SMALLEST:g} and {LARGEST:g},"
+                    " since intervals need their fourth power",
+                    "give them in another unit",
+                )
         return np.where(n > 0, mean, np.nan), np.where(n > 1, variance, np.nan)
 
     def bounded(self, variable: str, mean: Floats, variance: Floats, low: str, high: str) -> None:
@@ -538,7 +567,7 @@ class _Sheet:
                 raise TableError(
                     f"{where}: arm {self.arms[at[0]]!r}{self._spoken(at)} is there twice ({first}"
                     " is the first): one row for each arm, look and cell of the segments; merge"
-                    " them, or name the segments"
+                    " them, or name the column of looks (--day) or of segments (--segment)"
                 )
             index[at] = row
         gone = np.argwhere(index < 0)
@@ -716,6 +745,16 @@ class _Sheet:
         raise NotImplementedError
 
 
+def _are_dates(names: Sequence[str]) -> bool:
+    """Whether labels are dates or times: then rows are of looks, and to put them together as cells
+    of a segment would count every user once for each look.
+    """
+    try:
+        return bool([datetime.fromisoformat(name) for name in names])
+    except ValueError:
+        return False
+
+
 def _times(column: str, names: Sequence[str]) -> Floats:
     """Looks as numbers, in days where they are dates or times.
 
@@ -862,7 +901,9 @@ class _WideSheet(_Sheet):
 class _LongSheet(_Sheet):
     """One row holds one metric: means only, for there are no products between rows."""
 
-    def __init__(self, rows: Rows, arm: str, look: str, groups: Iterable[str] | None) -> None:
+    def __init__(
+        self, rows: Rows, arm: str, look: str | None, groups: Iterable[str] | None
+    ) -> None:
         fixed = ("metric", "mean", "variance", "sum", "sum_squares", "min", "max")
         super().__init__(rows, arm, look, groups, *fixed)
         self.metric_of, self.names = self._coded("metric", "every row must be of a metric")

@@ -241,6 +241,10 @@ def _sheet(
         cluster: that of clusters; then nobody's user need be known.
     """
     rows = as_rows(frame)
+    if len(fixed) < 2:
+        raise TableError(
+            f"column {next(iter(fixed))!r} is named for users and for arms: each has its own"
+        )
     user, arm = list(fixed)[:2]
     asked = None if metrics is None else asked_columns(metrics)
     if cluster is not None:
@@ -660,7 +664,9 @@ def _counts_rows(column: str, values: Floats) -> bool:
     n = len(values)
     if ROW_NUMBER.fullmatch(column.lower()):
         return bool((values == np.floor(values)).all()) and len(np.unique(values)) == n
-    return n >= COUNTED and values[-1] - values[0] == n - 1 and bool((np.diff(values) == 1).all())
+    if n < COUNTED or values[0] != values[-1] - (n - 1):
+        return False
+    return bool((np.diff(values) == 1).all())
 
 
 def metric_of(name: str, column: Asked) -> Metric:

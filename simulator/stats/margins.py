@@ -11,7 +11,16 @@ from typing import Literal
 
 import numpy as np
 
-from simulator.log.metrics import UNDIRECTED, Absolute, Declared, Metric, declared
+from simulator.log.metrics import (
+    MARGIN,
+    UNDIRECTED,
+    Absolute,
+    Declared,
+    Metric,
+    MetricError,
+    declared,
+    is_margin,
+)
 from simulator.stats import intervals
 from simulator.stats.contrasts import Further, TableMoments
 from simulator.stats.intervals import quantile
@@ -125,9 +134,14 @@ def planned(
 
     Raises:
         MetricError: a guardrail of no metric, of one whose direction is not known or that has
-            another role, or a margin that is not positive.
+            another role, or a margin that cannot be (`is_margin`).
     """
     margins = margins or Margins()
+    for name, margin in margins.equivalence.items():
+        if not is_margin(margin):
+            raise MetricError(
+                f"equivalence: the margin of {name!r} must be {MARGIN}; got {float(margin):g}"
+            )
     guards = {
         name: Declared(role="guardrail", margin=margin)
         for name, margin in margins.guardrails.items()

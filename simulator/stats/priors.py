@@ -20,6 +20,9 @@ from policies.products import matmul, pseudo_inverse
 from simulator.stats.moments import Floats
 from simulator.stats.units import TableError
 
+LARGEST = 1e6
+"""Of an earlier lift and its standard error: more is no lift, and its square overflows."""
+
 FEWEST = 8
 """Fewer earlier lifts say nothing of a scale and its tails."""
 
@@ -106,7 +109,8 @@ def fit(lifts: Sequence[float] | Floats, errors: Sequence[float] | Floats) -> Fi
         errors: their standard errors `[n]`.
 
     Raises:
-        TableError: fewer than FEWEST lifts, or a standard error that is not above 0.
+        TableError: fewer than FEWEST lifts, a standard error that is not above 0, or either
+            beyond LARGEST.
     """
     y, s = np.asarray(lifts, dtype=np.float64), np.asarray(errors, dtype=np.float64)
     if len(y) < FEWEST:
@@ -117,6 +121,13 @@ def fit(lifts: Sequence[float] | Floats, errors: Sequence[float] | Floats) -> Fi
         raise TableError(
             "an earlier lift needs a finite value and a standard error above 0; number"
             f" {at + 1} has lift {y[at]:g} and standard error {s[at]:g}"
+        )
+    far = np.flatnonzero(~((np.abs(y) <= LARGEST) & (s <= LARGEST)))
+    if len(far):
+        at = int(far[0])
+        raise TableError(
+            f"an earlier lift is a fraction (1% is 0.01), below {LARGEST:g}; number {at + 1} has"
+            f" lift {y[at]:g} and standard error {s[at]:g}"
         )
     fits = [_fit_at(y, s, df) for df in DEGREES]
     top, prior = max(fits, key=lambda one: one[0])

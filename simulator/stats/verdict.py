@@ -476,17 +476,23 @@ def _is_identical(m: Moments) -> bool:
 
 
 def _ends(m: Moments, method: Method, level: float, side: Side) -> Interval:
-    """The interval of the lift; 0 alone where no unit differs."""
+    """The interval of the lift; 0 alone where no unit differs, and NaN where each arm has one
+    value, which tells nothing of other units: a point would read as certainty.
+    """
     if _is_identical(m):
         return Interval(0.0, 0.0)
-    ends = intervals.METHODS[method](m, two_sided(level, side))
-    return Interval(*map(float, opened(ends, side)))
+    low, high = intervals.METHODS[method](m, two_sided(level, side))
+    if low == high:
+        return Interval(math.nan, math.nan)
+    return Interval(*map(float, opened(Interval(low, high), side)))
 
 
 def _difference_ends(m: Moments, method: Method, level: float, side: Side) -> Interval:
-    """The interval of the difference; itself alone where no unit differs."""
+    """The interval of the difference; 0 where no unit differs, NaN where nothing varies."""
+    if _is_identical(m):
+        return Interval(0.0, 0.0)
     if m.variance == 0:
-        return Interval(float(m.difference), float(m.difference))
+        return Interval(math.nan, math.nan)
     ends = intervals.difference_by(m, method, two_sided(level, side))
     return Interval(*map(float, opened(ends, side)))
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from simulator.page.blocks import Cell, Legend, numeric, plain
 from simulator.page.words import interval, is_defined, number, percent, probability, title
 from simulator.report.content import Content
+from simulator.report.sentences import adjusted_interval
 from simulator.stats.verdict import Lift
 
 
@@ -49,11 +50,10 @@ def interval_cell(row: HasInterval) -> Cell:
 
 def adjusted_cell(row: Lift) -> Cell:
     """The interval that goes with the verdict of a row, above that of the difference."""
-    ends = interval(row.low_adjusted, row.high_adjusted)
     under = ""
     if is_defined(row.difference_low_adjusted):
         under = f"{number(row.difference_low_adjusted)} to {number(row.difference_high_adjusted)}"
-    return Cell(ends if is_defined(row.lift) else "n/a", under=under)
+    return Cell(adjusted_interval(row), under=under)
 
 
 def metric_and_arm(row: OfArm) -> tuple[Cell, Cell]:

@@ -25,7 +25,7 @@ from simulator.page.words import (
     typeset,
 )
 from simulator.report.content import Content, Method
-from simulator.report.sentences import SIGNS, margin_size, tone
+from simulator.report.sentences import SIGNS, adjusted_interval, margin_size, tone
 from simulator.stats.decision import ArmDecision, is_better
 from simulator.stats.margins import Margin
 from simulator.stats.verdict import Lift
@@ -95,14 +95,15 @@ def _whiskers(row: Lift, guard: Margin | None) -> Whiskers:
 
 def _pieces(c: Content, arm: str) -> Iterator[DecidingMetric]:
     """The metrics that decide on an arm, by role."""
-    of_models = {row.metric: row for row, _ in c.decided() if row.arm == arm}
+    notes = c.notes_of_metrics()
+    of_models = {row.metric: row for row in c.deciding() if row.arm == arm}
     method = _method(c, arm)
-    of_methods = {one.lift.metric: one.lift for one in method.rows} if method else {}
+    of_methods = {one.lift.metric: one.lift for one in c.deciding_methods() if one.lift.arm == arm}
     guards = _guards(c.margins, arm)
     method_guards = _guards(method.margins, arm) if method else {}
     for role in ROLES:
         for metric, row in of_models.items():
-            if c.metrics[metric].role == role:
+            if notes[metric].role == role:
                 yield DecidingMetric(
                     metric,
                     row,
@@ -201,12 +202,13 @@ def _listed(c: Content, name: str, arms: Sequence[ArmDecision], scale: figures.S
 
 
 def _successes(c: Content, arm: str) -> list[DecidingMetric]:
-    return [piece for piece in _pieces(c, arm) if c.metrics[piece.metric].role == "success"]
+    notes = c.notes_of_metrics()
+    return [piece for piece in _pieces(c, arm) if notes[piece.metric].role == "success"]
 
 
 def _named(c: Content, piece: DecidingMetric) -> Cell:
     """The metric, its role below."""
-    role: str = c.metrics[piece.metric].role
+    role: str = c.notes_of_metrics()[piece.metric].role
     if piece.guard is not None:
         role = f"{role}, margin {margin_size(piece.guard)}"
     return Cell(title(piece.metric), under=role)
@@ -245,20 +247,20 @@ def _end(c: Content, metric: str, row: Lift, guard: Margin | None) -> Cell:
             ends = f"{number(guard.low)} to {number(guard.high)}"
         ends = "n/a" if guard.answer == "no data" else ends
         return Cell(ends, kind=kind, under=f"{percent(guard.level, 0, False)}: {guard.answer}")
-    ends = interval(row.low_adjusted, row.high_adjusted, DIGITS) if is_defined(row.lift) else "n/a"
+    ends = adjusted_interval(row, DIGITS)
     return Cell(ends, kind=kind, under=f"adjusted p {probability(row.p_adjusted)}")
 
 
 def _tone(c: Content, metric: str, row: Lift, guard: Margin | None) -> str:
     if guard is not None:
         return {"safe": "good", "harmed": "bad"}.get(guard.answer, "open")
-    return tone(row.words, c.metrics[metric].higher_is_better)
+    return tone(row.words, c.notes_of_metrics()[metric].higher_is_better)
 
 
 def _answer(c: Content, piece: DecidingMetric) -> Cell:
     """What the rule makes of the metric."""
     row, guard = _deciding(c, piece)
-    note = c.metrics[piece.metric]
+    note = c.notes_of_metrics()[piece.metric]
     outcome = is_better(row, note)
     kind = _tone(c, piece.metric, row, guard)
     if guard is not None:
@@ -283,7 +285,7 @@ def _figure(c: Content, piece: DecidingMetric, arm: str, scale: figures.Scale) -
     region = None
     if piece.guard is not None and not piece.guard.absolute:
         size = piece.guard.margin
-        is_up = c.metrics[piece.metric].higher_is_better
+        is_up = c.notes_of_metrics()[piece.metric].higher_is_better
         region = (scale.low, -size) if is_up else (size, scale.high)
     rows = [(piece.models, piece.guard, "these models", "circle")]
     if piece.methods is not None:

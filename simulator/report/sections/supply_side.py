@@ -19,10 +19,10 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.words import interval, listed, number, percent, title, whole
+from simulator.page.words import listed, number, percent, title, whole
 from simulator.report.content import Content, Supply
 from simulator.report.sections.cells import adjusted_cell, lift_cell, metric_and_arm, p_cell
-from simulator.report.sentences import MEANINGS, SIGNS, stated, tone
+from simulator.report.sentences import MEANINGS, SIGNS, adjusted_interval, stated, tone
 from simulator.stats.supply import Level
 from simulator.stats.verdict import Lift
 
@@ -133,7 +133,7 @@ def _methods(side: Supply) -> Table:
         row = one.lift
         direction = side.metrics[row.metric].higher_is_better
         ends = Cell(
-            interval(row.low_adjusted, row.high_adjusted),
+            adjusted_interval(row),
             sign=SIGNS[row.words],
             kind=tone(row.words, direction),
             hint=stated(row.words, direction),
