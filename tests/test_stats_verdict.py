@@ -180,7 +180,7 @@ def test_a_row_has_exactly_the_keys_of_the_report(
     keys = (
         "metric arm unit control_mean treatment_mean lift low high t df p p_adjusted n_units mde"
         " se difference_low difference_high level_adjusted low_adjusted high_adjusted"
-        " difference_low_adjusted difference_high_adjusted level alternative difference"
+        " difference_low_adjusted difference_high_adjusted confidence alternative difference"
     )
     assert list(verdict.ROW) == list(encode(row)) == keys.split()
     assert row.lift == pytest.approx(two_samples[1].mean() / two_samples[0].mean() - 1)
