@@ -134,7 +134,7 @@ def test_days_of_a_known_process() -> None:
     duration = power.durations(user_days(cube), "click", "a", "b")["split"]
     assert duration.spread[0] == pytest.approx(0.36 + 0.16 / 6, rel=0.05)
     assert duration.spread[0] * duration.lasting[0] == pytest.approx(0.36, rel=0.05)
-    assert duration.needed(100, 0.05) == power.Need(math.inf, math.inf, math.inf)
+    assert duration.needed(100, 0.05) == power.DaysNeeded(math.inf, math.inf, math.inf)
     n, lift = 5000, 0.0275
     need = duration.needed(n, lift)
     assert need.low <= need.days <= need.high

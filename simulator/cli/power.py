@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from simulator.stats.allocation import Costs, MethodPlan
     from simulator.stats.decision import PlannedTest
     from simulator.stats.intervals import Side
-    from simulator.stats.power import Need, Pilot
+    from simulator.stats.power import DaysNeeded, Pilot
     from simulator.stats.rule import Rule
     from simulator.stats.tests import Correction
     from simulator.stats.units import UnitTable, UserDays
@@ -617,7 +617,7 @@ def _days(
     }
 
 
-def _of_need(need: Need) -> dict[str, float | None]:
+def _of_need(need: DaysNeeded) -> dict[str, float | None]:
     return {name: _finite(value) for name, value in asdict(need).items()}
 
 

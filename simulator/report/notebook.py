@@ -29,6 +29,14 @@ def of_report(content: Content) -> str:
 class ShownDecision(Decision):
     """A decision that a notebook shows as a table: each arm, its answer, and why."""
 
+    def __eq__(self, other: object) -> bool:
+        """As decisions are: how it is shown is no part of it."""
+        if not isinstance(other, Decision):
+            return NotImplemented
+        return (self.on, self.arms) == (other.on, other.arms)
+
+    __hash__ = Decision.__hash__
+
     def _repr_html_(self) -> str:
         """Answers and sentences, arm by arm."""
         rows = [

@@ -361,7 +361,7 @@ DRAWS = 1000
 
 
 @dataclass(frozen=True)
-class Need:
+class DaysNeeded:
     """Days that a lift needs, with the 95% interval that the pilot's users leave open; inf where no
     number of days is enough.
     """
@@ -394,7 +394,7 @@ class Duration:
     design: PlanName
     arms: Arms = Arms()
 
-    def needed(self, n: int, lift: float, target: float = 0.8, level: float = 0.95) -> Need:
+    def needed(self, n: int, lift: float, target: float = 0.8, level: float = 0.95) -> DaysNeeded:
         """Days for `n` users in all to show `lift`."""
         df = PLANS[self.design].df(n, self.arms)
         room = (lift / noncentrality(df, target, level)) ** 2 * n / self.spread - self.lasting
@@ -403,7 +403,7 @@ class Duration:
         # What needs exactly the pilot's days needs no further one by rounding.
         whole = np.maximum(np.ceil(days - 1e-9 * np.minimum(days, 1e9)), 1.0)
         low, high = np.quantile(whole[1:], [0.025, 0.975], method="inverted_cdf")
-        return Need(float(whole[0]), float(low), float(high))
+        return DaysNeeded(float(whole[0]), float(low), float(high))
 
     def at_least(self, other: Duration) -> Duration:
         """The same, as far as it allows no less than `other` for any number of days: of a split,
