@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from scipy.stats import ttest_ind
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
-from simulator.cli.power import Wish, _days
 from simulator.cli.power import power as command
 from simulator.stats import power, units
 from simulator.stats.frames import from_frame
@@ -119,44 +119,132 @@ def test_simulation_of_a_split_table_uses_the_controls_users() -> None:
     assert len(o.before) == 2000
 
 
-def test_days_components_of_a_known_process() -> None:
-    """Between sd 3, within sd 2, mean 10: components 4 x 9 / 100 and 4 x 4 / 100 of a split
-    test.
-    """
+def user_days(cube: np.ndarray) -> units.UserDays:
+    """Twins whose clicks on each day are `[2, n, D]`."""
+    metrics = {m.name: m for m in units.chosen(["click"])}
+    return units.UserDays(("a", "b"), cube.shape[1], cube.shape[2], metrics, {"click": cube}, {})
+
+
+def test_days_of_a_known_process() -> None:
+    """Between sd 3, within sd 2, mean 10: variances 4 x 9 / 100 and 4 x 4 / 100 of a split test."""
     rng = np.random.default_rng(0)
     cube = (10 + rng.normal(0, 3, (20_000, 1)) + rng.normal(0, 2, (20_000, 6)))[None].repeat(
         2, axis=0
     )
-    metrics = {m.name: m for m in units.chosen(["click"])}
-    days = units.UserDays(("a", "b"), 20_000, 6, metrics, {"click": cube}, {})
-    parts = power.days_components(days, "click", "a")
-    assert parts is not None
-    assert parts.between == pytest.approx(0.36, rel=0.05)
-    assert parts.within == pytest.approx(0.16, rel=0.05)
-    assert math.isinf(parts.needed(100, 0.05))
+    duration = power.durations(user_days(cube), "click", "a", "b")["split"]
+    assert duration.spread[0] == pytest.approx(0.36 + 0.16 / 6, rel=0.05)
+    assert duration.spread[0] * duration.lasting[0] == pytest.approx(0.36, rel=0.05)
+    assert duration.needed(100, 0.05) == power.DaysNeeded(math.inf, math.inf, math.inf)
     n, lift = 5000, 0.0275
-    need = parts.needed(n, lift)
-    error = math.sqrt((0.36 + 0.16 / need) / n)
+    need = duration.needed(n, lift)
+    assert need.low <= need.days <= need.high
+    error = math.sqrt((0.36 + 0.16 / need.days) / n)
     assert 2.8 * error <= lift * 1.02
-    assert parts.needed(10 * n, lift) == 1
+    assert duration.needed(10 * n, lift).days == 1
 
 
-def test_a_split_needs_at_least_the_days_that_twins_need() -> None:
-    """Twins whose differences last, with users who do not by chance: no number of days is enough
-    for twins, and so for a split, whose own components say that some are.
+@pytest.mark.parametrize("lasting", [0.0, 0.3, 3.0])
+def test_numbers_of_a_plan_never_contradict_one_another(lasting: float) -> None:
+    """Of many small pilots, whose users differ by chance more or less than their days do: twins
+    never need more users or days than a split, nor do the ends of their intervals; and with the
+    users that a lift needs, days suffice that the pilot had, while with fewer they do not.
     """
-    rng = np.random.default_rng(3)
-    n, own = 300, rng.normal(0, 3, (300, 6))
-    own -= own.mean(axis=1, keepdims=True)  # all users have one mean
-    lasting = np.where(np.arange(n)[:, None] % 2, 4.0, -4.0)
-    cube = 10 + np.stack([own, own[::-1] + lasting])
-    metrics = {m.name: m for m in units.chosen(["click"])}
-    days = units.UserDays(("a", "b"), n, 6, metrics, {"click": cube}, {})
-    split = power.days_components(days, "click", "a")
-    assert split is not None
-    assert math.isfinite(split.needed(n, 0.012))
-    wish = Wish((), 0.012, n, 0.8, 0, "a", 1)
-    assert _days(days, "click", ("a", "b"), 0.012, wish, 1) == {"paired": None, "split": None}
+    rng = np.random.default_rng(5)
+    for trial in range(40):
+        n, width = 60, int(rng.integers(2, 8))
+        users = rng.normal(0, 1, (1, n, 1)) + rng.normal(0, lasting, (2, n, 1))
+        scale = np.array([1.0, rng.choice([1.0, 6.0])])[:, None, None]
+        cube = 10 + scale * (lasting * users + rng.normal(0, 3, (2, n, width)))
+        days = user_days(cube)
+        pilot = power.pilot(days.by("user"), "click", "a", "b")
+        durations = power.durations(days, "click", "a", "b")
+        assert set(durations) == {"paired", "split"}
+        for lift in (0.3, 0.05, 0.01):
+            users_of = {d: power.users_needed(pilot, lift, d) for d in durations}
+            assert users_of["paired"] <= users_of["split"], trial
+            for n_users in (40, 1_000, 20_000):
+                twins, split = (durations[d].needed(n_users, lift) for d in ("paired", "split"))
+                # Twins have one degree of freedom more: of 40, a day may turn on it.
+                for one, other in zip(
+                    (twins.days, twins.low, twins.high),
+                    (split.days, split.low, split.high),
+                    strict=True,
+                ):
+                    assert one <= other, (trial, lift, n_users)
+            for design, need in users_of.items():
+                duration = durations[design]
+                assert duration.needed(int(need), lift).days <= width
+                fewer = int(need) - (2 if design == "split" else 1)
+                if fewer >= 8:
+                    assert duration.needed(fewer, lift).days > width or math.isclose(
+                        duration.lasting[0], 1.0
+                    )
+
+
+def test_intervals_of_days_hold_the_true_days_as_often_as_they_say() -> None:
+    """Of 200 pilots of 400 users; between sd 2, within sd 4, mean 10."""
+    rng = np.random.default_rng(2)
+    held = 0
+    true = power.Duration(
+        np.array([0.16 + 0.64 / 5] * 2), np.array([0.16 / (0.16 + 0.64 / 5)] * 2), 5, "split"
+    ).needed(3_000, 0.024)
+    assert 3 < true.days < 60
+    for _ in range(200):
+        cube = 10 + rng.normal(0, 2, (400, 1)) + rng.normal(0, 4, (400, 5))
+        days = user_days(np.stack([cube, cube + rng.normal(0, 1, cube.shape)]))
+        need = power.durations(days, "click", "a", "b")["split"].needed(3_000, 0.024)
+        held += need.low <= true.days <= need.high
+    assert held / 200 == pytest.approx(0.95, abs=0.045)
+
+
+def test_days_of_a_ratio_are_tied_to_its_users() -> None:
+    days = units.read(paired_log(), ("click", "click_rate"))
+    pilot = power.pilot(days.by("user"), "click_rate", "a", "b")
+    for design, duration in power.durations(days, "click_rate", "a", "b").items():
+        spread = pilot.relative_error(design, 1) ** 2
+        assert duration.spread[0] == pytest.approx(spread, rel=1e-9), design
+
+
+@pytest.mark.parametrize(("ratio", "df"), [((1.0, 1.0), None), ((9.0, 1.0), "welch")])
+def test_unequal_arms_need_the_users_that_find_the_lift(
+    ratio: tuple[float, float], df: str | None
+) -> None:
+    """Against scipy's Welch test of normal users in arms of these sizes."""
+    arms = power.Arms.of(("a", "b"), "a", "b", dict(zip("ab", ratio, strict=True)))
+    pilot = Pilot("x", 10.0, 4.0, arms=arms)
+    need = int(power.users_needed(pilot, 0.15, "split"))
+    sizes = [round(need * share) for share in (arms.control, arms.treatment)]
+    rng = np.random.default_rng(4)
+    control, treatment = (
+        rng.normal(mean, 4.0, (4000, size)) for mean, size in zip((10.0, 11.5), sizes, strict=True)
+    )
+    p = ttest_ind(treatment, control, axis=1, equal_var=df is None).pvalue
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.025)
+    halves = power.users_needed(Pilot("x", 10.0, 4.0), 0.15, "split")
+    assert need / halves == pytest.approx(1.0 if df is None else 1 / (4 * 0.9 * 0.1), rel=0.05)
+
+
+def test_simulation_of_unequal_arms_agrees_with_the_formula() -> None:
+    arms = power.Arms(0.6, 0.2)
+    pilot = Pilot("x", 7.0, 9.0, None, 0.7, arms=arms)
+    people = power.imagined(pilot)
+    for design in pilot.designs:
+        n = int(power.users_needed(pilot, 0.05, design))
+        found = power.simulate(people, 0.05, n, design, repetitions=800, arms=arms)
+        assert found.value == pytest.approx(0.8, abs=0.06), design
+
+
+def test_one_side_needs_fewer_users_and_finds_on_its_side_only() -> None:
+    level = 0.9  # of which one side is a test at 5%
+    need = int(power.users_needed(PILOT, 0.05, "split", level=level))
+    theirs = TTestIndPower().power(0.05 * 20 / 10, need / 2, 0.05, alternative="larger")
+    own = power.power(PILOT, 0.05, need, "split", level, one_sided=True)
+    assert own == pytest.approx(theirs, abs=1e-4)
+    assert power.power(PILOT, 1e-9, need, "split", level, one_sided=True) == pytest.approx(0.05)
+    found = power.simulate(
+        power.imagined(PILOT), -0.05, need, "split", 800, level=level, one_sided=True
+    )
+    assert found.value == pytest.approx(own, abs=0.05)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -334,7 +422,8 @@ def test_each_metric_is_planned_for_the_test_of_its_decision(tmp_path: Path) -> 
             (0.9, 0.9, 0.02)
         )
         assert (clicks["level"], clicks["target"]) == pytest.approx((0.975, 0.8))
-        p = Pilot("revenue", revenue["mean"], revenue["sd"])
+        third = power.Arms(1 / 3, 1 / 3)
+        p = Pilot("revenue", revenue["mean"], revenue["sd"], arms=third)
         need = power.users_needed(p, 0.03, "split", 0.9, 0.975)
         assert revenue["designs"]["split"]["users_needed"] == need
     said = " ".join(done.output.split())
@@ -357,3 +446,51 @@ def test_a_guardrail_is_found_safe_with_the_power_that_was_planned() -> None:
         control, treatment = rng.normal(10.0, 5.0, (2, need // 2))
         safe += non_inferiority(split(control, treatment), 0.05) < 0.05
     assert safe / 1000 == pytest.approx(0.8, abs=0.045)
+
+
+def test_a_plan_follows_the_level_the_side_and_the_metrics_of_a_file(tmp_path: Path) -> None:
+    """Metrics of a file, one-sided at 1%; quantiles and constants are left out by name."""
+    rng = np.random.default_rng(9)
+    n = 600
+    frame = pd.DataFrame(
+        {
+            "user": range(n),
+            "arm": ["control", "b"] * (n // 2),
+            "revenue": rng.gamma(2.0, 3.0, n),
+            "latency": rng.normal(100.0, 20.0, n),
+            "flat": np.ones(n),
+        }
+    )
+    file, metrics, out = (tmp_path / name for name in ("users.csv", "metrics.yaml", "plan.json"))
+    frame.to_csv(file, index=False)
+    metrics.write_text(
+        "metrics:\n- revenue: {role: success}\n- latency: lower\n"
+        "- p90: {of: latency, quantile: 0.9}\n- flat\n"
+    )
+    options = ["--metrics", str(metrics), "--level", "99%", "--alternative", "better"]
+    ratio = ["--ratio", "control=9", "--ratio", "b=1", "--lift", "5%", "--out", str(out)]
+    done = CliRunner().invoke(command, [str(file), *options, *ratio])
+    assert done.exit_code == 0, done.output
+    plans = {plan["metric"]: plan for plan in json.loads(out.read_text())}
+    assert set(plans) == {"revenue", "latency"}
+    assert (plans["revenue"]["side"], plans["revenue"]["lift"]) == ("greater", 0.05)
+    assert (plans["latency"]["side"], plans["latency"]["lift"]) == ("less", -0.05)
+    assert plans["revenue"]["level"] == pytest.approx(0.98)
+    pilot = Pilot(
+        "revenue", plans["revenue"]["mean"], plans["revenue"]["sd"], arms=power.Arms(0.9, 0.1)
+    )
+    need = power.users_needed(pilot, 0.05, "split", 0.8, 0.98)
+    assert plans["revenue"]["designs"]["split"]["users_needed"] == need
+    said = " ".join(done.output.split())
+    assert "Not planned: P90: tests are planned for means and ratios; it is a quantile." in said
+    assert "Not planned: Flat: the standard deviation must be above 0" in said
+    assert "Splits divide them by control 9, b 1." in said
+    for bad in (["--ratio", "control=9"], ["--ratio", "x=1", "--ratio", "b=2"]):
+        assert CliRunner().invoke(command, [str(file), *bad]).exit_code == 2
+    by_hand = ["--mean", "20", "--sd", "10", "--lift", "2%", "--alternative", "better"]
+    done = CliRunner().invoke(command, [*by_hand, "--out", str(out)])
+    theirs = TTestIndPower().solve_power(0.04, alpha=0.05, power=0.8, alternative="larger")
+    (plan,) = json.loads(out.read_text())
+    need = plan["designs"]["split"]["users_needed"]
+    assert need == pytest.approx(2 * float(np.squeeze(theirs)), abs=2)
+    assert "One-sided test at 5%" in done.output

@@ -23,6 +23,7 @@ from simulator.stats import intervals, priors, winners
 from simulator.stats.frames import from_frame
 from simulator.stats.moments import Floats
 from simulator.stats.priors import Prior
+from simulator.stats.rule import Alternative
 from simulator.stats.units import TableError
 from simulator.stats.winners import Race, corrected
 
@@ -363,3 +364,41 @@ def asos_lifts(frame: pd.DataFrame, metric: int) -> tuple[Floats, Floats]:
     of_t, of_c = last.variance_t / last.count_t, last.variance_c / last.count_c
     errors = np.sqrt(of_t + ratio**2 * of_c) / last.mean_c.abs()
     return (ratio - 1.0).to_numpy(), errors.to_numpy()
+
+
+def test_the_winner_has_the_level_and_the_side_of_the_rule() -> None:
+    """At 99% the interval holds that of 95%; a one-sided one at 95% is an end of that at 90%."""
+    random = np.random.default_rng(1)
+    users = pd.DataFrame(
+        {
+            "user": range(900),
+            "arm": np.array(["control", "b", "c"])[np.arange(900) % 3],
+            "revenue": random.gamma(2.0, 3.0, 900),
+        }
+    )
+
+    def ends(level: float, alternative: Alternative = "two-sided") -> tuple[float, float]:
+        choices = abtest.Choices(level=level, alternative=alternative)
+        rows = abtest.winners(users, choices=choices).dropna(subset="estimate")
+        return float(rows.low.iloc[0]), float(rows.high.iloc[0])
+
+    low, high = ends(0.95)
+    assert ends(0.99)[0] < low < high < ends(0.99)[1]
+    assert ends(0.95, "better") == (pytest.approx(ends(0.9)[0], rel=1e-9), math.inf)
+
+
+def test_a_notebook_shows_a_decision() -> None:
+    random = np.random.default_rng(1)
+    users = pd.DataFrame(
+        {
+            "user": range(400),
+            "arm": ["control", "<b>"] * 200,
+            "revenue": random.gamma(2.0, 3.0, 400),
+        }
+    )
+    decision = abtest.decide(users, roles={"revenue": "success"})
+    assert decision is not None
+    shown = decision._repr_html_()  # type: ignore[attr-defined]
+    assert "hold" in shown
+    assert "is not shown to be better" in shown
+    assert "<b>" not in shown, "names of others are escaped"

@@ -27,7 +27,7 @@ from simulator.page.blocks import (
     plain,
 )
 from simulator.page.terminal import show
-from simulator.page.words import interval, percent, whole
+from simulator.page.words import interval, percent, title, whole
 
 if TYPE_CHECKING:
     from simulator.stats.audit import Audit, AuditedAnalysis, Planted
@@ -206,6 +206,8 @@ def blocks(result: Audit) -> Iterator[Block]:
     is_whole = any(row.default for row in result.rows)
     if result.rows:
         yield from _tests(result, is_whole)
+    for why, names in result.left_out.items():
+        yield Words(f"Not audited: {', '.join(map(title, names))}: {why}.")
     if result.methods:
         yield Heading("The verdict on methods")
         yield from of_methods(result.methods)

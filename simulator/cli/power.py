@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import FILE, SOURCE
+from simulator.cli.options import ALTERNATIVE, FILE, LEVEL, METRIC_FILE, SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import Block, Cell, Heading, Table, Words, columns, plain
 from simulator.page.terminal import show
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from simulator.log.metrics import Metric
     from simulator.stats.allocation import Costs, MethodPlan
     from simulator.stats.decision import PlannedTest
-    from simulator.stats.power import Pilot
+    from simulator.stats.intervals import Side
+    from simulator.stats.power import DaysNeeded, Pilot
+    from simulator.stats.rule import Rule
     from simulator.stats.tests import Correction
     from simulator.stats.units import UnitTable, UserDays
 
@@ -63,18 +65,32 @@ class Wish:
     simulate: int
     control: str | None
     comparisons: int | None
+    rule: Rule
+    ratio: Mapping[str, float] | None = None
     correction: Correction = "holm"
     planned: PlannedTest | None = None
 
+    @property
+    def side(self) -> Side:
+        """On which side the planned test looks; by hand on that of the lift."""
+        if self.planned is not None:
+            return self.planned.side
+        if self.rule.alternative == "two-sided":
+            return "two-sided"
+        return "less" if self.lift is not None and self.lift < 0 else "greater"
+
     def level(self, comparisons: int = 1) -> float:
         """Level of the two-sided test of one true difference among the comparisons that are asked
-        for, or that is planned for the metric, or of so many.
+        for, or that is planned for the metric, or of so many; of a one-sided test that of which it
+        is one side.
         """
+        from simulator.stats.intervals import two_sided
         from simulator.stats.tests import level_of_one
 
         if self.planned is not None and not self.comparisons:
             return self.planned.level
-        return 1.0 - level_of_one(self.comparisons or comparisons, self.correction)
+        alpha = level_of_one(self.comparisons or comparisons, self.correction, self.rule.alpha)
+        return two_sided(1.0 - alpha, self.side)
 
 
 @click.command()
@@ -82,6 +98,7 @@ class Wish:
 @click.option(
     "--metric", "metrics", multiple=True, help="Metric; repeatable; all of the source if left out."
 )
+@METRIC_FILE
 @click.option(
     "--lift",
     type=Percent(),
@@ -125,10 +142,22 @@ class Wish:
 )
 @click.option(
     "--correction",
-    type=click.Choice(["holm", "hochberg", "bh", "none"]),
+    type=click.Choice(["holm", "bonferroni", "hochberg", "bh", "dunnett", "none"]),
     default="holm",
     show_default=True,
-    help="Of p, as in the report.",
+    help="Of p, as in the report; dunnett is planned as bonferroni, which needs a few more users.",
+)
+@LEVEL
+@ALTERNATIVE
+@click.option(
+    "--ratio",
+    "ratios",
+    multiple=True,
+    metavar="ARM=9",
+    help=(
+        "Users meant for an arm of a split, as in `abtest report`; by default as many for each. By"
+        " hand arms are called control and treatment. Twins are in every arm."
+    ),
 )
 @click.option(
     "--success",
@@ -218,10 +247,15 @@ def power(
     abtest power --mean 7500 --sd 6000 --lift 0.5% --comparisons 9
     abtest power users.csv --control A --success revenue --guardrail latency=2% --lift 1%
     abtest power runs/pilot --replay --policy explore:policy=itemknn --width 2%
+    abtest power users.csv --control A --metrics metrics.yaml --level 99% --alternative better
+    abtest power users.csv --control A --lift 1% --ratio A=9 --ratio B=1
     """
     from simulator.cli.pilot import ExplorationWish, exploration
     from simulator.log.files import write_text
+    from simulator.report import ReportError
+    from simulator.report.user_table import weight
     from simulator.run.progress import board
+    from simulator.stats.rule import Rule
 
     names = [name for name in ExplorationWish.__dataclass_fields__ if name != "control"]
     explored = {name: options.pop(name) for name in names}
@@ -237,17 +271,28 @@ def power(
                 say(write_text(out, json.dumps(found, indent=1) + "\n"))
         return
     roles = {name: options.pop(name) for name in ("successes", "guardrails", "directions")}
-    asked = (name for name in Wish.__dataclass_fields__ if name != "planned")
-    wish = Wish(**{name: options.pop(name) for name in asked})
+    metric_file, ratios = options.pop("metric_file"), options.pop("ratios")
     seconds = {name: options.pop(name) for name in ("fit_seconds", "user_day_seconds")}
+    rule = Rule(options.pop("level"), options.pop("alternative"))
+    kept = ("planned", "rule", "ratio")
+    asked = {n: options.pop(n) for n in Wish.__dataclass_fields__ if n not in kept}
     with failures():
+        wish = Wish(**asked, rule=rule, ratio=dict(map(weight, ratios)) or None)
         methods: dict[str, MethodPlan] = {}
+        left_out: dict[str, list[str]] = {}
         with board() as progress:
             if source is None:
+                if metric_file is not None:
+                    raise ReportError(f"--metrics {metric_file}: for tables; name one, too")
                 plans = [_by_hand(wish, **options)]
             else:
-                plans = list(_from(source, wish, options, seconds, roles, methods, progress))
-        show(blocks(plans, wish, methods))
+                progress("read", 0, 1, {})
+                read = _read(source, wish.control, metric_file)
+                progress("read", 1, 1, {})
+                plans = list(
+                    _from(source, read, wish, options, seconds, roles, methods, left_out, progress)
+                )
+        show(blocks(plans, wish, methods, left_out))
         if picture is not None:
             say(write_text(picture, _picture(plans, methods)))
         if out is not None:
@@ -258,14 +303,19 @@ def _by_hand(
     wish: Wish, mean: float | None, sd: float | None, **more: float | None
 ) -> dict[str, Any]:
     """A plan from the figures of the command line."""
-    from simulator.stats.power import Pilot, PowerError, imagined
+    from simulator.stats.power import Arms, Pilot, PowerError, imagined
 
     if mean is None or sd is None or wish.lift is None:
         raise PowerError(
             "give a run, log or table, or the figures by hand: --mean, --sd and --lift"
         )
     pilot = Pilot(
-        (wish.metrics or ("metric",))[0], mean, sd, more["sd_difference"], more["correlation"]
+        (wish.metrics or ("metric",))[0],
+        mean,
+        sd,
+        more["sd_difference"],
+        more["correlation"],
+        arms=Arms.of(("control", "treatment"), "control", "treatment", wish.ratio),
     )
     return _plan(
         pilot, wish.lift, wish, wish.comparisons or 1, imagined(pilot) if wish.simulate else None
@@ -274,15 +324,17 @@ def _by_hand(
 
 def _from(
     source: Path,
+    read: tuple[UserDays | None, UnitTable, str],
     wish: Wish,
     hand: Mapping[str, float | None],
     seconds: Mapping[str, float | None],
     roles: Mapping[str, Sequence[str]],
     methods: dict[str, MethodPlan],
+    left_out: dict[str, list[str]],
     progress: Progress,
 ) -> Iterator[dict[str, Any]]:
     """A plan for each metric of each treatment arm of a run, log or table; those of the methods
-    come into `methods`.
+    come into `methods`, and by reason what is not planned into `left_out`.
 
     Each is planned for the test that the decision makes of the metric (`decision.planned_tests`).
     """
@@ -298,26 +350,29 @@ def _from(
         raise powers.PowerError(
             f"{', '.join(given)} cannot be given with {source}: its own figures are used"
         )
-    progress("read", 0, 1, {})
-    days, table, control = _read(source, wish.control)
-    progress("read", 1, 1, {})
+    days, table, control = read
     treatments = [arm for arm in table.arms if arm != control]
     metrics = {
         name: metric
         for name, metric in _with_roles(table, roles).items()
         if name in table.numerators
     }
-    planned = planned_tests(metrics, len(treatments), wish.correction, wish.target)
-    names = wish.metrics or tuple(table.numerators)
+    planned = planned_tests(metrics, len(treatments), wish.correction, wish.target, wish.rule)
+    names = wish.metrics or tuple(table.metrics)
     pairs = [(arm, name) for arm in treatments for name in names]
     for done, (other, name) in enumerate(pairs):
         progress("plan", done, len(pairs), {})
         try:
             pilot = powers.pilot(table, name, control, other)
-        except powers.PowerError:
+        except powers.PowerError as error:
             if wish.metrics:
                 raise
+            who, _, reason = str(error).partition(": ")
+            of_reason = left_out.setdefault(reason, [])
+            if who not in of_reason:
+                of_reason.append(who)
             continue
+        pilot = replace(pilot, arms=powers.Arms.of(table.arms, control, other, wish.ratio))
         why, costs = _methods(source, days, (control, other), seconds)
         worlds = {} if costs is None else _between_worlds(source, other)
         test = planned[name]
@@ -325,6 +380,9 @@ def _from(
         if test.margin is not None:
             absolute = isinstance(test.margin, Absolute)
             lift = test.margin / abs(pilot.mean) if absolute else test.margin
+        elif test.side != "two-sided":
+            # A one-sided test asks for lifts of one sign only: `--lift` says how large.
+            lift = abs(lift) if test.side == "greater" else -abs(lift)
         here = replace(wish, users=wish.users or table.n_units, planned=test)
         if not wish.comparisons:
             here = replace(here, target=test.power)
@@ -337,8 +395,12 @@ def _from(
             powers.population(table, name, control, other) if wish.simulate else None,
         )
         plan |= {"arm": other, "role": test.role, "margin": test.margin}
-        if days is not None and days.switched is None:
-            plan["days"] = _days(days, name, (control, other), lift, here, comparisons)
+        if days is not None:
+            why_no_days = powers.without_duration(days, name)
+            if why_no_days:
+                plan["without_days"] = why_no_days
+            else:
+                plan["days"] = _days(days, name, (control, other), pilot, lift, here, comparisons)
         if why is not None:
             plan["methods"] = why
         if days is not None and costs is not None:
@@ -428,11 +490,14 @@ def _picture(plans: Sequence[Mapping[str, Any]], methods: Mapping[str, MethodPla
     return drawn(methods, {_of(plan): plan["lift"] for plan in plans})
 
 
-def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable, str]:
+def _read(
+    source: Path, control: str | None, metric_file: Path | None
+) -> tuple[UserDays | None, UnitTable, str]:
     from simulator.log.files import looked_up
     from simulator.log.workspace import Workspace
     from simulator.report import ReportError, find
     from simulator.report import user_table as tables
+    from simulator.report.metric_file import read_metrics
     from simulator.report.sentences import uses
     from simulator.stats import frames, units
 
@@ -443,11 +508,18 @@ def _read(source: Path, control: str | None) -> tuple[UserDays | None, UnitTable
             " per-user table"
         )
     if not tables.is_log(source):
+        columns, entries = ({}, {}) if metric_file is None else read_metrics(metric_file)
         with tables.of(source):
-            table = frames.from_frame(tables.read(source))
+            table = frames.from_frame(
+                tables.read(source), metrics=columns or None, entries=entries or None
+            )
         for line in uses(table.columns):
             say(line)
         return None, table, tables.named(table, control)
+    if metric_file is not None:
+        raise ReportError(
+            f"--metrics: for tables; {source} is a log, whose scenario declares its metrics"
+        )
     log, home = find(source)
     days = units.read(log).in_order(Workspace(home).declared_arms)
     name = control or log.metadata.control or days.arms[0]
@@ -475,14 +547,22 @@ def _plan(
         "comparisons": comparisons,
         "correction": wish.correction,
         "level": level,
+        "side": wish.side,
         "designs": {},
     }
+    is_one_sided = wish.side != "two-sided"
     for design in pilot.designs:
         need = powers.users_needed(pilot, lift, design, wish.target, level)
         known = math.isfinite(need)
         drawn = (
             powers.curve(
-                pilot, lift, design, level=level, population=population, repetitions=wish.simulate
+                pilot,
+                lift,
+                design,
+                level=level,
+                population=population,
+                repetitions=wish.simulate,
+                one_sided=is_one_sided,
             )
             if known
             else None
@@ -517,39 +597,45 @@ def _ends(need: float, log_error: float | None) -> tuple[float, float] | None:
 
 
 def _days(
-    days: UserDays, metric: str, arms: tuple[str, str], lift: float, wish: Wish, comparisons: int
-) -> dict[str, float | None]:
-    """Days needed with the wished number of users, twins and split; None where no number of days
-    suffices or nothing can be said.
-
-    Where nothing lasts but noise, a component is 0 by chance. A split needs at least what twins
-    need, since (t - c)^2 <= 2 (t^2 + c^2): so its components are no less than theirs.
+    days: UserDays,
+    metric: str,
+    arms: tuple[str, str],
+    pilot: Pilot,
+    lift: float,
+    wish: Wish,
+    comparisons: int,
+) -> dict[str, dict[str, float | None]]:
+    """Days needed with the wished number of users, twins and split, with their 95% interval; None
+    where no number of days suffices.
     """
     from simulator.stats import power as powers
 
-    found: dict[str, float | None] = {}
-    designs: dict[str, str | None] = (
-        {"paired": arms[1], "split": None} if days.assigned is None else {"split": None}
-    )
-    of_twins = powers.Days(0.0, 0.0)
-    for design, treatment in designs.items():
-        parts = powers.days_components(days, metric, arms[0], treatment)
-        if parts is not None and wish.users is not None:
-            parts = of_twins = parts.at_least(of_twins)
-            need = parts.needed(wish.users, lift, wish.target, wish.level(comparisons))
-            found[design] = need if math.isfinite(need) else None
-    return found
+    assert wish.users is not None
+    return {
+        design: _of_need(duration.needed(wish.users, lift, wish.target, wish.level(comparisons)))
+        for design, duration in powers.durations(days, metric, *arms, pilot.arms).items()
+    }
+
+
+def _of_need(need: DaysNeeded) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in asdict(need).items()}
 
 
 def blocks(
-    plans: Sequence[Mapping[str, Any]], wish: Wish, methods: Mapping[str, MethodPlan]
+    plans: Sequence[Mapping[str, Any]],
+    wish: Wish,
+    methods: Mapping[str, MethodPlan],
+    left_out: Mapping[str, Sequence[str]],
 ) -> Iterator[Block]:
     """The plans for a terminal."""
     from simulator.report import allocations
     from simulator.stats.allocation import Requirement
 
     target = wish.target
-    users = "Users are users in all; a twin pair is one user."
+    users = "Users are users in all, of every arm; a twin pair is one user."
+    if wish.ratio is not None:
+        shares = ", ".join(f"{arm} {number(share)}" for arm, share in wish.ratio.items())
+        users += f" Splits divide them by {shares}."
     if any(plan.get("role", "exploratory") != "exploratory" for plan in plans):
         yield Words(
             "Each metric is planned for the test that the decision makes of it, with the power that"
@@ -590,10 +676,9 @@ def blocks(
             heads = columns("simulated", "users", "power", "95% interval")
             yield Table("Simulated power", heads, simulated)
         for design, need in plan.get("days", {}).items():
-            days = "no number of days is enough, users differ too much"
-            if need is not None:
-                days = f"{whole(need)} {'day' if need == 1 else 'days'}"
-            yield Words(f"{design} with {whole(plan['users'])} users: {days}")
+            yield Words(f"{design} with {whole(plan['users'])} users: {_days_in_words(need)}")
+        if plan.get("without_days"):
+            yield Words(f"Days are not planned: {plan['without_days']}.", note=True)
         of_methods = methods.get(_of(plan))
         if of_methods is not None:
             goal = Requirement(plan["lift"], plan["target"], plan["level"])
@@ -610,6 +695,27 @@ def blocks(
                 f"To see the paper's {percent(plan['lift'])} {title(plan['metric']).lower()} you"
                 f" would need {needs} users."
             )
+
+    for why, names in left_out.items():
+        yield Words(f"Not planned: {', '.join(map(title, names))}: {why}.")
+
+
+def _days_in_words(need: Mapping[str, float | None]) -> str:
+    """Days with their interval."""
+    never = "no number of days is enough"
+    low, high = (need[end] for end in ("low", "high"))
+    if need["days"] is None:
+        if low is None:
+            return f"{never}, users differ too much"
+        return f"{never} ({_some_days(low)}, at least), users differ too much"
+    between = f"{whole(low or 1)} to {whole(high)}"
+    if high is None:
+        between = f"{whole(low or 1)}, or {never}"
+    return f"{_some_days(need['days'])} ({between})"
+
+
+def _some_days(days: float) -> str:
+    return f"{whole(days)} {'day' if days == 1 else 'days'}"
 
 
 def _needs(plan: Mapping[str, Any]) -> Table:
@@ -639,20 +745,42 @@ def _needs(plan: Mapping[str, Any]) -> Table:
 
 def _rule(plans: Sequence[Mapping[str, Any]]) -> str:
     """The test that is planned for, as the verdict of a report makes it."""
-    if not plans or plans[0]["comparisons"] == 1 or plans[0]["correction"] == "none":
-        return "Two-sided test at 5%"
+    if not plans:
+        return "No test is planned"
     one = plans[0]
-    names = {"holm": "Holm", "hochberg": "Hochberg", "bh": "Benjamini-Hochberg"}
+    sides = {plan["side"] == "two-sided" for plan in plans}
+    test = {True: "Two-sided test", False: "One-sided test"}[sides.pop()]
+    if sides:
+        test = "One-sided tests (two-sided of metrics whose direction is not known)"
+    test = f"{test} at {100 * _alpha(one):.3g}%"
+    if one["comparisons"] == 1 or one["correction"] == "none":
+        return test
+    names = {
+        "holm": "Holm",
+        "bonferroni": "Bonferroni",
+        "hochberg": "Hochberg",
+        "bh": "Benjamini-Hochberg",
+        "dunnett": "Dunnett (planned as Bonferroni)",
+    }
     return (
-        f"Two-sided test at 5% after {names[one['correction']]} over {one['comparisons']}"
+        f"{test} after {names[one['correction']]} over {one['comparisons']}"
         " comparisons (--comparisons)"
     )
 
 
+def _alpha(plan: Mapping[str, Any]) -> float:
+    """The error of the whole family, from the level of one test of it."""
+    one = (1.0 - plan["level"]) / (1.0 if plan["side"] == "two-sided" else 2.0)
+    return float(one * (1 if plan["correction"] == "none" else plan["comparisons"]))
+
+
 def _test_of(plan: Mapping[str, Any]) -> str:
     """The test of a metric with a role."""
+    one_side = percent((1 - plan["level"]) / 2, 1, sign=False)
     if plan.get("margin") is not None:
-        return f"one-sided at {percent((1 - plan['level']) / 2, 1, sign=False)} against its margin"
+        return f"one-sided at {one_side} against its margin"
+    if plan["side"] != "two-sided":
+        return f"one-sided at {one_side}"
     return f"two-sided at {percent(1 - plan['level'], 1, sign=False)}"
 
 

@@ -16,7 +16,7 @@ from simulator.report.content import Content
 from simulator.report.drawn import flips
 from simulator.report.sections import first_screen
 from simulator.report.sections.decision_errors import error_gates
-from simulator.report.sections.several_arms import chance_words, winners_on
+from simulator.report.sections.several_arms import chance_words, level_of, winners_on
 from simulator.report.sections.supply_side import sentences
 from simulator.report.sentences import (
     AGREEMENTS,
@@ -119,7 +119,7 @@ def _winners(content: Content) -> Iterator[Block]:
         Column("best"),
         Column("of the arms"),
         Column("lift", number=True),
-        Column("95% interval", number=True),
+        Column(f"{level_of(rows)} interval", number=True),
         Column("is best", number=True),
         Column("regret", number=True),
         Column("top two", number=True),

@@ -66,6 +66,7 @@ from simulator.stats.methods import MethodLift, method_lifts, method_margins, un
 from simulator.stats.predictions import with_predictions, without_predictions
 from simulator.stats.priors import Prior
 from simulator.stats.replication import Components
+from simulator.stats.rule import Rule
 from simulator.stats.tests import level_of_one
 from simulator.stats.units import TableError, Unit, UnitTable, UserDays
 from simulator.stats.verdict import FAMILIES, FAMILY, FAMILY_OF_ROLES, Lift, correction_in
@@ -210,7 +211,7 @@ def gather(
         verdicts=verdicts(rows, who.control, sums.metrics, supply_rows, every),
         headlines=headlines(rows, who, unit, sums.metrics),
         methods=methods,
-        winners=_winners(sums, who, unit, known_priors(priors, sums.metrics)),
+        winners=_winners(sums, who, unit, known_priors(priors, sums.metrics), choices.rule),
         metrics=described(sums.metrics, adjusted),
         adjusted=tuple(sorted(adjusted)),
         family=family_of(every),
@@ -347,7 +348,7 @@ def gather_table(
         verdicts=verdicts(rows, control, table.metrics),
         headlines=headlines(rows, who, "user", table.metrics),
         winners=tuple(
-            winners.of_models(table, control, known_priors(priors, table.metrics), adjusted)
+            winners.of_models(table, control, known_priors(priors, table.metrics), adjusted, rule)
         ),
         metrics=described(table.metrics, adjusted),
         family=family_of(table.metrics),
@@ -647,13 +648,13 @@ def _methods(
 
 
 def _winners(
-    sums: UserDays, who: Comparison, unit: Unit, priors: Mapping[str, Prior]
+    sums: UserDays, who: Comparison, unit: Unit, priors: Mapping[str, Prior], rule: Rule
 ) -> tuple[Winner, ...]:
     """The best of several arms, of the models and of the methods, where there are fits to tell."""
-    of_models = winners.of_models(sums.by(unit), who.control, priors)
+    of_models = winners.of_models(sums.by(unit), who.control, priors, rule=rule)
     if max(sums.fits, default=1) == 1:
         return tuple(of_models)
-    return (*of_models, *winners.of_methods(sums, who.control, priors, unit))
+    return (*of_models, *winners.of_methods(sums, who.control, priors, unit, rule))
 
 
 def _declared_priors(scenario: Mapping[str, Any]) -> dict[str, Prior]:

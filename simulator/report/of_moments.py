@@ -131,6 +131,7 @@ def gather_moments(
                 table.arms,
                 control,
                 priors=known_priors(priors, metrics),
+                rule=choices.rule,
             )
         ),
         metrics=described(metrics, {name: tuple(own) for name, own in table.covariates.items()}),

@@ -24,6 +24,7 @@ from simulator.page.words import (
     whole,
 )
 from simulator.stats.adjustment import MISSING
+from simulator.stats.tests import Correction
 from simulator.stats.verdict import FAMILIES, Family, correction_in
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ UNTESTED = {
 def _missing(reason: Reason, unit: str) -> str:
     """What would show what was not shown."""
     if unit in ("item", "author"):
-        return f"by as many {unit}s as the catalogue has"
+        return f"and more users or fits would not show it: its units are the catalogue's {unit}s"
     ways = []
     if is_defined(reason.users):
         ways.append(f"{whole(reason.users)} more {unit}s")
@@ -530,11 +531,14 @@ def corrected(content: Content) -> str:
     roles = {note.role for note in content.metrics.values()}
     if roles <= {"exploratory"} or chosen == "none":
         return CORRECTIONS[chosen].format(content.family, alpha=alpha)
-    corrections = []
+    families: dict[Correction, list[str]] = {}
     for family, what in FAMILY_WORDS.items():
         if any(FAMILIES[role] == family for role in roles):
-            own = CORRECTIONS[correction_in(family, chosen)]
-            corrections.append(own.format(what, alpha=alpha))
+            families.setdefault(correction_in(family, chosen), []).append(what)
+    corrections = []
+    for own, whats in families.items():
+        over = listed(whats) if len(whats) == 1 else f"{listed(whats)}, each by themselves"
+        corrections.append(CORRECTIONS[own].format(over, alpha=alpha))
     return f"{'; '.join(corrections)} (a family: {content.family})"
 
 

@@ -177,19 +177,22 @@ def decide(
             `quality`).
 
     Returns:
-        The decision on each arm with its reasons and a sentence; None where no metric is a success.
+        The decision on each arm with its reasons and a sentence, which a notebook shows as a table;
+        None where no metric is a success.
 
     Raises:
         TableError, ReportError: as `lifts`; a guardrail of a metric whose direction is not known.
         MetricError: a role of no metric, or one without a direction.
     """
+    from simulator.report.notebook import ShownDecision
     from simulator.report.sentences import in_words
 
     table = from_frame(frame, **columns)
     if columns.get("predictors") is not None:
         table = with_predictions(table)
     rows, answers, known = decision.evidence(table, named(table, control), margins, choices)
-    return in_words(decision.decide(rows, answers, known), rows, answers)
+    said = in_words(decision.decide(rows, answers, known), rows, answers)
+    return None if said is None else ShownDecision(said.on, said.arms)
 
 
 def winners(
@@ -197,6 +200,7 @@ def winners(
     *,
     control: str | None = None,
     priors: Mapping[str, Prior] | None = None,
+    choices: Choices | None = None,
     **columns: Any,
 ) -> pd.DataFrame:
     """Of several treatment arms the best in each metric, corrected for having been chosen, and what
@@ -206,13 +210,14 @@ def winners(
         frame: as `lifts`.
         control: as `lifts`.
         priors: by metric, what earlier tests say of its lift.
+        choices: level and alternative of the interval.
         columns: as `write`.
 
     Returns:
         One row for each metric whose direction is known, and arm: `metric`, `arm`, `lift`; `best`,
         the probability that it is the best of all, and `regret`, the lift that is lost on average
         by taking it; `shrunk`, `shrunk_low`, `shrunk_high` with a prior; of the treatment that came
-        first `estimate`, `low` and `high`, its corrected lift with the 95% interval, NaN for
+        first `estimate`, `low` and `high`, its corrected lift with the interval, NaN for
         others; `top_two_best`, of the metric. Empty with one treatment arm.
 
     Raises:
@@ -221,7 +226,8 @@ def winners(
     import pandas as pd
 
     table = from_frame(frame, **columns)
-    found = races.of_models(table, named(table, control), priors, pre_periods(table))
+    rule = (choices or Choices()).rule
+    found = races.of_models(table, named(table, control), priors, pre_periods(table), rule)
     rows = []
     for one in found:
         for chance in one.arms:

@@ -158,6 +158,7 @@ class Audit:
         rows, planted, wrong, looking, methods, decisions: what was counted.
         without_methods: why nothing was counted of the verdict on methods; "" where it was, and
             where it was not asked for.
+        left_out: by reason, metrics whose tests are not counted.
     """
 
     control: str
@@ -170,6 +171,7 @@ class Audit:
     methods: tuple[AuditedMethods, ...] = ()
     decisions: tuple[AuditedDecision, ...] = ()
     without_methods: str = ""
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -316,6 +318,15 @@ def audit(
     treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
     names = [m for m, one in days.metrics.items() if m not in days.missing and not one.is_figure]
     both = [outcomes(days, control, arm, m) for arm in treatments for m in names]
+    left_out = {
+        "a quantile or a figure of choice": tuple(
+            m for m, one in days.metrics.items() if one.is_figure
+        ),
+        "no data": tuple(m for m in days.missing if not days.metrics[m].is_figure),
+        "no relative lift, for the control's mean is 0": tuple(
+            dict.fromkeys(o.metric for o in both if not np.isfinite(o.lift))
+        ),
+    }
     both = [o for o in both if np.isfinite(o.lift)]
     rows: list[AuditedAnalysis] = []
     planted: list[Planted] = []
@@ -358,7 +369,8 @@ def audit(
     wrong = () if analyses else wrong_analyses(days, control, repetitions, seed)
     looks = () if analyses else looking(days, control, repetitions, seed)
     found = tuple(rows), tuple(planted), wrong, looks, methods, decided, without_methods
-    return Audit(control, repetitions, days.n_users, *found)
+    said = {why: names for why, names in left_out.items() if names and counted}
+    return Audit(control, repetitions, days.n_users, *found, said)
 
 
 PLANTS = ("paired t, Fieller", "Welch t, Fieller")

@@ -33,8 +33,10 @@ from simulator.log.metrics import Metric, MetricRole
 from simulator.stats import margins as bounds
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.choices import Choices
+from simulator.stats.intervals import Side, two_sided
 from simulator.stats.margins import Margin, Margins
 from simulator.stats.replication import Components
+from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.tests import Correction, level_of_one
 from simulator.stats.units import UnitTable
 from simulator.stats.verdict import FAMILIES, POWER, Lift, correction_in, lifts, noncentrality
@@ -144,6 +146,7 @@ class PlannedTest:
         power: with which it must be found, for the decision to find all with the wished power.
         tests: how many are corrected together; 1 of a guardrail.
         margin: that a guardrail must be shown not to lose; None of other roles.
+        side: of which differences the test asks; a guardrail's margin is one-sided always.
     """
 
     role: MetricRole
@@ -151,6 +154,7 @@ class PlannedTest:
     power: float
     tests: int
     margin: float | None = None
+    side: Side = "two-sided"
 
 
 def planned_tests(
@@ -158,9 +162,11 @@ def planned_tests(
     treatments: int,
     correction: Correction = "holm",
     power: float = POWER,
+    rule: Rule = STANDARD,
 ) -> dict[str, PlannedTest]:
     """The test of each of the metrics against `treatments` other arms, by the families and the
-    power of the rule (`verdict.FAMILIES`, `power_of_each`).
+    power of the decision (`verdict.FAMILIES`, `power_of_each`), at the level and side of the rule.
+    Dunnett's correction is planned as Bonferroni's: its own level is a little less strict.
     """
     has_success = any(metric.role == "success" for metric in metrics.values())
     guardrails = sum(metric.role == "guardrail" for metric in metrics.values())
@@ -169,13 +175,15 @@ def planned_tests(
     for name, metric in metrics.items():
         family = FAMILIES[metric.role]
         tests = treatments * sum(FAMILIES[one.role] == family for one in metrics.values())
-        level = 1.0 - level_of_one(tests, correction_in(family, correction))
+        level = 1.0 - level_of_one(tests, correction_in(family, correction), rule.alpha)
         if metric.role == "guardrail":
-            shown = 1.0 - 2.0 * bounds.LEVEL
-            planned[name] = PlannedTest("guardrail", shown, each, 1, metric.margin)
+            shown, side = bounds.shown(rule.alpha), bounds.side(metric)
+            planned[name] = PlannedTest("guardrail", shown, each, 1, metric.margin, side)
         else:
-            needed = each if metric.role == "success" else power
-            planned[name] = PlannedTest(metric.role, level, needed, tests)
+            needed, side = each if metric.role == "success" else power, rule.side(metric)
+            planned[name] = PlannedTest(
+                metric.role, two_sided(level, side), needed, tests, side=side
+            )
     return planned
 
 

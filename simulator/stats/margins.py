@@ -23,7 +23,7 @@ from simulator.log.metrics import (
 )
 from simulator.stats import intervals
 from simulator.stats.contrasts import Further, TableMoments
-from simulator.stats.intervals import quantile
+from simulator.stats.intervals import Side, quantile
 from simulator.stats.moments import Moments
 from simulator.stats.tests import adjust
 from simulator.stats.units import TableError, UnitTable
@@ -40,6 +40,11 @@ def shown(alpha: float) -> float:
     from its two ends.
     """
     return 1.0 - 2.0 * alpha
+
+
+def side(metric: Metric) -> Side:
+    """On which side of its margin a guardrail must be shown to be."""
+    return "greater" if metric.higher_is_better else "less"
 
 
 def one_sided(m: Moments, bound: float, *, above: bool, alpha: float = LEVEL) -> float:

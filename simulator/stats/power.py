@@ -4,8 +4,9 @@ formula and by simulation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -13,12 +14,14 @@ import numpy as np
 
 from policies.products import matmul
 from simulator.stats import tests
+from simulator.stats.adjustment import pre_periods
+from simulator.stats.checks import intended
 from simulator.stats.contrasts import values
-from simulator.stats.intervals import quantile
-from simulator.stats.moments import Floats
+from simulator.stats.intervals import Side, quantile
+from simulator.stats.moments import Floats, linearised
 from simulator.stats.quadrature import legendre
 from simulator.stats.randomise import Outcomes, Pair, Rate, draws, paired_pair, split_pair
-from simulator.stats.units import TableError, UnitTable, UserDays
+from simulator.stats.units import UnitTable, UserDays
 from simulator.stats.verdict import noncentrality
 
 PlanName = Literal["paired", "split", "cuped"]
@@ -42,6 +45,51 @@ class PowerError(ValueError):
 
 
 @dataclass(frozen=True)
+class Arms:
+    """How a test divides its users, where each is in one arm: the shares, of all users of all arms,
+    that are in the two arms which are compared.
+    """
+
+    control: float = 0.5
+    treatment: float = 0.5
+
+    @classmethod
+    def of(
+        cls, arms: Sequence[str], control: str, treatment: str, ratio: Mapping[str, float] | None
+    ) -> Arms:
+        """Two of a test's `arms`, of which each has users by `ratio`, up to a common factor; equal
+        ones if left out.
+
+        Raises:
+            TableError: a ratio that is not one positive number for each arm.
+        """
+        shares = intended(arms, ratio) or [1.0 / len(arms)] * len(arms)
+        return cls(shares[arms.index(control)], shares[arms.index(treatment)])
+
+    @property
+    def factor(self) -> float:
+        """The variance of the difference is this times that of a user, over all users."""
+        return 1.0 / self.control + 1.0 / self.treatment
+
+    @property
+    def step(self) -> int:
+        """Equal arms are filled evenly: users come in multiples of their number."""
+        return round(1.0 / self.control) if self.control == self.treatment else 1
+
+    def df(self, n: float) -> float:
+        """Welch's degrees of freedom of `n` users in all, whose variance is the same in both arms;
+        n - 2 of two equal arms.
+        """
+        first, second = n * self.control, n * self.treatment
+        if first == second:
+            return first + second - 2.0
+        if min(first, second) <= 1.0:
+            return 0.0
+        parts = 1.0 / (first**2 * (first - 1.0)) + 1.0 / (second**2 * (second - 1.0))
+        return (1.0 / first + 1.0 / second) ** 2 / parts
+
+
+@dataclass(frozen=True)
 class Pilot:
     """What is known of a metric before a test is planned.
 
@@ -51,10 +99,12 @@ class Pilot:
         sd: standard deviation of one user's (linearised) value.
         sd_difference: standard deviation of the difference between a user's twins, or None where
             nobody had twins or they never differ.
-        correlation: of a user's value with the pre-period, or None where there is none.
+        correlation: of a user's value with the pre-period (of several columns the multiple one), or
+            None where there is none.
         n_users: users that these come from; 0 for figures given by hand.
         log_errors: by design, the standard error of the logarithm of the users that a lift needs,
             from what the pilot's own users leave uncertain; empty for figures given by hand.
+        arms: how users are divided in the test that is planned.
     """
 
     metric: str
@@ -64,6 +114,7 @@ class Pilot:
     correlation: float | None = None
     n_users: int = 0
     log_errors: Mapping[PlanName, float] = field(default_factory=dict)
+    arms: Arms = Arms()
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.mean) and self.mean != 0):
@@ -88,7 +139,7 @@ class Pilot:
 
     def relative_error(self, design: PlanName, n: float) -> float:
         """Standard error of the relative difference with `n` users in all: twins are one user,
-        splits have n / 2 in each of two arms.
+        splits divide them as `arms` says.
 
         Raises:
             PowerError: the design's variance is not known.
@@ -109,33 +160,42 @@ class Plan:
         spread: of a pilot: the standard error of the difference times sqrt(users in all); None
             where the pilot does not know it.
         without: what the pilot then lacks.
-        arms: the number of users comes in multiples of it.
-        estimated: means and slopes that are estimated, taken off the degrees of freedom.
+        divides: whether each user is in one arm.
+        slopes: that are estimated beside means, taken off the degrees of freedom.
         make: the samples that `simulate` tests.
     """
 
     words: str
     spread: Callable[[Pilot], float | None]
     without: str
-    arms: int
-    estimated: int
+    divides: bool
+    slopes: int
     make: Callable[[Outcomes, Floats, Floats], Pair]
 
-    def df(self, n: float) -> float:
+    def df(self, n: float, arms: Arms) -> float:
         """Degrees of freedom of the t test with `n` users in all, at least 1."""
-        return max(n - self.estimated, 1.0)
+        return max((arms.df(n) if self.divides else n - 1.0) - self.slopes, 1.0)
+
+    def step(self, arms: Arms) -> int:
+        """The number of users comes in multiples of it."""
+        return arms.step if self.divides else 1
 
 
-def _of_halves(p: Pilot) -> float:
-    """Two arms of n / 2 users: 2 sd."""
-    return 2.0 * p.sd
+def _of_split(p: Pilot) -> float:
+    """sd sqrt(1 / share + 1 / share), 2 sd of two halves; no less than twins have.
+
+    (t - c)^2 <= t^2 / a + c^2 / b for shares a + b <= 1 (Cauchy & Schwarz), so that twins need at
+    most the users of a split. Only the control's sd is known here, and where the treatment's is far
+    above it, the twins' difference says so.
+    """
+    return max(math.sqrt(p.arms.factor) * p.sd, p.sd_difference or 0.0)
 
 
-def _of_adjusted_halves(p: Pilot) -> float | None:
-    """2 sd sqrt(1 - r^2) (Deng et al., WSDM 2013, eq. 4)."""
+def _of_adjusted_split(p: Pilot) -> float | None:
+    """The same times sqrt(1 - r^2) (Deng et al., WSDM 2013, eq. 4)."""
     if p.correlation is None:
         return None
-    return float(2.0 * p.sd * np.sqrt(1.0 - p.correlation**2))
+    return math.sqrt(p.arms.factor * (1.0 - p.correlation**2)) * p.sd
 
 
 PLANS: dict[PlanName, Plan] = {
@@ -143,17 +203,17 @@ PLANS: dict[PlanName, Plan] = {
         "twins: every user in both arms",
         lambda p: p.sd_difference,
         "without twins the paired design's variance is not known",
-        arms=1,
-        estimated=1,
+        divides=False,
+        slopes=0,
         make=paired_pair,
     ),
-    "split": Plan("each user in one arm", _of_halves, "", arms=2, estimated=2, make=split_pair),
+    "split": Plan("each user in one arm", _of_split, "", divides=True, slopes=0, make=split_pair),
     "cuped": Plan(
         "each user in one arm, adjusted for the pre-period",
-        _of_adjusted_halves,
+        _of_adjusted_split,
         "without a pre-period the adjusted design's variance is not known",
-        arms=2,
-        estimated=3,
+        divides=True,
+        slopes=1,
         make=partial(split_pair, adjusted=True),
     ),
 }
@@ -168,28 +228,28 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
 
     Raises:
         TableError: no such arm, or no data.
-        PowerError: the metric is constant or has mean 0.
+        PowerError: the metric is constant or has mean 0, or is a quantile or a figure of choice.
     """
+    if metric not in table.metrics:
+        raise PowerError(f"{metric}: no such metric; there are {', '.join(table.metrics)}")
     if table.metrics[metric].is_figure:
-        raise PowerError(f"{metric}: tests are planned for means and ratios, and it is neither")
+        kind = "a figure of choice" if table.metrics[metric].quantile is None else "a quantile"
+        raise PowerError(f"{metric}: tests are planned for means and ratios; it is {kind}")
+    if metric not in table.numerators:
+        raise PowerError(f"{metric}: no data")
     other = treatment if treatment is not None else next(a for a in table.arms if a != control)
     base, answers = values(table, metric, control, other)
-    covariate = table.covariates.get(metric)
-    correlation = None
-    if covariate is not None:
-        own = covariate
-        if table.assigned is not None:
-            own = covariate[table.assigned == table.arm(control)]
-        if len(own) == len(base) and np.ptp(own) > 0 and np.ptp(base) > 0:
-            correlation = float(
-                np.clip(matmul(_standard(base), _standard(own)) / len(base), -0.999999, 0.999999)
-            )
+    own, correlation = _past(table, metric, control, base), None
+    if own is not None and np.ptp(base) > 0:
+        correlation = float(
+            np.clip(matmul(_standard(base), _standard(own)) / len(base), -0.999999, 0.999999)
+        )
     difference = float((answers - base).std(ddof=1)) if table.paired and len(base) > 1 else 0.0
     sd = float(base.std(ddof=1)) if len(base) > 1 else float("nan")
     away: dict[PlanName, Floats] = {"split": base - base.mean()} if sd > 0 else {}
     if difference:
         away["paired"] = answers - base - (answers - base).mean()
-    if correlation is not None and covariate is not None:
+    if correlation is not None and own is not None:
         away["cuped"] = _standard(base) - correlation * _standard(own)
     mean = float(base.mean()) if len(base) else float("nan")
     return Pilot(
@@ -203,6 +263,30 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     )
 
 
+def _past(table: UnitTable, metric: str, control: str, base: Floats) -> Floats | None:
+    """What the control's users `[n]` had before the test, as the verdict adjusts for it
+    (`adjustment.pre_periods`): one column, or of several the sum of them that is nearest to
+    their values `base`; None where there is none that varies.
+    """
+    declared = table.metrics[metric].covariates
+    names: Sequence[str] = pre_periods(table).get(metric, ())
+    if table.paired:
+        # Twins are not adjusted, but a split test of the same users would be.
+        names = [name for name in declared or () if name in table.covariates]
+        if declared is None and metric in table.covariates:
+            names = [metric]
+    columns = [np.asarray(table.covariates[name], dtype=np.float64) for name in names]
+    if table.assigned is not None:
+        columns = [column[table.assigned == table.arm(control)] for column in columns]
+    varied = [column for column in columns if len(column) == len(base) and np.ptp(column) > 0]
+    if len(varied) <= 1:
+        return varied[0] if varied else None
+    standard = np.stack([_standard(column) for column in varied], axis=1)
+    slopes = np.linalg.lstsq(standard, base - base.mean(), rcond=None)[0]
+    together = np.asarray(matmul(standard, slopes[:, None])[:, 0])
+    return together if np.ptp(together) > 0 else None
+
+
 def _log_error(residuals: Floats, values: Floats) -> float:
     """Standard error of log(variance / mean^2), to which the users that a lift needs are
     proportional: by the delta method, each user i adds r_i^2 / s^2 - 1 - 2 (z_i - m) / m over n.
@@ -212,29 +296,38 @@ def _log_error(residuals: Floats, values: Floats) -> float:
     return float(influence.std(ddof=1) / np.sqrt(len(values)))
 
 
-def power(p: Pilot, lift: float, n: int, design: PlanName, level: float = 0.95) -> float:
-    """The chance that a two-sided t test finds a true relative `lift` with `n` users in all.
+def power(
+    p: Pilot,
+    lift: float,
+    n: int,
+    design: PlanName,
+    level: float = 0.95,
+    *,
+    one_sided: bool = False,
+) -> float:
+    """The chance that a t test finds a true relative `lift` with `n` users in all.
 
     P(|T| > q) for noncentral T = (Z + shift) / S, by integrating over S = chi(df) / sqrt(df) (the
     distribution functions at hand are NaN far out): mean over S of Phi(shift - q S) + Phi(-shift -
-    q S).
+    q S). `one_sided`: of the one side of the test at `level` that the lift is on, P(T > q).
     """
     from scipy.special import chdtri, ndtr
 
-    df = PLANS[design].df(n)
+    df = PLANS[design].df(n, p.arms)
     q, shift = float(quantile(df, level)), abs(lift) / p.relative_error(design, n)
     node, weight = legendre(400)
     s = np.sqrt(chdtri(df, (1.0 + node) / 2.0) / df)
-    return float(
-        np.clip(matmul(weight / 2.0, ndtr(shift - q * s) + ndtr(-shift - q * s)), 0.0, 1.0)
-    )
+    found = ndtr(shift - q * s)
+    if not one_sided:
+        found = found + ndtr(-shift - q * s)
+    return float(np.clip(matmul(weight / 2.0, found), 0.0, 1.0))
 
 
 def detectable(
     p: Pilot, n: int, design: PlanName, target: float = 0.8, level: float = 0.95
 ) -> float:
     """The smallest relative lift that `n` users in all would show with power `target`."""
-    return noncentrality(PLANS[design].df(n), target, level) * p.relative_error(design, n)
+    return noncentrality(PLANS[design].df(n, p.arms), target, level) * p.relative_error(design, n)
 
 
 def users_needed(
@@ -259,70 +352,157 @@ def users_needed(
             low = middle
         else:
             high = middle
-    return float(high + high % PLANS[design].arms)
+    step = PLANS[design].step(p.arms)
+    return float(-(-high // step) * step)
+
+
+DRAWS = 1000
+"""Draws of what the pilot's users leave uncertain of a duration."""
 
 
 @dataclass(frozen=True)
-class Days:
-    """How the relative variance of a user's total falls with the length of a test: (between +
-    within / days) per user.
+class DaysNeeded:
+    """Days that a lift needs, with the 95% interval that the pilot's users leave open; inf where no
+    number of days is enough.
+    """
+
+    days: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How the relative variance of a difference falls with the length of a test.
+
+    A user's mean per day differs from that of others for good, and by the days that were looked at:
+    over d days the variance is spread (lasting + (1 - lasting) D / d). After the D days of the
+    pilot it is that of the pilot, so that users and days of a plan are told by one variance.
 
     Attributes:
-        between: squared relative spread of users (or of twins' lasting differences): more days do
-            not reduce it.
-        within: squared relative spread of one user's days.
+        spread: the squared `Pilot.relative_error` of one user `[1 + DRAWS]`: as measured, then as
+            it may be.
+        lasting: the share of it that more days do not reduce `[1 + DRAWS]`, in [0, 1].
+        days: D.
+        design: whose degrees of freedom are used.
+        arms: how users are divided.
     """
 
-    between: float
-    within: float
+    spread: Floats
+    lasting: Floats
+    days: int
+    design: PlanName
+    arms: Arms = Arms()
 
-    def at_least(self, other: Days) -> Days:
-        """These components, and no less than those of `other`."""
-        return Days(max(self.between, other.between), max(self.within, other.within))
+    def needed(self, n: int, lift: float, target: float = 0.8, level: float = 0.95) -> DaysNeeded:
+        """Days for `n` users in all to show `lift`."""
+        df = PLANS[self.design].df(n, self.arms)
+        room = (lift / noncentrality(df, target, level)) ** 2 * n / self.spread - self.lasting
+        with np.errstate(divide="ignore", invalid="ignore"):
+            days = np.where(room > 0, (1.0 - self.lasting) * self.days / room, np.inf)
+        # What needs exactly the pilot's days needs no further one by rounding.
+        whole = np.maximum(np.ceil(days - 1e-9 * np.minimum(days, 1e9)), 1.0)
+        low, high = np.quantile(whole[1:], [0.025, 0.975], method="inverted_cdf")
+        return DaysNeeded(float(whole[0]), float(low), float(high))
 
-    def needed(self, n: int, lift: float, target: float = 0.8, level: float = 0.95) -> float:
-        """Days for `n` users (twins, or both arms of a split counted by 4 / n already in the
-        components) to show `lift`; inf if never.
+    def at_least(self, other: Duration) -> Duration:
+        """The same, as far as it allows no less than `other` for any number of days: of a split,
+        that it needs what twins need.
+
+        Lasting part and the rest of `spread` are each no less than those of `other`; both can be
+        wherever `spread` is.
         """
-        room = (lift / noncentrality(max(n - 2.0, 1.0), target, level)) ** 2 * n - self.between
-        return float(np.ceil(self.within / room)) if room > 0 else float("inf")
+        ratio = np.minimum(other.spread / self.spread, 1.0)
+        least, most = other.lasting * ratio, 1.0 - (1.0 - other.lasting) * ratio
+        spread = np.maximum(self.spread, other.spread)
+        return replace(self, spread=spread, lasting=np.clip(self.lasting, least, most))
 
 
-def days_components(
-    days: UserDays, metric: str, control: str, treatment: str | None = None
-) -> Days | None:
-    """The two components, by one-way random-effects analysis of variance over users; None for ratio
-    metrics or fewer than two days.
-
-    Between = MS_users - MS_within over days (Searle, Casella & McCulloch, "Variance components",
-    1992, 3.5). With a `treatment` of a paired log: of the twins' differences; without: of a split
-    test's two arms (variances times 4, for n users in all).
-    """
+def without_duration(days: UserDays, metric: str) -> str:
+    """Why no days can be planned for a metric; "" where they can."""
     m = days.metrics[metric]
     if days.switched is not None:
-        raise TableError(
-            "how variance falls with days cannot be told from a switchback: its days belong to"
-            " different arms"
-        )
-    if (
-        m.denominator is not None
-        or m.numerator.days is not None
-        or days.days < 2
-        or metric in days.missing
+        return "days of a switchback belong to different arms"
+    if any(term.days is not None for term in m.terms):
+        return "what it counts of a day depends on other days"
+    return "the log has one day" if days.days < 2 else ""
+
+
+def durations(
+    days: UserDays, metric: str, control: str, treatment: str, arms: Arms = Arms()
+) -> dict[PlanName, Duration]:
+    """How the variances of twins (of a paired log) and of a split fall with days.
+
+    The lasting part by one-way random-effects analysis of variance over users, MS_users -
+    MS_within over days (Searle, Casella & McCulloch, "Variance components", 1992, 3.5), within what
+    is possible: it is no less than 0 and no more than the whole. A ratio is linearised. What the
+    pilot's users leave uncertain are draws of the means that all of it follows from (of values,
+    their squares, their variances within users), by their normal law.
+
+    Raises:
+        PowerError: nothing can be said (`without_duration`).
+    """
+    why = without_duration(days, metric)
+    if why:
+        raise PowerError(f"{metric}: days cannot be planned: {why}")
+    base = _by_days(days, metric, control)
+    sides = [base]
+    if days.assigned is None:
+        sides.append(_by_days(days, metric, treatment) - base)
+    columns = []
+    for side in sides:
+        mean = side.mean(axis=1)
+        columns += [mean, np.square(mean), side.var(axis=1, ddof=1)]
+    drawn = _drawn_means(np.stack(columns))
+    n = len(base)
+    found: dict[PlanName, Duration] = {}
+    designs: tuple[PlanName, ...] = ("split", "paired")
+    for design, of_side, factor in zip(
+        designs, np.split(drawn, len(sides)), (arms.factor, 1.0), strict=False
     ):
-        return None
-    cube = days.terms[m.numerator.name]
-    own = cube[days.arms.index(control)].astype(np.float64)
+        mean, square, within = of_side
+        variance = (square - mean**2) * n / (n - 1.0)
+        if not variance[0] > 0:
+            continue
+        # A draw far out may say that squares are negative.
+        variance = np.maximum(variance, LEAST_SHARE * variance[0])
+        lasting = np.clip(1.0 - within / days.days / variance, 0.0, 1.0)
+        spread = factor * variance / drawn[0] ** 2
+        found[design] = Duration(spread, lasting, days.days, design, arms)
+    if "paired" in found and "split" in found:
+        found["split"] = found["split"].at_least(found["paired"])
+    return {design: found[design] for design in PLANS if design in found}
+
+
+LEAST_SHARE = 1e-12
+"""Of the measured variance, what a drawn one is at least."""
+
+
+def _by_days(days: UserDays, metric: str, arm: str) -> Floats:
+    """What an arm's users had on each day `[n, D]`; of a ratio linearised, with the ratio as
+    mean.
+    """
+    place = days.arms.index(arm)
+    own = [np.asarray(days.terms[t.name][place], np.float64) for t in days.metrics[metric].terms]
     if days.assigned is not None:
-        own = own[days.assigned == days.arms.index(control)]
-    if treatment is not None and days.assigned is not None:
-        raise TableError("twins' differences need a paired log")
-    values = own if treatment is None else cube[days.arms.index(treatment)] - own
-    mean, d = own.mean(), days.days
-    within = float(values.var(axis=1, ddof=1).mean())
-    between = max(float(values.mean(axis=1).var(ddof=1)) - within / d, 0.0)
-    scale = (4.0 if treatment is None else 1.0) / mean**2 if mean else float("nan")
-    return Days(between * scale, within * scale)
+        own = [cube[days.assigned == place] for cube in own]
+    if len(own) == 1:
+        return own[0]
+    return linearised(own[0].ravel(), own[1].ravel()).reshape(own[0].shape)
+
+
+def _drawn_means(columns: Floats) -> Floats:
+    """The means of columns `[k, n]` and draws of them by their normal law `[k, 1 + DRAWS]`."""
+    means = columns.mean(axis=1)
+    away = columns - means[:, None]
+    n = columns.shape[1]
+    covariance = matmul(away, np.ascontiguousarray(away.T)) / n / (n - 1.0)
+    scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    scale = np.where(scale > 0, scale, 1.0)
+    values, vectors = np.linalg.eigh(covariance / scale[:, None] / scale)
+    root = scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
+    normal = np.random.default_rng(0).standard_normal((len(means), DRAWS))
+    return np.concatenate((means[:, None], means[:, None] + root @ normal), axis=1)
 
 
 def simulate(
@@ -333,19 +513,26 @@ def simulate(
     repetitions: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    *,
+    arms: Arms = Arms(),
+    one_sided: bool = False,
 ) -> Rate:
-    """Power by simulation: samples of `n` users drawn from the run with a planted `lift`, each put
-    through the t test of the design.
+    """Power by simulation: samples of `n` users in all drawn from the run with a planted `lift`,
+    each put through the t test of the design, or through the one side of it that the lift is on.
     """
-    make, planted = PLANS[design].make, o.planted(lift)
+    plan, planted, alpha = PLANS[design], o.planted(lift), 1.0 - level
+    size, share = n, 0.5
+    side: Side = "two-sided"
+    if plan.divides:
+        compared = arms.control + arms.treatment
+        size, share = round(n * compared), arms.treatment / compared
+    if one_sided:
+        side, alpha = "greater" if lift > 0 else "less", alpha / 2.0
     count = 0
-    for heads, tails in draws(len(o.control[0]), n, repetitions, seed):
+    for heads, tails in draws(len(o.control[0]), size, repetitions, seed, share):
+        found = tests.t_test(plan.make(planted, heads, tails)[1], side)
         with np.errstate(invalid="ignore"):
-            count += int(
-                np.count_nonzero(
-                    np.asarray(tests.t_test(make(planted, heads, tails)[1]).p) < 1.0 - level
-                )
-            )
+            count += int(np.count_nonzero(np.asarray(found.p) < alpha))
     return Rate.of(count, repetitions)
 
 
@@ -355,12 +542,8 @@ def population(table: UnitTable, metric: str, control: str, treatment: str) -> O
     """
     arms = (control, treatment if table.paired else control)
     own, other = (tuple(v for v in table.sums(metric, arm) if v is not None) for arm in arms)
-    past = table.covariates.get(metric)
-    if past is not None and table.assigned is not None:
-        past = past[table.assigned == table.arm(control)]
-    return _people(
-        metric, treatment, own, other, past if past is not None and np.ptp(past) > 0 else None
-    )
+    base, _ = values(table, metric, control, arms[1])
+    return _people(metric, treatment, own, other, _past(table, metric, control, base))
 
 
 def imagined(p: Pilot, n: int = 2000, seed: int = 0) -> Outcomes:
@@ -435,6 +618,7 @@ def curve(
     population: Outcomes | None = None,
     repetitions: int = 1000,
     seed: int = 0,
+    one_sided: bool = False,
 ) -> Curve:
     """A power curve around the size that has power .8; with a `population`, simulated at its
     quarter, half and full size.
@@ -451,8 +635,22 @@ def curve(
     if population is not None:
         checked = [max(int(centre * share), 8) for share in (0.25, 0.5, 1.0)]
     drawn = tuple(
-        (n, simulate(population, lift, n, design, repetitions, seed, level))
+        (
+            n,
+            simulate(
+                population,
+                lift,
+                n,
+                design,
+                repetitions,
+                seed,
+                level,
+                arms=p.arms,
+                one_sided=one_sided,
+            ),
+        )
         for n in checked
         if population is not None
     )
-    return Curve(design, users, tuple(power(p, lift, n, design, level) for n in users), drawn)
+    formula = tuple(power(p, lift, n, design, level, one_sided=one_sided) for n in users)
+    return Curve(design, users, formula, drawn)

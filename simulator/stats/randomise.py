@@ -163,14 +163,19 @@ def outcomes(days: UserDays, control: str, treatment: str, metric: str) -> Outco
     )
 
 
-def draws(n_users: int, size: int, repetitions: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
+def draws(
+    n_users: int, size: int, repetitions: int, seed: int, share: float = 0.5
+) -> Iterator[tuple[Floats, Floats]]:
     """Samples of `size` users with replacement, a coin for each: counts of heads and of tails, each
-    `[R, n_users]`, in chunks of R.
+    `[R, n_users]`, in chunks of R. `share`: of tails.
     """
     generator = np.random.default_rng([seed, size])
     chunk = max(1, CELLS // (2 * n_users))
     for start in range(0, repetitions, chunk):
         rows = min(chunk, repetitions - start)
+        if share != 0.5:
+            yield _unequal(generator, n_users, size, rows, share)
+            continue
         if size > MANY * 2 * n_users:
             counts = (
                 generator.multinomial(size, np.full(2 * n_users, 0.5 / n_users), rows)
@@ -187,6 +192,15 @@ def draws(n_users: int, size: int, repetitions: int, seed: int) -> Iterator[tupl
             .astype(np.float64)
         )
         yield counts[:, 0], counts[:, 1]
+
+
+def _unequal(
+    generator: np.random.Generator, n_users: int, size: int, rows: int, share: float
+) -> tuple[Floats, Floats]:
+    """`draws` of a coin that is not fair."""
+    sides = np.repeat(np.array([1.0 - share, share]) / n_users, n_users)
+    counts = generator.multinomial(size, sides / sides.sum(), rows).astype(np.float64)
+    return counts[:, :n_users], counts[:, n_users:]
 
 
 def split_pair(o: Outcomes, heads: Floats, tails: Floats, adjusted: bool = False) -> Pair:

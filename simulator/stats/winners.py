@@ -14,7 +14,7 @@ bounds which do not depend on W itself, so that W is truncated normal there: tha
 test. Its intervals are endless where the arm has won by little. So it is held together with the
 simultaneous interval of all arms at 1 - beta, by which W is bounded, too, and made at
 (alpha - beta) / (1 - beta), beta = alpha / 10. The two cover at least 1 - alpha together, and at
-most (1 - alpha) / (1 - beta) = 95.5%, whatever the true lifts and the covariance of the arms.
+most (1 - alpha) / (1 - beta), 95.5% of 95%, whatever the true lifts and the covariance of the arms.
 Student's law stands in place of the normal one where degrees of freedom are few; where they are
 fewer than FEW_DF (two to four fits) the covariances are too uncertain for it, and the interval is
 the simultaneous one of all arms at 1 - alpha, which is cautious.
@@ -39,12 +39,14 @@ from policies.products import matmul
 from simulator.log.metrics import Metric
 from simulator.stats import intervals
 from simulator.stats.contrasts import TableMoments
+from simulator.stats.intervals import Interval, Side, opened, two_sided
 from simulator.stats.methods import FitTables, unknown
 from simulator.stats.moments import Floats, Moments, relative
 from simulator.stats.priors import Prior, posterior, triangle
+from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.units import Unit, UnitTable, UserDays
 
-LEVEL = 0.95
+LEVEL = STANDARD.level
 BETA = 0.1
 """Share of the error that the simultaneous interval may make: a tenth, as the paper has it."""
 
@@ -73,8 +75,8 @@ class Chance:
         best: the probability that it is the best of all arms.
         regret: what is lost on average by taking it, as a lift: the best arm's true lift less its
             own. NaN where it has no mean (one degree of freedom: two fits).
-        shrunk, shrunk_low, shrunk_high: mean of the posterior and its 95% interval with a prior;
-            NaN without one.
+        shrunk, shrunk_low, shrunk_high: mean of the posterior and its interval, at the level of the
+            winner's, with a prior; NaN without one.
     """
 
     arm: str
@@ -97,11 +99,12 @@ class Winner:
         lift: its lift as measured.
         estimate: its lift, corrected for its having been chosen: the true one is above it as often
             as below. NaN where the control's mean is not distinguishable from 0.
-        low, high: its corrected 95% interval; infinite there.
+        low, high: its corrected interval; infinite there. One-sided tests have one end.
         top_two: the two best-looking arms, the control included.
         top_two_best: the probability that the best of all is one of them.
         prior: whether chances, regrets and shrunk lifts rest on a prior.
         arms: every arm, the control first.
+        level: of the interval, and of those with a prior.
     """
 
     metric: str
@@ -115,6 +118,7 @@ class Winner:
     top_two_best: float
     prior: bool
     arms: tuple[Chance, ...]
+    level: float = LEVEL
 
 
 @dataclass(frozen=True)
@@ -307,8 +311,12 @@ def draws_of(race: Race, prior: Prior | None = None, n: int = DRAWS) -> Floats:
     return np.concatenate((race.lifts + scaled, race.lifts - scaled))
 
 
-def chances(race: Race, control: str, prior: Prior | None = None) -> tuple[Chance, ...]:
-    """Of every arm, the control first, the chance that it is the best, and the regret of it."""
+def chances(
+    race: Race, control: str, prior: Prior | None = None, level: float = LEVEL
+) -> tuple[Chance, ...]:
+    """Of every arm, the control first, the chance that it is the best, and the regret of it; with a
+    prior the interval of its lift at `level`.
+    """
     draws = draws_of(race, prior)
     worth = race.sign * np.concatenate((np.zeros((len(draws), 1)), draws), axis=1)
     best = np.bincount(worth.argmax(axis=1), minlength=worth.shape[1]) / len(draws)
@@ -321,16 +329,25 @@ def chances(race: Race, control: str, prior: Prior | None = None) -> tuple[Chanc
         figures = [float(column[place]) for column in (lifts, best, regret)]
         if prior is not None and place:
             own = draws[:, place - 1]
-            figures += [float(own.mean()), *map(float, np.quantile(own, [0.025, 0.975]))]
+            ends = np.quantile(own, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+            figures += [float(own.mean()), *map(float, ends)]
         rows.append(Chance(arm, *figures))
     return tuple(rows)
 
 
 def winner(
-    race: Race, control: str, metric: str, on: Ground = "models", prior: Prior | None = None
+    race: Race,
+    control: str,
+    metric: str,
+    on: Ground = "models",
+    prior: Prior | None = None,
+    level: float = LEVEL,
+    side: Side = "two-sided",
 ) -> Winner:
-    """What is to be said of the best of several arms."""
-    arms = chances(race, control, prior)
+    """What is to be said of the best of several arms, by the rule of the metric's test."""
+    arms = chances(race, control, prior, level)
+    estimate, lower, upper = corrected(race, two_sided(level, side))
+    low, high = map(float, opened(Interval(lower, upper), side))
     shrunk = [one.lift if prior is None or not i else one.shrunk for i, one in enumerate(arms)]
     order = sorted(range(len(arms)), key=lambda i: -race.sign * shrunk[i])[:2]
     return Winner(
@@ -338,11 +355,14 @@ def winner(
         on,
         race.arms[race.best],
         float(race.lifts[race.best]),
-        *corrected(race),
+        estimate,
+        low,
+        high,
         tuple(arms[i].arm for i in order),
         sum(arms[i].best for i in order),
         prior is not None,
         arms,
+        level,
     )
 
 
@@ -355,6 +375,7 @@ def of_models(
     control: str,
     priors: Priors | None = None,
     covariates: Mapping[str, Sequence[str]] | None = None,
+    rule: Rule = STANDARD,
 ) -> list[Winner]:
     """The best of several arms of a table, in every metric whose direction is known; [] where there
     are fewer than two treatment arms.
@@ -364,17 +385,22 @@ def of_models(
         control: the control arm.
         priors: by metric.
         covariates: as `verdict.lifts`.
+        rule: level and alternative of the interval.
     """
     samples = TableMoments(table, covariates or {})
 
     def comparer(metric: str) -> PairMoments | None:
         return partial(samples.moments, metric) if metric in table.numerators else None
 
-    return best_of_arms(comparer, table.metrics, table.arms, control, "models", priors)
+    return best_of_arms(comparer, table.metrics, table.arms, control, "models", priors, rule)
 
 
 def of_methods(
-    days: UserDays, control: str, priors: Priors | None = None, unit: Unit = "user"
+    days: UserDays,
+    control: str,
+    priors: Priors | None = None,
+    unit: Unit = "user",
+    rule: Rule = STANDARD,
 ) -> list[Winner]:
     """The same of methods (`stats.methods`): fits are as random as users. [] where fewer than two
     treatment arms have several fits, or the control has one.
@@ -389,7 +415,7 @@ def of_methods(
             return None
         return lambda base, arm: read.replicated(metric, base, arm).methods
 
-    return best_of_arms(comparer, days.metrics, known, control, "methods", priors)
+    return best_of_arms(comparer, days.metrics, known, control, "methods", priors, rule)
 
 
 def best_of_arms(
@@ -399,6 +425,7 @@ def best_of_arms(
     control: str,
     on: Ground = "models",
     priors: Priors | None = None,
+    rule: Rule = STANDARD,
 ) -> list[Winner]:
     """The same of comparisons however they were made.
 
@@ -409,6 +436,7 @@ def best_of_arms(
         control: its name.
         on: what is compared.
         priors: by metric.
+        rule: level and alternative of the interval.
     """
     found = []
     others = [arm for arm in arms if arm != control]
@@ -418,5 +446,6 @@ def best_of_arms(
             continue
         race = Race.read(compare, control, others, metric.higher_is_better)
         if race is not None:
-            found.append(winner(race, control, name, on, (priors or {}).get(name)))
+            prior, side = (priors or {}).get(name), rule.side(metric)
+            found.append(winner(race, control, name, on, prior, rule.level, side))
     return found

@@ -4,12 +4,12 @@ worth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from simulator.page.blocks import Block, Cell, Fold, Section, Table, Words, columns, numeric, plain
-from simulator.page.words import interval, listed, percent, title
+from simulator.page.words import interval, listed, percent, share, title
 from simulator.report.content import Content
-from simulator.stats.winners import Winner
+from simulator.stats.winners import LEVEL, Winner
 
 Rows = Sequence[Winner]
 
@@ -52,13 +52,13 @@ def several_arms(c: Content) -> Section | None:
 EXPLAINED = (
     "The arm that looks best was chosen by its luck, too: its measured lift is too high on average,"
     " and its ordinary interval holds the true one too rarely. Corrected: the lift that the true"
-    " one is as likely above as below, and its 95% interval, although the arm was chosen as the"
+    " one is as likely above as below, and its interval, although the arm was chosen as the"
     " best (Andrews, Kitagawa & McCloskey, QJE 2024). Best: the probability that the arm is the"
     " best of all, the control included; regret: the lift that is lost on average by taking it."
 )
 OF_PRIORS = (
     "Where a prior from earlier tests is given, chances and regret rest on it, and shrunk is the"
-    " arm's lift with it and its 95% interval."
+    " arm's lift with it and its interval."
 )
 
 
@@ -67,7 +67,7 @@ def sentence(one: Winner, control: str) -> str:
     of = " of the methods" if one.on == "methods" else ""
     rivals = len(one.arms) - 1
     corrected = "no bounded interval exists for it"
-    if one.low == one.low and abs(one.low) != float("inf"):
+    if min(abs(one.low), abs(one.high)) < float("inf"):
         corrected = (
             f"{percent(one.estimate)} ({interval(one.low, one.high)}) corrected for having been"
             f" chosen"
@@ -92,7 +92,12 @@ def _chance(share: float) -> Cell:
     return Cell(chance_words(share), share)
 
 
-def _winners(name: str, rows: Iterable[Winner]) -> Table:
+def level_of(rows: Rows) -> str:
+    """The level of their intervals, which is that of the rule of the report."""
+    return share(rows[0].level if rows else LEVEL)
+
+
+def _winners(name: str, rows: Rows) -> Table:
     lines = [
         (
             plain(title(one.metric)),
@@ -112,7 +117,7 @@ def _winners(name: str, rows: Iterable[Winner]) -> Table:
         "Best-looking",
         "Measured",
         "Corrected",
-        "95% interval",
+        f"{level_of(rows)} interval",
         "Top two",
         "Best is one of them",
         text=3,
@@ -138,5 +143,5 @@ def _choices(name: str, rows: Rows) -> Table:
                 line.append(plain(interval(chance.shrunk_low, chance.shrunk_high)))
             lines.append(tuple(line))
     heads = ["Metric", "Of", "Arm", "Measured", "Best", "Regret"]
-    heads += ["Shrunk", "Its 95% interval"] if has_prior else []
+    heads += ["Shrunk", f"Its {level_of(rows)} interval"] if has_prior else []
     return Table(name, columns(*heads, text=3), lines)
