@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from simulator.stats import decision_audit as decisions
 from simulator.stats import margins as bounds
 from simulator.stats.decision_audit import AuditedDecision, decision_audit
 from simulator.stats.fit_audit import Assignment
+from simulator.stats.margins import Margin
 from simulator.stats.units import UserDays
 
 ARMS = ("old", "new", "newer")
@@ -98,7 +100,12 @@ def test_a_rule_that_guards_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) -
     """Guardrails tested at 50% call a harm of the margin safe half the time, one so small that it
     is not shown to be worse either.
     """
-    monkeypatch.setattr(bounds, "LEVEL", 0.5)
+    answered = bounds.answer_margins
+
+    def careless(*args: Any, alpha: float, **how: Any) -> list[Margin]:
+        return answered(*args, alpha=10 * alpha, **how)
+
+    monkeypatch.setattr(bounds, "answer_margins", careless)
     small = ROLES | {"click": Declared(role="guardrail", margin=0.02)}
     rows = decision_audit(days(small), "old", repetitions=100, n=300)
     monkeypatch.undo()

@@ -431,7 +431,7 @@ def test_each_metric_is_planned_for_the_test_of_its_decision(tmp_path: Path) -> 
     assert "one-sided at 5.0% against its margin, power 90.0%" in said
     done = CliRunner().invoke(command, [str(file), "--guardrail", "revenue=x"])
     assert done.exit_code == 2
-    assert "a margin is written METRIC=1%" in " ".join(done.output.split())
+    assert "a margin is written METRIC=2%" in " ".join(done.output.split())
 
 
 def test_a_guardrail_is_found_safe_with_the_power_that_was_planned() -> None:

@@ -63,7 +63,7 @@ def test_interval_p_and_word_agree_at_every_level(level: float, alternative: str
             assert is_shown == (row.low_adjusted > 0 or row.high_adjusted < 0)
             ends = row.difference_low_adjusted, row.difference_high_adjusted
             assert is_shown == (ends[0] > 0 or ends[1] < 0)
-            assert row.level == level
+            assert row.confidence == level
             if alternative == "better":
                 assert row.words != ("down" if row.metric == "money" else "up")
     assert decided > 10
