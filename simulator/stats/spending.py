@@ -123,7 +123,7 @@ def first_crossings(
     from scipy.special import ndtri
 
     known = np.isfinite(z)
-    total = np.asarray(spent(shape, np.where(known, fractions, 0.0), alpha))
+    total = np.asarray(spent(shape, np.where(known, fractions, 1.0), alpha))
     total = np.where(known, total, np.nan)
     used, added = _of_last_new_look(known, np.where(known, informations, np.nan), total)
     size = np.where(known, np.abs(z), 0.0)
