@@ -35,7 +35,8 @@ def days(roles: Mapping[str, Declared] = ROLES, fits: int = 0, n: int = 400) -> 
     """Twins in three arms: tastes of users, noise of arms; with `fits`, who live with each."""
     random = np.random.default_rng(5)
     metrics = declared({m: metric(m) for m in ("watch_time", "click", "hate", "like")}, roles)
-    terms = {t.name for m in metrics.values() for t in m.terms}
+    # In a fixed order: the draws that follow are by it.
+    terms = dict.fromkeys(t.name for m in metrics.values() for t in m.terms)
     taste = random.gamma(8.0, 1.0, n)
 
     def life(shift: float) -> UserDays:
