@@ -469,8 +469,9 @@ def durations(
         lasting = np.clip(1.0 - within / days.days / variance, 0.0, 1.0)
         spread = factor * variance / drawn[0] ** 2
         found[design] = Duration(spread, lasting, days.days, design, arms)
-    if "paired" in found and "split" in found:
-        found["split"] = found["split"].at_least(found["paired"])
+    apart, twins = (found.get(design) for design in designs)
+    if apart is not None and twins is not None:
+        found[designs[0]] = apart.at_least(twins)
     return {design: found[design] for design in PLANS if design in found}
 
 
