@@ -277,6 +277,20 @@ def test_the_users_that_a_lift_needs_are_known_as_well_as_the_pilot_tells(paired
 SIMULATED = re.compile(r"^(?:paired|split|cuped) +[\d,]+ +[\d.]+% +[\d.]+% to", re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (["--replay", "--level", "90%"], "--level is not for plans with --replay"),
+        (["--replay", "--lift", "1%"], "--lift is not for plans with --replay"),
+        (["--lift", "1%", "--width", "2%"], "--width is for --replay only"),
+    ],
+)
+def test_options_of_the_other_kind_of_plan_are_refused(asked: list[str], says: str) -> None:
+    done = CliRunner().invoke(command, ["log.parquet", *asked])
+    assert done.exit_code == 2
+    assert says in done.output
+
+
 def test_command_by_hand_and_on_a_log(tmp_path: Path) -> None:
     run = CliRunner().invoke
     by_hand = run(

@@ -258,6 +258,7 @@ def power(
     from simulator.stats.rule import Rule
 
     names = [name for name in ExplorationWish.__dataclass_fields__ if name != "control"]
+    _only(of_replay, names)
     explored = {name: options.pop(name) for name in names}
     if of_replay:
         wanted = ExplorationWish(control=options["control"], **explored)
@@ -297,6 +298,23 @@ def power(
             say(write_text(picture, _picture(plans, methods)))
         if out is not None:
             say(write_text(out, json.dumps(plans, indent=1, allow_nan=False) + "\n"))
+
+
+def _only(of_replay: bool, explored: Sequence[str]) -> None:
+    """Refuse the options that belong to the other kind of plan: they would change nothing.
+
+    Raises:
+        click.UsageError: one was given.
+    """
+    context = click.get_current_context()
+    both = {"source", "control", "out", "of_replay"}
+    for option in context.command.params:
+        name = option.name or ""
+        if name in both or (name in explored) == of_replay:
+            continue
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            where = "is not for plans with --replay" if of_replay else "is for --replay only"
+            raise click.UsageError(f"{option.opts[0]} {where}: leave it out")
 
 
 def _by_hand(

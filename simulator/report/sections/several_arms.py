@@ -53,8 +53,9 @@ EXPLAINED = (
     "The arm that looks best was chosen by its luck, too: its measured lift is too high on average,"
     " and its ordinary interval holds the true one too rarely. Corrected: the lift that the true"
     " one is as likely above as below, and its interval, although the arm was chosen as the"
-    " best (Andrews, Kitagawa & McCloskey, QJE 2024). Best: the probability that the arm is the"
-    " best of all, the control included; regret: the lift that is lost on average by taking it."
+    " best (Andrews, Kitagawa & McCloskey, QJE 2024); with fewer than 4 degrees of freedom, as of"
+    " few fits, by Bonferroni over the arms, which is wider. Best: the probability that the arm is"
+    " the best of all, the control included; regret: the lift that is lost on average by taking it."
 )
 OF_PRIORS = (
     "Where a prior from earlier tests is given, chances and regret rest on it, and shrunk is the"
