@@ -19,9 +19,10 @@ from simulator.cli.report import report as command
 from simulator.report import of_moments, user_table
 from simulator.stats import segments, sequential, verdict
 from simulator.stats.adjustment import pre_periods
-from simulator.stats.aggregates import Aggregates, are_moments, from_moments
+from simulator.stats.aggregates import Aggregates
 from simulator.stats.choices import Choices
 from simulator.stats.frames import from_frame
+from simulator.stats.moment_sheets import are_moments, from_moments
 from simulator.stats.rows import as_rows
 from simulator.stats.units import TableError
 

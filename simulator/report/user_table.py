@@ -20,11 +20,12 @@ from simulator.report.table_files import is_log, read
 from simulator.stats import decision, verdict
 from simulator.stats import winners as races
 from simulator.stats.adjustment import pre_periods
-from simulator.stats.aggregates import Aggregates, are_moments, from_moments
+from simulator.stats.aggregates import Aggregates
 from simulator.stats.choices import Choices
 from simulator.stats.decision import Decision
 from simulator.stats.frames import Columns, from_frame, looks_from_frame
 from simulator.stats.margins import Margins
+from simulator.stats.moment_sheets import are_moments, from_moments
 from simulator.stats.predictions import with_predictions
 from simulator.stats.priors import Prior
 from simulator.stats.rows import Rows, as_rows
@@ -275,7 +276,7 @@ def write(
     **columns: Any,
 ) -> Content:
     """Write report.json, report.md and report.html of a per-user table, or of a table of moments
-    (`simulator.stats.aggregates`).
+    (`simulator.stats.moment_sheets`).
 
     Args:
         frame: as `lifts`.
