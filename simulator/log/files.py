@@ -7,11 +7,13 @@ with a file, in whatever library, is one `FileError` that names it.
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ __all__ = [
     "HIDDEN",
     "FileError",
     "adopt",
+    "csv_text",
     "load_arrays",
     "partitions",
     "read_json",
@@ -152,6 +155,13 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
     """Write text files by name into `folder`, which is made if it is not there."""
     for name, text in texts.items():
         write_text(folder / name, text)
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV (RFC 4180), the heads among them; None is empty."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def read_json(path: Path, remedy: str = REMEDY) -> Any:

@@ -4,14 +4,12 @@ keys and all digits.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.log.files import write_texts
+from simulator.log.files import csv_text, write_texts
 from simulator.report.stored import encode
 
 if TYPE_CHECKING:
@@ -77,11 +75,7 @@ def as_csv(rows: list[Row]) -> str:
     empty.
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, columns, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return csv_text([columns, *([row.get(column) for column in columns] for row in rows)])
 
 
 def write(content: Content, folder: Path) -> Path:

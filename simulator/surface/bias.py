@@ -31,6 +31,7 @@ from simulator.scenario.model import Scenario
 from simulator.stats import units, verdict
 from simulator.stats.intervals import quantile
 from simulator.stats.moments import relative
+from simulator.surface.compared import one_arm
 from simulator.surface.groups import FEATURES, user_clusters
 
 FITS = 4
@@ -224,19 +225,7 @@ def _settings(
     clusters: int | None,
 ) -> _Settings:
     """What is asked for, checked."""
-    from simulator.log.metrics import MetricError, chosen
-
-    control = scenario.control
-    treatments = [name for name in scenario.arms if name != control]
-    if arm is None and len(treatments) != 1:
-        raise BiasError(f"--arm: which of {', '.join(treatments) or 'no arm'}? A bias is of one")
-    chosen_arm = treatments[0] if arm is None else arm
-    if chosen_arm not in treatments:
-        raise BiasError(f"--arm: must be one of {', '.join(treatments)}; got {chosen_arm!r}")
-    try:
-        chosen((metric,))
-    except MetricError as error:
-        raise BiasError(f"--metric: {error}") from error
+    chosen_arm = one_arm(scenario, arm, metric, "A bias", BiasError)
     number = fits or (scenario.fits.number if scenario.fits.number > 1 else FITS)
     if number < 2:
         raise BiasError(f"--fits: must be at least 2: one repetition has no interval; got {number}")
@@ -244,7 +233,7 @@ def _settings(
         raise BiasError(
             f"days: must be at least 2: an arm learns at a day's end; got {scenario.days}"
         )
-    return _Settings(chosen_arm, control, metric, number, refit, clusters)
+    return _Settings(chosen_arm, scenario.control, metric, number, refit, clusters)
 
 
 class _Study:

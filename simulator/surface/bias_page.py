@@ -4,15 +4,13 @@ Every number comes from the result.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import fields
 from pathlib import Path
 
 from markupsafe import Markup
 
-from simulator.log.files import write_texts
+from simulator.log.files import csv_text, write_texts
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -185,21 +183,14 @@ def save(one: BiasResult, folder: Path) -> Path:
     shown, ran = document(one), [d for d in one.designs if not d.left_out]
     title = f"Bias of the lift of {one.metric}, {one.arm} over {one.control}"
     drawn = picture([(title, figure(one))], 1, (WIDTH, forest_height(len(ran))), answer(one))
+    names = [field.name for field in fields(BiasRun)]
+    runs = ([getattr(run, name) for name in names] for run in one.runs)
     texts = {
         "bias.json": json.dumps({**as_json(one), "answer": answer(one)}, indent=1) + "\n",
         "bias.md": markdown(shown),
         "bias.svg": drawn + "\n",
         "bias.html": page(shown),
-        "runs.csv": _csv(one),
+        "runs.csv": csv_text([names, *runs]),
     }
     write_texts(folder, texts)
     return folder / "bias.html"
-
-
-def _csv(one: BiasResult) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(BiasRun)]
-    rows.writerow(names)
-    rows.writerows([getattr(run, name) for name in names] for run in one.runs)
-    return text.getvalue()

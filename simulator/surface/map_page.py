@@ -4,8 +4,6 @@ files of their own. Every number comes from the map.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from simulator.log.files import write_texts
+from simulator.log.files import csv_text, write_texts
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -207,17 +205,15 @@ def save(one: LiftMap, folder: Path) -> Path:
         "map.md": markdown(shown),
         "map.svg": picture(plots, 1, (WIDTH, height), answer(one)) + "\n",
         "map.html": page(shown),
-        "points.csv": _csv(one),
+        "points.csv": csv_text(_rows(one)),
     }
     write_texts(folder, texts)
     return folder / "map.html"
 
 
-def _csv(one: LiftMap) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["run", *(axis.key for axis in one.axes), "seed", "lift", "error"])
+def _rows(one: LiftMap) -> Iterator[Sequence[Any]]:
+    """The runs, below their heads."""
+    yield ["run", *(axis.key for axis in one.axes), "seed", "lift", "error"]
     for i, run in enumerate(one.runs, 1):
         values = [v if isinstance(v, str) else json.dumps(v) for v in run.values]
-        rows.writerow([i, *values, run.seed, run.lift, run.error])
-    return text.getvalue()
+        yield [i, *values, run.seed, run.lift, run.error]

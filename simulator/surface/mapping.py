@@ -26,6 +26,7 @@ from simulator.stats import units, verdict
 from simulator.stats.intervals import quantile
 from simulator.stats.methods import method_lifts, unknown
 from simulator.surface.axes import Axis, MapError, read_axes
+from simulator.surface.compared import one_arm
 from simulator.surface.process import (
     Floats,
     Observations,
@@ -179,15 +180,8 @@ def _settings(
     level: float,
 ) -> _Settings:
     """What is asked for, checked."""
-    from simulator.log.metrics import MetricError, chosen
-
     control = scenario.control
-    treatments = [name for name in scenario.arms if name != control]
-    if arm is None and len(treatments) != 1:
-        raise MapError(f"--arm: which of {', '.join(treatments) or 'no arm'}? A map is of one")
-    chosen_arm = treatments[0] if arm is None else arm
-    if chosen_arm not in treatments:
-        raise MapError(f"--arm: must be one of {', '.join(treatments)}; got {chosen_arm!r}")
+    chosen_arm = one_arm(scenario, arm, metric, "A map", MapError)
     for axis in axes:
         section, _, rest = axis.key.partition(".")
         if section == "arms" and rest.partition(".")[0] not in (chosen_arm, control):
@@ -195,10 +189,6 @@ def _settings(
                 f"--over {axis.key}: must be of {chosen_arm} or of the control, {control}; no other"
                 " arm is run"
             )
-    try:
-        chosen((metric,))
-    except MetricError as error:
-        raise MapError(f"--metric: {error}") from error
     first = FIRST[len(axes)]
     if runs < first:
         raise MapError(f"--runs: must be at least {first}, which are spread first; got {runs}")
