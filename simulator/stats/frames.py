@@ -35,7 +35,7 @@ from simulator.stats.readings import (
     is_text,
     read_numbers,
 )
-from simulator.stats.rows import BLANK, UNNAMED, Ids, Rows, as_rows, ids, labels
+from simulator.stats.rows import BLANK, UNNAMED, Ids, Labels, Rows, as_rows, ids, labels
 from simulator.stats.units import (
     Details,
     Role,
@@ -198,19 +198,27 @@ def looks_from_frame(
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
+def _whole(rows: Rows, column: str, must: str) -> Labels:
+    """The labels of a column.
+
+    Raises:
+        TableError: one is missing; every row must be what `must` says.
+    """
+    coded = labels(rows, column)
+    missing = np.flatnonzero(coded.codes < 0)
+    if len(missing):
+        place = rows.place(int(missing[0]))
+        raise TableError(f"{place}: column {column!r} has no value; every row must be {must}")
+    return coded
+
+
 def _days(rows: Rows, day: str) -> Array:
     """The number of each row's day, from 0, in the order of time.
 
     Raises:
         TableError: a day is missing, or is neither a number nor a date.
     """
-    coded = labels(rows, day)
-    missing = np.flatnonzero(coded.codes < 0)
-    if len(missing):
-        raise TableError(
-            f"{rows.place(int(missing[0]))}: column {day!r} has no value; every row must be of a"
-            " day"
-        )
+    coded = _whole(rows, day, "of a day")
     keys: list[Any] = []
     is_dates = all(DATE.fullmatch(name[:10]) for name in coded.names)
     for name in coded.names:
@@ -706,13 +714,7 @@ def _named(column: str) -> Term:
 
 def _arms(rows: Rows, arm: str) -> tuple[Array, tuple[str, ...]]:
     """Arm index of each row and the names, in the order of first appearance."""
-    coded = labels(rows, arm)
-    missing = np.flatnonzero(coded.codes < 0)
-    if len(missing):
-        raise TableError(
-            f"{rows.place(int(missing[0]))}: column {arm!r} has no value; every row must be in"
-            " an arm"
-        )
+    coded = _whole(rows, arm, "in an arm")
     if len(coded.names) < 2:
         raise TableError(
             f"column {arm!r} has the arms {list(coded.names)}: a comparison needs at least two"
