@@ -225,8 +225,8 @@ class Walk:
     def continued(
         self, index: Index, reading: Reading, users: IntArray, seen: IntArray, beam: int, k: int
     ) -> Continued:
-        """The candidates of each request, at least `k`, and what comes after each of the `beam`
-        best.
+        """The candidates of each request, at least `k` and `beam` places (0 where there are fewer
+        items), and what comes after each of the `beam` best.
 
         The network goes on from one memory of the history, again and again.
         """
@@ -235,9 +235,8 @@ class Walk:
         read = self._read(reading, users, 1)
         tokens, segments = reading = self._window(reading)
         query = self.model.query(read.hidden, self.layer).float().cpu().numpy()[:n]
-        most = min(max(self.continuation.candidates, k), index.n_items)
+        most = max(min(self.continuation.candidates, index.n_items), k, beam)
         items, scores = self._search(index, query, most, reading, users, seen)
-        beam = min(beam, most)
         inner = np.empty((n, beam, most), dtype=np.float32)
         for start in range(0, n, ROWS):
             rows = slice(start, start + ROWS)

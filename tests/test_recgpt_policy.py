@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from policies.base import Fitting, Histories, Sequences
+from policies.base import Catalogue, Fitting, Histories, Sequences
 from policies.blocks import ROWS
 from policies.check import CHECKS, check_one
 from policies.examples import Example, chain, mixed, share_right
@@ -303,6 +303,22 @@ def test_a_share_of_nothing_is_one_step_and_merging_by_score_ranks_by_the_margin
         for quotas, merge in (((2, 1, 1), "score"), ((1,), "interest"))
     )  # fmt: skip
     assert (merged.items == ranked.items).all()
+
+
+@pytest.mark.parametrize("quotas", [(1,), (1,) * 6])
+def test_a_marginal_step_has_fewer_items_than_its_beam(quotas: tuple[int, ...]) -> None:
+    """Five items, four of them seen: one is recalled, and nothing else."""
+    items = np.tile(np.arange(1, 6), 8)
+    users, clicked = np.arange(8), np.ones(40, dtype=bool)
+    log = Sequences(users, 5 * np.arange(9), items, clicked, np.tile(np.arange(5), 8))
+    policy = RecGPT(**BRIEF, quotas=quotas, second="marginal").fit(
+        log, Catalogue(8, 5), Fitting(seed=1)
+    )
+    history = np.tile([1, 2, 3, 4], (8, 1))
+    asked = Histories(users, np.zeros(8, np.int64), history, history > 0, history)
+    slates = policy.recall(asked, 9, 0)
+    assert slates.items.tolist() == [[5, *[0] * 8]] * 8
+    assert np.isneginf(slates.scores[:, 1:]).all()
 
 
 def test_beam_and_share_are_chosen_on_the_validation_clicks(example: Example) -> None:
