@@ -230,7 +230,8 @@ def _slow_run(folder: Path, executor: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "simulator", "run", str(started_of), "--quiet"]
     command += ["--out", str(folder / "out"), "--engine.executor", executor]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    _until(lambda: len(list(folder.glob("out/work/a/*/day-1.npz"))) == 2, process)
+    pieces = folder / "out" / "work"
+    _until(lambda: len(list(pieces.glob("a/*/day-1.npz"))) == 2, process)
     time.sleep(1.0)  # now arm z is under way
     return process
 
