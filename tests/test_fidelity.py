@@ -322,6 +322,22 @@ def test_only_an_estimate_of_the_reward_has_a_relative_error() -> None:
     assert shown == [("n/a", "n/a"), ("25.0%", "7 of 8")]
 
 
+def test_an_interrupted_command_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ctrl_c(*args: Any, **how: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simulator.offpolicy.fidelity.fidelity", ctrl_c)
+    file = tmp_path / "small.yaml"
+    file.write_text(WORLD)
+    asked = ["--out", str(tmp_path / "out"), "--policies", "4", "--quiet"]
+    done = CliRunner().invoke(command, [str(file), *asked])
+    assert done.exit_code == 130
+    again = f"abtest fidelity {file} --out {tmp_path / 'out'} --policies 4 --quiet --resume"
+    assert again in done.output
+
+
 def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     file, out = tmp_path / "small.yaml", tmp_path / "out"
     file.write_text(WORLD)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import COUNT, FOLDER, SOURCE
+from simulator.cli.options import COUNT, FOLDER, SOURCE, goes_on
 from simulator.cli.say import say
 
 
@@ -61,20 +61,20 @@ def fidelity(scenario: Path, out: Path | None, resume: bool, quiet: bool, **how:
     from simulator.run.progress import board
     from simulator.scenario.model import Scenario, find
 
-    again = f"interrupted; finished parts are kept: abtest fidelity {scenario} --resume"
-    with failures(again):
+    with failures():
         loaded = Scenario.load(scenario, {key: how.pop(key) for key in ("seed", "days")})
         root = out or Path("runs") / "fidelity" / file_name(loaded.name)
-        with board(quiet=quiet) as progress:
-            content = offline.fidelity(
-                loaded,
-                root,
-                folder=find(scenario).parent,
-                resume=resume,
-                progress=progress,
-                **how,
-            )
-        page = save(content, root)
-        if not quiet:
-            show(document(content))
-        say(page)
+        with failures(goes_on(scenario, root, "parts")):
+            with board(quiet=quiet) as progress:
+                content = offline.fidelity(
+                    loaded,
+                    root,
+                    folder=find(scenario).parent,
+                    resume=resume,
+                    progress=progress,
+                    **how,
+                )
+            page = save(content, root)
+            if not quiet:
+                show(document(content))
+            say(page)

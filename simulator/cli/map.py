@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import COUNT, FOLDER, SOURCE, written
+from simulator.cli.options import COUNT, FOLDER, SOURCE, goes_on
 from simulator.cli.say import say
 
 
@@ -102,10 +101,7 @@ def map_(
         overrides = {"seed": seed, "days": days, "engine.executor": executor}
         loaded = Scenario.load(scenario, {**overrides, "design.control": control})
         root = out or Path("runs") / "map" / file_name(loaded.name)
-        options = written("out", "resume").values()
-        again = ["abtest map", shlex.quote(str(scenario)), "--out", shlex.quote(str(root))]
-        again += [*options, "--resume"]
-        with failures(f"interrupted; finished runs are kept: {' '.join(again)}"):
+        with failures(goes_on(scenario, root, "runs")):
             with board(quiet=quiet) as progress:
                 surface = map_lift(
                     loaded,

@@ -90,3 +90,18 @@ def written(*left_out: str) -> dict[str, str]:
             f"--{name}" if option.is_flag else f"--{name} {shlex.quote(str(v))}" for v in values
         )
     return options
+
+
+def goes_on(scenario: Path, folder: Path, kept: str) -> str:
+    """What an interrupted command says: what is kept, and the command that continues, with the
+    options that this one had.
+
+    Args:
+        scenario: as it was written.
+        folder: where the results lie.
+        kept: what is finished and stays, as "runs".
+    """
+    name = click.get_current_context().command.name
+    command = [f"abtest {name}", shlex.quote(str(scenario)), "--out", shlex.quote(str(folder))]
+    command += [*written("out", "resume").values(), "--resume"]
+    return f"interrupted; finished {kept} are kept: {' '.join(command)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import CSV, FOLDER, SOURCE, TRACK, written
+from simulator.cli.options import CSV, FOLDER, SOURCE, TRACK, goes_on
 from simulator.cli.say import can_decide, hand_on, leave_by_decision, say, say_report, tracker_of
 
 if TYPE_CHECKING:
@@ -112,10 +111,7 @@ def run(
         if gate:
             can_decide(loaded)
         root = out or _folder(loaded.name, resume=resume)
-        options = written("out", "resume").values()
-        again = ["abtest run", shlex.quote(str(scenario)), "--out", shlex.quote(str(root))]
-        again += [*options, "--resume"]
-        with failures(f"interrupted; finished parts are kept: {' '.join(again)}"):
+        with failures(goes_on(scenario, root, "parts")):
             _go(
                 loaded,
                 root,
