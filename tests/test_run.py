@@ -131,6 +131,17 @@ def test_the_order_of_arms_in_the_file_changes_no_byte(neural_digests, tmp_path)
     assert log_digests(simulate_scenario(tmp_path, turned)) == neural_digests
 
 
+def test_the_first_arm_of_the_file_is_the_control_whatever_its_name(tmp_path):
+    arms = {"z": {"policy": "popularity"}, "a": {"policy": "random"}}
+    root = simulate_scenario(tmp_path, tiny_scenario(arms, design={"kind": "paired"}))
+    assert EventLog.open(root / "log").metadata.control == "z"
+    turned = Scenario.load(
+        write_scenario(tmp_path, tiny_scenario(dict(reversed(arms.items())), design={}))
+    )
+    with pytest.raises(RunError, match="control"):
+        simulate(turned, root, folder=tmp_path, resume=True)
+
+
 def test_another_seed_changes_the_log(plain_run, tmp_path):
     assert set(
         log_digests(simulate_scenario(tmp_path, tiny_scenario(seed=10))).values()

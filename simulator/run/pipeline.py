@@ -176,7 +176,7 @@ def _draws(
     names = scenario.drawn
     if not names:
         return
-    whole = json.dumps(scenario.resolved(), sort_keys=True)
+    whole = json.dumps(scenario.resolved())
     pieces = [
         DrawnWorld(whole, name, str(out.resolve()), str(folder.resolve()), resume, keep_going)
         for name in names
@@ -275,7 +275,8 @@ def _simulate(
     ) as executor:
         files = {**_own(), **check(scenario, folder, executor), **_data(scenario, folder)}
         held.enter_context(workspace.held())
-        workspace.claim(scenario.identity(), files, resume=resume)
+        claimed = {**scenario.identity(), "control": scenario.control}
+        workspace.claim(claimed, files, resume=resume)
         write_text(workspace.scenario, scenario.to_yaml())
         if fits is not None:
             workspace.borrow(fits)
@@ -389,7 +390,7 @@ class _Run:
         self.job = Job(
             str(workspace.root.resolve()),
             str(folder.resolve()),
-            json.dumps(scenario.resolved(), sort_keys=True),
+            json.dumps(scenario.resolved()),
         )
 
     def all(self) -> None:
