@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from policies.staging import staging_of
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
@@ -364,10 +366,10 @@ class Policy(Params, ABC):
             sort_keys=True,
             default=_plain,
         )
-        staging = folder / "policy.json.part"
+        staging = staging_of(folder / "policy.json")
         staging.write_text(text + "\n")
         staging.rename(folder / "policy.json")
-        arrays = folder / "state.npz.part"
+        arrays = staging_of(folder / "state.npz")
         with arrays.open("wb") as stream:
             np.savez(stream, **state)  # type: ignore[arg-type]
         arrays.rename(folder / "state.npz")

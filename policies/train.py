@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from policies.base import Fitting, IntArray, Params
 from policies.blocks import length_batches, one_thread
+from policies.staging import staging_of
 
 
 @dataclass
@@ -308,7 +309,7 @@ class Checkpoint:
             "identity": self.identity,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        staging = self.path.with_suffix(".part")
+        staging = staging_of(self.path)
         copies = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
         text = json.dumps(note)
         metadata = {"progress": text, "digest": _digest(copies, text)}

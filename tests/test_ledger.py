@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 from policies.registry import PolicyError
+from policies.staging import staging_of
 from simulator.cli import main
 from simulator.datasets import read
-from simulator.log.files import load_arrays, read_json, save_arrays, write_text
+from simulator.log.files import load_arrays, read_json, save_arrays, staged, write_text
 from simulator.log.ledger import FileError, Ledger, Piece, commit
 from simulator.log.workspace import RunError, Workspace
 from simulator.scenario.parts import Data
@@ -230,7 +233,10 @@ DEATHS: list[tuple[str, Callable[[Path], Any]]] = [
     ("an empty ledger", lambda out: [(out / ".lock").touch(), (out / "pieces.jsonl").touch()]),
     (
         "half a claim",
-        lambda out: [(out / "work").mkdir(), (out / "work/claim.json.part").write_text('{"a')],
+        lambda out: [
+            (out / "work").mkdir(),
+            staging_of(out / "work/claim.json").write_text('{"a'),
+        ],
     ),
     ("half a line", lambda out: (out / "pieces.jsonl").write_text('{"piece": "wo')),
 ]
@@ -257,15 +263,52 @@ def test_a_death_between_line_and_name_is_settled(tmp_path):
     with where.held():
         where.claim({}, {}, resume=False)
         save_arrays(where.models / "ranking.npz", {})
-    waiting = where.models / "notes.json.part"
-    waiting.write_text("{}")
-    where.ledger.add(where.models / "notes.json", Piece.of(waiting))
-    (where.models / "ranking.npz.part").write_text("half of a new")
-    (where.models / "fit.part").mkdir()
-    (where.models / "fit.part" / "state.npz.part").write_text("x")
+    notes = where.models / "notes.json"
+    write_text(notes, "{}")
+    notes.rename(staging_of(notes))
+    staging_of(where.models / "ranking.npz").write_text("half of a new")
+    fit = staging_of(where.models / "fit")
+    fit.mkdir()
+    staging_of(fit / "state.npz").write_text("x")
     with where.held():
         where.claim({}, {}, resume=True)
     assert sorted(path.name for path in where.models.iterdir()) == ["notes.json", "ranking.npz"]
+
+
+def test_two_attempts_at_a_piece_do_not_meet_and_the_last_line_is_of_what_is_there(tmp_path):
+    """Each writes under a name of its own, whichever began first; what waits of an attempt that was
+    overtaken goes.
+    """
+    ledger, place = Ledger(tmp_path), tmp_path / "log" / "part"
+    ledger.file.touch()
+    with staged(place) as first:
+        first.write_text("first")
+        with staged(place) as second:
+            second.write_text("second")
+        assert Piece.of(place) == ledger.pieces()["log/part"]
+    assert place.read_text() == "first"
+    ledger.check()
+    assert first.name != second.name
+    staging_of(place).write_text("second")
+    ledger.settle()
+    assert [path.name for path in place.parent.iterdir()] == ["part"]
+
+
+def test_attempts_of_many_processes_leave_what_the_ledger_says(tmp_path):
+    """Every process writes other bytes to the same places: line and file change together."""
+    ledger = Ledger(tmp_path)
+    ledger.file.touch()
+    code = (
+        "import sys; from pathlib import Path; from simulator.log.files import write_text\n"
+        "for i in range(60): write_text(Path(sys.argv[1], f'log/{i % 3}'), f'{sys.argv[2]} {i}')"
+    )
+    root = str(Path(__file__).parents[1])
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(i)], cwd=root)
+        for i in range(3)
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    ledger.check()
 
 
 def test_a_line_that_a_death_has_cut_is_no_line(tmp_path):
@@ -281,8 +324,9 @@ def test_a_line_that_a_death_has_cut_is_no_line(tmp_path):
 
 def test_files_outside_of_runs_are_not_listed(tmp_path):
     assert Ledger.around(tmp_path / "a") is None
-    (tmp_path / "a.part").write_text("a")
-    commit(tmp_path / "a.part", tmp_path / "a")
+    waiting = staging_of(tmp_path / "a")
+    waiting.write_text("a")
+    commit(waiting, tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from policies.base import Sequences
-from simulator.log.files import staging_of, writing
+from policies.staging import staging_of
+from simulator.log.files import writing
 from simulator.log.kinds import FEEDBACK
 from simulator.log.ledger import commit
 from simulator.log.metadata import FIT, HISTORY, LogError, Metadata

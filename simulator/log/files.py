@@ -22,7 +22,8 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 
-from simulator.log.ledger import PART, REMEDY, FileError, Ledger, commit
+from policies.staging import staging_of
+from simulator.log.ledger import REMEDY, FileError, Ledger, commit
 
 __all__ = [
     "HIDDEN",
@@ -34,7 +35,6 @@ __all__ = [
     "read_json",
     "save_arrays",
     "staged",
-    "staging_of",
     "write_text",
     "write_texts",
     "writing",
@@ -55,11 +55,6 @@ def partitions(inside: Path) -> list[tuple[str, str | None]]:
     return [
         (unquote(name), None if value == HIVE_NULL else unquote(value)) for name, _, value in steps
     ]
-
-
-def staging_of(path: Path) -> Path:
-    """The temporary name of what will stand at `path`."""
-    return path.with_name(path.name + PART)
 
 
 @contextmanager

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from policies.staging import PART, place_of
+
 LEDGER = "pieces.jsonl"
 """Name of the ledger; a folder with this file is a run's folder."""
 
@@ -37,9 +39,6 @@ CLAIM = "claim.json"
 """Which scenario a run's folder belongs to; it lies under `work` until the run is finished, and
 then in the folder itself.
 """
-
-PART = ".part"
-"""Ending of temporary names."""
 
 SELF_SEALED = "checkpoints"
 """Folders of trainings in progress: their files carry their own digest, because policies know
@@ -99,8 +98,18 @@ class Ledger:
     def file(self) -> Path:
         return self.root / LEDGER
 
-    def add(self, path: Path, piece: Piece) -> None:
-        """Say that `piece` will lie at `path`, a place below the root."""
+    def publish(self, staging: Path, path: Path, rows: int | None = None) -> None:
+        """Say that a piece lies at `path`, a place below the root, and give `staging` this name.
+
+        Both happen while the ledger is locked: of several who publish the same piece, the last
+        line is always that of the file that is there.
+
+        Args:
+            staging: the finished file.
+            path: where it shall stand.
+            rows: impressions in it.
+        """
+        piece = Piece.of(staging, rows)
         name = path.absolute().relative_to(self.root.absolute()).as_posix()
         entry = {"piece": name, "bytes": piece.size, "digest": piece.digest, "rows": piece.rows}
         line = json.dumps({**entry, "line": _check_of(entry)}) + "\n"
@@ -111,6 +120,7 @@ class Ledger:
             stream.seek(end)
             try:
                 stream.write(line.encode())
+                os.replace(staging, path)
             except OSError:
                 stream.truncate(end)
                 raise
@@ -134,9 +144,11 @@ class Ledger:
             if part.is_dir():
                 shutil.rmtree(part)
                 continue
-            path = part.with_name(part.name.removesuffix(PART))
-            piece = listed.get(path.relative_to(self.root).as_posix())
-            if piece is not None and piece.digest == Piece.of(part).digest:
+            path = place_of(part)
+            piece = None
+            if path is not None:
+                piece = listed.get(path.relative_to(self.root).as_posix())
+            if path is not None and piece is not None and piece.digest == Piece.of(part).digest:
                 os.replace(part, path)
             else:
                 part.unlink()
@@ -236,7 +248,7 @@ def commit(staging: Path, path: Path, rows: int | None = None) -> None:
     """Give a finished file its name; within a run's folder it is listed first.
 
     Args:
-        staging: where it was written: `path` with the ending PART.
+        staging: where it was written.
         path: where it shall stand.
         rows: impressions in it.
 
@@ -247,12 +259,13 @@ def commit(staging: Path, path: Path, rows: int | None = None) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if ledger is not None:
-            ledger.add(path, Piece.of(staging, rows))
+        if ledger is None:
+            os.replace(staging, path)
+        else:
+            ledger.publish(staging, path, rows)
     except OSError:
         staging.unlink(missing_ok=True)
         raise
-    os.replace(staging, path)
 
 
 def _fault(path: Path, piece: Piece, earlier: list[str] | tuple[str, ...]) -> str | None:

@@ -31,6 +31,7 @@ import yaml
 
 from policies.base import Catalogue
 from policies.sources import ABSENT
+from policies.staging import place_of, staging_of
 from simulator.log.eventlog import EventLog
 from simulator.log.files import (
     adopt,
@@ -42,7 +43,7 @@ from simulator.log.files import (
     write_text,
     writing,
 )
-from simulator.log.ledger import CLAIM, LEDGER, PART, Ledger
+from simulator.log.ledger import CLAIM, LEDGER, Ledger
 from simulator.log.notices import FILE, Notice, keep, kept
 
 DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
@@ -239,8 +240,9 @@ class Workspace:
         whole.
         """
         here = {path.name for path in self.root.iterdir()}
-        of_work = {path.name for path in self.work.iterdir()} if self.work.is_dir() else set()
-        return here <= {LOCK, LEDGER, "work"} and of_work <= {CLAIM + PART}
+        of_work = list(self.work.iterdir()) if self.work.is_dir() else []
+        waiting = self.work / CLAIM
+        return here <= {LOCK, LEDGER, "work"} and all(place_of(it) == waiting for it in of_work)
 
     def claim(self, identity: Mapping[str, Any], files: Mapping[str, str], *, resume: bool) -> None:
         """Make the folder this scenario's own, or make sure that it is, and that its pieces are as
@@ -298,7 +300,7 @@ class Workspace:
             here = self.models / fit.name
             is_of_history = OF_A_DAY not in fit.name and (fit / "state.npz").is_file()
             if is_of_history and not here.exists():
-                staging = self.models / f"{fit.name}{PART}"
+                staging = staging_of(here)
                 with writing(staging):
                     shutil.copytree(fit, staging, ignore=shutil.ignore_patterns("checkpoints"))
                 adopt(staging, here, last="state.npz")

@@ -7,7 +7,6 @@ whole. Nothing is returned but figures.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from policies.device import device
 from policies.explore import Explore
 from policies.registry import PolicyError, is_built_in, locate, make
 from policies.sources import sources
+from policies.staging import staging_of
 from policies.time import DAY
 from simulator.config.document import Keys
 from simulator.designs.base import ArmRows, Design
@@ -37,7 +37,6 @@ from simulator.log.files import (
     load_arrays,
     reason,
     save_arrays,
-    staging_of,
     writing,
 )
 from simulator.log.metadata import HISTORY
@@ -245,7 +244,6 @@ def _save(calls: Calls, folder: Path) -> None:
     """
     staging = staging_of(folder)
     with writing(staging):
-        shutil.rmtree(staging, ignore_errors=True)
         calls.save(staging)
         notices = of_warnings("", calls.name, calls.warned)
         if notices:
