@@ -74,7 +74,10 @@ if TYPE_CHECKING:
     from simulator.surface.axes import MapError
     from simulator.surface.bias import BiasError, BiasResult, design_bias
     from simulator.surface.mapping import LiftMap, map_lift
+    from simulator.users.base import NEVER, Feedback, Source, Users
+    from simulator.users.check import check_users
     from simulator.users.choice import Choice
+    from simulator.users.plugins import UserModel, UserModelError
 
 _NAMES = {
     "simulator.run.pipeline": "Outcome run simulate",
@@ -112,7 +115,10 @@ _NAMES = {
     "simulator.surface.axes": "MapError",
     "simulator.surface.bias": "BiasError BiasResult design_bias",
     "simulator.surface.mapping": "LiftMap map_lift",
+    "simulator.users.base": "NEVER Feedback Source Users",
+    "simulator.users.check": "check_users",
     "simulator.users.choice": "Choice",
+    "simulator.users.plugins": "UserModel UserModelError",
     "policies.base": "Catalogue Expectant Fitting Histories"
     " Policy Progress Retriever Scorer Sequences Slates Stochastic Updatable WorldBound",
     "policies.scored": "Scored",
@@ -137,6 +143,7 @@ _PLACES = {
 __all__ = [
     "CHECKS",
     "ESTIMATORS",
+    "NEVER",
     "Absolute",
     "Batch",
     "BiasError",
@@ -150,6 +157,7 @@ __all__ = [
     "Declared",
     "EventLog",
     "Expectant",
+    "Feedback",
     "Fitting",
     "Histories",
     "LiftMap",
@@ -182,18 +190,23 @@ __all__ = [
     "Scorer",
     "Sequences",
     "Slates",
+    "Source",
     "Stochastic",
     "Stream",
     "TableDescription",
     "TableError",
     "Target",
     "Updatable",
+    "UserModel",
+    "UserModelError",
+    "Users",
     "VectorPolicy",
     "WorldBound",
     "arm_sums",
     "available",
     "check_one",
     "check_policy",
+    "check_users",
     "choose_policy",
     "compare",
     "decide",

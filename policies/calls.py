@@ -19,7 +19,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TextIO
+from typing import Any, ClassVar, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -47,41 +47,53 @@ Complaint = tuple[tuple[str | int, ...], str]
 """Where in the hyper-parameters, and what is wrong there."""
 
 
-class PolicyError(ValueError):
-    """A policy that cannot be found, imported, configured or fitted; the message says what, whose,
+class PluginError(ValueError):
+    """A plug-in that cannot be found, imported, configured or used; the message says what, whose,
     the rule, the value, what to do.
 
     Attributes:
-        complaints: about single hyper-parameters, each with its key path; empty where the policy
-            itself is at fault.
+        noun: what such a plug-in is called.
+        complaints: about single parameters, each with its key path; empty where the plug-in itself
+            is at fault.
     """
+
+    noun: ClassVar[str] = "plug-in"
 
     def __init__(self, message: str, complaints: tuple[Complaint, ...] = ()) -> None:
         super().__init__(message, complaints)
-        self.complaints = complaints
+        self.message, self.complaints = message, complaints
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return self.message
 
 
 Kind = Literal["form", "write", "late", "raised"]
 
 
-class CallError(PolicyError):
-    """A method of a policy that raised, took too long, wrote into what it was lent, or gave back
+class PolicyError(PluginError):
+    """A policy that cannot be found, imported, configured or fitted."""
+
+    noun = "policy"
+
+
+class PluginCallError(PluginError):
+    """A method of a plug-in that raised, took too long, wrote into what it was lent, or gave back
     something of another form.
 
     Attributes:
-        what: the sentence without the policy's name.
+        what: the sentence without the plug-in's name.
         kind: `form` of what it gave back, `write` into what it was lent, `late`, or `raised`.
     """
 
     def __init__(self, name: str, what: str, kind: Kind) -> None:
-        super().__init__(f"policy {name!r}: {what}")
+        super().__init__(f"{self.noun} {name!r}: {what}")
         self.name, self.what, self.kind = name, what, kind
+        # What an error is made of again, by pickle and by simpy.
+        self.args = name, what, kind
 
-    def __reduce__(self) -> Any:
-        return type(self), (self.name, self.what, self.kind)
+
+class CallError(PluginCallError, PolicyError):
+    """As `PluginCallError`, of a policy."""
 
 
 class OutOfTime(BaseException):
@@ -149,7 +161,7 @@ class Calls:
         with self._calling("fit", lend):
             fitted = self.policy.fit(log, lent_catalogue, fitting)
         if fitted is not self.policy:
-            raise CallError(self.name, f"fit must return self; got {_describe(fitted)}", "form")
+            raise CallError(self.name, f"fit must return self; got {describe(fitted)}", "form")
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """Slates `[B, k]` of the right form in arrays of the caller's own; what they hold is
@@ -162,7 +174,7 @@ class Calls:
         if not isinstance(slates, Slates):
             raise CallError(
                 self.name,
-                f"recall must return policies.base.Slates; got {_describe(slates)}",
+                f"recall must return policies.base.Slates; got {describe(slates)}",
                 "form",
             )
         shape, propensities, interest = (len(histories), k), slates.propensities, slates.interest
@@ -262,7 +274,7 @@ class Calls:
         if type(got) is np.ndarray and got.dtype == np.dtype(dtype) and got.shape == shape:
             return np.array(got, order="C")
         rule = f"{name} must be a numpy array of {np.dtype(dtype)} and shape {shape}"
-        raise CallError(self.name, f"{method}: {rule}; got {_describe(got)}", "form")
+        raise CallError(self.name, f"{method}: {rule}; got {describe(got)}", "form")
 
     def _numbers(
         self, method: str, name: str, got: Any, dtype: type, shape: tuple[int, ...]
@@ -282,8 +294,8 @@ _LARGEST_CHANCE = 1.000001
 _READ_ONLY = "what a policy is handed belongs to the test: work on a copy (`array.copy()`)"
 
 
-def _describe(got: Any) -> str:
-    """What a policy gave back, in a few words."""
+def describe(got: Any) -> str:
+    """What a plug-in gave back, in a few words."""
     if isinstance(got, np.ndarray):
         kind = "" if type(got) is np.ndarray else f"{type(got).__name__} of "
         return f"{kind}{got.dtype} {got.shape}"
@@ -293,9 +305,13 @@ def _describe(got: Any) -> str:
 
 @contextmanager
 def calling(
-    name: str, method: str, limit: Limit = Limit(), warned: Warned | None = None
+    name: str,
+    method: str,
+    limit: Limit = Limit(),
+    warned: Warned | None = None,
+    fault: type[PluginCallError] = CallError,
 ) -> Iterator[None]:
-    """Code of policy `name` runs inside.
+    """Code of the plug-in `name` runs inside, a policy's or, as `fault` says, another's.
 
     What it prints goes to stderr (stdout is for results), and its warnings are counted in `warned`
     instead of shown. How NumPy treats overflow and the like, torch's settings for the whole
@@ -303,13 +319,13 @@ def calling(
     in this process, too.
 
     Raises:
-        CallError: whatever was raised inside, `SystemExit`, `MemoryError` and the like too, or out
-            of time; or stdout or stderr was closed. Ctrl-C passes.
+        PluginCallError: (`fault`) whatever was raised inside, `SystemExit`, `MemoryError` and the
+            like too, or out of time; or stdout or stderr was closed. Ctrl-C passes.
     """
-    tell(f"policy {name!r}: {method}")
+    tell(f"{fault.noun} {name!r}: {method}")
     try:
         with (
-            _streams(name, method),
+            _streams(name, method, fault),
             warnings.catch_warnings(record=True) as caught,
             redirect_stdout(sys.stderr),
             np.errstate(),
@@ -319,15 +335,15 @@ def calling(
             try:
                 with within(limit.seconds):
                     yield
-            except CallError:  # of a call within this one
+            except PluginCallError:  # of a call within this one
                 raise
             except OutOfTime as error:
-                raise CallError(name, f"{method} took longer than {limit.rule}", "late") from error
+                raise fault(name, f"{method} took longer than {limit.rule}", "late") from error
             except BaseException as error:  # a plug-in may raise anything
                 if isinstance(error, KeyboardInterrupt) and interrupted():
                     raise
                 kind: Kind = "write" if _is_write(error) else "raised"
-                raise CallError(name, f"{method} {raised(error)}", kind) from error
+                raise fault(name, f"{method} {raised(error)}", kind) from error
             finally:
                 if warned is not None:
                     warned.add(method, caught)
@@ -373,12 +389,12 @@ def _is_write(error: BaseException) -> bool:
 
 
 @contextmanager
-def _streams(name: str, method: str) -> Iterator[None]:
+def _streams(name: str, method: str, fault: type[PluginCallError]) -> Iterator[None]:
     """Stdout and stderr of the process, put back afterwards: without them no message can name the
-    policy.
+    plug-in.
 
     Raises:
-        CallError: one was closed, or its descriptor became that of something else.
+        PluginCallError: one was closed, or its descriptor became that of something else.
     """
     streams = (1, "stdout", sys.stdout), (2, "stderr", sys.stderr)
     copies = {number: _duplicate(number) for number, _, _ in streams}
@@ -402,7 +418,7 @@ def _streams(name: str, method: str) -> Iterator[None]:
     if lost:
         closed = " and ".join(dict.fromkeys(lost))
         rule = f"{method} closed {closed}, which belongs to the whole process: leave it open"
-        raise CallError(name, rule, "raised")
+        raise fault(name, rule, "raised")
 
 
 def _duplicate(number: int) -> int | None:

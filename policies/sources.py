@@ -1,5 +1,5 @@
-"""sources: digests of the files that decide what a policy does, so that a run is not continued, nor
-a fit reused, after they changed.
+"""sources: digests of the files that decide what a policy or a user model does, so that a run is
+not continued, nor a fit reused, after they changed.
 
 Of abtest's own policies there is nothing to say here: their source is that of the package
 (`package`).
@@ -12,12 +12,11 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-
-from policies.base import Policy
+from typing import Any, Protocol
 
 OWN = ("policies", "recgpt", "simulator")
 """abtest's own packages."""
@@ -28,8 +27,19 @@ ABSENT = "absent"
 _CODE = tuple(importlib.machinery.all_suffixes())
 
 
-def sources(policy: Policy) -> dict[str, str]:
-    """Digest by name of what is behind a policy that is not abtest's own, and of its `files`.
+class Traced(Protocol):
+    """A policy or a user model, as far as its files go."""
+
+    def files(self) -> tuple[Path, ...]:
+        """Files, besides its source, that decide what it does."""
+
+    def parts(self) -> Sequence[Any]:
+        """Others of its kind that it is made of."""
+
+
+def sources(plugin: Traced) -> dict[str, str]:
+    """Digest by name of what is behind a policy or a user model that is not abtest's own, and of
+    its `files`.
 
     A plug-in file counts with the modules beside it that it imports, however deep; a class of an
     installed distribution with the distribution's RECORD, which holds a digest of every file; a
@@ -37,11 +47,11 @@ def sources(policy: Policy) -> dict[str, str]:
     file of the package.
     """
     digests: dict[str, str] = {}
-    for kind in type(policy).__mro__:
+    for kind in type(plugin).__mro__:
         digests |= _of_module(kind.__module__)
-    for file in policy.files():
+    for file in plugin.files():
         digests[str(file)] = digest(file)
-    for part in policy.parts():
+    for part in plugin.parts():
         digests |= sources(part)
     return dict(sorted(digests.items()))
 

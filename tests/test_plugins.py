@@ -40,7 +40,8 @@ def test_names_are_listed_without_importing_any_policy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout
     assert set(json.loads(done.stdout.replace("'", '"'))) == {
-        f"policies.{name}" for name in ("base", "calls", "lending", "registry", "similar")
+        f"policies.{name}"
+        for name in ("base", "calls", "lending", "plugins", "registry", "similar")
     }
 
 

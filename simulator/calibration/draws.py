@@ -29,7 +29,12 @@ import numpy.typing as npt
 import yaml
 
 from policies.base import Progress, silent
-from simulator.calibration.search import STAGES, value_of, with_values
+from simulator.calibration.search import (
+    STAGES,
+    hold_to_own_parameters,
+    value_of,
+    with_values,
+)
 from simulator.calibration.targets import (
     TARGETS,
     TOLERANCE,
@@ -204,8 +209,10 @@ def draw(
         folder: that of the scenario, where plug-in files are looked up.
 
     Raises:
-        CalibrationError: the data is not synthetic, or too few worlds meet the targets.
+        CalibrationError: the data is not synthetic, the users are of another kind, or too few
+            worlds meet the targets.
     """
+    hold_to_own_parameters(scenario)
     parameters = ranges(scenario, vary)
     search = _Search(scenario, parameters, tuple(targets or TARGETS), tolerance, folder)
     if not one_seed:

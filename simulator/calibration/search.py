@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,12 @@ from simulator.calibration.targets import (
     RANDOM,
     TARGETS,
     TOLERANCE,
+    CalibrationError,
     PublishedFigure,
     measured,
 )
 from simulator.scenario.changes import changed, number_at
+from simulator.scenario.populations import is_synthetic
 
 if TYPE_CHECKING:
     from simulator.scenario.model import Scenario
@@ -167,7 +169,11 @@ def fit(
         report: told of every step.
         rounds: how often all stages are gone through; later stages move earlier marginals a little.
         folder: that of the scenario, where plug-in files are looked up.
+
+    Raises:
+        CalibrationError: the users are of another kind.
     """
+    hold_to_own_parameters(scenario)
     for _ in range(rounds):
         for stage in STAGES:
             scenario = fit_stage(scenario, stage, report, folder=folder)
@@ -252,6 +258,21 @@ def fit_stage(
 
 def _residual(target: PublishedFigure, value: float) -> float:
     return float(np.log(max(value, 1e-3 * target.value) / target.value) / TOLERANCE)
+
+
+def hold_to_own_parameters(scenario: Scenario) -> None:
+    """What is fitted and drawn are parameters of abtest's own synthetic users.
+
+    Raises:
+        CalibrationError: the users are of another kind.
+    """
+    if not is_synthetic(scenario.users):
+        users: Any = scenario.users
+        rule = (
+            "parameters of choice and markov users are fitted and drawn; others are held to the"
+            " targets as they are (without --fit and --ensemble)"
+        )
+        raise CalibrationError(f"{scenario.where(('users', 'kind'))}: {rule}; got {users.kind!r}")
 
 
 def value_of(scenario: Scenario, key: str) -> float:

@@ -18,6 +18,7 @@ from policies.base import Catalogue, Histories, IntArray, Progress, Slates, sile
 from policies.streams import Purpose, uniform
 from policies.time import DAY
 from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
+from simulator.scenario.populations import behind, synthetic_catalogue
 from simulator.users.base import Source, Users
 
 if TYPE_CHECKING:
@@ -357,9 +358,12 @@ def _mean(marginals: Sequence[Marginal]) -> Marginal:
 
 def _marginals(scenario: Scenario, seed: int, feed: str, folder: Path) -> dict[str, Marginal]:
     """The marginals of one feed of the world of this seed."""
-    population: Any = scenario.users
-    source = Source(population.catalogue(seed))
-    n_items, durations = source.catalogue.n_items, source.catalogue.items["duration"]
+    population = behind(scenario.users, folder)
+    source = Source(synthetic_catalogue(scenario.users, folder, seed))
+    n_items, durations = source.catalogue.n_items, source.catalogue.items.get("duration")
+    if durations is None:
+        rule = "a world is held to durations, too: its catalogue must have items['duration'] (s)"
+        raise CalibrationError(f"{scenario.where(('users', 'kind'))}: {rule}")
 
     def exposed(recall_of: Callable[[Users], Recall]) -> dict[str, Marginal]:
         users: Users = population.build(source, seed, scenario.days, Path())

@@ -62,6 +62,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "List and check scenarios; print their JSON schema.",
     ),
     "policies": ("simulator.cli.policies:policies", "List, check and start recall policies."),
+    "users": ("simulator.cli.users:users", "List and check user models."),
 }
 """Command -> ("module:object", one line for --help)."""
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from policies.device import Device
-from simulator.cli.apart import apart
-from simulator.cli.failure import Failure, failures
+from simulator.cli.failure import failures
 from simulator.cli.options import FILE, FOLDER
+from simulator.cli.plugin_checks import apart, chosen, list_plugins, parameters, tell_results
 from simulator.cli.say import say
+
+if TYPE_CHECKING:
+    from policies.check import Result
 
 
 @click.group()
@@ -33,27 +38,9 @@ def list_(as_json: bool) -> None:
     \b
     abtest policies list
     """
-    import json
+    from policies.registry import POLICIES
 
-    from policies.registry import available
-    from simulator.page.blocks import Table, columns, plain
-    from simulator.page.terminal import show
-
-    entries = available()
-    if as_json:
-        say(
-            json.dumps(
-                {
-                    name: {"target": e.target, "distribution": e.distribution}
-                    for name, e in entries.items()
-                },
-                indent=1,
-            )
-        )
-        return
-    rows = [(plain(name), plain(e.target), plain(e.distribution)) for name, e in entries.items()]
-    heads = columns("policy", "class", "distribution", text=3)
-    show([Table("Policies", heads, rows)])
+    list_plugins(POLICIES, as_json)
 
 
 @policies.command()
@@ -101,55 +88,41 @@ def check(
     abtest policies check comirec
     abtest policies check my_policy.py:MyPolicy --param dim=16
     """
-    from policies.check import CHECKS
+    from policies.check import CHECKS, promise_of
 
     with failures():
-        given = _parameters(params)
-        unknown = [one for one in only if one not in CHECKS]
-        if unknown:
-            raise Failure(f"--only: no check {unknown[0]!r}; there is {', '.join(CHECKS)}")
-        waiting = list(dict.fromkeys(only or CHECKS))
-        broken = 0
-        for result in apart(name, given, tuple(waiting), seed, device, limit):
-            waiting.remove(result.name)
-            if result.stops and result.crashed:
-                raise Failure(
-                    f"policy {name!r} cannot be checked: {result.detail}{_unchecked(waiting)}"
-                )
-            say(
-                f"{'ok  ' if result.kept else ('skip' if result.skipped else 'FAIL')} "
-                f" {result.name:<22} {result.promise}"
-            )
-            if not result.kept:
-                say("      " + result.detail.replace("\n", "\n      "))
-            broken += not result.kept and not result.skipped
-    if broken:
-        say(
-            f"{name}: {broken} broken"
-            f" {'promise' if broken == 1 else 'promises'}{_unchecked(waiting)}",
-            err=True,
-        )
-        raise SystemExit(1)
+        checks = chosen(only, CHECKS)
+        work = partial(_checked, name, parameters(params), checks, seed, device, limit)
+        tell_results(f"policy {name!r}", apart(work, checks, promise_of, limit), checks)
 
 
-def _parameters(params: tuple[str, ...]) -> dict[str, Any]:
-    """Hyper-parameters out of KEY=VALUE."""
-    import yaml
+def _checked(
+    name: str,
+    params: dict[str, Any],
+    checks: tuple[str, ...],
+    seed: int,
+    device: Device,
+    limit: float,
+) -> Iterator[Result]:
+    """The checks of a policy, in the process that runs its code."""
+    from policies.base import WorldBound
+    from policies.check import check_policy
+    from policies.device import device as there
+    from policies.registry import make
 
-    given = {}
-    for param in params:
-        key, equals, value = param.partition("=")
-        if not equals:
-            raise Failure(f"--param must be KEY=VALUE; got {param!r}")
-        try:
-            given[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:
-            raise Failure(f"--param {key}: {value!r} is no YAML value: {error}") from error
-    return given
+    policy = make(name, params, Path())
+    place = there(device)
+    world = _world(seed) if isinstance(policy, WorldBound) else None
+    yield from check_policy(policy, seed=seed, only=checks, world=world, device=place, limit=limit)
 
 
-def _unchecked(waiting: list[str]) -> str:
-    return f"; not checked: {', '.join(waiting)}" if waiting else ""
+def _world(seed: int) -> Any:
+    """A small synthetic world for the yardsticks that look into one."""
+    from simulator.users.base import Source
+    from simulator.users.choice import Choice
+
+    population = Choice(n_users=60, n_items=50)
+    return population.build(Source(population.catalogue(seed)), seed, 1, Path())
 
 
 @policies.command()

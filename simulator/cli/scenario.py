@@ -76,13 +76,13 @@ def check(files: tuple[str, ...], plug_ins: bool) -> None:
         )
         unmade = []
         if not plug_ins:
-            unmade = sorted(
-                {spec.policy for _, spec in loaded.policies() if not is_built_in(spec.policy)}
-            )
+            strangers = {spec.policy for _, spec in loaded.policies()}
+            strangers = {name for name in strangers if not is_built_in(name)}
+            unmade = sorted(strangers | {users.kind for _, users in loaded.user_models()})
         if unmade:
             say(
                 f"  {', '.join(unmade)}: there, but not imported; --plug-ins or a run checks the"
-                " hyper-parameters"
+                " parameters"
             )
     if wrong:
         raise Failure("\n".join(wrong))

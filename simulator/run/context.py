@@ -36,6 +36,7 @@ from simulator.log.schema import schema
 from simulator.log.workspace import OF_A_DAY, Lane, Workspace, load_catalogue, open_log, versions
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import PolicySpec
+from simulator.scenario.populations import behind
 from simulator.serving.desk import Channel, Desk, Serves
 from simulator.serving.draft import Draft
 from simulator.serving.history import logging_policy
@@ -182,9 +183,8 @@ class Context:
 
     @cached_property
     def population(self) -> Population:
-        """The users section of the scenario."""
-        section: Any = self.scenario.users
-        return section  # type: ignore[no-any-return]
+        """Who the users section of the scenario configures."""
+        return behind(self.scenario.users, self.folder, self.scenario.engine.time_limit)
 
     @cached_property
     def _built(self) -> tuple[Users, dict[str, npt.NDArray[Any]]]:

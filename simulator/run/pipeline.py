@@ -32,6 +32,7 @@ from simulator.run.context import Job, context, fit_numbers
 from simulator.scenario import memory
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Data, EngineSpec
+from simulator.scenario.populations import synthetic_catalogue
 
 if TYPE_CHECKING:
     from simulator.report.content import Content
@@ -291,7 +292,7 @@ def check(
     scenario: Scenario, folder: Path, executor: Executor, *, strangers: bool = True
 ) -> dict[str, str]:
     """What a scenario needs from outside itself, before anything is written: its data, and every
-    policy made once in a worker.
+    policy and user model made once in a worker.
 
     Args:
         scenario: whose.
@@ -301,7 +302,7 @@ def check(
             only looked up.
 
     Returns:
-        Digest by name of the files behind the policies that were made.
+        Digest by name of the files behind the policies and user models that were made.
 
     Raises:
         ScenarioError: what is wrong, with file, line and key path.
@@ -314,7 +315,11 @@ def check(
         wrong.extend(broken)
         behind.update(digests)
 
-    executor.run([tasks.CheckPolicies(str(folder), tuple(scenario.policies()), strangers)], done)
+    pieces: list[Any] = [tasks.CheckPolicies(str(folder), tuple(scenario.policies()), strangers)]
+    models = tuple(scenario.user_models())
+    if models:
+        pieces.append(tasks.CheckUserModels(str(folder), models, strangers))
+    executor.run(pieces, done)
     if wrong:
         raise ScenarioError("\n".join(f"{scenario.where(keys)}: {text}" for keys, text in wrong))
     return behind
@@ -428,8 +433,7 @@ class _Run:
         where, scenario = self.workspace, self.scenario
         if not (where.models / "catalogue.npz").is_file():
             if scenario.data.source == "synthetic":
-                population: Any = scenario.users
-                catalogue = population.catalogue(scenario.seed)
+                catalogue = synthetic_catalogue(scenario.users, self.folder, scenario.seed)
             else:
                 from simulator import datasets
 

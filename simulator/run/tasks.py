@@ -53,10 +53,12 @@ from simulator.run.context import (
 )
 from simulator.run.weighting import thinned
 from simulator.scenario.parts import Arm, PolicySpec
+from simulator.scenario.populations import PluginUsers
 from simulator.serving.feedback import blocks
 from simulator.serving.promises import Witness
 from simulator.serving.ranking import Ranker
 from simulator.users.base import NEVER, Users
+from simulator.users.plugins import USER_MODELS, UserModelError
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,44 @@ class CheckPolicies:
             {f"policy {name!r}: {file}": digest for file, digest in sources(policy).items()}
         )
         return []
+
+
+@dataclass(frozen=True)
+class CheckUserModels:
+    """Make every user model of a scenario once, before anything is written: what is wrong, and the
+    digests of the files behind them.
+
+    Attributes:
+        folder: where plug-in files are looked up.
+        sections: key path within the scenario and users section.
+        strangers: whether they are made; else they are only looked up.
+    """
+
+    folder: str
+    sections: tuple[tuple[Keys, PluginUsers], ...]
+    strangers: bool = True
+
+    def __str__(self) -> str:
+        names = sorted({section.kind for _, section in self.sections})
+        return f"importing the user models {', '.join(names)}"
+
+    def __call__(self, progress: Progress) -> tuple[list[tuple[Keys, str]], dict[str, str]]:
+        behind: dict[str, str] = {}
+        wrong: list[tuple[Keys, str]] = []
+        for keys, section in self.sections:
+            try:
+                if not self.strangers:
+                    USER_MODELS.locate(section.kind, Path(self.folder))
+                    continue
+                model = USER_MODELS.make(section.kind, section.params, Path(self.folder))
+            except UserModelError as error:
+                wrong += [
+                    ((*keys, "params", *where), text) for where, text in error.complaints
+                ] or [((*keys, "kind"), str(error))]
+                continue
+            for file, digest in sources(model).items():
+                behind[f"user model {section.kind!r}: {file}"] = digest
+        return wrong, behind
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,10 @@ from simulator.scenario.parts import (
 from simulator.scenario.populations import (
     POPULATIONS,
     SYNTHETIC,
+    YARDSTICKS,
+    PluginUsers,
     Users,
+    is_synthetic,
     population,
     population_class,
 )
@@ -171,6 +174,14 @@ class Scenario(ConfigSection):
         for name, world in self.worlds.items():
             if world.data is not None and world.data.source == "synthetic":
                 yield ("worlds", name, "data", "logging"), world.data.logging
+
+    def user_models(self) -> Iterator[tuple[Keys, PluginUsers]]:
+        """The users that are not abtest's own, each with its key path."""
+        if isinstance(self.users, PluginUsers):
+            yield ("users",), self.users
+        for name, world in self.worlds.items():
+            if isinstance(world.users, PluginUsers):
+                yield ("worlds", name, "users"), world.users
 
     def within(self, world: str) -> Scenario:
         """The same arms in one of the further worlds, as a scenario of its own.
@@ -395,8 +406,9 @@ def json_schema() -> dict[str, Any]:
     whole = Scenario.model_json_schema()
     definitions = whole.setdefault("$defs", {})
     choices = []
-    for kind in POPULATIONS:
-        part = population_class(kind).model_json_schema(ref_template="#/$defs/{model}")
+    sections: list[type[ConfigSection]] = [*map(population_class, POPULATIONS), PluginUsers]
+    for section in sections:
+        part = section.model_json_schema(ref_template="#/$defs/{model}")
         definitions.update(part.pop("$defs", {}))
         definitions[part["title"]] = part
         choices.append({"$ref": f"#/$defs/{part['title']}"})
@@ -441,6 +453,7 @@ def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
     """
     from policies.registry import PolicyError, locate
     from simulator.log.metrics import MetricError, chosen
+    from simulator.users.plugins import USER_MODELS, UserModelError
 
     wrong: list[tuple[Keys, str]] = []
     for keys, spec in scenario.policies():
@@ -448,6 +461,11 @@ def _check_names(scenario: Scenario, folder: Path) -> list[tuple[Keys, str]]:
             locate(spec.policy, folder)
         except PolicyError as error:
             wrong.append(((*keys, "policy"), str(error)))
+    for keys, section in scenario.user_models():
+        try:
+            USER_MODELS.locate(section.kind, folder)
+        except UserModelError as error:
+            wrong.append(((*keys, "kind"), str(error)))
     metrics: dict[Keys, Any] = {
         ("metrics", i): one for i, one in enumerate(scenario.resolved()["metrics"])
     }
@@ -614,8 +632,10 @@ def _world_broken(
     """Whether the users of a world can live on its data, and its arrays in memory; `users` and
     `data` are where these stand.
     """
-    source, synthetic = scenario.data.source, kind in SYNTHETIC
-    if (source == "synthetic") != synthetic:
+    source, synthetic = scenario.data.source, is_synthetic(scenario.users)
+    if isinstance(scenario.users, PluginUsers):
+        yield from _plugin_broken(scenario, users, data, scenario.users)
+    elif (source == "synthetic") != synthetic:
         kinds = " or ".join(name for name in POPULATIONS if (name in SYNTHETIC) != synthetic)
         path = "" if scenario.data.path is None else f" ({shown(scenario.data.path)})"
         rule = f"{kind} users do not go with data.source {source}{path}"
@@ -627,6 +647,25 @@ def _world_broken(
         if scenario.days > test_days:
             rule = f"must be at most {dotted((*data, 'test_days'))} ({test_days})"
             yield ("days",), f"{rule}; got {scenario.days}"
+
+
+def _plugin_broken(
+    scenario: Scenario, users: Keys, data: Keys, section: PluginUsers
+) -> Iterator[tuple[Keys, str]]:
+    """Whether the numbers of users and items are said once: here, or by the data."""
+    sizes = {"n_users": section.n_users, "n_items": section.n_items}
+    source = scenario.data.source
+    for key, size in sizes.items():
+        if source == "synthetic" and size is None:
+            yield (*users, key), "must be given where data.source is synthetic"
+        elif source != "synthetic" and size is not None:
+            yield (*users, key), f"must be left out: data.source {source} says it; got {size}"
+    if source == "synthetic" and None not in sizes.values():
+        yield from _too_large(scenario, users, data)
+    logging = scenario.data.logging.policy
+    if source == "synthetic" and logging in YARDSTICKS:
+        rule = f"{logging!r} reads the truth of choice and markov users"
+        yield (*data, "logging", "policy"), f"{rule}; give another, e.g. random or popularity"
 
 
 def _too_large(scenario: Scenario, users: Keys, data: Keys) -> Iterator[tuple[Keys, str]]:
