@@ -222,3 +222,57 @@ def test_table_1(data_root: Path) -> None:
         "198,502",
         "99.93%",
     ]
+
+
+MOVIELENS = {
+    "ratings.dat": [
+        "1::1193::5::978300760",
+        "1::661::3::978300100",
+        "2::661::4::978300000",
+        "2::1193::1::978300000",
+        "3::661::4::978300000",
+    ],
+    "movies.dat": [
+        "661::James and the Giant Peach (1996)::Animation|Children's|Musical",
+        "1193::One Flew Over the Cuckoo's Nest (1975)::Drama",
+        "73::Mis\xe9rables, Les (1995)::Drama|Musical",
+    ],
+}
+
+
+def movielens(folder: Path, name: str, **lines: str) -> Path:
+    """A made file of MovieLens 1M, which is Latin-1."""
+    file = folder / name
+    text = "".join(f"{line}\n" for line in [*MOVIELENS[name], *lines.values()])
+    file.write_text(text, encoding="latin-1")
+    return file
+
+
+def test_movielens_ratings_are_interactions_whatever_they_are(tmp_path: Path) -> None:
+    """Chronological, of one second in the order of the file; the third user is not in the core."""
+    prepared = prepare(movielens(tmp_path, "ratings.dat"), FORMATS["movielens"], core=2)
+    assert prepared.original == ["661", "1193"]
+    assert (prepared.read, prepared.rare) == (5, 1)
+    words = attributes(movielens(tmp_path, "movies.dat"), FORMATS["movielens"])
+    assert words["73"] == ["Drama", "Musical"]
+    write(prepared, tmp_path, "ml-1m", words)
+    assert (tmp_path / "ml-1m.txt").read_text() == "1 1 2\n2 1 2\n"
+    stored = json.loads((tmp_path / "ml-1m_item2attributes.json").read_text())
+    assert stored == {"1": [1, 2, 3], "2": [4]}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("4::661::4", "line 6: must be user::item::rating::timestamp; got '4::661::4'"),
+        ("4::661::4::soon", "line 6: timestamp must be a time; got 'soon'"),
+        ("::661::4::9", "line 6: user must be text; got ''"),
+    ],
+)
+def test_movielens_names_bad_lines(tmp_path: Path, line: str, said: str) -> None:
+    dump = movielens(tmp_path, "ratings.dat", bad=line)
+    done = CliRunner().invoke(
+        main, ["data", "prepare", "movielens", str(dump), "--name", "x", "--out", str(tmp_path)]
+    )
+    assert done.exit_code == 2
+    assert f"ratings.dat: {said}" in " ".join(done.output.split())

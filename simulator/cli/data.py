@@ -35,7 +35,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("kind", type=click.Choice(["amazon", "yelp"]))
+@click.argument("kind", type=click.Choice(["amazon", "yelp", "movielens"]))
 @click.argument("dump", type=SOURCE)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the result.")
 @click.option("--name", required=True, help="Of the data set: NAME.txt, NAME_item2attributes.json.")
@@ -51,7 +51,9 @@ def data() -> None:
 )
 @click.option("--until", type=click.DateTime(), help="Last moment taken.")
 @click.option(
-    "--meta", type=SOURCE, help="Item descriptions: categories and brand become attributes."
+    "--meta",
+    type=SOURCE,
+    help="Item descriptions: categories, brand and genres become attributes.",
 )
 def prepare(
     kind: str,
@@ -63,8 +65,8 @@ def prepare(
     until: datetime | None,
     meta: Path | None,
 ) -> None:
-    """Turn DUMP, raw reviews of KIND as JSON lines (plain or .gz), into sequences: chronological,
-    k-core, one user a line.
+    """Turn DUMP into sequences: chronological, k-core, one user a line. DUMP holds raw reviews of
+    KIND as JSON lines, or the ratings.dat of MovieLens 1M or 10M (plain or .gz).
 
     The result is what `data.source: s3rec` reads. Ratings are not looked at; a review repeated word
     for word counts once.
@@ -72,6 +74,7 @@ def prepare(
     \b
     abtest data prepare amazon reviews_Beauty.json.gz --name Beauty --meta meta_Beauty.json.gz
     abtest data prepare yelp yelp_academic_dataset_review.json --name Yelp --out data
+    abtest data prepare movielens ml-1m/ratings.dat --name ml-1m --meta ml-1m/movies.dat --out data
     """
     from datetime import UTC
 

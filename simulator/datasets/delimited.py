@@ -116,13 +116,17 @@ class ColumnRule:
         return value
 
 
-def open_text(path: Path) -> IO[str]:
-    """Open a UTF-8 text file, decompressing `.gz`; a byte order mark is no part of the text.
+UTF_8 = "utf-8-sig"
+"""UTF-8 with or without a byte order mark, which is no part of the text."""
+
+
+def open_text(path: Path, encoding: str = UTF_8) -> IO[str]:
+    """Open a text file, decompressing `.gz`.
 
     Raises:
         DataError: no such file.
     """
-    return io.TextIOWrapper(_open_bytes(path), encoding="utf-8-sig")
+    return io.TextIOWrapper(_open_bytes(path), encoding=encoding)
 
 
 def _open_bytes(path: Path) -> IO[bytes]:

@@ -1,5 +1,5 @@
-"""Raw review dumps (Amazon, Yelp; JSON lines) -> the text format of `s3rec`: chronological, k-core.
-Nothing is read for a run here.
+"""Raw dumps (reviews of Amazon and Yelp as JSON lines, ratings of MovieLens) -> the text format of
+`s3rec`: chronological, k-core. Nothing is read for a run here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import BoolArray, IntArray
-from simulator.datasets.delimited import LAYOUT_ERRORS, DataError, open_text, unreadable
+from simulator.datasets.delimited import LAYOUT_ERRORS, UTF_8, DataError, open_text, unreadable
 from simulator.log.files import write_text
 
 
@@ -36,6 +36,10 @@ class Format:
         words: an item description -> its attributes, as text.
         since: the first day taken if the caller does not say (the paper takes Yelp from
             2019-01-01), or None.
+        fields: what stands between the `::` of a line, for a dump that is no JSON; the last one may
+            hold more of them.
+        item_fields: the same of the file of item descriptions.
+        item_encoding: of that file, for one that is no JSON.
     """
 
     user: str
@@ -46,6 +50,9 @@ class Format:
     key: str
     words: Callable[[Mapping[str, Any]], list[str]]
     since: datetime | None = None
+    fields: tuple[str, ...] = ()
+    item_fields: tuple[str, ...] = ()
+    item_encoding: str = UTF_8
 
 
 def _seconds(value: Any) -> float:
@@ -79,6 +86,10 @@ def _yelp_words(item: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
+def _genres(item: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in item["genres"].split("|") if name.strip()))
+
+
 LATEST = 1e11
 """s since 1970 (the year 5138): a greater number is a time in ms or us."""
 
@@ -96,7 +107,20 @@ FORMATS = {
         _yelp_words,
         datetime(2019, 1, 1, tzinfo=UTC),
     ),
+    "movielens": Format(
+        "user",
+        "item",
+        "timestamp",
+        _seconds,
+        "text",
+        "item",
+        _genres,
+        fields=("user", "item", "rating", "timestamp"),
+        item_fields=("item", "title", "genres"),
+        item_encoding="latin-1",
+    ),
 }
+"""By kind. MovieLens: `ratings.dat` and `movies.dat` of ml-1m and ml-10m, by their README."""
 
 
 @dataclass(frozen=True)
@@ -167,11 +191,12 @@ def prepare(
     A review that repeats one above it word for word (the same user, item, time and text; without a
     text, the same in everything) is dropped. Another review of the same user and item is another
     interaction. Ratings are not looked at: a review is an interaction, as in the data of S3-Rec
-    (Zhou et al., CIKM 2020). The k-core is the largest set in which every user and every item has
-    at least `core` reviews. Reviews of the same second keep the order of the file.
+    (Zhou et al., CIKM 2020), and as MovieLens is used in the literature of sequences (Kang &
+    McAuley, ICDM 2018). The k-core is the largest set in which every user and every item has at
+    least `core` reviews. Reviews of the same second keep the order of the file.
 
     Args:
-        dump: JSON lines, plain or gzip.
+        dump: as the form says, plain or gzip.
         form: one of FORMATS.
         core: k.
         since, until: first and last moment taken, both included; None = no limit.
@@ -284,8 +309,12 @@ def attributes(descriptions: Path, form: Format) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     lines: dict[str, int] = {}
-    for number, line in _lines(descriptions):
-        description = _object(descriptions, number, line, literal=True)
+    encoding = form.item_encoding if form.item_fields else UTF_8
+    for number, line in _lines(descriptions, encoding):
+        if form.item_fields:
+            description = _split(descriptions, number, line, form.item_fields)
+        else:
+            description = _object(descriptions, number, line, literal=True)
         item = _id(descriptions, number, description, form.key)
         try:
             words = form.words(description)
@@ -303,7 +332,10 @@ def attributes(descriptions: Path, form: Format) -> dict[str, list[str]]:
 def _reviews(dump: Path, form: Format) -> Iterator[tuple[str, str, float, int]]:
     """User, item, time (s since 1970) and a number for what is said of every review."""
     for number, line in _lines(dump):
-        review = _object(dump, number, line, literal=False)
+        if form.fields:
+            review = _split(dump, number, line, form.fields)
+        else:
+            review = _object(dump, number, line, literal=False)
         user, item = (_id(dump, number, review, key) for key in (form.user, form.item))
         try:
             t = form.when(review.get(form.time))
@@ -345,15 +377,29 @@ def _digest(review: Mapping[str, Any], form: Format) -> int:
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, encoding: str = UTF_8) -> Iterator[tuple[int, str]]:
     """The lines of a file that are not blank, by number."""
     try:
-        with open_text(path) as stream:
+        with open_text(path, encoding) as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     yield number, line
     except LAYOUT_ERRORS as error:
         raise unreadable(path, error) from error
+
+
+def _split(path: Path, number: int, line: str, fields: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a line with `::` between them.
+
+    Raises:
+        DataError: it has fewer.
+    """
+    cells = line.strip().split("::", len(fields) - 1)
+    if len(cells) < len(fields):
+        raise DataError(
+            f"{path}: line {number}: must be {'::'.join(fields)}; got {line.strip()[:60]!r}"
+        )
+    return dict(zip(fields, cells, strict=True))
 
 
 def _object(path: Path, number: int, line: str, *, literal: bool) -> dict[str, Any]:

@@ -57,12 +57,14 @@ def _of_source(source: str, chance: random.Random, folder: Path) -> str:
 
 
 def _of_reviews(kind: str, chance: random.Random, folder: Path) -> str:
-    review = {"amazon": made_files.amazon, "yelp": made_files.yelp}[kind]
-    rows = [review(f"u{i % 3}", f"i{i % 2}", i, text="hi", reviewText="ho") for i in range(6)]
+    if kind == "movielens":
+        lines = made_files.TABLES["movielens-1m"]["ratings.dat"]
+    else:
+        review = {"amazon": made_files.amazon, "yelp": made_files.yelp}[kind]
+        rows = [review(f"u{i % 3}", f"i{i % 2}", i, text="hi", reviewText="ho") for i in range(6)]
+        lines = [json.dumps(row) for row in rows]
     dump = folder / "d.json"
-    dump.write_bytes(
-        mutations.of_bytes(chance, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    )
+    dump.write_bytes(mutations.of_bytes(chance, "".join(f"{line}\n" for line in lines).encode()))
 
     def read() -> None:
         write(prepare(dump, FORMATS[kind], core=1), folder / "out", "N", {})
@@ -101,4 +103,4 @@ def _of_table(name: str, chance: random.Random, folder: Path) -> str:
 
 KINDS = {source: Reader(partial(_of_source, source)) for source in made_files.SETS}
 KINDS |= {f"table-{name}": Reader(partial(_of_table, name)) for name in made_files.TABLES}
-KINDS |= {kind: Reader(partial(_of_reviews, kind)) for kind in ("amazon", "yelp")}
+KINDS |= {kind: Reader(partial(_of_reviews, kind)) for kind in FORMATS}
