@@ -23,6 +23,7 @@ from simulator.cli.fidelity import fidelity as command
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
 from simulator.log.workspace import Workspace, load_catalogue
+from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.fidelity import (
     FEWEST,
     POLICIES,
@@ -40,13 +41,14 @@ from simulator.offpolicy.fidelity import (
 )
 from simulator.offpolicy.fidelity_page import _figures, _policies, answer
 from simulator.offpolicy.jobs import Wanted, served, training
+from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream
-from simulator.offpolicy.target import PolicyTargets, apart
+from simulator.offpolicy.target import PolicyTargets, Target, apart
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm
-from simulator.serving.ranking import Ranker
+from simulator.serving.ranking import Ranker, impression_features
 
 WORLD = """
 name: small
@@ -347,7 +349,7 @@ def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     content = json.loads((out / "fidelity.json").read_text())
     assert len(content["policies"]) == FEWEST
-    assert {"recalled", "dm", "hr@10", "ndcg@10", "rips"} <= {
+    assert {"recalled", "ranked", "dm", "hr@10", "ndcg@10", "rips"} <= {
         f["figure"] for f in content["figures"]
     }
     control = next(p for p in content["policies"] if p["policy"] == "random")
@@ -422,6 +424,33 @@ def test_the_offline_side_shows_what_a_run_serves(tmp_path: Path) -> None:
             assert target.slates[row, 0].tolist() == slate
             by_channel += len(set(slate) - set(own))
     assert by_channel > 0
+
+
+def test_what_the_ranker_expects_is_its_logistic_regression(tmp_path: Path) -> None:
+    """Of the logged slates themselves, whose features are known from another function."""
+    file = tmp_path / "small.yaml"
+    file.write_text(WORLD.split("  itemknn:")[0])
+    scenario = Scenario.load(file)
+    where = Workspace(tmp_path / "run")
+    simulate(scenario, where.root)
+    log, catalogue = EventLog.open(where.log), load_catalogue(where.models / "catalogue.npz")
+    window, since = scenario.serving.history, -2 * DAY
+    before, whole = training(log, "history", since, None), log.sequences("history")
+    ranker = Ranker.fit(before, catalogue, window, 1.0)
+    assert ranker.weight == 1.0
+    rows = np.flatnonzero(whole.t >= since)
+    features = impression_features(whole, rows, before, catalogue, window)
+    expected = (1 / (1 + np.exp(-features @ ranker.click))).sum()
+    estimator, total = RankedClicks.of(ranker), 0.0
+    for rounds in Stream(log, "click", "history", since, window):
+        shown = Target(np.ones(rounds.item.shape), rounds.item[:, None], deterministic=True)
+        ((value, below),) = estimator.ratios(Evidence(rounds, shown))
+        assert below is None
+        total += value.sum()
+        twice = Target(np.ones(rounds.item.shape), np.stack([rounds.item, 0 * rounds.item], axis=1))
+        ((half, _),) = estimator.ratios(Evidence(rounds, twice))
+        np.testing.assert_allclose(half, value / 2)  # an empty slate expects nothing
+    assert total == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_policy_stands_twice_among_the_points(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.jobs import Wanted, served, training
+from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import Ordering, orderings
@@ -32,6 +33,7 @@ from simulator.offpolicy.uncertainty import Ratios, bootstrap
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm
+from simulator.serving.ranking import Ranker
 from simulator.stats.moments import relative
 from simulator.stats.tests import adjust
 from simulator.stats.winners import Race, Winner, corrected, winner
@@ -433,7 +435,7 @@ def offline(
     Args:
         ran: of its log only the arm `history` is read.
         reward: of the estimates; orderings are of clicks.
-        settings: of the replay.
+        settings: of the replay; of clicks, what the ranking stage expects stands beside it.
         test_days: the last days of the history, which are replayed.
         progress: told of every fit and of the replay.
     """
@@ -444,6 +446,11 @@ def offline(
     arms = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
     fitting = Fitting(scenario.seed, device(scenario.engine.device), progress)
     policies, desks = served(scenario, arms, sequences, catalogue, fitting)
+    if reward == "click":
+        ranker = desks[0].ranker
+        if not isinstance(ranker, Ranker):  # recall is shown as it is
+            ranker = Ranker.fit(sequences, catalogue, history, 0.0)
+        settings = settings.beside("ranked", RankedClicks.of(ranker))
     evaluations = evaluate(
         stream,
         [PolicyTargets(desk.arm, desk) for desk in desks],
@@ -459,7 +466,7 @@ def offline(
 
 
 def settings(seed: int, resamples: int, recall: int) -> ReplaySettings:
-    """Every off-policy estimator, HR and NDCG at 10 and at the length of recall."""
+    """Every off-policy estimator; HR and NDCG at 10, and HR at the length of recall."""
     ranked = {"hr@10": (HitRate(10),), "ndcg@10": (Gain(10),), f"hr@{recall}": (HitRate(recall),)}
     return ReplaySettings((*ranked, *ESTIMATORS), ranked, resamples, seed=seed, contexts=3)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -105,6 +105,11 @@ class ReplaySettings:
             for name in self.estimators
             for member in self.family(name)
         )
+
+    def beside(self, name: str, estimator: Estimator) -> ReplaySettings:
+        """With a further estimator, under a name of its own, before the others."""
+        members = {**self.members, name: (estimator,)}
+        return replace(self, estimators=(name, *self.estimators), members=members)
 
     def family(self, name: str) -> tuple[Estimator, ...]:
         return self.members[name] if name in self.members else ESTIMATORS[name]
