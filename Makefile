@@ -43,7 +43,7 @@ mutants: $(STAMP) .venv-mutants/.installed
 	touch $@
 
 # Other packages that some tests compare with, each in an environment of its own because they need older libraries.
-peers: .venv-recbole/.installed .venv-obp/.installed .venv-mlflow/.installed
+peers: .venv-recbole/.installed .venv-obp/.installed .venv-mlflow/.installed .venv-recommenders/.installed
 
 .venv-recbole/.installed:
 	$(PYTHON) -m venv .venv-recbole
@@ -55,6 +55,14 @@ peers: .venv-recbole/.installed .venv-obp/.installed .venv-mlflow/.installed
 	.venv-obp/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 'numpy<2' 'pandas==2.1.4' 'scikit-learn==1.5.2' \
 	  matplotlib seaborn pingouin pyyaml tqdm
 	.venv-obp/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python obp==0.5.7 pyieoe==0.1.1
+	touch $@
+
+# With what abtest itself needs, since the recipes of docs/recipes.md run there.
+.venv-recommenders/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-recommenders
+	.venv-recommenders/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 rectools==0.19.0 lenskit==2025.8.1 'pyarrow==20.*' \
+	  click jinja2 numba pydantic pyyaml rich safetensors simpy statsmodels tensordict torchmetrics iopath pyre-extensions
+	.venv-recommenders/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0
 	touch $@
 
 .venv-mlflow/.installed: constraints.txt
