@@ -418,6 +418,12 @@ def _plain(value: Any) -> Any:
     )
 
 
+TUNED = "tuned"
+"""In the state of a policy that was tuned from an earlier fit: the epochs of the tuning that its
+weights are the mean of, `[n]`. 0 is the start, so that [0] says that tuning kept it.
+"""
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """Optional ability: scores of given items (ranking, grouped AUC, off-policy estimates of soft

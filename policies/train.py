@@ -79,6 +79,17 @@ def _sequence(seed: int, *key: int | str) -> np.random.SeedSequence:
     return np.random.SeedSequence([seed, *numbers])
 
 
+@dataclass(frozen=True)
+class KeptEpoch:
+    """The weights after an epoch, and what epochs are compared by: NDCG@10, or without validation
+    the epoch's number.
+    """
+
+    value: float
+    epoch: int
+    weights: dict[str, Tensor]
+
+
 @dataclass
 class TrainingState:
     """Where a training stands after some epochs: what a checkpoint holds besides the model and its
@@ -87,27 +98,30 @@ class TrainingState:
     Attributes:
         epoch: epochs done.
         waited: validations since the best one.
-        kept: (NDCG@10 or the epoch's number, weights) of the epochs that the result is averaged
-            over, best first.
+        kept: the epochs that the result is averaged over, best first.
         losses: mean loss of each epoch.
         figures: NDCG@10 of each validated epoch, by epoch; 0 is the start.
+        chosen: the epochs whose mean weights the result is, ascending; (0,) where the start was
+            kept, () until the training has ended.
     """
 
     epoch: int = 0
     waited: int = 0
-    kept: list[tuple[float, dict[str, Tensor]]] = field(default_factory=list)
+    kept: list[KeptEpoch] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     figures: dict[int, float] = field(default_factory=dict)
+    chosen: tuple[int, ...] = ()
 
     def keep(self, value: float, weights: dict[str, Tensor], most: int) -> None:
         """Keep `weights` if they are among the `most` best so far (the earlier one of two equal
         ones).
         """
-        before = self.kept[0][0] if self.kept else -math.inf
+        before = self.kept[0].value if self.kept else -math.inf
         self.waited = 0 if value > before else self.waited + 1
-        if len(self.kept) < most or value > self.kept[-1][0]:
+        if len(self.kept) < most or value > self.kept[-1].value:
             copy = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-            self.kept = sorted([*self.kept, (value, copy)], key=lambda pair: -pair[0])[:most]
+            kept = [*self.kept, KeptEpoch(value, self.epoch, copy)]
+            self.kept = sorted(kept, key=lambda one: -one.value)[:most]
 
 
 def train(
@@ -213,13 +227,16 @@ def _take_best(
     model: nn.Module, progress: TrainingState, validate: Callable[[], float] | None
 ) -> None:
     """Leave the mean of the kept weights in `model`; the best ones alone where they validate
-    better.
+    better. The progress says which epochs they are of.
     """
-    if progress.kept:
-        model.load_state_dict(mean_weights([weights for _, weights in progress.kept]))
+    kept = progress.kept
+    if kept:
+        model.load_state_dict(mean_weights([one.weights for one in kept]))
     model.eval()
-    if validate is not None and len(progress.kept) > 1 and validate() < progress.kept[0][0]:
-        model.load_state_dict(progress.kept[0][1])
+    if validate is not None and len(kept) > 1 and validate() < kept[0].value:
+        kept = kept[:1]
+        model.load_state_dict(kept[0].weights)
+    progress.chosen = tuple(sorted(one.epoch for one in kept)) or (progress.epoch,)
 
 
 def _epoch(
@@ -298,14 +315,14 @@ class Checkpoint:
         tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
         for number, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
-        for place, (_, weights) in enumerate(progress.kept):
-            tensors |= {f"kept/{place}/{name}": tensor for name, tensor in weights.items()}
+        for place, one in enumerate(progress.kept):
+            tensors |= {f"kept/{place}/{name}": tensor for name, tensor in one.weights.items()}
         note = {
             "epoch": progress.epoch,
             "waited": progress.waited,
             "losses": progress.losses,
             "figures": progress.figures,
-            "values": [value for value, _ in progress.kept],
+            "kept": [(one.value, one.epoch) for one in progress.kept],
             "identity": self.identity,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -352,20 +369,20 @@ class Checkpoint:
             )
         model.load_state_dict(state)
         slots: dict[int, dict[str, Any]] = {}
-        kept: list[dict[str, Tensor]] = [{} for _ in note["values"]]
+        kept = [KeptEpoch(value, epoch, {}) for value, epoch in note["kept"]]
         for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
             number, _, slot = rest.partition("/")
             if kind == "optimizer":
                 slots.setdefault(int(number), {})[slot] = tensor
             elif kind == "kept":
-                kept[int(number)][slot] = tensor
+                kept[int(number)].weights[slot] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
         figures = {int(epoch): value for epoch, value in note["figures"].items()}
         return TrainingState(
             note["epoch"],
             note["waited"],
-            list(zip(note["values"], kept, strict=True)),
+            kept,
             note["losses"],
             figures,
         )

@@ -102,26 +102,25 @@ class Transitions(Scored):
         return out
 
     def continued(
-        self, histories: Histories, items: IntArray, beam: int
+        self, histories: Histories, items: IntArray, clicked: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Scores of some items after each of the first of them was clicked.
+        """Scores of some items after each of others was clicked.
 
         Args:
             histories: `B` requests.
             items: `[B, C]` distinct items, 0 = none at the end.
-            beam: W of them are clicked, each by itself.
+            clicked: `[B, W]` items that are clicked, each by itself; 0 = none, whose scores are 0.
 
         Returns:
-            `[B, W, C]` scores of `items` after the w-th, and `[B, W]` the sums over all items; both
-            those of `scores` for the longer history, but for the order of addition.
+            `[B, W, C]` scores of `items` after the w-th click, and `[B, W]` the sums over all
+            items; both those of `scores` for the longer history, but for the order of addition.
         """
-        beam = min(beam, items.shape[1])
-        scores = np.zeros((*items.shape[:1], beam, items.shape[1]), dtype=np.float32)
+        scores = np.zeros((*clicked.shape, items.shape[1]), dtype=np.float32)
         totals = np.zeros(scores.shape[:2], dtype=np.float32)
         clicks = histories.clicks(self.length)[:, 1:]  # the item that comes takes a place
         weight = powers(self.decay, np.arange(self.length - 1, 0, -1)).astype(np.float32)
         rows = self._similar_rows, self._moves_rows
-        _continue(clicks, weight, items, np.float32(self.markov), *rows, scores, totals)
+        _continue(clicks, weight, items, clicked, np.float32(self.markov), *rows, scores, totals)
         return scores, totals
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -157,6 +156,7 @@ def _continue(
     clicks: Any,
     weight: Any,
     items: Any,
+    clicked: Any,
     markov: Any,
     similar: Any,
     moves: Any,
@@ -184,7 +184,7 @@ def _continue(
                 if c >= 0:
                     own[c] += weight[h] * value[at]
         for b in range(scores.shape[1]):
-            click = items[row, b]
+            click = clicked[row, b]
             if click == 0:
                 continue
             out = scores[row, b]

@@ -121,6 +121,11 @@ class NetworkPolicy(Policy, ABC):
                     f" {getattr(self, name)}"
                 )
 
+    @property
+    @abstractmethod
+    def holds_out(self) -> bool:
+        """Whether `learn` keeps each user's last click from all training and validates on it."""
+
     @abstractmethod
     def network(self, n_users: int, n_items: int) -> nn.Module:
         """An untrained network, its weights drawn from torch's default generator."""
@@ -242,6 +247,11 @@ class VectorPolicy(NetworkPolicy, ABC):
 
     def __post_init__(self) -> None:
         self.at_least(1, "width")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether early stopping keeps each user's last click from training."""
+        return self.training.patience > 0
 
     @abstractmethod
     def network(self, n_users: int, n_items: int) -> Network:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from policies.base import (
     PADDING,
+    TUNED,
     Catalogue,
     Fitting,
     FloatArray,
@@ -27,19 +28,19 @@ from policies.base import (
     Slates,
 )
 from policies.blocks import ROWS, one_thread
+from policies.continuation import Chosen, Continuation, Continued
 from policies.losses import Loss
+from policies.mixture import Mixture, TransitionCounts
 from policies.retrieval import Exact, Index, shares
 from policies.train import Training
 from policies.vectors import NetworkPolicy, load_weights, weights_of
-from recgpt.continuation import Chosen, Continuation
-from recgpt.mixture import Mixture, TransitionCounts
 from recgpt.model import GPT, Layer, Shape
 from recgpt.prompts import Prompts, converse, recent
 from recgpt.smoothing import Smoothing
 from recgpt.spectral import spectral
 from recgpt.tuning import Goal, pretrain, tune
 from recgpt.validation import Validation
-from recgpt.walk import Merge, Reading, Walk
+from recgpt.walk import CHUNK, Merge, Reading, Walk, real_clicks
 
 MODEL, GENERATOR, MIXED = "model/", "generator/", "mixture/"
 """What the names of the network's weights, of its generator's, and of the mixture's counts begin
@@ -74,9 +75,10 @@ class PreTrain(NetworkPolicy):
         counts: pool the network's probabilities with those of counted transitions, by the weight
             that is best on the validation clicks, with which epochs are compared, too (1 without
             validation); None = the network alone.
+        weight: of these counts at serving; None: the one that was chosen, 0: the network alone.
         second: what comes after the first step. `argmax`: each step's best item is appended as the
             next click, as in the paper. `marginal`: an expectation over the likely next clicks
-            (`recgpt.continuation`); one quota then ranks by it, several recall what follows each
+            (`policies.continuation`); one quota then ranks by it, several recall what follows each
             of the most likely next items, and a `merge` of them by score ranks by it, too.
         continuation: of a marginal second step: `beam` next items and the `share` of what follows
             them (both None: chosen on the validation clicks), over so many `candidates`.
@@ -91,17 +93,24 @@ class PreTrain(NetworkPolicy):
     pretraining: Training = field(default_factory=lambda: Training(patience=3, epochs=60))
     smoothing: Smoothing = field(default_factory=Smoothing)
     counts: TransitionCounts | None = None
+    weight: float | None = None
     second: Literal["argmax", "marginal"] = "argmax"
     continuation: Continuation = field(default_factory=Continuation)
 
     serving_fields: ClassVar[frozenset[str]] = NetworkPolicy.serving_fields | {
         "quotas",
         "merge",
+        "weight",
         "second",
         "continuation",
     }
 
     def __post_init__(self) -> None:
+        if self.weight is not None and (self.counts is None or not 0 <= self.weight < np.inf):
+            raise ValueError(
+                f"the 'weight' parameter of {type(self).__name__} is that of its 'counts', at least"
+                f" 0 and finite; got {self.weight} with counts {self.counts}"
+            )
         try:
             shares(self.quotas, 1)
         except ValueError as error:
@@ -127,40 +136,39 @@ class PreTrain(NetworkPolicy):
         """
         random = torch.Generator().manual_seed(fitting.seed % 2**63)
         network.initialise(random).to(fitting.device)
-        clicked = sequences.items[sequences.clicked]
-        clicks = np.bincount(clicked, minlength=catalogue.n_items + 1)
-        self.clicks_ = clicks.astype(np.float32)
         self.source_ = self._source(sequences)
         self.generator_: GPT | None = None
         self.mixture_: Mixture | None = None
         validation = self._validation(sequences, self.pretraining.sample, fitting.seed)
         log = self._log(sequences, validation)
+        clicks = np.bincount(log.items[log.clicked], minlength=catalogue.n_items + 1)
+        self.clicks_ = clicks.astype(np.float32)
         if self.counts is not None:
             self.mixture_ = Mixture(self.counts, 1.0).fit(log, catalogue, fitting)
         self._train(network, sequences, validation, fitting)
         for trained in (network, self.generator_):
             if trained is not None:
                 trained.cpu()
-        if self.mixture_ is not None and self._held_out and len(validation):
+        if self.mixture_ is not None and self.holds_out and len(validation):
             read = partial(self._read, length=self.shape.length)
-            validation.ndcg_of(self._walk(), read, once=True)()
+            validation.ndcg_of(self._walk(self.mixture_), read, once=True)()
         self.chosen_ = Chosen()
-        if self._held_out and len(validation):
+        if self.holds_out and len(validation):
             longer = partial(self._read, length=self.shape.length - self.shape.masked)
-            self.chosen_ = validation.best_continuation(self._walk(self.chosen_), longer)
+            n_candidates = min(Chosen.candidates, catalogue.n_items)
+            walk = self._walk(self.mixture_)
+            self.chosen_ = validation.best_continuation(walk, longer, n_candidates)
 
     def _validation(self, sequences: Sequences, most: int, seed: int) -> Validation:
         return Validation(sequences, most, seed, 4 * self.shape.length)
 
     def _log(self, sequences: Sequences, validation: Validation) -> Sequences:
         """What is trained on."""
-        return validation.history if self._held_out else sequences
+        return validation.history if self.holds_out else sequences
 
     @property
-    def _held_out(self) -> bool:
-        """Whether each user's last click is kept from all training, because a stage validates on
-        it.
-        """
+    def holds_out(self) -> bool:
+        """As of every `NetworkPolicy`; a stage that validates keeps the last clicks from all."""
         return self.pretraining.patience > 0
 
     def _source(self, sequences: Sequences) -> str:
@@ -204,16 +212,24 @@ class PreTrain(NetworkPolicy):
         """The search index over the item vectors, built when first used; a mixture looks at every
         item.
         """
-        return self.search.index(self.vectors_) if self.counts is None else Exact(self.vectors_)
+        is_pooled = self._served_mixture is not None
+        return Exact(self.vectors_) if is_pooled else self.search.index(self.vectors_)
 
     def _item_tensor(self) -> Tensor:
         model: GPT = self._fitted()
         return model.vectors(self.layer)
 
-    def _walk(self, continuation: Chosen | None = None) -> Walk:
-        """Recall by the network that is served."""
-        network, clicks, mixture = self._fitted(), self.clicks_, self.mixture_
+    def _walk(self, mixture: Mixture | None, continuation: Chosen | None = None) -> Walk:
+        """Recall by the network as it is."""
+        network, clicks = self._fitted(), self.clicks_
         return Walk(network, self.layer, self._segmented, clicks, mixture, continuation)
+
+    @property
+    def _served_mixture(self) -> Mixture | None:
+        """The counts that are pooled in at serving, with their weight there."""
+        if self.mixture_ is None or self.weight is None:
+            return self.mixture_
+        return self.mixture_.weighted(self.weight) if self.weight > 0 else None
 
     @property
     def _continuation(self) -> Chosen | None:
@@ -243,35 +259,53 @@ class PreTrain(NetworkPolicy):
         n_steps = len(self.quotas)
         is_pool = self.merge == "pool" and self.second == "argmax"
         quotas = (k,) * n_steps if is_pool else shares(self.quotas, k)
-        walk, users, seen = self._walk(self._continuation), histories.user, histories.seen
+        walk = self._walk(self._served_mixture, self._continuation)
+        users, seen = histories.user, histories.seen
         with one_thread(), torch.inference_mode():
             reading = self.tokens(histories)
             slates = walk.slates(self.index_, quotas, reading, users, seen, self.merge)
         assert slates.interest is not None
         return Slates(slates.items[:, :k], slates.scores[:, :k], interest=slates.interest[:, :k])
 
+    def continued(
+        self, histories: Histories, candidates: int, beam: int, clicked: IntArray | None = None
+    ) -> Continued:
+        """As `policies.continuation.Continuing`, by the network and the counts that are served."""
+        parts = []
+        with one_thread(), torch.inference_mode():
+            walk = self._walk(self._served_mixture)
+            for start in range(0, len(histories), CHUNK):
+                rows = slice(start, start + CHUNK)
+                asked = histories.rows(rows)
+                reading = self._read(asked, self.shape.length - self.shape.masked)
+                given = None if clicked is None else clicked[rows]
+                who = asked.user, asked.seen
+                parts.append(walk.continued(self.index_, reading, *who, candidates, beam, given))
+        return Continued.joined(parts)
+
     def queries(self, histories: Histories) -> FloatArray:
         """The query vector of the first interest, `[B, 1, d]`; the later ones follow from what it
         recalls.
         """
         with one_thread(), torch.inference_mode():
-            return self._walk().queries(self.tokens(histories), histories.user)[:, None]
+            return self._walk(None).queries(self.tokens(histories), histories.user)[:, None]
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Inner products `[B, n]` of `items` `[B, n]` with the query vector of the first interest;
         log probabilities of a mixture.
         """
-        if self.mixture_ is None:
+        mixture = self._served_mixture
+        if mixture is None:
             return super().score(histories, items)
         index = Exact(self.vectors_)
         with one_thread(), torch.inference_mode():
             tokens, segments = self.tokens(histories)
-            query = self._walk().queries((tokens, segments), histories.user)
+            query = self._walk(mixture).queries((tokens, segments), histories.user)
         parts = []
         for start in range(0, max(len(items), 1), ROWS):
             rows = slice(start, start + ROWS)
-            inner, user = index.scores(query[rows]), histories.user[rows]
-            parts.append(self.mixture_.scores(inner, tokens[rows], segments[rows], user))
+            clicks = real_clicks(tokens[rows], segments[rows], histories.user[rows])
+            parts.append(mixture.scores(index.scores(query[rows]), clicks))
         return np.take_along_axis(np.concatenate(parts), items, axis=1)
 
     # Keeping
@@ -351,7 +385,8 @@ class FineTune(PreTrain):
         return True
 
     @property
-    def _held_out(self) -> bool:
+    def holds_out(self) -> bool:
+        """As of every `NetworkPolicy`; a stage that validates keeps the last clicks from all."""
         return self.pretraining.patience > 0 or self.tuning.patience > 0
 
     def _prompts(self) -> Prompts:
@@ -383,10 +418,23 @@ class FineTune(PreTrain):
         validate = None
         if self.tuning.patience and len(validation):
             read = partial(self._read, length=self.shape.length)
-            validate = validation.ndcg_of(self._walk(), read, once=not self._reads_weights)
+            walk = self._walk(self.mixture_)
+            validate = validation.ndcg_of(walk, read, once=not self._reads_weights)
         prompts, source, windows = self._prompts(), self.source_, self.windows
         with one_thread():
-            tune(network, log, prompts, source, goal, self.tuning, fitting, windows, validate)
+            tuned = tune(
+                network, log, prompts, source, goal, self.tuning, fitting, windows, validate
+            )
+        self.tuned_ = tuned.chosen
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """As of `PreTrain`, and the epochs of the tuning that the weights are the mean of."""
+        return {**super().state(), TUNED: np.asarray(self.tuned_, dtype=np.int64)}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Take over what another instance's `state` gave."""
+        self.tuned_ = tuple(np.asarray(state.get(TUNED, ())).tolist())
+        return super().restore(state)
 
     def _start_from(self, network: GPT, folder: Path) -> None:
         """Take over the weights of a saved PreTrain."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from policies.base import Fitting, IntArray, Sequences, right_aligned
 from policies.losses import Loss, Objective
 from policies.sequence import pieces
-from policies.train import Training, train
+from policies.train import Training, TrainingState, train
 from recgpt.model import GENERATED, GPT, Layer
 from recgpt.prompts import Dialogues, Prompts, PromptSearch, Talk, converse, interleave
 from recgpt.smoothing import Neighbours, Smoothing
@@ -161,9 +161,9 @@ def tune(
     fitting: Fitting,
     cut: Literal["last", "all"],
     validate: Callable[[], float] | None,
-) -> None:
+) -> TrainingState:
     """Prompt-tuning (4.3): the next real item from the dialogue, through the output layer (eq. 5),
-    in place.
+    in place. Returns how it went.
 
     Prompts are generated once, before the first epoch; with `anew`, again before every epoch, by
     the model as it then is.
@@ -183,7 +183,7 @@ def tune(
         return goal.loss(model, "output", (tokens, segments, targets, row, users))
 
     is_anew = prompts.anew and prompts.between > 0 and source != "exposed"
-    train(
+    return train(
         model,
         step,
         lessons.lengths,

@@ -11,11 +11,11 @@ import torch
 
 from policies.base import Histories, IntArray, Sequences
 from policies.blocks import ROWS, one_thread
-from policies.retrieval import Exact, place_of
+from policies.continuation import BEAMS, SHARES, Chosen
+from policies.mixture import WEIGHTS, Mixture, gains_by_weight
+from policies.retrieval import Exact
 from policies.validation import LastClicks, discount
-from recgpt.continuation import BEAMS, SHARES, Chosen
-from recgpt.mixture import WEIGHTS, Mixture
-from recgpt.walk import Reading, Walk
+from recgpt.walk import Reading, Walk, real_clicks
 
 Read = Callable[[Histories], Reading]
 """What a network is given of a batch of histories."""
@@ -78,34 +78,31 @@ class Validation(LastClicks):
             query, target = walk.queries((tokens, segments), asked.user), self.target[block]
             for start in range(0, len(query), ROWS):
                 rows = slice(start, start + ROWS)
-                inner = index.scores(query[rows])
-                counted = mixture.log_shares(tokens[rows], segments[rows], asked.user[rows])
-                for number, weight in enumerate(WEIGHTS):
-                    pooled = inner + np.float32(weight) * counted
-                    place = place_of(target[rows], pooled, asked.seen[rows])
-                    gains[number] += discount(place[place < K]).sum()
+                clicks = real_clicks(tokens[rows], segments[rows], asked.user[rows])
+                pair = index.scores(query[rows]), mixture.log_shares(clicks)
+                gains += gains_by_weight(*pair, target[rows], asked.seen[rows], K)
         mixture.weight = WEIGHTS[int(gains.argmax())]
         return float(gains.max() / len(self))
 
-    def best_continuation(self, walk: Walk, read: Read) -> Chosen:
+    def best_continuation(self, walk: Walk, read: Read, n_candidates: int) -> Chosen:
         """The beam and the share of a marginal second step with the best NDCG@10: the smallest of
         equal ones.
 
         Args:
-            walk: with a continuation, of which the candidates count.
+            walk: that continues.
             read: what the network is given, with room for a further token.
+            n_candidates: best items of the first step that are ranked.
         """
-        assert walk.continuation is not None
-        most = walk.continuation.candidates
         gains = np.zeros((len(BEAMS), len(SHARES)))
         with one_thread(), torch.inference_mode():
             index = Exact(walk.model.vectors(walk.layer).float().cpu().numpy())
             for block in self.blocks():
                 asked, target = self.requests(block, self._length), self.target[block]
-                found = walk.continued(index, read(asked), asked.user, asked.seen, max(BEAMS), most)
+                who = asked.user, asked.seen
+                found = walk.continued(index, read(asked), *who, n_candidates, max(BEAMS))
                 for i, beam in enumerate(BEAMS):
                     for j, share in enumerate(SHARES):
                         place = found.place_of(target, found.marginal(beam, share))
                         gains[i, j] += discount(place[place < K]).sum()
         beam, share = divmod(int(gains.argmax()), len(SHARES))
-        return Chosen(BEAMS[beam], SHARES[share], most)
+        return Chosen(BEAMS[beam], SHARES[share])

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from policies.base import PADDING, FloatArray, IntArray, Slates
+from policies.base import PADDING, FloatArray, Histories, IntArray, Slates
 from policies.blocks import ROWS, fill, length_blocks
+from policies.continuation import Chosen, Continued, distribution
+from policies.mixture import Mixture
 from policies.retrieval import Exact, Index, Ranked, top_k, top_k_of
 from recgpt.attention import State
-from recgpt.continuation import Chosen, Continued, distribution
-from recgpt.mixture import Mixture
 from recgpt.model import GPT, REAL, Layer, Memory
 
 Reading = tuple[IntArray, IntArray]
@@ -205,8 +205,8 @@ class Walk:
         several the best next items, then the best after each of the `beam` most likely ones.
         """
         assert self.continuation is not None
-        k = sum(quotas)
-        found = self.continued(index, reading, users, seen, beam, k)
+        n_candidates = max(min(self.continuation.candidates, index.n_items), sum(quotas))
+        found = self.continued(index, reading, users, seen, n_candidates, beam)
         if len(quotas) == 1:
             parts = [found.marginal(beam, self.continuation.share)]
         else:
@@ -223,26 +223,33 @@ class Walk:
         return np.concatenate(taken, axis=1), np.concatenate(scores, axis=1)
 
     def continued(
-        self, index: Index, reading: Reading, users: IntArray, seen: IntArray, beam: int, k: int
+        self,
+        index: Index,
+        reading: Reading,
+        users: IntArray,
+        seen: IntArray,
+        n_candidates: int,
+        beam: int,
+        clicked: IntArray | None = None,
     ) -> Continued:
-        """The candidates of each request, at least `k` and `beam` places (0 where there are fewer
-        items), and what comes after each of the `beam` best.
+        """As `policies.continuation.Continuing` of what was read; at least `beam` candidates, 0
+        where there are fewer items.
 
         The network goes on from one memory of the history, again and again.
         """
-        assert self.continuation is not None
         n = len(users)
         read = self._read(reading, users, 1)
         tokens, segments = reading = self._window(reading)
         query = self.model.query(read.hidden, self.layer).float().cpu().numpy()[:n]
-        most = max(min(self.continuation.candidates, index.n_items), k, beam)
+        most = max(n_candidates, beam)
         items, scores = self._search(index, query, most, reading, users, seen)
+        clicked = items[:, :beam] if clicked is None else clicked
         inner = np.empty((n, beam, most), dtype=np.float32)
         for start in range(0, n, ROWS):
             rows = slice(start, start + ROWS)
             # Padding where there are fewer candidates than the beam: it counts nothing later
             for b in range(beam):
-                best = items[rows, b : b + 1]
+                best = clicked[rows, b : b + 1]
                 longer = (
                     np.append(tokens[rows, 1:], best, axis=1),
                     np.append(segments[rows, 1:], np.full_like(best, REAL), axis=1),
@@ -252,7 +259,8 @@ class Walk:
                 further = self.model.query(hidden, self.layer).float().cpu().numpy()
                 inner[rows, b] = index.score(further[: len(best)], items[rows])
             if self.mixture is not None:
-                asked = tokens[rows], segments[rows], users[rows], items[rows]
+                clicks = real_clicks(tokens[rows], segments[rows], users[rows])
+                asked = clicks, items[rows], clicked[rows]
                 inner[rows] = self.mixture.continued(inner[rows], *asked)
         return Continued(items, distribution(scores), distribution(inner))
 
@@ -287,7 +295,8 @@ class Walk:
         for start in range(0, len(query), ROWS):
             rows = slice(start, start + ROWS)
             inner = index.scores(query[rows])
-            pooled = self.mixture.scores(inner, tokens[rows], segments[rows], users[rows])
+            clicks = real_clicks(tokens[rows], segments[rows], users[rows])
+            pooled = self.mixture.scores(inner, clicks)
             best, best_scores = top_k(pooled, k, seen[rows])
             items.append(best)
             scores.append(best_scores)
@@ -302,6 +311,14 @@ class Read(State):
 
     hidden: Tensor
     memory: Memory | None
+
+
+def real_clicks(tokens: IntArray, segments: IntArray, users: IntArray) -> Histories:
+    """What is counted from: the real ones of the tokens `[B, L]` that a network reads, as clicks of
+    the `users` `[B]`.
+    """
+    is_real = (tokens != PADDING) & (segments == REAL)
+    return Histories(users, np.zeros_like(users), tokens, is_real, tokens)
 
 
 def merge_steps(items: IntArray, scores: FloatArray, interest: IntArray, merge: Merge) -> Slates:

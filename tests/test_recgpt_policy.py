@@ -13,15 +13,15 @@ import torch
 from policies.base import Catalogue, Fitting, Histories, Sequences
 from policies.blocks import ROWS
 from policies.check import CHECKS, check_one
+from policies.continuation import BEAMS, SHARES, Chosen, Continuation
 from policies.examples import Example, chain, mixed, share_right
 from policies.losses import Loss
+from policies.mixture import WEIGHTS, TransitionCounts
 from policies.registry import make
 from policies.retrieval import Search, shares
 from policies.train import Training
 from policies.transitions import Transitions
 from policies.vectors import weights_of
-from recgpt.continuation import BEAMS, SHARES, Chosen, Continuation
-from recgpt.mixture import WEIGHTS, TransitionCounts
 from recgpt.model import GENERATED, GPT, REAL, Shape
 from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, _ragged
 from recgpt.prompts import Prompts, converse, interleave
@@ -124,7 +124,7 @@ def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_o
     expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(np.exp(policy.score(asked, every)), expected, rtol=2e-4, atol=1e-7)
     validation = Validation(example.sequences, 10**6, 0, 48)
-    found = validation.ndcg_of(policy._walk(), policy.tokens, once=True)()
+    found = validation.ndcg_of(policy._walk(mixture), policy.tokens, once=True)()
     best = mixture.weight
     judged = []
     for weight in WEIGHTS:
@@ -135,6 +135,41 @@ def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_o
         ]
         judged.append(sum(gains))
     assert judged[WEIGHTS.index(best)] == max(judged) == pytest.approx(found * len(validation))
+
+
+def test_counts_are_left_out_or_weighted_at_serving(example: Example) -> None:
+    """The same fit: without counts at weight 0, at the chosen weight without one."""
+    brief = {**BRIEF, "pretraining": Training(epochs=2, patience=1)}
+    pooled = RecGPT(**brief, counts=TransitionCounts(shrink=1.0), prompts=Prompts(0))
+    pooled.fit(example.sequences, example.catalogue, Fitting(seed=1))
+    assert pooled.mixture_ is not None
+    pooled.mixture_.weight = 3.0
+    state, asked = pooled.state(), example.requests(70)
+
+    def served(**serving: Any) -> RecGPT:
+        return pooled.with_params(**serving).restore(state)
+
+    assert served(weight=0.0).fit_key() == pooled.fit_key()
+    chosen, same = (served(**serving).recall(asked, 10, 0) for serving in ({}, {"weight": 3.0}))
+    assert np.array_equal(chosen.scores, same.scores)
+    alone = served(weight=0.0)
+    network = RecGPT(**brief, prompts=Prompts(0)).restore(state)
+    assert np.array_equal(alone.recall(asked, 10, 0).items, network.recall(asked, 10, 0).items)
+    every = np.broadcast_to(np.arange(1, 51), (len(asked), 50))
+    assert np.array_equal(alone.score(asked, every), network.score(asked, every))
+    assert not np.array_equal(chosen.items, alone.recall(asked, 10, 0).items)
+    with pytest.raises(ValueError, match="'weight' parameter of RecGPT is that of its 'counts'"):
+        RecGPT(weight=0.5)
+
+
+def test_who_clicks_nothing_gets_what_was_clicked_most_but_for_the_validation_clicks() -> None:
+    example = chain(1)
+    policy = PreTrain(shape=SMALL, pretraining=Training(epochs=1, patience=1))
+    policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
+    history = Validation(example.sequences, 10**6, 0, 48).history
+    expected = np.bincount(history.items[history.clicked], minlength=len(policy.clicks_))
+    assert np.array_equal(policy.clicks_, expected)
+    assert policy.clicks_.sum() < example.sequences.clicked.sum()
 
 
 def test_soft_targets_are_the_cross_entropy_with_a_soft_target(example: Example) -> None:

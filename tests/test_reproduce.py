@@ -21,6 +21,7 @@ from statsmodels.stats.multitest import multipletests
 
 from policies.base import Catalogue, Fitting, Policy, Sequences, silent
 from policies.bert4rec import BERT4Rec
+from policies.calls import CallError
 from policies.losses import Loss
 from policies.registry import make
 from policies.stamp import STAMP
@@ -51,6 +52,7 @@ from simulator.reproduce.published import METRICS, TABLE_2, TABLE_3
 from simulator.reproduce.systems import (
     BEST,
     FAMILIES,
+    ON_REQUEST,
     OWNER,
     PROTOCOLS,
     RELEASED,
@@ -61,25 +63,9 @@ from simulator.reproduce.systems import (
     Family,
     Protocol,
 )
+from tests.worlds import write_sequences
 
 PAPER = PROTOCOLS["paper"]
-
-
-def write_sequences(
-    folder: Path, name: str = "Beauty.txt", n_users: int = 60, n_items: int = 30
-) -> Path:
-    """Users who walk round a cycle of all items, with a fifth of the steps at random."""
-    draw = np.random.default_rng(1)
-    lines = []
-    for user in range(n_users):
-        item, row = int(draw.integers(n_items)), []
-        for _ in range(int(draw.integers(5, 12))):
-            item = (item + 1) % n_items if draw.random() < 0.8 else int(draw.integers(n_items))
-            row.append(str(item + 1))
-        lines.append(" ".join([str(user + 1), *row]))
-    path = folder / name
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -363,9 +349,79 @@ def test_tuned_models_start_from_the_pre_trained_one(
     )["tuned"]
     assert any(stage.startswith("beauty base") and "pre-train" in stage for stage in stages)
     assert not any(stage.startswith("beauty tuned") and "pre-train" in stage for stage in stages)
-    base = Experiment(dataset, FAMILIES["base"], PAPER, 0).places(tmp_path, silent)["base"]
-    assert found.tolist() == base.tolist()  # tuned for no epoch: the very same model
-    assert (base >= 0).any()
+    base = Experiment(dataset, FAMILIES["base"], PAPER, 0)
+    assert found.tolist() == base.places(tmp_path, silent)["base"].tolist()  # the very same model
+    assert (found >= 0).any()
+    assert Experiment(dataset, tuned, PAPER, 0).tuned(tmp_path) == (0,)
+    assert base.tuned(tmp_path) is None
+    further = {**tuned.params, "tuning": {"epochs": 2, "patience": 0, "batch": 32}}
+    longer = replace(tuned, name="longer", params=further)
+    plan = ExperimentPlan((dataset,), (tuned, longer, FAMILIES["base"]), PAPER, 1, tmp_path)
+    moved = {("beauty", "tuned"): [False], ("beauty", "longer"): [True]}
+    assert plan.run(silent).tuned == moved
+
+
+def test_rows_of_other_papers_stand_below_those_of_a_data_set(tmp_path: Path) -> None:
+    """A made LastFM.txt is found by its file's name, and has its own rows beside the measured."""
+    write_sequences(tmp_path, "LastFM.txt")
+    (dataset,) = find(tmp_path, ("lastfm",))
+    plan = ExperimentPlan((dataset,), (FAMILIES["PopRec"],), PAPER, 1, tmp_path / "out")
+    cells = tables.cells(plan.run(silent), {"PopRec": "PopRec"}, ["LastFM"], METRICS, TABLE_2, [])
+    assert all(math.isnan(cell.published) for cell in cells)
+    *_, beside = tables.sections(cells)[0].blocks
+    assert isinstance(beside, Table)
+    assert [cell.text for cell in beside.rows[0]][:3] == ["BSARec", ".0807", ".0435"]
+
+
+def test_what_tuning_did_stands_beside_every_row_and_claim(sequences_folder: Path) -> None:
+    dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
+    draw = np.random.default_rng(5)
+    seeds = [draw.choice(np.array([-1, 0, 7]), 60).astype(np.int8) for _ in range(6)]
+    results = Results(
+        {("beauty", "start"): seeds[:3], ("beauty", "tuned"): seeds[3:]},
+        {("beauty", "tuned"): [True, False, True]},
+    )
+    rows = {"Pre-train": "start", "RecGPT": "tuned"}
+    made = tables.cells(results, rows, ["beauty"], ["hit_rate@10"], {}, ["Pre-train"])
+    assert [cell.tuned for cell in made] == [None, (0, 2)]
+    shown = tables.sections(made)[0].blocks[0]
+    assert isinstance(shown, Table)
+    assert [row[7].text for row in shown.rows] == ["", "seeds 0, 2"]
+    found = claims.answers(results, [dataset], [claims.Claim("it helps", "start", "tuned")])
+    assert {(row.worse_tuned, row.better_tuned) for row in found} == {(None, 2)}
+    said = claims.sections(found)[0].blocks[0]
+    assert isinstance(said, Table)
+    assert [row[-2].text for row in said.rows] == ["2 of 3 > -"] * 2
+    means = [[values(place, "ndcg@10").mean() for place in part] for part in (seeds[:3], seeds[3:])]
+    (whole,) = (row for row in found if not row.group and row.metric == "ndcg@10")
+    test = stats.ttest_rel(means[1], means[0])
+    assert whole.seeds_p == pytest.approx(test.pvalue)
+    interval = test.confidence_interval()
+    assert (whole.seeds_low, whole.seeds_high) == pytest.approx((interval.low, interval.high))
+
+
+def test_the_cost_of_an_experiment_counts_what_came_before_an_interruption(
+    sequences_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.process_time", lambda: clock[0])
+    experiment = Experiment(Dataset("beauty", sequences_folder / "Beauty.txt"), SMALL, PAPER, 0)
+
+    def stop_in_tuning(stage: str, *_: Any) -> None:
+        clock[0] += 10
+        if stage.endswith("tune"):
+            raise RuntimeError("stopped")
+
+    with pytest.raises(CallError, match="stopped"):
+        experiment.finish(tmp_path, stop_in_tuning)
+    folder = experiment.folder(tmp_path)
+    before = json.loads((folder / "spent.json").read_text())["CPU seconds"]
+    assert before >= 20
+    clock[0] = 1000.0  # another process
+    experiment.finish(tmp_path, lambda *_: clock.__setitem__(0, clock[0] + 1))
+    after = json.loads((folder / "seconds.json").read_text())["CPU seconds"]
+    assert after == pytest.approx(before + clock[0] - 1000.0)
+    assert not (folder / "spent.json").exists()
 
 
 def test_places_are_read_from_clicks_only() -> None:
@@ -503,7 +559,7 @@ def test_what_a_slate_finds_ahead_by_hand() -> None:
 def test_a_forest_has_a_line_for_each_of_several_systems() -> None:
     numbers = {
         "users": 60,
-        "seeds": 1,
+        **claims.Fits(1)._asdict(),
         "control": 0.1,
         "t": 1.0,
         "p": 0.3,
@@ -641,10 +697,9 @@ def test_the_printed_protocol_is_what_the_policies_are_given(protocol: Protocol)
     }
     for what, name in every:
         spec = next(iter(FAMILIES[name].specs(protocol).values()))
-        given, said = (
-            make(spec["policy"], spec["params"]).params()[what.replace(" ", "_")],
-            _chosen(protocol, what)[name],
-        )
+        policy = make(spec["policy"], spec["params"])
+        trained = policy.parts()[0] if FAMILIES[name].pooled else policy
+        given, said = trained.params()[what.replace(" ", "_")], _chosen(protocol, what)[name]
         if isinstance(given, Loss):
             assert [kind for words, kind in kinds.items() if said.startswith(words)] == [given.kind]
         else:
@@ -716,17 +771,13 @@ def test_a_training_in_words(given: Training, said: str) -> None:
 def test_all_three_modes_stand_in_table_2_and_the_long_ones_on_request(
     sequences_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    modes = {row: OWNER[ROWS[row]] for row in ("RecGPT", "RecGPT as released", "Best RecGPT")}
+    rows = ("RecGPT", "RecGPT as released", "Best RecGPT pooled")
+    modes = {row: OWNER[ROWS[row]] for row in rows}
     assert [family.params["shape"] for family in modes.values()] == [WRITTEN, RELEASED, BEST]
-    assert not {row for row, _, _ in TABLE_2} & {
-        "RecGPT as released",
-        "Best RecGPT",
-    }  # the paper's row is not theirs
+    assert not {row for row, _, _ in TABLE_2} & set(ON_REQUEST)  # the paper's row is not theirs
     table = artefacts.ARTEFACTS["table2"]
-    assert set(table.rows) - set(artefacts.chosen(table.rows, (), table.on_request)) == {
-        "RecGPT as released",
-        "Best RecGPT",
-    }
+    shown = artefacts.chosen(table.rows, (), table.on_request)
+    assert set(table.rows) - set(shown) == set(ON_REQUEST)
     short = artefacts.Artefact(
         "table2", {"PopRec": "PopRec", "long": "Transitions"}, METRICS, {}, (), on_request=("long",)
     )

@@ -84,6 +84,7 @@ def test_early_stopping_restores_the_best_weights() -> None:
     done, result, weights = validated([0.05, 0.1, 0.3, 0.2, 0.25, 0.28])
     assert done.epoch == 5
     assert torch.equal(result, weights[2])
+    assert done.chosen == (2,)
     assert done.figures == {0: 0.05, 1: 0.1, 2: 0.3, 3: 0.2, 4: 0.25, 5: 0.28}
 
 
@@ -112,14 +113,17 @@ def validated(scores: list[float], average: int = 1) -> tuple[TrainingState, Ten
 def test_a_training_that_only_harms_ends_where_it_started() -> None:
     done, result, weights = validated([0.3, 0.2, 0.1, 0.2])
     assert done.epoch == 3
+    assert done.chosen == (0,)
     assert torch.equal(result, weights[0])
 
 
 def test_averaging_takes_the_best_epochs_where_their_mean_is_no_worse() -> None:
-    _, result, weights = validated([0.0, 0.1, 0.3, 0.2, 0.25, 0.28, 0.3], average=2)
+    done, result, weights = validated([0.0, 0.1, 0.3, 0.2, 0.25, 0.28, 0.3], average=2)
     torch.testing.assert_close(result, (weights[2] + weights[5]) / 2)
-    _, result, weights = validated([0.0, 0.1, 0.3, 0.2, 0.25, 0.28, 0.29], average=2)
+    assert done.chosen == (2, 5)
+    done, result, weights = validated([0.0, 0.1, 0.3, 0.2, 0.25, 0.28, 0.29], average=2)
     assert torch.equal(result, weights[2])
+    assert done.chosen == (2,)
     assert mean_weights([{"n": torch.tensor(3)}, {"n": torch.tensor(5)}]) == {"n": torch.tensor(3)}
 
 

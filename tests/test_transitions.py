@@ -80,7 +80,7 @@ def test_what_follows_each_candidate_is_scored_as_a_longer_history() -> None:
     histories = log(users).last(8)
     items = np.stack([rng.permutation(30)[:12] + 1 for _ in users])
     items[3, 7:] = 0
-    scores, totals = policy.continued(histories, items, 4)
+    scores, totals = policy.continued(histories, items, items[:, :4])
     assert scores.shape == (150, 4, 12)
     for b in range(4):
         longer = np.append(histories.items, items[:, b : b + 1], axis=1)
@@ -89,7 +89,7 @@ def test_what_follows_each_candidate_is_scored_as_a_longer_history() -> None:
         expected = np.where(items > 0, np.take_along_axis(whole, items, axis=1), 0)
         np.testing.assert_allclose(scores[:, b], expected, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(totals[:, b], whole.sum(axis=1), rtol=1e-5)
-    part = policy.continued(histories.rows(slice(3, 4)), items[3:4], 4)
+    part = policy.continued(histories.rows(slice(3, 4)), items[3:4], items[3:4, :4])
     np.testing.assert_array_equal(part[0], scores[3:4])
     np.testing.assert_array_equal(part[1], totals[3:4])
 

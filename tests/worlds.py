@@ -571,3 +571,20 @@ class CoClicks(Scored):
     def restore(self, state: Mapping[str, np.ndarray]) -> Self:
         self.alike_, self.asked = state["alike"], []
         return self
+
+
+def write_sequences(
+    folder: Path, name: str = "Beauty.txt", n_users: int = 60, n_items: int = 30
+) -> Path:
+    """Users who walk round a cycle of all items, with a fifth of the steps at random."""
+    draw = np.random.default_rng(1)
+    lines = []
+    for user in range(n_users):
+        item, row = int(draw.integers(n_items)), []
+        for _ in range(int(draw.integers(5, 12))):
+            item = (item + 1) % n_items if draw.random() < 0.8 else int(draw.integers(n_items))
+            row.append(str(item + 1))
+        lines.append(" ".join([str(user + 1), *row]))
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -11,11 +11,12 @@ from simulator.cli.failure import failures
 from simulator.cli.options import COUNT, FOLDER, SOURCE
 from simulator.cli.say import say
 
+FURTHER = ("claims", "ahead", "second")
+"""What else than the paper's tables and figures: a function of `simulator.reproduce.artefacts`."""
+
 
 @click.command()
-@click.argument(
-    "what", type=click.Choice(["table1", "table2", "table3", "fig4", "fig5", "claims", "ahead"])
-)
+@click.argument("what", type=click.Choice(["table1", "table2", "table3", "fig4", "fig5", *FURTHER]))
 @click.option(
     "--data",
     required=True,
@@ -75,8 +76,9 @@ def reproduce(
     Leave-one-out, all items ranked. What is finished in --out is not computed again, so an
     interrupted command is simply repeated; fig5 is Figures 5 and 6; claims compares the systems
     that the paper compares, over all users and by group; ahead asks what one slate finds of the
-    next three clicks, and how novel and diverse it is. Results are written as a page, Markdown,
-    JSON and Parquet, figures as SVG.
+    next three clicks, and how novel and diverse it is; second asks what a second step in
+    expectation gains, and what it owes to the user's own likely next clicks. Results are written
+    as a page, Markdown, JSON and Parquet, figures as SVG.
 
     \b
     abtest reproduce table1 --data ../shared/data/s3rec
@@ -85,6 +87,7 @@ def reproduce(
     abtest reproduce table3 --data ../shared/data/s3rec --datasets Beauty,Yelp --protocol softmax
     abtest reproduce fig5 --data ../shared/data/s3rec --datasets Beauty
     abtest reproduce claims --data ../shared/data/s3rec --datasets Beauty --seeds 3
+    abtest reproduce second --data ../shared/data/s3rec --datasets Beauty --seeds 3
     """
     from simulator.page.terminal import show
     from simulator.reproduce import artefacts
@@ -100,8 +103,10 @@ def reproduce(
             return
         plan = ExperimentPlan(tuple(found), (), PROTOCOLS[protocol], seeds, out)
         with board(quiet=quiet) as progress:
-            further = {"claims": artefacts.claims, "ahead": artefacts.ahead}
-            make = further.get(what) or partial(artefacts.make, artefacts.ARTEFACTS[what])
+            if what in FURTHER:
+                make = getattr(artefacts, what)
+            else:
+                make = partial(artefacts.make, artefacts.ARTEFACTS[what])
             shown, files = make(_split(models), plan, progress, workers or cores())
         show(shown)
         for file in files:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from policies.base import Progress
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
-from simulator.reproduce.claims import Answer, Claim, answer, corrected
+from simulator.reproduce.claims import Answer, Claim, Fits, answer, corrected
 from simulator.reproduce.experiment import ExperimentPlan, Floats, ReproduceError
 from simulator.reproduce.systems import FAMILIES
 from simulator.stats.moments import paired
@@ -70,8 +70,8 @@ def answers(plan: ExperimentPlan, progress: Progress, workers: int) -> list[Answ
         ReproduceError: a family that recalls in one way only, before anything is run.
     """
     for asked in plan.families:
-        if len(asked.systems()) < 2:
-            several = ", ".join(name for name, each in FAMILIES.items() if len(each.systems()) > 1)
+        if not asked.has_steps:
+            several = ", ".join(name for name, each in FAMILIES.items() if each.has_steps)
             raise ReproduceError(
                 f"ahead compares two steps of a network with one, but {asked.name} has one step"
                 f" only; there are {several}"
@@ -99,7 +99,7 @@ def answers(plan: ExperimentPlan, progress: Progress, workers: int) -> list[Answ
                     claim,
                     metric,
                     paired(means[one][metric], means[other][metric]),
-                    len(seeds),
+                    Fits(len(seeds)),
                 )
                 for metric in METRICS
             ]

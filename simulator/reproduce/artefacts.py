@@ -25,6 +25,7 @@ from simulator.reproduce import ahead as several
 from simulator.reproduce import claims as answered
 from simulator.reproduce import curves
 from simulator.reproduce import result_tables as tables
+from simulator.reproduce import second as continuations
 from simulator.reproduce.experiment import Dataset, ExperimentPlan, ReproduceError
 from simulator.reproduce.protocol import printed
 from simulator.reproduce.published import DATASETS, METRICS, STATISTICS, TABLE_2, TABLE_3
@@ -208,6 +209,21 @@ def ahead(
     asked = families(chosen({}, models or ("Pre-train", "RecGPT K=1")))
     plan = replace(plan, families=asked, ahead=several.AHEAD, protocol=protocol)
     return _write("ahead", several.answers(plan, progress, workers), plan)
+
+
+def second(
+    models: Sequence[str], plan: ExperimentPlan, progress: Progress, workers: int = 1
+) -> tuple[Document, list[Path]]:
+    """A second step in expectation against one step, and with other continuations than the user's
+    own; of `Best pre-train` without `models`. As `make`.
+    """
+    asked = families(chosen({}, models or ("Best pre-train",)))
+    rows = []
+    for family in asked:
+        alone = replace(plan, families=(family,))
+        found = continuations.results(alone, progress, workers)
+        rows += answered.answers(found, plan.datasets, continuations.CLAIMS)
+    return _write("second", rows, replace(plan, families=asked))
 
 
 def _write(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from simulator.page.blocks import (
     Block,
     Cell,
-    Column,
     Heading,
     Section,
     Table,
@@ -24,7 +23,8 @@ from simulator.page.blocks import (
     plain,
 )
 from simulator.page.words import between, probability, score, signed_score, two, whole
-from simulator.reproduce.experiment import Dataset, Results
+from simulator.reproduce.experiment import Dataset, Floats, Results
+from simulator.reproduce.result_tables import interval, paired_t
 from simulator.stats import intervals
 from simulator.stats.moments import Moments, paired
 from simulator.stats.segments import heterogeneity
@@ -55,6 +55,9 @@ CLAIMS = (
     Claim("Table 2: all of it helps", "Pre-train", "RecGPT K=1 9_1"),
     Claim("Table 3: two steps hurt without tuning", "Pre-train 9_1", "Pre-train"),
     Claim("Fig. 5, 6: 9:1 is better than 5:5", "RecGPT K=1 5_5", "RecGPT K=1 9_1"),
+    Claim("network alone: ours is better than SASRec", "SASRec sampled", "Best pre-train network"),
+    Claim("pooled: ours is better than SASRec", "SASRec pooled", "Best pre-train"),
+    Claim("best network: the pool helps", "Best pre-train network", "Best pre-train"),
     Claim("best network: tuning helps", "Best pre-train", "Best fine-tuning"),
     Claim("best network: prompts help", "Best fine-tuning", "Best RecGPT 10_0"),
     Claim("best network: a second step helps", "Best RecGPT 10_0", "Best RecGPT 9_1"),
@@ -95,6 +98,24 @@ prompts that have a better chance.
 METRICS = ("hit_rate@10", "ndcg@10")
 
 
+class Fits(NamedTuple):
+    """The fits behind an answer: as the fields of `Answer`."""
+
+    seeds: int
+    seeds_low: float = float("nan")
+    seeds_high: float = float("nan")
+    seeds_p: float = float("nan")
+    worse_tuned: int | None = None
+    better_tuned: int | None = None
+
+    def over_seeds(self, worse: Floats, better: Floats) -> Fits:
+        """With the difference of two systems over their fits `[S]`, which are paired by seed."""
+        if len(worse) != len(better) or len(worse) < 2:
+            return self
+        low, high = interval(better - worse)
+        return self._replace(seeds_low=low, seeds_high=high, seeds_p=paired_t(better, worse)[1])
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A claim on a data set by a metric, over all users or a group of them.
@@ -107,6 +128,11 @@ class Answer:
         group: "" = all users.
         users: how many.
         seeds: fits that each user's value is the mean of.
+        seeds_low, seeds_high, seeds_p: 95% interval of the difference over seeds, and the p of its
+            paired t-test: of the method, whose fits are as random as its users. NaN for a group, or
+            fewer than two seeds of either.
+        worse_tuned, better_tuned: in how many of them tuning found better weights than its start;
+            None for a system that is not tuned.
         control: mean of the worse system.
         difference: better - worse.
         low, high: 95% interval of the difference over users (paired t).
@@ -125,6 +151,11 @@ class Answer:
     group: str
     users: int
     seeds: int
+    seeds_low: float
+    seeds_high: float
+    seeds_p: float
+    worse_tuned: int | None
+    better_tuned: int | None
     control: float
     difference: float
     low: float
@@ -179,21 +210,24 @@ def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Clai
             pair = [(dataset.name, system) for system in (claim.worse, claim.better)]
             if not all(key in results.places for key in pair):
                 continue
-            seeds = min(len(results.places[key]) for key in pair)
+            n_seeds = min(len(results.places[key]) for key in pair)
+            tuned = [results.n_tuned(*key) for key in pair]
+            fits = Fits(n_seeds, worse_tuned=tuned[0], better_tuned=tuned[1])
             for metric in METRICS:
                 control, treatment = (results.users(*key, metric) for key in pair)
-                everyone.append(
-                    answer(dataset.name, claim, metric, paired(control, treatment), seeds)
-                )
+                moments = paired(control, treatment)
+                means = (results.seeds(*key, metric) for key in pair)
+                by_seed = fits.over_seeds(*means)
+                everyone.append(answer(dataset.name, claim, metric, moments, by_seed))
                 for kind in kinds.values():
-                    moments = {
+                    of_groups = {
                         name: paired(control[users], treatment[users])
                         for name, users in kind.items()
                     }
-                    same = heterogeneity(list(moments.values()))[2]
+                    same = heterogeneity(list(of_groups.values()))[2]
                     parts += [
-                        answer(dataset.name, claim, metric, m, seeds, name, same)
-                        for name, m in moments.items()
+                        answer(dataset.name, claim, metric, m, fits, name, same)
+                        for name, m in of_groups.items()
                     ]
         every += corrected(everyone) + corrected(parts)
     return every
@@ -204,7 +238,7 @@ def answer(
     claim: Claim,
     metric: str,
     m: Moments,
-    seeds: int,
+    fits: Fits,
     group: str = "",
     interaction: float = float("nan"),
 ) -> Answer:
@@ -217,7 +251,7 @@ def answer(
     return Answer(
         *names,
         int(m.n_units),
-        seeds,
+        *fits,
         control,
         difference,
         low,
@@ -243,12 +277,24 @@ def sections(rows: Sequence[Answer]) -> list[Section]:
     for dataset in dict.fromkeys(row.dataset for row in rows):
         here = [row for row in rows if row.dataset == dataset]
         everyone = [
-            (plain(row.says), _systems(row), *_figures(row), _verdict(row))
+            (
+                plain(row.says),
+                _systems(row),
+                *_figures(row),
+                plain(_over_seeds(row)),
+                numeric(probability, row.seeds_p),
+                plain(_tuned(row)),
+                _verdict(row),
+            )
             for row in here
             if not row.group
         ]
         heads = columns("Claim", "Better > worse", "Metric", *FIGURES, text=3)
-        blocks: list[Block] = [Table("All users", [*heads, Column("Answer")], everyone)]
+        heads += columns("95% over seeds", "p over seeds", text=0)
+        heads += columns("Tuned", "Answer", text=2)
+        blocks: list[Block] = [Table("All users", heads, everyone)]
+        if any(_tuned(row) for row in here):
+            blocks.append(Words(TUNED, note=True))
         parts = [
             (
                 _systems(row),
@@ -272,6 +318,25 @@ def sections(rows: Sequence[Answer]) -> list[Section]:
 
 
 FIGURES = ("Worse", "Difference", "95% interval", "t", "Holm p")
+
+
+TUNED = (
+    "Tuned: in how many of the seeds tuning found better weights than those it started from. In the"
+    " others it kept its start, and the system is the network before tuning."
+)
+
+
+def _tuned(row: Answer) -> str:
+    """In how many seeds either system was tuned at all, the better one first."""
+    counts = (row.better_tuned, row.worse_tuned)
+    shown = ["-" if count is None else f"{count} of {row.seeds}" for count in counts]
+    return "" if counts == (None, None) else " > ".join(shown)
+
+
+def _over_seeds(row: Answer) -> str:
+    return (
+        "n/a" if np.isnan(row.seeds_low) else between(row.seeds_low, row.seeds_high, signed_score)
+    )
 
 
 def _systems(row: Answer) -> Cell:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, Progress
+from policies.base import TUNED, Catalogue, Histories, IntArray, Progress
 from policies.similar import suggest
 from policies.validation import discount
 from simulator.log.eventlog import EventLog
@@ -27,11 +27,17 @@ from simulator.reproduce.published import DATASETS
 from simulator.reproduce.systems import FAMILIES, Family, Protocol
 from simulator.run.executors import executor
 
+READ = 128
+"""Impressions of a history that policies are given, at most."""
+
 DEPTH = 10
 """Length of the slate: the largest k of the tables."""
 
-FINISHED = "seconds.json"
-"""What the run of an experiment ends by writing: its cost."""
+FINISHED, SPENT = "seconds.json", "spent.json"
+"""What the run of an experiment ends by writing, its cost; and the cost of what is done so far."""
+
+SECONDS = "CPU seconds"
+"""Their one key: of the processes that worked on it, those that were interrupted included."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -107,6 +113,18 @@ class Dataset:
         before[clicks.user] = np.diff(clicks.offsets)
         popularity = np.bincount(clicks.items, minlength=catalogue.n_items + 1)
         return before[user[order]], popularity[item[order]]
+
+    def requests(self) -> tuple[Histories, IntArray]:
+        """The request that each user with a held-out item makes in the scenarios of the tables, and
+        that item `[users]`, users ascending.
+        """
+        _, history, future = self._read()
+        user, item = (future.table[name].to_numpy().astype(np.int64) for name in ("user", "item"))
+        order = np.argsort(user, kind="stable")
+        sequences, longest = history.sequences(), self.statistics[3]
+        row = np.searchsorted(sequences.user, user[order])
+        recent = sequences.last(min(longest, READ)).rows(row)
+        return replace(recent, seen=sequences.last(longest).rows(row).items), item[order]
 
     def _read(self) -> tuple[Catalogue, EventLog, EventLog]:
         """Catalogue, history and what is held out; not kept, because a data set travels to every
@@ -204,7 +222,7 @@ class Experiment:
             "serving": {
                 "slate": DEPTH,
                 "recall": DEPTH,
-                "history": min(longest, 128),
+                "history": min(longest, READ),
                 "seen": longest,
                 "ranking": {"kind": "recall"},
             },
@@ -293,11 +311,19 @@ class Experiment:
                 np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
         return {name.removeprefix("system "): values for name, values in load_arrays(kept).items()}
 
+    def tuned(self, out: Path) -> tuple[int, ...] | None:
+        """Of a finished run: the epochs of the tuning that the weights are the mean of, (0,) where
+        it kept its start; None where nothing was tuned.
+        """
+        (file,) = self.folder(out).glob("models/*/state.npz")
+        epochs = load_arrays(file).get(TUNED)
+        return None if epochs is None else tuple(epochs.tolist())
+
     def _run(self, folder: Path, start: Path | None, progress: Progress) -> None:
         from simulator.run.pipeline import simulate
         from simulator.scenario.model import Scenario
 
-        began = time.process_time()
+        spent = Spent(folder / SPENT)
         content = self.scenario()
         if start is not None:
             for arm in content["arms"].values():
@@ -306,14 +332,42 @@ class Experiment:
         prefix = f"{self.dataset.name} {self.family.name} seed {self.seed}"
 
         def named(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            if folder.is_dir():
+                spent.keep()
             progress(f"{prefix}: {stage}", done, total, figures)
 
         simulate(scenario, folder, resume=True, progress=named)
-        write_text(
-            folder / FINISHED,
-            json.dumps({"CPU seconds of this process": round(time.process_time() - began, 1)})
-            + "\n",
-        )
+        write_text(folder / FINISHED, spent.text())
+        spent.file.unlink(missing_ok=True)
+
+
+class Spent:
+    """CPU seconds of a piece of work over all processes that had a part in it, one after another.
+
+    What was spent is kept in a file while the work goes on, so that an interruption, of whatever
+    kind, loses a second of it and what came after the last `keep`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._before = json.loads(file.read_text())[SECONDS] if file.is_file() else 0.0
+        self._began = time.process_time()
+        self._kept = self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """What was spent until now."""
+        return float(self._before + time.process_time() - self._began)
+
+    def text(self) -> str:
+        """What was spent until now, as JSON."""
+        return json.dumps({SECONDS: round(self.seconds, 1)}) + "\n"
+
+    def keep(self) -> None:
+        """Write what was spent, unless it is less than a second more than was written before."""
+        if self.seconds >= self._kept + 1:
+            self._kept = self.seconds
+            write_text(self.file, self.text())
 
 
 def read_places(log: EventLog) -> dict[str, npt.NDArray[np.int8]]:
@@ -414,10 +468,15 @@ class ExperimentPlan:
     def run(self, progress: Progress, workers: int = 1) -> Results:
         """Run what is not finished, as `finish`; returns where the held-out items stood."""
         places: dict[tuple[str, str], list[npt.NDArray[np.int8]]] = {}
+        tuned: dict[tuple[str, str], list[bool]] = {}
         for experiment in self.finish(progress, workers):
+            epochs = experiment.tuned(self.out)
             for system, found in experiment.places(self.out, progress).items():
-                places.setdefault((experiment.dataset.name, system), []).append(found)
-        return Results(places)
+                key = experiment.dataset.name, system
+                places.setdefault(key, []).append(found)
+                if epochs is not None:
+                    tuned.setdefault(key, []).append(epochs != (0,))
+        return Results(places, tuned)
 
 
 def _line(experiment: Experiment) -> list[Experiment]:
@@ -440,9 +499,21 @@ class Task:
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured: (data set, system) -> places `[users]` for each seed."""
+    """What was measured, by data set and system.
+
+    Attributes:
+        places: `[users]` for each seed.
+        tuned: whether tuning found better weights than its start, for each seed; only of systems
+            that are tuned.
+    """
 
     places: Mapping[tuple[str, str], list[npt.NDArray[np.int8]]]
+    tuned: Mapping[tuple[str, str], list[bool]] = field(default_factory=dict)
+
+    def n_tuned(self, dataset: str, system: str) -> int | None:
+        """In how many seeds tuning moved a system; None for one that is not tuned."""
+        moved = self.tuned.get((dataset, system))
+        return None if moved is None else sum(moved)
 
     def seeds(self, dataset: str, system: str, metric: str) -> Floats:
         """Mean over users for each seed."""

@@ -42,7 +42,9 @@ def choices(family: Family, protocol: Protocol) -> dict[str, str]:
 
     spec = next(iter(family.specs(protocol).values()))
     params, found = spec["params"], {}
-    for name, value in make(spec["policy"], params).params().items():
+    policy = make(spec["policy"], params)
+    trained = policy.parts()[0] if family.pooled else policy
+    for name, value in trained.params().items():
         if family.foundation and name.startswith("pretraining"):
             continue  # what it starts from was pre-trained by choices of its own
         if isinstance(value, Loss):
@@ -55,10 +57,10 @@ def choices(family: Family, protocol: Protocol) -> dict[str, str]:
         found["start"] = "item vectors from a singular value decomposition of the log"
     if "prompts" in params:
         found["prompts"] = prompts(params["prompts"])
-    if "counts" in params:
+    if family.pooled or "counts" in params:
         found["scores"] = (
             "log probabilities pooled with counted transitions, by a weight of best NDCG@10 of the"
-            " validation item"
+            " validation item; where the network stands alone, its inner products"
         )
     elif params.get("ranking") == "output":
         found["scores"] = (

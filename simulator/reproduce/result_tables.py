@@ -14,11 +14,13 @@ import numpy as np
 
 from simulator.log.files import staged, write_texts
 from simulator.page.blocks import (
+    Block,
     Cell,
     Document,
     Facts,
     Section,
     Table,
+    Words,
     columns,
     numeric,
     plain,
@@ -27,6 +29,7 @@ from simulator.page.html import page
 from simulator.page.markdown import markdown
 from simulator.page.words import between, probability, score, signed_score, two
 from simulator.reproduce.experiment import Floats, Results
+from simulator.reproduce.published import ELSEWHERE
 from simulator.reproduce.systems import Protocol
 
 
@@ -44,6 +47,8 @@ class ResultCell:
             freedom); NaN for one seed.
         high: upper end.
         seeds: how many.
+        tuned: those in which tuning found better weights than its start; None for a system that is
+            not tuned.
         published: the paper's number, NaN where it has none.
         difference: measured - published.
         against: the best baseline of this column, which the test compares with; "" for itself.
@@ -59,6 +64,7 @@ class ResultCell:
     low: float
     high: float
     seeds: int
+    tuned: tuple[int, ...] | None
     published: float
     difference: float
     against: str
@@ -139,6 +145,7 @@ def cells(
                         low,
                         high,
                         len(seeds),
+                        _moved(results, dataset, system),
                         printed,
                         mean - printed,
                         against,
@@ -149,9 +156,16 @@ def cells(
     return table
 
 
+def _moved(results: Results, dataset: str, system: str) -> tuple[int, ...] | None:
+    """The seeds in which tuning moved a system; None for one that is not tuned."""
+    moved = results.tuned.get((dataset, system))
+    return None if moved is None else tuple(seed for seed, is_moved in enumerate(moved) if is_moved)
+
+
 COLUMNS = (
     *columns("Row", "Metric", "Measured", "95% over seeds", "Published", text=2),
     *columns("Difference", "Seeds", text=0),
+    *columns("Tuned", text=1),
     *columns("Against", "t", "p"),
 )
 
@@ -162,8 +176,27 @@ def sections(table: Sequence[ResultCell]) -> list[Section]:
     for dataset in dict.fromkeys(cell.dataset for cell in table):
         rows = [_line(cell) for cell in table if cell.dataset == dataset]
         name = f"Measured beside published: {dataset}"
-        shown.append(Section(dataset, dataset, [Table(name, COLUMNS, rows)], dataset))
+        blocks: list[Block] = [Table(name, COLUMNS, rows)]
+        if any(cell.tuned is not None for cell in table if cell.dataset == dataset):
+            blocks.append(Words(TUNED, note=True))
+        blocks += _elsewhere(dataset)
+        shown.append(Section(dataset, dataset, blocks, dataset))
     return shown
+
+
+def _elsewhere(dataset: str) -> list[Block]:
+    """Rows of other papers on a data set; nothing where there are none."""
+    heads = columns("Model", "HR@10", "NDCG@10", "Source")
+    rows = [
+        (
+            plain(row.model),
+            numeric(score, row.hit_rate),
+            numeric(score, row.ndcg),
+            plain(row.source),
+        )
+        for row in ELSEWHERE.get(dataset.lower(), ())
+    ]
+    return [Table(f"Published elsewhere: {dataset}", heads, rows)] if rows else []
 
 
 def _line(cell: ResultCell) -> list[Cell]:
@@ -176,10 +209,27 @@ def _line(cell: ResultCell) -> list[Cell]:
         numeric(score, cell.published),
         numeric(signed_score, cell.difference),
         plain(cell.seeds, cell.seeds),
+        plain(_tuned(cell)),
         plain(cell.against or "itself"),
         numeric(two, cell.t),
         numeric(probability, cell.p),
     ]
+
+
+TUNED = (
+    "Tuned: in which seeds tuning found better weights than those it started from. In the others it"
+    " kept its start, and the row is the network before tuning."
+)
+
+
+def _tuned(cell: ResultCell) -> str:
+    if cell.tuned is None:
+        return ""
+    if not cell.tuned:
+        return "no seed"
+    if len(cell.tuned) == cell.seeds:
+        return "all seeds"
+    return "seeds " + ", ".join(map(str, cell.tuned))
 
 
 def document(

@@ -65,6 +65,7 @@ one strong loss.
 """
 
 
+POOLED = "policies.pooled:PooledNetwork"
 TRAINING_PART = "simulator.reproduce.part:TrainingPart"
 
 
@@ -83,6 +84,8 @@ class Family:
             "" = none.
         validates: whether the policy itself holds each user's last click out for validation; else
             it is kept from it.
+        pooled: whether the network of the policy is pooled with counts (`policies.pooled`), to
+            which the hyper-parameters of its arms then belong.
         says: what else it does otherwise than the protocol says, and its hyper-parameters do not
             show (`choices`), by what is chosen.
         role: `floor` (stands beside every table), `baseline` (a row of the paper), `other` (beside
@@ -97,6 +100,7 @@ class Family:
     deterministic: bool = False
     validates: bool = True
     foundation: str = ""
+    pooled: bool = False
     says: Mapping[str, str] = field(default_factory=dict)
     role: str = "baseline"
 
@@ -104,12 +108,20 @@ class Family:
         """Names of the systems."""
         return tuple(self.arms) or (self.name,)
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether some of its systems recall in two steps, m:n."""
+        return any(len(further.get("quotas", ())) > 1 for further in self.arms.values())
+
     def specs(self, protocol: Protocol) -> dict[str, dict[str, Any]]:
         """System -> its arm in a scenario: policy and hyper-parameters."""
         shared = {**self.params, **{name: dict(protocol.loss) for name in self.losses}}
         arms = self.arms or {self.name: {}}
+        policy = self.policy
+        if self.pooled:
+            policy, shared = POOLED, {"policy": policy, "policy_params": shared}
         made = {
-            system: {"policy": self.policy, "params": {**shared, **further}}
+            system: {"policy": policy, "params": {**shared, **further}}
             for system, further in arms.items()
         }
         if self.validates:
@@ -239,6 +251,7 @@ _CUTS = {
 }
 _NO_VALIDATION = {"fit": "counts, without the validation item"}
 _SEQUENCE = {"width": 64, "length": 50, "training": TRAINING}
+_SASREC = {**_SEQUENCE, "blocks": 1, "heads": 2, "inner": 256, "norm": "post"}
 _SLOW = {**_SEQUENCE, "training": {**TRAINING, "patience": 20}}
 """Of models whose first epochs, under one-negative cross-entropy, hardly move validation: less
 patience stops some seeds there.
@@ -246,14 +259,15 @@ patience stops some seeds there.
 
 
 def _served(name: str) -> dict[str, dict[str, Any]]:
-    """One step, 9:1, two steps whose items compete by their log probabilities, and a second step
-    in expectation.
+    """One step, 9:1, two steps whose items compete by their log probabilities, a second step in
+    expectation, and 9:1 by the network alone.
     """
     return {
         f"{name} 10_0": {"quotas": [1]},
         f"{name} 9_1": {"quotas": [9, 1]},
         f"{name} pool": {"quotas": [1, 1], "merge": "pool"},
         f"{name} marginal": {"quotas": [1], "second": "marginal"},
+        f"{name} network": {"quotas": [9, 1], "weight": 0.0},
     }
 
 
@@ -326,8 +340,20 @@ FAMILIES = {
         Family(
             "SASRec",
             "sasrec",
-            {**_SEQUENCE, "blocks": 1, "heads": 2, "inner": 256, "norm": "post"},
+            _SASREC,
             losses=("loss",),
+        ),
+        Family(
+            "SASRec sampled",
+            "sasrec",
+            {
+                **_SASREC,
+                "loss": _SAMPLED,
+                "training": _BEST_START["pretraining"],
+            },
+            {"SASRec sampled": {"weight": 0.0}, "SASRec pooled": {}},
+            pooled=True,
+            role="other",
         ),
         Family("ComiRec-DR", "comirec", _comirec("dr", 5e-3), says=_CUTS, role="other"),
         Family("ComiRec-SA", "comirec", _comirec("sa", 1e-3), says=_CUTS, role="other"),
@@ -351,6 +377,7 @@ FAMILIES = {
                 "Best pre-train": {},
                 **{f"Best pre-train {split}": {"quotas": _quotas(split)} for split in SPLITS[1:]},
                 "Best pre-train marginal": {"second": "marginal"},
+                "Best pre-train network": {"weight": 0.0},
             },
             role="ours",
         ),
@@ -404,13 +431,22 @@ ROWS = {
     "RecGPT1": "RecGPT K=1 10_0",
     "RecGPT": "RecGPT K=1 9_1",
     "RecGPT as released": "RecGPT as released 9_1",
-    "Best RecGPT": "Best RecGPT 9_1",
+    "SASRec sampled": "SASRec sampled",
+    "Best RecGPT network": "Best RecGPT network",
+    "SASRec pooled": "SASRec pooled",
+    "Best RecGPT pooled": "Best RecGPT 9_1",
 }
 """Table 2: row -> system, in the order of print; K = 1, m:n = 9:1. The three RecGPT: as written, as
 released, best.
 """
 
-ON_REQUEST = ("RecGPT as released", "Best RecGPT")
+ON_REQUEST = (
+    "RecGPT as released",
+    "SASRec sampled",
+    "Best RecGPT network",
+    "SASRec pooled",
+    "Best RecGPT pooled",
+)
 """Rows of Table 2 that are made only when they are asked for: larger networks and longer schedules
 than all others.
 """

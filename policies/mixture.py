@@ -1,19 +1,30 @@
-"""The network's probabilities pooled with those of counted transitions. No network and no recall
+"""A network's probabilities pooled with those of counted transitions. No network and no recall
 lives here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Params, Sequences
+from policies.base import (
+    Catalogue,
+    DoubleArray,
+    Fitting,
+    FloatArray,
+    Histories,
+    IntArray,
+    Params,
+    Sequences,
+)
+from policies.retrieval import place_of
 from policies.transitions import Transitions
-from recgpt.model import REAL
+from policies.validation import discount
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 16.0)
 """The weights of the counts that validation chooses from, to where the network hardly counts."""
@@ -66,35 +77,24 @@ class Mixture:
         self._transitions.fit(known, catalogue, fitting)
         return self
 
-    def log_shares(self, tokens: IntArray, segments: IntArray, users: IntArray) -> FloatArray:
-        """log(c_j / sum(c) + floor) `[B, n_items + 1]` of the tokens read so far.
-
-        Args:
-            tokens: `[B, L]`, right-aligned; only real ones are counted from.
-            segments: `[B, L]`.
-            users: `[B]`.
-        """
-        counted = self._transitions.scores(_clicked(tokens, segments, users))
+    def log_shares(self, histories: Histories) -> FloatArray:
+        """log(c_j / sum(c) + floor) `[B, n_items + 1]`, from the clicks of histories."""
+        counted = self._transitions.scores(histories)
         return self._logs(counted, counted.sum(axis=1))
 
     def continued(
-        self,
-        inner: FloatArray,
-        tokens: IntArray,
-        segments: IntArray,
-        users: IntArray,
-        items: IntArray,
+        self, inner: FloatArray, histories: Histories, items: IntArray, clicked: IntArray
     ) -> FloatArray:
-        """log p `[B, W, C]`, but for a constant of each row, of `items` `[B, C]` after each of the
-        first W of them was clicked.
+        """log p `[B, W, C]`, but for a constant of each row, of `items` `[B, C]` after each of
+        `clicked` `[B, W]` was clicked.
 
         Args:
             inner: `[B, W, C]` of the network's queries after those clicks.
-            tokens, segments, users: the history before them, as in `log_shares`.
+            histories: before them.
             items: 0 = none at the end of a row.
+            clicked: 0 = none.
         """
-        history = _clicked(tokens, segments, users)
-        counted, totals = self._transitions.continued(history, items, inner.shape[1])
+        counted, totals = self._transitions.continued(histories, items, clicked)
         pooled: FloatArray = inner + np.float32(self.weight) * self._logs(counted, totals)
         return pooled
 
@@ -104,14 +104,17 @@ class Mixture:
         counted += np.float32(self._floor)
         return np.asarray(np.log(counted), dtype=np.float32)
 
-    def scores(
-        self, inner: FloatArray, tokens: IntArray, segments: IntArray, users: IntArray
-    ) -> FloatArray:
+    def scores(self, inner: FloatArray, histories: Histories) -> FloatArray:
         """log p `[B, n_items + 1]` from the inner products `[B, n_items + 1]` of the network's
-        query with all item vectors, and from the tokens read so far (as `log_shares`).
+        query with all item vectors, and from the clicks of the histories.
         """
-        counted = self.log_shares(tokens, segments, users)
-        return log_softmax(inner + np.float32(self.weight) * counted)
+        return log_softmax(inner + np.float32(self.weight) * self.log_shares(histories))
+
+    def weighted(self, weight: float) -> Mixture:
+        """The same counts with another weight."""
+        other = copy(self)
+        other.weight = weight
+        return other
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The counts and the weight."""
@@ -124,10 +127,23 @@ class Mixture:
         return self
 
 
-def _clicked(tokens: IntArray, segments: IntArray, users: IntArray) -> Histories:
-    """What is counted from: the real tokens as clicks."""
-    real = (tokens != 0) & (segments == REAL)
-    return Histories(users, np.zeros_like(users), tokens, real, tokens)
+def gains_by_weight(
+    inner: FloatArray, counted: FloatArray, target: IntArray, seen: IntArray, k: int
+) -> DoubleArray:
+    """The summed NDCG@k of requests, pooled by each of WEIGHTS, `[W]`.
+
+    Args:
+        inner: `[B, n_items + 1]` of the network.
+        counted: `[B, n_items + 1]` log shares of the counts.
+        target: `[B]` the item that each of them looks for.
+        seen: `[B, S]` items left out, 0 = none.
+        k: length of the slates.
+    """
+    gains = np.zeros(len(WEIGHTS))
+    for number, weight in enumerate(WEIGHTS):
+        place = place_of(target, inner + np.float32(weight) * counted, seen)
+        gains[number] = discount(place[place < k]).sum()
+    return gains
 
 
 def log_softmax(scores: FloatArray) -> FloatArray:

@@ -14,11 +14,13 @@ enough and none of them needs a sum over the catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from policies.base import FloatArray, IntArray, Params
+from policies.base import FloatArray, Histories, IntArray, Params
 
 BEAMS = (1, 2, 5, 10)
 SHARES = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)
@@ -75,12 +77,20 @@ class Continued:
     Attributes:
         items: `[B, C]` candidates, the best first; 0 where there are fewer.
         first: `[B, C]` p(j).
-        further: `[B, W, C]` p(j | history, i_b), where i_b is the b-th candidate.
+        further: `[B, W, C]` p(j | history, i_b), where i_b is the b-th candidate, or what else was
+            clicked in its place.
     """
 
     items: IntArray
     first: FloatArray
     further: FloatArray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Continued]) -> Continued:
+        """Those of several batches, one after another."""
+        names = ("items", "first", "further")
+        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return cls(*columns)
 
     def marginal(self, beam: int, share: float) -> FloatArray:
         """s(j) `[B, C]` over the first `beam` continuations, as a distribution (divided by 1 + c);
@@ -105,6 +115,24 @@ class Continued:
         is_ahead = (scores > own) | ((scores == own) & before)
         place: IntArray = np.where(is_item.any(axis=1), is_ahead.sum(axis=1), self.items.shape[1])
         return place
+
+
+@runtime_checkable
+class Continuing(Protocol):
+    """Optional ability: what comes after the next item, for next items that anybody names."""
+
+    def continued(
+        self, histories: Histories, candidates: int, beam: int, clicked: IntArray | None = None
+    ) -> Continued:
+        """Distributions over each request's best `candidates` items: of the next item, and of the
+        one after each of the `beam` best next ones was clicked.
+
+        Args:
+            histories: `B` requests.
+            candidates: C, at least `beam`.
+            beam: W.
+            clicked: `[B, W]` items that are clicked in their place; 0 = none.
+        """
 
 
 def distribution(scores: FloatArray) -> FloatArray:

@@ -1,0 +1,140 @@
+"""Any network's probabilities pooled with counted transitions, by a weight chosen on validation
+clicks. No model lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.base import Catalogue, Fitting, FloatArray, Histories, Policy, Sequences
+from policies.blocks import ROWS
+from policies.mixture import WEIGHTS, Mixture, TransitionCounts, gains_by_weight
+from policies.registry import make
+from policies.retrieval import Exact
+from policies.scored import Scored
+from policies.validation import LastClicks
+from policies.vectors import NetworkPolicy
+
+BASE, MIXTURE = "base/", "mixture/"
+"""What the names of the base policy's arrays and of the counts' begin with in the state."""
+
+READ = 128
+"""Impressions of a history that the weight is chosen by."""
+
+K = 10
+
+
+@dataclass
+class PooledNetwork(Scored):
+    """The network of another policy, pooled with counted transitions as RecGPT's own `counts` are
+    (`policies.mixture`): what a network gains by the pool alone.
+
+    Each user's last click chooses the weight of the counts, and neither the network nor the counts
+    have learned from it. The network's epochs are compared without the counts. Its scores should be
+    log probabilities, as those of a softmax are; of several interests the nearest one counts.
+
+    Attributes:
+        policy: name of the base policy, one that serves inner products of a network.
+        policy_params: its hyper-parameters.
+        counts: what is pooled in.
+        weight: of the counts at serving; None: the one of best NDCG@10 on the validation clicks (1
+            without any), 0: the network alone.
+        sample: users of the validation, at most.
+    """
+
+    serving_fields: ClassVar[frozenset[str]] = frozenset({"weight"})
+
+    policy: str = "sasrec"
+    policy_params: dict[str, Any] = field(default_factory=dict)
+    counts: TransitionCounts = field(default_factory=TransitionCounts)
+    weight: float | None = None
+    sample: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not 0 <= self.weight < np.inf:
+            raise ValueError(
+                "the 'weight' parameter of PooledNetwork must be at least 0 and finite; got"
+                f" {self.weight}"
+            )
+        if self.sample < 1:
+            raise ValueError(f"the 'sample' of PooledNetwork must be at least 1; got {self.sample}")
+        self.base_ = self._unfitted()
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        """Train the network and count, both without each user's last click; then choose the
+        weight.
+        """
+        held_out = LastClicks(sequences, self.sample, fitting.seed, shortest_first=True)
+        known = sequences if self.base_.holds_out else held_out.history
+        self.base_.fit(known, catalogue, fitting)
+        self.mixture_ = Mixture(self.counts, 1.0).fit(held_out.history, catalogue, fitting)
+        self._serve()
+        if len(held_out):
+            self.mixture_.weight = self._best_weight(held_out)
+        return self
+
+    def _best_weight(self, held_out: LastClicks) -> float:
+        """The smallest of WEIGHTS that has the best NDCG@10."""
+        gains = np.zeros(len(WEIGHTS))
+        for block in held_out.blocks():
+            asked, target = held_out.requests(block, READ), held_out.target[block]
+            for start in range(0, len(asked), ROWS):
+                rows = slice(start, start + ROWS)
+                some = asked.rows(rows)
+                pair = self._inner(some), self.mixture_.log_shares(some)
+                gains += gains_by_weight(*pair, target[rows], some.seen, K)
+        return WEIGHTS[int(gains.argmax())]
+
+    def _serve(self) -> None:
+        """Search the item vectors of the base policy from now on."""
+        self._index = Exact(self.base_.item_vectors())
+
+    def _inner(self, histories: Histories) -> FloatArray:
+        """Inner products `[B, n_items + 1]` with the nearest of the base policy's queries."""
+        queries = self.base_.queries(histories)
+        each = [self._index.scores(queries[:, i]) for i in range(queries.shape[1])]
+        inner: FloatArray = np.maximum.reduce(each)
+        return inner
+
+    def scores(self, histories: Histories) -> FloatArray:
+        """Log probabilities `[B, n_items + 1]` of all items."""
+        mixture = self.mixture_ if self.weight is None else self.mixture_.weighted(self.weight)
+        return mixture.scores(self._inner(histories), histories)
+
+    def fit_params(self) -> dict[str, Any]:
+        """Those of the base policy with their defaults, and the own ones."""
+        return {**super().fit_params(), "policy_params": self.base_.params()}
+
+    def parts(self) -> tuple[Policy, ...]:
+        return (self.base_,)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """The base policy's arrays, the counts and the chosen weight."""
+        base = {BASE + name: values for name, values in self.base_.state().items()}
+        return base | {MIXTURE + name: values for name, values in self.mixture_.state().items()}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Take over what another instance's `state` gave."""
+
+        def part(prefix: str) -> dict[str, npt.NDArray[Any]]:
+            names = (name for name in state if name.startswith(prefix))
+            return {name.removeprefix(prefix): state[name] for name in names}
+
+        self.base_.restore(part(BASE))
+        self.mixture_ = Mixture(self.counts).restore(part(MIXTURE))
+        self._serve()
+        return self
+
+    def _unfitted(self) -> NetworkPolicy:
+        base = make(self.policy, self.policy_params)
+        if not isinstance(base, NetworkPolicy):
+            raise ValueError(
+                "the 'policy' parameter of PooledNetwork must be one that serves inner products"
+                f" of a network, such as sasrec; got {self.policy!r}"
+            )
+        return base

@@ -1,0 +1,102 @@
+"""A pooled network: the pool by hand, its weight, what it learns from, and a policy's promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policies.base import Fitting
+from policies.check import CHECKS, check_one
+from policies.examples import Example, chain
+from policies.mixture import WEIGHTS
+from policies.pooled import PooledNetwork
+from policies.registry import PolicyError, make
+from policies.transitions import Transitions
+from policies.validation import LastClicks
+
+POOLED = "policies.pooled:PooledNetwork"
+SASREC: dict[str, Any] = {
+    "width": 8,
+    "inner": 8,
+    "loss": {"kind": "softmax"},
+    "training": {"epochs": 2, "patience": 1, "batch": 32},
+}
+BRIEF = {"policy": "sasrec", "policy_params": SASREC, "counts": {"shrink": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def example() -> Example:
+    return chain(1)
+
+
+@pytest.fixture(scope="module")
+def fitted(example: Example) -> PooledNetwork:
+    policy = make(POOLED, BRIEF)
+    policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
+    assert isinstance(policy, PooledNetwork)
+    return policy
+
+
+@pytest.mark.parametrize("base", ["sasrec", "comirec"])
+def test_keeps_the_promises_of_serving(base: str) -> None:
+    training = {"training": SASREC["training"]}
+    policy = make(POOLED, {"policy": base, "policy_params": {"width": 8, **training}})
+    for name in CHECKS:
+        if name not in ("propensities", "learns_checkerboard", "learns_chain", "cost"):
+            check_one(policy, name)
+
+
+def test_the_pool_is_the_network_times_a_power_of_the_counts(
+    fitted: PooledNetwork, example: Example
+) -> None:
+    """Both as they are fitted by themselves, without each user's last click."""
+    history = LastClicks(example.sequences, 10**6, 0).history
+    alone = make("sasrec", SASREC).fit(example.sequences, example.catalogue, Fitting(seed=1))
+    counted = Transitions(200, 50, 0.8, 6.0, 1.0).fit(history, example.catalogue, Fitting())
+    asked = example.requests(8)
+    every = np.broadcast_to(np.arange(1, 41), (len(asked), 40))
+    share = np.exp(alone.score(asked, every))
+    share /= share.sum(axis=1, keepdims=True)
+    counts = counted.score(asked, every)
+    total = counts.sum(axis=1, keepdims=True)
+    policy = fitted.with_params(weight=0.75).restore(fitted.state())
+    expected = share * (counts / np.where(total > 0, total, 1) + 0.003) ** 0.75
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.exp(policy.score(asked, every)), expected, rtol=2e-4, atol=1e-7)
+    network = fitted.with_params(weight=0.0).restore(fitted.state())
+    assert np.array_equal(network.recall(asked, 10, 0).items, alone.recall(asked, 10, 0).items)
+
+
+def test_the_weight_is_the_best_on_the_validation_clicks(
+    fitted: PooledNetwork, example: Example
+) -> None:
+    held_out = LastClicks(example.sequences, 10**6, 0)
+    judged = []
+    for weight in WEIGHTS:
+        policy = fitted.with_params(weight=weight).restore(fitted.state())
+        blocks = held_out.blocks()
+        slates = (policy.recall(held_out.requests(some, 128), 10, 0).items for some in blocks)
+        judged.append(held_out.ndcg(slates))
+    assert fitted.mixture_.weight == WEIGHTS[int(np.argmax(judged))]
+    assert fitted.mixture_.weight > 0
+
+
+def test_a_base_that_holds_nothing_out_is_kept_from_the_validation_clicks(example: Example) -> None:
+    whole = {**SASREC, "training": {"epochs": 2, "patience": 0, "batch": 32}}
+    policy = make(POOLED, {**BRIEF, "policy_params": whole})
+    policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
+    history = LastClicks(example.sequences, 10**6, 0).history
+    alone = make("sasrec", whole).fit(history, example.catalogue, Fitting(seed=1))
+    assert np.array_equal(policy.state()["base/items.weight"], alone.state()["items.weight"])
+
+
+def test_what_it_cannot_be_over_is_named() -> None:
+    with pytest.raises(PolicyError, match=r"inner products of a network.* got 'popularity'"):
+        make(POOLED, {"policy": "popularity"})
+    with pytest.raises(PolicyError, match="no hyper-parameter 'widht'; did you mean 'width'"):
+        make(POOLED, {"policy": "sasrec", "policy_params": {"widht": 8}})
+    with pytest.raises(PolicyError, match=r"'weight' parameter of PooledNetwork .* got -1"):
+        make(POOLED, {"weight": -1})
+    assert make(POOLED, BRIEF).fit_key() == make(POOLED, {**BRIEF, "weight": 0}).fit_key()
