@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from policies.base import Catalogue
+from simulator import report
 from simulator.cli import main
 from simulator.designs.base import DesignError
 from simulator.designs.clusters import Clusters
 from simulator.designs.switchback import Switchback
 from simulator.log.eventlog import EventLog
 from simulator.log.workspace import RunError, Workspace
+from simulator.page.markdown import markdown
+from simulator.report.console import show
+from simulator.report.sections import document as as_document
 from simulator.run.context import RefitDays, fit_name
 from simulator.run.pipeline import simulate
 from simulator.run.weighting import probability
@@ -221,6 +227,15 @@ def test_clusters_are_dealt_whole_and_are_the_unit(tmp_path: Path) -> None:
     assert table.n_units == 10
     assert table.assigned is not None
     assert table.denominators["click"].sum() == 60
+    content = report.load(root)
+    assert (content.assigned, content.size.users, content.size.clusters) == ("cluster", 60, 10)
+    shown = markdown(as_document(content))
+    assert "Intervals and p are by cluster" in shown
+    assert "more users" not in shown
+    said = io.StringIO()
+    show(content, Console(file=said, width=200))
+    assert "clusters, 60 users in 10 clusters" in said.getvalue()
+    assert "intervals and p by cluster" in said.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator.report.allocations import costs
+from simulator.report.allocations import costs, method_plan
 from simulator.stats import allocation, moments, replication, tests, units
 from simulator.stats.allocation import Costs, Requirement, Spread
-from simulator.stats.power import PowerError
+from simulator.stats.power import EQUAL_ARMS, Arms, PowerError
 from simulator.stats.replication import Components, Dealing
 
 
@@ -184,3 +184,59 @@ def test_costs_are_measured_by_the_run_or_given() -> None:
     assert costs(days, None, 1.0, 0.1) == Costs(fit=1.0, user=0.4)
     with pytest.raises(PowerError, match="seconds of a fit must be a number above 0"):
         Costs(0.0, 1.0)
+
+
+def test_a_split_with_other_shares_is_planned_for_the_variance_that_it_has() -> None:
+    """Users and fits drawn for the planned shares: what a user adds goes with 1 / share, what a fit
+    adds does not. The pilot had halves, and three in four are planned for the control.
+    """
+    parts = Components(users=400.0, fits=0.5, interaction=math.nan, n_users=1_000, n_fits=5)
+    pilot = Spread.of(parts, 10.0)
+    arms = Arms(0.75, 0.25)
+    planned = pilot.divided_by(arms, 500, 500, 1_000)
+    assert planned.users == pytest.approx(pilot.users * (1 / 0.75 + 1 / 0.25) / 4)
+    assert (planned.fits, planned.fits_ends) == (pilot.fits, pilot.fits_ends)
+    assert pilot.divided_by(EQUAL_ARMS, 500, 500, 1_000).users == pilot.users
+    goal = Requirement(0.15)
+    n_users = allocation.users_needed(planned, "divided", 5, goal)
+    assert n_users > allocation.users_needed(pilot, "divided", 5, goal)
+    # Drawn: a unit of each arm has variance 100, the difference of a fit's arms .5, and 5 fits.
+    rng = np.random.default_rng(4)
+    n = np.array([0.75, 0.25]) * n_users
+    of_users = math.sqrt(100.0 / n[0] + 100.0 / n[1])
+    found = []
+    for _ in range(2_000):
+        fits = rng.normal(0.15 * 10.0, math.sqrt(0.5 + 5 * of_users**2), 5)
+        found.append(stats.ttest_1samp(fits, 0.0).pvalue < 0.05)
+    assert np.mean(found) == pytest.approx(goal.target, abs=4 * math.sqrt(0.16 / 2_000))
+
+
+def test_the_plan_of_methods_of_a_split_run_divides_users_as_it_is_told() -> None:
+    rng = np.random.default_rng(6)
+    n, n_fits = 1_200, 4
+    fit = np.arange(n) % n_fits
+    assigned = (np.arange(n) // n_fits) % 2
+    of_fit = rng.normal(0.0, 0.3, (2, n_fits))
+    clicks = rng.normal(10.0, 2.0, (2, n)) + of_fit[:, fit]
+    metrics = {m.name: m for m in units.chosen(["click"])}
+    days = units.UserDays(
+        ("a", "b"),
+        n,
+        1,
+        metrics,
+        {"click": clicks[..., None]},
+        {},
+        assigned=assigned,
+        fits=(n_fits, n_fits),
+        fit_of_user=fit,
+    )
+    goal, costs_of = Requirement(0.05), Costs(fit=10.0, user=0.01)
+    halves = method_plan(days, "click", ("a", "b"), costs_of, goal)
+    ninth = method_plan(days, "click", ("a", "b"), costs_of, goal, shares=Arms(0.9, 0.1))
+    assert halves is not None
+    assert ninth is not None
+    assert ninth.spread.users / halves.spread.users == pytest.approx((1 / 0.9 + 1 / 0.1) / 4)
+    assert ninth.spread.fits == halves.spread.fits
+    assert ninth.best is not None
+    assert halves.best is not None
+    assert ninth.best.seconds > halves.best.seconds

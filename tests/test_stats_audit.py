@@ -14,10 +14,22 @@ from click.testing import CliRunner
 from scipy import stats
 
 from simulator.cli.audit import audit as command
-from simulator.stats import adjustment, moments, ordered, quantiles, randomise, tests, units, wrong
+from simulator.log.metrics import Declared, declared
+from simulator.stats import (
+    adjustment,
+    moments,
+    ordered,
+    quantiles,
+    randomise,
+    tests,
+    units,
+    verdict,
+    wrong,
+)
 from simulator.stats import audit as audits
 from simulator.stats.analyses import ANALYSES
 from simulator.stats.randomise import Outcomes, draws
+from simulator.stats.rule import Rule
 from tests.worlds import paired_log
 
 
@@ -198,6 +210,40 @@ def test_defaults_hold_on_a_well_behaved_world(audit_of_log: audits.Audit) -> No
     assert {row.metric for row in audit_of_log.rows} == {"watch_time", "click", "click_rate"}
 
 
+@pytest.mark.parametrize("rule", [Rule(0.8), Rule(0.9, "better"), Rule(0.99, "better")])
+def test_any_level_and_one_sided_tests_are_counted_as_the_report_makes_them(
+    paired_days: units.UserDays, rule: Rule
+) -> None:
+    """Size and coverage are those of the rule, and a sample is read as the report's row."""
+    guarded = {"click": Declared(role="deterioration")}  # asked whether it is worse
+    days = replace(paired_days, metrics=declared(paired_days.metrics, guarded))
+    found = audits.audit(days, "a", repetitions=2000, sizes=(400,), seed=1, rule=rule)
+    sides = {"watch_time": "greater", "click": "less", "click_rate": "greater"}
+    for row in found.rows:
+        wished = sides[row.metric] if rule.alternative == "better" else "two-sided"
+        assert (row.level, row.alternative) == (rule.level, wished)
+        if row.default:
+            assert row.holds, row.warning
+            assert row.error.near(rule.alpha, 2000)
+            assert row.coverage.near(rule.level, 2000)
+    for look in found.looking:
+        slack = 4 * np.sqrt(rule.alpha * rule.level / 2000)
+        assert look.error.value < rule.alpha + slack, look
+    heads, tails = next(draws(days.n_users, 300, 1, 5))
+    for analysis in (one for one in ANALYSES if one.name == "paired t, Fieller"):
+        for name, metric in days.metrics.items():
+            if name in days.missing:
+                continue
+            _, effect = analysis.make(randomise.outcomes(days, "a", "b", name), heads, tails)
+            read = analysis.read(effect, rule.test(metric))
+            again = np.repeat(np.arange(days.n_users), (heads + tails)[0].astype(int))
+            (lift,) = verdict.lifts(
+                days.users(again).by("user"), "a", metrics=[name], correction="none", rule=rule
+            )
+            assert (read.low[0], read.high[0]) == pytest.approx((lift.low, lift.high))
+            assert bool(read.rejected[0]) == (lift.p < rule.alpha)
+
+
 def test_twins_are_more_powerful_and_cuped_helps(audit_of_log: audits.Audit) -> None:
     power = {(row.metric, row.analysis): row.power.value for row in audit_of_log.rows}
     for metric in ("watch_time", "click"):
@@ -229,7 +275,7 @@ def test_five_independent_days_with_z_reject_12_percent() -> None:
     n, zero = 3000, np.zeros(3000)
     control, treatment = rng.normal(10, 1, (2, n, 5))
     o = Outcomes("x", "b", (zero,), (zero,), (control,), (treatment,), None)
-    rejects = wrong._days_with_z(o)
+    rejects = wrong._days_with_z(o, 1.96)
     count = sum(np.count_nonzero(rejects(h, t)) for h, t in draws(n, n, 1000, 0))
     assert count / 1000 == pytest.approx(0.1216, abs=4 * np.sqrt(0.1216 * 0.8784 / 1000))
 
@@ -241,7 +287,7 @@ def test_five_peeks_at_independent_increments_reject_14_percent() -> None:
     rng = np.random.default_rng(0)
     n, zero = 2000, np.zeros(2000)
     o = Outcomes("x", "b", (zero,), (zero,), (rng.normal(10, 1, (n, 5)),), (zero[:, None],), None)
-    rejects = wrong._peeks(o)
+    rejects = wrong._peeks(o, 0.05)
     count = sum(np.count_nonzero(rejects(h, t)) for h, t in draws(n, n, 2000, 0))
     assert count / 2000 == pytest.approx(0.142, abs=4 * np.sqrt(0.142 * 0.858 / 2000))
 
@@ -361,6 +407,15 @@ def test_command(tmp_path: Path) -> None:
     assert stored["repetitions"] == 100
     assert {row["n"] for row in stored["rows"]} == {20, 60}
     assert "identical" not in result.output or "paired" in result.output
+    chosen = ["--level", "90%", "--alternative", "better", "--analysis", "paired t, Fieller"]
+    one_sided = CliRunner().invoke(
+        command, [str(tmp_path), "--repetitions", "100", "--sizes", "60", *chosen]
+    )
+    assert one_sided.exit_code == 0, one_sided.output
+    assert "tests at 90%, one-sided" in " ".join(one_sided.output.split())
+    part = json.loads((tmp_path / "audit-part.json").read_text())
+    assert part["rule"] == {"level": 0.9, "alternative": "better"}
+    assert {(row["level"], row["alternative"]) for row in part["rows"]} >= {(0.9, "greater")}
     bad = CliRunner().invoke(command, [str(tmp_path), "--sizes", "x"])
     assert bad.exit_code == 2
     missing = CliRunner().invoke(command, [str(tmp_path / "nowhere")])

@@ -18,9 +18,11 @@ from simulator.report import audited
 from simulator.report.stored import decode, encode
 from simulator.stats import decision_audit as decisions
 from simulator.stats import margins as bounds
+from simulator.stats.decision import chance_of_false_harm
 from simulator.stats.decision_audit import AuditedDecision, decision_audit
 from simulator.stats.fit_audit import Assignment
 from simulator.stats.margins import Margin
+from simulator.stats.rule import Rule
 from simulator.stats.units import UserDays
 
 ARMS = ("old", "new", "newer")
@@ -62,7 +64,8 @@ def test_the_rule_holds_what_it_promises() -> None:
     found = by_truth(rows)
     assert {row.assignment for row in rows} == set(Assignment)
     assert [row.arm for row in found["equal"]] == ["any", "any"]
-    assert [row.promise for row in found["equal"] + found["harmed"]] == [0.025] * 2 + [0.05] * 4
+    promised = [row.promise for row in found["equal"] + found["harmed"]]
+    assert promised == pytest.approx([0.025] * 2 + [0.05] * 4)
     assert all(row.holds for row in rows), [row for row in rows if not row.holds]
     # Twins of this size find every guardrail safe, so that only the success is a matter of luck.
     better = [row for row in found["better"] if row.assignment is Assignment.PAIRED]
@@ -70,6 +73,39 @@ def test_the_rule_holds_what_it_promises() -> None:
     assert all(0.7 < row.ship.value < 0.9 for row in better), "its power is .8"
     for row in rows:
         assert row.ship.value + row.hold.value + row.drop.value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "any_ships"),
+    [(Rule(0.8), 0.1), (Rule(0.9, "better"), 0.1), (Rule(0.99, "better"), 0.01)],
+)
+def test_any_level_and_one_sided_tests_hold_what_they_promise(rule: Rule, any_ships: float) -> None:
+    """A one-sided test of a success has all of its error on the side that ships."""
+    rows = decision_audit(days(), "old", repetitions=300, n=300, rule=rule)
+    found = by_truth(rows)
+    assert [row.promise for row in found["equal"]] == pytest.approx([any_ships] * 2)
+    assert [row.promise for row in found["harmed"]] == pytest.approx([rule.alpha] * 4)
+    assert all(row.holds for row in rows), [row for row in rows if not row.holds]
+    ships = [row.ship.value for row in found["equal"] if row.assignment is Assignment.SPLIT]
+    assert ships[0] == pytest.approx(any_ships, abs=4 * np.sqrt(any_ships * (1 - any_ships) / 300))
+    for row in (one for one in found["better"] if one.assignment is Assignment.PAIRED):
+        assert 0.8 - 4 * np.sqrt(0.16 / 300) - rule.alpha < row.ship.value < 0.88
+
+
+def test_a_harm_that_is_not_there_keeps_an_arm_in_its_share_of_tests() -> None:
+    """Of two successes, a guardrail and a quality metric, as the rows are corrected."""
+    roles = {
+        "watch_time": Declared(role="success"),
+        "like": Declared(role="success"),
+        "click": Declared(role="guardrail", margin=0.1),
+        "hate": Declared(role="quality"),
+    }
+    metrics = days(roles).metrics
+    two_sided = chance_of_false_harm(metrics, "like")
+    # The other success and the guardrail are worse in .05 / 2 / 2 each, quality differs in .05 / 2.
+    assert two_sided == pytest.approx(0.0125 + 0.0125 + 0.025)
+    one_sided = chance_of_false_harm(metrics, "like", Rule(0.95, "better"))
+    assert one_sided == pytest.approx(0.025 + 0.025)
 
 
 def test_the_harm_itself_is_what_keeps_an_arm_from_shipping() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.stats import ttest_ind
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from simulator.cli.power import power as command
-from simulator.stats import power, units
+from simulator.stats import durations, power, units
 from simulator.stats.frames import from_frame
 from simulator.stats.power import Pilot, PowerError
 from tests.worlds import paired_log
@@ -131,16 +132,38 @@ def test_days_of_a_known_process() -> None:
     cube = (10 + rng.normal(0, 3, (20_000, 1)) + rng.normal(0, 2, (20_000, 6)))[None].repeat(
         2, axis=0
     )
-    duration = power.durations(user_days(cube), "click", "a", "b")["split"]
+    duration = durations.durations(user_days(cube), "click", "a", "b")["split"]
     assert duration.spread[0] == pytest.approx(0.36 + 0.16 / 6, rel=0.05)
     assert duration.spread[0] * duration.lasting[0] == pytest.approx(0.36, rel=0.05)
-    assert duration.needed(100, 0.05) == power.DaysNeeded(math.inf, math.inf, math.inf)
+    assert duration.needed(100, 0.05) == durations.DaysNeeded(math.inf, math.inf, math.inf)
     n, lift = 5000, 0.0275
     need = duration.needed(n, lift)
     assert need.low <= need.days <= need.high
     error = math.sqrt((0.36 + 0.16 / need.days) / n)
     assert 2.8 * error <= lift * 1.02
     assert duration.needed(10 * n, lift).days == 1
+
+
+def test_days_of_an_adjusted_split_are_those_of_what_the_past_does_not_tell() -> None:
+    """Between sd 3, of which a past with sd 2 tells 2; within sd 4: what lasts is 3^2 - 2^2."""
+    rng = np.random.default_rng(1)
+    n, width = 40_000, 5
+    past = rng.normal(0, 2, n)
+    lasting = past + rng.normal(0, math.sqrt(5), n)
+    cube = (10 + lasting[:, None] + rng.normal(0, 4, (n, width)))[None].repeat(2, axis=0)
+    days = replace(user_days(cube), before={"click": past})
+    found = durations.durations(days, "click", "a", "b")
+    plain, adjusted = found["split"], found["cuped"]
+    assert adjusted.spread[0] == pytest.approx(4 * (5 + 16 / width) / 100, rel=0.03)
+    assert adjusted.spread[0] * adjusted.lasting[0] == pytest.approx(4 * 5 / 100, rel=0.03)
+    assert plain.spread[0] * plain.lasting[0] == pytest.approx(4 * 9 / 100, rel=0.03)
+    # 4 (5 + 16 / d) / 100 / 5,000 is (1.87% / 2.8)^2 after some 28 days.
+    need = adjusted.needed(5_000, 0.0187)
+    error = math.sqrt(4 * (5 + 16 / need.days) / 100 / 5_000)
+    assert 2.8 * error == pytest.approx(0.0187, rel=0.02)
+    assert plain.needed(5_000, 0.0187).days == math.inf
+    pilot = power.pilot(days.by("user"), "click", "a", "b")
+    assert adjusted.spread[0] == pytest.approx(pilot.relative_error("cuped", 1) ** 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("lasting", [0.0, 0.3, 3.0])
@@ -155,26 +178,26 @@ def test_numbers_of_a_plan_never_contradict_one_another(lasting: float) -> None:
         users = rng.normal(0, 1, (1, n, 1)) + rng.normal(0, lasting, (2, n, 1))
         scale = np.array([1.0, rng.choice([1.0, 6.0])])[:, None, None]
         cube = 10 + scale * (lasting * users + rng.normal(0, 3, (2, n, width)))
-        days = user_days(cube)
+        before = {"click": users[0, :, 0] + rng.normal(0, 1, n)}
+        days = replace(user_days(cube), before=before)
         pilot = power.pilot(days.by("user"), "click", "a", "b")
-        durations = power.durations(days, "click", "a", "b")
-        assert set(durations) == {"paired", "split"}
+        found = durations.durations(days, "click", "a", "b")
+        assert set(found) == {"paired", "split", "cuped"}
         for lift in (0.3, 0.05, 0.01):
-            users_of = {d: power.users_needed(pilot, lift, d) for d in durations}
-            assert users_of["paired"] <= users_of["split"], trial
+            users_of = {d: power.users_needed(pilot, lift, d) for d in found}
+            assert users_of["paired"] <= users_of["cuped"] <= users_of["split"] + 2, trial
             for n_users in (40, 1_000, 20_000):
-                twins, split = (durations[d].needed(n_users, lift) for d in ("paired", "split"))
+                needs = {d: one.needed(n_users, lift) for d, one in found.items()}
                 # Twins have one degree of freedom more: of 40, a day may turn on it.
-                for one, other in zip(
-                    (twins.days, twins.low, twins.high),
-                    (split.days, split.low, split.high),
-                    strict=True,
-                ):
-                    assert one <= other, (trial, lift, n_users)
+                for design in ("split", "cuped"):
+                    for one, other in zip(
+                        astuple(needs["paired"]), astuple(needs[design]), strict=True
+                    ):
+                        assert one <= other, (trial, lift, n_users, design)
             for design, need in users_of.items():
-                duration = durations[design]
+                duration = found[design]
                 assert duration.needed(int(need), lift).days <= width
-                fewer = int(need) - (2 if design == "split" else 1)
+                fewer = int(need) - (1 if design == "paired" else 2)
                 if fewer >= 8:
                     assert duration.needed(fewer, lift).days > width or math.isclose(
                         duration.lasting[0], 1.0
@@ -185,14 +208,14 @@ def test_intervals_of_days_hold_the_true_days_as_often_as_they_say() -> None:
     """Of 200 pilots of 400 users; between sd 2, within sd 4, mean 10."""
     rng = np.random.default_rng(2)
     held = 0
-    true = power.Duration(
+    true = durations.Duration(
         np.array([0.16 + 0.64 / 5] * 2), np.array([0.16 / (0.16 + 0.64 / 5)] * 2), 5, "split"
     ).needed(3_000, 0.024)
     assert 3 < true.days < 60
     for _ in range(200):
         cube = 10 + rng.normal(0, 2, (400, 1)) + rng.normal(0, 4, (400, 5))
         days = user_days(np.stack([cube, cube + rng.normal(0, 1, cube.shape)]))
-        need = power.durations(days, "click", "a", "b")["split"].needed(3_000, 0.024)
+        need = durations.durations(days, "click", "a", "b")["split"].needed(3_000, 0.024)
         held += need.low <= true.days <= need.high
     assert held / 200 == pytest.approx(0.95, abs=0.045)
 
@@ -200,7 +223,7 @@ def test_intervals_of_days_hold_the_true_days_as_often_as_they_say() -> None:
 def test_days_of_a_ratio_are_tied_to_its_users() -> None:
     days = units.read(paired_log(), ("click", "click_rate"))
     pilot = power.pilot(days.by("user"), "click_rate", "a", "b")
-    for design, duration in power.durations(days, "click_rate", "a", "b").items():
+    for design, duration in durations.durations(days, "click_rate", "a", "b").items():
         spread = pilot.relative_error(design, 1) ** 2
         assert duration.spread[0] == pytest.approx(spread, rel=1e-9), design
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import SOURCE
+from simulator.cli.options import ALTERNATIVE, LEVEL, SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import (
     Block,
@@ -27,12 +27,13 @@ from simulator.page.blocks import (
     plain,
 )
 from simulator.page.terminal import show
-from simulator.page.words import interval, percent, title, whole
+from simulator.page.words import interval, percent, share, title, whole
 
 if TYPE_CHECKING:
     from simulator.stats.audit import Audit, AuditedAnalysis, Planted
     from simulator.stats.looking import Looking
     from simulator.stats.randomise import Rate
+    from simulator.stats.rule import Alternative
     from simulator.stats.wrong import Wrong
 
 
@@ -114,6 +115,8 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
     show_default=True,
     help="Samples of each truth for the decision, in a run with a success metric.",
 )
+@LEVEL
+@ALTERNATIVE
 @click.option(
     "--analysis",
     "analyses",
@@ -138,18 +141,22 @@ def audit(
     fits: tuple[int, ...],
     fit_repetitions: int,
     decision_repetitions: int,
+    level: float,
+    alternative: Alternative,
     analyses: tuple[str, ...],
     out: Path | None,
     quiet: bool,
 ) -> None:
     """Re-randomise the paired RUN (a run's folder or its log) and count, for every test and
     interval that a report prints: false positives where there is no effect, power, coverage of the
-    95% interval, bias of the lift; and how often the decision ships an arm where all are equal,
+    interval, bias of the lift; and how often the decision ships an arm where all are equal,
     where a guardrail is harmed by its margin, and where a success is better by its detectable lift.
+    Level and side are those of the report that is audited (`abtest report RUN --level 99%`).
 
     \b
     abtest audit runs/kuaishou_like/latest
     abtest audit runs/kuaishou_like/latest --analysis decision
+    abtest audit runs/kuaishou_like/latest --level 99% --alternative better
     abtest audit runs/kuaishou_like/latest --analysis BCa --resamples 1000 --sizes 500
     """
     from simulator.log.files import write_text
@@ -158,6 +165,7 @@ def audit(
     from simulator.run.progress import board
     from simulator.stats import audit as audits
     from simulator.stats import fit_audit, units
+    from simulator.stats.rule import Rule
 
     with failures("the audit was interrupted; nothing was written"):
         log, home = find(source)
@@ -178,6 +186,7 @@ def audit(
                 fits=fits or fit_audit.FITS,
                 fit_repetitions=fit_repetitions,
                 decision_repetitions=decision_repetitions,
+                rule=Rule(level, alternative),
                 progress=progress,
             )
         target = out or home / ("audit-part.json" if analyses else "audit.json")
@@ -225,7 +234,7 @@ def blocks(result: Audit) -> Iterator[Block]:
     yield _wrong(result.wrong)
     if result.looking:
         yield Heading("Looking at the end of every day, where there is no effect")
-        yield Words("False positives; nominal: at most 5%.", note=True)
+        yield Words(f"False positives; nominal: at most {share(result.rule.alpha)}.", note=True)
         yield _looking(result.looking)
     warnings = [row.warning for row in result.rows if row.warning and row.default]
     yield Heading("Warnings" if warnings else "Every default holds at every size.")
@@ -236,10 +245,14 @@ def _tests(result: Audit, is_whole: bool) -> Iterator[Block]:
     """What the verdict rests on, or what was asked for, and of the others whatever does not
     hold.
     """
+    from simulator.report.audited import rule_in_words
+
     yield Words(
         f"Audit by re-randomisation: {whole(result.repetitions)} samples of each size from"
-        f" {whole(result.n_users)} users, control {result.control}. False positives are nominally"
-        " 5%, coverage 95%; ± is three Monte-Carlo standard errors."
+        f" {whole(result.n_users)} users, control {result.control}, tests at"
+        f" {rule_in_words(result.rule)}. False positives are nominally"
+        f" {share(result.rule.alpha)}, coverage {share(result.rule.level)}; ± is three Monte-Carlo"
+        " standard errors."
     )
     yield _analyses([row for row in result.rows if row.default or not is_whole])
     largest = {row.analysis: row.n for row in sorted(result.rows, key=lambda row: row.n)}
@@ -253,13 +266,15 @@ def _tests(result: Audit, is_whole: bool) -> Iterator[Block]:
 
 
 def _analyses(rows: Iterable[AuditedAnalysis]) -> Table:
+    from simulator.report.audited import three_errors
+
     lines = []
     for row in rows:
         names = (plain(row.metric), plain(row.arm), plain(row.analysis), plain(whole(row.n)))
         if row.undefined == 1.0:
             lines.append((*names, *[plain("n/a")] * 4, plain("identical in both arms")))
             continue
-        wide = percent(3 * (0.05 * 0.95 / row.repetitions) ** 0.5, 2, sign=False)
+        wide = percent(three_errors(row.level, row.repetitions), 2, sign=False)
         beyond = not math.isnan(row.bias) and abs(row.bias) >= 10
         bias = "beyond 1,000%" if beyond else percent(row.bias)
         coverage = "n/a"

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from simulator.log.metrics import Metric
     from simulator.stats.allocation import Costs, MethodPlan
     from simulator.stats.decision import PlannedTest
+    from simulator.stats.durations import DaysNeeded
     from simulator.stats.intervals import Side
-    from simulator.stats.power import DaysNeeded, Pilot
+    from simulator.stats.power import Pilot
     from simulator.stats.rule import Rule
     from simulator.stats.tests import Correction
     from simulator.stats.units import UnitTable, UserDays
@@ -359,6 +360,7 @@ def _from(
     from simulator.log.metrics import Absolute
     from simulator.report.allocations import method_plan
     from simulator.report.stored import encode
+    from simulator.stats import durations
     from simulator.stats import power as powers
     from simulator.stats.allocation import Requirement
     from simulator.stats.decision import planned_tests
@@ -414,7 +416,7 @@ def _from(
         )
         plan |= {"arm": other, "role": test.role, "margin": test.margin}
         if days is not None:
-            why_no_days = powers.without_duration(days, name)
+            why_no_days = durations.without_duration(days, name)
             if why_no_days:
                 plan["without_days"] = why_no_days
             else:
@@ -423,7 +425,9 @@ def _from(
             plan["methods"] = why
         if days is not None and costs is not None:
             goal = Requirement(lift, here.target, here.level(comparisons))
-            of_methods = method_plan(days, name, (control, other), costs, goal, worlds.get(name))
+            of_methods = method_plan(
+                days, name, (control, other), costs, goal, worlds.get(name), pilot.arms
+            )
             if of_methods is not None:
                 methods[_of(plan)] = of_methods
                 plan["methods"] = encode(of_methods)
@@ -623,15 +627,15 @@ def _days(
     wish: Wish,
     comparisons: int,
 ) -> dict[str, dict[str, float | None]]:
-    """Days needed with the wished number of users, twins and split, with their 95% interval; None
-    where no number of days suffices.
+    """Days needed with the wished number of users by each design whose variance by day is known,
+    with their 95% interval; None where no number of days suffices.
     """
-    from simulator.stats import power as powers
+    from simulator.stats.durations import durations
 
     assert wish.users is not None
     return {
         design: _of_need(duration.needed(wish.users, lift, wish.target, wish.level(comparisons)))
-        for design, duration in powers.durations(days, metric, *arms, pilot.arms).items()
+        for design, duration in durations(days, metric, *arms, pilot.arms).items()
     }
 
 

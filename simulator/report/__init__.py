@@ -102,7 +102,7 @@ def write(
         audit=audited.beside(home),
     )
     if content.audit is not None:
-        content = with_check(content, audited.check(content.audit))
+        content = with_check(content, audited.check(content.audit, content.choices.rule))
     held_out = FitValues.load(home)
     if held_out is not None:
         content = replace(content, fits=tuple(judge_fits(held_out)))

@@ -21,6 +21,7 @@ from simulator.stats.allocation import (
     plan,
 )
 from simulator.stats.methods import FitTables
+from simulator.stats.power import EQUAL_ARMS, Arms
 from simulator.stats.replication import Dealing
 from simulator.stats.units import UserDays
 
@@ -63,9 +64,12 @@ def method_plan(
     costs: Costs,
     goal: Requirement,
     between_worlds: float | None = None,
+    shares: Arms = EQUAL_ARMS,
 ) -> MethodPlan | None:
     """The plan for one metric of a run with several fits; None where the policies draw nothing, so
-    that their models are their methods. `between_worlds` is the sd of the lift between worlds.
+    that their models are their methods. `between_worlds` is the sd of the lift between worlds;
+    `shares`: of all users, those in the two arms of the test that is planned, if it is a split as
+    the run is.
     """
     control, arm = arms
     if {control, arm} <= days.fitted_once:
@@ -75,6 +79,9 @@ def method_plan(
         return None
     worlds = None if between_worlds is None else between_worlds**2
     spread = Spread.of(result.components, float(result.models.control), worlds)
+    if not result.models.paired:
+        n_control, n_treatment = result.models.n_control, result.models.n_treatment
+        spread = spread.divided_by(shares, n_control, n_treatment, days.n_users)
     return plan(spread, dealing_of(days), costs, goal)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from simulator.log.files import read_json
 from simulator.page.blocks import Block, Cell, Column, Points, Table, Words, columns, plain
-from simulator.page.words import is_defined, percent, title, whole
+from simulator.page.words import is_defined, percent, share, title, whole
 from simulator.report.content import AuditBeside, AuditRow, AuditSummary, ErrorsByDay
 from simulator.report.errors import ReportError
 from simulator.report.stored import StoredError, decode
@@ -18,6 +18,7 @@ from simulator.stats.checks import Check
 from simulator.stats.decision_audit import ANY, AuditedDecision
 from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.looking import Looking
+from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.wrong import Wrong
 
 FILE = "audit.json"
@@ -62,6 +63,7 @@ def _summary(stored: Any) -> AuditSummary:
         beside=AuditBeside(sum(row["holds"] for row in others), len(others), _warnings(others)),
         methods=tuple(decode(AuditedMethods, row) for row in stored.get("methods", ())),
         decisions=tuple(decode(AuditedDecision, row) for row in stored.get("decisions", ())),
+        rule=decode(Rule, stored["rule"]) if "rule" in stored else STANDARD,
     )
 
 
@@ -81,9 +83,28 @@ def _warnings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(f"{row['warning']} [{row['arm']}]" for row in rows if row["warning"])
 
 
-def check(audit: AuditSummary) -> Check:
+def rule_in_words(rule: Rule) -> str:
+    """Level and side of the tests: `95%, two-sided`."""
+    side = "two-sided" if rule.alternative == "two-sided" else "one-sided"
+    return f"{share(rule.level)}, {side}"
+
+
+def other_rule(audit: AuditSummary, rule: Rule) -> str:
+    """What to do where the tests that were counted are not those of the report; "" where they
+    are.
+    """
+    if audit.rule == rule:
+        return ""
+    again = f"abtest audit RUN --level {share(rule.level)} --alternative {rule.alternative}"
+    return (
+        f"counted were tests at {rule_in_words(audit.rule)}; this report tests at"
+        f" {rule_in_words(rule)}: {again}"
+    )
+
+
+def check(audit: AuditSummary, rule: Rule) -> Check:
     """The audit as a check: amber where a test that the verdict rests on did not hold at the
-    largest size.
+    largest size, and where it counted tests by another `rule` than the report's.
     """
     largest = max(row.n for row in audit.rows)
     last = [row for row in audit.rows if row.n == largest]
@@ -92,6 +113,9 @@ def check(audit: AuditSummary) -> Check:
         f"{held} of {len(last)} tests and intervals of the verdict hold their level,"
         f" {audit.repetitions:,} samples of {largest:,} users."
     )
+    other = other_rule(audit, rule)
+    if other:
+        return Check("audit of the tests", "amber", value, other)
     broken = [f"{said(row)} {_rate(row.ship.value)}" for row in audit.decisions if not row.holds]
     if broken:
         meaning = f"The decision does not hold what it promises: ships {'; '.join(broken)}."
@@ -113,8 +137,9 @@ def of_methods(rows: Sequence[AuditedMethods]) -> list[Block]:
     words = (
         "Both arms have fits of one method, drawn from those of this run with its users:"
         f" {whole(rows[0].repetitions)} samples of {whole(rows[0].n)} users each. The verdict on"
-        " methods may call them different in 5%; the verdict on these models, read as if it spoke"
-        f" of the methods, does so in {_rate(min(naive))} to {_rate(max(naive))}. {held} of"
+        f" methods may call them different in {share(1 - rows[0].level)}; the verdict on these"
+        " models, read as if it spoke of the methods, does so in"
+        f" {_rate(min(naive))} to {_rate(max(naive))}. {held} of"
         f' {len(rows)} rows hold. ± is three Monte-Carlo standard errors; under "other fits" are'
         " three standard errors from the choice of this run's fits. Power and coverage are of the"
         " lift over the control, which is known: that of all fits and users of the run."
@@ -130,7 +155,7 @@ def of_methods(rows: Sequence[AuditedMethods]) -> list[Block]:
             plain(row.arm),
             plain(row.assignment),
             plain(f"{row.n_fits} {row.dealing}"),
-            plain(f"{_rate(row.error.value)} ± {_rate(_three_errors(row.repetitions))}"),
+            plain(f"{_rate(row.error.value)} ± {_rate(three_errors(row.level, row.repetitions))}"),
             plain(f"± {_rate(3 * row.between_fits)}"),
             *(plain(_rate(r.value)) for r in (row.models_error, row.power, row.coverage)),
             Cell("yes", kind="good") if row.holds else Cell("no", kind="bad"),
@@ -201,6 +226,6 @@ def _rate(share: float) -> str:
     return percent(share, 1, sign=False) if is_defined(share) else "n/a"
 
 
-def _three_errors(repetitions: int) -> float:
-    """Three Monte-Carlo standard errors of a share that is 5%."""
-    return float(3 * (0.05 * 0.95 / repetitions) ** 0.5)
+def three_errors(level: float, repetitions: int) -> float:
+    """Three Monte-Carlo standard errors of a share that is `level`, or what is left of it."""
+    return float(3 * (level * (1 - level) / repetitions) ** 0.5)

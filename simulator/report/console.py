@@ -46,7 +46,9 @@ def show(content: Content, console: Console | None = None) -> None:
 
 def _blocks(content: Content) -> Iterator[Block]:
     size = content.size
-    units = "clusters" if content.clusters else "users"
+    units = "clusters" if content.clusters and size.clusters is None else "users"
+    if size.clusters is not None:
+        units += f" in {whole(size.clusters)} clusters"
     days = f", {size.days} days" if size.days else ""
     yield from first_screen.lines(content)
     yield from error_gates(content)
@@ -59,12 +61,12 @@ def _blocks(content: Content) -> Iterator[Block]:
         yield Words(headline.sentence)
         yield from _method(content, arm)
         yield from _over_worlds(content, arm)
-    about = method_line(content.methods, content.unit)
+    about = method_line(content.methods, content.assigned)
     if about is not None:
         yield Words(about)
     yield from _winners(content)
     level = share(content.choices.level)
-    note = f"{level} intervals and p by {content.unit}, adjusted: {corrected(content)}."
+    note = f"{level} intervals and p by {content.assigned}, adjusted: {corrected(content)}."
     detected = "detects: the true lift that the verdict would find four times in five."
     yield from (Words(text, note=True) for text in (note, *sides(content), detected))
     yield from (Words(line, note=True) for line in gained(content))

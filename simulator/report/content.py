@@ -27,6 +27,7 @@ from simulator.stats.looking import Looking
 from simulator.stats.margins import Margin
 from simulator.stats.methods import MethodLift
 from simulator.stats.randomise import Rate
+from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.segments import Interaction, Segment
 from simulator.stats.sensitivity import Influence
 from simulator.stats.sequential import Peeks
@@ -155,6 +156,7 @@ class Size:
     items: int | None = None
     days: int | None = None
     impressions: int | None = None
+    clusters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -440,6 +442,7 @@ class AuditSummary:
         beside: what is printed beside the verdict.
         methods: the verdict on methods; empty where it was not audited.
         decisions: how often the rule ships; empty where no metric is a success.
+        rule: level and alternative of the tests that were counted.
     """
 
     repetitions: int
@@ -452,6 +455,7 @@ class AuditSummary:
     beside: AuditBeside
     methods: tuple[AuditedMethods, ...] = ()
     decisions: tuple[AuditedDecision, ...] = ()
+    rule: Rule = STANDARD
 
 
 @dataclass(frozen=True)
@@ -585,7 +589,8 @@ class Content:
         adjusted: metrics whose lifts are adjusted, for their pre-period (CUPED) or predictions.
         gains: what each adjustment makes of the lifts.
         predictors: the columns from which metrics are predicted; () where none are.
-        clusters: the column of clusters that are the units of a table.
+        clusters: where the clusters of users that are the units come from: the column of a table,
+            the key of a scenario.
         columns: what each column of a table was taken for.
         command: that makes this report.
         beside: the lifts with, or without, the adjustment that `lifts` have not, or have.
@@ -687,6 +692,11 @@ class Content:
         order = [row.metric for row, _ in self.decided() if row.arm == arm]
         rows = [row for method in self.methods if method.arm == arm for row in method.rows]
         return sorted(rows, key=lambda row: order.index(row.lift.metric))
+
+    @property
+    def assigned(self) -> str:
+        """What was assigned as a whole, and is drawn by intervals: a user, a day, a cluster."""
+        return "cluster" if self.clusters else self.unit
 
     def deciding(self) -> list[Lift]:
         """The rows of metrics that have a role, those of the supply side after the users'."""

@@ -185,6 +185,9 @@ def gather(
             further=side,
         )
     )
+    clusters = None if sums.cluster is None else "design.clusters"
+    n_clusters = None if sums.cluster is None else by_user.n_units
+    assigned = "user" if sums.cluster is None else "cluster"
     own_rows = [row for row in rows if row.unit == "user"]
     rows = sorted(rows, key=lambda row: (row.unit != unit, who.arms.index(row.arm)))
     scenario, notes = (
@@ -208,7 +211,7 @@ def gather(
         arms=who.arms,
         unit=unit,
         lifts=tuple(rows),
-        verdicts=verdicts(rows, who.control, sums.metrics, supply_rows, every),
+        verdicts=verdicts(rows, who.control, sums.metrics, supply_rows, every, assigned),
         headlines=headlines(rows, who, unit, sums.metrics),
         methods=methods,
         winners=_winners(sums, who, unit, known_priors(priors, sums.metrics), choices.rule),
@@ -230,7 +233,8 @@ def gather(
         command=f"abtest run {shlex.quote(name + '.yaml')}" if name else None,
         pairs=_pairs(by_user, who.control, adjusted, choices),
         beside=_with_the_past(by_user, who, choices) if sums.assigned is not None else None,
-        size=Size(meta.n_users, meta.n_items, sums.days, int(shown.sum())),
+        size=Size(meta.n_users, meta.n_items, sums.days, int(shown.sum()), n_clusters),
+        clusters=clusters,
         units=_units(sums, who),
         daily=tuple(
             DailyLift.of(day, row)
@@ -345,7 +349,7 @@ def gather_table(
         arms=who.arms,
         unit="user",
         lifts=tuple(rows),
-        verdicts=verdicts(rows, control, table.metrics),
+        verdicts=verdicts(rows, control, table.metrics, assigned="cluster" if cluster else "user"),
         headlines=headlines(rows, who, "user", table.metrics),
         winners=tuple(
             winners.of_models(table, control, known_priors(priors, table.metrics), adjusted, rule)
@@ -437,7 +441,9 @@ def with_decision(content: Content) -> Content:
         unknown=unknown_arms,
         components=components,
     )
-    return dataclasses.replace(content, decision=in_words(decision, rows, answers))
+    return dataclasses.replace(
+        content, decision=in_words(decision, rows, answers, content.assigned)
+    )
 
 
 def family_of(metrics: Mapping[str, Metric]) -> str:
@@ -582,9 +588,10 @@ def verdicts(
     metrics: Mapping[str, Metric],
     further: Sequence[Lift] = (),
     further_metrics: Mapping[str, Metric] | None = None,
+    assigned: str = "user",
 ) -> tuple[Verdict, ...]:
     """Verdict and sentence of each row of `lifts`, in the same order; `further` rows were corrected
-    with those by user.
+    with those by user. `assigned`: what users were assigned by.
     """
     families = [(row.unit, FAMILIES[metrics[row.metric].role]) for row in rows]
     tested = zip(rows, families, strict=True)
@@ -595,7 +602,7 @@ def verdicts(
     found = []
     for row, family in zip(rows, families, strict=True):
         direction = metrics[row.metric].higher_is_better
-        sentence = verdict_sentence(row, control, comparisons[family], direction)
+        sentence = verdict_sentence(row, control, comparisons[family], direction, assigned)
         found.append(Verdict(row.metric, row.arm, row.unit, row.words, sentence))
     return tuple(found)
 

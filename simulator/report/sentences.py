@@ -115,7 +115,9 @@ def welcome(verdict: str, higher_is_better: bool | None) -> str:
 
 
 def method_line(methods: Sequence[Method], unit: str) -> str | None:
-    """Of what the lifts on the first screen speak, in a line; None where no scenario says it."""
+    """Of what the lifts on the first screen speak, in a line; None where no scenario says it.
+    `unit`: what is assigned as a whole (`Content.assigned`).
+    """
     if not methods:
         return None
     models = "These lifts are of the models that were trained."
@@ -209,8 +211,11 @@ def in_words(
     decision: Decision | None,
     rows: Iterable[Lift],
     margins: Iterable[Margin],
+    assigned: str = "user",
 ) -> Decision | None:
-    """The decision with its sentences."""
+    """The decision with its sentences. `assigned`: what users were assigned by, one by one or in
+    clusters.
+    """
     if decision is None:
         return None
     by_row = {(row.arm, row.metric): row for row in rows}
@@ -219,7 +224,10 @@ def in_words(
     for one in decision.arms:
         reasons = [
             _reason(
-                reason, by_row.get((one.arm, reason.subject)), guards.get((one.arm, reason.subject))
+                reason,
+                by_row.get((one.arm, reason.subject)),
+                guards.get((one.arm, reason.subject)),
+                assigned,
             )
             for reason in one.reasons
         ]
@@ -229,12 +237,12 @@ def in_words(
         sentence = f"{one.answer.capitalize()} {one.arm}: {'; '.join(reasons)}."
         is_known = all(reason.cause != "unknown" for reason in one.reasons)
         if decision.on == "methods" and is_known:
-            sentence += " Decided on the methods: fits are as random as users."
+            sentence += f" Decided on the methods: fits are as random as {assigned}s."
         arms.append(replace(one, sentence=sentence))
     return replace(decision, arms=tuple(arms))
 
 
-def _reason(reason: Reason, row: Lift | None, guard: Margin | None) -> str:
+def _reason(reason: Reason, row: Lift | None, guard: Margin | None, assigned: str) -> str:
     """A reason of a decision, a clause."""
     if reason.cause == "red":
         return f"a check is red ({reason.subject.lower()}), so no lift may be acted on"
@@ -255,7 +263,8 @@ def _reason(reason: Reason, row: Lift | None, guard: Margin | None) -> str:
         what = f"a loss of {margin} of {name} is not excluded{size}"
     if row is not None and row.words in UNTESTED:
         return f"{what}: no test is possible, because {UNTESTED[row.words]}"
-    return f"{what}, {_missing(reason, 'user' if row is None else row.unit)}"
+    unit = assigned if row is None or row.unit == "user" else row.unit
+    return f"{what}, {_missing(reason, unit)}"
 
 
 def adjusted_interval(row: Lift, digits: int = 3) -> str:
@@ -293,7 +302,11 @@ def margin_size(row: Margin) -> str:
 
 
 def verdict_sentence(
-    row: Lift, control: str, comparisons: int, higher_is_better: bool | None = None
+    row: Lift,
+    control: str,
+    comparisons: int,
+    higher_is_better: bool | None = None,
+    assigned: str = "user",
 ) -> str:
     """The verdict on one row in plain words.
 
@@ -302,9 +315,11 @@ def verdict_sentence(
         control: name of the control arm.
         comparisons: how many tests the adjusted p-value accounts for.
         higher_is_better: of the metric; None: not known.
+        assigned: what users were assigned by, one by one or in clusters.
     """
     aside = _aside(row)
-    what, arm, unit, words = title(row.metric), row.arm, row.unit, row.words
+    what, arm, words = title(row.metric), row.arm, row.words
+    unit = assigned if row.unit == "user" else row.unit
     if words == "no data":
         return f"{what}: the log has no data."
     if words == "identical":
@@ -324,8 +339,8 @@ def verdict_sentence(
     size = f"{percent(row.lift)}, {which} interval {ends}"
     if not is_defined(row.lift):
         size = (
-            f"{number(row.treatment_mean)} against {number(row.control_mean)} per {unit}; a"
-            " relative lift of nothing is not defined"
+            f"{number(row.treatment_mean)} against {number(row.control_mean)} per {row.unit};"
+            " a relative lift of nothing is not defined"
         )
     p = "p" if row.alternative == "two-sided" else "one-sided p"
     alone = f"{p} {probability(row.p)}"

@@ -192,7 +192,8 @@ def decide(
     if columns.get("predictors") is not None:
         table = with_predictions(table)
     rows, answers, known = decision.evidence(table, named(table, control), margins, choices)
-    said = in_words(decision.decide(rows, answers, known), rows, answers)
+    assigned = "user" if columns.get("cluster") is None else "cluster"
+    said = in_words(decision.decide(rows, answers, known), rows, answers, assigned)
     return None if said is None else ShownDecision(said.on, said.arms)
 
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from simulator.stats.ensemble import FEWEST
-from simulator.stats.power import MOST, PowerError
+from simulator.stats.power import MOST, Arms, PowerError
 from simulator.stats.replication import Components, Dealing, mixed_df
 from simulator.stats.verdict import noncentrality
 
@@ -92,6 +92,23 @@ class Spread:
         what a user has with one fit only.
         """
         return ("divided",) if math.isnan(self.interaction) else ("divided", "crossed")
+
+    def divided_by(self, arms: Arms, control: float, treatment: float, n_users: int) -> Spread:
+        """The same for a split of `n_users` in all whose two arms have other shares of them than
+        those of the pilot, where so many units were in the `control` and the `treatment`.
+
+        What a user adds to the variance of the difference goes with 1 / share + 1 / share, users of
+        both arms being alike (`power.Arms`); what a fit adds does not change.
+        """
+        factor = arms.factor / ((control + treatment) * (1.0 / control + 1.0 / treatment))
+        low, high = (factor * end for end in self.users_ends)
+        return replace(
+            self,
+            users=factor * self.users,
+            interaction=factor * self.interaction,
+            users_ends=(low, high),
+            n_users=n_users,
+        )
 
     def of_users(self, dealing: Dealing, n_fits: int) -> float:
         """The variance that falls with users, for one of them."""

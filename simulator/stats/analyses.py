@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.stats import intervals, moments, ordered, quantiles, resampling, tests
-from simulator.stats.intervals import Interval
+from simulator.stats.intervals import Interval, opened
 from simulator.stats.moments import Floats, Moments, relative
 from simulator.stats.predictions import FEWEST
 from simulator.stats.randomise import (
@@ -26,6 +26,7 @@ from simulator.stats.randomise import (
     split_pair,
     stratified_pair,
 )
+from simulator.stats.rule import OneTest
 
 Array = npt.NDArray[Any]
 Sampling = Literal["paired", "split", "day"]
@@ -33,7 +34,6 @@ Sampling = Literal["paired", "split", "day"]
 SHARES: dict[Sampling, float] = {"paired": 1.0, "split": 0.5, "day": 1.0}
 """The share of a sample's users whose answers an arm has."""
 
-LEVEL = 0.95
 CUT = 0.001
 """Share of the largest sums that the winsorised comparison cuts."""
 
@@ -44,8 +44,8 @@ def is_asked(name: str, analyses: Sequence[str]) -> bool:
 
 
 class Reading(NamedTuple):
-    """What an analysis says of many samples, each `[R]`: rejected at 5%, ends of the 95% interval,
-    lift, control and treatment, and whether it could say anything."""
+    """What an analysis says of many samples, each `[R]`: whether it rejects, ends of the interval
+    of the lift, control and treatment, and whether it could say anything."""
 
     rejected: Array
     low: Array
@@ -64,7 +64,8 @@ class Analysis:
         design: of its samples.
         make: from both answers and the counts of heads and tails to what is read, under the null
             and under the effect.
-        read: from what was made to a `Reading`.
+        read: from what was made, and how the report tests the metric, to a `Reading`. Ranks and
+            resampling stay two-sided, as in a report.
         slow: whether every sample must be put into order (ranks, quantiles).
         samples: how many samples it is counted on at most, where each is resampled itself; 0: all.
         smooth: whether it leans on a smooth distribution (quantiles): a population of n users is
@@ -80,7 +81,7 @@ class Analysis:
     name: str
     design: Sampling
     make: Callable[[Outcomes, Floats, Floats], tuple[Any, Any]]
-    read: Callable[[Any], Reading]
+    read: Callable[[Any, OneTest], Reading]
     verdict: bool = False
     slow: bool = False
     smooth: bool = False
@@ -90,13 +91,16 @@ class Analysis:
     samples: int = 0
 
 
-def _by_t(m: Moments) -> Reading:
+def _by_t(m: Moments, test: OneTest) -> Reading:
+    ends = opened(intervals.fieller(m, test.two_sided_level), test.side)
     with np.errstate(invalid="ignore"):
-        return _reading(m, np.asarray(tests.t_test(m).p < 1 - LEVEL), intervals.fieller(m, LEVEL))
+        return _reading(m, np.asarray(tests.t_test(m, test.side).p < test.alpha), ends)
 
 
-def _by_interval(m: Moments, method: Callable[[Moments, float], Interval]) -> Reading:
-    low, high = method(m, LEVEL)
+def _by_interval(
+    m: Moments, test: OneTest, method: Callable[[Moments, float], Interval]
+) -> Reading:
+    low, high = opened(method(m, test.two_sided_level), test.side)
     with np.errstate(invalid="ignore"):
         return _reading(m, np.asarray((low > 0) | (high < 0)), Interval(low, high))
 
@@ -107,11 +111,11 @@ def _reading(m: Moments, rejected: Array, interval: Interval) -> Reading:
     )
 
 
-def _by_z(z: Floats) -> Reading:
+def _by_z(z: Floats, test: OneTest) -> Reading:
     nothing = np.full(len(z), np.nan)
     with np.errstate(invalid="ignore"):
         return Reading(
-            np.abs(z) > intervals.quantile(np.inf, LEVEL),
+            np.abs(z) > intervals.quantile(np.inf, test.level),
             nothing,
             nothing,
             nothing,
@@ -241,7 +245,7 @@ def _values(control: list[Floats], treatment: list[Floats], common: bool) -> tup
     return moments.linearised(c, c_bottom), moments.linearised(t, t_bottom)
 
 
-def _permuted(drawn: Drawn, paired: bool, resamples: int) -> Reading:
+def _permuted(drawn: Drawn, test: OneTest, paired: bool, resamples: int) -> Reading:
     p = np.array(
         [
             resampling.permutation(c, t, paired=paired, repetitions=resamples, seed=i).p
@@ -249,12 +253,12 @@ def _permuted(drawn: Drawn, paired: bool, resamples: int) -> Reading:
         ]
     )
     nothing = np.full(len(p), np.nan)
-    return Reading(p < 1 - LEVEL, nothing, nothing, nothing, nothing, ~np.isnan(p))
+    return Reading(p < test.alpha, nothing, nothing, nothing, nothing, ~np.isnan(p))
 
 
-def _bootstrapped(drawn: Drawn, paired: bool, resamples: int) -> Reading:
+def _bootstrapped(drawn: Drawn, test: OneTest, paired: bool, resamples: int) -> Reading:
     ends = [
-        resampling.bootstrap(c, t, paired=paired, repetitions=resamples, seed=i)
+        resampling.bootstrap(c, t, paired=paired, repetitions=resamples, seed=i, level=test.level)
         for i, (c, t) in enumerate(drawn)
     ]
     low, high = (np.array(side, dtype=np.float64) for side in zip(*ends, strict=True))

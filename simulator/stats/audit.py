@@ -9,7 +9,7 @@ each answers as it did, and the true lift is known. Here is only counting: the a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,6 @@ from simulator.stats import decision_audit as of_decisions
 from simulator.stats import intervals, moments
 from simulator.stats.analyses import (
     ANALYSES,
-    LEVEL,
     SHARES,
     Analysis,
     Reading,
@@ -38,9 +37,11 @@ from simulator.stats.fit_audit import (
     is_methods_asked,
     why_not,
 )
+from simulator.stats.intervals import Side
 from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import ROOM, Outcomes, Rate, draws, outcomes
+from simulator.stats.rule import STANDARD, OneTest, Rule
 from simulator.stats.units import TableError, UserDays
 from simulator.stats.wrong import Wrong, wrong_analyses
 
@@ -65,9 +66,9 @@ class AuditedAnalysis:
         analysis: the test or interval.
         n: users in the sample.
         repetitions: how many samples.
-        error: type-I error: share of rejections at 5% when both arms answer alike.
+        error: type-I error: share of rejections when both arms answer alike.
         power: share of rejections when each arm answers as it did.
-        coverage: share of 95% intervals that hold the true lift.
+        coverage: share of intervals that hold the true lift.
         bias: mean estimated lift less the true lift.
         bias_error: Monte-Carlo standard error of `bias`.
         lift: the true lift of the population.
@@ -75,6 +76,8 @@ class AuditedAnalysis:
             events).
         events: mean number of users with a non-zero value in the sample's control arm.
         default: whether the verdict rests on it.
+        level: of the intervals; a test rejects at what is left.
+        alternative: of which differences the tests ask; ranks and resampling of both signs.
     """
 
     metric: str
@@ -92,6 +95,8 @@ class AuditedAnalysis:
     undefined: float
     events: float
     default: bool
+    level: float = STANDARD.level
+    alternative: Side = "two-sided"
 
     @property
     def holds(self) -> bool:
@@ -99,8 +104,8 @@ class AuditedAnalysis:
         arms are identical).
         """
         return self.undefined == 1.0 or (
-            self.error.near(1 - LEVEL, self.repetitions)
-            and self.coverage.near(LEVEL, self.repetitions)
+            self.error.near(1 - self.level, self.repetitions)
+            and self.coverage.near(self.level, self.repetitions)
         )
 
     @property
@@ -109,10 +114,12 @@ class AuditedAnalysis:
         if self.holds:
             return None
         parts = []
-        if not self.error.near(1 - LEVEL, self.repetitions):
-            parts.append(f"false positives {self.error.value:.1%} instead of 5%")
-        if not self.coverage.near(LEVEL, self.repetitions):
-            parts.append(f"coverage {self.coverage.value:.1%} instead of 95%")
+        if not self.error.near(1 - self.level, self.repetitions):
+            parts.append(
+                f"false positives {self.error.value:.1%} instead of {100 * (1 - self.level):.4g}%"
+            )
+        if not self.coverage.near(self.level, self.repetitions):
+            parts.append(f"coverage {self.coverage.value:.1%} instead of {100 * self.level:.4g}%")
         rare = ""
         if self.events < 100:
             rare = f" (only about {self.events:.0f} users with events an arm)"
@@ -132,7 +139,7 @@ class Planted:
             squared relative error).
         pooled: lift between the means of all samples' means: what is recovered without that bias.
         error: Monte-Carlo standard error of `pooled`.
-        coverage: share of 95% intervals that hold `planted`.
+        coverage: share of intervals that hold `planted`.
         power: share of rejections.
     """
 
@@ -159,6 +166,7 @@ class Audit:
         without_methods: why nothing was counted of the verdict on methods; "" where it was, and
             where it was not asked for.
         left_out: by reason, metrics whose tests are not counted.
+        rule: level and alternative of the tests.
     """
 
     control: str
@@ -172,12 +180,18 @@ class Audit:
     decisions: tuple[AuditedDecision, ...] = ()
     without_methods: str = ""
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rule: Rule = STANDARD
 
 
 @dataclass
 class _Tally:
-    """Counts of one analysis of one metric while the repetitions go by."""
+    """Counts of one analysis of one metric while the repetitions go by.
 
+    Attributes:
+        test: how the metric is tested.
+    """
+
+    test: OneTest
     rejected_null: int = 0
     rejected: int = 0
     covered: int = 0
@@ -186,7 +200,13 @@ class _Tally:
     errors: list[Floats] = field(default_factory=list)
     means: list[tuple[Floats, Floats]] = field(default_factory=list)
 
-    def add(self, null: Reading, effect: Reading, lift: float) -> None:
+    def add(
+        self, read: Callable[[Any, OneTest], Reading], made: tuple[Any, Any], lift: float
+    ) -> None:
+        """Count what an analysis reads from samples of the null and of the effect, whose truth is
+        `lift`.
+        """
+        null, effect = (read(one, self.test) for one in made)
         self.rejected_null += int(np.count_nonzero(null.rejected))
         self.rejected += int(np.count_nonzero(effect.rejected))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -228,6 +248,7 @@ class _Tally:
             self.undefined / self.total,
             events,
             a.verdict,
+            *self.test,
         )
 
 
@@ -246,6 +267,7 @@ def audit(
     fits: Sequence[int] = FITS,
     fit_repetitions: int = REPETITIONS,
     decision_repetitions: int = of_decisions.REPETITIONS,
+    rule: Rule = STANDARD,
     progress: Progress | None = None,
 ) -> Audit:
     """Count the error rates of every analysis on a paired run; those of ranks at the largest size
@@ -270,6 +292,7 @@ def audit(
         fit_repetitions: how many of these samples of each kind.
         decision_repetitions: samples of each truth under which the decision is counted, where a
             metric is a success (`stats.decision_audit`), at the largest size.
+        rule: level and alternative of every test, as a report has them.
         progress: called as ("audit", "methods" or "decisions", samples done, samples, {}).
 
     Raises:
@@ -290,6 +313,7 @@ def audit(
         n=small,
         seed=seed,
         analyses=analyses,
+        rule=rule,
         progress=progress,
     )
     decided: tuple[AuditedDecision, ...] = ()
@@ -303,6 +327,7 @@ def audit(
             fits=fits,
             fit_n=small,
             seed=seed,
+            rule=rule,
             progress=progress,
         )
     is_of_methods = is_methods_asked(analyses, fits)
@@ -333,13 +358,13 @@ def audit(
     done, last = 0, max(sizes)
     for n in sizes if counted else ():
         counts = {
-            (o.arm, o.metric, a.name): _Tally()
+            (o.arm, o.metric, a.name): _Tally(rule.test(days.metrics[o.metric]))
             for o in both
             for a in counted
             if a.fits(o, n) and (not a.slow or n == (small if a.smooth else last))
         }
         plants = {
-            (o.arm, o.metric, a.name): _Tally()
+            (o.arm, o.metric, a.name): _Tally(rule.test(days.metrics[o.metric]))
             for o in both
             for a in counted
             if a.name in PLANTS and n == last and not analyses
@@ -349,8 +374,9 @@ def audit(
                 _count(o, heads, tails, counted, counts)
                 for a in counted:
                     if (o.arm, o.metric, a.name) in plants:
-                        null, effect = a.make(o.planted(PLANTED), heads, tails)
-                        plants[o.arm, o.metric, a.name].add(a.read(null), a.read(effect), PLANTED)
+                        tally = plants[o.arm, o.metric, a.name]
+                        made = a.make(o.planted(PLANTED), heads, tails)
+                        tally.add(a.read, made, PLANTED)
             done += len(heads)
             if progress is not None:
                 progress("audit", done, repetitions * len(sizes), {})
@@ -366,11 +392,12 @@ def audit(
             for a in counted
             if (o.arm, o.metric, a.name) in plants
         ]
-    wrong = () if analyses else wrong_analyses(days, control, repetitions, seed)
-    looks = () if analyses else looking(days, control, repetitions, seed)
+    alpha = rule.alpha
+    wrong = () if analyses else wrong_analyses(days, control, repetitions, seed, alpha)
+    looks = () if analyses else looking(days, control, repetitions, seed, alpha)
     found = tuple(rows), tuple(planted), wrong, looks, methods, decided, without_methods
     said = {why: names for why, names in left_out.items() if names and counted}
-    return Audit(control, repetitions, days.n_users, *found, said)
+    return Audit(control, repetitions, days.n_users, *found, said, rule)
 
 
 PLANTS = ("paired t, Fieller", "Welch t, Fieller")
@@ -399,10 +426,8 @@ def _count(
         if key not in made:
             some = slice(a.samples - tally.total if a.samples else None)
             made[key] = a.make(prepared, heads[some], tails[some])
-        null, effect = made[key]
-        tally.add(
-            a.read(null), a.read(effect), a.truth(prepared) if a.truth is not None else float("nan")
-        )
+        truth = a.truth(prepared) if a.truth is not None else float("nan")
+        tally.add(a.read, made[key], truth)
 
 
 def _planted(metric: str, a: Analysis, n: int, tally: _Tally) -> Planted:
@@ -410,8 +435,7 @@ def _planted(metric: str, a: Analysis, n: int, tally: _Tally) -> Planted:
     control, treatment = (np.concatenate(parts) for parts in zip(*tally.means, strict=True))
     finite = np.isfinite(control) & np.isfinite(treatment)
     pooled = moments.paired(control[finite], treatment[finite])
-    low, high = intervals.delta(pooled, LEVEL)
-    error = float(high - low) / (2.0 * float(intervals.quantile(pooled.df, LEVEL)))
+    error = float(np.sqrt(np.maximum(intervals.lift_variance(pooled), 0.0)))
     coverage, power = Rate.of(tally.covered, tally.total), Rate.of(tally.rejected, tally.total)
     return Planted(
         metric, a.design, n, PLANTED, PLANTED + bias, float(pooled.lift), error, coverage, power

@@ -135,6 +135,33 @@ def power_of_each(guardrails: int, power: float = POWER) -> float:
     return 1.0 - (1.0 - power) / (guardrails + 1)
 
 
+def chance_of_false_harm(
+    metrics: Mapping[str, Metric], better: str, rule: Rule = STANDARD
+) -> float:
+    """How often, at most, an arm that is `better` in this metric and loses nothing does not ship,
+    because some other metric is found to be worse, or its quality to differ: the errors of these
+    tests, added up (Bonferroni, within a family as over families).
+    """
+    families = [FAMILIES[metric.role] for metric in metrics.values()]
+    total = 0.0
+    for name, metric in metrics.items():
+        family = FAMILIES[metric.role]
+        if family != "exploratory" and name != better:
+            total += rule.alpha * _share_of_harm(metric, rule) / families.count(family)
+    return total
+
+
+def _share_of_harm(metric: Metric, rule: Rule) -> float:
+    """The share of a test's error that keeps an arm from shipping: the worse side of a two-sided
+    test, all of quality and of a one-sided test of harm, nothing of one that asks for better.
+    """
+    if metric.role == "quality":
+        return 1.0
+    if rule.side(metric) == "two-sided":
+        return 0.5
+    return 0.0 if metric.role == "success" else 1.0
+
+
 @dataclass(frozen=True)
 class PlannedTest:
     """The test that the decision makes of a metric, as it is planned for.

@@ -5,13 +5,14 @@ Three kinds of truth, made of the answers that the run's users gave in each arm,
 user together, so that metrics keep the dependence that they have:
 
 - *equal*: no arm differs from the control (twins: each user's answers are dealt anew over the
-  arms; split users: all arms answer as the control). That any arm ships may happen in 2.5%.
+  arms; split users: all arms answer as the control). That any arm ships may happen in alpha / 2,
+  2.5%; with one-sided tests in alpha.
 - *harmed*: every success of every arm is so much better that it is surely found, and one guardrail
-  loses exactly its margin. An arm may ship in 5%.
+  loses exactly its margin. An arm may ship in alpha.
 - *better*: one success of every arm is better by its detectable lift, and nothing else differs. An
   arm ships in at least 1 - the chances that the success is missed (.2), that a guardrail is not
-  shown to be safe, and that a harm is found which is not there (.025). How often a guardrail is
-  safe at this size follows from its standard error.
+  shown to be safe, and that a harm is found which is not there (`decision.chance_of_false_harm`).
+  How often a guardrail is safe at this size follows from its standard error.
 
 A lift is planted by scaling an arm's own answers (where a metric has negative values, by shifting
 them) until its mean over all users of the run is as wished. The decision on a sample is made by the
@@ -33,7 +34,8 @@ import numpy.typing as npt
 from policies.base import Progress
 from simulator.log.metrics import Absolute, Metric
 from simulator.stats import margins as bounds
-from simulator.stats.decision import Decision, Ground, decide, evidence
+from simulator.stats.choices import Choices
+from simulator.stats.decision import Decision, Ground, chance_of_false_harm, decide, evidence
 from simulator.stats.fit_audit import (
     DEALINGS,
     SIDES,
@@ -47,6 +49,7 @@ from simulator.stats.methods import FitTables
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import ROOM, Rate
 from simulator.stats.replication import Dealing
+from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.units import UnitTable, UserDays
 from simulator.stats.verdict import POWER, Lift, Uncorrected, in_families, noncentrality
 
@@ -140,6 +143,7 @@ def decision_audit(
     fits: Sequence[int] = (),
     fit_n: int = 500,
     seed: int = 0,
+    rule: Rule = STANDARD,
     progress: Progress | None = None,
 ) -> tuple[AuditedDecision, ...]:
     """Count how often the rule ships where all arms are equal, where a guardrail is harmed by its
@@ -155,6 +159,7 @@ def decision_audit(
             every fit.
         fit_n: users in these samples.
         seed: decides the samples.
+        rule: level and alternative of every test.
         progress: called as ("decisions", samples done, samples, {}).
     """
     table = days.by("user")
@@ -164,11 +169,11 @@ def decision_audit(
         return ()
     treatments = tuple(arms) or tuple(arm for arm in table.arms if arm != control)
     samples = [
-        _Models(table, metrics, (control, *treatments), assignment, n, seed)
+        _Models(table, metrics, (control, *treatments), assignment, n, seed, rule)
         for assignment in Assignment
     ]
     crossed = [
-        _Methods(FitPopulation(days), metrics, arm, dealing, size, fit_n, seed)
+        _Methods(FitPopulation(days), metrics, arm, dealing, size, fit_n, seed, rule)
         for arm, size, dealing in product(_audited(days, treatments, fits), fits, DEALINGS)
         if size * ROOM <= min(days.fits)
     ]
@@ -209,9 +214,10 @@ class _Models:
         assignment: Assignment,
         n: int,
         seed: int,
+        rule: Rule = STANDARD,
     ) -> None:
         self.metrics, self.arms, self.assignment, self.n = metrics, arms, assignment, n
-        self.treatments, self._seed = arms[1:], seed
+        self.treatments, self._seed, self.rule = arms[1:], seed, rule
         places = [table.arms.index(arm) for arm in arms]
         self._own: Answers = {
             m: (
@@ -242,6 +248,7 @@ class _Models:
         generator = np.random.default_rng([self._seed, self.n, len(self.arms)])
         n_users, k = next(iter(answers.values()))[0].shape[1], len(self.arms)
         is_equal = truth.truth == "equal"
+        choices = Choices(level=self.rule.level, alternative=self.rule.alternative)
         for _ in range(repetitions):
             users = generator.integers(0, n_users, self.n)
             assigned: npt.NDArray[np.int64] | None = None
@@ -260,7 +267,7 @@ class _Models:
                 {m: low[source, users] for m, (_, low) in answers.items() if low is not None},
                 assigned,
             )
-            rows, answered, _ = evidence(table, self.arms[0])
+            rows, answered, _ = evidence(table, self.arms[0], choices=choices)
             yield rows, answered
 
     def decisions(self, truth: PlantedTruth, repetitions: int) -> Iterator[Decision]:
@@ -282,8 +289,9 @@ class _Methods:
         size: int,
         n: int,
         seed: int,
+        rule: Rule = STANDARD,
     ) -> None:
-        self.metrics, self.n = metrics, n
+        self.metrics, self.n, self.rule = metrics, n, rule
         self.treatments = (arm,)
         self.fits = f"{size} fits {dealing}"
         self._population, self._dealing, self._size, self._seed = population, dealing, size, seed
@@ -308,7 +316,9 @@ class _Methods:
             tables = _scaled(sample.tables((arm, arm), sample.fits), moved)
             found = {m: tables.replicated(m, *SIDES).methods for m in self.metrics}
             rows = in_families(
-                [Uncorrected(m, SIDES[1], "user", one) for m, one in found.items()], self.metrics
+                [Uncorrected(m, SIDES[1], "user", one) for m, one in found.items()],
+                self.metrics,
+                rule=self.rule,
             )
             yield (
                 rows,
@@ -317,6 +327,7 @@ class _Methods:
                     SIDES[1:],
                     self.metrics,
                     asked,
+                    self.rule.alpha,
                 ),
             )
 
@@ -395,13 +406,21 @@ def _truths(samples: _Models | _Methods, metrics: Mapping[str, Metric]) -> Itera
             yield PlantedTruth("better", m, {m: gain}, lift)
 
 
+def _better_by_chance(rule: Rule) -> float:
+    """How often, at most, an arm ships where none differs: the better sides of the tests of all
+    successes.
+    """
+    return rule.alpha if rule.alternative == "better" else rule.alpha / 2.0
+
+
 def _sign(metric: Metric) -> float:
     return 1.0 if metric.higher_is_better else -1.0
 
 
 def _pilot(samples: _Models | _Methods) -> dict[str, tuple[float, float, float]]:
-    """By metric, the standard error of a difference, its degrees of freedom and the level of its
-    corrected interval, where nothing differs: root mean square and median over samples and arms.
+    """By metric, the standard error of a difference, its degrees of freedom and the level of the
+    two-sided test that is as strict as its corrected one, where nothing differs: root mean square
+    and median over samples and arms.
     """
     rows: dict[str, list[Lift]] = {}
     for found, _ in samples.evidence(PlantedTruth("better", differences={}), PILOT):
@@ -412,7 +431,7 @@ def _pilot(samples: _Models | _Methods) -> dict[str, tuple[float, float, float]]
         m: (
             math.sqrt(float(np.mean([row.se**2 for row in own]))),
             float(np.median([row.df for row in own])),
-            own[0].level_adjusted,
+            own[0].two_sided_level,
         )
         for m, own in rows.items()
     }
@@ -439,7 +458,7 @@ def _power_of_safety(samples: _Models | _Methods) -> float:
         if metric.role == "guardrail" and metric.margin is not None and m in pilot:
             se, df, _ = pilot[m]
             size = 1.0 if isinstance(metric.margin, Absolute) else abs(means[m])
-            critical = float(stdtrit(df, 1.0 - bounds.LEVEL))
+            critical = float(stdtrit(df, samples.rule.level))
             missed += float(nctdtr(df, metric.margin * size / se, critical))
     return max(1.0 - missed, 0.0)
 
@@ -461,11 +480,12 @@ class _Tally:
         if truth.truth == "equal":
             shipped = (answers == "ship").any(axis=1)
             dropped = (answers == "drop").all(axis=1)
-            yield self._row(ANY, shipped, dropped, bounds.LEVEL / 2.0)
+            yield self._row(ANY, shipped, dropped, _better_by_chance(samples.rule))
             return
-        promise = bounds.LEVEL
+        promise = samples.rule.alpha
         if truth.truth == "better":
-            promise = max(POWER - (1.0 - _power_of_safety(samples)) - bounds.LEVEL / 2.0, 0.0)
+            harm = chance_of_false_harm(samples.metrics, truth.metric, samples.rule)
+            promise = max(POWER - (1.0 - _power_of_safety(samples)) - harm, 0.0)
         for place, arm in enumerate(samples.treatments):
             own = answers[:, place]
             yield self._row(arm, own == "ship", own == "drop", promise)

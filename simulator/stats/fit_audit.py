@@ -22,11 +22,13 @@ import numpy.typing as npt
 from policies.base import Progress
 from policies.products import matmul
 from simulator.stats import intervals, moments, tests
-from simulator.stats.analyses import LEVEL, is_asked
+from simulator.stats.analyses import is_asked
+from simulator.stats.intervals import Side
 from simulator.stats.methods import FitTables
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.randomise import ROOM, Rate
 from simulator.stats.replication import Dealing, Replicated
+from simulator.stats.rule import STANDARD, OneTest, Rule
 from simulator.stats.units import UnitTable, UserDays, mean_table
 
 Indices = npt.NDArray[np.int64]
@@ -74,10 +76,11 @@ class AuditedMethods:
             over fits: what another run's fits would show beside the Monte-Carlo error. 0 where
             it cannot be told from that.
         power, coverage: share of samples of the effect in which the methods are called different,
-            and whose 95% interval holds the true lift; NaN for fits of the control, and where the
+            and whose interval holds the true lift; NaN for fits of the control, and where the
             control is all that there is.
         lift: the true lift of the methods: of all fits and users of the run.
         undefined: share of samples of the null in which nothing could be said.
+        level, alternative: of the intervals, and of which differences the tests ask.
     """
 
     metric: str
@@ -94,6 +97,8 @@ class AuditedMethods:
     coverage: Rate
     lift: float
     undefined: float
+    level: float = STANDARD.level
+    alternative: Side = "two-sided"
 
     @property
     def analysis(self) -> str:
@@ -102,7 +107,7 @@ class AuditedMethods:
 
     @property
     def holds(self) -> bool:
-        """No more false positives than 5%, and coverage of no less than 95%, within three standard
+        """No more false positives and no less coverage than the level says, within three standard
         errors of Monte Carlo and of the choice of fits. With few fits the verdict may be cautious.
         """
         return self.undefined == 1.0 or not self.faults
@@ -111,11 +116,11 @@ class AuditedMethods:
     def faults(self) -> list[str]:
         """What is not as promised, in words."""
         error, coverage, of_fits = self.error, self.coverage, self.between_fits
-        wrong = []
-        if error.value > 1 - LEVEL and not error.near(1 - LEVEL, self.repetitions, of_fits):
-            wrong.append(f"false positives {error.value:.1%} instead of 5%")
-        if coverage.value < LEVEL and not coverage.near(LEVEL, self.repetitions, of_fits):
-            wrong.append(f"coverage {coverage.value:.1%} instead of 95%")
+        level, alpha, wrong = self.level, 1 - self.level, []
+        if error.value > alpha and not error.near(alpha, self.repetitions, of_fits):
+            wrong.append(f"false positives {error.value:.1%} instead of {100 * alpha:.4g}%")
+        if coverage.value < level and not coverage.near(level, self.repetitions, of_fits):
+            wrong.append(f"coverage {coverage.value:.1%} instead of {100 * level:.4g}%")
         return wrong
 
     @property
@@ -270,6 +275,7 @@ def fit_audit(
     n: int = 1000,
     seed: int = 0,
     analyses: Sequence[str] = (),
+    rule: Rule = STANDARD,
     progress: Progress | None = None,
 ) -> tuple[AuditedMethods, ...]:
     """Count how often the verdict on methods errs, for twins and split users, divided over fits and
@@ -285,6 +291,7 @@ def fit_audit(
         n: users in a sample.
         seed: decides the samples.
         analyses: count only those whose name has one of these in it.
+        rule: level and alternative of every test.
         progress: called as ("methods", samples done, samples, {}).
     """
     own = [arm for arm in audited_arms(days, sizes) if not arms or arm in arms]
@@ -319,6 +326,7 @@ def fit_audit(
                 effect.get(metric),
                 people.lift(metric, control, arm),
                 absent,
+                rule.test(people.metrics[metric]),
             )
             for metric in people.metrics
         ]
@@ -359,14 +367,16 @@ def _row(
     effect: _Verdicts | None,
     lift: float,
     absent: npt.NDArray[np.bool_],
+    test: OneTest,
 ) -> AuditedMethods:
     assignment, dealing, size, n = kind
     total = len(absent)
-    rejected, of_models = (_rejected(m) for m in (null.methods, null.models))
+    rejected, of_models = (_rejected(m, test) for m in (null.methods, null.models))
     power, coverage = Rate.of(0, 0), Rate.of(0, 0)
     if effect is not None:
-        low, high = intervals.fieller(_stacked(effect.methods), LEVEL)
-        power = Rate.of(int(np.count_nonzero(_rejected(effect.methods))), total)
+        ends = intervals.fieller(_stacked(effect.methods), test.two_sided_level)
+        low, high = intervals.opened(ends, test.side)
+        power = Rate.of(int(np.count_nonzero(_rejected(effect.methods, test))), total)
         coverage = Rate.of(int(np.count_nonzero((low <= lift) & (lift <= high))), total)
     undefined = np.count_nonzero(np.isnan(tests.t_test(_stacked(null.methods)).p)) / total
     return AuditedMethods(
@@ -384,6 +394,8 @@ def _row(
         coverage=coverage,
         lift=lift if effect is not None else np.nan,
         undefined=undefined,
+        level=test.level,
+        alternative=test.side,
     )
 
 
@@ -398,9 +410,9 @@ def _stacked(many: Sequence[Moments]) -> Moments:
     return replace(many[0], **figures)
 
 
-def _rejected(many: Sequence[Moments]) -> npt.NDArray[np.bool_]:
+def _rejected(many: Sequence[Moments], test: OneTest) -> npt.NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
-        return np.asarray(tests.t_test(_stacked(many)).p < 1 - LEVEL)
+        return np.asarray(tests.t_test(_stacked(many), test.side).p < test.alpha)
 
 
 def between_fits(counted: npt.NDArray[np.bool_], absent: npt.NDArray[np.bool_]) -> float:

@@ -22,7 +22,7 @@ class Looking:
         rule: always_valid, obrien_fleming, pocock (the columns of `sequential.Look`).
         metric: the metric looked at.
         design: paired or split.
-        error: share of samples in which the rule stopped on some day, nominally at most 5%.
+        error: share of samples in which the rule stopped on some day, nominally at most alpha.
     """
 
     rule: str
@@ -31,8 +31,12 @@ class Looking:
     error: Rate
 
 
-def looking(days: UserDays, control: str, repetitions: int, seed: int) -> tuple[Looking, ...]:
-    """Every rule on samples in which both arms answer alike, for each mean metric that has data."""
+def looking(
+    days: UserDays, control: str, repetitions: int, seed: int, alpha: float = spending.ALPHA
+) -> tuple[Looking, ...]:
+    """Every rule on samples in which both arms answer alike, for each mean metric that has data.
+    Looks are two-sided, as in a report.
+    """
     if days.days < 2:
         return ()
     other = next(arm for arm in days.arms if arm != control)
@@ -47,7 +51,7 @@ def looking(days: UserDays, control: str, repetitions: int, seed: int) -> tuple[
                 ("paired", _paired(o, heads, tails)),
                 ("split", _split(o, heads, tails)),
             ):
-                for rule, stopped in _stopped(*so_far).items():
+                for rule, stopped in _stopped(*so_far, alpha).items():
                     counts[design, rule] += stopped
         if np.ptp(o.control_days[0]) > 0:
             rates += [
@@ -75,7 +79,7 @@ def _paired(o: Outcomes, heads: Floats, tails: Floats) -> tuple[Floats, Floats]:
     return s.mean, s.cov / s.n[:, None, None]
 
 
-def _stopped(difference: Floats, cov: Floats) -> dict[str, int]:
+def _stopped(difference: Floats, cov: Floats, alpha: float) -> dict[str, int]:
     """How many samples each rule stops on some day.
 
     The mixture boundary uses each sample's own correlations of successive looks, as the report
@@ -93,12 +97,11 @@ def _stopped(difference: Floats, cov: Floats) -> dict[str, int]:
         np.diagonal(cov[varied], offset=1, axis1=1, axis2=2) / (error[:, :-1] * error[:, 1:])
     )
     result["always_valid"] = int(
-        np.count_nonzero((z > sequential.mixture_boundary(information, 1.0)).any(axis=1))
+        np.count_nonzero((z > sequential.mixture_boundary(information, 1.0, alpha)).any(axis=1))
     )
     typical, share = np.median(information, axis=0).tolist(), (np.arange(1, n + 1) / n).tolist()
     shapes: dict[str, spending.Shape] = {"obrien_fleming": "obrien-fleming", "pocock": "pocock"}
     for rule, shape in shapes.items():
-        result[rule] = int(
-            np.count_nonzero((z > spending.boundaries(shape, share, typical)).any(axis=1))
-        )
+        boundary = spending.boundaries(shape, share, typical, alpha)
+        result[rule] = int(np.count_nonzero((z > boundary).any(axis=1)))
     return result

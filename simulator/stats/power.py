@@ -1,4 +1,4 @@
-"""Power: how many users (or days) a lift needs, and the smallest lift that given users can show, by
+"""Power: how many users a lift needs, and the smallest lift that given users can show, by
 formula and by simulation.
 """
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -18,10 +18,10 @@ from simulator.stats.adjustment import pre_periods
 from simulator.stats.checks import intended
 from simulator.stats.contrasts import values
 from simulator.stats.intervals import Side, quantile
-from simulator.stats.moments import Floats, linearised
+from simulator.stats.moments import Floats
 from simulator.stats.quadrature import legendre
 from simulator.stats.randomise import Outcomes, Pair, Rate, draws, paired_pair, split_pair
-from simulator.stats.units import UnitTable, UserDays
+from simulator.stats.units import UnitTable
 from simulator.stats.verdict import noncentrality
 
 PlanName = Literal["paired", "split", "cuped"]
@@ -89,6 +89,10 @@ class Arms:
         return (1.0 / first + 1.0 / second) ** 2 / parts
 
 
+EQUAL_ARMS = Arms()
+"""Two arms with half of the users each."""
+
+
 @dataclass(frozen=True)
 class Pilot:
     """What is known of a metric before a test is planned.
@@ -114,7 +118,7 @@ class Pilot:
     correlation: float | None = None
     n_users: int = 0
     log_errors: Mapping[PlanName, float] = field(default_factory=dict)
-    arms: Arms = Arms()
+    arms: Arms = EQUAL_ARMS
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.mean) and self.mean != 0):
@@ -192,10 +196,13 @@ def _of_split(p: Pilot) -> float:
 
 
 def _of_adjusted_split(p: Pilot) -> float | None:
-    """The same times sqrt(1 - r^2) (Deng et al., WSDM 2013, eq. 4)."""
+    """The same times sqrt(1 - r^2) (Deng et al., WSDM 2013, eq. 4); no less than twins have, whose
+    difference is the same of adjusted values.
+    """
     if p.correlation is None:
         return None
-    return math.sqrt(p.arms.factor * (1.0 - p.correlation**2)) * p.sd
+    own = math.sqrt(p.arms.factor * (1.0 - p.correlation**2)) * p.sd
+    return max(own, p.sd_difference or 0.0)
 
 
 PLANS: dict[PlanName, Plan] = {
@@ -239,7 +246,7 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
         raise PowerError(f"{metric}: no data")
     other = treatment if treatment is not None else next(a for a in table.arms if a != control)
     base, answers = values(table, metric, control, other)
-    own, correlation = _past(table, metric, control, base), None
+    own, correlation = past_of(table, metric, control, base), None
     if own is not None and np.ptp(base) > 0:
         correlation = float(
             np.clip(matmul(_standard(base), _standard(own)) / len(base), -0.999999, 0.999999)
@@ -263,7 +270,7 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     )
 
 
-def _past(table: UnitTable, metric: str, control: str, base: Floats) -> Floats | None:
+def past_of(table: UnitTable, metric: str, control: str, base: Floats) -> Floats | None:
     """What the control's users `[n]` had before the test, as the verdict adjusts for it
     (`adjustment.pre_periods`): one column, or of several the sum of them that is nearest to
     their values `base`; None where there is none that varies.
@@ -356,156 +363,6 @@ def users_needed(
     return float(-(-high // step) * step)
 
 
-DRAWS = 1000
-"""Draws of what the pilot's users leave uncertain of a duration."""
-
-
-@dataclass(frozen=True)
-class DaysNeeded:
-    """Days that a lift needs, with the 95% interval that the pilot's users leave open; inf where no
-    number of days is enough.
-    """
-
-    days: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Duration:
-    """How the relative variance of a difference falls with the length of a test.
-
-    A user's mean per day differs from that of others for good, and by the days that were looked at:
-    over d days the variance is spread (lasting + (1 - lasting) D / d). After the D days of the
-    pilot it is that of the pilot, so that users and days of a plan are told by one variance.
-
-    Attributes:
-        spread: the squared `Pilot.relative_error` of one user `[1 + DRAWS]`: as measured, then as
-            it may be.
-        lasting: the share of it that more days do not reduce `[1 + DRAWS]`, in [0, 1].
-        days: D.
-        design: whose degrees of freedom are used.
-        arms: how users are divided.
-    """
-
-    spread: Floats
-    lasting: Floats
-    days: int
-    design: PlanName
-    arms: Arms = Arms()
-
-    def needed(self, n: int, lift: float, target: float = 0.8, level: float = 0.95) -> DaysNeeded:
-        """Days for `n` users in all to show `lift`."""
-        df = PLANS[self.design].df(n, self.arms)
-        room = (lift / noncentrality(df, target, level)) ** 2 * n / self.spread - self.lasting
-        with np.errstate(divide="ignore", invalid="ignore"):
-            days = np.where(room > 0, (1.0 - self.lasting) * self.days / room, np.inf)
-        # What needs exactly the pilot's days needs no further one by rounding.
-        whole = np.maximum(np.ceil(days - 1e-9 * np.minimum(days, 1e9)), 1.0)
-        low, high = np.quantile(whole[1:], [0.025, 0.975], method="inverted_cdf")
-        return DaysNeeded(float(whole[0]), float(low), float(high))
-
-    def at_least(self, other: Duration) -> Duration:
-        """The same, as far as it allows no less than `other` for any number of days: of a split,
-        that it needs what twins need.
-
-        Lasting part and the rest of `spread` are each no less than those of `other`; both can be
-        wherever `spread` is.
-        """
-        ratio = np.minimum(other.spread / self.spread, 1.0)
-        least, most = other.lasting * ratio, 1.0 - (1.0 - other.lasting) * ratio
-        spread = np.maximum(self.spread, other.spread)
-        return replace(self, spread=spread, lasting=np.clip(self.lasting, least, most))
-
-
-def without_duration(days: UserDays, metric: str) -> str:
-    """Why no days can be planned for a metric; "" where they can."""
-    m = days.metrics[metric]
-    if days.switched is not None:
-        return "days of a switchback belong to different arms"
-    if any(term.days is not None for term in m.terms):
-        return "what it counts of a day depends on other days"
-    return "the log has one day" if days.days < 2 else ""
-
-
-def durations(
-    days: UserDays, metric: str, control: str, treatment: str, arms: Arms = Arms()
-) -> dict[PlanName, Duration]:
-    """How the variances of twins (of a paired log) and of a split fall with days.
-
-    The lasting part by one-way random-effects analysis of variance over users, MS_users -
-    MS_within over days (Searle, Casella & McCulloch, "Variance components", 1992, 3.5), within what
-    is possible: it is no less than 0 and no more than the whole. A ratio is linearised. What the
-    pilot's users leave uncertain are draws of the means that all of it follows from (of values,
-    their squares, their variances within users), by their normal law.
-
-    Raises:
-        PowerError: nothing can be said (`without_duration`).
-    """
-    why = without_duration(days, metric)
-    if why:
-        raise PowerError(f"{metric}: days cannot be planned: {why}")
-    base = _by_days(days, metric, control)
-    sides = [base]
-    if days.assigned is None:
-        sides.append(_by_days(days, metric, treatment) - base)
-    columns = []
-    for side in sides:
-        mean = side.mean(axis=1)
-        columns += [mean, np.square(mean), side.var(axis=1, ddof=1)]
-    drawn = _drawn_means(np.stack(columns))
-    n = len(base)
-    found: dict[PlanName, Duration] = {}
-    designs: tuple[PlanName, ...] = ("split", "paired")
-    for design, of_side, factor in zip(
-        designs, np.split(drawn, len(sides)), (arms.factor, 1.0), strict=False
-    ):
-        mean, square, within = of_side
-        variance = (square - mean**2) * n / (n - 1.0)
-        if not variance[0] > 0:
-            continue
-        # A draw far out may say that squares are negative.
-        variance = np.maximum(variance, LEAST_SHARE * variance[0])
-        lasting = np.clip(1.0 - within / days.days / variance, 0.0, 1.0)
-        spread = factor * variance / drawn[0] ** 2
-        found[design] = Duration(spread, lasting, days.days, design, arms)
-    apart, twins = (found.get(design) for design in designs)
-    if apart is not None and twins is not None:
-        found[designs[0]] = apart.at_least(twins)
-    return {design: found[design] for design in PLANS if design in found}
-
-
-LEAST_SHARE = 1e-12
-"""Of the measured variance, what a drawn one is at least."""
-
-
-def _by_days(days: UserDays, metric: str, arm: str) -> Floats:
-    """What an arm's users had on each day `[n, D]`; of a ratio linearised, with the ratio as
-    mean.
-    """
-    place = days.arms.index(arm)
-    own = [np.asarray(days.terms[t.name][place], np.float64) for t in days.metrics[metric].terms]
-    if days.assigned is not None:
-        own = [cube[days.assigned == place] for cube in own]
-    if len(own) == 1:
-        return own[0]
-    return linearised(own[0].ravel(), own[1].ravel()).reshape(own[0].shape)
-
-
-def _drawn_means(columns: Floats) -> Floats:
-    """The means of columns `[k, n]` and draws of them by their normal law `[k, 1 + DRAWS]`."""
-    means = columns.mean(axis=1)
-    away = columns - means[:, None]
-    n = columns.shape[1]
-    covariance = matmul(away, np.ascontiguousarray(away.T)) / n / (n - 1.0)
-    scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    scale = np.where(scale > 0, scale, 1.0)
-    values, vectors = np.linalg.eigh(covariance / scale[:, None] / scale)
-    root = scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
-    normal = np.random.default_rng(0).standard_normal((len(means), DRAWS))
-    return np.concatenate((means[:, None], means[:, None] + root @ normal), axis=1)
-
-
 def simulate(
     o: Outcomes,
     lift: float,
@@ -515,7 +372,7 @@ def simulate(
     seed: int = 0,
     level: float = 0.95,
     *,
-    arms: Arms = Arms(),
+    arms: Arms = EQUAL_ARMS,
     one_sided: bool = False,
 ) -> Rate:
     """Power by simulation: samples of `n` users in all drawn from the run with a planted `lift`,
@@ -544,7 +401,7 @@ def population(table: UnitTable, metric: str, control: str, treatment: str) -> O
     arms = (control, treatment if table.paired else control)
     own, other = (tuple(v for v in table.sums(metric, arm) if v is not None) for arm in arms)
     base, _ = values(table, metric, control, arms[1])
-    return _people(metric, treatment, own, other, _past(table, metric, control, base))
+    return _people(metric, treatment, own, other, past_of(table, metric, control, base))
 
 
 def imagined(p: Pilot, n: int = 2000, seed: int = 0) -> Outcomes:

@@ -7,10 +7,10 @@ none of them can speak of another test than the others.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from simulator.log.metrics import MetricRole
-from simulator.stats.intervals import Side
+from simulator.stats.intervals import Side, two_sided
 from simulator.stats.units import TableError
 
 Alternative = Literal["two-sided", "better"]
@@ -27,6 +27,28 @@ class Directed(Protocol):
     def role(self) -> MetricRole: ...
     @property
     def higher_is_better(self) -> bool | None: ...
+
+
+class OneTest(NamedTuple):
+    """How one metric is tested.
+
+    Attributes:
+        level: of its interval; a test rejects where p is below 1 - level.
+        side: of which differences it asks.
+    """
+
+    level: float = 0.95
+    side: Side = "two-sided"
+
+    @property
+    def alpha(self) -> float:
+        """The error of the test."""
+        return 1.0 - self.level
+
+    @property
+    def two_sided_level(self) -> float:
+        """The level of the two-sided interval of which the test reads one end, or both."""
+        return two_sided(self.level, self.side)
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,10 @@ class Rule:
             return "two-sided"
         asks_for_more = bool(metric.higher_is_better) != (metric.role in HARMS)
         return "greater" if asks_for_more else "less"
+
+    def test(self, metric: Directed) -> OneTest:
+        """How a metric is tested."""
+        return OneTest(self.level, self.side(metric))
 
 
 STANDARD = Rule()

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from policies.products import matmul
 from simulator.stats import moments, tests
+from simulator.stats.intervals import quantile
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Outcomes, Rate, day_pair, draws, outcomes
+from simulator.stats.rule import STANDARD
 from simulator.stats.units import UserDays
 
 Mask = npt.NDArray[np.bool_]
@@ -21,9 +23,6 @@ Rejects = Callable[[Floats, Floats], Mask]
 """From the counts of heads and tails `[R, users]` to the samples `[R]` in which the analysis
 rejects.
 """
-
-Z = 1.959963984540054
-"""The two-sided 5% quantile of the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Wrong:
         analysis: its name.
         metric: the metric it was applied to.
         why: what is wrong with it.
-        error: its false positives at a nominal 5%.
+        error: its false positives, nominally alpha.
     """
 
     analysis: str
@@ -43,13 +42,17 @@ class Wrong:
     error: Rate
 
 
-def wrong_analyses(days: UserDays, control: str, repetitions: int, seed: int) -> tuple[Wrong, ...]:
-    """Apply the usual wrong analyses to samples in which both arms answer as the control did.
+def wrong_analyses(
+    days: UserDays, control: str, repetitions: int, seed: int, alpha: float = STANDARD.alpha
+) -> tuple[Wrong, ...]:
+    """Apply the usual wrong analyses, two-sided at `alpha`, to samples in which both arms answer as
+    the control did.
 
     For watch time and clicks: days as units with the normal quantile, user-days as independent
     units, a look at each day's end. For the click rate: impressions as independent.
     """
     other = next(arm for arm in days.arms if arm != control)
+    z = float(quantile(np.inf, 1.0 - alpha))
     names = [m for m in ("watch_time", "click") if m in days.metrics and m not in days.missing]
     found = []
     for name in names:
@@ -57,10 +60,13 @@ def wrong_analyses(days: UserDays, control: str, repetitions: int, seed: int) ->
         cases = {
             f"{days.days} days with z": (
                 "the normal quantile where t with days - 1 degrees of freedom belongs",
-                _days_with_z(o),
+                _days_with_z(o, z),
             ),
-            "user-days as independent": ("days of one user are alike", _user_days(o)),
-            f"{days.days} peeks": ("stopping at the first daily p < 0.05", _peeks(o)),
+            "user-days as independent": ("days of one user are alike", _user_days(o, z)),
+            f"{days.days} peeks": (
+                f"stopping at the first daily p < {alpha:.4g}",
+                _peeks(o, alpha),
+            ),
         }
         counts = dict.fromkeys(cases, 0)
         for heads, tails in draws(days.n_users, days.n_users, repetitions, seed):
@@ -72,20 +78,20 @@ def wrong_analyses(days: UserDays, control: str, repetitions: int, seed: int) ->
             if days.days > 1
         ]
     if {"click", "impressions"} <= set(days.terms):
-        found.append(_impressions(days, control, repetitions, seed))
+        found.append(_impressions(days, control, repetitions, seed, z))
     return tuple(found)
 
 
-def _days_with_z(o: Outcomes) -> Rejects:
+def _days_with_z(o: Outcomes, z: float) -> Rejects:
     """The day x arm table of a paired run, read with z."""
 
     def rejects(heads: Floats, tails: Floats) -> Mask:
-        return np.asarray(np.abs(tests.t_test(day_pair(o, heads, tails)[0]).statistic) > Z)
+        return np.asarray(np.abs(tests.t_test(day_pair(o, heads, tails)[0]).statistic) > z)
 
     return rejects
 
 
-def _user_days(o: Outcomes) -> Rejects:
+def _user_days(o: Outcomes, z: float) -> Rejects:
     """Welch's t on user-days of a split test, as if they were independent."""
     daily = o.control_days[0]
     total, squares, n_days = daily.sum(axis=1), np.square(daily).sum(axis=1), daily.shape[1]
@@ -96,12 +102,12 @@ def _user_days(o: Outcomes) -> Rejects:
             n = w.sum(axis=1) * n_days
             mean.append(matmul(w, total) / n)
             var.append((matmul(w, squares) / n - mean[-1] ** 2) / (n - 1))
-        return np.asarray(np.abs(mean[1] - mean[0]) > Z * np.sqrt(var[0] + var[1]))
+        return np.asarray(np.abs(mean[1] - mean[0]) > z * np.sqrt(var[0] + var[1]))
 
     return rejects
 
 
-def _peeks(o: Outcomes) -> Rejects:
+def _peeks(o: Outcomes, alpha: float) -> Rejects:
     """Welch's t on the users' totals so far, at the end of each day of a split test."""
     so_far = np.cumsum(o.control_days[0], axis=1)
 
@@ -110,13 +116,13 @@ def _peeks(o: Outcomes) -> Rejects:
         for day in range(so_far.shape[1]):
             control, treatment = (moments.weighted([so_far[:, day]], w) for w in (heads, tails))
             with np.errstate(invalid="ignore"):
-                hit |= tests.t_test(moments.split_moments(control, treatment, 0, None)).p < 0.05
+                hit |= tests.t_test(moments.split_moments(control, treatment, 0, None)).p < alpha
         return hit
 
     return rejects
 
 
-def _impressions(days: UserDays, control: str, repetitions: int, seed: int) -> Wrong:
+def _impressions(days: UserDays, control: str, repetitions: int, seed: int, z: float) -> Wrong:
     """A two-proportion z test of clicks per impression of a split test, as if impressions were
     independent.
     """
@@ -130,7 +136,7 @@ def _impressions(days: UserDays, control: str, repetitions: int, seed: int) -> W
         a, b = matmul(heads, clicks), matmul(tails, clicks)
         p = (a + b) / (n + m)
         count += int(
-            np.count_nonzero(np.abs(b / m - a / n) > Z * np.sqrt(p * (1 - p) * (1 / n + 1 / m)))
+            np.count_nonzero(np.abs(b / m - a / n) > z * np.sqrt(p * (1 - p) * (1 / n + 1 / m)))
         )
     return Wrong(
         "impressions as independent",

@@ -99,7 +99,10 @@ def _facts(c: Content) -> Facts:
         ("Against it", listed(c.arms[1:])),
         ("Design", f"{c.design}: {DESIGNS[c.design].words}"),
     ]
-    items.append((f"Clusters ({c.clusters})" if c.clusters else "Users", whole(size.users)))
+    of_table = c.clusters and size.clusters is None
+    items.append((f"Clusters ({c.clusters})" if of_table else "Users", whole(size.users)))
+    if size.clusters is not None:
+        items.append((f"Clusters ({c.clusters})", whole(size.clusters)))
     if size.days:
         items += [
             ("Days", str(size.days)),

@@ -86,14 +86,14 @@ def verdict(c: Content) -> Section | None:
         blocks.append(Group({"Arm": summary.arm}, arm))
     note = (
         f"Per {c.unit}; lift over the control with its interval, and below it the difference"
-        f" in units of the metric with its own. Intervals and p are adjusted: {corrected(c)}. An"
-        " interval excludes 0 where the verdict is up or down."
+        f" in units of the metric with its own. Intervals and p are by {c.assigned}, adjusted:"
+        f" {corrected(c)}. An interval excludes 0 where the verdict is up or down."
         " Detects: the smallest true lift that a run of this size calls up or down four times in"
         " five, after the adjustment. ▲ higher and ▼ lower than the control after adjustment; ○"
         " undecided: a difference is neither shown nor excluded; = identical. An arrow at the end"
         " of an interval: it goes on beyond the scale."
     )
-    about = method_line(c.methods, c.unit)
+    about = method_line(c.methods, c.assigned)
     texts = (note, *sides(c), *directions(c.metrics), *analysed(c.metrics))
     notes = [Words(text, note=True) for text in texts]
     if about is not None:

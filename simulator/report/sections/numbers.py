@@ -130,8 +130,8 @@ def all_pairs(c: Content) -> Section | None:
         return None
     how = CORRECTIONS[c.choices.correction].format("all pairs", alpha=share(1 - c.choices.level))
     note = (
-        f"Each arm over each of those before it, by user, corrected as a family of its own: {how}."
-        " The decision rests on the comparisons with the control above."
+        f"Each arm over each of those before it, by {c.assigned}, corrected as a family of its own:"
+        f" {how}. The decision rests on the comparisons with the control above."
     )
     rows = [
         (

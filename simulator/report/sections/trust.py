@@ -16,8 +16,17 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.words import LIGHTS, is_defined, number, percent, probability, title, whole
-from simulator.report.audited import of_methods
+from simulator.page.words import (
+    LIGHTS,
+    is_defined,
+    number,
+    percent,
+    probability,
+    share,
+    title,
+    whole,
+)
+from simulator.report.audited import of_methods, rule_in_words
 from simulator.report.content import Content
 from simulator.report.sections.cells import lift_cell, metric_and_arm
 from simulator.stats.randomise import Rate
@@ -110,10 +119,11 @@ def audit(c: Content) -> Section | None:
     note = (
         "This run knows both answers of every user, so the assignment can be drawn anew:"
         f" {whole(result.repetitions)} samples of each size from {whole(result.n_users)} users."
-        " False positives where both arms answer alike (nominal 5%), power for what was there, how"
-        " often the 95% interval holds the true lift, and the mean error of the lift. Of what is"
-        f" printed beside the verdict, {result.beside.held} of {result.beside.of} rows"
-        " hold."
+        f" Tests at {rule_in_words(result.rule)}: false positives where both arms answer alike"
+        f" (nominal {share(result.rule.alpha)}), power for what was there, how often the"
+        f" {share(result.rule.level)} interval holds the true lift, and the mean error of the"
+        f" lift. Of what is printed beside the verdict, {result.beside.held} of"
+        f" {result.beside.of} rows hold."
     )
     rows = [
         (
