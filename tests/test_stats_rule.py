@@ -14,6 +14,7 @@ from simulator.stats.decision import count_answers, evidence
 from simulator.stats.intervals import Side
 from simulator.stats.joint import JointLaw
 from simulator.stats.margins import Margins, answer_margins
+from simulator.stats.methods import correction_of_methods
 from simulator.stats.moments import Moments, split
 from simulator.stats.rule import Rule
 from simulator.stats.units import TableError, UnitTable
@@ -196,6 +197,27 @@ def test_comparisons_go_together_as_the_influences_of_their_units_do(paired: boo
     expected = np.corrcoef(vectors)
     assert found == pytest.approx(expected, abs=0.02)
     assert found[0, 1] == pytest.approx(0.5, abs=0.1)
+
+
+def test_few_fits_do_not_tell_the_joint_law_of_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal methods, 18 comparisons that go together by .3, and the correlations of 4 fits in place
+    of the true ones: called different far more often than in 5%, while Bonferroni holds.
+    """
+    monkeypatch.setattr("simulator.stats.joint.POWER_OF_TWO", 10)
+    random = np.random.default_rng(8)
+    k, n_fits, repetitions = 18, 4, 150
+    root = np.linalg.cholesky(np.full((k, k), 0.3) + 0.7 * np.eye(k))
+    joint = apart = 0
+    for _ in range(repetitions):
+        fits = random.standard_normal((n_fits, k)) @ root.T
+        p = stats.ttest_1samp(fits, 0.0).pvalue
+        law = JointLaw.of(np.corrcoef(fits.T), n_fits - 1.0, ["two-sided"] * k)
+        joint += (law.adjusted(p) < 0.05).any()
+        apart += (tests.adjust(p, "bonferroni") < 0.05).any()
+    assert joint / repetitions > 0.12
+    assert apart / repetitions < 0.05 + 3 * np.sqrt(0.05 * 0.95 / repetitions)
+    assert correction_of_methods("dunnett") == "bonferroni"
+    assert correction_of_methods("holm") == "holm"
 
 
 def test_dunnett_needs_the_units() -> None:

@@ -21,6 +21,7 @@ from simulator.report.counts import count
 from simulator.report.gather import gather, with_decision
 from simulator.report.sections import first_screen
 from simulator.report.stored import as_json
+from simulator.stats.choices import Choices
 from simulator.stats.margins import Margins
 from simulator.stats.supply import Exposures, SupplySide, asked, gini, gini_values, supply_side
 from tests.worlds import feedback_log, interleaved_log, switchback_log, with_fits
@@ -108,6 +109,61 @@ def test_the_error_is_that_of_a_bootstrap_of_authors() -> None:
         (top, n), (other, _) = ((a[pick].sum(), b[pick].sum()) for a, b in sums)  # type: ignore[index]
         differences.append((other - top) / n)
     assert np.sqrt(m.variance) == pytest.approx(np.std(differences), rel=0.06)
+
+
+def test_comparisons_go_together_as_under_a_bootstrap_of_authors() -> None:
+    """Of shares of items and of authors, and of the Gini coefficient: estimated anew in samples of
+    authors, each with all of its items.
+    """
+    side = compared(World.draw(400, 80, 5), 300, (0.6, 1.2), 5)
+    names = ["items_shown", "items_clicked", "authors_clicked", "item_exposure_gini"]
+    n_authors = side.n_authors
+    assert n_authors is not None
+    random = np.random.default_rng(1)
+    found = []
+    for _ in range(3000):
+        pick = random.integers(0, n_authors, n_authors)
+        lift = []
+        for name in names:
+            table = side.tables["author" if "author" in name else "item"].pooled
+            sums = [table.sums(name, arm) for arm in ("a", "b")]
+            a, b = (
+                top[pick].sum() / (n_authors if n is None else n[pick].sum()) for top, n in sums
+            )
+            lift.append(b - a)
+        found.append(lift)
+    asked_for = [(name, "a", "b") for name in names]
+    assert side.correlations(asked_for) == pytest.approx(np.corrcoef(np.transpose(found)), abs=0.06)
+
+
+def test_the_joint_law_of_the_supply_side_is_that_of_its_authors() -> None:
+    """Between p itself and Bonferroni's, with intervals that say the same; the users' rows, and
+    metrics with a role, have theirs.
+    """
+    log = feedback_log(80, arms=("a", "b", "c"))
+    roles = {"items_clicked@8": "deterioration", "click": "success", "like": "deterioration"}
+    by = {}
+    for correction in ("dunnett", "bonferroni"):
+        content = gather(
+            log,
+            runtime=None,
+            progress=lambda *_: None,
+            roles=roles,  # type: ignore[arg-type]
+            choices=Choices(correction=correction),  # type: ignore[arg-type]
+        )
+        assert content.supply is not None
+        by[correction] = content.supply.rows
+    shorter = 0
+    for joint, apart in zip(by["dunnett"], by["bonferroni"], strict=True):
+        if np.isnan(joint.p):
+            continue
+        assert joint.p <= joint.p_adjusted <= apart.p_adjusted
+        is_excluded = joint.low_adjusted > 0 or joint.high_adjusted < 0
+        assert (joint.p_adjusted < 0.05) == is_excluded
+        shorter += joint.p_adjusted < apart.p_adjusted
+    assert shorter > 0.9 * len([row for row in by["dunnett"] if row.p < 0.05])
+    of_role = {row.metric: row for row in by["dunnett"] if row.arm == "b"}["items_clicked@8"]
+    assert of_role.p_adjusted <= 4 * of_role.p
 
 
 def test_intervals_cover_other_users_and_other_catalogues() -> None:

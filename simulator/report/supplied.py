@@ -11,7 +11,6 @@ from simulator.report.sentences import verdict_sentence
 from simulator.stats.choices import Choices
 from simulator.stats.methods import MethodLift, further_method_lifts, unknown
 from simulator.stats.supply import Exposures, SupplySide, supply_side
-from simulator.stats.tests import Correction
 from simulator.stats.units import UserDays
 from simulator.stats.verdict import FAMILIES, Lift, compared_further, in_families
 
@@ -54,9 +53,14 @@ def supply(
     """
     treatments = [arm for arm in arms if arm != control]
     others = compared_further(side, control, treatments, with_role=False)
-    # How authors and items go together from arm to arm is not known to a joint law.
-    own: Correction = "bonferroni" if choices.correction == "dunnett" else choices.correction
-    rows = in_families(others, side.metrics, choices.interval, own, choices.rule)
+    rows = in_families(
+        others,
+        side.metrics,
+        choices.interval,
+        choices.correction,
+        choices.rule,
+        lambda some: side.correlations([(one.metric, one.control, one.arm) for one in some]),
+    )
     rows += with_role
     names, order = list(side.metrics), list(arms)
     rows.sort(key=lambda row: (order.index(row.arm), names.index(row.metric)))
@@ -66,10 +70,12 @@ def supply(
     if len(days.fits) > 0:
         methods = [
             *methods_with_role,
-            *further_method_lifts(side, control, known, choices.interval, own),
+            *further_method_lifts(
+                side, control, known, choices.interval, choices.correction, choices.rule
+            ),
         ]
         methods.sort(key=lambda one: (order.index(one.lift.arm), names.index(one.lift.metric)))
-    levels = [side.level(name, arm) for name in side.metrics for arm in arms]
+    levels = [side.level(name, arm, choices.level) for name in side.metrics for arm in arms]
     return Supply(
         unknown=side.reason,
         metrics={name: notes[name] for name in side.metrics},

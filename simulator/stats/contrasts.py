@@ -33,6 +33,9 @@ class Further(Protocol):
     def replicated(self, metric: str, control: str, arm: str) -> Replicated | None:
         """The same on the methods, too."""
 
+    def correlations(self, comparisons: Sequence[tuple[str, str, str]]) -> Floats:
+        """How the estimates of comparisons (metric, control, arm) go together, `[k, k]`."""
+
 
 def compare(
     table: UnitTable, metric: str, control: str, treatment: str, covariates: Sequence[str] = ()
@@ -101,6 +104,15 @@ def _influence(top: Floats, bottom: Floats | None) -> Floats:
         return np.asarray((top - top.mean()) / len(top))
     total = bottom.sum()
     return (top - top.sum() / total * bottom) / total if total != 0 else np.zeros(len(top))
+
+
+def scaled_to_one(covariance: Floats) -> Floats:
+    """The correlations of a covariance matrix `[k, k]`; what does not vary goes with nothing."""
+    spread = np.sqrt(np.diag(covariance))
+    spread = np.where(spread > 0, spread, 1.0)
+    correlation = np.asarray(covariance / spread[:, None] / spread)
+    np.fill_diagonal(correlation, 1.0)
+    return correlation
 
 
 class TableMoments:
@@ -175,8 +187,8 @@ class TableMoments:
         """How the estimates of some comparisons (metric, control, treatment) go together, `[k,
         k]`: by their shared arms, and as the metrics go together on the same units.
 
-        Figures that are no means, and metrics of other units, are taken as independent of all
-        others, which is on the safe side for the smallest of their p values (Sidak, JASA 1967).
+        Figures that are no means are taken as independent of all others, which is on the safe side
+        for the smallest of their p values (Sidak, JASA 1967).
         """
         blocks = self._blocks()
         weights = [self._weights(*one) for one in comparisons]
@@ -190,11 +202,7 @@ class TableMoments:
                     for arm in sorted(shared)
                 )
                 joint[i, j] = joint[j, i] = sum(parts)
-        spread = np.sqrt(np.diag(joint))
-        spread = np.where(spread > 0, spread, 1.0)
-        joint = joint / spread[:, None] / spread
-        np.fill_diagonal(joint, 1.0)
-        return joint
+        return scaled_to_one(joint)
 
     def _blocks(self) -> dict[str, Sample]:
         """Samples of units that are independent of one another: arms, or all twins."""

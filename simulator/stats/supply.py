@@ -37,6 +37,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import BoolArray, IntArray
+from policies.products import matmul
 from policies.streams import Purpose, uniform
 from policies.time import DAY
 from simulator.log.items import ItemFacts
@@ -50,7 +51,7 @@ from simulator.log.metrics import (
     chosen,
     metric,
 )
-from simulator.stats.contrasts import compare
+from simulator.stats.contrasts import compare, influences, scaled_to_one
 from simulator.stats.intervals import quantile
 from simulator.stats.methods import FitTables
 from simulator.stats.moments import Floats, Moments
@@ -196,7 +197,7 @@ class Level:
     Attributes:
         metric, arm: of what.
         value: the share or coefficient; with several fits the mean over them.
-        low, high: its 95% interval (Student's, within 0 and 1).
+        low, high: its interval (Student's, within 0 and 1), at 95% or the level that is chosen.
     """
 
     metric: str
@@ -249,16 +250,30 @@ class SupplySide:
             return None
         return self._table(metric).replicated(metric, control, arm)
 
+    def correlations(self, comparisons: Sequence[tuple[str, str, str]]) -> Floats:
+        """How the estimates of comparisons (metric, control, arm) go together, `[k, k]`: those of
+        one catalogue, whose authors are drawn together for all of them. The covariance is that of
+        the bootstrap of authors in the limit, as the standard errors are: of what each author moves
+        (`contrasts.influences`).
+        """
+        moved = []
+        for name, control, arm in comparisons:
+            moved.append(influences(self._table(name).pooled, name, control, arm))
+        n = max(map(len, moved))
+        # Items of nobody known stand after the authors, who are the same in both tables.
+        by_unit = np.stack([np.pad(values, (0, n - len(values))) for values in moved])
+        return scaled_to_one(matmul(by_unit, np.ascontiguousarray(by_unit.T)))
+
     def unit(self, metric: str) -> Supplied:
         """What the interval of a metric draws."""
         return "item" if self.n_authors is None else "author"
 
-    def level(self, metric: str, arm: str) -> Level | None:
-        """What an arm itself has; None without data."""
+    def level(self, metric: str, arm: str, level: float = LEVEL) -> Level | None:
+        """What an arm itself has, with its interval at `level`; None without data."""
         m = self.moments(metric, arm, arm)
         if m is None:
             return None
-        half = float(quantile(m.df, LEVEL) * np.sqrt(m.var_control))
+        half = float(quantile(m.df, level) * np.sqrt(m.var_control))
         value = float(m.control)
         return Level(metric, arm, value, max(value - half, 0.0), min(value + half, 1.0))
 

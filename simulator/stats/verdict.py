@@ -237,7 +237,17 @@ def _compared(
         metrics_of |= further.metrics
 
     def correlations(some: Sequence[Uncorrected]) -> Floats:
-        return samples.correlations([(one.metric, one.control, one.arm) for one in some])
+        """Of users; of other units among themselves. Users and other units are taken as
+        independent, on the safe side (`TableMoments.correlations`).
+        """
+        of_users = [one.metric in table.metrics for one in some]
+        joint = np.eye(len(some))
+        for group, source in ((True, samples), (False, further)):
+            at = [place for place, is_of_users in enumerate(of_users) if is_of_users == group]
+            if at and source is not None:
+                asked = [(some[i].metric, some[i].control, some[i].arm) for i in at]
+                joint[np.ix_(at, at)] = source.correlations(asked)
+        return joint
 
     return in_families(comparisons, metrics_of, method, correction, rule, correlations)
 

@@ -177,6 +177,11 @@ def methods(c: Content) -> Section | None:
         " training is within the interval, too. Share of fits: the part of the variance of the"
         " methods' difference that more users would not lessen."
     )
+    if c.choices.correction == "dunnett":
+        note += (
+            f" p is corrected by Bonferroni: of {fits} fits the joint law of the comparisons is not"
+            " known well enough."
+        )
     of_parts = (
         "Variance of what one user, one fit, or one user with one fit adds to the difference, in"
         " squared units of the metric. It is estimated without a limit at 0, and so below 0 by"

@@ -151,14 +151,17 @@ def _notes(c: Content) -> Iterable[str]:
     if side.authors is not None:
         whose += f" of {whole(side.authors)} authors"
     counted = next(iter(side.users.values()), 0)
+    law = ""
+    if c.choices.correction == "dunnett":
+        law = f" by their joint law, that of {unit}s who are drawn for all rows together"
     yield (
         f"A catalogue of {whose}. Counted over {whole(counted)} users in every arm, since what is"
         f" shown grows with who looks. The intervals draw {unit}s with replacement, each with"
         " all of its items, which holds what other users would have changed, too."
         " A Gini coefficient is 0 where all get as much, 1 where one gets"
         f" all. p: of metrics without a role over all {sum(row.p == row.p for row in side.rows)}"
-        " rows of the supply side; a metric with a role is corrected with the users' metrics of"
-        " like roles."
+        f" rows of the supply side{law}; a metric with a role is corrected with the users' metrics"
+        " of like roles."
     )
     reasons: dict[str, list[str]] = {}
     for name, reason in side.absent.items():
