@@ -20,6 +20,7 @@ from simulator.log.eventlog import EventLog
 from simulator.report import comparison
 from simulator.report import worlds as world
 from simulator.report.content import Content
+from simulator.stats.choices import Choices
 from simulator.stats.fit_checks import judge_fits
 from tests.worlds import (
     decided_content,
@@ -87,6 +88,48 @@ def test_repeats_are_pooled_as_in_statsmodels(runs: list[Path]) -> None:
         norm.ppf(0.975) * expected.sd_eff_w_fe, rel=1e-9
     )
     assert row.differ == pytest.approx(chi2.sf(expected.q, 1), rel=1e-9)
+
+
+def test_the_supply_side_is_compared(runs: list[Path], tmp_path: Path) -> None:
+    """The rows of each report, with the interval that its verdict has; not taken together, since
+    each run has a catalogue of its own.
+    """
+    found = comparison.read(runs)
+    own = {path.name: report.load(path).supply for path in runs}
+    row = next(r for r in found.supply if (r.metric, r.arm) == ("items_shown", "recgpt"))
+    for name, side in own.items():
+        assert side is not None
+        lift = next(r for r in side.rows if (r.metric, r.arm) == (row.metric, row.arm))
+        cell = row.lifts[name]
+        assert (cell.lift, cell.verdict) == (lift.lift, lift.words)
+        assert (cell.low_adjusted, cell.high_adjusted) == (lift.low_adjusted, lift.high_adjusted)
+    page = comparison.save(found, tmp_path).read_text()
+    assert "Supply side in each run" in page
+    assert sum("of the catalogue" in note for note in found.notes) == 2
+    result = CliRunner().invoke(main, ["compare", *map(str, runs)])
+    assert "Items shown" in result.output
+    assert "of the catalogue" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("choices", [Choices(level=0.8), Choices(alternative="better")])
+def test_any_level_and_side_is_pooled_alike(
+    runs: list[Path], tmp_path: Path, choices: Choices
+) -> None:
+    """A standard error follows from the interval of whatever level, and from its one end; what
+    Fieller's theorem makes of the two ends differs a little.
+    """
+    for i, seed in enumerate((5, 6)):
+        report.write(feedback_log(n_users=150, seed=seed), tmp_path / str(i), choices=choices)
+    usual, chosen = (
+        {(r.metric, r.arm): r for r in comparison.read(paths).rows}
+        for paths in (runs, [tmp_path / "0", tmp_path / "1"])
+    )
+    for key in (("click", "recgpt"), ("watch_time", "recgpt")):
+        one, other = usual[key], chosen[key]
+        assert other.pooled == pytest.approx(one.pooled, abs=0.01)
+        assert one.high is not None
+        assert other.high is not None
+        assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.15)  # type: ignore[operator]
 
 
 def test_runs_of_one_seed_are_not_independent(tmp_path: Path) -> None:

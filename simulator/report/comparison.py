@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,10 @@ from simulator.page.blocks import (
 from simulator.report import load
 from simulator.report.content import SCHEMA_VERSION, Across, Content, DecidedLift, Size, Users
 from simulator.report.errors import ReportError
+from simulator.report.sections.supply_side import catalogue_shown
 from simulator.report.sentences import compared, directions, method_line, needed
 from simulator.report.stored import as_json
-from simulator.report.worlds import across, across_methods
+from simulator.report.worlds import across, across_methods, across_supply
 from simulator.stats.pooling import fixed_effect
 
 
@@ -104,6 +104,7 @@ class Compared:
         differences: the settings that are not the same in all.
         rows: the lifts of the models that were trained.
         methods: those of the methods, where the fits of a run say something of them.
+        supply: those of the supply side, not taken together: each speaks of its own catalogue.
         designs: users that each design needs, where the runs are of one world.
         notes: what to know before the lifts are read.
     """
@@ -113,6 +114,7 @@ class Compared:
     differences: tuple[Difference, ...]
     rows: tuple[AcrossRuns, ...]
     methods: tuple[AcrossRuns, ...]
+    supply: tuple[Across, ...]
     designs: tuple[DesignUsers, ...]
     notes: tuple[str, ...]
 
@@ -170,8 +172,14 @@ def compare(contents: Mapping[str, Content]) -> Compared:
         differences,
         pooled(across(contents)),
         pooled(across_methods(contents)),
+        tuple(across_supply(contents)),
         _designs(contents, keys),
-        (*_notes(runs, independent, repeats), *_of_what(contents), *directions(metrics)),
+        (
+            *_notes(runs, independent, repeats),
+            *_of_what(contents),
+            *directions(metrics),
+            *_of_supply(contents),
+        ),
     )
 
 
@@ -200,9 +208,10 @@ def document(content: Compared) -> Document:
 
     names, rows = list(content.runs), content.rows
     note = (
-        "Per user, over the control of the run, with 95% intervals. Same sign: the verdict is up in"
-        " all runs, or down in all. Opposite: up in one and down in another. Undecided: no"
-        " contradiction, but not all runs show it."
+        "Per user, over the control of the run, with the interval that goes with the verdict, as"
+        " each report adjusts it. Same sign: the verdict is up in all runs, or down in all."
+        " Opposite: up in one and down in another. Undecided: no contradiction, but not all runs"
+        " show it."
     )
     sections = [
         Section(
@@ -219,6 +228,13 @@ def document(content: Compared) -> Document:
         )
         blocks: list[Block] = [Words(note, note=True), across(content.methods)]
         sections.append(Section("methods", "Lift of the methods in each run", blocks, "Methods"))
+    if content.supply:
+        note = (
+            "What of the catalogue the arms show and get clicked, over the control of the run, with"
+            " the interval that goes with the verdict. Runs whose logs do not tell are left out."
+        )
+        blocks = [Words(note, note=True), across(content.supply)]
+        sections.append(Section("supply", "Supply side in each run", blocks, "Supply"))
     together: list[Block] = []
     for what, some in (("models", rows), ("methods", content.methods)):
         independent = [row for row in some if row.differ is not None]
@@ -360,17 +376,14 @@ def _pool(lifts: Sequence[DecidedLift], repeats: bool) -> Pooling:
     """What independent runs say together: whether they differ (p of Cochran's Q), and, of repeats
     of one scenario, the pooled lift. Nothing where a run has no interval of some width.
 
-    A standard error is the half-width of the 95% interval over the normal quantile.
     """
     from scipy.stats import norm
 
-    ends = [(one.lift, one.low, one.high) for one in lifts]
-    is_wide = all(map(words.is_defined, chain(*ends))) and all(low < high for _, low, high in ends)
-    if len(lifts) < 2 or not is_wide:
+    errors = np.array([one.error for one in lifts])
+    if len(lifts) < 2 or not np.isfinite(errors).all():
         return Pooling()
     q = float(norm.ppf(0.975))
-    errors = np.array([(high - low) / (2 * q) for _, low, high in ends])
-    together = fixed_effect(np.array([lift for lift, _, _ in ends]), np.square(errors))
+    together = fixed_effect(np.array([one.lift for one in lifts]), np.square(errors))
     if not repeats:
         return Pooling(together.p)
     half = q * together.error
@@ -409,6 +422,13 @@ def _of_what(contents: Mapping[str, Content]) -> Iterator[str]:
         yield next(iter(lines.values()))
     else:
         yield from (f"{name}: {line}" for name, line in lines.items())
+
+
+def _of_supply(contents: Mapping[str, Content]) -> Iterator[str]:
+    """What the arms of each run show of its catalogue."""
+    for name, content in contents.items():
+        for line in catalogue_shown(content):
+            yield f"{name}: {line}"
 
 
 def _notes(runs: Mapping[str, RunFacts], independent: bool, repeats: bool) -> list[str]:

@@ -11,8 +11,8 @@ from rich.console import Console
 from simulator.page import terminal
 from simulator.page.blocks import Block, Cell, Column, Facts, Gate, Heading, Table, Words, plain
 from simulator.page.words import detects, interval, percent, probability, share, title, whole
-from simulator.report.comparison import AcrossRuns, Compared, DesignUsers
-from simulator.report.content import Content
+from simulator.report.comparison import Compared, DesignUsers
+from simulator.report.content import Across, Content
 from simulator.report.drawn import flips
 from simulator.report.sections import first_screen
 from simulator.report.sections.decision_errors import error_gates
@@ -223,6 +223,8 @@ def _comparison(content: Compared) -> Iterator[Block]:
     yield _by_run(content.rows, names, "Lift by run")
     if content.methods:
         yield _by_run(content.methods, names, "Lift of the methods by run", caption=True)
+    if content.supply:
+        yield _by_run(content.supply, names, "Supply side by run", caption=True)
     if content.designs:
         yield _needed(content.designs)
     for difference in content.differences[:20]:
@@ -232,7 +234,7 @@ def _comparison(content: Compared) -> Iterator[Block]:
 
 
 def _by_run(
-    rows: Sequence[AcrossRuns], names: Sequence[str], title_of_all: str, *, caption: bool = False
+    rows: Sequence[Across], names: Sequence[str], title_of_all: str, *, caption: bool = False
 ) -> Table:
     """The lift of each arm and metric in each run, and whether the runs agree."""
     tones = {"same sign": "good", "opposite": "bad"}

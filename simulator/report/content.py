@@ -469,9 +469,33 @@ class LiftInterval:
 
 @dataclass(frozen=True)
 class DecidedLift(LiftInterval):
-    """A lift with its 95% interval and its verdict."""
+    """A lift with its interval and its verdict.
+
+    Attributes:
+        verdict: after correction.
+        low_adjusted, high_adjusted: the interval that goes with the verdict.
+        error: standard error of the lift, from the width of its own interval; NaN where that is
+            unbounded, and of one point.
+    """
 
     verdict: str
+    low_adjusted: float = math.nan
+    high_adjusted: float = math.nan
+    error: float = math.nan
+
+    @classmethod
+    def of(cls, row: Lift, verdict: str) -> DecidedLift:
+        """A row of a verdict, one- or two-sided at its own level."""
+        from simulator.stats.intervals import quantile, two_sided
+
+        q = float(quantile(math.inf, two_sided(row.confidence, row.alternative)))
+        ends = {"greater": (row.low, row.lift), "less": (row.lift, row.high)}
+        low, high = ends.get(row.alternative, (row.low, row.high))
+        sides = 1.0 if row.alternative in ends else 2.0
+        width = high - low
+        error = width / sides / q if math.isfinite(width) and width > 0 else math.nan
+        adjusted = row.low_adjusted, row.high_adjusted
+        return cls(row.lift, row.low, row.high, verdict, *adjusted, error)
 
 
 @dataclass(frozen=True)

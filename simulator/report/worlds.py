@@ -129,8 +129,7 @@ def across(contents: Mapping[str, Content]) -> list[Across]:
     cells = {}
     for name, content in contents.items():
         cells[name] = [
-            (row, DecidedLift(row.lift, row.low, row.high, verdict.verdict))
-            for row, verdict in content.decided()
+            (row, DecidedLift.of(row, verdict.verdict)) for row, verdict in content.decided()
         ]
     return _side_by_side(cells)
 
@@ -142,9 +141,16 @@ def across_methods(contents: Mapping[str, Content]) -> list[Across]:
     cells = {}
     for name, content in contents.items():
         lifts = [row.lift for method in content.methods for row in method.rows]
-        cells[name] = [
-            (lift, DecidedLift(lift.lift, lift.low, lift.high, lift.words)) for lift in lifts
-        ]
+        cells[name] = [(lift, DecidedLift.of(lift, lift.words)) for lift in lifts]
+    return _side_by_side(cells)
+
+
+def across_supply(contents: Mapping[str, Content]) -> list[Across]:
+    """As `across`, of the supply side: without the runs of which nothing is known."""
+    cells = {}
+    for name, content in contents.items():
+        rows = () if content.supply is None else content.supply.rows
+        cells[name] = [(row, DecidedLift.of(row, row.words)) for row in rows]
     return _side_by_side(cells)
 
 

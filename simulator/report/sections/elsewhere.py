@@ -93,7 +93,7 @@ def _signed(cell: DecidedLift | None) -> Cell:
     return Cell(
         f"{SIGNS[cell.verdict]} {percent(cell.lift)}",
         cell.lift,
-        under=interval(cell.low, cell.high),
+        under=interval(cell.low_adjusted, cell.high_adjusted),
     )
 
 

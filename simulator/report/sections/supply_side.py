@@ -40,16 +40,23 @@ def supply(c: Content) -> Section | None:
     return Section("supply", "Supply side", blocks, "Supply")
 
 
+def catalogue_shown(c: Content) -> list[str]:
+    """What share of the catalogue each arm shows, in a line; [] where it is not known."""
+    if c.supply is None or c.supply.unknown is not None:
+        return []
+    levels = {(level.metric, level.arm): level for level in c.supply.levels}
+    of_catalogue = [percent(levels["items_shown", arm].value, 0, False) for arm in c.arms]
+    first = f"{c.control} shows {of_catalogue[0]} of the catalogue"
+    others = [f"{arm} {share}" for arm, share in zip(c.arms[1:], of_catalogue[1:], strict=True)]
+    return [f"{listed([first, *others])}."]
+
+
 def sentences(c: Content) -> list[str]:
     """What each arm does to the supply side beside the control, a line each."""
     side = c.supply
     if side is None or side.unknown is not None:
         return []
-    levels = {(level.metric, level.arm): level for level in side.levels}
-    of_catalogue = [percent(levels["items_shown", arm].value, 0, False) for arm in c.arms]
-    first = f"{c.control} shows {of_catalogue[0]} of the catalogue"
-    others = [f"{arm} {share}" for arm, share in zip(c.arms[1:], of_catalogue[1:], strict=True)]
-    lines = [f"{listed([first, *others])}."]
+    lines = catalogue_shown(c)
     for arm in c.arms[1:]:
         told: dict[str, list[str]] = {"better": [], "worse": []}
         for row in side.rows:
