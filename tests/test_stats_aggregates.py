@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 
 from simulator.cli.report import report as command
 from simulator.report import of_moments, user_table
-from simulator.stats import segments, sequential, verdict
+from simulator.stats import segments, sequential, verdict, winners
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.aggregates import Aggregates
 from simulator.stats.choices import Choices
@@ -132,13 +133,10 @@ def test_segments_are_those_of_the_rows() -> None:
     assert found is not None
     theirs = {(s.level, s.row.arm, s.row.metric): s.row for s in rows}
     for segment in found.rows:
-        row = theirs.pop((segment.level, segment.row.arm, segment.row.metric))
-        assert segment.row.lift == pytest.approx(row.lift, rel=1e-11, abs=1e-13)
-        assert segment.row.low_adjusted == pytest.approx(row.low_adjusted, rel=1e-9)
-        assert segment.row.p_adjusted == pytest.approx(row.p_adjusted, rel=1e-9)
+        _alike([segment.row], [theirs.pop((segment.level, segment.row.arm, segment.row.metric))])
     assert not theirs
     q = {(i.metric, i.arm): i.q for i in interactions}
-    assert {(i.metric, i.arm): i.q for i in found.interactions} == pytest.approx(q, rel=1e-9)
+    assert {(i.metric, i.arm): i.q for i in found.interactions} == pytest.approx(q, rel=1e-12)
 
 
 def test_looks_are_those_of_the_rows() -> None:
@@ -152,6 +150,95 @@ def test_looks_are_those_of_the_rows() -> None:
         looks = sequential.looks(moments, sequential.successive(tables, metric, "old", arm))
         for mine, theirs in zip(peek.looks, looks, strict=True):
             assert vars_of(mine) == pytest.approx(vars_of(theirs), rel=1e-10, abs=1e-12)
+
+
+def twins() -> pd.DataFrame:
+    """Every user in every arm, with segments: a row for each user and arm."""
+    rng = np.random.default_rng(21)
+    n = 900
+    taste, country = rng.gamma(3.0, 2.0, n), rng.choice(["de", "jp", "us"], n)
+    parts = []
+    for place, arm in enumerate(ARMS):
+        impressions = rng.poisson(5.0 * taste) + 1
+        clicks = rng.binomial(impressions, 0.3 + 0.01 * place)
+        minutes = taste * rng.gamma(9.0, 0.1, n) * (1.0 + 0.02 * place)
+        own = {"impressions": impressions, "clicks": clicks, "minutes": minutes}
+        parts.append(pd.DataFrame({"user": range(n), "arm": arm, "country": country, **own}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def exported_twins(rows: pd.DataFrame, *, sums: bool = False) -> pd.DataFrame:
+    """Moments of each arm and cell, and its products with every other arm."""
+    names = ["impressions", "clicks", "minutes"]
+    wide = rows.pivot(index="user", columns="arm", values=names)
+    cell = rows.drop_duplicates("user").set_index("user").country
+    found = []
+    for arm in ARMS:
+        for level, users in cell.groupby(cell):
+            part = wide.loc[users.index].astype(float)
+            row: dict[str, Any] = {"arm": arm, "country": level, "n": len(users)}
+            for name in names:
+                x = part[name, arm]
+                row |= {f"{name}_mean": x.mean(), f"{name}_variance": x.var()}
+            row["clicks_impressions_covariance"] = part["clicks", arm].cov(part["impressions", arm])
+            pairs = [(a, a) for a in names] + [("clicks", "impressions"), ("impressions", "clicks")]
+            for (a, b), other in product(pairs, ARMS):
+                if other == arm:
+                    continue
+                x, y = part[a, arm], part[b, other]
+                if sums:
+                    row[f"{a}_{b}_in_{other}_sum_product"] = (x * y).sum()
+                else:
+                    row[f"{a}_{b}_in_{other}_covariance"] = x.cov(y)
+            found.append(row)
+    return pd.DataFrame(found)
+
+
+@pytest.mark.parametrize("sums", [False, True])
+def test_the_verdict_on_twins_is_that_of_the_rows(sums: bool) -> None:
+    rows = twins()
+    found = aggregates(exported_twins(rows, sums=sums))
+    table = from_frame(rows, metrics=METRICS, groups=["country"])
+    assert found.paired
+    assert table.paired
+    ours = of_moments.lifts(found, "old", Choices())
+    _alike(ours, verdict.lifts(table, "old"))
+    content = of_moments.gather_moments(found, "old", "twins")
+    assert (content.design, content.paired, content.size.users) == ("paired", True, 900)
+    assert {check.name for check in content.checks} == {"Single users"}
+    theirs, interactions = segments.segments(table, "old")
+    assert content.segments is not None
+    by_level = {(s.level, s.row.arm, s.row.metric): s.row for s in content.segments.rows}
+    assert len(by_level) == len(theirs) == 18
+    for one in theirs:
+        _alike([by_level[one.level, one.row.arm, one.row.metric]], [one.row])
+    q = {(i.metric, i.arm): i.q for i in interactions}
+    assert {(i.metric, i.arm): i.q for i in content.segments.interactions} == pytest.approx(q)
+    best = {w.metric: w for w in content.winners}
+    for one in winners.of_models(table, "old"):
+        mine = best[one.metric]
+        assert mine.arm == one.arm
+        assert (mine.estimate, mine.low) == pytest.approx((one.estimate, one.low), rel=1e-9)
+
+
+def test_products_with_the_control_alone_tell_the_verdict_but_not_the_best() -> None:
+    rows = twins()
+    moments = exported_twins(rows)
+    kept = [c for c in moments if "_in_new_" not in c and "_in_other_" not in c]
+    found = aggregates(moments[kept])
+    _alike(
+        of_moments.lifts(found, "old", Choices()),
+        verdict.lifts(from_frame(rows, metrics=METRICS), "old"),
+    )
+    assert not of_moments.gather_moments(found, "old", "twins").winners
+    fewer = moments.copy()
+    fewer.loc[fewer.arm == "new", "n"] -= 1
+    with pytest.raises(TableError, match="products between arms are of users who are in every arm"):
+        aggregates(fewer)
+    beyond = moments.copy()
+    beyond["minutes_minutes_in_old_covariance"] *= 10
+    with pytest.raises(TableError, match="minutes and minutes in old correlated beyond 1"):
+        aggregates(beyond)
 
 
 def vars_of(look: sequential.Look) -> list[float]:

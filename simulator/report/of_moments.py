@@ -7,11 +7,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import product
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simulator.designs.paired import Paired
 from simulator.designs.split import Split
 from simulator.log import workspace
 from simulator.page.blocks import Block, Table, Words, columns, plain
@@ -52,7 +53,7 @@ from simulator.stats.power import Pilot, PowerError, users_needed
 from simulator.stats.priors import Prior
 from simulator.stats.units import TableError
 from simulator.stats.verdict import Lift, Uncorrected
-from simulator.stats.winners import best_of_arms
+from simulator.stats.winners import PairMoments, best_of_arms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ def gather_moments(
     """Everything that the report says of a table of moments.
 
     Args:
-        table: of a split test.
+        table: of a split test, or of twins, whose products between arms it has.
         control: the control arm.
         name: title of the report.
         margins: guardrails and equivalences that were planned.
@@ -126,7 +127,7 @@ def gather_moments(
         headlines=headlines(rows, who, "user", metrics),
         winners=tuple(
             best_of_arms(
-                lambda metric: partial(table.moments, metric),
+                partial(_all_pairs, table, control),
                 metrics,
                 table.arms,
                 control,
@@ -138,21 +139,16 @@ def gather_moments(
         family=family_of(metrics),
         choices=choices,
         scenario=name,
-        design=Split.kind,
-        checks=in_order(
-            ratio_of(np.array([users[arm] for arm in table.arms]), intended(table.arms, shares)),
-            balance_of(_pasts(table, control)),
-            *_looked(table),
-            UNTOLD,
-        ),
-        paired=False,
+        design=Paired.kind if table.paired else Split.kind,
+        checks=in_order(*_checked(table, control, shares), *_looked(table), UNTOLD),
+        paired=table.paired,
         margins=_margins(table, control, margins, choices),
         adjusted=tuple(sorted(table.covariates)),
         gains=tuple(gains),
         columns=table.columns,
         command=command,
         beside=beside,
-        size=Size(sum(users.values())),
+        size=Size(users[control] if table.paired else sum(users.values())),
         units={arm: users[arm] for arm in arms},
         sequential=tuple(table.peeks(control, choices.rule.alpha)),
         distributions=(),
@@ -161,6 +157,27 @@ def gather_moments(
         power=tuple(_needs(table, control, levels_of_one(rows, metrics, choices))),
         versions=workspace.versions(),
     )
+
+
+def _checked(
+    table: Aggregates, control: str, shares: Mapping[str, float] | None
+) -> Iterator[Check]:
+    """Whether the arms were assigned as they were meant to be; twins are in all of them."""
+    if table.paired:
+        return
+    users = np.array([table.n_users[arm] for arm in table.arms])
+    yield ratio_of(users, intended(table.arms, shares))
+    yield balance_of(_pasts(table, control))
+
+
+def _all_pairs(table: Aggregates, control: str, metric: str) -> PairMoments | None:
+    """How any two arms compare in a metric; None where products between two treatments of twins
+    are not there, without which nobody can say how their lifts go together.
+    """
+    others = [arm for arm in table.arms if arm != control]
+    compare = partial(table.moments, metric)
+    known = all(compare(*pair) is not None for pair in combinations(others, 2))
+    return compare if known or not table.paired else None
 
 
 def _pasts(table: Aggregates, control: str) -> list[tuple[str, Moments, float]]:
@@ -182,6 +199,15 @@ def _pasts(table: Aggregates, control: str) -> list[tuple[str, Moments, float]]:
 def _looked(table: Aggregates) -> Iterator[Check]:
     """How looks go together, where there are several."""
     if len(table.looks) < 2:
+        return
+    if table.paired:
+        yield Check(
+            "looks",
+            "amber",
+            f"{len(table.looks)} looks at twins",
+            "it is presumed that a look is the one before and something independent of it: how"
+            " twins' days go together is told by rows only",
+        )
         return
     name, crossed = "looks", [metric for metric, known in table.crossed.items() if known]
     if len(crossed) == len(table.metrics):
@@ -265,7 +291,9 @@ def _needs(table: Aggregates, control: str, levels: Mapping[str, float]) -> Iter
         if arm == control or m is None:
             continue
         try:
-            spread = Pilot(metric, float(m.control), float(np.sqrt(m.var_control * m.n_control)))
+            apart = float(np.sqrt(m.variance * m.n_control)) if table.paired else 0.0
+            sd = float(np.sqrt(m.var_control * m.n_control))
+            spread = Pilot(metric, float(m.control), sd, apart or None)
         except PowerError:
             continue
         users: Users = {

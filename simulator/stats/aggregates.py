@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from simulator.log.metrics import Metric
 from simulator.stats import sequential
-from simulator.stats.moments import Floats, Moments, Sample, ratio, split_moments
+from simulator.stats.moments import Floats, Moments, Sample, paired_moments, ratio, split_moments
 from simulator.stats.sequential import Peeks
 from simulator.stats.spending import ALPHA
 from simulator.stats.units import TableError, Use
@@ -32,12 +32,15 @@ class CellMoments:
         mean: `[..., p]`.
         cov: `[..., p, p]` sample covariances; NaN where a product is not known.
         previous: `[..., p, p]` sample covariances of each variable with each at the look before.
+        twins: `[..., arms, p, p]` sample covariances of each variable with each of the same users
+            in every arm, NaN where they are not known; None of users who are in one arm each.
     """
 
     n: Floats
     mean: Floats
     cov: Floats
     previous: Floats
+    twins: Floats | None = None
 
     def together(self) -> CellMoments:
         """The users of all cells of the last leading axis as one sample (Chan, Golub & LeVeque, The
@@ -55,7 +58,19 @@ class CellMoments:
                 mean,
                 self._pooled(self.cov, away, away, n),
                 self._pooled(self.previous, away, away_before, n),
+                self._pooled_twins(away, n),
             )
+
+    def _pooled_twins(self, away: Floats, n: Floats) -> Floats | None:
+        """The covariances between arms (the first axis) of the users of all cells (the third)."""
+        if self.twins is None:
+            return None
+        size = self.n[..., None, :, None]
+        # A cell in which nobody is yet adds nothing; one whose product is not known leaves a NaN.
+        within = np.where(size > 1, (size - 1.0) * self.twins, 0.0).sum(axis=2)
+        between = np.einsum("alci,blcj->albij", self.n * away, away)
+        whole = n[..., None, :, None]
+        return np.asarray((within + between) / np.where(whole > 1, whole - 1.0, np.nan))
 
     @staticmethod
     def _before(of_looks: Floats) -> Floats:
@@ -106,11 +121,18 @@ class Aggregates:
         counts = self.cells.n[:, -1].max(axis=-1)
         return {arm: int(count) for arm, count in zip(self.arms, counts, strict=True)}
 
+    @property
+    def paired(self) -> bool:
+        """Whether every user is in every arm: the table has products between arms."""
+        return self.cells.twins is not None
+
     @cached_property
     def crossed(self) -> dict[str, bool]:
         """By metric, whether products with the look before are there at every look but the
-        first.
+        first. Those of twins would need products between the arms, too.
         """
+        if self.paired:
+            return dict.fromkeys(self.parts, False)
         known = {}
         for metric, (top, bottom) in self.parts.items():
             at = [self.variables.index(name) for name in (top, bottom) if name is not None]
@@ -151,6 +173,8 @@ class Aggregates:
     ) -> Moments | None:
         top, bottom = self.parts[metric]
         names = [top, *([] if bottom is None else [bottom])]
+        if cells.twins is not None:
+            return self._of_twins(cells, at, [self.variables.index(name) for name in names], arms)
         past = list(self.covariates.get(metric, ())) if adjusted else []
         columns = [self.variables.index(name) for name in (*names, *past)]
         samples = []
@@ -168,6 +192,28 @@ class Aggregates:
             None if bottom is None else 1,
             range(len(names), len(columns)),
         )
+
+    def _of_twins(
+        self, cells: CellMoments, at: tuple[int, ...], columns: list[int], arms: tuple[str, str]
+    ) -> Moments | None:
+        """The moments of two arms with the same users, who are one sample with the variables of
+        both.
+        """
+        assert cells.twins is not None
+        first, then = map(self.arm, arms)
+        square = np.ix_(columns, columns)
+        between = cells.twins[(first, *at, then)][square]
+        if not np.isfinite(between).all():
+            between = cells.twins[(then, *at, first)][square].T
+        own = [cells.cov[(arm, *at)][square] for arm in (first, then)]
+        cov = np.block([[own[0], between], [between.T, own[1]]])
+        if not np.isfinite(cov).all():
+            return None
+        mean = np.concatenate([cells.mean[(arm, *at)][columns] for arm in (first, then)])
+        k = len(columns)
+        places = [(start, start + 1 if k == 2 else None) for start in (0, k)]
+        n = int(cells.n[(first, *at)][columns[0]])
+        return paired_moments(Sample(n, mean, cov), *places)
 
     def peeks(self, control: str, alpha: float = ALPHA) -> list[Peeks]:
         """Looks at every metric of every arm, planned for all looks of the table; () with one look

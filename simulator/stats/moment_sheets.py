@@ -8,6 +8,7 @@ number of users so far and moments of their totals so far. Names of columns say 
     X_mean and X_variance                          or mean and sample variance (n - 1)
     X_Y_sum_product, or X_Y_covariance             sum of x y, or sample covariance (n - 1)
     X_Y_previous_sum_product, ..._covariance       the same of x now and of y at the look before
+    X_Y_in_ARM_sum_product, ..._covariance         of x here and of the same users' y in that arm
     X_min, X_max                                   bounds, which are checked
 
 A table with a column `metric` holds one metric a row instead, in `mean` and `variance`, or `sum`
@@ -44,6 +45,9 @@ LOOK = "day"
 """The column of looks where none is named."""
 PREVIOUS = "_previous"
 """A product with `<variable>_previous` is one with that variable at the look before."""
+
+IN_ARM = "_in_"
+"""A product with `<variable>_in_<arm>` is one with what the same users have in that arm: twins."""
 
 FEW_DIGITS = 1e-10
 """A variance that is so small a part of its sum of squares has lost ten of sixteen digits."""
@@ -312,6 +316,8 @@ class _Sheet(ABC):
         index = self._placed()
         whole = self._arranged(cells, index)
         self._no_fewer(whole.n, index, variables)
+        if whole.twins is not None:
+            self._same_users(whole.n, index)
         parts, pasts = self._parts(variables, metrics, covariates)
         together = whole.together()
         known = {name: metric_of(name, _spec(part)) for name, part in parts.items()}
@@ -390,6 +396,7 @@ class _Sheet(ABC):
         return CellMoments(
             at(cells.n, 0.0), at(cells.mean, np.nan), at(cells.cov, np.nan),
             at(cells.previous, np.nan),
+            None if cells.twins is None else at(cells.twins, np.nan),
         )  # fmt: skip
 
     def _no_fewer(self, n: Floats, index: Array, variables: Sequence[str]) -> None:
@@ -425,18 +432,21 @@ class _Sheet(ABC):
         first = {name: i for i, name in reversed(list(enumerate(self._cell_of_rows())))}
         level_of = np.array([str(column[first[name]]) for name in self.cell_names])
         last = CellMoments(
-            *(getattr(whole, part)[:, -1:] for part in ("n", "mean", "cov", "previous"))
-        )
+            whole.n[:, -1:], whole.mean[:, -1:], whole.cov[:, -1:], whole.previous[:, -1:],
+            None if whole.twins is None else whole.twins[:, -1:],
+        )  # fmt: skip
         levels = {}
         for level in sorted(set(level_of.tolist())):
             mine = level_of == level
             part = CellMoments(
                 last.n[:, :, mine], last.mean[:, :, mine], last.cov[:, :, mine],
                 last.previous[:, :, mine],
+                None if last.twins is None else last.twins[:, :, mine],
             ).together()  # fmt: skip
             levels[level] = CellMoments(
-                part.n[:, 0], part.mean[:, 0], part.cov[:, 0], part.previous[:, 0]
-            )
+                part.n[:, 0], part.mean[:, 0], part.cov[:, 0], part.previous[:, 0],
+                None if part.twins is None else part.twins[:, 0],
+            )  # fmt: skip
         return levels
 
     def _cell_of_rows(self) -> list[str]:
@@ -484,10 +494,42 @@ class _Sheet(ABC):
                 " columns _sum and _sum_squares, or _mean and _variance)"
             )
 
+    def _same_users(self, n: Floats, index: Array) -> None:
+        """Check that all arms of twins have as many users.
+
+        Raises:
+            TableError: one has not.
+        """
+        other = np.argwhere(n[1:] != n[:1])
+        if len(other):
+            arm, look, cell, variable = (int(i) for i in other[0])
+            row = index[arm + 1, look, cell]
+            where = self.rows.place(int(row)) if row >= 0 else "the table"
+            raise TableError(
+                f"{where}: column {self.count!r} has {n[arm + 1, look, cell, variable]:,.0f} in arm"
+                f" {self.arms[arm + 1]!r}{self._spoken((arm + 1, look, cell))} and"
+                f" {n[0, look, cell, variable]:,.0f} in arm {self.arms[0]!r}: products between arms"
+                " are of users who are in every arm; of a split test leave them out"
+            )
+
     def _adjusting(
         self, result: Aggregates, pasts: Sequence[str], *, explicit: bool
     ) -> dict[str, tuple[str, ...]]:
-        """The covariates of each metric: its own past, and those that are nobody's."""
+        """The covariates of each metric: its own past, and those that are nobody's; twins, who have
+        one past, need none.
+
+        Raises:
+            TableError: one is asked for that lacks products, or of twins.
+        """
+        if result.paired:
+            if explicit and pasts:
+                raise TableError(
+                    f"covariate {pasts[0]!r}: a paired table needs none, twins have the same past"
+                    " and it cancels"
+                )
+            for past in pasts:
+                self._taken(past, "left out", "twins have the same past, and it cancels")
+            return {}
         taken = {part for parts in result.parts.values() for part in parts}
         adjusting: dict[str, list[str]] = {name: [] for name in result.metrics}
         for past in pasts:
@@ -582,7 +624,7 @@ class _WideSheet(_Sheet):
         variables = tuple(_variables(names))
         p, rows = len(variables), len(self.n)
         mean, cov = np.empty((rows, p)), np.full((rows, p, p), np.nan)
-        previous = np.full((rows, p, p), np.nan)
+        previous, twins = np.full((rows, p, p), np.nan), None
         for i, v in enumerate(variables):
             mean[:, i], cov[:, i, i] = self.first_two(
                 (f"{v}_sum", f"{v}_sum_squares"), (f"{v}_mean", f"{v}_variance")
@@ -600,24 +642,45 @@ class _WideSheet(_Sheet):
             pair = self._pair(column, variables)
             if pair is None:
                 continue
-            i, j, is_previous = pair
+            i, j, where = pair
             self.uses[column] = Use(column, "moments")
-            if is_previous:
+            if where == PREVIOUS:
                 previous[:, i, j] = self._product(column, mean[:, i], self._earlier(mean[:, j]))
+                continue
+            other = np.arange(rows)
+            if where:
+                arm = self.arms.index(where.removeprefix(IN_ARM))
+                other = self._rows_in(arm)
+            at = np.maximum(other, 0)
+            with np.errstate(invalid="ignore"):
+                found = self._product(column, mean[:, i], mean[at, j])
+                found = np.where(other >= 0, found, np.nan)
+                most = np.sqrt(cov[:, i, i] * cov[at, j, j])
+                holds = ~(np.abs(found) > most * (1.0 + SLACK))
+            a, b = variables[i], variables[j] + where.replace("_", " ")
+            self._hold(
+                column, holds, f"with their variances it makes {a} and {b} correlated beyond 1"
+            )
+            if where:
+                twins = np.full((rows, len(self.arms), p, p), np.nan) if twins is None else twins
+                twins[:, arm, i, j] = found
             else:
-                cov[:, i, j] = cov[:, j, i] = self._product(column, mean[:, i], mean[:, j])
-                most = np.sqrt(cov[:, i, i] * cov[:, j, j])
-                with np.errstate(invalid="ignore"):
-                    holds = ~(np.abs(cov[:, i, j]) > most * (1.0 + SLACK))
-                a, b = variables[i], variables[j]
-                self._hold(
-                    column, holds, f"with their variances it makes {a} and {b} correlated beyond 1"
-                )
+                cov[:, i, j] = cov[:, j, i] = found
         n = np.repeat(self.n[:, None], p, axis=1)
-        return variables, CellMoments(n, mean, cov, previous)
+        return variables, CellMoments(n, mean, cov, previous, twins)
 
-    def _pair(self, column: str, variables: Sequence[str]) -> tuple[int, int, bool] | None:
-        """The two variables of a product, and whether the second is of the look before.
+    def _rows_in(self, arm: int) -> Array:
+        """The row of the same look and cell in another arm `[rows]`; -1 where there is none."""
+        index = self._placed()
+        there = np.argwhere(index >= 0)
+        found = np.full(len(self.n), -1)
+        for of_arm, look, cell in there.tolist():
+            found[index[of_arm, look, cell]] = index[arm, look, cell]
+        return found
+
+    def _pair(self, column: str, variables: Sequence[str]) -> tuple[int, int, str] | None:
+        """The two variables of a product, and where the second is: "" for here, PREVIOUS for the
+        look before, IN_ARM and its name for another arm.
 
         Raises:
             TableError: it may be the product of two pairs.
@@ -626,14 +689,12 @@ class _WideSheet(_Sheet):
         if body == column:
             return None
         found = set()
+        ends = ("", PREVIOUS, *(IN_ARM + arm for arm in self.arms))
         for i, a in enumerate(variables):
             rest = body.removeprefix(a + "_")
-            if rest == body:
-                continue
-            if rest in variables:
-                found.add((i, variables.index(rest), False))
-            elif rest.removesuffix(PREVIOUS) in variables and rest.endswith(PREVIOUS):
-                found.add((i, variables.index(rest.removesuffix(PREVIOUS)), True))
+            for end in ends if rest != body else ():
+                if rest.endswith(end) and rest.removesuffix(end) in variables:
+                    found.add((i, variables.index(rest.removesuffix(end)), end))
         if len(found) > 1:
             pairs = [f"{variables[i]} and {variables[j]}" for i, j, _ in sorted(found)]
             raise TableError(
