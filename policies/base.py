@@ -262,8 +262,9 @@ class Policy(Params, ABC):
     """
 
     learns: ClassVar[tuple[str, ...]] = ("checkerboard", "chain")
-    """What the policy claims to learn, checked on `policies.examples`; a yardstick such as
-    popularity claims nothing.
+    """What the policy claims to learn, checked on `policies.examples`: who likes what
+    (`checkerboard`), what follows what (`chain`), what nobody was shown yet by its features
+    (`fresh`). A yardstick such as popularity claims nothing.
     """
 
     draws_in_fit: ClassVar[bool] = True

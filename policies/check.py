@@ -34,12 +34,15 @@ from policies.base import (
     WorldBound,
 )
 from policies.calls import CallError, Calls, Limit, OutOfTime, calling, raised, within
-from policies.examples import Example, chain, checkerboard, mixed, share_right
+from policies.examples import Example, chain, checkerboard, fresh, mixed, share_right
 from policies.form import fault
 
 K = 10
 LIMIT = 600.0
 """Seconds that one check may take, where nothing else is said."""
+
+CLAIMS = ("checkerboard", "chain", "fresh")
+"""What a policy may claim to learn (`Policy.learns`): the examples of `policies.examples`."""
 
 SECONDS_PER_REQUEST = 0.05
 BYTES_PER_REQUEST = 8 << 20
@@ -394,6 +397,18 @@ def learns_chain(subject: Subject) -> None:
     _learns(subject, "chain", chain(subject.seed), 3, 0.5 / 3)
 
 
+def learns_fresh(subject: Subject) -> None:
+    """recalls items that nobody was shown, by their features: even users even ones (at least 80% of
+    the recalled are right)
+    """
+    example = fresh(subject.seed)
+    shown = np.arange(1, int(example.sequences.items.max()) + 1)
+    asked = example.requests()
+    seen = np.broadcast_to(shown, (len(asked), len(shown)))
+    asked = replace(asked, seen=np.ascontiguousarray(seen))
+    _learns(subject, "fresh", example, 5, 0.8, asked)
+
+
 def no_look_ahead(subject: Subject) -> None:
     """what a user did later changes nothing: neither in the same batch nor in an earlier call"""
     policy = subject.fitted
@@ -474,6 +489,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         propensities,
         learns_checkerboard,
         learns_chain,
+        learns_fresh,
         no_look_ahead,
         cost,
     )
@@ -564,24 +580,50 @@ def _run(subject: Subject, name: str) -> Result:
     return Result(name, promise, True)
 
 
-def _learns(subject: Subject, what: str, example: Example, k: int, least: float) -> None:
+def _learns(
+    subject: Subject,
+    what: str,
+    example: Example,
+    k: int,
+    least: float,
+    asked: Histories | None = None,
+) -> None:
+    """Whether enough of what a policy recalls is right.
+
+    Args:
+        subject: which learns `example`.
+        what: the name under which it claims to.
+        example: what is to be learned.
+        k: items recalled for each request.
+        least: share of them that must be right.
+        asked: the requests, one for each user; None: those of the example.
+    """
+    unknown = [claim for claim in subject.policy.learns if claim not in CLAIMS]
+    if unknown:
+        raise BrokenPromise(f"claims to learn {unknown[0]!r}; there is {', '.join(CLAIMS)}")
     if what not in subject.policy.learns:
         raise NotPromised(f"does not claim to learn a {what}")
     if subject.world is not None:
         raise NotPromised("a yardstick of another world")
-    slates = subject.recall(
-        subject.fit(example, **subject.policy.on_examples), example.requests(), k, subject.seed
-    )
+    policy = subject.fit(example, **subject.policy.on_examples)
+    requests = example.requests() if asked is None else asked
+    slates = subject.recall(policy, requests, k, subject.seed)
     share = share_right(example, slates.items)
     if share < least:
-        chance = float(
-            example.right.mean() * (example.right.shape[1] / (example.right.shape[1] - 1))
-        )
+        chance = _chance(example, requests)
         raise BrokenPromise(
             f"{share:.3f} of the {k} recalled are right; at least {least:.3f} must be ({chance:.3f}"
             f" by chance)\npolicies.examples.{what}(seed={subject.seed}): fit on .sequences, recall"
             f" for .requests() with k={k}"
         )
+
+
+def _chance(example: Example, requests: Histories) -> float:
+    """The share of right items among those that may be recalled."""
+    unseen = np.ones(example.right.shape, dtype=bool)
+    np.put_along_axis(unseen, requests.seen, False, axis=1)
+    unseen[:, PADDING] = False
+    return float(((example.right & unseen).sum(axis=1) / unseen.sum(axis=1)).mean())
 
 
 def _same(

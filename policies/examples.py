@@ -92,6 +92,17 @@ def chain(seed: int = 0, n_users: int = 200, n_items: int = 40, length: int = 10
     )
 
 
+def fresh(seed: int = 0, n_users: int = 120, n_items: int = 40, new: int = 20) -> Example:
+    """As `checkerboard`, and the last `new` items were never shown to anybody: of them, too, even
+    users like the even ones. Only the `tag` of the catalogue says which these are.
+    """
+    old = checkerboard(seed, n_users, n_items)
+    parity = np.arange(n_items + new + 1) % 2
+    right = parity[None, :] == (np.arange(n_users) % 2)[:, None]
+    right[:, : n_items + 1] = False
+    return Example(old.sequences, _catalogue(n_users, n_items + new), right)
+
+
 def mixed(seed: int = 0, n_users: int = 60, n_items: int = 50) -> Example:
     """Clicks and unclicks at random, histories of very different length, some empty: for promises
     that ask for no learning.

@@ -270,6 +270,43 @@ class DrawsUnsaid(Neighbours):
         return self
 
 
+@dataclass
+class ClaimsFresh(Neighbours):
+    """It knows items by who clicked them, and so nothing of one that nobody was shown."""
+
+    learns: ClassVar[tuple[str, ...]] = ("fresh",)
+
+
+@dataclass
+class ByTag(Neighbours):
+    """Items of the tag of which the user clicked most."""
+
+    learns: ClassVar[tuple[str, ...]] = ("checkerboard", "fresh")
+    draws_in_fit: ClassVar[bool] = False
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        self.tag_ = np.asarray(catalogue.items["tag"])
+        return self
+
+    def scores(self, histories: Histories, seed: int) -> np.ndarray:
+        own = histories.clicks(20)
+        of_tag = [((self.tag_[own] == tag) & (own > 0)).sum(axis=1) for tag in (0, 1)]
+        scores: np.ndarray = np.stack(of_tag, axis=1)[:, self.tag_].astype(np.float64)
+        return scores
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"tag": self.tag_}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
+        self.tag_ = state["tag"]
+        return self
+
+
+@dataclass
+class ClaimsTooMuch(ByTag):
+    learns: ClassVar[tuple[str, ...]] = ("everything",)
+
+
 FAULTS: dict[str, type[Policy]] = {
     "shapes": WrongType,
     "leaves_inputs": WritesWhereItReads,
@@ -285,6 +322,7 @@ FAULTS: dict[str, type[Policy]] = {
     "propensities": DishonestDraw,
     "learns_checkerboard": Popular,
     "learns_chain": NoOrder,
+    "learns_fresh": ClaimsFresh,
     "no_look_ahead": RemembersLongest,
     "cost": Slow,
 }
@@ -294,7 +332,9 @@ def test_every_check_has_its_fault() -> None:
     assert list(FAULTS) == list(CHECKS)
 
 
-@pytest.mark.parametrize("policy", [Neighbours(), HonestDraw()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "policy", [Neighbours(), HonestDraw(), ByTag()], ids=lambda p: type(p).__name__
+)
 def test_an_honest_policy_keeps_every_promise(policy: Policy) -> None:
     broken = {r.name: r.detail for r in check_policy(policy) if not r.kept and not r.skipped}
     assert broken == {}
@@ -308,6 +348,11 @@ def test_a_fault_is_caught_by_its_own_check_and_no_other(fault: str) -> None:
     )  # who personalises nothing learns no chain either
     assert [r.name for r in results if not r.kept and not r.skipped] == expected
     assert all(r.detail for r in results if not r.kept)
+
+
+def test_a_claim_that_no_example_asks_for_is_named() -> None:
+    (result,) = check_policy(ClaimsTooMuch(), only=["learns_chain"])
+    assert result.detail == ("claims to learn 'everything'; there is checkerboard, chain, fresh")
 
 
 def test_check_one_raises_with_the_example() -> None:
