@@ -21,7 +21,7 @@ import numpy as np
 from policies.base import Fitting, silent
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
-from simulator.offpolicy.jobs import Wanted, fitted, training
+from simulator.offpolicy.jobs import Lesson, Wanted, fitted, training
 from simulator.offpolicy.replay import Estimate, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.target import PolicyTargets
@@ -62,7 +62,8 @@ def world(seed: int, users: int, folder: Path) -> Iterator[tuple[str, Estimate, 
     log = EventLog.open(folder / "log")
     catalogue = load_catalogue(folder / "models" / "catalogue.npz")
     wanted = [Wanted(name, arm.policy, arm.params) for name, arm in made.arms.items()]
-    policies = fitted(wanted, training(log, HISTORY, 0, None), catalogue, Fitting(seed))
+    lessons = [Lesson(training(log, HISTORY, 0, None), seed)]
+    policies = fitted(wanted, lessons, catalogue, Fitting(seed))
     serving = made.serving
     stream = Stream(
         log, "click", "itemknn", history=serving.history, seen=serving.seen, contexts=3,
@@ -70,7 +71,7 @@ def world(seed: int, users: int, folder: Path) -> Iterator[tuple[str, Estimate, 
     )  # fmt: skip
     targets = [
         PolicyTargets.of(name, policy, catalogue.n_items, serving.recall, seed)
-        for name, policy in policies
+        for name, (policy,) in policies
     ]
     settings = ReplaySettings(ESTIMATORS, resamples=200, contexts=3)
     found = evaluate(stream, targets, catalogue.n_users, catalogue.n_items, settings)

@@ -40,7 +40,7 @@ from simulator.offpolicy.fidelity import (
     widened,
 )
 from simulator.offpolicy.fidelity_page import _figures, _policies, answer
-from simulator.offpolicy.jobs import Wanted, served, training
+from simulator.offpolicy.jobs import Lesson, Wanted, served, training
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream
@@ -402,15 +402,16 @@ def test_the_offline_side_shows_what_a_run_serves(tmp_path: Path) -> None:
     past, since, seed = scenario.serving.history, -2 * DAY, apart(scenario.seed)
     sequences = training(log, "history", since, None)
     arms = [Wanted(name, arm.policy, arm.params, tmp_path) for name, arm in scenario.arms.items()]
-    policies, desks = served(scenario, arms, sequences, catalogue, Fitting(scenario.seed))
-    assert [desk.arm for desk in desks] == ["random", "popularity"]
+    lessons = [Lesson(sequences, scenario.seed)]
+    policies, desks = served(scenario, arms, lessons, catalogue, Fitting(scenario.seed))
+    assert [desk.arm for (desk,) in desks] == ["random", "popularity"]
     beside = make("random", {}).fit(sequences, catalogue, Fitting(scenario.seed))
     ranker = Ranker.fit(sequences, catalogue, past, scenario.serving.ranking.watch_weight)
     (rounds,) = (one for one in Stream(log, "click", "history", since, past) if one.length == 4)
     histories = rounds.histories
     assert histories is not None
     by_channel = 0
-    for (_, policy), desk in zip(policies, desks, strict=True):
+    for (_, (policy,)), (desk,) in zip(policies, desks, strict=True):
         target = PolicyTargets(desk.arm, desk)(rounds)
         assert target.deterministic
         lists = policy.recall(histories, 8, seed).items, beside.recall(histories, 5, seed).items

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from simulator import report
 from simulator.designs.fits import FitsSpec
@@ -23,7 +24,13 @@ from simulator.run.pipeline import run, simulate
 from simulator.scenario.model import Scenario
 from simulator.serving.desk import ServingError
 from simulator.stats.checks import Check
-from simulator.stats.fit_checks import LEVEL, check_fits, judge_fits
+from simulator.stats.fit_checks import (
+    LEVEL,
+    check_fits,
+    failures_not_excluded,
+    judge_fits,
+    unseen_failures,
+)
 from tests.worlds import fit_values, log_digests, simulate_scenario, tiny_scenario, write_scenario
 
 BROKEN = FitsSpec(number=255).training_seed(9, 2)
@@ -114,7 +121,14 @@ def test_good_fits_are_green(good: Path) -> None:
     assert check.status == "green"
     assert check.value.startswith("8 fits of 2 arms: none finds less")
     assert not any(one.fault for one in content.fits)
-    assert "## The fits" in (good / "report.md").read_text()
+    text = (good / "report.md").read_text()
+    assert "## The fits" in text
+    unseen = "No fit failed: 4 of an arm exclude, with 95%, only a training that fails more often"
+    assert f"{unseen} than in 53%" in check.meaning
+    out = io.StringIO()
+    console.show(content, Console(file=out, width=80, highlight=False))
+    for shown in (out.getvalue(), text, (good / "report.html").read_text()):
+        assert unseen in " ".join(shown.split())
 
 
 def test_a_report_made_again_says_the_same_of_the_fits(good: Path, tmp_path: Path) -> None:
@@ -195,6 +209,21 @@ def test_good_fits_are_called_wrong_in_at_most_5_of_100_runs(n_fits: int, spread
         alarms += check_fits(figures).status == "red"
     assert alarms <= 32
     assert LEVEL == 0.05
+
+
+@pytest.mark.parametrize("n_fits", [1, 4, 10])
+def test_what_sound_fits_exclude_is_the_bound_of_clopper_and_pearson(n_fits: int) -> None:
+    bound = failures_not_excluded(n_fits)
+    assert bound == pytest.approx(stats.beta.ppf(0.95, 1, n_fits))
+    assert (1 - bound) ** n_fits == pytest.approx(0.05)
+
+
+def test_of_fits_that_failed_it_is_not_said_what_they_exclude() -> None:
+    draws = np.random.default_rng(5)
+    good = judge_fits(fit_values([0.2] * 3, 2000, draws))
+    assert str(unseen_failures(good)).startswith("No fit failed: 3 of an arm exclude")
+    assert unseen_failures(judge_fits(fit_values([0.2, 0.2, 0.01], 2000, draws))) is None
+    assert unseen_failures([one for one in good if not one.arm]) is None
 
 
 @pytest.mark.parametrize(("n_fits", "n_broken"), [(5, 1), (6, 2), (10, 1), (10, 3)])

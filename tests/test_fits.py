@@ -24,6 +24,7 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, LogError
 from simulator.offpolicy.rounds import Stream
 from simulator.report.stored import encode
+from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats import units
 from simulator.stats.checks import fits_ratio
@@ -142,6 +143,26 @@ def test_refits_channels_and_worlds_take_part(tmp_path: Path) -> None:
     own = [name for name in models["divided"] if "-day-1-" in name]
     assert len([name for name in own if name.startswith("transitions")]) == 1
     assert len([name for name in own if name.startswith("bpr")]) == 3
+
+
+def test_lives_that_no_fit_can_change_are_lived_once(tmp_path: Path) -> None:
+    """A policy that draws nothing serves the same lives in every fit: they are simulated once, and
+    its refits on them are one; what learns from the networks' days, too, is another in each fit.
+    """
+    impressions, refits = {}, {}
+    for on in ("own", "pooled"):
+        serving = {"slate": 3, "recall": 8, "refit": "daily", "refit_on": on}
+        content = tiny_scenario(ARMS, fits=CROSSED, serving=serving)
+        file = write_scenario(tmp_path / on, content)
+        outcome = simulate(Scenario.load(file), tmp_path / on / "run")
+        rows = {arm: [rows_of(outcome.root, arm, fit) for fit in range(3)] for arm in ARMS}
+        assert rows["counts"][0].equals(rows["counts"][1]) == (on == "own")
+        impressions[on] = outcome.runtime["simulate impressions"]
+        lived = rows["network"] + rows["counts"][: 1 if on == "own" else 3]
+        assert impressions[on] == sum(table.num_rows for table in lived)
+        models = [place.name for place in (outcome.root / "models").iterdir()]
+        refits[on] = [one for one in models if one.startswith("transitions") and "-day-1-" in one]
+    assert (len(refits["own"]), len(refits["pooled"])) == (1, 3)
 
 
 def test_the_seed_of_the_fits_is_a_key_of_its_own(tmp_path: Path, single: Path) -> None:

@@ -428,7 +428,7 @@ def test_orderings_against_pairs_counted_by_hand() -> None:
     log = made_log(places=2)
     policy = Popularity().fit(log.sequences(), Catalogue(USERS, ITEMS), Fitting())
     sessions = Stream(log, history=4, by="session")
-    (found,) = orderings(sessions, [("popularity", policy)], USERS)
+    (found,) = orderings(sessions, [("popularity", [policy])], USERS)
     right = pairs = 0.0
     per_user: dict[int, list[float]] = {}
     for rounds in sessions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,6 +169,49 @@ def test_over_worlds_fits_and_users_are_of_each_world() -> None:
     few = allocation.frontier(one, "divided", cost, goal, n_worlds=10)
     assert few[0].n_fits == 1
     assert all(p.n_worlds == 10 and 0 < p.share_of_fits < 1 for p in few)
+
+
+@pytest.mark.parametrize("dealing", ["divided", "crossed"])
+def test_worlds_of_one_seed_do_not_average_their_users_away(dealing: Dealing) -> None:
+    """Their users' and fits' noise is one error: a thousand worlds show no more than one
+    without any spread between them.
+    """
+    own = replace(spread(1.0, 0.01, 0.5), worlds=0.02)
+    one, goal = replace(own, same_users=True), Requirement(0.2)
+    alone = allocation.detectable(own, dealing, 200, 4, 1, goal)
+    many = allocation.detectable(one, dealing, 200, 4, 1000, goal)
+    assert alone < many < 1.01 * alone
+    assert allocation.detectable(own, dealing, 200, 4, 1000, goal) < alone / 5
+    assert allocation.detectable(one, dealing, 200, 1, 5, goal) == math.inf
+    plans = [
+        allocation.plan(each, dealing, Costs(3.0, 0.5, 7.0), goal).over_worlds
+        for each in (own, one)
+    ]
+    assert all(plan is not None for plan in plans)
+    apart, together = (plan for plan in plans if plan is not None)
+    assert together.seconds > apart.seconds
+    sizes = together.n_users, together.n_fits, together.n_worlds
+    assert allocation.detectable(one, together.dealing, *sizes, goal) <= 0.2
+    assert together.n_fits >= 2
+
+
+@pytest.mark.parametrize("n_worlds", [4, 12])
+def test_the_power_over_worlds_of_one_seed_is_realised(n_worlds: int) -> None:
+    """On lifts with the planned parts: one error of users and fits, a draw for each world."""
+    one = replace(spread(1.0, 0.004, math.nan), worlds=0.02, same_users=True)
+    n_users, n_fits = 2000, 10
+    lift = allocation.detectable(one, "divided", n_users, n_fits, n_worlds, Requirement(1.0))
+    rng, repetitions = np.random.default_rng(n_worlds), 20_000
+    noise = 1.0 / n_users + 0.004 / n_fits
+    shared = rng.normal(lift, math.sqrt(noise), repetitions)
+    seen = shared[:, None] + rng.normal(0, math.sqrt(0.02), (repetitions, n_worlds))
+    between = seen.var(axis=1, ddof=1) / n_worlds
+    known = noise * rng.chisquare(n_fits - 1, repetitions) / (n_fits - 1)
+    df = n_worlds - 1, n_fits - 1
+    bound = [replication.quantile(f, 0.95) for f in df]
+    critical = (between * bound[0] + known * bound[1]) / (between + known)
+    found = np.mean(np.abs(seen.mean(axis=1)) > critical * np.sqrt(between + known))
+    assert found == pytest.approx(0.8, abs=0.03)
 
 
 def test_costs_are_measured_by_the_run_or_given() -> None:

@@ -394,7 +394,7 @@ def _from(
             continue
         pilot = replace(pilot, arms=powers.Arms.of(table.arms, control, other, wish.ratio))
         why, costs = _methods(source, days, (control, other), seconds)
-        worlds = {} if costs is None else _between_worlds(source, other)
+        worlds, same_users = ({}, False) if costs is None else _between_worlds(source, other)
         test = planned[name]
         lift = wish.lift if wish.lift is not None else powers.PUBLISHED.get(name, 0.005)
         if test.margin is not None:
@@ -426,7 +426,14 @@ def _from(
         if days is not None and costs is not None:
             goal = Requirement(lift, here.target, here.level(comparisons))
             of_methods = method_plan(
-                days, name, (control, other), costs, goal, worlds.get(name), pilot.arms
+                days,
+                name,
+                (control, other),
+                costs,
+                goal,
+                worlds.get(name),
+                pilot.arms,
+                same_users=same_users,
             )
             if of_methods is not None:
                 methods[_of(plan)] = of_methods
@@ -486,16 +493,19 @@ def _methods(
     return None, costs
 
 
-def _between_worlds(source: Path, arm: str) -> dict[str, float]:
-    """By metric, the sd of an arm's lift between the drawn worlds of a run, if it has any."""
+def _between_worlds(source: Path, arm: str) -> tuple[dict[str, float], bool]:
+    """By metric, the sd of an arm's lift between the drawn worlds of a run, if it has any; and
+    whether these have the same users.
+    """
     from simulator import report
+    from simulator.report.drawn import have_one_seed
 
     home = report.find(source)[1]
-    if report.runtime(home) is None:
-        return {}
-    drawn = report.load(home).drawn
-    rows = () if drawn is None else drawn.rows
-    return {row.metric: row.between for row in rows if row.arm == arm}
+    content = None if report.runtime(home) is None else report.load(home)
+    if content is None or content.drawn is None:
+        return {}, False
+    between = {row.metric: row.between for row in content.drawn.rows if row.arm == arm}
+    return between, have_one_seed(content.drawn.names, content.settings)
 
 
 def _picture(plans: Sequence[Mapping[str, Any]], methods: Mapping[str, MethodPlan]) -> str:

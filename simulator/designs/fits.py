@@ -33,7 +33,8 @@ class FitsSpec(ConfigSection):
         default="divided",
         description=(
             "`divided`: each user lives with one fit, the same in every arm, so that more fits cost"
-            " no more simulation; `crossed`: each user lives with every fit"
+            " no more simulation; `crossed`: each user lives with every fit (lives in which nothing"
+            " depends on the fit are simulated once)"
         ),
     )
     seed: Seed | None = Field(

@@ -23,12 +23,11 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.estimators import Gain, HitRate
-from simulator.offpolicy.jobs import Wanted, served, training
+from simulator.offpolicy.jobs import Lesson, Wanted, served, target, training
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import Ordering, orderings
-from simulator.offpolicy.target import PolicyTargets
 from simulator.offpolicy.uncertainty import Ratios, bootstrap
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
@@ -233,6 +232,7 @@ class FidelityResult:
         figures: the offline figures, the best correlated first.
         logged: the log's own reward per request.
         rounds: requests of the offline side.
+        fits: how often a policy that draws in training was fitted, on either side.
     """
 
     scenario: str
@@ -244,6 +244,7 @@ class FidelityResult:
     figures: tuple[Agreement, ...]
     logged: float
     rounds: int
+    fits: int = 1
 
 
 def fidelity(
@@ -300,6 +301,7 @@ def fidelity(
         figures=tuple(agreements(truth, replayed, wide.seed)),
         logged=logged.logged.value,
         rounds=logged.weights.rounds,
+        fits=wide.fits.number,
     )
 
 
@@ -430,7 +432,7 @@ def offline(
     ran: Ran, reward: str, settings: ReplaySettings, test_days: int, progress: Progress
 ) -> Offline:
     """Fit every arm's policy (and the ranking stage) on the history before its last `test_days`
-    days, and replay these.
+    days, as often as the run does, and replay these; users are divided over fits as there.
 
     Args:
         ran: of its log only the arm `history` is read.
@@ -441,19 +443,34 @@ def offline(
     """
     scenario, log, catalogue = ran.scenario, ran.log, ran.catalogue
     history, since = scenario.serving.history, -test_days * DAY
-    stream = Stream(log, reward, HISTORY, since, history, contexts=settings.contexts)
+    fits, everybody = scenario.fits, np.arange(catalogue.n_users)
+    stream = Stream(
+        log,
+        reward,
+        HISTORY,
+        since,
+        history,
+        contexts=settings.contexts,
+        fit_of_user=fits.fit_of_user(scenario.seed, everybody, fits.number),
+    )
     sequences = training(log, HISTORY, since, None)
-    arms = [Wanted(name, arm.policy, arm.params, ran.folder) for name, arm in scenario.arms.items()]
+    lessons = [
+        Lesson(sequences, fits.training_seed(scenario.seed, fit)) for fit in range(fits.number)
+    ]
+    arms = [
+        Wanted(name, arm.policy, arm.params, ran.folder, scenario.fits_of(name))
+        for name, arm in scenario.arms.items()
+    ]
     fitting = Fitting(scenario.seed, device(scenario.engine.device), progress)
-    policies, desks = served(scenario, arms, sequences, catalogue, fitting)
+    policies, desks = served(scenario, arms, lessons, catalogue, fitting)
     if reward == "click":
-        ranker = desks[0].ranker
+        ranker = desks[0][0].ranker
         if not isinstance(ranker, Ranker):  # recall is shown as it is
             ranker = Ranker.fit(sequences, catalogue, history, 0.0)
         settings = settings.beside("ranked", RankedClicks.of(ranker))
     evaluations = evaluate(
         stream,
-        [PolicyTargets(desk.arm, desk) for desk in desks],
+        [target(name, own) for (name, _), own in zip(policies, desks, strict=True)],
         catalogue.n_users,
         catalogue.n_items,
         settings,

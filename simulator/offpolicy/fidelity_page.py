@@ -57,6 +57,11 @@ def document(content: FidelityResult) -> Document:
         f" ({whole(content.rounds)} requests), every policy fitted on the days before. The log's"
         f" own policy got {number(content.logged)} per request."
     )
+    if content.fits > 1:
+        truth += (
+            f" Policies that draw in training have {content.fits} fits on either side, over which"
+            " users are divided; intervals are over users, and speak of these models."
+        )
     left_out = "Figures that could not be had for three policies are left out."
     note = "A mark's number is the policy's place online, 1 the best, as in the table of policies."
     figures: list[Block] = [Words(NOTE, note=True), Words(left_out, note=True), _figures(content)]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,16 +20,20 @@ from policies.calls import Calls
 from policies.device import device
 from policies.registry import make
 from policies.time import DAY
+from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog, merge
+from simulator.log.metadata import FIT, HISTORY
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream, Uniform
-from simulator.offpolicy.target import PolicyTargets, Targets, alone, apart
+from simulator.offpolicy.target import FittedTargets, PolicyTargets, Targets, alone, apart
 from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, delta
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm
 from simulator.serving.desk import Desk
 from simulator.serving.ranking import Ranker
+
+T = TypeVar("T")
 
 _TRAIN_COLUMNS = (
     "arm",
@@ -55,6 +59,8 @@ class Wanted:
     params: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     """Where a plug-in file is looked for first."""
+    fits: int | None = None
+    """How often it is fitted at most; None: as often as there are lessons."""
 
     @classmethod
     def parse(cls, text: str) -> Wanted:
@@ -84,6 +90,14 @@ class Wanted:
                 f" got {params!r}"
             )
         return cls(text, found["name"], params)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one fit of each policy learns from: impressions, and the seed of its training."""
+
+    sequences: Sequences
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -150,7 +164,7 @@ class ReplayJob:
         stream: the rounds.
         targets: fitted.
         truths: by target, its own rounds of the same time, where the log has them.
-        policies: the fitted recall policies by target name (for scores of shown items).
+        policies: the fits of each recall policy by target name (for scores of shown items).
         notes: what the reader of the data wants said.
     """
 
@@ -158,7 +172,7 @@ class ReplayJob:
     stream: Stream
     targets: tuple[Targets, ...]
     truths: Mapping[str, Stream] = field(default_factory=dict)
-    policies: tuple[tuple[str, Policy], ...] = ()
+    policies: tuple[tuple[str, tuple[Policy, ...]], ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, reward: str) -> ReplayJob:
@@ -247,23 +261,55 @@ def replay_log(
     # A policy that draws nothing has no propensities, whatever the other arms of its log have.
     stream = replace(probe, since=since, propensity=None if drawn else "unknown")
     known = catalogue or Catalogue(log.metadata.n_users, log.metadata.n_items)
-    sequences = training(log, arm, since, options.fit_days)
-    if not len(sequences.items):
+    lessons = list(_lessons(log, arm, since, options))
+    if not all(len(lesson.sequences.items) for lesson in lessons):
         raise ReplayError(
             f"{title}: nothing to fit on before day {since // DAY}: make --test-days smaller"
         )
     fitting = Fitting(options.seed, device("auto"), progress)
     if options.served:
         how = scenario or _own_scenario(title, log)
-        policies, desks = served(how, wanted, sequences, known, fitting)
+        policies, desks = served(how, wanted, lessons, known, fitting)
     else:
-        policies, seed = fitted(wanted, sequences, known, fitting), apart(options.seed)
-        desks = [alone(name, one, known.n_items, options.recall, seed) for name, one in policies]
+        policies, seed = fitted(wanted, lessons, known, fitting), apart(options.seed)
+        desks = [
+            tuple(alone(name, one, known.n_items, options.recall, seed) for one in fits)
+            for name, fits in policies
+        ]
     targets = tuple(
-        PolicyTargets(name, desk, options.draws)
-        for (name, _), desk in zip(policies, desks, strict=True)
+        target(name, own, options.draws) for (name, _), own in zip(policies, desks, strict=True)
     )
-    return ReplayJob(title, stream, targets, policies=tuple(policies), notes=log.metadata.notes)
+    notes = {**log.metadata.notes, **_of_lives(len(lessons))}
+    return ReplayJob(title, stream, targets, policies=tuple(policies), notes=notes)
+
+
+def _lessons(
+    log: EventLog, arm: str | None, since: int, options: ReplayOptions
+) -> Iterator[Lesson]:
+    """What policies are fitted on. Users who live with every fit of an arm have left one log for
+    each, and each is a lesson of its own: policies are fitted anew on it, and asked about the later
+    rounds of the same lives.
+    """
+    fits = log.metadata.fits
+    lives = fits.number if fits.crossed and arm not in (None, HISTORY) else 1
+    for fit in range(lives):
+        yield Lesson(
+            training(log, arm, since, options.fit_days, fit if lives > 1 else None),
+            FitsSpec(number=lives).training_seed(options.seed, fit),
+        )
+
+
+def _of_lives(number: int) -> dict[str, str]:
+    """A note on a log in which every user has several lives; none on another."""
+    if number == 1:
+        return {}
+    note = (
+        f"every user lives with each of {number} fits of the policy that wrote this log: target"
+        f" policies are fitted {number} times, each on the lives with one fit, and asked about the"
+        " later requests of the same lives; a user is one unit, whatever its lives, and intervals"
+        f" speak of these {number} models"
+    )
+    return {"fits": note}
 
 
 def _own_scenario(title: str, log: EventLog) -> Scenario:
@@ -279,32 +325,61 @@ def _own_scenario(title: str, log: EventLog) -> Scenario:
 def served(
     scenario: Scenario,
     wanted: Sequence[Wanted],
-    sequences: Sequences,
+    lessons: Sequence[Lesson],
     catalogue: Catalogue,
     fitting: Fitting,
-) -> tuple[list[tuple[str, Policy]], list[Desk]]:
-    """Policies by label, and the desk of each: with the scenario's channels, quotas and ranking
-    stage, all fitted on `sequences`.
+) -> tuple[list[tuple[str, tuple[Policy, ...]]], list[tuple[Desk, ...]]]:
+    """The fits of each policy by label, and the desks of each, one for each fit: with the
+    scenario's channels, quotas and ranking stage, which have learned from the same.
     """
     serving = scenario.serving
     folder = next((one.folder for one in wanted), None)
     channels = [Wanted(one.name, one.policy, one.params, folder) for one in serving.channels]
-    policies = fitted([*wanted, *channels], sequences, catalogue, fitting)
-    own, beside = policies[: len(wanted)], [policy for _, policy in policies[len(wanted) :]]
-    ranker = None
+    policies = fitted([*wanted, *channels], lessons, catalogue, fitting)
+    own, beside = policies[: len(wanted)], [fits for _, fits in policies[len(wanted) :]]
+    rankers: list[Ranker | None] = [None]
     if serving.ranking.kind == "pointwise":
         weight = serving.ranking.watch_weight
-        ranker = Ranker.fit(sequences, catalogue, serving.history, weight)
+        logs = _distinct(lessons)
+        rankers = [Ranker.fit(log, catalogue, serving.history, weight) for log in logs]
     arms = {one.label: Arm(policy=one.name, params=dict(one.params)) for one in wanted}
     all_arms = scenario.model_copy(update={"arms": arms})
-    desks = [
-        replace(
-            Desk.of_arm(all_arms, name, [policy, *beside], ranker, catalogue.n_items),
-            seed=apart(scenario.seed),
+
+    def desk(name: str, fit: int, parts: Sequence[Sequence[Policy]]) -> Desk:
+        made = Desk.of_arm(
+            all_arms,
+            name,
+            [_of_fit(part, fit) for part in parts],
+            _of_fit(rankers, fit),
+            catalogue.n_items,
         )
-        for name, policy in own
-    ]
+        return replace(made, seed=apart(scenario.seed))
+
+    desks = []
+    for name, fits in own:
+        parts = [fits, *beside]
+        number = max(len(rankers), *map(len, parts))
+        desks.append(tuple(desk(name, fit, parts) for fit in range(number)))
     return own, desks
+
+
+def _of_fit(each: Sequence[T], fit: int) -> T:
+    """What belongs to a fit: its own, or the one that all share."""
+    return each[fit if len(each) > 1 else 0]
+
+
+def _distinct(lessons: Sequence[Lesson]) -> list[Sequences]:
+    """The logs that are learned from: one where all lessons share it."""
+    logs = [lesson.sequences for lesson in lessons]
+    return logs[:1] if all(log is logs[0] for log in logs) else logs
+
+
+def target(name: str, desks: Sequence[Desk], draws: int = 1) -> Targets:
+    """A policy as a target: what its desks serve, one for each of its fits."""
+    fits = tuple(PolicyTargets(name, desk, draws) for desk in desks)
+    if len(fits) == 1:
+        return fits[0]
+    return FittedTargets(name, fits)
 
 
 def exposures(job: ReplayJob, uniform: Uniform) -> ReplayJob | None:
@@ -325,25 +400,31 @@ def exposures(job: ReplayJob, uniform: Uniform) -> ReplayJob | None:
 
 
 def fitted(
-    wanted: Sequence[Wanted], sequences: Sequences, catalogue: Catalogue, fitting: Fitting
-) -> list[tuple[str, Policy]]:
-    """The policies by label, fitted; those that differ only in how they serve share one fit."""
-    states: dict[str, Any] = {}
+    wanted: Sequence[Wanted], lessons: Sequence[Lesson], catalogue: Catalogue, fitting: Fitting
+) -> list[tuple[str, tuple[Policy, ...]]]:
+    """The fits of each policy by label, one for each lesson; one alone where a policy draws nothing
+    in training and all lessons are of the same log. Policies that differ only in how they serve
+    share their fits.
+    """
+    states: dict[tuple[str, int], Any] = {}
+    shared = len(_distinct(lessons)) == 1
     policies = []
     for one in wanted:
-        policy = make(one.name, one.params, one.folder)
-        key = policy.fit_key()
-        calls = Calls(policy, one.name)
-        if key in states:
-            calls.restore(states[key])
-        else:
-            calls.fit(
-                sequences,
-                catalogue,
-                replace(fitting, progress=_named(fitting.progress, f"fit {one.label}")),
-            )
-            states[key] = calls.state()
-        policies.append((one.label, policy))
+        fits = []
+        for number, lesson in enumerate(lessons[: one.fits]):
+            policy = make(one.name, one.params, one.folder)
+            if number and shared and not policy.is_seeded:
+                break
+            calls, key = Calls(policy, one.name), (policy.fit_key(), number)
+            if key in states:
+                calls.restore(states[key])
+            else:
+                label = f"fit {one.label}" + (f" {number}" if len(lessons) > 1 else "")
+                own = replace(fitting, seed=lesson.seed, progress=_named(fitting.progress, label))
+                calls.fit(lesson.sequences, catalogue, own)
+                states[key] = calls.state()
+            fits.append(policy)
+        policies.append((one.label, tuple(fits)))
     return policies
 
 
@@ -381,14 +462,19 @@ def _renumbered(logs: list[EventLog]) -> EventLog:
     )
 
 
-def training(log: EventLog, arm: str | None, before: int, days: int | None) -> Sequences:
+def training(
+    log: EventLog, arm: str | None, before: int, days: int | None, fit: int | None = None
+) -> Sequences:
     """What policies are fitted on: the arm's impressions of the last `days` days before `before`
-    ms, read by batches.
+    ms, in all lives or in those with one fit, read by batches.
     """
     index = 0 if arm is None else log.metadata.arms.index(arm)
     kept = []
-    for batch in log.batches([*_TRAIN_COLUMNS, "channel", "logged", *log.kinds]):
+    names = [*_TRAIN_COLUMNS, "channel", "logged", *log.kinds, *([] if fit is None else [FIT])]
+    for batch in log.batches(names):
         mine = pc.and_(pc.equal(batch["arm"], index), pc.less(batch["t"], before))
+        if fit is not None:
+            mine = pc.and_(mine, pc.equal(batch[FIT], fit))
         if days is not None:
             mine = pc.and_(mine, pc.greater_equal(batch["t"], before - days * DAY))
         kept.append(pa.Table.from_batches([batch]).filter(mine))

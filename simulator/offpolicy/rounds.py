@@ -19,7 +19,7 @@ from policies.base import DoubleArray, Histories, IntArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
 from simulator.log.kinds import FEEDBACK
-from simulator.log.metadata import HISTORY, KEY, LogError, Propensity
+from simulator.log.metadata import FIT, HISTORY, LogError, Propensity
 from simulator.log.rules import INSPECTED
 from simulator.log.schema import column_values
 
@@ -47,6 +47,8 @@ class Rounds:
         context: `[R]` a small integer known before the request was served; the reward model keeps
             one table for each.
         histories: what a policy is given for these requests, or None where nobody asked for it.
+        fit: `[R]` which fit of a target policy is asked about them, from 0 (`Stream.fit_of_user`);
+            None: the only one.
     """
 
     user: IntArray
@@ -60,6 +62,7 @@ class Rounds:
     kind: Propensity
     context: IntArray
     histories: Histories | None = None
+    fit: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -74,8 +77,23 @@ class Rounds:
         names = ("user", "day", "t", "row", "position", "item", "reward", "propensity", "context")
         picked = {name: getattr(self, name)[index] for name in names}
         return replace(
-            self, **picked, histories=None if self.histories is None else self.histories.rows(index)
+            self,
+            **picked,
+            histories=None if self.histories is None else self.histories.rows(index),
+            fit=None if self.fit is None else self.fit[index],
         )
+
+    def of_fits(self, number: int) -> Iterator[tuple[int, IntArray]]:
+        """Which rounds `[r]` each of `number` fits of a policy is asked about; one fit is asked
+        about all.
+        """
+        if number == 1 or self.fit is None:
+            yield 0, np.arange(len(self))
+            return
+        for fit in range(number):
+            mine = np.flatnonzero(self.fit == fit)
+            if len(mine):
+                yield fit, mine
 
 
 class Uniform(NamedTuple):
@@ -113,6 +131,10 @@ class Stream:
         uniform: only these impressions, each a round of its own at the first place, with the
             marginal propensity 1 / pool; histories are those of the requests that they stood in.
             None: the log as it is.
+        fit_of_user: `[n_users]` which fit of a target policy is asked about a user's rounds. None:
+            where users live with every fit of the arm (`crossed`), that which they were lived with,
+            so that a policy that has learned from one life is asked about this life; else the only
+            one.
     """
 
     log: EventLog
@@ -126,6 +148,7 @@ class Stream:
     contexts: int = 1
     by: Literal["request", "session"] = "request"
     uniform: Uniform | None = None
+    fit_of_user: IntArray | None = None
 
     def __post_init__(self) -> None:
         if self.reward not in REWARDS or (
@@ -209,6 +232,7 @@ class Stream:
             contexts=1,
             by="request",
             uniform=None,
+            fit_of_user=None,
         )
         for rounds in history:
             found.add(rounds)
@@ -221,7 +245,7 @@ class Stream:
         waiting: Columns | None = None
         first = 0
         for _, _, batch in self.log.inspected(names, self.chunk):
-            columns = _arrays(batch, self.reward)
+            columns = _arrays(batch, self.reward, self.log.metadata.key)
             columns["row"] = np.arange(first, first + batch.num_rows, dtype=np.int64)
             first += batch.num_rows
             mine = columns["arm"] == arm
@@ -308,7 +332,14 @@ class Stream:
                 else np.zeros(len(at), dtype=np.int64)
             ),
             self._given(histories),
+            self._fit(columns, at),
         )
+
+    def _fit(self, columns: Columns, at: IntArray) -> IntArray | None:
+        """Which fit is asked about the requests that start at `at` `[R]`."""
+        if self.fit_of_user is not None:
+            return self.fit_of_user[columns["user"][at]]
+        return columns[FIT][at] if FIT in columns else None
 
     def _given(self, histories: Histories | None) -> Histories | None:
         """What a policy is given of the past that was looked at."""
@@ -419,6 +450,8 @@ def _number(
     user = columns["user"]
     opens = np.ones(len(user), dtype=bool)
     opens[1:] = user[1:] != user[:-1]
+    if FIT in columns:  # the same user's next life
+        opens[1:] |= columns[FIT][1:] != columns[FIT][:-1]
     request = opens.copy()
     for name in ("session", "request")[: 1 if by == "session" else 2]:
         request[1:] |= columns[name][1:] != columns[name][:-1]
@@ -431,16 +464,18 @@ def _number(
     return np.flatnonzero(request), begin
 
 
-def _arrays(batch: pa.RecordBatch, reward: str) -> Columns:
-    """The columns as int64 and float64; `click` as -1, 0, 1; `reward` with NaN for not observed."""
+def _arrays(batch: pa.RecordBatch, reward: str, key: tuple[str, ...]) -> Columns:
+    """The columns as int64 and float64, those of the log's `key` among them; `click` as -1, 0, 1;
+    `reward` with NaN for not observed.
+    """
     table = pa.Table.from_batches([batch])
     columns: Columns = {name: column_values(table, name) for name in table.column_names}
-    for name in ("arm", "user", "session", "request", "position", "t", "item"):
+    for name in (*key, "t", "item"):
         columns[name] = columns[name].astype(np.int64)
     given = columns[reward].astype(np.float64)
     columns["reward"] = given if reward == "watch" else np.where(given < 0, np.nan, given)
     columns["propensity"] = columns["propensity"].astype(np.float64)
     return {
         name: columns[name]
-        for name in (*KEY, "t", "item", "propensity", "click", "channel", "reward")
+        for name in (*key, "t", "item", "propensity", "click", "channel", "reward")
     }

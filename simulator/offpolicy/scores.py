@@ -52,17 +52,17 @@ class Ordering:
 
 def orderings(
     sessions: Iterable[Rounds],
-    policies: Sequence[tuple[str, Policy]],
+    policies: Sequence[tuple[str, Sequence[Policy]]],
     n_users: int,
 ) -> list[Ordering]:
     """Score every impression of every session from the history before the session, by every policy.
 
     Args:
         sessions: rounds by session (`Stream(by="session", history=...)`), reward `click`.
-        policies: (name, fitted policy).
+        policies: (name, its fits); a session is scored by the fit that it belongs to.
         n_users: users are 0..n_users-1.
     """
-    scorers = [(name, policy) for name, policy in policies if isinstance(policy, Scorer)]
+    scorers = [(name, fits) for name, fits in policies if isinstance(fits[0], Scorer)]
     sums = {name: UnitSums(n_users, n_users) for name, _ in scorers}
     for chunk in sessions:
         clicked = chunk.reward == 1
@@ -74,11 +74,8 @@ def orderings(
         told = chunk.rows(mixed)
         for at in range(0, len(told), BLOCK):
             part = told.rows(slice(at, at + BLOCK))
-            assert part.histories is not None
-            for name, policy in scorers:
-                scores = (
-                    Calls(policy, name).score(_unseen(part.histories), part.item).astype(np.float64)
-                )
+            for name, fits in scorers:
+                scores = _scores(name, fits, part)
                 sums[name].add(part.user, _counts(scores, part.reward == 1, part.item))
     named = dict(scorers)
     return [
@@ -89,6 +86,16 @@ def orderings(
         )
         for name, _ in policies
     ]
+
+
+def _scores(name: str, fits: Sequence[Policy], sessions: Rounds) -> DoubleArray:
+    """The score of every impression `[R, K]` by the fit that its session belongs to."""
+    assert sessions.histories is not None
+    scores = np.empty(sessions.item.shape)
+    for fit, index in sessions.of_fits(len(fits)):
+        asked = _unseen(sessions.histories.rows(index))
+        scores[index] = Calls(fits[fit], name).score(asked, sessions.item[index])
+    return scores
 
 
 def _unseen(histories: Histories) -> Histories:

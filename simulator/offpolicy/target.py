@@ -52,6 +52,20 @@ class Target:
     deterministic: bool = False
     recalled: IntArray | None = None
 
+    def put_back(self, order: IntArray) -> Target:
+        """The same of rounds that were asked about in another order: row r is of round `order[r]`.
+        A target that a policy gives has neither `share` nor `given`.
+        """
+        back = np.argsort(order)
+        above = self.above
+        return Target(
+            self.probability[back],
+            self.slates[back],
+            above=None if above is None else lambda values, rows: above(values, rows[order])[back],
+            deterministic=self.deterministic,
+            recalled=None if self.recalled is None else self.recalled[back],
+        )
+
     @property
     def foretells(self) -> bool:
         """It can say what it expects at each place after the logged items above."""
@@ -193,6 +207,32 @@ class PolicyTargets:
         """
         calls, item, seed = self._calls, rounds.item, self.desk.seed
         return lambda values, rows: calls.slate_expectations(histories, item, values, rows, seed)
+
+
+@dataclass
+class FittedTargets:
+    """A recall policy with several fits: each round is asked of the one that it belongs to
+    (`Rounds.fit`).
+
+    Attributes:
+        name: of the policy, as it is reported.
+        fits: the targets of each fit.
+    """
+
+    name: str
+    fits: tuple[PolicyTargets, ...]
+
+    def __call__(self, rounds: Rounds) -> Target:
+        """What the fits do in `rounds`.
+
+        Raises:
+            ServingError, CallError: the policy raised or broke its contract.
+        """
+        mine = list(rounds.of_fits(len(self.fits)))
+        parts = [self.fits[fit](rounds.rows(index)) for fit, index in mine]
+        if len(parts) == 1:
+            return parts[0]
+        return _joined(parts).put_back(np.concatenate([index for _, index in mine]))
 
 
 def _joined(parts: list[Target]) -> Target:

@@ -65,11 +65,13 @@ def method_plan(
     goal: Requirement,
     between_worlds: float | None = None,
     shares: Arms = EQUAL_ARMS,
+    *,
+    same_users: bool = False,
 ) -> MethodPlan | None:
     """The plan for one metric of a run with several fits; None where the policies draw nothing, so
-    that their models are their methods. `between_worlds` is the sd of the lift between worlds;
-    `shares`: of all users, those in the two arms of the test that is planned, if it is a split as
-    the run is.
+    that their models are their methods. `between_worlds` is the sd of the lift between worlds,
+    which have the `same_users` where they have one seed; `shares`: of all users, those in the two
+    arms of the test that is planned, if it is a split as the run is.
     """
     control, arm = arms
     if {control, arm} <= days.fitted_once:
@@ -78,7 +80,8 @@ def method_plan(
     if result.components is None:
         return None
     worlds = None if between_worlds is None else between_worlds**2
-    spread = Spread.of(result.components, float(result.models.control), worlds)
+    mean = float(result.models.control)
+    spread = Spread.of(result.components, mean, worlds, same_users)
     if not result.models.paired:
         n_control, n_treatment = result.models.n_control, result.models.n_treatment
         spread = spread.divided_by(shares, n_control, n_treatment, days.n_users)
@@ -123,10 +126,21 @@ def blocks(metric: str, planned: MethodPlan, goal: Requirement) -> Iterator[Bloc
         )
     if planned.over_worlds is not None and spread.worlds is not None:
         each = planned.over_worlds
+        users = ""
+        if spread.same_users:
+            users = (
+                " These worlds have one seed, and so the same users, whose noise more of them do"
+            )
+            users += " not average away: worlds with seeds of their own need fewer users in each."
         yield Words(
             f"On average over worlds, between which the lift varies by"
             f" {percent(math.sqrt(spread.worlds), 1, sign=False)}: {whole(each.n_worlds)} worlds,"
-            f" in each {_in_words(each)} in all."
+            f" in each {_in_words(each)} in all.{users}"
+        )
+    elif spread.same_users and spread.worlds is not None:
+        yield Words(
+            "On average over worlds of one seed no plan that was tried shows it: they have the same"
+            " users, whose noise more worlds do not average away. Give worlds seeds of their own."
         )
 
 

@@ -415,7 +415,7 @@ def _of_what(contents: Mapping[str, Content]) -> Iterator[str]:
     """Whether the runs speak of models or of methods: once where all say the same."""
     lines = {}
     for name, content in contents.items():
-        line = method_line(content.methods, content.assigned)
+        line = method_line(content)
         if line is not None:
             lines[name] = line
     if len(lines) == len(contents) and len(set(lines.values())) == 1:

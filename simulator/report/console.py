@@ -61,7 +61,7 @@ def _blocks(content: Content) -> Iterator[Block]:
         yield Words(headline.sentence)
         yield from _method(content, arm)
         yield from _over_worlds(content, arm)
-    about = method_line(content.methods, content.assigned)
+    about = method_line(content)
     if about is not None:
         yield Words(about)
     yield from _winners(content)

@@ -5,7 +5,7 @@ functions of what a report says; numbers are written by `simulator.page.words`.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +24,7 @@ from simulator.page.words import (
     whole,
 )
 from simulator.stats.adjustment import MISSING
+from simulator.stats.fit_checks import unseen_failures
 from simulator.stats.tests import Correction
 from simulator.stats.verdict import FAMILIES, Family, correction_in
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from simulator.report.content import (
         AuditSummary,
         Content,
-        Method,
         MetricNote,
         Users,
         Verdict,
@@ -114,16 +114,15 @@ def welcome(verdict: str, higher_is_better: bool | None) -> str:
     return "worse" if verdict == "up" else "better"
 
 
-def method_line(methods: Sequence[Method], unit: str) -> str | None:
-    """Of what the lifts on the first screen speak, in a line; None where no scenario says it.
-    `unit`: what is assigned as a whole (`Content.assigned`).
-    """
-    if not methods:
+def method_line(c: Content) -> str | None:
+    """Of what the lifts on the first screen speak, in a line; None where no scenario says it."""
+    if not c.methods:
         return None
     models = "These lifts are of the models that were trained."
-    reasons = {method.unknown for method in methods} - {None}
+    reasons = {method.unknown for method in c.methods} - {None}
     if len(reasons) == 0:
-        return f"{models} Of the methods: fits are as random as {unit}s."
+        line = f"{models} Of the methods: fits are as random as {c.assigned}s."
+        return " ".join(filter(None, (line, unseen_failures(c.fits))))
     return f"{models} Of the methods: not known, {listed(sorted(map(str, reasons)))}."
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -96,6 +96,7 @@ class Context:
         self.scenario = Scenario.model_validate(json.loads(job.scenario))
         self.seed = self.scenario.seed
         self.design: Design = self.scenario.assignment
+        self._by_fit: dict[str, bool] = {}
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -159,6 +160,7 @@ class Context:
         Raises:
             FileError: the tape of a day that the shard has finished is missing or damaged.
         """
+        lane = self.as_lived(lane)
         begin = -self.scenario.data.history_days if lane.name == HISTORY else 0
         end = min(until, self.reached(lane, first, last) // DAY)
         folder = self.workspace.shard(lane, first, last)
@@ -172,7 +174,7 @@ class Context:
         """The time (ms) up to which a shard is finished, as its snapshot says; far in the past
         where nothing is.
         """
-        snapshot = self.workspace.shard(lane, first, last) / "snapshot.npz"
+        snapshot = self.workspace.shard(self.as_lived(lane), first, last) / "snapshot.npz"
         return int(load_arrays(snapshot, ["now"])["now"]) if snapshot.is_file() else -NEVER
 
     @property
@@ -271,10 +273,33 @@ class Context:
         """A lane of the design under each of its fits."""
         return [lane for lane in self.lanes() if lane.name == name]
 
+    def as_lived(self, lane: Lane) -> Lane:
+        """The lane in which the lives of a lane are simulated: where users live with every fit, and
+        nothing that they meet in the lane depends on the fit, all are those of the first.
+        """
+        if not lane.fit or not self.scenario.fits.crossed or self._differs_by_fit(lane.name):
+            return lane
+        return replace(lane, fit=0)
+
+    def _differs_by_fit(self, lane: str) -> bool:
+        """Whether a policy that serves in a lane of the design, or that wrote what one learns from
+        at night, draws in training.
+        """
+        if lane not in self._by_fit:
+            serving = self.scenario.serving
+            alone = serving.refit == "never" or serving.refit_on == "own"
+            arms = self._arms_in(lane) if alone else list(self.scenario.arms)
+            specs = [*(self.scenario.arms[arm] for arm in arms), *serving.channels]
+            self._by_fit[lane] = any(self.policy(spec).is_seeded for spec in specs)
+        return self._by_fit[lane]
+
+    def _arms_in(self, lane: str) -> list[str]:
+        """The arms that serve in a lane of the design."""
+        return [arm for arm in self.design.arms if self.design.rows_of(arm).lane == lane]
+
     def _fits_in(self, lane: str) -> int:
         """How many fits a lane of the design has: those of the arms that serve in it."""
-        arms = [arm for arm in self.design.arms if self.design.rows_of(arm).lane == lane]
-        return max(self.scenario.fits_of(arm) for arm in arms)
+        return max(self.scenario.fits_of(arm) for arm in self._arms_in(lane))
 
     def who(self, lane: Lane, first: int, last: int) -> IntArray:
         """The users of a range that live in a lane, ascending."""
@@ -368,7 +393,10 @@ class Context:
         return RefitDays(day, lane, fit if self.scenario.fits.crossed else None, like)
 
     def fit_name(self, policy: Policy, fit: int | None, learned: RefitDays | None = None) -> str:
-        """Folder of one fit of a policy."""
+        """Folder of one fit of a policy; refits on the same lives share it."""
+        if learned is not None and learned.lane is not None:
+            lived = self.as_lived(Lane(learned.lane, learned.fit))
+            learned = replace(learned, fit=lived.fit)
         return fit_name(policy, self.training_seed(policy, fit), learned)
 
 

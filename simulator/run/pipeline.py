@@ -425,8 +425,12 @@ class _Run:
         return [name for name in sorted(self.scenario.arms) if name not in self.outcome.failed]
 
     def _lanes(self) -> list[Lane]:
-        """The lanes that have not been given up."""
-        return [lane for lane in context(self.job).lanes() if lane.name not in self.outcome.failed]
+        """The lanes to simulate, without those that have been given up."""
+        lanes: list[Lane] = []
+        self.executor.run(
+            [tasks.LivedLanes(self.job)], lambda _, result: lanes.extend(_checked(result))
+        )
+        return [lane for lane in lanes if lane.name not in self.outcome.failed]
 
     def _source(self) -> None:
         """Put catalogue, history and future into the folder, and fit the users."""

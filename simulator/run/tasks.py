@@ -207,6 +207,22 @@ class FitNames:
 
 
 @dataclass(frozen=True)
+class LivedLanes:
+    """The lanes whose lives are simulated, in their order; asked of a worker, since policies may
+    bring torch.
+    """
+
+    job: Job
+
+    def __str__(self) -> str:
+        return "importing the policies of the lanes"
+
+    def __call__(self, progress: Progress) -> list[Lane]:
+        run = context(self.job)
+        return list(dict.fromkeys(map(run.as_lived, run.lanes())))
+
+
+@dataclass(frozen=True)
 class Fit:
     """Fit one policy and save it; finished fits are kept.
 
@@ -512,9 +528,10 @@ class Merge:
                     days: list[dict[str, Any]] = []
                     for lane in part:
                         if run.reached(lane, first, last) < end:
+                            place = run.workspace.shard(run.as_lived(lane), first, last)
                             raise FileError(
-                                f"{run.workspace.shard(lane, first, last)}: the days of users"
-                                f" {first} to {last - 1} are no longer whole there: use --resume"
+                                f"{place}: the days of users {first} to {last - 1} are no longer"
+                                " whole there: use --resume"
                             )
                         days += run.tapes(lane, first, last, until=scenario.days, only=rows.days)
                     if days:

@@ -7,7 +7,12 @@ The relative difference of two methods, of n users and F fits in each of W world
 with the variances that a user (A), a fit (B), a user with one fit (E) and a world (T) add, each in
 squared units of the control's mean (`stats.replication`, `stats.ensemble`); in one world T is left
 out, and what is said is said of that world. Where users are divided over fits, E is in A and has no
-part of its own. It costs
+part of its own. Worlds of one seed have the same users and the same seeds of training: their noise
+is one error, which further worlds do not average away, as the verdict over them knows:
+
+    V = A / n + B / F + E / (n F) + T / W.
+
+It costs
 
     C = W (w + F f + n u),    u times F where users live with every fit,
 
@@ -45,6 +50,7 @@ class Spread:
         users_ends, fits_ends: 95% intervals of the first two, as if values were normal.
         n_users, n_fits: what these come from.
         worlds: of a true lift between worlds; None where it is not known.
+        same_users: worlds have one seed, and so the same users.
     """
 
     users: float
@@ -55,9 +61,16 @@ class Spread:
     n_users: int
     n_fits: int
     worlds: float | None = None
+    same_users: bool = False
 
     @classmethod
-    def of(cls, parts: Components, mean: float, worlds: float | None = None) -> Spread:
+    def of(
+        cls,
+        parts: Components,
+        mean: float,
+        worlds: float | None = None,
+        same_users: bool = False,
+    ) -> Spread:
         """From the components of a pilot whose control has this `mean`.
 
         The interval of the fits is that of Tukey and Williams: the fits' means have variance B + R,
@@ -84,6 +97,7 @@ class Spread:
             n_users=round(n),
             n_fits=n_fits,
             worlds=worlds,
+            same_users=same_users,
         )
 
     @property
@@ -115,6 +129,21 @@ class Spread:
         if math.isnan(self.interaction):
             return self.users
         return self.users + self.interaction / (n_fits if dealing == "crossed" else 1)
+
+    def parts(
+        self, dealing: Dealing, n_users: float, n_fits: int, n_worlds: int
+    ) -> tuple[list[float], list[float]]:
+        """The parts of the variance of the difference, and with how many degrees of freedom each is
+        known.
+        """
+        of_users, of_fits = self.of_users(dealing, n_fits) / n_users, self.fits / n_fits
+        worlds = (self.worlds or 0.0) / n_worlds
+        if n_worlds > 1 and not self.same_users:
+            return [(of_users + of_fits) / n_worlds + worlds], [n_worlds - 1.0]
+        own, df = [of_users + of_fits], [n_fits - 1.0]
+        if dealing == "crossed":
+            own, df = [of_fits, of_users], [n_fits - 1.0, max(n_users - 1.0, n_fits - 1.0)]
+        return (own, df) if n_worlds == 1 else ([worlds, *own], [n_worlds - 1.0, *df])
 
 
 def _ends(variance: float, df: float, level: float = 0.95) -> Iterator[float]:
@@ -190,18 +219,13 @@ def detectable(
     spread: Spread, dealing: Dealing, n_users: float, n_fits: int, n_worlds: int, goal: Requirement
 ) -> float:
     """The smallest relative lift that a test shows with the power of the goal; inf for one fit in
-    one world.
+    one world, or in worlds of one seed.
     """
-    of_users, of_fits = spread.of_users(dealing, n_fits) / n_users, spread.fits / n_fits
-    if n_worlds > 1:
-        variance = (of_users + of_fits + (spread.worlds or 0.0)) / n_worlds
-        return noncentrality(n_worlds - 1.0, goal.target, goal.level) * math.sqrt(variance)
-    if n_fits == 1:
+    variances, df = spread.parts(dealing, n_users, n_fits, n_worlds)
+    if min(df) < 1:
         return math.inf
-    df = n_fits - 1.0
-    if dealing == "crossed":
-        df = mixed_df((of_fits, of_users), (df, max(n_users - 1.0, df)))
-    return noncentrality(df, goal.target, goal.level) * math.sqrt(of_users + of_fits)
+    known = mixed_df(variances, df)
+    return noncentrality(known, goal.target, goal.level) * math.sqrt(sum(variances))
 
 
 def users_needed(
@@ -240,15 +264,15 @@ def frontier(
     """
     found: list[Allocation] = []
     least = math.inf
-    for n_fits in _numbers(1 if n_worlds > 1 else 2):
+    for n_fits in _numbers(1 if n_worlds > 1 and not spread.same_users else 2):
         if costs.of(dealing, 0, n_fits, n_worlds) > least:
             break
         n = users_needed(spread, dealing, n_fits, goal, n_worlds)
         if math.isfinite(n):
             seconds = costs.of(dealing, n, n_fits, n_worlds)
-            of_users = spread.of_users(dealing, n_fits) / n
-            of_fits = spread.fits / n_fits
-            share = of_fits / (of_fits + of_users + (spread.worlds or 0.0) * (n_worlds > 1))
+            whole = sum(spread.parts(dealing, n, n_fits, n_worlds)[0])
+            averaged = 1 if spread.same_users else n_worlds
+            share = spread.fits / (n_fits * averaged) / whole
             found.append(Allocation(dealing, int(n), n_fits, n_worlds, seconds, share))
             least = min(least, seconds)
     return found
@@ -324,7 +348,9 @@ def plan(spread: Spread, dealing: Dealing, costs: Costs, goal: Requirement) -> M
 
 
 def _over_worlds(spread: Spread, costs: Costs, goal: Requirement) -> Allocation | None:
-    """The cheapest test over worlds, each with users and fits of its own."""
+    """The cheapest test over worlds, each with its own fits, and with its own users where seeds
+    differ.
+    """
     best: Allocation | None = None
     for n_worlds in _numbers(FEWEST):
         if best is not None and costs.of("crossed", FEWEST_USERS, 1, n_worlds) > best.seconds:

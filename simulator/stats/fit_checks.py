@@ -36,6 +36,9 @@ LEVEL = 0.05
 FEWEST = 3
 """Fits of an arm among which one can fall out."""
 
+CONFIDENCE = 0.95
+"""With which failures of training are excluded that no fit has shown."""
+
 Fault = Literal["", "below the floor", "outlier"]
 
 
@@ -155,7 +158,7 @@ def check_fits(figures: Sequence[FitFigure]) -> Check:
         )
         return Check(name, "red", value, meaning)
     arms = {one.arm for one in learned}
-    several = {arm for arm in arms if sum(one.arm == arm for one in learned) >= FEWEST}
+    several = {arm for arm in arms if fits_of(arm, learned) >= FEWEST}
     value = (
         f"{_count(len(learned), 'fit')} of {_count(len(arms), 'arm')}: none finds less of what"
         f" users click among random slates than {floor.policy} ({floor.ndcg:.4f} NDCG)"
@@ -165,14 +168,45 @@ def check_fits(figures: Sequence[FitFigure]) -> Check:
     elif several:
         value += f", and none of {', '.join(sorted(several))} falls out of its like"
     meaning = "No training went so wrong that its candidates show it."
+    unseen = unseen_failures(figures)
+    if unseen is not None:
+        meaning += f" {unseen}"
     if several != arms:
         meaning += f" It takes {FEWEST} fits of an arm to see that one falls out of them."
     return Check(name, "green", value, meaning)
 
 
+def fits_of(arm: str, figures: Sequence[FitFigure]) -> int:
+    """How many fits of an arm there are."""
+    return sum(one.arm == arm for one in figures)
+
+
+def failures_not_excluded(n_fits: int) -> float:
+    """The share of trainings that may fail though none of so many did: the upper end of the
+    one-sided 95% interval (Clopper & Pearson, Biometrika 1934), 1 - .05^(1 / n).
+    """
+    return float(1.0 - (1.0 - CONFIDENCE) ** (1.0 / n_fits))
+
+
+def unseen_failures(figures: Sequence[FitFigure]) -> str | None:
+    """What sound fits cannot say of a method, in a sentence: no interval over a handful of fits
+    holds the failures that it has not seen. None where a fit went wrong, or there is none.
+    """
+    learned = [one for one in figures if one.arm]
+    if not learned or any(one.fault for one in learned):
+        return None
+    fewest = min(fits_of(one.arm, learned) for one in learned)
+    verb = "exclude" if fewest > 1 else "excludes"
+    return (
+        f"No fit failed: {fewest} of an arm {verb}, with {CONFIDENCE:.0%}, only a training that"
+        f" fails more often than in {failures_not_excluded(fewest):.0%}; what rarer failures cost"
+        " is in no interval."
+    )
+
+
 def _sentence(one: FitFigure, learned: Sequence[FitFigure], floor: FitFigure) -> str:
     """What is wrong with a fit, with the figures that it is seen by."""
-    n_fits = sum(other.arm == one.arm for other in learned)
+    n_fits = fits_of(one.arm, learned)
     whose = f"fit {one.fit} of {one.arm}" if n_fits > 1 else f"the fit of {one.arm}"
     if one.fault == "below the floor":
         return (

@@ -93,7 +93,7 @@ def verdict(c: Content) -> Section | None:
         " undecided: a difference is neither shown nor excluded; = identical. An arrow at the end"
         " of an interval: it goes on beyond the scale."
     )
-    about = method_line(c.methods, c.assigned)
+    about = method_line(c)
     texts = (note, *sides(c), *directions(c.metrics), *analysed(c.metrics))
     notes = [Words(text, note=True) for text in texts]
     if about is not None:
