@@ -309,7 +309,8 @@ def test_fits_of_an_arm_whose_policy_draws_nothing_are_refused(tmp_path: Path) -
     [
         ({"fits": 0}, "fits"),
         ({"fits": -2}, "fits"),
-        ({"fits": True}, "fits"),
+        ({"fits": True}, "fits: must be how often each policy is trained, a whole number, or"),
+        ({"fits": "two"}, "fits: must be how often each policy is trained, a whole number, or"),
         ({"fits": {"number": 300}}, "fits.number"),
         ({"fits": {"numbers": 3}}, "fits.numbers"),
         ({"fits": {"number": 3, "design": "nested"}}, "fits.design"),
@@ -355,6 +356,7 @@ def test_a_report_says_both_verdicts(divided: Path, tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "Models and methods" in page
     assert "fits are as random as users" in page
+    assert "was fitted once, and its model is its method: counts." in page
     click = next(row for row in method.rows if row.lift.metric == "click")
     assert (click.components.n_fits, click.lift.df) == (3, 2.0)
     assert encode(report.load(tmp_path).methods) == encode(content.methods)

@@ -349,6 +349,8 @@ def complaint(
     if issue["type"] == "missing":
         return f"{document.where(path)}: this key must be given"
     rule = str(issue["msg"]).removeprefix("Value error, ")
+    if issue["type"] == "model_type":  # pydantic's own words name a class
+        rule = "must be a mapping of keys to values"
     quotes = ""
     if issue["type"] == "string_type" and isinstance(issue["input"], (int, float)):
         quotes = "; write it in quotes"

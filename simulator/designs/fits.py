@@ -72,5 +72,16 @@ class FitsSpec(ConfigSection):
 
 
 def as_section(value: Any) -> Any:
-    """`fits: 4` is `fits: {number: 4}`."""
-    return {"number": value} if isinstance(value, int) and not isinstance(value, bool) else value
+    """`fits: 4` is `fits: {number: 4}`.
+
+    Raises:
+        ValueError: neither a whole number nor a section.
+    """
+    if isinstance(value, dict | FitsSpec):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"number": value}
+    raise ValueError(
+        "must be how often each policy is trained, a whole number, or a mapping such as {number: 4,"
+        " design: crossed}"
+    )

@@ -7,6 +7,7 @@ from math import nan
 
 from markupsafe import Markup
 
+from simulator.log.metadata import FITTED_ONCE
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -23,7 +24,7 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.words import detects, interval, number, percent, share, title
+from simulator.page.words import detects, interval, listed, number, percent, share, title
 from simulator.report import plots
 from simulator.report.content import BoundedMargin, Content, Headline, Verdict
 from simulator.report.plots import METHODS, MODELS
@@ -181,6 +182,12 @@ def methods(c: Content) -> Section | None:
         note += (
             f" p is corrected by Bonferroni: of {fits} fits the joint law of the comparisons is not"
             " known well enough."
+        )
+    once = c.notes.get(FITTED_ONCE)
+    if once:
+        note += (
+            f" What draws nothing in training was fitted once, and its model is its method:"
+            f" {listed(once)}."
         )
     of_parts = (
         "Variance of what one user, one fit, or one user with one fit adds to the difference, in"
