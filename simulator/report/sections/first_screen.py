@@ -207,11 +207,15 @@ def _successes(c: Content, arm: str) -> list[DecidingMetric]:
 
 
 def _named(c: Content, piece: DecidingMetric) -> Cell:
-    """The metric, its role below."""
+    """The metric, its role below. What only looks for harm, and finds none, is `minor`: on a phone
+    it takes one line.
+    """
     role: str = c.notes_of_metrics()[piece.metric].role
+    row, _ = _deciding(c, piece)
+    is_minor = role in ("deterioration", "quality") and row.words not in ("up", "down")
     if piece.guard is not None:
         role = f"{role}, margin {margin_size(piece.guard)}"
-    return Cell(title(piece.metric), under=role)
+    return Cell(title(piece.metric), under=role, kind="minor" if is_minor else "")
 
 
 def _deciding(c: Content, piece: DecidingMetric) -> tuple[Lift, Margin | None]:
@@ -301,7 +305,7 @@ def _figure(c: Content, piece: DecidingMetric, arm: str, scale: figures.Scale) -
         kind = _tone(c, piece.metric, row, guard)
         drawn.append(
             figures.strip(
-                whiskers, scale, kind, typeset(label), region=region, shape=shape, height=18
+                whiskers, scale, kind, typeset(label), region=region, shape=shape, height=14
             )
         )
     return Cell(figure=Markup("").join(drawn))

@@ -81,7 +81,7 @@ def _tables(c: Content) -> Iterable[Block]:
         Column("Value", number=True),
         Column("Lift", number=True),
         Column("Forest plot", figure=True, sorts=False),
-        Column("95% interval", number=True, sorts=False),
+        Column(f"{words.share(c.choices.level)} interval", number=True, sorts=False),
         Column("Adjusted p", number=True, label="adjusted p"),
         Column("Verdict"),
     ]
