@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from scipy import stats
 
 from simulator.cli.audit import audit as command
+from simulator.cli.audit import content
 from simulator.log.metrics import Declared, declared
+from simulator.report import audited
 from simulator.stats import (
     adjustment,
     moments,
@@ -242,6 +244,20 @@ def test_any_level_and_one_sided_tests_are_counted_as_the_report_makes_them(
             )
             assert (read.low[0], read.high[0]) == pytest.approx((lift.low, lift.high))
             assert bool(read.rejected[0]) == (lift.p < rule.alpha)
+
+
+def test_a_report_by_another_rule_than_its_audit_says_so(
+    audit_of_log: audits.Audit, tmp_path: Path
+) -> None:
+    (tmp_path / "audit.json").write_text(json.dumps(content(audit_of_log)), encoding="utf-8")
+    summary = audited.beside(tmp_path)
+    assert summary is not None
+    assert summary.rule == Rule()
+    assert audited.check(summary, Rule()).status == "green"
+    check = audited.check(summary, Rule(0.99, "better"))
+    assert check.status == "amber"
+    for words in ("95%, two-sided", "99%, one-sided", "--level 99% --alternative better"):
+        assert words in check.meaning
 
 
 def test_twins_are_more_powerful_and_cuped_helps(audit_of_log: audits.Audit) -> None:

@@ -156,6 +156,11 @@ def test_the_joint_law_of_independent_tests_is_sidaks(k: int) -> None:
     assert law.threshold(0.05) == pytest.approx(1 - 0.95 ** (1 / k), abs=0.0003)
     p = np.array([0.001, 0.01, 0.05])
     assert law.adjusted(p) == pytest.approx(1 - (1 - p) ** k, abs=0.002)
+    # Where next to no points are: nearly Bonferroni's, and never p itself.
+    tiny = np.array([1e-12, 1e-7, 1e-5])
+    assert law.adjusted(tiny) == pytest.approx(1 - (1 - tiny) ** k, rel=0.01, abs=1e-16)
+    steps = law.adjusted(np.geomspace(1e-6, 0.5, 400))
+    assert (np.diff(steps) >= 0).all()
     alone = JointLaw.of(np.ones((k, k)), 7.0, ["greater"] * k)
     assert alone.adjusted(p) == pytest.approx(p, abs=0.0003)
 
@@ -203,7 +208,7 @@ def test_few_fits_do_not_tell_the_joint_law_of_methods(monkeypatch: pytest.Monke
     """Equal methods, 18 comparisons that go together by .3, and the correlations of 4 fits in place
     of the true ones: called different far more often than in 5%, while Bonferroni holds.
     """
-    monkeypatch.setattr("simulator.stats.joint.POWER_OF_TWO", 10)
+    monkeypatch.setattr("simulator.stats.joint.POWER_OF_TWO", 12)
     random = np.random.default_rng(8)
     k, n_fits, repetitions = 18, 4, 150
     root = np.linalg.cholesky(np.full((k, k), 0.3) + 0.7 * np.eye(k))

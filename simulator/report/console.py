@@ -95,7 +95,8 @@ def _method(content: Content, arm: str) -> Iterator[Block]:
     if rows:
         heads = _columns(content, "methods", "fit")
         yield Table(f"Lifts of the method of {arm}", heads, rows)
-        yield Words("fit: how much of the variance is the luck of training.", note=True)
+        by = " p is Bonferroni's." if content.choices.correction == "dunnett" else ""
+        yield Words(f"fit: how much of the variance is the luck of training.{by}", note=True)
 
 
 def _winners(content: Content) -> Iterator[Block]:

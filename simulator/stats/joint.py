@@ -19,6 +19,9 @@ POWER_OF_TWO = 16
 SINGULAR = 1e-10
 """Share of a variance below which the rest of it is rounding: a contrast that others make up."""
 
+FEW_POINTS = 20
+"""Points below which a share of them has an error of a fifth and more."""
+
 CHUNK = 1 << 12
 
 
@@ -66,9 +69,11 @@ class JointLaw:
 
     def adjusted(self, p: Floats) -> Floats:
         """How often the smallest p of all is at most each of `p`; never below p itself, nor above
-        Bonferroni's, which hold whatever the number of points.
+        Bonferroni's, which hold whatever the number of points. Where too few points are to tell,
+        it is Bonferroni's, which is nearly exact for so small a p.
         """
-        share = np.searchsorted(self.smallest, p, side="right") / len(self.smallest)
+        count = np.searchsorted(self.smallest, p, side="right")
+        share = np.maximum(count, FEW_POINTS) / len(self.smallest)
         return np.asarray(np.clip(share, p, np.minimum(self.comparisons * p, 1.0)))
 
     def threshold(self, alpha: float) -> float:
