@@ -224,25 +224,31 @@ def serving(names: list[str], n_users: int, n_items: int, days: int, interests: 
     )
     for name in names:
         params = EPOCH.get(name, {"training": {"epochs": 1}})
-        policy = make(
-            name,
-            {**params, "quotas": [1] * interests} if name == "recgpt" and interests else params,
-        )
         one_torch_thread()
-        policy.fit(log, source.catalogue, Fitting(1))
-        desk = Desk(name, Channel(name, policy, 60), (), ranker, n_items, 1)
-        for end in (PAST + 1, PAST + days):
-            clock, inner = Clock(), policy.recall
-            clock.watch(policy, "recall", "policy")
-            users.restore({name: column.copy() for name, column in fresh.items()})
-            lived, seconds = run(desk, past.lives.rows(user), PAST, end)
-            object.__setattr__(policy, "recall", inner)
-        n, rest = lived.tape.n_requests, 1 - clock.seconds["policy"] / seconds
-        print(
-            f"  {name:<12} {n / seconds:>9,.0f} requests/s  ({n:,} requests; {rest:.1%} of the time"
-            " outside the policy)"
-        )
+        fit = make(name, params).fit(log, source.catalogue, Fitting(1))
+        ways: dict[str, dict[str, Any]] = {name: {}}
+        if name == "recgpt" and interests:
+            quotas = {"quotas": (1,) * interests}
+            ways = {f"{name} {second}": {**quotas, "second": second} for second in SECONDS}
+        for label, further in ways.items():
+            policy = fit.with_params(**further).restore(fit.state())
+            desk = Desk(name, Channel(name, policy, 60), (), ranker, n_items, 1)
+            for end in (PAST + 1, PAST + days):
+                clock, inner = Clock(), policy.recall
+                clock.watch(policy, "recall", "policy")
+                users.restore({name: column.copy() for name, column in fresh.items()})
+                lived, seconds = run(desk, past.lives.rows(user), PAST, end)
+                object.__setattr__(policy, "recall", inner)
+            n, rest = lived.tape.n_requests, 1 - clock.seconds["policy"] / seconds
+            print(
+                f"  {label:<16} {n / seconds:>9,.0f} requests/s  ({n:,} requests; {rest:.1%} of the"
+                " time outside the policy)",
+                flush=True,
+            )
 
+
+SECONDS = ("argmax", "marginal")
+"""The kinds of RecGPT's second step."""
 
 _SAMPLED = {"kind": "sampled", "negatives": 512}
 _TWO_STAGES: dict[str, Any] = {
@@ -273,7 +279,10 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--tick", type=float, default=86_400, help="simulated seconds")
     parser.add_argument(
-        "--interests", type=int, default=0, help="of recgpt, with equal quotas; 0: its default"
+        "--interests",
+        type=int,
+        default=0,
+        help="of recgpt, with equal quotas, by both kinds of second step; 0: its default",
     )
     parser.add_argument(
         "--policies",

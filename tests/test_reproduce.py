@@ -373,6 +373,31 @@ def test_rows_of_other_papers_stand_below_those_of_a_data_set(tmp_path: Path) ->
     assert [cell.text for cell in beside.rows[0]][:3] == ["BSARec", ".0807", ".0435"]
 
 
+def test_longer_slates_are_served_by_the_same_fit(sequences_folder: Path, tmp_path: Path) -> None:
+    dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
+    plan = ExperimentPlan((dataset,), (SMALL,), PAPER, 2, tmp_path, recall=20)
+    stages: list[str] = []
+    results = plan.run(lambda stage, *_: stages.append(stage))
+    assert sum(stage.endswith("seed 1: fit recgpt: tune") for stage in stages) == 2  # its epochs
+    histories, target = dataset.requests()
+    spec = SMALL.specs(PAPER)["two"]
+    for seed in range(2):
+        folder = Experiment(dataset, SMALL, PAPER, seed).folder(tmp_path)
+        (state,) = folder.glob("models/*/state.npz")
+        policy = make(spec["policy"], spec["params"]).load(state.parent)
+        items = policy.recall(histories, 20, seed).items
+        hit = (items == target[:, None]).any(axis=1)
+        assert values(results.sets["beauty", "two"][seed], "hit_rate@20").tolist() == hit.tolist()
+        assert results.seeds("beauty", "two", "hit_rate@20")[seed] == hit.mean()
+    assert (results.sets["beauty", "one"][0] >= 10).any()
+    rows = {"one": "one", "two": "two"}
+    cells = tables.cells(results, rows, ["beauty"], plan.further_metrics, {}, ["one"])
+    assert [cell.metric for cell in cells] == ["hit_rate@20"] * 2
+    claim = claims.Claim("two steps help", "one", "two")
+    said = claims.answers(results, [dataset], [claim], plan.further_metrics)
+    assert [row.metric for row in said if not row.group] == [*claims.METRICS, "hit_rate@20"]
+
+
 def test_what_tuning_did_stands_beside_every_row_and_claim(sequences_folder: Path) -> None:
     dataset = Dataset("beauty", sequences_folder / "Beauty.txt")
     draw = np.random.default_rng(5)

@@ -122,7 +122,14 @@ def test_the_command_compares_with_one_step_and_names_what_cannot_continue(
     text = (tmp_path / "second-paper.md").read_text()
     for variant in second.VARIANTS:
         assert variant.name in text
-    assert "own, W = 5, c = 0.5 > random, W = 5, c = 0.5" in text
+    assert "own, W = 5, c = 0.5 &gt; random, W = 5, c = 0.5" in text
     plan = ExperimentPlan((dataset,), (FAMILIES["PopRec"],), SOFTMAX, 1, tmp_path)
     with pytest.raises(ReproduceError, match="PopRec cannot say it"):
         second.results(plan, silent, 1)
+
+
+def test_further_slates_are_refused_where_there_is_one_length(dataset: Dataset) -> None:
+    asked = ["reproduce", "second", "--data", str(dataset.path.parent), "--recall", "60"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 2
+    assert "second has one length of slates: leave it out" in " ".join(done.output.split())

@@ -14,6 +14,9 @@ from simulator.cli.say import say
 FURTHER = ("claims", "ahead", "second")
 """What else than the paper's tables and figures: a function of `simulator.reproduce.artefacts`."""
 
+ONE_LENGTH = ("table1", "ahead", "second")
+"""What has no slates, or slates of one length only."""
+
 
 @click.command()
 @click.argument("what", type=click.Choice(["table1", "table2", "table3", "fig4", "fig5", *FURTHER]))
@@ -51,6 +54,11 @@ FURTHER = ("claims", "ahead", "second")
     help="How models are trained.",
 )
 @click.option(
+    "--recall",
+    type=click.IntRange(11, 127),
+    help="Also HR at this length of recall, the set that a ranker is given; by the same fits.",
+)
+@click.option(
     "--workers",
     type=COUNT,
     help="Experiments side by side, one thread each; all cores if left out.",
@@ -66,6 +74,7 @@ def reproduce(
     models: tuple[str, ...],
     seeds: int,
     protocol: str,
+    recall: int | None,
     workers: int | None,
     out: Path,
     quiet: bool,
@@ -86,22 +95,28 @@ def reproduce(
     abtest reproduce table2 --data ../shared/data/s3rec --datasets Beauty --models all
     abtest reproduce table3 --data ../shared/data/s3rec --datasets Beauty,Yelp --protocol softmax
     abtest reproduce fig5 --data ../shared/data/s3rec --datasets Beauty
+    abtest reproduce table2 --data ../shared/data/s3rec --models SASRec,NARM --recall 60
     abtest reproduce claims --data ../shared/data/s3rec --datasets Beauty --seeds 3
     abtest reproduce second --data ../shared/data/s3rec --datasets Beauty --seeds 3
     """
     from simulator.page.terminal import show
     from simulator.reproduce import artefacts
-    from simulator.reproduce.experiment import ExperimentPlan, find
+    from simulator.reproduce.experiment import ExperimentPlan, ReproduceError, find
     from simulator.reproduce.systems import PROTOCOLS
     from simulator.run.executors import cores
     from simulator.run.progress import board
 
     with failures("interrupted; finished experiments are kept: repeat the command to go on"):
+        if recall is not None and what in ONE_LENGTH:
+            rule = (
+                f"--recall belongs to tables, figures and claims; {what} has one length of slates"
+            )
+            raise ReproduceError(f"{rule}: leave it out")
         found = find(data, _split(datasets))
         if what == "table1":
             show(artefacts.table1(found))
             return
-        plan = ExperimentPlan(tuple(found), (), PROTOCOLS[protocol], seeds, out)
+        plan = ExperimentPlan(tuple(found), (), PROTOCOLS[protocol], seeds, out, recall=recall or 0)
         with board(quiet=quiet) as progress:
             if what in FURTHER:
                 make = getattr(artefacts, what)

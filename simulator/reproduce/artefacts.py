@@ -155,9 +155,8 @@ def make(
     asked = families(rows)
     results = replace(plan, families=asked).run(progress, workers)
     names = [dataset.name for dataset in plan.datasets]
-    cells = tables.cells(
-        results, rows, names, artefact.metrics, artefact.published, artefact.baselines
-    )
+    metrics = (*artefact.metrics, *plan.further_metrics)
+    cells = tables.cells(results, rows, names, metrics, artefact.published, artefact.baselines)
     protocol, out = printed(plan.protocol, asked), plan.out
     sections = tables.sections(cells)
     plots = curves.figures(cells, artefact.axis) if artefact.axis else []
@@ -173,7 +172,7 @@ def make(
     shown = tables.document(artefact.name, sections, protocol, about)
     files = tables.write(artefact.name, [asdict(cell) for cell in cells], shown, protocol, out)
     if plots:
-        svg = curves.figure(plots, len(artefact.metrics))
+        svg = curves.figure(plots, len(metrics))
         files.append(write_text(out / f"{artefact.name}-{protocol.name}.svg", svg))
     return shown, files
 
@@ -190,7 +189,9 @@ def claims(
     plan = replace(plan, families=families(chosen(systems, models)))
     return _write(
         "claims",
-        answered.answers(plan.run(progress, workers), plan.datasets, answered.CLAIMS),
+        answered.answers(
+            plan.run(progress, workers), plan.datasets, answered.CLAIMS, plan.further_metrics
+        ),
         plan,
     )
 

@@ -200,8 +200,15 @@ def _quarters(values: npt.NDArray[np.int64], unit: str) -> Groups:
     return quarters
 
 
-def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Claim]) -> list[Answer]:
-    """Every claim whose two systems were run, for all users and then by group."""
+def answers(
+    results: Results,
+    datasets: Sequence[Dataset],
+    claims: Sequence[Claim],
+    further: Sequence[str] = (),
+) -> list[Answer]:
+    """Every claim whose two systems were run, by METRICS and `further` ones, for all users and then
+    by group.
+    """
     every: list[Answer] = []
     for dataset in datasets:
         everyone, parts = [], []
@@ -213,7 +220,7 @@ def answers(results: Results, datasets: Sequence[Dataset], claims: Sequence[Clai
             n_seeds = min(len(results.places[key]) for key in pair)
             tuned = [results.n_tuned(*key) for key in pair]
             fits = Fits(n_seeds, worse_tuned=tuned[0], better_tuned=tuned[1])
-            for metric in METRICS:
+            for metric in (*METRICS, *further):
                 control, treatment = (results.users(*key, metric) for key in pair)
                 moments = paired(control, treatment)
                 means = (results.seeds(*key, metric) for key in pair)

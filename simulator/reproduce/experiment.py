@@ -195,6 +195,8 @@ class Experiment:
         protocol: of the training.
         seed: of the fit.
         ahead: how many clicks at each user's end are held out, and to be found by one slate.
+        slate: items that are recalled and shown. Longer slates than those of the tables are served
+            by the fit that the tables have.
     """
 
     dataset: Dataset
@@ -202,6 +204,7 @@ class Experiment:
     protocol: Protocol
     seed: int
     ahead: int = 1
+    slate: int = DEPTH
 
     def scenario(self) -> dict[str, Any]:
         """The scenario, as it could stand in a YAML file."""
@@ -220,8 +223,8 @@ class Experiment:
             "users": {"kind": "held_out", **({"clicks": self.ahead} if several else {})},
             "days": 1,
             "serving": {
-                "slate": DEPTH,
-                "recall": DEPTH,
+                "slate": self.slate,
+                "recall": self.slate,
                 "history": min(longest, READ),
                 "seen": longest,
                 "ranking": {"kind": "recall"},
@@ -235,13 +238,23 @@ class Experiment:
     def foundation(self) -> Experiment | None:
         """The experiment whose fit this one starts from."""
         if self.family.foundation:
-            return replace(self, family=FAMILIES[self.family.foundation])
+            return replace(self, family=FAMILIES[self.family.foundation], slate=DEPTH)
         return None
+
+    @property
+    def fitted(self) -> Experiment | None:
+        """The experiment whose fit this one serves; None where it fits itself."""
+        return None if self.slate == DEPTH else replace(self, slate=DEPTH)
+
+    @property
+    def before(self) -> tuple[Experiment, ...]:
+        """What has to be finished before this one."""
+        return tuple(each for each in (self.foundation, self.fitted) if each is not None)
 
     @property
     def depth(self) -> int:
         """How many experiments have to be finished before this one, one after another."""
-        return 0 if self.foundation is None else 1 + self.foundation.depth
+        return max((1 + each.depth for each in self.before), default=0)
 
     @cached_property
     def key(self) -> str:
@@ -287,12 +300,14 @@ class Experiment:
         """
         folder = self.folder(out)
         if not (folder / FINISHED).is_file():
-            start = None
+            start = fits = None
             if self.foundation is not None:
                 start = next(
                     self.foundation.finish(out, progress).glob("models/*/policy.json")
                 ).parent
-            self._run(folder, start, progress)
+            if self.fitted is not None:
+                fits = self.fitted.finish(out, progress) / "models"
+            self._run(folder, start, fits, progress)
         return folder
 
     def places(self, out: Path, progress: Progress) -> dict[str, npt.NDArray[np.int8]]:
@@ -319,7 +334,7 @@ class Experiment:
         epochs = load_arrays(file).get(TUNED)
         return None if epochs is None else tuple(epochs.tolist())
 
-    def _run(self, folder: Path, start: Path | None, progress: Progress) -> None:
+    def _run(self, folder: Path, start: Path | None, fits: Path | None, progress: Progress) -> None:
         from simulator.run.pipeline import simulate
         from simulator.scenario.model import Scenario
 
@@ -336,7 +351,7 @@ class Experiment:
                 spent.keep()
             progress(f"{prefix}: {stage}", done, total, figures)
 
-        simulate(scenario, folder, resume=True, progress=named)
+        simulate(scenario, folder, resume=True, progress=named, fits=fits)
         write_text(folder / FINISHED, spent.text())
         spent.file.unlink(missing_ok=True)
 
@@ -412,6 +427,7 @@ class ExperimentPlan:
         seeds: 0..seeds-1; deterministic families run once.
         out: folder of runs and results.
         ahead: clicks held out of each user.
+        recall: length of further slates, for HR at that length; 0: none.
     """
 
     datasets: tuple[Dataset, ...]
@@ -420,6 +436,7 @@ class ExperimentPlan:
     seeds: int
     out: Path
     ahead: int = 1
+    recall: int = 0
 
     def experiments(self) -> Iterator[Experiment]:
         """All of them, seed after seed, so that a first answer for every row comes early."""
@@ -428,6 +445,15 @@ class ExperimentPlan:
                 for family in self.families:
                     if seed == 0 or not family.deterministic:
                         yield Experiment(dataset, family, self.protocol, seed, self.ahead)
+
+    @property
+    def further_metrics(self) -> tuple[str, ...]:
+        """The metric of the further slates, if there are any."""
+        return (f"hit_rate@{self.recall}",) if self.recall else ()
+
+    def longer(self, experiment: Experiment) -> Experiment | None:
+        """The same with the further slates, if there are any."""
+        return replace(experiment, slate=self.recall) if self.recall else None
 
     def finish(self, progress: Progress, workers: int = 1) -> list[Experiment]:
         """Run what is not finished, `workers` experiments side by side.
@@ -441,8 +467,11 @@ class ExperimentPlan:
         todo = list(self.experiments())
         for experiment in todo:
             experiment.check()
+        longer = [each for each in map(self.longer, todo) if each is not None]
         needed = {
-            experiment.folder(self.out): experiment for each in todo for experiment in _line(each)
+            experiment.folder(self.out): experiment
+            for each in (*todo, *longer)
+            for experiment in _line(each)
         }
         finished = 0
 
@@ -469,6 +498,7 @@ class ExperimentPlan:
         """Run what is not finished, as `finish`; returns where the held-out items stood."""
         places: dict[tuple[str, str], list[npt.NDArray[np.int8]]] = {}
         tuned: dict[tuple[str, str], list[bool]] = {}
+        sets: dict[tuple[str, str], list[npt.NDArray[np.int8]]] = {}
         for experiment in self.finish(progress, workers):
             epochs = experiment.tuned(self.out)
             for system, found in experiment.places(self.out, progress).items():
@@ -476,14 +506,16 @@ class ExperimentPlan:
                 places.setdefault(key, []).append(found)
                 if epochs is not None:
                     tuned.setdefault(key, []).append(epochs != (0,))
-        return Results(places, tuned)
+            longer = self.longer(experiment)
+            if longer is not None:
+                for system, found in longer.places(self.out, progress).items():
+                    sets.setdefault((experiment.dataset.name, system), []).append(found)
+        return Results(places, tuned, sets)
 
 
 def _line(experiment: Experiment) -> list[Experiment]:
-    """The experiment and those that it starts from, the first one first."""
-    if experiment.foundation is not None:
-        return [*_line(experiment.foundation), experiment]
-    return [experiment]
+    """The experiment and what has to be finished before it, the first one first."""
+    return [*(each for before in experiment.before for each in _line(before)), experiment]
 
 
 @dataclass(frozen=True)
@@ -505,10 +537,12 @@ class Results:
         places: `[users]` for each seed.
         tuned: whether tuning found better weights than its start, for each seed; only of systems
             that are tuned.
+        sets: the places in further, longer slates.
     """
 
     places: Mapping[tuple[str, str], list[npt.NDArray[np.int8]]]
     tuned: Mapping[tuple[str, str], list[bool]] = field(default_factory=dict)
+    sets: Mapping[tuple[str, str], list[npt.NDArray[np.int8]]] = field(default_factory=dict)
 
     def n_tuned(self, dataset: str, system: str) -> int | None:
         """In how many seeds tuning moved a system; None for one that is not tuned."""
@@ -517,10 +551,14 @@ class Results:
 
     def seeds(self, dataset: str, system: str, metric: str) -> Floats:
         """Mean over users for each seed."""
-        return np.array([values(place, metric).mean() for place in self.places[dataset, system]])
+        return np.array([one.mean() for one in self._values(dataset, system, metric)])
 
     def users(self, dataset: str, system: str, metric: str) -> Floats:
         """Mean over seeds for each user."""
-        return np.asarray(
-            np.mean([values(place, metric) for place in self.places[dataset, system]], axis=0)
-        )
+        return np.asarray(np.mean(self._values(dataset, system, metric), axis=0))
+
+    def _values(self, dataset: str, system: str, metric: str) -> list[Floats]:
+        """Of each seed, from slates that are as long as the metric asks for."""
+        is_longer = int(metric.partition("@")[2]) > DEPTH
+        places = self.sets if is_longer else self.places
+        return [values(place, metric) for place in places[dataset, system]]
