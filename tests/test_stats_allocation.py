@@ -226,6 +226,12 @@ def test_costs_are_measured_by_the_run_or_given() -> None:
     assert costs(days, runtime, user_day_seconds=0.1) == Costs(fit=6.0, user=0.4)
     assert costs(days, None) is None
     assert costs(days, None, 1.0, 0.1) == Costs(fit=1.0, user=0.4)
+    crossed = replace(days, fit_of_user=None, lives=(days,) * 5)
+    assert costs(crossed, runtime) == Costs(fit=6.0, user=2.0 / 5)
+    once = replace(crossed, fitted_once=frozenset({"a"}))
+    of_once = costs(once, runtime)
+    assert of_once is not None
+    assert of_once.user == pytest.approx(2.0 / 3)  # one life and five: three for each arm
     with pytest.raises(PowerError, match="seconds of a fit must be a number above 0"):
         Costs(0.0, 1.0)
 

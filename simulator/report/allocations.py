@@ -46,7 +46,9 @@ def costs(
     """
     measured = runtime or {}
     n_fits = max(days.fits)
-    lives = n_fits if days.lives else 1
+    # Where users live with every fit, an arm whose fits are all one is lived once.
+    often = [n_fits if days.lives and arm not in days.fitted_once else 1 for arm in days.arms]
+    lives = sum(often) / len(often)
     if fit_seconds is None and FIT in measured:
         fit_seconds = measured[FIT] / n_fits
     if user_day_seconds is None and SIMULATE in measured:
