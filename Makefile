@@ -43,7 +43,7 @@ mutants: $(STAMP) .venv-mutants/.installed
 	touch $@
 
 # Other packages that some tests compare with, each in an environment of its own because they need older libraries.
-peers: .venv-recbole/.installed .venv-obp/.installed .venv-mlflow/.installed .venv-recommenders/.installed
+peers: .venv-recbole/.installed .venv-obp/.installed .venv-mlflow/.installed .venv-recommenders/.installed .venv-ray/.installed
 
 .venv-recbole/.installed:
 	$(PYTHON) -m venv .venv-recbole
@@ -68,6 +68,11 @@ peers: .venv-recbole/.installed .venv-obp/.installed .venv-mlflow/.installed .ve
 .venv-mlflow/.installed: constraints.txt
 	$(PYTHON) -m venv .venv-mlflow
 	.venv-mlflow/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt mlflow-skinny==3.17.2
+	touch $@
+
+.venv-ray/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m $(PIP) -c constraints.txt ray==2.60.0
 	touch $@
 
 # requirements.lock has the digests of the files of the versions in constraints.txt; torch is apart, for the reason at its head.

@@ -272,6 +272,11 @@ class Policy(Params, ABC):
     a scenario asks for.
     """
 
+    trains_on_device: ClassVar[bool] = False
+    """Whether `fit` computes on `fitting.device`. On a cluster with GPUs such a fit is given one,
+    and any other sees none.
+    """
+
     on_examples: ClassVar[Mapping[str, Any]] = {}
     """Hyper-parameters that the learning checks change: defaults may be meant for far more data
     than `policies.examples`.
@@ -284,6 +289,11 @@ class Policy(Params, ABC):
         """
         parts = self.parts()
         return any(part.is_seeded for part in parts) if parts else self.draws_in_fit
+
+    @property
+    def uses_device(self) -> bool:
+        """Whether its fit computes on `fitting.device`, or that of a policy it consists of."""
+        return self.trains_on_device or any(part.uses_device for part in self.parts())
 
     @abstractmethod
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:

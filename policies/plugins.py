@@ -123,6 +123,15 @@ class Registry(Generic[T]):
                 raise self.error(f"plug-in file {file} has no class {class_name!r}; {advice}")
         return name
 
+    def file_of(self, name: str, folder: Path | None = None) -> Path | None:
+        """The plug-in file that a name leads to, as it is looked up; None of any other name.
+
+        Raises:
+            PluginError: there is no such file.
+        """
+        module = name.rpartition(":")[0]
+        return self._find_file(module, folder) if module.endswith(".py") else None
+
     def is_built_in(self, name: str) -> bool:
         """Whether one comes with abtest itself, by its name or by its `module:Class`: to import it
         runs nobody else's code.
@@ -151,7 +160,7 @@ class Registry(Generic[T]):
         """
         target = self.locate(name, folder)
         module_name, _, class_name = target.rpartition(":")
-        file = self._find_file(module_name, folder) if module_name.endswith(".py") else None
+        file = self.file_of(target, folder)
         with calling(name, f"importing {module_name!r}", fault=self.fault):
             module = importlib.import_module(module_name) if file is None else _load_file(file)
         found = getattr(module, class_name, None)

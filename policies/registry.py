@@ -6,7 +6,16 @@ from policies.base import Policy
 from policies.calls import CallError, PolicyError
 from policies.plugins import Entry, Registry
 
-__all__ = ["Entry", "PolicyError", "available", "is_built_in", "locate", "make", "resolve"]
+__all__ = [
+    "Entry",
+    "PolicyError",
+    "available",
+    "file_of",
+    "is_built_in",
+    "locate",
+    "make",
+    "resolve",
+]
 
 POLICIES: Registry[Policy] = Registry(
     group="abtest.policies",
@@ -21,5 +30,6 @@ POLICIES: Registry[Policy] = Registry(
 available = POLICIES.available
 locate = POLICIES.locate
 is_built_in = POLICIES.is_built_in
+file_of = POLICIES.file_of
 resolve = POLICIES.resolve
 make = POLICIES.make

@@ -56,6 +56,19 @@ def sources(plugin: Traced) -> dict[str, str]:
     return dict(sorted(digests.items()))
 
 
+def carried(plugin: Traced) -> list[Path]:
+    """The files behind a policy or a user model that another machine may lack: plug-in files, with
+    the modules beside them that they import, and its `files` with a relative path. Packages are
+    installed there; an absolute path leads to the same file everywhere.
+    """
+    files = [file for file in plugin.files() if file.is_file() and not file.is_absolute()]
+    for kind in type(plugin).__mro__:
+        files += _plug_in(kind.__module__)[1]
+    for part in plugin.parts():
+        files += carried(part)
+    return sorted(set(files))
+
+
 @cache
 def package(name: str) -> str:
     """One digest of all source files of one of abtest's own packages."""
@@ -76,24 +89,44 @@ def digest(file: Path) -> str:
 
 def _of_module(module: str) -> dict[str, str]:
     """Digests by name of the files behind a module; {} for those of abtest and of Python."""
-    top = module.partition(".")[0]
-    if top in OWN or top in sys.stdlib_module_names:
+    file = _file_of(module)
+    if file is None:
         return {}
-    loaded = sys.modules.get(top)
-    origin = getattr(loaded, "__file__", None)
-    if origin is None:
-        return {}
-    file = Path(origin)
-    for distribution in _distributions().get(top, ()):
-        record = metadata.distribution(distribution).read_text("RECORD")
-        if record is not None:
-            version = metadata.version(distribution)
-            return {f"{distribution} {version}": hashlib.sha256(record.encode()).hexdigest()[:32]}
+    for distribution, record in _records(module):
+        version = metadata.version(distribution)
+        return {f"{distribution} {version}": hashlib.sha256(record.encode()).hexdigest()[:32]}
     if file.name == "__init__.py":
         root, files = file.parent.parent, _code_in(file.parent)
     else:
-        root, files = file.parent, sorted(_with_imports(file))
+        root, files = _plug_in(module)
     return {str(source.relative_to(root)): digest(source) for source in files}
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of the top package of a module; None for those of abtest and of Python."""
+    top = module.partition(".")[0]
+    if top in OWN or top in sys.stdlib_module_names:
+        return None
+    origin = getattr(sys.modules.get(top), "__file__", None)
+    return None if origin is None else Path(origin)
+
+
+def _records(module: str) -> Iterator[tuple[str, str]]:
+    """The installed distributions that a module is of, and their RECORD."""
+    for distribution in _distributions().get(module.partition(".")[0], ()):
+        record = metadata.distribution(distribution).read_text("RECORD")
+        if record is not None:
+            yield distribution, record
+
+
+def _plug_in(module: str) -> tuple[Path, list[Path]]:
+    """The folder of a module that is one file of nobody's package, and the files in it that count:
+    its own, and the modules beside it that it imports; none for any other module.
+    """
+    file = _file_of(module)
+    if file is None or file.name == "__init__.py" or any(_records(module)):
+        return Path(), []
+    return file.parent, sorted(_with_imports(file))
 
 
 def _code_in(folder: Path) -> list[Path]:

@@ -107,6 +107,7 @@ class NetworkPolicy(Policy, ABC):
     search: Search = field(default_factory=Search)
 
     serving_fields: ClassVar[frozenset[str]] = frozenset({"search"})
+    trains_on_device: ClassVar[bool] = True
 
     def at_least(self, least: int, *names: str) -> None:
         """Check hyper-parameters.

@@ -215,15 +215,6 @@ def test_a_worker_does_not_outlive_a_killed_main_process(tmp_path):
     pytest.fail("the worker is still alive")
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_ray_runs_the_same_tasks():
-    pytest.importorskip("ray")
-    found, news = collect("ray", [Square(2), Square(13)])
-    assert found[0] == 4
-    assert str(found[1]) == "thirteen"
-    assert len(news) == 2
-
-
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(WorkerError, match=r"abtest\[ray\]"), executor("ray", lambda *news: None, 1):

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import socket
 from collections import Counter
@@ -219,7 +220,7 @@ class Workspace:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            holder, *_ = os.pread(handle, 200, 0).decode(errors="replace").splitlines() or [""]
             rule = f"is in use by {holder or 'another process'}; wait for it"
             raise RunError(f"{self.root} {rule}, or give --out another folder") from error
         except OSError as error:
@@ -227,7 +228,9 @@ class Workspace:
             raise RunError(f"{self.root} cannot be locked ({reason(error)}); {advice}") from error
         with writing(self.root / LOCK):
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            holder = f"process {os.getpid()} on {socket.gethostname()}"
+            os.pwrite(handle, f"{holder}\n{secrets.token_hex(16)}\n".encode(), 0)
+            os.fsync(handle)  # so that other machines see it
 
     def _claimed(self) -> Path | None:
         """The claim, where there is one."""
@@ -305,6 +308,15 @@ class Workspace:
                     shutil.copytree(fit, staging, ignore=shutil.ignore_patterns("checkpoints"))
                 adopt(staging, here, last="state.npz")
 
+    def holder(self) -> str:
+        """Who holds the folder, with a token that no other folder and no other holder has.
+
+        Raises:
+            FileError: nobody has ever held it.
+        """
+        with reading(self.root / LOCK):
+            return (self.root / LOCK).read_text(encoding="utf-8")
+
     def notices(self) -> Counter[Notice]:
         """What was noticed of the policies so far."""
         if self.finished:
@@ -318,6 +330,7 @@ class Workspace:
         disk.
         """
         keep(self.root, self.notices())
+        self.ledger.settle()  # of attempts at a task that died, while others did it
         with writing(self.root):
             self.ledger.flush()
             write_text(self.root / CLAIM, (self.work / CLAIM).read_text(encoding="utf-8"))

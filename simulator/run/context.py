@@ -34,6 +34,8 @@ from simulator.log.kinds import FEEDBACK
 from simulator.log.metadata import FIT, FITTED_ONCE, HISTORY, Metadata, Propensity, arm_names
 from simulator.log.schema import schema
 from simulator.log.workspace import OF_A_DAY, Lane, Workspace, load_catalogue, open_log, versions
+from simulator.run.base import Needs
+from simulator.scenario.memory import of_process
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import PolicySpec
 from simulator.scenario.populations import behind
@@ -51,13 +53,25 @@ class Job:
 
     Attributes:
         root: the run's folder.
-        folder: where the scenario lies (plug-in files and data are looked up there).
+        folder: where the scenario lies (plug-in files and data are looked up there), relative to
+            the working directory: machines that lack it have a copy of what is needed.
         scenario: as JSON of `Scenario.resolved()`.
     """
 
     root: str
     folder: str
     scenario: str
+
+
+class OfRun:
+    """A task of a run, which computes in a process of it."""
+
+    job: Job
+
+    @property
+    def needs(self) -> Needs:
+        """As a process of the run."""
+        return context(self.job).needs
 
 
 def fit_numbers(number: int) -> Sequence[int | None]:
@@ -122,6 +136,16 @@ class Context:
         history = self.source.history
         assert history is not None
         return history.sequences(HISTORY, before=0)
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What a process of the run needs: tasks follow one another in it, and what one has read
+        stays for the next.
+        """
+        history = None if self.scenario.data.source == "synthetic" else self.source.history
+        catalogue = self.catalogue
+        logged = 0 if history is None else history.n_rows
+        return Needs(of_process(self.scenario, catalogue.n_users, catalogue.n_items, logged))
 
     def forget(self) -> None:
         """Read everything anew when it is next asked for: a policy may have written into what is in

@@ -1,39 +1,25 @@
-"""Where tasks run: in this process, in worker processes, or on Ray. What a task does is not known
-here.
+"""Where tasks run: in this process, in worker processes, or on Ray (`simulator.run.cluster`). What
+a task does is not known here.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal
 
 from policies.base import Progress
+from simulator.run.base import THREADS, Done, Executor, Task, WorkerError
+from simulator.run.cluster import Cluster
 from simulator.run.progress import compiling
+from simulator.run.worker import releasing
 
-Task = Callable[[Progress], Any]
-"""Something picklable that is called with a progress callback; as text it says what it does
-("fitting policy 'itemknn'").
-"""
-
-Done = Callable[[int, Any], None]
-"""Called in the main process with (index of the task, its result or the exception it raised), in
-order of completion.
-"""
-
-
-class Executor(Protocol):
-    """Runs tasks that do not depend on one another."""
-
-    def run(self, tasks: Sequence[Task], done: Done) -> None:
-        """Run all tasks; `done` is called once for each. What `done` raises ends the run: tasks
-        under way are abandoned.
-        """
+__all__ = ["Executor", "Processes", "Serial", "WorkerError", "cores", "executor", "spawning"]
 
 
 class Serial:
@@ -50,6 +36,12 @@ class Serial:
                 done(i, error)
             else:
                 done(i, result)
+
+    def here(self, tasks: Sequence[Task], done: Done) -> None:
+        self.run(tasks, done)
+
+    def prepare(self, files: Sequence[Path], look: Task) -> None:
+        """Nothing: there is one machine, and all is there."""
 
 
 class Processes:
@@ -114,6 +106,12 @@ class Processes:
                 self._news.put(None)
                 self._start()
 
+    def here(self, tasks: Sequence[Task], done: Done) -> None:
+        self.run(tasks, done)
+
+    def prepare(self, files: Sequence[Path], look: Task) -> None:
+        """Nothing: there is one machine, and all is there."""
+
     def _fallen(
         self, workers: Sequence[Any], waiting: Mapping[int, Task]
     ) -> tuple[int, WorkerError]:
@@ -172,10 +170,6 @@ def _ended(code: int) -> str:
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     return f"ended itself with exit code {code}"
-
-
-class WorkerError(ValueError):
-    """A worker process that died."""
 
 
 def _death(how: str) -> WorkerError:
@@ -238,8 +232,11 @@ def executor(
         yield Serial(progress)
         return
     if kind == "ray":
-        with _ray(progress) as cluster:
+        cluster = Cluster(progress, lambda: executor("processes", progress, 1))
+        try:
             yield cluster
+        finally:
+            cluster.close()
         return
     pool = Processes(progress, max(workers, 1))
     try:
@@ -249,63 +246,6 @@ def executor(
         raise
     pool.close(kill=False)
 
-
-class Cluster:
-    """Tasks on Ray, one core each; all nodes must see the run's folder under the same path.
-    Progress is told task by task.
-    """
-
-    def __init__(self, ray: Any, progress: Progress) -> None:
-        self._ray, self._progress = ray, progress
-        self._remote = ray.remote(num_cpus=1, max_retries=0)(_outcome)
-
-    def run(self, tasks: Sequence[Task], done: Done) -> None:
-        waiting = {self._remote.remote(task): i for i, task in enumerate(tasks)}
-        finished = 0
-        while waiting:
-            ready, _ = self._ray.wait(list(waiting), num_returns=1)
-            for one in ready:
-                i = waiting.pop(one)
-                finished += 1
-                self._progress(type(tasks[i]).__name__.lower(), finished, len(tasks), {})
-                done(i, self._ray.get(one))
-
-
-def _outcome(task: Task) -> Any:
-    """A task's result or the exception it raised (Ray would wrap it in one of its own)."""
-    try:
-        return task(lambda stage, done, total, figures: None)
-    except Exception as error:
-        return error
-
-
-@contextmanager
-def _ray(progress: Progress) -> Iterator[Cluster]:
-    """The cluster that RAY_ADDRESS names, else one on this machine, as long as the run lasts."""
-    try:
-        import ray
-    except ImportError as error:
-        raise WorkerError(
-            "engine.executor is ray, but Ray is not installed: pip install 'abtest[ray]'"
-        ) from error
-    started = not ray.is_initialized()
-    if started:
-        threads = dict.fromkeys(_THREADS, "1")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
-        ray.init(
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            runtime_env={"env_vars": threads},
-        )
-    try:
-        yield Cluster(ray, progress)
-    finally:
-        if started:
-            ray.shutdown()
-
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 _news: Any = None
 _note: _Note | None = None
@@ -350,27 +290,8 @@ def _work(i: int, task: Task) -> Any:
     def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         _news.put((stage, done, total, dict(figures)))
 
-    try:
-        with compiling(progress):
-            return task(progress)
-    finally:
-        _release()
-
-
-def _release() -> None:
-    """Give freed memory back to the system: a worker's next task may need little, and its neighbour
-    much.
-    """
-    import ctypes
-    import gc
-
-    gc.collect()
-    arrow = sys.modules.get("pyarrow")
-    if arrow is not None:
-        arrow.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    with releasing(), compiling(progress):
+        return task(progress)
 
 
 @contextmanager
@@ -386,7 +307,7 @@ def spawning(threads: int | None = None) -> Iterator[None]:
     """
     changes = {"PYTHONSAFEPATH": "1"}
     if threads is not None:
-        changes |= dict.fromkeys(_THREADS, str(threads))
+        changes |= dict.fromkeys(THREADS, str(threads))
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

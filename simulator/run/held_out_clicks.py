@@ -29,7 +29,7 @@ from simulator.engine.lives import Engine, ShardLives, Span
 from simulator.log.files import load_arrays, save_arrays
 from simulator.log.fit_values import FitValues
 from simulator.log.workspace import Workspace, file_name
-from simulator.run.context import Context, Job, context
+from simulator.run.context import Context, Job, OfRun, context
 from simulator.run.tasks import lives_at_start
 from simulator.scenario.parts import PolicySpec
 from simulator.serving.desk import Channel, Desk
@@ -69,7 +69,7 @@ class LearnedArms:
 
 
 @dataclass(frozen=True)
-class RandomLives:
+class RandomLives(OfRun):
     """Let some users live among random slates, and keep what they have seen before and their first
     clicks.
     """
@@ -128,7 +128,7 @@ def _first_clicks(
 
 
 @dataclass(frozen=True)
-class Find:
+class Find(OfRun):
     """What the candidates of one policy hold of the first clicks among random slates.
 
     Attributes:

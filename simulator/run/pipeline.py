@@ -27,7 +27,7 @@ from simulator.log.files import FileError, write_text
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import Notice
 from simulator.log.workspace import Lane, RunError, Workspace, save_catalogue
-from simulator.run import executors, held_out_clicks, tasks
+from simulator.run import executors, held_out_clicks, machines, tasks
 from simulator.run.context import Job, context, fit_numbers
 from simulator.scenario import memory
 from simulator.scenario.model import Scenario
@@ -179,7 +179,7 @@ def _draws(
         return
     whole = json.dumps(scenario.resolved())
     pieces = [
-        DrawnWorld(whole, name, str(out.resolve()), str(folder.resolve()), resume, keep_going)
+        DrawnWorld(whole, name, str(out.resolve()), os.path.relpath(folder), resume, keep_going)
         for name in names
     ]
     finished = 0
@@ -194,6 +194,8 @@ def _draws(
 
     progress("drawn worlds", 0, len(names), {})
     with executors.executor(scenario.engine.executor, silent, len(pieces)) as executor:
+        behind = check(scenario, folder, executor)
+        _prepare(executor, scenario, folder, Workspace(out), behind)
         executor.run(pieces, done)
 
 
@@ -274,7 +276,8 @@ def _simulate(
     with executors.executor(
         scenario.engine.executor, progress, max(scenario.engine.shards, 1) * len(scenario.arms)
     ) as executor:
-        files = {**_own(), **check(scenario, folder, executor), **_data(scenario, folder)}
+        behind = check(scenario, folder, executor)
+        files = {**_own(), **behind.digests, **_data(scenario, folder)}
         held.enter_context(workspace.held())
         claimed = {**scenario.identity(), "control": scenario.control}
         workspace.claim(claimed, files, resume=resume)
@@ -282,6 +285,7 @@ def _simulate(
         if fits is not None:
             workspace.borrow(fits)
         if not workspace.finished:
+            _prepare(executor, scenario, folder, workspace, behind)
             _Run(scenario, folder, workspace, executor, outcome, keep_going).all()
             workspace.finish()
     outcome.notices = workspace.notices()
@@ -290,7 +294,7 @@ def _simulate(
 
 def check(
     scenario: Scenario, folder: Path, executor: Executor, *, strangers: bool = True
-) -> dict[str, str]:
+) -> tasks.Behind:
     """What a scenario needs from outside itself, before anything is written: its data, and every
     policy and user model made once in a worker.
 
@@ -302,27 +306,47 @@ def check(
             only looked up.
 
     Returns:
-        Digest by name of the files behind the policies and user models that were made.
+        The files behind the policies and user models that were made.
 
     Raises:
         ScenarioError: what is wrong, with file, line and key path.
     """
     wrong: list[tuple[Keys, str]] = list(_missing_data(scenario, folder))
-    behind: dict[str, str] = {}
+    behind = tasks.Behind()
 
     def done(_: int, result: Any) -> None:
-        broken, digests = _checked(result)
+        broken, of_them = _checked(result)
         wrong.extend(broken)
-        behind.update(digests)
+        behind.update(of_them)
 
     pieces: list[Any] = [tasks.CheckPolicies(str(folder), tuple(scenario.policies()), strangers)]
     models = tuple(scenario.user_models())
     if models:
         pieces.append(tasks.CheckUserModels(str(folder), models, strangers))
-    executor.run(pieces, done)
+    executor.here(pieces, done)
     if wrong:
         raise ScenarioError("\n".join(f"{scenario.where(keys)}: {text}" for keys, text in wrong))
     return behind
+
+
+def _prepare(
+    executor: Executor,
+    scenario: Scenario,
+    folder: Path,
+    workspace: Workspace,
+    behind: tasks.Behind,
+) -> None:
+    """Let every machine have the files behind the policies, and look whether it sees the run's
+    folder, which is held.
+    """
+    look = machines.LookAround(
+        str(workspace.root.resolve()),
+        workspace.holder(),
+        os.path.relpath(folder),
+        json.dumps(scenario.resolved()),
+        tuple(sorted(behind.digests.items())),
+    )
+    executor.prepare([folder, *sorted(behind.files)], look)
 
 
 def _own() -> dict[str, str]:
@@ -394,7 +418,7 @@ class _Run:
         self.outcome, self.keep_going = outcome, keep_going
         self.job = Job(
             str(workspace.root.resolve()),
-            str(folder.resolve()),
+            os.path.relpath(folder),
             json.dumps(scenario.resolved()),
         )
 
@@ -520,12 +544,13 @@ class _Run:
         self, wanted: Sequence[tuple[tasks.Fit, str | None]]
     ) -> tuple[list[tasks.Fit], list[list[str | None]]]:
         """The fits that differ, and the arms that each is for: equal names are equal fits."""
-        names: list[str] = []
+        named: list[tuple[str, bool]] = []
         asked = tasks.FitNames(self.job, tuple(piece for piece, _ in wanted))
-        self.executor.run([asked], lambda _, result: names.extend(_checked(result)))
+        self.executor.run([asked], lambda _, result: named.extend(_checked(result)))
         distinct: dict[str, tuple[tasks.Fit, list[str | None]]] = {}
-        for name, (piece, arm) in zip(names, wanted, strict=True):
-            distinct.setdefault(name, (piece, []))[1].append(arm)
+        for (name, uses_device), (piece, arm) in zip(named, wanted, strict=True):
+            fit = replace(piece, uses_device=uses_device)
+            distinct.setdefault(name, (fit, []))[1].append(arm)
         return [piece for piece, _ in distinct.values()], [arms for _, arms in distinct.values()]
 
     def _simulate(self, lanes: Sequence[Lane], days: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from policies.base import Fitting, IntArray, Progress, Sequences, Updatable
 from policies.calls import CallError, Calls, Limit
 from policies.device import device
 from policies.explore import Explore
-from policies.registry import PolicyError, is_built_in, locate, make
-from policies.sources import sources
+from policies.registry import PolicyError, file_of, is_built_in, locate, make
+from policies.sources import Traced, carried, sources
 from policies.staging import staging_of
 from policies.time import DAY
 from simulator.config.document import Keys
@@ -43,9 +43,11 @@ from simulator.log.metadata import HISTORY
 from simulator.log.notices import FILE, as_text, keep, kept, of_warnings
 from simulator.log.schema import schema
 from simulator.log.workspace import Lane, open_log
+from simulator.run.base import Needs
 from simulator.run.context import (
     Context,
     Job,
+    OfRun,
     RefitDays,
     context,
     one_torch_thread,
@@ -62,7 +64,7 @@ from simulator.users.plugins import USER_MODELS, UserModelError
 
 
 @dataclass(frozen=True)
-class FitUsers:
+class FitUsers(OfRun):
     """What the users must learn or draw once, before anybody lives; then the `history` part of the
     log where the past is real.
     """
@@ -82,6 +84,32 @@ class FitUsers:
                 for batch in past.batches(schema(past.kinds).names):
                     writer.add(with_columns(batch, schema(run.columns)))
         return {"seconds": time.process_time() - start}
+
+
+@dataclass(frozen=True)
+class Behind:
+    """The files behind the policies and user models of a scenario.
+
+    Attributes:
+        digests: by name.
+        files: those that another machine may lack.
+    """
+
+    digests: dict[str, str] = field(default_factory=dict)
+    files: set[Path] = field(default_factory=set)
+
+    def add(self, whose: str, plugin: Traced, file: Path | None) -> None:
+        """Take in what is behind a policy or a user model, which was looked up in a plug-in file or
+        nowhere.
+        """
+        for name, digest in sources(plugin).items():
+            self.digests[f"{whose}: {name}"] = digest
+        self.files.update(carried(plugin), [] if file is None else [file])
+
+    def update(self, other: Behind) -> None:
+        """Take over what is behind others."""
+        self.digests.update(other.digests)
+        self.files.update(other.files)
 
 
 @dataclass(frozen=True)
@@ -105,8 +133,8 @@ class CheckPolicies:
             f"importing the policies {', '.join(sorted({spec.policy for _, spec in self.specs}))}"
         )
 
-    def __call__(self, progress: Progress) -> tuple[list[tuple[Keys, str]], dict[str, str]]:
-        behind: dict[str, str] = {}
+    def __call__(self, progress: Progress) -> tuple[list[tuple[Keys, str]], Behind]:
+        behind = Behind()
         wrong: list[tuple[Keys, str]] = []
         for keys, spec in self.specs:
             complaints = self._check(keys, "params", spec.policy, spec.params, behind)
@@ -125,7 +153,7 @@ class CheckPolicies:
         return [((*keys, "fits"), f"{rule}: leave `fits` out, or give 1; got {arm.fits}")]
 
     def _check(
-        self, keys: Keys, inner: str, name: str, params: Mapping[str, Any], behind: dict[str, str]
+        self, keys: Keys, inner: str, name: str, params: Mapping[str, Any], behind: Behind
     ) -> list[tuple[Keys, str]]:
         """One policy, and the one within it where it explores over another; `inner` is the key of
         its hyper-parameters.
@@ -144,9 +172,7 @@ class CheckPolicies:
             return self._check(
                 (*keys, inner), "policy_params", policy.policy, policy.policy_params, behind
             )
-        behind.update(
-            {f"policy {name!r}: {file}": digest for file, digest in sources(policy).items()}
-        )
+        behind.add(f"policy {name!r}", policy, file_of(name, folder))
         return []
 
 
@@ -169,8 +195,8 @@ class CheckUserModels:
         names = sorted({section.kind for _, section in self.sections})
         return f"importing the user models {', '.join(names)}"
 
-    def __call__(self, progress: Progress) -> tuple[list[tuple[Keys, str]], dict[str, str]]:
-        behind: dict[str, str] = {}
+    def __call__(self, progress: Progress) -> tuple[list[tuple[Keys, str]], Behind]:
+        behind = Behind()
         wrong: list[tuple[Keys, str]] = []
         for keys, section in self.sections:
             try:
@@ -183,14 +209,16 @@ class CheckUserModels:
                     ((*keys, "params", *where), text) for where, text in error.complaints
                 ] or [((*keys, "kind"), str(error))]
                 continue
-            for file, digest in sources(model).items():
-                behind[f"user model {section.kind!r}: {file}"] = digest
+            whose = f"user model {section.kind!r}"
+            behind.add(whose, model, USER_MODELS.file_of(section.kind, Path(self.folder)))
         return wrong, behind
 
 
 @dataclass(frozen=True)
 class FitNames:
-    """The folder of each policy's fits; asked of a worker, since policies may bring torch."""
+    """The folder of each policy's fits, and whether they compute on a device; asked of a worker,
+    since policies may bring torch.
+    """
 
     job: Job
     pieces: tuple[Fit, ...]
@@ -199,11 +227,12 @@ class FitNames:
         policies = sorted({piece.spec.policy for piece in self.pieces})
         return f"importing the policies {', '.join(policies)}"
 
-    def __call__(self, progress: Progress) -> list[str]:
-        run = context(self.job)
-        return [
-            run.fit_name(run.policy(piece.spec), piece.fit, piece.learned) for piece in self.pieces
-        ]
+    def __call__(self, progress: Progress) -> list[tuple[str, bool]]:
+        run, named = context(self.job), []
+        for piece in self.pieces:
+            policy = run.policy(piece.spec)
+            named.append((run.fit_name(policy, piece.fit, piece.learned), policy.uses_device))
+        return named
 
 
 @dataclass(frozen=True)
@@ -223,7 +252,7 @@ class LivedLanes:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(OfRun):
     """Fit one policy and save it; finished fits are kept.
 
     Attributes:
@@ -232,17 +261,27 @@ class Fit:
         fit: which of its fits, each with a seed of its own; None where there is but one.
         learned: of a refit, what it learns from besides the history. A policy that is `Updatable`
             is not fitted again but given the answers of the day before.
+        uses_device: whether it computes on the device of the run's fits.
     """
 
     job: Job
     spec: PolicySpec
     fit: int | None = None
     learned: RefitDays | None = None
+    uses_device: bool = False
 
     def __str__(self) -> str:
         which = "" if self.fit is None else f" (fit {self.fit})"
         when = "" if self.learned is None else f" before day {self.learned.day}"
         return f"fitting policy {self.spec.policy!r}{which}{when}"
+
+    @property
+    def needs(self) -> Needs:
+        """A GPU, too, if it computes on one; with `engine.device: cuda` every fit must see one."""
+        run = context(self.job)
+        wanted = run.scenario.engine.device
+        on_gpu = wanted == "cuda" or (wanted == "auto" and self.uses_device)
+        return replace(run.needs, gpus=int(on_gpu))
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = context(self.job)
@@ -326,7 +365,7 @@ def _disk(folder: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class FitRanking:
+class FitRanking(OfRun):
     """Fit the ranking stage on the history and save it."""
 
     job: Job
@@ -351,7 +390,7 @@ class FitRanking:
 
 
 @dataclass(frozen=True)
-class Simulate:
+class Simulate(OfRun):
     """Run one lane for the users first..last-1, from its last finished day on: a tape a day, a
     snapshot at each day's end.
 
@@ -497,7 +536,7 @@ def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> ShardLives:
 
 
 @dataclass(frozen=True)
-class Merge:
+class Merge(OfRun):
     """Write the log part of one arm out of the tapes of its lane, in KEY order; a shard at a time
     is in memory.
     """

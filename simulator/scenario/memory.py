@@ -17,6 +17,9 @@ from simulator.scenario.parts import Data, EngineSpec, Serving
 
 GIB = 2**30
 
+PROCESS = 500 << 20
+"""Bytes of a process that has imported what a run needs, torch included, and holds nothing yet."""
+
 ROW = 100
 """Bytes of an impression of the history while a policy is fitted: a row of the log, and the same as
 sequences.
@@ -96,6 +99,18 @@ def needed(scenario: Sized, n_users: int, n_items: int) -> list[Part]:
         Part("impressions of a day", ("users", "n_users"), TAPED * impressions * lives / n_users),
         *parts,
     ]
+
+
+def of_process(scenario: Sized, n_users: int, n_items: int, n_logged: int) -> int:
+    """Bytes of one process of the run.
+
+    Args:
+        scenario: whose.
+        n_users, n_items: of the catalogue.
+        n_logged: impressions of a real history; those of a synthetic world are known.
+    """
+    parts = sum(part.size for part in needed(scenario, n_users, n_items))
+    return round(PROCESS + parts + ROW * n_logged)
 
 
 def _of_world(users: Any) -> tuple[float, float, float]:

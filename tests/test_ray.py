@@ -1,0 +1,344 @@
+"""Runs on Ray: two nodes on this machine, each with folders of its own, whose workers are killed.
+
+Ray lies in an environment of its own (`make .venv-ray/.installed`) or is installed; otherwise these
+tests are skipped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from policies.base import Progress
+from simulator.log.ledger import Ledger
+from simulator.run.base import Needs
+from tests.worlds import tiny_scenario
+
+ROOT = Path(__file__).resolve().parents[1]
+BESIDE = [str(path) for path in ROOT.glob(".venv-ray/lib/python3*/site-packages")]
+HAS_RAY = bool(BESIDE) or importlib.util.find_spec("ray") is not None
+pytestmark = pytest.mark.skipif(
+    not HAS_RAY, reason="no Ray: run `make .venv-ray/.installed`, or install abtest[ray]"
+)
+
+PATIENCE = 420
+"""Seconds that anything here may take on a machine that has much else to do."""
+
+PLUG_IN = """\
+from dataclasses import dataclass
+from policies.popularity import Popularity
+
+@dataclass
+class Mine(Popularity):
+    '''Popularity under another name.'''
+"""
+
+RUN = """\
+import json, sys
+from pathlib import Path
+from simulator.run.pipeline import simulate
+from simulator.scenario.model import Scenario
+
+def tell(stage, done, total, figures):
+    print(json.dumps([stage, done, total]), flush=True)
+
+file, out, executor = sys.argv[1:]
+scenario = Scenario.load(Path(file), {"engine.executor": executor})
+simulate(scenario, Path(out), folder=Path(file).parent, progress=tell)
+"""
+
+COLLECT = """\
+from simulator.run.executors import WorkerError, executor
+from tests.test_ray import End, See, Square
+
+def told(*news):
+    print("news", *news[:3])
+
+with executor("ray", told, 2) as made:
+    tasks = [Square(2), Square(13), See(1, 1 << 60), End(True), Square(3)]
+    found = {}
+    made.run(tasks, found.__setitem__)
+    for i in sorted(found):
+        print(i, found[i])
+    try:
+        made.run([End(False)], found.__setitem__)
+    except WorkerError as error:
+        print("error", error)
+"""
+
+
+@dataclass(frozen=True)
+class Square:
+    """Computes a square; 13 it does not like."""
+
+    n: int
+
+    def __call__(self, progress: Progress) -> int:
+        progress(f"square {self.n}", 1, 1, {})
+        if self.n == 13:
+            raise ValueError("thirteen")
+        return self.n * self.n
+
+
+@dataclass(frozen=True)
+class See:
+    """Which GPUs a task sees that needs some, and more memory than any node has."""
+
+    gpus: int
+    memory: int
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(self.memory, self.gpus)
+
+    def __call__(self, progress: Progress) -> str:
+        return f"sees {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')!r}"
+
+
+@dataclass(frozen=True)
+class End:
+    """Ends its process, within a policy's code or outside."""
+
+    inside: bool
+
+    def __call__(self, progress: Progress) -> None:
+        from policies.calls import calling
+
+        if self.inside:
+            with calling("mine.py:Mine", "fit"):
+                os._exit(3)
+        os._exit(3)
+
+
+@dataclass
+class Nodes:
+    """Two nodes of a cluster on this machine.
+
+    Attributes:
+        home: folder with `shared`, seen by both; `scenario` and `private`, which the second node
+            has its own, empty ones of where that is allowed.
+        mark: in the environment of every process of the cluster.
+        environment: of whoever uses the cluster.
+        apart: whether the second node has folders of its own.
+        raylets: process of each node, the head first.
+    """
+
+    home: Path
+    mark: str
+    environment: dict[str, str]
+    apart: bool
+    raylets: list[int] = field(default_factory=list)
+
+    def start(self, arguments: list[str], resources: list[str], *, apart: bool) -> None:
+        """Start a node in a working directory of its own."""
+        before = set(self.processes("raylet/raylet"))
+        place = self.home / f"node-{len(self.raylets)}"
+        place.mkdir()
+        start = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *resources]
+        start += ["--object-store-memory", "80000000", "--disable-usage-stats"]
+        start += ["--min-worker-port", "0", "--max-worker-port", "0"]
+        start += ["--dashboard-agent-listen-port", "0"]
+        if apart:
+            hide = " && ".join(
+                f"mount -t tmpfs none {self.home / name}" for name in ("scenario", "private")
+            )
+            start = ["unshare", "-m", "sh", "-c", f'{hide} && exec "$@"', "sh", *start]
+        done = subprocess.run(
+            start,
+            cwd=place,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        (raylet,) = set(self.processes("raylet/raylet")) - before
+        self.raylets.append(raylet)
+
+    def processes(self, name: str = "") -> list[int]:
+        """Processes of the cluster whose command has `name` in it."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                ours = self.mark.encode() in (process / "environ").read_bytes()
+                if ours and name.encode() in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+            except OSError:  # it has ended meanwhile
+                continue
+        return sorted(found)
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python where the scenario lies."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.home / "scenario",
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    def stop(self) -> None:
+        """End every process of the cluster."""
+        deadline = time.monotonic() + 30
+        while (left := self.processes()) and time.monotonic() < deadline:
+            for process in left:
+                try:
+                    os.kill(process, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            time.sleep(0.1)
+
+
+def can_hide_folders() -> bool:
+    """Whether a process may have mounts of its own here."""
+    if shutil.which("unshare") is None:
+        return False
+    tried = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(tried, capture_output=True).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    # Ray's sockets lie below it, and their names may have 107 bytes.
+    home = Path(tempfile.mkdtemp(prefix="ab-"))
+    for name in ("shared", "scenario", "private"):
+        (home / name).mkdir()
+    mark = f"ABTEST_TEST_CLUSTER={secrets.token_hex(8)}"
+    own = [path for path in sys.path if path]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *own, *BESIDE]),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "PYTHONWARNINGS": "ignore",
+        mark.partition("=")[0]: mark.partition("=")[2],
+    }
+    made = Nodes(home, mark, environment, can_hide_folders())
+    try:
+        temporary = home / "r"
+        head = ["--head", "--port", "0", "--temp-dir", str(temporary)]
+        head += ["--include-dashboard", "false"]
+        made.start(head, ["--num-cpus", "1"], apart=False)
+        address = (temporary / "ray_current_cluster").read_text().strip()
+        environment["RAY_ADDRESS"] = address
+        made.start(["--address", address], ["--num-cpus", "1", "--num-gpus", "1"], apart=made.apart)
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def write_scenario(nodes: Nodes) -> Path:
+    """A scenario with a plug-in, in the folder that the second node does not see."""
+    folder = nodes.home / "scenario"
+    (folder / "mine.py").write_text(PLUG_IN)
+    content = tiny_scenario(
+        {"mine": {"policy": "mine.py:Mine"}, "itemknn": {"policy": "itemknn"}},
+        engine={"shards": 4},
+        design={"kind": "paired", "control": "mine"},
+    )
+    (folder / "a.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder / "a.yaml"
+
+
+def test_tasks_get_what_they_need_and_those_whose_worker_dies_are_tried_again(nodes):
+    done = nodes.python("-c", COLLECT)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert {"0 4", "1 thirteen", "2 sees '0'", "4 9"} <= set(lines)
+    assert {"news square 2 1 1", "news square 13 1 1"} <= set(lines)
+    assert [line for line in lines if line.startswith("news try again: End(inside=True)")] == [
+        f"news try again: End(inside=True) {i} 4" for i in (1, 2, 3, 4)
+    ]
+    (inside,) = (line for line in lines if line.startswith("3 "))
+    assert "End(inside=True): tried 4 times" in inside
+    assert (
+        "its process ended without an answer while it was in policy 'mine.py:Mine': fit" in inside
+    )
+    (outside,) = (line for line in lines if line.startswith("error "))
+    assert "End(inside=False): tried 4 times" in outside
+    assert f"the last time on node {os.uname().nodename} (" in outside
+    assert "--resume continues the run" in outside
+
+
+def test_a_node_that_does_not_see_the_folder_of_the_run_is_named(nodes):
+    if not nodes.apart:
+        pytest.skip("no mounts of a process's own are allowed here")
+    out = nodes.home / "private" / "out"
+    run = ["-m", "simulator", "run", str(write_scenario(nodes)), "--engine.executor", "ray"]
+    done = nodes.python(*run, "--out", str(out))
+    assert done.returncode == 2, done.stderr
+    assert f"the run's folder {out} is not seen there: all nodes must see it" in done.stderr
+    assert f"abtest: node {os.uname().nodename} (" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_kills_of_workers_and_of_a_node_change_no_byte(nodes):
+    """Tasks are tried again on what is left, and the run ends with the bytes of a serial one."""
+    file, chance = write_scenario(nodes), random.Random(1)
+    serial, out = nodes.home / "shared" / "serial", nodes.home / "shared" / "ray"
+    assert nodes.python("-c", RUN, str(file), str(serial), "serial").returncode == 0
+    killed: list[str] = []
+    over = threading.Event()
+
+    def kill() -> None:
+        for victim in ("worker", "node", "worker"):
+            while not over.wait(chance.uniform(0.05, 0.3)):
+                # Both nodes compute: the process of a task is a child of its node's.
+                tasks = nodes.processes("ray::_attempt")
+                theirs = [pid for pid in tasks if parent_of(pid) == nodes.raylets[1]]
+                chosen = tasks if victim == "worker" else theirs
+                if chosen and (out / "work").is_dir():
+                    pid = chance.choice(chosen)
+                    os.kill(pid if victim == "worker" else nodes.raylets[1], signal.SIGKILL)
+                    killed.append(victim)
+                    break
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        done = nodes.python("-c", RUN, str(file), str(out), "ray")
+    finally:
+        over.set()
+        killer.join()
+    assert done.returncode == 0, done.stderr
+    assert killed == ["worker", "node", "worker"]
+    stages: list[list[Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert any(stage.startswith("try again: ") for stage, _, _ in stages)
+    days = [(number, total) for stage, number, total in stages if stage == "simulate mine 0-14"]
+    assert days[-1] == (2, 2)
+    logs = [
+        {part.name: part.read_bytes() for part in (root / "log").iterdir()}
+        for root in (serial, out)
+    ]
+    assert logs[0] == logs[1]
+    Ledger(out).check()
+    assert not list(out.rglob("*.part"))
+    assert done.stderr == ""
+
+
+def parent_of(process: int) -> int:
+    """The process that started another one; 0 where it has ended."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])
